@@ -1,0 +1,39 @@
+"""What is configured about a cron: one row, edited at run time."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+
+class Missed(StrEnum):
+    """What becomes of fire times that passed while nobody led."""
+
+    SKIP = "skip"  # none of them is run
+    LATEST = "latest"  # the latest is run
+    ALL = "all"  # all are run, at most `missed_limit`, the newest
+
+
+@dataclass(frozen=True, slots=True)
+class CronConfig:
+    """A cron as its row says: which job it enqueues, and when."""
+
+    name: str
+    expression: str  # five fields, six with seconds first, or @daily and kin
+    kind: str
+    timezone: str = "UTC"  # an IANA name
+    payload: bytes = b"{}"
+    codec: str = "json"
+    queue: str = "default"
+    priority: int = 0
+    max_attempts: int | None = None  # None: the queue's; FOREVER: no end
+    timeout: timedelta | None = None
+    overlap: bool = True  # False: a fire is skipped while the cron's last job is not ended
+    missed: Missed = Missed.LATEST
+    missed_limit: int = 100
+    enabled: bool = True
+    managed_by: str | None = None
+    # state, written by the scheduler
+    next_fire_at: datetime | None = None  # None: not computed yet
+    last_fire_at: datetime | None = None
+    last_error: str | None = None  # why it was disabled
+    skipped: int = 0  # fires skipped because of `overlap`

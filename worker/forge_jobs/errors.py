@@ -1,0 +1,142 @@
+"""Every error that a caller of forge-jobs may catch.
+
+Each carries its facts as attributes and prints one full sentence: what was given and
+what is allowed. Drivers' exceptions become these inside `storage` and nowhere else.
+What a handler *decides* (`Dead`, `Retry`, `Throttled`, `Reschedule`) is in `outcome`.
+"""
+
+from collections.abc import Iterable
+
+
+class ForgeError(Exception):
+    """The root: catch it to catch whatever forge-jobs itself raises."""
+
+
+class InvalidInput(ForgeError):
+    """A value from a user is not allowed; nothing was changed."""
+
+
+class InvalidSetting(InvalidInput):
+    """A setting has a value that is not allowed.
+
+    `key` names the setting (an environment variable, or a key of the configuration
+    file); the message never repeats a password.
+    """
+
+    def __init__(self, key: str, given: object, allowed: str) -> None:
+        self.key, self.given, self.allowed = key, given, allowed
+        super().__init__(f"{key} is {given!r}, allowed is {allowed}.")
+
+
+class InvalidPayload(InvalidInput):
+    """A payload cannot be stored: not serialisable, too large, or of the wrong types."""
+
+
+class InvalidCron(InvalidInput):
+    """A cron expression or its time zone cannot be understood."""
+
+
+class UnknownQueue(InvalidInput):
+    """No queue has this name."""
+
+    def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+        self.name, self.known = name, tuple(sorted(known))
+        there = ", ".join(self.known) or "none"
+        super().__init__(f"There is no queue {name!r}; queues: {there}.")
+
+
+class UnknownHandler(InvalidInput):
+    """No handler of this program has this kind."""
+
+    def __init__(self, kind: str, known: Iterable[str] = ()) -> None:
+        self.kind, self.known = kind, tuple(sorted(known))
+        there = ", ".join(self.known) or "none"
+        super().__init__(f"No handler is registered for kind {kind!r}; kinds: {there}.")
+
+
+class UnknownScope(InvalidInput):
+    """No rate limit has this scope."""
+
+    def __init__(self, scope: str, known: Iterable[str] = ()) -> None:
+        self.scope, self.known = scope, tuple(sorted(known))
+        there = ", ".join(self.known) or "none"
+        super().__init__(f"There is no rate limit {scope!r}; rate limits: {there}.")
+
+
+class UnknownCron(InvalidInput):
+    """No cron has this name."""
+
+    def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+        self.name, self.known = name, tuple(sorted(known))
+        there = ", ".join(self.known) or "none"
+        super().__init__(f"There is no cron {name!r}; crons: {there}.")
+
+
+class JobNotFound(ForgeError):
+    """No job has this id: it never existed, was deleted, or its retention is over."""
+
+    def __init__(self, job_id: int) -> None:
+        self.job_id = job_id
+        super().__init__(f"There is no job {job_id}.")
+
+
+class WrongState(ForgeError):
+    """What was asked is not possible in the state that the job is in; nothing was changed."""
+
+    def __init__(self, job_id: int, state: str, wanted: str) -> None:
+        self.job_id, self.state, self.wanted = job_id, state, wanted
+        super().__init__(f"Job {job_id} is {state}; {wanted}.")
+
+
+class Managed(ForgeError):
+    """The row belongs to somebody else (an operator), who alone may edit it."""
+
+    def __init__(self, what: str, owner: str) -> None:
+        self.what, self.owner = what, owner
+        super().__init__(f"{what} is managed by {owner}; change it there.")
+
+
+class WorkerLost(ForgeError):
+    """This worker was given up by the others, and its jobs were taken back.
+
+    It may claim nothing more under its old id; it has to stop its handlers and register anew.
+    """
+
+    def __init__(self, worker_id: int) -> None:
+        self.worker_id = worker_id
+        super().__init__(f"Worker {worker_id} was given up: it had not been heard of for too long.")
+
+
+class WaitTimeout(ForgeError):
+    """The job did not end within the time that the caller wanted to wait."""
+
+    def __init__(self, job_id: int, seconds: float) -> None:
+        self.job_id, self.seconds = job_id, seconds
+        super().__init__(f"Job {job_id} did not end within {seconds:g} s.")
+
+
+class JobDead(ForgeError):
+    """The job that was waited for ended dead; `error` is what its last attempt said."""
+
+    def __init__(self, job_id: int, error: str | None) -> None:
+        self.job_id, self.error = job_id, error
+        super().__init__(f"Job {job_id} is dead: {error or 'no error was recorded'}.")
+
+
+class StorageUnavailable(ForgeError):
+    """The database cannot be reached, or went away in the middle; nothing is known of the last call."""
+
+
+class SchemaOutdated(ForgeError):
+    """The database has no forge-jobs schema, or an older one than this release needs."""
+
+
+class SchemaTooNew(ForgeError):
+    """The database was migrated by a newer release; this one refuses to touch it."""
+
+    def __init__(self, found: int, known: int) -> None:
+        self.found, self.known = found, known
+        super().__init__(
+            f"The database schema is at migration {found}, this release knows {known}; "
+            "install the newer forge-jobs."
+        )

@@ -1,0 +1,177 @@
+"""What a job is: its states, what is asked for, what a worker holds, what people see.
+
+Pure values, no I/O. `storage` returns them; everything above passes them on.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+FOREVER = 0
+"""`max_attempts` of a job that is retried for ever, as it is stored."""
+
+HISTORY_LIMIT = 32
+"""How many errors of a job are kept, the newest."""
+
+MAX_NAME = 128
+"""The longest name of a queue, kind, cron or rate limit, in characters."""
+
+MAX_KEY = 512
+"""The longest key of a job, in characters."""
+
+
+class State(StrEnum):
+    """Where a job is; each state is the table that holds the job's id."""
+
+    SCHEDULED = "scheduled"  # in `scheduled`, waits for run_at
+    RETRYING = "retrying"  # in `scheduled` after a failure, waits for run_at
+    PENDING = "pending"  # in `ready`, may be claimed
+    IN_PROGRESS = "in_progress"  # in `claimed`, a worker has it
+    DONE = "done"  # in `finished`
+    DEAD = "dead"  # in `finished`
+
+
+WAITING = frozenset({State.SCHEDULED, State.RETRYING, State.PENDING})
+ENDED = frozenset({State.DONE, State.DEAD})
+
+
+class Reason(StrEnum):
+    """Why a job is in `scheduled`."""
+
+    DELAYED = "delayed"  # its first run was asked for later
+    RETRY = "retry"  # an attempt failed
+    THROTTLED = "throttled"
+    RESCHEDULED = "rescheduled"
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job that is asked for. `delay` and `run_at` exclude each other; the delay counts from the database's now."""
+
+    kind: str
+    payload: bytes = b"{}"
+    codec: str = "json"
+    queue: str = "default"
+    priority: int = 0  # smaller first, a smallint
+    max_attempts: int | None = None  # None: the queue's; FOREVER: no end
+    timeout: timedelta | None = None
+    key: str | None = None  # at most one job of a kind with this key is not ended
+    delay: timedelta | None = None
+    run_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """The answer to an enqueue: a new job, or (`duplicate`) the living one with the same kind and key."""
+
+    id: int
+    duplicate: bool = False
+
+
+@dataclass(slots=True)
+class Claim:
+    """A job in a worker's hand. `(job_id, worker_id, attempt)` proves ownership in every later write."""
+
+    job_id: int
+    worker_id: int
+    attempt: int  # counts from 1, this one included
+    queue_id: int
+    kind: str
+    payload: bytes
+    codec: str
+    priority: int
+    pos: int  # when it became ready, database clock, microseconds since the epoch
+    max_attempts: int  # FOREVER: no end
+    timeout: float | None  # seconds
+    key: str | None
+    created_at: datetime
+    cancel_requested: bool = False
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether a failure of this attempt makes the job dead."""
+        return self.max_attempts != FOREVER and self.attempt >= self.max_attempts
+
+
+@dataclass(slots=True)
+class End:
+    """An attempt that ended its job: done with an encoded `result`, or dead with an `error`."""
+
+    claim: Claim
+    state: State  # DONE or DEAD
+    duration: float = 0.0  # seconds that the handler ran
+    result: bytes | None = None  # encoded with the job's codec
+    error: str | None = None
+    keep: bool = True  # False: forget the job at once (retention 0)
+
+
+@dataclass(slots=True)
+class Postponement:
+    """An attempt after which its job waits again: for `delay` from the database's now, or until `run_at`."""
+
+    claim: Claim
+    reason: Reason
+    delay: timedelta = timedelta(0)
+    run_at: datetime | None = None
+    error: str | None = None  # goes to the job's history
+    counted: bool = True  # False: the attempt is given back
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One line of a job's error history."""
+
+    attempt: int
+    at: datetime
+    worker: str | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as people see it; what does not apply to its state is None."""
+
+    id: int
+    queue: str
+    kind: str
+    state: State
+    payload: bytes
+    codec: str
+    priority: int
+    attempt: int  # attempts counted so far, the running one included
+    max_attempts: int  # FOREVER: no end
+    timeout: timedelta | None
+    key: str | None
+    created_at: datetime
+    run_at: datetime | None = None  # scheduled, retrying
+    reason: Reason | None = None  # scheduled, retrying
+    worker_id: int | None = None  # in progress, done, dead
+    worker: str | None = None  # the worker's label
+    claimed_at: datetime | None = None  # in progress
+    cancel_requested_at: datetime | None = None  # in progress
+    started_at: datetime | None = None  # done, dead (None when it never ran)
+    finished_at: datetime | None = None  # done, dead
+    error: str | None = None  # the last error
+    result: bytes | None = None  # done, encoded with `codec`
+    failures: tuple[Failure, ...] = field(default=())  # newest last; only from `get`
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many jobs of one queue are in each state, and since when the oldest pending one waits."""
+
+    queue: str
+    pending: int = 0
+    scheduled: int = 0  # retrying included
+    in_progress: int = 0
+    done: int = 0  # still kept
+    dead: int = 0  # still kept
+    oldest_pending_at: datetime | None = None
+
+
+class Cancelled(StrEnum):
+    """What cancelling a job did."""
+
+    DEAD = "dead"  # it was waiting; it is dead now
+    REQUESTED = "requested"  # it runs; its worker is told
+    ENDED = "ended"  # it had ended; nothing was changed

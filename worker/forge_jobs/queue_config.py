@@ -1,0 +1,40 @@
+"""What is configured about a queue: one row, tuned live."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+DEFAULT_QUEUE = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConfig:
+    """A queue as its row says. A change reaches running workers within two seconds."""
+
+    name: str
+    id: int = 0  # given by the database
+    concurrency: int | None = None  # jobs in progress over the whole cluster; None: no limit
+    paused: bool = False
+    backoff_enabled: bool = True
+    backoff_base: timedelta = timedelta(seconds=10)
+    backoff_max: timedelta = timedelta(seconds=1800)
+    max_attempts: int = 5  # for jobs that say nothing; FOREVER (0): no end
+    done_retention: timedelta = timedelta(days=7)  # zero: forgotten at once
+    dead_retention: timedelta = timedelta(days=30)
+    managed_by: str | None = None  # who alone may edit it; None: anybody
+    cooldown_until: datetime | None = None  # state, not configuration: set by Throttled
+    throttles: int = 0  # throttles in a row
+
+
+EDITABLE = frozenset(
+    {
+        "concurrency",
+        "paused",
+        "backoff_enabled",
+        "backoff_base",
+        "backoff_max",
+        "max_attempts",
+        "done_retention",
+        "dead_retention",
+    }
+)
+"""The fields of a QueueConfig that `queues.set` may change."""

@@ -1,0 +1,27 @@
+"""What a rate limit is: a token bucket for the whole cluster."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """A bucket as its row says; `tokens` as of now, refilled, leased ones already taken out."""
+
+    scope: str
+    capacity: float  # tokens, the largest burst
+    refill: float  # tokens per second
+    tokens: float = 0.0
+    generation: int = 0  # +1 with each drain: tokens leased before it are void
+    drained_at: datetime | None = None
+    managed_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Tokens taken out of a bucket for one process to spend."""
+
+    scope: str
+    tokens: int  # may be fewer than wanted, also none
+    generation: int
+    retry_after: float  # seconds until the bucket holds one more token; infinite when it is never refilled

@@ -1,0 +1,372 @@
+"""What a database must do for forge-jobs: the contract of `storage`.
+
+One protocol for each noun, one file for each in `postgres/` and `sqlite/`, the same
+names in both. `worker/tests/storage/` is the definition: every test there runs on both.
+
+Rules that hold for every method: it is one transaction; time is the database's `now()`;
+a write about a running job presents `(job_id, worker_id, attempt)` and does nothing when
+that is not the present claim; repeating a call does no harm. A database that cannot be
+reached, or that goes away in the middle, raises `StorageUnavailable`, and no other driver
+error leaves `storage`. Durations are timedelta and moments aware datetimes, both in UTC.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from forge_jobs.cron_config import CronConfig
+from forge_jobs.job import Cancelled, Claim, Counts, End, Enqueued, Job, NewJob, Postponement, State
+from forge_jobs.queue_config import QueueConfig
+from forge_jobs.rate_limit import Lease, RateLimit
+from forge_jobs.worker_info import Beat, Leader, WorkerInfo
+
+Hint = tuple[int, int]
+"""(priority, pos): where in a queue's index the next scan may begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaStatus:
+    """Where a database stands: `found` is the newest migration applied (0: none), `known` the newest of this release."""
+
+    found: int
+    known: int
+    server: str  # e.g. "PostgreSQL 18.1", "SQLite 3.40.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Facts about a waiting job's surroundings, from which `why` makes its reasons."""
+
+    queue: QueueConfig
+    live_workers: int  # that serve the queue, not draining
+    able_workers: int  # of those, that have a handler for the kind
+    slots: int  # of the queue; 0 when it has no limit
+    slots_held: int
+    ahead: int  # pending jobs before this one, counted up to `ahead_limit`
+    ahead_limit: int
+    now: datetime
+
+
+class Schema(Protocol):
+    """The tables themselves."""
+
+    async def create(self) -> None:
+        """The database exists (Postgres: CREATE DATABASE if need be; SQLite: the file and its folder)."""
+
+    async def migrate(self) -> int:
+        """Every migration of this release is applied; return how many were applied now.
+
+        Safe when many processes call it at once. Raises SchemaTooNew, changing nothing,
+        when the database is ahead of this release.
+        """
+
+    async def status(self) -> SchemaStatus:
+        """Say where the database stands, without changing it."""
+
+    async def drop(self) -> None:
+        """Nothing of forge-jobs is left in the database: all jobs and history are gone."""
+
+
+class Jobs(Protocol):
+    """Jobs as producers and people handle them."""
+
+    async def enqueue(self, job: NewJob, *, connection: Any = None) -> Enqueued:
+        """The job waits, and an idle worker of its queue is woken.
+
+        With `connection` (asyncpg's, or sqlite3's) the job is part of the caller's
+        transaction: it appears when that commits, and never when it rolls back. Raises UnknownQueue.
+        """
+
+    async def enqueue_many(self, jobs: Sequence[NewJob], *, connection: Any = None) -> list[Enqueued]:
+        """All jobs wait, or none; answers are in the order of `jobs`. Raises UnknownQueue."""
+
+    async def get(self, job_id: int) -> Job:
+        """Return the job with its state and error history. Raises JobNotFound."""
+
+    async def find(
+        self,
+        *,
+        state: State | None = None,
+        queue: str | None = None,
+        kind: str | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> list[Job]:
+        """Return jobs, newest id first, with ids below `before`."""
+
+    async def cancel(self, job_id: int) -> Cancelled:
+        """A waiting job is dead, "cancelled by user"; a running one is flagged and its worker told. Raises JobNotFound."""
+
+    async def retry(self, job_id: int) -> bool:
+        """A dead or retrying job is pending with attempts at 0.
+
+        False when a living job holds its key. Raises JobNotFound, and WrongState in other states.
+        """
+
+    async def run_now(self, job_id: int) -> bool:
+        """A scheduled or retrying job is pending; False when it was pending already. Raises JobNotFound, WrongState."""
+
+    async def delete(self, job_id: int) -> None:
+        """The job and its history are gone. Raises JobNotFound, and WrongState when it is in progress."""
+
+    async def counts(self) -> list[Counts]:
+        """Return one Counts for each queue, by name, without scanning the backlog."""
+
+    async def waiting(self, job_id: int) -> Waiting:
+        """Return the facts that explain why a job waits. Raises JobNotFound."""
+
+    async def fold(self) -> None:
+        """The notes from which `counts` adds up are fewer, and say the same. A chore."""
+
+
+class Claims(Protocol):
+    """Jobs in workers' hands."""
+
+    async def claim(
+        self,
+        queue_id: int,
+        worker_id: int,
+        *,
+        limit: int,
+        in_hand: int = 0,
+        hint: Hint | None = None,
+        without_kinds: Sequence[str] = (),
+    ) -> list[Claim]:
+        """Take up to `limit` pending jobs of the queue, by priority, then oldest first.
+
+        Nothing is taken when the queue is paused or cools down, or when the worker is not
+        registered (any more). In a queue with a concurrency, no more are taken than the
+        worker holds slots beyond the `in_hand` jobs of the queue that it has already.
+        The search begins at `hint`; jobs before it are not seen. Jobs of `without_kinds` are passed over.
+        """
+
+    async def finish(self, ends: Sequence[End]) -> list[int]:
+        """Record jobs as done or dead; return the ids whose claim was lost: for those nothing was written."""
+
+    async def postpone(self, postponements: Sequence[Postponement]) -> list[int]:
+        """Jobs wait again (ready at once when the wait is over already); return the ids whose claim was lost."""
+
+    async def release(self, claims: Sequence[Claim]) -> list[int]:
+        """Jobs are ready again at their old place, attempt not counted; return the ids whose claim was lost."""
+
+    async def lost(self, stale: timedelta, *, limit: int = 500) -> list[Claim]:
+        """Workers not heard of for `stale` are struck off: they can claim no more, their slots are free.
+
+        Return claims whose worker is not registered, for `finish` or `postpone` on its
+        behalf. `cancel_requested` is filled in.
+        """
+
+
+class Schedule(Protocol):
+    """Jobs that wait for their time."""
+
+    async def promote(self, *, limit: int = 1000) -> tuple[int, timedelta | None]:
+        """Up to `limit` jobs whose time has come are ready, idle workers are woken.
+
+        Return how many, and how long until the next one is due (None: nothing is scheduled).
+        """
+
+
+class Queues(Protocol):
+    """The configuration of queues, their slots, and their cool-down."""
+
+    async def ensure(self, names: Sequence[str]) -> None:
+        """Queues of these names exist; those that did keep their configuration."""
+
+    async def set(self, name: str, changes: Mapping[str, Any], *, managed_by: str | None = None) -> QueueConfig:
+        """The queue exists with `changes` (fields of QueueConfig.EDITABLE); workers are told.
+
+        Raises Managed when the row belongs to somebody other than `managed_by`.
+        """
+
+    async def manage(self, name: str, owner: str | None, *, previous: str | None = None) -> bool:
+        """The row belongs to `owner` (None: to nobody); False when somebody other than `previous` owns it."""
+
+    async def all(self) -> list[QueueConfig]:
+        """Return all queues by name."""
+
+    async def take_slots(self, queue_id: int, worker_id: int, count: int) -> int:
+        """The worker holds up to `count` slots more; return how many it got. Never more than the queue's concurrency are held."""
+
+    async def give_back_slots(self, queue_id: int, worker_id: int, keep: int) -> None:
+        """The worker holds at most `keep` slots of the queue; idle workers of it are woken."""
+
+    async def cool_down(self, queue_id: int, delay: timedelta, throttles: int) -> None:
+        """Nothing is claimed from the queue for `delay`, unless it cools down for longer already.
+
+        `throttles` (how many in a row, this one included) is written with it; during a
+        cool-down, neither is changed by shorter ones.
+        """
+
+
+class Limits(Protocol):
+    """Token buckets."""
+
+    async def set(
+        self, scope: str, *, capacity: float, refill: float, managed_by: str | None = None
+    ) -> RateLimit:
+        """The rate limit exists with these numbers: full when new, otherwise its tokens stay, cut to the capacity. Raises Managed."""
+
+    async def ensure(self, scope: str, *, capacity: float, refill: float) -> None:
+        """The rate limit exists; one that did keeps its numbers."""
+
+    async def all(self) -> list[RateLimit]:
+        """Return all rate limits by scope."""
+
+    async def delete(self, scope: str) -> None:
+        """The rate limit is gone. Raises UnknownScope, Managed."""
+
+    async def lease(self, scope: str, tokens: int) -> Lease:
+        """Up to `tokens` whole tokens are taken out of the bucket. Raises UnknownScope."""
+
+    async def give_back(self, scope: str, tokens: int, generation: int) -> None:
+        """Unspent tokens are in the bucket again, unless it was drained since."""
+
+    async def drain(self, scope: str) -> int:
+        """The bucket is empty, tokens leased from it are void, everybody is told; return the new generation. Raises UnknownScope."""
+
+
+class Crons(Protocol):
+    """Schedules, and their fires."""
+
+    async def set(self, cron: CronConfig, *, managed_by: str | None = None) -> CronConfig:
+        """The cron is configured so; its state is kept, but `next_fire_at` is forgotten when the expression,
+        the time zone or `enabled` changed, and `last_error` is cleared. Raises UnknownQueue, Managed."""
+
+    async def ensure(self, cron: CronConfig) -> None:
+        """The cron exists; one that did keeps its configuration. Raises UnknownQueue."""
+
+    async def get(self, name: str) -> CronConfig:
+        """Return the cron. Raises UnknownCron."""
+
+    async def all(self) -> list[CronConfig]:
+        """Return all crons by name."""
+
+    async def delete(self, name: str) -> None:
+        """The cron is gone, its jobs stay. Raises UnknownCron, Managed."""
+
+    async def seed(self, name: str, next_fire_at: datetime, *, epoch: int) -> None:
+        """`next_fire_at` is written if it is unknown."""
+
+    async def fire(
+        self,
+        cron: CronConfig,
+        fires: Sequence[datetime],
+        next_fire_at: datetime | None,
+        *,
+        epoch: int,
+    ) -> list[Enqueued]:
+        """One job for each of `fires` is enqueued and the cron moved on to `next_fire_at`, together.
+
+        Nothing happens (and nothing is returned) when `cron.next_fire_at` is no longer what
+        the row says, or `epoch` no longer leads. A fire time that has a job already gets no
+        second one. Without `overlap`, fires are counted as skipped while a job of the cron lives.
+        """
+
+    async def disable(self, name: str, error: str, *, epoch: int) -> None:
+        """The cron is disabled and says why."""
+
+    async def trigger(self, name: str) -> Enqueued:
+        """One job of the cron is enqueued now; its schedule is not moved. Raises UnknownCron."""
+
+
+class Workers(Protocol):
+    """Who is alive."""
+
+    async def register(self, worker: WorkerInfo) -> None:
+        """The worker is known and alive. Durable before it returns."""
+
+    async def beat(self, worker_id: int) -> Beat:
+        """The worker is alive as of now. Raises WorkerLost when it was struck off."""
+
+    async def drain(self, worker_id: int) -> None:
+        """The worker says of itself that it claims nothing new."""
+
+    async def deregister(self, worker_id: int) -> None:
+        """The worker is gone, with its slots, its idle marks and its leadership."""
+
+    async def all(self) -> list[WorkerInfo]:
+        """Return the registered workers by label."""
+
+
+class Leadership(Protocol):
+    """One lease for the chores."""
+
+    async def lead(self, worker_id: int, duration: timedelta) -> int | None:
+        """Return the epoch when the worker leads for `duration` from now, None when another does.
+
+        The epoch grows with every change of leader.
+        """
+
+    async def resign(self, worker_id: int) -> None:
+        """The worker does not lead."""
+
+    async def get(self) -> Leader | None:
+        """Return the present leader; None when the lease has run out."""
+
+
+class History(Protocol):
+    """Ended jobs."""
+
+    async def sweep(self, *, epoch: int, limit: int = 1000) -> int:
+        """Up to `limit` ended jobs past their queue's retention are gone, done and dead counted together.
+
+        Return how many; nothing when `epoch` no longer leads. Fire times of crons go after 30 days.
+        """
+
+
+class Wakeups(Protocol):
+    """How a sleeping process hears that there is work."""
+
+    poll_only: bool  # True: nothing is ever heard; polling is the only means
+
+    async def listen(self, heard: "Heard") -> None:
+        """Call `heard(kind, subject)` for everything told, until cancelled.
+
+        Kinds: "queue" (id: work, or slots), "config", "cancel" (job id), "due", "drain" (scope), and
+        "reconnect" when the connection had been away and things may have been missed.
+        The connection is watched; when it is lost it comes back by itself.
+        """
+
+    async def mark_idle(self, worker_id: int, queue_ids: Sequence[int]) -> None:
+        """An enqueue to one of these queues now tells this worker."""
+
+    async def unmark_idle(self, worker_id: int) -> None:
+        """Enqueues need not tell this worker."""
+
+
+class Heard(Protocol):
+    """What `Wakeups.listen` calls; it must not block."""
+
+    def __call__(self, kind: str, subject: str) -> None: ...
+
+
+class Storage(Protocol):
+    """A database that holds jobs: one attribute for each noun."""
+
+    schema: Schema
+    jobs: Jobs
+    claims: Claims
+    schedule: Schedule
+    queues: Queues
+    limits: Limits
+    crons: Crons
+    workers: Workers
+    leadership: Leadership
+    history: History
+    wakeups: Wakeups
+    url: str  # without its password
+    shared: bool  # whether other hosts may use it at the same time
+
+    async def open(self) -> None:
+        """Connections are open. Raises StorageUnavailable. Does not touch the schema."""
+
+    async def close(self) -> None:
+        """Nothing is open any more; also right when `open` failed or was never called."""
+
+    async def ping(self) -> None:
+        """The database answers. Raises StorageUnavailable."""
+
+    async def now(self) -> datetime:
+        """Return the database's time."""

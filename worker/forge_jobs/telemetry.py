@@ -1,0 +1,227 @@
+"""What happened, as values: logic emits events and holds no log text and no counters.
+
+`logs` turns events into lines and `metrics` into numbers; both subscribe to the
+Telemetry of a Forge. Nothing subscribed costs one call and an empty loop.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from forge_jobs.job import Claim
+
+
+class Outcome(StrEnum):
+    """How one attempt ended, for counting."""
+
+    DONE = "done"
+    FAILED = "failed"  # will be retried
+    DEAD = "dead"
+    CANCELLED = "cancelled"  # dead, because a user said so
+    THROTTLED = "throttled"
+    RESCHEDULED = "rescheduled"
+    RELEASED = "released"  # handed back, attempt not counted
+    LOST = "lost"  # its worker was given up
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One attempt that ended."""
+
+    claim: Claim
+    queue: str
+    outcome: Outcome
+    wait: float  # seconds from ready to handler start
+    duration: float  # seconds that the handler ran
+    error: str | None = None
+    retry_in: float | None = None  # seconds
+
+
+class Event:
+    """The root of all events."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobsEnded(Event):
+    """These attempts ended, and the database knows it."""
+
+    runs: Sequence[Run]
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted(Event):
+    """A handler begins. Emitted only when somebody asked for it with `Telemetry.wants_starts`."""
+
+    claim: Claim
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimsLost(Event):
+    """These outcomes were dropped: the claims had been taken back meanwhile."""
+
+    job_ids: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownKind(Event):
+    """A job was handed back, because this program has no handler for its kind."""
+
+    queue: str
+    kind: str
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted(Event):
+    label: str
+    queues: Sequence[str]
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopping(Event):
+    """The worker claims nothing new and finishes what runs, for `grace` seconds at most."""
+
+    label: str
+    reason: str
+    running: int
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopped(Event):
+    label: str
+    released: int  # jobs handed back
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerGivenUp(Event):
+    """This worker could not beat for its stale time, or was struck off; its handlers are stopped."""
+
+    label: str
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseLost(Event):
+    """The database does not answer; `doing` is tried again in `retry_in` seconds."""
+
+    doing: str
+    error: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseBack(Event):
+    doing: str
+    away: float  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class PollOnly(Event):
+    """Nothing can be heard from the database, so the worker polls."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueUnserved(Event):
+    """Jobs are pending in a queue that no live worker serves."""
+
+    queue: str
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCooled(Event):
+    """Nothing is claimed from the queue for `seconds`, since a job was throttled."""
+
+    queue: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderChanged(Event):
+    """This worker leads since now, or no longer."""
+
+    label: str
+    leads: bool
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobsPromoted(Event):
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobsReaped(Event):
+    """Jobs of workers that are gone: waiting again, or dead."""
+
+    runs: Sequence[Run]
+
+
+@dataclass(frozen=True, slots=True)
+class JobsSwept(Event):
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class CronFired(Event):
+    name: str
+    fires: Sequence[datetime]
+    enqueued: int
+    skipped: int
+    late: float  # seconds after the newest fire time
+
+
+@dataclass(frozen=True, slots=True)
+class CronDisabled(Event):
+    name: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokensLeased(Event):
+    scope: str
+    tokens: int
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class LimitDrained(Event):
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChoreFailed(Event):
+    """A chore raised what nobody foresaw; it is tried again in `retry_in` seconds."""
+
+    chore: str
+    error: BaseException
+    retry_in: float
+
+
+Subscriber = Callable[[Event], None]
+
+
+class Telemetry:
+    """Passes events to its subscribers, in the order they came."""
+
+    def __init__(self) -> None:
+        self._subscribers: list[Subscriber] = []
+        self.wants_starts = False  # whether anybody wants a JobStarted for each job
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """`subscriber` hears every event from now on; call what is returned to end that."""
+        self._subscribers.append(subscriber)
+        return lambda: self._subscribers.remove(subscriber)
+
+    def emit(self, event: Event) -> None:
+        """Every subscriber has heard `event`. A subscriber must not raise and not block."""
+        for subscriber in self._subscribers:
+            subscriber(event)

@@ -1,0 +1,40 @@
+"""What the database knows of a worker: one row for each process that claims jobs."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker as its row says. An id is random and never used twice."""
+
+    id: int
+    label: str  # {prefix}-worker-{version}-{id}
+    host: str
+    pid: int
+    version: str
+    queues: tuple[str, ...]
+    kinds: tuple[str, ...]
+    concurrency: int
+    draining: bool = False
+    started_at: datetime | None = None  # database clock
+    beat_at: datetime | None = None  # database clock
+    in_progress: int = 0  # claimed now, from `list`
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a heartbeat brings back to its worker."""
+
+    cancels: tuple[int, ...]  # jobs of this worker that a user cancelled
+    revision: int  # changes when any queue, cron or rate limit was configured
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """Who leads, and since which epoch. Every write of a leader names its epoch."""
+
+    worker_id: int
+    worker: str | None  # label
+    epoch: int
+    until: datetime
