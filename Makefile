@@ -1,0 +1,65 @@
+# What a newcomer types. Every target makes .venv by itself; Python 3.11 with pip, make and git are enough.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench clean
+
+help:
+	@echo "make demo                 hash and count a folder of files with a queue on SQLite"
+	@echo "make demo DIR=~/music     the same with a folder of yours"
+	@echo "make demo POSTGRES=1      the same on a PostgreSQL that the demo starts and stops"
+	@echo "make test                 every test, on SQLite and PostgreSQL; ARGS=... goes to pytest"
+	@echo "make lint                 style, types, and which module may import which"
+	@echo "make format               rewrite the code in the house style"
+	@echo "make bench                speed, beside bare loops and other queues; ARGS=... goes to it"
+	@echo "make clean                remove .venv and everything that was built"
+	@echo
+	@echo "PYTHON=python3.13 make ...  uses another Python (3.11 or newer)"
+
+# Exported, and quoted by the shell, so that a folder may have any name.
+export DIR POSTGRES
+
+demo: $(VENV)/.installed
+	@$(BIN)/python -m forge_jobs.demo $${POSTGRES:+--postgres} -- $${DIR:+"$$DIR"}
+
+test: $(VENV)/.installed
+	$(BIN)/pytest -n auto $(ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info worker/*.egg-info demo-report.json
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A Python without ensurepip (Debian's, without python3-venv) still makes an environment; its own pip fills it.
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("forge-jobs needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + "; say which one to use: make PYTHON=python3.13 ...")'
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
+		$(PYTHON) -m venv --clear --without-pip $(VENV) && \
+		$(PYTHON) -m pip --python $(VENV)/bin/python --quiet --disable-pip-version-check install pip; }
+
+# The stamps are made last, so an installation that was broken off is begun again.
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/pip
+	@echo "Installing forge-jobs and its tools into $(VENV) (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-bench: pyproject.toml $(VENV)/.installed
+	@echo "Installing what the benchmark compares with into $(VENV) (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
+	@touch $@
