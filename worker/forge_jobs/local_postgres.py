@@ -303,10 +303,13 @@ class LocalPostgres:
         installed = installed_postgres()
         if self._may_enter(installed):
             return installed / "bin"
-        copy = self._folder() / "install"
-        if not copy.exists():
-            shutil.copytree(installed, copy, symlinks=True, ignore=shutil.ignore_patterns("include"))
-        return copy / "bin"
+        # the wheel's shared libraries are beside its package, and found relative to the programs
+        package = installed.parent
+        for folder in (package, *package.parent.glob(f"{package.name}.libs")):
+            copy = self._folder() / "install" / folder.name
+            if not copy.exists():
+                shutil.copytree(folder, copy, symlinks=True, ignore=shutil.ignore_patterns("include"))
+        return self._folder() / "install" / package.name / installed.name / "bin"
 
 
 def installed_postgres() -> Path:
