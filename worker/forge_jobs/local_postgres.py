@@ -168,6 +168,9 @@ class LocalPostgres:
         ]
         return self._run([*psql, "-d", database, "-c", sql])
 
+    def _socket_port(self) -> int:
+        return 5432 if self.port is None else self.port  # without TCP it is only part of the socket's name
+
     def _folder(self) -> Path:
         """Return our own folder: the socket, the log, and the data unless they have a place of their own."""
         if self._home is None:
@@ -220,7 +223,7 @@ class LocalPostgres:
         folder = str(self._folder())
         settings: dict[str, str | int] = {
             "listen_addresses": "" if self.port is None else "127.0.0.1",
-            "port": 5432 if self.port is None else self.port,
+            "port": self._socket_port(),
             "unix_socket_directories": folder,
             **self.settings,
         }
