@@ -153,20 +153,8 @@ class LocalPostgres:
 
     def execute(self, sql: str, database: str = "postgres") -> str:
         """Run statements as psql would; return what it printed, without headers. Raises ForgeError."""
-        psql = [
-            "psql",
-            "-X",
-            "-q",
-            "-A",
-            "-t",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-h",
-            str(self._folder()),
-            "-U",
-            SUPERUSER,
-        ]
-        return self._run([*psql, "-d", database, "-c", sql])
+        server = ["-h", str(self._folder()), "-p", str(self._socket_port()), "-U", SUPERUSER, "-d", database]
+        return self._run(["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", *server, "-c", sql])
 
     def _socket_port(self) -> int:
         return 5432 if self.port is None else self.port  # without TCP it is only part of the socket's name
