@@ -1,0 +1,48 @@
+"""Whether what came out of the queue equals what a direct walk finds."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from forge_jobs.demo.files import Digest, digest_file
+
+SHOWN = 5  # problems named one by one
+
+
+@dataclass(slots=True)
+class Comparison:
+    """Totals over the digests, and a sentence for each difference."""
+
+    bytes: int = 0
+    lines: int = 0
+    unreadable: int = 0
+    changed: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def compare(files: Iterable[str], digests: Mapping[str, Digest]) -> Comparison:
+    """Read every file once more, without the queue, and say what differs.
+
+    A file that was written to meanwhile, or that cannot be read, proves nothing; it is counted.
+    """
+    found = Comparison()
+    for path in files:
+        _compare_one(path, digests.get(path), found)
+    found.bytes = sum(digest.bytes for digest in digests.values())
+    found.lines = sum(digest.lines for digest in digests.values())
+    if len(found.problems) > SHOWN:
+        found.problems = [*found.problems[:SHOWN], f"{len(found.problems) - SHOWN:,} files more differ"]
+    return found
+
+
+def _compare_one(path: str, digest: Digest | None, found: Comparison) -> None:
+    try:
+        direct = digest_file(path)
+    except OSError:
+        found.unreadable += 1
+        return
+    if digest is None:
+        found.problems.append(f"{path} has no result")
+    elif digest.modified_ns != direct.modified_ns:
+        found.changed += 1
+    elif digest != direct:
+        found.problems.append(f"{path} is {direct.sha256}, the queue found {digest.sha256}")
