@@ -1,0 +1,436 @@
+"""How statements reach PostgreSQL: a pool for most, a dedicated lane each for claims and outcomes.
+
+Every file of `postgres` runs its SQL through `Database`, and only here do the driver's
+errors become ours. Nothing is ever repeated: after a lost connection the statement raises
+StorageUnavailable, and the next one finds a new connection.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
+from typing import Any, cast
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+from asyncpg.exceptions import InternalClientError
+from asyncpg.exceptions._base import DataError as RefusedArgument
+from forge_jobs.errors import ForgeError, InvalidInput, SchemaOutdated, StorageUnavailable
+
+OLDEST_SERVER = 14
+CONNECT_TIMEOUT = 10.0  # seconds
+CLOSE_TIMEOUT = 5.0  # seconds
+
+POOL_SETTINGS = "SET jit = off"
+
+# Every statement of a lane is one walk of one index over tables whose size changes by the
+# second. The planner's statistics are always of yesterday, and a plan made for an empty
+# table would read the whole of a full one.
+LANE_SETTINGS = """
+    SET jit = off;
+    SET plan_cache_mode = force_generic_plan;
+    SET enable_seqscan = off;
+    SET enable_bitmapscan = off;
+    SET enable_hashjoin = off;
+    SET enable_mergejoin = off;
+    SET enable_sort = off;
+"""
+
+# A claim that a crash of the server forgets merely leaves its job waiting.
+CLAIM_SETTINGS = LANE_SETTINGS + "SET synchronous_commit = off;"
+
+# What a later attempt may well find better: SQLSTATEs, or the beginnings of them.
+_UNAVAILABLE = (
+    "08",  # connections
+    "25006",  # read-only: a standby, or a primary that was demoted
+    "26000",  # a prepared statement that is not there: a pooler gave us another server
+    "28",  # who may connect
+    "3D000",  # no such database
+    "40",  # deadlocks, serialisation
+    "42501",  # permissions
+    "42P05",  # a prepared statement that is there already: a pooler again
+    "53",  # disk full, out of memory, too many connections
+    "55P03",  # lock timeout
+    "57",  # shutting down, starting up, statement timeout, dropped
+    "58",  # the server's own input and output
+)
+_NO_SCHEMA = ("3F000", "42P01", "42883")  # no such schema, table, function
+
+
+def without_password(url: str) -> str:
+    """Return `url` with no password in it, fit for logs and messages."""
+    shown = re.sub(r"^([a-z+]+://[^:@/?#]*):[^@/?#]*@", r"\1@", url, flags=re.IGNORECASE)
+    return re.sub(r"([?&])(ssl)?password=[^&]*&?", r"\1", shown).rstrip("?&")
+
+
+def check_url(url: str) -> None:
+    """Raise InvalidInput when `url` would be misread, without repeating what may be a password."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("postgresql", "postgres"):
+        raise InvalidInput("The database URL of a PostgreSQL begins with postgresql:// or postgres://.")
+    address = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    _, _, hosts = address.rpartition("@")
+    ports = [host.rpartition(":")[2] for host in hosts.split(",") if re.search(r":[^\]]*$", host)]
+    if address.count("@") > 1 or not all(port == "" or port.isdigit() for port in ports):
+        raise InvalidInput(
+            "The database URL cannot be read: it is postgresql://user:password@host:port/database, and in "
+            "user and password @ : / ? # [ ] are written percent-encoded (%40 for @)."
+        )
+
+
+def check_schema(schema: str) -> None:
+    """Raise InvalidInput when `schema` cannot be the name of a PostgreSQL schema of ours."""
+    size = len(schema.encode())
+    if not 1 <= size <= 63 or "\0" in schema or "$" in schema or schema.startswith("pg_"):
+        raise InvalidInput(
+            f"The schema is {schema!r}, allowed is a name of 1 to 63 bytes without $ "
+            "that does not begin with pg_."
+        )
+
+
+def quoted(identifier: str) -> str:
+    """Return `identifier` as SQL text."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Return `text` as a literal in SQL text."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+class Database:
+    """One PostgreSQL as one process uses it.
+
+    Every SQL text given to it may say `{schema}` (the schema, a quoted identifier),
+    `{schema_text}` (the same, inside a literal) and `{channel}` (the NOTIFY channel, a literal).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str = "forge_jobs",
+        pool_size: int = 10,
+        command_timeout: timedelta = timedelta(seconds=30),
+    ) -> None:
+        check_url(url)
+        check_schema(schema)
+        self.url = without_password(url)
+        self.schema = schema
+        self.channel = schema
+        self.pooled = False  # a pooler gives every transaction another server; known once open
+        self.claims = Lane(self, CLAIM_SETTINGS)
+        self.outcomes = Lane(self, LANE_SETTINGS)
+        self._secret_url = url
+        self._pool_size = pool_size
+        self._timeout = command_timeout.total_seconds()
+        self._pool: asyncpg.Pool | None = None
+        self._texts: dict[str, str] = {}
+        self._names = {
+            "{schema}": quoted(schema),
+            "{schema_text}": quoted(schema).replace("'", "''"),
+            "{channel}": literal(schema),
+        }
+
+    def sql(self, text: str) -> str:
+        """Return `text` with the names filled in."""
+        filled = self._texts.get(text)
+        if filled is None:
+            filled = text
+            for name, value in self._names.items():
+                filled = filled.replace(name, value)
+            self._texts[text] = filled
+        return filled
+
+    async def fetch(self, sql: str, *args: Any, connection: Any = None) -> list[asyncpg.Record]:
+        """Return all rows, on the caller's `connection` when one is given."""
+        async with self.connection(connection) as given:
+            return cast(list[asyncpg.Record], await given.fetch(self.sql(sql), *args))
+
+    async def fetchrow(self, sql: str, *args: Any, connection: Any = None) -> asyncpg.Record | None:
+        """Return the first row, or None."""
+        async with self.connection(connection) as given:
+            return await given.fetchrow(self.sql(sql), *args)
+
+    async def fetchval(self, sql: str, *args: Any, connection: Any = None) -> Any:
+        """Return the first value of the first row, or None."""
+        async with self.connection(connection) as given:
+            return await given.fetchval(self.sql(sql), *args)
+
+    async def execute(self, sql: str, *args: Any, connection: Any = None) -> str:
+        """Run a statement (without `args`: any number of them); return the server's status, e.g. "DELETE 3"."""
+        async with self.connection(connection) as given:
+            return cast(str, await given.execute(self.sql(sql), *args))
+
+    @asynccontextmanager
+    async def transaction(self, connection: Any = None) -> AsyncIterator[asyncpg.Connection]:
+        """Give a connection in a transaction; on the caller's `connection` a part of theirs."""
+        async with self.connection(connection) as given, given.transaction():
+            yield given
+
+    @asynccontextmanager
+    async def connection(self, connection: Any = None) -> AsyncIterator[asyncpg.Connection]:
+        """Give one connection of the pool, or the one inside the caller's `connection`."""
+        with self.translating():
+            if connection is not None:
+                yield await unwrapped(connection)
+                return
+            if self._pool is None:
+                raise StorageUnavailable(f"The connection to {self.url} is not open.")
+            async with self._pool.acquire(timeout=self._timeout) as given:
+                yield given
+
+    async def open(self) -> None:
+        """The database has answered and its pooler, if any, is known. Raises StorageUnavailable, InvalidInput."""
+        if self._pool is not None:
+            return
+        with self.translating():
+            self.pooled = await self._is_pooled()
+            self._pool = await asyncpg.create_pool(
+                self._secret_url,
+                min_size=0,
+                max_size=self._pool_size,
+                init=None if self.pooled else _set_up_pooled,
+                reset=_leave_as_it_is,
+                **self._options(),
+            )
+
+    async def close(self) -> None:
+        """No connection is open any more."""
+        await self.claims.close()
+        await self.outcomes.close()
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await pool.close()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            pool.terminate()
+
+    async def connect(
+        self,
+        *,
+        settings: str | None = None,
+        database: str | None = None,
+        command_timeout: timedelta | None = None,
+    ) -> asyncpg.Connection:
+        """Return a new connection of the caller's own, `settings` executed unless behind a pooler."""
+        options = self._options()
+        if command_timeout is not None:
+            options["command_timeout"] = command_timeout.total_seconds()
+        with self.translating():
+            connection = await asyncpg.connect(self._secret_url, database=database, **options)
+            try:
+                if settings and not self.pooled:
+                    await connection.execute(settings)
+            except BaseException:
+                connection.terminate()
+                raise
+            return connection
+
+    @contextmanager
+    def translating(self) -> Iterator[None]:
+        """Errors of the driver become ours inside this block; those of our making are left alone."""
+        try:
+            yield
+        except (
+            OSError,
+            ValueError,
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            InternalClientError,
+        ) as error:
+            ours = self.translated(error)
+            if ours is None:
+                raise
+            raise ours from error
+
+    def translated(self, error: BaseException) -> ForgeError | None:
+        """Return our error for the driver's; None when it has no general meaning (a constraint, a bug)."""
+        match error:
+            case TimeoutError():
+                return StorageUnavailable(
+                    f"The database {self.url} did not answer within {self._timeout:g} s."
+                )
+            case OSError():
+                return StorageUnavailable(f"The database {self.url} cannot be reached: {error}.")
+            case asyncpg.ClientConfigurationError():
+                return InvalidInput(f"The database URL {self.url} is not valid: {error}.")
+            case RefusedArgument() | asyncpg.DataError():
+                return InvalidInput(f"The database refuses a value: {error}.")
+            case asyncpg.InvalidCachedStatementError():
+                return StorageUnavailable(f"The schema {self.schema!r} has just changed: {error}.")
+            case asyncpg.PostgresError():
+                return self._translated_state(error)
+            case asyncpg.InterfaceError() if re.search(r"clos|released|cancelling", str(error)):
+                return StorageUnavailable(f"The database {self.url} went away: {error}.")
+            case InternalClientError():
+                return StorageUnavailable(f"The database {self.url} cannot be reached: {error}.")
+        return None
+
+    def _translated_state(self, error: asyncpg.PostgresError) -> ForgeError | None:
+        state = error.sqlstate or ""
+        if state == "25006" and self._pool is not None:
+            # The next connections may find the primary that took over.
+            asyncio.ensure_future(self._pool.expire_connections())
+        if state == "3D000":
+            return StorageUnavailable(
+                f"There is no such database ({self.url}): {error}; run forge-jobs db create."
+            )
+        if state in _NO_SCHEMA:
+            return SchemaOutdated(
+                f"The schema {self.schema!r} of {self.url} is missing or older than this release ({error}); "
+                "run forge-jobs db migrate."
+            )
+        if state.startswith(_UNAVAILABLE):
+            return StorageUnavailable(f"The database {self.url} is not available: {error}.")
+        return None
+
+    def _options(self) -> dict[str, Any]:
+        named = "application_name" in parse_qs(urlsplit(self._secret_url).query)
+        return {
+            "timeout": CONNECT_TIMEOUT,
+            "command_timeout": self._timeout,
+            "statement_cache_size": 0 if self.pooled else 200,
+            # A pooler refuses any other startup parameter.
+            "server_settings": {} if named else {"application_name": "forge-jobs"},
+        }
+
+    async def _is_pooled(self) -> bool:
+        self.pooled = True  # the two clients below must prepare nothing
+        first = await self.connect()
+        try:
+            version = first.get_server_version()
+            if version.major < OLDEST_SERVER:
+                raise InvalidInput(
+                    f"{self.url} is PostgreSQL {version.major}.{version.minor}, "
+                    f"allowed is {OLDEST_SERVER} or newer."
+                )
+            # A pooler makes up the process id that it tells its clients.
+            if await _server_pid(first) == first.get_server_pid():
+                return False
+            second = await self.connect()
+            try:
+                return await _share_servers(first, second)
+            finally:
+                await _closed(second)
+        finally:
+            await _closed(first)
+
+
+class Lane:
+    """A connection for one kind of statement, one at a time, planned in one way.
+
+    It is opened by its first statement. After a lost connection, a timeout or a
+    cancellation the next statement finds a new one.
+    """
+
+    def __init__(self, database: Database, settings: str) -> None:
+        self._database = database
+        self._settings = settings
+        self._lock = asyncio.Lock()
+        self._connection: asyncpg.Connection | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+        """Return all rows. Cancelled in the middle, nothing is known of what the statement did."""
+        text = self._database.sql(sql)
+        async with self._lock:
+            connection = await self._connected()
+            try:
+                return cast(list[asyncpg.Record], await connection.fetch(text, *args))
+            except BaseException as error:
+                ours = self._database.translated(error)
+                if not isinstance(error, asyncpg.PostgresError) or isinstance(ours, StorageUnavailable):
+                    self._abandon(connection)
+                if ours is None:
+                    raise
+                raise ours from error
+
+    async def close(self) -> None:
+        """The connection is closed; a later statement opens another."""
+        async with self._lock:
+            if self._connection is not None:
+                self._abandon(self._connection)
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    async def _connected(self) -> asyncpg.Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = None
+            self._connection = await self._database.connect(settings=self._settings)
+        return self._connection
+
+    def _abandon(self, connection: asyncpg.Connection) -> None:
+        # Closing also cancels what still runs on the server, and nobody has to wait for that.
+        self._connection = None
+        closing = asyncio.ensure_future(_closed(connection))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+
+async def unwrapped(connection: Any) -> asyncpg.Connection:
+    """Return asyncpg's connection inside what a caller gave.
+
+    That is asyncpg's own, or SQLAlchemy's AsyncConnection or AsyncSession over asyncpg,
+    known by their methods. Raises InvalidInput for anything else.
+    """
+    if isinstance(connection, asyncpg.Connection | asyncpg.pool.PoolConnectionProxy):
+        return connection
+    outer = connection
+    if hasattr(outer, "get_bind") and hasattr(outer, "connection"):  # an AsyncSession
+        outer = await outer.connection()
+    if hasattr(outer, "get_raw_connection") and hasattr(outer, "exec_driver_sql"):
+        inner = (await outer.get_raw_connection()).driver_connection
+        if isinstance(inner, asyncpg.Connection):
+            if not inner.is_in_transaction():
+                # SQLAlchemy begins with its first statement, and knows nothing of ours.
+                await outer.exec_driver_sql("SELECT 1")
+            return inner
+    given = type(connection)
+    raise InvalidInput(
+        f"connection is a {given.__module__}.{given.__qualname__}, allowed is a connection of asyncpg, "
+        "or an AsyncConnection or AsyncSession of SQLAlchemy over asyncpg."
+    )
+
+
+async def _set_up_pooled(connection: asyncpg.Connection) -> None:
+    await connection.execute(POOL_SETTINGS)
+
+
+async def _leave_as_it_is(connection: asyncpg.Connection) -> None:
+    # asyncpg's own RESET ALL is a round trip for each use, and would undo the settings.
+    return None
+
+
+async def _closed(connection: asyncpg.Connection) -> None:
+    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, InternalClientError):
+        await connection.close(timeout=CLOSE_TIMEOUT)
+    connection.terminate()
+
+
+async def _server_pid(connection: asyncpg.Connection) -> int:
+    return cast(int, await connection.fetchval("SELECT pg_backend_pid()"))
+
+
+async def _share_servers(first: asyncpg.Connection, second: asyncpg.Connection) -> bool:
+    """Whether a pooler gave `second` the server of `first` while that was idle.
+
+    Several looks, since in a busy pooler other clients take servers in between.
+    """
+    own = await _server_pid(first)
+    for _ in range(5):
+        try:
+            async with asyncio.timeout(2), second.transaction():
+                if await _server_pid(second) == own:
+                    return True
+                try:
+                    if await first.fetchval("SELECT pg_backend_pid()", timeout=1) != own:
+                        return True
+                except TimeoutError:
+                    return True  # it lost its server, and the pooler has no other
+        except TimeoutError:
+            return False  # `first` keeps the only server
+    return False
