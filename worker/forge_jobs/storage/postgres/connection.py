@@ -15,7 +15,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 from asyncpg.exceptions import InternalClientError
-from asyncpg.exceptions._base import DataError as RefusedArgument
 from forge_jobs.errors import ForgeError, InvalidInput, SchemaOutdated, StorageUnavailable
 
 OLDEST_SERVER = 14
@@ -55,7 +54,7 @@ _UNAVAILABLE = (
     "57",  # shutting down, starting up, statement timeout, dropped
     "58",  # the server's own input and output
 )
-_NO_SCHEMA = ("3F000", "42P01", "42883")  # no such schema, table, function
+_NO_SCHEMA = ("3F000", "42P01", "42703", "42883")  # no such schema, table, column, function
 
 
 def without_password(url: str) -> str:
@@ -126,6 +125,7 @@ class Database:
         self._pool_size = pool_size
         self._timeout = command_timeout.total_seconds()
         self._pool: asyncpg.Pool | None = None
+        self._demoted = False  # the server is read-only now: its connections are of no more use
         self._texts: dict[str, str] = {}
         self._names = {
             "{schema}": quoted(schema),
@@ -178,6 +178,9 @@ class Database:
                 return
             if self._pool is None:
                 raise StorageUnavailable(f"The connection to {self.url} is not open.")
+            if self._demoted:
+                self._demoted = False
+                await self._pool.expire_connections()
             async with self._pool.acquire(timeout=self._timeout) as given:
                 yield given
 
@@ -221,7 +224,12 @@ class Database:
         if command_timeout is not None:
             options["command_timeout"] = command_timeout.total_seconds()
         with self.translating():
-            connection = await asyncpg.connect(self._secret_url, database=database, **options)
+            try:
+                connection = await asyncpg.connect(self._secret_url, database=database, **options)
+            except asyncpg.InterfaceError:
+                raise
+            except ValueError as error:
+                raise InvalidInput(f"The database URL {self.url} is not valid: {error}.") from error
             try:
                 if settings and not self.pooled:
                     await connection.execute(settings)
@@ -237,7 +245,6 @@ class Database:
             yield
         except (
             OSError,
-            ValueError,
             asyncpg.PostgresError,
             asyncpg.InterfaceError,
             InternalClientError,
@@ -251,14 +258,14 @@ class Database:
         """Return our error for the driver's; None when it has no general meaning (a constraint, a bug)."""
         match error:
             case TimeoutError():
-                return StorageUnavailable(
-                    f"The database {self.url} did not answer within {self._timeout:g} s."
-                )
+                return StorageUnavailable(f"The database {self.url} did not answer in time.")
             case OSError():
                 return StorageUnavailable(f"The database {self.url} cannot be reached: {error}.")
             case asyncpg.ClientConfigurationError():
                 return InvalidInput(f"The database URL {self.url} is not valid: {error}.")
-            case RefusedArgument() | asyncpg.DataError():
+            case asyncpg.DataError():
+                return InvalidInput(f"The database refuses a value: {error}.")
+            case asyncpg.InterfaceError() if isinstance(error, ValueError):  # the driver's own DataError
                 return InvalidInput(f"The database refuses a value: {error}.")
             case asyncpg.InvalidCachedStatementError():
                 return StorageUnavailable(f"The schema {self.schema!r} has just changed: {error}.")
@@ -272,9 +279,7 @@ class Database:
 
     def _translated_state(self, error: asyncpg.PostgresError) -> ForgeError | None:
         state = error.sqlstate or ""
-        if state == "25006" and self._pool is not None:
-            # The next connections may find the primary that took over.
-            asyncio.ensure_future(self._pool.expire_connections())
+        self._demoted = self._demoted or state == "25006"
         if state == "3D000":
             return StorageUnavailable(
                 f"There is no such database ({self.url}): {error}; run forge-jobs db create."
@@ -421,16 +426,11 @@ async def _share_servers(first: asyncpg.Connection, second: asyncpg.Connection) 
     Several looks, since in a busy pooler other clients take servers in between.
     """
     own = await _server_pid(first)
-    for _ in range(5):
-        try:
+    try:
+        for _ in range(5):
             async with asyncio.timeout(2), second.transaction():
-                if await _server_pid(second) == own:
+                if await _server_pid(second) == own or await _server_pid(first) != own:
                     return True
-                try:
-                    if await first.fetchval("SELECT pg_backend_pid()", timeout=1) != own:
-                        return True
-                except TimeoutError:
-                    return True  # it lost its server, and the pooler has no other
-        except TimeoutError:
-            return False  # `first` keeps the only server
+    except TimeoutError:
+        return True  # there is one server for both
     return False
