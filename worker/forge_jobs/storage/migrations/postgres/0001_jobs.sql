@@ -19,7 +19,7 @@ CREATE TABLE {schema}.queue (
 
 -- +1 with every change of configuration, so that a worker that hears nothing can look at one number
 CREATE TABLE {schema}.revision (
-    only     boolean PRIMARY KEY DEFAULT true CHECK (only),
+    one      boolean PRIMARY KEY DEFAULT true CHECK (one),
     revision bigint NOT NULL DEFAULT 0
 );
 
@@ -150,7 +150,7 @@ CREATE UNLOGGED TABLE {schema}.idle (
 );
 
 CREATE TABLE {schema}.leader (
-    only      boolean PRIMARY KEY DEFAULT true CHECK (only),
+    one       boolean PRIMARY KEY DEFAULT true CHECK (one),
     worker_id bigint,
     epoch     bigint NOT NULL,
     until     timestamptz NOT NULL
