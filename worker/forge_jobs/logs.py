@@ -1,0 +1,362 @@
+"""Turn events into log lines, and tell a handler's own log lines which job they are about.
+
+A program that runs a worker calls `subscribe`; `attempt` sets `current_claim` and
+`current_queue` around a handler. Lines go through the stdlib logger "forge_jobs" with
+their facts as extra fields, so that any logging configuration can be used instead of ours.
+"""
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+
+import msgspec
+
+from forge_jobs import telemetry as events
+from forge_jobs.job import Claim
+from forge_jobs.telemetry import Event, JobsEnded, Outcome, Run, Telemetry
+
+logger = logging.getLogger("forge_jobs")
+
+current_claim: ContextVar[Claim | None] = ContextVar("current_claim", default=None)
+"""The job whose handler runs here; None outside of handlers."""
+
+current_queue: ContextVar[str | None] = ContextVar("current_queue", default=None)
+"""The name of that job's queue."""
+
+_OUTCOMES: Mapping[Outcome, tuple[int, str]] = {
+    Outcome.DONE: (logging.INFO, "is done"),
+    Outcome.FAILED: (logging.WARNING, "failed"),
+    Outcome.DEAD: (logging.ERROR, "is dead"),
+    Outcome.CANCELLED: (logging.INFO, "was cancelled"),
+    Outcome.THROTTLED: (logging.INFO, "was throttled"),
+    Outcome.RESCHEDULED: (logging.INFO, "was rescheduled"),
+    Outcome.RELEASED: (logging.INFO, "was handed back"),
+    Outcome.LOST: (logging.WARNING, "was lost with its worker"),
+}
+
+_SENTENCES: Mapping[type[Event], tuple[int, str]] = {
+    events.ClaimsLost: (
+        logging.WARNING,
+        "Outcomes of jobs {job_ids} were dropped: the jobs had been taken back meanwhile",
+    ),
+    events.UnknownKind: (
+        logging.WARNING,
+        "No handler for kind {kind} of queue {queue}: {jobs} jobs were handed back",
+    ),
+    events.WorkerStarted: (logging.INFO, "Worker {label} serves {queues}, up to {concurrency} jobs at once"),
+    events.WorkerStopping: (
+        logging.INFO,
+        "Worker {label} stops ({reason}): {running} jobs may run for {grace} s more",
+    ),
+    events.WorkerStopped: (logging.INFO, "Worker {label} stopped, {released} jobs were handed back"),
+    events.WorkerGivenUp: (
+        logging.ERROR,
+        "Worker {label} was not heard of for too long: its {running} running jobs are stopped, others take them over",
+    ),
+    events.DatabaseLost: (
+        logging.ERROR,
+        "The database does not answer ({doing}): {error}; next try in {retry_in} s",
+    ),
+    events.DatabaseBack: (logging.WARNING, "The database answers again, it was away for {away} s"),
+    events.PollOnly: (logging.WARNING, "Nothing can be heard from the database, so the worker polls: {why}"),
+    events.QueueUnserved: (
+        logging.WARNING,
+        "No live worker serves queue {queue}, where {pending} jobs are pending",
+    ),
+    events.QueueCooled: (logging.WARNING, "Queue {queue} cools down for {seconds} s, a job was throttled"),
+    events.JobStarted: (logging.DEBUG, "Job {job_id} starts"),
+    events.JobsPromoted: (logging.DEBUG, "{count} scheduled jobs are pending now"),
+    events.JobsSwept: (logging.DEBUG, "{count} ended jobs were past their retention and are gone"),
+    events.CronFired: (
+        logging.INFO,
+        "Cron {cron} fired: {enqueued} jobs enqueued, {skipped} skipped, {late} s late",
+    ),
+    events.CronDisabled: (logging.ERROR, "Cron {cron} is disabled: {error}"),
+    events.TokensLeased: (logging.DEBUG, "{tokens} tokens of rate limit {scope} are leased"),
+    events.LimitDrained: (logging.WARNING, "Rate limit {scope} was drained"),
+    events.ChoreFailed: (logging.ERROR, "Chore {chore} failed: {error}; next try in {retry_in} s"),
+}
+
+# Events that come again and again while one thing is wrong, and the facts that name the thing.
+_REPEATED: Mapping[type[Event], tuple[str, ...]] = {
+    events.DatabaseLost: (),
+    events.UnknownKind: ("queue", "kind"),
+    events.PollOnly: (),
+    events.QueueUnserved: ("queue",),
+    events.QueueCooled: ("queue",),
+    events.ChoreFailed: ("chore",),
+}
+
+
+def subscribe(
+    telemetry: Telemetry,
+    *,
+    level: int | str = logging.INFO,
+    format: Literal["text", "json"] = "text",
+    stream: TextIO | None = None,
+) -> Callable[[], None]:
+    """Events become log lines; call what is returned to end that.
+
+    With a `stream`, every line of the program goes there in our format. Without, a program
+    that configured logging itself keeps its handlers, which learn the facts of the running
+    job; in one that did not, lines go to stderr. Raises ValueError when `level` is unknown.
+    """
+    root = logging.getLogger()
+    ours = stream is not None or not root.handlers
+    before = [(each, each.level) for each in ((logger, root) if ours else (logger,))]
+    for each, _ in before:
+        each.setLevel(level)
+    informed = [_handler(format, stream or sys.stderr)] if ours else list(root.handlers)
+    facts = JobFacts()
+    for handler in informed:
+        handler.addFilter(facts)
+        root.addHandler(handler)  # does nothing when it is there
+    if logger.isEnabledFor(logging.DEBUG):
+        telemetry.wants_starts = True
+    unsubscribe = telemetry.subscribe(LogSubscriber())
+
+    def end() -> None:
+        unsubscribe()
+        for handler in informed:
+            handler.removeFilter(facts)
+            if ours:
+                root.removeHandler(handler)
+        for each, level in before:
+            each.setLevel(level)
+
+    return end
+
+
+def _handler(format: Literal["text", "json"], stream: TextIO) -> logging.Handler:
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
+    return handler
+
+
+class LogSubscriber:
+    """Says each event in one line; what goes on and on is said at growing intervals."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._repeats = _Repeats(clock)
+        self._worker: str | None = None
+        self._database_is_lost = False
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case JobsEnded():
+                self._jobs_ended(event.runs)
+            case events.JobsReaped():
+                for run in event.runs:
+                    _say_run(run, worker=None)
+            case events.LeaderChanged():
+                sentence = f"Worker {event.label} {'leads' if event.leads else 'leads no longer'}"
+                _say(logging.INFO, sentence, _facts(event))
+            case events.DatabaseBack() if not self._database_is_lost:
+                pass  # each loop that had waited says so; the first was enough
+            case _:
+                self._remember(event)
+                self._say_event(event)
+
+    def _jobs_ended(self, runs: Sequence[Run]) -> None:
+        # Asked once for a batch: at 25,000 jobs a second, asking for each would be felt.
+        if not logger.isEnabledFor(logging.INFO):
+            runs = [run for run in runs if run.outcome is not Outcome.DONE]
+        for run in runs:
+            _say_run(run, self._worker)
+
+    def _remember(self, event: Event) -> None:
+        match event:
+            case events.WorkerStarted():
+                self._worker = event.label
+            case events.DatabaseLost():
+                self._database_is_lost = True
+            case events.DatabaseBack():
+                self._database_is_lost = False
+                self._repeats.forget((events.DatabaseLost,))
+
+    def _say_event(self, event: Event) -> None:
+        level, template = _SENTENCES.get(type(event), (logging.INFO, type(event).__name__))
+        if not logger.isEnabledFor(level):
+            return
+        facts = _facts(event)
+        naming = _REPEATED.get(type(event))
+        if naming is not None:
+            unsaid = self._repeats.unsaid((type(event), *(facts[name] for name in naming)))
+            if unsaid is None:
+                return
+            if unsaid:
+                facts["unsaid"] = unsaid
+        sentence = template.format_map({name: _readable(value) for name, value in facts.items()})
+        _say(level, sentence, facts, event.error if isinstance(event, events.ChoreFailed) else None)
+
+
+class _Repeats:
+    """Decides when something that goes on is said again: after 5 s, then 10 s, …, at most 5 min."""
+
+    FIRST, LONGEST, KEPT = 5.0, 300.0, 1000
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._said: dict[Hashable, tuple[float, float, int]] = {}  # when, interval, unsaid since
+
+    def unsaid(self, key: Hashable) -> int | None:
+        """Return how many times it was not said since the last time, or None when it is not said now."""
+        now = self._clock()
+        at, interval, unsaid = self._said.get(key, (-1e9, 0.0, 0))
+        if now - at < interval:
+            self._said[key] = (at, interval, unsaid + 1)
+            return None
+        over = now - at > 2 * self.LONGEST
+        if len(self._said) >= self.KEPT:
+            self._said.clear()
+        self._said[key] = (now, self.FIRST if over else min(max(2 * interval, self.FIRST), self.LONGEST), 0)
+        return unsaid
+
+    def forget(self, key: Hashable) -> None:
+        """It is over: when it comes again it is said at once."""
+        self._said.pop(key, None)
+
+
+def _say(level: int, sentence: str, facts: dict[str, Any], error: BaseException | None = None) -> None:
+    logger.log(level, sentence, extra=facts, exc_info=error)
+
+
+def _say_run(run: Run, worker: str | None) -> None:
+    level, ended = _OUTCOMES[run.outcome]
+    if not logger.isEnabledFor(level):
+        return
+    sentence = f"Job {run.claim.job_id} {ended}"
+    if run.retry_in is not None:
+        sentence += f", retry in {_readable(run.retry_in)} s"
+    if run.error:
+        sentence += f": {_last_line(run.error)}"
+    facts = _job_facts(run.claim, run.queue)
+    facts |= {"outcome": run.outcome.value, "wait": run.wait, "duration": run.duration}
+    for name, value in (("worker", worker), ("retry_in", run.retry_in), ("error", run.error)):
+        if value is not None:
+            facts[name] = value
+    _say(level, sentence, facts)
+
+
+def _job_facts(claim: Claim, queue: str | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {"job_id": claim.job_id, "kind": claim.kind}
+    if queue is not None:
+        facts["queue"] = queue
+    return facts | {"attempt": claim.attempt}
+
+
+def _facts(event: Event) -> dict[str, Any]:
+    facts: dict[str, Any] = {"event": type(event).__name__}
+    for field in fields(event):  # type: ignore[arg-type]  # every event is a dataclass, its root is not
+        value = getattr(event, field.name)
+        if isinstance(value, Claim):
+            facts |= _job_facts(value, None)
+        else:
+            # `name` is a field of every log record already.
+            facts["cron" if field.name == "name" else field.name] = value
+    return facts
+
+
+class JobFacts(logging.Filter):
+    """Gives every record made while a handler runs the fields job_id, kind, queue and attempt."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        claim = current_claim.get()
+        if claim is not None and not hasattr(record, "job_id"):
+            record.__dict__.update(_job_facts(claim, current_queue.get()))
+        return True
+
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+def _extra(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
+    return ((name, value) for name, value in record.__dict__.items() if name not in _STANDARD)
+
+
+def _moment(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, and the record's extra fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": _moment(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line = line | dict(_extra(record)) | line  # a fact of the same name gives way
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        try:
+            return msgspec.json.encode(line, enc_hook=str).decode()
+        except (TypeError, ValueError):
+            # Keys that are no strings, or half a surrogate pair: a line in some form beats none.
+            return json.dumps({name: repr(value) for name, value in line.items()})
+
+
+class TextFormatter(logging.Formatter):
+    """Time, level, sentence, key=value. What has more lines (a traceback) follows indented."""
+
+    _UNSAID = frozenset({"event", "error"})  # the sentence says it
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts = dict(_extra(record))
+        ours = record.name == logger.name
+        message, *rest = record.getMessage().splitlines() or [""]
+        head = f"{_moment(record)} {record.levelname:<7} {message if ours else f'{record.name}: {message}'}"
+        tail = [f"{name}={_quoted(value)}" for name, value in facts.items() if name not in self._UNSAID]
+        error = facts.get("error")
+        if isinstance(error, str) and len(error.splitlines()) > 1:
+            rest += error.splitlines()
+        if record.exc_info:
+            rest += self.formatException(record.exc_info).splitlines()
+        # Indented, so that no text from outside can look like a line of its own.
+        lines = [
+            "  ".join(part for part in (head, " ".join(tail)) if part),
+            *("    " + line for line in rest),
+        ]
+        return "\n".join(_visible(line) for line in lines)
+
+
+def _visible(line: str) -> str:
+    """Return the line with control characters and lone surrogates spelled out."""
+    line = re.sub(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", line)
+    return line.encode("utf-8", "backslashreplace").decode()
+
+
+def _quoted(value: Any) -> str:
+    text = _readable(value)
+    plain = text and text.isprintable() and not any(sign in text for sign in ' "=')
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def _readable(value: Any) -> str:
+    match value:
+        case float():
+            return f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < 1e15 else f"{value:g}"
+        case datetime():
+            return value.isoformat()
+        case str():
+            return value
+        case Sequence():
+            shown = [_readable(item) for item in value[:10]]
+            return ",".join(shown) + (f",… ({len(value)})" if len(value) > 10 else "")
+        case _:
+            return str(value)
+
+
+def _last_line(error: str) -> str:
+    """Return what a traceback says at its end, or the error itself."""
+    lines = [line for line in error.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""

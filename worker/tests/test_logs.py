@@ -1,0 +1,286 @@
+"""What the worker says, and how often."""
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from forge_jobs import logs, telemetry
+from forge_jobs.job import Claim
+from forge_jobs.telemetry import JobsEnded, Outcome, Run, Telemetry
+
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def claim(job_id: int = 42, kind: str = "send_email", attempt: int = 2) -> Claim:
+    return Claim(
+        job_id=job_id,
+        worker_id=7,
+        attempt=attempt,
+        queue_id=1,
+        kind=kind,
+        payload=b"{}",
+        codec="json",
+        priority=0,
+        pos=0,
+        max_attempts=5,
+        timeout=None,
+        key=None,
+        created_at=MOMENT,
+    )
+
+
+def run(outcome: Outcome, **facts: Any) -> Run:
+    return Run(claim(), "mail", outcome, wait=0.004, duration=0.25, **facts)
+
+
+@pytest.fixture
+def events() -> Telemetry:
+    return Telemetry()
+
+
+@pytest.fixture
+def said(events: Telemetry) -> Iterator[Callable[..., list[str]]]:
+    """Subscribes with the given options and returns the lines for some events."""
+    stream = io.StringIO()
+    ends: list[Callable[[], None]] = []
+
+    def say(*happened: telemetry.Event, **options: Any) -> list[str]:
+        if not ends:
+            ends.append(logs.subscribe(events, stream=stream, **options))
+        for event in happened:
+            events.emit(event)
+        return stream.getvalue().splitlines()
+
+    yield say
+    for end in ends:
+        end()
+
+
+def test_a_failed_attempt_is_a_warning_with_its_error_and_when_it_is_tried_again(said: Any) -> None:
+    [line] = said(JobsEnded([run(Outcome.FAILED, error="ValueError: boom", retry_in=10.0)]))
+
+    assert "WARNING Job 42 failed, retry in 10 s: ValueError: boom  " in line
+    assert line.endswith(
+        "job_id=42 kind=send_email queue=mail attempt=2 outcome=failed wait=0.004 duration=0.25 retry_in=10"
+    )
+
+
+def test_a_dead_job_is_an_error(said: Any) -> None:
+    [line] = said(JobsEnded([run(Outcome.DEAD, error="ValueError: boom")]))
+
+    assert "ERROR   Job 42 is dead: ValueError: boom" in line
+
+
+def test_a_done_job_is_said_at_info_only(said: Any) -> None:
+    done = JobsEnded([run(Outcome.DONE), run(Outcome.DEAD)])
+
+    [line] = said(done, level="WARNING")
+
+    assert "is dead" in line
+
+
+def test_every_line_of_a_job_names_the_worker_that_ran_it(said: Any) -> None:
+    started = telemetry.WorkerStarted("shop-worker-1-a", ["mail", "default"], 50)
+
+    lines = said(started, JobsEnded([run(Outcome.DONE)]))
+
+    assert "Worker shop-worker-1-a serves mail,default, up to 50 jobs at once" in lines[0]
+    assert "INFO    Job 42 is done" in lines[1]
+    assert "worker=shop-worker-1-a" in lines[1]
+
+
+def test_json_lines_carry_every_fact_as_a_field(said: Any) -> None:
+    [line] = said(
+        JobsEnded([run(Outcome.FAILED, error="Traceback\n  ...\nValueError: boom", retry_in=10.0)]),
+        format="json",
+    )
+
+    fields = json.loads(line)
+    assert fields.pop("time").endswith("Z")
+    assert fields == {
+        "level": "warning",
+        "logger": "forge_jobs",
+        "message": "Job 42 failed, retry in 10 s: ValueError: boom",
+        "job_id": 42,
+        "kind": "send_email",
+        "queue": "mail",
+        "attempt": 2,
+        "outcome": "failed",
+        "wait": 0.004,
+        "duration": 0.25,
+        "retry_in": 10.0,
+        "error": "Traceback\n  ...\nValueError: boom",
+    }
+
+
+def test_an_error_of_many_lines_cannot_look_like_lines_of_the_log(said: Any) -> None:
+    forged = "boom\n2026-01-01T00:00:00.000Z INFO    Job 43 is done\n\x1b[2Jgone"
+
+    lines = said(JobsEnded([run(Outcome.FAILED, error=forged)]))
+
+    assert len(lines) == 4
+    assert all(line.startswith("    ") for line in lines[1:])
+    assert lines[-1] == r"    \x1b[2Jgone"
+
+
+def test_text_that_is_no_unicode_is_still_a_line(said: Any) -> None:
+    broken = JobsEnded([run(Outcome.FAILED, error="half \ud800")])
+
+    assert r"half \ud800" in said(broken)[0]
+
+
+def test_json_of_text_that_is_no_unicode_is_still_json(said: Any) -> None:
+    broken = JobsEnded([run(Outcome.FAILED, error="half \ud800")])
+
+    [line] = said(broken, format="json")
+
+    assert "Job 42" in json.loads(line)["message"]
+
+
+def test_a_database_that_stays_away_is_said_once_and_then_ever_more_seldom(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = 0.0
+    subscriber = logs.LogSubscriber(clock=lambda: now)
+
+    said_at = []
+    for second in range(600):
+        now = float(second)
+        subscriber(telemetry.DatabaseLost("claim", "connection refused", 1.0))
+        subscriber(telemetry.DatabaseLost("heartbeat", "connection refused", 5.0))
+        if caplog.records:
+            said_at.append(second)
+            caplog.clear()
+
+    assert said_at == [0, 5, 15, 35, 75, 155, 315]
+
+
+def test_a_database_that_comes_back_is_said_once_with_how_long_it_was_away(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    subscriber = logs.LogSubscriber(clock=lambda: 0.0)
+
+    subscriber(telemetry.DatabaseLost("claim", "connection refused", 1.0))
+    subscriber(telemetry.DatabaseBack("claim", 61.25))
+    subscriber(telemetry.DatabaseBack("heartbeat", 61.5))
+    subscriber(telemetry.DatabaseLost("claim", "connection refused", 1.0))
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "The database does not answer (claim): connection refused; next try in 1 s",
+        "The database answers again, it was away for 61.25 s",
+        "The database does not answer (claim): connection refused; next try in 1 s",
+    ]
+
+
+def test_two_unserved_queues_are_both_said(caplog: pytest.LogCaptureFixture) -> None:
+    subscriber = logs.LogSubscriber(clock=lambda: 0.0)
+
+    for _ in range(3):
+        subscriber(telemetry.QueueUnserved("mail", 3))
+        subscriber(telemetry.QueueUnserved("default", 1))
+
+    assert [record.queue for record in caplog.records] == ["mail", "default"]
+
+
+def test_an_unforeseen_failure_of_a_chore_comes_with_its_traceback(said: Any) -> None:
+    try:
+        raise KeyError("surprise")
+    except KeyError as caught:
+        error = caught
+
+    lines = said(telemetry.ChoreFailed("sweep", error, 5.0))
+
+    assert "ERROR   Chore sweep failed: 'surprise'; next try in 5 s  chore=sweep retry_in=5" in lines[0]
+    assert lines[1] == "    Traceback (most recent call last):"
+
+
+def test_every_event_has_a_sentence() -> None:
+    spoken = {telemetry.JobsEnded, telemetry.JobsReaped, telemetry.LeaderChanged, *logs._SENTENCES}
+    known = {each for each in vars(telemetry).values() if isinstance(each, type)}
+
+    events = {each for each in known if issubclass(each, telemetry.Event) and each is not telemetry.Event}
+
+    assert events == spoken
+
+
+def test_every_sentence_can_be_said(said: Any) -> None:
+    values = {
+        "int": 3,
+        "str": "some",
+        "float": 1.5,
+        "bool": True,
+        "Claim": claim(),
+        "BaseException": KeyError("x"),
+    }
+
+    def value(annotation: Any) -> Any:
+        name = getattr(annotation, "__name__", str(annotation))
+        return [] if name == "Sequence" else values[name]
+
+    for event in logs._SENTENCES:
+        before = len(said(level="DEBUG"))
+        happened = event(*(value(each.type) for each in event.__dataclass_fields__.values()))  # type: ignore[attr-defined]
+        if isinstance(happened, telemetry.DatabaseBack):
+            said(telemetry.DatabaseLost("claim", "refused", 1.0))
+        assert len(said(happened)) > before, event
+
+
+async def test_lines_that_a_handler_writes_itself_name_its_job(said: Any) -> None:
+    said()
+
+    async def handler(job_id: int) -> None:
+        logs.current_claim.set(claim(job_id))
+        logs.current_queue.set("mail")
+        await asyncio.to_thread(logging.getLogger("shop.mail").warning, "sent to %s", "a@example.com")
+
+    await asyncio.gather(handler(1), handler(2))
+
+    lines = said()
+    assert "WARNING shop.mail: sent to a@example.com  job_id=" in lines[0]
+    assert {line.split("  ")[1] for line in lines} == {
+        "job_id=1 kind=send_email queue=mail attempt=2",
+        "job_id=2 kind=send_email queue=mail attempt=2",
+    }
+
+
+def test_a_program_that_configured_logging_keeps_its_handlers_which_learn_the_job(events: Telemetry) -> None:
+    heard: list[logging.LogRecord] = []
+    theirs = logging.Handler()
+    theirs.emit = heard.append  # type: ignore[method-assign]
+    root = logging.getLogger()
+    root.addHandler(theirs)
+    handlers = list(root.handlers)
+
+    end = logs.subscribe(events)
+    token = logs.current_claim.set(claim())
+    logging.getLogger("shop").warning("hello")
+    logs.current_claim.reset(token)
+    logging.getLogger("shop").warning("outside")
+    during = list(root.handlers)
+    end()
+    root.removeHandler(theirs)
+
+    assert during == handlers
+    assert heard[0].job_id == 42  # type: ignore[attr-defined]
+    assert not hasattr(heard[1], "job_id")
+
+
+def test_a_level_that_does_not_exist_changes_nothing(events: Telemetry) -> None:
+    handlers = list(logging.getLogger().handlers)
+
+    with pytest.raises(ValueError, match="LOUD"):
+        logs.subscribe(events, level="LOUD", stream=io.StringIO())
+
+    assert logging.getLogger().handlers == handlers
+
+
+def test_starts_of_jobs_are_said_at_debug_only(events: Telemetry) -> None:
+    end = logs.subscribe(events, level="DEBUG", stream=io.StringIO())
+    end()
+
+    assert events.wants_starts
