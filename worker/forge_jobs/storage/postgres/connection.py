@@ -6,15 +6,17 @@ StorageUnavailable, and the next one finds a new connection.
 """
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from typing import Any, cast
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 from asyncpg.exceptions import InternalClientError
+
 from forge_jobs.errors import ForgeError, InvalidInput, SchemaOutdated, StorageUnavailable
 
 OLDEST_SERVER = 14
@@ -122,6 +124,7 @@ class Database:
         self.claims = Lane(self, CLAIM_SETTINGS)
         self.outcomes = Lane(self, LANE_SETTINGS)
         self._secret_url = url
+        self._prepares = False  # statements; not before it is known that no pooler mixes them up
         self._pool_size = pool_size
         self._timeout = command_timeout.total_seconds()
         self._pool: asyncpg.Pool | None = None
@@ -132,6 +135,14 @@ class Database:
             "{schema_text}": quoted(schema).replace("'", "''"),
             "{channel}": literal(schema),
         }
+
+    @property
+    def name(self) -> str:
+        """The name of the database on its server, or "" when neither the URL nor the environment says one."""
+        parts = urlsplit(self._secret_url)
+        query = parse_qs(parts.query)
+        named = query.get("dbname", query.get("database", [os.environ.get("PGDATABASE", "")]))[-1]
+        return unquote(parts.path.removeprefix("/")) or named or unquote(parts.username or "")
 
     def sql(self, text: str) -> str:
         """Return `text` with the names filled in."""
@@ -176,12 +187,11 @@ class Database:
             if connection is not None:
                 yield await unwrapped(connection)
                 return
-            if self._pool is None:
-                raise StorageUnavailable(f"The connection to {self.url} is not open.")
+            pool = self.require_open()
             if self._demoted:
                 self._demoted = False
-                await self._pool.expire_connections()
-            async with self._pool.acquire(timeout=self._timeout) as given:
+                await pool.expire_connections()
+            async with pool.acquire(timeout=self._timeout) as given:
                 yield given
 
     async def open(self) -> None:
@@ -189,7 +199,9 @@ class Database:
         if self._pool is not None:
             return
         with self.translating():
+            self._prepares = False
             self.pooled = await self._is_pooled()
+            self._prepares = not self.pooled
             self._pool = await asyncpg.create_pool(
                 self._secret_url,
                 min_size=0,
@@ -201,9 +213,9 @@ class Database:
 
     async def close(self) -> None:
         """No connection is open any more."""
+        pool, self._pool = self._pool, None
         await self.claims.close()
         await self.outcomes.close()
-        pool, self._pool = self._pool, None
         if pool is None:
             return
         try:
@@ -217,12 +229,12 @@ class Database:
         *,
         settings: str | None = None,
         database: str | None = None,
-        command_timeout: timedelta | None = None,
+        without_timeout: bool = False,
     ) -> asyncpg.Connection:
-        """Return a new connection of the caller's own, `settings` executed unless behind a pooler."""
+        """Return a new connection of the caller's own, with `settings` executed unless behind a pooler."""
         options = self._options()
-        if command_timeout is not None:
-            options["command_timeout"] = command_timeout.total_seconds()
+        if without_timeout:
+            options["command_timeout"] = None
         with self.translating():
             try:
                 connection = await asyncpg.connect(self._secret_url, database=database, **options)
@@ -237,6 +249,12 @@ class Database:
                 connection.terminate()
                 raise
             return connection
+
+    async def disconnect(self, connection: asyncpg.Connection) -> None:
+        """The connection is closed, and what still runs on it is cancelled; never raises."""
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, InternalClientError):
+            await connection.close(timeout=CLOSE_TIMEOUT)
+        connection.terminate()
 
     @contextmanager
     def translating(self) -> Iterator[None]:
@@ -293,18 +311,23 @@ class Database:
             return StorageUnavailable(f"The database {self.url} is not available: {error}.")
         return None
 
+    def require_open(self) -> asyncpg.Pool:
+        """Return the pool. Raises StorageUnavailable before `open` and after `close`."""
+        if self._pool is None:
+            raise StorageUnavailable(f"The storage {self.url} is not open.")
+        return self._pool
+
     def _options(self) -> dict[str, Any]:
         named = "application_name" in parse_qs(urlsplit(self._secret_url).query)
         return {
             "timeout": CONNECT_TIMEOUT,
             "command_timeout": self._timeout,
-            "statement_cache_size": 0 if self.pooled else 200,
+            "statement_cache_size": 200 if self._prepares else 0,
             # A pooler refuses any other startup parameter.
             "server_settings": {} if named else {"application_name": "forge-jobs"},
         }
 
     async def _is_pooled(self) -> bool:
-        self.pooled = True  # the two clients below must prepare nothing
         first = await self.connect()
         try:
             version = first.get_server_version()
@@ -320,9 +343,9 @@ class Database:
             try:
                 return await _share_servers(first, second)
             finally:
-                await _closed(second)
+                await self.disconnect(second)
         finally:
-            await _closed(first)
+            await self.disconnect(first)
 
 
 class Lane:
@@ -363,6 +386,7 @@ class Lane:
             await asyncio.wait(self._closing)
 
     async def _connected(self) -> asyncpg.Connection:
+        self._database.require_open()
         if self._connection is None or self._connection.is_closed():
             self._connection = None
             self._connection = await self._database.connect(settings=self._settings)
@@ -371,7 +395,7 @@ class Lane:
     def _abandon(self, connection: asyncpg.Connection) -> None:
         # Closing also cancels what still runs on the server, and nobody has to wait for that.
         self._connection = None
-        closing = asyncio.ensure_future(_closed(connection))
+        closing = asyncio.ensure_future(self._database.disconnect(connection))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
@@ -408,12 +432,6 @@ async def _set_up_pooled(connection: asyncpg.Connection) -> None:
 async def _leave_as_it_is(connection: asyncpg.Connection) -> None:
     # asyncpg's own RESET ALL is a round trip for each use, and would undo the settings.
     return None
-
-
-async def _closed(connection: asyncpg.Connection) -> None:
-    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, InternalClientError):
-        await connection.close(timeout=CLOSE_TIMEOUT)
-    connection.terminate()
 
 
 async def _server_pid(connection: asyncpg.Connection) -> int:

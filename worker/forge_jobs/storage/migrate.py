@@ -1,0 +1,42 @@
+"""The numbered migrations of this release, as each database's `schema` applies them.
+
+A migration is a file `migrations/<database>/0001_name.sql`. They are applied in order,
+each once, and never changed or undone: what was wrong is put right by the next one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from forge_jobs.errors import SchemaTooNew
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema; `text` is what its file says."""
+
+    number: int
+    name: str
+    text: str
+
+
+def migrations(database: str) -> tuple[Migration, ...]:
+    """Return all migrations for `database` ("postgres" or "sqlite") in order."""
+    folder = files("forge_jobs.storage") / "migrations" / database
+    found = [file for file in folder.iterdir() if file.name.endswith(".sql")]
+    return tuple(
+        Migration(int(number), name, file.read_text(encoding="utf-8"))
+        for file in sorted(found, key=lambda file: file.name)
+        for number, _, name in [file.name.removesuffix(".sql").partition("_")]
+    )
+
+
+def missing(known: Sequence[Migration], found: int) -> list[Migration]:
+    """Return those of `known` that a database at number `found` lacks.
+
+    Raises SchemaTooNew when the database is ahead of them.
+    """
+    newest = known[-1].number
+    if found > newest:
+        raise SchemaTooNew(found, newest)
+    return [migration for migration in known if migration.number > found]

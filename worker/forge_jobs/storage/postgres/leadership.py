@@ -1,0 +1,51 @@
+"""Leadership in PostgreSQL: one row, one statement."""
+
+from datetime import timedelta
+from typing import cast
+
+from forge_jobs.storage.interface import Leadership
+from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.worker_info import Leader
+
+# An expired lease gets a new epoch even when its holder comes back: in between it did not lead.
+# WHERE NOT EXISTS: those who do not lead ask every few seconds, and must write nothing.
+LEAD = """
+INSERT INTO {schema}.leader AS held (worker_id, epoch, until)
+SELECT $1, 1, now() + $2::interval
+WHERE NOT EXISTS (SELECT FROM {schema}.leader WHERE worker_id <> $1 AND until > now())
+ON CONFLICT (only) DO UPDATE
+SET worker_id = $1,
+    until = now() + $2::interval,
+    epoch = held.epoch + CASE WHEN held.worker_id = $1 AND held.until > now() THEN 0 ELSE 1 END
+WHERE held.worker_id IS NULL OR held.worker_id = $1 OR held.until <= now()
+RETURNING epoch
+"""
+
+RESIGN = "UPDATE {schema}.leader SET worker_id = NULL, until = now() WHERE worker_id = $1"
+
+GET = """
+SELECT leader.worker_id, worker_label.label, leader.epoch, leader.until
+FROM {schema}.leader
+LEFT JOIN {schema}.worker_label ON worker_label.worker_id = leader.worker_id
+WHERE leader.worker_id IS NOT NULL AND leader.until > now()
+"""
+
+
+class PostgresLeadership(Leadership):
+    """The lease in one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def lead(self, worker_id: int, duration: timedelta) -> int | None:
+        """Return the epoch when the worker leads for `duration` from now, None when another does."""
+        return cast(int | None, await self._database.fetchval(LEAD, worker_id, duration))
+
+    async def resign(self, worker_id: int) -> None:
+        """The worker does not lead."""
+        await self._database.execute(RESIGN, worker_id)
+
+    async def get(self) -> Leader | None:
+        """Return the present leader; None when the lease has run out."""
+        row = await self._database.fetchrow(GET)
+        return None if row is None else Leader(*row)

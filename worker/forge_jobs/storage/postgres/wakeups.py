@@ -1,0 +1,129 @@
+"""Waking in PostgreSQL: LISTEN on a connection of its own, watched, and replaced when it is deaf.
+
+`kind:subject` is what the statements that change something notify, on the one channel of the schema.
+"""
+
+import asyncio
+import random
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+
+from forge_jobs.errors import StorageUnavailable
+from forge_jobs.storage.interface import Heard, Wakeups
+from forge_jobs.storage.postgres.connection import Database
+
+FIRST_RETRY, LAST_RETRY = 0.1, 5.0  # seconds
+
+MARK_IDLE = """
+INSERT INTO {schema}.idle (queue_id, worker_id)
+SELECT queue_id, $1 FROM unnest($2::integer[]) AS queue_id
+ON CONFLICT DO NOTHING
+"""
+
+UNMARK_IDLE = "DELETE FROM {schema}.idle WHERE worker_id = $1"
+
+
+class PostgresWakeups(Wakeups):
+    """What one process hears from one database."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        check_every: timedelta = timedelta(seconds=10),
+        answer_within: timedelta = timedelta(seconds=5),
+    ) -> None:
+        self.poll_only = False  # known once the storage is open
+        self.poll_only_reason = f"{database.url} is a pooler that gives every transaction another connection, so LISTEN hears nothing"
+        self._database = database
+        self._check_every = check_every.total_seconds()
+        self._answer_within = answer_within.total_seconds()
+
+    async def listen(self, heard: Heard) -> None:
+        """Call `heard(kind, subject)` for everything told, until cancelled.
+
+        Each time that listening begins, `heard("reconnect", "")` says that things may have been missed before.
+        """
+        if self.poll_only:
+            await asyncio.Event().wait()
+        delay = FIRST_RETRY
+        while True:
+            try:
+                async with self._ear(heard) as ear:
+                    heard("reconnect", "")
+                    delay = FIRST_RETRY
+                    await self._watch(ear)
+            except StorageUnavailable:
+                pass  # whoever needs the database finds out by itself, and says so
+            await asyncio.sleep(delay * random.uniform(0.5, 1))
+            delay = min(delay * 2, LAST_RETRY)
+
+    async def mark_idle(self, worker_id: int, queue_ids: Sequence[int]) -> None:
+        """An enqueue to one of these queues now tells this worker."""
+        await self._database.execute(MARK_IDLE, worker_id, list(queue_ids))
+
+    async def unmark_idle(self, worker_id: int) -> None:
+        """Enqueues need not tell this worker."""
+        await self._database.execute(UNMARK_IDLE, worker_id)
+
+    @asynccontextmanager
+    async def _ear(self, heard: Heard) -> AsyncIterator["Ear"]:
+        connection = await self._database.connect()
+        try:
+            with self._database.translating():
+                ear = Ear(connection)
+                await ear.listen(self._database.channel, heard)
+                yield ear
+        finally:
+            connection.terminate()
+
+    async def _watch(self, ear: "Ear") -> None:
+        """Return when the connection is lost, or no longer hears what it tells itself."""
+        while not await ear.is_lost_within(self._check_every):
+            if not await ear.hears_itself_within(self._answer_within):
+                return
+
+
+class Ear:
+    """One connection that listens."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+        self._own_channel = f"forge-jobs {secrets.token_hex(8)}"  # so that a check wakes no other process
+        self._lost = asyncio.Event()
+        self._answered = asyncio.Event()
+
+    async def listen(self, channel: str, heard: Heard) -> None:
+        """`heard` is called for everything told on `channel`."""
+
+        def tell(connection: Any, pid: int, channel: str, payload: object) -> None:
+            kind, _, subject = str(payload).partition(":")
+            heard(kind, subject)
+
+        self._connection.add_termination_listener(lambda connection: self._lost.set())
+        await self._connection.add_listener(self._own_channel, lambda *told: self._answered.set())
+        await self._connection.add_listener(channel, tell)
+
+    async def is_lost_within(self, seconds: float) -> bool:
+        """Wait for the connection to be lost, for that long at most."""
+        return await _happens(self._lost, seconds)
+
+    async def hears_itself_within(self, seconds: float) -> bool:
+        """Whether a notification to ourselves comes back in that time."""
+        self._answered.clear()
+        await self._connection.execute(f'NOTIFY "{self._own_channel}"', timeout=seconds)
+        return await _happens(self._answered, seconds)
+
+
+async def _happens(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
