@@ -1,0 +1,85 @@
+"""What holds for the project as a whole: who imports whom, and which names are public."""
+
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "worker" / "forge_jobs"
+MIGRATIONS = PACKAGE / "storage" / "migrations"
+
+
+def test_modules_import_downwards_only() -> None:
+    kept = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, importlinter.cli as cli; sys.exit(cli.lint_imports(no_cache=True))",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+    assert kept.returncode == 0, kept.stdout + kept.stderr
+
+
+def test_every_public_name_exists() -> None:
+    forge_jobs = importlib.import_module("forge_jobs")
+
+    assert {"Forge", "Worker", "Context", "Dead", "Retry"} <= set(forge_jobs.__all__)
+    assert [name for name in forge_jobs.__all__ if not hasattr(forge_jobs, name)] == []
+
+
+def test_both_databases_have_the_same_migrations() -> None:
+    postgres, sqlite = (
+        sorted(path.name for path in (MIGRATIONS / name).glob("*.sql")) for name in ("postgres", "sqlite")
+    )
+
+    assert postgres
+    assert postgres == sqlite
+
+
+def test_migrations_are_numbered_without_a_gap() -> None:
+    names = sorted(path.name for path in (MIGRATIONS / "postgres").glob("*"))
+
+    assert [name[:5] for name in names] == [f"{number:04}_" for number in range(1, len(names) + 1)]
+
+
+def test_both_databases_have_a_file_for_the_same_nouns() -> None:
+    postgres, sqlite = (
+        {path.name for path in (PACKAGE / "storage" / name).glob("*.py")} for name in ("postgres", "sqlite")
+    )
+
+    assert {"claims.py", "jobs.py", "queues.py"} <= postgres & sqlite
+
+
+def test_the_operator_folder_and_the_test_folders_are_no_packages() -> None:
+    folders = [ROOT / "operator", *ROOT.glob("*/tests"), *ROOT.glob("*/tests/**/"), ROOT / "tests"]
+
+    assert [folder for folder in folders if (folder / "__init__.py").exists()] == []
+
+
+@pytest.mark.parametrize(
+    "file",
+    [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"],
+    ids=lambda file: file.name,
+)
+def test_links_in_the_documents_lead_somewhere(file: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", file.read_text(encoding="utf-8"))
+
+    assert [link for link in links if not (file.parent / link).exists()] == []
+
+
+def test_what_is_shipped_includes_the_migrations_and_the_types() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+    assert settings["tool"]["setuptools"]["package-data"]["forge_jobs"] == [
+        "py.typed",
+        "storage/migrations/*/*.sql",
+    ]
