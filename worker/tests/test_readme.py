@@ -1,0 +1,132 @@
+"""What the documents tell people to type works as it stands there."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+BIN = Path(sys.executable).parent
+DEADLINE = 60  # seconds for one command; a safeguard, nothing is measured
+
+# The tests run in an environment that has these already.
+NOT_RUN = ("pip ", "make ")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block of a document."""
+
+    language: str
+    text: str
+
+    @property
+    def file_name(self) -> str | None:
+        """The name in a first line like `# app.py`."""
+        match = re.match(r"# (\w+\.py)\n", self.text)
+        return match and match[1]
+
+
+def blocks(document: Path) -> list[Block]:
+    found = re.findall(
+        r"^```(\w*)\n(.*?)^```$", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    return [Block(language, text) for language, text in found]
+
+
+def commands(document: Path) -> list[str]:
+    lines = [line for block in blocks(document) if block.language == "sh" for line in block.text.splitlines()]
+    return [line.partition("  #")[0].partition(" #")[0].strip() for line in lines if line.strip()]
+
+
+@dataclass
+class Shell:
+    """A folder with the README's programs in it, and what a reader would have on the path."""
+
+    folder: Path
+    workers: list["subprocess.Popen[str]"]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("FORGE_", "JOBS_"))}
+        return kept | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"}
+
+    def run(self, command: str) -> str:
+        """Run the command, a worker in the background; return what it printed."""
+        arguments = shlex.split(command)
+        if arguments[:2] == ["forge-jobs", "worker"]:
+            self.workers.append(
+                subprocess.Popen(
+                    arguments, cwd=self.folder, env=self.environment, stderr=subprocess.PIPE, text=True
+                )
+            )
+            return ""
+        ended = subprocess.run(
+            arguments, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=DEADLINE
+        )
+        assert ended.returncode == 0, f"{command}\n{ended.stdout}{ended.stderr}"
+        return ended.stdout
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    shell = Shell(tmp_path, [])
+    for block in blocks(README):
+        if block.language == "python" and block.file_name:
+            (tmp_path / block.file_name).write_text(block.text, encoding="utf-8")
+    yield shell
+    for worker in shell.workers:
+        worker.kill()
+        worker.communicate()
+
+
+def test_every_command_of_the_readme_succeeds(shell: Shell) -> None:
+    printed = {command: shell.run(command) for command in commands(README) if not command.startswith(NOT_RUN)}
+
+    assert "sent 'Hello' to ada@example.com at attempt 1" in printed["python app.py"]
+    assert "send_email" in printed["forge-jobs jobs list"]
+
+
+def test_the_worker_of_the_readme_stops_when_told_to(shell: Shell) -> None:
+    shell.run("forge-jobs worker app:forge --queues default")
+    shell.run("python app.py")
+    worker = shell.workers[0]
+
+    worker.send_signal(signal.SIGTERM)
+
+    _, said = worker.communicate(timeout=DEADLINE)
+    assert worker.returncode == 0, said
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+    named = [command.split()[1] for command in commands(README) if command.startswith("make ")]
+
+    assert named
+    assert set(named) <= set(targets)
+
+
+def test_the_readme_s_first_example_fits_on_a_screen() -> None:
+    first = blocks(README)[0]
+
+    assert first.file_name == "app.py"
+    assert len(first.text.splitlines()) <= 25
+
+
+@pytest.mark.parametrize("document", sorted(ROOT.glob("docs/*.md")), ids=lambda document: document.name)
+def test_every_python_block_of_a_page_runs(
+    document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORGE_DATABASE_URL", f"sqlite:///{tmp_path}/queue.sqlite")
+    for block in blocks(document):
+        if block.language == "python":
+            exec(compile(block.text, str(document), "exec"), {"__name__": document.stem})
