@@ -278,21 +278,21 @@ class Database:
             case TimeoutError():
                 return StorageUnavailable(f"The database {self.url} did not answer in time.")
             case OSError():
-                return StorageUnavailable(f"The database {self.url} cannot be reached: {error}.")
+                return StorageUnavailable(f"The database {self.url} cannot be reached: {_said(error)}.")
             case asyncpg.ClientConfigurationError():
-                return InvalidInput(f"The database URL {self.url} is not valid: {error}.")
+                return InvalidInput(f"The database URL {self.url} is not valid: {_said(error)}.")
             case asyncpg.DataError():
-                return InvalidInput(f"The database refuses a value: {error}.")
+                return InvalidInput(f"The database refuses a value: {_said(error)}.")
             case asyncpg.InterfaceError() if isinstance(error, ValueError):  # the driver's own DataError
-                return InvalidInput(f"The database refuses a value: {error}.")
+                return InvalidInput(f"The database refuses a value: {_said(error)}.")
             case asyncpg.InvalidCachedStatementError():
-                return StorageUnavailable(f"The schema {self.schema!r} has just changed: {error}.")
+                return StorageUnavailable(f"The schema {self.schema!r} has just changed: {_said(error)}.")
             case asyncpg.PostgresError():
                 return self._translated_state(error)
             case asyncpg.InterfaceError() if re.search(r"clos|released|cancelling", str(error)):
-                return StorageUnavailable(f"The database {self.url} went away: {error}.")
+                return StorageUnavailable(f"The database {self.url} went away: {_said(error)}.")
             case InternalClientError():
-                return StorageUnavailable(f"The database {self.url} cannot be reached: {error}.")
+                return StorageUnavailable(f"The database {self.url} cannot be reached: {_said(error)}.")
         return None
 
     def _translated_state(self, error: asyncpg.PostgresError) -> ForgeError | None:
@@ -300,15 +300,15 @@ class Database:
         self._demoted = self._demoted or state == "25006"
         if state == "3D000":
             return StorageUnavailable(
-                f"There is no such database ({self.url}): {error}; run forge-jobs db create."
+                f"There is no such database ({self.url}): {_said(error)}; run forge-jobs db create."
             )
         if state in _NO_SCHEMA:
             return SchemaOutdated(
-                f"The schema {self.schema!r} of {self.url} is missing or older than this release ({error}); "
+                f"The schema {self.schema!r} of {self.url} is missing or older than this release ({_said(error)}); "
                 "run forge-jobs db migrate."
             )
         if state.startswith(_UNAVAILABLE):
-            return StorageUnavailable(f"The database {self.url} is not available: {error}.")
+            return StorageUnavailable(f"The database {self.url} is not available: {_said(error)}.")
         return None
 
     def require_open(self) -> asyncpg.Pool:
@@ -423,6 +423,11 @@ async def unwrapped(connection: Any) -> asyncpg.Connection:
         f"connection is a {given.__module__}.{given.__qualname__}, allowed is a connection of asyncpg, "
         "or an AsyncConnection or AsyncSession of SQLAlchemy over asyncpg."
     )
+
+
+def _said(error: BaseException) -> str:
+    """Return the first line of what the driver says, without its hints and its full stop."""
+    return str(error).partition("\n")[0].rstrip(".")
 
 
 async def _set_up_pooled(connection: asyncpg.Connection) -> None:

@@ -13,7 +13,7 @@ LEAD = """
 INSERT INTO {schema}.leader AS held (worker_id, epoch, until)
 SELECT $1, 1, now() + $2::interval
 WHERE NOT EXISTS (SELECT FROM {schema}.leader WHERE worker_id <> $1 AND until > now())
-ON CONFLICT (only) DO UPDATE
+ON CONFLICT (one) DO UPDATE
 SET worker_id = $1,
     until = now() + $2::interval,
     epoch = held.epoch + CASE WHEN held.worker_id = $1 AND held.until > now() THEN 0 ELSE 1 END
