@@ -1,0 +1,58 @@
+"""What the facades allow: a value that passes is returned, any other is InvalidInput in one sentence."""
+
+import math
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import TypeVar
+
+from forge_jobs.errors import InvalidInput
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+MAX_INTEGER = 2_147_483_647
+MAX_ID = 9_223_372_036_854_775_807
+
+
+def whole(value: object, name: str, *, least: int = 0, most: int = MAX_INTEGER, also: str = "") -> int:
+    """Return a whole number from `least` to `most`; `also` names what else the caller allows."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidInput(
+            f"{name} is {value!r}, allowed is a whole number from {least:,} to {most:,}{also}."
+        )
+    return value
+
+
+def number(value: object, name: str, *, least: float) -> float:
+    """Return a finite number of `least` or more."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or value < least
+    ):
+        raise InvalidInput(f"{name} is {value!r}, allowed is a number of {least:g} or more.")
+    return float(value)
+
+
+def yes_or_no(value: object, name: str) -> bool:
+    """Return a truth value."""
+    if not isinstance(value, bool):
+        raise InvalidInput(f"{name} is {value!r}, allowed are True and False.")
+    return value
+
+
+def choice(value: object, name: str, choices: type[Choice]) -> Choice:
+    """Return the member of `choices` that `value` is, or says."""
+    if isinstance(value, str):
+        for member in choices:
+            if member == value:
+                return member
+    allowed = ", ".join(member.value for member in choices)
+    raise InvalidInput(f"{name} is {value!r}, allowed is one of {allowed}.")
+
+
+def known_options(given: Iterable[str], allowed: Iterable[str], what: str) -> None:
+    """Every option that is `given` is `allowed`."""
+    unknown = sorted(set(given) - set(allowed))
+    if unknown:
+        raise InvalidInput(f"{what} has no option {unknown[0]!r}; options: {', '.join(sorted(allowed))}.")

@@ -1,0 +1,122 @@
+"""Crons as people handle them: which job is enqueued by the clock, and when."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Unpack
+
+from forge_jobs import cron, names
+from forge_jobs.client.checks import choice, known_options, whole, yes_or_no
+from forge_jobs.codec import encode
+from forge_jobs.cron_config import CronConfig, Missed
+from forge_jobs.errors import InvalidInput
+from forge_jobs.job import Enqueued
+from forge_jobs.options import Options, OptionValues
+from forge_jobs.storage.interface import Storage
+
+MOST_MISSED = 10_000
+"""The largest `missed_limit`."""
+
+JOB_OPTIONS = ("queue", "priority", "max_attempts", "timeout")
+
+
+class CronValues(OptionValues, total=False):
+    """What may be said of a cron besides its expression and kind; of the job options, JOB_OPTIONS only."""
+
+    payload: Mapping[str, Any] | None
+    codec: str
+    timezone: str  # an IANA name
+    overlap: bool
+    missed: Missed | str
+    missed_limit: int
+    enabled: bool
+
+
+CRON_OPTIONS = ("payload", "codec", "timezone", "overlap", "missed", "missed_limit", "enabled")
+
+
+class Crons:
+    """All crons of a database. Reached as `forge.crons`."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def list(self) -> Sequence[CronConfig]:
+        """Return all crons by name."""
+        return await self._storage.crons.all()
+
+    async def get(self, name: str) -> CronConfig:
+        """Return the cron. Raises UnknownCron."""
+        return await self._storage.crons.get(name)
+
+    async def set(
+        self,
+        name: str,
+        expression: str,
+        kind: str,
+        *,
+        managed_by: str | None = None,
+        **values: Unpack[CronValues],
+    ) -> CronConfig:
+        """The cron is configured so, whatever it was before; return it.
+
+        `expression` has five fields, six with seconds first, or is @daily or kin. Raises
+        InvalidCron when it or the time zone cannot be understood, InvalidInput,
+        InvalidPayload, UnknownQueue, and Managed when the row belongs to somebody other
+        than `managed_by`; then nothing was changed.
+        """
+        wanted = checked_cron(name, expression, kind, values)
+        return await self._storage.crons.set(replace(wanted, managed_by=managed_by), managed_by=managed_by)
+
+    async def ensure(self, name: str, expression: str, kind: str, **values: Unpack[CronValues]) -> None:
+        """The cron exists; one that did keeps its configuration. Raises as `set` does."""
+        await self._storage.crons.ensure(checked_cron(name, expression, kind, values))
+
+    async def enable(self, name: str) -> CronConfig:
+        """The cron fires from its next fire time on. Raises UnknownCron, InvalidCron, Managed."""
+        present = await self.get(name)
+        cron.check(present.expression, present.timezone)
+        return await self._storage.crons.set(replace(present, enabled=True))
+
+    async def disable(self, name: str) -> CronConfig:
+        """The cron does not fire. Raises UnknownCron, Managed."""
+        return await self._storage.crons.set(replace(await self.get(name), enabled=False))
+
+    async def trigger(self, name: str) -> Enqueued:
+        """One job of the cron is enqueued now; its schedule is not moved. Raises UnknownCron."""
+        return await self._storage.crons.trigger(name)
+
+    async def delete(self, name: str) -> None:
+        """The cron is gone, its jobs stay. Raises UnknownCron, Managed."""
+        await self._storage.crons.delete(name)
+
+
+def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> CronConfig:
+    """Return the cron as `storage` takes it. Raises InvalidCron, InvalidInput, InvalidPayload."""
+    known_options(values, (*JOB_OPTIONS, *CRON_OPTIONS), "A cron")
+    names.checked_name(name, "cron")
+    names.kind(kind)
+    timezone = values.get("timezone", "UTC")
+    cron.check(expression, timezone)
+    payload, codec = values.get("payload") or {}, values.get("codec", "json")
+    if not isinstance(payload, Mapping):
+        raise InvalidInput(
+            f"The payload of cron {name!r} is {payload!r}, allowed is a mapping of argument names."
+        )
+    options = {option: values[option] for option in JOB_OPTIONS if option in values}  # type: ignore[literal-required]
+    job = Options.given(options).job(kind, encode(dict(payload), codec), codec)  # type: ignore[arg-type]
+    return CronConfig(
+        name=name,
+        expression=expression,
+        kind=kind,
+        timezone=timezone,
+        payload=job.payload,
+        codec=job.codec,
+        queue=job.queue,
+        priority=job.priority,
+        max_attempts=job.max_attempts,
+        timeout=job.timeout,
+        overlap=yes_or_no(values.get("overlap", True), "overlap"),
+        missed=choice(values.get("missed", Missed.LATEST), "missed", Missed),
+        missed_limit=whole(values.get("missed_limit", 100), "missed_limit", least=1, most=MOST_MISSED),
+        enabled=yes_or_no(values.get("enabled", True), "enabled"),
+    )

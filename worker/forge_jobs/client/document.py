@@ -1,0 +1,66 @@
+"""Facts as JSON documents: one shape for the command line and the HTTP API.
+
+Moments are ISO 8601 in UTC, durations numbers of seconds whose names end in `_seconds`,
+ids of workers strings (they are too large for a JavaScript number), "for ever" is null.
+"""
+
+import base64
+from dataclasses import fields
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from forge_jobs.client.why import Why
+from forge_jobs.codec import decode
+from forge_jobs.cron_config import CronConfig
+from forge_jobs.errors import InvalidInput
+from forge_jobs.job import FOREVER, Counts, Enqueued, Failure, Job
+from forge_jobs.queue_config import QueueConfig
+from forge_jobs.rate_limit import RateLimit
+from forge_jobs.worker_info import Leader, WorkerInfo
+
+Fact = Job | Failure | Counts | Enqueued | QueueConfig | RateLimit | CronConfig | WorkerInfo | Leader | Why
+
+
+def document(fact: Fact) -> dict[str, Any]:
+    """Return the fact as what `json.dumps` takes."""
+    found = dict(_entry(field.name, getattr(fact, field.name), fact) for field in fields(fact))
+    if isinstance(fact, QueueConfig):
+        del found["id"]
+    return found
+
+
+def readable(encoded: bytes | None, codec: str) -> Any:
+    """Return a payload or result decoded; what cannot be decoded or is not JSON, as {"base64": ...}."""
+    if encoded is None:
+        return None
+    try:
+        return msgspec.json.decode(msgspec.json.encode(decode(encoded, codec)))
+    except (InvalidInput, TypeError, ValueError, RecursionError):
+        return {"base64": base64.b64encode(encoded).decode()}
+
+
+def _entry(name: str, value: Any, fact: Fact) -> tuple[str, Any]:
+    if name in ("payload", "result"):
+        return name, readable(value, fact.codec)  # type: ignore[union-attr]
+    if name == "worker_id" or (name == "id" and isinstance(fact, WorkerInfo)):
+        return name, None if value is None else str(value)
+    if name == "max_attempts":
+        return name, _attempts(value, fact)
+    if isinstance(value, timedelta):
+        return f"{name}_seconds", value.total_seconds()
+    if name == "timeout":
+        return "timeout_seconds", None
+    if isinstance(value, datetime):
+        return name, value.isoformat()
+    if isinstance(value, tuple):
+        return name, [item if isinstance(item, str) else document(item) for item in value]
+    return name, value
+
+
+def _attempts(value: int | None, fact: Fact) -> int | str | None:
+    if isinstance(fact, CronConfig):
+        # Of a cron, null is taken: it means that the queue says how many.
+        return "forever" if value == FOREVER else value
+    return None if value == FOREVER else value

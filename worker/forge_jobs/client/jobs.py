@@ -1,0 +1,187 @@
+"""Jobs as people handle them: look at them, cancel, retry, delete, and ask why.
+
+What is checked here is refused before the database is asked; see `storage.interface` for what each call does there.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from forge_jobs.client.checks import MAX_ID, choice, whole
+from forge_jobs.client.why import Why, explain
+from forge_jobs.errors import InvalidInput, JobNotFound, UnknownQueue, WrongState
+from forge_jobs.job import Cancelled, Counts, Job, State
+from forge_jobs.storage.interface import Storage
+
+PAGE = 500
+"""How many jobs a bulk call looks at together."""
+
+AT_ONCE = 10
+"""How many of them it changes at the same time."""
+
+MOST_LISTED = 10_000
+
+CANCELLABLE = (State.SCHEDULED, State.RETRYING, State.PENDING, State.IN_PROGRESS)
+RETRIABLE = (State.DEAD, State.RETRYING)
+DELETABLE = (State.DONE, State.DEAD, State.SCHEDULED, State.RETRYING, State.PENDING)
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """What a call over many jobs did."""
+
+    changed: int
+    skipped: int  # matched, but could not be changed any more: another state by then, or its key is held
+
+
+class Jobs:
+    """All jobs of a database. Reached as `forge.jobs`."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def get(self, job_id: int) -> Job:
+        """Return the job with its state and error history. Raises JobNotFound."""
+        return await self._storage.jobs.get(_checked_id(job_id))
+
+    async def list(
+        self,
+        *,
+        state: State | str | None = None,
+        queue: str | None = None,
+        kind: str | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> Sequence[Job]:
+        """Return jobs, newest id first, with ids below `before`. Raises InvalidInput, UnknownQueue."""
+        found = await self._storage.jobs.find(
+            state=None if state is None else choice(state, "state", State),
+            queue=queue,
+            kind=kind,
+            limit=whole(limit, "limit", least=1, most=MOST_LISTED),
+            before=None if before is None else _checked_id(before, "before"),
+        )
+        if queue is not None and not found:
+            await self._require_queue(queue)
+        return found
+
+    async def counts(self) -> Sequence[Counts]:
+        """Return how many jobs of each queue are in each state, by name of the queue."""
+        return await self._storage.jobs.counts()
+
+    async def why(self, job_id: int) -> Why:
+        """Return in sentences why the job is not running, since when it runs, or how it ended. Raises JobNotFound."""
+        job = await self.get(job_id)
+        if job.state is State.IN_PROGRESS:
+            workers = await self._storage.workers.all()
+            worker = next((worker for worker in workers if worker.id == job.worker_id), None)
+            return explain(job, await self._storage.now(), worker=worker)
+        if job.state in (State.DONE, State.DEAD):
+            return explain(job, await self._storage.now())
+        waiting = await self._storage.jobs.waiting(job.id)
+        return explain(job, waiting.now, waiting=waiting)
+
+    async def cancel(self, job_id: int) -> Cancelled:
+        """A waiting job is dead, "cancelled by user"; a running one is flagged, and its worker told. Raises JobNotFound."""
+        return await self._storage.jobs.cancel(_checked_id(job_id))
+
+    async def retry(self, job_id: int) -> bool:
+        """A dead or retrying job is pending with attempts at 0; False when a living job holds its key.
+
+        Raises JobNotFound, and WrongState in other states.
+        """
+        return await self._storage.jobs.retry(_checked_id(job_id))
+
+    async def run_now(self, job_id: int) -> bool:
+        """A scheduled or retrying job is pending; False when it was pending already. Raises JobNotFound, WrongState."""
+        return await self._storage.jobs.run_now(_checked_id(job_id))
+
+    async def delete(self, job_id: int) -> None:
+        """The job and its history are gone. Raises JobNotFound, and WrongState when it is in progress."""
+        await self._storage.jobs.delete(_checked_id(job_id))
+
+    async def cancel_all(
+        self, *, state: State | str | None = None, queue: str | None = None, kind: str | None = None
+    ) -> Bulk:
+        """Every waiting or running job that matches is cancelled as by `cancel`. Raises InvalidInput, UnknownQueue."""
+
+        async def cancel(job_id: int) -> bool:
+            return await self._storage.jobs.cancel(job_id) is not Cancelled.ENDED
+
+        return await self._each(cancel, _states(state, CANCELLABLE, "cancelled"), queue, kind)
+
+    async def retry_all(
+        self, *, state: State | str | None = State.DEAD, queue: str | None = None, kind: str | None = None
+    ) -> Bulk:
+        """Every job that matches is retried as by `retry`; None is dead and retrying. Raises InvalidInput, UnknownQueue."""
+        return await self._each(self._storage.jobs.retry, _states(state, RETRIABLE, "retried"), queue, kind)
+
+    async def delete_all(
+        self, *, state: State | str, queue: str | None = None, kind: str | None = None
+    ) -> Bulk:
+        """Every job in `state` that matches is deleted as by `delete`. Raises InvalidInput, UnknownQueue."""
+
+        async def delete(job_id: int) -> bool:
+            await self._storage.jobs.delete(job_id)
+            return True
+
+        return await self._each(delete, _states(state, DELETABLE, "deleted"), queue, kind)
+
+    async def _each(
+        self,
+        change: Callable[[int], Awaitable[bool]],
+        states: Sequence[State],
+        queue: str | None,
+        kind: str | None,
+    ) -> Bulk:
+        if queue is not None:
+            await self._require_queue(queue)
+        changed = matched = 0
+        async for ids in self._pages(states, queue, kind):
+            matched += len(ids)
+            for start in range(0, len(ids), AT_ONCE):
+                changed += sum(
+                    await asyncio.gather(*(_tried(change, id) for id in ids[start : start + AT_ONCE]))
+                )
+        return Bulk(changed, matched - changed)
+
+    async def _pages(
+        self, states: Sequence[State], queue: str | None, kind: str | None
+    ) -> AsyncIterator[Sequence[int]]:
+        for state in states:
+            before = None
+            while True:
+                page = await self._storage.jobs.find(
+                    state=state, queue=queue, kind=kind, limit=PAGE, before=before
+                )
+                if not page:
+                    break
+                yield [job.id for job in page]
+                before = page[-1].id
+
+    async def _require_queue(self, name: str) -> None:
+        known = [queue.name for queue in await self._storage.queues.all()]
+        if name not in known:
+            raise UnknownQueue(name, known)
+
+
+async def _tried(change: Callable[[int], Awaitable[bool]], job_id: int) -> bool:
+    """Return whether the job was changed; one that moved on meanwhile was not."""
+    try:
+        return await change(job_id)
+    except (JobNotFound, WrongState):
+        return False
+
+
+def _states(state: State | str | None, allowed: Sequence[State], verb: str) -> Sequence[State]:
+    if state is None:
+        return allowed
+    wanted = choice(state, "state", State)
+    if wanted not in allowed:
+        names = ", ".join(each.value for each in allowed)
+        raise InvalidInput(f"Jobs that are {wanted.value} cannot be {verb}, allowed is one of {names}.")
+    return [wanted]
+
+
+def _checked_id(value: object, name: str = "The job's id") -> int:
+    return whole(value, name, least=1, most=MAX_ID)

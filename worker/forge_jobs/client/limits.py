@@ -1,0 +1,87 @@
+"""Rate limits as people handle them: token buckets for the whole cluster."""
+
+import math
+from collections.abc import Sequence
+from datetime import timedelta
+
+from forge_jobs import names
+from forge_jobs.client.checks import number
+from forge_jobs.client.duration import checked_duration
+from forge_jobs.errors import InvalidInput, UnknownScope
+from forge_jobs.rate_limit import RateLimit
+from forge_jobs.storage.interface import Storage
+
+
+class Limits:
+    """All rate limits. Reached as `forge.limits`."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def list(self) -> Sequence[RateLimit]:
+        """Return all rate limits by scope, each with its tokens as of now."""
+        return await self._storage.limits.all()
+
+    async def get(self, scope: str) -> RateLimit:
+        """Return the rate limit. Raises UnknownScope."""
+        limits = await self._storage.limits.all()
+        for limit in limits:
+            if limit.scope == scope:
+                return limit
+        raise UnknownScope(scope, (limit.scope for limit in limits))
+
+    async def set(
+        self,
+        scope: str,
+        capacity: float,
+        *,
+        per: timedelta | float | None = None,
+        refill: float | None = None,
+        managed_by: str | None = None,
+    ) -> RateLimit:
+        """The rate limit allows `capacity` tokens `per` that time (timedelta or seconds), or `refill` tokens a second.
+
+        It is full when new; otherwise its tokens stay, cut to the capacity. Raises
+        InvalidInput, and Managed when the row belongs to somebody other than `managed_by`.
+        """
+        names.checked_name(scope, "rate limit")
+        capacity, rate = checked_rate(capacity, per, refill)
+        return await self._storage.limits.set(scope, capacity=capacity, refill=rate, managed_by=managed_by)
+
+    async def ensure(
+        self,
+        scope: str,
+        capacity: float,
+        *,
+        per: timedelta | float | None = None,
+        refill: float | None = None,
+    ) -> None:
+        """The rate limit exists; one that did keeps its numbers. Raises InvalidInput."""
+        names.checked_name(scope, "rate limit")
+        capacity, rate = checked_rate(capacity, per, refill)
+        await self._storage.limits.ensure(scope, capacity=capacity, refill=rate)
+
+    async def delete(self, scope: str) -> None:
+        """The rate limit is gone. Raises UnknownScope, Managed."""
+        await self._storage.limits.delete(scope)
+
+    async def drain(self, scope: str) -> None:
+        """The bucket is empty and tokens leased from it are void, everywhere at once. Raises UnknownScope."""
+        await self._storage.limits.drain(scope)
+
+
+def checked_rate(
+    capacity: object, per: timedelta | float | None, refill: float | None
+) -> tuple[float, float]:
+    """Return the bucket's capacity and its refill in tokens a second. Raises InvalidInput."""
+    tokens = number(capacity, "capacity", least=1)
+    if (per is None) == (refill is None):
+        raise InvalidInput(
+            "A rate limit needs either per (a timedelta or seconds) or refill (tokens a second)."
+        )
+    if per is None:
+        return tokens, number(refill, "refill", least=0)
+    seconds = checked_duration(per, "per").total_seconds()
+    if not seconds or not math.isfinite(tokens / seconds):
+        raise InvalidInput(f"per is {per!r}, allowed is more than 0 s.")
+    return tokens, tokens / seconds

@@ -1,0 +1,98 @@
+"""Queues as people handle them: look at their configuration, and tune it live."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from forge_jobs import names
+from forge_jobs.client.checks import known_options, whole, yes_or_no
+from forge_jobs.client.duration import checked_duration, in_words
+from forge_jobs.errors import InvalidInput, UnknownQueue
+from forge_jobs.queue_config import EDITABLE, QueueConfig
+from forge_jobs.storage.interface import Storage
+
+MAX_CONCURRENCY = 100_000
+"""The most slots that a queue may have; each is a row."""
+
+
+class Queues:
+    """The configuration of all queues. Reached as `forge.queues`."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def list(self) -> Sequence[QueueConfig]:
+        """Return all queues by name."""
+        return await self._storage.queues.all()
+
+    async def get(self, name: str) -> QueueConfig:
+        """Return the queue. Raises UnknownQueue."""
+        queues = await self._storage.queues.all()
+        for queue in queues:
+            if queue.name == name:
+                return queue
+        raise UnknownQueue(name, (queue.name for queue in queues))
+
+    async def ensure(self, *wanted: str) -> None:
+        """Queues of these names exist; those that did keep their configuration. Raises InvalidInput."""
+        await self._storage.queues.ensure([names.queue(name) for name in wanted])
+
+    async def set(self, name: str, *, managed_by: str | None = None, **changes: Any) -> QueueConfig:
+        """The queue exists with `changes`, and workers follow within two seconds; return it.
+
+        Changes are `concurrency` (jobs in progress over the whole cluster; None: no limit),
+        `paused`, `backoff_enabled`, `backoff_base`, `backoff_max`, `max_attempts` (None: for
+        ever), `done_retention`, `dead_retention` (zero: forgotten at once). Durations are
+        timedelta or seconds. Raises InvalidInput, and Managed when the row belongs to
+        somebody other than `managed_by`; then nothing was changed.
+        """
+        names.queue(name)
+        wanted = checked_changes(changes)
+        await self._check_backoff(name, wanted)
+        return await self._storage.queues.set(name, wanted, managed_by=managed_by)
+
+    async def pause(self, name: str) -> QueueConfig:
+        """Nothing more of the queue is claimed, what runs goes on. Raises UnknownQueue, Managed."""
+        return await self._set_paused(name, True)
+
+    async def resume(self, name: str) -> QueueConfig:
+        """The queue is claimed from again. Raises UnknownQueue, Managed."""
+        return await self._set_paused(name, False)
+
+    async def _set_paused(self, name: str, paused: bool) -> QueueConfig:
+        queue = await self.get(name)
+        return await self._storage.queues.set(queue.name, {"paused": paused})
+
+    async def _check_backoff(self, name: str, wanted: Mapping[str, Any]) -> None:
+        """`backoff_base` would not exceed `backoff_max`, the one that is not changed included."""
+        if not wanted.keys() & {"backoff_base", "backoff_max"}:
+            return
+        queues = {queue.name: queue for queue in await self._storage.queues.all()}
+        present = queues.get(name, QueueConfig(name))
+        base = wanted.get("backoff_base", present.backoff_base)
+        longest = wanted.get("backoff_max", present.backoff_max)
+        if base > longest:
+            raise InvalidInput(
+                f"backoff_base is {in_words(base)}, allowed is at most backoff_max, which is {in_words(longest)}."
+            )
+
+
+def checked_changes(changes: Mapping[str, object]) -> dict[str, Any]:
+    """Return the changes of a queue as `storage` takes them. Raises InvalidInput."""
+    known_options(changes, EDITABLE, "A queue")
+    return {option: CHECKS[option](value, option) for option, value in changes.items()}
+
+
+def _concurrency(value: object, name: str) -> int | None:
+    return None if value is None else whole(value, name, most=MAX_CONCURRENCY, also=", or None for no limit")
+
+
+CHECKS: Mapping[str, Callable[[object, str], Any]] = {
+    "concurrency": _concurrency,
+    "paused": yes_or_no,
+    "backoff_enabled": yes_or_no,
+    "backoff_base": checked_duration,
+    "backoff_max": checked_duration,
+    "max_attempts": lambda value, _: names.max_attempts(value),
+    "done_retention": checked_duration,
+    "dead_retention": checked_duration,
+}

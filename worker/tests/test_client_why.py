@@ -1,0 +1,194 @@
+"""Why a job is not running: every reason there can be, as a sentence."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from forge_jobs.client.why import explain
+from forge_jobs.job import FOREVER, Job, Reason, State
+from forge_jobs.queue_config import QueueConfig
+from forge_jobs.storage.interface import Waiting
+from forge_jobs.worker_info import WorkerInfo
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+MAIL = QueueConfig("mail")
+WORKER = WorkerInfo(7, "shop-worker-1-7", "host", 1, "1", ("mail",), ("send",), 10, beat_at=NOW)
+
+
+def job(state: State, **facts: Any) -> Job:
+    known: dict[str, Any] = dict(
+        id=1,
+        queue="mail",
+        kind="send",
+        payload=b"{}",
+        codec="json",
+        priority=0,
+        attempt=0,
+        max_attempts=5,
+        timeout=None,
+        key=None,
+        created_at=NOW - timedelta(minutes=1),
+    )
+    return Job(state=state, **(known | facts))
+
+
+def waiting(queue: QueueConfig = MAIL, **facts: Any) -> Waiting:
+    known: dict[str, Any] = dict(
+        live_workers=2, able_workers=2, slots=0, slots_held=0, ahead=0, ahead_limit=10_000, now=NOW
+    )
+    return Waiting(queue=queue, **(known | facts))
+
+
+def reasons(job: Job, **around: Any) -> list[str]:
+    return list(explain(job, NOW, **around).reasons)
+
+
+def test_a_pending_job_that_nothing_holds_back_says_so():
+    assert reasons(job(State.PENDING), waiting=waiting()) == [
+        "Nothing holds it back; the next free worker of its queue takes it."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("around", "reason"),
+    [
+        (waiting(replace(MAIL, paused=True)), "Queue 'mail' is paused."),
+        (
+            waiting(replace(MAIL, cooldown_until=NOW + timedelta(seconds=90), throttles=2)),
+            "Queue 'mail' cools down after 2 throttles in a row until 2026-03-01 12:01:30 UTC, in 1 min 30 s.",
+        ),
+        (
+            waiting(replace(MAIL, concurrency=0)),
+            "Queue 'mail' has a concurrency of 0, so none of its jobs may run.",
+        ),
+        (waiting(live_workers=0, able_workers=0), "No live worker serves queue 'mail'."),
+        (
+            waiting(able_workers=0),
+            "No worker handles kind 'send': of 2 live workers serving queue 'mail', none has a handler for it.",
+        ),
+        (waiting(slots=3, slots_held=3), "All 3 slots of queue 'mail' are in use."),
+        (waiting(slots=1, slots_held=1), "The one slot of queue 'mail' is in use."),
+        (waiting(ahead=1), "1 job of its queue is before it."),
+        (waiting(ahead=4321), "4,321 jobs of its queue are before it."),
+        (waiting(ahead=10_000), "10,000+ jobs of its queue are before it."),
+    ],
+)
+def test_a_pending_job_names_what_holds_it_back(around: Waiting, reason: str):
+    assert reasons(job(State.PENDING), waiting=around) == [reason]
+
+
+def test_a_pending_job_names_everything_that_holds_it_back_what_weighs_most_first():
+    around = waiting(
+        replace(MAIL, paused=True), live_workers=0, able_workers=0, slots=3, slots_held=3, ahead=2
+    )
+
+    found = reasons(job(State.PENDING), waiting=around)
+
+    assert [reason.split()[0] for reason in found] == ["Queue", "No", "All", "2"]
+
+
+def test_free_slots_and_a_cool_down_that_is_over_hold_nothing_back():
+    around = waiting(replace(MAIL, cooldown_until=NOW, throttles=1), slots=3, slots_held=2)
+
+    assert reasons(job(State.PENDING), waiting=around)[0].startswith("Nothing holds it back")
+
+
+def test_a_scheduled_job_says_until_when_it_waits():
+    delayed = job(State.SCHEDULED, run_at=NOW + timedelta(hours=2), reason=Reason.DELAYED)
+
+    assert reasons(delayed, waiting=waiting()) == [
+        "Its first attempt waits until 2026-03-01 14:00:00 UTC, in 2 h."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reason", "beginning"),
+    [
+        (Reason.RETRY, "Attempt 2 of 5 failed; the next one waits until"),
+        (Reason.THROTTLED, "It was throttled; its next attempt waits until"),
+        (Reason.RESCHEDULED, "Its handler rescheduled it; its next attempt waits until"),
+    ],
+)
+def test_a_job_that_waits_for_another_attempt_says_why(reason: Reason, beginning: str):
+    later = job(State.RETRYING, attempt=2, run_at=NOW + timedelta(seconds=40), reason=reason)
+
+    assert reasons(later, waiting=waiting())[0].startswith(beginning)
+
+
+def test_a_retrying_job_says_its_last_error_and_what_else_will_stand_in_its_way():
+    retrying = job(
+        State.RETRYING,
+        attempt=2,
+        run_at=NOW + timedelta(seconds=40),
+        reason=Reason.RETRY,
+        error="Traceback (most recent call last):\n  File ...\nValueError: no address\n",
+    )
+
+    assert reasons(retrying, waiting=waiting(replace(MAIL, paused=True)))[1:] == [
+        "Its last error was: ValueError: no address",
+        "Queue 'mail' is paused.",
+    ]
+
+
+def test_a_job_whose_time_has_come_says_that_it_is_due():
+    due = job(State.SCHEDULED, run_at=NOW - timedelta(seconds=3), reason=Reason.DELAYED)
+
+    assert "was due 3 s ago" in reasons(due, waiting=waiting())[0]
+
+
+def test_a_running_job_names_its_worker_and_since_when():
+    running = job(
+        State.IN_PROGRESS, attempt=1, worker_id=7, worker=WORKER.label, claimed_at=NOW - timedelta(minutes=5)
+    )
+
+    assert reasons(running, worker=WORKER) == [
+        "It was claimed by shop-worker-1-7 5 min ago, at 2026-03-01 11:55:00 UTC; this is attempt 1 of 5."
+    ]
+
+
+def test_a_running_job_that_is_cancelled_says_so():
+    running = job(
+        State.IN_PROGRESS,
+        attempt=1,
+        worker_id=7,
+        worker=WORKER.label,
+        claimed_at=NOW - timedelta(minutes=5),
+        cancel_requested_at=NOW - timedelta(seconds=4),
+    )
+
+    assert reasons(running, worker=WORKER)[1].startswith("A user asked 4 s ago that it be cancelled")
+
+
+def test_a_running_job_says_when_its_worker_is_silent_or_gone():
+    running = job(State.IN_PROGRESS, attempt=1, worker_id=7, worker=WORKER.label, claimed_at=NOW)
+    silent = replace(WORKER, beat_at=NOW - timedelta(seconds=25))
+
+    assert reasons(running, worker=silent)[1].startswith("That worker was last heard of 25 s ago")
+    assert reasons(running)[1].startswith("That worker is gone")
+
+
+def test_a_dead_job_says_its_error():
+    dead = job(
+        State.DEAD, attempt=5, finished_at=NOW - timedelta(days=2), started_at=NOW, error="cancelled by user"
+    )
+
+    assert reasons(dead) == [
+        "It is dead since 2026-02-27 12:00:00 UTC, 2 d ago; its last attempt was 5 of 5.",
+        "Its error was: cancelled by user",
+    ]
+
+
+def test_a_done_job_says_since_when():
+    done = job(State.DONE, attempt=1, max_attempts=FOREVER, finished_at=NOW - timedelta(seconds=20))
+
+    assert reasons(done) == ["It is done since 2026-03-01 11:59:40 UTC, 20 s ago; its last attempt was 1."]
+
+
+@pytest.mark.parametrize("state", State)
+def test_every_state_has_a_reason_even_when_nothing_is_known(state: State):
+    found = explain(job(state), NOW)
+
+    assert found.state is state
+    assert found.reasons
+    assert all(reason[0].isupper() for reason in found.reasons)
