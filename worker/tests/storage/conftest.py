@@ -1,0 +1,117 @@
+"""One suite for both databases: every test that asks for `storage` runs on SQLite and on PostgreSQL.
+
+After each test the database is looked at: whatever was done, a job is in exactly one place.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.storage.interface import Storage
+from tests.storage.clock import TEST_CLOCK, Clock
+from tests.storage.databases import Database, PostgresDatabase, SqliteDatabase, migrated_storage
+from tests.storage.invariants import check_invariants
+
+FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "max_connections": 200}
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server on which databases may be made."""
+    given = os.environ.get("FORGE_TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    with LocalPostgres(settings=FAST) as server:
+        yield server.url()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str) -> Iterator[PostgresDatabase]:
+    """A migrated database with a clock that can be moved, which tests get copies of."""
+    template = PostgresDatabase(postgres_server, f"forge_test_{secrets.token_hex(4)}")
+    asyncio.run(_make_template(template))
+    yield template
+    asyncio.run(template.drop())
+
+
+async def _make_template(template: PostgresDatabase) -> None:
+    await template.create()
+    async with template.connect() as connection:
+        await connection.execute(TEST_CLOCK)
+        await connection.execute(f'ALTER DATABASE "{template.name}" SET search_path = test_clock, pg_catalog, public')
+    async with migrated_storage(template):
+        pass
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated file, which tests get copies of."""
+    database = SqliteDatabase(tmp_path_factory.mktemp("template") / "queue.sqlite")
+    asyncio.run(_migrate(database))
+    return database.path
+
+
+async def _migrate(database: SqliteDatabase) -> None:
+    async with migrated_storage(database):
+        pass
+
+
+@pytest.fixture
+async def postgres(postgres_template: PostgresDatabase) -> AsyncIterator[Database]:
+    database = PostgresDatabase(postgres_template.server, f"{postgres_template.name}_{secrets.token_hex(4)}")
+    await database.create(template=postgres_template.name)
+    yield database
+    await database.drop()
+
+
+@pytest.fixture
+async def sqlite(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Database]:
+    database = SqliteDatabase(tmp_path / "queue.sqlite")
+    database.path.write_bytes(sqlite_template.read_bytes())
+    yield database
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> Database:
+    """The test's own database, migrated; checked for its invariants in the end."""
+    found: Database = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def clock(database: Database) -> Clock:
+    """The database's time."""
+    return database.clock
+
+
+@pytest.fixture
+async def another(database: Database) -> AsyncIterator[Callable[[], Awaitable[Storage]]]:
+    """Open one more storage on the same database, as another process would have it."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def open_another() -> Storage:
+            storage = database.storage()
+            await storage.open()
+            stack.push_async_callback(storage.close)
+            return storage
+
+        yield open_another
+
+
+@pytest.fixture
+async def storage(database: Database) -> AsyncIterator[Storage]:
+    """An open storage on the test's own database."""
+    storage = database.storage()
+    await storage.open()
+    try:
+        yield storage
+        await check_invariants(storage, database)
+    finally:
+        await storage.close()

@@ -1,0 +1,97 @@
+"""Makers of what the tests of the storage need; each shows only the facts that matter."""
+
+import itertools
+from datetime import timedelta
+from typing import Any
+
+from forge_jobs.cron_config import CronConfig
+from forge_jobs.job import Claim, End, NewJob, Postponement, Reason, State
+from forge_jobs.queue_config import QueueConfig
+from forge_jobs.storage.interface import Storage
+from forge_jobs.worker_info import WorkerInfo
+
+NEVER = timedelta(days=10_000)
+NOBODY = 1  # a worker id that is never registered
+_numbers = itertools.count(1001)
+
+
+def job(kind: str = "work", **facts: Any) -> NewJob:
+    return NewJob(kind, **facts)
+
+
+def cron(name: str = "nightly", **facts: Any) -> CronConfig:
+    return CronConfig(**{"name": name, "expression": "0 3 * * *", "kind": "report", **facts})
+
+
+def done(claim: Claim, **facts: Any) -> End:
+    return End(claim, State.DONE, **facts)
+
+
+def dead(claim: Claim, error: str = "it broke", **facts: Any) -> End:
+    return End(claim, State.DEAD, error=error, **facts)
+
+
+def failed(claim: Claim, error: str = "it broke", **facts: Any) -> Postponement:
+    return Postponement(claim, Reason.RETRY, **{"delay": timedelta(seconds=10), "error": error, **facts})
+
+
+async def enqueue(storage: Storage, kind: str = "work", **facts: Any) -> int:
+    return (await storage.jobs.enqueue(job(kind, **facts))).id
+
+
+async def enqueue_many(storage: Storage, count: int, **facts: Any) -> list[int]:
+    return [enqueued.id for enqueued in await storage.jobs.enqueue_many([job(**facts)] * count)]
+
+
+async def worker(
+    storage: Storage,
+    queues: tuple[str, ...] | list[str] = ("default",),
+    kinds: tuple[str, ...] = ("work",),
+    **facts: Any,
+) -> int:
+    """Register a worker (and its queues); return its id."""
+    number = next(_numbers)
+    named = {"label": f"test-worker-1-{number}", "host": "here", "pid": number, "version": "1", "concurrency": 10}
+    await storage.queues.ensure(list(queues))
+    await storage.workers.register(WorkerInfo(**{"id": number, **named, "queues": tuple(queues), "kinds": kinds, **facts}))
+    return number
+
+
+async def queue(storage: Storage, name: str = "default") -> QueueConfig:
+    [found] = [config for config in await storage.queues.all() if config.name == name]
+    return found
+
+
+async def claim(storage: Storage, worker_id: int, name: str = "default", limit: int = 1000, **options: Any) -> list[Claim]:
+    """Claim from the queue of this name."""
+    return await storage.claims.claim((await queue(storage, name)).id, worker_id, limit=limit, **options)
+
+
+async def claim_ids(storage: Storage, worker_id: int, name: str = "default", limit: int = 1000, **options: Any) -> list[int]:
+    return [one.job_id for one in await claim(storage, worker_id, name, limit, **options)]
+
+
+async def running(storage: Storage, worker_id: int, kind: str = "work", **facts: Any) -> Claim:
+    """Enqueue a job and claim it."""
+    wanted = await enqueue(storage, kind, **facts)
+    [claimed] = await claim(storage, worker_id, facts.get("queue", "default"), limit=1)
+    assert claimed.job_id == wanted
+    return claimed
+
+
+async def ended(storage: Storage, worker_id: int, state: State = State.DONE, **facts: Any) -> int:
+    """Enqueue a job, run and end it; return its id."""
+    claimed = await running(storage, worker_id, **facts)
+    await storage.claims.finish([done(claimed) if state is State.DONE else dead(claimed)])
+    return claimed.job_id
+
+
+async def state(storage: Storage, job_id: int) -> State:
+    return (await storage.jobs.get(job_id)).state
+
+
+async def leader(storage: Storage, **facts: Any) -> int:
+    """Register a worker that leads; return its epoch."""
+    epoch = await storage.leadership.lead(await worker(storage, **facts), NEVER)
+    assert epoch is not None
+    return epoch

@@ -1,0 +1,82 @@
+"""What is true of every database at every moment, whatever was done to it."""
+
+from collections import Counter
+from typing import Any
+
+from forge_jobs.job import Counts
+from forge_jobs.storage.interface import Storage
+from tests.storage.databases import Database
+
+STATES = ("scheduled", "ready", "claimed", "finished")
+
+
+async def check_invariants(storage: Storage, database: Database) -> None:
+    """Assert all of them."""
+    tables = await database.rows("SELECT count(*) FROM job WHERE 1 = 1")
+    assert tables, "the schema is gone; a test that drops it must make it again"
+    await _each_job_is_in_exactly_one_place(database)
+    await _living_keys_belong_to_living_jobs(database)
+    await _no_queue_has_more_held_slots_than_its_concurrency(database)
+    await _counts_are_true(storage, database)
+    await _failures_belong_to_jobs(database)
+    _no_connection_is_checked_out(storage)
+
+
+async def _each_job_is_in_exactly_one_place(database: Database) -> None:
+    jobs = {row[0] for row in await database.rows("SELECT id FROM job")}
+    places: Counter[int] = Counter()
+    for table in STATES:
+        places.update(row[0] for row in await database.rows(f"SELECT job_id FROM {table}"))
+    assert set(places) <= jobs, f"in a state without being a job: {sorted(set(places) - jobs)}"
+    assert jobs <= set(places), f"jobs that are nowhere: {sorted(jobs - set(places))}"
+    assert max(places.values(), default=1) == 1, f"in two places: {[one for one, n in places.items() if n > 1]}"
+
+
+async def _living_keys_belong_to_living_jobs(database: Database) -> None:
+    keys = await database.rows("SELECT job_id, kind, key FROM job_key ORDER BY job_id")
+    living = await database.rows(
+        "SELECT id, kind, key FROM job WHERE key IS NOT NULL AND id NOT IN (SELECT job_id FROM finished) ORDER BY id"
+    )
+    assert [tuple(row) for row in keys] == [tuple(row) for row in living]
+
+
+async def _no_queue_has_more_held_slots_than_its_concurrency(database: Database) -> None:
+    over = await database.rows(
+        "SELECT queue.name, queue.concurrency, count(*) FROM queue JOIN slot ON slot.queue_id = queue.id "
+        "WHERE slot.worker_id IS NOT NULL AND slot.number <= coalesce(queue.concurrency, 0) "
+        "GROUP BY queue.name, queue.concurrency HAVING count(*) > coalesce(queue.concurrency, 0)"
+    )
+    assert over == []
+
+
+async def _failures_belong_to_jobs(database: Database) -> None:
+    assert await database.rows("SELECT job_id FROM failure WHERE job_id NOT IN (SELECT id FROM job)") == []
+    long = "SELECT job_id, count(*) FROM failure GROUP BY job_id HAVING count(*) > 32"
+    assert await database.rows(long) == []
+
+
+async def _counts_are_true(storage: Storage, database: Database) -> None:
+    said = {counts.queue: _numbers(counts) for counts in await storage.jobs.counts()}
+    names = dict(await database.rows("SELECT id, name FROM queue"))
+    real: dict[str, dict[str, Any]] = {name: _numbers(Counts(name)) for name in names.values()}
+    for field, sql in COUNTED.items():
+        for queue_id, count in await database.rows(sql):
+            real[names[queue_id]][field] = count
+    assert said == real
+
+
+COUNTED = {
+    "pending": "SELECT queue_id, count(*) FROM ready GROUP BY queue_id",
+    "scheduled": "SELECT queue_id, count(*) FROM scheduled GROUP BY queue_id",
+    "in_progress": "SELECT queue_id, count(*) FROM claimed GROUP BY queue_id",
+    "done": "SELECT queue_id, count(*) FROM finished WHERE state = 'done' GROUP BY queue_id",
+    "dead": "SELECT queue_id, count(*) FROM finished WHERE state = 'dead' GROUP BY queue_id",
+}
+
+
+def _numbers(counts: Counts) -> dict[str, Any]:
+    return {field: getattr(counts, field) for field in COUNTED}
+
+
+def _no_connection_is_checked_out(storage: Storage) -> None:
+    pass

@@ -1,0 +1,187 @@
+"""People find jobs by what they know of them, and learn why one waits."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from forge_jobs.errors import JobNotFound
+from forge_jobs.job import State
+from tests.storage.factories import claim, ended, enqueue, enqueue_many, failed, queue, running, worker
+
+HOUR = timedelta(hours=1)
+
+
+async def one_in_each_state(storage, me):
+    """Return {state: id} of one job in each state."""
+    finished = await ended(storage, me, kind="send")
+    buried = await ended(storage, me, State.DEAD)
+    failing = await running(storage, me)
+    await storage.claims.postpone([failed(failing, delay=HOUR)])
+    return {
+        State.DONE: finished,
+        State.DEAD: buried,
+        State.RETRYING: failing.job_id,
+        State.IN_PROGRESS: (await running(storage, me, "send")).job_id,
+        State.SCHEDULED: await enqueue(storage, delay=HOUR),
+        State.PENDING: await enqueue(storage, "send"),
+    }
+
+
+async def find(storage, **filters):
+    return [found.id for found in await storage.jobs.find(**filters)]
+
+
+async def test_jobs_are_listed_newest_first_with_their_states(storage):
+    jobs = await one_in_each_state(storage, await worker(storage))
+
+    listed = await storage.jobs.find()
+
+    assert {found.state: found.id for found in listed} == jobs
+    assert [found.id for found in listed] == sorted(jobs.values(), reverse=True)
+
+
+@pytest.mark.parametrize("state", list(State))
+async def test_jobs_are_found_by_their_state(storage, state):
+    jobs = await one_in_each_state(storage, await worker(storage))
+
+    [found] = await storage.jobs.find(state=state)
+
+    assert (found.id, found.state) == (jobs[state], state)
+
+
+async def test_a_listed_job_says_the_same_as_the_job_itself(storage):
+    jobs = await one_in_each_state(storage, await worker(storage))
+
+    for listed in await storage.jobs.find():
+        alone = await storage.jobs.get(listed.id)
+        for name in ("state", "queue", "kind", "attempt", "run_at", "reason", "worker", "finished_at", "payload"):
+            assert getattr(listed, name) == getattr(alone, name), (name, listed.state)
+        assert listed.failures == ()
+    assert len(jobs) == 6
+
+
+async def test_jobs_are_found_by_queue_and_kind(storage):
+    await storage.queues.ensure(["mail"])
+    a, b = await enqueue(storage, "send", queue="mail"), await enqueue(storage, "drop", queue="mail")
+    c = await enqueue(storage, "send")
+
+    assert await find(storage, queue="mail") == [b, a]
+    assert await find(storage, kind="send") == [c, a]
+    assert await find(storage, queue="mail", kind="send") == [a]
+    assert await find(storage, queue="mail", kind="send", state=State.PENDING) == [a]
+    assert await find(storage, queue="mail", kind="send", state=State.DEAD) == []
+
+
+async def test_an_unknown_queue_or_kind_has_no_jobs(storage):
+    await enqueue(storage)
+
+    assert await find(storage, queue="nowhere") == []
+    assert await find(storage, kind="nothing") == []
+
+
+async def test_jobs_are_listed_in_pages(storage):
+    ids = await enqueue_many(storage, 7)
+
+    first = await find(storage, limit=3)
+    second = await find(storage, limit=3, before=first[-1])
+    third = await find(storage, limit=3, before=second[-1])
+
+    assert first + second + third == ids[::-1]
+    assert await find(storage, before=ids[0]) == []
+
+
+async def test_pages_go_on_within_a_state(storage):
+    me = await worker(storage)
+    finished, scheduled = [], []
+    for _ in range(4):
+        finished.append(await ended(storage, me))
+        scheduled.append(await enqueue(storage, delay=HOUR))
+
+    for state, ids in ((State.DONE, finished), (State.SCHEDULED, scheduled)):
+        first = await find(storage, state=state, limit=3)
+        assert first == ids[:0:-1]
+        assert await find(storage, state=state, limit=3, before=first[-1]) == ids[:1]
+
+
+async def test_a_waiting_job_knows_how_many_are_ahead_of_it(storage):
+    await enqueue_many(storage, 3)
+    wanted = await enqueue(storage)
+    await enqueue(storage)
+    await enqueue(storage, priority=-1)
+    await enqueue(storage, priority=1)
+
+    facts = await storage.jobs.waiting(wanted)
+
+    assert facts.ahead == 4
+    assert facts.ahead_limit > 4
+
+
+async def test_a_scheduled_job_has_the_facts_too(storage, clock):
+    now = await clock.freeze()
+    wanted = await enqueue(storage, delay=HOUR)
+
+    facts = await storage.jobs.waiting(wanted)
+
+    assert facts.queue == await queue(storage)
+    assert abs(facts.now - now) < timedelta(milliseconds=1)
+
+
+async def test_a_waiting_job_knows_who_could_run_it(storage):
+    await storage.queues.ensure(["mail"])
+    await worker(storage, ["mail"], kinds=("send", "drop"))
+    await worker(storage, ["default", "mail"], kinds=("drop",))
+    await worker(storage, ["default"], kinds=("send",))
+    draining = await worker(storage, ["mail"], kinds=("send",))
+    await storage.workers.drain(draining)
+
+    facts = await storage.jobs.waiting(await enqueue(storage, "send", queue="mail"))
+
+    assert (facts.live_workers, facts.able_workers) == (2, 1)
+
+
+async def test_a_waiting_job_knows_the_slots_of_its_queue(storage):
+    await storage.queues.set("narrow", {"concurrency": 3, "paused": True})
+    me = await worker(storage, ["narrow"])
+    await storage.queues.take_slots((await queue(storage, "narrow")).id, me, 2)
+
+    facts = await storage.jobs.waiting(await enqueue(storage, queue="narrow"))
+
+    assert (facts.slots, facts.slots_held, facts.queue.paused) == (3, 2, True)
+
+
+async def test_a_queue_without_a_limit_has_no_slots(storage):
+    facts = await storage.jobs.waiting(await enqueue(storage))
+
+    assert (facts.slots, facts.slots_held) == (0, 0)
+
+
+async def test_an_unknown_job_has_no_facts(storage):
+    with pytest.raises(JobNotFound):
+        await storage.jobs.waiting(4711)
+
+
+async def test_a_job_is_found_at_every_moment_while_it_moves(storage, another):
+    me = await worker(storage)
+    job_id = await enqueue(storage, max_attempts=0)
+    other = await another()
+    stopped = asyncio.Event()
+
+    async def look():
+        seen = set()
+        while not stopped.is_set():
+            seen.add((await other.jobs.get(job_id)).state)
+            [listed] = await other.jobs.find()
+            seen.add(listed.state)
+        return seen
+
+    async def move():
+        for _ in range(20):
+            [claimed] = await claim(storage, me)
+            await storage.claims.postpone([failed(claimed, delay=HOUR)])
+            await storage.jobs.run_now(job_id)
+        stopped.set()
+
+    seen, _ = await asyncio.gather(look(), move())
+
+    assert seen <= {State.PENDING, State.IN_PROGRESS, State.RETRYING}

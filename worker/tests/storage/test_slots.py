@@ -1,0 +1,221 @@
+"""A queue's concurrency holds over all workers, at every instant."""
+
+import asyncio
+
+import pytest
+
+from tests.storage.factories import claim, claim_ids, done, enqueue_many, queue, worker
+
+
+@pytest.fixture
+async def narrow(storage):
+    """The id of a queue that may have three jobs in progress."""
+    return (await storage.queues.set("narrow", {"concurrency": 3})).id
+
+
+async def narrow_worker(storage):
+    return await worker(storage, ["narrow"])
+
+
+async def test_a_worker_gets_what_it_asks_for_while_there_is_enough(storage, narrow):
+    me = await narrow_worker(storage)
+
+    assert await storage.queues.take_slots(narrow, me, 2) == 2
+    assert await storage.queues.take_slots(narrow, me, 2) == 1
+    assert await storage.queues.take_slots(narrow, me, 2) == 0
+
+
+async def test_workers_share_the_slots(storage, narrow):
+    one, two, three = [await narrow_worker(storage) for _ in range(3)]
+
+    assert [await storage.queues.take_slots(narrow, me, 2) for me in (one, two, three)] == [2, 1, 0]
+
+
+async def test_asking_for_none_gives_none(storage, narrow):
+    assert await storage.queues.take_slots(narrow, await narrow_worker(storage), 0) == 0
+
+
+async def test_a_queue_without_a_limit_has_no_slots(storage):
+    me = await worker(storage)
+
+    assert await storage.queues.take_slots((await queue(storage)).id, me, 5) == 0
+
+
+async def test_a_worker_that_is_not_registered_gets_no_slots(storage, narrow):
+    me = await narrow_worker(storage)
+    await storage.workers.deregister(me)
+
+    assert await storage.queues.take_slots(narrow, me, 1) == 0
+
+
+async def test_surplus_slots_are_given_back(storage, narrow):
+    one, two = await narrow_worker(storage), await narrow_worker(storage)
+    await storage.queues.take_slots(narrow, one, 3)
+
+    await storage.queues.give_back_slots(narrow, one, 1)
+
+    assert await storage.queues.take_slots(narrow, two, 3) == 2
+    await storage.queues.give_back_slots(narrow, one, 0)
+    assert await storage.queues.take_slots(narrow, two, 3) == 1
+
+
+async def test_giving_back_down_to_more_than_one_holds_changes_nothing(storage, narrow):
+    one, two = await narrow_worker(storage), await narrow_worker(storage)
+    await storage.queues.take_slots(narrow, one, 2)
+
+    await storage.queues.give_back_slots(narrow, one, 5)
+
+    assert await storage.queues.take_slots(narrow, two, 3) == 1
+
+
+async def test_slots_of_other_workers_and_queues_are_not_given_back(storage, narrow):
+    wide = (await storage.queues.set("wide", {"concurrency": 2})).id
+    one, two = await worker(storage, ["narrow", "wide"]), await narrow_worker(storage)
+    await storage.queues.take_slots(narrow, one, 2)
+    await storage.queues.take_slots(wide, one, 2)
+    await storage.queues.take_slots(narrow, two, 1)
+
+    await storage.queues.give_back_slots(narrow, one, 0)
+
+    assert await storage.queues.take_slots(wide, two, 2) == 0
+    assert await storage.queues.take_slots(narrow, one, 3) == 2
+
+
+async def test_a_worker_that_goes_leaves_its_slots(storage, narrow):
+    one = await narrow_worker(storage)
+    await storage.queues.take_slots(narrow, one, 3)
+    await storage.workers.deregister(one)
+
+    assert await storage.queues.take_slots(narrow, await narrow_worker(storage), 3) == 3
+
+
+async def test_no_more_are_claimed_than_the_worker_holds_slots(storage, narrow):
+    me = await narrow_worker(storage)
+    ids = await enqueue_many(storage, 5, queue="narrow")
+
+    assert await claim_ids(storage, me, "narrow") == []
+    await storage.queues.take_slots(narrow, me, 2)
+    assert await claim_ids(storage, me, "narrow") == ids[:2]
+    assert await claim_ids(storage, me, "narrow", in_hand=2) == []
+    await storage.queues.take_slots(narrow, me, 1)
+    assert await claim_ids(storage, me, "narrow", in_hand=2) == ids[2:3]
+
+
+async def test_a_slot_is_used_again_when_its_job_has_ended(storage, narrow):
+    me = await narrow_worker(storage)
+    ids = await enqueue_many(storage, 3, queue="narrow")
+    await storage.queues.take_slots(narrow, me, 1)
+
+    for wanted in ids:
+        [claimed] = await claim(storage, me, "narrow", in_hand=0)
+        assert claimed.job_id == wanted
+        await storage.claims.finish([done(claimed)])
+
+
+async def test_having_more_in_hand_than_slots_claims_nothing(storage, narrow):
+    me = await narrow_worker(storage)
+    await enqueue_many(storage, 5, queue="narrow")
+    await storage.queues.take_slots(narrow, me, 1)
+
+    assert await claim_ids(storage, me, "narrow", in_hand=4) == []
+
+
+async def test_a_concurrency_of_none_stops_the_queue(storage, narrow):
+    me = await narrow_worker(storage)
+    await enqueue_many(storage, 2, queue="narrow")
+    await storage.queues.set("narrow", {"concurrency": 0})
+
+    assert await storage.queues.take_slots(narrow, me, 3) == 0
+    assert await claim_ids(storage, me, "narrow") == []
+
+
+async def test_a_limit_that_is_taken_away_frees_the_queue(storage, narrow):
+    me = await narrow_worker(storage)
+    ids = await enqueue_many(storage, 5, queue="narrow")
+    await storage.queues.set("narrow", {"concurrency": None})
+
+    assert await claim_ids(storage, me, "narrow") == ids
+
+
+async def test_a_raised_concurrency_gives_more_slots(storage, narrow):
+    me = await narrow_worker(storage)
+    await storage.queues.take_slots(narrow, me, 3)
+    await storage.queues.set("narrow", {"concurrency": 5})
+
+    assert await storage.queues.take_slots(narrow, me, 9) == 2
+
+
+async def test_a_lowered_concurrency_gives_no_slots_until_enough_came_back(storage, narrow):
+    one, two = await narrow_worker(storage), await narrow_worker(storage)
+    await storage.queues.take_slots(narrow, one, 3)
+    await storage.queues.set("narrow", {"concurrency": 1})
+
+    assert await storage.queues.take_slots(narrow, two, 1) == 0
+    await storage.queues.give_back_slots(narrow, one, 1)
+    assert await storage.queues.take_slots(narrow, two, 1) == 0
+    await storage.queues.give_back_slots(narrow, one, 0)
+    assert await storage.queues.take_slots(narrow, two, 5) == 1
+
+
+async def test_a_lowered_and_raised_concurrency_is_exact_again(storage, narrow):
+    one, two = await narrow_worker(storage), await narrow_worker(storage)
+    await storage.queues.take_slots(narrow, one, 3)
+    await storage.queues.set("narrow", {"concurrency": 1})
+    await storage.queues.set("narrow", {"concurrency": 4})
+
+    assert await storage.queues.take_slots(narrow, two, 9) == 1
+
+
+async def test_a_limit_that_was_taken_away_and_set_again_is_exact(storage, narrow):
+    one, two = await narrow_worker(storage), await narrow_worker(storage)
+    await storage.queues.take_slots(narrow, one, 3)
+    await storage.queues.set("narrow", {"concurrency": None})
+    await storage.queues.set("narrow", {"concurrency": 2})
+
+    taken = [await storage.queues.take_slots(narrow, me, 9) for me in (one, two)]
+
+    assert sum(taken) <= 2
+
+
+async def test_ten_workers_at_once_never_hold_more_than_there_are(storage, another, narrow, database):
+    storages = [storage, *[await another() for _ in range(9)]]
+    workers = [await narrow_worker(storage) for _ in storages]
+
+    async def come_and_go(mine, me):
+        for _ in range(10):
+            await mine.queues.take_slots(narrow, me, 2)
+            [[held]] = await database.rows("SELECT count(*) FROM slot WHERE worker_id IS NOT NULL")
+            assert held <= 3
+            await mine.queues.give_back_slots(narrow, me, 0)
+
+    await asyncio.gather(*map(come_and_go, storages, workers))
+    taken = await asyncio.gather(
+        *(mine.queues.take_slots(narrow, me, 2) for mine, me in zip(storages, workers, strict=True))
+    )
+
+    assert sum(taken) == 3
+
+
+async def test_ten_workers_at_once_never_run_more_than_the_concurrency(storage, another, narrow, database):
+    await enqueue_many(storage, 60, queue="narrow")
+    storages = [storage, *[await another() for _ in range(9)]]
+    workers = [await narrow_worker(storage) for _ in storages]
+    in_progress, most, left = 0, 0, 60
+
+    async def work(mine, me):
+        nonlocal in_progress, most, left
+        while left:
+            await mine.queues.take_slots(narrow, me, 2)
+            claims = await mine.claims.claim(narrow, me, limit=2)
+            in_progress += len(claims)
+            most = max(most, in_progress)
+            [[claimed]] = await database.rows("SELECT count(*) FROM claimed")
+            most = max(most, claimed)
+            in_progress -= len(claims)
+            left -= len(claims)
+            await mine.claims.finish([done(one) for one in claims])
+            await mine.queues.give_back_slots(narrow, me, 0)
+
+    await asyncio.gather(*map(work, storages, workers))
+
+    assert 1 <= most <= 3
