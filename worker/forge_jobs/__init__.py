@@ -1,0 +1,69 @@
+"""forge-jobs: a job queue for Python that keeps its jobs in PostgreSQL or SQLite."""
+
+from forge_jobs.app import Forge
+from forge_jobs.context import Context
+from forge_jobs.cron_config import CronConfig, Missed
+from forge_jobs.errors import (
+    ForgeError,
+    InvalidCron,
+    InvalidInput,
+    InvalidPayload,
+    InvalidSetting,
+    JobDead,
+    JobNotFound,
+    Managed,
+    SchemaOutdated,
+    SchemaTooNew,
+    StorageUnavailable,
+    UnknownCron,
+    UnknownHandler,
+    UnknownQueue,
+    UnknownScope,
+    WaitTimeout,
+    WrongState,
+)
+from forge_jobs.handlers import Handler
+from forge_jobs.job import Enqueued, Job, State
+from forge_jobs.outcome import Dead, Reschedule, Retry, Throttled
+from forge_jobs.queue_config import QueueConfig
+from forge_jobs.rate_limit import RateLimit
+from forge_jobs.settings import Settings
+from forge_jobs.worker import Worker
+from forge_jobs.worker_info import WorkerInfo
+
+__all__ = [
+    "Context",
+    "CronConfig",
+    "Dead",
+    "Enqueued",
+    "Forge",
+    "ForgeError",
+    "Handler",
+    "InvalidCron",
+    "InvalidInput",
+    "InvalidPayload",
+    "InvalidSetting",
+    "Job",
+    "JobDead",
+    "JobNotFound",
+    "Managed",
+    "Missed",
+    "QueueConfig",
+    "RateLimit",
+    "Reschedule",
+    "Retry",
+    "SchemaOutdated",
+    "SchemaTooNew",
+    "Settings",
+    "State",
+    "StorageUnavailable",
+    "Throttled",
+    "UnknownCron",
+    "UnknownHandler",
+    "UnknownQueue",
+    "UnknownScope",
+    "WaitTimeout",
+    "Worker",
+    "WorkerInfo",
+    "WrongState",
+]

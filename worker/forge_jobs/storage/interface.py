@@ -150,6 +150,9 @@ class Claims(Protocol):
     async def release(self, claims: Sequence[Claim]) -> list[int]:
         """Jobs are ready again at their old place, attempt not counted; return the ids whose claim was lost."""
 
+    async def held(self, worker_id: int) -> list[Claim]:
+        """Return every claim that the database says is the worker's: how it finds those whose answer it never got."""
+
     async def lost(self, stale: timedelta, *, limit: int = 500) -> list[Claim]:
         """Workers not heard of for `stale` are struck off: they can claim no more, their slots are free.
 
@@ -174,7 +177,9 @@ class Queues(Protocol):
     async def ensure(self, names: Sequence[str]) -> None:
         """Queues of these names exist; those that did keep their configuration."""
 
-    async def set(self, name: str, changes: Mapping[str, Any], *, managed_by: str | None = None) -> QueueConfig:
+    async def set(
+        self, name: str, changes: Mapping[str, Any], *, managed_by: str | None = None
+    ) -> QueueConfig:
         """The queue exists with `changes` (fields of QueueConfig.EDITABLE); workers are told.
 
         Raises Managed when the row belongs to somebody other than `managed_by`.

@@ -1,0 +1,238 @@
+"""Forge: what a user's program holds; its handlers, its database, and the way to both."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self, Unpack, overload
+
+from forge_jobs import names
+from forge_jobs.client.crons import Crons
+from forge_jobs.client.jobs import Jobs
+from forge_jobs.client.limits import Limits
+from forge_jobs.client.queues import Queues
+from forge_jobs.client.workers import Workers
+from forge_jobs.codec import decode, encode
+from forge_jobs.errors import InvalidInput, JobDead, SchemaOutdated, WaitTimeout
+from forge_jobs.handlers import Handler, Handlers, P, R
+from forge_jobs.job import ENDED, Enqueued, Job, NewJob, State
+from forge_jobs.options import UNSET, Options, OptionValues, Unset
+from forge_jobs.outcome import as_duration
+from forge_jobs.settings import Settings
+from forge_jobs.storage import open_storage
+from forge_jobs.storage.interface import Storage
+from forge_jobs.telemetry import Telemetry
+
+
+class Forge:
+    """Handlers and a database. `async with forge:` opens it; its handlers may be declared before.
+
+    `url` is a database URL; when None, the settings say which database (FORGE_DATABASE_URL,
+    else queue_database.toml, else SQLite in ./jobs/data).
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        schema: str | None = None,
+        settings: Settings | None = None,
+        storage: Storage | None = None,
+    ) -> None:
+        self._url, self._schema = url, schema
+        self._settings = settings
+        self._storage = storage
+        self._opened = 0
+        self.handlers = Handlers()
+        self.telemetry = Telemetry()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, read when first asked for. Raises InvalidSetting."""
+        if self._settings is None:
+            self._settings = Settings.load()
+        return self._settings
+
+    @property
+    def storage(self) -> Storage:
+        """The database. Raises InvalidSetting when the settings do not say which."""
+        if self._storage is None:
+            self._storage = open_storage(
+                self._url or self.settings.database_url,
+                schema=self._schema or self.settings.schema,
+                **({} if self._url else self.settings.storage_options),
+            )
+        return self._storage
+
+    @property
+    def jobs(self) -> Jobs:
+        """Get, list, cancel, retry, delete and explain jobs."""
+        return Jobs(self.storage)
+
+    @property
+    def queues(self) -> Queues:
+        """List, set, pause and resume queues."""
+        return Queues(self.storage)
+
+    @property
+    def crons(self) -> Crons:
+        """List, set, enable, disable, trigger and delete crons."""
+        return Crons(self.storage)
+
+    @property
+    def limits(self) -> Limits:
+        """List, set, drain and delete rate limits."""
+        return Limits(self.storage)
+
+    @property
+    def workers(self) -> Workers:
+        """List workers."""
+        return Workers(self.storage)
+
+    async def open(self, *, migrate: bool | None = None) -> None:
+        """The database is open and its schema is that of this release.
+
+        It is migrated when need be, unless `migrate` (default: FORGE_AUTO_MIGRATE) is
+        false: then SchemaOutdated is raised. Queues that handlers name exist.
+        """
+        self._opened += 1
+        if self._opened > 1:
+            return
+        try:
+            await self.storage.open()
+            if migrate if migrate is not None else self.settings.auto_migrate:
+                await self.storage.schema.create()
+                await self.storage.schema.migrate()
+            else:
+                await self.check_schema()
+            await self.ensure_queues()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def check_schema(self) -> None:
+        """Raise SchemaOutdated or SchemaTooNew when the schema is not that of this release."""
+        status = await self.storage.schema.status()
+        if status.found < status.known:
+            raise SchemaOutdated(
+                f"The database is at migration {status.found}, this release needs {status.known}; "
+                "run: forge-jobs db migrate"
+            )
+
+    async def ensure_queues(self, *more: str) -> None:
+        """The queues that handlers name, and `more`, exist."""
+        wanted = {handler.defaults.queue for handler in self.handlers.values() if handler.defaults.queue}
+        if missing := wanted.union(more):
+            await self.storage.queues.ensure(sorted(missing))
+
+    async def close(self) -> None:
+        """The database is closed, when this was called as often as `open`."""
+        self._opened = max(0, self._opened - 1)
+        if self._opened == 0 and self._storage is not None:
+            await self._storage.close()
+
+    @contextmanager
+    def using(self, storage: Storage) -> Iterator[None]:
+        """`storage` is the database meanwhile; the forge must not be open."""
+        before, self._storage = self._storage, storage
+        try:
+            yield
+        finally:
+            self._storage = before
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @overload
+    def handler(self, function: Callable[P, R], /) -> Handler[P, R]: ...
+
+    @overload
+    def handler(
+        self,
+        /,
+        *,
+        kind: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        max_attempts: int | Unset | None = UNSET,
+        timeout: timedelta | float | None = None,
+        codec: str = "json",
+        executor: str | None = None,
+    ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...
+
+    def handler(self, function: Any = None, /, **declared: Any) -> Any:
+        """Declare a function to be the handler of a kind of job (default: the function's name).
+
+        An `async def` runs in the worker's event loop, a plain function in a thread, or
+        with executor="process" in a process of its own. A first parameter `ctx` gets the
+        Context. The other parameters are the payload; their annotations are checked.
+        """
+
+        def declare(function: Callable[..., Any]) -> Handler[..., Any]:
+            handler: Handler[..., Any] = Handler(self, function, **declared)
+            self.handlers.add(handler)
+            return handler
+
+        return declare if function is None else declare(function)
+
+    async def enqueue(
+        self, kind: str, payload: Mapping[str, Any] | None = None, **options: Unpack[OptionValues]
+    ) -> Enqueued:
+        """A job of `kind` waits, with the options of its handler where none are given here.
+
+        Raises InvalidPayload, UnknownQueue, InvalidInput; then nothing was enqueued.
+        """
+        said = Options.given(options)
+        return await self.storage.jobs.enqueue(self._job(kind, payload, said), connection=said.connection)
+
+    async def enqueue_many(
+        self, kind: str, payloads: Sequence[Mapping[str, Any]], **options: Unpack[OptionValues]
+    ) -> list[Enqueued]:
+        """One job for each of `payloads` waits, or none; answers are in their order."""
+        said = Options.given(options)
+        jobs = [self._job(kind, payload, said) for payload in payloads]
+        return await self.storage.jobs.enqueue_many(jobs, connection=said.connection)
+
+    def _job(self, kind: str, payload: Mapping[str, Any] | None, said: Options) -> NewJob:
+        handler = self.handlers.get(names.kind(kind))
+        if payload is not None and not isinstance(payload, Mapping):
+            raise InvalidInput(
+                f"The payload of {kind!r} is {payload!r}, allowed is a mapping of argument names."
+            )
+        arguments = dict(payload or {})
+        if handler is None:
+            return said.job(kind, encode(arguments, "json", limit=self.settings.max_payload_bytes), "json")
+        encoded = handler.arguments.check(arguments, handler.codec, limit=self.settings.max_payload_bytes)
+        return said.over(handler.defaults).job(kind, encoded, handler.codec)
+
+    async def wait(self, job_id: int, *, timeout: timedelta | float | None = None) -> Any:
+        """Return the job's result once it is done.
+
+        Raises JobDead when it ends dead, WaitTimeout after `timeout` (seconds or timedelta;
+        then it can be waited for again), JobNotFound when it is unknown or its queue keeps nothing.
+        """
+        limit = as_duration(timeout, "timeout")
+        pause = 0.005
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if limit is None else limit.total_seconds()):
+                while True:
+                    job = await self.storage.jobs.get(job_id)
+                    if job.state in ENDED:
+                        return _result(job)
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 1.5, 0.5)
+        assert limit is not None
+        raise WaitTimeout(job_id, limit.total_seconds())
+
+
+def _result(job: Job) -> Any:
+    if job.state is State.DEAD:
+        raise JobDead(job.id, job.error)
+    return None if job.result is None else decode(job.result, job.codec)

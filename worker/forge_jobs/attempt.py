@@ -1,0 +1,214 @@
+"""One attempt: a handler runs once, and a verdict says what becomes of its job.
+
+`runners` makes an Attempt of each job in hand; `recorder` writes its verdict down. A
+handler is told to stop by cancelling the task that it runs in; `stopped` remembers why.
+"""
+
+import asyncio
+import functools
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextvars import copy_context
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+import anyio.to_process
+
+from forge_jobs import backoff, child
+from forge_jobs.codec import encode
+from forge_jobs.context import Context
+from forge_jobs.errors import InvalidPayload
+from forge_jobs.handlers import Handler, Placement
+from forge_jobs.job import Claim, End, Postponement, Reason, State
+from forge_jobs.outcome import Dead, Reschedule, Retry, Throttled
+from forge_jobs.queue_config import QueueConfig
+from forge_jobs.telemetry import Outcome, Run
+
+LONGEST_ERROR = 8000  # characters
+LONGEST_RESULT = 16 * 1024 * 1024  # bytes
+
+CANCELLED_BY_USER = "cancelled by user"
+WORKER_LOST = "worker lost"
+
+
+class Stop(StrEnum):
+    """Why a handler was told to stop."""
+
+    CANCELLED = "cancelled by user"
+    TIMED_OUT = "timed out"
+    STOPPING = "the worker stops"
+    GIVEN_UP = "the worker was given up"
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What becomes of a job after an attempt: what `recorder` writes, and what telemetry hears.
+
+    A Claim in `write` is handed back. `throttled` is the decision that cools the queue down.
+    """
+
+    write: End | Postponement | Claim
+    run: Run
+    throttled: Throttled | None = None
+
+
+class Attempt:
+    """A job that a handler runs at this moment."""
+
+    __slots__ = ("claim", "context", "stopped", "task")
+
+    def __init__(self, claim: Claim, context: Context, task: "asyncio.Task[Any]") -> None:
+        self.claim = claim
+        self.context = context
+        self.task = task
+        self.stopped: Stop | None = None
+
+    def stop(self, why: Stop) -> None:
+        """The handler is told to stop, unless it was told already."""
+        if self.stopped is None:
+            self.stopped = why
+            self.context.cancel()
+            self.task.cancel()
+
+
+async def call(
+    handler: Handler[Any, Any], context: Context, arguments: dict[str, Any], threads: Executor
+) -> Any:
+    """Return what the handler's function returns, run where its placement says."""
+    if handler.placement is Placement.THREAD:
+        function = functools.partial(
+            handler.function, *([context] if handler.takes_context else []), **arguments
+        )
+        # contextvars reach the thread, so that its log lines name the job
+        return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, function)
+    return await anyio.to_process.run_sync(
+        child.call,
+        handler.__module__,
+        handler.__qualname__,
+        context.claim if handler.takes_context else None,
+        context.queue,
+        arguments,
+        cancellable=True,  # a cancelled attempt kills the process
+    )
+
+
+def done(claim: Claim, queue: QueueConfig, codec: str, result: Any, wait: float, duration: float) -> Verdict:
+    """Judge an attempt that returned `result`."""
+    encoded, error = None, None
+    if result is not None:
+        try:
+            encoded = encode(result, codec, limit=LONGEST_RESULT)
+        except InvalidPayload as problem:
+            # The work is done: running it again would do it twice.
+            error = f"done, but its result was not kept: {problem}"
+    return Verdict(
+        End(claim, State.DONE, duration, encoded, error, queue.done_retention > timedelta(0)),
+        Run(claim, queue.name, Outcome.DONE, wait, duration, error),
+    )
+
+
+def judge(
+    claim: Claim, queue: QueueConfig, error: BaseException, stopped: Stop | None, wait: float, duration: float
+) -> Verdict:
+    """Judge an attempt that raised `error`."""
+    if isinstance(error, asyncio.CancelledError) and stopped is not None:
+        return _judge_stopped(claim, queue, stopped, wait, duration)
+    if isinstance(error, Dead):
+        return dead(claim, queue, error.reason, wait, duration)
+    if isinstance(error, Reschedule):
+        return Verdict(
+            Postponement(claim, Reason.RESCHEDULED, run_at=error.at, counted=False),
+            Run(claim, queue.name, Outcome.RESCHEDULED, wait, duration),
+        )
+    if isinstance(error, Throttled):
+        return Verdict(
+            Postponement(claim, Reason.THROTTLED, counted=False),
+            Run(claim, queue.name, Outcome.THROTTLED, wait, duration, error.reason),
+            throttled=error,
+        )
+    if isinstance(error, Retry):
+        return failed(claim, queue, error.reason, wait, duration, after=error.after)
+    return failed(claim, queue, describe(error), wait, duration)
+
+
+def failed(
+    claim: Claim,
+    queue: QueueConfig,
+    error: str,
+    wait: float = 0.0,
+    duration: float = 0.0,
+    *,
+    after: timedelta | None = None,
+    outcome: Outcome = Outcome.FAILED,
+) -> Verdict:
+    """The attempt failed: the job waits for `after` or the queue's backoff, or is dead when it was the last."""
+    if claim.is_last_attempt:
+        return dead(claim, queue, error, wait, duration)
+    delay = backoff.retry_delay(queue, claim.attempt) if after is None else after
+    return Verdict(
+        Postponement(claim, Reason.RETRY, delay, error=error),
+        Run(claim, queue.name, outcome, wait, duration, error, delay.total_seconds()),
+    )
+
+
+def dead(
+    claim: Claim,
+    queue: QueueConfig,
+    error: str,
+    wait: float = 0.0,
+    duration: float = 0.0,
+    outcome: Outcome = Outcome.DEAD,
+) -> Verdict:
+    """The job is dead."""
+    return Verdict(
+        End(claim, State.DEAD, duration, error=error, keep=queue.dead_retention > timedelta(0)),
+        Run(claim, queue.name, outcome, wait, duration, error),
+    )
+
+
+def released(claim: Claim, queue: QueueConfig, wait: float = 0.0, duration: float = 0.0) -> Verdict:
+    """The job is handed back, its attempt not counted."""
+    return Verdict(claim, Run(claim, queue.name, Outcome.RELEASED, wait, duration))
+
+
+def lost(claim: Claim, queue: QueueConfig) -> Verdict:
+    """Judge an attempt whose worker is gone: it counts, so that a job which kills its worker ends."""
+    if claim.cancel_requested:
+        return dead(claim, queue, CANCELLED_BY_USER, outcome=Outcome.CANCELLED)
+    return failed(claim, queue, WORKER_LOST, outcome=Outcome.LOST)
+
+
+def _judge_stopped(claim: Claim, queue: QueueConfig, stopped: Stop, wait: float, duration: float) -> Verdict:
+    if stopped is Stop.CANCELLED:
+        return dead(claim, queue, CANCELLED_BY_USER, wait, duration, Outcome.CANCELLED)
+    if stopped is Stop.TIMED_OUT:
+        return failed(claim, queue, f"timed out after {claim.timeout:g} s", wait, duration)
+    return released(claim, queue, wait, duration)
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception as a job's history keeps it: one line that says it, then the traceback."""
+    first = "".join(traceback.format_exception_only(error)).strip()
+    trace = "".join(traceback.format_tb(_own(error)))
+    text = f"{first}\n{trace}" if trace else first
+    if len(text) > LONGEST_ERROR:
+        half = LONGEST_ERROR // 2
+        text = f"{text[:half]}\n...\n{text[-half:]}"
+    # what no database stores as text
+    return text.replace("\x00", "\\x00").encode("utf-8", "replace").decode("utf-8")
+
+
+def _own(error: BaseException) -> Any:
+    """Leave out the frames of forge-jobs itself, above the handler's."""
+    trace = error.__traceback__
+    while (
+        trace is not None and trace.tb_next is not None and "forge_jobs" in trace.tb_frame.f_code.co_filename
+    ):
+        trace = trace.tb_next
+    return trace
+
+
+Record = Callable[[Verdict], None]

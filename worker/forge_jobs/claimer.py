@@ -1,0 +1,261 @@
+"""The claimer: takes jobs for the runners, fairly from all queues of the worker.
+
+It looks where there may be something: in queues that gave a full batch last time, that
+somebody says have work, or whose poll is due. Where nothing is found it marks the worker
+idle, looks once more, and leaves the queue alone for longer and longer, up to five seconds.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from forge_jobs.attempt import Verdict, released
+from forge_jobs.handlers import Handlers
+from forge_jobs.job import Claim
+from forge_jobs.patience import Patience
+from forge_jobs.queue_config import QueueConfig
+from forge_jobs.runners import Runners
+from forge_jobs.served import LONGEST_POLL, SHORTEST_POLL, ServedQueue
+from forge_jobs.storage.interface import Storage
+from forge_jobs.telemetry import Telemetry, UnknownKind
+
+LARGEST_CLAIM = 500
+HINT_MARGIN = 50_000  # microseconds: what commits later than this is found by the next scan without the hint
+SCAN_EVERY = 0.25  # seconds between scans without the hint
+SCAN_SHARE = 20  # ... or as many times what the last one took
+SATURATED_AFTER = 1.0  # seconds of full batches after which nobody needs to wake us
+LEFT_ALONE = 30.0  # seconds that jobs of an unknown kind are left to others
+LONGEST_IN_HAND = 1.0  # seconds that a job claimed ahead may wait here for a runner
+MOST_UNRECORDED = 4000
+AUDIT_EVERY, AUDIT_FOR = 5.0, 60.0  # seconds; a statement given up here may still be running there
+
+
+class Claimer:
+    """Claims for one registered worker. Moments are monotonic seconds."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        telemetry: Telemetry,
+        worker_id: int,
+        queues: Iterable[QueueConfig],
+        handlers: Handlers,
+        record: Callable[[Verdict], None],
+        unrecorded: Callable[[], int],
+    ) -> None:
+        self.queues = {config.id: ServedQueue(config) for config in queues}
+        self.runners: Runners  # set by the session before `run`
+        self.stopping = False
+        self.on_empty: Callable[[], None] | None = None  # called when a round found every queue empty
+        self._storage = storage
+        self._telemetry = telemetry
+        self._worker_id = worker_id
+        self._handlers = handlers
+        self._record = record
+        self._unrecorded = unrecorded
+        self._stirred = asyncio.Event()
+        self._order = list(self.queues.values())
+        self._patience = Patience("claiming jobs", telemetry)
+        self._held: set[int] = set()  # jobs claimed and not yet recorded
+        self._audit_until = 0.0  # a claim whose answer never came may have been carried out
+        self._audit_at = 0.0
+
+    def stir(self) -> None:
+        """Something changed that the claimer may wait for."""
+        self._stirred.set()
+
+    def wake(self, queue_id: int | None = None) -> None:
+        """There may be work in the queue (None: in any): look at once."""
+        for queue in self._order if queue_id is None else filter(None, [self.queues.get(queue_id)]):
+            queue.look_at = 0.0
+            queue.poll = SHORTEST_POLL
+            queue.empty = False
+            queue.hint = None
+        self._stirred.set()
+
+    def forget_marks(self) -> None:
+        """Idle marks may be gone from the database (it was away)."""
+        for queue in self._order:
+            queue.marked = False
+
+    def configure(self, configs: Iterable[QueueConfig]) -> None:
+        """Queues are configured so from now on."""
+        for config in configs:
+            queue = self.queues.get(config.id)
+            if queue is None or queue.config == config:
+                continue
+            if queue.config.concurrency != config.concurrency:
+                queue.slots = (
+                    0 if queue.config.concurrency is None or config.concurrency is None else queue.slots
+                )
+            queue.config = config
+            self.wake(config.id)
+
+    def recorded(self, verdicts: Sequence[Verdict]) -> None:
+        """These jobs are no longer in hand."""
+        self._held.difference_update(verdict.run.claim.job_id for verdict in verdicts)
+        counts = Counter(verdict.run.claim.queue_id for verdict in verdicts)
+        for queue_id, count in counts.items():
+            queue = self.queues[queue_id]
+            queue.in_hand -= count
+            if queue.is_limited or self.on_empty is not None:
+                queue.look_at = 0.0
+        self._stirred.set()
+
+    async def run(self) -> None:
+        """Claim until `stopping`; a claim on the wire is waited for, since its jobs are ours."""
+        while not self.stopping:
+            self._stirred.clear()
+            try:
+                if time.monotonic() < self._audit_until and time.monotonic() >= self._audit_at:
+                    await self._audit()
+                wanted = min(self.runners.wanted(), MOST_UNRECORDED - self._unrecorded())
+                if wanted > 0:
+                    await self._look(wanted)
+                    self._patience.over()
+            except Exception as error:  # whatever goes wrong here, the worker goes on
+                self._audit_until, self._audit_at = time.monotonic() + AUDIT_FOR, 0.0
+                await self._patience.wait(error)
+                continue
+            await self._rest(wanted > 0)
+
+    async def _audit(self) -> None:
+        """Hand back jobs that the database says are ours and that we never heard of."""
+        self._audit_at = time.monotonic() + AUDIT_EVERY
+        for claim in await self._storage.claims.held(self._worker_id):
+            queue = self.queues.get(claim.queue_id)
+            if queue is not None and claim.job_id not in self._held:
+                self._held.add(claim.job_id)
+                queue.in_hand += 1
+                self._record(released(claim, queue.config))
+
+    async def _rest(self, looked: bool) -> None:
+        if self.stopping or self._stirred.is_set():
+            await asyncio.sleep(0)
+            return
+        if looked:
+            pause = min((queue.look_at for queue in self._order), default=LONGEST_POLL) - time.monotonic()
+        else:
+            pause = LONGEST_IN_HAND
+        if pause <= 0:
+            return
+        try:
+            async with asyncio.timeout(pause):
+                await self._stirred.wait()
+        except TimeoutError:
+            if not looked:
+                self._hand_back()
+
+    def _hand_back(self) -> None:
+        """Jobs that were claimed ahead wait too long for a runner: somebody else may have one."""
+        if len(self.runners.running) < self.runners.count:
+            return
+        self.runners.slow_down()
+        for claim, queue in self.runners.take_back():
+            self._record(released(claim, queue.config))
+
+    async def _look(self, wanted: int) -> None:
+        now = time.monotonic()
+        due = [queue for queue in self._order if queue.look_at <= now]
+        # the first to be asked changes, so that none is always last
+        self._order.append(self._order.pop(0))
+        while due and wanted > 0 and not self.stopping:
+            hungry = []
+            for position, queue in enumerate(due):
+                share = -(-wanted // (len(due) - position))
+                limit = min(share, LARGEST_CLAIM)
+                if limit <= 0:
+                    break
+                found = await self._claim(queue, limit)
+                wanted -= found
+                if queue.look_at <= now:
+                    hungry.append(queue)
+            due = hungry
+        if self.on_empty is not None and all(queue.empty for queue in self._order):
+            self.on_empty()
+
+    async def _claim(self, queue: ServedQueue, limit: int) -> int:
+        asked = limit
+        if queue.is_limited:
+            limit = await self._within_slots(queue, min(limit, max(1, self.runners.free)))
+            if limit <= 0:
+                await self._found_nothing(queue)
+                queue.empty = False  # others have the slots
+                return 0
+        now = time.monotonic()
+        scans = queue.hint is None or now >= queue.scan_at
+        kinds = [kind for kind, until in queue.left_alone.items() if until > now]
+        claims = await self._storage.claims.claim(
+            queue.id,
+            self._worker_id,
+            limit=limit,
+            in_hand=queue.in_hand,
+            hint=None if scans else queue.hint,
+            without_kinds=kinds,
+        )
+        after = time.monotonic()
+        queue.looked_at = now
+        if scans:
+            queue.scan_at = after + max(SCAN_EVERY, SCAN_SHARE * (after - now))
+        queue.in_hand += len(claims)
+        self._held.update(claim.job_id for claim in claims)
+        self.runners.add(queue, self._known(queue, claims))
+        if len(claims) == limit:
+            queue.hint = (claims[-1].priority, claims[-1].pos - HINT_MARGIN)
+            queue.look_at, queue.poll, queue.empty = 0.0, SHORTEST_POLL, False
+            await self._saturated(queue, after)
+            if limit < asked:  # slots or runners end here, not the jobs
+                queue.look_at = after + SHORTEST_POLL
+            return len(claims)
+        queue.hint, queue.full_since = None, None
+        if not scans:
+            queue.look_at = 0.0
+        elif claims:
+            queue.look_at, queue.poll, queue.empty = after + SHORTEST_POLL, SHORTEST_POLL, False
+        else:
+            await self._found_nothing(queue)
+        return len(claims)
+
+    def _known(self, queue: ServedQueue, claims: Sequence[Claim]) -> list[Claim]:
+        """Return the claims that this program has a handler for; hand the others back."""
+        handlers = self._handlers
+        if all(claim.kind in handlers for claim in claims):
+            return list(claims)
+        unknown = [claim for claim in claims if claim.kind not in handlers]
+        for kind, jobs in Counter(claim.kind for claim in unknown).items():
+            queue.left_alone[kind] = time.monotonic() + LEFT_ALONE
+            self._telemetry.emit(UnknownKind(queue.name, kind, jobs))
+        for claim in unknown:
+            self._record(released(claim, queue.config))
+        return [claim for claim in claims if claim.kind in handlers]
+
+    async def _within_slots(self, queue: ServedQueue, limit: int) -> int:
+        """Return how many of `limit` jobs the slots of this worker allow, taking slots that are free."""
+        missing = queue.in_hand + limit - queue.slots
+        if missing > 0:
+            queue.slots += await self._storage.queues.take_slots(queue.id, self._worker_id, missing)
+        return min(limit, queue.slots - queue.in_hand)
+
+    async def _found_nothing(self, queue: ServedQueue) -> None:
+        now = time.monotonic()
+        if queue.is_limited and queue.slots > queue.in_hand:
+            queue.slots = queue.in_hand
+            await self._storage.queues.give_back_slots(queue.id, self._worker_id, queue.slots)
+        if not queue.marked and not self._storage.wakeups.poll_only:
+            await self._storage.wakeups.mark_idle(self._worker_id, [queue.id])
+            queue.marked = True
+            queue.look_at = 0.0  # once more: what came before the mark told nobody
+            return
+        queue.empty = True
+        pause = queue.poll
+        queue.poll = min(queue.poll * 2, LONGEST_POLL)
+        queue.look_at = now + pause
+
+    async def _saturated(self, queue: ServedQueue, now: float) -> None:
+        """After a while of full batches, enqueues need not tell this worker."""
+        if queue.full_since is None:
+            queue.full_since = now
+        elif queue.marked and now - queue.full_since > SATURATED_AFTER:
+            await self._storage.wakeups.unmark_idle(self._worker_id)
+            self.forget_marks()

@@ -1,0 +1,160 @@
+"""Handlers: the function that does a kind of job, and how it is declared.
+
+`Forge.handler` makes a Handler of a function and registers it. `runners` looks handlers
+up by kind and calls them; producers enqueue through them.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
+
+from forge_jobs import names
+from forge_jobs.codec import Arguments
+from forge_jobs.context import Context
+from forge_jobs.errors import InvalidInput, UnknownHandler
+from forge_jobs.job import Enqueued
+from forge_jobs.options import UNSET, Options, OptionValues, Unset
+from forge_jobs.outcome import as_duration
+
+if TYPE_CHECKING:
+    from forge_jobs.app import Forge
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Placement(StrEnum):
+    """Where a handler's function runs."""
+
+    LOOP = "loop"  # an async function, in the worker's event loop
+    THREAD = "thread"  # a plain function
+    PROCESS = "process"  # a plain function for CPU work, in a process of its own
+
+
+class Handler(Generic[P, R]):
+    """A function with what forge-jobs knows of it. Calling it calls the function."""
+
+    def __init__(
+        self,
+        forge: "Forge",
+        function: Callable[P, R],
+        *,
+        kind: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        max_attempts: int | Unset | None = UNSET,
+        timeout: timedelta | float | None = None,
+        codec: str = "json",
+        executor: str | None = None,
+    ) -> None:
+        self.forge = forge
+        self.function = function
+        self.kind = names.kind(kind if kind is not None else getattr(function, "__name__", ""))
+        self.defaults = Options(
+            queue=queue, priority=priority, max_attempts=max_attempts, timeout=as_duration(timeout, "timeout")
+        ).checked()
+        self.codec = codec
+        self.placement = _placement(function, executor, self.kind)
+        parameters = list(inspect.signature(function).parameters.values())
+        self.takes_context = bool(parameters) and _is_context(parameters[0])
+        self.arguments = Arguments(function, skip=1 if self.takes_context else 0)
+        self.__doc__ = function.__doc__
+        self.__name__ = getattr(function, "__name__", self.kind)
+        self.__module__ = function.__module__
+        self.__qualname__ = getattr(function, "__qualname__", self.kind)
+        self.__wrapped__ = function
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Handler {self.kind!r}>"
+
+    async def enqueue(self, **payload: Any) -> Enqueued:
+        """A job with these arguments waits. Raises InvalidPayload when they do not fit the function."""
+        return await self.forge.enqueue(self.kind, payload)
+
+    async def enqueue_many(self, payloads: Sequence[Mapping[str, Any]]) -> list[Enqueued]:
+        """One job for each of `payloads` waits, or none; answers are in their order."""
+        return await self.forge.enqueue_many(self.kind, payloads)
+
+    def options(self, **options: Unpack[OptionValues]) -> "HandlerWithOptions":
+        """Return the handler with options for the jobs that are enqueued through what is returned."""
+        return HandlerWithOptions(self.forge, self.kind, options)
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerWithOptions:
+    """A handler, and the options for jobs enqueued here."""
+
+    forge: "Forge"
+    kind: str
+    values: OptionValues
+
+    async def enqueue(self, **payload: Any) -> Enqueued:
+        """A job with these arguments and options waits."""
+        return await self.forge.enqueue(self.kind, payload, **self.values)
+
+    async def enqueue_many(self, payloads: Sequence[Mapping[str, Any]]) -> list[Enqueued]:
+        """One job for each of `payloads` waits, or none."""
+        return await self.forge.enqueue_many(self.kind, payloads, **self.values)
+
+
+class Handlers(Mapping[str, Handler[Any, Any]]):
+    """The handlers of a program, by kind."""
+
+    def __init__(self) -> None:
+        self._by_kind: dict[str, Handler[Any, Any]] = {}
+
+    def add(self, handler: Handler[Any, Any]) -> None:
+        """`handler` does its kind from now on. Raises InvalidInput when the kind has a handler."""
+        if handler.kind in self._by_kind:
+            there = self._by_kind[handler.kind]
+            raise InvalidInput(
+                f"Kind {handler.kind!r} has a handler already: {there.__module__}.{there.__qualname__}."
+            )
+        self._by_kind[handler.kind] = handler
+
+    def named(self, kind: str) -> Handler[Any, Any]:
+        """Return the handler of `kind`. Raises UnknownHandler."""
+        handler = self._by_kind.get(kind)
+        if handler is None:
+            raise UnknownHandler(kind, self._by_kind)
+        return handler
+
+    def __getitem__(self, kind: str) -> Handler[Any, Any]:
+        return self._by_kind[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_kind)
+
+    def __len__(self) -> int:
+        return len(self._by_kind)
+
+
+def _is_context(parameter: inspect.Parameter) -> bool:
+    return parameter.name == "ctx" or parameter.annotation is Context or parameter.annotation == "Context"
+
+
+def _placement(function: Callable[..., Any], executor: str | None, kind: str) -> Placement:
+    is_async = inspect.iscoroutinefunction(function)
+    if executor not in (None, "thread", "process"):
+        raise InvalidInput(f"executor of handler {kind!r} is {executor!r}, allowed is 'thread' or 'process'.")
+    if is_async and executor is not None:
+        raise InvalidInput(
+            f"Handler {kind!r} is async and has executor={executor!r}, allowed is a plain function."
+        )
+    if is_async:
+        return Placement.LOOP
+    return Placement.PROCESS if executor == "process" else Placement.THREAD
+
+
+AsyncFunction = Callable[..., Awaitable[object]]
+
+
+def as_async(function: Callable[..., object]) -> AsyncFunction:
+    """Return an async handler's function as what it is."""
+    return cast(AsyncFunction, function)

@@ -1,0 +1,1 @@
+"""The chores: what keeps a queue in order beside running its jobs."""

@@ -1,0 +1,41 @@
+"""The one loop of all chores: wait, run, and survive what goes wrong."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+from forge_jobs.patience import Patience
+from forge_jobs.telemetry import Telemetry
+
+Chore = Callable[[], Awaitable[float | None]]
+"""Makes one pass, and may return after how many seconds the next should come (at most the interval)."""
+
+
+async def every(
+    interval: float, chore: Chore, *, doing: str, telemetry: Telemetry, wake: asyncio.Event | None = None
+) -> None:
+    """Run `chore` every `interval` seconds (less up to a tenth, so that many processes spread), and at once on `wake`.
+
+    A chore that fails is tried again, for ever, ever more seldom.
+    """
+    patience = Patience(doing, telemetry)
+    while True:
+        if wake is not None:
+            wake.clear()
+        try:
+            soon = await chore()
+        except Exception as error:  # a chore must not end the worker
+            await patience.wait(error)
+            continue
+        patience.over()
+        pause = interval * random.uniform(0.9, 1.0)
+        if soon is not None:
+            pause = max(0.0, min(pause, soon))
+        if wake is None:
+            await asyncio.sleep(pause)
+            continue
+        try:
+            async with asyncio.timeout(pause):
+                await wake.wait()
+        except TimeoutError:
+            pass

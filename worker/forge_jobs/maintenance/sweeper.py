@@ -1,0 +1,15 @@
+"""The sweeper: ended jobs past their queue's retention are forgotten."""
+
+from forge_jobs.storage.interface import History
+from forge_jobs.telemetry import JobsSwept, Telemetry
+
+BATCH = 1000
+BREATH = 0.05  # seconds between batches, so that sweeping a big history slows nobody
+
+
+async def sweep(history: History, telemetry: Telemetry, epoch: int) -> float | None:
+    """Make one pass; return when the next should come if there is more."""
+    count = await history.sweep(epoch=epoch, limit=BATCH)
+    if count:
+        telemetry.emit(JobsSwept(count))
+    return BREATH if count >= BATCH else None

@@ -1,0 +1,12 @@
+"""The look-out for queues that have jobs and nobody who serves them."""
+
+from forge_jobs.storage.interface import Storage
+from forge_jobs.telemetry import QueueUnserved, Telemetry
+
+
+async def warn_of_unserved(storage: Storage, telemetry: Telemetry) -> None:
+    """Say which queues have pending jobs and no live worker."""
+    served = {name for worker in await storage.workers.all() if not worker.draining for name in worker.queues}
+    for counts in await storage.jobs.counts():
+        if counts.pending and counts.queue not in served:
+            telemetry.emit(QueueUnserved(counts.queue, counts.pending))

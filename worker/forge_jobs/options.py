@@ -1,0 +1,110 @@
+"""Options anywhere a job is made: what may be said besides its kind and payload."""
+
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any, Final, Literal, TypedDict
+
+from forge_jobs import names
+from forge_jobs.errors import InvalidInput
+from forge_jobs.job import FOREVER, NewJob
+from forge_jobs.outcome import as_duration
+from forge_jobs.queue_config import DEFAULT_QUEUE
+
+
+class Unset(Enum):
+    """Tells "not said" from None where None means something."""
+
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final[Literal[Unset.UNSET]] = Unset.UNSET
+
+
+class OptionValues(TypedDict, total=False):
+    """The options as keyword arguments."""
+
+    queue: str
+    delay: timedelta | float
+    run_at: datetime
+    priority: int  # smaller first
+    max_attempts: int | None  # None: for ever
+    timeout: timedelta | float | None
+    key: str
+    connection: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of one job; None or UNSET means not said."""
+
+    queue: str | None = None
+    delay: timedelta | None = None
+    run_at: datetime | None = None
+    priority: int | None = None
+    max_attempts: int | Unset | None = UNSET
+    timeout: timedelta | None = None
+    key: str | None = None
+    connection: Any = None
+
+    @classmethod
+    def given(cls, values: OptionValues) -> "Options":
+        """Return checked options from keyword arguments. Raises InvalidInput naming what is wrong."""
+        known = {field.name for field in fields(cls)}
+        for name in values:
+            if name not in known:
+                raise InvalidInput(f"There is no option {name!r}; options: {', '.join(sorted(known))}.")
+        said: dict[str, Any] = dict(values)
+        try:
+            for name in {"delay", "timeout"} & said.keys():
+                said[name] = as_duration(said[name], name)
+        except ValueError as error:
+            raise InvalidInput(str(error)) from None
+        return cls(**said).checked()
+
+    def checked(self) -> "Options":
+        """Return the options. Raises InvalidInput, with one sentence, when one is not allowed."""
+        if self.queue is not None:
+            names.queue(self.queue)
+        if self.priority is not None:
+            names.priority(self.priority)
+        if self.max_attempts is not UNSET and self.max_attempts is not None:
+            names.max_attempts(self.max_attempts)
+        if self.key is not None:
+            names.key(self.key)
+        if self.timeout is not None and self.timeout <= timedelta(0):
+            raise InvalidInput(f"timeout is {self.timeout}, allowed is more than zero.")
+        if self.delay is not None and self.run_at is not None:
+            raise InvalidInput("delay and run_at are both given, allowed is one of them.")
+        if self.run_at is not None and (not isinstance(self.run_at, datetime) or self.run_at.tzinfo is None):
+            raise InvalidInput(f"run_at is {self.run_at!r}, allowed is a datetime with a time zone.")
+        return self
+
+    def over(self, defaults: "Options") -> "Options":
+        """Return these options, with `defaults` for what was not said."""
+        missing = {
+            field.name: getattr(defaults, field.name)
+            for field in fields(self)
+            if getattr(self, field.name) in (None, UNSET)
+            and not (field.name == "max_attempts" and self.max_attempts is None)
+        }
+        return replace(self, **missing)
+
+    def job(self, kind: str, payload: bytes, codec: str) -> NewJob:
+        """Return the job that these options ask for."""
+        attempts = self.max_attempts
+        return NewJob(
+            kind=kind,
+            payload=payload,
+            codec=codec,
+            queue=self.queue or DEFAULT_QUEUE,
+            priority=self.priority or 0,
+            max_attempts=None if isinstance(attempts, Unset) else FOREVER if attempts is None else attempts,
+            timeout=self.timeout,
+            key=self.key,
+            delay=self.delay,
+            run_at=self.run_at,
+        )

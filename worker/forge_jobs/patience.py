@@ -1,0 +1,44 @@
+"""Patience: what a loop does while the database does not answer.
+
+Every loop of a worker holds one. It waits longer each time, tells telemetry, and says
+when the database is back; so a worker survives an outage of any length without a restart.
+"""
+
+import asyncio
+import random
+import time
+
+from forge_jobs.errors import ForgeError
+from forge_jobs.telemetry import ChoreFailed, DatabaseBack, DatabaseLost, Telemetry
+
+FIRST_WAIT = 0.1
+LONGEST_WAIT = 5.0
+
+
+class Patience:
+    """Waits between the tries of one loop, `doing` this."""
+
+    def __init__(self, doing: str, telemetry: Telemetry) -> None:
+        self._doing = doing
+        self._telemetry = telemetry
+        self._wait = FIRST_WAIT
+        self._since: float | None = None
+
+    async def wait(self, error: Exception) -> None:
+        """Say what went wrong, and return when it is time to try again."""
+        if self._since is None:
+            self._since = time.monotonic()
+        pause = self._wait * random.uniform(0.8, 1.2)  # so that a hundred workers do not come back at once
+        self._wait = min(self._wait * 2, LONGEST_WAIT)
+        if isinstance(error, ForgeError):
+            self._telemetry.emit(DatabaseLost(self._doing, str(error), pause))
+        else:
+            self._telemetry.emit(ChoreFailed(self._doing, error, pause))
+        await asyncio.sleep(pause)
+
+    def over(self) -> None:
+        """The last try went well."""
+        if self._since is not None:
+            self._telemetry.emit(DatabaseBack(self._doing, time.monotonic() - self._since))
+            self._since = None
+            self._wait = FIRST_WAIT

@@ -1,0 +1,220 @@
+"""Runners: a fixed number of tasks that take jobs from the hand and run their handlers.
+
+`claimer` fills the hand, `recorder` takes the verdicts. A runner awaits handlers itself
+instead of making a task for each job, which would cost more than a short job does.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+
+from forge_jobs.app import Forge
+from forge_jobs.attempt import CANCELLED_BY_USER, Attempt, Record, Stop, call, dead, done, judge
+from forge_jobs.context import Context, Tokens
+from forge_jobs.errors import InvalidPayload
+from forge_jobs.handlers import Placement
+from forge_jobs.job import Claim
+from forge_jobs.logs import current_claim
+from forge_jobs.served import ServedQueue
+from forge_jobs.telemetry import JobStarted, Outcome
+
+AHEAD = 0.05  # seconds of work that are claimed ahead
+MOST_AHEAD = 500  # jobs
+LONG_JOB = 0.2  # seconds of mean run time from which nothing is claimed ahead
+BREATH = 0.01  # seconds after which a runner lets others have the loop
+
+
+class Runners:
+    """`count` handlers at most run at once. Moments are the event loop's monotonic seconds."""
+
+    def __init__(
+        self,
+        count: int,
+        forge: Forge,
+        tokens: Tokens,
+        record: Record,
+        hungry: Callable[[], None],
+        clock_offset: float,
+    ) -> None:
+        self.count = count
+        self.running: dict[int, Attempt] = {}
+        self.fence_at = float("inf")  # from then on no handler is started
+        self.clock_offset = clock_offset  # seconds that the database's clock is ahead of ours
+        self._forge = forge
+        self._handlers = forge.handlers
+        self._telemetry = forge.telemetry
+        self._tokens = tokens
+        self._record = record
+        self._hungry = hungry
+        self._hand: deque[tuple[Claim, ServedQueue]] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._mean: float | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="forge-jobs")
+        self._ended = asyncio.Event()
+
+    @property
+    def in_hand(self) -> int:
+        """Jobs that run, or wait here to be run."""
+        return len(self._hand) + len(self.running)
+
+    @property
+    def free(self) -> int:
+        """Handlers that could be started at once."""
+        return max(0, self.count - self.in_hand)
+
+    @property
+    def ahead(self) -> int:
+        """How many jobs to claim ahead of those that run, by how long a job takes."""
+        if self._mean is None or self._mean > LONG_JOB:
+            return 0
+        return min(MOST_AHEAD, int(self.count * AHEAD / max(self._mean, 1e-6)))
+
+    def wanted(self) -> int:
+        """How many more jobs should be claimed now; few are not worth a statement."""
+        ahead = self.ahead
+        if len(self._hand) > ahead // 2:
+            return 0
+        return max(0, self.count + ahead - self.in_hand)
+
+    def start(self) -> None:
+        """Runners wait for jobs."""
+        for _ in range(self.count):
+            self._spawn()
+
+    def add(self, queue: ServedQueue, claims: Iterable[Claim]) -> None:
+        """These jobs will be run, in this order."""
+        before = len(self._hand)
+        self._hand.extend((claim, queue) for claim in claims)
+        for _ in range(min(len(self._hand) - before, len(self._idle))):
+            waiting = self._idle.popleft()
+            if not waiting.done():
+                waiting.set_result(None)
+
+    def take_back(self) -> list[tuple[Claim, ServedQueue]]:
+        """Return the jobs that no handler has begun; they are no longer in hand."""
+        hand = list(self._hand)
+        self._hand.clear()
+        return hand
+
+    def slow_down(self) -> None:
+        """Nothing is claimed ahead until jobs are seen to be short again."""
+        self._mean = 2 * LONG_JOB
+
+    def stop(self, why: Stop) -> None:
+        """Every handler is told to stop."""
+        for attempt in list(self.running.values()):
+            attempt.stop(why)
+
+    def cancel(self, job_id: int) -> None:
+        """A user cancelled the job: its handler is told to stop, or it is dead without having been begun."""
+        if attempt := self.running.get(job_id):
+            attempt.stop(Stop.CANCELLED)
+            return
+        for place, (claim, queue) in enumerate(self._hand):
+            if claim.job_id == job_id:
+                del self._hand[place]
+                self._record(dead(claim, queue.config, CANCELLED_BY_USER, outcome=Outcome.CANCELLED))
+                return
+
+    async def ended(self, within: float) -> bool:
+        """Whether all handlers ended within this many seconds."""
+        try:
+            async with asyncio.timeout(within):
+                while self.running:
+                    self._ended.clear()
+                    await self._ended.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """No runner is left. Threads that ignored being cancelled are left behind."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _spawn(self) -> None:
+        task = asyncio.create_task(self._runner(), name="runner")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _runner(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        current_claim.set(None)
+        clean = copy_context()
+        breath = time.monotonic()
+        while True:
+            while not self._hand:
+                waiting = asyncio.get_running_loop().create_future()
+                self._idle.append(waiting)
+                await waiting
+                breath = time.monotonic()
+            claim, queue = self._hand.popleft()
+            if len(self._hand) <= self.ahead // 2:
+                self._hungry()
+            await self._perform(task, claim, queue)
+            current_claim.set(None)
+            if copy_context() != clean:  # a handler set a context variable: no other job may see it
+                self._spawn()
+                return
+            if time.monotonic() - breath > BREATH:
+                await asyncio.sleep(0)
+                breath = time.monotonic()
+
+    async def _perform(self, task: "asyncio.Task[None]", claim: Claim, queue: ServedQueue) -> None:
+        started = time.monotonic()
+        if started > self.fence_at:
+            return  # others may have the job by now; the session ends in a moment
+        config = queue.config
+        wait = max(0.0, time.time() + self.clock_offset - claim.pos / 1_000_000)
+        handler = self._handlers[claim.kind]
+        try:
+            arguments = handler.arguments.decode(claim.payload, claim.codec)
+        except InvalidPayload as error:
+            self._record(dead(claim, config, str(error), wait))
+            return
+        context = Context(claim, config.name, self._forge, self._tokens)
+        attempt = self.running[claim.job_id] = Attempt(claim, context, task)
+        timer = (
+            None
+            if claim.timeout is None
+            else asyncio.get_running_loop().call_later(claim.timeout, attempt.stop, Stop.TIMED_OUT)
+        )
+        current_claim.set(claim)
+        if self._telemetry.wants_starts:
+            self._telemetry.emit(JobStarted(claim, config.name))
+        try:
+            if handler.placement is Placement.LOOP:
+                result = await (
+                    handler.function(context, **arguments)
+                    if handler.takes_context
+                    else handler.function(**arguments)
+                )
+            else:
+                result = await call(handler, context, arguments, self._threads)
+            verdict = done(claim, queue.config, claim.codec, result, wait, time.monotonic() - started)
+        except asyncio.CancelledError as error:
+            if attempt.stopped is None and task.cancelling():
+                raise  # the runner itself ends
+            verdict = judge(claim, queue.config, error, attempt.stopped, wait, time.monotonic() - started)
+        except (Exception, SystemExit) as error:  # whatever a handler raises is its job's business only
+            verdict = judge(claim, queue.config, error, attempt.stopped, wait, time.monotonic() - started)
+        finally:
+            self.running.pop(claim.job_id, None)
+            if timer is not None:
+                timer.cancel()
+            if not self.running:
+                self._ended.set()
+        if attempt.stopped is not None:
+            while task.cancelling():
+                task.uncancel()
+        duration = verdict.run.duration
+        self._mean = duration if self._mean is None else self._mean + (duration - self._mean) * 0.05
+        self._record(verdict)

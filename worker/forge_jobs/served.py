@@ -1,0 +1,39 @@
+"""A queue as one worker serves it: its configuration, and where the worker stands with it."""
+
+from dataclasses import dataclass, field
+
+from forge_jobs.queue_config import QueueConfig
+from forge_jobs.storage.interface import Hint
+
+SHORTEST_POLL, LONGEST_POLL = 0.1, 5.0  # seconds
+
+
+@dataclass(slots=True)
+class ServedQueue:
+    """Moments are the event loop's monotonic seconds."""
+
+    config: QueueConfig
+    in_hand: int = 0  # jobs claimed and not yet recorded
+    slots: int = 0  # held, when the queue has a concurrency
+    hint: Hint | None = None
+    scan_at: float = 0.0  # when the next scan without the hint is due
+    look_at: float = 0.0  # when to look for jobs again
+    poll: float = SHORTEST_POLL  # the wait after a look that finds nothing
+    marked: bool = False  # whether enqueues tell this worker
+    full_since: float | None = None  # since when every look found as much as it asked for
+    empty: bool = False  # whether the last look found nothing
+    looked_at: float = 0.0
+    left_alone: dict[str, float] = field(default_factory=dict)  # unknown kinds, until when
+
+    @property
+    def id(self) -> int:
+        return self.config.id
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the queue has a concurrency, so that slots are needed."""
+        return self.config.concurrency is not None

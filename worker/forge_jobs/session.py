@@ -1,0 +1,264 @@
+"""A session: one registered life of a worker, from register to deregister.
+
+It builds the parts and says who tells whom. When it is given up (it could not beat, or
+was struck off) it ends, and `worker` begins the next one under a new id.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from forge_jobs.app import Forge
+from forge_jobs.attempt import Stop, Verdict, released
+from forge_jobs.claimer import Claimer
+from forge_jobs.errors import ForgeError
+from forge_jobs.heartbeat import Heartbeat
+from forge_jobs.job import Postponement
+from forge_jobs.maintenance.leader import Leader
+from forge_jobs.maintenance.loop import every
+from forge_jobs.maintenance.promoter import promote
+from forge_jobs.recorder import Recorder
+from forge_jobs.runners import Runners
+from forge_jobs.telemetry import PollOnly, WorkerGivenUp
+from forge_jobs.tokens import LeasedTokens
+from forge_jobs.wakeup import Listeners, Wakeup
+from forge_jobs.worker_info import Beat, WorkerInfo
+
+PROMOTE_EVERY = 5.0
+PROMOTE_EVERY_WHEN_DEAF = 1.0
+CONFIGURE_EVERY = 60.0
+CONFIGURE_EVERY_WHEN_DEAF = 2.0
+LAST_WORDS = 5.0  # seconds that handlers have to end after they were told to stop
+FAREWELL = 5.0  # seconds for the last writes
+
+
+class Session:
+    """Runs jobs under one worker id. `run` returns True when the session was given up, False when it was stopped."""
+
+    def __init__(
+        self, forge: Forge, info: WorkerInfo, *, grace: timedelta, heartbeat: timedelta, stale: timedelta
+    ) -> None:
+        self.info = info
+        self.leader: Leader
+        self.runners: Runners
+        self.is_registered = False
+        self._forge = forge
+        self._storage = forge.storage
+        self._telemetry = forge.telemetry
+        self._grace = grace
+        self._heartbeat = heartbeat
+        self._stale = stale
+        self._stop = asyncio.Event()
+        self._until_empty = False
+        self._config_changed = asyncio.Event()
+        self._crons_changed = asyncio.Event()
+        self._due = asyncio.Event()
+        self._revision: int | None = None
+        self.released = 0
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether nothing new is claimed."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Nothing new is claimed; what runs may finish within the grace time."""
+        self._stop.set()
+
+    async def run(self, *, until_empty: bool = False) -> bool:
+        """Register, work until stopped, lost or (`until_empty`) nothing is left, deregister."""
+        self._until_empty = until_empty
+        before = time.monotonic()
+        await self._storage.workers.register(self.info)
+        self.is_registered = True
+        offset = (await self._storage.now() - datetime.now(UTC)).total_seconds()
+        names = set(self.info.queues)
+        configs = [config for config in await self._storage.queues.all() if config.name in names]
+
+        self._recorder = recorder = Recorder(self._storage, self._telemetry, self._recorded)
+        self._tokens = LeasedTokens(self._storage.limits, self._telemetry)
+        self._claimer = claimer = Claimer(
+            self._storage,
+            self._telemetry,
+            self.info.id,
+            configs,
+            self._forge.handlers,
+            recorder.add,
+            lambda: recorder.pending,
+        )
+        self.runners = claimer.runners = Runners(
+            self.info.concurrency, self._forge, self._tokens, recorder.add, claimer.stir, offset
+        )
+        if until_empty:
+            claimer.on_empty = self._perhaps_done
+        heartbeat = Heartbeat(
+            self._storage.workers,
+            self._telemetry,
+            self.info.id,
+            interval=self._heartbeat,
+            stale=self._stale,
+            heard=self._beaten,
+            fence=self._fence,
+        )
+        self._beat_now = heartbeat.hurry
+        self.leader = Leader(
+            self._storage, self._telemetry, self.info.id, self.info.label, self._stale, self._crons_changed
+        )
+        self.runners.start()
+        claiming = self._task(claimer.run(), "claimer")
+        beating = self._task(heartbeat.run(before), "heartbeat")
+        recording = self._task(recorder.run(), "recorder")
+        chores = [
+            self._task(self.leader.run(), "leader"),
+            *self._listening(),
+            self._promoting(),
+            self._configuring(),
+        ]
+        stopping = self._task(self._stop.wait(), "stop")
+        try:
+            await asyncio.wait(
+                [beating, stopping, claiming, recording, *chores], return_when=asyncio.FIRST_COMPLETED
+            )
+            broken = [task for task in (claiming, recording, *chores) if task.done()]
+            given_up = not self._stop.is_set()
+            self._stop.set()
+            claimer.stopping = True
+            claimer.stir()
+            if given_up:
+                self._telemetry.emit(WorkerGivenUp(self.info.label, len(self.runners.running)))
+            await self._end(claiming, recording, given_up or beating.done())
+            for task in broken:
+                task.result()  # a part that ends by itself is a mistake of ours: say it
+            return given_up
+        finally:
+            for task in (claiming, beating, recording, stopping, *chores):
+                task.cancel()
+            await asyncio.gather(claiming, beating, recording, stopping, *chores, return_exceptions=True)
+            await self.runners.close()
+            await self._farewell()
+
+    async def _end(
+        self, claiming: "asyncio.Task[Any]", recording: "asyncio.Task[Any]", given_up: bool
+    ) -> None:
+        """Hand back what was not begun, let handlers finish or stop them, and write everything down."""
+        if given_up:
+            self.runners.stop(Stop.GIVEN_UP)
+        else:
+            await self._attempted(self._storage.workers.drain(self.info.id))
+        await asyncio.wait([claiming], timeout=FAREWELL)
+        claiming.cancel()
+        self._hand_back()
+        if not given_up and not await self.runners.ended(self._grace.total_seconds()):
+            self.runners.stop(Stop.STOPPING)
+        if not await self.runners.ended(LAST_WORDS):
+            for attempt in list(self.runners.running.values()):  # they ignore being cancelled
+                self._recorder.add(
+                    released(attempt.claim, self._claimer.queues[attempt.claim.queue_id].config)
+                )
+        self._hand_back()
+        recording.cancel()
+        await asyncio.gather(recording, return_exceptions=True)
+        await self._attempted(self._recorder.flush())
+
+    def _hand_back(self) -> None:
+        for claim, queue in self.runners.take_back():
+            self.released += 1
+            self._recorder.add(released(claim, queue.config))
+
+    async def _farewell(self) -> None:
+        self.is_registered = False
+        await self._attempted(self._tokens.close())
+        await self._attempted(self._storage.workers.deregister(self.info.id))
+
+    async def _attempted(self, last: Coroutine[Any, Any, None]) -> None:
+        """Await `last` for a while; when it cannot be done, the others find out by themselves."""
+        try:
+            async with asyncio.timeout(FAREWELL):
+                await last
+        except (ForgeError, TimeoutError):
+            pass
+
+    def _task(self, coroutine: Coroutine[Any, Any, Any], name: str) -> "asyncio.Task[Any]":
+        return asyncio.create_task(coroutine, name=f"{name} of {self.info.label}")
+
+    def _listening(self) -> "Sequence[asyncio.Task[Any]]":
+        if self._storage.wakeups.poll_only:
+            self._telemetry.emit(PollOnly("the connection goes through a transaction pooler"))
+            return ()
+        listeners = Listeners(
+            work=self._claimer.wake,
+            configuration=self._configuration_changed,
+            cancelled=lambda job_id: self._cancelled([job_id]),
+            due=self._due.set,
+            drained=self._tokens.void,
+            reconnected=self._reconnected,
+        )
+        return [self._task(Wakeup(self._storage.wakeups, self._telemetry, listeners).run(), "wakeup")]
+
+    def _promoting(self) -> "asyncio.Task[Any]":
+        interval = PROMOTE_EVERY_WHEN_DEAF if self._storage.wakeups.poll_only else PROMOTE_EVERY
+        return self._task(
+            every(
+                interval,
+                lambda: promote(self._storage.schedule, self._telemetry, self._claimer.wake),
+                doing="promoting jobs",
+                telemetry=self._telemetry,
+                wake=self._due,
+            ),
+            "promoter",
+        )
+
+    def _configuring(self) -> "asyncio.Task[Any]":
+        interval = CONFIGURE_EVERY_WHEN_DEAF if self._storage.wakeups.poll_only else CONFIGURE_EVERY
+        return self._task(
+            every(
+                interval,
+                self._configure,
+                doing="reading the configuration",
+                telemetry=self._telemetry,
+                wake=self._config_changed,
+            ),
+            "configuration",
+        )
+
+    async def _configure(self) -> None:
+        names = set(self.info.queues)
+        self._claimer.configure(
+            [config for config in await self._storage.queues.all() if config.name in names]
+        )
+
+    def _configuration_changed(self) -> None:
+        self._config_changed.set()
+        self._crons_changed.set()
+
+    def _reconnected(self) -> None:
+        self._claimer.forget_marks()
+        self._claimer.wake()
+        self._due.set()
+        self._configuration_changed()
+        self._beat_now()
+
+    def _beaten(self, beat: Beat) -> None:
+        self._cancelled(beat.cancels)
+        if self._revision is not None and beat.revision != self._revision:
+            self._configuration_changed()
+        self._revision = beat.revision
+
+    def _cancelled(self, job_ids: Sequence[int]) -> None:
+        """These jobs were cancelled; those still in hand are dead without having been begun."""
+        for job_id in job_ids:
+            self.runners.cancel(job_id)
+
+    def _fence(self, moment: float) -> None:
+        self.runners.fence_at = moment
+
+    def _recorded(self, verdicts: Sequence[Verdict]) -> None:
+        self._claimer.recorded(verdicts)
+        if any(type(verdict.write) is Postponement for verdict in verdicts):
+            self._due.set()
+
+    def _perhaps_done(self) -> None:
+        if not self.runners.in_hand and not self._recorder.pending:
+            self._stop.set()

@@ -1,0 +1,319 @@
+"""Claims in PostgreSQL: the statements that each job passes through.
+
+A claim commits without waiting for the disk: one that a server crash loses merely makes
+its job ready again, and every later finish flushes what came before it. Finishing waits.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from forge_jobs.job import HISTORY_LIMIT, Claim, End, Postponement, State
+from forge_jobs.storage.interface import Hint
+from forge_jobs.storage.postgres.connection import Database
+
+START: Hint = (-32768, -1)
+
+# The limit is computed by the database, since only it knows at this instant whether the
+# queue is open, the worker is still registered, and how many slots it holds.
+# MATERIALIZED: a plain IN (SELECT ... LIMIT n) may be run twice and take more than n.
+CLAIM = """
+WITH pick AS MATERIALIZED (
+    SELECT ready.ctid
+    FROM {schema}.ready
+    WHERE queue_id = $1 AND (priority, pos) >= ($4::smallint, $5::bigint)
+    ORDER BY priority, pos
+    LIMIT coalesce((
+        SELECT CASE
+            WHEN queue.paused OR queue.cooldown_until > now() THEN 0
+            WHEN queue.concurrency IS NULL THEN $3::bigint
+            ELSE greatest(0, least($3::bigint, (
+                SELECT count(*) FROM {schema}.slot
+                WHERE slot.queue_id = $1 AND slot.worker_id = $2 AND slot.number <= queue.concurrency) - $6::bigint))
+            END
+        FROM {schema}.queue, {schema}.worker
+        WHERE queue.id = $1 AND worker.id = $2), 0)
+    FOR UPDATE SKIP LOCKED
+), taken AS (
+    DELETE FROM {schema}.ready USING pick WHERE ready.ctid = pick.ctid
+    RETURNING ready.job_id, ready.attempt, ready.pos
+), owned AS (
+    INSERT INTO {schema}.claimed (job_id, worker_id, claimed_at, attempt, queue_id)
+    SELECT job_id, $2, now(), attempt + 1, $1 FROM taken
+), tallied AS (
+    INSERT INTO {schema}.tally (queue_id, pending, in_progress)
+    SELECT $1, -count(*), count(*) FROM taken HAVING count(*) > 0
+)
+SELECT job.id, taken.attempt + 1, job.kind, job.payload, job.codec, job.priority, taken.pos,
+       job.max_attempts, job.timeout, job.key, job.created_at
+FROM taken JOIN {schema}.job ON job.id = taken.job_id
+"""
+
+CLAIM_WITHOUT_KINDS = CLAIM.replace(
+    "    ORDER BY priority, pos",
+    "      AND NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = ready.job_id AND job.kind = ANY ($7::text[]))\n"
+    "    ORDER BY priority, pos",
+)
+
+FINISH = """
+WITH gone AS (
+    DELETE FROM {schema}.claimed
+    USING unnest($1::bigint[], $2::bigint[], $3::integer[], $4::integer[], $5::boolean[], $6::double precision[],
+                 $7::bytea[], $8::text[], $9::boolean[], $10::boolean[])
+          AS given (job_id, worker_id, attempt, queue_id, is_dead, duration, result, error, keep, keyed)
+    WHERE claimed.job_id = given.job_id
+      AND claimed.worker_id = given.worker_id AND claimed.attempt = given.attempt
+    RETURNING given.*
+), ended AS (
+    INSERT INTO {schema}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result)
+    SELECT job_id, worker_id, now() - make_interval(secs => duration), now(), queue_id, attempt,
+           CASE WHEN is_dead THEN 'dead' ELSE 'done' END, error, result
+    FROM gone WHERE keep
+), tallied AS (
+    INSERT INTO {schema}.tally (queue_id, in_progress, done, dead)
+    SELECT queue_id, -count(*), count(*) FILTER (WHERE keep AND NOT is_dead), count(*) FILTER (WHERE keep AND is_dead)
+    FROM gone GROUP BY queue_id
+){more}
+SELECT array_agg(job_id) FROM gone
+"""
+
+# What most batches do not need: history of errors, keys, and queues that keep nothing.
+FINISH_MORE = """, trimmed AS (
+    DELETE FROM {schema}.failure USING gone
+    WHERE failure.job_id = gone.job_id
+      AND (NOT gone.keep OR (gone.error IS NOT NULL AND failure.id <= (
+          SELECT id FROM {schema}.failure AS older
+          WHERE older.job_id = gone.job_id ORDER BY id DESC OFFSET {older} LIMIT 1)))
+), failed AS (
+    INSERT INTO {schema}.failure (job_id, attempt, at, worker_id, error)
+    SELECT job_id, attempt, now(), worker_id, error FROM gone WHERE keep AND error IS NOT NULL
+), unkeyed AS (
+    DELETE FROM {schema}.job_key USING gone WHERE gone.keyed AND job_key.job_id = gone.job_id
+), forgotten AS (
+    DELETE FROM {schema}.job USING gone WHERE NOT gone.keep AND job.id = gone.job_id
+)""".replace("{older}", str(HISTORY_LIMIT - 1))
+
+FINISH_PLAIN = FINISH.replace("{more}", "")
+FINISH_FULL = FINISH.replace("{more}", FINISH_MORE)
+
+POSTPONE = """
+WITH gone AS (
+    DELETE FROM {schema}.claimed
+    USING unnest($1::bigint[], $2::bigint[], $3::integer[], $4::integer[], $5::smallint[], $6::text[],
+                 $7::double precision[], $8::timestamptz[], $9::text[], $10::boolean[])
+          AS given (job_id, worker_id, attempt, queue_id, priority, reason, delay, run_at, error, counted)
+    WHERE claimed.job_id = given.job_id
+      AND claimed.worker_id = given.worker_id AND claimed.attempt = given.attempt
+    RETURNING given.*, coalesce(given.run_at, now() + make_interval(secs => given.delay)) AS due,
+              given.attempt - CASE WHEN given.counted THEN 0 ELSE 1 END AS attempts
+), waits AS (
+    INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason)
+    SELECT job_id, due, queue_id, attempts, priority, reason FROM gone WHERE due > now()
+), again AS (
+    INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
+    SELECT job_id, {schema}.micros(now()) + row_number() OVER (ORDER BY job_id), queue_id, attempts, priority
+    FROM gone WHERE due <= now()
+    RETURNING queue_id
+), trimmed AS (
+    DELETE FROM {schema}.failure USING gone
+    WHERE failure.job_id = gone.job_id AND gone.error IS NOT NULL AND failure.id <= (
+          SELECT id FROM {schema}.failure AS older
+          WHERE older.job_id = gone.job_id ORDER BY id DESC OFFSET {older} LIMIT 1)
+), failed AS (
+    INSERT INTO {schema}.failure (job_id, attempt, at, worker_id, error)
+    SELECT job_id, attempt, now(), worker_id, error FROM gone WHERE error IS NOT NULL
+), tallied AS (
+    INSERT INTO {schema}.tally (queue_id, in_progress, scheduled, pending)
+    SELECT queue_id, -count(*), count(*) FILTER (WHERE due > now()), count(*) FILTER (WHERE due <= now())
+    FROM gone GROUP BY queue_id
+)
+SELECT array_agg(job_id),
+       (SELECT count(*) FROM (SELECT DISTINCT queue_id FROM again) AS woken, {schema}.wake(woken.queue_id))
+FROM gone
+""".replace("{older}", str(HISTORY_LIMIT - 1))
+
+RELEASE = """
+WITH gone AS (
+    DELETE FROM {schema}.claimed
+    USING unnest($1::bigint[], $2::bigint[], $3::integer[], $4::integer[], $5::smallint[], $6::bigint[])
+          AS given (job_id, worker_id, attempt, queue_id, priority, pos)
+    WHERE claimed.job_id = given.job_id
+      AND claimed.worker_id = given.worker_id AND claimed.attempt = given.attempt
+    RETURNING given.*
+), again AS (
+    INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
+    SELECT job_id, pos, queue_id, attempt - 1, priority FROM gone
+), tallied AS (
+    INSERT INTO {schema}.tally (queue_id, in_progress, pending)
+    SELECT queue_id, -count(*), count(*) FROM gone GROUP BY queue_id
+)
+SELECT array_agg(job_id),
+       (SELECT count(*) FROM (SELECT DISTINCT queue_id FROM gone) AS woken, {schema}.wake(woken.queue_id))
+FROM gone
+"""
+
+# Striking a worker off is what fences it: its next claim finds no worker row. A claim that
+# it had on the wire just then belongs to nobody, and the next call finds it too.
+STRIKE_OFF = """
+WITH struck AS (
+    DELETE FROM {schema}.worker WHERE beat_at < now() - $1::interval RETURNING id
+), unmarked AS (
+    DELETE FROM {schema}.idle USING struck WHERE idle.worker_id = struck.id
+)
+SELECT count(*) FROM struck
+"""
+
+FREE_SLOTS = """
+WITH freed AS (
+    UPDATE {schema}.slot SET worker_id = NULL
+    WHERE worker_id IS NOT NULL
+      AND NOT EXISTS (SELECT FROM {schema}.worker WHERE worker.id = slot.worker_id)
+    RETURNING queue_id
+)
+SELECT count(*) FROM (SELECT DISTINCT queue_id FROM freed) AS woken, {schema}.wake(woken.queue_id)
+"""
+
+HELD = """
+SELECT job.id, claimed.worker_id, claimed.attempt, job.queue_id, job.kind, job.payload, job.codec, job.priority,
+       {schema}.micros(claimed.claimed_at), job.max_attempts, job.timeout, job.key, job.created_at,
+       claimed.cancel_requested_at IS NOT NULL
+FROM {schema}.claimed JOIN {schema}.job ON job.id = claimed.job_id
+WHERE claimed.worker_id = $1
+"""
+
+LOST = HELD.replace(
+    "WHERE claimed.worker_id = $1",
+    "WHERE NOT EXISTS (SELECT FROM {schema}.worker WHERE worker.id = claimed.worker_id) LIMIT $1",
+)
+
+
+class PostgresClaims:
+    """`Claims` in PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def claim(
+        self,
+        queue_id: int,
+        worker_id: int,
+        *,
+        limit: int,
+        in_hand: int = 0,
+        hint: Hint | None = None,
+        without_kinds: Sequence[str] = (),
+    ) -> list[Claim]:
+        priority, pos = hint or START
+        arguments = (queue_id, worker_id, limit, priority, pos, in_hand)
+        if without_kinds:
+            records = await self._database.claims.fetch(CLAIM_WITHOUT_KINDS, *arguments, list(without_kinds))
+        else:
+            records = await self._database.claims.fetch(CLAIM, *arguments)
+        claims = [
+            Claim(
+                job,
+                worker_id,
+                attempt,
+                queue_id,
+                kind,
+                payload,
+                codec,
+                urgency,
+                at,
+                attempts,
+                timeout,
+                key,
+                made,
+            )
+            for job, attempt, kind, payload, codec, urgency, at, attempts, timeout, key, made in records
+        ]
+        claims.sort(key=_place)  # RETURNING promises no order
+        return claims
+
+    async def finish(self, ends: Sequence[End]) -> list[int]:
+        columns = list(
+            zip(
+                *(
+                    (
+                        end.claim.job_id,
+                        end.claim.worker_id,
+                        end.claim.attempt,
+                        end.claim.queue_id,
+                        end.state is State.DEAD,
+                        end.duration,
+                        end.result,
+                        end.error,
+                        end.keep,
+                        end.claim.key is not None,
+                    )
+                    for end in ends
+                ),
+                strict=True,
+            )
+        )
+        if not columns:
+            return []
+        plain = all(columns[8]) and not any(columns[9]) and not any(columns[4])
+        records = await self._database.outcomes.fetch(FINISH_PLAIN if plain else FINISH_FULL, *columns)
+        return _missing(columns[0], records[0][0])
+
+    async def postpone(self, postponements: Sequence[Postponement]) -> list[int]:
+        columns = list(
+            zip(
+                *(
+                    (
+                        postponed.claim.job_id,
+                        postponed.claim.worker_id,
+                        postponed.claim.attempt,
+                        postponed.claim.queue_id,
+                        postponed.claim.priority,
+                        postponed.reason.value,
+                        postponed.delay.total_seconds(),
+                        postponed.run_at,
+                        postponed.error,
+                        postponed.counted,
+                    )
+                    for postponed in postponements
+                ),
+                strict=True,
+            )
+        )
+        if not columns:
+            return []
+        records = await self._database.outcomes.fetch(POSTPONE, *columns)
+        return _missing(columns[0], records[0][0])
+
+    async def release(self, claims: Sequence[Claim]) -> list[int]:
+        columns = list(
+            zip(
+                *(
+                    (claim.job_id, claim.worker_id, claim.attempt, claim.queue_id, claim.priority, claim.pos)
+                    for claim in claims
+                ),
+                strict=True,
+            )
+        )
+        if not columns:
+            return []
+        records = await self._database.outcomes.fetch(RELEASE, *columns)
+        return _missing(columns[0], records[0][0])
+
+    async def held(self, worker_id: int) -> list[Claim]:
+        records = await self._database.fetch(HELD, worker_id)
+        return [Claim(*record) for record in records]
+
+    async def lost(self, stale: timedelta, *, limit: int = 500) -> list[Claim]:
+        async with self._database.transaction() as connection:
+            await self._database.execute(STRIKE_OFF, stale, connection=connection)
+            await self._database.execute(FREE_SLOTS, connection=connection)
+            records = await self._database.fetch(LOST, limit, connection=connection)
+        return [Claim(*record) for record in records]
+
+
+def _place(claim: Claim) -> tuple[int, int]:
+    return claim.priority, claim.pos
+
+
+def _missing(given: Sequence[int], written: Sequence[int] | None) -> list[int]:
+    if written is not None and len(written) == len(given):
+        return []
+    return sorted(set(given).difference(written or ()))

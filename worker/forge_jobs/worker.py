@@ -1,0 +1,155 @@
+"""The worker: a process that claims and runs jobs, until it is stopped.
+
+`Worker.run` keeps one `Session` after another; a session that was given up, since the
+database was away for too long, is followed by one under a new id.
+"""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+from forge_jobs import names
+from forge_jobs.app import Forge
+from forge_jobs.errors import ForgeError, InvalidInput, InvalidSetting
+from forge_jobs.patience import Patience
+from forge_jobs.seen import Seen
+from forge_jobs.session import Session
+from forge_jobs.telemetry import WorkerStarted, WorkerStopped, WorkerStopping
+from forge_jobs.worker_info import WorkerInfo
+
+ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # no vowels and no look-alikes: no words, nothing to misread
+
+
+class Worker:
+    """Serves `queues` with up to `concurrency` handlers at once."""
+
+    def __init__(
+        self,
+        forge: Forge,
+        *,
+        queues: Sequence[str] | None = None,
+        concurrency: int | None = None,
+        grace: timedelta | None = None,
+        heartbeat: timedelta | None = None,
+        stale: timedelta | None = None,
+        prefix: str | None = None,
+        version: str | None = None,
+        name: str | None = None,
+        metrics_port: int = -1,
+        metrics_host: str = "0.0.0.0",
+    ) -> None:
+        settings = forge.settings
+        self.forge = forge
+        self.queues = tuple(
+            dict.fromkeys(names.queue(queue) for queue in (settings.queues if queues is None else queues))
+        )
+        if not self.queues:
+            raise InvalidInput(
+                "No queue is declared, allowed is one or more names (queues=[...], --queues or FORGE_QUEUES)."
+            )
+        self.concurrency = settings.concurrency if concurrency is None else concurrency
+        if (
+            isinstance(self.concurrency, bool)
+            or not isinstance(self.concurrency, int)
+            or not 1 <= self.concurrency <= 10_000
+        ):
+            raise InvalidInput(f"concurrency is {concurrency!r}, allowed is a whole number from 1 to 10000.")
+        self.grace = settings.grace if grace is None else grace
+        self.heartbeat = settings.heartbeat if heartbeat is None else heartbeat
+        self.stale = settings.stale if stale is None else stale
+        if self.stale < 2 * self.heartbeat:
+            raise InvalidSetting("stale", f"{self.stale.total_seconds():g} s", "at least twice the heartbeat")
+        self.prefix = settings.worker_prefix if prefix is None else prefix
+        self.version = settings.worker_version if version is None else version
+        self.name = settings.worker_name if name is None else name
+        self.session: Session | None = None
+        self._seen = Seen(self.forge, lambda: self.session, metrics_host, metrics_port)
+        self._stopped = False
+        self._reason = ""
+
+    @property
+    def metrics_port(self) -> int | None:
+        """The port of /metrics, /healthz and /readyz while the worker runs; None when it is off."""
+        return self._seen.port
+
+    def stop(self, reason: str = "asked to") -> None:
+        """Claim nothing new, finish what runs within the grace time, then `run` returns."""
+        if self._stopped:
+            return
+        self._stopped, self._reason = True, reason
+        if self.session is not None:
+            self._say_stopping(self.session)
+            self.session.stop()
+
+    async def run(self, *, until_empty: bool = False, handle_signals: bool = False) -> None:
+        """Run jobs until stopped, or with `until_empty` until nothing is pending and nothing runs.
+
+        With `handle_signals`, SIGTERM and SIGINT stop the worker, and a second one ends the
+        process at once. Raises StorageUnavailable when the database cannot be reached at
+        the start; afterwards it is waited for.
+        """
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.forge)
+            await self.forge.ensure_queues(*self.queues)
+            await stack.enter_async_context(self._seen)
+            if handle_signals:
+                stack.enter_context(self._signals())
+            patience = Patience("registering", self.forge.telemetry)
+            while not self._stopped:
+                session = self.session = Session(
+                    self.forge, self._info(), grace=self.grace, heartbeat=self.heartbeat, stale=self.stale
+                )
+                self.forge.telemetry.emit(WorkerStarted(session.info.label, self.queues, self.concurrency))
+                try:
+                    given_up = await session.run(until_empty=until_empty)
+                except ForgeError as error:
+                    await patience.wait(error)
+                    continue
+                patience.over()
+                self.forge.telemetry.emit(WorkerStopped(session.info.label, session.released))
+                if not given_up:
+                    return
+
+    def _info(self) -> WorkerInfo:
+        worker_id = secrets.randbits(62) + 1
+        short = "".join(ALPHABET[worker_id // len(ALPHABET) ** place % len(ALPHABET)] for place in range(8))
+        info = WorkerInfo(
+            id=worker_id,
+            label=self.name or f"{self.prefix}-worker-{self.version}-{short}",
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=self.version,
+            queues=self.queues,
+            kinds=tuple(sorted(self.forge.handlers)),
+            concurrency=self.concurrency,
+        )
+        return replace(info, label=f"{self.name}-{short}") if self.name else info
+
+    def _say_stopping(self, session: Session) -> None:
+        running = len(session.runners.running) if session.is_registered else 0
+        self.forge.telemetry.emit(
+            WorkerStopping(session.info.label, self._reason, running, self.grace.total_seconds())
+        )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+
+        def received(number: signal.Signals) -> None:
+            if self._stopped:
+                os._exit(128 + number)  # twice means now: what runs is found and taken back by others
+            self.stop(number.name)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, received, number)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
