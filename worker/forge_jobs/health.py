@@ -24,7 +24,7 @@ ANSWER_TIMEOUT = 10.0
 """Seconds within which an answer is found."""
 
 MAX_CONNECTIONS = 64
-"""Connections at a time; more are closed unheard."""
+"""Connections at a time; for one more the oldest is closed, since a probe never waits long."""
 
 Answer = tuple[HTTPStatus, str, bytes]
 """Status, content type, body."""
@@ -61,7 +61,7 @@ class HealthServer:
         self._host, self._port = host, port
         self._metrics, self._is_alive, self._is_ready = metrics, is_alive, is_ready
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}  # oldest first
 
     async def start(self) -> int:
         """Requests are answered; return the port, which is a free one when 0 was asked for.
@@ -92,11 +92,13 @@ class HealthServer:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._connections) >= MAX_CONNECTIONS:
-            writer.transport.abort()
-            return
+            next(iter(self._connections)).cancel()
         connection = asyncio.create_task(self._serve(reader, writer))
-        self._connections.add(connection)
-        connection.add_done_callback(self._connections.discard)
+        self._connections[connection] = writer
+        connection.add_done_callback(self._closed)
+
+    def _closed(self, connection: "asyncio.Task[None]") -> None:
+        self._connections.pop(connection).transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -108,8 +110,6 @@ class HealthServer:
                 await writer.wait_closed()
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass  # the other side is gone, or too slow to matter
-        finally:
-            writer.transport.abort()
 
     async def _answer(self, reader: asyncio.StreamReader) -> tuple[str, Answer]:
         try:

@@ -10,7 +10,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -167,7 +167,8 @@ class LogSubscriber:
     def _jobs_ended(self, runs: Sequence[Run]) -> None:
         # Asked once for a batch: at 25,000 jobs a second, asking for each would be felt.
         if not logger.isEnabledFor(logging.INFO):
-            runs = [run for run in runs if run.outcome is not Outcome.DONE]
+            done = Outcome.DONE  # a look-up in an Enum is slower than one thinks
+            runs = [run for run in runs if run.outcome is not done]
         for run in runs:
             _say_run(run, self._worker)
 
@@ -225,7 +226,9 @@ class _Repeats:
 
 
 def _say(level: int, sentence: str, facts: dict[str, Any], error: BaseException | None = None) -> None:
-    logger.log(level, sentence, extra=facts, exc_info=error)
+    # Not logger.log: it would look for the caller of every line, and find this file.
+    info = None if error is None else (type(error), error, error.__traceback__)
+    logger.handle(logger.makeRecord(logger.name, level, __file__, 0, sentence, (), info, extra=facts))
 
 
 def _say_run(run: Run, worker: str | None) -> None:
@@ -277,8 +280,8 @@ class JobFacts(logging.Filter):
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
-def _extra(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
-    return ((name, value) for name, value in record.__dict__.items() if name not in _STANDARD)
+def _extra(record: logging.LogRecord) -> list[tuple[str, Any]]:
+    return [(name, value) for name, value in record.__dict__.items() if name not in _STANDARD]
 
 
 def _moment(record: logging.LogRecord) -> str:
@@ -302,7 +305,7 @@ class JsonFormatter(logging.Formatter):
             return msgspec.json.encode(line, enc_hook=str).decode()
         except (TypeError, ValueError):
             # Keys that are no strings, or half a surrogate pair: a line in some form beats none.
-            return json.dumps({name: repr(value) for name, value in line.items()})
+            return json.dumps(line, default=str, skipkeys=True)
 
 
 class TextFormatter(logging.Formatter):
@@ -311,47 +314,49 @@ class TextFormatter(logging.Formatter):
     _UNSAID = frozenset({"event", "error"})  # the sentence says it
 
     def format(self, record: logging.LogRecord) -> str:
-        facts = dict(_extra(record))
-        ours = record.name == logger.name
         message, *rest = record.getMessage().splitlines() or [""]
-        head = f"{_moment(record)} {record.levelname:<7} {message if ours else f'{record.name}: {message}'}"
-        tail = [f"{name}={_quoted(value)}" for name, value in facts.items() if name not in self._UNSAID]
-        error = facts.get("error")
+        if record.name != logger.name:
+            message = f"{record.name}: {message}"
+        facts = [f"{name}={_quoted(value)}" for name, value in _extra(record) if name not in self._UNSAID]
+        line = _visible(
+            f"{_moment(record)} {record.levelname:<7} {message}{'  ' if facts else ''}{' '.join(facts)}"
+        )
+        error = getattr(record, "error", None)
         if isinstance(error, str) and len(error.splitlines()) > 1:
             rest += error.splitlines()
         if record.exc_info:
             rest += self.formatException(record.exc_info).splitlines()
         # Indented, so that no text from outside can look like a line of its own.
-        lines = [
-            "  ".join(part for part in (head, " ".join(tail)) if part),
-            *("    " + line for line in rest),
-        ]
-        return "\n".join(_visible(line) for line in lines)
+        return "\n".join([line, *("    " + _visible(each) for each in rest)])
 
 
 def _visible(line: str) -> str:
     """Return the line with control characters and lone surrogates spelled out."""
+    if line.isprintable():
+        return line
     line = re.sub(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", line)
     return line.encode("utf-8", "backslashreplace").decode()
 
 
+_PLAIN = re.compile(r"[^\s\"=]+")
+
+
 def _quoted(value: Any) -> str:
     text = _readable(value)
-    plain = text and text.isprintable() and not any(sign in text for sign in ' "=')
-    return text if plain else json.dumps(text, ensure_ascii=False)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
 def _readable(value: Any) -> str:
     match value:
-        case float():
-            return f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < 1e15 else f"{value:g}"
-        case datetime():
-            return value.isoformat()
         case str():
             return value
-        case Sequence():
+        case float():
+            return f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < 1e15 else f"{value:g}"
+        case list() | tuple():
             shown = [_readable(item) for item in value[:10]]
             return ",".join(shown) + (f",… ({len(value)})" if len(value) > 10 else "")
+        case datetime():
+            return value.isoformat()
         case _:
             return str(value)
 
