@@ -1,0 +1,136 @@
+"""`forge-jobs cron`: schedules, edited at run time."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from forge_jobs.cli import values
+from forge_jobs.cli.command import Call, command
+from forge_jobs.cli.opening import opened
+from forge_jobs.cli.output import Report, Rows
+from forge_jobs.client.crons import CronValues
+from forge_jobs.client.document import document
+from forge_jobs.cron_config import CronConfig, Missed
+
+group = typer.Typer(help="Look at crons, set, trigger and delete them.")
+
+Name = Annotated[str, typer.Argument(help="The cron's name.", metavar="NAME")]
+
+
+@command(group, "list")
+async def list_crons(call: Call) -> Report:
+    """List crons, when they fire next, and why one is disabled."""
+    async with opened(call) as forge:
+        crons = await forge.crons.list()
+        now = await forge.storage.now()
+    return Report([document(cron) for cron in crons], [_rows(crons, now)])
+
+
+@command(group, "set")
+async def set_cron(
+    call: Call,
+    name: Name,
+    expression: Annotated[
+        str,
+        typer.Argument(
+            help="Five fields like '*/5 * * * *', six with seconds first, or @daily.", metavar="EXPRESSION"
+        ),
+    ],
+    kind: Annotated[str, typer.Argument(help="The kind of job that it enqueues.", metavar="KIND")],
+    payload: Annotated[
+        str | None, typer.Argument(help="The job's arguments, a JSON object.", metavar="[JSON]")
+    ] = None,
+    timezone: Annotated[str, typer.Option(metavar="ZONE", help="An IANA name, like Europe/Berlin.")] = "UTC",
+    queue: Annotated[str, typer.Option(metavar="NAME", help="The queue of its jobs.")] = "default",
+    priority: Annotated[int, typer.Option(metavar="N", help="The smaller, the sooner.")] = 0,
+    max_attempts: Annotated[
+        str | None, typer.Option(metavar="N|forever", help="[default: as the queue says]")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="The longest an attempt may take.")
+    ] = None,
+    overlap: Annotated[
+        bool,
+        typer.Option("--overlap/--no-overlap", help="Whether it fires while its last job has not ended."),
+    ] = True,
+    missed: Annotated[
+        Missed, typer.Option(help="Which fire times are made up for that passed while no worker lived.")
+    ] = (Missed.LATEST),
+    missed_limit: Annotated[
+        int, typer.Option(metavar="N", help="How many of them at most, with --missed all.")
+    ] = 100,
+    enabled: Annotated[bool, typer.Option("--enabled/--disabled", help="Whether it fires.")] = True,
+) -> Report:
+    """Configure a cron, whatever it was before."""
+    wanted: CronValues = {
+        "payload": values.payload(payload),
+        "timezone": timezone,
+        "queue": queue,
+        "priority": priority,
+        "overlap": overlap,
+        "missed": missed,
+        "missed_limit": missed_limit,
+        "enabled": enabled,
+    }
+    if max_attempts is not None:
+        wanted["max_attempts"] = values.attempts(max_attempts)
+    if timeout is not None:
+        wanted["timeout"] = values.duration(timeout, "--timeout")
+    async with opened(call) as forge:
+        cron = await forge.crons.set(name, expression, kind, **wanted)
+        now = await forge.storage.now()
+    return Report(document(cron), [_rows([cron], now)])
+
+
+@command(group, "enable")
+async def enable(call: Call, name: Name) -> Report:
+    """Let a cron fire from its next fire time on."""
+    async with opened(call) as forge:
+        cron = await forge.crons.enable(name)
+    return Report(document(cron), [f"Cron {cron.name!r} is enabled."])
+
+
+@command(group, "disable")
+async def disable(call: Call, name: Name) -> Report:
+    """Keep a cron from firing."""
+    async with opened(call) as forge:
+        cron = await forge.crons.disable(name)
+    return Report(document(cron), [f"Cron {cron.name!r} is disabled."])
+
+
+@command(group, "trigger")
+async def trigger(call: Call, name: Name) -> Report:
+    """Enqueue one job of a cron now; its schedule is not moved."""
+    async with opened(call) as forge:
+        job = await forge.crons.trigger(name)
+    return Report(document(job), [f"Job {job.id} is enqueued."])
+
+
+@command(group, "delete")
+async def delete(call: Call, name: Name) -> Report:
+    """Delete a cron; its jobs stay."""
+    async with opened(call) as forge:
+        await forge.crons.delete(name)
+    return Report({"name": name, "deleted": True}, [f"Cron {name!r} is deleted."])
+
+
+def _rows(crons: Any, now: datetime) -> Rows:
+    columns = ["cron", "state", "expression", "zone", "kind", "queue", "next", "last", "skipped", "error"]
+    return Rows(columns, [_row(cron, now) for cron in crons], "No crons.", frozenset({"skipped"}))
+
+
+def _row(cron: CronConfig, now: datetime) -> list[str]:
+    last = "never" if cron.last_fire_at is None else f"{values.since(cron.last_fire_at, now)} ago"
+    return [
+        cron.name,
+        "enabled" if cron.enabled else "disabled",
+        cron.expression,
+        cron.timezone,
+        cron.kind,
+        cron.queue,
+        values.until(cron.next_fire_at, now) if cron.enabled else "-",
+        last,
+        f"{cron.skipped:,}",
+        values.shortened(cron.last_error or ""),
+    ]

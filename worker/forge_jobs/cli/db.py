@@ -1,0 +1,114 @@
+"""`forge-jobs db`: the tables themselves."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+import typer
+
+from forge_jobs.cli.command import Call, command
+from forge_jobs.cli.opening import forge_of
+from forge_jobs.cli.output import Report, Rows
+from forge_jobs.client.why import count
+from forge_jobs.errors import InvalidInput
+from forge_jobs.storage.interface import SchemaStatus, Storage
+
+group = typer.Typer(help="Create, migrate and look at the database.")
+
+Force = Annotated[bool, typer.Option("--force", help="Yes, delete all jobs and all history.")]
+
+
+@command(group, "create")
+async def create(call: Call) -> Report:
+    """Create the database, when it is not there: CREATE DATABASE, or the SQLite file and its folder."""
+    storage = forge_of(call).storage
+    try:
+        await storage.schema.create()
+    finally:
+        await storage.close()
+    return Report({"database": storage.url, "created": True}, [f"{storage.url} is there."])
+
+
+@command(group, "migrate")
+async def migrate(call: Call) -> Report:
+    """Bring the tables to what this release needs. Safe to run again, and by many at once."""
+    async with _opened(call, create=True) as storage:
+        applied = await storage.schema.migrate()
+        status = await storage.schema.status()
+    done = f"{count(applied, 'migration')} applied" if applied else "nothing to do"
+    return Report(
+        {"database": storage.url, "applied": applied, **_document(status)},
+        [f"{storage.url} is at migration {status.found}: {done}."],
+    )
+
+
+@command(group, "status")
+async def status(call: Call) -> Report:
+    """Say which migration the database is at, and which this release needs."""
+    async with _opened(call) as storage:
+        found = await storage.schema.status()
+    rows = Rows(
+        ["database", "server", "migration", "needed", "state"],
+        [[storage.url, found.server, str(found.found), str(found.known), _verdict(found)]],
+    )
+    return Report({"database": storage.url, **_document(found)}, [rows])
+
+
+@command(group, "drop")
+async def drop(call: Call, force: Force = False) -> Report:
+    """Delete everything of forge-jobs from the database: all jobs and history are gone. Needs --force."""
+    _require_force(force, "drop")
+    async with _opened(call) as storage:
+        await storage.schema.drop()
+    return Report(
+        {"database": storage.url, "dropped": True}, [f"Nothing of forge-jobs is left in {storage.url}."]
+    )
+
+
+@command(group, "reset")
+async def reset(call: Call, force: Force = False) -> Report:
+    """Drop and migrate: the tables are there, and empty. Needs --force."""
+    _require_force(force, "reset")
+    async with _opened(call, create=True) as storage:
+        await storage.schema.drop()
+        await storage.schema.migrate()
+        found = await storage.schema.status()
+    return Report(
+        {"database": storage.url, "reset": True, **_document(found)},
+        [f"{storage.url} is empty, and at migration {found.found}."],
+    )
+
+
+def _require_force(force: bool, verb: str) -> None:
+    if not force:
+        raise InvalidInput(f"forge-jobs db {verb} deletes all jobs and all history; say so with --force.")
+
+
+@asynccontextmanager
+async def _opened(call: Call, *, create: bool = False) -> AsyncIterator[Storage]:
+    """The storage is open, whatever its schema is. A SQLite file is made when `create` says so, a server's database never."""
+    storage = forge_of(call).storage
+    try:
+        if create and not storage.shared:
+            await storage.schema.create()
+        await storage.open()
+        yield storage
+    finally:
+        await storage.close()
+
+
+def _verdict(status: SchemaStatus) -> str:
+    if not status.found:
+        return "not migrated"
+    if status.found < status.known:
+        return "outdated"
+    return "up to date" if status.found == status.known else "newer than this release"
+
+
+def _document(status: SchemaStatus) -> dict[str, object]:
+    return {
+        "server": status.server,
+        "found": status.found,
+        "known": status.known,
+        "up_to_date": status.found == status.known,
+    }

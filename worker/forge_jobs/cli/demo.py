@@ -1,0 +1,45 @@
+"""`forge-jobs demo`: the queue at work on real input."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from forge_jobs.cli.command import Call, command
+from forge_jobs.cli.output import Report
+
+
+def register(app: typer.Typer) -> None:
+    """`app` has the command."""
+    command(app, "demo")(demo)
+
+
+def demo(
+    call: Call,
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="What to hash. [default: Python's own standard library]", metavar="[FOLDER]"),
+    ] = None,
+    postgres: Annotated[
+        bool, typer.Option("--postgres", help="On a PostgreSQL that is started for it.")
+    ] = False,
+    report: Annotated[Path, typer.Option(metavar="FILE", help="Where the JSON report goes.")] = Path(
+        "demo-report.json"
+    ),
+    concurrency: Annotated[int, typer.Option(metavar="N", min=1, help="Jobs at once.")] = 20,
+) -> Report | None:
+    """Hash every file of a folder through the queue, in a temporary database, and check the result."""
+    # Only this command needs it, and it takes the worker with it.
+    from forge_jobs.demo import run, standard_library
+
+    where = (folder or standard_library()).expanduser().absolute()
+    found = asyncio.run(
+        run(where, postgres=postgres, report=report, concurrency=concurrency, quiet=call.as_json)
+    )
+    if call.as_json:
+        return Report(msgspec.to_builtins(found) | {"verified": found.verified}, errors=found.problems)
+    if not found.verified:
+        raise typer.Exit(1)
+    return None

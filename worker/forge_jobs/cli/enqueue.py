@@ -1,0 +1,110 @@
+"""`forge-jobs enqueue`: make a job by name; no handler need be there."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forge_jobs.cli import values
+from forge_jobs.cli.command import Call, command
+from forge_jobs.cli.opening import opened
+from forge_jobs.cli.output import Report
+from forge_jobs.client.checks import whole
+from forge_jobs.client.document import document
+from forge_jobs.client.duration import parse_duration
+from forge_jobs.errors import InvalidInput
+from forge_jobs.job import Enqueued
+from forge_jobs.options import OptionValues
+
+MOST_COPIES = 1_000_000
+TOGETHER = 10_000
+
+
+def register(app: typer.Typer) -> None:
+    """`app` has the command."""
+    command(app, "enqueue")(enqueue)
+
+
+async def enqueue(
+    call: Call,
+    kind: Annotated[str, typer.Argument(help="The kind of job: its handler's name.", metavar="KIND")],
+    payload: Annotated[
+        str | None,
+        typer.Argument(help='The arguments, a JSON object like \'{"to": "a@b"}\'.', metavar="[JSON]"),
+    ] = None,
+    payload_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Read the arguments from a file; - is stdin.")
+    ] = None,
+    queue: Annotated[str | None, typer.Option(metavar="NAME", help="[default: default]")] = None,
+    delay: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Run it after 90s, 5m, 2h, 7d.")
+    ] = None,
+    run_at: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Run it at an ISO 8601 time; UTC when it names no zone."),
+    ] = None,
+    priority: Annotated[
+        int | None, typer.Option(metavar="N", help="The smaller, the sooner. [default: 0]")
+    ] = None,
+    max_attempts: Annotated[
+        str | None, typer.Option(metavar="N|forever", help="[default: as the queue says]")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="The longest an attempt may take.")
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="No second job of this kind with this key until it ended."),
+    ] = None,
+    count: Annotated[int, typer.Option(metavar="N", help="So many such jobs.")] = 1,
+) -> Report:
+    """Enqueue a job and print its id."""
+    arguments = values.payload(_text(payload, payload_file))
+    options: OptionValues = {}
+    if queue is not None:
+        options["queue"] = queue
+    if delay is not None:
+        options["delay"] = parse_duration(delay, "--delay")
+    if run_at is not None:
+        options["run_at"] = values.moment(run_at)
+    if priority is not None:
+        options["priority"] = priority
+    if max_attempts is not None:
+        options["max_attempts"] = values.attempts(max_attempts)
+    if timeout is not None:
+        options["timeout"] = parse_duration(timeout, "--timeout")
+    if key is not None:
+        options["key"] = key
+    whole(count, "--count", least=1, most=MOST_COPIES)
+    async with opened(call) as forge:
+        if count == 1:
+            return _one(await forge.enqueue(kind, arguments, **options))
+        made: list[Enqueued] = []
+        while len(made) < count:
+            copies = [arguments] * min(count - len(made), TOGETHER)
+            made += await forge.enqueue_many(kind, copies, **options)
+    return _many(made)
+
+
+def _one(job: Enqueued) -> Report:
+    note = " (there already: a job with this key has not ended)" if job.duplicate else ""
+    return Report(document(job), [f"{job.id}{note}"])
+
+
+def _many(made: list[Enqueued]) -> Report:
+    ids = sorted({job.id for job in made})
+    return Report({"ids": ids, "enqueued": len(ids)}, ["\n".join(map(str, ids))])
+
+
+def _text(payload: str | None, file: str | None) -> str | None:
+    if payload is not None and file is not None:
+        raise InvalidInput("The payload is given twice, allowed is the argument or --payload-file.")
+    if file is None:
+        return payload
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
+    except OSError as error:
+        raise InvalidInput(f"--payload-file is {file!r}, which cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"--payload-file is {file!r}, which is not UTF-8 text.") from error

@@ -1,0 +1,258 @@
+"""`forge-jobs jobs`: look at jobs, cancel, retry and delete them, and ask why."""
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from forge_jobs.app import Forge
+from forge_jobs.cli.command import Call, command
+from forge_jobs.cli.opening import opened
+from forge_jobs.cli.output import Report, Rows
+from forge_jobs.cli.values import shortened, shown_attempts, since, until
+from forge_jobs.client.document import document, readable
+from forge_jobs.client.duration import in_words
+from forge_jobs.client.jobs import Bulk
+from forge_jobs.client.why import first_line
+from forge_jobs.client.why import moment as shown_moment
+from forge_jobs.errors import ForgeError, InvalidInput
+from forge_jobs.job import Cancelled, Job, State
+
+group = typer.Typer(help="Look at jobs, cancel, retry and delete them, and ask why one is not running.")
+
+Id = Annotated[int, typer.Argument(help="The job's id.", metavar="ID")]
+Ids = Annotated[list[int] | None, typer.Argument(help="Ids of jobs.", metavar="[ID]...")]
+All = Annotated[bool, typer.Option("--all", help="All jobs that match the filters, instead of ids.")]
+OfState = Annotated[State | None, typer.Option("--state", help="Only jobs in this state.")]
+OfQueue = Annotated[str | None, typer.Option("--queue", metavar="NAME", help="Only jobs of this queue.")]
+OfKind = Annotated[str | None, typer.Option("--kind", metavar="KIND", help="Only jobs of this kind.")]
+Limit = Annotated[int, typer.Option("--limit", metavar="N", help="At most so many jobs, the newest.")]
+Before = Annotated[
+    int | None, typer.Option("--before", metavar="ID", help="Only jobs with smaller ids: the next page.")
+]
+
+
+@command(group, "list")
+async def list_jobs(
+    call: Call,
+    state: OfState = None,
+    queue: OfQueue = None,
+    kind: OfKind = None,
+    limit: Limit = 50,
+    before: Before = None,
+) -> Report:
+    """List jobs, the newest first."""
+    async with opened(call) as forge:
+        jobs = await forge.jobs.list(state=state, queue=queue, kind=kind, limit=limit, before=before)
+        now = await forge.storage.now()
+    columns = ["id", "state", "kind", "queue", "attempt", "priority", "age", "when", "error"]
+    rows = Rows(columns, [_row(job, now) for job in jobs], "No jobs.", frozenset({"id", "priority"}))
+    return Report([document(job) for job in jobs], [rows])
+
+
+def _row(job: Job, now: datetime) -> list[str]:
+    return [
+        str(job.id),
+        job.state.value,
+        job.kind,
+        job.queue,
+        shown_attempts(job.attempt, job.max_attempts),
+        str(job.priority),
+        since(job.created_at, now),
+        _when(job, now),
+        shortened(first_line(job.error)) if job.error else "",
+    ]
+
+
+def _when(job: Job, now: datetime) -> str:
+    """Return the moment that matters in the job's state."""
+    if job.state in (State.SCHEDULED, State.RETRYING):
+        return until(job.run_at, now)
+    if job.state is State.IN_PROGRESS:
+        return f"for {since(job.claimed_at, now)}"
+    return "" if job.state is State.PENDING else f"{since(job.finished_at, now)} ago"
+
+
+@command(group, "show")
+async def show(call: Call, id: Id) -> Report:
+    """Show all that is known of a job: payload, result, and the errors of its attempts."""
+    async with opened(call) as forge:
+        job = await forge.jobs.get(id)
+    failures = Rows(
+        ["attempt", "at", "worker", "error"],
+        [
+            [str(each.attempt), shown_moment(each.at), each.worker or "", first_line(each.error)]
+            for each in job.failures
+        ],
+    )
+    return Report(document(job), [_card(job), *([failures] if job.failures else [])])
+
+
+def _card(job: Job) -> str:
+    """Return the job's facts, one a line; those it does not have are left out."""
+    moments = ("created_at", "run_at", "claimed_at", "cancel_requested_at", "started_at", "finished_at")
+    facts = {
+        "job": f"{job.id}",
+        "state": job.state.value + (f" ({job.reason.value})" if job.reason else ""),
+        "kind": job.kind,
+        "queue": job.queue,
+        "priority": f"{job.priority}",
+        "attempt": shown_attempts(job.attempt, job.max_attempts),
+        "timeout": in_words(job.timeout) if job.timeout else None,
+        "key": job.key,
+        "worker": job.worker,
+        **{name.removesuffix("_at").replace("_", " "): _shown(getattr(job, name)) for name in moments},
+        "payload": json.dumps(readable(job.payload, job.codec), ensure_ascii=False),
+        "result": None
+        if job.result is None
+        else json.dumps(readable(job.result, job.codec), ensure_ascii=False),
+        "error": job.error.rstrip().replace("\n", "\n                  ") if job.error else None,
+    }
+    return "\n".join(f"{name:<16}  {fact}" for name, fact in facts.items() if fact is not None)
+
+
+def _shown(moment: datetime | None) -> str | None:
+    return shown_moment(moment) if moment else None
+
+
+@command(group, "why")
+async def why(call: Call, id: Id) -> Report:
+    """Say why a job is not running, since when it runs, or how it ended."""
+    async with opened(call) as forge:
+        found = await forge.jobs.why(id)
+    return Report(
+        document(found), ["\n".join([f"Job {found.job_id} is {found.state.value}.", *found.reasons])]
+    )
+
+
+@command(group, "cancel")
+async def cancel(
+    call: Call,
+    ids: Ids = None,
+    all: All = False,
+    state: OfState = None,
+    queue: OfQueue = None,
+    kind: OfKind = None,
+) -> Report:
+    """Cancel jobs: waiting ones are dead at once, running ones are stopped by their worker. No retry."""
+    _check_choice(ids, all, state, queue, kind)
+    async with opened(call) as forge:
+        if not ids:
+            return _bulk_report("cancelled", await forge.jobs.cancel_all(state=state, queue=queue, kind=kind))
+        return await _each(forge, ids, _cancel)
+
+
+async def _cancel(forge: Forge, id: int) -> tuple[str, str]:
+    cancelled = await forge.jobs.cancel(id)
+    if cancelled is Cancelled.ENDED:
+        raise ForgeError(f"Job {id} had ended before; nothing was changed.")
+    is_running = cancelled is Cancelled.REQUESTED
+    return (
+        cancelled.value,
+        f"Job {id} {'is running; its worker is told to stop it' if is_running else 'is cancelled'}.",
+    )
+
+
+@command(group, "retry")
+async def retry(
+    call: Call,
+    ids: Ids = None,
+    all: All = False,
+    state: OfState = None,
+    queue: OfQueue = None,
+    kind: OfKind = None,
+) -> Report:
+    """Run dead or retrying jobs again now, with attempts counted from 0. --all takes the dead ones, unless --state says."""
+    _check_choice(ids, all, state, queue, kind)
+    async with opened(call) as forge:
+        if not ids:
+            bulk = await forge.jobs.retry_all(state=state or State.DEAD, queue=queue, kind=kind)
+            return _bulk_report("retried", bulk)
+        return await _each(forge, ids, _retry)
+
+
+async def _retry(forge: Forge, id: int) -> tuple[str, str]:
+    if not await forge.jobs.retry(id):
+        raise ForgeError(f"Job {id} was not retried: another job with its key has not ended.")
+    return "pending", f"Job {id} is pending."
+
+
+@command(group, "run-now")
+async def run_now(
+    call: Call, ids: Annotated[list[int], typer.Argument(help="Ids of jobs.", metavar="ID...")]
+) -> Report:
+    """Make scheduled or retrying jobs pending now."""
+    async with opened(call) as forge:
+        return await _each(forge, ids, _run_now)
+
+
+async def _run_now(forge: Forge, id: int) -> tuple[str, str]:
+    changed = await forge.jobs.run_now(id)
+    return "pending", f"Job {id} {'is' if changed else 'was'} pending{'' if changed else ' already'}."
+
+
+@command(group, "delete")
+async def delete(
+    call: Call,
+    ids: Ids = None,
+    all: All = False,
+    state: OfState = None,
+    queue: OfQueue = None,
+    kind: OfKind = None,
+) -> Report:
+    """Delete jobs and their history; not while they are running. --all needs a --state."""
+    _check_choice(ids, all, state, queue, kind)
+    if all and state is None:
+        raise InvalidInput(
+            "forge-jobs jobs delete --all needs a --state, so that no more is deleted than was meant."
+        )
+    async with opened(call) as forge:
+        if not ids:
+            assert state is not None
+            return _bulk_report("deleted", await forge.jobs.delete_all(state=state, queue=queue, kind=kind))
+        return await _each(forge, ids, _delete)
+
+
+async def _delete(forge: Forge, id: int) -> tuple[str, str]:
+    await forge.jobs.delete(id)
+    return "deleted", f"Job {id} is deleted."
+
+
+def _check_choice(
+    ids: list[int] | None, all: bool, state: State | None, queue: str | None, kind: str | None
+) -> None:
+    """Jobs are named by ids, or by --all with filters; a filter never narrows ids."""
+    if bool(ids) == all:
+        raise InvalidInput(
+            "Say which jobs: either their ids, or --all with the filters --state, --queue, --kind."
+        )
+    if ids and (state or queue or kind):
+        raise InvalidInput("The filters --state, --queue and --kind go with --all, not with ids.")
+
+
+async def _each(
+    forge: Forge, ids: list[int], change: Callable[[Forge, int], Awaitable[tuple[str, str]]]
+) -> Report:
+    """Return what became of each job; one that cannot be changed does not keep the others from it."""
+    documents, sentences, errors = [], [], []
+    for id in ids:
+        try:
+            result, sentence = await change(forge, id)
+        except InvalidInput:
+            raise
+        except ForgeError as error:
+            errors.append(str(error))
+        else:
+            documents.append({"id": id, "result": result})
+            sentences.append(sentence)
+    return Report(documents or None, sentences, errors)
+
+
+def _bulk_report(verb: str, bulk: Bulk) -> Report:
+    skipped = f", {bulk.skipped:,} could not be" if bulk.skipped else ""
+    noun = "job was" if bulk.changed == 1 else "jobs were"
+    return Report(
+        {verb: bulk.changed, "skipped": bulk.skipped}, [f"{bulk.changed:,} {noun} {verb}{skipped}."]
+    )

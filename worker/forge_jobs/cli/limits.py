@@ -1,0 +1,72 @@
+"""`forge-jobs limits`: token buckets for the whole cluster."""
+
+from typing import Annotated, Any
+
+import typer
+
+from forge_jobs.cli import values
+from forge_jobs.cli.command import Call, command
+from forge_jobs.cli.opening import opened
+from forge_jobs.cli.output import Report, Rows
+from forge_jobs.client.document import document
+from forge_jobs.rate_limit import RateLimit
+
+group = typer.Typer(help="Look at rate limits, set, drain and delete them.")
+
+Scope = Annotated[str, typer.Argument(help="The rate limit's scope.", metavar="SCOPE")]
+
+
+@command(group, "list")
+async def list_limits(call: Call) -> Report:
+    """List rate limits and the tokens that they have now."""
+    async with opened(call) as forge:
+        limits = await forge.limits.list()
+    return Report([document(limit) for limit in limits], [_rows(limits)])
+
+
+@command(group, "set")
+async def set_limit(
+    call: Call,
+    scope: Scope,
+    capacity: Annotated[float, typer.Argument(help="Tokens: the largest burst.", metavar="CAPACITY")],
+    per: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="So many tokens in this time: '100 --per 1m'.")
+    ] = None,
+    refill: Annotated[float | None, typer.Option(metavar="N", help="Or: so many tokens a second.")] = None,
+) -> Report:
+    """Configure a rate limit. A new one is full; otherwise its tokens stay, cut to the capacity."""
+    async with opened(call) as forge:
+        limit = await forge.limits.set(scope, capacity, per=values.duration(per, "--per"), refill=refill)
+    return Report(document(limit), [_rows([limit])])
+
+
+@command(group, "drain")
+async def drain(call: Call, scope: Scope) -> Report:
+    """Empty a bucket, for all workers at once: after a real 429."""
+    async with opened(call) as forge:
+        await forge.limits.drain(scope)
+    return Report({"scope": scope, "drained": True}, [f"Rate limit {scope!r} is empty."])
+
+
+@command(group, "delete")
+async def delete(call: Call, scope: Scope) -> Report:
+    """Delete a rate limit; handlers that ask for it fail from then on."""
+    async with opened(call) as forge:
+        await forge.limits.delete(scope)
+    return Report({"scope": scope, "deleted": True}, [f"Rate limit {scope!r} is deleted."])
+
+
+def _rows(limits: Any) -> Rows:
+    columns = ["scope", "tokens", "capacity", "refill", "managed by"]
+    numbers = frozenset({"tokens", "capacity", "refill"})
+    return Rows(columns, [_row(limit) for limit in limits], "No rate limits.", numbers)
+
+
+def _row(limit: RateLimit) -> list[str]:
+    return [
+        limit.scope,
+        values.shown_number(limit.tokens),
+        values.shown_number(limit.capacity),
+        f"{values.shown_number(limit.refill)}/s",
+        limit.managed_by or "",
+    ]

@@ -1,0 +1,39 @@
+"""The one place where a command opens the database."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from forge_jobs import database_url
+from forge_jobs.app import Forge
+from forge_jobs.cli.command import Call
+from forge_jobs.errors import InvalidSetting
+from forge_jobs.settings import Settings, is_schema
+
+
+def environment(call: Call) -> dict[str, str]:
+    """Return the variables by which the call names its database. Raises InvalidSetting."""
+    url, schema = call.database_url, call.schema
+    if url is not None and not database_url.is_database_url(url):
+        raise InvalidSetting("--database-url", database_url.redact(url), database_url.ALLOWED)
+    if schema is not None and not is_schema(schema):
+        allowed = "a name of 1 to 63 bytes without $ that does not begin with pg_"
+        raise InvalidSetting("--schema", schema, allowed)
+    given = {"FORGE_DATABASE_URL": url, "FORGE_SCHEMA": schema}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def forge_of(call: Call) -> Forge:
+    """Return the Forge that the call and the settings name, not opened. Raises InvalidSetting."""
+    return Forge(settings=Settings.load({**os.environ, **environment(call)}))
+
+
+@asynccontextmanager
+async def opened(call: Call) -> AsyncIterator[Forge]:
+    """The database is open; one that is not migrated is refused, with a sentence that says what to run."""
+    forge = forge_of(call)
+    await forge.open(migrate=False)
+    try:
+        yield forge
+    finally:
+        await forge.close()

@@ -1,0 +1,116 @@
+"""What a command prints: one Report, as a Rich table, as plain columns, or as one JSON document."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+COLOURS = {
+    "scheduled": "cyan",
+    "retrying": "yellow",
+    "pending": "blue",
+    "in_progress": "magenta",
+    "done": "green",
+    "dead": "red",
+    "paused": "yellow",
+    "disabled": "yellow",
+    "silent": "red",
+    "draining": "yellow",
+}
+"""How words that say a state are coloured, wherever they stand in a cell of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A table; `right` names the columns whose cells are numbers."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    empty: str = "Nothing is there."
+    right: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a command has to say: `document` to machines, `parts` to people; `errors` are what failed of several."""
+
+    document: Any
+    parts: Sequence[Rows | str] = ()
+    errors: Sequence[str] = field(default=())
+
+
+def print_report(report: Report, *, as_json: bool) -> None:
+    """The report is on stdout; nothing when all of it failed."""
+    if as_json:
+        if report.document is not None:
+            write(sys.stdout, json.dumps(report.document, ensure_ascii=False))
+        return
+    console = Console(file=sys.stdout, highlight=False)
+    for part in report.parts:
+        if console.is_terminal:
+            console.print(rendered(part))
+        else:
+            write(sys.stdout, plain(part))
+
+
+def print_error(sentence: str, *, as_json: bool) -> None:
+    """The error is on stderr, as one line, or as one JSON document."""
+    if as_json:
+        write(sys.stderr, json.dumps({"error": sentence}, ensure_ascii=False))
+        return
+    console = Console(file=sys.stderr, highlight=False)
+    if console.is_terminal:
+        console.print(Text(sentence, style="red"))
+    else:
+        write(sys.stderr, sentence)
+
+
+def write(stream: Any, text: str) -> None:
+    """`text` is written as a line, with what the stream's encoding lacks replaced."""
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.flush()
+
+
+def rendered(part: Rows | str) -> RenderableType:
+    """Return the part for a terminal."""
+    if isinstance(part, str):
+        return Text(part)
+    if not part.rows:
+        return Text(part.empty)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in part.columns:
+        table.add_column(column, justify="right" if column in part.right else "left", overflow="fold")
+    for row in part.rows:
+        table.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
+    return table
+
+
+def rendered_all(report: Report) -> RenderableType:
+    """Return the whole report for a terminal."""
+    return Group(*(rendered(part) for part in report.parts))
+
+
+def plain(part: Rows | str) -> str:
+    """Return the part as text whose columns line up, however wide it gets."""
+    if isinstance(part, str):
+        return part
+    if not part.rows:
+        return part.empty
+    lines = [part.columns, *([" ".join(cell.split()) for cell in row] for row in part.rows)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(part.columns))]
+    return "\n".join(_line(line, widths, part) for line in lines)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], part: Rows) -> str:
+    padded = (
+        cell.rjust(width) if column in part.right else cell.ljust(width)
+        for cell, width, column in zip(cells, widths, part.columns, strict=True)
+    )
+    return "  ".join(padded).rstrip()

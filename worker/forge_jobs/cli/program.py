@@ -1,0 +1,53 @@
+"""Find the Forge of a user's program: 'shop:forge' is the name `forge` in the module `shop`."""
+
+import importlib
+import importlib.util
+import os
+import sys
+from functools import reduce
+
+from forge_jobs.app import Forge
+from forge_jobs.errors import InvalidInput
+
+
+def load(name: str | None) -> Forge:
+    """Return the Forge that 'module:attribute' names, with the working directory on the path.
+
+    Raises InvalidInput when there is none. What the module itself raises is not caught:
+    its traceback is what its author needs.
+    """
+    module_name, separator, attribute = (name or "").partition(":")
+    if (
+        not name
+        or not separator
+        or not all(part.isidentifier() for part in f"{module_name}.{attribute}".split("."))
+    ):
+        given = f"The program is {name!r}" if name else "No program is named"
+        raise InvalidInput(
+            f"{given}, allowed is module:attribute, like shop:forge, as the argument APP or in FORGE_APP."
+        )
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    return _attribute(_module(module_name), module_name, attribute)
+
+
+def _module(name: str) -> object:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # A module that is missing inside the program is its author's to see, with the traceback.
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise InvalidInput(f"There is no module {name!r} in {os.getcwd()} or on Python's path.") from None
+
+
+def _attribute(module: object, module_name: str, attribute: str) -> Forge:
+    try:
+        found = reduce(getattr, attribute.split("."), module)
+    except AttributeError:
+        there = sorted(name for name, value in vars(module).items() if isinstance(value, Forge))
+        hint = f"; a Forge there: {', '.join(there)}" if there else ""
+        raise InvalidInput(f"Module {module_name!r} has no {attribute!r}{hint}.") from None
+    if not isinstance(found, Forge):
+        raise InvalidInput(f"{module_name}:{attribute} is {type(found).__name__}, allowed is a Forge.")
+    return found

@@ -1,0 +1,139 @@
+"""`forge-jobs queues`: the configuration of queues, tuned live."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from forge_jobs.cli import values
+from forge_jobs.cli.command import Call, command
+from forge_jobs.cli.opening import opened
+from forge_jobs.cli.output import Report, Rows
+from forge_jobs.client.document import document
+from forge_jobs.client.duration import in_words
+from forge_jobs.queue_config import QueueConfig
+
+group = typer.Typer(help="Look at queues, pause and tune them; workers follow within two seconds.")
+
+Name = Annotated[str, typer.Argument(help="The queue's name.", metavar="NAME")]
+Names = Annotated[list[str], typer.Argument(help="Names of queues.", metavar="NAME...")]
+
+
+@command(group, "list")
+async def list_queues(call: Call) -> Report:
+    """List queues and how they are configured."""
+    async with opened(call) as forge:
+        queues = await forge.queues.list()
+        now = await forge.storage.now()
+    return Report([document(queue) for queue in queues], [_rows(queues, now)])
+
+
+@command(group, "set")
+async def set_queue(
+    call: Call,
+    name: Name,
+    concurrency: Annotated[
+        str | None,
+        typer.Option(metavar="N|none", help="Jobs in progress at once over all workers; none: no limit."),
+    ] = None,
+    paused: Annotated[
+        bool | None, typer.Option("--paused/--not-paused", help="Whether nothing more is claimed.")
+    ] = None,
+    backoff: Annotated[
+        bool | None,
+        typer.Option("--backoff/--no-backoff", help="Whether failed jobs wait before they are retried."),
+    ] = None,
+    backoff_base: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="The wait after the first failure; it doubles with each."),
+    ] = None,
+    backoff_max: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="The longest such wait.")
+    ] = None,
+    max_attempts: Annotated[
+        str | None, typer.Option(metavar="N|forever", help="Attempts of a job that does not say how many.")
+    ] = None,
+    done_retention: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="How long done jobs are kept; 0: not at all.")
+    ] = None,
+    dead_retention: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="How long dead jobs are kept; 0: not at all.")
+    ] = None,
+) -> Report:
+    """Configure a queue, which is created when there is none of that name. What is not said stays as it is."""
+    changes: dict[str, Any] = {
+        "paused": paused,
+        "backoff_enabled": backoff,
+        "backoff_base": values.duration(backoff_base, "--backoff-base"),
+        "backoff_max": values.duration(backoff_max, "--backoff-max"),
+        "done_retention": values.duration(done_retention, "--done-retention"),
+        "dead_retention": values.duration(dead_retention, "--dead-retention"),
+    }
+    changes = {option: value for option, value in changes.items() if value is not None}
+    if concurrency is not None:
+        changes["concurrency"] = values.concurrency(concurrency)
+    if max_attempts is not None:
+        changes["max_attempts"] = values.attempts(max_attempts)
+    async with opened(call) as forge:
+        queue = await forge.queues.set(name, **changes)
+        now = await forge.storage.now()
+    return Report(document(queue), [_rows([queue], now)])
+
+
+@command(group, "pause")
+async def pause(call: Call, names: Names) -> Report:
+    """Claim nothing more of queues; what runs goes on."""
+    async with opened(call) as forge:
+        queues = [await forge.queues.pause(name) for name in names]
+    return Report(
+        [document(queue) for queue in queues], [f"Queue {queue.name!r} is paused." for queue in queues]
+    )
+
+
+@command(group, "resume")
+async def resume(call: Call, names: Names) -> Report:
+    """Claim from queues again."""
+    async with opened(call) as forge:
+        queues = [await forge.queues.resume(name) for name in names]
+    return Report(
+        [document(queue) for queue in queues], [f"Queue {queue.name!r} is resumed." for queue in queues]
+    )
+
+
+def _rows(queues: Any, now: datetime) -> Rows:
+    columns = [
+        "queue",
+        "state",
+        "concurrency",
+        "attempts",
+        "backoff",
+        "keeps done",
+        "keeps dead",
+        "managed by",
+    ]
+    return Rows(
+        columns, [_row(queue, now) for queue in queues], "No queues.", frozenset({"concurrency", "attempts"})
+    )
+
+
+def _row(queue: QueueConfig, now: datetime) -> list[str]:
+    backoff = f"{in_words(queue.backoff_base)} to {in_words(queue.backoff_max)}"
+    return [
+        queue.name,
+        state(queue, now),
+        "no limit" if queue.concurrency is None else f"{queue.concurrency:,}",
+        values.shown_most(queue.max_attempts),
+        backoff if queue.backoff_enabled else "off",
+        in_words(queue.done_retention),
+        in_words(queue.dead_retention),
+        queue.managed_by or "",
+    ]
+
+
+def state(queue: QueueConfig, now: datetime) -> str:
+    """Return 'active', 'paused', or for how long the queue cools down."""
+    if queue.paused:
+        return "paused"
+    if queue.cooldown_until and queue.cooldown_until > now:
+        return f"cools down for {in_words(queue.cooldown_until - now)}"
+    return "active"

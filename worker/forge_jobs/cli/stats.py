@@ -1,0 +1,106 @@
+"""`forge-jobs stats`: how many jobs of each queue are in each state, once or for as long as one watches."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from forge_jobs.app import Forge
+from forge_jobs.cli import values
+from forge_jobs.cli.command import Call, command
+from forge_jobs.cli.opening import opened
+from forge_jobs.cli.output import Report, Rows, print_report, rendered_all
+from forge_jobs.cli.queues import state
+from forge_jobs.client.document import document
+from forge_jobs.client.why import count
+from forge_jobs.errors import InvalidInput
+from forge_jobs.job import Counts
+from forge_jobs.queue_config import QueueConfig
+
+COLUMNS = ("queue", "state", "pending", "oldest", "scheduled", "running", "limit", "done", "dead", "workers")
+NUMBERS = frozenset({"pending", "oldest", "scheduled", "running", "limit", "done", "dead", "workers"})
+
+
+def register(app: typer.Typer) -> None:
+    """`app` has the command."""
+    command(app, "stats")(stats)
+
+
+async def stats(
+    call: Call,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Again and again, until Ctrl-C; a document a line with --json.")
+    ] = False,
+    interval: Annotated[str, typer.Option(metavar="DURATION", help="How often, with --watch.")] = "2s",
+) -> Report | None:
+    """Count the jobs of each queue by state."""
+    pause = values.duration(interval, "--interval")
+    if not pause:
+        raise InvalidInput(f"--interval is {interval!r}, allowed is more than 0 s.")
+    async with opened(call) as forge:
+        if not watch:
+            return await taken(forge)
+
+        async def next_report() -> Report:
+            await asyncio.sleep(pause.total_seconds())
+            return await taken(forge)
+
+        await _watch(await taken(forge), next_report, as_json=call.as_json)
+    return None
+
+
+async def _watch(first: Report, next_report: Callable[[], Awaitable[Report]], *, as_json: bool) -> None:
+    console = Console(highlight=False)
+    if as_json or not console.is_terminal:
+        print_report(first, as_json=as_json)
+        while True:
+            print_report(await next_report(), as_json=as_json)
+    with Live(rendered_all(first), console=console, auto_refresh=False) as live:
+        while True:
+            live.update(rendered_all(await next_report()), refresh=True)
+
+
+async def taken(forge: Forge) -> Report:
+    """Return the counts as of now."""
+    now = await forge.storage.now()
+    queues = {queue.name: queue for queue in await forge.queues.list()}
+    workers = await forge.workers.list()
+    leader = await forge.workers.leader()
+    counts = {each.queue: each for each in await forge.jobs.counts()}
+    serving = {
+        name: sum(name in worker.queues and not worker.draining for worker in workers) for name in queues
+    }
+    rows = [_row(queue, counts.get(name, Counts(name)), serving[name], now) for name, queue in queues.items()]
+    documents = [
+        {**document(counts.get(name, Counts(name))), "workers": serving[name], "paused": queue.paused}
+        for name, queue in queues.items()
+    ]
+    who = f"{count(len(workers), 'worker')}, {leader.worker or leader.worker_id if leader else 'nobody'} leads, {now:%H:%M:%S} UTC"
+    return Report(
+        {
+            "now": now.isoformat(),
+            "queues": documents,
+            "workers": len(workers),
+            "leader": leader and leader.worker,
+        },
+        [Rows(COLUMNS, rows, "No queues.", NUMBERS), who],
+    )
+
+
+def _row(queue: QueueConfig, counts: Counts, workers: int, now: datetime) -> list[str]:
+    return [
+        queue.name,
+        state(queue, now),
+        f"{counts.pending:,}",
+        values.since(counts.oldest_pending_at, now),
+        f"{counts.scheduled:,}",
+        f"{counts.in_progress:,}",
+        "-" if queue.concurrency is None else f"{queue.concurrency:,}",
+        f"{counts.done:,}",
+        f"{counts.dead:,}",
+        f"{workers:,}",
+    ]

@@ -1,0 +1,228 @@
+"""`forge-jobs worker`: run the jobs of a user's program."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Literal, cast
+
+import typer
+
+from forge_jobs import logs, names
+from forge_jobs.cli import program, values
+from forge_jobs.cli.command import Call, command
+from forge_jobs.cli.opening import environment
+from forge_jobs.cli.output import Report
+from forge_jobs.client.checks import whole
+from forge_jobs.errors import InvalidInput
+from forge_jobs.processes import python_command, run_processes, stop_with_parent
+from forge_jobs.settings import Settings
+from forge_jobs.worker import Worker
+
+MOST_PROCESSES = 256
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """From which severity on lines are logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one process does; None is as the settings say."""
+
+    app: str | None
+    queues: tuple[str, ...] | None
+    concurrency: int | None
+    grace: timedelta | None
+    heartbeat: timedelta | None
+    stale: timedelta | None
+    prefix: str | None
+    version: str | None
+    metrics_port: int
+    metrics_host: str
+    log_format: str
+    log_level: str
+    until_empty: bool
+
+    def arguments(self, index: int) -> list[str]:
+        """Return the arguments of `forge-jobs worker` that make the process `index` do this."""
+        seconds = {"--grace": self.grace, "--heartbeat": self.heartbeat, "--stale": self.stale}
+        options = {
+            "--queues": None if self.queues is None else ",".join(self.queues),
+            "--concurrency": self.concurrency,
+            **{name: None if value is None else value.total_seconds() for name, value in seconds.items()},
+            "--prefix": self.prefix,
+            "--worker-version": self.version,
+            # Two processes cannot listen on one port.
+            "--metrics-port": self.metrics_port + index if self.metrics_port > 0 else self.metrics_port,
+            "--metrics-host": self.metrics_host,
+            "--log-format": self.log_format,
+            "--log-level": self.log_level.lower(),
+        }
+        given = [f"{name}={value}" for name, value in options.items() if value is not None]
+        return [*given, *(["--until-empty"] if self.until_empty else []), "--", str(self.app)]
+
+
+def register(app: typer.Typer) -> None:
+    """`app` has the command."""
+    command(app, "worker")(worker)
+
+
+def worker(
+    call: Call,
+    app: Annotated[
+        str | None,
+        typer.Argument(
+            help="The program: module:attribute of its Forge, like shop:forge. [default: FORGE_APP]",
+            metavar="[APP]",
+        ),
+    ] = None,
+    queues: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES", help="The queues to serve, separated by commas. [default: FORGE_QUEUES]"
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(metavar="N", help="Jobs at once, in each process.")
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(metavar="N", help="Processes, each a worker of its own; not on SQLite.")
+    ] = 1,
+    grace: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="How long running jobs may go on when stopped. [default: 25s]"),
+    ] = None,
+    until_empty: Annotated[
+        bool, typer.Option("--until-empty", help="Stop when nothing is pending or runs any more.")
+    ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            help="Serve /metrics, /healthz and /readyz; 0: any free port, -1: not. With --processes, each takes the next port. [default: -1]",
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(metavar="HOST", help="The address that they are served on.")
+    ] = "0.0.0.0",
+    log_format: Annotated[
+        LogFormat | None, typer.Option(help="How log lines on stderr look. [default: text]")
+    ] = None,
+    log_level: Annotated[
+        LogLevel | None, typer.Option(help="The least severe lines that are logged. [default: info]")
+    ] = None,
+    heartbeat: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="How often the worker says that it is alive. [default: 5s]"),
+    ] = None,
+    stale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION", help="Workers not heard of for so long are given up. [default: 30s]"
+        ),
+    ] = None,
+    prefix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="Names it {prefix}-worker-{version}-{id}. [default: FORGE_WORKER_PREFIX]"
+        ),
+    ] = None,
+    worker_version: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="The program's version, for its name. [default: FORGE_WORKER_VERSION]"
+        ),
+    ] = None,
+) -> Report | None:
+    """Run jobs until SIGTERM or Ctrl-C, which let running jobs finish within the grace time."""
+    os.environ.update(
+        environment(call)
+    )  # so that the program's Forge finds the database that the command names
+    settings = Settings.load()
+    plan = Plan(
+        app=app or settings.app,
+        queues=None if queues is None else names.queues(queues),
+        concurrency=concurrency,
+        grace=values.duration(grace, "--grace"),
+        heartbeat=values.duration(heartbeat, "--heartbeat"),
+        stale=values.duration(stale, "--stale"),
+        prefix=prefix,
+        version=worker_version,
+        metrics_port=_port(metrics_port, settings),
+        metrics_host=metrics_host,
+        log_format="json" if call.as_json else log_format or settings.log_format,
+        log_level=(log_level or settings.log_level).upper(),
+        until_empty=until_empty,
+    )
+    whole(processes, "--processes", least=1, most=MOST_PROCESSES)
+    if processes == 1:
+        run_plan(plan)
+    elif code := _run_many(plan, processes):
+        raise typer.Exit(code)
+    return Report({"stopped": True}) if call.as_json else None
+
+
+def _port(given: int | None, settings: Settings) -> int:
+    return settings.metrics_port if given is None else whole(given, "--metrics-port", least=-1, most=65_535)
+
+
+def run_plan(plan: Plan) -> None:
+    """Run one worker in this process until it is stopped."""
+    forge = program.load(plan.app)
+    worker = Worker(
+        forge,
+        queues=plan.queues,
+        concurrency=plan.concurrency,
+        grace=plan.grace,
+        heartbeat=plan.heartbeat,
+        stale=plan.stale,
+        prefix=plan.prefix,
+        version=plan.version,
+        metrics_port=plan.metrics_port,
+        metrics_host=plan.metrics_host,
+    )
+    log_format = cast(Literal["text", "json"], plan.log_format)
+    logs.subscribe(forge.telemetry, level=plan.log_level, format=log_format, stream=sys.stderr)
+    for warning in forge.settings.unknown:
+        logs.logger.warning(warning)
+    runner()(_run(worker, plan.until_empty))
+
+
+async def _run(worker: Worker, until_empty: bool) -> None:
+    stop_with_parent(lambda: worker.stop("its parent is gone"))
+    await worker.run(until_empty=until_empty, handle_signals=True)
+
+
+def runner() -> Callable[[Coroutine[Any, Any, None]], None]:
+    """Return what runs a coroutine in the fastest loop that is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run
+    return uvloop.run
+
+
+def _run_many(plan: Plan, processes: int) -> int:
+    """Run as many workers as that, each in a process of its own; return the exit code."""
+    forge = program.load(plan.app)
+    if not forge.storage.shared:
+        raise InvalidInput(f"--processes is {processes}, allowed on SQLite is 1, since it has one writer.")
+    commands = [python_command("worker", *plan.arguments(index)) for index in range(processes)]
+    return asyncio.run(run_processes(commands, say=logs.logger.warning))

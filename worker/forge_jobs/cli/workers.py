@@ -1,0 +1,53 @@
+"""`forge-jobs workers`: who is alive."""
+
+from datetime import datetime
+
+import typer
+
+from forge_jobs.cli import values
+from forge_jobs.cli.command import Call, command
+from forge_jobs.cli.opening import opened
+from forge_jobs.cli.output import Report, Rows
+from forge_jobs.client.document import document
+from forge_jobs.client.why import QUIET
+from forge_jobs.worker_info import Leader, WorkerInfo
+
+group = typer.Typer(help="Look at the workers that are alive.")
+
+
+@command(group, "list")
+async def list_workers(call: Call) -> Report:
+    """List workers, what they serve, and when they were last heard of."""
+    async with opened(call) as forge:
+        workers = await forge.workers.list()
+        leader = await forge.workers.leader()
+        now = await forge.storage.now()
+    columns = ["worker", "state", "queues", "running", "host", "heard of", "up", "leads"]
+    rows = Rows(
+        columns, [_row(worker, leader, now) for worker in workers], "No workers.", frozenset({"running"})
+    )
+    documents = [{**document(worker), "leads": _leads(worker, leader)} for worker in workers]
+    return Report(documents, [rows])
+
+
+def _row(worker: WorkerInfo, leader: Leader | None, now: datetime) -> list[str]:
+    return [
+        worker.label,
+        _state(worker, now),
+        ",".join(worker.queues),
+        f"{worker.in_progress}/{worker.concurrency}",
+        f"{worker.host}:{worker.pid}",
+        f"{values.since(worker.beat_at, now)} ago",
+        values.since(worker.started_at, now),
+        "leads" if _leads(worker, leader) else "",
+    ]
+
+
+def _state(worker: WorkerInfo, now: datetime) -> str:
+    if worker.beat_at and now - worker.beat_at > QUIET:
+        return "silent"
+    return "draining" if worker.draining else "alive"
+
+
+def _leads(worker: WorkerInfo, leader: Leader | None) -> bool:
+    return leader is not None and leader.worker_id == worker.id
