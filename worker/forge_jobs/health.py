@@ -68,10 +68,12 @@ class HealthServer:
 
         Raises InvalidSetting when the address cannot be listened on.
         """
+        if not 0 <= self._port <= 65535:  # uvloop would take another one without a word
+            raise InvalidSetting("--metrics-port", self._port, "a port from 0 (any) to 65535")
         try:
             self._server = await asyncio.start_server(self._accept, self._host, self._port, limit=HEAD_LIMIT)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
+        except OSError as error:
+            reason = error.strerror or error
             given = f"{self._host}:{self._port}"
             raise InvalidSetting(
                 "--metrics-host and --metrics-port", given, f"a free address of this host ({reason})"

@@ -209,6 +209,17 @@ async def test_a_taken_port_is_one_sentence(worker: Worker, port: int) -> None:
     await second.stop()
 
 
+async def test_a_port_that_does_not_exist_is_one_sentence(worker: Worker) -> None:
+    server = HealthServer(
+        "127.0.0.1", 70000, metrics=worker.metrics, is_alive=lambda: None, is_ready=worker.is_ready
+    )
+
+    with pytest.raises(
+        InvalidSetting, match=r"^--metrics-port is 70000, allowed is a port from 0 \(any\) to 65535\.$"
+    ):
+        await server.start()
+
+
 async def test_a_database_that_does_not_answer_in_time_is_said_in_one_sentence() -> None:
     async def silent() -> None:
         await asyncio.Event().wait()
