@@ -212,6 +212,22 @@ CREATE FUNCTION {schema}.micros(moment timestamptz) RETURNS bigint LANGUAGE sql 
     SELECT (extract(epoch FROM $1) * 1000000)::bigint
 $$;
 
+-- Where a pending job stands in ready, null when it is elsewhere. By the index when it has
+-- been ready since it was made, else by a scan of its class.
+CREATE FUNCTION {schema}.place(job_id bigint) RETURNS tid LANGUAGE sql STABLE AS $$
+    SELECT coalesce(
+        (SELECT ready.ctid FROM {schema}.ready
+         WHERE ready.queue_id = job.queue_id AND ready.priority = job.priority
+           AND ready.pos = {schema}.micros(job.created_at) AND ready.job_id = job.id LIMIT 1),
+        (SELECT ready.ctid FROM {schema}.ready
+         WHERE ready.queue_id = job.queue_id AND ready.priority = job.priority AND ready.job_id = job.id LIMIT 1))
+    FROM {schema}.job
+    WHERE job.id = $1
+      AND NOT EXISTS (SELECT FROM {schema}.scheduled WHERE scheduled.job_id = $1)
+      AND NOT EXISTS (SELECT FROM {schema}.claimed WHERE claimed.job_id = $1)
+      AND NOT EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = $1)
+$$;
+
 -- A configuration changed: count it and tell everybody.
 CREATE FUNCTION {schema}.configured() RETURNS void LANGUAGE sql AS $$
     UPDATE {schema}.revision SET revision = revision + 1;

@@ -1,0 +1,78 @@
+"""The sweep in PostgreSQL: ended jobs go when their queue's retention is over."""
+
+from forge_jobs.storage.postgres.connection import Database
+
+# One walk of the index `finished_sweep` for each queue and state, from the oldest on. Rows
+# that somebody has in hand (a retry by a user) are passed over, so it waits for nobody.
+SWEEP = """
+WITH old AS MATERIALIZED (
+    SELECT ended.job_id, ended.queue_id, ended.state
+    FROM {schema}.queue
+    CROSS JOIN (VALUES ('done'), ('dead')) AS kind (state)
+    CROSS JOIN LATERAL (
+        SELECT finished.job_id, finished.queue_id, finished.state
+        FROM {schema}.finished
+        WHERE finished.queue_id = queue.id AND finished.state = kind.state
+          AND finished.finished_at
+              <= now() - CASE kind.state WHEN 'done' THEN queue.done_retention ELSE queue.dead_retention END
+        ORDER BY finished.finished_at
+        LIMIT $2
+        FOR UPDATE SKIP LOCKED
+    ) AS ended
+    WHERE EXISTS (SELECT FROM {schema}.leader WHERE leader.epoch = $1 AND leader.until > now())
+    LIMIT $2
+), gone AS (
+    DELETE FROM {schema}.finished USING old WHERE finished.job_id = old.job_id
+    RETURNING old.job_id, old.queue_id, old.state
+), forgotten AS (
+    DELETE FROM {schema}.job USING gone WHERE job.id = gone.job_id
+), unfailed AS (
+    DELETE FROM {schema}.failure USING gone WHERE failure.job_id = gone.job_id
+), tallied AS (
+    INSERT INTO {schema}.tally (queue_id, done, dead)
+    SELECT queue_id, -count(*) FILTER (WHERE state = 'done'), -count(*) FILTER (WHERE state = 'dead')
+    FROM gone GROUP BY queue_id
+)
+SELECT count(*) FROM gone
+"""
+
+SWEEP_FIRES = """
+WITH old AS MATERIALIZED (
+    SELECT fire.cron_id, fire.fire_at
+    FROM {schema}.cron JOIN {schema}.fire ON fire.cron_id = cron.id AND fire.fire_at < now() - interval '30 days'
+    WHERE EXISTS (SELECT FROM {schema}.leader WHERE leader.epoch = $1 AND leader.until > now())
+    LIMIT $2
+    FOR UPDATE OF fire SKIP LOCKED
+)
+DELETE FROM {schema}.fire USING old WHERE fire.cron_id = old.cron_id AND fire.fire_at = old.fire_at
+"""
+
+# The label of a worker that lives is as of today; the others are kept for longer than any job
+# that may name them.
+SWEEP_LABELS = """
+WITH leads AS MATERIALIZED (
+    SELECT FROM {schema}.leader WHERE leader.epoch = $1 AND leader.until > now()
+), living AS (
+    UPDATE {schema}.worker_label SET at = now() FROM {schema}.worker, leads
+    WHERE worker.id = worker_label.worker_id AND worker_label.at < now() - interval '1 day'
+    RETURNING worker_label.worker_id
+)
+DELETE FROM {schema}.worker_label USING leads
+WHERE at < now() - (SELECT greatest(interval '60 days', 2 * max(done_retention), 2 * max(dead_retention))
+                    FROM {schema}.queue)
+  AND NOT EXISTS (SELECT FROM {schema}.worker WHERE worker.id = worker_label.worker_id)
+"""
+
+
+class PostgresHistory:
+    """`History` in PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def sweep(self, *, epoch: int, limit: int = 1000) -> int:
+        swept: int = await self._database.fetchval(SWEEP, epoch, limit)
+        if swept < limit:  # once after each series of full batches
+            await self._database.execute(SWEEP_FIRES, epoch, limit)
+            await self._database.execute(SWEEP_LABELS, epoch)
+        return swept

@@ -1,0 +1,102 @@
+"""Jobs as people see them, read from PostgreSQL: a page of ids, then what is known of each.
+
+Both halves are one statement, hence one look at the database: a job that moves meanwhile
+is seen where it was, never twice and never nowhere.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from forge_jobs.job import HISTORY_LIMIT, Failure, Job, Reason, State
+
+# `far` finds pending jobs that did not become ready when they were made, all in one scan,
+# which is left out when there is none.
+_SHOW = """
+WITH page AS MATERIALIZED ({page}
+), near AS MATERIALIZED (
+    SELECT shown.*, job.queue_id, coalesce(shown.attempt, CASE WHEN shown.state = 'pending' THEN (
+        SELECT ready.attempt FROM {schema}.ready
+        WHERE ready.queue_id = job.queue_id AND ready.priority = job.priority
+          AND ready.pos = {schema}.micros(job.created_at) AND ready.job_id = job.id LIMIT 1) END) AS attempts
+    FROM page JOIN {schema}.jobs AS shown USING (id) JOIN {schema}.job USING (id)
+), far AS MATERIALIZED (
+    SELECT near.id, ready.attempt
+    FROM near JOIN {schema}.ready
+         ON ready.job_id = near.id AND ready.queue_id = near.queue_id AND ready.priority = near.priority
+    WHERE near.attempts IS NULL
+)
+SELECT near.id, near.queue, near.kind, near.state, near.priority, coalesce(near.attempts, far.attempt, 0) AS attempt,
+       near.max_attempts, near.timeout, near.key, near.codec, near.payload, near.created_at, near.run_at, near.reason,
+       near.claimed_at, near.cancel_requested_at, near.worker_id, coalesce(worker.label, worker_label.label) AS worker,
+       near.started_at, near.finished_at, near.result,
+       CASE WHEN near.state <> 'done' THEN coalesce(near.error, (
+           SELECT failure.error FROM {schema}.failure
+           WHERE failure.job_id = near.id ORDER BY failure.id DESC LIMIT 1)) END AS error
+FROM near
+LEFT JOIN far USING (id)
+LEFT JOIN {schema}.worker ON worker.id = near.worker_id
+LEFT JOIN {schema}.worker_label ON worker_label.worker_id = near.worker_id
+ORDER BY near.id DESC
+"""
+
+ONE = _SHOW.replace("{page}", "\n    SELECT $1::bigint AS id")
+
+_QUEUES = "ANY (ARRAY(SELECT queue.id FROM {schema}.queue WHERE $2::text IS NULL OR queue.name = $2))"
+_KIND = """($3::text IS NULL OR EXISTS (
+        SELECT FROM {schema}.job WHERE job.id = place.job_id AND job.kind = $3))"""
+
+_NEWEST = """
+    SELECT place.job_id AS id FROM {source} AS place
+    WHERE place.job_id < $1 AND place.queue_id = {queues} AND {kind}
+    ORDER BY place.job_id DESC LIMIT $4"""
+
+# Of the ended jobs nearly all are done: those are met on the way down the ids. The dead are
+# few, and are picked out by the sweep's index first (OFFSET 0: or the planner might not).
+_SOURCES = {
+    State.PENDING: "{schema}.ready",
+    State.SCHEDULED: "(SELECT * FROM {schema}.scheduled WHERE reason <> 'retry')",
+    State.RETRYING: "(SELECT * FROM {schema}.scheduled WHERE reason = 'retry')",
+    State.IN_PROGRESS: "{schema}.claimed",
+    State.DONE: "(SELECT * FROM {schema}.finished WHERE state = 'done')",
+    State.DEAD: """(
+        SELECT job_id, queue_id FROM {schema}.finished WHERE state = 'dead' AND queue_id = {queues} OFFSET 0)""",
+}
+
+_ALL = """
+    SELECT job.id FROM {schema}.job
+    WHERE job.id < $1 AND job.queue_id = {queues} AND ($3::text IS NULL OR job.kind = $3)
+    ORDER BY job.id DESC LIMIT $4"""
+
+
+def _newest(source: str) -> str:
+    page = _NEWEST.replace("{source}", source).replace("{queues}", _QUEUES).replace("{kind}", _KIND)
+    return _SHOW.replace("{page}", page)
+
+
+NEWEST: dict[State | None, str] = {
+    None: _SHOW.replace("{page}", _ALL.replace("{queues}", _QUEUES)),
+    **{state: _newest(source) for state, source in _SOURCES.items()},
+}
+"""The statement that finds jobs of a state: ids below $1, queue $2, kind $3, at most $4."""
+
+FAILURES = """
+SELECT failure.attempt, failure.at, coalesce(worker.label, worker_label.label) AS worker, failure.error
+FROM {schema}.failure
+LEFT JOIN {schema}.worker ON worker.id = failure.worker_id
+LEFT JOIN {schema}.worker_label ON worker_label.worker_id = failure.worker_id
+WHERE failure.job_id = $1
+ORDER BY failure.id DESC LIMIT {limit}
+""".replace("{limit}", str(HISTORY_LIMIT))
+
+
+def shown(record: Any, failures: Sequence[Any] = ()) -> Job:
+    """Return the job of a record, with failures newest first as FAILURES finds them."""
+    facts = dict(record)
+    timeout, reason = facts.pop("timeout"), facts.pop("reason")
+    return Job(
+        **facts | {"state": State(facts["state"])},
+        timeout=None if timeout is None else timedelta(seconds=timeout),
+        reason=None if reason is None else Reason(reason),
+        failures=tuple(Failure(**failure) for failure in reversed(failures)),
+    )

@@ -1,0 +1,240 @@
+"""Queues in PostgreSQL: their configuration, the slots that hold their concurrency, their cool-down.
+
+A queue with a concurrency has that many rows in `slot`, and a worker works with those that
+carry its id. A lowered concurrency leaves the slots that are held, until they are given back.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+
+from forge_jobs.errors import InvalidInput, Managed, UnknownQueue
+from forge_jobs.queue_config import EDITABLE, QueueConfig
+from forge_jobs.storage.postgres.connection import Database
+
+QUEUE_COLUMNS = """queue.name, queue.id, queue.concurrency, queue.paused, queue.backoff_enabled, queue.backoff_base,
+    queue.backoff_max, queue.max_attempts, queue.done_retention, queue.dead_retention, queue.managed_by,
+    queue.cooldown_until, queue.throttles"""
+
+ALL = "SELECT {columns} FROM {schema}.queue ORDER BY name".replace("{columns}", QUEUE_COLUMNS)
+
+# Sorted, so that two of them never wait for each other.
+ENSURE = """
+WITH made AS (
+    INSERT INTO {schema}.queue (name)
+    SELECT name FROM unnest($1::text[]) AS given (name)
+    WHERE NOT EXISTS (SELECT FROM {schema}.queue WHERE queue.name = given.name)
+    ORDER BY name
+    ON CONFLICT DO NOTHING
+    RETURNING id
+)
+SELECT {schema}.configured() FROM (SELECT count(*) AS made FROM made) AS counted WHERE made > 0
+"""
+
+SET = """
+INSERT INTO {schema}.queue (name, managed_by{names}) VALUES ($1, $2{values})
+ON CONFLICT (name) DO UPDATE SET managed_by = coalesce(queue.managed_by, excluded.managed_by){changes}
+WHERE queue.managed_by IS NULL OR queue.managed_by = excluded.managed_by
+RETURNING {columns}
+""".replace("{columns}", QUEUE_COLUMNS)
+
+# Runs after SET in its transaction, whose lock on the queue's row keeps others of its kind away.
+FIT_SLOTS = """
+WITH gone AS (
+    DELETE FROM {schema}.slot
+    WHERE queue_id = $1 AND ($2::integer IS NULL OR (number > $2 AND worker_id IS NULL))
+)
+INSERT INTO {schema}.slot (queue_id, number)
+SELECT $1, number FROM generate_series(1, $2) AS number
+ON CONFLICT DO NOTHING
+"""
+
+MANAGE = """
+WITH found AS (
+    SELECT id, managed_by FROM {schema}.queue WHERE name = $1 FOR UPDATE
+), changed AS (
+    UPDATE {schema}.queue SET managed_by = $2 FROM found
+    WHERE queue.id = found.id AND found.managed_by IS DISTINCT FROM $2
+      AND (found.managed_by IS NULL OR found.managed_by = $3)
+    RETURNING queue.id
+)
+SELECT found.managed_by IS NOT DISTINCT FROM $2 OR EXISTS (SELECT FROM changed),
+       CASE WHEN EXISTS (SELECT FROM changed) THEN {schema}.configured() END
+FROM found
+"""
+
+# While slots beyond the concurrency are held, fewer of the others may be: OVERFULL takes those.
+# The worker's row is locked, so that it cannot be struck off between the look and the taking.
+TAKE = """
+WITH alive AS MATERIALIZED (
+    SELECT id FROM {schema}.worker WHERE id = $2 FOR KEY SHARE
+), pick AS MATERIALIZED (
+    SELECT slot.number FROM {schema}.slot
+    WHERE slot.queue_id = $1 AND slot.worker_id IS NULL
+      AND slot.number <= (SELECT concurrency FROM {schema}.queue WHERE queue.id = $1)
+      AND EXISTS (SELECT FROM alive)
+    ORDER BY slot.number
+    LIMIT {limit}
+    FOR UPDATE SKIP LOCKED
+), taken AS (
+    UPDATE {schema}.slot SET worker_id = $2 FROM pick
+    WHERE slot.queue_id = $1 AND slot.number = pick.number
+    RETURNING slot.number
+)
+SELECT (SELECT count(*) FROM taken) AS taken, {overfull} AS overfull
+"""
+
+_OVERFULL = """EXISTS (
+    SELECT FROM {schema}.slot JOIN {schema}.queue ON queue.id = slot.queue_id
+    WHERE slot.queue_id = $1 AND slot.worker_id IS NOT NULL AND slot.number > queue.concurrency)"""
+
+TAKE_FITTING = TAKE.replace(
+    "{limit}", "CASE WHEN {overfull} THEN 0 ELSE greatest($3::bigint, 0) END"
+).replace("{overfull}", _OVERFULL)
+
+TAKE_OVERFULL = TAKE.replace(
+    "{limit}",
+    """(SELECT greatest(0, least($3::bigint, queue.concurrency - (
+            SELECT count(*) FROM {schema}.slot AS held WHERE held.queue_id = $1 AND held.worker_id IS NOT NULL)))
+        FROM {schema}.queue WHERE queue.id = $1)""",
+).replace("{overfull}", "true")
+
+LOCK = "SELECT FROM {schema}.queue WHERE id = $1 FOR NO KEY UPDATE"
+
+GIVE_BACK = """
+WITH spare AS MATERIALIZED (
+    SELECT number, number <= coalesce((SELECT concurrency FROM {schema}.queue WHERE queue.id = $1), 0) AS fits
+    FROM {schema}.slot
+    WHERE queue_id = $1 AND worker_id = $2
+    ORDER BY number OFFSET greatest($3::bigint, 0)
+    FOR UPDATE
+), freed AS (
+    UPDATE {schema}.slot SET worker_id = NULL FROM spare
+    WHERE slot.queue_id = $1 AND slot.number = spare.number AND spare.fits
+), gone AS (
+    DELETE FROM {schema}.slot USING spare
+    WHERE slot.queue_id = $1 AND slot.number = spare.number AND NOT spare.fits
+)
+SELECT {schema}.wake($1) WHERE EXISTS (SELECT FROM spare)
+"""
+
+# Workers are told of the beginning and of the end, not of each longer one in between: every
+# throttled job of a queue comes here.
+COOL_DOWN = """
+WITH before AS MATERIALIZED (
+    SELECT id, cooldown_until > now() AS cools FROM {schema}.queue WHERE id = $1 FOR UPDATE
+), cooled AS (
+    UPDATE {schema}.queue SET cooldown_until = now() + $2::interval, throttles = $3 FROM before
+    WHERE queue.id = before.id
+      AND (queue.cooldown_until IS NULL OR queue.cooldown_until <= now() + $2::interval)
+    RETURNING before.cools
+)
+SELECT {schema}.configured() FROM cooled WHERE cools IS NOT TRUE
+"""
+
+
+class PostgresQueues:
+    """`Queues` in PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def ensure(self, names: Sequence[str]) -> None:
+        try:
+            await self._database.execute(ENSURE, list(names))
+        except asyncpg.CheckViolationError as error:
+            raise _refused(", ".join(names), error) from error
+
+    async def set(
+        self, name: str, changes: Mapping[str, Any], *, managed_by: str | None = None
+    ) -> QueueConfig:
+        statement = _set_statement(changes)
+        try:
+            async with self._database.transaction() as connection:
+                record = await self._database.fetchrow(
+                    statement, name, managed_by, *changes.values(), connection=connection
+                )
+                if record is None:
+                    raise Managed(f"Queue {name!r}", await self._owner(name, connection))
+                config = queue_config(record)
+                await self._database.execute(FIT_SLOTS, config.id, config.concurrency, connection=connection)
+                await self._database.execute(
+                    "SELECT {schema}.configured(), {schema}.wake($1)", config.id, connection=connection
+                )
+        except asyncpg.CheckViolationError as error:
+            raise _refused(name, error) from error
+        return config
+
+    async def manage(self, name: str, owner: str | None, *, previous: str | None = None) -> bool:
+        is_owned: bool | None = await self._database.fetchval(MANAGE, name, owner, previous)
+        if is_owned is None:
+            raise await unknown_queue(self._database, name)
+        return is_owned
+
+    async def all(self) -> list[QueueConfig]:
+        return [queue_config(record) for record in await self._database.fetch(ALL)]
+
+    async def take_slots(self, queue_id: int, worker_id: int, count: int) -> int:
+        taken, overfull = await self._take(TAKE_FITTING, queue_id, worker_id, count)
+        if not overfull:
+            return taken
+        async with self._database.transaction() as connection:
+            # One at a time: the next one's look comes after this one's taking.
+            await self._database.execute(LOCK, queue_id, connection=connection)
+            taken, _ = await self._take(TAKE_OVERFULL, queue_id, worker_id, count, connection=connection)
+        return taken
+
+    async def give_back_slots(self, queue_id: int, worker_id: int, keep: int) -> None:
+        await self._database.execute(GIVE_BACK, queue_id, worker_id, keep)
+
+    async def cool_down(self, queue_id: int, delay: timedelta, throttles: int) -> None:
+        await self._database.execute(COOL_DOWN, queue_id, delay, throttles)
+
+    async def _take(
+        self, statement: str, queue_id: int, worker_id: int, count: int, *, connection: Any = None
+    ) -> tuple[int, bool]:
+        record = await self._database.fetchrow(statement, queue_id, worker_id, count, connection=connection)
+        assert record is not None
+        return record["taken"], record["overfull"]
+
+    async def _owner(self, name: str, connection: Any) -> str:
+        owner = await self._database.fetchval(
+            "SELECT managed_by FROM {schema}.queue WHERE name = $1", name, connection=connection
+        )
+        return str(owner)
+
+
+def queue_config(record: Mapping[str, Any]) -> QueueConfig:
+    """Return the queue of a record that has QUEUE_COLUMNS."""
+    return QueueConfig(**record)
+
+
+async def unknown_queue(database: Database, name: str, *, connection: Any = None) -> UnknownQueue:
+    """Return the error that names the queues there are."""
+    known = await database.fetch("SELECT name FROM {schema}.queue", connection=connection)
+    return UnknownQueue(name, [record["name"] for record in known])
+
+
+def _set_statement(changes: Mapping[str, Any]) -> str:
+    unknown = sorted(set(changes) - EDITABLE)
+    if unknown:
+        raise InvalidInput(
+            f"A queue has no {unknown[0]!r} to set; allowed are {', '.join(sorted(EDITABLE))}."
+        )
+    # Only words of EDITABLE become a part of the statement.
+    columns = list(changes)
+    return (
+        SET.replace("{names}", "".join(f", {column}" for column in columns))
+        .replace("{values}", "".join(f", ${number}" for number in range(3, 3 + len(columns))))
+        .replace("{changes}", "".join(f", {column} = excluded.{column}" for column in columns))
+    )
+
+
+def _refused(name: str, error: asyncpg.CheckViolationError) -> InvalidInput:
+    if error.constraint_name == "queue_name_check":
+        return InvalidInput(
+            f"A queue is named {name!r}, allowed are 1 to 128 characters without white space or a comma."
+        )
+    return InvalidInput(f"A number of queue {name!r} is negative, allowed is 0 or more.")
