@@ -73,7 +73,11 @@ def check_url(url: str) -> None:
     address = re.split(r"[/?#]", rest, maxsplit=1)[0]
     _, _, hosts = address.rpartition("@")
     ports = [host.rpartition(":")[2] for host in hosts.split(",") if re.search(r":[^\]]*$", host)]
-    if address.count("@") > 1 or not all(port == "" or port.isdigit() for port in ports):
+    if (
+        address.count("@") > 1
+        or ("[" in address) != ("]" in address)
+        or not all(port == "" or port.isdigit() for port in ports)
+    ):
         raise InvalidInput(
             "The database URL cannot be read: it is postgresql://user:password@host:port/database, and in "
             "user and password @ : / ? # [ ] are written percent-encoded (%40 for @)."

@@ -16,6 +16,13 @@ from forge_jobs.storage.postgres.connection import Database, quoted
 
 MAINTENANCE_DATABASES = ("postgres", "template1")
 
+MIGRATED = """
+SELECT EXISTS (
+    SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = pg_class.relnamespace
+    WHERE nspname = $1 AND relname = 'migration'
+)
+"""
+
 
 class PostgresSchema(Schema):
     """The schema of one database."""
@@ -99,10 +106,8 @@ class PostgresSchema(Schema):
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _lock(self._database.schema))
 
     async def _found(self, connection: asyncpg.Connection) -> int:
-        if (
-            await connection.fetchval(self._database.sql("SELECT to_regclass('{schema_text}.migration')"))
-            is None
-        ):
+        # Not to_regclass: it may remember that there was no table, while another process made it.
+        if not await connection.fetchval(MIGRATED, self._database.schema):
             return 0
         found: int = await connection.fetchval(
             self._database.sql("SELECT coalesce(max(number), 0) FROM {schema}.migration")

@@ -1,0 +1,63 @@
+"""Jobs in PostgreSQL 14 or newer, through asyncpg. One file a noun; `connection` is how they reach it."""
+
+from datetime import datetime, timedelta
+from typing import cast
+
+from forge_jobs.storage.interface import Storage
+from forge_jobs.storage.postgres.claims import PostgresClaims
+from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.crons import PostgresCrons
+from forge_jobs.storage.postgres.history import PostgresHistory
+from forge_jobs.storage.postgres.jobs import PostgresJobs
+from forge_jobs.storage.postgres.leadership import PostgresLeadership
+from forge_jobs.storage.postgres.limits import PostgresLimits
+from forge_jobs.storage.postgres.queues import PostgresQueues
+from forge_jobs.storage.postgres.schedule import PostgresSchedule
+from forge_jobs.storage.postgres.schema import PostgresSchema
+from forge_jobs.storage.postgres.wakeups import PostgresWakeups
+from forge_jobs.storage.postgres.workers import PostgresWorkers
+
+
+class PostgresStorage(Storage):
+    """A PostgreSQL database that holds jobs in one schema."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str = "forge_jobs",
+        pool_size: int = 10,
+        command_timeout: timedelta = timedelta(seconds=30),
+    ) -> None:
+        database = Database(url, schema=schema, pool_size=pool_size, command_timeout=command_timeout)
+        self._database = database
+        self.url = database.url
+        self.shared = True
+        self.schema = PostgresSchema(database)
+        self.jobs = PostgresJobs(database)
+        self.claims = PostgresClaims(database)
+        self.schedule = PostgresSchedule(database)
+        self.queues = PostgresQueues(database)
+        self.limits = PostgresLimits(database)
+        self.crons = PostgresCrons(database)
+        self.workers = PostgresWorkers(database)
+        self.leadership = PostgresLeadership(database)
+        self.history = PostgresHistory(database)
+        self.wakeups = PostgresWakeups(database)
+
+    async def open(self) -> None:
+        """Connections are open. Raises StorageUnavailable. Does not touch the schema."""
+        await self._database.open()
+        self.wakeups.poll_only = self._database.pooled
+
+    async def close(self) -> None:
+        """Nothing is open any more; also right when `open` failed or was never called."""
+        await self._database.close()
+
+    async def ping(self) -> None:
+        """The database answers. Raises StorageUnavailable."""
+        await self._database.fetchval("SELECT 1")
+
+    async def now(self) -> datetime:
+        """Return the database's time."""
+        return cast(datetime, await self._database.fetchval("SELECT now()"))

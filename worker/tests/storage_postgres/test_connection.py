@@ -1,0 +1,319 @@
+"""The pool, the lanes, and what becomes of the driver's errors."""
+
+import asyncio
+import sqlite3
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from forge_jobs.errors import ForgeError, InvalidInput, SchemaOutdated, StorageUnavailable
+from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.storage.postgres.connection import Database, Lane, without_password
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from tests.storage_postgres.conftest import until
+
+SLEEPERS = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
+
+
+async def succeeds(database: Database) -> bool:
+    """Whether the pool and both lanes answer."""
+    try:
+        await database.fetchval("SELECT 1")
+        await database.claims.fetch("SELECT 1")
+        await database.outcomes.fetch("SELECT 1")
+    except StorageUnavailable:
+        return False
+    return True
+
+
+@pytest.fixture(params=["claims", "outcomes"])
+def lane(database: Database, request: pytest.FixtureRequest) -> Lane:
+    found: Lane = getattr(database, request.param)
+    return found
+
+
+async def test_a_cancelled_statement_leaves_its_lane_usable(database: Database, lane: Lane) -> None:
+    sleeping = asyncio.create_task(lane.fetch("SELECT pg_sleep(600)"))
+    await until(lambda: database.fetchval(SLEEPERS))
+
+    sleeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sleeping
+
+    assert [tuple(row) for row in await lane.fetch("SELECT 7")] == [(7,)]
+
+
+async def test_a_cancelled_statement_stops_on_the_server_too(database: Database, lane: Lane) -> None:
+    sleeping = asyncio.create_task(lane.fetch("SELECT pg_sleep(600)"))
+    await until(lambda: database.fetchval(SLEEPERS))
+
+    sleeping.cancel()
+
+    async def nobody_sleeps() -> bool:
+        return await database.fetchval(SLEEPERS) == 0
+
+    await until(nobody_sleeps)
+
+
+async def test_one_cancelled_statement_does_not_disturb_those_that_wait_behind_it(
+    database: Database, lane: Lane
+) -> None:
+    sleeping = asyncio.create_task(lane.fetch("SELECT pg_sleep(600)"))
+    await until(lambda: database.fetchval(SLEEPERS))
+    waiting = [asyncio.create_task(lane.fetch("SELECT $1::int", number)) for number in range(5)]
+
+    waiting[2].cancel()
+    sleeping.cancel()
+
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [answer[0][0] for answer in answers if isinstance(answer, list)] == [0, 1, 3, 4]
+
+
+async def test_statements_cancelled_at_any_moment_leave_lane_and_pool_usable(url: str) -> None:
+    database = Database(url, pool_size=1)
+    await database.open()
+
+    async def both(number: int) -> list[Any]:
+        return [
+            await database.fetchval("SELECT $1::int", number),
+            *await database.claims.fetch("SELECT $1::int", number),
+        ]
+
+    for turns in range(40):
+        task = asyncio.create_task(both(turns))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+
+    assert await both(42) == [42, (42,)]
+    await database.close()
+
+
+async def test_a_statement_that_takes_too_long_raises_and_leaves_everything_usable(url: str) -> None:
+    database = Database(url, pool_size=1, command_timeout=timedelta(seconds=0.2))
+    await database.open()
+
+    for slow in (database.fetch, database.claims.fetch, database.outcomes.fetch):
+        with pytest.raises(StorageUnavailable, match="did not answer in time"):
+            await slow("SELECT pg_sleep(600)")
+
+    assert await succeeds(database)
+    await database.close()
+
+
+async def test_a_wrong_statement_leaves_its_lane_usable(database: Database, lane: Lane) -> None:
+    with pytest.raises(InvalidInput, match="division by zero"):
+        await lane.fetch("SELECT 1 / 0")
+
+    assert await succeeds(database)
+
+
+async def test_a_terminated_connection_is_replaced(database: Database) -> None:
+    assert await succeeds(database)
+
+    await database.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+
+    await until(lambda: succeeds(database))
+
+
+@pytest.mark.parametrize("immediate", [False, True])
+async def test_pool_and_lanes_come_back_when_the_server_does(
+    server: LocalPostgres, database: Database, immediate: bool
+) -> None:
+    assert await succeeds(database)
+    sleeping = asyncio.create_task(database.claims.fetch("SELECT pg_sleep(600)"))
+    await until(lambda: database.fetchval(SLEEPERS))
+
+    await asyncio.to_thread(server.stop, immediate)
+    with pytest.raises(StorageUnavailable):
+        await sleeping
+    assert not await succeeds(database)
+    await asyncio.to_thread(server.start)
+
+    await until(lambda: succeeds(database))
+
+
+async def test_a_database_that_became_read_only_is_unavailable_until_it_is_not(
+    database: Database, url: str
+) -> None:
+    await database.execute("CREATE TABLE thing (number integer)")
+    name = await database.fetchval("SELECT current_database()")
+    await database.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    other = Database(url)
+    await other.open()
+
+    with pytest.raises(StorageUnavailable, match="read-only"):
+        await other.execute("INSERT INTO thing VALUES (1)")
+    await database.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+    await other.execute("INSERT INTO thing VALUES (2)")
+
+    assert await database.fetchval("SELECT number FROM thing") == 2
+    await other.close()
+
+
+async def test_only_claims_may_be_forgotten_by_a_crash(database: Database) -> None:
+    async def commits(fetch: Any) -> str:
+        return str((await fetch("SHOW synchronous_commit"))[0][0])
+
+    assert await commits(database.claims.fetch) == "off"
+    assert await commits(database.outcomes.fetch) == "on"
+    assert await commits(database.fetch) == "on"
+
+
+async def test_settings_last_from_one_use_of_a_connection_to_the_next(url: str) -> None:
+    database = Database(url, pool_size=1)
+    await database.open()
+
+    assert [await database.fetchval("SHOW jit") for _ in range(3)] == ["off"] * 3
+    await database.close()
+
+
+async def test_connections_say_whose_they_are(database: Database, url: str) -> None:
+    named = Database(f"{url}&application_name=shop")
+    await named.open()
+
+    assert await database.fetchval("SHOW application_name") == "forge-jobs"
+    assert await named.fetchval("SHOW application_name") == "shop"
+    await named.close()
+
+
+async def test_nothing_is_opened_after_close(url: str) -> None:
+    database = Database(url)
+    await database.open()
+    await database.close()
+
+    for fetch in (database.fetch, database.claims.fetch, database.outcomes.fetch):
+        with pytest.raises(StorageUnavailable, match="not open"):
+            await fetch("SELECT 1")
+
+
+async def test_a_storage_that_was_closed_may_be_opened_again(database: Database) -> None:
+    await database.close()
+    await database.open()
+
+    assert await succeeds(database)
+
+
+async def test_a_missing_schema_says_what_to_run(database: Database) -> None:
+    with pytest.raises(SchemaOutdated, match="run forge-jobs db migrate"):
+        await database.fetch("SELECT * FROM {schema}.job")
+
+
+async def test_a_missing_database_says_what_to_run(server: LocalPostgres) -> None:
+    with pytest.raises(StorageUnavailable, match='"nowhere" does not exist; run forge-jobs db create'):
+        await Database(server.url("nowhere")).open()
+
+
+async def test_a_refused_connection_names_the_address_and_no_password() -> None:
+    with pytest.raises(StorageUnavailable) as caught:
+        await Database("postgresql://me:secret@127.0.0.1:1/shop").open()
+
+    assert "postgresql://me@127.0.0.1:1/shop" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:sec@ret@host/shop",
+        "postgresql://me:sec/ret@host/shop",
+        "postgresql://me:sec#ret@host/shop",
+        "postgresql://me:sec?ret@host/shop",
+        "host=somewhere password=secret",
+        "mysql://me:secret@host/shop",
+        "postgresql://me:secret@host:54x2/shop",
+        "postgresql://me:secret@host/shop?sslmode=perhaps",
+        "postgresql:///shop?host=host&port=many&password=secret",
+        "postgresql://me:secret@[::1/shop",
+    ],
+)
+async def test_a_url_that_would_be_misread_is_refused_without_repeating_the_password(url: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await Database(url).open()
+
+    assert not any(part in str(caught.value) for part in ("secret", "sec@", "sec/", "sec#", "sec?", "ret@"))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@host:5432/shop", "postgresql://me@host:5432/shop"),
+        ("postgres://me:s%40cret@a:1,b:2/shop", "postgres://me@a:1,b:2/shop"),
+        (
+            "postgresql://me@host/shop?password=secret&sslmode=prefer",
+            "postgresql://me@host/shop?sslmode=prefer",
+        ),
+        ("postgresql://host/shop?sslmode=prefer&password=secret", "postgresql://host/shop?sslmode=prefer"),
+        ("postgresql:///shop?host=/run&sslpassword=secret", "postgresql:///shop?host=/run"),
+        ("postgresql://me@[::1]:5432/shop", "postgresql://me@[::1]:5432/shop"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert without_password(url) == shown
+    assert Database(url).url == shown
+
+
+@pytest.mark.parametrize("schema", ["", "x" * 64, "pg_forge", "dollar$$", "nul\0"])
+def test_a_schema_that_cannot_be_one_is_refused(schema: str) -> None:
+    with pytest.raises(InvalidInput, match="The schema is"):
+        Database("postgresql://host/shop", schema=schema)
+
+
+async def test_a_callers_transaction_is_theirs_to_commit(database: Database, url: str) -> None:
+    await database.execute("CREATE TABLE thing (number integer)")
+    own = await asyncpg.connect(url)
+    transaction = own.transaction()
+    await transaction.start()
+
+    await database.execute("INSERT INTO thing VALUES (1)", connection=own)
+    seen_before = await database.fetchval("SELECT count(*) FROM thing")
+    await transaction.rollback()
+
+    assert (seen_before, await database.fetchval("SELECT count(*) FROM thing")) == (0, 0)
+    await own.close()
+
+
+async def test_a_failure_inside_a_part_of_the_callers_transaction_undoes_that_part_only(
+    database: Database, url: str
+) -> None:
+    await database.execute("CREATE TABLE thing (number integer)")
+    async with (
+        asyncpg.create_pool(url, min_size=1, max_size=1) as pool,
+        pool.acquire() as own,
+        own.transaction(),
+    ):
+        await own.execute("INSERT INTO thing VALUES (1)")
+        with pytest.raises(ForgeError):
+            async with database.transaction(own) as inside:
+                await inside.execute("INSERT INTO thing VALUES (2)")
+                await inside.execute("SELECT 1 / 0")
+
+    assert [row["number"] for row in await database.fetch("SELECT number FROM thing")] == [1]
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_a_session_of_sqlalchemy_carries_our_statements_in_its_transaction(
+    database: Database, url: str, commits: bool
+) -> None:
+    await database.execute("CREATE TABLE thing (number integer)")
+    engine = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://"))
+
+    async with AsyncSession(engine) as session:
+        await database.execute("INSERT INTO thing VALUES (1)", connection=session)
+        await (session.commit() if commits else session.rollback())
+    async with engine.connect() as connection:
+        await database.execute("INSERT INTO thing VALUES (2)", connection=connection)
+        await (connection.commit() if commits else connection.rollback())
+
+    assert await database.fetchval("SELECT count(*) FROM thing") == (2 if commits else 0)
+    await engine.dispose()
+
+
+async def test_a_connection_of_another_kind_is_refused_by_its_name(database: Database) -> None:
+    with sqlite3.connect(":memory:") as wrong, pytest.raises(InvalidInput, match=r"sqlite3\.Connection"):
+        await database.fetch("SELECT 1", connection=wrong)
+    wrong.close()

@@ -1,0 +1,174 @@
+"""The listening connection: it is watched, and comes back by itself."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.schema import PostgresSchema
+from forge_jobs.storage.postgres.wakeups import PostgresWakeups
+
+LISTENERS = (
+    "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query ~ '^(LISTEN|NOTIFY)'"
+)
+
+
+class Heard:
+    """What was told, in order, to be waited for."""
+
+    def __init__(self) -> None:
+        self._told: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+
+    def __call__(self, kind: str, subject: str) -> None:
+        self._told.put_nowait((kind, subject))
+
+    async def next(self) -> tuple[str, str]:
+        async with asyncio.timeout(20):
+            return await self._told.get()
+
+
+@asynccontextmanager
+async def listening(wakeups: PostgresWakeups) -> AsyncIterator[Heard]:
+    heard = Heard()
+    task = asyncio.create_task(wakeups.listen(heard))
+    try:
+        assert await heard.next() == ("reconnect", "")
+        yield heard
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def tell(database: Database, payload: str) -> None:
+    await database.execute("SELECT pg_notify({channel}, $1)", payload)
+
+
+async def test_what_is_told_is_heard_in_order(database: Database) -> None:
+    async with listening(PostgresWakeups(database)) as heard:
+        for payload in ("queue:7", "drain:a:b", "config:"):
+            await tell(database, payload)
+
+        assert [await heard.next() for _ in range(3)] == [("queue", "7"), ("drain", "a:b"), ("config", "")]
+
+
+async def test_a_terminated_listener_comes_back_and_says_that_it_was_away(database: Database) -> None:
+    async with listening(PostgresWakeups(database)) as heard:
+        assert await database.fetchval(f"SELECT pg_terminate_backend(pid) FROM ({LISTENERS}) AS listener")
+
+        assert await heard.next() == ("reconnect", "")
+        await tell(database, "queue:1")
+        assert await heard.next() == ("queue", "1")
+
+
+async def test_the_listener_comes_back_after_a_restart_of_the_server(
+    server: LocalPostgres, database: Database
+) -> None:
+    async with listening(PostgresWakeups(database)) as heard:
+        await asyncio.to_thread(server.restart)
+
+        assert await heard.next() == ("reconnect", "")
+
+
+async def test_a_listener_whose_connection_went_silent_is_replaced(server: LocalPostgres, url: str) -> None:
+    async with Gate(url) as gate:
+        database = Database(gate.url)
+        wakeups = PostgresWakeups(
+            database, check_every=timedelta(seconds=0.1), answer_within=timedelta(seconds=0.3)
+        )
+        async with listening(wakeups) as heard:
+            gate.swallow()
+
+            assert await heard.next() == ("reconnect", "")
+
+
+async def test_checks_of_the_connection_are_heard_by_nobody(database: Database) -> None:
+    hasty = PostgresWakeups(database, check_every=timedelta(milliseconds=1))
+    async with listening(PostgresWakeups(database)) as heard, listening(hasty) as also_heard:
+        pid = (await database.fetch(f"{LISTENERS} AND query ~ '^NOTIFY'")) or await database.fetch(LISTENERS)
+        assert pid
+        for number in range(50):
+            await tell(database, f"queue:{number}")
+
+        for each in (heard, also_heard):
+            assert [await each.next() for _ in range(50)] == [("queue", str(number)) for number in range(50)]
+
+
+async def test_two_schemas_do_not_hear_each_other(database: Database, url: str) -> None:
+    other = Database(url, schema="Other's")
+    await other.open()
+    async with (
+        listening(PostgresWakeups(database)) as heard,
+        listening(PostgresWakeups(other)) as other_heard,
+    ):
+        await tell(other, "queue:1")
+        await tell(database, "queue:2")
+
+        assert await heard.next() == ("queue", "2")
+        assert await other_heard.next() == ("queue", "1")
+    await other.close()
+
+
+@pytest.mark.parametrize("schema", ["forge_jobs", "My \"S'chema"])
+async def test_a_queue_is_called_out_only_while_somebody_is_idle(url: str, schema: str) -> None:
+    database = Database(url, schema=schema)
+    await PostgresSchema(database).migrate()
+    await database.open()
+    wakeups = PostgresWakeups(database)
+    async with listening(wakeups) as heard:
+        await database.execute("SELECT {schema}.wake(1)")
+        await wakeups.mark_idle(5, [2, 3])
+        await wakeups.mark_idle(5, [3, 4])
+        for queue in (1, 2, 3, 4):
+            await database.execute(f"SELECT {{schema}}.wake({queue})")
+        await wakeups.unmark_idle(5)
+        await database.execute("SELECT {schema}.wake(2)")
+        await tell(database, "the:end")
+
+        told = [await heard.next() for _ in range(4)]
+        assert told == [("queue", "2"), ("queue", "3"), ("queue", "4"), ("the", "end")]
+    await database.close()
+
+
+class Gate:
+    """Stands between a client and the server's socket, and may go silent as a dead network does."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._socket = f"{parse_qs(parts.query)['host'][0]}/.s.PGSQL.5432"
+        self._name = parts.path
+        self._silent: set[asyncio.StreamWriter] = set()
+        self._open: set[asyncio.StreamWriter] = set()
+        self.url = ""
+
+    async def __aenter__(self) -> "Gate":
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        self.url = f"postgresql://postgres@127.0.0.1:{port}{self._name}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for writer in self._open:
+            writer.close()
+
+    def swallow(self) -> None:
+        """Nothing more passes through the connections that are open now."""
+        self._silent |= self._open
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_unix_connection(self._socket)
+        self._open |= {writer, server_writer}
+        await asyncio.gather(self._pass(reader, server_writer), self._pass(server_reader, writer))
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                if writer not in self._silent:
+                    writer.write(data)
+                    await writer.drain()
+            writer.close()
