@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from forge_jobs import database_file, settings
+from forge_jobs.local_postgres import LocalPostgres
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -59,7 +61,7 @@ class Shell:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("FORGE_", "JOBS_"))}
         return kept | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"}
 
-    def run(self, command: str) -> str:
+    def run(self, command: str, **environment: str) -> str:
         """Run the command, a worker in the background; return what it printed."""
         arguments = shlex.split(command)
         if arguments[:2] == ["forge-jobs", "worker"]:
@@ -70,7 +72,12 @@ class Shell:
             )
             return ""
         ended = subprocess.run(
-            arguments, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=DEADLINE
+            arguments,
+            cwd=self.folder,
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
         )
         assert ended.returncode == 0, f"{command}\n{ended.stdout}{ended.stderr}"
         return ended.stdout
@@ -130,3 +137,46 @@ def test_every_python_block_of_a_page_runs(
     for block in blocks(document):
         if block.language == "python":
             exec(compile(block.text, str(document), "exec"), {"__name__": document.stem})
+
+
+@pytest.mark.parametrize(
+    "document", [README, ROOT / "docs" / "configuration.md"], ids=lambda document: document.name
+)
+def test_the_configuration_files_in_the_documents_are_allowed(document: Path, tmp_path: Path) -> None:
+    written = [block.text for block in blocks(document) if block.language == "toml"]
+    file = tmp_path / "queue_database.toml"
+
+    assert written
+    for text in written:
+        file.write_text(text, encoding="utf-8")
+        database_file.load(file, {"SHOP_DB_PASSWORD": "secret"}, tmp_path / "queue.sqlite")
+
+
+@pytest.mark.parametrize(
+    "document", [README, ROOT / "docs" / "configuration.md"], ids=lambda document: document.name
+)
+def test_every_variable_is_documented_with_its_name(document: Path) -> None:
+    named = set(re.findall(r"^\| `(\w+)` \|", document.read_text(encoding="utf-8"), re.MULTILINE))
+
+    assert named == {*settings.KNOWN, "JOBS_CONFIG_DIR", "JOBS_DATA_DIR"} - {"FORGE_TEST_DATABASE_URL"}
+
+
+@pytest.mark.parametrize(
+    ("example", "last_line"),
+    [("nightly.py", "dead channel 'closed' is closed"), ("stretch.py", None)],
+    ids=["nightly.py", "stretch.py"],
+)
+def test_an_example_runs(example: str, last_line: str | None, shell: Shell) -> None:
+    printed = shell.run(f"python {ROOT / 'examples' / example}").splitlines()
+
+    assert len(printed) == 3
+    assert last_line in (None, *printed)
+
+
+def test_the_example_with_a_transaction_runs(shell: Shell) -> None:
+    with LocalPostgres() as server:
+        printed = shell.run(
+            f"python {ROOT / 'examples' / 'orders.py'}", FORGE_DATABASE_URL=server.url()
+        ).splitlines()
+
+    assert printed == ["a bike is not in stock", "order 1 is confirmed"]
