@@ -1,0 +1,69 @@
+"""Jobs in a SQLite file, through the standard library. One file a noun; `connection` is how they reach it."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from forge_jobs.errors import InvalidInput
+from forge_jobs.storage.sqlite.claims import SqliteClaims
+from forge_jobs.storage.sqlite.connection import MEMORY, Database
+from forge_jobs.storage.sqlite.crons import SqliteCrons
+from forge_jobs.storage.sqlite.history import SqliteHistory
+from forge_jobs.storage.sqlite.jobs import SqliteJobs
+from forge_jobs.storage.sqlite.leadership import SqliteLeadership
+from forge_jobs.storage.sqlite.limits import SqliteLimits
+from forge_jobs.storage.sqlite.micros import moment
+from forge_jobs.storage.sqlite.queues import SqliteQueues
+from forge_jobs.storage.sqlite.schedule import SqliteSchedule
+from forge_jobs.storage.sqlite.schema import SqliteSchema
+from forge_jobs.storage.sqlite.wakeups import SqliteWakeups
+from forge_jobs.storage.sqlite.workers import SqliteWorkers
+
+SYNCHRONOUS = ("NORMAL", "FULL")
+
+
+class SqliteStorage:
+    """A SQLite file that holds jobs, for all processes of one host.
+
+    `url` is sqlite:///relative/path, sqlite:////absolute/path or sqlite://:memory:, which
+    ends with this object. With synchronous="NORMAL" a power cut may undo the last commits
+    (a crash of the process does not); "FULL" waits for the disk. `clock` tells the time
+    for all statements. The object belongs to the event loop that opens it.
+    """
+
+    def __init__(
+        self, url: str, *, synchronous: str = "NORMAL", clock: Callable[[], datetime] | None = None
+    ) -> None:
+        if synchronous.upper() not in SYNCHRONOUS:
+            raise InvalidInput(f"synchronous is {synchronous!r}, allowed is NORMAL or FULL.")
+        path = url.removeprefix("sqlite://").removeprefix("/") or MEMORY
+        database = Database(path, synchronous=synchronous.upper(), clock=clock)
+        self._database = database
+        self.url = f"sqlite://{MEMORY}" if database.in_memory else f"sqlite:///{database.path}"
+        self.shared = False
+        self.schema = SqliteSchema(database)
+        self.jobs = SqliteJobs(database)
+        self.claims = SqliteClaims(database)
+        self.schedule = SqliteSchedule(database)
+        self.queues = SqliteQueues(database)
+        self.limits = SqliteLimits(database)
+        self.crons = SqliteCrons(database)
+        self.workers = SqliteWorkers(database)
+        self.leadership = SqliteLeadership(database)
+        self.history = SqliteHistory(database)
+        self.wakeups = SqliteWakeups(database)
+
+    async def open(self) -> None:
+        """The file and its folder exist, and are open. Raises StorageUnavailable. Does not touch the schema."""
+        await self._database.open()
+
+    async def close(self) -> None:
+        """Nothing is open any more; also right when `open` failed or was never called."""
+        await self._database.close()
+
+    async def ping(self) -> None:
+        """The database answers. Raises StorageUnavailable."""
+        await self._database.read(lambda transaction: transaction.value("SELECT count(*) FROM sqlite_master"))
+
+    async def now(self) -> datetime:
+        """Return the database's time."""
+        return moment(self._database.now())

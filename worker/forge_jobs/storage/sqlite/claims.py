@@ -1,0 +1,303 @@
+"""Claims in SQLite: the statements that each job passes through, a batch at a time.
+
+The writer's transaction holds the database's one write lock, so what was looked at is
+still true when it is changed.
+"""
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from forge_jobs.job import HISTORY_LIMIT, Claim, End, Postponement, State
+from forge_jobs.storage.interface import Hint
+from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.micros import later, micros, moment
+from forge_jobs.storage.sqlite.slots import free_slots_of_the_gone
+from forge_jobs.storage.sqlite.tally import Moves, move
+from forge_jobs.storage.sqlite.transaction import Row, Transaction
+from forge_jobs.storage.sqlite.waits import make_ready, make_scheduled, remember_failures
+
+T = TypeVar("T")
+Proof = tuple[int, int, int]
+
+START: Hint = (-32768, -1)
+
+ALLOWED = """
+SELECT CASE
+    WHEN queue.paused OR queue.cooldown_until > :now THEN 0
+    WHEN queue.concurrency IS NULL THEN :limit
+    ELSE min(:limit, (
+        SELECT count(*) FROM slot
+        WHERE slot.queue_id = queue.id AND slot.worker_id = worker.id AND slot.number <= queue.concurrency) - :in_hand)
+    END
+FROM queue, worker
+WHERE queue.id = :queue_id AND worker.id = :worker_id
+"""
+
+PICK = """
+SELECT ready.job_id, ready.attempt + 1, job.kind, job.payload, job.codec, ready.priority, ready.pos,
+       job.max_attempts, job.timeout, job.key, job.created_at
+FROM ready JOIN job ON job.id = ready.job_id
+WHERE ready.queue_id = :queue_id AND (ready.priority, ready.pos) >= (:priority, :pos){more}
+ORDER BY ready.priority, ready.pos, ready.job_id
+LIMIT :limit
+"""
+
+# What was picked lies together in the index: from the first to the last of it.
+RANGE = """
+WHERE ready.queue_id = :queue_id
+  AND (ready.priority, ready.pos, ready.job_id) >= (:first_priority, :first_pos, :first_job)
+  AND (ready.priority, ready.pos, ready.job_id) <= (:last_priority, :last_pos, :last_job){more}
+"""
+OWN = (
+    "INSERT INTO claimed (job_id, worker_id, claimed_at, attempt, queue_id) "
+    "SELECT job_id, :worker_id, :now, attempt + 1, queue_id FROM ready" + RANGE
+)
+TAKE = "DELETE FROM ready" + RANGE
+
+WITHOUT_KINDS = """
+  AND NOT EXISTS (SELECT 1 FROM job AS passed WHERE passed.id = ready.job_id
+                  AND passed.kind IN (SELECT value FROM json_each(:without_kinds)))"""
+
+PLAIN = tuple(sql.replace("{more}", "") for sql in (PICK, OWN, TAKE))
+CHOOSY = tuple(sql.replace("{more}", WITHOUT_KINDS) for sql in (PICK, OWN, TAKE))
+
+FINISH = """
+INSERT INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+CLAIMED = """
+SELECT job.id, claimed.worker_id, claimed.attempt, job.queue_id, job.kind, job.payload, job.codec, job.priority,
+       claimed.claimed_at, job.max_attempts, job.timeout, job.key, job.created_at,
+       claimed.cancel_requested_at IS NOT NULL
+FROM claimed JOIN job ON job.id = claimed.job_id
+"""
+HELD = CLAIMED + "WHERE claimed.worker_id = ? ORDER BY job.id"
+LOST = CLAIMED + (
+    "WHERE NOT EXISTS (SELECT 1 FROM worker WHERE worker.id = claimed.worker_id) ORDER BY job.id LIMIT ?"
+)
+
+
+class SqliteClaims:
+    """`Claims` in SQLite."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def claim(
+        self,
+        queue_id: int,
+        worker_id: int,
+        *,
+        limit: int,
+        in_hand: int = 0,
+        hint: Hint | None = None,
+        without_kinds: Sequence[str] = (),
+    ) -> list[Claim]:
+        priority, pos = hint or START
+        wanted: dict[str, Any] = {
+            "queue_id": queue_id,
+            "worker_id": worker_id,
+            "limit": limit,
+            "in_hand": in_hand,
+            "priority": priority,
+            "pos": pos,
+            "without_kinds": json.dumps(list(without_kinds)),
+        }
+        statements = CHOOSY if without_kinds else PLAIN
+        rows = await self._database.write(lambda transaction: _claim(transaction, wanted, statements))
+        return [
+            Claim(
+                job,
+                worker_id,
+                attempt,
+                queue_id,
+                kind,
+                payload,
+                codec,
+                urgency,
+                at,
+                attempts,
+                timeout,
+                key,
+                moment(made),
+            )
+            for job, attempt, kind, payload, codec, urgency, at, attempts, timeout, key, made in rows
+        ]
+
+    async def finish(self, ends: Sequence[End]) -> list[int]:
+        return await self._database.write(lambda transaction: _finish(transaction, ends)) if ends else []
+
+    async def postpone(self, postponements: Sequence[Postponement]) -> list[int]:
+        if not postponements:
+            return []
+        return await self._database.write(lambda transaction: _postpone(transaction, postponements))
+
+    async def release(self, claims: Sequence[Claim]) -> list[int]:
+        return await self._database.write(lambda transaction: _release(transaction, claims)) if claims else []
+
+    async def held(self, worker_id: int) -> list[Claim]:
+        rows = await self._database.write(lambda transaction: transaction.rows(HELD, (worker_id,)))
+        return [_claimed(row) for row in rows]
+
+    async def lost(self, stale: timedelta, *, limit: int = 500) -> list[Claim]:
+        def strike_off(transaction: Transaction) -> list[Row]:
+            gone = transaction.rows(
+                "DELETE FROM worker WHERE beat_at < ? RETURNING id", (transaction.now - micros(stale),)
+            )
+            transaction.execute_many(
+                "UPDATE worker_label SET at = ? WHERE worker_id = ?",
+                [(transaction.now, row[0]) for row in gone],
+            )
+            free_slots_of_the_gone(transaction)
+            return transaction.rows(LOST, (limit,))
+
+        rows = await self._database.write(strike_off)
+        return [_claimed(row) for row in rows]
+
+
+def _claimed(row: Row) -> Claim:
+    return Claim(
+        job_id=row[0],
+        worker_id=row[1],
+        attempt=row[2],
+        queue_id=row[3],
+        kind=row[4],
+        payload=row[5],
+        codec=row[6],
+        priority=row[7],
+        pos=row[8],
+        max_attempts=row[9],
+        timeout=row[10],
+        key=row[11],
+        created_at=moment(row[12]),
+        cancel_requested=bool(row[13]),
+    )
+
+
+def _claim(transaction: Transaction, wanted: dict[str, Any], statements: tuple[str, ...]) -> list[Row]:
+    pick, own, take = statements
+    wanted["now"] = transaction.now
+    wanted["limit"] = transaction.value(ALLOWED, wanted) or 0
+    if wanted["limit"] <= 0:  # below zero would be no limit at all
+        return []
+    rows = transaction.rows(pick, wanted)
+    if rows:
+        first, last = rows[0], rows[-1]
+        wanted.update(first_priority=first[5], first_pos=first[6], first_job=first[0])
+        wanted.update(last_priority=last[5], last_pos=last[6], last_job=last[0])
+        transaction.execute(own, wanted)
+        transaction.execute(take, wanted)
+        move(transaction, wanted["queue_id"], pending=-len(rows), in_progress=len(rows))
+    return rows
+
+
+def _finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
+    owned, lost = _owned(transaction, {_proof(end.claim): end for end in ends})
+    now, moves = transaction.now, Moves()
+    finished: list[Row] = []
+    for end in owned:
+        claim = end.claim
+        if end.keep:
+            began = now - round(end.duration * 1_000_000)
+            finished.append(
+                (
+                    claim.job_id,
+                    claim.worker_id,
+                    began,
+                    now,
+                    claim.queue_id,
+                    claim.attempt,
+                    end.state.value,
+                    end.error,
+                    end.result,
+                )
+            )
+        is_dead = end.state is State.DEAD
+        moves.add(claim.queue_id, in_progress=-1, done=end.keep and not is_dead, dead=end.keep and is_dead)
+    transaction.execute_many(FINISH, finished)
+    transaction.execute_many(
+        "DELETE FROM job_key WHERE job_id = ?",
+        [(end.claim.job_id,) for end in owned if end.claim.key is not None],
+    )
+    remember_failures(
+        transaction,
+        (
+            (end.claim.job_id, end.claim.attempt, now, end.claim.worker_id, end.error)
+            for end in owned
+            if end.keep and end.error is not None
+        ),
+        HISTORY_LIMIT,
+    )
+    forgotten = [(end.claim.job_id,) for end in owned if not end.keep]
+    transaction.execute_many("DELETE FROM failure WHERE job_id = ?", forgotten)
+    transaction.execute_many("DELETE FROM job WHERE id = ?", forgotten)
+    moves.write(transaction)
+    return lost
+
+
+def _postpone(transaction: Transaction, postponements: Sequence[Postponement]) -> list[int]:
+    owned, lost = _owned(transaction, {_proof(each.claim): each for each in postponements})
+    now, moves = transaction.now, Moves()
+    ready: list[tuple[int, int, int, int, int]] = []
+    scheduled: list[tuple[int, int, int, int, int, str]] = []
+    for postponed in owned:
+        claim = postponed.claim
+        attempt = claim.attempt if postponed.counted else claim.attempt - 1
+        due = later(now, postponed.delay) if postponed.run_at is None else micros(postponed.run_at)
+        if due > now:
+            scheduled.append(
+                (claim.job_id, due, claim.queue_id, attempt, claim.priority, postponed.reason.value)
+            )
+            moves.add(claim.queue_id, in_progress=-1, scheduled=1)
+        else:
+            ready.append((claim.job_id, now, claim.queue_id, attempt, claim.priority))
+            moves.add(claim.queue_id, in_progress=-1, pending=1)
+    remember_failures(
+        transaction,
+        (
+            (postponed.claim.job_id, postponed.claim.attempt, now, postponed.claim.worker_id, postponed.error)
+            for postponed in owned
+            if postponed.error is not None
+        ),
+        HISTORY_LIMIT,
+    )
+    make_ready(transaction, ready)
+    make_scheduled(transaction, scheduled)
+    moves.write(transaction)
+    return lost
+
+
+def _release(transaction: Transaction, claims: Sequence[Claim]) -> list[int]:
+    owned, lost = _owned(transaction, {_proof(claim): claim for claim in claims})
+    moves = Moves()
+    for claim in owned:
+        moves.add(claim.queue_id, in_progress=-1, pending=1)
+    make_ready(
+        transaction,
+        [(claim.job_id, claim.pos, claim.queue_id, claim.attempt - 1, claim.priority) for claim in owned],
+    )
+    moves.write(transaction)
+    return lost
+
+
+def _owned(transaction: Transaction, given: dict[Proof, T]) -> tuple[list[T], list[int]]:
+    """Take back the claims that are still held; return what was given for them, and the job ids of the others."""
+    ids = json.dumps([proof[0] for proof in given])
+    held = set(
+        transaction.rows(
+            "SELECT job_id, worker_id, attempt FROM claimed WHERE job_id IN (SELECT value FROM json_each(?))",
+            (ids,),
+        )
+    )
+    lost = [proof[0] for proof in given if proof not in held]
+    if lost:
+        ids = json.dumps([proof[0] for proof in given if proof in held])
+    transaction.execute("DELETE FROM claimed WHERE job_id IN (SELECT value FROM json_each(?))", (ids,))
+    return [each for proof, each in given.items() if proof in held], lost
+
+
+def _proof(claim: Claim) -> Proof:
+    return claim.job_id, claim.worker_id, claim.attempt

@@ -1,0 +1,192 @@
+"""The database file: one writer with group commit, a few readers beside it.
+
+In memory there is one connection, and the writer's thread does everything. A Database
+belongs to the event loop that opened it.
+"""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from forge_jobs.errors import InvalidInput, StorageUnavailable
+from forge_jobs.storage.interface import Heard
+from forge_jobs.storage.sqlite.micros import micros
+from forge_jobs.storage.sqlite.transaction import Notice, Transaction, Work, translated
+from forge_jobs.storage.sqlite.writer import Writer
+
+T = TypeVar("T")
+
+MEMORY = ":memory:"
+BUSY_SECONDS = 30.0
+READERS = 4
+
+
+class Database:
+    """A SQLite file, opened and closed; runs the work that the nouns hand to it."""
+
+    def __init__(self, path: str, *, synchronous: str, clock: Callable[[], datetime] | None) -> None:
+        self.path = path if path == MEMORY else str(Path(path).expanduser().absolute())
+        self._synchronous = synchronous
+        self._clock = clock
+        self._heard: list[Heard] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._writer: Writer | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the database ends with this object."""
+        return self.path == MEMORY
+
+    @property
+    def is_open(self) -> bool:
+        """Whether work can be handed in."""
+        return self._writer is not None
+
+    def now(self) -> int:
+        """Return the clock in microseconds since the epoch."""
+        return time.time_ns() // 1000 if self._clock is None else micros(self._clock())
+
+    async def open(self) -> None:
+        """The writer runs; the file and its folder exist. Raises StorageUnavailable."""
+        if self._writer is not None:
+            return
+        self.make_folder()
+        writer = Writer(self._connect, self.now, self.path, self._tell, look=not self.in_memory)
+        await writer.start()
+        self._loop, self._writer = asyncio.get_running_loop(), writer
+        if not self.in_memory:
+            self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="forge-jobs-sqlite-reader")
+
+    async def close(self) -> None:
+        """What was asked for is done, and no connection is open."""
+        writer, self._writer = self._writer, None
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await asyncio.to_thread(pool.shutdown)
+        while not self._readers.empty():
+            self._readers.get().close()
+        if writer is not None:
+            await writer.stop()
+
+    def make_folder(self) -> None:
+        """The folder of the file exists. Raises StorageUnavailable."""
+        if self.in_memory:
+            return
+        folder = Path(self.path).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageUnavailable(f"The folder {folder} cannot be made: {error.strerror}.") from error
+
+    async def write(self, work: Work[T]) -> T:
+        """Return what `work` returns, once that is committed."""
+        result: T = await self.submit(work)
+        return result
+
+    def submit(self, work: Work[Any]) -> "asyncio.Future[Any]":
+        """Return a future of what `work` returns, set when that is committed."""
+        if self._writer is None:
+            raise StorageUnavailable(f"The database {self.path} is not open.")
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(
+                "A SqliteStorage belongs to the event loop that opened it; open another one here."
+            )
+        return self._writer.submit(work)
+
+    async def read(self, work: Work[T]) -> T:
+        """Return what `work` returns; all its statements see the same commit."""
+        if self._pool is None or self._loop is None:
+            return await self.write(work)
+        return await self._loop.run_in_executor(self._pool, self._read, work)
+
+    def within(self, connection: sqlite3.Connection, work: Work[T]) -> T:
+        """Return what `work` returns, run as a part of the caller's transaction.
+
+        When the caller's connection begins transactions by itself, one is begun, and is
+        the caller's to commit; in autocommit mode without one, the work is committed.
+        """
+        if not isinstance(connection, sqlite3.Connection):
+            raise InvalidInput(
+                f"connection is a {type(connection).__name__}, allowed is a sqlite3.Connection."
+            )
+        try:
+            if not connection.in_transaction and connection.isolation_level is not None:
+                connection.execute("BEGIN IMMEDIATE")
+            connection.execute("SAVEPOINT forge_jobs")
+            try:
+                # A write first: a transaction that begins with a read could not become a writer
+                # after another process wrote, however long it waited.
+                connection.execute("DELETE FROM job_key WHERE false")
+                result = work(Transaction(connection, self.now()))
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK TO forge_jobs")
+                    connection.execute("RELEASE forge_jobs")
+                raise
+            connection.execute("RELEASE forge_jobs")
+        except (sqlite3.Error, OverflowError) as error:
+            raise translated(error, self.path) from error
+        return result
+
+    def listen(self, heard: Heard) -> Callable[[], None]:
+        """`heard` is called for everything told from now on; call what is returned to end that."""
+        self._heard.append(heard)
+        return lambda: self._heard.remove(heard)
+
+    def _tell(self, notices: list[Notice]) -> None:
+        for kind, subject in notices:
+            for heard in tuple(self._heard):
+                heard(kind, subject)
+
+    def _connect(self) -> sqlite3.Connection:
+        # Readers are handed from thread to thread, never used by two at once.
+        connection = sqlite3.connect(
+            self.path,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        try:
+            for pragma in (
+                "journal_mode = WAL",
+                f"synchronous = {self._synchronous}",
+                "foreign_keys = ON",
+                "temp_store = MEMORY",
+                "cache_size = -16000",  # 16 MB
+                "journal_size_limit = 67108864",
+            ):
+                connection.execute(f"PRAGMA {pragma}").fetchall()
+            connection.create_function("now", 0, self.now)  # for people's views and queries
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _read(self, work: Work[T]) -> T:
+        try:
+            connection = self._reader()
+            try:
+                connection.execute("BEGIN")
+                return work(Transaction(connection, self.now()))
+            finally:
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                self._readers.put(connection)
+        except (sqlite3.Error, OverflowError) as error:
+            raise translated(error, self.path) from error
+
+    def _reader(self) -> sqlite3.Connection:
+        try:
+            return self._readers.get_nowait()
+        except Empty:
+            return self._connect()

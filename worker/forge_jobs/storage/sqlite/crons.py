@@ -1,0 +1,255 @@
+"""Crons in SQLite: schedules, and their fires."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from forge_jobs.cron_config import CronConfig, Missed
+from forge_jobs.errors import UnknownCron, UnknownQueue
+from forge_jobs.job import Enqueued, NewJob
+from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.enqueue import enqueue
+from forge_jobs.storage.sqlite.leadership import leads
+from forge_jobs.storage.sqlite.micros import micros, moment
+from forge_jobs.storage.sqlite.revision import configured, require_owner
+from forge_jobs.storage.sqlite.transaction import Row, Transaction
+
+COLUMNS = """
+    cron.name, expression, kind, timezone, payload, codec, queue.name, priority, cron.max_attempts, timeout, overlap,
+    missed, missed_limit, enabled, cron.managed_by, next_fire_at, last_fire_at, last_error, skipped
+"""
+SELECT = f"SELECT {COLUMNS} FROM cron JOIN queue ON queue.id = cron.queue_id"
+
+INSERT = """
+INSERT INTO cron (name, expression, kind, timezone, payload, codec, queue_id, priority, max_attempts, timeout, overlap,
+                  missed, missed_limit, enabled)
+VALUES (:name, :expression, :kind, :timezone, :payload, :codec, :queue_id, :priority, :max_attempts, :timeout, :overlap,
+        :missed, :missed_limit, :enabled)
+"""
+ENSURE = INSERT + "ON CONFLICT (name) DO NOTHING"
+
+# What stands on the right of SET is the row as it was.
+SET = (
+    INSERT
+    + """
+ON CONFLICT (name) DO UPDATE SET
+    next_fire_at = CASE WHEN expression = excluded.expression AND timezone = excluded.timezone
+                         AND enabled = excluded.enabled THEN next_fire_at END,
+    expression = excluded.expression, kind = excluded.kind, timezone = excluded.timezone, payload = excluded.payload,
+    codec = excluded.codec, queue_id = excluded.queue_id, priority = excluded.priority,
+    max_attempts = excluded.max_attempts, timeout = excluded.timeout, overlap = excluded.overlap,
+    missed = excluded.missed, missed_limit = excluded.missed_limit, enabled = excluded.enabled, last_error = NULL
+"""
+)
+
+# Of the jobs of the newest fires, one that has not ended.
+LIVING = """
+SELECT 1
+FROM (SELECT job_id FROM fire WHERE cron_id = ? ORDER BY fire_at DESC LIMIT 100) AS newest
+JOIN job ON job.id = newest.job_id
+LEFT JOIN finished ON finished.job_id = job.id
+WHERE finished.job_id IS NULL
+LIMIT 1
+"""
+
+
+class SqliteCrons:
+    """`Crons` in SQLite."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def set(self, cron: CronConfig, *, managed_by: str | None = None) -> CronConfig:
+        def change(transaction: Transaction) -> CronConfig:
+            owner = transaction.value("SELECT managed_by FROM cron WHERE name = ?", (cron.name,))
+            require_owner(f"Cron {cron.name!r}", owner, managed_by)
+            transaction.execute(SET, _parameters(transaction, cron))
+            if managed_by is not None:
+                transaction.execute("UPDATE cron SET managed_by = ? WHERE name = ?", (managed_by, cron.name))
+            configured(transaction)
+            return _get(transaction, cron.name)
+
+        return await self._database.write(change)
+
+    async def ensure(self, cron: CronConfig) -> None:
+        def ensure(transaction: Transaction) -> None:
+            if transaction.changed(ENSURE, _parameters(transaction, cron)):
+                configured(transaction)
+
+        await self._database.write(ensure)
+
+    async def get(self, name: str) -> CronConfig:
+        return await self._database.read(lambda transaction: _get(transaction, name))
+
+    async def all(self) -> list[CronConfig]:
+        rows = await self._database.read(lambda transaction: transaction.rows(f"{SELECT} ORDER BY cron.name"))
+        return [_cron(row) for row in rows]
+
+    async def delete(self, name: str) -> None:
+        def delete(transaction: Transaction) -> None:
+            require_owner(f"Cron {name!r}", _get(transaction, name).managed_by, None)
+            transaction.execute("DELETE FROM cron WHERE name = ?", (name,))
+            configured(transaction)
+
+        await self._database.write(delete)
+
+    async def seed(self, name: str, next_fire_at: datetime, *, epoch: int) -> None:
+        def seed(transaction: Transaction) -> None:
+            if leads(transaction, epoch):
+                transaction.execute(
+                    "UPDATE cron SET next_fire_at = ? WHERE name = ? AND next_fire_at IS NULL",
+                    (micros(next_fire_at), name),
+                )
+
+        await self._database.write(seed)
+
+    async def fire(
+        self,
+        cron: CronConfig,
+        fires: Sequence[datetime],
+        next_fire_at: datetime | None,
+        *,
+        epoch: int,
+    ) -> list[Enqueued]:
+        return await self._database.write(
+            lambda transaction: _fire(transaction, cron, fires, next_fire_at, epoch)
+        )
+
+    async def disable(self, name: str, error: str, *, epoch: int) -> None:
+        def disable(transaction: Transaction) -> None:
+            if leads(transaction, epoch) and transaction.changed(
+                "UPDATE cron SET enabled = 0, next_fire_at = NULL, last_error = ? WHERE name = ?",
+                (error, name),
+            ):
+                configured(transaction)
+
+        await self._database.write(disable)
+
+    async def trigger(self, name: str) -> Enqueued:
+        def trigger(transaction: Transaction) -> Enqueued:
+            cron = _get(transaction, name)
+            [enqueued] = enqueue(transaction, [_new_job(cron)])
+            cron_id = _id(transaction, name)
+            # Fires are at whole seconds: this one must not stand in the place of one.
+            fire_at = transaction.now + (transaction.now % 1_000_000 == 0)
+            while not _record(transaction, cron_id, fire_at, enqueued.id):
+                fire_at += 1 if (fire_at + 1) % 1_000_000 else 2
+            return enqueued
+
+        return await self._database.write(trigger)
+
+
+def _fire(
+    transaction: Transaction,
+    cron: CronConfig,
+    fires: Sequence[datetime],
+    next_fire_at: datetime | None,
+    epoch: int,
+) -> list[Enqueued]:
+    row = transaction.row("SELECT id, next_fire_at FROM cron WHERE name = ?", (cron.name,))
+    if row is None or row[1] != micros(cron.next_fire_at) or not leads(transaction, epoch):
+        return []
+    cron_id, present, answers, skipped = row[0], _get(transaction, cron.name), [], 0
+    for fire in fires:
+        if _fired(transaction, cron_id, micros(fire)):
+            continue
+        if not present.overlap and transaction.row(LIVING, (cron_id,)):
+            skipped += 1
+            continue
+        [enqueued] = enqueue(transaction, [_new_job(present)])
+        _record(transaction, cron_id, micros(fire), enqueued.id)
+        answers.append(enqueued)
+    transaction.execute(
+        """
+        UPDATE cron
+        SET next_fire_at = ?, last_fire_at = coalesce(?, last_fire_at), skipped = skipped + ?
+        WHERE id = ?
+        """,
+        (micros(next_fire_at), micros(max(fires, default=None)), skipped, cron_id),
+    )
+    return answers
+
+
+def _fired(transaction: Transaction, cron_id: int, fire_at: int) -> bool:
+    return (
+        transaction.row("SELECT 1 FROM fire WHERE cron_id = ? AND fire_at = ?", (cron_id, fire_at))
+        is not None
+    )
+
+
+def _record(transaction: Transaction, cron_id: int, fire_at: int, job_id: int) -> bool:
+    """The job is the one of this fire time; False when that has one already."""
+    recorded = transaction.changed(
+        "INSERT INTO fire (cron_id, fire_at, job_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        (cron_id, fire_at, job_id),
+    )
+    return bool(recorded)
+
+
+def _id(transaction: Transaction, name: str) -> int:
+    found: int = transaction.value("SELECT id FROM cron WHERE name = ?", (name,))
+    return found
+
+
+def _get(transaction: Transaction, name: str) -> CronConfig:
+    row = transaction.row(f"{SELECT} WHERE cron.name = ?", (name,))
+    if row is None:
+        raise UnknownCron(name, (known[0] for known in transaction.rows("SELECT name FROM cron")))
+    return _cron(row)
+
+
+def _parameters(transaction: Transaction, cron: CronConfig) -> dict[str, object]:
+    queue_id = transaction.value("SELECT id FROM queue WHERE name = ?", (cron.queue,))
+    if queue_id is None:
+        raise UnknownQueue(cron.queue, (known[0] for known in transaction.rows("SELECT name FROM queue")))
+    return {
+        "name": cron.name,
+        "expression": cron.expression,
+        "kind": cron.kind,
+        "timezone": cron.timezone,
+        "payload": cron.payload,
+        "codec": cron.codec,
+        "queue_id": queue_id,
+        "priority": cron.priority,
+        "max_attempts": cron.max_attempts,
+        "timeout": None if cron.timeout is None else cron.timeout.total_seconds(),
+        "overlap": cron.overlap,
+        "missed": cron.missed.value,
+        "missed_limit": cron.missed_limit,
+        "enabled": cron.enabled,
+    }
+
+
+def _new_job(cron: CronConfig) -> NewJob:
+    return NewJob(
+        kind=cron.kind,
+        payload=cron.payload,
+        codec=cron.codec,
+        queue=cron.queue,
+        priority=cron.priority,
+        max_attempts=cron.max_attempts,
+        timeout=cron.timeout,
+    )
+
+
+def _cron(row: Row) -> CronConfig:
+    return CronConfig(
+        name=row[0],
+        expression=row[1],
+        kind=row[2],
+        timezone=row[3],
+        payload=row[4],
+        codec=row[5],
+        queue=row[6],
+        priority=row[7],
+        max_attempts=row[8],
+        timeout=None if row[9] is None else timedelta(seconds=row[9]),
+        overlap=bool(row[10]),
+        missed=Missed(row[11]),
+        missed_limit=row[12],
+        enabled=bool(row[13]),
+        managed_by=row[14],
+        next_fire_at=moment(row[15]),
+        last_fire_at=moment(row[16]),
+        last_error=row[17],
+        skipped=row[18],
+    )

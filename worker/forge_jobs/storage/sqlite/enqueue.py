@@ -1,0 +1,88 @@
+"""Adding jobs: what `jobs.enqueue` and the crons have in common."""
+
+from collections.abc import Sequence
+
+from forge_jobs.errors import UnknownQueue
+from forge_jobs.job import Enqueued, NewJob, Reason
+from forge_jobs.storage.sqlite.micros import later, micros
+from forge_jobs.storage.sqlite.tally import Moves
+from forge_jobs.storage.sqlite.transaction import Row, Transaction
+from forge_jobs.storage.sqlite.waits import make_ready, make_scheduled
+
+
+def enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
+    """All jobs wait; those whose key a living job holds are answered with that one. Raises UnknownQueue."""
+    queues = _queues(transaction, jobs)
+    now, answers, moves = transaction.now, [], Moves()
+    rows: list[Row] = []
+    keys: dict[tuple[str, str], int] = {}
+    ready: list[tuple[int, int, int, int, int]] = []
+    scheduled: list[tuple[int, int, int, int, int, str]] = []
+    # Ids are given here, not by the table, since `ready` needs them too: nobody else writes meanwhile.
+    job_id: int = transaction.value("SELECT seq FROM sqlite_sequence WHERE name = 'job'") or 0
+    for job in jobs:
+        queue_id, queue_attempts = queues[job.queue]
+        if job.key is not None:
+            holder = keys.get((job.kind, job.key)) or _holder(transaction, job.kind, job.key)
+            if holder is not None:
+                answers.append(Enqueued(holder, duplicate=True))
+                continue
+            keys[job.kind, job.key] = job_id + 1
+        job_id += 1
+        answers.append(Enqueued(job_id))
+        attempts = queue_attempts if job.max_attempts is None else job.max_attempts
+        timeout = None if job.timeout is None else job.timeout.total_seconds()
+        rows.append(
+            (
+                job_id,
+                queue_id,
+                job.priority,
+                attempts,
+                timeout,
+                job.kind,
+                job.codec,
+                job.key,
+                now,
+                job.payload,
+            )
+        )
+        due = _due(job, now)
+        if due > now:
+            scheduled.append((job_id, due, queue_id, 0, job.priority, Reason.DELAYED.value))
+            moves.add(queue_id, scheduled=1)
+        else:  # one pos for a whole batch: within it, `ready` is in the order of ids
+            ready.append((job_id, now, queue_id, 0, job.priority))
+            moves.add(queue_id, pending=1)
+    transaction.execute_many("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    transaction.execute_many(
+        "INSERT INTO job_key (kind, key, job_id) VALUES (?, ?, ?)",
+        [(kind, key, holder) for (kind, key), holder in keys.items()],
+    )
+    make_ready(transaction, ready)
+    make_scheduled(transaction, scheduled)
+    moves.write(transaction)
+    return answers
+
+
+def _queues(transaction: Transaction, jobs: Sequence[NewJob]) -> dict[str, tuple[int, int]]:
+    """Return (id, max_attempts) of each queue that is named."""
+    found: dict[str, tuple[int, int]] = {}
+    for name in {job.queue for job in jobs}:
+        row = transaction.row("SELECT id, max_attempts FROM queue WHERE name = ?", (name,))
+        if row is None:
+            raise UnknownQueue(name, (row[0] for row in transaction.rows("SELECT name FROM queue")))
+        found[name] = (row[0], row[1])
+    return found
+
+
+def _holder(transaction: Transaction, kind: str, key: str) -> int | None:
+    holder: int | None = transaction.value(
+        "SELECT job_id FROM job_key WHERE kind = ? AND key = ?", (kind, key)
+    )
+    return holder
+
+
+def _due(job: NewJob, now: int) -> int:
+    if job.run_at is not None:
+        return micros(job.run_at)
+    return now if job.delay is None else later(now, job.delay)

@@ -1,0 +1,68 @@
+"""History in SQLite: ended jobs go when their queue's retention is over."""
+
+from datetime import timedelta
+
+from forge_jobs.job import State
+from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.leadership import leads
+from forge_jobs.storage.sqlite.micros import micros
+from forge_jobs.storage.sqlite.tally import move
+from forge_jobs.storage.sqlite.transaction import Transaction
+
+FIRES_KEPT = timedelta(days=30)
+
+
+class SqliteHistory:
+    """`History` in SQLite."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def sweep(self, *, epoch: int, limit: int = 1000) -> int:
+        return await self._database.write(lambda transaction: _sweep(transaction, epoch, limit))
+
+
+def forget(transaction: Transaction, job_ids: list[int]) -> None:
+    """Nothing of these ended jobs is left, but for the tally."""
+    rows = [(job_id,) for job_id in job_ids]
+    for sql in (
+        "DELETE FROM finished WHERE job_id = ?",
+        "DELETE FROM failure WHERE job_id = ?",
+        "DELETE FROM job WHERE id = ?",
+    ):
+        transaction.execute_many(sql, rows)
+
+
+def _sweep(transaction: Transaction, epoch: int, limit: int) -> int:
+    if not leads(transaction, epoch):
+        return 0
+    swept = 0
+    for queue_id, done, dead in transaction.rows("SELECT id, done_retention, dead_retention FROM queue"):
+        for state, retention in ((State.DONE, done), (State.DEAD, dead)):
+            old = transaction.rows(
+                """
+                SELECT job_id FROM finished
+                WHERE queue_id = ? AND state = ? AND finished_at <= ?
+                ORDER BY finished_at LIMIT ?
+                """,
+                (queue_id, state.value, transaction.now - retention, limit - swept),
+            )
+            if old:
+                forget(transaction, [row[0] for row in old])
+                move(transaction, queue_id, **{state.value: -len(old)})
+                swept += len(old)
+    _sweep_traces(transaction)
+    return swept
+
+
+def _sweep_traces(transaction: Transaction) -> None:
+    """Fire times go after 30 days, labels of workers that are gone when no kept job can name them."""
+    transaction.execute("DELETE FROM fire WHERE fire_at < ?", (transaction.now - micros(FIRES_KEPT),))
+    transaction.execute(
+        """
+        DELETE FROM worker_label
+        WHERE at < ? - (SELECT max(max(done_retention, dead_retention)) FROM queue)
+          AND worker_id NOT IN (SELECT id FROM worker) AND worker_id NOT IN (SELECT worker_id FROM claimed)
+        """,
+        (transaction.now,),
+    )

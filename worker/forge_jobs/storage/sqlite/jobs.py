@@ -1,0 +1,391 @@
+"""Jobs in SQLite, as producers and people handle them."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from forge_jobs.errors import JobNotFound, WrongState
+from forge_jobs.job import Cancelled, Counts, Enqueued, Failure, Job, NewJob, Reason, State
+from forge_jobs.storage.interface import Waiting
+from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.enqueue import enqueue
+from forge_jobs.storage.sqlite.history import forget
+from forge_jobs.storage.sqlite.micros import moment
+from forge_jobs.storage.sqlite.queues import get as get_queue
+from forge_jobs.storage.sqlite.tally import move
+from forge_jobs.storage.sqlite.transaction import Row, Transaction
+from forge_jobs.storage.sqlite.waits import make_ready
+
+AHEAD_LIMIT = 10_000
+
+CANCELLED = "cancelled by user"
+
+JOB = """
+SELECT job.id, queue.name, job.kind,
+       CASE WHEN finished.job_id IS NOT NULL THEN finished.state
+            WHEN claimed.job_id IS NOT NULL THEN 'in_progress'
+            WHEN scheduled.job_id IS NULL THEN 'pending'
+            WHEN scheduled.reason = 'retry' THEN 'retrying'
+            ELSE 'scheduled' END,
+       job.payload, job.codec, job.priority,
+       coalesce(finished.attempt, claimed.attempt, scheduled.attempt, ready.attempt),
+       job.max_attempts, job.timeout, job.key, job.created_at, scheduled.run_at, scheduled.reason,
+       coalesce(claimed.worker_id, finished.worker_id), worker_label.label,
+       claimed.claimed_at, claimed.cancel_requested_at, finished.started_at, finished.finished_at,
+       CASE WHEN finished.job_id IS NOT NULL THEN finished.error
+            ELSE (SELECT error FROM failure WHERE failure.job_id = job.id ORDER BY failure.id DESC LIMIT 1) END,
+       finished.result
+FROM job
+JOIN queue ON queue.id = job.queue_id
+LEFT JOIN finished ON finished.job_id = job.id
+LEFT JOIN claimed ON claimed.job_id = job.id
+LEFT JOIN scheduled ON scheduled.job_id = job.id
+LEFT JOIN ready ON ready.queue_id = job.queue_id AND ready.priority = job.priority
+               AND ready.pos = job.created_at AND ready.job_id = job.id
+LEFT JOIN worker_label ON worker_label.worker_id = coalesce(claimed.worker_id, finished.worker_id)
+"""
+ATTEMPT = 7  # its place in a row; null for a job that became ready later than it was enqueued
+
+# The ids of a state, from the table that it is.
+IDS = {
+    State.PENDING: "SELECT job_id FROM ready",
+    State.SCHEDULED: "SELECT job_id FROM scheduled WHERE reason <> 'retry'",
+    State.RETRYING: "SELECT job_id FROM scheduled WHERE reason = 'retry'",
+    State.IN_PROGRESS: "SELECT job_id FROM claimed",
+    State.DONE: "SELECT job_id FROM finished WHERE state = 'done'",
+    State.DEAD: "SELECT job_id FROM finished WHERE queue_id IN (SELECT id FROM queue) AND state = 'dead'",
+}
+
+FIND = JOB + "WHERE {conditions} ORDER BY job.id DESC LIMIT :limit"
+
+# The first pos of each priority: a few steps in the index, however many wait.
+OLDEST = """
+WITH RECURSIVE class (priority) AS (
+    SELECT min(priority) FROM ready WHERE queue_id = :queue_id
+    UNION ALL
+    SELECT (SELECT min(priority) FROM ready WHERE queue_id = :queue_id AND ready.priority > class.priority)
+    FROM class WHERE class.priority IS NOT NULL
+)
+SELECT min((SELECT min(pos) FROM ready WHERE queue_id = :queue_id AND ready.priority = class.priority))
+FROM class WHERE class.priority IS NOT NULL
+"""
+
+WAITING = """
+SELECT (SELECT count(*) FROM worker WHERE NOT draining AND :queue IN (SELECT value FROM json_each(queues))),
+       (SELECT count(*) FROM worker WHERE NOT draining AND :queue IN (SELECT value FROM json_each(queues))
+                                      AND :kind IN (SELECT value FROM json_each(kinds))),
+       (SELECT count(*) FROM slot WHERE queue_id = :queue_id AND worker_id IS NOT NULL)
+"""
+
+
+class SqliteJobs:
+    """`Jobs` in SQLite."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def enqueue(self, job: NewJob, *, connection: Any = None) -> Enqueued:
+        return (await self.enqueue_many([job], connection=connection))[0]
+
+    async def enqueue_many(self, jobs: Sequence[NewJob], *, connection: Any = None) -> list[Enqueued]:
+        if not jobs:
+            return []
+        if connection is not None:  # our workers hear of it like of another process
+            return self._database.within(connection, lambda transaction: enqueue(transaction, jobs))
+        return await self._database.write(lambda transaction: enqueue(transaction, jobs))
+
+    async def get(self, job_id: int) -> Job:
+        def get(transaction: Transaction) -> Job:
+            row = transaction.row(JOB + "WHERE job.id = ?", (job_id,))
+            if row is None:
+                raise JobNotFound(job_id)
+            failures = transaction.rows(
+                """
+                SELECT failure.attempt, failure.at, worker_label.label, failure.error
+                FROM failure LEFT JOIN worker_label ON worker_label.worker_id = failure.worker_id
+                WHERE failure.job_id = ? ORDER BY failure.id
+                """,
+                (job_id,),
+            )
+            [row] = _with_attempts(transaction, [row])
+            return _job(
+                row, tuple(Failure(attempt, moment(at), by, error) for attempt, at, by, error in failures)
+            )
+
+        return await self._database.read(get)
+
+    async def find(
+        self,
+        *,
+        state: State | None = None,
+        queue: str | None = None,
+        kind: str | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> list[Job]:
+        conditions = ["true"]
+        if state is not None:
+            conditions.append(f"job.id IN ({IDS[state]})")
+        if queue is not None:
+            conditions.append("queue.name = :queue")
+        if kind is not None:
+            conditions.append("job.kind = :kind")
+        if before is not None:
+            conditions.append("job.id < :before")
+        statement = FIND.replace("{conditions}", " AND ".join(conditions))
+        wanted = {"queue": queue, "kind": kind, "before": before, "limit": limit}
+        rows = await self._database.read(
+            lambda transaction: _with_attempts(transaction, transaction.rows(statement, wanted))
+        )
+        return [_job(row) for row in rows]
+
+    async def cancel(self, job_id: int) -> Cancelled:
+        return await self._database.write(
+            lambda transaction: _cancel(transaction, _place(transaction, job_id))
+        )
+
+    async def retry(self, job_id: int) -> bool:
+        return await self._database.write(
+            lambda transaction: _retry(transaction, _place(transaction, job_id))
+        )
+
+    async def run_now(self, job_id: int) -> bool:
+        def run_now(transaction: Transaction) -> bool:
+            place = _place(transaction, job_id)
+            if place.state is State.PENDING:
+                return False
+            if place.state not in (State.SCHEDULED, State.RETRYING):
+                raise WrongState(job_id, place.state, "only a scheduled or retrying job can be run now")
+            attempt = _take_out(transaction, place)
+            _make_pending(transaction, place, attempt)
+            return True
+
+        return await self._database.write(run_now)
+
+    async def delete(self, job_id: int) -> None:
+        def delete(transaction: Transaction) -> None:
+            place = _place(transaction, job_id)
+            if place.state is State.IN_PROGRESS:
+                raise WrongState(job_id, place.state, "cancel it, and delete it when it has ended")
+            _take_out(transaction, place)
+            transaction.execute("DELETE FROM job_key WHERE job_id = ?", (job_id,))
+            forget(transaction, [job_id])
+
+        await self._database.write(delete)
+
+    async def counts(self) -> list[Counts]:
+        def counts(transaction: Transaction) -> list[Counts]:
+            rows = transaction.rows(
+                """
+                SELECT queue.id, queue.name, pending, scheduled, in_progress, done, dead
+                FROM queue JOIN tally ON tally.queue_id = queue.id ORDER BY queue.name
+                """
+            )
+            return [_counts(transaction, row) for row in rows]
+
+        return await self._database.read(counts)
+
+    async def waiting(self, job_id: int) -> Waiting:
+        def waiting(transaction: Transaction) -> Waiting:
+            place = _place(transaction, job_id)
+            queue = get_queue(transaction, place.queue)
+            live, able, held = transaction.rows(
+                WAITING, {"queue": place.queue, "kind": place.kind, "queue_id": place.queue_id}
+            )[0]
+            return Waiting(
+                queue=queue,
+                live_workers=live,
+                able_workers=able,
+                slots=queue.concurrency or 0,
+                slots_held=held,
+                ahead=_ahead(transaction, place),
+                ahead_limit=AHEAD_LIMIT,
+                now=moment(transaction.now),
+            )
+
+        return await self._database.read(waiting)
+
+    async def fold(self) -> None:
+        """Nothing to do: a queue has one counter row here."""
+
+
+class Place:
+    """Where a job is, and what it takes to move it."""
+
+    __slots__ = ("created_at", "id", "key", "kind", "priority", "queue", "queue_id", "state")
+
+    def __init__(self, row: Row) -> None:
+        self.id: int = row[0]
+        self.state = State(row[1])
+        self.queue_id: int = row[2]
+        self.queue: str = row[3]
+        self.priority: int = row[4]
+        self.kind: str = row[5]
+        self.key: str | None = row[6]
+        self.created_at: int = row[7]
+
+
+def _place(transaction: Transaction, job_id: int) -> Place:
+    row = transaction.row(
+        """
+        SELECT jobs.id, jobs.state, job.queue_id, jobs.queue, job.priority, job.kind, job.key, job.created_at
+        FROM job JOIN jobs ON jobs.id = job.id WHERE job.id = ?
+        """,
+        (job_id,),
+    )
+    if row is None:
+        raise JobNotFound(job_id)
+    return Place(row)
+
+
+def _take_out(transaction: Transaction, place: Place) -> int:
+    """The job is in no state and no longer counted; return its attempts. It is not in progress."""
+    match place.state:
+        case State.PENDING:
+            attempt = _take_out_of_ready(transaction, place)
+            move(transaction, place.queue_id, pending=-1)
+        case State.SCHEDULED | State.RETRYING:
+            attempt = transaction.value(
+                "DELETE FROM scheduled WHERE job_id = ? RETURNING attempt", (place.id,)
+            )
+            move(transaction, place.queue_id, scheduled=-1)
+        case _:
+            attempt = transaction.value(
+                "DELETE FROM finished WHERE job_id = ? RETURNING attempt", (place.id,)
+            )
+            move(transaction, place.queue_id, **{place.state.value: -1})
+    return attempt
+
+
+def _take_out_of_ready(transaction: Transaction, place: Place) -> int:
+    where = "DELETE FROM ready WHERE queue_id = :queue_id AND priority = :priority AND job_id = :id"
+    wanted = {
+        "queue_id": place.queue_id,
+        "priority": place.priority,
+        "id": place.id,
+        "created_at": place.created_at,
+    }
+    attempt: int | None = transaction.value(where + " AND pos = :created_at RETURNING attempt", wanted)
+    if attempt is None:  # it became ready later than it was enqueued
+        attempt = transaction.value(where + " RETURNING attempt", wanted)
+    assert attempt is not None
+    return attempt
+
+
+def _make_pending(transaction: Transaction, place: Place, attempt: int) -> None:
+    make_ready(transaction, [(place.id, transaction.now, place.queue_id, attempt, place.priority)])
+    move(transaction, place.queue_id, pending=1)
+
+
+def _cancel(transaction: Transaction, place: Place) -> Cancelled:
+    if place.state is State.IN_PROGRESS:
+        transaction.execute(
+            "UPDATE claimed SET cancel_requested_at = coalesce(cancel_requested_at, ?) WHERE job_id = ?",
+            (transaction.now, place.id),
+        )
+        transaction.tell("cancel", place.id)
+        return Cancelled.REQUESTED
+    if place.state in (State.DONE, State.DEAD):
+        return Cancelled.ENDED
+    attempt = _take_out(transaction, place)
+    transaction.execute("DELETE FROM job_key WHERE job_id = ?", (place.id,))
+    if transaction.value("SELECT dead_retention FROM queue WHERE id = ?", (place.queue_id,)) == 0:
+        forget(transaction, [place.id])
+        return Cancelled.DEAD
+    transaction.execute(
+        """
+        INSERT INTO finished (job_id, finished_at, queue_id, attempt, state, error)
+        VALUES (?, ?, ?, ?, 'dead', ?)
+        """,
+        (place.id, transaction.now, place.queue_id, attempt, CANCELLED),
+    )
+    move(transaction, place.queue_id, dead=1)
+    return Cancelled.DEAD
+
+
+def _retry(transaction: Transaction, place: Place) -> bool:
+    if place.state not in (State.DEAD, State.RETRYING):
+        raise WrongState(place.id, place.state, "only a dead or retrying job can be retried")
+    if place.state is State.DEAD and place.key is not None:
+        is_free = transaction.changed(
+            "INSERT INTO job_key (kind, key, job_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (place.kind, place.key, place.id),
+        )
+        if not is_free:
+            return False
+    _take_out(transaction, place)
+    _make_pending(transaction, place, 0)
+    return True
+
+
+def _ahead(transaction: Transaction, place: Place) -> int:
+    """Return how many jobs are claimed before this pending one, counted up to AHEAD_LIMIT."""
+    if place.state is not State.PENDING:
+        return 0
+    wanted = {
+        "queue_id": place.queue_id,
+        "priority": place.priority,
+        "id": place.id,
+        "pos": place.created_at,
+        "limit": AHEAD_LIMIT,
+    }
+    of_class = "FROM ready WHERE queue_id = :queue_id AND priority = :priority AND job_id = :id"
+    if transaction.row(f"SELECT 1 {of_class} AND pos = :pos", wanted) is None:
+        wanted["pos"] = transaction.value(f"SELECT pos {of_class}", wanted)
+    ahead: int = transaction.value(
+        """
+        SELECT count(*) FROM (
+            SELECT 1 FROM ready
+            WHERE queue_id = :queue_id AND (priority, pos, job_id) < (:priority, :pos, :id) LIMIT :limit)
+        """,
+        wanted,
+    )
+    return ahead
+
+
+def _counts(transaction: Transaction, row: Row) -> Counts:
+    queue_id, name, pending, scheduled, in_progress, done, dead = row
+    oldest = moment(transaction.value(OLDEST, {"queue_id": queue_id}))
+    return Counts(name, pending, scheduled, in_progress, done, dead, oldest)
+
+
+def _with_attempts(transaction: Transaction, rows: list[Row]) -> list[Row]:
+    """Fill in the attempts of pending jobs that became ready later than they were enqueued."""
+    if all(row[ATTEMPT] is not None for row in rows):
+        return rows
+    missing = ", ".join(str(row[0]) for row in rows if row[ATTEMPT] is None)  # ids, from the database
+    attempts: dict[int, int] = dict(
+        transaction.rows(f"SELECT job_id, attempt FROM ready WHERE job_id IN ({missing})")
+    )
+    return [
+        row if row[ATTEMPT] is not None else (*row[:ATTEMPT], attempts[row[0]], *row[ATTEMPT + 1 :])
+        for row in rows
+    ]
+
+
+def _job(row: Row, failures: tuple[Failure, ...] = ()) -> Job:
+    return Job(
+        id=row[0],
+        queue=row[1],
+        kind=row[2],
+        state=State(row[3]),
+        payload=row[4],
+        codec=row[5],
+        priority=row[6],
+        attempt=row[7],
+        max_attempts=row[8],
+        timeout=None if row[9] is None else timedelta(seconds=row[9]),
+        key=row[10],
+        created_at=moment(row[11]),
+        run_at=moment(row[12]),
+        reason=None if row[13] is None else Reason(row[13]),
+        worker_id=row[14],
+        worker=row[15],
+        claimed_at=moment(row[16]),
+        cancel_requested_at=moment(row[17]),
+        started_at=moment(row[18]),
+        finished_at=moment(row[19]),
+        error=row[20],
+        result=row[21],
+        failures=failures,
+    )

@@ -1,0 +1,65 @@
+"""Leadership in SQLite: one lease row."""
+
+from datetime import timedelta
+
+from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.micros import later, moment
+from forge_jobs.storage.sqlite.transaction import Transaction
+from forge_jobs.worker_info import Leader
+
+
+class SqliteLeadership:
+    """`Leadership` in SQLite."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def lead(self, worker_id: int, duration: timedelta) -> int | None:
+        # An expired lease gets a new epoch even when its holder comes back: in between it did not lead.
+        def lead(transaction: Transaction) -> int | None:
+            epoch: int | None = transaction.value(
+                """
+                INSERT INTO leader (one, worker_id, epoch, until) VALUES (1, :worker_id, 1, :until)
+                ON CONFLICT (one) DO UPDATE
+                SET epoch = epoch + (worker_id IS NOT excluded.worker_id OR until <= :now),
+                    worker_id = excluded.worker_id, until = excluded.until
+                WHERE worker_id IS NULL OR worker_id = excluded.worker_id OR until <= :now
+                RETURNING epoch
+                """,
+                {"worker_id": worker_id, "until": later(transaction.now, duration), "now": transaction.now},
+            )
+            return epoch
+
+        return await self._database.write(lead)
+
+    async def resign(self, worker_id: int) -> None:
+        await self._database.write(lambda transaction: resign(transaction, worker_id))
+
+    async def get(self) -> Leader | None:
+        row = await self._database.read(
+            lambda transaction: transaction.row(
+                """
+                SELECT leader.worker_id, worker_label.label, leader.epoch, leader.until
+                FROM leader LEFT JOIN worker_label ON worker_label.worker_id = leader.worker_id
+                WHERE leader.worker_id IS NOT NULL AND leader.until > ?
+                """,
+                (transaction.now,),
+            )
+        )
+        return None if row is None else Leader(row[0], row[1], row[2], moment(row[3]))
+
+
+def resign(transaction: Transaction, worker_id: int) -> None:
+    """The worker does not lead."""
+    transaction.execute(
+        "UPDATE leader SET worker_id = NULL, until = ? WHERE worker_id = ?", (transaction.now, worker_id)
+    )
+
+
+def leads(transaction: Transaction, epoch: int) -> bool:
+    """Return whether the leader of this epoch leads still."""
+    found = transaction.row(
+        "SELECT 1 FROM leader WHERE epoch = ? AND worker_id IS NOT NULL AND until > ?",
+        (epoch, transaction.now),
+    )
+    return found is not None

@@ -1,0 +1,180 @@
+"""Queues in SQLite: configuration, slots and cool-down."""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from forge_jobs.errors import InvalidInput, UnknownQueue
+from forge_jobs.queue_config import EDITABLE, QueueConfig
+from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.micros import duration, later, micros, moment
+from forge_jobs.storage.sqlite.revision import configured, require_owner
+from forge_jobs.storage.sqlite.slots import fit
+from forge_jobs.storage.sqlite.transaction import Row, Transaction
+
+COLUMNS = (
+    "name, id, concurrency, paused, backoff_enabled, backoff_base, backoff_max, max_attempts, "
+    "done_retention, dead_retention, managed_by, cooldown_until, throttles"
+)
+
+
+class SqliteQueues:
+    """`Queues` in SQLite."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def ensure(self, names: Sequence[str]) -> None:
+        def ensure(transaction: Transaction) -> None:
+            if [name for name in names if _add(transaction, name)]:
+                configured(transaction)
+
+        await self._database.write(ensure)
+
+    async def set(
+        self, name: str, changes: Mapping[str, Any], *, managed_by: str | None = None
+    ) -> QueueConfig:
+        if unknown := changes.keys() - EDITABLE:
+            raise InvalidInput(
+                f"A queue has no {sorted(unknown)[0]!r} to set, allowed is one of {sorted(EDITABLE)}."
+            )
+
+        def change(transaction: Transaction) -> QueueConfig:
+            _add(transaction, name)
+            owner = transaction.value("SELECT managed_by FROM queue WHERE name = ?", (name,))
+            require_owner(f"Queue {name!r}", owner, managed_by)
+            if managed_by is not None:
+                transaction.execute("UPDATE queue SET managed_by = ? WHERE name = ?", (managed_by, name))
+            for field, value in changes.items():  # names of columns, by EDITABLE
+                _change(transaction, name, field, value)
+            queue = get(transaction, name)
+            if "concurrency" in changes:
+                fit(transaction, queue.id)
+            configured(transaction)
+            transaction.tell("queue", queue.id)
+            return queue
+
+        return await self._database.write(change)
+
+    async def manage(self, name: str, owner: str | None, *, previous: str | None = None) -> bool:
+        def manage(transaction: Transaction) -> bool:
+            row = transaction.row("SELECT managed_by FROM queue WHERE name = ?", (name,))
+            if row is None:
+                raise UnknownQueue(name, (known[0] for known in transaction.rows("SELECT name FROM queue")))
+            if row[0] == owner:
+                return True
+            if row[0] is not None and row[0] != previous:
+                return False
+            transaction.execute("UPDATE queue SET managed_by = ? WHERE name = ?", (owner, name))
+            configured(transaction)
+            return True
+
+        return await self._database.write(manage)
+
+    async def all(self) -> list[QueueConfig]:
+        rows = await self._database.read(
+            lambda transaction: transaction.rows(f"SELECT {COLUMNS} FROM queue ORDER BY name")
+        )
+        return [_queue(row) for row in rows]
+
+    async def take_slots(self, queue_id: int, worker_id: int, count: int) -> int:
+        def take(transaction: Transaction) -> int:
+            free: int = (
+                transaction.value(
+                    """
+                SELECT queue.concurrency - (
+                    SELECT count(*) FROM slot WHERE slot.queue_id = queue.id AND slot.worker_id IS NOT NULL)
+                FROM queue, worker
+                WHERE queue.id = ? AND worker.id = ? AND queue.concurrency IS NOT NULL
+                """,
+                    (queue_id, worker_id),
+                )
+                or 0
+            )
+            return transaction.changed(
+                """
+                UPDATE slot SET worker_id = :worker_id
+                WHERE queue_id = :queue_id AND number IN (
+                    SELECT number FROM slot WHERE queue_id = :queue_id AND worker_id IS NULL
+                    ORDER BY number LIMIT :count)
+                """,
+                {"queue_id": queue_id, "worker_id": worker_id, "count": max(0, min(count, free))},
+            )
+
+        return await self._database.write(take)
+
+    async def give_back_slots(self, queue_id: int, worker_id: int, keep: int) -> None:
+        def give_back(transaction: Transaction) -> None:
+            freed = transaction.changed(
+                """
+                UPDATE slot SET worker_id = NULL
+                WHERE queue_id = :queue_id AND number IN (
+                    SELECT number FROM slot WHERE queue_id = :queue_id AND worker_id = :worker_id
+                    ORDER BY number LIMIT -1 OFFSET :keep)
+                """,
+                {"queue_id": queue_id, "worker_id": worker_id, "keep": max(0, keep)},
+            )
+            if freed:
+                fit(transaction, queue_id)
+                transaction.tell("queue", queue_id)
+
+        await self._database.write(give_back)
+
+    async def cool_down(self, queue_id: int, delay: timedelta, throttles: int) -> None:
+        def cool_down(transaction: Transaction) -> None:
+            row = transaction.row("SELECT coalesce(cooldown_until, 0) FROM queue WHERE id = ?", (queue_id,))
+            until = later(transaction.now, delay)
+            if row is None or row[0] > until:
+                return
+            transaction.execute(
+                "UPDATE queue SET cooldown_until = ?, throttles = ? WHERE id = ?",
+                (until, throttles, queue_id),
+            )
+            if row[0] <= transaction.now:  # not for each longer one: every throttled job comes here
+                configured(transaction)
+
+        await self._database.write(cool_down)
+
+
+def get(transaction: Transaction, name: str) -> QueueConfig:
+    """Return the queue of this name, which exists."""
+    return _queue(transaction.rows(f"SELECT {COLUMNS} FROM queue WHERE name = ?", (name,))[0])
+
+
+def _add(transaction: Transaction, name: str) -> bool:
+    """The queue exists; return whether it is new. Raises InvalidInput."""
+    try:
+        return bool(
+            transaction.changed("INSERT INTO queue (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
+        )
+    except sqlite3.IntegrityError as error:
+        raise InvalidInput(
+            f"A queue is named {name!r}, allowed are 1 to 128 characters without white space or a comma."
+        ) from error
+
+
+def _change(transaction: Transaction, name: str, field: str, value: Any) -> None:
+    stored = micros(value) if isinstance(value, timedelta) else value
+    try:
+        transaction.execute(f"UPDATE queue SET {field} = ? WHERE name = ?", (stored, name))
+    except sqlite3.IntegrityError as error:
+        raise InvalidInput(f"{field} of queue {name!r} is {value!r}, allowed is 0 or more.") from error
+
+
+def _queue(row: Row) -> QueueConfig:
+    return QueueConfig(
+        name=row[0],
+        id=row[1],
+        concurrency=row[2],
+        paused=bool(row[3]),
+        backoff_enabled=bool(row[4]),
+        backoff_base=duration(row[5]),
+        backoff_max=duration(row[6]),
+        max_attempts=row[7],
+        done_retention=duration(row[8]),
+        dead_retention=duration(row[9]),
+        managed_by=row[10],
+        cooldown_until=moment(row[11]),
+        throttles=row[12],
+    )

@@ -1,0 +1,50 @@
+"""The schedule in SQLite: jobs that wait for their time."""
+
+from datetime import timedelta
+
+from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.micros import duration
+from forge_jobs.storage.sqlite.tally import Moves
+from forge_jobs.storage.sqlite.transaction import Transaction
+from forge_jobs.storage.sqlite.waits import make_ready
+
+
+class SqliteSchedule:
+    """`Schedule` in SQLite."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def promote(self, *, limit: int = 1000) -> tuple[int, timedelta | None]:
+        wait = await self._database.read(_next)
+        if wait is None or wait > timedelta(0):
+            return 0, wait
+        return await self._database.write(lambda transaction: _promote(transaction, limit))
+
+
+def _promote(transaction: Transaction, limit: int) -> tuple[int, timedelta | None]:
+    due = transaction.rows(
+        """
+        SELECT job_id, queue_id, attempt, priority FROM scheduled
+        WHERE run_at <= ? ORDER BY run_at, job_id LIMIT ?
+        """,
+        (transaction.now, limit),
+    )
+    transaction.execute_many("DELETE FROM scheduled WHERE job_id = ?", [(row[0],) for row in due])
+    moves = Moves()
+    for row in due:
+        moves.add(row[1], scheduled=-1, pending=1)
+    make_ready(
+        transaction,
+        [
+            (job_id, transaction.now + place, queue_id, attempt, priority)  # among them, by their time
+            for place, (job_id, queue_id, attempt, priority) in enumerate(due)
+        ],
+    )
+    moves.write(transaction)
+    return len(due), _next(transaction)
+
+
+def _next(transaction: Transaction) -> timedelta | None:
+    earliest: int | None = transaction.value("SELECT min(run_at) FROM scheduled")
+    return None if earliest is None else duration(earliest - transaction.now)

@@ -1,0 +1,110 @@
+"""The tables in SQLite: made, brought up to date, looked at, dropped.
+
+All work before `Storage.open` too: then the file is open for as long as the call lasts.
+"""
+
+import sqlite3
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+from forge_jobs.storage.interface import SchemaStatus
+from forge_jobs.storage.migrate import Migration, migrations, missing
+from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.transaction import Transaction
+
+MIGRATION = """
+CREATE TABLE IF NOT EXISTS migration (
+    number     INTEGER PRIMARY KEY,
+    name       TEXT NOT NULL,
+    applied_at INTEGER NOT NULL
+)
+"""
+
+
+class SqliteSchema:
+    """`Schema` in SQLite."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self) -> None:
+        async with self._opened():
+            return
+
+    async def migrate(self) -> int:
+        known = migrations("sqlite")
+        async with self._opened():
+            if not missing(known, await self._database.read(_found)):
+                return 0  # without asking for the lock
+            return await self._database.write(lambda transaction: _migrate(transaction, known))
+
+    async def status(self) -> SchemaStatus:
+        if self._database.is_open or Path(self._database.path).exists():
+            async with self._opened():
+                found = await self._database.read(_found)
+        else:
+            found = 0  # to open a file would be to make it
+        return SchemaStatus(found, migrations("sqlite")[-1].number, f"SQLite {sqlite3.sqlite_version}")
+
+    async def drop(self) -> None:
+        async with self._opened():
+            await self._database.write(_drop)
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[None]:
+        if self._database.is_open:
+            yield
+            return
+        await self._database.open()
+        try:
+            yield
+        finally:
+            await self._database.close()
+
+
+def _found(transaction: Transaction) -> int:
+    if transaction.row("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'migration'") is None:
+        return 0
+    found: int = transaction.value("SELECT coalesce(max(number), 0) FROM migration")
+    return found
+
+
+def _migrate(transaction: Transaction, known: Sequence[Migration]) -> int:
+    wanted = missing(known, _found(transaction))  # again: another process may have been first
+    transaction.execute(MIGRATION)
+    for migration in wanted:
+        for statement in statements(migration.text):
+            transaction.execute(statement)
+        transaction.execute(
+            "INSERT INTO migration (number, name, applied_at) VALUES (?, ?, ?)",
+            (migration.number, migration.name, transaction.now),
+        )
+    return len(wanted)
+
+
+def _drop(transaction: Transaction) -> None:
+    # Only what our migrations make: the file may hold tables of the program too.
+    for kind, name in reversed(_objects()):
+        transaction.execute(f"DROP {kind} IF EXISTS {name}")
+    transaction.execute("DROP TABLE IF EXISTS migration")
+
+
+def _objects() -> list[tuple[str, str]]:
+    """Return (kind, name) of all that the migrations make, in that order; their indexes go with the tables."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for migration in migrations("sqlite"):
+            connection.executescript(migration.text)
+        return connection.execute(
+            "SELECT type, name FROM sqlite_master WHERE type <> 'index' AND name NOT LIKE 'sqlite_%' ORDER BY rowid"
+        ).fetchall()
+
+
+def statements(script: str) -> Iterator[str]:
+    """Split a script: sqlite3's own `executescript` would commit in the middle of our transaction."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -1,0 +1,42 @@
+"""The slots of a queue with a concurrency: who holds them, and how they follow its changes.
+
+A slot above the concurrency is one that was held when the concurrency was lowered: no
+job is claimed on it, but it counts until it is given back, so that a lowered limit is
+not overrun by others.
+"""
+
+from forge_jobs.storage.sqlite.transaction import Transaction
+
+
+def fit(transaction: Transaction, queue_id: int) -> None:
+    """The queue has as many slots as its concurrency says, and those held above it; held ones come first."""
+    concurrency: int | None = transaction.value("SELECT concurrency FROM queue WHERE id = ?", (queue_id,))
+    holders: list[int | None] = [
+        row[0]
+        for row in transaction.rows(
+            "SELECT worker_id FROM slot WHERE queue_id = ? AND worker_id IS NOT NULL ORDER BY number",
+            (queue_id,),
+        )
+    ]
+    transaction.execute("DELETE FROM slot WHERE queue_id = ?", (queue_id,))
+    if concurrency is None:
+        return
+    holders.extend([None] * (concurrency - len(holders)))
+    transaction.execute_many(
+        "INSERT INTO slot (queue_id, number, worker_id) VALUES (?, ?, ?)",
+        [(queue_id, number, holder) for number, holder in enumerate(holders, start=1)],
+    )
+
+
+def free_slots_of_the_gone(transaction: Transaction) -> None:
+    """No slot is held by a worker that is not registered; those who wait for one are told."""
+    freed = transaction.rows(
+        """
+        UPDATE slot SET worker_id = NULL
+        WHERE worker_id IS NOT NULL AND worker_id NOT IN (SELECT id FROM worker)
+        RETURNING queue_id
+        """
+    )
+    for (queue_id,) in set(freed):
+        fit(transaction, queue_id)
+        transaction.tell("queue", queue_id)

@@ -1,0 +1,81 @@
+"""What one call sees of the database, and how SQLite's errors become ours."""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from forge_jobs.errors import ForgeError, InvalidInput, SchemaOutdated, StorageUnavailable
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+Parameters = Sequence[Any] | Mapping[str, Any]
+Notice = tuple[str, str]
+
+
+class Transaction:
+    """One call's part of a transaction: statements, one moment, and what to tell after the commit.
+
+    `now` is bound to statements as a parameter: it is the same for all of them, as in
+    Postgres, and no row has to wait for Python to ask for the time.
+    """
+
+    __slots__ = ("_connection", "notices", "now")
+
+    def __init__(self, connection: sqlite3.Connection, now: int) -> None:
+        self._connection = connection
+        self.now = now  # microseconds since the epoch
+        self.notices: dict[Notice, None] = {}  # in order, each once
+
+    def execute(self, sql: str, parameters: Parameters = ()) -> sqlite3.Cursor:
+        """The statement is run."""
+        cursor = self._connection.cursor()
+        cursor.row_factory = None  # a caller's connection may have its own
+        return cursor.execute(sql, parameters)
+
+    def execute_many(self, sql: str, rows: Iterable[Parameters]) -> None:
+        """The statement is run for each of `rows`."""
+        self._connection.executemany(sql, rows)
+
+    def rows(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """Return all rows of the statement."""
+        return self.execute(sql, parameters).fetchall()
+
+    def row(self, sql: str, parameters: Parameters = ()) -> Row | None:
+        """Return the first row of the statement, when there is one."""
+        rows = self.execute(sql, parameters).fetchall()  # all: RETURNING must run to its end
+        return rows[0] if rows else None
+
+    def value(self, sql: str, parameters: Parameters = ()) -> Any:
+        """Return the first column of the first row, or None."""
+        row = self.row(sql, parameters)
+        return row[0] if row else None
+
+    def changed(self, sql: str, parameters: Parameters = ()) -> int:
+        """The statement is run; return how many rows it changed."""
+        return self.execute(sql, parameters).rowcount
+
+    def tell(self, kind: str, subject: object = "") -> None:
+        """Listeners hear this once the transaction is committed."""
+        self.notices[kind, str(subject)] = None
+
+
+Work = Callable[[Transaction], T]
+
+
+def translated(error: Exception, path: str) -> Exception:
+    """Return our error for one of SQLite's; any other as it is."""
+    if isinstance(error, ForgeError):
+        return error
+    if isinstance(error, sqlite3.IntegrityError | sqlite3.InterfaceError | OverflowError):
+        return InvalidInput(f"The database refuses a value: {error}.")
+    if isinstance(error, sqlite3.OperationalError) and _is_about_the_schema(str(error)):
+        return SchemaOutdated(
+            f"The database {path} does not have the tables of this release ({error}); run: forge-jobs db migrate"
+        )
+    if isinstance(error, sqlite3.Error):
+        return StorageUnavailable(f"The database {path} cannot be used: {error}.")
+    return error
+
+
+def _is_about_the_schema(message: str) -> bool:
+    return message.startswith(("no such table", "no such column")) or "has no column named" in message

@@ -1,0 +1,47 @@
+"""How a job begins to wait: in `ready` or in `scheduled`. Used by whatever makes one wait."""
+
+from collections.abc import Iterable, Sequence
+
+from forge_jobs.storage.sqlite.transaction import Row, Transaction
+
+
+def make_ready(transaction: Transaction, jobs: Sequence[tuple[int, int, int, int, int]]) -> None:
+    """These (job_id, pos, queue_id, attempt, priority) are ready; workers of their queues are told."""
+    if not jobs:
+        return
+    transaction.execute_many(
+        "INSERT INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (?, ?, ?, ?, ?)", jobs
+    )
+    for queue_id in {job[2] for job in jobs}:
+        transaction.tell("queue", queue_id)
+
+
+def make_scheduled(transaction: Transaction, jobs: Sequence[tuple[int, int, int, int, int, str]]) -> None:
+    """These (job_id, run_at, queue_id, attempt, priority, reason) are scheduled.
+
+    Whoever sleeps until the next due time is told when that is earlier now.
+    """
+    if not jobs:
+        return
+    earliest = transaction.value("SELECT min(run_at) FROM scheduled")
+    transaction.execute_many(
+        "INSERT INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason) VALUES (?, ?, ?, ?, ?, ?)",
+        jobs,
+    )
+    if earliest is None or min(job[1] for job in jobs) < earliest:
+        transaction.tell("due")
+
+
+def remember_failures(transaction: Transaction, failures: Iterable[Row], keep: int) -> None:
+    """These (job_id, attempt, at, worker_id, error) are in the history, of which the newest `keep` stay."""
+    for failure in failures:
+        transaction.execute(
+            "INSERT INTO failure (job_id, attempt, at, worker_id, error) VALUES (?, ?, ?, ?, ?)", failure
+        )
+        transaction.execute(
+            """
+            DELETE FROM failure
+            WHERE job_id = ?1 AND id <= (SELECT id FROM failure WHERE job_id = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)
+            """,
+            (failure[0], keep),
+        )
