@@ -53,6 +53,7 @@ async def run(
             work = Work(forge, files, concurrency, console)
             done = await work.run()
             facts = await _facts(forge, directory, work, done, console)
+    console.print(f"{facts.directory}, with {facts.database}", markup=False, highlight=False, soft_wrap=True)
     console.print(facts.table())
     for problem in facts.problems:
         console.print(f"differs: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
@@ -95,8 +96,11 @@ class Work:
             working = asyncio.create_task(worker.run())
             try:
                 await self._enqueue()
-                await _while_running(working, watch.until(lambda seen: _all_ended(seen, wanted)))
+                await _while_running(
+                    working, watch.until(lambda seen: seen.ended["digest"] >= len(self.files))
+                )
                 jobs, seconds = watch.ended.total(), time.perf_counter() - began
+                await _while_running(working, watch.until(lambda seen: _all_ended(seen, wanted)))
                 await _while_running(working, watch.until(lambda seen: seen.ended["tick"] >= FIRES_WANTED))
             finally:
                 worker.stop()

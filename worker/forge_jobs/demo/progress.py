@@ -39,11 +39,11 @@ def progress(jobs: int, console: Console) -> Iterator[Show]:
         def show(watch: Watch) -> None:
             done = watch.ended.total()
             elapsed = bar.tasks[0].elapsed or 0.0
+            if elapsed and done <= jobs:  # afterwards only the cron's jobs come in
+                bar.update(task, rate=done / elapsed)
             bar.update(
                 task,
-                completed=done,
-                total=max(jobs, done),
-                rate=done / elapsed if elapsed else 0.0,
+                completed=min(done, jobs),
                 retries=watch.outcomes[Outcome.FAILED],
                 dead=watch.outcomes[Outcome.DEAD],
                 fires=watch.cron_fires,

@@ -43,7 +43,7 @@ class Report:
 
     def table(self) -> Table:
         """Return the report as it is shown on a terminal."""
-        table = Table(title=f"{self.directory} on {self.database}", show_header=False)
+        table = Table(show_header=False)
         table.add_column(style="bold")
         table.add_column(justify="right")
         for name, value in self._rows():
