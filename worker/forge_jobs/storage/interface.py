@@ -330,7 +330,7 @@ class Wakeups(Protocol):
         """Call `heard(kind, subject)` for everything told, until cancelled.
 
         Kinds: "queue" (id: work, or slots), "config", "cancel" (job id), "due", "drain" (scope), and
-        "reconnect" when the connection had been away and things may have been missed.
+        "reconnect" when listening began, for the first time or again, and things may have been missed before.
         The connection is watched; when it is lost it comes back by itself.
         """
 

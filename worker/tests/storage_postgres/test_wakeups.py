@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from forge_jobs.local_postgres import LocalPostgres
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.wakeups import PostgresWakeups
+from tests.storage_postgres.gate import Gate
 
 LISTENERS = (
     "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query ~ '^(LISTEN|NOTIFY)'"
@@ -132,43 +132,3 @@ async def test_a_queue_is_called_out_only_while_somebody_is_idle(url: str, schem
         told = [await heard.next() for _ in range(4)]
         assert told == [("queue", "2"), ("queue", "3"), ("queue", "4"), ("the", "end")]
     await database.close()
-
-
-class Gate:
-    """Stands between a client and the server's socket, and may go silent as a dead network does."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._socket = f"{parse_qs(parts.query)['host'][0]}/.s.PGSQL.5432"
-        self._name = parts.path
-        self._silent: set[asyncio.StreamWriter] = set()
-        self._open: set[asyncio.StreamWriter] = set()
-        self.url = ""
-
-    async def __aenter__(self) -> "Gate":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
-        self.url = f"postgresql://postgres@127.0.0.1:{port}{self._name}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for writer in self._open:
-            writer.close()
-
-    def swallow(self) -> None:
-        """Nothing more passes through the connections that are open now."""
-        self._silent |= self._open
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_unix_connection(self._socket)
-        self._open |= {writer, server_writer}
-        await asyncio.gather(self._pass(reader, server_writer), self._pass(server_reader, writer))
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65536):
-                if writer not in self._silent:
-                    writer.write(data)
-                    await writer.drain()
-            writer.close()

@@ -17,11 +17,16 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import asyncpg
 from asyncpg.exceptions import InternalClientError
 
+from forge_jobs.database_url import ALLOWED, is_database_url, redact
 from forge_jobs.errors import ForgeError, InvalidInput, SchemaOutdated, StorageUnavailable
 
 OLDEST_SERVER = 14
+SCHEMES = ("postgresql://", "postgres://")
 CONNECT_TIMEOUT = 10.0  # seconds
+RELEASE_TIMEOUT = 1.0  # seconds
 CLOSE_TIMEOUT = 5.0  # seconds
+
+DRIVER_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, InternalClientError)
 
 POOL_SETTINGS = "SET jit = off"
 
@@ -59,29 +64,10 @@ _UNAVAILABLE = (
 _NO_SCHEMA = ("3F000", "42P01", "42703", "42883")  # no such schema, table, column, function
 
 
-def without_password(url: str) -> str:
-    """Return `url` with no password in it, fit for logs and messages."""
-    shown = re.sub(r"^([a-z+]+://[^:@/?#]*):[^@/?#]*@", r"\1@", url, flags=re.IGNORECASE)
-    return re.sub(r"([?&])(ssl)?password=[^&]*&?", r"\1", shown).rstrip("?&")
-
-
-def check_url(url: str) -> None:
-    """Raise InvalidInput when `url` would be misread, without repeating what may be a password."""
-    scheme, _, rest = url.partition("://")
-    if scheme not in ("postgresql", "postgres"):
-        raise InvalidInput("The database URL of a PostgreSQL begins with postgresql:// or postgres://.")
-    address = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    _, _, hosts = address.rpartition("@")
-    ports = [host.rpartition(":")[2] for host in hosts.split(",") if re.search(r":[^\]]*$", host)]
-    if (
-        address.count("@") > 1
-        or ("[" in address) != ("]" in address)
-        or not all(port == "" or port.isdigit() for port in ports)
-    ):
-        raise InvalidInput(
-            "The database URL cannot be read: it is postgresql://user:password@host:port/database, and in "
-            "user and password @ : / ? # [ ] are written percent-encoded (%40 for @)."
-        )
+def check_server(url: str, major: int, minor: int) -> None:
+    """Raise InvalidInput when the server is too old for us."""
+    if major < OLDEST_SERVER:
+        raise InvalidInput(f"{url} is PostgreSQL {major}.{minor}, allowed is {OLDEST_SERVER} or newer.")
 
 
 def check_schema(schema: str) -> None:
@@ -119,9 +105,10 @@ class Database:
         pool_size: int = 10,
         command_timeout: timedelta = timedelta(seconds=30),
     ) -> None:
-        check_url(url)
+        if not is_database_url(url) or not url.startswith(SCHEMES):
+            raise InvalidInput(f"The database URL is {redact(url)!r}, allowed is {ALLOWED}.")
         check_schema(schema)
-        self.url = without_password(url)
+        self.url = redact(url)
         self.schema = schema
         self.channel = schema
         self.pooled = False  # a pooler gives every transaction another server; known once open
@@ -195,8 +182,14 @@ class Database:
             if self._demoted:
                 self._demoted = False
                 await pool.expire_connections()
-            async with pool.acquire(timeout=self._timeout) as given:
+            given = await pool.acquire(timeout=self._timeout)
+            try:
                 yield given
+            finally:
+                # After a cancellation this waits for the server to say that it has stopped, and a
+                # server that says nothing more must not keep whoever was cancelled.
+                with suppress(*DRIVER_ERRORS):
+                    await pool.release(given, timeout=RELEASE_TIMEOUT)
 
     async def open(self) -> None:
         """The database has answered and its pooler, if any, is known. Raises StorageUnavailable, InvalidInput."""
@@ -225,7 +218,7 @@ class Database:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await pool.close()
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except DRIVER_ERRORS:
             pool.terminate()
 
     async def connect(
@@ -256,7 +249,7 @@ class Database:
 
     async def disconnect(self, connection: asyncpg.Connection) -> None:
         """The connection is closed, and what still runs on it is cancelled; never raises."""
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, InternalClientError):
+        with suppress(*DRIVER_ERRORS):
             await connection.close(timeout=CLOSE_TIMEOUT)
         connection.terminate()
 
@@ -265,12 +258,7 @@ class Database:
         """Errors of the driver become ours inside this block; those of our making are left alone."""
         try:
             yield
-        except (
-            OSError,
-            asyncpg.PostgresError,
-            asyncpg.InterfaceError,
-            InternalClientError,
-        ) as error:
+        except DRIVER_ERRORS as error:
             ours = self.translated(error)
             if ours is None:
                 raise
@@ -335,11 +323,7 @@ class Database:
         first = await self.connect()
         try:
             version = first.get_server_version()
-            if version.major < OLDEST_SERVER:
-                raise InvalidInput(
-                    f"{self.url} is PostgreSQL {version.major}.{version.minor}, "
-                    f"allowed is {OLDEST_SERVER} or newer."
-                )
+            check_server(self.url, version.major, version.minor)
             # A pooler makes up the process id that it tells its clients.
             if await _server_pid(first) == first.get_server_pid():
                 return False
@@ -382,10 +366,9 @@ class Lane:
                 raise ours from error
 
     async def close(self) -> None:
-        """The connection is closed; a later statement opens another."""
-        async with self._lock:
-            if self._connection is not None:
-                self._abandon(self._connection)
+        """The connection is closed, and a statement that runs is cancelled."""
+        if self._connection is not None:
+            self._abandon(self._connection)
         if self._closing:
             await asyncio.wait(self._closing)
 
@@ -394,6 +377,7 @@ class Lane:
         if self._connection is None or self._connection.is_closed():
             self._connection = None
             self._connection = await self._database.connect(settings=self._settings)
+            self._database.require_open()
         return self._connection
 
     def _abandon(self, connection: asyncpg.Connection) -> None:

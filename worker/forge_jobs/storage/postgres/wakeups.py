@@ -39,7 +39,6 @@ class PostgresWakeups(Wakeups):
         answer_within: timedelta = timedelta(seconds=5),
     ) -> None:
         self.poll_only = False  # known once the storage is open
-        self.poll_only_reason = f"{database.url} is a pooler that gives every transaction another connection, so LISTEN hears nothing"
         self._database = database
         self._check_every = check_every.total_seconds()
         self._answer_within = answer_within.total_seconds()
