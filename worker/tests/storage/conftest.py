@@ -45,7 +45,9 @@ async def _make_template(template: PostgresDatabase) -> None:
     await template.create()
     async with template.connect() as connection:
         await connection.execute(TEST_CLOCK)
-        await connection.execute(f'ALTER DATABASE "{template.name}" SET search_path = test_clock, pg_catalog, public')
+        await connection.execute(
+            f'ALTER DATABASE "{template.name}" SET search_path = test_clock, pg_catalog, public'
+        )
     async with migrated_storage(template):
         pass
 

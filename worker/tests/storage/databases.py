@@ -45,7 +45,9 @@ class PostgresDatabase:
         copied = f' TEMPLATE "{template}"' if template else ""
         await self._on_server(f'CREATE DATABASE "{self.name}"{copied}')
         if template:  # a setting of a database is not copied with it
-            await self._on_server(f'ALTER DATABASE "{self.name}" SET search_path = test_clock, pg_catalog, public')
+            await self._on_server(
+                f'ALTER DATABASE "{self.name}" SET search_path = test_clock, pg_catalog, public'
+            )
 
     async def drop(self) -> None:
         await self._on_server(f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)')
@@ -76,7 +78,9 @@ class PostgresDatabase:
 
     async def _move(self, clock: Clock) -> None:
         async with self.connect() as connection:
-            await connection.execute("UPDATE test_clock.hand SET frozen = $1, ahead = $2", clock.frozen, clock.ahead)
+            await connection.execute(
+                "UPDATE test_clock.hand SET frozen = $1, ahead = $2", clock.frozen, clock.ahead
+            )
 
     async def _on_server(self, sql: str) -> None:
         connection = await asyncpg.connect(self.server)

@@ -51,9 +51,17 @@ async def worker(
 ) -> int:
     """Register a worker (and its queues); return its id."""
     number = next(_numbers)
-    named = {"label": f"test-worker-1-{number}", "host": "here", "pid": number, "version": "1", "concurrency": 10}
+    named = {
+        "label": f"test-worker-1-{number}",
+        "host": "here",
+        "pid": number,
+        "version": "1",
+        "concurrency": 10,
+    }
     await storage.queues.ensure(list(queues))
-    await storage.workers.register(WorkerInfo(**{"id": number, **named, "queues": tuple(queues), "kinds": kinds, **facts}))
+    await storage.workers.register(
+        WorkerInfo(**{"id": number, **named, "queues": tuple(queues), "kinds": kinds, **facts})
+    )
     return number
 
 
@@ -62,12 +70,16 @@ async def queue(storage: Storage, name: str = "default") -> QueueConfig:
     return found
 
 
-async def claim(storage: Storage, worker_id: int, name: str = "default", limit: int = 1000, **options: Any) -> list[Claim]:
+async def claim(
+    storage: Storage, worker_id: int, name: str = "default", limit: int = 1000, **options: Any
+) -> list[Claim]:
     """Claim from the queue of this name."""
     return await storage.claims.claim((await queue(storage, name)).id, worker_id, limit=limit, **options)
 
 
-async def claim_ids(storage: Storage, worker_id: int, name: str = "default", limit: int = 1000, **options: Any) -> list[int]:
+async def claim_ids(
+    storage: Storage, worker_id: int, name: str = "default", limit: int = 1000, **options: Any
+) -> list[int]:
     return [one.job_id for one in await claim(storage, worker_id, name, limit, **options)]
 
 

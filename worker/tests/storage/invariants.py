@@ -29,7 +29,9 @@ async def _each_job_is_in_exactly_one_place(database: Database) -> None:
         places.update(row[0] for row in await database.rows(f"SELECT job_id FROM {table}"))
     assert set(places) <= jobs, f"in a state without being a job: {sorted(set(places) - jobs)}"
     assert jobs <= set(places), f"jobs that are nowhere: {sorted(jobs - set(places))}"
-    assert max(places.values(), default=1) == 1, f"in two places: {[one for one, n in places.items() if n > 1]}"
+    assert max(places.values(), default=1) == 1, (
+        f"in two places: {[one for one, n in places.items() if n > 1]}"
+    )
 
 
 async def _living_keys_belong_to_living_jobs(database: Database) -> None:

@@ -7,7 +7,19 @@ import pytest
 
 from forge_jobs.errors import JobNotFound
 from forge_jobs.job import Cancelled, State
-from tests.storage.factories import claim, claim_ids, dead, done, ended, enqueue, enqueue_many, failed, running, state, worker
+from tests.storage.factories import (
+    claim,
+    claim_ids,
+    dead,
+    done,
+    ended,
+    enqueue,
+    enqueue_many,
+    failed,
+    running,
+    state,
+    worker,
+)
 
 
 @pytest.mark.parametrize("when", [{}, {"delay": timedelta(hours=1)}, {"priority": 3}])

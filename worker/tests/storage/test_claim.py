@@ -7,12 +7,24 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.job import State
-from tests.storage.factories import NOBODY, claim, claim_ids, enqueue, enqueue_many, job, queue, running, worker
+from tests.storage.factories import (
+    NOBODY,
+    claim,
+    claim_ids,
+    enqueue,
+    enqueue_many,
+    job,
+    queue,
+    running,
+    worker,
+)
 
 
 async def test_a_claim_carries_everything_that_a_handler_needs(storage, clock):
     await clock.freeze()
-    job_id = await enqueue(storage, "send", payload=b"[1]", codec="msgpack", priority=2, max_attempts=3, key="k")
+    job_id = await enqueue(
+        storage, "send", payload=b"[1]", codec="msgpack", priority=2, max_attempts=3, key="k"
+    )
     await clock.advance(seconds=5)
     me = await worker(storage)
 
@@ -41,7 +53,12 @@ async def test_a_claimed_job_is_in_progress_and_says_whose_it_is(storage, clock)
     claimed = await running(storage, me)
 
     found = await storage.jobs.get(claimed.job_id)
-    assert (found.state, found.attempt, found.worker_id, found.worker) == (State.IN_PROGRESS, 1, me, "shop-worker-7-abc")
+    assert (found.state, found.attempt, found.worker_id, found.worker) == (
+        State.IN_PROGRESS,
+        1,
+        me,
+        "shop-worker-7-abc",
+    )
     assert abs(found.claimed_at - now) < timedelta(milliseconds=1)
 
 

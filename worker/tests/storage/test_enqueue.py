@@ -15,7 +15,13 @@ YEAR = datetime(2030, 1, 1, tzinfo=UTC)
 async def test_an_enqueued_job_is_pending_with_every_fact_that_was_given(storage, clock):
     now = await clock.freeze()
     wanted = NewJob(
-        "send", b'{"to": "\xc3\xa4"}', "json", priority=-7, max_attempts=3, timeout=timedelta(seconds=1.5), key="k"
+        "send",
+        b'{"to": "\xc3\xa4"}',
+        "json",
+        priority=-7,
+        max_attempts=3,
+        timeout=timedelta(seconds=1.5),
+        key="k",
     )
 
     job_id = (await storage.jobs.enqueue(wanted)).id
@@ -83,7 +89,8 @@ async def test_a_job_for_a_later_moment_is_scheduled_for_it(storage):
 
 
 @pytest.mark.parametrize(
-    "when", [{"delay": timedelta(0)}, {"delay": timedelta(seconds=-1)}, {"run_at": datetime(2000, 1, 1, tzinfo=UTC)}]
+    "when",
+    [{"delay": timedelta(0)}, {"delay": timedelta(seconds=-1)}, {"run_at": datetime(2000, 1, 1, tzinfo=UTC)}],
 )
 async def test_a_job_whose_time_is_past_is_pending_at_once(storage, when):
     assert await state(storage, await enqueue(storage, **when)) is State.PENDING
@@ -129,12 +136,24 @@ async def test_a_bulk_may_mix_queues_priorities_and_times(storage):
     await storage.queues.ensure(["mail"])
 
     answers = await storage.jobs.enqueue_many(
-        [job(), job(queue="mail"), job(delay=timedelta(hours=1)), job(priority=-3), job(queue="mail", key="k")]
+        [
+            job(),
+            job(queue="mail"),
+            job(delay=timedelta(hours=1)),
+            job(priority=-3),
+            job(queue="mail", key="k"),
+        ]
     )
 
     jobs = [await storage.jobs.get(answer.id) for answer in answers]
     assert [found.queue for found in jobs] == ["default", "mail", "default", "default", "mail"]
-    assert [found.state for found in jobs] == [State.PENDING, State.PENDING, State.SCHEDULED, State.PENDING, State.PENDING]
+    assert [found.state for found in jobs] == [
+        State.PENDING,
+        State.PENDING,
+        State.SCHEDULED,
+        State.PENDING,
+        State.PENDING,
+    ]
     assert await claim_ids(storage, await worker(storage)) == [answers[3].id, answers[0].id]
 
 

@@ -35,7 +35,11 @@ async def test_a_dead_job_has_its_error_in_its_history(storage):
     found = await storage.jobs.get(claimed.job_id)
     assert (found.state, found.error, found.result) == (State.DEAD, "the recipient is unknown", None)
     [failure] = found.failures
-    assert (failure.attempt, failure.worker, failure.error) == (1, "shop-worker-7-abc", "the recipient is unknown")
+    assert (failure.attempt, failure.worker, failure.error) == (
+        1,
+        "shop-worker-7-abc",
+        "the recipient is unknown",
+    )
 
 
 async def test_a_job_is_done_after_it_failed_and_keeps_its_history(storage):
@@ -71,7 +75,10 @@ async def test_many_ends_of_all_sorts_are_written_at_once(storage):
     claims = await claim(storage, me)
 
     lost = await storage.claims.finish(
-        [dead(one, f"error {n}") if n % 3 == 0 else done(one, result=b"%d" % n) for n, one in enumerate(claims)]
+        [
+            dead(one, f"error {n}") if n % 3 == 0 else done(one, result=b"%d" % n)
+            for n, one in enumerate(claims)
+        ]
     )
 
     assert lost == []

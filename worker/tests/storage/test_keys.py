@@ -94,7 +94,13 @@ async def test_a_key_is_free_when_its_job_was_deleted(storage):
 
 async def test_duplicates_inside_one_bulk_collapse_to_one(storage):
     answers = await storage.jobs.enqueue_many(
-        [job(key="a", payload=b"1"), job(key="b"), job(key="a", payload=b"2"), job(), job(key="a", payload=b"3")]
+        [
+            job(key="a", payload=b"1"),
+            job(key="b"),
+            job(key="a", payload=b"2"),
+            job(),
+            job(key="a", payload=b"3"),
+        ]
     )
 
     assert [answer.duplicate for answer in answers] == [False, False, True, False, True]
@@ -170,7 +176,9 @@ async def test_a_key_that_is_freed_while_others_enqueue_it_is_held_by_one_job_at
     for _ in range(10):
         claimed = await running(storage, me, key="42")
 
-        _, answer = await asyncio.gather(storage.claims.finish([done(claimed)]), other.jobs.enqueue(job(key="42")))
+        _, answer = await asyncio.gather(
+            storage.claims.finish([done(claimed)]), other.jobs.enqueue(job(key="42"))
+        )
 
         if answer.duplicate:
             assert answer.id == claimed.job_id

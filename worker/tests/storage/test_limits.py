@@ -152,7 +152,11 @@ async def test_a_limit_that_was_there_keeps_its_numbers(storage, slack):
 
 
 async def test_an_unknown_scope_is_an_error_that_names_the_known_ones(storage, slack):
-    for call in (storage.limits.lease("smtp", 1), storage.limits.drain("smtp"), storage.limits.delete("smtp")):
+    for call in (
+        storage.limits.lease("smtp", 1),
+        storage.limits.drain("smtp"),
+        storage.limits.delete("smtp"),
+    ):
         with pytest.raises(UnknownScope) as caught:
             await call
         assert (caught.value.scope, caught.value.known) == ("smtp", ("slack",))

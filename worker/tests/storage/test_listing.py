@@ -55,7 +55,17 @@ async def test_a_listed_job_says_the_same_as_the_job_itself(storage):
 
     for listed in await storage.jobs.find():
         alone = await storage.jobs.get(listed.id)
-        for name in ("state", "queue", "kind", "attempt", "run_at", "reason", "worker", "finished_at", "payload"):
+        for name in (
+            "state",
+            "queue",
+            "kind",
+            "attempt",
+            "run_at",
+            "reason",
+            "worker",
+            "finished_at",
+            "payload",
+        ):
             assert getattr(listed, name) == getattr(alone, name), (name, listed.state)
         assert listed.failures == ()
     assert len(jobs) == 6

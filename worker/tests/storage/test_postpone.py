@@ -17,7 +17,12 @@ async def test_a_failed_attempt_waits_for_its_backoff_and_counts(storage, clock)
     assert await storage.claims.postpone([failed(claimed, "timeout", delay=timedelta(seconds=20))]) == []
 
     found = await storage.jobs.get(claimed.job_id)
-    assert (found.state, found.reason, found.attempt, found.error) == (State.RETRYING, Reason.RETRY, 1, "timeout")
+    assert (found.state, found.reason, found.attempt, found.error) == (
+        State.RETRYING,
+        Reason.RETRY,
+        1,
+        "timeout",
+    )
     assert abs(found.run_at - now - timedelta(seconds=20)) < timedelta(milliseconds=1)
     [failure] = found.failures
     assert (failure.attempt, failure.worker, failure.error) == (1, "shop-worker-7-abc", "timeout")

@@ -77,7 +77,9 @@ async def test_of_finish_and_release_at_once_exactly_one_wins(storage, another):
     claimed = await running(storage, await worker(storage))
     other = await another()
 
-    finished, released = await asyncio.gather(storage.claims.finish([done(claimed)]), other.claims.release([claimed]))
+    finished, released = await asyncio.gather(
+        storage.claims.finish([done(claimed)]), other.claims.release([claimed])
+    )
 
     assert sorted([finished, released]) == [[], [claimed.job_id]]
     assert await state(storage, claimed.job_id) is (State.DONE if finished == [] else State.PENDING)

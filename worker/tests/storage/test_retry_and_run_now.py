@@ -85,7 +85,9 @@ async def test_of_two_who_retry_at_once_one_does(storage, another):
     job_id = await ended(storage, await worker(storage), State.DEAD, key="k")
     other = await another()
 
-    answers = await asyncio.gather(storage.jobs.retry(job_id), other.jobs.retry(job_id), return_exceptions=True)
+    answers = await asyncio.gather(
+        storage.jobs.retry(job_id), other.jobs.retry(job_id), return_exceptions=True
+    )
 
     assert sum(answer is True for answer in answers) == 1
     assert sum(isinstance(answer, WrongState) for answer in answers) == 1

@@ -1,0 +1,122 @@
+"""Ended jobs are kept as long as their queue says, and no longer."""
+
+from datetime import timedelta
+
+from forge_jobs.job import State
+from tests.storage.factories import (
+    NEVER,
+    claim,
+    done,
+    ended,
+    enqueue,
+    enqueue_many,
+    failed,
+    leader,
+    running,
+    worker,
+)
+
+
+async def ids(storage):
+    return sorted(found.id for found in await storage.jobs.find(limit=10_000))
+
+
+async def test_done_jobs_go_after_seven_days_and_dead_ones_after_thirty(storage, clock):
+    me, epoch = await worker(storage), await leader(storage)
+    await ended(storage, me)
+    dead = await ended(storage, me, State.DEAD)
+
+    await clock.advance(days=6)
+    assert await storage.history.sweep(epoch=epoch) == 0
+    await clock.advance(days=2)
+    assert await storage.history.sweep(epoch=epoch) == 1
+    assert await ids(storage) == [dead]
+    await clock.advance(days=23)
+    assert await storage.history.sweep(epoch=epoch) == 1
+    assert await ids(storage) == []
+
+
+async def test_a_swept_job_is_gone_with_its_history(storage, clock, database):
+    me, epoch = await worker(storage), await leader(storage)
+    claimed = await running(storage, me, key="k")
+    await storage.claims.postpone([failed(claimed, delay=timedelta(0))])
+    [claimed] = await claim(storage, me)
+    await storage.claims.finish([done(claimed)])
+    await clock.advance(days=8)
+
+    await storage.history.sweep(epoch=epoch)
+
+    for table in ("job", "finished", "failure", "job_key"):
+        assert await database.rows(f"SELECT 1 FROM {table}") == [], table
+
+
+async def test_each_queue_keeps_its_own_time(storage, clock):
+    await storage.queues.set("short", {"done_retention": timedelta(hours=1)})
+    await storage.queues.set("long", {"done_retention": timedelta(days=365)})
+    me, epoch = await worker(storage, ["short", "long", "default"]), await leader(storage)
+    await ended(storage, me, queue="short")
+    kept = await ended(storage, me, queue="long")
+    await clock.advance(hours=2)
+
+    assert await storage.history.sweep(epoch=epoch) == 1
+    assert await ids(storage) == [kept]
+
+
+async def test_a_shorter_retention_counts_for_what_is_there(storage, clock):
+    epoch = await leader(storage)
+    await ended(storage, await worker(storage))
+    await clock.advance(hours=2)
+    await storage.queues.set("default", {"done_retention": timedelta(hours=1)})
+
+    assert await storage.history.sweep(epoch=epoch) == 1
+
+
+async def test_what_has_not_ended_stays_however_old(storage, clock):
+    me, epoch = await worker(storage), await leader(storage)
+    runs = await running(storage, me)
+    retries = await running(storage, me)
+    await storage.claims.postpone([failed(retries)])
+    kept = [runs.job_id, retries.job_id, await enqueue(storage), await enqueue(storage, delay=NEVER)]
+    await clock.advance(days=1000)
+
+    assert await storage.history.sweep(epoch=epoch) == 0
+    assert await ids(storage) == sorted(kept)
+
+
+async def test_no_more_than_the_limit_go_at_once_and_the_rest_later(storage, clock):
+    me, epoch = await worker(storage), await leader(storage)
+    await enqueue_many(storage, 25)
+    await storage.claims.finish([done(one) for one in await claim(storage, me)])
+    await clock.advance(days=8)
+
+    swept = [await storage.history.sweep(epoch=epoch, limit=10) for _ in range(4)]
+
+    assert swept == [10, 10, 5, 0]
+
+
+async def test_done_and_dead_are_counted_together(storage, clock):
+    me, epoch = await worker(storage), await leader(storage)
+    for _ in range(2):
+        await ended(storage, me)
+        await ended(storage, me, State.DEAD)
+    await clock.advance(days=31)
+
+    assert await storage.history.sweep(epoch=epoch, limit=3) == 3
+    assert await storage.history.sweep(epoch=epoch, limit=3) == 1
+
+
+async def test_a_leader_of_the_past_sweeps_nothing(storage, clock):
+    epoch = await leader(storage)
+    await ended(storage, await worker(storage))
+    await clock.advance(days=8)
+
+    assert await storage.history.sweep(epoch=epoch - 1) == 0
+    assert len(await ids(storage)) == 1
+
+
+async def test_a_leader_whose_lease_ran_out_sweeps_nothing(storage, clock):
+    epoch = await leader(storage)
+    await ended(storage, await worker(storage))
+    await clock.advance(days=NEVER.days + 1)
+
+    assert await storage.history.sweep(epoch=epoch) == 0

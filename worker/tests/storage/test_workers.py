@@ -1,0 +1,121 @@
+"""Who is alive, and what each of them does."""
+
+from datetime import timedelta
+
+import pytest
+
+from forge_jobs.errors import WorkerLost
+from forge_jobs.worker_info import WorkerInfo
+from tests.storage.factories import NOBODY, enqueue_many, claim, queue, running, worker
+
+
+async def test_a_registered_worker_is_known_with_every_fact(storage, clock):
+    now = await clock.freeze()
+    await storage.workers.register(
+        WorkerInfo(
+            id=2**62 + 7,
+            label="shop-worker-7-abc",
+            host="pod-1",
+            pid=4711,
+            version="7",
+            queues=("mail", "default"),
+            kinds=("send", "drop"),
+            concurrency=50,
+        )
+    )
+
+    [info] = await storage.workers.all()
+
+    assert (info.id, info.label, info.host, info.pid) == (2**62 + 7, "shop-worker-7-abc", "pod-1", 4711)
+    assert (info.version, info.queues, info.kinds) == ("7", ("mail", "default"), ("send", "drop"))
+    assert (info.concurrency, info.draining, info.in_progress) == (50, False, 0)
+    assert abs(info.started_at - now) < timedelta(milliseconds=1)
+    assert abs(info.beat_at - now) < timedelta(milliseconds=1)
+
+
+async def test_workers_are_listed_by_label(storage):
+    for label in ("b", "c", "a"):
+        await worker(storage, label=label)
+
+    assert [info.label for info in await storage.workers.all()] == ["a", "b", "c"]
+
+
+async def test_a_worker_without_kinds_is_a_worker(storage):
+    await worker(storage, kinds=())
+
+    assert [info.kinds for info in await storage.workers.all()] == [()]
+
+
+async def test_registering_twice_registers_once(storage):
+    info = WorkerInfo(5, "a", "here", 1, "1", ("default",), ("work",), 1)
+    await storage.workers.register(info)
+    await storage.workers.register(info)
+
+    assert [found.id for found in await storage.workers.all()] == [5]
+
+
+async def test_a_heartbeat_is_noted(storage, clock):
+    start = await clock.freeze()
+    me = await worker(storage)
+    await clock.advance(seconds=5)
+
+    beat = await storage.workers.beat(me)
+
+    [info] = await storage.workers.all()
+    assert abs(info.beat_at - start - timedelta(seconds=5)) < timedelta(milliseconds=1)
+    assert abs(info.started_at - start) < timedelta(milliseconds=1)
+    assert beat.cancels == ()
+
+
+async def test_a_worker_that_was_never_registered_is_lost(storage):
+    with pytest.raises(WorkerLost):
+        await storage.workers.beat(NOBODY)
+
+
+async def test_a_heartbeat_without_changes_says_the_same_revision(storage):
+    me = await worker(storage)
+
+    assert (await storage.workers.beat(me)).revision == (await storage.workers.beat(me)).revision
+
+
+async def test_what_each_worker_has_in_progress_is_counted(storage):
+    one, two = await worker(storage), await worker(storage)
+    await enqueue_many(storage, 3)
+    await claim(storage, one)
+    await running(storage, two)
+
+    assert {info.id: info.in_progress for info in await storage.workers.all()} == {one: 3, two: 1}
+
+
+async def test_a_draining_worker_says_so(storage):
+    me = await worker(storage)
+
+    await storage.workers.drain(me)
+
+    [info] = await storage.workers.all()
+    assert info.draining is True
+
+
+async def test_a_worker_that_goes_is_not_listed(storage):
+    me, other = await worker(storage), await worker(storage)
+
+    await storage.workers.deregister(me)
+    await storage.workers.deregister(me)
+
+    assert [info.id for info in await storage.workers.all()] == [other]
+    with pytest.raises(WorkerLost):
+        await storage.workers.beat(me)
+
+
+async def test_a_worker_that_goes_leaves_nothing_behind(storage, database):
+    await storage.queues.set("narrow", {"concurrency": 2})
+    me = await worker(storage, ["narrow"])
+    narrow = (await queue(storage, "narrow")).id
+    await storage.queues.take_slots(narrow, me, 2)
+    await storage.wakeups.mark_idle(me, [narrow])
+    await storage.leadership.lead(me, timedelta(seconds=15))
+
+    await storage.workers.deregister(me)
+
+    assert await database.rows("SELECT worker_id FROM slot WHERE worker_id IS NOT NULL") == []
+    assert await storage.leadership.get() is None
