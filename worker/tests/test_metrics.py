@@ -1,0 +1,373 @@
+"""What Prometheus is told, and what docs/metrics.md says about it."""
+
+import asyncio
+import re
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from forge_jobs import counters, telemetry
+from forge_jobs.job import Claim, State
+from forge_jobs.metrics import Metrics
+from forge_jobs.storage.interface import Storage
+from forge_jobs.telemetry import JobsEnded, Outcome, Run, Telemetry
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from tests.storage import factories
+from tests.storage.databases import SqliteDatabase, migrated_storage
+
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+def run(
+    outcome: Outcome = Outcome.DONE, kind: str = "send_email", wait: float = 0.0, duration: float = 0.0
+) -> Run:
+    claim = Claim(42, 7, 1, 1, kind, b"{}", "json", 0, 0, 5, None, None, MOMENT)
+    return Run(claim, "mail", outcome, wait, duration)
+
+
+class Page:
+    """What a scrape said, to be asked for single values."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.families = list(parse_text(text))
+        self.samples = [sample for family in self.families for sample in family.samples]
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """Return the sample's value, None when there is none."""
+        found = [each.value for each in self.samples if each.name == name and each.labels == labels]
+        assert len(found) <= 1, f"{name} {labels} is there twice"
+        return found[0] if found else None
+
+
+async def scraped(metrics: Metrics) -> Page:
+    body, content_type = await metrics.scrape()
+    assert content_type.startswith("text/plain; version=0.0.4")
+    return Page(body.decode())
+
+
+@pytest.fixture
+def events() -> Telemetry:
+    return Telemetry()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> SqliteDatabase:
+    return SqliteDatabase(tmp_path / "queue.sqlite")
+
+
+@pytest.fixture
+async def storage(database: SqliteDatabase) -> AsyncIterator[Storage]:
+    async with migrated_storage(database) as storage:
+        yield storage
+
+
+async def test_attempts_are_counted_by_queue_kind_and_outcome(events: Telemetry) -> None:
+    metrics = Metrics(events)
+
+    events.emit(
+        JobsEnded([run(Outcome.DONE), run(Outcome.DONE), run(Outcome.FAILED), run(Outcome.DONE, "resize")])
+    )
+    page = await scraped(metrics)
+
+    assert page.value("forge_jobs_ended_total", queue="mail", kind="send_email", outcome="done") == 2
+    assert page.value("forge_jobs_ended_total", queue="mail", kind="send_email", outcome="failed") == 1
+    assert page.value("forge_jobs_ended_total", queue="mail", kind="resize", outcome="done") == 1
+
+
+async def test_a_kind_that_never_failed_shows_so_since_a_rate_does_not_see_a_first_value(
+    events: Telemetry,
+) -> None:
+    metrics = Metrics(events)
+
+    events.emit(JobsEnded([run(Outcome.DONE)]))
+    page = await scraped(metrics)
+
+    assert page.value("forge_jobs_ended_total", queue="mail", kind="send_email", outcome="failed") == 0
+    assert page.value("forge_jobs_ended_total", queue="mail", kind="send_email", outcome="dead") == 0
+    assert page.value("forge_jobs_ended_total", queue="mail", kind="send_email", outcome="lost") is None
+
+
+async def test_wait_and_run_time_fall_into_cumulated_buckets(events: Telemetry) -> None:
+    metrics = Metrics(events)
+    labels = {"queue": "mail", "kind": "send_email"}
+
+    events.emit(JobsEnded([run(wait=0.001, duration=0.2), run(wait=0.3, duration=7200.0), run(wait=-0.01)]))
+    page = await scraped(metrics)
+
+    assert page.value("forge_jobs_wait_seconds_bucket", le="0.001", **labels) == 2
+    assert page.value("forge_jobs_wait_seconds_bucket", le="0.25", **labels) == 2
+    assert page.value("forge_jobs_wait_seconds_bucket", le="0.5", **labels) == 3
+    assert page.value("forge_jobs_wait_seconds_sum", **labels) == pytest.approx(0.301)
+    assert page.value("forge_jobs_run_seconds_bucket", le="3600.0", **labels) == 2
+    assert page.value("forge_jobs_run_seconds_bucket", le="+Inf", **labels) == 3
+    assert page.value("forge_jobs_run_seconds_count", **labels) == 3
+
+
+async def test_a_job_that_was_handed_back_is_counted_but_not_timed(events: Telemetry) -> None:
+    metrics = Metrics(events)
+
+    events.emit(JobsEnded([run(Outcome.RELEASED)]))
+    events.emit(telemetry.JobsReaped([run(Outcome.DEAD)]))
+    page = await scraped(metrics)
+
+    assert page.value("forge_jobs_ended_total", queue="mail", kind="send_email", outcome="released") == 1
+    assert page.value("forge_jobs_ended_total", queue="mail", kind="send_email", outcome="dead") == 1
+    assert page.value("forge_jobs_reaped_total", queue="mail") == 1
+    assert page.value("forge_jobs_wait_seconds_count", queue="mail", kind="send_email") == 0
+
+
+async def test_endlessly_many_kinds_do_not_become_endlessly_many_series(
+    events: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counters, "MAX_SERIES", 3)
+    metrics = Metrics(events)
+
+    events.emit(JobsEnded([run(kind=f"kind-{number}") for number in range(10)]))
+    page = await scraped(metrics)
+
+    assert page.value("forge_jobs_ended_total", queue="mail", kind="kind-2", outcome="done") == 1
+    assert page.value("forge_jobs_ended_total", queue="mail", kind="other", outcome="done") == 7
+
+
+async def test_a_worker_tells_what_it_runs_and_whether_it_leads(events: Telemetry) -> None:
+    metrics = Metrics(events, running=lambda: 3)
+
+    events.emit(telemetry.WorkerStarted("a", ["mail"], 50))
+    events.emit(telemetry.LeaderChanged("a", True, 7))
+    page = await scraped(metrics)
+
+    assert page.value("forge_worker_running_jobs") == 3
+    assert page.value("forge_worker_capacity") == 50
+    assert page.value("forge_leader") == 1
+    events.emit(telemetry.LeaderChanged("a", False, 7))
+    events.emit(telemetry.WorkerStopped("a", 0))
+    page = await scraped(metrics)
+    assert page.value("forge_worker_capacity") == 0
+    assert page.value("forge_leader") == 0
+    assert page.value("forge_leader_elections_total") == 1
+
+
+async def test_labels_with_any_characters_come_through(events: Telemetry) -> None:
+    metrics = Metrics(events)
+
+    events.emit(telemetry.LimitDrained('sl"ack\\\n'))
+    page = await scraped(metrics)
+
+    assert page.value("forge_rate_limit_drains_total", scope='sl"ack\\\n') == 1
+
+
+async def test_openmetrics_is_given_to_whom_asks_for_it(events: Telemetry) -> None:
+    metrics = Metrics(events)
+    events.emit(JobsEnded([run()]))
+
+    body, content_type = await metrics.scrape("application/openmetrics-text; version=1.0.0")
+
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    assert "forge_jobs_ended" in {family.name for family in parse_openmetrics(body.decode())}
+
+
+async def test_after_close_nothing_is_counted(events: Telemetry) -> None:
+    metrics = Metrics(events)
+
+    metrics.close()
+    events.emit(telemetry.JobsSwept(3))
+
+    assert (await scraped(metrics)).value("forge_jobs_swept_total") == 0
+
+
+async def test_each_queue_tells_its_jobs_and_how_long_the_oldest_has_waited(
+    events: Telemetry, storage: Storage, database: SqliteDatabase
+) -> None:
+    worker_id = await factories.worker(storage, ["mail"])
+    await factories.ended(storage, worker_id, queue="mail")
+    await factories.ended(storage, worker_id, State.DEAD, queue="mail")
+    await factories.running(storage, worker_id, queue="mail")
+    await factories.enqueue(storage, queue="mail", delay=timedelta(hours=1))
+    await factories.enqueue(storage, queue="mail")
+    await database.clock.advance(seconds=20)
+
+    page = await scraped(Metrics(events, storage))
+
+    assert page.value("forge_queue_done_jobs", queue="mail") == 1
+    assert page.value("forge_queue_dead_jobs", queue="mail") == 1
+    assert page.value("forge_queue_in_progress_jobs", queue="mail") == 1
+    assert page.value("forge_queue_scheduled_jobs", queue="mail") == 1
+    assert page.value("forge_queue_pending_jobs", queue="mail") == 1
+    assert page.value("forge_queue_oldest_pending_age_seconds", queue="mail") == pytest.approx(20, abs=5)
+    assert page.value("forge_queue_oldest_pending_age_seconds", queue="default") == 0
+    assert page.value("forge_database_up") == 1
+
+
+async def test_each_queue_tells_how_it_is_configured(events: Telemetry, storage: Storage) -> None:
+    mail = await storage.queues.set("mail", {"concurrency": 3, "paused": True})
+    await storage.queues.cool_down(mail.id, timedelta(minutes=1), 1)
+
+    page = await scraped(Metrics(events, storage))
+
+    assert page.value("forge_queue_concurrency", queue="mail") == 3
+    assert page.value("forge_queue_concurrency", queue="default") is None
+    assert page.value("forge_queue_paused", queue="mail") == 1
+    assert page.value("forge_queue_paused", queue="default") == 0
+    assert page.value("forge_queue_cooling_down", queue="mail") == 1
+    assert page.value("forge_queue_cooling_down", queue="default") == 0
+
+
+async def test_a_queue_is_unserved_when_jobs_are_pending_and_no_live_worker_takes_them(
+    events: Telemetry, storage: Storage, database: SqliteDatabase
+) -> None:
+    worker_id = await factories.worker(storage, ["mail"])
+    await factories.worker(storage, ["default"])
+    await factories.enqueue(storage, queue="mail")
+
+    served = await scraped(Metrics(events, storage))
+    await storage.workers.drain(worker_id)
+    draining = await scraped(Metrics(events, storage))
+    await database.clock.advance(seconds=31)
+    stale = await scraped(Metrics(events, storage))
+
+    assert (served.value("forge_workers"), served.value("forge_queue_live_workers", queue="mail")) == (2, 1)
+    assert served.value("forge_queue_unserved", queue="mail") == 0
+    assert (draining.value("forge_workers"), draining.value("forge_queue_live_workers", queue="mail")) == (
+        2,
+        0,
+    )
+    assert draining.value("forge_queue_unserved", queue="mail") == 1
+    assert (stale.value("forge_workers"), stale.value("forge_queue_unserved", queue="default")) == (0, 0)
+
+
+async def test_leader_rate_limits_and_crons_are_told(events: Telemetry, storage: Storage) -> None:
+    nobody = await scraped(Metrics(events, storage))
+    epoch = await factories.leader(storage)
+    await storage.limits.set("slack", capacity=5, refill=0.0)
+    await storage.limits.lease("slack", 2)
+    await storage.crons.set(factories.cron())
+    await storage.crons.seed("nightly", MOMENT, epoch=epoch)
+
+    page = await scraped(Metrics(events, storage))
+
+    assert (nobody.value("forge_leader_present"), page.value("forge_leader_present")) == (0, 1)
+    assert page.value("forge_rate_limit_tokens", scope="slack") == 3
+    assert page.value("forge_rate_limit_capacity", scope="slack") == 5
+    assert page.value("forge_cron_enabled", cron="nightly") == 1
+    assert page.value("forge_cron_last_fire_timestamp_seconds", cron="nightly") is None
+    assert page.value("forge_cron_next_fire_timestamp_seconds", cron="nightly") == MOMENT.timestamp()
+
+
+async def test_the_database_is_asked_once_a_second_however_many_scrape(
+    events: Telemetry, storage: Storage
+) -> None:
+    now = 100.0
+    metrics = Metrics(events, storage, clock=lambda: now)
+    await asyncio.gather(*(scraped(metrics) for _ in range(5)))
+    await factories.enqueue(storage)
+
+    at_once = await scraped(metrics)
+    now += 1.0
+    later = await scraped(metrics)
+
+    assert at_once.value("forge_queue_pending_jobs", queue="default") == 0
+    assert later.value("forge_queue_pending_jobs", queue="default") == 1
+
+
+async def test_without_a_database_a_scrape_still_tells_what_happened_here(
+    events: Telemetry, tmp_path: Path
+) -> None:
+    async with migrated_storage(SqliteDatabase(tmp_path / "gone.sqlite")) as storage:
+        metrics = Metrics(events, storage)
+    events.emit(JobsEnded([run()]))
+
+    page = await scraped(metrics)
+
+    assert page.value("forge_database_up") == 0
+    assert page.value("forge_jobs_ended_total", queue="mail", kind="send_email", outcome="done") == 1
+    assert page.value("forge_workers") is None
+
+
+async def test_a_database_that_is_too_slow_does_not_hold_up_a_scrape(
+    events: Telemetry, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forge_jobs.metrics.DATABASE_TIMEOUT", 0.0)
+
+    page = await scraped(Metrics(events, storage))
+
+    assert (page.value("forge_database_up"), page.value("forge_workers")) == (0, None)
+
+
+async def everything(events: Telemetry, storage: Storage) -> Metrics:
+    """Metrics after everything happened once, so that every one of them has a value."""
+    metrics = Metrics(events, storage)
+    values = {"int": 3, "str": "some", "float": 1.5, "bool": True, "BaseException": KeyError("x")}
+    for event in {each for each in vars(telemetry).values() if isinstance(each, type)}:
+        if event in (telemetry.JobsEnded, telemetry.JobsReaped):
+            events.emit(event([run(outcome) for outcome in Outcome]))
+        elif issubclass(event, telemetry.Event) and event not in (telemetry.Event, telemetry.JobStarted):
+            names = [getattr(each.type, "__name__", str(each.type)) for each in fields(event)]  # type: ignore[arg-type]
+            events.emit(event(*(values.get(name, ()) for name in names)))
+    epoch = await factories.leader(storage)
+    await storage.queues.set("mail", {"concurrency": 3})
+    await storage.limits.set("slack", capacity=5, refill=1.0)
+    planned = await storage.crons.set(factories.cron())
+    await storage.crons.seed("nightly", MOMENT, epoch=epoch)
+    [planned] = await storage.crons.all()
+    await storage.crons.fire(planned, [MOMENT], MOMENT + timedelta(days=1), epoch=epoch)
+    return metrics
+
+
+async def test_the_document_names_every_metric_with_its_labels_and_meaning_and_no_other(
+    events: Telemetry, storage: Storage
+) -> None:
+    page = await scraped(await everything(events, storage))
+    told = set()
+    for family in page.families:
+        if not family.name.startswith("process_"):
+            name = family.name + ("_total" if family.type == "counter" else "")
+            assert family.samples, name
+            labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+            told.add((name, family.type, ", ".join(sorted(labels)), family.documentation))
+
+    rows = re.findall(r"^\| `(forge_\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", DOCUMENT.read_text(), re.MULTILINE)
+    written = {
+        (name, kind, ", ".join(sorted(re.findall(r"`(\w+)`", labels))), meaning)
+        for name, kind, labels, meaning in rows
+    }
+
+    assert written == told
+
+
+async def test_every_metric_that_a_question_of_the_document_uses_exists(
+    events: Telemetry, storage: Storage
+) -> None:
+    page = await scraped(await everything(events, storage))
+    names = {sample.name for sample in page.samples}
+
+    asked = "\n".join(re.findall(r"```promql\n(.*?)```", DOCUMENT.read_text(), re.DOTALL))
+
+    assert asked.count("forge_") >= 5
+    assert set(re.findall(r"\bforge_\w+", asked)) <= names
+
+
+async def test_help_texts_are_sentences(events: Telemetry, storage: Storage) -> None:
+    page = await scraped(await everything(events, storage))
+
+    for family in page.families:
+        assert re.fullmatch(r"[A-Z].*\.", family.documentation), family.name
+
+
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not on PATH (apt package prometheus)"
+)
+async def test_promtool_finds_nothing_to_criticise(events: Telemetry, storage: Storage) -> None:
+    body, _ = await (await everything(events, storage)).scrape()
+
+    judged = await asyncio.to_thread(
+        subprocess.run, ["promtool", "check", "metrics"], input=body, capture_output=True, check=False
+    )
+
+    assert (judged.returncode, judged.stdout + judged.stderr) == (0, b"")
