@@ -22,6 +22,7 @@ class SqliteWakeups:
     async def listen(self, heard: Heard) -> None:
         stop = self._database.listen(heard)
         try:
+            heard("reconnect", "")  # what was told before was missed
             await asyncio.get_running_loop().create_future()  # until cancelled
         finally:
             stop()

@@ -30,7 +30,7 @@ CREATE TABLE revision (
 CREATE TABLE job (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     queue_id     INTEGER NOT NULL,
-    priority     INTEGER NOT NULL,
+    priority     INTEGER NOT NULL CHECK (priority BETWEEN -32768 AND 32767),
     max_attempts INTEGER NOT NULL,
     timeout      REAL,  -- seconds
     kind         TEXT NOT NULL,
@@ -166,7 +166,7 @@ CREATE TABLE cron (
     payload      BLOB NOT NULL,
     codec        TEXT NOT NULL,
     queue_id     INTEGER NOT NULL REFERENCES queue,
-    priority     INTEGER NOT NULL,
+    priority     INTEGER NOT NULL CHECK (priority BETWEEN -32768 AND 32767),
     max_attempts INTEGER,  -- null: the queue's
     timeout      REAL,  -- seconds
     overlap      INTEGER NOT NULL,
