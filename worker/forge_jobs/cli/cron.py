@@ -1,6 +1,6 @@
 """`forge-jobs cron`: schedules, edited at run time."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -9,9 +9,12 @@ from forge_jobs.cli import values
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows
-from forge_jobs.client.crons import CronValues
+from forge_jobs.client.crons import MOST_MISSED, CronValues
 from forge_jobs.client.document import document
+from forge_jobs.cron import parse
 from forge_jobs.cron_config import CronConfig, Missed
+from forge_jobs.errors import InvalidCron
+from forge_jobs.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
 
 group = typer.Typer(help="Look at crons, set, trigger and delete them.")
 
@@ -37,28 +40,48 @@ async def set_cron(
             help="Five fields like '*/5 * * * *', six with seconds first, or @daily.", metavar="EXPRESSION"
         ),
     ],
-    kind: Annotated[str, typer.Argument(help="The kind of job that it enqueues.", metavar="KIND")],
+    kind: Annotated[str, typer.Option(metavar="KIND", help="The kind of job that it enqueues.")],
     payload: Annotated[
-        str | None, typer.Argument(help="The job's arguments, a JSON object.", metavar="[JSON]")
+        str | None, typer.Option(metavar="JSON", help="The job's arguments, an object.")
     ] = None,
     timezone: Annotated[str, typer.Option(metavar="ZONE", help="An IANA name, like Europe/Berlin.")] = "UTC",
     queue: Annotated[str, typer.Option(metavar="NAME", help="The queue of its jobs.")] = "default",
-    priority: Annotated[int, typer.Option(metavar="N", help="The smaller, the sooner.")] = 0,
+    priority: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="The smaller, the sooner.",
+            parser=values.whole("--priority", least=SMALLEST_PRIORITY, most=LARGEST_PRIORITY),
+        ),
+    ] = 0,
     max_attempts: Annotated[
         str | None, typer.Option(metavar="N|forever", help="[default: as the queue says]")
     ] = None,
     timeout: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="The longest an attempt may take.")
+        timedelta | None,
+        typer.Option(
+            metavar="DURATION", parser=values.duration("--timeout"), help="The longest an attempt may take."
+        ),
     ] = None,
     overlap: Annotated[
         bool,
         typer.Option("--overlap/--no-overlap", help="Whether it fires while its last job has not ended."),
     ] = True,
     missed: Annotated[
-        Missed, typer.Option(help="Which fire times are made up for that passed while no worker lived.")
+        Missed,
+        typer.Option(
+            metavar="|".join(Missed),
+            help="Which fire times are made up for that passed while no worker lived.",
+            parser=values.one_of("--missed", Missed),
+        ),
     ] = (Missed.LATEST),
     missed_limit: Annotated[
-        int, typer.Option(metavar="N", help="How many of them at most, with --missed all.")
+        int,
+        typer.Option(
+            metavar="N",
+            help="How many of them at most, with --missed all.",
+            parser=values.whole("--missed-limit", least=1, most=MOST_MISSED),
+        ),
     ] = 100,
     enabled: Annotated[bool, typer.Option("--enabled/--disabled", help="Whether it fires.")] = True,
 ) -> Report:
@@ -76,7 +99,7 @@ async def set_cron(
     if max_attempts is not None:
         wanted["max_attempts"] = values.attempts(max_attempts)
     if timeout is not None:
-        wanted["timeout"] = values.duration(timeout, "--timeout")
+        wanted["timeout"] = timeout
     async with opened(call) as forge:
         cron = await forge.crons.set(name, expression, kind, **wanted)
         now = await forge.storage.now()
@@ -129,8 +152,18 @@ def _row(cron: CronConfig, now: datetime) -> list[str]:
         cron.timezone,
         cron.kind,
         cron.queue,
-        values.until(cron.next_fire_at, now) if cron.enabled else "-",
+        values.until(_next(cron, now), now) if cron.enabled else "-",
         last,
         f"{cron.skipped:,}",
         values.shortened(cron.last_error or ""),
     ]
+
+
+def _next(cron: CronConfig, now: datetime) -> datetime | None:
+    """Return when the cron fires next, also before a worker has written that down."""
+    if cron.next_fire_at is not None:
+        return cron.next_fire_at
+    try:
+        return parse(cron.expression, cron.timezone).next_after(now)
+    except InvalidCron:
+        return None

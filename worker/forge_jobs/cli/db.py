@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from forge_jobs.cli.command import Call, command
-from forge_jobs.cli.opening import forge_of
+from forge_jobs.cli.opening import forge_of, require_file
 from forge_jobs.cli.output import Report, Rows
 from forge_jobs.client.why import count
 from forge_jobs.errors import InvalidInput
@@ -89,7 +89,9 @@ async def _opened(call: Call, *, create: bool = False) -> AsyncIterator[Storage]
     """The storage is open, whatever its schema is. A SQLite file is made when `create` says so, a server's database never."""
     storage = forge_of(call).storage
     try:
-        if create and not storage.shared:
+        if not create:
+            require_file(storage.url)
+        elif not storage.shared:
             await storage.schema.create()
         await storage.open()
         yield storage

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from forge_jobs.cli import values
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.output import Report
 
@@ -28,7 +29,12 @@ def demo(
     report: Annotated[Path, typer.Option(metavar="FILE", help="Where the JSON report goes.")] = Path(
         "demo-report.json"
     ),
-    concurrency: Annotated[int, typer.Option(metavar="N", min=1, help="Jobs at once.")] = 20,
+    concurrency: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Jobs at once.", parser=values.whole("--concurrency", least=1, most=10_000)
+        ),
+    ] = 20,
 ) -> Report | None:
     """Hash every file of a folder through the queue, in a temporary database, and check the result."""
     # Only this command needs it, and it takes the worker with it.

@@ -1,6 +1,7 @@
 """`forge-jobs enqueue`: make a job by name; no handler need be there."""
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +11,10 @@ from forge_jobs.cli import values
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report
-from forge_jobs.client.checks import whole
 from forge_jobs.client.document import document
-from forge_jobs.client.duration import parse_duration
 from forge_jobs.errors import InvalidInput
 from forge_jobs.job import Enqueued
+from forge_jobs.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
 from forge_jobs.options import OptionValues
 
 MOST_COPIES = 1_000_000
@@ -38,26 +38,42 @@ async def enqueue(
     ] = None,
     queue: Annotated[str | None, typer.Option(metavar="NAME", help="[default: default]")] = None,
     delay: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Run it after 90s, 5m, 2h, 7d.")
+        timedelta | None,
+        typer.Option(
+            metavar="DURATION", parser=values.duration("--delay"), help="Run it after 90s, 5m, 2h, 7d."
+        ),
     ] = None,
     run_at: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Run it at an ISO 8601 time; UTC when it names no zone."),
     ] = None,
     priority: Annotated[
-        int | None, typer.Option(metavar="N", help="The smaller, the sooner. [default: 0]")
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=values.whole("--priority", least=SMALLEST_PRIORITY, most=LARGEST_PRIORITY),
+            help="The smaller, the sooner. [default: 0]",
+        ),
     ] = None,
     max_attempts: Annotated[
         str | None, typer.Option(metavar="N|forever", help="[default: as the queue says]")
     ] = None,
     timeout: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="The longest an attempt may take.")
+        timedelta | None,
+        typer.Option(
+            metavar="DURATION", parser=values.duration("--timeout"), help="The longest an attempt may take."
+        ),
     ] = None,
     key: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="No second job of this kind with this key until it ended."),
     ] = None,
-    count: Annotated[int, typer.Option(metavar="N", help="So many such jobs.")] = 1,
+    count: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="So many such jobs.", parser=values.whole("--count", least=1, most=MOST_COPIES)
+        ),
+    ] = 1,
 ) -> Report:
     """Enqueue a job and print its id."""
     arguments = values.payload(_text(payload, payload_file))
@@ -65,7 +81,7 @@ async def enqueue(
     if queue is not None:
         options["queue"] = queue
     if delay is not None:
-        options["delay"] = parse_duration(delay, "--delay")
+        options["delay"] = delay
     if run_at is not None:
         options["run_at"] = values.moment(run_at)
     if priority is not None:
@@ -73,10 +89,9 @@ async def enqueue(
     if max_attempts is not None:
         options["max_attempts"] = values.attempts(max_attempts)
     if timeout is not None:
-        options["timeout"] = parse_duration(timeout, "--timeout")
+        options["timeout"] = timeout
     if key is not None:
         options["key"] = key
-    whole(count, "--count", least=1, most=MOST_COPIES)
     async with opened(call) as forge:
         if count == 1:
             return _one(await forge.enqueue(kind, arguments, **options))

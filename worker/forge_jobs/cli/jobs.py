@@ -8,13 +8,15 @@ from typing import Annotated
 import typer
 
 from forge_jobs.app import Forge
+from forge_jobs.cli import values
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows
 from forge_jobs.cli.values import shortened, shown_attempts, since, until
+from forge_jobs.client.checks import MAX_ID
 from forge_jobs.client.document import document, readable
 from forge_jobs.client.duration import in_words
-from forge_jobs.client.jobs import Bulk
+from forge_jobs.client.jobs import MOST_LISTED, Bulk
 from forge_jobs.client.why import first_line
 from forge_jobs.client.why import moment as shown_moment
 from forge_jobs.errors import ForgeError, InvalidInput
@@ -22,15 +24,39 @@ from forge_jobs.job import Cancelled, Job, State
 
 group = typer.Typer(help="Look at jobs, cancel, retry and delete them, and ask why one is not running.")
 
-Id = Annotated[int, typer.Argument(help="The job's id.", metavar="ID")]
-Ids = Annotated[list[int] | None, typer.Argument(help="Ids of jobs.", metavar="[ID]...")]
+a_job = values.whole("The job's id", least=1, most=MAX_ID)
+
+Id = Annotated[int, typer.Argument(help="The job's id.", metavar="ID", parser=a_job)]
+Ids = Annotated[list[int] | None, typer.Argument(help="Ids of jobs.", metavar="[ID]...", parser=a_job)]
 All = Annotated[bool, typer.Option("--all", help="All jobs that match the filters, instead of ids.")]
-OfState = Annotated[State | None, typer.Option("--state", help="Only jobs in this state.")]
+OfState = Annotated[
+    State | None,
+    typer.Option(
+        "--state",
+        metavar="STATE",
+        help=f"Only jobs in this state: {', '.join(State)}.",
+        parser=values.one_of("--state", State),
+    ),
+]
 OfQueue = Annotated[str | None, typer.Option("--queue", metavar="NAME", help="Only jobs of this queue.")]
 OfKind = Annotated[str | None, typer.Option("--kind", metavar="KIND", help="Only jobs of this kind.")]
-Limit = Annotated[int, typer.Option("--limit", metavar="N", help="At most so many jobs, the newest.")]
+Limit = Annotated[
+    int,
+    typer.Option(
+        "--limit",
+        metavar="N",
+        help="At most so many jobs, the newest.",
+        parser=values.whole("--limit", least=1, most=MOST_LISTED),
+    ),
+]
 Before = Annotated[
-    int | None, typer.Option("--before", metavar="ID", help="Only jobs with smaller ids: the next page.")
+    int | None,
+    typer.Option(
+        "--before",
+        metavar="ID",
+        help="Only jobs with smaller ids: the next page.",
+        parser=values.whole("--before", least=1, most=MAX_ID),
+    ),
 ]
 
 
@@ -181,7 +207,7 @@ async def _retry(forge: Forge, id: int) -> tuple[str, str]:
 
 @command(group, "run-now")
 async def run_now(
-    call: Call, ids: Annotated[list[int], typer.Argument(help="Ids of jobs.", metavar="ID...")]
+    call: Call, ids: Annotated[list[int], typer.Argument(help="Ids of jobs.", metavar="ID...", parser=a_job)]
 ) -> Report:
     """Make scheduled or retrying jobs pending now."""
     async with opened(call) as forge:

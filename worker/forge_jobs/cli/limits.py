@@ -1,5 +1,6 @@
 """`forge-jobs limits`: token buckets for the whole cluster."""
 
+from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
@@ -28,15 +29,30 @@ async def list_limits(call: Call) -> Report:
 async def set_limit(
     call: Call,
     scope: Scope,
-    capacity: Annotated[float, typer.Argument(help="Tokens: the largest burst.", metavar="CAPACITY")],
+    capacity: Annotated[
+        float,
+        typer.Option(
+            metavar="N", help="Tokens: the largest burst.", parser=values.number("--capacity", least=1)
+        ),
+    ],
     per: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="So many tokens in this time: '100 --per 1m'.")
+        timedelta | None,
+        typer.Option(
+            metavar="DURATION",
+            parser=values.duration("--per"),
+            help="That many tokens are refilled in this time, like 1m.",
+        ),
     ] = None,
-    refill: Annotated[float | None, typer.Option(metavar="N", help="Or: so many tokens a second.")] = None,
+    refill: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N", help="Or: how many tokens are refilled a second.", parser=values.number("--refill")
+        ),
+    ] = None,
 ) -> Report:
     """Configure a rate limit. A new one is full; otherwise its tokens stay, cut to the capacity."""
     async with opened(call) as forge:
-        limit = await forge.limits.set(scope, capacity, per=values.duration(per, "--per"), refill=refill)
+        limit = await forge.limits.set(scope, capacity, per=per, refill=refill)
     return Report(document(limit), [_rows([limit])])
 
 

@@ -3,11 +3,12 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from forge_jobs import database_url
 from forge_jobs.app import Forge
 from forge_jobs.cli.command import Call
-from forge_jobs.errors import InvalidSetting
+from forge_jobs.errors import InvalidSetting, SchemaOutdated
 from forge_jobs.settings import Settings, is_schema
 
 
@@ -28,10 +29,18 @@ def forge_of(call: Call) -> Forge:
     return Forge(settings=Settings.load({**os.environ, **environment(call)}))
 
 
+def require_file(url: str) -> None:
+    """A SQLite file is there: a command that looks must not make one. Raises SchemaOutdated."""
+    path = url.removeprefix("sqlite:///")
+    if path != url and not Path(path).exists():
+        raise SchemaOutdated(f"There is no database {path}; to make it, run: forge-jobs db migrate")
+
+
 @asynccontextmanager
 async def opened(call: Call) -> AsyncIterator[Forge]:
     """The database is open; one that is not migrated is refused, with a sentence that says what to run."""
     forge = forge_of(call)
+    require_file(forge.storage.url)
     await forge.open(migrate=False)
     try:
         yield forge

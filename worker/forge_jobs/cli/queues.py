@@ -1,6 +1,6 @@
 """`forge-jobs queues`: the configuration of queues, tuned live."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -44,30 +44,47 @@ async def set_queue(
         typer.Option("--backoff/--no-backoff", help="Whether failed jobs wait before they are retried."),
     ] = None,
     backoff_base: Annotated[
-        str | None,
-        typer.Option(metavar="DURATION", help="The wait after the first failure; it doubles with each."),
+        timedelta | None,
+        typer.Option(
+            metavar="DURATION",
+            help="The wait after the first failure; it doubles with each.",
+            parser=values.duration("--backoff-base"),
+        ),
     ] = None,
     backoff_max: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="The longest such wait.")
+        timedelta | None,
+        typer.Option(
+            metavar="DURATION", help="The longest such wait.", parser=values.duration("--backoff-max")
+        ),
     ] = None,
     max_attempts: Annotated[
         str | None, typer.Option(metavar="N|forever", help="Attempts of a job that does not say how many.")
     ] = None,
     done_retention: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="How long done jobs are kept; 0: not at all.")
+        timedelta | None,
+        typer.Option(
+            metavar="DURATION",
+            help="How long done jobs are kept; 0: not at all.",
+            parser=values.duration("--done-retention"),
+        ),
     ] = None,
     dead_retention: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="How long dead jobs are kept; 0: not at all.")
+        timedelta | None,
+        typer.Option(
+            metavar="DURATION",
+            help="How long dead jobs are kept; 0: not at all.",
+            parser=values.duration("--dead-retention"),
+        ),
     ] = None,
 ) -> Report:
     """Configure a queue, which is created when there is none of that name. What is not said stays as it is."""
     changes: dict[str, Any] = {
         "paused": paused,
         "backoff_enabled": backoff,
-        "backoff_base": values.duration(backoff_base, "--backoff-base"),
-        "backoff_max": values.duration(backoff_max, "--backoff-max"),
-        "done_retention": values.duration(done_retention, "--done-retention"),
-        "dead_retention": values.duration(dead_retention, "--dead-retention"),
+        "backoff_base": backoff_base,
+        "backoff_max": backoff_max,
+        "done_retention": done_retention,
+        "dead_retention": dead_retention,
     }
     changes = {option: value for option, value in changes.items() if value is not None}
     if concurrency is not None:
@@ -84,6 +101,8 @@ async def set_queue(
 async def pause(call: Call, names: Names) -> Report:
     """Claim nothing more of queues; what runs goes on."""
     async with opened(call) as forge:
+        for name in names:
+            await forge.queues.get(name)  # so that one unknown name changes nothing
         queues = [await forge.queues.pause(name) for name in names]
     return Report(
         [document(queue) for queue in queues], [f"Queue {queue.name!r} is paused." for queue in queues]
@@ -94,6 +113,8 @@ async def pause(call: Call, names: Names) -> Report:
 async def resume(call: Call, names: Names) -> Report:
     """Claim from queues again."""
     async with opened(call) as forge:
+        for name in names:
+            await forge.queues.get(name)  # so that one unknown name changes nothing
         queues = [await forge.queues.resume(name) for name in names]
     return Report(
         [document(queue) for queue in queues], [f"Queue {queue.name!r} is resumed." for queue in queues]

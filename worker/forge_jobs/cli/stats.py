@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -17,7 +17,6 @@ from forge_jobs.cli.output import Report, Rows, print_report, rendered_all
 from forge_jobs.cli.queues import state
 from forge_jobs.client.document import document
 from forge_jobs.client.why import count
-from forge_jobs.errors import InvalidInput
 from forge_jobs.job import Counts
 from forge_jobs.queue_config import QueueConfig
 
@@ -35,18 +34,23 @@ async def stats(
     watch: Annotated[
         bool, typer.Option("--watch", help="Again and again, until Ctrl-C; a document a line with --json.")
     ] = False,
-    interval: Annotated[str, typer.Option(metavar="DURATION", help="How often, with --watch.")] = "2s",
+    interval: Annotated[
+        timedelta,
+        typer.Option(
+            metavar="DURATION",
+            help="How often, with --watch.",
+            show_default="2s",
+            parser=values.duration("--interval", least=timedelta(milliseconds=100)),
+        ),
+    ] = timedelta(seconds=2),
 ) -> Report | None:
     """Count the jobs of each queue by state."""
-    pause = values.duration(interval, "--interval")
-    if not pause:
-        raise InvalidInput(f"--interval is {interval!r}, allowed is more than 0 s.")
     async with opened(call) as forge:
         if not watch:
             return await taken(forge)
 
         async def next_report() -> Report:
-            await asyncio.sleep(pause.total_seconds())
+            await asyncio.sleep(interval.total_seconds())
             return await taken(forge)
 
         await _watch(await taken(forge), next_report, as_json=call.as_json)

@@ -1,39 +1,84 @@
 """How the values of options are read and shown: durations, attempts, moments, payloads."""
 
 import json
+import math
+import re
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from forge_jobs.client.checks import MAX_INTEGER, Choice, choice
 from forge_jobs.client.duration import in_words, parse_duration
+from forge_jobs.client.queues import MAX_CONCURRENCY
 from forge_jobs.errors import InvalidInput
 from forge_jobs.job import FOREVER
 
-
-def duration(text: str | None, option: str) -> timedelta | None:
-    """Return what '90s', '5m', '2h', '7d' or seconds say. Raises InvalidInput."""
-    return None if text is None else parse_duration(text, option)
+WHOLE = re.compile(r"-?[0-9]{1,19}")
 
 
-def attempts(text: str, option: str = "--max-attempts") -> int | None:
+def duration(name: str, *, least: timedelta = timedelta(0)) -> Callable[[object], timedelta]:
+    """Return what reads '90s', '5m', '2h', '7d' or seconds, and raises InvalidInput naming `name`."""
+
+    def read(value: object) -> timedelta:
+        found = value if isinstance(value, timedelta) else parse_duration(str(value), name)
+        if found < least:
+            raise InvalidInput(f"{name} is {str(value)!r}, allowed is {in_words(least)} or more.")
+        return found
+
+    return read
+
+
+def whole(name: str, *, least: int = 0, most: int = MAX_INTEGER) -> Callable[[object], int]:
+    """Return what reads a whole number from `least` to `most`, and raises InvalidInput naming `name`."""
+
+    def read(value: object) -> int:
+        text = str(value)
+        if WHOLE.fullmatch(text) and least <= int(text) <= most:
+            return int(text)
+        raise InvalidInput(f"{name} is {text!r}, allowed is a whole number from {least:,} to {most:,}.")
+
+    return read
+
+
+def number(name: str, *, least: float = 0) -> Callable[[object], float]:
+    """Return what reads a number of `least` or more, and raises InvalidInput naming `name`."""
+
+    def read(value: object) -> float:
+        with suppress(ValueError):
+            found = float(str(value))
+            if math.isfinite(found) and found >= least:
+                return found
+        raise InvalidInput(f"{name} is {str(value)!r}, allowed is a number of {least:g} or more.")
+
+    return read
+
+
+def one_of(name: str, choices: type[Choice]) -> Callable[[object], Choice]:
+    """Return what reads a member of `choices`, and raises InvalidInput naming `name`."""
+    return lambda value: choice(str(value), name, choices)
+
+
+def attempts(text: str, name: str = "--max-attempts") -> int | None:
     """Return a number of attempts, None for 'forever'. Raises InvalidInput."""
     if text.lower() == "forever":
         return None
-    number = whole(text, option, "a whole number of 1 or more, or forever")
-    if number < 1:
-        raise InvalidInput(f"{option} is {text!r}, allowed is a whole number of 1 or more, or forever.")
-    return number
+    if WHOLE.fullmatch(text) and 1 <= int(text) <= MAX_INTEGER:
+        return int(text)
+    raise InvalidInput(
+        f"{name} is {text!r}, allowed is a whole number from 1 to {MAX_INTEGER:,}, or forever."
+    )
 
 
-def concurrency(text: str, option: str = "--concurrency") -> int | None:
+def concurrency(text: str, name: str = "--concurrency") -> int | None:
     """Return a number of jobs, None for 'none'. Raises InvalidInput."""
-    return None if text.lower() == "none" else whole(text, option, "a whole number, or none for no limit")
-
-
-def whole(text: str, option: str, allowed: str) -> int:
-    """Return the whole number. Raises InvalidInput."""
-    if not (text.isascii() and text.isdecimal() and len(text) < 20):
-        raise InvalidInput(f"{option} is {text!r}, allowed is {allowed}.")
-    return int(text)
+    if text.lower() == "none":
+        return None
+    if WHOLE.fullmatch(text) and 0 <= int(text) <= MAX_CONCURRENCY:
+        return int(text)
+    raise InvalidInput(
+        f"{name} is {text!r}, allowed is a whole number from 0 to {MAX_CONCURRENCY:,}, or none for no limit."
+    )
 
 
 def moment(text: str, option: str = "--run-at") -> datetime:

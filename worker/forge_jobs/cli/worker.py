@@ -16,13 +16,13 @@ from forge_jobs.cli import program, values
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import environment
 from forge_jobs.cli.output import Report
-from forge_jobs.client.checks import whole
 from forge_jobs.errors import InvalidInput
 from forge_jobs.processes import python_command, run_processes, stop_with_parent
 from forge_jobs.settings import Settings
 from forge_jobs.worker import Worker
 
 MOST_PROCESSES = 256
+MOST_CONCURRENCY = 10_000
 
 
 class LogFormat(StrEnum):
@@ -100,14 +100,28 @@ def worker(
         ),
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option(metavar="N", help="Jobs at once, in each process.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Jobs at once, in each process.",
+            parser=values.whole("--concurrency", least=1, most=MOST_CONCURRENCY),
+        ),
     ] = None,
     processes: Annotated[
-        int, typer.Option(metavar="N", help="Processes, each a worker of its own; not on SQLite.")
+        int,
+        typer.Option(
+            metavar="N",
+            help="Processes, each a worker of its own; not on SQLite.",
+            parser=values.whole("--processes", least=1, most=MOST_PROCESSES),
+        ),
     ] = 1,
     grace: Annotated[
-        str | None,
-        typer.Option(metavar="DURATION", help="How long running jobs may go on when stopped. [default: 25s]"),
+        timedelta | None,
+        typer.Option(
+            metavar="DURATION",
+            parser=values.duration("--grace"),
+            help="How long running jobs may go on when stopped. [default: 25s]",
+        ),
     ] = None,
     until_empty: Annotated[
         bool, typer.Option("--until-empty", help="Stop when nothing is pending or runs any more.")
@@ -116,6 +130,7 @@ def worker(
         int | None,
         typer.Option(
             metavar="PORT",
+            parser=values.whole("--metrics-port", least=-1, most=65_535),
             help="Serve /metrics, /healthz and /readyz; 0: any free port, -1: not. With --processes, each takes the next port. [default: -1]",
         ),
     ] = None,
@@ -123,19 +138,35 @@ def worker(
         str, typer.Option(metavar="HOST", help="The address that they are served on.")
     ] = "0.0.0.0",
     log_format: Annotated[
-        LogFormat | None, typer.Option(help="How log lines on stderr look. [default: text]")
+        LogFormat | None,
+        typer.Option(
+            metavar="|".join(LogFormat),
+            help="How log lines on stderr look. [default: text]",
+            parser=values.one_of("--log-format", LogFormat),
+        ),
     ] = None,
     log_level: Annotated[
-        LogLevel | None, typer.Option(help="The least severe lines that are logged. [default: info]")
+        LogLevel | None,
+        typer.Option(
+            metavar="LEVEL",
+            help=f"The least severe lines that are logged: {', '.join(LogLevel)}. [default: info]",
+            parser=values.one_of("--log-level", LogLevel),
+        ),
     ] = None,
     heartbeat: Annotated[
-        str | None,
-        typer.Option(metavar="DURATION", help="How often the worker says that it is alive. [default: 5s]"),
+        timedelta | None,
+        typer.Option(
+            metavar="DURATION",
+            parser=values.duration("--heartbeat", least=timedelta(milliseconds=100)),
+            help="How often the worker says that it is alive. [default: 5s]",
+        ),
     ] = None,
     stale: Annotated[
-        str | None,
+        timedelta | None,
         typer.Option(
-            metavar="DURATION", help="Workers not heard of for so long are given up. [default: 30s]"
+            metavar="DURATION",
+            parser=values.duration("--stale"),
+            help="Workers not heard of for so long are given up. [default: 30s]",
         ),
     ] = None,
     prefix: Annotated[
@@ -160,27 +191,22 @@ def worker(
         app=app or settings.app,
         queues=None if queues is None else names.queues(queues),
         concurrency=concurrency,
-        grace=values.duration(grace, "--grace"),
-        heartbeat=values.duration(heartbeat, "--heartbeat"),
-        stale=values.duration(stale, "--stale"),
+        grace=grace,
+        heartbeat=heartbeat,
+        stale=stale,
         prefix=prefix,
         version=worker_version,
-        metrics_port=_port(metrics_port, settings),
+        metrics_port=settings.metrics_port if metrics_port is None else metrics_port,
         metrics_host=metrics_host,
         log_format="json" if call.as_json else log_format or settings.log_format,
         log_level=(log_level or settings.log_level).upper(),
         until_empty=until_empty,
     )
-    whole(processes, "--processes", least=1, most=MOST_PROCESSES)
     if processes == 1:
         run_plan(plan)
     elif code := _run_many(plan, processes):
         raise typer.Exit(code)
     return Report({"stopped": True}) if call.as_json else None
-
-
-def _port(given: int | None, settings: Settings) -> int:
-    return settings.metrics_port if given is None else whole(given, "--metrics-port", least=-1, most=65_535)
 
 
 def run_plan(plan: Plan) -> None:

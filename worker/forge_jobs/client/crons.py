@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Unpack
 
 from forge_jobs import cron, names
@@ -74,7 +75,7 @@ class Crons:
     async def enable(self, name: str) -> CronConfig:
         """The cron fires from its next fire time on. Raises UnknownCron, InvalidCron, Managed."""
         present = await self.get(name)
-        cron.check(present.expression, present.timezone)
+        _check_schedule(present.expression, present.timezone)
         return await self._storage.crons.set(replace(present, enabled=True))
 
     async def disable(self, name: str) -> CronConfig:
@@ -96,7 +97,7 @@ def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> C
     names.checked_name(name, "cron")
     names.kind(kind)
     timezone = values.get("timezone", "UTC")
-    cron.check(expression, timezone)
+    _check_schedule(expression, timezone)
     payload, codec = values.get("payload") or {}, values.get("codec", "json")
     if not isinstance(payload, Mapping):
         raise InvalidInput(
@@ -120,3 +121,8 @@ def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> C
         missed_limit=whole(values.get("missed_limit", 100), "missed_limit", least=1, most=MOST_MISSED),
         enabled=yes_or_no(values.get("enabled", True), "enabled"),
     )
+
+
+def _check_schedule(expression: str, timezone: str) -> None:
+    """The expression can be understood, and fires some day. Raises InvalidCron."""
+    cron.parse(expression, timezone).next_after(datetime.now(UTC))

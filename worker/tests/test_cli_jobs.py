@@ -1,0 +1,180 @@
+"""Jobs by the command line, from enqueue to the end."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from forge_jobs import Forge
+from tests.command_line import CommandLine, migrated
+
+
+@pytest.fixture
+def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    return migrated(tmp_path, capsys, monkeypatch)
+
+
+def test_a_job_is_managed_from_enqueue_to_deletion(cli: CommandLine):
+    id = cli.fine("enqueue", "send", '{"to": "ada"}', "--delay", "1h", "--max-attempts", "3")["id"]
+    text = str(id)
+
+    assert [job["id"] for job in cli.fine("jobs", "list")] == [id]
+    assert cli.fine("jobs", "show", text)["payload"] == {"to": "ada"}
+    assert cli.fine("jobs", "why", text)["reasons"][0].startswith("Its first attempt waits until")
+    assert cli.fine("jobs", "run-now", text) == [{"id": id, "result": "pending"}]
+    assert cli.fine("jobs", "show", text)["state"] == "pending"
+    assert cli.fine("jobs", "cancel", text) == [{"id": id, "result": "dead"}]
+    assert cli.fine("jobs", "show", text)["error"] == "cancelled by user"
+    assert cli.fine("jobs", "retry", text) == [{"id": id, "result": "pending"}]
+    assert cli.fine("stats")["queues"][0]["pending"] == 1
+    assert cli.fine("jobs", "delete", text) == [{"id": id, "result": "deleted"}]
+    assert cli.fine("jobs", "list") == []
+
+
+def test_every_option_of_enqueue_reaches_the_job(cli: CommandLine):
+    cli.fine("queues", "set", "mail")
+
+    id = cli.fine(
+        *("enqueue", "send", "--queue", "mail", "--run-at", "2040-01-31T08:00:00+02:00", "--priority", "-5"),
+        *("--max-attempts", "forever", "--timeout", "90s", "--key", "welcome:42"),
+    )["id"]
+
+    job = cli.fine("jobs", "show", str(id))
+    assert job["state"] == "scheduled"
+    assert datetime.fromisoformat(job["run_at"]) == datetime(2040, 1, 31, 6, tzinfo=UTC)
+    assert {name: job[name] for name in ("queue", "priority", "max_attempts", "timeout_seconds", "key")} == {
+        "queue": "mail",
+        "priority": -5,
+        "max_attempts": None,
+        "timeout_seconds": 90.0,
+        "key": "welcome:42",
+    }
+
+
+def test_a_delay_counts_from_now(cli: CommandLine):
+    job = cli.fine("jobs", "show", str(cli.fine("enqueue", "send", "--delay", "5m")["id"]))
+
+    waits = datetime.fromisoformat(job["run_at"]) - datetime.fromisoformat(job["created_at"])
+    assert waits == timedelta(minutes=5)
+
+
+def test_enqueue_prints_the_id_alone(cli: CommandLine):
+    assert cli("enqueue", "send").out.strip().isdecimal()
+
+
+def test_a_duplicate_is_the_job_that_is_there_and_said(cli: CommandLine):
+    first = cli.fine("enqueue", "send", "--key", "k")
+    second = cli.fine("enqueue", "send", "--key", "k")
+
+    assert (first["duplicate"], second) == (False, {"id": first["id"], "duplicate": True})
+    assert "has not ended" in cli("enqueue", "send", "--key", "k").out
+
+
+def test_many_jobs_are_enqueued_by_count(cli: CommandLine):
+    made = cli.fine("enqueue", "send", "--count", "12000")
+
+    assert made["enqueued"] == len(set(made["ids"])) == 12000
+    assert cli.fine("stats")["queues"][0]["pending"] == 12000
+
+
+@pytest.mark.parametrize("source", ["file", "stdin"])
+def test_the_payload_may_come_from_a_file(cli: CommandLine, source: str):
+    (cli.folder / "payload.json").write_text('{"to": "åda"}', encoding="utf-8")
+
+    with (cli.folder / "payload.json").open() as stdin:
+        name = "payload.json" if source == "file" else "-"
+        out, _ = cli.process("enqueue", "send", "--payload-file", name, stdin=stdin).communicate(timeout=30)
+
+    assert cli.fine("jobs", "show", out.strip())["payload"] == {"to": "åda"}
+
+
+def test_jobs_are_listed_newest_first_and_by_page_and_filter(cli: CommandLine):
+    cli.fine("queues", "set", "mail")
+    ids = [
+        cli.fine("enqueue", kind, "--queue", queue)["id"]
+        for kind, queue in [("a", "mail"), ("b", "mail"), ("a", "default")]
+    ]
+    listed = lambda *options: [job["id"] for job in cli.fine("jobs", "list", *options)]  # noqa: E731
+
+    assert listed() == ids[::-1]
+    assert listed("--limit", "2") == ids[:0:-1]
+    assert listed("--before", str(ids[1])) == ids[:1]
+    assert listed("--queue", "mail", "--kind", "a") == ids[:1]
+    assert listed("--state", "dead") == []
+
+
+def test_jobs_are_cancelled_retried_and_deleted_by_filter(cli: CommandLine):
+    cli.fine("queues", "set", "mail")
+    cli.fine("enqueue", "send", "--queue", "mail", "--count", "700")
+    cli.fine("enqueue", "send", "--queue", "mail", "--delay", "1h")
+    other = cli.fine("enqueue", "send")["id"]
+
+    assert cli.fine("jobs", "cancel", "--all", "--queue", "mail") == {"cancelled": 701, "skipped": 0}
+    assert cli.fine("jobs", "retry", "--all", "--kind", "send") == {"retried": 701, "skipped": 0}
+    assert cli.fine("jobs", "cancel", "--all", "--queue", "mail", "--state", "pending")["cancelled"] == 701
+    assert cli.fine("jobs", "delete", "--all", "--state", "dead") == {"deleted": 701, "skipped": 0}
+    assert [job["id"] for job in cli.fine("jobs", "list")] == [other]
+
+
+def test_a_retry_is_refused_while_another_job_has_the_key(cli: CommandLine):
+    old = str(cli.fine("enqueue", "send", "--key", "k")["id"])
+    cli.fine("jobs", "cancel", old)
+    cli.fine("enqueue", "send", "--key", "k")
+
+    answer = cli("jobs", "retry", old)
+
+    assert answer.code == 1
+    assert "another job with its key has not ended" in answer.error
+    assert cli.fine("jobs", "retry", "--all") == {"retried": 0, "skipped": 1}
+
+
+def test_show_tells_the_errors_of_all_attempts(cli: CommandLine):
+    forge = Forge(cli.url)
+
+    @forge.handler(max_attempts=2)
+    async def stumble() -> None:
+        raise ValueError("no address")
+
+    async def work(forge_of_test: Forge) -> int:
+        from forge_jobs.testing import run_due_jobs
+
+        await forge_of_test.queues.set("default", backoff_enabled=False)
+        async with forge:
+            id = (await stumble.enqueue()).id
+            await run_due_jobs(forge)
+            return id
+
+    id = str(cli.using(work))
+
+    shown = cli.fine("jobs", "show", id)
+    assert shown["state"] == "dead"
+    assert [failure["attempt"] for failure in shown["failures"]] == [1, 2]
+    assert "no address" in shown["error"]
+    assert "no address" in cli("jobs", "show", id).out
+    assert "Its error was: ValueError: no address" in cli("jobs", "why", id).out
+
+
+def test_a_table_is_columns_that_line_up_without_colour(cli: CommandLine):
+    cli.fine("enqueue", "send")
+    cli.fine(
+        "enqueue", "a_kind_with_a_very_long_name_that_would_not_fit_into_a_narrow_terminal_at_all_" + "x" * 40
+    )
+
+    lines = cli("jobs", "list").lines
+
+    assert lines[0].split()[:4] == ["id", "state", "kind", "queue"]
+    assert all(line[lines[0].index("state") :].startswith("pending") for line in lines[1:])
+    assert "\x1b" not in "".join(lines)
+
+
+def test_a_global_option_may_stand_before_or_after_the_command(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("FORGE_DATABASE_URL")
+
+    for arguments in (
+        ["--json", "--database-url", cli.url, "jobs", "list"],
+        ["jobs", "list", "--database-url", cli.url, "--json"],
+    ):
+        answer = cli(*arguments)
+        assert (answer.code, json.loads(answer.out)) == (0, [])
