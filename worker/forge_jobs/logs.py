@@ -50,15 +50,15 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.WARNING,
         "No handler for kind {kind} of queue {queue}: {jobs} jobs were handed back",
     ),
-    events.WorkerStarted: (logging.INFO, "Worker {label} serves {queues}, up to {concurrency} jobs at once"),
+    events.WorkerStarted: (logging.INFO, "Worker {worker} serves {queues}, up to {concurrency} jobs at once"),
     events.WorkerStopping: (
         logging.INFO,
-        "Worker {label} stops ({reason}): {running} jobs may run for {grace} s more",
+        "Worker {worker} stops ({reason}): {running} jobs may run for {grace} s more",
     ),
-    events.WorkerStopped: (logging.INFO, "Worker {label} stopped, {released} jobs were handed back"),
+    events.WorkerStopped: (logging.INFO, "Worker {worker} stopped, {released} jobs were handed back"),
     events.WorkerGivenUp: (
         logging.ERROR,
-        "Worker {label} was not heard of for too long: its {running} running jobs are stopped, others take them over",
+        "Worker {worker} was not heard of for too long: its {running} running jobs are stopped, others take them over",
     ),
     events.DatabaseLost: (
         logging.ERROR,
@@ -194,7 +194,10 @@ class LogSubscriber:
                 return
             if unsaid:
                 facts["unsaid"] = unsaid
-        sentence = template.format_map({name: _readable(value) for name, value in facts.items()})
+        said = {name: _readable(value) for name, value in facts.items()}
+        if "error" in said:
+            said["error"] = _summary(said["error"])
+        sentence = template.format_map(said)
         _say(level, sentence, facts, event.error if isinstance(event, events.ChoreFailed) else None)
 
 
@@ -226,6 +229,8 @@ class _Repeats:
 
 
 def _say(level: int, sentence: str, facts: dict[str, Any], error: BaseException | None = None) -> None:
+    if not logger.isEnabledFor(level):
+        return
     # Not logger.log: it would look for the caller of every line, and find this file.
     info = None if error is None else (type(error), error, error.__traceback__)
     logger.handle(logger.makeRecord(logger.name, level, __file__, 0, sentence, (), info, extra=facts))
@@ -239,7 +244,7 @@ def _say_run(run: Run, worker: str | None) -> None:
     if run.retry_in is not None:
         sentence += f", retry in {_readable(run.retry_in)} s"
     if run.error:
-        sentence += f": {_last_line(run.error)}"
+        sentence += f": {_summary(run.error)}"
     facts = _job_facts(run.claim, run.queue)
     facts |= {"outcome": run.outcome.value, "wait": run.wait, "duration": run.duration}
     for name, value in (("worker", worker), ("retry_in", run.retry_in), ("error", run.error)):
@@ -255,6 +260,11 @@ def _job_facts(claim: Claim, queue: str | None) -> dict[str, Any]:
     return facts | {"attempt": claim.attempt}
 
 
+# What a field of an event is called in a line, where others (`name` is a field of every
+# log record) would not know what it is the name of.
+_NAMES = {"name": "cron", "label": "worker"}
+
+
 def _facts(event: Event) -> dict[str, Any]:
     facts: dict[str, Any] = {"event": type(event).__name__}
     for field in fields(event):  # type: ignore[arg-type]  # every event is a dataclass, its root is not
@@ -262,8 +272,7 @@ def _facts(event: Event) -> dict[str, Any]:
         if isinstance(value, Claim):
             facts |= _job_facts(value, None)
         else:
-            # `name` is a field of every log record already.
-            facts["cron" if field.name == "name" else field.name] = value
+            facts[_NAMES.get(field.name, field.name)] = value
     return facts
 
 
@@ -302,7 +311,7 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         try:
-            return msgspec.json.encode(line, enc_hook=str).decode()
+            return msgspec.json.encode(line, enc_hook=_readable).decode()
         except (TypeError, ValueError):
             # Keys that are no strings, or half a surrogate pair: a line in some form beats none.
             return json.dumps(line, default=str, skipkeys=True)
@@ -322,8 +331,8 @@ class TextFormatter(logging.Formatter):
             f"{_moment(record)} {record.levelname:<7} {message}{'  ' if facts else ''}{' '.join(facts)}"
         )
         error = getattr(record, "error", None)
-        if isinstance(error, str) and len(error.splitlines()) > 1:
-            rest += error.splitlines()
+        if isinstance(error, str):
+            rest += error.splitlines()[1:]
         if record.exc_info:
             rest += self.formatException(record.exc_info).splitlines()
         # Indented, so that no text from outside can look like a line of its own.
@@ -357,11 +366,13 @@ def _readable(value: Any) -> str:
             return ",".join(shown) + (f",… ({len(value)})" if len(value) > 10 else "")
         case datetime():
             return value.isoformat()
+        case BaseException():
+            return f"{type(value).__name__}: {value}"
         case _:
             return str(value)
 
 
-def _last_line(error: str) -> str:
-    """Return what a traceback says at its end, or the error itself."""
-    lines = [line for line in error.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else ""
+def _summary(error: str) -> str:
+    """Return the error's first line, or its last when it is a traceback."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()] or [""]
+    return lines[-1] if lines[0].startswith("Traceback ") else lines[0]

@@ -96,7 +96,7 @@ def test_every_line_of_a_job_names_the_worker_that_ran_it(said: Any) -> None:
 
 def test_json_lines_carry_every_fact_as_a_field(said: Any) -> None:
     [line] = said(
-        JobsEnded([run(Outcome.FAILED, error="Traceback\n  ...\nValueError: boom", retry_in=10.0)]),
+        JobsEnded([run(Outcome.FAILED, error="ValueError: boom\n  File ...", retry_in=10.0)]),
         format="json",
     )
 
@@ -114,7 +114,7 @@ def test_json_lines_carry_every_fact_as_a_field(said: Any) -> None:
         "wait": 0.004,
         "duration": 0.25,
         "retry_in": 10.0,
-        "error": "Traceback\n  ...\nValueError: boom",
+        "error": "ValueError: boom\n  File ...",
     }
 
 
@@ -123,7 +123,8 @@ def test_an_error_of_many_lines_cannot_look_like_lines_of_the_log(said: Any) -> 
 
     lines = said(JobsEnded([run(Outcome.FAILED, error=forged)]))
 
-    assert len(lines) == 4
+    assert "Job 42 failed: boom  job_id=42" in lines[0]
+    assert len(lines) == 3
     assert all(line.startswith("    ") for line in lines[1:])
     assert lines[-1] == r"    \x1b[2Jgone"
 
@@ -195,8 +196,24 @@ def test_an_unforeseen_failure_of_a_chore_comes_with_its_traceback(said: Any) ->
 
     lines = said(telemetry.ChoreFailed("sweep", error, 5.0))
 
-    assert "ERROR   Chore sweep failed: 'surprise'; next try in 5 s  chore=sweep retry_in=5" in lines[0]
+    assert (
+        "ERROR   Chore sweep failed: KeyError: 'surprise'; next try in 5 s  chore=sweep retry_in=5"
+        in lines[0]
+    )
     assert lines[1] == "    Traceback (most recent call last):"
+
+
+def test_a_traceback_is_summed_up_by_its_end(said: Any) -> None:
+    trace = 'Traceback (most recent call last):\n  File "shop.py", line 3\nValueError: boom'
+
+    lines = said(JobsEnded([run(Outcome.DEAD, error=trace)]))
+
+    assert "Job 42 is dead: ValueError: boom  " in lines[0]
+    assert lines[1:] == ['      File "shop.py", line 3', "    ValueError: boom"]
+
+
+def test_what_is_below_the_level_is_not_said(said: Any) -> None:
+    assert said(telemetry.LeaderChanged("a", True, 1), telemetry.JobsPromoted(3), level="WARNING") == []
 
 
 def test_every_event_has_a_sentence() -> None:
