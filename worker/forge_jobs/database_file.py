@@ -1,5 +1,6 @@
 """The file that says which database: queue_database.toml, as `settings` finds and reads it."""
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -88,7 +89,7 @@ def _parse(path: Path) -> dict[str, Any]:
 
 def _sqlite(entries: "Entries", file: Path, default: Path) -> Database:
     named = entries.text("path", "a path")
-    path = file.parent / Path(named).expanduser() if named is not None else default
+    path = file.parent / os.path.expanduser(named) if named is not None else default
     if path.is_dir():
         raise entries.wrong("path", "a file, not a folder")
     synchronous = entries.choice("synchronous", SYNCHRONOUS, "normal")

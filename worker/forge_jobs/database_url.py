@@ -13,7 +13,7 @@ ALLOWED = (
 )
 
 _PASSWORD_FIELD = re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s]*)", re.IGNORECASE)
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/*")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")
 _HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
 _AUTHORITY = re.compile(rf"(?:[^@:/?#\[\]\s]*(?::[^@:/?#\[\]\s]*)?@)?(?:{_HOST}(?:,{_HOST})*)?")
 

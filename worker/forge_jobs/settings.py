@@ -147,7 +147,7 @@ def _folder(variables: "Variables", key: str, cwd: Path, default: str) -> Path:
     given = variables.text(key)
     if given is None:
         return cwd / "jobs" / default
-    folder = cwd / Path(given).expanduser()
+    folder = cwd / os.path.expanduser(given)
     if folder.exists() and not folder.is_dir():
         raise InvalidSetting(key, given, "a folder")
     return folder
@@ -205,8 +205,9 @@ def _is_service(key: str, value: str) -> bool:
 
 
 def _warning(key: str) -> str:
-    nearest = difflib.get_close_matches(key, KNOWN, n=1)
-    return f"{key} is not a setting{f'; is {nearest[0]} meant?' if nearest else '.'}"
+    known = [each.removeprefix("FORGE_") for each in KNOWN]
+    nearest = difflib.get_close_matches(key.removeprefix("FORGE_"), known, n=1)
+    return f"{key} is not a setting; is FORGE_{nearest[0]} meant?" if nearest else f"{key} is not a setting."
 
 
 @dataclass(frozen=True, slots=True)
