@@ -5,24 +5,20 @@ A program that runs a worker calls `subscribe`; `attempt` sets `current_claim` a
 their facts as extra fields, so that any logging configuration can be used instead of ours.
 """
 
-import json
 import logging
-import re
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import fields
-from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
-
-import msgspec
 
 from forge_jobs import telemetry as events
 from forge_jobs.job import Claim
+from forge_jobs.log_format import OURS, JsonFormatter, TextFormatter, readable, summary
 from forge_jobs.telemetry import Event, JobsEnded, Outcome, Run, Telemetry
 
-logger = logging.getLogger("forge_jobs")
+logger = logging.getLogger(OURS)
 
 current_claim: ContextVar[Claim | None] = ContextVar("current_claim", default=None)
 """The job whose handler runs here; None outside of handlers."""
@@ -194,9 +190,9 @@ class LogSubscriber:
                 return
             if unsaid:
                 facts["unsaid"] = unsaid
-        said = {name: _readable(value) for name, value in facts.items()}
+        said = {name: readable(value) for name, value in facts.items()}
         if "error" in said:
-            said["error"] = _summary(said["error"])
+            said["error"] = summary(said["error"])
         sentence = template.format_map(said)
         _say(level, sentence, facts, event.error if isinstance(event, events.ChoreFailed) else None)
 
@@ -242,9 +238,9 @@ def _say_run(run: Run, worker: str | None) -> None:
         return
     sentence = f"Job {run.claim.job_id} {ended}"
     if run.retry_in is not None:
-        sentence += f", retry in {_readable(run.retry_in)} s"
+        sentence += f", retry in {readable(run.retry_in)} s"
     if run.error:
-        sentence += f": {_summary(run.error)}"
+        sentence += f": {summary(run.error)}"
     facts = _job_facts(run.claim, run.queue)
     facts |= {"outcome": run.outcome.value, "wait": run.wait, "duration": run.duration}
     for name, value in (("worker", worker), ("retry_in", run.retry_in), ("error", run.error)):
@@ -284,95 +280,3 @@ class JobFacts(logging.Filter):
         if claim is not None and not hasattr(record, "job_id"):
             record.__dict__.update(_job_facts(claim, current_queue.get()))
         return True
-
-
-_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-
-
-def _extra(record: logging.LogRecord) -> list[tuple[str, Any]]:
-    return [(name, value) for name, value in record.__dict__.items() if name not in _STANDARD]
-
-
-def _moment(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and the record's extra fields."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": _moment(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line = line | dict(_extra(record)) | line  # a fact of the same name gives way
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        try:
-            return msgspec.json.encode(line, enc_hook=_readable).decode()
-        except (TypeError, ValueError):
-            # Keys that are no strings, or half a surrogate pair: a line in some form beats none.
-            return json.dumps(line, default=str, skipkeys=True)
-
-
-class TextFormatter(logging.Formatter):
-    """Time, level, sentence, key=value. What has more lines (a traceback) follows indented."""
-
-    _UNSAID = frozenset({"event", "error"})  # the sentence says it
-
-    def format(self, record: logging.LogRecord) -> str:
-        message, *rest = record.getMessage().splitlines() or [""]
-        if record.name != logger.name:
-            message = f"{record.name}: {message}"
-        facts = [f"{name}={_quoted(value)}" for name, value in _extra(record) if name not in self._UNSAID]
-        line = _visible(
-            f"{_moment(record)} {record.levelname:<7} {message}{'  ' if facts else ''}{' '.join(facts)}"
-        )
-        error = getattr(record, "error", None)
-        if isinstance(error, str):
-            rest += error.splitlines()[1:]
-        if record.exc_info:
-            rest += self.formatException(record.exc_info).splitlines()
-        # Indented, so that no text from outside can look like a line of its own.
-        return "\n".join([line, *("    " + _visible(each) for each in rest)])
-
-
-def _visible(line: str) -> str:
-    """Return the line with control characters and lone surrogates spelled out."""
-    if line.isprintable():
-        return line
-    line = re.sub(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", line)
-    return line.encode("utf-8", "backslashreplace").decode()
-
-
-_PLAIN = re.compile(r"[^\s\"=]+")
-
-
-def _quoted(value: Any) -> str:
-    text = _readable(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
-
-
-def _readable(value: Any) -> str:
-    match value:
-        case str():
-            return value
-        case float():
-            return f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < 1e15 else f"{value:g}"
-        case list() | tuple():
-            shown = [_readable(item) for item in value[:10]]
-            return ",".join(shown) + (f",… ({len(value)})" if len(value) > 10 else "")
-        case datetime():
-            return value.isoformat()
-        case BaseException():
-            return f"{type(value).__name__}: {value}"
-        case _:
-            return str(value)
-
-
-def _summary(error: str) -> str:
-    """Return the error's first line, or its last when it is a traceback."""
-    lines = [line.strip() for line in error.splitlines() if line.strip()] or [""]
-    return lines[-1] if lines[0].startswith("Traceback ") else lines[0]
