@@ -55,6 +55,7 @@ class Runners:
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="forge-jobs")
         self._ended = asyncio.Event()
+        self._context = copy_context()  # that every job begins with
 
     @property
     def in_hand(self) -> int:
@@ -140,7 +141,7 @@ class Runners:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _spawn(self) -> None:
-        task = asyncio.create_task(self._runner(), name="runner")
+        task = asyncio.create_task(self._runner(), name="runner", context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

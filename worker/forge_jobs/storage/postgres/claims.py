@@ -80,12 +80,12 @@ SELECT array_agg(job_id) FROM gone
 FINISH_MORE = """, trimmed AS (
     DELETE FROM {schema}.failure USING gone
     WHERE failure.job_id = gone.job_id
-      AND (NOT gone.keep OR (gone.error IS NOT NULL AND failure.id <= (
+      AND (NOT gone.keep OR (gone.is_dead AND gone.error IS NOT NULL AND failure.id <= (
           SELECT id FROM {schema}.failure AS older
           WHERE older.job_id = gone.job_id ORDER BY id DESC OFFSET {older} LIMIT 1)))
 ), failed AS (
     INSERT INTO {schema}.failure (job_id, attempt, at, worker_id, error)
-    SELECT job_id, attempt, now(), worker_id, error FROM gone WHERE keep AND error IS NOT NULL
+    SELECT job_id, attempt, now(), worker_id, error FROM gone WHERE keep AND is_dead AND error IS NOT NULL
 ), unkeyed AS (
     DELETE FROM {schema}.job_key USING gone WHERE gone.keyed AND job_key.job_id = gone.job_id
 ), forgotten AS (

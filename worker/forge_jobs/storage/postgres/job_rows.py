@@ -30,7 +30,7 @@ SELECT near.id, near.queue, near.kind, near.state, near.priority, coalesce(near.
        near.max_attempts, near.timeout, near.key, near.codec, near.payload, near.created_at, near.run_at, near.reason,
        near.claimed_at, near.cancel_requested_at, near.worker_id, coalesce(worker.label, worker_label.label) AS worker,
        near.started_at, near.finished_at, near.result,
-       CASE WHEN near.state <> 'done' THEN coalesce(near.error, (
+       CASE WHEN near.state = 'done' THEN near.error ELSE coalesce(near.error, (
            SELECT failure.error FROM {schema}.failure
            WHERE failure.job_id = near.id ORDER BY failure.id DESC LIMIT 1)) END AS error
 FROM near
@@ -42,13 +42,13 @@ ORDER BY near.id DESC
 
 ONE = _SHOW.replace("{page}", "\n    SELECT $1::bigint AS id")
 
-_QUEUES = "ANY (ARRAY(SELECT queue.id FROM {schema}.queue WHERE $2::text IS NULL OR queue.name = $2))"
+_QUEUE = "($2::text IS NULL OR {job}.queue_id = (SELECT queue.id FROM {schema}.queue WHERE queue.name = $2))"
 _KIND = """($3::text IS NULL OR EXISTS (
         SELECT FROM {schema}.job WHERE job.id = place.job_id AND job.kind = $3))"""
 
 _NEWEST = """
     SELECT place.job_id AS id FROM {source} AS place
-    WHERE place.job_id < $1 AND place.queue_id = {queues} AND {kind}
+    WHERE place.job_id < $1 AND {queue} AND {kind}
     ORDER BY place.job_id DESC LIMIT $4"""
 
 # Of the ended jobs nearly all are done: those are met on the way down the ids. The dead are
@@ -60,22 +60,23 @@ _SOURCES = {
     State.IN_PROGRESS: "{schema}.claimed",
     State.DONE: "(SELECT * FROM {schema}.finished WHERE state = 'done')",
     State.DEAD: """(
-        SELECT job_id, queue_id FROM {schema}.finished WHERE state = 'dead' AND queue_id = {queues} OFFSET 0)""",
+        SELECT job_id, queue_id FROM {schema}.finished
+        WHERE state = 'dead' AND queue_id = ANY (ARRAY(SELECT queue.id FROM {schema}.queue)) OFFSET 0)""",
 }
 
 _ALL = """
     SELECT job.id FROM {schema}.job
-    WHERE job.id < $1 AND job.queue_id = {queues} AND ($3::text IS NULL OR job.kind = $3)
+    WHERE job.id < $1 AND {queue} AND ($3::text IS NULL OR job.kind = $3)
     ORDER BY job.id DESC LIMIT $4"""
 
 
 def _newest(source: str) -> str:
-    page = _NEWEST.replace("{source}", source).replace("{queues}", _QUEUES).replace("{kind}", _KIND)
+    page = _NEWEST.replace("{source}", source).replace("{queue}", _QUEUE.replace("{job}", "place")).replace("{kind}", _KIND)
     return _SHOW.replace("{page}", page)
 
 
 NEWEST: dict[State | None, str] = {
-    None: _SHOW.replace("{page}", _ALL.replace("{queues}", _QUEUES)),
+    None: _SHOW.replace("{page}", _ALL.replace("{queue}", _QUEUE.replace("{job}", "job"))),
     **{state: _newest(source) for state, source in _SOURCES.items()},
 }
 """The statement that finds jobs of a state: ids below $1, queue $2, kind $3, at most $4."""

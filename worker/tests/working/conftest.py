@@ -1,0 +1,50 @@
+"""A worker's tests run on both databases; those with real processes say which."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from forge_jobs import Forge
+from tests.storage.conftest import (
+    clock,
+    database,
+    postgres,
+    postgres_server,
+    postgres_template,
+    sqlite,
+    sqlite_template,
+)
+from tests.storage.databases import Database
+from tests.working.ledger import Ledger
+from tests.working.processes import Fleet, fleet
+
+__all__ = [
+    "clock",
+    "database",
+    "postgres",
+    "postgres_server",
+    "postgres_template",
+    "sqlite",
+    "sqlite_template",
+]
+
+
+@pytest.fixture
+async def forge(database: Database) -> AsyncIterator[Forge]:
+    """An open Forge on the test's own database."""
+    forge = Forge(storage=database.storage())
+    async with forge:
+        yield forge
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """What handlers in other processes write down."""
+    return Ledger(tmp_path / "ledger")
+
+
+@pytest.fixture
+async def workers(database: Database, ledger: Ledger, tmp_path: Path) -> AsyncIterator[Fleet]:
+    """Starts real worker processes on the test's own database."""
+    async with fleet(database.url, ledger, tmp_path) as workers:
+        yield workers

@@ -1,0 +1,75 @@
+"""Real worker processes: the command line as a user starts it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from tests.working.ledger import Ledger
+
+HERE = Path(__file__).parent
+
+
+class Fleet:
+    """Starts workers on one database; all are gone when the test is over."""
+
+    def __init__(self, url: str, ledger: Ledger, logs: Path) -> None:
+        self._url = url
+        self._ledger = ledger
+        self._logs = logs
+        self._workers: list[asyncio.subprocess.Process] = []
+
+    async def start(self, *options: str, **environment: str) -> asyncio.subprocess.Process:
+        """Start `forge-jobs worker program:forge` with these options."""
+        log = self._logs / f"worker-{len(self._workers)}.log"
+        with log.open("wb") as stream:
+            worker = await asyncio.create_subprocess_exec(
+                *(
+                    sys.executable,
+                    "-m",
+                    "forge_jobs",
+                    "worker",
+                    "program:forge",
+                    "--queues",
+                    "default",
+                    *options,
+                ),
+                cwd=HERE,
+                env={
+                    **os.environ,
+                    "FORGE_DATABASE_URL": self._url,
+                    "FORGE_HEARTBEAT_SECONDS": "0.5",
+                    "FORGE_STALE_SECONDS": "3",
+                    "LEDGER": str(self._ledger.path),
+                    **environment,
+                },
+                stdout=stream,
+                stderr=stream,
+            )
+        self._workers.append(worker)
+        return worker
+
+    def log(self, index: int = 0) -> str:
+        """What a worker said."""
+        return (self._logs / f"worker-{index}.log").read_text()
+
+    async def end(self) -> None:
+        for worker in self._workers:
+            if worker.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    worker.send_signal(signal.SIGCONT)
+                    worker.kill()
+                await worker.wait()
+
+
+@contextlib.asynccontextmanager
+async def fleet(url: str, ledger: Ledger, logs: Path) -> AsyncIterator[Fleet]:
+    """Workers for one test."""
+    workers = Fleet(url, ledger, logs)
+    try:
+        yield workers
+    finally:
+        await workers.end()

@@ -1,0 +1,64 @@
+"""A user's program, run by real worker processes in the tests; its handlers keep a ledger.
+
+Each line of the ledger is one event: what, job id, attempt, process id, monotonic moment.
+"""
+
+import asyncio
+import os
+import signal
+import time
+
+from forge_jobs import Context, Forge
+
+forge = Forge()
+
+
+def note(what: str, ctx: Context) -> None:
+    line = f"{what} {ctx.job_id} {ctx.attempt} {os.getpid()} {time.monotonic()}\n"
+    descriptor = os.open(os.environ["LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(descriptor, line.encode())  # one write: lines of several processes never mix
+    finally:
+        os.close(descriptor)
+
+
+@forge.handler(max_attempts=20)
+async def nap(ctx: Context, seconds: float = 0.0) -> None:
+    note("start", ctx)
+    await asyncio.sleep(seconds)
+    note("end", ctx)
+
+
+@forge.handler
+async def sleep_once(ctx: Context, seconds: float) -> None:
+    """Sleep in the first attempt only."""
+    note("start", ctx)
+    if ctx.attempt == 1:
+        await asyncio.sleep(seconds)
+    note("end", ctx)
+
+
+@forge.handler(max_attempts=3)
+async def die(ctx: Context) -> None:
+    """Kill the process that runs this."""
+    note("start", ctx)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@forge.handler
+async def stubborn(ctx: Context, seconds: float) -> None:
+    """Ignore being told to stop."""
+    note("start", ctx)
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        try:
+            await asyncio.sleep(left)
+        except asyncio.CancelledError:
+            note("told", ctx)
+    note("end", ctx)
+
+
+@forge.handler
+async def spend(ctx: Context, scope: str) -> None:
+    await ctx.rate_limit.acquire(scope, wait=0)
+    note("spent", ctx)

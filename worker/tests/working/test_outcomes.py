@@ -1,0 +1,257 @@
+"""What becomes of a job after its handler: the outcomes, as a user sees them."""
+
+import asyncio
+import contextvars
+import threading
+from datetime import timedelta
+
+import pytest
+from forge_jobs import Context, Dead, Forge, Reschedule, Retry, State, Throttled, Worker
+from forge_jobs.job import Reason
+from tests.storage.clock import Clock
+
+
+async def run(forge: Forge, *queues: str, **options: object) -> None:
+    """Run everything that is due."""
+    await Worker(forge, queues=queues or ["default"], concurrency=4, **options).run(until_empty=True)  # type: ignore[arg-type]
+
+
+async def test_what_a_handler_returns_is_the_result(forge: Forge) -> None:
+    @forge.handler
+    async def add(ctx: Context, left: int, right: int) -> int:
+        return left + right
+
+    job = await add.enqueue(left=2, right=3)
+    await run(forge)
+
+    assert await forge.wait(job.id, timeout=5) == 5
+    assert (await forge.jobs.get(job.id)).state is State.DONE
+
+
+async def test_a_plain_function_runs_in_a_thread(forge: Forge) -> None:
+    @forge.handler
+    def where() -> bool:
+        return threading.current_thread() is threading.main_thread()
+
+    job = await where.enqueue()
+    await run(forge)
+
+    assert await forge.wait(job.id, timeout=5) is False
+
+
+async def test_a_failure_waits_for_the_queues_backoff_and_keeps_its_error(forge: Forge, clock: Clock) -> None:
+    @forge.handler
+    async def breaks(ctx: Context) -> None:
+        raise ValueError(f"attempt {ctx.attempt} broke")
+
+    await forge.queues.set("default", backoff_base=timedelta(seconds=10), max_attempts=2)
+    job = await breaks.enqueue()
+    before = await forge.storage.now()
+    await run(forge)
+
+    waiting = await forge.jobs.get(job.id)
+    assert (waiting.state, waiting.attempt, waiting.reason) == (State.RETRYING, 1, Reason.RETRY)
+    assert waiting.run_at is not None
+    assert timedelta(seconds=7) < waiting.run_at - before < timedelta(seconds=30)
+    assert waiting.failures[0].error.startswith("ValueError: attempt 1 broke")
+
+    await clock.advance(seconds=60)
+    await forge.storage.schedule.promote()
+    await run(forge)
+
+    dead = await forge.jobs.get(job.id)
+    assert (dead.state, dead.attempt, len(dead.failures)) == (State.DEAD, 2, 2)
+    assert dead.error is not None
+    assert dead.error.startswith("ValueError: attempt 2 broke")
+
+
+async def test_with_backoff_off_a_failure_is_retried_at_once(forge: Forge) -> None:
+    attempts = []
+
+    @forge.handler(max_attempts=4)
+    async def breaks(ctx: Context) -> None:
+        attempts.append(ctx.attempt)
+        raise ValueError("broken")
+
+    await forge.queues.set("default", backoff_enabled=False)
+    job = await breaks.enqueue()
+    await run(forge)
+
+    assert attempts == [1, 2, 3, 4]
+    assert (await forge.jobs.get(job.id)).state is State.DEAD
+
+
+async def test_dead_uses_no_retries(forge: Forge) -> None:
+    @forge.handler
+    async def gone() -> None:
+        raise Dead("the thread does not exist")
+
+    job = await gone.enqueue()
+    await run(forge)
+
+    dead = await forge.jobs.get(job.id)
+    assert (dead.state, dead.attempt, dead.error) == (State.DEAD, 1, "the thread does not exist")
+
+
+async def test_retry_after_says_when_and_costs_an_attempt(forge: Forge) -> None:
+    @forge.handler
+    async def later() -> None:
+        raise Retry(after=timedelta(hours=2))
+
+    job = await later.enqueue()
+    before = await forge.storage.now()
+    await run(forge)
+
+    waiting = await forge.jobs.get(job.id)
+    assert (waiting.state, waiting.attempt) == (State.RETRYING, 1)
+    assert waiting.run_at is not None
+    assert timedelta(hours=1.9) < waiting.run_at - before < timedelta(hours=2.1)
+
+
+async def test_reschedule_costs_no_attempt(forge: Forge) -> None:
+    moment = await forge.storage.now() + timedelta(days=1)
+
+    @forge.handler
+    async def tomorrow() -> None:
+        raise Reschedule(at=moment)
+
+    job = await tomorrow.enqueue()
+    await run(forge)
+
+    waiting = await forge.jobs.get(job.id)
+    assert (waiting.state, waiting.attempt, waiting.run_at, waiting.failures) == (
+        State.SCHEDULED,
+        0,
+        moment,
+        (),
+    )
+
+
+async def test_throttled_costs_no_attempt_and_cools_the_queue_down(forge: Forge, clock: Clock) -> None:
+    seen = []
+
+    @forge.handler
+    async def busy(number: int) -> None:
+        seen.append(number)
+        if len(seen) == 1:
+            raise Throttled(retry_after=timedelta(minutes=3))
+
+    first = await busy.enqueue(number=1)
+    await Worker(forge, queues=["default"], concurrency=1).run(until_empty=True)
+    second = await busy.enqueue(number=2)
+    await run(forge)
+
+    assert seen == [1]
+    waiting = await forge.jobs.get(first.id)
+    assert (waiting.state, waiting.attempt, waiting.reason) == (State.SCHEDULED, 0, Reason.THROTTLED)
+    assert (await forge.jobs.get(second.id)).state is State.PENDING
+
+    await clock.advance(minutes=4)
+    await forge.storage.schedule.promote()
+    await run(forge)
+    assert (await forge.jobs.get(first.id)).state is State.DONE
+    assert (await forge.jobs.get(second.id)).state is State.DONE
+
+
+async def test_a_job_that_takes_too_long_fails(forge: Forge) -> None:
+    @forge.handler(timeout=0.05)
+    async def slow() -> None:
+        await asyncio.sleep(60)
+
+    job = await slow.enqueue()
+    await run(forge)
+
+    waiting = await forge.jobs.get(job.id)
+    assert (waiting.state, waiting.failures[0].error) == (State.RETRYING, "timed out after 0.05 s")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit(3), ValueError("no"), asyncio.CancelledError(), ExceptionGroup("several", [OSError()])],
+)
+async def test_whatever_a_handler_raises_the_worker_goes_on(forge: Forge, error: BaseException) -> None:
+    @forge.handler
+    async def breaks() -> None:
+        raise error
+
+    @forge.handler
+    async def works() -> str:
+        return "fine"
+
+    broken = await breaks.enqueue()
+    job = await works.enqueue()
+    await run(forge)
+
+    assert await forge.wait(job.id, timeout=5) == "fine"
+    assert (await forge.jobs.get(broken.id)).state is State.RETRYING
+
+
+async def test_a_payload_that_does_not_fit_is_dead_at_once(forge: Forge) -> None:
+    job = await forge.enqueue("greet", {"nmae": "Ann"})
+
+    @forge.handler
+    async def greet(name: str) -> None:
+        raise AssertionError("must not run")
+
+    await run(forge)
+
+    dead = await forge.jobs.get(job.id)
+    assert dead.state is State.DEAD
+    assert dead.error is not None and "nmae" in dead.error
+
+
+async def test_a_kind_without_a_handler_is_handed_back_and_left_alone(forge: Forge) -> None:
+    @forge.handler
+    async def known() -> None:
+        pass
+
+    unknown = await forge.enqueue("unknown")
+    job = await known.enqueue()
+    await run(forge)
+
+    assert (await forge.jobs.get(job.id)).state is State.DONE
+    left = await forge.jobs.get(unknown.id)
+    assert (left.state, left.attempt) == (State.PENDING, 0)
+
+
+async def test_a_result_that_cannot_be_stored_does_not_run_the_job_again(forge: Forge) -> None:
+    @forge.handler
+    async def odd() -> object:
+        return object()
+
+    job = await odd.enqueue()
+    await run(forge)
+
+    done = await forge.jobs.get(job.id)
+    assert (done.state, done.attempt, done.result) == (State.DONE, 1, None)
+    assert done.error is not None and "result was not kept" in done.error
+
+
+async def test_context_variables_of_one_job_are_not_seen_by_the_next(forge: Forge) -> None:
+    tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
+    seen = []
+
+    @forge.handler
+    async def serve(name: str) -> None:
+        seen.append(tenant.get())
+        tenant.set(name)
+
+    await serve.enqueue_many([{"name": str(number)} for number in range(20)])
+    await Worker(forge, queues=["default"], concurrency=1).run(until_empty=True)
+
+    assert seen == ["nobody"] * 20
+
+
+async def test_a_handler_may_enqueue_what_the_same_run_does(forge: Forge) -> None:
+    done = []
+
+    @forge.handler
+    async def countdown(ctx: Context, left: int) -> None:
+        done.append(left)
+        if left:
+            await ctx.enqueue("countdown", {"left": left - 1})
+
+    await countdown.enqueue(left=5)
+    await run(forge)
+
+    assert done == [5, 4, 3, 2, 1, 0]
