@@ -6,6 +6,7 @@ FORGE_DATABASE_URL=postgresql://user:password@host/shop python examples/orders.p
 import asyncio
 
 import asyncpg
+
 from forge_jobs import Forge, Worker
 
 forge = Forge()
