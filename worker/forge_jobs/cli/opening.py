@@ -8,7 +8,7 @@ from pathlib import Path
 from forge_jobs import database_url
 from forge_jobs.app import Forge
 from forge_jobs.cli.command import Call
-from forge_jobs.errors import InvalidSetting, SchemaOutdated
+from forge_jobs.errors import InvalidSetting, SchemaOutdated, SchemaTooNew
 from forge_jobs.settings import Settings, is_schema
 
 
@@ -38,11 +38,14 @@ def require_file(url: str) -> None:
 
 @asynccontextmanager
 async def opened(call: Call) -> AsyncIterator[Forge]:
-    """The database is open; one that is not migrated is refused, with a sentence that says what to run."""
+    """The database is open and its schema is this release's; any other is refused, and a sentence says what to do."""
     forge = forge_of(call)
     require_file(forge.storage.url)
     await forge.open(migrate=False)
     try:
+        status = await forge.storage.schema.status()
+        if status.found > status.known:
+            raise SchemaTooNew(status.found, status.known)
         yield forge
     finally:
         await forge.close()

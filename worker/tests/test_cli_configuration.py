@@ -1,0 +1,180 @@
+"""Queues, crons, rate limits, workers and the tables themselves, by the command line."""
+
+import sqlite3
+from contextlib import closing
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import CommandLine, migrated
+
+
+@pytest.fixture
+def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    return migrated(tmp_path, capsys, monkeypatch)
+
+
+def test_a_queue_is_configured_and_keeps_what_is_not_said(cli: CommandLine):
+    cli.fine("queues", "set", "mail", "--concurrency", "3", "--backoff-base", "30s", "--backoff-max", "1h")
+    cli.fine("queues", "set", "mail", "--max-attempts", "forever", "--done-retention", "1d", "--no-backoff")
+
+    [_, mail] = cli.fine("queues", "list")
+
+    assert {name: mail[name] for name in ("concurrency", "backoff_base_seconds", "backoff_max_seconds")} == {
+        "concurrency": 3,
+        "backoff_base_seconds": 30.0,
+        "backoff_max_seconds": 3600.0,
+    }
+    assert (mail["max_attempts"], mail["done_retention_seconds"], mail["backoff_enabled"]) == (
+        None,
+        86400.0,
+        False,
+    )
+    assert cli.fine("queues", "set", "mail", "--concurrency", "none")["concurrency"] is None
+
+
+def test_queues_are_paused_and_resumed(cli: CommandLine):
+    cli.fine("queues", "set", "mail")
+
+    assert [queue["paused"] for queue in cli.fine("queues", "pause", "mail", "default")] == [True, True]
+    assert "paused" in cli("queues", "list").out
+    assert [queue["paused"] for queue in cli.fine("queues", "resume", "mail")] == [False]
+
+
+def test_one_unknown_queue_keeps_all_from_being_paused(cli: CommandLine):
+    assert cli("queues", "pause", "default", "nix").code == 2
+    assert not cli.fine("queues", "list")[0]["paused"]
+
+
+def test_a_job_of_a_paused_queue_says_so(cli: CommandLine):
+    id = cli.fine("enqueue", "send")["id"]
+    cli.fine("queues", "pause", "default")
+
+    assert "Queue 'default' is paused." in cli("jobs", "why", str(id)).lines
+
+
+def test_a_cron_is_set_triggered_disabled_enabled_and_deleted(cli: CommandLine):
+    cli.fine("queues", "set", "mail")
+    made = cli.fine(
+        *("cron", "set", "nightly", "0 3 * * *", "--kind", "clean_up", "--timezone", "Europe/Berlin"),
+        *("--payload", '{"deep": true}', "--queue", "mail", "--priority", "7", "--max-attempts", "2"),
+        *("--timeout", "10m", "--no-overlap", "--missed", "all", "--missed-limit", "3"),
+    )
+
+    assert made["payload"] == {"deep": True}
+    assert (made["missed"], made["missed_limit"], made["overlap"], made["enabled"]) == ("all", 3, False, True)
+    assert (made["queue"], made["priority"], made["max_attempts"], made["timeout_seconds"]) == (
+        "mail",
+        7,
+        2,
+        600.0,
+    )
+    job = cli.fine("jobs", "show", str(cli.fine("cron", "trigger", "nightly")["id"]))
+    assert (job["kind"], job["queue"], job["payload"], job["priority"]) == (
+        "clean_up",
+        "mail",
+        {"deep": True},
+        7,
+    )
+    assert cli.fine("cron", "disable", "nightly")["enabled"] is False
+    assert "disabled" in cli("cron", "list").out
+    assert cli.fine("cron", "enable", "nightly")["enabled"] is True
+    assert cli.fine("cron", "delete", "nightly") == {"name": "nightly", "deleted": True}
+    assert cli.fine("cron", "list") == []
+
+
+def test_a_cron_that_says_nothing_of_attempts_leaves_them_to_its_queue(cli: CommandLine):
+    cli.fine("cron", "set", "hourly", "@hourly", "--kind", "k")
+
+    assert cli.fine("cron", "list")[0]["max_attempts"] is None
+    assert (
+        cli.fine("cron", "set", "hourly", "@hourly", "--kind", "k", "--max-attempts", "forever")[
+            "max_attempts"
+        ]
+        == "forever"
+    )
+
+
+def test_a_cron_that_never_fires_is_refused(cli: CommandLine):
+    answer = cli("cron", "set", "never", "0 0 30 2 *", "--kind", "k")
+
+    assert answer.code == 2
+    assert len(answer.error.splitlines()) == 1
+
+
+def test_a_list_of_crons_says_when_each_fires_next_though_no_worker_ever_ran(cli: CommandLine):
+    cli.fine("cron", "set", "minutely", "* * * * *", "--kind", "k")
+
+    assert " in " in cli("cron", "list").lines[1]
+
+
+def test_a_rate_limit_is_set_drained_and_deleted(cli: CommandLine):
+    made = cli.fine("limits", "set", "slack", "--capacity", "50", "--per", "1m")
+
+    assert (made["capacity"], made["tokens"]) == (50.0, 50.0)
+    assert made["refill"] == pytest.approx(50 / 60)
+    assert cli.fine("limits", "drain", "slack") == {"scope": "slack", "drained": True}
+    assert cli.fine("limits", "list")[0]["tokens"] < 50
+    assert cli.fine("limits", "set", "slack", "--capacity", "5", "--refill", "0.5")["refill"] == 0.5
+    assert cli.fine("limits", "delete", "slack") == {"scope": "slack", "deleted": True}
+    assert cli("limits", "list").out == "No rate limits.\n"
+
+
+def test_without_workers_none_are_listed(cli: CommandLine):
+    assert cli.fine("workers", "list") == []
+    assert cli("workers", "list").out == "No workers.\n"
+
+
+def test_stats_count_each_queue(cli: CommandLine):
+    cli.fine("queues", "set", "mail", "--concurrency", "3")
+    cli.fine("enqueue", "send", "--queue", "mail", "--count", "3")
+    cli.fine("enqueue", "send", "--queue", "mail", "--delay", "1h")
+
+    [default, mail] = cli.fine("stats")["queues"]
+
+    assert (default["pending"], mail["pending"], mail["scheduled"], mail["dead"]) == (0, 3, 1, 0)
+    assert cli("stats").lines[2].split()[:3] == ["mail", "active", "3"]
+
+
+def test_the_tables_are_made_looked_at_reset_and_dropped(cli: CommandLine):
+    assert cli.fine("db", "status")["up_to_date"] is True
+    assert cli.fine("db", "migrate")["applied"] == 0
+    cli.fine("enqueue", "send")
+
+    assert cli.fine("db", "reset", "--force")["up_to_date"] is True
+    assert cli.fine("jobs", "list") == []
+    assert cli.fine("db", "drop", "--force")["dropped"] is True
+    assert cli.fine("db", "status")["found"] == 0
+    assert cli("jobs", "list").code == 1
+    assert cli.fine("db", "migrate")["applied"] == cli.fine("db", "status")["known"]
+
+
+def test_create_makes_the_file_and_its_folder(cli: CommandLine):
+    url = f"sqlite:///{cli.folder}/deep/down/other.sqlite"
+
+    assert cli.fine("db", "create", "--database-url", url)["created"] is True
+    assert cli.fine("db", "status", "--database-url", url)["found"] == 0
+
+
+def test_a_newer_database_is_refused(cli: CommandLine):
+    with closing(sqlite3.connect(cli.folder / "queue.sqlite")) as connection, connection:
+        connection.execute("INSERT INTO migration (number, name, applied_at) VALUES (99, 'of_tomorrow', 0)")
+
+    answer = cli("jobs", "list")
+
+    assert (answer.code, answer.out) == (1, "")
+    assert "is at migration 99" in answer.error
+    assert cli("db", "migrate").code == 1
+    assert cli.fine("db", "status")["up_to_date"] is False
+
+
+def test_the_version_is_said(cli: CommandLine):
+    assert cli("--version").out == f"forge-jobs {version('forge-jobs')}\n"
+
+
+def test_without_a_command_the_help_is_shown(cli: CommandLine):
+    answer = cli()
+
+    assert answer.code == 2
+    assert "Commands:" in answer.out
