@@ -20,6 +20,9 @@ MISSED_AFTER = timedelta(seconds=60)
 _TICK = timedelta(microseconds=1)
 _SECOND = timedelta(seconds=1)
 _PROBE = timedelta(days=1)  # no zone ever changed its offset twice within a day
+# Files beside the zones: what this host happens to be set to, and copies that count leap seconds.
+_LOCAL = ("localtime", "posixrules")
+_COPIES = ("right/", "posix/")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -192,6 +195,8 @@ def _parse(expression: str, timezone: str) -> Cron:
 
 def _zone(timezone: str) -> ZoneInfo:
     try:
+        if timezone in _LOCAL or timezone.startswith(_COPIES):
+            raise ValueError
         return ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise InvalidCron(

@@ -12,11 +12,12 @@ from uuid import UUID
 import msgspec
 import pydantic
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from forge_jobs import codec as codec_module
 from forge_jobs.codec import Arguments, codecs, decode, encode, register
 from forge_jobs.errors import InvalidInput, InvalidPayload
-from hypothesis import given
-from hypothesis import strategies as st
 
 BUILT_IN = ["json", "msgpack"]
 

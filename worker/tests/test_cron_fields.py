@@ -3,10 +3,11 @@ from typing import Any
 
 import pytest
 from croniter import croniter
-from forge_jobs.cron_fields import Fields, parse
-from forge_jobs.errors import InvalidCron
 from hypothesis import assume, given
 from hypothesis import strategies as st
+
+from forge_jobs.cron_fields import Fields, parse
+from forge_jobs.errors import InvalidCron
 
 START = datetime(2026, 1, 1)
 

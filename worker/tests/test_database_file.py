@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from forge_jobs.database_file import FILE_NAME, Database, find, load
 from forge_jobs.errors import InvalidSetting
 

@@ -1,9 +1,10 @@
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-from forge_jobs.database_url import is_database_url, postgres_url, redact, sqlite_url
 from hypothesis import given
 from hypothesis import strategies as st
+
+from forge_jobs.database_url import is_database_url, postgres_url, redact, sqlite_url
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
 

@@ -2,11 +2,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from forge_jobs import names
 from forge_jobs.errors import InvalidInput
 from forge_jobs.job import FOREVER
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize("name", ["mail", "a", "x" * 128, "Mail-2.eu:high", "<lambda>", "größe", "队列"])

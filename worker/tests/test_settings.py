@@ -3,10 +3,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from forge_jobs.errors import InvalidInput, InvalidSetting
-from forge_jobs.settings import KNOWN, Settings
 from hypothesis import given
 from hypothesis import strategies as st
+
+from forge_jobs.errors import InvalidInput, InvalidSetting
+from forge_jobs.settings import KNOWN, Settings
 
 EMPTY = Path("/nowhere/at/all")
 
