@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
+
 from forge_jobs import health
 from forge_jobs.errors import InvalidSetting, StorageUnavailable
 from forge_jobs.health import HealthServer, why_unanswered

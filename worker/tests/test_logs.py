@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
 from forge_jobs import logs, telemetry
 from forge_jobs.job import Claim
 from forge_jobs.telemetry import JobsEnded, Outcome, Run, Telemetry

@@ -10,13 +10,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
 from forge_jobs import counters, telemetry
 from forge_jobs.job import Claim, State
 from forge_jobs.metrics import Metrics
 from forge_jobs.storage.interface import Storage
 from forge_jobs.telemetry import JobsEnded, Outcome, Run, Telemetry
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse_text
 from tests.storage import factories
 from tests.storage.databases import SqliteDatabase, migrated_storage
 
