@@ -1,13 +1,12 @@
 """How statements reach PostgreSQL: a pool for most, a dedicated lane each for claims and outcomes.
 
-Every file of `postgres` runs its SQL through `Database`, and only here do the driver's
-errors become ours. Nothing is ever repeated: after a lost connection the statement raises
+Every file of `postgres` runs its SQL through `Database`, and here the driver's errors become
+ours. Nothing is ever repeated: after a lost connection the statement raises
 StorageUnavailable, and the next one finds a new connection.
 """
 
 import asyncio
 import os
-import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
@@ -15,18 +14,18 @@ from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
-from asyncpg.exceptions import InternalClientError
 
 from forge_jobs.database_url import ALLOWED, is_database_url, redact
-from forge_jobs.errors import ForgeError, InvalidInput, SchemaOutdated, StorageUnavailable
+from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable
+from forge_jobs.storage.postgres.caller import unwrapped
+from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, translated
+from forge_jobs.storage.postgres.pooler import is_behind_pooler, share_servers
 
 OLDEST_SERVER = 14
 SCHEMES = ("postgresql://", "postgres://")
 CONNECT_TIMEOUT = 10.0  # seconds
 RELEASE_TIMEOUT = 1.0  # seconds
 CLOSE_TIMEOUT = 5.0  # seconds
-
-DRIVER_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, InternalClientError)
 
 POOL_SETTINGS = "SET jit = off"
 
@@ -45,23 +44,6 @@ LANE_SETTINGS = """
 
 # A claim that a crash of the server forgets merely leaves its job waiting.
 CLAIM_SETTINGS = LANE_SETTINGS + "SET synchronous_commit = off;"
-
-# What a later attempt may well find better: SQLSTATEs, or the beginnings of them.
-_UNAVAILABLE = (
-    "08",  # connections
-    "25006",  # read-only: a standby, or a primary that was demoted
-    "26000",  # a prepared statement that is not there: a pooler gave us another server
-    "28",  # who may connect
-    "3D000",  # no such database
-    "40",  # deadlocks, serialisation
-    "42501",  # permissions
-    "42P05",  # a prepared statement that is there already: a pooler again
-    "53",  # disk full, out of memory, too many connections
-    "55P03",  # lock timeout
-    "57",  # shutting down, starting up, statement timeout, dropped
-    "58",  # the server's own input and output
-)
-_NO_SCHEMA = ("3F000", "42P01", "42703", "42883")  # no such schema, table, column, function
 
 
 def check_server(url: str, major: int, minor: int) -> None:
@@ -253,6 +235,11 @@ class Database:
             await connection.close(timeout=CLOSE_TIMEOUT)
         connection.terminate()
 
+    def translated(self, error: BaseException) -> ForgeError | None:
+        """Return our error for the driver's; None when it has no general meaning (a constraint, a bug)."""
+        self._demoted = self._demoted or isinstance(error, asyncpg.ReadOnlySQLTransactionError)
+        return translated(error, url=self.url, schema=self.schema)
+
     @contextmanager
     def translating(self) -> Iterator[None]:
         """Errors of the driver become ours inside this block; those of our making are left alone."""
@@ -264,44 +251,10 @@ class Database:
                 raise
             raise ours from error
 
-    def translated(self, error: BaseException) -> ForgeError | None:
-        """Return our error for the driver's; None when it has no general meaning (a constraint, a bug)."""
-        match error:
-            case TimeoutError():
-                return StorageUnavailable(f"The database {self.url} did not answer in time.")
-            case OSError():
-                return StorageUnavailable(f"The database {self.url} cannot be reached: {_said(error)}.")
-            case asyncpg.ClientConfigurationError():
-                return InvalidInput(f"The database URL {self.url} is not valid: {_said(error)}.")
-            case asyncpg.DataError():
-                return InvalidInput(f"The database refuses a value: {_said(error)}.")
-            case asyncpg.InterfaceError() if isinstance(error, ValueError):  # the driver's own DataError
-                return InvalidInput(f"The database refuses a value: {_said(error)}.")
-            case asyncpg.InvalidCachedStatementError():
-                return StorageUnavailable(f"The schema {self.schema!r} has just changed: {_said(error)}.")
-            case asyncpg.PostgresError():
-                return self._translated_state(error)
-            case asyncpg.InterfaceError() if re.search(r"clos|released|cancelling", str(error)):
-                return StorageUnavailable(f"The database {self.url} went away: {_said(error)}.")
-            case InternalClientError():
-                return StorageUnavailable(f"The database {self.url} cannot be reached: {_said(error)}.")
-        return None
-
-    def _translated_state(self, error: asyncpg.PostgresError) -> ForgeError | None:
-        state = error.sqlstate or ""
-        self._demoted = self._demoted or state == "25006"
-        if state == "3D000":
-            return StorageUnavailable(
-                f"There is no such database ({self.url}): {_said(error)}; run forge-jobs db create."
-            )
-        if state in _NO_SCHEMA:
-            return SchemaOutdated(
-                f"The schema {self.schema!r} of {self.url} is missing or older than this release ({_said(error)}); "
-                "run forge-jobs db migrate."
-            )
-        if state.startswith(_UNAVAILABLE):
-            return StorageUnavailable(f"The database {self.url} is not available: {_said(error)}.")
-        return None
+    @property
+    def is_open(self) -> bool:
+        """Whether statements may be run."""
+        return self._pool is not None
 
     def require_open(self) -> asyncpg.Pool:
         """Return the pool. Raises StorageUnavailable before `open` and after `close`."""
@@ -324,12 +277,11 @@ class Database:
         try:
             version = first.get_server_version()
             check_server(self.url, version.major, version.minor)
-            # A pooler makes up the process id that it tells its clients.
-            if await _server_pid(first) == first.get_server_pid():
+            if not await is_behind_pooler(first):
                 return False
             second = await self.connect()
             try:
-                return await _share_servers(first, second)
+                return await share_servers(first, second)
             finally:
                 await self.disconnect(second)
         finally:
@@ -376,8 +328,11 @@ class Lane:
         self._database.require_open()
         if self._connection is None or self._connection.is_closed():
             self._connection = None
-            self._connection = await self._database.connect(settings=self._settings)
+            connection = await self._database.connect(settings=self._settings)
+            if not self._database.is_open:
+                self._abandon(connection)
             self._database.require_open()
+            self._connection = connection
         return self._connection
 
     def _abandon(self, connection: asyncpg.Connection) -> None:
@@ -388,36 +343,6 @@ class Lane:
         closing.add_done_callback(self._closing.discard)
 
 
-async def unwrapped(connection: Any) -> asyncpg.Connection:
-    """Return asyncpg's connection inside what a caller gave.
-
-    That is asyncpg's own, or SQLAlchemy's AsyncConnection or AsyncSession over asyncpg,
-    known by their methods. Raises InvalidInput for anything else.
-    """
-    if isinstance(connection, asyncpg.Connection | asyncpg.pool.PoolConnectionProxy):
-        return connection
-    outer = connection
-    if hasattr(outer, "get_bind") and hasattr(outer, "connection"):  # an AsyncSession
-        outer = await outer.connection()
-    if hasattr(outer, "get_raw_connection") and hasattr(outer, "exec_driver_sql"):
-        inner = (await outer.get_raw_connection()).driver_connection
-        if isinstance(inner, asyncpg.Connection):
-            if not inner.is_in_transaction():
-                # SQLAlchemy begins with its first statement, and knows nothing of ours.
-                await outer.exec_driver_sql("SELECT 1")
-            return inner
-    given = type(connection)
-    raise InvalidInput(
-        f"connection is a {given.__module__}.{given.__qualname__}, allowed is a connection of asyncpg, "
-        "or an AsyncConnection or AsyncSession of SQLAlchemy over asyncpg."
-    )
-
-
-def _said(error: BaseException) -> str:
-    """Return the first line of what the driver says, without its hints and its full stop."""
-    return str(error).partition("\n")[0].rstrip(".")
-
-
 async def _set_up_pooled(connection: asyncpg.Connection) -> None:
     await connection.execute(POOL_SETTINGS)
 
@@ -425,23 +350,3 @@ async def _set_up_pooled(connection: asyncpg.Connection) -> None:
 async def _leave_as_it_is(connection: asyncpg.Connection) -> None:
     # asyncpg's own RESET ALL is a round trip for each use, and would undo the settings.
     return None
-
-
-async def _server_pid(connection: asyncpg.Connection) -> int:
-    return cast(int, await connection.fetchval("SELECT pg_backend_pid()"))
-
-
-async def _share_servers(first: asyncpg.Connection, second: asyncpg.Connection) -> bool:
-    """Whether a pooler gave `second` the server of `first` while that was idle.
-
-    Several looks, since in a busy pooler other clients take servers in between.
-    """
-    own = await _server_pid(first)
-    try:
-        for _ in range(5):
-            async with asyncio.timeout(2), second.transaction():
-                if await _server_pid(second) == own or await _server_pid(first) != own:
-                    return True
-    except TimeoutError:
-        return True  # there is one server for both
-    return False

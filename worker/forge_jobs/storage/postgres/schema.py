@@ -4,7 +4,7 @@ Each call has a connection of its own, so that all work before `Storage.open` to
 """
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -38,7 +38,7 @@ class PostgresSchema(Schema):
         except StorageUnavailable as error:
             if not isinstance(error.__cause__, asyncpg.InvalidCatalogNameError):
                 raise
-        async with self._maintenance_connection() as connection:
+        async with self._connection(MAINTENANCE_DATABASES, without_timeout=True) as connection:
             # Two at once would both copy the template, which only one may.
             await connection.execute("SELECT pg_advisory_lock($1)", _lock("create database"))
             name = self._database.name
@@ -78,23 +78,15 @@ class PostgresSchema(Schema):
 
     @asynccontextmanager
     async def _connection(
-        self, database: str | None = None, without_timeout: bool = False
+        self, databases: Sequence[str | None] = (None,), *, without_timeout: bool = False
     ) -> AsyncIterator[asyncpg.Connection]:
-        connection = await self._database.connect(database=database, without_timeout=without_timeout)
-        try:
-            with self._database.translating():
-                yield connection
-        finally:
-            await self._database.disconnect(connection)
-
-    @asynccontextmanager
-    async def _maintenance_connection(self) -> AsyncIterator[asyncpg.Connection]:
-        for database in MAINTENANCE_DATABASES:
+        """Give a connection to the first of `databases` (None: ours) that can be reached."""
+        for database in databases:
             try:
-                connection = await self._database.connect(database=database, without_timeout=True)
+                connection = await self._database.connect(database=database, without_timeout=without_timeout)
                 break
             except StorageUnavailable:
-                if database == MAINTENANCE_DATABASES[-1]:
+                if database == databases[-1]:
                     raise
         try:
             with self._database.translating():

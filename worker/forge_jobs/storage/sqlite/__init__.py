@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from forge_jobs.errors import InvalidInput
+from forge_jobs.storage.interface import Storage
 from forge_jobs.storage.sqlite.claims import SqliteClaims
 from forge_jobs.storage.sqlite.connection import MEMORY, Database
 from forge_jobs.storage.sqlite.crons import SqliteCrons
@@ -21,7 +22,7 @@ from forge_jobs.storage.sqlite.workers import SqliteWorkers
 SYNCHRONOUS = ("NORMAL", "FULL")
 
 
-class SqliteStorage:
+class SqliteStorage(Storage):
     """A SQLite file that holds jobs, for all processes of one host.
 
     `url` is sqlite:///relative/path, sqlite:////absolute/path or sqlite://:memory:, which
