@@ -53,13 +53,18 @@ $(VENV)/bin/pip:
 		$(PYTHON) -m venv --clear --without-pip $(VENV) && \
 		$(PYTHON) -m pip --python $(VENV)/bin/python --quiet --disable-pip-version-check install pip; }
 
+# What pip and setuptools say is of interest only when it failed.
+comma := ,
+install = $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '$(1)' >$(VENV)/install.log 2>&1 || \
+	{ cat $(VENV)/install.log; exit 1; }
+
 # The stamps are made last, so an installation that was broken off is begun again.
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/pip
 	@echo "Installing forge-jobs and its tools into $(VENV) (once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(call install,.[dev])
 	@touch $@
 
 $(VENV)/.installed-bench: pyproject.toml $(VENV)/.installed
 	@echo "Installing what the benchmark compares with into $(VENV) (once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
+	@$(call install,.[dev$(comma)bench])
 	@touch $@
