@@ -14,7 +14,7 @@ from forge_jobs.storage.interface import Hint
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.micros import later, micros, moment
 from forge_jobs.storage.sqlite.slots import free_slots_of_the_gone
-from forge_jobs.storage.sqlite.tally import Moves, move
+from forge_jobs.storage.sqlite.tally import move
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 from forge_jobs.storage.sqlite.waits import make_ready, make_scheduled, remember_failures
 
@@ -190,33 +190,28 @@ def _claim(transaction: Transaction, wanted: dict[str, Any], statements: tuple[s
         wanted.update(last_priority=last[5], last_pos=last[6], last_job=last[0])
         transaction.execute(own, wanted)
         transaction.execute(take, wanted)
-        move(transaction, wanted["queue_id"], pending=-len(rows), in_progress=len(rows))
+        move(transaction, [wanted["queue_id"]] * len(rows), "pending", "in_progress")
     return rows
 
 
 def _finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
     owned, lost = _owned(transaction, {_proof(end.claim): end for end in ends})
-    now, moves = transaction.now, Moves()
-    finished: list[Row] = []
-    for end in owned:
-        claim = end.claim
-        if end.keep:
-            began = now - round(end.duration * 1_000_000)
-            finished.append(
-                (
-                    claim.job_id,
-                    claim.worker_id,
-                    began,
-                    now,
-                    claim.queue_id,
-                    claim.attempt,
-                    end.state.value,
-                    end.error,
-                    end.result,
-                )
-            )
-        is_dead = end.state is State.DEAD
-        moves.add(claim.queue_id, in_progress=-1, done=end.keep and not is_dead, dead=end.keep and is_dead)
+    now = transaction.now
+    kept = [end for end in owned if end.keep]
+    finished = [
+        (
+            end.claim.job_id,
+            end.claim.worker_id,
+            now - round(end.duration * 1_000_000),
+            now,
+            end.claim.queue_id,
+            end.claim.attempt,
+            end.state.value,
+            end.error,
+            end.result,
+        )
+        for end in kept
+    ]
     transaction.execute_many(FINISH, finished)
     transaction.execute_many(
         "DELETE FROM job_key WHERE job_id = ?",
@@ -226,21 +221,29 @@ def _finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
         transaction,
         (
             (end.claim.job_id, end.claim.attempt, now, end.claim.worker_id, end.error)
-            for end in owned
-            if end.keep and end.error is not None
+            for end in kept
+            if end.error is not None
         ),
         HISTORY_LIMIT,
     )
-    forgotten = [(end.claim.job_id,) for end in owned if not end.keep]
-    transaction.execute_many("DELETE FROM failure WHERE job_id = ?", forgotten)
-    transaction.execute_many("DELETE FROM job WHERE id = ?", forgotten)
-    moves.write(transaction)
+    move(transaction, [end.claim.queue_id for end in kept if end.state is State.DONE], "in_progress", "done")
+    move(transaction, [end.claim.queue_id for end in kept if end.state is State.DEAD], "in_progress", "dead")
+    if len(kept) < len(owned):
+        _forget(transaction, [end.claim for end in owned if not end.keep])
     return lost
+
+
+def _forget(transaction: Transaction, claims: Sequence[Claim]) -> None:
+    """Nothing is left of these jobs, whose claims were taken back."""
+    ids = [(claim.job_id,) for claim in claims]
+    transaction.execute_many("DELETE FROM failure WHERE job_id = ?", ids)
+    transaction.execute_many("DELETE FROM job WHERE id = ?", ids)
+    move(transaction, [claim.queue_id for claim in claims], "in_progress", None)
 
 
 def _postpone(transaction: Transaction, postponements: Sequence[Postponement]) -> list[int]:
     owned, lost = _owned(transaction, {_proof(each.claim): each for each in postponements})
-    now, moves = transaction.now, Moves()
+    now = transaction.now
     ready: list[tuple[int, int, int, int, int]] = []
     scheduled: list[tuple[int, int, int, int, int, str]] = []
     for postponed in owned:
@@ -251,10 +254,8 @@ def _postpone(transaction: Transaction, postponements: Sequence[Postponement]) -
             scheduled.append(
                 (claim.job_id, due, claim.queue_id, attempt, claim.priority, postponed.reason.value)
             )
-            moves.add(claim.queue_id, in_progress=-1, scheduled=1)
         else:
             ready.append((claim.job_id, now, claim.queue_id, attempt, claim.priority))
-            moves.add(claim.queue_id, in_progress=-1, pending=1)
     remember_failures(
         transaction,
         (
@@ -266,20 +267,18 @@ def _postpone(transaction: Transaction, postponements: Sequence[Postponement]) -
     )
     make_ready(transaction, ready)
     make_scheduled(transaction, scheduled)
-    moves.write(transaction)
+    move(transaction, [job[2] for job in ready], "in_progress", "pending")
+    move(transaction, [job[2] for job in scheduled], "in_progress", "scheduled")
     return lost
 
 
 def _release(transaction: Transaction, claims: Sequence[Claim]) -> list[int]:
     owned, lost = _owned(transaction, {_proof(claim): claim for claim in claims})
-    moves = Moves()
-    for claim in owned:
-        moves.add(claim.queue_id, in_progress=-1, pending=1)
     make_ready(
         transaction,
         [(claim.job_id, claim.pos, claim.queue_id, claim.attempt - 1, claim.priority) for claim in owned],
     )
-    moves.write(transaction)
+    move(transaction, [claim.queue_id for claim in owned], "in_progress", "pending")
     return lost
 
 

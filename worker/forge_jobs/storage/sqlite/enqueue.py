@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from forge_jobs.errors import UnknownQueue
 from forge_jobs.job import Enqueued, NewJob, Reason
 from forge_jobs.storage.sqlite.micros import later, micros
-from forge_jobs.storage.sqlite.tally import Moves
+from forge_jobs.storage.sqlite.tally import move
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 from forge_jobs.storage.sqlite.waits import make_ready, make_scheduled
 
@@ -13,7 +13,7 @@ from forge_jobs.storage.sqlite.waits import make_ready, make_scheduled
 def enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
     """All jobs wait; those whose key a living job holds are answered with that one. Raises UnknownQueue."""
     queues = _queues(transaction, jobs)
-    now, answers, moves = transaction.now, [], Moves()
+    now, answers = transaction.now, []
     rows: list[Row] = []
     keys: dict[tuple[str, str], int] = {}
     ready: list[tuple[int, int, int, int, int]] = []
@@ -49,10 +49,8 @@ def enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
         due = _due(job, now)
         if due > now:
             scheduled.append((job_id, due, queue_id, 0, job.priority, Reason.DELAYED.value))
-            moves.add(queue_id, scheduled=1)
         else:  # one pos for a whole batch: within it, `ready` is in the order of ids
             ready.append((job_id, now, queue_id, 0, job.priority))
-            moves.add(queue_id, pending=1)
     transaction.execute_many("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     transaction.execute_many(
         "INSERT INTO job_key (kind, key, job_id) VALUES (?, ?, ?)",
@@ -60,7 +58,8 @@ def enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
     )
     make_ready(transaction, ready)
     make_scheduled(transaction, scheduled)
-    moves.write(transaction)
+    move(transaction, [job[2] for job in ready], None, "pending")
+    move(transaction, [job[2] for job in scheduled], None, "scheduled")
     return answers
 
 

@@ -2,11 +2,10 @@
 
 from datetime import timedelta
 
-from forge_jobs.job import State
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import micros
-from forge_jobs.storage.sqlite.tally import move
+from forge_jobs.storage.sqlite.tally import Column, move
 from forge_jobs.storage.sqlite.transaction import Transaction
 
 FIRES_KEPT = timedelta(days=30)
@@ -38,18 +37,19 @@ def _sweep(transaction: Transaction, epoch: int, limit: int) -> int:
         return 0
     swept = 0
     for queue_id, done, dead in transaction.rows("SELECT id, done_retention, dead_retention FROM queue"):
-        for state, retention in ((State.DONE, done), (State.DEAD, dead)):
+        retentions: tuple[tuple[Column, int], ...] = (("done", done), ("dead", dead))
+        for state, retention in retentions:
             old = transaction.rows(
                 """
                 SELECT job_id FROM finished
                 WHERE queue_id = ? AND state = ? AND finished_at <= ?
                 ORDER BY finished_at LIMIT ?
                 """,
-                (queue_id, state.value, transaction.now - retention, limit - swept),
+                (queue_id, state, transaction.now - retention, limit - swept),
             )
             if old:
                 forget(transaction, [row[0] for row in old])
-                move(transaction, queue_id, **{state.value: -len(old)})
+                move(transaction, [queue_id] * len(old), state, None)
                 swept += len(old)
     _sweep_traces(transaction)
     return swept

@@ -243,17 +243,17 @@ def _take_out(transaction: Transaction, place: Place) -> int:
     match place.state:
         case State.PENDING:
             attempt = _take_out_of_ready(transaction, place)
-            move(transaction, place.queue_id, pending=-1)
+            move(transaction, [place.queue_id], "pending", None)
         case State.SCHEDULED | State.RETRYING:
             attempt = transaction.value(
                 "DELETE FROM scheduled WHERE job_id = ? RETURNING attempt", (place.id,)
             )
-            move(transaction, place.queue_id, scheduled=-1)
+            move(transaction, [place.queue_id], "scheduled", None)
         case _:
             attempt = transaction.value(
                 "DELETE FROM finished WHERE job_id = ? RETURNING attempt", (place.id,)
             )
-            move(transaction, place.queue_id, **{place.state.value: -1})
+            move(transaction, [place.queue_id], "done" if place.state is State.DONE else "dead", None)
     return attempt
 
 
@@ -274,7 +274,7 @@ def _take_out_of_ready(transaction: Transaction, place: Place) -> int:
 
 def _make_pending(transaction: Transaction, place: Place, attempt: int) -> None:
     make_ready(transaction, [(place.id, transaction.now, place.queue_id, attempt, place.priority)])
-    move(transaction, place.queue_id, pending=1)
+    move(transaction, [place.queue_id], None, "pending")
 
 
 def _cancel(transaction: Transaction, place: Place) -> Cancelled:
@@ -299,7 +299,7 @@ def _cancel(transaction: Transaction, place: Place) -> Cancelled:
         """,
         (place.id, transaction.now, place.queue_id, attempt, CANCELLED),
     )
-    move(transaction, place.queue_id, dead=1)
+    move(transaction, [place.queue_id], None, "dead")
     return Cancelled.DEAD
 
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.micros import duration
-from forge_jobs.storage.sqlite.tally import Moves
+from forge_jobs.storage.sqlite.tally import move
 from forge_jobs.storage.sqlite.transaction import Transaction
 from forge_jobs.storage.sqlite.waits import make_ready
 
@@ -31,9 +31,6 @@ def _promote(transaction: Transaction, limit: int) -> tuple[int, timedelta | Non
         (transaction.now, limit),
     )
     transaction.execute_many("DELETE FROM scheduled WHERE job_id = ?", [(row[0],) for row in due])
-    moves = Moves()
-    for row in due:
-        moves.add(row[1], scheduled=-1, pending=1)
     make_ready(
         transaction,
         [
@@ -41,7 +38,7 @@ def _promote(transaction: Transaction, limit: int) -> tuple[int, timedelta | Non
             for place, (job_id, queue_id, attempt, priority) in enumerate(due)
         ],
     )
-    moves.write(transaction)
+    move(transaction, [row[1] for row in due], "scheduled", "pending")
     return len(due), _next(transaction)
 
 

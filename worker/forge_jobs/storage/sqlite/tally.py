@@ -1,43 +1,18 @@
-"""The counter row of each queue: every move between states writes it down here."""
+"""The counter row of each queue: whatever moves jobs between states writes it down here."""
 
 from collections import Counter
+from collections.abc import Iterable
+from typing import Literal
 
 from forge_jobs.storage.sqlite.transaction import Transaction
 
+Column = Literal["pending", "scheduled", "in_progress", "done", "dead"]
+
 
 def move(
-    transaction: Transaction,
-    queue_id: int,
-    *,
-    pending: int = 0,
-    scheduled: int = 0,
-    in_progress: int = 0,
-    done: int = 0,
-    dead: int = 0,
+    transaction: Transaction, queue_ids: Iterable[int], origin: Column | None, target: Column | None
 ) -> None:
-    """The queue has so many jobs more (or fewer) in these states."""
-    transaction.execute(
-        """
-        UPDATE tally
-        SET pending = pending + ?, scheduled = scheduled + ?, in_progress = in_progress + ?,
-            done = done + ?, dead = dead + ?
-        WHERE queue_id = ?
-        """,
-        (pending, scheduled, in_progress, done, dead, queue_id),
-    )
-
-
-class Moves:
-    """Moves of a batch over several queues, written down as one for each queue."""
-
-    def __init__(self) -> None:
-        self._queues: dict[int, Counter[str]] = {}
-
-    def add(self, queue_id: int, **states: int) -> None:
-        """One more job of the queue moved so."""
-        self._queues.setdefault(queue_id, Counter()).update(states)
-
-    def write(self, transaction: Transaction) -> None:
-        """All moves are in the tally."""
-        for queue_id, states in self._queues.items():
-            move(transaction, queue_id, **states)
+    """For each of `queue_ids`, one job of it went from `origin` to `target`; None is nowhere."""
+    changes = [f"{column} = {column} {sign} ?1" for column, sign in ((origin, "-"), (target, "+")) if column]
+    for queue_id, jobs in Counter(queue_ids).items():
+        transaction.execute(f"UPDATE tally SET {', '.join(changes)} WHERE queue_id = ?2", (jobs, queue_id))

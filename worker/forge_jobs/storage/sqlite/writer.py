@@ -10,10 +10,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from forge_jobs.errors import StorageUnavailable
 from forge_jobs.storage.sqlite.transaction import Notice, Transaction, Work, translated
 
 GROUP_LIMIT = 256
@@ -84,11 +86,20 @@ class Writer:
                 self._on_loop(self._settle, calls, self._commit(connection, calls))
         finally:
             connection.close()
+            self._refuse_the_rest()
+
+    def _refuse_the_rest(self) -> None:
+        with suppress(Empty):
+            while True:
+                call = self._calls.get_nowait()
+                if call is not None:
+                    error = StorageUnavailable(f"The database {self._path} was closed.")
+                    self._on_loop(_fail, call.future, error)
 
     def _on_loop(self, callback: Callable[..., None], *arguments: Any) -> None:
         try:
             self._loop.call_soon_threadsafe(callback, *arguments)
-        except RuntimeError:  # the loop was closed without closing us: nobody waits any more
+        except RuntimeError:  # the loop was closed, and we were not: nobody waits any more
             self._calls.put(None)
 
     def _gather(self, connection: sqlite3.Connection) -> list[Call] | None:
@@ -113,7 +124,7 @@ class Writer:
 
         `data_version` of this connection does not change with its own commits.
         """
-        while True:
+        while not self._loop.is_closed():
             if time.monotonic() >= self._look_at:
                 self._look_at = time.monotonic() + LOOK_SECONDS
                 if self._others_wrote(connection):
@@ -122,6 +133,7 @@ class Writer:
                 return self._calls.get(timeout=max(0.0, self._look_at - time.monotonic()))
             except Empty:
                 continue
+        return None
 
     _look_at = 0.0
     _version: int | None = None
@@ -145,24 +157,25 @@ class Writer:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             if connection.in_transaction:
-                connection.execute("ROLLBACK")
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
             for call in calls:
                 call.error = call.error or translated(error, self._path)
             notices.clear()
         return list(notices)
 
     def _attempt(self, connection: sqlite3.Connection, call: Call, notices: dict[Notice, None]) -> None:
-        transaction = Transaction(connection, self._clock())
-        connection.execute("SAVEPOINT call")
+        connection.execute("SAVEPOINT one_call")
         try:
+            transaction = Transaction(connection, self._clock())
             call.result = call.work(transaction)
             notices.update(transaction.notices)
         except Exception as error:  # whatever it is, it belongs to whoever asked for the work
             call.error = translated(error, self._path)
             if not connection.in_transaction:
                 raise  # a full disk and the like undo the whole group
-            connection.execute("ROLLBACK TO call")
-        connection.execute("RELEASE call")
+            connection.execute("ROLLBACK TO one_call")
+        connection.execute("RELEASE one_call")
 
     def _settle(self, calls: list[Call], notices: list[Notice]) -> None:
         for call in calls:

@@ -1,0 +1,144 @@
+"""The file: where it is, what it may be, and what the caller does to it."""
+
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+
+import pytest
+
+from forge_jobs.errors import InvalidInput, SchemaOutdated, StorageUnavailable
+from forge_jobs.job import NewJob
+from forge_jobs.storage.sqlite import SqliteStorage
+
+
+async def test_opening_makes_the_folder_and_the_file(tmp_path):
+    path = tmp_path / "jobs" / "data" / "queue.sqlite"
+    storage = SqliteStorage(f"sqlite:///{path}")
+
+    await storage.open()
+    await storage.close()
+
+    assert path.exists()
+
+
+async def test_a_status_makes_no_file(path, url):
+    status = await SqliteStorage(url).schema.status()
+
+    assert (status.found, path.exists()) == (0, False)
+
+
+async def test_the_tables_are_made_without_opening_the_storage(url):
+    storage = SqliteStorage(url)
+    await storage.schema.create()
+
+    assert await storage.schema.migrate() == 1
+    assert await storage.schema.migrate() == 0
+
+
+async def test_a_file_that_is_no_database_is_a_clear_error(path, url):
+    path.write_bytes(b"this is a letter to my grandmother, not a database" * 100)
+
+    with pytest.raises(StorageUnavailable, match="not a database"):
+        await SqliteStorage(url).open()
+
+
+async def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(StorageUnavailable, match="cannot be made"):
+        await SqliteStorage(f"sqlite:///{tmp_path}/file/queue.sqlite").open()
+
+
+async def test_a_storage_that_is_not_open_says_so(url):
+    with pytest.raises(StorageUnavailable, match="is not open"):
+        await SqliteStorage(url).jobs.enqueue(NewJob("work"))
+
+
+async def test_without_the_tables_the_schema_is_outdated(url):
+    storage = SqliteStorage(url)
+    await storage.open()
+
+    with pytest.raises(SchemaOutdated, match="forge-jobs db migrate"):
+        await storage.jobs.enqueue(NewJob("work"))
+    with pytest.raises(SchemaOutdated):
+        await storage.jobs.counts()
+    await storage.close()
+
+
+async def test_dropping_leaves_the_tables_of_the_program(storage, path):
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY)")
+
+    await storage.schema.drop()
+
+    with closing(sqlite3.connect(path)) as connection:
+        tables = connection.execute(
+            "SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
+        ).fetchall()
+    assert tables == [("orders",)]
+
+
+async def test_a_database_in_memory_does_everything_on_one_connection():
+    storage = SqliteStorage("sqlite://:memory:")
+    await storage.open()
+    await storage.schema.migrate()
+
+    job = await storage.jobs.enqueue(NewJob("work"))
+
+    assert (await storage.jobs.get(job.id)).kind == "work"
+    await storage.close()
+
+
+async def test_the_clock_of_the_storage_is_the_databases(url):
+    moment = datetime(2031, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
+    storage = SqliteStorage(url, clock=lambda: moment)
+    await storage.open()
+    await storage.schema.migrate()
+
+    job = await storage.jobs.enqueue(NewJob("work"))
+
+    assert await storage.now() == moment
+    assert (await storage.jobs.get(job.id)).created_at == moment
+    await storage.close()
+
+
+def test_synchronous_is_normal_or_full(url):
+    SqliteStorage(url, synchronous="FULL")
+
+    with pytest.raises(InvalidInput, match="NORMAL or FULL"):
+        SqliteStorage(url, synchronous="OFF")
+
+
+@pytest.mark.parametrize("isolation_level", [None, "", "IMMEDIATE"])
+async def test_a_job_is_part_of_the_callers_transaction(storage, path, isolation_level):
+    with closing(sqlite3.connect(path, isolation_level=isolation_level)) as connection:
+        connection.row_factory = sqlite3.Row
+        if isolation_level is None:
+            connection.execute("BEGIN")
+        await storage.jobs.enqueue(NewJob("work"), connection=connection)
+        assert await storage.jobs.find() == []
+        connection.rollback()
+        assert await storage.jobs.find() == []
+
+        await storage.jobs.enqueue_many([NewJob("work")] * 2, connection=connection)
+        connection.commit()
+
+    assert len(await storage.jobs.find()) == 2
+
+
+async def test_a_refused_job_leaves_the_callers_transaction_as_it_was(storage, path):
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN")
+        connection.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY)")
+        with pytest.raises(InvalidInput):
+            await storage.jobs.enqueue_many(
+                [NewJob("work"), NewJob("work", queue="nowhere")], connection=connection
+            )
+        connection.execute("COMMIT")
+
+    assert await storage.jobs.find() == []
+
+
+async def test_something_that_is_no_connection_is_a_clear_error(storage):
+    with pytest.raises(InvalidInput, match=r"sqlite3\.Connection"):
+        await storage.jobs.enqueue(NewJob("work"), connection="here")

@@ -1,0 +1,70 @@
+"""Several processes on one file."""
+
+import asyncio
+from itertools import chain
+
+from forge_jobs.job import NewJob
+from forge_jobs.storage.sqlite import SqliteStorage
+from tests.storage_sqlite.processes import answers, heard_from, start
+
+
+async def test_two_processes_run_each_job_once(storage, url):
+    ids = [one.id for one in await storage.jobs.enqueue_many([NewJob("work")] * 500)]
+    processes = [await start("drain", url, worker_id) for worker_id in (1001, 1002)]
+    for process in processes:
+        assert await heard_from(process) == "ready"
+
+    done = await asyncio.gather(*map(answers, processes))
+
+    assert sorted(done[0] + done[1]) == ids
+    [counts] = await storage.jobs.counts()
+    assert (counts.pending, counts.in_progress, counts.done) == (0, 0, 500)
+
+
+async def test_two_processes_take_not_one_token_too_many(storage, url):
+    await storage.limits.set("slack", capacity=200, refill=0)
+    processes = [await start("lease", url) for _ in range(2)]
+    for process in processes:
+        assert await heard_from(process) == "ready"
+
+    taken = await asyncio.gather(*map(answers, processes))
+
+    assert sum(chain(*taken)) == 200
+
+
+async def test_what_another_process_commits_is_heard(storage, url):
+    heard = asyncio.Queue()
+    listening = asyncio.create_task(storage.wakeups.listen(lambda kind, subject: heard.put_nowait(kind)))
+    assert await heard.get() == "reconnect"  # listening began
+
+    await answers(await start("enqueue", url, 1))
+
+    assert await asyncio.wait_for(heard.get(), 10) == "reconnect"
+    listening.cancel()
+
+
+async def test_ten_processes_migrate_a_new_file_at_once(url):
+    processes = await asyncio.gather(*(start("migrate", url) for _ in range(10)))
+
+    applied = await asyncio.gather(*map(answers, processes))
+
+    assert sorted(chain(*applied)) == [0] * 9 + [1]
+
+
+async def test_all_jobs_survive_a_process_that_is_killed_in_the_middle(url):
+    storage = SqliteStorage(url)
+    await storage.open()
+    await storage.schema.migrate()
+    await storage.jobs.enqueue_many([NewJob("work")] * 100)
+    process = await start("claim_and_wait", url, 1001)
+    assert await heard_from(process) == "10"
+    process.kill()
+    await process.wait()
+    await storage.close()
+
+    again = SqliteStorage(url)
+    await again.open()
+    [counts] = await again.jobs.counts()
+    assert (counts.pending, counts.in_progress) == (90, 10)
+    assert len(await again.claims.held(1001)) == 10
+    await again.close()
