@@ -292,6 +292,17 @@ def test_no_local_time_fires_twice_unless_every_hour_does(
     assert len(set(shown)) == len(shown)
 
 
+@pytest.mark.parametrize("change", ["2026-03-29 01:00", "2026-10-25 01:00"])
+def test_every_second_misses_none_where_the_clock_is_set(change: str) -> None:
+    cron, instant = parse("* * * * * *", BERLIN), local(change, "UTC").astimezone(UTC)
+    wanted = [instant + timedelta(seconds=count) for count in range(-3, 4)]
+
+    found = cron.fires_between(wanted[0] - timedelta(seconds=1), wanted[-1], 10)
+
+    assert found == wanted
+    assert [cron.next_after(second) for second in wanted[:-1]] == wanted[1:]
+
+
 def test_a_year_of_missed_seconds_is_passed_over() -> None:
     # A walk over all 31 million of them would run into the limit on a test's time many times over.
     now = datetime(2026, 7, 1, tzinfo=UTC)
