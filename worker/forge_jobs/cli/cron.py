@@ -55,7 +55,10 @@ async def set_cron(
         ),
     ] = 0,
     max_attempts: Annotated[
-        str | None, typer.Option(metavar="N|forever", help="[default: as the queue says]")
+        str | None,
+        typer.Option(
+            metavar="N|forever", help="How many attempts its jobs have at most. [default: as the queue says]"
+        ),
     ] = None,
     timeout: Annotated[
         timedelta | None,

@@ -36,7 +36,7 @@ async def enqueue(
     payload_file: Annotated[
         str | None, typer.Option(metavar="FILE", help="Read the arguments from a file; - is stdin.")
     ] = None,
-    queue: Annotated[str | None, typer.Option(metavar="NAME", help="[default: default]")] = None,
+    queue: Annotated[str | None, typer.Option(metavar="NAME", help="Its queue. [default: default]")] = None,
     delay: Annotated[
         timedelta | None,
         typer.Option(
@@ -56,7 +56,10 @@ async def enqueue(
         ),
     ] = None,
     max_attempts: Annotated[
-        str | None, typer.Option(metavar="N|forever", help="[default: as the queue says]")
+        str | None,
+        typer.Option(
+            metavar="N|forever", help="How many attempts it has at most. [default: as the queue says]"
+        ),
     ] = None,
     timeout: Annotated[
         timedelta | None,

@@ -103,7 +103,7 @@ def worker(
         int | None,
         typer.Option(
             metavar="N",
-            help="Jobs at once, in each process.",
+            help="Jobs at once, in each process. [default: 10]",
             parser=values.whole("--concurrency", least=1, most=MOST_CONCURRENCY),
         ),
     ] = None,
@@ -182,7 +182,11 @@ def worker(
         ),
     ] = None,
 ) -> Report | None:
-    """Run jobs until SIGTERM or Ctrl-C, which let running jobs finish within the grace time."""
+    """Run jobs until SIGTERM or Ctrl-C, which let running jobs finish within the grace time.
+
+    What is not said here is as the environment says: FORGE_CONCURRENCY, FORGE_GRACE_SECONDS,
+    FORGE_METRICS_PORT, FORGE_LOG_FORMAT, FORGE_LOG_LEVEL, FORGE_HEARTBEAT_SECONDS, FORGE_STALE_SECONDS.
+    """
     os.environ.update(
         environment(call)
     )  # so that the program's Forge finds the database that the command names

@@ -1,0 +1,229 @@
+"""`forge.queues`, `forge.crons`, `forge.limits` and `forge.workers`: what is allowed, and what is refused unchanged."""
+
+import math
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forge_jobs import Forge
+from forge_jobs.errors import (
+    InvalidCron,
+    InvalidInput,
+    InvalidPayload,
+    Managed,
+    UnknownCron,
+    UnknownQueue,
+    UnknownScope,
+)
+from forge_jobs.job import FOREVER
+
+
+@pytest.fixture
+async def forge(tmp_path: Path) -> AsyncIterator[Forge]:
+    async with Forge(f"sqlite:///{tmp_path}/queue.sqlite") as forge:
+        await forge.queues.ensure("mail")
+        yield forge
+
+
+async def test_a_queue_takes_timedeltas_and_seconds_and_none(forge: Forge):
+    mail = await forge.queues.set(
+        "mail",
+        concurrency=3,
+        backoff_base=5,
+        backoff_max=timedelta(hours=1),
+        max_attempts=None,
+        done_retention=0,
+    )
+
+    assert mail == await forge.queues.get("mail")
+    assert (mail.concurrency, mail.max_attempts) == (3, FOREVER)
+    assert (mail.backoff_base, mail.backoff_max) == (timedelta(seconds=5), timedelta(hours=1))
+    assert mail.done_retention == timedelta(0)
+    assert (await forge.queues.set("mail", concurrency=None)).concurrency is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"concurency": 3},
+        {"concurrency": -1},
+        {"concurrency": "3"},
+        {"concurrency": True},
+        {"concurrency": 10**9},
+        {"paused": "yes"},
+        {"backoff_enabled": 1},
+        {"backoff_base": -1},
+        {"backoff_base": "10s"},
+        {"backoff_base": math.nan},
+        {"backoff_base": timedelta(hours=2)},
+        {"backoff_max": 1},
+        {"max_attempts": -1},
+        {"max_attempts": 2.0},
+        {"done_retention": timedelta(seconds=-1)},
+        {"dead_retention": None},
+        {"paused": True, "concurrency": -1},
+    ],
+)
+async def test_a_queue_refuses_what_is_not_allowed_and_stays_as_it_is(forge: Forge, changes: dict[str, Any]):
+    before = await forge.queues.get("mail")
+
+    with pytest.raises(InvalidInput) as refused:
+        await forge.queues.set("mail", **changes)
+
+    assert str(refused.value).endswith(".")
+    assert await forge.queues.get("mail") == before
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a,b", "x" * 129, None, 3])
+async def test_a_queue_needs_a_name(forge: Forge, name: Any):
+    with pytest.raises(InvalidInput, match="The queue is"):
+        await forge.queues.set(name, paused=True)
+    with pytest.raises(InvalidInput, match="The queue is"):
+        await forge.queues.ensure("good", name)
+
+    assert [queue.name for queue in await forge.queues.list()] == ["default", "mail"]
+
+
+async def test_what_belongs_to_another_is_not_changed(forge: Forge):
+    await forge.storage.queues.manage("mail", "operator")
+
+    for call in (forge.queues.pause, forge.queues.resume):
+        with pytest.raises(Managed):
+            await call("mail")
+    assert (await forge.queues.set("mail", paused=True, managed_by="operator")).paused
+
+
+async def test_unknown_names_are_said_with_the_known_ones(forge: Forge):
+    with pytest.raises(UnknownQueue, match="queues: default, mail"):
+        await forge.queues.pause("nix")
+    with pytest.raises(UnknownScope, match="rate limits: none"):
+        await forge.limits.get("nix")
+    with pytest.raises(UnknownCron, match="crons: none"):
+        await forge.crons.enable("nix")
+
+
+async def test_a_cron_is_configured_and_fires_by_hand(forge: Forge):
+    await forge.crons.set(
+        "nightly", "0 3 * * *", "clean_up", payload={"deep": True}, queue="mail", max_attempts=None
+    )
+
+    [cron] = await forge.crons.list()
+    assert (cron.payload, cron.queue, cron.max_attempts, cron.timezone) == (
+        b'{"deep":true}',
+        "mail",
+        FOREVER,
+        "UTC",
+    )
+    job = await forge.jobs.get((await forge.crons.trigger("nightly")).id)
+    assert (job.kind, job.queue, job.payload) == ("clean_up", "mail", b'{"deep":true}')
+
+
+@pytest.mark.parametrize(
+    ("expression", "values", "error"),
+    [
+        ("* * *", {}, InvalidCron),
+        ("61 * * * *", {}, InvalidCron),
+        ("", {}, InvalidCron),
+        (None, {}, InvalidCron),
+        ("0 0 30 2 *", {}, InvalidCron),
+        ("@daily", {"timezone": "Mars/Olympus"}, InvalidCron),
+        ("@daily", {"timezone": "../etc/passwd"}, InvalidCron),
+        ("@daily", {"queue": "nix"}, UnknownQueue),
+        ("@daily", {"queue": "a b"}, InvalidInput),
+        ("@daily", {"payload": [1]}, InvalidInput),
+        ("@daily", {"payload": {"a": object()}}, InvalidPayload),
+        ("@daily", {"codec": "morse"}, InvalidInput),
+        ("@daily", {"priority": 40_000}, InvalidInput),
+        ("@daily", {"timeout": -1}, InvalidInput),
+        ("@daily", {"missed": "some"}, InvalidInput),
+        ("@daily", {"missed_limit": 0}, InvalidInput),
+        ("@daily", {"overlap": 1}, InvalidInput),
+        ("@daily", {"delay": 5}, InvalidInput),
+        ("@daily", {"key": "k"}, InvalidInput),
+        ("@daily", {"colour": "red"}, InvalidInput),
+    ],
+)
+async def test_a_cron_that_cannot_be_is_refused(
+    forge: Forge, expression: Any, values: Any, error: type[Exception]
+):
+    with pytest.raises(error) as refused:
+        await forge.crons.set("c", expression, "k", **values)
+
+    assert str(refused.value).endswith(".")
+    assert await forge.crons.list() == []
+
+
+async def test_a_cron_that_was_disabled_keeps_its_configuration(forge: Forge):
+    made = await forge.crons.set("c", "@daily", "k", priority=7)
+
+    assert (await forge.crons.disable("c")).enabled is False
+    enabled = await forge.crons.enable("c")
+
+    assert (enabled.enabled, enabled.priority, enabled.expression) == (True, 7, made.expression)
+
+
+async def test_a_cron_of_another_is_not_changed(forge: Forge):
+    await forge.crons.set("c", "@daily", "k", managed_by="operator")
+
+    with pytest.raises(Managed):
+        await forge.crons.set("c", "@hourly", "k")
+    with pytest.raises(Managed):
+        await forge.crons.disable("c")
+    with pytest.raises(Managed):
+        await forge.crons.delete("c")
+    assert (await forge.crons.get("c")).expression == "@daily"
+
+
+async def test_a_rate_limit_is_refilled_per_time_or_by_second(forge: Forge):
+    assert (await forge.limits.set("slack", 60, per=timedelta(minutes=1))).refill == 1
+    assert (await forge.limits.set("slack", 60, per=30)).refill == 2
+    assert (await forge.limits.set("slack", capacity=60, refill=0.5)).refill == 0.5
+    assert (await forge.limits.set("once", 3, refill=0)).tokens == 3
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"capacity": 0, "refill": 1},
+        {"capacity": 0.5, "refill": 1},
+        {"capacity": math.inf, "refill": 1},
+        {"capacity": "5", "refill": 1},
+        {"capacity": 5},
+        {"capacity": 5, "per": 1, "refill": 1},
+        {"capacity": 5, "per": 0},
+        {"capacity": 5, "per": -1},
+        {"capacity": 5, "per": "1m"},
+        {"capacity": 5, "refill": -1},
+        {"capacity": 5, "refill": math.nan},
+        {"capacity": 5, "refill": True},
+    ],
+)
+async def test_a_rate_limit_that_cannot_be_is_refused(forge: Forge, values: dict[str, Any]):
+    with pytest.raises(InvalidInput) as refused:
+        await forge.limits.set("slack", **values)
+
+    assert str(refused.value).endswith(".")
+    assert await forge.limits.list() == []
+
+
+async def test_a_rate_limit_that_is_ensured_keeps_its_numbers(forge: Forge):
+    await forge.limits.ensure("slack", 5, refill=1)
+    await forge.limits.ensure("slack", 50, refill=10)
+
+    assert (await forge.limits.get("slack")).capacity == 5
+
+
+async def test_a_drained_rate_limit_is_empty(forge: Forge):
+    await forge.limits.set("slack", 5, refill=0)
+
+    await forge.limits.drain("slack")
+
+    assert (await forge.limits.get("slack")).tokens == 0
+
+
+async def test_without_workers_nobody_leads(forge: Forge):
+    assert await forge.workers.list() == []
+    assert await forge.workers.leader() is None

@@ -1,0 +1,172 @@
+"""`forge.jobs`: what is refused, what is done to many jobs, and why."""
+
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forge_jobs import Forge
+from forge_jobs.client.jobs import Bulk
+from forge_jobs.errors import InvalidInput, JobNotFound, UnknownQueue, WrongState
+from forge_jobs.job import Cancelled, State
+from forge_jobs.worker_info import WorkerInfo
+
+
+@pytest.fixture
+async def forge(tmp_path: Path) -> AsyncIterator[Forge]:
+    async with Forge(f"sqlite:///{tmp_path}/queue.sqlite") as forge:
+        await forge.queues.ensure("mail")
+        yield forge
+
+
+async def registered(forge: Forge, *queues: str, kinds: tuple[str, ...] = ("send",)) -> WorkerInfo:
+    id = secrets.randbits(62)
+    worker = WorkerInfo(id, f"shop-worker-1-{id}", "host", 1, "1", queues, kinds, 10)
+    await forge.storage.workers.register(worker)
+    return worker
+
+
+async def claimed(forge: Forge, worker: WorkerInfo, queue: str) -> list[int]:
+    config = await forge.queues.get(queue)
+    return [claim.job_id for claim in await forge.storage.claims.claim(config.id, worker.id, limit=10)]
+
+
+@pytest.mark.parametrize("id", [0, -1, 2**63, "1", True, None, 1.0])
+async def test_what_is_no_id_is_refused(forge: Forge, id: Any):
+    for call in (forge.jobs.get, forge.jobs.why, forge.jobs.cancel, forge.jobs.retry, forge.jobs.delete):
+        with pytest.raises(InvalidInput, match=r"^The job's id is .*, allowed is a whole number from 1 to"):
+            await call(id)
+
+
+async def test_a_job_that_is_not_there_is_not_found(forge: Forge):
+    for call in (forge.jobs.get, forge.jobs.why, forge.jobs.cancel, forge.jobs.retry, forge.jobs.delete):
+        with pytest.raises(JobNotFound, match=r"There is no job 7\."):
+            await call(7)
+
+
+@pytest.mark.parametrize(
+    "options", [{"state": "lost"}, {"limit": 0}, {"limit": 10_001}, {"limit": "5"}, {"before": 0}]
+)
+async def test_a_list_with_wrong_options_is_refused(forge: Forge, options: dict[str, Any]):
+    with pytest.raises(InvalidInput, match="allowed is"):
+        await forge.jobs.list(**options)
+
+
+async def test_a_list_of_an_unknown_queue_is_refused_and_of_an_empty_one_is_empty(forge: Forge):
+    assert await forge.jobs.list(queue="mail") == []
+    with pytest.raises(UnknownQueue, match="There is no queue 'mial'; queues: default, mail"):
+        await forge.jobs.list(queue="mial")
+
+
+async def test_a_state_may_be_named_by_its_text(forge: Forge):
+    job = await forge.enqueue("send")
+
+    assert [found.id for found in await forge.jobs.list(state="pending")] == [job.id]
+    assert await forge.jobs.list(state=State.DEAD) == []
+
+
+async def test_a_job_is_cancelled_retried_and_deleted(forge: Forge):
+    job = await forge.enqueue("send")
+
+    assert await forge.jobs.cancel(job.id) is Cancelled.DEAD
+    assert await forge.jobs.cancel(job.id) is Cancelled.ENDED
+    assert await forge.jobs.retry(job.id)
+    with pytest.raises(WrongState):
+        await forge.jobs.retry(job.id)
+    await forge.jobs.delete(job.id)
+    with pytest.raises(JobNotFound):
+        await forge.jobs.get(job.id)
+
+
+async def test_a_scheduled_job_can_be_run_now(forge: Forge):
+    job = await forge.enqueue("send", delay=60)
+
+    assert await forge.jobs.run_now(job.id)
+    assert not await forge.jobs.run_now(job.id)
+
+
+async def test_all_jobs_of_a_filter_are_cancelled_the_running_ones_flagged(forge: Forge):
+    worker = await registered(forge, "mail")
+    running = await forge.enqueue("send", queue="mail")
+    assert await claimed(forge, worker, "mail") == [running.id]
+    await forge.enqueue_many("send", [{}] * 1100, queue="mail")
+    await forge.enqueue("send", queue="mail", delay=60)
+    kept = [await forge.enqueue("other", queue="mail"), await forge.enqueue("send")]
+
+    assert await forge.jobs.cancel_all(queue="mail", kind="send") == Bulk(changed=1102, skipped=0)
+
+    assert (await forge.jobs.get(running.id)).cancel_requested_at is not None
+    assert [(await forge.jobs.get(job.id)).state for job in kept] == [State.PENDING, State.PENDING]
+
+
+async def test_all_dead_jobs_are_retried_but_those_whose_key_is_held(forge: Forge):
+    dead = [await forge.enqueue("send", key="k"), await forge.enqueue("send")]
+    for job in dead:
+        await forge.jobs.cancel(job.id)
+    await forge.enqueue("send", key="k")
+
+    assert await forge.jobs.retry_all(kind="send") == Bulk(changed=1, skipped=1)
+
+
+async def test_all_jobs_of_a_state_are_deleted(forge: Forge):
+    await forge.enqueue_many("send", [{}] * 1100)
+    kept = await forge.enqueue("send", delay=60)
+
+    assert await forge.jobs.delete_all(state="pending") == Bulk(changed=1100, skipped=0)
+    assert [job.id for job in await forge.jobs.list()] == [kept.id]
+
+
+async def test_nothing_is_done_to_jobs_in_states_that_do_not_allow_it(forge: Forge):
+    with pytest.raises(
+        InvalidInput, match="Jobs that are in_progress cannot be deleted, allowed is one of done, dead"
+    ):
+        await forge.jobs.delete_all(state=State.IN_PROGRESS)
+    with pytest.raises(InvalidInput, match="Jobs that are done cannot be retried"):
+        await forge.jobs.retry_all(state="done")
+    with pytest.raises(UnknownQueue):
+        await forge.jobs.delete_all(state="dead", queue="nix")
+
+
+async def test_why_follows_a_job_through_its_life(forge: Forge):
+    async def why(job_id: int) -> str:
+        return " ".join((await forge.jobs.why(job_id)).reasons)
+
+    job = await forge.enqueue("send", queue="mail", delay=3600)
+    assert "waits until" in await why(job.id)
+
+    await forge.jobs.run_now(job.id)
+    assert await why(job.id) == "No live worker serves queue 'mail'."
+
+    await registered(forge, "mail", kinds=("other",))
+    assert "No worker handles kind 'send': of 1 live worker serving queue 'mail'" in await why(job.id)
+
+    worker = await registered(forge, "mail")
+    assert "Nothing holds it back" in await why(job.id)
+
+    await forge.queues.pause("mail")
+    assert await why(job.id) == "Queue 'mail' is paused."
+    await forge.queues.resume("mail")
+
+    first = await forge.enqueue("send", queue="mail", priority=-1)
+    assert await why(job.id) == "1 job of its queue is before it."
+    await forge.jobs.cancel(first.id)
+
+    assert await claimed(forge, worker, "mail") == [job.id]
+    assert f"It was claimed by {worker.label}" in await why(job.id)
+
+    await forge.jobs.cancel(job.id)
+    assert "that it be cancelled" in await why(job.id)
+
+
+async def test_why_says_that_all_slots_are_in_use(forge: Forge):
+    await forge.queues.set("mail", concurrency=1)
+    worker = await registered(forge, "mail")
+    await forge.enqueue("send", queue="mail")
+    waiting = await forge.enqueue("send", queue="mail")
+    mail = await forge.queues.get("mail")
+    assert await forge.storage.queues.take_slots(mail.id, worker.id, 1) == 1
+    assert len(await claimed(forge, worker, "mail")) == 1
+
+    assert (await forge.jobs.why(waiting.id)).reasons == ("The one slot of queue 'mail' is in use.",)
