@@ -102,6 +102,15 @@ def test_every_command_of_the_readme_succeeds(shell: Shell) -> None:
     assert "send_email" in printed["forge-jobs jobs list"]
 
 
+@pytest.mark.parametrize("page", ["cron.md", "handlers.md", "operating.md"])
+def test_every_command_of_a_page_succeeds(page: str, shell: Shell) -> None:
+    named = [command for command in commands(ROOT / "docs" / page) if "worker shop:forge" not in command]
+
+    assert named
+    for command in named:
+        shell.run(command)
+
+
 def test_the_worker_of_the_readme_stops_when_told_to(shell: Shell) -> None:
     shell.run("forge-jobs worker app:forge --queues default")
     shell.run("python app.py")
