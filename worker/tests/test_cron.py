@@ -303,6 +303,15 @@ def test_every_second_misses_none_where_the_clock_is_set(change: str) -> None:
     assert [cron.next_after(second) for second in wanted[:-1]] == wanted[1:]
 
 
+@pytest.mark.parametrize("change", ["2026-03-29 01:00", "2026-10-25 01:00"])
+def test_the_second_before_the_clock_is_set_is_not_missed_afterwards(change: str) -> None:
+    cron, instant = parse("59 59 * * * *", BERLIN), local(change, "UTC").astimezone(UTC)
+    last = instant - timedelta(seconds=1)
+
+    assert cron.fires_between(instant - timedelta(hours=1), instant + timedelta(minutes=30), 10) == [last]
+    assert cron.next_after(instant - timedelta(minutes=30)) == last
+
+
 def test_a_year_of_missed_seconds_is_passed_over() -> None:
     # A walk over all 31 million of them would run into the limit on a test's time many times over.
     now = datetime(2026, 7, 1, tzinfo=UTC)
