@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from forge_jobs.demo import Report, run
 from forge_jobs.demo.__main__ import main
 from forge_jobs.demo.check import compare

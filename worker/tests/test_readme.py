@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from forge_jobs import database_file, settings
 from forge_jobs.local_postgres import LocalPostgres
 
@@ -107,7 +108,7 @@ def test_every_command_of_a_page_succeeds(page: str, shell: Shell) -> None:
     named = [command for command in commands(ROOT / "docs" / page) if "worker shop:forge" not in command]
 
     assert named
-    for command in named:
+    for command in ["forge-jobs db migrate", *named]:
         shell.run(command)
 
 
