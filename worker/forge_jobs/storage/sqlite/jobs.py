@@ -46,17 +46,23 @@ LEFT JOIN worker_label ON worker_label.worker_id = coalesce(claimed.worker_id, f
 """
 ATTEMPT = 7  # its place in a row; null for a job that became ready later than it was enqueued
 
-# The ids of a state, from the table that it is.
-IDS = {
-    State.PENDING: "SELECT job_id FROM ready",
-    State.SCHEDULED: "SELECT job_id FROM scheduled WHERE reason <> 'retry'",
-    State.RETRYING: "SELECT job_id FROM scheduled WHERE reason = 'retry'",
-    State.IN_PROGRESS: "SELECT job_id FROM claimed",
-    State.DONE: "SELECT job_id FROM finished WHERE state = 'done'",
-    State.DEAD: "SELECT job_id FROM finished WHERE queue_id IN (SELECT id FROM queue) AND state = 'dead'",
+# The table of each state, read from its newest job until the page is full. Dead jobs are
+# few among the done: they are found by the index, and sorted (the + keeps the table's order out).
+NEWEST = "FROM {table} AS place WHERE {conditions} ORDER BY place.job_id DESC LIMIT :limit"
+PAGES = {
+    None: NEWEST.replace("{table}", "(SELECT id AS job_id, queue_id FROM job)"),
+    State.PENDING: NEWEST.replace("{table}", "ready"),
+    State.SCHEDULED: NEWEST.replace("{table}", "scheduled").replace("WHERE", "WHERE reason <> 'retry' AND"),
+    State.RETRYING: NEWEST.replace("{table}", "scheduled").replace("WHERE", "WHERE reason = 'retry' AND"),
+    State.IN_PROGRESS: NEWEST.replace("{table}", "claimed"),
+    State.DONE: NEWEST.replace("{table}", "finished").replace("WHERE", "WHERE state = 'done' AND"),
+    State.DEAD: """
+        FROM finished AS place
+        WHERE queue_id IN (SELECT id FROM queue) AND state = 'dead' AND {conditions}
+        ORDER BY +place.job_id DESC LIMIT :limit
+    """,
 }
-
-FIND = JOB + "WHERE {conditions} ORDER BY job.id DESC LIMIT :limit"
+FIND = JOB + "WHERE job.id IN (SELECT place.job_id {page}) ORDER BY job.id DESC"
 
 # The first pos of each priority: a few steps in the index, however many wait.
 OLDEST = """
@@ -124,15 +130,14 @@ class SqliteJobs:
         before: int | None = None,
     ) -> list[Job]:
         conditions = ["true"]
-        if state is not None:
-            conditions.append(f"job.id IN ({IDS[state]})")
         if queue is not None:
-            conditions.append("queue.name = :queue")
+            conditions.append("place.queue_id = (SELECT id FROM queue WHERE name = :queue)")
         if kind is not None:
-            conditions.append("job.kind = :kind")
+            conditions.append("(SELECT kind FROM job WHERE job.id = place.job_id) = :kind")
         if before is not None:
-            conditions.append("job.id < :before")
-        statement = FIND.replace("{conditions}", " AND ".join(conditions))
+            conditions.append("place.job_id < :before")
+        page = PAGES[state].replace("{conditions}", " AND ".join(conditions))
+        statement = FIND.replace("{page}", page)
         wanted = {"queue": queue, "kind": kind, "before": before, "limit": limit}
         rows = await self._database.read(
             lambda transaction: _with_attempts(transaction, transaction.rows(statement, wanted))
