@@ -19,7 +19,7 @@ from forge_jobs.storage.postgres.queues import unknown_queue
 SMALL_BATCH = 200
 """Up to so many jobs one statement is quicker than COPY, whose transaction takes seven round trips."""
 
-CHUNK = 10_000
+CHUNK = 20_000
 """Jobs for one COPY, so that the event loop gets its turn while a large batch is made."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -4,13 +4,14 @@ from forge_jobs.storage.postgres.connection import Database
 
 # One walk of the index `finished_sweep` for each queue and state, from the oldest on. Rows
 # that somebody has in hand (a retry by a user) are passed over, so it waits for nobody.
+# ANY (ARRAY): a join might read whole tables, since the planner guesses that they are small.
 SWEEP = """
 WITH old AS MATERIALIZED (
-    SELECT ended.job_id, ended.queue_id, ended.state
+    SELECT ended.place
     FROM {schema}.queue
     CROSS JOIN (VALUES ('done'), ('dead')) AS kind (state)
     CROSS JOIN LATERAL (
-        SELECT finished.job_id, finished.queue_id, finished.state
+        SELECT finished.ctid AS place
         FROM {schema}.finished
         WHERE finished.queue_id = queue.id AND finished.state = kind.state
           AND finished.finished_at
@@ -22,12 +23,12 @@ WITH old AS MATERIALIZED (
     WHERE EXISTS (SELECT FROM {schema}.leader WHERE leader.epoch = $1 AND leader.until > now())
     LIMIT $2
 ), gone AS (
-    DELETE FROM {schema}.finished USING old WHERE finished.job_id = old.job_id
-    RETURNING old.job_id, old.queue_id, old.state
+    DELETE FROM {schema}.finished WHERE finished.ctid = ANY (ARRAY(SELECT place FROM old))
+    RETURNING finished.job_id, finished.queue_id, finished.state
 ), forgotten AS (
-    DELETE FROM {schema}.job USING gone WHERE job.id = gone.job_id
+    DELETE FROM {schema}.job WHERE job.id = ANY (ARRAY(SELECT job_id FROM gone))
 ), unfailed AS (
-    DELETE FROM {schema}.failure USING gone WHERE failure.job_id = gone.job_id
+    DELETE FROM {schema}.failure WHERE failure.job_id = ANY (ARRAY(SELECT job_id FROM gone))
 ), tallied AS (
     INSERT INTO {schema}.tally (queue_id, done, dead)
     SELECT queue_id, -count(*) FILTER (WHERE state = 'done'), -count(*) FILTER (WHERE state = 'dead')
