@@ -21,6 +21,11 @@ class Clock:
         self.ahead = timedelta(0)
         self.moved: Callable[[Clock], Awaitable[None]] | None = None
 
+    async def reset(self) -> None:
+        """It is the real time again."""
+        self.frozen, self.ahead = None, timedelta(0)
+        await self._tell()
+
     def now(self) -> datetime:
         return self.frozen or datetime.now(UTC) + self.ahead
 

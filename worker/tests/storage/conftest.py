@@ -10,15 +10,22 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from forge_jobs.local_postgres import LocalPostgres
 from forge_jobs.storage.interface import Storage
-from tests.storage.clock import TEST_CLOCK, Clock
+from tests.storage.clock import Clock
 from tests.storage.databases import Database, PostgresDatabase, SqliteDatabase, migrated_storage
 from tests.storage.invariants import check_invariants
 
-FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "max_connections": 200}
+FAST = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+    "shared_buffers": "16MB",
+    "max_connections": 200,
+}
 
 
 @pytest.fixture(scope="session")
@@ -33,23 +40,12 @@ def postgres_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres_server: str) -> Iterator[PostgresDatabase]:
-    """A migrated database with a clock that can be moved, which tests get copies of."""
-    template = PostgresDatabase(postgres_server, f"forge_test_{secrets.token_hex(4)}")
-    asyncio.run(_make_template(template))
-    yield template
-    asyncio.run(template.drop())
-
-
-async def _make_template(template: PostgresDatabase) -> None:
-    await template.create()
-    async with template.connect() as connection:
-        await connection.execute(TEST_CLOCK)
-        await connection.execute(
-            f'ALTER DATABASE "{template.name}" SET search_path = test_clock, pg_catalog, public'
-        )
-    async with migrated_storage(template):
-        pass
+def clean_databases(postgres_server: str) -> Iterator[list[PostgresDatabase]]:
+    """Databases that a test may have next: a used one is emptied, which is faster than a new one."""
+    databases: list[PostgresDatabase] = []
+    yield databases
+    for database in databases:
+        asyncio.run(database.drop())
 
 
 @pytest.fixture(scope="session")
@@ -66,11 +62,18 @@ async def _migrate(database: SqliteDatabase) -> None:
 
 
 @pytest.fixture
-async def postgres(postgres_template: PostgresDatabase) -> AsyncIterator[Database]:
-    database = PostgresDatabase(postgres_template.server, f"{postgres_template.name}_{secrets.token_hex(4)}")
-    await database.create(template=postgres_template.name)
+async def postgres(postgres_server: str, clean_databases: list[PostgresDatabase]) -> AsyncIterator[Database]:
+    if clean_databases:
+        database = clean_databases.pop()
+    else:
+        database = PostgresDatabase(postgres_server, f"forge_test_{secrets.token_hex(4)}")
+        await database.create()
     yield database
-    await database.drop()
+    try:
+        await database.empty()
+        clean_databases.append(database)
+    except asyncpg.PostgresError:  # whatever the test did to it, the next one gets another
+        await database.drop()
 
 
 @pytest.fixture

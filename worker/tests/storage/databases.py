@@ -1,5 +1,6 @@
 """The two databases as the tests see them: made, opened, and read behind the storage's back."""
 
+import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 from forge_jobs.storage.interface import Storage
-from tests.storage.clock import Clock
+from tests.storage.clock import TEST_CLOCK, Clock
 
 
 class Database(Protocol):
@@ -40,17 +41,57 @@ class PostgresDatabase:
             self.url = f"postgresql:///{name}?{urlsplit(server).query}"
         self.clock = Clock()
         self.clock.moved = self._move
+        self._connection: Any = None
+        self._one_at_a_time = asyncio.Lock()
 
-    async def create(self, template: str | None = None) -> None:
-        copied = f' TEMPLATE "{template}"' if template else ""
-        await self._on_server(f'CREATE DATABASE "{self.name}"{copied}')
-        if template:  # a setting of a database is not copied with it
-            await self._on_server(
-                f'ALTER DATABASE "{self.name}" SET search_path = test_clock, pg_catalog, public'
-            )
+    async def create(self) -> None:
+        """It exists, migrated, with a clock that can be moved, and remembers what a new one contains."""
+        await self._on_server(f'CREATE DATABASE "{self.name}"')
+        await self._on_server(
+            f'ALTER DATABASE "{self.name}" SET search_path = test_clock, pg_catalog, public'
+        )
+        connection = await self._own_connection()
+        await connection.execute(TEST_CLOCK)
+        async with migrated_storage(self):
+            pass
+        await connection.execute("CREATE SCHEMA pristine")
+        for table in await self._tables():
+            await connection.execute(f"CREATE TABLE pristine.{table} AS TABLE forge_jobs.{table}")
+
+    async def empty(self) -> None:
+        """It contains what a new one contains, and nobody is connected to it."""
+        connection = await self._own_connection()
+        tables = await self._tables()
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        async with connection.transaction():
+            for table in reversed(tables):
+                await connection.execute(f"DELETE FROM forge_jobs.{table}")
+            for table in tables:
+                await connection.execute(
+                    f"INSERT INTO forge_jobs.{table} OVERRIDING SYSTEM VALUE TABLE pristine.{table}"
+                )
+        await self.clock.reset()
+        await connection.close()
+        self._connection = None
+        self._one_at_a_time = asyncio.Lock()  # the next test has a loop of its own
 
     async def drop(self) -> None:
+        """It does not exist."""
+        if self._connection is not None:
+            self._connection.terminate()
         await self._on_server(f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)')
+
+    async def _tables(self) -> list[str]:
+        """Return the names of our tables, those that others refer to before them."""
+        connection = await self._own_connection()
+        tables = await connection.fetch(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'forge_jobs'::regnamespace AND relkind = 'r' "
+            "ORDER BY relname <> 'queue', relname <> 'cron', relname"
+        )
+        return [record["relname"] for record in tables]
 
     def storage(self, **options: Any) -> Storage:
         from forge_jobs.storage.postgres import PostgresStorage
@@ -59,28 +100,30 @@ class PostgresDatabase:
         return storage
 
     @contextlib.asynccontextmanager
-    async def connect(self) -> AsyncIterator[Any]:
+    async def transaction(self) -> AsyncIterator[Any]:
         connection = await asyncpg.connect(self.url)
         try:
-            yield connection
+            async with connection.transaction():
+                yield connection
         finally:
             await connection.close()
 
-    @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Any]:
-        async with self.connect() as connection, connection.transaction():
-            yield connection
-
     async def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        async with self.connect() as connection:
-            await connection.execute("SET search_path = test_clock, pg_catalog, forge_jobs, public")
+        connection = await self._own_connection()
+        async with self._one_at_a_time:
             return [tuple(record) for record in await connection.fetch(sql)]
 
     async def _move(self, clock: Clock) -> None:
-        async with self.connect() as connection:
-            await connection.execute(
-                "UPDATE test_clock.hand SET frozen = $1, ahead = $2", clock.frozen, clock.ahead
-            )
+        connection = await self._own_connection()
+        moved = "UPDATE test_clock.hand SET frozen = $1, ahead = $2"
+        await connection.execute(moved, clock.frozen, clock.ahead)
+
+    async def _own_connection(self) -> Any:
+        async with self._one_at_a_time:
+            if self._connection is None:
+                self._connection = await asyncpg.connect(self.url, statement_cache_size=0)
+                await self._connection.execute("SET search_path = test_clock, pg_catalog, forge_jobs, public")
+            return self._connection
 
     async def _on_server(self, sql: str) -> None:
         connection = await asyncpg.connect(self.server)

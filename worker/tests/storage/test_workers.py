@@ -6,7 +6,7 @@ import pytest
 
 from forge_jobs.errors import WorkerLost
 from forge_jobs.worker_info import WorkerInfo
-from tests.storage.factories import NOBODY, enqueue_many, claim, queue, running, worker
+from tests.storage.factories import NOBODY, claim, enqueue_many, queue, running, worker
 
 
 async def test_a_registered_worker_is_known_with_every_fact(storage, clock):

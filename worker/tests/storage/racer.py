@@ -1,0 +1,74 @@
+"""A process that does one thing to a database as soon as it is told to; `test_processes` starts many of them.
+
+Usage: racer.py URL ACTION [ARGUMENT...]. It says "ready", waits for a line, acts, and prints the answer as JSON.
+"""
+
+import asyncio
+import json
+import sys
+from datetime import datetime, timedelta
+from typing import Any
+
+from forge_jobs.job import End, NewJob, State
+from forge_jobs.storage import open_storage
+from forge_jobs.storage.interface import Storage
+
+
+async def migrate(storage: Storage) -> int:
+    return await storage.schema.migrate()
+
+
+async def spend(storage: Storage, scope: str, times: str) -> int:
+    """Lease tokens again and again, give some of them back; return how many were spent."""
+    spent = 0
+    for turn in range(int(times)):
+        lease = await storage.limits.lease(scope, 3)
+        unspent = min(lease.tokens, turn % 3)
+        await storage.limits.give_back(scope, unspent, lease.generation)
+        spent += lease.tokens - unspent
+    return spent
+
+
+async def enqueue(storage: Storage, key: str) -> list[Any]:
+    answer = await storage.jobs.enqueue(NewJob("work", key=key))
+    return [answer.id, answer.duplicate]
+
+
+async def work(storage: Storage, worker_id: str) -> list[int]:
+    """Claim and finish until nothing is left; return the ids of the jobs."""
+    [queue] = await storage.queues.all()
+    ids: list[int] = []
+    while claims := await storage.claims.claim(queue.id, int(worker_id), limit=7):
+        assert await storage.claims.finish([End(claim, State.DONE) for claim in claims]) == []
+        ids += [claim.job_id for claim in claims]
+    return ids
+
+
+async def lead(storage: Storage, worker_id: str) -> int | None:
+    return await storage.leadership.lead(int(worker_id), timedelta(minutes=10))
+
+
+async def fire(storage: Storage, name: str, epoch: str) -> int:
+    """Fire the cron for its next time; return how many jobs that made."""
+    cron = await storage.crons.get(name)
+    fires = [] if cron.next_fire_at is None else [cron.next_fire_at]
+    later: datetime | None = None
+    return len(await storage.crons.fire(cron, fires, later, epoch=int(epoch)))
+
+
+ACTIONS = {action.__name__: action for action in (migrate, spend, enqueue, work, lead, fire)}
+
+
+async def main(url: str, action: str, *arguments: str) -> None:
+    storage = open_storage(url)
+    await storage.open()
+    try:
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        print(json.dumps(await ACTIONS[action](storage, *arguments)))
+    finally:
+        await storage.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

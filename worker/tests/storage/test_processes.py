@@ -1,0 +1,91 @@
+"""What is promised of many at once is true of real processes."""
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.storage.factories import cron, enqueue_many, leader, worker
+
+RACER = Path(__file__).with_name("racer.py")
+
+
+@pytest.fixture
+async def race(database):
+    """Run processes with these arguments, started together when all are ready; return their answers."""
+    started = []
+
+    async def run(*commands):
+        started.extend(await asyncio.gather(*map(start, commands)))
+        for process in started:
+            assert await process.stdout.readline() == b"ready\n"
+        answers = await asyncio.gather(*(process.communicate(b"go\n") for process in started))
+        assert [process.returncode for process in started] == [0] * len(commands)
+        return [json.loads(printed) for printed, _ in answers]
+
+    async def start(command):
+        words = (str(RACER), database.url, *map(str, command))
+        pipe = asyncio.subprocess.PIPE
+        return await asyncio.create_subprocess_exec(sys.executable, *words, stdin=pipe, stdout=pipe)
+
+    yield run
+    for process in started:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def test_ten_processes_that_race_for_tokens_never_get_one_too_many(storage, race):
+    await storage.limits.set("slack", capacity=100, refill=0)
+
+    spent = await race(*[("spend", "slack", 20)] * 10)
+
+    assert sum(spent) == 100
+    assert (await storage.limits.lease("slack", 1)).tokens == 0
+
+
+async def test_ten_processes_that_migrate_at_once_all_succeed(storage, race):
+    known = (await storage.schema.status()).known
+    await storage.schema.drop()
+
+    assert sum(await race(*[("migrate",)] * 10)) == known
+
+    assert (await storage.schema.status()).found == known
+
+
+async def test_of_processes_that_enqueue_one_key_at_once_one_lands(storage, race):
+    answers = await race(*[("enqueue", "welcome:42")] * 6)
+
+    assert len({job_id for job_id, _ in answers}) == 1
+    assert sorted(duplicate for _, duplicate in answers) == [False] + [True] * 5
+
+
+async def test_processes_that_work_at_once_run_each_job_once(storage, race):
+    ids = await enqueue_many(storage, 600)
+    workers = [await worker(storage) for _ in range(4)]
+
+    shares = await race(*(("work", me) for me in workers))
+
+    assert Counter(job_id for share in shares for job_id in share) == Counter(ids)
+
+
+async def test_of_processes_that_want_to_lead_one_does(storage, race):
+    workers = [await worker(storage) for _ in range(6)]
+
+    epochs = await race(*(("lead", me) for me in workers))
+
+    assert sum(epoch is not None for epoch in epochs) == 1
+
+
+async def test_of_processes_that_fire_a_cron_one_makes_the_job(storage, race):
+    epoch = await leader(storage)
+    await storage.crons.set(cron())
+    await storage.crons.seed("nightly", datetime(2030, 1, 1, 3, tzinfo=UTC), epoch=epoch)
+
+    assert sorted(await race(*[("fire", "nightly", epoch)] * 5)) == [0, 0, 0, 0, 1]
+
+    assert len(await storage.jobs.find()) == 1
