@@ -17,7 +17,7 @@ from forge_jobs.context import Context, Tokens
 from forge_jobs.errors import InvalidPayload
 from forge_jobs.handlers import Placement
 from forge_jobs.job import Claim
-from forge_jobs.logs import current_claim
+from forge_jobs.logs import current_claim, current_queue
 from forge_jobs.served import ServedQueue
 from forge_jobs.telemetry import JobStarted, Outcome
 
@@ -149,6 +149,7 @@ class Runners:
         task = asyncio.current_task()
         assert task is not None
         current_claim.set(None)
+        current_queue.set(None)
         clean = copy_context()
         breath = time.monotonic()
         while True:
@@ -162,6 +163,7 @@ class Runners:
                 self._hungry()
             await self._perform(task, claim, queue)
             current_claim.set(None)
+            current_queue.set(None)
             if copy_context() != clean:  # a handler set a context variable: no other job may see it
                 self._spawn()
                 return
@@ -189,6 +191,7 @@ class Runners:
             else asyncio.get_running_loop().call_later(claim.timeout, attempt.stop, Stop.TIMED_OUT)
         )
         current_claim.set(claim)
+        current_queue.set(config.name)
         if self._telemetry.wants_starts:
             self._telemetry.emit(JobStarted(claim, config.name))
         try:

@@ -40,7 +40,11 @@ class Seen:
             is_alive=lambda: None,
             is_ready=self._why_not_ready,
         )
-        self.port = await server.start()
+        try:
+            self.port = await server.start()
+        except BaseException:
+            metrics.close()
+            raise
         self._server, self._metrics = server, metrics
         return self
 

@@ -63,8 +63,8 @@ class Worker:
         self.grace = settings.grace if grace is None else grace
         self.heartbeat = settings.heartbeat if heartbeat is None else heartbeat
         self.stale = settings.stale if stale is None else stale
-        if self.stale < 2 * self.heartbeat:
-            raise InvalidSetting("stale", f"{self.stale.total_seconds():g} s", "at least twice the heartbeat")
+        if self.stale <= 2 * self.heartbeat:
+            raise InvalidSetting("stale", f"{self.stale.total_seconds():g} s", "more than twice the heartbeat")
         self.prefix = settings.worker_prefix if prefix is None else prefix
         self.version = settings.worker_version if version is None else version
         self.name = settings.worker_name if name is None else name

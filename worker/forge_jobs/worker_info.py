@@ -19,7 +19,17 @@ class WorkerInfo:
     draining: bool = False
     started_at: datetime | None = None  # database clock
     beat_at: datetime | None = None  # database clock
-    in_progress: int = 0  # claimed now, from `list`
+    in_progress: int = 0  # claimed now, from `all`
+    # of workers that an operator runs
+    pool: str | None = None  # the uid of the pool's owner
+    version_id: str | None = None
+    pod: str | None = None
+    retiring: bool = False  # it was told to claim nothing more, since it goes
+    acknowledged: bool = True  # it knows the present state of its gate
+    # what its attempts came to since it started, as of its last beat
+    succeeded: int = 0
+    failed: int = 0
+    run_seconds: float = 0.0  # summed over attempts that ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,7 @@ class Beat:
 
     cancels: tuple[int, ...]  # jobs of this worker that a user cancelled
     revision: int  # changes when any queue, cron or rate limit was configured
+    is_open: bool = True  # whether the worker may claim: its version is open, and it is not retiring
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -84,7 +83,7 @@ def rendered(part: Rows | str) -> RenderableType:
         return Text(part)
     if not part.rows:
         return Text(part.empty)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold underline")
     for column in part.columns:
         table.add_column(column, justify="right" if column in part.right else "left", overflow="fold")
     for row in part.rows:

@@ -19,6 +19,7 @@ from forge_jobs.cron_config import CronConfig
 from forge_jobs.job import Cancelled, Claim, Counts, End, Enqueued, Job, NewJob, Postponement, State
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.rate_limit import Lease, RateLimit
+from forge_jobs.version import Epoch, Version, VersionState
 from forge_jobs.worker_info import Beat, Leader, WorkerInfo
 
 Hint = tuple[int, int]
@@ -164,6 +165,9 @@ class Claims(Protocol):
 class Schedule(Protocol):
     """Jobs that wait for their time."""
 
+    async def upcoming(self, within: timedelta) -> Mapping[str, tuple[int, datetime]]:
+        """Return, by queue, how many jobs are due within this time (counted up to 1,000) and when the first is."""
+
     async def promote(self, *, limit: int = 1000) -> tuple[int, timedelta | None]:
         """Up to `limit` jobs whose time has come are ready, idle workers are woken.
 
@@ -282,8 +286,13 @@ class Workers(Protocol):
     async def register(self, worker: WorkerInfo) -> None:
         """The worker is known and alive. Durable before it returns."""
 
-    async def beat(self, worker_id: int) -> Beat:
-        """The worker is alive as of now. Raises WorkerLost when it was struck off."""
+    async def beat(
+        self, worker_id: int, *, succeeded: int = 0, failed: int = 0, run_seconds: float = 0.0
+    ) -> Beat:
+        """The worker is alive as of now, its attempts came to this since it started, and it acknowledges its gate.
+
+        Raises WorkerLost when it was struck off.
+        """
 
     async def drain(self, worker_id: int) -> None:
         """The worker says of itself that it claims nothing new."""
@@ -293,6 +302,50 @@ class Workers(Protocol):
 
     async def all(self) -> list[WorkerInfo]:
         """Return the registered workers by label."""
+
+
+class Versions(Protocol):
+    """Versions of worker pools, and the gates that let them claim.
+
+    Every write names the epoch of the operator that makes it, and does nothing (returns
+    False) when another operator has taken over since.
+    """
+
+    async def take_over(self, holder: str) -> Epoch:
+        """The operator `holder` writes from now on; the epochs before it write no more."""
+
+    async def put(self, version: Version, *, epoch: int) -> bool:
+        """The version is known; one that was keeps its state, and gets the version text, Deployment and hash."""
+
+    async def promote(self, pool: str, version_id: str, *, epoch: int) -> bool:
+        """In one transaction the version is current and all other open ones of the pool drain; workers are told.
+
+        False, with nothing changed, when there is no such version: the last open gate stays open.
+        """
+
+    async def move(
+        self,
+        pool: str,
+        version_id: str,
+        state: VersionState,
+        *,
+        weight_percent: int | None = None,
+        epoch: int,
+    ) -> bool:
+        """The version is in `state`, its control revision grown when that is a change; workers are told.
+
+        False, with nothing changed, when it would close the pool's last open gate, or open a
+        second current one (`promote` does that), or when there is no such version.
+        """
+
+    async def all(self, pool: str | None = None) -> list[Version]:
+        """Return the versions (of one pool), oldest first, with what their workers hold now."""
+
+    async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
+        """The row is gone; False when the version is open, or a worker of it is registered."""
+
+    async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> bool:
+        """These workers may claim nothing more (or, not `retiring`, may again); they are told."""
 
 
 class Leadership(Protocol):
@@ -358,6 +411,7 @@ class Storage(Protocol):
     limits: Limits
     crons: Crons
     workers: Workers
+    versions: Versions
     leadership: Leadership
     history: History
     wakeups: Wakeups

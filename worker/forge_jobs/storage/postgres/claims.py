@@ -54,15 +54,35 @@ CLAIM_WITHOUT_KINDS = CLAIM.replace(
     "    ORDER BY priority, pos",
 )
 
+# What nearly every batch is: done by one worker, nothing to forget, no key, no error. Fewer
+# arrays, since encoding them costs the worker as much as the statement costs the server.
+FINISH_PLAIN = """
+WITH gone AS (
+    DELETE FROM {schema}.claimed
+    USING unnest($2::bigint[], $3::integer[], $4::double precision[], $5::bytea[])
+          AS given (job_id, attempt, duration, result)
+    WHERE claimed.job_id = given.job_id AND claimed.worker_id = $1 AND claimed.attempt = given.attempt
+    RETURNING given.job_id, given.attempt, given.duration, given.result, claimed.queue_id
+), ended AS (
+    INSERT INTO {schema}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result)
+    SELECT job_id, $1, now() - make_interval(secs => duration), now(), queue_id, attempt, 'done', NULL, result FROM gone
+), tallied AS (
+    INSERT INTO {schema}.tally (queue_id, in_progress, done)
+    SELECT queue_id, -count(*), count(*) FROM gone GROUP BY queue_id
+)
+SELECT array_agg(job_id) FROM gone
+"""
+
+# The rest: history of errors, keys, and queues that keep nothing.
 FINISH = """
 WITH gone AS (
     DELETE FROM {schema}.claimed
-    USING unnest($1::bigint[], $2::bigint[], $3::integer[], $4::integer[], $5::boolean[], $6::double precision[],
-                 $7::bytea[], $8::text[], $9::boolean[], $10::boolean[])
-          AS given (job_id, worker_id, attempt, queue_id, is_dead, duration, result, error, keep, keyed)
+    USING unnest($1::bigint[], $2::bigint[], $3::integer[], $4::boolean[], $5::double precision[],
+                 $6::bytea[], $7::text[], $8::boolean[], $9::boolean[])
+          AS given (job_id, worker_id, attempt, is_dead, duration, result, error, keep, keyed)
     WHERE claimed.job_id = given.job_id
       AND claimed.worker_id = given.worker_id AND claimed.attempt = given.attempt
-    RETURNING given.*
+    RETURNING given.*, claimed.queue_id
 ), ended AS (
     INSERT INTO {schema}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result)
     SELECT job_id, worker_id, now() - make_interval(secs => duration), now(), queue_id, attempt,
@@ -72,12 +92,7 @@ WITH gone AS (
     INSERT INTO {schema}.tally (queue_id, in_progress, done, dead)
     SELECT queue_id, -count(*), count(*) FILTER (WHERE keep AND NOT is_dead), count(*) FILTER (WHERE keep AND is_dead)
     FROM gone GROUP BY queue_id
-){more}
-SELECT array_agg(job_id) FROM gone
-"""
-
-# What most batches do not need: history of errors, keys, and queues that keep nothing.
-FINISH_MORE = """, trimmed AS (
+), trimmed AS (
     DELETE FROM {schema}.failure USING gone
     WHERE failure.job_id = gone.job_id
       AND (NOT gone.keep OR (gone.is_dead AND gone.error IS NOT NULL AND failure.id <= (
@@ -90,10 +105,9 @@ FINISH_MORE = """, trimmed AS (
     DELETE FROM {schema}.job_key USING gone WHERE gone.keyed AND job_key.job_id = gone.job_id
 ), forgotten AS (
     DELETE FROM {schema}.job USING gone WHERE NOT gone.keep AND job.id = gone.job_id
-)""".replace("{older}", str(HISTORY_LIMIT - 1))
-
-FINISH_PLAIN = FINISH.replace("{more}", "")
-FINISH_FULL = FINISH.replace("{more}", FINISH_MORE)
+)
+SELECT array_agg(job_id) FROM gone
+""".replace("{older}", str(HISTORY_LIMIT - 1))
 
 POSTPONE = """
 WITH gone AS (
@@ -230,31 +244,34 @@ class PostgresClaims:
         return claims
 
     async def finish(self, ends: Sequence[End]) -> list[int]:
-        columns = list(
-            zip(
-                *(
-                    (
-                        end.claim.job_id,
-                        end.claim.worker_id,
-                        end.claim.attempt,
-                        end.claim.queue_id,
-                        end.state is State.DEAD,
-                        end.duration,
-                        end.result,
-                        end.error,
-                        end.keep,
-                        end.claim.key is not None,
-                    )
-                    for end in ends
-                ),
-                strict=True,
-            )
-        )
-        if not columns:
+        if not ends:
             return []
-        plain = all(columns[8]) and not any(columns[9]) and not any(columns[4])
-        records = await self._database.outcomes.fetch(FINISH_PLAIN if plain else FINISH_FULL, *columns)
-        return _missing(columns[0], records[0][0])
+        ids = [end.claim.job_id for end in ends]
+        worker_id = ends[0].claim.worker_id
+        if all(_is_plain(end, worker_id) for end in ends):
+            results = [end.result for end in ends]
+            records = await self._database.outcomes.fetch(
+                FINISH_PLAIN,
+                worker_id,
+                ids,
+                [end.claim.attempt for end in ends],
+                [end.duration for end in ends],
+                results if any(result is not None for result in results) else None,
+            )
+        else:
+            records = await self._database.outcomes.fetch(
+                FINISH,
+                ids,
+                [end.claim.worker_id for end in ends],
+                [end.claim.attempt for end in ends],
+                [end.state is State.DEAD for end in ends],
+                [end.duration for end in ends],
+                [end.result for end in ends],
+                [end.error for end in ends],
+                [end.keep for end in ends],
+                [end.claim.key is not None for end in ends],
+            )
+        return _missing(ids, records[0][0])
 
     async def postpone(self, postponements: Sequence[Postponement]) -> list[int]:
         columns = list(
@@ -307,6 +324,17 @@ class PostgresClaims:
             await self._database.execute(FREE_SLOTS, connection=connection)
             records = await self._database.fetch(LOST, limit, connection=connection)
         return [Claim(*record) for record in records]
+
+
+def _is_plain(end: End, worker_id: int) -> bool:
+    claim = end.claim
+    return (
+        end.state is State.DONE
+        and end.keep
+        and end.error is None
+        and claim.key is None
+        and claim.worker_id == worker_id
+    )
 
 
 def _place(claim: Claim) -> tuple[int, int]:

@@ -113,6 +113,7 @@ class Database:
 
         When the caller's connection begins transactions by itself, one is begun, and is
         the caller's to commit; in autocommit mode without one, the work is committed.
+        It runs here and now, in the thread of the event loop, which is the connection's.
         """
         if not isinstance(connection, sqlite3.Connection):
             raise InvalidInput(
@@ -133,6 +134,8 @@ class Database:
                     connection.execute("RELEASE forge_jobs")
                 raise
             connection.execute("RELEASE forge_jobs")
+        except sqlite3.ProgrammingError as error:  # closed, or of another thread
+            raise InvalidInput(f"The given connection cannot be used: {error}") from error
         except (sqlite3.Error, OverflowError) as error:
             raise translated(error, self.path) from error
         return result

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from forge_jobs.cron_config import CronConfig, Missed
-from forge_jobs.errors import UnknownCron, UnknownQueue
+from forge_jobs.errors import InvalidInput, UnknownCron, UnknownQueue
 from forge_jobs.job import Enqueued, NewJob
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.enqueue import enqueue
@@ -40,16 +40,6 @@ ON CONFLICT (name) DO UPDATE SET
     missed = excluded.missed, missed_limit = excluded.missed_limit, enabled = excluded.enabled, last_error = NULL
 """
 )
-
-# Of the jobs of the newest fires, one that has not ended.
-LIVING = """
-SELECT 1
-FROM (SELECT job_id FROM fire WHERE cron_id = ? ORDER BY fire_at DESC LIMIT 100) AS newest
-JOIN job ON job.id = newest.job_id
-LEFT JOIN finished ON finished.job_id = job.id
-WHERE finished.job_id IS NULL
-LIMIT 1
-"""
 
 
 class SqliteCrons:
@@ -96,7 +86,7 @@ class SqliteCrons:
         def seed(transaction: Transaction) -> None:
             if leads(transaction, epoch):
                 transaction.execute(
-                    "UPDATE cron SET next_fire_at = ? WHERE name = ? AND next_fire_at IS NULL",
+                    "UPDATE cron SET next_fire_at = ? WHERE name = ? AND next_fire_at IS NULL AND enabled",
                     (micros(next_fire_at), name),
                 )
 
@@ -117,7 +107,7 @@ class SqliteCrons:
     async def disable(self, name: str, error: str, *, epoch: int) -> None:
         def disable(transaction: Transaction) -> None:
             if leads(transaction, epoch) and transaction.changed(
-                "UPDATE cron SET enabled = 0, next_fire_at = NULL, last_error = ? WHERE name = ?",
+                "UPDATE cron SET enabled = 0, next_fire_at = NULL, last_error = ? WHERE name = ? AND enabled",
                 (error, name),
             ):
                 configured(transaction)
@@ -126,14 +116,7 @@ class SqliteCrons:
 
     async def trigger(self, name: str) -> Enqueued:
         def trigger(transaction: Transaction) -> Enqueued:
-            cron = _get(transaction, name)
-            [enqueued] = enqueue(transaction, [_new_job(cron)])
-            cron_id = _id(transaction, name)
-            # Fires are at whole seconds: this one must not stand in the place of one.
-            fire_at = transaction.now + (transaction.now % 1_000_000 == 0)
-            while not _record(transaction, cron_id, fire_at, enqueued.id):
-                fire_at += 1 if (fire_at + 1) % 1_000_000 else 2
-            return enqueued
+            return enqueue(transaction, [_new_job(_get(transaction, name))])[0]
 
         return await self._database.write(trigger)
 
@@ -145,18 +128,22 @@ def _fire(
     next_fire_at: datetime | None,
     epoch: int,
 ) -> list[Enqueued]:
-    row = transaction.row("SELECT id, next_fire_at FROM cron WHERE name = ?", (cron.name,))
+    row = transaction.row("SELECT id, next_fire_at FROM cron WHERE name = ? AND enabled", (cron.name,))
     if row is None or row[1] != micros(cron.next_fire_at) or not leads(transaction, epoch):
         return []
-    cron_id, present, answers, skipped = row[0], _get(transaction, cron.name), [], 0
-    for fire in fires:
-        if _fired(transaction, cron_id, micros(fire)):
+    cron_id, job = row[0], _new_job(_get(transaction, cron.name))
+    answers: list[Enqueued] = []
+    skipped = 0
+    for fire_at in sorted(map(micros, fires)):
+        if transaction.row("SELECT 1 FROM fire WHERE cron_id = ? AND fire_at = ?", (cron_id, fire_at)):
             continue
-        if not present.overlap and transaction.row(LIVING, (cron_id,)):
+        [enqueued] = enqueue(transaction, [job])
+        if enqueued.duplicate:
             skipped += 1
             continue
-        [enqueued] = enqueue(transaction, [_new_job(present)])
-        _record(transaction, cron_id, micros(fire), enqueued.id)
+        transaction.execute(
+            "INSERT INTO fire (cron_id, fire_at, job_id) VALUES (?, ?, ?)", (cron_id, fire_at, enqueued.id)
+        )
         answers.append(enqueued)
     transaction.execute(
         """
@@ -167,27 +154,6 @@ def _fire(
         (micros(next_fire_at), micros(max(fires, default=None)), skipped, cron_id),
     )
     return answers
-
-
-def _fired(transaction: Transaction, cron_id: int, fire_at: int) -> bool:
-    return (
-        transaction.row("SELECT 1 FROM fire WHERE cron_id = ? AND fire_at = ?", (cron_id, fire_at))
-        is not None
-    )
-
-
-def _record(transaction: Transaction, cron_id: int, fire_at: int, job_id: int) -> bool:
-    """The job is the one of this fire time; False when that has one already."""
-    recorded = transaction.changed(
-        "INSERT INTO fire (cron_id, fire_at, job_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-        (cron_id, fire_at, job_id),
-    )
-    return bool(recorded)
-
-
-def _id(transaction: Transaction, name: str) -> int:
-    found: int = transaction.value("SELECT id FROM cron WHERE name = ?", (name,))
-    return found
 
 
 def _get(transaction: Transaction, name: str) -> CronConfig:
@@ -201,6 +167,10 @@ def _parameters(transaction: Transaction, cron: CronConfig) -> dict[str, object]
     queue_id = transaction.value("SELECT id FROM queue WHERE name = ?", (cron.queue,))
     if queue_id is None:
         raise UnknownQueue(cron.queue, (known[0] for known in transaction.rows("SELECT name FROM queue")))
+    if cron.missed_limit < 1:
+        raise InvalidInput(
+            f"missed_limit of cron {cron.name!r} is {cron.missed_limit}, allowed is 1 or more."
+        )
     return {
         "name": cron.name,
         "expression": cron.expression,
@@ -228,6 +198,7 @@ def _new_job(cron: CronConfig) -> NewJob:
         priority=cron.priority,
         max_attempts=cron.max_attempts,
         timeout=cron.timeout,
+        key=None if cron.overlap else f"cron:{cron.name}",
     )
 
 

@@ -11,6 +11,11 @@ from forge_jobs.storage.sqlite.transaction import Transaction
 def fit(transaction: Transaction, queue_id: int) -> None:
     """The queue has as many slots as its concurrency says, and those held above it; held ones come first."""
     concurrency: int | None = transaction.value("SELECT concurrency FROM queue WHERE id = ?", (queue_id,))
+    slots, last = transaction.rows("SELECT count(*), max(number) FROM slot WHERE queue_id = ?", (queue_id,))[
+        0
+    ]
+    if (slots, last or 0) == (concurrency or 0, concurrency or 0):
+        return
     holders: list[int | None] = [
         row[0]
         for row in transaction.rows(

@@ -172,8 +172,8 @@ class Writer:
             notices.update(transaction.notices)
         except Exception as error:  # whatever it is, it belongs to whoever asked for the work
             call.error = translated(error, self._path)
-            if not connection.in_transaction:
-                raise  # a full disk and the like undo the whole group
+            if not connection.in_transaction:  # a full disk and the like undo the whole group
+                raise sqlite3.OperationalError(str(error)) from error
             connection.execute("ROLLBACK TO one_call")
         connection.execute("RELEASE one_call")
 

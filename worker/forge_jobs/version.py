@@ -1,0 +1,63 @@
+"""What a version of a worker pool is: one build of the workers, with a gate that lets it claim or not.
+
+On Kubernetes an operator keeps one row for each Deployment of a pool. Workers without a
+pool (a laptop, systemd) have no version row, and are always let through.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class VersionState(StrEnum):
+    """Where a version is in its life."""
+
+    PENDING = "pending"  # its workers start and register, and claim nothing
+    RAMPING = "ramping"  # claims beside the current one
+    CURRENT = "current"  # claims; at most one of a pool
+    DRAINING = "draining"  # claims nothing new, finishes what it has
+    DRAINED = "drained"  # was seen empty, twice
+    RETIRED = "retired"  # its Deployment is gone; the row is history, and keeps stragglers from claiming
+    FAILED = "failed"  # never became ready, or was aborted
+
+
+OPEN = frozenset({VersionState.RAMPING, VersionState.CURRENT})
+"""The states in which a version's workers may claim."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version as its row says, with what its workers hold at this moment."""
+
+    pool: str  # the uid of its owner
+    id: str  # eight characters
+    version: str  # as people named it
+    deployment: str
+    state: VersionState = VersionState.PENDING
+    weight_percent: int = 100  # share of the pool's slots while ramping
+    control_revision: int = 1  # +1 with every change of state; workers acknowledge it
+    spec_hash: str = ""  # digest of what the id was made of
+    created_at: datetime | None = None  # database clock, like all below
+    state_changed_at: datetime | None = None
+    last_current_at: datetime | None = None
+    drain_started_at: datetime | None = None
+    drained_at: datetime | None = None
+    # what is true now
+    workers: int = 0  # live ones
+    acknowledged: bool = True  # every live worker knows the present control revision
+    in_progress: int = 0  # jobs claimed by its workers, dead ones included until they are reaped
+    succeeded: int = 0  # attempts of its live workers since they started
+    failed: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its workers may claim."""
+        return self.state in OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """An operator's leadership in the database: every write of an operator names its number."""
+
+    holder: str
+    number: int
