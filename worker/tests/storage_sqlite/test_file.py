@@ -142,3 +142,11 @@ async def test_a_refused_job_leaves_the_callers_transaction_as_it_was(storage, p
 async def test_something_that_is_no_connection_is_a_clear_error(storage):
     with pytest.raises(InvalidInput, match=r"sqlite3\.Connection"):
         await storage.jobs.enqueue(NewJob("work"), connection="here")
+
+
+async def test_a_connection_that_is_closed_is_a_clear_error(storage, path):
+    connection = sqlite3.connect(path)
+    connection.close()
+
+    with pytest.raises(InvalidInput, match="cannot be used"):
+        await storage.jobs.enqueue(NewJob("work"), connection=connection)

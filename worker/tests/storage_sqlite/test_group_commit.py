@@ -1,6 +1,8 @@
 """Calls that wait for the writer share a commit, and nothing else."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -47,3 +49,18 @@ async def test_what_is_waiting_when_the_storage_closes_is_done_first(url, storag
     await again.open()
     assert len(await again.jobs.find()) == 20
     await again.close()
+
+
+async def test_a_call_that_is_cancelled_before_its_turn_does_nothing(storage, path):
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        first = asyncio.ensure_future(storage.jobs.enqueue(NewJob("first")))
+        await asyncio.wait([first], timeout=0.05)  # the writer has it, and waits for the lock
+        second = asyncio.ensure_future(storage.jobs.enqueue(NewJob("second")))
+        await asyncio.wait([second], timeout=0)
+        second.cancel()
+        await asyncio.wait([second])
+        other.execute("COMMIT")
+    await first
+
+    assert [job.kind for job in await storage.jobs.find()] == ["first"]

@@ -5,6 +5,7 @@ from itertools import chain
 
 from forge_jobs.job import NewJob
 from forge_jobs.storage.sqlite import SqliteStorage
+from forge_jobs.storage.sqlite.writer import LOOK_SECONDS
 from tests.storage_sqlite.processes import answers, heard_from, start
 
 
@@ -40,6 +41,20 @@ async def test_what_another_process_commits_is_heard(storage, url):
     await answers(await start("enqueue", url, 1))
 
     assert await asyncio.wait_for(heard.get(), 10) == "reconnect"
+    listening.cancel()
+
+
+async def test_our_own_commits_are_not_taken_for_those_of_others(storage):
+    heard = []
+    listening = asyncio.create_task(storage.wakeups.listen(lambda kind, subject: heard.append(kind)))
+    await asyncio.wait([listening], timeout=0)
+    heard.clear()
+
+    end = asyncio.get_running_loop().time() + 3 * LOOK_SECONDS
+    while asyncio.get_running_loop().time() < end:
+        await storage.jobs.enqueue(NewJob("work"))
+
+    assert set(heard) == {"queue"}
     listening.cancel()
 
 
