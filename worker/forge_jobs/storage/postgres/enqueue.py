@@ -259,7 +259,10 @@ async def _copy(
         chunk = _Chunk(
             jobs[start : start + CHUNK], ids[start : start + CHUNK], now + start * MICROSECOND, now, queues
         )
-        await chunk.copy(database.schema, connection)
+        try:
+            await chunk.copy(database.schema, connection)
+        except (OverflowError, TypeError) as error:  # COPY encodes on our side, and says it plainly
+            raise InvalidInput(f"The database refuses a value: {error}.") from error
         await _tell(database, chunk, now, connection, always_tell)
     return answers
 

@@ -1,0 +1,122 @@
+"""Jobs moved by many at once, and found without reading whole tables."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import pytest
+
+from forge_jobs.errors import JobNotFound, WrongState
+from forge_jobs.job import Claim, End, NewJob, Postponement, Reason, State
+from forge_jobs.storage.postgres import history, job_rows
+from forge_jobs.storage.postgres.claims import PostgresClaims
+from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.jobs import PostgresJobs
+from forge_jobs.storage.postgres.queues import PostgresQueues
+from forge_jobs.storage.postgres.schema import PostgresSchema
+from forge_jobs.storage.postgres.workers import PostgresWorkers
+from forge_jobs.worker_info import WorkerInfo
+
+PLACES = """
+SELECT id, (SELECT count(*) FROM {schema}.ready WHERE job_id = id)
+         + (SELECT count(*) FROM {schema}.scheduled WHERE job_id = id)
+         + (SELECT count(*) FROM {schema}.claimed WHERE job_id = id)
+         + (SELECT count(*) FROM {schema}.finished WHERE job_id = id) AS places
+FROM {schema}.job
+"""
+
+ENDED = """
+WITH gone AS (DELETE FROM {schema}.ready RETURNING job_id, queue_id)
+INSERT INTO {schema}.finished (job_id, finished_at, queue_id, attempt, state)
+SELECT job_id, now() - interval '60 days', queue_id, 1, CASE WHEN job_id % 1000 = 0 THEN 'dead' ELSE 'done' END
+FROM gone
+"""
+
+LEADER = "INSERT INTO {schema}.leader (worker_id, epoch, until) VALUES (1, 1, now() + interval '1 hour')"
+
+
+@pytest.fixture
+async def jobs(database: Database) -> PostgresJobs:
+    await PostgresSchema(database).migrate()
+    return PostgresJobs(database)
+
+
+@pytest.mark.parametrize("size", [1, 7, 200, 201, 450])
+async def test_every_job_of_a_batch_is_found_by_the_claims_index(
+    jobs: PostgresJobs, database: Database, size: int
+) -> None:
+    answers = await jobs.enqueue_many([NewJob("work") for _ in range(size)])
+
+    found = await database.fetch(
+        "SELECT job_id FROM {schema}.ready JOIN {schema}.job ON job.id = job_id "
+        "WHERE pos = {schema}.micros(created_at) ORDER BY pos"
+    )
+    assert [record["job_id"] for record in found] == [answer.id for answer in answers]
+
+
+async def test_moves_at_once_leave_every_job_in_one_place(jobs: PostgresJobs, database: Database) -> None:
+    hour = timedelta(hours=1)
+    answers = await jobs.enqueue_many(
+        [NewJob("work", key=f"{n}" if n % 3 else None, delay=hour if n % 4 else None) for n in range(100)]
+    )
+    ids = [answer.id for answer in answers]
+    claims, [queue] = PostgresClaims(database), await PostgresQueues(database).all()
+
+    async def claim_and_end(worker_id: int, chance: random.Random) -> None:
+        for claim in await claims.claim(queue.id, worker_id, limit=3):
+            await chance.choice(ways)(claim)
+
+    ways: list[Callable[[Claim], Awaitable[object]]] = [
+        lambda claim: claims.finish([End(claim, State.DEAD, error="it broke")]),
+        lambda claim: claims.postpone([Postponement(claim, Reason.RETRY, hour, error="it broke")]),
+        lambda claim: claims.release([claim]),
+    ]
+
+    async def meddle(worker_id: int) -> None:
+        chance = random.Random(worker_id)
+        await PostgresWorkers(database).register(
+            WorkerInfo(worker_id, f"worker-{worker_id}", "host", 1, "1", ("default",), ("work",), 3)
+        )
+        moves: list[Callable[[int], Awaitable[object]]] = [jobs.cancel, jobs.retry, jobs.run_now, jobs.get]
+        for _ in range(40):
+            try:
+                await chance.choice(moves)(chance.choice(ids))
+            except (JobNotFound, WrongState):
+                pass  # somebody else was quicker
+            await claim_and_end(worker_id, chance)
+            await jobs.fold()
+
+    await asyncio.gather(*(meddle(worker_id) for worker_id in range(1, 9)))
+
+    assert {record["places"] for record in await database.fetch(PLACES)} == {1}
+    [counts] = await jobs.counts()
+    told = (counts.pending, counts.scheduled, counts.in_progress, counts.done, counts.dead)
+    tables = [
+        await database.fetchval(f"SELECT count(*) FROM {{schema}}.{name}") for name in ("ready", "scheduled")
+    ]
+    assert told[:2] == tuple(tables)
+    assert sum(told) == len(ids)
+
+
+@pytest.mark.parametrize("is_analyzed", [False, True])
+async def test_the_dead_are_found_and_the_old_are_swept_without_reading_all_that_ended(
+    jobs: PostgresJobs, database: Database, is_analyzed: bool
+) -> None:
+    await jobs.enqueue_many([NewJob("work") for _ in range(20_000)])
+    await database.execute(ENDED)
+    await database.execute(LEADER)
+    if is_analyzed:
+        await database.execute("ANALYZE")
+
+    find = await _plan(database, job_rows.NEWEST[State.DEAD], 2**62, None, None, 10)
+    sweep = await _plan(database, history.SWEEP, 1, 100)
+
+    for table in ("finished", "job", "ready"):
+        assert f"Seq Scan on {table}" not in find
+        assert f"Seq Scan on {table}" not in sweep
+
+
+async def _plan(database: Database, statement: str, *arguments: object) -> str:
+    records = await database.fetch(f"EXPLAIN {statement}", *arguments)
+    return "\n".join(record[0] for record in records)
