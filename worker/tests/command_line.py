@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+
 from forge_jobs import Forge
 from forge_jobs.cli import main
 

@@ -64,7 +64,14 @@ def reference() -> str:
     lines = ["## On every command", "", *rows(shared), ""]
     for path, command in commands(root, "forge-jobs"):
         own = [param for param in command.params if param.name not in COMMON and param.name != "help"]
-        lines += [f"## {path}", "", " ".join(command.help.split()), "", f"`{_cell(usage(path, command))}`", ""]
+        lines += [
+            f"## {path}",
+            "",
+            " ".join(command.help.split()),
+            "",
+            f"`{_cell(usage(path, command))}`",
+            "",
+        ]
         lines += [*rows(own), ""] if own else []
     return "\n".join(lines).rstrip() + "\n"
 

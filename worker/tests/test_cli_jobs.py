@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
 from forge_jobs import Forge
 from tests.command_line import CommandLine, migrated
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
 from tests.command_line import CommandLine, migrated
 
 WRONG_USE, FAILED = 2, 1

@@ -4,10 +4,11 @@ import math
 from datetime import timedelta
 
 import pytest
-from forge_jobs.client.duration import LONGEST, checked_duration, in_words, parse_duration
-from forge_jobs.errors import InvalidInput
 from hypothesis import given
 from hypothesis import strategies as st
+
+from forge_jobs.client.duration import LONGEST, checked_duration, in_words, parse_duration
+from forge_jobs.errors import InvalidInput
 
 
 @pytest.mark.parametrize(

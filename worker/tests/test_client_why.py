@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
 from forge_jobs.client.why import explain
 from forge_jobs.job import FOREVER, Job, Reason, State
 from forge_jobs.queue_config import QueueConfig

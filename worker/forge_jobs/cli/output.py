@@ -53,7 +53,7 @@ def print_report(report: Report, *, as_json: bool) -> None:
     console = Console(file=sys.stdout, highlight=False)
     for part in report.parts:
         if console.is_terminal:
-            console.print(rendered(part))
+            console.print(rendered(part), soft_wrap=isinstance(part, str))
         else:
             write(sys.stdout, plain(part))
 
@@ -65,7 +65,7 @@ def print_error(sentence: str, *, as_json: bool) -> None:
         return
     console = Console(file=sys.stderr, highlight=False)
     if console.is_terminal:
-        console.print(Text(sentence, style="red"))
+        console.print(Text(sentence, style="red"), soft_wrap=True)
     else:
         write(sys.stderr, sentence)
 
@@ -84,10 +84,12 @@ def rendered(part: Rows | str) -> RenderableType:
     if not part.rows:
         return Text(part.empty)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold underline")
-    for column in part.columns:
+    # A terminal is narrow: columns in which nothing stands are left out.
+    shown = [index for index in range(len(part.columns)) if any(row[index] for row in part.rows)]
+    for column in (part.columns[index] for index in shown):
         table.add_column(column, justify="right" if column in part.right else "left", overflow="fold")
     for row in part.rows:
-        table.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
+        table.add_row(*(Text(row[index], style=COLOURS.get(row[index], "")) for index in shown))
     return table
 
 

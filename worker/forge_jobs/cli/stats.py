@@ -20,8 +20,8 @@ from forge_jobs.client.why import count
 from forge_jobs.job import Counts
 from forge_jobs.queue_config import QueueConfig
 
-COLUMNS = ("queue", "state", "pending", "oldest", "scheduled", "running", "limit", "done", "dead", "workers")
-NUMBERS = frozenset({"pending", "oldest", "scheduled", "running", "limit", "done", "dead", "workers"})
+COLUMNS = ("queue", "state", "pending", "oldest", "scheduled", "running", "done", "dead", "workers")
+NUMBERS = frozenset({"pending", "oldest", "scheduled", "running", "done", "dead", "workers"})
 
 
 def register(app: typer.Typer) -> None:
@@ -102,8 +102,7 @@ def _row(queue: QueueConfig, counts: Counts, workers: int, now: datetime) -> lis
         f"{counts.pending:,}",
         values.since(counts.oldest_pending_at, now),
         f"{counts.scheduled:,}",
-        f"{counts.in_progress:,}",
-        "-" if queue.concurrency is None else f"{queue.concurrency:,}",
+        f"{counts.in_progress:,}" + ("" if queue.concurrency is None else f"/{queue.concurrency:,}"),
         f"{counts.done:,}",
         f"{counts.dead:,}",
         f"{workers:,}",
