@@ -36,8 +36,8 @@ WHERE queue.id = :queue_id AND worker.id = :worker_id
 """
 
 PICK = """
-SELECT ready.job_id, ready.attempt + 1, job.kind, job.payload, job.codec, ready.priority, ready.pos,
-       job.max_attempts, job.timeout, job.key, job.created_at
+SELECT ready.job_id, :worker_id, ready.attempt + 1, ready.queue_id, job.kind, job.payload, job.codec, ready.priority,
+       ready.pos, job.max_attempts, job.timeout, job.key, job.created_at, false
 FROM ready JOIN job ON job.id = ready.job_id
 WHERE ready.queue_id = :queue_id AND (ready.priority, ready.pos) >= (:priority, :pos){more}
 ORDER BY ready.priority, ready.pos, ready.job_id
@@ -108,24 +108,7 @@ class SqliteClaims:
         }
         statements = CHOOSY if without_kinds else PLAIN
         rows = await self._database.write(lambda transaction: _claim(transaction, wanted, statements))
-        return [
-            Claim(
-                job,
-                worker_id,
-                attempt,
-                queue_id,
-                kind,
-                payload,
-                codec,
-                urgency,
-                at,
-                attempts,
-                timeout,
-                key,
-                moment(made),
-            )
-            for job, attempt, kind, payload, codec, urgency, at, attempts, timeout, key, made in rows
-        ]
+        return [_claimed(row) for row in rows]
 
     async def finish(self, ends: Sequence[End]) -> list[int]:
         return await self._database.write(lambda transaction: _finish(transaction, ends)) if ends else []
@@ -186,8 +169,8 @@ def _claim(transaction: Transaction, wanted: dict[str, Any], statements: tuple[s
     rows = transaction.rows(pick, wanted)
     if rows:
         first, last = rows[0], rows[-1]
-        wanted.update(first_priority=first[5], first_pos=first[6], first_job=first[0])
-        wanted.update(last_priority=last[5], last_pos=last[6], last_job=last[0])
+        wanted.update(first_priority=first[7], first_pos=first[8], first_job=first[0])
+        wanted.update(last_priority=last[7], last_pos=last[8], last_job=last[0])
         transaction.execute(own, wanted)
         transaction.execute(take, wanted)
         move(transaction, [wanted["queue_id"]] * len(rows), "pending", "in_progress")

@@ -1,12 +1,15 @@
 """The schedule in SQLite: jobs that wait for their time."""
 
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 from forge_jobs.storage.sqlite.connection import Database
-from forge_jobs.storage.sqlite.micros import duration
+from forge_jobs.storage.sqlite.micros import duration, later, moment
 from forge_jobs.storage.sqlite.tally import move
 from forge_jobs.storage.sqlite.transaction import Transaction
 from forge_jobs.storage.sqlite.waits import make_ready
+
+UPCOMING_LIMIT = 1000
 
 
 class SqliteSchedule:
@@ -20,6 +23,20 @@ class SqliteSchedule:
         if wait is None or wait > timedelta(0):
             return 0, wait
         return await self._database.write(lambda transaction: _promote(transaction, limit))
+
+    async def upcoming(self, within: timedelta) -> Mapping[str, tuple[int, datetime]]:
+        rows = await self._database.read(
+            lambda transaction: transaction.rows(
+                """
+                SELECT queue.name, min(count(*), ?), min(scheduled.run_at)
+                FROM scheduled JOIN queue ON queue.id = scheduled.queue_id
+                WHERE scheduled.run_at <= ?
+                GROUP BY queue.name
+                """,
+                (UPCOMING_LIMIT, later(transaction.now, within)),
+            )
+        )
+        return {queue: (jobs, moment(first)) for queue, jobs, first in rows}
 
 
 def _promote(transaction: Transaction, limit: int) -> tuple[int, timedelta | None]:
