@@ -30,6 +30,9 @@ class Database(Protocol):
     async def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a statement that both databases understand, past the storage; return its rows."""
 
+    async def left_open(self, storage: Storage) -> list[Any]:
+        """Return what a call has not given back: connections, transactions."""
+
 
 class PostgresDatabase:
     """A database on the test server."""
@@ -113,6 +116,14 @@ class PostgresDatabase:
         async with self._one_at_a_time:
             return [tuple(record) for record in await connection.fetch(sql)]
 
+    async def left_open(self, storage: Any) -> list[Any]:
+        pool = storage._database._pool
+        checked_out = pool.get_size() - pool.get_idle_size()
+        return [f"{checked_out} connections of the pool"][:checked_out] + await self.rows(
+            "SELECT state, query FROM pg_stat_activity "
+            "WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
+        )
+
     async def _move(self, clock: Clock) -> None:
         connection = await self._own_connection()
         moved = "UPDATE test_clock.hand SET frozen = $1, ahead = $2"
@@ -160,6 +171,14 @@ class SqliteDatabase:
     async def rows(self, sql: str) -> list[tuple[Any, ...]]:
         with contextlib.closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
             return connection.execute(sql).fetchall()
+
+    async def left_open(self, storage: Any) -> list[Any]:
+        with contextlib.closing(sqlite3.connect(self.path, timeout=0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                return [error]
+            return []
 
 
 @contextlib.asynccontextmanager

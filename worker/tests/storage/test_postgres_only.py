@@ -1,0 +1,190 @@
+"""What only PostgreSQL can do: enqueue from SQL, more than one schema, and silence where nobody waits."""
+
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from forge_jobs.job import State
+from tests.storage.ear import PROBE, Ear
+from tests.storage.factories import (
+    claim,
+    claim_ids,
+    done,
+    ended,
+    enqueue,
+    enqueue_many,
+    failed,
+    job,
+    queue,
+    state,
+    worker,
+)
+from tests.storage.invariants import check_invariants
+
+
+@pytest.fixture
+async def storage(postgres):
+    storage = postgres.storage()
+    await storage.open()
+    try:
+        yield storage
+        await check_invariants(storage, postgres)
+    finally:
+        await storage.close()
+
+
+@pytest.fixture
+async def ear(storage):
+    async with Ear(storage) as ear:
+        yield ear
+
+
+async def told_until_now(storage, ear):
+    """Return what was told so far."""
+    ear.told.clear()
+    await storage.limits.drain(PROBE)
+    await ear.hears("drain", PROBE)
+    return [told for told in ear.told if told[0] != "drain"]
+
+
+async def test_a_job_that_is_enqueued_by_sql_is_like_any_other(postgres, storage):
+    await storage.queues.set("mail", {"max_attempts": 9})
+
+    [[job_id]] = await postgres.rows(
+        """SELECT forge_jobs.enqueue('send', '{"to": "ä"}', queue => 'mail', priority => -2, key => 'k',
+                                     timeout => '1.5 seconds')"""
+    )
+
+    found = await storage.jobs.get(job_id)
+    assert (found.kind, found.queue, found.priority, found.key) == ("send", "mail", -2, "k")
+    assert (found.max_attempts, found.timeout, found.attempt) == (9, timedelta(seconds=1.5), 0)
+    assert (found.state, found.payload, found.codec) == (State.PENDING, '{"to": "ä"}'.encode(), "json")
+    assert await claim_ids(storage, await worker(storage, ["mail"]), "mail") == [job_id]
+
+
+async def test_sql_may_leave_out_everything_but_the_kind(postgres, storage):
+    [[job_id]] = await postgres.rows("SELECT forge_jobs.enqueue('work')")
+
+    found = await storage.jobs.get(job_id)
+    assert (found.queue, found.payload, found.max_attempts) == ("default", b"{}", 5)
+
+
+async def test_sql_may_enqueue_for_later(postgres, storage, ear):
+    [[job_id]] = await postgres.rows(
+        "SELECT forge_jobs.enqueue('work', run_at => now() + interval '2 seconds')"
+    )
+
+    assert await state(storage, job_id) is State.SCHEDULED
+    await ear.hears("due")
+
+
+async def test_keys_count_in_sql_too(postgres, storage):
+    first = await enqueue(storage, "send", key="k")
+
+    assert await postgres.rows("SELECT forge_jobs.enqueue('send', key => 'k')") == [(first,)]
+    [[second]] = await postgres.rows("SELECT forge_jobs.enqueue('send', key => 'l')")
+    assert await enqueue(storage, "send", key="l") == second
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        ("enqueue('work', queue => 'nowhere')", "nowhere"),
+        ("enqueue('')", "kind"),
+        ("enqueue(NULL)", "kind"),
+        ("enqueue('work', '[1]')", "object"),
+        ("enqueue('work', 'null')", "object"),
+    ],
+)
+async def test_sql_is_told_what_is_wrong(postgres, storage, call, says):
+    with pytest.raises(asyncpg.InvalidParameterValueError, match=says):
+        await postgres.rows(f"SELECT forge_jobs.{call}")
+
+    assert await storage.jobs.find() == []
+
+
+async def test_an_idle_worker_hears_of_a_job_that_sql_enqueued(postgres, storage, ear):
+    me = await worker(storage)
+    queue_id = (await queue(storage)).id
+    await storage.wakeups.mark_idle(me, [queue_id])
+
+    await postgres.rows("SELECT forge_jobs.enqueue('work')")
+
+    await ear.hears("queue", queue_id)
+
+
+async def test_nobody_is_told_where_nobody_waits(storage, ear):
+    await storage.queues.ensure(["mail"])
+    me = await worker(storage)
+    await told_until_now(storage, ear)
+    await storage.wakeups.mark_idle(me, [(await queue(storage, "mail")).id])
+
+    await enqueue(storage)
+    await enqueue_many(storage, 10)
+    claims = await claim(storage, me)
+    await storage.claims.release(claims[:2])
+    await storage.claims.postpone([failed(one, delay=timedelta(0)) for one in claims[2:4]])
+    await storage.claims.finish([done(one) for one in claims[4:]])
+
+    assert await told_until_now(storage, ear) == []
+
+
+async def test_a_worker_that_is_busy_again_is_not_told(storage, ear):
+    me = await worker(storage)
+    await storage.wakeups.mark_idle(me, [(await queue(storage)).id])
+    await storage.wakeups.unmark_idle(me)
+    await told_until_now(storage, ear)
+
+    await enqueue(storage)
+
+    assert await told_until_now(storage, ear) == []
+
+
+async def test_a_worker_that_went_is_not_told(storage, ear):
+    me = await worker(storage)
+    await storage.wakeups.mark_idle(me, [(await queue(storage)).id])
+    await storage.workers.deregister(me)
+    await told_until_now(storage, ear)
+
+    await enqueue(storage)
+
+    assert await told_until_now(storage, ear) == []
+
+
+async def test_a_job_in_the_callers_transaction_is_told_though_nobody_waits_yet(storage, ear, postgres):
+    async with postgres.transaction() as connection:
+        await storage.jobs.enqueue(job(), connection=connection)
+
+    await ear.hears("queue", (await queue(storage)).id)
+
+
+@pytest.mark.parametrize("name", ["forge_jobs_two", "Größe \"and\" 'quotes'", "select", "with.dot"])
+async def test_a_job_lives_its_whole_life_in_a_schema_of_any_name(postgres, storage, name):
+    other = postgres.storage(schema=name)
+    await other.open()
+    try:
+        await other.schema.migrate()
+        me = await worker(other, ["default", "mail"])
+        await ended(other, me, queue="mail", key="k")
+        buried = await ended(other, me, State.DEAD)
+        await other.jobs.retry(buried)
+        [claimed] = await claim(other, me)
+        await other.claims.postpone([failed(claimed)])
+        await other.jobs.run_now(buried)
+        [claimed] = await claim(other, me)
+        await other.claims.release([claimed])
+        await enqueue_many(other, 3, delay=timedelta(hours=1))
+        await other.jobs.cancel(buried)
+        await other.jobs.delete(buried)
+        await other.schedule.promote()
+        await other.jobs.fold()
+
+        assert [(one.queue, one.scheduled, one.done) for one in await other.jobs.counts()] == [
+            ("default", 3, 0),
+            ("mail", 0, 1),
+        ]
+        assert await storage.jobs.find() == []
+    finally:
+        await other.schema.drop()
+        await other.close()
