@@ -1,0 +1,272 @@
+"""Enqueueing a large batch in PostgreSQL: COPY of `job` and `ready` in one transaction.
+
+The server has more to do with a row than we have, so whatever can be made while it works
+(rows, answers) is made in the generators that COPY reads.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate, chain, repeat
+from operator import add, attrgetter
+from typing import Any
+
+from forge_jobs.errors import InvalidInput
+from forge_jobs.job import Enqueued, NewJob, Reason
+from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.queues import unknown_queue
+
+CHUNK = 2_000
+"""Jobs that are made into rows at a time: few enough that other tasks of the event loop get their turn."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+SOON = timedelta(seconds=10)
+"""Promoters look this often unasked; they are told of a job that is due sooner."""
+
+JOB_COLUMNS = (
+    "id",
+    "queue_id",
+    "priority",
+    "max_attempts",
+    "timeout",
+    "kind",
+    "codec",
+    "key",
+    "created_at",
+    "payload",
+)
+READY_COLUMNS = ("job_id", "pos", "queue_id", "attempt", "priority")
+SCHEDULED_COLUMNS = ("job_id", "run_at", "queue_id", "attempt", "priority", "reason")
+
+PREPARE = """
+SELECT now() AS now,
+       (SELECT array_agg(nextval('{schema_text}.job_id_seq')) FROM generate_series(1, $1::bigint)) AS ids
+"""
+
+QUEUES = "SELECT name, id, max_attempts FROM {schema}.queue WHERE name = ANY ($1::text[])"
+
+# Sorted, so that two batches with the same keys wait for each other in one direction only.
+HOLD = """
+INSERT INTO {schema}.job_key (kind, key, job_id)
+SELECT kind, key, job_id
+FROM unnest($1::text[], $2::text[], $3::bigint[]) AS given (kind, key, job_id) ORDER BY kind, key
+ON CONFLICT DO NOTHING
+"""
+
+HOLDERS = """
+SELECT kind, key, job_key.job_id
+FROM {schema}.job_key JOIN unnest($1::text[], $2::text[]) AS given (kind, key) USING (kind, key)
+"""
+
+TELL = """
+WITH given AS MATERIALIZED (
+    SELECT * FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS given (queue_id, pending, scheduled)
+), tallied AS (
+    INSERT INTO {schema}.tally (queue_id, pending, scheduled) SELECT * FROM given
+)
+SELECT count(CASE WHEN $4::boolean OR EXISTS (SELECT FROM {schema}.idle WHERE idle.queue_id = given.queue_id)
+                  THEN pg_notify({channel}, 'queue:' || given.queue_id) END),
+       (SELECT pg_notify({channel}, 'due:') WHERE $5::boolean)
+FROM given WHERE pending > 0
+"""
+
+_priorities = attrgetter("priority")
+_kinds = attrgetter("kind")
+_codecs = attrgetter("codec")
+_payloads = attrgetter("payload")
+
+
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    id: int
+    max_attempts: int
+
+
+async def enqueue_by_copy(database: Database, jobs: Sequence[NewJob], connection: Any) -> list[Enqueued]:
+    """All jobs wait, or none; see `Jobs.enqueue_many`."""
+    async with database.transaction(connection) as transaction:
+        return await _enqueue(database, jobs, transaction, always_tell=connection is not None)
+
+
+async def _enqueue(
+    database: Database, jobs: Sequence[NewJob], connection: Any, *, always_tell: bool
+) -> list[Enqueued]:
+    queues = await _queues(database, jobs, connection)
+    record = await database.fetchrow(PREPARE, len(jobs), connection=connection)
+    assert record is not None
+    now, ids = record["now"], record["ids"]
+    answers: list[Enqueued] | None = None
+    if any(job.key is not None for job in jobs):
+        answers = await _hold_keys(database, jobs, ids, connection)
+        fresh = [number for number, answer in enumerate(answers) if not answer.duplicate]
+        jobs, ids = [jobs[number] for number in fresh], [ids[number] for number in fresh]
+    batch = _Batch(jobs, ids, now, queues)
+    try:
+        await batch.copy(database.schema, connection)
+    except (OverflowError, TypeError) as error:  # COPY encodes on our side, and says it plainly
+        raise InvalidInput(f"The database refuses a value: {error}.") from error
+    await _tell(database, batch, connection, always_tell)
+    return batch.answers if answers is None else answers
+
+
+async def _queues(database: Database, jobs: Sequence[NewJob], connection: Any) -> dict[str, _Queue]:
+    names = {job.queue for job in jobs}
+    records = await database.fetch(QUEUES, sorted(names), connection=connection)
+    queues = {record["name"]: _Queue(record["id"], record["max_attempts"]) for record in records}
+    for name in sorted(names - queues.keys()):
+        raise await unknown_queue(database, name, connection=connection)
+    return queues
+
+
+async def _hold_keys(
+    database: Database, jobs: Sequence[NewJob], ids: Sequence[int], connection: Any
+) -> list[Enqueued]:
+    """Hold the keys of the jobs; return their answers, which are duplicates where another holds the key."""
+    wanted: dict[tuple[str, str], int] = {}
+    for job, job_id in zip(jobs, ids, strict=True):
+        if job.key is not None:
+            wanted.setdefault((job.kind, job.key), job_id)
+    kinds, keys = [kind for kind, _ in wanted], [key for _, key in wanted]
+    holders: dict[tuple[str, str], int] = {}
+    while len(holders) < len(wanted):  # a holder may end between the two looks
+        await database.execute(HOLD, kinds, keys, list(wanted.values()), connection=connection)
+        records = await database.fetch(HOLDERS, kinds, keys, connection=connection)
+        holders = {(record["kind"], record["key"]): record["job_id"] for record in records}
+    answers = []
+    for job, job_id in zip(jobs, ids, strict=True):
+        holder = job_id if job.key is None else holders[job.kind, job.key]
+        answers.append(Enqueued(holder, duplicate=holder != job_id))
+    return answers
+
+
+class _Batch:
+    """Jobs that are copied together; what is told of them is known after `copy`."""
+
+    def __init__(
+        self, jobs: Sequence[NewJob], ids: Sequence[int], now: datetime, queues: dict[str, _Queue]
+    ) -> None:
+        self.now = now
+        self.answers: list[Enqueued] = []
+        self.chunks: list[_Chunk] = []
+        self._jobs = jobs
+        self._ids = ids
+        self._queues = queues
+
+    async def copy(self, schema: str, connection: Any) -> None:
+        """The jobs are in `job`, and in `ready` or `scheduled`."""
+        patience = 30 + len(self._jobs) / 1000  # seconds; the connection's own would not do for millions
+        for table, columns, rows in (
+            ("job", JOB_COLUMNS, self._job_rows()),
+            ("ready", READY_COLUMNS, self._ready_rows()),
+            ("scheduled", SCHEDULED_COLUMNS, self._scheduled_rows()),
+        ):
+            if table != "scheduled" or any(chunk.later for chunk in self.chunks):
+                await connection.copy_records_to_table(
+                    table, schema_name=schema, columns=columns, records=rows, timeout=patience
+                )
+
+    def _job_rows(self) -> Iterator[tuple[Any, ...]]:
+        return chain.from_iterable(chunk.job_rows() for chunk in self._made())
+
+    def _ready_rows(self) -> Iterator[tuple[Any, ...]]:
+        return chain.from_iterable(chunk.ready_rows() for chunk in self._answered())
+
+    def _scheduled_rows(self) -> Iterator[tuple[Any, ...]]:
+        return chain.from_iterable(chunk.scheduled_rows() for chunk in self.chunks)
+
+    def _made(self) -> Iterator["_Chunk"]:
+        for start in range(0, len(self._jobs), CHUNK):
+            part = slice(start, start + CHUNK)
+            chunk = _Chunk(self._jobs[part], self._ids[part], self.now, start, self._queues)
+            self.chunks.append(chunk)
+            yield chunk
+
+    def _answered(self) -> Iterator["_Chunk"]:
+        for chunk in self.chunks:
+            self.answers += [Enqueued(job_id) for job_id in chunk.ids]
+            yield chunk
+
+
+class _Chunk:
+    """A few of the jobs, with the ids and the places that they get."""
+
+    def __init__(
+        self, jobs: Sequence[NewJob], ids: Sequence[int], now: datetime, start: int, queues: dict[str, _Queue]
+    ) -> None:
+        self.jobs = jobs
+        self.ids = ids
+        self.first = now + start * MICROSECOND  # created_at of the first, each next one a microsecond later
+        self.queue_ids = [queues[job.queue].id for job in jobs]
+        self.max_attempts = [
+            queues[job.queue].max_attempts if job.max_attempts is None else job.max_attempts for job in jobs
+        ]
+        self.later = {
+            number: due
+            for number, job in enumerate(jobs)
+            if (job.run_at is not None or job.delay is not None) and (due := _due(job, now)) > now
+        }
+
+    def job_rows(self) -> Iterator[tuple[Any, ...]]:
+        # zip over maps makes a row without a step of the interpreter.
+        jobs = self.jobs
+        return zip(
+            self.ids,
+            self.queue_ids,
+            map(_priorities, jobs),
+            self.max_attempts,
+            [_seconds(job.timeout) for job in jobs],
+            map(_kinds, jobs),
+            map(_codecs, jobs),
+            [job.key for job in jobs],
+            accumulate(repeat(MICROSECOND, len(jobs) - 1), add, initial=self.first),
+            map(_payloads, jobs),
+            strict=True,
+        )
+
+    def ready_rows(self) -> Iterator[tuple[Any, ...]]:
+        first = (self.first - EPOCH) // MICROSECOND
+        places = range(first, first + len(self.jobs))
+        rows = zip(self.ids, places, self.queue_ids, repeat(0), map(_priorities, self.jobs), strict=False)
+        if not self.later:
+            return rows
+        return (row for number, row in enumerate(rows) if number not in self.later)
+
+    def scheduled_rows(self) -> Iterator[tuple[Any, ...]]:
+        for number, due in self.later.items():
+            priority = self.jobs[number].priority
+            yield self.ids[number], due, self.queue_ids[number], 0, priority, Reason.DELAYED.value
+
+
+async def _tell(database: Database, batch: _Batch, connection: Any, always_tell: bool) -> None:
+    """The counts are written, and who waits for the jobs hears when the transaction commits."""
+    every: Counter[int] = Counter()
+    scheduled: Counter[int] = Counter()
+    is_due_soon = False
+    for chunk in batch.chunks:
+        every.update(chunk.queue_ids)
+        scheduled.update(chunk.queue_ids[number] for number in chunk.later)
+        is_due_soon |= any(always_tell or due < batch.now + SOON for due in chunk.later.values())
+    await database.execute(
+        TELL,
+        list(every),
+        [count - scheduled[queue_id] for queue_id, count in every.items()],
+        [scheduled[queue_id] for queue_id in every],
+        always_tell,
+        is_due_soon,
+        connection=connection,
+    )
+
+
+def _due(job: NewJob, now: datetime) -> datetime:
+    if job.run_at is not None:
+        return job.run_at
+    try:
+        return now + (job.delay or timedelta(0))
+    except OverflowError:
+        raise InvalidInput(f"delay is {job.delay}, allowed is one that ends before the year 10000.") from None
+
+
+def _seconds(duration: timedelta | None) -> float | None:
+    return None if duration is None else duration.total_seconds()
