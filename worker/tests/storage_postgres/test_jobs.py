@@ -42,7 +42,7 @@ async def jobs(database: Database) -> PostgresJobs:
     return PostgresJobs(database)
 
 
-@pytest.mark.parametrize("size", [1, 7, 200, 201, 450])
+@pytest.mark.parametrize("size", [1, 7, 200, 201, 4500])
 async def test_every_job_of_a_batch_is_found_by_the_claims_index(
     jobs: PostgresJobs, database: Database, size: int
 ) -> None:
