@@ -114,3 +114,11 @@ async def test_of_ten_who_take_over_at_once_one_leads(storage, another, clock):
 
     [epoch] = [answer for answer in answers if answer is not None]
     assert epoch > before
+
+
+async def test_a_leader_that_was_away_comes_back_with_a_greater_epoch(storage, clock):
+    me = await worker(storage)
+    epoch = await lead(storage, me)
+    await clock.advance(seconds=16)
+
+    assert await lead(storage, me) > epoch

@@ -16,6 +16,7 @@ from tests.storage.factories import (
     enqueue_many,
     failed,
     job,
+    leader,
     queue,
     state,
     worker,
@@ -188,3 +189,55 @@ async def test_a_job_lives_its_whole_life_in_a_schema_of_any_name(postgres, stor
     finally:
         await other.schema.drop()
         await other.close()
+
+
+async def test_a_claimer_does_not_wait_for_jobs_that_another_is_just_taking(storage, postgres):
+    ids = await enqueue_many(storage, 6)
+    me = await worker(storage)
+    async with postgres.transaction() as connection:
+        await connection.execute("SELECT FROM forge_jobs.ready ORDER BY pos LIMIT 2 FOR UPDATE")
+
+        assert await claim_ids(storage, me, limit=3) == ids[2:5]
+
+    assert await claim_ids(storage, me) == [*ids[:2], ids[5]]
+
+
+async def test_due_jobs_are_moved_on_though_another_is_just_moving_some(storage, postgres):
+    clock = postgres.clock
+    ids = await enqueue_many(storage, 6, delay=timedelta(minutes=1))
+    await clock.advance(minutes=2)
+    async with postgres.transaction() as connection:
+        await connection.execute("SELECT FROM forge_jobs.scheduled WHERE job_id = $1 FOR UPDATE", ids[0])
+
+        assert (await storage.schedule.promote())[0] == 5
+
+
+async def test_slots_are_taken_though_another_is_just_taking_some(storage, postgres):
+    narrow = (await storage.queues.set("narrow", {"concurrency": 3})).id
+    me = await worker(storage, ["narrow"])
+    async with postgres.transaction() as connection:
+        await connection.execute(
+            "SELECT FROM forge_jobs.slot WHERE queue_id = $1 AND number = 1 FOR UPDATE", narrow
+        )
+
+        assert await storage.queues.take_slots(narrow, me, 3) == 2
+
+
+async def test_jobs_are_claimed_while_old_ones_are_swept(storage, postgres):
+    me, epoch = await worker(storage), await leader(storage)
+    await ended(storage, me)
+    await postgres.clock.advance(days=8)
+    wanted = await enqueue(storage)
+    me = await worker(storage)
+    async with postgres.transaction() as connection:
+        await connection.execute("DELETE FROM forge_jobs.finished")
+        await connection.execute("DELETE FROM forge_jobs.job WHERE id < $1", wanted)
+        await connection.execute("UPDATE forge_jobs.tally SET done = done")
+
+        [claimed] = await claim(storage, me)
+        assert await storage.claims.finish([done(claimed)]) == []
+        await connection.execute(
+            "INSERT INTO forge_jobs.tally (queue_id, done) SELECT queue_id, -1 FROM forge_jobs.tally LIMIT 1"
+        )
+
+    assert await storage.history.sweep(epoch=epoch) == 0
