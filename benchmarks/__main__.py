@@ -1,0 +1,69 @@
+"""The benchmark's command line: `python -m benchmarks [all|drain|enqueue|pickup|pinned|idle|sqlite|explain]`."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks import drain, enqueue, explain, idle, machine, pickup, pinned, report, sqlite
+from benchmarks.bench import Bench, NotAllDone
+from benchmarks.child import SideFailed
+from benchmarks.line import Line
+from benchmarks.server import Server
+from forge_jobs.errors import ForgeError
+
+MEASUREMENTS: dict[str, Callable[[Bench], list[Line]]] = {
+    "drain": drain.measure,
+    "enqueue": enqueue.measure,
+    "pickup": pickup.measure,
+    "pinned": pinned.measure,
+    "idle": idle.measure,
+    "sqlite": sqlite.measure,
+    "explain": explain.measure,
+}
+What = StrEnum("What", ["all", *MEASUREMENTS])
+ALL = What("all")
+
+
+def main(
+    what: Annotated[What, typer.Argument(help="What to measure.")] = ALL,
+    jobs: Annotated[
+        int, typer.Option(min=1000, help="How many jobs a drain has; all other numbers follow it.")
+    ] = 100_000,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each side of a measurement runs.")] = 5,
+    json: Annotated[Path | None, typer.Option(help="Write everything that was found to this file.")] = None,
+) -> None:
+    """Measure forge-jobs beside bare loops of its statements and beside other queues.
+
+    It starts a PostgreSQL of its own. With the defaults it takes about ten minutes, in which
+    the machine should have nothing else to do.
+    """
+    console = Console()
+    began = time.monotonic()
+    wanted = MEASUREMENTS if what == "all" else {str(what): MEASUREMENTS[what]}
+    lines: list[Line] = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="forge-jobs-bench-") as folder, Server() as server:
+            facts = {"machine": machine.facts(Path(folder)), "PostgreSQL": server.facts()}
+            for name, value in (*facts["machine"].items(), *facts["PostgreSQL"].items()):
+                console.print(f"{name}: {value}", highlight=False, soft_wrap=True)
+            bench = Bench(server, jobs, rounds, console, Path(folder))
+            for measure in wanted.values():
+                lines += measure(bench)
+    except (ForgeError, SideFailed, NotAllDone) as error:
+        console.print(f"not measured: {error}", style="red", markup=False)
+        raise typer.Exit(1) from error
+    report.show(console, lines)
+    console.print(f"medians of {rounds} rounds, in {time.monotonic() - began:.0f} s", highlight=False)
+    if json is not None:
+        report.write(json, facts, lines)
+        console.print(f"written: {json}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

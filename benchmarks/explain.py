@@ -1,0 +1,206 @@
+"""What the statements of a job cost with a thousand and with a million jobs waiting.
+
+Each is explained as the library runs it: prepared, on a connection with its lane's settings,
+in a transaction that is rolled back. The plans go to docs/explain.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from benchmarks import child
+from benchmarks.bench import Bench
+from benchmarks.line import AtMostTimes, Line
+from benchmarks.sides.bare_postgres import QUEUE_ID, REGISTER, WORKER_ID
+from benchmarks.workload import BARE_BATCH, ENCODED, KIND, QUEUE
+from forge_jobs.storage.postgres.claims import CLAIM, FINISH_PLAIN, START
+from forge_jobs.storage.postgres.connection import CLAIM_SETTINGS, LANE_SETTINGS, POOL_SETTINGS, Database
+from forge_jobs.storage.postgres.enqueue import ENQUEUE_PLAIN
+from forge_jobs.storage.postgres.schedule import PROMOTE
+
+FOLDER = Path(__file__).parents[1] / "docs" / "explain"
+SMALL, LARGE = 1_000, 1_000_000
+LARGE_FACTOR = 10  # times the jobs of a run
+DUE = 100  # scheduled jobs whose time has come
+DUE_SECONDS = 1.0
+DAY = 86_400.0
+TAKEN_SHARE = 10  # a tenth of the jobs is taken while a transaction holds on to the dead rows
+PIN = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM forge_jobs.queue"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One statement, explained: its plan as text, the pages that it touched, and its milliseconds."""
+
+    name: str
+    waiting: int
+    text: str
+    buffers: int
+    milliseconds: float
+
+    @property
+    def file(self) -> str:
+        return f"{self.name.replace(' ', '-').replace(',', '')}-{self.waiting}.txt"
+
+
+def touched(plan: Mapping[str, Any]) -> int:
+    """Return the pages that a whole statement touched, from EXPLAIN's JSON of its top node.
+
+    A node includes what the nodes below it touched, and a part of WITH is included where it
+    is read. A part that nothing reads is run after the rest, so it is added.
+    """
+    read = {node["CTE Name"] for node in _nodes(plan) if "CTE Name" in node}
+    unread = [
+        node
+        for node in _nodes(plan)
+        if (name := node.get("Subplan Name", "")).startswith("CTE ") and name.removeprefix("CTE ") not in read
+    ]
+    return sum(_buffers(node) for node in [plan, *unread])
+
+
+def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from _nodes(below)
+
+
+def _buffers(node: Mapping[str, Any]) -> int:
+    return int(node.get("Shared Hit Blocks", 0)) + int(node.get("Shared Read Blocks", 0))
+
+
+def literal(value: object) -> str:
+    """Return a value as SQL text, for EXECUTE."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, bytes):
+        return f"'\\x{value.hex()}'"
+    if isinstance(value, list):
+        return "'{" + ",".join(str(item) for item in value) + "}'"
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return str(value)
+
+
+class Explainer:
+    """Explains statements in one database with `waiting` jobs."""
+
+    def __init__(self, url: str, waiting: int) -> None:
+        self.waiting = waiting
+        self.plans: list[Plan] = []
+        self._url = url
+        self._sql = Database(url).sql
+
+    async def explain(self, name: str, text: str, arguments: Sequence[object], settings: str) -> None:
+        """The statement is explained; nothing of it stays."""
+        connection = await asyncpg.connect(self._url)
+        try:
+            await connection.execute(settings)
+            await connection.execute(f"PREPARE statement AS {self._sql(text)}")
+            execute = f"EXECUTE statement({', '.join(map(literal, arguments))})"
+            await self._rolled_back(connection, execute)
+            analysed = json.loads(
+                await self._rolled_back(connection, f"EXPLAIN (ANALYZE, BUFFERS, FORMAT json) {execute}")
+            )
+            shown = await self._rolled_back(connection, f"EXPLAIN (ANALYZE, BUFFERS) {execute}")
+        finally:
+            await connection.close()
+        plan = analysed[0]
+        self.plans.append(Plan(name, self.waiting, shown, touched(plan["Plan"]), plan["Execution Time"]))
+
+    async def _rolled_back(self, connection: asyncpg.Connection, sql: str) -> str:
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            return "\n".join(str(record[0]) for record in await connection.fetch(sql))
+        finally:
+            await transaction.rollback()
+
+    async def run(self) -> None:
+        """Every statement of a job is explained."""
+        connection = await asyncpg.connect(self._url)
+        await connection.execute(CLAIM_SETTINGS)
+        await connection.execute(self._sql(REGISTER), WORKER_ID)
+        queue_id: int = await connection.fetchval(self._sql(QUEUE_ID))
+        taken, hint = await self._take(connection, queue_id, BARE_BATCH)
+        await self._claims("claim", queue_id, hint)
+        finish = (
+            WORKER_ID,
+            [job for job, _ in taken],
+            [attempt for _, attempt in taken],
+            [0.0] * len(taken),
+            None,
+        )
+        await self.explain("finish", FINISH_PLAIN, finish, LANE_SETTINGS)
+        await asyncio.sleep(DUE_SECONDS)
+        await self.explain("promote", PROMOTE, (DUE,), POOL_SETTINGS)
+        enqueue = (QUEUE, 0, None, None, KIND, "json", ENCODED, None, None, False)
+        await self.explain("enqueue", ENQUEUE_PLAIN, enqueue, POOL_SETTINGS)
+        pin = await asyncpg.connect(self._url)
+        await pin.execute(PIN)
+        _, hint = await self._take(connection, queue_id, max(BARE_BATCH, self.waiting // TAKEN_SHARE), hint)
+        await self._claims("claim beside dead rows", queue_id, hint)
+        await pin.close()
+        await connection.close()
+
+    async def _claims(self, name: str, queue_id: int, hint: tuple[int, int]) -> None:
+        for place, at in (("with a hint", hint), ("without a hint", START)):
+            arguments = (queue_id, WORKER_ID, BARE_BATCH, *at, 0)
+            await self.explain(f"{name}, {place}", CLAIM, arguments, CLAIM_SETTINGS)
+
+    async def _take(
+        self, connection: asyncpg.Connection, queue_id: int, jobs: int, hint: tuple[int, int] = START
+    ) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+        """Claim so many jobs; return (id, attempt) of each, and where the last one stood."""
+        taken: list[tuple[int, int]] = []
+        while len(taken) < jobs:
+            limit = min(BARE_BATCH, jobs - len(taken))
+            records = await connection.fetch(self._sql(CLAIM), queue_id, WORKER_ID, limit, *hint, 0)
+            if not records:
+                break
+            taken += [(record[0], record[1]) for record in records]
+            hint = max((record[5], record[6]) for record in records)
+        return taken, hint
+
+
+def plans(bench: Bench, waiting: int) -> list[Plan]:
+    """Return the plans in a database with so many jobs waiting, and as many scheduled for tomorrow."""
+    with bench.doing(f"explaining with {waiting:,} jobs waiting"), bench.server.fresh(name="side") as url:
+        child.run("forge.fill", url=url, jobs=waiting)
+        child.run("forge.fill", url=url, jobs=waiting, delay=DAY)
+        child.run("forge.fill", url=url, jobs=DUE, delay=DUE_SECONDS)
+        bench.server.execute("VACUUM (ANALYZE)")
+        explainer = Explainer(url, waiting)
+        asyncio.run(explainer.run())
+        return explainer.plans
+
+
+def write(found: Sequence[Plan]) -> None:
+    """The plans are files in docs/explain."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for plan in found:
+        head = f"{plan.name}, {plan.waiting:,} jobs waiting: {plan.buffers} pages, {plan.milliseconds:.3f} ms"
+        (FOLDER / plan.file).write_text(f"{head}\n\n{plan.text}\n", encoding="utf-8")
+
+
+def measure(bench: Bench) -> list[Line]:
+    """Return pages and time of each statement with many jobs waiting, beside those with a thousand."""
+    large = bench.jobs * LARGE_FACTOR
+    few, many = plans(bench, SMALL), plans(bench, large)
+    if large == LARGE:
+        write([*few, *many])
+        bench.say(f"plans written to {FOLDER}")
+    else:
+        bench.say(f"plans not written: they are of {large:,} jobs, those in {FOLDER} of {LARGE:,}")
+    lines = []
+    for small, big in zip(few, many, strict=True):
+        beside = f"with {SMALL:,} waiting"
+        goal = AtMostTimes(1.5) if small.name.startswith("claim, ") else None
+        what = f"{big.name}, {large:,} waiting"
+        lines.append(Line(what, "pages", [big.buffers], beside, [small.buffers], goal))
+        lines.append(Line(what, "ms", [big.milliseconds], beside, [small.milliseconds]))
+    return lines

@@ -1,0 +1,130 @@
+"""The statements of forge-jobs without forge-jobs: what PostgreSQL and asyncpg allow at most.
+
+Claims and finishes run on two connections with the settings of the library's, so that
+one batch is claimed while the one before it is finished.
+"""
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+
+from benchmarks.sides.told import Usage
+from benchmarks.workload import BARE_BATCH, ENCODED, KIND
+from forge_jobs.storage.postgres.bulk import JOB_COLUMNS, READY_COLUMNS
+from forge_jobs.storage.postgres.claims import CLAIM, FINISH_PLAIN, START
+from forge_jobs.storage.postgres.connection import CLAIM_SETTINGS, LANE_SETTINGS, Database
+
+WORKER_ID = 1
+BATCHES_AHEAD = 4
+REGISTER = """
+INSERT INTO {schema}.worker (id, label, host, pid, version, queues, kinds, concurrency, started_at, beat_at)
+VALUES ($1, 'bare', '', 0, '', '{bench}', '{}', 1, now(), now())
+"""
+QUEUE_ID = "SELECT id FROM {schema}.queue WHERE name = 'bench'"
+
+
+class Loop:
+    """Two connections that claim and finish all jobs of one queue."""
+
+    def __init__(
+        self, claims: asyncpg.Connection, outcomes: asyncpg.Connection, queue_id: int, sql: Any
+    ) -> None:
+        self.done = 0
+        self.first = 0.0
+        self.last = 0.0
+        self._claims, self._outcomes = claims, outcomes
+        self._queue_id = queue_id
+        self._claim, self._finish = sql(CLAIM), sql(FINISH_PLAIN)
+        self._batches: asyncio.Queue[list[Any]] = asyncio.Queue(BATCHES_AHEAD)
+
+    async def claim(self) -> None:
+        """Claim until nothing is left, each time from where the last batch ended."""
+        hint = START
+        while True:
+            records = await self._claims.fetch(self._claim, self._queue_id, WORKER_ID, BARE_BATCH, *hint, 0)
+            self.first = self.first or time.monotonic()
+            await self._batches.put(records)
+            if not records:
+                return
+            hint = max((record[5], record[6]) for record in records)
+
+    async def finish(self) -> None:
+        """Finish what was claimed."""
+        while records := await self._batches.get():
+            await self._outcomes.fetch(
+                self._finish,
+                WORKER_ID,
+                [record[0] for record in records],
+                [record[1] for record in records],
+                [0.0] * len(records),
+                None,
+            )
+            self.done += len(records)
+            self.last = time.monotonic()
+
+
+async def drain(url: str, jobs: int) -> dict[str, Any]:
+    """Claim and finish all jobs."""
+    sql = Database(url).sql
+    claims, outcomes = await _connected(url, CLAIM_SETTINGS), await _connected(url, LANE_SETTINGS)
+    await outcomes.execute(sql(REGISTER), WORKER_ID)
+    loop = Loop(claims, outcomes, await outcomes.fetchval(sql(QUEUE_ID)), sql)
+    before = Usage.now()
+    await asyncio.gather(loop.claim(), loop.finish())
+    used = before.until(Usage.now())
+    await claims.close()
+    await outcomes.close()
+    return {"seconds": loop.last - loop.first, "jobs": loop.done, "started": jobs, "cpu": used["cpu"]}
+
+
+async def enqueue(url: str, jobs: int) -> dict[str, Any]:
+    """COPY rows that were made before into `job` and `ready`, in one transaction, after a small one."""
+    connection = await asyncpg.connect(url)
+    queue_id = await connection.fetchval(Database(url).sql(QUEUE_ID))
+    await _copy(connection, *_rows(queue_id, 1, 1000))
+    rows = _rows(queue_id, 1001, jobs)
+    began = time.monotonic()
+    await _copy(connection, *rows)
+    seconds = time.monotonic() - began
+    await connection.close()
+    return {"seconds": seconds, "jobs": jobs}
+
+
+def _rows(queue_id: int, first: int, jobs: int) -> tuple[list[Any], list[Any]]:
+    now = datetime.now(UTC)
+    micros = int(now.timestamp() * 1_000_000)
+    job = [
+        (
+            first + number,
+            queue_id,
+            0,
+            5,
+            None,
+            KIND,
+            "json",
+            None,
+            now + timedelta(microseconds=number),
+            ENCODED,
+        )
+        for number in range(jobs)
+    ]
+    return job, [(first + number, micros + number, queue_id, 0, 0) for number in range(jobs)]
+
+
+async def _copy(connection: asyncpg.Connection, job: list[Any], ready: list[Any]) -> None:
+    async with connection.transaction():
+        await connection.copy_records_to_table(
+            "job", schema_name="forge_jobs", columns=JOB_COLUMNS, records=job
+        )
+        await connection.copy_records_to_table(
+            "ready", schema_name="forge_jobs", columns=READY_COLUMNS, records=ready
+        )
+
+
+async def _connected(url: str, settings: str) -> asyncpg.Connection:
+    connection = await asyncpg.connect(url, statement_cache_size=200)
+    await connection.execute(settings)
+    return connection
