@@ -203,3 +203,32 @@ async def test_a_worker_that_is_gone_is_still_named_in_history(storage):
 
     assert found.worker == "shop-worker-7-abc"
     assert found.failures[0].worker == "shop-worker-7-abc"
+
+
+async def test_an_end_that_is_given_twice_at_once_is_written_once(storage):
+    claimed = await running(storage, await worker(storage))
+
+    assert await storage.claims.finish([done(claimed, result=b"1"), done(claimed, result=b"1")]) == []
+
+    assert (await storage.jobs.get(claimed.job_id)).result == b"1"
+
+
+async def test_a_worker_can_ask_what_it_holds(storage):
+    one, two = await worker(storage), await worker(storage)
+    assert await storage.claims.held(one) == []
+    ids = await enqueue_many(storage, 3, payload=b"[1]")
+    claims = await claim(storage, one, limit=2)
+    await claim(storage, two)
+    await storage.jobs.cancel(ids[1])
+
+    held = sorted(await storage.claims.held(one), key=lambda one: one.job_id)
+
+    assert [(claimed.job_id, claimed.attempt, claimed.worker_id) for claimed in held] == [
+        (ids[0], 1, one),
+        (ids[1], 1, one),
+    ]
+    assert [claimed.cancel_requested for claimed in held] == [False, True]
+    assert [claimed.payload for claimed in held] == [b"[1]", b"[1]"]
+    assert await storage.claims.finish([done(claimed) for claimed in held]) == []
+    assert await storage.claims.held(one) == []
+    assert await storage.claims.finish([done(claimed) for claimed in claims]) == ids[:2]

@@ -164,3 +164,11 @@ async def test_the_cost_of_an_attempt_is_exact_through_a_long_life(storage):
         await storage.claims.postpone([failed(claimed, delay=timedelta(0), counted=counted)])
 
     assert (await storage.jobs.get(job_id)).attempt == 3
+
+
+async def test_a_postponement_that_is_given_twice_at_once_is_written_once(storage):
+    claimed = await running(storage, await worker(storage))
+
+    assert await storage.claims.postpone([failed(claimed), failed(claimed)]) == []
+
+    assert len((await storage.jobs.get(claimed.job_id)).failures) == 1

@@ -83,3 +83,12 @@ async def test_of_finish_and_release_at_once_exactly_one_wins(storage, another):
 
     assert sorted([finished, released]) == [[], [claimed.job_id]]
     assert await state(storage, claimed.job_id) is (State.DONE if finished == [] else State.PENDING)
+
+
+async def test_a_claim_that_is_released_twice_at_once_is_ready_once(storage):
+    me = await worker(storage)
+    claimed = await running(storage, me)
+
+    assert await storage.claims.release([claimed, claimed]) == []
+
+    assert await claim_ids(storage, me) == [claimed.job_id]
