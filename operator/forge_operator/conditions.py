@@ -1,0 +1,232 @@
+"""What the status of a custom resource can say: conditions, and reasons for them.
+
+Whoever plans picks from here, whoever documents lists it. Each member carries its sentence;
+`REASONS` says which reasons a condition may give, and which status goes with each.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Truth(StrEnum):
+    """The status of a condition."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Condition(StrEnum):
+    """The type of a condition; `meaning` says what is so when it is True."""
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> "Condition":
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    READY = "Ready", "What the object asks for is so: it is in the database, and its workers serve."
+    SYNCED = "Synced", "The configuration of the object is in the database."
+    DATABASE_REACHABLE = "DatabaseReachable", "The operator can read and write the database."
+    PROGRESSING = "Progressing", "The version that is asked for serves, or is on its way."
+    SCALING_ACTIVE = "ScalingActive", "The operator decides how many pods there are."
+    SCALING_LIMITED = "ScalingLimited", "There would be more pods, or fewer, if something did not bound them."
+    PAUSED = "Paused", "No job of the queue is started."
+    DELETION_BLOCKED = "DeletionBlocked", "The object is to be deleted and waits for its queue to be empty."
+
+
+class Reason(StrEnum):
+    """Why a condition is as it is; `meaning` says it in a sentence."""
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> "Reason":
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    # Ready
+    SERVING = (
+        "Serving",
+        "The queue is configured and a version with ready pods serves it, or sleeps with nothing to do.",
+    )
+    CONFIGURED = "Configured", "The configuration is in the database; the object has no workers of its own."
+    RECONCILING = "Reconciling", "The object is new or was changed, and not everything has followed yet."
+    NO_READY_PODS = "NoReadyPods", "There is work to do, and no pod of the current version is ready."
+
+    # Synced
+    CONFIG_APPLIED = "ConfigApplied", "The database says what the object says."
+    INVALID_SPEC = "InvalidSpec", "The object says something that is not allowed; nothing was changed."
+    INVALID_SCHEDULE = (
+        "InvalidSchedule",
+        "The schedule or the time zone cannot be understood, or never comes.",
+    )
+    UNKNOWN_QUEUE = "UnknownQueue", "The queue that is named is not in the database."
+    QUEUE_NAME_CONFLICT = (
+        "QueueNameConflict",
+        "Another object owns the queue of this name; the first one stays.",
+    )
+    CRON_NAME_CONFLICT = "CronNameConflict", "Somebody else owns the cron of this name; the first one stays."
+    SCHEMA_TOO_OLD = "SchemaTooOld", "The database's schema is older than this operator; migrate it."
+    SCHEMA_TOO_NEW = "SchemaTooNew", "The database's schema is newer than this operator; update the operator."
+
+    # DatabaseReachable
+    CONNECTED = "Connected", "The database answers and takes writes."
+    DATABASE_UNREACHABLE = (
+        "DatabaseUnreachable",
+        "The database cannot be asked, so nothing is known, and nothing is scaled down or deleted.",
+    )
+    CONNECTION_FAILED = "ConnectionFailed", "No connection to the database can be made."
+    AUTH_FAILED = "AuthFailed", "The database refuses the user or the password."
+    TLS_FAILED = "TLSFailed", "No encrypted connection to the database can be made."
+    READ_ONLY = "ReadOnly", "The database takes no writes: it is a replica, or set to read only."
+
+    # Progressing
+    NO_WORKERS = "NoWorkers", "The object has no workers of its own."
+    ROLLOUT_COMPLETE = "RolloutComplete", "The version that is asked for serves alone."
+    WAITING_FOR_PODS = "WaitingForPods", "The new version's pods are not ready yet; the old version serves."
+    PROMOTING = "Promoting", "The new version is ready and takes over."
+    RAMPING = "Ramping", "The new version has a share of the slots, which grows."
+    DRAINING = "Draining", "The new version serves; jobs of an old one still run."
+    DRAIN_OVERDUE = "DrainOverdue", "Jobs of an old version have run for longer than drain.timeoutSeconds."
+    AWAITING_PROMOTION = "AwaitingPromotion", "The new version is ready and waits for somebody to promote it."
+    PROGRESS_DEADLINE_EXCEEDED = (
+        "ProgressDeadlineExceeded",
+        "The new version did not get ready in time; the old one goes on.",
+    )
+    TOO_MANY_VERSIONS = (
+        "TooManyVersions",
+        "As many versions as allowed have workers; the new one waits for an end.",
+    )
+    INVALID_TEMPLATE = "InvalidTemplate", "The API server refuses the pod template; nothing was rolled out."
+    IDENTITY_COLLISION = "IdentityCollision", "A Deployment of the version's name exists and is another's."
+    ROLLOUT_ABORTED = "RolloutAborted", "Too many jobs of the new version failed; the old one serves again."
+
+    # ScalingActive
+    SCALING = "Scaling", "The number of pods follows the work."
+    FIXED_REPLICAS = (
+        "FixedReplicas",
+        "The number of pods is what spec.workers.replicas says, whoever writes it.",
+    )
+    OBSERVING = "Observing", "The decision is made and shown, but not acted on, as the annotation asks."
+    STALE_SIGNAL = "StaleSignal", "The numbers to decide by are too old; the number of pods is held."
+
+    # ScalingLimited
+    WITHIN_RANGE = "WithinRange", "Nothing bounds the number of pods."
+    AT_MIN_REPLICAS = "AtMinReplicas", "There are minReplicas pods; there would be fewer."
+    AT_MAX_REPLICAS = "AtMaxReplicas", "There are maxReplicas pods; there would be more."
+    CONCURRENCY_LIMIT = (
+        "ConcurrencyLimit",
+        "More pods would have nothing to do: the queue's concurrency is reached.",
+    )
+    RATE_LIMIT = "RateLimit", "More pods would have nothing to do: the queue's rate limit is reached."
+    DATABASE_CONNECTION_BUDGET = (
+        "DatabaseConnectionBudget",
+        "The database has no connections left for more pods.",
+    )
+    UNSCHEDULABLE = "Unschedulable", "Pods cannot be placed or started; more would wait beside them."
+
+    # Paused
+    ACTIVE = "Active", "The queue is not paused."
+    SPEC_PAUSED = "SpecPaused", "spec.paused is true."
+    ANNOTATION_PAUSED = "AnnotationPaused", "The annotation forge-jobs.dev/paused leaves the object alone."
+
+    # DeletionBlocked
+    QUEUE_NOT_EMPTY = "QueueNotEmpty", "Jobs of the queue have not ended."
+    QUEUE_EMPTY = "QueueEmpty", "The queue is empty; the object goes."
+
+
+_FAILURES_OF_SYNC = (
+    Reason.INVALID_SPEC,
+    Reason.INVALID_SCHEDULE,
+    Reason.UNKNOWN_QUEUE,
+    Reason.QUEUE_NAME_CONFLICT,
+    Reason.CRON_NAME_CONFLICT,
+    Reason.SCHEMA_TOO_OLD,
+    Reason.SCHEMA_TOO_NEW,
+)
+_FAILURES_OF_DATABASE = (Reason.CONNECTION_FAILED, Reason.AUTH_FAILED, Reason.TLS_FAILED, Reason.READ_ONLY)
+_FAILURES_OF_ROLLOUT = (
+    Reason.PROGRESS_DEADLINE_EXCEEDED,
+    Reason.TOO_MANY_VERSIONS,
+    Reason.INVALID_TEMPLATE,
+    Reason.IDENTITY_COLLISION,
+    Reason.ROLLOUT_ABORTED,
+    Reason.DATABASE_CONNECTION_BUDGET,
+)
+
+
+def _reasons(
+    true: tuple[Reason, ...] = (), false: tuple[Reason, ...] = (), unknown: tuple[Reason, ...] = ()
+) -> Mapping[Reason, Truth]:
+    found = {reason: Truth.TRUE for reason in true} | {reason: Truth.FALSE for reason in false}
+    return MappingProxyType(found | {reason: Truth.UNKNOWN for reason in unknown})
+
+
+REASONS: Mapping[Condition, Mapping[Reason, Truth]] = MappingProxyType(
+    {
+        # Ready tells the worst of the others.
+        Condition.READY: _reasons(
+            true=(Reason.SERVING, Reason.CONFIGURED),
+            false=(
+                Reason.RECONCILING,
+                Reason.NO_READY_PODS,
+                *_FAILURES_OF_SYNC,
+                *_FAILURES_OF_ROLLOUT,
+                *_FAILURES_OF_DATABASE,
+            ),
+            unknown=(Reason.DATABASE_UNREACHABLE,),
+        ),
+        Condition.SYNCED: _reasons(
+            true=(Reason.CONFIG_APPLIED,),
+            false=(Reason.RECONCILING, *_FAILURES_OF_SYNC),
+            unknown=(Reason.DATABASE_UNREACHABLE,),
+        ),
+        Condition.DATABASE_REACHABLE: _reasons(true=(Reason.CONNECTED,), false=_FAILURES_OF_DATABASE),
+        Condition.PROGRESSING: _reasons(
+            true=(
+                Reason.ROLLOUT_COMPLETE,
+                Reason.WAITING_FOR_PODS,
+                Reason.PROMOTING,
+                Reason.RAMPING,
+                Reason.DRAINING,
+                Reason.DRAIN_OVERDUE,
+            ),
+            false=(Reason.NO_WORKERS, Reason.AWAITING_PROMOTION, *_FAILURES_OF_ROLLOUT),
+            unknown=(Reason.DATABASE_UNREACHABLE,),
+        ),
+        Condition.SCALING_ACTIVE: _reasons(
+            true=(Reason.SCALING,),
+            false=(Reason.NO_WORKERS, Reason.FIXED_REPLICAS, Reason.OBSERVING, Reason.STALE_SIGNAL),
+        ),
+        Condition.SCALING_LIMITED: _reasons(
+            true=(
+                Reason.AT_MIN_REPLICAS,
+                Reason.AT_MAX_REPLICAS,
+                Reason.CONCURRENCY_LIMIT,
+                Reason.RATE_LIMIT,
+                Reason.DATABASE_CONNECTION_BUDGET,
+                Reason.UNSCHEDULABLE,
+            ),
+            false=(Reason.WITHIN_RANGE, Reason.NO_WORKERS, Reason.FIXED_REPLICAS),
+            unknown=(Reason.STALE_SIGNAL,),
+        ),
+        Condition.PAUSED: _reasons(
+            true=(Reason.SPEC_PAUSED, Reason.ANNOTATION_PAUSED), false=(Reason.ACTIVE,)
+        ),
+        Condition.DELETION_BLOCKED: _reasons(
+            true=(Reason.QUEUE_NOT_EMPTY, Reason.DATABASE_UNREACHABLE), false=(Reason.QUEUE_EMPTY,)
+        ),
+    }
+)
+"""Which reasons a condition may give, and the status that goes with each."""
+
+OF_QUEUES = tuple(Condition)
+"""The conditions of a ForgeQueue; DeletionBlocked only while it is being deleted."""
+
+OF_CRONS = (Condition.READY, Condition.SYNCED, Condition.DATABASE_REACHABLE)
+"""The conditions of a ForgeCron."""

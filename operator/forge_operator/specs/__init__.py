@@ -1,0 +1,69 @@
+"""What people say in a ForgeQueue and a ForgeCron, as values.
+
+`read_queue` and `read_cron` make them from what the API server gives. The same classes
+are the source of the schemas in `crds`.
+"""
+
+from forge_operator.specs.cron import (
+    ConcurrencyPolicy,
+    CronJobSpec,
+    CronSpec,
+    ForgeCron,
+    MissedRunPolicy,
+    read_cron,
+)
+from forge_operator.specs.queue import (
+    BackoffSpec,
+    ConcurrencySpec,
+    ForgeQueue,
+    QueueSpec,
+    RateLimitSpec,
+    ReclaimPolicy,
+    RetentionSpec,
+    read_queue,
+)
+from forge_operator.specs.section import InvalidSpec
+from forge_operator.specs.workers import (
+    AbortSpec,
+    AutoscalingSpec,
+    DrainSpec,
+    Identity,
+    OnDrainTimeout,
+    RolloutSpec,
+    RolloutStrategy,
+    ScaleDownSpec,
+    ScaleUpSpec,
+    StepSpec,
+    SunsetSpec,
+    WorkersSpec,
+)
+
+__all__ = [
+    "AbortSpec",
+    "AutoscalingSpec",
+    "BackoffSpec",
+    "ConcurrencyPolicy",
+    "ConcurrencySpec",
+    "CronJobSpec",
+    "CronSpec",
+    "DrainSpec",
+    "ForgeCron",
+    "ForgeQueue",
+    "Identity",
+    "InvalidSpec",
+    "MissedRunPolicy",
+    "OnDrainTimeout",
+    "QueueSpec",
+    "RateLimitSpec",
+    "ReclaimPolicy",
+    "RetentionSpec",
+    "RolloutSpec",
+    "RolloutStrategy",
+    "ScaleDownSpec",
+    "ScaleUpSpec",
+    "StepSpec",
+    "SunsetSpec",
+    "WorkersSpec",
+    "read_cron",
+    "read_queue",
+]

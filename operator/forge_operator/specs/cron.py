@@ -1,0 +1,159 @@
+"""What a ForgeCron says: which job is enqueued, and when."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from forge_jobs import Missed
+from forge_operator.specs.fields import as_written, choice, flag, part, seconds, text, whole
+from forge_operator.specs.queue import LONGEST_NAME, QUEUE_NAME, YEAR
+from forge_operator.specs.section import Rule, Section, read
+
+SCHEDULE = (
+    "^(?i:@(hourly|daily|midnight|weekly|monthly|yearly|annually)|([0-9a-z*,/#?-]+ +){4,5}[0-9a-z*,/#?-]+)$"
+)
+
+SMALLEST_PRIORITY, LARGEST_PRIORITY = -32_768, 32_767
+
+
+class MissedRunPolicy(StrEnum):
+    """What becomes of times that passed while nobody could enqueue."""
+
+    SKIP = "Skip"
+    LATEST = "Latest"
+    ALL = "All"
+
+
+class ConcurrencyPolicy(StrEnum):
+    """Whether a job is enqueued while the one before has not ended."""
+
+    ALLOW = "Allow"
+    FORBID = "Forbid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CronJobSpec(Section):
+    """The job that is enqueued."""
+
+    queue: str = text(
+        "The queue's name in the database.", most=LONGEST_NAME, pattern=QUEUE_NAME, required=True
+    )
+    kind: str = text(
+        "The job's kind: the name of its handler.", most=128, pattern=r"^[^\s,]+$", required=True
+    )
+    args: Mapping[str, Any] = as_written("The handler's arguments by name.")
+    priority: int = whole("Smaller starts first.", least=SMALLEST_PRIORITY, most=LARGEST_PRIORITY, default=0)
+    max_attempts: int | None = whole(
+        "Attempts until the job is dead. 0 is for ever; absent: as the queue says."
+    )
+    timeout: timedelta | None = seconds(
+        "How long one attempt may take. Absent: as the queue says.", least=1, most=YEAR
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CronSpec(Section):
+    """The spec of a ForgeCron."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.maxMissedRuns) || self.missedRunPolicy == 'All'",
+            holds=lambda cron: cron.max_missed_runs is None or cron.missed_run_policy is MissedRunPolicy.ALL,
+            message="maxMissedRuns is for missedRunPolicy All only",
+            at=".maxMissedRuns",
+            reason="FieldValueForbidden",
+        ),
+    )
+
+    schedule: str = text(
+        "When the job is enqueued: five fields (minute hour day month weekday), six with seconds first, or @hourly, "
+        "@daily, @midnight, @weekly, @monthly, @yearly, @annually.",
+        most=256,
+        required=True,
+        rules=(
+            Rule(
+                cel="!self.contains('TZ=')",
+                holds=lambda schedule: "TZ=" not in schedule,
+                message="the time zone is said in timeZone, not in schedule",
+            ),
+            Rule(
+                cel=f"self.matches('{SCHEDULE}')",
+                holds=lambda schedule: re.fullmatch(SCHEDULE, schedule) is not None,
+                message="schedule has five fields (minute hour day month weekday), six with seconds first, "
+                "or is @hourly, @daily, @midnight, @weekly, @monthly, @yearly or @annually",
+            ),
+        ),
+    )
+    time_zone: str = text(
+        "The time zone of the schedule, an IANA name such as Europe/Berlin.",
+        most=64,
+        pattern=r"^[A-Za-z0-9_+/-]+$",
+        default="UTC",
+    )
+    suspend: bool = flag("When true, nothing is enqueued.", default=False)
+    missed_run_policy: MissedRunPolicy = choice(
+        "What becomes of times that passed while nobody could enqueue. Skip: nothing if more than a minute late. "
+        "Latest: one job for the latest. All: one job for each.",
+        MissedRunPolicy,
+        default=MissedRunPolicy.LATEST,
+    )
+    max_missed_runs: int | None = whole(
+        "How many missed times, the newest, are made up for by missedRunPolicy All. Absent: 100.",
+        least=1,
+        most=10_000,
+    )
+    concurrency_policy: ConcurrencyPolicy = choice(
+        "What happens when the job before has not ended. Allow: the next is enqueued too. Forbid: it is left out, and "
+        "counted in status.skipped.",
+        ConcurrencyPolicy,
+        default=ConcurrencyPolicy.ALLOW,
+    )
+    job: CronJobSpec = part("The job that is enqueued.", CronJobSpec, required=True)
+
+    @property
+    def missed(self) -> Missed:
+        """The policy in the library's words."""
+        return Missed(self.missed_run_policy.lower())
+
+    @property
+    def missed_limit(self) -> int:
+        """How many missed times are made up for."""
+        return 100 if self.max_missed_runs is None else self.max_missed_runs
+
+    @property
+    def overlap(self) -> bool:
+        """Whether a job is enqueued while the one before has not ended."""
+        return self.concurrency_policy is ConcurrencyPolicy.ALLOW
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgeCron:
+    """A ForgeCron as a whole."""
+
+    namespace: str
+    name: str
+    spec: CronSpec
+    uid: str = ""
+    generation: int = 0
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_cron(resource: Mapping[str, Any]) -> ForgeCron:
+    """Return what a ForgeCron, as the API server gave it, says.
+
+    Raises InvalidSpec with one sentence, also for what an API server without CEL has let
+    pass. Whether the schedule and the time zone make sense is only known when the cron is
+    set in the database, which raises InvalidCron.
+    """
+    metadata = resource["metadata"]
+    return ForgeCron(
+        namespace=metadata.get("namespace", ""),
+        name=metadata["name"],
+        spec=read(CronSpec, resource.get("spec"), "spec"),
+        uid=metadata.get("uid", ""),
+        generation=metadata.get("generation", 0),
+        annotations=metadata.get("annotations") or {},
+    )

@@ -1,0 +1,182 @@
+"""What a ForgeQueue says: the queue's configuration, and the workers that serve it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from forge_operator.specs.fields import choice, flag, part, seconds, text, whole
+from forge_operator.specs.section import Rule, Section, read
+from forge_operator.specs.workers import WorkersSpec
+
+QUEUE_NAME = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
+LONGEST_NAME = 63
+"""The longest name of an object and of a queue: both become values of labels."""
+
+DAY = 86_400
+YEAR = 365 * DAY
+
+
+class ReclaimPolicy(StrEnum):
+    """What becomes of the queue's row when its ForgeQueue is deleted."""
+
+    RETAIN = "Retain"
+    DELETE = "Delete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConcurrencySpec(Section):
+    """How many jobs of the queue are in progress over the whole cluster."""
+
+    limit: int | None = whole(
+        "Jobs in progress at once, over all versions and pods. 0 runs nothing; absent is no limit.",
+        most=100_000,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackoffSpec(Section):
+    """How long a job waits after a failed attempt."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.baseSeconds <= self.maxSeconds",
+            holds=lambda backoff: backoff.base <= backoff.max,
+            message="baseSeconds must be at most maxSeconds",
+            at=".baseSeconds",
+        ),
+    )
+
+    enabled: bool = flag("Whether a failed job waits at all. When false it is retried at once.", default=True)
+    base: timedelta = seconds(
+        "The wait after the first failure. It doubles with each further one, and varies by a fifth.",
+        most=30 * DAY,
+        default=10,
+    )
+    max: timedelta = seconds("The longest wait.", most=30 * DAY, default=1800)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimitSpec(Section):
+    """How many jobs of the queue start in a time, over the whole cluster."""
+
+    limit: int = whole("Jobs that may start in a period.", least=1, most=1_000_000_000, required=True)
+    period: timedelta = seconds("The length of a period.", least=1, most=DAY, required=True)
+    burst: int | None = whole(
+        "Jobs that may start at one moment after a quiet time. Absent: as many as limit.",
+        least=1,
+        most=1_000_000_000,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionSpec(Section):
+    """How long ended jobs are kept."""
+
+    done: timedelta = seconds(
+        "How long jobs that are done are kept. 0 forgets them at once.", most=10 * YEAR, default=7 * DAY
+    )
+    dead: timedelta = seconds(
+        "How long jobs that are dead are kept. 0 forgets them at once.", most=10 * YEAR, default=30 * DAY
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSpec(Section):
+    """The spec of a ForgeQueue."""
+
+    queue_name: str | None = text(
+        "The queue's name in the database. Absent: the name of this object. It cannot be changed.",
+        most=LONGEST_NAME,
+        pattern=QUEUE_NAME,
+    )
+    paused: bool = flag(
+        "When true, no job of the queue is started; jobs in progress go on. Workers follow within seconds.",
+        default=False,
+    )
+    concurrency: ConcurrencySpec = part(
+        "How many jobs of the queue are in progress over the whole cluster.", ConcurrencySpec
+    )
+    backoff: BackoffSpec = part("How long a job waits after a failed attempt.", BackoffSpec)
+    max_attempts: int = whole(
+        "Attempts of a job that says nothing of its own; after the last failure it is dead. 0 is for ever.",
+        default=5,
+    )
+    timeout: timedelta | None = seconds(
+        "How long one attempt may take, for jobs that say nothing of their own. Absent: no limit.",
+        least=1,
+        most=YEAR,
+    )
+    rate_limit: RateLimitSpec | None = part(
+        "How many jobs of the queue start in a time, over the whole cluster. Absent: no limit.",
+        RateLimitSpec,
+        optional=True,
+    )
+    retention: RetentionSpec = part("How long ended jobs are kept.", RetentionSpec)
+    reclaim_policy: ReclaimPolicy = choice(
+        "What becomes of the queue when this object is deleted. Retain: it stays, managed by nobody. Delete: it goes "
+        "once it is empty, and this object waits for that with a finalizer. Jobs are never deleted.",
+        ReclaimPolicy,
+        default=ReclaimPolicy.RETAIN,
+    )
+    workers: WorkersSpec | None = part(
+        "The workers that serve the queue. Absent: it is only configured, and others serve it.",
+        WorkersSpec,
+        optional=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgeQueue:
+    """A ForgeQueue as a whole."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="(has(self.spec.queueName) ? self.spec.queueName : self.metadata.name)"
+            " == (has(oldSelf.spec.queueName) ? oldSelf.spec.queueName : oldSelf.metadata.name)",
+            holds=lambda queue: queue.recorded_queue in (None, queue.queue),
+            message="queueName cannot be changed: another name is another queue",
+            at=".spec.queueName",
+            reason="FieldValueForbidden",
+        ),
+    )
+
+    namespace: str
+    name: str
+    spec: QueueSpec
+    uid: str = ""
+    generation: int = 0
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    recorded_queue: str | None = None  # the queue that its status says it configures
+
+    @property
+    def queue(self) -> str:
+        """The name of its queue in the database."""
+        return self.spec.queue_name or self.name
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The queues that its workers serve, its own first."""
+        others = self.spec.workers.queues if self.spec.workers else ()
+        return tuple(dict.fromkeys((self.queue, *others)))
+
+
+def read_queue(resource: Mapping[str, Any]) -> ForgeQueue:
+    """Return what a ForgeQueue, as the API server gave it, says.
+
+    Raises InvalidSpec with one sentence, also for what an API server without CEL has let pass.
+    """
+    metadata = resource["metadata"]
+    queue = ForgeQueue(
+        namespace=metadata.get("namespace", ""),
+        name=metadata["name"],
+        spec=read(QueueSpec, resource.get("spec"), "spec"),
+        uid=metadata.get("uid", ""),
+        generation=metadata.get("generation", 0),
+        annotations=metadata.get("annotations") or {},
+        recorded_queue=(resource.get("status") or {}).get("queueName"),
+    )
+    for rule in ForgeQueue.RULES:
+        rule.check(queue, "")
+    return queue
