@@ -14,6 +14,7 @@ from forge_jobs.storage.postgres.limits import PostgresLimits
 from forge_jobs.storage.postgres.queues import PostgresQueues
 from forge_jobs.storage.postgres.schedule import PostgresSchedule
 from forge_jobs.storage.postgres.schema import PostgresSchema
+from forge_jobs.storage.postgres.versions import PostgresVersions
 from forge_jobs.storage.postgres.wakeups import PostgresWakeups
 from forge_jobs.storage.postgres.workers import PostgresWorkers
 
@@ -41,6 +42,7 @@ class PostgresStorage(Storage):
         self.limits = PostgresLimits(database)
         self.crons = PostgresCrons(database)
         self.workers = PostgresWorkers(database)
+        self.versions = PostgresVersions(database)
         self.leadership = PostgresLeadership(database)
         self.history = PostgresHistory(database)
         self.wakeups = PostgresWakeups(database)

@@ -25,12 +25,15 @@ WITH pick AS MATERIALIZED (
     LIMIT coalesce((
         SELECT CASE
             WHEN queue.paused OR queue.cooldown_until > now() THEN 0
+            WHEN worker.retiring OR version.state NOT IN ('current', 'ramping') THEN 0  -- its gate is closed
             WHEN queue.concurrency IS NULL THEN $3::bigint
             ELSE greatest(0, least($3::bigint, (
                 SELECT count(*) FROM {schema}.slot
                 WHERE slot.queue_id = $1 AND slot.worker_id = $2 AND slot.number <= queue.concurrency) - $6::bigint))
             END
-        FROM {schema}.queue, {schema}.worker
+        FROM {schema}.queue
+        CROSS JOIN {schema}.worker
+        LEFT JOIN {schema}.worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
         WHERE queue.id = $1 AND worker.id = $2), 0)
     FOR UPDATE SKIP LOCKED
 ), taken AS (
@@ -246,6 +249,7 @@ class PostgresClaims:
     async def finish(self, ends: Sequence[End]) -> list[int]:
         if not ends:
             return []
+        ends = sorted(ends, key=_job)  # rows are locked in one order, so that batches that overlap do not deadlock
         ids = [end.claim.job_id for end in ends]
         worker_id = ends[0].claim.worker_id
         if all(_is_plain(end, worker_id) for end in ends):
@@ -289,7 +293,7 @@ class PostgresClaims:
                         postponed.error,
                         postponed.counted,
                     )
-                    for postponed in postponements
+                    for postponed in sorted(postponements, key=_job)
                 ),
                 strict=True,
             )
@@ -304,7 +308,7 @@ class PostgresClaims:
             zip(
                 *(
                     (claim.job_id, claim.worker_id, claim.attempt, claim.queue_id, claim.priority, claim.pos)
-                    for claim in claims
+                    for claim in sorted(claims, key=_id)
                 ),
                 strict=True,
             )
@@ -335,6 +339,14 @@ def _is_plain(end: End, worker_id: int) -> bool:
         and claim.key is None
         and claim.worker_id == worker_id
     )
+
+
+def _job(write: End | Postponement) -> int:
+    return write.claim.job_id
+
+
+def _id(claim: Claim) -> int:
+    return claim.job_id
 
 
 def _place(claim: Claim) -> tuple[int, int]:

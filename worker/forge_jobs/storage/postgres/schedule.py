@@ -1,18 +1,19 @@
 """The schedule in PostgreSQL: jobs that wait for their time."""
 
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 from forge_jobs.storage.postgres.connection import Database
 
 # Any worker may promote: rows that another one holds are skipped, so none waits.
 PROMOTE = """
-WITH due AS MATERIALIZED (
-    SELECT ctid FROM {schema}.scheduled
-    WHERE run_at <= now() ORDER BY run_at LIMIT $1
-    FOR UPDATE SKIP LOCKED
-), taken AS (
-    DELETE FROM {schema}.scheduled USING due WHERE scheduled.ctid = due.ctid
-    RETURNING job_id, run_at, scheduled.queue_id, attempt, priority
+WITH taken AS (
+    DELETE FROM {schema}.scheduled
+    WHERE ctid = ANY (ARRAY (
+        SELECT ctid FROM {schema}.scheduled
+        WHERE run_at <= now() ORDER BY run_at LIMIT $1
+        FOR UPDATE SKIP LOCKED))
+    RETURNING job_id, run_at, queue_id, attempt, priority
 ), again AS (
     INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
     SELECT job_id, {schema}.micros(now()) + row_number() OVER (ORDER BY run_at, job_id), queue_id, attempt, priority
@@ -28,12 +29,32 @@ SELECT (SELECT count(*) FROM taken),
 # Read after the move: a statement does not see what it has deleted itself.
 NEXT = "SELECT run_at - now() FROM {schema}.scheduled ORDER BY run_at LIMIT 1"
 
+UPCOMING_LIMIT = 1000
+
+# One walk of the index `scheduled_queue` for each queue, however much is scheduled.
+UPCOMING = """
+SELECT queue.name, due.jobs, due.first
+FROM {schema}.queue
+CROSS JOIN LATERAL (
+    SELECT count(*) AS jobs, min(run_at) AS first
+    FROM (
+        SELECT run_at FROM {schema}.scheduled
+        WHERE scheduled.queue_id = queue.id AND scheduled.run_at <= now() + $1::interval
+        ORDER BY run_at LIMIT {limit}) AS counted
+) AS due
+WHERE due.jobs > 0
+""".replace("{limit}", str(UPCOMING_LIMIT))
+
 
 class PostgresSchedule:
     """`Schedule` in PostgreSQL."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def upcoming(self, within: timedelta) -> Mapping[str, tuple[int, datetime]]:
+        records = await self._database.fetch(UPCOMING, within)
+        return {queue: (jobs, first) for queue, jobs, first in records}
 
     async def promote(self, *, limit: int = 1000) -> tuple[int, timedelta | None]:
         wait = await self._next()

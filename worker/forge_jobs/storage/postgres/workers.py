@@ -7,22 +7,34 @@ from forge_jobs.worker_info import Beat, WorkerInfo
 
 REGISTER = """
 WITH labelled AS (
-    INSERT INTO {schema}.worker_label (worker_id, label, at)
-    VALUES ($1, $2, now())
+    INSERT INTO {schema}.worker_label (worker_id, label, at, pool, version_id)
+    VALUES ($1, $2, now(), $10, $11)
     ON CONFLICT (worker_id) DO NOTHING
 )
-INSERT INTO {schema}.worker (id, label, host, pid, version, queues, kinds, concurrency, draining, started_at, beat_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now(), now())
+INSERT INTO {schema}.worker (id, label, host, pid, version, queues, kinds, concurrency, draining, started_at, beat_at,
+                             pool, version_id, pod)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now(), now(), $10, $11, $12)
 ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at
 """
 
+# What the worker is told of its gate is what it acknowledges: the version as of the
+# statement's beginning, and its own row as it is now, whatever was written in between.
 BEAT = """
 WITH alive AS (
-    UPDATE {schema}.worker SET beat_at = now() WHERE id = $1 RETURNING id
+    UPDATE {schema}.worker
+    SET beat_at = now(), succeeded = $2, failed = $3, run_seconds = $4,
+        observed_revision = coalesce((
+            SELECT control_revision FROM {schema}.worker_version AS version
+            WHERE version.pool = worker.pool AND version.id = worker.version_id), 0)
+    WHERE id = $1
+    RETURNING pool, version_id, retiring
 )
 SELECT (SELECT revision FROM {schema}.revision) AS revision,
        ARRAY(SELECT job_id FROM {schema}.claimed
-             WHERE worker_id = $1 AND cancel_requested_at IS NOT NULL) AS cancels
+             WHERE worker_id = $1 AND cancel_requested_at IS NOT NULL) AS cancels,
+       NOT alive.retiring AND coalesce((
+            SELECT state IN ('current', 'ramping') FROM {schema}.worker_version AS version
+            WHERE version.pool = alive.pool AND version.id = alive.version_id), true) AS is_open
 FROM alive
 """
 
@@ -42,12 +54,16 @@ SELECT {schema}.wake(queue_id) FROM (SELECT DISTINCT queue_id FROM freed) AS que
 """
 
 ALL = """
-SELECT worker.id, label, host, pid, version, queues, kinds, concurrency, draining, started_at, beat_at,
-       coalesce(held.jobs, 0) AS in_progress
+SELECT worker.id, worker.label, worker.host, worker.pid, worker.version, worker.queues, worker.kinds,
+       worker.concurrency, worker.draining, worker.started_at, worker.beat_at, coalesce(held.jobs, 0) AS in_progress,
+       worker.pool, worker.version_id, worker.pod, worker.retiring,
+       worker.observed_revision >= coalesce(version.control_revision, 0) AS acknowledged,
+       worker.succeeded, worker.failed, worker.run_seconds
 FROM {schema}.worker
+LEFT JOIN {schema}.worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
 LEFT JOIN (SELECT worker_id, count(*) AS jobs FROM {schema}.claimed GROUP BY worker_id) AS held
        ON held.worker_id = worker.id
-ORDER BY label, id
+ORDER BY worker.label, worker.id
 """
 
 
@@ -70,14 +86,19 @@ class PostgresWorkers(Workers):
             list(worker.kinds),
             worker.concurrency,
             worker.draining,
+            worker.pool,
+            worker.version_id,
+            worker.pod,
         )
 
-    async def beat(self, worker_id: int) -> Beat:
-        """The worker is alive as of now. Raises WorkerLost when it was struck off."""
-        row = await self._database.fetchrow(BEAT, worker_id)
+    async def beat(
+        self, worker_id: int, *, succeeded: int = 0, failed: int = 0, run_seconds: float = 0.0
+    ) -> Beat:
+        """The worker is alive as of now, and acknowledges its gate. Raises WorkerLost when it was struck off."""
+        row = await self._database.fetchrow(BEAT, worker_id, succeeded, failed, run_seconds)
         if row is None:
             raise WorkerLost(worker_id)
-        return Beat(cancels=tuple(row["cancels"]), revision=row["revision"])
+        return Beat(cancels=tuple(row["cancels"]), revision=row["revision"], is_open=row["is_open"])
 
     async def drain(self, worker_id: int) -> None:
         """The worker says of itself that it claims nothing new."""

@@ -16,6 +16,7 @@ from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.queues import SqliteQueues
 from forge_jobs.storage.sqlite.schedule import SqliteSchedule
 from forge_jobs.storage.sqlite.schema import SqliteSchema
+from forge_jobs.storage.sqlite.versions import SqliteVersions
 from forge_jobs.storage.sqlite.wakeups import SqliteWakeups
 from forge_jobs.storage.sqlite.workers import SqliteWorkers
 
@@ -49,6 +50,7 @@ class SqliteStorage(Storage):
         self.limits = SqliteLimits(database)
         self.crons = SqliteCrons(database)
         self.workers = SqliteWorkers(database)
+        self.versions = SqliteVersions(database)
         self.leadership = SqliteLeadership(database)
         self.history = SqliteHistory(database)
         self.wakeups = SqliteWakeups(database)

@@ -26,12 +26,15 @@ START: Hint = (-32768, -1)
 ALLOWED = """
 SELECT CASE
     WHEN queue.paused OR queue.cooldown_until > :now THEN 0
+    WHEN worker.retiring OR version.state NOT IN ('current', 'ramping') THEN 0  -- its gate is closed
     WHEN queue.concurrency IS NULL THEN :limit
     ELSE min(:limit, (
         SELECT count(*) FROM slot
         WHERE slot.queue_id = queue.id AND slot.worker_id = worker.id AND slot.number <= queue.concurrency) - :in_hand)
     END
-FROM queue, worker
+FROM queue
+CROSS JOIN worker
+LEFT JOIN worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
 WHERE queue.id = :queue_id AND worker.id = :worker_id
 """
 

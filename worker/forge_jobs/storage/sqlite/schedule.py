@@ -11,6 +11,14 @@ from forge_jobs.storage.sqlite.waits import make_ready
 
 UPCOMING_LIMIT = 1000
 
+# One walk of the index `scheduled_queue` for each queue, however much is scheduled.
+UPCOMING = """
+SELECT name,
+       (SELECT count(*) FROM (SELECT 1 FROM scheduled WHERE queue_id = queue.id AND run_at <= ?1 LIMIT ?2)),
+       (SELECT min(run_at) FROM scheduled WHERE queue_id = queue.id)
+FROM queue
+"""
+
 
 class SqliteSchedule:
     """`Schedule` in SQLite."""
@@ -26,17 +34,9 @@ class SqliteSchedule:
 
     async def upcoming(self, within: timedelta) -> Mapping[str, tuple[int, datetime]]:
         rows = await self._database.read(
-            lambda transaction: transaction.rows(
-                """
-                SELECT queue.name, min(count(*), ?), min(scheduled.run_at)
-                FROM scheduled JOIN queue ON queue.id = scheduled.queue_id
-                WHERE scheduled.run_at <= ?
-                GROUP BY queue.name
-                """,
-                (UPCOMING_LIMIT, later(transaction.now, within)),
-            )
+            lambda transaction: transaction.rows(UPCOMING, (later(transaction.now, within), UPCOMING_LIMIT))
         )
-        return {queue: (jobs, moment(first)) for queue, jobs, first in rows}
+        return {queue: (jobs, moment(first)) for queue, jobs, first in rows if jobs}
 
 
 def _promote(transaction: Transaction, limit: int) -> tuple[int, timedelta | None]:

@@ -10,6 +10,15 @@ from forge_jobs.storage.sqlite.slots import free_slots_of_the_gone
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 from forge_jobs.worker_info import Beat, WorkerInfo
 
+# of a worker: the revision that it acknowledges, and whether it may claim
+GATE = """
+SELECT coalesce(version.control_revision, 0),
+       NOT worker.retiring AND coalesce(version.state IN ('current', 'ramping'), 1)
+FROM worker
+LEFT JOIN worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
+WHERE worker.id = ?
+"""
+
 
 class SqliteWorkers:
     """`Workers` in SQLite."""
@@ -21,8 +30,9 @@ class SqliteWorkers:
         def register(transaction: Transaction) -> None:
             transaction.execute(
                 """
-                INSERT INTO worker (id, label, host, pid, version, queues, kinds, concurrency, draining, started_at, beat_at)
-                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10)
+                INSERT INTO worker (id, label, host, pid, version, queues, kinds, concurrency, draining,
+                                    started_at, beat_at, pool, version_id, pod)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13)
                 ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at
                 """,
                 (
@@ -36,27 +46,41 @@ class SqliteWorkers:
                     worker.concurrency,
                     worker.draining,
                     transaction.now,
+                    worker.pool,
+                    worker.version_id,
+                    worker.pod,
                 ),
             )
             transaction.execute(
-                "INSERT OR REPLACE INTO worker_label (worker_id, label, at) VALUES (?, ?, ?)",
-                (worker.id, worker.label, transaction.now),
+                "INSERT OR REPLACE INTO worker_label (worker_id, label, at, pool, version_id) VALUES (?, ?, ?, ?, ?)",
+                (worker.id, worker.label, transaction.now, worker.pool, worker.version_id),
             )
 
         await self._database.write(register)
 
-    async def beat(self, worker_id: int) -> Beat:
+    async def beat(
+        self, worker_id: int, *, succeeded: int = 0, failed: int = 0, run_seconds: float = 0.0
+    ) -> Beat:
         def beat(transaction: Transaction) -> Beat:
-            if not transaction.changed(
-                "UPDATE worker SET beat_at = ? WHERE id = ?", (transaction.now, worker_id)
-            ):
+            gate = transaction.row(GATE, (worker_id,))
+            if gate is None:
                 raise WorkerLost(worker_id)
+            control_revision, is_open = gate
+            transaction.execute(
+                """
+                UPDATE worker
+                SET beat_at = ?, succeeded = ?, failed = ?, run_seconds = ?, observed_revision = ? WHERE id = ?
+                """,
+                (transaction.now, succeeded, failed, run_seconds, control_revision, worker_id),
+            )
             cancels = transaction.rows(
                 "SELECT job_id FROM claimed WHERE worker_id = ? AND cancel_requested_at IS NOT NULL ORDER BY job_id",
                 (worker_id,),
             )
             return Beat(
-                tuple(row[0] for row in cancels), transaction.value("SELECT revision FROM revision") or 0
+                tuple(row[0] for row in cancels),
+                transaction.value("SELECT revision FROM revision") or 0,
+                bool(is_open),
             )
 
         return await self._database.write(beat)
@@ -84,10 +108,15 @@ class SqliteWorkers:
             lambda transaction: transaction.rows(
                 """
                 WITH held AS (SELECT worker_id, count(*) AS jobs FROM claimed GROUP BY worker_id)
-                SELECT id, label, host, pid, version, queues, kinds, concurrency, draining, started_at, beat_at,
-                       coalesce(held.jobs, 0)
-                FROM worker LEFT JOIN held ON held.worker_id = worker.id
-                ORDER BY label, id
+                SELECT worker.id, worker.label, worker.host, worker.pid, worker.version, worker.queues, worker.kinds,
+                       worker.concurrency, worker.draining, worker.started_at, worker.beat_at, coalesce(held.jobs, 0),
+                       worker.pool, worker.version_id, worker.pod, worker.retiring,
+                       worker.observed_revision >= coalesce(version.control_revision, 0),
+                       worker.succeeded, worker.failed, worker.run_seconds
+                FROM worker
+                LEFT JOIN worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
+                LEFT JOIN held ON held.worker_id = worker.id
+                ORDER BY worker.label, worker.id
                 """
             )
         )
@@ -108,4 +137,12 @@ def _worker(row: Row) -> WorkerInfo:
         started_at=moment(row[9]),
         beat_at=moment(row[10]),
         in_progress=row[11],
+        pool=row[12],
+        version_id=row[13],
+        pod=row[14],
+        retiring=bool(row[15]),
+        acknowledged=bool(row[16]),
+        succeeded=row[17],
+        failed=row[18],
+        run_seconds=row[19],
     )

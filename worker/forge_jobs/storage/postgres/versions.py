@@ -1,0 +1,217 @@
+"""Versions of worker pools in PostgreSQL, and the gates that let them claim.
+
+Every write locks the operator's row before anything else, so writes of operators come one
+after the other, each sees what the one before it did, and none outlives its epoch.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from forge_jobs.storage.interface import Versions
+from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.version import Epoch, Version, VersionState
+
+TAKE_OVER = """
+INSERT INTO {schema}.operator AS operator (holder, epoch) VALUES ($1, 1)
+ON CONFLICT (one) DO UPDATE SET holder = excluded.holder, epoch = operator.epoch + 1
+RETURNING holder, epoch
+"""
+
+FENCE = "SELECT true FROM {schema}.operator WHERE epoch = $1 FOR UPDATE"
+
+TELL = "SELECT pg_notify({channel}, 'gate:' || $1::text)"
+
+RENEW = """
+UPDATE {schema}.worker_version SET version = $3, deployment = $4, spec_hash = $5
+WHERE pool = $1 AND id = $2
+RETURNING true
+"""
+
+ADD = """
+INSERT INTO {schema}.worker_version (
+    pool, id, version, deployment, state, weight_percent, control_revision, spec_hash,
+    created_at, state_changed_at, last_current_at, drain_started_at)
+SELECT $1, $2, $3, $4, $6, $7, 1, $5, now(), now(),
+       CASE WHEN $6 = 'current' THEN now() END, CASE WHEN $6 = 'draining' THEN now() END
+WHERE NOT ($6 = 'current'
+           AND EXISTS (SELECT FROM {schema}.worker_version AS other WHERE other.pool = $1 AND other.state = 'current'))
+RETURNING true
+"""
+
+EXISTS = "SELECT EXISTS (SELECT FROM {schema}.worker_version WHERE pool = $1 AND id = $2)"
+
+# Before the next statement, since at no moment there may be two current ones.
+CLOSE_OTHERS = """
+UPDATE {schema}.worker_version
+SET state = 'draining', control_revision = control_revision + 1, state_changed_at = now(),
+    last_current_at = CASE state WHEN 'current' THEN now() ELSE last_current_at END,
+    drain_started_at = now(), drained_at = NULL
+WHERE pool = $1 AND id <> $2 AND state IN ('current', 'ramping')
+RETURNING true
+"""
+
+OPEN = """
+UPDATE {schema}.worker_version
+SET state = 'current', weight_percent = 100, control_revision = control_revision + 1, state_changed_at = now(),
+    last_current_at = now(), drain_started_at = NULL, drained_at = NULL
+WHERE pool = $1 AND id = $2 AND state <> 'current'
+RETURNING true
+"""
+
+MOVE = """
+WITH before AS MATERIALIZED (
+    SELECT state <> $3 AS changes, state = 'current' OR $3 = 'current' AS counts
+    FROM {schema}.worker_version WHERE pool = $1 AND id = $2
+), moved AS (
+    UPDATE {schema}.worker_version AS version
+    SET state = $3,
+        weight_percent = coalesce($4, weight_percent),
+        control_revision = control_revision + CASE WHEN changes THEN 1 ELSE 0 END,
+        state_changed_at = CASE WHEN changes THEN now() ELSE state_changed_at END,
+        last_current_at = CASE WHEN changes AND counts THEN now() ELSE last_current_at END,
+        drain_started_at = CASE WHEN NOT changes OR $3 IN ('drained', 'retired', 'failed') THEN drain_started_at
+                                WHEN $3 = 'draining' THEN now() END,
+        drained_at = CASE WHEN NOT changes OR $3 IN ('retired', 'failed') THEN drained_at
+                          WHEN $3 = 'drained' THEN now() END
+    FROM before
+    WHERE pool = $1 AND id = $2
+      AND NOT ($3 = 'current' AND EXISTS (
+          SELECT FROM {schema}.worker_version AS other
+          WHERE other.pool = $1 AND other.id <> $2 AND other.state = 'current'))
+      AND NOT ($3 NOT IN ('current', 'ramping') AND state IN ('current', 'ramping') AND NOT EXISTS (
+          SELECT FROM {schema}.worker_version AS other
+          WHERE other.pool = $1 AND other.id <> $2 AND other.state IN ('current', 'ramping')))
+    RETURNING changes
+)
+SELECT CASE WHEN changes THEN pg_notify({channel}, 'gate:' || $1) END FROM moved
+"""
+
+ALL = """
+SELECT version.pool, version.id, version.version, version.deployment, version.state, version.weight_percent,
+       version.control_revision, version.spec_hash, version.created_at, version.state_changed_at,
+       version.last_current_at, version.drain_started_at, version.drained_at,
+       live.workers, live.acknowledged, coalesce(held.jobs, 0) AS in_progress, live.succeeded, live.failed
+FROM {schema}.worker_version AS version
+CROSS JOIN LATERAL (
+    SELECT count(*) AS workers, coalesce(bool_and(observed_revision >= version.control_revision), true) AS acknowledged,
+           coalesce(sum(succeeded), 0)::bigint AS succeeded, coalesce(sum(failed), 0)::bigint AS failed
+    FROM {schema}.worker
+    WHERE worker.pool = version.pool AND worker.version_id = version.id
+) AS live
+LEFT JOIN (  -- by the label, which outlives its worker
+    SELECT label.pool, label.version_id, count(*) AS jobs
+    FROM {schema}.claimed JOIN {schema}.worker_label AS label ON label.worker_id = claimed.worker_id
+    WHERE label.pool IS NOT NULL
+    GROUP BY label.pool, label.version_id
+) AS held ON held.pool = version.pool AND held.version_id = version.id
+WHERE $1::text IS NULL OR version.pool = $1
+ORDER BY version.created_at, version.pool, version.id
+"""
+
+# Without its row a version is open, so a row stays for as long as somebody may claim by it.
+DELETE = """
+DELETE FROM {schema}.worker_version AS version
+WHERE pool = $1 AND id = $2 AND state NOT IN ('current', 'ramping')
+  AND NOT EXISTS (SELECT FROM {schema}.worker
+                  WHERE worker.pool = version.pool AND worker.version_id = version.id)
+"""
+
+RETIRE = """
+WITH told AS (
+    UPDATE {schema}.worker SET retiring = $2, observed_revision = -1
+    WHERE id = ANY ($1::bigint[]) AND retiring <> $2
+    RETURNING coalesce(pool, '') AS pool
+)
+SELECT pg_notify({channel}, 'gate:' || pool) FROM (SELECT DISTINCT pool FROM told) AS pools
+"""
+
+
+class PostgresVersions(Versions):
+    """The versions in one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def take_over(self, holder: str) -> Epoch:
+        """The operator `holder` writes from now on; the epochs before it write no more."""
+        record = await self._database.fetchrow(TAKE_OVER, holder)
+        assert record is not None
+        return Epoch(*record)
+
+    async def put(self, version: Version, *, epoch: int) -> bool:
+        """The version is known; one that was keeps its state, and gets the version text, Deployment and hash."""
+        facts = (version.pool, version.id, version.version, version.deployment, version.spec_hash)
+        async with self._writing(epoch) as connection:
+            if connection is None:
+                return False
+            if await self._database.fetchval(RENEW, *facts, connection=connection):
+                return True
+            added = await self._database.fetchval(
+                ADD, *facts, version.state, version.weight_percent, connection=connection
+            )
+            if added:
+                await self._database.execute(TELL, version.pool, connection=connection)
+            return bool(added)
+
+    async def promote(self, pool: str, version_id: str, *, epoch: int) -> bool:
+        """The version is current and all other open ones of the pool drain; False when there is no such version."""
+        async with self._writing(epoch) as connection:
+            if connection is None or not await self._exists(pool, version_id, connection):
+                return False
+            closed = await self._database.fetch(CLOSE_OTHERS, pool, version_id, connection=connection)
+            opened = await self._database.fetch(OPEN, pool, version_id, connection=connection)
+            if closed or opened:
+                await self._database.execute(TELL, pool, connection=connection)
+            return True
+
+    async def move(
+        self,
+        pool: str,
+        version_id: str,
+        state: VersionState,
+        *,
+        weight_percent: int | None = None,
+        epoch: int,
+    ) -> bool:
+        """The version is in `state`; False, with nothing changed, when its pool's gates forbid it."""
+        async with self._writing(epoch) as connection:
+            if connection is None:
+                return False
+            moved = await self._database.fetch(
+                MOVE, pool, version_id, state, weight_percent, connection=connection
+            )
+            return bool(moved)
+
+    async def all(self, pool: str | None = None) -> list[Version]:
+        """Return the versions (of one pool), oldest first, with what their workers hold now."""
+        return [
+            Version(**{**record, "state": VersionState(record["state"])})
+            for record in await self._database.fetch(ALL, pool)
+        ]
+
+    async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
+        """The row is gone; False when the version is open, or a worker of it is registered."""
+        async with self._writing(epoch) as connection:
+            if connection is None:
+                return False
+            await self._database.execute(DELETE, pool, version_id, connection=connection)
+            return not await self._exists(pool, version_id, connection)
+
+    async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> bool:
+        """These workers may claim nothing more (or, not `retiring`, may again); they are told."""
+        async with self._writing(epoch) as connection:
+            if connection is None:
+                return False
+            await self._database.fetch(RETIRE, list(worker_ids), retiring, connection=connection)
+            return True
+
+    @asynccontextmanager
+    async def _writing(self, epoch: int) -> AsyncIterator[Any]:
+        """Give a connection in a transaction that no other operator's write is beside; None in a past epoch."""
+        async with self._database.transaction() as connection:
+            is_present = await self._database.fetchval(FENCE, epoch, connection=connection)
+            yield connection if is_present else None
+
+    async def _exists(self, pool: str, version_id: str, connection: Any) -> bool:
+        return bool(await self._database.fetchval(EXISTS, pool, version_id, connection=connection))

@@ -1,0 +1,231 @@
+"""Versions of worker pools in SQLite, and the gates that let them claim.
+
+A write's transaction holds the database's one write lock, so writes of operators come one
+after the other.
+"""
+
+from collections.abc import Callable, Sequence
+
+from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.micros import moment
+from forge_jobs.storage.sqlite.transaction import Row, Transaction
+from forge_jobs.version import Epoch, Version, VersionState
+
+RENEW = "UPDATE worker_version SET version = ?3, deployment = ?4, spec_hash = ?5 WHERE pool = ?1 AND id = ?2"
+
+ADD = """
+INSERT INTO worker_version (
+    pool, id, version, deployment, state, weight_percent, control_revision, spec_hash,
+    created_at, state_changed_at, last_current_at, drain_started_at)
+SELECT ?1, ?2, ?3, ?4, ?6, ?7, 1, ?5, ?8, ?8, CASE WHEN ?6 = 'current' THEN ?8 END, CASE WHEN ?6 = 'draining' THEN ?8 END
+WHERE NOT (?6 = 'current'
+           AND EXISTS (SELECT 1 FROM worker_version AS other WHERE other.pool = ?1 AND other.state = 'current'))
+"""
+
+# Before the next statement, since at no moment there may be two current ones.
+CLOSE_OTHERS = """
+UPDATE worker_version
+SET state = 'draining', control_revision = control_revision + 1, state_changed_at = :now,
+    last_current_at = CASE state WHEN 'current' THEN :now ELSE last_current_at END,
+    drain_started_at = :now, drained_at = NULL
+WHERE pool = :pool AND id <> :id AND state IN ('current', 'ramping')
+"""
+
+OPEN = """
+UPDATE worker_version
+SET state = 'current', weight_percent = 100, control_revision = control_revision + 1, state_changed_at = :now,
+    last_current_at = :now, drain_started_at = NULL, drained_at = NULL
+WHERE pool = :pool AND id = :id AND state <> 'current'
+"""
+
+# All that stands right of a = is as it was before the statement.
+MOVE = """
+UPDATE worker_version AS version
+SET state = :state,
+    weight_percent = coalesce(:weight_percent, weight_percent),
+    control_revision = control_revision + (state <> :state),
+    state_changed_at = CASE WHEN state <> :state THEN :now ELSE state_changed_at END,
+    last_current_at = CASE WHEN state <> :state AND 'current' IN (state, :state) THEN :now ELSE last_current_at END,
+    drain_started_at = CASE WHEN state = :state OR :state IN ('drained', 'retired', 'failed') THEN drain_started_at
+                            WHEN :state = 'draining' THEN :now END,
+    drained_at = CASE WHEN state = :state OR :state IN ('retired', 'failed') THEN drained_at
+                      WHEN :state = 'drained' THEN :now END
+WHERE pool = :pool AND id = :id
+  AND NOT (:state = 'current' AND EXISTS (
+      SELECT 1 FROM worker_version AS other
+      WHERE other.pool = :pool AND other.id <> :id AND other.state = 'current'))
+  AND NOT (:state NOT IN ('current', 'ramping') AND state IN ('current', 'ramping') AND NOT EXISTS (
+      SELECT 1 FROM worker_version AS other
+      WHERE other.pool = :pool AND other.id <> :id AND other.state IN ('current', 'ramping')))
+"""
+
+ALL = """
+WITH live AS (
+    SELECT pool, version_id, count(*) AS workers, min(observed_revision) AS observed_revision,
+           sum(succeeded) AS succeeded, sum(failed) AS failed
+    FROM worker WHERE pool IS NOT NULL GROUP BY pool, version_id
+), held AS (  -- by the label, which outlives its worker
+    SELECT label.pool, label.version_id, count(*) AS jobs
+    FROM claimed JOIN worker_label AS label ON label.worker_id = claimed.worker_id
+    WHERE label.pool IS NOT NULL GROUP BY label.pool, label.version_id
+)
+SELECT version.pool, version.id, version.version, version.deployment, version.state, version.weight_percent,
+       version.control_revision, version.spec_hash, version.created_at, version.state_changed_at,
+       version.last_current_at, version.drain_started_at, version.drained_at,
+       coalesce(live.workers, 0), coalesce(live.observed_revision >= version.control_revision, 1),
+       coalesce(held.jobs, 0), coalesce(live.succeeded, 0), coalesce(live.failed, 0)
+FROM worker_version AS version
+LEFT JOIN live ON live.pool = version.pool AND live.version_id = version.id
+LEFT JOIN held ON held.pool = version.pool AND held.version_id = version.id
+WHERE ?1 IS NULL OR version.pool = ?1
+ORDER BY version.created_at, version.pool, version.id
+"""
+
+# Without its row a version is open, so a row stays for as long as somebody may claim by it.
+DELETE = """
+DELETE FROM worker_version
+WHERE pool = ?1 AND id = ?2 AND state NOT IN ('current', 'ramping')
+  AND NOT EXISTS (SELECT 1 FROM worker WHERE worker.pool = ?1 AND worker.version_id = ?2)
+"""
+
+RETIRE = """
+UPDATE worker SET retiring = ?2, observed_revision = -1 WHERE id = ?1 AND retiring <> ?2
+RETURNING coalesce(pool, '')
+"""
+
+
+class SqliteVersions:
+    """`Versions` in SQLite."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def take_over(self, holder: str) -> Epoch:
+        def take_over(transaction: Transaction) -> Epoch:
+            row = transaction.row(
+                """
+                INSERT INTO operator (one, holder, epoch) VALUES (1, ?, 1)
+                ON CONFLICT (one) DO UPDATE SET holder = excluded.holder, epoch = epoch + 1
+                RETURNING holder, epoch
+                """,
+                (holder,),
+            )
+            assert row is not None
+            return Epoch(*row)
+
+        return await self._database.write(take_over)
+
+    async def put(self, version: Version, *, epoch: int) -> bool:
+        facts = (version.pool, version.id, version.version, version.deployment, version.spec_hash)
+
+        def put(transaction: Transaction) -> bool:
+            if transaction.changed(RENEW, facts):
+                return True
+            state = (version.state.value, version.weight_percent, transaction.now)
+            if not transaction.changed(ADD, (*facts, *state)):
+                return False
+            transaction.tell("gate", version.pool)
+            return True
+
+        return await self._write(put, epoch)
+
+    async def promote(self, pool: str, version_id: str, *, epoch: int) -> bool:
+        def promote(transaction: Transaction) -> bool:
+            if not _exists(transaction, pool, version_id):
+                return False
+            named = {"pool": pool, "id": version_id, "now": transaction.now}
+            changes = transaction.changed(CLOSE_OTHERS, named) + transaction.changed(OPEN, named)
+            if changes:
+                transaction.tell("gate", pool)
+            return True
+
+        return await self._write(promote, epoch)
+
+    async def move(
+        self,
+        pool: str,
+        version_id: str,
+        state: VersionState,
+        *,
+        weight_percent: int | None = None,
+        epoch: int,
+    ) -> bool:
+        def move(transaction: Transaction) -> bool:
+            before = _state(transaction, pool, version_id)
+            named = {
+                "pool": pool,
+                "id": version_id,
+                "state": state.value,
+                "weight_percent": weight_percent,
+                "now": transaction.now,
+            }
+            if not transaction.changed(MOVE, named):
+                return False
+            if before != state:
+                transaction.tell("gate", pool)
+            return True
+
+        return await self._write(move, epoch)
+
+    async def all(self, pool: str | None = None) -> list[Version]:
+        rows = await self._database.read(lambda transaction: transaction.rows(ALL, (pool,)))
+        return [_version(row) for row in rows]
+
+    async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
+        def delete(transaction: Transaction) -> bool:
+            transaction.execute(DELETE, (pool, version_id))
+            return not _exists(transaction, pool, version_id)
+
+        return await self._write(delete, epoch)
+
+    async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> bool:
+        def retire(transaction: Transaction) -> bool:
+            for worker_id in worker_ids:
+                for (pool,) in transaction.rows(RETIRE, (worker_id, retiring)):
+                    transaction.tell("gate", pool)
+            return True
+
+        return await self._write(retire, epoch)
+
+    async def _write(self, write: Callable[[Transaction], bool], epoch: int) -> bool:
+        """Return what `write` does; False, with nothing done, in a past epoch."""
+
+        def fenced(transaction: Transaction) -> bool:
+            present = transaction.value("SELECT epoch FROM operator")
+            return present == epoch and write(transaction)
+
+        return await self._database.write(fenced)
+
+
+def _exists(transaction: Transaction, pool: str, version_id: str) -> bool:
+    return _state(transaction, pool, version_id) is not None
+
+
+def _state(transaction: Transaction, pool: str, version_id: str) -> str | None:
+    state: str | None = transaction.value(
+        "SELECT state FROM worker_version WHERE pool = ? AND id = ?", (pool, version_id)
+    )
+    return state
+
+
+def _version(row: Row) -> Version:
+    return Version(
+        pool=row[0],
+        id=row[1],
+        version=row[2],
+        deployment=row[3],
+        state=VersionState(row[4]),
+        weight_percent=row[5],
+        control_revision=row[6],
+        spec_hash=row[7],
+        created_at=moment(row[8]),
+        state_changed_at=moment(row[9]),
+        last_current_at=moment(row[10]),
+        drain_started_at=moment(row[11]),
+        drained_at=moment(row[12]),
+        workers=row[13],
+        acknowledged=bool(row[14]),
+        in_progress=row[15],
+        succeeded=row[16],
+        failed=row[17],
+    )
