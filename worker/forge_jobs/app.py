@@ -14,7 +14,7 @@ from forge_jobs.client.limits import Limits
 from forge_jobs.client.queues import Queues
 from forge_jobs.client.workers import Workers
 from forge_jobs.codec import decode, encode
-from forge_jobs.errors import InvalidInput, JobDead, SchemaOutdated, WaitTimeout
+from forge_jobs.errors import InvalidInput, JobDead, SchemaOutdated, SchemaTooNew, WaitTimeout
 from forge_jobs.handlers import Handler, Handlers, P, R
 from forge_jobs.job import ENDED, Enqueued, Job, NewJob, State
 from forge_jobs.options import UNSET, Options, OptionValues, Unset
@@ -114,6 +114,8 @@ class Forge:
     async def check_schema(self) -> None:
         """Raise SchemaOutdated or SchemaTooNew when the schema is not that of this release."""
         status = await self.storage.schema.status()
+        if status.found > status.known:
+            raise SchemaTooNew(status.found, status.known)
         if status.found < status.known:
             raise SchemaOutdated(
                 f"The database is at migration {status.found}, this release needs {status.known}; "

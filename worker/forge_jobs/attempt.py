@@ -10,12 +10,12 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import copy_context
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
 import anyio.to_process
+import msgspec
 
 from forge_jobs import backoff, child
 from forge_jobs.codec import encode
@@ -43,8 +43,7 @@ class Stop(StrEnum):
     GIVEN_UP = "the worker was given up"
 
 
-@dataclass(slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, gc=False):
     """What becomes of a job after an attempt: what `recorder` writes, and what telemetry hears.
 
     A Claim in `write` is handed back. `throttled` is the decision that cools the queue down.

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-PARENT_PIPE = "FORGE_PARENT_PIPE"
+PARENT_PIPE = "_FORGE_PARENT_PIPE"  # no setting: only a parent gives it
 """Names the variable that holds the file descriptor which ends when the parent does."""
 
 WRONG_USE = 2

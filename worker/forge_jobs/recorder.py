@@ -7,7 +7,6 @@ again: the guard of a claim makes that safe, whatever became of the first try.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from typing import TypeVar
 
 from forge_jobs import backoff
@@ -99,11 +98,12 @@ class Recorder:
     async def _cool_down(self, batch: Sequence[Verdict]) -> None:
         """Say until when the throttled jobs and their queues wait; the rows are read, since others throttle too."""
         queues = {queue.id: queue for queue in await self._storage.queues.all()}
+        now = await self._storage.now()
         for verdict in batch:
             if verdict.throttled is None or not isinstance(verdict.write, Postponement):
                 continue
             queue = queues[verdict.write.claim.queue_id]
-            throttles = backoff.throttles_in_a_row(queue, datetime.now(UTC))
+            throttles = backoff.throttles_in_a_row(queue, now)
             delay = backoff.throttle_delay(queue, throttles, verdict.throttled.retry_after)
             verdict.write = Postponement(verdict.write.claim, Reason.THROTTLED, delay, counted=False)
             await self._storage.queues.cool_down(queue.id, delay, throttles)

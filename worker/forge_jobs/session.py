@@ -72,7 +72,6 @@ class Session:
         self._until_empty = until_empty
         before = time.monotonic()
         await self._storage.workers.register(self.info)
-        self.is_registered = True
         offset = (await self._storage.now() - datetime.now(UTC)).total_seconds()
         names = set(self.info.queues)
         configs = [config for config in await self._storage.queues.all() if config.name in names]
@@ -106,6 +105,7 @@ class Session:
         self.leader = Leader(
             self._storage, self._telemetry, self.info.id, self.info.label, self._stale, self._crons_changed
         )
+        self.is_registered = True
         self.runners.start()
         claiming = self._task(claimer.run(), "claimer")
         beating = self._task(heartbeat.run(before), "heartbeat")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+import msgspec
+
 from forge_jobs.job import Claim
 
 
@@ -25,8 +27,7 @@ class Outcome(StrEnum):
     LOST = "lost"  # its worker was given up
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True, gc=False):
     """One attempt that ended."""
 
     claim: Claim

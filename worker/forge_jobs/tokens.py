@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from forge_jobs.errors import ForgeError, InvalidInput, UnknownScope
+from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.outcome import Throttled, as_duration
 from forge_jobs.storage.interface import Limits
 from forge_jobs.telemetry import LimitDrained, Telemetry, TokensLeased
@@ -42,6 +42,7 @@ class Slice:
     generation: int = -1
     waiters: deque[Waiter] = field(default_factory=deque)
     lessor: asyncio.Task[None] | None = None
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)  # somebody waits
     spent: deque[float] = field(default_factory=deque)  # when tokens were spent, the last second
 
 
@@ -66,6 +67,7 @@ class LeasedTokens:
         seconds = DEFAULT_WAIT if patience is None else patience.total_seconds()
         waiter = Waiter(tokens, time.monotonic() + seconds, asyncio.get_running_loop().create_future())
         slice.waiters.append(waiter)
+        slice.wanted.set()
         if slice.lessor is None or slice.lessor.done():
             slice.lessor = asyncio.create_task(self._lease(slice), name=f"tokens of {scope}")
         try:
@@ -111,31 +113,37 @@ class LeasedTokens:
             slice.spent.popleft()
 
     async def _lease(self, slice: Slice) -> None:
-        """Lease until nobody waits, then give back what is not used soon."""
-        while slice.waiters:
-            wanted = sum(waiter.tokens for waiter in slice.waiters) - slice.tokens
+        """Lease while somebody waits, then give back what is not used soon."""
+        while slice.waiters or slice.tokens:
+            slice.wanted.clear()
+            while slice.waiters:
+                await self._lease_once(slice)
             try:
-                lease = await self._limits.lease(slice.scope, max(1, wanted + int(len(slice.spent) * AHEAD)))
-            except (UnknownScope, ForgeError) as error:
-                for waiter in slice.waiters:
-                    if not waiter.granted.done():
-                        waiter.granted.set_exception(error)
-                slice.waiters.clear()
-                return
-            self._telemetry.emit(TokensLeased(slice.scope, lease.tokens, lease.retry_after))
-            if lease.generation != slice.generation:
-                slice.tokens, slice.generation = 0, lease.generation
-            slice.tokens += lease.tokens
-            self._grant(slice)
-            if slice.waiters:
-                _refuse(slice, lease.retry_after)
-                pause = min(max(lease.retry_after, 0.01), 1.0) * random.uniform(1.0, 1.2)
-                await asyncio.sleep(pause)
-                _refuse(slice, lease.retry_after, late=True)
-        if slice.tokens:
-            await asyncio.sleep(KEEP)
-            if not slice.waiters:
+                async with asyncio.timeout(KEEP):
+                    await slice.wanted.wait()
+            except TimeoutError:
                 await self._give_back(slice)
+
+    async def _lease_once(self, slice: Slice) -> None:
+        wanted = sum(waiter.tokens for waiter in slice.waiters) - slice.tokens
+        try:
+            lease = await self._limits.lease(slice.scope, max(1, wanted + int(len(slice.spent) * AHEAD)))
+        except ForgeError as error:
+            for waiter in slice.waiters:
+                if not waiter.granted.done():
+                    waiter.granted.set_exception(error)
+            slice.waiters.clear()
+            return
+        self._telemetry.emit(TokensLeased(slice.scope, lease.tokens, lease.retry_after))
+        if lease.generation != slice.generation:
+            slice.tokens, slice.generation = 0, lease.generation
+        slice.tokens += lease.tokens
+        self._grant(slice)
+        if slice.waiters:
+            _refuse(slice, lease.retry_after)
+        if slice.waiters:
+            await asyncio.sleep(min(max(lease.retry_after, 0.01), 1.0) * random.uniform(1.0, 1.2))
+            _refuse(slice, lease.retry_after, late=True)
 
     def _grant(self, slice: Slice) -> None:
         while slice.waiters and slice.waiters[0].tokens <= slice.tokens:

@@ -25,6 +25,8 @@ from forge_jobs.worker_info import WorkerInfo
 
 ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # no vowels and no look-alikes: no words, nothing to misread
 
+SHORTEST_HEARTBEAT = timedelta(seconds=0.1)
+
 
 class Worker:
     """Serves `queues` with up to `concurrency` handlers at once."""
@@ -63,8 +65,12 @@ class Worker:
         self.grace = settings.grace if grace is None else grace
         self.heartbeat = settings.heartbeat if heartbeat is None else heartbeat
         self.stale = settings.stale if stale is None else stale
+        if self.heartbeat < SHORTEST_HEARTBEAT:
+            raise InvalidSetting("heartbeat", f"{self.heartbeat.total_seconds():g} s", "0.1 s or more")
         if self.stale <= 2 * self.heartbeat:
-            raise InvalidSetting("stale", f"{self.stale.total_seconds():g} s", "more than twice the heartbeat")
+            raise InvalidSetting(
+                "stale", f"{self.stale.total_seconds():g} s", "more than twice the heartbeat"
+            )
         self.prefix = settings.worker_prefix if prefix is None else prefix
         self.version = settings.worker_version if version is None else version
         self.name = settings.worker_name if name is None else name

@@ -86,9 +86,9 @@ class Crons:
         """One job of the cron is enqueued now; its schedule is not moved. Raises UnknownCron."""
         return await self._storage.crons.trigger(name)
 
-    async def delete(self, name: str) -> None:
-        """The cron is gone, its jobs stay. Raises UnknownCron, Managed."""
-        await self._storage.crons.delete(name)
+    async def delete(self, name: str, *, managed_by: str | None = None) -> None:
+        """The cron is gone, its jobs stay. Raises UnknownCron, and Managed when it is not `managed_by`'s."""
+        await self._storage.crons.delete(name, managed_by=managed_by)
 
 
 def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> CronConfig:

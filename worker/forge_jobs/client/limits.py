@@ -61,9 +61,9 @@ class Limits:
         capacity, rate = checked_rate(capacity, per, refill)
         await self._storage.limits.ensure(scope, capacity=capacity, refill=rate)
 
-    async def delete(self, scope: str) -> None:
-        """The rate limit is gone. Raises UnknownScope, Managed."""
-        await self._storage.limits.delete(scope)
+    async def delete(self, scope: str, *, managed_by: str | None = None) -> None:
+        """The rate limit is gone. Raises UnknownScope, and Managed when it is not `managed_by`'s."""
+        await self._storage.limits.delete(scope, managed_by=managed_by)
 
     async def drain(self, scope: str) -> None:
         """The bucket is empty and tokens leased from it are void, everywhere at once. Raises UnknownScope."""

@@ -223,8 +223,8 @@ class Limits(Protocol):
     async def all(self) -> list[RateLimit]:
         """Return all rate limits by scope."""
 
-    async def delete(self, scope: str) -> None:
-        """The rate limit is gone. Raises UnknownScope, Managed."""
+    async def delete(self, scope: str, *, managed_by: str | None = None) -> None:
+        """The rate limit is gone. Raises UnknownScope, and Managed when somebody other than `managed_by` owns it."""
 
     async def lease(self, scope: str, tokens: int) -> Lease:
         """Up to `tokens` whole tokens are taken out of the bucket. Raises UnknownScope."""
@@ -252,8 +252,8 @@ class Crons(Protocol):
     async def all(self) -> list[CronConfig]:
         """Return all crons by name."""
 
-    async def delete(self, name: str) -> None:
-        """The cron is gone, its jobs stay. Raises UnknownCron, Managed."""
+    async def delete(self, name: str, *, managed_by: str | None = None) -> None:
+        """The cron is gone, its jobs stay. Raises UnknownCron, and Managed when somebody other than `managed_by` owns it."""
 
     async def seed(self, name: str, next_fire_at: datetime, *, epoch: int) -> None:
         """`next_fire_at` is written if it is unknown."""

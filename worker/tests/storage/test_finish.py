@@ -1,10 +1,10 @@
 """The end of a job is written once, by its owner, and by nobody else."""
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from forge_jobs.errors import JobNotFound
 from forge_jobs.job import HISTORY_LIMIT, State

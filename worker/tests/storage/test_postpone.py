@@ -1,9 +1,9 @@
 """A job that did not end waits again, for as long as was said, and remembers why."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from forge_jobs.job import Postponement, Reason, State
 from tests.storage.factories import claim, claim_ids, enqueue, enqueue_many, failed, running, state, worker

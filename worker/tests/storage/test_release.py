@@ -1,9 +1,9 @@
 """A job that is handed back is as if it had not been taken."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from forge_jobs.job import State
 from tests.storage.factories import claim, claim_ids, done, enqueue, enqueue_many, running, state, worker

@@ -4,29 +4,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from forge_jobs import Forge
-from tests.storage.conftest import (
-    clock,
-    database,
-    postgres,
-    postgres_server,
-    postgres_template,
-    sqlite,
-    sqlite_template,
-)
+from tests.storage.conftest import *  # noqa: F403  the databases, and the clock
 from tests.storage.databases import Database
 from tests.working.ledger import Ledger
 from tests.working.processes import Fleet, fleet
-
-__all__ = [
-    "clock",
-    "database",
-    "postgres",
-    "postgres_server",
-    "postgres_template",
-    "sqlite",
-    "sqlite_template",
-]
 
 
 @pytest.fixture

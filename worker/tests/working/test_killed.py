@@ -3,6 +3,7 @@
 import signal
 
 import pytest
+
 from forge_jobs import Forge, State
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger

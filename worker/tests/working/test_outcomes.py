@@ -6,6 +6,7 @@ import threading
 from datetime import timedelta
 
 import pytest
+
 from forge_jobs import Context, Dead, Forge, Reschedule, Retry, State, Throttled, Worker
 from forge_jobs.job import Reason
 from tests.storage.clock import Clock

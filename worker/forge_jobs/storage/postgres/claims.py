@@ -249,7 +249,9 @@ class PostgresClaims:
     async def finish(self, ends: Sequence[End]) -> list[int]:
         if not ends:
             return []
-        ends = sorted(ends, key=_job)  # rows are locked in one order, so that batches that overlap do not deadlock
+        ends = sorted(
+            ends, key=_job
+        )  # rows are locked in one order, so that batches that overlap do not deadlock
         ids = [end.claim.job_id for end in ends]
         worker_id = ends[0].claim.worker_id
         if all(_is_plain(end, worker_id) for end in ends):

@@ -65,7 +65,7 @@ SELECT {schema}.configured() FROM made
 """.replace("{insert}", _INSERT)
 
 DELETE = """
-WITH gone AS (DELETE FROM {schema}.cron WHERE name = $1 AND managed_by IS NULL RETURNING id)
+WITH gone AS (DELETE FROM {schema}.cron WHERE name = $1 AND (managed_by IS NULL OR managed_by = $2) RETURNING id)
 SELECT {schema}.configured() FROM gone
 """
 
@@ -134,8 +134,8 @@ class PostgresCrons:
     async def all(self) -> list[CronConfig]:
         return [_cron_config(record) for record in await self._database.fetch(ALL)]
 
-    async def delete(self, name: str) -> None:
-        if await self._database.fetchrow(DELETE, name) is not None:
+    async def delete(self, name: str, *, managed_by: str | None = None) -> None:
+        if await self._database.fetchrow(DELETE, name, managed_by) is not None:
             return
         owner = await self._owner(name)
         if owner is None:

@@ -43,7 +43,7 @@ SELECT {schema}.configured() FROM made
 
 DELETE = """
 WITH gone AS (
-    DELETE FROM {schema}.rate_limit WHERE scope = $1 AND managed_by IS NULL RETURNING scope
+    DELETE FROM {schema}.rate_limit WHERE scope = $1 AND (managed_by IS NULL OR managed_by = $2) RETURNING scope
 )
 SELECT {schema}.configured() FROM gone
 """
@@ -107,8 +107,8 @@ class PostgresLimits:
     async def all(self) -> list[RateLimit]:
         return [_rate_limit(record) for record in await self._database.fetch(ALL)]
 
-    async def delete(self, scope: str) -> None:
-        if await self._database.fetchrow(DELETE, scope) is not None:
+    async def delete(self, scope: str, *, managed_by: str | None = None) -> None:
+        if await self._database.fetchrow(DELETE, scope, managed_by) is not None:
             return
         owner = await self._owner(scope)
         if owner is None:

@@ -74,9 +74,9 @@ class SqliteCrons:
         rows = await self._database.read(lambda transaction: transaction.rows(f"{SELECT} ORDER BY cron.name"))
         return [_cron(row) for row in rows]
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, *, managed_by: str | None = None) -> None:
         def delete(transaction: Transaction) -> None:
-            require_owner(f"Cron {name!r}", _get(transaction, name).managed_by, None)
+            require_owner(f"Cron {name!r}", _get(transaction, name).managed_by, managed_by)
             transaction.execute("DELETE FROM cron WHERE name = ?", (name,))
             configured(transaction)
 

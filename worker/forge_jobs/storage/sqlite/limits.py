@@ -62,9 +62,9 @@ class SqliteLimits:
         )
         return [_limit(row) for row in rows]
 
-    async def delete(self, scope: str) -> None:
+    async def delete(self, scope: str, *, managed_by: str | None = None) -> None:
         def delete(transaction: Transaction) -> None:
-            require_owner(f"Rate limit {scope!r}", _get(transaction, scope).managed_by, None)
+            require_owner(f"Rate limit {scope!r}", _get(transaction, scope).managed_by, managed_by)
             transaction.execute("DELETE FROM rate_limit WHERE scope = ?", (scope,))
             configured(transaction)
 

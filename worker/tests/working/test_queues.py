@@ -1,0 +1,76 @@
+"""One worker, several queues."""
+
+import asyncio
+
+import pytest
+
+from forge_jobs import Forge, InvalidInput, State, Worker
+
+
+async def test_a_worker_runs_only_the_queues_that_it_declares(forge: Forge) -> None:
+    @forge.handler
+    async def work() -> None:
+        pass
+
+    await forge.queues.ensure("mine", "theirs")
+    mine = await forge.enqueue("work", queue="mine")
+    theirs = await forge.enqueue("work", queue="theirs")
+
+    await Worker(forge, queues=["mine"], concurrency=2).run(until_empty=True)
+
+    assert (await forge.jobs.get(mine.id)).state is State.DONE
+    assert (await forge.jobs.get(theirs.id)).state is State.PENDING
+
+
+@pytest.mark.parametrize("queues", [[], [""], ["a,b"], ["white space"], ["x" * 200]])
+def test_a_worker_without_proper_queues_is_refused(queues: list[str]) -> None:
+    with pytest.raises(InvalidInput, match=r"allowed"):
+        Worker(Forge("sqlite://:memory:"), queues=queues)
+
+
+async def test_a_big_backlog_of_one_queue_does_not_starve_another(forge: Forge) -> None:
+    order: list[str] = []
+
+    @forge.handler
+    async def work(queue: str) -> None:
+        order.append(queue)
+        await asyncio.sleep(0)
+
+    await forge.queues.ensure("big", "small")
+    await forge.enqueue_many("work", [{"queue": "big"}] * 2000, queue="big")
+    await forge.enqueue_many("work", [{"queue": "small"}] * 20, queue="small")
+
+    await Worker(forge, queues=["big", "small"], concurrency=10).run(until_empty=True)
+
+    assert len(order) == 2020
+    last = max(place for place, queue in enumerate(order) if queue == "small")
+    assert last < 1500
+
+
+async def test_urgent_jobs_are_run_before_others(forge: Forge) -> None:
+    order: list[int] = []
+
+    @forge.handler
+    async def work(number: int) -> None:
+        order.append(number)
+
+    for number, priority in enumerate([5, 0, -5, 0]):
+        await forge.enqueue("work", {"number": number}, priority=priority)
+    await Worker(forge, queues=["default"], concurrency=1).run(until_empty=True)
+
+    assert order == [2, 1, 3, 0]
+
+
+async def test_a_full_queue_is_drained_whole_and_each_job_runs_once(forge: Forge) -> None:
+    ran: list[int] = []
+
+    @forge.handler
+    async def work(number: int) -> None:
+        ran.append(number)
+
+    await forge.enqueue_many("work", [{"number": number} for number in range(5000)])
+    await Worker(forge, queues=["default"], concurrency=20).run(until_empty=True)
+
+    assert sorted(ran) == list(range(5000))
+    [counts] = await forge.jobs.counts()
+    assert (counts.pending, counts.in_progress, counts.done) == (0, 0, 5000)

@@ -1,0 +1,54 @@
+"""Jobs that wait for their time, and crons."""
+
+from datetime import timedelta
+
+from forge_jobs import Forge, State
+from tests.working.eventually import eventually
+from tests.working.running import working
+
+
+async def test_a_delayed_job_starts_when_its_time_has_come(forge: Forge) -> None:
+    @forge.handler
+    async def work() -> str:
+        return "done"
+
+    async with working(forge):
+        job = await work.options(delay=timedelta(seconds=0.3)).enqueue()
+        assert (await forge.jobs.get(job.id)).state is State.SCHEDULED
+        assert await forge.wait(job.id, timeout=5) == "done"
+
+
+async def test_a_cron_enqueues_its_job_again_and_again(forge: Forge) -> None:
+    ran = []
+
+    @forge.handler
+    async def tick(number: int) -> None:
+        ran.append(number)
+
+    async with working(forge):
+        await forge.crons.set("every-second", "* * * * * *", "tick", payload={"number": 1})
+        await eventually(lambda: len(ran) >= 2)
+    cron = await forge.crons.get("every-second")
+    assert cron.last_fire_at is not None
+
+
+async def test_a_cron_with_a_bad_expression_is_disabled_and_the_others_go_on(forge: Forge) -> None:
+    ran = []
+
+    @forge.handler
+    async def tick() -> None:
+        ran.append(1)
+
+    from forge_jobs.cron_config import CronConfig
+
+    await forge.storage.crons.set(CronConfig("broken", "61 * * * *", "tick"))
+    await forge.crons.set("fine", "* * * * * *", "tick")
+    async with working(forge):
+        await eventually(lambda: len(ran) >= 1)
+        await eventually(lambda: _disabled(forge))
+    assert (await forge.crons.get("fine")).enabled
+
+
+async def _disabled(forge: Forge) -> bool:
+    broken = await forge.crons.get("broken")
+    return not broken.enabled and broken.last_error is not None and "61" in broken.last_error

@@ -1,0 +1,100 @@
+"""Rate limits as handlers use them."""
+
+import asyncio
+
+import pytest
+
+from forge_jobs import Context, Forge, State, Throttled, UnknownScope, Worker
+from forge_jobs.telemetry import Event, TokensLeased
+from forge_jobs.tokens import LeasedTokens
+
+
+@pytest.fixture
+async def tokens(forge: Forge) -> LeasedTokens:
+    return LeasedTokens(forge.storage.limits, forge.telemetry)
+
+
+async def spent(tokens: LeasedTokens, scope: str, tries: int) -> int:
+    """How many of `tries` at once got a token."""
+    answers = await asyncio.gather(
+        *(tokens.acquire(scope, wait=0) for _ in range(tries)), return_exceptions=True
+    )
+    assert all(answer is None or isinstance(answer, Throttled) for answer in answers)
+    return sum(answer is None for answer in answers)
+
+
+async def test_no_more_tokens_are_spent_than_the_bucket_holds(forge: Forge, tokens: LeasedTokens) -> None:
+    await forge.limits.set("mail", capacity=10, refill=0.0001)
+    assert await spent(tokens, "mail", 50) == 10
+    await tokens.close()
+
+
+async def test_several_processes_never_spend_one_token_too_many(forge: Forge) -> None:
+    await forge.limits.set("mail", capacity=40, refill=0.0001)
+    many = [LeasedTokens(forge.storage.limits, forge.telemetry) for _ in range(10)]
+    got = await asyncio.gather(*(spent(each, "mail", 10) for each in many))
+    assert sum(got) == 40
+    for each in many:
+        await each.close()
+
+
+async def test_a_token_that_comes_soon_is_waited_for(forge: Forge, tokens: LeasedTokens) -> None:
+    await forge.limits.set("mail", capacity=1, refill=20)
+    await tokens.acquire("mail")
+    await tokens.acquire("mail", wait=5)
+    await tokens.close()
+
+
+async def test_a_drained_bucket_gives_nothing_to_anybody(forge: Forge, tokens: LeasedTokens) -> None:
+    await forge.limits.set("mail", capacity=10, refill=0.0001)
+    other = LeasedTokens(forge.storage.limits, forge.telemetry)
+    await tokens.acquire("mail")
+
+    await other.drain("mail")
+    tokens.void("mail")
+
+    assert await spent(tokens, "mail", 5) == 0
+    assert await spent(other, "mail", 5) == 0
+    await tokens.close()
+    await other.close()
+
+
+async def test_an_unknown_scope_is_a_clear_error(tokens: LeasedTokens) -> None:
+    with pytest.raises(UnknownScope, match="'nowhere'"):
+        await tokens.acquire("nowhere")
+
+
+async def test_tokens_are_leased_in_slices(forge: Forge, tokens: LeasedTokens) -> None:
+    leases: list[Event] = []
+    forge.telemetry.subscribe(lambda event: leases.append(event) if isinstance(event, TokensLeased) else None)
+    await forge.limits.set("mail", capacity=10_000, refill=1)
+
+    for _ in range(40):
+        await asyncio.gather(*(tokens.acquire("mail") for _ in range(25)))
+
+    assert len(leases) < 60  # for 1000 tokens
+    await tokens.close()
+
+
+async def test_unspent_tokens_go_back(forge: Forge, tokens: LeasedTokens) -> None:
+    await forge.limits.set("mail", capacity=1000, refill=0.0001)
+    for _ in range(20):
+        await asyncio.gather(*(tokens.acquire("mail") for _ in range(10)))
+    await tokens.close()
+
+    [limit] = await forge.limits.list()
+    assert limit.tokens == pytest.approx(800, abs=1)
+
+
+async def test_a_handler_without_a_token_is_throttled_and_costs_no_attempt(forge: Forge) -> None:
+    @forge.handler
+    async def send(ctx: Context) -> None:
+        await ctx.rate_limit.acquire("mail", wait=0)
+
+    await forge.limits.set("mail", capacity=1, refill=0.0001)
+    first, second = await forge.enqueue_many("send", [{}, {}])
+    await Worker(forge, queues=["default"], concurrency=1).run(until_empty=True)
+
+    assert (await forge.jobs.get(first.id)).state is State.DONE
+    waiting = await forge.jobs.get(second.id)
+    assert (waiting.state, waiting.attempt) == (State.SCHEDULED, 0)

@@ -1,0 +1,82 @@
+"""Queues are tuned while workers run: nothing is restarted."""
+
+import asyncio
+from datetime import timedelta
+
+from forge_jobs import Forge, State
+from tests.working.eventually import eventually
+from tests.working.running import working
+
+
+async def test_a_paused_queue_starts_nothing_and_goes_on_when_resumed(forge: Forge) -> None:
+    @forge.handler
+    async def quick() -> None:
+        pass
+
+    async with working(forge):
+        await forge.queues.pause("default")
+        job = await quick.enqueue()
+        other = await forge.enqueue("quick", queue=await _queue(forge, "other"))
+        async with working(forge, "other"):
+            await forge.wait(other.id, timeout=10)  # a worker had time to look
+        assert (await forge.jobs.get(job.id)).state is State.PENDING
+
+        await forge.queues.resume("default")
+        await forge.wait(job.id, timeout=10)
+
+
+async def _queue(forge: Forge, name: str) -> str:
+    await forge.queues.ensure(name)
+    return name
+
+
+async def test_a_changed_concurrency_holds_at_once(forge: Forge) -> None:
+    running = most = 0
+    go = asyncio.Event()
+
+    @forge.handler
+    async def hold() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await go.wait()
+        running -= 1
+
+    await forge.queues.set("default", concurrency=2)
+    await forge.enqueue_many("hold", [{}] * 20)
+    async with working(forge, concurrency=10):
+        await eventually(lambda: running == 2)
+        await forge.queues.set("default", concurrency=5)
+        await eventually(lambda: running == 5)
+        await forge.queues.set("default", concurrency=None)
+        await eventually(lambda: running == 10)
+        assert most == 10
+        go.set()
+
+
+async def test_a_changed_backoff_counts_from_the_next_failure(forge: Forge) -> None:
+    attempts = []
+
+    @forge.handler
+    async def breaks() -> None:
+        attempts.append(1)
+        raise ValueError("broken")
+
+    await forge.queues.set("default", backoff_base=timedelta(hours=1), backoff_max=timedelta(hours=1))
+    async with working(forge):
+        slow = await breaks.enqueue()
+        await eventually(lambda: _failed(forge, slow.id, 1))
+        assert (await forge.jobs.get(slow.id)).state is State.RETRYING
+
+        await forge.queues.set("default", backoff_enabled=False)
+        await eventually(lambda: _backoff_is_off(forge))
+        quick = await breaks.enqueue()
+        await eventually(lambda: _failed(forge, quick.id, 5))
+
+
+async def _failed(forge: Forge, job_id: int, times: int) -> bool:
+    return len((await forge.jobs.get(job_id)).failures) == times
+
+
+async def _backoff_is_off(forge: Forge) -> bool:
+    return not (await forge.queues.get("default")).backoff_enabled
