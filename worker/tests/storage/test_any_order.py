@@ -1,0 +1,176 @@
+"""Whatever many do at once, in whatever order: every job stays in one place, and nobody waits for ever."""
+
+import asyncio
+import random
+from datetime import timedelta
+
+import pytest
+
+from forge_jobs.errors import ForgeError, JobNotFound, StorageUnavailable, WorkerLost, WrongState
+from forge_jobs.job import NewJob, Postponement, Reason
+from tests.storage.factories import dead, done, failed, leader, queue, worker
+from tests.storage.invariants import check_invariants
+
+STALE = timedelta(minutes=5)
+QUEUES = ("default", "narrow")
+
+
+class Walker:
+    """One process that does anything, as its dice fall."""
+
+    def __init__(self, storage, dice, epoch, ids, queue_ids):
+        self.storage, self.dice, self.epoch = storage, dice, epoch
+        self.ids, self.queue_ids = ids, queue_ids
+        self.claims = []
+
+    async def walk(self, steps):
+        self.me = await worker(self.storage, QUEUES)
+        actions = [action for action, weight in ACTIONS.items() for _ in range(weight)]
+        for _ in range(steps):
+            try:
+                await self.dice.choice(actions)(self)
+            except (JobNotFound, WrongState):
+                pass  # another one was first
+            except WorkerLost:
+                self.me = await worker(self.storage, QUEUES)
+
+    def some_id(self):
+        return self.dice.choice(self.ids) if self.ids else 1
+
+    def some_claims(self):
+        taken = [claim for claim in self.claims if self.dice.random() < 0.6]
+        self.claims = [claim for claim in self.claims if claim not in taken]
+        self.dice.shuffle(taken)
+        return taken
+
+    def some_job(self):
+        key = self.dice.choice([None, None, "a", "b", "c"])
+        delay = self.dice.choice([None, None, timedelta(seconds=30)])
+        name = self.dice.choice(QUEUES)
+        return NewJob("work", queue=name, key=key, delay=delay, priority=self.dice.choice([0, 0, 1]))
+
+    async def enqueue(self):
+        self.ids.append((await self.storage.jobs.enqueue(self.some_job())).id)
+
+    async def enqueue_many(self):
+        answers = await self.storage.jobs.enqueue_many(
+            [self.some_job() for _ in range(self.dice.randint(0, 9))]
+        )
+        self.ids += [answer.id for answer in answers]
+
+    async def claim(self):
+        default, narrow = self.queue_ids
+        await self.storage.queues.take_slots(narrow, self.me, self.dice.randint(0, 2))
+        for queue_id in (default, narrow):
+            self.claims += await self.storage.claims.claim(queue_id, self.me, limit=self.dice.randint(1, 6))
+
+    async def finish(self):
+        await self.storage.claims.finish(
+            [self.dice.choice([done, dead])(one, keep=self.dice.random() < 0.7) for one in self.some_claims()]
+        )
+
+    async def postpone(self):
+        await self.storage.claims.postpone(
+            [
+                failed(one, delay=timedelta(seconds=self.dice.choice([0, 20])))
+                if self.dice.random() < 0.7
+                else Postponement(one, Reason.THROTTLED, timedelta(seconds=20), counted=False)
+                for one in self.some_claims()
+            ]
+        )
+
+    async def release(self):
+        await self.storage.claims.release(self.some_claims())
+
+    async def give_back(self):
+        await self.storage.queues.give_back_slots(self.queue_ids[1], self.me, self.dice.randint(0, 2))
+
+    async def vanish(self):
+        await self.storage.workers.deregister(self.me)
+        self.me = await worker(self.storage, QUEUES)
+
+    async def reap(self):
+        lost = await self.storage.claims.lost(STALE)
+        await self.storage.claims.postpone([failed(one, "worker lost", delay=timedelta(0)) for one in lost])
+
+    async def cancel(self):
+        await self.storage.jobs.cancel(self.some_id())
+
+    async def retry(self):
+        await self.storage.jobs.retry(self.some_id())
+
+    async def run_now(self):
+        await self.storage.jobs.run_now(self.some_id())
+
+    async def delete(self):
+        await self.storage.jobs.delete(self.some_id())
+
+    async def look(self):
+        await self.storage.jobs.get(self.some_id())
+        await self.storage.jobs.find(limit=5)
+        await self.storage.jobs.waiting(self.some_id())
+
+    async def promote(self):
+        await self.storage.schedule.promote(limit=self.dice.randint(1, 20))
+
+    async def chores(self):
+        await self.storage.workers.beat(self.me)
+        await self.storage.history.sweep(epoch=self.epoch, limit=5)
+        await self.storage.jobs.fold()
+
+    async def tune(self):
+        changes = {
+            "done_retention": timedelta(seconds=self.dice.choice([1, 1000])),
+            "paused": self.dice.random() < 0.1,
+        }
+        await self.storage.queues.set(self.dice.choice(QUEUES), changes)
+
+
+ACTIONS = {
+    Walker.enqueue: 3,
+    Walker.enqueue_many: 2,
+    Walker.claim: 6,
+    Walker.finish: 4,
+    Walker.postpone: 3,
+    Walker.release: 1,
+    Walker.give_back: 2,
+    Walker.vanish: 1,
+    Walker.reap: 2,
+    Walker.cancel: 2,
+    Walker.retry: 2,
+    Walker.run_now: 2,
+    Walker.delete: 2,
+    Walker.look: 1,
+    Walker.promote: 2,
+    Walker.chores: 1,
+    Walker.tune: 1,
+}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_every_job_stays_in_one_place_whatever_many_do_at_once(storage, another, database, clock, seed):
+    dice = random.Random(seed)
+    narrow = (await storage.queues.set("narrow", {"concurrency": 3})).id
+    queue_ids = ((await queue(storage)).id, narrow)
+    storages = [storage, *[await another() for _ in range(4)]]
+    epoch, ids = await leader(storage), []
+    walkers = [Walker(mine, random.Random(dice.random()), epoch, ids, queue_ids) for mine in storages]
+
+    for _ in range(4):
+        await asyncio.gather(*(walker.walk(40) for walker in walkers))
+        await check_invariants(storage, database)
+        await clock.advance(minutes=1)
+
+
+async def test_nothing_that_fails_is_anything_but_an_error_of_ours(storage):
+    me = await worker(storage)
+    for call in (
+        storage.jobs.get(-1),
+        storage.jobs.get(2**63),
+        storage.jobs.cancel(2**70),
+        storage.workers.beat(-me),
+        storage.jobs.enqueue(NewJob("work", priority=2**40)),
+    ):
+        with pytest.raises(ForgeError) as caught:
+            await call
+        assert not isinstance(caught.value, StorageUnavailable)
