@@ -127,3 +127,28 @@ async def test_of_promoting_and_cancelling_at_once_each_job_has_one_fate(storage
     await asyncio.gather(cancel_all(), promote_all())
 
     assert {await state(storage, job_id) for job_id in ids} == {State.DEAD}
+
+
+async def test_what_is_due_soon_is_known_by_queue(storage, clock):
+    now = await clock.freeze()
+    await storage.queues.ensure(["mail", "empty"])
+    await enqueue_many(storage, 3, delay=5 * MINUTE)
+    await enqueue(storage, delay=2 * MINUTE)
+    await enqueue(storage, delay=20 * MINUTE)
+    await enqueue(storage, queue="mail", delay=20 * MINUTE)
+    await enqueue(storage, queue="mail")
+
+    assert await storage.schedule.upcoming(MINUTE) == {}
+    soon = await storage.schedule.upcoming(10 * MINUTE)
+    assert {name: count for name, (count, _) in soon.items()} == {"default": 4}
+    assert abs(soon["default"][1] - now - 2 * MINUTE) < timedelta(milliseconds=1)
+    assert {name: count for name, (count, _) in (await storage.schedule.upcoming(30 * MINUTE)).items()} == {
+        "default": 5,
+        "mail": 1,
+    }
+
+
+async def test_what_is_due_soon_is_counted_up_to_a_thousand(storage):
+    await enqueue_many(storage, 1_100, delay=MINUTE)
+
+    assert (await storage.schedule.upcoming(2 * MINUTE))["default"][0] == 1_000
