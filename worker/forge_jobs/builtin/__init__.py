@@ -1,0 +1,21 @@
+"""Kinds of jobs that need no code of your own: http, command, echo and sleep.
+
+`forge-jobs worker forge_jobs.builtin:forge` runs them; the worker image does so by
+default. A program that has handlers of its own adds them with `register`.
+"""
+
+from forge_jobs.app import Forge
+from forge_jobs.builtin.echo import echo
+from forge_jobs.builtin.sleep import sleep
+
+__all__ = ["forge", "register"]
+
+
+def register(forge: Forge) -> None:
+    """`forge` has handlers for the built-in kinds. Raises InvalidInput when it has one of that kind already."""
+    forge.handler(kind="echo")(echo)
+    forge.handler(kind="sleep")(sleep)
+
+
+forge = Forge()
+register(forge)
