@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio.to_process
 import msgspec
+from anyio import CapacityLimiter
 
 from forge_jobs import backoff, child
 from forge_jobs.codec import encode
@@ -74,7 +75,11 @@ class Attempt:
 
 
 async def call(
-    handler: Handler[Any, Any], context: Context, arguments: dict[str, Any], threads: Executor
+    handler: Handler[Any, Any],
+    context: Context,
+    arguments: dict[str, Any],
+    threads: Executor,
+    processes: CapacityLimiter,
 ) -> Any:
     """Return what the handler's function returns, run where its placement says."""
     if handler.placement is Placement.THREAD:
@@ -91,6 +96,7 @@ async def call(
         context.queue,
         arguments,
         cancellable=True,  # a cancelled attempt kills the process
+        limiter=processes,
     )
 
 

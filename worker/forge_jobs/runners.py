@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 
+from anyio import CapacityLimiter
+
 from forge_jobs.app import Forge
-from forge_jobs.attempt import CANCELLED_BY_USER, Attempt, Record, Stop, call, dead, done, judge
+from forge_jobs.attempt import CANCELLED_BY_USER, Attempt, Record, Stop, call, dead, done, judge, released
 from forge_jobs.context import Context, Tokens
 from forge_jobs.errors import InvalidPayload
 from forge_jobs.handlers import Placement
@@ -54,6 +56,7 @@ class Runners:
         self._mean: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="forge-jobs")
+        self._processes = CapacityLimiter(count)
         self._ended = asyncio.Event()
         self._context = copy_context()  # that every job begins with
 
@@ -174,7 +177,10 @@ class Runners:
     async def _perform(self, task: "asyncio.Task[None]", claim: Claim, queue: ServedQueue) -> None:
         started = time.monotonic()
         if started > self.fence_at:
-            return  # others may have the job by now; the session ends in a moment
+            self._record(
+                released(claim, queue.config)
+            )  # others may have it by now; the session ends in a moment
+            return
         config = queue.config
         wait = max(0.0, time.time() + self.clock_offset - claim.pos / 1_000_000)
         handler = self._handlers[claim.kind]
@@ -202,7 +208,7 @@ class Runners:
                     else handler.function(**arguments)
                 )
             else:
-                result = await call(handler, context, arguments, self._threads)
+                result = await call(handler, context, arguments, self._threads, self._processes)
             verdict = done(claim, queue.config, claim.codec, result, wait, time.monotonic() - started)
         except asyncio.CancelledError as error:
             if attempt.stopped is None and task.cancelling():
