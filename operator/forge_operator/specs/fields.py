@@ -113,7 +113,8 @@ def part(description: str, section: type[Section], *, optional: bool = False, re
     schema = schema_of(section)
     absent: dict[str, Any] = {"required": True} if required else {} if optional else {"factory": section}
     if absent.get("factory"):
-        schema = {"default": {}, **schema}
+        # Rules are held against a default before it is itself completed; so one with rules has to be complete.
+        schema = {"default": _defaults(schema) if section.RULES else {}, **schema}
     return _field(schema, lambda value, path: read(section, value, path), description, **absent)
 
 
@@ -175,6 +176,10 @@ def _field(
     if factory is not None:
         return dataclasses.field(default_factory=factory, metadata=metadata)
     return dataclasses.field(default=None if default is None else read_default(default), metadata=metadata)
+
+
+def _defaults(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: below["default"] for name, below in schema["properties"].items() if "default" in below}
 
 
 def _whole_schema(least: int, most: int) -> dict[str, Any]:

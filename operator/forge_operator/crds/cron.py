@@ -1,0 +1,50 @@
+"""The custom resource definition of ForgeCron."""
+
+from forge_operator import conditions
+from forge_operator.crds.definition import Schema, column, condition_column, definition
+from forge_operator.crds.status import conditions as conditions_schema
+from forge_operator.crds.status import moment, text, whole
+from forge_operator.specs.cron import CronSpec
+from forge_operator.specs.section import schema_of
+
+COLUMNS = (
+    column("Schedule", ".spec.schedule", description="When a job is enqueued."),
+    column("TimeZone", ".spec.timeZone", description="The time zone of the schedule."),
+    column("Queue", ".spec.job.queue", description="Where the job is enqueued."),
+    column("Kind", ".spec.job.kind", description="The job's kind."),
+    column("Suspend", ".spec.suspend", "boolean", description="Whether nothing is enqueued."),
+    column("Last", ".status.lastScheduleTime", "date", description="When a job was last enqueued."),
+    condition_column("Ready", "Ready", "status", description="Whether what is asked for is so."),
+    column("Age", ".metadata.creationTimestamp", "date", description="When the object was made."),
+    # As text: kubectl shows a date that is yet to come as invalid.
+    column("Next", ".status.nextScheduleTime", description="When the next job is enqueued.", wide=True),
+    column("Skipped", ".status.skipped", "integer", description="Times left out by Forbid.", wide=True),
+    condition_column("Reason", "Ready", "reason", description="Why Ready is as it is.", wide=True),
+)
+
+
+def cron_definition() -> Schema:
+    """Return the CustomResourceDefinition of ForgeCron."""
+    return definition(
+        kind="ForgeCron",
+        short_name="fc",
+        description="A cron: it enqueues a job by the clock, whether or not the operator runs.",
+        spec=schema_of(CronSpec),
+        status=_status(),
+        columns=COLUMNS,
+    )
+
+
+def _status() -> Schema:
+    return {
+        "type": "object",
+        "properties": {
+            "observedGeneration": whole("The generation of the object that all this is about."),
+            "cronName": text("The cron's name in the database, once it is configured there."),
+            "nextScheduleTime": moment("When the next job is enqueued."),
+            "lastScheduleTime": moment("When a job was last enqueued."),
+            "skipped": whole("How many times were left out, because the job before had not ended."),
+            "lastSyncTime": moment("When the database was last made to say what the object says."),
+            "conditions": conditions_schema(conditions.OF_CRONS),
+        },
+    }

@@ -1,0 +1,69 @@
+"""The words for declaring what the operator answers in `status`."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from forge_operator.conditions import Condition
+
+Schema = dict[str, Any]
+
+
+def whole(description: str) -> Schema:
+    """Return the schema of a whole number."""
+    return {"description": description, "type": "integer", "format": "int64"}
+
+
+def number(description: str) -> Schema:
+    """Return the schema of a number with decimals."""
+    return {"description": description, "type": "number"}
+
+
+def text(description: str) -> Schema:
+    """Return the schema of a text."""
+    return {"description": description, "type": "string", "maxLength": 4096}
+
+
+def moment(description: str) -> Schema:
+    """Return the schema of a moment."""
+    return {"description": description, "type": "string", "format": "date-time"}
+
+
+def group(description: str, /, required: Iterable[str] = (), **properties: Schema) -> Schema:
+    """Return the schema of an object."""
+    found: Schema = {"description": description, "type": "object"}
+    if names := list(required):
+        found["required"] = names
+    return found | {"properties": properties}
+
+
+def listed(description: str, item: Schema, *, key: str, most: int) -> Schema:
+    """Return the schema of a list of objects that differ in `key`."""
+    return {
+        "description": description,
+        "type": "array",
+        "maxItems": most,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": [key],
+        "items": item,
+    }
+
+
+def conditions(known: Iterable[Condition]) -> Schema:
+    """Return the schema of a list of conditions, as all of Kubernetes has them."""
+    item = group(
+        "One of them.",
+        required=("type", "status", "lastTransitionTime", "reason", "message"),
+        type={"description": "Its name.", "type": "string", "maxLength": 316},
+        status={"description": "Whether it is so.", "type": "string", "enum": ["True", "False", "Unknown"]},
+        observedGeneration=whole("The generation of the object that it is about.") | {"minimum": 0},
+        lastTransitionTime=moment("When its status changed last."),
+        reason={
+            "description": "Why, in one word.",
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 1024,
+            "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+        },
+        message={"description": "Why, in a sentence.", "type": "string", "maxLength": 32768},
+    )
+    return listed(f"How things stand: {', '.join(known)}.", item, key="type", most=32)
