@@ -1,6 +1,7 @@
 """A queue's concurrency holds over all workers, at every instant."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -219,3 +220,20 @@ async def test_ten_workers_at_once_never_run_more_than_the_concurrency(storage, 
     await asyncio.gather(*map(work, storages, workers))
 
     assert 1 <= most <= 3
+
+
+@pytest.mark.parametrize("how", ["it goes", "it falls silent"])
+async def test_the_surplus_slots_of_a_worker_that_is_gone_are_gone(storage, narrow, clock, how):
+    one = await narrow_worker(storage)
+    await storage.queues.take_slots(narrow, one, 3)
+    await storage.queues.set("narrow", {"concurrency": 1})
+    if how == "it goes":
+        await storage.workers.deregister(one)
+    else:
+        await clock.advance(minutes=1)
+        await storage.claims.lost(timedelta(seconds=30))
+
+    two, three = await narrow_worker(storage), await narrow_worker(storage)
+    assert [await storage.queues.take_slots(narrow, me, 5) for me in (two, three)] == [1, 0]
+    await storage.queues.set("narrow", {"concurrency": 2})
+    assert await storage.queues.take_slots(narrow, three, 5) == 1
