@@ -17,21 +17,35 @@ from benchmarks.line import Line
 from benchmarks.server import Server
 from forge_jobs.errors import ForgeError
 
-MEASUREMENTS: dict[str, Callable[[Bench], list[Line]]] = {
-    "drain": drain.measure,
-    "enqueue": enqueue.measure,
-    "pickup": pickup.measure,
-    "pinned": pinned.measure,
-    "idle": idle.measure,
-    "sqlite": sqlite.measure,
-    "explain": explain.measure,
+WIDTH = 130  # of the table in a file or a pipe
+
+
+class What(StrEnum):
+    """What can be measured."""
+
+    ALL = "all"
+    DRAIN = "drain"
+    ENQUEUE = "enqueue"
+    PICKUP = "pickup"
+    PINNED = "pinned"
+    IDLE = "idle"
+    SQLITE = "sqlite"
+    EXPLAIN = "explain"
+
+
+MEASUREMENTS: dict[What, Callable[[Bench], list[Line]]] = {
+    What.DRAIN: drain.measure,
+    What.ENQUEUE: enqueue.measure,
+    What.PICKUP: pickup.measure,
+    What.PINNED: pinned.measure,
+    What.IDLE: idle.measure,
+    What.SQLITE: sqlite.measure,
+    What.EXPLAIN: explain.measure,
 }
-What = StrEnum("What", ["all", *MEASUREMENTS])
-ALL = What("all")
 
 
 def main(
-    what: Annotated[What, typer.Argument(help="What to measure.")] = ALL,
+    what: Annotated[What, typer.Argument(help="What to measure.")] = What.ALL,
     jobs: Annotated[
         int, typer.Option(min=1000, help="How many jobs a drain has; all other numbers follow it.")
     ] = 100_000,
@@ -44,8 +58,10 @@ def main(
     the machine should have nothing else to do.
     """
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
     began = time.monotonic()
-    wanted = MEASUREMENTS if what == "all" else {str(what): MEASUREMENTS[what]}
+    wanted = MEASUREMENTS.values() if what is What.ALL else [MEASUREMENTS[what]]
     lines: list[Line] = []
     try:
         with tempfile.TemporaryDirectory(prefix="forge-jobs-bench-") as folder, Server() as server:
@@ -53,7 +69,7 @@ def main(
             for name, value in (*facts["machine"].items(), *facts["PostgreSQL"].items()):
                 console.print(f"{name}: {value}", highlight=False, soft_wrap=True)
             bench = Bench(server, jobs, rounds, console, Path(folder))
-            for measure in wanted.values():
+            for measure in wanted:
                 lines += measure(bench)
     except (ForgeError, SideFailed, NotAllDone) as error:
         console.print(f"not measured: {error}", style="red", markup=False)

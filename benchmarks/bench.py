@@ -53,7 +53,8 @@ class Bench:
                 self.say(f"{what}, round {turn} of {self.rounds}: {name} {number(rates[name][-1])} jobs/s")
         return rates
 
-    def checked(self, sample: Sample, jobs: int) -> Sample:
+    @staticmethod
+    def checked(sample: Sample, jobs: int) -> Sample:
         """Return the sample of a drain. Raises NotAllDone when it is not of exactly `jobs` jobs."""
         if (sample["jobs"], sample["started"]) != (jobs, jobs):
             raise NotAllDone(

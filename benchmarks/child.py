@@ -9,9 +9,11 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+ROOT = Path(__file__).parents[1]
 PATIENCE = 900.0  # seconds
 
 
@@ -31,7 +33,8 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=_clean_environment(),
+            env=clean_environment(),
+            cwd=ROOT,
         )
 
     def line(self) -> Any:
@@ -74,7 +77,7 @@ def run(side: str, **arguments: Any) -> Any:
         return child.finish()
 
 
-def _clean_environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     """Return our environment without what would configure a side from outside."""
     prefixes = ("FORGE_", "JOBS_", "PG", "HUEY_")
     return {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}

@@ -16,7 +16,7 @@ import asyncpg
 from benchmarks import child
 from benchmarks.bench import Bench
 from benchmarks.line import AtMostTimes, Line
-from benchmarks.sides.bare_postgres import QUEUE_ID, REGISTER, WORKER_ID
+from benchmarks.sides.bare_postgres import FIRST_ATTEMPT, QUEUE_ID, REGISTER, WORKER_ID
 from benchmarks.workload import BARE_BATCH, ENCODED, KIND, QUEUE
 from forge_jobs.storage.postgres.claims import CLAIM, FINISH_PLAIN, START
 from forge_jobs.storage.postgres.connection import CLAIM_SETTINGS, LANE_SETTINGS, POOL_SETTINGS, Database
@@ -83,7 +83,7 @@ def literal(value: object) -> str:
         return "'{" + ",".join(str(item) for item in value) + "}'"
     if isinstance(value, str):
         return "'" + value.replace("'", "''") + "'"
-    return str(value)
+    return str(value)  # numbers, and True and False as PostgreSQL spells them too
 
 
 class Explainer:
@@ -128,13 +128,7 @@ class Explainer:
         queue_id: int = await connection.fetchval(self._sql(QUEUE_ID))
         taken, hint = await self._take(connection, queue_id, BARE_BATCH)
         await self._claims("claim", queue_id, hint)
-        finish = (
-            WORKER_ID,
-            [job for job, _ in taken],
-            [attempt for _, attempt in taken],
-            [0.0] * len(taken),
-            None,
-        )
+        finish = (WORKER_ID, taken, [FIRST_ATTEMPT] * len(taken), [0.0] * len(taken), None)
         await self.explain("finish", FINISH_PLAIN, finish, LANE_SETTINGS)
         await asyncio.sleep(DUE_SECONDS)
         await self.explain("promote", PROMOTE, (DUE,), POOL_SETTINGS)
@@ -154,16 +148,16 @@ class Explainer:
 
     async def _take(
         self, connection: asyncpg.Connection, queue_id: int, jobs: int, hint: tuple[int, int] = START
-    ) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-        """Claim so many jobs; return (id, attempt) of each, and where the last one stood."""
-        taken: list[tuple[int, int]] = []
+    ) -> tuple[list[int], tuple[int, int]]:
+        """Claim so many jobs; return their ids, and where the last one stood."""
+        taken: list[int] = []
         while len(taken) < jobs:
             limit = min(BARE_BATCH, jobs - len(taken))
             records = await connection.fetch(self._sql(CLAIM), queue_id, WORKER_ID, limit, *hint, 0)
             if not records:
                 break
-            taken += [(record[0], record[1]) for record in records]
-            hint = max((record[5], record[6]) for record in records)
+            taken += [record["id"] for record in records]
+            hint = max((record["priority"], record["pos"]) for record in records)
         return taken, hint
 
 

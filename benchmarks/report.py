@@ -13,7 +13,7 @@ from benchmarks.line import Line
 def show(console: Console, lines: Sequence[Line]) -> None:
     """The table is on the console."""
     table = Table()
-    for name in ("what", "ours", "", "other", "beside", "ratio", "goal", "met"):
+    for name in ("what", "unit", "ours", "other", "beside", "ratio", "goal", "met"):
         table.add_column(name, justify="right" if name in {"ours", "other", "ratio"} else "left")
     for line in lines:
         table.add_row(*cells(line))
@@ -26,7 +26,7 @@ def cells(line: Line) -> tuple[str, ...]:
     goal = "" if line.goal is None else str(line.goal)
     ratio = "" if line.ratio is None else number(line.ratio)
     other = "" if line.other is None else number(line.other)
-    return line.what, number(line.ours), line.unit, other, line.beside, ratio, goal, met
+    return line.what, line.unit, number(line.ours), other, line.beside, ratio, goal, met
 
 
 def number(value: float) -> str:

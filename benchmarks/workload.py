@@ -7,6 +7,7 @@ KIND = "nothing"
 PAYLOAD = {"pad": "x" * 90}
 ENCODED = b'{"pad":"' + b"x" * 90 + b'"}'  # the same, 100 bytes
 CONCURRENCY = 50  # handlers at once in a worker of forge-jobs
+WARM_UP = 1000  # jobs in the call that opens the connection before a timed one
 BARE_BATCH = 200  # jobs in one statement of a bare loop
 
 

@@ -12,12 +12,13 @@ from typing import Any
 import asyncpg
 
 from benchmarks.sides.told import Usage
-from benchmarks.workload import BARE_BATCH, ENCODED, KIND
+from benchmarks.workload import BARE_BATCH, ENCODED, KIND, WARM_UP
 from forge_jobs.storage.postgres.bulk import JOB_COLUMNS, READY_COLUMNS
 from forge_jobs.storage.postgres.claims import CLAIM, FINISH_PLAIN, START
 from forge_jobs.storage.postgres.connection import CLAIM_SETTINGS, LANE_SETTINGS, Database
 
 WORKER_ID = 1
+FIRST_ATTEMPT = 1
 BATCHES_AHEAD = 4
 REGISTER = """
 INSERT INTO {schema}.worker (id, label, host, pid, version, queues, kinds, concurrency, started_at, beat_at)
@@ -49,20 +50,20 @@ class Loop:
             await self._batches.put(records)
             if not records:
                 return
-            hint = max((record[5], record[6]) for record in records)
+            hint = max((record["priority"], record["pos"]) for record in records)
 
     async def finish(self) -> None:
         """Finish what was claimed."""
         while records := await self._batches.get():
-            await self._outcomes.fetch(
+            answer = await self._outcomes.fetch(
                 self._finish,
                 WORKER_ID,
-                [record[0] for record in records],
-                [record[1] for record in records],
+                [record["id"] for record in records],
+                [FIRST_ATTEMPT] * len(records),
                 [0.0] * len(records),
                 None,
             )
-            self.done += len(records)
+            self.done += len(answer[0][0] or ())
             self.last = time.monotonic()
 
 
@@ -84,8 +85,8 @@ async def enqueue(url: str, jobs: int) -> dict[str, Any]:
     """COPY rows that were made before into `job` and `ready`, in one transaction, after a small one."""
     connection = await asyncpg.connect(url)
     queue_id = await connection.fetchval(Database(url).sql(QUEUE_ID))
-    await _copy(connection, *_rows(queue_id, 1, 1000))
-    rows = _rows(queue_id, 1001, jobs)
+    await _copy(connection, *_rows(queue_id, 1, WARM_UP))
+    rows = _rows(queue_id, 1 + WARM_UP, jobs)
     began = time.monotonic()
     await _copy(connection, *rows)
     seconds = time.monotonic() - began

@@ -10,10 +10,14 @@ from typing import Any
 
 from benchmarks.sides.told import Usage
 from benchmarks.workload import BARE_BATCH
+from forge_jobs.job import Claim
 from forge_jobs.storage.sqlite.claims import ALLOWED, FINISH, PLAIN, START
 
 WORKER_ID = 1
+FIRST_ATTEMPT = 1
 PICK, OWN, TAKE = PLAIN
+COLUMNS = list(Claim.__annotations__)  # PICK's are in this order
+JOB, PRIORITY, POS = (COLUMNS.index(name) for name in ("job_id", "priority", "pos"))
 PRAGMAS = (
     "journal_mode = WAL",
     "synchronous = NORMAL",
@@ -42,8 +46,7 @@ def drain(path: str, jobs: int) -> dict[str, Any]:
     before = Usage.now()
     while rows := claim(connection, queue_id):
         first = first or time.monotonic()
-        finish(connection, queue_id, rows)
-        done += len(rows)
+        done += finish(connection, queue_id, rows)
         last = time.monotonic()
     used = before.until(Usage.now())
     connection.close()
@@ -66,8 +69,8 @@ def claim(connection: sqlite3.Connection, queue_id: int) -> list[Any]:
     rows = connection.execute(PICK, wanted).fetchall()
     if rows:
         first, last = rows[0], rows[-1]
-        wanted.update(first_priority=first[5], first_pos=first[6], first_job=first[0])
-        wanted.update(last_priority=last[5], last_pos=last[6], last_job=last[0])
+        wanted.update(first_priority=first[PRIORITY], first_pos=first[POS], first_job=first[0])
+        wanted.update(last_priority=last[PRIORITY], last_pos=last[POS], last_job=last[0])
         connection.execute(OWN, wanted)
         connection.execute(TAKE, wanted)
         connection.execute(TALLY_CLAIMED, (len(rows), queue_id))
@@ -75,20 +78,19 @@ def claim(connection: sqlite3.Connection, queue_id: int) -> list[Any]:
     return rows
 
 
-def finish(connection: sqlite3.Connection, queue_id: int, rows: list[Any]) -> None:
-    """Finish one batch."""
+def finish(connection: sqlite3.Connection, queue_id: int, rows: list[Any]) -> int:
+    """Finish one batch; return how many jobs of it were ours."""
     now = time.time_ns() // 1000
-    ids = json.dumps([row[0] for row in rows])
+    ids = json.dumps([row[JOB] for row in rows])
     connection.execute("BEGIN IMMEDIATE")
     held = set(connection.execute(HELD, (ids,)).fetchall())
     connection.execute(GIVE_UP, (ids,))
-    connection.executemany(
-        FINISH,
-        [
-            (row[0], WORKER_ID, now, now, queue_id, row[1], "done", None, None)
-            for row in rows
-            if (row[0], WORKER_ID, row[1]) in held
-        ],
-    )
-    connection.execute(TALLY_DONE, (len(rows), queue_id))
+    finished = [
+        (row[JOB], WORKER_ID, now, now, queue_id, FIRST_ATTEMPT, "done", None, None)
+        for row in rows
+        if (row[JOB], WORKER_ID, FIRST_ATTEMPT) in held
+    ]
+    connection.executemany(FINISH, finished)
+    connection.execute(TALLY_DONE, (len(finished), queue_id))
     connection.execute("COMMIT")
+    return len(finished)

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 
 from benchmarks.sides.told import Usage, say, until_told
-from benchmarks.workload import CONCURRENCY, KIND, PAYLOAD, QUEUE, Starts
+from benchmarks.workload import CONCURRENCY, KIND, PAYLOAD, QUEUE, WARM_UP, Starts
 from forge_jobs import Forge, Worker
 from forge_jobs.telemetry import Event, JobsEnded, Outcome
 
@@ -38,13 +38,16 @@ async def fill(url: str, jobs: int, delay: float | None = None) -> None:
     async with program(url, Starts()) as forge:
         for start in range(0, jobs, FILL_BATCH):
             payloads = [PAYLOAD] * min(FILL_BATCH, jobs - start)
-            await forge.enqueue_many(KIND, payloads, delay=delay)
+            if delay is None:
+                await forge.enqueue_many(KIND, payloads)
+            else:
+                await forge.enqueue_many(KIND, payloads, delay=delay)
 
 
 async def enqueue(url: str, jobs: int) -> dict[str, Any]:
     """Enqueue many jobs with one call, after a small one that opened the connection."""
     async with program(url, Starts()) as forge:
-        await forge.enqueue_many(KIND, [dict(PAYLOAD) for _ in range(1000)])
+        await forge.enqueue_many(KIND, [dict(PAYLOAD) for _ in range(WARM_UP)])
         payloads = [dict(PAYLOAD) for _ in range(jobs)]
         began = time.monotonic()
         answers = await forge.enqueue_many(KIND, payloads)

@@ -22,11 +22,10 @@ def program(path: str, starts: Starts) -> tuple[Any, Any]:
     """Return a program, and its one task, which does nothing."""
     huey = SqliteHuey("bench", filename=path, fsync=False)
 
-    @huey.task()
     def nothing(pad: str) -> None:
         starts.one()
 
-    return huey, nothing
+    return huey, huey.task()(nothing)
 
 
 def fill(path: str, jobs: int) -> None:
@@ -44,13 +43,13 @@ def drain(path: str, jobs: int, threads: int = THREADS) -> dict[str, Any]:
     done = 0
     last = 0.0
 
-    @huey.signal(SIGNAL_COMPLETE)
     def completed(signal: str, task: Any) -> None:
         nonlocal done, last
         done += 1
         if done >= jobs:
             last = time.monotonic()
 
+    huey.signal(SIGNAL_COMPLETE)(completed)
     consumer = huey.create_consumer(workers=threads, worker_type="thread", periodic=False)
     before = Usage.now()
     consumer.start()

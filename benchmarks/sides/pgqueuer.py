@@ -117,13 +117,13 @@ class _Running:
         self._connection = await asyncpg.connect(self._url)
         self._program = PgQueuer(AsyncpgDriver(self._connection))
 
-        @self._program.entrypoint(KIND)
-        async def nothing(job: Job) -> None:
-            self._starts.append(time.monotonic())
-
+        self._program.entrypoint(KIND)(self._nothing)
         self._running = asyncio.create_task(
             self._program.run(batch_size=BATCH, dequeue_timeout=timedelta(seconds=30))
         )
+
+    async def _nothing(self, job: Job) -> None:
+        self._starts.append(time.monotonic())
 
     async def __aexit__(self, *_: object) -> None:
         self._program.shutdown.set()
