@@ -28,6 +28,7 @@ from forge_jobs.outcome import Dead, Reschedule, Retry, Throttled
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.rate_limit import RateLimit
 from forge_jobs.settings import Settings
+from forge_jobs.version import Epoch, Version, VersionState
 from forge_jobs.worker import Worker
 from forge_jobs.worker_info import WorkerInfo
 
@@ -36,6 +37,7 @@ __all__ = [
     "CronConfig",
     "Dead",
     "Enqueued",
+    "Epoch",
     "Forge",
     "ForgeError",
     "Handler",
@@ -62,6 +64,8 @@ __all__ = [
     "UnknownHandler",
     "UnknownQueue",
     "UnknownScope",
+    "Version",
+    "VersionState",
     "WaitTimeout",
     "Worker",
     "WorkerInfo",

@@ -1,7 +1,7 @@
 """Forge: what a user's program holds; its handlers, its database, and the way to both."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import TracebackType
@@ -12,6 +12,8 @@ from forge_jobs.client.crons import Crons
 from forge_jobs.client.jobs import Jobs
 from forge_jobs.client.limits import Limits
 from forge_jobs.client.queues import Queues
+from forge_jobs.client.versions import Versions
+from forge_jobs.client.watch import watch
 from forge_jobs.client.workers import Workers
 from forge_jobs.codec import decode, encode
 from forge_jobs.errors import InvalidInput, JobDead, SchemaOutdated, SchemaTooNew, WaitTimeout
@@ -89,6 +91,20 @@ class Forge:
     def workers(self) -> Workers:
         """List workers."""
         return Workers(self.storage)
+
+    @property
+    def versions(self) -> Versions:
+        """Versions of worker pools, and the gates that let them claim; for operators."""
+        return Versions(self.storage)
+
+    def watch(self, queues: Iterable[str]) -> AsyncGenerator[str, None]:
+        """Give the name of a queue whenever it may have work, within milliseconds of an enqueue, until closed.
+
+        The name comes again every five seconds while jobs of the queue are pending. Outages of
+        the database are waited for. Raises UnknownQueue. A watched queue costs its producers a
+        little, so watch those that nobody serves; `contextlib.aclosing` ends the watch in time.
+        """
+        return watch(self.storage, self.telemetry, queues)
 
     async def open(self, *, migrate: bool | None = None) -> None:
         """The database is open and its schema is that of this release.

@@ -47,6 +47,7 @@ class Claimer:
         self.queues = {config.id: ServedQueue(config) for config in queues}
         self.runners: Runners  # set by the session before `run`
         self.stopping = False
+        self.is_open = True  # False: the worker's gate is closed, and the database would give it nothing
         self.on_empty: Callable[[], None] | None = None  # called when a round found every queue empty
         self._storage = storage
         self._telemetry = telemetry
@@ -176,6 +177,9 @@ class Claimer:
             self.on_empty()
 
     async def _claim(self, queue: ServedQueue, limit: int) -> int:
+        if not self.is_open:
+            await self._found_nothing(queue)  # gives slots back
+            return 0
         asked = limit
         if queue.is_limited:
             limit = await self._within_slots(queue, min(limit, max(1, self.runners.free)))

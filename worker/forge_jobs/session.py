@@ -6,7 +6,7 @@ was struck off) it ends, and `worker` begins the next one under a new id.
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,14 +14,14 @@ from forge_jobs.app import Forge
 from forge_jobs.attempt import Stop, Verdict, released
 from forge_jobs.claimer import Claimer
 from forge_jobs.errors import ForgeError
-from forge_jobs.heartbeat import Heartbeat
+from forge_jobs.heartbeat import Attempts, Heartbeat
 from forge_jobs.job import Postponement
 from forge_jobs.maintenance.leader import Leader
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.promoter import promote
 from forge_jobs.recorder import Recorder
 from forge_jobs.runners import Runners
-from forge_jobs.telemetry import PollOnly, WorkerGivenUp
+from forge_jobs.telemetry import Outcome, PollOnly, Run, WorkerGivenUp
 from forge_jobs.tokens import LeasedTokens
 from forge_jobs.wakeup import Listeners, Wakeup
 from forge_jobs.worker_info import Beat, WorkerInfo
@@ -30,7 +30,7 @@ PROMOTE_EVERY = 5.0
 PROMOTE_EVERY_WHEN_DEAF = 1.0
 CONFIGURE_EVERY = 60.0
 CONFIGURE_EVERY_WHEN_DEAF = 2.0
-LAST_WORDS = 5.0  # seconds that handlers have to end after they were told to stop
+LAST_WORDS = 2.0  # seconds that handlers have to end after they were told to stop
 FAREWELL = 5.0  # seconds for the last writes
 
 
@@ -56,6 +56,7 @@ class Session:
         self._crons_changed = asyncio.Event()
         self._due = asyncio.Event()
         self._revision: int | None = None
+        self._attempts = Attempts()
         self.released = 0
 
     @property
@@ -96,6 +97,7 @@ class Session:
             self._storage.workers,
             self._telemetry,
             self.info.id,
+            self._attempts,
             interval=self._heartbeat,
             stale=self._stale,
             heard=self._beaten,
@@ -193,6 +195,7 @@ class Session:
             cancelled=lambda job_id: self._cancelled([job_id]),
             due=self._due.set,
             drained=self._tokens.void,
+            gate=self._gate_changed,
             reconnected=self._reconnected,
         )
         return [self._task(Wakeup(self._storage.wakeups, self._telemetry, listeners).run(), "wakeup")]
@@ -233,6 +236,10 @@ class Session:
         self._config_changed.set()
         self._crons_changed.set()
 
+    def _gate_changed(self, pool: str) -> None:
+        if pool == (self.info.pool or ""):
+            self._beat_now()
+
     def _reconnected(self) -> None:
         self._claimer.forget_marks()
         self._claimer.wake()
@@ -245,6 +252,15 @@ class Session:
         if self._revision is not None and beat.revision != self._revision:
             self._configuration_changed()
         self._revision = beat.revision
+        self._gated(beat.is_open)
+
+    def _gated(self, is_open: bool) -> None:
+        """The worker may claim, or not: then what it has not begun is for others."""
+        was_open, self._claimer.is_open = self._claimer.is_open, is_open
+        if not is_open:
+            self._hand_back()
+        if is_open != was_open:
+            self._claimer.wake()
 
     def _cancelled(self, job_ids: Sequence[int]) -> None:
         """These jobs were cancelled; those still in hand are dead without having been begun."""
@@ -256,8 +272,20 @@ class Session:
 
     def _recorded(self, verdicts: Sequence[Verdict]) -> None:
         self._claimer.recorded(verdicts)
+        self._count(verdict.run for verdict in verdicts)
         if any(type(verdict.write) is Postponement for verdict in verdicts):
             self._due.set()
+
+    def _count(self, runs: Iterable[Run]) -> None:
+        attempts = self._attempts
+        for run in runs:
+            if run.outcome is Outcome.DONE:
+                attempts.succeeded += 1
+            elif run.outcome in (Outcome.FAILED, Outcome.DEAD):
+                attempts.failed += 1
+            else:
+                continue
+            attempts.run_seconds += run.duration
 
     def _perhaps_done(self) -> None:
         if not self.runners.in_hand and not self._recorder.pending:

@@ -41,13 +41,27 @@ KNOWN = (
     "FORGE_WORKER_PREFIX",
     "FORGE_WORKER_VERSION",
 )
-"""The variables that mean something; any other FORGE_* is warned of."""
+"""The variables that mean something to people; any other FORGE_* is warned of, but for those of OPERATORS."""
+
+OPERATORS = (
+    "FORGE_DEPLOYMENT",
+    "FORGE_NODE_NAME",
+    "FORGE_POD_NAME",
+    "FORGE_POD_UID",
+    "FORGE_POOL_UID",
+    "FORGE_WORKER_VERSION_ID",
+)
+"""The variables that an operator gives to the workers it runs, and nobody else sets."""
 
 # Kubernetes gives every pod such variables for a service whose name begins with "forge".
 _SERVICE = re.compile(r"FORGE_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_(TCP|UDP|SCTP)(_.*)?)")
 
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _LABEL_ALLOWED = "1 to 63 characters of a-z, A-Z, 0-9, ., _ and -, a letter or digit first and last"
+_POOL = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_POOL_ALLOWED = "1 to 128 characters of a-z, A-Z, 0-9, ., _ and -"
+_VERSION_ID = re.compile(r"[a-z0-9]{8}")
+_VERSION_ID_ALLOWED = "8 characters of a-z and 0-9"
 _APP = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -67,6 +81,9 @@ class Settings:
     worker_prefix: str = "forge"
     worker_version: str = "0"
     worker_name: str | None = None  # the whole label of the worker, instead of one made of prefix and version
+    pool: str | None = None  # the uid of the pool that the worker belongs to
+    version_id: str | None = None  # the version of the pool that the worker is of; never without a pool
+    pod: str | None = None
     concurrency: int = 10
     heartbeat: timedelta = timedelta(seconds=5)
     stale: timedelta = timedelta(seconds=30)
@@ -99,6 +116,9 @@ class Settings:
             worker_prefix=variables.matching("FORGE_WORKER_PREFIX", _LABEL, _LABEL_ALLOWED) or "forge",
             worker_version=variables.matching("FORGE_WORKER_VERSION", _LABEL, _LABEL_ALLOWED) or "0",
             worker_name=_worker_name(variables),
+            pool=_pool(variables),
+            version_id=variables.matching("FORGE_WORKER_VERSION_ID", _VERSION_ID, _VERSION_ID_ALLOWED),
+            pod=variables.text("FORGE_POD_NAME"),
             concurrency=variables.whole("FORGE_CONCURRENCY", 10, least=1, most=10_000),
             heartbeat=heartbeat,
             stale=_stale(variables, heartbeat),
@@ -185,6 +205,16 @@ def _worker_name(variables: "Variables") -> str | None:
         raise InvalidSetting("FORGE_WORKER_NAME", given, allowed) from None
 
 
+def _pool(variables: "Variables") -> str | None:
+    pool = variables.matching("FORGE_POOL_UID", _POOL, _POOL_ALLOWED)
+    version_id = variables.text("FORGE_WORKER_VERSION_ID")
+    if (pool is None) != (version_id is None):
+        # A worker with half of a name would pass every gate.
+        given, lacks = ("FORGE_POOL_UID", "FORGE_WORKER_VERSION_ID")[:: -1 if pool is None else 1]
+        raise InvalidSetting(given, pool or version_id, f"none without {lacks}")
+    return pool
+
+
 def _stale(variables: "Variables", heartbeat: timedelta) -> timedelta:
     stale = variables.seconds("FORGE_STALE_SECONDS", 30, least=0, most=86_400)
     if stale <= 2 * heartbeat:
@@ -196,7 +226,7 @@ def _stale(variables: "Variables", heartbeat: timedelta) -> timedelta:
 
 
 def _unknown(environ: Mapping[str, str]) -> list[str]:
-    strangers = sorted(key for key in environ if key.startswith("FORGE_") and key not in KNOWN)
+    strangers = sorted(key for key in environ if key.startswith("FORGE_") and key not in KNOWN + OPERATORS)
     return [_warning(key) for key in strangers if not _is_service(key, environ[key])]
 
 

@@ -18,6 +18,7 @@ class Listeners:
     cancelled: Callable[[int], None]
     due: Callable[[], None]
     drained: Callable[[str], None]
+    gate: Callable[[str], None]  # of a pool's workers; "": of those without a pool
     reconnected: Callable[[], None]
 
 
@@ -51,5 +52,7 @@ class Wakeup:
             listeners.due()
         elif kind == "drain":
             listeners.drained(subject)
+        elif kind == "gate":
+            listeners.gate(subject)
         elif kind == "reconnect":
             listeners.reconnected()

@@ -134,6 +134,9 @@ class Worker:
             queues=self.queues,
             kinds=tuple(sorted(self.forge.handlers)),
             concurrency=self.concurrency,
+            pool=self.forge.settings.pool,
+            version_id=self.forge.settings.version_id,
+            pod=self.forge.settings.pod,
         )
         return replace(info, label=f"{self.name}-{short}") if self.name else info
 

@@ -4,10 +4,12 @@ What is checked here is refused before the database is asked; see `storage.inter
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from forge_jobs.client.checks import MAX_ID, choice, whole
+from forge_jobs.client.duration import checked_duration
 from forge_jobs.client.why import Why, explain
 from forge_jobs.errors import InvalidInput, JobNotFound, UnknownQueue, WrongState
 from forge_jobs.job import Cancelled, Counts, Job, State
@@ -68,6 +70,14 @@ class Jobs:
     async def counts(self) -> Sequence[Counts]:
         """Return how many jobs of each queue are in each state, by name of the queue."""
         return await self._storage.jobs.counts()
+
+    async def upcoming(self, within: timedelta | float) -> Mapping[str, tuple[int, datetime]]:
+        """Return, by queue, how many scheduled jobs are due within this time, up to 1,000, and when the first is.
+
+        `within` is a timedelta or seconds. Jobs that are overdue, since no worker is there
+        that makes them pending, are counted; what crons will enqueue is not. Raises InvalidInput.
+        """
+        return await self._storage.schedule.upcoming(checked_duration(within, "within"))
 
     async def why(self, job_id: int) -> Why:
         """Return in sentences why the job is not running, since when it runs, or how it ended. Raises JobNotFound."""

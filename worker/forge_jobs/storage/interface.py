@@ -389,7 +389,10 @@ class Wakeups(Protocol):
         """
 
     async def mark_idle(self, worker_id: int, queue_ids: Sequence[int]) -> None:
-        """An enqueue to one of these queues now tells this worker."""
+        """An enqueue to one of these queues now tells this worker.
+
+        Who is no registered worker has to say so again within a minute.
+        """
 
     async def unmark_idle(self, worker_id: int) -> None:
         """Enqueues need not tell this worker."""

@@ -19,10 +19,17 @@ from forge_jobs.storage.postgres.connection import Database
 
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0  # seconds
 
+# Whoever marks itself without being a worker does so again and again while it watches. What
+# it leaves behind when it dies would make every enqueue tell nobody, so the next mark takes it away.
 MARK_IDLE = """
-INSERT INTO {schema}.idle (queue_id, worker_id)
-SELECT queue_id, $1 FROM unnest($2::integer[]) AS queue_id
-ON CONFLICT DO NOTHING
+WITH left_behind AS (
+    DELETE FROM {schema}.idle
+    WHERE marked_at < now() - interval '1 minute' AND worker_id <> $1
+      AND NOT EXISTS (SELECT FROM {schema}.worker WHERE worker.id = idle.worker_id)
+)
+INSERT INTO {schema}.idle (queue_id, worker_id, marked_at)
+SELECT queue_id, $1, now() FROM unnest($2::integer[]) AS queue_id
+ON CONFLICT (queue_id, worker_id) DO UPDATE SET marked_at = excluded.marked_at
 """
 
 UNMARK_IDLE = "DELETE FROM {schema}.idle WHERE worker_id = $1"

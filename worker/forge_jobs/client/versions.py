@@ -1,0 +1,121 @@
+"""Versions of worker pools as an operator handles them: which build of the workers may claim."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from forge_jobs.client.checks import MAX_ID, choice, whole, yes_or_no
+from forge_jobs.errors import InvalidInput
+from forge_jobs.storage.interface import Storage
+from forge_jobs.version import Epoch, Version, VersionState
+
+_POOL = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_ID = re.compile(r"[a-z0-9]{8}")
+MAX_TEXT = 512
+
+
+class Versions:
+    """All versions of all pools. Reached as `forge.versions`.
+
+    Every write names the epoch of the operator that makes it, `Epoch.number`, and does
+    nothing but return False when another operator has taken over since.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def take_over(self, holder: str) -> Epoch:
+        """The operator `holder` writes from now on; the epochs before it write no more."""
+        return await self._storage.versions.take_over(_text(holder, "The operator's name"))
+
+    async def put(self, version: Version, *, epoch: int) -> bool:
+        """The version is known: a new one in its state, one that was in the state that it has.
+
+        Either way it has the version text, the Deployment and the hash. False when `epoch` is
+        past, or a second version of the pool would be current. Raises InvalidInput.
+        """
+        checked = replace(
+            version,
+            pool=_pool(version.pool),
+            id=_id(version.id),
+            version=_text(version.version, "The version"),
+            deployment=_text(version.deployment, "The Deployment"),
+            state=choice(version.state, "state", VersionState),
+            weight_percent=_weight(version.weight_percent),
+        )
+        return await self._storage.versions.put(checked, epoch=_epoch(epoch))
+
+    async def promote(self, pool: str, version_id: str, *, epoch: int) -> bool:
+        """At one instant the version is current and all other open ones of the pool drain; workers are told.
+
+        False, with nothing changed, when `epoch` is past or there is no such version.
+        """
+        return await self._storage.versions.promote(_pool(pool), _id(version_id), epoch=_epoch(epoch))
+
+    async def move(
+        self,
+        pool: str,
+        version_id: str,
+        state: VersionState | str,
+        *,
+        weight_percent: int | None = None,
+        epoch: int,
+    ) -> bool:
+        """The version is in `state`, and workers are told when that is a change.
+
+        False, with nothing changed, when `epoch` is past, there is no such version, the
+        pool's last open gate would close, or a second version would be current.
+        """
+        return await self._storage.versions.move(
+            _pool(pool),
+            _id(version_id),
+            choice(state, "state", VersionState),
+            weight_percent=None if weight_percent is None else _weight(weight_percent),
+            epoch=_epoch(epoch),
+        )
+
+    async def all(self, pool: str | None = None) -> Sequence[Version]:
+        """Return the versions (of one pool), oldest first, with what their workers hold at this instant."""
+        return await self._storage.versions.all(None if pool is None else _pool(pool))
+
+    async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
+        """The row is gone; False when `epoch` is past, the version is open, or a worker of it is registered."""
+        return await self._storage.versions.delete(_pool(pool), _id(version_id), epoch=_epoch(epoch))
+
+    async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> bool:
+        """These workers may claim nothing more (or, not `retiring`, may again), and are told.
+
+        Ids of workers that are gone are passed over. False when `epoch` is past.
+        """
+        checked = [whole(worker_id, "A worker's id", least=1, most=MAX_ID) for worker_id in worker_ids]
+        return await self._storage.versions.retire(
+            checked, yes_or_no(retiring, "retiring"), epoch=_epoch(epoch)
+        )
+
+
+def _pool(value: object) -> str:
+    if isinstance(value, str) and _POOL.fullmatch(value):
+        return value
+    raise InvalidInput(
+        f"The pool is {value!r}, allowed are 1 to 128 characters of a-z, A-Z, 0-9, ., _ and -."
+    )
+
+
+def _id(value: object) -> str:
+    if isinstance(value, str) and _ID.fullmatch(value):
+        return value
+    raise InvalidInput(f"The version's id is {value!r}, allowed are 8 characters of a-z and 0-9.")
+
+
+def _text(value: object, what: str) -> str:
+    if isinstance(value, str) and 0 < len(value) <= MAX_TEXT and value.isprintable():
+        return value
+    raise InvalidInput(f"{what} is {value!r}, allowed are 1 to {MAX_TEXT} printable characters.")
+
+
+def _weight(value: object) -> int:
+    return whole(value, "weight_percent", most=100)
+
+
+def _epoch(value: object) -> int:
+    return whole(value, "The epoch", most=MAX_ID)

@@ -1,0 +1,120 @@
+"""The watch: says that a queue may have work, to somebody who is no worker, such as an autoscaler.
+
+It marks itself idle for its queues, as a worker does, so that an enqueue tells it within
+milliseconds. Every few seconds it looks at the counts too: for what it could not hear, and
+as the only means behind a pooler.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import suppress
+
+from forge_jobs import names
+from forge_jobs.errors import ForgeError, InvalidInput, UnknownQueue
+from forge_jobs.patience import Patience
+from forge_jobs.storage.interface import Storage
+from forge_jobs.telemetry import Telemetry
+
+LOOK_EVERY = 5.0  # seconds
+FAREWELL = 5.0  # seconds to take the mark away in; after that it is left to the next who marks itself
+
+
+async def watch(storage: Storage, telemetry: Telemetry, queues: Iterable[str]) -> AsyncGenerator[str, None]:
+    """Give the name of a queue whenever it may have work, until closed. Raises UnknownQueue."""
+    one = Watch(storage, telemetry, queues)
+    await one.begin()
+    listening = asyncio.create_task(one.listen(), name="watch")
+    looking = asyncio.create_task(one.look(), name="watch")
+    try:
+        while True:
+            yield await one.next()
+    finally:
+        listening.cancel()
+        looking.cancel()
+        await asyncio.gather(listening, looking, return_exceptions=True)
+        await one.end()
+
+
+class Watch:
+    """Looks and listens for work in some queues, and keeps the names of those that may have some."""
+
+    def __init__(self, storage: Storage, telemetry: Telemetry, queues: Iterable[str]) -> None:
+        self._storage = storage
+        self._telemetry = telemetry
+        self._wanted = {names.queue(name) for name in queues}
+        self._ids: dict[int, str] = {}
+        self._mark = secrets.randbits(62) + 1  # in place of a worker's id
+        self._found: dict[str, None] = {}  # in order, each once
+        self._something = asyncio.Event()
+        self._look = asyncio.Event()
+
+    async def begin(self) -> None:
+        """The queues are known. Raises UnknownQueue."""
+        patience = Patience("watching queues", self._telemetry)
+        while not self._ids and self._wanted:
+            try:
+                known = {queue.name: queue.id for queue in await self._storage.queues.all()}
+                for name in sorted(self._wanted - set(known)):
+                    raise UnknownQueue(name, known)
+            except InvalidInput:
+                raise
+            except ForgeError as error:
+                await patience.wait(error)
+            else:
+                self._ids = {known[name]: name for name in self._wanted}
+        patience.over()
+
+    async def listen(self) -> None:
+        """Hear of work until cancelled."""
+        patience = Patience("listening", self._telemetry)
+        while True:
+            try:
+                await self._storage.wakeups.listen(self._heard)
+            except Exception as error:  # looking goes on meanwhile
+                await patience.wait(error)
+
+    async def look(self) -> None:
+        """Look for work again and again until cancelled, and whenever something may not have been heard."""
+        patience = Patience("watching queues", self._telemetry)
+        while True:
+            self._look.clear()
+            try:
+                # first the mark: what comes after it is heard, what came before it is seen
+                await self._storage.wakeups.mark_idle(self._mark, list(self._ids))
+                for counts in await self._storage.jobs.counts():
+                    if counts.pending and counts.queue in self._wanted:
+                        self._find(counts.queue)
+            except Exception as error:  # whoever watches must not miss what comes after an outage
+                await patience.wait(error)
+                continue
+            patience.over()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._look.wait()
+
+    async def next(self) -> str:
+        """Wait for a queue that may have work; return its name."""
+        while not self._found:
+            self._something.clear()
+            await self._something.wait()
+        name = next(iter(self._found))
+        del self._found[name]
+        return name
+
+    async def end(self) -> None:
+        """Enqueues need not tell us any more."""
+        with suppress(ForgeError, TimeoutError):
+            async with asyncio.timeout(FAREWELL):
+                await self._storage.wakeups.unmark_idle(self._mark)
+
+    def _heard(self, kind: str, subject: str) -> None:
+        if kind == "queue" and subject.isdigit():
+            if name := self._ids.get(int(subject)):
+                self._find(name)
+        elif kind == "reconnect":
+            self._look.set()  # marks may be gone, and something may have come
+
+    def _find(self, name: str) -> None:
+        self._found[name] = None
+        self._something.set()
