@@ -1,0 +1,159 @@
+"""What the operator's environment says: one frozen value, read once, each mistake one sentence."""
+
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Self, cast
+
+from forge_jobs import InvalidSetting
+from forge_operator.settings import OperatorSettings, SecretKey
+
+DATABASE_ALLOWED = "postgresql://user@host:port/database"
+NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+NAME_ALLOWED = "a name of Kubernetes: a-z, 0-9, - and ., a letter or digit first and last"
+KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What one operator is told from outside. Its text form never shows a password."""
+
+    database_url: str = field(repr=False)
+    schema: str = "forge_jobs"
+    namespaces: tuple[str, ...] = ()  # that are watched; empty: all
+    namespace: str = "default"  # of the Lease
+    lease: str = "forge-jobs-operator"
+    identity: str = "forge-jobs-operator"
+    port: int = 8080  # /healthz, /readyz, /metrics; 0: any free one
+    host: str = "0.0.0.0"
+    workers: int = 4  # objects looked at at once
+    resync_seconds: float = 60.0
+    tick_seconds: float = 5.0
+    log_level: str = "INFO"
+    log_format: Literal["text", "json"] = "text"
+    pools: OperatorSettings = field(default_factory=OperatorSettings)
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, *, namespace: str | None = None) -> Self:
+        """Return what `environ` (the process's) says; `namespace` is that of the own pod.
+
+        Raises InvalidSetting: something is missing, or is not allowed.
+        """
+        read = _Variables(os.environ if environ is None else environ)
+        url = _database_url(read)
+        schema = read.text("FORGE_SCHEMA") or "forge_jobs"
+        own = read.name("FORGE_OPERATOR_NAMESPACE") or namespace or "default"
+        return cls(
+            database_url=url,
+            schema=schema,
+            namespaces=read.names("FORGE_OPERATOR_WATCH_NAMESPACES"),
+            namespace=own,
+            lease=read.name("FORGE_OPERATOR_LEASE") or "forge-jobs-operator",
+            identity=read.text("FORGE_OPERATOR_POD") or _host_name(),
+            port=read.whole("FORGE_OPERATOR_METRICS_PORT", 8080, least=0, most=65_535),
+            host=read.text("FORGE_OPERATOR_METRICS_HOST") or "0.0.0.0",
+            workers=read.whole("FORGE_OPERATOR_WORKERS", 4, least=1, most=64),
+            resync_seconds=read.seconds("FORGE_OPERATOR_RESYNC_SECONDS", 60, least=1, most=3600),
+            tick_seconds=read.seconds("FORGE_OPERATOR_TICK_SECONDS", 5, least=0.5, most=60),
+            log_level=read.choice("FORGE_LOG_LEVEL", LEVELS, "info").upper(),
+            log_format=cast(
+                Literal["text", "json"], read.choice("FORGE_LOG_FORMAT", ("text", "json"), "text")
+            ),
+            pools=_pools(read, schema),
+        )
+
+
+def _pools(read: "_Variables", schema: str) -> OperatorSettings:
+    """Return what is said of the workers that the operator makes."""
+    return OperatorSettings(
+        database=SecretKey(
+            read.name("FORGE_OPERATOR_DATABASE_SECRET") or SecretKey().name,
+            read.key("FORGE_OPERATOR_DATABASE_KEY") or SecretKey().key,
+        ),
+        schema=schema,
+        connection_hash=read.text("FORGE_OPERATOR_CONNECTION_HASH"),
+        metrics_port=read.whole("FORGE_OPERATOR_WORKER_METRICS_PORT", 9090, least=1, most=65_535),
+        grace_seconds=read.whole("FORGE_OPERATOR_WORKER_GRACE_SECONDS", 120, least=5, most=86_400),
+        topology_spread=read.yes_or_no("FORGE_OPERATOR_WORKER_TOPOLOGY_SPREAD", False),
+        connections_per_pod=read.whole("FORGE_OPERATOR_CONNECTIONS_PER_POD", 3, least=1, most=1000),
+    )
+
+
+def _database_url(read: "_Variables") -> str:
+    url, file = read.text("FORGE_DATABASE_URL"), read.text("FORGE_DATABASE_URL_FILE")
+    if url is not None and file is not None:
+        raise InvalidSetting("FORGE_DATABASE_URL_FILE", file, "nothing where FORGE_DATABASE_URL is set")
+    if file is not None:
+        try:
+            url = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            raise InvalidSetting("FORGE_DATABASE_URL_FILE", file, "a file that can be read") from None
+    if url is None:
+        raise InvalidSetting("FORGE_DATABASE_URL", "", DATABASE_ALLOWED)
+    if not url.startswith(("postgresql://", "postgres://")):
+        key = "FORGE_DATABASE_URL" if file is None else "The text in FORGE_DATABASE_URL_FILE"
+        raise InvalidSetting(key, url.partition("://")[0][:20] + "...", DATABASE_ALLOWED)
+    return url
+
+
+def _host_name() -> str:
+    return socket.gethostname() or "forge-jobs-operator"
+
+
+class _Variables:
+    """Reads one variable at a time; an empty one says nothing, as charts write it."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def text(self, key: str) -> str | None:
+        return self._environ.get(key, "").strip() or None
+
+    def name(self, key: str) -> str | None:
+        return self._matching(key, NAME, NAME_ALLOWED)
+
+    def key(self, key: str) -> str | None:
+        return self._matching(key, KEY, "the key of a Secret: letters, digits, -, _ and .")
+
+    def names(self, key: str) -> tuple[str, ...]:
+        said = (each.strip() for each in (self.text(key) or "").split(","))
+        found = tuple(dict.fromkeys(each for each in said if each))
+        for each in found:
+            if not NAME.fullmatch(each):
+                raise InvalidSetting(key, each, f"names of namespaces with commas between ({NAME_ALLOWED})")
+        return found
+
+    def whole(self, key: str, default: int, *, least: int, most: int) -> int:
+        said = self.text(key)
+        if said is None:
+            return default
+        if not re.fullmatch(r"\d{1,9}", said) or not least <= int(said) <= most:
+            raise InvalidSetting(key, said, f"a whole number from {least} to {most}")
+        return int(said)
+
+    def seconds(self, key: str, default: float, *, least: float, most: float) -> float:
+        said = self.text(key)
+        if said is None:
+            return default
+        if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", said) or not least <= float(said) <= most:
+            raise InvalidSetting(key, said, f"seconds from {least:g} to {most:g}")
+        return float(said)
+
+    def choice(self, key: str, allowed: tuple[str, ...], default: str) -> str:
+        said = (self.text(key) or default).lower()
+        if said not in allowed:
+            raise InvalidSetting(key, said, f"one of {', '.join(allowed)}")
+        return said
+
+    def yes_or_no(self, key: str, default: bool) -> bool:
+        return self.choice(key, ("true", "false"), str(default).lower()) == "true"
+
+    def _matching(self, key: str, pattern: re.Pattern[str], allowed: str) -> str | None:
+        said = self.text(key)
+        if said is not None and not pattern.fullmatch(said):
+            raise InvalidSetting(key, said, allowed)
+        return said

@@ -1,0 +1,263 @@
+"""Carries out the actions of a plan, one after another, and stops at the first that was not done."""
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from forge_jobs import Forge, InvalidInput, Managed
+from forge_operator.actions import (
+    Action,
+    AddFinalizer,
+    ApplyDeployment,
+    DeleteCron,
+    DeleteDeployment,
+    DeleteLimit,
+    DeletePod,
+    DeleteQueue,
+    DeleteVersion,
+    EmitEvent,
+    EnsureQueues,
+    ManageQueue,
+    MoveVersion,
+    Promote,
+    PutVersion,
+    RemoveFinalizer,
+    RetireWorkers,
+    Scale,
+    SetCron,
+    SetDeletionCost,
+    SetLimit,
+    SetQueue,
+    WriteStatus,
+)
+from forge_operator.events import Recorder, Subject
+from forge_operator.kube import BY_KIND, DEPLOYMENTS, PODS, QUEUES, Kube
+from forge_operator.kube_errors import Conflict, Forbidden, NotFound, Rejected
+from forge_operator.link import DatabaseLink
+from forge_operator.memory import Memory, Rejection
+from forge_operator.naming import DELETION_COST, FINALIZER
+
+
+class NotLeading(Exception):
+    """The Lease is not ours any more, so nothing may be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How far a plan was carried out."""
+
+    memory: Memory
+    actions: int  # that were done
+    stopped_by: str | None = None  # why not all; None: all were
+    cron_error: str | None = None  # why the row of a cron was refused
+
+
+class _Stop(Exception):
+    """What was planned from is no longer so: look again."""
+
+
+class _CronRefused(Exception):
+    """The database would not have the cron; the sentence is for its status."""
+
+
+class Executor:
+    """Does what plans say. `may_write` is asked before each action."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        link: DatabaseLink,
+        recorder: Recorder,
+        *,
+        may_write: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._kube, self._link, self._recorder, self._may_write = kube, link, recorder, may_write
+
+    async def carry_out(self, subject: Subject, actions: Sequence[Action], memory: Memory) -> Done:
+        """The actions are done, in their order, up to the first that was not.
+
+        Raises KubeError, ForgeError, NotLeading.
+        """
+        for done, action in enumerate(actions):
+            if not self._may_write():
+                raise NotLeading("The Lease is not held any more: nothing is written.")
+            try:
+                await self._do(subject, action)
+            except _Stop as stop:
+                return Done(memory, done, str(stop))
+            except _CronRefused as refused:
+                return Done(memory, done, str(refused), cron_error=str(refused))
+            except (Rejected, Forbidden) as error:
+                if not isinstance(action, ApplyDeployment):
+                    raise
+                rejection = Rejection(error.message, datetime.now(UTC))
+                rejections = {**memory.rejections, action.template_hash: rejection}
+                return Done(replace(memory, rejections=rejections), done, error.message)
+        return Done(memory, len(actions))
+
+    async def _do(self, subject: Subject, action: Action) -> None:
+        match action:
+            case EmitEvent():
+                await self._recorder.record(subject, action.type, action.reason, action.message)
+            case WriteStatus():
+                await self._write_status(action)
+            case (
+                ApplyDeployment()
+                | Scale()
+                | DeleteDeployment()
+                | SetDeletionCost()
+                | DeletePod()
+                | AddFinalizer()
+                | RemoveFinalizer()
+            ):
+                await self._in_cluster(action)
+            case PutVersion() | Promote() | MoveVersion() | DeleteVersion() | RetireWorkers():
+                await self._of_versions(action)
+            case _:
+                await self._of_rows(await self._link.forge(), action)
+
+    async def _write_status(self, action: WriteStatus) -> None:
+        try:
+            await self._kube.apply_status(BY_KIND[action.kind], action.namespace, action.name, action.status)
+        except NotFound:
+            raise _Stop("The object is gone.") from None
+
+    async def _in_cluster(
+        self,
+        action: ApplyDeployment
+        | Scale
+        | DeleteDeployment
+        | SetDeletionCost
+        | DeletePod
+        | AddFinalizer
+        | RemoveFinalizer,
+    ) -> None:
+        match action:
+            case ApplyDeployment():
+                await self._kube.apply(DEPLOYMENTS, action.namespace, action.name, action.manifest)
+            case Scale():
+                if not await self._kube.scale(action.namespace, action.name, action.replicas, was=action.was):
+                    raise _Stop(f"Somebody else has scaled {action.name}.")
+            case DeleteDeployment():
+                if not await self._kube.delete(DEPLOYMENTS, action.namespace, action.name, uid=action.uid):
+                    raise _Stop(f"Deployment {action.name} is another one by now.")
+            case DeletePod():
+                await self._kube.delete(PODS, action.namespace, action.pod, uid=action.uid)
+            case SetDeletionCost():
+                cost = None if action.cost is None else str(action.cost)
+                await _unless_gone(
+                    self._kube.merge(
+                        PODS,
+                        action.namespace,
+                        action.pod,
+                        {"metadata": {"annotations": {DELETION_COST: cost}}},
+                    )
+                )
+            case AddFinalizer():
+                await self._set_finalizer(action.namespace, action.name, True)
+            case RemoveFinalizer():
+                await self._set_finalizer(action.namespace, action.name, False)
+
+    async def _set_finalizer(self, namespace: str, name: str, wanted: bool) -> None:
+        try:
+            found = await self._kube.get(QUEUES, namespace, name)
+            metadata = found["metadata"]
+            present = list(metadata.get("finalizers") or ())
+            if (FINALIZER in present) is wanted:
+                return
+            others = [each for each in present if each != FINALIZER]
+            change = {
+                "resourceVersion": metadata["resourceVersion"],
+                "finalizers": [*others, FINALIZER] if wanted else others,
+            }
+            await self._kube.merge(QUEUES, namespace, name, {"metadata": change})
+        except NotFound:
+            if wanted:
+                raise _Stop("The object is gone.") from None
+        except Conflict:
+            raise _Stop("The object was changed meanwhile.") from None
+
+    async def _of_versions(
+        self, action: PutVersion | Promote | MoveVersion | DeleteVersion | RetireWorkers
+    ) -> None:
+        epoch = await self._link.epoch()
+        versions = (await self._link.forge()).versions
+        match action:
+            case PutVersion():
+                done = await versions.put(action.version, epoch=epoch)
+            case Promote():
+                done = await versions.promote(action.pool, action.version_id, epoch=epoch)
+            case MoveVersion():
+                done = await versions.move(
+                    action.pool,
+                    action.version_id,
+                    action.state,
+                    weight_percent=action.weight_percent,
+                    epoch=epoch,
+                )
+            case DeleteVersion():
+                await versions.delete(action.pool, action.version_id, epoch=epoch)
+                done = True  # one that has workers again stays
+            case RetireWorkers():
+                done = await versions.retire(action.worker_ids, action.retiring, epoch=epoch)
+        if not done:
+            raise _Stop(
+                f"The database refused {type(action).__name__}: it was changed, or has a newer leader."
+            )
+
+    async def _of_rows(self, forge: Forge, action: Any) -> None:
+        try:
+            match action:
+                case SetQueue():
+                    await forge.queues.set(action.name, managed_by=action.managed_by, **action.changes)
+                case ManageQueue():
+                    await forge.queues.manage(action.name, action.owner, previous=action.previous)
+                case EnsureQueues():
+                    await forge.queues.ensure(*action.names)
+                case DeleteQueue():
+                    await forge.queues.delete(action.name, managed_by=action.managed_by)
+                case SetLimit():
+                    await forge.limits.set(
+                        action.scope, action.capacity, refill=action.refill, managed_by=action.managed_by
+                    )
+                case DeleteLimit():
+                    await forge.limits.delete(action.scope, managed_by=action.managed_by)
+                case DeleteCron():
+                    await forge.crons.delete(action.name, managed_by=action.managed_by)
+                case SetCron():
+                    await _set_cron(forge, action)
+        except Managed as error:
+            raise _Stop(str(error)) from None
+
+
+async def _set_cron(forge: Forge, action: SetCron) -> None:
+    cron = action.cron
+    attempts: dict[str, Any] = {} if cron.max_attempts is None else {"max_attempts": cron.max_attempts}
+    try:
+        await forge.crons.set(
+            cron.name,
+            cron.expression,
+            cron.kind,
+            managed_by=cron.managed_by,
+            payload=json.loads(cron.payload),
+            timezone=cron.timezone,
+            queue=cron.queue,
+            priority=cron.priority,
+            timeout=cron.timeout,
+            overlap=cron.overlap,
+            missed=cron.missed,
+            missed_limit=cron.missed_limit,
+            enabled=cron.enabled,
+            **attempts,
+        )
+    except InvalidInput as error:
+        raise _CronRefused(str(error)) from None
+
+
+async def _unless_gone(call: Awaitable[object]) -> None:
+    try:
+        await call
+    except NotFound:
+        pass

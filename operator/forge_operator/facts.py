@@ -1,0 +1,86 @@
+"""What the database says about everything at one moment: one round of queries for all objects."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from forge_jobs import CronConfig, Forge, QueueConfig, RateLimit, Version, WorkerInfo
+from forge_jobs.job import Counts
+from forge_operator.link import DatabaseLink
+from forge_operator.observed import Database
+
+
+@dataclass(slots=True, kw_only=True)
+class Facts:
+    """One look at the database. Only `database` asks more, and keeps what it was told."""
+
+    forge: Forge
+    started_at: float  # monotonic; nothing in it is older
+    now: datetime  # the database's clock
+    queues: Sequence[QueueConfig]
+    limits: Sequence[RateLimit]
+    counts: Sequence[Counts]
+    crons: Sequence[CronConfig]
+    versions: Sequence[Version]  # of all pools
+    workers: Sequence[WorkerInfo]  # of all pools and of none
+    upcoming: dict[timedelta, Mapping[str, tuple[int, datetime]]] = field(default_factory=dict)
+
+    async def database(self, pool: str | None, within: timedelta | None) -> Database:
+        """Return what concerns one pool. Raises ForgeError."""
+        if within is not None and within not in self.upcoming:
+            self.upcoming[within] = await self.forge.jobs.upcoming(within)
+        return Database(
+            now=self.now,
+            queues=tuple(self.queues),
+            limits=tuple(self.limits),
+            counts=tuple(self.counts),
+            upcoming={} if within is None else self.upcoming[within],
+            crons=tuple(self.crons),
+            versions=tuple(each for each in self.versions if pool is not None and each.pool == pool),
+            workers=tuple(each for each in self.workers if pool is not None and each.pool == pool),
+        )
+
+    @property
+    def busy(self) -> frozenset[str]:
+        """The names of queues that have pending jobs, or jobs in progress."""
+        return frozenset(each.queue for each in self.counts if each.pending or each.in_progress)
+
+
+class FactsReader:
+    """Reads the facts; many who ask at one time share one look."""
+
+    def __init__(self, link: DatabaseLink) -> None:
+        self._link = link
+        self._lock = asyncio.Lock()
+        self._last: Facts | None = None
+
+    async def read(self, not_before: float) -> Facts:
+        """Return facts none of which is older than `not_before` (monotonic). Raises ForgeError."""
+        async with self._lock:
+            if self._last is None or self._last.started_at < not_before:
+                self._last = None
+                self._last = await self._look()
+            return self._last
+
+    async def _look(self) -> Facts:
+        started_at = time.monotonic()
+        try:
+            forge = await self._link.forge()
+            found = Facts(
+                forge=forge,
+                started_at=started_at,
+                now=await forge.storage.now(),
+                versions=await forge.versions.all(),
+                workers=await forge.workers.list(),
+                queues=await forge.queues.list(),
+                limits=await forge.limits.list(),
+                counts=await forge.jobs.counts(),
+                crons=await forge.crons.list(),
+            )
+        except BaseException:
+            self._link.is_up = False
+            raise
+        self._link.is_up = True
+        return found

@@ -1,0 +1,101 @@
+"""Everything that a plan looks at, read for one object. What cannot be read is Unknown, never empty."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from forge_jobs import ForgeError
+from forge_operator.cluster import ClusterReader
+from forge_operator.facts import FactsReader
+from forge_operator.keys import Key
+from forge_operator.kube import Object
+from forge_operator.kube_objects import cron_object, queue_object
+from forge_operator.link import unknown
+from forge_operator.load import lookahead
+from forge_operator.memory import Memory
+from forge_operator.naming import cron_name
+from forge_operator.observed import (
+    CronDatabase,
+    CronObject,
+    Database,
+    Observed,
+    ObservedCron,
+    QueueObject,
+    Unknown,
+)
+from forge_operator.settings import OperatorSettings
+from forge_operator.specs import InvalidSpec
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Gatherer:
+    """Reads cluster and database. `not_before` (monotonic) says how old what it returns may be."""
+
+    def __init__(
+        self,
+        cluster: ClusterReader,
+        facts: FactsReader,
+        settings: OperatorSettings,
+        *,
+        now: Callable[[], datetime] = _now,
+    ) -> None:
+        self._cluster, self._facts, self.settings, self._now = cluster, facts, settings, now
+
+    async def object(self, key: Key, not_before: float) -> Object | None:
+        """Return the object; None when the API server says that it is not there. Raises KubeError."""
+        return await self._cluster.object(key, not_before)
+
+    async def queue(self, found: Object, memory: Memory, not_before: float) -> Observed:
+        """Return everything about a ForgeQueue."""
+        queue = queue_object(found)
+        return Observed(
+            queue=queue,
+            cluster=await self._cluster.pool(queue.namespace, queue.uid, not_before),
+            database=await self._database(queue, not_before),
+            settings=self.settings,
+            now=self._now(),
+            memory=memory,
+        )
+
+    async def cron(
+        self, found: Object, memory: Memory, not_before: float, error: str | None = None
+    ) -> ObservedCron:
+        """Return everything about a ForgeCron; `error` is why it was refused last."""
+        cron = cron_object(found)
+        return ObservedCron(
+            cron=cron,
+            database=await self._cron_database(cron, not_before, error),
+            now=self._now(),
+            memory=memory,
+        )
+
+    async def everything(self, not_before: float) -> Database:
+        """Return what the database says without regard to a pool. Raises ForgeError."""
+        return await (await self._facts.read(not_before)).database(None, None)
+
+    async def _database(self, queue: QueueObject, not_before: float) -> Database | Unknown:
+        workers = None if isinstance(queue.spec, InvalidSpec) else queue.spec.workers
+        autoscaling = workers.autoscaling if workers is not None else None
+        within = lookahead(autoscaling) if autoscaling is not None else None
+        try:
+            return await (await self._facts.read(not_before)).database(queue.uid, within)
+        except ForgeError as error:
+            return unknown(error)
+
+    async def _cron_database(
+        self, cron: CronObject, not_before: float, error: str | None
+    ) -> CronDatabase | Unknown:
+        try:
+            facts = await self._facts.read(not_before)
+        except ForgeError as problem:
+            return unknown(problem)
+        name = cron_name(cron.namespace, cron.name)
+        queue = None if isinstance(cron.spec, InvalidSpec) else cron.spec.job.queue
+        return CronDatabase(
+            now=facts.now,
+            row=next((each for each in facts.crons if each.name == name), None),
+            queue_exists=queue is None or any(each.name == queue for each in facts.queues),
+            error=error,
+        )

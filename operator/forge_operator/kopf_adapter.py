@@ -1,0 +1,170 @@
+"""kopf as informer: it tells which objects have changed, and decides nothing. The only file that imports it.
+
+It runs in a thread with an event loop of its own, since it takes every task of its loop for
+its own when it ends. It writes nothing to any object: no annotation, no finalizer, no event.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import kopf
+
+from forge_operator.keys import CRON, QUEUE, Key
+from forge_operator.kube import CRONS, DEPLOYMENTS, QUEUES
+from forge_operator.naming import FINALIZER, GROUP, MANAGER
+
+OURS = f"app.kubernetes.io/managed-by={MANAGER}"
+"""The selector of Deployments that are worth hearing of; asked for on the server."""
+
+
+def settings() -> kopf.OperatorSettings:
+    """Return how kopf is to behave."""
+    found = kopf.OperatorSettings()
+    found.scanning.disabled = True
+    found.peering.standalone = True
+    found.posting.enabled = False
+    found.posting.loggers = False
+    found.persistence.finalizer = FINALIZER
+    found.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP, v1=False)
+    found.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(
+        prefix=GROUP, key="last-handled-configuration", v1=False
+    )
+    watching = found.watching
+    watching.server_timeout, watching.client_timeout, watching.connect_timeout = 290, 330, 10
+    watching.inactivity_timeout, watching.reconnect_backoff, watching.chunk_size = 70, 1.0, 500
+    watching.label_selectors[DEPLOYMENTS.group_version, DEPLOYMENTS.plural] = OURS
+    found.networking.request_timeout, found.networking.connect_timeout = 30, 10
+    found.networking.error_backoffs = (1, 2, 5, 10)
+    found.execution.default_backoff, found.execution.max_workers = 15, 8
+    found.queueing.worker_limit = None
+    found.process.ultimate_exiting_timeout = 25
+    return found
+
+
+class Informer:
+    """Tells `changed` of every object that changed, in the event loop of whoever starts it."""
+
+    def __init__(
+        self,
+        changed: Callable[[Key], None],
+        *,
+        heard: Callable[[str], None] = lambda kind: None,
+        namespaces: Sequence[str] = (),
+    ) -> None:
+        self._changed, self._heard, self._namespaces = changed, heard, tuple(namespaces)
+        self._seen: dict[Key, object] = {}
+        self._stop = threading.Event()
+
+    async def run(self) -> None:
+        """Watch until cancelled. Returns or raises when kopf ended by itself, which it should not."""
+        logging.getLogger("kopf").setLevel(logging.WARNING)
+        logging.getLogger("kopf._core.reactor.running").addFilter(_without_signals)
+        ended: Future[None] = Future()
+        loop = asyncio.get_running_loop()
+        thread = threading.Thread(target=self._run, args=(loop, ended), name="kopf", daemon=True)
+        thread.start()
+        try:
+            await asyncio.wrap_future(ended)
+        finally:
+            self._stop.set()
+            await asyncio.to_thread(thread.join, 10)
+
+    def registry(self, tell: Callable[[str, Mapping[str, Any]], None]) -> kopf.OperatorRegistry:
+        """Return handlers that call `tell` with the kind of an object that changed, and the event."""
+        registry = kopf.OperatorRegistry()
+        for resource in (QUEUES, CRONS, DEPLOYMENTS):
+            group, version = resource.group_version.split("/")
+
+            def handle(event: Any, param: Any, **_: Any) -> None:
+                tell(param, event)
+
+            kopf.on.event(
+                group, version, resource.plural, id=resource.plural, param=resource.kind, registry=registry
+            )(_async(handle))
+        kopf.on.login(registry=registry)(_login)
+        return registry
+
+    def _run(self, loop: asyncio.AbstractEventLoop, ended: "Future[None]") -> None:
+        def tell(kind: str, event: Mapping[str, Any]) -> None:
+            loop.call_soon_threadsafe(self._told, kind, event)
+
+        try:
+            asyncio.run(
+                kopf.operator(
+                    registry=self.registry(tell),
+                    settings=settings(),
+                    standalone=True,
+                    clusterwide=not self._namespaces,
+                    namespaces=self._namespaces,
+                    stop_flag=self._stop,
+                )
+            )
+        except BaseException as error:
+            # Whatever ended kopf has to be known outside of this thread.
+            if not ended.cancelled():
+                ended.set_exception(error)
+        else:
+            if not ended.cancelled():
+                ended.set_result(None)
+
+    def _told(self, kind: str, event: Mapping[str, Any]) -> None:
+        self._heard(kind)
+        found = event["object"]
+        key = _key(kind, found)
+        if key is None:
+            return
+        if key.kind == kind and not self._is_news(key, event.get("type"), found):
+            return
+        self._changed(key)
+
+    def _is_news(self, key: Key, type_: str | None, found: Mapping[str, Any]) -> bool:
+        """Whether more than the status has changed, which we write ourselves."""
+        if type_ == "DELETED":
+            self._seen.pop(key, None)
+            return True
+        metadata = found.get("metadata") or {}
+        seen = (
+            metadata.get("uid"),
+            metadata.get("generation"),
+            metadata.get("annotations"),
+            metadata.get("deletionTimestamp"),
+            metadata.get("finalizers"),
+        )
+        if self._seen.get(key) == seen:
+            return False
+        self._seen[key] = seen
+        return True
+
+
+def _async(handle: Callable[..., None]) -> Callable[..., Any]:
+    """A synchronous handler would be run in a thread each time."""
+
+    async def handler(**facts: Any) -> None:
+        handle(**facts)
+
+    return handler
+
+
+def _login(**facts: Any) -> kopf.ConnectionInfo | None:
+    return kopf.login_with_service_account(**facts) or kopf.login_with_kubeconfig(**facts)
+
+
+def _key(kind: str, found: Mapping[str, Any]) -> Key | None:
+    """Return the object to look at: of a Deployment its owner."""
+    metadata = found.get("metadata") or {}
+    namespace = metadata.get("namespace", "")
+    if kind in (QUEUE, CRON):
+        return Key(kind, namespace, metadata.get("name", ""))
+    for owner in metadata.get("ownerReferences") or ():
+        if owner.get("kind") == QUEUE and str(owner.get("apiVersion", "")).startswith(f"{GROUP}/"):
+            return Key(QUEUE, namespace, owner["name"])
+    return None
+
+
+def _without_signals(record: logging.LogRecord) -> bool:
+    """Signals are handled in the main thread, as kopf need not tell."""
+    return "OS signals are ignored" not in record.getMessage()

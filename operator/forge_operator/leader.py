@@ -1,0 +1,121 @@
+"""What an operator does while it leads: informer, work queue and ticker, around one reconciler."""
+
+import asyncio
+import logging
+from dataclasses import replace
+
+from forge_jobs import ForgeError
+from forge_operator.cluster import ClusterReader
+from forge_operator.environment import Environment
+from forge_operator.events import Recorder
+from forge_operator.executor import Executor, NotLeading
+from forge_operator.facts import FactsReader
+from forge_operator.gather import Gatherer
+from forge_operator.keys import Key
+from forge_operator.kopf_adapter import Informer
+from forge_operator.kube import Kube
+from forge_operator.kube_errors import KubeError
+from forge_operator.lease import Candidate
+from forge_operator.link import DatabaseLink
+from forge_operator.metrics import Metrics
+from forge_operator.reconcile import Reconciler
+from forge_operator.settings import OperatorSettings
+from forge_operator.ticker import Ticker
+from forge_operator.work_queue import WorkQueue
+
+logger = logging.getLogger("forge_operator")
+
+DELETION_COST_SINCE = (1, 22)
+VERSION_RETRY = 2.0
+
+
+class Leader:
+    """Everything that acts, wired together; nothing is done before `run`."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        kube: Kube,
+        candidate: Candidate,
+        metrics: Metrics,
+        settings: OperatorSettings,
+    ) -> None:
+        self._metrics = metrics
+        self._link = DatabaseLink(environment.database_url, environment.schema, environment.identity)
+        cluster, facts = ClusterReader(kube, environment.namespaces), FactsReader(self._link)
+        recorder = Recorder(kube, environment.identity, failed=_event_failed)
+        executor = Executor(kube, self._link, recorder, may_write=lambda: candidate.holds)
+        self._reconciler = Reconciler(Gatherer(cluster, facts, settings), executor, metrics)
+        self._queue: WorkQueue[Key] = WorkQueue(
+            self._reconciler.look, workers=environment.workers, failed=_look_failed
+        )
+        self._ticker = Ticker(
+            cluster,
+            facts,
+            self._link,
+            self._reconciler,
+            metrics,
+            self._queue.add,
+            resync=environment.resync_seconds,
+            tick=environment.tick_seconds,
+        )
+        self._informer = Informer(self._changed, heard=metrics.heard, namespaces=environment.namespaces)
+        metrics.database_up.set_function(lambda: float(self._link.is_up))
+        metrics.queue_depth.set_function(lambda: float(self._queue.depth))
+        metrics.queue_oldest.set_function(lambda: self._queue.oldest)
+
+    @property
+    def has_seen_all(self) -> bool:
+        """Whether all objects were listed once."""
+        return self._ticker.has_seen_all
+
+    async def run(self) -> None:
+        """Act until cancelled. Raises when a part of it ended, which none should."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._link_early())
+                group.create_task(self._queue.run())
+                group.create_task(self._ticker.run())
+                await self._informer.run()
+                raise RuntimeError("The informer ended by itself.")
+        finally:
+            await self._link.close()
+
+    async def _link_early(self) -> None:
+        """Older leaders are shut out as soon as the database answers, not with the first write."""
+        while True:
+            try:
+                epoch = await self._link.epoch()
+            except ForgeError as error:
+                logger.warning("The database cannot be used yet: %s", error)
+                await asyncio.sleep(5)
+            else:
+                logger.info("The database is in use, epoch %d", epoch)
+                return
+
+    def _changed(self, key: Key) -> None:
+        self._reconciler.touch(key)
+        self._queue.add(key)
+
+
+async def suited(kube: Kube, settings: OperatorSettings) -> OperatorSettings:
+    """Return the settings, with what depends on the API server's version; waits until it answers."""
+    while True:
+        try:
+            version = await kube.version()
+        except KubeError as error:
+            logger.warning("The API server's version is not known yet: %s", error)
+            await asyncio.sleep(VERSION_RETRY)
+        else:
+            return replace(settings, honours_deletion_cost=version >= DELETION_COST_SINCE)
+
+
+def _event_failed(error: KubeError) -> None:
+    logger.debug("An event was not written: %s", error)
+
+
+def _look_failed(key: Key, error: Exception, retry_in: float) -> None:
+    if isinstance(error, (KubeError, ForgeError, NotLeading)):
+        logger.warning("%s: %s; next try in %.0f s", key.owner, error, retry_in)
+    else:
+        logger.error("%s failed; next try in %.0f s", key.owner, retry_in, exc_info=error)

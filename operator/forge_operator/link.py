@@ -1,0 +1,97 @@
+"""The operator's way to the database: opened when first needed, and again until it answers."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from forge_jobs import Forge, ForgeError, SchemaOutdated, SchemaTooNew, Settings
+from forge_operator.observed import Unknown
+
+CONNECTIONS = 4
+STATEMENT_TIMEOUT = timedelta(seconds=10)
+PATIENCE = 2.0
+"""Seconds for which a database that could not be opened is not tried again by others."""
+
+
+class DatabaseLink:
+    """A Forge that does not migrate, and the epoch under which this operator writes."""
+
+    def __init__(
+        self, url: str, schema: str, holder: str, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._url, self._schema, self._holder, self._clock = url, schema, holder, clock
+        self._lock = asyncio.Lock()
+        self._forge: Forge | None = None
+        self._epoch: int | None = None
+        self._error: ForgeError | None = None
+        self._failed_at = 0.0
+        self.is_up = False
+
+    async def forge(self) -> Forge:
+        """Return the open Forge. Raises ForgeError: StorageUnavailable, SchemaOutdated, SchemaTooNew."""
+        if self._forge is not None:
+            return self._forge
+        async with self._lock:
+            if self._forge is None:
+                if self._error is not None and self._clock() - self._failed_at < PATIENCE:
+                    raise self._error
+                self._forge = await self._opened()
+            return self._forge
+
+    async def epoch(self) -> int:
+        """Return the number that all writes of this operator name; the operators before it write no more.
+
+        Raises ForgeError.
+        """
+        forge = await self.forge()
+        async with self._lock:
+            if self._epoch is None:
+                self._epoch = (await forge.versions.take_over(self._holder)).number
+            return self._epoch
+
+    async def close(self) -> None:
+        """No connection is open any more."""
+        forge, self._forge = self._forge, None
+        if forge is not None:
+            await forge.close()
+
+    async def _opened(self) -> Forge:
+        forge = Forge(settings=self._settings())
+        try:
+            await forge.open(migrate=False)
+        except ForgeError as error:
+            self._error, self._failed_at = error, self._clock()
+            raise
+        self._error = None
+        return forge
+
+    def _settings(self) -> Settings:
+        return Settings(
+            database_url=self._url,
+            database="the operator's database",
+            database_source="FORGE_DATABASE_URL",
+            storage_options={"pool_size": CONNECTIONS, "command_timeout": STATEMENT_TIMEOUT},
+            schema=self._schema,
+            auto_migrate=False,
+        )
+
+
+def unknown(error: ForgeError) -> Unknown:
+    """Return what is known when the database gave this error: nothing, and why."""
+    return Unknown(_reason(error), str(error))
+
+
+def _reason(error: ForgeError) -> str:
+    if isinstance(error, SchemaOutdated):
+        return "SchemaTooOld"
+    if isinstance(error, SchemaTooNew):
+        return "SchemaTooNew"
+    cause = error.__cause__
+    state = str(getattr(cause, "sqlstate", None) or "")
+    if state.startswith("28"):
+        return "AuthFailed"
+    if state == "25006":
+        return "ReadOnly"
+    return "TLSFailed" if isinstance(cause, ssl.SSLError) else "ConnectionFailed"

@@ -1,0 +1,171 @@
+"""One look at one object: gather, plan, carry out. What it does is said by what is true, not by what happened."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from forge_operator.actions import Plan, Scale, WriteStatus
+from forge_operator.events import Subject
+from forge_operator.executor import Done, Executor
+from forge_operator.gather import Gatherer
+from forge_operator.keys import CRON, Key
+from forge_operator.kube import BY_KIND, Object
+from forge_operator.memory import Memory
+from forge_operator.metrics import Metrics, counted
+from forge_operator.observed import Cluster, Database, Observed
+from forge_operator.plan import plan, plan_cron, plan_gone
+from forge_operator.specs import InvalidSpec, QueueSpec
+
+logger = logging.getLogger("forge_operator")
+
+SOON = timedelta(seconds=1)
+"""When to look again after something was found to be otherwise than planned."""
+
+FRESH = 2.0
+"""Seconds that what was read for another object may be old, unless this one was written or changed since."""
+
+
+@dataclass(slots=True)
+class Remembered:
+    """What is kept of an object between two looks."""
+
+    uid: str = ""
+    memory: Memory = field(default_factory=Memory)
+    changed_at: float = 0.0  # monotonic; what was read before that is too old
+    cron_error: str | None = None
+    served: tuple[str, ...] = ()  # queues of an autoscaled pool
+    is_asleep: bool = False  # an autoscaled pool without pods
+
+
+class Reconciler:
+    """Looks at objects. Remembers only what may be forgotten."""
+
+    def __init__(
+        self,
+        gatherer: Gatherer,
+        executor: Executor,
+        metrics: Metrics,
+        *,
+        fresh: float = FRESH,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._gatherer, self._executor, self._metrics = gatherer, executor, metrics
+        self._fresh, self._clock = fresh, clock
+        self._kept: dict[Key, Remembered] = {}
+
+    def touch(self, key: Key) -> None:
+        """Something about the object has changed: what was read until now does not count."""
+        self._kept.setdefault(key, Remembered()).changed_at = self._clock()
+
+    def autoscaled(self, queues: Iterable[str]) -> list[Key]:
+        """Return the pools that are scaled by load and are awake, or serve one of these queues."""
+        busy = frozenset(queues)
+        return [
+            key
+            for key, kept in self._kept.items()
+            if kept.served and (not kept.is_asleep or not busy.isdisjoint(kept.served))
+        ]
+
+    def asleep(self) -> dict[str, list[Key]]:
+        """Return the queues whose pools have no pods, with these pools."""
+        sleeping: dict[str, list[Key]] = {}
+        for key, kept in self._kept.items():
+            if kept.is_asleep:
+                for queue in kept.served:
+                    sleeping.setdefault(queue, []).append(key)
+        return sleeping
+
+    async def look(self, key: Key) -> timedelta | None:
+        """The object is brought nearer to what it asks for; return when to look again.
+
+        Raises KubeError, ForgeError, NotLeading.
+        """
+        started = time.perf_counter()
+        result = "error"
+        try:
+            done, again = await self._looked(key)
+            result = "ok" if done.stopped_by is None else "stopped"
+            return again
+        finally:
+            self._metrics.reconciles.labels(key.kind, result).inc()
+            self._metrics.durations.labels(key.kind).observe(time.perf_counter() - started)
+
+    async def _looked(self, key: Key) -> tuple[Done, timedelta | None]:
+        kept = self._kept.setdefault(key, Remembered())
+        not_before = max(kept.changed_at, self._clock() - self._fresh)
+        found = await self._gatherer.object(key, not_before)
+        if found is None:
+            return await self._gone(key)
+        if kept.uid != found["metadata"]["uid"]:  # deleted and made again: another object
+            kept.uid, kept.memory, kept.cron_error = found["metadata"]["uid"], Memory(), None
+        planned = await self._planned(key, kept, found, not_before)
+        kept.memory = planned.memory
+        try:
+            done = await self._executor.carry_out(_subject(key, found), planned.actions, planned.memory)
+        finally:
+            if planned.actions:
+                kept.changed_at = self._clock()
+        kept.memory, kept.cron_error = done.memory, done.cron_error
+        self._count(planned, done)
+        if done.stopped_by is not None:
+            logger.info("%s: %s", key.owner, done.stopped_by)
+            return done, SOON
+        return done, planned.again
+
+    async def _planned(self, key: Key, kept: Remembered, found: Object, not_before: float) -> Plan:
+        if key.kind == CRON:
+            error = kept.cron_error
+            return plan_cron(await self._gatherer.cron(found, kept.memory, not_before, error))
+        observed = await self._gatherer.queue(found, kept.memory, not_before)
+        self._notice(key, kept, observed)
+        return plan(observed)
+
+    async def _gone(self, key: Key) -> tuple[Done, timedelta | None]:
+        """The object is not there, as the API server says: nothing in the database is its own any more."""
+        database = await self._gatherer.everything(self._clock())
+        planned = plan_gone(key.owner, database, database.crons)
+        subject = Subject("", key.kind, key.namespace, key.name, "")
+        done = await self._executor.carry_out(subject, planned.actions, planned.memory)
+        self._count(planned, done)
+        if done.stopped_by is not None:
+            return done, SOON
+        self._kept.pop(key, None)
+        self._metrics.forget_pool(key.namespace, key.name)
+        return done, None
+
+    def _notice(self, key: Key, kept: Remembered, observed: Observed) -> None:
+        """Keep what the ticker asks for, and show what is there."""
+        cluster, database = observed.cluster, observed.database
+        if isinstance(cluster, Cluster):
+            spec = observed.queue.spec
+            kept.served = _scaled_queues(observed.queue.name, spec)
+            pods = sum(each.replicas for each in cluster.deployments) + len(cluster.pods)
+            kept.is_asleep = bool(kept.served) and pods == 0
+        if isinstance(cluster, Cluster) and isinstance(database, Database):
+            states = counted(str(each.state) for each in database.versions)
+            replicas = sum(each.replicas for each in cluster.deployments)
+            self._metrics.pool(key.namespace, key.name, states, replicas)
+
+    def _count(self, planned: Plan, done: Done) -> None:
+        for action in planned.actions[: done.actions]:
+            self._metrics.actions.labels(type(action).__name__).inc()
+            if isinstance(action, Scale):
+                self._metrics.decisions.labels(action.reason.partition(":")[0][:40]).inc()
+                logger.info("%s is scaled to %d pods: %s", action.name, action.replicas, action.reason)
+            elif not isinstance(action, WriteStatus):
+                logger.debug("Done: %s", action)
+        if done.stopped_by is not None:
+            self._metrics.fenced.inc()
+
+
+def _scaled_queues(name: str, spec: QueueSpec | InvalidSpec) -> tuple[str, ...]:
+    if isinstance(spec, InvalidSpec) or spec.workers is None or spec.workers.autoscaling is None:
+        return ()
+    return tuple(dict.fromkeys((spec.queue_name or name, *spec.workers.queues)))
+
+
+def _subject(key: Key, found: Object) -> Subject:
+    metadata = found["metadata"]
+    return Subject(BY_KIND[key.kind].group_version, key.kind, key.namespace, key.name, metadata["uid"])

@@ -1,0 +1,137 @@
+"""Looks that nobody asks for: at everything once a minute, at load every five seconds, at a sleeping queue when it is woken."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+
+from forge_jobs import ForgeError
+from forge_operator.cluster import ClusterReader, Overview
+from forge_operator.facts import Facts, FactsReader
+from forge_operator.keys import Key
+from forge_operator.kube_errors import KubeError
+from forge_operator.link import DatabaseLink
+from forge_operator.metrics import Metrics
+from forge_operator.reconcile import Reconciler
+
+logger = logging.getLogger("forge_operator")
+
+JITTER = 0.2
+MANY = 5
+"""From so many pools on, everything is read at once instead of for each of them."""
+
+SETTLE_SECONDS = 1.0
+"""How often it is asked which queues are asleep."""
+
+
+class Ticker:
+    """Feeds `add` with what should be looked at."""
+
+    def __init__(
+        self,
+        cluster: ClusterReader,
+        facts: FactsReader,
+        link: DatabaseLink,
+        reconciler: Reconciler,
+        metrics: Metrics,
+        add: Callable[[Key], None],
+        *,
+        resync: float = 60.0,
+        tick: float = 5.0,
+    ) -> None:
+        self._cluster, self._facts, self._link = cluster, facts, link
+        self._reconciler, self._metrics, self._add = reconciler, metrics, add
+        self._resync_seconds, self._tick_seconds = resync, tick
+        self.has_seen_all = False
+
+    async def run(self) -> None:
+        """Go on until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._resyncs())
+            group.create_task(self._ticks())
+            group.create_task(self._watch())
+
+    async def resync(self) -> None:
+        """Every object is looked at, and every one that rows name as their owner and that is not there.
+
+        Raises KubeError: then nothing is taken to be gone.
+        """
+        overview = await self._cluster.overview()
+        self.has_seen_all = True
+        for key in overview.objects:
+            self._add(key)
+        with suppress(ForgeError):  # each of the objects says so in its status
+            facts = await self._facts.read(overview.started_at)
+            for key in orphans(overview, facts):
+                if self._cluster.watches(key.namespace):
+                    self._add(key)
+
+    async def tick(self) -> None:
+        """Every pool that is scaled by load, and is awake or has work, is looked at."""
+        try:
+            facts = await self._facts.read(time.monotonic() - self._tick_seconds / 2)
+        except ForgeError:
+            return  # the resync tells of it; until then every pool is held as it is
+        keys = self._reconciler.autoscaled(facts.busy)
+        if len(keys) >= MANY:
+            with suppress(KubeError):
+                await self._cluster.overview()
+        for key in keys:
+            self._add(key)
+
+    async def _resyncs(self) -> None:
+        while True:
+            try:
+                await self.resync()
+            except KubeError as error:
+                self._metrics.resyncs.labels("error").inc()
+                logger.warning("Not all objects could be read: %s", error)
+                pause = min(self._resync_seconds, 5.0)
+            else:
+                self._metrics.resyncs.labels("ok").inc()
+                pause = self._resync_seconds
+            await asyncio.sleep(pause * random.uniform(1 - JITTER, 1 + JITTER))
+
+    async def _ticks(self) -> None:
+        while True:
+            await asyncio.sleep(self._tick_seconds)
+            await self.tick()
+
+    async def _watch(self) -> None:
+        """Wake pools without pods within milliseconds of an enqueue."""
+        while True:
+            asleep = self._reconciler.asleep()
+            if not asleep:
+                await asyncio.sleep(SETTLE_SECONDS)
+                continue
+            listening = asyncio.create_task(self._listen(frozenset(asleep)))
+            try:
+                while not listening.done() and self._reconciler.asleep().keys() == asleep.keys():
+                    await asyncio.wait({listening}, timeout=SETTLE_SECONDS)
+            finally:
+                listening.cancel()
+                with suppress(asyncio.CancelledError):
+                    await listening
+
+    async def _listen(self, queues: frozenset[str]) -> None:
+        try:
+            forge = await self._link.forge()
+            known = {each.name for each in await forge.queues.list()}
+            async with aclosing(forge.watch(sorted(queues & known))) as woken:
+                async for queue in woken:
+                    for key in self._reconciler.asleep().get(queue, ()):
+                        self._reconciler.touch(key)
+                        self._add(key)
+        except ForgeError as error:
+            logger.debug("Sleeping queues cannot be listened to: %s", error)
+            await asyncio.sleep(SETTLE_SECONDS)
+
+
+def orphans(overview: Overview, facts: Facts) -> set[Key]:
+    """Return the objects that rows name as their owner and that are not there."""
+    owners = {each.managed_by for each in facts.queues}
+    owners |= {each.managed_by for each in facts.limits} | {each.managed_by for each in facts.crons}
+    named = (Key.of_owner(owner) for owner in owners if owner is not None)
+    return {key for key in named if key is not None and key not in overview.objects}
