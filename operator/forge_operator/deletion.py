@@ -1,0 +1,73 @@
+"""How a ForgeQueue goes that is to take its queue along: only when the queue is empty. Jobs are never deleted."""
+
+from datetime import timedelta
+
+from forge_operator import naming
+from forge_operator.actions import Action, DeleteLimit, DeleteQueue, EmitEvent, ManageQueue, RemoveFinalizer
+from forge_operator.conditions import Condition, Reason
+from forge_operator.observed import Database, Observed, QueueObject, Unknown
+from forge_operator.report import Verdict
+from forge_operator.specs import QueueSpec, ReclaimPolicy
+
+PATIENCE = timedelta(minutes=10)
+"""How long a deletion waits for a database that does not answer: nobody's namespace hangs for longer."""
+
+
+def finished(observed: Observed) -> list[Action] | None:
+    """Return what lets the object go; None when it still has to wait."""
+    owner = observed.queue
+    assert owner.deleting_since is not None
+    let_go = RemoveFinalizer(owner.namespace, owner.name)
+    if isinstance(observed.database, Unknown):
+        if observed.now - owner.deleting_since < PATIENCE and not is_forced(owner):
+            return None
+        message = "The rows of the queue stay in the database, which could not be asked."
+        return [EmitEvent("Warning", "OrphanedRows", message), let_go]
+    keeps = not isinstance(owner.spec, QueueSpec) or owner.spec.reclaim_policy is ReclaimPolicy.RETAIN
+    if keeps or is_forced(owner):
+        return [*released(owner, observed.database), let_go]
+    if jobs_left(owner, observed.database):
+        return None
+    return [*removed(owner, observed.database), let_go]
+
+
+def is_forced(owner: QueueObject) -> bool:
+    """Whether somebody wrote that the object is to go whatever is left."""
+    return owner.annotations.get(naming.FORCE_DELETE) == "true"
+
+
+def jobs_left(owner: QueueObject, database: Database) -> int:
+    """Return how many jobs of the queue have not ended."""
+    name = naming.queue_name(owner.name, owner.spec)
+    return sum(
+        each.pending + each.scheduled + each.in_progress for each in database.counts if each.queue == name
+    )
+
+
+def released(owner: QueueObject, database: Database) -> list[Action]:
+    """Return what makes the queue belong to nobody."""
+    manager = naming.owner_of_rows("ForgeQueue", owner.namespace, owner.name)
+    return [
+        *(ManageQueue(each.name, None, manager) for each in database.queues if each.managed_by == manager),
+        *(DeleteLimit(each.scope, manager) for each in database.limits if each.managed_by == manager),
+    ]
+
+
+def removed(owner: QueueObject, database: Database) -> list[Action]:
+    """Return what takes the queue's rows away."""
+    manager = naming.owner_of_rows("ForgeQueue", owner.namespace, owner.name)
+    return [
+        *(DeleteLimit(each.scope, manager) for each in database.limits if each.managed_by == manager),
+        *(DeleteQueue(each.name, manager) for each in database.queues if each.managed_by == manager),
+    ]
+
+
+def verdicts(observed: Observed, database: Database) -> dict[Condition, Verdict]:
+    """Return what DeletionBlocked says; nothing while the object is not being deleted."""
+    if observed.queue.deleting_since is None:
+        return {}
+    left = jobs_left(observed.queue, database)
+    if not left:
+        return {Condition.DELETION_BLOCKED: Verdict(Reason.QUEUE_EMPTY)}
+    message = f"{left} jobs have not ended; set annotation {naming.FORCE_DELETE}=true to let the object go without its queue."
+    return {Condition.DELETION_BLOCKED: Verdict(Reason.QUEUE_NOT_EMPTY, message)}

@@ -1,0 +1,231 @@
+"""The Deployment of a version: the user's pod template, with what a worker needs added to it.
+
+What the template says stands; what it does not say gets a default. Replicas are left out,
+so that applying the manifest never scales.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from forge_jobs.version import Version
+from forge_operator import naming
+from forge_operator.actions import ApplyDeployment
+from forge_operator.observed import QueueObject
+from forge_operator.pool import Pool
+from forge_operator.settings import OperatorSettings
+from forge_operator.specs import WorkersSpec
+
+GRACE_MARGIN = 5
+"""Seconds before the end of a pod's grace at which its worker hands back what it has not finished."""
+
+PORT_NAME = "metrics"
+TEMPORARY = "forge-tmp"
+
+
+def applied(pool: Pool, version: Version) -> ApplyDeployment:
+    """Return the action that makes the Deployment of the version that is asked for."""
+    assert pool.workers_spec is not None and pool.target is not None
+    manifest = deployment_manifest(
+        pool.owner, pool.workers_spec, pool.target, version.deployment, pool.settings
+    )
+    return ApplyDeployment(pool.owner.namespace, version.deployment, manifest, pool.target.template_hash)
+
+
+def deployment_manifest(
+    owner: QueueObject,
+    workers: WorkersSpec,
+    identity: naming.VersionIdentity,
+    name: str,
+    settings: OperatorSettings,
+) -> dict[str, Any]:
+    """Return the Deployment `name` of a version, for server-side apply."""
+    labels = naming.labels(owner.name, owner.uid, workers.version, identity.id)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": name,
+            "namespace": owner.namespace,
+            "labels": labels,
+            "annotations": naming.annotations(workers.version, identity, settings.connection_hash),
+            "ownerReferences": [owner_reference(owner)],
+        },
+        "spec": {
+            "selector": {"matchLabels": naming.selector(owner.uid, identity.id)},
+            "revisionHistoryLimit": 1,
+            "minReadySeconds": int(workers.rollout.min_ready.total_seconds()),
+            "progressDeadlineSeconds": deadline(workers),
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0}},
+            "template": pod_template(owner, workers, identity, name, settings),
+        },
+    }
+
+
+def deadline(workers: WorkersSpec) -> int:
+    """Return the Deployment's own deadline, which has to be longer than its pods must be ready."""
+    ready, most = workers.rollout.min_ready.total_seconds(), workers.rollout.progress_deadline.total_seconds()
+    return int(max(most, ready + 1))
+
+
+def owner_reference(owner: QueueObject) -> dict[str, Any]:
+    """Return what makes Kubernetes delete the Deployment with its ForgeQueue."""
+    return {
+        "apiVersion": f"{naming.GROUP}/v1alpha1",
+        "kind": "ForgeQueue",
+        "name": owner.name,
+        "uid": owner.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,  # deleting the ForgeQueue never waits for pods
+    }
+
+
+def pod_template(
+    owner: QueueObject,
+    workers: WorkersSpec,
+    identity: naming.VersionIdentity,
+    name: str,
+    settings: OperatorSettings,
+) -> dict[str, Any]:
+    """Return the template of the version's pods."""
+    template: dict[str, Any] = deepcopy(dict(workers.template))
+    metadata = template.setdefault("metadata", {})
+    own = naming.labels(owner.name, owner.uid, workers.version, identity.id)
+    metadata["labels"] = {**own, **(metadata.get("labels") or {}), **naming.selector(owner.uid, identity.id)}
+    if settings.connection_hash is not None:  # in the template, so that a new one replaces the pods
+        metadata["annotations"] = {
+            **(metadata.get("annotations") or {}),
+            naming.CONNECTION_HASH: settings.connection_hash,
+        }
+    template["spec"] = pod_spec(owner, workers, identity, name, settings, template["spec"])
+    return template
+
+
+def pod_spec(
+    owner: QueueObject,
+    workers: WorkersSpec,
+    identity: naming.VersionIdentity,
+    name: str,
+    settings: OperatorSettings,
+    given: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the pods' spec: the first container is the worker."""
+    spec = dict(given)
+    grace = spec.setdefault("terminationGracePeriodSeconds", settings.grace_seconds)
+    security = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    spec["securityContext"] = {**security, **(spec.get("securityContext") or {})}
+    spec.setdefault("enableServiceLinks", False)  # hundreds of variables that nobody wants
+    if settings.topology_spread:
+        spec.setdefault("topologySpreadConstraints", [spread(owner, identity)])
+    worker, *others = (restricted(each) for each in spec["containers"])
+    injected = environment(owner, workers, identity, name, settings)
+    worker = as_worker(worker, injected, settings, grace)
+    spec["containers"] = [worker, *others]
+    if spec.get("initContainers"):
+        spec["initContainers"] = [restricted(each) for each in spec["initContainers"]]
+    if any(each["name"] == TEMPORARY for each in worker["volumeMounts"]):
+        spec["volumes"] = [*(spec.get("volumes") or []), {"name": TEMPORARY, "emptyDir": {}}]
+    return spec
+
+
+def restricted(container: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the container as the restricted pod security standard wants it, where it says nothing else."""
+    context = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    return {**container, "securityContext": {**context, **(container.get("securityContext") or {})}}
+
+
+def as_worker(
+    container: dict[str, Any], injected: list[dict[str, Any]], settings: OperatorSettings, grace: int
+) -> dict[str, Any]:
+    """Return the worker's container with its environment, port, probes and a place for temporary files."""
+    given = container.get("env") or []
+    said = {each.get("name"): each.get("value") for each in given}
+    defaults = {
+        "FORGE_METRICS_PORT": str(settings.metrics_port),
+        "FORGE_GRACE_SECONDS": str(max(0, grace - GRACE_MARGIN)),
+        "FORGE_AUTO_MIGRATE": "false",
+        "FORGE_LOG_FORMAT": "json",
+        **settings.environment,
+    }
+    added = [{"name": key, "value": value} for key, value in defaults.items() if key not in said]
+    port = port_of(said.get("FORGE_METRICS_PORT"), settings)
+    found = {**container, "env": [*injected, *added, *given], "ports": ports(container, port)}
+    found["securityContext"] = {"readOnlyRootFilesystem": True, **found["securityContext"]}
+    found["volumeMounts"] = mounts(found)
+    found.setdefault("livenessProbe", probe("/healthz", port, every=10, failures=6))
+    found.setdefault("readinessProbe", probe("/readyz", port, every=5, failures=3))
+    return found
+
+
+def port_of(said: str | None, settings: OperatorSettings) -> int:
+    """Return the port of the worker's probes."""
+    return int(said) if said is not None and said.isdigit() and int(said) else settings.metrics_port
+
+
+def ports(container: Mapping[str, Any], port: int) -> list[dict[str, Any]]:
+    """Return the container's ports with that of the metrics."""
+    given = container.get("ports") or []
+    if any(each.get("name") == PORT_NAME or each.get("containerPort") == port for each in given):
+        return list(given)
+    return [*given, {"name": PORT_NAME, "containerPort": port, "protocol": "TCP"}]
+
+
+def mounts(container: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the container's mounts, with one at /tmp if nothing else can be written to."""
+    given = list(container.get("volumeMounts") or [])
+    is_read_only = container["securityContext"]["readOnlyRootFilesystem"]
+    if not is_read_only or any(each.get("mountPath") == "/tmp" for each in given):
+        return given
+    return [*given, {"name": TEMPORARY, "mountPath": "/tmp"}]
+
+
+def probe(path: str, port: int, *, every: int, failures: int) -> dict[str, Any]:
+    """Return a probe of the worker."""
+    return {
+        "httpGet": {"path": path, "port": port},
+        "periodSeconds": every,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }
+
+
+def spread(owner: QueueObject, identity: naming.VersionIdentity) -> dict[str, Any]:
+    """Return what spreads the version's pods over nodes, where that is possible."""
+    return {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": naming.selector(owner.uid, identity.id)},
+    }
+
+
+def environment(
+    owner: QueueObject,
+    workers: WorkersSpec,
+    identity: naming.VersionIdentity,
+    name: str,
+    settings: OperatorSettings,
+) -> list[dict[str, Any]]:
+    """Return the variables that tell a worker who it is, and what it serves."""
+    served = dict.fromkeys((naming.queue_name(owner.name, owner.spec), *workers.queues))
+    plain = {
+        "FORGE_SCHEMA": settings.schema,
+        "FORGE_QUEUES": ",".join(served),
+        "FORGE_CONCURRENCY": str(workers.slots),
+        "FORGE_WORKER_PREFIX": workers.name_prefix or naming.label_value(owner.name),
+        "FORGE_WORKER_VERSION": naming.label_value(workers.version),
+        "FORGE_WORKER_VERSION_ID": identity.id,
+        "FORGE_POOL_UID": owner.uid,
+        "FORGE_DEPLOYMENT": name,
+    }
+    secret = {"name": settings.database.name, "key": settings.database.key}
+    fields = {
+        "FORGE_POD_NAME": "metadata.name",
+        "FORGE_POD_UID": "metadata.uid",
+        "FORGE_NODE_NAME": "spec.nodeName",
+    }
+    return [
+        {"name": "FORGE_DATABASE_URL", "valueFrom": {"secretKeyRef": secret}},
+        *({"name": key, "value": value} for key, value in plain.items()),
+        *({"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}} for key, path in fields.items()),
+    ]

@@ -1,0 +1,73 @@
+"""What the operator remembers of one object between two looks; an operator that starts has an empty one.
+
+Losing it does no harm: evidence is gathered again, estimates begin at their priors. It is
+made by `plan` and handed back to the next one; the adapter only writes `rejections`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """The API server would not have a manifest, or the database a cron: the sentence, and when that was."""
+
+    message: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a worker had done when it was seen last."""
+
+    finished: int
+    run_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """Since when every look has found a version empty, by the database's clock, and at which revision of its gate."""
+
+    since: datetime
+    control_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """Since when a version has its share of the slots, by the database's clock."""
+
+    since: datetime
+    weight_percent: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalerMemory:
+    """Estimates, recent wishes and recent changes. Moments are seconds of the operator's clock since 1970."""
+
+    at: float | None = None  # the last signal
+    inside: int = 0  # jobs pending or in progress
+    tallies: Mapping[int, Tally] = field(default_factory=dict)  # by worker id
+    arrival: float = 0.0  # jobs a second
+    service: float = 1.0  # seconds a job
+    samples: int = 0
+    wishes: tuple[tuple[float, int], ...] = ()
+    changes: tuple[tuple[float, int], ...] = ()
+    replicas: int | None = None  # seen last
+    idle_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """All that is remembered of one object."""
+
+    scaler: ScalerMemory = field(default_factory=ScalerMemory)
+    empty: Mapping[str, Empty] = field(default_factory=dict)  # by version id
+    retiring_since: Mapping[int, datetime] = field(
+        default_factory=dict
+    )  # worker id: first look that found it retiring
+    ramps: Mapping[str, Ramp] = field(default_factory=dict)  # by version id
+    rejections: Mapping[str, Rejection] = field(
+        default_factory=dict
+    )  # by what the action says; written by the adapter
+    status_at: datetime | None = None  # of the last WriteStatus

@@ -1,0 +1,331 @@
+"""What to do next: the one place where everything observed becomes a list of actions.
+
+Level-triggered: a plan is made from what is true now, never from what has happened, so it
+may be made at any time, by any operator, and again. With nothing left to do it is empty.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from forge_jobs import CronConfig
+from forge_jobs.version import Version, VersionState
+from forge_operator import cron_plan, deletion, drain, load, naming, retirement, rollout, scaling
+from forge_operator.actions import (
+    Action,
+    AddFinalizer,
+    DeleteCron,
+    DeleteLimit,
+    EmitEvent,
+    ManageQueue,
+    Plan,
+    RemoveFinalizer,
+    Scale,
+    WriteStatus,
+)
+from forge_operator.conditions import Condition, Reason
+from forge_operator.configuration import plan_configuration
+from forge_operator.load import Load
+from forge_operator.memory import Memory, ScalerMemory
+from forge_operator.observed import Cluster, Database, Observed, ObservedCron, QueueObject, Unknown
+from forge_operator.pool import Pool
+from forge_operator.queue_report import (
+    failed_sync,
+    paused,
+    pool_fields,
+    pool_verdicts,
+    queue_report,
+    unreachable,
+)
+from forge_operator.report import Verdict, moment, reason_of, reported
+from forge_operator.scaling import Decision, Why
+from forge_operator.specs import AutoscalingSpec, InvalidSpec, QueueSpec, ReclaimPolicy
+
+AT_ONCE = timedelta(seconds=1)
+SOON = timedelta(seconds=5)
+LATER = timedelta(seconds=60)
+"""When to look again: after something was done, while something goes on, and when nothing does."""
+
+WITHOUT_NUMBERS = AutoscalingSpec(max_replicas=1)
+"""By what the load is measured where nothing is scaled by it."""
+
+
+def plan(observed: Observed) -> Plan:
+    """Return what to do for a ForgeQueue."""
+    owner, spec = observed.queue, observed.queue.spec
+    if owner.deleting_since is not None and naming.FINALIZER not in owner.finalizers:
+        return Plan((), observed.memory, LATER)  # the rest is garbage collection's
+    if owner.deleting_since is not None:
+        last = deletion.finished(observed)
+        if last is not None:
+            return Plan(tuple(last), observed.memory, AT_ONCE)
+    if isinstance(spec, InvalidSpec):
+        return refused(observed, Reason.INVALID_SPEC, str(spec))
+    if owner.annotations.get(naming.PAUSED) == "true":
+        return left_alone(observed)
+    if isinstance(observed.database, Unknown):
+        return blind(observed, observed.database)
+    return sighted(observed, spec, observed.database)
+
+
+def plan_cron(observed: ObservedCron) -> Plan:
+    """Return what to do for a ForgeCron."""
+    return cron_plan.plan_cron(observed)
+
+
+def plan_gone(owner: str, database: Database, crons: Sequence[CronConfig] = ()) -> Plan:
+    """Return what to do for an object that is not there any more: its rows belong to nobody, its cron is gone.
+
+    `owner` is "ForgeQueue namespace/name" or "ForgeCron namespace/name". Queues stay, with their jobs.
+    """
+    actions: list[Action] = [
+        ManageQueue(each.name, None, owner) for each in database.queues if each.managed_by == owner
+    ]
+    actions += [DeleteLimit(each.scope, owner) for each in database.limits if each.managed_by == owner]
+    known = {each.name: each for each in (*database.crons, *crons)}
+    actions += [DeleteCron(each.name, owner) for each in known.values() if each.managed_by == owner]
+    return Plan(tuple(actions), Memory(), LATER)
+
+
+# --- with little known ---
+
+
+def refused(observed: Observed, reason: Reason, message: str) -> Plan:
+    """Return the plan that only says why nothing is done."""
+    return said(observed, failed_sync(observed.queue, reason, message), {}, ())
+
+
+def left_alone(observed: Observed) -> Plan:
+    """Return the plan for an object that people asked to leave alone: only that is said."""
+    known = {each["type"]: each for each in observed.queue.status.get("conditions") or ()}
+    verdicts = {
+        kind: Verdict(reason_of(known[kind.value]["reason"]), known[kind.value].get("message", ""))
+        for kind in Condition
+        if kind.value in known and kind is not Condition.PAUSED
+    }
+    return said(observed, verdicts | {Condition.PAUSED: paused(observed.queue)}, {}, ())
+
+
+def blind(observed: Observed, unknown: Unknown) -> Plan:
+    """Return the plan without the database: nothing is taken away, evidence that versions are empty is void."""
+    memory = replace(observed.memory, empty={})
+    verdicts = unreachable(observed.queue, unknown)
+    if observed.queue.deleting_since is not None:
+        verdicts[Condition.DELETION_BLOCKED] = Verdict(Reason.DATABASE_UNREACHABLE, unknown.message)
+    actions = fallback(observed)
+    if isinstance(observed.cluster, Unknown):
+        return Plan(actions, memory, SOON)
+    return said(replace(observed, memory=memory), verdicts, {}, actions)
+
+
+def fallback(observed: Observed) -> tuple[Action, ...]:
+    """Return what brings a pool up to its fallback when the database has not been heard for a while."""
+    spec, heard = observed.queue.spec, observed.memory.scaler.at
+    if not isinstance(spec, QueueSpec) or spec.workers is None or isinstance(observed.cluster, Unknown):
+        return ()
+    autoscaling = spec.workers.autoscaling
+    if autoscaling is None or autoscaling.fallback_replicas is None or is_observing(observed.queue):
+        return ()
+    if heard is not None and observed.now.timestamp() - heard <= scaling.STALE.total_seconds():
+        return ()
+    serving = (observed.queue.status.get("currentVersion") or {}).get("id")
+    return tuple(
+        Scale(observed.queue.namespace, each.name, autoscaling.fallback_replicas, "Fallback", each.replicas)
+        for each in observed.cluster.deployments
+        if each.version_id == serving and not each.deleting and each.replicas < autoscaling.fallback_replicas
+    )
+
+
+def said(
+    observed: Observed,
+    verdicts: dict[Condition, Verdict],
+    fields: dict[str, object],
+    actions: Sequence[Action],
+    *,
+    again: timedelta = SOON,
+) -> Plan:
+    """Return the plan with these actions, and with the status if it is due."""
+    report = queue_report(observed.queue, verdicts, fields)
+    more, written_at = reported(report, observed.queue.status, observed.now, observed.memory.status_at)
+    memory = replace(observed.memory, status_at=written_at)
+    return Plan((*actions, *more), memory, AT_ONCE if any(map(changes_something, actions)) else again)
+
+
+def changes_something(action: Action) -> bool:
+    """Whether the action may make the next look different."""
+    return not isinstance(action, EmitEvent | WriteStatus)
+
+
+# --- with everything known ---
+
+
+def sighted(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
+    """Return the plan with the database: first the configuration, then the workers."""
+    owner = observed.queue
+    sync = plan_configuration(owner, spec, database, was_synced=was_synced(owner))
+    if not sync.is_ours:
+        return refused(observed, sync.reason, sync.message)
+    if isinstance(observed.cluster, Unknown):
+        return Plan(sync.actions, observed.memory, SOON)  # nor could the status be written
+    pool = pool_of(observed, spec, observed.cluster, database)
+    amount, memory = measured(pool, spec, observed)
+    decision, memory = decided(pool, amount, memory)
+    wanted = decision.replicas
+    if is_observing(owner) and pool.workers_spec is not None and pool.workers_spec.autoscaling is not None:
+        wanted = pool.scaled(pool.open_versions)
+    progress = rollout.plan_rollout(pool, wanted)
+    scale_actions = scaled(pool, wanted, decision)
+    remembered = replace(
+        observed.memory,
+        scaler=memory,
+        empty=drain.evidence(list(pool.versions.values()), observed.memory, database.now),
+        retiring_since=retirement.retiring_since(pool),
+        ramps=rollout.ramps(pool),
+    )
+    verdicts = pool_verdicts(pool, sync, progress, decision, observes=is_observing(owner))
+    verdicts |= deletion.verdicts(observed, database)
+    fields = pool_fields(pool, amount, decision)
+    actions = (*finalizer(owner, spec), *sync.actions, *progress.actions, *scale_actions)
+    if sync.actions:
+        fields["lastSyncTime"] = moment(observed.now)
+    if any(isinstance(each, Scale) for each in actions):
+        fields["lastScaleTime"] = moment(observed.now)
+    return said(replace(observed, memory=remembered), verdicts, fields, actions, again=pace(pool, remembered))
+
+
+def was_synced(owner: QueueObject) -> bool:
+    """Whether the rows once said what this generation says."""
+    if owner.status.get("observedGeneration") != owner.generation:
+        return False
+    known = {each["type"]: each.get("reason") for each in owner.status.get("conditions") or ()}
+    return known.get(Condition.SYNCED.value) == Reason.CONFIG_APPLIED.value
+
+
+def finalizer(owner: QueueObject, spec: QueueSpec) -> list[Action]:
+    """Return what gives the object our finalizer, or takes it away: only reclaimPolicy Delete needs one."""
+    has_it = naming.FINALIZER in owner.finalizers
+    needs_it = spec.reclaim_policy is ReclaimPolicy.DELETE
+    if needs_it and not has_it and owner.deleting_since is None:
+        return [AddFinalizer(owner.namespace, owner.name)]
+    return [RemoveFinalizer(owner.namespace, owner.name)] if has_it and not needs_it else []
+
+
+def pool_of(observed: Observed, spec: QueueSpec, cluster: Cluster, database: Database) -> Pool:
+    """Return the pool."""
+    return Pool(
+        owner=observed.queue,
+        workers_spec=spec.workers,
+        target=target(observed.queue, spec, database),
+        cluster=cluster,
+        database=database,
+        settings=observed.settings,
+        memory=observed.memory,
+        now=observed.now,
+    )
+
+
+def target(owner: QueueObject, spec: QueueSpec, database: Database) -> naming.VersionIdentity | None:
+    """Return the version that is asked for: one that was made of the same keeps its id, however ids are made now."""
+    if spec.workers is None:
+        return None
+    found = naming.identity(owner.uid, spec.workers)
+    known = next((each for each in database.versions if each.spec_hash == found.digest), None)
+    return replace(found, id=known.id) if known else found
+
+
+def measured(pool: Pool, spec: QueueSpec, observed: Observed) -> tuple[Load, ScalerMemory]:
+    """Return the load of the queues that the pool serves."""
+    others = spec.workers.queues if spec.workers else ()
+    served = tuple(dict.fromkeys((naming.queue_name(pool.owner.name, spec), *others)))
+    autoscaling = (spec.workers.autoscaling if spec.workers else None) or WITHOUT_NUMBERS
+    found, memory = load.measure(
+        pool.database, served, autoscaling, observed.memory.scaler, observed.now.timestamp()
+    )
+    rate = None
+    if spec.rate_limit is not None and len(served) == 1:
+        rate = spec.rate_limit.limit / spec.rate_limit.period.total_seconds()
+    ready = pool.ready(pool.open_versions)
+    return replace(found, ready=ready, rate_limit=rate, is_stuck=pool.is_stuck), memory
+
+
+def decided(pool: Pool, amount: Load, memory: ScalerMemory) -> tuple[Decision, ScalerMemory]:
+    """Return how many pods there should be."""
+    workers = pool.workers_spec
+    if workers is None:
+        return Decision(replicas=0, wanted=0, reason=Why.FIXED), memory
+    if workers.autoscaling is None:
+        pods = 1 if workers.replicas is None else workers.replicas
+        why = Why.DEFAULT if workers.replicas is None else Why.FIXED
+        return Decision(replicas=pods, wanted=pods, reason=why), memory
+    return scaling.decide(
+        workers.autoscaling,
+        workers.slots,
+        amount,
+        memory,
+        current=pool.scaled(pool.open_versions),
+        now=pool.now.timestamp(),
+        connections_per_pod=pool.settings.connections_per_pod,
+    )
+
+
+def is_observing(owner: QueueObject) -> bool:
+    """Whether decisions of the autoscaler are only to be shown."""
+    return owner.annotations.get(naming.AUTOSCALING) == "observe"
+
+
+def scaled(pool: Pool, wanted: int, decision: Decision) -> list[Action]:
+    """Return the next step of each Deployment towards its number of pods. Draining ones are not scaled by the work."""
+    actions: list[Action] = []
+    for version in pool.versions.values():
+        replicas = share(pool, version, wanted)
+        deployment = pool.deployments.get(version.id)
+        if replicas is None or deployment is None or deployment.deleting:
+            continue
+        actions += retirement.shrink(pool, version, deployment, replicas, decision.reason)
+        if deployment.replicas < replicas:
+            actions.append(retirement.scale(pool, deployment, replicas, decision.reason))
+    return [*actions, *(scale_event(each) for each in actions if isinstance(each, Scale))]
+
+
+def share(pool: Pool, version: Version, wanted: int) -> int | None:
+    """Return how many pods the version should have; None when it is not for the work to decide."""
+    if pool.workers_spec is None:
+        return 0 if version.is_open else None
+    is_asked = pool.target is not None and version.id == pool.target.id
+    match version.state:
+        case VersionState.CURRENT if pool.ramping is not None:
+            return scaling.split(wanted, pool.ramping.weight_percent)[1]
+        case VersionState.CURRENT:
+            return wanted
+        case VersionState.RAMPING if pool.current is None:
+            return wanted
+        case VersionState.RAMPING:
+            return scaling.split(wanted, version.weight_percent)[0]
+        case VersionState.PENDING if is_asked:
+            return rollout.pending_replicas(pool, pool.workers_spec, wanted)
+        case VersionState.FAILED if is_asked and version.weight_percent == 100:
+            return 1
+        case _:
+            return None
+
+
+def scale_event(action: Scale) -> EmitEvent:
+    """Return the event for a change of the number of pods."""
+    was = action.was or 0
+    if action.replicas == 0:
+        return EmitEvent("Normal", "ScaledToZero", f"{action.name}: {was} to 0 pods ({action.reason}).")
+    if was == 0:
+        return EmitEvent(
+            "Normal", "WokenUp", f"{action.name}: 0 to {action.replicas} pods ({action.reason})."
+        )
+    kind = "ScaledUp" if action.replicas > was else "ScaledDown"
+    return EmitEvent("Normal", kind, f"{action.name}: {was} to {action.replicas} pods ({action.reason}).")
+
+
+def pace(pool: Pool, memory: Memory) -> timedelta:
+    """Return when to look again if nothing was done."""
+    is_settled = all(
+        each.state in (VersionState.CURRENT, VersionState.RETIRED) for each in pool.versions.values()
+    )
+    has_scaler = pool.workers_spec is not None and pool.workers_spec.autoscaling is not None
+    return LATER if is_settled and not has_scaler and not memory.retiring_since else SOON

@@ -1,0 +1,187 @@
+"""What the status of an object says: conditions, versions, numbers, and events when a condition turned bad."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from forge_operator.actions import Action, EmitEvent, WriteStatus
+from forge_operator.conditions import REASONS, Condition, Reason, Truth
+
+BETWEEN_NUMBERS = timedelta(seconds=30)
+"""How far apart writes are that only bring new numbers: live ones are in the metrics."""
+
+NUMBERS = ("backlog", "scaling", "readyReplicas", "lastSyncTime", "skipped")
+"""Fields that may be late."""
+
+NUMBERS_OF_A_VERSION = ("replicas", "readyReplicas", "inProgress")
+
+MOMENTS = ("observedAt", "decidedAt")
+"""Fields for which alone nothing is written."""
+
+WARNED = frozenset(
+    {
+        Reason.INVALID_SPEC,
+        Reason.INVALID_SCHEDULE,
+        Reason.UNKNOWN_QUEUE,
+        Reason.QUEUE_NAME_CONFLICT,
+        Reason.CRON_NAME_CONFLICT,
+        Reason.SCHEMA_TOO_OLD,
+        Reason.SCHEMA_TOO_NEW,
+        Reason.CONNECTION_FAILED,
+        Reason.AUTH_FAILED,
+        Reason.TLS_FAILED,
+        Reason.READ_ONLY,
+        Reason.TOO_MANY_VERSIONS,
+        Reason.INVALID_TEMPLATE,
+        Reason.IDENTITY_COLLISION,
+        Reason.DATABASE_CONNECTION_BUDGET,
+        Reason.DRAIN_OVERDUE,
+        Reason.UNSCHEDULABLE,
+        Reason.QUEUE_NOT_EMPTY,
+    }
+)
+"""Reasons that are worth an event when a condition first gives them."""
+
+SAID_ONCE = frozenset({Condition.READY})
+"""Conditions that only repeat another one's reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a condition says. Its status goes with its reason."""
+
+    reason: Reason
+    message: str = ""
+
+    def truth(self, condition: Condition) -> Truth:
+        """Return the condition's status."""
+        return REASONS[condition][self.reason]
+
+
+BY_WORD = {each.value: each for each in Reason}
+
+
+def reason_of(word: str) -> Reason:
+    """Return the reason that is written so; for one that nobody knows, that there is no connection."""
+    return BY_WORD.get(word, Reason.CONNECTION_FAILED)
+
+
+Verdicts = Mapping[Condition, Verdict]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What there is to say of an object."""
+
+    kind: str
+    namespace: str
+    name: str
+    generation: int
+    verdicts: Verdicts
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+def reported(
+    report: Report, before: Mapping[str, Any], now: datetime, written_at: datetime | None
+) -> tuple[list[Action], datetime | None]:
+    """Return events for what turned bad, the write of the status if it is due, and when the last write was."""
+    status = whole_status(report, before, now)
+    events = warnings(report, before)
+    if not is_due(status, before, now, written_at):
+        return events, written_at
+    return [*events, WriteStatus(report.kind, report.namespace, report.name, status)], now
+
+
+def whole_status(report: Report, before: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """Return the status to write: fields that could not be found out are as they were."""
+    kept = {key: value for key, value in before.items() if key not in report.fields}
+    said = {key: value for key, value in report.fields.items() if value is not None}
+    return {
+        **kept,
+        **said,
+        "observedGeneration": report.generation,
+        "conditions": conditions(report, before, now),
+    }
+
+
+def conditions(report: Report, before: Mapping[str, Any], now: datetime) -> list[dict[str, Any]]:
+    """Return the conditions; the time of a transition changes only with the status."""
+    known = {each["type"]: each for each in before.get("conditions") or ()}
+    return [
+        condition(kind, verdict, known.get(kind.value), report.generation, now)
+        for kind, verdict in report.verdicts.items()
+    ]
+
+
+def condition(
+    kind: Condition, verdict: Verdict, before: Mapping[str, Any] | None, generation: int, now: datetime
+) -> dict[str, Any]:
+    """Return one condition."""
+    truth = verdict.truth(kind)
+    is_same = before is not None and before.get("status") == truth.value
+    since = before["lastTransitionTime"] if is_same and before is not None else moment(now)
+    return {
+        "type": kind.value,
+        "status": truth.value,
+        "reason": verdict.reason.value,
+        "message": verdict.message or verdict.reason.meaning,
+        "lastTransitionTime": since,
+        "observedGeneration": generation,
+    }
+
+
+def warnings(report: Report, before: Mapping[str, Any]) -> list[Action]:
+    """Return an event for each condition that did not give its bad reason before."""
+    known = {each["type"]: each.get("reason") for each in before.get("conditions") or ()}
+    return [
+        EmitEvent("Warning", verdict.reason.value, verdict.message or verdict.reason.meaning)
+        for kind, verdict in report.verdicts.items()
+        if kind not in SAID_ONCE
+        and verdict.reason in WARNED
+        and known.get(kind.value) != verdict.reason.value
+    ]
+
+
+def is_due(
+    status: Mapping[str, Any], before: Mapping[str, Any], now: datetime, written_at: datetime | None
+) -> bool:
+    """Whether the status is to be written: at once when anything but numbers is new, else not too often."""
+    if without_moments(status) == without_moments(before):
+        return False
+    if without_numbers(status) != without_numbers(before):
+        return True
+    return written_at is None or now - written_at >= BETWEEN_NUMBERS
+
+
+def without_moments(value: Any) -> Any:
+    """Return the value without the times of looks."""
+    if isinstance(value, Mapping):
+        return {key: without_moments(each) for key, each in value.items() if key not in MOMENTS}
+    if isinstance(value, list | tuple):
+        return [without_moments(each) for each in value]
+    return value
+
+
+def without_numbers(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a status says besides numbers."""
+    plain = {key: value for key, value in status.items() if key not in NUMBERS}
+    plain["versions"] = [without(each, NUMBERS_OF_A_VERSION) for each in status.get("versions") or ()]
+    plain["conditions"] = [without(each, ("message",)) for each in status.get("conditions") or ()]
+    return plain
+
+
+def without(value: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return the mapping without these names."""
+    left_out = set(names)
+    return {key: each for key, each in value.items() if key not in left_out}
+
+
+def moment(value: datetime) -> str:
+    """Return a moment as Kubernetes writes it."""
+    return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def maybe_moment(value: datetime | None) -> str | None:
+    """Return a moment as Kubernetes writes it, or None."""
+    return None if value is None else moment(value)

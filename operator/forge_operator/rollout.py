@@ -1,0 +1,583 @@
+"""How a version takes over: Pending, perhaps Ramping, Current; and what becomes of those before it.
+
+At no moment a pool that was served has no open gate: the old version's is closed by the
+same transaction that opens the new one's.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from math import ceil
+
+from forge_jobs.version import Version, VersionState
+from forge_operator import deployment as manifests
+from forge_operator import drain, naming
+from forge_operator.actions import Action, ApplyDeployment, EmitEvent, MoveVersion, Promote, PutVersion, Scale
+from forge_operator.conditions import Reason
+from forge_operator.memory import Ramp
+from forge_operator.observed import Deployment
+from forge_operator.pool import Pool
+from forge_operator.scaling import split
+from forge_operator.specs import RolloutStrategy, StepSpec, WorkersSpec
+
+SETTLE = timedelta(minutes=2)
+"""How long a new version may wait for its last pods when some are ready: the cluster may have no room for all."""
+
+RETRY_REJECTED = timedelta(seconds=60)
+"""How long after the API server refused a manifest it is asked again."""
+
+ABORT_RATIO = 2.0
+"""A version is only aborted when this many times as many of its jobs fail as of the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What to do about versions, and what to say about it."""
+
+    actions: tuple[Action, ...]
+    reason: Reason  # one of Progressing's
+    message: str
+
+
+def plan_rollout(pool: Pool, wanted: int) -> Progress:
+    """Return the next steps of all versions, when the work asks for `wanted` pods."""
+    if pool.workers_spec is None or pool.target is None:
+        return Progress(tuple(abolished(pool)), Reason.NO_WORKERS, "The object has no workers of its own.")
+    found = asked_for(pool, pool.workers_spec, pool.target, wanted)
+    others = [action for each in pool.versions.values() for action in superseded(pool, each, found)]
+    return replace(found, actions=(*found.actions, *adopted(pool), *others, *drain.forgotten(pool)))
+
+
+# --- the version that is asked for ---
+
+
+def asked_for(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted: int) -> Progress:
+    """Return the next step of the version that is asked for."""
+    refused = problem(pool, target)
+    if refused is not None:
+        return refused
+    version = pool.asked
+    if version is None:
+        return begun(pool, spec, target, wanted)
+    match version.state:
+        case VersionState.CURRENT:
+            return serving(pool, spec, version, wanted)
+        case VersionState.PENDING:
+            return pending(pool, spec, version, wanted)
+        case VersionState.RAMPING:
+            return ramping(pool, spec, version, wanted)
+        case VersionState.FAILED:
+            return failed(pool, spec, version)
+        case _:
+            return revived(pool, spec, version)
+
+
+def problem(pool: Pool, target: naming.VersionIdentity) -> Progress | None:
+    """Return why the version cannot be rolled out; None when it can."""
+    assert pool.workers_spec is not None
+    reserved = naming.reserved_variable(pool.workers_spec.template)
+    if reserved is not None:
+        return Progress((), Reason.INVALID_TEMPLATE, reserved)
+    rejection = pool.memory.rejections.get(target.template_hash)
+    if rejection is not None and pool.now - rejection.at < RETRY_REJECTED:
+        return Progress((), Reason.INVALID_TEMPLATE, rejection.message)
+    if is_taken(pool, target):
+        return Progress(
+            (),
+            Reason.IDENTITY_COLLISION,
+            f"Version id {target.id} is taken by something else; change spec.workers.version.",
+        )
+    return None
+
+
+def is_taken(pool: Pool, target: naming.VersionIdentity) -> bool:
+    """Whether a row or a Deployment has the version's id, and was made of something else."""
+    row, deployment = pool.versions.get(target.id), pool.deployments.get(target.id)
+    hashes = {
+        row.spec_hash if row else "",
+        deployment.annotations.get(naming.VERSION_HASH, "") if deployment else "",
+    }
+    return bool(hashes - {"", target.digest})
+
+
+def begun(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted: int) -> Progress:
+    """Return what brings up a version that there is not yet."""
+    replaced = [each for each in pool.active if is_replaceable(each)]
+    if len(pool.active) - len(replaced) >= spec.rollout.max_active_versions:
+        return too_many(spec)
+    replicas = pending_replicas(pool, spec, wanted)
+    left = pool.database.connections_left
+    if left is not None and pool.current is not None and left < replicas * pool.settings.connections_per_pod:
+        return Progress(
+            (),
+            Reason.DATABASE_CONNECTION_BUDGET,
+            f"{replicas} pods need {replicas * pool.settings.connections_per_pod} connections, "
+            f"the database has {left} left.",
+        )
+    version = Version(
+        pool=pool.uid,
+        id=target.id,
+        version=spec.version,
+        deployment=naming.deployment_name(spec.name_prefix or pool.owner.name, spec.version, target.id),
+        spec_hash=target.digest,
+        state=VersionState.CURRENT if serves_unknown(pool, target) else VersionState.PENDING,
+    )
+    # First the row: without it the gate would be open.
+    actions = [
+        PutVersion(version),
+        *([] if target.id in pool.deployments else brought_up(pool, version, replicas)),
+        EmitEvent("Normal", "Created", f"Version {spec.version} ({target.id}) starts with {replicas} pods."),
+    ]
+    return Progress(tuple(actions), Reason.WAITING_FOR_PODS, f"Version {spec.version} ({target.id}) starts.")
+
+
+def serves_unknown(pool: Pool, target: naming.VersionIdentity) -> bool:
+    """Whether pods of the version serve already, with no row to say so, as after a database was restored."""
+    deployment = pool.deployments.get(target.id)
+    return pool.current is None and deployment is not None and deployment.available > 0
+
+
+def is_replaceable(version: Version) -> bool:
+    """Whether the version never got a job, and so may go at once for a newer one."""
+    return (
+        version.state is VersionState.PENDING
+        and version.last_current_at is None
+        and version.control_revision == 1
+        and version.in_progress == 0
+    )
+
+
+def too_many(spec: WorkersSpec) -> Progress:
+    """Return that the version has to wait for others to end."""
+    return Progress(
+        (),
+        Reason.TOO_MANY_VERSIONS,
+        f"{spec.rollout.max_active_versions} versions have workers already; "
+        f"version {spec.version} waits until one has drained.",
+    )
+
+
+def serving(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
+    """Return what keeps the current version as it should be."""
+    actions = tuple(kept_up(pool, version, wanted))
+    overdue = [each for each in pool.versions.values() if drain.is_overdue(pool, each)]
+    draining = [each for each in pool.versions.values() if each.state is VersionState.DRAINING]
+    if overdue:
+        return Progress(
+            actions,
+            Reason.DRAIN_OVERDUE,
+            f"Version {overdue[0].version} ({overdue[0].id}) still runs {overdue[0].in_progress} jobs.",
+        )
+    if draining:
+        held = sum(each.in_progress for each in draining)
+        names = ", ".join(f"{each.version} ({each.id})" for each in draining)
+        return Progress(
+            actions, Reason.DRAINING, f"Version {version.version} serves; {held} jobs of {names} still run."
+        )
+    return Progress(
+        actions, Reason.ROLLOUT_COMPLETE, f"Version {version.version} ({version.id}) serves alone."
+    )
+
+
+def pending(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
+    """Return the next step of a version that is not open yet."""
+    replicas = pending_replicas(pool, spec, wanted)
+    actions = kept_up(pool, version, replicas)
+    if is_ready(pool, spec, version, replicas):
+        return ready(pool, spec, version, actions)
+    if is_past(pool, version.state_changed_at, spec.rollout.progress_deadline):
+        return given_up(pool, spec, version, actions)
+    deployment = pool.deployments.get(version.id)
+    available = deployment.available if deployment else 0
+    return Progress(
+        tuple(actions),
+        Reason.WAITING_FOR_PODS,
+        f"Version {version.version} ({version.id}) has {available} of {replicas} pods ready{complaint(pool, version)}.",
+    )
+
+
+def complaint(pool: Pool, version: Version) -> str:
+    """Return what keeps its pods from getting ready, as the end of a sentence."""
+    reasons = sorted({each.pending_reason for each in pool.pods(version.id) if each.pending_reason})
+    deployment = pool.deployments.get(version.id)
+    failure = deployment.conditions.get("ReplicaFailure") if deployment else None
+    if failure is not None and failure.status == "True":
+        reasons.append(failure.message)
+    return f": {', '.join(reasons)}" if reasons else ""
+
+
+def given_up(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Action]) -> Progress:
+    """Return what is done with a version that did not get ready in time."""
+    message = deadline_message(pool, spec, version)
+    if not pool.open_versions:
+        # Nobody else serves: giving up would help nobody.
+        return Progress(tuple(actions), Reason.PROGRESS_DEADLINE_EXCEEDED, message)
+    return Progress(
+        (
+            *actions,
+            MoveVersion(pool.uid, version.id, VersionState.FAILED, 100),
+            EmitEvent("Warning", "ProgressDeadlineExceeded", message),
+        ),
+        Reason.PROGRESS_DEADLINE_EXCEEDED,
+        message,
+    )
+
+
+def deadline_message(pool: Pool, spec: WorkersSpec, version: Version) -> str:
+    """Return the sentence for a version that did not get ready in time."""
+    return (
+        f"Version {version.version} ({version.id}) was not ready within "
+        f"{spec.rollout.progress_deadline.total_seconds():g} s{complaint(pool, version)}."
+    )
+
+
+def ready(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Action]) -> Progress:
+    """Return what is done with a version whose workers are ready: it takes over, or begins to, or waits for people."""
+    if takes_over_at_once(pool, spec, version):
+        return promoted(pool, version, actions)
+    if spec.rollout.strategy is RolloutStrategy.MANUAL:
+        return Progress(
+            tuple(actions),
+            Reason.AWAITING_PROMOTION,
+            f"Version {version.version} is ready: set annotation {naming.PROMOTE}={version.id} to promote it.",
+        )
+    step = spec.rollout.steps[0]
+    message = f"Version {version.version} ({version.id}) gets {step.weight_percent} % of the slots."
+    move = MoveVersion(pool.uid, version.id, VersionState.RAMPING, step.weight_percent)
+    return Progress((*actions, move, EmitEvent("Normal", "Ramping", message)), Reason.RAMPING, message)
+
+
+def takes_over_at_once(pool: Pool, spec: WorkersSpec, version: Version) -> bool:
+    """Whether a ready version needs no steps and nobody's word: by its strategy, as the first, or on the way back."""
+    return (
+        spec.rollout.strategy is RolloutStrategy.ALL_AT_ONCE
+        or pool.current is None
+        or is_asked_by_hand(pool, version)
+        or served_lately(pool, spec, version)
+    )
+
+
+def is_asked_by_hand(pool: Pool, version: Version) -> bool:
+    """Whether somebody wrote the annotation that promotes this version."""
+    return pool.owner.annotations.get(naming.PROMOTE) == version.id
+
+
+def served_lately(pool: Pool, spec: WorkersSpec, version: Version) -> bool:
+    """Whether the version was current within the rollback window."""
+    since = version.last_current_at
+    return since is not None and pool.database.now - since <= spec.rollout.rollback_window
+
+
+def promoted(pool: Pool, version: Version, actions: list[Action]) -> Progress:
+    """Return what makes the version current and closes all others, in one transaction."""
+    before = pool.current
+    back = version.last_current_at is not None and before is not None
+    message = f"Version {version.version} ({version.id}) serves now" + (
+        f" instead of {before.version} ({before.id})." if before else "."
+    )
+    events: list[Action] = [EmitEvent("Normal", "RolledBack" if back else "Promoted", message)]
+    missing = missing_kinds(pool, before, version)
+    if missing:
+        events.append(
+            EmitEvent(
+                "Warning", "KindsMissing", f"Version {version.version} does not handle {', '.join(missing)}."
+            )
+        )
+    return Progress((*actions, Promote(pool.uid, version.id), *events), Reason.PROMOTING, message)
+
+
+def missing_kinds(pool: Pool, before: Version | None, after: Version) -> list[str]:
+    """Return the kinds that workers of `before` handle and those of `after` do not."""
+    if before is None:
+        return []
+    old = {kind for each in pool.workers(before.id) for kind in each.kinds}
+    new = {kind for each in pool.workers(after.id) for kind in each.kinds}
+    return sorted(old - new)
+
+
+def ramping(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
+    """Return the next step of a version that has a share of the slots."""
+    share, _ = split(wanted, version.weight_percent)
+    actions = kept_up(pool, version, share)
+    if pool.current is None or takes_over_at_once(pool, spec, version):
+        return promoted(pool, version, actions)
+    failure = too_many_failures(pool, spec, version)
+    if failure is not None:
+        move = MoveVersion(pool.uid, version.id, VersionState.FAILED)
+        return Progress(
+            (*actions, move, EmitEvent("Warning", "RolloutAborted", failure)), Reason.ROLLOUT_ABORTED, failure
+        )
+    pause = step_of(spec, version).pause
+    since = ramp_of(pool, spec, version).since
+    if pool.database.now - since < pause:
+        left = pause - (pool.database.now - since)
+        return Progress(
+            tuple(actions),
+            Reason.RAMPING,
+            f"Version {version.version} ({version.id}) has {version.weight_percent} % of the slots, "
+            f"for {ceil(left.total_seconds() / 30) * 30} s more.",
+        )
+    following = [each for each in spec.rollout.steps if each.weight_percent > version.weight_percent]
+    if not following:
+        return promoted(pool, version, actions)
+    message = f"Version {version.version} ({version.id}) gets {following[0].weight_percent} % of the slots."
+    move = MoveVersion(pool.uid, version.id, VersionState.RAMPING, following[0].weight_percent)
+    return Progress((*actions, move, EmitEvent("Normal", "Ramping", message)), Reason.RAMPING, message)
+
+
+def step_of(spec: WorkersSpec, version: Version) -> StepSpec:
+    """Return the step that the version's share belongs to, also when the steps were changed since."""
+    reached = [each for each in spec.rollout.steps if each.weight_percent <= version.weight_percent]
+    return reached[-1] if reached else StepSpec(weight_percent=version.weight_percent, pause=timedelta(0))
+
+
+def ramp_of(pool: Pool, spec: WorkersSpec, version: Version) -> Ramp:
+    """Return since when the version has its share. An operator that has just started begins the pause again."""
+    before = pool.memory.ramps.get(version.id)
+    if before is not None and before.weight_percent == version.weight_percent:
+        return before
+    is_first = bool(spec.rollout.steps) and version.weight_percent == spec.rollout.steps[0].weight_percent
+    since = version.state_changed_at if is_first and version.state_changed_at else pool.database.now
+    return Ramp(since, version.weight_percent)
+
+
+def ramps(pool: Pool) -> dict[str, Ramp]:
+    """Return since when ramping versions have their shares, for the memory."""
+    if pool.workers_spec is None:
+        return {}
+    spec = pool.workers_spec
+    return {
+        each.id: ramp_of(pool, spec, each)
+        for each in pool.versions.values()
+        if each.state is VersionState.RAMPING
+    }
+
+
+def too_many_failures(pool: Pool, spec: WorkersSpec, version: Version) -> str | None:
+    """Return one sentence when the version's jobs fail too often, by itself and beside the one before."""
+    samples = version.succeeded + version.failed
+    if samples < spec.rollout.abort.min_samples:
+        return None
+    percent = failure_percent(version)
+    before = failure_percent(pool.current) if pool.current else 0.0
+    if percent <= spec.rollout.abort.max_failure_percent or percent <= ABORT_RATIO * before:
+        return None
+    return (
+        f"{percent:.0f} % of {samples} jobs of version {version.version} ({version.id}) failed, "
+        f"{before:.0f} % of the version before; that serves again."
+    )
+
+
+def failure_percent(version: Version) -> float:
+    """Return how many of the version's jobs failed."""
+    samples = version.succeeded + version.failed
+    return 100 * version.failed / samples if samples else 0.0
+
+
+def failed(pool: Pool, spec: WorkersSpec, version: Version) -> Progress:
+    """Return what is done with a version that was given up and is still asked for.
+
+    One that was aborted stays so until somebody promotes it by hand. One that was only late
+    keeps a pod, and gets another chance when that is ready.
+    """
+    aborted = version.weight_percent < 100
+    message = deadline_message(pool, spec, version)
+    reason = Reason.PROGRESS_DEADLINE_EXCEEDED
+    if aborted:
+        message = f"Too many jobs of version {version.version} ({version.id}) failed."
+        reason = Reason.ROLLOUT_ABORTED
+    again = is_asked_by_hand(pool, version) if aborted else is_up(pool, version, 1)
+    if again and len(pool.active) < spec.rollout.max_active_versions:
+        return Progress(
+            (MoveVersion(pool.uid, version.id, VersionState.PENDING, 100),), Reason.WAITING_FOR_PODS, message
+        )
+    if aborted:
+        return Progress(tuple(emptied(pool, version)), reason, message)
+    return Progress(tuple(kept_up(pool, version, 1)), reason, message)
+
+
+def emptied(pool: Pool, version: Version) -> list[Action]:
+    """Return what takes the pods of an aborted version away when it is proven empty."""
+    deployment = pool.deployments.get(version.id)
+    if deployment is None or deployment.deleting or deployment.replicas == 0:
+        return []
+    if not drain.is_proven_empty(version, pool.memory, pool.database.now):
+        return drain.shrunk_idle(pool, version)
+    return [Scale(pool.owner.namespace, deployment.name, 0, "Aborted", deployment.replicas)]
+
+
+def revived(pool: Pool, spec: WorkersSpec, version: Version) -> Progress:
+    """Return what brings back a version that drains, is drained or retired: the way back."""
+    others = [each for each in pool.active if each.id != version.id and not is_replaceable(each)]
+    if len(others) >= spec.rollout.max_active_versions:
+        return too_many(spec)
+    if is_up(pool, version, 1) and takes_over_at_once(pool, spec, version):
+        return promoted(pool, version, [])
+    move = MoveVersion(pool.uid, version.id, VersionState.PENDING, 100)
+    message = f"Version {version.version} ({version.id}) comes back."
+    return Progress((move, EmitEvent("Normal", "Created", message)), Reason.WAITING_FOR_PODS, message)
+
+
+# --- its Deployment ---
+
+
+def pending_replicas(pool: Pool, spec: WorkersSpec, wanted: int) -> int:
+    """Return how many pods a version needs to be ready to take over; at least one, to prove itself."""
+    asked = pool.asked
+    at_once = pool.current is None or (asked is not None and served_lately(pool, spec, asked))
+    if spec.rollout.strategy is RolloutStrategy.PROGRESSIVE and not at_once:
+        return split(wanted, spec.rollout.steps[0].weight_percent)[0]
+    return max(1, wanted)
+
+
+def is_ready(pool: Pool, spec: WorkersSpec, version: Version, replicas: int) -> bool:
+    """Whether the version may take over: all its pods are there, or enough when time presses."""
+    patience = min(SETTLE, spec.rollout.progress_deadline / 2)
+    nobody_serves = pool.current is None or pool.ready([pool.current]) == 0
+    if (
+        nobody_serves
+        or served_lately(pool, spec, version)
+        or is_past(pool, version.state_changed_at, patience)
+    ):
+        replicas = 1
+    return is_up(pool, version, replicas)
+
+
+def is_up(pool: Pool, version: Version, replicas: int) -> bool:
+    """Whether so many of its pods are available, and a worker of it is registered."""
+    deployment = pool.deployments.get(version.id)
+    if deployment is None or deployment.deleting:
+        return False
+    return deployment.available >= replicas and version.workers > 0
+
+
+def is_past(pool: Pool, since: datetime | None, patience: timedelta) -> bool:
+    """Whether more than `patience` has passed since then."""
+    return since is not None and pool.database.now - since > patience
+
+
+def kept_up(pool: Pool, version: Version, replicas: int) -> list[Action]:
+    """Return what makes the version's Deployment again if it is missing, and rolls it where it must differ."""
+    deployment = pool.deployments.get(version.id)
+    if deployment is None:
+        again = version.control_revision > 1 or is_past(pool, version.created_at, SETTLE)
+        event = EmitEvent(
+            "Warning", "Recreated", f"Deployment {version.deployment} was missing and is made again."
+        )
+        return [*brought_up(pool, version, replicas), *([event] if again else [])]
+    if deployment.deleting or not differs(pool, deployment):
+        return []
+    return [manifests.applied(pool, version)]
+
+
+def differs(pool: Pool, deployment: Deployment) -> bool:
+    """Whether the pods are to be replaced in place: for another template of the same version, or another database."""
+    assert pool.target is not None
+    template = deployment.annotations.get(naming.TEMPLATE_HASH)
+    if deployment.version_id == pool.target.id and template != pool.target.template_hash:
+        return True
+    connection = pool.settings.connection_hash
+    return (
+        connection is not None
+        and deployment.version_id == pool.target.id
+        and deployment.annotations.get(naming.CONNECTION_HASH) != connection
+    )
+
+
+def brought_up(pool: Pool, version: Version, replicas: int) -> list[ApplyDeployment | Scale]:
+    """Return what makes the version's Deployment."""
+    apply = manifests.applied(pool, version)
+    if replicas == 1:
+        return [apply]  # what the API server makes of a Deployment that says nothing
+    return [apply, Scale(pool.owner.namespace, version.deployment, replicas, "Created")]
+
+
+# --- the others ---
+
+
+def superseded(pool: Pool, version: Version, asked: Progress) -> list[Action]:
+    """Return the next step of a version that is not asked for any more."""
+    assert pool.target is not None
+    if version.id == pool.target.id:
+        return []
+    match version.state:
+        case VersionState.PENDING:
+            return withdrawn(pool, version, asked)
+        case VersionState.RAMPING:
+            return [moved(pool, version, VersionState.DRAINING)] if pool.current else []
+        case VersionState.FAILED:
+            return drain.dropped(pool, version)
+        case VersionState.DRAINING:
+            return drain.drained(pool, version)
+        case VersionState.DRAINED:
+            return drain.sunset(pool, version)
+        case VersionState.RETIRED:
+            return drain.deleted(pool, version)
+        case VersionState.CURRENT:
+            return []  # it serves until the one that is asked for does
+
+
+def withdrawn(pool: Pool, version: Version, asked: Progress) -> list[Action]:
+    """Return how a version that never became current gives way to a newer one: at once, if it never got a job."""
+    is_begun = pool.asked is not None or any(isinstance(each, PutVersion) for each in asked.actions)
+    if not is_begun:
+        return []
+    if not is_replaceable(version):
+        return [moved(pool, version, VersionState.DRAINING)]
+    return [moved(pool, version, VersionState.RETIRED), *drain.deleted(pool, version)]
+
+
+def moved(pool: Pool, version: Version, state: VersionState) -> MoveVersion:
+    """Return the action that moves the version."""
+    return MoveVersion(pool.uid, version.id, state)
+
+
+def adopted(pool: Pool) -> list[Action]:
+    """Return rows for Deployments of the pool that have none, as after a database was restored.
+
+    Their gates stand open until then. They drain, unless they are what is asked for: that
+    gets its row like any new version. Nothing is closed while nobody else serves.
+    """
+    assert pool.target is not None
+    if pool.current is None:
+        return []
+    return [
+        PutVersion(
+            Version(
+                pool=pool.uid,
+                id=each.version_id,
+                version=each.annotations.get(naming.VERSION, each.version_id),
+                deployment=each.name,
+                spec_hash=each.annotations.get(naming.VERSION_HASH, ""),
+                state=VersionState.DRAINING,
+            )
+        )
+        for each in pool.cluster.deployments
+        if each.version_id not in pool.versions and each.version_id != pool.target.id and not each.deleting
+    ]
+
+
+def abolished(pool: Pool) -> list[Action]:
+    """Return the next steps of all versions of a pool that should have no workers any more.
+
+    The last open gate stays open in the database, where it does no harm without workers;
+    the pods go as in any scaling down, then the Deployment.
+    """
+    actions: list[Action] = []
+    for version in pool.versions.values():
+        deployment = pool.deployments.get(version.id)
+        match version.state:
+            case VersionState.RAMPING if pool.current:
+                actions.append(moved(pool, version, VersionState.DRAINING))
+            case VersionState.PENDING:
+                actions.append(moved(pool, version, VersionState.DRAINING))
+            case VersionState.FAILED:
+                actions += drain.dropped(pool, version)
+            case VersionState.DRAINING:
+                actions += drain.drained(pool, version)
+            case VersionState.DRAINED:
+                actions += drain.sunset(pool, version)
+            case VersionState.RETIRED:
+                actions += drain.deleted(pool, version)
+            case _ if deployment and deployment.replicas == 0 and not pool.pods(version.id, alive=False):
+                actions += drain.deleted(pool, version)
+    return [*actions, *drain.forgotten(pool)]

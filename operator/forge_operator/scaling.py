@@ -1,0 +1,218 @@
+"""How many pods there should be: the throughput that the work needs, bounded by what could use it.
+
+`wish` is the formula, `decide` adds windows, policies and bounds. Both are pure; moments
+are seconds of the operator's clock.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from enum import StrEnum
+from math import ceil
+from typing import Any
+
+from forge_operator.conditions import Reason
+from forge_operator.load import Load
+from forge_operator.memory import ScalerMemory
+from forge_operator.specs import AutoscalingSpec
+
+STALE = timedelta(seconds=30)
+"""How old numbers may be to decide by."""
+
+MOST_BOOST = 2.0
+"""By how much an old job may raise the number of ready pods at one time."""
+
+
+class Why(StrEnum):
+    """What decided."""
+
+    THROUGHPUT = "Throughput"
+    OLDEST_AGE = "OldestAge"
+    IDLE = "Idle"
+    BOUND_BY_WORK = "BoundByWork"
+    BOUND_BY_CONCURRENCY = "BoundByConcurrency"
+    BOUND_BY_RATE_LIMIT = "BoundByRateLimit"
+    STALE_SIGNAL = "StaleSignal"
+    FIXED = "FixedReplicas"
+    DEFAULT = "Default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """A number of pods, and why it is that."""
+
+    replicas: int
+    wanted: int  # by the work alone, before windows and bounds
+    reason: Why
+    limited: Reason = Reason.WITHIN_RANGE  # one of ScalingLimited's
+    load: Load | None = None  # what it was made from
+
+    def inputs(self) -> dict[str, Any]:
+        """Return what it was made from."""
+        return asdict(self.load) if self.load else {}
+
+
+def wish(spec: AutoscalingSpec, slots: int, load: Load) -> tuple[int, Why]:
+    """Return how many pods the work asks for: Little's law, raised when the oldest job waits too long."""
+    if load.backlog < spec.activation_backlog and load.in_progress == 0 and load.due_soon == 0:
+        return 0, Why.IDLE
+    target = spec.target_latency.total_seconds()
+    usable = slots * spec.target_utilization_percent / 100  # slots of a pod, less headroom
+    needed = load.arrival + (load.backlog + load.due_soon) / target  # jobs a second
+    why = Why.THROUGHPUT
+    if load.rate_limit is not None and needed > load.rate_limit:
+        needed, why = load.rate_limit, Why.BOUND_BY_RATE_LIMIT
+    pods = max(1, ceil(needed * load.service / usable))
+    boosted = boost(load, target)
+    if boosted > pods and why is Why.THROUGHPUT:
+        pods, why = boosted, Why.OLDEST_AGE
+    # Three jobs cannot use five pods; but short jobs that come steadily keep their headroom.
+    steady = ceil(load.arrival * load.service / usable)
+    useful = max(1, steady, ceil((load.backlog + load.in_progress + load.due_soon) / slots))
+    if pods > useful:
+        pods, why = useful, Why.BOUND_BY_WORK
+    if load.concurrency is not None and pods > ceil(load.concurrency / slots):
+        pods, why = max(1, ceil(load.concurrency / slots)), Why.BOUND_BY_CONCURRENCY
+    return pods, why
+
+
+def boost(load: Load, target: float) -> int:
+    """Return how many pods the oldest job's age asks for; 0 when it waits no longer than it should.
+
+    It multiplies ready pods only: with starting ones it would grow at each look until they are up.
+    """
+    if load.is_stuck or load.backlog == 0 or load.oldest_age <= target:
+        return 0
+    return ceil(load.ready * min(MOST_BOOST, load.oldest_age / target))
+
+
+def observed_change(memory: ScalerMemory, current: int, now: float) -> ScalerMemory:
+    """Return the memory after a look at the number of pods: a change counts, whoever made it."""
+    if memory.replicas is None or memory.replicas == current:
+        return replace(memory, replicas=current)
+    change = (now, current - memory.replicas)
+    return replace(memory, replicas=current, changes=(*memory.changes, change))
+
+
+def decide(
+    spec: AutoscalingSpec,
+    slots: int,
+    load: Load,
+    memory: ScalerMemory,
+    *,
+    current: int,
+    now: float,
+    connections_per_pod: int = 3,
+) -> tuple[Decision, ScalerMemory]:
+    """Return how many pods there should be, `current` being ready and starting ones of open versions."""
+    memory = observed_change(memory, current, now)
+    if now - load.at > STALE.total_seconds():
+        return stale(spec, current), memory
+    wanted, why = wish(spec, slots, load)
+    memory = remembered(spec, memory, wanted, now)
+    if wanted == 0:
+        pods = asleep(spec, load, memory, current, now)
+    elif wanted > current:
+        pods = grown(spec, memory, wanted, current, now)
+    else:
+        pods = shrunk(spec, slots, load, memory, wanted, current, now)
+    pods, limited = bounded(spec, load, pods, wanted, current, connections_per_pod)
+    if limited is Reason.WITHIN_RANGE:
+        limited = LIMITS.get(why, limited)
+    return Decision(replicas=pods, wanted=wanted, reason=why, limited=limited, load=load), memory
+
+
+LIMITS = {
+    Why.BOUND_BY_CONCURRENCY: Reason.CONCURRENCY_LIMIT,
+    Why.BOUND_BY_RATE_LIMIT: Reason.RATE_LIMIT,
+}
+
+
+def stale(spec: AutoscalingSpec, current: int) -> Decision:
+    """Return what is decided on numbers that are too old: never fewer pods."""
+    pods = max(current, spec.fallback_replicas or 0)
+    return Decision(replicas=pods, wanted=pods, reason=Why.STALE_SIGNAL, limited=Reason.STALE_SIGNAL)
+
+
+def remembered(spec: AutoscalingSpec, memory: ScalerMemory, wanted: int, now: float) -> ScalerMemory:
+    """Return the memory with one more wish, and without what no window or period reaches back to."""
+    window = max(spec.scale_up.stabilization_window, spec.scale_down.stabilization_window).total_seconds()
+    period = max(spec.scale_up.period, spec.scale_down.period).total_seconds()
+    idle_since = (now if memory.idle_since is None else memory.idle_since) if wanted == 0 else None
+    return replace(
+        memory,
+        wishes=(*(each for each in memory.wishes if now - each[0] <= window), (now, wanted)),
+        changes=tuple(each for each in memory.changes if now - each[0] <= period),
+        idle_since=idle_since,
+    )
+
+
+def asleep(spec: AutoscalingSpec, load: Load, memory: ScalerMemory, current: int, now: float) -> int:
+    """Return how many pods there are with nothing to do: none after long enough, unless a job is due soon."""
+    least = spec.min_replicas
+    if current == 0 or least > 0:
+        return least
+    since = now if memory.idle_since is None else memory.idle_since
+    is_over = now - since >= spec.idle.total_seconds() and not load.due_later
+    return 0 if is_over else 1
+
+
+def grown(spec: AutoscalingSpec, memory: ScalerMemory, wanted: int, current: int, now: float) -> int:
+    """Return how far up from `current` it goes now."""
+    if current > 0 and wanted <= current * (1 + spec.tolerance_percent / 100):
+        return current
+    window = spec.scale_up.stabilization_window.total_seconds()
+    lowest = min(pods for at, pods in memory.wishes if now - at <= window)
+    period = spec.scale_up.period.total_seconds()
+    added = sum(change for at, change in memory.changes if change > 0 and now - at < period)
+    base = max(0, current - added)
+    most = base + max(ceil(base * spec.scale_up.max_percent / 100), spec.scale_up.max_pods)
+    return max(current, min(lowest, most))
+
+
+def shrunk(
+    spec: AutoscalingSpec,
+    slots: int,
+    load: Load,
+    memory: ScalerMemory,
+    wanted: int,
+    current: int,
+    now: float,
+) -> int:
+    """Return how far down from `current` it goes now: never below what runs, and never in a hurry."""
+    window = spec.scale_down.stabilization_window.total_seconds()
+    highest = max(pods for at, pods in memory.wishes if now - at <= window)
+    pods = max(min(highest, current), min(current, ceil(load.in_progress / slots)))
+    if pods >= current * (1 - spec.tolerance_percent / 100):
+        return current
+    period = spec.scale_down.period.total_seconds()
+    removed = -sum(change for at, change in memory.changes if change < 0 and now - at < period)
+    base = current + removed
+    least = base - max(ceil(base * spec.scale_down.max_percent / 100), spec.scale_down.max_pods)
+    return min(current, max(pods, least))
+
+
+def bounded(
+    spec: AutoscalingSpec, load: Load, pods: int, wanted: int, current: int, connections_per_pod: int
+) -> tuple[int, Reason]:
+    """Return the number of pods within all bounds, and which of them bound it."""
+    limited = Reason.WITHIN_RANGE
+    if load.connections_left is not None and pods > current:
+        affordable = max(current, current + load.connections_left // connections_per_pod)
+        if pods > affordable:
+            pods, limited = affordable, Reason.DATABASE_CONNECTION_BUDGET
+    if max(pods, wanted) > spec.max_replicas:
+        return min(pods, spec.max_replicas), Reason.AT_MAX_REPLICAS
+    if pods < spec.min_replicas or wanted < spec.min_replicas:
+        return max(pods, spec.min_replicas), Reason.AT_MIN_REPLICAS
+    if load.is_stuck and wanted > load.ready:
+        limited = Reason.UNSCHEDULABLE
+    return pods, limited
+
+
+def split(total: int, weight_percent: int) -> tuple[int, int]:
+    """Return how many pods of `total` are the ramping version's, and how many the current one's: both have one.
+
+    Workers take what they can, so a share of the jobs is a share of the slots.
+    """
+    new = max(1, ceil(total * weight_percent / 100))
+    return new, max(1, total - new)

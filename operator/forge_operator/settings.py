@@ -1,0 +1,27 @@
+"""What an operator is told when it starts, as far as plans and manifests need it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class SecretKey:
+    """Where the database's address is: a Secret in the namespace of the ForgeQueue."""
+
+    name: str = "forge-jobs-database"
+    key: str = "url"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorSettings:
+    """The same for every ForgeQueue of one operator."""
+
+    database: SecretKey = field(default_factory=SecretKey)
+    schema: str = "forge_jobs"
+    connection_hash: str | None = None  # set: workers are rolled in place when it changes
+    metrics_port: int = 9090  # of workers
+    grace_seconds: int = 120  # terminationGracePeriodSeconds of templates that say nothing
+    topology_spread: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)  # for every worker; a template's own win
+    connections_per_pod: int = 3
+    honours_deletion_cost: bool = True  # False before Kubernetes 1.22: victims are deleted by name
