@@ -56,7 +56,7 @@ class Session:
         self._crons_changed = asyncio.Event()
         self._due = asyncio.Event()
         self._revision: int | None = None
-        self._attempts = Attempts()
+        self.attempts = Attempts()
         self.released = 0
 
     @property
@@ -97,7 +97,7 @@ class Session:
             self._storage.workers,
             self._telemetry,
             self.info.id,
-            self._attempts,
+            self.attempts,
             interval=self._heartbeat,
             stale=self._stale,
             heard=self._beaten,
@@ -277,7 +277,7 @@ class Session:
             self._due.set()
 
     def _count(self, runs: Iterable[Run]) -> None:
-        attempts = self._attempts
+        attempts = self.attempts
         for run in runs:
             if run.outcome is Outcome.DONE:
                 attempts.succeeded += 1

@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 
 from forge_jobs.job import State
-from tests.storage.factories import claim_ids, enqueue, enqueue_many, failed, running, state, worker
+from tests.storage.factories import NEVER, claim_ids, enqueue, enqueue_many, failed, running, state, worker
 
 MINUTE = timedelta(minutes=1)
 
@@ -152,3 +152,12 @@ async def test_what_is_due_soon_is_counted_up_to_a_thousand(storage):
     await enqueue_many(storage, 1_100, delay=MINUTE)
 
     assert (await storage.schedule.upcoming(2 * MINUTE))["default"][0] == 1_000
+
+
+async def test_what_is_overdue_and_not_yet_ready_is_due_soon(storage, clock):
+    await enqueue(storage, delay=MINUTE)
+    await clock.advance(hours=1)
+
+    assert (await storage.schedule.upcoming(timedelta(0)))["default"][0] == 1
+    await storage.schedule.promote()
+    assert await storage.schedule.upcoming(NEVER) == {}
