@@ -1,8 +1,8 @@
 """Forge: what a user's program holds; its handlers, its database, and the way to both."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, Unpack, overload
@@ -46,6 +46,7 @@ class Forge:
         self._settings = settings
         self._storage = storage
         self._opened = 0
+        self._at_close: list[Callable[[], Awaitable[None]]] = []
         self.handlers = Handlers()
         self.telemetry = Telemetry()
 
@@ -147,8 +148,20 @@ class Forge:
     async def close(self) -> None:
         """The database is closed, when this was called as often as `open`."""
         self._opened = max(0, self._opened - 1)
-        if self._opened == 0 and self._storage is not None:
-            await self._storage.close()
+        if self._opened:
+            return
+        async with AsyncExitStack() as stack:
+            if self._storage is not None:
+                stack.push_async_callback(self._storage.close)
+            for function in self._at_close:
+                stack.push_async_callback(function)
+
+    def at_close(self, function: Callable[[], Awaitable[None]]) -> None:
+        """`function` is awaited whenever the forge is closed, before its database is; the last one first.
+
+        It is for what handlers share, such as a client or a pool that was made when first needed.
+        """
+        self._at_close.append(function)
 
     @contextmanager
     def using(self, storage: Storage) -> Iterator[None]:

@@ -25,6 +25,7 @@ DEFAULT_SCHEMA = "forge_jobs"
 KNOWN = (
     "FORGE_APP",
     "FORGE_AUTO_MIGRATE",
+    "FORGE_COMMAND_ROOT",
     "FORGE_CONCURRENCY",
     "FORGE_DATABASE_URL",
     "FORGE_GRACE_SECONDS",
@@ -94,6 +95,7 @@ class Settings:
     max_payload_bytes: int = MAX_PAYLOAD
     auto_migrate: bool = True
     app: str | None = None  # module:attribute of a Forge
+    command_root: Path | None = None  # the folder that jobs of the kind `command` have to stay in
     unknown: tuple[str, ...] = ()  # a sentence for each FORGE_* variable that means nothing
 
     @classmethod
@@ -135,6 +137,7 @@ class Settings:
             ),
             auto_migrate=variables.yes_or_no("FORGE_AUTO_MIGRATE", True),
             app=variables.matching("FORGE_APP", _APP, "module:attribute, such as shop:forge"),
+            command_root=_command_root(variables),
             unknown=tuple(_unknown(environ)),
         )
 
@@ -171,6 +174,15 @@ def _folder(variables: "Variables", key: str, cwd: Path, default: str) -> Path:
     if folder.exists() and not folder.is_dir():
         raise InvalidSetting(key, given, "a folder")
     return folder
+
+
+def _command_root(variables: "Variables") -> Path | None:
+    given = variables.text("FORGE_COMMAND_ROOT")
+    if given is None:
+        return None
+    if "\0" in given or not os.path.isdir(given):
+        raise InvalidSetting("FORGE_COMMAND_ROOT", given, "a folder that exists")
+    return Path(given).resolve()
 
 
 def _schema(variables: "Variables", database: Database, source: str) -> str:

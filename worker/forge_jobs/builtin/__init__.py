@@ -5,16 +5,20 @@ default. A program that has handlers of its own adds them with `register`.
 """
 
 from forge_jobs.app import Forge
+from forge_jobs.builtin.command import command
 from forge_jobs.builtin.echo import echo
+from forge_jobs.builtin.http import Http
 from forge_jobs.builtin.sleep import sleep
 
 __all__ = ["forge", "register"]
 
 
 def register(forge: Forge) -> None:
-    """`forge` has handlers for the built-in kinds. Raises InvalidInput when it has one of that kind already."""
-    forge.handler(kind="echo")(echo)
-    forge.handler(kind="sleep")(sleep)
+    """`forge` has handlers for the built-in kinds. Raises InvalidInput when it has one of such a kind already."""
+    http = Http()
+    forge.at_close(http.close)
+    for kind, function in (("http", http.request), ("command", command), ("echo", echo), ("sleep", sleep)):
+        forge.handler(kind=kind)(function)
 
 
 forge = Forge()
