@@ -1,7 +1,7 @@
 """The operator's numbers for Prometheus. docs/kubernetes.md lists every metric."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -60,42 +60,36 @@ class Metrics:
             "kind",
         )
         self._versions = self._gauge(
-            "forge_operator_versions", "Versions of workers, by pool and state.", "namespace", "name", "state"
+            "forge_operator_versions", "Versions of workers, by pool and state.", "pool", "state"
         )
         self._replicas = self._gauge(
             "forge_operator_pool_replicas",
             "Pods that all Deployments of a pool ask for.",
-            "namespace",
-            "name",
+            "pool",
         )
-        self._pools: dict[tuple[str, str], set[tuple[str, str, str]]] = {}
+        self._pools: dict[str, set[str]] = {}
         self._heard: dict[str, float] = {}
 
     def heard(self, kind: str) -> None:
         """The API server told of an object of this kind just now."""
         self._heard[kind] = time.monotonic()
 
-    def gauge(self, gauge: Gauge, ask: Callable[[], float]) -> None:
-        """The gauge says at each scrape what `ask` returns."""
-        gauge.set_function(ask)
-
-    def pool(self, namespace: str, name: str, states: Mapping[str, int], replicas: int) -> None:
-        """The pool has so many versions in each state, and so many pods are asked for."""
-        said = {(namespace, name, state) for state in states}
-        for gone in self._pools.get((namespace, name), set()) - said:
-            self._versions.remove(*gone)
-        self._pools[namespace, name] = said
+    def pool(self, pool: str, states: Mapping[str, int], replicas: int) -> None:
+        """The pool <namespace>/<name> has so many versions in each state, and so many pods are asked for."""
+        for gone in self._pools.get(pool, set()) - states.keys():
+            self._versions.remove(pool, gone)
+        self._pools[pool] = set(states)
         for state, count in states.items():
-            self._versions.labels(namespace, name, state).set(count)
-        self._replicas.labels(namespace, name).set(replicas)
+            self._versions.labels(pool, state).set(count)
+        self._replicas.labels(pool).set(replicas)
 
-    def forget_pool(self, namespace: str, name: str) -> None:
+    def forget_pool(self, pool: str) -> None:
         """Nothing is said of the pool any more."""
-        said = self._pools.pop((namespace, name), None)
-        if said is not None:
-            for each in said:
-                self._versions.remove(*each)
-            self._replicas.remove(namespace, name)
+        states = self._pools.pop(pool, None)
+        if states is not None:
+            for state in states:
+                self._versions.remove(pool, state)
+            self._replicas.remove(pool)
 
     def scrape(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics as text, and the text's content type."""

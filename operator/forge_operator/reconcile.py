@@ -132,7 +132,7 @@ class Reconciler:
         if done.stopped_by is not None:
             return done, SOON
         self._kept.pop(key, None)
-        self._metrics.forget_pool(key.namespace, key.name)
+        self._metrics.forget_pool(f"{key.namespace}/{key.name}")
         return done, None
 
     def _notice(self, key: Key, kept: Remembered, observed: Observed) -> None:
@@ -146,7 +146,7 @@ class Reconciler:
         if isinstance(cluster, Cluster) and isinstance(database, Database):
             states = counted(str(each.state) for each in database.versions)
             replicas = sum(each.replicas for each in cluster.deployments)
-            self._metrics.pool(key.namespace, key.name, states, replicas)
+            self._metrics.pool(f"{key.namespace}/{key.name}", states, replicas)
 
     def _count(self, planned: Plan, done: Done) -> None:
         for action in planned.actions[: done.actions]:
