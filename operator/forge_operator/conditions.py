@@ -34,7 +34,7 @@ class Condition(StrEnum):
     PROGRESSING = "Progressing", "The version that is asked for serves, or is on its way."
     SCALING_ACTIVE = "ScalingActive", "The operator decides how many pods there are."
     SCALING_LIMITED = "ScalingLimited", "There would be more pods, or fewer, if something did not bound them."
-    PAUSED = "Paused", "No job of the queue is started."
+    PAUSED = "Paused", "No job of the queue is started, or the operator leaves the object alone."
     DELETION_BLOCKED = "DeletionBlocked", "The object is to be deleted and waits for its queue to be empty."
 
 
@@ -132,8 +132,11 @@ class Reason(StrEnum):
 
     # Paused
     ACTIVE = "Active", "The queue is not paused."
-    SPEC_PAUSED = "SpecPaused", "spec.paused is true."
-    ANNOTATION_PAUSED = "AnnotationPaused", "The annotation forge-jobs.dev/paused leaves the object alone."
+    SPEC_PAUSED = "SpecPaused", "The object says that its queue is paused."
+    ANNOTATION_PAUSED = (
+        "AnnotationPaused",
+        "The annotation forge-jobs.dev/paused tells the operator to change nothing.",
+    )
 
     # DeletionBlocked
     QUEUE_NOT_EMPTY = "QueueNotEmpty", "Jobs of the queue have not ended."

@@ -1,11 +1,12 @@
 """A stand-in for the API server: it fills in defaults and refuses, by the schemas and rules that are shipped."""
 
 import copy
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import cel
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
 from forge_operator.crds import cron_definition, queue_definition
@@ -75,7 +76,8 @@ def closed(schema: Mapping[str, Any]) -> dict[str, Any]:
         else:
             found[key] = value
     known = schema.get("properties")
-    if known and known.keys() != {"name"} and not schema.get("x-kubernetes-preserve-unknown-fields"):
+    is_metadata = known is not None and known.keys() == {"name"}  # of which the schema says only a part
+    if known and not is_metadata and not schema.get("x-kubernetes-preserve-unknown-fields"):
         found["additionalProperties"] = False
     return found
 
@@ -152,12 +154,18 @@ def _list_type(validator: Any, kind: str, value: Any, schema: Any) -> Iterator[A
     yield from validator.VALIDATORS["uniqueItems"](validator, kind in ("map", "set"), value, schema)
 
 
+def _pattern(validator: Any, pattern: str, value: Any, schema: Any) -> Iterator[Any]:
+    # Python's $ also matches before a last line feed, the API server's does not.
+    if isinstance(value, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), value, re.ASCII):
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
 def _integer(_: Any, value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 _ApiServer = extend(
     Draft202012Validator,
-    {"x-kubernetes-list-type": _list_type},
+    {"x-kubernetes-list-type": _list_type, "pattern": _pattern},
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _integer),
 )

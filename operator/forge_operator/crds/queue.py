@@ -119,7 +119,6 @@ def _backlog() -> Schema:
         blocked=whole("Jobs that cannot start, because the queue is paused or at its limit."),
         inProgress=whole("Jobs that run."),
         oldestAgeSeconds=whole("How long the oldest job that could start has waited."),
-        nextDueAt=moment("When the next job is due, if none could start now."),
         observedAt=moment("When this was counted, by the database's clock."),
     )
 

@@ -205,7 +205,7 @@ def _text(
     def read_text(value: object, path: str) -> str:
         if not isinstance(value, str) or not least <= len(value) <= most:
             raise wrong(path, value, f"a text of {least} to {most} characters")
-        if pattern and not re.fullmatch(pattern, value):
+        if pattern and not re.fullmatch(pattern, value, re.ASCII):
             raise wrong(path, value, f"a text that matches {pattern}")
         for rule in rules:
             rule.check(value, path)
