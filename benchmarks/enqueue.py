@@ -1,7 +1,7 @@
 """How fast many jobs are enqueued with one call, beside a COPY of rows that were made before."""
 
 from benchmarks import child
-from benchmarks.bench import Bench, Sample
+from benchmarks.bench import Bench, Sample, rates
 from benchmarks.line import AtLeast, Line
 
 TEMPLATE = "forge_empty"
@@ -17,13 +17,12 @@ def empty(bench: Bench) -> str:
 
 def _side(bench: Bench, side: str) -> Sample:
     with bench.server.fresh(empty(bench)) as url:
-        sample: Sample = child.run(side, url=url, jobs=bench.jobs)
-        return sample
+        return bench.on_server(side, url=url, jobs=bench.jobs)
 
 
 def measure(bench: Bench) -> list[Line]:
     """Return `enqueue_many` beside COPY."""
-    rates = bench.alternate(
+    samples = bench.alternate(
         "bulk enqueue",
         {
             "enqueue_many": lambda: _side(bench, "forge.enqueue"),
@@ -31,5 +30,12 @@ def measure(bench: Bench) -> list[Line]:
         },
     )
     return [
-        Line("bulk enqueue", "jobs/s", rates["enqueue_many"], "bare COPY", rates["bare COPY"], AtLeast(0.6))
+        Line(
+            "bulk enqueue",
+            "jobs/s",
+            rates(samples["enqueue_many"]),
+            "bare COPY",
+            rates(samples["bare COPY"]),
+            AtLeast(0.6),
+        )
     ]

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import child
-from benchmarks.bench import Bench, Sample
+from benchmarks.bench import Bench, Sample, rates, sampled
 from benchmarks.line import AtLeast, Line
 
 SHARE = 2  # of the jobs that PostgreSQL gets
@@ -33,25 +33,25 @@ def filled(bench: Bench, system: str, jobs: int) -> Iterator[Path]:
 def ours(bench: Bench, jobs: int) -> Sample:
     """Drain `jobs` jobs with a worker of forge-jobs."""
     with filled(bench, "forge", jobs) as path:
-        return bench.checked(child.run("forge.drain", url=f"sqlite:///{path}", jobs=jobs), jobs)
+        return sampled(child.run("forge.drain", url=f"sqlite:///{path}", jobs=jobs), jobs)
 
 
 def bare(bench: Bench, jobs: int) -> Sample:
     """Drain `jobs` jobs with the bare statements."""
     with filled(bench, "forge", jobs) as path:
-        return bench.checked(child.run("bare_sqlite.drain", path=str(path), jobs=jobs), jobs)
+        return sampled(child.run("bare_sqlite.drain", path=str(path), jobs=jobs), jobs)
 
 
 def huey(bench: Bench, jobs: int) -> Sample:
     """Drain `jobs` jobs with huey."""
     with filled(bench, "huey", jobs) as path:
-        return bench.checked(child.run("huey.drain", path=str(path), jobs=jobs), jobs)
+        return sampled(child.run("huey.drain", path=str(path), jobs=jobs), jobs)
 
 
 def measure(bench: Bench) -> list[Line]:
     """Return the drain beside the bare loop and beside huey."""
     jobs, share = max(1, bench.jobs // SHARE), max(1, bench.jobs // PEER_SHARE)
-    rates = bench.alternate(
+    samples = bench.alternate(
         "drain on SQLite",
         {
             "forge-jobs": lambda: ours(bench, jobs),
@@ -59,15 +59,15 @@ def measure(bench: Bench) -> list[Line]:
             "huey": lambda: huey(bench, share),
         },
     )
-    mine = rates["forge-jobs"]
+    mine = rates(samples["forge-jobs"])
     return [
         Line(
             "drain on SQLite",
             "jobs/s",
             mine,
-            "bare loop of the same statements",
-            rates["bare loop"],
+            "bare loop",
+            rates(samples["bare loop"]),
             AtLeast(0.4),
         ),
-        Line("drain on SQLite", "jobs/s", mine, "huey", rates["huey"], AtLeast(3)),
+        Line("drain on SQLite", "jobs/s", mine, "huey", rates(samples["huey"]), AtLeast(3)),
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import child
-from benchmarks.bench import Bench, NotAllDone
+from benchmarks.bench import NotAllDone, Sample, sampled
 from benchmarks.child import SideFailed
 from benchmarks.explain import literal, touched
 from benchmarks.idle import statements
@@ -66,7 +66,13 @@ def test_a_job_that_never_began_is_not_passed_over() -> None:
 @pytest.mark.parametrize("sample", [{"jobs": 9, "started": 10}, {"jobs": 10, "started": 11}])
 def test_a_drain_that_lost_or_repeated_a_job_does_not_count(sample: dict[str, int]) -> None:
     with pytest.raises(NotAllDone, match="10 jobs were given"):
-        Bench.checked(sample, 10)
+        sampled({"seconds": 1.0, **sample}, 10)
+
+
+def test_a_sample_says_what_each_job_cost() -> None:
+    sample = Sample(jobs=1000, seconds=0.5, cpu=0.01, server_cpu=0.02)
+
+    assert str(sample) == "2,000 jobs/s (10.0 µs a job of its processor time, 20.0 µs a job of the server's)"
 
 
 def test_only_statements_of_the_database_and_the_time_are_counted(tmp_path: Path) -> None:
