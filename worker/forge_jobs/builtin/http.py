@@ -75,6 +75,7 @@ class Http:
                     url,
                     data=None if body is None else msgspec.json.encode(body),
                     headers=_headers(ctx, headers or {}, has_body=body is not None),
+                    skip_auto_headers=("Content-Type",),  # without a body there is no type of it
                     allow_redirects=follow_redirects,
                 ) as response,
             ):
