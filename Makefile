@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format bench images forge-jobs-worker forge-jobs-operator clean
 
 help:
 	@echo "make demo                 hash and count a folder of files with a queue on SQLite"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint                 style, types, and which module may import which"
 	@echo "make format               rewrite the code in the house style"
 	@echo "make bench                speed, beside bare loops and other queues; ARGS=... goes to it"
+	@echo "make images               build the images of worker and operator with docker; TAG=... (default latest)"
 	@echo "make clean                remove .venv and everything that was built"
 	@echo
 	@echo "PYTHON=python3.13 make ...  uses another Python (3.11 or newer)"
@@ -40,6 +41,17 @@ format: $(VENV)/.installed
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# DOCKER may be another engine's command, such as podman.
+DOCKER ?= docker
+TAG ?= latest
+IMAGES := forge-jobs-worker forge-jobs-operator
+images: $(IMAGES)
+
+$(IMAGES): forge-jobs-%: Dockerfile.%
+	$(DOCKER) build -f $< -t $@:$(TAG) \
+		--build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null) .
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info worker/*.egg-info demo-report.json
