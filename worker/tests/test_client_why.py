@@ -68,6 +68,11 @@ def test_a_pending_job_that_nothing_holds_back_says_so():
             waiting(able_workers=0),
             "No worker handles kind 'send': of 2 live workers serving queue 'mail', none has a handler for it.",
         ),
+        (
+            waiting(closed_workers=2),
+            "No worker that could run it may claim: each is of a version that is not promoted or drains, "
+            "or was told to retire.",
+        ),
         (waiting(slots=3, slots_held=3), "All 3 slots of queue 'mail' are in use."),
         (waiting(slots=1, slots_held=1), "The one slot of queue 'mail' is in use."),
         (waiting(ahead=1), "1 job of its queue is before it."),

@@ -62,6 +62,12 @@ def test_everything_may_be_said() -> None:
         FORGE_AUTO_MIGRATE="no",
         FORGE_APP="shop.jobs:forge",
         FORGE_TEST_DATABASE_URL="postgresql://db/test",
+        FORGE_POOL_UID="6f0c4e1a-8e5f-4d0c-9b70-2f0d6f9a3c11",
+        FORGE_WORKER_VERSION_ID="rm452vxk",
+        FORGE_POD_NAME="mail-worker-v3-rm452vxk-7d9f8c5b4-x2x4z",
+        FORGE_POD_UID="0b9e",
+        FORGE_NODE_NAME="node-1",
+        FORGE_DEPLOYMENT="mail-worker-v3-rm452vxk",
     )
 
     assert settings == Settings(
@@ -83,6 +89,9 @@ def test_everything_may_be_said() -> None:
         max_payload_bytes=100,
         auto_migrate=False,
         app="shop.jobs:forge",
+        pool="6f0c4e1a-8e5f-4d0c-9b70-2f0d6f9a3c11",
+        version_id="rm452vxk",
+        pod="mail-worker-v3-rm452vxk-7d9f8c5b4-x2x4z",
     )
 
 
@@ -123,6 +132,22 @@ def test_a_wrong_value_is_named_with_its_key_and_what_is_allowed(key: str, given
     said = refusal(**{key: given})
     assert said.startswith(f"{key} is {given!r}, allowed is {allowed}")
     assert said.endswith(".")
+
+
+def test_a_worker_with_half_a_version_is_refused() -> None:
+    # it would pass every gate
+    assert refusal(FORGE_POOL_UID="a-pool") == (
+        "FORGE_POOL_UID is 'a-pool', allowed is none without FORGE_WORKER_VERSION_ID."
+    )
+    assert refusal(FORGE_WORKER_VERSION_ID="rm452vxk") == (
+        "FORGE_WORKER_VERSION_ID is 'rm452vxk', allowed is none without FORGE_POOL_UID."
+    )
+    assert refusal(FORGE_POOL_UID="a pool", FORGE_WORKER_VERSION_ID="rm452vxk").startswith(
+        "FORGE_POOL_UID is 'a pool', allowed is 1 to 128 characters of"
+    )
+    assert refusal(FORGE_POOL_UID="a-pool", FORGE_WORKER_VERSION_ID="v3").startswith(
+        "FORGE_WORKER_VERSION_ID is 'v3', allowed is 8 characters of"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`forge-jobs workers`: who is alive."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import typer
@@ -10,6 +11,7 @@ from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows
 from forge_jobs.client.document import document
 from forge_jobs.client.why import QUIET
+from forge_jobs.version import Version
 from forge_jobs.worker_info import Leader, WorkerInfo
 
 group = typer.Typer(help="Look at the workers that are alive.")
@@ -21,11 +23,14 @@ async def list_workers(call: Call) -> Report:
     async with opened(call) as forge:
         workers = await forge.workers.list()
         leader = await forge.workers.leader()
+        versions = await forge.versions.all()
         now = await forge.storage.now()
     columns = ["worker", "state", "queues", "running", "host", "heard of", "up", "leads"]
-    rows = Rows(
-        columns, [_row(worker, leader, now) for worker in workers], "No workers.", frozenset({"running"})
-    )
+    cells = [_row(worker, leader, now) for worker in workers]
+    if any(worker.pool for worker in workers):
+        columns += ["version", "pool"]
+        cells = [[*row, *_belongs(worker, versions)] for row, worker in zip(cells, workers, strict=True)]
+    rows = Rows(columns, cells, "No workers.", frozenset({"running"}))
     documents = [{**document(worker), "leads": _leads(worker, leader)} for worker in workers]
     return Report(documents, [rows])
 
@@ -43,10 +48,17 @@ def _row(worker: WorkerInfo, leader: Leader | None, now: datetime) -> list[str]:
     ]
 
 
+def _belongs(worker: WorkerInfo, versions: Sequence[Version]) -> list[str]:
+    states = [each.state for each in versions if (each.pool, each.id) == (worker.pool, worker.version_id)]
+    return [" ".join([worker.version_id or "", *states]), worker.pool or ""]
+
+
 def _state(worker: WorkerInfo, now: datetime) -> str:
     if worker.beat_at and now - worker.beat_at > QUIET:
         return "silent"
-    return "draining" if worker.draining else "alive"
+    if worker.draining:
+        return "draining"
+    return "retiring" if worker.retiring else "alive"
 
 
 def _leads(worker: WorkerInfo, leader: Leader | None) -> bool:

@@ -110,6 +110,11 @@ def _hindrances(job: Job, waiting: Waiting) -> Iterator[str]:
     elif not waiting.able_workers:
         serving = count(waiting.live_workers, "live worker")
         yield f"No worker handles kind {job.kind!r}: of {serving} serving queue {queue.name!r}, none has a handler for it."
+    elif waiting.closed_workers == waiting.able_workers:
+        yield (
+            "No worker that could run it may claim: each is of a version that is not promoted or drains, "
+            "or was told to retire."
+        )
 
 
 def _competition(waiting: Waiting) -> Iterator[str]:

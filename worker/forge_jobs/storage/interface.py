@@ -47,6 +47,9 @@ class Waiting:
     ahead: int  # pending jobs before this one, counted up to `ahead_limit`
     ahead_limit: int
     now: datetime
+    closed_workers: int = (
+        0  # of the able ones, that may claim nothing: their version is closed, or they retire
+    )
 
 
 class Schema(Protocol):

@@ -428,6 +428,21 @@ async def test_a_worker_of_an_open_version_may_retire(storage, epoch):
     assert len(await claim_ids(storage, two)) == 3
 
 
+async def test_workers_behind_a_closed_gate_are_told_apart_in_the_facts_of_a_waiting_job(storage, epoch):
+    [job_id] = await enqueue_many(storage, 1)
+    await put(storage, epoch, OLD, DRAINING)
+    await put(storage, epoch, NEW, CURRENT)
+    await member(storage, OLD)
+    await member(storage, OLD, kinds=("other",))
+    retiring, _ = await worker(storage), await member(storage, THIRD)
+    await member(storage, NEW)
+    await storage.versions.retire([retiring], True, epoch=epoch)
+
+    waiting = await storage.jobs.waiting(job_id)
+
+    assert (waiting.live_workers, waiting.able_workers, waiting.closed_workers) == (5, 4, 2)
+
+
 # What workers are told, and what they acknowledge
 
 

@@ -148,7 +148,7 @@ ORDER BY queue.name
 """
 
 WAITING_FACTS = """
-SELECT {columns}, now() AS now, around.live_workers, around.able_workers, held.slots, held.slots_held,
+SELECT {columns}, now() AS now, around.live_workers, around.able_workers, around.closed_workers, held.slots, held.slots_held,
     (SELECT count(*) FROM (
         SELECT FROM {schema}.ready
         WHERE ready.queue_id = job.queue_id AND (ready.priority, ready.pos) < (job.priority, coalesce(
@@ -158,8 +158,12 @@ SELECT {columns}, now() AS now, around.live_workers, around.able_workers, held.s
 FROM {schema}.job
 JOIN {schema}.queue ON queue.id = job.queue_id
 CROSS JOIN LATERAL (
-    SELECT count(*) AS live_workers, count(*) FILTER (WHERE job.kind = ANY (worker.kinds)) AS able_workers
-    FROM {schema}.worker WHERE queue.name = ANY (worker.queues) AND NOT worker.draining
+    SELECT count(*) AS live_workers, count(*) FILTER (WHERE job.kind = ANY (worker.kinds)) AS able_workers,
+           count(*) FILTER (WHERE job.kind = ANY (worker.kinds) AND (
+               worker.retiring OR version.state NOT IN ('current', 'ramping'))) AS closed_workers
+    FROM {schema}.worker
+    LEFT JOIN {schema}.worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
+    WHERE queue.name = ANY (worker.queues) AND NOT worker.draining
 ) AS around
 CROSS JOIN LATERAL (
     SELECT count(*) AS slots, count(slot.worker_id) AS slots_held FROM {schema}.slot WHERE slot.queue_id = queue.id
@@ -248,7 +252,15 @@ class PostgresJobs:
         facts = dict(record)
         around = {
             name: facts.pop(name)
-            for name in ("now", "live_workers", "able_workers", "slots", "slots_held", "ahead")
+            for name in (
+                "now",
+                "live_workers",
+                "able_workers",
+                "closed_workers",
+                "slots",
+                "slots_held",
+                "ahead",
+            )
         }
         return Waiting(queue=queue_config(facts), ahead_limit=AHEAD_LIMIT, **around)
 

@@ -77,9 +77,16 @@ FROM class WHERE class.priority IS NOT NULL
 """
 
 WAITING = """
-SELECT (SELECT count(*) FROM worker WHERE NOT draining AND :queue IN (SELECT value FROM json_each(queues))),
-       (SELECT count(*) FROM worker WHERE NOT draining AND :queue IN (SELECT value FROM json_each(queues))
-                                      AND :kind IN (SELECT value FROM json_each(kinds))),
+WITH live AS (
+    SELECT :kind IN (SELECT value FROM json_each(worker.kinds)) AS is_able,
+           coalesce(worker.retiring OR version.state NOT IN ('current', 'ramping'), 0) AS is_closed
+    FROM worker
+    LEFT JOIN worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
+    WHERE NOT worker.draining AND :queue IN (SELECT value FROM json_each(worker.queues))
+)
+SELECT (SELECT count(*) FROM live),
+       (SELECT count(*) FROM live WHERE is_able),
+       (SELECT count(*) FROM live WHERE is_able AND is_closed),
        (SELECT count(*) FROM slot WHERE queue_id = :queue_id AND worker_id IS NOT NULL)
 """
 
@@ -194,13 +201,14 @@ class SqliteJobs:
         def waiting(transaction: Transaction) -> Waiting:
             place = _place(transaction, job_id)
             queue = get_queue(transaction, place.queue)
-            live, able, held = transaction.rows(
+            live, able, closed, held = transaction.rows(
                 WAITING, {"queue": place.queue, "kind": place.kind, "queue_id": place.queue_id}
             )[0]
             return Waiting(
                 queue=queue,
                 live_workers=live,
                 able_workers=able,
+                closed_workers=closed,
                 slots=queue.concurrency or 0,
                 slots_held=held,
                 ahead=_ahead(transaction, place),

@@ -1,0 +1,165 @@
+"""`forge.watch`: somebody who is no worker hears that a queue may have work."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from forge_jobs import Forge, UnknownQueue, WorkerInfo
+from forge_jobs.client import watch as watching
+from tests.storage.clock import Clock
+from tests.storage.databases import Database
+from tests.working.eventually import eventually
+
+
+class Watched:
+    """What a watch gave, while it runs."""
+
+    def __init__(self, forge: Forge, *queues: str) -> None:
+        self.names: list[str] = []
+        self.at: list[float] = []
+        self._watch = forge.watch(queues)
+
+    async def run(self) -> None:
+        async with contextlib.aclosing(self._watch):
+            async for name in self._watch:
+                self.names.append(name)
+                self.at.append(time.monotonic())
+
+
+@contextlib.asynccontextmanager
+async def watched(forge: Forge, *queues: str) -> AsyncIterator[Watched]:
+    """A watch that is known to hear."""
+    one = Watched(forge, *queues)
+    task = asyncio.create_task(one.run())
+    try:
+        yield one
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.fixture
+def rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is soon was heard, since nobody looks."""
+    monkeypatch.setattr(watching, "LOOK_EVERY", 600.0)
+
+
+async def marks(database: Database) -> int:
+    return len(await database.rows("SELECT worker_id FROM idle"))
+
+
+async def hears(forge: Forge, one: Watched, queue: str) -> None:
+    """Return when the watch hears of enqueues to this queue."""
+
+    async def heard() -> bool:
+        await forge.enqueue("probe", queue=queue)
+        await asyncio.sleep(0.05)
+        return queue in one.names
+
+    await eventually(heard)
+
+
+async def test_an_enqueue_is_heard_at_once(forge: Forge, rarely: None) -> None:
+    await forge.queues.ensure("mail", "other", "beside")
+    async with watched(forge, "mail", "other") as one:
+        await hears(forge, one, "other")
+        one.names.clear()
+        one.at.clear()
+        began = time.monotonic()
+
+        await forge.enqueue("send", queue="beside")
+        await forge.enqueue("send", queue="mail")
+        await eventually(lambda: one.names)
+
+        assert one.names[0] == "mail"
+        assert one.at[0] - began < 1
+        assert "beside" not in one.names
+
+
+async def test_jobs_that_wait_already_are_told_first(forge: Forge, rarely: None) -> None:
+    await forge.queues.ensure("mail", "empty")
+    await forge.enqueue("send", queue="mail")
+
+    async with watched(forge, "mail", "empty") as one:
+        await eventually(lambda: one.names)
+
+    assert set(one.names) == {"mail"}
+
+
+async def test_a_queue_is_told_again_while_its_jobs_wait(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "LOOK_EVERY", 0.02)
+    await forge.enqueue("send")
+
+    async with watched(forge, "default") as one:
+        await eventually(lambda: len(one.names) >= 3)
+
+
+async def test_what_is_never_heard_is_found_by_looking(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "LOOK_EVERY", 0.02)
+    forge.storage.wakeups.poll_only = True
+    heard = asyncio.Event()
+
+    async def deaf(_: object) -> None:
+        heard.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(forge.storage.wakeups, "listen", deaf)
+    async with watched(forge, "default") as one:
+        await heard.wait()
+        await forge.enqueue("send")
+        await eventually(lambda: one.names)
+
+
+async def test_a_queue_that_does_not_exist_is_refused(forge: Forge) -> None:
+    with pytest.raises(UnknownQueue, match="There is no queue 'mial'; queues: default"):
+        async for _ in forge.watch(["mial"]):
+            raise AssertionError("nothing can be there")
+
+
+async def test_a_watch_of_nothing_tells_nothing(forge: Forge) -> None:
+    await forge.enqueue("send")
+    async with watched(forge) as one:
+        await asyncio.sleep(0.1)
+    assert one.names == []
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+async def test_a_watch_that_ends_leaves_no_mark(forge: Forge, database: Database) -> None:
+    async with watched(forge, "default"):
+        await eventually(lambda: marks(database))
+
+    assert await marks(database) == 0
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+async def test_a_mark_of_a_watch_that_died_is_taken_away_by_the_next(
+    forge: Forge, database: Database, clock: Clock
+) -> None:
+    [queue] = await forge.queues.list()
+    await forge.storage.wakeups.mark_idle(4711, [queue.id])
+    await forge.storage.wakeups.mark_idle(4712, [queue.id])
+    await clock.advance(seconds=50)
+    await forge.storage.wakeups.mark_idle(4712, [queue.id])
+    await clock.advance(seconds=50)
+
+    await forge.storage.wakeups.mark_idle(4713, [queue.id])
+
+    assert sorted(await database.rows("SELECT worker_id FROM idle")) == [(4712,), (4713,)]
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+async def test_the_mark_of_a_worker_stays_however_old(forge: Forge, database: Database, clock: Clock) -> None:
+    [queue] = await forge.queues.list()
+    await forge.storage.workers.register(WorkerInfo(7, "w", "host", 1, "1", ("default",), (), 1))
+    await forge.storage.wakeups.mark_idle(7, [queue.id])
+    await clock.advance(hours=5)
+
+    await forge.storage.wakeups.mark_idle(8, [queue.id])
+
+    assert sorted(await database.rows("SELECT worker_id FROM idle")) == [(7,), (8,)]
