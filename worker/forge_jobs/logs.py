@@ -56,6 +56,12 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.ERROR,
         "Worker {worker} was not heard of for too long: its {running} running jobs are stopped, others take them over",
     ),
+    events.GateClosed: (
+        logging.INFO,
+        "Worker {worker} may claim nothing: its version is not promoted or drains, or it was told to retire; "
+        "its {running} running jobs go on",
+    ),
+    events.GateOpened: (logging.INFO, "Worker {worker} may claim again"),
     events.DatabaseLost: (
         logging.ERROR,
         "The database does not answer ({doing}): {error}; next try in {retry_in} s",

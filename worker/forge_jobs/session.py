@@ -21,7 +21,7 @@ from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.promoter import promote
 from forge_jobs.recorder import Recorder
 from forge_jobs.runners import Runners
-from forge_jobs.telemetry import Outcome, PollOnly, Run, WorkerGivenUp
+from forge_jobs.telemetry import GateClosed, GateOpened, Outcome, PollOnly, Run, WorkerGivenUp
 from forge_jobs.tokens import LeasedTokens
 from forge_jobs.wakeup import Listeners, Wakeup
 from forge_jobs.worker_info import Beat, WorkerInfo
@@ -259,8 +259,12 @@ class Session:
         was_open, self._claimer.is_open = self._claimer.is_open, is_open
         if not is_open:
             self._hand_back()
-        if is_open != was_open:
-            self._claimer.wake()
+        if is_open == was_open:
+            return
+        self._claimer.wake()
+        self._telemetry.emit(
+            GateOpened(self.info.label) if is_open else GateClosed(self.info.label, len(self.runners.running))
+        )
 
     def _cancelled(self, job_ids: Sequence[int]) -> None:
         """These jobs were cancelled; those still in hand are dead without having been begun."""

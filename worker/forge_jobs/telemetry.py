@@ -108,6 +108,21 @@ class WorkerGivenUp(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class GateClosed(Event):
+    """The worker may claim nothing: its version is not promoted or drains, or it was told to retire."""
+
+    label: str
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class GateOpened(Event):
+    """The worker may claim again."""
+
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
 class DatabaseLost(Event):
     """The database does not answer; `doing` is tried again in `retry_in` seconds."""
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs import Forge, State, Version, VersionState, Worker, WorkerInfo
+from forge_jobs.telemetry import Event, GateClosed, GateOpened
 from tests.storage.databases import Database
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -153,6 +154,8 @@ async def test_a_worker_that_is_told_to_retire_stops_and_may_be_told_to_go_on(
     async with member(database, forge, OLD) as worker:
         assert worker.session is not None
         me = worker.session.info.id
+        said: list[Event] = []
+        worker.forge.telemetry.subscribe(said.append)
         await forge.versions.retire([me], True, epoch=epoch)
         await eventually(lambda: acknowledged(forge, OLD))
         await forge.enqueue("note", {"number": 1})
@@ -161,6 +164,11 @@ async def test_a_worker_that_is_told_to_retire_stops_and_may_be_told_to_go_on(
 
         await forge.versions.retire([me], False, epoch=epoch)
         await eventually(lambda: done == [1])
+        label = worker.session.info.label
+        assert [each for each in said if isinstance(each, GateClosed | GateOpened)] == [
+            GateClosed(label, running=0),
+            GateOpened(label),
+        ]
 
 
 async def test_a_worker_behind_a_closed_gate_holds_no_slots(
