@@ -1,12 +1,11 @@
 """Carries out the actions of a plan, one after another, and stops at the first that was not done."""
 
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from forge_jobs import Forge, InvalidInput, Managed
+from forge_jobs import Forge, InvalidInput, Managed, QueueConfig
 from forge_operator.actions import (
     Action,
     AddFinalizer,
@@ -40,6 +39,19 @@ from forge_operator.memory import Memory, Rejection
 from forge_operator.naming import DELETION_COST, FINALIZER
 
 
+CONFIGURABLE = (
+    "concurrency",
+    "paused",
+    "backoff_enabled",
+    "backoff_base",
+    "backoff_max",
+    "max_attempts",
+    "done_retention",
+    "dead_retention",
+)
+"""What may be configured about a queue."""
+
+
 class NotLeading(Exception):
     """The Lease is not ours any more, so nothing may be written."""
 
@@ -51,15 +63,18 @@ class Done:
     memory: Memory
     actions: int  # that were done
     stopped_by: str | None = None  # why not all; None: all were
-    cron_error: str | None = None  # why the row of a cron was refused
 
 
 class _Stop(Exception):
     """What was planned from is no longer so: look again."""
 
 
-class _CronRefused(Exception):
-    """The database would not have the cron; the sentence is for its status."""
+class _Refused(Exception):
+    """What was sent is not valid and will not be later either: remembered by `rejection`."""
+
+    def __init__(self, rejection: str, message: str) -> None:
+        self.rejection, self.message = rejection, message
+        super().__init__(message)
 
 
 class Executor:
@@ -87,14 +102,10 @@ class Executor:
                 await self._do(subject, action)
             except _Stop as stop:
                 return Done(memory, done, str(stop))
-            except _CronRefused as refused:
-                return Done(memory, done, str(refused), cron_error=str(refused))
-            except (Rejected, Forbidden) as error:
-                if not isinstance(action, ApplyDeployment):
-                    raise
-                rejection = Rejection(error.message, datetime.now(UTC))
-                rejections = {**memory.rejections, action.template_hash: rejection}
-                return Done(replace(memory, rejections=rejections), done, error.message)
+            except _Refused as refused:
+                rejection = Rejection(refused.message, datetime.now(UTC))
+                rejections = {**memory.rejections, refused.rejection: rejection}
+                return Done(replace(memory, rejections=rejections), done, refused.message)
         return Done(memory, len(actions))
 
     async def _do(self, subject: Subject, action: Action) -> None:
@@ -136,7 +147,10 @@ class Executor:
     ) -> None:
         match action:
             case ApplyDeployment():
-                await self._kube.apply(DEPLOYMENTS, action.namespace, action.name, action.manifest)
+                try:
+                    await self._kube.apply(DEPLOYMENTS, action.namespace, action.name, action.manifest)
+                except (Rejected, Forbidden) as error:
+                    raise _Refused(action.template_hash, error.message) from None
             case Scale():
                 if not await self._kube.scale(action.namespace, action.name, action.replicas, was=action.was):
                     raise _Stop(f"Somebody else has scaled {action.name}.")
@@ -217,7 +231,7 @@ class Executor:
                 case EnsureQueues():
                     await forge.queues.ensure(*action.names)
                 case DeleteQueue():
-                    await forge.queues.delete(action.name, managed_by=action.managed_by)
+                    await _forget_queue(forge, action)
                 case SetLimit():
                     await forge.limits.set(
                         action.scope, action.capacity, refill=action.refill, managed_by=action.managed_by
@@ -232,28 +246,21 @@ class Executor:
             raise _Stop(str(error)) from None
 
 
+async def _forget_queue(forge: Forge, action: DeleteQueue) -> None:
+    """The queue is configured as if it had just been made, by nobody; its name stays, with the history of its jobs."""
+    unset = QueueConfig(action.name)
+    changes = {name: getattr(unset, name) for name in CONFIGURABLE}
+    await forge.queues.set(action.name, managed_by=action.managed_by, **changes)
+    await forge.queues.manage(action.name, None, previous=action.managed_by)
+
+
 async def _set_cron(forge: Forge, action: SetCron) -> None:
-    cron = action.cron
-    attempts: dict[str, Any] = {} if cron.max_attempts is None else {"max_attempts": cron.max_attempts}
     try:
         await forge.crons.set(
-            cron.name,
-            cron.expression,
-            cron.kind,
-            managed_by=cron.managed_by,
-            payload=json.loads(cron.payload),
-            timezone=cron.timezone,
-            queue=cron.queue,
-            priority=cron.priority,
-            timeout=cron.timeout,
-            overlap=cron.overlap,
-            missed=cron.missed,
-            missed_limit=cron.missed_limit,
-            enabled=cron.enabled,
-            **attempts,
+            action.name, action.expression, action.kind, managed_by=action.managed_by, **action.values
         )
     except InvalidInput as error:
-        raise _CronRefused(str(error)) from None
+        raise _Refused(action.rejection, str(error)) from None
 
 
 async def _unless_gone(call: Awaitable[object]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from forge_jobs import CronConfig, Forge, QueueConfig, RateLimit, Version, WorkerInfo
+from forge_jobs import CronConfig, Forge, ForgeError, QueueConfig, RateLimit, Version, WorkerInfo
 from forge_jobs.job import Counts
 from forge_operator.link import DatabaseLink
 from forge_operator.observed import Database
@@ -14,7 +14,7 @@ from forge_operator.observed import Database
 
 @dataclass(slots=True, kw_only=True)
 class Facts:
-    """One look at the database. Only `database` asks more, and keeps what it was told."""
+    """One look at the database. What is due is asked when it is needed, and kept."""
 
     forge: Forge
     started_at: float  # monotonic; nothing in it is older
@@ -29,36 +29,48 @@ class Facts:
 
     async def database(self, pool: str | None, within: timedelta | None) -> Database:
         """Return what concerns one pool. Raises ForgeError."""
-        if within is not None and within not in self.upcoming:
-            self.upcoming[within] = await self.forge.jobs.upcoming(within)
         return Database(
             now=self.now,
             queues=tuple(self.queues),
             limits=tuple(self.limits),
             counts=tuple(self.counts),
-            upcoming={} if within is None else self.upcoming[within],
+            upcoming={} if within is None else await self._upcoming(within),
             crons=tuple(self.crons),
             versions=tuple(each for each in self.versions if pool is not None and each.pool == pool),
             workers=tuple(each for each in self.workers if pool is not None and each.pool == pool),
         )
 
-    @property
-    def busy(self) -> frozenset[str]:
-        """The names of queues that have pending jobs, or jobs in progress."""
-        return frozenset(each.queue for each in self.counts if each.pending or each.in_progress)
+    async def busy(self, within: timedelta) -> frozenset[str]:
+        """Return the queues that have jobs now, or within that time. Raises ForgeError."""
+        now = {each.queue for each in self.counts if each.pending or each.in_progress}
+        fires = {
+            each.queue
+            for each in self.crons
+            if each.enabled and each.next_fire_at is not None and each.next_fire_at <= self.now + within
+        }
+        return frozenset(now | fires | (await self._upcoming(within)).keys())
+
+    async def _upcoming(self, within: timedelta) -> Mapping[str, tuple[int, datetime]]:
+        if within not in self.upcoming:
+            self.upcoming[within] = await self.forge.jobs.upcoming(within)
+        return self.upcoming[within]
 
 
 class FactsReader:
-    """Reads the facts; many who ask at one time share one look."""
+    """Reads the facts; many who ask at one time share one look, and the error that it ended with."""
 
     def __init__(self, link: DatabaseLink) -> None:
         self._link = link
         self._lock = asyncio.Lock()
         self._last: Facts | None = None
+        self._error: ForgeError | None = None
+        self._failed_at = 0.0  # when the look began
 
     async def read(self, not_before: float) -> Facts:
         """Return facts none of which is older than `not_before` (monotonic). Raises ForgeError."""
         async with self._lock:
+            if self._error is not None and self._failed_at >= not_before:
+                raise self._error
             if self._last is None or self._last.started_at < not_before:
                 self._last = None
                 self._last = await self._look()
@@ -66,6 +78,7 @@ class FactsReader:
 
     async def _look(self) -> Facts:
         started_at = time.monotonic()
+        self._error = None
         try:
             forge = await self._link.forge()
             found = Facts(
@@ -79,8 +92,9 @@ class FactsReader:
                 counts=await forge.jobs.counts(),
                 crons=await forge.crons.list(),
             )
-        except BaseException:
+        except ForgeError as error:
             self._link.is_up = False
+            self._error, self._failed_at = error, started_at
             raise
         self._link.is_up = True
         return found

@@ -59,14 +59,12 @@ class Gatherer:
             memory=memory,
         )
 
-    async def cron(
-        self, found: Object, memory: Memory, not_before: float, error: str | None = None
-    ) -> ObservedCron:
-        """Return everything about a ForgeCron; `error` is why it was refused last."""
+    async def cron(self, found: Object, memory: Memory, not_before: float) -> ObservedCron:
+        """Return everything about a ForgeCron."""
         cron = cron_object(found)
         return ObservedCron(
             cron=cron,
-            database=await self._cron_database(cron, not_before, error),
+            database=await self._cron_database(cron, not_before),
             now=self._now(),
             memory=memory,
         )
@@ -84,18 +82,15 @@ class Gatherer:
         except ForgeError as error:
             return unknown(error)
 
-    async def _cron_database(
-        self, cron: CronObject, not_before: float, error: str | None
-    ) -> CronDatabase | Unknown:
+    async def _cron_database(self, cron: CronObject, not_before: float) -> CronDatabase | Unknown:
         try:
             facts = await self._facts.read(not_before)
-        except ForgeError as problem:
-            return unknown(problem)
+        except ForgeError as error:
+            return unknown(error)
         name = cron_name(cron.namespace, cron.name)
         queue = None if isinstance(cron.spec, InvalidSpec) else cron.spec.job.queue
         return CronDatabase(
             now=facts.now,
             row=next((each for each in facts.crons if each.name == name), None),
             queue_exists=queue is None or any(each.name == queue for each in facts.queues),
-            error=error,
         )

@@ -45,7 +45,9 @@ class Leader:
         cluster, facts = ClusterReader(kube, environment.namespaces), FactsReader(self._link)
         recorder = Recorder(kube, environment.identity, failed=_event_failed)
         executor = Executor(kube, self._link, recorder, may_write=lambda: candidate.holds)
-        self._reconciler = Reconciler(Gatherer(cluster, facts, settings), executor, metrics)
+        self._reconciler = Reconciler(
+            Gatherer(cluster, facts, settings), executor, metrics, add=lambda key: self._queue.add(key)
+        )
         self._queue: WorkQueue[Key] = WorkQueue(
             self._reconciler.look, workers=environment.workers, failed=_look_failed
         )

@@ -2,19 +2,20 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from forge_operator.actions import Plan, Scale, WriteStatus
+from forge_operator.actions import EnsureQueues, Plan, Scale, SetQueue, WriteStatus
 from forge_operator.events import Subject
 from forge_operator.executor import Done, Executor
 from forge_operator.gather import Gatherer
 from forge_operator.keys import CRON, Key
 from forge_operator.kube import BY_KIND, Object
+from forge_operator.load import lookahead
 from forge_operator.memory import Memory
 from forge_operator.metrics import Metrics, counted
-from forge_operator.observed import Cluster, Database, Observed
+from forge_operator.observed import Cluster, CronDatabase, Database, Observed
 from forge_operator.plan import plan, plan_cron, plan_gone
 from forge_operator.specs import InvalidSpec, QueueSpec
 
@@ -23,8 +24,19 @@ logger = logging.getLogger("forge_operator")
 SOON = timedelta(seconds=1)
 """When to look again after something was found to be otherwise than planned."""
 
-FRESH = 2.0
+SELF_TIMED = timedelta(seconds=5)
+"""Looks at a pool that is scaled by load which come sooner than this are not left to the ticker."""
+
+FRESH = 4.0
 """Seconds that what was read for another object may be old, unless this one was written or changed since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sleeper:
+    """A pool without pods: what wakes it."""
+
+    queues: frozenset[str]
+    within: timedelta  # a job that is due so soon counts
 
 
 @dataclass(slots=True)
@@ -34,13 +46,14 @@ class Remembered:
     uid: str = ""
     memory: Memory = field(default_factory=Memory)
     changed_at: float = 0.0  # monotonic; what was read before that is too old
-    cron_error: str | None = None
     served: tuple[str, ...] = ()  # queues of an autoscaled pool
+    within: timedelta = timedelta(0)  # how far ahead jobs are looked for that will be due
+    lacks_queue: bool = False  # a cron whose queue is not in the database
     is_asleep: bool = False  # an autoscaled pool without pods
 
 
 class Reconciler:
-    """Looks at objects. Remembers only what may be forgotten."""
+    """Looks at objects. Remembers only what may be forgotten. `add` gets those that another look helps."""
 
     def __init__(
         self,
@@ -48,34 +61,29 @@ class Reconciler:
         executor: Executor,
         metrics: Metrics,
         *,
+        add: Callable[[Key], None] = lambda key: None,
         fresh: float = FRESH,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gatherer, self._executor, self._metrics = gatherer, executor, metrics
-        self._fresh, self._clock = fresh, clock
+        self._add, self._fresh, self._clock = add, fresh, clock
         self._kept: dict[Key, Remembered] = {}
 
     def touch(self, key: Key) -> None:
         """Something about the object has changed: what was read until now does not count."""
         self._kept.setdefault(key, Remembered()).changed_at = self._clock()
 
-    def autoscaled(self, queues: Iterable[str]) -> list[Key]:
-        """Return the pools that are scaled by load and are awake, or serve one of these queues."""
-        busy = frozenset(queues)
-        return [
-            key
-            for key, kept in self._kept.items()
-            if kept.served and (not kept.is_asleep or not busy.isdisjoint(kept.served))
-        ]
+    def awake(self) -> list[Key]:
+        """Return the pools that are scaled by load and have pods."""
+        return [key for key, kept in self._kept.items() if kept.served and not kept.is_asleep]
 
-    def asleep(self) -> dict[str, list[Key]]:
-        """Return the queues whose pools have no pods, with these pools."""
-        sleeping: dict[str, list[Key]] = {}
-        for key, kept in self._kept.items():
-            if kept.is_asleep:
-                for queue in kept.served:
-                    sleeping.setdefault(queue, []).append(key)
-        return sleeping
+    def asleep(self) -> dict[Key, Sleeper]:
+        """Return the pools that are scaled by load and have no pods."""
+        return {
+            key: Sleeper(frozenset(kept.served), kept.within)
+            for key, kept in self._kept.items()
+            if kept.is_asleep
+        }
 
     async def look(self, key: Key) -> timedelta | None:
         """The object is brought nearer to what it asks for; return when to look again.
@@ -99,7 +107,7 @@ class Reconciler:
         if found is None:
             return await self._gone(key)
         if kept.uid != found["metadata"]["uid"]:  # deleted and made again: another object
-            kept.uid, kept.memory, kept.cron_error = found["metadata"]["uid"], Memory(), None
+            kept.uid, kept.memory = found["metadata"]["uid"], Memory()
         planned = await self._planned(key, kept, found, not_before)
         kept.memory = planned.memory
         try:
@@ -107,17 +115,20 @@ class Reconciler:
         finally:
             if planned.actions:
                 kept.changed_at = self._clock()
-        kept.memory, kept.cron_error = done.memory, done.cron_error
+        kept.memory = done.memory
         self._count(planned, done)
+        if any(isinstance(each, SetQueue | EnsureQueues) for each in planned.actions[: done.actions]):
+            self._wake_crons()
         if done.stopped_by is not None:
             logger.info("%s: %s", key.owner, done.stopped_by)
             return done, SOON
-        return done, planned.again
+        return done, self._pace(kept, planned)
 
     async def _planned(self, key: Key, kept: Remembered, found: Object, not_before: float) -> Plan:
         if key.kind == CRON:
-            error = kept.cron_error
-            return plan_cron(await self._gatherer.cron(found, kept.memory, not_before, error))
+            cron = await self._gatherer.cron(found, kept.memory, not_before)
+            kept.lacks_queue = isinstance(cron.database, CronDatabase) and not cron.database.queue_exists
+            return plan_cron(cron)
         observed = await self._gatherer.queue(found, kept.memory, not_before)
         self._notice(key, kept, observed)
         return plan(observed)
@@ -135,12 +146,23 @@ class Reconciler:
         self._metrics.forget_pool(f"{key.namespace}/{key.name}")
         return done, None
 
+    def _wake_crons(self) -> None:
+        for key, kept in self._kept.items():
+            if kept.lacks_queue:
+                self.touch(key)
+                self._add(key)
+
+    def _pace(self, kept: Remembered, planned: Plan) -> timedelta | None:
+        """Return when to look again; None where the ticker sees to it, with one round of queries for all."""
+        is_ticked = bool(kept.served) and planned.again >= SELF_TIMED
+        return None if is_ticked else planned.again
+
     def _notice(self, key: Key, kept: Remembered, observed: Observed) -> None:
         """Keep what the ticker asks for, and show what is there."""
         cluster, database = observed.cluster, observed.database
         if isinstance(cluster, Cluster):
             spec = observed.queue.spec
-            kept.served = _scaled_queues(observed.queue.name, spec)
+            kept.served, kept.within = _scaled_queues(observed.queue.name, spec)
             pods = sum(each.replicas for each in cluster.deployments) + len(cluster.pods)
             kept.is_asleep = bool(kept.served) and pods == 0
         if isinstance(cluster, Cluster) and isinstance(database, Database):
@@ -160,10 +182,11 @@ class Reconciler:
             self._metrics.fenced.inc()
 
 
-def _scaled_queues(name: str, spec: QueueSpec | InvalidSpec) -> tuple[str, ...]:
+def _scaled_queues(name: str, spec: QueueSpec | InvalidSpec) -> tuple[tuple[str, ...], timedelta]:
     if isinstance(spec, InvalidSpec) or spec.workers is None or spec.workers.autoscaling is None:
-        return ()
-    return tuple(dict.fromkeys((spec.queue_name or name, *spec.workers.queues)))
+        return (), timedelta(0)
+    served = tuple(dict.fromkeys((spec.queue_name or name, *spec.workers.queues)))
+    return served, lookahead(spec.workers.autoscaling)
 
 
 def _subject(key: Key, found: Object) -> Subject:

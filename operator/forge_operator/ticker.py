@@ -70,16 +70,27 @@ class Ticker:
 
     async def tick(self) -> None:
         """Every pool that is scaled by load, and is awake or has work, is looked at."""
+        keys = self._reconciler.awake()
         try:
-            facts = await self._facts.read(time.monotonic() - self._tick_seconds / 2)
+            keys += await self._to_wake()
         except ForgeError:
-            return  # the resync tells of it; until then every pool is held as it is
-        keys = self._reconciler.autoscaled(facts.busy)
+            pass  # those that are awake say so in their status; those that sleep sleep on
         if len(keys) >= MANY:
             with suppress(KubeError):
                 await self._cluster.overview()
         for key in keys:
             self._add(key)
+
+    async def _to_wake(self) -> list[Key]:
+        asleep = self._reconciler.asleep()
+        if not asleep:
+            return []
+        facts = await self._facts.read(time.monotonic() - self._tick_seconds / 2)
+        return [
+            key
+            for key, sleeper in asleep.items()
+            if not sleeper.queues.isdisjoint(await facts.busy(sleeper.within))
+        ]
 
     async def _resyncs(self) -> None:
         while True:
@@ -102,18 +113,21 @@ class Ticker:
     async def _watch(self) -> None:
         """Wake pools without pods within milliseconds of an enqueue."""
         while True:
-            asleep = self._reconciler.asleep()
-            if not asleep:
+            queues = self._sleeping_queues()
+            if not queues:
                 await asyncio.sleep(SETTLE_SECONDS)
                 continue
-            listening = asyncio.create_task(self._listen(frozenset(asleep)))
+            listening = asyncio.create_task(self._listen(queues))
             try:
-                while not listening.done() and self._reconciler.asleep().keys() == asleep.keys():
+                while not listening.done() and self._sleeping_queues() == queues:
                     await asyncio.wait({listening}, timeout=SETTLE_SECONDS)
             finally:
                 listening.cancel()
                 with suppress(asyncio.CancelledError):
                     await listening
+
+    def _sleeping_queues(self) -> frozenset[str]:
+        return frozenset[str]().union(*(each.queues for each in self._reconciler.asleep().values()))
 
     async def _listen(self, queues: frozenset[str]) -> None:
         try:
@@ -121,9 +135,10 @@ class Ticker:
             known = {each.name for each in await forge.queues.list()}
             async with aclosing(forge.watch(sorted(queues & known))) as woken:
                 async for queue in woken:
-                    for key in self._reconciler.asleep().get(queue, ()):
-                        self._reconciler.touch(key)
-                        self._add(key)
+                    for key, sleeper in self._reconciler.asleep().items():
+                        if queue in sleeper.queues:
+                            self._reconciler.touch(key)
+                            self._add(key)
         except ForgeError as error:
             logger.debug("Sleeping queues cannot be listened to: %s", error)
             await asyncio.sleep(SETTLE_SECONDS)

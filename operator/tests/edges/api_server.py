@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
-from forge_operator.kube import CRONS, DEPLOYMENTS, EVENTS, LEASES, PODS, QUEUES, Kube, Resource
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
+
+from forge_operator.kube import CRONS, DEPLOYMENTS, EVENTS, LEASES, PODS, QUEUES, Kube, Resource
 
 RESOURCES = (QUEUES, CRONS, DEPLOYMENTS, PODS, EVENTS, LEASES)
 WITH_STATUS = (QUEUES, CRONS, DEPLOYMENTS, PODS)
@@ -315,7 +316,8 @@ class ApiServer:
                         await response.write(json.dumps({"type": type_, "object": body}).encode() + b"\n")
             since = self._revision
             async with self._changed:
-                await self._changed.wait_for(lambda: self._revision > since)
+                while self._revision == since:
+                    await self._changed.wait()
 
 
 @asynccontextmanager
@@ -363,7 +365,7 @@ def leaves(found: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     if isinstance(found, Mapping) and found:
         for name, value in found.items():
             yield from leaves(value, (*path, name))
-    else:
+    elif path:
         yield path
 
 

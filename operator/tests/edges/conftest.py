@@ -4,6 +4,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+
 from forge_jobs import Forge
 from forge_jobs.local_postgres import LocalPostgres
 from forge_operator.kube import Kube

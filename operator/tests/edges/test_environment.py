@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from forge_jobs import InvalidSetting
 from forge_operator.environment import Environment
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from forge_operator import kube as module
 from forge_operator.kube import DEPLOYMENTS, LEASES, PODS, QUEUES, Kube
 from forge_operator.kube_errors import (

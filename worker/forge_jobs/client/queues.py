@@ -50,6 +50,13 @@ class Queues:
         await self._check_backoff(name, wanted)
         return await self._storage.queues.set(name, wanted, managed_by=managed_by)
 
+    async def manage(self, name: str, owner: str | None, *, previous: str | None = None) -> bool:
+        """The row belongs to `owner` (None: to nobody); False when somebody other than `previous` owns it.
+
+        Raises UnknownQueue.
+        """
+        return await self._storage.queues.manage(name, owner, previous=previous)
+
     async def pause(self, name: str) -> QueueConfig:
         """Nothing more of the queue is claimed, what runs goes on. Raises UnknownQueue, Managed."""
         return await self._set_paused(name, True)

@@ -1,0 +1,400 @@
+"""What becomes of a ForgeQueue and a ForgeCron, from the API server through the plan to the database and back."""
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+
+from forge_jobs import Managed
+from forge_jobs.local_postgres import LocalPostgres
+from forge_operator.executor import NotLeading
+from forge_operator.keys import CRON, QUEUE, Key
+from forge_operator.kube import CRONS, DEPLOYMENTS, EVENTS, PODS, QUEUES, Kube
+from forge_operator.kube_errors import KubeError
+from tests.edges.api_server import ApiServer, Refused, Request
+from tests.edges.stage import MAIL, Stage, staged, workers
+
+
+@pytest.fixture
+async def stage(api: ApiServer, kube: Kube, url: str) -> AsyncIterator[Stage]:
+    """An operator that looks when it is told to."""
+    async with staged(api, kube, url) as found:
+        yield found
+
+
+async def test_a_queue_becomes_a_row_and_its_status_says_so(stage: Stage) -> None:
+    stage.queue(concurrency={"limit": 7}, backoff={"enabled": False}, maxAttempts=3)
+    await stage.settle()
+
+    row = await stage.forge.queues.get("mail")
+    assert (row.concurrency, row.backoff_enabled, row.max_attempts) == (7, False, 3)
+    assert row.managed_by == "ForgeQueue default/mail"
+    assert stage.conditions()["Ready"] == ("True", "Configured")
+    with pytest.raises(Managed):
+        await stage.forge.queues.set("mail", concurrency=1)
+
+
+async def test_a_change_reaches_the_row(stage: Stage) -> None:
+    stage.queue(concurrency={"limit": 7})
+    await stage.settle()
+    stage.queue(concurrency={"limit": 8}, paused=True)
+    await stage.settle()
+
+    row = await stage.forge.queues.get("mail")
+    assert (row.concurrency, row.paused) == (8, True)
+    found = stage.api.get(QUEUES, "mail")
+    assert found is not None and found["status"]["observedGeneration"] == 2
+
+
+async def test_a_settled_queue_is_left_alone(stage: Stage) -> None:
+    stage.queue(concurrency={"limit": 7}, workers=workers())
+    await stage.settle()
+    stage.api.requests.clear()
+    for _ in range(3):
+        await stage.look()
+
+    assert stage.api.writes() == []
+
+
+async def test_a_rate_limit_comes_and_goes_with_its_queue(stage: Stage) -> None:
+    stage.queue(rateLimit={"limit": 100, "periodSeconds": 10, "burst": 20})
+    await stage.settle()
+    limit = await stage.forge.limits.get("mail")
+    assert (limit.capacity, limit.refill, limit.managed_by) == (20, 10, "ForgeQueue default/mail")
+
+    stage.queue()
+    found = stage.api.get(QUEUES, "mail")
+    assert found is not None
+    stage.api.edit(QUEUES, "mail", {"spec": {"rateLimit": None}})
+    await stage.settle()
+    assert list(await stage.forge.limits.list()) == []
+
+
+async def test_the_first_of_two_objects_owns_the_queue(stage: Stage) -> None:
+    stage.queue(concurrency={"limit": 1})
+    await stage.settle()
+    stage.queue("other", queueName="mail", concurrency={"limit": 99})
+    other = Key(QUEUE, "default", "other")
+    await stage.settle(other)
+
+    assert (await stage.forge.queues.get("mail")).concurrency == 1
+    assert stage.conditions(other)["Synced"] == ("False", "QueueNameConflict")
+    stage.api.remove(QUEUES, "mail")
+    await stage.settle()
+    await stage.settle(other)
+    assert (await stage.forge.queues.get("mail")).managed_by == "ForgeQueue default/other"
+    assert stage.conditions(other)["Synced"] == ("True", "ConfigApplied")
+
+
+async def test_an_invalid_object_says_why_and_touches_nothing(stage: Stage) -> None:
+    stage.queue(concurrency={"limit": 7})
+    await stage.settle()
+    stage.queue(concurrency={"limit": -1})
+    await stage.settle()
+
+    assert (await stage.forge.queues.get("mail")).concurrency == 7
+    assert stage.conditions()["Synced"] == ("False", "InvalidSpec")
+
+
+async def test_workers_come_up_and_are_promoted(stage: Stage) -> None:
+    stage.queue(workers=workers())
+    await stage.settle()
+
+    assert await stage.states() == {"1": "current"}
+    assert stage.pods() == {"1": 2}
+    deployment = stage.api.all(DEPLOYMENTS)[0]
+    assert deployment["metadata"]["ownerReferences"][0]["name"] == "mail"
+    assert len(deployment["metadata"]["name"]) <= 46
+    assert stage.conditions()["Ready"] == ("True", "Serving")
+    assert "Promoted" in stage.reasons()
+
+
+async def test_a_rollout_closes_one_gate_and_opens_the_other(stage: Stage) -> None:
+    stage.queue(workers=workers("1"))
+    await stage.settle()
+    stage.queue(workers=workers("2", image="shop:2"))
+    await stage.look()
+    states = await stage.states()
+    assert states == {"1": "current", "2": "pending"}, "the old one serves until the new one can"
+    for _ in range(10):
+        stage.api.start_pods()
+        await stage.beat()
+        await stage.look()
+        if (await stage.states())["2"] == "current":
+            break
+
+    assert await stage.states() == {"1": "draining", "2": "current"}
+    assert stage.pods() == {"1": 2, "2": 2}, "pods of the old one stay while they may hold jobs"
+
+
+async def test_a_version_that_never_gets_ready_costs_nothing(stage: Stage) -> None:
+    stage.queue(workers=workers("1"))
+    await stage.settle()
+    stage.queue(workers=workers("2", image="nowhere:2"))
+    for _ in range(5):
+        await stage.look()
+
+    assert await stage.states() == {"1": "current", "2": "pending"}
+    assert stage.conditions()["Progressing"] == ("True", "WaitingForPods")
+
+
+async def test_a_template_that_the_server_refuses_is_said_and_not_tried_all_the_time(stage: Stage) -> None:
+    def judge(request: Request) -> Refused | None:
+        is_apply = request.method == "PATCH" and "/deployments/" in request.path
+        return Refused(422, "Invalid", "spec.template.spec: no such field") if is_apply else None
+
+    stage.api.judge = judge
+    stage.queue(workers=workers())
+    for _ in range(6):
+        with suppress(KubeError):
+            await stage.look()
+
+    assert stage.conditions()["Progressing"] == ("False", "InvalidTemplate")
+    applies = [each for each in stage.api.writes() if "/deployments/" in each.path]
+    assert len(applies) == 1
+    stage.api.judge = lambda request: None
+    stage.queue(workers=workers(image="shop:2"))
+    await stage.settle()
+    assert stage.conditions()["Progressing"] == ("True", "RolloutComplete")
+
+
+async def test_scaling_by_hand_is_followed(stage: Stage) -> None:
+    stage.queue(workers=workers(replicas=2))
+    await stage.settle()
+    stage.api.edit(QUEUES, "mail", {"spec": {"workers": {"replicas": 5}}})
+    await stage.settle()
+
+    assert stage.pods() == {"1": 5}
+    found = stage.api.get(QUEUES, "mail")
+    assert found is not None and found["status"]["selector"]
+
+
+async def test_an_idle_autoscaled_pool_goes_to_zero_and_is_woken_by_a_job(stage: Stage) -> None:
+    scaling = {"minReplicas": 0, "maxReplicas": 4, "idleSeconds": 0}
+    stage.queue(workers=workers(autoscaling=scaling))
+    for _ in range(12):
+        await stage.settle()
+    assert stage.pods() == {"1": 0}
+    await stage.look()
+    assert MAIL in stage.reconciler.asleep()
+    stage.added.clear()
+    await stage.ticker.tick()
+    assert stage.added == [], "who sleeps is not looked at"
+
+    await stage.forge.enqueue("send", {}, queue="mail")
+    await stage.ticker.tick()
+    assert stage.added == [MAIL]
+    await stage.look()
+    assert stage.pods() == {"1": 1}
+    assert "WokenUp" in stage.reasons()
+
+
+async def test_with_the_database_away_nothing_is_scaled_down_or_deleted(
+    api: ApiServer, kube: Kube, postgres: LocalPostgres, url: str
+) -> None:
+    async with staged(api, kube, url) as stage:
+        stage.queue(workers=workers("1", autoscaling={"minReplicas": 0, "maxReplicas": 4, "idleSeconds": 0}))
+        await stage.settle()
+        stage.queue(workers=workers("2", replicas=1))
+        await stage.look()
+        before = {each["metadata"]["name"]: each["spec"] for each in api.all(DEPLOYMENTS)}
+        postgres.stop(immediate=True)
+        try:
+            for _ in range(3):
+                await stage.look()
+            assert stage.conditions()["DatabaseReachable"][0] == "False"
+            assert stage.conditions()["Ready"] == ("Unknown", "DatabaseUnreachable")
+            assert {each["metadata"]["name"]: each["spec"] for each in api.all(DEPLOYMENTS)} == before
+        finally:
+            postgres.start()
+        await stage.beat()
+        await stage.look()
+        assert stage.conditions()["DatabaseReachable"] == ("True", "Connected")
+
+
+async def test_with_the_cluster_unreadable_nothing_is_scaled_down_or_deleted(stage: Stage) -> None:
+    stage.queue(workers=workers(autoscaling={"minReplicas": 0, "maxReplicas": 4, "idleSeconds": 0}))
+    await stage.look()
+    stage.api.start_pods()
+    await stage.beat()
+    await stage.look()
+
+    def judge(request: Request) -> Refused | None:
+        is_list = request.method == "GET" and request.path.endswith(("/pods", "/deployments"))
+        return Refused(503, "ServiceUnavailable", "away") if is_list else None
+
+    stage.api.judge = judge
+    stage.api.requests.clear()
+    for _ in range(3):
+        await stage.look()
+
+    assert [each for each in stage.api.writes() if "/deployments" in each.path] == []
+
+
+async def test_a_queue_whose_object_is_gone_belongs_to_nobody_and_keeps_its_jobs(stage: Stage) -> None:
+    stage.queue(rateLimit={"limit": 1, "periodSeconds": 1})
+    await stage.settle()
+    job = await stage.forge.enqueue("send", {}, queue="mail")
+    stage.api.remove(QUEUES, "mail")
+    await stage.settle()
+
+    assert (await stage.forge.queues.get("mail")).managed_by is None
+    assert list(await stage.forge.limits.list()) == []
+    assert (await stage.forge.jobs.get(job.id)).queue == "mail"
+
+
+async def test_rows_of_objects_that_went_while_nobody_looked_are_found_by_the_resync(
+    stage: Stage,
+) -> None:
+    await stage.forge.queues.set("left", managed_by="ForgeQueue default/left", concurrency=1)
+    await stage.forge.queues.set("hand", managed_by="ansible", concurrency=1)
+    await stage.ticker.resync()
+
+    assert stage.added == [Key(QUEUE, "default", "left")]
+    await stage.settle(stage.added[0])
+    assert (await stage.forge.queues.get("left")).managed_by is None
+    assert (await stage.forge.queues.get("hand")).managed_by == "ansible"
+
+
+async def test_an_api_server_that_cannot_list_makes_nobody_an_orphan(stage: Stage) -> None:
+    await stage.forge.queues.set("left", managed_by="ForgeQueue default/left", concurrency=1)
+    stage.api.judge = lambda request: Refused(503, "ServiceUnavailable", "away")
+    with pytest.raises(KubeError):
+        await stage.ticker.resync()
+    with pytest.raises(KubeError):
+        await stage.look(Key(QUEUE, "default", "left"))
+
+    assert stage.added == []
+    assert (await stage.forge.queues.get("left")).managed_by == "ForgeQueue default/left"
+
+
+async def test_rows_of_namespaces_that_are_not_watched_are_let_be(
+    api: ApiServer, kube: Kube, url: str
+) -> None:
+    async with staged(api, kube, url, namespaces=("default",)) as stage:
+        await stage.forge.queues.set("theirs", managed_by="ForgeQueue elsewhere/theirs", concurrency=1)
+        await stage.ticker.resync()
+
+        assert stage.added == []
+
+
+async def test_reclaim_delete_waits_until_the_queue_is_empty(stage: Stage) -> None:
+    stage.queue(reclaimPolicy="Delete", concurrency={"limit": 3})
+    await stage.settle()
+    job = await stage.forge.enqueue("send", {}, queue="mail")
+    stage.api.remove(QUEUES, "mail")
+    await stage.settle()
+    assert stage.conditions()["DeletionBlocked"] == ("True", "QueueNotEmpty")
+
+    await stage.forge.jobs.delete(job.id)
+    await stage.settle()
+    assert stage.api.get(QUEUES, "mail") is None
+    row = await stage.forge.queues.get("mail")
+    assert (row.managed_by, row.concurrency) == (None, None), "its configuration is gone"
+
+
+async def test_a_forced_deletion_waits_for_nothing(stage: Stage) -> None:
+    stage.queue(reclaimPolicy="Delete")
+    await stage.settle()
+    await stage.forge.enqueue("send", {}, queue="mail")
+    stage.api.edit(QUEUES, "mail", {"metadata": {"annotations": {"forge-jobs.dev/force-delete": "true"}}})
+    stage.api.remove(QUEUES, "mail")
+    await stage.settle()
+
+    assert stage.api.get(QUEUES, "mail") is None
+    assert (await stage.forge.queues.get("mail")).managed_by is None
+
+
+async def test_going_back_to_retain_takes_the_finalizer_away(stage: Stage) -> None:
+    stage.queue(reclaimPolicy="Delete")
+    await stage.settle()
+    found = stage.api.get(QUEUES, "mail")
+    assert found is not None and found["metadata"]["finalizers"] == ["forge-jobs.dev/finalizer"]
+    stage.queue(reclaimPolicy="Retain")
+    await stage.settle()
+
+    found = stage.api.get(QUEUES, "mail")
+    assert found is not None and not found["metadata"].get("finalizers")
+
+
+NIGHTLY = Key(CRON, "default", "nightly")
+JOB = {"queue": "mail", "kind": "send", "args": {"to": "a@example.com"}}
+
+
+async def test_a_cron_becomes_a_row_once_its_queue_is_there(stage: Stage) -> None:
+    stage.cron(schedule="0 3 * * *", timeZone="Europe/Berlin", job=JOB)
+    await stage.settle(NIGHTLY)
+    assert stage.conditions(NIGHTLY)["Synced"] == ("False", "UnknownQueue")
+
+    stage.queue()
+    await stage.settle()
+    assert NIGHTLY in stage.added, "it is told of its queue"
+    await stage.settle(NIGHTLY)
+    row = await stage.forge.crons.get("default/nightly")
+    assert (row.expression, row.timezone, row.queue) == ("0 3 * * *", "Europe/Berlin", "mail")
+    assert stage.conditions(NIGHTLY)["Ready"][0] == "True"
+
+
+async def test_a_cron_that_makes_no_sense_says_so(stage: Stage) -> None:
+    stage.queue()
+    await stage.settle()
+    stage.cron(schedule="0 3 31 2 *", job=JOB)
+    await stage.settle(NIGHTLY)
+    await stage.look(NIGHTLY)
+
+    assert stage.conditions(NIGHTLY)["Synced"] == ("False", "InvalidSchedule")
+    assert list(await stage.forge.crons.list()) == []
+
+
+async def test_a_cron_whose_object_is_gone_fires_no_more(stage: Stage) -> None:
+    stage.queue()
+    await stage.settle()
+    stage.cron(schedule="@daily", job=JOB)
+    await stage.settle(NIGHTLY)
+    stage.api.remove(CRONS, "nightly")
+    await stage.settle(NIGHTLY)
+
+    assert list(await stage.forge.crons.list()) == []
+
+
+async def test_an_object_that_was_made_again_is_another_one(stage: Stage) -> None:
+    stage.queue(workers=workers())
+    await stage.settle()
+    first = stage.api.all(DEPLOYMENTS)[0]["metadata"]["name"]
+    stage.api.remove(QUEUES, "mail")
+    assert stage.api.all(DEPLOYMENTS) == stage.api.all(PODS) == []
+    stage.queue(workers=workers())
+    await stage.settle()
+
+    assert stage.api.all(DEPLOYMENTS)[0]["metadata"]["name"] != first
+
+
+async def test_nothing_is_written_once_the_lease_is_lost(stage: Stage) -> None:
+    stage.queue(workers=workers())
+    stage.executor._may_write = lambda: False
+    with pytest.raises(NotLeading):
+        await stage.look()
+
+    assert stage.api.writes() == []
+    assert [each.name for each in await stage.forge.queues.list() if each.name == "mail"] == []
+
+
+async def test_an_older_leader_moves_no_versions(stage: Stage) -> None:
+    await stage.link.epoch()
+    await stage.forge.versions.take_over("operator-2")
+    stage.queue(workers=workers())
+    await stage.look()
+
+    assert await stage.states() == {}
+    assert stage.api.all(DEPLOYMENTS) == []
+
+
+async def test_an_event_that_cannot_be_written_holds_nothing_up(stage: Stage) -> None:
+    stage.api.judge = lambda request: (
+        Refused(403, "Forbidden", "no events here") if "/events" in request.path else None
+    )
+    stage.queue(workers=workers())
+    await stage.settle()
+
+    assert stage.conditions()["Ready"] == ("True", "Serving")
+    assert stage.api.all(EVENTS) == []
