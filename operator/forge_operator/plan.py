@@ -190,7 +190,7 @@ def sighted(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
         fields["lastSyncTime"] = moment(observed.now)
     if any(isinstance(each, Scale) for each in actions):
         fields["lastScaleTime"] = moment(observed.now)
-    return said(replace(observed, memory=remembered), verdicts, fields, actions, again=pace(pool, remembered))
+    return said(replace(observed, memory=remembered), verdicts, fields, actions, again=pace(pool, remembered, decision))
 
 
 def was_synced(owner: QueueObject) -> bool:
@@ -322,10 +322,16 @@ def scale_event(action: Scale) -> EmitEvent:
     return EmitEvent("Normal", kind, f"{action.name}: {was} to {action.replicas} pods ({action.reason}).")
 
 
-def pace(pool: Pool, memory: Memory) -> timedelta:
-    """Return when to look again if nothing was done."""
+def pace(pool: Pool, memory: Memory, decision: Decision) -> timedelta:
+    """Return when to look again if nothing was done. An enqueue wakes a pool that has nothing to do."""
     is_settled = all(
         each.state in (VersionState.CURRENT, VersionState.RETIRED) for each in pool.versions.values()
     )
-    has_scaler = pool.workers_spec is not None and pool.workers_spec.autoscaling is not None
-    return LATER if is_settled and not has_scaler and not memory.retiring_since else SOON
+    if not is_settled or memory.retiring_since:
+        return SOON
+    workers = pool.workers_spec
+    if workers is None or workers.autoscaling is None:
+        return LATER
+    is_least = decision.wanted == 0 and decision.replicas <= workers.autoscaling.min_replicas
+    is_there = pool.scaled(pool.open_versions) == decision.replicas
+    return LATER if is_least and is_there else SOON

@@ -154,13 +154,15 @@ def is_due(
     return written_at is None or now - written_at >= BETWEEN_NUMBERS
 
 
-def without_moments(value: Any) -> Any:
-    """Return the value without the times of looks."""
-    if isinstance(value, Mapping):
-        return {key: without_moments(each) for key, each in value.items() if key not in MOMENTS}
-    if isinstance(value, list | tuple):
-        return [without_moments(each) for each in value]
-    return value
+def without_moments(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the status without the times of looks."""
+    plain = dict(status)
+    for group in ("backlog", "scaling"):
+        if group in plain:
+            plain[group] = without(plain[group], MOMENTS)
+    if "inputs" in plain.get("scaling", ()):
+        plain["scaling"]["inputs"] = without(plain["scaling"]["inputs"], MOMENTS)
+    return plain
 
 
 def without_numbers(status: Mapping[str, Any]) -> dict[str, Any]:
