@@ -1,0 +1,64 @@
+"""Handlers that write what they do into a ledger, a table beside the jobs: who ran what, and when.
+
+The suite counts rows of this table and nothing else. A line is written until it is there, also while
+the database is away, and once: each has an id of its own.
+"""
+
+import asyncio
+import os
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from forge_jobs import Context, Forge
+
+forge = Forge()
+
+POD = os.environ.get("FORGE_POD_NAME", "")
+VERSION = os.environ.get("FORGE_WORKER_VERSION", "")
+LINE = """
+    INSERT INTO ledger (id, what, job_id, attempt, pod, version) VALUES ($1, $2, $3, $4, $5, $6)
+    ON CONFLICT DO NOTHING
+"""
+AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+
+pool: asyncpg.Pool | None = None
+making = asyncio.Lock()
+
+
+async def connections() -> asyncpg.Pool:
+    """Return the connections to the ledger, which are made at the first need."""
+    global pool
+    async with making:
+        if pool is None:
+            url = os.environ["FORGE_DATABASE_URL"]
+            pool = await asyncpg.create_pool(url, min_size=0, max_size=2, command_timeout=10)
+        return pool
+
+
+async def note(ctx: Context, what: str) -> None:
+    """The ledger holds one more line, however long that takes."""
+    id_: UUID = uuid4()
+    while True:
+        try:
+            await (await connections()).execute(LINE, id_, what, ctx.job_id, ctx.attempt, POD, VERSION)
+        except AWAY:
+            await asyncio.sleep(0.5)
+        else:
+            return
+
+
+@forge.handler(kind="work")
+async def work(ctx: Context, seconds: float = 0.0, fail: bool = False) -> str:
+    """Take so many seconds, and fail if that is asked for."""
+    await note(ctx, "started")
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        await asyncio.shield(note(ctx, "stopped"))
+        raise
+    if fail:
+        await note(ctx, "failed")
+        raise RuntimeError("it was asked to fail")
+    await note(ctx, "ended")
+    return VERSION
