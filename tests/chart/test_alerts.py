@@ -1,0 +1,128 @@
+"""Every alert fires when it should and not before, and asks for metrics that there are."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from forge_operator.metrics import Metrics
+from tests.chart.helm import CHART, ROOT
+
+HERE = Path(__file__).parent
+RULES = CHART / "alerts" / "forge-jobs.yaml"
+ALERTS: list[dict[str, Any]] = [
+    rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
+]
+DASHBOARD: dict[str, Any] = json.loads((CHART / "dashboards" / "forge-jobs.json").read_text())
+QUESTIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
+
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not on PATH (apt package prometheus)"
+)
+
+
+def promtool(*words: str) -> None:
+    done = subprocess.run(["promtool", *words], capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def documented() -> set[str]:
+    """The names of all metrics of workers, as docs/metrics.md has them, and of the operator."""
+    table = re.findall(
+        r"^\| `(forge_\w+)` \| (\w+)", (ROOT / "docs/metrics.md").read_text(), flags=re.MULTILINE
+    )
+    names = set()
+    for name, type_ in table:
+        names |= {f"{name}_bucket", f"{name}_count", f"{name}_sum"} if type_ == "histogram" else {name}
+    for family in Metrics().registry.collect():
+        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}
+        names |= {family.name + suffix for suffix in suffixes.get(family.type, [""])}
+    return names
+
+
+def asked_for(expression: str) -> set[str]:
+    return set(re.findall(r"\b(?:forge|process)_\w+", expression))
+
+
+def test_there_are_metrics_to_compare_with() -> None:
+    assert {"forge_jobs_wait_seconds_bucket", "forge_operator_leader", "forge_workers"} <= documented()
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: str(alert["alert"]))
+def test_an_alert_asks_for_metrics_that_there_are(alert: dict[str, Any]) -> None:
+    assert asked_for(alert["expr"])
+    assert asked_for(alert["expr"]) - documented() == set()
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: str(alert["alert"]))
+def test_an_alert_says_what_is_wrong_and_what_to_do(alert: dict[str, Any]) -> None:
+    kept = {label.strip() for by in re.findall(r"by \(([^)]*)\)", alert["expr"]) for label in by.split(",")}
+
+    assert alert["labels"]["severity"] in ("critical", "warning", "info")
+    assert alert["annotations"].keys() == {"summary", "description"}
+    for text in alert["annotations"].values():
+        assert text.endswith(".")
+        assert set(re.findall(r"\$labels\.(\w+)", text)) <= kept
+
+
+@pytest.mark.parametrize("expression", QUESTIONS)
+def test_the_dashboard_asks_for_metrics_that_there_are(expression: str) -> None:
+    assert asked_for(expression)
+    assert (
+        asked_for(expression) - documented() - {"process_resident_memory_bytes", "process_cpu_seconds_total"}
+        == set()
+    )
+
+
+def test_every_panel_has_a_place_and_a_description() -> None:
+    places = [panel["gridPos"] for panel in DASHBOARD["panels"]]
+    cells = [
+        (x, y)
+        for at in places
+        for x in range(at["x"], at["x"] + at["w"])
+        for y in range(at["y"], at["y"] + at["h"])
+    ]
+
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+    for panel in DASHBOARD["panels"]:
+        assert panel["type"] == "row" or panel["description"].endswith("."), panel["title"]
+
+
+@needs_promtool
+def test_promtool_can_read_the_alerts() -> None:
+    promtool("check", "rules", str(RULES))
+
+
+@needs_promtool
+def test_promtool_can_read_the_dashboards_questions(tmp_path: Path) -> None:
+    filled = [each.replace("$__rate_interval", "5m").replace("$queue", ".*") for each in QUESTIONS]
+    rules = [{"record": f"question:{index}", "expr": each} for index, each in enumerate(filled)]
+    file = tmp_path / "questions.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+
+    promtool("check", "rules", str(file))
+
+
+@needs_promtool
+@pytest.mark.parametrize("file", sorted(HERE.glob("alerts/*.yaml")), ids=lambda file: file.stem)
+def test_alerts_fire_when_they_should_and_not_before(file: Path) -> None:
+    promtool("test", "rules", str(file))
+
+
+def test_every_alert_is_seen_firing_and_silent() -> None:
+    firing, silent = set(), set()
+    for file in HERE.glob("alerts/*.yaml"):
+        for test in yaml.safe_load(file.read_text())["tests"]:
+            for expected in test["promql_expr_test"]:
+                (name,) = re.findall(r'alertname="(\w+)"', expected["expr"])
+                (firing if expected["exp_samples"] else silent).add(name)
+
+    names = {alert["alert"] for alert in ALERTS}
+    assert (firing, silent) == (names, names)
