@@ -101,11 +101,11 @@ class Worker:
         the start; afterwards it is waited for.
         """
         async with AsyncExitStack() as stack:
+            if handle_signals:
+                stack.enter_context(self._signals())
             await stack.enter_async_context(self.forge)
             await self.forge.ensure_queues(*self.queues)
             await stack.enter_async_context(self._seen)
-            if handle_signals:
-                stack.enter_context(self._signals())
             patience = Patience("registering", self.forge.telemetry)
             while not self._stopped:
                 session = self.session = Session(
@@ -151,8 +151,10 @@ class Worker:
         loop = asyncio.get_running_loop()
 
         def received(number: signal.Signals) -> None:
-            if self._stopped:
-                os._exit(128 + number)  # twice means now: what runs is found and taken back by others
+            # Twice means now: what runs is found and taken back by others. Before the first session there
+            # is nothing to finish, and the database may be long in answering.
+            if self._stopped or self.session is None:
+                os._exit(128 + number)
             self.stop(number.name)
 
         for number in (signal.SIGTERM, signal.SIGINT):
