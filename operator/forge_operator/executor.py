@@ -38,7 +38,6 @@ from forge_operator.link import DatabaseLink
 from forge_operator.memory import Memory, Rejection
 from forge_operator.naming import DELETION_COST, FINALIZER
 
-
 CONFIGURABLE = (
     "concurrency",
     "paused",

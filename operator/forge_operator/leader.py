@@ -13,7 +13,7 @@ from forge_operator.facts import FactsReader
 from forge_operator.gather import Gatherer
 from forge_operator.keys import Key
 from forge_operator.kopf_adapter import Informer
-from forge_operator.kube import Kube
+from forge_operator.kube import CRONS, QUEUES, Kube, list_in
 from forge_operator.kube_errors import KubeError
 from forge_operator.lease import Candidate
 from forge_operator.link import DatabaseLink
@@ -26,7 +26,7 @@ from forge_operator.work_queue import WorkQueue
 logger = logging.getLogger("forge_operator")
 
 DELETION_COST_SINCE = (1, 22)
-VERSION_RETRY = 2.0
+API_RETRY = 2.0
 
 
 class Leader:
@@ -100,14 +100,20 @@ class Leader:
         self._queue.add(key)
 
 
-async def suited(kube: Kube, settings: OperatorSettings) -> OperatorSettings:
-    """Return the settings, with what depends on the API server's version; waits until it answers."""
+async def suited(kube: Kube, environment: Environment) -> OperatorSettings:
+    """Return the settings, with what depends on the API server; waits until it serves our kinds.
+
+    The informer learns once, at its start, which kinds there are.
+    """
+    settings = environment.pools
     while True:
         try:
             version = await kube.version()
+            for resource in (QUEUES, CRONS):
+                await list_in(kube, resource, environment.namespaces[:1])
         except KubeError as error:
-            logger.warning("The API server's version is not known yet: %s", error)
-            await asyncio.sleep(VERSION_RETRY)
+            logger.warning("The API server is waited for: %s", error)
+            await asyncio.sleep(API_RETRY)
         else:
             return replace(settings, honours_deletion_cost=version >= DELETION_COST_SINCE)
 

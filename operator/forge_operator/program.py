@@ -75,7 +75,7 @@ class Operator:
                     await task
 
     async def _act(self) -> None:
-        settings = await suited(self._kube, self._environment.pools)
+        settings = await suited(self._kube, self._environment)
         self.leader = Leader(self._environment, self._kube, self.candidate, self.metrics, settings)
         await self.leader.run()
 

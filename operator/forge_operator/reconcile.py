@@ -27,6 +27,9 @@ SOON = timedelta(seconds=1)
 SELF_TIMED = timedelta(seconds=5)
 """Looks at a pool that is scaled by load which come sooner than this are not left to the ticker."""
 
+RESYNCED = timedelta(seconds=60)
+"""Nor are those which come no sooner than the next look at everything."""
+
 FRESH = 4.0
 """Seconds that what was read for another object may be old, unless this one was written or changed since."""
 
@@ -155,7 +158,7 @@ class Reconciler:
     def _pace(self, kept: Remembered, planned: Plan) -> timedelta | None:
         """Return when to look again; None where the ticker sees to it, with one round of queries for all."""
         is_ticked = bool(kept.served) and planned.again >= SELF_TIMED
-        return None if is_ticked else planned.again
+        return None if is_ticked or planned.again >= RESYNCED else planned.again
 
     def _notice(self, key: Key, kept: Remembered, observed: Observed) -> None:
         """Keep what the ticker asks for, and show what is there."""

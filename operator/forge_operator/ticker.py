@@ -19,6 +19,8 @@ from forge_operator.reconcile import Reconciler
 logger = logging.getLogger("forge_operator")
 
 JITTER = 0.2
+"""A resync comes up to this share earlier, never later: drift is repaired within its period."""
+
 MANY = 5
 """From so many pools on, everything is read at once instead of for each of them."""
 
@@ -103,7 +105,7 @@ class Ticker:
             else:
                 self._metrics.resyncs.labels("ok").inc()
                 pause = self._resync_seconds
-            await asyncio.sleep(pause * random.uniform(1 - JITTER, 1 + JITTER))
+            await asyncio.sleep(pause * random.uniform(1 - JITTER, 1))
 
     async def _ticks(self) -> None:
         while True:

@@ -17,6 +17,9 @@ from kubernetes.aio.client.configuration import Configuration
 from forge_operator.kube import CRONS, DEPLOYMENTS, EVENTS, LEASES, PODS, QUEUES, Kube, Resource
 
 RESOURCES = (QUEUES, CRONS, DEPLOYMENTS, PODS, EVENTS, LEASES)
+NAMESPACES = Resource("v1", "Namespace", "namespaces")
+DEFINITIONS = Resource("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions")
+KNOWN = (*RESOURCES, NAMESPACES, DEFINITIONS)
 WITH_STATUS = (QUEUES, CRONS, DEPLOYMENTS, PODS)
 
 Object = dict[str, Any]
@@ -419,7 +422,7 @@ def _parsed(path: str) -> tuple[Any, Any, Any, str]:
 
 def _discovered(path: str) -> Object | None:
     """Return what a client asks to learn what there is; None when it is not that."""
-    groups = {each.group_version for each in RESOURCES}
+    groups = {each.group_version for each in KNOWN}
     if path in ("/api", "/api/"):
         return {"kind": "APIVersions", "versions": ["v1"]}
     if path in ("/apis", "/apis/"):
@@ -441,10 +444,10 @@ def _discovered(path: str) -> Object | None:
                     "name": resource.plural,
                     "singularName": resource.kind.lower(),
                     "kind": resource.kind,
-                    "namespaced": True,
+                    "namespaced": resource in RESOURCES,
                     "verbs": verbs,
                 }
-                for resource in RESOURCES
+                for resource in KNOWN
                 if resource.group_version == each
             ]
             return {"kind": "APIResourceList", "groupVersion": each, "resources": resources}

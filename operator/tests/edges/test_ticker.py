@@ -1,0 +1,112 @@
+"""Who is asleep is woken at once, and a sleeping operator costs next to nothing."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+
+from forge_jobs import SchemaOutdated, StorageUnavailable
+from forge_operator.facts import FactsReader
+from forge_operator.kube import DEPLOYMENTS, QUEUES, Kube
+from forge_operator.link import DatabaseLink, unknown
+from tests.edges.api_server import ApiServer
+from tests.edges.stage import MAIL, Stage, staged, workers
+from tests.edges.until import until
+
+ASLEEP = {"minReplicas": 0, "maxReplicas": 4, "idleSeconds": 0}
+
+
+@pytest.fixture
+async def stage(api: ApiServer, kube: Kube, url: str) -> AsyncIterator[Stage]:
+    """An operator whose one pool sleeps."""
+    async with staged(api, kube, url) as found:
+        found.queue(workers=workers(autoscaling=ASLEEP))
+        async with asyncio.timeout(20):
+            while MAIL not in found.reconciler.asleep():
+                await found.settle()
+        found.added.clear()
+        yield found
+
+
+async def test_a_sleeping_pool_is_woken_within_a_second_of_an_enqueue(stage: Stage) -> None:
+    watching = asyncio.create_task(stage.ticker._watch())
+    try:
+        await asyncio.sleep(0.5)  # it listens by now
+        began = time.monotonic()
+        await stage.forge.enqueue("send", {}, queue="mail")
+        await until(lambda: MAIL in stage.added, 5)
+        assert time.monotonic() - began < 1
+        assert await stage.look() is not None
+        assert stage.pods() == {"1": 1}
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+
+
+async def test_a_job_that_is_due_soon_wakes_a_sleeping_pool(stage: Stage) -> None:
+    await stage.forge.enqueue("send", {}, queue="mail", delay=3600)
+    await stage.ticker.tick()
+    assert stage.added == []
+    await stage.forge.enqueue("send", {}, queue="mail", delay=5)
+    await stage.ticker.tick()
+
+    assert stage.added == [MAIL]
+
+
+async def test_many_pools_are_read_with_a_few_calls(stage: Stage) -> None:
+    for number in range(20):
+        stage.queue(f"q{number}", concurrency={"limit": number + 1})
+    await stage.ticker.resync()
+    keys, stage.api.requests[:] = list(stage.added), []
+    await stage.ticker.resync()
+    stage.reconciler._fresh = 60
+    for key in keys:
+        await stage.reconciler.look(key)
+
+    reads = [each for each in stage.api.requests if each.method == "GET"]
+    assert len(keys) == 21
+    assert len(reads) == 4, "one list for each kind of object"
+
+
+async def test_what_was_read_before_a_change_does_not_count(stage: Stage) -> None:
+    stage.reconciler._fresh = 60
+    await stage.ticker.resync()
+    found = stage.api.edit(QUEUES, "mail", {"spec": {"concurrency": {"limit": 2}}})
+    await stage.look()
+
+    assert (await stage.forge.queues.get("mail")).concurrency == 2
+    assert found["metadata"]["generation"] == 2
+    assert len(stage.api.all(DEPLOYMENTS)) == 1
+
+
+async def test_a_database_that_is_away_is_asked_once_by_all_who_wait() -> None:
+    link = DatabaseLink("postgresql://forge:secret@127.0.0.1:1/forge", "forge_jobs", "operator-1")
+    reader = FactsReader(link)
+    since = time.monotonic()
+    answers = await asyncio.gather(*(reader.read(since) for _ in range(50)), return_exceptions=True)
+
+    assert {type(each) for each in answers} == {StorageUnavailable}
+    assert len({id(each) for each in answers}) == 1
+    told = unknown(answers[0])  # type: ignore[arg-type]
+    assert told.reason == "ConnectionFailed"
+    assert "secret" not in told.message
+
+
+async def test_a_wrong_password_is_said_to_be_one(url: str, api: ApiServer) -> None:
+    link = DatabaseLink(url.replace("postgres@", "nobody_of_this_name@"), "forge_jobs", "operator-1")
+    with pytest.raises(StorageUnavailable) as caught:
+        await link.forge()
+
+    assert unknown(caught.value).reason == "AuthFailed"
+
+
+async def test_a_database_without_the_schema_is_said_to_be_too_old(url: str) -> None:
+    link = DatabaseLink(url, "another_schema", "operator-1")
+    with pytest.raises(SchemaOutdated) as caught:
+        await link.forge()
+
+    assert unknown(caught.value).reason == "SchemaTooOld"
+    await link.close()
