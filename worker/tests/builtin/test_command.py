@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from forge_jobs import State
+from forge_jobs import Settings, State
 from forge_jobs.builtin import process_group
 from forge_jobs.builtin.output import KEPT, LONGEST_LINE
-from forge_jobs.errors import InvalidPayload
+from forge_jobs.errors import InvalidPayload, InvalidSetting
 from tests.builtin.conftest import Runs, served
 from tests.builtin.family import Family, lives
 from tests.working.eventually import eventually
@@ -336,3 +336,13 @@ async def test_ending_what_has_ended_takes_no_time(tmp_path: Path) -> None:
     await group.end()
 
     assert time.monotonic() - before < process_group.MOMENT
+
+
+def test_the_root_of_commands_has_to_be_there(tmp_path: Path) -> None:
+    environ = {"FORGE_COMMAND_ROOT": str(tmp_path / "x" / "..")}
+    with pytest.raises(InvalidSetting, match="allowed is a folder that exists"):
+        Settings.load(environ, tmp_path)
+
+    (tmp_path / "x").mkdir()
+
+    assert Settings.load(environ, tmp_path).command_root == tmp_path
