@@ -26,7 +26,14 @@ def eventually(check: Callable[[], Found], *, within: float, what: str, every: f
             if found := check():
                 return found
             last = f"the last look found {found!r}"
-        except (AssertionError, CommandFailed, KeyError, IndexError, subprocess.TimeoutExpired) as error:
+        except (
+            AssertionError,
+            CommandFailed,
+            KeyError,
+            IndexError,
+            StopIteration,
+            subprocess.TimeoutExpired,
+        ) as error:
             last = f"the last look failed: {error}"
         if time.monotonic() > until:
             raise NeverSo(f"not within {within:.0f} s: {what}; {last}")

@@ -1,0 +1,73 @@
+"""From nothing to a job that is done, by the commands of README and by a ForgeQueue alone."""
+
+import json
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from tests.e2e import readme
+from tests.e2e.cluster import Cluster
+from tests.e2e.database import Database
+from tests.e2e.shell import run
+from tests.e2e.waiting import eventually
+
+Measure = Callable[[str, str], None]
+
+
+def test_what_readme_says_takes_a_newcomer_to_a_job_that_is_done(
+    installed: Cluster, database: Database
+) -> None:
+    commands = readme.commands()
+    (helm,) = [place for place, each in enumerate(commands) if each.startswith("helm install")]
+    assert len(commands) < 10
+    try:
+        for command in commands[helm + 1 :]:
+            printed = run(command, environment=installed.environment, timeout=240)
+        assert "echo" in printed  # the last of them lists the jobs
+        eventually(
+            lambda: (
+                database.rows("SELECT state FROM forge_jobs.jobs WHERE queue = 'mail' AND kind = 'echo'")[-1][
+                    "state"
+                ]
+                == "done"
+            ),
+            within=60,
+            what="README's job is done",
+        )
+    finally:
+        installed.kubectl("delete", "-f", "examples/kubernetes/queue.yaml", "--ignore-not-found")
+
+
+def test_a_queue_that_is_applied_is_served(space: Cluster, database: Database, measure: Measure) -> None:
+    applied = time.time()
+    queue = space.queue("applied")
+    job = eventually(lambda: database.enqueue("applied")[0], within=60, what="the queue is there", every=0.2)
+    database.are_done([job], within=180)
+    (row,) = database.jobs([job])
+    measure("from apply to the first job done", f"{seconds(row['finished_at']) - applied:.1f} s")
+    database.ran_once([job])
+    queue.serves("1")
+    assert {
+        each["status"] for each in queue.status()["conditions"] if each["type"] in ("Ready", "Synced")
+    } == {"True"}
+
+
+def test_a_queue_without_workers_is_configured(space: Cluster, database: Database) -> None:
+    space.apply(
+        {
+            "apiVersion": "forge-jobs.dev/v1alpha1",
+            "kind": "ForgeQueue",
+            "metadata": {"name": "configured"},
+            "spec": {"concurrency": {"limit": 7}, "backoff": {"enabled": False}, "maxAttempts": 3},
+        }
+    )
+    space.kubectl("wait", "forgequeue/configured", "--for=condition=Ready", "--timeout=60s", timeout=70)
+    row = database.rows("SELECT * FROM forge_jobs.queue WHERE name = 'configured'")[0]
+    assert (row["concurrency"], row["backoff_enabled"], row["max_attempts"]) == (7, False, 3)
+    assert row["managed_by"] == f"ForgeQueue {space.namespace}/configured"
+    assert not json.loads(space.kubectl("get", "deployments", "-o", "json"))["items"]
+
+
+def seconds(text: str) -> float:
+    """Return a moment as seconds since the epoch."""
+    return datetime.fromisoformat(text).timestamp()
