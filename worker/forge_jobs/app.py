@@ -131,7 +131,7 @@ class Forge:
     async def check_schema(self) -> None:
         """Raise SchemaOutdated or SchemaTooNew when the schema is not that of this release."""
         status = await self.storage.schema.status()
-        if status.found > status.known:
+        if status.required > status.known:
             raise SchemaTooNew(status.found, status.known)
         if status.found < status.known:
             raise SchemaOutdated(

@@ -104,7 +104,9 @@ def _verdict(status: SchemaStatus) -> str:
         return "not migrated"
     if status.found < status.known:
         return "outdated"
-    return "up to date" if status.found == status.known else "newer than this release"
+    if status.required > status.known:
+        return "too new for this release"
+    return "up to date" if status.found == status.known else "newer, and this release works with it"
 
 
 def _document(status: SchemaStatus) -> dict[str, object]:
@@ -113,4 +115,5 @@ def _document(status: SchemaStatus) -> dict[str, object]:
         "found": status.found,
         "known": status.known,
         "up_to_date": status.found == status.known,
+        "works": status.required <= status.known <= status.found,
     }

@@ -44,7 +44,7 @@ async def opened(call: Call) -> AsyncIterator[Forge]:
     await forge.open(migrate=False)
     try:
         status = await forge.storage.schema.status()
-        if status.found > status.known:
+        if status.required > status.known:
             raise SchemaTooNew(status.found, status.known)
         yield forge
     finally:

@@ -28,10 +28,14 @@ Hint = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class SchemaStatus:
-    """Where a database stands: `found` is the newest migration applied (0: none), `known` the newest of this release."""
+    """Where a database stands: `found` is the newest migration applied (0: none), `known` the newest of this release.
+
+    A release that does not know migration `required` must not touch the database.
+    """
 
     found: int
     known: int
+    required: int
     server: str  # e.g. "PostgreSQL 18.1", "SQLite 3.40.1"
 
 
@@ -50,6 +54,7 @@ class Waiting:
     closed_workers: int = (
         0  # of the able ones, that may claim nothing: their version is closed, or they retire
     )
+    tokens: float | None = None  # of the queue's rate limit; None: it has none, or there is no such one
 
 
 class Schema(Protocol):
@@ -62,7 +67,7 @@ class Schema(Protocol):
         """Every migration of this release is applied; return how many were applied now.
 
         Safe when many processes call it at once. Raises SchemaTooNew, changing nothing,
-        when the database is ahead of this release.
+        when a breaking migration that this release does not know was applied.
         """
 
     async def status(self) -> SchemaStatus:
@@ -189,7 +194,7 @@ class Queues(Protocol):
     ) -> QueueConfig:
         """The queue exists with `changes` (fields of QueueConfig.EDITABLE); workers are told.
 
-        Raises Managed when the row belongs to somebody other than `managed_by`.
+        Whether there is such a `rate_limit` is not looked at. Raises Managed when the row belongs to somebody other than `managed_by`.
         """
 
     async def manage(self, name: str, owner: str | None, *, previous: str | None = None) -> bool:

@@ -2,6 +2,10 @@
 
 A migration is a file `migrations/<database>/0001_name.sql`. They are applied in order,
 each once, and never changed or undone: what was wrong is put right by the next one.
+
+A step that only adds leaves the release before it working, so that its processes may go on
+and be started again while a new release is rolled out. One that does not says so in its
+first line, "-- breaking": then every release that does not know it refuses the database.
 """
 
 from collections.abc import Sequence
@@ -19,6 +23,11 @@ class Migration:
     name: str
     text: str
 
+    @property
+    def is_breaking(self) -> bool:
+        """Whether a release that does not know this step must not touch the database."""
+        return self.text.startswith("-- breaking")
+
 
 def migrations(database: str) -> tuple[Migration, ...]:
     """Return all migrations for `database` ("postgres" or "sqlite") in order."""
@@ -31,12 +40,11 @@ def migrations(database: str) -> tuple[Migration, ...]:
     )
 
 
-def missing(known: Sequence[Migration], found: int) -> list[Migration]:
+def missing(known: Sequence[Migration], found: int, required: int) -> list[Migration]:
     """Return those of `known` that a database at number `found` lacks.
 
-    Raises SchemaTooNew when the database is ahead of them.
+    Raises SchemaTooNew when it has had a breaking one, `required`, that is not among them.
     """
-    newest = known[-1].number
-    if found > newest:
-        raise SchemaTooNew(found, newest)
+    if required > known[-1].number:
+        raise SchemaTooNew(found, known[-1].number)
     return [migration for migration in known if migration.number > found]

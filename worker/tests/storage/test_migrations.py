@@ -70,6 +70,15 @@ async def test_ten_who_migrate_at_once_all_succeed(empty, another, database):
     assert await names(database) == ["default"]
 
 
+async def test_a_release_works_on_with_a_newer_schema_that_only_added(storage, database):
+    await _pretend_a_newer_release(database, breaking=False)
+
+    assert await storage.schema.migrate() == 0
+    status = await storage.schema.status()
+    assert status.required <= status.known < status.found
+    assert await enqueue(storage) > 0
+
+
 async def test_a_database_of_a_newer_release_is_refused_and_left_alone(storage, database):
     await _pretend_a_newer_release(database)
     before = await database.rows("SELECT * FROM migration ORDER BY number")
@@ -162,7 +171,8 @@ async def test_an_open_storage_answers(storage, clock):
     assert abs((await storage.now() - now).total_seconds()) < 0.001
 
 
-async def _pretend_a_newer_release(database):
+async def _pretend_a_newer_release(database, breaking=True):
     await database.rows(
-        "INSERT INTO migration (number, name, applied_at) SELECT max(number) + 1, 'later', max(applied_at) FROM migration"
+        "INSERT INTO migration (number, name, applied_at, breaking) "
+        f"SELECT max(number) + 1, 'later', max(applied_at), {str(breaking).lower()} FROM migration"
     )

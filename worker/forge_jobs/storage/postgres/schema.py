@@ -51,11 +51,11 @@ class PostgresSchema(Schema):
         """Every migration is applied; return how many were applied now. Raises SchemaTooNew."""
         known = migrations("postgres")
         async with self._connection(without_timeout=True) as connection:
-            if not missing(known, await self._found(connection)):
+            if not missing(known, *await self._found(connection)):
                 return 0
             async with connection.transaction():
                 await self._lock(connection)
-                wanted = missing(known, await self._found(connection))
+                wanted = missing(known, *await self._found(connection))
                 await self._prepare(connection)
                 for migration in wanted:
                     await self._apply(connection, migration)
@@ -64,9 +64,11 @@ class PostgresSchema(Schema):
     async def status(self) -> SchemaStatus:
         """Say where the database stands, without changing it."""
         async with self._connection() as connection:
+            found, required = await self._found(connection)
             return SchemaStatus(
-                found=await self._found(connection),
+                found=found,
                 known=migrations("postgres")[-1].number,
+                required=required,
                 server=f"PostgreSQL {connection.get_settings().server_version.split()[0]}",
             )
 
@@ -97,14 +99,18 @@ class PostgresSchema(Schema):
     async def _lock(self, connection: asyncpg.Connection) -> None:
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _lock(self._database.schema))
 
-    async def _found(self, connection: asyncpg.Connection) -> int:
+    async def _found(self, connection: asyncpg.Connection) -> tuple[int, int]:
+        """Return the newest migration, and the newest breaking one."""
         # Not to_regclass: it may remember that there was no table, while another process made it.
         if not await connection.fetchval(MIGRATED, self._database.schema):
-            return 0
-        found: int = await connection.fetchval(
-            self._database.sql("SELECT coalesce(max(number), 0) FROM {schema}.migration")
+            return 0, 0
+        found, required = await connection.fetchrow(
+            self._database.sql(
+                "SELECT coalesce(max(number), 0), coalesce(max(number) FILTER (WHERE breaking), 0) "
+                "FROM {schema}.migration"
+            )
         )
-        return found
+        return found, required
 
     async def _prepare(self, connection: asyncpg.Connection) -> None:
         # CREATE SCHEMA IF NOT EXISTS asks for a permission that it then may not need.
@@ -118,7 +124,8 @@ class PostgresSchema(Schema):
                 CREATE TABLE IF NOT EXISTS {schema}.migration (
                     number     integer PRIMARY KEY,
                     name       text NOT NULL,
-                    applied_at timestamptz NOT NULL
+                    applied_at timestamptz NOT NULL,
+                    breaking   boolean NOT NULL DEFAULT true
                 )
                 """
             )
@@ -128,10 +135,11 @@ class PostgresSchema(Schema):
         await connection.execute(self._database.sql(migration.text))
         await connection.execute(
             self._database.sql(
-                "INSERT INTO {schema}.migration (number, name, applied_at) VALUES ($1, $2, now())"
+                "INSERT INTO {schema}.migration (number, name, applied_at, breaking) VALUES ($1, $2, now(), $3)"
             ),
             migration.number,
             migration.name,
+            migration.is_breaking,
         )
 
 

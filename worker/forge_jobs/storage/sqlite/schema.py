@@ -17,7 +17,8 @@ MIGRATION = """
 CREATE TABLE IF NOT EXISTS migration (
     number     INTEGER PRIMARY KEY,
     name       TEXT NOT NULL,
-    applied_at INTEGER NOT NULL
+    applied_at INTEGER NOT NULL,
+    breaking   INTEGER NOT NULL DEFAULT 1
 )
 """
 
@@ -35,17 +36,17 @@ class SqliteSchema:
     async def migrate(self) -> int:
         known = migrations("sqlite")
         async with self._opened():
-            if not missing(known, await self._database.read(_found)):
+            if not missing(known, *await self._database.read(_found)):
                 return 0  # without asking for the lock
             return await self._database.write(lambda transaction: _migrate(transaction, known))
 
     async def status(self) -> SchemaStatus:
         if self._database.is_open or Path(self._database.path).exists():
             async with self._opened():
-                found = await self._database.read(_found)
+                found, required = await self._database.read(_found)
         else:
-            found = 0  # to open a file would be to make it
-        return SchemaStatus(found, migrations("sqlite")[-1].number, f"SQLite {sqlite3.sqlite_version}")
+            found = required = 0  # to open a file would be to make it
+        return SchemaStatus(found, migrations("sqlite")[-1].number, required, f"SQLite {sqlite3.sqlite_version}")
 
     async def drop(self) -> None:
         async with self._opened():
@@ -63,22 +64,24 @@ class SqliteSchema:
             await self._database.close()
 
 
-def _found(transaction: Transaction) -> int:
+def _found(transaction: Transaction) -> tuple[int, int]:
+    """Return the newest migration, and the newest breaking one."""
     if transaction.row("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'migration'") is None:
-        return 0
+        return 0, 0
     found: int = transaction.value("SELECT coalesce(max(number), 0) FROM migration")
-    return found
+    required: int = transaction.value("SELECT coalesce(max(number), 0) FROM migration WHERE breaking")
+    return found, required
 
 
 def _migrate(transaction: Transaction, known: Sequence[Migration]) -> int:
-    wanted = missing(known, _found(transaction))  # again: another process may have been first
+    wanted = missing(known, *_found(transaction))  # again: another process may have been first
     transaction.execute(MIGRATION)
     for migration in wanted:
         for statement in statements(migration.text):
             transaction.execute(statement)
         transaction.execute(
-            "INSERT INTO migration (number, name, applied_at) VALUES (?, ?, ?)",
-            (migration.number, migration.name, transaction.now),
+            "INSERT INTO migration (number, name, applied_at, breaking) VALUES (?, ?, ?, ?)",
+            (migration.number, migration.name, transaction.now, migration.is_breaking),
         )
     return len(wanted)
 
