@@ -17,7 +17,6 @@ from forge_operator.specs import AutoscalingSpec
 HALF_LIFE_UP, HALF_LIFE_DOWN = 30.0, 120.0
 """Seconds after which an estimate of arrivals has gone half the way to a larger, or smaller, rate."""
 
-HALF_LIFE_SERVICE = 60.0
 ENOUGH_SAMPLES = 20
 """Finished jobs before the measured time of a job counts alone; until then it is blended with 1 s."""
 
@@ -61,10 +60,11 @@ def measure(
     counts = [each for each in database.counts if each.queue in served]
     queues = {each.name: each for each in database.queues if each.name in served}
     pending, in_progress = sum(each.pending for each in counts), sum(each.in_progress for each in counts)
-    memory = followed(memory, pending + in_progress, database.workers, now)
+    memory = followed(memory, pending, in_progress, database.workers, now)
     target = autoscaling.target_latency.total_seconds()
+    service = expected_service(memory, in_progress)
     startable = {
-        each.queue: startable_backlog(each, queues.get(each.queue), target, memory.service) for each in counts
+        each.queue: startable_backlog(each, queues.get(each.queue), target, service) for each in counts
     }
     soon, later = due(database, served, autoscaling)
     return Load(
@@ -74,7 +74,7 @@ def measure(
         oldest_age=oldest_age((each for each in counts if startable[each.queue]), database.now),
         in_progress=in_progress,
         arrival=memory.arrival,
-        service=memory.service,
+        service=service,
         due_soon=soon,
         due_later=later,
         concurrency=concurrency(queues.values()),
@@ -82,13 +82,16 @@ def measure(
     ), memory
 
 
-def followed(memory: ScalerMemory, inside: int, workers: Sequence[WorkerInfo], now: float) -> ScalerMemory:
-    """Return the estimates after one more look, with `inside` jobs pending or in progress.
+def followed(
+    memory: ScalerMemory, pending: int, in_progress: int, workers: Sequence[WorkerInfo], now: float
+) -> ScalerMemory:
+    """Return the estimates after one more look.
 
     Jobs that arrived are those that finished, and those by which the number inside grew.
     A look that comes early weighs little: an estimate is an integral over time.
     """
     tallies = {each.id: Tally(each.succeeded + each.failed, each.run_seconds) for each in workers}
+    inside = pending + in_progress
     seen = replace(memory, at=now, inside=inside, tallies=tallies)
     if memory.at is None or now <= memory.at:
         return seen
@@ -96,17 +99,34 @@ def followed(memory: ScalerMemory, inside: int, workers: Sequence[WorkerInfo], n
     finished, run_seconds = finished_since(memory.tallies, tallies)
     rate = (finished + inside - memory.inside) / passed
     half_life = HALF_LIFE_UP if rate > memory.arrival else HALF_LIFE_DOWN
-    arrival = memory.arrival + (rate - memory.arrival) * weight(passed, half_life)
-    seen = replace(seen, arrival=max(0.0, arrival))
+    arrival = max(0.0, memory.arrival + (rate - memory.arrival) * weight(passed, half_life))
+    return with_service(replace(seen, arrival=arrival), finished, run_seconds, in_progress * passed)
+
+
+def with_service(memory: ScalerMemory, finished: int, run_seconds: float, busy: float) -> ScalerMemory:
+    """Return the memory with what was learnt about the time of a job since the look before."""
+    if memory.samples < ENOUGH_SAMPLES:
+        memory = replace(memory, busy_seconds=memory.busy_seconds + busy)
     if not finished:
-        return seen
+        return memory
     samples = memory.samples + finished
     if memory.samples < ENOUGH_SAMPLES:
         share = finished / max(ENOUGH_SAMPLES, samples)
     else:
-        share = weight(passed, HALF_LIFE_SERVICE)
+        share = finished / (finished + ENOUGH_SAMPLES * 2)
     service = memory.service + (run_seconds / finished - memory.service) * share
-    return replace(seen, service=service, samples=samples)
+    return replace(memory, service=service, samples=samples)
+
+
+def expected_service(memory: ScalerMemory, in_progress: int) -> float:
+    """Return how long a job takes: at first no less than those that run have taken already.
+
+    Jobs of ten minutes would otherwise pass for jobs of a second for ten minutes.
+    """
+    started = memory.samples + in_progress
+    if memory.samples >= ENOUGH_SAMPLES or not started:
+        return memory.service
+    return max(memory.service, memory.busy_seconds / started)
 
 
 def finished_since(before: Mapping[int, Tally], after: Mapping[int, Tally]) -> tuple[int, float]:

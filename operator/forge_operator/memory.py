@@ -51,6 +51,7 @@ class ScalerMemory:
     arrival: float = 0.0  # jobs a second
     service: float = 1.0  # seconds a job
     samples: int = 0
+    busy_seconds: float = 0.0  # of all slots, until there are enough samples
     wishes: tuple[tuple[float, int], ...] = ()
     changes: tuple[tuple[float, int], ...] = ()
     replicas: int | None = None  # seen last

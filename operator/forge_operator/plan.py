@@ -166,7 +166,7 @@ def sighted(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
     if not sync.is_ours:
         return refused(observed, sync.reason, sync.message)
     if isinstance(observed.cluster, Unknown):
-        return Plan(sync.actions, observed.memory, SOON)  # nor could the status be written
+        return Plan(sync.actions, replace(observed.memory, empty={}), SOON)  # nor could the status be written
     pool = pool_of(observed, spec, observed.cluster, database)
     amount, memory = measured(pool, spec, observed)
     decision, memory = decided(pool, amount, memory)
@@ -190,7 +190,13 @@ def sighted(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
         fields["lastSyncTime"] = moment(observed.now)
     if any(isinstance(each, Scale) for each in actions):
         fields["lastScaleTime"] = moment(observed.now)
-    return said(replace(observed, memory=remembered), verdicts, fields, actions, again=pace(pool, remembered, decision))
+    return said(
+        replace(observed, memory=remembered),
+        verdicts,
+        fields,
+        actions,
+        again=pace(pool, remembered, decision),
+    )
 
 
 def was_synced(owner: QueueObject) -> bool:

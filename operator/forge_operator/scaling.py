@@ -161,7 +161,7 @@ def grown(spec: AutoscalingSpec, memory: ScalerMemory, wanted: int, current: int
     if current > 0 and wanted <= current * (1 + spec.tolerance_percent / 100):
         return current
     window = spec.scale_up.stabilization_window.total_seconds()
-    lowest = min(pods for at, pods in memory.wishes if now - at <= window)
+    lowest = min([wanted, *(pods for at, pods in memory.wishes if now - at < window)])
     period = spec.scale_up.period.total_seconds()
     added = sum(change for at, change in memory.changes if change > 0 and now - at < period)
     base = max(0, current - added)
@@ -180,7 +180,7 @@ def shrunk(
 ) -> int:
     """Return how far down from `current` it goes now: never below what runs, and never in a hurry."""
     window = spec.scale_down.stabilization_window.total_seconds()
-    highest = max(pods for at, pods in memory.wishes if now - at <= window)
+    highest = max([wanted, *(pods for at, pods in memory.wishes if now - at < window)])
     pods = max(min(highest, current), min(current, ceil(load.in_progress / slots)))
     if pods >= current * (1 - spec.tolerance_percent / 100):
         return current
@@ -195,18 +195,16 @@ def bounded(
     spec: AutoscalingSpec, load: Load, pods: int, wanted: int, current: int, connections_per_pod: int
 ) -> tuple[int, Reason]:
     """Return the number of pods within all bounds, and which of them bound it."""
-    limited = Reason.WITHIN_RANGE
+    pods = max(min(pods, spec.max_replicas), spec.min_replicas)
     if load.connections_left is not None and pods > current:
         affordable = max(current, current + load.connections_left // connections_per_pod)
         if pods > affordable:
-            pods, limited = affordable, Reason.DATABASE_CONNECTION_BUDGET
-    if max(pods, wanted) > spec.max_replicas:
-        return min(pods, spec.max_replicas), Reason.AT_MAX_REPLICAS
-    if pods < spec.min_replicas or wanted < spec.min_replicas:
-        return max(pods, spec.min_replicas), Reason.AT_MIN_REPLICAS
-    if load.is_stuck and wanted > load.ready:
-        limited = Reason.UNSCHEDULABLE
-    return pods, limited
+            return affordable, Reason.DATABASE_CONNECTION_BUDGET
+    if wanted > spec.max_replicas:
+        return pods, Reason.AT_MAX_REPLICAS
+    if wanted < spec.min_replicas:
+        return pods, Reason.AT_MIN_REPLICAS
+    return pods, Reason.UNSCHEDULABLE if load.is_stuck and wanted > load.ready else Reason.WITHIN_RANGE
 
 
 def split(total: int, weight_percent: int) -> tuple[int, int]:

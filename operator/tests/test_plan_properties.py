@@ -14,7 +14,14 @@ from tests.world import World, autoscaled, template, workers
 VERSIONS = ("1", "2", "3")
 AWAY = Unknown("ConnectionFailed", "The database cannot be reached.")
 DEAF = Unknown("ApiUnreachable", "The API server cannot be reached.")
-TAKES_AWAY = (act.DeleteDeployment, act.DeleteVersion, act.DeletePod, act.MoveVersion, act.Promote, act.RetireWorkers)
+TAKES_AWAY = (
+    act.DeleteDeployment,
+    act.DeleteVersion,
+    act.DeletePod,
+    act.MoveVersion,
+    act.Promote,
+    act.RetireWorkers,
+)
 
 ROLLOUTS = (
     {},

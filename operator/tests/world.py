@@ -182,7 +182,9 @@ class World:
     def database(self) -> Database:
         running = sum(len(pod.running) for pod in self.pods.values())
         oldest = self.moment(self.pending[0].arrived) if self.pending else None
-        counts = [Counts(queue="mail", pending=len(self.pending), in_progress=running, oldest_pending_at=oldest)]
+        counts = [
+            Counts(queue="mail", pending=len(self.pending), in_progress=running, oldest_pending_at=oldest)
+        ]
         counts += [Counts(queue=name) for name in self.queues if name != "mail"]
         return Database(
             now=self.now,
@@ -450,7 +452,7 @@ class World:
         """Time passes: pods start, workers beat, claim, finish, and pods that are deleted go."""
         self.time += seconds
         self.replicate()
-        for pod in list(self.pods.values()):
+        for pod in sorted(self.pods.values(), key=lambda pod: (len(pod.running), pod.name)):
             self.live(pod)
         self.most_pods = max(self.most_pods, sum(1 for pod in self.pods.values() if pod.deleting is None))
 

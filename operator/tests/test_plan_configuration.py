@@ -1,0 +1,157 @@
+"""What a ForgeQueue says, brought into the configuration rows."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from forge_jobs import QueueConfig, RateLimit
+from forge_operator import actions as act
+from forge_operator.plan import plan_gone
+from tests.world import World, workers
+
+OURS = "ForgeQueue shop/mail"
+
+
+def configured(**spec: object) -> World:
+    world = World(dict(spec))
+    world.settle()
+    return world
+
+
+def writes(world: World) -> list[act.Action]:
+    return [each for each in world.look() if not isinstance(each, act.WriteStatus)]
+
+
+def test_a_new_queue_gets_a_row_that_belongs_to_its_object() -> None:
+    world = configured(concurrency={"limit": 7}, backoff={"baseSeconds": 3, "maxSeconds": 60}, paused=True)
+
+    row = world.queues["mail"]
+    assert row.managed_by == OURS
+    assert (row.concurrency, row.paused) == (7, True)
+    assert (row.backoff_base, row.backoff_max) == (timedelta(seconds=3), timedelta(seconds=60))
+    assert world.condition("Synced") == ("True", "ConfigApplied")
+    assert world.condition("Ready") == ("True", "Configured")
+    assert world.condition("Paused") == ("True", "SpecPaused")
+
+
+def test_what_is_so_already_is_not_written() -> None:
+    assert writes(configured(concurrency={"limit": 7})) == []
+
+
+def test_only_what_differs_is_written_and_said_to_be_repaired() -> None:
+    world = configured(concurrency={"limit": 7})
+    world.queues["mail"] = replace(world.queues["mail"], concurrency=9)
+
+    (repair, event) = writes(world)
+
+    assert repair == act.SetQueue("mail", {"concurrency": 7}, OURS)
+    assert isinstance(event, act.EmitEvent)
+    assert event.reason == "DriftRepaired"
+
+
+def test_a_change_of_the_object_is_no_drift() -> None:
+    world = configured(concurrency={"limit": 7})
+
+    world.change(concurrency={"limit": 9})
+
+    assert writes(world) == [act.SetQueue("mail", {"concurrency": 9}, OURS)]
+
+
+def test_a_queue_that_code_declared_is_taken_over() -> None:
+    world = World({})
+    world.queues["mail"] = QueueConfig("mail")
+
+    assert writes(world) == [act.ManageQueue("mail", OURS)]
+
+
+def test_the_first_owner_of_a_queue_keeps_it_and_nothing_else_is_done() -> None:
+    world = World({"workers": workers()})
+    world.queues["mail"] = QueueConfig("mail", managed_by="ForgeQueue other/mail")
+
+    world.run(30)
+
+    assert {type(each) for each in world.actions} == {act.WriteStatus, act.EmitEvent}
+    assert world.condition("Ready") == ("False", "QueueNameConflict")
+    assert world.said() == ["QueueNameConflict"]
+    assert "ForgeQueue other/mail" in world.events[0].message
+
+
+def test_an_invalid_object_changes_nothing_and_says_why() -> None:
+    world = World({"workers": workers()}).run(60)
+    before = len(world.actions)
+
+    world.change(backoff={"baseSeconds": 100, "maxSeconds": 1})
+    world.run(60)
+
+    assert {type(each) for each in world.actions[before:]} == {act.WriteStatus, act.EmitEvent}
+    assert world.condition("Synced") == ("False", "InvalidSpec")
+    assert world.states() == {"1": "current"}
+
+
+def test_a_rate_limit_is_a_bucket_of_the_queues_name() -> None:
+    world = configured(rateLimit={"limit": 10, "periodSeconds": 2, "burst": 30})
+
+    assert world.limits["mail"] == RateLimit("mail", 30.0, 5.0, managed_by=OURS)
+    assert writes(world) == []
+
+
+def test_a_rate_limit_that_is_not_asked_for_any_more_goes() -> None:
+    world = configured(rateLimit={"limit": 10, "periodSeconds": 2})
+
+    world.spec = {}
+    world.generation += 1
+
+    assert writes(world) == [act.DeleteLimit("mail", OURS)]
+
+
+def test_a_rate_limit_of_somebody_else_is_left_alone() -> None:
+    world = World({})
+    world.limits["mail"] = RateLimit("mail", 1, 1, managed_by="ForgeQueue other/mail")
+
+    assert writes(world) == [act.SetQueue("mail", world_row(world), OURS)]
+
+
+def world_row(world: World) -> object:
+    """What a queue with nothing said is set to."""
+    return {
+        "concurrency": None,
+        "paused": False,
+        "backoff_enabled": True,
+        "backoff_base": timedelta(seconds=10),
+        "backoff_max": timedelta(seconds=1800),
+        "max_attempts": 5,
+        "done_retention": timedelta(days=7),
+        "dead_retention": timedelta(days=30),
+    }
+
+
+def test_queues_that_the_workers_serve_exist_before_the_workers_do() -> None:
+    world = World({"workers": workers(queues=["fax", "sms"])})
+
+    done = world.look()
+
+    kinds = [type(each) for each in done]
+    assert act.EnsureQueues(("fax", "sms")) in done
+    assert kinds.index(act.EnsureQueues) < kinds.index(act.ApplyDeployment)
+
+
+def test_an_object_that_is_gone_leaves_its_queue_to_nobody() -> None:
+    world = configured(rateLimit={"limit": 10, "periodSeconds": 2})
+    world.queues["other"] = QueueConfig("other", managed_by="ForgeQueue shop/other")
+
+    done = plan_gone(OURS, world.database()).actions
+
+    assert done == (act.ManageQueue("mail", None, OURS), act.DeleteLimit("mail", OURS))
+
+
+def test_an_object_that_is_to_be_left_alone_is() -> None:
+    world = World({"workers": workers()}).run(60)
+    world.annotations = {"forge-jobs.dev/paused": "true"}
+    world.queues["mail"] = replace(world.queues["mail"], concurrency=9)
+    before = len(world.actions)
+
+    world.change(workers=workers("2"))
+    world.run(60)
+
+    assert {type(each) for each in world.actions[before:]} == {act.WriteStatus}
+    assert world.condition("Paused") == ("True", "AnnotationPaused")
+    assert world.condition("Synced") == ("True", "ConfigApplied")

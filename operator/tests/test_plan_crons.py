@@ -1,0 +1,139 @@
+"""What a ForgeCron says, brought into its row."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from forge_jobs import CronConfig
+from forge_operator import actions as act
+from forge_operator.actions import Plan, SetCron
+from forge_operator.memory import Memory, Rejection
+from forge_operator.observed import CronDatabase, CronObject, ObservedCron, Unknown
+from forge_operator.plan import plan_cron
+from forge_operator.specs import CronSpec, InvalidSpec
+from forge_operator.specs.section import read
+from tests.world import START
+
+OURS = "ForgeCron shop/nightly"
+SPEC = {"schedule": "0 2 * * *", "job": {"queue": "mail", "kind": "report", "args": {"days": 1}}}
+ROW = CronConfig(
+    name="shop/nightly",
+    expression="0 2 * * *",
+    kind="report",
+    payload=b'{"days":1}',
+    queue="mail",
+    managed_by=OURS,
+    next_fire_at=START + timedelta(hours=2),
+)
+
+
+def observed(
+    row: CronConfig | None = None,
+    *,
+    spec: dict[str, Any] | None = None,
+    database: CronDatabase | Unknown | None = None,
+    **said: Any,
+) -> ObservedCron:
+    parsed: CronSpec | InvalidSpec
+    try:
+        parsed = read(CronSpec, spec or SPEC, "spec")
+    except InvalidSpec as error:
+        parsed = error
+    cron = CronObject(namespace="shop", name="nightly", uid="u", generation=1, spec=parsed, **said)
+    return ObservedCron(cron=cron, database=database or CronDatabase(now=START, row=row), now=START)
+
+
+def status(found: Plan) -> dict[str, Any]:
+    (write,) = [each for each in found.actions if isinstance(each, act.WriteStatus)]
+    return dict(write.status)
+
+
+def reason(found: Plan, kind: str) -> str:
+    return next(str(each["reason"]) for each in status(found)["conditions"] if each["type"] == kind)
+
+
+def test_a_new_cron_gets_a_row_named_after_its_namespace_too() -> None:
+    found = plan_cron(observed())
+
+    (written,) = [each for each in found.actions if isinstance(each, SetCron)]
+    assert (written.name, written.expression, written.kind) == ("shop/nightly", "0 2 * * *", "report")
+    assert written.managed_by == OURS
+    assert written.values["payload"] == {"days": 1}
+    assert written.values["enabled"] is True
+
+
+def test_what_is_so_already_is_not_written() -> None:
+    found = plan_cron(observed(ROW))
+
+    assert [type(each) for each in found.actions] == [act.WriteStatus]
+    assert status(found)["nextScheduleTime"] == "2026-01-01T02:00:00Z"
+    assert reason(found, "Ready") == "Configured"
+
+    again = plan_cron(observed(ROW, status=status(found)))
+    assert again.actions == ()
+
+
+def test_a_row_that_was_changed_is_made_right_again_and_that_is_said() -> None:
+    before = status(plan_cron(observed(ROW)))
+
+    found = plan_cron(observed(replace(ROW, queue="other"), status=before))
+
+    assert isinstance(found.actions[0], SetCron)
+    assert isinstance(found.actions[1], act.EmitEvent)
+    assert found.actions[1].reason == "DriftRepaired"
+
+
+def test_a_suspended_cron_is_disabled() -> None:
+    found = plan_cron(observed(ROW, spec=SPEC | {"suspend": True}))
+
+    assert isinstance(found.actions[0], SetCron)
+    assert found.actions[0].values["enabled"] is False
+
+
+def test_the_first_owner_of_a_cron_keeps_it() -> None:
+    found = plan_cron(observed(replace(ROW, managed_by="somebody")))
+
+    assert not [each for each in found.actions if isinstance(each, SetCron)]
+    assert reason(found, "Ready") == "CronNameConflict"
+
+
+def test_a_queue_that_is_not_there_is_named() -> None:
+    found = plan_cron(observed(database=CronDatabase(now=START, row=None, queue_exists=False)))
+
+    assert reason(found, "Synced") == "UnknownQueue"
+    assert not [each for each in found.actions if isinstance(each, SetCron)]
+
+
+def test_a_schedule_that_the_database_refuses_is_said_and_tried_again_later() -> None:
+    seen = observed()
+    refused = replace(seen, memory=Memory(rejections={"1": Rejection("It never comes.", START)}))
+
+    assert reason(plan_cron(refused), "Synced") == "InvalidSchedule"
+    later = replace(refused, now=START + timedelta(minutes=2))
+    assert isinstance(plan_cron(later).actions[0], SetCron)
+
+
+def test_a_cron_that_the_scheduler_disabled_says_why_and_is_not_enabled_again_and_again() -> None:
+    disabled = replace(ROW, enabled=False, last_error="No such time zone.")
+
+    found = plan_cron(observed(disabled))
+
+    assert reason(found, "Synced") == "InvalidSchedule"
+    assert not [each for each in found.actions if isinstance(each, SetCron)]
+
+
+def test_with_the_database_away_nothing_is_known() -> None:
+    found = plan_cron(observed(database=Unknown("ConnectionFailed", "Away.")))
+
+    assert reason(found, "Synced") == "DatabaseUnreachable"
+    assert reason(found, "DatabaseReachable") == "ConnectionFailed"
+
+
+def test_an_invalid_cron_says_why() -> None:
+    found = plan_cron(observed(spec={"schedule": "TZ=UTC @daily", "job": SPEC["job"]}))
+
+    assert reason(found, "Ready") == "InvalidSpec"
+
+
+def test_a_cron_that_is_being_deleted_is_left_to_kubernetes() -> None:
+    assert plan_cron(observed(ROW, deleting_since=START)).actions == ()

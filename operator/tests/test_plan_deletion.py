@@ -1,0 +1,98 @@
+"""How a ForgeQueue goes."""
+
+from datetime import timedelta
+
+from forge_operator import actions as act
+from forge_operator import naming
+from forge_operator.observed import Unknown
+from tests.world import World, workers
+
+
+def deleted(*, jobs: int = 0) -> World:
+    """An object that takes its queue along, on its way."""
+    world = World({"reclaimPolicy": "Delete", "workers": workers()}).run(60)
+    world.enqueue(jobs, 30)
+    world.deleting_since = world.now
+    return world
+
+
+def test_an_object_has_no_finalizer_unless_it_takes_its_queue_along() -> None:
+    plain, taking = World({}), World({"reclaimPolicy": "Delete"})
+    plain.settle()
+    taking.settle()
+
+    assert plain.finalizers == ()
+    assert taking.finalizers == (naming.FINALIZER,)
+
+
+def test_an_object_without_finalizer_that_is_being_deleted_is_left_to_kubernetes() -> None:
+    world = World({"workers": workers()}).run(60)
+    world.deleting_since = world.now
+
+    assert world.look() == ()
+
+
+def test_an_object_that_changes_its_mind_loses_its_finalizer() -> None:
+    world = World({"reclaimPolicy": "Delete"})
+    world.settle()
+
+    world.change(reclaimPolicy="Retain")
+    world.settle()
+
+    assert world.finalizers == ()
+
+
+def test_the_queue_goes_when_it_is_empty() -> None:
+    world = deleted()
+
+    world.look()
+
+    assert world.is_gone
+    assert "mail" not in world.queues
+
+
+def test_it_waits_for_the_jobs_and_its_workers_go_on() -> None:
+    world = deleted(jobs=8)
+    world.run(10)
+
+    assert world.condition("DeletionBlocked") == ("True", "QueueNotEmpty")
+    assert not world.is_gone
+
+    world.run(100)
+    assert world.done == 8
+    assert world.is_gone
+
+
+def test_somebody_may_let_it_go_with_its_jobs_left_where_they_are() -> None:
+    world = deleted(jobs=8)
+    world.annotations = {"forge-jobs.dev/force-delete": "true"}
+
+    world.look()
+
+    assert world.is_gone
+    assert world.queues["mail"].managed_by is None
+    assert world.pending or any(pod.running for pod in world.pods.values())
+
+
+def test_nobodys_namespace_hangs_for_longer_than_ten_minutes_for_a_database_that_is_away() -> None:
+    world = deleted()
+    world.database_error = Unknown("ConnectionFailed", "Away.")
+
+    world.look()
+    assert not world.is_gone
+    assert world.condition("DeletionBlocked") == ("True", "DatabaseUnreachable")
+
+    world.time += timedelta(minutes=10).total_seconds()
+    world.look()
+    assert world.is_gone
+    assert "OrphanedRows" in world.said()
+
+
+def test_an_object_that_became_invalid_can_still_be_deleted() -> None:
+    world = deleted()
+    world.spec = {"paused": "perhaps"}
+
+    world.look()
+
+    assert world.is_gone
+    assert not [each for each in world.actions if isinstance(each, act.DeleteQueue)]
