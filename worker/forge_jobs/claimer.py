@@ -11,14 +11,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from forge_jobs.attempt import Verdict, released
+from forge_jobs.errors import UnknownScope
 from forge_jobs.handlers import Handlers
 from forge_jobs.job import Claim
 from forge_jobs.patience import Patience
 from forge_jobs.queue_config import QueueConfig
+from forge_jobs.rate_limit import Lease
 from forge_jobs.runners import Runners
 from forge_jobs.served import LONGEST_POLL, SHORTEST_POLL, ServedQueue
 from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import Telemetry, UnknownKind
+from forge_jobs.telemetry import Telemetry, UnknownKind, UnknownLimit
 
 LARGEST_CLAIM = 500
 HINT_MARGIN = 1_000  # microseconds, and of a bulk as many jobs; what commits later than this waits for the next scan
@@ -28,6 +30,7 @@ SATURATED_AFTER = 1.0  # seconds of full batches after which nobody needs to wak
 LEFT_ALONE = 30.0  # seconds that jobs of an unknown kind are left to others
 LONGEST_IN_HAND = 1.0  # seconds that a job claimed ahead may wait here for a runner
 MOST_UNRECORDED = 4000
+SHORTEST_RETRY = 0.05  # seconds between looks for a token
 AUDIT_EVERY, AUDIT_FOR = 5.0, 60.0  # seconds; a statement given up here may still be running there
 
 
@@ -91,6 +94,7 @@ class Claimer:
                     0 if queue.config.concurrency is None or config.concurrency is None else queue.slots
                 )
             queue.config = config
+            queue.tokens_at = 0.0
             self.wake(config.id)
 
     def recorded(self, verdicts: Sequence[Verdict]) -> None:
@@ -100,7 +104,7 @@ class Claimer:
         for queue_id, count in counts.items():
             queue = self.queues[queue_id]
             queue.in_hand -= count
-            if queue.is_limited or self.on_empty is not None:
+            if not queue.is_claimed_ahead or self.on_empty is not None:
                 queue.look_at = 0.0
         self._stirred.set()
 
@@ -180,13 +184,25 @@ class Claimer:
         if not self.is_open:
             await self._found_nothing(queue)  # gives slots back
             return 0
+        if time.monotonic() < queue.tokens_at:  # a wake-up brings no token
+            queue.look_at = queue.tokens_at
+            return 0
         asked = limit
+        if not queue.is_claimed_ahead:
+            limit = min(limit, max(1, self.runners.free))
         if queue.is_limited:
-            limit = await self._within_slots(queue, min(limit, max(1, self.runners.free)))
+            limit = await self._within_slots(queue, limit)
             if limit <= 0:
                 await self._found_nothing(queue)
                 queue.empty = False  # others have the slots
                 return 0
+        lease: Lease | None = None
+        if queue.config.rate_limit is not None:
+            lease = await self._lease(queue, queue.config.rate_limit, limit)
+            if not lease.tokens:
+                await self._found_no_token(queue)
+                return 0
+            limit = lease.tokens
         now = time.monotonic()
         scans = queue.hint is None or now >= queue.scan_at
         kinds = [kind for kind, until in queue.left_alone.items() if until > now]
@@ -204,13 +220,17 @@ class Claimer:
             queue.scan_at = after + max(SCAN_EVERY, SCAN_SHARE * (after - now))
         queue.in_hand += len(claims)
         self._held.update(claim.job_id for claim in claims)
-        self.runners.add(queue, self._known(queue, claims))
+        known = self._known(queue, claims)
+        self.runners.add(queue, known)
+        if lease is not None:
+            await self._give_back(queue, lease, lease.tokens - len(known))
         if len(claims) == limit:
             queue.hint = (claims[-1].priority, claims[-1].pos - HINT_MARGIN)
             queue.look_at, queue.poll, queue.empty = 0.0, SHORTEST_POLL, False
             await self._saturated(queue, after)
-            if limit < asked:  # slots or runners end here, not the jobs
+            if limit < asked:  # slots, runners or tokens end here, not the jobs
                 queue.look_at = after + SHORTEST_POLL
+            queue.look_at = max(queue.look_at, queue.tokens_at)
             return len(claims)
         queue.hint, queue.full_since = None, None
         if not scans:
@@ -241,11 +261,49 @@ class Claimer:
             queue.slots += await self._storage.queues.take_slots(queue.id, self._worker_id, missing)
         return min(limit, queue.slots - queue.in_hand)
 
-    async def _found_nothing(self, queue: ServedQueue) -> None:
-        now = time.monotonic()
+    async def _lease(self, queue: ServedQueue, scope: str, limit: int) -> Lease:
+        """Return tokens for up to `limit` jobs to start, and remember until when there is not one more.
+
+        Each job that is claimed uses one up, also when it is handed back without having been
+        started or the claim's answer never came: so there is never a start too many.
+        """
+        try:
+            lease = await self._storage.limits.lease(scope, limit)
+            queue.unknown_scope = None
+        except UnknownScope:
+            lease = Lease(scope, 0, 0, LONGEST_POLL)
+            if queue.unknown_scope != scope:
+                queue.unknown_scope = scope
+                self._telemetry.emit(UnknownLimit(queue.name, scope))
+        if lease.retry_after > 0:
+            pause = min(max(lease.retry_after, SHORTEST_RETRY), LONGEST_POLL)
+            queue.tokens_at = time.monotonic() + pause
+        return lease
+
+    async def _give_back(self, queue: ServedQueue, lease: Lease, unused: int) -> None:
+        """Tokens for which there was no job are in the bucket again, unless it was drained since."""
+        if unused <= 0:
+            return
+        queue.tokens_at = 0.0
+        await self._storage.limits.give_back(lease.scope, unused, lease.generation)
+
+    async def _found_no_token(self, queue: ServedQueue) -> None:
+        """Look again when there may be one. There may be jobs all the same, so the queue is not empty."""
+        await self._give_back_slots(queue)
+        queue.look_at = queue.tokens_at
+        queue.empty = False
+        if self.on_empty is not None:  # nobody adds tokens to a bucket without refill: count the jobs
+            counts = await self._storage.jobs.counts()
+            queue.empty = not any(each.pending for each in counts if each.queue == queue.name)
+
+    async def _give_back_slots(self, queue: ServedQueue) -> None:
         if queue.is_limited and queue.slots > queue.in_hand:
             queue.slots = queue.in_hand
             await self._storage.queues.give_back_slots(queue.id, self._worker_id, queue.slots)
+
+    async def _found_nothing(self, queue: ServedQueue) -> None:
+        now = time.monotonic()
+        await self._give_back_slots(queue)
         if not queue.marked and not self._storage.wakeups.poll_only:
             await self._storage.wakeups.mark_idle(self._worker_id, [queue.id])
             queue.marked = True

@@ -46,6 +46,10 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.WARNING,
         "No handler for kind {kind} of queue {queue}: {jobs} jobs were handed back",
     ),
+    events.UnknownLimit: (
+        logging.ERROR,
+        "There is no rate limit {scope}, of which queue {queue} needs tokens: none of its jobs is started",
+    ),
     events.WorkerStarted: (logging.INFO, "Worker {worker} serves {queues}, up to {concurrency} jobs at once"),
     events.WorkerStopping: (
         logging.INFO,

@@ -20,6 +20,8 @@ class QueueConfig:
     max_attempts: int = 5  # for jobs that say nothing; FOREVER (0): no end
     done_retention: timedelta = timedelta(days=7)  # zero: forgotten at once
     dead_retention: timedelta = timedelta(days=30)
+    timeout: timedelta | None = None  # of an attempt, for jobs that say none; None: no limit
+    rate_limit: str | None = None  # scope of which each start takes a token; None: starts are not limited
     managed_by: str | None = None  # who alone may edit it; None: anybody
     cooldown_until: datetime | None = None  # state, not configuration: set by Throttled
     throttles: int = 0  # throttles in a row
@@ -35,6 +37,8 @@ EDITABLE = frozenset(
         "max_attempts",
         "done_retention",
         "dead_retention",
+        "timeout",
+        "rate_limit",
     }
 )
 """The fields of a QueueConfig that `queues.set` may change."""

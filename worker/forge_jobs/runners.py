@@ -189,6 +189,8 @@ class Runners:
         except InvalidPayload as error:
             self._record(dead(claim, config, str(error), wait))
             return
+        if claim.timeout is None and config.timeout is not None:
+            claim.timeout = config.timeout.total_seconds()  # for this attempt: the next asks the queue again
         context = Context(claim, config.name, self._forge, self._tokens)
         attempt = self.running[claim.job_id] = Attempt(claim, context, task)
         timer = (

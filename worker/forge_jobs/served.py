@@ -23,6 +23,8 @@ class ServedQueue:
     full_since: float | None = None  # since when every look found as much as it asked for
     empty: bool = False  # whether the last look found nothing
     looked_at: float = 0.0
+    tokens_at: float = 0.0  # before that its rate limit has no token
+    unknown_scope: str | None = None  # its rate limit, when that was last found missing
     left_alone: dict[str, float] = field(default_factory=dict)  # unknown kinds, until when
 
     @property
@@ -37,3 +39,8 @@ class ServedQueue:
     def is_limited(self) -> bool:
         """Whether the queue has a concurrency, so that slots are needed."""
         return self.config.concurrency is not None
+
+    @property
+    def is_claimed_ahead(self) -> bool:
+        """Whether jobs may be claimed before a runner is free."""
+        return not self.is_limited and self.config.rate_limit is None

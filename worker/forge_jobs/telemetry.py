@@ -77,6 +77,14 @@ class UnknownKind(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class UnknownLimit(Event):
+    """A queue needs tokens of a rate limit that does not exist, so nothing of it is claimed."""
+
+    queue: str
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStarted(Event):
     label: str
     queues: Sequence[str]

@@ -34,6 +34,35 @@ def test_a_queue_is_configured_and_keeps_what_is_not_said(cli: CommandLine):
     assert cli.fine("queues", "set", "mail", "--concurrency", "none")["concurrency"] is None
 
 
+def test_a_queue_has_a_timeout_and_a_rate_limit(cli: CommandLine):
+    cli.fine("limits", "set", "slack", "--capacity", "50", "--per", "1m")
+
+    mail = cli.fine("queues", "set", "mail", "--timeout", "1m30s", "--rate-limit", "slack")
+    assert (mail["timeout_seconds"], mail["rate_limit"]) == (90.0, "slack")
+    assert "1 min 30 s" in cli("queues", "list").lines[2]
+    assert "slack" in cli("queues", "list").lines[2]
+
+    mail = cli.fine("queues", "set", "mail", "--timeout", "none", "--rate-limit", "none")
+    assert (mail["timeout_seconds"], mail["rate_limit"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--timeout", "0", "more than 0 s"),
+        ("--timeout", "soon", "like 90s"),
+        ("--rate-limit", "nix", "'nix'"),
+    ],
+)
+def test_a_timeout_or_rate_limit_that_cannot_be_is_refused(
+    cli: CommandLine, option: str, value: str, said: str
+):
+    answer = cli("queues", "set", "default", option, value)
+
+    assert (answer.code, len(answer.error.splitlines())) == (2, 1)
+    assert said in answer.error
+
+
 def test_queues_are_paused_and_resumed(cli: CommandLine):
     cli.fine("queues", "set", "mail")
 

@@ -45,10 +45,28 @@ async def test_a_queue_takes_timedeltas_and_seconds_and_none(forge: Forge):
     assert (await forge.queues.set("mail", concurrency=None)).concurrency is None
 
 
+async def test_a_queue_takes_a_timeout_and_a_rate_limit_and_gives_them_up(forge: Forge):
+    await forge.limits.set("slack", 5, per=60)
+
+    mail = await forge.queues.set("mail", timeout=90, rate_limit="slack")
+    assert (mail.timeout, mail.rate_limit) == (timedelta(seconds=90), "slack")
+
+    mail = await forge.queues.set("mail", timeout=None, rate_limit=None)
+    assert mail == await forge.queues.get("mail")
+    assert mail.timeout is mail.rate_limit is None
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"concurency": 3},
+        {"timeout": 0},
+        {"timeout": timedelta(seconds=-1)},
+        {"timeout": "90s"},
+        {"rate_limit": "nowhere"},
+        {"rate_limit": "a b"},
+        {"rate_limit": 3},
+        {"paused": True, "rate_limit": "nowhere"},
         {"concurrency": -1},
         {"concurrency": "3"},
         {"concurrency": True},
@@ -99,6 +117,8 @@ async def test_what_belongs_to_another_is_not_changed(forge: Forge):
 async def test_unknown_names_are_said_with_the_known_ones(forge: Forge):
     with pytest.raises(UnknownQueue, match="queues: default, mail"):
         await forge.queues.pause("nix")
+    with pytest.raises(UnknownScope, match="rate limits: none"):
+        await forge.queues.set("mail", rate_limit="nix")
     with pytest.raises(UnknownScope, match="rate limits: none"):
         await forge.limits.get("nix")
     with pytest.raises(UnknownCron, match="crons: none"):

@@ -75,6 +75,14 @@ def test_a_pending_job_that_nothing_holds_back_says_so():
         ),
         (waiting(slots=3, slots_held=3), "All 3 slots of queue 'mail' are in use."),
         (waiting(slots=1, slots_held=1), "The one slot of queue 'mail' is in use."),
+        (
+            waiting(replace(MAIL, rate_limit="slack"), tokens=0.9),
+            "The rate limit 'slack' of the queue has no token.",
+        ),
+        (
+            waiting(replace(MAIL, rate_limit="slack")),
+            "There is no rate limit 'slack', of which queue 'mail' needs tokens, so none of its jobs may start.",
+        ),
         (waiting(ahead=1), "1 job of its queue is before it."),
         (waiting(ahead=4321), "4,321 jobs of its queue are before it."),
         (waiting(ahead=10_000), "10,000+ jobs of its queue are before it."),
@@ -96,6 +104,12 @@ def test_a_pending_job_names_everything_that_holds_it_back_what_weighs_most_firs
 
 def test_free_slots_and_a_cool_down_that_is_over_hold_nothing_back():
     around = waiting(replace(MAIL, cooldown_until=NOW, throttles=1), slots=3, slots_held=2)
+
+    assert reasons(job(State.PENDING), waiting=around)[0].startswith("Nothing holds it back")
+
+
+def test_a_rate_limit_with_a_token_holds_nothing_back():
+    around = waiting(replace(MAIL, rate_limit="slack"), tokens=1.0)
 
     assert reasons(job(State.PENDING), waiting=around)[0].startswith("Nothing holds it back")
 

@@ -76,6 +76,20 @@ async def set_queue(
             parser=values.duration("--dead-retention"),
         ),
     ] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION|none",
+            help="How long an attempt of a job that says nothing may take; none: no limit.",
+        ),
+    ] = None,
+    rate_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SCOPE|none",
+            help="The rate limit of which each start of a job takes a token; none: starts are not limited.",
+        ),
+    ] = None,
 ) -> Report:
     """Configure a queue, which is created when there is none of that name. What is not said stays as it is."""
     changes: dict[str, Any] = {
@@ -91,6 +105,10 @@ async def set_queue(
         changes["concurrency"] = values.concurrency(concurrency)
     if max_attempts is not None:
         changes["max_attempts"] = values.attempts(max_attempts)
+    if timeout is not None:
+        changes["timeout"] = values.timeout(timeout)
+    if rate_limit is not None:
+        changes["rate_limit"] = None if rate_limit.lower() == "none" else rate_limit
     async with opened(call) as forge:
         queue = await forge.queues.set(name, **changes)
         now = await forge.storage.now()
@@ -128,6 +146,8 @@ def _rows(queues: Any, now: datetime) -> Rows:
         "concurrency",
         "attempts",
         "backoff",
+        "timeout",
+        "rate limit",
         "keeps done",
         "keeps dead",
         "managed by",
@@ -145,6 +165,8 @@ def _row(queue: QueueConfig, now: datetime) -> list[str]:
         "no limit" if queue.concurrency is None else f"{queue.concurrency:,}",
         values.shown_most(queue.max_attempts),
         backoff if queue.backoff_enabled else "off",
+        "none" if queue.timeout is None else in_words(queue.timeout),
+        queue.rate_limit or "none",
         in_words(queue.done_retention),
         in_words(queue.dead_retention),
         queue.managed_by or "",

@@ -81,6 +81,16 @@ def concurrency(text: str, name: str = "--concurrency") -> int | None:
     )
 
 
+def timeout(text: str, name: str = "--timeout") -> timedelta | None:
+    """Return a duration of more than zero, None for 'none'. Raises InvalidInput."""
+    if text.lower() == "none":
+        return None
+    found = parse_duration(text, name)
+    if not found:
+        raise InvalidInput(f"{name} is {text!r}, allowed is more than 0 s, or none for no limit.")
+    return found
+
+
 def moment(text: str, option: str = "--run-at") -> datetime:
     """Return the moment that ISO 8601 text names; without a zone it is UTC. Raises InvalidInput."""
     try:

@@ -1,12 +1,13 @@
 """Queues as people handle them: look at their configuration, and tune it live."""
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from forge_jobs import names
 from forge_jobs.client.checks import known_options, whole, yes_or_no
 from forge_jobs.client.duration import checked_duration, in_words
-from forge_jobs.errors import InvalidInput, UnknownQueue
+from forge_jobs.errors import InvalidInput, UnknownQueue, UnknownScope
 from forge_jobs.queue_config import EDITABLE, QueueConfig
 from forge_jobs.storage.interface import Storage
 
@@ -41,13 +42,16 @@ class Queues:
 
         Changes are `concurrency` (jobs in progress over the whole cluster; None: no limit),
         `paused`, `backoff_enabled`, `backoff_base`, `backoff_max`, `max_attempts` (None: for
-        ever), `done_retention`, `dead_retention` (zero: forgotten at once). Durations are
-        timedelta or seconds. Raises InvalidInput, and Managed when the row belongs to
-        somebody other than `managed_by`; then nothing was changed.
+        ever), `done_retention`, `dead_retention` (zero: forgotten at once), `timeout` (of jobs
+        that say none; None: no limit), `rate_limit` (the scope of which each start of a job
+        takes one token; None: starts are not limited). Durations are timedelta or seconds.
+        Raises InvalidInput, UnknownScope, and Managed when the row belongs to somebody other
+        than `managed_by`; then nothing was changed.
         """
         names.queue(name)
         wanted = checked_changes(changes)
         await self._check_backoff(name, wanted)
+        await self._check_rate_limit(wanted.get("rate_limit"))
         return await self._storage.queues.set(name, wanted, managed_by=managed_by)
 
     async def manage(self, name: str, owner: str | None, *, previous: str | None = None) -> bool:
@@ -82,6 +86,13 @@ class Queues:
                 f"backoff_base is {in_words(base)}, allowed is at most backoff_max, which is {in_words(longest)}."
             )
 
+    async def _check_rate_limit(self, scope: str | None) -> None:
+        if scope is None:
+            return
+        known = [limit.scope for limit in await self._storage.limits.all()]
+        if scope not in known:
+            raise UnknownScope(scope, known)
+
 
 def checked_changes(changes: Mapping[str, object]) -> dict[str, Any]:
     """Return the changes of a queue as `storage` takes them. Raises InvalidInput."""
@@ -93,6 +104,19 @@ def _concurrency(value: object, name: str) -> int | None:
     return None if value is None else whole(value, name, most=MAX_CONCURRENCY, also=", or None for no limit")
 
 
+def _timeout(value: object, name: str) -> timedelta | None:
+    if value is None:
+        return None
+    timeout = checked_duration(value, name)
+    if not timeout:
+        raise InvalidInput(f"{name} is {value!r}, allowed is more than 0 s, or None for no limit.")
+    return timeout
+
+
+def _rate_limit(value: object, _: str) -> str | None:
+    return None if value is None else names.checked_name(value, "rate limit")
+
+
 CHECKS: Mapping[str, Callable[[object, str], Any]] = {
     "concurrency": _concurrency,
     "paused": yes_or_no,
@@ -102,4 +126,6 @@ CHECKS: Mapping[str, Callable[[object, str], Any]] = {
     "max_attempts": lambda value, _: names.max_attempts(value),
     "done_retention": checked_duration,
     "dead_retention": checked_duration,
+    "timeout": _timeout,
+    "rate_limit": _rate_limit,
 }

@@ -12,6 +12,9 @@ from forge_jobs.worker_info import WorkerInfo
 QUIET = timedelta(seconds=15)
 """A worker not heard of for longer is worth a sentence; heartbeats come every few seconds."""
 
+NEARLY = 1e-9
+"""What may be missing from a whole token, so many fractions have been added up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Why:
@@ -105,6 +108,11 @@ def _hindrances(job: Job, waiting: Waiting) -> Iterator[str]:
         )
     if queue.concurrency == 0:
         yield f"Queue {queue.name!r} has a concurrency of 0, so none of its jobs may run."
+    if queue.rate_limit is not None and waiting.tokens is None:
+        yield (
+            f"There is no rate limit {queue.rate_limit!r}, of which queue {queue.name!r} needs tokens, "
+            "so none of its jobs may start."
+        )
     if not waiting.live_workers:
         yield f"No live worker serves queue {queue.name!r}."
     elif not waiting.able_workers:
@@ -122,6 +130,8 @@ def _competition(waiting: Waiting) -> Iterator[str]:
     if waiting.slots and waiting.slots_held >= waiting.slots:
         slots = "The one slot" if waiting.slots == 1 else f"All {waiting.slots} slots"
         yield f"{slots} of queue {queue.name!r} {'is' if waiting.slots == 1 else 'are'} in use."
+    if queue.rate_limit is not None and waiting.tokens is not None and waiting.tokens < 1 - NEARLY:
+        yield f"The rate limit {queue.rate_limit!r} of the queue has no token."
     if waiting.ahead >= waiting.ahead_limit > 0:
         yield f"{waiting.ahead_limit:,}+ jobs of its queue are before it."
     elif waiting.ahead:

@@ -194,7 +194,8 @@ class Queues(Protocol):
     ) -> QueueConfig:
         """The queue exists with `changes` (fields of QueueConfig.EDITABLE); workers are told.
 
-        Whether there is such a `rate_limit` is not looked at. Raises Managed when the row belongs to somebody other than `managed_by`.
+        Whether there is such a `rate_limit` is not looked at. Raises Managed when the row
+        belongs to somebody other than `managed_by`.
         """
 
     async def manage(self, name: str, owner: str | None, *, previous: str | None = None) -> bool:

@@ -62,6 +62,8 @@ async def test_every_field_is_changed_and_kept(storage):
         "max_attempts": 0,
         "done_retention": timedelta(0),
         "dead_retention": timedelta(days=365),
+        "timeout": timedelta(seconds=2.5),
+        "rate_limit": "slack",
     }
 
     answer = await storage.queues.set("mail", changes)
@@ -84,6 +86,29 @@ async def test_a_limit_is_taken_away(storage):
     assert (await storage.queues.set("mail", {"concurrency": None})).concurrency is None
 
 
+async def test_a_timeout_and_a_rate_limit_are_taken_away(storage):
+    await storage.queues.set("mail", {"timeout": timedelta(minutes=1), "rate_limit": "slack"})
+
+    answer = await storage.queues.set("mail", {"timeout": None, "rate_limit": None})
+
+    assert answer == QueueConfig("mail", id=answer.id)
+    assert await queue(storage, "mail") == answer
+
+
+async def test_a_waiting_job_knows_the_tokens_of_its_queue_s_rate_limit(storage, clock):
+    await clock.freeze()
+    job_id = await enqueue(storage)
+    assert (await storage.jobs.waiting(job_id)).tokens is None
+
+    await storage.queues.set("default", {"rate_limit": "slack"})
+    assert (await storage.jobs.waiting(job_id)).tokens is None  # there is no such one
+
+    await storage.limits.set("slack", capacity=10, refill=2)
+    await storage.limits.lease("slack", 9)
+    await clock.advance(seconds=0.25)
+    assert (await storage.jobs.waiting(job_id)).tokens == pytest.approx(1.5)
+
+
 async def test_setting_nothing_makes_the_queue(storage):
     answer = await storage.queues.set("mail", {})
 
@@ -99,7 +124,7 @@ async def test_a_field_that_may_not_be_changed_is_refused(storage):
 
 
 async def test_an_impossible_value_is_refused(storage):
-    for changes in ({"concurrency": -1}, {"max_attempts": -1}):
+    for changes in ({"concurrency": -1}, {"max_attempts": -1}, {"timeout": timedelta(0)}):
         with pytest.raises(ForgeError):
             await storage.queues.set("default", changes)
 

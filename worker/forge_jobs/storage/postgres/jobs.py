@@ -13,6 +13,7 @@ from forge_jobs.job import ENDED, WAITING, Cancelled, Counts, Enqueued, Job, New
 from forge_jobs.storage.interface import Waiting
 from forge_jobs.storage.postgres import enqueue, job_rows
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.limits import FILLED
 from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config
 
 AHEAD_LIMIT = 10_000
@@ -149,6 +150,7 @@ ORDER BY queue.name
 
 WAITING_FACTS = """
 SELECT {columns}, now() AS now, around.live_workers, around.able_workers, around.closed_workers, held.slots, held.slots_held,
+    (SELECT ({filled})::double precision FROM {schema}.rate_limit WHERE rate_limit.scope = queue.rate_limit) AS tokens,
     (SELECT count(*) FROM (
         SELECT FROM {schema}.ready
         WHERE ready.queue_id = job.queue_id AND (ready.priority, ready.pos) < (job.priority, coalesce(
@@ -169,7 +171,7 @@ CROSS JOIN LATERAL (
     SELECT count(*) AS slots, count(slot.worker_id) AS slots_held FROM {schema}.slot WHERE slot.queue_id = queue.id
 ) AS held
 WHERE job.id = $1
-""".replace("{columns}", QUEUE_COLUMNS).replace("{limit}", str(AHEAD_LIMIT))
+""".replace("{columns}", QUEUE_COLUMNS).replace("{filled}", FILLED).replace("{limit}", str(AHEAD_LIMIT))
 
 # Rows that another folder has in hand are skipped: each row is summed up by one of them.
 FOLD = """
@@ -259,6 +261,7 @@ class PostgresJobs:
                 "closed_workers",
                 "slots",
                 "slots_held",
+                "tokens",
                 "ahead",
             )
         }

@@ -9,13 +9,13 @@ from forge_jobs.rate_limit import Lease, RateLimit
 from forge_jobs.storage.postgres.connection import Database
 
 # A clock that went back mints nothing.
-_FILLED = """least(rate_limit.capacity, rate_limit.tokens
+FILLED = """least(rate_limit.capacity, rate_limit.tokens
         + rate_limit.refill * greatest(0, extract(epoch FROM now() - rate_limit.refilled_at)))"""
 
 ALL = """
 SELECT scope, capacity, refill, {filled}::double precision AS tokens, generation, drained_at, managed_by
 FROM {schema}.rate_limit ORDER BY scope
-""".replace("{filled}", _FILLED)
+""".replace("{filled}", FILLED)
 
 SET = """
 WITH written AS (
@@ -29,7 +29,7 @@ WITH written AS (
     RETURNING scope, capacity, refill, tokens, generation, drained_at, managed_by
 )
 SELECT written.*, {schema}.configured() AS told FROM written
-""".replace("{filled}", _FILLED)
+""".replace("{filled}", FILLED)
 
 ENSURE = """
 WITH made AS (
@@ -63,7 +63,7 @@ RETURNING slice.taken::bigint AS taken, generation,
     CASE WHEN slice.tokens - slice.taken >= 1 THEN 0
          WHEN refill = 0 OR capacity < 1 THEN 'Infinity'
          ELSE (1 - greatest(0, slice.tokens - slice.taken)) / refill END::double precision AS retry_after
-""".replace("{filled}", _FILLED)
+""".replace("{filled}", FILLED)
 
 GIVE_BACK = """
 UPDATE {schema}.rate_limit SET tokens = least(capacity, tokens + greatest(0, $2::bigint))

@@ -15,8 +15,8 @@ from forge_jobs.queue_config import EDITABLE, QueueConfig
 from forge_jobs.storage.postgres.connection import Database
 
 QUEUE_COLUMNS = """queue.name, queue.id, queue.concurrency, queue.paused, queue.backoff_enabled, queue.backoff_base,
-    queue.backoff_max, queue.max_attempts, queue.done_retention, queue.dead_retention, queue.managed_by,
-    queue.cooldown_until, queue.throttles"""
+    queue.backoff_max, queue.max_attempts, queue.done_retention, queue.dead_retention, queue.timeout,
+    queue.rate_limit, queue.managed_by, queue.cooldown_until, queue.throttles"""
 
 ALL = "SELECT {columns} FROM {schema}.queue ORDER BY name".replace("{columns}", QUEUE_COLUMNS)
 
@@ -237,4 +237,6 @@ def _refused(name: str, error: asyncpg.CheckViolationError) -> InvalidInput:
         return InvalidInput(
             f"A queue is named {name!r}, allowed are 1 to 128 characters without white space or a comma."
         )
+    if error.constraint_name == "queue_timeout_check":
+        return InvalidInput(f"timeout of queue {name!r} is too short, allowed is more than 0 s.")
     return InvalidInput(f"A number of queue {name!r} is negative, allowed is 0 or more.")

@@ -14,8 +14,8 @@ from forge_jobs.storage.sqlite.revision import configured, require_owner
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 
 COLUMNS = """
-    cron.name, expression, kind, timezone, payload, codec, queue.name, priority, cron.max_attempts, timeout, overlap,
-    missed, missed_limit, enabled, cron.managed_by, next_fire_at, last_fire_at, last_error, skipped
+    cron.name, expression, kind, timezone, payload, codec, queue.name, priority, cron.max_attempts, cron.timeout,
+    overlap, missed, missed_limit, enabled, cron.managed_by, next_fire_at, last_fire_at, last_error, skipped
 """
 SELECT = f"SELECT {COLUMNS} FROM cron JOIN queue ON queue.id = cron.queue_id"
 

@@ -10,6 +10,7 @@ from forge_jobs.storage.interface import Waiting
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.enqueue import enqueue
 from forge_jobs.storage.sqlite.history import forget
+from forge_jobs.storage.sqlite.limits import TOKENS
 from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.queues import get as get_queue
 from forge_jobs.storage.sqlite.tally import move
@@ -214,6 +215,10 @@ class SqliteJobs:
                 ahead=_ahead(transaction, place),
                 ahead_limit=AHEAD_LIMIT,
                 now=moment(transaction.now),
+                tokens=transaction.value(
+                    f"SELECT {TOKENS} FROM rate_limit WHERE scope = :scope",
+                    {"scope": queue.rate_limit, "now": transaction.now},
+                ),
             )
 
         return await self._database.read(waiting)

@@ -29,9 +29,13 @@ def moment(value: int | None) -> datetime | None:
     return None if value is None else EPOCH + timedelta(microseconds=value)
 
 
-def duration(value: int) -> timedelta:
+@overload
+def duration(value: int) -> timedelta: ...
+@overload
+def duration(value: int | None) -> timedelta | None: ...
+def duration(value: int | None) -> timedelta | None:
     """Return microseconds as a timedelta."""
-    return timedelta(microseconds=value)
+    return None if value is None else timedelta(microseconds=value)
 
 
 def later(now: int, delay: timedelta) -> int:

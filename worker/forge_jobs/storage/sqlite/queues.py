@@ -15,7 +15,7 @@ from forge_jobs.storage.sqlite.transaction import Row, Transaction
 
 COLUMNS = (
     "name, id, concurrency, paused, backoff_enabled, backoff_base, backoff_max, max_attempts, "
-    "done_retention, dead_retention, managed_by, cooldown_until, throttles"
+    "done_retention, dead_retention, timeout, rate_limit, managed_by, cooldown_until, throttles"
 )
 
 
@@ -159,7 +159,8 @@ def _change(transaction: Transaction, name: str, field: str, value: Any) -> None
     try:
         transaction.execute(f"UPDATE queue SET {field} = ? WHERE name = ?", (stored, name))
     except sqlite3.IntegrityError as error:
-        raise InvalidInput(f"{field} of queue {name!r} is {value!r}, allowed is 0 or more.") from error
+        allowed = "more than 0 s" if field == "timeout" else "0 or more"
+        raise InvalidInput(f"{field} of queue {name!r} is {value!r}, allowed is {allowed}.") from error
 
 
 def _queue(row: Row) -> QueueConfig:
@@ -174,7 +175,9 @@ def _queue(row: Row) -> QueueConfig:
         max_attempts=row[7],
         done_retention=duration(row[8]),
         dead_retention=duration(row[9]),
-        managed_by=row[10],
-        cooldown_until=moment(row[11]),
-        throttles=row[12],
+        timeout=duration(row[10]),
+        rate_limit=row[11],
+        managed_by=row[12],
+        cooldown_until=moment(row[13]),
+        throttles=row[14],
     )
