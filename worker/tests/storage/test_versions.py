@@ -375,6 +375,24 @@ async def test_a_worker_without_a_pool_may_claim(storage, epoch):
     assert await claim_ids(storage, await worker(storage)) == ids
 
 
+async def test_versions_of_two_pools_with_one_id_are_two(storage, epoch):
+    await put(storage, epoch, OLD, DRAINING)
+    await put(storage, epoch, OLD, CURRENT, pool="other")
+    await storage.versions.promote("other", OLD, epoch=epoch)
+    mine, others = await member(storage), await member(storage, pool="other")
+    await enqueue_many(storage, 3)
+
+    assert [(await storage.workers.beat(each)).is_open for each in (mine, others)] == [False, True]
+    assert (await claim(storage, mine), len(await claim(storage, others, limit=2))) == ([], 2)
+    assert [each.acknowledged for each in await storage.workers.all()] == [True, True]
+    facts = {each.pool: (each.workers, each.in_progress) for each in await storage.versions.all()}
+    assert facts == {POOL: (1, 0), "other": (1, 2)}
+
+    await storage.versions.move(POOL, OLD, DRAINED, epoch=epoch)
+    assert [(await info(storage, each)).acknowledged for each in (mine, others)] == [False, True]
+    assert await storage.versions.delete(POOL, OLD, epoch=epoch) is False
+
+
 async def test_a_promotion_takes_the_jobs_from_one_version_to_the_other(storage, epoch):
     await put(storage, epoch, OLD, CURRENT)
     await put(storage, epoch, NEW)

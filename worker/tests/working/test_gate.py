@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -57,12 +58,13 @@ async def test_a_worker_of_a_pending_version_begins_within_a_second_of_its_promo
 
     await put(forge, epoch, NEW, VersionState.PENDING)
     jobs = await forge.enqueue_many("note", [{}] * 20)
-    async with member(database, forge, NEW):
+    async with member(database, forge, NEW) as worker:
         await eventually(lambda: acknowledged(forge, NEW))
         more = await forge.enqueue("note")  # an enqueue that it hears
         await looked(forge)
         assert began == []
         assert {(await forge.jobs.get(job.id)).state for job in [*jobs, more]} == {State.PENDING}
+        looks_rarely(worker)
 
         promoted = time.monotonic()
         await forge.versions.promote(POOL, NEW, epoch=epoch)
@@ -71,18 +73,26 @@ async def test_a_worker_of_a_pending_version_begins_within_a_second_of_its_promo
     assert began[0] - promoted < 1
 
 
+def looks_rarely(worker: Worker) -> None:
+    """It is as if the worker had found nothing for long."""
+    assert worker.session is not None
+    for queue in worker.session._claimer.queues.values():
+        queue.look_at = time.monotonic() + 60
+
+
 async def looked(forge: Forge) -> None:
     """Return when a worker beside the gate would have had time to take everything."""
-
-    @forge.handler(queue="beside")
-    async def beside() -> None:
-        pass
-
-    await forge.ensure_queues()
+    if "beside" not in forge.handlers:
+        forge.handler(kind="beside", queue="beside")(_beside)
+    await forge.ensure_queues("beside")
     for _ in range(3):
-        job = await beside.enqueue()
+        job = await forge.enqueue("beside", queue="beside")
         await Worker(forge, queues=["beside"], concurrency=1).run(until_empty=True)
         await forge.wait(job.id, timeout=10)
+
+
+async def _beside() -> None:
+    pass
 
 
 async def test_a_worker_whose_version_drains_finishes_what_runs_and_hands_back_the_rest(
@@ -197,6 +207,41 @@ async def test_a_worker_behind_a_closed_gate_holds_no_slots(
 
         go.set()
         await eventually(lambda: running == 10)
+
+
+async def test_a_worker_behind_a_closed_gate_asks_for_nothing(
+    forge: Forge, database: Database, epoch: int
+) -> None:
+    @forge.handler(queue="narrow")
+    async def note() -> None:
+        pass
+
+    await forge.queues.set("narrow", concurrency=3)
+    await put(forge, epoch, OLD, VersionState.DRAINING)
+    asked: list[str] = []
+    async with member(database, forge, OLD, "narrow") as worker:
+        await eventually(lambda: acknowledged(forge, OLD))
+        queues, claims = worker.forge.storage.queues, worker.forge.storage.claims
+        take_slots, claim = queues.take_slots, claims.claim
+
+        def noting(what: str, call: Callable[..., Any]) -> Callable[..., Any]:
+            def noted(*args: Any, **options: Any) -> Any:
+                asked.append(what)
+                return call(*args, **options)
+
+            return noted
+
+        queues.take_slots = noting("slots", take_slots)  # type: ignore[method-assign]
+        claims.claim = noting("jobs", claim)  # type: ignore[method-assign]
+        await eventually(lambda: not worker.session._claimer.is_open)  # type: ignore[union-attr]
+        await looked(forge)  # what was on its way has come back
+        asked.clear()
+        await forge.enqueue_many("note", [{}] * 5, queue="narrow")
+        await looked(forge)
+
+        assert asked == []
+        await forge.versions.move(POOL, OLD, VersionState.CURRENT, epoch=epoch)
+        await eventually(lambda: {"slots", "jobs"} <= set(asked))
 
 
 async def test_what_a_workers_attempts_came_to_is_known_with_its_pod(
