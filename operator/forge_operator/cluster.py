@@ -30,6 +30,11 @@ class ClusterReader:
         self._kube, self._namespaces = kube, tuple(namespaces)
         self._overview: Overview | None = None
 
+    @property
+    def watches_all(self) -> bool:
+        """Whether objects of every namespace are ours to look at."""
+        return not self._namespaces
+
     def watches(self, namespace: str) -> bool:
         """Whether objects of this namespace are ours to look at."""
         return not self._namespaces or namespace in self._namespaces

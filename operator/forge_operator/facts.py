@@ -26,6 +26,7 @@ class Facts:
     versions: Sequence[Version]  # of all pools
     workers: Sequence[WorkerInfo]  # of all pools and of none
     upcoming: dict[timedelta, Mapping[str, tuple[int, datetime]]] = field(default_factory=dict)
+    busy_within: dict[timedelta, frozenset[str]] = field(default_factory=dict)
 
     async def database(self, pool: str | None, within: timedelta | None) -> Database:
         """Return what concerns one pool. Raises ForgeError."""
@@ -42,13 +43,15 @@ class Facts:
 
     async def busy(self, within: timedelta) -> frozenset[str]:
         """Return the queues that have jobs now, or within that time. Raises ForgeError."""
-        now = {each.queue for each in self.counts if each.pending or each.in_progress}
-        fires = {
-            each.queue
-            for each in self.crons
-            if each.enabled and each.next_fire_at is not None and each.next_fire_at <= self.now + within
-        }
-        return frozenset(now | fires | (await self._upcoming(within)).keys())
+        if within not in self.busy_within:
+            now = {each.queue for each in self.counts if each.pending or each.in_progress}
+            fires = {
+                each.queue
+                for each in self.crons
+                if each.enabled and each.next_fire_at is not None and each.next_fire_at <= self.now + within
+            }
+            self.busy_within[within] = frozenset(now | fires | (await self._upcoming(within)).keys())
+        return self.busy_within[within]
 
     async def _upcoming(self, within: timedelta) -> Mapping[str, tuple[int, datetime]]:
         if within not in self.upcoming:

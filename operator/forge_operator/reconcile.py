@@ -2,15 +2,16 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from forge_operator.actions import EnsureQueues, Plan, Scale, SetQueue, WriteStatus
+from forge_jobs.version import Version, VersionState
+from forge_operator.actions import DeleteVersion, EnsureQueues, Plan, Scale, SetQueue, WriteStatus
 from forge_operator.events import Subject
 from forge_operator.executor import Done, Executor
 from forge_operator.gather import Gatherer
-from forge_operator.keys import CRON, Key
+from forge_operator.keys import CRON, QUEUE, Key
 from forge_operator.kube import BY_KIND, Object
 from forge_operator.load import lookahead
 from forge_operator.memory import Memory
@@ -34,12 +35,17 @@ FRESH = 4.0
 """Seconds that what was read for another object may be old, unless this one was written or changed since."""
 
 
+CALM = frozenset({VersionState.CURRENT, VersionState.DRAINED, VersionState.RETIRED, VersionState.FAILED})
+"""States of versions in which nothing happens within seconds."""
+
+
 @dataclass(frozen=True, slots=True)
-class Sleeper:
-    """A pool without pods: what wakes it."""
+class Scaled:
+    """A pool that is scaled by load: what there is to look out for."""
 
     queues: frozenset[str]
     within: timedelta  # a job that is due so soon counts
+    is_asleep: bool  # it has no pods
 
 
 @dataclass(slots=True)
@@ -52,6 +58,7 @@ class Remembered:
     served: tuple[str, ...] = ()  # queues of an autoscaled pool
     within: timedelta = timedelta(0)  # how far ahead jobs are looked for that will be due
     lacks_queue: bool = False  # a cron whose queue is not in the database
+    is_calm: bool = False  # no version is on its way
     is_asleep: bool = False  # an autoscaled pool without pods
 
 
@@ -76,17 +83,23 @@ class Reconciler:
         """Something about the object has changed: what was read until now does not count."""
         self._kept.setdefault(key, Remembered()).changed_at = self._clock()
 
-    def awake(self) -> list[Key]:
-        """Return the pools that are scaled by load and have pods."""
-        return [key for key, kept in self._kept.items() if kept.served and not kept.is_asleep]
-
-    def asleep(self) -> dict[Key, Sleeper]:
-        """Return the pools that are scaled by load and have no pods."""
+    def scaled(self) -> dict[Key, Scaled]:
+        """Return the pools that are scaled by load."""
         return {
-            key: Sleeper(frozenset(kept.served), kept.within)
+            key: Scaled(frozenset(kept.served), kept.within, kept.is_asleep)
             for key, kept in self._kept.items()
-            if kept.is_asleep
+            if kept.served
         }
+
+    def asleep(self) -> dict[Key, Scaled]:
+        """Return those of them that have no pods."""
+        return {key: pool for key, pool in self.scaled().items() if pool.is_asleep}
+
+    async def forget(self, versions: Iterable[Version]) -> None:
+        """Rows of versions whose pool is no more are gone. Raises ForgeError, NotLeading."""
+        actions = [DeleteVersion(each.pool, each.id) for each in versions]
+        if actions:
+            await self._executor.carry_out(Subject("", QUEUE, "", "", ""), actions, Memory())
 
     async def look(self, key: Key) -> timedelta | None:
         """The object is brought nearer to what it asks for; return when to look again.
@@ -157,7 +170,8 @@ class Reconciler:
 
     def _pace(self, kept: Remembered, planned: Plan) -> timedelta | None:
         """Return when to look again; None where the ticker sees to it, with one round of queries for all."""
-        is_ticked = bool(kept.served) and planned.again >= SELF_TIMED
+        is_calm = kept.is_calm and not planned.memory.retiring_since
+        is_ticked = bool(kept.served) and is_calm and planned.again >= SELF_TIMED
         return None if is_ticked or planned.again >= RESYNCED else planned.again
 
     def _notice(self, key: Key, kept: Remembered, observed: Observed) -> None:
@@ -169,6 +183,7 @@ class Reconciler:
             pods = sum(each.replicas for each in cluster.deployments) + len(cluster.pods)
             kept.is_asleep = bool(kept.served) and pods == 0
         if isinstance(cluster, Cluster) and isinstance(database, Database):
+            kept.is_calm = all(each.state in CALM for each in database.versions)
             states = counted(str(each.state) for each in database.versions)
             replicas = sum(each.replicas for each in cluster.deployments)
             self._metrics.pool(f"{key.namespace}/{key.name}", states, replicas)

@@ -6,15 +6,18 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import aclosing, suppress
+from datetime import timedelta
 
 from forge_jobs import ForgeError
+from forge_jobs.version import Version
 from forge_operator.cluster import ClusterReader, Overview
+from forge_operator.executor import NotLeading
 from forge_operator.facts import Facts, FactsReader
 from forge_operator.keys import Key
 from forge_operator.kube_errors import KubeError
 from forge_operator.link import DatabaseLink
 from forge_operator.metrics import Metrics
-from forge_operator.reconcile import Reconciler
+from forge_operator.reconcile import Reconciler, Scaled
 
 logger = logging.getLogger("forge_operator")
 
@@ -23,6 +26,10 @@ JITTER = 0.2
 
 MANY = 5
 """From so many pools on, everything is read at once instead of for each of them."""
+
+YOUNG = timedelta(minutes=5)
+IDLE_EVERY = 3
+"""One in so many looks at load is also at pools with pods and nothing to do."""
 
 SETTLE_SECONDS = 1.0
 """How often it is asked which queues are asleep."""
@@ -46,6 +53,7 @@ class Ticker:
         self._cluster, self._facts, self._link = cluster, facts, link
         self._reconciler, self._metrics, self._add = reconciler, metrics, add
         self._resync_seconds, self._tick_seconds = resync, tick
+        self._turn = 0
         self.has_seen_all = False
 
     async def run(self) -> None:
@@ -64,43 +72,46 @@ class Ticker:
         self.has_seen_all = True
         for key in overview.objects:
             self._add(key)
-        with suppress(ForgeError):  # each of the objects says so in its status
+        with suppress(ForgeError, NotLeading):  # each of the objects says so in its status
             facts = await self._facts.read(overview.started_at)
             for key in orphans(overview, facts):
                 if self._cluster.watches(key.namespace):
                     self._add(key)
+            if self._cluster.watches_all:
+                await self._reconciler.forget(left_over(overview, facts))
 
     async def tick(self) -> None:
-        """Every pool that is scaled by load, and is awake or has work, is looked at."""
-        keys = self._reconciler.awake()
+        """Every pool that is scaled by load and has work is looked at; now and then those with idle pods."""
+        self._turn += 1
+        scaled = self._reconciler.scaled()
+        if not scaled:
+            return
         try:
-            keys += await self._to_wake()
+            facts = await self._facts.read(time.monotonic() - self._tick_seconds / 2)
+            keys = [key for key, pool in scaled.items() if await self._is_due(pool, facts)]
         except ForgeError:
-            pass  # those that are awake say so in their status; those that sleep sleep on
+            # Those that are awake say so in their status; those that sleep sleep on.
+            keys = [key for key, pool in scaled.items() if not pool.is_asleep]
         if len(keys) >= MANY:
             with suppress(KubeError):
                 await self._cluster.overview()
         for key in keys:
             self._add(key)
 
-    async def _to_wake(self) -> list[Key]:
-        asleep = self._reconciler.asleep()
-        if not asleep:
-            return []
-        facts = await self._facts.read(time.monotonic() - self._tick_seconds / 2)
-        return [
-            key
-            for key, sleeper in asleep.items()
-            if not sleeper.queues.isdisjoint(await facts.busy(sleeper.within))
-        ]
+    async def _is_due(self, pool: Scaled, facts: Facts) -> bool:
+        if not pool.is_asleep and self._turn % IDLE_EVERY == 0:
+            return True
+        return not pool.queues.isdisjoint(await facts.busy(pool.within))
 
     async def _resyncs(self) -> None:
         while True:
             try:
                 await self.resync()
-            except KubeError as error:
+            except Exception as error:
+                # Whatever it is, everything has to be looked at again.
                 self._metrics.resyncs.labels("error").inc()
-                logger.warning("Not all objects could be read: %s", error)
+                trace = None if isinstance(error, KubeError) else error
+                logger.warning("Not all objects could be read: %s", error, exc_info=trace)
                 pause = min(self._resync_seconds, 5.0)
             else:
                 self._metrics.resyncs.labels("ok").inc()
@@ -110,7 +121,11 @@ class Ticker:
     async def _ticks(self) -> None:
         while True:
             await asyncio.sleep(self._tick_seconds)
-            await self.tick()
+            try:
+                await self.tick()
+            except Exception:
+                # Whatever it is, the pools have to be looked at again.
+                logger.exception("A look at the load failed")
 
     async def _watch(self) -> None:
         """Wake pools without pods within milliseconds of an enqueue."""
@@ -137,13 +152,29 @@ class Ticker:
             known = {each.name for each in await forge.queues.list()}
             async with aclosing(forge.watch(sorted(queues & known))) as woken:
                 async for queue in woken:
-                    for key, sleeper in self._reconciler.asleep().items():
-                        if queue in sleeper.queues:
+                    for key, pool in self._reconciler.asleep().items():
+                        if queue in pool.queues:
                             self._reconciler.touch(key)
                             self._add(key)
         except ForgeError as error:
             logger.debug("Sleeping queues cannot be listened to: %s", error)
             await asyncio.sleep(SETTLE_SECONDS)
+
+
+def left_over(overview: Overview, facts: Facts) -> list[Version]:
+    """Return closed versions of pools that are no more, once nobody works under them."""
+    pools = {each["metadata"]["uid"] for each in overview.objects.values()}
+    return [
+        each
+        for each in facts.versions
+        if each.pool not in pools
+        and not each.is_open
+        and not each.workers
+        and not each.in_progress
+        # One that is younger may belong to an object which the list was too early for.
+        and each.created_at is not None
+        and facts.now - each.created_at > YOUNG
+    ]
 
 
 def orphans(overview: Overview, facts: Facts) -> set[Key]:

@@ -113,8 +113,12 @@ async def test_it_serves_a_queue_from_apply_to_promotion(api: ApiServer, url: st
 
     assert deployment["metadata"]["name"].startswith("mail-worker-1-")
     assert (await operator.get("/healthz"))[0] == 200
-    metrics = (await operator.get("/metrics"))[1]
-    assert 'forge_operator_reconcile_total{kind="ForgeQueue",result="ok"}' in metrics
+
+    async def counted() -> bool:
+        metrics = (await operator.get("/metrics"))[1]
+        return 'forge_operator_reconcile_total{kind="ForgeQueue",result="ok"}' in metrics
+
+    await until(counted, 10)
     async with Forge(url, schema="forge_jobs") as forge:
         assert (await forge.queues.get("mail")).managed_by == "ForgeQueue default/mail"
 

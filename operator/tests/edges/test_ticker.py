@@ -4,13 +4,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 
-from forge_jobs import SchemaOutdated, StorageUnavailable
+from forge_jobs import SchemaOutdated, StorageUnavailable, Version
 from forge_operator.facts import FactsReader
 from forge_operator.kube import DEPLOYMENTS, QUEUES, Kube
 from forge_operator.link import DatabaseLink, unknown
+from forge_operator.ticker import left_over
 from tests.edges.api_server import ApiServer
 from tests.edges.stage import MAIL, Stage, staged, workers
 from tests.edges.until import until
@@ -110,3 +112,20 @@ async def test_a_database_without_the_schema_is_said_to_be_too_old(url: str) -> 
 
     assert unknown(caught.value).reason == "SchemaTooOld"
     await link.close()
+
+
+async def test_closed_versions_of_pools_that_are_no_more_are_forgotten(stage: Stage) -> None:
+    epoch = await stage.link.epoch()
+    for id_, state in (("old00001", "drained"), ("old00002", "pending")):
+        await stage.forge.versions.put(Version("gone", id_, id_, id_), epoch=epoch)
+        if state != "pending":
+            await stage.forge.versions.move("gone", id_, state, epoch=epoch)
+    facts = await FactsReader(stage.link).read(time.monotonic())
+    overview = await stage.ticker._cluster.overview()
+    assert left_over(overview, facts) == [], "they may be new"
+    facts.now += timedelta(minutes=6)
+    left = left_over(overview, facts)
+    assert {each.id for each in left} == {"old00001", "old00002"}
+
+    await stage.reconciler.forget(left)
+    assert await stage.states() == {"1": "current"}
