@@ -7,6 +7,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, Unpack, overload
 
+from msgspec.structs import replace
+
 from forge_jobs import names
 from forge_jobs.client.crons import Crons
 from forge_jobs.client.jobs import Jobs
@@ -221,27 +223,34 @@ class Forge:
         Raises InvalidPayload, UnknownQueue, InvalidInput; then nothing was enqueued.
         """
         said = Options.given(options)
-        return await self.storage.jobs.enqueue(self._job(kind, payload, said), connection=said.connection)
+        [job] = self._jobs(kind, [{} if payload is None else payload], said)
+        return await self.storage.jobs.enqueue(job, connection=said.connection)
 
     async def enqueue_many(
         self, kind: str, payloads: Sequence[Mapping[str, Any]], **options: Unpack[OptionValues]
     ) -> list[Enqueued]:
         """One job for each of `payloads` waits, or none; answers are in their order."""
         said = Options.given(options)
-        jobs = [self._job(kind, payload, said) for payload in payloads]
-        return await self.storage.jobs.enqueue_many(jobs, connection=said.connection)
+        return await self.storage.jobs.enqueue_many(
+            self._jobs(kind, payloads, said), connection=said.connection
+        )
 
-    def _job(self, kind: str, payload: Mapping[str, Any] | None, said: Options) -> NewJob:
+    def _jobs(self, kind: str, payloads: Sequence[Mapping[str, Any]], said: Options) -> list[NewJob]:
         handler = self.handlers.get(names.kind(kind))
-        if payload is not None and not isinstance(payload, Mapping):
-            raise InvalidInput(
-                f"The payload of {kind!r} is {payload!r}, allowed is a mapping of argument names."
-            )
-        arguments = dict(payload or {})
+        limit = self.settings.max_payload_bytes
         if handler is None:
-            return said.job(kind, encode(arguments, "json", limit=self.settings.max_payload_bytes), "json")
-        encoded = handler.arguments.check(arguments, handler.codec, limit=self.settings.max_payload_bytes)
-        return said.over(handler.defaults).job(kind, encoded, handler.codec)
+            wanted = said.job(kind, b"", "json")
+        else:
+            wanted = said.over(handler.defaults).job(kind, b"", handler.codec)
+        check = _encoded if handler is None else handler.arguments.check
+        jobs = []
+        for payload in payloads:
+            if not isinstance(payload, dict | Mapping):
+                raise InvalidInput(
+                    f"The payload of {kind!r} is {payload!r}, allowed is a mapping of argument names."
+                )
+            jobs.append(replace(wanted, payload=check(payload, wanted.codec, limit=limit)))
+        return jobs
 
     async def wait(self, job_id: int, *, timeout: timedelta | float | None = None) -> Any:
         """Return the job's result once it is done.
@@ -261,6 +270,10 @@ class Forge:
                     pause = min(pause * 1.5, 0.5)
         assert limit is not None
         raise WaitTimeout(job_id, limit.total_seconds())
+
+
+def _encoded(arguments: Mapping[str, Any], codec: str, *, limit: int) -> bytes:
+    return encode(dict(arguments), codec, limit=limit)
 
 
 def _result(job: Job) -> Any:

@@ -22,8 +22,10 @@ from forge_jobs.served import LONGEST_POLL, SHORTEST_POLL, ServedQueue
 from forge_jobs.storage.interface import Storage
 from forge_jobs.telemetry import Telemetry, UnknownKind, UnknownLimit
 
-LARGEST_CLAIM = 500
-HINT_MARGIN = 1_000  # microseconds, and of a bulk as many jobs; what commits later than this waits for the next scan
+LARGEST_CLAIM = 1000
+HINT_MARGIN = (
+    1_000  # microseconds, and of a bulk as many jobs; what commits later than this waits for the next scan
+)
 SCAN_EVERY = 0.25  # seconds between scans without the hint
 SCAN_SHARE = 20  # ... or as many times what the last one took
 SATURATED_AFTER = 1.0  # seconds of full batches after which nobody needs to wake us

@@ -26,7 +26,7 @@ from forge_jobs.telemetry import JobStarted, Outcome
 AHEAD = 0.05  # seconds of work that are claimed ahead
 MOST_AHEAD = 500  # jobs
 LONG_JOB = 0.2  # seconds of mean run time from which nothing is claimed ahead
-BREATH = 0.01  # seconds after which a runner lets others have the loop
+BREATH = 0.002  # seconds after which a runner lets others have the loop
 
 
 class Runners:
@@ -51,6 +51,7 @@ class Runners:
         self._tokens = tokens
         self._record = record
         self._hungry = hungry
+        self._low = 0  # so few in hand that more should be claimed
         self._hand: deque[tuple[Claim, ServedQueue]] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._mean: float | None = None
@@ -80,7 +81,8 @@ class Runners:
     def wanted(self) -> int:
         """How many more jobs should be claimed now; few are not worth a statement."""
         ahead = self.ahead
-        if len(self._hand) > ahead // 2:
+        self._low = ahead // 2
+        if len(self._hand) > self._low:
             return 0
         return max(0, self.count + ahead - self.in_hand)
 
@@ -162,8 +164,10 @@ class Runners:
                 await waiting
                 breath = time.monotonic()
             claim, queue = self._hand.popleft()
-            if len(self._hand) <= self.ahead // 2:
+            if len(self._hand) <= self._low:
                 self._hungry()
+                if len(self._hand) == self._low:
+                    await asyncio.sleep(0)  # the next claim is on its way while the rest runs
             await self._perform(task, claim, queue)
             current_claim.set(None)
             current_queue.set(None)

@@ -16,11 +16,12 @@ from forge_jobs.telemetry import CronDisabled, CronFired, Telemetry
 
 async def fire_due(storage: Storage, telemetry: Telemetry, epoch: int) -> float | None:
     """Make one pass; return how many seconds later the next cron is due."""
+    crons = [config for config in await storage.crons.all() if config.enabled]
+    if not crons:
+        return None
     now = await storage.now()
     upcoming: list[datetime] = []
-    for config in await storage.crons.all():
-        if not config.enabled:
-            continue
+    for config in crons:
         try:
             next_fire_at = await _advance(storage, telemetry, config, now, epoch)
         except InvalidCron as error:  # this one only; the others go on
