@@ -12,6 +12,7 @@ help:
 	@echo "make demo DIR=~/music     the same with a folder of yours"
 	@echo "make demo POSTGRES=1      the same on a PostgreSQL that the demo starts and stops"
 	@echo "make test                 every test, on SQLite and PostgreSQL; ARGS=... goes to pytest"
+	@echo "make e2e                  the whole on a kind cluster, 20 minutes; needs kind, docker, kubectl and helm"
 	@echo "make lint                 style, types, and which module may import which"
 	@echo "make format               rewrite the code in the house style"
 	@echo "make bench                speed, beside bare loops and other queues; ARGS=... goes to it"
@@ -28,6 +29,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/pytest -n auto $(ARGS)
+
+e2e: $(VENV)/.installed
+	$(BIN)/pytest tests/e2e $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
