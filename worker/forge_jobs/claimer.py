@@ -80,6 +80,16 @@ class Claimer:
             queue.hint = None
         self._stirred.set()
 
+    def wake_for_slots(self, queue_id: int) -> None:
+        """Slots of the queue were given back: look, if that was what lacked.
+
+        Who had slots and found no job does not look again, or two idle workers would wake
+        each other for ever by giving back what they took to look.
+        """
+        queue = self.queues.get(queue_id)
+        if queue is not None and queue.lacks_slots:
+            self.wake(queue_id)
+
     def forget_marks(self) -> None:
         """Idle marks may be gone from the database (it was away)."""
         for queue in self._order:
@@ -194,7 +204,8 @@ class Claimer:
             limit = min(limit, max(1, self.runners.free))
         if queue.is_limited:
             limit = await self._within_slots(queue, limit)
-            if limit <= 0:
+            queue.lacks_slots = limit <= 0
+            if queue.lacks_slots:
                 await self._found_nothing(queue)
                 queue.empty = False  # others have the slots
                 return 0

@@ -15,6 +15,7 @@ class ServedQueue:
     config: QueueConfig
     in_hand: int = 0  # jobs claimed and not yet recorded
     slots: int = 0  # held, when the queue has a concurrency
+    lacks_slots: bool = False  # whether the last look found none that it could take
     hint: Hint | None = None
     scan_at: float = 0.0  # when the next scan without the hint is due
     look_at: float = 0.0  # when to look for jobs again

@@ -191,6 +191,7 @@ class Session:
             return ()
         listeners = Listeners(
             work=self._claimer.wake,
+            slots=self._claimer.wake_for_slots,
             configuration=self._configuration_changed,
             cancelled=lambda job_id: self._cancelled([job_id]),
             due=self._due.set,

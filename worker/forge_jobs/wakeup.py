@@ -14,6 +14,7 @@ class Listeners:
     """Who does what when something is told; all are quick and never raise."""
 
     work: Callable[[int | None], None]  # in this queue; None: perhaps in any
+    slots: Callable[[int], None]  # of this queue were given back
     configuration: Callable[[], None]
     cancelled: Callable[[int], None]
     due: Callable[[], None]
@@ -44,6 +45,8 @@ class Wakeup:
         listeners = self._listeners
         if kind == "queue" and subject.isdigit():
             listeners.work(int(subject))
+        elif kind == "slots" and subject.isdigit():
+            listeners.slots(int(subject))
         elif kind == "config":
             listeners.configuration()
         elif kind == "cancel" and subject.isdigit():

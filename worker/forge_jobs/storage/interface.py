@@ -391,7 +391,7 @@ class Wakeups(Protocol):
     async def listen(self, heard: "Heard") -> None:
         """Call `heard(kind, subject)` for everything told, until cancelled.
 
-        Kinds: "queue" (id: work, or slots), "config", "cancel" (job id), "due", "drain" (scope),
+        Kinds: "queue" (id: work), "slots" (id: some were given back), "config", "cancel" (job id), "due", "drain" (scope),
         "gate" (pool, or "": who has none), and
         "reconnect" when listening began, for the first time or again, and things may have been missed before.
         The connection is watched; when it is lost it comes back by itself.

@@ -112,7 +112,7 @@ async def test_an_idle_worker_hears_of_slots_that_came_back(storage):
     async with Ear(storage) as ear:
         await storage.queues.give_back_slots(narrow, one, 0)
 
-        await ear.hears("queue", narrow)
+        await ear.hears("slots", narrow)
 
 
 async def test_an_idle_worker_hears_of_slots_of_a_worker_that_went(storage):

@@ -1,9 +1,12 @@
 """Queues are tuned while workers run: nothing is restarted."""
 
 import asyncio
+import time
 from datetime import timedelta
+from typing import Any
 
 from forge_jobs import Forge, State
+from forge_jobs.job import Claim
 from tests.working.eventually import eventually
 from tests.working.running import working
 
@@ -80,3 +83,20 @@ async def _failed(forge: Forge, job_id: int, times: int) -> bool:
 
 async def _backoff_is_off(forge: Forge) -> bool:
     return not (await forge.queues.get("default")).backoff_enabled
+
+
+async def test_idle_workers_of_a_queue_with_a_concurrency_leave_each_other_asleep(forge: Forge) -> None:
+    looks = 0
+    claim = forge.storage.claims.claim
+
+    async def counted(*args: Any, **options: Any) -> list[Claim]:
+        nonlocal looks
+        looks += 1
+        return await claim(*args, **options)
+
+    forge.storage.claims.claim = counted  # type: ignore[method-assign]
+    await forge.queues.set("default", concurrency=5)
+    async with working(forge), working(forge), working(forge):
+        began = time.monotonic()
+        await eventually(lambda: time.monotonic() - began > 2)
+    assert looks < 60  # polls after 0.1, 0.2, 0.4, 0.8 s by each of three, and their wake-ups

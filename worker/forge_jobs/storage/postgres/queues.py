@@ -117,7 +117,8 @@ WITH spare AS MATERIALIZED (
     DELETE FROM {schema}.slot USING spare
     WHERE slot.queue_id = $1 AND slot.number = spare.number AND NOT spare.fits
 )
-SELECT {schema}.wake($1) WHERE EXISTS (SELECT FROM spare)
+SELECT pg_notify({channel}, 'slots:' || $1)
+WHERE EXISTS (SELECT FROM spare) AND EXISTS (SELECT FROM {schema}.idle WHERE idle.queue_id = $1)
 """
 
 # Workers are told of the beginning and of the end, not of each longer one in between: every

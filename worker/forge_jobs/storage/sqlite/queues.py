@@ -117,7 +117,7 @@ class SqliteQueues:
             )
             if freed:
                 fit(transaction, queue_id)
-                transaction.tell("queue", queue_id)
+                transaction.tell("slots", queue_id)
 
         await self._database.write(give_back)
 
