@@ -46,6 +46,9 @@ SOON = timedelta(seconds=5)
 LATER = timedelta(seconds=60)
 """When to look again: after something was done, while something goes on, and when nothing does."""
 
+FORGOTTEN_AFTER = timedelta(hours=1)
+"""How long a refused template is remembered; it is tried again long before that."""
+
 WITHOUT_NUMBERS = AutoscalingSpec(max_replicas=1)
 """By what the load is measured where nothing is scaled by it."""
 
@@ -181,6 +184,11 @@ def sighted(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
         empty=drain.evidence(list(pool.versions.values()), observed.memory, database.now),
         retiring_since=retirement.retiring_since(pool),
         ramps=rollout.ramps(pool),
+        rejections={
+            key: each
+            for key, each in observed.memory.rejections.items()
+            if observed.now - each.at < FORGOTTEN_AFTER
+        },
     )
     verdicts = pool_verdicts(pool, sync, progress, decision, observes=is_observing(owner))
     verdicts |= deletion.verdicts(observed, database)

@@ -202,3 +202,28 @@ def test_an_outage_is_no_evidence_that_a_version_is_empty(away: str) -> None:
     assert world.states()["1"] == "draining", "one look after an outage proves nothing"
     world.run(40)
     assert world.states()["1"] == "drained"
+
+
+def test_a_deployment_of_a_retired_version_stays_while_somebody_holds_a_job_of_it() -> None:
+    world = draining(100)
+    version = world.version("1")
+    world.versions[version.id] = replace(version, state=VersionState.RETIRED)
+
+    world.run(30)
+    assert version.deployment in world.deployments
+
+    world.run(120)
+    assert version.deployment not in world.deployments
+    assert world.handed_back == 0
+
+
+def test_a_row_stays_while_a_worker_of_its_version_is_registered() -> None:
+    world = draining(30, sunset={"scaleDownDelaySeconds": 0, "deleteDelaySeconds": 0, "historyLimit": 0})
+    first, seen = world.version("1").id, World.seen_version
+    world.seen_version = lambda each: replace(  # type: ignore[method-assign]
+        seen(world, each), **({"workers": 1} if each.id == first else {})
+    )
+
+    world.run(200)
+
+    assert world.states()["1"] == "retired"

@@ -1,9 +1,12 @@
 """How pods are taken away without stopping a job."""
 
+from dataclasses import replace
+
 import pytest
 
 from forge_operator import actions as act
 from forge_operator.memory import Memory
+from forge_operator.plan import plan
 from forge_operator.settings import OperatorSettings
 from tests.world import World, workers
 
@@ -156,10 +159,6 @@ def test_a_pod_without_a_known_worker_stays_while_it_may_hold_a_job() -> None:
     world.step(1)
     busy = [pod for pod in world.pods.values() if pod.running]
     observed = world.observe()
-    from dataclasses import replace
-
-    from forge_operator.plan import plan
-
     nameless = tuple(replace(each, pod=None) for each in observed.database.workers)  # type: ignore[union-attr]
     shrink(world, 1)
     observed = replace(
@@ -184,3 +183,33 @@ def test_an_operator_that_starts_anew_in_the_middle_goes_on(replicas: int) -> No
 
     assert len(world.pods) == replicas
     assert world.settle() == 0
+
+
+def test_the_last_pod_stays_while_a_dead_worker_holds_a_job_of_the_version() -> None:
+    world = serving(1)
+    seen = World.seen_version
+    world.seen_version = lambda each: replace(seen(world, each), in_progress=1)  # type: ignore[method-assign]
+
+    shrink(world, 0)
+    world.run(120)
+    assert len(world.pods) == 1
+
+    del world.seen_version
+    world.run(20)
+    assert not world.pods
+
+
+def test_no_pod_goes_while_a_busy_one_is_not_ready_since_that_would_go_first() -> None:
+    world = serving(3)
+    world.enqueue(1, 100)
+    world.step(1)
+    (busy,) = [pod for pod in world.pods.values() if pod.running]
+    busy.starts = world.time + 60  # its probe fails for a minute; the job goes on
+
+    shrink(world, 1)
+    world.run(50)
+    assert len(world.pods) == 3
+
+    world.run(40)
+    assert list(world.pods) == [busy.name]
+    assert world.handed_back == 0

@@ -471,3 +471,90 @@ def test_an_operator_that_dies_at_any_moment_of_a_rollout_goes_on_where_it_was(m
     assert world.states()["2"] == "current"
     assert world.done == 3
     assert world.handed_back == 0
+
+
+def test_pods_without_a_registered_worker_do_not_take_over() -> None:
+    world = serving()
+    world.change(workers=workers("2"))
+    world.look()
+    target = world.version("2").id
+    seen = World.seen_version
+    world.seen_version = lambda each: replace(  # type: ignore[method-assign]
+        seen(world, each), **({"workers": 0} if each.id == target else {})
+    )
+
+    world.run(300)
+
+    assert world.states() == {"1": "current", "2": "pending"}
+
+
+def test_the_only_gate_of_a_pool_whose_row_was_lost_is_never_closed() -> None:
+    world = serving()
+    world.versions.clear()
+
+    world.look()
+
+    assert world.states() == {"1": "current"}
+
+
+def test_a_first_version_that_is_late_is_not_given_up() -> None:
+    world = World()
+    world.pod_start = 900
+
+    world.run(800, step=5)
+    assert world.states() == {"1": "pending"}
+    assert world.condition("Progressing") == ("False", "ProgressDeadlineExceeded")
+
+    world.run(200)
+    assert world.states() == {"1": "current"}
+
+
+def test_a_version_that_comes_back_counts_against_the_most_too() -> None:
+    said: dict[str, Any] = {"rollout": {"maxActiveVersions": 2}, "sunset": {"scaleDownDelaySeconds": 0}}
+    world = World({"workers": workers(**said)}).run(60)
+    world.change(workers=workers("2", **said))
+    world.run(60)
+    world.enqueue(4, 500)
+    world.run(5)
+    world.change(workers=workers("3", **said))
+    world.run(60)
+    assert world.states() == {"1": "drained", "2": "draining", "3": "current"}
+
+    world.change(workers=workers("1", **said))
+    world.run(60)
+
+    assert world.states()["1"] == "drained"
+    assert world.condition("Progressing") == ("False", "TooManyVersions")
+    world.run(600)
+    assert world.states()["1"] == "current"
+
+
+def test_a_version_on_its_way_back_that_is_not_asked_for_any_more_drains_again() -> None:
+    world = serving(replicas=1)
+    world.enqueue(2, 500)
+    world.run(5)
+    world.change(workers=workers("2", replicas=1))
+    world.run(30)
+    first = world.version("1")
+    world.versions[first.id] = replace(first, state=VersionState.PENDING)
+
+    world.change(workers=workers("3", replicas=1))
+    world.run(30)
+
+    assert world.states()["1"] == "draining"
+    world.run(600)
+    assert world.handed_back == 0
+    assert world.done == 2
+
+
+def test_a_ramping_version_that_serves_alone_keeps_its_gate() -> None:
+    world = serving()
+    (version,) = world.versions.values()
+    world.versions[version.id] = replace(version, state=VersionState.RAMPING, weight_percent=20)
+
+    world.change(workers=workers("2"))
+    world.look()
+    assert world.states()["1"] == "ramping"
+
+    world.run(60)
+    assert world.states()["2"] == "current"

@@ -1,0 +1,129 @@
+"""What the status of an object says, and how often."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from forge_operator.actions import EmitEvent, WriteStatus
+from forge_operator.conditions import REASONS, Condition, Reason
+from forge_operator.crds import queue_definition
+from forge_operator.report import Report, Verdict, reason_of, reported
+from tests.world import START, World, autoscaled, workers
+
+
+def report(reason: Reason = Reason.CONFIG_APPLIED, **fields: Any) -> Report:
+    return Report(
+        kind="ForgeQueue",
+        namespace="shop",
+        name="mail",
+        generation=1,
+        verdicts={Condition.SYNCED: Verdict(reason)},
+        fields=fields,
+    )
+
+
+def status(found: Report, before: dict[str, Any] | None = None, seconds: float = 0) -> dict[str, Any]:
+    actions, _ = reported(found, before or {}, START + timedelta(seconds=seconds), None)
+    (write,) = [each for each in actions if isinstance(each, WriteStatus)]
+    return dict(write.status)
+
+
+def is_written(found: Report, before: dict[str, Any], seconds: float) -> bool:
+    actions, _ = reported(found, before, START + timedelta(seconds=seconds), START)
+    return any(isinstance(each, WriteStatus) for each in actions)
+
+
+def test_what_is_so_already_is_not_written() -> None:
+    assert not is_written(report(queueName="mail"), status(report(queueName="mail")), 3600)
+
+
+def test_new_numbers_are_written_every_thirty_seconds_at_most() -> None:
+    before = status(report(backlog={"ready": 1, "observedAt": "a"}))
+
+    assert not is_written(report(backlog={"ready": 2, "observedAt": "b"}), before, 29)
+    assert is_written(report(backlog={"ready": 2, "observedAt": "b"}), before, 30)
+
+
+def test_a_new_time_of_looking_alone_is_not_written() -> None:
+    before = status(report(backlog={"ready": 1, "observedAt": "a"}))
+
+    assert not is_written(report(backlog={"ready": 1, "observedAt": "b"}), before, 3600)
+
+
+def test_a_condition_that_changed_is_written_at_once() -> None:
+    assert is_written(report(Reason.QUEUE_NAME_CONFLICT), status(report()), 1)
+
+
+def test_the_time_of_a_transition_changes_only_with_the_status() -> None:
+    first = status(report(Reason.QUEUE_NAME_CONFLICT))
+    other_reason = status(report(Reason.INVALID_SPEC), first, 60)
+    other_status = status(report(), other_reason, 90)
+
+    assert other_reason["conditions"][0]["lastTransitionTime"] == "2026-01-01T00:00:00Z"
+    assert other_status["conditions"][0]["lastTransitionTime"] == "2026-01-01T00:01:30Z"
+
+
+def test_a_condition_that_turned_bad_is_an_event_once() -> None:
+    bad = report(Reason.QUEUE_NAME_CONFLICT)
+    first, _ = reported(bad, status(report()), START, None)
+    again, _ = reported(bad, status(bad), START, None)
+
+    assert [each.reason for each in first if isinstance(each, EmitEvent)] == ["QueueNameConflict"]
+    assert again == []
+
+
+def test_a_reason_that_nobody_knows_is_a_failed_connection() -> None:
+    assert reason_of("Whatever") is Reason.CONNECTION_FAILED
+
+
+def test_fields_that_could_not_be_found_out_stay_as_they_were() -> None:
+    assert status(report(), status(report(replicas=3)) | {"conditions": []})["replicas"] == 3
+
+
+def played(spec: dict[str, Any], seconds: float = 60) -> dict[str, Any]:
+    world = World(spec)
+    world.enqueue(30, 10)
+    return world.run(seconds).status
+
+
+@pytest.mark.parametrize(
+    "spec",
+    (
+        {},
+        {"workers": workers()},
+        {"workers": autoscaled()},
+        {"paused": True, "rateLimit": {"limit": 1, "periodSeconds": 1}, "workers": autoscaled()},
+    ),
+)
+def test_a_status_fits_the_schema_and_gives_reasons_that_are_known(spec: dict[str, Any]) -> None:
+    schema = queue_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+    found = played(spec)
+
+    Draft202012Validator(closed(schema)).validate(found)
+    for each in found["conditions"]:
+        truth = REASONS[Condition(each["type"])][reason_of(each["reason"])]  # type: ignore[call-arg]
+        assert each["status"] == truth
+
+
+def closed(schema: Any) -> Any:
+    """The schema without room for fields that it does not name."""
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: closed(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict):
+        found["properties"] = {key: closed(value) for key, value in schema["properties"].items()}
+        found["additionalProperties"] = False
+    return found
+
+
+def test_ready_tells_of_missing_pods_only_when_there_should_be_some() -> None:
+    world = World({"workers": workers()}).run(60)
+    for pod in world.pods.values():
+        pod.starts = float("inf")
+    world.look()
+    assert world.condition("Ready") == ("False", "NoReadyPods")
+
+    asleep = World({"workers": autoscaled()}).run(500, step=5)
+    assert asleep.condition("Ready") == ("True", "Serving")
