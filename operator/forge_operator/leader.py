@@ -27,6 +27,8 @@ logger = logging.getLogger("forge_operator")
 
 DELETION_COST_SINCE = (1, 22)
 API_RETRY = 2.0
+DATABASE_RETRY, LONGEST_DATABASE_RETRY = 5.0, 60.0
+"""Seconds between tries."""
 
 
 class Leader:
@@ -85,12 +87,14 @@ class Leader:
 
     async def _link_early(self) -> None:
         """Older leaders are shut out as soon as the database answers, not with the first write."""
+        wait = DATABASE_RETRY
         while True:
             try:
                 epoch = await self._link.epoch()
             except ForgeError as error:
                 logger.warning("The database cannot be used yet: %s", error)
-                await asyncio.sleep(5)
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, LONGEST_DATABASE_RETRY)
             else:
                 logger.info("The database is in use, epoch %d", epoch)
                 return

@@ -115,7 +115,11 @@ class ApiServer:
             for _ in range(wanted - len(mine)):
                 self._start_pod(found)
             status = {"replicas": wanted, "readyReplicas": wanted, "availableReplicas": wanted}
-            available = {"type": "Available", "status": "True", "lastTransitionTime": _moment()}
+            available = {
+                "type": "Available",
+                "status": "True",
+                "lastTransitionTime": metadata["creationTimestamp"],
+            }
             change = {
                 "status": {**status, "observedGeneration": metadata["generation"], "conditions": [available]}
             }
