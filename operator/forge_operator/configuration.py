@@ -33,7 +33,7 @@ class Sync:
         return self.reason is not Reason.QUEUE_NAME_CONFLICT
 
 
-def wanted_changes(spec: QueueSpec) -> dict[str, Any]:
+def wanted_changes(name: str, spec: QueueSpec) -> dict[str, Any]:
     """Return the configuration that the spec asks for, in the words of `forge.queues.set`."""
     return {
         "concurrency": spec.concurrency.limit,
@@ -42,6 +42,8 @@ def wanted_changes(spec: QueueSpec) -> dict[str, Any]:
         "backoff_base": spec.backoff.base,
         "backoff_max": spec.backoff.max,
         "max_attempts": spec.max_attempts,
+        "timeout": spec.timeout,
+        "rate_limit": None if spec.rate_limit is None else naming.limit_scope(name),
         "done_retention": spec.retention.done,
         "dead_retention": spec.retention.dead,
     }
@@ -59,7 +61,11 @@ def plan_configuration(owner: QueueObject, spec: QueueSpec, database: Database, 
     if limits is None:
         message = f"The rate limit {naming.limit_scope(name)!r} belongs to somebody else."
         return Sync((), Reason.QUEUE_NAME_CONFLICT, message)
-    actions = [*queue_actions(row, name, spec, manager), *limits, *served_queues(spec, database)]
+    # A queue names a rate limit that exists: it is made before, and taken away after.
+    made = [each for each in limits if isinstance(each, SetLimit)]
+    taken_away = [each for each in limits if not isinstance(each, SetLimit)]
+    queue = queue_actions(row, name, spec, manager)
+    actions = [*made, *queue, *taken_away, *served_queues(spec, database)]
     if actions and was_synced:
         actions.append(
             EmitEvent("Normal", "DriftRepaired", f"The configuration of queue {name!r} was made right again.")
@@ -69,7 +75,7 @@ def plan_configuration(owner: QueueObject, spec: QueueSpec, database: Database, 
 
 def queue_actions(row: QueueConfig | None, name: str, spec: QueueSpec, manager: str) -> list[Action]:
     """Return what makes the queue's row ours, and right."""
-    wanted = wanted_changes(spec)
+    wanted = wanted_changes(name, spec)
     if row is None:
         return [SetQueue(name, wanted, manager)]
     changes = {key: value for key, value in wanted.items() if getattr(row, key) != value}

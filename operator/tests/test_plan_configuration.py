@@ -94,13 +94,20 @@ def test_a_rate_limit_is_a_bucket_of_the_queues_name() -> None:
     assert writes(world) == []
 
 
+def test_the_queue_names_its_rate_limit_and_its_timeout() -> None:
+    world = configured(rateLimit={"limit": 10, "periodSeconds": 2}, timeoutSeconds=90)
+
+    assert world.queues["mail"].rate_limit == "mail"
+    assert world.queues["mail"].timeout == timedelta(seconds=90)
+
+
 def test_a_rate_limit_that_is_not_asked_for_any_more_goes() -> None:
     world = configured(rateLimit={"limit": 10, "periodSeconds": 2})
 
     world.spec = {}
     world.generation += 1
 
-    assert writes(world) == [act.DeleteLimit("mail", OURS)]
+    assert writes(world) == [act.SetQueue("mail", {"rate_limit": None}, OURS), act.DeleteLimit("mail", OURS)]
 
 
 def test_a_rate_limit_of_somebody_else_is_left_alone() -> None:
@@ -119,6 +126,8 @@ def world_row(world: World) -> object:
         "backoff_base": timedelta(seconds=10),
         "backoff_max": timedelta(seconds=1800),
         "max_attempts": 5,
+        "timeout": None,
+        "rate_limit": None,
         "done_retention": timedelta(days=7),
         "dead_retention": timedelta(days=30),
     }
