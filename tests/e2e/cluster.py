@@ -7,7 +7,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -303,12 +303,11 @@ def watched(cluster: Cluster, kind: str, *words: str) -> Iterator[Callable[[], l
 
     def listen() -> None:
         assert process.stdout is not None
-        decoder, text = json.JSONDecoder(), ""
+        text = ""
         for line in process.stdout:
             at, text = time.time(), text + line
-            if line.rstrip() == "}":  # the last line of an event
-                event, _ = decoder.raw_decode(text.strip())
-                heard.append((at, event["object"]))
+            with suppress(json.JSONDecodeError):  # an event may have several lines
+                heard.append((at, json.loads(text)["object"]))
                 text = ""
 
     listener = Thread(target=listen, daemon=True)
@@ -319,6 +318,8 @@ def watched(cluster: Cluster, kind: str, *words: str) -> Iterator[Callable[[], l
         process.terminate()
         process.wait()
         listener.join(5)
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def short_name(text: str) -> str:

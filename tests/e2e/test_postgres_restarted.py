@@ -29,7 +29,7 @@ def test_a_restart_of_postgres_costs_no_job_and_no_pod(
     def is_back() -> bool:
         assert queue.lives() == lives, "pods of workers were taken away or restarted"
         assert installed.get("pod", POD)["metadata"]["uid"] != old
-        return database.value("SELECT 1") == 1
+        return bool(database.value("SELECT 1") == 1)
 
     eventually(is_back, within=180, what="PostgreSQL is back")
     after = database.enqueue("patient", 0, 5)
