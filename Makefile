@@ -31,7 +31,7 @@ test: $(VENV)/.installed
 	$(BIN)/pytest -n auto $(ARGS)
 
 e2e: $(VENV)/.installed
-	$(BIN)/pytest tests/e2e $(ARGS)
+	$(BIN)/pytest tests/e2e --tb=short $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -162,8 +162,8 @@ def _prepare(cluster: Cluster, say: Callable[[str], None]) -> None:
     classes = cluster.all("storageclasses")
     if not any("is-default-class" in str(each["metadata"].get("annotations")) for each in classes):
         say("making a volume, as there is no storage class")
-        cluster.apply(*yaml.safe_load_all((MANIFESTS / "volume.yaml").read_text()))
         node = cluster.into("kube-system")
+        node.apply(*yaml.safe_load_all((MANIFESTS / "volume.yaml").read_text()))
         eventually(
             lambda: node.get("pod", "forge-jobs-e2e-volume")["status"]["phase"] == "Succeeded",
             within=120,
