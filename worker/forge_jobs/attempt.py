@@ -110,7 +110,9 @@ def done(claim: Claim, queue: QueueConfig, codec: str, result: Any, wait: float,
             # The work is done: running it again would do it twice.
             error = f"done, but its result was not kept: {problem}"
     return Verdict(
-        End(claim, State.DONE, duration, encoded, error, queue.done_retention > timedelta(0)),
+        End(
+            claim, State.DONE, duration, encoded, error and _kept(error), queue.done_retention > timedelta(0)
+        ),
         Run(claim, queue.name, Outcome.DONE, wait, duration, error),
     )
 
@@ -153,6 +155,7 @@ def failed(
     if claim.is_last_attempt:
         return dead(claim, queue, error, wait, duration)
     delay = backoff.retry_delay(queue, claim.attempt) if after is None else after
+    error = _kept(error)
     return Verdict(
         Postponement(claim, Reason.RETRY, delay, error=error),
         Run(claim, queue.name, outcome, wait, duration, error, delay.total_seconds()),
@@ -168,6 +171,7 @@ def dead(
     outcome: Outcome = Outcome.DEAD,
 ) -> Verdict:
     """The job is dead."""
+    error = _kept(error)
     return Verdict(
         End(claim, State.DEAD, duration, error=error, keep=queue.dead_retention > timedelta(0)),
         Run(claim, queue.name, outcome, wait, duration, error),
@@ -198,11 +202,14 @@ def describe(error: BaseException) -> str:
     """Return an exception as a job's history keeps it: one line that says it, then the traceback."""
     first = "".join(traceback.format_exception_only(error)).strip()
     trace = "".join(traceback.format_tb(_own(error)))
-    text = f"{first}\n{trace}" if trace else first
+    return _kept(f"{first}\n{trace}" if trace else first)
+
+
+def _kept(text: str) -> str:
+    """Return what is kept of an error's text: not all of a long one, and nothing that no database can hold."""
     if len(text) > LONGEST_ERROR:
         half = LONGEST_ERROR // 2
         text = f"{text[:half]}\n...\n{text[-half:]}"
-    # what no database stores as text
     return text.replace("\x00", "\\x00").encode("utf-8", "replace").decode("utf-8")
 
 

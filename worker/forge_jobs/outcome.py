@@ -4,7 +4,9 @@ Anything else that is raised is a failure, retried with the queue's backoff; wha
 returned is the result. `attempt` turns these into what `storage` writes down.
 """
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 
 def as_duration(value: timedelta | float | None, name: str) -> timedelta | None:
@@ -25,12 +27,23 @@ def as_duration(value: timedelta | float | None, name: str) -> timedelta | None:
 class Decision(Exception):
     """The root of what a handler may decide; not itself raised."""
 
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        # An exception is made again from its message; ours are made from more, and come out of processes.
+        return _decided, (type(self), self.args, vars(self))
+
+
+def _decided(decision: type[Decision], args: tuple[Any, ...], facts: dict[str, Any]) -> Decision:
+    made = decision.__new__(decision, *args)
+    made.args = args
+    vars(made).update(facts)
+    return made
+
 
 class Dead(Decision):
     """The job can never succeed: it is dead at once, whatever attempts are left."""
 
     def __init__(self, reason: str = "given up by its handler") -> None:
-        self.reason = reason
+        self.reason = str(reason)
         super().__init__(reason)
 
 
@@ -40,9 +53,11 @@ class Retry(Decision):
     Costs an attempt: at the last one the job is dead.
     """
 
-    def __init__(self, after: timedelta | float | None = None, reason: str = "retry asked for by its handler") -> None:
+    def __init__(
+        self, after: timedelta | float | None = None, reason: str = "retry asked for by its handler"
+    ) -> None:
         self.after = as_duration(after, "Retry.after")
-        self.reason = reason
+        self.reason = str(reason)
         super().__init__(reason)
 
 
@@ -65,5 +80,5 @@ class Throttled(Decision):
 
     def __init__(self, retry_after: timedelta | float | None = None, reason: str = "throttled") -> None:
         self.retry_after = as_duration(retry_after, "Throttled.retry_after")
-        self.reason = reason
+        self.reason = str(reason)
         super().__init__(reason)

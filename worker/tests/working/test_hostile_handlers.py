@@ -1,0 +1,122 @@
+"""Whatever a handler does, it is its own job's business: the worker and the other jobs go on."""
+
+import asyncio
+import os
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from forge_jobs import Dead, Forge, Reschedule, Retry, State, Throttled, Worker
+from forge_jobs.job import Reason
+
+
+async def run(forge: Forge) -> None:
+    """Run everything that is due; a worker that is stuck fails the test."""
+    async with asyncio.timeout(30):
+        await Worker(forge, queues=["default"], concurrency=2).run(until_empty=True)
+
+
+@pytest.mark.parametrize(
+    "reason", ["nothing\x00here", "half a \ud800 pair", ValueError("not a text"), 7, "x" * 10**6]
+)
+@pytest.mark.parametrize("decision", [Dead, lambda reason: Retry(None, reason)])
+async def test_a_reason_that_no_database_can_hold_is_kept_as_text(
+    forge: Forge, decision: Any, reason: Any
+) -> None:
+    @forge.handler(max_attempts=1)
+    async def gives_up() -> None:
+        raise decision(reason)
+
+    @forge.handler
+    async def works() -> None:
+        pass
+
+    broken, other = await gives_up.enqueue(), await works.enqueue()
+    await run(forge)
+
+    found = await forge.jobs.get(broken.id)
+    assert found.state is State.DEAD
+    assert found.error is not None and 0 < len(found.error) < 10_000
+    assert (await forge.jobs.get(other.id)).state is State.DONE
+
+
+def in_child_retry() -> None:
+    raise Retry(after=timedelta(hours=2), reason="later")
+
+
+def in_child_throttled() -> None:
+    raise Throttled(retry_after=3600)
+
+
+def in_child_rescheduled() -> None:
+    raise Reschedule(datetime(2100, 1, 1, tzinfo=UTC))
+
+
+def in_child_dead() -> None:
+    raise Dead("never")
+
+
+def in_child_crash() -> None:
+    os._exit(3)
+
+
+def in_child_unpicklable() -> Any:
+    return lambda: None
+
+
+class Odd(Exception):
+    """Cannot be made again from what it says."""
+
+    def __init__(self, one: str, *, two: str) -> None:
+        super().__init__(f"{one} {two}")
+
+
+def in_child_odd() -> None:
+    raise Odd("very", two="odd")
+
+
+declared = Forge()
+for function in [value for name, value in list(globals().items()) if name.startswith("in_child_")]:
+    globals()[function.__name__] = declared.handler(executor="process", max_attempts=2)(function)
+
+
+@pytest.fixture
+async def children(forge: Forge) -> Forge:
+    """A forge whose handlers run in processes of their own."""
+    for handler in declared.handlers.values():
+        forge.handlers.add(handler)
+    return forge
+
+
+async def test_what_a_handler_in_a_process_of_its_own_decides_is_done(children: Forge) -> None:
+    forge = children
+    retry = await forge.enqueue("in_child_retry")
+    rescheduled = await forge.enqueue("in_child_rescheduled")
+    dead = await forge.enqueue("in_child_dead")
+    await run(forge)
+
+    found = await forge.jobs.get(retry.id)
+    assert (found.reason, found.error, found.attempt) == (Reason.RETRY, "later", 1)
+    assert found.run_at is not None and found.run_at > found.created_at + timedelta(hours=1)
+    found = await forge.jobs.get(rescheduled.id)
+    assert (found.reason, found.run_at) == (Reason.RESCHEDULED, datetime(2100, 1, 1, tzinfo=UTC))
+    assert (await forge.jobs.get(dead.id)).error == "never"
+
+    throttled = await forge.enqueue("in_child_throttled")
+    await run(forge)
+    found = await forge.jobs.get(throttled.id)
+    assert (found.reason, found.attempt) == (Reason.THROTTLED, 0)
+
+
+@pytest.mark.parametrize("kind", ["in_child_crash", "in_child_odd", "in_child_unpicklable"])
+async def test_a_process_that_breaks_is_a_failure_of_its_job_only(children: Forge, kind: str) -> None:
+    @children.handler
+    async def works() -> None:
+        pass
+
+    broken, other = await children.enqueue(kind), await works.enqueue()
+    await run(children)
+
+    assert (await children.jobs.get(broken.id)).reason is Reason.RETRY
+    assert (await children.jobs.get(other.id)).state is State.DONE
