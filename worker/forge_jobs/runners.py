@@ -163,11 +163,13 @@ class Runners:
                 self._idle.append(waiting)
                 await waiting
                 breath = time.monotonic()
-            claim, queue = self._hand.popleft()
-            if len(self._hand) <= self._low:
+            if len(self._hand) - 1 <= self._low:
                 self._hungry()
-                if len(self._hand) == self._low:
+                if len(self._hand) - 1 == self._low:
                     await asyncio.sleep(0)  # the next claim is on its way while the rest runs
+                    if not self._hand:
+                        continue
+            claim, queue = self._hand.popleft()
             await self._perform(task, claim, queue)
             current_claim.set(None)
             current_queue.set(None)
