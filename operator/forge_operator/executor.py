@@ -45,6 +45,8 @@ CONFIGURABLE = (
     "backoff_base",
     "backoff_max",
     "max_attempts",
+    "timeout",
+    "rate_limit",
     "done_retention",
     "dead_retention",
 )
