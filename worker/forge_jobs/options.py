@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypedDict
 from forge_jobs import names
 from forge_jobs.errors import InvalidInput
 from forge_jobs.job import FOREVER, NewJob
-from forge_jobs.outcome import as_duration
+from forge_jobs.outcome import as_duration, as_moment
 from forge_jobs.queue_config import DEFAULT_QUEUE
 
 
@@ -61,6 +61,8 @@ class Options:
         try:
             for name in {"delay", "timeout"} & said.keys():
                 said[name] = as_duration(said[name], name)
+            if said.get("run_at") is not None:
+                said["run_at"] = as_moment(said["run_at"], "run_at")
         except ValueError as error:
             raise InvalidInput(str(error)) from None
         return cls(**said).checked()
@@ -79,8 +81,6 @@ class Options:
             raise InvalidInput(f"timeout is {self.timeout}, allowed is more than zero.")
         if self.delay is not None and self.run_at is not None:
             raise InvalidInput("delay and run_at are both given, allowed is one of them.")
-        if self.run_at is not None and (not isinstance(self.run_at, datetime) or self.run_at.tzinfo is None):
-            raise InvalidInput(f"run_at is {self.run_at!r}, allowed is a datetime with a time zone.")
         return self
 
     def over(self, defaults: "Options") -> "Options":

@@ -5,23 +5,38 @@ returned is the result. `attempt` turns these into what `storage` writes down.
 """
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+LONGEST = timedelta(days=365_000)
+"""No duration is longer, so that every moment that is made with one can be written down."""
+
+EARLIEST, LATEST = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+"""What is beyond these becomes these: in every time zone they are moments, and to no database "for ever"."""
 
 
 def as_duration(value: timedelta | float | None, name: str) -> timedelta | None:
-    """Return `value` (a timedelta, or seconds) as a timedelta that is not negative, or None.
+    """Return `value` (a timedelta, or seconds) as a timedelta from zero to LONGEST, or None.
 
-    Raises ValueError when it is negative or neither of the two.
+    Raises ValueError when it is none of these.
     """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, timedelta | int | float):
         raise ValueError(f"{name} is {value!r}, allowed is a timedelta or seconds.")
-    duration = value if isinstance(value, timedelta) else timedelta(seconds=value)
-    if duration < timedelta(0):
-        raise ValueError(f"{name} is {value!r}, allowed is zero or more.")
-    return duration
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if not 0 <= seconds <= LONGEST.total_seconds():  # neither is what is not a number
+        raise ValueError(f"{name} is {value!r}, allowed is zero to {LONGEST.days:,} days.")
+    return value if isinstance(value, timedelta) else timedelta(seconds=value)
+
+
+def as_moment(value: datetime, name: str) -> datetime:
+    """Return `value` in UTC, at least EARLIEST and at most LATEST. Raises ValueError when it has no time zone."""
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise ValueError(f"{name} is {value!r}, allowed is a datetime with a time zone.")
+    if value.year < EARLIEST.year:
+        return EARLIEST
+    return LATEST if value.year >= LATEST.year else value.astimezone(UTC)
 
 
 class Decision(Exception):
@@ -65,10 +80,8 @@ class Reschedule(Decision):
     """Nothing failed; run the job again at `at` (an aware datetime). Costs no attempt."""
 
     def __init__(self, at: datetime) -> None:
-        if at.tzinfo is None:
-            raise ValueError(f"Reschedule.at is {at!r}, allowed is a datetime with a time zone.")
-        self.at = at
-        super().__init__(f"rescheduled to {at.isoformat()}")
+        self.at = as_moment(at, "Reschedule.at")
+        super().__init__(f"rescheduled to {self.at.isoformat()}")
 
 
 class Throttled(Decision):

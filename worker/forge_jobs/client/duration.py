@@ -5,11 +5,9 @@ import re
 from datetime import timedelta
 
 from forge_jobs.errors import InvalidInput
+from forge_jobs.outcome import LONGEST
 
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-
-LONGEST = timedelta(days=365_000)
-"""No duration is longer, so that every moment that is made with one can be written down."""
 
 PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)", re.ASCII)
 NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
