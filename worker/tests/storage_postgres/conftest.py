@@ -5,6 +5,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
+
 from forge_jobs.local_postgres import LocalPostgres
 from forge_jobs.storage.postgres.connection import Database
 

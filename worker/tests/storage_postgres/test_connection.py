@@ -7,10 +7,11 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
 from forge_jobs.errors import ForgeError, InvalidInput, SchemaOutdated, StorageUnavailable
 from forge_jobs.local_postgres import LocalPostgres
 from forge_jobs.storage.postgres.connection import Database, Lane, check_server
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from tests.storage_postgres.conftest import until
 from tests.storage_postgres.gate import Gate
 

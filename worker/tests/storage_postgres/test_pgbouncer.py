@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
 from forge_jobs.errors import StorageUnavailable
 from forge_jobs.job import End, NewJob, State
 from forge_jobs.storage.postgres import PostgresStorage

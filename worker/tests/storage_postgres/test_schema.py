@@ -7,6 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+
 from forge_jobs.errors import SchemaOutdated, SchemaTooNew, StorageUnavailable
 from forge_jobs.local_postgres import LocalPostgres
 from forge_jobs.storage.migrate import migrations

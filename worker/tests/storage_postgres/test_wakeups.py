@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 import pytest
+
 from forge_jobs.local_postgres import LocalPostgres
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.schema import PostgresSchema
