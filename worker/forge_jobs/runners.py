@@ -8,8 +8,9 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
+from typing import Any
 
 from anyio import CapacityLimiter
 
@@ -27,6 +28,21 @@ AHEAD = 0.05  # seconds of work that are claimed ahead
 MOST_AHEAD = 500  # jobs
 LONG_JOB = 0.2  # seconds of mean run time from which nothing is claimed ahead
 BREATH = 0.002  # seconds after which a runner lets others have the loop
+SECOND_WORD = 1.0  # seconds that a handler has after it was stopped once more
+
+
+class Threads(ThreadPoolExecutor):
+    """Threads for plain handlers, which knows the calls that have not ended."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count, thread_name_prefix="forge-jobs")
+        self.calls: set[Future[Any]] = set()
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        call = super().submit(function, *args, **kwargs)
+        self.calls.add(call)
+        call.add_done_callback(self.calls.discard)
+        return call
 
 
 class Runners:
@@ -56,9 +72,10 @@ class Runners:
         self._idle: deque[asyncio.Future[None]] = deque()
         self._mean: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="forge-jobs")
+        self._threads = Threads(count)
         self._processes = CapacityLimiter(count)
         self._ended = asyncio.Event()
+        self._closed = False
         self._context = copy_context()  # that every job begins with
 
     @property
@@ -137,13 +154,15 @@ class Runners:
             return False
         return True
 
-    async def close(self) -> None:
-        """No runner is left. Threads that ignored being cancelled are left behind."""
-        tasks = list(self._tasks)
-        for task in tasks:
+    async def close(self) -> int:
+        """No job is begun any more. Return how many handlers ignored being stopped: those are left behind."""
+        self._closed = True
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=SECOND_WORD)
         self._threads.shutdown(wait=False, cancel_futures=True)
+        return len(self._tasks) + len(self._threads.calls)
 
     def _spawn(self) -> None:
         task = asyncio.create_task(self._runner(), name="runner", context=self._context.copy())
@@ -157,7 +176,7 @@ class Runners:
         current_queue.set(None)
         clean = copy_context()
         breath = time.monotonic()
-        while True:
+        while not self._closed:
             while not self._hand:
                 waiting = asyncio.get_running_loop().create_future()
                 self._idle.append(waiting)
@@ -222,7 +241,9 @@ class Runners:
             if attempt.stopped is None and task.cancelling():
                 raise  # the runner itself ends
             verdict = judge(claim, queue.config, error, attempt.stopped, wait, time.monotonic() - started)
-        except (Exception, SystemExit) as error:  # whatever a handler raises is its job's business only
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever a handler raises is its job's business only
             verdict = judge(claim, queue.config, error, attempt.stopped, wait, time.monotonic() - started)
         finally:
             self.running.pop(claim.job_id, None)

@@ -58,6 +58,7 @@ class Session:
         self._revision: int | None = None
         self.attempts = Attempts()
         self.released = 0
+        self.left_behind = 0  # handlers that ignored being stopped
 
     @property
     def is_stopping(self) -> bool:
@@ -138,7 +139,7 @@ class Session:
             for task in (claiming, beating, recording, stopping, *chores):
                 task.cancel()
             await asyncio.gather(claiming, beating, recording, stopping, *chores, return_exceptions=True)
-            await self.runners.close()
+            self.left_behind = await self.runners.close()
             await self._farewell()
 
     async def _end(

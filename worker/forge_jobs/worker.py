@@ -75,6 +75,7 @@ class Worker:
         self.version = settings.worker_version if version is None else version
         self.name = settings.worker_name if name is None else name
         self.session: Session | None = None
+        self.left_behind = 0  # handlers, in threads or not, that ignored being stopped: they still run here
         self._seen = Seen(self.forge, lambda: self.session, metrics_host, metrics_port)
         self._stopped = False
         self._reason = ""
@@ -118,6 +119,7 @@ class Worker:
                     await patience.wait(error)
                     continue
                 patience.over()
+                self.left_behind += session.left_behind
                 self.forge.telemetry.emit(WorkerStopped(session.info.label, session.released))
                 if not given_up:
                     return

@@ -1,6 +1,7 @@
 """`forge-jobs worker`: run the jobs of a user's program."""
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -238,6 +239,10 @@ def run_plan(plan: Plan) -> None:
 async def _run(worker: Worker, until_empty: bool) -> None:
     stop_with_parent(lambda: worker.stop("its parent is gone"))
     await worker.run(until_empty=until_empty, handle_signals=True)
+    if worker.left_behind:  # Python would wait for them, for ever perhaps; their jobs are in other hands
+        logs.logger.warning("%d handlers ignored being stopped; the process ends now.", worker.left_behind)
+        logging.shutdown()
+        os._exit(0)
 
 
 def runner() -> Callable[[Coroutine[Any, Any, None]], None]:

@@ -59,6 +59,14 @@ async def stubborn(ctx: Context, seconds: float) -> None:
 
 
 @forge.handler
+def stubborn_thread(ctx: Context, seconds: float) -> None:
+    """Never look whether it should stop."""
+    note("start", ctx)
+    time.sleep(seconds)
+    note("end", ctx)
+
+
+@forge.handler
 async def spend(ctx: Context, scope: str) -> None:
     await ctx.rate_limit.acquire(scope, wait=0)
     note("spent", ctx)

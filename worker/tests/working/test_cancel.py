@@ -2,8 +2,9 @@
 
 import asyncio
 import time
+from datetime import timedelta
 
-from forge_jobs import Context, Forge, State
+from forge_jobs import Context, Forge, State, Worker
 from forge_jobs.job import Cancelled
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -100,3 +101,51 @@ def _count_for_ever() -> None:
     number = 0
     while True:
         number += 1
+
+
+async def test_a_handler_that_ignores_being_stopped_does_not_keep_its_worker(forge: Forge) -> None:
+    release = asyncio.Event()
+    started = asyncio.Event()
+
+    @forge.handler
+    async def stays() -> None:
+        started.set()
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+
+    job = await stays.enqueue()
+    worker = Worker(forge, queues=["default"], concurrency=1, grace=timedelta(0))
+    running = asyncio.create_task(worker.run())
+    await started.wait()
+    worker.stop()
+    try:
+        async with asyncio.timeout(15):
+            await asyncio.shield(running)
+        assert (await forge.jobs.get(job.id)).state is State.PENDING
+    finally:
+        release.set()
+        await asyncio.wait([running])
+
+
+async def test_a_handler_that_obeys_the_second_time_does_not_keep_its_worker(forge: Forge) -> None:
+    started = asyncio.Event()
+
+    @forge.handler
+    async def stays() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.Event().wait()
+
+    job = await stays.enqueue()
+    worker = Worker(forge, queues=["default"], concurrency=1, grace=timedelta(0))
+    running = asyncio.create_task(worker.run())
+    await started.wait()
+    worker.stop()
+    async with asyncio.timeout(15):
+        await running
+    assert (await forge.jobs.get(job.id)).state is State.PENDING

@@ -120,3 +120,23 @@ async def test_a_process_that_breaks_is_a_failure_of_its_job_only(children: Forg
 
     assert (await children.jobs.get(broken.id)).reason is Reason.RETRY
     assert (await children.jobs.get(other.id)).state is State.DONE
+
+
+async def test_what_is_raised_past_every_exception_fails_its_job_only(forge: Forge) -> None:
+    class Uncaught(BaseException):
+        """No Exception."""
+
+    @forge.handler(max_attempts=1)
+    async def breaks() -> None:
+        raise Uncaught("all the way")
+
+    @forge.handler
+    async def works() -> None:
+        pass
+
+    broken = [await breaks.enqueue() for _ in range(3)]  # more than there are runners
+    other = await works.enqueue()
+    await run(forge)
+
+    assert {(await forge.jobs.get(job.id)).state for job in broken} == {State.DEAD}
+    assert (await forge.jobs.get(other.id)).state is State.DONE

@@ -1,5 +1,6 @@
 """Workers that die, freeze or are cut off: nothing is lost, and a stale worker does no harm."""
 
+import asyncio
 import signal
 
 import pytest
@@ -106,6 +107,23 @@ async def test_sigterm_lets_running_jobs_finish_and_hands_back_the_rest(
     assert (handed_back.state, handed_back.attempt) == (State.PENDING, 0)
     assert (await forge.jobs.get(waiting.id)).state is State.PENDING
     assert await forge.workers.list() == []
+
+
+@pytest.mark.parametrize("kind", ["stubborn", "stubborn_thread"])
+async def test_a_handler_that_ignores_being_stopped_does_not_keep_the_process(
+    forge: Forge, workers: Fleet, ledger: Ledger, kind: str
+) -> None:
+    job = await forge.enqueue(kind, {"seconds": 300})
+    worker = await workers.start("--grace", "1")
+    await eventually(lambda: ledger.of("start"))
+
+    worker.terminate()
+    async with asyncio.timeout(15):
+        assert await worker.wait() == 0
+
+    handed_back = await forge.jobs.get(job.id)
+    assert (handed_back.state, handed_back.attempt) == (State.PENDING, 0)
+    assert "ignored being stopped" in workers.log()
 
 
 async def test_a_second_signal_ends_the_worker_at_once(forge: Forge, workers: Fleet, ledger: Ledger) -> None:
