@@ -25,7 +25,9 @@ Fact = Job | Failure | Counts | Enqueued | QueueConfig | RateLimit | CronConfig 
 
 def document(fact: Fact) -> dict[str, Any]:
     """Return the fact as what `json.dumps` takes."""
-    names = fact.__struct_fields__ if isinstance(fact, msgspec.Struct) else [each.name for each in fields(fact)]
+    names = (
+        fact.__struct_fields__ if isinstance(fact, msgspec.Struct) else [each.name for each in fields(fact)]
+    )
     found = dict(_entry(name, getattr(fact, name), fact) for name in names)
     if isinstance(fact, QueueConfig):
         del found["id"]

@@ -148,7 +148,8 @@ LEFT JOIN LATERAL (
 ORDER BY queue.name
 """
 
-WAITING_FACTS = """
+WAITING_FACTS = (
+    """
 SELECT {columns}, now() AS now, around.live_workers, around.able_workers, around.closed_workers, held.slots, held.slots_held,
     (SELECT ({filled})::double precision FROM {schema}.rate_limit WHERE rate_limit.scope = queue.rate_limit) AS tokens,
     (SELECT count(*) FROM (
@@ -171,7 +172,10 @@ CROSS JOIN LATERAL (
     SELECT count(*) AS slots, count(slot.worker_id) AS slots_held FROM {schema}.slot WHERE slot.queue_id = queue.id
 ) AS held
 WHERE job.id = $1
-""".replace("{columns}", QUEUE_COLUMNS).replace("{filled}", FILLED).replace("{limit}", str(AHEAD_LIMIT))
+""".replace("{columns}", QUEUE_COLUMNS)
+    .replace("{filled}", FILLED)
+    .replace("{limit}", str(AHEAD_LIMIT))
+)
 
 # Rows that another folder has in hand are skipped: each row is summed up by one of them.
 FOLD = """

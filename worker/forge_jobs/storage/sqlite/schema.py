@@ -46,7 +46,9 @@ class SqliteSchema:
                 found, required = await self._database.read(_found)
         else:
             found = required = 0  # to open a file would be to make it
-        return SchemaStatus(found, migrations("sqlite")[-1].number, required, f"SQLite {sqlite3.sqlite_version}")
+        return SchemaStatus(
+            found, migrations("sqlite")[-1].number, required, f"SQLite {sqlite3.sqlite_version}"
+        )
 
     async def drop(self) -> None:
         async with self._opened():
