@@ -63,7 +63,9 @@ class Claimer:
         self._stirred = asyncio.Event()
         self._order = list(self.queues.values())
         self._patience = Patience("claiming jobs", telemetry)
-        self._held: set[int] = set()  # jobs claimed and not yet recorded
+        self._held: set[tuple[int, int]] = set()  # (job_id, attempt) of those claimed and not yet recorded
+        self._held_again: Counter[tuple[int, int]] = Counter()
+        self._has_recorded = False  # since all queues were found empty
         self._audit_until = 0.0  # a claim whose answer never came may have been carried out
         self._audit_at = 0.0
 
@@ -111,7 +113,14 @@ class Claimer:
 
     def recorded(self, verdicts: Sequence[Verdict]) -> None:
         """These jobs are no longer in hand."""
-        self._held.difference_update(verdict.run.claim.job_id for verdict in verdicts)
+        self._has_recorded = True
+        for proof in [(verdict.run.claim.job_id, verdict.run.claim.attempt) for verdict in verdicts]:
+            if proof not in self._held_again:
+                self._held.discard(proof)
+            elif self._held_again[proof] > 1:
+                self._held_again[proof] -= 1
+            else:
+                del self._held_again[proof]
         counts = Counter(verdict.run.claim.queue_id for verdict in verdicts)
         for queue_id, count in counts.items():
             queue = self.queues[queue_id]
@@ -133,6 +142,8 @@ class Claimer:
                     self._patience.over()
             except Exception as error:  # whatever goes wrong here, the worker goes on
                 self._audit_until, self._audit_at = time.monotonic() + AUDIT_FOR, 0.0
+                for queue in self._order:
+                    queue.slots_in_doubt = True
                 await self._patience.wait(error)
                 continue
             await self._rest(wanted > 0)
@@ -142,8 +153,8 @@ class Claimer:
         self._audit_at = time.monotonic() + AUDIT_EVERY
         for claim in await self._storage.claims.held(self._worker_id):
             queue = self.queues.get(claim.queue_id)
-            if queue is not None and claim.job_id not in self._held:
-                self._held.add(claim.job_id)
+            if queue is not None and (claim.job_id, claim.attempt) not in self._held:
+                self._held.add((claim.job_id, claim.attempt))
                 queue.in_hand += 1
                 self._record(released(claim, queue.config))
 
@@ -190,7 +201,13 @@ class Claimer:
                     hungry.append(queue)
             due = hungry
         if self.on_empty is not None and all(queue.empty for queue in self._order):
-            self.on_empty()
+            if (
+                self._has_recorded
+            ):  # what ended meanwhile may have enqueued more, in any queue: look once more
+                self._has_recorded = False
+                self.wake()
+            else:
+                self.on_empty()
 
     async def _claim(self, queue: ServedQueue, limit: int) -> int:
         if not self.is_open:
@@ -207,7 +224,7 @@ class Claimer:
             queue.lacks_slots = limit <= 0
             if queue.lacks_slots:
                 await self._found_nothing(queue)
-                queue.empty = False  # others have the slots
+                queue.empty = queue.config.concurrency == 0 or await self._has_none(queue)
                 return 0
         lease: Lease | None = None
         if queue.config.rate_limit is not None:
@@ -228,12 +245,10 @@ class Claimer:
             without_kinds=kinds,
         )
         after = time.monotonic()
-        queue.looked_at = now
         if scans:
             queue.scan_at = after + max(SCAN_EVERY, SCAN_SHARE * (after - now))
         queue.in_hand += len(claims)
-        self._held.update(claim.job_id for claim in claims)
-        known = self._known(queue, claims)
+        known = self._known(queue, self._new(queue, claims))
         self.runners.add(queue, known)
         if lease is not None:
             await self._give_back(queue, lease, lease.tokens - len(known))
@@ -254,6 +269,27 @@ class Claimer:
             await self._found_nothing(queue)
         return len(claims)
 
+    def _new(self, queue: ServedQueue, claims: Sequence[Claim]) -> Sequence[Claim]:
+        """Return the claims that are not in hand already; hand the others back.
+
+        A job that was given back with its attempt comes again under the same proof. While
+        it is not known that the giving back was written down, it may be written again, and
+        would take the job away from its handler.
+        """
+        proofs = [(claim.job_id, claim.attempt) for claim in claims]
+        if self._held.isdisjoint(proofs):
+            self._held.update(proofs)
+            return claims
+        new = []
+        for claim, proof in zip(claims, proofs, strict=True):
+            if proof in self._held:
+                self._held_again[proof] += 1
+                self._record(released(claim, queue.config))
+            else:
+                self._held.add(proof)
+                new.append(claim)
+        return new
+
     def _known(self, queue: ServedQueue, claims: Sequence[Claim]) -> list[Claim]:
         """Return the claims that this program has a handler for; hand the others back."""
         handlers = self._handlers
@@ -269,9 +305,12 @@ class Claimer:
 
     async def _within_slots(self, queue: ServedQueue, limit: int) -> int:
         """Return how many of `limit` jobs the slots of this worker allow, taking slots that are free."""
+        if queue.slots_in_doubt:
+            await self._give_back_slots(queue)
         missing = queue.in_hand + limit - queue.slots
         if missing > 0:
-            queue.slots += await self._storage.queues.take_slots(queue.id, self._worker_id, missing)
+            taken = await self._storage.queues.take_slots(queue.id, self._worker_id, missing)
+            queue.slots += taken
         return min(limit, queue.slots - queue.in_hand)
 
     async def _lease(self, queue: ServedQueue, scope: str, limit: int) -> Lease:
@@ -304,15 +343,20 @@ class Claimer:
         """Look again when there may be one. There may be jobs all the same, so the queue is not empty."""
         await self._give_back_slots(queue)
         queue.look_at = queue.tokens_at
-        queue.empty = False
-        if self.on_empty is not None:  # nobody adds tokens to a bucket without refill: count the jobs
-            counts = await self._storage.jobs.counts()
-            queue.empty = not any(each.pending for each in counts if each.queue == queue.name)
+        queue.empty = await self._has_none(queue)  # nobody adds tokens to a bucket without refill
+
+    async def _has_none(self, queue: ServedQueue) -> bool:
+        """Whether a queue from which nothing can be claimed now has no job; asked only when that matters."""
+        if self.on_empty is None:
+            return False
+        counts = await self._storage.jobs.counts()
+        return not any(each.pending for each in counts if each.queue == queue.name)
 
     async def _give_back_slots(self, queue: ServedQueue) -> None:
-        if queue.is_limited and queue.slots > queue.in_hand:
+        if queue.is_limited and (queue.slots > queue.in_hand or queue.slots_in_doubt):
             queue.slots = queue.in_hand
             await self._storage.queues.give_back_slots(queue.id, self._worker_id, queue.slots)
+            queue.slots_in_doubt = False
 
     async def _found_nothing(self, queue: ServedQueue) -> None:
         now = time.monotonic()

@@ -15,6 +15,7 @@ class ServedQueue:
     config: QueueConfig
     in_hand: int = 0  # jobs claimed and not yet recorded
     slots: int = 0  # held, when the queue has a concurrency
+    slots_in_doubt: bool = False  # a change of them was not answered: it may have been carried out, or not
     lacks_slots: bool = False  # whether the last look found none that it could take
     hint: Hint | None = None
     scan_at: float = 0.0  # when the next scan without the hint is due
@@ -23,7 +24,6 @@ class ServedQueue:
     marked: bool = False  # whether enqueues tell this worker
     full_since: float | None = None  # since when every look found as much as it asked for
     empty: bool = False  # whether the last look found nothing
-    looked_at: float = 0.0
     tokens_at: float = 0.0  # before that its rate limit has no token
     unknown_scope: str | None = None  # its rate limit, when that was last found missing
     left_alone: dict[str, float] = field(default_factory=dict)  # unknown kinds, until when
