@@ -377,4 +377,7 @@ class Claimer:
             queue.full_since = now
         elif queue.marked and now - queue.full_since > SATURATED_AFTER:
             await self._storage.wakeups.unmark_idle(self._worker_id)
+            for other in self._order:
+                if other.marked:  # its mark is gone too: look, and mark again
+                    other.look_at = 0.0
             self.forget_marks()
