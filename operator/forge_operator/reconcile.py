@@ -16,7 +16,7 @@ from forge_operator.kube import BY_KIND, Object
 from forge_operator.load import lookahead
 from forge_operator.memory import Memory
 from forge_operator.metrics import Metrics, counted
-from forge_operator.observed import Cluster, CronDatabase, Database, Observed
+from forge_operator.observed import Cluster, CronDatabase, Database, Observed, Unknown
 from forge_operator.plan import plan, plan_cron, plan_gone
 from forge_operator.specs import InvalidSpec, QueueSpec
 
@@ -45,7 +45,7 @@ class Scaled:
 
     queues: frozenset[str]
     within: timedelta  # a job that is due so soon counts
-    is_asleep: bool  # it has no pods
+    is_asleep: bool  # it has no pods that may claim, nor waits for any
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class Remembered:
     within: timedelta = timedelta(0)  # how far ahead jobs are looked for that will be due
     lacks_queue: bool = False  # a cron whose queue is not in the database
     is_calm: bool = False  # no version is on its way
-    is_asleep: bool = False  # an autoscaled pool without pods
+    is_asleep: bool = False  # an autoscaled pool of which no pod may claim
 
 
 class Reconciler:
@@ -92,7 +92,7 @@ class Reconciler:
         }
 
     def asleep(self) -> dict[Key, Scaled]:
-        """Return those of them that have no pods."""
+        """Return those of them that have no pods which may claim."""
         return {key: pool for key, pool in self.scaled().items() if pool.is_asleep}
 
     async def forget(self, versions: Iterable[Version]) -> None:
@@ -180,8 +180,7 @@ class Reconciler:
         if isinstance(cluster, Cluster):
             spec = observed.queue.spec
             kept.served, kept.within = _scaled_queues(observed.queue.name, spec)
-            pods = sum(each.replicas for each in cluster.deployments) + len(cluster.pods)
-            kept.is_asleep = bool(kept.served) and pods == 0
+            kept.is_asleep = bool(kept.served) and not _claims(cluster, database)
         if isinstance(cluster, Cluster) and isinstance(database, Database):
             kept.is_calm = all(each.state in CALM for each in database.versions)
             states = counted(str(each.state) for each in database.versions)
@@ -198,6 +197,18 @@ class Reconciler:
                 logger.debug("Done: %s", action)
         if done.stopped_by is not None:
             self._metrics.fenced.inc()
+
+
+def _claims(cluster: Cluster, database: Database | Unknown) -> bool:
+    """Whether a pod is asked for that may claim, as far as is known.
+
+    Pods on their way out may be there for minutes, and finish what they have; so do those of
+    a draining version. Neither takes what is enqueued now.
+    """
+    closed: set[str] = set()
+    if isinstance(database, Database):
+        closed = {each.id for each in database.versions if not each.is_open}
+    return any(each.replicas > 0 for each in cluster.deployments if each.version_id not in closed)
 
 
 def _scaled_queues(name: str, spec: QueueSpec | InvalidSpec) -> tuple[tuple[str, ...], timedelta]:
