@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Coroutine, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from forge_jobs.app import Forge
 from forge_jobs.attempt import Stop, Verdict, released
@@ -19,6 +19,7 @@ from forge_jobs.job import Postponement
 from forge_jobs.maintenance.leader import Leader
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.promoter import promote
+from forge_jobs.queue_config import QueueConfig
 from forge_jobs.recorder import Recorder
 from forge_jobs.runners import Runners
 from forge_jobs.telemetry import GateClosed, GateOpened, Outcome, PollOnly, Run, WorkerGivenUp
@@ -31,7 +32,9 @@ PROMOTE_EVERY_WHEN_DEAF = 1.0
 CONFIGURE_EVERY = 60.0
 CONFIGURE_EVERY_WHEN_DEAF = 2.0
 LAST_WORDS = 2.0  # seconds that handlers have to end after they were told to stop
-FAREWELL = 5.0  # seconds for the last writes
+FAREWELL = 5.0  # seconds for the last writes together
+
+T = TypeVar("T")
 
 
 class Session:
@@ -56,6 +59,7 @@ class Session:
         self._crons_changed = asyncio.Event()
         self._due = asyncio.Event()
         self._revision: int | None = None
+        self._farewell_until = float("inf")  # monotonic: when the last writes have to be done, all of them
         self.attempts = Attempts()
         self.released = 0
         self.left_behind = 0  # handlers that ignored being stopped
@@ -73,10 +77,11 @@ class Session:
         """Register, work until stopped, lost or (`until_empty`) nothing is left, deregister."""
         self._until_empty = until_empty
         before = time.monotonic()
-        await self._storage.workers.register(self.info)
-        offset = (await self._storage.now() - datetime.now(UTC)).total_seconds()
-        names = set(self.info.queues)
-        configs = [config for config in await self._storage.queues.all() if config.name in names]
+        begun = await self._unless_stopped(self._begin())
+        if begun is None:
+            await self._attempted(self._storage.workers.deregister(self.info.id))
+            return False
+        offset, configs = begun
 
         self._recorder = recorder = Recorder(self._storage, self._telemetry, self._recorded)
         self._tokens = LeasedTokens(self._storage.limits, self._telemetry)
@@ -142,18 +147,48 @@ class Session:
             self.left_behind = await self.runners.close()
             await self._farewell()
 
+    async def _begin(self) -> tuple[float, list[QueueConfig]]:
+        """Register; return how many seconds the database's clock is ahead of ours, and the queues to serve."""
+        await self._storage.workers.register(self.info)
+        offset = (await self._storage.now() - datetime.now(UTC)).total_seconds()
+        return offset, await self._served()
+
+    async def _served(self) -> list[QueueConfig]:
+        names = set(self.info.queues)
+        return [config for config in await self._storage.queues.all() if config.name in names]
+
+    async def _unless_stopped(self, beginning: Coroutine[Any, Any, T]) -> T | None:
+        """Return what `beginning` returns; None when the session is stopped meanwhile."""
+        begins = self._task(beginning, "beginning")
+        tasks = (begins, self._task(self._stop.wait(), "stop"))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return begins.result() if begins.done() else None
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _end(
         self, claiming: "asyncio.Task[Any]", recording: "asyncio.Task[Any]", given_up: bool
     ) -> None:
         """Hand back what was not begun, let handlers finish or stop them, and write everything down."""
+        stopped_at = time.monotonic()
+        last_asked = [claiming]
         if given_up:
             self.runners.stop(Stop.GIVEN_UP)
         else:
-            await self._attempted(self._storage.workers.drain(self.info.id))
-        await asyncio.wait([claiming], timeout=FAREWELL)
-        claiming.cancel()
+            last_asked.append(
+                self._task(self._attempted(self._storage.workers.drain(self.info.id)), "draining")
+            )
         self._hand_back()
-        if not given_up and not await self.runners.ended(self._grace.total_seconds()):
+        grace = self._grace.total_seconds()
+        await asyncio.wait(last_asked, timeout=min(FAREWELL, max(LAST_WORDS, grace)))
+        for task in last_asked:
+            task.cancel()
+        self._hand_back()
+        grace_left = max(0.0, stopped_at + grace - time.monotonic())
+        if not given_up and not await self.runners.ended(grace_left):
             self.runners.stop(Stop.STOPPING)
         if not await self.runners.ended(LAST_WORDS):
             for attempt in list(self.runners.running.values()):  # they ignore being cancelled
@@ -163,6 +198,7 @@ class Session:
         self._hand_back()
         recording.cancel()
         await asyncio.gather(recording, return_exceptions=True)
+        self._farewell_until = time.monotonic() + FAREWELL
         await self._attempted(self._recorder.flush())
 
     def _hand_back(self) -> None:
@@ -177,8 +213,9 @@ class Session:
 
     async def _attempted(self, last: Coroutine[Any, Any, None]) -> None:
         """Await `last` for a while; when it cannot be done, the others find out by themselves."""
+        left = min(FAREWELL, self._farewell_until - time.monotonic())
         try:
-            async with asyncio.timeout(FAREWELL):
+            async with asyncio.timeout(max(0.0, left)):
                 await last
         except (ForgeError, TimeoutError):
             pass
@@ -229,10 +266,7 @@ class Session:
         )
 
     async def _configure(self) -> None:
-        names = set(self.info.queues)
-        self._claimer.configure(
-            [config for config in await self._storage.queues.all() if config.name in names]
-        )
+        self._claimer.configure(await self._served())
 
     def _configuration_changed(self) -> None:
         self._config_changed.set()
