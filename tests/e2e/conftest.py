@@ -217,8 +217,8 @@ def spaces(installed: Cluster) -> Iterator[Callable[[str], Cluster]]:
 
     yield make
     for space in made:
-        space.delete("forgequeues", "--all")
-        space.delete("forgecrons", "--all")
+        space.delete("forgequeues", "--all", wait=False)
+        space.delete("forgecrons", "--all", wait=False)
         space.kubectl("delete", "deployments", "--all", "--wait=false")
         space.kubectl("delete", "pods", "--all", "--grace-period=0", "--force", "--wait=false")
         space.kubectl("delete", "namespace", space.namespace, "--ignore-not-found", "--wait=false")

@@ -8,7 +8,7 @@ from tests.e2e.database import Database
 from tests.e2e.waiting import eventually
 
 QUEUES = 200
-IDLE = 60.0  # seconds
+IDLE = 45.0  # seconds
 MEMORY, CPU = 120 * 2**20, 2.0  # bytes, percent of a core
 
 
