@@ -67,7 +67,7 @@ def shape(field: dict[str, Any], is_required: bool) -> str:
 def default(field: dict[str, Any]) -> str:
     """Return what is so when nothing is said."""
     found = field.get("default")
-    if found in (None, {}, []):
+    if found is None or isinstance(found, dict | list):  # of a group: its fields say it one by one
         return ""
     return f"`{str(found).lower()}`" if isinstance(found, bool) else f"`{found}`"
 
