@@ -10,7 +10,7 @@ import pytest
 
 from forge_jobs import SchemaOutdated, StorageUnavailable, Version
 from forge_operator.facts import FactsReader
-from forge_operator.kube import DEPLOYMENTS, QUEUES, Kube
+from forge_operator.kube import DEPLOYMENTS, PODS, QUEUES, Kube
 from forge_operator.link import DatabaseLink, unknown
 from forge_operator.ticker import left_over
 from tests.edges.api_server import ApiServer
@@ -46,6 +46,15 @@ async def test_a_sleeping_pool_is_woken_within_a_second_of_an_enqueue(stage: Sta
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
+
+
+async def test_a_pool_whose_last_pod_is_on_its_way_out_is_asleep(stage: Stage) -> None:
+    (deployment,) = stage.api.all(DEPLOYMENTS)
+    going = {"name": "going", "labels": deployment["metadata"]["labels"]}
+    stage.api.put(PODS, {"metadata": {**going, "deletionTimestamp": "2026-01-01T00:00:00Z"}})
+    await stage.look()
+
+    assert MAIL in stage.reconciler.asleep()
 
 
 async def test_a_job_that_is_due_soon_wakes_a_sleeping_pool(stage: Stage) -> None:
