@@ -40,6 +40,7 @@ class Slice:
     scope: str
     tokens: int = 0
     generation: int = -1
+    voided: bool = False  # the bucket was drained since the last lease was asked for
     waiters: deque[Waiter] = field(default_factory=deque)
     lessor: asyncio.Task[None] | None = None
     wanted: asyncio.Event = field(default_factory=asyncio.Event)  # somebody waits
@@ -94,7 +95,7 @@ class LeasedTokens:
     def void(self, scope: str) -> None:
         """Tokens leased from `scope` are worth nothing any more (another process drained it)."""
         if slice := self._slices.get(scope):
-            slice.tokens = 0
+            slice.tokens, slice.voided = 0, True
 
     async def close(self) -> None:
         """Nothing is held any more; who still waits is throttled."""
@@ -126,15 +127,18 @@ class LeasedTokens:
 
     async def _lease_once(self, slice: Slice) -> None:
         wanted = sum(waiter.tokens for waiter in slice.waiters) - slice.tokens
+        generation, slice.voided = slice.generation, False
         try:
             lease = await self._limits.lease(slice.scope, max(1, wanted + int(len(slice.spent) * AHEAD)))
-        except ForgeError as error:
+        except Exception as error:  # whatever it is, those who wait must hear of it
             for waiter in slice.waiters:
                 if not waiter.granted.done():
                     waiter.granted.set_exception(error)
             slice.waiters.clear()
             return
         self._telemetry.emit(TokensLeased(slice.scope, lease.tokens, lease.retry_after))
+        if slice.voided and generation in (-1, lease.generation):
+            return  # drained while it was on its way, perhaps after it was taken
         if lease.generation != slice.generation:
             slice.tokens, slice.generation = 0, lease.generation
         slice.tokens += lease.tokens

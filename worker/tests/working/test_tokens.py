@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from forge_jobs import Context, Forge, State, Throttled, UnknownScope, Worker
+from forge_jobs.rate_limit import Lease
 from forge_jobs.telemetry import Event, TokensLeased
 from forge_jobs.tokens import LeasedTokens
 
@@ -98,3 +99,51 @@ async def test_a_handler_without_a_token_is_throttled_and_costs_no_attempt(forge
     assert (await forge.jobs.get(first.id)).state is State.DONE
     waiting = await forge.jobs.get(second.id)
     assert (waiting.state, waiting.attempt) == (State.SCHEDULED, 0)
+
+
+@pytest.mark.parametrize("by", ["this process", "another process"])
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_lease_that_was_on_its_way_when_the_bucket_was_drained_is_worth_nothing(
+    forge: Forge, tokens: LeasedTokens, monkeypatch: pytest.MonkeyPatch, by: str, is_first: bool
+) -> None:
+    await forge.limits.set("mail", capacity=10, refill=0.0001)
+    if not is_first:
+        await tokens.acquire("mail")
+        await tokens.close()
+        await tokens.acquire("mail")
+        tokens.void("mail")
+    lease = forge.storage.limits.lease
+    leased, may_arrive = asyncio.Event(), asyncio.Event()
+
+    async def late(scope: str, count: int) -> Lease:
+        answer = await lease(scope, count)
+        leased.set()
+        await may_arrive.wait()
+        return answer
+
+    monkeypatch.setattr(forge.storage.limits, "lease", late)
+    waiting = asyncio.create_task(tokens.acquire("mail", 4, wait=0))
+    await leased.wait()
+    if by == "this process":
+        await tokens.drain("mail")
+    else:
+        await forge.storage.limits.drain("mail")
+        tokens.void("mail")
+    may_arrive.set()
+
+    with pytest.raises(Throttled):
+        await waiting
+    await tokens.close()
+
+
+async def test_whoever_waits_for_a_token_hears_of_any_error(
+    forge: Forge, tokens: LeasedTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(scope: str, count: int) -> Lease:
+        raise RuntimeError("nobody thought of this")
+
+    monkeypatch.setattr(forge.storage.limits, "lease", broken)
+    async with asyncio.timeout(5):
+        with pytest.raises(RuntimeError):
+            await tokens.acquire("mail")
+    await tokens.close()
