@@ -25,6 +25,8 @@ HERE = Path(__file__).parent
 PROGRAMS = ("kind", "docker", "kubectl", "helm")
 POSTGRES = "postgres:17"  # what the chart asks for
 HANDLERS = "forge-jobs-e2e-handlers:1"
+BUILT_POSTGRES = "forge-jobs-e2e-postgres:1"
+VOLUME = "forge-jobs-e2e-postgres"
 SECRET = "forge-jobs-database"
 
 # Light ones first, so that a broken release is told of early; the last one takes the release away.
@@ -105,7 +107,11 @@ def installed(say: Callable[[str], None], tmp_path_factory: pytest.TempPathFacto
                 say(f"using the cluster {kept}")
                 run(["kind", "export", "kubeconfig", "--name", kept], environment=_environment(cluster))
             elif kept and command.startswith("helm install") and _is_installed(cluster):
-                say("using the release that is there")
+                _prepare(cluster, say)
+                say("using the release that is there, with the images that were built now")
+                cluster.kubectl("rollout", "restart", "deployment/forge-jobs-operator")
+                Operator(cluster).is_ready()
+                cluster.kubectl("exec", "deployment/forge-jobs-operator", "--", "forge-jobs", "db", "migrate")
             else:
                 if command.startswith("helm install"):
                     _prepare(cluster, say)
@@ -150,17 +156,16 @@ def _prepare(cluster: Cluster, say: Callable[[str], None]) -> None:
         environment=environment,
         timeout=600,
     )
-    images = [HANDLERS]
-    if _postgres(say, environment):
-        images.append(POSTGRES)
-    for image in images:
+    _postgres(say, environment)
+    for image in (HANDLERS, POSTGRES):
         run(
             ["kind", "load", "docker-image", image, "--name", environment["KIND_CLUSTER_NAME"]],
             environment=environment,
             timeout=300,
         )
     classes = cluster.all("storageclasses")
-    if not any("is-default-class" in str(each["metadata"].get("annotations")) for each in classes):
+    has_class = any("is-default-class" in str(each["metadata"].get("annotations")) for each in classes)
+    if not has_class and not cluster.exists("persistentvolume", VOLUME):
         say("making a volume, as there is no storage class")
         node = cluster.into("kube-system")
         node.apply(*yaml.safe_load_all((MANIFESTS / "volume.yaml").read_text()))
@@ -172,18 +177,22 @@ def _prepare(cluster: Cluster, say: Callable[[str], None]) -> None:
         node.delete("pod", "forge-jobs-e2e-volume", wait=False)
 
 
-def _postgres(say: Callable[[str], None], environment: dict[str, str]) -> bool:
-    """Return whether an image of PostgreSQL is on this machine under the name that the chart asks for."""
+def _postgres(say: Callable[[str], None], environment: dict[str, str]) -> None:
+    """An image of PostgreSQL is on this machine under the name that the chart asks for."""
     if given := os.environ.get("FORGE_E2E_POSTGRES_IMAGE"):
         run(["docker", "tag", given, POSTGRES], environment=environment)
-        return True
-    try:
-        run(["docker", "pull", POSTGRES], environment=environment, timeout=180)
-    except (CommandFailed, subprocess.TimeoutExpired):
-        say(f"{POSTGRES} cannot be pulled: building a PostgreSQL")
-        folder = str(HERE / "images/postgres")
-        run(["docker", "build", "-t", POSTGRES, folder], environment=environment, timeout=600)
-    return True
+        return
+    if BUILT_POSTGRES.partition(":")[0] not in run(["docker", "images"], environment=environment):
+        try:
+            run(["docker", "pull", POSTGRES], environment=environment, timeout=180)
+        except (CommandFailed, subprocess.TimeoutExpired):
+            say(f"{POSTGRES} cannot be pulled")
+        else:
+            return
+    say("building a PostgreSQL")
+    folder = str(HERE / "images/postgres")
+    run(["docker", "build", "-t", BUILT_POSTGRES, folder], environment=environment, timeout=600)
+    run(["docker", "tag", BUILT_POSTGRES, POSTGRES], environment=environment)
 
 
 @pytest.fixture(scope="session")
