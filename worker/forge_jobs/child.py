@@ -29,5 +29,7 @@ def call(module: str, name: str, claim: Claim | None, queue: str, arguments: dic
     found: Any = sys.modules.get(module) or importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
-    context = [] if claim is None else [Context(claim, queue, found.forge, NoTokens())]
-    return found.function(*context, **arguments)
+    # The name is a Handler when its function was decorated; otherwise it was declared some other way.
+    function, forge = getattr(found, "function", found), getattr(found, "forge", None)
+    context = [] if claim is None else [Context(claim, queue, forge, NoTokens())]  # type: ignore[arg-type]
+    return function(*context, **arguments)

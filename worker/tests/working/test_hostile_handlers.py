@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Dead, Forge, Reschedule, Retry, State, Throttled, Worker
+from forge_jobs import Context, Dead, Forge, Reschedule, Retry, State, Throttled, Worker
 from forge_jobs.job import Reason
 
 
@@ -140,3 +140,20 @@ async def test_what_is_raised_past_every_exception_fails_its_job_only(forge: For
 
     assert {(await forge.jobs.get(job.id)).state for job in broken} == {State.DEAD}
     assert (await forge.jobs.get(other.id)).state is State.DONE
+
+
+def plain(left: int, right: int) -> int:
+    return left + right
+
+
+def plain_with_context(ctx: Context) -> str:
+    return f"{ctx.kind} in {ctx.queue}"
+
+
+async def test_a_function_that_is_no_handler_by_its_name_runs_in_a_process_too(forge: Forge) -> None:
+    forge.handler(kind="add", executor="process", max_attempts=1)(plain)
+    forge.handler(kind="tell", executor="process", max_attempts=1)(plain_with_context)
+    add, tell = await forge.enqueue("add", {"left": 2, "right": 3}), await forge.enqueue("tell")
+    await run(forge)
+    assert await forge.wait(add.id, timeout=1) == 5
+    assert await forge.wait(tell.id, timeout=1) == "tell in default"
