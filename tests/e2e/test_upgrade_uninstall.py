@@ -22,6 +22,7 @@ def test_an_upgrade_touches_no_worker_and_an_uninstall_leaves_what_people_made(
         "upgrade", "forge-jobs", CHART, "--reuse-values", "--set", "logLevel=debug", "--wait", "--timeout=4m"
     )
     operator.is_ready()
+    installed.helm("test", "forge-jobs")
     eventually(lambda: not operators & set(operator.pods()), within=90, what="the operators are new")
     database.are_done(running + steady, within=150)
     database.ran_once(running + steady)
