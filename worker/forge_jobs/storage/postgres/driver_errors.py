@@ -57,6 +57,11 @@ def _translated_state(error: asyncpg.PostgresError, url: str, schema: str) -> Fo
         return StorageUnavailable(
             f"There is no such database ({url}): {_said(error)}; run forge-jobs db create."
         )
+    if state == "25P02":  # ours end with their first error
+        return InvalidInput(
+            f"The transaction of the given connection has failed before ({_said(error)}); "
+            "allowed is one that can be committed."
+        )
     if state in _NO_SCHEMA:
         return SchemaOutdated(
             f"The schema {schema!r} of {url} is missing or older than this release ({_said(error)}); "
