@@ -175,7 +175,8 @@ def due(database: Database, served: Sequence[str], autoscaling: AutoscalingSpec)
     firsts = [(count, first) for queue, (count, first) in database.upcoming.items() if queue in served]
     firsts += [(1, at) for at in next_fires(database.crons, served)]
     warm, later = database.now + autoscaling.prewarm, database.now + lookahead(autoscaling)
-    soon = sum(count for count, first in firsts if first <= warm) if autoscaling.prewarm else 0
+    # Workers make what is due claimable, and fire crons: overdue, it waits for a pod, prewarmed or not.
+    soon = sum(count if autoscaling.prewarm else 1 for count, first in firsts if first <= warm)
     return soon, any(first <= later for _, first in firsts)
 
 

@@ -330,6 +330,18 @@ def test_a_cron_that_fires_soon_is_work_that_is_due() -> None:
     assert (cold.due_soon, cold.due_later) == (0, False)
 
 
+def test_what_is_overdue_wakes_a_pool_that_is_not_prewarmed() -> None:
+    """Only a worker makes a delayed job claimable, or fires a cron: with all pods asleep it would wait for ever."""
+    cron = CronConfig("hourly", "@hourly", "report", queue="mail", next_fire_at=START)
+    delayed = {"mail": (40, START)}  # as many within the time a pod takes to start; the first is due
+
+    fires, _ = measure(database(crons=(cron,)), ("mail",), scaling(), ScalerMemory(), 0.0)
+    waits, _ = measure(replace(database(), upcoming=delayed), ("mail",), scaling(), ScalerMemory(), 0.0)
+
+    assert (fires.due_soon, waits.due_soon) == (1, 1)
+    assert wish(scaling(), 10, fires)[0] == 1
+
+
 # --- in a pool ---
 
 

@@ -52,6 +52,15 @@ def test_pods_follow_the_backlog_from_none_to_most_to_none(
     assert {"ScaledUp", "ScaledToZero", "WokenUp"} <= reasons, reasons
 
 
+def test_what_becomes_due_while_all_pods_sleep_is_done(space: Cluster, database: Database) -> None:
+    queue = space.queue("drowsy", {"workers": {"replicas": None, "autoscaling": AUTOSCALING}})
+    asleep(queue)
+    due = database.enqueue("drowsy", 0, 1, spread=45)  # longer than a last pod would be kept for it
+    assert not queue.pods()
+    database.are_done(due, within=120)
+    database.ran_once(due)
+
+
 def test_kubectl_scale_works_where_replicas_is_set(space: Cluster, database: Database) -> None:
     queue = space.queue("fixed")
     queue.serves("1")
