@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from forge_jobs.errors import ForgeError, WorkerLost
+from forge_jobs.errors import WorkerLost
 from forge_jobs.patience import Patience
 from forge_jobs.storage.interface import Workers
 from forge_jobs.telemetry import Telemetry
@@ -71,7 +71,7 @@ class Heartbeat:
                 return
             except TimeoutError:
                 return
-            except ForgeError as error:
+            except Exception as error:  # whatever it is, the next beat may come through in time
                 await self._wait(self._patience.wait(error), last)
                 continue
             self._patience.over()

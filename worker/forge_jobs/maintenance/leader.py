@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from forge_jobs.errors import ForgeError
 from forge_jobs.maintenance import reaper, scheduler, sweeper, unserved
 from forge_jobs.maintenance.loop import every
 from forge_jobs.patience import Patience
@@ -65,7 +64,7 @@ class Leader:
     async def _elected(self) -> int | None:
         try:
             epoch = await self._storage.leadership.lead(self._worker_id, LEASE)
-        except ForgeError as error:
+        except Exception as error:  # whatever goes wrong here, the worker goes on
             await self._patience.wait(error)
             return None
         self._patience.over()
@@ -99,9 +98,10 @@ class Leader:
                 try:
                     async with asyncio.timeout(max(0.1, until - asked)):
                         renewed = await self._storage.leadership.lead(self._worker_id, LEASE)
-                except (ForgeError, TimeoutError) as error:
-                    if isinstance(error, ForgeError):
-                        await self._patience.wait(error)
+                except TimeoutError:
+                    continue
+                except Exception as error:  # the lease may yet be renewed
+                    await self._patience.wait(error)
                     continue
                 self._patience.over()
                 if renewed != epoch:
