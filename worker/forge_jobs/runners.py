@@ -28,14 +28,19 @@ AHEAD = 0.05  # seconds of work that are claimed ahead
 MOST_AHEAD = 500  # jobs
 LONG_JOB = 0.2  # seconds of mean run time from which nothing is claimed ahead
 BREATH = 0.002  # seconds after which a runner lets others have the loop
+MOST_LEFT_BEHIND = 1000  # threads whose attempt is over
 SECOND_WORD = 1.0  # seconds that a handler has after it was stopped once more
 
 
 class Threads(ThreadPoolExecutor):
-    """Threads for plain handlers, which knows the calls that have not ended."""
+    """Threads for plain handlers, made as they are needed, which know the calls that have not ended.
+
+    There may be more than `count`: one whose attempt is over, and which did not look
+    whether it should end, keeps its thread, and those after it shall not wait for that.
+    """
 
     def __init__(self, count: int) -> None:
-        super().__init__(count, thread_name_prefix="forge-jobs")
+        super().__init__(count + MOST_LEFT_BEHIND, thread_name_prefix="forge-jobs")
         self.calls: set[Future[Any]] = set()
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -157,3 +158,24 @@ async def test_a_function_that_is_no_handler_by_its_name_runs_in_a_process_too(f
     await run(forge)
     assert await forge.wait(add.id, timeout=1) == 5
     assert await forge.wait(tell.id, timeout=1) == "tell in default"
+
+
+async def test_threads_that_did_not_stop_in_time_leave_others_theirs(forge: Forge) -> None:
+    release = threading.Event()
+
+    @forge.handler(max_attempts=1, timeout=0.3)
+    def stays() -> None:
+        release.wait(60)
+
+    @forge.handler(max_attempts=1, timeout=5)
+    def works() -> None:
+        pass
+
+    try:
+        stuck = [await stays.enqueue() for _ in range(2)]  # as many as there are runners
+        others = [await works.enqueue() for _ in range(2)]
+        await run(forge)
+    finally:
+        release.set()
+    assert {(await forge.jobs.get(job.id)).error for job in stuck} == {"timed out after 0.3 s"}
+    assert {(await forge.jobs.get(job.id)).state for job in others} == {State.DONE}
