@@ -26,8 +26,11 @@ SELECT (SELECT count(*) FROM taken),
        (SELECT count(*) FROM (SELECT DISTINCT queue_id FROM taken) AS woken, {schema}.wake(woken.queue_id))
 """
 
-# Read after the move: a statement does not see what it has deleted itself.
-NEXT = "SELECT run_at - now() FROM {schema}.scheduled ORDER BY run_at LIMIT 1"
+# Read after the move: a statement does not see what it has deleted itself. What SQL put off
+# "for ever" is far away: no duration of ours is infinite.
+NEXT = """
+SELECT least(run_at, now() + interval '1000 years') - now() FROM {schema}.scheduled ORDER BY run_at LIMIT 1
+"""
 
 UPCOMING_LIMIT = 1000
 
