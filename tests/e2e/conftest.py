@@ -101,6 +101,7 @@ def installed(say: Callable[[str], None], tmp_path_factory: pytest.TempPathFacto
     """Gives the namespace of the release: README's commands up to helm's have been run."""
     cluster = Cluster("default", tmp_path_factory.mktemp("kubeconfig") / "config")
     kept = os.environ.get("FORGE_E2E_CLUSTER")
+    made = False  # a cluster that somebody else made is never deleted
     try:
         for command in _until_installed():
             if kept and command.startswith("kind create"):
@@ -117,11 +118,12 @@ def installed(say: Callable[[str], None], tmp_path_factory: pytest.TempPathFacto
                     _prepare(cluster, say)
                 say(command)
                 run(command, environment=_environment(cluster), timeout=900)
+                made = made or command.startswith("kind create")
         eventually(lambda: Database(cluster).execute(LEDGER) == "", within=120, what="there is a ledger")
         Operator(cluster).is_ready()
         yield cluster
     finally:
-        if not kept and not os.environ.get("FORGE_E2E_KEEP"):
+        if made and not os.environ.get("FORGE_E2E_KEEP"):
             say("deleting the cluster")
             run(["kind", "delete", "cluster", "--name", _name()], environment=_environment(cluster))
 

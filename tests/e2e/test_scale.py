@@ -14,7 +14,6 @@ AUTOSCALING = {
     "idleSeconds": 5,
     "scaleDown": {"stabilizationWindowSeconds": 5, "periodSeconds": 5},
 }
-WITHIN = 1.0  # seconds from an enqueue to the order for a pod
 
 
 def test_pods_follow_the_backlog_from_none_to_most_to_none(
@@ -40,7 +39,6 @@ def test_pods_follow_the_backlog_from_none_to_most_to_none(
     measure("asleep: from enqueue to the pod's being made", f"{there - enqueued:.2f} s")
     measure("asleep: from the pod's being made to the first claim", f"{claimed - there:.2f} s")
     database.ran_once(job)
-    assert ordered - enqueued < WITHIN
 
     backlog = database.enqueue("scaled", 2, 80)
     eventually(lambda: len(queue.ready_pods()) == 3, within=120, what="there are maxReplicas pods")
