@@ -230,7 +230,8 @@ def spaces(installed: Cluster) -> Iterator[Callable[[str], Cluster]]:
     for space in made:
         space.delete("forgequeues", "--all", wait=False)
         space.delete("forgecrons", "--all", wait=False)
-        space.kubectl("delete", "deployments", "--all", "--wait=false")
+        # ReplicaSets too, else they make pods anew; such a worker might lead while the next test looks for a leader.
+        space.kubectl("delete", "deployments,replicasets", "--all", "--wait=false")
         space.kubectl("delete", "pods", "--all", "--grace-period=0", "--force", "--wait=false")
         space.kubectl("delete", "namespace", space.namespace, "--ignore-not-found", "--wait=false")
 
