@@ -9,6 +9,7 @@ import pytest
 
 from forge_jobs import Forge, State, Throttled
 from forge_jobs.errors import StorageUnavailable
+from forge_jobs.job import Claim
 from tests.working.eventually import eventually
 from tests.working.running import working
 
@@ -77,6 +78,7 @@ async def test_a_job_that_came_back_before_its_outcome_was_heard_of_does_not_run
 ) -> None:
     running: list[int] = []
     most: list[int] = []
+    claimed: list[Claim] = []
     postpone, claim = forge.storage.claims.postpone, forge.storage.claims.claim
     written, came_back = asyncio.Event(), asyncio.Event()
 
@@ -92,7 +94,8 @@ async def test_a_job_that_came_back_before_its_outcome_was_heard_of_does_not_run
 
     async def claim_and_tell(*given: Any, **named: Any) -> Any:
         claims = await claim(*given, **named)
-        if claims and written.is_set():
+        claimed.extend(claims)
+        if len(claimed) > 1:
             came_back.set()
         return claims
 
