@@ -30,6 +30,10 @@ async def order(connection: asyncpg.Connection, item: str, *, in_stock: bool) ->
 
 
 async def main() -> None:
+    if not forge.settings.database_url.startswith("postgres"):
+        raise SystemExit(
+            "This example needs a PostgreSQL: set FORGE_DATABASE_URL=postgresql://user:password@host/shop"
+        )
     async with forge:
         connection = await asyncpg.connect(forge.settings.database_url)
         await connection.execute(

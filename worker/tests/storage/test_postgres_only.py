@@ -93,6 +93,9 @@ async def test_keys_count_in_sql_too(postgres, storage):
     [
         ("enqueue('work', queue => 'nowhere')", "nowhere"),
         ("enqueue('')", "kind"),
+        ("enqueue('work', max_attempts => -1)", "max_attempts is -1"),
+        ("enqueue('work', timeout => '-1 second')", "timeout is"),
+        ("enqueue('work', key => '')", "key is"),
         ("enqueue(NULL)", "kind"),
         ("enqueue('work', '[1]')", "object"),
         ("enqueue('work', 'null')", "object"),

@@ -258,6 +258,18 @@ BEGIN
         RAISE EXCEPTION 'payload is a JSON %, allowed is an object.', coalesce(jsonb_typeof(enqueue.payload), 'null')
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF enqueue.max_attempts < 0 THEN
+        RAISE EXCEPTION 'max_attempts is %, allowed is 0 (for ever) or more.', enqueue.max_attempts
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF enqueue.timeout <= interval '0' THEN
+        RAISE EXCEPTION 'timeout is %, allowed is more than zero.', enqueue.timeout
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF enqueue.key = '' OR length(enqueue.key) > 512 THEN
+        RAISE EXCEPTION 'key is "%", allowed are 1 to 512 characters.', left(enqueue.key, 80)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     new_id := nextval(pg_get_serial_sequence('{schema_text}.job', 'id'));
     WHILE enqueue.key IS NOT NULL LOOP
         INSERT INTO {schema}.job_key AS k (kind, key, job_id) VALUES (enqueue.kind, enqueue.key, new_id)
