@@ -323,7 +323,7 @@ class Claimer:
             lease = await self._storage.limits.lease(scope, limit)
             queue.unknown_scope = None
         except UnknownScope:
-            lease = Lease(scope, 0, 0, LONGEST_POLL)
+            lease = Lease(scope, 0, 0, LONGEST_POLL, 0.0)
             if queue.unknown_scope != scope:
                 queue.unknown_scope = scope
                 self._telemetry.emit(UnknownLimit(queue.name, scope))

@@ -18,7 +18,8 @@ class Tokens(Protocol):
 
         Waits up to `wait` (seconds or timedelta, default one second) for them, and raises
         Throttled with the time to try again when that is too short: the job then waits
-        without an attempt counted. Raises UnknownScope.
+        without an attempt counted. Raises UnknownScope, and InvalidInput when the rate limit
+        can never hold so many.
         """
 
     async def drain(self, scope: str) -> None:

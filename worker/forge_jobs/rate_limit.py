@@ -25,3 +25,4 @@ class Lease:
     tokens: int  # may be fewer than wanted, also none
     generation: int
     retry_after: float  # seconds until the bucket holds one more token; infinite when it is never refilled
+    capacity: float  # tokens, as many as anybody can ever get at once

@@ -142,6 +142,7 @@ class LeasedTokens:
         if lease.generation != slice.generation:
             slice.tokens, slice.generation = 0, lease.generation
         slice.tokens += lease.tokens
+        _refuse_impossible(slice, lease.capacity)
         self._grant(slice)
         if slice.waiters:
             _refuse(slice, lease.retry_after)
@@ -179,3 +180,16 @@ def _refuse(slice: Slice, retry_after: float, *, late: bool = False, everybody: 
         else:
             stay.append(waiter)
     slice.waiters = stay
+
+
+def _refuse_impossible(slice: Slice, capacity: float) -> None:
+    """Tell those who want more than the bucket can ever hold: they would be throttled again and again, silently."""
+    for waiter in slice.waiters:
+        if waiter.tokens > capacity and not waiter.granted.done():
+            waiter.granted.set_exception(
+                InvalidInput(
+                    f"tokens is {waiter.tokens}, allowed are at most {capacity:g}, "
+                    f"the capacity of rate limit {slice.scope!r}."
+                )
+            )
+    slice.waiters = deque(waiter for waiter in slice.waiters if not waiter.granted.done())

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from forge_jobs import Context, Forge, State, Throttled, UnknownScope, Worker
+from forge_jobs import Context, Forge, InvalidInput, State, Throttled, UnknownScope, Worker
 from forge_jobs.rate_limit import Lease
 from forge_jobs.telemetry import Event, TokensLeased
 from forge_jobs.tokens import LeasedTokens
@@ -63,6 +63,21 @@ async def test_a_drained_bucket_gives_nothing_to_anybody(forge: Forge, tokens: L
 async def test_an_unknown_scope_is_a_clear_error(tokens: LeasedTokens) -> None:
     with pytest.raises(UnknownScope, match="'nowhere'"):
         await tokens.acquire("nowhere")
+
+
+async def test_more_tokens_than_the_bucket_can_hold_are_a_mistake_and_no_wait(
+    forge: Forge, tokens: LeasedTokens
+) -> None:
+    await forge.limits.set("mail", capacity=10, refill=1000)
+
+    wanted = await asyncio.gather(
+        tokens.acquire("mail", 11, wait=5), tokens.acquire("mail", 10, wait=5), return_exceptions=True
+    )
+
+    assert wanted[1] is None  # who asks for what there can be is not held up
+    assert isinstance(wanted[0], InvalidInput)
+    assert str(wanted[0]) == "tokens is 11, allowed are at most 10, the capacity of rate limit 'mail'."
+    await tokens.close()
 
 
 async def test_tokens_are_leased_in_slices(forge: Forge, tokens: LeasedTokens) -> None:

@@ -59,7 +59,7 @@ WITH bucket AS MATERIALIZED (
 UPDATE {schema}.rate_limit
 SET tokens = greatest(0, slice.tokens - slice.taken), refilled_at = greatest(rate_limit.refilled_at, now())
 FROM slice WHERE rate_limit.scope = slice.scope
-RETURNING slice.taken::bigint AS taken, generation,
+RETURNING slice.taken::bigint AS taken, generation, capacity,
     CASE WHEN slice.tokens - slice.taken >= 1 THEN 0
          WHEN refill = 0 OR capacity < 1 THEN 'Infinity'
          ELSE (1 - greatest(0, slice.tokens - slice.taken)) / refill END::double precision AS retry_after
@@ -119,7 +119,7 @@ class PostgresLimits:
         record = await self._database.fetchrow(LEASE, scope, tokens)
         if record is None:
             raise await self._unknown(scope)
-        return Lease(scope, record["taken"], record["generation"], record["retry_after"])
+        return Lease(scope, record["taken"], record["generation"], record["retry_after"], record["capacity"])
 
     async def give_back(self, scope: str, tokens: int, generation: int) -> None:
         await self._database.execute(GIVE_BACK, scope, tokens, generation)

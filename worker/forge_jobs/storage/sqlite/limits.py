@@ -79,7 +79,7 @@ class SqliteLimits:
                 "UPDATE rate_limit SET tokens = ?, refilled_at = max(refilled_at, ?) WHERE scope = ?",
                 (left, transaction.now, scope),
             )
-            return Lease(scope, taken, limit.generation, _wait(left, limit))
+            return Lease(scope, taken, limit.generation, _wait(left, limit), limit.capacity)
 
         return await self._database.write(lease)
 
