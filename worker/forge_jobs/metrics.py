@@ -152,7 +152,7 @@ async def _ask(storage: "Storage") -> _Snapshot | None:
 def _queues(snapshot: _Snapshot, stale: timedelta) -> Iterator[Metric]:
     """Yield the gauges with one value a queue."""
     counts, configs = snapshot.counts, snapshot.queues
-    serving = [queue for each in snapshot.live_workers(stale) if not each.draining for queue in each.queues]
+    serving = [queue for each in snapshot.live_workers(stale) if each.serves for queue in each.queues]
     ages = {each.queue: _age(snapshot.now, each.oldest_pending_at) for each in counts}
     unserved = {each.queue: each.pending > 0 and each.queue not in serving for each in counts}
     limited = {each.name: each.concurrency for each in configs if each.concurrency is not None}
@@ -186,7 +186,7 @@ def _queues(snapshot: _Snapshot, stale: timedelta) -> Iterator[Metric]:
     yield gauge("cooling_down", "Whether the queue cools down after a throttled job.", cooling)
     yield gauge(
         "live_workers",
-        "Live workers that serve the queue and are not draining.",
+        "Live workers that may claim jobs of the queue.",
         {each.name: serving.count(each.name) for each in configs},
     )
     yield gauge("unserved", "Whether jobs are pending that no live worker serves.", unserved)

@@ -25,11 +25,17 @@ class WorkerInfo:
     version_id: str | None = None
     pod: str | None = None
     retiring: bool = False  # it was told to claim nothing more, since it goes
+    is_open: bool = True  # its gate is: its version may claim, and it is not retiring
     acknowledged: bool = True  # it knows the present state of its gate
     # what its attempts came to since it started, as of its last beat
     succeeded: int = 0
     failed: int = 0
     run_seconds: float = 0.0  # summed over attempts that ended
+
+    @property
+    def serves(self) -> bool:
+        """Whether it takes jobs of its queues, if it is alive."""
+        return self.is_open and not self.draining
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,6 +243,20 @@ async def test_a_queue_is_unserved_when_jobs_are_pending_and_no_live_worker_take
     assert (stale.value("forge_workers"), stale.value("forge_queue_unserved", queue="default")) == (0, 0)
 
 
+async def test_a_queue_is_unserved_when_none_of_its_workers_may_claim(
+    events: Telemetry, storage: Storage
+) -> None:
+    worker_id = await factories.worker(storage, ["mail"])
+    await factories.enqueue(storage, queue="mail")
+    epoch = (await storage.versions.take_over("operator-1")).number
+
+    await storage.versions.retire([worker_id], True, epoch=epoch)
+    closed = await scraped(Metrics(events, storage))
+
+    assert (closed.value("forge_workers"), closed.value("forge_queue_live_workers", queue="mail")) == (1, 0)
+    assert closed.value("forge_queue_unserved", queue="mail") == 1
+
+
 async def test_leader_rate_limits_and_crons_are_told(events: Telemetry, storage: Storage) -> None:
     nobody = await scraped(Metrics(events, storage))
     epoch = await factories.leader(storage)

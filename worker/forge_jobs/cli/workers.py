@@ -58,7 +58,9 @@ def _state(worker: WorkerInfo, now: datetime) -> str:
         return "silent"
     if worker.draining:
         return "draining"
-    return "retiring" if worker.retiring else "alive"
+    if worker.retiring:
+        return "retiring"
+    return "alive" if worker.is_open else "closed"
 
 
 def _leads(worker: WorkerInfo, leader: Leader | None) -> bool:

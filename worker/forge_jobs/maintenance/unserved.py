@@ -5,8 +5,8 @@ from forge_jobs.telemetry import QueueUnserved, Telemetry
 
 
 async def warn_of_unserved(storage: Storage, telemetry: Telemetry) -> None:
-    """Say which queues have pending jobs and no live worker."""
-    served = {name for worker in await storage.workers.all() if not worker.draining for name in worker.queues}
+    """Say which queues have pending jobs and no worker that takes them."""
+    served = {name for worker in await storage.workers.all() if worker.serves for name in worker.queues}
     for counts in await storage.jobs.counts():
         if counts.pending and counts.queue not in served:
             telemetry.emit(QueueUnserved(counts.queue, counts.pending))

@@ -461,6 +461,30 @@ async def test_workers_behind_a_closed_gate_are_told_apart_in_the_facts_of_a_wai
     assert (waiting.live_workers, waiting.able_workers, waiting.closed_workers) == (5, 4, 2)
 
 
+async def test_a_worker_serves_while_its_gate_is_open_and_it_does_not_drain(storage, epoch):
+    await put(storage, epoch, OLD, DRAINING)
+    await put(storage, epoch, NEW, CURRENT)
+    closed, opened, unknown, free = (
+        await member(storage, OLD),
+        await member(storage, NEW),
+        await member(storage, THIRD),
+        await worker(storage),
+    )
+    retiring, draining = await member(storage, NEW), await member(storage, NEW)
+    await storage.versions.retire([retiring], True, epoch=epoch)
+    await storage.workers.drain(draining)
+
+    serving = {each.id for each in await storage.workers.all() if each.serves}
+
+    assert serving == {opened, unknown, free}
+    assert closed not in serving
+    assert [(await info(storage, each)).is_open for each in (closed, retiring, draining)] == [
+        False,
+        False,
+        True,
+    ]
+
+
 # What workers are told, and what they acknowledge
 
 

@@ -57,6 +57,7 @@ ALL = """
 SELECT worker.id, worker.label, worker.host, worker.pid, worker.version, worker.queues, worker.kinds,
        worker.concurrency, worker.draining, worker.started_at, worker.beat_at, coalesce(held.jobs, 0) AS in_progress,
        worker.pool, worker.version_id, worker.pod, worker.retiring,
+       NOT worker.retiring AND coalesce(version.state IN ('current', 'ramping'), true) AS is_open,
        worker.observed_revision >= coalesce(version.control_revision, 0) AS acknowledged,
        worker.succeeded, worker.failed, worker.run_seconds
 FROM {schema}.worker

@@ -111,6 +111,7 @@ class SqliteWorkers:
                 SELECT worker.id, worker.label, worker.host, worker.pid, worker.version, worker.queues, worker.kinds,
                        worker.concurrency, worker.draining, worker.started_at, worker.beat_at, coalesce(held.jobs, 0),
                        worker.pool, worker.version_id, worker.pod, worker.retiring,
+                       NOT worker.retiring AND coalesce(version.state IN ('current', 'ramping'), 1),
                        worker.observed_revision >= coalesce(version.control_revision, 0),
                        worker.succeeded, worker.failed, worker.run_seconds
                 FROM worker
@@ -141,8 +142,9 @@ def _worker(row: Row) -> WorkerInfo:
         version_id=row[13],
         pod=row[14],
         retiring=bool(row[15]),
-        acknowledged=bool(row[16]),
-        succeeded=row[17],
-        failed=row[18],
-        run_seconds=row[19],
+        is_open=bool(row[16]),
+        acknowledged=bool(row[17]),
+        succeeded=row[18],
+        failed=row[19],
+        run_seconds=row[20],
     )
