@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -63,7 +64,7 @@ class CommandLine:
         return answer.document
 
     def process(self, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
-        """Start a command as a process."""
+        """Start a command as a process, which Ctrl-C reaches as at a terminal."""
         return subprocess.Popen(
             [sys.executable, "-m", "forge_jobs.cli", *arguments],
             **{
@@ -71,6 +72,7 @@ class CommandLine:
                 "stdout": subprocess.PIPE,
                 "stderr": subprocess.PIPE,
                 "text": True,
+                "preexec_fn": _hear_interrupts,
                 **options,
             },
         )
@@ -83,6 +85,11 @@ class CommandLine:
                 return await work(forge)
 
         return asyncio.run(run())
+
+
+def _hear_interrupts() -> None:
+    # Whoever runs the tests in the background of a shell has them, and all that they start, ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def migrated(folder: Path, captured: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> CommandLine:
