@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench images forge-jobs-worker forge-jobs-operator clean
+.PHONY: help demo test test-images e2e lint format bench images forge-jobs-worker forge-jobs-operator clean
 
 help:
 	@echo "make demo                 hash and count a folder of files with a queue on SQLite"
 	@echo "make demo DIR=~/music     the same with a folder of yours"
 	@echo "make demo POSTGRES=1      the same on a PostgreSQL that the demo starts and stops"
 	@echo "make test                 every test, on SQLite and PostgreSQL; ARGS=... goes to pytest"
+	@echo "make test-images          both images, by running them; needs docker, or podman beside a docker that only builds"
 	@echo "make e2e                  the whole on a kind cluster, 20 minutes; needs kind, docker, kubectl and helm"
 	@echo "make lint                 style, types, and which module may import which"
 	@echo "make format               rewrite the code in the house style"
@@ -29,6 +30,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/pytest -n auto $(ARGS)
+
+test-images: $(VENV)/.installed
+	$(BIN)/pytest tests/images $(ARGS)
 
 e2e: $(VENV)/.installed
 	$(BIN)/pytest tests/e2e --tb=short $(ARGS)
