@@ -18,7 +18,7 @@ import anyio.to_process
 import msgspec
 from anyio import CapacityLimiter
 
-from forge_jobs import backoff, child
+from forge_jobs import backoff, child, logs
 from forge_jobs.codec import encode
 from forge_jobs.context import Context
 from forge_jobs.errors import InvalidPayload
@@ -89,10 +89,10 @@ async def call(
         # contextvars reach the thread, so that its log lines name the job
         return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, function)
     return await anyio.to_process.run_sync(
-        child.call,
+        functools.partial(child.call, takes_context=handler.takes_context, style=logs.style),
         handler.__module__,
         handler.__qualname__,
-        context.claim if handler.takes_context else None,
+        context.claim,
         context.queue,
         arguments,
         cancellable=True,  # a cancelled attempt kills the process

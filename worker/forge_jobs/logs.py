@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal, TextIO
 
 from forge_jobs import telemetry as events
@@ -25,6 +25,18 @@ current_claim: ContextVar[Claim | None] = ContextVar("current_claim", default=No
 
 current_queue: ContextVar[str | None] = ContextVar("current_queue", default=None)
 """The name of that job's queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How lines are written; what a process that runs a handler takes over from its worker."""
+
+    level: int | str
+    format: Literal["text", "json"]
+
+
+style: Style | None = None
+"""Set while `subscribe` writes the program's lines itself; None while the program's own handlers do."""
 
 _OUTCOMES: Mapping[Outcome, tuple[int, str]] = {
     Outcome.DONE: (logging.INFO, "is done"),
@@ -127,8 +139,12 @@ def subscribe(
     if logger.isEnabledFor(logging.DEBUG):
         telemetry.wants_starts = True
     unsubscribe = telemetry.subscribe(LogSubscriber())
+    global style
+    style_before, style = style, Style(level, format) if ours else style
 
     def end() -> None:
+        global style
+        style = style_before
         unsubscribe()
         for handler in informed:
             handler.removeFilter(facts)
@@ -138,6 +154,17 @@ def subscribe(
             each.setLevel(level)
 
     return end
+
+
+def take_over(given: Style) -> None:
+    """Lines of this process, which runs a handler for a worker, go to stderr as the worker's do."""
+    global style
+    if style is None:
+        style = given
+        root, handler = logging.getLogger(), _handler(given.format, sys.stderr)
+        handler.addFilter(JobFacts())
+        root.addHandler(handler)
+        root.setLevel(given.level)
 
 
 def _handler(format: Literal["text", "json"], stream: TextIO) -> logging.Handler:

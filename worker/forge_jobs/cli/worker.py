@@ -1,6 +1,8 @@
 """`forge-jobs worker`: run the jobs of a user's program."""
 
 import asyncio
+import contextlib
+import fcntl
 import logging
 import os
 import sys
@@ -230,10 +232,18 @@ def run_plan(plan: Plan) -> None:
         metrics_host=plan.metrics_host,
     )
     log_format = cast(Literal["text", "json"], plan.log_format)
+    _write_at_the_end()
     logs.subscribe(forge.telemetry, level=plan.log_level, format=log_format, stream=sys.stderr)
     for warning in forge.settings.unknown:
         logs.logger.warning(warning)
     runner()(_run(worker, plan.until_empty))
+
+
+def _write_at_the_end() -> None:
+    """If stderr is a file, lines go to its end: those of handlers in processes of their own go there too."""
+    with contextlib.suppress(OSError):
+        flags = fcntl.fcntl(2, fcntl.F_GETFL)
+        fcntl.fcntl(2, fcntl.F_SETFL, flags | os.O_APPEND)
 
 
 async def _run(worker: Worker, until_empty: bool) -> None:

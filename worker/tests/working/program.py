@@ -4,8 +4,11 @@ Each line of the ledger is one event: what, job id, attempt, process id, monoton
 """
 
 import asyncio
+import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 
 from forge_jobs import Context, Forge
@@ -64,6 +67,15 @@ def stubborn_thread(ctx: Context, seconds: float) -> None:
     note("start", ctx)
     time.sleep(seconds)
     note("end", ctx)
+
+
+@forge.handler(executor="process")
+def talk() -> None:
+    """Say something, in a process of its own, and more than a pipe holds."""
+    print("printed")
+    subprocess.run([sys.executable, "-c", "print('x' * 1_000_000)"], check=True, stdout=2)
+    logging.getLogger("talk").info("hello")
+    logging.getLogger("talk").debug("too much")
 
 
 @forge.handler

@@ -1,5 +1,6 @@
 """`--processes N`: several workers under one parent."""
 
+import json
 import os
 import signal
 
@@ -63,3 +64,18 @@ async def test_processes_end_when_their_parent_was_killed(
 async def test_wrong_use_ends_all_processes_with_2(workers: Fleet) -> None:
     parent = await workers.start("--processes", "2", "--queues", "a b")
     assert await parent.wait() == 2
+
+
+async def test_lines_of_a_handler_in_a_process_of_its_own_are_written_as_the_workers(
+    forge: Forge, workers: Fleet
+) -> None:
+    await workers.start("--log-format", "json")
+    job = await forge.enqueue("talk")
+    await forge.wait(job.id, timeout=30)
+
+    printed = [line for line in workers.log().splitlines() if not line.startswith("{")]
+    assert printed == ["printed", "x" * 1_000_000]
+    lines = [json.loads(line) for line in workers.log().splitlines() if line not in printed]
+    [said] = [line for line in lines if line["logger"] == "talk"]
+    assert said["message"] == "hello"
+    assert (said["job_id"], said["kind"], said["queue"], said["attempt"]) == (job.id, "talk", "default", 1)
