@@ -16,8 +16,12 @@ from forge_operator.pool import Pool
 from forge_operator.settings import OperatorSettings
 from forge_operator.specs import WorkersSpec
 
-GRACE_MARGIN = 5
-"""Seconds before the end of a pod's grace at which its worker hands back what it has not finished."""
+GRACE_MARGIN = 10
+"""Seconds before the end of a pod's grace at which its worker hands back what it has not finished, at most half of it.
+
+A worker then needs up to 3 s for handlers that are told to stop, and up to 5 s for its last
+writes when the database is slow.
+"""
 
 PORT_NAME = "metrics"
 TEMPORARY = "forge-tmp"
@@ -142,7 +146,7 @@ def as_worker(
     said = {each.get("name"): each.get("value") for each in given}
     defaults = {
         "FORGE_METRICS_PORT": str(settings.metrics_port),
-        "FORGE_GRACE_SECONDS": str(max(0, grace - GRACE_MARGIN)),
+        "FORGE_GRACE_SECONDS": str(grace - min(GRACE_MARGIN, grace // 2)),
         "FORGE_AUTO_MIGRATE": "false",
         "FORGE_LOG_FORMAT": "json",
         **settings.environment,

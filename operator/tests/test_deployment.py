@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from forge_operator import naming
 from forge_operator.deployment import deployment_manifest
 from forge_operator.observed import QueueObject
@@ -127,7 +129,16 @@ def test_a_worker_hands_back_its_jobs_before_its_grace_is_over() -> None:
     plain = manifest()
 
     assert plain["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 120
-    assert variables(plain)["FORGE_GRACE_SECONDS"] == "115"
+    assert variables(plain)["FORGE_GRACE_SECONDS"] == "110"
+
+
+@pytest.mark.parametrize(
+    ("of_the_pod", "of_jobs"), [(0, 0), (1, 1), (5, 3), (20, 10), (30, 20), (86_400, 86_390)]
+)
+def test_a_short_grace_is_shared_by_jobs_and_the_last_writes(of_the_pod: int, of_jobs: int) -> None:
+    found = manifest(OperatorSettings(grace_seconds=of_the_pod))
+
+    assert variables(found)["FORGE_GRACE_SECONDS"] == str(of_jobs)
 
 
 def test_probes_ask_the_worker_itself() -> None:
