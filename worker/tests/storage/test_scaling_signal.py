@@ -1,0 +1,114 @@
+"""Other autoscalers read one number for each queue from the view `scaling_signal`, which only PostgreSQL has."""
+
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from tests.storage.factories import claim, cron, enqueue, enqueue_many, leader, worker
+from tests.storage.invariants import check_invariants
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+async def storage(postgres):
+    storage = postgres.storage()
+    await storage.open()
+    try:
+        yield storage
+        await check_invariants(storage, postgres)
+    finally:
+        await storage.close()
+
+
+async def signal(postgres, column, queue="default"):
+    """Return one number, as another autoscaler asks for it."""
+    [[number]] = await postgres.rows(
+        f"SELECT {column} FROM forge_jobs.scaling_signal WHERE queue = '{queue}'"
+    )
+    return number
+
+
+async def test_it_says_what_counts_says(postgres, storage):
+    await postgres.clock.freeze()
+    me = await worker(storage, ["default", "mail"])
+    await enqueue_many(storage, 5)
+    await claim(storage, me, limit=2)
+    await enqueue(storage, delay=HOUR)
+    await postgres.clock.advance(seconds=40)
+    await enqueue(storage, queue="mail", priority=-1)
+    await postgres.clock.advance(seconds=20)
+
+    told = await postgres.rows(
+        "SELECT queue, pending, scheduled, in_progress, oldest_pending_age_seconds "
+        "FROM forge_jobs.scaling_signal ORDER BY queue"
+    )
+
+    now = await storage.now()
+    assert told == [
+        (
+            each.queue,
+            each.pending,
+            each.scheduled,
+            each.in_progress,
+            (now - each.oldest_pending_at).total_seconds(),
+        )
+        for each in await storage.jobs.counts()
+    ]
+    assert [(*row[1:4], round(row[4])) for row in told] == [(3, 1, 2, 60), (1, 0, 0, 20)]
+
+
+async def test_a_queue_without_jobs_has_numbers_too(postgres, storage):
+    told = await postgres.rows("SELECT * FROM forge_jobs.scaling_signal")
+
+    assert told == [("default", 0, 0, 0, 0, 0, 0, 0.0)]
+
+
+async def test_the_workload_is_what_runs_and_what_could_start(postgres, storage):
+    me = await worker(storage)
+    await enqueue_many(storage, 5)
+    await claim(storage, me, limit=2)
+
+    assert await signal(postgres, "(blocked, workload)") == (0, 5)
+    await storage.queues.set("default", {"concurrency": 3})
+    assert await signal(postgres, "(blocked, workload)") == (2, 3)
+    await storage.queues.set("default", {"concurrency": 1})
+    assert await signal(postgres, "(blocked, workload)") == (3, 2)
+    await storage.queues.set("default", {"paused": True, "concurrency": None})
+    assert await signal(postgres, "(blocked, workload)") == (3, 2)
+
+
+async def test_what_is_due_counts_since_without_workers_nobody_makes_it_pending(postgres, storage):
+    await enqueue(storage, delay=HOUR)
+    assert await signal(postgres, "(due, workload)") == (0, 0)
+
+    await postgres.clock.advance(hours=2)
+    assert await signal(postgres, "(due, workload)") == (1, 1)
+
+
+async def test_a_cron_whose_time_has_come_counts_and_one_whose_time_nobody_has_found_yet(postgres, storage):
+    await storage.crons.set(cron())
+    await storage.crons.set(cron("off", enabled=False))
+    assert await signal(postgres, "(due, workload)") == (1, 1), "a worker has to say when it fires"
+
+    epoch = await leader(storage)
+    await storage.crons.seed("nightly", await storage.now() + HOUR, epoch=epoch)
+    assert await signal(postgres, "(due, workload)") == (0, 0)
+    await postgres.clock.advance(hours=2)
+    assert await signal(postgres, "(due, workload)") == (1, 1)
+
+
+async def test_who_may_read_it_need_not_be_able_to_read_the_jobs(postgres, storage):
+    async with postgres.transaction() as connection:
+        await connection.execute(
+            "CREATE ROLE scaler; GRANT USAGE ON SCHEMA forge_jobs, test_clock TO scaler; "
+            "GRANT SELECT ON forge_jobs.scaling_signal, test_clock.hand TO scaler; SET ROLE scaler"
+        )
+        assert (
+            await connection.fetchval("SELECT coalesce(sum(workload), 0) FROM forge_jobs.scaling_signal") == 0
+        )
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with connection.transaction():
+                await connection.execute("SELECT * FROM forge_jobs.jobs")
+        await connection.execute("RESET ROLE; DROP OWNED BY scaler; DROP ROLE scaler")
