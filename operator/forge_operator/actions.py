@@ -11,6 +11,7 @@ from typing import Any
 
 from forge_jobs.version import Version, VersionState
 from forge_operator.memory import Memory
+from forge_operator.scaling import Decision
 
 # --- in the database ---
 
@@ -253,3 +254,4 @@ class Plan:
     actions: tuple[Action, ...]
     memory: Memory
     again: timedelta
+    decision: Decision | None = None  # how many pods there should be; None: nothing was decided

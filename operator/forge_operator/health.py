@@ -56,10 +56,9 @@ class Pulse:
 def server(host: str, port: int, pulse: Pulse, state: State, metrics: Metrics) -> HealthServer:
     """Return the server that answers; it is not started yet."""
 
-    async def scrape(accept: str) -> tuple[bytes, str]:
-        return metrics.scrape(accept)
-
     async def why_not_ready() -> str | None:
         return state.why_not_ready()
 
-    return HealthServer(host, port, metrics=scrape, is_alive=pulse.why_not_alive, is_ready=why_not_ready)
+    return HealthServer(
+        host, port, metrics=metrics.scrape, is_alive=pulse.why_not_alive, is_ready=why_not_ready
+    )

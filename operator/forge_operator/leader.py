@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from forge_jobs import ForgeError
 from forge_operator.cluster import ClusterReader
+from forge_operator.database_metrics import DatabaseMetrics
 from forge_operator.environment import Environment
 from forge_operator.events import Recorder
 from forge_operator.executor import Executor, NotLeading
@@ -17,7 +18,7 @@ from forge_operator.kube import CRONS, QUEUES, Kube, list_in
 from forge_operator.kube_errors import KubeError
 from forge_operator.lease import Candidate
 from forge_operator.link import DatabaseLink
-from forge_operator.metrics import Metrics
+from forge_operator.metrics import Metrics, nothing_known
 from forge_operator.reconcile import Reconciler
 from forge_operator.settings import OperatorSettings
 from forge_operator.ticker import Ticker
@@ -64,6 +65,8 @@ class Leader:
             tick=environment.tick_seconds,
         )
         self._informer = Informer(self._changed, heard=metrics.heard, namespaces=environment.namespaces)
+        told = DatabaseMetrics(facts, self._reconciler.known, may_tell=lambda: candidate.holds)
+        metrics.database = told.read
         metrics.database_up.set_function(lambda: float(self._link.is_up))
         metrics.queue_depth.set_function(lambda: float(self._queue.depth))
         metrics.queue_oldest.set_function(lambda: self._queue.oldest)
@@ -83,6 +86,7 @@ class Leader:
                 await self._informer.run()
                 raise RuntimeError("The informer ended by itself.")
         finally:
+            self._metrics.database = nothing_known
             await self._link.close()
 
     async def _link_early(self) -> None:

@@ -198,13 +198,14 @@ def sighted(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
         fields["lastSyncTime"] = moment(observed.now)
     if any(isinstance(each, Scale) for each in actions):
         fields["lastScaleTime"] = moment(observed.now)
-    return said(
+    planned = said(
         replace(observed, memory=remembered),
         verdicts,
         fields,
         actions,
         again=pace(pool, remembered, decision),
     )
+    return replace(planned, decision=decision if pool.workers_spec else None)
 
 
 def was_synced(owner: QueueObject) -> bool:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -83,6 +83,10 @@ class Reconciler:
         """Something about the object has changed: what was read until now does not count."""
         self._kept.setdefault(key, Remembered()).changed_at = self._clock()
 
+    def known(self) -> Collection[Key]:
+        """Return the objects that were looked at."""
+        return self._kept.keys()
+
     def scaled(self) -> dict[Key, Scaled]:
         """Return the pools that are scaled by load."""
         return {
@@ -147,7 +151,9 @@ class Reconciler:
             return plan_cron(cron)
         observed = await self._gatherer.queue(found, kept.memory, not_before)
         self._notice(key, kept, observed)
-        return plan(observed)
+        planned = plan(observed)
+        self._metrics.decided(f"{key.namespace}/{key.name}", planned.decision)
+        return planned
 
     async def _gone(self, key: Key) -> tuple[Done, timedelta | None]:
         """The object is not there, as the API server says: nothing in the database is its own any more."""
@@ -185,7 +191,8 @@ class Reconciler:
             kept.is_calm = all(each.state in CALM for each in database.versions)
             states = counted(str(each.state) for each in database.versions)
             replicas = sum(each.replicas for each in cluster.deployments)
-            self._metrics.pool(f"{key.namespace}/{key.name}", states, replicas)
+            ready = sum(each.ready for each in cluster.deployments)
+            self._metrics.pool(f"{key.namespace}/{key.name}", states, replicas, ready)
 
     def _count(self, planned: Plan, done: Done) -> None:
         for action in planned.actions[: done.actions]:

@@ -36,6 +36,7 @@ class Stage:
     api: ApiServer
     kube: Kube
     link: DatabaseLink
+    facts: FactsReader
     forge: Forge
     metrics: Metrics
     executor: Executor
@@ -127,7 +128,7 @@ async def staged(
     ticker = Ticker(cluster, facts, link, reconciler, metrics, added.append, tick=0.0)
     async with Forge(url, schema="forge_jobs") as forge:
         try:
-            yield Stage(api, kube, link, forge, metrics, executor, reconciler, ticker, added)
+            yield Stage(api, kube, link, facts, forge, metrics, executor, reconciler, ticker, added)
         finally:
             await link.close()
 

@@ -160,6 +160,22 @@ async def test_sigterm_hands_over_and_ends_cleanly(api: ApiServer, start: Start)
     assert lease is not None and lease["spec"]["holderIdentity"] == "operator-2"
 
 
+async def test_only_who_leads_tells_of_queues(api: ApiServer, start: Start) -> None:
+    leader = await start("operator-1")
+    await until(leader.leads, 20)
+    follower = await start("operator-2")
+    await until(follower.is_ready, 20)
+    api.put(QUEUES, {"metadata": {"name": "mail"}, "spec": {"workers": workers(replicas=1)}})
+    told = 'forge_queue_pending_jobs{pool="default/mail",queue="mail"} 0.0'
+
+    async def is_told() -> bool:
+        return told in (await leader.get("/metrics"))[1]
+
+    await until(is_told, 15)
+    page = (await follower.get("/metrics"))[1]
+    assert "forge_operator_leader 0.0" in page and 'pool="' not in page
+
+
 async def test_a_lost_lease_ends_the_process(api: ApiServer, start: Start) -> None:
     operator = await start()
     await until(operator.leads, 20)
