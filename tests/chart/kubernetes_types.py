@@ -9,6 +9,7 @@ from kubernetes.client import models
 KINDS = {
     "v1": "V1",
     "apps/v1": "V1",
+    "autoscaling/v2": "V2",
     "batch/v1": "V1",
     "networking.k8s.io/v1": "V1",
     "policy/v1": "V1",

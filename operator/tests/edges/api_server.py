@@ -110,6 +110,7 @@ class ApiServer:
         for found in list(self._objects[DEPLOYMENTS].values()):
             metadata, wanted = found["metadata"], found["spec"]["replicas"]
             mine = [each for each in self._objects[PODS].values() if _owner(each) == metadata["uid"]]
+            mine.sort(key=_deletion_cost, reverse=True)
             for extra in mine[wanted:]:
                 self._delete(PODS, extra)
             for _ in range(wanted - len(mine)):
@@ -385,6 +386,11 @@ def _take(found: Object, path: tuple[str, ...]) -> None:
 def _owner(found: Object) -> str | None:
     owners = found["metadata"].get("ownerReferences") or ()
     return owners[0]["uid"] if owners else None
+
+
+def _deletion_cost(pod: Object) -> int:
+    annotations = pod["metadata"].get("annotations") or {}
+    return int(annotations.get("controller.kubernetes.io/pod-deletion-cost", 0))
 
 
 def _same_version(present: Object, sent: Object, name: str) -> None:

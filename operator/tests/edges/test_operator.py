@@ -169,6 +169,26 @@ async def test_scaling_by_hand_is_followed(stage: Stage) -> None:
     assert found is not None and found["status"]["selector"]
 
 
+async def test_who_else_scales_a_queue_down_stops_no_job(stage: Stage) -> None:
+    stage.queue(workers=workers(replicas=3))
+    await stage.settle()
+    _, *busy = stage.workers
+    await stage.forge.enqueue_many("send", [{}] * 2, queue="mail")
+    queue_id = (await stage.forge.queues.get("mail")).id
+    for name in busy:
+        assert await stage.forge.storage.claims.claim(queue_id, stage.workers[name].id, limit=1)
+    stage.api.edit(QUEUES, "mail", {"spec": {"workers": {"replicas": 1}}})
+
+    await stage.look()
+    assert stage.pods() == {"1": 3}, "the workers are told first"
+    for _ in range(4):
+        await stage.settle()
+    assert stage.pods() == {"1": 2}, "busy ones are waited for"
+    assert sorted(stage.workers) == sorted(busy)
+    found = stage.api.get(QUEUES, "mail")
+    assert found is not None and found["status"]["replicas"] == 2, "as other autoscalers see it"
+
+
 async def test_an_idle_autoscaled_pool_goes_to_zero_and_is_woken_by_a_job(stage: Stage) -> None:
     scaling = {"minReplicas": 0, "maxReplicas": 4, "idleSeconds": 0}
     stage.queue(workers=workers(autoscaling=scaling))

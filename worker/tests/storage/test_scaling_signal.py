@@ -1,13 +1,16 @@
 """Other autoscalers read one number for each queue from the view `scaling_signal`, which only PostgreSQL has."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import asyncpg
 import pytest
+import yaml
 
 from tests.storage.factories import claim, cron, enqueue, enqueue_many, leader, worker
 from tests.storage.invariants import check_invariants
 
+EXAMPLE = Path(__file__).parents[3] / "examples" / "kubernetes" / "keda.yaml"
 HOUR = timedelta(hours=1)
 
 
@@ -112,3 +115,13 @@ async def test_who_may_read_it_need_not_be_able_to_read_the_jobs(postgres, stora
             async with connection.transaction():
                 await connection.execute("SELECT * FROM forge_jobs.jobs")
         await connection.execute("RESET ROLE; DROP OWNED BY scaler; DROP ROLE scaler")
+
+
+async def test_the_example_for_keda_gets_one_number_whether_or_not_there_is_such_a_queue(postgres, storage):
+    [scaled] = [each for each in yaml.safe_load_all(EXAMPLE.read_text()) if each["kind"] == "ScaledObject"]
+    query = scaled["spec"]["triggers"][0]["metadata"]["query"]
+    assert await postgres.rows(query) == [(0.0,)]
+
+    await storage.queues.ensure(["mail"])
+    await enqueue_many(storage, 3, queue="mail")
+    assert await postgres.rows(query) == [(3.0,)]
