@@ -48,7 +48,8 @@ class Facts:
             fires = {
                 each.queue
                 for each in self.crons
-                if each.enabled and each.next_fire_at is not None and each.next_fire_at <= self.now + within
+                # Without a time it is new, or was edited: a worker has to find its first one.
+                if each.enabled and (each.next_fire_at or self.now) <= self.now + within
             }
             self.busy_within[within] = frozenset(now | fires | (await self._upcoming(within)).keys())
         return self.busy_within[within]

@@ -173,20 +173,16 @@ def oldest_age(counts: Iterable[Counts], now: datetime) -> float:
 def due(database: Database, served: Sequence[str], autoscaling: AutoscalingSpec) -> tuple[int, bool]:
     """Return how many jobs are due within the time to warm up, and whether any is before a pod could be back."""
     firsts = [(count, first) for queue, (count, first) in database.upcoming.items() if queue in served]
-    firsts += [(1, at) for at in next_fires(database.crons, served)]
+    firsts += [(1, at) for at in next_fires(database.crons, served, database.now)]
     warm, later = database.now + autoscaling.prewarm, database.now + lookahead(autoscaling)
     # Workers make what is due claimable, and fire crons: overdue, it waits for a pod, prewarmed or not.
     soon = sum(count if autoscaling.prewarm else 1 for count, first in firsts if first <= warm)
     return soon, any(first <= later for _, first in firsts)
 
 
-def next_fires(crons: Iterable[CronConfig], served: Sequence[str]) -> list[datetime]:
-    """Return when the crons of these queues fire next."""
-    return [
-        each.next_fire_at
-        for each in crons
-        if each.enabled and each.next_fire_at is not None and each.queue in served
-    ]
+def next_fires(crons: Iterable[CronConfig], served: Sequence[str], now: datetime) -> list[datetime]:
+    """Return when the crons of these queues need a worker next: at once while none has found their first time."""
+    return [each.next_fire_at or now for each in crons if each.enabled and each.queue in served]
 
 
 def concurrency(queues: Iterable[QueueConfig]) -> int | None:

@@ -342,6 +342,17 @@ def test_what_is_overdue_wakes_a_pool_that_is_not_prewarmed() -> None:
     assert wish(scaling(), 10, fires)[0] == 1
 
 
+def test_a_cron_of_which_nobody_has_said_yet_when_it_fires_wakes_a_worker_that_does() -> None:
+    """It is new, or was edited, while all pods slept: a worker that leads finds its first time."""
+    new = CronConfig("nightly", "0 2 * * *", "report", queue="mail")
+    disabled = replace(new, enabled=False)
+
+    found, _ = measure(database(crons=(new,)), ("mail",), scaling(), ScalerMemory(), 0.0)
+    off, _ = measure(database(crons=(disabled,)), ("mail",), scaling(), ScalerMemory(), 0.0)
+
+    assert (found.due_soon, off.due_soon) == (1, 0)
+
+
 # --- in a pool ---
 
 

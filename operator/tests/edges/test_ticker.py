@@ -72,6 +72,22 @@ async def test_a_job_that_is_due_soon_wakes_a_sleeping_pool(stage: Stage) -> Non
     assert stage.added == [MAIL]
 
 
+async def test_a_cron_that_no_worker_has_seen_wakes_a_sleeping_pool_until_its_time_is_found(
+    stage: Stage,
+) -> None:
+    await stage.forge.crons.set("nightly", "0 3 * * *", "report", queue="mail")
+    await stage.ticker.tick()
+    assert stage.added == [MAIL]
+
+    stage.added.clear()
+    storage = stage.forge.storage
+    epoch = await storage.leadership.lead(1, timedelta(minutes=1))
+    assert epoch is not None
+    await storage.crons.seed("nightly", await storage.now() + timedelta(hours=6), epoch=epoch)
+    await stage.ticker.tick()
+    assert stage.added == []
+
+
 async def test_many_pools_are_read_with_a_few_calls(stage: Stage) -> None:
     for number in range(20):
         stage.queue(f"q{number}", concurrency={"limit": number + 1})
