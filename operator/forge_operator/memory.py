@@ -33,14 +33,6 @@ class Empty:
     control_revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ramp:
-    """Since when a version has its share of the slots, by the database's clock."""
-
-    since: datetime
-    weight_percent: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalerMemory:
     """Estimates, recent wishes and recent changes. Moments are seconds of the operator's clock since 1970."""
@@ -67,7 +59,6 @@ class Memory:
     retiring_since: Mapping[int, datetime] = field(
         default_factory=dict
     )  # worker id: first look that found it retiring
-    ramps: Mapping[str, Ramp] = field(default_factory=dict)  # by version id
     rejections: Mapping[str, Rejection] = field(
         default_factory=dict
     )  # by what the action says; written by the adapter

@@ -183,7 +183,6 @@ def sighted(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
         scaler=memory,
         empty=drain.evidence(list(pool.versions.values()), observed.memory, database.now),
         retiring_since=retirement.retiring_since(pool),
-        ramps=rollout.ramps(pool),
         rejections={
             key: each
             for key, each in observed.memory.rejections.items()

@@ -13,7 +13,6 @@ from forge_operator import deployment as manifests
 from forge_operator import drain, naming
 from forge_operator.actions import Action, ApplyDeployment, EmitEvent, MoveVersion, Promote, PutVersion, Scale
 from forge_operator.conditions import Reason
-from forge_operator.memory import Ramp
 from forge_operator.observed import Deployment
 from forge_operator.pool import Pool
 from forge_operator.scaling import split
@@ -306,10 +305,9 @@ def ramping(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Pro
         return Progress(
             (*actions, move, EmitEvent("Warning", "RolloutAborted", failure)), Reason.ROLLOUT_ABORTED, failure
         )
-    pause = step_of(spec, version).pause
-    since = ramp_of(pool, spec, version).since
-    if pool.database.now - since < pause:
-        left = pause - (pool.database.now - since)
+    since = version.state_changed_at or pool.database.now
+    left = step_of(spec, version).pause - (pool.database.now - since)
+    if left > timedelta(0):
         return Progress(
             tuple(actions),
             Reason.RAMPING,
@@ -328,28 +326,6 @@ def step_of(spec: WorkersSpec, version: Version) -> StepSpec:
     """Return the step that the version's share belongs to, also when the steps were changed since."""
     reached = [each for each in spec.rollout.steps if each.weight_percent <= version.weight_percent]
     return reached[-1] if reached else StepSpec(weight_percent=version.weight_percent, pause=timedelta(0))
-
-
-def ramp_of(pool: Pool, spec: WorkersSpec, version: Version) -> Ramp:
-    """Return since when the version has its share. An operator that has just started begins the pause again."""
-    before = pool.memory.ramps.get(version.id)
-    if before is not None and before.weight_percent == version.weight_percent:
-        return before
-    is_first = bool(spec.rollout.steps) and version.weight_percent == spec.rollout.steps[0].weight_percent
-    since = version.state_changed_at if is_first and version.state_changed_at else pool.database.now
-    return Ramp(since, version.weight_percent)
-
-
-def ramps(pool: Pool) -> dict[str, Ramp]:
-    """Return since when ramping versions have their shares, for the memory."""
-    if pool.workers_spec is None:
-        return {}
-    spec = pool.workers_spec
-    return {
-        each.id: ramp_of(pool, spec, each)
-        for each in pool.versions.values()
-        if each.state is VersionState.RAMPING
-    }
 
 
 def too_many_failures(pool: Pool, spec: WorkersSpec, version: Version) -> str | None:

@@ -320,14 +320,17 @@ class World:
 
     def move(self, version: Version, state: VersionState, weight: int | None = None) -> None:
         changes = version.state is not state
+        weighs = version.weight_percent if weight is None else weight
         closing = {VersionState.DRAINED, VersionState.RETIRED, VersionState.FAILED}
         was_current = VersionState.CURRENT in (version.state, state)
         self.versions[version.id] = replace(
             version,
             state=state,
-            weight_percent=version.weight_percent if weight is None else weight,
+            weight_percent=weighs,
             control_revision=version.control_revision + changes,
-            state_changed_at=self.now if changes else version.state_changed_at,
+            state_changed_at=self.now
+            if changes or weighs != version.weight_percent
+            else version.state_changed_at,
             last_current_at=self.now if changes and was_current else version.last_current_at,
             drain_started_at=version.drain_started_at
             if not changes or state in closing

@@ -38,7 +38,7 @@ class Version:
     control_revision: int = 1  # +1 with every change of state; workers acknowledge it
     spec_hash: str = ""  # digest of what the id was made of
     created_at: datetime | None = None  # database clock, like all below
-    state_changed_at: datetime | None = None
+    state_changed_at: datetime | None = None  # or its weight: since when all is as it is
     last_current_at: datetime | None = None
     drain_started_at: datetime | None = None
     drained_at: datetime | None = None

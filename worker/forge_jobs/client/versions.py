@@ -63,6 +63,7 @@ class Versions:
     ) -> bool:
         """The version is in `state`, and workers are told when that is a change.
 
+        `state_changed_at` is the moment of the last change of either state or weight.
         False, with nothing changed, when `epoch` is past, there is no such version, the
         pool's last open gate would close, or a second version would be current.
         """

@@ -343,6 +343,7 @@ class Versions(Protocol):
     ) -> bool:
         """The version is in `state`, its control revision grown when that is a change; workers are told.
 
+        A new weight alone is no change to them, but its moment is kept as one of the state.
         False, with nothing changed, when it would close the pool's last open gate, or open a
         second current one (`promote` does that), or when there is no such version.
         """

@@ -237,13 +237,18 @@ async def test_a_move_grows_the_revision_and_a_repeated_one_does_not(storage, ep
     assert await version(storage) == moved
 
 
-async def test_a_weight_may_change_without_the_state(storage, epoch):
+async def test_a_weight_may_change_without_the_state_and_its_moment_is_kept(storage, epoch, clock):
+    start = await clock.freeze()
     await put(storage, epoch, OLD, RAMPING, weight_percent=10)
 
-    assert await storage.versions.move(POOL, OLD, RAMPING, weight_percent=50, epoch=epoch)
+    for weight_percent, minutes in ((50, 1), (50, 1), (None, 1), (60, 4)):
+        await clock.advance(minutes=1)
+        given = {"weight_percent": weight_percent, "epoch": epoch}
+        assert await storage.versions.move(POOL, OLD, RAMPING, **given)
 
-    found = await version(storage)
-    assert (found.weight_percent, found.control_revision) == (50, 1)
+        found = await version(storage)
+        assert (found.weight_percent, found.control_revision) == (weight_percent or 50, 1)
+        assert abs(found.state_changed_at - start - timedelta(minutes=minutes)) < SOON
 
 
 async def test_the_last_open_gate_of_a_pool_is_not_closed(storage, epoch):

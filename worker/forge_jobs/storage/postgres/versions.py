@@ -68,7 +68,7 @@ WITH before AS MATERIALIZED (
     SET state = $3,
         weight_percent = coalesce($4, weight_percent),
         control_revision = control_revision + CASE WHEN changes THEN 1 ELSE 0 END,
-        state_changed_at = CASE WHEN changes THEN now() ELSE state_changed_at END,
+        state_changed_at = CASE WHEN changes OR weight_percent <> $4 THEN now() ELSE state_changed_at END,
         last_current_at = CASE WHEN changes AND counts THEN now() ELSE last_current_at END,
         drain_started_at = CASE WHEN NOT changes OR $3 IN ('drained', 'retired', 'failed') THEN drain_started_at
                                 WHEN $3 = 'draining' THEN now() END,

@@ -44,7 +44,8 @@ UPDATE worker_version AS version
 SET state = :state,
     weight_percent = coalesce(:weight_percent, weight_percent),
     control_revision = control_revision + (state <> :state),
-    state_changed_at = CASE WHEN state <> :state THEN :now ELSE state_changed_at END,
+    state_changed_at = CASE WHEN state <> :state OR weight_percent <> :weight_percent THEN :now
+                            ELSE state_changed_at END,
     last_current_at = CASE WHEN state <> :state AND 'current' IN (state, :state) THEN :now ELSE last_current_at END,
     drain_started_at = CASE WHEN state = :state OR :state IN ('drained', 'retired', 'failed') THEN drain_started_at
                             WHEN :state = 'draining' THEN :now END,

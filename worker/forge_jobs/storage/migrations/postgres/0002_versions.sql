@@ -12,7 +12,7 @@ CREATE TABLE {schema}.worker_version (
     control_revision bigint NOT NULL,  -- +1 with every change of state; workers acknowledge it
     spec_hash        text NOT NULL,
     created_at       timestamptz NOT NULL,
-    state_changed_at timestamptz NOT NULL,
+    state_changed_at timestamptz NOT NULL,  -- also with a new weight
     last_current_at  timestamptz,
     drain_started_at timestamptz,
     drained_at       timestamptz,

@@ -12,7 +12,7 @@ CREATE TABLE worker_version (
     control_revision INTEGER NOT NULL,  -- +1 with every change of state; workers acknowledge it
     spec_hash        TEXT NOT NULL,
     created_at       INTEGER NOT NULL,
-    state_changed_at INTEGER NOT NULL,
+    state_changed_at INTEGER NOT NULL,  -- also with a new weight
     last_current_at  INTEGER,
     drain_started_at INTEGER,
     drained_at       INTEGER,
