@@ -101,6 +101,13 @@ class DeleteVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetPool:
+    """`forge.versions.forget(pool, epoch=...)`; False is no failure: the next look sees why."""
+
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
 class RetireWorkers:
     """`forge.versions.retire(worker_ids, retiring, epoch=...)`."""
 
@@ -232,6 +239,7 @@ Action = (
     | Promote
     | MoveVersion
     | DeleteVersion
+    | ForgetPool
     | RetireWorkers
     | SetCron
     | DeleteCron

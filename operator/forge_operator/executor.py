@@ -18,6 +18,7 @@ from forge_operator.actions import (
     DeleteVersion,
     EmitEvent,
     EnsureQueues,
+    ForgetPool,
     ManageQueue,
     MoveVersion,
     Promote,
@@ -125,7 +126,7 @@ class Executor:
                 | RemoveFinalizer()
             ):
                 await self._in_cluster(action)
-            case PutVersion() | Promote() | MoveVersion() | DeleteVersion() | RetireWorkers():
+            case PutVersion() | Promote() | MoveVersion() | DeleteVersion() | ForgetPool() | RetireWorkers():
                 await self._of_versions(action)
             case _:
                 await self._of_rows(await self._link.forge(), action)
@@ -195,7 +196,7 @@ class Executor:
             raise _Stop("The object was changed meanwhile.") from None
 
     async def _of_versions(
-        self, action: PutVersion | Promote | MoveVersion | DeleteVersion | RetireWorkers
+        self, action: PutVersion | Promote | MoveVersion | DeleteVersion | ForgetPool | RetireWorkers
     ) -> None:
         epoch = await self._link.epoch()
         versions = (await self._link.forge()).versions
@@ -215,6 +216,9 @@ class Executor:
             case DeleteVersion():
                 await versions.delete(action.pool, action.version_id, epoch=epoch)
                 done = True  # one that has workers again stays
+            case ForgetPool():
+                await versions.forget(action.pool, epoch=epoch)
+                done = True  # so does one of these
             case RetireWorkers():
                 done = await versions.retire(action.worker_ids, action.retiring, epoch=epoch)
         if not done:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from forge_jobs.version import Version, VersionState
-from forge_operator.actions import DeleteVersion, EnsureQueues, Plan, Scale, SetQueue, WriteStatus
+from forge_jobs.version import VersionState
+from forge_operator.actions import EnsureQueues, ForgetPool, Plan, Scale, SetQueue, WriteStatus
 from forge_operator.events import Subject
 from forge_operator.executor import Done, Executor
 from forge_operator.gather import Gatherer
@@ -99,9 +99,9 @@ class Reconciler:
         """Return those of them that have no pods which may claim."""
         return {key: pool for key, pool in self.scaled().items() if pool.is_asleep}
 
-    async def forget(self, versions: Iterable[Version]) -> None:
-        """Rows of versions whose pool is no more are gone. Raises ForgeError, NotLeading."""
-        actions = [DeleteVersion(each.pool, each.id) for each in versions]
+    async def forget(self, pools: Iterable[str]) -> None:
+        """The versions of pools that are no more are gone, once nobody works there. Raises ForgeError, NotLeading."""
+        actions = [ForgetPool(each) for each in pools]
         if actions:
             await self._executor.carry_out(Subject("", QUEUE, "", "", ""), actions, Memory())
 

@@ -164,20 +164,16 @@ class Ticker:
             await asyncio.sleep(AWAY_SECONDS)
 
 
-def left_over(overview: Overview, facts: Facts) -> list[Version]:
-    """Return closed versions of pools that are no more, once nobody works under them."""
-    pools = {each["metadata"]["uid"] for each in overview.objects.values()}
-    return [
-        each
-        for each in facts.versions
-        if each.pool not in pools
-        and not each.is_open
-        and not each.workers
-        and not each.in_progress
-        # One that is younger may belong to an object which the list was too early for.
-        and each.created_at is not None
-        and facts.now - each.created_at > YOUNG
-    ]
+def left_over(overview: Overview, facts: Facts) -> list[str]:
+    """Return the pools that are no more but have versions, once nobody works there."""
+    there = {each["metadata"]["uid"] for each in overview.objects.values()}
+    kept = {each.pool for each in facts.versions if each.workers or each.in_progress or is_young(each, facts)}
+    return sorted({each.pool for each in facts.versions} - there - kept)
+
+
+def is_young(version: Version, facts: Facts) -> bool:
+    """Whether the version may belong to an object which the list was too early for."""
+    return version.created_at is None or facts.now - version.created_at <= YOUNG
 
 
 def orphans(overview: Overview, facts: Facts) -> set[Key]:

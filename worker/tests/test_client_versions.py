@@ -44,6 +44,8 @@ async def test_an_operator_makes_promotes_and_deletes_versions(forge: Forge) -> 
 
     [found] = await forge.versions.all(POOL)
     assert (found.state, found.is_open, found.version) == (VersionState.CURRENT, True, "3+build.9")
+    assert await forge.versions.forget(POOL, epoch=epoch.number)
+    assert await forge.versions.all() == []
 
 
 async def test_an_operator_of_a_past_epoch_is_told_so(forge: Forge) -> None:
@@ -89,6 +91,8 @@ async def test_wrong_arguments_are_refused(forge: Forge) -> None:
         versions.move(POOL, ID, "open", epoch=1),
         versions.move(POOL, ID, "ramping", weight_percent=-1, epoch=1),
         versions.delete(POOL, "", epoch=1),
+        versions.forget("a pool", epoch=1),
+        versions.forget(POOL, epoch=-1),
         versions.retire(["1"], True, epoch=1),  # type: ignore[list-item]
         versions.retire([1], "yes", epoch=1),  # type: ignore[arg-type]
         versions.all(""),

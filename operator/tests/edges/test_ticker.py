@@ -4,12 +4,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from datetime import timedelta
 
 import asyncpg
 import pytest
 
-from forge_jobs import SchemaOutdated, StorageUnavailable, Version
+from forge_jobs import SchemaOutdated, StorageUnavailable, Version, VersionState, WorkerInfo
 from forge_jobs.client import watch
 from forge_operator.facts import FactsReader
 from forge_operator.kube import DEPLOYMENTS, PODS, QUEUES, Kube
@@ -144,18 +143,64 @@ async def test_a_database_without_the_schema_is_said_to_be_too_old(url: str) -> 
     await link.close()
 
 
-async def test_closed_versions_of_pools_that_are_no_more_are_forgotten(stage: Stage) -> None:
+async def versions_of_a_pool_that_is_no_more(stage: Stage, url: str, *, minutes: int) -> None:
+    """One that is current and one that is retired are known for so long."""
     epoch = await stage.link.epoch()
-    for id_, state in (("old00001", "drained"), ("old00002", "pending")):
-        await stage.forge.versions.put(Version("gone", id_, id_, id_), epoch=epoch)
-        if state != "pending":
-            await stage.forge.versions.move("gone", id_, state, epoch=epoch)
+    for id_, state in (("old00001", VersionState.CURRENT), ("old00002", VersionState.RETIRED)):
+        await stage.forge.versions.put(Version("gone", id_, id_, id_, state), epoch=epoch)
+    await aged(url, "old00001", minutes)
+    await aged(url, "old00002", minutes)
+
+
+async def aged(url: str, version_id: str, minutes: int) -> None:
+    """The version was made so long ago."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(
+            "UPDATE forge_jobs.worker_version SET created_at = now() - make_interval(mins => $2) WHERE id = $1",
+            version_id,
+            minutes,
+        )
+    finally:
+        await connection.close()
+
+
+async def test_versions_of_pools_that_are_no_more_are_forgotten_open_ones_too(stage: Stage, url: str) -> None:
+    await versions_of_a_pool_that_is_no_more(stage, url, minutes=6)
+    await stage.ticker.resync()
+
+    assert await stage.states() == {"1": "current"}
+
+
+async def test_a_pool_with_a_version_that_may_be_new_is_not_forgotten(stage: Stage, url: str) -> None:
+    await versions_of_a_pool_that_is_no_more(stage, url, minutes=6)
+    await aged(url, "old00002", 4)
+    await stage.ticker.resync()
+
+    assert await stage.states() == {"1": "current", "old00001": "current", "old00002": "retired"}
+
+
+async def test_a_pool_whose_last_workers_still_stop_is_not_forgotten(stage: Stage, url: str) -> None:
+    await versions_of_a_pool_that_is_no_more(stage, url, minutes=6)
+    late = WorkerInfo(
+        7, "late", "late", 1, "1", ("mail",), (), 1, pool="gone", version_id="old00002", pod="late"
+    )
+    await stage.forge.storage.workers.register(late)
     facts = await FactsReader(stage.link).read(time.monotonic())
     overview = await stage.ticker._cluster.overview()
-    assert left_over(overview, facts) == [], "they may be new"
-    facts.now += timedelta(minutes=6)
-    left = left_over(overview, facts)
-    assert {each.id for each in left} == {"old00001", "old00002"}
+    assert left_over(overview, facts) == []
 
-    await stage.reconciler.forget(left)
+    # nor when it registers after the look
+    await stage.reconciler.forget(["gone"])
+    assert len(await stage.forge.versions.all("gone")) == 2
+    await stage.forge.storage.workers.deregister(late.id)
+    await stage.ticker.resync()
     assert await stage.states() == {"1": "current"}
+
+
+async def test_who_watches_some_namespaces_forgets_no_pool(api: ApiServer, kube: Kube, url: str) -> None:
+    async with staged(api, kube, url, namespaces=("default",)) as stage:
+        await versions_of_a_pool_that_is_no_more(stage, url, minutes=6)
+        await stage.ticker.resync()
+
+        assert len(await stage.forge.versions.all("gone")) == 2

@@ -83,6 +83,14 @@ class Versions:
         """The row is gone; False when `epoch` is past, the version is open, or a worker of it is registered."""
         return await self._storage.versions.delete(_pool(pool), _id(version_id), epoch=_epoch(epoch))
 
+    async def forget(self, pool: str, *, epoch: int) -> bool:
+        """All versions of the pool are gone, open ones too: for a pool that is no more.
+
+        False, with nothing changed, when `epoch` is past, a worker of the pool is registered,
+        or a job that one claimed is in progress.
+        """
+        return await self._storage.versions.forget(_pool(pool), epoch=_epoch(epoch))
+
     async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> bool:
         """These workers may claim nothing more (or, not `retiring`, may again), and are told.
 

@@ -354,6 +354,13 @@ class Versions(Protocol):
     async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
         """The row is gone; False when the version is open, or a worker of it is registered."""
 
+    async def forget(self, pool: str, *, epoch: int) -> bool:
+        """All rows of the pool are gone, open ones too.
+
+        False, with nothing changed, while a worker of the pool is registered or a job that one
+        claimed is in progress.
+        """
+
     async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> bool:
         """These workers may claim nothing more (or, not `retiring`, may again); they are told."""
 

@@ -127,6 +127,7 @@ async def test_an_operator_of_a_past_epoch_writes_nothing(storage, epoch):
     await put(storage, epoch, OLD, CURRENT)
     await put(storage, epoch, NEW)
     await put(storage, epoch, THIRD, RETIRED)
+    await put(storage, epoch, pool="other")
     me = await member(storage)
     await storage.workers.beat(me)
     before = await storage.versions.all(), await storage.workers.all()
@@ -138,6 +139,7 @@ async def test_an_operator_of_a_past_epoch_writes_nothing(storage, epoch):
     assert not await versions.promote(POOL, NEW, epoch=epoch)
     assert not await versions.move(POOL, NEW, RAMPING, weight_percent=1, epoch=epoch)
     assert not await versions.delete(POOL, THIRD, epoch=epoch)
+    assert not await versions.forget("other", epoch=epoch)
     assert not await versions.retire([me], True, epoch=epoch)
 
     assert (await storage.versions.all(), await storage.workers.all()) == before
@@ -341,6 +343,52 @@ async def test_a_version_is_not_deleted_while_a_worker_of_it_is_registered(stora
 
     await storage.workers.deregister(me)
     assert await storage.versions.delete(POOL, OLD, epoch=epoch)
+
+
+async def test_all_versions_of_a_pool_that_nobody_works_for_are_forgotten_together(storage, epoch):
+    for number, state in enumerate(VersionState):
+        await put(storage, epoch, f"bbbbbbb{number}", state)
+    await put(storage, epoch, OLD, CURRENT, pool="other")
+    await running(storage, await member(storage, OLD, "other"))
+
+    assert await storage.versions.forget(POOL, epoch=epoch)
+    assert await storage.versions.forget(POOL, epoch=epoch)
+
+    assert [each.pool for each in await storage.versions.all()] == ["other"]
+
+
+@pytest.mark.parametrize("version_id", [OLD, "unknown1"])
+async def test_no_version_of_a_pool_is_forgotten_while_a_worker_of_it_is_registered(
+    storage, epoch, version_id
+):
+    await put(storage, epoch, OLD, CURRENT)
+    await put(storage, epoch, NEW, RETIRED)
+    me = await member(storage, version_id)
+    before = await states(storage)
+
+    assert not await storage.versions.forget(POOL, epoch=epoch)
+    assert await states(storage) == before
+
+    await storage.workers.deregister(me)
+    assert await storage.versions.forget(POOL, epoch=epoch)
+    assert await storage.versions.all() == []
+
+
+async def test_no_version_of_a_pool_is_forgotten_while_a_job_of_it_is_in_progress(storage, epoch):
+    await put(storage, epoch, OLD, CURRENT)
+    await put(storage, epoch, NEW, RETIRED)
+    me = await member(storage)
+    await running(storage, me)
+    await storage.workers.deregister(me)
+    before = await states(storage)
+
+    assert not await storage.versions.forget(POOL, epoch=epoch)
+    assert await states(storage) == before
+
+    lost = await storage.claims.lost(timedelta(seconds=30))
+    await storage.claims.finish([done(each) for each in lost])
+    assert await storage.versions.forget(POOL, epoch=epoch)
+    assert await storage.versions.all() == []
 
 
 # The gate

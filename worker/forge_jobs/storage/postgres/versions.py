@@ -41,6 +41,8 @@ RETURNING true
 
 EXISTS = "SELECT EXISTS (SELECT FROM {schema}.worker_version WHERE pool = $1 AND id = $2)"
 
+HAS_VERSIONS = "SELECT EXISTS (SELECT FROM {schema}.worker_version WHERE pool = $1)"
+
 # Before the next statement, since at no moment there may be two current ones.
 CLOSE_OTHERS = """
 UPDATE {schema}.worker_version
@@ -115,6 +117,14 @@ DELETE FROM {schema}.worker_version AS version
 WHERE pool = $1 AND id = $2 AND state NOT IN ('current', 'ramping')
   AND NOT EXISTS (SELECT FROM {schema}.worker
                   WHERE worker.pool = version.pool AND worker.version_id = version.id)
+"""
+
+FORGET = """
+DELETE FROM {schema}.worker_version
+WHERE pool = $1
+  AND NOT EXISTS (SELECT FROM {schema}.worker WHERE worker.pool = $1)
+  AND NOT EXISTS (SELECT FROM {schema}.claimed JOIN {schema}.worker_label AS label ON label.worker_id = claimed.worker_id
+                  WHERE label.pool = $1)
 """
 
 RETIRE = """
@@ -197,6 +207,14 @@ class PostgresVersions(Versions):
                 return False
             await self._database.execute(DELETE, pool, version_id, connection=connection)
             return not await self._exists(pool, version_id, connection)
+
+    async def forget(self, pool: str, *, epoch: int) -> bool:
+        """All rows of the pool are gone; False while a worker of it is registered or holds a job."""
+        async with self._writing(epoch) as connection:
+            if connection is None:
+                return False
+            await self._database.execute(FORGET, pool, connection=connection)
+            return not await self._database.fetchval(HAS_VERSIONS, pool, connection=connection)
 
     async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> bool:
         """These workers may claim nothing more (or, not `retiring`, may again); they are told."""

@@ -89,6 +89,14 @@ WHERE pool = ?1 AND id = ?2 AND state NOT IN ('current', 'ramping')
   AND NOT EXISTS (SELECT 1 FROM worker WHERE worker.pool = ?1 AND worker.version_id = ?2)
 """
 
+FORGET = """
+DELETE FROM worker_version
+WHERE pool = ?1
+  AND NOT EXISTS (SELECT 1 FROM worker WHERE worker.pool = ?1)
+  AND NOT EXISTS (SELECT 1 FROM claimed JOIN worker_label AS label ON label.worker_id = claimed.worker_id
+                  WHERE label.pool = ?1)
+"""
+
 RETIRE = """
 UPDATE worker SET retiring = ?2, observed_revision = -1 WHERE id = ?1 AND retiring <> ?2
 RETURNING coalesce(pool, '')
@@ -178,6 +186,13 @@ class SqliteVersions:
             return not _exists(transaction, pool, version_id)
 
         return await self._write(delete, epoch)
+
+    async def forget(self, pool: str, *, epoch: int) -> bool:
+        def forget(transaction: Transaction) -> bool:
+            transaction.execute(FORGET, (pool,))
+            return transaction.row("SELECT 1 FROM worker_version WHERE pool = ?", (pool,)) is None
+
+        return await self._write(forget, epoch)
 
     async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> bool:
         def retire(transaction: Transaction) -> bool:
