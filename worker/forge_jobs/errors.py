@@ -96,6 +96,14 @@ class Managed(ForgeError):
         super().__init__(f"{what} is managed by {owner}; change it there.")
 
 
+class PastEpoch(ForgeError):
+    """The operator that writes is no longer the one that operates; nothing was changed."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        super().__init__(f"Epoch {epoch} is not the present one: another operator has taken over.")
+
+
 class WorkerLost(ForgeError):
     """This worker was given up by the others, and its jobs were taken back.
 

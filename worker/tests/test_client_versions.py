@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from forge_jobs import Epoch, Forge, Version, VersionState, WorkerInfo
-from forge_jobs.errors import InvalidInput
+from forge_jobs.errors import InvalidInput, PastEpoch
 from tests.command_line import CommandLine, migrated
 
 POOL, ID = "6f0c4e1a-8e5f-4d0c-9b70-2f0d6f9a3c11", "rm452vxk"
@@ -56,6 +56,31 @@ async def test_an_operator_of_a_past_epoch_is_told_so(forge: Forge) -> None:
     assert not await forge.versions.put(VERSION, epoch=first.number)
 
 
+async def test_an_operator_of_a_past_epoch_configures_nothing(forge: Forge) -> None:
+    first = await forge.versions.take_over("operator-0")
+    named: dict[str, Any] = {"managed_by": "mine", "epoch": first.number}
+    await forge.queues.ensure("mail", epoch=first.number)
+    await forge.queues.set("mail", **named)
+    await forge.limits.set("mail", 5, refill=0, **named)
+    await forge.crons.set("nightly", "@daily", "send", **named)
+    before = await forge.queues.list(), await forge.limits.list(), await forge.crons.list()
+    await forge.versions.take_over("operator-1")
+
+    for refused in (
+        forge.queues.ensure("other", epoch=first.number),
+        forge.queues.set("mail", concurrency=1, **named),
+        forge.queues.manage("mail", None, previous="mine", epoch=first.number),
+        forge.limits.set("mail", 1, refill=1, **named),
+        forge.limits.delete("mail", **named),
+        forge.crons.set("nightly", "@hourly", "send", **named),
+        forge.crons.delete("nightly", **named),
+    ):
+        with pytest.raises(PastEpoch, match=r"^Epoch 1 is not the present one: another operator .*\.$"):
+            await refused
+
+    assert (await forge.queues.list(), await forge.limits.list(), await forge.crons.list()) == before
+
+
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
@@ -96,6 +121,13 @@ async def test_wrong_arguments_are_refused(forge: Forge) -> None:
         versions.retire(["1"], True, epoch=1),  # type: ignore[list-item]
         versions.retire([1], "yes", epoch=1),  # type: ignore[arg-type]
         versions.all(""),
+        forge.queues.ensure("mail", epoch=-1),
+        forge.queues.set("mail", epoch="1"),  # type: ignore[arg-type]
+        forge.queues.manage("default", None, epoch=True),
+        forge.limits.set("mail", 1, refill=1, epoch=-1),
+        forge.limits.delete("mail", epoch=-1),
+        forge.crons.set("nightly", "@daily", "send", epoch=Epoch("operator", 1)),  # type: ignore[arg-type]
+        forge.crons.delete("nightly", epoch=-1),
         forge.jobs.upcoming(-1),
         forge.jobs.upcoming("1h"),  # type: ignore[arg-type]
     ):

@@ -22,6 +22,16 @@ def whole(value: object, name: str, *, least: int = 0, most: int = MAX_INTEGER, 
     return value
 
 
+def epoch_number(value: object) -> int:
+    """Return the number of an operator's epoch."""
+    return whole(value, "The epoch", most=MAX_ID)
+
+
+def epoch_or_none(value: object) -> int | None:
+    """Return the number of an operator's epoch; None for somebody who is no operator."""
+    return None if value is None else epoch_number(value)
+
+
 def number(value: object, name: str, *, least: float) -> float:
     """Return a finite number of `least` or more."""
     if (

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Unpack
 
 from forge_jobs import cron, names
-from forge_jobs.client.checks import choice, known_options, whole, yes_or_no
+from forge_jobs.client.checks import choice, epoch_or_none, known_options, whole, yes_or_no
 from forge_jobs.codec import encode
 from forge_jobs.cron_config import CronConfig, Missed
 from forge_jobs.errors import InvalidInput
@@ -36,7 +36,7 @@ CRON_OPTIONS = ("payload", "codec", "timezone", "overlap", "missed", "missed_lim
 
 
 class Crons:
-    """All crons of a database. Reached as `forge.crons`."""
+    """All crons of a database. Reached as `forge.crons`. An operator names its `epoch`, as for queues."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -56,17 +56,18 @@ class Crons:
         kind: str,
         *,
         managed_by: str | None = None,
+        epoch: int | None = None,
         **values: Unpack[CronValues],
     ) -> CronConfig:
         """The cron is configured so, whatever it was before; return it.
 
         `expression` has five fields, six with seconds first, or is @daily or kin. Raises
         InvalidCron when it or the time zone cannot be understood, InvalidInput,
-        InvalidPayload, UnknownQueue, and Managed when the row belongs to somebody other
-        than `managed_by`; then nothing was changed.
+        InvalidPayload, UnknownQueue, PastEpoch, and Managed when the row belongs to somebody
+        other than `managed_by`; then nothing was changed.
         """
-        wanted = checked_cron(name, expression, kind, values)
-        return await self._storage.crons.set(replace(wanted, managed_by=managed_by), managed_by=managed_by)
+        wanted = replace(checked_cron(name, expression, kind, values), managed_by=managed_by)
+        return await self._storage.crons.set(wanted, managed_by=managed_by, epoch=epoch_or_none(epoch))
 
     async def ensure(self, name: str, expression: str, kind: str, **values: Unpack[CronValues]) -> None:
         """The cron exists; one that did keeps its configuration. Raises as `set` does."""
@@ -86,9 +87,9 @@ class Crons:
         """One job of the cron is enqueued now; its schedule is not moved. Raises UnknownCron."""
         return await self._storage.crons.trigger(name)
 
-    async def delete(self, name: str, *, managed_by: str | None = None) -> None:
-        """The cron is gone, its jobs stay. Raises UnknownCron, and Managed when it is not `managed_by`'s."""
-        await self._storage.crons.delete(name, managed_by=managed_by)
+    async def delete(self, name: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
+        """The cron is gone, its jobs stay. Raises UnknownCron, PastEpoch, and Managed when it is not `managed_by`'s."""
+        await self._storage.crons.delete(name, managed_by=managed_by, epoch=epoch_or_none(epoch))
 
 
 def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> CronConfig:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from forge_jobs import names
-from forge_jobs.client.checks import number
+from forge_jobs.client.checks import epoch_or_none, number
 from forge_jobs.client.duration import checked_duration
 from forge_jobs.errors import InvalidInput, UnknownScope
 from forge_jobs.rate_limit import RateLimit
@@ -13,7 +13,7 @@ from forge_jobs.storage.interface import Storage
 
 
 class Limits:
-    """All rate limits. Reached as `forge.limits`."""
+    """All rate limits. Reached as `forge.limits`. An operator names its `epoch`, as for queues."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -38,15 +38,19 @@ class Limits:
         per: timedelta | float | None = None,
         refill: float | None = None,
         managed_by: str | None = None,
+        epoch: int | None = None,
     ) -> RateLimit:
         """The rate limit allows `capacity` tokens `per` that time (timedelta or seconds), or `refill` tokens a second.
 
         It is full when new; otherwise its tokens stay, cut to the capacity. Raises
-        InvalidInput, and Managed when the row belongs to somebody other than `managed_by`.
+        InvalidInput, PastEpoch, and Managed when the row belongs to somebody other than
+        `managed_by`.
         """
         names.checked_name(scope, "rate limit")
         capacity, rate = checked_rate(capacity, per, refill)
-        return await self._storage.limits.set(scope, capacity=capacity, refill=rate, managed_by=managed_by)
+        return await self._storage.limits.set(
+            scope, capacity=capacity, refill=rate, managed_by=managed_by, epoch=epoch_or_none(epoch)
+        )
 
     async def ensure(
         self,
@@ -61,9 +65,9 @@ class Limits:
         capacity, rate = checked_rate(capacity, per, refill)
         await self._storage.limits.ensure(scope, capacity=capacity, refill=rate)
 
-    async def delete(self, scope: str, *, managed_by: str | None = None) -> None:
-        """The rate limit is gone. Raises UnknownScope, and Managed when it is not `managed_by`'s."""
-        await self._storage.limits.delete(scope, managed_by=managed_by)
+    async def delete(self, scope: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
+        """The rate limit is gone. Raises UnknownScope, PastEpoch, and Managed when it is not `managed_by`'s."""
+        await self._storage.limits.delete(scope, managed_by=managed_by, epoch=epoch_or_none(epoch))
 
     async def drain(self, scope: str) -> None:
         """The bucket is empty and tokens leased from it are void, everywhere at once. Raises UnknownScope."""

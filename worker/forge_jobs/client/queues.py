@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from forge_jobs import names
-from forge_jobs.client.checks import known_options, whole, yes_or_no
+from forge_jobs.client.checks import epoch_or_none, known_options, whole, yes_or_no
 from forge_jobs.client.duration import checked_duration, in_words
 from forge_jobs.errors import InvalidInput, UnknownQueue, UnknownScope
 from forge_jobs.queue_config import EDITABLE, QueueConfig
@@ -16,7 +16,11 @@ MAX_CONCURRENCY = 100_000
 
 
 class Queues:
-    """The configuration of all queues. Reached as `forge.queues`."""
+    """The configuration of all queues. Reached as `forge.queues`.
+
+    An operator names its `epoch` (`Epoch.number`) with what it writes: when another operator
+    has taken over since, PastEpoch is raised and nothing written.
+    """
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -33,11 +37,13 @@ class Queues:
                 return queue
         raise UnknownQueue(name, (queue.name for queue in queues))
 
-    async def ensure(self, *wanted: str) -> None:
-        """Queues of these names exist; those that did keep their configuration. Raises InvalidInput."""
-        await self._storage.queues.ensure([names.queue(name) for name in wanted])
+    async def ensure(self, *wanted: str, epoch: int | None = None) -> None:
+        """Queues of these names exist; those that did keep their configuration. Raises InvalidInput, PastEpoch."""
+        await self._storage.queues.ensure([names.queue(name) for name in wanted], epoch=epoch_or_none(epoch))
 
-    async def set(self, name: str, *, managed_by: str | None = None, **changes: Any) -> QueueConfig:
+    async def set(
+        self, name: str, *, managed_by: str | None = None, epoch: int | None = None, **changes: Any
+    ) -> QueueConfig:
         """The queue exists with `changes`, and workers follow within two seconds; return it.
 
         Changes are `concurrency` (jobs in progress over the whole cluster; None: no limit),
@@ -45,21 +51,23 @@ class Queues:
         ever), `done_retention`, `dead_retention` (zero: forgotten at once), `timeout` (of jobs
         that say none; None: no limit), `rate_limit` (the scope of which each start of a job
         takes one token; None: starts are not limited). Durations are timedelta or seconds.
-        Raises InvalidInput, UnknownScope, and Managed when the row belongs to somebody other
-        than `managed_by`; then nothing was changed.
+        Raises InvalidInput, UnknownScope, PastEpoch, and Managed when the row belongs to
+        somebody other than `managed_by`; then nothing was changed.
         """
         names.queue(name)
         wanted = checked_changes(changes)
         await self._check_backoff(name, wanted)
         await self._check_rate_limit(wanted.get("rate_limit"))
-        return await self._storage.queues.set(name, wanted, managed_by=managed_by)
+        return await self._storage.queues.set(name, wanted, managed_by=managed_by, epoch=epoch_or_none(epoch))
 
-    async def manage(self, name: str, owner: str | None, *, previous: str | None = None) -> bool:
+    async def manage(
+        self, name: str, owner: str | None, *, previous: str | None = None, epoch: int | None = None
+    ) -> bool:
         """The row belongs to `owner` (None: to nobody); False when somebody other than `previous` owns it.
 
-        Raises UnknownQueue.
+        Raises UnknownQueue, PastEpoch.
         """
-        return await self._storage.queues.manage(name, owner, previous=previous)
+        return await self._storage.queues.manage(name, owner, previous=previous, epoch=epoch_or_none(epoch))
 
     async def pause(self, name: str) -> QueueConfig:
         """Nothing more of the queue is claimed, what runs goes on. Raises UnknownQueue, Managed."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from forge_jobs.client.checks import MAX_ID, choice, whole, yes_or_no
+from forge_jobs.client.checks import MAX_ID, choice, epoch_number, whole, yes_or_no
 from forge_jobs.errors import InvalidInput
 from forge_jobs.storage.interface import Storage
 from forge_jobs.version import Epoch, Version, VersionState
@@ -43,14 +43,14 @@ class Versions:
             state=choice(version.state, "state", VersionState),
             weight_percent=_weight(version.weight_percent),
         )
-        return await self._storage.versions.put(checked, epoch=_epoch(epoch))
+        return await self._storage.versions.put(checked, epoch=epoch_number(epoch))
 
     async def promote(self, pool: str, version_id: str, *, epoch: int) -> bool:
         """At one instant the version is current and all other open ones of the pool drain; workers are told.
 
         False, with nothing changed, when `epoch` is past or there is no such version.
         """
-        return await self._storage.versions.promote(_pool(pool), _id(version_id), epoch=_epoch(epoch))
+        return await self._storage.versions.promote(_pool(pool), _id(version_id), epoch=epoch_number(epoch))
 
     async def move(
         self,
@@ -72,7 +72,7 @@ class Versions:
             _id(version_id),
             choice(state, "state", VersionState),
             weight_percent=None if weight_percent is None else _weight(weight_percent),
-            epoch=_epoch(epoch),
+            epoch=epoch_number(epoch),
         )
 
     async def all(self, pool: str | None = None) -> Sequence[Version]:
@@ -81,7 +81,7 @@ class Versions:
 
     async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
         """The row is gone; False when `epoch` is past, the version is open, or a worker of it is registered."""
-        return await self._storage.versions.delete(_pool(pool), _id(version_id), epoch=_epoch(epoch))
+        return await self._storage.versions.delete(_pool(pool), _id(version_id), epoch=epoch_number(epoch))
 
     async def forget(self, pool: str, *, epoch: int) -> bool:
         """All versions of the pool are gone, open ones too: for a pool that is no more.
@@ -89,7 +89,7 @@ class Versions:
         False, with nothing changed, when `epoch` is past, a worker of the pool is registered,
         or a job that one claimed is in progress.
         """
-        return await self._storage.versions.forget(_pool(pool), epoch=_epoch(epoch))
+        return await self._storage.versions.forget(_pool(pool), epoch=epoch_number(epoch))
 
     async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> bool:
         """These workers may claim nothing more (or, not `retiring`, may again), and are told.
@@ -98,7 +98,7 @@ class Versions:
         """
         checked = [whole(worker_id, "A worker's id", least=1, most=MAX_ID) for worker_id in worker_ids]
         return await self._storage.versions.retire(
-            checked, yes_or_no(retiring, "retiring"), epoch=_epoch(epoch)
+            checked, yes_or_no(retiring, "retiring"), epoch=epoch_number(epoch)
         )
 
 
@@ -124,7 +124,3 @@ def _text(value: object, what: str) -> str:
 
 def _weight(value: object) -> int:
     return whole(value, "weight_percent", most=100)
-
-
-def _epoch(value: object) -> int:
-    return whole(value, "The epoch", most=MAX_ID)

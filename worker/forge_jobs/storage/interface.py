@@ -184,13 +184,22 @@ class Schedule(Protocol):
 
 
 class Queues(Protocol):
-    """The configuration of queues, their slots, and their cool-down."""
+    """The configuration of queues, their slots, and their cool-down.
 
-    async def ensure(self, names: Sequence[str]) -> None:
+    An operator names its epoch; PastEpoch is raised, and nothing written, when another
+    operator has taken over since.
+    """
+
+    async def ensure(self, names: Sequence[str], *, epoch: int | None = None) -> None:
         """Queues of these names exist; those that did keep their configuration."""
 
     async def set(
-        self, name: str, changes: Mapping[str, Any], *, managed_by: str | None = None
+        self,
+        name: str,
+        changes: Mapping[str, Any],
+        *,
+        managed_by: str | None = None,
+        epoch: int | None = None,
     ) -> QueueConfig:
         """The queue exists with `changes` (fields of QueueConfig.EDITABLE); workers are told.
 
@@ -198,7 +207,9 @@ class Queues(Protocol):
         belongs to somebody other than `managed_by`.
         """
 
-    async def manage(self, name: str, owner: str | None, *, previous: str | None = None) -> bool:
+    async def manage(
+        self, name: str, owner: str | None, *, previous: str | None = None, epoch: int | None = None
+    ) -> bool:
         """The row belongs to `owner` (None: to nobody); False when somebody other than `previous` owns it."""
 
     async def all(self) -> list[QueueConfig]:
@@ -219,10 +230,16 @@ class Queues(Protocol):
 
 
 class Limits(Protocol):
-    """Token buckets."""
+    """Token buckets. An operator names its epoch, as for queues."""
 
     async def set(
-        self, scope: str, *, capacity: float, refill: float, managed_by: str | None = None
+        self,
+        scope: str,
+        *,
+        capacity: float,
+        refill: float,
+        managed_by: str | None = None,
+        epoch: int | None = None,
     ) -> RateLimit:
         """The rate limit exists with these numbers: full when new, otherwise its tokens stay, cut to the capacity. Raises Managed."""
 
@@ -232,7 +249,7 @@ class Limits(Protocol):
     async def all(self) -> list[RateLimit]:
         """Return all rate limits by scope."""
 
-    async def delete(self, scope: str, *, managed_by: str | None = None) -> None:
+    async def delete(self, scope: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
         """The rate limit is gone. Raises UnknownScope, and Managed when somebody other than `managed_by` owns it."""
 
     async def lease(self, scope: str, tokens: int) -> Lease:
@@ -246,9 +263,15 @@ class Limits(Protocol):
 
 
 class Crons(Protocol):
-    """Schedules, and their fires."""
+    """Schedules, and their fires.
 
-    async def set(self, cron: CronConfig, *, managed_by: str | None = None) -> CronConfig:
+    An operator that configures one names its epoch, as for queues; who fires names the
+    epoch of the leader, see Leadership.
+    """
+
+    async def set(
+        self, cron: CronConfig, *, managed_by: str | None = None, epoch: int | None = None
+    ) -> CronConfig:
         """The cron is configured so; its state is kept, but `next_fire_at` is forgotten when the expression,
         the time zone or `enabled` changed, and `last_error` is cleared. Raises UnknownQueue, Managed."""
 
@@ -261,7 +284,7 @@ class Crons(Protocol):
     async def all(self) -> list[CronConfig]:
         """Return all crons by name."""
 
-    async def delete(self, name: str, *, managed_by: str | None = None) -> None:
+    async def delete(self, name: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
         """The cron is gone, its jobs stay. Raises UnknownCron, and Managed when somebody other than `managed_by` owns it."""
 
     async def seed(self, name: str, next_fire_at: datetime, *, epoch: int) -> None:

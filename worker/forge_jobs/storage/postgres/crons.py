@@ -16,6 +16,7 @@ from forge_jobs.errors import InvalidInput, Managed, UnknownCron
 from forge_jobs.job import Enqueued, NewJob
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.enqueue import enqueue, enqueue_many
+from forge_jobs.storage.postgres.fence import writing
 from forge_jobs.storage.postgres.queues import unknown_queue
 
 _COLUMNS = """cron.name, cron.expression, cron.kind, cron.timezone, cron.payload, cron.codec, queue.name AS queue,
@@ -112,8 +113,11 @@ class PostgresCrons:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def set(self, cron: CronConfig, *, managed_by: str | None = None) -> CronConfig:
-        record = await self._write(SET, replace(cron, managed_by=managed_by))
+    async def set(
+        self, cron: CronConfig, *, managed_by: str | None = None, epoch: int | None = None
+    ) -> CronConfig:
+        async with writing(self._database, epoch) as connection:
+            record = await self._write(SET, replace(cron, managed_by=managed_by), connection)
         if record is not None:
             return _cron_config(record)
         owner = await self._owner(cron.name)
@@ -134,8 +138,10 @@ class PostgresCrons:
     async def all(self) -> list[CronConfig]:
         return [_cron_config(record) for record in await self._database.fetch(ALL)]
 
-    async def delete(self, name: str, *, managed_by: str | None = None) -> None:
-        if await self._database.fetchrow(DELETE, name, managed_by) is not None:
+    async def delete(self, name: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
+        async with writing(self._database, epoch) as connection:
+            gone = await self._database.fetchrow(DELETE, name, managed_by, connection=connection)
+        if gone is not None:
             return
         owner = await self._owner(name)
         if owner is None:
@@ -186,7 +192,7 @@ class PostgresCrons:
         )
         return list(fired.values())
 
-    async def _write(self, statement: str, cron: CronConfig) -> Any:
+    async def _write(self, statement: str, cron: CronConfig, connection: Any = None) -> Any:
         timeout = None if cron.timeout is None else cron.timeout.total_seconds()
         try:
             return await self._database.fetchrow(
@@ -206,6 +212,7 @@ class PostgresCrons:
                 cron.missed_limit,
                 cron.enabled,
                 cron.managed_by,
+                connection=connection,
             )
         except asyncpg.CheckViolationError as error:
             raise InvalidInput(

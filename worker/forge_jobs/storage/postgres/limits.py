@@ -7,6 +7,7 @@ import asyncpg
 from forge_jobs.errors import InvalidInput, Managed, UnknownScope
 from forge_jobs.rate_limit import Lease, RateLimit
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.fence import writing
 
 # A clock that went back mints nothing.
 FILLED = """least(rate_limit.capacity, rate_limit.tokens
@@ -88,10 +89,19 @@ class PostgresLimits:
         self._database = database
 
     async def set(
-        self, scope: str, *, capacity: float, refill: float, managed_by: str | None = None
+        self,
+        scope: str,
+        *,
+        capacity: float,
+        refill: float,
+        managed_by: str | None = None,
+        epoch: int | None = None,
     ) -> RateLimit:
         try:
-            record = await self._database.fetchrow(SET, scope, capacity, refill, managed_by)
+            async with writing(self._database, epoch) as connection:
+                record = await self._database.fetchrow(
+                    SET, scope, capacity, refill, managed_by, connection=connection
+                )
         except asyncpg.CheckViolationError as error:
             raise _refused(scope, capacity, refill) from error
         if record is None:
@@ -107,8 +117,10 @@ class PostgresLimits:
     async def all(self) -> list[RateLimit]:
         return [_rate_limit(record) for record in await self._database.fetch(ALL)]
 
-    async def delete(self, scope: str, *, managed_by: str | None = None) -> None:
-        if await self._database.fetchrow(DELETE, scope, managed_by) is not None:
+    async def delete(self, scope: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
+        async with writing(self._database, epoch) as connection:
+            gone = await self._database.fetchrow(DELETE, scope, managed_by, connection=connection)
+        if gone is not None:
             return
         owner = await self._owner(scope)
         if owner is None:

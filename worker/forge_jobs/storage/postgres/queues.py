@@ -13,6 +13,7 @@ import asyncpg
 from forge_jobs.errors import InvalidInput, Managed, UnknownQueue
 from forge_jobs.queue_config import EDITABLE, QueueConfig
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.fence import writing
 
 QUEUE_COLUMNS = """queue.name, queue.id, queue.concurrency, queue.paused, queue.backoff_enabled, queue.backoff_base,
     queue.backoff_max, queue.max_attempts, queue.done_retention, queue.dead_retention, queue.timeout,
@@ -142,18 +143,24 @@ class PostgresQueues:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def ensure(self, names: Sequence[str]) -> None:
+    async def ensure(self, names: Sequence[str], *, epoch: int | None = None) -> None:
         try:
-            await self._database.execute(ENSURE, list(names))
+            async with writing(self._database, epoch) as connection:
+                await self._database.execute(ENSURE, list(names), connection=connection)
         except asyncpg.CheckViolationError as error:
             raise _refused(", ".join(names), error) from error
 
     async def set(
-        self, name: str, changes: Mapping[str, Any], *, managed_by: str | None = None
+        self,
+        name: str,
+        changes: Mapping[str, Any],
+        *,
+        managed_by: str | None = None,
+        epoch: int | None = None,
     ) -> QueueConfig:
         statement = _set_statement(changes)
         try:
-            async with self._database.transaction() as connection:
+            async with writing(self._database, epoch) as connection:
                 record = await self._database.fetchrow(
                     statement, name, managed_by, *changes.values(), connection=connection
                 )
@@ -168,11 +175,16 @@ class PostgresQueues:
             raise _refused(name, error) from error
         return config
 
-    async def manage(self, name: str, owner: str | None, *, previous: str | None = None) -> bool:
-        is_owned: bool | None = await self._database.fetchval(MANAGE, name, owner, previous)
-        if is_owned is None:
-            raise await unknown_queue(self._database, name)
-        return is_owned
+    async def manage(
+        self, name: str, owner: str | None, *, previous: str | None = None, epoch: int | None = None
+    ) -> bool:
+        async with writing(self._database, epoch) as connection:
+            is_owned: bool | None = await self._database.fetchval(
+                MANAGE, name, owner, previous, connection=connection
+            )
+            if is_owned is None:
+                raise await unknown_queue(self._database, name, connection=connection)
+            return is_owned
 
     async def all(self) -> list[QueueConfig]:
         return [queue_config(record) for record in await self._database.fetch(ALL)]

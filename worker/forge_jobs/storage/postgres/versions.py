@@ -10,6 +10,7 @@ from typing import Any
 
 from forge_jobs.storage.interface import Versions
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.fence import is_present
 from forge_jobs.version import Epoch, Version, VersionState
 
 TAKE_OVER = """
@@ -17,8 +18,6 @@ INSERT INTO {schema}.operator AS operator (holder, epoch) VALUES ($1, 1)
 ON CONFLICT (one) DO UPDATE SET holder = excluded.holder, epoch = operator.epoch + 1
 RETURNING holder, epoch
 """
-
-FENCE = "SELECT true FROM {schema}.operator WHERE epoch = $1 FOR UPDATE"
 
 TELL = "SELECT pg_notify({channel}, 'gate:' || $1::text)"
 
@@ -228,8 +227,7 @@ class PostgresVersions(Versions):
     async def _writing(self, epoch: int) -> AsyncIterator[Any]:
         """Give a connection in a transaction that no other operator's write is beside; None in a past epoch."""
         async with self._database.transaction() as connection:
-            is_present = await self._database.fetchval(FENCE, epoch, connection=connection)
-            yield connection if is_present else None
+            yield connection if await is_present(self._database, epoch, connection) else None
 
     async def _exists(self, pool: str, version_id: str, connection: Any) -> bool:
         return bool(await self._database.fetchval(EXISTS, pool, version_id, connection=connection))

@@ -8,6 +8,7 @@ from forge_jobs.errors import InvalidInput, UnknownCron, UnknownQueue
 from forge_jobs.job import Enqueued, NewJob
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.enqueue import enqueue
+from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import micros, moment
 from forge_jobs.storage.sqlite.revision import configured, require_owner
@@ -48,8 +49,11 @@ class SqliteCrons:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def set(self, cron: CronConfig, *, managed_by: str | None = None) -> CronConfig:
+    async def set(
+        self, cron: CronConfig, *, managed_by: str | None = None, epoch: int | None = None
+    ) -> CronConfig:
         def change(transaction: Transaction) -> CronConfig:
+            require_epoch(transaction, epoch)
             owner = transaction.value("SELECT managed_by FROM cron WHERE name = ?", (cron.name,))
             require_owner(f"Cron {cron.name!r}", owner, managed_by)
             transaction.execute(SET, _parameters(transaction, cron))
@@ -74,8 +78,9 @@ class SqliteCrons:
         rows = await self._database.read(lambda transaction: transaction.rows(f"{SELECT} ORDER BY cron.name"))
         return [_cron(row) for row in rows]
 
-    async def delete(self, name: str, *, managed_by: str | None = None) -> None:
+    async def delete(self, name: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
         def delete(transaction: Transaction) -> None:
+            require_epoch(transaction, epoch)
             require_owner(f"Cron {name!r}", _get(transaction, name).managed_by, managed_by)
             transaction.execute("DELETE FROM cron WHERE name = ?", (name,))
             configured(transaction)

@@ -5,6 +5,7 @@ import math
 from forge_jobs.errors import InvalidInput, UnknownScope
 from forge_jobs.rate_limit import Lease, RateLimit
 from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.revision import configured, require_owner
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
@@ -24,9 +25,16 @@ class SqliteLimits:
         self._database = database
 
     async def set(
-        self, scope: str, *, capacity: float, refill: float, managed_by: str | None = None
+        self,
+        scope: str,
+        *,
+        capacity: float,
+        refill: float,
+        managed_by: str | None = None,
+        epoch: int | None = None,
     ) -> RateLimit:
         def change(transaction: Transaction) -> RateLimit:
+            require_epoch(transaction, epoch)
             if not _add(transaction, scope, capacity, refill):
                 require_owner(f"Rate limit {scope!r}", _get(transaction, scope).managed_by, managed_by)
                 transaction.execute(
@@ -62,8 +70,9 @@ class SqliteLimits:
         )
         return [_limit(row) for row in rows]
 
-    async def delete(self, scope: str, *, managed_by: str | None = None) -> None:
+    async def delete(self, scope: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
         def delete(transaction: Transaction) -> None:
+            require_epoch(transaction, epoch)
             require_owner(f"Rate limit {scope!r}", _get(transaction, scope).managed_by, managed_by)
             transaction.execute("DELETE FROM rate_limit WHERE scope = ?", (scope,))
             configured(transaction)

@@ -8,6 +8,7 @@ from typing import Any
 from forge_jobs.errors import InvalidInput, UnknownQueue
 from forge_jobs.queue_config import EDITABLE, QueueConfig
 from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.micros import duration, later, micros, moment
 from forge_jobs.storage.sqlite.revision import configured, require_owner
 from forge_jobs.storage.sqlite.slots import fit
@@ -25,15 +26,21 @@ class SqliteQueues:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def ensure(self, names: Sequence[str]) -> None:
+    async def ensure(self, names: Sequence[str], *, epoch: int | None = None) -> None:
         def ensure(transaction: Transaction) -> None:
+            require_epoch(transaction, epoch)
             if [name for name in names if _add(transaction, name)]:
                 configured(transaction)
 
         await self._database.write(ensure)
 
     async def set(
-        self, name: str, changes: Mapping[str, Any], *, managed_by: str | None = None
+        self,
+        name: str,
+        changes: Mapping[str, Any],
+        *,
+        managed_by: str | None = None,
+        epoch: int | None = None,
     ) -> QueueConfig:
         if unknown := changes.keys() - EDITABLE:
             raise InvalidInput(
@@ -41,6 +48,7 @@ class SqliteQueues:
             )
 
         def change(transaction: Transaction) -> QueueConfig:
+            require_epoch(transaction, epoch)
             _add(transaction, name)
             owner = transaction.value("SELECT managed_by FROM queue WHERE name = ?", (name,))
             require_owner(f"Queue {name!r}", owner, managed_by)
@@ -57,8 +65,11 @@ class SqliteQueues:
 
         return await self._database.write(change)
 
-    async def manage(self, name: str, owner: str | None, *, previous: str | None = None) -> bool:
+    async def manage(
+        self, name: str, owner: str | None, *, previous: str | None = None, epoch: int | None = None
+    ) -> bool:
         def manage(transaction: Transaction) -> bool:
+            require_epoch(transaction, epoch)
             row = transaction.row("SELECT managed_by FROM queue WHERE name = ?", (name,))
             if row is None:
                 raise UnknownQueue(name, (known[0] for known in transaction.rows("SELECT name FROM queue")))

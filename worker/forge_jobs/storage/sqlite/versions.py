@@ -7,6 +7,7 @@ after the other.
 from collections.abc import Callable, Sequence
 
 from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.fence import is_present
 from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 from forge_jobs.version import Epoch, Version, VersionState
@@ -207,8 +208,7 @@ class SqliteVersions:
         """Return what `write` does; False, with nothing done, in a past epoch."""
 
         def fenced(transaction: Transaction) -> bool:
-            present = transaction.value("SELECT epoch FROM operator")
-            return present == epoch and write(transaction)
+            return is_present(transaction, epoch) and write(transaction)
 
         return await self._database.write(fenced)
 
