@@ -18,7 +18,7 @@ from forge_operator.scaling import Decision
 
 @dataclass(frozen=True, slots=True)
 class SetQueue:
-    """`forge.queues.set(name, managed_by=managed_by, **changes)`."""
+    """`forge.queues.set(name, managed_by=managed_by, epoch=..., **changes)`."""
 
     name: str
     changes: Mapping[str, Any]
@@ -27,7 +27,7 @@ class SetQueue:
 
 @dataclass(frozen=True, slots=True)
 class ManageQueue:
-    """`forge.queues.manage(name, owner, previous=previous)`; False is no failure: the next look sees why."""
+    """`forge.queues.manage(name, owner, previous=previous, epoch=...)`; False is no failure: the next look sees why."""
 
     name: str
     owner: str | None
@@ -36,7 +36,7 @@ class ManageQueue:
 
 @dataclass(frozen=True, slots=True)
 class EnsureQueues:
-    """`forge.queues.ensure(*names)`: rows for queues that workers serve and nobody has declared yet."""
+    """`forge.queues.ensure(*names, epoch=...)`: rows for queues that workers serve and nobody has declared yet."""
 
     names: tuple[str, ...]
 
@@ -51,7 +51,7 @@ class DeleteQueue:
 
 @dataclass(frozen=True, slots=True)
 class SetLimit:
-    """`forge.limits.set(scope, capacity, refill=refill, managed_by=managed_by)`."""
+    """`forge.limits.set(scope, capacity, refill=refill, managed_by=managed_by, epoch=...)`."""
 
     scope: str
     capacity: float
@@ -117,7 +117,7 @@ class RetireWorkers:
 
 @dataclass(frozen=True, slots=True)
 class SetCron:
-    """`forge.crons.set(name, expression, kind, managed_by=managed_by, **values)`.
+    """`forge.crons.set(name, expression, kind, managed_by=managed_by, epoch=..., **values)`.
 
     A refusal (InvalidCron, InvalidInput) is remembered: Memory.rejections[rejection].
     """

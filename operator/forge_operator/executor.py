@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from forge_jobs import Forge, InvalidInput, Managed, QueueConfig
+from forge_jobs import Forge, InvalidInput, Managed, PastEpoch, QueueConfig
 from forge_operator.actions import (
     Action,
     AddFinalizer,
@@ -129,7 +129,7 @@ class Executor:
             case PutVersion() | Promote() | MoveVersion() | DeleteVersion() | ForgetPool() | RetireWorkers():
                 await self._of_versions(action)
             case _:
-                await self._of_rows(await self._link.forge(), action)
+                await self._of_rows(action)
 
     async def _write_status(self, action: WriteStatus) -> None:
         try:
@@ -222,47 +222,66 @@ class Executor:
             case RetireWorkers():
                 done = await versions.retire(action.worker_ids, action.retiring, epoch=epoch)
         if not done:
-            raise _Stop(
-                f"The database refused {type(action).__name__}: it was changed, or has a newer leader."
-            )
+            raise _fenced(action)
 
-    async def _of_rows(self, forge: Forge, action: Any) -> None:
+    async def _of_rows(self, action: Any) -> None:
+        epoch = await self._link.epoch()
+        forge = await self._link.forge()
         try:
             match action:
                 case SetQueue():
-                    await forge.queues.set(action.name, managed_by=action.managed_by, **action.changes)
+                    await forge.queues.set(
+                        action.name, managed_by=action.managed_by, epoch=epoch, **action.changes
+                    )
                 case ManageQueue():
-                    await forge.queues.manage(action.name, action.owner, previous=action.previous)
+                    await forge.queues.manage(
+                        action.name, action.owner, previous=action.previous, epoch=epoch
+                    )
                 case EnsureQueues():
-                    await forge.queues.ensure(*action.names)
+                    await forge.queues.ensure(*action.names, epoch=epoch)
                 case DeleteQueue():
-                    await _forget_queue(forge, action)
+                    await _forget_queue(forge, action, epoch)
                 case SetLimit():
                     await forge.limits.set(
-                        action.scope, action.capacity, refill=action.refill, managed_by=action.managed_by
+                        action.scope,
+                        action.capacity,
+                        refill=action.refill,
+                        managed_by=action.managed_by,
+                        epoch=epoch,
                     )
                 case DeleteLimit():
-                    await forge.limits.delete(action.scope, managed_by=action.managed_by)
+                    await forge.limits.delete(action.scope, managed_by=action.managed_by, epoch=epoch)
                 case DeleteCron():
-                    await forge.crons.delete(action.name, managed_by=action.managed_by)
+                    await forge.crons.delete(action.name, managed_by=action.managed_by, epoch=epoch)
                 case SetCron():
-                    await _set_cron(forge, action)
+                    await _set_cron(forge, action, epoch)
         except Managed as error:
             raise _Stop(str(error)) from None
+        except PastEpoch:
+            raise _fenced(action) from None
 
 
-async def _forget_queue(forge: Forge, action: DeleteQueue) -> None:
+def _fenced(action: Action) -> _Stop:
+    return _Stop(f"The database refused {type(action).__name__}: it was changed, or has a newer leader.")
+
+
+async def _forget_queue(forge: Forge, action: DeleteQueue, epoch: int) -> None:
     """The queue is configured as if it had just been made, by nobody; its name stays, with the history of its jobs."""
     unset = QueueConfig(action.name)
     changes = {name: getattr(unset, name) for name in CONFIGURABLE}
-    await forge.queues.set(action.name, managed_by=action.managed_by, **changes)
-    await forge.queues.manage(action.name, None, previous=action.managed_by)
+    await forge.queues.set(action.name, managed_by=action.managed_by, epoch=epoch, **changes)
+    await forge.queues.manage(action.name, None, previous=action.managed_by, epoch=epoch)
 
 
-async def _set_cron(forge: Forge, action: SetCron) -> None:
+async def _set_cron(forge: Forge, action: SetCron, epoch: int) -> None:
     try:
         await forge.crons.set(
-            action.name, action.expression, action.kind, managed_by=action.managed_by, **action.values
+            action.name,
+            action.expression,
+            action.kind,
+            managed_by=action.managed_by,
+            epoch=epoch,
+            **action.values,
         )
     except InvalidInput as error:
         raise _Refused(action.rejection, str(error)) from None

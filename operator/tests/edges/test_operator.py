@@ -2,15 +2,29 @@
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
 from forge_jobs import Managed
 from forge_jobs.local_postgres import LocalPostgres
+from forge_operator.actions import (
+    Action,
+    DeleteCron,
+    DeleteLimit,
+    DeleteQueue,
+    EnsureQueues,
+    ManageQueue,
+    SetCron,
+    SetLimit,
+    SetQueue,
+)
+from forge_operator.events import Subject
 from forge_operator.executor import NotLeading
 from forge_operator.keys import CRON, QUEUE, Key
 from forge_operator.kube import CRONS, DEPLOYMENTS, EVENTS, PODS, QUEUES, Kube
 from forge_operator.kube_errors import KubeError
+from forge_operator.memory import Memory
 from tests.edges.api_server import ApiServer, Refused, Request
 from tests.edges.stage import MAIL, Stage, staged, workers
 
@@ -407,6 +421,60 @@ async def test_an_older_leader_moves_no_versions(stage: Stage) -> None:
 
     assert await stage.states() == {}
     assert stage.api.all(DEPLOYMENTS) == []
+
+
+MINE = "ForgeQueue default/mail"
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        SetQueue("mail", {"concurrency": 1}, MINE),
+        SetQueue("new", {}, MINE),
+        ManageQueue("mail", None, MINE),
+        EnsureQueues(("new",)),
+        DeleteQueue("mail", MINE),
+        SetLimit("mail", 1, 1, MINE),
+        DeleteLimit("mail", MINE),
+        SetCron("default/nightly", "@hourly", "send", {"queue": "mail"}, MINE, "rejection"),
+        DeleteCron("default/nightly", MINE),
+    ],
+    ids=lambda action: f"{type(action).__name__} {getattr(action, 'name', '')}",
+)
+async def test_an_older_leader_writes_no_row(stage: Stage, action: Action) -> None:
+    await stage.link.epoch()
+    await stage.forge.limits.set("mail", 9, refill=9, managed_by=MINE)
+    await stage.forge.queues.set("mail", concurrency=9, managed_by=MINE)
+    await stage.forge.crons.set("default/nightly", "@daily", "send", queue="mail", managed_by=MINE)
+    before = [await each.list() for each in (stage.forge.queues, stage.forge.crons)]
+    limits = [replace(each, tokens=0) for each in await stage.forge.limits.list()]
+    await stage.forge.versions.take_over("operator-2")
+
+    done = await stage.executor.carry_out(Subject("", QUEUE, "", "", ""), [action], Memory())
+
+    refused = f"The database refused {type(action).__name__}: it was changed, or has a newer leader."
+    assert (done.actions, done.stopped_by) == (0, refused)
+    assert [await each.list() for each in (stage.forge.queues, stage.forge.crons)] == before
+    assert [replace(each, tokens=0) for each in await stage.forge.limits.list()] == limits
+
+
+async def test_an_older_leader_brings_no_change_into_the_rows(stage: Stage) -> None:
+    stage.queue(concurrency={"limit": 7})
+    stage.cron(schedule="@daily", job=JOB)
+    await stage.settle()
+    await stage.settle(NIGHTLY)
+    await stage.forge.versions.take_over("operator-2")
+
+    stage.queue(concurrency={"limit": 8}, rateLimit={"limit": 1, "periodSeconds": 1})
+    await stage.look()
+    stage.api.remove(CRONS, "nightly")
+    await stage.look(NIGHTLY)
+
+    assert (await stage.forge.queues.get("mail")).concurrency == 7
+    assert list(await stage.forge.limits.list()) == []
+    assert [each.name for each in await stage.forge.crons.list()] == ["default/nightly"]
+    found = stage.api.get(QUEUES, "mail")
+    assert found is not None and found["status"]["observedGeneration"] == 1, "nor does it say so"
 
 
 async def test_an_event_that_cannot_be_written_holds_nothing_up(stage: Stage) -> None:
