@@ -35,6 +35,7 @@ from forge_operator.actions import (
 from forge_operator.events import Recorder, Subject
 from forge_operator.kube import BY_KIND, DEPLOYMENTS, PODS, QUEUES, Kube
 from forge_operator.kube_errors import Conflict, Forbidden, NotFound, Rejected
+from forge_operator.lease import NotLeading
 from forge_operator.link import DatabaseLink
 from forge_operator.memory import Memory, Rejection
 from forge_operator.naming import DELETION_COST, FINALIZER
@@ -52,10 +53,6 @@ CONFIGURABLE = (
     "dead_retention",
 )
 """What may be configured about a queue."""
-
-
-class NotLeading(Exception):
-    """The Lease is not ours any more, so nothing may be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +101,9 @@ class Executor:
                 await self._do(subject, action)
             except _Stop as stop:
                 return Done(memory, done, str(stop))
+            except PastEpoch as error:
+                self._link.is_past(error.epoch)
+                return Done(memory, done, str(error))
             except _Refused as refused:
                 rejection = Rejection(refused.message, datetime.now(UTC))
                 rejections = {**memory.rejections, refused.rejection: rejection}
@@ -220,9 +220,10 @@ class Executor:
                 await versions.forget(action.pool, epoch=epoch)
                 done = True  # so does one of these
             case RetireWorkers():
-                done = await versions.retire(action.worker_ids, action.retiring, epoch=epoch)
+                await versions.retire(action.worker_ids, action.retiring, epoch=epoch)
+                done = True
         if not done:
-            raise _fenced(action)
+            raise _Stop(f"The database refused {type(action).__name__}: something was changed meanwhile.")
 
     async def _of_rows(self, action: Any) -> None:
         epoch = await self._link.epoch()
@@ -257,12 +258,6 @@ class Executor:
                     await _set_cron(forge, action, epoch)
         except Managed as error:
             raise _Stop(str(error)) from None
-        except PastEpoch:
-            raise _fenced(action) from None
-
-
-def _fenced(action: Action) -> _Stop:
-    return _Stop(f"The database refused {type(action).__name__}: it was changed, or has a newer leader.")
 
 
 async def _forget_queue(forge: Forge, action: DeleteQueue, epoch: int) -> None:

@@ -9,14 +9,14 @@ from forge_operator.cluster import ClusterReader
 from forge_operator.database_metrics import DatabaseMetrics
 from forge_operator.environment import Environment
 from forge_operator.events import Recorder
-from forge_operator.executor import Executor, NotLeading
+from forge_operator.executor import Executor
 from forge_operator.facts import FactsReader
 from forge_operator.gather import Gatherer
 from forge_operator.keys import Key
 from forge_operator.kopf_adapter import Informer
 from forge_operator.kube import CRONS, QUEUES, Kube, list_in
 from forge_operator.kube_errors import KubeError
-from forge_operator.lease import Candidate
+from forge_operator.lease import Candidate, NotLeading
 from forge_operator.link import DatabaseLink
 from forge_operator.metrics import Metrics, nothing_known
 from forge_operator.reconcile import Reconciler
@@ -44,7 +44,12 @@ class Leader:
         settings: OperatorSettings,
     ) -> None:
         self._metrics = metrics
-        self._link = DatabaseLink(environment.database_url, environment.schema, environment.identity)
+        self._link = DatabaseLink(
+            environment.database_url,
+            environment.schema,
+            environment.identity,
+            leads_since=candidate.has_held_since,
+        )
         cluster, facts = ClusterReader(kube, environment.namespaces), FactsReader(self._link)
         recorder = Recorder(kube, environment.identity, failed=_event_failed)
         executor = Executor(kube, self._link, recorder, may_write=lambda: candidate.holds)
@@ -95,6 +100,8 @@ class Leader:
         while True:
             try:
                 epoch = await self._link.epoch()
+            except NotLeading:
+                return  # the process ends
             except ForgeError as error:
                 logger.warning("The database cannot be used yet: %s", error)
                 await asyncio.sleep(wait)

@@ -16,6 +16,10 @@ from forge_operator.kube import LEASES, Kube, Object
 from forge_operator.kube_errors import Conflict, KubeError, NotFound
 
 
+class NotLeading(Exception):
+    """The Lease is not ours any more, so nothing may be written."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseTimes:
     """Seconds."""
@@ -50,6 +54,10 @@ class Candidate:
     def holds(self) -> bool:
         """Whether nobody else can hold it now: it was renewed within the deadline."""
         return self._renewed_at is not None and time.monotonic() - self._renewed_at < self._times.deadline
+
+    def has_held_since(self, moment: float) -> bool:
+        """Whether nobody else can hold it now, and it was renewed after that moment (monotonic)."""
+        return self.holds and self._renewed_at is not None and self._renewed_at > moment
 
     async def take(self) -> None:
         """We hold the Lease; returns when that is so."""

@@ -1,12 +1,14 @@
 """The operator's way to the database: opened when first needed, and again until it answers."""
 
 import asyncio
+import math
 import ssl
 import time
 from collections.abc import Callable
 from datetime import timedelta
 
 from forge_jobs import Forge, ForgeError, SchemaOutdated, SchemaTooNew, Settings
+from forge_operator.lease import NotLeading
 from forge_operator.observed import Unknown
 
 CONNECTIONS = 4
@@ -16,15 +18,27 @@ PATIENCE = 2.0
 
 
 class DatabaseLink:
-    """A Forge that does not migrate, and the epoch under which this operator writes."""
+    """A Forge that does not migrate, and the epoch under which this operator writes.
+
+    `leads_since` is asked before the database is taken over: whether the Lease has been ours
+    at a time after that moment (monotonic).
+    """
 
     def __init__(
-        self, url: str, schema: str, holder: str, *, clock: Callable[[], float] = time.monotonic
+        self,
+        url: str,
+        schema: str,
+        holder: str,
+        *,
+        leads_since: Callable[[float], bool] = lambda moment: True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url, self._schema, self._holder, self._clock = url, schema, holder, clock
+        self._leads_since = leads_since
         self._lock = asyncio.Lock()
         self._forge: Forge | None = None
         self._epoch: int | None = None
+        self._past_at = -math.inf  # when the last epoch was found to be past
         self._error: ForgeError | None = None
         self._failed_at = 0.0
         self.is_up = False
@@ -43,13 +57,20 @@ class DatabaseLink:
     async def epoch(self) -> int:
         """Return the number that all writes of this operator name; the operators before it write no more.
 
-        Raises ForgeError.
+        Raises ForgeError, NotLeading.
         """
         forge = await self.forge()
         async with self._lock:
             if self._epoch is None:
+                if not self._leads_since(self._past_at):
+                    raise NotLeading("Another operator writes to the database, and this one may not lead.")
                 self._epoch = (await forge.versions.take_over(self._holder)).number
             return self._epoch
+
+    def is_past(self, epoch: int) -> None:
+        """Another operator has taken over. If we lead all the same, it did so too late: the database is ours again."""
+        if self._epoch == epoch:
+            self._epoch, self._past_at = None, self._clock()
 
     async def close(self) -> None:
         """No connection is open any more."""

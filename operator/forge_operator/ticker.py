@@ -11,10 +11,10 @@ from datetime import timedelta
 from forge_jobs import ForgeError
 from forge_jobs.version import Version
 from forge_operator.cluster import ClusterReader, Overview
-from forge_operator.executor import NotLeading
 from forge_operator.facts import Facts, FactsReader
 from forge_operator.keys import Key
 from forge_operator.kube_errors import KubeError
+from forge_operator.lease import NotLeading
 from forge_operator.link import DatabaseLink
 from forge_operator.metrics import Metrics
 from forge_operator.reconcile import Reconciler, Scaled

@@ -118,7 +118,9 @@ async def staged(
     api: ApiServer, kube: Kube, url: str, *, fresh: float = 0.0, namespaces: tuple[str, ...] = ()
 ) -> AsyncIterator[Stage]:
     """A stage on this API server and this database."""
-    link, metrics = DatabaseLink(url, "forge_jobs", "operator-1"), Metrics()
+    # It leads at first; a test whose operator is taken over by another says whether it leads again.
+    link = DatabaseLink(url, "forge_jobs", "operator-1", leads_since=lambda moment: moment < 0)
+    metrics = Metrics()
     cluster, facts = ClusterReader(kube, namespaces), FactsReader(link)
     executor = Executor(kube, link, Recorder(kube, "operator-1"))
     added: list[Key] = []

@@ -1,6 +1,8 @@
 """One of several candidates leads; the next one does when it is gone, and never two at once."""
 
 import asyncio
+import math
+import time
 from contextlib import suppress
 
 from forge_operator.kube import LEASES, Kube
@@ -40,6 +42,20 @@ async def test_a_released_lease_is_taken_over_at_once(api: ApiServer, kube: Kube
 
     lease = api.get(LEASES, "operator")
     assert lease is not None and lease["spec"]["leaseTransitions"] == 1
+
+
+async def test_who_renews_the_lease_has_held_it_since_any_moment_before(api: ApiServer, kube: Kube) -> None:
+    first = candidate(kube, "first")
+    assert not first.has_held_since(-math.inf)
+    await first.take()
+    moment = time.monotonic()
+    assert first.has_held_since(-math.inf) and not first.has_held_since(moment)
+
+    keeping = asyncio.create_task(first.keep())
+    await until(lambda: first.has_held_since(moment))
+    keeping.cancel()
+    await first.release()
+    assert not first.has_held_since(-math.inf)
 
 
 async def test_a_lease_that_nobody_renews_runs_out(api: ApiServer, kube: Kube) -> None:

@@ -20,10 +20,10 @@ from forge_operator.actions import (
     SetQueue,
 )
 from forge_operator.events import Subject
-from forge_operator.executor import NotLeading
 from forge_operator.keys import CRON, QUEUE, Key
 from forge_operator.kube import CRONS, DEPLOYMENTS, EVENTS, PODS, QUEUES, Kube
 from forge_operator.kube_errors import KubeError
+from forge_operator.lease import NotLeading
 from forge_operator.memory import Memory
 from tests.edges.api_server import ApiServer, Refused, Request
 from tests.edges.stage import MAIL, Stage, staged, workers
@@ -452,7 +452,7 @@ async def test_an_older_leader_writes_no_row(stage: Stage, action: Action) -> No
 
     done = await stage.executor.carry_out(Subject("", QUEUE, "", "", ""), [action], Memory())
 
-    refused = f"The database refused {type(action).__name__}: it was changed, or has a newer leader."
+    refused = "Epoch 1 is not the present one: another operator has taken over."
     assert (done.actions, done.stopped_by) == (0, refused)
     assert [await each.list() for each in (stage.forge.queues, stage.forge.crons)] == before
     assert [replace(each, tokens=0) for each in await stage.forge.limits.list()] == limits
@@ -468,13 +468,40 @@ async def test_an_older_leader_brings_no_change_into_the_rows(stage: Stage) -> N
     stage.queue(concurrency={"limit": 8}, rateLimit={"limit": 1, "periodSeconds": 1})
     await stage.look()
     stage.api.remove(CRONS, "nightly")
-    await stage.look(NIGHTLY)
+    with pytest.raises(NotLeading):
+        await stage.look(NIGHTLY)
 
     assert (await stage.forge.queues.get("mail")).concurrency == 7
     assert list(await stage.forge.limits.list()) == []
     assert [each.name for each in await stage.forge.crons.list()] == ["default/nightly"]
     found = stage.api.get(QUEUES, "mail")
     assert found is not None and found["status"]["observedGeneration"] == 1, "nor does it say so"
+
+
+async def test_a_leader_that_was_written_over_too_late_takes_the_database_back(stage: Stage) -> None:
+    stage.queue(concurrency={"limit": 7})
+    await stage.settle()
+    await stage.forge.versions.take_over("operator-0")  # frozen before it wrote, and thawed since
+    stage.queue(concurrency={"limit": 8})
+
+    await stage.look()
+    assert (await stage.forge.queues.get("mail")).concurrency == 7
+    with pytest.raises(NotLeading):
+        await stage.look()  # the Lease may be another's
+
+    stage.link._leads_since = lambda moment: True  # it was renewed
+    await stage.settle()
+    assert (await stage.forge.queues.get("mail")).concurrency == 8
+    assert await stage.link.epoch() == 3
+
+
+async def test_who_does_not_hold_the_lease_takes_no_database_over(stage: Stage) -> None:
+    stage.link._leads_since = lambda moment: False
+
+    with pytest.raises(NotLeading):
+        await stage.link.epoch()
+
+    assert (await stage.forge.versions.take_over("operator-2")).number == 1
 
 
 async def test_an_event_that_cannot_be_written_holds_nothing_up(stage: Stage) -> None:

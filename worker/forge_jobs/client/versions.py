@@ -17,8 +17,8 @@ MAX_TEXT = 512
 class Versions:
     """All versions of all pools. Reached as `forge.versions`.
 
-    Every write names the epoch of the operator that makes it, `Epoch.number`, and does
-    nothing but return False when another operator has taken over since.
+    Every write names the epoch of the operator that makes it, `Epoch.number`, and raises
+    PastEpoch, with nothing written, when another operator has taken over since.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -31,8 +31,8 @@ class Versions:
     async def put(self, version: Version, *, epoch: int) -> bool:
         """The version is known: a new one in its state, one that was in the state that it has.
 
-        Either way it has the version text, the Deployment and the hash. False when `epoch` is
-        past, or a second version of the pool would be current. Raises InvalidInput.
+        Either way it has the version text, the Deployment and the hash. False when a second
+        version of the pool would be current. Raises InvalidInput.
         """
         checked = replace(
             version,
@@ -48,7 +48,7 @@ class Versions:
     async def promote(self, pool: str, version_id: str, *, epoch: int) -> bool:
         """At one instant the version is current and all other open ones of the pool drain; workers are told.
 
-        False, with nothing changed, when `epoch` is past or there is no such version.
+        False, with nothing changed, when there is no such version.
         """
         return await self._storage.versions.promote(_pool(pool), _id(version_id), epoch=epoch_number(epoch))
 
@@ -64,8 +64,8 @@ class Versions:
         """The version is in `state`, and workers are told when that is a change.
 
         `state_changed_at` is the moment of the last change of either state or weight.
-        False, with nothing changed, when `epoch` is past, there is no such version, the
-        pool's last open gate would close, or a second version would be current.
+        False, with nothing changed, when there is no such version, the pool's last open gate
+        would close, or a second version would be current.
         """
         return await self._storage.versions.move(
             _pool(pool),
@@ -80,24 +80,24 @@ class Versions:
         return await self._storage.versions.all(None if pool is None else _pool(pool))
 
     async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
-        """The row is gone; False when `epoch` is past, the version is open, or a worker of it is registered."""
+        """The row is gone; False when the version is open, or a worker of it is registered."""
         return await self._storage.versions.delete(_pool(pool), _id(version_id), epoch=epoch_number(epoch))
 
     async def forget(self, pool: str, *, epoch: int) -> bool:
         """All versions of the pool are gone, open ones too: for a pool that is no more.
 
-        False, with nothing changed, when `epoch` is past, a worker of the pool is registered,
-        or a job that one claimed is in progress.
+        False, with nothing changed, when a worker of the pool is registered, or a job that one
+        claimed is in progress.
         """
         return await self._storage.versions.forget(_pool(pool), epoch=epoch_number(epoch))
 
-    async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> bool:
+    async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> None:
         """These workers may claim nothing more (or, not `retiring`, may again), and are told.
 
-        Ids of workers that are gone are passed over. False when `epoch` is past.
+        Ids of workers that are gone are passed over.
         """
         checked = [whole(worker_id, "A worker's id", least=1, most=MAX_ID) for worker_id in worker_ids]
-        return await self._storage.versions.retire(
+        await self._storage.versions.retire(
             checked, yes_or_no(retiring, "retiring"), epoch=epoch_number(epoch)
         )
 

@@ -339,8 +339,8 @@ class Workers(Protocol):
 class Versions(Protocol):
     """Versions of worker pools, and the gates that let them claim.
 
-    Every write names the epoch of the operator that makes it, and does nothing (returns
-    False) when another operator has taken over since.
+    Every write names the epoch of the operator that makes it; PastEpoch is raised, and nothing
+    written, when another operator has taken over since.
     """
 
     async def take_over(self, holder: str) -> Epoch:
@@ -384,7 +384,7 @@ class Versions(Protocol):
         claimed is in progress.
         """
 
-    async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> bool:
+    async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> None:
         """These workers may claim nothing more (or, not `retiring`, may again); they are told."""
 
 

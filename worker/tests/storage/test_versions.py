@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from forge_jobs.errors import WorkerLost
+from forge_jobs.errors import PastEpoch, WorkerLost
 from forge_jobs.version import Version, VersionState
 from tests.storage.ear import Ear
 from tests.storage.factories import claim, claim_ids, done, enqueue_many, queue, running, worker
@@ -118,8 +118,9 @@ async def test_every_operator_that_takes_over_has_a_higher_epoch(storage):
 
 
 async def test_before_an_operator_has_taken_over_nobody_writes(storage):
-    assert not await storage.versions.put(Version(POOL, OLD, "1", "d"), epoch=0)
-    assert not await storage.versions.put(Version(POOL, OLD, "1", "d"), epoch=1)
+    for never in (0, 1):
+        with pytest.raises(PastEpoch):
+            await storage.versions.put(Version(POOL, OLD, "1", "d"), epoch=never)
     assert await storage.versions.all() == []
 
 
@@ -134,19 +135,24 @@ async def test_an_operator_of_a_past_epoch_writes_nothing(storage, epoch):
     await storage.versions.take_over("operator-2")
 
     versions = storage.versions
-    assert not await versions.put(Version(POOL, "bbbbbbb4", "2", "d"), epoch=epoch)
-    assert not await versions.put(Version(POOL, OLD, "2", "d"), epoch=epoch)
-    assert not await versions.promote(POOL, NEW, epoch=epoch)
-    assert not await versions.move(POOL, NEW, RAMPING, weight_percent=1, epoch=epoch)
-    assert not await versions.delete(POOL, THIRD, epoch=epoch)
-    assert not await versions.forget("other", epoch=epoch)
-    assert not await versions.retire([me], True, epoch=epoch)
+    for write in (
+        versions.put(Version(POOL, "bbbbbbb4", "2", "d"), epoch=epoch),
+        versions.put(Version(POOL, OLD, "2", "d"), epoch=epoch),
+        versions.promote(POOL, NEW, epoch=epoch),
+        versions.move(POOL, NEW, RAMPING, weight_percent=1, epoch=epoch),
+        versions.delete(POOL, THIRD, epoch=epoch),
+        versions.forget("other", epoch=epoch),
+        versions.retire([me], True, epoch=epoch),
+    ):
+        with pytest.raises(PastEpoch):
+            await write
 
     assert (await storage.versions.all(), await storage.workers.all()) == before
 
 
 async def test_an_epoch_that_never_was_writes_nothing(storage, epoch):
-    assert not await storage.versions.put(Version(POOL, OLD, "1", "d"), epoch=epoch + 1)
+    with pytest.raises(PastEpoch):
+        await storage.versions.put(Version(POOL, OLD, "1", "d"), epoch=epoch + 1)
     assert await storage.versions.all() == []
 
 
@@ -480,11 +486,11 @@ async def test_a_retiring_worker_claims_nothing_until_it_may_again(storage, epoc
     ids = await enqueue_many(storage, 3)
     one, two = await member(storage), await worker(storage)
 
-    assert await storage.versions.retire([one, two, 4711], True, epoch=epoch)
+    await storage.versions.retire([one, two, 4711], True, epoch=epoch)
     assert (await claim(storage, one), await claim(storage, two)) == ([], [])
     assert [each.retiring for each in await storage.workers.all()] == [True, True]
 
-    assert await storage.versions.retire([one], False, epoch=epoch)
+    await storage.versions.retire([one], False, epoch=epoch)
     assert (await claim(storage, two), await claim_ids(storage, one)) == ([], ids)
 
 
@@ -630,7 +636,7 @@ async def test_workers_hear_of_their_gate(storage, epoch):
 
         async def told(change):
             ear.told.clear()
-            assert await change
+            assert await change is not False
             await ear.hears("gate", POOL)
 
         await told(storage.versions.put(Version(POOL, NEW, "2", "d", RAMPING), epoch=epoch))
@@ -638,7 +644,7 @@ async def test_workers_hear_of_their_gate(storage, epoch):
         await told(storage.versions.move(POOL, NEW, RAMPING, epoch=epoch))
         await told(storage.versions.retire([pooled], True, epoch=epoch))
         ear.told.clear()
-        assert await storage.versions.retire([free], True, epoch=epoch)
+        await storage.versions.retire([free], True, epoch=epoch)
         await ear.hears("gate", "")
 
 

@@ -14,15 +14,10 @@ from forge_jobs.storage.postgres.connection import Database
 FENCE = "SELECT true FROM {schema}.operator WHERE epoch = $1 FOR UPDATE"
 
 
-async def is_present(database: Database, epoch: int, connection: Any) -> bool:
-    """Whether the operator of this epoch writes; then no other does before the transaction ends."""
-    return bool(await database.fetchval(FENCE, epoch, connection=connection))
-
-
 @asynccontextmanager
 async def writing(database: Database, epoch: int | None) -> AsyncIterator[Any]:
     """Give a connection in a transaction of an operator (None: of anybody else). Raises PastEpoch."""
     async with database.transaction() as connection:
-        if epoch is not None and not await is_present(database, epoch, connection):
+        if epoch is not None and not await database.fetchval(FENCE, epoch, connection=connection):
             raise PastEpoch(epoch)
         yield connection

@@ -4,13 +4,12 @@ Every write locks the operator's row before anything else, so writes of operator
 after the other, each sees what the one before it did, and none outlives its epoch.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from forge_jobs.storage.interface import Versions
 from forge_jobs.storage.postgres.connection import Database
-from forge_jobs.storage.postgres.fence import is_present
+from forge_jobs.storage.postgres.fence import writing
 from forge_jobs.version import Epoch, Version, VersionState
 
 TAKE_OVER = """
@@ -151,9 +150,7 @@ class PostgresVersions(Versions):
     async def put(self, version: Version, *, epoch: int) -> bool:
         """The version is known; one that was keeps its state, and gets the version text, Deployment and hash."""
         facts = (version.pool, version.id, version.version, version.deployment, version.spec_hash)
-        async with self._writing(epoch) as connection:
-            if connection is None:
-                return False
+        async with writing(self._database, epoch) as connection:
             if await self._database.fetchval(RENEW, *facts, connection=connection):
                 return True
             added = await self._database.fetchval(
@@ -165,8 +162,8 @@ class PostgresVersions(Versions):
 
     async def promote(self, pool: str, version_id: str, *, epoch: int) -> bool:
         """The version is current and all other open ones of the pool drain; False when there is no such version."""
-        async with self._writing(epoch) as connection:
-            if connection is None or not await self._exists(pool, version_id, connection):
+        async with writing(self._database, epoch) as connection:
+            if not await self._exists(pool, version_id, connection):
                 return False
             closed = await self._database.fetch(CLOSE_OTHERS, pool, version_id, connection=connection)
             opened = await self._database.fetch(OPEN, pool, version_id, connection=connection)
@@ -184,9 +181,7 @@ class PostgresVersions(Versions):
         epoch: int,
     ) -> bool:
         """The version is in `state`; False, with nothing changed, when its pool's gates forbid it."""
-        async with self._writing(epoch) as connection:
-            if connection is None:
-                return False
+        async with writing(self._database, epoch) as connection:
             moved = await self._database.fetch(
                 MOVE, pool, version_id, state, weight_percent, connection=connection
             )
@@ -201,33 +196,20 @@ class PostgresVersions(Versions):
 
     async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
         """The row is gone; False when the version is open, or a worker of it is registered."""
-        async with self._writing(epoch) as connection:
-            if connection is None:
-                return False
+        async with writing(self._database, epoch) as connection:
             await self._database.execute(DELETE, pool, version_id, connection=connection)
             return not await self._exists(pool, version_id, connection)
 
     async def forget(self, pool: str, *, epoch: int) -> bool:
         """All rows of the pool are gone; False while a worker of it is registered or holds a job."""
-        async with self._writing(epoch) as connection:
-            if connection is None:
-                return False
+        async with writing(self._database, epoch) as connection:
             await self._database.execute(FORGET, pool, connection=connection)
             return not await self._database.fetchval(HAS_VERSIONS, pool, connection=connection)
 
-    async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> bool:
+    async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> None:
         """These workers may claim nothing more (or, not `retiring`, may again); they are told."""
-        async with self._writing(epoch) as connection:
-            if connection is None:
-                return False
+        async with writing(self._database, epoch) as connection:
             await self._database.fetch(RETIRE, list(worker_ids), retiring, connection=connection)
-            return True
-
-    @asynccontextmanager
-    async def _writing(self, epoch: int) -> AsyncIterator[Any]:
-        """Give a connection in a transaction that no other operator's write is beside; None in a past epoch."""
-        async with self._database.transaction() as connection:
-            yield connection if await is_present(self._database, epoch, connection) else None
 
     async def _exists(self, pool: str, version_id: str, connection: Any) -> bool:
         return bool(await self._database.fetchval(EXISTS, pool, version_id, connection=connection))

@@ -5,12 +5,15 @@ after the other.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from forge_jobs.storage.sqlite.connection import Database
-from forge_jobs.storage.sqlite.fence import is_present
+from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 from forge_jobs.version import Epoch, Version, VersionState
+
+T = TypeVar("T")
 
 RENEW = "UPDATE worker_version SET version = ?3, deployment = ?4, spec_hash = ?5 WHERE pool = ?1 AND id = ?2"
 
@@ -195,20 +198,20 @@ class SqliteVersions:
 
         return await self._write(forget, epoch)
 
-    async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> bool:
-        def retire(transaction: Transaction) -> bool:
+    async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> None:
+        def retire(transaction: Transaction) -> None:
             for worker_id in worker_ids:
                 for (pool,) in transaction.rows(RETIRE, (worker_id, retiring)):
                     transaction.tell("gate", pool)
-            return True
 
-        return await self._write(retire, epoch)
+        await self._write(retire, epoch)
 
-    async def _write(self, write: Callable[[Transaction], bool], epoch: int) -> bool:
-        """Return what `write` does; False, with nothing done, in a past epoch."""
+    async def _write(self, write: Callable[[Transaction], T], epoch: int) -> T:
+        """Return what `write` does. Raises PastEpoch."""
 
-        def fenced(transaction: Transaction) -> bool:
-            return is_present(transaction, epoch) and write(transaction)
+        def fenced(transaction: Transaction) -> T:
+            require_epoch(transaction, epoch)
+            return write(transaction)
 
         return await self._database.write(fenced)
 
