@@ -142,6 +142,19 @@ class DeleteCron:
 
 
 @dataclass(frozen=True, slots=True)
+class TryDeployment:
+    """Server-side apply of the manifest as a dry run, which changes nothing. A refusal is remembered as ApplyDeployment's.
+
+    Where the API server cannot make a dry run, nothing is found out, and that is no failure.
+    """
+
+    namespace: str
+    name: str
+    manifest: Mapping[str, Any]
+    template_hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class ApplyDeployment:
     """Server-side apply of the manifest. A refusal (400, 422) is remembered: Memory.rejections[template_hash]."""
 
@@ -243,6 +256,7 @@ Action = (
     | RetireWorkers
     | SetCron
     | DeleteCron
+    | TryDeployment
     | ApplyDeployment
     | Scale
     | DeleteDeployment

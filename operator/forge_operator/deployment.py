@@ -10,7 +10,7 @@ from typing import Any
 
 from forge_jobs.version import Version
 from forge_operator import naming
-from forge_operator.actions import ApplyDeployment
+from forge_operator.actions import ApplyDeployment, TryDeployment
 from forge_operator.observed import QueueObject
 from forge_operator.pool import Pool
 from forge_operator.settings import OperatorSettings
@@ -34,6 +34,11 @@ def applied(pool: Pool, version: Version) -> ApplyDeployment:
         pool.owner, pool.workers_spec, pool.target, version.deployment, pool.settings
     )
     return ApplyDeployment(pool.owner.namespace, version.deployment, manifest, pool.target.template_hash)
+
+
+def tried(apply: ApplyDeployment) -> TryDeployment:
+    """Return the action that finds out whether the Deployment can be made."""
+    return TryDeployment(apply.namespace, apply.name, apply.manifest, apply.template_hash)
 
 
 def deployment_manifest(

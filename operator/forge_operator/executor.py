@@ -1,6 +1,7 @@
 """Carries out the actions of a plan, one after another, and stops at the first that was not done."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -30,11 +31,12 @@ from forge_operator.actions import (
     SetDeletionCost,
     SetLimit,
     SetQueue,
+    TryDeployment,
     WriteStatus,
 )
 from forge_operator.events import Recorder, Subject
 from forge_operator.kube import BY_KIND, DEPLOYMENTS, PODS, QUEUES, Kube
-from forge_operator.kube_errors import Conflict, Forbidden, NotFound, Rejected
+from forge_operator.kube_errors import Conflict, DryRunUnsupported, Forbidden, NotFound, Rejected
 from forge_operator.lease import NotLeading
 from forge_operator.link import DatabaseLink
 from forge_operator.memory import Memory, Rejection
@@ -117,7 +119,8 @@ class Executor:
             case WriteStatus():
                 await self._write_status(action)
             case (
-                ApplyDeployment()
+                TryDeployment()
+                | ApplyDeployment()
                 | Scale()
                 | DeleteDeployment()
                 | SetDeletionCost()
@@ -139,7 +142,8 @@ class Executor:
 
     async def _in_cluster(
         self,
-        action: ApplyDeployment
+        action: TryDeployment
+        | ApplyDeployment
         | Scale
         | DeleteDeployment
         | SetDeletionCost
@@ -148,11 +152,11 @@ class Executor:
         | RemoveFinalizer,
     ) -> None:
         match action:
+            case TryDeployment():
+                with suppress(DryRunUnsupported):  # then the apply itself finds it out
+                    await self._apply(action, dry_run=True)
             case ApplyDeployment():
-                try:
-                    await self._kube.apply(DEPLOYMENTS, action.namespace, action.name, action.manifest)
-                except (Rejected, Forbidden) as error:
-                    raise _Refused(action.template_hash, error.message) from None
+                await self._apply(action)
             case Scale():
                 if not await self._kube.scale(action.namespace, action.name, action.replicas, was=action.was):
                     raise _Stop(f"Somebody else has scaled {action.name}.")
@@ -175,6 +179,16 @@ class Executor:
                 await self._set_finalizer(action.namespace, action.name, True)
             case RemoveFinalizer():
                 await self._set_finalizer(action.namespace, action.name, False)
+
+    async def _apply(self, action: TryDeployment | ApplyDeployment, *, dry_run: bool = False) -> None:
+        try:
+            await self._kube.apply(
+                DEPLOYMENTS, action.namespace, action.name, action.manifest, dry_run=dry_run
+            )
+        except DryRunUnsupported:
+            raise
+        except (Rejected, Forbidden) as error:
+            raise _Refused(action.template_hash, error.message) from None
 
     async def _set_finalizer(self, namespace: str, name: str, wanted: bool) -> None:
         try:

@@ -101,9 +101,20 @@ class Kube:
         """The object is `body`. Raises Conflict when its resourceVersion is another by now."""
         return await self._call("PUT", resource.path(namespace, name), body, query={"fieldManager": MANAGER})
 
-    async def apply(self, resource: Resource, namespace: str, name: str, body: Mapping[str, Any]) -> Object:
-        """The fields that `body` names are so and ours; those that it named before and now does not are gone."""
-        query = {"fieldManager": MANAGER, "force": "true"}
+    async def apply(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        body: Mapping[str, Any],
+        *,
+        dry_run: bool = False,
+    ) -> Object:
+        """The fields that `body` names are so and ours; those that it named before and now does not are gone.
+
+        With `dry_run` nothing is changed: it is only found out whether it would be. Raises DryRunUnsupported.
+        """
+        query = {"fieldManager": MANAGER, "force": "true"} | ({"dryRun": "All"} if dry_run else {})
         return await self._call("PATCH", resource.path(namespace, name), dict(body), query=query, media=APPLY)
 
     async def apply_status(

@@ -26,7 +26,11 @@ class Expired(KubeError):
 
 
 class Rejected(KubeError):
-    """400 or 422: what was sent is not valid, and sending it again is no use."""
+    """400, 422, or 500 to unknown fields: what was sent is not valid, and sending it again is no use."""
+
+
+class DryRunUnsupported(Rejected):
+    """400 to a dry run: a webhook that would have to be asked has side effects. It says nothing of what was sent."""
 
 
 class Forbidden(KubeError):
@@ -52,6 +56,13 @@ CLASSES: Mapping[int, type[KubeError]] = {
 }
 
 
+MISTYPED = "failed to create typed patch object"
+"""How a server-side apply that names unknown fields is refused: with 500, and without a reason."""
+
+NO_DRY_RUN = "does not support dry run"
+"""How the API server ends the sentence about a webhook that it may not ask in a dry run."""
+
+
 def error_of(status: int, body: bytes, *, asked: str, retry_after: str | None = None) -> KubeError:
     """Return the error that an answer stands for; `asked` is method and path, for the sentence."""
     said = _document(body)
@@ -62,8 +73,18 @@ def error_of(status: int, body: bytes, *, asked: str, retry_after: str | None = 
         # A server that does not know the kind (yet) answers 404 too: that says nothing of the object.
         names_it = bool((said.get("details") or {}).get("name"))
         return (NotFound if names_it else Unreachable)(status, sentence, reason=reason)
-    kind = CLASSES.get(status, Unreachable)
-    return kind(status, sentence, reason=reason, retry_after=_seconds(retry_after))
+    return class_of(status, reason, message)(
+        status, sentence, reason=reason, retry_after=_seconds(retry_after)
+    )
+
+
+def class_of(status: int, reason: str, message: str) -> type[KubeError]:
+    """Return the class of an answer other than 404."""
+    if status == 500 and not reason and message.startswith(MISTYPED):
+        return Rejected
+    if status == 400 and message.endswith(NO_DRY_RUN):
+        return DryRunUnsupported
+    return CLASSES.get(status, Unreachable)
 
 
 def _document(body: bytes) -> Mapping[str, Any]:

@@ -120,10 +120,12 @@ def begun(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted:
         spec_hash=target.digest,
         state=VersionState.CURRENT if serves_unknown(pool, target) else VersionState.PENDING,
     )
-    # First the row: without it the gate would be open.
+    made = [] if target.id in pool.deployments else brought_up(pool, version, replicas)
+    # The row before the pods: without it the gate would be open. But no row of what cannot be made.
     actions = [
+        *(manifests.tried(each) for each in made if isinstance(each, ApplyDeployment)),
         PutVersion(version),
-        *([] if target.id in pool.deployments else brought_up(pool, version, replicas)),
+        *made,
         EmitEvent("Normal", "Created", f"Version {spec.version} ({target.id}) starts with {replicas} pods."),
     ]
     return Progress(tuple(actions), Reason.WAITING_FOR_PODS, f"Version {spec.version} ({target.id}) starts.")

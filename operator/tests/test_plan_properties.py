@@ -45,6 +45,7 @@ events = st.one_of(
     st.tuples(st.just("break"), st.sampled_from(VERSIONS)),
     st.tuples(st.just("promote by hand"), st.none()),
     st.tuples(st.just("pause"), st.booleans()),
+    st.tuples(st.just("refuse"), st.booleans()),
 )
 
 
@@ -93,6 +94,8 @@ def happen(world: World, said: dict, name: str, value: object) -> None:  # type:
             world.annotations = {"forge-jobs.dev/promote": waiting[0]} if waiting else {}
         case "pause", bool(is_paused):
             world.change(paused=is_paused)
+        case "refuse", bool(is_refused):
+            world.refusal = "that is not valid" if is_refused else None
 
 
 def run(world: World, seconds: int) -> None:
@@ -131,6 +134,7 @@ def test_no_story_breaks_a_promise_and_every_story_comes_to_rest(
         happen(world, said, name, value)
         run(world, 5)
     world.broken.clear()
+    world.refusal = None
     world.pods = {name: pod for name, pod in world.pods.items() if pod.starts != float("inf")}
     world.change(paused=False)
     said["rollout"] = {}

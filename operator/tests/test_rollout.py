@@ -7,8 +7,7 @@ import pytest
 
 from forge_jobs.version import VersionState
 from forge_operator import actions as act
-from forge_operator.memory import Memory, Rejection
-from forge_operator.plan import plan
+from forge_operator.memory import Memory
 from tests.world import World, autoscaled, template, workers
 
 PROGRESSIVE = {
@@ -44,6 +43,18 @@ def test_a_versions_row_is_there_before_its_pods_so_that_its_gate_is_closed() ->
 
     kinds = [type(each) for each in world.actions]
     assert kinds.index(act.PutVersion) < kinds.index(act.ApplyDeployment)
+
+
+def test_a_manifest_is_tried_before_anything_of_its_version_is_written() -> None:
+    world = World()
+
+    world.look()
+
+    (tried,) = [each for each in world.actions if isinstance(each, act.TryDeployment)]
+    (applied,) = [each for each in world.actions if isinstance(each, act.ApplyDeployment)]
+    assert (tried.name, tried.manifest) == (applied.name, applied.manifest)
+    kinds = [type(each) for each in world.actions]
+    assert kinds.index(act.TryDeployment) < kinds.index(act.PutVersion)
 
 
 def test_the_old_version_serves_until_all_pods_of_the_new_one_are_ready() -> None:
@@ -351,15 +362,20 @@ def test_a_template_with_a_variable_of_the_operator_starts_nothing() -> None:
 def test_a_template_that_the_api_server_refuses_is_said_and_tried_again_later() -> None:
     world = serving()
     world.change(workers=workers("2"))
-    observed = world.observe()
-    done = [each for each in plan(observed).actions if isinstance(each, act.ApplyDeployment)]
-    world.memory = Memory(rejections={done[0].template_hash: Rejection("spec.nodeName is wrong", world.now)})
+    world.refusal = "spec.nodeName is wrong"
 
-    world.look()
+    assert world.settle() == 2  # it is refused, and it is said
     assert world.condition("Progressing") == ("False", "InvalidTemplate")
-    assert "2" not in world.states()
+    assert "spec.nodeName is wrong" in world.status["conditions"][3]["message"]
+    assert world.states() == {"1": "current"}
+    assert len(world.deployments) == 1
 
-    world.run(70)
+    world.run(50)
+    tries = [each for each in world.actions if isinstance(each, act.TryDeployment)]
+    assert len(tries) == 1, "only the first version's"
+
+    world.refusal = None
+    world.run(30)
     assert "2" in world.states()
 
 

@@ -14,7 +14,7 @@ from forge_jobs.job import Counts
 from forge_jobs.version import OPEN, Version, VersionState
 from forge_operator import actions as act
 from forge_operator import naming
-from forge_operator.memory import Memory
+from forge_operator.memory import Memory, Rejection
 from forge_operator.observed import Cluster, Database, Deployment, Observed, Pod, QueueObject, Unknown
 from forge_operator.plan import plan
 from forge_operator.settings import OperatorSettings
@@ -108,6 +108,7 @@ class World:
         self.handed_back = 0  # by pods that were stopped while their jobs ran
         self.broken: set[str] = set()  # version ids whose pods never get ready
         self.failing: set[str] = set()  # version ids whose jobs fail
+        self.refusal: str | None = None  # what the API server says to every manifest
         self.connections_left: int | None = None
         self.database_error: Unknown | None = None
         self.cluster_error: Unknown | None = None
@@ -236,11 +237,15 @@ class World:
     # --- what the operator does ---
 
     def look(self) -> tuple[act.Action, ...]:
-        """One reconcile: plan, carry out in order, remember."""
+        """One reconcile: plan, carry out in order up to what is refused, remember."""
         found = plan(self.observe())
-        for action in found.actions:
-            self.apply(action)
         self.memory = found.memory
+        for action in found.actions:
+            if self.refusal and isinstance(action, act.TryDeployment | act.ApplyDeployment):
+                rejections = {action.template_hash: Rejection(self.refusal, self.now)}
+                self.memory = replace(found.memory, rejections={**found.memory.rejections, **rejections})
+                break
+            self.apply(action)
         return found.actions
 
     def apply(self, action: act.Action) -> None:
@@ -349,6 +354,10 @@ class World:
         for pod in self.pods.values():
             if pod.worker in action.worker_ids and pod.retiring is not action.retiring:
                 pod.retiring, pod.acknowledged = action.retiring, False
+
+    def _TryDeployment(self, action: act.TryDeployment) -> None:
+        if any(each.deployment == action.name for each in self.versions.values()):
+            raise Violation(f"{action.name} is only tried when its version has begun")
 
     def _ApplyDeployment(self, action: act.ApplyDeployment) -> None:
         metadata = action.manifest["metadata"]

@@ -5,7 +5,7 @@ import copy
 import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -246,9 +246,24 @@ class ApiServer:
                 return web.json_response(self.version)
             if request.query.get("watch") == "true":
                 return await self._watch(request)
+            if "dryRun" in asked.query:
+                with self._as_it_was(asked.query["dryRun"]):
+                    return web.json_response(self._answer(request, asked))
             return web.json_response(self._answer(request, asked))
         except Refused as error:
             return error.response()
+
+    @contextmanager
+    def _as_it_was(self, dry_run: str) -> Iterator[None]:
+        """What is done inside is answered, and leaves no trace."""
+        if dry_run != "All":
+            raise Refused(422, "Invalid", f'dryRun: Unsupported value: "{dry_run}"')
+        kept = copy.deepcopy((self._objects, self._applied)), self._revision, len(self._history)
+        try:
+            yield
+        finally:
+            (self._objects, self._applied), self._revision, told = kept
+            del self._history[told:]
 
     def _answer(self, request: web.Request, asked: Request) -> Object:
         found = _discovered(request.path)

@@ -97,6 +97,14 @@ class Stage:
         assert found is not None
         return {each["type"]: (each["status"], each["reason"]) for each in found["status"]["conditions"]}
 
+    def message(self, condition: str) -> str:
+        """Return what a condition of the ForgeQueue says."""
+        found = self.api.get(QUEUES, MAIL.name)
+        assert found is not None
+        return str(
+            next(each["message"] for each in found["status"]["conditions"] if each["type"] == condition)
+        )
+
     def pods(self) -> dict[str, int]:
         """Return how many pods each Deployment asks for, by the version that people named."""
         return {

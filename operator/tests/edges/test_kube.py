@@ -8,6 +8,7 @@ from forge_operator import kube as module
 from forge_operator.kube import DEPLOYMENTS, LEASES, PODS, QUEUES, Kube
 from forge_operator.kube_errors import (
     Conflict,
+    DryRunUnsupported,
     Forbidden,
     KubeError,
     NotFound,
@@ -47,6 +48,39 @@ async def test_apply_leaves_replicas_to_whoever_scales(api: ApiServer, kube: Kub
 
     found = api.get(DEPLOYMENTS, "web")
     assert found is not None and found["spec"]["replicas"] == 7
+
+
+async def test_a_dry_run_answers_what_would_be_and_changes_nothing(api: ApiServer, kube: Kube) -> None:
+    tried = await kube.apply(DEPLOYMENTS, "default", "web", deployment(), dry_run=True)
+    assert tried["spec"]["replicas"] == 1
+    assert api.get(DEPLOYMENTS, "web") is None
+
+    made = await kube.apply(DEPLOYMENTS, "default", "web", deployment(paused=True))
+    tried = await kube.apply(DEPLOYMENTS, "default", "web", deployment(), dry_run=True)
+    assert "paused" not in tried["spec"]
+    assert api.get(DEPLOYMENTS, "web") == made
+    assert await kube.apply(DEPLOYMENTS, "default", "web", deployment(paused=True)) == made
+
+
+async def test_a_webhook_that_cannot_be_asked_in_a_dry_run_says_nothing_of_what_was_sent(
+    api: ApiServer, kube: Kube
+) -> None:
+    api.judge = lambda request: Refused(
+        400, "BadRequest", 'admission webhook "sidecar.example.com" does not support dry run'
+    )
+
+    with pytest.raises(DryRunUnsupported):
+        await kube.apply(DEPLOYMENTS, "default", "web", deployment(), dry_run=True)
+
+
+async def test_a_field_that_the_server_does_not_know_is_refused_though_it_answers_500(
+    api: ApiServer, kube: Kube
+) -> None:
+    message = "failed to create typed patch object (default/web; apps/v1, Kind=Deployment): .spec.x: field not declared in schema"
+    api.judge = lambda request: Refused(500, "", message)
+
+    with pytest.raises(Rejected, match="field not declared"):
+        await kube.apply(DEPLOYMENTS, "default", "web", deployment())
 
 
 async def test_scale_does_nothing_when_somebody_else_has_scaled(api: ApiServer, kube: Kube) -> None:

@@ -164,12 +164,49 @@ async def test_a_template_that_the_server_refuses_is_said_and_not_tried_all_the_
             await stage.look()
 
     assert stage.conditions()["Progressing"] == ("False", "InvalidTemplate")
+    assert "no such field" in stage.message("Progressing")
     applies = [each for each in stage.api.writes() if "/deployments/" in each.path]
-    assert len(applies) == 1
+    assert [each.query.get("dryRun") for each in applies] == ["All"]
+    assert await stage.states() == {}
     stage.api.judge = lambda request: None
     stage.queue(workers=workers(image="shop:2"))
     await stage.settle()
     assert stage.conditions()["Progressing"] == ("True", "RolloutComplete")
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        Refused(
+            500, "", "failed to create typed patch object (…): .spec.imagee: field not declared in schema"
+        ),
+        Refused(400, "", 'admission webhook "policy.example.com" denied the request: no such registry'),
+        Refused(403, "Forbidden", "exceeded quota: compute"),
+    ],
+)
+async def test_what_is_refused_begins_no_rollout(stage: Stage, refused: Refused) -> None:
+    stage.queue(workers=workers("1"))
+    await stage.settle()
+    before = [each["metadata"]["name"] for each in stage.api.all(DEPLOYMENTS)]
+    stage.api.judge = lambda request: refused if "dryRun" in request.query else None
+    stage.queue(workers=workers("2", image="shop:2"))
+    await stage.settle()
+
+    assert stage.conditions()["Progressing"] == ("False", "InvalidTemplate")
+    assert refused.message in stage.message("Progressing")
+    assert await stage.states() == {"1": "current"}
+    assert [each["metadata"]["name"] for each in stage.api.all(DEPLOYMENTS)] == before
+
+
+async def test_an_api_server_that_cannot_try_holds_no_rollout_up(stage: Stage) -> None:
+    unsupported = Refused(
+        400, "BadRequest", 'admission webhook "sidecar.example.com" does not support dry run'
+    )
+    stage.api.judge = lambda request: unsupported if "dryRun" in request.query else None
+    stage.queue(workers=workers())
+    await stage.settle()
+
+    assert await stage.states() == {"1": "current"}
 
 
 async def test_scaling_by_hand_is_followed(stage: Stage) -> None:
