@@ -473,3 +473,11 @@ class Storage(Protocol):
 
     async def now(self) -> datetime:
         """Return the database's time."""
+
+    async def connections_left(self) -> int | None:
+        """Return how many more connections the server gives now to a role like ours; None where that cannot be said.
+
+        It is the least that the server (its reserves not counted), the database and the role
+        have left. SQLite has no connections to run out of, and behind a pooler that gives
+        every transaction another connection the number would say nothing: None.
+        """

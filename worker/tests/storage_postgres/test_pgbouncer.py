@@ -19,6 +19,7 @@ from forge_jobs.errors import StorageUnavailable
 from forge_jobs.job import End, NewJob, State
 from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connections_left import connections_left
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.wakeups import PostgresWakeups
 from forge_jobs.worker_info import WorkerInfo
@@ -115,6 +116,14 @@ async def test_transaction_pooling_is_found_out_while_others_are_busy(bouncer: S
                 assert database.pooled
         stop.set()
         await asyncio.gather(*workers)
+
+
+async def test_behind_a_pooler_that_shares_connections_nobody_knows_how_many_are_left(
+    bouncer: Start, url: str
+) -> None:
+    for through, is_known in ((bouncer("transaction"), False), (bouncer("session"), True), (url, True)):
+        async with opened(through) as database:
+            assert (await connections_left(database) is not None) is is_known
 
 
 @pytest.mark.parametrize("size", [5, 20])

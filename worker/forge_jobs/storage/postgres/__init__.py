@@ -6,6 +6,7 @@ from typing import cast
 from forge_jobs.storage.interface import Storage
 from forge_jobs.storage.postgres.claims import PostgresClaims
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connections_left import connections_left
 from forge_jobs.storage.postgres.crons import PostgresCrons
 from forge_jobs.storage.postgres.history import PostgresHistory
 from forge_jobs.storage.postgres.jobs import PostgresJobs
@@ -63,3 +64,7 @@ class PostgresStorage(Storage):
     async def now(self) -> datetime:
         """Return the database's time."""
         return cast(datetime, await self._database.fetchval("SELECT now()"))
+
+    async def connections_left(self) -> int | None:
+        """Return how many more connections the server gives now to a role like ours; None where that cannot be said."""
+        return await connections_left(self._database)

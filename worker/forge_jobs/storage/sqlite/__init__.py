@@ -70,3 +70,7 @@ class SqliteStorage(Storage):
     async def now(self) -> datetime:
         """Return the database's time."""
         return moment(self._database.now())
+
+    async def connections_left(self) -> int | None:
+        """Return None: there are no connections to run out of."""
+        return None

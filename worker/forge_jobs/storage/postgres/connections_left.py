@@ -1,0 +1,46 @@
+"""How many connections PostgreSQL has left, by what any role may ask: who is connected, the settings, its own limits."""
+
+import asyncpg
+
+from forge_jobs.errors import StorageUnavailable
+from forge_jobs.storage.postgres.connection import Database
+
+# Roles without pg_read_all_stats see of others only who they are and in which database. What
+# has both is a connection, or now and then a parallel worker, which counts as one then.
+# The reserves are left to those who come when all else is taken, even where we might use
+# them. Superusers are not held to the limits of databases and roles.
+CONNECTIONS_LEFT = """
+WITH connection AS (
+    SELECT datid, usesysid
+    FROM pg_stat_get_activity(NULL)
+    WHERE backend_type = 'client backend'
+       OR (backend_type IS NULL AND datid IS NOT NULL AND usesysid IS NOT NULL)
+), bound (most, used) AS (
+    SELECT current_setting('max_connections')::integer
+               - current_setting('superuser_reserved_connections')::integer
+               - coalesce(current_setting('reserved_connections', true), '0')::integer,  -- since 16
+           (SELECT count(*) FROM connection)
+    UNION ALL
+    SELECT datconnlimit, (SELECT count(*) FROM connection WHERE datid = pg_database.oid)
+    FROM pg_database, pg_roles
+    WHERE datname = current_database() AND rolname = session_user AND datconnlimit >= 0 AND NOT rolsuper
+    UNION ALL
+    SELECT rolconnlimit, (SELECT count(*) FROM connection WHERE usesysid = pg_roles.oid)
+    FROM pg_roles
+    WHERE rolname = session_user AND rolconnlimit >= 0 AND NOT rolsuper
+)
+SELECT greatest(0, min(most - used)) FROM bound
+"""
+
+
+async def connections_left(database: Database) -> int | None:
+    """Return how many more connections a role like ours gets; None behind a pooler that shares them, or if we may not ask."""
+    if database.pooled:
+        return None
+    try:
+        left: int = await database.fetchval(CONNECTIONS_LEFT)
+    except StorageUnavailable as error:
+        if isinstance(error.__cause__, asyncpg.InsufficientPrivilegeError):
+            return None
+        raise
+    return left
