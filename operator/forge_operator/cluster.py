@@ -53,6 +53,11 @@ class ClusterReader:
         self._overview = Overview(started_at, objects, _pools(made, pods))
         return self._overview
 
+    @property
+    def pools(self) -> Mapping[str, Cluster]:
+        """All pools by the uid of their owner, as they were when everything was looked at last."""
+        return {} if self._overview is None else self._overview.pools
+
     async def object(self, key: Key, not_before: float) -> Object | None:
         """Return the object; None when the API server says that it is not there. Raises KubeError."""
         overview = self._overview

@@ -126,7 +126,7 @@ class Reason(StrEnum):
     RATE_LIMIT = "RateLimit", "More pods would have nothing to do: the queue's rate limit is reached."
     DATABASE_CONNECTION_BUDGET = (
         "DatabaseConnectionBudget",
-        "The database has no connections left for more pods.",
+        "The database has not enough connections left for more pods.",
     )
     UNSCHEDULABLE = "Unschedulable", "Pods cannot be placed or started; more would wait beside them."
 

@@ -79,7 +79,12 @@ def _pools(read: "_Variables", schema: str) -> OperatorSettings:
         metrics_port=read.whole("FORGE_OPERATOR_WORKER_METRICS_PORT", 9090, least=1, most=65_535),
         grace_seconds=read.whole("FORGE_OPERATOR_WORKER_GRACE_SECONDS", 120, least=5, most=86_400),
         topology_spread=read.yes_or_no("FORGE_OPERATOR_WORKER_TOPOLOGY_SPREAD", False),
-        connections_per_pod=read.whole("FORGE_OPERATOR_CONNECTIONS_PER_POD", 3, least=1, most=1000),
+        connections_per_worker=read.whole(
+            "FORGE_OPERATOR_CONNECTIONS_PER_WORKER",
+            OperatorSettings().connections_per_worker,
+            least=0,
+            most=10_000,
+        ),
     )
 
 

@@ -25,6 +25,7 @@ class Facts:
     crons: Sequence[CronConfig]
     versions: Sequence[Version]  # of all pools
     workers: Sequence[WorkerInfo]  # of all pools and of none
+    connections_left: int | None
     upcoming: dict[timedelta, Mapping[str, tuple[int, datetime]]] = field(default_factory=dict)
     busy_within: dict[timedelta, frozenset[str]] = field(default_factory=dict)
 
@@ -39,6 +40,7 @@ class Facts:
             crons=tuple(self.crons),
             versions=tuple(each for each in self.versions if pool is not None and each.pool == pool),
             workers=tuple(each for each in self.workers if pool is not None and each.pool == pool),
+            connections_left=self.connections_left,
         )
 
     async def busy(self, within: timedelta) -> frozenset[str]:
@@ -95,6 +97,8 @@ class FactsReader:
                 limits=await forge.limits.list(),
                 counts=await forge.jobs.counts(),
                 crons=await forge.crons.list(),
+                # After the workers: one that connects in between is set aside once more, never forgotten.
+                connections_left=await forge.storage.connections_left(),
             )
         except ForgeError as error:
             self._link.is_up = False

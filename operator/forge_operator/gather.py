@@ -1,9 +1,11 @@
 """Everything that a plan looks at, read for one object. What cannot be read is Unknown, never empty."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from forge_jobs import ForgeError
+from forge_operator.actions import Action
+from forge_operator.budget import Orders, ordered
 from forge_operator.cluster import ClusterReader
 from forge_operator.facts import FactsReader
 from forge_operator.keys import Key
@@ -14,6 +16,7 @@ from forge_operator.load import lookahead
 from forge_operator.memory import Memory
 from forge_operator.naming import cron_name
 from forge_operator.observed import (
+    Cluster,
     CronDatabase,
     CronObject,
     Database,
@@ -42,6 +45,19 @@ class Gatherer:
         now: Callable[[], datetime] = _now,
     ) -> None:
         self._cluster, self._facts, self.settings, self._now = cluster, facts, settings, now
+        self._orders = Orders()
+
+    def note(self, observed: Observed, actions: Iterable[Action]) -> None:
+        """The pool is about to be given what these actions order, so other pools leave it its connections.
+
+        To be called before anything is awaited: until then another look may spend the same ones.
+        """
+        if isinstance(observed.cluster, Cluster):
+            self._orders.note(observed.queue.uid, ordered(observed.cluster, actions))
+
+    def forget(self, uid: str) -> None:
+        """The pool is no more."""
+        self._orders.forget(uid)
 
     async def object(self, key: Key, not_before: float) -> Object | None:
         """Return the object; None when the API server says that it is not there. Raises KubeError."""
@@ -50,13 +66,16 @@ class Gatherer:
     async def queue(self, found: Object, memory: Memory, not_before: float) -> Observed:
         """Return everything about a ForgeQueue."""
         queue = queue_object(found)
+        cluster = await self._cluster.pool(queue.namespace, queue.uid, not_before)
+        database, elsewhere = await self._database(queue, not_before)
         return Observed(
             queue=queue,
-            cluster=await self._cluster.pool(queue.namespace, queue.uid, not_before),
-            database=await self._database(queue, not_before),
+            cluster=cluster,
+            database=database,
             settings=self.settings,
             now=self._now(),
             memory=memory,
+            starting_elsewhere=elsewhere,
         )
 
     async def cron(self, found: Object, memory: Memory, not_before: float) -> ObservedCron:
@@ -73,14 +92,17 @@ class Gatherer:
         """Return what the database says without regard to a pool. Raises ForgeError."""
         return await (await self._facts.read(not_before)).database(None, None)
 
-    async def _database(self, queue: QueueObject, not_before: float) -> Database | Unknown:
+    async def _database(self, queue: QueueObject, not_before: float) -> tuple[Database | Unknown, int]:
+        """Return what the database says, and how many workers of other pools it does not know yet."""
         workers = None if isinstance(queue.spec, InvalidSpec) else queue.spec.workers
         autoscaling = workers.autoscaling if workers is not None else None
         within = lookahead(autoscaling) if autoscaling is not None else None
         try:
-            return await (await self._facts.read(not_before)).database(queue.uid, within)
+            facts = await self._facts.read(not_before)
+            database = await facts.database(queue.uid, within)
         except ForgeError as error:
-            return unknown(error)
+            return unknown(error), 0
+        return database, self._orders.starting_elsewhere(queue.uid, self._cluster.pools, facts.workers)
 
     async def _cron_database(self, cron: CronObject, not_before: float) -> CronDatabase | Unknown:
         try:

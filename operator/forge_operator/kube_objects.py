@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
+from forge_operator.budget import processes
 from forge_operator.naming import DELETION_COST, VERSION_ID
 from forge_operator.observed import (
     CronObject,
@@ -70,6 +71,7 @@ def deployment(found: Mapping[str, Any]) -> Deployment:
         version_id=(metadata.get("labels") or {}).get(VERSION_ID, ""),
         annotations=metadata.get("annotations") or {},
         replicas=(found.get("spec") or {}).get("replicas", 1),
+        processes=processes(found["spec"]["template"]),
         ready=status.get("readyReplicas", 0),
         available=status.get("availableReplicas", 0),
         created_at=moment(metadata.get("creationTimestamp")),

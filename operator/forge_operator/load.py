@@ -40,7 +40,7 @@ class Load:
     due_later: bool = False  # whether a job is due before a pod that went could be back
     concurrency: int | None = None  # jobs at once that all queues together allow
     rate_limit: float | None = None  # starts a second
-    connections_left: int | None = None
+    connections_left: int | None = None  # for more pods
     is_stuck: bool = False  # pods have not been placed or started for a minute
 
 
@@ -78,7 +78,6 @@ def measure(
         due_soon=soon,
         due_later=later,
         concurrency=concurrency(queues.values()),
-        connections_left=database.connections_left,
     ), memory
 
 

@@ -58,6 +58,7 @@ class Deployment:
     version_id: str  # label version-id
     annotations: Mapping[str, str] = field(default_factory=dict)
     replicas: int = 1  # of its spec: ready and starting ones
+    processes: int = 1  # workers in each of its pods
     ready: int = 0
     available: int = 0
     created_at: datetime | None = None
@@ -99,7 +100,7 @@ class Database:
     crons: tuple[CronConfig, ...] = ()  # all rows
     versions: tuple[Version, ...] = ()  # of this pool
     workers: tuple[WorkerInfo, ...] = ()  # of this pool
-    connections_left: int | None = None  # None: not measured
+    connections_left: int | None = None  # for all of its clients; None: not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +113,7 @@ class Observed:
     settings: OperatorSettings
     now: datetime  # the operator's clock
     memory: Memory = field(default_factory=Memory)
+    starting_elsewhere: int = 0  # workers of other pools that were ordered and have not connected yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

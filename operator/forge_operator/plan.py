@@ -9,8 +9,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 from forge_jobs import CronConfig
-from forge_jobs.version import Version, VersionState
-from forge_operator import cron_plan, deletion, drain, load, naming, retirement, rollout, scaling
+from forge_jobs.version import VersionState
+from forge_operator import cron_plan, deletion, drain, load, naming, retirement, rollout, scaling, shares
 from forge_operator.actions import (
     Action,
     AddFinalizer,
@@ -202,7 +202,7 @@ def sighted(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
         verdicts,
         fields,
         actions,
-        again=pace(pool, remembered, decision),
+        again=pace(pool, remembered, progress, decision),
     )
     return replace(planned, decision=decision if pool.workers_spec else None)
 
@@ -235,6 +235,7 @@ def pool_of(observed: Observed, spec: QueueSpec, cluster: Cluster, database: Dat
         settings=observed.settings,
         memory=observed.memory,
         now=observed.now,
+        starting_elsewhere=observed.starting_elsewhere,
     )
 
 
@@ -259,7 +260,13 @@ def measured(pool: Pool, spec: QueueSpec, observed: Observed) -> tuple[Load, Sca
     if spec.rate_limit is not None and len(served) == 1:
         rate = spec.rate_limit.limit / spec.rate_limit.period.total_seconds()
     ready = pool.ready(pool.open_versions)
-    return replace(found, ready=ready, rate_limit=rate, is_stuck=pool.is_stuck), memory
+    return replace(
+        found,
+        ready=ready,
+        rate_limit=rate,
+        connections_left=pool.connections_left,
+        is_stuck=pool.is_stuck,
+    ), memory
 
 
 def decided(pool: Pool, amount: Load, memory: ScalerMemory) -> tuple[Decision, ScalerMemory]:
@@ -271,15 +278,18 @@ def decided(pool: Pool, amount: Load, memory: ScalerMemory) -> tuple[Decision, S
         pods = 1 if workers.replicas is None else workers.replicas
         why = Why.DEFAULT if workers.replicas is None else Why.FIXED
         return Decision(replicas=pods, wanted=pods, reason=why), memory
-    return scaling.decide(
+    decision, memory = scaling.decide(
         workers.autoscaling,
         workers.slots,
         amount,
         memory,
         current=pool.scaled(pool.open_versions),
         now=pool.now.timestamp(),
-        connections_per_pod=pool.settings.connections_per_pod,
     )
+    pods = shares.affordable(pool, decision.replicas)
+    if pods < decision.replicas:
+        decision = replace(decision, replicas=pods, limited=Reason.DATABASE_CONNECTION_BUDGET)
+    return decision, memory
 
 
 def is_observing(owner: QueueObject) -> bool:
@@ -291,7 +301,7 @@ def scaled(pool: Pool, wanted: int, decision: Decision) -> list[Action]:
     """Return the next step of each Deployment towards its number of pods. Draining ones are not scaled by the work."""
     actions: list[Action] = []
     for version in pool.versions.values():
-        replicas = share(pool, version, wanted)
+        replicas = shares.share(pool, version, wanted)
         deployment = pool.deployments.get(version.id)
         if replicas is None or deployment is None or deployment.deleting:
             continue
@@ -299,28 +309,6 @@ def scaled(pool: Pool, wanted: int, decision: Decision) -> list[Action]:
         if deployment.replicas < replicas:
             actions.append(retirement.scale(pool, deployment, replicas, decision.reason))
     return [*actions, *(scale_event(each) for each in actions if isinstance(each, Scale))]
-
-
-def share(pool: Pool, version: Version, wanted: int) -> int | None:
-    """Return how many pods the version should have; None when it is not for the work to decide."""
-    if pool.workers_spec is None:
-        return 0 if version.is_open else None
-    is_asked = pool.target is not None and version.id == pool.target.id
-    match version.state:
-        case VersionState.CURRENT if pool.ramping is not None:
-            return scaling.split(wanted, pool.ramping.weight_percent)[1]
-        case VersionState.CURRENT:
-            return wanted
-        case VersionState.RAMPING if pool.current is None:
-            return wanted
-        case VersionState.RAMPING:
-            return scaling.split(wanted, version.weight_percent)[0]
-        case VersionState.PENDING if is_asked:
-            return rollout.pending_replicas(pool, pool.workers_spec, wanted)
-        case VersionState.FAILED if is_asked and version.weight_percent == 100:
-            return 1
-        case _:
-            return None
 
 
 def scale_event(action: Scale) -> EmitEvent:
@@ -336,12 +324,13 @@ def scale_event(action: Scale) -> EmitEvent:
     return EmitEvent("Normal", kind, f"{action.name}: {was} to {action.replicas} pods ({action.reason}).")
 
 
-def pace(pool: Pool, memory: Memory, decision: Decision) -> timedelta:
+def pace(pool: Pool, memory: Memory, progress: rollout.Progress, decision: Decision) -> timedelta:
     """Return when to look again if nothing was done. An enqueue wakes a pool that has nothing to do."""
     is_settled = all(
         each.state in (VersionState.CURRENT, VersionState.RETIRED) for each in pool.versions.values()
     )
-    if not is_settled or memory.retiring_since:
+    waits = progress.reason is Reason.DATABASE_CONNECTION_BUDGET
+    if not is_settled or waits or memory.retiring_since:
         return SOON
     workers = pool.workers_spec
     if workers is None or workers.autoscaling is None:

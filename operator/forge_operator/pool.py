@@ -7,6 +7,7 @@ from functools import cached_property
 
 from forge_jobs import WorkerInfo
 from forge_jobs.version import Version, VersionState
+from forge_operator import budget
 from forge_operator.memory import Memory
 from forge_operator.naming import VersionIdentity
 from forge_operator.observed import Cluster, Database, Deployment, Pod, QueueObject
@@ -32,6 +33,7 @@ class Pool:
     settings: OperatorSettings
     memory: Memory
     now: datetime  # the operator's clock
+    starting_elsewhere: int = 0  # workers of other pools that have not connected yet
 
     @property
     def uid(self) -> str:
@@ -104,6 +106,32 @@ class Pool:
     def ready(self, versions: Sequence[Version]) -> int:
         """Return how many ready pods these versions have."""
         return sum(each.ready for version in versions if (each := self.deployments.get(version.id)))
+
+    @property
+    def connections_per_pod(self) -> int:
+        """How many connections each pod that is asked for opens at most; 0: they are not counted."""
+        if self.workers_spec is None:
+            return 0
+        return self.settings.connections_per_worker * budget.processes(self.workers_spec.template)
+
+    @cached_property
+    def connections_set_aside(self) -> int:
+        """Connections for workers that are starting, of all pools."""
+        here = budget.starting(self.cluster, self.database.workers)
+        return (here + self.starting_elsewhere) * self.settings.connections_per_worker
+
+    @property
+    def connections_left(self) -> int | None:
+        """Connections left for pods that were not ordered yet; None: not known, or not counted."""
+        if self.database.connections_left is None or not self.connections_per_pod:
+            return None
+        return max(0, self.database.connections_left - self.connections_set_aside)
+
+    @property
+    def connections_told(self) -> str:
+        """How many connections are left, as the end of a sentence."""
+        aside = f" ({self.connections_set_aside} are set aside for pods that start)"
+        return f"the database has {self.connections_left} left{aside if self.connections_set_aside else ''}."
 
     @property
     def is_stuck(self) -> bool:

@@ -127,8 +127,18 @@ def scaling_verdicts(pool: Pool, decision: Decision, *, observes: bool) -> dict[
     active = Reason.OBSERVING if observes else Reason.SCALING
     return {
         Condition.SCALING_ACTIVE: Verdict(active, message),
-        Condition.SCALING_LIMITED: Verdict(decision.limited),
+        Condition.SCALING_LIMITED: limited(pool, decision),
     }
+
+
+def limited(pool: Pool, decision: Decision) -> Verdict:
+    """Return what ScalingLimited says."""
+    if decision.limited is not Reason.DATABASE_CONNECTION_BUDGET:
+        return Verdict(decision.limited)
+    return Verdict(
+        decision.limited,
+        f"A pod opens up to {pool.connections_per_pod} connections, {pool.connections_told}",
+    )
 
 
 def explained(decision: Decision) -> str:

@@ -127,6 +127,7 @@ class Reconciler:
         if found is None:
             return await self._gone(key)
         if kept.uid != found["metadata"]["uid"]:  # deleted and made again: another object
+            self._gatherer.forget(kept.uid)
             kept.uid, kept.memory = found["metadata"]["uid"], Memory()
         planned = await self._planned(key, kept, found, not_before)
         kept.memory = planned.memory
@@ -152,6 +153,7 @@ class Reconciler:
         observed = await self._gatherer.queue(found, kept.memory, not_before)
         self._notice(key, kept, observed)
         planned = plan(observed)
+        self._gatherer.note(observed, planned.actions)
         self._metrics.decided(f"{key.namespace}/{key.name}", planned.decision)
         return planned
 
@@ -164,7 +166,9 @@ class Reconciler:
         self._count(planned, done)
         if done.stopped_by is not None:
             return done, SOON
-        self._kept.pop(key, None)
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._gatherer.forget(kept.uid)
         self._metrics.forget_pool(f"{key.namespace}/{key.name}")
         return done, None
 

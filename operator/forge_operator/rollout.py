@@ -65,9 +65,9 @@ def asked_for(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wan
         case VersionState.RAMPING:
             return ramping(pool, spec, version, wanted)
         case VersionState.FAILED:
-            return failed(pool, spec, version)
+            return failed(pool, spec, version, wanted)
         case _:
-            return revived(pool, spec, version)
+            return revived(pool, spec, version, wanted)
 
 
 def problem(pool: Pool, target: naming.VersionIdentity) -> Progress | None:
@@ -104,14 +104,9 @@ def begun(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted:
     if len(pool.active) - len(replaced) >= spec.rollout.max_active_versions:
         return too_many(spec)
     replicas = pending_replicas(pool, spec, wanted)
-    left = pool.database.connections_left
-    if left is not None and pool.current is not None and left < replicas * pool.settings.connections_per_pod:
-        return Progress(
-            (),
-            Reason.DATABASE_CONNECTION_BUDGET,
-            f"{replicas} pods need {replicas * pool.settings.connections_per_pod} connections, "
-            f"the database has {left} left.",
-        )
+    missing = missing_pods(pool, target.id, replicas)
+    if not is_affordable(pool, missing, wanted):
+        return unaffordable(pool, spec, missing)
     version = Version(
         pool=pool.uid,
         id=target.id,
@@ -129,6 +124,34 @@ def begun(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted:
         EmitEvent("Normal", "Created", f"Version {spec.version} ({target.id}) starts with {replicas} pods."),
     ]
     return Progress(tuple(actions), Reason.WAITING_FOR_PODS, f"Version {spec.version} ({target.id}) starts.")
+
+
+def missing_pods(pool: Pool, version_id: str, replicas: int) -> int:
+    """Return how many pods the version needs that were not ordered yet."""
+    deployment = pool.deployments.get(version_id)
+    return max(0, replicas - (deployment.replicas if deployment else 0))
+
+
+def is_affordable(pool: Pool, pods: int, wanted: int) -> bool:
+    """Whether the database has connections for so many pods beside those that the serving version may get now.
+
+    A pool that nobody serves is not held up: some of its pods are better than none.
+    """
+    left = pool.connections_left
+    if left is None or pool.current is None:
+        return True
+    growth = max(0, wanted - pool.scaled(pool.open_versions))
+    return pods == 0 or (pods + growth) * pool.connections_per_pod <= left
+
+
+def unaffordable(pool: Pool, spec: WorkersSpec, pods: int) -> Progress:
+    """Return that the version waits until the database has connections for it."""
+    return Progress(
+        (),
+        Reason.DATABASE_CONNECTION_BUDGET,
+        f"Version {spec.version} waits: {pods} more pods open up to {pods * pool.connections_per_pod} "
+        f"connections, {pool.connections_told}",
+    )
 
 
 def serves_unknown(pool: Pool, target: naming.VersionIdentity) -> bool:
@@ -351,7 +374,7 @@ def failure_percent(version: Version) -> float:
     return 100 * version.failed / samples if samples else 0.0
 
 
-def failed(pool: Pool, spec: WorkersSpec, version: Version) -> Progress:
+def failed(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
     """Return what is done with a version that was given up and is still asked for.
 
     One that was aborted stays so until somebody promotes it by hand. One that was only late
@@ -364,7 +387,8 @@ def failed(pool: Pool, spec: WorkersSpec, version: Version) -> Progress:
         message = f"Too many jobs of version {version.version} ({version.id}) failed."
         reason = Reason.ROLLOUT_ABORTED
     again = is_asked_by_hand(pool, version) if aborted else is_up(pool, version, 1)
-    if again and len(pool.active) < spec.rollout.max_active_versions:
+    missing = missing_pods(pool, version.id, pending_replicas(pool, spec, wanted))
+    if again and len(pool.active) < spec.rollout.max_active_versions and is_affordable(pool, missing, wanted):
         return Progress(
             (MoveVersion(pool.uid, version.id, VersionState.PENDING, 100),), Reason.WAITING_FOR_PODS, message
         )
@@ -383,13 +407,16 @@ def emptied(pool: Pool, version: Version) -> list[Action]:
     return [Scale(pool.owner.namespace, deployment.name, 0, "Aborted", deployment.replicas)]
 
 
-def revived(pool: Pool, spec: WorkersSpec, version: Version) -> Progress:
+def revived(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
     """Return what brings back a version that drains, is drained or retired: the way back."""
     others = [each for each in pool.active if each.id != version.id and not is_replaceable(each)]
     if len(others) >= spec.rollout.max_active_versions:
         return too_many(spec)
     if is_up(pool, version, 1) and takes_over_at_once(pool, spec, version):
         return promoted(pool, version, [])
+    missing = missing_pods(pool, version.id, pending_replicas(pool, spec, wanted))
+    if not is_affordable(pool, missing, wanted):
+        return unaffordable(pool, spec, missing)
     move = MoveVersion(pool.uid, version.id, VersionState.PENDING, 100)
     message = f"Version {version.version} ({version.id}) comes back."
     return Progress((move, EmitEvent("Normal", "Created", message)), Reason.WAITING_FOR_PODS, message)
@@ -497,7 +524,8 @@ def superseded(pool: Pool, version: Version, asked: Progress) -> list[Action]:
 def withdrawn(pool: Pool, version: Version, asked: Progress) -> list[Action]:
     """Return how a version that never became current gives way to a newer one: at once, if it never got a job."""
     is_begun = pool.asked is not None or any(isinstance(each, PutVersion) for each in asked.actions)
-    if not is_begun:
+    # What the newer one waits for may be just what this one holds.
+    if not is_begun and asked.reason is not Reason.DATABASE_CONNECTION_BUDGET:
         return []
     if not is_replaceable(version):
         return [moved(pool, version, VersionState.DRAINING)]

@@ -101,7 +101,6 @@ def decide(
     *,
     current: int,
     now: float,
-    connections_per_pod: int = 3,
 ) -> tuple[Decision, ScalerMemory]:
     """Return how many pods there should be, `current` being ready and starting ones of open versions."""
     memory = observed_change(memory, current, now)
@@ -115,7 +114,7 @@ def decide(
         pods = grown(spec, memory, wanted, current, now)
     else:
         pods = shrunk(spec, slots, load, memory, wanted, current, now)
-    pods, limited = bounded(spec, load, pods, wanted, current, connections_per_pod)
+    pods, limited = bounded(spec, load, pods, wanted)
     if limited is Reason.WITHIN_RANGE:
         limited = LIMITS.get(why, limited)
     return Decision(replicas=pods, wanted=wanted, reason=why, limited=limited, load=load), memory
@@ -191,15 +190,9 @@ def shrunk(
     return min(current, max(pods, least))
 
 
-def bounded(
-    spec: AutoscalingSpec, load: Load, pods: int, wanted: int, current: int, connections_per_pod: int
-) -> tuple[int, Reason]:
-    """Return the number of pods within all bounds, and which of them bound it."""
+def bounded(spec: AutoscalingSpec, load: Load, pods: int, wanted: int) -> tuple[int, Reason]:
+    """Return the number of pods within the bounds of the object, and which of them bound it."""
     pods = max(min(pods, spec.max_replicas), spec.min_replicas)
-    if load.connections_left is not None and pods > current:
-        affordable = max(current, current + load.connections_left // connections_per_pod)
-        if pods > affordable:
-            return affordable, Reason.DATABASE_CONNECTION_BUDGET
     if wanted > spec.max_replicas:
         return pods, Reason.AT_MAX_REPLICAS
     if wanted < spec.min_replicas:

@@ -7,6 +7,7 @@ import pytest
 
 PURE = (
     "actions",
+    "budget",
     "configuration",
     "cron_plan",
     "deletion",
@@ -24,6 +25,7 @@ PURE = (
     "rollout",
     "scaling",
     "settings",
+    "shares",
 )
 
 

@@ -170,12 +170,6 @@ def test_numbers_that_are_too_old_hold_the_pods_or_raise_them_to_the_fallback() 
         assert (found.replicas, found.reason) == (expected, Why.STALE_SIGNAL)
 
 
-def test_pods_that_the_database_has_no_connections_for_are_not_started() -> None:
-    found = decided(loaded(backlog=3000, service=2, connections_left=7), 2)
-
-    assert (found.replicas, found.limited) == (4, Reason.DATABASE_CONNECTION_BUDGET)
-
-
 def test_pods_that_cannot_be_placed_stop_the_boost() -> None:
     load = loaded(backlog=500, service=0.1, ready=4, oldest_age=900, is_stuck=True)
 
@@ -207,7 +201,6 @@ numbers = st.integers(0, 10_000)
         due_later=st.booleans(),
         concurrency=st.none() | st.integers(0, 1000),
         rate_limit=st.none() | st.floats(0.01, 1e4),
-        connections_left=st.none() | st.integers(-5, 100),
         is_stuck=st.booleans(),
     ),
     current=st.integers(0, 20),
@@ -219,7 +212,7 @@ def test_a_decision_is_within_its_bounds_and_never_below_what_runs(
     found = decided(load, current, minReplicas=least)
 
     assert found.replicas <= 20
-    assert found.replicas >= least or found.limited is Reason.DATABASE_CONNECTION_BUDGET
+    assert found.replicas >= least
     if load.in_progress:
         assert found.replicas >= min(current, -(-load.in_progress // SLOTS), 20)
     if found.replicas == 0 and current:

@@ -14,6 +14,7 @@ from forge_jobs.job import Counts
 from forge_jobs.version import OPEN, Version, VersionState
 from forge_operator import actions as act
 from forge_operator import naming
+from forge_operator.budget import processes
 from forge_operator.memory import Memory, Rejection
 from forge_operator.observed import Cluster, Database, Deployment, Observed, Pod, QueueObject, Unknown
 from forge_operator.plan import plan
@@ -110,6 +111,8 @@ class World:
         self.failing: set[str] = set()  # version ids whose jobs fail
         self.refusal: str | None = None  # what the API server says to every manifest
         self.connections_left: int | None = None
+        self.most_connections: int | None = None  # instead of that: what the database has in all
+        self.starting_elsewhere = 0
         self.database_error: Unknown | None = None
         self.cluster_error: Unknown | None = None
         self.events: list[act.EmitEvent] = []
@@ -153,6 +156,7 @@ class World:
             settings=self.settings,
             now=self.now,
             memory=self.memory,
+            starting_elsewhere=self.starting_elsewhere,
         )
 
     def cluster(self) -> Cluster:
@@ -196,8 +200,17 @@ class World:
             crons=tuple(self.crons.values()),
             versions=tuple(self.seen_version(each) for each in self.versions.values()),
             workers=tuple(self.worker(pod) for pod in self.pods.values() if pod.worker is not None),
-            connections_left=self.connections_left,
+            connections_left=self.connections_left
+            if self.most_connections is None
+            else max(0, self.most_connections - self.connections()),
         )
+
+    def connections(self) -> int:
+        """Connections that are open: those of the pods whose worker has started."""
+        each_has = {each.version_id: each.processes for each in self.deployments.values()}
+        started = [pod for pod in self.pods.values() if pod.worker is not None]
+        workers = sum(each_has.get(pod.version_id, 1) for pod in started)
+        return workers * self.settings.connections_per_worker
 
     def seen_version(self, version: Version) -> Version:
         mine = [pod for pod in self.of(version.id) if pod.worker is not None]
@@ -376,6 +389,7 @@ class World:
             version_id=metadata["labels"][naming.VERSION_ID],
             annotations=metadata["annotations"],
             replicas=1,
+            processes=processes(action.manifest["spec"]["template"]),
             created_at=self.now,
         )
         self.replicate()

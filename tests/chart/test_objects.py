@@ -285,6 +285,16 @@ def test_the_operator_understands_its_environment(values: dict[str, Any]) -> Non
     assert loaded.log_format == "json"
 
 
+@pytest.mark.parametrize(("values", "expected"), [({}, "13"), ({"workers.connections": 0}, "0")])
+def test_the_operator_is_told_how_many_connections_a_worker_opens(
+    values: dict[str, Any], expected: str
+) -> None:
+    operator = named(render({**EXTERNAL, **values}), "Deployment", "forge-jobs-operator")
+    (container,) = operator["spec"]["template"]["spec"]["containers"]
+
+    assert environment(container)["FORGE_OPERATOR_CONNECTIONS_PER_WORKER"]["value"] == expected
+
+
 def test_worker_pods_may_read_the_address_from_another_secret() -> None:
     values = {**EXTERNAL, "database.workers.existingSecret": "few-rights", "database.workers.key": "dsn"}
     (operator,) = named(render(values), "Deployment", "forge-jobs-operator")["spec"]["template"]["spec"][

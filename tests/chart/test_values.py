@@ -72,6 +72,7 @@ def test_a_key_that_nobody_knows_is_refused(path: tuple[str, ...]) -> None:
         ("operator.replicas", -1),
         ("operator.replicas", "two"),
         ("operator.metricsPort", 70_000),
+        ("workers.connections", -1),
         ("operator.image.tag", "a b"),
         ("operator.image.digest", "0000"),
         ("metrics.operatorMonitor", "both"),

@@ -144,7 +144,7 @@ def _scaling() -> Schema:
             targetLatencySeconds=whole("How long a job should wait at most."),
             concurrencyLimit=whole("Jobs that may run at once, if limited."),
             rateLimitPerSecond=number("Jobs that may start in a second, if limited."),
-            connectionsLeft=whole("Connections that the database had left, if known."),
+            connectionsLeft=whole("Connections that the database had left for more pods, if counted."),
             observedAt=moment("When they were read, by the database's clock."),
         ),
     )

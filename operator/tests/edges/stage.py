@@ -97,9 +97,9 @@ class Stage:
         assert found is not None
         return {each["type"]: (each["status"], each["reason"]) for each in found["status"]["conditions"]}
 
-    def message(self, condition: str) -> str:
+    def message(self, condition: str, key: Key = MAIL) -> str:
         """Return what a condition of the ForgeQueue says."""
-        found = self.api.get(QUEUES, MAIL.name)
+        found = self.api.get(QUEUES, key.name)
         assert found is not None
         return str(
             next(each["message"] for each in found["status"]["conditions"] if each["type"] == condition)
@@ -123,7 +123,13 @@ class Stage:
 
 @asynccontextmanager
 async def staged(
-    api: ApiServer, kube: Kube, url: str, *, fresh: float = 0.0, namespaces: tuple[str, ...] = ()
+    api: ApiServer,
+    kube: Kube,
+    url: str,
+    *,
+    fresh: float = 0.0,
+    namespaces: tuple[str, ...] = (),
+    settings: OperatorSettings | None = None,
 ) -> AsyncIterator[Stage]:
     """A stage on this API server and this database."""
     # It leads at first; a test whose operator is taken over by another says whether it leads again.
@@ -133,7 +139,11 @@ async def staged(
     executor = Executor(kube, link, Recorder(kube, "operator-1"))
     added: list[Key] = []
     reconciler = Reconciler(
-        Gatherer(cluster, facts, OperatorSettings()), executor, metrics, add=added.append, fresh=fresh
+        Gatherer(cluster, facts, settings or OperatorSettings()),
+        executor,
+        metrics,
+        add=added.append,
+        fresh=fresh,
     )
     ticker = Ticker(cluster, facts, link, reconciler, metrics, added.append, tick=0.0)
     async with Forge(url, schema="forge_jobs") as forge:

@@ -35,6 +35,7 @@ def test_everything_can_be_said() -> None:
         FORGE_OPERATOR_RESYNC_SECONDS="2.5",
         FORGE_OPERATOR_WORKER_GRACE_SECONDS="600",
         FORGE_OPERATOR_WORKER_TOPOLOGY_SPREAD="true",
+        FORGE_OPERATOR_CONNECTIONS_PER_WORKER="0",
         FORGE_LOG_LEVEL="DEBUG",
         FORGE_LOG_FORMAT="json",
     )
@@ -48,6 +49,7 @@ def test_everything_can_be_said() -> None:
     assert (found.identity, found.port, found.resync_seconds) == ("operator-0", 0, 2.5)
     assert (found.pools.database.name, found.pools.database.key) == ("pg", "uri")
     assert found.pools.grace_seconds == 600 and found.pools.topology_spread
+    assert found.pools.connections_per_worker == 0
     assert (found.log_level, found.log_format) == ("DEBUG", "json")
 
 
@@ -83,6 +85,10 @@ def test_the_database_can_be_said_in_a_file(tmp_path: Path) -> None:
         ),
         ({"FORGE_OPERATOR_DATABASE_KEY": "a/b"}, "FORGE_OPERATOR_DATABASE_KEY is 'a/b', allowed is the key"),
         ({"FORGE_OPERATOR_WORKER_TOPOLOGY_SPREAD": "maybe"}, "is 'maybe', allowed is one of true, false"),
+        (
+            {"FORGE_OPERATOR_CONNECTIONS_PER_WORKER": "-1"},
+            "is '-1', allowed is a whole number from 0 to 10000",
+        ),
         ({"FORGE_LOG_LEVEL": "loud"}, "FORGE_LOG_LEVEL is 'loud', allowed is one of debug"),
     ],
 )

@@ -1,0 +1,98 @@
+"""Connections to the database that nobody has opened yet, but somebody will.
+
+The server counts what is open. A pod that was ordered and has not connected is not among
+that, so its connections are set aside, those of other pools included: neither two looks in
+quick succession nor two pools spend the same ones.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+from forge_jobs import WorkerInfo
+from forge_operator import naming
+from forge_operator.actions import Action, ApplyDeployment, DeleteDeployment, Scale
+from forge_operator.observed import Cluster, Deployment
+
+
+def starting(cluster: Cluster, workers: Iterable[WorkerInfo]) -> int:
+    """Return how many workers were ordered and are not among those that the database knows.
+
+    Pods on their way out open nothing more; what they have open the server counts.
+    """
+    connected = {each.pod for each in workers}
+    return sum(
+        unconnected(cluster, deployment, connected) * deployment.processes
+        for deployment in cluster.deployments
+        if not deployment.deleting
+    )
+
+
+def unconnected(cluster: Cluster, deployment: Deployment, connected: set[str | None]) -> int:
+    """Return how many pods the Deployment has, or is to have, without a worker in the database."""
+    alive = [each for each in cluster.pods if each.version_id == deployment.version_id and not each.deleting]
+    return max(deployment.replicas, len(alive)) - sum(1 for each in alive if each.name in connected)
+
+
+def ordered(cluster: Cluster, actions: Iterable[Action]) -> Cluster:
+    """Return the cluster as it is to be when these actions are done, as far as there are more pods or fewer."""
+    deployments = {each.name: each for each in cluster.deployments}
+    for action in actions:
+        match action:
+            case ApplyDeployment() if action.name not in deployments:
+                deployments[action.name] = made(action)
+            case Scale() if action.name in deployments:
+                deployments[action.name] = replace(deployments[action.name], replicas=action.replicas)
+            case DeleteDeployment():
+                deployments.pop(action.name, None)
+    return replace(cluster, deployments=tuple(deployments.values()))
+
+
+def made(action: ApplyDeployment) -> Deployment:
+    """Return the Deployment that there is after the action: the API server gives it one pod."""
+    manifest = action.manifest
+    return Deployment(
+        name=action.name,
+        uid="",
+        version_id=manifest["metadata"]["labels"][naming.VERSION_ID],
+        processes=processes(manifest["spec"]["template"]),
+    )
+
+
+def processes(template: Mapping[str, Any]) -> int:
+    """Return how many workers each pod of this template runs: what `--processes` says in its command."""
+    worker = template["spec"]["containers"][0]
+    words = [str(each) for each in (*(worker.get("command") or ()), *(worker.get("args") or ()))]
+    found = 1
+    for word, following in pairwise([*words, ""]):
+        option, equals, value = word.partition("=")
+        said = value if equals else following
+        if option == "--processes" and said.isdecimal():
+            found = max(1, int(said))
+    return found
+
+
+class Orders:
+    """What each pool was given last. Kept in memory: a pool that was not looked at yet is as the API server has it."""
+
+    def __init__(self) -> None:
+        self._pools: dict[str, Cluster] = {}
+
+    def note(self, uid: str, cluster: Cluster) -> None:
+        """The pool is to be so."""
+        self._pools[uid] = cluster
+
+    def forget(self, uid: str) -> None:
+        """The pool is no more."""
+        self._pools.pop(uid, None)
+
+    def starting_elsewhere(self, uid: str, seen: Mapping[str, Cluster], workers: Iterable[WorkerInfo]) -> int:
+        """Return how many workers of other pools are starting; `seen` has those of which nothing was noted."""
+        by_pool: dict[str | None, list[WorkerInfo]] = {}
+        for each in workers:
+            by_pool.setdefault(each.pool, []).append(each)
+        pools = {**seen, **self._pools}
+        return sum(
+            starting(cluster, by_pool.get(other, ())) for other, cluster in pools.items() if other != uid
+        )
