@@ -156,6 +156,8 @@ def as_worker(
         "FORGE_LOG_FORMAT": "json",
         **settings.environment,
     }
+    if settings.connections_per_worker:
+        defaults["FORGE_MAX_CONNECTIONS"] = str(settings.connections_per_worker)
     added = [{"name": key, "value": value} for key, value in defaults.items() if key not in said]
     port = port_of(said.get("FORGE_METRICS_PORT"), settings)
     found = {**container, "env": [*injected, *added, *given], "ports": ports(container, port)}

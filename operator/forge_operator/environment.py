@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, Self, cast
 
 from forge_jobs import InvalidSetting
+from forge_jobs.database_file import LEAST_CONNECTIONS, MOST_CONNECTIONS
 from forge_operator.settings import OperatorSettings, SecretKey
 
 DATABASE_ALLOWED = "postgresql://user@host:port/database"
@@ -79,13 +80,16 @@ def _pools(read: "_Variables", schema: str) -> OperatorSettings:
         metrics_port=read.whole("FORGE_OPERATOR_WORKER_METRICS_PORT", 9090, least=1, most=65_535),
         grace_seconds=read.whole("FORGE_OPERATOR_WORKER_GRACE_SECONDS", 120, least=5, most=86_400),
         topology_spread=read.yes_or_no("FORGE_OPERATOR_WORKER_TOPOLOGY_SPREAD", False),
-        connections_per_worker=read.whole(
-            "FORGE_OPERATOR_CONNECTIONS_PER_WORKER",
-            OperatorSettings().connections_per_worker,
-            least=0,
-            most=10_000,
-        ),
+        connections_per_worker=_connections(read),
     )
+
+
+def _connections(read: "_Variables") -> int:
+    name = "FORGE_OPERATOR_CONNECTIONS_PER_WORKER"
+    said = read.whole(name, OperatorSettings().connections_per_worker, least=0, most=MOST_CONNECTIONS)
+    if 0 < said < LEAST_CONNECTIONS:
+        raise InvalidSetting(name, str(said), f"0, or {LEAST_CONNECTIONS} to {MOST_CONNECTIONS}")
+    return said
 
 
 def _database_url(read: "_Variables") -> str:

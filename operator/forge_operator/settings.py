@@ -23,5 +23,7 @@ class OperatorSettings:
     grace_seconds: int = 120  # terminationGracePeriodSeconds of templates that say nothing
     topology_spread: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)  # for every worker; a template's own win
-    connections_per_worker: int = 13  # that one opens at most: a pool of 10, and 3 of its own; 0: not counted
+    connections_per_worker: int = (
+        8  # that one may open, and is told so; 0: it is not told, nor are they counted
+    )
     honours_deletion_cost: bool = True  # False before Kubernetes 1.22: victims are deleted by name

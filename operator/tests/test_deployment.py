@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from forge_jobs import Settings
+from forge_jobs.database_file import OUTSIDE_THE_POOL
 from forge_operator import naming
 from forge_operator.deployment import deployment_manifest
 from forge_operator.observed import QueueObject
@@ -139,6 +141,18 @@ def test_a_short_grace_is_shared_by_jobs_and_the_last_writes(of_the_pod: int, of
     found = manifest(OperatorSettings(grace_seconds=of_the_pod))
 
     assert variables(found)["FORGE_GRACE_SECONDS"] == str(of_jobs)
+
+
+def test_a_worker_opens_no_more_connections_than_are_counted() -> None:
+    told = variables(manifest(OperatorSettings(connections_per_worker=8)))
+    found = Settings.load({"FORGE_DATABASE_URL": "postgresql://db/forge", **texts(told)})
+
+    assert found.storage_options["pool_size"] + OUTSIDE_THE_POOL == 8
+    assert "FORGE_MAX_CONNECTIONS" not in variables(manifest(OperatorSettings(connections_per_worker=0)))
+
+
+def texts(told: dict[str, Any]) -> dict[str, str]:
+    return {name: value for name, value in told.items() if isinstance(value, str)}
 
 
 def test_probes_ask_the_worker_itself() -> None:

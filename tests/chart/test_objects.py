@@ -285,7 +285,7 @@ def test_the_operator_understands_its_environment(values: dict[str, Any]) -> Non
     assert loaded.log_format == "json"
 
 
-@pytest.mark.parametrize(("values", "expected"), [({}, "13"), ({"workers.connections": 0}, "0")])
+@pytest.mark.parametrize(("values", "expected"), [({}, "8"), ({"workers.connections": 0}, "0")])
 def test_the_operator_is_told_how_many_connections_a_worker_opens(
     values: dict[str, Any], expected: str
 ) -> None:

@@ -73,6 +73,7 @@ def test_a_key_that_nobody_knows_is_refused(path: tuple[str, ...]) -> None:
         ("operator.replicas", "two"),
         ("operator.metricsPort", 70_000),
         ("workers.connections", -1),
+        ("workers.connections", 3),
         ("operator.image.tag", "a b"),
         ("operator.image.digest", "0000"),
         ("metrics.operatorMonitor", "both"),

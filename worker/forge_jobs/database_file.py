@@ -17,6 +17,9 @@ LEVELS_ABOVE = 4
 OUTSIDE_THE_POOL = 3
 """Connections of a process besides its pool: claims, outcomes, and the one that listens."""
 
+LEAST_CONNECTIONS, MOST_CONNECTIONS = OUTSIDE_THE_POOL + 1, 10_000
+"""Of one process, all together."""
+
 SYNCHRONOUS = ("normal", "full")
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
@@ -112,7 +115,10 @@ def _postgres(entries: "Entries", environ: Mapping[str, str]) -> Database:
         password=_password(entries, environ),
         parameters={"sslmode": sslmode} if sslmode else None,
     )
-    options = {"pool_size": entries.whole("max_connections", 4, 10_000, 30) - OUTSIDE_THE_POOL}
+    options = {
+        "pool_size": entries.whole("max_connections", LEAST_CONNECTIONS, MOST_CONNECTIONS, 30)
+        - OUTSIDE_THE_POOL
+    }
     return Database(url, options, entries.text("schema", "the name of a schema"))
 
 

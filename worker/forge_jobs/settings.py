@@ -32,6 +32,7 @@ KNOWN = (
     "FORGE_HEARTBEAT_SECONDS",
     "FORGE_LOG_FORMAT",
     "FORGE_LOG_LEVEL",
+    "FORGE_MAX_CONNECTIONS",
     "FORGE_MAX_PAYLOAD_BYTES",
     "FORGE_METRICS_PORT",
     "FORGE_QUEUES",
@@ -112,7 +113,7 @@ class Settings:
             database_url=database.url,
             database=database_url.redact(database.url),
             database_source=source,
-            storage_options=database.options,
+            storage_options=_storage_options(variables, database),
             schema=_schema(variables, database, source),
             queues=_queues(variables),
             worker_prefix=variables.matching("FORGE_WORKER_PREFIX", _LABEL, _LABEL_ALLOWED) or "forge",
@@ -164,6 +165,18 @@ def _database(variables: "Variables", cwd: Path) -> tuple[Database, str]:
     if path is not None:
         return database_file.load(path, variables.environ, default), str(path)
     return Database(database_url.sqlite_url(str(default))), "default"
+
+
+def _storage_options(variables: "Variables", database: Database) -> Mapping[str, Any]:
+    if variables.text("FORGE_MAX_CONNECTIONS") is None:
+        return database.options
+    most = variables.whole(
+        "FORGE_MAX_CONNECTIONS",
+        0,
+        least=database_file.LEAST_CONNECTIONS,
+        most=database_file.MOST_CONNECTIONS,
+    )
+    return {**database.options, "pool_size": most - database_file.OUTSIDE_THE_POOL}
 
 
 def _folder(variables: "Variables", key: str, cwd: Path, default: str) -> Path:

@@ -248,3 +248,21 @@ def test_a_schema_in_the_file_is_checked_too(tmp_path: Path) -> None:
 def test_the_url_in_the_environment_comes_before_any_file(tmp_path: Path) -> None:
     (tmp_path / "queue_database.toml").write_text("not even TOML")
     assert load(tmp_path, FORGE_DATABASE_URL="sqlite:///a.sqlite").database_url == "sqlite:///a.sqlite"
+
+
+def test_how_many_connections_a_process_opens_is_said_for_either_way_to_name_the_database(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "queue_database.toml").write_text(
+        'adapter = "postgres"\ndatabase = "shop"\nmax_connections = 20\n', encoding="utf-8"
+    )
+    url = {"FORGE_DATABASE_URL": "postgresql://db/shop"}
+
+    assert Settings.load(url, tmp_path).storage_options == {}
+    assert Settings.load({**url, "FORGE_MAX_CONNECTIONS": "8"}, tmp_path).storage_options == {"pool_size": 5}
+    assert Settings.load({}, tmp_path).storage_options == {"pool_size": 17}
+    assert Settings.load({"FORGE_MAX_CONNECTIONS": "8"}, tmp_path).storage_options == {"pool_size": 5}
+    with pytest.raises(
+        InvalidSetting, match="FORGE_MAX_CONNECTIONS is '3', allowed is a whole number from 4"
+    ):
+        Settings.load({**url, "FORGE_MAX_CONNECTIONS": "3"}, tmp_path)

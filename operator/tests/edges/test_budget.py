@@ -1,7 +1,6 @@
 """Pods on a real server with few connections: nobody is started who could not connect."""
 
 import asyncio
-import inspect
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 
@@ -9,9 +8,7 @@ import asyncpg
 import pytest
 
 from forge_jobs import Forge
-from forge_jobs.database_file import OUTSIDE_THE_POOL
 from forge_jobs.local_postgres import LocalPostgres
-from forge_jobs.storage import open_storage
 from forge_operator.keys import QUEUE, Key
 from forge_operator.kube import DEPLOYMENTS, PODS, Kube
 from forge_operator.settings import OperatorSettings
@@ -170,9 +167,3 @@ async def test_two_pools_do_not_spend_the_same_connections(
         # A version that nobody serves beside gets its one pod whatever is left.
         assert (sum(replicas) - 1) * EACH <= before
         assert sum(replicas) > 5
-
-
-async def test_the_default_is_what_a_worker_opens_at_most() -> None:
-    pool = inspect.signature(open_storage).parameters["pool_size"].default
-
-    assert OperatorSettings().connections_per_worker == pool + OUTSIDE_THE_POOL
