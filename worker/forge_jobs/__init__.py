@@ -18,6 +18,7 @@ from forge_jobs.errors import (
     StorageUnavailable,
     UnknownCron,
     UnknownHandler,
+    UnknownOwner,
     UnknownQueue,
     UnknownScope,
     WaitTimeout,
@@ -26,6 +27,7 @@ from forge_jobs.errors import (
 from forge_jobs.handlers import Handler
 from forge_jobs.job import Enqueued, Job, State
 from forge_jobs.outcome import Dead, Reschedule, Retry, Throttled
+from forge_jobs.owner import Owner
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.rate_limit import RateLimit
 from forge_jobs.settings import Settings
@@ -51,6 +53,7 @@ __all__ = [
     "JobNotFound",
     "Managed",
     "Missed",
+    "Owner",
     "PastEpoch",
     "QueueConfig",
     "RateLimit",
@@ -64,6 +67,7 @@ __all__ = [
     "Throttled",
     "UnknownCron",
     "UnknownHandler",
+    "UnknownOwner",
     "UnknownQueue",
     "UnknownScope",
     "Version",

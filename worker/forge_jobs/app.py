@@ -13,6 +13,7 @@ from forge_jobs import names
 from forge_jobs.client.crons import Crons
 from forge_jobs.client.jobs import Jobs
 from forge_jobs.client.limits import Limits
+from forge_jobs.client.owners import Owners
 from forge_jobs.client.queues import Queues
 from forge_jobs.client.versions import Versions
 from forge_jobs.client.watch import watch
@@ -89,6 +90,11 @@ class Forge:
     def limits(self) -> Limits:
         """List, set, drain and delete rate limits."""
         return Limits(self.storage)
+
+    @property
+    def owners(self) -> Owners:
+        """List who manages queues, crons and rate limits, and take these back."""
+        return Owners(self.storage)
 
     @property
     def workers(self) -> Workers:

@@ -63,6 +63,15 @@ class UnknownScope(InvalidInput):
         super().__init__(f"There is no rate limit {scope!r}; rate limits: {there}.")
 
 
+class UnknownOwner(InvalidInput):
+    """Nobody of this name manages anything."""
+
+    def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+        self.name, self.known = name, tuple(sorted(known))
+        there = ", ".join(self.known) or "none"
+        super().__init__(f"{name!r} manages nothing; owners: {there}.")
+
+
 class UnknownCron(InvalidInput):
     """No cron has this name."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from forge_jobs import Forge
 from tests.command_line import CommandLine, migrated
 
 
@@ -207,3 +208,37 @@ def test_without_a_command_the_help_is_shown(cli: CommandLine):
 
     assert answer.code == 2
     assert "Commands:" in answer.out
+
+
+def test_what_an_owner_managed_that_is_gone_is_taken_back(cli: CommandLine):
+    cli.using(_managed)
+    refused = cli("queues", "pause", "mail")
+    assert refused.error == "Queue 'mail' is managed by ForgeQueue shop/mail; change it there.\n"
+
+    listed = cli("owners", "list").lines
+    assert [line.split() for line in listed] == [
+        ["owner", "queues", "rate", "limits", "crons"],
+        ["ForgeQueue", "shop/mail", "letters,mail", "slack"],
+    ]
+    assert cli.fine("owners", "list") == [
+        {
+            "name": "ForgeQueue shop/mail",
+            "queues": ["letters", "mail"],
+            "limits": ["slack"],
+            "crons": [],
+        }
+    ]
+    said = cli("owners", "release", "ForgeQueue shop/mail")
+    assert said.out == "Nobody manages letters, mail, slack any more.\n"
+    assert cli("queues", "pause", "mail").code == 0
+
+    again = cli("owners", "release", "ForgeQueue shop/mail")
+    assert (again.code, again.error) == (2, "'ForgeQueue shop/mail' manages nothing; owners: none.\n")
+    assert cli("owners", "list").out == "Nobody manages anything.\n"
+    assert cli("owners", "release", "").code == 2
+
+
+async def _managed(forge: Forge) -> None:
+    for name in ("mail", "letters"):
+        await forge.queues.set(name, managed_by="ForgeQueue shop/mail")
+    await forge.limits.set("slack", 1, refill=1, managed_by="ForgeQueue shop/mail")

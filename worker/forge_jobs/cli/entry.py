@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from forge_jobs.cli import cron, db, demo, enqueue, jobs, limits, queues, stats, worker, workers
+from forge_jobs.cli import cron, db, demo, enqueue, jobs, limits, owners, queues, stats, worker, workers
 from forge_jobs.cli.command import Call, DatabaseUrl, Json, Schema
 from forge_jobs.cli.output import print_error
 from forge_jobs.errors import ForgeError, InvalidInput
@@ -35,6 +35,7 @@ app.add_typer(queues.group, name="queues")
 app.add_typer(cron.group, name="cron")
 app.add_typer(workers.group, name="workers")
 app.add_typer(limits.group, name="limits")
+app.add_typer(owners.group, name="owners")
 stats.register(app)
 
 

@@ -16,11 +16,24 @@ from forge_jobs.codec import decode
 from forge_jobs.cron_config import CronConfig
 from forge_jobs.errors import InvalidInput
 from forge_jobs.job import FOREVER, Counts, Enqueued, Failure, Job
+from forge_jobs.owner import Owner
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.rate_limit import RateLimit
 from forge_jobs.worker_info import Leader, WorkerInfo
 
-Fact = Job | Failure | Counts | Enqueued | QueueConfig | RateLimit | CronConfig | WorkerInfo | Leader | Why
+Fact = (
+    Job
+    | Failure
+    | Counts
+    | Enqueued
+    | QueueConfig
+    | RateLimit
+    | CronConfig
+    | Owner
+    | WorkerInfo
+    | Leader
+    | Why
+)
 
 
 def document(fact: Fact) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from forge_jobs.cron_config import CronConfig
 from forge_jobs.job import Cancelled, Claim, Counts, End, Enqueued, Job, NewJob, Postponement, State
+from forge_jobs.owner import Owner
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.rate_limit import Lease, RateLimit
 from forge_jobs.version import Epoch, Version, VersionState
@@ -312,6 +313,16 @@ class Crons(Protocol):
         """One job of the cron is enqueued now; its schedule is not moved. Raises UnknownCron."""
 
 
+class Owners(Protocol):
+    """Those who manage rows of queues, rate limits and crons."""
+
+    async def all(self) -> list[Owner]:
+        """Return them by name."""
+
+    async def release(self, name: str) -> Owner:
+        """The owner's rows are managed by nobody; return which. Raises UnknownOwner."""
+
+
 class Workers(Protocol):
     """Who is alive."""
 
@@ -454,6 +465,7 @@ class Storage(Protocol):
     queues: Queues
     limits: Limits
     crons: Crons
+    owners: Owners
     workers: Workers
     versions: Versions
     leadership: Leadership

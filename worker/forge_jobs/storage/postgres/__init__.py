@@ -12,6 +12,7 @@ from forge_jobs.storage.postgres.history import PostgresHistory
 from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.leadership import PostgresLeadership
 from forge_jobs.storage.postgres.limits import PostgresLimits
+from forge_jobs.storage.postgres.owners import PostgresOwners
 from forge_jobs.storage.postgres.queues import PostgresQueues
 from forge_jobs.storage.postgres.schedule import PostgresSchedule
 from forge_jobs.storage.postgres.schema import PostgresSchema
@@ -42,6 +43,7 @@ class PostgresStorage(Storage):
         self.queues = PostgresQueues(database)
         self.limits = PostgresLimits(database)
         self.crons = PostgresCrons(database)
+        self.owners = PostgresOwners(database)
         self.workers = PostgresWorkers(database)
         self.versions = PostgresVersions(database)
         self.leadership = PostgresLeadership(database)

@@ -13,6 +13,7 @@ from forge_jobs.storage.sqlite.jobs import SqliteJobs
 from forge_jobs.storage.sqlite.leadership import SqliteLeadership
 from forge_jobs.storage.sqlite.limits import SqliteLimits
 from forge_jobs.storage.sqlite.micros import moment
+from forge_jobs.storage.sqlite.owners import SqliteOwners
 from forge_jobs.storage.sqlite.queues import SqliteQueues
 from forge_jobs.storage.sqlite.schedule import SqliteSchedule
 from forge_jobs.storage.sqlite.schema import SqliteSchema
@@ -49,6 +50,7 @@ class SqliteStorage(Storage):
         self.queues = SqliteQueues(database)
         self.limits = SqliteLimits(database)
         self.crons = SqliteCrons(database)
+        self.owners = SqliteOwners(database)
         self.workers = SqliteWorkers(database)
         self.versions = SqliteVersions(database)
         self.leadership = SqliteLeadership(database)

@@ -1,0 +1,43 @@
+"""`forge-jobs owners`: who manages configuration, and how to get it back from an owner that is gone."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from forge_jobs.cli.command import Call, command
+from forge_jobs.cli.opening import opened
+from forge_jobs.cli.output import Report, Rows
+from forge_jobs.client.document import document
+from forge_jobs.owner import Owner
+
+group = typer.Typer(help="Look at who manages queues, crons and rate limits, and take these back.")
+
+Name = Annotated[
+    str, typer.Argument(help="The owner, as the list names it: 'ForgeQueue shop/mail'.", metavar="OWNER")
+]
+
+
+@command(group, "list")
+async def list_owners(call: Call) -> Report:
+    """List owners and what each manages."""
+    async with opened(call) as forge:
+        owners = await forge.owners.list()
+    return Report([document(owner) for owner in owners], [_rows(owners)])
+
+
+@command(group, "release")
+async def release(call: Call, name: Name) -> Report:
+    """Let everybody change what an owner managed that is gone; one that is still there takes it back."""
+    async with opened(call) as forge:
+        owner = await forge.owners.release(name)
+    held = [*owner.queues, *owner.limits, *owner.crons]
+    return Report(document(owner), [f"Nobody manages {', '.join(held)} any more."])
+
+
+def _rows(owners: Sequence[Owner]) -> Rows:
+    cells = [
+        [owner.name, *(",".join(held) for held in (owner.queues, owner.limits, owner.crons))]
+        for owner in owners
+    ]
+    return Rows(["owner", "queues", "rate limits", "crons"], cells, "Nobody manages anything.")

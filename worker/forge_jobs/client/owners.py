@@ -1,0 +1,27 @@
+"""Owners of configuration as people handle them: who manages what, and what to do when one is gone for good."""
+
+from collections.abc import Sequence
+
+from forge_jobs.errors import InvalidInput
+from forge_jobs.owner import Owner
+from forge_jobs.storage.interface import Storage
+
+
+class Owners:
+    """All owners of queues, rate limits and crons. Reached as `forge.owners`."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def list(self) -> Sequence[Owner]:
+        """Return all owners by name, with what each manages."""
+        return await self._storage.owners.all()
+
+    async def release(self, name: str) -> Owner:
+        """What the owner managed is managed by nobody, and stays as it is; return what that was.
+
+        An owner that is still there takes its rows back. Raises InvalidInput, UnknownOwner.
+        """
+        if not isinstance(name, str) or not name:
+            raise InvalidInput(f"The owner is {name!r}, allowed is a name as in managed_by.")
+        return await self._storage.owners.release(name)

@@ -1,0 +1,60 @@
+"""Owners of configuration in PostgreSQL: what the column managed_by says in three tables."""
+
+from typing import Any
+
+from forge_jobs.errors import UnknownOwner
+from forge_jobs.owner import Owner
+from forge_jobs.storage.postgres.connection import Database
+
+ALL = """
+SELECT managed_by AS name,
+       coalesce(array_agg(held ORDER BY held) FILTER (WHERE kind = 'queue'), '{}') AS queues,
+       coalesce(array_agg(held ORDER BY held) FILTER (WHERE kind = 'limit'), '{}') AS limits,
+       coalesce(array_agg(held ORDER BY held) FILTER (WHERE kind = 'cron'), '{}') AS crons
+FROM (
+    SELECT managed_by, 'queue' AS kind, name AS held FROM {schema}.queue
+    UNION ALL
+    SELECT managed_by, 'limit', scope FROM {schema}.rate_limit
+    UNION ALL
+    SELECT managed_by, 'cron', name FROM {schema}.cron
+) AS managed
+WHERE managed_by IS NOT NULL
+GROUP BY managed_by ORDER BY managed_by
+"""
+
+RELEASE = """
+WITH queues AS (
+    UPDATE {schema}.queue SET managed_by = NULL WHERE managed_by = $1 RETURNING name
+), limits AS (
+    UPDATE {schema}.rate_limit SET managed_by = NULL WHERE managed_by = $1 RETURNING scope AS name
+), crons AS (
+    UPDATE {schema}.cron SET managed_by = NULL WHERE managed_by = $1 RETURNING name
+), released AS (
+    SELECT $1::text AS name,
+           ARRAY(SELECT name FROM queues ORDER BY name) AS queues,
+           ARRAY(SELECT name FROM limits ORDER BY name) AS limits,
+           ARRAY(SELECT name FROM crons ORDER BY name) AS crons
+)
+SELECT released.*, {schema}.configured() AS told FROM released
+WHERE cardinality(queues) + cardinality(limits) + cardinality(crons) > 0
+"""
+
+
+class PostgresOwners:
+    """`Owners` in PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def all(self) -> list[Owner]:
+        return [_owner(record) for record in await self._database.fetch(ALL)]
+
+    async def release(self, name: str) -> Owner:
+        record = await self._database.fetchrow(RELEASE, name)
+        if record is None:
+            raise UnknownOwner(name, [each.name for each in await self.all()])
+        return _owner(record)
+
+
+def _owner(record: Any) -> Owner:
+    return Owner(record["name"], *(tuple(record[kind]) for kind in ("queues", "limits", "crons")))

@@ -1,0 +1,45 @@
+"""Owners of configuration in SQLite: what the column managed_by says in three tables."""
+
+from forge_jobs.errors import UnknownOwner
+from forge_jobs.owner import Owner
+from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.revision import configured
+from forge_jobs.storage.sqlite.transaction import Transaction
+
+TABLES = (("queue", "name"), ("rate_limit", "scope"), ("cron", "name"))
+
+NAMES = " UNION ".join(f"SELECT managed_by FROM {table} WHERE managed_by IS NOT NULL" for table, _ in TABLES)
+
+
+class SqliteOwners:
+    """`Owners` in SQLite."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def all(self) -> list[Owner]:
+        return await self._database.read(_all)
+
+    async def release(self, name: str) -> Owner:
+        def release(transaction: Transaction) -> Owner:
+            owner = _owner(transaction, name)
+            if owner == Owner(name):
+                raise UnknownOwner(name, (each.name for each in _all(transaction)))
+            for table, _ in TABLES:
+                transaction.execute(f"UPDATE {table} SET managed_by = NULL WHERE managed_by = ?", (name,))
+            configured(transaction)
+            return owner
+
+        return await self._database.write(release)
+
+
+def _all(transaction: Transaction) -> list[Owner]:
+    return [_owner(transaction, name) for (name,) in transaction.rows(f"{NAMES} ORDER BY managed_by")]
+
+
+def _owner(transaction: Transaction, name: str) -> Owner:
+    held = (
+        transaction.rows(f"SELECT {key} FROM {table} WHERE managed_by = ? ORDER BY {key}", (name,))
+        for table, key in TABLES
+    )
+    return Owner(name, *(tuple(row[0] for row in rows) for rows in held))
