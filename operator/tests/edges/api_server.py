@@ -33,6 +33,7 @@ class Request:
     path: str
     query: Mapping[str, str]
     body: Any
+    media: str
 
 
 class Refused(Exception):
@@ -236,7 +237,7 @@ class ApiServer:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         raw = await request.text()
         body = json.loads(raw) if raw else None
-        asked = Request(request.method, request.path, dict(request.query), body)
+        asked = Request(request.method, request.path, dict(request.query), body, request.content_type)
         self.requests.append(asked)
         try:
             refused = self.judge(asked)
@@ -288,17 +289,15 @@ class ApiServer:
                 _same_version(present, asked.body, name)
                 return self._store(resource, present, copy.deepcopy(asked.body))
             case "PATCH":
-                return self._patch(resource, namespace, name, sub, asked, request.content_type)
+                return self._patch(resource, namespace, name, sub, asked)
         raise Refused(405, "MethodNotAllowed", asked.method)
 
-    def _patch(
-        self, resource: Resource, namespace: str, name: str, sub: str, asked: Request, media: str
-    ) -> Object:
-        if media == "application/apply-patch+yaml":
+    def _patch(self, resource: Resource, namespace: str, name: str, sub: str, asked: Request) -> Object:
+        if asked.media == "application/apply-patch+yaml":
             if asked.query.get("fieldManager") is None:
                 raise Refused(400, "BadRequest", "fieldManager is required for apply")
             return self._apply(resource, namespace, name, sub, asked.query["fieldManager"], asked.body)
-        assert media == "application/merge-patch+json", media
+        assert asked.media == "application/merge-patch+json", asked.media
         before = self._found(resource, namespace, name)
         _same_version(before, asked.body, name)
         if sub == "scale":

@@ -22,6 +22,7 @@ from forge_operator.reconcile import Reconciler
 from forge_operator.settings import OperatorSettings
 from forge_operator.ticker import Ticker
 from tests.edges.api_server import ApiServer
+from tests.edges.rights import unexpected
 
 SETTLED = timedelta(seconds=5)
 """A look that asks for the next one after so long had nothing to do."""
@@ -151,6 +152,7 @@ async def staged(
             yield Stage(api, kube, link, facts, forge, metrics, executor, reconciler, ticker, added)
         finally:
             await link.close()
+    assert unexpected(api.requests) == set(), "the chart gives no such rights"
 
 
 def workers(version: str = "1", *, image: str = "shop:1", **said: Any) -> dict[str, Any]:

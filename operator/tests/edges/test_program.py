@@ -15,6 +15,7 @@ import pytest
 from forge_jobs import Forge
 from forge_operator.kube import DEPLOYMENTS, LEASES, QUEUES
 from tests.edges.api_server import ApiServer
+from tests.edges.rights import unexpected
 from tests.edges.stage import workers
 from tests.edges.until import until
 
@@ -80,6 +81,7 @@ async def start(api: ApiServer, url: str, tmp_path: Path) -> AsyncIterator[Calla
             return await stack.enter_async_context(running(environment, tmp_path / f"{name}.log"))
 
         yield started
+    assert unexpected(api.requests) == set(), "the chart gives no such rights"
 
 
 @asynccontextmanager
