@@ -453,6 +453,28 @@ def test_a_closed_operator_still_reaches_what_it_needs() -> None:
     assert [port["port"] for rule in policy["ingress"] for port in rule["ports"]] == [8080]
 
 
+def test_the_charts_own_test_reaches_an_operator_that_few_may_reach() -> None:
+    prometheus = {"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}
+    objects = render({**EXTERNAL, "networkPolicy.metricsFrom": [prometheus]})
+    (rule,) = named(objects, "NetworkPolicy", "forge-jobs-operator")["spec"]["ingress"]
+    labels = named(objects, "Pod", "forge-jobs-test-operator")["metadata"]["labels"]
+
+    assert prometheus in rule["from"]
+    (own,) = [each["podSelector"]["matchLabels"] for each in rule["from"] if "podSelector" in each]
+    assert own.items() <= labels.items()
+
+
+def test_the_charts_tests_run_where_the_migration_may_run() -> None:
+    tolerations = [{"key": "dedicated", "operator": "Exists"}]
+    values = {"migration.nodeSelector": {"pool": "jobs"}, "migration.tolerations": tolerations}
+    tests = of_kind(render({**EXTERNAL, **values}), "Pod")
+
+    assert len(tests) == 2
+    for each in tests:
+        assert each["spec"]["nodeSelector"] == {"pool": "jobs"}
+        assert each["spec"]["tolerations"] == tolerations
+
+
 def test_workers_are_closed_in_each_namespace_that_is_watched() -> None:
     objects = render({**EXTERNAL, "watchNamespaces": ["shop", "mail"]})
     found = [

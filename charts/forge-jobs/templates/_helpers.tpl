@@ -108,7 +108,7 @@ tools that render without a cluster and only say --kube-version. */}}
 {{- if semverCompare ">=1.21-0" .Capabilities.KubeVersion.Version }}policy/v1{{ else }}policy/v1beta1{{ end }}
 {{- end }}
 
-{{/* Where worker pods are known to be: the namespaces that are watched, and this one. */}}
+{{/* Where worker pods are known to be: the namespaces that are watched; this one when all are. */}}
 {{- define "forge-jobs.workerNamespaces" -}}
 {{- .Values.watchNamespaces | default (list .Release.Namespace) | uniq | toJson }}
 {{- end }}
@@ -120,14 +120,6 @@ tools that render without a cluster and only say --kube-version. */}}
     - {port: 53, protocol: TCP}
 - ports:
     - {port: {{ .Values.networkPolicy.databasePort }}, protocol: TCP}
-{{- end }}
-
-{{/* Who may read metrics, as the rest of an ingress rule. */}}
-{{- define "forge-jobs.metricsFrom" -}}
-{{- with .Values.networkPolicy.metricsFrom }}
-from:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
 {{- end }}
 
 {{/* The security contexts of the chart's short-lived pods: the Pod Security Standard "restricted". */}}
@@ -159,6 +151,18 @@ volumeMounts:
     mountPath: /tmp
 {{- end }}
 
+{{/* On which nodes the pods of those commands may be. */}}
+{{- define "forge-jobs.commandPlace" -}}
+{{- with .Values.migration.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.migration.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{/* The spec of the migration's Job. */}}
 {{- define "forge-jobs.migration" -}}
 backoffLimit: {{ .Values.migration.backoffLimit }}
@@ -181,14 +185,7 @@ template:
     restartPolicy: Never
     securityContext:
       {{- include "forge-jobs.restrictedPod" . | nindent 6 }}
-    {{- with .Values.migration.nodeSelector }}
-    nodeSelector:
-      {{- toYaml . | nindent 6 }}
-    {{- end }}
-    {{- with .Values.migration.tolerations }}
-    tolerations:
-      {{- toYaml . | nindent 6 }}
-    {{- end }}
+    {{- with include "forge-jobs.commandPlace" . }}{{ . | trim | nindent 4 }}{{ end }}
     {{- if or .Values.postgres.enabled .Values.migration.createDatabase }}
     initContainers:
       {{- if .Values.postgres.enabled }}
