@@ -1,5 +1,6 @@
 """What helm makes of the chart, for every switch, on the oldest and the newest Kubernetes."""
 
+import re
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from tests.chart.helm import (
     render,
 )
 from tests.chart.kubernetes_types import mistakes
+from tests.custom_resources import refusals
 from tests.edges.rights import EVERYWHERE, OF_THE_LEASE, WITHOUT_DELETION_COST
 
 pytestmark = needs_helm
@@ -543,3 +545,15 @@ def test_the_notes_name_the_next_commands() -> None:
     assert "NOT FOR PRODUCTION" in try_out
     assert "PRODUCTION" not in external
     assert "kubectl -n shop apply -f -" in external
+
+
+@pytest.mark.parametrize("values", [EXTERNAL, EVERYTHING], ids=["external", "everything"])
+def test_commands_of_the_notes_can_be_pasted(values: dict[str, Any]) -> None:
+    """A shell knows the end of a document only at the beginning of a line."""
+    document = re.search(r"^kubectl .*<<'END'\n(.*?)^END$", notes(values), flags=re.MULTILINE | re.DOTALL)
+
+    assert document
+    resource = yaml.safe_load(document[1])
+    assert refusals(resource) == []
+    pods = resource["spec"]["workers"]["template"]["spec"]
+    assert pods.get("imagePullSecrets", []) == values.get("imagePullSecrets", [])
