@@ -108,12 +108,12 @@ def decide(
         return stale(spec, current), memory
     wanted, why = wish(spec, slots, load)
     memory = remembered(spec, memory, wanted, now)
-    if wanted == 0:
-        pods = asleep(spec, load, memory, current, now)
+    if wanted == 0 and (current == 0 or may_sleep(spec, load, memory, now)):
+        pods = 0
     elif wanted > current:
         pods = grown(spec, memory, wanted, current, now)
     else:
-        pods = shrunk(spec, slots, load, memory, wanted, current, now)
+        pods = shrunk(spec, slots, load, memory, max(1, wanted), current, now)
     pods, limited = bounded(spec, load, pods, wanted)
     if limited is Reason.WITHIN_RANGE:
         limited = LIMITS.get(why, limited)
@@ -145,14 +145,11 @@ def remembered(spec: AutoscalingSpec, memory: ScalerMemory, wanted: int, now: fl
     )
 
 
-def asleep(spec: AutoscalingSpec, load: Load, memory: ScalerMemory, current: int, now: float) -> int:
-    """Return how many pods there are with nothing to do: none after long enough, unless a job is due soon."""
-    least = spec.min_replicas
-    if current == 0 or least > 0:
-        return least
+def may_sleep(spec: AutoscalingSpec, load: Load, memory: ScalerMemory, now: float) -> bool:
+    """Whether no pod is needed: there was nothing to do for long enough, and no job is due soon."""
     since = now if memory.idle_since is None else memory.idle_since
-    is_over = now - since >= spec.idle.total_seconds() and not load.due_later
-    return 0 if is_over else 1
+    is_over = now - since >= spec.idle.total_seconds()
+    return is_over and not load.due_later and spec.min_replicas == 0
 
 
 def grown(spec: AutoscalingSpec, memory: ScalerMemory, wanted: int, current: int, now: float) -> int:

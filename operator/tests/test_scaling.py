@@ -131,6 +131,17 @@ def test_pods_only_go_when_nobody_wished_for_them_for_five_minutes() -> None:
     assert decided(replace(quiet, at=301.0), 8, memory).replicas == 4
 
 
+def test_a_moment_with_nothing_to_do_takes_no_pod_away() -> None:
+    memory = ScalerMemory(replicas=8, wishes=((0.0, 8),))
+
+    assert decided(loaded(at=5.0), 8, memory).replicas == 8
+    assert decided(loaded(at=5.0), 8, memory, minReplicas=2).replicas == 8
+    # Then they go as after any peak; and all of them, after a time of nothing.
+    assert decided(loaded(at=301.0), 8, memory).replicas == 4
+    assert decided(loaded(at=301.0), 8, replace(memory, idle_since=1.0)).replicas == 0
+    assert decided(loaded(at=301.0), 8, replace(memory, idle_since=1.0), minReplicas=2).replicas == 4
+
+
 def test_pods_never_go_below_what_runs() -> None:
     assert decided(loaded(in_progress=65, service=0.1), 10).replicas == 7
 

@@ -123,7 +123,7 @@ class AutoscalingSpec(Section):
         "How many jobs must wait before the first pod is started.", least=1, most=1_000_000, default=1
     )
     idle: timedelta = seconds(
-        "How long there must be nothing to do before the last pod goes.", most=30 * DAY, default=300
+        "How long there must be nothing to do before all pods go.", most=30 * DAY, default=300
     )
     prewarm: timedelta = seconds(
         "How long before a job is due pods are started for it.", most=3600, default=0
