@@ -1,12 +1,22 @@
 """docs/kubernetes.md says what the code says."""
 
+import copy
+import json
 import re
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from docs import kubernetes_tables as tables
 from forge_operator import naming
 from forge_operator.conditions import Condition, Reason
+from forge_operator.load import Load
+from forge_operator.memory import ScalerMemory
 from forge_operator.metrics import Metrics
+from forge_operator.queue_report import explained
+from forge_operator.scaling import Why, decide
+from forge_operator.specs import AutoscalingSpec, read_queue
 
 PAGE = tables.PAGE.read_text(encoding="utf-8")
 SOURCES = Path(naming.__file__).parent
@@ -42,3 +52,48 @@ def test_every_metric_of_the_operator_is_on_the_page() -> None:
     named = {each.name for each in Metrics().registry.collect() if each.name.startswith("forge_")}
     assert {"forge_operator_leader", "forge_queue_pending_jobs", "forge_autoscaler_decision_info"} <= named
     assert sorted(each for each in named if f"`{each}" not in PAGE) == []
+
+
+def version_of(resource: dict[str, Any]) -> naming.VersionIdentity:
+    workers = read_queue(resource).spec.workers
+    assert workers is not None
+    return naming.identity("uid", workers)
+
+
+def test_the_command_that_rolls_back_gives_the_version_before() -> None:
+    (text,) = (
+        each for each in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if "kind: ForgeQueue" in each
+    )
+    (patch,) = re.findall(r"kubectl patch \w+ mail --type=json --patch '(.*?)'\n", PAGE, re.DOTALL)
+    before, after = yaml.safe_load(text.replace("1.8.1", "1.8.0")), yaml.safe_load(text)
+    assert version_of(before) != version_of(after)
+
+    back = copy.deepcopy(after)
+    for change in json.loads(patch):
+        *path, last = (int(part) if part.isdigit() else part for part in change["path"].split("/")[1:])
+        place: Any = back
+        for part in path:
+            place = place[part]
+        assert change["op"] == "replace"
+        assert last in place
+        place[last] = change["value"]
+
+    assert version_of(back) == version_of(before)
+
+
+def test_what_annotates_may_be_run_again() -> None:
+    commands = re.findall(r"kubectl annotate [^`\n]+", PAGE)
+    assert commands
+    assert [each for each in commands if "--overwrite" not in each] == []
+
+
+def test_the_decision_on_the_page_is_one_that_is_made() -> None:
+    load = Load(at=0.0, backlog=240, oldest_age=12, in_progress=20, arrival=6, service=4, ready=2)
+    decision, _ = decide(AutoscalingSpec(max_replicas=20), 10, load, ScalerMemory(), current=2, now=0.0)
+
+    assert explained(decision) in PAGE.replace("\n", " ")
+
+
+def test_every_reason_for_a_decision_is_on_the_page() -> None:
+    by_load = set(Why) - {Why.DEFAULT, Why.FIXED}
+    assert sorted(each for each in by_load if f"`{each}`" not in PAGE) == []
