@@ -37,6 +37,17 @@ def sections(
 SECTIONS = list(sections(SCHEMA, VALUES))
 
 
+def changed(key: str, value: Any) -> dict[str, Any]:
+    """The values with another one in this place."""
+    found = copy.deepcopy(VALUES)
+    *path, last = key.split(".")
+    place = found
+    for part in path:
+        place = place[part]
+    place[last] = value
+    return found
+
+
 def test_the_values_fit_their_schema() -> None:
     jsonschema.Draft7Validator.check_schema(SCHEMA)
     jsonschema.validate(VALUES, SCHEMA, jsonschema.Draft7Validator)
@@ -76,6 +87,13 @@ def test_a_key_that_nobody_knows_is_refused(path: tuple[str, ...]) -> None:
         ("workers.connections", 3),
         ("operator.image.tag", "a b"),
         ("operator.image.digest", "0000"),
+        ("operator.resources", {"limit": {"memory": "1Gi"}}),
+        ("migration.resources", {"limits": {"memroy": "1Gi"}}),
+        ("postgres.resources", {"requests": {"memory": True}}),
+        ("operator.tolerations", [{"key": "spot", "efect": "NoSchedule"}]),
+        ("postgres.tolerations", [{"operator": "Equals"}]),
+        ("commonLabels", {"app.kubernetes.io/name": "shop"}),
+        ("operator.podLabels", {"app.kubernetes.io/component": "worker"}),
         ("metrics.operatorMonitor", "both"),
         ("metrics.interval", "soon"),
         ("prometheusRule.disabled", ["ForgeNoSuchAlert"]),
@@ -85,15 +103,21 @@ def test_a_key_that_nobody_knows_is_refused(path: tuple[str, ...]) -> None:
     ],
 )
 def test_a_value_that_cannot_work_is_refused(key: str, value: Any) -> None:
-    wrong = copy.deepcopy(VALUES)
-    *path, last = key.split(".")
-    place = wrong
-    for part in path:
-        place = place[part]
-    place[last] = value
-
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(wrong, SCHEMA, jsonschema.Draft7Validator)
+        jsonschema.validate(changed(key, value), SCHEMA, jsonschema.Draft7Validator)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("commonLabels", {"team": "shop", "app.kubernetes.io/created-by": "platform"}),
+        ("operator.resources", {}),
+        ("operator.resources", {"limits": {"cpu": 1, "memory": "1Gi", "example.com/disk": "1"}}),
+        ("migration.tolerations", [{"key": "spot", "operator": "Exists", "effect": "NoExecute"}]),
+    ],
+)
+def test_a_value_that_works_is_taken(key: str, value: Any) -> None:
+    jsonschema.validate(changed(key, value), SCHEMA, jsonschema.Draft7Validator)
 
 
 @needs_helm
