@@ -3,14 +3,14 @@
 One protocol for each noun, one file for each in `postgres/` and `sqlite/`, the same
 names in both. `worker/tests/storage/` is the definition: every test there runs on both.
 
-Rules that hold for every method: it is one transaction; time is the database's `now()`;
+Rules that hold for every method: it is one transaction (an iterator: each step is one); time is the database's `now()`;
 a write about a running job presents `(job_id, worker_id, attempt)` and does nothing when
 that is not the present claim; repeating a call does no harm. A database that cannot be
 reached, or that goes away in the middle, raises `StorageUnavailable`, and no other driver
 error leaves `storage`. Durations are timedelta and moments aware datetimes, both in UTC.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -25,6 +25,18 @@ from forge_jobs.worker_info import Beat, Leader, WorkerInfo
 
 Hint = tuple[int, int]
 """(priority, pos): where in a queue's index the next scan may begin."""
+
+
+BATCH = 1_000
+"""How many jobs a call on all that match moves in one transaction: each is short, and progress is seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What one batch of a call on all jobs that match did."""
+
+    changed: int
+    skipped: int = 0  # dead jobs that stay so: a living job holds their key
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +115,11 @@ class Jobs(Protocol):
         limit: int = 100,
         before: int | None = None,
     ) -> list[Job]:
-        """Return jobs, newest id first, with ids below `before`."""
+        """Return jobs, newest id first, with ids below `before`.
+
+        Pending jobs come in the order in which they became ready, the last one first, and
+        `before` is a place in that order: of a job that is not pending any more, the moment of its enqueue.
+        """
 
     async def cancel(self, job_id: int) -> Cancelled:
         """A waiting job is dead, "cancelled by user"; a running one is flagged and its worker told. Raises JobNotFound."""
@@ -119,6 +135,47 @@ class Jobs(Protocol):
 
     async def delete(self, job_id: int) -> None:
         """The job and its history are gone. Raises JobNotFound, and WrongState when it is in progress."""
+
+    # The next three walk over all jobs that match and are in `state`, along an index from the
+    # front. Each batch is one transaction, and is done when it is told; whoever stops and begins
+    # again goes on. A job is met once at most: none with an id above `last`, and no ended one
+    # that ended after the call. Who moves a job at that moment is not waited for; it is not met then.
+
+    def cancel_all(
+        self,
+        state: State,
+        *,
+        last: int,
+        queue: str | None = None,
+        kind: str | None = None,
+        limit: int = BATCH,
+    ) -> AsyncIterator[Moved]:
+        """The jobs are cancelled as by `cancel`. Running ones that were cancelled before are not met."""
+
+    def retry_all(
+        self,
+        state: State,
+        *,
+        last: int,
+        queue: str | None = None,
+        kind: str | None = None,
+        limit: int = BATCH,
+    ) -> AsyncIterator[Moved]:
+        """The dead or retrying jobs are retried as by `retry`, the oldest first."""
+
+    def delete_all(
+        self,
+        state: State,
+        *,
+        last: int,
+        queue: str | None = None,
+        kind: str | None = None,
+        limit: int = BATCH,
+    ) -> AsyncIterator[Moved]:
+        """The jobs, which are not in progress, are deleted as by `delete`."""
+
+    async def newest(self) -> int:
+        """Return the id of the job enqueued last, 0 when there is none: where a walk over what is there now ends."""
 
     async def counts(self) -> list[Counts]:
         """Return one Counts for each queue, by name, without scanning the backlog."""

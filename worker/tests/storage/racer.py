@@ -6,12 +6,13 @@ Usage: racer.py URL ACTION [ARGUMENT...]. It says "ready", waits for a line, act
 import asyncio
 import json
 import sys
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 
 from forge_jobs.job import End, NewJob, State
 from forge_jobs.storage import open_storage
-from forge_jobs.storage.interface import Storage
+from forge_jobs.storage.interface import Moved, Storage
 
 
 async def migrate(storage: Storage) -> int:
@@ -44,6 +45,33 @@ async def work(storage: Storage, worker_id: str) -> list[int]:
     return ids
 
 
+async def cancel(storage: Storage, last: str) -> list[int]:
+    """Cancel all jobs, until there is nothing more to cancel; return how many waited, and how many ran."""
+    waited = ran = 0
+    while True:
+        waiting = [moved.changed async for moved in _cancelled(storage, State.PENDING, last)]
+        running = [moved.changed async for moved in _cancelled(storage, State.IN_PROGRESS, last)]
+        if not waiting and not running:
+            return [waited, ran]
+        waited, ran = waited + sum(waiting), ran + sum(running)
+
+
+def _cancelled(storage: Storage, state: State, last: str) -> AsyncIterator[Moved]:
+    return storage.jobs.cancel_all(state, last=int(last), limit=20)
+
+
+async def retry(storage: Storage, last: str) -> list[int]:
+    """Retry all dead jobs; return how many, and how many were skipped."""
+    moved = [each async for each in storage.jobs.retry_all(State.DEAD, last=int(last), limit=20)]
+    return [sum(each.changed for each in moved), sum(each.skipped for each in moved)]
+
+
+async def enqueue_keys(storage: Storage, count: str) -> int:
+    """Enqueue a job for each key; return how many landed."""
+    jobs = [NewJob("work", key=f"{number}") for number in range(int(count))]
+    return sum(not answer.duplicate for answer in await storage.jobs.enqueue_many(jobs))
+
+
 async def lead(storage: Storage, worker_id: str) -> int | None:
     return await storage.leadership.lead(int(worker_id), timedelta(minutes=10))
 
@@ -56,7 +84,10 @@ async def fire(storage: Storage, name: str, epoch: str) -> int:
     return len(await storage.crons.fire(cron, fires, later, epoch=int(epoch)))
 
 
-ACTIONS = {action.__name__: action for action in (migrate, spend, enqueue, work, lead, fire)}
+ACTIONS = {
+    action.__name__: action
+    for action in (migrate, spend, enqueue, enqueue_keys, work, cancel, retry, lead, fire)
+}
 
 
 async def main(url: str, action: str, *arguments: str) -> None:

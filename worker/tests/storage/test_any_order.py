@@ -7,12 +7,18 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import ForgeError, JobNotFound, StorageUnavailable, WorkerLost, WrongState
-from forge_jobs.job import NewJob, Postponement, Reason
+from forge_jobs.job import NewJob, Postponement, Reason, State
 from tests.storage.factories import dead, done, failed, leader, queue, worker
 from tests.storage.invariants import check_invariants
 
 STALE = timedelta(minutes=5)
 QUEUES = ("default", "narrow")
+WAITING = (State.PENDING, State.SCHEDULED, State.RETRYING)
+BULK = (
+    ("cancel_all", (*WAITING, State.IN_PROGRESS)),
+    ("retry_all", (State.DEAD, State.RETRYING)),
+    ("delete_all", (*WAITING, State.DONE, State.DEAD)),
+)
 
 
 class Walker:
@@ -105,6 +111,18 @@ class Walker:
     async def delete(self):
         await self.storage.jobs.delete(self.some_id())
 
+    async def move_some(self):
+        operation, states = self.dice.choice(BULK)
+        moves = getattr(self.storage.jobs, operation)(
+            self.dice.choice(states),
+            last=self.some_id(),
+            queue=self.dice.choice([None, *QUEUES]),
+            limit=self.dice.randint(1, 6),
+        )
+        async for _ in moves:
+            if self.dice.random() < 0.3:
+                break  # given up half-way
+
     async def look(self):
         await self.storage.jobs.get(self.some_id())
         await self.storage.jobs.find(limit=5)
@@ -140,6 +158,7 @@ ACTIONS = {
     Walker.retry: 2,
     Walker.run_now: 2,
     Walker.delete: 2,
+    Walker.move_some: 2,
     Walker.look: 1,
     Walker.promote: 2,
     Walker.chores: 1,

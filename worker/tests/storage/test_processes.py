@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from forge_jobs.job import NewJob, State
 from tests.storage.factories import cron, enqueue_many, leader, worker
 
 RACER = Path(__file__).with_name("racer.py")
@@ -71,6 +72,32 @@ async def test_processes_that_work_at_once_run_each_job_once(storage, race):
     shares = await race(*(("work", me) for me in workers))
 
     assert Counter(job_id for share in shares for job_id in share) == Counter(ids)
+
+
+async def test_processes_that_cancel_all_and_that_work_leave_each_job_one_fate(storage, race):
+    ids = await enqueue_many(storage, 1500)
+    workers = [await worker(storage) for _ in range(3)]
+
+    *shares, one, other = await race(*(("work", me) for me in workers), *[("cancel", ids[-1])] * 2)
+
+    finished = Counter(job_id for share in shares for job_id in share)
+    ended = {found.id: found.state for found in await storage.jobs.find(limit=2000)}
+    assert set(ended) == set(ids)
+    assert finished == Counter(job_id for job_id in ids if ended[job_id] is State.DONE)
+    assert one[0] + other[0] == sum(state is State.DEAD for state in ended.values())
+
+
+async def test_processes_that_retry_all_and_that_enqueue_the_keys_leave_each_key_one_job(storage, race):
+    await storage.jobs.enqueue_many([NewJob("work", key=f"{number}") for number in range(300)])
+    last = await storage.jobs.newest()
+    async for _ in storage.jobs.cancel_all(State.PENDING, last=last):
+        pass
+
+    one, other, made, again = await race(*[("retry", last)] * 2, *[("enqueue_keys", 300)] * 2)
+
+    assert one[0] + other[0] + made + again == 300
+    pending = await storage.jobs.find(state=State.PENDING, limit=1000)
+    assert Counter(found.key for found in pending) == Counter(f"{number}" for number in range(300))
 
 
 async def test_of_processes_that_want_to_lead_one_does(storage, race):

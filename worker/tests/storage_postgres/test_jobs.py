@@ -9,7 +9,7 @@ import pytest
 
 from forge_jobs.errors import JobNotFound, WrongState
 from forge_jobs.job import Claim, End, NewJob, Postponement, Reason, State
-from forge_jobs.storage.postgres import history, job_rows
+from forge_jobs.storage.postgres import history, job_rows, moves
 from forge_jobs.storage.postgres.claims import PostgresClaims
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.jobs import PostgresJobs
@@ -117,6 +117,31 @@ async def test_the_dead_are_found_and_the_old_are_swept_without_reading_all_that
         assert f"Seq Scan on {table}" not in sweep
 
 
-async def _plan(database: Database, statement: str, *arguments: object) -> str:
-    records = await database.fetch(f"EXPLAIN {statement}", *arguments)
+@pytest.mark.parametrize("is_analyzed", [False, True])
+async def test_a_batch_of_all_that_match_reads_no_whole_table(
+    jobs: PostgresJobs, database: Database, is_analyzed: bool
+) -> None:
+    await jobs.enqueue_many([NewJob("work", key=f"{number}") for number in range(20_000)])
+    await database.execute(ENDED)
+    await jobs.enqueue_many([NewJob("work") for _ in range(20_000)])
+    if is_analyzed:
+        await database.execute("ANALYZE")
+    now = await database.fetchval("SELECT now()")
+    of_queue = (100, 2**62, "work", 1)
+
+    for statement, standing in (
+        (moves.CANCEL_ALL[State.PENDING], (0, 0, 0)),
+        (moves.DELETE_ALL[State.DONE], (now, now - timedelta(days=90), 0)),
+        (moves.RETRY_ALL[State.DEAD], (now, now - timedelta(days=90), 0)),
+        (moves.CANCEL_ALL[State.SCHEDULED], (0,)),
+        (moves.CANCEL_ALL[State.IN_PROGRESS], (0,)),
+    ):
+        async with database.transaction() as connection:
+            await database.execute(moves.PLANNED_AS_WALKS, connection=connection)
+            plan = await _plan(database, statement, *of_queue, *standing, connection=connection)
+        assert "Seq Scan on" not in plan
+
+
+async def _plan(database: Database, statement: str, *arguments: object, connection: object = None) -> str:
+    records = await database.fetch(f"EXPLAIN {statement}", *arguments, connection=connection)
     return "\n".join(record[0] for record in records)

@@ -1,125 +1,31 @@
-"""Jobs in PostgreSQL: enqueued, looked at, and moved by people.
+"""Jobs in PostgreSQL: enqueued, looked at, and moved by people."""
 
-A move deletes the job's row from the table of one state and inserts it into another, in
-one statement with the change of the counts. A statement that raced with another move
-finds nothing to delete, and is then repeated on what it finds after that.
-"""
-
-from collections.abc import Sequence, Set
+from collections.abc import AsyncIterator, Sequence, Set
 from typing import Any
 
-from forge_jobs.errors import JobNotFound, StorageUnavailable, WrongState
+from forge_jobs.errors import JobNotFound, WrongState
 from forge_jobs.job import ENDED, WAITING, Cancelled, Counts, Enqueued, Job, NewJob, State
-from forge_jobs.storage.interface import Waiting
+from forge_jobs.storage.interface import BATCH, Moved, Waiting
 from forge_jobs.storage.postgres import enqueue, job_rows
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.limits import FILLED
+from forge_jobs.storage.postgres.moves import (
+    CANCEL,
+    CANCEL_ALL,
+    DELETE,
+    DELETE_ALL,
+    RETRY,
+    RETRY_ALL,
+    RUN_NOW,
+    move,
+    move_all,
+)
 from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config
 
 AHEAD_LIMIT = 10_000
-CANCELLED = "cancelled by user"
+
+NEWEST = "SELECT coalesce(max(id), 0) FROM {schema}.job"
 LAST_ID = 2**63 - 1
-RACES = 50
-"""How often a move may meet another before something must be wrong with the job."""
-
-_STATE = "(SELECT state FROM {schema}.jobs WHERE id = $1)"
-
-CANCEL = """
-WITH unqueued AS (
-    DELETE FROM {schema}.ready WHERE ctid = {schema}.place($1) RETURNING job_id, queue_id, attempt
-), unscheduled AS (
-    DELETE FROM {schema}.scheduled WHERE job_id = $1 RETURNING job_id, queue_id, attempt
-), gone AS (
-    SELECT *, 1 AS pending, 0 AS scheduled FROM unqueued UNION ALL SELECT *, 0, 1 FROM unscheduled
-), kept AS (
-    INSERT INTO {schema}.finished (job_id, finished_at, queue_id, attempt, state, error)
-    SELECT job_id, now(), queue_id, attempt, 'dead', $2 FROM gone JOIN {schema}.queue ON queue.id = queue_id
-    WHERE dead_retention > interval '0'
-    RETURNING job_id
-), forgotten AS (
-    DELETE FROM {schema}.job USING gone WHERE job.id = gone.job_id AND NOT EXISTS (SELECT FROM kept)
-), unfailed AS (
-    DELETE FROM {schema}.failure USING gone WHERE failure.job_id = gone.job_id AND NOT EXISTS (SELECT FROM kept)
-), unkeyed AS (
-    DELETE FROM {schema}.job_key USING gone WHERE job_key.job_id = gone.job_id
-), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, pending, scheduled, dead)
-    SELECT queue_id, -pending, -scheduled, (SELECT count(*) FROM kept) FROM gone
-), flagged AS (
-    UPDATE {schema}.claimed SET cancel_requested_at = coalesce(cancel_requested_at, now())
-    WHERE job_id = $1 RETURNING job_id
-)
-SELECT {state} AS state, EXISTS (SELECT FROM gone) OR EXISTS (SELECT FROM flagged) AS moved,
-       (SELECT pg_notify({channel}, 'cancel:' || job_id) FROM flagged)
-""".replace("{state}", _STATE)
-
-# A dead job is locked before its key is taken: of two retries at once only one may take it.
-RETRY = """
-WITH dead AS MATERIALIZED (
-    SELECT job.id AS job_id, job.queue_id, job.priority, job.kind, job.key
-    FROM {schema}.finished JOIN {schema}.job ON job.id = finished.job_id
-    WHERE finished.job_id = $1 AND finished.state = 'dead' FOR UPDATE OF finished
-), held AS (
-    INSERT INTO {schema}.job_key (kind, key, job_id) SELECT kind, key, job_id FROM dead WHERE key IS NOT NULL
-    ON CONFLICT DO NOTHING
-    RETURNING job_id
-), revived AS (
-    DELETE FROM {schema}.finished USING dead
-    WHERE finished.job_id = dead.job_id AND (dead.key IS NULL OR EXISTS (SELECT FROM held))
-    RETURNING dead.job_id, dead.queue_id, dead.priority
-), unscheduled AS (
-    DELETE FROM {schema}.scheduled WHERE job_id = $1 AND reason = 'retry' RETURNING job_id, queue_id, priority
-), gone AS (
-    SELECT *, 1 AS dead, 0 AS scheduled FROM revived UNION ALL SELECT *, 0, 1 FROM unscheduled
-), placed AS (
-    INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
-    SELECT job_id, {schema}.micros(now()), queue_id, 0, priority FROM gone
-), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, pending, scheduled, dead) SELECT queue_id, 1, -scheduled, -dead FROM gone
-)
-SELECT {state} AS state, EXISTS (SELECT FROM gone) AS moved,
-       EXISTS (SELECT FROM {schema}.job_key JOIN {schema}.job USING (kind, key)
-               WHERE job.id = $1 AND job_key.job_id <> job.id) AS is_key_held,
-       (SELECT {schema}.wake(queue_id) FROM gone)
-""".replace("{state}", _STATE)
-
-RUN_NOW = """
-WITH gone AS (
-    DELETE FROM {schema}.scheduled WHERE job_id = $1 RETURNING job_id, queue_id, attempt, priority
-), placed AS (
-    INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
-    SELECT job_id, {schema}.micros(now()), queue_id, attempt, priority FROM gone
-), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, pending, scheduled) SELECT queue_id, 1, -1 FROM gone
-)
-SELECT {state} AS state, EXISTS (SELECT FROM gone) AS moved, (SELECT {schema}.wake(queue_id) FROM gone)
-""".replace("{state}", _STATE)
-
-DELETE = """
-WITH unqueued AS (
-    DELETE FROM {schema}.ready WHERE ctid = {schema}.place($1) RETURNING job_id, queue_id
-), unscheduled AS (
-    DELETE FROM {schema}.scheduled WHERE job_id = $1 RETURNING job_id, queue_id
-), unfinished AS (
-    DELETE FROM {schema}.finished WHERE job_id = $1 RETURNING job_id, queue_id, state
-), gone AS (
-    SELECT *, 'pending' AS state FROM unqueued
-    UNION ALL SELECT *, 'scheduled' FROM unscheduled
-    UNION ALL SELECT * FROM unfinished
-), forgotten AS (
-    DELETE FROM {schema}.job USING gone WHERE job.id = gone.job_id
-), unfailed AS (
-    DELETE FROM {schema}.failure USING gone WHERE failure.job_id = gone.job_id
-), unkeyed AS (
-    DELETE FROM {schema}.job_key USING gone WHERE job_key.job_id = gone.job_id
-), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, pending, scheduled, done, dead)
-    SELECT queue_id, -(state = 'pending')::integer, -(state = 'scheduled')::integer,
-           -(state = 'done')::integer, -(state = 'dead')::integer
-    FROM gone
-)
-SELECT {state} AS state, EXISTS (SELECT FROM gone) AS moved
-""".replace("{state}", _STATE)
 
 # The oldest by a loose index scan: one probe for each priority in use, however many wait.
 COUNTS = """
@@ -223,30 +129,64 @@ class PostgresJobs:
         return [job_rows.shown(record) for record in records]
 
     async def cancel(self, job_id: int) -> Cancelled:
-        record = await self._move(CANCEL, job_id, CANCELLED, possible=WAITING | {State.IN_PROGRESS})
+        record = await move(self._database, CANCEL, job_id, possible=WAITING | {State.IN_PROGRESS})
         if record["state"] in ENDED:
             return Cancelled.ENDED
         return Cancelled.REQUESTED if record["state"] == State.IN_PROGRESS else Cancelled.DEAD
 
     async def retry(self, job_id: int) -> bool:
-        record = await self._move(RETRY, job_id, possible={State.DEAD, State.RETRYING})
-        _check_state(
-            job_id, record["state"], {State.DEAD, State.RETRYING}, "only a dead or retrying job is retried"
-        )
-        moved: bool = record["moved"]
-        return moved
+        possible = {State.DEAD, State.RETRYING}
+        record = await move(self._database, RETRY, job_id, possible=possible)
+        _check_state(job_id, record["state"], possible, "only a dead or retrying job is retried")
+        return bool(record["moved"])
 
     async def run_now(self, job_id: int) -> bool:
-        record = await self._move(RUN_NOW, job_id, possible={State.SCHEDULED, State.RETRYING})
+        record = await move(self._database, RUN_NOW, job_id, possible={State.SCHEDULED, State.RETRYING})
         _check_state(
             job_id, record["state"], WAITING, "only a scheduled or retrying job is run before its time"
         )
-        moved: bool = record["moved"]
-        return moved
+        return bool(record["moved"])
 
     async def delete(self, job_id: int) -> None:
-        record = await self._move(DELETE, job_id, possible=WAITING | ENDED)
+        record = await move(self._database, DELETE, job_id, possible=WAITING | ENDED)
         _check_state(job_id, record["state"], WAITING | ENDED, "cancel it before it is deleted")
+
+    def cancel_all(
+        self,
+        state: State,
+        *,
+        last: int,
+        queue: str | None = None,
+        kind: str | None = None,
+        limit: int = BATCH,
+    ) -> AsyncIterator[Moved]:
+        return move_all(self._database, CANCEL_ALL, state, last=last, queue=queue, kind=kind, limit=limit)
+
+    def retry_all(
+        self,
+        state: State,
+        *,
+        last: int,
+        queue: str | None = None,
+        kind: str | None = None,
+        limit: int = BATCH,
+    ) -> AsyncIterator[Moved]:
+        return move_all(self._database, RETRY_ALL, state, last=last, queue=queue, kind=kind, limit=limit)
+
+    def delete_all(
+        self,
+        state: State,
+        *,
+        last: int,
+        queue: str | None = None,
+        kind: str | None = None,
+        limit: int = BATCH,
+    ) -> AsyncIterator[Moved]:
+        return move_all(self._database, DELETE_ALL, state, last=last, queue=queue, kind=kind, limit=limit)
+
+    async def newest(self) -> int:
+        job_id: int = await self._database.fetchval(NEWEST)
+        return job_id
 
     async def counts(self) -> list[Counts]:
         return [Counts(**record) for record in await self._database.fetch(COUNTS)]
@@ -273,16 +213,6 @@ class PostgresJobs:
 
     async def fold(self) -> None:
         await self._database.execute(FOLD)
-
-    async def _move(self, statement: str, job_id: int, *arguments: object, possible: Set[State]) -> Any:
-        """Run the statement until it moved the job, or met it in a state in which that is not possible."""
-        for _ in range(RACES):
-            record = await self._database.fetchrow(statement, job_id, *arguments)
-            if record is None or record["state"] is None:
-                raise JobNotFound(job_id)
-            if record["moved"] or record["state"] not in possible or record.get("is_key_held"):
-                return record
-        raise StorageUnavailable(f"Job {job_id} is being moved by others all the time.")
 
 
 def _check_state(job_id: int, state: str, allowed: Set[State], wanted: str) -> None:

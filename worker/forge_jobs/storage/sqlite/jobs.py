@@ -1,25 +1,21 @@
 """Jobs in SQLite, as producers and people handle them."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Any
 
 from forge_jobs.errors import JobNotFound, WrongState
-from forge_jobs.job import Cancelled, Counts, Enqueued, Failure, Job, NewJob, Reason, State
-from forge_jobs.storage.interface import Waiting
+from forge_jobs.job import ENDED, Cancelled, Counts, Enqueued, Failure, Job, NewJob, Reason, State
+from forge_jobs.storage.interface import BATCH, Moved, Waiting
+from forge_jobs.storage.sqlite import moves
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.enqueue import enqueue
-from forge_jobs.storage.sqlite.history import forget
 from forge_jobs.storage.sqlite.limits import TOKENS
 from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.queues import get as get_queue
-from forge_jobs.storage.sqlite.tally import move
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
-from forge_jobs.storage.sqlite.waits import make_ready
 
 AHEAD_LIMIT = 10_000
-
-CANCELLED = "cancelled by user"
 
 JOB = """
 SELECT job.id, queue.name, job.kind,
@@ -153,38 +149,89 @@ class SqliteJobs:
         return [_job(row) for row in rows]
 
     async def cancel(self, job_id: int) -> Cancelled:
-        return await self._database.write(
-            lambda transaction: _cancel(transaction, _place(transaction, job_id))
-        )
+        def cancel(transaction: Transaction) -> Cancelled:
+            place = moves.place(transaction, job_id)
+            if place.state in ENDED:
+                return Cancelled.ENDED
+            moves.cancel(transaction, [place])
+            return Cancelled.REQUESTED if place.state is State.IN_PROGRESS else Cancelled.DEAD
+
+        return await self._database.write(cancel)
 
     async def retry(self, job_id: int) -> bool:
-        return await self._database.write(
-            lambda transaction: _retry(transaction, _place(transaction, job_id))
-        )
+        def retry(transaction: Transaction) -> bool:
+            place = moves.place(transaction, job_id)
+            if place.state not in (State.DEAD, State.RETRYING):
+                raise WrongState(job_id, place.state, "only a dead or retrying job can be retried")
+            return moves.retry(transaction, [place]) == 1
+
+        return await self._database.write(retry)
 
     async def run_now(self, job_id: int) -> bool:
         def run_now(transaction: Transaction) -> bool:
-            place = _place(transaction, job_id)
+            place = moves.place(transaction, job_id)
             if place.state is State.PENDING:
                 return False
             if place.state not in (State.SCHEDULED, State.RETRYING):
                 raise WrongState(job_id, place.state, "only a scheduled or retrying job can be run now")
-            attempt = _take_out(transaction, place)
-            _make_pending(transaction, place, attempt)
+            moves.run_now(transaction, place)
             return True
 
         return await self._database.write(run_now)
 
     async def delete(self, job_id: int) -> None:
         def delete(transaction: Transaction) -> None:
-            place = _place(transaction, job_id)
+            place = moves.place(transaction, job_id)
             if place.state is State.IN_PROGRESS:
                 raise WrongState(job_id, place.state, "cancel it, and delete it when it has ended")
-            _take_out(transaction, place)
-            transaction.execute("DELETE FROM job_key WHERE job_id = ?", (job_id,))
-            forget(transaction, [job_id])
+            moves.delete(transaction, [place])
 
         await self._database.write(delete)
+
+    def cancel_all(
+        self,
+        state: State,
+        *,
+        last: int,
+        queue: str | None = None,
+        kind: str | None = None,
+        limit: int = BATCH,
+    ) -> AsyncIterator[Moved]:
+        return moves.move_all(
+            self._database, moves.cancel, state, last=last, queue=queue, kind=kind, limit=limit
+        )
+
+    def retry_all(
+        self,
+        state: State,
+        *,
+        last: int,
+        queue: str | None = None,
+        kind: str | None = None,
+        limit: int = BATCH,
+    ) -> AsyncIterator[Moved]:
+        return moves.move_all(
+            self._database, moves.retry, state, last=last, queue=queue, kind=kind, limit=limit
+        )
+
+    def delete_all(
+        self,
+        state: State,
+        *,
+        last: int,
+        queue: str | None = None,
+        kind: str | None = None,
+        limit: int = BATCH,
+    ) -> AsyncIterator[Moved]:
+        return moves.move_all(
+            self._database, moves.delete, state, last=last, queue=queue, kind=kind, limit=limit
+        )
+
+    async def newest(self) -> int:
+        job_id: int = await self._database.read(
+            lambda transaction: transaction.value("SELECT coalesce(max(id), 0) FROM job")
+        )
+        return job_id
 
     async def counts(self) -> list[Counts]:
         def counts(transaction: Transaction) -> list[Counts]:
@@ -200,10 +247,11 @@ class SqliteJobs:
 
     async def waiting(self, job_id: int) -> Waiting:
         def waiting(transaction: Transaction) -> Waiting:
-            place = _place(transaction, job_id)
-            queue = get_queue(transaction, place.queue)
+            place = moves.place(transaction, job_id)
+            name = transaction.value("SELECT name FROM queue WHERE id = ?", (place.queue_id,))
+            queue = get_queue(transaction, name)
             live, able, closed, held = transaction.rows(
-                WAITING, {"queue": place.queue, "kind": place.kind, "queue_id": place.queue_id}
+                WAITING, {"queue": name, "kind": place.kind, "queue_id": place.queue_id}
             )[0]
             return Waiting(
                 queue=queue,
@@ -227,129 +275,17 @@ class SqliteJobs:
         """Nothing to do: a queue has one counter row here."""
 
 
-class Place:
-    """Where a job is, and what it takes to move it."""
-
-    __slots__ = ("created_at", "id", "key", "kind", "priority", "queue", "queue_id", "state")
-
-    def __init__(self, row: Row) -> None:
-        self.id: int = row[0]
-        self.state = State(row[1])
-        self.queue_id: int = row[2]
-        self.queue: str = row[3]
-        self.priority: int = row[4]
-        self.kind: str = row[5]
-        self.key: str | None = row[6]
-        self.created_at: int = row[7]
-
-
-def _place(transaction: Transaction, job_id: int) -> Place:
-    row = transaction.row(
-        """
-        SELECT jobs.id, jobs.state, job.queue_id, jobs.queue, job.priority, job.kind, job.key, job.created_at
-        FROM job JOIN jobs ON jobs.id = job.id WHERE job.id = ?
-        """,
-        (job_id,),
-    )
-    if row is None:
-        raise JobNotFound(job_id)
-    return Place(row)
-
-
-def _take_out(transaction: Transaction, place: Place) -> int:
-    """The job is in no state and no longer counted; return its attempts. It is not in progress."""
-    match place.state:
-        case State.PENDING:
-            attempt = _take_out_of_ready(transaction, place)
-            move(transaction, [place.queue_id], "pending", None)
-        case State.SCHEDULED | State.RETRYING:
-            attempt = transaction.value(
-                "DELETE FROM scheduled WHERE job_id = ? RETURNING attempt", (place.id,)
-            )
-            move(transaction, [place.queue_id], "scheduled", None)
-        case _:
-            attempt = transaction.value(
-                "DELETE FROM finished WHERE job_id = ? RETURNING attempt", (place.id,)
-            )
-            move(transaction, [place.queue_id], "done" if place.state is State.DONE else "dead", None)
-    return attempt
-
-
-def _take_out_of_ready(transaction: Transaction, place: Place) -> int:
-    where = "DELETE FROM ready WHERE queue_id = :queue_id AND priority = :priority AND job_id = :id"
-    wanted = {
-        "queue_id": place.queue_id,
-        "priority": place.priority,
-        "id": place.id,
-        "created_at": place.created_at,
-    }
-    attempt: int | None = transaction.value(where + " AND pos = :created_at RETURNING attempt", wanted)
-    if attempt is None:  # it became ready later than it was enqueued
-        attempt = transaction.value(where + " RETURNING attempt", wanted)
-    assert attempt is not None
-    return attempt
-
-
-def _make_pending(transaction: Transaction, place: Place, attempt: int) -> None:
-    make_ready(transaction, [(place.id, transaction.now, place.queue_id, attempt, place.priority)])
-    move(transaction, [place.queue_id], None, "pending")
-
-
-def _cancel(transaction: Transaction, place: Place) -> Cancelled:
-    if place.state is State.IN_PROGRESS:
-        transaction.execute(
-            "UPDATE claimed SET cancel_requested_at = coalesce(cancel_requested_at, ?) WHERE job_id = ?",
-            (transaction.now, place.id),
-        )
-        transaction.tell("cancel", place.id)
-        return Cancelled.REQUESTED
-    if place.state in (State.DONE, State.DEAD):
-        return Cancelled.ENDED
-    attempt = _take_out(transaction, place)
-    transaction.execute("DELETE FROM job_key WHERE job_id = ?", (place.id,))
-    if transaction.value("SELECT dead_retention FROM queue WHERE id = ?", (place.queue_id,)) == 0:
-        forget(transaction, [place.id])
-        return Cancelled.DEAD
-    transaction.execute(
-        """
-        INSERT INTO finished (job_id, finished_at, queue_id, attempt, state, error)
-        VALUES (?, ?, ?, ?, 'dead', ?)
-        """,
-        (place.id, transaction.now, place.queue_id, attempt, CANCELLED),
-    )
-    move(transaction, [place.queue_id], None, "dead")
-    return Cancelled.DEAD
-
-
-def _retry(transaction: Transaction, place: Place) -> bool:
-    if place.state not in (State.DEAD, State.RETRYING):
-        raise WrongState(place.id, place.state, "only a dead or retrying job can be retried")
-    if place.state is State.DEAD and place.key is not None:
-        is_free = transaction.changed(
-            "INSERT INTO job_key (kind, key, job_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            (place.kind, place.key, place.id),
-        )
-        if not is_free:
-            return False
-    _take_out(transaction, place)
-    _make_pending(transaction, place, 0)
-    return True
-
-
-def _ahead(transaction: Transaction, place: Place) -> int:
+def _ahead(transaction: Transaction, place: moves.Place) -> int:
     """Return how many jobs are claimed before this pending one, counted up to AHEAD_LIMIT."""
     if place.state is not State.PENDING:
         return 0
     wanted = {
         "queue_id": place.queue_id,
         "priority": place.priority,
+        "pos": place.pos,
         "id": place.id,
-        "pos": place.created_at,
         "limit": AHEAD_LIMIT,
     }
-    of_class = "FROM ready WHERE queue_id = :queue_id AND priority = :priority AND job_id = :id"
-    if transaction.row(f"SELECT 1 {of_class} AND pos = :pos", wanted) is None:
-        wanted["pos"] = transaction.value(f"SELECT pos {of_class}", wanted)
     ahead: int = transaction.value(
         """
         SELECT count(*) FROM (

@@ -1,0 +1,332 @@
+"""Moves that people make in PostgreSQL: jobs cancelled, retried, run early, deleted; one by its id, or all that match.
+
+A move deletes the job's row from the table of one state and inserts it into another, in
+one statement with the change of the counts. Of one job: a statement that raced with another
+move finds nothing to delete, and is then repeated on what it finds after that. Of all that
+match: each batch locks its rows first and passes over those that somebody has in hand, so
+that it waits for no claim and no end, and no claim waits for it.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Set
+from dataclasses import dataclass
+from typing import Any
+
+from forge_jobs.errors import JobNotFound, StorageUnavailable
+from forge_jobs.job import State
+from forge_jobs.storage.interface import Moved
+from forge_jobs.storage.postgres.bulk import EPOCH
+from forge_jobs.storage.postgres.claims import START
+from forge_jobs.storage.postgres.connection import LANE_SETTINGS, Database
+
+CANCELLED = "cancelled by user"
+RACES = 50
+"""How often the move of a job may meet another before something must be wrong with the job."""
+
+# ANY (ARRAY), everywhere: a join might read whole tables, since the planner guesses that they are
+# small, and would compare each row of a batch with each other one where that is forbidden.
+_CANCEL = """
+WITH {pick}unqueued AS (
+    DELETE FROM {schema}.ready WHERE ctid = ANY (ARRAY({ready})) RETURNING job_id, queue_id, attempt
+), unscheduled AS (
+    DELETE FROM {schema}.scheduled WHERE job_id = ANY (ARRAY({scheduled})) RETURNING job_id, queue_id, attempt
+), gone AS (
+    SELECT *, 1 AS pending, 0 AS scheduled FROM unqueued UNION ALL SELECT *, 0, 1 FROM unscheduled
+), kept AS (
+    INSERT INTO {schema}.finished (job_id, finished_at, queue_id, attempt, state, error)
+    SELECT job_id, now(), queue_id, attempt, 'dead', '{cancelled}' FROM gone JOIN {schema}.queue ON queue.id = queue_id
+    WHERE dead_retention > interval '0'
+    RETURNING job_id, queue_id
+), unkept AS MATERIALIZED (
+    SELECT job_id FROM gone EXCEPT SELECT job_id FROM kept
+), forgotten AS (
+    DELETE FROM {schema}.job WHERE id = ANY (ARRAY(SELECT job_id FROM unkept))
+), unfailed AS (
+    DELETE FROM {schema}.failure WHERE job_id = ANY (ARRAY(SELECT job_id FROM unkept))
+), unkeyed AS (
+    DELETE FROM {schema}.job_key WHERE job_id = ANY (ARRAY(SELECT job_id FROM gone))
+), tallied AS (
+    INSERT INTO {schema}.tally (queue_id, pending, scheduled, dead)
+    SELECT queue_id, -sum(pending), -sum(scheduled), sum(dead)
+    FROM (SELECT queue_id, pending, scheduled, 0 AS dead FROM gone
+          UNION ALL SELECT queue_id, 0, 0, 1 FROM kept) AS moves GROUP BY queue_id
+), flagged AS (
+    UPDATE {schema}.claimed SET cancel_requested_at = coalesce(cancel_requested_at, now())
+    WHERE job_id = ANY (ARRAY({claimed})) RETURNING job_id
+)
+SELECT {answer}, (SELECT count(*) FROM gone) + (SELECT count(*) FROM flagged) AS moved,
+       (SELECT count(pg_notify({channel}, 'cancel:' || job_id)) FROM flagged)
+""".replace("{cancelled}", CANCELLED)
+
+# A dead job is locked before its key is taken: of two retries at once only one may take it.
+# Keys are taken in one order, so that batches that want the same keys do not deadlock.
+_RETRY = """
+WITH {pick}dead AS MATERIALIZED (
+    {dead}
+), wanted AS MATERIALIZED (
+    SELECT id AS job_id, queue_id, priority, kind, key FROM {schema}.job
+    WHERE id = ANY (ARRAY(SELECT job_id FROM dead))
+), held AS (
+    INSERT INTO {schema}.job_key (kind, key, job_id)
+    SELECT kind, key, job_id FROM wanted WHERE key IS NOT NULL ORDER BY kind, key, job_id
+    ON CONFLICT DO NOTHING
+    RETURNING job_id
+), revived AS (
+    DELETE FROM {schema}.finished WHERE job_id = ANY (ARRAY(
+        SELECT job_id FROM wanted WHERE key IS NULL UNION ALL SELECT job_id FROM held))
+    RETURNING job_id
+), unscheduled AS (
+    DELETE FROM {schema}.scheduled WHERE job_id = ANY (ARRAY({scheduled})) AND reason = 'retry'
+    RETURNING job_id, queue_id, priority
+), gone AS (
+    SELECT id AS job_id, queue_id, priority, 1 AS dead, 0 AS scheduled
+    FROM {schema}.job WHERE id = ANY (ARRAY(SELECT job_id FROM revived))
+    UNION ALL SELECT *, 0, 1 FROM unscheduled
+), placed AS (
+    INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
+    SELECT job_id, {schema}.micros(now()) + row_number() OVER (ORDER BY job_id), queue_id, 0, priority FROM gone
+), tallied AS (
+    INSERT INTO {schema}.tally (queue_id, pending, scheduled, dead)
+    SELECT queue_id, count(*), -sum(scheduled), -sum(dead) FROM gone GROUP BY queue_id
+)
+SELECT {answer}, (SELECT count(*) FROM gone) AS moved,
+       (SELECT count(*) FROM (SELECT DISTINCT queue_id FROM gone) AS woken, {schema}.wake(woken.queue_id))
+"""
+
+_DELETE = """
+WITH {pick}unqueued AS (
+    DELETE FROM {schema}.ready WHERE ctid = ANY (ARRAY({ready})) RETURNING job_id, queue_id
+), unscheduled AS (
+    DELETE FROM {schema}.scheduled WHERE job_id = ANY (ARRAY({scheduled})) RETURNING job_id, queue_id
+), unfinished AS (
+    DELETE FROM {schema}.finished WHERE job_id = ANY (ARRAY({finished})) RETURNING job_id, queue_id, state
+), gone AS (
+    SELECT *, 'pending' AS state FROM unqueued
+    UNION ALL SELECT *, 'scheduled' FROM unscheduled
+    UNION ALL SELECT * FROM unfinished
+), forgotten AS (
+    DELETE FROM {schema}.job WHERE id = ANY (ARRAY(SELECT job_id FROM gone))
+), unfailed AS (
+    DELETE FROM {schema}.failure WHERE job_id = ANY (ARRAY(SELECT job_id FROM gone))
+), unkeyed AS (
+    DELETE FROM {schema}.job_key WHERE job_id = ANY (ARRAY(SELECT job_id FROM gone))
+), tallied AS (
+    INSERT INTO {schema}.tally (queue_id, pending, scheduled, done, dead)
+    SELECT queue_id, -count(*) FILTER (WHERE state = 'pending'), -count(*) FILTER (WHERE state = 'scheduled'),
+           -count(*) FILTER (WHERE state = 'done'), -count(*) FILTER (WHERE state = 'dead')
+    FROM gone GROUP BY queue_id
+)
+SELECT {answer}, (SELECT count(*) FROM gone) AS moved
+"""
+
+_RUN_NOW = """
+WITH gone AS (
+    DELETE FROM {schema}.scheduled WHERE job_id = $1 RETURNING job_id, queue_id, attempt, priority
+), placed AS (
+    INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
+    SELECT job_id, {schema}.micros(now()), queue_id, attempt, priority FROM gone
+), tallied AS (
+    INSERT INTO {schema}.tally (queue_id, pending, scheduled) SELECT queue_id, 1, -1 FROM gone
+)
+SELECT {answer}, (SELECT count(*) FROM gone) AS moved, (SELECT {schema}.wake(queue_id) FROM gone)
+"""
+
+_STATE = "(SELECT state FROM {schema}.jobs WHERE id = $1)"
+
+_KEY_IS_HELD = """EXISTS (
+    SELECT FROM {schema}.job_key JOIN {schema}.job USING (kind, key)
+    WHERE job.id = $1 AND job_key.job_id <> job.id)"""
+
+
+def _filled(statement: str, **parts: str) -> str:
+    for name, text in parts.items():
+        statement = statement.replace("{" + name + "}", text)
+    return statement
+
+
+def _of_one(statement: str, answer: str = "{state} AS state") -> str:
+    """Return the statement for the job $1, wherever it is."""
+    return _filled(
+        statement,
+        pick="",
+        ready="SELECT {schema}.place($1)",
+        scheduled="SELECT $1::bigint",
+        claimed="SELECT $1::bigint",
+        finished="SELECT $1::bigint",
+        dead="SELECT job_id FROM {schema}.finished WHERE job_id = $1 AND state = 'dead' FOR UPDATE",
+        answer=answer,
+        state=_STATE,
+    )
+
+
+CANCEL = _of_one(_CANCEL)
+RETRY = _of_one(_RETRY, "{state} AS state, " + _KEY_IS_HELD + " AS is_key_held")
+DELETE = _of_one(_DELETE)
+RUN_NOW = _of_one(_RUN_NOW)
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """The way over all jobs of a state, along an index: the rows that come next, and where the last one stands.
+
+    Of the arguments $1 is how many are looked at, $2 the last id, $3 the kind, $4 the queue's
+    id; where the last one stands begins at $5.
+    """
+
+    table: str
+    after: str
+    order: str
+    row: str = "job_id"  # by what a row is found again
+    condition: str = "true"
+    bound: str = ""  # what stands before the columns of `order` in a standing
+
+    @property
+    def by_queue(self) -> bool:
+        """Whether the index begins with the queue, so that each queue is a way of its own."""
+        return self.table in ("ready", "finished")
+
+
+def _by_end(state: State) -> _Walk:
+    after = (
+        f"queue_id = $4 AND state = '{state}' AND finished_at BETWEEN $6::timestamptz AND $5::timestamptz "
+        "AND (finished_at, job_id) > ($6, $7::bigint)"
+    )
+    return _Walk("finished", after, "finished_at, job_id", bound="$5, ")
+
+
+def _by_id(table: str, condition: str) -> _Walk:
+    after = "job_id > $5::bigint AND ($4::integer IS NULL OR queue_id = $4)"
+    return _Walk(table, after, "job_id", condition=condition)
+
+
+_WALKS = {
+    State.PENDING: _Walk(
+        "ready",
+        "queue_id = $4 AND (priority, pos) >= ($5::smallint, $6::bigint) AND (priority, pos, job_id) > ($5, $6, $7::bigint)",
+        "priority, pos, job_id",
+        row="ctid",
+    ),
+    State.SCHEDULED: _by_id("scheduled", "reason <> 'retry'"),
+    State.RETRYING: _by_id("scheduled", "reason = 'retry'"),
+    State.IN_PROGRESS: _by_id("claimed", "cancel_requested_at IS NULL"),
+    State.DONE: _by_end(State.DONE),
+    State.DEAD: _by_end(State.DEAD),
+}
+
+# So many are looked at and not so many found, since of a rare kind none may be found for long.
+_PICK = """seen AS MATERIALIZED (
+    SELECT ctid AS place, {order}
+    FROM {schema}.{table}
+    WHERE {after} AND {condition} AND job_id <= $2::bigint
+    ORDER BY {order} LIMIT $1
+), pick AS MATERIALIZED (
+    SELECT ctid AS place, job_id
+    FROM {schema}.{table}
+    WHERE {row} = ANY (ARRAY(
+            SELECT {found} FROM seen
+            WHERE $3::text IS NULL OR (SELECT job.kind FROM {schema}.job WHERE job.id = seen.job_id) = $3))
+      AND {condition}
+    FOR UPDATE SKIP LOCKED
+), """
+
+_ANSWER = """(SELECT count(*) FROM seen) AS seen, (SELECT count(*) FROM pick) AS met,
+       (SELECT row({bound}{order}) AS standing FROM seen ORDER BY standing DESC LIMIT 1) AS last"""
+
+
+def _of_batch(statement: str, state: State) -> str:
+    """Return the statement for the next jobs of a state."""
+    walk = _WALKS[state]
+
+    def taken(table: str, column: str = "job_id", type: str = "bigint") -> str:
+        return (
+            f"SELECT {column} FROM pick"
+            if walk.table == table
+            else f"SELECT NULL::{type} AS {column} WHERE false"
+        )
+
+    return _filled(
+        statement,
+        pick=_PICK,
+        ready=taken("ready", "place", "tid"),
+        scheduled=taken("scheduled"),
+        claimed=taken("claimed"),
+        finished=taken("finished"),
+        dead=taken("finished"),
+        answer=_ANSWER,
+        table=walk.table,
+        after=walk.after,
+        condition=walk.condition,
+        order=walk.order,
+        row=walk.row,
+        found="place" if walk.row == "ctid" else walk.row,
+        bound=walk.bound,
+    )
+
+
+CANCEL_ALL: Mapping[State, str] = {
+    state: _of_batch(_CANCEL, state)
+    for state in (State.SCHEDULED, State.RETRYING, State.PENDING, State.IN_PROGRESS)
+}
+RETRY_ALL: Mapping[State, str] = {state: _of_batch(_RETRY, state) for state in (State.DEAD, State.RETRYING)}
+DELETE_ALL: Mapping[State, str] = {
+    state: _of_batch(_DELETE, state) for state in State if state is not State.IN_PROGRESS
+}
+
+# How few jobs are of a kind is not known to the planner, which would rather read and sort a whole
+# table than walk along an index. Local: it holds behind a pooler too.
+PLANNED_AS_WALKS = LANE_SETTINGS.replace("SET ", "SET LOCAL ")
+
+_QUEUES = "SELECT id FROM {schema}.queue WHERE $1::text IS NULL OR name = $1 ORDER BY id"
+
+
+async def move(database: Database, statement: str, job_id: int, *, possible: Set[State]) -> Any:
+    """Run the statement until it moved the job, or met it in a state in which that is not possible."""
+    for _ in range(RACES):
+        record = await database.fetchrow(statement, job_id)
+        if record is None or record["state"] is None:
+            raise JobNotFound(job_id)
+        if record["moved"] or record["state"] not in possible or record.get("is_key_held"):
+            return record
+    raise StorageUnavailable(f"Job {job_id} is being moved by others all the time.")
+
+
+async def move_all(
+    database: Database,
+    statements: Mapping[State, str],
+    state: State,
+    *,
+    last: int,
+    queue: str | None,
+    kind: str | None,
+    limit: int,
+) -> AsyncIterator[Moved]:
+    """Run the statement of the state until it has met all jobs that match; see `Jobs.cancel_all`."""
+    walk = _WALKS[state]
+    beginning = await _beginning(database, walk)
+    queue_ids: list[int | None] = [record[0] for record in await database.fetch(_QUEUES, queue)]
+    if queue is None and not walk.by_queue:
+        queue_ids = [None]
+    for queue_id in queue_ids:
+        standing, seen = beginning, limit
+        while seen == limit:
+            async with database.transaction() as connection:
+                await database.execute(PLANNED_AS_WALKS, connection=connection)
+                record = await database.fetchrow(
+                    statements[state], limit, last, kind, queue_id, *standing, connection=connection
+                )
+            assert record is not None
+            seen = record["seen"]
+            if record["met"]:
+                yield Moved(record["moved"], record["met"] - record["moved"])
+            if seen:
+                standing = tuple(record["last"])
+
+
+async def _beginning(database: Database, walk: _Walk) -> tuple[Any, ...]:
+    """Return what stands before all jobs of the walk."""
+    match walk.table:
+        case "ready":
+            return (*START, 0)
+        case "finished":
+            return (await database.fetchval("SELECT now()"), EPOCH, 0)
+        case _:
+            return (0,)

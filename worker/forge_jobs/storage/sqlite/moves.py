@@ -1,0 +1,261 @@
+"""Moves that people make in SQLite: jobs cancelled, retried, run early, deleted; one by its id, or all that match.
+
+All are made of a batch of jobs in one state, which may be one job. The writer's transaction
+holds the database's one write lock, so a job is where it was found.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from forge_jobs.errors import JobNotFound
+from forge_jobs.job import State
+from forge_jobs.storage.interface import Moved
+from forge_jobs.storage.sqlite.claims import START
+from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.history import forget
+from forge_jobs.storage.sqlite.tally import Column, move
+from forge_jobs.storage.sqlite.transaction import Row, Transaction
+from forge_jobs.storage.sqlite.waits import make_ready
+
+CANCELLED = "cancelled by user"
+
+FIND = """
+SELECT job.id, jobs.state, job.queue_id, job.priority, job.kind, job.key, jobs.attempt, job.created_at
+FROM job JOIN jobs ON jobs.id = job.id WHERE job.id = ?
+"""
+
+OF_CLASS = (
+    "SELECT pos, attempt FROM ready WHERE queue_id = :queue_id AND priority = :priority AND job_id = :id"
+)
+
+COLUMNS: Mapping[State, Column] = {
+    State.SCHEDULED: "scheduled",
+    State.RETRYING: "scheduled",
+    State.PENDING: "pending",
+    State.DONE: "done",
+    State.DEAD: "dead",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a job is, and what it takes to move it."""
+
+    id: int
+    state: State
+    queue_id: int
+    priority: int
+    kind: str
+    key: str | None
+    attempt: int
+    pos: int | None  # of a pending job
+
+
+def place(transaction: Transaction, job_id: int) -> Place:
+    """Return where the job is. Raises JobNotFound."""
+    row = transaction.row(FIND, (job_id,))
+    if row is None:
+        raise JobNotFound(job_id)
+    id, state, queue_id, priority, kind, key, attempt, created_at = row
+    pos: int | None = None
+    if state == State.PENDING:
+        wanted = {"id": id, "queue_id": queue_id, "priority": priority, "pos": created_at}
+        row = transaction.row(OF_CLASS + " AND pos = :pos", wanted)
+        # when it became ready later than it was enqueued
+        pos, attempt = row or transaction.rows(OF_CLASS, wanted)[0]
+    return Place(id, State(state), queue_id, priority, kind, key, attempt, pos)
+
+
+def cancel(transaction: Transaction, places: Sequence[Place]) -> int:
+    """The jobs, all in one state and not ended, are dead or flagged; return how many."""
+    if places[0].state is State.IN_PROGRESS:
+        transaction.execute_many(
+            "UPDATE claimed SET cancel_requested_at = coalesce(cancel_requested_at, ?) WHERE job_id = ?",
+            [(transaction.now, each.id) for each in places],
+        )
+        for each in places:
+            transaction.tell("cancel", each.id)
+        return len(places)
+    _take_out(transaction, places)
+    _give_keys_back(transaction, places)
+    retentions: dict[int, int] = dict(transaction.rows("SELECT id, dead_retention FROM queue"))
+    kept = [each for each in places if retentions[each.queue_id]]
+    transaction.execute_many(
+        """
+        INSERT INTO finished (job_id, finished_at, queue_id, attempt, state, error)
+        VALUES (?, ?, ?, ?, 'dead', ?)
+        """,
+        [(each.id, transaction.now, each.queue_id, each.attempt, CANCELLED) for each in kept],
+    )
+    move(transaction, [each.queue_id for each in kept], None, "dead")
+    if len(kept) < len(places):
+        forget(transaction, [each.id for each in places if not retentions[each.queue_id]])
+    return len(places)
+
+
+def retry(transaction: Transaction, places: Sequence[Place]) -> int:
+    """The jobs, all dead or all retrying, are pending with attempts at 0; return how many: not those whose key is held."""
+    if places[0].state is State.DEAD:
+        places = [each for each in places if each.key is None or _takes_its_key(transaction, each)]
+    _take_out(transaction, places)
+    _make_pending(transaction, [(each, 0) for each in places])
+    return len(places)
+
+
+def run_now(transaction: Transaction, place: Place) -> None:
+    """The scheduled job is pending."""
+    _take_out(transaction, [place])
+    _make_pending(transaction, [(place, place.attempt)])
+
+
+def delete(transaction: Transaction, places: Sequence[Place]) -> int:
+    """The jobs, all in one state and not in progress, are gone with their history; return how many."""
+    _take_out(transaction, places)
+    _give_keys_back(transaction, places)
+    forget(transaction, [each.id for each in places])
+    return len(places)
+
+
+def _takes_its_key(transaction: Transaction, place: Place) -> bool:
+    return 1 == transaction.changed(
+        "INSERT INTO job_key (kind, key, job_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        (place.kind, place.key, place.id),
+    )
+
+
+def _give_keys_back(transaction: Transaction, places: Sequence[Place]) -> None:
+    ids = [(each.id,) for each in places if each.key is not None]
+    transaction.execute_many("DELETE FROM job_key WHERE job_id = ?", ids)
+
+
+def _take_out(transaction: Transaction, places: Sequence[Place]) -> None:
+    """The jobs are in no state and no longer counted. They are in one state, not in progress."""
+    if not places:
+        return
+    state = places[0].state
+    if state is State.PENDING:
+        transaction.execute_many(
+            "DELETE FROM ready WHERE queue_id = ? AND priority = ? AND pos = ? AND job_id = ?",
+            [(each.queue_id, each.priority, each.pos, each.id) for each in places],
+        )
+    else:
+        table = "scheduled" if COLUMNS[state] == "scheduled" else "finished"
+        transaction.execute_many(f"DELETE FROM {table} WHERE job_id = ?", [(each.id,) for each in places])
+    move(transaction, [each.queue_id for each in places], COLUMNS[state], None)
+
+
+def _make_pending(transaction: Transaction, jobs: Sequence[tuple[Place, int]]) -> None:
+    """These are pending with so many attempts, in the order in which they were enqueued."""
+    make_ready(
+        transaction,
+        [(each.id, transaction.now, each.queue_id, attempt, each.priority) for each, attempt in jobs],
+    )
+    move(transaction, [each.queue_id for each, _ in jobs], None, "pending")
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """The way over all jobs of a state, along an index: the rows that come after where the last one stands."""
+
+    table: str
+    after: str
+    standing: str
+    beginning: tuple[int, ...]  # before all of them
+    by_queue: bool = False  # whether the index begins with the queue, so that each queue is a way of its own
+
+    @property
+    def sql(self) -> str:
+        """Return the statement for the next rows; the last columns are where they stand."""
+        pos = "place.pos" if self.table == "ready" else "NULL"
+        return f"""
+            SELECT job.id, place.queue_id, job.priority, job.kind, job.key, place.attempt, {pos}, {self.standing}
+            FROM {self.table} AS place CROSS JOIN job ON job.id = place.job_id
+            WHERE {self.after} AND place.job_id <= :last
+            ORDER BY {self.standing} LIMIT :limit
+        """
+
+
+def _by_claim_order() -> _Walk:
+    standing = "place.priority, place.pos, place.job_id"
+    after = f"place.queue_id = :queue_id AND ({standing}) > (:at_0, :at_1, :at_2)"
+    return _Walk("ready", after, standing, (*START, 0), by_queue=True)
+
+
+def _by_end(state: State) -> _Walk:
+    standing = "place.finished_at, place.job_id"
+    of_state = f"place.queue_id = :queue_id AND place.state = '{state}' AND place.finished_at <= :until"
+    return _Walk("finished", f"{of_state} AND ({standing}) > (:at_0, :at_1)", standing, (0, 0), by_queue=True)
+
+
+def _by_id(table: str, condition: str) -> _Walk:
+    after = f"place.job_id > :at_0 AND (:queue_id IS NULL OR place.queue_id = :queue_id) AND {condition}"
+    return _Walk(table, after, "place.job_id", (0,))
+
+
+_WALKS = {
+    State.PENDING: _by_claim_order(),
+    State.SCHEDULED: _by_id("scheduled", "place.reason <> 'retry'"),
+    State.RETRYING: _by_id("scheduled", "place.reason = 'retry'"),
+    State.IN_PROGRESS: _by_id("claimed", "place.cancel_requested_at IS NULL"),
+    State.DONE: _by_end(State.DONE),
+    State.DEAD: _by_end(State.DEAD),
+}
+STANDING = 7
+"""Where in a row its standing begins."""
+
+Change = Callable[[Transaction, Sequence[Place]], int]
+
+
+async def move_all(
+    database: Database,
+    change: Change,
+    state: State,
+    *,
+    last: int,
+    queue: str | None,
+    kind: str | None,
+    limit: int,
+) -> AsyncIterator[Moved]:
+    """Make the change to all jobs of the state that match; see `Jobs.cancel_all`."""
+    walk = _WALKS[state]
+    until, queue_ids = await database.read(
+        lambda transaction: (transaction.now, _queue_ids(transaction, queue))
+    )
+    for queue_id in queue_ids if walk.by_queue or queue is not None else [None]:
+        wanted = {"queue_id": queue_id, "last": last, "until": until, "limit": limit}
+        standing: Row | None = walk.beginning
+        while standing is not None:
+            at = {f"at_{number}": value for number, value in enumerate(standing)}
+            standing, met, changed = await database.write(
+                partial(_batch, walk, wanted | at, state, kind, change)
+            )
+            if met:
+                yield Moved(changed, met - changed)
+
+
+def _batch(
+    walk: _Walk,
+    wanted: dict[str, Any],
+    state: State,
+    kind: str | None,
+    change: Change,
+    transaction: Transaction,
+) -> tuple[Row | None, int, int]:
+    """Make the change to the next jobs; return where the last one stands, how many were met, and how many changed.
+
+    So many are looked at and not so many met, since of a rare kind none may be met for long.
+    """
+    rows = transaction.rows(walk.sql, wanted)
+    standing = rows[-1][STANDING:] if len(rows) == wanted["limit"] else None
+    places = [Place(row[0], state, *row[1:STANDING]) for row in rows]
+    met = [place for place in places if kind is None or place.kind == kind]
+    return standing, len(met), change(transaction, met) if met else 0
+
+
+def _queue_ids(transaction: Transaction, queue: str | None) -> list[int]:
+    rows = transaction.rows(
+        "SELECT id FROM queue WHERE :queue IS NULL OR name = :queue ORDER BY id", {"queue": queue}
+    )
+    return [row[0] for row in rows]
