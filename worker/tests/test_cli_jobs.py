@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from forge_jobs import Forge
+from forge_jobs.cli import progress
 from tests.command_line import CommandLine, migrated
 
 
@@ -110,11 +111,40 @@ def test_jobs_are_cancelled_retried_and_deleted_by_filter(cli: CommandLine):
     cli.fine("enqueue", "send", "--queue", "mail", "--delay", "1h")
     other = cli.fine("enqueue", "send")["id"]
 
-    assert cli.fine("jobs", "cancel", "--all", "--queue", "mail") == {"cancelled": 701, "skipped": 0}
+    assert cli.fine("jobs", "cancel", "--all", "--queue", "mail") == {
+        "cancelled": 701,
+        "running": 0,
+        "skipped": 0,
+    }
     assert cli.fine("jobs", "retry", "--all", "--kind", "send") == {"retried": 701, "skipped": 0}
     assert cli.fine("jobs", "cancel", "--all", "--queue", "mail", "--state", "pending")["cancelled"] == 701
     assert cli.fine("jobs", "delete", "--all", "--state", "dead") == {"deleted": 701, "skipped": 0}
     assert [job["id"] for job in cli.fine("jobs", "list")] == [other]
+
+
+def test_a_program_is_told_how_far_a_long_command_is(cli: CommandLine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(progress, "EVERY_SECONDS", 0.0)
+    cli.fine("enqueue", "send", "--count", "2500")
+
+    answer = cli("jobs", "cancel", "--all", "--json")
+
+    assert answer.document == {"cancelled": 2500, "running": 0, "skipped": 0}
+    assert [json.loads(line) for line in answer.error.splitlines()] == [
+        {"progress": {"cancelled": cancelled, "running": 0, "skipped": 0}} for cancelled in (1000, 2000, 2500)
+    ]
+
+
+def test_people_see_on_a_terminal_how_far_a_long_command_is(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+):
+    cli.fine("enqueue", "send", "--count", "2500")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what makes rich take anything for a terminal
+
+    answer = cli("jobs", "delete", "--all", "--state", "pending")
+
+    assert "2,500 jobs were deleted." in answer.out
+    assert "jobs were deleted" in answer.error
+    assert "jobs were deleted" not in cli("jobs", "list").error
 
 
 def test_a_retry_is_refused_while_another_job_has_the_key(cli: CommandLine):
@@ -127,6 +157,9 @@ def test_a_retry_is_refused_while_another_job_has_the_key(cli: CommandLine):
     assert answer.code == 1
     assert "another job with its key has not ended" in answer.error
     assert cli.fine("jobs", "retry", "--all") == {"retried": 0, "skipped": 1}
+    assert cli("jobs", "retry", "--all").out == (
+        "0 jobs were retried; 1 could not be: another job with their key has not ended.\n"
+    )
 
 
 def test_show_tells_the_errors_of_all_attempts(cli: CommandLine):

@@ -1,8 +1,11 @@
 """`forge.jobs`: what is refused, what is done to many jobs, and why."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ import pytest
 from forge_jobs import Forge
 from forge_jobs.client.jobs import Bulk
 from forge_jobs.errors import InvalidInput, JobNotFound, UnknownQueue, WrongState
-from forge_jobs.job import Cancelled, State
+from forge_jobs.job import Cancelled, Postponement, Reason, State
 from forge_jobs.worker_info import WorkerInfo
 
 
@@ -95,10 +98,54 @@ async def test_all_jobs_of_a_filter_are_cancelled_the_running_ones_flagged(forge
     await forge.enqueue("send", queue="mail", delay=60)
     kept = [await forge.enqueue("other", queue="mail"), await forge.enqueue("send")]
 
-    assert await forge.jobs.cancel_all(queue="mail", kind="send") == Bulk(changed=1102, skipped=0)
+    assert await forge.jobs.cancel_all(queue="mail", kind="send") == Bulk(changed=1102, running=1)
 
     assert (await forge.jobs.get(running.id)).cancel_requested_at is not None
     assert [(await forge.jobs.get(job.id)).state for job in kept] == [State.PENDING, State.PENDING]
+
+
+async def test_a_call_on_all_jobs_tells_what_was_done_after_each_batch(forge: Forge):
+    await forge.enqueue_many("send", [{}] * 2500)
+    told: list[Bulk] = []
+
+    bulk = await forge.jobs.cancel_all(progress=told.append)
+
+    assert told == [Bulk(1000), Bulk(2000), Bulk(2500)]
+    assert bulk == told[-1]
+
+
+async def test_a_call_on_all_jobs_that_is_interrupted_goes_on_when_it_is_made_again(forge: Forge):
+    await forge.enqueue_many("send", [{}] * 2500)
+
+    def interrupt(so_far: Bulk) -> None:
+        raise KeyError(so_far.changed)
+
+    with pytest.raises(KeyError, match="1000"):
+        await forge.jobs.delete_all(state="pending", progress=interrupt)
+
+    assert (await forge.jobs.counts())[0].pending == 1500
+    assert await forge.jobs.delete_all(state="pending") == Bulk(1500)
+
+
+async def test_a_job_that_waits_again_meanwhile_is_cancelled_too(forge: Forge):
+    worker = await registered(forge, "mail")
+    job = await forge.enqueue("send", queue="mail")
+    [claim] = await forge.storage.claims.claim((await forge.queues.get("mail")).id, worker.id, limit=1)
+    await forge.enqueue("send", queue="mail", delay=60)
+
+    async def fail() -> None:
+        async with Forge(forge.storage.url) as elsewhere:
+            again = Postponement(claim, Reason.RETRY, timedelta(minutes=1), error="it broke")
+            assert await elsewhere.storage.claims.postpone([again]) == []
+
+    def fail_once(so_far: Bulk) -> None:
+        if so_far == Bulk(1):  # the walk over waiting jobs has passed it
+            thread = Thread(target=asyncio.run, args=(fail(),))
+            thread.start()
+            thread.join()
+
+    assert await forge.jobs.cancel_all(queue="mail", progress=fail_once) == Bulk(2)
+    assert (await forge.jobs.get(job.id)).state is State.DEAD
 
 
 async def test_all_dead_jobs_are_retried_but_those_whose_key_is_held(forge: Forge):

@@ -12,6 +12,7 @@ from forge_jobs.cli import values
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows
+from forge_jobs.cli.progress import progress
 from forge_jobs.cli.values import shortened, shown_attempts, since, until
 from forge_jobs.client.checks import MAX_ID
 from forge_jobs.client.document import document, readable
@@ -54,7 +55,7 @@ Before = Annotated[
     typer.Option(
         "--before",
         metavar="ID",
-        help="Only jobs with smaller ids: the next page.",
+        help="Only jobs that come after this one in the list: the next page.",
         parser=values.whole("--before", least=1, most=MAX_ID),
     ),
 ]
@@ -166,7 +167,7 @@ async def cancel(
     _check_choice(ids, all, state, queue, kind)
     async with opened(call) as forge:
         if not ids:
-            return _bulk_report("cancelled", await forge.jobs.cancel_all(state=state, queue=queue, kind=kind))
+            return await _all(call, forge.jobs.cancel_all, "cancelled", state, queue, kind)
         return await _each(forge, ids, _cancel)
 
 
@@ -194,8 +195,7 @@ async def retry(
     _check_choice(ids, all, state, queue, kind)
     async with opened(call) as forge:
         if not ids:
-            bulk = await forge.jobs.retry_all(state=state or State.DEAD, queue=queue, kind=kind)
-            return _bulk_report("retried", bulk)
+            return await _all(call, forge.jobs.retry_all, "retried", state or State.DEAD, queue, kind)
         return await _each(forge, ids, _retry)
 
 
@@ -236,8 +236,7 @@ async def delete(
         )
     async with opened(call) as forge:
         if not ids:
-            assert state is not None
-            return _bulk_report("deleted", await forge.jobs.delete_all(state=state, queue=queue, kind=kind))
+            return await _all(call, forge.jobs.delete_all, "deleted", state, queue, kind)
         return await _each(forge, ids, _delete)
 
 
@@ -276,9 +275,35 @@ async def _each(
     return Report(documents or None, sentences, errors)
 
 
-def _bulk_report(verb: str, bulk: Bulk) -> Report:
-    skipped = f", {bulk.skipped:,} could not be" if bulk.skipped else ""
+async def _all(
+    call: Call,
+    change: Callable[..., Awaitable[Bulk]],
+    verb: str,
+    state: State | None,
+    queue: str | None,
+    kind: str | None,
+) -> Report:
+    """Return what became of all jobs that match, and show meanwhile how far it is."""
+    with progress(as_json=call.as_json) as tell:
+        bulk = await change(
+            state=state,
+            queue=queue,
+            kind=kind,
+            progress=lambda so_far: tell(_sentence(verb, so_far), _document(verb, so_far)),
+        )
+    return Report(_document(verb, bulk), [_sentence(verb, bulk)])
+
+
+def _document(verb: str, bulk: Bulk) -> dict[str, object]:
+    running = {"running": bulk.running} if verb == "cancelled" else {}
+    return {verb: bulk.changed, **running, "skipped": bulk.skipped}
+
+
+def _sentence(verb: str, bulk: Bulk) -> str:
     noun = "job was" if bulk.changed == 1 else "jobs were"
-    return Report(
-        {verb: bulk.changed, "skipped": bulk.skipped}, [f"{bulk.changed:,} {noun} {verb}{skipped}."]
-    )
+    parts = [f"{bulk.changed:,} {noun} {verb}"]
+    if bulk.running:
+        parts.append(f"{bulk.running:,} of them are running, and their workers are told")
+    if bulk.skipped:
+        parts.append(f"{bulk.skipped:,} could not be: another job with their key has not ended")
+    return "; ".join(parts) + "."

@@ -3,23 +3,17 @@
 What is checked here is refused before the database is asked; see `storage.interface` for what each call does there.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from forge_jobs.client.checks import MAX_ID, choice, whole
 from forge_jobs.client.duration import checked_duration
 from forge_jobs.client.why import Why, explain
-from forge_jobs.errors import InvalidInput, JobNotFound, UnknownQueue, WrongState
+from forge_jobs.errors import InvalidInput, UnknownQueue
 from forge_jobs.job import Cancelled, Counts, Job, State
-from forge_jobs.storage.interface import Storage
-
-PAGE = 500
-"""How many jobs a bulk call looks at together."""
-
-AT_ONCE = 10
-"""How many of them it changes at the same time."""
+from forge_jobs.storage.interface import Moved, Storage
 
 MOST_LISTED = 10_000
 
@@ -30,10 +24,27 @@ DELETABLE = (State.DONE, State.DEAD, State.SCHEDULED, State.RETRYING, State.PEND
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
-    """What a call over many jobs did."""
+    """What a call over many jobs has done so far."""
 
-    changed: int
-    skipped: int  # matched, but could not be changed any more: another state by then, or its key is held
+    changed: int = 0
+    skipped: int = 0  # dead jobs that stay so: a living job holds their key
+    running: int = 0  # of the changed: they were running, and their workers are told
+
+    def and_then(self, moved: Moved, state: State) -> "Bulk":
+        """Return this and one batch more, of jobs in `state`."""
+        running = moved.changed if state is State.IN_PROGRESS else 0
+        return Bulk(self.changed + moved.changed, self.skipped + moved.skipped, self.running + running)
+
+
+Progress = Callable[[Bulk], object]
+
+
+class _All(Protocol):
+    """What `storage.jobs` does to all jobs of a state that match."""
+
+    def __call__(
+        self, state: State, *, last: int, queue: str | None, kind: str | None
+    ) -> AsyncIterator[Moved]: ...
 
 
 class Jobs:
@@ -55,7 +66,11 @@ class Jobs:
         limit: int = 100,
         before: int | None = None,
     ) -> Sequence[Job]:
-        """Return jobs, newest id first, with ids below `before`. Raises InvalidInput, UnknownQueue."""
+        """Return jobs, newest id first, with ids below `before`. Raises InvalidInput, UnknownQueue.
+
+        Pending jobs come in the order in which they became ready, the last one first, and those
+        that became ready before the job `before`.
+        """
         found = await self._storage.jobs.find(
             state=None if state is None else choice(state, "state", State),
             queue=queue,
@@ -111,76 +126,77 @@ class Jobs:
         await self._storage.jobs.delete(_checked_id(job_id))
 
     async def cancel_all(
-        self, *, state: State | str | None = None, queue: str | None = None, kind: str | None = None
+        self,
+        *,
+        state: State | str | None = None,
+        queue: str | None = None,
+        kind: str | None = None,
+        progress: Progress | None = None,
     ) -> Bulk:
-        """Every waiting or running job that matches is cancelled as by `cancel`. Raises InvalidInput, UnknownQueue."""
+        """Every waiting or running job that matches is cancelled as by `cancel`. Raises InvalidInput, UnknownQueue.
 
-        async def cancel(job_id: int) -> bool:
-            return await self._storage.jobs.cancel(job_id) is not Cancelled.ENDED
-
-        return await self._each(cancel, _states(state, CANCELLABLE, "cancelled"), queue, kind)
+        This and the next two go in batches of 1,000 jobs, each a transaction of its own, and
+        tell `progress` after each what was done so far. Interrupted, what is done is done, and
+        the call made again goes on. Jobs that are enqueued after the call stay as they are.
+        """
+        states = _states(state, CANCELLABLE, "cancelled")
+        # A job may go back to a state that was walked over before: its attempt fails, it is released.
+        again = len(states) > 1
+        return await self._all(self._storage.jobs.cancel_all, states, queue, kind, progress, again=again)
 
     async def retry_all(
-        self, *, state: State | str | None = State.DEAD, queue: str | None = None, kind: str | None = None
+        self,
+        *,
+        state: State | str | None = State.DEAD,
+        queue: str | None = None,
+        kind: str | None = None,
+        progress: Progress | None = None,
     ) -> Bulk:
         """Every job that matches is retried as by `retry`; None is dead and retrying. Raises InvalidInput, UnknownQueue."""
-        return await self._each(self._storage.jobs.retry, _states(state, RETRIABLE, "retried"), queue, kind)
+        states = _states(state, RETRIABLE, "retried")
+        return await self._all(self._storage.jobs.retry_all, states, queue, kind, progress)
 
     async def delete_all(
-        self, *, state: State | str, queue: str | None = None, kind: str | None = None
+        self,
+        *,
+        state: State | str,
+        queue: str | None = None,
+        kind: str | None = None,
+        progress: Progress | None = None,
     ) -> Bulk:
         """Every job in `state` that matches is deleted as by `delete`. Raises InvalidInput, UnknownQueue."""
+        states = _states(state, DELETABLE, "deleted")
+        return await self._all(self._storage.jobs.delete_all, states, queue, kind, progress)
 
-        async def delete(job_id: int) -> bool:
-            await self._storage.jobs.delete(job_id)
-            return True
-
-        return await self._each(delete, _states(state, DELETABLE, "deleted"), queue, kind)
-
-    async def _each(
+    async def _all(
         self,
-        change: Callable[[int], Awaitable[bool]],
+        move: _All,
         states: Sequence[State],
         queue: str | None,
         kind: str | None,
+        progress: Progress | None,
+        *,
+        again: bool = False,
     ) -> Bulk:
+        """Move all jobs of these states that are there now; `again` until none is found any more."""
         if queue is not None:
             await self._require_queue(queue)
-        changed = matched = 0
-        async for ids in self._pages(states, queue, kind):
-            matched += len(ids)
-            for start in range(0, len(ids), AT_ONCE):
-                changed += sum(
-                    await asyncio.gather(*(_tried(change, id) for id in ids[start : start + AT_ONCE]))
-                )
-        return Bulk(changed, matched - changed)
-
-    async def _pages(
-        self, states: Sequence[State], queue: str | None, kind: str | None
-    ) -> AsyncIterator[Sequence[int]]:
-        for state in states:
-            before = None
-            while True:
-                page = await self._storage.jobs.find(
-                    state=state, queue=queue, kind=kind, limit=PAGE, before=before
-                )
-                if not page:
-                    break
-                yield [job.id for job in page]
-                before = page[-1].id
+        last = await self._storage.jobs.newest()
+        bulk = Bulk()
+        while True:
+            before = bulk
+            for state in states:
+                async for moved in move(state, last=last, queue=queue, kind=kind):
+                    bulk = bulk.and_then(moved, state)
+                    if progress is not None:
+                        progress(bulk)
+            if bulk == before or not again:
+                return bulk
 
     async def _require_queue(self, name: str) -> None:
         known = [queue.name for queue in await self._storage.queues.all()]
         if name not in known:
             raise UnknownQueue(name, known)
-
-
-async def _tried(change: Callable[[int], Awaitable[bool]], job_id: int) -> bool:
-    """Return whether the job was changed; one that moved on meanwhile was not."""
-    try:
-        return await change(job_id)
-    except (JobNotFound, WrongState):
-        return False
 
 
 def _states(state: State | str | None, allowed: Sequence[State], verb: str) -> Sequence[State]:

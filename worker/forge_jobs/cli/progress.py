@@ -1,0 +1,45 @@
+"""How far a command is that takes long: on stderr, so that stdout is what it is without."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from forge_jobs.cli.output import write
+
+EVERY_SECONDS = 1.0
+"""How often a program that reads JSON is told, so that a quick command tells nothing."""
+
+Tell = Callable[[str, Mapping[str, object]], None]
+
+
+@contextmanager
+def progress(*, as_json: bool) -> Iterator[Tell]:
+    """Call what is given with a sentence and a document of what was done so far.
+
+    On a terminal the sentence is a live line until the end of the block; with --json the document is a line.
+    """
+    console = Console(file=sys.stderr, highlight=False)
+    if as_json:
+        yield _Lines()
+    elif not console.is_terminal:
+        yield lambda sentence, document: None
+    else:
+        with console.status("Beginning …") as status:
+            yield lambda sentence, document: status.update(sentence)
+
+
+class _Lines:
+    """A document a line, not too often."""
+
+    def __init__(self) -> None:
+        self._next_at = time.monotonic() + EVERY_SECONDS
+
+    def __call__(self, sentence: str, document: Mapping[str, object]) -> None:
+        now = time.monotonic()
+        if now >= self._next_at:
+            self._next_at = now + EVERY_SECONDS
+            write(sys.stderr, json.dumps({"progress": document}))
