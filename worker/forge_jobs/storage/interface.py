@@ -118,7 +118,8 @@ class Jobs(Protocol):
         """Return jobs, newest id first, with ids below `before`.
 
         Pending jobs come in the order in which they became ready, the last one first, and
-        `before` is a place in that order: of a job that is not pending any more, the moment of its enqueue.
+        `before` is a place in that order; a job that is not pending any more stands where it
+        left it, so that the next page may show jobs again, but passes none over.
         """
 
     async def cancel(self, job_id: int) -> Cancelled:

@@ -114,6 +114,60 @@ async def test_pages_go_on_within_a_state(storage):
         assert await find(storage, state=state, limit=3, before=first[-1]) == ids[:1]
 
 
+async def test_pending_jobs_are_listed_in_pages_as_they_became_ready(storage, clock):
+    """Whatever their queues and priorities, and wherever they were before."""
+    await storage.queues.ensure(["mail"])
+    me = await worker(storage)
+    await clock.freeze()
+    delayed = await enqueue(storage, delay=HOUR)
+    dead = await ended(storage, me, State.DEAD)
+    expected = []
+    for facts in ({}, {"queue": "mail"}, {"priority": -3}, {"queue": "mail", "priority": 5}, {}):
+        expected.append(await enqueue(storage, **facts))
+        await clock.advance(seconds=1)
+    await storage.jobs.retry(dead)
+    await clock.advance(seconds=1)
+    await storage.jobs.run_now(delayed)
+    await clock.advance(seconds=1)
+    expected += [dead, delayed, *await enqueue_many(storage, 3)]
+
+    for limit in (1, 2, 3, 100):
+        listed = await find(storage, state=State.PENDING, limit=limit)
+        while len(page := await find(storage, state=State.PENDING, limit=limit, before=listed[-1])):
+            listed += page
+        assert listed == expected[::-1]
+
+
+async def test_no_pending_job_is_passed_over_when_those_of_the_page_before_are_gone(storage, clock):
+    for way in (storage.jobs.cancel, storage.jobs.delete):
+        dead = [await enqueue(storage, priority=3) for _ in range(3)]
+        for job_id in dead:
+            await storage.jobs.cancel(job_id)
+        await clock.advance(seconds=1)
+        expected = await enqueue_many(storage, 3)
+        for job_id in dead:
+            await clock.advance(seconds=1)
+            await storage.jobs.retry(job_id)
+
+        met, before = set(), None
+        while page := await find(storage, state=State.PENDING, limit=2, before=before):
+            met |= set(page)
+            before = page[-1]
+            for job_id in page:
+                await way(job_id)
+
+        assert met == {*expected, *dead}
+
+
+async def test_a_listed_pending_job_says_how_often_it_was_tried(storage):
+    claimed = await running(storage, await worker(storage))
+    await storage.claims.postpone([failed(claimed, delay=timedelta(0))])
+
+    [found] = await storage.jobs.find(state=State.PENDING)
+
+    assert (found.id, found.attempt) == (claimed.job_id, 1)
+
+
 async def test_a_waiting_job_knows_how_many_are_ahead_of_it(storage):
     await enqueue_many(storage, 3)
     wanted = await enqueue(storage)

@@ -142,6 +142,20 @@ async def test_a_batch_of_all_that_match_reads_no_whole_table(
         assert "Seq Scan on" not in plan
 
 
+@pytest.mark.parametrize("is_analyzed", [False, True])
+async def test_a_page_of_pending_jobs_is_read_from_the_end_of_the_claims_index(
+    jobs: PostgresJobs, database: Database, is_analyzed: bool
+) -> None:
+    answers = await jobs.enqueue_many([NewJob("work") for _ in range(20_000)])
+    if is_analyzed:
+        await database.execute("ANALYZE")
+
+    find = await _plan(database, job_rows.NEWEST[State.PENDING], answers[-100].id, None, None, 10)
+
+    assert "Index Scan Backward using ready_claim on ready place" in find
+    assert "Seq Scan on job" not in find
+
+
 async def _plan(database: Database, statement: str, *arguments: object, connection: object = None) -> str:
     records = await database.fetch(f"EXPLAIN {statement}", *arguments, connection=connection)
     return "\n".join(record[0] for record in records)

@@ -15,7 +15,7 @@ from forge_jobs.job import HISTORY_LIMIT, Failure, Job, Reason, State
 _SHOW = """
 WITH page AS MATERIALIZED ({page}
 ), near AS MATERIALIZED (
-    SELECT shown.*, job.queue_id, coalesce(shown.attempt, CASE WHEN shown.state = 'pending' THEN (
+    SELECT shown.*, page.rank, job.queue_id, coalesce(shown.attempt, page.attempt, CASE WHEN shown.state = 'pending' THEN (
         SELECT ready.attempt FROM {schema}.ready
         WHERE ready.queue_id = job.queue_id AND ready.priority = job.priority
           AND ready.pos = {schema}.micros(job.created_at) AND ready.job_id = job.id LIMIT 1) END) AS attempts
@@ -37,24 +37,23 @@ FROM near
 LEFT JOIN far USING (id)
 LEFT JOIN {schema}.worker ON worker.id = near.worker_id
 LEFT JOIN {schema}.worker_label ON worker_label.worker_id = near.worker_id
-ORDER BY near.id DESC
+ORDER BY near.rank DESC, near.id DESC
 """
 
-ONE = _SHOW.replace("{page}", "\n    SELECT $1::bigint AS id")
+ONE = _SHOW.replace("{page}", "\n    SELECT $1::bigint AS id, $1 AS rank, NULL::integer AS attempt")
 
 _QUEUE = "($2::text IS NULL OR {job}.queue_id = (SELECT queue.id FROM {schema}.queue WHERE queue.name = $2))"
 # Compared, not EXISTS: the planner would make that a hash of all jobs of the kind.
 _KIND = "($3::text IS NULL OR (SELECT job.kind FROM {schema}.job WHERE job.id = place.job_id) = $3)"
 
 _NEWEST = """
-    SELECT place.job_id AS id FROM {source} AS place
+    SELECT place.job_id AS id, place.job_id AS rank, NULL::integer AS attempt FROM {source} AS place
     WHERE place.job_id < $1 AND {queue} AND {kind}
     ORDER BY place.job_id DESC LIMIT $4"""
 
 # Of the ended jobs nearly all are done: those are met on the way down the ids. The dead are
 # few, and are picked out by the sweep's index first (OFFSET 0: or the planner might not).
 _SOURCES = {
-    State.PENDING: "{schema}.ready",
     State.SCHEDULED: "(SELECT * FROM {schema}.scheduled WHERE reason <> 'retry')",
     State.RETRYING: "(SELECT * FROM {schema}.scheduled WHERE reason = 'retry')",
     State.IN_PROGRESS: "{schema}.claimed",
@@ -64,8 +63,46 @@ _SOURCES = {
         WHERE state = 'dead' AND queue_id = ANY (ARRAY(SELECT queue.id FROM {schema}.queue)) OFFSET 0)""",
 }
 
+# There is no index of pending jobs by id: they come as they became ready, along the claim's index
+# from its end, a few of each class. Job $1 stands where it is in there; when it is not, at the moment
+# at which it left, so that none is passed over; and when that is not known, after all.
+_PENDING = """
+    SELECT found.job_id AS id, found.pos AS rank, found.attempt
+    FROM {schema}.queue
+    CROSS JOIN LATERAL (
+        WITH RECURSIVE class AS (
+            (SELECT priority FROM {schema}.ready WHERE queue_id = queue.id ORDER BY priority LIMIT 1)
+            UNION ALL
+            SELECT next.priority
+            FROM class CROSS JOIN LATERAL (
+                SELECT ready.priority FROM {schema}.ready
+                WHERE ready.queue_id = queue.id AND ready.priority > class.priority
+                ORDER BY ready.priority LIMIT 1) AS next
+        )
+        SELECT last.*
+        FROM class CROSS JOIN LATERAL (
+            SELECT place.job_id, place.pos, place.attempt FROM {schema}.ready AS place
+            WHERE place.queue_id = queue.id AND place.priority = class.priority
+              AND place.pos <= {before} AND (place.pos, place.job_id) < ({before}, $1) AND {kind}
+            ORDER BY place.pos DESC, place.job_id DESC LIMIT $4) AS last
+    ) AS found
+    WHERE $2::text IS NULL OR queue.name = $2
+    ORDER BY found.pos DESC, found.job_id DESC LIMIT $4"""
+
+_BEFORE = "(SELECT before.pos FROM before)"
+_SHOW_PENDING = _SHOW.replace(
+    "WITH page",
+    """WITH before AS MATERIALIZED (
+    SELECT coalesce(
+        (SELECT ready.pos FROM {schema}.ready WHERE ready.ctid = {schema}.place($1)),
+        (SELECT {schema}.micros(coalesce(claimed_at, started_at, finished_at)) FROM {schema}.jobs WHERE id = $1),
+        9223372036854775807) AS pos
+), page""",
+    1,
+)
+
 _ALL = """
-    SELECT job.id FROM {schema}.job
+    SELECT job.id, job.id AS rank, NULL::integer AS attempt FROM {schema}.job
     WHERE job.id < $1 AND {queue} AND ($3::text IS NULL OR job.kind = $3)
     ORDER BY job.id DESC LIMIT $4"""
 
@@ -81,9 +118,12 @@ def _newest(source: str) -> str:
 
 NEWEST: dict[State | None, str] = {
     None: _SHOW.replace("{page}", _ALL.replace("{queue}", _QUEUE.replace("{job}", "job"))),
+    State.PENDING: _SHOW_PENDING.replace(
+        "{page}", _PENDING.replace("{before}", _BEFORE).replace("{kind}", _KIND)
+    ),
     **{state: _newest(source) for state, source in _SOURCES.items()},
 }
-"""The statement that finds jobs of a state: ids below $1, queue $2, kind $3, at most $4."""
+"""The statement that finds jobs of a state: those before job $1, of queue $2, kind $3, at most $4."""
 
 FAILURES = """
 SELECT failure.attempt, failure.at, coalesce(worker.label, worker_label.label) AS worker, failure.error

@@ -11,7 +11,7 @@ from forge_jobs.storage.sqlite import moves
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.enqueue import enqueue
 from forge_jobs.storage.sqlite.limits import TOKENS
-from forge_jobs.storage.sqlite.micros import moment
+from forge_jobs.storage.sqlite.micros import LAST, moment
 from forge_jobs.storage.sqlite.queues import get as get_queue
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 
@@ -48,7 +48,6 @@ ATTEMPT = 7  # its place in a row; null for a job that became ready later than i
 NEWEST = "FROM {table} AS place WHERE {conditions} ORDER BY place.job_id DESC LIMIT :limit"
 PAGES = {
     None: NEWEST.replace("{table}", "(SELECT id AS job_id, queue_id FROM job)"),
-    State.PENDING: NEWEST.replace("{table}", "ready"),
     State.SCHEDULED: NEWEST.replace("{table}", "scheduled").replace("WHERE", "WHERE reason <> 'retry' AND"),
     State.RETRYING: NEWEST.replace("{table}", "scheduled").replace("WHERE", "WHERE reason = 'retry' AND"),
     State.IN_PROGRESS: NEWEST.replace("{table}", "claimed"),
@@ -71,6 +70,27 @@ WITH RECURSIVE class (priority) AS (
 )
 SELECT min((SELECT min(pos) FROM ready WHERE queue_id = :queue_id AND ready.priority = class.priority))
 FROM class WHERE class.priority IS NOT NULL
+"""
+
+# The queues and priorities in use: a few steps in the index, however many wait.
+CLASSES = """
+WITH RECURSIVE class (queue_id, priority) AS (
+    SELECT id, (SELECT min(priority) FROM ready WHERE queue_id = queue.id)
+    FROM queue WHERE :queue IS NULL OR name = :queue
+    UNION ALL
+    SELECT queue_id, (SELECT min(priority) FROM ready
+                      WHERE ready.queue_id = class.queue_id AND ready.priority > class.priority)
+    FROM class WHERE class.priority IS NOT NULL
+)
+SELECT queue_id, priority FROM class WHERE priority IS NOT NULL
+"""
+
+LAST_OF_CLASS = """
+SELECT pos, job_id, attempt FROM ready
+WHERE queue_id = :queue_id AND priority = :priority
+  AND (pos, job_id) < (:pos, coalesce(:before, 9223372036854775807))
+  AND (:kind IS NULL OR (SELECT kind FROM job WHERE job.id = ready.job_id) = :kind)
+ORDER BY pos DESC, job_id DESC LIMIT :limit
 """
 
 WAITING = """
@@ -133,6 +153,9 @@ class SqliteJobs:
         limit: int = 100,
         before: int | None = None,
     ) -> list[Job]:
+        wanted = {"queue": queue, "kind": kind, "before": before, "limit": limit}
+        if state is State.PENDING:
+            return await self._database.read(lambda transaction: _pending(transaction, wanted))
         conditions = ["true"]
         if queue is not None:
             conditions.append("place.queue_id = (SELECT id FROM queue WHERE name = :queue)")
@@ -142,7 +165,6 @@ class SqliteJobs:
             conditions.append("place.job_id < :before")
         page = PAGES[state].replace("{conditions}", " AND ".join(conditions))
         statement = FIND.replace("{page}", page)
-        wanted = {"queue": queue, "kind": kind, "before": before, "limit": limit}
         rows = await self._database.read(
             lambda transaction: _with_attempts(transaction, transaction.rows(statement, wanted))
         )
@@ -295,6 +317,39 @@ def _ahead(transaction: Transaction, place: moves.Place) -> int:
         wanted,
     )
     return ahead
+
+
+def _pending(transaction: Transaction, wanted: dict[str, Any]) -> list[Job]:
+    """Return pending jobs, the one that became ready last first.
+
+    There is no index of them by id: they are read along the claim's, from the end, a few of each class.
+    """
+    wanted["pos"] = _pos_before(transaction, wanted["before"])
+    found: list[Row] = []
+    for queue_id, priority in transaction.rows(CLASSES, wanted):
+        found += transaction.rows(LAST_OF_CLASS, wanted | {"queue_id": queue_id, "priority": priority})
+    found.sort(reverse=True)
+    attempts = {job_id: attempt for _, job_id, attempt in found[: wanted["limit"]]}
+    ids = ", ".join(map(str, attempts))  # ids, from the database
+    rows = {row[0]: row for row in transaction.rows(f"{JOB} WHERE job.id IN ({ids})")}
+    return [
+        _job((*rows[job_id][:ATTEMPT], attempt, *rows[job_id][ATTEMPT + 1 :]))
+        for job_id, attempt in attempts.items()
+    ]
+
+
+def _pos_before(transaction: Transaction, job_id: int | None) -> int:
+    """Return where a job stands: when it is not pending, the moment at which it left; when that is not known, after all."""
+    if job_id is None:
+        return LAST
+    try:
+        place = moves.place(transaction, job_id)
+    except JobNotFound:
+        return LAST
+    if place.pos is not None:
+        return place.pos
+    left = "SELECT coalesce(claimed_at, started_at, finished_at) FROM jobs WHERE id = ?"
+    return transaction.value(left, (job_id,)) or LAST
 
 
 def _counts(transaction: Transaction, row: Row) -> Counts:
