@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from forge_jobs import Forge
+from forge_jobs import Forge, Worker
 from forge_jobs.cli import progress
 from tests.command_line import CommandLine, migrated
 
@@ -145,6 +145,46 @@ def test_people_see_on_a_terminal_how_far_a_long_command_is(
     assert "2,500 jobs were deleted." in answer.out
     assert "jobs were deleted" in answer.error
     assert "jobs were deleted" not in cli("jobs", "list").error
+
+
+def test_a_job_is_waited_for_and_its_result_printed(cli: CommandLine):
+    done, dead = cli.using(_ended)
+
+    assert cli("jobs", "wait", str(done)).out == '{"to": "ada"}\n'
+    assert cli.fine("jobs", "wait", str(done)) == {"id": done, "state": "done", "result": {"to": "ada"}}
+    failed = cli("jobs", "wait", str(dead))
+    assert (failed.code, failed.out) == (1, "")
+    assert failed.error.startswith(f"Job {dead} is dead: ")
+
+    waiting = cli.fine("enqueue", "send", "--delay", "1h")["id"]
+    late = cli("jobs", "wait", str(waiting), "--timeout", "0.01")
+    assert (late.code, late.error) == (1, f"Job {waiting} did not end within 0.01 s.\n")
+    assert cli("jobs", "wait", "4711").code == 1
+
+
+def test_enqueue_waits_for_its_job_when_told_so(cli: CommandLine):
+    late = cli("enqueue", "send", "--wait", "0.01")
+    assert (late.code, late.out) == (1, "")
+    assert late.error.endswith("did not end within 0.01 s.\n")
+    assert cli.fine("stats")["queues"][0]["pending"] == 1
+
+    refused = cli("enqueue", "send", "--wait", "1s", "--count", "2")
+    assert (refused.code, refused.error) == (2, "--wait goes with one job, and --count is 2.\n")
+    assert cli.fine("stats")["queues"][0]["pending"] == 1
+
+
+async def _ended(forge: Forge) -> tuple[int, int]:
+    @forge.handler
+    async def echo(to: str) -> dict[str, str]:
+        return {"to": to}
+
+    @forge.handler(max_attempts=1)
+    async def breaks() -> None:
+        raise ValueError("no")
+
+    jobs = await echo.enqueue(to="ada"), await breaks.enqueue()
+    await Worker(forge, queues=["default"]).run(until_empty=True)
+    return jobs[0].id, jobs[1].id
 
 
 def test_a_retry_is_refused_while_another_job_has_the_key(cli: CommandLine):

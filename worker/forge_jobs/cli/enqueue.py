@@ -9,6 +9,7 @@ import typer
 
 from forge_jobs.cli import values
 from forge_jobs.cli.command import Call, command
+from forge_jobs.cli.jobs import ended
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report
 from forge_jobs.client.document import document
@@ -77,8 +78,18 @@ async def enqueue(
             metavar="N", help="So many such jobs.", parser=values.whole("--count", least=1, most=MOST_COPIES)
         ),
     ] = 1,
+    wait: Annotated[
+        timedelta | None,
+        typer.Option(
+            metavar="DURATION",
+            parser=values.duration("--wait"),
+            help="Wait for it so long, and print its result instead of its id.",
+        ),
+    ] = None,
 ) -> Report:
     """Enqueue a job and print its id."""
+    if wait is not None and count > 1:
+        raise InvalidInput(f"--wait goes with one job, and --count is {count}.")
     arguments = values.payload(_text(payload, payload_file))
     options: OptionValues = {}
     if queue is not None:
@@ -97,7 +108,8 @@ async def enqueue(
         options["key"] = key
     async with opened(call) as forge:
         if count == 1:
-            return _one(await forge.enqueue(kind, arguments, **options))
+            job = await forge.enqueue(kind, arguments, **options)
+            return _one(job) if wait is None else await ended(forge, job.id, wait)
         made: list[Enqueued] = []
         while len(made) < count:
             copies = [arguments] * min(count - len(made), TOGETHER)

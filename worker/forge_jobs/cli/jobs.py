@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -151,6 +151,32 @@ async def why(call: Call, id: Id) -> Report:
         found = await forge.jobs.why(id)
     return Report(
         document(found), ["\n".join([f"Job {found.job_id} is {found.state.value}.", *found.reasons])]
+    )
+
+
+@command(group, "wait")
+async def wait(
+    call: Call,
+    id: Id,
+    timeout: Annotated[
+        timedelta | None,
+        typer.Option(
+            metavar="DURATION", parser=values.duration("--timeout"), help="Give up after 90s, 5m, 2h, 7d."
+        ),
+    ] = None,
+) -> Report:
+    """Wait until a job is done and print its result; fail when it is dead, or takes too long."""
+    async with opened(call) as forge:
+        return await ended(forge, id, timeout)
+
+
+async def ended(forge: Forge, id: int, timeout: timedelta | None) -> Report:
+    """Return the job's result once it is done. Raises JobDead, WaitTimeout, JobNotFound."""
+    await forge.wait(id, timeout=timeout)
+    job = await forge.jobs.get(id)
+    result = readable(job.result, job.codec)  # which need not be JSON
+    return Report(
+        {"id": id, "state": State.DONE.value, "result": result}, [json.dumps(result, ensure_ascii=False)]
     )
 
 
