@@ -86,9 +86,14 @@ def boost(load: Load, target: float) -> int:
 
 
 def observed_change(memory: ScalerMemory, current: int, now: float) -> ScalerMemory:
-    """Return the memory after a look at the number of pods: a change counts, whoever made it."""
-    if memory.replicas is None or memory.replicas == current:
-        return replace(memory, replicas=current)
+    """Return the memory after a look at the number of pods: a change counts, whoever made it.
+
+    Who looks for the first time takes what there is for a wish: why it is so is not known.
+    """
+    if memory.replicas is None:
+        return replace(memory, replicas=current, wishes=((now, current),))
+    if memory.replicas == current:
+        return memory
     change = (now, current - memory.replicas)
     return replace(memory, replicas=current, changes=(*memory.changes, change))
 

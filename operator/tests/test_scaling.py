@@ -12,7 +12,7 @@ from forge_jobs import CronConfig, QueueConfig, WorkerInfo
 from forge_jobs.job import Counts
 from forge_operator.conditions import Reason
 from forge_operator.load import Load, followed, measure
-from forge_operator.memory import ScalerMemory, Tally
+from forge_operator.memory import Memory, ScalerMemory, Tally
 from forge_operator.observed import Database
 from forge_operator.scaling import Decision, Why, decide, split, wish
 from forge_operator.specs import AutoscalingSpec
@@ -31,7 +31,8 @@ def loaded(**said: Any) -> Load:
 
 
 def decided(load: Load, current: int, memory: ScalerMemory | None = None, **said: Any) -> Decision:
-    return decide(scaling(**said), SLOTS, load, memory or ScalerMemory(), current=current, now=load.at)[0]
+    memory = memory or ScalerMemory(replicas=current)
+    return decide(scaling(**said), SLOTS, load, memory, current=current, now=load.at)[0]
 
 
 # --- the formula ---
@@ -129,6 +130,22 @@ def test_pods_only_go_when_nobody_wished_for_them_for_five_minutes() -> None:
 
     assert decided(quiet, 8, memory).replicas == 8
     assert decided(replace(quiet, at=301.0), 8, memory).replicas == 4
+
+
+def test_an_operator_that_has_just_begun_keeps_the_pods_for_a_window() -> None:
+    world = World({"workers": autoscaled(slots=1)}).run(30)
+    world.enqueue(400, 10)
+    world.run(120)
+    many = world.deployment("1").replicas
+    assert many > 10
+    world.pending.clear()
+    world.run(60)
+    assert world.deployment("1").replicas == many
+
+    world.memory = Memory()
+    world.run(120)
+
+    assert world.deployment("1").replicas == many
 
 
 def test_a_moment_with_nothing_to_do_takes_no_pod_away() -> None:
