@@ -138,15 +138,18 @@ def stale(spec: AutoscalingSpec, current: int) -> Decision:
 
 
 def remembered(spec: AutoscalingSpec, memory: ScalerMemory, wanted: int, now: float) -> ScalerMemory:
-    """Return the memory with one more wish, and without what no window or period reaches back to."""
+    """Return the memory with one more wish, and without what no window or period reaches back to.
+
+    A moment to come, as after the clock was set back, is now: it would stay for as long as that.
+    """
     window = max(spec.scale_up.stabilization_window, spec.scale_down.stabilization_window).total_seconds()
     period = max(spec.scale_up.period, spec.scale_down.period).total_seconds()
-    idle_since = (now if memory.idle_since is None else memory.idle_since) if wanted == 0 else None
+    idle_since = min(now, now if memory.idle_since is None else memory.idle_since)
     return replace(
         memory,
-        wishes=(*(each for each in memory.wishes if now - each[0] <= window), (now, wanted)),
-        changes=tuple(each for each in memory.changes if now - each[0] <= period),
-        idle_since=idle_since,
+        wishes=(*((min(at, now), pods) for at, pods in memory.wishes if now - at <= window), (now, wanted)),
+        changes=tuple((min(at, now), change) for at, change in memory.changes if now - at <= period),
+        idle_since=idle_since if wanted == 0 else None,
     )
 
 

@@ -212,6 +212,18 @@ def test_a_change_that_somebody_else_made_counts_as_one() -> None:
     assert memory.changes == ((0.0, 4),)
 
 
+def test_a_clock_that_was_set_back_holds_nothing_up_for_longer_than_its_windows() -> None:
+    before = ScalerMemory(replicas=10, at=9e6, wishes=((9e6, 10),), changes=((9e6, 8),), idle_since=9e6)
+    spec, quiet, busy = scaling(), loaded(in_progress=1), loaded(backlog=30_000, service=2)
+
+    _, memory = decide(spec, SLOTS, quiet, before, current=10, now=0.0)
+    assert decided(replace(quiet, at=301.0), 10, memory).replicas == 5
+    assert decided(replace(busy, at=16.0), 10, memory).replicas == 20
+
+    _, memory = decide(spec, SLOTS, loaded(), replace(before, replicas=1), current=1, now=0.0)
+    assert decided(loaded(at=300.0), 1, memory).replicas == 0
+
+
 numbers = st.integers(0, 10_000)
 
 
