@@ -259,15 +259,20 @@ def ready(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Action]
     if takes_over_at_once(pool, spec, version):
         return promoted(pool, version, actions)
     if spec.rollout.strategy is RolloutStrategy.MANUAL:
-        return Progress(
-            tuple(actions),
-            Reason.AWAITING_PROMOTION,
-            f"Version {version.version} is ready: set annotation {naming.PROMOTE}={version.id} to promote it.",
-        )
+        return awaiting(version, "is ready", actions)
     step = spec.rollout.steps[0]
     message = f"Version {version.version} ({version.id}) gets {step.weight_percent} % of the slots."
     move = MoveVersion(pool.uid, version.id, VersionState.RAMPING, step.weight_percent)
     return Progress((*actions, move, EmitEvent("Normal", "Ramping", message)), Reason.RAMPING, message)
+
+
+def awaiting(version: Version, how: str, actions: list[Action]) -> Progress:
+    """Return that the version waits for people, being as it is."""
+    return Progress(
+        tuple(actions),
+        Reason.AWAITING_PROMOTION,
+        f"Version {version.version} {how}: set annotation {naming.PROMOTE}={version.id} to promote it.",
+    )
 
 
 def takes_over_at_once(pool: Pool, spec: WorkersSpec, version: Version) -> bool:
@@ -330,6 +335,8 @@ def ramping(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Pro
         return Progress(
             (*actions, move, EmitEvent("Warning", "RolloutAborted", failure)), Reason.ROLLOUT_ABORTED, failure
         )
+    if spec.rollout.strategy is RolloutStrategy.MANUAL:
+        return awaiting(version, f"has {version.weight_percent} % of the slots", actions)
     since = version.state_changed_at or pool.database.now
     left = step_of(spec, version).pause - (pool.database.now - since)
     if left > timedelta(0):

@@ -343,6 +343,23 @@ def test_a_manual_rollout_waits_for_the_annotation() -> None:
     assert world.states() == {"1": "draining", "2": "current"}
 
 
+def test_a_progressive_rollout_that_becomes_a_manual_one_keeps_its_share() -> None:
+    world = serving(replicas=5)
+    world.change(workers=workers("2", replicas=5, rollout=PROGRESSIVE))
+    world.run(30)
+
+    world.change(workers=workers("2", replicas=5, rollout={"strategy": "Manual"}))
+    world.run(300)
+
+    assert world.states() == {"1": "current", "2": "ramping"}
+    assert (world.deployment("1").replicas, world.deployment("2").replicas) == (4, 1)
+    assert world.condition("Progressing") == ("False", "AwaitingPromotion")
+
+    world.annotations = {"forge-jobs.dev/promote": world.version("2").id}
+    world.run(10)
+    assert world.states() == {"1": "draining", "2": "current"}
+
+
 # --- mistakes ---
 
 
