@@ -279,10 +279,16 @@ def takes_over_at_once(pool: Pool, spec: WorkersSpec, version: Version) -> bool:
     """Whether a ready version needs no steps and nobody's word: by its strategy, as the first, or on the way back."""
     return (
         spec.rollout.strategy is RolloutStrategy.ALL_AT_ONCE
-        or pool.current is None
+        or not may_go_on(pool)
         or is_asked_by_hand(pool, version)
         or served_lately(pool, spec, version)
     )
+
+
+def may_go_on(pool: Pool) -> bool:
+    """Whether the current version can serve meanwhile: without Deployment and pods it cannot, nor can be made again."""
+    current = pool.current
+    return current is not None and (current.id in pool.deployments or bool(pool.pods(current.id)))
 
 
 def is_asked_by_hand(pool: Pool, version: Version) -> bool:
@@ -327,7 +333,7 @@ def ramping(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Pro
     """Return the next step of a version that has a share of the slots."""
     share, _ = split(wanted, version.weight_percent)
     actions = kept_up(pool, version, share)
-    if pool.current is None or takes_over_at_once(pool, spec, version):
+    if takes_over_at_once(pool, spec, version):
         return promoted(pool, version, actions)
     failure = too_many_failures(pool, spec, version)
     if failure is not None:
@@ -435,7 +441,7 @@ def revived(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Pro
 def pending_replicas(pool: Pool, spec: WorkersSpec, wanted: int) -> int:
     """Return how many pods a version needs to be ready to take over; at least one, to prove itself."""
     asked = pool.asked
-    at_once = pool.current is None or (asked is not None and served_lately(pool, spec, asked))
+    at_once = not may_go_on(pool) or (asked is not None and served_lately(pool, spec, asked))
     if spec.rollout.strategy is RolloutStrategy.PROGRESSIVE and not at_once:
         return split(wanted, spec.rollout.steps[0].weight_percent)[0]
     return max(1, wanted)

@@ -259,6 +259,35 @@ def test_the_first_version_needs_no_steps_and_nobodys_word() -> None:
         assert World({"workers": workers(rollout=rollout)}).run(60).states() == {"1": "current"}
 
 
+@pytest.mark.parametrize("rollout", [PROGRESSIVE, {"strategy": "Manual"}])
+def test_nor_does_one_before_which_workers_were_taken_away(rollout: dict[str, Any]) -> None:
+    world = serving(replicas=5)
+    world.spec = {}
+    world.run(300)
+    assert not world.deployments
+
+    world.change(workers=workers("2", replicas=5, rollout=rollout))
+    world.run(60)
+
+    assert world.states()["2"] == "current"
+    assert world.deployment("2").replicas == 5
+
+
+@pytest.mark.parametrize("rollout", [PROGRESSIVE, {"strategy": "Manual"}])
+def test_nor_does_one_whose_predecessor_was_deleted_by_hand(rollout: dict[str, Any]) -> None:
+    world = serving(replicas=5)
+    world.change(workers=workers("2", replicas=5, rollout=rollout))
+    world.run(60)
+
+    del world.deployments[world.version("1").deployment]
+    for pod in world.alive(world.version("1").id):
+        pod.deleting = world.time
+    world.run(60)
+
+    assert world.states()["2"] == "current"
+    assert world.deployment("2").replicas == 5
+
+
 def load(world: World, count: int) -> None:
     for _ in range(count):
         world.enqueue(4, 1)
