@@ -3,7 +3,15 @@
 from datetime import timedelta
 
 from forge_operator import naming
-from forge_operator.actions import Action, DeleteLimit, DeleteQueue, EmitEvent, ManageQueue, RemoveFinalizer
+from forge_operator.actions import (
+    Action,
+    DeleteLimit,
+    DeleteQueue,
+    EmitEvent,
+    ManageQueue,
+    RemoveFinalizer,
+    SetQueue,
+)
 from forge_operator.conditions import Condition, Reason
 from forge_operator.observed import Database, Observed, QueueObject, Unknown
 from forge_operator.report import Verdict
@@ -23,12 +31,13 @@ def finished(observed: Observed) -> list[Action] | None:
             return None
         message = "The rows of the queue stay in the database, which could not be asked."
         return [EmitEvent("Warning", "OrphanedRows", message), let_go]
+    manager = naming.owner_of_rows("ForgeQueue", owner.namespace, owner.name)
     keeps = not isinstance(owner.spec, QueueSpec) or owner.spec.reclaim_policy is ReclaimPolicy.RETAIN
     if keeps or is_forced(owner):
-        return [*released(owner, observed.database), let_go]
+        return [*released(manager, observed.database), let_go]
     if jobs_left(owner, observed.database):
         return None
-    return [*removed(owner, observed.database), let_go]
+    return [*removed(manager, observed.database), let_go]
 
 
 def is_forced(owner: QueueObject) -> bool:
@@ -44,21 +53,23 @@ def jobs_left(owner: QueueObject, database: Database) -> int:
     )
 
 
-def released(owner: QueueObject, database: Database) -> list[Action]:
-    """Return what makes the queue belong to nobody."""
-    manager = naming.owner_of_rows("ForgeQueue", owner.namespace, owner.name)
+def released(manager: str, database: Database) -> list[Action]:
+    """Return what makes the queues of `manager` belong to nobody, without the rate limits that go with it."""
+    scopes = {each.scope for each in database.limits if each.managed_by == manager}
+    queues = [each for each in database.queues if each.managed_by == manager]
+    # From a queue that names a limit which is gone, nobody would ever start a job.
     return [
-        *(ManageQueue(each.name, None, manager) for each in database.queues if each.managed_by == manager),
-        *(DeleteLimit(each.scope, manager) for each in database.limits if each.managed_by == manager),
+        *(SetQueue(each.name, {"rate_limit": None}, manager) for each in queues if each.rate_limit in scopes),
+        *(DeleteLimit(scope, manager) for scope in sorted(scopes)),
+        *(ManageQueue(each.name, None, manager) for each in queues),
     ]
 
 
-def removed(owner: QueueObject, database: Database) -> list[Action]:
-    """Return what takes the queue's rows away."""
-    manager = naming.owner_of_rows("ForgeQueue", owner.namespace, owner.name)
+def removed(manager: str, database: Database) -> list[Action]:
+    """Return what takes the rows of `manager` away; first the queue, which names its rate limit."""
     return [
-        *(DeleteLimit(each.scope, manager) for each in database.limits if each.managed_by == manager),
         *(DeleteQueue(each.name, manager) for each in database.queues if each.managed_by == manager),
+        *(DeleteLimit(each.scope, manager) for each in database.limits if each.managed_by == manager),
     ]
 
 

@@ -15,9 +15,7 @@ from forge_operator.actions import (
     Action,
     AddFinalizer,
     DeleteCron,
-    DeleteLimit,
     EmitEvent,
-    ManageQueue,
     Plan,
     RemoveFinalizer,
     Scale,
@@ -81,10 +79,7 @@ def plan_gone(owner: str, database: Database, crons: Sequence[CronConfig] = ()) 
 
     `owner` is "ForgeQueue namespace/name" or "ForgeCron namespace/name". Queues stay, with their jobs.
     """
-    actions: list[Action] = [
-        ManageQueue(each.name, None, owner) for each in database.queues if each.managed_by == owner
-    ]
-    actions += [DeleteLimit(each.scope, owner) for each in database.limits if each.managed_by == owner]
+    actions = deletion.released(owner, database)
     known = {each.name: each for each in (*database.crons, *crons)}
     actions += [DeleteCron(each.name, owner) for each in known.values() if each.managed_by == owner]
     return Plan(tuple(actions), Memory(), LATER)

@@ -149,7 +149,11 @@ def test_an_object_that_is_gone_leaves_its_queue_to_nobody() -> None:
 
     done = plan_gone(OURS, world.database()).actions
 
-    assert done == (act.ManageQueue("mail", None, OURS), act.DeleteLimit("mail", OURS))
+    assert done == (
+        act.SetQueue("mail", {"rate_limit": None}, OURS),
+        act.DeleteLimit("mail", OURS),
+        act.ManageQueue("mail", None, OURS),
+    )
 
 
 def test_an_object_that_is_to_be_left_alone_is() -> None:

@@ -309,9 +309,26 @@ async def test_a_queue_whose_object_is_gone_belongs_to_nobody_and_keeps_its_jobs
     stage.api.remove(QUEUES, "mail")
     await stage.settle()
 
-    assert (await stage.forge.queues.get("mail")).managed_by is None
+    row = await stage.forge.queues.get("mail")
+    assert row.managed_by is None
     assert list(await stage.forge.limits.list()) == []
+    assert row.rate_limit is None, "by a limit that is not there nothing would ever start"
     assert (await stage.forge.jobs.get(job.id)).queue == "mail"
+
+
+async def test_a_forced_deletion_leaves_no_queue_behind_that_names_a_limit_which_is_gone(
+    stage: Stage,
+) -> None:
+    stage.queue(reclaimPolicy="Delete", rateLimit={"limit": 1, "periodSeconds": 1})
+    await stage.settle()
+    await stage.forge.enqueue("send", {}, queue="mail")
+    stage.api.edit(QUEUES, "mail", {"metadata": {"annotations": {"forge-jobs.dev/force-delete": "true"}}})
+    stage.api.remove(QUEUES, "mail")
+    await stage.settle()
+
+    row = await stage.forge.queues.get("mail")
+    assert (row.managed_by, row.rate_limit) == (None, None)
+    assert list(await stage.forge.limits.list()) == []
 
 
 async def test_rows_of_objects_that_went_while_nobody_looked_are_found_by_the_resync(
