@@ -8,7 +8,7 @@ from forge_operator.keys import Key
 from forge_operator.kube import BY_KIND, DEPLOYMENTS, PODS, Kube, Object, list_in
 from forge_operator.kube_errors import KubeError, NotFound
 from forge_operator.kube_objects import deployment, pod
-from forge_operator.naming import MANAGER, POOL_UID
+from forge_operator.naming import POOL_UID
 from forge_operator.observed import Cluster, Unknown
 
 UNREACHABLE = "ApiUnreachable"
@@ -46,9 +46,7 @@ class ClusterReader:
         for kind, resource in BY_KIND.items():
             for each in await list_in(self._kube, resource, self._namespaces):
                 objects[Key(kind, each["metadata"]["namespace"], each["metadata"]["name"])] = each
-        made = await list_in(
-            self._kube, DEPLOYMENTS, self._namespaces, selector=f"app.kubernetes.io/managed-by={MANAGER}"
-        )
+        made = await list_in(self._kube, DEPLOYMENTS, self._namespaces, selector=POOL_UID)
         pods = await list_in(self._kube, PODS, self._namespaces, selector=POOL_UID)
         self._overview = Overview(started_at, objects, _pools(made, pods))
         return self._overview

@@ -83,6 +83,11 @@ def version_id(owner_uid: str, version: str, template: Mapping[str, Any] | None)
     return "".join(letters), found.hex()
 
 
+def is_version_id(text: str) -> bool:
+    """Whether a version may have this id: a label that people wrote may say anything."""
+    return re.fullmatch(r"[a-z0-9]{8}", text, re.ASCII) is not None
+
+
 def identity(owner_uid: str, workers: WorkersSpec) -> VersionIdentity:
     """Return which version the spec describes.
 

@@ -57,8 +57,10 @@ class Pool:
 
     @cached_property
     def deployments(self) -> dict[str, Deployment]:
-        """The Deployments by version id."""
-        return {each.version_id: each for each in self.cluster.deployments}
+        """The Deployments by version id: by their names, which nobody can change, and where no row has that by their labels."""
+        known = {each.deployment: each.id for each in self.versions.values()}
+        labelled = {each.version_id: each for each in self.cluster.deployments if each.name not in known}
+        return labelled | {known[each.name]: each for each in self.cluster.deployments if each.name in known}
 
     @property
     def asked(self) -> Version | None:

@@ -488,17 +488,14 @@ def kept_up(pool: Pool, version: Version, replicas: int) -> list[Action]:
 
 
 def differs(pool: Pool, deployment: Deployment) -> bool:
-    """Whether the pods are to be replaced in place: for another template of the same version, or another database."""
+    """Whether the Deployment is to be applied: without its label, for another template of the same version, or another database."""
     assert pool.target is not None
-    template = deployment.annotations.get(naming.TEMPLATE_HASH)
-    if deployment.version_id == pool.target.id and template != pool.target.template_hash:
+    if deployment.version_id != pool.target.id:
+        return True
+    if deployment.annotations.get(naming.TEMPLATE_HASH) != pool.target.template_hash:
         return True
     connection = pool.settings.connection_hash
-    return (
-        connection is not None
-        and deployment.version_id == pool.target.id
-        and deployment.annotations.get(naming.CONNECTION_HASH) != connection
-    )
+    return connection is not None and deployment.annotations.get(naming.CONNECTION_HASH) != connection
 
 
 def brought_up(pool: Pool, version: Version, replicas: int) -> list[ApplyDeployment | Scale]:
@@ -506,7 +503,8 @@ def brought_up(pool: Pool, version: Version, replicas: int) -> list[ApplyDeploym
     apply = manifests.applied(pool, version)
     if replicas == 1:
         return [apply]  # what the API server makes of a Deployment that says nothing
-    return [apply, Scale(pool.owner.namespace, version.deployment, replicas, "Created")]
+    # One that is there after all, though nothing found it, keeps its pods: the next look finds it.
+    return [apply, Scale(pool.owner.namespace, version.deployment, replicas, "Created", 1)]
 
 
 # --- the others ---
@@ -559,6 +557,7 @@ def adopted(pool: Pool) -> list[Action]:
     assert pool.target is not None
     if pool.current is None:
         return []
+    known = {each.deployment for each in pool.versions.values()}
     return [
         PutVersion(
             Version(
@@ -571,7 +570,11 @@ def adopted(pool: Pool) -> list[Action]:
             )
         )
         for each in pool.cluster.deployments
-        if each.version_id not in pool.versions and each.version_id != pool.target.id and not each.deleting
+        if naming.is_version_id(each.version_id)
+        and each.name not in known
+        and each.version_id not in pool.versions
+        and each.version_id != pool.target.id
+        and not each.deleting
     ]
 
 

@@ -10,7 +10,8 @@ from forge_jobs.version import VersionState
 from forge_operator import actions as act
 from forge_operator.drain import evidence, is_proven_empty
 from forge_operator.memory import Memory
-from forge_operator.observed import Unknown
+from forge_operator.observed import Cluster, Deployment, Unknown
+from forge_operator.plan import plan
 from tests.world import START, World, workers
 
 LATER = START + timedelta(seconds=10)
@@ -179,6 +180,32 @@ def test_a_drain_that_takes_too_long_is_ended_if_people_asked_for_that() -> None
     assert world.handed_back == 2
     assert "DrainTimeout" in world.said()
     assert world.states()["1"] == "drained"
+
+
+def test_deployments_without_their_labels_are_known_by_their_names() -> None:
+    world = draining(seconds=100)
+    seen = world.observe()
+    assert isinstance(seen.cluster, Cluster)
+    bare = tuple(replace(each, version_id="") for each in seen.cluster.deployments)
+
+    done = plan(replace(seen, cluster=replace(seen.cluster, deployments=bare))).actions
+
+    (applied,) = [each for each in done if not isinstance(each, act.WriteStatus)]
+    assert isinstance(applied, act.ApplyDeployment), "which brings the label back"
+    assert applied.name == world.version("2").deployment
+
+
+def test_a_deployment_that_is_no_versions_own_is_let_be() -> None:
+    world = draining(seconds=100)
+    seen = world.observe()
+    assert isinstance(seen.cluster, Cluster)
+    stray = Deployment(name="stray", uid="uid-stray", version_id="")
+    copy = replace(seen.cluster.deployments[0], name="copy", replicas=9)
+
+    cluster = replace(seen.cluster, deployments=(*seen.cluster.deployments, stray, copy))
+    done = plan(replace(seen, cluster=cluster)).actions
+
+    assert [each for each in done if not isinstance(each, act.WriteStatus)] == []
 
 
 @pytest.mark.parametrize("away", ("database", "cluster"))

@@ -25,6 +25,7 @@ from forge_operator.kube import CRONS, DEPLOYMENTS, EVENTS, PODS, QUEUES, Kube
 from forge_operator.kube_errors import KubeError
 from forge_operator.lease import NotLeading
 from forge_operator.memory import Memory
+from forge_operator.naming import POOL_UID, VERSION_ID
 from tests.edges.api_server import ApiServer, Refused, Request
 from tests.edges.stage import MAIL, Stage, staged, workers
 
@@ -258,6 +259,27 @@ async def test_an_idle_autoscaled_pool_goes_to_zero_and_is_woken_by_a_job(stage:
     await stage.look()
     assert stage.pods() == {"1": 1}
     assert "WokenUp" in stage.reasons()
+
+
+@pytest.mark.parametrize("label", ["app.kubernetes.io/managed-by", POOL_UID, VERSION_ID])
+async def test_a_deployment_whose_label_was_taken_away_keeps_its_pods(stage: Stage, label: str) -> None:
+    stage.queue(workers=workers(autoscaling={"maxReplicas": 20}))
+    await stage.settle()
+    (name,) = [each["metadata"]["name"] for each in stage.api.all(DEPLOYMENTS)]
+    stage.api.edit(DEPLOYMENTS, name, {"spec": {"replicas": 12}})
+    await stage.forge.enqueue_many("send", [{}] * 4000, queue="mail")
+
+    stage.api.edit(DEPLOYMENTS, name, {"metadata": {"labels": {label: None}}})
+    await stage.ticker.resync()
+    stage.reconciler._fresh = 60
+    for _ in range(3):
+        await stage.reconciler.look(MAIL)
+        assert stage.pods()["1"] >= 12
+
+    assert list(await stage.states()) == ["1"]
+    found = stage.api.get(DEPLOYMENTS, name)
+    assert found is not None
+    assert {POOL_UID, VERSION_ID} <= found["metadata"]["labels"].keys()
 
 
 async def test_with_the_database_away_nothing_is_scaled_down_or_deleted(
