@@ -46,10 +46,11 @@ def is_forced(owner: QueueObject) -> bool:
 
 
 def jobs_left(owner: QueueObject, database: Database) -> int:
-    """Return how many jobs of the queue have not ended."""
-    name = naming.queue_name(owner.name, owner.spec)
+    """Return how many jobs of the queue have not ended; 0 when the queue is not the object's."""
+    manager = naming.owner_of_rows("ForgeQueue", owner.namespace, owner.name)
+    names = {each.name for each in database.queues if each.managed_by == manager}
     return sum(
-        each.pending + each.scheduled + each.in_progress for each in database.counts if each.queue == name
+        each.pending + each.scheduled + each.in_progress for each in database.counts if each.queue in names
     )
 
 

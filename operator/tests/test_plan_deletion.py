@@ -1,5 +1,6 @@
 """How a ForgeQueue goes."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 from forge_operator import actions as act
@@ -61,6 +62,16 @@ def test_it_waits_for_the_jobs_and_its_workers_go_on() -> None:
     world.run(100)
     assert world.done == 8
     assert world.is_gone
+
+
+def test_it_does_not_wait_for_the_jobs_of_a_queue_that_is_not_its_own() -> None:
+    world = deleted(jobs=8)
+    world.queues["mail"] = replace(world.queues["mail"], managed_by="ForgeQueue other/mail")
+
+    world.look()
+
+    assert world.is_gone
+    assert world.queues["mail"].managed_by == "ForgeQueue other/mail"
 
 
 def test_somebody_may_let_it_go_with_its_jobs_left_where_they_are() -> None:
