@@ -11,6 +11,9 @@ from forge_operator.conditions import REASONS, Condition, Reason, Truth
 BETWEEN_NUMBERS = timedelta(seconds=30)
 """How far apart writes are that only bring new numbers: live ones are in the metrics."""
 
+LONGEST_MESSAGE = 32_768
+"""What the API server takes of a condition; sentences of admission webhooks may be of any length."""
+
 NUMBERS = ("backlog", "scaling", "readyReplicas", "lastSyncTime", "skipped")
 """Fields that may be late."""
 
@@ -125,7 +128,7 @@ def condition(
         "type": kind.value,
         "status": truth.value,
         "reason": verdict.reason.value,
-        "message": verdict.message or verdict.reason.meaning,
+        "message": (verdict.message or verdict.reason.meaning)[:LONGEST_MESSAGE],
         "lastTransitionTime": since,
         "observedGeneration": generation,
     }

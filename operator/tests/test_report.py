@@ -1,5 +1,6 @@
 """What the status of an object says, and how often."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -50,6 +51,16 @@ def test_a_new_time_of_looking_alone_is_not_written() -> None:
     before = status(report(backlog={"ready": 1, "observedAt": "a"}))
 
     assert not is_written(report(backlog={"ready": 1, "observedAt": "b"}), before, 3600)
+
+
+def test_a_message_of_any_length_fits_the_definition() -> None:
+    verdicts = {Condition.PROGRESSING: Verdict(Reason.INVALID_TEMPLATE, "no " * 20_000)}
+
+    (said,) = status(replace(report(), verdicts=verdicts))["conditions"]
+
+    schema = queue_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    conditions = schema["properties"]["status"]["properties"]["conditions"]
+    Draft202012Validator(conditions["items"]).validate(said)
 
 
 def test_a_condition_that_changed_is_written_at_once() -> None:
