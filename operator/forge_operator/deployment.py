@@ -4,6 +4,7 @@ What the template says stands; what it does not say gets a default. Replicas are
 so that applying the manifest never scales.
 """
 
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -15,6 +16,7 @@ from forge_operator.observed import QueueObject
 from forge_operator.pool import Pool
 from forge_operator.settings import OperatorSettings
 from forge_operator.specs import WorkersSpec
+from forge_operator.specs.section import wrong
 
 GRACE_MARGIN = 10
 """Seconds before the end of a pod's grace at which its worker hands back what it has not finished, at most half of it.
@@ -22,6 +24,9 @@ GRACE_MARGIN = 10
 A worker then needs up to 3 s for handlers that are told to stop, and up to 5 s for its last
 writes when the database is slow.
 """
+
+OBJECTS = ("env", "ports", "volumeMounts")
+"""Parts of a container that are read or added to here: lists of objects."""
 
 PORT_NAME = "metrics"
 TEMPORARY = "forge-tmp"
@@ -39,6 +44,36 @@ def applied(pool: Pool, version: Version) -> ApplyDeployment:
 def tried(apply: ApplyDeployment) -> TryDeployment:
     """Return the action that finds out whether the Deployment can be made."""
     return TryDeployment(apply.namespace, apply.name, apply.manifest, apply.template_hash)
+
+
+def misshapen(template: Mapping[str, Any]) -> str | None:
+    """Return one sentence naming the first part of the template with which no manifest can be made; None when there is none.
+
+    The definition leaves all but a few fields of a template to the API server, which judges what
+    is made of it: what is added to here has to be of the right form before that.
+    """
+    spec = template["spec"]
+    path = "spec.workers.template.spec"
+    lists = {f"{path}.{name}": spec.get(name) for name in ("volumes", "initContainers")}
+    objects = {f"{path}.securityContext": spec.get("securityContext")}
+    for name in ("containers", "initContainers"):
+        containers = spec.get(name) or ()
+        for number, container in enumerate(containers if is_list_of_objects(containers) else ()):
+            at = f"{path}.{name}[{number}]"
+            lists |= {f"{at}.{part}": container.get(part) for part in OBJECTS}
+            objects[f"{at}.securityContext"] = container.get("securityContext")
+    for at, value in lists.items():
+        if value is not None and not is_list_of_objects(value):
+            return str(wrong(at, value, "a list of objects"))
+    for at, value in objects.items():
+        if value is not None and not isinstance(value, Mapping):
+            return str(wrong(at, value, "an object"))
+    return None
+
+
+def is_list_of_objects(value: object) -> bool:
+    """Whether the value is a list of which every item is an object."""
+    return isinstance(value, list | tuple) and all(isinstance(each, Mapping) for each in value)
 
 
 def deployment_manifest(
@@ -98,7 +133,7 @@ def pod_template(
 ) -> dict[str, Any]:
     """Return the template of the version's pods."""
     template: dict[str, Any] = deepcopy(dict(workers.template))
-    metadata = template.setdefault("metadata", {})
+    metadata = template["metadata"] = template.get("metadata") or {}
     own = naming.labels(owner.name, owner.uid, workers.version, identity.id)
     metadata["labels"] = {**own, **(metadata.get("labels") or {}), **naming.selector(owner.uid, identity.id)}
     if settings.connection_hash is not None:  # in the template, so that a new one replaces the pods
@@ -120,7 +155,8 @@ def pod_spec(
 ) -> dict[str, Any]:
     """Return the pods' spec: the first container is the worker."""
     spec = dict(given)
-    grace = spec.setdefault("terminationGracePeriodSeconds", settings.grace_seconds)
+    grace = spec.get("terminationGracePeriodSeconds") or settings.grace_seconds
+    spec["terminationGracePeriodSeconds"] = grace
     security = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     spec["securityContext"] = {**security, **(spec.get("securityContext") or {})}
     spec.setdefault("enableServiceLinks", False)  # hundreds of variables that nobody wants
@@ -168,9 +204,9 @@ def as_worker(
     return found
 
 
-def port_of(said: str | None, settings: OperatorSettings) -> int:
-    """Return the port of the worker's probes."""
-    return int(said) if said is not None and said.isdigit() and int(said) else settings.metrics_port
+def port_of(said: object, settings: OperatorSettings) -> int:
+    """Return the port of the worker's probes: what the template says, if that is a number."""
+    return int(str(said)) if re.fullmatch("0*[1-9][0-9]{0,4}", str(said)) else settings.metrics_port
 
 
 def ports(container: Mapping[str, Any], port: int) -> list[dict[str, Any]]:

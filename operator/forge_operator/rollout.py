@@ -73,9 +73,10 @@ def asked_for(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wan
 def problem(pool: Pool, target: naming.VersionIdentity) -> Progress | None:
     """Return why the version cannot be rolled out; None when it can."""
     assert pool.workers_spec is not None
-    reserved = naming.reserved_variable(pool.workers_spec.template)
-    if reserved is not None:
-        return Progress((), Reason.INVALID_TEMPLATE, reserved)
+    template = pool.workers_spec.template
+    invalid = manifests.misshapen(template) or naming.reserved_variable(template)
+    if invalid is not None:
+        return Progress((), Reason.INVALID_TEMPLATE, invalid)
     rejection = pool.memory.rejections.get(target.template_hash)
     if rejection is not None and pool.now - rejection.at < RETRY_REJECTED:
         return Progress((), Reason.INVALID_TEMPLATE, rejection.message)

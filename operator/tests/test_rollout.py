@@ -405,6 +405,56 @@ def test_a_template_with_a_variable_of_the_operator_starts_nothing() -> None:
     assert "InvalidTemplate" in world.said()
 
 
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"env": {"TZ": "UTC"}}, "containers[0].env is {'TZ': 'UTC'}, allowed is a list of objects."),
+        ({"env": ["TZ=UTC"]}, "containers[0].env is ['TZ=UTC'], allowed is a list of objects."),
+        ({"env": [None]}, "containers[0].env is [None], allowed is a list of objects."),
+        ({"ports": [80]}, "containers[0].ports is [80], allowed is a list of objects."),
+        ({"volumeMounts": "/x"}, "containers[0].volumeMounts is '/x', allowed is a list of objects."),
+        ({"securityContext": "root"}, "containers[0].securityContext is 'root', allowed is an object."),
+    ],
+)
+def test_a_container_that_makes_no_sense_is_said_and_the_pool_goes_on(
+    said: dict[str, Any], sentence: str
+) -> None:
+    world = serving(replicas=4)
+    container = {"name": "worker", "image": "shop:2"} | said
+    world.change(workers=workers("2", replicas=2, template={"spec": {"containers": [container]}}))
+    world.run(60)
+
+    assert world.states() == {"1": "current"}
+    assert world.condition("Progressing") == ("False", "InvalidTemplate")
+    assert world.status["conditions"][3]["message"] == f"spec.workers.template.spec.{sentence}"
+    assert world.deployment("1").replicas == 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"initContainers": {"name": "x"}},
+        {"initContainers": ["x"]},
+        {"securityContext": ["x"]},
+        {"volumes": {"data": {}}},
+    ],
+)
+def test_a_pod_that_makes_no_sense_is_said(said: dict[str, Any]) -> None:
+    world = World({"workers": workers(template=template(spec=template()["spec"] | said))}).run(30)
+
+    assert world.condition("Progressing") == ("False", "InvalidTemplate")
+    assert not world.deployments
+
+
+def test_what_a_template_says_nothing_of_may_be_null() -> None:
+    container = {"name": "worker", "image": "shop:1", "env": None, "ports": None, "securityContext": None}
+    spec = {"containers": [container], "initContainers": None, "terminationGracePeriodSeconds": None}
+
+    world = World({"workers": workers(template={"metadata": None, "spec": spec})}).run(60)
+
+    assert world.states() == {"1": "current"}
+
+
 def test_a_template_that_the_api_server_refuses_is_said_and_tried_again_later() -> None:
     world = serving()
     world.change(workers=workers("2"))
