@@ -139,7 +139,7 @@ def is_affordable(pool: Pool, pods: int, wanted: int) -> bool:
     A pool that nobody serves is not held up: some of its pods are better than none.
     """
     left = pool.connections_left
-    if left is None or pool.current is None:
+    if left is None or not may_go_on(pool):
         return True
     growth = max(0, wanted - pool.scaled(pool.open_versions))
     return pods == 0 or (pods + growth) * pool.connections_per_pod <= left

@@ -273,6 +273,18 @@ def test_nor_does_one_before_which_workers_were_taken_away(rollout: dict[str, An
     assert world.deployment("2").replicas == 5
 
 
+def test_connections_hold_up_no_version_before_which_workers_were_taken_away() -> None:
+    world = serving(replicas=5)
+    world.spec = {}
+    world.run(300)
+
+    world.connections_left = 4
+    world.change(workers=workers("2", replicas=5))
+    world.run(60)
+
+    assert world.states()["2"] == "current"
+
+
 @pytest.mark.parametrize("rollout", [PROGRESSIVE, {"strategy": "Manual"}])
 def test_nor_does_one_whose_predecessor_was_deleted_by_hand(rollout: dict[str, Any]) -> None:
     world = serving(replicas=5)
