@@ -425,6 +425,11 @@ def test_a_template_with_a_variable_of_the_operator_starts_nothing() -> None:
         ({"env": [None]}, "containers[0].env is [None], allowed is a list of objects."),
         ({"ports": [80]}, "containers[0].ports is [80], allowed is a list of objects."),
         ({"volumeMounts": "/x"}, "containers[0].volumeMounts is '/x', allowed is a list of objects."),
+        (
+            {"command": "forge-jobs worker"},
+            "containers[0].command is 'forge-jobs worker', allowed is a list of texts.",
+        ),
+        ({"args": 5}, "containers[0].args is 5, allowed is a list of texts."),
         ({"securityContext": "root"}, "containers[0].securityContext is 'root', allowed is an object."),
     ],
 )
