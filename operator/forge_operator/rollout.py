@@ -332,8 +332,7 @@ def missing_kinds(pool: Pool, before: Version | None, after: Version) -> list[st
 
 def ramping(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
     """Return the next step of a version that has a share of the slots."""
-    share, _ = split(wanted, version.weight_percent)
-    actions = kept_up(pool, version, share)
+    actions = kept_up(pool, version, ramping_replicas(pool, spec, version, wanted))
     if takes_over_at_once(pool, spec, version):
         return promoted(pool, version, actions)
     failure = too_many_failures(pool, spec, version)
@@ -344,8 +343,7 @@ def ramping(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Pro
         )
     if spec.rollout.strategy is RolloutStrategy.MANUAL:
         return awaiting(version, f"has {version.weight_percent} % of the slots", actions)
-    since = version.state_changed_at or pool.database.now
-    left = step_of(spec, version).pause - (pool.database.now - since)
+    left = pause_left(pool, spec, version)
     if left > timedelta(0):
         return Progress(
             tuple(actions),
@@ -353,12 +351,40 @@ def ramping(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Pro
             f"Version {version.version} ({version.id}) has {version.weight_percent} % of the slots, "
             f"for {ceil(left.total_seconds() / 30) * 30} s more.",
         )
-    following = [each for each in spec.rollout.steps if each.weight_percent > version.weight_percent]
-    if not following:
+    following = steps_after(spec, version)
+    if following:
+        message = (
+            f"Version {version.version} ({version.id}) gets {following[0].weight_percent} % of the slots."
+        )
+        move = MoveVersion(pool.uid, version.id, VersionState.RAMPING, following[0].weight_percent)
+        return Progress((*actions, move, EmitEvent("Normal", "Ramping", message)), Reason.RAMPING, message)
+    if is_up(pool, version, wanted) or left < -SETTLE:
         return promoted(pool, version, actions)
-    message = f"Version {version.version} ({version.id}) gets {following[0].weight_percent} % of the slots."
-    move = MoveVersion(pool.uid, version.id, VersionState.RAMPING, following[0].weight_percent)
-    return Progress((*actions, move, EmitEvent("Normal", "Ramping", message)), Reason.RAMPING, message)
+    return Progress(
+        tuple(actions),
+        Reason.RAMPING,
+        f"Version {version.version} ({version.id}) starts the pods that it needs to serve alone"
+        f"{complaint(pool, version)}.",
+    )
+
+
+def pause_left(pool: Pool, spec: WorkersSpec, version: Version) -> timedelta:
+    """Return for how long the version still has its share; less than nothing when that is over."""
+    since = version.state_changed_at or pool.database.now
+    return step_of(spec, version).pause - (pool.database.now - since)
+
+
+def steps_after(spec: WorkersSpec, version: Version) -> list[StepSpec]:
+    """Return the steps that a version with a share has before it."""
+    return [each for each in spec.rollout.steps if each.weight_percent > version.weight_percent]
+
+
+def ramping_replicas(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> int:
+    """Return how many pods a version with a share of the slots gets: all of them before it takes over."""
+    is_last = not steps_after(spec, version) and pause_left(pool, spec, version) <= timedelta(0)
+    if is_last and spec.rollout.strategy is RolloutStrategy.PROGRESSIVE and may_go_on(pool):
+        return max(1, wanted)
+    return split(wanted, version.weight_percent)[0]
 
 
 def step_of(spec: WorkersSpec, version: Version) -> StepSpec:

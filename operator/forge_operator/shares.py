@@ -19,6 +19,8 @@ def share(pool: Pool, version: Version, wanted: int) -> int | None:
             return wanted
         case VersionState.RAMPING if pool.current is None:
             return wanted
+        case VersionState.RAMPING if is_asked:
+            return rollout.ramping_replicas(pool, pool.workers_spec, version, wanted)
         case VersionState.RAMPING:
             return scaling.split(wanted, version.weight_percent)[0]
         case VersionState.PENDING if is_asked:

@@ -254,6 +254,22 @@ def test_a_progressive_rollout_goes_by_its_steps() -> None:
     assert world.deployment("2").replicas == 10
 
 
+def test_a_version_that_had_a_share_gets_all_its_pods_before_it_serves_alone() -> None:
+    world = serving(replicas=10)
+    step = {"weightPercent": 20, "pauseSeconds": 30}
+    world.change(workers=workers("2", replicas=10, rollout={"strategy": "Progressive", "steps": [step]}))
+
+    fewest = 10
+    for _ in range(150):
+        world.run(1, every=1)
+        serving_pods = [each.ready for each in world.cluster().deployments if world.is_open(each)]
+        fewest = min(fewest, sum(serving_pods))
+
+    assert world.states()["2"] == "current"
+    assert world.deployment("2").replicas == 10
+    assert fewest >= 9
+
+
 def test_the_first_version_needs_no_steps_and_nobodys_word() -> None:
     for rollout in (PROGRESSIVE, {"strategy": "Manual"}):
         assert World({"workers": workers(rollout=rollout)}).run(60).states() == {"1": "current"}
@@ -360,7 +376,7 @@ def test_an_operator_that_starts_in_the_middle_of_a_step_does_not_repeat_its_pau
     world.run(15)
     assert world.version("2").weight_percent == percent
 
-    world.run(10)
+    world.run(25)  # after the last step the other pods start before it serves alone
     assert world.version("2").weight_percent > percent
 
 

@@ -446,6 +446,9 @@ class World:
     def alive(self, version_id: str) -> list[RunningPod]:
         return [pod for pod in self.of(version_id) if pod.deleting is None]
 
+    def is_open(self, deployment: Deployment) -> bool:
+        return self.versions[deployment.version_id].is_open
+
     def held(self, version_id: str) -> int:
         return sum(len(pod.running) for pod in self.of(version_id))
 
