@@ -169,8 +169,8 @@ def sighted(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
     amount, memory = measured(pool, spec, observed)
     decision, memory = decided(pool, amount, memory)
     wanted = decision.replicas
-    if is_observing(owner) and pool.workers_spec is not None and pool.workers_spec.autoscaling is not None:
-        wanted = pool.scaled(pool.open_versions)
+    if pool.is_only_observed:
+        wanted = pool.scaled([pool.current] if pool.current else pool.open_versions)
     progress = rollout.plan_rollout(pool, wanted)
     scale_actions = scaled(pool, wanted, decision)
     remembered = replace(

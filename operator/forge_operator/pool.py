@@ -7,7 +7,7 @@ from functools import cached_property
 
 from forge_jobs import WorkerInfo
 from forge_jobs.version import Version, VersionState
-from forge_operator import budget
+from forge_operator import budget, naming
 from forge_operator.memory import Memory
 from forge_operator.naming import VersionIdentity
 from forge_operator.observed import Cluster, Database, Deployment, Pod, QueueObject
@@ -39,6 +39,12 @@ class Pool:
     def uid(self) -> str:
         """What the database calls the pool."""
         return self.owner.uid
+
+    @property
+    def is_only_observed(self) -> bool:
+        """Whether it is scaled by load, and decisions are only to be shown: the current version keeps the pods it has."""
+        is_scaled = self.workers_spec is not None and self.workers_spec.autoscaling is not None
+        return is_scaled and self.owner.annotations.get(naming.AUTOSCALING) == "observe"
 
     @property
     def drain(self) -> DrainSpec:

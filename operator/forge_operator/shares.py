@@ -13,7 +13,7 @@ def share(pool: Pool, version: Version, wanted: int) -> int | None:
         return 0 if version.is_open else None
     is_asked = pool.target is not None and version.id == pool.target.id
     match version.state:
-        case VersionState.CURRENT if pool.ramping is not None:
+        case VersionState.CURRENT if pool.ramping is not None and not pool.is_only_observed:
             return scaling.split(wanted, pool.ramping.weight_percent)[1]
         case VersionState.CURRENT:
             return wanted

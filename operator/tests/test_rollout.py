@@ -270,6 +270,22 @@ def test_a_version_that_had_a_share_gets_all_its_pods_before_it_serves_alone() -
     assert fewest >= 9
 
 
+def test_a_pool_whose_autoscaler_only_observes_keeps_its_pods_through_a_rollout() -> None:
+    world = World({"workers": autoscaled()}).run(60)
+    world.annotations = {"forge-jobs.dev/autoscaling": "observe"}
+    name = world.version("1").deployment
+    world.deployments[name] = replace(world.deployments[name], replicas=6)
+    world.run(60)
+
+    world.most_pods = 0
+    world.change(workers=autoscaled("2", rollout=PROGRESSIVE))
+    world.run(300)
+
+    assert world.states()["2"] == "current"
+    assert world.deployment("2").replicas == 6
+    assert world.most_pods <= 12
+
+
 def test_the_first_version_needs_no_steps_and_nobodys_word() -> None:
     for rollout in (PROGRESSIVE, {"strategy": "Manual"}):
         assert World({"workers": workers(rollout=rollout)}).run(60).states() == {"1": "current"}
