@@ -528,8 +528,8 @@ def differs(pool: Pool, deployment: Deployment) -> bool:
 def brought_up(pool: Pool, version: Version, replicas: int) -> list[ApplyDeployment | Scale]:
     """Return what makes the version's Deployment."""
     apply = manifests.applied(pool, version)
-    if replicas == 1:
-        return [apply]  # what the API server makes of a Deployment that says nothing
+    if replicas <= 1:
+        return [apply]  # one is what the API server makes of it; with none, that goes like any other
     # One that is there after all, though nothing found it, keeps its pods: the next look finds it.
     return [apply, Scale(pool.owner.namespace, version.deployment, replicas, "Created", 1)]
 

@@ -561,6 +561,21 @@ def test_a_deployment_deleted_by_hand_is_made_again() -> None:
     assert "Recreated" in world.said()
 
 
+def test_one_that_should_have_no_pods_is_not_brought_to_none_while_jobs_run() -> None:
+    world = serving(replicas=1)
+    world.enqueue(1, 100)
+    world.run(5)
+    world.change(workers=workers(replicas=0))
+    del world.deployments[world.version("1").deployment]
+    for pod in world.alive(world.version("1").id):
+        pod.deleting = world.time
+
+    world.run(150)
+
+    assert world.deployment("1").replicas == 0
+    assert (world.done, world.handed_back) == (1, 0)
+
+
 def test_a_draining_deployment_deleted_by_hand_is_not_made_again() -> None:
     world = serving()
     world.enqueue(1, 10_000)
