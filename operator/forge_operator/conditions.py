@@ -34,7 +34,7 @@ class Condition(StrEnum):
     PROGRESSING = "Progressing", "The version that is asked for serves, or is on its way."
     SCALING_ACTIVE = "ScalingActive", "The operator decides how many pods there are."
     SCALING_LIMITED = "ScalingLimited", "There would be more pods, or fewer, if something did not bound them."
-    PAUSED = "Paused", "No job of the queue is started, or the operator leaves the object alone."
+    PAUSED = "Paused", "Nothing of it is started, or the operator leaves the object alone."
     DELETION_BLOCKED = "DeletionBlocked", "The object is to be deleted and waits for its queue to be empty."
 
 
@@ -131,8 +131,11 @@ class Reason(StrEnum):
     UNSCHEDULABLE = "Unschedulable", "Pods cannot be placed or started; more would wait beside them."
 
     # Paused
-    ACTIVE = "Active", "The queue is not paused."
-    SPEC_PAUSED = "SpecPaused", "The object says that its queue is paused."
+    ACTIVE = "Active", "It is not paused."
+    SPEC_PAUSED = (
+        "SpecPaused",
+        "The object says so: no job of its queue is started, or its cron does not fire.",
+    )
     ANNOTATION_PAUSED = (
         "AnnotationPaused",
         "The annotation forge-jobs.dev/paused tells the operator to change nothing.",
@@ -231,5 +234,5 @@ REASONS: Mapping[Condition, Mapping[Reason, Truth]] = MappingProxyType(
 OF_QUEUES = tuple(Condition)
 """The conditions of a ForgeQueue; DeletionBlocked only while it is being deleted."""
 
-OF_CRONS = (Condition.READY, Condition.SYNCED, Condition.DATABASE_REACHABLE)
+OF_CRONS = (Condition.READY, Condition.SYNCED, Condition.DATABASE_REACHABLE, Condition.PAUSED)
 """The conditions of a ForgeCron."""

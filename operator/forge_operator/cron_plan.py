@@ -11,7 +11,17 @@ from forge_operator import naming
 from forge_operator.actions import Action, EmitEvent, Plan, SetCron
 from forge_operator.conditions import Condition, Reason
 from forge_operator.observed import CronDatabase, CronObject, ObservedCron, Unknown
-from forge_operator.report import Report, Verdict, maybe_moment, moment, reason_of, reported
+from forge_operator.report import (
+    Report,
+    Verdict,
+    generation,
+    known_verdicts,
+    maybe_moment,
+    moment,
+    paused,
+    reason_of,
+    reported,
+)
 from forge_operator.specs import CronSpec, InvalidSpec
 
 AT_ONCE = timedelta(seconds=1)
@@ -25,7 +35,7 @@ def plan_cron(observed: ObservedCron) -> Plan:
     if cron.deleting_since is not None:
         return Plan((), observed.memory, LATER)
     if cron.annotations.get(naming.PAUSED) == "true":
-        return Plan((), observed.memory, LATER)
+        return told(observed, known_verdicts(cron.status), {}, ())
     if isinstance(cron.spec, InvalidSpec):
         return told(observed, not_synced(Reason.INVALID_SPEC, str(cron.spec)), {}, ())
     if isinstance(observed.database, Unknown):
@@ -139,6 +149,11 @@ def shown(name: str, row: CronConfig | None) -> dict[str, Any]:
     }
 
 
+def is_suspended(cron: CronObject) -> bool:
+    """Whether the object says that the cron does not fire."""
+    return isinstance(cron.spec, CronSpec) and cron.spec.suspend
+
+
 def told(
     observed: ObservedCron,
     verdicts: Mapping[Condition, Verdict],
@@ -151,8 +166,8 @@ def told(
         kind="ForgeCron",
         namespace=cron.namespace,
         name=cron.name,
-        generation=cron.generation,
-        verdicts=verdicts,
+        generation=generation(cron),
+        verdicts={**verdicts, Condition.PAUSED: paused(cron.annotations, by_spec=is_suspended(cron))},
         fields=fields,
     )
     more, written_at = reported(report, cron.status, observed.now, observed.memory.status_at)

@@ -35,7 +35,7 @@ from forge_operator.queue_report import (
     queue_report,
     unreachable,
 )
-from forge_operator.report import Verdict, moment, reason_of, reported
+from forge_operator.report import Verdict, known_verdicts, moment, reported
 from forge_operator.scaling import Decision, Why
 from forge_operator.specs import AutoscalingSpec, InvalidSpec, QueueSpec, ReclaimPolicy
 
@@ -95,12 +95,7 @@ def refused(observed: Observed, reason: Reason, message: str) -> Plan:
 
 def left_alone(observed: Observed) -> Plan:
     """Return the plan for an object that people asked to leave alone: only that is said."""
-    known = {each["type"]: each for each in observed.queue.status.get("conditions") or ()}
-    verdicts = {
-        kind: Verdict(reason_of(known[kind.value]["reason"]), known[kind.value].get("message", ""))
-        for kind in Condition
-        if kind.value in known and kind is not Condition.PAUSED
-    }
+    verdicts = known_verdicts(observed.queue.status)
     return said(observed, verdicts | {Condition.PAUSED: paused(observed.queue)}, {}, ())
 
 

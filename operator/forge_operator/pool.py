@@ -141,6 +141,18 @@ class Pool:
         aside = f" ({self.connections_set_aside} are set aside for pods that start)"
         return f"the database has {self.connections_left} left{aside if self.connections_set_aside else ''}."
 
+    def complaints(self, versions: Sequence[Version]) -> list[str]:
+        """Return what keeps pods of these versions from getting ready, in Kubernetes' words, each once."""
+        found = {pod.pending_reason for each in versions for pod in self.pods(each.id) if pod.pending_reason}
+        failures = [
+            failure.message
+            for each in versions
+            if (deployment := self.deployments.get(each.id))
+            and (failure := deployment.conditions.get("ReplicaFailure"))
+            and failure.status == "True"
+        ]
+        return [*sorted(found), *failures]
+
     @property
     def is_stuck(self) -> bool:
         """Whether a pod has waited for a minute and cannot be placed or started."""

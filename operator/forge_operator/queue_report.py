@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from forge_jobs.version import Version, VersionState
-from forge_operator import naming
+from forge_operator import naming, report
 from forge_operator.conditions import Condition, Reason, Truth
 from forge_operator.configuration import Sync
 from forge_operator.load import Load
@@ -30,7 +30,7 @@ def queue_report(
         kind="ForgeQueue",
         namespace=owner.namespace,
         name=owner.name,
-        generation=owner.generation,
+        generation=report.generation(owner),
         verdicts=verdicts,
         fields=fields,
     )
@@ -38,10 +38,8 @@ def queue_report(
 
 def paused(owner: QueueObject) -> Verdict:
     """Return what Paused says."""
-    if owner.annotations.get(naming.PAUSED) == "true":
-        return Verdict(Reason.ANNOTATION_PAUSED)
-    is_paused = isinstance(owner.spec, QueueSpec) and owner.spec.paused
-    return Verdict(Reason.SPEC_PAUSED if is_paused else Reason.ACTIVE)
+    by_spec = isinstance(owner.spec, QueueSpec) and owner.spec.paused
+    return report.paused(owner.annotations, by_spec=by_spec)
 
 
 def unreachable(owner: QueueObject, unknown: Unknown) -> dict[Condition, Verdict]:
@@ -104,8 +102,14 @@ def ready(pool: Pool, progress: Progress, decision: Decision) -> Verdict:
     if is_failure:
         return Verdict(progress.reason, progress.message)
     if pool.ready(pool.open_versions) == 0 and (decision.replicas > 0 or has_work(decision.load)):
-        return Verdict(Reason.NO_READY_PODS)
+        return with_complaints(pool, Reason.NO_READY_PODS)
     return Verdict(Reason.SERVING)
+
+
+def with_complaints(pool: Pool, reason: Reason) -> Verdict:
+    """Return the reason with what Kubernetes says of the pods that should serve."""
+    complaints = pool.complaints(pool.open_versions)
+    return Verdict(reason, f"Pods do not get ready: {', '.join(complaints)}." if complaints else "")
 
 
 def has_work(load: Load | None) -> bool:
@@ -133,6 +137,8 @@ def scaling_verdicts(pool: Pool, decision: Decision, *, observes: bool) -> dict[
 
 def limited(pool: Pool, decision: Decision) -> Verdict:
     """Return what ScalingLimited says."""
+    if decision.limited is Reason.UNSCHEDULABLE:
+        return with_complaints(pool, decision.limited)
     if decision.limited is not Reason.DATABASE_CONNECTION_BUDGET:
         return Verdict(decision.limited)
     return Verdict(

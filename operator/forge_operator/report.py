@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from forge_operator import naming
 from forge_operator.actions import Action, EmitEvent, WriteStatus
 from forge_operator.conditions import REASONS, Condition, Reason, Truth
+from forge_operator.observed import CronObject, QueueObject
 
 BETWEEN_NUMBERS = timedelta(seconds=30)
 """How far apart writes are that only bring new numbers: live ones are in the metrics."""
@@ -71,6 +73,30 @@ def reason_of(word: str) -> Reason:
 
 
 Verdicts = Mapping[Condition, Verdict]
+
+
+def known_verdicts(status: Mapping[str, Any]) -> dict[Condition, Verdict]:
+    """Return what the conditions of a status say."""
+    known = {each["type"]: each for each in status.get("conditions") or ()}
+    return {
+        kind: Verdict(reason_of(known[kind.value]["reason"]), known[kind.value].get("message", ""))
+        for kind in Condition
+        if kind.value in known
+    }
+
+
+def generation(owner: QueueObject | CronObject) -> int:
+    """Return which generation a status is about; of an object that is left alone, the one that was looked at last."""
+    if owner.annotations.get(naming.PAUSED) == "true":
+        return int(owner.status.get("observedGeneration", 0))
+    return owner.generation
+
+
+def paused(annotations: Mapping[str, str], *, by_spec: bool) -> Verdict:
+    """Return what Paused says."""
+    if annotations.get(naming.PAUSED) == "true":
+        return Verdict(Reason.ANNOTATION_PAUSED)
+    return Verdict(Reason.SPEC_PAUSED if by_spec else Reason.ACTIVE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

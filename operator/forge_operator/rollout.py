@@ -222,11 +222,7 @@ def pending(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Pro
 
 def complaint(pool: Pool, version: Version) -> str:
     """Return what keeps its pods from getting ready, as the end of a sentence."""
-    reasons = sorted({each.pending_reason for each in pool.pods(version.id) if each.pending_reason})
-    deployment = pool.deployments.get(version.id)
-    failure = deployment.conditions.get("ReplicaFailure") if deployment else None
-    if failure is not None and failure.status == "True":
-        reasons.append(failure.message)
+    reasons = pool.complaints([version])
     return f": {', '.join(reasons)}" if reasons else ""
 
 

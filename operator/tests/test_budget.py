@@ -16,10 +16,6 @@ EACH = OperatorSettings().connections_per_worker
 PROGRESSIVE = {"strategy": "Progressive", "steps": [{"weightPercent": 20, "pauseSeconds": 60}]}
 
 
-def message(world: World, condition: str) -> str:
-    return str(next(each["message"] for each in world.status["conditions"] if each["type"] == condition))
-
-
 def worker(pod: str, pool: str = "a") -> WorkerInfo:
     return WorkerInfo(1, pod, "h", 1, "1", ("mail",), (), 10, pool=pool, version_id="v", pod=pod)
 
@@ -116,7 +112,7 @@ def test_a_pool_stops_at_what_fits_and_goes_on_when_there_is_more(pod_start: flo
     assert world.most_pods == 4
     assert world.condition("ScalingLimited") == ("True", "DatabaseConnectionBudget")
     assert (
-        message(world, "ScalingLimited") == f"A pod opens up to {EACH} connections, the database has 2 left."
+        world.message("ScalingLimited") == f"A pod opens up to {EACH} connections, the database has 2 left."
     )
     assert world.status["scaling"]["inputs"]["connectionsLeft"] == 2
 
@@ -133,7 +129,7 @@ def test_what_other_pools_start_is_not_spent() -> None:
     world.run(60)
 
     assert world.most_pods == 2
-    assert f"({EACH * 4} are set aside for pods that start)" in message(world, "ScalingLimited")
+    assert f"({EACH * 4} are set aside for pods that start)" in world.message("ScalingLimited")
 
 
 def test_pods_of_four_processes_need_four_times_as_much() -> None:
@@ -144,7 +140,7 @@ def test_pods_of_four_processes_need_four_times_as_much() -> None:
     world.run(200)
 
     assert world.most_pods == 2
-    assert f"A pod opens up to {EACH * 4} connections" in message(world, "ScalingLimited")
+    assert f"A pod opens up to {EACH * 4} connections" in world.message("ScalingLimited")
 
 
 def many(count: int) -> dict[str, Any]:
@@ -211,7 +207,7 @@ def test_a_new_version_waits_until_all_its_pods_can_connect() -> None:
     world.run(60)
     assert world.states() == {"1": "current"}
     assert world.condition("Progressing") == ("False", "DatabaseConnectionBudget")
-    assert message(world, "Progressing") == (
+    assert world.message("Progressing") == (
         f"Version 2 waits: 2 more pods open up to {EACH * 2} connections, "
         f"the database has {EACH * 2 - 1} left."
     )

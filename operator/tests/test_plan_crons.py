@@ -137,3 +137,24 @@ def test_an_invalid_cron_says_why() -> None:
 
 def test_a_cron_that_is_being_deleted_is_left_to_kubernetes() -> None:
     assert plan_cron(observed(ROW, deleting_since=START)).actions == ()
+
+
+def test_a_cron_says_whether_it_is_paused_and_by_whom() -> None:
+    assert reason(plan_cron(observed(ROW)), "Paused") == "Active"
+    assert reason(plan_cron(observed(ROW, spec=SPEC | {"suspend": True})), "Paused") == "SpecPaused"
+
+
+def test_a_cron_that_is_left_alone_says_so_and_keeps_what_was_said_before() -> None:
+    before = status(plan_cron(observed(ROW)))
+    alone = observed(
+        replace(ROW, queue="other"), status=before, annotations={"forge-jobs.dev/paused": "true"}
+    )
+    changed = replace(alone, cron=replace(alone.cron, generation=2))
+
+    found = plan_cron(changed)
+
+    assert [type(each) for each in found.actions] == [act.WriteStatus]
+    assert (reason(found, "Paused"), reason(found, "Synced")) == ("AnnotationPaused", "ConfigApplied")
+    assert status(found)["observedGeneration"] == 1
+    assert status(found)["nextScheduleTime"] == before["nextScheduleTime"]
+    assert plan_cron(replace(changed, cron=replace(changed.cron, status=status(found)))).actions == ()

@@ -586,6 +586,9 @@ class World:
         found = next(each for each in self.status["conditions"] if each["type"] == kind)
         return found["status"], found["reason"]
 
+    def message(self, kind: str) -> str:
+        return str(next(each["message"] for each in self.status["conditions"] if each["type"] == kind))
+
     def said(self) -> list[str]:
         """Reasons of all events, in order."""
         return [each.reason for each in self.events]
