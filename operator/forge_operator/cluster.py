@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from forge_operator.keys import Key
-from forge_operator.kube import BY_KIND, DEPLOYMENTS, PODS, Kube, Object, list_in
-from forge_operator.kube_errors import KubeError, NotFound
+from forge_operator.kube import BY_KIND, DEPLOYMENTS, PODS, Kube, Object, Objects
+from forge_operator.kube_errors import Forbidden, KubeError, NotFound
 from forge_operator.kube_objects import deployment, pod
 from forge_operator.naming import POOL_UID
 from forge_operator.observed import Cluster, Unknown
@@ -16,11 +16,20 @@ UNREACHABLE = "ApiUnreachable"
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """All objects that are watched, with their pools; complete, since every list succeeded."""
+    """All objects that are watched, with their pools; complete, since every list succeeded.
+
+    A watched namespace that may not be read is left out, and no other for it: one that was
+    deleted took the operator's Role with it.
+    """
 
     started_at: float  # monotonic; nothing in it is older
     objects: Mapping[Key, Object]
     pools: Mapping[str, Cluster]  # by uid of the owner; one that is not there has no objects
+    unreadable: Mapping[str, Forbidden]  # by namespace
+
+    def covers(self, namespace: str) -> bool:
+        """Whether what is not in it is not there."""
+        return namespace not in self.unreadable
 
 
 class ClusterReader:
@@ -43,18 +52,37 @@ class ClusterReader:
         """Look at everything, and keep it for `object` and `pool`. Raises KubeError: then nothing is known."""
         started_at = time.monotonic()
         objects: dict[Key, Object] = {}
-        for kind, resource in BY_KIND.items():
-            for each in await list_in(self._kube, resource, self._namespaces):
-                objects[Key(kind, each["metadata"]["namespace"], each["metadata"]["name"])] = each
-        made = await list_in(self._kube, DEPLOYMENTS, self._namespaces, selector=POOL_UID)
-        pods = await list_in(self._kube, PODS, self._namespaces, selector=POOL_UID)
-        self._overview = Overview(started_at, objects, _pools(made, pods))
+        made: Objects = []
+        pods: Objects = []
+        unreadable: dict[str, Forbidden] = {}
+        for namespace in self._namespaces or (None,):
+            try:
+                listed = await self._listed(namespace)
+            except Forbidden as error:
+                if namespace is None or len(unreadable) + 1 == len(self._namespaces):
+                    raise
+                unreadable[namespace] = error
+                continue
+            objects |= listed[0]
+            made += listed[1]
+            pods += listed[2]
+        self._overview = Overview(started_at, objects, _pools(made, pods), unreadable)
         return self._overview
 
     @property
     def pools(self) -> Mapping[str, Cluster]:
         """All pools by the uid of their owner, as they were when everything was looked at last."""
         return {} if self._overview is None else self._overview.pools
+
+    async def _listed(self, namespace: str | None) -> tuple[dict[Key, Object], Objects, Objects]:
+        """Return the objects of the namespace, their Deployments and their pods."""
+        objects = {
+            Key(kind, each["metadata"]["namespace"], each["metadata"]["name"]): each
+            for kind, resource in BY_KIND.items()
+            for each in await self._kube.list(resource, namespace)
+        }
+        made = await self._kube.list(DEPLOYMENTS, namespace, selector=POOL_UID)
+        return objects, made, await self._kube.list(PODS, namespace, selector=POOL_UID)
 
     async def object(self, key: Key, not_before: float) -> Object | None:
         """Return the object; None when the API server says that it is not there. Raises KubeError."""
@@ -69,7 +97,7 @@ class ClusterReader:
     async def pool(self, namespace: str, uid: str, not_before: float) -> Cluster | Unknown:
         """Return the Deployments and pods of a pool, or that they could not be read."""
         overview = self._overview
-        if overview is not None and overview.started_at >= not_before:
+        if overview is not None and overview.started_at >= not_before and overview.covers(namespace):
             return overview.pools.get(uid, Cluster())
         selector = f"{POOL_UID}={uid}"
         try:

@@ -20,6 +20,7 @@ from kubernetes.aio.client.configuration import Configuration
 from forge_operator.kube_errors import (
     Conflict,
     Expired,
+    Forbidden,
     KubeError,
     NotFound,
     Throttled,
@@ -281,13 +282,21 @@ def own_namespace() -> str | None:
         return None
 
 
-async def list_in(
-    kube: Kube, resource: Resource, namespaces: Sequence[str], *, selector: str | None = None
-) -> list[Object]:
-    """Return the objects of these namespaces, of all when none is named. Raises KubeError: then nothing is known."""
-    if not namespaces:
-        return await kube.list(resource, None, selector=selector)
-    found: list[Object] = []
-    for namespace in namespaces:
-        found += await kube.list(resource, namespace, selector=selector)
-    return found
+async def readable(kube: Kube, namespaces: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the namespaces whose objects may be listed; no namespace is all of them, and all or nothing.
+
+    Raises KubeError: nothing may be listed, or nothing is known.
+    """
+    found: list[str] = []
+    refused: KubeError | None = None
+    for namespace in namespaces or (None,):
+        try:
+            for resource in BY_KIND.values():
+                await kube.list(resource, namespace)
+        except Forbidden as error:
+            refused = error
+        else:
+            found += [namespace] if namespace is not None else []
+    if refused is not None and not found:
+        raise refused
+    return tuple(found)

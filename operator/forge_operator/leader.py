@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import replace
 
 from forge_jobs import ForgeError
@@ -14,7 +15,7 @@ from forge_operator.facts import FactsReader
 from forge_operator.gather import Gatherer
 from forge_operator.keys import Key
 from forge_operator.kopf_adapter import Informer
-from forge_operator.kube import CRONS, QUEUES, Kube, list_in
+from forge_operator.kube import Kube, readable
 from forge_operator.kube_errors import KubeError
 from forge_operator.lease import Candidate, NotLeading
 from forge_operator.link import DatabaseLink
@@ -43,7 +44,7 @@ class Leader:
         metrics: Metrics,
         settings: OperatorSettings,
     ) -> None:
-        self._metrics = metrics
+        self._environment, self._kube, self._metrics = environment, kube, metrics
         self._link = DatabaseLink(
             environment.database_url,
             environment.schema,
@@ -69,7 +70,6 @@ class Leader:
             resync=environment.resync_seconds,
             tick=environment.tick_seconds,
         )
-        self._informer = Informer(self._changed, heard=metrics.heard, namespaces=environment.namespaces)
         told = DatabaseMetrics(facts, self._reconciler.known, may_tell=lambda: candidate.holds)
         metrics.database = told.read
         metrics.database_up.set_function(lambda: float(self._link.is_up))
@@ -88,11 +88,40 @@ class Leader:
                 group.create_task(self._link_early())
                 group.create_task(self._queue.run())
                 group.create_task(self._ticker.run())
-                await self._informer.run()
-                raise RuntimeError("The informer ended by itself.")
+                await self._inform()
         finally:
             self._metrics.database = nothing_known
             await self._link.close()
+
+    async def _inform(self) -> None:
+        """Hear of changes until cancelled, wherever that is allowed. Raises when the informer ended by itself.
+
+        It ends as soon as one of its namespaces may not be read any more: one that was deleted
+        took our Role with it. The others are heard on, and that one again when it is back.
+        """
+        while True:
+            namespaces = await self._readable(self._environment.namespaces)
+            informer = Informer(self._changed, heard=self._metrics.heard, namespaces=namespaces)
+            informing = asyncio.create_task(informer.run())
+            try:
+                while await self._readable(namespaces) == namespaces:
+                    if informing.done():
+                        await informing
+                        raise RuntimeError("The informer ended by itself.")
+                    await asyncio.wait({informing}, timeout=self._environment.resync_seconds)
+            finally:
+                informing.cancel()
+                with suppress(asyncio.CancelledError, Exception):  # raised above, or of a namespace that went
+                    await informing
+
+    async def _readable(self, known: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the watched namespaces that may be read; those known, when that cannot be found out."""
+        if not self._environment.namespaces:
+            return ()
+        try:
+            return await readable(self._kube, self._environment.namespaces)
+        except KubeError:
+            return known
 
     async def _link_early(self) -> None:
         """Older leaders are shut out as soon as the database answers, not with the first write."""
@@ -124,8 +153,7 @@ async def suited(kube: Kube, environment: Environment) -> OperatorSettings:
     while True:
         try:
             version = await kube.version()
-            for resource in (QUEUES, CRONS):
-                await list_in(kube, resource, environment.namespaces[:1])
+            await readable(kube, environment.namespaces)
         except KubeError as error:
             logger.warning("The API server is waited for: %s", error)
             await asyncio.sleep(API_RETRY)

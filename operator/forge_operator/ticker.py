@@ -73,12 +73,14 @@ class Ticker:
         """
         overview = await self._cluster.overview()
         self.has_seen_all = True
+        for namespace, error in overview.unreadable.items():
+            logger.warning("The namespace %s is left out: %s", namespace, error)
         for key in overview.objects:
             self._add(key)
         with suppress(ForgeError, NotLeading):  # each of the objects says so in its status
             facts = await self._facts.read(overview.started_at)
             for key in orphans(overview, facts):
-                if self._cluster.watches(key.namespace):
+                if self._cluster.watches(key.namespace) and overview.covers(key.namespace):
                     self._add(key)
             if self._cluster.watches_all:
                 await self._reconciler.forget(left_over(overview, facts))

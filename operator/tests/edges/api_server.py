@@ -4,6 +4,7 @@ import asyncio
 import copy
 import json
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ class ApiServer:
         self._objects: dict[Resource, dict[tuple[str, str], Object]] = {each: {} for each in RESOURCES}
         self._applied: dict[tuple[str, str, str], Object] = {}  # uid, manager, subresource
         self._revision = 1000
+        self._hung_up = 0  # the revision
+        self._watches: Counter[tuple[Resource, str | None]] = Counter()
         self._history: list[tuple[int, Resource, str, Object]] = []
         self._changed = asyncio.Condition()
 
@@ -126,6 +129,15 @@ class ApiServer:
                 "status": {**status, "observedGeneration": metadata["generation"], "conditions": [available]}
             }
             self.edit(DEPLOYMENTS, metadata["name"], change, metadata["namespace"])
+
+    def is_watched(self, resource: Resource, namespace: str | None) -> bool:
+        """Whether somebody watches the kind, in this namespace or, with None, in all at once."""
+        return self._watches[resource, namespace] > 0
+
+    def hang_up(self) -> None:
+        """Every watch ends; whoever goes on has to ask again."""
+        self._hung_up = self._revision = self._revision + 1
+        self._notify()
 
     def writes(self) -> list[Request]:
         """Return the requests that changed something or would have."""
@@ -200,7 +212,9 @@ class ApiServer:
 
     def _tell(self, resource: Resource, type_: str, body: Object) -> None:
         self._history.append((self._revision, resource, type_, copy.deepcopy(body)))
+        self._notify()
 
+    def _notify(self) -> None:
         async def notify() -> None:
             async with self._changed:
                 self._changed.notify_all()
@@ -331,15 +345,31 @@ class ApiServer:
         await response.prepare(request)
         since = int(request.query.get("resourceVersion") or 0)
         selector = request.query.get("labelSelector", "")
-        while True:
-            for revision, kind, type_, body in self._history:
-                if revision > since and kind is resource and _selected(body, selector):
-                    if namespace is None or body["metadata"]["namespace"] == namespace:
-                        await response.write(json.dumps({"type": type_, "object": body}).encode() + b"\n")
-            since = self._revision
-            async with self._changed:
-                while self._revision == since:
-                    await self._changed.wait()
+        began = self._revision
+        self._watches[resource, namespace] += 1
+        try:
+            while began >= self._hung_up:
+                for revision, kind, type_, body in self._history:
+                    if revision > since and kind is resource and _selected(body, selector):
+                        if namespace is None or body["metadata"]["namespace"] == namespace:
+                            await response.write(json.dumps({"type": type_, "object": body}).encode() + b"\n")
+                since = self._revision
+                async with self._changed:
+                    while self._revision == since:
+                        await self._changed.wait()
+        finally:
+            self._watches[resource, namespace] -= 1
+        return response
+
+
+def forbids(namespace: str) -> Callable[[Request], Refused | None]:
+    """Return what refuses everything in the namespace, as where there is no Role."""
+
+    def judge(request: Request) -> Refused | None:
+        is_there = f"/namespaces/{namespace}/" in request.path
+        return Refused(403, "Forbidden", f"not allowed: {request.path}") if is_there else None
+
+    return judge
 
 
 @asynccontextmanager

@@ -22,11 +22,11 @@ from forge_operator.actions import (
 from forge_operator.events import Subject
 from forge_operator.keys import CRON, QUEUE, Key
 from forge_operator.kube import CRONS, DEPLOYMENTS, EVENTS, PODS, QUEUES, Kube
-from forge_operator.kube_errors import KubeError
+from forge_operator.kube_errors import Forbidden, KubeError
 from forge_operator.lease import NotLeading
 from forge_operator.memory import Memory
 from forge_operator.naming import POOL_UID, VERSION_ID
-from tests.edges.api_server import ApiServer, Refused, Request
+from tests.edges.api_server import ApiServer, Refused, Request, forbids
 from tests.edges.stage import MAIL, Stage, staged, workers
 
 
@@ -386,6 +386,25 @@ async def test_rows_of_namespaces_that_are_not_watched_are_let_be(
         await stage.ticker.resync()
 
         assert stage.added == []
+
+
+async def test_a_namespace_that_may_not_be_read_makes_nobody_an_orphan(
+    api: ApiServer, kube: Kube, url: str
+) -> None:
+    async with staged(api, kube, url, namespaces=("default", "gone")) as stage:
+        stage.queue()
+        for owner in ("default/left", "gone/theirs"):
+            await stage.forge.queues.set(
+                owner.partition("/")[2], managed_by=f"ForgeQueue {owner}", concurrency=1
+            )
+        api.judge = forbids("gone")
+        await stage.ticker.resync()
+
+        assert set(stage.added) == {MAIL, Key(QUEUE, "default", "left")}
+
+        api.judge = lambda request: forbids("gone")(request) or forbids("default")(request)
+        with pytest.raises(Forbidden):
+            await stage.ticker.resync()
 
 
 async def test_reclaim_delete_waits_until_the_queue_is_empty(stage: Stage) -> None:

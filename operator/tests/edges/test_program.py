@@ -14,7 +14,7 @@ import pytest
 
 from forge_jobs import Forge
 from forge_operator.kube import DEPLOYMENTS, LEASES, QUEUES
-from tests.edges.api_server import ApiServer
+from tests.edges.api_server import ApiServer, forbids
 from tests.edges.rights import unexpected
 from tests.edges.stage import workers
 from tests.edges.until import until
@@ -147,6 +147,36 @@ async def test_a_change_in_the_cluster_is_heard_at_once(api: ApiServer, url: str
             return (await forge.queues.get("mail")).managed_by is None
 
         await until(released, 10)
+
+
+async def test_a_watched_namespace_that_is_gone_stops_nothing_in_the_others(
+    api: ApiServer, url: str, start: Start
+) -> None:
+    api.judge = forbids("gone")  # its Role went with it
+    operator = await start(
+        FORGE_OPERATOR_WATCH_NAMESPACES="gone,default", FORGE_OPERATOR_RESYNC_SECONDS="3600"
+    )
+    await until(operator.is_ready, 20)
+    api.put(QUEUES, {"metadata": {"name": "mail"}, "spec": {"concurrency": {"limit": 3}}})
+
+    await until(lambda: (api.get(QUEUES, "mail") or {}).get("status"), 10)
+    assert operator.process.returncode is None
+
+
+async def test_a_namespace_is_heard_of_again_when_it_is_back(api: ApiServer, url: str, start: Start) -> None:
+    api.judge = forbids("shop")
+    operator = await start(FORGE_OPERATOR_WATCH_NAMESPACES="default,shop", FORGE_OPERATOR_RESYNC_SECONDS="1")
+    await until(operator.is_ready, 20)
+    api.judge = lambda request: None
+    await until(lambda: api.is_watched(QUEUES, "shop"), 20)
+    assert api.is_watched(QUEUES, "default")
+
+    api.judge = forbids("shop")
+    api.hang_up()
+    await until(lambda: api.is_watched(QUEUES, "default") and not api.is_watched(QUEUES, "shop"), 60)
+    api.put(QUEUES, {"metadata": {"name": "mail"}, "spec": {"concurrency": {"limit": 3}}})
+    await until(lambda: (api.get(QUEUES, "mail") or {}).get("status"), 10)
+    assert operator.process.returncode is None
 
 
 async def test_sigterm_hands_over_and_ends_cleanly(api: ApiServer, start: Start) -> None:
