@@ -35,7 +35,7 @@ test-images: $(VENV)/.installed
 	$(BIN)/pytest tests/images $(ARGS)
 
 e2e: $(VENV)/.installed
-	$(BIN)/pytest tests/e2e --tb=short $(ARGS)
+	$(BIN)/pytest tests/e2e -n 3 --maxschedchunk 1 --tb=short $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

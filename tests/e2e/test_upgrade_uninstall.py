@@ -1,4 +1,4 @@
-"""helm upgrade touches no worker, and helm uninstall leaves objects and jobs. The last file: the release goes."""
+"""helm upgrade touches no worker, and helm uninstall leaves objects and jobs."""
 
 from tests.e2e.cluster import Cluster, Operator
 from tests.e2e.database import Database
