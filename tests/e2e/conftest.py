@@ -32,6 +32,7 @@ FOLDER = "FORGE_E2E_FOLDER"  # what all processes of a run share; pytest-xdist's
 # early, then those that take longest.
 TOGETHER = (
     "queue_applied",
+    "external_autoscaler",
     "scale",
     "rollout",
     "worker_deleted",
