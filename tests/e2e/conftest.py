@@ -33,6 +33,7 @@ FOLDER = "FORGE_E2E_FOLDER"  # what all processes of a run share; pytest-xdist's
 TOGETHER = (
     "queue_applied",
     "external_autoscaler",
+    "progressive",
     "scale",
     "rollout",
     "worker_deleted",

@@ -16,6 +16,7 @@ forge = Forge()
 
 POD = os.environ.get("FORGE_POD_NAME", "")
 VERSION = os.environ.get("FORGE_WORKER_VERSION", "")
+BROKEN = "E2E_BROKEN" in os.environ  # a version that fails at everything
 LINE = """
     INSERT INTO ledger (id, what, job_id, attempt, pod, version) VALUES ($1, $2, $3, $4, $5, $6)
     ON CONFLICT DO NOTHING
@@ -57,8 +58,8 @@ async def work(ctx: Context, seconds: float = 0.0, fail: bool = False) -> str:
     except asyncio.CancelledError:
         await asyncio.shield(note(ctx, "stopped"))
         raise
-    if fail:
+    if fail or BROKEN:
         await note(ctx, "failed")
-        raise RuntimeError("it was asked to fail")
+        raise RuntimeError("it was asked to fail" if fail else f"version {VERSION} is broken")
     await note(ctx, "ended")
     return VERSION
