@@ -433,6 +433,31 @@ def test_a_progressive_rollout_that_becomes_a_manual_one_keeps_its_share() -> No
     assert world.states() == {"1": "draining", "2": "current"}
 
 
+def test_a_version_with_a_share_takes_over_at_once_by_hand() -> None:
+    world = serving(replicas=4)
+    world.change(workers=workers("2", replicas=4, rollout=PROGRESSIVE))
+    world.run(30)
+    assert world.states() == {"1": "current", "2": "ramping"}
+
+    world.annotations = {"forge-jobs.dev/promote": world.version("2").id}
+    world.look()
+    assert world.states() == {"1": "draining", "2": "current"}
+
+
+def test_a_version_that_was_aborted_takes_over_by_hand() -> None:
+    world = serving(replicas=4)
+    load(world, 60)
+    world.change(workers=workers("2", replicas=4, rollout=PROGRESSIVE))
+    world.run(20)
+    world.failing.add(world.version("2").id)
+    load(world, 60)
+    assert world.states() == {"1": "current", "2": "failed"}
+
+    world.annotations = {"forge-jobs.dev/promote": world.version("2").id}
+    world.run(60)
+    assert world.states()["2"] == "current"
+
+
 # --- mistakes ---
 
 

@@ -38,6 +38,7 @@ TOGETHER = (
     "rollout",
     "worker_deleted",
     "rollback",
+    "manual",
     "two_owners",
     "invalid_queue",
     "configuration_change",
