@@ -52,6 +52,7 @@ ALONE = (
     "postgres_restarted",
     "namespace_deleted",
     "footprint",
+    "watched_namespaces",
     "upgrade_uninstall",
 )
 
