@@ -335,6 +335,7 @@ __all__ = [
     "Queue",
     "manifest",
     "merged",
+    "restarts",
     "send",
     "short_name",
     "watched",

@@ -15,7 +15,10 @@ def test_a_namespace_goes_though_no_operator_is_there(
     measure: Callable[[str, str], None],
 ) -> None:
     doomed, other = spaces("doomed"), spaces("spared")
-    doomed.queue("doomed").serves("1")
+    # For as long as half a grace period Kubernetes does not even look whether the pods are gone.
+    doomed.queue("doomed", {"workers": {"template": {"spec": {"terminationGracePeriodSeconds": 10}}}}).serves(
+        "1"
+    )
     spared = other.queue("spared")
     spared.serves("1")
     try:

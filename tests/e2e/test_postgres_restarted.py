@@ -1,11 +1,21 @@
-"""PostgreSQL goes and comes back: nothing is scaled down, nobody is restarted, every job is done."""
+"""PostgreSQL goes and comes back, at once or late: nothing is scaled down, nobody is restarted, every job is done."""
 
 from collections import Counter
 from collections.abc import Callable
 
-from tests.e2e.cluster import Cluster, Operator
+from tests.e2e.cluster import Cluster, Operator, restarts
 from tests.e2e.database import POD, Database
-from tests.e2e.waiting import eventually
+from tests.e2e.waiting import always, eventually
+
+STATEFULSET = "statefulset/forge-jobs-postgres"
+AWAY = 40.0  # seconds; after 30 a worker cannot prove any more that it is alive, and numbers are too old to scale by
+AUTOSCALING = {
+    "minReplicas": 0,
+    "maxReplicas": 2,
+    "targetLatencySeconds": 1,
+    "idleSeconds": 5,
+    "scaleDown": {"stabilizationWindowSeconds": 5, "periodSeconds": 5},
+}
 
 
 def test_a_restart_of_postgres_costs_no_job_and_no_pod(
@@ -44,3 +54,44 @@ def test_a_restart_of_postgres_costs_no_job_and_no_pod(
     queue.becomes("DatabaseReachable", "True", within=90)
     queue.becomes("Ready", "True", within=90)
     assert {name: pod["metadata"]["uid"] for name, pod in operator.pods().items()} == operators
+
+
+def test_an_outage_of_postgres_scales_nothing_down_and_loses_no_job(
+    space: Cluster,
+    installed: Cluster,
+    database: Database,
+    operator: Operator,
+    measure: Callable[[str, str], None],
+) -> None:
+    queue = space.queue("blind", {"workers": {"replicas": None, "slots": 2, "autoscaling": AUTOSCALING}})
+    jobs = eventually(lambda: database.enqueue("blind", 5, 24), within=60, what="the queue is there")
+    eventually(lambda: len(queue.ready_pods()) == 2, within=120, what="there are two pods")
+    lives, operators = queue.lives(), restarts_of(operator)
+
+    installed.kubectl("scale", STATEFULSET, "--replicas=0")
+    try:
+        eventually(lambda: not installed.exists("pod", POD), within=90, what="PostgreSQL is away")
+        always(lambda: queue.lives() == lives, during=AWAY, what="the pods are as before")
+        assert queue.condition("DatabaseReachable")["status"] == "False"
+        assert queue.condition("Ready")["status"] == "Unknown"
+        assert queue.condition("ScalingActive")["reason"] == "StaleSignal"
+    finally:
+        installed.kubectl("scale", STATEFULSET, "--replicas=1")
+    eventually(lambda: database.value("SELECT 1") == 1, within=120, what="PostgreSQL is back")
+
+    database.are_done(jobs, within=180)
+    ended = Counter(line.job_id for line in database.ledger(jobs) if line.what == "ended")
+    assert set(ended) == set(jobs), "jobs were lost"
+    again = [job for job, times in ended.items() if times > 1]
+    measure(
+        f"PostgreSQL away for {AWAY:.0f} s: jobs, of which lost, of which ended again",
+        f"{len(jobs)}, 0, {len(again)}",
+    )
+    queue.becomes("DatabaseReachable", "True", within=90)
+    assert restarts_of(operator) == operators
+    eventually(lambda: not queue.pods(), within=120, what="it is scaled again")
+
+
+def restarts_of(operator: Operator) -> dict[str, int]:
+    """Return how often each operator was restarted."""
+    return {name: restarts(pod) for name, pod in operator.pods().items()}
