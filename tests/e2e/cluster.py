@@ -158,6 +158,15 @@ class Queue:
 
         eventually(check, within=within, what=f"version {version} of {self.name} serves with {pods} pods")
 
+    def sleeps(self, *, within: float = 180) -> None:
+        """It has no pods, and is fine with that."""
+        eventually(
+            lambda: self.status().get("currentVersion") and not self.pods(),
+            within=within,
+            what=f"{self.name} has no pods",
+        )
+        self.becomes("Ready", "True", within=30)
+
     def version(self, version: str) -> Manifest:
         """Return what the status says of a version."""
         for each in self.status().get("versions", []):

@@ -44,8 +44,9 @@ TOGETHER = (
     "configuration_change",
 )
 
-# These take away what others need, or count what others do: each has the cluster for itself.
+# These take away what others need, or measure what others would disturb: each has the cluster for itself.
 ALONE = (
+    "wake",
     "cron",
     "operator_killed",
     "operator_frozen",
