@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import groupby
 
-from tests.e2e.cluster import Cluster, Manifest, watched
+from tests.e2e.cluster import Cluster, Manifest, Queue, watched
 from tests.e2e.database import Database
 from tests.e2e.waiting import eventually
 
@@ -44,7 +44,10 @@ def test_a_new_version_gets_its_share_step_by_step(
 
     database.are_done(steady + after, within=120)
     started = [line for line in database.ran_once(steady + after) if line.what == "started"]
-    first, promoted = min(line.at for line in started if line.version == "2"), current_since(database, "2")
+    first, promoted = (
+        min(line.at for line in started if line.version == "2"),
+        current_since(database, queue, "2"),
+    )
     meanwhile = Counter(line.version for line in started if first <= line.at < promoted)
     assert set(meanwhile) == {"1", "2"}, f"only one of the versions worked: {meanwhile}"
     assert {line.version for line in started if line.job_id in after} == {"2"}
@@ -112,8 +115,9 @@ def without_repeats(numbers: Iterable[int]) -> list[int]:
     return [number for number, _ in groupby(numbers)]
 
 
-def current_since(database: Database, version: str) -> datetime:
+def current_since(database: Database, queue: Queue, version: str) -> datetime:
     """Return when the version became the one that serves, by the database's clock."""
     query = "SELECT last_current_at FROM forge_jobs.worker_version"
-    found = database.value(f"{query} WHERE version = '{version}' AND deployment LIKE 'gradual-%'")
+    pool = queue.object()["metadata"]["uid"]
+    found = database.value(f"{query} WHERE version = '{version}' AND pool = '{pool}'")
     return datetime.fromisoformat(found)
