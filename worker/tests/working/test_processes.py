@@ -36,7 +36,7 @@ async def test_a_process_that_crashed_is_started_again(forge: Forge, workers: Fl
     await workers.start("--processes", "2", "--concurrency", "1")
     before = {worker.pid for worker in await eventually(lambda: _workers(forge, 2), within=60)}
 
-    os.kill(before.pop(), signal.SIGKILL)
+    os.kill(min(before), signal.SIGKILL)
 
     await eventually(lambda: _new(forge, before), within=60)
 
@@ -47,7 +47,7 @@ async def _workers(forge: Forge, count: int) -> list[object] | None:
 
 
 async def _new(forge: Forge, before: set[int]) -> bool:
-    return len({worker.pid for worker in await forge.workers.list()} - before) >= 2
+    return bool({worker.pid for worker in await forge.workers.list()} - before)
 
 
 async def test_processes_end_when_their_parent_was_killed(
