@@ -6,6 +6,7 @@ FORGE_E2E_POSTGRES_IMAGE=... the try-out PostgreSQL's image, if the official one
 """
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -28,10 +29,11 @@ PROGRAMS = ("kind", "docker", "kubectl", "helm")
 SECRET = "forge-jobs-database"
 FOLDER = "FORGE_E2E_FOLDER"  # what all processes of a run share; pytest-xdist's workers inherit it
 
-# These disturb nobody, so that several may run at a time: a light one first, so that a broken release is told of
-# early, then those that take longest.
+# A light one, so that a broken release is told of early. It measures too, and so has the cluster for itself.
+FIRST = "queue_applied"
+
+# These disturb nobody, so that several may run at a time; those that take longest come first.
 TOGETHER = (
-    "queue_applied",
     "external_autoscaler",
     "progressive",
     "scale",
@@ -71,7 +73,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.timeout(600))
         if absent := missing(PROGRAMS):
             item.add_marker(pytest.mark.skip(reason=f"not on PATH: {', '.join(absent)}"))
-    places = {f"test_{name}": place for place, name in enumerate((*TOGETHER, *ALONE))}
+    places = {f"test_{name}": place for place, name in enumerate((FIRST, *TOGETHER, *ALONE))}
     here.sort(key=lambda item: places.get(item.path.stem, len(places)))
     items[:] = [item for item in items if item not in here] + here
 
@@ -166,7 +168,7 @@ def spaces(installed: Cluster) -> Iterator[Callable[[str], Cluster]]:
     made: list[Cluster] = []
 
     def make(name: str) -> Cluster:
-        space = installed.into(f"{short_name(name)}-{int(time.time() * 1000) % 1_000_000}")
+        space = installed.into(f"{short_name(name)}-{secrets.token_hex(3)}")
         installed.kubectl("create", "namespace", space.namespace)
         made.append(space)
         secret = installed.get("secret", SECRET)
