@@ -21,18 +21,8 @@ from tests.storage.factories import (
     state,
     worker,
 )
-from tests.storage.invariants import check_invariants
 
-
-@pytest.fixture
-async def storage(postgres):
-    storage = postgres.storage()
-    await storage.open()
-    try:
-        yield storage
-        await check_invariants(storage, postgres)
-    finally:
-        await storage.close()
+pytestmark = pytest.mark.parametrize("database", ["postgres"], indirect=True)
 
 
 @pytest.fixture

@@ -8,21 +8,11 @@ import pytest
 import yaml
 
 from tests.storage.factories import claim, cron, enqueue, enqueue_many, leader, worker
-from tests.storage.invariants import check_invariants
+
+pytestmark = pytest.mark.parametrize("database", ["postgres"], indirect=True)
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "kubernetes" / "keda.yaml"
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture
-async def storage(postgres):
-    storage = postgres.storage()
-    await storage.open()
-    try:
-        yield storage
-        await check_invariants(storage, postgres)
-    finally:
-        await storage.close()
 
 
 async def signal(postgres, column, queue="default"):

@@ -27,31 +27,10 @@ AHEAD_LIMIT = 10_000
 NEWEST = "SELECT coalesce(max(id), 0) FROM {schema}.job"
 LAST_ID = 2**63 - 1
 
-# The oldest by a loose index scan: one probe for each priority in use, however many wait.
 COUNTS = """
-SELECT queue.name AS queue, coalesce(sums.pending, 0)::bigint AS pending, coalesce(sums.scheduled, 0)::bigint AS scheduled,
-       coalesce(sums.in_progress, 0)::bigint AS in_progress, coalesce(sums.done, 0)::bigint AS done,
-       coalesce(sums.dead, 0)::bigint AS dead,
-       timestamptz 'epoch' + oldest.pos * interval '1 microsecond' AS oldest_pending_at
-FROM {schema}.queue
-LEFT JOIN (
-    SELECT queue_id, sum(pending) AS pending, sum(scheduled) AS scheduled, sum(in_progress) AS in_progress,
-           sum(done) AS done, sum(dead) AS dead
-    FROM {schema}.tally GROUP BY queue_id
-) AS sums ON sums.queue_id = queue.id
-LEFT JOIN LATERAL (
-    WITH RECURSIVE class AS (
-        (SELECT priority, pos FROM {schema}.ready WHERE queue_id = queue.id ORDER BY priority, pos LIMIT 1)
-        UNION ALL
-        SELECT next.priority, next.pos
-        FROM class CROSS JOIN LATERAL (
-            SELECT ready.priority, ready.pos FROM {schema}.ready
-            WHERE ready.queue_id = queue.id AND ready.priority > class.priority
-            ORDER BY ready.priority, ready.pos LIMIT 1) AS next
-    )
-    SELECT min(pos) AS pos FROM class
-) AS oldest ON true
-ORDER BY queue.name
+SELECT queue, pending, scheduled, in_progress, done, dead,
+       timestamptz 'epoch' + oldest_pos * interval '1 microsecond' AS oldest_pending_at
+FROM {schema}.depth ORDER BY queue
 """
 
 WAITING_FACTS = (
