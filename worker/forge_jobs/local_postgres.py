@@ -300,6 +300,8 @@ class LocalPostgres:
             copy = self._folder() / "install" / folder.name
             if not copy.exists():
                 shutil.copytree(folder, copy, symlinks=True, ignore=shutil.ignore_patterns("include"))
+        for made, _, _ in os.walk(self._folder() / "install"):
+            self._own(Path(made))  # whose supervisor deletes it when we cannot
         return self._folder() / "install" / package.name / installed.name / "bin"
 
 

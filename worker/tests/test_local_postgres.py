@@ -78,13 +78,22 @@ async def test_two_run_at_once_and_one_is_reached_by_tcp() -> None:
     assert places[0] != places[1]
 
 
-def test_it_ends_with_the_process_that_started_it_however_that_dies() -> None:
+UNREACHABLE = """
+from forge_jobs.local_postgres import LocalPostgres
+may_enter = LocalPostgres._may_enter
+LocalPostgres._may_enter = lambda self, folder: folder.name != "pginstall" and may_enter(self, folder)
+"""
+"""As where the package lies in a private folder, which the server's user cannot enter."""
+
+
+@pytest.mark.parametrize("victim", [VICTIM, UNREACHABLE + VICTIM], ids=["installed", "copied"])
+def test_it_ends_with_the_process_that_started_it_however_that_dies(victim: str) -> None:
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", VICTIM], stdin=pipe, stdout=pipe, text=True) as victim:
-        assert victim.stdout is not None
-        folder = Path(victim.stdout.readline().strip())
+    with subprocess.Popen([sys.executable, "-c", victim], stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
         assert (folder / "log").exists()
-        victim.send_signal(signal.SIGKILL)
+        process.send_signal(signal.SIGKILL)
 
     deadline = time.monotonic() + 20
     while folder.exists() and time.monotonic() < deadline:
