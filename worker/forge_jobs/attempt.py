@@ -26,6 +26,7 @@ from forge_jobs.handlers import Handler, Placement
 from forge_jobs.job import Claim, End, Postponement, Reason, State
 from forge_jobs.outcome import Dead, Reschedule, Retry, Throttled
 from forge_jobs.queue_config import QueueConfig
+from forge_jobs.returned import require_run
 from forge_jobs.telemetry import Outcome, Run
 
 LONGEST_ERROR = 8000  # characters
@@ -107,6 +108,10 @@ def done(claim: Claim, queue: QueueConfig, codec: str, result: Any, wait: float,
         try:
             encoded = encode(result, codec, limit=LONGEST_RESULT)
         except InvalidPayload as problem:
+            try:
+                require_run(result)
+            except Retry as unfinished:
+                return failed(claim, queue, unfinished.reason, wait, duration)
             # The work is done: running it again would do it twice.
             error = f"done, but its result was not kept: {problem}"
     return Verdict(

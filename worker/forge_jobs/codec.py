@@ -263,7 +263,7 @@ def _unencodable(value: Any, codec: str, encoder: Codec, error: Exception) -> st
 
 def _culprit(value: Any, place: str, encoder: Codec) -> tuple[str, Any]:
     """Return where in `value` the innermost part is that cannot be encoded, and that part."""
-    for name, part in _parts(value):
+    for name, part in parts(value):
         try:
             encoder.encode(part)
         except Exception:  # any refusal is what is looked for
@@ -271,7 +271,8 @@ def _culprit(value: Any, place: str, encoder: Codec) -> tuple[str, Any]:
     return place, value
 
 
-def _parts(value: Any) -> list[tuple[str, Any]]:
+def parts(value: Any) -> list[tuple[str, Any]]:
+    """Return what `value` holds, each with the name of its place in it: `.key` or `[index]`."""
     if isinstance(value, Mapping):
         return [(f".{key}" if isinstance(key, str) else f"[{key!r}]", part) for key, part in value.items()]
     if isinstance(value, list | tuple | set | frozenset):

@@ -4,7 +4,9 @@
 up by kind and calls them; producers enqueue through them.
 """
 
+import functools
 import inspect
+import types
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+LAMBDA = "<lambda>"
 
 
 class Placement(StrEnum):
@@ -51,19 +55,21 @@ class Handler(Generic[P, R]):
         executor: str | None = None,
     ) -> None:
         self.forge = forge
-        self.function = function
-        self.kind = names.kind(kind if kind is not None else getattr(function, "__name__", ""))
+        if isinstance(function, Handler):
+            function = cast(Callable[P, R], function.function)
+        self.function: Callable[P, R] = function
+        self.kind = names.kind(_kind(function) if kind is None else kind)
         self.defaults = Options(
             queue=queue, priority=priority, max_attempts=max_attempts, timeout=as_duration(timeout, "timeout")
         ).checked()
         self.codec = codec
         self.placement = _placement(function, executor, self.kind)
-        parameters = list(inspect.signature(function).parameters.values())
+        parameters = _parameters(function, self.kind)
         self.takes_context = bool(parameters) and _is_context(parameters[0])
         self.arguments = Arguments(function, skip=1 if self.takes_context else 0)
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", self.kind)
-        self.__module__ = function.__module__
+        self.__module__ = getattr(function, "__module__", None) or ""
         self.__qualname__ = getattr(function, "__qualname__", self.kind)
         self.__wrapped__ = function
 
@@ -139,8 +145,27 @@ def _is_context(parameter: inspect.Parameter) -> bool:
     return parameter.name == "ctx" or parameter.annotation is Context or parameter.annotation == "Context"
 
 
+def _kind(function: Callable[..., Any]) -> str:
+    """Return the kind that a handler has by its function's name."""
+    _check_function(function, "The handler")
+    name = getattr(function, "__name__", None)
+    if not isinstance(name, str) or name == LAMBDA:
+        what = "lambda" if name == LAMBDA else type(function).__name__
+        raise InvalidInput(f"The handler is a {what}, which has no name, so kind='...' has to be given.")
+    return name
+
+
 def _placement(function: Callable[..., Any], executor: str | None, kind: str) -> Placement:
-    is_async = inspect.iscoroutinefunction(function)
+    """Return where the function runs. Raises InvalidInput when calling it would not do its work."""
+    _check_function(function, f"Handler {kind!r}")
+    entered = _entered(function)
+    for is_generator in (inspect.isgeneratorfunction, inspect.isasyncgenfunction):
+        if is_generator(entered):
+            raise InvalidInput(
+                f"Handler {kind!r} is a generator function, of which a call runs nothing; "
+                "allowed is a function without yield."
+            )
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(entered)
     if executor not in (None, "thread", "process"):
         raise InvalidInput(f"executor of handler {kind!r} is {executor!r}, allowed is 'thread' or 'process'.")
     if is_async and executor is not None:
@@ -150,6 +175,38 @@ def _placement(function: Callable[..., Any], executor: str | None, kind: str) ->
     if is_async:
         return Placement.LOOP
     return Placement.PROCESS if executor == "process" else Placement.THREAD
+
+
+def _check_function(function: object, what: str) -> None:
+    if inspect.isclass(function):
+        raise InvalidInput(
+            f"{what} is the class {function.__qualname__!r}, of which a call only makes an object; "
+            "allowed is a function, a method, or an object that can be called."
+        )
+    if not callable(function):
+        raise InvalidInput(f"{what} is {function!r}, allowed is a function.")
+
+
+def _entered(function: Any) -> Any:
+    """Return the function that a call enters first, behind what only passes calls on."""
+    while True:
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif isinstance(function, staticmethod | types.MethodType):
+            function = function.__func__
+        elif inspect.isroutine(function):
+            return function
+        else:
+            function = type(function).__call__  # an object that can be called
+
+
+def _parameters(function: Callable[..., Any], kind: str) -> Sequence[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        raise InvalidInput(
+            f"Handler {kind!r} has no signature that can be read, allowed is a function written in Python."
+        ) from None
 
 
 AsyncFunction = Callable[..., Awaitable[object]]

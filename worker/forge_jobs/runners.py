@@ -21,6 +21,7 @@ from forge_jobs.errors import InvalidPayload
 from forge_jobs.handlers import Placement
 from forge_jobs.job import Claim
 from forge_jobs.logs import current_claim, current_queue
+from forge_jobs.returned import PLAIN, settled
 from forge_jobs.served import ServedQueue
 from forge_jobs.telemetry import JobStarted, Outcome
 
@@ -241,6 +242,8 @@ class Runners:
                 )
             else:
                 result = await call(handler, context, arguments, self._threads, self._processes)
+            if type(result) not in PLAIN:
+                result = await settled(result)
             verdict = done(claim, queue.config, claim.codec, result, wait, time.monotonic() - started)
         except asyncio.CancelledError as error:
             if attempt.stopped is None and task.cancelling():

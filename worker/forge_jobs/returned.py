@@ -1,0 +1,69 @@
+"""What a handler returned: a result only when nothing of it is still to run.
+
+Calling an async function or a generator function runs nothing of it, and a decorator or
+a lambda may hide what a function is. So what a call returned decides: `settled` awaits it
+where it can be awaited, and whatever still has not run is no result. A job is never done
+without having run.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import types
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from forge_jobs.codec import parts
+from forge_jobs.outcome import Retry
+
+PLAIN = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
+"""Types of what has surely run, so that most results need no second look."""
+
+MOST_AWAITED = 10  # awaitables that come to one another
+DEEPEST = 50  # levels of a result that are searched
+
+_TO_RUN: Mapping[type, str] = {
+    types.CoroutineType: "a coroutine",
+    types.GeneratorType: "a generator",
+    types.AsyncGeneratorType: "an async generator",
+    map: "a map",
+    filter: "a filter",
+    contextlib._GeneratorContextManager: "a context manager",
+    contextlib._AsyncGeneratorContextManager: "an async context manager",
+}
+
+
+async def settled(returned: Any) -> Any:
+    """Return what `returned` comes to: awaited when it is awaitable or a future of a pool, else as it is.
+
+    Raises Retry when it is work that nothing runs, such as a generator.
+    """
+    for _ in range(MOST_AWAITED):
+        if isinstance(returned, Future):
+            returned = asyncio.wrap_future(returned)
+        if not inspect.isawaitable(returned):
+            require_run(returned)
+            return returned
+        returned = await returned
+    raise Retry(reason="The handler returned an awaitable that comes to another, again and again.")
+
+
+def require_run(returned: Any) -> None:
+    """Raise Retry when `returned` is, or holds, work that has not run. Nothing runs it later."""
+    if found := _to_run(returned, "", DEEPEST):
+        raise Retry(
+            reason=f"The handler returned {found}, which has not run; "
+            "allowed is a function that does its work when it is called or awaited."
+        )
+
+
+def _to_run(value: Any, place: str, levels: int) -> str | None:
+    """Say what in `value` has not run, and where."""
+    if what := _TO_RUN.get(type(value)):
+        return f"{what} at ${place}" if place else what
+    if levels:
+        for name, part in parts(value):
+            if found := _to_run(part, f"{place}{name}", levels - 1):
+                return found
+    return None
