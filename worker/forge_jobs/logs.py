@@ -91,6 +91,10 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     events.QueueCooled: (logging.WARNING, "Queue {queue} cools down for {seconds} s, a job was throttled"),
     events.JobStarted: (logging.DEBUG, "Job {job_id} starts"),
     events.JobsPromoted: (logging.DEBUG, "{count} scheduled jobs are pending now"),
+    events.CountsFolded: (
+        logging.INFO,
+        "{notes} notes of counts had gathered, and were summed up in {seconds} s",
+    ),
     events.JobsSwept: (logging.DEBUG, "{count} ended jobs were past their retention and are gone"),
     events.CronFired: (
         logging.INFO,

@@ -195,6 +195,14 @@ class JobsSwept(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CountsFolded(Event):
+    """So many notes of counts had gathered that reading them took long; they are summed up."""
+
+    notes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class CronFired(Event):
     name: str
     fires: Sequence[datetime]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from forge_jobs.maintenance import reaper, scheduler, sweeper, unserved
+from forge_jobs.maintenance import folder, reaper, scheduler, sweeper, unserved
 from forge_jobs.maintenance.loop import every
 from forge_jobs.patience import Patience
 from forge_jobs.storage.interface import Storage
@@ -87,7 +87,9 @@ class Leader:
             self._every(
                 SWEEP_EVERY, lambda: sweeper.sweep(self._storage.history, self._telemetry, epoch), "sweeping"
             ),
-            self._every(FOLD_EVERY, self._fold, "folding counts"),
+            self._every(
+                FOLD_EVERY, lambda: folder.fold(self._storage.jobs, self._telemetry), "folding counts"
+            ),
             self._every(WARN_EVERY, self._warn, "looking for unserved queues"),
         )
         try:
@@ -119,9 +121,6 @@ class Leader:
         wake: asyncio.Event | None = None,
     ) -> Awaitable[None]:
         return every(interval, chore, doing=doing, telemetry=self._telemetry, wake=wake)
-
-    async def _fold(self) -> None:
-        await self._storage.jobs.fold()
 
     async def _warn(self) -> None:
         await unserved.warn_of_unserved(self._storage, self._telemetry)

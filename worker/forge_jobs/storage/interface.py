@@ -184,8 +184,12 @@ class Jobs(Protocol):
     async def waiting(self, job_id: int) -> Waiting:
         """Return the facts that explain why a job waits. Raises JobNotFound."""
 
-    async def fold(self) -> None:
-        """The notes from which `counts` adds up are fewer, and say the same. A chore."""
+    async def fold(self) -> int:
+        """The notes from which `counts` adds up are fewer, and say the same; return by how many. A chore.
+
+        It is made of short transactions, however many notes there are: what one that fails
+        or is cancelled has done stays done.
+        """
 
 
 class Claims(Protocol):

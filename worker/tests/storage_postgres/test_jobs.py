@@ -15,8 +15,10 @@ from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.queues import PostgresQueues
 from forge_jobs.storage.postgres.schema import PostgresSchema
+from forge_jobs.storage.postgres.tally import fold
 from forge_jobs.storage.postgres.workers import PostgresWorkers
 from forge_jobs.worker_info import WorkerInfo
+from tests.storage_postgres.conftest import until
 
 PLACES = """
 SELECT id, (SELECT count(*) FROM {schema}.ready WHERE job_id = id)
@@ -159,3 +161,51 @@ async def test_a_page_of_pending_jobs_is_read_from_the_end_of_the_claims_index(
 async def _plan(database: Database, statement: str, *arguments: object, connection: object = None) -> str:
     records = await database.fetch(f"EXPLAIN {statement}", *arguments, connection=connection)
     return "\n".join(record[0] for record in records)
+
+
+NOTE = "INSERT INTO {schema}.tally (queue_id, pending, done) SELECT number % 3 + 1, 1, number FROM generate_series(1, $1) AS number"
+NOTES = "SELECT queue_id, count(*), sum(pending), sum(done) FROM {schema}.tally GROUP BY queue_id ORDER BY queue_id"
+NOTES_ARE_READ_A_PAGE_AT_A_TIME = 1
+
+
+async def test_notes_of_counts_are_folded_a_stretch_at_a_time_to_one_a_queue(
+    jobs: PostgresJobs, database: Database
+) -> None:
+    await database.execute(NOTE, 3000)
+    before = await database.fetch(NOTES)
+
+    fewer = await fold(database, pages=NOTES_ARE_READ_A_PAGE_AT_A_TIME)
+
+    assert [(queue, 1, pending, done) for queue, _, pending, done in before] == [
+        tuple(record) for record in await database.fetch(NOTES)
+    ]
+    assert fewer == 2997
+    assert await fold(database) == 0
+
+
+async def test_a_fold_that_is_given_up_has_kept_every_count(jobs: PostgresJobs, database: Database) -> None:
+    await database.execute(NOTE, 30_000)
+    before = await database.fetch(NOTES)
+
+    folding = asyncio.create_task(fold(database, pages=NOTES_ARE_READ_A_PAGE_AT_A_TIME))
+    await until(lambda: _fewer_notes_than(database, 30_000))
+    folding.cancel()
+    await asyncio.gather(folding, return_exceptions=True)
+
+    after = await database.fetch(NOTES)
+    assert [(queue, *sums) for queue, _, *sums in before] == [(queue, *sums) for queue, _, *sums in after]
+
+
+async def _fewer_notes_than(database: Database, notes: int) -> bool:
+    found: int = await database.fetchval("SELECT count(*) FROM {schema}.tally")
+    return found < notes
+
+
+async def test_folds_at_once_sum_up_each_note_once(jobs: PostgresJobs, database: Database) -> None:
+    await database.execute(NOTE, 3000)
+    before = await database.fetch(NOTES)
+
+    await asyncio.gather(*(fold(database, pages=NOTES_ARE_READ_A_PAGE_AT_A_TIME) for _ in range(4)))
+
+    after = await database.fetch(NOTES)
+    assert [(queue, *sums) for queue, _, *sums in before] == [(queue, *sums) for queue, _, *sums in after]

@@ -21,6 +21,7 @@ from forge_jobs.storage.postgres.moves import (
     move_all,
 )
 from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config
+from forge_jobs.storage.postgres.tally import fold
 
 AHEAD_LIMIT = 10_000
 
@@ -61,19 +62,6 @@ WHERE job.id = $1
     .replace("{filled}", FILLED)
     .replace("{limit}", str(AHEAD_LIMIT))
 )
-
-# Rows that another folder has in hand are skipped: each row is summed up by one of them.
-FOLD = """
-WITH pick AS MATERIALIZED (
-    SELECT ctid FROM {schema}.tally
-    WHERE queue_id IN (SELECT queue_id FROM {schema}.tally GROUP BY queue_id HAVING count(*) > 1)
-    FOR UPDATE SKIP LOCKED
-), gone AS (
-    DELETE FROM {schema}.tally USING pick WHERE tally.ctid = pick.ctid RETURNING tally.*
-)
-INSERT INTO {schema}.tally (queue_id, pending, scheduled, in_progress, done, dead)
-SELECT queue_id, sum(pending), sum(scheduled), sum(in_progress), sum(done), sum(dead) FROM gone GROUP BY queue_id
-"""
 
 
 class PostgresJobs:
@@ -190,8 +178,8 @@ class PostgresJobs:
         }
         return Waiting(queue=queue_config(facts), ahead_limit=AHEAD_LIMIT, **around)
 
-    async def fold(self) -> None:
-        await self._database.execute(FOLD)
+    async def fold(self) -> int:
+        return await fold(self._database)
 
 
 def _check_state(job_id: int, state: str, allowed: Set[State], wanted: str) -> None:

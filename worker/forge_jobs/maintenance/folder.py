@@ -1,0 +1,17 @@
+"""The folder: the notes from which counts add up stay few, so that counting stays cheap."""
+
+import time
+
+from forge_jobs.storage.interface import Jobs
+from forge_jobs.telemetry import CountsFolded, Telemetry
+
+MANY = 100_000
+"""Notes of which somebody should hear: jobs moved for long while nobody folded."""
+
+
+async def fold(jobs: Jobs, telemetry: Telemetry) -> None:
+    """Make one pass, over however many notes there are."""
+    began = time.monotonic()
+    notes = await jobs.fold()
+    if notes >= MANY:
+        telemetry.emit(CountsFolded(notes, time.monotonic() - began))

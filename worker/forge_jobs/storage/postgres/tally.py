@@ -1,0 +1,52 @@
+"""The notes from which counts add up in PostgreSQL, and how they become fewer.
+
+Whatever moves jobs appends a note of what each state gained or lost. A fold replaces notes
+by their sum, a stretch of the table at a time: each stretch is one short transaction, and
+what was folded before a failure stays so. Rows that another folder has in hand are passed
+over, so each note is summed up by one of them.
+"""
+
+from forge_jobs.storage.postgres.connection import Database
+
+PAGES = 500
+"""How much of the table is folded in one transaction: some 50,000 notes."""
+
+# Nothing is written while there is one note a queue, however often it is asked.
+EXTENT = """
+SELECT pg_relation_size('{schema_text}.tally') / current_setting('block_size')::bigint
+WHERE EXISTS (SELECT FROM {schema}.tally GROUP BY queue_id HAVING count(*) > 1)
+"""
+
+# The sums of the stretch before ($3) are folded with this one, so that one note a queue is
+# left. Where something else stands there by now, no harm is done: any note may be folded.
+FOLD = """
+WITH stretch AS MATERIALIZED (
+    SELECT ctid FROM {schema}.tally
+    WHERE ctid >= $1::text::tid AND ctid < $2::text::tid
+    FOR UPDATE SKIP LOCKED
+), before AS MATERIALIZED (
+    SELECT ctid FROM {schema}.tally WHERE ctid = ANY ($3::text[]::tid[]) FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM {schema}.tally
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM stretch UNION SELECT ctid FROM before))
+    RETURNING tally.*
+), sums AS (
+    INSERT INTO {schema}.tally (queue_id, pending, scheduled, in_progress, done, dead)
+    SELECT queue_id, sum(pending), sum(scheduled), sum(in_progress), sum(done), sum(dead) FROM gone GROUP BY queue_id
+    RETURNING ctid
+)
+SELECT (SELECT count(*) FROM gone) AS notes, (SELECT coalesce(array_agg(ctid::text), '{}') FROM sums) AS sums
+"""
+
+
+async def fold(database: Database, pages: int = PAGES) -> int:
+    """The notes that were there are one a queue, unless others fold too; return how many fewer they are."""
+    extent: int | None = await database.fetchval(EXTENT)
+    fewer = 0
+    sums: list[str] = []
+    for first in range(0, extent or 0, pages):
+        record = await database.fetchrow(FOLD, f"({first},0)", f"({first + pages},0)", sums)
+        assert record is not None
+        fewer += record["notes"] - len(record["sums"])
+        sums = record["sums"]
+    return fewer
