@@ -6,7 +6,6 @@ handler is told to stop by cancelling the task that it runs in; `stopped` rememb
 
 import asyncio
 import functools
-import traceback
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import copy_context
@@ -21,6 +20,7 @@ from anyio import CapacityLimiter
 from forge_jobs import backoff, child, logs
 from forge_jobs.codec import encode
 from forge_jobs.context import Context
+from forge_jobs.error_text import describe, kept
 from forge_jobs.errors import InvalidPayload
 from forge_jobs.handlers import Handler, Placement
 from forge_jobs.job import Claim, End, Postponement, Reason, State
@@ -29,7 +29,6 @@ from forge_jobs.queue_config import QueueConfig
 from forge_jobs.returned import require_run
 from forge_jobs.telemetry import Outcome, Run
 
-LONGEST_ERROR = 8000  # characters
 LONGEST_RESULT = 16 * 1024 * 1024  # bytes
 
 CANCELLED_BY_USER = "cancelled by user"
@@ -115,9 +114,7 @@ def done(claim: Claim, queue: QueueConfig, codec: str, result: Any, wait: float,
             # The work is done: running it again would do it twice.
             error = f"done, but its result was not kept: {problem}"
     return Verdict(
-        End(
-            claim, State.DONE, duration, encoded, error and _kept(error), queue.done_retention > timedelta(0)
-        ),
+        End(claim, State.DONE, duration, encoded, error and kept(error), queue.done_retention > timedelta(0)),
         Run(claim, queue.name, Outcome.DONE, wait, duration, error),
     )
 
@@ -160,7 +157,7 @@ def failed(
     if claim.is_last_attempt:
         return dead(claim, queue, error, wait, duration)
     delay = backoff.retry_delay(queue, claim.attempt) if after is None else after
-    error = _kept(error)
+    error = kept(error)
     return Verdict(
         Postponement(claim, Reason.RETRY, delay, error=error),
         Run(claim, queue.name, outcome, wait, duration, error, delay.total_seconds()),
@@ -176,7 +173,7 @@ def dead(
     outcome: Outcome = Outcome.DEAD,
 ) -> Verdict:
     """The job is dead."""
-    error = _kept(error)
+    error = kept(error)
     return Verdict(
         End(claim, State.DEAD, duration, error=error, keep=queue.dead_retention > timedelta(0)),
         Run(claim, queue.name, outcome, wait, duration, error),
@@ -201,31 +198,6 @@ def _judge_stopped(claim: Claim, queue: QueueConfig, stopped: Stop, wait: float,
     if stopped is Stop.TIMED_OUT:
         return failed(claim, queue, f"timed out after {claim.timeout:g} s", wait, duration)
     return released(claim, queue, wait, duration)
-
-
-def describe(error: BaseException) -> str:
-    """Return an exception as a job's history keeps it: one line that says it, then the traceback."""
-    first = "".join(traceback.format_exception_only(error)).strip()
-    trace = "".join(traceback.format_tb(_own(error)))
-    return _kept(f"{first}\n{trace}" if trace else first)
-
-
-def _kept(text: str) -> str:
-    """Return what is kept of an error's text: not all of a long one, and nothing that no database can hold."""
-    if len(text) > LONGEST_ERROR:
-        half = LONGEST_ERROR // 2
-        text = f"{text[:half]}\n...\n{text[-half:]}"
-    return text.replace("\x00", "\\x00").encode("utf-8", "replace").decode("utf-8")
-
-
-def _own(error: BaseException) -> Any:
-    """Leave out the frames of forge-jobs itself, above the handler's."""
-    trace = error.__traceback__
-    while (
-        trace is not None and trace.tb_next is not None and "forge_jobs" in trace.tb_frame.f_code.co_filename
-    ):
-        trace = trace.tb_next
-    return trace
 
 
 Record = Callable[[Verdict], None]

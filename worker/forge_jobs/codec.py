@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from forge_jobs.error_text import sentence
 from forge_jobs.errors import InvalidInput, InvalidPayload
 
 MAX_PAYLOAD = 1024 * 1024
@@ -81,7 +82,7 @@ def decode(payload: bytes, codec: str = "json") -> Any:
     except InvalidPayload:
         raise
     except Exception as error:  # codecs are a program's own code
-        raise InvalidPayload(f"The payload cannot be read as {codec}: {_sentence(error)}.") from error
+        raise InvalidPayload(f"The payload cannot be read as {codec}: {sentence(error)}.") from error
 
 
 class Arguments:
@@ -119,7 +120,7 @@ class Arguments:
             }
         except (TypeError, ValueError, NotImplementedError) as error:
             raise InvalidInput(
-                f"The parameters of {self.function} cannot be read from a payload: {_sentence(error)}."
+                f"The parameters of {self.function} cannot be read from a payload: {sentence(error)}."
             ) from error
 
     def decode(self, payload: bytes, codec: str = "json") -> dict[str, Any]:
@@ -153,7 +154,7 @@ class Arguments:
 
     def _refusal(self, error: Exception) -> str:
         takes = ", ".join(self.names) or "nothing"
-        return f"The payload of {self.function} is refused: {_sentence(error)}; it takes {takes}."
+        return f"The payload of {self.function} is refused: {sentence(error)}; it takes {takes}."
 
 
 _asdict = msgspec.structs.asdict
@@ -178,7 +179,7 @@ def _hints(function: Callable[..., Any], parameters: Sequence[inspect.Parameter]
         return typing.get_type_hints(holder, globalns=_globals(function), include_extras=True)
     except (NameError, AttributeError, SyntaxError, TypeError) as error:
         raise InvalidInput(
-            f"The annotations of {_name_of(function)} cannot be resolved: {_sentence(error)}; "
+            f"The annotations of {_name_of(function)} cannot be resolved: {sentence(error)}; "
             "allowed are names that its module knows at run time."
         ) from error
 
@@ -286,12 +287,7 @@ def parts(value: Any) -> list[tuple[str, Any]]:
 
 def _reason(error: Exception) -> str:
     """Return what the codec says, unless it is only that it does not know the type."""
-    return "" if isinstance(error, NotImplementedError) else f" ({_sentence(error)})"
-
-
-def _sentence(error: BaseException) -> str:
-    """Return what `error` says, on one line and without the full stop."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return "" if isinstance(error, NotImplementedError) else f" ({sentence(error)})"
 
 
 def _type_name(value: Any) -> str:

@@ -179,3 +179,23 @@ async def test_threads_that_did_not_stop_in_time_leave_others_theirs(forge: Forg
         release.set()
     assert {(await forge.jobs.get(job.id)).error for job in stuck} == {"timed out after 0.3 s"}
     assert {(await forge.jobs.get(job.id)).state for job in others} == {State.DONE}
+
+
+async def test_the_reason_behind_an_error_is_kept_with_its_job(forge: Forge) -> None:
+    async def fails() -> None:
+        raise ValueError("the real reason")
+
+    @forge.handler(max_attempts=1)
+    async def in_group() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(fails())
+
+    job = await in_group.enqueue()
+    await run(forge)
+
+    found = await forge.jobs.get(job.id)
+    assert found.error is not None
+    assert found.error.splitlines()[:2] == [
+        "ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)",
+        "with ValueError: the real reason",
+    ]
