@@ -23,7 +23,7 @@ from forge_jobs.context import Context
 from forge_jobs.error_text import describe, kept
 from forge_jobs.errors import InvalidPayload
 from forge_jobs.handlers import Handler, Placement
-from forge_jobs.job import Claim, End, Postponement, Reason, State
+from forge_jobs.job import CANCELLED_BY_USER, Claim, End, Postponement, Reason, State
 from forge_jobs.outcome import Dead, Reschedule, Retry, Throttled
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.returned import require_run
@@ -31,7 +31,6 @@ from forge_jobs.telemetry import Outcome, Run
 
 LONGEST_RESULT = 16 * 1024 * 1024  # bytes
 
-CANCELLED_BY_USER = "cancelled by user"
 WORKER_LOST = "worker lost"
 
 
@@ -190,6 +189,14 @@ def lost(claim: Claim, queue: QueueConfig) -> Verdict:
     if claim.cancel_requested:
         return dead(claim, queue, CANCELLED_BY_USER, outcome=Outcome.CANCELLED)
     return failed(claim, queue, WORKER_LOST, outcome=Outcome.LOST)
+
+
+def as_written(verdict: Verdict) -> Run:
+    """Return the run as the database has it: a job that a user cancelled does not wait again, whatever was judged."""
+    run = verdict.run
+    if type(verdict.write) is End or not run.claim.cancel_requested:
+        return run
+    return Run(run.claim, run.queue, Outcome.CANCELLED, run.wait, run.duration, CANCELLED_BY_USER)
 
 
 def _judge_stopped(claim: Claim, queue: QueueConfig, stopped: Stop, wait: float, duration: float) -> Verdict:

@@ -13,6 +13,9 @@ import msgspec
 FOREVER = 0
 """`max_attempts` of a job that is retried for ever, as it is stored."""
 
+CANCELLED_BY_USER = "cancelled by user"
+"""The error of a job that a user cancelled."""
+
 HISTORY_LIMIT = 32
 """How many errors of a job are kept, the newest."""
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from forge_jobs import backoff
-from forge_jobs.attempt import Verdict
+from forge_jobs.attempt import Verdict, as_written
 from forge_jobs.job import Claim, End, Postponement, Reason
 from forge_jobs.patience import Patience
 from forge_jobs.storage.interface import Storage
@@ -86,6 +86,8 @@ class Recorder:
                 lost += await self._again(lambda: claims.postpone(postponed))
             if released:
                 lost += await self._again(lambda: claims.release(released))
+            for verdict in batch:
+                verdict.run = as_written(verdict)
         self._recorded(batch)
         runs = [verdict.run for verdict in batch]
         if lost:

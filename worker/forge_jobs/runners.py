@@ -15,11 +15,11 @@ from typing import Any
 from anyio import CapacityLimiter
 
 from forge_jobs.app import Forge
-from forge_jobs.attempt import CANCELLED_BY_USER, Attempt, Record, Stop, call, dead, done, judge, released
+from forge_jobs.attempt import Attempt, Record, Stop, call, dead, done, judge, released
 from forge_jobs.context import Context, Tokens
 from forge_jobs.errors import InvalidPayload
 from forge_jobs.handlers import Placement
-from forge_jobs.job import Claim
+from forge_jobs.job import CANCELLED_BY_USER, Claim
 from forge_jobs.logs import current_claim, current_queue
 from forge_jobs.returned import PLAIN, settled
 from forge_jobs.served import ServedQueue

@@ -7,7 +7,7 @@ that comes back in this moment, or a second reaper, does no harm.
 
 from datetime import timedelta
 
-from forge_jobs.attempt import lost
+from forge_jobs.attempt import as_written, lost
 from forge_jobs.job import End, Postponement
 from forge_jobs.storage.interface import Storage
 from forge_jobs.telemetry import JobsReaped, Telemetry
@@ -26,7 +26,7 @@ async def reap(storage: Storage, telemetry: Telemetry, stale: timedelta) -> floa
     postponed = [verdict.write for verdict in verdicts if isinstance(verdict.write, Postponement)]
     too_late = set(await storage.claims.finish(ends) if ends else [])
     too_late.update(await storage.claims.postpone(postponed) if postponed else [])
-    runs = [verdict.run for verdict in verdicts if verdict.run.claim.job_id not in too_late]
+    runs = [as_written(verdict) for verdict in verdicts if verdict.run.claim.job_id not in too_late]
     if runs:
         telemetry.emit(JobsReaped(runs))
     return 0.0 if len(claims) == BATCH else None

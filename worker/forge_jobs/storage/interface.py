@@ -217,19 +217,28 @@ class Claims(Protocol):
         """Record jobs as done or dead; return the ids whose claim was lost: for those nothing was written."""
 
     async def postpone(self, postponements: Sequence[Postponement]) -> list[int]:
-        """Jobs wait again (ready at once when the wait is over already); return the ids whose claim was lost."""
+        """Jobs wait again (ready at once when the wait is over already); return the ids whose claim was lost.
+
+        What a user cancelled meanwhile is dead instead, and `cancel_requested` of its claim is filled in.
+        """
 
     async def release(self, claims: Sequence[Claim]) -> list[int]:
-        """Jobs are ready again at their old place, attempt not counted; return the ids whose claim was lost."""
+        """Jobs are ready again at their old place, attempt not counted; return the ids whose claim was lost.
+
+        What a user cancelled meanwhile is dead instead, and `cancel_requested` of its claim is filled in.
+        """
 
     async def held(self, worker_id: int) -> list[Claim]:
-        """Return every claim that the database says is the worker's: how it finds those whose answer it never got."""
+        """Return every claim that the database says is the worker's: how it finds those that it does not run.
+
+        Payloads are left out; `cancel_requested` is filled in.
+        """
 
     async def lost(self, stale: timedelta, *, limit: int = 500) -> list[Claim]:
         """Workers not heard of for `stale` are struck off: they can claim no more, their slots are free.
 
         Return claims whose worker is not registered, for `finish` or `postpone` on its
-        behalf. `cancel_requested` is filled in.
+        behalf. Payloads are left out; `cancel_requested` is filled in.
         """
 
 

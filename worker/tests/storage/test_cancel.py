@@ -6,9 +6,8 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import JobNotFound
-from forge_jobs.job import Cancelled, State
+from forge_jobs.job import ENDED, Cancelled, Postponement, Reason, State
 from tests.storage.factories import (
-    claim,
     claim_ids,
     dead,
     done,
@@ -16,6 +15,7 @@ from tests.storage.factories import (
     enqueue,
     enqueue_many,
     failed,
+    job,
     running,
     state,
     worker,
@@ -123,17 +123,73 @@ async def test_an_unknown_job_cannot_be_cancelled(storage):
         await storage.jobs.cancel(4711)
 
 
-async def test_an_old_wish_to_cancel_does_not_reach_the_next_attempt(storage):
-    me = await worker(storage)
-    claimed = await running(storage, me)
+AGAIN = {
+    "failed": lambda storage, claim: storage.claims.postpone([failed(claim)]),
+    "failed, backoff off": lambda storage, claim: storage.claims.postpone(
+        [failed(claim, delay=timedelta(0))]
+    ),
+    "throttled": lambda storage, claim: storage.claims.postpone(
+        [Postponement(claim, Reason.THROTTLED, timedelta(hours=1), counted=False)]
+    ),
+    "rescheduled": lambda storage, claim: storage.claims.postpone(
+        [Postponement(claim, Reason.RESCHEDULED, run_at=claim.created_at + timedelta(days=1), counted=False)]
+    ),
+    "handed back": lambda storage, claim: storage.claims.release([claim]),
+}
+
+
+@pytest.mark.parametrize("again", AGAIN.values(), ids=AGAIN)
+async def test_a_cancelled_job_does_not_wait_again_whatever_its_worker_says(storage, clock, again):
+    now = await clock.freeze()
+    claimed = await running(storage, await worker(storage), key="order:1")
+    other = await running(storage, claimed.worker_id)
     await storage.jobs.cancel(claimed.job_id)
-    await storage.claims.postpone([failed(claimed, delay=timedelta(0))])
 
-    [again] = await claim(storage, me)
+    assert await again(storage, claimed) == []
+    assert await again(storage, other) == []
 
-    assert again.cancel_requested is False
-    assert (await storage.workers.beat(me)).cancels == ()
-    assert (await storage.jobs.get(again.job_id)).cancel_requested_at is None
+    found = await storage.jobs.get(claimed.job_id)
+    assert (found.state, found.error, found.attempt) == (State.DEAD, "cancelled by user", 1)
+    assert (found.worker_id, found.finished_at) == (claimed.worker_id, now)
+    assert (claimed.cancel_requested, other.cancel_requested) == (True, False)
+    assert await state(storage, other.job_id) not in ENDED
+    assert not (await storage.jobs.enqueue(job(key="order:1"))).duplicate
+    assert await again(storage, claimed) == [claimed.job_id]
+
+
+@pytest.mark.parametrize("again", AGAIN.values(), ids=AGAIN)
+async def test_nothing_is_left_of_a_cancelled_job_whose_queue_keeps_no_dead(storage, again):
+    claimed = await running(storage, await worker(storage), key="order:1")
+    await storage.queues.set("default", {"dead_retention": timedelta(0)})
+    await storage.jobs.cancel(claimed.job_id)
+
+    assert await again(storage, claimed) == []
+
+    with pytest.raises(JobNotFound):
+        await storage.jobs.get(claimed.job_id)
+
+
+async def test_the_error_of_an_attempt_that_failed_after_the_cancellation_is_in_the_history(storage):
+    claimed = await running(storage, await worker(storage))
+    await storage.jobs.cancel(claimed.job_id)
+    await storage.claims.postpone([failed(claimed, "its clean-up failed")])
+
+    found = await storage.jobs.get(claimed.job_id)
+    assert [(failure.attempt, failure.error) for failure in found.failures] == [(1, "its clean-up failed")]
+    assert found.error == "cancelled by user"
+
+
+@pytest.mark.parametrize("again", AGAIN.values(), ids=AGAIN)
+async def test_of_cancelling_and_waiting_again_at_once_the_job_is_dead(storage, another, again):
+    other = await another()
+    me = await worker(storage)
+    for _ in range(10):
+        claimed = await running(storage, me)
+
+        answer, lost = await asyncio.gather(other.jobs.cancel(claimed.job_id), again(storage, claimed))
+
+        assert (answer in (Cancelled.REQUESTED, Cancelled.DEAD), lost) == (True, [])
+        assert await state(storage, claimed.job_id) is State.DEAD
 
 
 async def test_a_cancelled_job_can_be_retried_by_hand(storage):

@@ -32,7 +32,7 @@ async def test_the_jobs_of_a_worker_that_fell_silent_are_lost(storage, clock):
     [lost] = await storage.claims.lost(STALE)
 
     assert (lost.job_id, lost.worker_id, lost.attempt) == (claimed.job_id, silent, 1)
-    assert (lost.queue_id, lost.kind, lost.payload, lost.codec) == (claimed.queue_id, "send", b"[1]", "json")
+    assert (lost.queue_id, lost.kind, lost.payload, lost.codec) == (claimed.queue_id, "send", b"", "json")
     assert (lost.priority, lost.key, lost.max_attempts) == (3, "k", 4)
     assert lost.cancel_requested is False
 

@@ -7,7 +7,7 @@ its job ready again, and every later finish flushes what came before it. Finishi
 from collections.abc import Sequence
 from datetime import timedelta
 
-from forge_jobs.job import HISTORY_LIMIT, Claim, End, Postponement, State
+from forge_jobs.job import CANCELLED_BY_USER, HISTORY_LIMIT, Claim, End, Postponement, State
 from forge_jobs.storage.interface import Hint
 from forge_jobs.storage.postgres.connection import Database
 
@@ -112,6 +112,22 @@ WITH gone AS (
 SELECT array_agg(job_id) FROM gone
 """.replace("{older}", str(HISTORY_LIMIT - 1))
 
+# What a user cancelled while it was in a worker's hand does not wait again, whatever its worker says of it.
+CANCELLED_ENDS = """kept AS (
+    INSERT INTO {schema}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error)
+    SELECT job_id, worker_id, claimed_at, now(), queue_id, attempt, 'dead', '{cancelled}' FROM gone
+    WHERE is_cancelled AND (SELECT dead_retention FROM {schema}.queue WHERE queue.id = gone.queue_id) > interval '0'
+    RETURNING job_id, queue_id
+), unkept AS MATERIALIZED (
+    SELECT job_id FROM gone WHERE is_cancelled EXCEPT SELECT job_id FROM kept
+), forgotten AS (
+    DELETE FROM {schema}.job WHERE id = ANY (ARRAY(SELECT job_id FROM unkept))
+), unfailed AS (
+    DELETE FROM {schema}.failure WHERE job_id = ANY (ARRAY(SELECT job_id FROM unkept))
+), unkeyed AS (
+    DELETE FROM {schema}.job_key WHERE job_id = ANY (ARRAY(SELECT job_id FROM gone WHERE is_cancelled))
+)""".replace("{cancelled}", CANCELLED_BY_USER)
+
 POSTPONE = """
 WITH gone AS (
     DELETE FROM {schema}.claimed
@@ -121,14 +137,15 @@ WITH gone AS (
     WHERE claimed.job_id = given.job_id
       AND claimed.worker_id = given.worker_id AND claimed.attempt = given.attempt
     RETURNING given.*, coalesce(given.run_at, now() + make_interval(secs => given.delay)) AS due,
-              given.attempt - CASE WHEN given.counted THEN 0 ELSE 1 END AS attempts
-), waits AS (
+              given.attempt - CASE WHEN given.counted THEN 0 ELSE 1 END AS attempts,
+              claimed.claimed_at, claimed.cancel_requested_at IS NOT NULL AS is_cancelled
+), {cancelled_ends}, waits AS (
     INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason)
-    SELECT job_id, due, queue_id, attempts, priority, reason FROM gone WHERE due > now()
+    SELECT job_id, due, queue_id, attempts, priority, reason FROM gone WHERE due > now() AND NOT is_cancelled
 ), again AS (
     INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
     SELECT job_id, {schema}.micros(now()) + row_number() OVER (ORDER BY job_id), queue_id, attempts, priority
-    FROM gone WHERE due <= now()
+    FROM gone WHERE due <= now() AND NOT is_cancelled
     RETURNING queue_id
 ), trimmed AS (
     DELETE FROM {schema}.failure USING gone
@@ -137,16 +154,18 @@ WITH gone AS (
           WHERE older.job_id = gone.job_id ORDER BY id DESC OFFSET {older} LIMIT 1)
 ), failed AS (
     INSERT INTO {schema}.failure (job_id, attempt, at, worker_id, error)
-    SELECT job_id, attempt, now(), worker_id, error FROM gone WHERE error IS NOT NULL
+    SELECT job_id, attempt, now(), worker_id, error FROM gone
+    WHERE error IS NOT NULL AND job_id <> ALL (ARRAY(SELECT job_id FROM unkept))
 ), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, in_progress, scheduled, pending)
-    SELECT queue_id, -count(*), count(*) FILTER (WHERE due > now()), count(*) FILTER (WHERE due <= now())
-    FROM gone GROUP BY queue_id
+    INSERT INTO {schema}.tally (queue_id, in_progress, scheduled, pending, dead)
+    SELECT queue_id, -count(*), count(*) FILTER (WHERE due > now() AND NOT is_cancelled),
+           count(*) FILTER (WHERE due <= now() AND NOT is_cancelled), count(*) FILTER (WHERE is_kept)
+    FROM (SELECT gone.*, job_id = ANY (ARRAY(SELECT job_id FROM kept)) AS is_kept FROM gone) AS moves GROUP BY queue_id
 )
-SELECT array_agg(job_id),
+SELECT array_agg(job_id), array_agg(job_id) FILTER (WHERE is_cancelled),
        (SELECT count(*) FROM (SELECT DISTINCT queue_id FROM again) AS woken, {schema}.wake(woken.queue_id))
 FROM gone
-""".replace("{older}", str(HISTORY_LIMIT - 1))
+""".replace("{older}", str(HISTORY_LIMIT - 1)).replace("{cancelled_ends}", CANCELLED_ENDS)
 
 RELEASE = """
 WITH gone AS (
@@ -155,18 +174,20 @@ WITH gone AS (
           AS given (job_id, worker_id, attempt, queue_id, priority, pos)
     WHERE claimed.job_id = given.job_id
       AND claimed.worker_id = given.worker_id AND claimed.attempt = given.attempt
-    RETURNING given.*
-), again AS (
+    RETURNING given.*, claimed.claimed_at, claimed.cancel_requested_at IS NOT NULL AS is_cancelled
+), {cancelled_ends}, again AS (
     INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
-    SELECT job_id, pos, queue_id, attempt - 1, priority FROM gone
+    SELECT job_id, pos, queue_id, attempt - 1, priority FROM gone WHERE NOT is_cancelled
+    RETURNING queue_id
 ), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, in_progress, pending)
-    SELECT queue_id, -count(*), count(*) FROM gone GROUP BY queue_id
+    INSERT INTO {schema}.tally (queue_id, in_progress, pending, dead)
+    SELECT queue_id, -count(*), count(*) FILTER (WHERE NOT is_cancelled), count(*) FILTER (WHERE is_kept)
+    FROM (SELECT gone.*, job_id = ANY (ARRAY(SELECT job_id FROM kept)) AS is_kept FROM gone) AS moves GROUP BY queue_id
 )
-SELECT array_agg(job_id),
-       (SELECT count(*) FROM (SELECT DISTINCT queue_id FROM gone) AS woken, {schema}.wake(woken.queue_id))
+SELECT array_agg(job_id), array_agg(job_id) FILTER (WHERE is_cancelled),
+       (SELECT count(*) FROM (SELECT DISTINCT queue_id FROM again) AS woken, {schema}.wake(woken.queue_id))
 FROM gone
-"""
+""".replace("{cancelled_ends}", CANCELLED_ENDS)
 
 # Striking a worker off is what fences it: its next claim finds no worker row. A claim that
 # it had on the wire just then belongs to nobody, and the next call finds it too.
@@ -190,7 +211,7 @@ SELECT count(*) FROM (SELECT DISTINCT queue_id FROM freed) AS woken, {schema}.wa
 """
 
 HELD = """
-SELECT job.id, claimed.worker_id, claimed.attempt, job.queue_id, job.kind, job.payload, job.codec, job.priority,
+SELECT job.id, claimed.worker_id, claimed.attempt, job.queue_id, job.kind, ''::bytea, job.codec, job.priority,
        {schema}.micros(claimed.claimed_at), job.max_attempts, job.timeout, job.key, job.created_at,
        claimed.cancel_requested_at IS NOT NULL
 FROM {schema}.claimed JOIN {schema}.job ON job.id = claimed.job_id
@@ -303,6 +324,7 @@ class PostgresClaims:
         if not columns:
             return []
         records = await self._database.outcomes.fetch(POSTPONE, *columns)
+        _fill_in([postponed.claim for postponed in postponements], records[0][1])
         return _missing(columns[0], records[0][0])
 
     async def release(self, claims: Sequence[Claim]) -> list[int]:
@@ -318,6 +340,7 @@ class PostgresClaims:
         if not columns:
             return []
         records = await self._database.outcomes.fetch(RELEASE, *columns)
+        _fill_in(claims, records[0][1])
         return _missing(columns[0], records[0][0])
 
     async def held(self, worker_id: int) -> list[Claim]:
@@ -353,6 +376,11 @@ def _id(claim: Claim) -> int:
 
 def _place(claim: Claim) -> tuple[int, int]:
     return claim.priority, claim.pos
+
+
+def _fill_in(claims: Sequence[Claim], cancelled: Sequence[int] | None) -> None:
+    for claim in claims if cancelled else ():
+        claim.cancel_requested = claim.job_id in cancelled  # type: ignore[operator]  # there are some
 
 
 def _missing(given: Sequence[int], written: Sequence[int] | None) -> list[int]:

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from forge_jobs.errors import JobNotFound, StorageUnavailable
-from forge_jobs.job import State
+from forge_jobs.job import CANCELLED_BY_USER, State
 from forge_jobs.storage.interface import Moved
 from forge_jobs.storage.postgres.bulk import EPOCH
 from forge_jobs.storage.postgres.claims import START
 from forge_jobs.storage.postgres.connection import LANE_SETTINGS, Database
 
-CANCELLED = "cancelled by user"
 RACES = 50
 """How often the move of a job may meet another before something must be wrong with the job."""
 
@@ -55,7 +54,7 @@ WITH {pick}unqueued AS (
 )
 SELECT {answer}, (SELECT count(*) FROM gone) + (SELECT count(*) FROM flagged) AS moved,
        (SELECT count(pg_notify({channel}, 'cancel:' || job_id)) FROM flagged)
-""".replace("{cancelled}", CANCELLED)
+""".replace("{cancelled}", CANCELLED_BY_USER)
 
 # A dead job is locked before its key is taken: of two retries at once only one may take it.
 # Keys are taken in one order, so that batches that want the same keys do not deadlock.

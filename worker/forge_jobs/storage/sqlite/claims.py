@@ -5,11 +5,11 @@ still true when it is changed.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from forge_jobs.job import HISTORY_LIMIT, Claim, End, Postponement, State
+from forge_jobs.job import CANCELLED_BY_USER, HISTORY_LIMIT, Claim, End, Postponement, State
 from forge_jobs.storage.interface import Hint
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.micros import later, micros, moment
@@ -72,7 +72,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 CLAIMED = """
-SELECT job.id, claimed.worker_id, claimed.attempt, job.queue_id, job.kind, job.payload, job.codec, job.priority,
+SELECT job.id, claimed.worker_id, claimed.attempt, job.queue_id, job.kind, x'', job.codec, job.priority,
        claimed.claimed_at, job.max_attempts, job.timeout, job.key, job.created_at,
        claimed.cancel_requested_at IS NOT NULL
 FROM claimed JOIN job ON job.id = claimed.job_id
@@ -228,12 +228,15 @@ def _forget(transaction: Transaction, claims: Sequence[Claim]) -> None:
 
 
 def _postpone(transaction: Transaction, postponements: Sequence[Postponement]) -> list[int]:
+    cancelled = _cancelled(transaction, [each.claim for each in postponements])
     owned, lost = _owned(transaction, {_proof(each.claim): each for each in postponements})
     now = transaction.now
     ready: list[tuple[int, int, int, int, int]] = []
     scheduled: list[tuple[int, int, int, int, int, str]] = []
     for postponed in owned:
         claim = postponed.claim
+        if _proof(claim) in cancelled:
+            continue
         attempt = claim.attempt if postponed.counted else claim.attempt - 1
         due = later(now, postponed.delay) if postponed.run_at is None else micros(postponed.run_at)
         if due > now:
@@ -255,17 +258,61 @@ def _postpone(transaction: Transaction, postponements: Sequence[Postponement]) -
     make_scheduled(transaction, scheduled)
     move(transaction, [job[2] for job in ready], "in_progress", "pending")
     move(transaction, [job[2] for job in scheduled], "in_progress", "scheduled")
+    _end_cancelled(transaction, [each.claim for each in owned], cancelled)
     return lost
 
 
 def _release(transaction: Transaction, claims: Sequence[Claim]) -> list[int]:
+    cancelled = _cancelled(transaction, claims)
     owned, lost = _owned(transaction, {_proof(claim): claim for claim in claims})
+    _end_cancelled(transaction, owned, cancelled)
+    owned = [claim for claim in owned if not claim.cancel_requested]
     make_ready(
         transaction,
         [(claim.job_id, claim.pos, claim.queue_id, claim.attempt - 1, claim.priority) for claim in owned],
     )
     move(transaction, [claim.queue_id for claim in owned], "in_progress", "pending")
     return lost
+
+
+def _cancelled(transaction: Transaction, claims: Sequence[Claim]) -> dict[Proof, int]:
+    """Return which of these claims are held and cancelled by a user, and since when they are held."""
+    rows = transaction.rows(
+        "SELECT job_id, worker_id, attempt, claimed_at FROM claimed "
+        "WHERE job_id IN (SELECT value FROM json_each(?)) AND cancel_requested_at IS NOT NULL",
+        (json.dumps([claim.job_id for claim in claims]),),
+    )
+    return {row[:3]: row[3] for row in rows}
+
+
+def _end_cancelled(transaction: Transaction, claims: Sequence[Claim], cancelled: Mapping[Proof, int]) -> None:
+    """Those of these claims, which were taken back, that a user cancelled are dead; each claim says whether it is one."""
+    for claim in claims:
+        claim.cancel_requested = _proof(claim) in cancelled
+    ended = [claim for claim in claims if claim.cancel_requested]
+    if not ended:
+        return
+    retentions: dict[int, int] = dict(transaction.rows("SELECT id, dead_retention FROM queue"))
+    kept = [claim for claim in ended if retentions[claim.queue_id]]
+    finished = [
+        (
+            claim.job_id,
+            claim.worker_id,
+            cancelled[_proof(claim)],
+            transaction.now,
+            claim.queue_id,
+            claim.attempt,
+            State.DEAD.value,
+            CANCELLED_BY_USER,
+            None,
+        )
+        for claim in kept
+    ]
+    transaction.execute_many(FINISH, finished)
+    transaction.execute_many("DELETE FROM job_key WHERE job_id = ?", [(claim.job_id,) for claim in ended])
+    move(transaction, [claim.queue_id for claim in kept], "in_progress", "dead")
+    if len(kept) < len(ended):
+        _forget(transaction, [claim for claim in ended if not retentions[claim.queue_id]])
 
 
 def _owned(transaction: Transaction, given: dict[Proof, T]) -> tuple[list[T], list[int]]:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from forge_jobs.errors import JobNotFound
-from forge_jobs.job import State
+from forge_jobs.job import CANCELLED_BY_USER, State
 from forge_jobs.storage.interface import Moved
 from forge_jobs.storage.sqlite.claims import START
 from forge_jobs.storage.sqlite.connection import Database
@@ -18,8 +18,6 @@ from forge_jobs.storage.sqlite.history import forget
 from forge_jobs.storage.sqlite.tally import Column, move
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 from forge_jobs.storage.sqlite.waits import make_ready
-
-CANCELLED = "cancelled by user"
 
 FIND = """
 SELECT job.id, jobs.state, job.queue_id, job.priority, job.kind, job.key, jobs.attempt, job.created_at
@@ -87,7 +85,7 @@ def cancel(transaction: Transaction, places: Sequence[Place]) -> int:
         INSERT INTO finished (job_id, finished_at, queue_id, attempt, state, error)
         VALUES (?, ?, ?, ?, 'dead', ?)
         """,
-        [(each.id, transaction.now, each.queue_id, each.attempt, CANCELLED) for each in kept],
+        [(each.id, transaction.now, each.queue_id, each.attempt, CANCELLED_BY_USER) for each in kept],
     )
     move(transaction, [each.queue_id for each in kept], None, "dead")
     if len(kept) < len(places):
