@@ -47,11 +47,13 @@ class Verdict(msgspec.Struct, gc=False):
     """What becomes of a job after an attempt: what `recorder` writes, and what telemetry hears.
 
     A Claim in `write` is handed back. `throttled` is the decision that cools the queue down.
+    `unanswered` once the database was asked to write it and gave no answer: it may have.
     """
 
     write: End | Postponement | Claim
     run: Run
     throttled: Throttled | None = None
+    unanswered: bool = False
 
 
 class Attempt:

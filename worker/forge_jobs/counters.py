@@ -28,6 +28,12 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Outcomes that were dropped because the job had been taken back from this process.",
         (),
     ),
+    "forge_outcomes_refused": (
+        "Outcomes that the database did not take, and that were written without what it refused.",
+        (),
+    ),
+    "forge_outcomes_held": ("Outcomes that could not be written at a try, and were tried again later.", ()),
+    "forge_outcomes_unwritten": ("Outcomes that this process could not write before it ended.", ()),
     "forge_jobs_unknown_kind": (
         "Jobs handed back because this program has no handler for their kind.",
         ("queue",),
@@ -88,6 +94,12 @@ class Counters:
                 self._jobs_reaped(event.runs)
             case events.ClaimsLost():
                 self._add("forge_jobs_claims_lost", len(event.job_ids))
+            case events.OutcomeRefused():
+                self._add("forge_outcomes_refused", 1)
+            case events.OutcomesHeld():
+                self._add("forge_outcomes_held", len(event.job_ids))
+            case events.OutcomesUnwritten():
+                self._add("forge_outcomes_unwritten", len(event.job_ids))
             case events.UnknownKind():
                 self._add("forge_jobs_unknown_kind", event.jobs, event.queue)
             case events.JobsPromoted():

@@ -144,6 +144,14 @@ class StorageUnavailable(ForgeError):
     """The database cannot be reached, or went away in the middle; nothing is known of the last call."""
 
 
+class StorageBusy(StorageUnavailable):
+    """Others hold what the call needs, or it took too long: a smaller one may pass now, this one later."""
+
+
+class StorageRefused(InvalidInput):
+    """The database refuses what was to be written, and would again; nothing was changed."""
+
+
 class SchemaOutdated(ForgeError):
     """The database has no forge-jobs schema, or an older one than this release needs."""
 

@@ -54,6 +54,19 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.WARNING,
         "Outcomes of jobs {job_ids} were dropped: the jobs had been taken back meanwhile",
     ),
+    events.OutcomeRefused: (
+        logging.ERROR,
+        "The database does not take the outcome of job {job_id} ({error}); written instead: {kept}",
+    ),
+    events.OutcomesHeld: (
+        logging.ERROR,
+        "Outcomes of jobs {job_ids} cannot be written: {error}; next try in {retry_in} s, others go on",
+    ),
+    events.OutcomesUnwritten: (
+        logging.ERROR,
+        "Outcomes of jobs {job_ids} could not be written before the worker ended: "
+        "the jobs will be taken back, and may run again",
+    ),
     events.UnknownKind: (
         logging.WARNING,
         "No handler for kind {kind} of queue {queue}: {jobs} jobs were handed back",
@@ -109,6 +122,7 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
 # Events that come again and again while one thing is wrong, and the facts that name the thing.
 _REPEATED: Mapping[type[Event], tuple[str, ...]] = {
     events.DatabaseLost: (),
+    events.OutcomesHeld: ("error",),
     events.UnknownKind: ("queue", "kind"),
     events.PollOnly: (),
     events.QueueUnserved: ("queue",),

@@ -68,6 +68,31 @@ class ClaimsLost(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class OutcomeRefused(Event):
+    """The database does not take the outcome of a job; `kept` was written instead."""
+
+    job_id: int
+    error: str
+    kept: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomesHeld(Event):
+    """These outcomes cannot be written now, and are tried again in `retry_in` seconds; others go on."""
+
+    job_ids: Sequence[int]
+    error: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomesUnwritten(Event):
+    """The worker ends without having written these outcomes: the jobs will be taken back, and may run again."""
+
+    job_ids: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownKind(Event):
     """A job was handed back, because this program has no handler for its kind."""
 

@@ -5,12 +5,14 @@ written is what the worker itself would have written, guarded the same way, so a
 that comes back in this moment, or a second reaper, does no harm.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 
-from forge_jobs.attempt import as_written, lost
-from forge_jobs.job import End, Postponement
+from forge_jobs import batches
+from forge_jobs.attempt import Verdict, lost
+from forge_jobs.errors import StorageBusy, StorageUnavailable
 from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import JobsReaped, Telemetry
+from forge_jobs.telemetry import JobsReaped, OutcomesHeld, Telemetry
 
 BATCH = 500
 
@@ -22,11 +24,17 @@ async def reap(storage: Storage, telemetry: Telemetry, stale: timedelta) -> floa
         return None
     queues = {queue.id: queue for queue in await storage.queues.all()}
     verdicts = [lost(claim, queues[claim.queue_id]) for claim in claims if claim.queue_id in queues]
-    ends = [verdict.write for verdict in verdicts if isinstance(verdict.write, End)]
-    postponed = [verdict.write for verdict in verdicts if isinstance(verdict.write, Postponement)]
-    too_late = set(await storage.claims.finish(ends) if ends else [])
-    too_late.update(await storage.claims.postpone(postponed) if postponed else [])
-    runs = [as_written(verdict) for verdict in verdicts if verdict.run.claim.job_id not in too_late]
-    if runs:
-        telemetry.emit(JobsReaped(runs))
-    return 0.0 if len(claims) == BATCH else None
+
+    def reaped(part: Sequence[Verdict], too_late: Sequence[int]) -> None:
+        if runs := [verdict.run for verdict in part if verdict.run.claim.job_id not in too_late]:
+            telemetry.emit(JobsReaped(runs))
+
+    held = await batches.write_apart(storage.claims, telemetry, verdicts, reaped)
+    if not held:
+        return 0.0 if len(claims) == BATCH else None
+    error = held[0].error
+    if isinstance(error, StorageUnavailable) and not isinstance(error, StorageBusy):
+        raise error
+    ids = [each.verdict.run.claim.job_id for each in held]
+    telemetry.emit(OutcomesHeld(ids, str(error), stale.total_seconds() / 3))
+    return None

@@ -30,6 +30,12 @@ class Database(Protocol):
     async def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a statement that both databases understand, past the storage; return its rows."""
 
+    async def refuse(self, table: str, condition: str) -> None:
+        """Rows (`new`) of the table that meet the condition are refused until `accept`, or the end of the test."""
+
+    async def accept(self) -> None:
+        """Nothing is refused any more."""
+
     async def left_open(self, storage: Storage) -> list[Any]:
         """Return what a call has not given back: connections, transactions."""
 
@@ -45,6 +51,7 @@ class PostgresDatabase:
         self.clock = Clock()
         self.clock.moved = self._move
         self._connection: Any = None
+        self._refusing: list[str] = []
         self._one_at_a_time = asyncio.Lock()
 
     async def create(self) -> None:
@@ -69,6 +76,7 @@ class PostgresDatabase:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+        await self.accept()
         async with connection.transaction():
             for table in reversed(tables):
                 await connection.execute(f"DELETE FROM forge_jobs.{table}")
@@ -116,6 +124,22 @@ class PostgresDatabase:
         async with self._one_at_a_time:
             return [tuple(record) for record in await connection.fetch(sql)]
 
+    async def refuse(self, table: str, condition: str) -> None:
+        await self.rows(
+            "CREATE OR REPLACE FUNCTION test_clock.refuse() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'the trigger says no'; END $$"
+        )
+        await self.rows(
+            f"CREATE TRIGGER refuse_{len(self._refusing)} BEFORE INSERT ON forge_jobs.{table} "
+            f"FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION test_clock.refuse()"
+        )
+        self._refusing.append(table)
+
+    async def accept(self) -> None:
+        for number, table in enumerate(self._refusing):
+            await self.rows(f"DROP TRIGGER refuse_{number} ON forge_jobs.{table}")
+        self._refusing.clear()
+
     async def left_open(self, storage: Any) -> list[Any]:
         pool = storage._database._pool
         checked_out = pool.get_size() - pool.get_idle_size()
@@ -151,6 +175,7 @@ class SqliteDatabase:
         self.path = path
         self.url = f"sqlite:///{path}"
         self.clock = Clock()
+        self._refusing = 0
 
     def storage(self, **options: Any) -> Storage:
         from forge_jobs.storage.sqlite import SqliteStorage
@@ -171,6 +196,18 @@ class SqliteDatabase:
     async def rows(self, sql: str) -> list[tuple[Any, ...]]:
         with contextlib.closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
             return connection.execute(sql).fetchall()
+
+    async def refuse(self, table: str, condition: str) -> None:
+        await self.rows(
+            f"CREATE TRIGGER refuse_{self._refusing} BEFORE INSERT ON {table} WHEN {condition} "
+            "BEGIN SELECT RAISE(ABORT, 'the trigger says no'); END"
+        )
+        self._refusing += 1
+
+    async def accept(self) -> None:
+        for number in range(self._refusing):
+            await self.rows(f"DROP TRIGGER refuse_{number}")
+        self._refusing = 0
 
     async def left_open(self, storage: Any) -> list[Any]:
         with contextlib.closing(sqlite3.connect(self.path, timeout=0, isolation_level=None)) as connection:

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from msgspec.structs import replace
 
-from forge_jobs.errors import JobNotFound
+from forge_jobs.errors import JobNotFound, StorageRefused
 from forge_jobs.job import HISTORY_LIMIT, State
 from tests.storage.factories import claim, dead, done, enqueue, enqueue_many, failed, running, state, worker
 
@@ -232,3 +232,15 @@ async def test_a_worker_can_ask_what_it_holds(storage):
     assert await storage.claims.finish([done(claimed) for claimed in held]) == []
     assert await storage.claims.held(one) == []
     assert await storage.claims.finish([done(claimed) for claimed in claims]) == ids[:2]
+
+
+async def test_of_a_batch_in_which_one_is_refused_nothing_is_written(storage, database):
+    me = await worker(storage)
+    claims = [await running(storage, me) for _ in range(3)]
+    await database.refuse("finished", "new.result IS NOT NULL")
+
+    with pytest.raises(StorageRefused, match="the trigger says no"):
+        await storage.claims.finish([done(claims[0]), done(claims[1], result=b"1"), done(claims[2])])
+
+    assert {await state(storage, one.job_id) for one in claims} == {State.IN_PROGRESS}
+    assert await storage.claims.finish([done(one) for one in claims]) == []

@@ -8,6 +8,7 @@ import pytest
 from forge_jobs import Forge
 from tests.storage.conftest import *  # noqa: F403  the databases, and the clock
 from tests.storage.databases import Database
+from tests.working.events import Events
 from tests.working.ledger import Ledger
 from tests.working.processes import Fleet, fleet
 
@@ -18,6 +19,14 @@ async def forge(database: Database) -> AsyncIterator[Forge]:
     forge = Forge(storage=database.storage())
     async with forge:
         yield forge
+
+
+@pytest.fixture
+def events(forge: Forge) -> Events:
+    """What the forge tells from now on."""
+    events = Events()
+    forge.telemetry.subscribe(events.append)
+    return events
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import asyncpg
 
 from forge_jobs.database_url import ALLOWED, is_database_url, redact
-from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable
+from forge_jobs.errors import ForgeError, InvalidInput, StorageBusy, StorageUnavailable
 from forge_jobs.storage.postgres.caller import unwrapped
-from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, translated
+from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, refusal, translated
 from forge_jobs.storage.postgres.pooler import is_behind_pooler, share_servers
 
 OLDEST_SERVER = 14
@@ -41,6 +41,9 @@ LANE_SETTINGS = """
     SET enable_mergejoin = off;
     SET enable_sort = off;
 """
+
+# What somebody else holds is tried again beside the rest, instead of keeping all of it waiting.
+OUTCOME_SETTINGS = LANE_SETTINGS + "SET lock_timeout = '250ms';"
 
 # A claim that a crash of the server forgets merely leaves its job waiting.
 CLAIM_SETTINGS = LANE_SETTINGS + "SET synchronous_commit = off;"
@@ -95,7 +98,7 @@ class Database:
         self.channel = schema
         self.pooled = False  # a pooler gives every transaction another server; known once open
         self.claims = Lane(self, CLAIM_SETTINGS)
-        self.outcomes = Lane(self, LANE_SETTINGS)
+        self.outcomes = Lane(self, OUTCOME_SETTINGS)
         self._secret_url = url
         self._prepares = False  # statements; not before it is known that no pooler mixes them up
         self._pool_size = pool_size
@@ -303,15 +306,23 @@ class Lane:
         self._closing: set[asyncio.Task[None]] = set()
 
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
-        """Return all rows. Cancelled in the middle, nothing is known of what the statement did."""
+        """Return all rows. Cancelled in the middle, nothing is known of what the statement did.
+
+        Raises StorageUnavailable, StorageBusy when it took too long or something stayed locked, and
+        StorageRefused for whatever else the server says no to.
+        """
         text = self._database.sql(sql)
         async with self._lock:
             connection = await self._connected()
             try:
                 return cast(list[asyncpg.Record], await connection.fetch(text, *args))
             except BaseException as error:
-                ours = self._database.translated(error)
-                if not isinstance(error, asyncpg.PostgresError) or isinstance(ours, StorageUnavailable):
+                ours = self._database.translated(error) or refusal(error)
+                if isinstance(error, TimeoutError):
+                    ours = StorageBusy(str(ours))
+                if not isinstance(error, asyncpg.PostgresError) or (
+                    isinstance(ours, StorageUnavailable) and not isinstance(ours, StorageBusy)
+                ):
                     self._abandon(connection)
                 if ours is None:
                     raise

@@ -5,7 +5,14 @@ import re
 import asyncpg
 from asyncpg.exceptions import InternalClientError
 
-from forge_jobs.errors import ForgeError, InvalidInput, SchemaOutdated, StorageUnavailable
+from forge_jobs.errors import (
+    ForgeError,
+    InvalidInput,
+    SchemaOutdated,
+    StorageBusy,
+    StorageRefused,
+    StorageUnavailable,
+)
 
 DRIVER_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, InternalClientError)
 
@@ -20,10 +27,14 @@ _UNAVAILABLE = (
     "42501",  # permissions
     "42P05",  # a prepared statement that is there already: a pooler again
     "53",  # disk full, out of memory, too many connections
-    "55P03",  # lock timeout
     "57",  # shutting down, starting up, statement timeout, dropped
     "58",  # the server's own input and output
 )
+_BUSY = ("55P03", "57014")  # lock timeout, statement timeout
+_NOTIFY = (
+    "PreCommit_Notify",
+    "asyncQueueAddEntries",
+)  # the server's functions; its words depend on its language
 _NO_SCHEMA = ("3F000", "42P01", "42703", "42883")  # no such schema, table, column, function
 
 
@@ -37,9 +48,9 @@ def translated(error: BaseException, *, url: str, schema: str) -> ForgeError | N
         case asyncpg.ClientConfigurationError():
             return InvalidInput(f"The database URL {url} is not valid: {_said(error)}.")
         case asyncpg.DataError():
-            return InvalidInput(f"The database refuses a value: {_said(error)}.")
+            return StorageRefused(f"The database refuses a value: {_said(error)}.")
         case asyncpg.InterfaceError() if isinstance(error, ValueError):  # the driver's own DataError
-            return InvalidInput(f"The database refuses a value: {_said(error)}.")
+            return StorageRefused(f"The database refuses a value: {_said(error)}.")
         case asyncpg.InvalidCachedStatementError():
             return StorageUnavailable(f"The schema {schema!r} has just changed: {_said(error)}.")
         case asyncpg.PostgresError():
@@ -49,6 +60,13 @@ def translated(error: BaseException, *, url: str, schema: str) -> ForgeError | N
         case InternalClientError():
             return StorageUnavailable(f"The database {url} cannot be reached: {_said(error)}.")
     return None
+
+
+def refusal(error: BaseException) -> StorageRefused | None:
+    """Return our error for what the server says no to and would again; None when it is no answer of a server."""
+    if not isinstance(error, asyncpg.PostgresError):
+        return None
+    return StorageRefused(f"The database refuses it: {_said(error)}.")
 
 
 def _translated_state(error: asyncpg.PostgresError, url: str, schema: str) -> ForgeError | None:
@@ -67,6 +85,10 @@ def _translated_state(error: asyncpg.PostgresError, url: str, schema: str) -> Fo
             f"The schema {schema!r} of {url} is missing or older than this release ({_said(error)}); "
             "run forge-jobs db migrate."
         )
+    if state in _BUSY:
+        return StorageBusy(f"The database {url} is busy: {_said(error)}.")
+    if state == "54000" and error.server_source_function in _NOTIFY:
+        return StorageUnavailable(f"The database {url} is not available: {_said(error)}.")
     if state.startswith(_UNAVAILABLE):
         return StorageUnavailable(f"The database {url} is not available: {_said(error)}.")
     return None

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from forge_jobs.errors import ForgeError, InvalidInput, SchemaOutdated, StorageUnavailable
+from forge_jobs.errors import ForgeError, SchemaOutdated, StorageRefused, StorageUnavailable
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -61,17 +61,30 @@ class Transaction:
 
 Work = Callable[[Transaction], T]
 
+REFUSALS = (
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.DataError,
+    OverflowError,
+    UnicodeEncodeError,  # half of a surrogate pair
+)
+"""What SQLite, or its driver, says to a value that it cannot hold."""
+
 
 def translated(error: Exception, path: str) -> Exception:
     """Return our error for one of SQLite's; any other as it is."""
     if isinstance(error, ForgeError):
         return error
-    if isinstance(error, sqlite3.IntegrityError | sqlite3.InterfaceError | OverflowError):
-        return InvalidInput(f"The database refuses a value: {error}.")
+    if isinstance(error, REFUSALS):
+        return StorageRefused(f"The database refuses a value: {error}.")
     if isinstance(error, sqlite3.OperationalError) and _is_about_the_schema(str(error)):
         return SchemaOutdated(
             f"The database {path} does not have the tables of this release ({error}); run: forge-jobs db migrate"
         )
+    if (
+        getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+    ):  # a statement, or a trigger's, is wrong
+        return StorageRefused(f"The database refuses it: {error}.")
     if isinstance(error, sqlite3.Error):
         return StorageUnavailable(f"The database {path} cannot be used: {error}.")
     return error

@@ -1,0 +1,58 @@
+"""Rows that somebody else has locked hold up those outcomes only."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from forge_jobs import Forge, State
+from forge_jobs.telemetry import ClaimsLost, OutcomesHeld
+from tests.storage.databases import PostgresDatabase
+from tests.working.events import Events
+from tests.working.eventually import eventually
+from tests.working.running import working
+
+
+@pytest.fixture
+def database(postgres: PostgresDatabase) -> PostgresDatabase:
+    """SQLite locks no rows."""
+    return postgres
+
+
+async def test_a_row_that_somebody_locked_holds_up_its_own_outcome_only(
+    forge: Forge, database: PostgresDatabase, events: Events
+) -> None:
+    gate = asyncio.Event()
+
+    @forge.handler
+    async def work() -> None:
+        await gate.wait()
+
+    async with working(forge, concurrency=20):
+        ids = [each.id for each in await work.enqueue_many([{}] * 12)]
+        await eventually(lambda: _all_are(forge, ids, State.IN_PROGRESS))
+        somebody = await asyncpg.connect(database.url)
+        try:
+            transaction = somebody.transaction()
+            await transaction.start()
+            await somebody.execute(
+                "SELECT FROM forge_jobs.claimed WHERE job_id = ANY ($1) FOR UPDATE", [ids[2], ids[9]]
+            )
+            gate.set()
+            for job_id in ids:
+                if job_id not in (ids[2], ids[9]):
+                    await forge.wait(job_id, timeout=30)
+            await eventually(lambda: events.of(OutcomesHeld))
+            later = (await work.enqueue()).id
+            await forge.wait(later, timeout=30)
+            assert await _all_are(forge, [ids[2], ids[9]], State.IN_PROGRESS)
+            await transaction.rollback()
+        finally:
+            somebody.terminate()
+        for job_id in ids:
+            await forge.wait(job_id, timeout=30)
+    assert not events.of(ClaimsLost)
+
+
+async def _all_are(forge: Forge, ids: list[int], state: State) -> bool:
+    return {(await forge.jobs.get(job_id)).state for job_id in ids} == {state}
