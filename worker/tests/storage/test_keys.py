@@ -1,11 +1,15 @@
 """Of all jobs of a kind with the same key, at most one has not ended."""
 
 import asyncio
+import contextlib
+import sqlite3
 from datetime import timedelta
 
 import pytest
 
+from forge_jobs.errors import KeyBusy
 from forge_jobs.job import NewJob, State
+from tests.storage.databases import SqliteDatabase
 from tests.storage.factories import claim, dead, done, ended, enqueue, failed, job, running, state, worker
 
 
@@ -186,3 +190,31 @@ async def test_a_key_that_is_freed_while_others_enqueue_it_is_held_by_one_job_at
             [again] = await claim(storage, me)
             assert again.job_id == answer.id
             await storage.claims.finish([done(again)])
+
+
+@contextlib.asynccontextmanager
+async def impatient_transaction(database):
+    """A caller's own transaction that waits for nobody for longer than a tenth of a second."""
+    if isinstance(database, SqliteDatabase):
+        with contextlib.closing(sqlite3.connect(database.path, timeout=0.1)) as connection:
+            yield connection
+    else:
+        async with database.transaction() as connection:
+            await connection.execute("SET LOCAL lock_timeout = '100ms'")
+            yield connection
+
+
+@pytest.mark.parametrize("keys", [["42"], ["41", "42"]])
+async def test_in_a_callers_transaction_their_own_patience_holds_and_the_key_is_named(
+    storage, database, keys
+):
+    wanted = [job("send", key=key) for key in keys]
+    async with database.transaction() as other:
+        await storage.jobs.enqueue(job("send", key="42"), connection=other)
+        async with impatient_transaction(database) as mine:
+            with pytest.raises(KeyBusy) as caught:
+                await storage.jobs.enqueue_many(wanted, connection=mine)
+
+    named = "Key '42' of kind 'send'" if len(keys) == 1 else "A key of this batch"
+    assert str(caught.value).startswith(named)
+    assert [found.key for found in await storage.jobs.find()] == ["42"]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from forge_jobs.errors import InvalidInput, SchemaOutdated, StorageUnavailable
+from forge_jobs.errors import InvalidInput, KeyBusy, SchemaOutdated, StorageUnavailable
 from forge_jobs.job import NewJob
 from forge_jobs.storage.migrate import migrations
 from forge_jobs.storage.sqlite import SqliteStorage
@@ -151,3 +151,17 @@ async def test_a_connection_that_is_closed_is_a_clear_error(storage, path):
 
     with pytest.raises(InvalidInput, match="cannot be used"):
         await storage.jobs.enqueue(NewJob("work"), connection=connection)
+
+
+async def test_a_keyed_job_that_cannot_be_written_for_long_names_its_key(storage, path, url):
+    impatient = SqliteStorage(url)
+    impatient._database.busy_seconds = 0.1
+    await impatient.open()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        with pytest.raises(KeyBusy, match=r"Key '42' of kind 'send' .* has not ended for 0\.1 s; nothing"):
+            await impatient.jobs.enqueue(NewJob("send", key="42"))
+    await impatient.close()
+
+    assert await storage.jobs.find() == []

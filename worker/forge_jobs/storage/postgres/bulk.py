@@ -12,8 +12,9 @@ from itertools import accumulate, chain, repeat
 from operator import add, attrgetter
 from typing import Any
 
-from forge_jobs.errors import InvalidInput
+from forge_jobs.errors import InvalidInput, KeyBusy, StorageUnavailable
 from forge_jobs.job import Enqueued, NewJob, Reason
+from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.queues import unknown_queue
 
@@ -86,8 +87,18 @@ class _Queue:
 
 async def enqueue_by_copy(database: Database, jobs: Sequence[NewJob], connection: Any) -> list[Enqueued]:
     """All jobs wait, or none; see `Jobs.enqueue_many`."""
-    async with database.transaction(connection) as transaction:
-        return await _enqueue(database, jobs, transaction, always_tell=connection is not None)
+    keys = sorted({(job.kind, job.key) for job in jobs if job.key is not None})
+    try:
+        async with database.transaction(connection) as transaction:
+            if keys and connection is None:
+                await key_wait.bound(transaction)
+            return await _enqueue(database, jobs, transaction, always_tell=connection is not None)
+    except StorageUnavailable as error:
+        if not key_wait.is_key_busy(error):
+            raise
+        if connection is None:
+            raise await key_wait.busy(database, keys) from error
+        raise KeyBusy(*(keys[0] if len(keys) == 1 else (None, None))) from error
 
 
 async def _enqueue(

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from forge_jobs.errors import KeyBusy, StorageUnavailable
 from forge_jobs.job import Enqueued, NewJob
+from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.bulk import enqueue_by_copy
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.queues import unknown_queue
@@ -18,9 +20,9 @@ SMALL_BATCH = 200
 
 # Inside a caller's transaction ($10) it is always told: who is idle when that commits is not known yet.
 ENQUEUE = """
-WITH target AS MATERIALIZED (
+WITH {bound}target AS MATERIALIZED (
     SELECT id AS queue_id, max_attempts, coalesce($8::timestamptz, now() + $9::interval, now()) AS due
-    FROM {schema}.queue WHERE name = $1
+    FROM {schema}.queue{bounded} WHERE name = $1
 ){keyed}, made AS (
     INSERT INTO {schema}.job (queue_id, priority, max_attempts, timeout, kind, codec, created_at, payload{names})
     SELECT queue_id, $2::smallint, coalesce($3::integer, max_attempts), $4::double precision, $5, $6, now(), $7{values}
@@ -46,7 +48,12 @@ FROM target LEFT JOIN made ON true
 """
 
 ENQUEUE_PLAIN = (
-    ENQUEUE.replace("{keyed}", "").replace("{names}", "").replace("{values}", "").replace("{held}", "")
+    ENQUEUE.replace("{bound}", "")
+    .replace("{bounded}", "")
+    .replace("{keyed}", "")
+    .replace("{names}", "")
+    .replace("{values}", "")
+    .replace("{held}", "")
 )
 
 ENQUEUE_KEYED = (
@@ -63,6 +70,13 @@ ENQUEUE_KEYED = (
     .replace("{values}", ", $11, held.job_id")
     .replace("{held}", ", held")
 )
+
+# The statement is a transaction of its own, and bounds its wait for the key before it takes it.
+ENQUEUE_KEYED_ALONE = ENQUEUE_KEYED.replace(
+    "{bound}", "bound AS MATERIALIZED (SELECT set_config('lock_timeout', $12::text, true)), "
+).replace("{bounded}", " CROSS JOIN bound")
+
+ENQUEUE_KEYED = ENQUEUE_KEYED.replace("{bound}", "").replace("{bounded}", "")
 
 HOLDER = "SELECT job_id FROM {schema}.job_key WHERE kind = $1 AND key = $2"
 
@@ -131,7 +145,7 @@ async def _enqueue_keyed(
     database: Database, job: NewJob, arguments: tuple[object, ...], connection: Any
 ) -> Enqueued:
     while True:
-        record = await database.fetchrow(ENQUEUE_KEYED, *arguments, job.key, connection=connection)
+        record = await _take_key(database, job, arguments, connection)
         if record is None:
             raise await unknown_queue(database, job.queue, connection=connection)
         if record[0] is not None:
@@ -140,6 +154,21 @@ async def _enqueue_keyed(
         if holder is not None:
             return Enqueued(holder, duplicate=True)
         # The holder ended between the two looks, so its key is free.
+
+
+async def _take_key(database: Database, job: NewJob, arguments: tuple[object, ...], connection: Any) -> Any:
+    """Return what the statement returns: the job has its key, or another has. Raises KeyBusy."""
+    assert job.key is not None
+    try:
+        if connection is not None:
+            return await database.fetchrow(ENQUEUE_KEYED, *arguments, job.key, connection=connection)
+        wait = key_wait.as_setting(key_wait.KEY_WAIT)
+        return await database.fetchrow(ENQUEUE_KEYED_ALONE, *arguments, job.key, wait)
+    except StorageUnavailable as error:
+        if not key_wait.is_key_busy(error):
+            raise
+        seconds = key_wait.KEY_WAIT if connection is None else None
+        raise KeyBusy(job.kind, job.key, seconds) from error
 
 
 async def enqueue_many(database: Database, jobs: Sequence[NewJob], connection: Any) -> list[Enqueued]:

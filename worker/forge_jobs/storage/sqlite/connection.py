@@ -33,6 +33,7 @@ class Database:
 
     def __init__(self, path: str, *, synchronous: str, clock: Callable[[], datetime] | None) -> None:
         self.path = path if path == MEMORY else str(Path(path).expanduser().absolute())
+        self.busy_seconds = BUSY_SECONDS  # how long a write waits for that of another connection
         self._synchronous = synchronous
         self._clock = clock
         self._heard: list[Heard] = []
@@ -154,7 +155,7 @@ class Database:
         # Readers are handed from thread to thread, never used by two at once.
         connection = sqlite3.connect(
             self.path,
-            timeout=BUSY_SECONDS,
+            timeout=self.busy_seconds,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=256,

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Any
 
-from forge_jobs.errors import JobNotFound, WrongState
+from forge_jobs.errors import JobNotFound, KeyBusy, StorageUnavailable, WrongState
 from forge_jobs.job import ENDED, Cancelled, Counts, Enqueued, Failure, Job, NewJob, Reason, State
 from forge_jobs.storage.interface import BATCH, Moved, Waiting
 from forge_jobs.storage.sqlite import moves
@@ -13,7 +13,7 @@ from forge_jobs.storage.sqlite.enqueue import enqueue
 from forge_jobs.storage.sqlite.limits import TOKENS
 from forge_jobs.storage.sqlite.micros import LAST, moment
 from forge_jobs.storage.sqlite.queues import get as get_queue
-from forge_jobs.storage.sqlite.transaction import Row, Transaction
+from forge_jobs.storage.sqlite.transaction import Row, Transaction, is_write_lock_busy
 
 AHEAD_LIMIT = 10_000
 
@@ -120,9 +120,16 @@ class SqliteJobs:
     async def enqueue_many(self, jobs: Sequence[NewJob], *, connection: Any = None) -> list[Enqueued]:
         if not jobs:
             return []
-        if connection is not None:  # our workers hear of it like of another process
-            return self._database.within(connection, lambda transaction: enqueue(transaction, jobs))
-        return await self._database.write(lambda transaction: enqueue(transaction, jobs))
+        try:
+            if connection is not None:  # our workers hear of it like of another process
+                return self._database.within(connection, lambda transaction: enqueue(transaction, jobs))
+            return await self._database.write(lambda transaction: enqueue(transaction, jobs))
+        except StorageUnavailable as error:
+            keys = {(job.kind, job.key) for job in jobs if job.key is not None}
+            if not keys or not is_write_lock_busy(error):
+                raise
+            kind, key = keys.pop() if len(keys) == 1 else (None, None)
+            raise KeyBusy(kind, key, self._database.busy_seconds if connection is None else None) from error
 
     async def get(self, job_id: int) -> Job:
         def get(transaction: Transaction) -> Job:

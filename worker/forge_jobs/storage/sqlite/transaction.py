@@ -86,8 +86,16 @@ def translated(error: Exception, path: str) -> Exception:
     ):  # a statement, or a trigger's, is wrong
         return StorageRefused(f"The database refuses it: {error}.")
     if isinstance(error, sqlite3.Error):
-        return StorageUnavailable(f"The database {path} cannot be used: {error}.")
+        ours = StorageUnavailable(f"The database {path} cannot be used: {error}.")
+        ours.__cause__ = error
+        return ours
     return error
+
+
+def is_write_lock_busy(error: BaseException) -> bool:
+    """Whether another connection had the one write lock for as long as ours waits."""
+    code = getattr(error.__cause__, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _is_about_the_schema(message: str) -> bool:

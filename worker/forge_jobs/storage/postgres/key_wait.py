@@ -1,0 +1,66 @@
+"""How long a job waits for its key, when another transaction has taken it and not ended.
+
+That transaction may never end, and whoever waits for it keeps a connection. In a
+transaction of the caller's the wait is the caller's, who may set `lock_timeout`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+
+from forge_jobs.errors import ForgeError, KeyBusy
+from forge_jobs.storage.postgres.connection import Database
+
+KEY_WAIT = 5.0  # seconds
+GLANCE = 0.05  # seconds to find out whether a key is the busy one
+
+Key = tuple[str, str]
+"""(kind, key)"""
+
+BOUND = "SELECT set_config('lock_timeout', $1::text, true)"
+
+TRY = """
+INSERT INTO {schema}.job_key (kind, key, job_id)
+SELECT kind, key, nextval('{schema_text}.job_id_seq') FROM unnest($1::text[], $2::text[]) AS given (kind, key)
+ON CONFLICT DO NOTHING
+"""
+
+
+def as_setting(seconds: float) -> str:
+    """Return a duration as `lock_timeout` takes it."""
+    return f"{seconds * 1000:.0f}ms"
+
+
+async def bound(connection: Any, seconds: float | None = None) -> None:
+    """What comes next in this transaction, which is ours, waits for a lock no longer than that."""
+    await connection.execute(BOUND, as_setting(KEY_WAIT if seconds is None else seconds))
+
+
+def is_key_busy(error: BaseException) -> bool:
+    """Whether a wait for a key was given up."""
+    cause = error.__cause__ if isinstance(error, ForgeError) else error
+    return isinstance(cause, asyncpg.LockNotAvailableError) and "job_key" in str(cause.context)
+
+
+async def busy(database: Database, keys: Sequence[Key]) -> KeyBusy:
+    """Return the error that names which of the keys is held by a transaction that has not ended; takes none of them."""
+    while len(keys) > 1:
+        half = keys[: len(keys) // 2]
+        keys = half if await _is_busy(database, half) else keys[len(half) :]
+    return KeyBusy(*keys[0], KEY_WAIT)
+
+
+async def _is_busy(database: Database, keys: Sequence[Key]) -> bool:
+    connection: Any
+    async with database.connection() as connection:
+        trying = connection.transaction()
+        await trying.start()
+        try:
+            await bound(connection, GLANCE)
+            await connection.execute(database.sql(TRY), [kind for kind, _ in keys], [key for _, key in keys])
+        except asyncpg.LockNotAvailableError:
+            return True
+        finally:
+            await trying.rollback()
+    return False
