@@ -95,7 +95,7 @@ def told(facts: Facts, known: dict[str, str]) -> Iterator[Told]:
     live = Counter(
         queue
         for each in facts.workers
-        if each.serves and each.beat_at is not None and facts.now - each.beat_at <= LIVE
+        if each.serves and each.was_heard_of(facts.now, LIVE)
         for queue in each.queues
     )
     for queue in facts.queues:

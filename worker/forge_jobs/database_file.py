@@ -14,8 +14,8 @@ from forge_jobs.errors import InvalidSetting
 FILE_NAME = "queue_database.toml"
 LEVELS_ABOVE = 4
 
-OUTSIDE_THE_POOL = 3
-"""Connections of a process besides its pool: claims, outcomes, and the one that listens."""
+OUTSIDE_THE_POOL = 4
+"""Connections of a process besides its pool: claims, outcomes, signs of life, and the one that listens."""
 
 LEAST_CONNECTIONS, MOST_CONNECTIONS = OUTSIDE_THE_POOL + 1, 10_000
 """Of one process, all together."""

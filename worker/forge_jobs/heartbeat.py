@@ -1,20 +1,24 @@
 """The heartbeat of a worker: says that it lives, hears what was cancelled, and gives up in time.
 
 A worker that could not beat for its stale time may have been struck off, and others may
-run its jobs. It stops its handlers itself, whether or not it can ask.
+run its jobs. It stops its handlers itself, whether or not it can ask. One that did not try,
+since its process or its machine slept or was kept busy, asks once before it believes anything.
 """
 
 import asyncio
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from forge_jobs.errors import WorkerLost
+from forge_jobs.errors import StorageUnavailable, WorkerLost
 from forge_jobs.patience import Patience
 from forge_jobs.storage.interface import Workers
 from forge_jobs.telemetry import Telemetry
+from forge_jobs.uptime import uptime
 from forge_jobs.worker_info import Beat
+
+LAST_QUESTION = 1.0  # seconds that a worker which slept waits to hear whether it was struck off
+NO_ANSWER = "The database did not answer in time."
 
 
 @dataclass(slots=True)
@@ -27,7 +31,10 @@ class Attempts:
 
 
 class Heartbeat:
-    """Beats every `interval`; `heard(beat)` gets what comes back, `fence(moment)` until when handlers may start."""
+    """Beats every `interval`; `heard(beat)` gets what comes back, `fence(moment)` until when handlers may start.
+
+    Moments are those of `uptime`.
+    """
 
     def __init__(
         self,
@@ -56,24 +63,28 @@ class Heartbeat:
         self._again.set()
 
     async def run(self, since: float) -> None:
-        """Beat until the worker is lost, then return. `since` is the monotonic moment before it registered."""
+        """Beat until the worker is lost, then return. `since` is the moment before it registered."""
         last = since
+        failing = False
         self._fence(last + self._stale)
         while True:
-            started = time.monotonic()
-            if started - last > self._stale:
+            started = uptime()
+            left = last + self._stale - started
+            if left <= 0 and failing:
                 return
             self._again.clear()  # before the beat: what is told while it is on its way may come too late for it
             try:
-                async with asyncio.timeout(last + self._stale - started):
+                # A connection that has gone silent must leave time for another.
+                async with asyncio.timeout(min(left, self._stale / 3) if left > 0 else LAST_QUESTION):
                     beat = await self._beat()
             except WorkerLost:
                 return
-            except TimeoutError:
-                return
             except Exception as error:  # whatever it is, the next beat may come through in time
-                await self._wait(self._patience.wait(error), last)
+                failing = True
+                said = StorageUnavailable(NO_ANSWER) if isinstance(error, TimeoutError) else error
+                await self._wait(self._patience.wait(said), last, self._interval / 2)
                 continue
+            failing = False
             self._patience.over()
             last = started
             self._fence(last + self._stale)
@@ -86,11 +97,11 @@ class Heartbeat:
             self._worker_id, succeeded=said.succeeded, failed=said.failed, run_seconds=said.run_seconds
         )
 
-    async def _wait(self, something: "object", last: float, at_most: float = float("inf")) -> None:
+    async def _wait(self, something: Awaitable[object], last: float, at_most: float) -> None:
         """Wait for `something`, but never past the moment when the worker has to give up."""
-        left = last + self._stale - time.monotonic()
+        left = last + self._stale - uptime()
         try:
             async with asyncio.timeout(max(0.0, min(left, at_most))):
-                await something  # type: ignore[misc]
+                await something
         except TimeoutError:
             pass

@@ -85,6 +85,10 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.ERROR,
         "Worker {worker} was not heard of for too long: its {running} running jobs are stopped, others take them over",
     ),
+    events.WorkersStruckOff: (
+        logging.WARNING,
+        "Workers {worker_ids} were not heard of for too long: their jobs are taken back",
+    ),
     events.GateClosed: (
         logging.INFO,
         "Worker {worker} may claim nothing: its version is not promoted or drains, or it was told to retire; "

@@ -126,9 +126,7 @@ class _Snapshot:
     leader: Leader | None
 
     def live_workers(self, stale: timedelta) -> list[WorkerInfo]:
-        return [
-            each for each in self.workers if each.beat_at is not None and self.now - each.beat_at <= stale
-        ]
+        return [each for each in self.workers if each.was_heard_of(self.now, stale)]
 
 
 async def _ask(storage: "Storage") -> _Snapshot | None:

@@ -24,6 +24,7 @@ from forge_jobs.logs import current_claim, current_queue
 from forge_jobs.returned import PLAIN, settled
 from forge_jobs.served import ServedQueue
 from forge_jobs.telemetry import JobStarted, Outcome
+from forge_jobs.uptime import uptime
 
 AHEAD = 0.05  # seconds of work that are claimed ahead
 MOST_AHEAD = 500  # jobs
@@ -65,7 +66,7 @@ class Runners:
     ) -> None:
         self.count = count
         self.running: dict[int, Attempt] = {}
-        self.fence_at = float("inf")  # from then on no handler is started
+        self.fence_at = float("inf")  # an `uptime`: from then on no handler is started
         self.clock_offset = clock_offset  # seconds that the database's clock is ahead of ours
         self._forge = forge
         self._handlers = forge.handlers
@@ -206,12 +207,12 @@ class Runners:
                 breath = time.monotonic()
 
     async def _perform(self, task: "asyncio.Task[None]", claim: Claim, queue: ServedQueue) -> None:
-        started = time.monotonic()
-        if started > self.fence_at:
+        if uptime() > self.fence_at:
             self._record(
                 released(claim, queue.config)
             )  # others may have it by now; the session ends in a moment
             return
+        started = time.monotonic()
         config = queue.config
         wait = max(0.0, time.time() + self.clock_offset - claim.pos / 1_000_000)
         handler = self._handlers[claim.kind]

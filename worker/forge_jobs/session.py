@@ -24,6 +24,7 @@ from forge_jobs.recorder import Recorder
 from forge_jobs.runners import Runners
 from forge_jobs.telemetry import GateClosed, GateOpened, Outcome, PollOnly, Run, WorkerGivenUp
 from forge_jobs.tokens import LeasedTokens
+from forge_jobs.uptime import uptime
 from forge_jobs.wakeup import Listeners, Wakeup
 from forge_jobs.worker_info import Beat, WorkerInfo
 
@@ -76,7 +77,7 @@ class Session:
     async def run(self, *, until_empty: bool = False) -> bool:
         """Register, work until stopped, lost or (`until_empty`) nothing is left, deregister."""
         self._until_empty = until_empty
-        before = time.monotonic()
+        before = uptime()
         begun = await self._unless_stopped(self._begin())
         if begun is None:
             await self._attempted(self._storage.workers.deregister(self.info.id))
@@ -111,7 +112,12 @@ class Session:
         )
         self._beat_now = heartbeat.hurry
         self.leader = Leader(
-            self._storage, self._telemetry, self.info.id, self.info.label, self._stale, self._crons_changed
+            self._storage,
+            self._telemetry,
+            self.info,
+            heartbeat=self._heartbeat,
+            stale=self._stale,
+            crons_changed=self._crons_changed,
         )
         self.is_registered = True
         self.runners.start()

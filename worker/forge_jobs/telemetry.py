@@ -208,6 +208,13 @@ class JobsPromoted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WorkersStruckOff(Event):
+    """These workers fell silent: they can claim nothing more, and their jobs are taken back."""
+
+    worker_ids: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
 class JobsReaped(Event):
     """Jobs of workers that are gone: waiting again, or dead."""
 

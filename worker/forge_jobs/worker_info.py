@@ -1,7 +1,8 @@
 """What the database knows of a worker: one row for each process that claims jobs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,10 @@ class WorkerInfo:
     failed: int = 0
     run_seconds: float = 0.0  # summed over attempts that ended
 
+    def was_heard_of(self, now: datetime, within: timedelta) -> bool:
+        """Whether its last beat is no older; one from the future says nothing, since a clock was set back after it."""
+        return self.beat_at is not None and abs(now - self.beat_at) <= within
+
     @property
     def serves(self) -> bool:
         """Whether it takes jobs of its queues, if it is alive."""
@@ -45,6 +50,14 @@ class Beat:
     cancels: tuple[int, ...]  # jobs of this worker that a user cancelled
     revision: int  # changes when any queue, cron or rate limit was configured
     is_open: bool = True  # whether the worker may claim: its version is open, and it is not retiring
+
+
+@dataclass(frozen=True, slots=True)
+class Beats:
+    """When each registered worker beat last, all by the database's clock."""
+
+    now: datetime
+    at: Mapping[int, datetime]  # by the worker's id
 
 
 @dataclass(frozen=True, slots=True)

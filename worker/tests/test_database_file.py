@@ -33,7 +33,7 @@ def test_a_relative_path_is_relative_to_the_file(tmp_path: Path, path: str) -> N
 
 
 def test_postgres_needs_a_database(tmp_path: Path) -> None:
-    assert read(tmp_path, POSTGRES) == Database("postgresql://localhost:5432/shop", {"pool_size": 27})
+    assert read(tmp_path, POSTGRES) == Database("postgresql://localhost:5432/shop", {"pool_size": 26})
     assert refusal(tmp_path, 'adapter = "postgres"').startswith(
         "database in /queue_database.toml is missing, allowed"
     )
@@ -46,7 +46,7 @@ def test_postgres_may_say_everything(tmp_path: Path) -> None:
         'max_connections = 10\nschema = "jobs"\nsslmode = "verify-full"',
     )
     url = "postgresql://tech_admin:p%40ss%2Fword@db.internal:5433/shop?sslmode=verify-full"
-    assert database == Database(url, {"pool_size": 7}, "jobs")
+    assert database == Database(url, {"pool_size": 6}, "jobs")
     assert "p%40ss" not in repr(database)
 
 
@@ -85,7 +85,7 @@ def test_a_password_may_come_from_a_variable(tmp_path: Path) -> None:
         ),
         (POSTGRES + 'port = "5432"', "port in /queue_database.toml is '5432', allowed is"),
         (POSTGRES + "port = true", "port in /queue_database.toml is True, allowed is"),
-        (POSTGRES + "max_connections = 3", "is 3, allowed is a whole number from 4 to 10000."),
+        (POSTGRES + "max_connections = 3", "is 3, allowed is a whole number from 5 to 10000."),
         (POSTGRES + 'sslmode = "on"', "sslmode in /queue_database.toml is 'on', allowed is"),
         (POSTGRES + 'sslmode = ""', "sslmode in /queue_database.toml is '', allowed is"),
         (POSTGRES + "username = 5", "username in /queue_database.toml is 5, allowed is the name of a user."),

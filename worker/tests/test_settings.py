@@ -235,7 +235,7 @@ def test_a_configuration_file_names_the_database(tmp_path: Path) -> None:
 
     assert settings.database_url == "postgresql://ann:secret@localhost:5432/shop"
     assert settings.database == "postgresql://ann:***@localhost:5432/shop"
-    assert settings.storage_options == {"pool_size": 27}
+    assert settings.storage_options == {"pool_size": 26}
     assert settings.schema == "mine"
     assert settings.database_source == str(file)
     assert load(tmp_path, DB="secret", FORGE_SCHEMA="other").schema == "other"
@@ -262,10 +262,10 @@ def test_how_many_connections_a_process_opens_is_said_for_either_way_to_name_the
     url = {"FORGE_DATABASE_URL": "postgresql://db/shop"}
 
     assert Settings.load(url, tmp_path).storage_options == {}
-    assert Settings.load({**url, "FORGE_MAX_CONNECTIONS": "8"}, tmp_path).storage_options == {"pool_size": 5}
-    assert Settings.load({}, tmp_path).storage_options == {"pool_size": 17}
-    assert Settings.load({"FORGE_MAX_CONNECTIONS": "8"}, tmp_path).storage_options == {"pool_size": 5}
+    assert Settings.load({**url, "FORGE_MAX_CONNECTIONS": "8"}, tmp_path).storage_options == {"pool_size": 4}
+    assert Settings.load({}, tmp_path).storage_options == {"pool_size": 16}
+    assert Settings.load({"FORGE_MAX_CONNECTIONS": "8"}, tmp_path).storage_options == {"pool_size": 4}
     with pytest.raises(
-        InvalidSetting, match="FORGE_MAX_CONNECTIONS is '3', allowed is a whole number from 4"
+        InvalidSetting, match="FORGE_MAX_CONNECTIONS is '3', allowed is a whole number from 5"
     ):
         Settings.load({**url, "FORGE_MAX_CONNECTIONS": "3"}, tmp_path)

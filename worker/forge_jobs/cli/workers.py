@@ -54,7 +54,7 @@ def _belongs(worker: WorkerInfo, versions: Sequence[Version]) -> list[str]:
 
 
 def _state(worker: WorkerInfo, now: datetime) -> str:
-    if worker.beat_at and now - worker.beat_at > QUIET:
+    if not worker.was_heard_of(now, QUIET):
         return "silent"
     if worker.draining:
         return "draining"

@@ -2,23 +2,26 @@
 
 The lease lasts 15 seconds by the database's clock and is renewed every five. Its epoch
 grows with each new leader, and every write of a chore names it, so a leader that was
-frozen and thawed writes nothing.
+frozen and thawed writes nothing. By its own clock it counts too: no chore begins when it has run out.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from forge_jobs.maintenance import folder, reaper, scheduler, sweeper, unserved
+from forge_jobs.errors import StorageUnavailable
+from forge_jobs.maintenance import folder, scheduler, sweeper, unserved
 from forge_jobs.maintenance.loop import every
+from forge_jobs.maintenance.reaper import Reaper
 from forge_jobs.patience import Patience
 from forge_jobs.storage.interface import Storage
 from forge_jobs.telemetry import LeaderChanged, Telemetry
+from forge_jobs.uptime import uptime
+from forge_jobs.worker_info import WorkerInfo
 
 LEASE = timedelta(seconds=15)
 RENEW_EVERY = 5.0
-REAP_EVERY = 10.0
+LONGEST_QUESTION = 5.0  # seconds; the heartbeat has the same connection, and must get its turn
 FIRE_EVERY = 5.0
 SWEEP_EVERY = 60.0
 FOLD_EVERY = 10.0
@@ -32,52 +35,59 @@ class Leader:
         self,
         storage: Storage,
         telemetry: Telemetry,
-        worker_id: int,
-        label: str,
+        worker: WorkerInfo,
+        *,
+        heartbeat: timedelta,
         stale: timedelta,
         crons_changed: asyncio.Event,
     ) -> None:
         self.epoch: int | None = None  # while it leads
         self._storage = storage
         self._telemetry = telemetry
-        self._worker_id = worker_id
-        self._label = label
-        self._stale = stale
+        self._worker = worker
+        self._question = min(LONGEST_QUESTION, stale.total_seconds() / 3)
         self._crons_changed = crons_changed
         self._patience = Patience("leading", telemetry)
+        self._reaper = Reaper(storage, telemetry, worker.id, heartbeat=heartbeat, stale=stale)
+        self._until = 0.0  # when the lease runs out, as an `uptime`
 
     async def run(self) -> None:
         """Lead whenever nobody else does."""
         while True:
-            epoch = await self._elected()
+            try:
+                epoch = await self._ask()
+            except Exception as error:  # whatever goes wrong here, the worker goes on
+                await self._patience.wait(error)
+                continue
             if epoch is None:
                 await asyncio.sleep(RENEW_EVERY)
                 continue
             self.epoch = epoch
-            self._telemetry.emit(LeaderChanged(self._label, True, epoch))
+            self._telemetry.emit(LeaderChanged(self._worker.label, True, epoch))
             try:
                 await self._lead(epoch)
             finally:
                 self.epoch = None
-                self._telemetry.emit(LeaderChanged(self._label, False, epoch))
+                self._telemetry.emit(LeaderChanged(self._worker.label, False, epoch))
 
-    async def _elected(self) -> int | None:
+    async def _ask(self) -> int | None:
+        """Return the epoch in which this worker leads from now on, None when another does."""
+        asked = uptime()
         try:
-            epoch = await self._storage.leadership.lead(self._worker_id, LEASE)
-        except Exception as error:  # whatever goes wrong here, the worker goes on
-            await self._patience.wait(error)
-            return None
+            async with asyncio.timeout(self._question):
+                epoch = await self._storage.leadership.lead(self._worker.id, LEASE)
+        except TimeoutError:
+            raise StorageUnavailable("The database did not answer in time.") from None
         self._patience.over()
+        if epoch is not None:
+            self._until = asked + LEASE.total_seconds()
         return epoch
 
     async def _lead(self, epoch: int) -> None:
         """Run the chores until the lease is lost, or could not be renewed before it ran out."""
+        reaper = self._reaper
         chores = asyncio.gather(
-            self._every(
-                min(REAP_EVERY, self._stale.total_seconds() / 3),
-                lambda: reaper.reap(self._storage, self._telemetry, self._stale),
-                "reaping",
-            ),
+            self._every(reaper.look_every, lambda: reaper.reap(epoch), "reaping"),
             self._every(
                 FIRE_EVERY,
                 lambda: scheduler.fire_due(self._storage, self._telemetry, epoch),
@@ -93,22 +103,16 @@ class Leader:
             self._every(WARN_EVERY, self._warn, "looking for unserved queues"),
         )
         try:
-            until = time.monotonic() + LEASE.total_seconds()
-            while time.monotonic() < until:
-                await asyncio.sleep(RENEW_EVERY)
-                asked = time.monotonic()
+            await asyncio.sleep(RENEW_EVERY)
+            while uptime() < self._until:
                 try:
-                    async with asyncio.timeout(max(0.1, until - asked)):
-                        renewed = await self._storage.leadership.lead(self._worker_id, LEASE)
-                except TimeoutError:
-                    continue
+                    renewed = await self._ask()
                 except Exception as error:  # the lease may yet be renewed
                     await self._patience.wait(error)
                     continue
-                self._patience.over()
                 if renewed != epoch:
                     return
-                until = asked + LEASE.total_seconds()
+                await asyncio.sleep(RENEW_EVERY)
         finally:
             chores.cancel()
             await asyncio.gather(chores, return_exceptions=True)
@@ -120,7 +124,10 @@ class Leader:
         doing: str,
         wake: asyncio.Event | None = None,
     ) -> Awaitable[None]:
-        return every(interval, chore, doing=doing, telemetry=self._telemetry, wake=wake)
+        async def while_leading() -> float | None:
+            return await chore() if uptime() < self._until else None
+
+        return every(interval, while_leading, doing=doing, telemetry=self._telemetry, wake=wake)
 
     async def _warn(self) -> None:
         await unserved.warn_of_unserved(self._storage, self._telemetry)

@@ -1,4 +1,4 @@
-"""The reaper: jobs of workers that are gone wait again, or are dead.
+"""The reaper: workers that fell silent are struck off, and their jobs wait again, or are dead.
 
 A lost run counts as an attempt, so a job that kills its worker every time ends. What is
 written is what the worker itself would have written, guarded the same way, so a worker
@@ -11,30 +11,58 @@ from datetime import timedelta
 from forge_jobs import batches
 from forge_jobs.attempt import Verdict, lost
 from forge_jobs.errors import StorageBusy, StorageUnavailable
+from forge_jobs.maintenance.sightings import Sightings
 from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import JobsReaped, OutcomesHeld, Telemetry
+from forge_jobs.telemetry import JobsReaped, OutcomesHeld, Telemetry, WorkersStruckOff
+from forge_jobs.uptime import uptime
 
 BATCH = 500
+TAKE_BACK_EVERY = 10.0  # seconds between looks for jobs of workers that went by themselves
 
 
-async def reap(storage: Storage, telemetry: Telemetry, stale: timedelta) -> float | None:
-    """Make one pass; return 0 when there is more."""
-    claims = await storage.claims.lost(stale, limit=BATCH)
-    if not claims:
+class Reaper:
+    """Of one worker, which remembers what it saw as long as it lives, also while others lead."""
+
+    def __init__(
+        self, storage: Storage, telemetry: Telemetry, me: int, *, heartbeat: timedelta, stale: timedelta
+    ) -> None:
+        self.look_every = heartbeat.total_seconds() / 2
+        self._storage = storage
+        self._telemetry = telemetry
+        self._sightings = Sightings(me, heartbeat=heartbeat, stale=stale)
+        self._take_back_at = 0.0
+
+    async def reap(self, epoch: int) -> float | None:
+        """Make one pass as the leader of this epoch; return 0 when there is more."""
+        beats = await self._storage.workers.beats()
+        silent = self._sightings.silent(beats, uptime())
+        if not silent and uptime() < self._take_back_at:
+            return None
+        struck = await self._storage.workers.strike_off(silent, epoch=epoch)
+        if struck:
+            self._telemetry.emit(WorkersStruckOff(struck))
+        self._take_back_at = 0.0  # should this one fail, the next pass takes back what is left
+        if await self._take_back(epoch) == BATCH:
+            return 0.0
+        self._take_back_at = uptime() + TAKE_BACK_EVERY
         return None
-    queues = {queue.id: queue for queue in await storage.queues.all()}
-    verdicts = [lost(claim, queues[claim.queue_id]) for claim in claims if claim.queue_id in queues]
 
-    def reaped(part: Sequence[Verdict], too_late: Sequence[int]) -> None:
+    async def _take_back(self, epoch: int) -> int:
+        """Jobs of workers that are gone wait again, or are dead; return how many were looked at, less those that could not."""
+        claims = await self._storage.claims.lost(epoch=epoch, limit=BATCH)
+        if not claims:
+            return 0
+        queues = {queue.id: queue for queue in await self._storage.queues.all()}
+        verdicts = [lost(claim, queues[claim.queue_id]) for claim in claims if claim.queue_id in queues]
+        held = await batches.write_apart(self._storage.claims, self._telemetry, verdicts, self._reaped)
+        if held:
+            error = held[0].error
+            if isinstance(error, StorageUnavailable) and not isinstance(error, StorageBusy):
+                raise error
+            ids = [each.verdict.run.claim.job_id for each in held]
+            self._telemetry.emit(OutcomesHeld(ids, str(error), TAKE_BACK_EVERY))
+        return len(claims) - len(held)
+
+    def _reaped(self, part: Sequence[Verdict], too_late: Sequence[int]) -> None:
         if runs := [verdict.run for verdict in part if verdict.run.claim.job_id not in too_late]:
-            telemetry.emit(JobsReaped(runs))
-
-    held = await batches.write_apart(storage.claims, telemetry, verdicts, reaped)
-    if not held:
-        return 0.0 if len(claims) == BATCH else None
-    error = held[0].error
-    if isinstance(error, StorageUnavailable) and not isinstance(error, StorageBusy):
-        raise error
-    ids = [each.verdict.run.claim.job_id for each in held]
-    telemetry.emit(OutcomesHeld(ids, str(error), stale.total_seconds() / 3))
-    return None
+            self._telemetry.emit(JobsReaped(runs))

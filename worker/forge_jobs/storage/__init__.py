@@ -11,7 +11,7 @@ def open_storage(
     url: str,
     *,
     schema: str = "forge_jobs",
-    pool_size: int = 10,
+    pool_size: int = 9,
     command_timeout: timedelta = timedelta(seconds=30),
     synchronous: str = "NORMAL",
 ) -> Storage:

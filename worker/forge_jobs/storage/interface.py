@@ -21,7 +21,7 @@ from forge_jobs.owner import Owner
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.rate_limit import Lease, RateLimit
 from forge_jobs.version import Epoch, Version, VersionState
-from forge_jobs.worker_info import Beat, Leader, WorkerInfo
+from forge_jobs.worker_info import Beat, Beats, Leader, WorkerInfo
 
 Hint = tuple[int, int]
 """(priority, pos): where in a queue's index the next scan may begin."""
@@ -234,11 +234,10 @@ class Claims(Protocol):
         Payloads are left out; `cancel_requested` is filled in.
         """
 
-    async def lost(self, stale: timedelta, *, limit: int = 500) -> list[Claim]:
-        """Workers not heard of for `stale` are struck off: they can claim no more, their slots are free.
+    async def lost(self, *, epoch: int, limit: int = 500) -> list[Claim]:
+        """Return claims whose worker is not registered, for `finish` or `postpone` on its behalf.
 
-        Return claims whose worker is not registered, for `finish` or `postpone` on its
-        behalf. Payloads are left out; `cancel_requested` is filled in.
+        Payloads are left out; `cancel_requested` is filled in. None are returned when `epoch` no longer leads.
         """
 
 
@@ -414,6 +413,15 @@ class Workers(Protocol):
     async def deregister(self, worker_id: int) -> None:
         """The worker is gone, with its slots, its idle marks and its leadership."""
 
+    async def beats(self) -> Beats:
+        """Return when each registered worker beat last."""
+
+    async def strike_off(self, silent: Mapping[int, datetime], *, epoch: int) -> list[int]:
+        """Workers that beat last at these moments are not registered any more: they can claim nothing, their slots are free.
+
+        Return their ids. A worker that has beaten since stays, and all do when `epoch` no longer leads.
+        """
+
     async def all(self) -> list[WorkerInfo]:
         """Return the registered workers by label."""
 
@@ -476,7 +484,8 @@ class Leadership(Protocol):
     async def lead(self, worker_id: int, duration: timedelta) -> int | None:
         """Return the epoch when the worker leads for `duration` from now, None when another does.
 
-        The epoch grows with every change of leader.
+        The epoch grows with every change of leader. A lease that ends later than two of
+        `duration` from now is none: the database's clock was set back after it was given.
         """
 
     async def resign(self, worker_id: int) -> None:

@@ -107,3 +107,28 @@ async def leader(storage: Storage, **facts: Any) -> int:
     epoch = await storage.leadership.lead(await worker(storage, **facts), NEVER)
     assert epoch is not None
     return epoch
+
+
+async def strike_off(storage: Storage, stale: timedelta = timedelta(seconds=30)) -> list[int]:
+    """Strike off whoever has not beaten for so long by the database's clock; return their ids."""
+    epoch = await _epoch(storage)
+    beats = await storage.workers.beats()
+    silent = {worker_id: at for worker_id, at in beats.at.items() if at < beats.now - stale}
+    return await storage.workers.strike_off(silent, epoch=epoch)
+
+
+async def lost_claims(
+    storage: Storage, *, stale: timedelta = timedelta(seconds=30), **options: Any
+) -> list[Claim]:
+    """Strike off whoever has not beaten for so long; return the claims of all who are gone."""
+    await strike_off(storage, stale)
+    return await storage.claims.lost(epoch=await _epoch(storage), **options)
+
+
+async def _epoch(storage: Storage) -> int:
+    """Return the epoch of the leader, which is nobody in particular if there is none."""
+    found = await storage.leadership.get()
+    if found is not None:
+        return found.epoch
+    epoch = await storage.leadership.lead(NOBODY, NEVER)
+    return epoch if epoch is not None else await _epoch(storage)

@@ -8,7 +8,7 @@ import pytest
 
 from forge_jobs.errors import ForgeError, JobNotFound, StorageUnavailable, WorkerLost, WrongState
 from forge_jobs.job import NewJob, Postponement, Reason, State
-from tests.storage.factories import dead, done, failed, leader, queue, worker
+from tests.storage.factories import dead, done, failed, leader, lost_claims, queue, worker
 from tests.storage.invariants import check_invariants
 
 STALE = timedelta(minutes=5)
@@ -96,7 +96,7 @@ class Walker:
         self.me = await worker(self.storage, QUEUES)
 
     async def reap(self):
-        lost = await self.storage.claims.lost(STALE)
+        lost = await lost_claims(self.storage, stale=STALE)
         await self.storage.claims.postpone([failed(one, "worker lost", delay=timedelta(0)) for one in lost])
 
     async def cancel(self):

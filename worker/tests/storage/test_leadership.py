@@ -122,3 +122,21 @@ async def test_a_leader_that_was_away_comes_back_with_a_greater_epoch(storage, c
     await clock.advance(seconds=16)
 
     assert await lead(storage, me) > epoch
+
+
+async def test_a_lease_from_before_the_clock_was_set_back_is_none(storage, clock):
+    one, two = await worker(storage), await worker(storage)
+    epoch = await lead(storage, one)
+    await clock.advance(hours=-1)
+
+    assert await lead(storage, two) > epoch
+    assert await lead(storage, one) is None
+
+
+async def test_a_leader_that_renews_after_the_clock_was_set_back_leads_on(storage, clock):
+    one, two = await worker(storage), await worker(storage)
+    epoch = await lead(storage, one)
+    await clock.advance(hours=-1)
+
+    assert await lead(storage, one) == epoch
+    assert await lead(storage, two) is None

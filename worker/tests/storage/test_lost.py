@@ -15,13 +15,13 @@ from tests.storage.factories import (
     enqueue,
     enqueue_many,
     failed,
+    leader,
+    lost_claims,
     queue,
     running,
     state,
     worker,
 )
-
-STALE = timedelta(seconds=30)
 
 
 async def test_the_jobs_of_a_worker_that_fell_silent_are_lost(storage, clock):
@@ -29,7 +29,7 @@ async def test_the_jobs_of_a_worker_that_fell_silent_are_lost(storage, clock):
     claimed = await running(storage, silent, "send", priority=3, key="k", max_attempts=4, payload=b"[1]")
     await clock.advance(seconds=31)
 
-    [lost] = await storage.claims.lost(STALE)
+    [lost] = await lost_claims(storage)
 
     assert (lost.job_id, lost.worker_id, lost.attempt) == (claimed.job_id, silent, 1)
     assert (lost.queue_id, lost.kind, lost.payload, lost.codec) == (claimed.queue_id, "send", b"", "json")
@@ -44,7 +44,7 @@ async def test_a_worker_that_is_heard_of_loses_nothing_however_long_its_job_runs
     for _ in range(20):
         await clock.advance(seconds=25)
         await storage.workers.beat(me)
-        assert await storage.claims.lost(STALE) == []
+        assert await lost_claims(storage) == []
 
     assert await storage.claims.finish([done(claimed)]) == []
 
@@ -56,7 +56,7 @@ async def test_fresh_workers_keep_their_jobs_when_a_stale_one_loses_its(storage,
     await storage.workers.beat(fresh)
     await clock.advance(seconds=20)
 
-    assert [one.job_id for one in await storage.claims.lost(STALE)] == [gone.job_id]
+    assert [one.job_id for one in await lost_claims(storage)] == [gone.job_id]
     assert await storage.claims.finish([done(kept)]) == []
 
 
@@ -66,7 +66,7 @@ async def test_a_lost_job_is_finished_or_postponed_on_behalf_of_its_worker(stora
     await claim(storage, silent)
     await clock.advance(seconds=31)
 
-    first, second = sorted(await storage.claims.lost(STALE), key=lambda one: one.job_id)
+    first, second = sorted(await lost_claims(storage), key=lambda one: one.job_id)
     assert await storage.claims.postpone([failed(first, "worker lost", delay=timedelta(0))]) == []
     assert await storage.claims.finish([dead(second, "worker lost")]) == []
 
@@ -75,7 +75,7 @@ async def test_a_lost_job_is_finished_or_postponed_on_behalf_of_its_worker(stora
     for job in (retried, ended):
         [failure] = job.failures
         assert (failure.error, failure.worker, failure.attempt) == ("worker lost", "shop-worker-7-abc", 1)
-    assert await storage.claims.lost(STALE) == []
+    assert await lost_claims(storage) == []
 
 
 async def test_a_lost_job_stays_lost_until_somebody_reaped_it(storage, clock):
@@ -83,13 +83,13 @@ async def test_a_lost_job_stays_lost_until_somebody_reaped_it(storage, clock):
     await clock.advance(seconds=31)
 
     for _ in range(2):
-        assert [one.job_id for one in await storage.claims.lost(STALE)] == [claimed.job_id]
+        assert [one.job_id for one in await lost_claims(storage)] == [claimed.job_id]
 
 
 async def test_a_worker_that_was_struck_off_claims_nothing_more(storage, clock):
     silent = await worker(storage)
     await clock.advance(seconds=31)
-    await storage.claims.lost(STALE)
+    await lost_claims(storage)
     await enqueue(storage)
 
     assert await claim_ids(storage, silent) == []
@@ -98,7 +98,7 @@ async def test_a_worker_that_was_struck_off_claims_nothing_more(storage, clock):
 async def test_a_worker_that_was_struck_off_is_told_when_it_beats(storage, clock):
     silent = await worker(storage)
     await clock.advance(seconds=31)
-    await storage.claims.lost(STALE)
+    await lost_claims(storage)
 
     with pytest.raises(WorkerLost) as caught:
         await storage.workers.beat(silent)
@@ -112,7 +112,7 @@ async def test_a_worker_that_comes_back_late_cannot_end_what_another_took_over(s
     late = await running(storage, silent)
     await clock.advance(seconds=31)
     await storage.claims.postpone(
-        [failed(one, "worker lost", delay=timedelta(0)) for one in await storage.claims.lost(STALE)]
+        [failed(one, "worker lost", delay=timedelta(0)) for one in await lost_claims(storage)]
     )
     fresh = await worker(storage)
     [current] = await claim(storage, fresh)
@@ -127,10 +127,10 @@ async def test_a_worker_that_comes_back_late_cannot_end_what_another_took_over(s
 async def test_a_worker_that_was_struck_off_may_still_end_its_job_when_nobody_has_reaped_it(storage, clock):
     claimed = await running(storage, await worker(storage))
     await clock.advance(seconds=31)
-    await storage.claims.lost(STALE)
+    await lost_claims(storage)
 
     assert await storage.claims.finish([done(claimed)]) == []
-    assert await storage.claims.lost(STALE) == []
+    assert await lost_claims(storage) == []
 
 
 async def test_a_lost_job_says_that_a_user_has_cancelled_it(storage, clock):
@@ -138,7 +138,7 @@ async def test_a_lost_job_says_that_a_user_has_cancelled_it(storage, clock):
     await storage.jobs.cancel(claimed.job_id)
     await clock.advance(seconds=31)
 
-    [lost] = await storage.claims.lost(STALE)
+    [lost] = await lost_claims(storage)
 
     assert lost.cancel_requested is True
 
@@ -149,7 +149,7 @@ async def test_the_slots_of_a_worker_that_fell_silent_are_free(storage, clock):
     narrow = (await queue(storage, "narrow")).id
     assert await storage.queues.take_slots(narrow, silent, 2) == 2
     await clock.advance(seconds=31)
-    await storage.claims.lost(STALE)
+    await lost_claims(storage)
 
     assert await storage.queues.take_slots(narrow, await worker(storage, ["narrow"]), 2) == 2
 
@@ -159,7 +159,7 @@ async def test_a_claim_whose_worker_deregistered_is_lost(storage):
     claimed = await running(storage, me)
     await storage.workers.deregister(me)
 
-    assert [one.job_id for one in await storage.claims.lost(STALE)] == [claimed.job_id]
+    assert [one.job_id for one in await lost_claims(storage)] == [claimed.job_id]
 
 
 async def test_no_more_lost_claims_are_returned_than_asked_for(storage, clock):
@@ -168,9 +168,9 @@ async def test_no_more_lost_claims_are_returned_than_asked_for(storage, clock):
     await claim(storage, silent)
     await clock.advance(seconds=31)
 
-    first = await storage.claims.lost(STALE, limit=3)
+    first = await lost_claims(storage, limit=3)
     await storage.claims.postpone([failed(one) for one in first])
-    rest = await storage.claims.lost(STALE, limit=3)
+    rest = await lost_claims(storage, limit=3)
 
     assert (len(first), len(rest)) == (3, 2)
     assert sorted(one.job_id for one in first + rest) == ids
@@ -184,7 +184,7 @@ async def test_two_reapers_at_once_take_a_job_back_once(storage, another, clock)
     storages = [storage, await another()]
 
     async def reap(mine):
-        lost = await mine.claims.lost(STALE)
+        lost = await lost_claims(mine)
         return len(lost) - len(await mine.claims.postpone([failed(one, "worker lost") for one in lost]))
 
     assert sum(await asyncio.gather(*map(reap, storages))) == 20
@@ -197,7 +197,7 @@ async def test_of_finishing_and_reaping_at_once_exactly_one_wins(storage, anothe
     claims = await claim(storage, silent)
     await clock.advance(seconds=31)
     other = await another()
-    lost = await other.claims.lost(STALE)
+    lost = await lost_claims(other)
 
     dropped, refused = await asyncio.gather(
         storage.claims.finish([done(one) for one in claims]),
@@ -216,8 +216,67 @@ async def test_of_claiming_and_being_struck_off_at_once_no_claim_is_forgotten(st
     await clock.advance(seconds=31)
     other = await another()
 
-    claims, _ = await asyncio.gather(claim(storage, silent), other.claims.lost(STALE))
-    lost = await other.claims.lost(STALE)
+    claims, _ = await asyncio.gather(claim(storage, silent), lost_claims(other))
+    lost = await lost_claims(other)
 
     assert sorted(one.job_id for one in lost) == sorted(one.job_id for one in claims)
     assert {await state(storage, job_id) for job_id in ids} <= {State.PENDING, State.IN_PROGRESS}
+
+
+async def test_a_worker_that_has_beaten_since_it_was_looked_at_is_not_struck_off(storage, clock):
+    me = await worker(storage)
+    epoch = await leader(storage)
+    seen = await storage.workers.beats()
+    await clock.advance(seconds=31)
+    await storage.workers.beat(me)
+
+    assert await storage.workers.strike_off({me: seen.at[me]}, epoch=epoch) == []
+
+    assert (await storage.workers.beats()).at[me] > seen.at[me]
+
+
+async def test_a_silent_worker_is_struck_off_whatever_the_clock_says(storage, clock):
+    me = await worker(storage)
+    epoch = await leader(storage)
+    await clock.advance(hours=-1)
+
+    assert await storage.workers.strike_off({me: (await storage.workers.beats()).at[me]}, epoch=epoch) == [me]
+
+
+async def test_a_leader_of_the_past_strikes_nobody_off_and_takes_nothing_back(storage):
+    me = await worker(storage)
+    await running(storage, me)
+    gone = await worker(storage)
+    await running(storage, gone)
+    await storage.workers.deregister(gone)
+    old = await leader(storage) - 1
+    beats = (await storage.workers.beats()).at
+
+    assert await storage.workers.strike_off({me: beats[me]}, epoch=old) == []
+    assert await storage.claims.lost(epoch=old) == []
+    assert me in (await storage.workers.beats()).at
+
+
+async def test_a_leader_whose_lease_ran_out_strikes_nobody_off(storage, clock):
+    me = await worker(storage)
+    epoch = await storage.leadership.lead(me, timedelta(seconds=15))
+    other = await worker(storage)
+    await clock.advance(seconds=16)
+
+    silent = {other: (await storage.workers.beats()).at[other]}
+
+    assert await storage.workers.strike_off(silent, epoch=epoch) == []
+
+
+async def test_of_beating_and_being_struck_off_at_once_exactly_one_wins(storage, another, clock):
+    other = await another()
+    epoch = await leader(storage)
+    for _ in range(20):
+        me = await worker(storage)
+        silent = {me: (await storage.workers.beats()).at[me]}
+
+        beat, struck = await asyncio.gather(
+            storage.workers.beat(me), other.workers.strike_off(silent, epoch=epoch), return_exceptions=True
+        )
+
+        assert isinstance(beat, WorkerLost) == (struck == [me])

@@ -1,11 +1,10 @@
 """A queue's concurrency holds over all workers, at every instant."""
 
 import asyncio
-from datetime import timedelta
 
 import pytest
 
-from tests.storage.factories import claim, claim_ids, done, enqueue_many, queue, worker
+from tests.storage.factories import claim, claim_ids, done, enqueue_many, lost_claims, queue, worker
 
 
 @pytest.fixture
@@ -231,7 +230,7 @@ async def test_the_surplus_slots_of_a_worker_that_is_gone_are_gone(storage, narr
         await storage.workers.deregister(one)
     else:
         await clock.advance(minutes=1)
-        await storage.claims.lost(timedelta(seconds=30))
+        await lost_claims(storage)
 
     two, three = await narrow_worker(storage), await narrow_worker(storage)
     assert [await storage.queues.take_slots(narrow, me, 5) for me in (two, three)] == [1, 0]

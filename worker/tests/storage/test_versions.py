@@ -7,7 +7,7 @@ import pytest
 from forge_jobs.errors import PastEpoch, WorkerLost
 from forge_jobs.version import Version, VersionState
 from tests.storage.ear import Ear
-from tests.storage.factories import claim, claim_ids, done, enqueue_many, queue, running, worker
+from tests.storage.factories import claim, claim_ids, done, enqueue_many, lost_claims, queue, running, worker
 
 POOL = "6f0c4e1a-pool"
 OLD, NEW, THIRD = "bbbbbbb1", "bbbbbbb2", "bbbbbbb3"
@@ -391,7 +391,7 @@ async def test_no_version_of_a_pool_is_forgotten_while_a_job_of_it_is_in_progres
     assert not await storage.versions.forget(POOL, epoch=epoch)
     assert await states(storage) == before
 
-    lost = await storage.claims.lost(timedelta(seconds=30))
+    lost = await lost_claims(storage)
     await storage.claims.finish([done(each) for each in lost])
     assert await storage.versions.forget(POOL, epoch=epoch)
     assert await storage.versions.all() == []
@@ -598,7 +598,7 @@ async def test_a_silent_worker_keeps_a_version_unacknowledged_until_it_is_struck
     await clock.advance(minutes=1)
     assert ((await version(storage)).workers, (await version(storage)).acknowledged) == (1, False)
 
-    await storage.claims.lost(timedelta(seconds=30))
+    await lost_claims(storage)
 
     assert ((await version(storage)).workers, (await version(storage)).acknowledged) == (0, True)
     with pytest.raises(WorkerLost):
@@ -717,7 +717,7 @@ async def test_jobs_of_workers_that_are_gone_count_until_they_are_reaped(storage
     await storage.workers.deregister(rude)
     await clock.advance(minutes=1)
 
-    lost = await storage.claims.lost(timedelta(seconds=30))
+    lost = await lost_claims(storage)
 
     found = await version(storage)
     assert (len(lost), found.workers, found.acknowledged, found.in_progress) == (2, 0, True, 2)

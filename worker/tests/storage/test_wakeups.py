@@ -13,6 +13,7 @@ from tests.storage.factories import (
     failed,
     job,
     leader,
+    lost_claims,
     queue,
     running,
     worker,
@@ -134,7 +135,7 @@ async def test_an_idle_worker_hears_of_slots_of_a_worker_that_fell_silent(storag
     fresh = await worker(storage, ["narrow"])
     await storage.wakeups.mark_idle(fresh, [narrow])
     async with Ear(storage) as ear:
-        await storage.claims.lost(timedelta(seconds=30))
+        await lost_claims(storage)
 
         await ear.hears("queue", narrow)
 

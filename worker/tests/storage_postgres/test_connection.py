@@ -11,7 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from forge_jobs.errors import ForgeError, InvalidInput, SchemaOutdated, StorageUnavailable
 from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import Database, Lane, check_server
+from forge_jobs.worker_info import WorkerInfo
 from tests.storage_postgres.conftest import until
 from tests.storage_postgres.gate import Gate
 
@@ -19,17 +21,18 @@ SLEEPERS = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sl
 
 
 async def succeeds(database: Database) -> bool:
-    """Whether the pool and both lanes answer."""
+    """Whether the pool and all lanes answer."""
     try:
         await database.fetchval("SELECT 1")
         await database.claims.fetch("SELECT 1")
         await database.outcomes.fetch("SELECT 1")
+        await database.liveness.fetch("SELECT 1")
     except StorageUnavailable:
         return False
     return True
 
 
-@pytest.fixture(params=["claims", "outcomes"])
+@pytest.fixture(params=["claims", "outcomes", "liveness"])
 def lane(database: Database, request: pytest.FixtureRequest) -> Lane:
     found: Lane = getattr(database, request.param)
     return found
@@ -343,3 +346,32 @@ async def test_a_connection_of_another_kind_is_refused_by_its_name(database: Dat
     with sqlite3.connect(":memory:") as wrong, pytest.raises(InvalidInput, match=r"sqlite3\.Connection"):
         await database.fetch("SELECT 1", connection=wrong)
     wrong.close()
+
+
+async def test_a_pool_that_is_used_up_keeps_no_worker_from_saying_that_it_lives(url: str) -> None:
+    storage = PostgresStorage(url, pool_size=2, command_timeout=timedelta(seconds=20))
+    await storage.open()
+    await storage.schema.migrate()
+    me = WorkerInfo(7, "a", "here", 1, "1", ("default",), ("work",), 1)
+    await storage.workers.register(me)
+    async with storage._database.connection(), storage._database.connection():
+        await storage.workers.beat(me.id)
+        assert await storage.leadership.lead(me.id, timedelta(seconds=15)) == 1
+        await storage.workers.drain(me.id)
+        await storage.leadership.resign(me.id)
+        await storage.workers.deregister(me.id)
+    await storage.close()
+
+
+async def test_whoever_holds_a_workers_row_keeps_its_heartbeat_waiting_for_moments_only(url: str) -> None:
+    storage = PostgresStorage(url)
+    await storage.open()
+    await storage.schema.migrate()
+    await storage.workers.register(WorkerInfo(7, "a", "here", 1, "1", ("default",), ("work",), 1))
+    async with storage._database.transaction() as other:
+        await other.execute("SELECT FROM forge_jobs.worker FOR UPDATE")
+
+        with pytest.raises(StorageUnavailable, match="lock timeout"):
+            await storage.workers.beat(7)
+    await storage.workers.beat(7)
+    await storage.close()

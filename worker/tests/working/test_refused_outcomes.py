@@ -4,11 +4,11 @@ import asyncio
 from datetime import timedelta
 
 from forge_jobs import Forge, Retry, State
-from forge_jobs.maintenance import reaper
+from forge_jobs.maintenance.reaper import Reaper
 from forge_jobs.storage.interface import Storage
 from forge_jobs.telemetry import ClaimsLost, OutcomeRefused, OutcomesHeld, OutcomesUnwritten
 from tests.storage.databases import Database
-from tests.storage.factories import claim, enqueue_many, worker
+from tests.storage.factories import claim, enqueue_many, leader, worker
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -149,7 +149,11 @@ async def test_an_outcome_that_is_refused_of_a_lost_worker_leaves_the_others_to_
     await storage.workers.deregister(silent)
     await database.refuse("finished", f"new.job_id = {ids[4]}")
 
-    await reaper.reap(storage, forge.telemetry, timedelta(seconds=30))
+    epoch = await leader(storage)
+    reaper = Reaper(
+        storage, forge.telemetry, silent, heartbeat=timedelta(seconds=5), stale=timedelta(seconds=30)
+    )
+    await reaper.reap(epoch)
 
     others = [job_id for job_id in ids if job_id != ids[4]]
     assert await _states(forge, others) == {State.DEAD}

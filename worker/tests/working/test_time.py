@@ -1,8 +1,13 @@
 """Jobs that wait for their time, and crons."""
 
+import asyncio
 from datetime import timedelta
 
+import pytest
+
 from forge_jobs import Forge, State
+from forge_jobs.telemetry import Event, JobsReaped, WorkersStruckOff
+from tests.storage.clock import Clock
 from tests.working.eventually import eventually
 from tests.working.running import working
 
@@ -52,3 +57,41 @@ async def test_a_cron_with_a_bad_expression_is_disabled_and_the_others_go_on(for
 async def _disabled(forge: Forge) -> bool:
     broken = await forge.crons.get("broken")
     return not broken.enabled and broken.last_error is not None and "61" in broken.last_error
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_a_clock_that_is_set_costs_nobody_a_running_job(forge: Forge, clock: Clock, hours: int) -> None:
+    began, may_end = [], asyncio.Event()
+    wrong: list[Event] = []
+    forge.telemetry.subscribe(
+        lambda event: wrong.append(event) if isinstance(event, JobsReaped | WorkersStruckOff) else None
+    )
+
+    @forge.handler(max_attempts=1)
+    async def work() -> str:
+        began.append(1)
+        await may_end.wait()
+        return "done"
+
+    options = {"heartbeat": timedelta(seconds=0.4), "stale": timedelta(seconds=3)}
+    async with working(forge, **options), working(forge, **options):
+        job = await work.enqueue()
+        await eventually(lambda: began)
+        for _ in range(3):
+            await eventually(lambda: forge.storage.leadership.get())
+            await clock.advance(hours=hours)
+            for _ in range(6):
+                await _every_worker_beats(forge)
+        may_end.set()
+        assert await forge.wait(job.id, timeout=20) == "done"
+    assert (began, wrong) == ([1], [])
+
+
+async def _every_worker_beats(forge: Forge) -> None:
+    before = (await forge.storage.workers.beats()).at
+
+    async def beaten() -> bool:
+        beats = (await forge.storage.workers.beats()).at
+        return all(beats[worker_id] != beat_at for worker_id, beat_at in before.items())
+
+    await eventually(beaten)

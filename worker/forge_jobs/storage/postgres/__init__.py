@@ -29,7 +29,7 @@ class PostgresStorage(Storage):
         url: str,
         *,
         schema: str = "forge_jobs",
-        pool_size: int = 10,
+        pool_size: int = 9,
         command_timeout: timedelta = timedelta(seconds=30),
     ) -> None:
         database = Database(url, schema=schema, pool_size=pool_size, command_timeout=command_timeout)

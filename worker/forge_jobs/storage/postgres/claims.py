@@ -5,11 +5,11 @@ its job ready again, and every later finish flushes what came before it. Finishi
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 from forge_jobs.job import CANCELLED_BY_USER, HISTORY_LIMIT, Claim, End, Postponement, State
 from forge_jobs.storage.interface import Hint
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.leadership import LEADS
 
 START: Hint = (-32768, -1)
 
@@ -189,27 +189,6 @@ SELECT array_agg(job_id), array_agg(job_id) FILTER (WHERE is_cancelled),
 FROM gone
 """.replace("{cancelled_ends}", CANCELLED_ENDS)
 
-# Striking a worker off is what fences it: its next claim finds no worker row. A claim that
-# it had on the wire just then belongs to nobody, and the next call finds it too.
-STRIKE_OFF = """
-WITH struck AS (
-    DELETE FROM {schema}.worker WHERE beat_at < now() - $1::interval RETURNING id
-), unmarked AS (
-    DELETE FROM {schema}.idle USING struck WHERE idle.worker_id = struck.id
-)
-SELECT count(*) FROM struck
-"""
-
-FREE_SLOTS = """
-WITH freed AS (
-    UPDATE {schema}.slot SET worker_id = NULL
-    WHERE worker_id IS NOT NULL
-      AND NOT EXISTS (SELECT FROM {schema}.worker WHERE worker.id = slot.worker_id)
-    RETURNING queue_id
-)
-SELECT count(*) FROM (SELECT DISTINCT queue_id FROM freed) AS woken, {schema}.wake(woken.queue_id)
-"""
-
 HELD = """
 SELECT job.id, claimed.worker_id, claimed.attempt, job.queue_id, job.kind, ''::bytea, job.codec, job.priority,
        {schema}.micros(claimed.claimed_at), job.max_attempts, job.timeout, job.key, job.created_at,
@@ -220,8 +199,8 @@ WHERE claimed.worker_id = $1
 
 LOST = HELD.replace(
     "WHERE claimed.worker_id = $1",
-    "WHERE NOT EXISTS (SELECT FROM {schema}.worker WHERE worker.id = claimed.worker_id) LIMIT $1",
-)
+    "WHERE NOT EXISTS (SELECT FROM {schema}.worker WHERE worker.id = claimed.worker_id) AND {leads} LIMIT $1",
+).replace("{leads}", LEADS.replace("{epoch}", "$2"))
 
 
 class PostgresClaims:
@@ -347,11 +326,8 @@ class PostgresClaims:
         records = await self._database.fetch(HELD, worker_id)
         return [Claim(*record) for record in records]
 
-    async def lost(self, stale: timedelta, *, limit: int = 500) -> list[Claim]:
-        async with self._database.transaction() as connection:
-            await self._database.execute(STRIKE_OFF, stale, connection=connection)
-            await self._database.execute(FREE_SLOTS, connection=connection)
-            records = await self._database.fetch(LOST, limit, connection=connection)
+    async def lost(self, *, epoch: int, limit: int = 500) -> list[Claim]:
+        records = await self._database.fetch(LOST, limit, epoch)
         return [Claim(*record) for record in records]
 
 

@@ -1,4 +1,4 @@
-"""How statements reach PostgreSQL: a pool for most, a dedicated lane each for claims and outcomes.
+"""How statements reach PostgreSQL: a pool for most, a dedicated lane each for claims, outcomes and signs of life.
 
 Every file of `postgres` runs its SQL through `Database`, and here the driver's errors become
 ours. Nothing is ever repeated: after a lost connection the statement raises
@@ -48,6 +48,9 @@ OUTCOME_SETTINGS = LANE_SETTINGS + "SET lock_timeout = '250ms';"
 # A claim that a crash of the server forgets merely leaves its job waiting.
 CLAIM_SETTINGS = LANE_SETTINGS + "SET synchronous_commit = off;"
 
+# Whoever holds a row of a worker or of the lease keeps no heartbeat waiting for long: it is tried again.
+LIVENESS_SETTINGS = POOL_SETTINGS + "; SET lock_timeout = '2s';"
+
 
 def check_server(url: str, major: int, minor: int) -> None:
     """Raise InvalidInput when the server is too old for us."""
@@ -87,7 +90,7 @@ class Database:
         url: str,
         *,
         schema: str = "forge_jobs",
-        pool_size: int = 10,
+        pool_size: int = 9,
         command_timeout: timedelta = timedelta(seconds=30),
     ) -> None:
         if not is_database_url(url) or not url.startswith(SCHEMES):
@@ -99,6 +102,7 @@ class Database:
         self.pooled = False  # a pooler gives every transaction another server; known once open
         self.claims = Lane(self, CLAIM_SETTINGS)
         self.outcomes = Lane(self, OUTCOME_SETTINGS)
+        self.liveness = Lane(self, LIVENESS_SETTINGS)  # a pool that handlers have used up silences no worker
         self._secret_url = url
         self._prepares = False  # statements; not before it is known that no pooler mixes them up
         self._pool_size = pool_size
@@ -198,6 +202,7 @@ class Database:
         pool, self._pool = self._pool, None
         await self.claims.close()
         await self.outcomes.close()
+        await self.liveness.close()
         if pool is None:
             return
         try:

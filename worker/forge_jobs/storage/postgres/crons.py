@@ -17,13 +17,12 @@ from forge_jobs.job import Enqueued, NewJob
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.enqueue import enqueue, enqueue_many
 from forge_jobs.storage.postgres.fence import writing
+from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.queues import unknown_queue
 
 _COLUMNS = """cron.name, cron.expression, cron.kind, cron.timezone, cron.payload, cron.codec, queue.name AS queue,
     cron.priority, cron.max_attempts, cron.timeout, cron.overlap, cron.missed, cron.missed_limit, cron.enabled,
     cron.managed_by, cron.next_fire_at, cron.last_fire_at, cron.last_error, cron.skipped"""
-
-_LEADS = "EXISTS (SELECT FROM {schema}.leader WHERE leader.epoch = {epoch} AND leader.until > now())"
 
 _INSERT = """
     INSERT INTO {schema}.cron (name, expression, timezone, kind, payload, codec, queue_id, priority, max_attempts,
@@ -73,7 +72,7 @@ SELECT {schema}.configured() FROM gone
 SEED = """
 UPDATE {schema}.cron SET next_fire_at = $2
 WHERE name = $1 AND next_fire_at IS NULL AND enabled AND {leads}
-""".replace("{leads}", _LEADS.replace("{epoch}", "$3"))
+""".replace("{leads}", LEADS.replace("{epoch}", "$3"))
 
 MOVE_ON = """
 UPDATE {schema}.cron SET next_fire_at = $3, last_fire_at = coalesce($4, last_fire_at)
@@ -81,7 +80,7 @@ FROM {schema}.queue
 WHERE cron.name = $1 AND cron.next_fire_at IS NOT DISTINCT FROM $2 AND cron.enabled AND {leads}
   AND queue.id = cron.queue_id
 RETURNING cron.id, {columns}
-""".replace("{leads}", _LEADS.replace("{epoch}", "$5")).replace("{columns}", _COLUMNS)
+""".replace("{leads}", LEADS.replace("{epoch}", "$5")).replace("{columns}", _COLUMNS)
 
 NOT_FIRED = """
 SELECT fire_at FROM unnest($2::timestamptz[]) AS given (fire_at)
@@ -104,7 +103,7 @@ WITH disabled AS (
     RETURNING id
 )
 SELECT {schema}.configured() FROM disabled
-""".replace("{leads}", _LEADS.replace("{epoch}", "$3"))
+""".replace("{leads}", LEADS.replace("{epoch}", "$3"))
 
 
 class PostgresCrons:

@@ -7,17 +7,22 @@ from forge_jobs.storage.interface import Leadership
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.worker_info import Leader
 
+# Whether the leader of an epoch leads still: what each write of it asks.
+LEADS = "EXISTS (SELECT FROM {schema}.leader WHERE leader.epoch = {epoch} AND leader.until > now())"
+
 # An expired lease gets a new epoch even when its holder comes back: in between it did not lead.
+# One that would last for longer than any that was just given is from before the clock was set back.
 # WHERE NOT EXISTS: those who do not lead ask every few seconds, and must write nothing.
 LEAD = """
 INSERT INTO {schema}.leader AS held (worker_id, epoch, until)
 SELECT $1, 1, now() + $2::interval
-WHERE NOT EXISTS (SELECT FROM {schema}.leader WHERE worker_id <> $1 AND until > now())
+WHERE NOT EXISTS (
+    SELECT FROM {schema}.leader WHERE worker_id <> $1 AND until > now() AND until <= now() + 2 * $2::interval)
 ON CONFLICT (one) DO UPDATE
 SET worker_id = $1,
     until = now() + $2::interval,
     epoch = held.epoch + CASE WHEN held.worker_id = $1 AND held.until > now() THEN 0 ELSE 1 END
-WHERE held.worker_id IS NULL OR held.worker_id = $1 OR held.until <= now()
+WHERE held.worker_id IS NULL OR held.worker_id = $1 OR held.until <= now() OR held.until > now() + 2 * $2::interval
 RETURNING epoch
 """
 
@@ -39,11 +44,12 @@ class PostgresLeadership(Leadership):
 
     async def lead(self, worker_id: int, duration: timedelta) -> int | None:
         """Return the epoch when the worker leads for `duration` from now, None when another does."""
-        return cast(int | None, await self._database.fetchval(LEAD, worker_id, duration))
+        rows = await self._database.liveness.fetch(LEAD, worker_id, duration)
+        return cast(int, rows[0]["epoch"]) if rows else None
 
     async def resign(self, worker_id: int) -> None:
         """The worker does not lead."""
-        await self._database.execute(RESIGN, worker_id)
+        await self._database.liveness.fetch(RESIGN, worker_id)
 
     async def get(self) -> Leader | None:
         """Return the present leader; None when the lease has run out."""

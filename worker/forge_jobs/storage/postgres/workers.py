@@ -1,9 +1,13 @@
 """Workers in PostgreSQL."""
 
+from collections.abc import Mapping
+from datetime import datetime
+
 from forge_jobs.errors import WorkerLost
 from forge_jobs.storage.interface import Workers
 from forge_jobs.storage.postgres.connection import Database
-from forge_jobs.worker_info import Beat, WorkerInfo
+from forge_jobs.storage.postgres.leadership import LEADS
+from forge_jobs.worker_info import Beat, Beats, WorkerInfo
 
 REGISTER = """
 WITH labelled AS (
@@ -53,6 +57,33 @@ WITH gone AS (
 SELECT {schema}.wake(queue_id) FROM (SELECT DISTINCT queue_id FROM freed) AS queues
 """
 
+BEATS = "SELECT now(), array_agg(id), array_agg(beat_at) FROM {schema}.worker"
+
+# Striking a worker off is what fences it: its next claim finds no worker row. A claim that
+# it had on the wire just then belongs to nobody, and is found as lost by the next look. A row
+# that is beaten on at this moment is waited for, and compared as it is then.
+STRIKE_OFF = """
+WITH struck AS (
+    DELETE FROM {schema}.worker
+    USING unnest($1::bigint[], $2::timestamptz[]) AS silent (id, beat_at)
+    WHERE worker.id = silent.id AND worker.beat_at = silent.beat_at AND {leads}
+    RETURNING worker.id
+), unmarked AS (
+    DELETE FROM {schema}.idle USING struck WHERE idle.worker_id = struck.id
+)
+SELECT id FROM struck
+""".replace("{leads}", LEADS.replace("{epoch}", "$3"))
+
+FREE_SLOTS = """
+WITH freed AS (
+    UPDATE {schema}.slot SET worker_id = NULL
+    WHERE worker_id IS NOT NULL
+      AND NOT EXISTS (SELECT FROM {schema}.worker WHERE worker.id = slot.worker_id)
+    RETURNING queue_id
+)
+SELECT count(*) FROM (SELECT DISTINCT queue_id FROM freed) AS woken, {schema}.wake(woken.queue_id)
+"""
+
 ALL = """
 SELECT worker.id, worker.label, worker.host, worker.pid, worker.version, worker.queues, worker.kinds,
        worker.concurrency, worker.draining, worker.started_at, worker.beat_at, coalesce(held.jobs, 0) AS in_progress,
@@ -76,7 +107,7 @@ class PostgresWorkers(Workers):
 
     async def register(self, worker: WorkerInfo) -> None:
         """The worker is known and alive. Durable before it returns."""
-        await self._database.execute(
+        await self._database.liveness.fetch(
             REGISTER,
             worker.id,
             worker.label,
@@ -96,18 +127,33 @@ class PostgresWorkers(Workers):
         self, worker_id: int, *, succeeded: int = 0, failed: int = 0, run_seconds: float = 0.0
     ) -> Beat:
         """The worker is alive as of now, and acknowledges its gate. Raises WorkerLost when it was struck off."""
-        row = await self._database.fetchrow(BEAT, worker_id, succeeded, failed, run_seconds)
-        if row is None:
+        rows = await self._database.liveness.fetch(BEAT, worker_id, succeeded, failed, run_seconds)
+        if not rows:
             raise WorkerLost(worker_id)
+        [row] = rows
         return Beat(cancels=tuple(row["cancels"]), revision=row["revision"], is_open=row["is_open"])
 
     async def drain(self, worker_id: int) -> None:
         """The worker says of itself that it claims nothing new."""
-        await self._database.execute(DRAIN, worker_id)
+        await self._database.liveness.fetch(DRAIN, worker_id)
 
     async def deregister(self, worker_id: int) -> None:
         """The worker is gone, with its slots, its idle marks and its leadership."""
-        await self._database.fetch(DEREGISTER, worker_id)
+        await self._database.liveness.fetch(DEREGISTER, worker_id)
+
+    async def beats(self) -> Beats:
+        """Return when each registered worker beat last."""
+        now, ids, moments = (await self._database.fetch(BEATS))[0]
+        return Beats(now, dict(zip(ids or (), moments or (), strict=True)))
+
+    async def strike_off(self, silent: Mapping[int, datetime], *, epoch: int) -> list[int]:
+        """Workers that beat last at these moments are not registered any more, and their slots are free."""
+        async with self._database.transaction() as connection:
+            struck = await self._database.fetch(
+                STRIKE_OFF, list(silent), list(silent.values()), epoch, connection=connection
+            )
+            await self._database.execute(FREE_SLOTS, connection=connection)
+        return [record["id"] for record in struck]
 
     async def all(self) -> list[WorkerInfo]:
         """Return the registered workers by label."""

@@ -6,14 +6,13 @@ still true when it is changed.
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any, TypeVar
 
 from forge_jobs.job import CANCELLED_BY_USER, HISTORY_LIMIT, Claim, End, Postponement, State
 from forge_jobs.storage.interface import Hint
 from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import later, micros, moment
-from forge_jobs.storage.sqlite.slots import free_slots_of_the_gone
 from forge_jobs.storage.sqlite.tally import move
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 from forge_jobs.storage.sqlite.waits import make_ready, make_scheduled, remember_failures
@@ -128,19 +127,10 @@ class SqliteClaims:
         rows = await self._database.write(lambda transaction: transaction.rows(HELD, (worker_id,)))
         return [_claimed(row) for row in rows]
 
-    async def lost(self, stale: timedelta, *, limit: int = 500) -> list[Claim]:
-        def strike_off(transaction: Transaction) -> list[Row]:
-            gone = transaction.rows(
-                "DELETE FROM worker WHERE beat_at < ? RETURNING id", (transaction.now - micros(stale),)
-            )
-            transaction.execute_many(
-                "UPDATE worker_label SET at = ? WHERE worker_id = ?",
-                [(transaction.now, row[0]) for row in gone],
-            )
-            free_slots_of_the_gone(transaction)
-            return transaction.rows(LOST, (limit,))
-
-        rows = await self._database.write(strike_off)
+    async def lost(self, *, epoch: int, limit: int = 500) -> list[Claim]:
+        rows = await self._database.write(
+            lambda transaction: transaction.rows(LOST, (limit,)) if leads(transaction, epoch) else []
+        )
         return [_claimed(row) for row in rows]
 
 

@@ -16,6 +16,7 @@ class SqliteLeadership:
 
     async def lead(self, worker_id: int, duration: timedelta) -> int | None:
         # An expired lease gets a new epoch even when its holder comes back: in between it did not lead.
+        # One that would last for longer than any that was just given is from before the clock was set back.
         def lead(transaction: Transaction) -> int | None:
             epoch: int | None = transaction.value(
                 """
@@ -23,10 +24,15 @@ class SqliteLeadership:
                 ON CONFLICT (one) DO UPDATE
                 SET epoch = epoch + (worker_id IS NOT excluded.worker_id OR until <= :now),
                     worker_id = excluded.worker_id, until = excluded.until
-                WHERE worker_id IS NULL OR worker_id = excluded.worker_id OR until <= :now
+                WHERE worker_id IS NULL OR worker_id = excluded.worker_id OR until <= :now OR until > :too_late
                 RETURNING epoch
                 """,
-                {"worker_id": worker_id, "until": later(transaction.now, duration), "now": transaction.now},
+                {
+                    "worker_id": worker_id,
+                    "until": later(transaction.now, duration),
+                    "now": transaction.now,
+                    "too_late": later(transaction.now, 2 * duration),
+                },
             )
             return epoch
 

@@ -1,14 +1,16 @@
 """Workers in SQLite: who is alive."""
 
 import json
+from collections.abc import Mapping
+from datetime import datetime
 
 from forge_jobs.errors import WorkerLost
 from forge_jobs.storage.sqlite.connection import Database
-from forge_jobs.storage.sqlite.leadership import resign
-from forge_jobs.storage.sqlite.micros import moment
+from forge_jobs.storage.sqlite.leadership import leads, resign
+from forge_jobs.storage.sqlite.micros import micros, moment
 from forge_jobs.storage.sqlite.slots import free_slots_of_the_gone
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
-from forge_jobs.worker_info import Beat, WorkerInfo
+from forge_jobs.worker_info import Beat, Beats, WorkerInfo
 
 # of a worker: the revision that it acknowledges, and whether it may claim
 GATE = """
@@ -102,6 +104,31 @@ class SqliteWorkers:
             resign(transaction, worker_id)
 
         await self._database.write(deregister)
+
+    async def beats(self) -> Beats:
+        def beats(transaction: Transaction) -> Beats:
+            rows = transaction.rows("SELECT id, beat_at FROM worker")
+            return Beats(moment(transaction.now), {worker_id: moment(at) for worker_id, at in rows})
+
+        return await self._database.read(beats)
+
+    async def strike_off(self, silent: Mapping[int, datetime], *, epoch: int) -> list[int]:
+        def strike_off(transaction: Transaction) -> list[int]:
+            gone = []
+            if leads(transaction, epoch):
+                for worker_id, beat_at in silent.items():
+                    if transaction.changed(
+                        "DELETE FROM worker WHERE id = ? AND beat_at = ?", (worker_id, micros(beat_at))
+                    ):
+                        gone.append(worker_id)
+            transaction.execute_many(
+                "UPDATE worker_label SET at = ? WHERE worker_id = ?",
+                [(transaction.now, worker_id) for worker_id in gone],
+            )
+            free_slots_of_the_gone(transaction)
+            return gone
+
+        return await self._database.write(strike_off)
 
     async def all(self) -> list[WorkerInfo]:
         rows = await self._database.read(

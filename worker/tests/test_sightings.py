@@ -1,0 +1,120 @@
+"""Who is silent, as one reaper saw it: heartbeats every 5 seconds, stale after 30, a look every 2.5."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from forge_jobs.maintenance.sightings import Sightings
+from forge_jobs.worker_info import Beats
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+ME, OTHER = 1, 2
+HOUR = 3600.0
+
+Clock = Callable[[float], float]
+"""How many seconds the database's clock shows after noon, at a moment of the reaper's own clock."""
+
+
+def right(at: float) -> float:
+    return at
+
+
+def steps(at: float, by: float) -> Clock:
+    """Return a clock that is set forward by so much at a moment, or back."""
+    return lambda moment: moment + (by if moment >= at else 0.0)
+
+
+def struck_off_at(
+    last_beat: float | None,
+    *,
+    until: float,
+    clock: Clock = right,
+    since: float = 0.0,
+    away: tuple[float, float] = (0.0, 0.0),
+    who: int = OTHER,
+    watch: Sightings | None = None,
+) -> float | None:
+    """Return when a worker is found silent that beats every 5 seconds, for the last time at `last_beat` (None: for ever).
+
+    The reaper looks from `since` on. While the database is away, nobody beats and nobody looks.
+    """
+    watch = watch or Sightings(ME, heartbeat=timedelta(seconds=5), stale=timedelta(seconds=30))
+    beat_at = NOON + timedelta(seconds=clock(0.0))
+    moment = 0.0
+    while moment <= until:
+        is_away = away[0] <= moment < away[1]
+        if moment % 5 == 0 and (last_beat is None or moment <= last_beat) and not is_away:
+            beat_at = NOON + timedelta(seconds=clock(moment))
+        if moment >= since and not is_away:
+            beats = Beats(NOON + timedelta(seconds=clock(moment)), {who: beat_at})
+            if watch.silent(beats, moment) == {who: beat_at}:
+                return moment
+        moment += 2.5
+    return None
+
+
+def test_who_stops_beating_is_silent_after_the_stale_time() -> None:
+    assert struck_off_at(100, until=300) == 130
+
+
+def test_who_beats_is_never_silent() -> None:
+    assert struck_off_at(None, until=HOUR) is None
+
+
+def test_a_reaper_is_not_silent_to_itself() -> None:
+    assert struck_off_at(0, until=HOUR, who=ME) is None
+
+
+@pytest.mark.parametrize("by", [HOUR, -HOUR, 31.0, -31.0, 20.0])
+@pytest.mark.parametrize("at", [52.5, 55.0, 57.5])
+def test_a_clock_that_is_set_forward_or_back_makes_nobody_silent(at: float, by: float) -> None:
+    assert struck_off_at(None, until=200, clock=steps(at, by)) is None
+
+
+@pytest.mark.parametrize("by", [HOUR, -HOUR])
+@pytest.mark.parametrize("at", [90.0, 100.0, 102.5, 120.0])
+def test_a_clock_that_is_set_forward_or_back_hides_nobodys_death(at: float, by: float) -> None:
+    found = struck_off_at(100, until=300, clock=steps(at, by))
+
+    assert found is not None
+    assert 130 <= found <= 140
+
+
+@pytest.mark.parametrize("since", [100.0, 102.5, 110.0, 120.0, 130.0, 170.0, 500.0])
+def test_a_reaper_that_begins_finds_those_who_died_before_within_two_heartbeats(since: float) -> None:
+    found = struck_off_at(100, until=1000, since=since)
+
+    assert found is not None
+    assert max(130, since) <= found <= max(130, since) + 10
+
+
+@pytest.mark.parametrize("by", [HOUR, -HOUR])
+@pytest.mark.parametrize("since", [100.0, 102.5, 105.0])
+def test_a_reaper_that_begins_when_the_clock_was_set_takes_nobody_for_dead(since: float, by: float) -> None:
+    assert struck_off_at(None, until=300, since=since, clock=steps(99, by)) is None
+
+
+@pytest.mark.parametrize("by", [0.0, HOUR, -HOUR])
+@pytest.mark.parametrize("length", [4.0, 11.0, 20.0, 26.0])
+@pytest.mark.parametrize("since", [0.0, 100.0])
+def test_after_an_outage_and_on_a_host_with_another_clock_who_beats_again_is_not_silent(
+    since: float, length: float, by: float
+) -> None:
+    found = struck_off_at(None, until=300, since=since, clock=steps(101, by), away=(101, 101 + length))
+
+    assert found is None
+
+
+def test_a_beat_from_the_future_is_no_sign_of_life() -> None:
+    found = struck_off_at(100, until=300, since=110, clock=steps(101, -HOUR))
+
+    assert found is not None
+    assert found <= 140
+
+
+def test_who_was_seen_before_others_led_need_not_be_watched_anew() -> None:
+    watch = Sightings(ME, heartbeat=timedelta(seconds=5), stale=timedelta(seconds=30))
+    assert struck_off_at(100, until=102.5, watch=watch) is None
+
+    assert struck_off_at(100, until=200, since=140, clock=steps(101, -HOUR), watch=watch) == 140
