@@ -17,10 +17,13 @@ import kopf
 
 from forge_operator.keys import CRON, QUEUE, Key
 from forge_operator.kube import CRONS, DEPLOYMENTS, QUEUES
-from forge_operator.naming import FINALIZER, GROUP, MANAGER
+from forge_operator.naming import GROUP, MANAGER
 
 OURS = f"app.kubernetes.io/managed-by={MANAGER}"
 """The selector of Deployments that are worth hearing of; asked for on the server."""
+
+UNUSED_FINALIZER = f"{GROUP}/kopf"
+"""kopf takes what it believes to be its own finalizer off every object, since no handler here asks for one."""
 
 
 def settings() -> kopf.OperatorSettings:
@@ -30,7 +33,7 @@ def settings() -> kopf.OperatorSettings:
     found.peering.standalone = True
     found.posting.enabled = False
     found.posting.loggers = False
-    found.persistence.finalizer = FINALIZER
+    found.persistence.finalizer = UNUSED_FINALIZER
     found.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP, v1=False)
     found.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(
         prefix=GROUP, key="last-handled-configuration", v1=False

@@ -14,7 +14,7 @@ import pytest
 
 from forge_jobs import Forge
 from forge_operator.kube import DEPLOYMENTS, LEASES, QUEUES
-from tests.edges.api_server import ApiServer, forbids
+from tests.edges.api_server import ApiServer, Request, forbids
 from tests.edges.rights import unexpected
 from tests.edges.stage import workers
 from tests.edges.until import until
@@ -147,6 +147,37 @@ async def test_a_change_in_the_cluster_is_heard_at_once(api: ApiServer, url: str
             return (await forge.queues.get("mail")).managed_by is None
 
         await until(released, 10)
+
+
+async def test_a_finalizer_stays_while_the_object_is_calm_and_until_its_jobs_have_ended(
+    api: ApiServer, url: str, start: Start
+) -> None:
+    operator = await start(FORGE_OPERATOR_RESYNC_SECONDS="1")
+    await until(operator.is_ready, 20)
+    api.put(QUEUES, {"metadata": {"name": "mail"}, "spec": {"reclaimPolicy": "Delete"}})
+    await until(lambda: "finalizers" in (api.get(QUEUES, "mail") or {})["metadata"], 10)
+    await until(lambda: "Ready" in conditions(api), 10)
+    api.requests.clear()
+    await until(lambda: len(listed(api)) > 3, 20)  # each is a look at everything
+    assert [each for each in api.writes() if "/forgequeues/" in each.path] == []
+
+    async with Forge(url, schema="forge_jobs") as forge:
+        job = await forge.enqueue("send", queue="mail")
+        api.remove(QUEUES, "mail")
+        await until(lambda: conditions(api).get("DeletionBlocked") == "QueueNotEmpty", 10)
+        await forge.jobs.cancel(job.id)
+        await until(lambda: api.get(QUEUES, "mail") is None, 10)
+
+
+def conditions(api: ApiServer) -> dict[str, str]:
+    """Return the reason of each condition of the ForgeQueue."""
+    status = (api.get(QUEUES, "mail") or {}).get("status") or {}
+    return {each["type"]: each["reason"] for each in status.get("conditions") or ()}
+
+
+def listed(api: ApiServer) -> list[Request]:
+    """Return the requests for all ForgeQueues."""
+    return [each for each in api.requests if each.path.endswith("/forgequeues") and "watch" not in each.query]
 
 
 async def test_a_watched_namespace_that_is_gone_stops_nothing_in_the_others(
