@@ -1,12 +1,13 @@
 """What the executor can do: one frozen dataclass for each thing, carried out in the order of the plan.
 
-Doing one twice does no harm. When one fails, those after it are not done, and the next
-plan, made from what is then true, says what is left.
+Doing one twice does no harm. When one fails, those after it in its strand are not done, the
+other strands are, and the next plan, made from what is then true, says what is left.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any
 
 from forge_jobs.version import Version, VersionState
@@ -269,11 +270,39 @@ Action = (
 )
 
 
+class Part(StrEnum):
+    """What a strand is about."""
+
+    CONFIGURATION = "configuration"  # rows, and the finalizer that guards them
+    ROLLOUT = "rollout"  # versions
+    SCALING = "scaling"  # pods of one Deployment
+    REPORT = "report"  # events and the status
+
+
+@dataclass(frozen=True, slots=True)
+class Strand:
+    """Actions of which each needs those before it, and none needs those of another strand."""
+
+    part: Part
+    actions: tuple[Action, ...]
+    of: str = ""  # the Deployment that is scaled
+
+    @property
+    def key(self) -> str:
+        """What its failures are remembered by."""
+        return f"{self.part}/{self.of}"
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to do now, what to remember, and when to look again without being told to."""
 
-    actions: tuple[Action, ...]
+    strands: tuple[Strand, ...]
     memory: Memory
     again: timedelta
     decision: Decision | None = None  # how many pods there should be; None: nothing was decided
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """Everything, in the order in which it is done."""
+        return tuple(action for strand in self.strands for action in strand.actions)

@@ -74,6 +74,11 @@ class Reason(StrEnum):
     SCHEMA_TOO_OLD = "SchemaTooOld", "The database's schema is older than this operator; migrate it."
     SCHEMA_TOO_NEW = "SchemaTooNew", "The database's schema is newer than this operator; update the operator."
 
+    ACTION_FAILED = (
+        "ActionFailed",
+        "The API server or the database could not do what is needed; it is tried again within a minute.",
+    )
+
     # DatabaseReachable
     CONNECTED = "Connected", "The database answers and takes writes."
     DATABASE_UNREACHABLE = (
@@ -154,6 +159,7 @@ _FAILURES_OF_SYNC = (
     Reason.CRON_NAME_CONFLICT,
     Reason.SCHEMA_TOO_OLD,
     Reason.SCHEMA_TOO_NEW,
+    Reason.ACTION_FAILED,
 )
 _FAILURES_OF_DATABASE = (Reason.CONNECTION_FAILED, Reason.AUTH_FAILED, Reason.TLS_FAILED, Reason.READ_ONLY)
 _FAILURES_OF_ROLLOUT = (
@@ -202,12 +208,23 @@ REASONS: Mapping[Condition, Mapping[Reason, Truth]] = MappingProxyType(
                 Reason.DRAINING,
                 Reason.DRAIN_OVERDUE,
             ),
-            false=(Reason.NO_WORKERS, Reason.AWAITING_PROMOTION, *_FAILURES_OF_ROLLOUT),
+            false=(
+                Reason.NO_WORKERS,
+                Reason.AWAITING_PROMOTION,
+                *_FAILURES_OF_ROLLOUT,
+                Reason.ACTION_FAILED,
+            ),
             unknown=(Reason.DATABASE_UNREACHABLE,),
         ),
         Condition.SCALING_ACTIVE: _reasons(
             true=(Reason.SCALING,),
-            false=(Reason.NO_WORKERS, Reason.FIXED_REPLICAS, Reason.OBSERVING, Reason.STALE_SIGNAL),
+            false=(
+                Reason.NO_WORKERS,
+                Reason.FIXED_REPLICAS,
+                Reason.OBSERVING,
+                Reason.STALE_SIGNAL,
+                Reason.ACTION_FAILED,
+            ),
         ),
         Condition.SCALING_LIMITED: _reasons(
             true=(

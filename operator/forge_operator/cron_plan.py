@@ -8,8 +8,9 @@ from typing import Any
 
 from forge_jobs import CronConfig
 from forge_operator import naming
-from forge_operator.actions import Action, EmitEvent, Plan, SetCron
+from forge_operator.actions import Action, EmitEvent, Part, Plan, SetCron, Strand
 from forge_operator.conditions import Condition, Reason
+from forge_operator.memory import known_failures
 from forge_operator.observed import CronDatabase, CronObject, ObservedCron, Unknown
 from forge_operator.report import (
     Report,
@@ -66,7 +67,12 @@ def synced(observed: ObservedCron, cron: CronObject, spec: CronSpec, database: C
     if row is not None and was_synced(cron):
         actions.append(EmitEvent("Normal", "DriftRepaired", f"Cron {name!r} was made right again."))
     fields = {**shown(name, row), "lastSyncTime": moment(observed.now)}
-    return told(observed, all_well(name), fields, actions)
+    failures = known_failures(observed.memory, cron.generation)
+    memory = replace(observed.memory, failures=failures, generation=cron.generation)
+    verdicts = all_well(name)
+    for failure in failures.values():
+        verdicts |= not_synced(Reason.ACTION_FAILED, failure.message)
+    return told(replace(observed, memory=memory), verdicts, fields, actions)
 
 
 def wanted_values(spec: CronSpec) -> dict[str, Any]:
@@ -172,4 +178,5 @@ def told(
     )
     more, written_at = reported(report, cron.status, observed.now, observed.memory.status_at)
     memory = replace(observed.memory, status_at=written_at)
-    return Plan((*actions, *more), memory, AT_ONCE if actions else LATER)
+    strands = (Strand(Part.CONFIGURATION, tuple(actions)), Strand(Part.REPORT, tuple(more)))
+    return Plan(strands, memory, AT_ONCE if actions else LATER)

@@ -1,12 +1,12 @@
-"""Carries out the actions of a plan, one after another, and stops at the first that was not done."""
+"""Carries out plans: of each strand the actions up to the first that was not done."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from forge_jobs import Forge, InvalidInput, Managed, PastEpoch, QueueConfig
+from forge_jobs import Forge, ForgeError, InvalidInput, Managed, PastEpoch, QueueConfig
 from forge_operator.actions import (
     Action,
     AddFinalizer,
@@ -31,15 +31,24 @@ from forge_operator.actions import (
     SetDeletionCost,
     SetLimit,
     SetQueue,
+    Strand,
     TryDeployment,
     WriteStatus,
 )
 from forge_operator.events import Recorder, Subject
 from forge_operator.kube import BY_KIND, DEPLOYMENTS, PODS, QUEUES, Kube
-from forge_operator.kube_errors import Conflict, DryRunUnsupported, Forbidden, NotFound, Rejected
+from forge_operator.kube_errors import (
+    Conflict,
+    DryRunUnsupported,
+    Forbidden,
+    KubeError,
+    NotFound,
+    Rejected,
+    Unreachable,
+)
 from forge_operator.lease import NotLeading
 from forge_operator.link import DatabaseLink
-from forge_operator.memory import Memory, Rejection
+from forge_operator.memory import Failure, Memory, Rejection
 from forge_operator.naming import DELETION_COST, FINALIZER
 
 CONFIGURABLE = (
@@ -57,13 +66,18 @@ CONFIGURABLE = (
 """What may be configured about a queue."""
 
 
+FIRST_RETRY, LONGEST_RETRY = timedelta(seconds=1), timedelta(seconds=60)
+"""When a strand that failed is tried again; twice as late each time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """How far a plan was carried out."""
 
     memory: Memory
-    actions: int  # that were done
-    stopped_by: str | None = None  # why not all; None: all were
+    actions: tuple[Action, ...] = ()  # that were done
+    stopped_by: str | None = None  # what was otherwise than planned; None: nothing
+    failed: tuple[Failure, ...] = ()  # just now
 
 
 class _Stop(Exception):
@@ -88,29 +102,56 @@ class Executor:
         recorder: Recorder,
         *,
         may_write: Callable[[], bool] = lambda: True,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._kube, self._link, self._recorder, self._may_write = kube, link, recorder, may_write
+        self._clock = clock
 
-    async def carry_out(self, subject: Subject, actions: Sequence[Action], memory: Memory) -> Done:
-        """The actions are done, in their order, up to the first that was not.
+    async def carry_out(self, subject: Subject, strands: Sequence[Strand], memory: Memory) -> Done:
+        """Of each strand the actions are done, in their order, up to the first that was not.
 
-        Raises KubeError, ForgeError, NotLeading.
+        A strand that failed is left alone for longer each time, and its failure is in the
+        memory that is returned. Raises Unreachable and NotLeading: then nothing more is done.
         """
-        for done, action in enumerate(actions):
+        progress = _Progress(memory)
+        failures = memory.failures
+        progress.memory = replace(memory, failures={})
+        for strand in strands:
+            before = failures.get(strand.key)
+            if not strand.actions:
+                continue
+            if before is not None and self._clock() < before.again_at:
+                progress.remember(strand, before)
+                continue
+            try:
+                await self._carry_out(subject, strand, progress)
+            except PastEpoch as error:
+                self._link.is_past(error.epoch)
+                progress.stopped_by = str(error)
+                break
+            except (Unreachable, NotLeading):
+                raise
+            except (KubeError, ForgeError) as error:
+                progress.failed.append(_failure(str(error), before, self._clock()))
+                progress.remember(strand, progress.failed[-1])
+        return Done(progress.memory, tuple(progress.done), progress.stopped_by, tuple(progress.failed))
+
+    async def _carry_out(self, subject: Subject, strand: Strand, progress: "_Progress") -> None:
+        for action in strand.actions:
             if not self._may_write():
                 raise NotLeading("The Lease is not held any more: nothing is written.")
             try:
                 await self._do(subject, action)
             except _Stop as stop:
-                return Done(memory, done, str(stop))
-            except PastEpoch as error:
-                self._link.is_past(error.epoch)
-                return Done(memory, done, str(error))
+                progress.stopped_by = str(stop)
+                return
             except _Refused as refused:
+                progress.stopped_by = refused.message
                 rejection = Rejection(refused.message, datetime.now(UTC))
-                rejections = {**memory.rejections, refused.rejection: rejection}
-                return Done(replace(memory, rejections=rejections), done, refused.message)
-        return Done(memory, len(actions))
+                rejections = {**progress.memory.rejections, refused.rejection: rejection}
+                progress.memory = replace(progress.memory, rejections=rejections)
+                return
+            progress.done.append(action)
 
     async def _do(self, subject: Subject, action: Action) -> None:
         match action:
@@ -272,6 +313,27 @@ class Executor:
                     await _set_cron(forge, action, epoch)
         except Managed as error:
             raise _Stop(str(error)) from None
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far a plan has been carried out so far."""
+
+    memory: Memory
+    done: list[Action] = field(default_factory=list)
+    stopped_by: str | None = None
+    failed: list[Failure] = field(default_factory=list)
+
+    def remember(self, strand: Strand, failure: Failure) -> None:
+        """The strand failed, as the next plan will know."""
+        self.memory = replace(self.memory, failures={**self.memory.failures, strand.key: failure})
+
+
+def _failure(message: str, before: Failure | None, now: datetime) -> Failure:
+    """Return the failure of a strand, after the one before if there was one."""
+    tries = 1 if before is None else before.tries + 1
+    wait = min(FIRST_RETRY * 2 ** min(tries - 1, 10), LONGEST_RETRY)
+    return Failure(message, tries, now + wait)
 
 
 async def _forget_queue(forge: Forge, action: DeleteQueue, epoch: int) -> None:

@@ -41,8 +41,12 @@ class Throttled(KubeError):
     """429: later, please. `retry_after` is in seconds."""
 
 
+class Failed(KubeError):
+    """5xx, and the API server says why: it could not do this, as when a webhook is down. Others it may."""
+
+
 class Unreachable(KubeError):
-    """No answer, a 5xx, or one that is not from the API we know; nothing is known of the object."""
+    """No answer, a 5xx without a word, or one that is not from the API we know; nothing is known of the object."""
 
 
 CLASSES: Mapping[int, type[KubeError]] = {
@@ -55,6 +59,9 @@ CLASSES: Mapping[int, type[KubeError]] = {
     429: Throttled,
 }
 
+
+ANSWERED = frozenset({500, 504})
+"""Codes with which the API server says that this request failed; 502 and 503 come from what stands before it."""
 
 MISTYPED = "failed to create typed patch object"
 """How a server-side apply that names unknown fields is refused: with 500, and without a reason."""
@@ -73,18 +80,18 @@ def error_of(status: int, body: bytes, *, asked: str, retry_after: str | None = 
         # A server that does not know the kind (yet) answers 404 too: that says nothing of the object.
         names_it = bool((said.get("details") or {}).get("name"))
         return (NotFound if names_it else Unreachable)(status, sentence, reason=reason)
-    return class_of(status, reason, message)(
+    return class_of(status, reason, message, is_said=bool(said))(
         status, sentence, reason=reason, retry_after=_seconds(retry_after)
     )
 
 
-def class_of(status: int, reason: str, message: str) -> type[KubeError]:
-    """Return the class of an answer other than 404."""
+def class_of(status: int, reason: str, message: str, *, is_said: bool = True) -> type[KubeError]:
+    """Return the class of an answer other than 404; `is_said`: the API server itself gave the message."""
     if status == 500 and not reason and message.startswith(MISTYPED):
         return Rejected
     if status == 400 and message.endswith(NO_DRY_RUN):
         return DryRunUnsupported
-    return CLASSES.get(status, Unreachable)
+    return CLASSES.get(status, Failed if is_said and status in ANSWERED else Unreachable)
 
 
 def _document(body: bytes) -> Mapping[str, Any]:

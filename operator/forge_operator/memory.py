@@ -1,7 +1,7 @@
 """What the operator remembers of one object between two looks; an operator that starts has an empty one.
 
 Losing it does no harm: evidence is gathered again, estimates begin at their priors. It is
-made by `plan` and handed back to the next one; the adapter only writes `rejections`.
+made by `plan` and handed back to the next one; the adapter only writes `rejections` and `failures`.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,15 @@ class Rejection:
 
     message: str
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A strand of the plan was not carried out to its end: why, how often in a row, and when it is tried again."""
+
+    message: str
+    tries: int
+    again_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,4 +71,11 @@ class Memory:
     rejections: Mapping[str, Rejection] = field(
         default_factory=dict
     )  # by what the action says; written by the adapter
+    failures: Mapping[str, Failure] = field(default_factory=dict)  # by strand; written by the adapter
+    generation: int = 0  # of the object that they are about
     status_at: datetime | None = None  # of the last WriteStatus
+
+
+def known_failures(memory: Memory, generation: int) -> Mapping[str, Failure]:
+    """Return what failed of the plans for the object as it is; what people changed since is tried at once."""
+    return memory.failures if memory.generation == generation else {}

@@ -16,19 +16,22 @@ from forge_operator.actions import (
     AddFinalizer,
     DeleteCron,
     EmitEvent,
+    Part,
     Plan,
     RemoveFinalizer,
     Scale,
+    Strand,
     WriteStatus,
 )
 from forge_operator.conditions import Condition, Reason
 from forge_operator.configuration import plan_configuration
 from forge_operator.load import Load
-from forge_operator.memory import Memory, ScalerMemory
+from forge_operator.memory import Memory, ScalerMemory, known_failures
 from forge_operator.observed import Cluster, Database, Observed, ObservedCron, QueueObject, Unknown
 from forge_operator.pool import Pool
 from forge_operator.queue_report import (
     failed_sync,
+    failure_verdicts,
     paused,
     pool_fields,
     pool_verdicts,
@@ -59,7 +62,7 @@ def plan(observed: Observed) -> Plan:
     if owner.deleting_since is not None:
         last = deletion.finished(observed)
         if last is not None:
-            return Plan(tuple(last), observed.memory, AT_ONCE)
+            return Plan((Strand(Part.CONFIGURATION, tuple(last)),), observed.memory, AT_ONCE)
     if isinstance(spec, InvalidSpec):
         return refused(observed, Reason.INVALID_SPEC, str(spec))
     if owner.annotations.get(naming.PAUSED) == "true":
@@ -82,7 +85,7 @@ def plan_gone(owner: str, database: Database, crons: Sequence[CronConfig] = ()) 
     actions = deletion.released(owner, database)
     known = {each.name: each for each in (*database.crons, *crons)}
     actions += [DeleteCron(each.name, owner) for each in known.values() if each.managed_by == owner]
-    return Plan(tuple(actions), Memory(), LATER)
+    return Plan((Strand(Part.CONFIGURATION, tuple(actions)),), Memory(), LATER)
 
 
 # --- with little known ---
@@ -105,13 +108,13 @@ def blind(observed: Observed, unknown: Unknown) -> Plan:
     verdicts = unreachable(observed.queue, unknown)
     if observed.queue.deleting_since is not None:
         verdicts[Condition.DELETION_BLOCKED] = Verdict(Reason.DATABASE_UNREACHABLE, unknown.message)
-    actions = fallback(observed)
+    strands = scaling_strands(fallback(observed))
     if isinstance(observed.cluster, Unknown):
-        return Plan(actions, memory, SOON)
-    return said(replace(observed, memory=memory), verdicts, {}, actions)
+        return Plan(strands, memory, SOON)
+    return said(replace(observed, memory=memory), verdicts, {}, strands)
 
 
-def fallback(observed: Observed) -> tuple[Action, ...]:
+def fallback(observed: Observed) -> tuple[Scale, ...]:
     """Return what brings a pool up to its fallback when the database has not been heard for a while."""
     spec, heard = observed.queue.spec, observed.memory.scaler.at
     if not isinstance(spec, QueueSpec) or spec.workers is None or isinstance(observed.cluster, Unknown):
@@ -133,20 +136,26 @@ def said(
     observed: Observed,
     verdicts: dict[Condition, Verdict],
     fields: dict[str, object],
-    actions: Sequence[Action],
+    strands: Sequence[Strand],
     *,
     again: timedelta = SOON,
 ) -> Plan:
-    """Return the plan with these actions, and with the status if it is due."""
+    """Return the plan with these strands, and with the status if it is due."""
     report = queue_report(observed.queue, verdicts, fields)
     more, written_at = reported(report, observed.queue.status, observed.now, observed.memory.status_at)
     memory = replace(observed.memory, status_at=written_at)
-    return Plan((*actions, *more), memory, AT_ONCE if any(map(changes_something, actions)) else again)
+    is_begun = any(changes_something(action) for strand in strands for action in strand.actions)
+    return Plan((*strands, Strand(Part.REPORT, tuple(more))), memory, AT_ONCE if is_begun else again)
 
 
 def changes_something(action: Action) -> bool:
     """Whether the action may make the next look different."""
     return not isinstance(action, EmitEvent | WriteStatus)
+
+
+def scaling_strands(actions: Sequence[Scale]) -> tuple[Strand, ...]:
+    """Return a strand for each of these changes of a number of pods."""
+    return tuple(Strand(Part.SCALING, (each,), each.name) for each in actions)
 
 
 # --- with everything known ---
@@ -159,7 +168,10 @@ def sighted(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
     if not sync.is_ours:
         return refused(observed, sync.reason, sync.message)
     if isinstance(observed.cluster, Unknown):
-        return Plan(sync.actions, replace(observed.memory, empty={}), SOON)  # nor could the status be written
+        configuration = Strand(Part.CONFIGURATION, sync.actions)
+        return Plan(
+            (configuration,), replace(observed.memory, empty={}), SOON
+        )  # nor could the status be written
     pool = pool_of(observed, spec, observed.cluster, database)
     amount, memory = measured(pool, spec, observed)
     decision, memory = decided(pool, amount, memory)
@@ -167,9 +179,16 @@ def sighted(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
     if pool.is_only_observed:
         wanted = pool.scaled([pool.current] if pool.current else pool.open_versions)
     progress = rollout.plan_rollout(pool, wanted)
-    scale_actions = scaled(pool, wanted, decision)
+    strands = (
+        Strand(Part.CONFIGURATION, (*finalizer(owner, spec), *sync.actions)),
+        Strand(Part.ROLLOUT, progress.actions),
+        *scaled(pool, wanted, decision),
+    )
+    failures = known_failures(observed.memory, owner.generation)
     remembered = replace(
         observed.memory,
+        failures=failures,
+        generation=owner.generation,
         scaler=memory,
         empty=drain.evidence(list(pool.versions.values()), observed.memory, database.now),
         retiring_since=retirement.retiring_since(pool),
@@ -180,18 +199,18 @@ def sighted(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
         },
     )
     verdicts = pool_verdicts(pool, sync, progress, decision, observes=is_observing(owner))
+    verdicts |= failure_verdicts(failures)
     verdicts |= deletion.verdicts(observed, database)
     fields = pool_fields(pool, amount, decision)
-    actions = (*finalizer(owner, spec), *sync.actions, *progress.actions, *scale_actions)
     if sync.actions:
         fields["lastSyncTime"] = moment(observed.now)
-    if any(isinstance(each, Scale) for each in actions):
+    if any(isinstance(action, Scale) for strand in strands for action in strand.actions):
         fields["lastScaleTime"] = moment(observed.now)
     planned = said(
         replace(observed, memory=remembered),
         verdicts,
         fields,
-        actions,
+        strands,
         again=pace(pool, remembered, progress, decision),
     )
     return replace(planned, decision=decision if pool.workers_spec else None)
@@ -287,18 +306,20 @@ def is_observing(owner: QueueObject) -> bool:
     return owner.annotations.get(naming.AUTOSCALING) == "observe"
 
 
-def scaled(pool: Pool, wanted: int, decision: Decision) -> list[Action]:
+def scaled(pool: Pool, wanted: int, decision: Decision) -> list[Strand]:
     """Return the next step of each Deployment towards its number of pods. Draining ones are not scaled by the work."""
-    actions: list[Action] = []
+    strands: list[Strand] = []
     for version in pool.versions.values():
         replicas = shares.share(pool, version, wanted)
         deployment = pool.deployments.get(version.id)
         if replicas is None or deployment is None or deployment.deleting:
             continue
-        actions += retirement.shrink(pool, version, deployment, replicas, decision.reason)
+        actions = retirement.shrink(pool, version, deployment, replicas, decision.reason)
         if deployment.replicas < replicas:
             actions.append(retirement.scale(pool, deployment, replicas, decision.reason))
-    return [*actions, *(scale_event(each) for each in actions if isinstance(each, Scale))]
+        events = [scale_event(each) for each in actions if isinstance(each, Scale)]
+        strands.append(Strand(Part.SCALING, (*actions, *events), deployment.name))
+    return strands
 
 
 def scale_event(action: Scale) -> EmitEvent:

@@ -5,9 +5,11 @@ from typing import Any
 
 from forge_jobs.version import Version, VersionState
 from forge_operator import naming, report
+from forge_operator.actions import Part
 from forge_operator.conditions import Condition, Reason, Truth
 from forge_operator.configuration import Sync
 from forge_operator.load import Load
+from forge_operator.memory import Failure
 from forge_operator.observed import QueueObject, Unknown
 from forge_operator.pool import Pool
 from forge_operator.report import Report, Verdict, maybe_moment, moment, reason_of
@@ -76,6 +78,24 @@ def failed_sync(owner: QueueObject, reason: Reason, message: str) -> dict[Condit
         Condition.DATABASE_REACHABLE: Verdict(Reason.CONNECTED),
         Condition.PAUSED: paused(owner),
     }
+
+
+CONDITION_OF: Mapping[str, Condition] = {
+    Part.CONFIGURATION: Condition.SYNCED,
+    Part.ROLLOUT: Condition.PROGRESSING,
+    Part.SCALING: Condition.SCALING_ACTIVE,
+}
+"""Which condition says that a part of the plan was not carried out."""
+
+
+def failure_verdicts(failures: Mapping[str, Failure]) -> dict[Condition, Verdict]:
+    """Return what is said of the parts of the plan that failed the last time."""
+    said = {}
+    for key, failure in failures.items():
+        condition = CONDITION_OF.get(key.partition("/")[0])
+        if condition is not None:
+            said[condition] = said[Condition.READY] = Verdict(Reason.ACTION_FAILED, failure.message)
+    return said
 
 
 def pool_verdicts(

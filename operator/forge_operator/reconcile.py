@@ -3,11 +3,20 @@
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 from forge_jobs.version import VersionState
-from forge_operator.actions import EnsureQueues, ForgetPool, Plan, Scale, SetQueue, WriteStatus
+from forge_operator.actions import (
+    EnsureQueues,
+    ForgetPool,
+    Part,
+    Plan,
+    Scale,
+    SetQueue,
+    Strand,
+    WriteStatus,
+)
 from forge_operator.events import Subject
 from forge_operator.executor import Done, Executor
 from forge_operator.gather import Gatherer
@@ -101,9 +110,11 @@ class Reconciler:
 
     async def forget(self, pools: Iterable[str]) -> None:
         """The versions of pools that are no more are gone, once nobody works there. Raises ForgeError, NotLeading."""
-        actions = [ForgetPool(each) for each in pools]
-        if actions:
-            await self._executor.carry_out(Subject("", QUEUE, "", "", ""), actions, Memory())
+        for pool in pools:
+            strand = Strand(Part.ROLLOUT, (ForgetPool(pool),), pool)
+            done = await self._executor.carry_out(Subject("", QUEUE, "", "", ""), [strand], Memory())
+            for failure in done.failed:
+                logger.warning("The versions of pool %s were not forgotten: %s", pool, failure.message)
 
     async def look(self, key: Key) -> timedelta | None:
         """The object is brought nearer to what it asks for; return when to look again.
@@ -114,7 +125,7 @@ class Reconciler:
         result = "error"
         try:
             done, again = await self._looked(key)
-            result = "ok" if done.stopped_by is None else "stopped"
+            result = "failed" if done.failed else "ok" if done.stopped_by is None else "stopped"
             return again
         finally:
             self._metrics.reconciles.labels(key.kind, result).inc()
@@ -132,18 +143,28 @@ class Reconciler:
         planned = await self._planned(key, kept, found, not_before)
         kept.memory = planned.memory
         try:
-            done = await self._executor.carry_out(_subject(key, found), planned.actions, planned.memory)
+            done = await self._executor.carry_out(_subject(key, found), planned.strands, planned.memory)
         finally:
             if planned.actions:
                 kept.changed_at = self._clock()
         kept.memory = done.memory
-        self._count(planned, done)
-        if any(isinstance(each, SetQueue | EnsureQueues) for each in planned.actions[: done.actions]):
+        self._count(done)
+        if any(isinstance(each, SetQueue | EnsureQueues) for each in done.actions):
             self._wake_crons()
         if done.stopped_by is not None:
             logger.info("%s: %s", key.owner, done.stopped_by)
             return done, SOON
-        return done, self._pace(kept, planned)
+        return done, self._sooner(key, done, self._pace(kept, planned))
+
+    def _sooner(self, key: Key, done: Done, again: timedelta | None) -> timedelta | None:
+        """Return when to look again, which is no later than what failed is tried again."""
+        for failure in done.failed:
+            logger.warning(
+                "%s: %s; next try at %s", key.owner, failure.message, f"{failure.again_at:%H:%M:%S} UTC"
+            )
+        now = datetime.now(UTC)
+        tries = [max(SOON, each.again_at - now) for each in done.memory.failures.values()]
+        return min(tries if again is None else [*tries, again], default=None)
 
     async def _planned(self, key: Key, kept: Remembered, found: Object, not_before: float) -> Plan:
         if key.kind == CRON:
@@ -162,13 +183,17 @@ class Reconciler:
         database = await self._gatherer.everything(self._clock())
         planned = plan_gone(key.owner, database, database.crons)
         subject = Subject("", key.kind, key.namespace, key.name, "")
-        done = await self._executor.carry_out(subject, planned.actions, planned.memory)
-        self._count(planned, done)
+        kept = self._kept[key]
+        memory = replace(planned.memory, failures=kept.memory.failures)
+        done = await self._executor.carry_out(subject, planned.strands, memory)
+        self._count(done)
+        kept.memory = done.memory
         if done.stopped_by is not None:
             return done, SOON
-        kept = self._kept.pop(key, None)
-        if kept is not None:
-            self._gatherer.forget(kept.uid)
+        if done.memory.failures:
+            return done, self._sooner(key, done, None)
+        del self._kept[key]
+        self._gatherer.forget(kept.uid)
         self._metrics.forget_pool(f"{key.namespace}/{key.name}")
         return done, None
 
@@ -198,8 +223,8 @@ class Reconciler:
             ready = sum(each.ready for each in cluster.deployments)
             self._metrics.pool(f"{key.namespace}/{key.name}", states, replicas, ready)
 
-    def _count(self, planned: Plan, done: Done) -> None:
-        for action in planned.actions[: done.actions]:
+    def _count(self, done: Done) -> None:
+        for action in done.actions:
             self._metrics.actions.labels(type(action).__name__).inc()
             if isinstance(action, Scale):
                 self._metrics.decisions.labels(action.reason.partition(":")[0][:40]).inc()

@@ -39,6 +39,7 @@ WARNED = frozenset(
         Reason.READ_ONLY,
         Reason.TOO_MANY_VERSIONS,
         Reason.INVALID_TEMPLATE,
+        Reason.ACTION_FAILED,
         Reason.IDENTITY_COLLISION,
         Reason.DATABASE_CONNECTION_BUDGET,
         Reason.DRAIN_OVERDUE,

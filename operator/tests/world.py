@@ -250,15 +250,16 @@ class World:
     # --- what the operator does ---
 
     def look(self) -> tuple[act.Action, ...]:
-        """One reconcile: plan, carry out in order up to what is refused, remember."""
+        """One reconcile: plan, carry out each strand up to what is refused, remember."""
         found = plan(self.observe())
         self.memory = found.memory
-        for action in found.actions:
-            if self.refusal and isinstance(action, act.TryDeployment | act.ApplyDeployment):
-                rejections = {action.template_hash: Rejection(self.refusal, self.now)}
-                self.memory = replace(found.memory, rejections={**found.memory.rejections, **rejections})
-                break
-            self.apply(action)
+        for strand in found.strands:
+            for action in strand.actions:
+                if self.refusal and isinstance(action, act.TryDeployment | act.ApplyDeployment):
+                    rejections = {action.template_hash: Rejection(self.refusal, self.now)}
+                    self.memory = replace(found.memory, rejections={**found.memory.rejections, **rejections})
+                    break
+                self.apply(action)
         return found.actions
 
     def apply(self, action: act.Action) -> None:

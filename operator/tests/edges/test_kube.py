@@ -9,6 +9,7 @@ from forge_operator.kube import DEPLOYMENTS, LEASES, PODS, QUEUES, Kube
 from forge_operator.kube_errors import (
     Conflict,
     DryRunUnsupported,
+    Failed,
     Forbidden,
     KubeError,
     NotFound,
@@ -125,7 +126,8 @@ async def test_a_list_that_expires_between_pages_is_read_again_whole(
         (403, "Forbidden", Forbidden),
         (409, "Conflict", Conflict),
         (422, "Invalid", Rejected),
-        (500, "InternalError", Unreachable),
+        (500, "InternalError", Failed),
+        (504, "Timeout", Failed),
         (503, "ServiceUnavailable", Unreachable),
     ],
 )

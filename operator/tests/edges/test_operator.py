@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -15,9 +16,11 @@ from forge_operator.actions import (
     DeleteQueue,
     EnsureQueues,
     ManageQueue,
+    Part,
     SetCron,
     SetLimit,
     SetQueue,
+    Strand,
 )
 from forge_operator.events import Subject
 from forge_operator.keys import CRON, QUEUE, Key
@@ -197,6 +200,75 @@ async def test_what_is_refused_begins_no_rollout(stage: Stage, refused: Refused)
     assert refused.message in stage.message("Progressing")
     assert await stage.states() == {"1": "current"}
     assert [each["metadata"]["name"] for each in stage.api.all(DEPLOYMENTS)] == before
+
+
+WEBHOOK_IS_DOWN = Refused(
+    500, "InternalError", 'failed calling webhook "policy.example.com": connection refused'
+)
+
+
+async def test_an_action_that_the_api_server_fails_to_do_is_said_and_holds_nothing_else_up(
+    stage: Stage,
+) -> None:
+    stage.queue(workers=workers("1"))
+    await stage.settle()
+    stage.api.judge = lambda request: WEBHOOK_IS_DOWN if "dryRun" in request.query else None
+    stage.queue(workers=workers("2", image="shop:2", replicas=3), concurrency={"limit": 9})
+    for _ in range(3):
+        await stage.look()
+
+    assert stage.conditions()["Progressing"] == ("False", "ActionFailed")
+    assert WEBHOOK_IS_DOWN.message in stage.message("Progressing")
+    assert stage.conditions()["Ready"] == ("False", "ActionFailed")
+    assert "ActionFailed" in stage.reasons()
+    found = stage.api.get(QUEUES, "mail")
+    assert found is not None
+    assert found["status"]["observedGeneration"] == found["metadata"]["generation"]
+    assert stage.pods() == {"1": 3}
+    assert (await stage.forge.queues.get("mail")).concurrency == 9
+
+    stage.api.judge = lambda request: None
+    stage.queue(workers=workers("2", image="shop:3", replicas=3))
+    await stage.settle()
+    assert (await stage.states())["2"] == "current"
+
+
+async def test_a_failed_action_is_tried_again_later_each_time_and_at_once_when_the_object_changed(
+    stage: Stage,
+) -> None:
+    clock = Clock()
+    stage.executor._clock = clock
+    stage.api.judge = lambda request: WEBHOOK_IS_DOWN if "/deployments/" in request.path else None
+    stage.queue(workers=workers())
+    waits = []
+    for tries in range(1, 10):
+        await stage.look()
+        await stage.look()
+        assert len(sent_to_deployments(stage)) == tries, "one try before its time has come"
+        [failure] = stage.reconciler._kept[MAIL].memory.failures.values()
+        waits.append((failure.again_at - clock.now).total_seconds())
+        clock.now = failure.again_at
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert stage.reasons().count("ActionFailed") == 1
+
+    clock.now -= timedelta(seconds=1)
+    stage.queue(workers=workers(image="shop:2"))
+    await stage.look()
+    assert len(sent_to_deployments(stage)) == 10
+
+
+class Clock:
+    """Stands still."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def sent_to_deployments(stage: Stage) -> list[Request]:
+    return [each for each in stage.api.writes() if "/deployments/" in each.path]
 
 
 async def test_an_api_server_that_cannot_try_holds_no_rollout_up(stage: Stage) -> None:
@@ -545,10 +617,12 @@ async def test_an_older_leader_writes_no_row(stage: Stage, action: Action) -> No
     limits = [replace(each, tokens=0) for each in await stage.forge.limits.list()]
     await stage.forge.versions.take_over("operator-2")
 
-    done = await stage.executor.carry_out(Subject("", QUEUE, "", "", ""), [action], Memory())
+    done = await stage.executor.carry_out(
+        Subject("", QUEUE, "", "", ""), [Strand(Part.CONFIGURATION, (action,))], Memory()
+    )
 
     refused = "Epoch 1 is not the present one: another operator has taken over."
-    assert (done.actions, done.stopped_by) == (0, refused)
+    assert (done.actions, done.stopped_by) == ((), refused)
     assert [await each.list() for each in (stage.forge.queues, stage.forge.crons)] == before
     assert [replace(each, tokens=0) for each in await stage.forge.limits.list()] == limits
 
