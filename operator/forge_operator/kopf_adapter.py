@@ -9,14 +9,16 @@ import dataclasses
 import logging
 import ssl
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 import kopf
 
 from forge_operator.keys import CRON, QUEUE, Key
-from forge_operator.kube import CRONS, DEPLOYMENTS, QUEUES
+from forge_operator.kube import CRONS, DEPLOYMENTS, QUEUES, access
 from forge_operator.naming import GROUP, MANAGER
 
 OURS = f"app.kubernetes.io/managed-by={MANAGER}"
@@ -24,6 +26,9 @@ OURS = f"app.kubernetes.io/managed-by={MANAGER}"
 
 UNUSED_FINALIZER = f"{GROUP}/kopf"
 """kopf takes what it believes to be its own finalizer off every object, since no handler here asks for one."""
+
+DEAF_AFTER = 20.0
+"""Seconds within which the API server tells of a change, by far."""
 
 
 def settings() -> kopf.OperatorSettings:
@@ -39,11 +44,11 @@ def settings() -> kopf.OperatorSettings:
         prefix=GROUP, key="last-handled-configuration", v1=False
     )
     watching = found.watching
-    watching.server_timeout, watching.client_timeout, watching.connect_timeout = 290, 330, 10
+    watching.server_timeout, watching.client_timeout, watching.connect_timeout = 290, 330, 5
     watching.inactivity_timeout, watching.reconnect_backoff, watching.chunk_size = 70, 1.0, 500
     watching.label_selectors[DEPLOYMENTS.group_version, DEPLOYMENTS.plural] = OURS
-    found.networking.request_timeout, found.networking.connect_timeout = 30, 10
-    found.networking.error_backoffs = (1, 2, 5, 10)
+    found.networking.request_timeout, found.networking.connect_timeout = 30, 5
+    found.networking.error_backoffs = (0.5, 1, 2, 3)  # then what is refused ends kopf, and so the process
     found.execution.default_backoff, found.execution.max_workers = 15, 8
     found.queueing.worker_limit = None
     found.process.ultimate_exiting_timeout = 25
@@ -59,10 +64,13 @@ class Informer:
         *,
         heard: Callable[[str], None] = lambda kind: None,
         namespaces: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._changed, self._heard, self._namespaces = changed, heard, tuple(namespaces)
+        self._clock = clock
         self._seen: dict[Key, object] = {}
-        self._stop = threading.Event()
+        self._unheard: dict[Key, float] = {}  # since when; told of again, it is not among them
+        self._stop: Callable[[], object] = lambda: None  # kopf, once it runs
 
     async def run(self) -> None:
         """Watch until cancelled. Returns or raises when kopf ended by itself, which it should not."""
@@ -75,7 +83,8 @@ class Informer:
         try:
             await asyncio.wrap_future(ended)
         finally:
-            self._stop.set()
+            with suppress(RuntimeError):  # its loop has ended
+                self._stop()
             await asyncio.to_thread(thread.join, 10)
 
     def registry(self, tell: Callable[[str, Mapping[str, Any]], None]) -> kopf.OperatorRegistry:
@@ -97,17 +106,24 @@ class Informer:
         def tell(kind: str, event: Mapping[str, Any]) -> None:
             loop.call_soon_threadsafe(self._told, kind, event)
 
-        try:
-            asyncio.run(
-                kopf.operator(
-                    registry=self.registry(tell),
-                    settings=settings(),
-                    standalone=True,
-                    clusterwide=not self._namespaces,
-                    namespaces=self._namespaces,
-                    stop_flag=self._stop,
-                )
+        async def operate() -> None:
+            # An event of its loop: for one of threading, kopf would leave a thread waiting, and
+            # the loop could not end before somebody set it.
+            stop, ours = asyncio.Event(), asyncio.get_running_loop()
+            self._stop = lambda: ours.call_soon_threadsafe(stop.set)
+            if ended.cancelled():
+                return
+            await kopf.operator(
+                registry=self.registry(tell),
+                settings=settings(),
+                standalone=True,
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
+                stop_flag=stop,
             )
+
+        try:
+            asyncio.run(operate())
         except BaseException as error:
             # Whatever ended kopf has to be known outside of this thread.
             if not ended.cancelled():
@@ -122,6 +138,7 @@ class Informer:
         key = _key(kind, found)
         if key is None:
             return
+        self._unheard.pop(key, None)
         if key.kind == kind and not self._is_news(key, event.get("type"), found):
             return
         self._changed(key)
@@ -131,18 +148,25 @@ class Informer:
         if type_ == "DELETED":
             self._seen.pop(key, None)
             return True
-        metadata = found.get("metadata") or {}
-        seen = (
-            metadata.get("uid"),
-            metadata.get("generation"),
-            metadata.get("annotations"),
-            metadata.get("deletionTimestamp"),
-            metadata.get("finalizers"),
-        )
+        seen = _without_status(found)
         if self._seen.get(key) == seen:
             return False
         self._seen[key] = seen
         return True
+
+    def missed(self, listed: Mapping[Key, Mapping[str, Any]]) -> int:
+        """Return how many objects, as they were listed just now, were not told of for DEAF_AFTER though they changed."""
+        now = self._clock()
+        changed = {key for key, found in listed.items() if self._seen.get(key) != _without_status(found)}
+        self._unheard = {key: self._unheard.get(key, now) for key in changed}
+        return sum(now - since >= DEAF_AFTER for since in self._unheard.values())
+
+
+def _without_status(found: Mapping[str, Any]) -> object:
+    """Return what changes when somebody changes the object, and not when its status is written."""
+    metadata = found.get("metadata") or {}
+    parts = ("uid", "generation", "annotations", "deletionTimestamp", "finalizers")
+    return tuple(metadata.get(part) for part in parts)
 
 
 def _async(handle: Callable[..., None]) -> Callable[..., Any]:
@@ -164,11 +188,22 @@ class _Connection(kopf.ConnectionInfo):
         return context
 
 
-def _login(**facts: Any) -> kopf.ConnectionInfo | None:
-    found = kopf.login_with_service_account(**facts) or kopf.login_with_kubeconfig(**facts)
-    if found is None:
-        return None
-    return _Connection(**{each.name: getattr(found, each.name) for each in dataclasses.fields(found)})
+async def _login(**_facts: Any) -> kopf.ConnectionInfo:
+    """Return the way to the API server that everything else takes, too."""
+    found = await access()
+    scheme, _, token = (await found.get_api_key_with_prefix("BearerToken") or "").strip().partition(" ")
+    return _Connection(
+        server=found.host,
+        ca_path=found.ssl_ca_cert,
+        insecure=not found.verify_ssl,
+        username=found.username or None,
+        password=found.password or None,
+        scheme=scheme.capitalize() or None if token else None,
+        token=token or scheme or None,
+        certificate_path=found.cert_file,
+        private_key_path=found.key_file,
+        proxy_url=found.proxy,
+    )
 
 
 def _key(kind: str, found: Mapping[str, Any]) -> Key | None:

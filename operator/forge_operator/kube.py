@@ -252,7 +252,7 @@ def _decoded(content: bytes, asked: str) -> Object:
 @asynccontextmanager
 async def connected(*, connections: int = 16) -> AsyncIterator[Kube]:
     """A Kube for the cluster that we are in, else for that of the kubeconfig. Raises KubeError when there is neither."""
-    configuration = await _configuration()
+    configuration = await access()
     configuration.connection_pool_maxsize = connections
     configuration.retries = None  # what to try again is decided here
     # Python 3.13 refuses authorities without a key usage, which many clusters were made with.
@@ -262,7 +262,11 @@ async def connected(*, connections: int = 16) -> AsyncIterator[Kube]:
         yield Kube(client)
 
 
-async def _configuration() -> Configuration:
+async def access() -> Configuration:
+    """Return address and credentials of the API server: those of the pod, else of the kubeconfig. Raises KubeError.
+
+    In a pod the address is an IP, from the environment: cluster DNS may be away.
+    """
     configuration = Configuration()
     try:
         if (SERVICE_ACCOUNT / "token").exists():

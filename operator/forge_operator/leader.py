@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from forge_operator.facts import FactsReader
 from forge_operator.gather import Gatherer
 from forge_operator.keys import Key
 from forge_operator.kopf_adapter import Informer
-from forge_operator.kube import Kube, readable
+from forge_operator.kube import Kube, Object, readable
 from forge_operator.kube_errors import KubeError
 from forge_operator.lease import Candidate, NotLeading
 from forge_operator.link import DatabaseLink
@@ -67,9 +68,12 @@ class Leader:
             self._reconciler,
             metrics,
             self._queue.add,
+            listed=self._listed,
             resync=environment.resync_seconds,
             tick=environment.tick_seconds,
         )
+        self._informer: Informer | None = None
+        self._is_deaf = asyncio.Event()
         told = DatabaseMetrics(facts, self._reconciler.known, may_tell=lambda: candidate.holds)
         metrics.database = told.read
         metrics.database_up.set_function(lambda: float(self._link.is_up))
@@ -94,22 +98,32 @@ class Leader:
             await self._link.close()
 
     async def _inform(self) -> None:
-        """Hear of changes until cancelled, wherever that is allowed. Raises when the informer ended by itself.
+        """Hear of changes until cancelled, wherever that is allowed. Raises when the informer ended or went deaf.
 
         It ends as soon as one of its namespaces may not be read any more: one that was deleted
         took our Role with it. The others are heard on, and that one again when it is back.
         """
         while True:
             namespaces = await self._readable(self._environment.namespaces)
-            informer = Informer(self._changed, heard=self._metrics.heard, namespaces=namespaces)
+            informer = self._informer = Informer(
+                self._changed, heard=self._metrics.heard, namespaces=namespaces
+            )
             informing = asyncio.create_task(informer.run())
+            deaf = asyncio.create_task(self._is_deaf.wait())
             try:
                 while await self._readable(namespaces) == namespaces:
                     if informing.done():
                         await informing
                         raise RuntimeError("The informer ended by itself.")
-                    await asyncio.wait({informing}, timeout=self._environment.resync_seconds)
+                    if deaf.done():
+                        raise RuntimeError("The API server does not tell any more of objects that change.")
+                    await asyncio.wait(
+                        {informing, deaf},
+                        timeout=self._environment.resync_seconds,
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
             finally:
+                deaf.cancel()
                 informing.cancel()
                 with suppress(asyncio.CancelledError, Exception):  # raised above, or of a namespace that went
                     await informing
@@ -122,6 +136,13 @@ class Leader:
             return await readable(self._kube, self._environment.namespaces)
         except KubeError:
             return known
+
+    def _listed(self, objects: Mapping[Key, Object]) -> None:
+        """All objects are so; an informer that missed a change is no use any more."""
+        missed = 0 if self._informer is None else self._informer.missed(objects)
+        self._metrics.unheard.set(missed)
+        if missed:
+            self._is_deaf.set()
 
     async def _link_early(self) -> None:
         """Older leaders are shut out as soon as the database answers, not with the first write."""

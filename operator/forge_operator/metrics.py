@@ -81,6 +81,15 @@ class Metrics:
             "Time since the API server last told of an object of this kind.",
             "kind",
         )
+        self.unheard = self._gauge(
+            "forge_operator_unheard_objects",
+            "Objects that have changed and that the API server has not told of, when all were listed last.",
+        )
+        self.lagging = self._gauge(
+            "forge_operator_lagging_objects",
+            "Objects whose status is not about what they ask for now, when all were listed last.",
+            "kind",
+        )
         self._versions = self._gauge(
             "forge_operator_versions", "Versions of workers, by pool and state.", "pool", "state"
         )

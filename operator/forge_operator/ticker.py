@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
 from datetime import timedelta
 
@@ -13,10 +13,12 @@ from forge_jobs.version import Version
 from forge_operator.cluster import ClusterReader, Overview
 from forge_operator.facts import Facts, FactsReader
 from forge_operator.keys import Key
+from forge_operator.kube import BY_KIND, Object
 from forge_operator.kube_errors import KubeError
 from forge_operator.lease import NotLeading
 from forge_operator.link import DatabaseLink
 from forge_operator.metrics import Metrics
+from forge_operator.naming import PAUSED
 from forge_operator.reconcile import Reconciler, Scaled
 
 logger = logging.getLogger("forge_operator")
@@ -50,11 +52,13 @@ class Ticker:
         metrics: Metrics,
         add: Callable[[Key], None],
         *,
+        listed: Callable[[Mapping[Key, Object]], None] = lambda objects: None,
         resync: float = 60.0,
         tick: float = 5.0,
     ) -> None:
         self._cluster, self._facts, self._link = cluster, facts, link
         self._reconciler, self._metrics, self._add = reconciler, metrics, add
+        self._listed = listed
         self._resync_seconds, self._tick_seconds = resync, tick
         self._turn = 0
         self.has_seen_all = False
@@ -75,6 +79,9 @@ class Ticker:
         self.has_seen_all = True
         for namespace, error in overview.unreadable.items():
             logger.warning("The namespace %s is left out: %s", namespace, error)
+        self._listed(overview.objects)
+        for kind, count in lagging(overview.objects).items():
+            self._metrics.lagging.labels(kind).set(count)
         for key in overview.objects:
             self._add(key)
         with suppress(ForgeError, NotLeading):  # each of the objects says so in its status
@@ -164,6 +171,19 @@ class Ticker:
         except ForgeError as error:
             logger.debug("Sleeping queues cannot be listened to: %s", error)
             await asyncio.sleep(AWAY_SECONDS)
+
+
+def lagging(objects: Mapping[Key, Object]) -> dict[str, int]:
+    """Return, by kind, how many objects have a status that is not about what they ask for now.
+
+    One that people have paused is not meant to have another one.
+    """
+    counts = {kind: 0 for kind in BY_KIND}
+    for key, found in objects.items():
+        metadata, observed = found["metadata"], (found.get("status") or {}).get("observedGeneration", 0)
+        is_paused = (metadata.get("annotations") or {}).get(PAUSED) == "true"
+        counts[key.kind] += observed != metadata.get("generation", 0) and not is_paused
+    return counts
 
 
 def left_over(overview: Overview, facts: Facts) -> list[str]:

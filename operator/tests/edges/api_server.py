@@ -74,6 +74,7 @@ class ApiServer:
         self._applied: dict[tuple[str, str, str], Object] = {}  # uid, manager, subresource
         self._revision = 1000
         self._hung_up = 0  # the revision
+        self._is_silent = False
         self._watches: Counter[tuple[Resource, str | None]] = Counter()
         self._history: list[tuple[int, Resource, str, Object]] = []
         self._changed = asyncio.Condition()
@@ -133,6 +134,10 @@ class ApiServer:
     def is_watched(self, resource: Resource, namespace: str | None) -> bool:
         """Whether somebody watches the kind, in this namespace or, with None, in all at once."""
         return self._watches[resource, namespace] > 0
+
+    def fall_silent(self) -> None:
+        """Watches stay open, and nothing more is told on them."""
+        self._is_silent = True
 
     def hang_up(self) -> None:
         """Every watch ends; whoever goes on has to ask again."""
@@ -350,7 +355,12 @@ class ApiServer:
         try:
             while began >= self._hung_up:
                 for revision, kind, type_, body in self._history:
-                    if revision > since and kind is resource and _selected(body, selector):
+                    if (
+                        revision > since
+                        and not self._is_silent
+                        and kind is resource
+                        and _selected(body, selector)
+                    ):
                         if namespace is None or body["metadata"]["namespace"] == namespace:
                             await response.write(json.dumps({"type": type_, "object": body}).encode() + b"\n")
                 since = self._revision

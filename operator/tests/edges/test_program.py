@@ -14,7 +14,7 @@ import pytest
 
 from forge_jobs import Forge
 from forge_operator.kube import DEPLOYMENTS, LEASES, QUEUES
-from tests.edges.api_server import ApiServer, Request, forbids
+from tests.edges.api_server import ApiServer, Refused, Request, forbids
 from tests.edges.rights import unexpected
 from tests.edges.stage import workers
 from tests.edges.until import until
@@ -208,6 +208,72 @@ async def test_a_namespace_is_heard_of_again_when_it_is_back(api: ApiServer, url
     api.put(QUEUES, {"metadata": {"name": "mail"}, "spec": {"concurrency": {"limit": 3}}})
     await until(lambda: (api.get(QUEUES, "mail") or {}).get("status"), 10)
     assert operator.process.returncode is None
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        Refused(403, "Forbidden", "forgequeues is forbidden"),
+        Refused(404, "NotFound", "the server could not find the requested resource"),
+    ],
+    ids=lambda refused: refused.reason,
+)
+async def test_a_leader_that_may_not_watch_any_more_ends_at_once(
+    api: ApiServer, start: Start, refused: Refused
+) -> None:
+    operator = await start(FORGE_OPERATOR_RESYNC_SECONDS="3600")
+    await until(operator.leads, 20)
+    await until(lambda: api.is_watched(QUEUES, None), 20)
+    api.judge = lambda request: refused if is_watch(request) else None
+    api.hang_up()
+
+    assert await asyncio.wait_for(operator.process.wait(), 30) == 1
+    assert refused.message in operator.log.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        Refused(429, "TooManyRequests", "later, please"),
+        Refused(410, "Expired", "too old"),
+        Refused(503, "ServiceUnavailable", "away"),
+    ],
+    ids=lambda refused: refused.reason,
+)
+async def test_a_leader_that_cannot_watch_hears_again_once_it_can_or_ends(
+    api: ApiServer, start: Start, refused: Refused
+) -> None:
+    operator = await start(FORGE_OPERATOR_RESYNC_SECONDS="3600")
+    await until(operator.leads, 20)
+    await until(lambda: api.is_watched(QUEUES, None), 20)
+    api.judge = lambda request: refused if is_watch(request) else None
+    api.requests.clear()
+    api.hang_up()
+
+    def has_ended() -> bool:
+        return operator.process.returncode is not None
+
+    await until(lambda: has_ended() or sum(map(is_watch, api.requests)) > 1, 20)
+    api.judge = lambda request: None
+    api.put(QUEUES, {"metadata": {"name": "mail"}, "spec": {"concurrency": {"limit": 3}}})
+    await until(lambda: has_ended() or (api.get(QUEUES, "mail") or {}).get("status"), 10)
+
+
+async def test_a_leader_that_is_told_nothing_any_more_ends(api: ApiServer, start: Start) -> None:
+    operator = await start(FORGE_OPERATOR_RESYNC_SECONDS="1")
+    api.put(QUEUES, {"metadata": {"name": "mail"}, "spec": {"concurrency": {"limit": 3}}})
+    await until(lambda: (api.get(QUEUES, "mail") or {}).get("status"), 20)
+    await until(lambda: api.is_watched(QUEUES, None), 20)
+    api.fall_silent()
+    api.put(QUEUES, {"metadata": {"name": "mail"}, "spec": {"concurrency": {"limit": 4}}})
+
+    assert await asyncio.wait_for(operator.process.wait(), 60) == 1
+    assert "does not tell any more of objects that change" in operator.log.read_text(encoding="utf-8")
+
+
+def is_watch(request: Request) -> bool:
+    """Whether somebody wants to hear of ForgeQueues."""
+    return request.path.endswith("/forgequeues") and "watch" in request.query
 
 
 async def test_sigterm_hands_over_and_ends_cleanly(api: ApiServer, start: Start) -> None:

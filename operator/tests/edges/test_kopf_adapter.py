@@ -1,0 +1,52 @@
+"""kopf goes to the API server as everything else here does."""
+
+from pathlib import Path
+
+import pytest
+from kubernetes.aio.config import incluster_config
+
+from forge_operator import kopf_adapter, kube
+from forge_operator.keys import QUEUE, Key
+
+
+async def test_in_a_pod_kopf_needs_no_name_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {"token": "t0ken", "ca.crt": "a certificate"}.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.setattr(kube, "SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+
+    found = await kopf_adapter._login()
+
+    assert found.server == (await kube.access()).host == "https://10.96.0.1:443"
+    assert found.as_http_headers() == {"Authorization": "Bearer t0ken"}
+    assert found.ca_path == str(tmp_path / "ca.crt")
+    assert not found.insecure
+
+
+def test_an_object_that_changed_and_was_not_told_of_in_time_is_missed() -> None:
+    now = 0.0
+    informer = kopf_adapter.Informer(lambda key: None, clock=lambda: now)
+    key = Key(QUEUE, "default", "mail")
+    before, after = ({"metadata": {"name": "mail", "namespace": "default", "generation": n}} for n in (1, 2))
+    informer._told(QUEUE, {"type": "ADDED", "object": before})
+    assert informer.missed({key: before}) == 0
+
+    assert informer.missed({key: after}) == 0, "the API server may be about to tell"
+    now += kopf_adapter.DEAF_AFTER
+    assert informer.missed({key: after}) == 1
+    informer._told(QUEUE, {"type": "MODIFIED", "object": after})
+    assert informer.missed({key: after}) == 0
+
+
+def test_an_object_that_changes_all_the_time_is_not_missed_while_it_is_told_of() -> None:
+    now = 0.0
+    informer = kopf_adapter.Informer(lambda key: None, clock=lambda: now)
+    key = Key(QUEUE, "default", "mail")
+    for generation in range(5):
+        found = {"metadata": {"name": "mail", "namespace": "default", "generation": generation}}
+        assert informer.missed({key: found}) == 0, "listed a moment before it is told of"
+        informer._told(QUEUE, {"type": "MODIFIED", "object": found})
+        now += kopf_adapter.DEAF_AFTER
