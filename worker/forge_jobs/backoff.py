@@ -8,6 +8,7 @@ import random as _random
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from forge_jobs.outcome import LONGEST
 from forge_jobs.queue_config import QueueConfig
 
 JITTER = 0.2
@@ -72,4 +73,4 @@ def _doubled(queue: QueueConfig, times: int) -> timedelta:
 
 
 def _longest(queue: QueueConfig) -> timedelta:
-    return max(queue.backoff_max, timedelta(0))
+    return min(max(queue.backoff_max, timedelta(0)), LONGEST)

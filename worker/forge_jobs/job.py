@@ -19,6 +19,9 @@ CANCELLED_BY_USER = "cancelled by user"
 HISTORY_LIMIT = 32
 """How many errors of a job are kept, the newest."""
 
+LAST_ATTEMPT = 2**31 - 1
+"""The attempt after which a job that is retried for ever counts no further: all later ones have this number."""
+
 MAX_NAME = 128
 """The longest name of a queue, kind, cron or rate limit, in characters."""
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forge_jobs.backoff import retry_delay, throttle_delay, throttles_in_a_row
+from forge_jobs.outcome import LONGEST
 from forge_jobs.queue_config import QueueConfig
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -111,3 +112,9 @@ def test_a_throttle_long_after_a_cool_down_starts_again() -> None:
 def test_a_throttle_during_a_cool_down_is_not_counted_again() -> None:
     config = queue(throttles=3, cooldown_until=NOW + seconds(5))
     assert throttles_in_a_row(config, NOW) == 3
+
+
+def test_no_delay_is_longer_than_a_database_can_add_to_its_clock() -> None:
+    endless = QueueConfig("mail", backoff_base=timedelta.max, backoff_max=timedelta.max)
+    assert retry_delay(endless, 2**31 - 1) <= LONGEST
+    assert throttle_delay(endless, 2**31 - 1, None) <= LONGEST

@@ -6,13 +6,15 @@ from datetime import timedelta
 
 import pytest
 
-from forge_jobs.job import State
+from forge_jobs.job import FOREVER, LAST_ATTEMPT, State
 from tests.storage.factories import (
     NOBODY,
     claim,
     claim_ids,
+    done,
     enqueue,
     enqueue_many,
+    failed,
     job,
     queue,
     running,
@@ -210,3 +212,22 @@ async def test_jobs_of_two_workers_keep_their_owners(storage):
 
     assert (await storage.jobs.get(first.job_id)).worker_id == one
     assert (await storage.jobs.get(second.job_id)).worker_id == two
+
+
+async def test_attempts_are_not_counted_beyond_the_last_number_that_there_is(storage, database):
+    me = await worker(storage)
+    ids = await enqueue_many(storage, 3, max_attempts=FOREVER)
+    await database.rows(f"UPDATE ready SET attempt = {LAST_ATTEMPT} WHERE job_id = {ids[1]}")
+
+    for _ in range(2):
+        claims = {one.job_id: one for one in await claim(storage, me)}
+        assert {job_id: one.attempt for job_id, one in claims.items()}.get(ids[1]) == LAST_ATTEMPT
+        assert sorted(claims) == ids
+        assert (
+            await storage.claims.postpone([failed(one, delay=timedelta(0)) for one in claims.values()]) == []
+        )
+
+    [last] = [one for one in await claim(storage, me) if one.job_id == ids[1]]
+    assert await storage.claims.release([last]) == []
+    [last] = await claim(storage, me)
+    assert await storage.claims.finish([done(last)]) == []

@@ -6,7 +6,7 @@ its job ready again, and every later finish flushes what came before it. Finishi
 
 from collections.abc import Sequence
 
-from forge_jobs.job import CANCELLED_BY_USER, HISTORY_LIMIT, Claim, End, Postponement, State
+from forge_jobs.job import CANCELLED_BY_USER, HISTORY_LIMIT, LAST_ATTEMPT, Claim, End, Postponement, State
 from forge_jobs.storage.interface import Hint
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.leadership import LEADS
@@ -41,15 +41,15 @@ WITH pick AS MATERIALIZED (
     RETURNING ready.job_id, ready.attempt, ready.pos
 ), owned AS (
     INSERT INTO {schema}.claimed (job_id, worker_id, claimed_at, attempt, queue_id)
-    SELECT job_id, $2, now(), attempt + 1, $1 FROM taken
+    SELECT job_id, $2, now(), {attempt}, $1 FROM taken
 ), tallied AS (
     INSERT INTO {schema}.tally (queue_id, pending, in_progress)
     SELECT $1, -count(*), count(*) FROM taken HAVING count(*) > 0
 )
-SELECT job.id, taken.attempt + 1, job.kind, job.payload, job.codec, job.priority, taken.pos,
+SELECT job.id, {attempt}, job.kind, job.payload, job.codec, job.priority, taken.pos,
        job.max_attempts, job.timeout, job.key, job.created_at
 FROM taken JOIN {schema}.job ON job.id = taken.job_id
-"""
+""".replace("{attempt}", f"least(taken.attempt, {LAST_ATTEMPT - 1}) + 1")
 
 CLAIM_WITHOUT_KINDS = CLAIM.replace(
     "    ORDER BY priority, pos",

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from forge_jobs.job import CANCELLED_BY_USER, HISTORY_LIMIT, Claim, End, Postponement, State
+from forge_jobs.job import CANCELLED_BY_USER, HISTORY_LIMIT, LAST_ATTEMPT, Claim, End, Postponement, State
 from forge_jobs.storage.interface import Hint
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.leadership import leads
@@ -38,7 +38,7 @@ WHERE queue.id = :queue_id AND worker.id = :worker_id
 """
 
 PICK = """
-SELECT ready.job_id, :worker_id, ready.attempt + 1, ready.queue_id, job.kind, job.payload, job.codec, ready.priority,
+SELECT ready.job_id, :worker_id, {attempt}, ready.queue_id, job.kind, job.payload, job.codec, ready.priority,
        ready.pos, job.max_attempts, job.timeout, job.key, job.created_at, false
 FROM ready JOIN job ON job.id = ready.job_id
 WHERE ready.queue_id = :queue_id AND (ready.priority, ready.pos) >= (:priority, :pos){more}
@@ -54,7 +54,7 @@ WHERE ready.queue_id = :queue_id
 """
 OWN = (
     "INSERT INTO claimed (job_id, worker_id, claimed_at, attempt, queue_id) "
-    "SELECT job_id, :worker_id, :now, attempt + 1, queue_id FROM ready" + RANGE
+    "SELECT job_id, :worker_id, :now, {attempt}, queue_id FROM ready" + RANGE
 )
 TAKE = "DELETE FROM ready" + RANGE
 
@@ -62,8 +62,10 @@ WITHOUT_KINDS = """
   AND NOT EXISTS (SELECT 1 FROM job AS passed WHERE passed.id = ready.job_id
                   AND passed.kind IN (SELECT value FROM json_each(:without_kinds)))"""
 
-PLAIN = tuple(sql.replace("{more}", "") for sql in (PICK, OWN, TAKE))
-CHOOSY = tuple(sql.replace("{more}", WITHOUT_KINDS) for sql in (PICK, OWN, TAKE))
+ATTEMPT = f"min(ready.attempt, {LAST_ATTEMPT - 1}) + 1"
+STATEMENTS = tuple(sql.replace("{attempt}", ATTEMPT) for sql in (PICK, OWN, TAKE))
+PLAIN = tuple(sql.replace("{more}", "") for sql in STATEMENTS)
+CHOOSY = tuple(sql.replace("{more}", WITHOUT_KINDS) for sql in STATEMENTS)
 
 FINISH = """
 INSERT INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result)
