@@ -27,7 +27,7 @@ from forge_jobs.outcome import as_duration
 from forge_jobs.settings import Settings
 from forge_jobs.storage import open_storage
 from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import Telemetry
+from forge_jobs.telemetry import DatabaseCaveat, Telemetry
 
 
 class Forge:
@@ -126,6 +126,8 @@ class Forge:
             return
         try:
             await self.storage.open()
+            if self.storage.caveat is not None:
+                self.telemetry.emit(DatabaseCaveat(self.storage.caveat))
             if migrate if migrate is not None else self.settings.auto_migrate:
                 await self.storage.schema.create()
                 await self.storage.schema.migrate()

@@ -95,6 +95,7 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         "its {running} running jobs go on",
     ),
     events.GateOpened: (logging.INFO, "Worker {worker} may claim again"),
+    events.DatabaseCaveat: (logging.WARNING, "{sentence}"),
     events.DatabaseLost: (
         logging.ERROR,
         "The database does not answer ({doing}): {error}; next try in {retry_in} s",

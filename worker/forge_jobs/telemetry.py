@@ -156,6 +156,13 @@ class GateOpened(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseCaveat(Event):
+    """The database was opened, and there is something about it that its users should know."""
+
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class DatabaseLost(Event):
     """The database does not answer; `doing` is tried again in `retry_in` seconds."""
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from forge_jobs.cli.command import Call, command
-from forge_jobs.cli.opening import forge_of, require_file
+from forge_jobs.cli.opening import forge_of, require_file, say_caveat
 from forge_jobs.cli.output import Report, Rows
 from forge_jobs.client.why import count
 from forge_jobs.errors import InvalidInput
@@ -94,6 +94,7 @@ async def _opened(call: Call, *, create: bool = False) -> AsyncIterator[Storage]
         elif not storage.shared:
             await storage.schema.create()
         await storage.open()
+        say_caveat(storage)
         yield storage
     finally:
         await storage.close()

@@ -1,6 +1,7 @@
 """The one place where a command opens the database."""
 
 import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,8 +9,10 @@ from pathlib import Path
 from forge_jobs import database_url
 from forge_jobs.app import Forge
 from forge_jobs.cli.command import Call
+from forge_jobs.cli.output import write
 from forge_jobs.errors import InvalidSetting, SchemaOutdated, SchemaTooNew
 from forge_jobs.settings import Settings, is_schema
+from forge_jobs.storage.interface import Storage
 
 
 def environment(call: Call) -> dict[str, str]:
@@ -36,12 +39,19 @@ def require_file(url: str) -> None:
         raise SchemaOutdated(f"There is no database {path}; to make it, run: forge-jobs db migrate")
 
 
+def say_caveat(storage: Storage) -> None:
+    """What whoever uses this database should know is on stderr. Only once it is open."""
+    if storage.caveat is not None:
+        write(sys.stderr, storage.caveat)
+
+
 @asynccontextmanager
 async def opened(call: Call) -> AsyncIterator[Forge]:
     """The database is open and its schema is this release's; any other is refused, and a sentence says what to do."""
     forge = forge_of(call)
     require_file(forge.storage.url)
     await forge.open(migrate=False)
+    say_caveat(forge.storage)
     try:
         status = await forge.storage.schema.status()
         if status.required > status.known:

@@ -36,6 +36,7 @@ class PostgresStorage(Storage):
         self._database = database
         self.url = database.url
         self.shared = True
+        self.caveat: str | None = None
         self.schema = PostgresSchema(database)
         self.jobs = PostgresJobs(database)
         self.claims = PostgresClaims(database)
@@ -54,6 +55,12 @@ class PostgresStorage(Storage):
         """Connections are open. Raises StorageUnavailable. Does not touch the schema."""
         await self._database.open()
         self.wakeups.poll_only = self._database.pooled
+        encoding = await self._database.fetchval("SHOW server_encoding")
+        if encoding != "UTF8":
+            self.caveat = (
+                f"The database {self.url} has the encoding {encoding}, allowed is UTF8 for all text: "
+                "what this one cannot hold is refused when it is enqueued, and escaped in errors of jobs."
+            )
 
     async def close(self) -> None:
         """Nothing is open any more; also right when `open` failed or was never called."""

@@ -43,6 +43,7 @@ class SqliteStorage(Storage):
         self._database = database
         self.url = f"sqlite://{MEMORY}" if database.in_memory else f"sqlite:///{database.path}"
         self.shared = False
+        self.caveat = None
         self.schema = SqliteSchema(database)
         self.jobs = SqliteJobs(database)
         self.claims = SqliteClaims(database)
