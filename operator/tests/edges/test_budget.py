@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import asyncpg
 import pytest
 
 from forge_jobs import Forge
+from forge_jobs.errors import WorkerLost
 from forge_jobs.local_postgres import LocalPostgres
 from forge_operator.keys import QUEUE, Key
 from forge_operator.kube import DEPLOYMENTS, PODS, Kube
@@ -81,6 +82,8 @@ async def stage(api: ApiServer, kube: Kube, url: str) -> AsyncIterator[Stage]:
 
 @pytest.fixture
 async def clients(stage: Stage, url: str) -> AsyncIterator[Clients]:
+    with suppress(WorkerLost):
+        await stage.forge.storage.workers.beat(0)  # now the connection of heartbeats is open, too
     async with AsyncExitStack() as stack:
         found = Clients(stage, url)
         stack.push_async_callback(found.close_all)
