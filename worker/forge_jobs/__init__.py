@@ -1,5 +1,6 @@
 """forge-jobs: a job queue for Python that keeps its jobs in PostgreSQL or SQLite."""
 
+from forge_jobs import stop_signals as stop_signals  # first: it hears signals while the rest is imported
 from forge_jobs.app import Forge
 from forge_jobs.context import Context
 from forge_jobs.cron_config import CronConfig, Missed
@@ -17,6 +18,7 @@ from forge_jobs.errors import (
     SchemaOutdated,
     SchemaTooNew,
     StorageUnavailable,
+    StorageUnusable,
     UnknownCron,
     UnknownHandler,
     UnknownOwner,
@@ -66,6 +68,7 @@ __all__ = [
     "Settings",
     "State",
     "StorageUnavailable",
+    "StorageUnusable",
     "Throttled",
     "UnknownCron",
     "UnknownHandler",

@@ -165,6 +165,14 @@ class StorageRefused(InvalidInput):
     """The database refuses what was to be written, and would again; nothing was changed."""
 
 
+class StorageUnusable(StorageUnavailable):
+    """The database is not for us as it is, and waiting will not change that.
+
+    A wrong password, a database that does not exist and may not be made, a missing permission, a
+    folder that cannot be written to. A worker ends with it at its start, and waits for others.
+    """
+
+
 class SchemaOutdated(ForgeError):
     """The database has no forge-jobs schema, or an older one than this release needs."""
 

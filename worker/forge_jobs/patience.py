@@ -7,12 +7,16 @@ when the database is back; so a worker survives an outage of any length without 
 import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
-from forge_jobs.errors import ForgeError
+from forge_jobs.errors import ForgeError, StorageUnavailable, StorageUnusable
 from forge_jobs.telemetry import ChoreFailed, DatabaseBack, DatabaseLost, Telemetry
 
 FIRST_WAIT = 0.1
 LONGEST_WAIT = 5.0
+
+T = TypeVar("T")
 
 
 class Patience:
@@ -36,9 +40,35 @@ class Patience:
             self._telemetry.emit(ChoreFailed(self._doing, error, pause))
         await asyncio.sleep(pause)
 
+    async def until_answered(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return what `call` returns, however long the database is away. Raises what waiting does not cure."""
+        while True:
+            try:
+                result = await call()
+            except StorageUnusable:
+                raise
+            except StorageUnavailable as error:
+                await self.wait(error)
+            else:
+                self.over()
+                return result
+
     def over(self) -> None:
         """The last try went well."""
         if self._since is not None:
             self._telemetry.emit(DatabaseBack(self._doing, time.monotonic() - self._since))
             self._since = None
             self._wait = FIRST_WAIT
+
+
+async def unless(asked: asyncio.Event, something: Coroutine[Any, Any, Any]) -> None:
+    """Await `something`, but no longer than until `asked` is set."""
+    doing, asking = asyncio.ensure_future(something), asyncio.ensure_future(asked.wait())
+    try:
+        await asyncio.wait((doing, asking), return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            doing.result()
+    finally:
+        for task in (doing, asking):
+            task.cancel()
+        await asyncio.gather(doing, asking, return_exceptions=True)

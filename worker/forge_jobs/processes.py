@@ -1,8 +1,8 @@
 """Several worker processes under one parent: `forge-jobs worker --processes N`.
 
-Each child is the same command for one process, in a process group of its own, so that a
-Ctrl-C at the terminal reaches the parent only, which passes it on once. A child that
-crashed is started again; children end when their parent is gone, however it went.
+Each child is the same command for one process, in a process group of its own. The parent passes
+signals on; a child that the sender had reached itself takes that for an echo (`stop_signals`).
+A child that crashed is started again; children end when their parent is gone, however it went.
 """
 
 import asyncio
@@ -11,6 +11,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from forge_jobs import stop_signals
 
 PARENT_PIPE = "_FORGE_PARENT_PIPE"  # no setting: only a parent gives it
 """Names the variable that holds the file descriptor which ends when the parent does."""
@@ -25,7 +28,7 @@ async def run_processes(
 ) -> int:
     """Run each command until all have ended by themselves, or were told to stop; return the exit code.
 
-    SIGTERM and SIGINT are passed on, each time they come. A child that exits with 2 was
+    SIGTERM, SIGINT and SIGHUP are passed on, except for echoes of the first. A child that exits with 2 was
     used wrongly: then all are stopped, and 2 is returned. `say` gets a line for each restart.
     """
     return await _Parent(commands, say).run()
@@ -52,18 +55,21 @@ class _Parent:
         self._code = 0
 
     async def run(self) -> int:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._received, number)
         reading, writing = os.pipe()
-        try:
-            await asyncio.gather(*(self._keep(index, reading) for index in range(len(self._commands))))
-        finally:
-            os.close(reading)
-            os.close(writing)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+        with stop_signals.heard(lambda name: self._pass_on(signal.Signals[name]), self._again):
+            try:
+                await asyncio.gather(*(self._keep(index, reading) for index in range(len(self._commands))))
+            finally:
+                os.close(reading)
+                os.close(writing)
         return self._code
+
+    def _again(self, number: int) -> None:
+        """A second signal came: the children, which hear it too, end at once."""
+        for child in list(self._children.values()):
+            if child.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.kill(child.pid, number)
 
     async def _keep(self, index: int, pipe: int) -> None:
         """Run one child, again and again, until it ends by itself or all stop."""
@@ -83,7 +89,7 @@ class _Parent:
             del self._children[index]
             if code == WRONG_USE:
                 self._code = WRONG_USE
-                self._received(signal.SIGTERM)
+                self._pass_on(signal.SIGTERM)
             if code in (0, WRONG_USE):
                 return
             if self._stopping.is_set():
@@ -98,7 +104,7 @@ class _Parent:
             except TimeoutError:
                 wait = min(wait * 2, LONGEST_WAIT)
 
-    def _received(self, number: signal.Signals) -> None:
+    def _pass_on(self, number: signal.Signals) -> None:
         self._stopping.set()
         for child in self._children.values():
             if child.returncode is None:

@@ -7,17 +7,16 @@ database was away for too long, is followed by one under a new id.
 import asyncio
 import os
 import secrets
-import signal
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
 
-from forge_jobs import names
+from forge_jobs import names, stop_signals
 from forge_jobs.app import Forge
 from forge_jobs.errors import ForgeError, InvalidInput, InvalidSetting
-from forge_jobs.patience import Patience
+from forge_jobs.patience import Patience, unless
 from forge_jobs.seen import Seen
 from forge_jobs.session import Session
 from forge_jobs.telemetry import WorkerStarted, WorkerStopped, WorkerStopping
@@ -77,7 +76,7 @@ class Worker:
         self.session: Session | None = None
         self.left_behind = 0  # handlers, in threads or not, that ignored being stopped: they still run here
         self._seen = Seen(self.forge, lambda: self.session, metrics_host, metrics_port)
-        self._stopped = False
+        self._stop = asyncio.Event()
         self._reason = ""
 
     @property
@@ -87,9 +86,10 @@ class Worker:
 
     def stop(self, reason: str = "asked to") -> None:
         """Claim nothing new, finish what runs within the grace time, then `run` returns."""
-        if self._stopped:
+        if self._stop.is_set():
             return
-        self._stopped, self._reason = True, reason
+        self._reason = reason
+        self._stop.set()
         if self.session is not None:
             self._say_stopping(self.session)
             self.session.stop()
@@ -97,18 +97,17 @@ class Worker:
     async def run(self, *, until_empty: bool = False, handle_signals: bool = False) -> None:
         """Run jobs until stopped, or with `until_empty` until nothing is pending and nothing runs.
 
-        With `handle_signals`, SIGTERM and SIGINT stop the worker, and a second one ends the
-        process at once. Raises StorageUnavailable when the database cannot be reached at
-        the start; afterwards it is waited for.
+        With `handle_signals`, SIGTERM, SIGINT and SIGHUP stop the worker, and another one a second
+        or more later ends the process at once. A database that is away is waited for, at the
+        start too. Raises what waiting does not cure: StorageUnusable, SchemaTooNew,
+        SchemaOutdated, InvalidSetting.
         """
         async with AsyncExitStack() as stack:
             if handle_signals:
-                stack.enter_context(self._signals())
-            await stack.enter_async_context(self.forge)
-            await self.forge.ensure_queues(*self.queues)
-            await stack.enter_async_context(self._seen)
+                stack.enter_context(stop_signals.heard(self.stop))
+            await unless(self._stop, self._open(stack))
             patience = Patience("registering", self.forge.telemetry)
-            while not self._stopped:
+            while not self._stop.is_set():
                 session = self.session = Session(
                     self.forge, self._info(), grace=self.grace, heartbeat=self.heartbeat, stale=self.stale
                 )
@@ -116,13 +115,21 @@ class Worker:
                 try:
                     given_up = await session.run(until_empty=until_empty)
                 except ForgeError as error:
-                    await patience.wait(error)
+                    await unless(self._stop, patience.wait(error))
                     continue
                 patience.over()
                 self.left_behind += session.left_behind
                 self.forge.telemetry.emit(WorkerStopped(session.info.label, session.released))
                 if not given_up:
                     return
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        """Probes are answered, the database is open and has the queues; `stack` ends what was begun."""
+        await stack.enter_async_context(self._seen)
+        patience = Patience("opening the database", self.forge.telemetry)
+        await patience.until_answered(self.forge.open)
+        stack.push_async_callback(self.forge.close)
+        await patience.until_answered(lambda: self.forge.ensure_queues(*self.queues))
 
     def _info(self) -> WorkerInfo:
         worker_id = secrets.randbits(62) + 1
@@ -147,22 +154,3 @@ class Worker:
         self.forge.telemetry.emit(
             WorkerStopping(session.info.label, self._reason, running, self.grace.total_seconds())
         )
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-
-        def received(number: signal.Signals) -> None:
-            # Twice means now: what runs is found and taken back by others. Before the first session there
-            # is nothing to finish, and the database may be long in answering.
-            if self._stopped or self.session is None:
-                os._exit(128 + number)
-            self.stop(number.name)
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, received, number)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)

@@ -6,7 +6,7 @@ import fcntl
 import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -14,12 +14,14 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from forge_jobs import logs, names
+from forge_jobs import logs, names, stop_signals
+from forge_jobs.app import Forge
 from forge_jobs.cli import program, values
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import environment
 from forge_jobs.cli.output import Report
 from forge_jobs.errors import InvalidInput
+from forge_jobs.patience import Patience, unless
 from forge_jobs.processes import python_command, run_processes, stop_with_parent
 from forge_jobs.settings import Settings
 from forge_jobs.worker import Worker
@@ -231,12 +233,17 @@ def run_plan(plan: Plan) -> None:
         metrics_port=plan.metrics_port,
         metrics_host=plan.metrics_host,
     )
-    log_format = cast(Literal["text", "json"], plan.log_format)
-    _write_at_the_end()
-    logs.subscribe(forge.telemetry, level=plan.log_level, format=log_format, stream=sys.stderr)
+    _log(forge, plan)
     for warning in forge.settings.unknown:
         logs.logger.warning(warning)
     runner()(_run(worker, plan.until_empty))
+
+
+def _log(forge: Forge, plan: Plan) -> None:
+    """Lines of this process go to stderr as the command line says."""
+    log_format = cast(Literal["text", "json"], plan.log_format)
+    _write_at_the_end()
+    logs.subscribe(forge.telemetry, level=plan.log_level, format=log_format, stream=sys.stderr)
 
 
 def _write_at_the_end() -> None:
@@ -269,5 +276,16 @@ def _run_many(plan: Plan, processes: int) -> int:
     forge = program.load(plan.app)
     if not forge.storage.shared:
         raise InvalidInput(f"--processes is {processes}, allowed on SQLite is 1, since it has one writer.")
+    _log(forge, plan)
     commands = [python_command("worker", *plan.arguments(index)) for index in range(processes)]
-    return asyncio.run(run_processes(commands, say=logs.logger.warning))
+    return asyncio.run(_supervise(forge, commands))
+
+
+async def _supervise(forge: Forge, commands: Sequence[Sequence[str]]) -> int:
+    """Run the commands once the database is there, so that what it refuses is said once, and ends all."""
+    asked = asyncio.Event()
+    with stop_signals.heard(lambda name: asked.set()):
+        opening = Patience("opening the database", forge.telemetry).until_answered(forge.open)
+        await unless(asked, opening)
+        await forge.close()
+    return 0 if asked.is_set() else await run_processes(commands, say=logs.logger.warning)

@@ -5,12 +5,28 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from tests.working.ledger import Ledger
 
 HERE = Path(__file__).parent
+
+
+def below(pid: int) -> list[int]:
+    """Return the processes that this one started, and those that they did."""
+    children = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            children += [int(text) for text in path.read_text().split()]
+    return [each for child in children for each in (child, *below(child))]
+
+
+def tell_all(pid: int, number: signal.Signals) -> None:
+    """Send a signal to the process and to all below it, as a supervisor does that stops a whole service."""
+    for each in (pid, *below(pid)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, number)
 
 
 class Fleet:
@@ -22,22 +38,17 @@ class Fleet:
         self._logs = logs
         self._workers: list[asyncio.subprocess.Process] = []
 
-    async def start(self, *options: str, **environment: str) -> asyncio.subprocess.Process:
-        """Start `forge-jobs worker program:forge` with these options."""
+    async def start(
+        self, *options: str, app: str = "program:forge", before: Sequence[str] = (), **environment: str
+    ) -> asyncio.subprocess.Process:
+        """Start `forge-jobs worker` with these options, in a process group of its own; `before` stands before the command."""
         log = self._logs / f"worker-{len(self._workers)}.log"
         with log.open("wb") as stream:
             worker = await asyncio.create_subprocess_exec(
-                *(
-                    sys.executable,
-                    "-m",
-                    "forge_jobs",
-                    "worker",
-                    "program:forge",
-                    "--queues",
-                    "default",
-                    *options,
-                ),
+                *(*before, sys.executable, "-m", "forge_jobs", "worker", app, "--queues", "default"),
+                *options,
                 cwd=HERE,
+                start_new_session=True,
                 env={
                     **os.environ,
                     "FORGE_DATABASE_URL": self._url,

@@ -62,6 +62,14 @@ async def stubborn(ctx: Context, seconds: float) -> None:
 
 
 @forge.handler
+async def block(ctx: Context, seconds: float) -> None:
+    """Keep the event loop from everybody else."""
+    note("start", ctx)
+    time.sleep(seconds)
+    note("end", ctx)
+
+
+@forge.handler
 def stubborn_thread(ctx: Context, seconds: float) -> None:
     """Never look whether it should stop."""
     note("start", ctx)

@@ -1,12 +1,15 @@
 """The database goes away and comes back: workers go on by themselves, and nothing is lost."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from forge_jobs import Forge, State
+from forge_jobs import Forge, State, Worker
 from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.telemetry import DatabaseLost, Event
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger
 from tests.working.processes import Fleet, fleet
@@ -16,6 +19,14 @@ from tests.working.processes import Fleet, fleet
 def server() -> Iterator[LocalPostgres]:
     """A server of the test's own, which it may stop."""
     with LocalPostgres(settings={"fsync": "off"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def strict_server() -> Iterator[LocalPostgres]:
+    """A server that asks for passwords, with a role that may do nothing."""
+    with LocalPostgres(settings={"fsync": "off"}, port=0) as server:
+        server.execute("CREATE ROLE guest LOGIN PASSWORD 'right'")
         yield server
 
 
@@ -46,6 +57,88 @@ async def test_a_server_restarted_under_load_loses_nothing(
 
 async def _all_done(forge: Forge, ids: list[int]) -> bool:
     return len(await forge.jobs.list(state=State.DONE, limit=len(ids) + 1)) == len(ids)
+
+
+@pytest.mark.parametrize("options", [(), ("--processes", "2")])
+async def test_a_worker_that_is_started_before_its_database_waits_for_it(
+    server: LocalPostgres, workers: Fleet, options: tuple[str, ...]
+) -> None:
+    async with Forge(server.url()) as forge:
+        job = await forge.enqueue("nap")
+    server.stop()
+    worker = await workers.start(*options)
+    await eventually(lambda: "does not answer (opening the database)" in workers.log())
+
+    server.start()
+
+    async with Forge(server.url()) as forge:
+        await forge.wait(job.id, timeout=60)
+    assert worker.returncode is None
+    assert "The database answers again" in workers.log()
+
+
+@pytest.mark.parametrize("options", [(), ("--processes", "2")])
+async def test_a_worker_that_waits_for_its_database_ends_at_once_when_told_to(
+    server: LocalPostgres, workers: Fleet, options: tuple[str, ...]
+) -> None:
+    server.stop()
+    worker = await workers.start(*options)
+    await eventually(lambda: "does not answer (opening the database)" in workers.log())
+
+    worker.terminate()
+
+    assert await worker.wait() == 0
+    assert "Traceback" not in workers.log()
+
+
+async def test_a_worker_in_a_program_waits_for_its_database_too(server: LocalPostgres) -> None:
+    async with Forge(server.url()) as producer:
+        job = await producer.enqueue("work")
+    server.stop()
+    forge = Forge(server.url())
+    said: list[Event] = []
+    forge.telemetry.subscribe(said.append)
+
+    @forge.handler
+    async def work() -> str:
+        return "worked"
+
+    running = asyncio.create_task(Worker(forge, queues=["default"]).run(until_empty=True))
+    await eventually(lambda: any(isinstance(event, DatabaseLost) for event in said))
+    server.start()
+    await running
+
+    async with forge:
+        assert await forge.wait(job.id, timeout=1) == "worked"
+
+
+@pytest.mark.parametrize("options", [(), ("--processes", "2")])
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://guest:wrong@{host}/postgres", "password authentication failed"),
+        ("postgresql://guest:right@{host}/nowhere", "run forge-jobs db create"),
+        ("postgresql://guest:right@{host}/postgres", "permission denied for database"),
+        ("postgresql://guest:right@{host}/postgres?sslmode=nonsense", "sslmode"),
+    ],
+)
+async def test_what_waiting_does_not_cure_ends_a_worker_with_one_sentence(
+    strict_server: LocalPostgres,
+    ledger: Ledger,
+    tmp_path: Path,
+    url: str,
+    said: str,
+    options: tuple[str, ...],
+) -> None:
+    host = urlsplit(strict_server.url()).netloc.rpartition("@")[2]
+
+    async with fleet(url.format(host=host), ledger, tmp_path) as workers:
+        worker = await workers.start(*options)
+        assert await worker.wait() in (1, 2)
+        [sentence] = workers.log().splitlines()
+
+    assert said in sentence
+    assert "right" not in sentence and "wrong" not in sentence
 
 
 async def test_a_worker_outlives_an_outage_longer_than_its_stale_time(

@@ -1,6 +1,7 @@
 """What asyncpg raises, and which of our errors that is."""
 
 import re
+import ssl
 
 import asyncpg
 from asyncpg.exceptions import InternalClientError
@@ -12,6 +13,7 @@ from forge_jobs.errors import (
     StorageBusy,
     StorageRefused,
     StorageUnavailable,
+    StorageUnusable,
 )
 
 DRIVER_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, InternalClientError)
@@ -21,10 +23,7 @@ _UNAVAILABLE = (
     "08",  # connections
     "25006",  # read-only: a standby, or a primary that was demoted
     "26000",  # a prepared statement that is not there: a pooler gave us another server
-    "28",  # who may connect
-    "3D000",  # no such database
     "40",  # deadlocks, serialisation
-    "42501",  # permissions
     "42P05",  # a prepared statement that is there already: a pooler again
     "53",  # disk full, out of memory, too many connections
     "57",  # shutting down, starting up, statement timeout, dropped
@@ -35,6 +34,7 @@ _NOTIFY = (
     "PreCommit_Notify",
     "asyncQueueAddEntries",
 )  # the server's functions; its words depend on its language
+_UNUSABLE = ("28", "42501")  # who may connect, permissions
 _NO_SCHEMA = ("3F000", "42P01", "42703", "42883")  # no such schema, table, column, function
 
 
@@ -43,6 +43,8 @@ def translated(error: BaseException, *, url: str, schema: str) -> ForgeError | N
     match error:
         case TimeoutError():
             return StorageUnavailable(f"The database {url} did not answer in time.")
+        case ssl.SSLCertVerificationError() | PermissionError():
+            return StorageUnusable(f"The database {url} cannot be used: {_said(error)}.")
         case OSError():
             return StorageUnavailable(f"The database {url} cannot be reached: {_said(error)}.")
         case asyncpg.ClientConfigurationError():
@@ -72,7 +74,7 @@ def refusal(error: BaseException) -> StorageRefused | None:
 def _translated_state(error: asyncpg.PostgresError, url: str, schema: str) -> ForgeError | None:
     state = error.sqlstate or ""
     if state == "3D000":
-        return StorageUnavailable(
+        return StorageUnusable(
             f"There is no such database ({url}): {_said(error)}; run forge-jobs db create."
         )
     if state == "25P02":  # ours end with their first error
@@ -89,6 +91,8 @@ def _translated_state(error: asyncpg.PostgresError, url: str, schema: str) -> Fo
         return StorageBusy(f"The database {url} is busy: {_said(error)}.")
     if state == "54000" and error.server_source_function in _NOTIFY:
         return StorageUnavailable(f"The database {url} is not available: {_said(error)}.")
+    if state.startswith(_UNUSABLE):
+        return StorageUnusable(f"The database {url} cannot be used: {_said(error)}.")
     if state.startswith(_UNAVAILABLE):
         return StorageUnavailable(f"The database {url} is not available: {_said(error)}.")
     return None

@@ -15,7 +15,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from forge_jobs.errors import InvalidInput, StorageUnavailable
+from forge_jobs.errors import InvalidInput, StorageUnavailable, StorageUnusable
 from forge_jobs.storage.interface import Heard
 from forge_jobs.storage.sqlite.micros import micros
 from forge_jobs.storage.sqlite.transaction import Notice, Transaction, Work, translated
@@ -86,7 +86,7 @@ class Database:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StorageUnavailable(f"The folder {folder} cannot be made: {error.strerror}.") from error
+            raise StorageUnusable(f"The folder {folder} cannot be made: {error.strerror}.") from error
 
     async def write(self, work: Work[T]) -> T:
         """Return what `work` returns, once that is committed."""

@@ -4,7 +4,10 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from forge_jobs.errors import ForgeError, SchemaOutdated, StorageRefused, StorageUnavailable
+from forge_jobs.errors import ForgeError, SchemaOutdated, StorageRefused, StorageUnavailable, StorageUnusable
+
+# Where nothing may be written, or that is no database.
+UNUSABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOTADB}
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -86,7 +89,9 @@ def translated(error: Exception, path: str) -> Exception:
     ):  # a statement, or a trigger's, is wrong
         return StorageRefused(f"The database refuses it: {error}.")
     if isinstance(error, sqlite3.Error):
-        ours = StorageUnavailable(f"The database {path} cannot be used: {error}.")
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        kind = StorageUnusable if code in UNUSABLE else StorageUnavailable
+        ours = kind(f"The database {path} cannot be used: {error}.")
         ours.__cause__ = error
         return ours
     return error

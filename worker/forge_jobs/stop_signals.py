@@ -1,0 +1,104 @@
+"""SIGTERM, SIGINT and SIGHUP: what they mean to a worker, from the first line of its process on.
+
+The first one asks it to stop. Who sends it to a whole group (a terminal, systemd) may have a
+parent pass it on too, so what comes within a second is an echo of it; a later one means: now.
+This module is imported before all others, and only on what is there anyway.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+ECHO = 1.0  # seconds within which the same wish may be heard again
+
+heard_at: float | None = None
+"""The monotonic moment of the first that this process heard while it worked; None before."""
+
+
+def listen_early() -> None:
+    """If this process is the command `forge-jobs`, it hears signals now, and not only once all is imported.
+
+    A worker that has not begun has nothing to finish: it ends with 0. Other commands end as the
+    signal would have it, also as process 1, for which the kernel has no default action.
+    """
+    arguments = _arguments(sys.orig_argv)
+    if arguments is None:
+        return
+    if _is_worker(arguments):
+        for number in _wanted():
+            signal.signal(number, lambda number, frame: os._exit(0))
+    elif os.getpid() == 1:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda number, frame: end_at_once(number))
+
+
+@contextmanager
+def heard(stop: Callable[[str], None], again: Callable[[int], None] | None = None) -> Iterator[None]:
+    """Meanwhile the first signal calls `stop` with its name in the running loop, and a second one `again` at once.
+
+    Without `again` the process ends with 128 and the signal's number, even while its event
+    loop is blocked. Only the main thread may enter this; anywhere else ValueError is raised.
+    """
+    global heard_at
+    heard_at = None
+    import asyncio  # not at the top: it takes longer than all else here
+
+    loop = asyncio.get_running_loop()
+
+    def received(number: int, frame: FrameType | None) -> None:
+        global heard_at
+        now = time.monotonic()
+        if heard_at is None:
+            heard_at = now
+            loop.call_soon_threadsafe(stop, signal.Signals(number).name)
+        elif now - heard_at >= ECHO:
+            (again or end_at_once)(number)
+
+    before = {number: signal.signal(number, received) for number in _wanted()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def end_at_once(number: int) -> None:
+    """End the process as a shell says that a signal ended it."""
+    os._exit(128 + number)
+
+
+def _wanted() -> Sequence[signal.Signals]:
+    """All, except a SIGHUP that `nohup` asked us to ignore."""
+    return [each for each in STOPS if each is not signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
+
+
+def _arguments(command: Sequence[str]) -> Sequence[str] | None:
+    """Return what follows `forge-jobs` or `python -m forge_jobs`; None in any other process."""
+    for place, word in enumerate(command):
+        if word == "-m":
+            named = command[place + 1 : place + 2]
+            return command[place + 2 :] if named in (["forge_jobs"], ["forge_jobs.cli"]) else None
+        if os.path.basename(word) == "forge-jobs":
+            return command[place + 1 :]
+        if place and not word.startswith("-"):
+            return None  # a program
+    return None
+
+
+def _is_worker(arguments: Sequence[str]) -> bool:
+    """Whether the command that these arguments name is `worker`; common options may stand before it."""
+    words = iter(arguments)
+    for word in words:
+        if word in ("--database-url", "--schema"):
+            next(words, None)
+        elif not word.startswith("-"):
+            return word == "worker"
+    return False
+
+
+listen_early()

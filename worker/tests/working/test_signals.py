@@ -1,0 +1,138 @@
+"""Signals, to a worker alone and to all its processes, from the first moment of its life on."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from forge_jobs import Forge, State
+from tests.working.eventually import eventually
+from tests.working.ledger import Ledger
+from tests.working.processes import Fleet, below, tell_all
+
+pytestmark = pytest.mark.parametrize("database", ["postgres"], indirect=True)
+
+STOPS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("options", [(), ("--processes", "2")])
+async def test_a_signal_to_all_processes_gives_each_job_its_grace(
+    forge: Forge, workers: Fleet, ledger: Ledger, options: tuple[str, ...], number: signal.Signals
+) -> None:
+    ids = [each.id for each in await forge.enqueue_many("nap", [{"seconds": 2}] * 2)]
+    worker = await workers.start("--concurrency", "1" if options else "2", *options)
+    await eventually(lambda: len(ledger.of("start")) == 2)
+
+    tell_all(worker.pid, number)
+    assert await worker.wait() == 0
+
+    assert {(await forge.jobs.get(id)).state for id in ids} == {State.DONE}
+    assert {line.attempt for line in ledger.of("end")} == {1}
+
+
+async def test_the_echo_of_a_signal_is_not_a_second_one(forge: Forge, workers: Fleet, ledger: Ledger) -> None:
+    job = await forge.enqueue("nap", {"seconds": 2})
+    worker = await workers.start()
+    await eventually(lambda: ledger.of("start"))
+
+    for number in STOPS:
+        worker.send_signal(number)
+    assert await worker.wait() == 0
+
+    assert (await forge.jobs.get(job.id)).state is State.DONE
+
+
+async def test_a_second_signal_ends_all_processes_at_once(
+    forge: Forge, workers: Fleet, ledger: Ledger
+) -> None:
+    await forge.enqueue_many("stubborn", [{"seconds": 300}] * 2)
+    parent = await workers.start("--processes", "2", "--concurrency", "1", "--grace", "300")
+    await eventually(lambda: len(ledger.of("start")) == 2)
+    everybody = below(parent.pid)
+
+    await eventually(lambda: _told_again(parent))
+
+    assert parent.returncode != 0
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in everybody)
+
+
+def _told_again(worker: asyncio.subprocess.Process) -> bool:
+    """Send SIGTERM; return whether the worker has ended."""
+    if worker.returncode is None:
+        worker.terminate()
+    return worker.returncode is not None
+
+
+async def test_a_second_signal_is_heard_while_the_loop_is_blocked(
+    forge: Forge, workers: Fleet, ledger: Ledger
+) -> None:
+    await forge.enqueue("block", {"seconds": 300})
+    worker = await workers.start()
+    await eventually(lambda: ledger.of("start"))
+
+    await eventually(lambda: _told_again(worker))
+
+    assert worker.returncode == 128 + signal.SIGTERM
+
+
+SLOW = """
+import pathlib, time
+pathlib.Path("{folder}/reached").touch()
+time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("module", ["shop", "msgspec"])  # the user's, and one that is imported before
+@pytest.mark.parametrize("options", [(), ("--processes", "2")])
+async def test_a_worker_that_still_imports_ends_at_once_and_quietly(
+    workers: Fleet, tmp_path: Path, number: signal.Signals, module: str, options: tuple[str, ...]
+) -> None:
+    (tmp_path / f"{module}.py").write_text(SLOW.format(folder=tmp_path))
+    worker = await workers.start(*options, app="shop:forge", PYTHONPATH=str(tmp_path))
+    await eventually((tmp_path / "reached").exists)
+
+    worker.send_signal(number)
+
+    assert await worker.wait() == 0
+    assert workers.log() == ""
+
+
+async def test_a_hangup_that_the_worker_was_started_to_ignore_is_ignored(
+    forge: Forge, workers: Fleet, ledger: Ledger
+) -> None:
+    worker = await workers.start(before=["nohup"])
+    await forge.enqueue("nap", {"seconds": 1})
+    await eventually(lambda: ledger.of("start"))
+
+    worker.send_signal(signal.SIGHUP)
+    await eventually(lambda: ledger.of("end"))
+
+    after = await forge.enqueue("nap")
+    await forge.wait(after.id, timeout=30)
+    assert worker.returncode is None
+
+
+def _has_namespaces() -> bool:
+    try:
+        return subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not _has_namespaces(), reason="process 1 needs a namespace of its own")
+async def test_process_1_hears_signals_while_it_imports(workers: Fleet, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SLOW.format(folder=tmp_path))
+    namespace = await workers.start(
+        app="shop:forge", before=["unshare", "--pid", "--fork", "--kill-child"], PYTHONPATH=str(tmp_path)
+    )
+    await eventually((tmp_path / "reached").exists)
+
+    [worker] = below(namespace.pid)
+    os.kill(worker, signal.SIGTERM)
+
+    assert await namespace.wait() == 0
