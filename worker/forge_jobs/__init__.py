@@ -29,6 +29,7 @@ from forge_jobs.errors import (
 )
 from forge_jobs.handlers import Handler
 from forge_jobs.job import Enqueued, Job, State
+from forge_jobs.kind import Kind
 from forge_jobs.outcome import Dead, Reschedule, Retry, Throttled
 from forge_jobs.owner import Owner
 from forge_jobs.queue_config import QueueConfig
@@ -55,6 +56,7 @@ __all__ = [
     "JobDead",
     "JobNotFound",
     "KeyBusy",
+    "Kind",
     "Managed",
     "Missed",
     "Owner",

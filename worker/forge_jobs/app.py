@@ -1,6 +1,8 @@
 """Forge: what a user's program holds; its handlers, its database, and the way to both."""
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from datetime import timedelta
@@ -12,6 +14,7 @@ from msgspec.structs import replace
 from forge_jobs import names
 from forge_jobs.client.crons import Crons
 from forge_jobs.client.jobs import Jobs
+from forge_jobs.client.kinds import Kinds
 from forge_jobs.client.limits import Limits
 from forge_jobs.client.owners import Owners
 from forge_jobs.client.queues import Queues
@@ -19,15 +22,23 @@ from forge_jobs.client.versions import Versions
 from forge_jobs.client.watch import watch
 from forge_jobs.client.workers import Workers
 from forge_jobs.codec import decode, encode
-from forge_jobs.errors import InvalidInput, JobDead, SchemaOutdated, SchemaTooNew, WaitTimeout
+from forge_jobs.errors import (
+    InvalidInput,
+    JobDead,
+    SchemaOutdated,
+    SchemaTooNew,
+    StorageUnavailable,
+    WaitTimeout,
+)
 from forge_jobs.handlers import Handler, Handlers, P, R
 from forge_jobs.job import ENDED, Enqueued, Job, NewJob, State
+from forge_jobs.kind import Kind
 from forge_jobs.options import UNSET, Options, OptionValues, Unset
 from forge_jobs.outcome import as_duration
 from forge_jobs.settings import Settings
 from forge_jobs.storage import open_storage
 from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import DatabaseCaveat, Telemetry
+from forge_jobs.telemetry import DatabaseCaveat, KindsUnpublished, Telemetry
 
 
 class Forge:
@@ -49,6 +60,7 @@ class Forge:
         self._settings = settings
         self._storage = storage
         self._opened = 0
+        self._published: list[Kind] = []
         self._at_close: list[Callable[[], Awaitable[None]]] = []
         self.handlers = Handlers()
         self.telemetry = Telemetry()
@@ -87,6 +99,11 @@ class Forge:
         return Crons(self.storage)
 
     @property
+    def kinds(self) -> Kinds:
+        """List what all programs declare of the kinds of jobs that they have handlers for."""
+        return Kinds(self.storage)
+
+    @property
     def limits(self) -> Limits:
         """List, set, drain and delete rate limits."""
         return Limits(self.storage)
@@ -119,7 +136,8 @@ class Forge:
         """The database is open and its schema is that of this release.
 
         It is migrated when need be, unless `migrate` (default: FORGE_AUTO_MIGRATE) is
-        false: then SchemaOutdated is raised. Queues that handlers name exist.
+        false: then SchemaOutdated is raised. Queues that handlers name exist, and what
+        handlers declare is published.
         """
         self._opened += 1
         if self._opened > 1:
@@ -134,6 +152,7 @@ class Forge:
             else:
                 await self.check_schema()
             await self.ensure_queues()
+            await self.publish()
         except BaseException:
             await self.close()
             raise
@@ -155,11 +174,28 @@ class Forge:
         if missing := wanted.union(more):
             await self.storage.queues.ensure(sorted(missing))
 
+    async def publish(self) -> None:
+        """What handlers declare holds for jobs of their kinds that others enqueue by name.
+
+        The program that published last wins. Nothing is written when the database says it
+        already; where it may not be written to, an event says so.
+        """
+        kinds = [handler.declared for handler in self.handlers.values()]
+        if not kinds or kinds == self._published:
+            return
+        try:
+            await self.storage.kinds.declare(kinds, by=f"{socket.gethostname()}, process {os.getpid()}")
+        except StorageUnavailable as error:
+            self.telemetry.emit(KindsUnpublished([kind.kind for kind in kinds], str(error)))
+        else:
+            self._published = kinds
+
     async def close(self) -> None:
         """The database is closed, when this was called as often as `open`."""
         self._opened = max(0, self._opened - 1)
         if self._opened:
             return
+        self._published = []
         async with AsyncExitStack() as stack:
             if self._storage is not None:
                 stack.push_async_callback(self._storage.close)
@@ -206,6 +242,9 @@ class Forge:
         timeout: timedelta | float | None = None,
         codec: str = "json",
         executor: str | None = None,
+        title: str | None = None,
+        owner: str | None = None,
+        docs: str | None = None,
     ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...
 
     def handler(self, function: Any = None, /, **declared: Any) -> Any:
@@ -214,6 +253,9 @@ class Forge:
         An `async def` runs in the worker's event loop, a plain function in a thread, or
         with executor="process" in a process of its own. A first parameter `ctx` gets the
         Context. The other parameters are the payload; their annotations are checked.
+
+        Options hold for every job of the kind that does not say otherwise, whoever enqueues
+        it. `title`, `owner` (who answers for it) and `docs` (a link) are for people. Raises InvalidInput.
         """
 
         def declare(function: Callable[..., Any]) -> Handler[..., Any]:
@@ -228,6 +270,7 @@ class Forge:
     ) -> Enqueued:
         """A job of `kind` waits, with the options of its handler where none are given here.
 
+        That is the handler of this program, else what another has published of the kind.
         Raises InvalidPayload, UnknownQueue, InvalidInput; then nothing was enqueued.
         """
         said = Options.given(options)
@@ -249,7 +292,7 @@ class Forge:
         if handler is None:
             wanted = said.job(kind, b"", "json")
         else:
-            wanted = said.over(handler.defaults).job(kind, b"", handler.codec)
+            wanted = said.over(handler.defaults).job(kind, b"", handler.codec, declared=True)
         check = _encoded if handler is None else handler.arguments.check
         jobs = []
         for payload in payloads:

@@ -23,9 +23,11 @@ class CronConfig:
     timezone: str = "UTC"  # an IANA name
     payload: bytes = b"{}"
     codec: str = "json"
-    queue: str = "default"
-    priority: int = 0
-    max_attempts: int | None = None  # None: the queue's; FOREVER: no end
+    queue: str = "default"  # where its jobs go now
+    queue_said: bool = True  # False: that follows what the kind's handler declares
+    # None: as the kind's handler declares it, else as the queue says or the default is
+    priority: int | None = None
+    max_attempts: int | None = None  # FOREVER: no end
     timeout: timedelta | None = None
     overlap: bool = True  # False: a fire is skipped while the cron's last job is not ended
     missed: Missed = Missed.LATEST

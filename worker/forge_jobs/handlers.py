@@ -18,6 +18,7 @@ from forge_jobs.codec import Arguments
 from forge_jobs.context import Context
 from forge_jobs.errors import InvalidInput, UnknownHandler
 from forge_jobs.job import Enqueued
+from forge_jobs.kind import Kind
 from forge_jobs.options import UNSET, Options, OptionValues, Unset
 from forge_jobs.outcome import as_duration
 
@@ -53,6 +54,9 @@ class Handler(Generic[P, R]):
         timeout: timedelta | float | None = None,
         codec: str = "json",
         executor: str | None = None,
+        title: str | None = None,
+        owner: str | None = None,
+        docs: str | None = None,
     ) -> None:
         self.forge = forge
         if isinstance(function, Handler):
@@ -63,6 +67,9 @@ class Handler(Generic[P, R]):
             queue=queue, priority=priority, max_attempts=max_attempts, timeout=as_duration(timeout, "timeout")
         ).checked()
         self.codec = codec
+        self.title = None if title is None else names.line(title, "title")
+        self.owner = None if owner is None else names.line(owner, "owner")
+        self.docs = None if docs is None else names.line(docs, "docs")
         self.placement = _placement(function, executor, self.kind)
         parameters = _parameters(function, self.kind)
         self.takes_context = bool(parameters) and _is_context(parameters[0])
@@ -72,6 +79,13 @@ class Handler(Generic[P, R]):
         self.__module__ = getattr(function, "__module__", None) or ""
         self.__qualname__ = getattr(function, "__qualname__", self.kind)
         self.__wrapped__ = function
+
+    @property
+    def declared(self) -> Kind:
+        """What is published of its kind."""
+        said = self.defaults.job(self.kind, b"", self.codec)
+        options = (said.queue, said.priority, said.max_attempts, said.timeout, said.codec)
+        return Kind(self.kind, *options, self.title, self.owner, self.docs)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)

@@ -54,18 +54,22 @@ class Reason(StrEnum):
 
 
 class NewJob(msgspec.Struct, frozen=True, gc=False):
-    """A job that is asked for. `delay` and `run_at` exclude each other; the delay counts from the database's now."""
+    """A job that is asked for. `delay` and `run_at` exclude each other; the delay counts from the database's now.
+
+    What is None is as the row of its kind says, unless `declared`, else as its queue says or the default is.
+    """
 
     kind: str
     payload: bytes = b"{}"
     codec: str = "json"
-    queue: str = "default"
-    priority: int = 0  # smaller first, a smallint
-    max_attempts: int | None = None  # None: the queue's; FOREVER: no end
+    queue: str | None = None
+    priority: int | None = None  # smaller first, a smallint
+    max_attempts: int | None = None  # FOREVER: no end
     timeout: timedelta | None = None
     key: str | None = None  # at most one job of a kind with this key is not ended
     delay: timedelta | None = None
     run_at: datetime | None = None
+    declared: bool = False  # by the program that asks, so the row of its kind is not looked at
 
 
 class Enqueued(msgspec.Struct, frozen=True, gc=False):

@@ -71,6 +71,11 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.WARNING,
         "No handler for kind {kind} of queue {queue}: {jobs} jobs were handed back",
     ),
+    events.KindsUnpublished: (
+        logging.WARNING,
+        "What the handlers of {kinds} declare could not be published, so jobs that others enqueue by name "
+        "are without it: {error}",
+    ),
     events.UnknownLimit: (
         logging.ERROR,
         "There is no rate limit {scope}, of which queue {queue} needs tokens: none of its jobs is started",

@@ -11,6 +11,7 @@ from forge_jobs.job import FOREVER, MAX_KEY, MAX_NAME
 
 _PLAIN = re.compile(r"[!-+\--~]{1,128}")  # every printable ASCII character but the space and the comma
 
+MAX_LINE = 500
 SMALLEST_PRIORITY, LARGEST_PRIORITY = -32_768, 32_767
 MOST_ATTEMPTS = 2_147_483_647
 
@@ -44,6 +45,13 @@ def key(value: object) -> str:
     if isinstance(value, str) and 0 < len(value) <= MAX_KEY and "\0" not in value and _is_text(value):
         return value
     raise InvalidInput(f"The key is {_shown(value)}, allowed are 1 to {MAX_KEY} characters of text.")
+
+
+def line(value: object, what: str) -> str:
+    """Return a `what` for people: 1 to 500 characters of text on one line."""
+    if isinstance(value, str) and 0 < len(value) <= MAX_LINE and value.isprintable():
+        return value
+    raise InvalidInput(f"{what} is {_shown(value)}, allowed are 1 to {MAX_LINE} printable characters.")
 
 
 def priority(value: object) -> int:

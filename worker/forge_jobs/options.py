@@ -5,9 +5,12 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Final, Literal, TypedDict
 
+import msgspec
+
 from forge_jobs import names
 from forge_jobs.errors import InvalidInput
 from forge_jobs.job import FOREVER, NewJob
+from forge_jobs.kind import Kind
 from forge_jobs.outcome import as_duration, as_moment
 from forge_jobs.queue_config import DEFAULT_QUEUE
 
@@ -93,18 +96,31 @@ class Options:
         }
         return replace(self, **missing)
 
-    def job(self, kind: str, payload: bytes, codec: str) -> NewJob:
-        """Return the job that these options ask for."""
+    def job(self, kind: str, payload: bytes, codec: str, *, declared: bool = False) -> NewJob:
+        """Return the job that these options ask for; `declared`: they are all that is said of it."""
         attempts = self.max_attempts
         return NewJob(
             kind=kind,
             payload=payload,
             codec=codec,
-            queue=self.queue or DEFAULT_QUEUE,
-            priority=self.priority or 0,
+            queue=self.queue,
+            priority=self.priority,
             max_attempts=None if isinstance(attempts, Unset) else FOREVER if attempts is None else attempts,
             timeout=self.timeout,
             key=self.key,
             delay=self.delay,
             run_at=self.run_at,
+            declared=declared,
         )
+
+
+def resolved(job: NewJob, kind: Kind | None) -> NewJob:
+    """Return the job with what its kind says of it where it says nothing itself; its queue and priority are known then."""
+    said = Kind(job.kind) if kind is None or job.declared else kind
+    return msgspec.structs.replace(
+        job,
+        queue=job.queue or said.queue or DEFAULT_QUEUE,
+        priority=(said.priority or 0) if job.priority is None else job.priority,
+        max_attempts=said.max_attempts if job.max_attempts is None else job.max_attempts,
+        timeout=job.timeout or said.timeout,
+    )

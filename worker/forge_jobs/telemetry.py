@@ -102,6 +102,14 @@ class UnknownKind(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class KindsUnpublished(Event):
+    """What handlers declare could not be written: jobs that others enqueue by name are without it."""
+
+    kinds: Sequence[str]
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownLimit(Event):
     """A queue needs tokens of a rate limit that does not exist, so nothing of it is claimed."""
 

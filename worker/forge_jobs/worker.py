@@ -130,6 +130,7 @@ class Worker:
         await patience.until_answered(self.forge.open)
         stack.push_async_callback(self.forge.close)
         await patience.until_answered(lambda: self.forge.ensure_queues(*self.queues))
+        await self.forge.publish()
 
     def _info(self) -> WorkerInfo:
         worker_id = secrets.randbits(62) + 1

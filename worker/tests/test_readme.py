@@ -1,5 +1,6 @@
 """What the documents tell people to type works as it stands there."""
 
+import json
 import os
 import re
 import shlex
@@ -101,6 +102,10 @@ def test_every_command_of_the_readme_succeeds(shell: Shell) -> None:
 
     assert "sent 'Hello' to ada@example.com at attempt 1" in printed["python app.py"]
     assert "send_email" in printed["forge-jobs jobs list"]
+    listed = json.loads(shell.run("forge-jobs jobs list --kind send_email --json"))
+    bob, ada = [job for job in listed if job["payload"]["to"].split("@")[0] in ("bob", "ada")][:2]
+    assert {bob["payload"]["to"], ada["payload"]["to"]} == {"bob@example.com", "ada@example.com"}
+    assert [(job["max_attempts"], job["timeout_seconds"]) for job in (bob, ada)] == [(8, 30.0), (8, 30.0)]
 
 
 @pytest.mark.parametrize("page", ["cron.md", "handlers.md", "operating.md"])

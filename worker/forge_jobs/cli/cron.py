@@ -45,25 +45,33 @@ async def set_cron(
         str | None, typer.Option(metavar="JSON", help="The job's arguments, an object.")
     ] = None,
     timezone: Annotated[str, typer.Option(metavar="ZONE", help="An IANA name, like Europe/Berlin.")] = "UTC",
-    queue: Annotated[str, typer.Option(metavar="NAME", help="The queue of its jobs.")] = "default",
+    queue: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The queue of its jobs. [default: as the handler says, or default]"
+        ),
+    ] = None,
     priority: Annotated[
-        int,
+        int | None,
         typer.Option(
             metavar="N",
-            help="The smaller, the sooner.",
+            help="The smaller, the sooner. [default: as the handler says, or 0]",
             parser=values.whole("--priority", least=SMALLEST_PRIORITY, most=LARGEST_PRIORITY),
         ),
-    ] = 0,
+    ] = None,
     max_attempts: Annotated[
         str | None,
         typer.Option(
-            metavar="N|forever", help="How many attempts its jobs have at most. [default: as the queue says]"
+            metavar="N|forever",
+            help="How many attempts its jobs have at most. [default: as the handler or the queue says]",
         ),
     ] = None,
     timeout: Annotated[
         timedelta | None,
         typer.Option(
-            metavar="DURATION", parser=values.duration("--timeout"), help="The longest an attempt may take."
+            metavar="DURATION",
+            parser=values.duration("--timeout"),
+            help="The longest an attempt may take. [default: as the handler or the queue says]",
         ),
     ] = None,
     overlap: Annotated[
@@ -92,13 +100,15 @@ async def set_cron(
     wanted: CronValues = {
         "payload": values.payload(payload),
         "timezone": timezone,
-        "queue": queue,
-        "priority": priority,
         "overlap": overlap,
         "missed": missed,
         "missed_limit": missed_limit,
         "enabled": enabled,
     }
+    if queue is not None:
+        wanted["queue"] = queue
+    if priority is not None:
+        wanted["priority"] = priority
     if max_attempts is not None:
         wanted["max_attempts"] = values.attempts(max_attempts)
     if timeout is not None:

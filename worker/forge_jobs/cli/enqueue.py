@@ -37,7 +37,9 @@ async def enqueue(
     payload_file: Annotated[
         str | None, typer.Option(metavar="FILE", help="Read the arguments from a file; - is stdin.")
     ] = None,
-    queue: Annotated[str | None, typer.Option(metavar="NAME", help="Its queue. [default: default]")] = None,
+    queue: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Its queue. [default: as the handler says, or default]")
+    ] = None,
     delay: Annotated[
         timedelta | None,
         typer.Option(
@@ -53,19 +55,22 @@ async def enqueue(
         typer.Option(
             metavar="N",
             parser=values.whole("--priority", least=SMALLEST_PRIORITY, most=LARGEST_PRIORITY),
-            help="The smaller, the sooner. [default: 0]",
+            help="The smaller, the sooner. [default: as the handler says, or 0]",
         ),
     ] = None,
     max_attempts: Annotated[
         str | None,
         typer.Option(
-            metavar="N|forever", help="How many attempts it has at most. [default: as the queue says]"
+            metavar="N|forever",
+            help="How many attempts it has at most. [default: as the handler or the queue says]",
         ),
     ] = None,
     timeout: Annotated[
         timedelta | None,
         typer.Option(
-            metavar="DURATION", parser=values.duration("--timeout"), help="The longest an attempt may take."
+            metavar="DURATION",
+            parser=values.duration("--timeout"),
+            help="The longest an attempt may take. [default: as the handler or the queue says]",
         ),
     ] = None,
     key: Annotated[

@@ -12,6 +12,7 @@ from forge_jobs.cron_config import CronConfig, Missed
 from forge_jobs.errors import InvalidInput
 from forge_jobs.job import Enqueued
 from forge_jobs.options import Options, OptionValues
+from forge_jobs.queue_config import DEFAULT_QUEUE
 from forge_jobs.storage.interface import Storage
 
 MOST_MISSED = 10_000
@@ -113,7 +114,8 @@ def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> C
         timezone=timezone,
         payload=job.payload,
         codec=job.codec,
-        queue=job.queue,
+        queue=job.queue or DEFAULT_QUEUE,
+        queue_said=job.queue is not None,
         priority=job.priority,
         max_attempts=job.max_attempts,
         timeout=job.timeout,

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from forge_jobs.cron_config import CronConfig
 from forge_jobs.job import Cancelled, Claim, Counts, End, Enqueued, Job, NewJob, Postponement, State
+from forge_jobs.kind import Kind
 from forge_jobs.owner import Owner
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.rate_limit import Lease, RateLimit
@@ -97,7 +98,8 @@ class Jobs(Protocol):
         """The job waits, and an idle worker of its queue is woken.
 
         With `connection` (asyncpg's, or sqlite3's) the job is part of the caller's
-        transaction: it appears when that commits, and never when it rolls back. Raises UnknownQueue.
+        transaction: it appears when that commits, and never when it rolls back. What the job
+        leaves open is as the row of its kind says. Raises UnknownQueue.
         """
 
     async def enqueue_many(self, jobs: Sequence[NewJob], *, connection: Any = None) -> list[Enqueued]:
@@ -298,6 +300,22 @@ class Queues(Protocol):
         `throttles` (how many in a row, this one included) is written with it; during a
         cool-down, neither is changed by shorter ones.
         """
+
+
+class Kinds(Protocol):
+    """What programs declare of the kinds that they have handlers for."""
+
+    async def declare(self, kinds: Sequence[Kind], *, by: str) -> int:
+        """The kinds are declared so, whoever declared them before; return how many were not.
+
+        Nothing is written, and no lock is taken, when all were.
+        """
+
+    async def all(self) -> list[Kind]:
+        """Return all kinds by name."""
+
+    async def forget(self, kind: str) -> bool:
+        """The kind is not declared; False when it was not."""
 
 
 class Limits(Protocol):
@@ -543,6 +561,7 @@ class Storage(Protocol):
     claims: Claims
     schedule: Schedule
     queues: Queues
+    kinds: Kinds
     limits: Limits
     crons: Crons
     owners: Owners

@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from forge_jobs.job import State
+from forge_jobs.kind import Kind
 from tests.storage.ear import PROBE, Ear
 from tests.storage.factories import (
     claim,
@@ -234,3 +235,28 @@ async def test_jobs_are_claimed_while_old_ones_are_swept(storage, postgres):
         )
 
     assert await storage.history.sweep(epoch=epoch) == 0
+
+
+async def test_a_job_enqueued_in_sql_has_what_its_kind_declares(storage, database):
+    await storage.queues.ensure(["mail", "slow"])
+    await storage.kinds.declare([Kind("send", "mail", 3, 8, timedelta(seconds=30))], by="a test")
+
+    [(open_id,)] = await database.rows("SELECT enqueue('send')")
+    [(said_id,)] = await database.rows(
+        "SELECT enqueue('send', '{}', 'slow', 0, max_attempts => 2, timeout => interval '5 seconds')"
+    )
+
+    found = await storage.jobs.get(open_id)
+    assert (found.queue, found.priority, found.max_attempts, found.timeout) == (
+        "mail",
+        3,
+        8,
+        timedelta(seconds=30),
+    )
+    found = await storage.jobs.get(said_id)
+    assert (found.queue, found.priority, found.max_attempts, found.timeout) == (
+        "slow",
+        0,
+        2,
+        timedelta(seconds=5),
+    )

@@ -10,6 +10,7 @@ from forge_jobs.storage.postgres.connections_left import connections_left
 from forge_jobs.storage.postgres.crons import PostgresCrons
 from forge_jobs.storage.postgres.history import PostgresHistory
 from forge_jobs.storage.postgres.jobs import PostgresJobs
+from forge_jobs.storage.postgres.kinds import PostgresKinds
 from forge_jobs.storage.postgres.leadership import PostgresLeadership
 from forge_jobs.storage.postgres.limits import PostgresLimits
 from forge_jobs.storage.postgres.owners import PostgresOwners
@@ -42,6 +43,7 @@ class PostgresStorage(Storage):
         self.claims = PostgresClaims(database)
         self.schedule = PostgresSchedule(database)
         self.queues = PostgresQueues(database)
+        self.kinds = PostgresKinds(database)
         self.limits = PostgresLimits(database)
         self.crons = PostgresCrons(database)
         self.owners = PostgresOwners(database)

@@ -14,8 +14,11 @@ from typing import Any
 
 from forge_jobs.errors import InvalidInput, KeyBusy, StorageUnavailable
 from forge_jobs.job import Enqueued, NewJob, Reason
+from forge_jobs.options import resolved
+from forge_jobs.queue_config import DEFAULT_QUEUE
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.kinds import named
 from forge_jobs.storage.postgres.queues import unknown_queue
 
 CHUNK = 2_000
@@ -104,6 +107,7 @@ async def enqueue_by_copy(database: Database, jobs: Sequence[NewJob], connection
 async def _enqueue(
     database: Database, jobs: Sequence[NewJob], connection: Any, *, always_tell: bool
 ) -> list[Enqueued]:
+    jobs = await _resolved(database, jobs, connection)
     queues = await _queues(database, jobs, connection)
     record = await database.fetchrow(PREPARE, len(jobs), connection=connection)
     assert record is not None
@@ -122,8 +126,21 @@ async def _enqueue(
     return batch.answers if answers is None else answers
 
 
+async def _resolved(database: Database, jobs: Sequence[NewJob], connection: Any) -> Sequence[NewJob]:
+    """Return the jobs with what their kinds say of them where they say nothing themselves."""
+    open_kinds = {job.kind for job in jobs if not job.declared}
+    kinds = await named(database, open_kinds, connection) if open_kinds else {}
+    made: dict[int, NewJob] = {}  # many may be one object
+    for job in jobs:
+        if id(job) not in made:
+            is_whole = job.queue is not None and job.priority is not None
+            kind = None if job.declared else kinds.get(job.kind)
+            made[id(job)] = job if is_whole and kind is None else resolved(job, kind)
+    return [made[id(job)] for job in jobs]
+
+
 async def _queues(database: Database, jobs: Sequence[NewJob], connection: Any) -> dict[str, _Queue]:
-    names = {job.queue for job in jobs}
+    names = {job.queue or DEFAULT_QUEUE for job in jobs}
     records = await database.fetch(QUEUES, sorted(names), connection=connection)
     queues = {record["name"]: _Queue(record["id"], record["max_attempts"]) for record in records}
     for name in sorted(names - queues.keys()):
@@ -209,9 +226,10 @@ class _Chunk:
         self.jobs = jobs
         self.ids = ids
         self.first = now + start * MICROSECOND  # created_at of the first, each next one a microsecond later
-        self.queue_ids = [queues[job.queue].id for job in jobs]
+        self.queue_ids = [queues[job.queue or DEFAULT_QUEUE].id for job in jobs]
         self.max_attempts = [
-            queues[job.queue].max_attempts if job.max_attempts is None else job.max_attempts for job in jobs
+            queues[job.queue or DEFAULT_QUEUE].max_attempts if job.max_attempts is None else job.max_attempts
+            for job in jobs
         ]
         self.later = {
             number: due
@@ -246,7 +264,7 @@ class _Chunk:
 
     def scheduled_rows(self) -> Iterator[tuple[Any, ...]]:
         for number, due in self.later.items():
-            priority = self.jobs[number].priority
+            priority = self.jobs[number].priority or 0
             yield self.ids[number], due, self.queue_ids[number], 0, priority, Reason.DELAYED.value
 
 

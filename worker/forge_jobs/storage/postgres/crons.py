@@ -12,23 +12,27 @@ from typing import Any
 import asyncpg
 
 from forge_jobs.cron_config import CronConfig, Missed
-from forge_jobs.errors import InvalidInput, Managed, UnknownCron
+from forge_jobs.errors import InvalidInput, Managed, UnknownCron, UnknownQueue
 from forge_jobs.job import Enqueued, NewJob
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.enqueue import enqueue, enqueue_many
 from forge_jobs.storage.postgres.fence import writing
+from forge_jobs.storage.postgres.kinds import queue_of
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.queues import unknown_queue
 
-_COLUMNS = """cron.name, cron.expression, cron.kind, cron.timezone, cron.payload, cron.codec, queue.name AS queue,
-    cron.priority, cron.max_attempts, cron.timeout, cron.overlap, cron.missed, cron.missed_limit, cron.enabled,
+_COLUMNS = """cron.name, cron.expression, cron.kind, cron.timezone, cron.payload, cron.codec,
+    queue.name AS queue, cron.queue_said,
+    CASE WHEN cron.priority_said THEN cron.priority END AS priority, cron.max_attempts, cron.timeout, cron.overlap, cron.missed, cron.missed_limit, cron.enabled,
     cron.managed_by, cron.next_fire_at, cron.last_fire_at, cron.last_error, cron.skipped"""
 
 _INSERT = """
     INSERT INTO {schema}.cron (name, expression, timezone, kind, payload, codec, queue_id, priority, max_attempts,
-                               timeout, overlap, missed, missed_limit, enabled, managed_by)
-    SELECT $1, $2, $3, $4, $5, $6, id, $8, $9, $10, $11, $12, $13, $14, $15
-    FROM {schema}.queue WHERE name = $7"""
+                               timeout, overlap, missed, missed_limit, enabled, managed_by, queue_said, priority_said)
+    SELECT $1, $2, $3, $4, $5, $6, id, coalesce($8, 0::smallint), $9, $10, $11, $12, $13, $14, $15,
+           $7::text IS NOT NULL, $8 IS NOT NULL
+    FROM {schema}.queue
+    WHERE name = coalesce($7, (SELECT queue FROM {schema}.kind WHERE kind.kind = $4), 'default')"""
 
 ALL = "SELECT {columns} FROM {schema}.cron JOIN {schema}.queue ON queue.id = cron.queue_id ORDER BY cron.name".replace(
     "{columns}", _COLUMNS
@@ -45,6 +49,7 @@ WITH written AS ({insert}
         payload = excluded.payload, codec = excluded.codec, queue_id = excluded.queue_id,
         priority = excluded.priority, max_attempts = excluded.max_attempts, timeout = excluded.timeout,
         overlap = excluded.overlap, missed = excluded.missed, missed_limit = excluded.missed_limit,
+        queue_said = excluded.queue_said, priority_said = excluded.priority_said,
         enabled = excluded.enabled, managed_by = coalesce(cron.managed_by, excluded.managed_by), last_error = NULL,
         next_fire_at = CASE WHEN (cron.expression, cron.timezone, cron.enabled)
                                  = (excluded.expression, excluded.timezone, excluded.enabled)
@@ -122,10 +127,10 @@ class PostgresCrons:
         owner = await self._owner(cron.name)
         if owner is not None and owner != managed_by:
             raise Managed(f"Cron {cron.name!r}", owner)
-        raise await unknown_queue(self._database, cron.queue)
+        raise await self._unknown_queue(cron)
 
     async def ensure(self, cron: CronConfig) -> None:
-        await self._check_queue(cron.queue)
+        await self._check_queue(cron)
         await self._write(ENSURE, replace(cron, managed_by=None))
 
     async def get(self, name: str) -> CronConfig:
@@ -202,7 +207,7 @@ class PostgresCrons:
                 cron.kind,
                 cron.payload,
                 cron.codec,
-                cron.queue,
+                cron.queue if cron.queue_said else None,
                 cron.priority,
                 cron.max_attempts,
                 timeout,
@@ -218,10 +223,14 @@ class PostgresCrons:
                 f"missed_limit of cron {cron.name!r} is {cron.missed_limit}, allowed is 1 or more."
             ) from error
 
-    async def _check_queue(self, name: str) -> None:
-        known = await self._database.fetchval("SELECT true FROM {schema}.queue WHERE name = $1", name)
-        if not known:
-            raise await unknown_queue(self._database, name)
+    async def _check_queue(self, cron: CronConfig) -> None:
+        known = "SELECT true FROM {schema}.queue WHERE name = $1"
+        if cron.queue_said and not await self._database.fetchval(known, cron.queue):
+            raise await self._unknown_queue(cron)
+
+    async def _unknown_queue(self, cron: CronConfig) -> UnknownQueue:
+        name = cron.queue if cron.queue_said else await queue_of(self._database, cron.kind, None)
+        return await unknown_queue(self._database, name)
 
     async def _owner(self, name: str) -> str | None:
         owner: str | None = await self._database.fetchval(
@@ -239,7 +248,7 @@ def _job(cron: CronConfig) -> NewJob:
         kind=cron.kind,
         payload=cron.payload,
         codec=cron.codec,
-        queue=cron.queue,
+        queue=cron.queue if cron.queue_said else None,
         priority=cron.priority,
         max_attempts=cron.max_attempts,
         timeout=cron.timeout,

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from forge_jobs.errors import KeyBusy, StorageUnavailable
+from forge_jobs.errors import KeyBusy, StorageUnavailable, UnknownQueue
 from forge_jobs.job import Enqueued, NewJob
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.bulk import enqueue_by_copy
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.kinds import queue_of
 from forge_jobs.storage.postgres.queues import unknown_queue
 
 SMALL_BATCH = 200
@@ -21,19 +22,22 @@ SMALL_BATCH = 200
 # Inside a caller's transaction ($10) it is always told: who is idle when that commits is not known yet.
 ENQUEUE = """
 WITH {bound}target AS MATERIALIZED (
-    SELECT id AS queue_id, max_attempts, coalesce($8::timestamptz, now() + $9::interval, now()) AS due
-    FROM {schema}.queue{bounded} WHERE name = $1
+    SELECT queue.id AS queue_id, coalesce($2::smallint, kind.priority, 0::smallint) AS priority,
+           coalesce($3::integer, kind.max_attempts, queue.max_attempts) AS max_attempts,
+           coalesce($4::double precision, kind.timeout) AS timeout,
+           coalesce($8::timestamptz, now() + $9::interval, now()) AS due
+    FROM (SELECT) AS one LEFT JOIN {schema}.kind ON kind.kind = $5 AND NOT $11::boolean
+    JOIN {schema}.queue ON queue.name = coalesce($1::text, kind.queue, 'default'){bounded}
 ){keyed}, made AS (
     INSERT INTO {schema}.job (queue_id, priority, max_attempts, timeout, kind, codec, created_at, payload{names})
-    SELECT queue_id, $2::smallint, coalesce($3::integer, max_attempts), $4::double precision, $5, $6, now(), $7{values}
-    FROM target{held}
+    SELECT queue_id, priority, max_attempts, timeout, $5, $6, now(), $7{values} FROM target{held}
     RETURNING id
 ), placed AS (
     INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
-    SELECT made.id, {schema}.micros(now()), queue_id, 0, $2 FROM made, target WHERE due <= now()
+    SELECT made.id, {schema}.micros(now()), queue_id, 0, priority FROM made, target WHERE due <= now()
 ), planned AS (
     INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason)
-    SELECT made.id, due, queue_id, 0, $2, 'delayed' FROM made, target WHERE due > now()
+    SELECT made.id, due, queue_id, 0, priority, 'delayed' FROM made, target WHERE due > now()
 ), tallied AS (
     INSERT INTO {schema}.tally (queue_id, pending, scheduled)
     SELECT queue_id, (due <= now())::integer, (due > now())::integer FROM made, target
@@ -61,19 +65,19 @@ ENQUEUE_KEYED = (
         "{keyed}",
         """, held AS (
     INSERT INTO {schema}.job_key (kind, key, job_id)
-    SELECT $5, $11::text, nextval('{schema_text}.job_id_seq') FROM target
+    SELECT $5, $12::text, nextval('{schema_text}.job_id_seq') FROM target
     ON CONFLICT DO NOTHING
     RETURNING job_id
 )""",
     )
     .replace("{names}", ", key, id")
-    .replace("{values}", ", $11, held.job_id")
+    .replace("{values}", ", $12, held.job_id")
     .replace("{held}", ", held")
 )
 
 # The statement is a transaction of its own, and bounds its wait for the key before it takes it.
 ENQUEUE_KEYED_ALONE = ENQUEUE_KEYED.replace(
-    "{bound}", "bound AS MATERIALIZED (SELECT set_config('lock_timeout', $12::text, true)), "
+    "{bound}", "bound AS MATERIALIZED (SELECT set_config('lock_timeout', $13::text, true)), "
 ).replace("{bounded}", " CROSS JOIN bound")
 
 ENQUEUE_KEYED = ENQUEUE_KEYED.replace("{bound}", "").replace("{bounded}", "")
@@ -86,12 +90,19 @@ WITH asked AS MATERIALIZED (
     SELECT given.*, nextval('{schema_text}.job_id_seq') AS id,
            now() + (number - 1) * interval '1 microsecond' AS created_at
     FROM unnest($1::text[], $2::smallint[], $3::integer[], $4::double precision[], $5::text[], $6::text[],
-                $7::bytea[], $8::timestamptz[], $9::interval[]) WITH ORDINALITY
-         AS given (queue, priority, max_attempts, timeout, kind, codec, payload, run_at, delay, number)
+                $7::bytea[], $8::timestamptz[], $9::interval[], $11::boolean[]) WITH ORDINALITY
+         AS given (queue, priority, max_attempts, timeout, kind, codec, payload, run_at, delay, declared, number)
+), wanted AS MATERIALIZED (
+    SELECT asked.id, asked.number, asked.created_at, asked.kind, asked.codec, asked.payload,
+           coalesce(asked.queue, kind.queue, 'default') AS queue,
+           coalesce(asked.priority, kind.priority, 0::smallint) AS priority,
+           coalesce(asked.max_attempts, kind.max_attempts) AS max_attempts,
+           coalesce(asked.timeout, kind.timeout) AS timeout,
+           coalesce(asked.run_at, now() + asked.delay, now()) AS due
+    FROM asked LEFT JOIN {schema}.kind ON kind.kind = asked.kind AND NOT asked.declared
 ), target AS MATERIALIZED (
-    SELECT asked.*, queue.id AS queue_id, coalesce(asked.max_attempts, queue.max_attempts) AS attempts,
-           coalesce(run_at, now() + delay, now()) AS due
-    FROM asked LEFT JOIN {schema}.queue ON queue.name = asked.queue
+    SELECT wanted.*, queue.id AS queue_id, coalesce(wanted.max_attempts, queue.max_attempts) AS attempts
+    FROM wanted LEFT JOIN {schema}.queue ON queue.name = wanted.queue
 ), known AS MATERIALIZED (
     SELECT * FROM target WHERE NOT EXISTS (SELECT FROM target WHERE queue_id IS NULL)
 ), made AS (
@@ -132,12 +143,13 @@ async def enqueue(database: Database, job: NewJob, connection: Any) -> Enqueued:
         job.run_at,
         job.delay,
         connection is not None,
+        job.declared,
     )
     if job.key is not None:
         return await _enqueue_keyed(database, job, arguments, connection)
     record = await database.fetchrow(ENQUEUE_PLAIN, *arguments, connection=connection)
     if record is None:
-        raise await unknown_queue(database, job.queue, connection=connection)
+        raise await _unknown_queue(database, job, connection)
     return Enqueued(record[0])
 
 
@@ -147,7 +159,7 @@ async def _enqueue_keyed(
     while True:
         record = await _take_key(database, job, arguments, connection)
         if record is None:
-            raise await unknown_queue(database, job.queue, connection=connection)
+            raise await _unknown_queue(database, job, connection)
         if record[0] is not None:
             return Enqueued(record[0])
         holder = await database.fetchval(HOLDER, job.kind, job.key, connection=connection)
@@ -193,6 +205,7 @@ async def _enqueue_batch(database: Database, jobs: Sequence[NewJob], connection:
         [job.run_at for job in jobs],
         [job.delay for job in jobs],
         connection is not None,
+        [job.declared for job in jobs],
         connection=connection,
     )
     assert record is not None
@@ -200,6 +213,11 @@ async def _enqueue_batch(database: Database, jobs: Sequence[NewJob], connection:
     if unknown is not None:
         raise await unknown_queue(database, unknown, connection=connection)
     return [Enqueued(job_id) for job_id in ids]
+
+
+async def _unknown_queue(database: Database, job: NewJob, connection: Any) -> UnknownQueue:
+    name = job.queue or await queue_of(database, job.kind, connection)
+    return await unknown_queue(database, name, connection=connection)
 
 
 def _seconds(duration: timedelta | None) -> float | None:

@@ -10,6 +10,7 @@ from forge_jobs.storage.sqlite.connection import MEMORY, Database
 from forge_jobs.storage.sqlite.crons import SqliteCrons
 from forge_jobs.storage.sqlite.history import SqliteHistory
 from forge_jobs.storage.sqlite.jobs import SqliteJobs
+from forge_jobs.storage.sqlite.kinds import SqliteKinds
 from forge_jobs.storage.sqlite.leadership import SqliteLeadership
 from forge_jobs.storage.sqlite.limits import SqliteLimits
 from forge_jobs.storage.sqlite.micros import moment
@@ -49,6 +50,7 @@ class SqliteStorage(Storage):
         self.claims = SqliteClaims(database)
         self.schedule = SqliteSchedule(database)
         self.queues = SqliteQueues(database)
+        self.kinds = SqliteKinds(database)
         self.limits = SqliteLimits(database)
         self.crons = SqliteCrons(database)
         self.owners = SqliteOwners(database)

@@ -6,25 +6,28 @@ from datetime import datetime, timedelta
 from forge_jobs.cron_config import CronConfig, Missed
 from forge_jobs.errors import InvalidInput, UnknownCron, UnknownQueue
 from forge_jobs.job import Enqueued, NewJob
+from forge_jobs.queue_config import DEFAULT_QUEUE
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.enqueue import enqueue
 from forge_jobs.storage.sqlite.fence import require_epoch
+from forge_jobs.storage.sqlite.kinds import named
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import micros, moment
 from forge_jobs.storage.sqlite.revision import configured, require_owner
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 
 COLUMNS = """
-    cron.name, expression, kind, timezone, payload, codec, queue.name, priority, cron.max_attempts, cron.timeout,
+    cron.name, expression, kind, timezone, payload, codec,
+    queue.name, queue_said, CASE WHEN priority_said THEN priority END, cron.max_attempts, cron.timeout,
     overlap, missed, missed_limit, enabled, cron.managed_by, next_fire_at, last_fire_at, last_error, skipped
 """
 SELECT = f"SELECT {COLUMNS} FROM cron JOIN queue ON queue.id = cron.queue_id"
 
 INSERT = """
 INSERT INTO cron (name, expression, kind, timezone, payload, codec, queue_id, priority, max_attempts, timeout, overlap,
-                  missed, missed_limit, enabled)
+                  missed, missed_limit, enabled, queue_said, priority_said)
 VALUES (:name, :expression, :kind, :timezone, :payload, :codec, :queue_id, :priority, :max_attempts, :timeout, :overlap,
-        :missed, :missed_limit, :enabled)
+        :missed, :missed_limit, :enabled, :queue_said, :priority_said)
 """
 ENSURE = INSERT + "ON CONFLICT (name) DO NOTHING"
 
@@ -37,6 +40,7 @@ ON CONFLICT (name) DO UPDATE SET
                          AND enabled = excluded.enabled THEN next_fire_at END,
     expression = excluded.expression, kind = excluded.kind, timezone = excluded.timezone, payload = excluded.payload,
     codec = excluded.codec, queue_id = excluded.queue_id, priority = excluded.priority,
+    queue_said = excluded.queue_said, priority_said = excluded.priority_said,
     max_attempts = excluded.max_attempts, timeout = excluded.timeout, overlap = excluded.overlap,
     missed = excluded.missed, missed_limit = excluded.missed_limit, enabled = excluded.enabled, last_error = NULL
 """
@@ -169,9 +173,11 @@ def _get(transaction: Transaction, name: str) -> CronConfig:
 
 
 def _parameters(transaction: Transaction, cron: CronConfig) -> dict[str, object]:
-    queue_id = transaction.value("SELECT id FROM queue WHERE name = ?", (cron.queue,))
+    kind = named(transaction, [cron.kind]).get(cron.kind)
+    queue = cron.queue if cron.queue_said else (kind and kind.queue) or DEFAULT_QUEUE
+    queue_id = transaction.value("SELECT id FROM queue WHERE name = ?", (queue,))
     if queue_id is None:
-        raise UnknownQueue(cron.queue, (known[0] for known in transaction.rows("SELECT name FROM queue")))
+        raise UnknownQueue(queue, (known[0] for known in transaction.rows("SELECT name FROM queue")))
     if cron.missed_limit < 1:
         raise InvalidInput(
             f"missed_limit of cron {cron.name!r} is {cron.missed_limit}, allowed is 1 or more."
@@ -184,7 +190,9 @@ def _parameters(transaction: Transaction, cron: CronConfig) -> dict[str, object]
         "payload": cron.payload,
         "codec": cron.codec,
         "queue_id": queue_id,
-        "priority": cron.priority,
+        "priority": cron.priority or 0,
+        "queue_said": cron.queue_said,
+        "priority_said": cron.priority is not None,
         "max_attempts": cron.max_attempts,
         "timeout": None if cron.timeout is None else cron.timeout.total_seconds(),
         "overlap": cron.overlap,
@@ -199,7 +207,7 @@ def _new_job(cron: CronConfig) -> NewJob:
         kind=cron.kind,
         payload=cron.payload,
         codec=cron.codec,
-        queue=cron.queue,
+        queue=cron.queue if cron.queue_said else None,
         priority=cron.priority,
         max_attempts=cron.max_attempts,
         timeout=cron.timeout,
@@ -216,16 +224,17 @@ def _cron(row: Row) -> CronConfig:
         payload=row[4],
         codec=row[5],
         queue=row[6],
-        priority=row[7],
-        max_attempts=row[8],
-        timeout=None if row[9] is None else timedelta(seconds=row[9]),
-        overlap=bool(row[10]),
-        missed=Missed(row[11]),
-        missed_limit=row[12],
-        enabled=bool(row[13]),
-        managed_by=row[14],
-        next_fire_at=moment(row[15]),
-        last_fire_at=moment(row[16]),
-        last_error=row[17],
-        skipped=row[18],
+        queue_said=bool(row[7]),
+        priority=row[8],
+        max_attempts=row[9],
+        timeout=None if row[10] is None else timedelta(seconds=row[10]),
+        overlap=bool(row[11]),
+        missed=Missed(row[12]),
+        missed_limit=row[13],
+        enabled=bool(row[14]),
+        managed_by=row[15],
+        next_fire_at=moment(row[16]),
+        last_fire_at=moment(row[17]),
+        last_error=row[18],
+        skipped=row[19],
     )

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from forge_jobs.errors import UnknownQueue
 from forge_jobs.job import Enqueued, NewJob, Reason
+from forge_jobs.options import resolved
+from forge_jobs.queue_config import DEFAULT_QUEUE
+from forge_jobs.storage.sqlite.kinds import named
 from forge_jobs.storage.sqlite.micros import later, micros
 from forge_jobs.storage.sqlite.tally import move
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
@@ -12,6 +15,7 @@ from forge_jobs.storage.sqlite.waits import make_ready, make_scheduled
 
 def enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
     """All jobs wait; those whose key a living job holds are answered with that one. Raises UnknownQueue."""
+    jobs = _resolved(transaction, jobs)
     queues = _queues(transaction, jobs)
     now, answers = transaction.now, []
     rows: list[Row] = []
@@ -21,7 +25,7 @@ def enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
     # Ids are given here, not by the table, since `ready` needs them too: nobody else writes meanwhile.
     job_id: int = transaction.value("SELECT seq FROM sqlite_sequence WHERE name = 'job'") or 0
     for job in jobs:
-        queue_id, queue_attempts = queues[job.queue]
+        queue_id, queue_attempts = queues[job.queue or DEFAULT_QUEUE]
         if job.key is not None:
             holder = keys.get((job.kind, job.key)) or _holder(transaction, job.kind, job.key)
             if holder is not None:
@@ -46,11 +50,11 @@ def enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
                 job.payload,
             )
         )
-        due = _due(job, now)
+        due, priority = _due(job, now), job.priority or 0
         if due > now:
-            scheduled.append((job_id, due, queue_id, 0, job.priority, Reason.DELAYED.value))
+            scheduled.append((job_id, due, queue_id, 0, priority, Reason.DELAYED.value))
         else:  # one pos for a whole batch: within it, `ready` is in the order of ids
-            ready.append((job_id, now, queue_id, 0, job.priority))
+            ready.append((job_id, now, queue_id, 0, priority))
     transaction.execute_many("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     transaction.execute_many(
         "INSERT INTO job_key (kind, key, job_id) VALUES (?, ?, ?)",
@@ -63,10 +67,20 @@ def enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
     return answers
 
 
+def _resolved(transaction: Transaction, jobs: Sequence[NewJob]) -> list[NewJob]:
+    """Return the jobs with what their kinds say of them where they say nothing themselves."""
+    kinds = named(transaction, {job.kind for job in jobs if not job.declared})
+    made: dict[int, NewJob] = {}  # many may be one object
+    for job in jobs:
+        if id(job) not in made:
+            made[id(job)] = resolved(job, kinds.get(job.kind))
+    return [made[id(job)] for job in jobs]
+
+
 def _queues(transaction: Transaction, jobs: Sequence[NewJob]) -> dict[str, tuple[int, int]]:
     """Return (id, max_attempts) of each queue that is named."""
     found: dict[str, tuple[int, int]] = {}
-    for name in {job.queue for job in jobs}:
+    for name in {job.queue or DEFAULT_QUEUE for job in jobs}:
         row = transaction.row("SELECT id, max_attempts FROM queue WHERE name = ?", (name,))
         if row is None:
             raise UnknownQueue(name, (row[0] for row in transaction.rows("SELECT name FROM queue")))

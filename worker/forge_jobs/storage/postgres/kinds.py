@@ -1,0 +1,115 @@
+"""Kinds in PostgreSQL: what handlers declare, read when a job is enqueued by its kind alone.
+
+A program that opens looks first and writes what differs: of a hundred alike, one writes.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+from typing import Any
+
+from forge_jobs.kind import Kind
+from forge_jobs.storage.postgres.connection import Database
+
+_DECLARED = "queue, priority, max_attempts, timeout, codec, title, owner, docs"
+
+
+def _of(table: str) -> str:
+    return "(" + ", ".join(f"{table}.{column}" for column in _DECLARED.split(", ")) + ")"
+
+
+_GIVEN = f"""unnest($1::text[], $2::text[], $3::smallint[], $4::integer[], $5::double precision[], $6::text[],
+        $7::text[], $8::text[], $9::text[]) AS given (kind, {_DECLARED})"""
+
+DIFFERENT = f"""
+SELECT EXISTS (
+    SELECT FROM {_GIVEN} LEFT JOIN {{schema}}.kind ON kind.kind = given.kind
+    WHERE {_of("kind")} IS DISTINCT FROM {_of("given")})
+"""
+
+# In one order, so that two programs wait for each other in one direction only.
+DECLARE = f"""
+WITH written AS (
+    INSERT INTO {{schema}}.kind (kind, {_DECLARED}, declared_at, declared_by)
+    SELECT given.*, now(), $10::text FROM {_GIVEN} ORDER BY kind
+    ON CONFLICT (kind) DO UPDATE
+    SET ({_DECLARED}, declared_at, declared_by)
+        = ({_of("excluded")[1:-1]}, excluded.declared_at, excluded.declared_by)
+    WHERE {_of("kind")} IS DISTINCT FROM {_of("excluded")}
+    RETURNING kind, queue
+), moved AS (
+    UPDATE {{schema}}.cron SET queue_id = queue.id
+    FROM written JOIN {{schema}}.queue ON queue.name = coalesce(written.queue, 'default')
+    WHERE cron.kind = written.kind AND NOT cron.queue_said AND cron.queue_id <> queue.id
+)
+SELECT count(*) FROM written
+"""
+
+FORGET = """
+WITH gone AS (
+    DELETE FROM {schema}.kind WHERE kind = $1 RETURNING kind
+), moved AS (
+    UPDATE {schema}.cron SET queue_id = queue.id
+    FROM gone JOIN {schema}.queue ON queue.name = 'default'
+    WHERE cron.kind = gone.kind AND NOT cron.queue_said
+)
+SELECT true FROM gone
+"""
+
+NAMED = "SELECT * FROM {schema}.kind WHERE kind = ANY ($1::text[])"
+
+QUEUE = "SELECT coalesce((SELECT queue FROM {schema}.kind WHERE kind = $1), 'default')"
+
+
+class PostgresKinds:
+    """`Kinds` in PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def declare(self, kinds: Sequence[Kind], *, by: str) -> int:
+        given = _columns(kinds)
+        if not await self._database.fetchval(DIFFERENT, *given):
+            return 0
+        written: int = await self._database.fetchval(DECLARE, *given, by)
+        return written
+
+    async def all(self) -> list[Kind]:
+        return [
+            _kind(record)
+            for record in await self._database.fetch("SELECT * FROM {schema}.kind ORDER BY kind")
+        ]
+
+    async def forget(self, kind: str) -> bool:
+        return bool(await self._database.fetchval(FORGET, kind))
+
+
+async def named(database: Database, kinds: Collection[str], connection: Any) -> dict[str, Kind]:
+    """Return those of `kinds` that are declared."""
+    records = await database.fetch(NAMED, sorted(kinds), connection=connection)
+    return {record["kind"]: _kind(record) for record in records}
+
+
+async def queue_of(database: Database, kind: str, connection: Any) -> str:
+    """Return the name of the queue of a job that names none."""
+    name: str = await database.fetchval(QUEUE, kind, connection=connection)
+    return name
+
+
+def _columns(kinds: Sequence[Kind]) -> list[list[Any]]:
+    return [
+        [kind.kind for kind in kinds],
+        [kind.queue for kind in kinds],
+        [kind.priority for kind in kinds],
+        [kind.max_attempts for kind in kinds],
+        [None if kind.timeout is None else kind.timeout.total_seconds() for kind in kinds],
+        [kind.codec for kind in kinds],
+        [kind.title for kind in kinds],
+        [kind.owner for kind in kinds],
+        [kind.docs for kind in kinds],
+    ]
+
+
+def _kind(record: Any) -> Kind:
+    facts = dict(record)
+    timeout = facts.pop("timeout")
+    return Kind(**facts, timeout=None if timeout is None else timedelta(seconds=timeout))
