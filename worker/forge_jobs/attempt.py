@@ -21,7 +21,7 @@ from forge_jobs import backoff, child, logs
 from forge_jobs.codec import encode
 from forge_jobs.context import Context
 from forge_jobs.error_text import describe, kept
-from forge_jobs.errors import InvalidPayload
+from forge_jobs.errors import InvalidPayload, UnfitPayload
 from forge_jobs.handlers import Handler, Placement
 from forge_jobs.job import CANCELLED_BY_USER, Claim, End, Postponement, Reason, State
 from forge_jobs.outcome import Dead, Reschedule, Retry, Throttled
@@ -142,6 +142,12 @@ def judge(
     if isinstance(error, Retry):
         return failed(claim, queue, error.reason, wait, duration, after=error.after)
     return failed(claim, queue, describe(error), wait, duration)
+
+
+def refused(claim: Claim, queue: QueueConfig, error: InvalidPayload, wait: float) -> Verdict:
+    """Judge an attempt whose payload was refused: one that only does not fit may fit the next worker's handler."""
+    judged = failed if isinstance(error, UnfitPayload) else dead
+    return judged(claim, queue, str(error), wait)
 
 
 def failed(

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from forge_jobs.error_text import sentence
-from forge_jobs.errors import InvalidInput, InvalidPayload
+from forge_jobs.errors import InvalidInput, InvalidPayload, UnfitPayload
 
 MAX_PAYLOAD = 1024 * 1024
 """How large a payload may be unless a setting says otherwise, in bytes."""
@@ -76,7 +76,7 @@ def encode(value: Any, codec: str = "json", *, limit: int = MAX_PAYLOAD) -> byte
 
 
 def decode(payload: bytes, codec: str = "json") -> Any:
-    """Return what `payload` says, as plain objects. Raises InvalidPayload."""
+    """Return what `payload` says, as plain objects. Raises InvalidPayload; UnfitPayload when there is no such codec."""
     try:
         return _codec(codec).decode(payload)
     except InvalidPayload:
@@ -126,14 +126,17 @@ class Arguments:
     def decode(self, payload: bytes, codec: str = "json") -> dict[str, Any]:
         """Return the keyword arguments that `payload` holds, of the types that the handler names.
 
-        Raises InvalidPayload: unreadable, a wrong type, an argument that is missing or unknown.
+        Raises InvalidPayload when it cannot be read, and UnfitPayload when it can, but does not
+        fit: a wrong type, an argument that is missing or unknown, a class that refuses it.
         """
         try:
             if self._takes_more or codec not in _BUILT_IN:
                 return self._convert(decode(payload, codec))
             arguments = _asdict(self._decoders[codec](payload))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise InvalidPayload(self._refusal(error)) from error
+        except InvalidPayload:
+            raise
+        except Exception as error:  # the classes of arguments are a program's own code
+            raise self._refusal(payload, codec, error) from error
         if self._has_defaults:
             return {name: value for name, value in arguments.items() if value is not msgspec.UNSET}
         return arguments
@@ -152,9 +155,17 @@ class Arguments:
             arguments |= msgspec.convert(more, self._more, dec_hook=_from_plain)
         return arguments
 
-    def _refusal(self, error: Exception) -> str:
+    def _refusal(self, payload: bytes, codec: str, error: Exception) -> InvalidPayload:
+        why = sentence(error)
+        if not isinstance(error, msgspec.MsgspecError | UnicodeDecodeError | RecursionError):
+            why = f"{_type_name(error)}: {why}"
         takes = ", ".join(self.names) or "nothing"
-        return f"The payload of {self.function} is refused: {sentence(error)}; it takes {takes}."
+        said = f"The payload of {self.function} is refused: {why}; it takes {takes}."
+        try:
+            decode(payload, codec)
+        except InvalidPayload:
+            return InvalidPayload(said)
+        return UnfitPayload(said)
 
 
 _asdict = msgspec.structs.asdict
@@ -252,7 +263,7 @@ def _codec(name: str) -> Codec:
     try:
         return _codecs[name]
     except (KeyError, TypeError):
-        raise InvalidPayload(f"There is no codec {name!r}; codecs: {', '.join(codecs())}.") from None
+        raise UnfitPayload(f"There is no codec {name!r}; codecs: {', '.join(codecs())}.") from None
 
 
 def _unencodable(value: Any, codec: str, encoder: Codec, error: Exception) -> str:

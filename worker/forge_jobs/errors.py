@@ -32,6 +32,13 @@ class InvalidPayload(InvalidInput):
     """A payload cannot be stored: not serialisable, too large, or of the wrong types."""
 
 
+class UnfitPayload(InvalidPayload):
+    """A payload does not fit this handler: arguments that it does not take, or a codec that its program lacks.
+
+    In a rolling deploy the handler of the next worker may fit.
+    """
+
+
 class InvalidCron(InvalidInput):
     """A cron expression or its time zone cannot be understood."""
 

@@ -15,7 +15,7 @@ from typing import Any
 from anyio import CapacityLimiter
 
 from forge_jobs.app import Forge
-from forge_jobs.attempt import Attempt, Record, Stop, call, dead, done, judge, released
+from forge_jobs.attempt import Attempt, Record, Stop, call, dead, done, judge, refused, released
 from forge_jobs.context import Context, Tokens
 from forge_jobs.errors import InvalidPayload
 from forge_jobs.handlers import Placement
@@ -219,7 +219,7 @@ class Runners:
         try:
             arguments = handler.arguments.decode(claim.payload, claim.codec)
         except InvalidPayload as error:
-            self._record(dead(claim, config, str(error), wait))
+            self._record(refused(claim, config, error, wait))
             return
         if claim.timeout is None and config.timeout is not None:
             claim.timeout = config.timeout.total_seconds()  # for this attempt: the next asks the queue again

@@ -2,14 +2,16 @@
 
 import asyncio
 import contextvars
+import dataclasses
 import threading
 from datetime import timedelta
 
 import pytest
 
 from forge_jobs import Context, Dead, Forge, Reschedule, Retry, State, Throttled, Worker
-from forge_jobs.job import Reason
+from forge_jobs.job import NewJob, Reason
 from tests.storage.clock import Clock
+from tests.storage.databases import Database
 
 
 async def run(forge: Forge, *queues: str, **options: object) -> None:
@@ -187,18 +189,95 @@ async def test_whatever_a_handler_raises_the_worker_goes_on(forge: Forge, error:
     assert (await forge.jobs.get(broken.id)).state is State.RETRYING
 
 
-async def test_a_payload_that_does_not_fit_is_dead_at_once(forge: Forge) -> None:
-    job = await forge.enqueue("greet", {"nmae": "Ann"})
+@dataclasses.dataclass
+class Refusing:
+    """Cannot be made of any payload."""
 
+    name: str
+
+    def __post_init__(self) -> None:
+        raise RuntimeError("there is no such name")
+
+
+@pytest.mark.parametrize(
+    ("payload", "says"),
+    [
+        ({"nmae": "Ann"}, "unknown field `nmae`"),
+        ({}, "missing required field `name`"),
+        ({"name": 7}, "Expected `str`, got `int`"),
+        ({"name": "Ann", "who": {"name": "Ann"}}, "RuntimeError: there is no such name"),
+    ],
+)
+async def test_a_payload_that_does_not_fit_is_a_failed_attempt(
+    forge: Forge, clock: Clock, payload: dict[str, object], says: str
+) -> None:
+    job = await forge.enqueue("greet", payload, max_attempts=2)
+
+    @forge.handler
+    async def greet(name: str, who: Refusing | None = None) -> None:
+        raise AssertionError("must not run")
+
+    await run(forge)
+    waiting = await forge.jobs.get(job.id)
+    assert (waiting.state, waiting.attempt) == (State.RETRYING, 1)
+    assert waiting.error is not None and says in waiting.error
+
+    await clock.advance(minutes=1)
+    await forge.storage.schedule.promote()
+    await run(forge)
+    assert (await forge.jobs.get(job.id)).state is State.DEAD
+
+
+async def test_a_payload_that_does_not_fit_one_handler_is_run_by_the_next_that_it_fits(
+    forge: Forge, database: Database, clock: Clock
+) -> None:
+    greeted = []
+
+    @forge.handler(kind="greet")
+    async def older(name: str) -> None:
+        raise AssertionError("must not run")
+
+    newer = Forge(storage=database.storage())
+
+    @newer.handler(kind="greet")
+    async def greet(name: str, title: str = "") -> None:
+        greeted.append(f"{title} {name}")
+
+    async with newer:
+        job = await newer.enqueue("greet", {"name": "Ann", "title": "Dr"})
+        await run(forge)
+        await clock.advance(minutes=1)
+        await forge.storage.schedule.promote()
+        await run(newer)
+
+    assert greeted == ["Dr Ann"]
+    assert (await forge.jobs.get(job.id)).state is State.DONE
+
+
+@pytest.mark.parametrize("payload", [b'{"nmae": "Ann", garbage', b"", b'{"name": "\xff"}', b"[" * 100_000])
+async def test_a_payload_that_cannot_be_read_is_dead_at_once(forge: Forge, payload: bytes) -> None:
     @forge.handler
     async def greet(name: str) -> None:
         raise AssertionError("must not run")
 
+    job = await forge.storage.jobs.enqueue(NewJob("greet", payload))
     await run(forge)
 
     dead = await forge.jobs.get(job.id)
-    assert dead.state is State.DEAD
-    assert dead.error is not None and "nmae" in dead.error
+    assert (dead.state, dead.attempt) == (State.DEAD, 1)
+    assert dead.error is not None and "The payload of" in dead.error
+
+
+async def test_a_codec_that_this_program_lacks_is_a_failed_attempt(forge: Forge) -> None:
+    @forge.handler
+    async def greet(name: str) -> None: ...
+
+    job = await forge.storage.jobs.enqueue(NewJob("greet", b"x", codec="pickle"))
+    await run(forge)
+
+    waiting = await forge.jobs.get(job.id)
+    assert waiting.state is State.RETRYING
+    assert waiting.error == "There is no codec 'pickle'; codecs: json, msgpack."
 
 
 async def test_a_kind_without_a_handler_is_handed_back_and_left_alone(forge: Forge) -> None:
