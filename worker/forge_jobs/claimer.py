@@ -23,11 +23,8 @@ from forge_jobs.storage.interface import Storage
 from forge_jobs.telemetry import Telemetry, UnknownKind, UnknownLimit
 
 LARGEST_CLAIM = 1000
-HINT_MARGIN = (
-    1_000  # microseconds, and of a bulk as many jobs; what commits later than this waits for the next scan
-)
-SCAN_EVERY = 0.25  # seconds between scans without the hint
-SCAN_SHARE = 20  # ... or as many times what the last one took
+SCOUT_EVERY = 0.25  # seconds between scouts of a queue
+SCOUT_SHARE = 20  # ... or as many times what the last one took
 SATURATED_AFTER = 1.0  # seconds of full batches after which nobody needs to wake us
 LEFT_ALONE = 30.0  # seconds that jobs of an unknown kind are left to others
 LONGEST_IN_HAND = 1.0  # seconds that a job claimed ahead may wait here for a runner
@@ -63,6 +60,7 @@ class Claimer:
         self._stirred = asyncio.Event()
         self._order = list(self.queues.values())
         self._patience = Patience("claiming jobs", telemetry)
+        self._scouting = Patience("looking for jobs out of turn", telemetry)
         self._held: set[tuple[int, int]] = set()  # (job_id, attempt) of those claimed and not yet recorded
         self._held_again: Counter[tuple[int, int]] = Counter()
         self._has_recorded = False  # since all queues were found empty
@@ -79,8 +77,17 @@ class Claimer:
             queue.look_at = 0.0
             queue.poll = SHORTEST_POLL
             queue.empty = False
-            queue.hint = None
         self._stirred.set()
+
+    def wake_behind(self, queue_id: int, priority: int, pos: int, worker_id: int) -> None:
+        """A job of the queue became ready at this place, where no look may come any more: look there.
+
+        What this worker itself handed back is for others.
+        """
+        queue = self.queues.get(queue_id)
+        if queue is not None and worker_id != self._worker_id:
+            queue.hints.told(priority, pos)
+            self.wake(queue_id)
 
     def wake_for_slots(self, queue_id: int) -> None:
         """Slots of the queue were given back: look, if that was what lacked.
@@ -131,6 +138,15 @@ class Claimer:
 
     async def run(self) -> None:
         """Claim until `stopping`; a claim on the wire is waited for, since its jobs are ours."""
+        try:
+            await self._run()
+        finally:
+            scouts = [queue.scout for queue in self._order if queue.scout is not None]
+            for scout in scouts:
+                scout.cancel()
+            await asyncio.gather(*scouts, return_exceptions=True)
+
+    async def _run(self) -> None:
         while not self.stopping:
             self._stirred.clear()
             try:
@@ -233,41 +249,59 @@ class Claimer:
                 await self._found_no_token(queue)
                 return 0
             limit = lease.tokens
-        now = time.monotonic()
-        scans = queue.hint is None or now >= queue.scan_at
-        kinds = [kind for kind, until in queue.left_alone.items() if until > now]
         claims = await self._storage.claims.claim(
             queue.id,
             self._worker_id,
             limit=limit,
             in_hand=queue.in_hand,
-            hint=None if scans else queue.hint,
-            without_kinds=kinds,
+            without_kinds=queue.left_alone_now(time.monotonic()),
+            **({} if self._must_see_all(queue) else queue.hints.options()),
         )
         after = time.monotonic()
-        if scans:
-            queue.scan_at = after + max(SCAN_EVERY, SCAN_SHARE * (after - now))
         queue.in_hand += len(claims)
+        queue.hints.took(claims, is_full=len(claims) == limit)
         known = self._known(queue, self._new(queue, claims))
         self.runners.add(queue, known)
         if lease is not None:
             await self._give_back(queue, lease, lease.tokens - len(known))
+        self._scout_soon(queue)
         if len(claims) == limit:
-            queue.hint = (claims[-1].priority, claims[-1].pos - HINT_MARGIN)
             queue.look_at, queue.poll, queue.empty = 0.0, SHORTEST_POLL, False
             await self._saturated(queue, after)
             if limit < asked:  # slots, runners or tokens end here, not the jobs
                 queue.look_at = after + SHORTEST_POLL
             queue.look_at = max(queue.look_at, queue.tokens_at)
             return len(claims)
-        queue.hint, queue.full_since = None, None
-        if not scans:
-            queue.look_at = 0.0
-        elif claims:
+        queue.full_since = None
+        if claims:
             queue.look_at, queue.poll, queue.empty = after + SHORTEST_POLL, SHORTEST_POLL, False
         else:
             await self._found_nothing(queue)
         return len(claims)
+
+    def _must_see_all(self, queue: ServedQueue) -> bool:
+        """Whether somebody waits to hear that the queue is empty, and it may be."""
+        return self.on_empty is not None and not queue.hints.is_full
+
+    def _scout_soon(self, queue: ServedQueue) -> None:
+        """What stands before the hints is found, as soon as another scout is worth its cost."""
+        if queue.scout is None or queue.scout.done():
+            queue.scout = asyncio.create_task(self._scout(queue), name=f"scout of {queue.name}")
+
+    async def _scout(self, queue: ServedQueue) -> None:
+        await asyncio.sleep(max(0.0, queue.scout_at - time.monotonic()))
+        now = time.monotonic()
+        begun = queue.hints.set_out()
+        try:
+            front = await self._storage.claims.front(queue.id, without_kinds=queue.left_alone_now(now))
+        except Exception as error:  # the looks go on meanwhile
+            await self._scouting.wait(error)
+            return
+        self._scouting.over()
+        after = time.monotonic()
+        queue.scout_at = after + max(SCOUT_EVERY, SCOUT_SHARE * (after - now))
+        if queue.hints.scouted(front, begun):
+            self.wake(queue.id)
 
     def _new(self, queue: ServedQueue, claims: Sequence[Claim]) -> Sequence[Claim]:
         """Return the claims that are not in hand already; hand the others back.
@@ -301,6 +335,7 @@ class Claimer:
             self._telemetry.emit(UnknownKind(queue.name, kind, jobs))
         for claim in unknown:
             self._record(released(claim, queue.config))
+        queue.hints.leave_alone()
         return [claim for claim in claims if claim.kind in handlers]
 
     async def _within_slots(self, queue: ServedQueue, limit: int) -> int:

@@ -1,9 +1,10 @@
 """A queue as one worker serves it: its configuration, and where the worker stands with it."""
 
+import asyncio
 from dataclasses import dataclass, field
 
+from forge_jobs.hints import Hints
 from forge_jobs.queue_config import QueueConfig
-from forge_jobs.storage.interface import Hint
 
 SHORTEST_POLL, LONGEST_POLL = 0.1, 5.0  # seconds
 
@@ -17,8 +18,9 @@ class ServedQueue:
     slots: int = 0  # held, when the queue has a concurrency
     slots_in_doubt: bool = False  # a change of them was not answered: it may have been carried out, or not
     lacks_slots: bool = False  # whether the last look found none that it could take
-    hint: Hint | None = None
-    scan_at: float = 0.0  # when the next scan without the hint is due
+    hints: Hints = field(default_factory=Hints)
+    scout_at: float = 0.0  # when the next scout may set out
+    scout: "asyncio.Task[None] | None" = None  # that is on its way, or waits for that moment
     look_at: float = 0.0  # when to look for jobs again
     poll: float = SHORTEST_POLL  # the wait after a look that finds nothing
     marked: bool = False  # whether enqueues tell this worker
@@ -35,6 +37,10 @@ class ServedQueue:
     @property
     def name(self) -> str:
         return self.config.name
+
+    def left_alone_now(self, now: float) -> list[str]:
+        """Return the kinds that are left to others at this moment."""
+        return [kind for kind, until in self.left_alone.items() if until > now]
 
     @property
     def is_limited(self) -> bool:

@@ -235,6 +235,7 @@ class Session:
             return ()
         listeners = Listeners(
             work=self._claimer.wake,
+            behind=self._claimer.wake_behind,
             slots=self._claimer.wake_for_slots,
             configuration=self._configuration_changed,
             cancelled=lambda job_id: self._cancelled([job_id]),

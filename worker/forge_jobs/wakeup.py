@@ -1,6 +1,7 @@
 """Wake-ups: passes on what the database tells this process, to whom it concerns."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,12 +9,17 @@ from forge_jobs.patience import Patience
 from forge_jobs.storage.interface import Wakeups
 from forge_jobs.telemetry import Telemetry
 
+_PLACE = re.compile(r"(\d+),(-?\d+),(\d+),(\d+)")
+
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
     """Who does what when something is told; all are quick and never raise."""
 
     work: Callable[[int | None], None]  # in this queue; None: perhaps in any
+    behind: Callable[
+        [int, int, int, int], None
+    ]  # a job of this queue and priority, at this pos, by this worker
     slots: Callable[[int], None]  # of this queue were given back
     configuration: Callable[[], None]
     cancelled: Callable[[int], None]
@@ -45,6 +51,8 @@ class Wakeup:
         listeners = self._listeners
         if kind == "queue" and subject.isdigit():
             listeners.work(int(subject))
+        elif kind == "behind" and (place := _PLACE.fullmatch(subject)):
+            listeners.behind(*map(int, place.groups()))
         elif kind == "slots" and subject.isdigit():
             listeners.slots(int(subject))
         elif kind == "config":

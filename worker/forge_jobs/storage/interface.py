@@ -25,7 +25,15 @@ from forge_jobs.version import Epoch, Version, VersionState
 from forge_jobs.worker_info import Beat, Beats, Leader, WorkerInfo
 
 Hint = tuple[int, int]
-"""(priority, pos): where in a queue's index the next scan may begin."""
+"""(priority, pos): where a look for jobs of this priority may begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """Where the jobs of a queue begin, at one moment."""
+
+    begins: Mapping[int, int | None]  # by priority in use: the pos of the first that is wanted; None: none is
+    now: int  # the pos of a job that becomes ready at that moment
 
 
 BATCH = 1_000
@@ -205,6 +213,8 @@ class Claims(Protocol):
         limit: int,
         in_hand: int = 0,
         hint: Hint | None = None,
+        hints: Sequence[Hint] = (),
+        late: timedelta = timedelta(0),
         without_kinds: Sequence[str] = (),
     ) -> list[Claim]:
         """Take up to `limit` pending jobs of the queue, by priority, then oldest first.
@@ -212,7 +222,14 @@ class Claims(Protocol):
         Nothing is taken when the queue is paused or cools down, or when the worker is not
         registered (any more). In a queue with a concurrency, no more are taken than the
         worker holds slots beyond the `in_hand` jobs of the queue that it has already.
-        The search begins at `hint`; jobs before it are not seen. Jobs of `without_kinds` are passed over.
+        Jobs before `hint` are not seen, of whatever priority. Nor are jobs of a priority in `hints`
+        that stand before it, unless they became ready within `late`; of all other priorities every job is seen. Jobs of `without_kinds` are passed over.
+        """
+
+    async def front(self, queue_id: int, *, without_kinds: Sequence[str] = ()) -> Front:
+        """Return where the queue's pending jobs begin, those of `without_kinds` not counted.
+
+        It passes by everything that lies before them, claimed jobs too that others still see.
         """
 
     async def finish(self, ends: Sequence[End]) -> list[int]:
@@ -531,7 +548,8 @@ class Wakeups(Protocol):
     async def listen(self, heard: "Heard") -> None:
         """Call `heard(kind, subject)` for everything told, until cancelled.
 
-        Kinds: "queue" (id: work), "slots" (id: some were given back), "config", "cancel" (job id), "due", "drain" (scope),
+        Kinds: "queue" (id: work), "behind" (queue id, priority, pos, and the worker that handed it back, or 0: a job
+        became ready there, where later ones may have been claimed already), "slots" (id: some were given back), "config", "cancel" (job id), "due", "drain" (scope),
         "gate" (pool, or "": who has none), and
         "reconnect" when listening began, for the first time or again, and things may have been missed before.
         The connection is watched; when it is lost it comes back by itself.

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -139,7 +139,7 @@ async def test_the_search_begins_at_the_hint(storage, clock):
     third, less_urgent = await enqueue(storage), await enqueue(storage, priority=1)
     pos = int((await storage.jobs.get(second)).created_at.timestamp() * 1_000_000) - 1_000
 
-    assert await claim_ids(storage, me, hint=(0, pos)) == [second, third, less_urgent]
+    assert await claim_ids(storage, me, hints=[(0, pos)]) == [second, third, less_urgent]
 
 
 async def test_a_hint_at_the_end_of_the_last_batch_goes_on_there(storage):
@@ -147,19 +147,75 @@ async def test_a_hint_at_the_end_of_the_last_batch_goes_on_there(storage):
     ids = await enqueue_many(storage, 20)
 
     batch = await claim(storage, me, limit=10)
-    rest = await claim_ids(storage, me, hint=(batch[-1].priority, batch[-1].pos))
+    rest = await claim_ids(storage, me, hints=[(batch[-1].priority, batch[-1].pos)])
 
     assert [one.job_id for one in batch] + rest == ids
 
 
-async def test_what_came_before_the_hint_is_found_without_it(storage):
+async def test_what_came_before_the_hint_is_found_without_it(storage, clock):
     me = await worker(storage)
-    urgent = await enqueue(storage, priority=-1)
-    [claimed] = [one for one in await claim(storage, me)]
+    wanted = await enqueue(storage)
+    [claimed] = await claim(storage, me)
     await storage.claims.release([claimed])
+    after = [(claimed.priority, claimed.pos + 1)]
+    await clock.advance(seconds=5)
 
-    assert await claim_ids(storage, me, hint=(0, 0)) == []
-    assert await claim_ids(storage, me) == [urgent]
+    assert await claim_ids(storage, me, hints=after) == []
+    assert await claim_ids(storage, me, hints=after, late=timedelta(seconds=4)) == []
+    assert await claim_ids(storage, me) == [wanted]
+
+
+async def test_what_became_ready_a_moment_ago_is_found_before_the_hint(storage, clock):
+    me = await worker(storage)
+    wanted = await enqueue(storage)
+    [claimed] = await claim(storage, me)
+    await storage.claims.release([claimed])
+    await clock.advance(seconds=5)
+
+    after = [(claimed.priority, claimed.pos + 1)]
+    assert await claim_ids(storage, me, hints=after, late=timedelta(seconds=6)) == [wanted]
+
+
+async def test_a_hint_hides_no_job_of_another_priority(storage):
+    me = await worker(storage)
+    last = await enqueue(storage, priority=7)
+    first = await enqueue(storage, priority=-32768)
+    hidden = await enqueue(storage)
+    between = await enqueue(storage, priority=3)
+
+    hints = [(5, 2**62), (0, 2**62)]
+    assert await claim_ids(storage, me, limit=2, hints=hints) == [first, between]
+    assert await claim_ids(storage, me, hints=hints) == [last]
+    assert await claim_ids(storage, me) == [hidden]
+
+
+async def test_of_each_priority_it_is_known_where_its_jobs_begin(storage, clock):
+    await clock.freeze()
+    at = clock.now()
+    await enqueue(storage, priority=2)
+    await clock.advance(seconds=1)
+    await enqueue(storage, priority=2)
+    await enqueue(storage, "strange", priority=-1)
+    await enqueue(storage, priority=-1, delay=timedelta(hours=1))
+    queue_id = (await queue(storage)).id
+
+    front = await storage.claims.front(queue_id)
+    choosy = await storage.claims.front(queue_id, without_kinds=["strange"])
+
+    second = timedelta(seconds=1)
+    assert front.begins == {-1: _micros(at + second), 2: _micros(at)}
+    assert choosy.begins == {-1: None, 2: _micros(at)}
+    assert front.now == choosy.now == _micros(at + second)
+
+
+async def test_an_empty_queue_begins_nowhere(storage):
+    await running(storage, await worker(storage))
+
+    assert (await storage.claims.front((await queue(storage)).id)).begins == {}
+
+
+def _micros(moment):
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 async def test_kinds_that_a_worker_leaves_alone_are_passed_over(storage):
@@ -177,7 +233,7 @@ async def test_kinds_are_passed_over_from_the_hint_on_too(storage):
     await enqueue(storage, "strange", priority=3)
     known = await enqueue(storage, "work", priority=3)
 
-    assert await claim_ids(storage, me, hint=(3, 0), without_kinds=["strange"]) == [known]
+    assert await claim_ids(storage, me, hints=[(3, 0)], without_kinds=["strange"]) == [known]
 
 
 async def test_ten_claimers_at_once_never_get_the_same_job(storage, another):

@@ -72,7 +72,10 @@ WITH given AS MATERIALIZED (
 )
 SELECT count(CASE WHEN $4::boolean OR EXISTS (SELECT FROM {schema}.idle WHERE idle.queue_id = given.queue_id)
                   THEN pg_notify({channel}, 'queue:' || given.queue_id) END),
-       (SELECT pg_notify({channel}, 'due:') WHERE $5::boolean)
+       (SELECT pg_notify({channel}, 'due:') WHERE $5::boolean),
+       (SELECT count(pg_notify({channel}, 'behind:' || concat_ws(',', queue_id, priority, {schema}.micros($8::timestamptz), 0)))
+        FROM unnest($6::integer[], $7::smallint[]) AS class (queue_id, priority)
+        WHERE $4 OR EXISTS (SELECT FROM {schema}.idle WHERE idle.queue_id = class.queue_id))
 FROM given WHERE pending > 0
 """
 
@@ -272,9 +275,11 @@ async def _tell(database: Database, batch: _Batch, connection: Any, always_tell:
     """The counts are written, and who waits for the jobs hears when the transaction commits."""
     every: Counter[int] = Counter()
     scheduled: Counter[int] = Counter()
+    classes: set[tuple[int, int]] = set()  # of queue and priority
     is_due_soon = False
     for chunk in batch.chunks:
         every.update(chunk.queue_ids)
+        classes.update(zip(chunk.queue_ids, map(_priorities, chunk.jobs), strict=True))
         scheduled.update(chunk.queue_ids[number] for number in chunk.later)
         is_due_soon |= any(always_tell or due < batch.now + SOON for due in chunk.later.values())
     await database.execute(
@@ -284,6 +289,9 @@ async def _tell(database: Database, batch: _Batch, connection: Any, always_tell:
         [scheduled[queue_id] for queue_id in every],
         always_tell,
         is_due_soon,
+        [queue_id for queue_id, _ in classes],
+        [priority for _, priority in classes],
+        batch.now,
         connection=connection,
     )
 

@@ -5,13 +5,16 @@ its job ready again, and every later finish flushes what came before it. Finishi
 """
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from forge_jobs.job import CANCELLED_BY_USER, HISTORY_LIMIT, LAST_ATTEMPT, Claim, End, Postponement, State
-from forge_jobs.storage.interface import Hint
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.interface import Front, Hint
+from forge_jobs.storage.postgres.connection import PLANNED_AS_WALKS, Database
 from forge_jobs.storage.postgres.leadership import LEADS
+from forge_jobs.storage.stretches import stretches
 
 START: Hint = (-32768, -1)
+MICROSECOND = timedelta(microseconds=1)
 
 # The limit is computed by the database, since only it knows at this instant whether the
 # queue is open, the worker is still registered, and how many slots it holds.
@@ -51,11 +54,57 @@ SELECT job.id, {attempt}, job.kind, job.payload, job.codec, job.priority, taken.
 FROM taken JOIN {schema}.job ON job.id = taken.job_id
 """.replace("{attempt}", f"least(taken.attempt, {LAST_ATTEMPT - 1}) + 1")
 
-CLAIM_WITHOUT_KINDS = CLAIM.replace(
-    "    ORDER BY priority, pos",
-    "      AND NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = ready.job_id AND job.kind = ANY ($7::text[]))\n"
-    "    ORDER BY priority, pos",
+# The same over several stretches of the index, which come as arrays in its order: what lies
+# between them is known to hold nothing. Each is walked only when those before it gave too little.
+_PLACES = """    SELECT place.ctid
+    FROM unnest($4::smallint[], $5::bigint[], $7::integer[]) AS stretch (priority, pos, until)
+    CROSS JOIN LATERAL (
+        SELECT ready.ctid
+        FROM {schema}.ready
+        WHERE queue_id = $1 AND ready.priority < stretch.until
+          AND (ready.priority, ready.pos)
+              >= (stretch.priority, least(stretch.pos, {schema}.micros(now()) - $8::bigint)){more}
+        ORDER BY ready.priority, ready.pos
+        LIMIT $3
+        FOR UPDATE SKIP LOCKED) AS place
+    LIMIT"""
+_PICK, _LOCK = (
+    CLAIM[CLAIM.index("    SELECT ready.ctid") : CLAIM.index(" coalesce((")],
+    "    FOR UPDATE SKIP LOCKED\n",
 )
+_CLAIM_STRETCHES = CLAIM.replace(_LOCK, "").replace(_PICK, _PLACES)
+
+_WITHOUT_KINDS = """
+          AND NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = ready.job_id AND job.kind = ANY ({kinds}::text[]))"""
+
+CLAIM_STRETCHES = _CLAIM_STRETCHES.replace("{more}", "")
+CLAIM_WITHOUT_KINDS = _CLAIM_STRETCHES.replace("{more}", _WITHOUT_KINDS).replace("{kinds}", "$9")
+
+# A loose index scan: a few steps for each priority in use, however many wait. Where nothing
+# may be claimed in a priority, the next that may comes now at the earliest.
+FRONT = """
+WITH RECURSIVE class AS (
+    (SELECT priority, pos FROM {schema}.ready WHERE queue_id = $1 ORDER BY priority, pos LIMIT 1)
+    UNION ALL
+    SELECT next.priority, next.pos
+    FROM class CROSS JOIN LATERAL (
+        SELECT ready.priority, ready.pos FROM {schema}.ready
+        WHERE ready.queue_id = $1 AND ready.priority > class.priority
+        ORDER BY ready.priority, ready.pos LIMIT 1) AS next
+)
+SELECT priority, {first} AS pos, {schema}.micros(now()) AS now FROM class
+UNION ALL SELECT NULL, NULL, {schema}.micros(now())
+"""
+
+FRONT_WITHOUT_KINDS = FRONT.replace(
+    "{first}",
+    f"""(
+    SELECT ready.pos FROM {{schema}}.ready
+    WHERE ready.queue_id = $1 AND ready.priority = class.priority{_WITHOUT_KINDS}
+    ORDER BY ready.pos LIMIT 1)""",
+).replace("{kinds}", "$2")
+
+FRONT = FRONT.replace("{first}", "pos")
 
 # What nearly every batch is: done by one worker, nothing to forget, no key, no error. Fewer
 # arrays, since encoding them costs the worker as much as the statement costs the server.
@@ -185,7 +234,11 @@ WITH gone AS (
     FROM (SELECT gone.*, job_id = ANY (ARRAY(SELECT job_id FROM kept)) AS is_kept FROM gone) AS moves GROUP BY queue_id
 )
 SELECT array_agg(job_id), array_agg(job_id) FILTER (WHERE is_cancelled),
-       (SELECT count(*) FROM (SELECT DISTINCT queue_id FROM again) AS woken, {schema}.wake(woken.queue_id))
+       (SELECT count(*) FROM (SELECT DISTINCT queue_id FROM again) AS woken, {schema}.wake(woken.queue_id)),
+       (SELECT count(pg_notify({channel}, 'behind:' || concat_ws(',', queue_id, priority, pos, worker_id)))
+        FROM (SELECT queue_id, priority, worker_id, min(pos) AS pos FROM gone WHERE NOT is_cancelled GROUP BY 1, 2, 3)
+             AS back
+        WHERE EXISTS (SELECT FROM {schema}.idle WHERE idle.queue_id = back.queue_id))
 FROM gone
 """.replace("{cancelled_ends}", CANCELLED_ENDS)
 
@@ -217,14 +270,28 @@ class PostgresClaims:
         limit: int,
         in_hand: int = 0,
         hint: Hint | None = None,
+        hints: Sequence[Hint] = (),
+        late: timedelta = timedelta(0),
         without_kinds: Sequence[str] = (),
     ) -> list[Claim]:
-        priority, pos = hint or START
-        arguments = (queue_id, worker_id, limit, priority, pos, in_hand)
-        if without_kinds:
-            records = await self._database.claims.fetch(CLAIM_WITHOUT_KINDS, *arguments, list(without_kinds))
+        if not hints and not without_kinds:
+            records = await self._database.claims.fetch(
+                CLAIM, queue_id, worker_id, limit, *(hint or START), in_hand
+            )
         else:
-            records = await self._database.claims.fetch(CLAIM, *arguments)
+            looked_at = stretches(hint or START, hints)
+            records = await self._database.claims.fetch(
+                CLAIM_WITHOUT_KINDS if without_kinds else CLAIM_STRETCHES,
+                queue_id,
+                worker_id,
+                limit,
+                [stretch.priority for stretch in looked_at],
+                [stretch.pos for stretch in looked_at],
+                in_hand,
+                [stretch.until for stretch in looked_at],
+                late // MICROSECOND,
+                *([list(without_kinds)] if without_kinds else []),
+            )
         claims = [
             Claim(
                 job,
@@ -245,6 +312,13 @@ class PostgresClaims:
         ]
         claims.sort(key=_place)  # RETURNING promises no order
         return claims
+
+    async def front(self, queue_id: int, *, without_kinds: Sequence[str] = ()) -> Front:
+        statement, arguments = (FRONT_WITHOUT_KINDS, [list(without_kinds)]) if without_kinds else (FRONT, [])
+        async with self._database.transaction() as connection:
+            await self._database.execute(PLANNED_AS_WALKS, connection=connection)
+            records = await self._database.fetch(statement, queue_id, *arguments, connection=connection)
+        return Front({priority: pos for priority, pos, _ in records[:-1]}, records[-1]["now"])
 
     async def finish(self, ends: Sequence[End]) -> list[int]:
         if not ends:

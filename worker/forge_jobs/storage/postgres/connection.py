@@ -45,6 +45,9 @@ LANE_SETTINGS = """
 # What somebody else holds is tried again beside the rest, instead of keeping all of it waiting.
 OUTCOME_SETTINGS = LANE_SETTINGS + "SET lock_timeout = '250ms';"
 
+# The same for one transaction, so that it holds behind a pooler too.
+PLANNED_AS_WALKS = LANE_SETTINGS.replace("SET ", "SET LOCAL ")
+
 # A claim that a crash of the server forgets merely leaves its job waiting.
 CLAIM_SETTINGS = LANE_SETTINGS + "SET synchronous_commit = off;"
 

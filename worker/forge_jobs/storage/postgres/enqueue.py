@@ -20,6 +20,7 @@ SMALL_BATCH = 200
 """Up to so many jobs one statement is quicker than COPY, whose transaction takes seven round trips."""
 
 # Inside a caller's transaction ($10) it is always told: who is idle when that commits is not known yet.
+# And where the job stands, since jobs after it may have been claimed when that commits.
 ENQUEUE = """
 WITH {bound}target AS MATERIALIZED (
     SELECT queue.id AS queue_id, coalesce($2::smallint, kind.priority, 0::smallint) AS priority,
@@ -47,7 +48,9 @@ SELECT made.id, CASE
     WHEN due > now() THEN
         CASE WHEN $10::boolean OR due < now() + interval '10 seconds' THEN pg_notify({channel}, 'due:') END
     WHEN $10 OR EXISTS (SELECT FROM {schema}.idle WHERE idle.queue_id = target.queue_id)
-    THEN pg_notify({channel}, 'queue:' || target.queue_id) END
+    THEN pg_notify({channel}, 'queue:' || target.queue_id) END, CASE
+    WHEN $10 AND made.id IS NOT NULL AND due <= now()
+    THEN pg_notify({channel}, 'behind:' || concat_ws(',', queue_id, $2, {schema}.micros(now()), 0)) END
 FROM target LEFT JOIN made ON true
 """
 
@@ -126,7 +129,9 @@ SELECT (SELECT array_agg(id ORDER BY number) FROM known), (SELECT min(queue) FRO
                           THEN pg_notify({channel}, 'queue:' || sums.queue_id) END)
         FROM sums WHERE pending > 0),
        (SELECT pg_notify({channel}, 'due:') FROM (SELECT min(soonest) AS soonest FROM sums) AS first
-        WHERE $10 AND soonest IS NOT NULL OR soonest < now() + interval '10 seconds')
+        WHERE $10 AND soonest IS NOT NULL OR soonest < now() + interval '10 seconds'),
+       (SELECT count(pg_notify({channel}, 'behind:' || concat_ws(',', queue_id, priority, {schema}.micros(now()), 0)))
+        FROM (SELECT DISTINCT queue_id, priority FROM known WHERE $10 AND due <= now()) AS placed)
 """
 
 

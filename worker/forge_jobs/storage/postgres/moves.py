@@ -16,7 +16,7 @@ from forge_jobs.job import CANCELLED_BY_USER, State
 from forge_jobs.storage.interface import Moved
 from forge_jobs.storage.postgres.bulk import EPOCH
 from forge_jobs.storage.postgres.claims import START
-from forge_jobs.storage.postgres.connection import LANE_SETTINGS, Database
+from forge_jobs.storage.postgres.connection import PLANNED_AS_WALKS, Database
 
 RACES = 50
 """How often the move of a job may meet another before something must be wrong with the job."""
@@ -269,10 +269,6 @@ RETRY_ALL: Mapping[State, str] = {state: _of_batch(_RETRY, state) for state in (
 DELETE_ALL: Mapping[State, str] = {
     state: _of_batch(_DELETE, state) for state in State if state is not State.IN_PROGRESS
 }
-
-# How few jobs are of a kind is not known to the planner, which would rather read and sort a whole
-# table than walk along an index. Local: it holds behind a pooler too.
-PLANNED_AS_WALKS = LANE_SETTINGS.replace("SET ", "SET LOCAL ")
 
 _QUEUES = "SELECT id FROM {schema}.queue WHERE $1::text IS NULL OR name = $1 ORDER BY id"
 

@@ -6,16 +6,18 @@ still true when it is changed.
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from forge_jobs.job import CANCELLED_BY_USER, HISTORY_LIMIT, LAST_ATTEMPT, Claim, End, Postponement, State
-from forge_jobs.storage.interface import Hint
+from forge_jobs.storage.interface import Front, Hint
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import later, micros, moment
 from forge_jobs.storage.sqlite.tally import move
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 from forge_jobs.storage.sqlite.waits import make_ready, make_scheduled, remember_failures
+from forge_jobs.storage.stretches import Stretch, stretches
 
 T = TypeVar("T")
 Proof = tuple[int, int, int]
@@ -41,7 +43,7 @@ PICK = """
 SELECT ready.job_id, :worker_id, {attempt}, ready.queue_id, job.kind, job.payload, job.codec, ready.priority,
        ready.pos, job.max_attempts, job.timeout, job.key, job.created_at, false
 FROM ready JOIN job ON job.id = ready.job_id
-WHERE ready.queue_id = :queue_id AND (ready.priority, ready.pos) >= (:priority, :pos){more}
+WHERE ready.queue_id = :queue_id AND ready.priority < :until AND (ready.priority, ready.pos) >= (:priority, :pos){more}
 ORDER BY ready.priority, ready.pos, ready.job_id
 LIMIT :limit
 """
@@ -66,6 +68,20 @@ ATTEMPT = f"min(ready.attempt, {LAST_ATTEMPT - 1}) + 1"
 STATEMENTS = tuple(sql.replace("{attempt}", ATTEMPT) for sql in (PICK, OWN, TAKE))
 PLAIN = tuple(sql.replace("{more}", "") for sql in STATEMENTS)
 CHOOSY = tuple(sql.replace("{more}", WITHOUT_KINDS) for sql in STATEMENTS)
+
+# The first of each priority: a few steps in the index, however many wait.
+FRONT = """
+WITH RECURSIVE class (priority) AS (
+    SELECT min(priority) FROM ready WHERE queue_id = :queue_id
+    UNION ALL
+    SELECT (SELECT min(priority) FROM ready WHERE queue_id = :queue_id AND ready.priority > class.priority)
+    FROM class WHERE class.priority IS NOT NULL
+)
+SELECT priority, (SELECT pos FROM ready WHERE ready.queue_id = :queue_id AND ready.priority = class.priority{more}
+                  ORDER BY ready.pos, ready.job_id LIMIT 1)
+FROM class WHERE class.priority IS NOT NULL
+"""
+FRONT, FRONT_WITHOUT_KINDS = FRONT.replace("{more}", ""), FRONT.replace("{more}", WITHOUT_KINDS)
 
 FINISH = """
 INSERT INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result)
@@ -98,21 +114,33 @@ class SqliteClaims:
         limit: int,
         in_hand: int = 0,
         hint: Hint | None = None,
+        hints: Sequence[Hint] = (),
+        late: timedelta = timedelta(0),
         without_kinds: Sequence[str] = (),
     ) -> list[Claim]:
-        priority, pos = hint or START
         wanted: dict[str, Any] = {
             "queue_id": queue_id,
             "worker_id": worker_id,
             "limit": limit,
             "in_hand": in_hand,
-            "priority": priority,
-            "pos": pos,
             "without_kinds": json.dumps(list(without_kinds)),
         }
         statements = CHOOSY if without_kinds else PLAIN
-        rows = await self._database.write(lambda transaction: _claim(transaction, wanted, statements))
+        rows = await self._database.write(
+            lambda transaction: _claim(
+                transaction, wanted, statements, stretches(hint or START, hints), micros(late)
+            )
+        )
         return [_claimed(row) for row in rows]
+
+    async def front(self, queue_id: int, *, without_kinds: Sequence[str] = ()) -> Front:
+        wanted = {"queue_id": queue_id, "without_kinds": json.dumps(list(without_kinds))}
+        statement = FRONT_WITHOUT_KINDS if without_kinds else FRONT
+
+        def front(transaction: Transaction) -> Front:
+            return Front(dict(transaction.rows(statement, wanted)), transaction.now)
+
+        return await self._database.read(front)
 
     async def finish(self, ends: Sequence[End]) -> list[int]:
         return await self._database.write(lambda transaction: _finish(transaction, ends)) if ends else []
@@ -155,12 +183,32 @@ def _claimed(row: Row) -> Claim:
     )
 
 
-def _claim(transaction: Transaction, wanted: dict[str, Any], statements: tuple[str, ...]) -> list[Row]:
-    pick, own, take = statements
+def _claim(
+    transaction: Transaction,
+    wanted: dict[str, Any],
+    statements: tuple[str, ...],
+    looked_at: Sequence[Stretch],
+    late: int,
+) -> list[Row]:
     wanted["now"] = transaction.now
-    wanted["limit"] = transaction.value(ALLOWED, wanted) or 0
-    if wanted["limit"] <= 0:  # below zero would be no limit at all
-        return []
+    left = transaction.value(ALLOWED, wanted) or 0
+    taken: list[Row] = []
+    for stretch in looked_at:
+        if left <= 0:  # below zero would be no limit at all
+            break
+        wanted.update(priority=stretch.priority, until=stretch.until, limit=left)
+        wanted["pos"] = min(stretch.pos, transaction.now - late)
+        rows = _take(transaction, wanted, statements)
+        taken += rows
+        left -= len(rows)
+    if taken:
+        move(transaction, [wanted["queue_id"]] * len(taken), "pending", "in_progress")
+    return taken
+
+
+def _take(transaction: Transaction, wanted: dict[str, Any], statements: tuple[str, ...]) -> list[Row]:
+    """Take jobs out of one stretch."""
+    pick, own, take = statements
     rows = transaction.rows(pick, wanted)
     if rows:
         first, last = rows[0], rows[-1]
@@ -168,7 +216,6 @@ def _claim(transaction: Transaction, wanted: dict[str, Any], statements: tuple[s
         wanted.update(last_priority=last[7], last_pos=last[8], last_job=last[0])
         transaction.execute(own, wanted)
         transaction.execute(take, wanted)
-        move(transaction, [wanted["queue_id"]] * len(rows), "pending", "in_progress")
     return rows
 
 

@@ -1,0 +1,86 @@
+"""A look that begins at its hints touches no page of what lies before them."""
+
+import json
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from forge_jobs.job import NewJob
+from forge_jobs.storage.interface import Hint
+from forge_jobs.storage.postgres.claims import CLAIM_STRETCHES, CLAIM_WITHOUT_KINDS, START, PostgresClaims
+from forge_jobs.storage.postgres.connection import CLAIM_SETTINGS, Database
+from forge_jobs.storage.postgres.jobs import PostgresJobs
+from forge_jobs.storage.postgres.schema import PostgresSchema
+from forge_jobs.storage.postgres.workers import PostgresWorkers
+from forge_jobs.storage.stretches import stretches
+from forge_jobs.worker_info import WorkerInfo
+
+MANY = 20_000
+FEW_PAGES = 60
+ME, QUEUE = 1, 1
+
+
+@pytest.fixture
+async def jobs(database: Database) -> PostgresJobs:
+    await PostgresSchema(database).migrate()
+    await PostgresWorkers(database).register(
+        WorkerInfo(ME, "me", "here", 1, "1", queues=("default",), kinds=("work",), concurrency=1)
+    )
+    return PostgresJobs(database)
+
+
+async def test_dead_rows_before_the_hints_are_not_walked_over(
+    jobs: PostgresJobs, database: Database, url: str
+) -> None:
+    claims = PostgresClaims(database)
+    await jobs.enqueue_many([NewJob("work")] * MANY)
+    onlooker = await asyncpg.connect(url)
+    await onlooker.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM forge_jobs.queue")
+    taken = await claims.claim(QUEUE, ME, limit=MANY)
+    hints = [(0, taken[-1].pos)]
+
+    assert await _pages(database, hints, late=timedelta(0)) < FEW_PAGES
+    assert await _pages(database, [], late=timedelta(0)) > FEW_PAGES
+    await onlooker.close()
+
+
+async def test_jobs_left_alone_before_the_hints_are_not_walked_over(
+    jobs: PostgresJobs, database: Database
+) -> None:
+    claims = PostgresClaims(database)
+    await jobs.enqueue_many([NewJob("strange")] * MANY)
+    front = await claims.front(QUEUE, without_kinds=["strange"])
+
+    assert front.begins == {0: None}
+    hints = [(0, front.now)]
+    assert await _pages(database, hints, late=timedelta(0), kinds=["strange"]) < FEW_PAGES
+
+
+async def _pages(
+    database: Database, hints: list[Hint], *, late: timedelta, kinds: list[str] | None = None
+) -> int:
+    """Return how many pages the claim touches."""
+    looked_at = stretches(START, hints)
+    arguments = [
+        QUEUE,
+        ME,
+        10,
+        [one.priority for one in looked_at],
+        [one.pos for one in looked_at],
+        0,
+        [one.until for one in looked_at],
+        late // timedelta(microseconds=1),
+    ]
+    statement = CLAIM_WITHOUT_KINDS if kinds else CLAIM_STRETCHES
+    connection = await database.connect(settings=CLAIM_SETTINGS)
+    try:
+        plan = await connection.fetchval(
+            "EXPLAIN (ANALYZE, BUFFERS, FORMAT json) " + database.sql(statement),
+            *arguments,
+            *([kinds] if kinds else []),
+        )
+    finally:
+        await connection.close()
+    top = json.loads(plan)[0]["Plan"]
+    return int(top["Shared Hit Blocks"]) + int(top["Shared Read Blocks"])

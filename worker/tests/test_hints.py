@@ -1,0 +1,97 @@
+"""Where the looks of a worker begin, and what brings them back to an earlier place."""
+
+from datetime import UTC, datetime, timedelta
+
+from forge_jobs.hints import LATE, MARGIN, Hints
+from forge_jobs.job import Claim
+from forge_jobs.storage.interface import Front
+
+LONG_AGO, EARLIER, NOW = 1_000_000, 50_000_000, 90_000_000
+
+
+def claimed(pos: int, priority: int = 0) -> Claim:
+    return Claim(1, 1, 1, 1, "work", b"", "json", priority, pos, 5, None, None, datetime.now(UTC))
+
+
+def begins(hints: Hints) -> dict[int, int]:
+    return hints.set_out()
+
+
+def test_the_first_look_sees_everything():
+    assert Hints().options() == {}
+
+
+def test_a_full_look_is_followed_by_one_from_its_end():
+    hints = Hints()
+    hints.took([claimed(EARLIER), claimed(EARLIER + 5)], is_full=True)
+
+    assert hints.options() == {"hint": (0, EARLIER + 5 - MARGIN)}
+
+
+def test_a_look_that_was_not_full_keeps_its_hints_and_the_next_goes_a_moment_back():
+    hints = Hints()
+    hints.took([claimed(EARLIER)], is_full=False)
+    hints.took([], is_full=False)
+
+    assert hints.options() == {"hints": [(0, EARLIER - MARGIN)], "late": LATE}
+
+
+def test_each_priority_has_a_hint_of_its_own():
+    hints = Hints()
+    hints.took([claimed(EARLIER), claimed(LONG_AGO, priority=3)], is_full=True)
+
+    assert hints.options() == {
+        "hints": [(0, EARLIER - MARGIN), (3, LONG_AGO - MARGIN)],
+        "late": timedelta(0),
+    }
+
+
+def test_what_a_scout_finds_before_the_hints_is_looked_at_next():
+    hints = Hints()
+    hints.took([claimed(EARLIER)], is_full=False)
+
+    assert hints.scouted(Front({0: LONG_AGO}, NOW), hints.set_out())
+    assert begins(hints) == {0: LONG_AGO}
+
+
+def test_what_a_scout_saw_before_it_was_claimed_lowers_no_hint():
+    hints = Hints()
+    hints.took([claimed(LONG_AGO)], is_full=True)
+    begun = hints.set_out()
+    hints.took([claimed(EARLIER)], is_full=True)
+
+    assert not hints.scouted(Front({0: LONG_AGO + 1}, NOW), begun)
+    assert begins(hints) == {0: EARLIER - MARGIN}
+
+
+def test_where_a_scout_finds_nothing_the_looks_begin_at_its_moment():
+    hints = Hints()
+    hints.took([claimed(EARLIER)], is_full=True)
+
+    assert not hints.scouted(Front({7: None}, NOW), hints.set_out())
+    assert begins(hints) == {0: NOW - MARGIN, 7: NOW - MARGIN}
+    assert hints.options()["late"] == LATE
+
+
+def test_a_place_that_was_told_of_is_looked_at():
+    hints = Hints()
+    hints.told(0, LONG_AGO)
+    assert begins(hints) == {}  # everything is looked at anyway
+
+    hints.took([claimed(EARLIER)], is_full=False)
+    hints.told(0, EARLIER)
+    assert begins(hints) == {0: EARLIER - MARGIN}
+
+    hints.told(0, LONG_AGO)
+    assert begins(hints) == {0: LONG_AGO}
+
+
+def test_what_is_left_alone_is_passed_over_again():
+    hints = Hints()
+    hints.took([claimed(EARLIER)], is_full=False)
+    hints.scouted(Front({0: LONG_AGO}, NOW), hints.set_out())
+    hints.took([claimed(LONG_AGO + 10_000)], is_full=True)
+
+    hints.leave_alone()
+
+    assert begins(hints) == {0: EARLIER - MARGIN}
