@@ -12,6 +12,7 @@ from typing import Any
 
 from forge_jobs.version import Version, VersionState
 from forge_operator.memory import Memory
+from forge_operator.observed import Edit
 from forge_operator.scaling import Decision
 
 # --- in the database ---
@@ -157,12 +158,16 @@ class TryDeployment:
 
 @dataclass(frozen=True, slots=True)
 class ApplyDeployment:
-    """Server-side apply of the manifest. A refusal (400, 422) is remembered: Memory.rejections[template_hash]."""
+    """Server-side apply of the manifest. A refusal (400, 422) is remembered: Memory.rejections[template_hash].
+
+    It carries the digest of its spec then. An event says who edited it before, if that was a field of ours.
+    """
 
     namespace: str
     name: str
     manifest: Mapping[str, Any]  # without replicas
     template_hash: str
+    edit: Edit | None = None
 
 
 @dataclass(frozen=True, slots=True)

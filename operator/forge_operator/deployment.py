@@ -12,7 +12,7 @@ from typing import Any
 from forge_jobs.version import Version
 from forge_operator import naming
 from forge_operator.actions import ApplyDeployment, TryDeployment
-from forge_operator.observed import QueueObject
+from forge_operator.observed import Edit, QueueObject
 from forge_operator.pool import Pool
 from forge_operator.settings import OperatorSettings
 from forge_operator.specs import WorkersSpec
@@ -35,13 +35,15 @@ PORT_NAME = "metrics"
 TEMPORARY = "forge-tmp"
 
 
-def applied(pool: Pool, version: Version) -> ApplyDeployment:
-    """Return the action that makes the Deployment of the version that is asked for."""
+def applied(pool: Pool, version: Version, edit: Edit | None = None) -> ApplyDeployment:
+    """Return the action that makes the Deployment of the version that is asked for, or what it should be."""
     assert pool.workers_spec is not None and pool.target is not None
     manifest = deployment_manifest(
         pool.owner, pool.workers_spec, pool.target, version.deployment, pool.settings
     )
-    return ApplyDeployment(pool.owner.namespace, version.deployment, manifest, pool.target.template_hash)
+    return ApplyDeployment(
+        pool.owner.namespace, version.deployment, manifest, pool.target.template_hash, edit
+    )
 
 
 def tried(apply: ApplyDeployment) -> TryDeployment:

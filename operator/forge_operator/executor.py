@@ -46,10 +46,11 @@ from forge_operator.kube_errors import (
     Rejected,
     Unreachable,
 )
+from forge_operator.kube_objects import spec_digest
 from forge_operator.lease import NotLeading
 from forge_operator.link import DatabaseLink
 from forge_operator.memory import Failure, Memory, Rejection
-from forge_operator.naming import DELETION_COST, FINALIZER
+from forge_operator.naming import APPLIED, DELETION_COST, FINALIZER
 
 CONFIGURABLE = (
     "concurrency",
@@ -169,7 +170,7 @@ class Executor:
                 | AddFinalizer()
                 | RemoveFinalizer()
             ):
-                await self._in_cluster(action)
+                await self._in_cluster(subject, action)
             case PutVersion() | Promote() | MoveVersion() | DeleteVersion() | ForgetPool() | RetireWorkers():
                 await self._of_versions(action)
             case _:
@@ -183,6 +184,7 @@ class Executor:
 
     async def _in_cluster(
         self,
+        subject: Subject,
         action: TryDeployment
         | ApplyDeployment
         | Scale
@@ -197,7 +199,7 @@ class Executor:
                 with suppress(DryRunUnsupported):  # then the apply itself finds it out
                     await self._apply(action, dry_run=True)
             case ApplyDeployment():
-                await self._apply(action)
+                await self._apply_for_good(subject, action)
             case Scale():
                 if not await self._kube.scale(action.namespace, action.name, action.replicas, was=action.was):
                     raise _Stop(f"Somebody else has scaled {action.name}.")
@@ -221,9 +223,23 @@ class Executor:
             case RemoveFinalizer():
                 await self._set_finalizer(action.namespace, action.name, False)
 
-    async def _apply(self, action: TryDeployment | ApplyDeployment, *, dry_run: bool = False) -> None:
+    async def _apply_for_good(self, subject: Subject, action: ApplyDeployment) -> None:
+        """The Deployment is so, and carries what it is compared with from now on."""
+        found = await self._apply(action)
+        digest = spec_digest(found)
+        if action.edit is not None and action.edit.digest != digest:
+            who = action.edit.by or "Somebody"
+            message = f"{who} had edited Deployment {action.name}; it was made right again."
+            await self._recorder.record(subject, "Warning", "DriftRepaired", message)
+        if (found["metadata"].get("annotations") or {}).get(APPLIED) != digest:
+            change = {"metadata": {"annotations": {APPLIED: digest}}}
+            await _unless_gone(self._kube.merge(DEPLOYMENTS, action.namespace, action.name, change))
+
+    async def _apply(
+        self, action: TryDeployment | ApplyDeployment, *, dry_run: bool = False
+    ) -> dict[str, Any]:
         try:
-            await self._kube.apply(
+            return await self._kube.apply(
                 DEPLOYMENTS, action.namespace, action.name, action.manifest, dry_run=dry_run
             )
         except DryRunUnsupported:

@@ -27,12 +27,7 @@ from forge_operator.kube_errors import (
     Unreachable,
     error_of,
 )
-
-MANAGER = "forge-jobs-operator"
-"""The field manager of everything that is applied."""
-
-SCALER = "forge-jobs-autoscaler"
-"""The field manager of `replicas` alone: whoever else scales is seen as another one."""
+from forge_operator.naming import MANAGER, SCALER
 
 CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 30.0
 PAGE = 500

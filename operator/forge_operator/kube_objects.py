@@ -1,15 +1,18 @@
 """What plans look at, made from objects as the API server gives them."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, TypeVar
 
 from forge_operator.budget import processes
-from forge_operator.naming import DELETION_COST, VERSION_ID
+from forge_operator.naming import APPLIED, DELETION_COST, MANAGER, SCALER, VERSION_ID
 from forge_operator.observed import (
     CronObject,
     Deployment,
     DeploymentCondition,
+    Edit,
     Pod,
     QueueObject,
 )
@@ -72,12 +75,40 @@ def deployment(found: Mapping[str, Any]) -> Deployment:
         annotations=metadata.get("annotations") or {},
         replicas=(found.get("spec") or {}).get("replicas", 1),
         processes=processes(found["spec"]["template"]),
+        edit=edit(found),
         ready=status.get("readyReplicas", 0),
         available=status.get("availableReplicas", 0),
         created_at=moment(metadata.get("creationTimestamp")),
         deleting=metadata.get("deletionTimestamp") is not None,
         conditions=conditions,
     )
+
+
+def spec_digest(found: Mapping[str, Any]) -> str:
+    """Return what stands for everything that a Deployment's spec says but how many pods there are.
+
+    It is that of the spec as the API server keeps it, with its defaults and its way to write
+    quantities: comparing it with what was sent would find differences that nobody made.
+    """
+    spec = {name: value for name, value in (found.get("spec") or {}).items() if name != "replicas"}
+    return sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def edit(found: Mapping[str, Any]) -> Edit | None:
+    """Return what somebody did to a Deployment's spec since it was applied; None when nobody did, or it is not known."""
+    applied, digest = (found["metadata"].get("annotations") or {}).get(APPLIED), spec_digest(found)
+    return None if applied in (None, digest) else Edit(digest, last_editor(found))
+
+
+def last_editor(found: Mapping[str, Any]) -> str | None:
+    """Return the field manager that wrote to the object's spec last, but for this operator; None when there is none."""
+    written = [
+        each
+        for each in found["metadata"].get("managedFields") or ()
+        if each.get("manager") not in (MANAGER, SCALER) and "f:spec" in each.get("fieldsV1", ())
+    ]
+    written.sort(key=lambda each: each.get("time") or "")
+    return written[-1]["manager"] if written else None
 
 
 def pod(found: Mapping[str, Any]) -> Pod | None:

@@ -25,6 +25,10 @@ LONGEST_VERSION_IN_NAME = 12
 INFIX = "-worker-"
 GROUP = "forge-jobs.dev"
 MANAGER = "forge-jobs-operator"
+"""The field manager of everything that is applied, and a label of it."""
+
+SCALER = "forge-jobs-autoscaler"
+"""The field manager of `replicas` alone: whoever else scales is seen as another one."""
 
 POOL_UID = f"{GROUP}/pool-uid"
 VERSION_ID = f"{GROUP}/version-id"
@@ -32,6 +36,7 @@ VERSION = f"{GROUP}/version"
 VERSION_HASH = f"{GROUP}/version-hash"
 TEMPLATE_HASH = f"{GROUP}/template-hash"
 CONNECTION_HASH = f"{GROUP}/connection-hash"
+APPLIED = f"{GROUP}/applied"
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 FINALIZER = f"{GROUP}/finalizer"

@@ -49,6 +49,14 @@ class DeploymentCondition:
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A Deployment's spec is not as it was applied."""
+
+    digest: str  # of the spec as it is now
+    by: str | None  # the field manager that wrote to it last
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
     """A Deployment of the pool: one for each version, found by the label pool-uid."""
@@ -59,6 +67,7 @@ class Deployment:
     annotations: Mapping[str, str] = field(default_factory=dict)
     replicas: int = 1  # of its spec: ready and starting ones
     processes: int = 1  # workers in each of its pods
+    edit: Edit | None = None  # what somebody did to its spec since it was applied, but for replicas
     ready: int = 0
     available: int = 0
     created_at: datetime | None = None

@@ -505,9 +505,11 @@ def kept_up(pool: Pool, version: Version, replicas: int) -> list[Action]:
             "Warning", "Recreated", f"Deployment {version.deployment} was missing and is made again."
         )
         return [*brought_up(pool, version, replicas), *([event] if again else [])]
-    if deployment.deleting or not differs(pool, deployment):
+    if deployment.deleting:
         return []
-    return [manifests.applied(pool, version)]
+    if differs(pool, deployment):
+        return [manifests.applied(pool, version)]
+    return [manifests.applied(pool, version, deployment.edit)] if deployment.edit else []
 
 
 def differs(pool: Pool, deployment: Deployment) -> bool:

@@ -127,6 +127,35 @@ async def test_workers_come_up_and_are_promoted(stage: Stage) -> None:
     assert "Promoted" in stage.reasons()
 
 
+async def test_what_people_edit_of_a_deployment_is_repaired_and_said(stage: Stage) -> None:
+    stage.queue(workers=workers())
+    await stage.settle()
+    [deployment] = stage.api.all(DEPLOYMENTS)
+    name, before = deployment["metadata"]["name"], deployment["spec"]["template"]
+    assert stage.reasons().count("DriftRepaired") == 0
+
+    template = {"spec": {"containers": [{"name": "worker", "image": "shop:hotfix"}]}}
+    stage.api.edit(DEPLOYMENTS, name, {"spec": {"template": template, "minReadySeconds": 99}})
+    await stage.settle()
+    [deployment] = stage.api.all(DEPLOYMENTS)
+    assert deployment["spec"]["template"] == before
+    assert deployment["spec"]["minReadySeconds"] == 0
+    assert stage.reasons().count("DriftRepaired") == 1
+
+    # A field of others, as `kubectl rollout restart` writes one, is left alone, and nothing is said of it.
+    theirs = {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}
+    stage.api.edit(DEPLOYMENTS, name, {"spec": {"template": theirs}})
+    await stage.settle()
+    [deployment] = stage.api.all(DEPLOYMENTS)
+    assert "kubectl.kubernetes.io/restartedAt" in deployment["spec"]["template"]["metadata"]["annotations"]
+    assert stage.reasons().count("DriftRepaired") == 1
+
+    stage.api.edit(DEPLOYMENTS, name, {"spec": {"replicas": 5}})
+    stage.api.requests.clear()
+    await stage.look()
+    assert not [each for each in sent_to_deployments(stage) if not each.path.endswith("/scale")]
+
+
 async def test_a_rollout_closes_one_gate_and_opens_the_other(stage: Stage) -> None:
     stage.queue(workers=workers("1"))
     await stage.settle()
