@@ -9,8 +9,6 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, Unpack, overload
 
-from msgspec.structs import replace
-
 from forge_jobs import names
 from forge_jobs.client.crons import Crons
 from forge_jobs.client.jobs import Jobs
@@ -31,7 +29,7 @@ from forge_jobs.errors import (
     WaitTimeout,
 )
 from forge_jobs.handlers import Handler, Handlers, P, R
-from forge_jobs.job import ENDED, Enqueued, Job, NewJob, State
+from forge_jobs.job import ENDED, Alike, Enqueued, Job, State
 from forge_jobs.kind import Kind
 from forge_jobs.options import UNSET, Options, OptionValues, Unset
 from forge_jobs.outcome import as_duration
@@ -280,13 +278,16 @@ class Forge:
     async def enqueue_many(
         self, kind: str, payloads: Sequence[Mapping[str, Any]], **options: Unpack[OptionValues]
     ) -> list[Enqueued]:
-        """One job for each of `payloads` waits, or none; answers are in their order."""
+        """One job for each of `payloads` waits, or none; answers are in their order.
+
+        Payloads are encoded while they are sent, a few MiB at a time.
+        """
         said = Options.given(options)
         return await self.storage.jobs.enqueue_many(
             self._jobs(kind, payloads, said), connection=said.connection
         )
 
-    def _jobs(self, kind: str, payloads: Sequence[Mapping[str, Any]], said: Options) -> list[NewJob]:
+    def _jobs(self, kind: str, payloads: Sequence[Mapping[str, Any]], said: Options) -> Alike:
         handler = self.handlers.get(names.kind(kind))
         limit = self.settings.max_payload_bytes
         if handler is None:
@@ -294,14 +295,15 @@ class Forge:
         else:
             wanted = said.over(handler.defaults).job(kind, b"", handler.codec, declared=True)
         check = _encoded if handler is None else handler.arguments.check
-        jobs = []
-        for payload in payloads:
+
+        def encoded(payload: Mapping[str, Any]) -> bytes:
             if not isinstance(payload, dict | Mapping):
                 raise InvalidInput(
                     f"The payload of {kind!r} is {payload!r}, allowed is a mapping of argument names."
                 )
-            jobs.append(replace(wanted, payload=check(payload, wanted.codec, limit=limit)))
-        return jobs
+            return check(payload, wanted.codec, limit=limit)
+
+        return Alike(wanted, payloads, encoded)
 
     async def wait(self, job_id: int, *, timeout: timedelta | float | None = None) -> Any:
         """Return the job's result once it is done.

@@ -4,11 +4,14 @@ Pure values, no I/O. `storage` returns them; everything above passes them on. Th
 are made for every job that is enqueued or run are Structs, which cost a tenth of a dataclass.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 FOREVER = 0
 """`max_attempts` of a job that is retried for ever, as it is stored."""
@@ -70,6 +73,25 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     delay: timedelta | None = None
     run_at: datetime | None = None
     declared: bool = False  # by the program that asks, so the row of its kind is not looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Jobs that differ in their payload only, which is encoded when it is needed: many of them take no memory.
+
+    `encode` may be called more than once for a payload, and from another thread.
+    """
+
+    pattern: NewJob
+    payloads: Sequence[Any]
+    encode: Callable[[Any], bytes]
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+    def __iter__(self) -> Iterator[NewJob]:
+        pattern, encode = self.pattern, self.encode
+        return (replace(pattern, payload=encode(payload)) for payload in self.payloads)
 
 
 class Enqueued(msgspec.Struct, frozen=True, gc=False):

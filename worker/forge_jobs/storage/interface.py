@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from forge_jobs.cron_config import CronConfig
-from forge_jobs.job import Cancelled, Claim, Counts, End, Enqueued, Job, NewJob, Postponement, State
+from forge_jobs.job import Alike, Cancelled, Claim, Counts, End, Enqueued, Job, NewJob, Postponement, State
 from forge_jobs.kind import Kind
 from forge_jobs.owner import Owner
 from forge_jobs.queue_config import QueueConfig
@@ -110,8 +110,11 @@ class Jobs(Protocol):
         leaves open is as the row of its kind says. Raises UnknownQueue.
         """
 
-    async def enqueue_many(self, jobs: Sequence[NewJob], *, connection: Any = None) -> list[Enqueued]:
-        """All jobs wait, or none; answers are in the order of `jobs`. Raises UnknownQueue."""
+    async def enqueue_many(self, jobs: Sequence[NewJob] | Alike, *, connection: Any = None) -> list[Enqueued]:
+        """All jobs wait, or none; answers are in the order of `jobs`. Raises UnknownQueue.
+
+        They are sent in pieces of a few MiB, within one transaction.
+        """
 
     async def get(self, job_id: int) -> Job:
         """Return the job with its state and error history. Raises JobNotFound."""

@@ -13,9 +13,10 @@ from operator import add, attrgetter
 from typing import Any
 
 from forge_jobs.errors import InvalidInput, KeyBusy, StorageUnavailable
-from forge_jobs.job import Enqueued, NewJob, Reason
+from forge_jobs.job import Alike, Enqueued, NewJob, Reason
 from forge_jobs.options import resolved
 from forge_jobs.queue_config import DEFAULT_QUEUE
+from forge_jobs.storage import pieces
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.kinds import named
@@ -91,14 +92,23 @@ class _Queue:
     max_attempts: int
 
 
-async def enqueue_by_copy(database: Database, jobs: Sequence[NewJob], connection: Any) -> list[Enqueued]:
+async def enqueue_by_copy(
+    database: Database, jobs: Sequence[NewJob] | Alike, connection: Any
+) -> list[Enqueued]:
     """All jobs wait, or none; see `Jobs.enqueue_many`."""
-    keys = sorted({(job.kind, job.key) for job in jobs if job.key is not None})
+    keys = pieces.keys(jobs)
+    answers: list[Enqueued] = []
     try:
         async with database.transaction(connection) as transaction:
             if keys and connection is None:
                 await key_wait.bound(transaction)
-            return await _enqueue(database, jobs, transaction, always_tell=connection is not None)
+            after = EPOCH
+            for piece in pieces.pieces(jobs):
+                made, after = await _enqueue(
+                    database, piece, transaction, after, always_tell=connection is not None
+                )
+                answers += made
+            return answers
     except StorageUnavailable as error:
         if not key_wait.is_key_busy(error):
             raise
@@ -108,13 +118,14 @@ async def enqueue_by_copy(database: Database, jobs: Sequence[NewJob], connection
 
 
 async def _enqueue(
-    database: Database, jobs: Sequence[NewJob], connection: Any, *, always_tell: bool
-) -> list[Enqueued]:
+    database: Database, jobs: Sequence[NewJob], connection: Any, after: datetime, *, always_tell: bool
+) -> tuple[list[Enqueued], datetime]:
+    """Return the answers of this piece, and the moment before which all of it has its place."""
     jobs = await _resolved(database, jobs, connection)
     queues = await _queues(database, jobs, connection)
     record = await database.fetchrow(PREPARE, len(jobs), connection=connection)
     assert record is not None
-    now, ids = record["now"], record["ids"]
+    now, ids = max(after, record["now"]), record["ids"]
     answers: list[Enqueued] | None = None
     if any(job.key is not None for job in jobs):
         answers = await _hold_keys(database, jobs, ids, connection)
@@ -126,7 +137,7 @@ async def _enqueue(
     except (OverflowError, TypeError) as error:  # COPY encodes on our side, and says it plainly
         raise InvalidInput(f"The database refuses a value: {error}.") from error
     await _tell(database, batch, connection, always_tell)
-    return batch.answers if answers is None else answers
+    return batch.answers if answers is None else answers, now + len(jobs) * MICROSECOND
 
 
 async def _resolved(database: Database, jobs: Sequence[NewJob], connection: Any) -> Sequence[NewJob]:

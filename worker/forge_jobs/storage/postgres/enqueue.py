@@ -9,7 +9,8 @@ from datetime import timedelta
 from typing import Any
 
 from forge_jobs.errors import KeyBusy, StorageUnavailable, UnknownQueue
-from forge_jobs.job import Enqueued, NewJob
+from forge_jobs.job import Alike, Enqueued, NewJob
+from forge_jobs.storage.pieces import keys, pieces
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.bulk import enqueue_by_copy
 from forge_jobs.storage.postgres.connection import Database
@@ -188,12 +189,14 @@ async def _take_key(database: Database, job: NewJob, arguments: tuple[object, ..
         raise KeyBusy(job.kind, job.key, seconds) from error
 
 
-async def enqueue_many(database: Database, jobs: Sequence[NewJob], connection: Any) -> list[Enqueued]:
+async def enqueue_many(database: Database, jobs: Sequence[NewJob] | Alike, connection: Any) -> list[Enqueued]:
     """All jobs wait, or none; see `Jobs.enqueue_many`."""
     if not jobs:
         return []
-    if len(jobs) <= SMALL_BATCH and all(job.key is None for job in jobs):
-        return await _enqueue_batch(database, jobs, connection)
+    if len(jobs) <= SMALL_BATCH and not keys(jobs):
+        piece = next(pieces(jobs))
+        if len(piece) == len(jobs):
+            return await _enqueue_batch(database, piece, connection)
     return await enqueue_by_copy(database, jobs, connection)
 
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence, Set
 from typing import Any
 
 from forge_jobs.errors import JobNotFound, WrongState
-from forge_jobs.job import ENDED, WAITING, Cancelled, Counts, Enqueued, Job, NewJob, State
+from forge_jobs.job import ENDED, WAITING, Alike, Cancelled, Counts, Enqueued, Job, NewJob, State
 from forge_jobs.storage.interface import BATCH, Moved, Waiting
 from forge_jobs.storage.postgres import enqueue, job_rows
 from forge_jobs.storage.postgres.connection import Database
@@ -73,7 +73,7 @@ class PostgresJobs:
     async def enqueue(self, job: NewJob, *, connection: Any = None) -> Enqueued:
         return await enqueue.enqueue(self._database, job, connection)
 
-    async def enqueue_many(self, jobs: Sequence[NewJob], *, connection: Any = None) -> list[Enqueued]:
+    async def enqueue_many(self, jobs: Sequence[NewJob] | Alike, *, connection: Any = None) -> list[Enqueued]:
         return await enqueue.enqueue_many(self._database, jobs, connection)
 
     async def get(self, job_id: int) -> Job:

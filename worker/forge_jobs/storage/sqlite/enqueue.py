@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from forge_jobs.errors import UnknownQueue
-from forge_jobs.job import Enqueued, NewJob, Reason
+from forge_jobs.job import Alike, Enqueued, NewJob, Reason
 from forge_jobs.options import resolved
 from forge_jobs.queue_config import DEFAULT_QUEUE
+from forge_jobs.storage.pieces import pieces
 from forge_jobs.storage.sqlite.kinds import named
 from forge_jobs.storage.sqlite.micros import later, micros
 from forge_jobs.storage.sqlite.tally import move
@@ -13,8 +14,15 @@ from forge_jobs.storage.sqlite.transaction import Row, Transaction
 from forge_jobs.storage.sqlite.waits import make_ready, make_scheduled
 
 
-def enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
+def enqueue(transaction: Transaction, jobs: Sequence[NewJob] | Alike) -> list[Enqueued]:
     """All jobs wait; those whose key a living job holds are answered with that one. Raises UnknownQueue."""
+    answers: list[Enqueued] = []
+    for piece in pieces(jobs):
+        answers += _enqueue(transaction, piece)
+    return answers
+
+
+def _enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
     jobs = _resolved(transaction, jobs)
     queues = _queues(transaction, jobs)
     now, answers = transaction.now, []

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from forge_jobs.errors import JobNotFound, KeyBusy, StorageUnavailable, WrongState
-from forge_jobs.job import ENDED, Cancelled, Counts, Enqueued, Failure, Job, NewJob, Reason, State
+from forge_jobs.job import ENDED, Alike, Cancelled, Counts, Enqueued, Failure, Job, NewJob, Reason, State
 from forge_jobs.storage.interface import BATCH, Moved, Waiting
 from forge_jobs.storage.sqlite import moves
 from forge_jobs.storage.sqlite.connection import Database
@@ -117,7 +117,7 @@ class SqliteJobs:
     async def enqueue(self, job: NewJob, *, connection: Any = None) -> Enqueued:
         return (await self.enqueue_many([job], connection=connection))[0]
 
-    async def enqueue_many(self, jobs: Sequence[NewJob], *, connection: Any = None) -> list[Enqueued]:
+    async def enqueue_many(self, jobs: Sequence[NewJob] | Alike, *, connection: Any = None) -> list[Enqueued]:
         if not jobs:
             return []
         try:

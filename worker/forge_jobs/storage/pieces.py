@@ -1,0 +1,31 @@
+"""How many jobs are sent to a database at once: a transaction may hold any number, what is on its way may not."""
+
+from collections.abc import Iterator, Sequence
+
+from forge_jobs.job import Alike, NewJob
+
+Jobs = Sequence[NewJob] | Alike
+
+LARGEST_PIECE = 50_000  # jobs
+LARGEST_BYTES = 4 * 1024 * 1024  # of payloads: what a slow link carries within a statement's time
+
+
+def pieces(jobs: Jobs) -> Iterator[list[NewJob]]:
+    """Yield the jobs in pieces, one larger than the bound alone."""
+    piece: list[NewJob] = []
+    room = LARGEST_BYTES
+    for job in jobs:
+        size = len(job.payload)
+        if piece and (size > room or len(piece) == LARGEST_PIECE):
+            yield piece
+            piece, room = [], LARGEST_BYTES
+        piece.append(job)
+        room -= size
+    if piece:
+        yield piece
+
+
+def keys(jobs: Jobs) -> list[tuple[str, str]]:
+    """Return (kind, key) of those that have a key, sorted, without encoding a payload."""
+    looked_at = [jobs.pattern] if isinstance(jobs, Alike) else jobs
+    return sorted({(job.kind, job.key) for job in looked_at if job.key is not None})
