@@ -18,7 +18,6 @@ import msgspec
 from anyio import CapacityLimiter
 
 from forge_jobs import backoff, child, logs
-from forge_jobs.codec import encode
 from forge_jobs.context import Context
 from forge_jobs.error_text import describe, kept
 from forge_jobs.errors import InvalidPayload, UnfitPayload
@@ -26,10 +25,8 @@ from forge_jobs.handlers import Handler, Placement
 from forge_jobs.job import CANCELLED_BY_USER, Claim, End, Postponement, Reason, State
 from forge_jobs.outcome import Dead, Reschedule, Retry, Throttled
 from forge_jobs.queue_config import QueueConfig
-from forge_jobs.returned import require_run
+from forge_jobs.returned import kept_result
 from forge_jobs.telemetry import Outcome, Run
-
-LONGEST_RESULT = 16 * 1024 * 1024  # bytes
 
 WORKER_LOST = "worker lost"
 
@@ -89,6 +86,7 @@ async def call(
         )
         # contextvars reach the thread, so that its log lines name the job
         return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, function)
+    handler.require_importable()
     return await anyio.to_process.run_sync(
         functools.partial(child.call, takes_context=handler.takes_context, style=logs.style),
         handler.__module__,
@@ -103,20 +101,16 @@ async def call(
 
 def done(claim: Claim, queue: QueueConfig, codec: str, result: Any, wait: float, duration: float) -> Verdict:
     """Judge an attempt that returned `result`."""
-    encoded, error = None, None
+    encoded, note = None, None
     if result is not None:
         try:
-            encoded = encode(result, codec, limit=LONGEST_RESULT)
-        except InvalidPayload as problem:
-            try:
-                require_run(result)
-            except Retry as unfinished:
-                return failed(claim, queue, unfinished.reason, wait, duration)
-            # The work is done: running it again would do it twice.
-            error = f"done, but its result was not kept: {problem}"
+            kept_of_it = kept_result(result, codec)
+        except Retry as unfinished:
+            return failed(claim, queue, unfinished.reason, wait, duration)
+        encoded, note = kept_of_it.encoded, kept_of_it.note
     return Verdict(
-        End(claim, State.DONE, duration, encoded, error and kept(error), queue.done_retention > timedelta(0)),
-        Run(claim, queue.name, Outcome.DONE, wait, duration, error),
+        End(claim, State.DONE, duration, encoded, note and kept(note), queue.done_retention > timedelta(0)),
+        Run(claim, queue.name, Outcome.DONE, wait, duration, note),
     )
 
 

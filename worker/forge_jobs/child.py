@@ -5,26 +5,19 @@ Only names and plain values cross: the child imports the handler's module itself
 
 import functools
 import importlib
+import inspect
 import os
 import pathlib
 import stat
 import sys
+from concurrent.futures import Future
 from typing import Any
 
 from forge_jobs import logs
-from forge_jobs.context import Context
-from forge_jobs.errors import InvalidInput
+from forge_jobs.context import ChildContext
 from forge_jobs.job import Claim
-
-
-class NoTokens:
-    """Rate limits are leased by the worker's event loop, which a child process does not have."""
-
-    async def acquire(self, scope: str, tokens: int = 1, *, wait: object = None) -> None:
-        raise InvalidInput("rate_limit cannot be used in a handler with executor='process'.")
-
-    async def drain(self, scope: str) -> None:
-        raise InvalidInput("rate_limit cannot be used in a handler with executor='process'.")
+from forge_jobs.outcome import Retry
+from forge_jobs.returned import KeptResult, kept_result
 
 
 def call(
@@ -36,8 +29,8 @@ def call(
     *,
     takes_context: bool,
     style: logs.Style | None,
-) -> Any:
-    """Return what the handler `name` of `module` returns for these arguments.
+) -> KeptResult:
+    """Return what the handler `name` of `module` returns for these arguments, encoded.
 
     What it prints goes to the worker's stderr; so do its log lines, which are written in this
     style and name the job. Without a style they are left to the handler's module.
@@ -54,8 +47,17 @@ def call(
         found = getattr(found, part)
     # The name is a Handler when its function was decorated; otherwise it was declared some other way.
     function, forge = getattr(found, "function", found), getattr(found, "forge", None)
-    context = [Context(claim, queue, forge, NoTokens())] if takes_context else []  # type: ignore[arg-type]
-    return function(*context, **arguments)
+    context = [ChildContext(claim, queue, forge)] if takes_context else []  # type: ignore[arg-type]
+    returned = function(*context, **arguments)
+    if isinstance(returned, Future):
+        returned = returned.result()
+    if inspect.iscoroutine(returned):
+        returned.close()
+        raise Retry(
+            reason="The handler returned a coroutine, and a process of its own has no loop that awaits it; "
+            "allowed is a plain function."
+        )
+    return kept_result(returned, claim.codec)
 
 
 @functools.cache

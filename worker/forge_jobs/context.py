@@ -1,42 +1,46 @@
 """What a handler is given besides its payload."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import CancelledError, Future
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from forge_jobs.job import Claim, Enqueued
+from forge_jobs.errors import InvalidInput
+from forge_jobs.job import Claim
 
 if TYPE_CHECKING:
     from forge_jobs.app import Forge
 
 
 class Tokens(Protocol):
-    """Rate limits, as a handler uses them."""
+    """Rate limits, as a worker's process has them."""
 
     async def acquire(self, scope: str, tokens: int = 1, *, wait: timedelta | float | None = None) -> None:
-        """`tokens` of the rate limit are spent.
-
-        Waits up to `wait` (seconds or timedelta, default one second) for them, and raises
-        Throttled with the time to try again when that is too short: the job then waits
-        without an attempt counted. Raises UnknownScope, and InvalidInput when the rate limit
-        can never hold so many.
-        """
+        """`tokens` of the rate limit are spent."""
 
     async def drain(self, scope: str) -> None:
-        """The bucket is empty for the whole cluster: call it when the other side answered 429."""
+        """The bucket is empty for the whole cluster."""
 
 
 class Context:
-    """One attempt at one job, as its handler sees it."""
+    """One attempt at one job, as its handler sees it.
 
-    __slots__ = ("_cancelled", "claim", "forge", "queue", "rate_limit")
+    What takes time (`enqueue`, and what `rate_limit` has) is awaited in an async handler. In
+    a plain one, which runs in a thread, the call itself waits and returns the answer; when the
+    attempt is told to stop meanwhile, or was before, it raises asyncio.CancelledError.
+    """
 
-    def __init__(self, claim: Claim, queue: str, forge: "Forge", rate_limit: Tokens) -> None:
+    __slots__ = ("_cancelled", "_loop", "_tokens", "_waits", "claim", "forge", "queue")
+
+    def __init__(self, claim: Claim, queue: str, forge: "Forge", tokens: Tokens) -> None:
         self.claim = claim
         self._cancelled = False
         self.queue = queue
         self.forge = forge
-        self.rate_limit = rate_limit
+        self._tokens = tokens
+        self._loop = asyncio.get_running_loop()
+        self._waits: list[Future[Any]] | None = None  # what threads wait for
 
     @property
     def job_id(self) -> int:
@@ -79,10 +83,96 @@ class Context:
         """
         return self._cancelled
 
+    @property
+    def rate_limit(self) -> "ContextTokens":
+        """The rate limits."""
+        return ContextTokens(self, self._tokens)
+
     def cancel(self) -> None:
         """`is_cancelled` is true from now on. The worker calls this; it does not cancel the job."""
         self._cancelled = True
+        for wait in tuple(self._waits or ()):
+            wait.cancel()
 
-    async def enqueue(self, kind: str, payload: Mapping[str, Any] | None = None, **options: Any) -> Enqueued:
-        """Enqueue another job; the same as `forge.enqueue`."""
-        return await self.forge.enqueue(kind, payload, **options)
+    def enqueue(self, kind: str, payload: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Enqueue another job and return its Enqueued, as `forge.enqueue` does; to be awaited in an async handler."""
+        return self.answer(self.forge.enqueue(kind, payload, **options))
+
+    def answer(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Return what `work` comes to, for whom it is called by: something to await in a loop, the answer in a thread."""
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            return self._waited(work)
+        if running is self._loop:
+            return work
+        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def _waited(self, work: Coroutine[Any, Any, Any]) -> Any:
+        if self._cancelled or self._loop.is_closed():
+            work.close()
+            raise asyncio.CancelledError("the attempt was told to stop")
+        wait = asyncio.run_coroutine_threadsafe(work, self._loop)
+        if self._waits is None:
+            self._waits = []
+        self._waits.append(wait)
+        if self._cancelled:  # just now, and who did it may not have seen this wait
+            wait.cancel()
+        try:
+            return wait.result()
+        except CancelledError:
+            raise asyncio.CancelledError("the attempt was told to stop") from None
+        finally:
+            self._waits.remove(wait)
+
+
+class ContextTokens:
+    """Rate limits, as a handler uses them. In an async handler each call is to be awaited, in a plain one it waits."""
+
+    __slots__ = ("_context", "_tokens")
+
+    def __init__(self, context: Context, tokens: Tokens) -> None:
+        self._context = context
+        self._tokens = tokens
+
+    def acquire(self, scope: str, tokens: int = 1, *, wait: timedelta | float | None = None) -> Any:
+        """`tokens` of the rate limit are spent.
+
+        Waits up to `wait` (seconds or timedelta, default one second) for them, and raises
+        Throttled with the time to try again when that is too short: the job then waits
+        without an attempt counted. Raises UnknownScope, and InvalidInput when the rate limit
+        can never hold so many.
+        """
+        return self._context.answer(self._tokens.acquire(scope, tokens, wait=wait))
+
+    def drain(self, scope: str) -> Any:
+        """The bucket is empty for the whole cluster: call it when the other side answered 429."""
+        return self._context.answer(self._tokens.drain(scope))
+
+
+class ChildContext(Context):
+    """The context in a process of its own, which has no connection to the database: what needs one is refused."""
+
+    __slots__ = ()
+
+    def __init__(self, claim: Claim, queue: str, forge: "Forge") -> None:
+        self.claim = claim
+        self._cancelled = False
+        self.queue = queue
+        self.forge = forge
+
+    @property
+    def rate_limit(self) -> NoReturn:
+        """Raises InvalidInput."""
+        raise _refused("rate_limit")
+
+    def enqueue(self, kind: str, payload: Mapping[str, Any] | None = None, **options: Any) -> NoReturn:
+        """Raises InvalidInput."""
+        raise _refused("enqueue")
+
+
+def _refused(what: str) -> InvalidInput:
+    return InvalidInput(
+        f"ctx.{what} is used in a handler with executor='process', which has no connection to the database; "
+        "allowed is an async handler, or a plain one in a thread."
+    )

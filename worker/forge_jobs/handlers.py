@@ -6,6 +6,7 @@ up by kind and calls them; producers enqueue through them.
 
 import functools
 import inspect
+import sys
 import types
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 LAMBDA = "<lambda>"
+MOST_WRAPPED = 20  # decorators around a handler
 
 
 class Placement(StrEnum):
@@ -86,6 +88,19 @@ class Handler(Generic[P, R]):
         said = self.defaults.job(self.kind, b"", self.codec)
         options = (said.queue, said.priority, said.max_attempts, said.timeout, said.codec)
         return Kind(self.kind, *options, self.title, self.owner, self.docs)
+
+    def require_importable(self) -> None:
+        """Raise InvalidInput when its module and name lead to something else than its function."""
+        found: Any = sys.modules.get(self.__module__)
+        found = getattr(found, self.__qualname__, None)
+        for _ in range(MOST_WRAPPED):
+            if found is self or found is self.function:
+                return
+            found = getattr(found, "__wrapped__", None)
+        raise InvalidInput(
+            f"Handler {self.kind!r} cannot run in a process of its own: {self.__module__}.{self.__qualname__} is not "
+            "its function; allowed is a function under its own name, at the top of a module."
+        )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
@@ -188,7 +203,29 @@ def _placement(function: Callable[..., Any], executor: str | None, kind: str) ->
         )
     if is_async:
         return Placement.LOOP
-    return Placement.PROCESS if executor == "process" else Placement.THREAD
+    if executor != "process":
+        return Placement.THREAD
+    if what := _not_importable(function):
+        raise InvalidInput(
+            f"Handler {kind!r} with executor='process' is {what}, which a process of its own cannot import; "
+            "allowed is a function at the top of a module."
+        )
+    return Placement.PROCESS
+
+
+def _not_importable(function: Callable[..., Any]) -> str | None:
+    """Say what the function is when its module and name do not lead to it."""
+    name = getattr(function, "__qualname__", None)
+    if not isinstance(name, str) or inspect.ismethod(function):
+        return f"a {type(function).__name__}"
+    if name.endswith(LAMBDA):
+        return "a lambda"
+    if "." in name:
+        around = name.rpartition(".")[0].removesuffix(".<locals>")
+        return f"inside of {around}"
+    if function.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__"):
+        return "of a program without a file"
+    return None
 
 
 def _check_function(function: object, what: str) -> None:

@@ -14,8 +14,13 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from forge_jobs.codec import parts
+import msgspec
+
+from forge_jobs.codec import encode, parts
+from forge_jobs.errors import InvalidPayload
 from forge_jobs.outcome import Retry
+
+LONGEST_RESULT = 16 * 1024 * 1024  # bytes
 
 PLAIN = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
 """Types of what has surely run, so that most results need no second look."""
@@ -32,6 +37,27 @@ _TO_RUN: Mapping[type, str] = {
     contextlib._GeneratorContextManager: "a context manager",
     contextlib._AsyncGeneratorContextManager: "an async context manager",
 }
+
+
+class KeptResult(msgspec.Struct, gc=False):
+    """What is kept of a result: `encoded` with the job's codec, or a `note` that says why not."""
+
+    encoded: bytes | None = None
+    note: str | None = None
+
+
+def kept_result(result: Any, codec: str) -> KeptResult:
+    """Return what is kept of `result`. The work is done: that it cannot be kept is a note, since running it again
+    would do it twice. Raises Retry when it holds work that has not run."""
+    if type(result) is KeptResult:
+        return result
+    if result is None:
+        return KeptResult()
+    try:
+        return KeptResult(encode(result, codec, limit=LONGEST_RESULT))
+    except InvalidPayload as problem:
+        require_run(result)
+        return KeptResult(note=f"done, but its result was not kept: {problem}")
 
 
 async def settled(returned: Any) -> Any:

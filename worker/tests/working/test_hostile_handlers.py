@@ -66,6 +66,22 @@ def in_child_unpicklable() -> Any:
     return lambda: None
 
 
+def in_child_coroutine() -> Any:
+    return asyncio.sleep(0)
+
+
+def in_child_generator() -> Any:
+    return (number for number in range(3))
+
+
+def in_child_enqueues(ctx: Context) -> None:
+    ctx.enqueue("works")
+
+
+def in_child_acquires(ctx: Context) -> None:
+    ctx.rate_limit.acquire("mail")
+
+
 class Odd(Exception):
     """Cannot be made again from what it says."""
 
@@ -110,7 +126,7 @@ async def test_what_a_handler_in_a_process_of_its_own_decides_is_done(children: 
     assert (found.reason, found.attempt) == (Reason.THROTTLED, 0)
 
 
-@pytest.mark.parametrize("kind", ["in_child_crash", "in_child_odd", "in_child_unpicklable"])
+@pytest.mark.parametrize("kind", ["in_child_crash", "in_child_odd"])
 async def test_a_process_that_breaks_is_a_failure_of_its_job_only(children: Forge, kind: str) -> None:
     @children.handler
     async def works() -> None:
@@ -121,6 +137,35 @@ async def test_a_process_that_breaks_is_a_failure_of_its_job_only(children: Forg
 
     assert (await children.jobs.get(broken.id)).reason is Reason.RETRY
     assert (await children.jobs.get(other.id)).state is State.DONE
+
+
+async def test_a_result_that_cannot_leave_its_process_does_not_run_the_job_again(children: Forge) -> None:
+    job = await children.enqueue("in_child_unpicklable")
+    await run(children)
+
+    found = await children.jobs.get(job.id)
+    assert (found.state, found.attempt, found.result) == (State.DONE, 1, None)
+    assert found.error is not None and "its result was not kept" in found.error
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("in_child_coroutine", "The handler returned a coroutine, and a process of its own has no loop"),
+        ("in_child_generator", "The handler returned a generator, which has not run"),
+        ("in_child_enqueues", "ctx.enqueue is used in a handler with executor='process'"),
+        ("in_child_acquires", "ctx.rate_limit is used in a handler with executor='process'"),
+    ],
+)
+async def test_what_a_process_cannot_do_is_said_and_never_passed_over(
+    children: Forge, kind: str, says: str
+) -> None:
+    job = await children.enqueue(kind)
+    await run(children)
+
+    found = await children.jobs.get(job.id)
+    assert found.reason is Reason.RETRY
+    assert found.error is not None and says in found.error.splitlines()[0]
 
 
 async def test_what_is_raised_past_every_exception_fails_its_job_only(forge: Forge) -> None:
