@@ -13,17 +13,16 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-import anyio.to_process
 import msgspec
-from anyio import CapacityLimiter
 
-from forge_jobs import backoff, child, logs
+from forge_jobs import backoff, logs
+from forge_jobs.children import Children
 from forge_jobs.context import Context
 from forge_jobs.error_text import describe, kept
 from forge_jobs.errors import InvalidPayload, UnfitPayload
 from forge_jobs.handlers import Handler, Placement
 from forge_jobs.job import CANCELLED_BY_USER, Claim, End, Postponement, Reason, State
-from forge_jobs.outcome import Dead, Reschedule, Retry, Throttled
+from forge_jobs.outcome import Dead, HandedBack, Reschedule, Retry, Throttled
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.returned import kept_result
 from forge_jobs.telemetry import Outcome, Run
@@ -77,7 +76,7 @@ async def call(
     context: Context,
     arguments: dict[str, Any],
     threads: Executor,
-    processes: CapacityLimiter,
+    processes: Children,
 ) -> Any:
     """Return what the handler's function returns, run where its placement says."""
     if handler.placement is Placement.THREAD:
@@ -87,15 +86,14 @@ async def call(
         # contextvars reach the thread, so that its log lines name the job
         return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, function)
     handler.require_importable()
-    return await anyio.to_process.run_sync(
-        functools.partial(child.call, takes_context=handler.takes_context, style=logs.style),
+    return await processes.call(
         handler.__module__,
         handler.__qualname__,
         context.claim,
         context.queue,
         arguments,
-        cancellable=True,  # a cancelled attempt kills the process
-        limiter=processes,
+        takes_context=handler.takes_context,
+        style=logs.style,
     )
 
 
@@ -133,6 +131,8 @@ def judge(
             Run(claim, queue.name, Outcome.THROTTLED, wait, duration, error.reason),
             throttled=error,
         )
+    if isinstance(error, HandedBack):
+        return released(claim, queue, wait, duration)
     if isinstance(error, Retry):
         return failed(claim, queue, error.reason, wait, duration, after=error.after)
     return failed(claim, queue, describe(error), wait, duration)

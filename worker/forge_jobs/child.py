@@ -1,23 +1,32 @@
 """What runs in the process of its own that an `executor="process"` handler gets.
 
-Only names and plain values cross: the child imports the handler's module itself.
+Only names and plain values cross: the child imports the handler's module itself. It runs one
+call after another, and ends when the worker's end of their socket is closed.
 """
 
-import functools
 import importlib
 import inspect
 import os
-import pathlib
-import stat
+import pickle
+import signal
+import socket
 import sys
 from concurrent.futures import Future
+from multiprocessing import spawn
 from typing import Any
 
-from forge_jobs import logs
+from forge_jobs import logs, stop_signals
 from forge_jobs.context import ChildContext
+from forge_jobs.error_text import describe
 from forge_jobs.job import Claim
 from forge_jobs.outcome import Retry
 from forge_jobs.returned import KeptResult, kept_result
+
+LENGTH = 8
+"""Bytes before each message, which say how long it is."""
+
+MAIN = ("init_main_from_name", "init_main_from_path", "sys_path", "sys_argv", "dir")
+"""What a child takes over from its worker, so that it finds the handler's module."""
 
 
 def call(
@@ -32,10 +41,9 @@ def call(
 ) -> KeptResult:
     """Return what the handler `name` of `module` returns for these arguments, encoded.
 
-    What it prints goes to the worker's stderr; so do its log lines, which are written in this
-    style and name the job. Without a style they are left to the handler's module.
+    Its log lines go to stderr, are written in this style and name the job. Without a style they
+    are left to the handler's module.
     """
-    _speak_up(os.getppid())
     if style is not None:
         logs.take_over(style)
     logs.current_claim.set(claim)
@@ -60,28 +68,74 @@ def call(
     return kept_result(returned, claim.codec)
 
 
-@functools.cache
-def _speak_up(worker: int) -> None:
-    """Standard output and error lead to the worker's standard error, where that can be opened; else nowhere.
+def framed(message: bytes) -> bytes:
+    """Return a message as it goes through the socket, in both directions."""
+    return len(message).to_bytes(LENGTH) + message
 
-    They were pipes that nobody reads: a program which the handler runs would wait for ever when they are full.
-    """
+
+def main() -> None:
+    """Answer the worker's calls, which come through what was standard input."""
+    for number in stop_signals.STOPS:
+        # The worker hears them and says what follows. A handler here does nothing, and what the job's
+        # handler starts hears them again, which it would not if they were ignored.
+        signal.signal(number, lambda number, frame: None)
+    worker = socket.socket(fileno=os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    prepare = _read(worker)
+    unprepared = None
     try:
-        console = os.open(f"/proc/{worker}/fd/2", os.O_WRONLY | os.O_APPEND)
-        if not _may_be_shared(worker, console):
-            os.close(console)
-            raise OSError("what the worker writes next would overwrite it")
-    except OSError:
-        console = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(console, 2)
-    os.close(console)
-    sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+        spawn.prepare(pickle.loads(prepare or b""))
+    except BaseException as error:  # of the program's main module
+        unprepared = _raised(error)
+    while (request := _read(worker)) is not None:
+        worker.sendall(framed(unprepared or _answer(request)))
 
 
-def _may_be_shared(worker: int, console: int) -> bool:
-    """Whether two may write there: into anything but a file at whose end the worker does not write."""
-    if not stat.S_ISREG(os.fstat(console).st_mode):
-        return True
-    facts = pathlib.Path(f"/proc/{worker}/fdinfo/2").read_text()
-    [flags] = [line.split()[1] for line in facts.splitlines() if line.startswith("flags:")]
-    return bool(int(flags, 8) & os.O_APPEND)
+def _answer(request: bytes) -> bytes:
+    """Return the pickled answer to a call: whether it returned, and what it returned or raised."""
+    try:
+        args, kwargs = pickle.loads(request)
+        return pickle.dumps((True, call(*args, **kwargs)))
+    except BaseException as error:
+        return _raised(error)
+    finally:
+        sys.stdout.flush()
+
+
+def _raised(error: BaseException) -> bytes:
+    """Return the answer that raises `error` there; when it cannot cross, what it says."""
+    text = describe(error)
+    if isinstance(error, Exception):
+        try:
+            if trace := text.partition("\n")[2]:
+                error.add_note(trace)
+            answer = pickle.dumps((False, error))
+            pickle.loads(answer)
+            return answer
+        except BaseException:
+            pass
+    return pickle.dumps((False, Retry(reason=text)))
+
+
+def _read(worker: socket.socket) -> bytes | None:
+    """Return the next message; None when the worker is gone."""
+    length = _exactly(worker, LENGTH)
+    return None if length is None else _exactly(worker, int.from_bytes(length))
+
+
+def _exactly(worker: socket.socket, count: int) -> bytes | None:
+    read = bytearray()
+    while len(read) < count:
+        try:
+            more = worker.recv(min(count - len(read), 1 << 20))
+        except ConnectionError:
+            return None
+        if not more:
+            return None
+        read += more
+    return bytes(read)
+
+
+if __name__ == "__main__":
+    main()

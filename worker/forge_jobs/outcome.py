@@ -95,3 +95,10 @@ class Throttled(Decision):
         self.retry_after = as_duration(retry_after, "Throttled.retry_after")
         self.reason = str(reason)
         super().__init__(reason)
+
+
+class HandedBack(Decision):
+    """What stopped the worker cut the attempt off: the job is pending again, as if it had not been begun.
+
+    Only for what comes with the worker: it would claim such a job again at once if it did not stop.
+    """

@@ -12,10 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
 
-from anyio import CapacityLimiter
-
 from forge_jobs.app import Forge
 from forge_jobs.attempt import Attempt, Record, Stop, call, dead, done, judge, refused, released
+from forge_jobs.children import Children
 from forge_jobs.context import Context, Tokens
 from forge_jobs.errors import InvalidPayload
 from forge_jobs.handlers import Placement
@@ -80,7 +79,7 @@ class Runners:
         self._mean: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = Threads(count)
-        self._processes = CapacityLimiter(count)
+        self._processes = Children()
         self._ended = asyncio.Event()
         self._closed = False
         self._context = copy_context()  # that every job begins with
@@ -168,6 +167,7 @@ class Runners:
             task.cancel()
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=SECOND_WORD)
+        await self._processes.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         return len(self._tasks) + len(self._threads.calls)
 

@@ -16,6 +16,8 @@ from types import FrameType
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ECHO = 1.0  # seconds within which the same wish may be heard again
 
+LOOK = 0.02  # seconds between two looks
+
 heard_at: float | None = None
 """The monotonic moment of the first that this process heard while it worked; None before."""
 
@@ -65,6 +67,16 @@ def heard(stop: Callable[[str], None], again: Callable[[int], None] | None = Non
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+async def is_hearing() -> bool:
+    """Whether this process hears one too, at about this moment."""
+    import asyncio
+
+    until = time.monotonic() + ECHO
+    while heard_at is None and time.monotonic() < until:
+        await asyncio.sleep(LOOK)
+    return heard_at is not None and until - heard_at < 3 * ECHO
 
 
 def end_at_once(number: int) -> None:

@@ -11,9 +11,10 @@ import subprocess
 import sys
 import time
 
-from forge_jobs import Context, Forge
+from forge_jobs import Context, Forge, builtin
 
 forge = Forge()
+builtin.register(forge)
 
 
 def note(what: str, ctx: Context) -> None:
@@ -84,6 +85,17 @@ def talk() -> None:
     subprocess.run([sys.executable, "-c", "print('x' * 1_000_000)"], check=True, stdout=2)
     logging.getLogger("talk").info("hello")
     logging.getLogger("talk").debug("too much")
+
+
+@forge.handler(executor="process", max_attempts=20)
+def compute(ctx: Context, seconds: float) -> None:
+    """Keep a process busy that has a child of its own."""
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        note(f"child-{child.pid}", ctx)
+        note("start", ctx)
+        time.sleep(seconds)
+        note("end", ctx)
+        child.kill()
 
 
 @forge.handler

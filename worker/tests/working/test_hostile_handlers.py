@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import signal
+import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -60,6 +63,26 @@ def in_child_dead() -> None:
 
 def in_child_crash() -> None:
     os._exit(3)
+
+
+def in_child_killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_child_exit() -> None:
+    sys.exit(4)
+
+
+def in_child_interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def in_child_fork() -> None:
+    """Leave a fork behind that holds what its parent held open."""
+    if os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
+    os._exit(5)
 
 
 def in_child_unpicklable() -> Any:
@@ -124,6 +147,34 @@ async def test_what_a_handler_in_a_process_of_its_own_decides_is_done(children: 
     await run(forge)
     found = await forge.jobs.get(throttled.id)
     assert (found.reason, found.attempt) == (Reason.THROTTLED, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("in_child_crash", "its process ended with exit code 3"),
+        ("in_child_killed", "its process was killed by signal 9 (SIGKILL)"),
+        ("in_child_exit", "SystemExit: 4"),
+        ("in_child_interrupt", "KeyboardInterrupt"),
+        ("in_child_fork", "its process ended with exit code 5"),
+    ],
+)
+async def test_how_a_process_ended_is_said(children: Forge, kind: str, said: str) -> None:
+    job = await children.enqueue(kind)
+    await run(children)
+
+    found = await children.jobs.get(job.id)
+    assert found.reason is Reason.RETRY
+    assert (found.error or "").partition("\n")[0] == said
+
+
+async def test_a_failure_in_a_process_keeps_its_traceback(children: Forge) -> None:
+    job = await children.enqueue("in_child_odd")
+    await run(children)
+
+    error = (await children.jobs.get(job.id)).error or ""
+    assert "very odd" in error.partition("\n")[0]
+    assert "in in_child_odd" in error
 
 
 @pytest.mark.parametrize("kind", ["in_child_crash", "in_child_odd"])

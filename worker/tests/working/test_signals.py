@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from forge_jobs import Forge, State
+from tests.builtin.family import Family, lives
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger
 from tests.working.processes import Fleet, below, tell_all
@@ -32,6 +33,100 @@ async def test_a_signal_to_all_processes_gives_each_job_its_grace(
 
     assert {(await forge.jobs.get(id)).state for id in ids} == {State.DONE}
     assert {line.attempt for line in ledger.of("end")} == {1}
+
+
+@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("options", [(), ("--processes", "2")])
+async def test_a_signal_to_all_processes_gives_a_handler_in_a_process_its_grace(
+    forge: Forge, workers: Fleet, ledger: Ledger, options: tuple[str, ...], number: signal.Signals
+) -> None:
+    job = await forge.enqueue("compute", {"seconds": 2})
+    worker = await workers.start(*options)
+    await eventually(lambda: ledger.of("start"))
+
+    tell_all(worker.pid, number)
+    assert await worker.wait() == 0
+
+    ended = await forge.jobs.get(job.id)
+    assert (ended.state, ended.attempt) == (State.DONE, 1)
+
+
+async def test_a_signal_that_comes_while_a_process_is_started_for_a_handler_does_not_end_it(
+    forge: Forge, workers: Fleet, ledger: Ledger
+) -> None:
+    worker = await workers.start()
+    await eventually(lambda: "serves" in workers.log())
+    job = await forge.enqueue("compute", {"seconds": 0.1})
+    await eventually(lambda: len(below(worker.pid)) == 2)  # the guard, and the handler's
+
+    tell_all(worker.pid, signal.SIGTERM)
+    assert await worker.wait() == 0
+
+    ended = await forge.jobs.get(job.id)
+    assert (ended.state, ended.attempt) == (State.DONE, 1)
+
+
+@pytest.mark.parametrize("number", STOPS)
+async def test_a_signal_to_the_workers_group_gives_a_command_its_grace(
+    forge: Forge, workers: Fleet, tmp_path: Path, number: signal.Signals
+) -> None:
+    family = Family(tmp_path / "family")
+    job = await forge.enqueue("command", {"argv": family.script("note parent $$; sleep 2")})
+    worker = await workers.start()
+    await family.pids(1)
+
+    os.killpg(worker.pid, number)
+    assert await worker.wait() == 0
+
+    assert (await forge.jobs.get(job.id)).state is State.DONE
+
+
+@pytest.mark.parametrize("number", STOPS)
+async def test_a_command_that_hears_the_signal_itself_and_ends_of_it_is_handed_back(
+    forge: Forge, workers: Fleet, tmp_path: Path, number: signal.Signals
+) -> None:
+    family = Family(tmp_path / "family")
+    job = await forge.enqueue("command", {"argv": family.three_generations()}, max_attempts=1)
+    worker = await workers.start()
+    await family.pids(3)
+
+    tell_all(worker.pid, number)
+    assert await worker.wait() == 0
+
+    handed_back = await forge.jobs.get(job.id)
+    assert (handed_back.state, handed_back.attempt) == (State.PENDING, 0)
+
+
+async def test_nothing_that_a_worker_started_outlives_it(
+    forge: Forge, workers: Fleet, ledger: Ledger, tmp_path: Path
+) -> None:
+    family = Family(tmp_path / "family")
+    worker = await workers.start()
+    await forge.enqueue("command", {"argv": family.three_generations()})
+    await forge.enqueue("compute", {"seconds": 300})
+    await family.pids(3)
+    await eventually(lambda: ledger.of("start"))
+    everybody = below(worker.pid)
+    assert len(everybody) >= 6
+
+    worker.kill()
+
+    await eventually(lambda: not any(lives(pid) for pid in everybody))
+
+
+async def test_what_a_handler_in_a_process_started_ends_with_it_when_it_is_cancelled(
+    forge: Forge, workers: Fleet, ledger: Ledger
+) -> None:
+    worker = await workers.start()
+    job = await forge.enqueue("compute", {"seconds": 300})
+    await eventually(lambda: ledger.of("start"))
+    [child] = [int(line.what.removeprefix("child-")) for line in ledger if line.what.startswith("child-")]
+    assert lives(child)
+
+    await forge.jobs.cancel(job.id)
+
+    await eventually(lambda: not lives(child))
+    assert worker.returncode is None
 
 
 async def test_the_echo_of_a_signal_is_not_a_second_one(forge: Forge, workers: Fleet, ledger: Ledger) -> None:

@@ -1,7 +1,8 @@
 """A process and all that it starts: begun together, and ended together.
 
-The process leads a group (and a session) of its own. Whatever it starts is in that group,
-unless it leaves it on purpose by a session of its own.
+The process leads a group (and a session) of its own, so a signal to the worker's group does not
+reach it. Whatever it starts is in that group, unless it leaves it on purpose by a session of its
+own. None of the group outlives the worker: its `guard` sees to that.
 """
 
 import asyncio
@@ -11,6 +12,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
+
+from forge_jobs.guard import guard
 
 MOMENT = 2.0  # seconds between SIGTERM and SIGKILL; less than a worker that stops leaves to its handlers
 DEATH = 1.0  # seconds that killed processes have to vanish
@@ -28,17 +31,24 @@ class ProcessGroup:
         argv: Sequence[str],
         *,
         env: Mapping[str, str],
-        cwd: Path,
+        cwd: Path | None = None,
         stdin: IO[bytes] | int,
         stdout: int,
         stderr: int,
     ) -> None:
+        guard.stand()
         # Not asyncio's: a start that is cancelled half-way would leave a process that nobody knows, and
         # its waiting goes on while a grandchild holds the pipes.
         self._leader = subprocess.Popen(
             argv, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
         )
         self._is_gone = False
+        guard.responsible(self._leader.pid)
+
+    @property
+    def lives(self) -> bool:
+        """Whether the process that leads the group runs."""
+        return self._leader.poll() is None
 
     async def exited(self) -> int:
         """Return the exit code once the process has ended, negative when a signal killed it.
@@ -67,6 +77,11 @@ class ProcessGroup:
             self._signal(signal.SIGKILL)  # also when whoever waited here was told to stop waiting
         await self._vanished(DEATH)
 
+    async def kill(self) -> None:
+        """No process of the group runs any more: all get SIGKILL."""
+        self._signal(signal.SIGKILL)
+        await self._vanished(DEATH)
+
     async def _polled(self) -> int:
         while (code := self._leader.poll()) is None:
             await asyncio.sleep(LONGEST_PAUSE)
@@ -91,6 +106,7 @@ class ProcessGroup:
             os.killpg(self._leader.pid, number)
         except (ProcessLookupError, PermissionError):  # the second is what macOS says of zombies
             self._is_gone = True
+            guard.released(self._leader.pid)
         return not self._is_gone
 
     def _reap(self) -> None:

@@ -1,0 +1,130 @@
+"""A guard ends what a process started when that process is gone, however it went, by SIGKILL too.
+
+It is a small process beside, which hears of each process group that begins and ends. When the
+pipe to it closes it kills those that are left. This file is its program too, run by itself.
+"""
+
+import atexit
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+
+SHELL = "/bin/sh"
+LOOK = 2.0  # seconds between two looks for the parent: a fork of it may hold the pipe
+
+
+class Guard:
+    """Kills the process groups that this process is `responsible` for when it dies."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._groups: set[int] = set()
+        self._lock = threading.RLock()
+        atexit.register(self._end)
+        os.register_at_fork(after_in_child=self._forget_all)
+
+    def stand(self) -> None:
+        """The guard runs. Raises OSError when it cannot be started."""
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+
+    def responsible(self, group: int) -> None:
+        """The process group is killed when this process is gone, until it is `released`."""
+        with self._lock:
+            self._groups.add(group)
+            self._tell(f"+{group}\n")
+
+    def released(self, group: int) -> None:
+        """The process group has ended."""
+        with self._lock:
+            if group in self._groups:
+                self._groups.remove(group)
+                self._tell(f"-{group}\n")
+
+    def _tell(self, line: str) -> None:
+        try:
+            self._write(line)
+        except OSError:  # somebody killed it
+            with suppress(OSError):
+                self._start()
+
+    def _write(self, text: str) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        os.write(self._process.stdin.fileno(), text.encode())
+
+    def _start(self) -> None:
+        self._end()
+        self._process = subprocess.Popen(
+            deaf([sys.executable, "-I", "-S", __file__]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            bufsize=0,
+            start_new_session=True,
+        )
+        for group in self._groups:
+            self._write(f"+{group}\n")
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            assert process.stdin is not None
+            process.stdin.close()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=5)
+
+    def _forget_all(self) -> None:
+        """In a fork: neither the guard nor its pipe are ours."""
+        process, self._process, self._groups, self._lock = self._process, None, set(), threading.RLock()
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+            process.returncode = 0  # nobody here can wait for it
+
+
+guard = Guard()
+"""The one of this process."""
+
+
+def deaf(command: Sequence[str]) -> Sequence[str]:
+    """Return the command so that it ignores from its start the signals that ask a worker to stop.
+
+    Not by `preexec_fn`, which may hang in a process with threads.
+    """
+    if not os.path.exists(SHELL):
+        return command
+    return [SHELL, "-c", "trap '' TERM INT HUP; exec \"$@\"", "sh", *command]
+
+
+def _main() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    for group in _groups_left():
+        with suppress(OSError):
+            os.killpg(group, signal.SIGKILL)
+
+
+def _groups_left() -> set[int]:
+    """Return the groups that live when the parent is gone."""
+    parent, groups, text = os.getppid(), set[int](), b""
+    while os.getppid() == parent:
+        readable, _, _ = select.select([0], [], [], LOOK)
+        if not readable:
+            continue
+        said = os.read(0, 65536)
+        if not said:
+            break
+        *lines, text = (text + said).split(b"\n")
+        for line in lines:
+            (groups.add if line.startswith(b"+") else groups.discard)(int(line[1:]))
+    return groups
+
+
+if __name__ == "__main__":
+    _main()
