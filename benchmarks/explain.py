@@ -19,9 +19,10 @@ from benchmarks.line import AtMostTimes, Line
 from benchmarks.sides.bare_postgres import FIRST_ATTEMPT, QUEUE_ID, REGISTER, WORKER_ID
 from benchmarks.workload import BARE_BATCH, ENCODED, KIND, QUEUE
 from forge_jobs.storage.postgres.claims import CLAIM, FINISH_PLAIN, START
-from forge_jobs.storage.postgres.connection import CLAIM_SETTINGS, LANE_SETTINGS, POOL_SETTINGS, Database
+from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.enqueue import ENQUEUE_PLAIN
 from forge_jobs.storage.postgres.schedule import PROMOTE
+from forge_jobs.storage.postgres.session_settings import CLAIMS, WALKS, pinned
 
 FOLDER = Path(__file__).parents[1] / "docs" / "explain"
 SMALL, LARGE = 1_000, 1_000_000
@@ -95,11 +96,13 @@ class Explainer:
         self._url = url
         self._sql = Database(url).sql
 
-    async def explain(self, name: str, text: str, arguments: Sequence[object], settings: str) -> None:
+    async def explain(
+        self, name: str, text: str, arguments: Sequence[object], settings: Mapping[str, str]
+    ) -> None:
         """The statement is explained; nothing of it stays."""
         connection = await asyncpg.connect(self._url)
         try:
-            await connection.execute(settings)
+            await connection.execute(pinned(connection.get_server_version().major, settings))
             await connection.execute(f"PREPARE statement AS {self._sql(text)}")
             execute = f"EXECUTE statement({', '.join(map(literal, arguments))})"
             await self._rolled_back(connection, execute)
@@ -123,17 +126,17 @@ class Explainer:
     async def run(self) -> None:
         """Every statement of a job is explained."""
         connection = await asyncpg.connect(self._url)
-        await connection.execute(CLAIM_SETTINGS)
+        await connection.execute(pinned(connection.get_server_version().major, CLAIMS))
         await connection.execute(self._sql(REGISTER), WORKER_ID)
         queue_id: int = await connection.fetchval(self._sql(QUEUE_ID))
         taken, hint = await self._take(connection, queue_id, BARE_BATCH)
         await self._claims("claim", queue_id, hint)
         finish = (WORKER_ID, taken, [FIRST_ATTEMPT] * len(taken), [0.0] * len(taken), None)
-        await self.explain("finish", FINISH_PLAIN, finish, LANE_SETTINGS)
+        await self.explain("finish", FINISH_PLAIN, finish, WALKS)
         await asyncio.sleep(DUE_SECONDS)
-        await self.explain("promote", PROMOTE, (DUE,), POOL_SETTINGS)
+        await self.explain("promote", PROMOTE, (DUE,), {})
         enqueue = (QUEUE, 0, None, None, KIND, "json", ENCODED, None, None, False)
-        await self.explain("enqueue", ENQUEUE_PLAIN, enqueue, POOL_SETTINGS)
+        await self.explain("enqueue", ENQUEUE_PLAIN, enqueue, {})
         pin = await asyncpg.connect(self._url)
         await pin.execute(PIN)
         _, hint = await self._take(connection, queue_id, max(BARE_BATCH, self.waiting // TAKEN_SHARE), hint)
@@ -144,7 +147,7 @@ class Explainer:
     async def _claims(self, name: str, queue_id: int, hint: tuple[int, int]) -> None:
         for place, at in (("with a hint", hint), ("without a hint", START)):
             arguments = (queue_id, WORKER_ID, BARE_BATCH, *at, 0)
-            await self.explain(f"{name}, {place}", CLAIM, arguments, CLAIM_SETTINGS)
+            await self.explain(f"{name}, {place}", CLAIM, arguments, CLAIMS)
 
     async def _take(
         self, connection: asyncpg.Connection, queue_id: int, jobs: int, hint: tuple[int, int] = START

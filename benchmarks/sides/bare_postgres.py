@@ -6,6 +6,7 @@ one batch is claimed while the one before it is finished.
 
 import asyncio
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +16,8 @@ from benchmarks.sides.told import Usage
 from benchmarks.workload import BARE_BATCH, ENCODED, KIND, WARM_UP
 from forge_jobs.storage.postgres.bulk import JOB_COLUMNS, READY_COLUMNS
 from forge_jobs.storage.postgres.claims import CLAIM, FINISH_PLAIN, START
-from forge_jobs.storage.postgres.connection import CLAIM_SETTINGS, LANE_SETTINGS, Database
+from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.session_settings import CLAIMS, WALKS, pinned
 
 WORKER_ID = 1
 FIRST_ATTEMPT = 1
@@ -70,7 +72,7 @@ class Loop:
 async def drain(url: str, jobs: int) -> dict[str, Any]:
     """Claim and finish all jobs."""
     sql = Database(url).sql
-    claims, outcomes = await _connected(url, CLAIM_SETTINGS), await _connected(url, LANE_SETTINGS)
+    claims, outcomes = await _connected(url, CLAIMS), await _connected(url, WALKS)
     await outcomes.execute(sql(REGISTER), WORKER_ID)
     loop = Loop(claims, outcomes, await outcomes.fetchval(sql(QUEUE_ID)), sql)
     before = Usage.now()
@@ -125,7 +127,7 @@ async def _copy(connection: asyncpg.Connection, job: list[Any], ready: list[Any]
         )
 
 
-async def _connected(url: str, settings: str) -> asyncpg.Connection:
+async def _connected(url: str, settings: Mapping[str, str]) -> asyncpg.Connection:
     connection = await asyncpg.connect(url, statement_cache_size=200)
-    await connection.execute(settings)
+    await connection.execute(pinned(connection.get_server_version().major, settings))
     return connection

@@ -168,8 +168,15 @@ class StorageBusy(StorageUnavailable):
     """Others hold what the call needs, or it took too long: a smaller one may pass now, this one later."""
 
 
+class StorageContended(StorageBusy):
+    """Others were in the way of a call (a deadlock, a serialization failure) each time that it was tried; nothing was changed.
+
+    On a caller's own connection it is not tried again: the caller begins the transaction anew.
+    """
+
+
 class StorageRefused(InvalidInput):
-    """The database refuses what was to be written, and would again; nothing was changed."""
+    """The database refuses this call, and would again: for a value, a rule that somebody gave it, or one of its limits; nothing was changed."""
 
 
 class StorageUnusable(StorageUnavailable):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from forge_jobs.errors import ForgeError, StorageUnavailable, StorageUnusable
+from forge_jobs.errors import ForgeError, StorageContended, StorageUnavailable, StorageUnusable
 from forge_jobs.telemetry import ChoreFailed, DatabaseBack, DatabaseLost, Telemetry
 
 FIRST_WAIT = 0.1
@@ -34,7 +34,7 @@ class Patience:
             self._since = time.monotonic()
         pause = self._wait * random.uniform(0.8, 1.2)  # so that a hundred workers do not come back at once
         self._wait = min(self._wait * 2, LONGEST_WAIT)
-        if isinstance(error, ForgeError):
+        if isinstance(error, ForgeError) and not isinstance(error, StorageContended):
             self._telemetry.emit(DatabaseLost(self._doing, str(error), pause))
         else:
             self._telemetry.emit(ChoreFailed(self._doing, error, pause))

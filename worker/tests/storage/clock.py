@@ -3,13 +3,15 @@
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
-# Postgres finds this now() before its own, because the tests put its schema first on the search path.
+# Postgres finds these before its own, because the tests put their schema first on the search path.
 TEST_CLOCK = """
 CREATE SCHEMA test_clock;
 CREATE TABLE test_clock.hand (frozen timestamptz, ahead interval NOT NULL DEFAULT '0');
 INSERT INTO test_clock.hand DEFAULT VALUES;
 CREATE FUNCTION test_clock.now() RETURNS timestamptz STABLE LANGUAGE sql AS
     'SELECT coalesce(frozen, pg_catalog.now() + ahead) FROM test_clock.hand';
+CREATE FUNCTION test_clock.statement_timestamp() RETURNS timestamptz STABLE LANGUAGE sql AS
+    'SELECT coalesce(frozen, pg_catalog.statement_timestamp() + ahead) FROM test_clock.hand';
 """
 
 

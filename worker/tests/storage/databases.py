@@ -14,6 +14,8 @@ import asyncpg
 from forge_jobs.storage.interface import Storage
 from tests.storage.clock import TEST_CLOCK, Clock
 
+CLOCK_FIRST = "options=-csearch_path%3Dtest_clock,pg_catalog,public"
+
 
 class Database(Protocol):
     """A test's own database."""
@@ -45,9 +47,10 @@ class PostgresDatabase:
 
     def __init__(self, server: str, name: str) -> None:
         self.server, self.name = server, name
-        self.url = urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+        query = "&".join(filter(None, (urlsplit(server).query, CLOCK_FIRST)))
+        self.url = urlunsplit(urlsplit(server)._replace(path=f"/{name}", query=query))
         if server.startswith("postgresql://") and not urlsplit(server).netloc:
-            self.url = f"postgresql:///{name}?{urlsplit(server).query}"
+            self.url = f"postgresql:///{name}?{query}"
         self.clock = Clock()
         self.clock.moved = self._move
         self._connection: Any = None
@@ -57,9 +60,6 @@ class PostgresDatabase:
     async def create(self) -> None:
         """It exists, migrated, with a clock that can be moved, and remembers what a new one contains."""
         await self._on_server(f'CREATE DATABASE "{self.name}"')
-        await self._on_server(
-            f'ALTER DATABASE "{self.name}" SET search_path = test_clock, pg_catalog, public'
-        )
         connection = await self._own_connection()
         await connection.execute(TEST_CLOCK)
         async with migrated_storage(self):

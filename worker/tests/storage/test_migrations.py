@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from forge_jobs.errors import SchemaOutdated, SchemaTooNew, StorageUnavailable
+from forge_jobs.storage.migrate import migrations
 from tests.storage.databases import migrated_storage
 from tests.storage.factories import enqueue, enqueue_many, worker
 
@@ -46,7 +47,7 @@ async def test_an_empty_database_says_so_and_stays_empty(empty):
 async def test_migrating_applies_every_migration_once(empty):
     known = (await empty.schema.status()).known
 
-    assert await empty.schema.migrate() == known
+    assert await empty.schema.migrate() == len(migrations("sqlite"))
     assert (await empty.schema.status()).found == known
     assert await empty.schema.migrate() == 0
     assert await enqueue(empty) > 0
@@ -61,12 +62,11 @@ async def test_what_is_there_survives_another_migration(storage):
 
 
 async def test_ten_who_migrate_at_once_all_succeed(empty, another, database):
-    known = (await empty.schema.status()).known
     storages = [empty, *[await another() for _ in range(9)]]
 
     applied = await asyncio.gather(*(mine.schema.migrate() for mine in storages))
 
-    assert sum(applied) == known
+    assert sum(applied) == len(migrations("sqlite"))
     assert await names(database) == ["default"]
 
 

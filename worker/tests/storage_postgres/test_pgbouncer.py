@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not inst
 
 SETTINGS = """
 [databases]
-* = host={host} port=5432 user=postgres pool_size={size}
+* = host={host} port=5432 user={user} pool_size={size}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -51,11 +51,13 @@ def bouncer(url: str) -> Iterator[Start]:
     running: list[subprocess.Popen[bytes]] = []
     with contextlib.ExitStack() as stack:
 
-        def start(mode: str, *, size: int = 3) -> str:
+        def start(mode: str, *, size: int = 3, user: str = "postgres") -> str:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="forge-jobs-", dir="/tmp")))
             port = free_port()
             host = parse_qs(urlsplit(url).query)["host"][0]
-            (folder / "ini").write_text(SETTINGS.format(host=host, size=size, port=port, mode=mode))
+            (folder / "ini").write_text(
+                SETTINGS.format(host=host, user=user, size=size, port=port, mode=mode)
+            )
             # it refuses to run as root
             identity = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid} if os.geteuid() == 0 else {}
             folder.chmod(0o755)

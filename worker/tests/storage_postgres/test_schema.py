@@ -5,10 +5,9 @@ import sys
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit, urlunsplit
 
-import asyncpg
 import pytest
 
-from forge_jobs.errors import SchemaOutdated, SchemaTooNew, StorageUnavailable
+from forge_jobs.errors import SchemaOutdated, SchemaTooNew, StorageRefused, StorageUnavailable
 from forge_jobs.local_postgres import LocalPostgres
 from forge_jobs.storage.migrate import migrations
 from forge_jobs.storage.postgres.connection import Database
@@ -96,7 +95,7 @@ async def test_a_migration_that_fails_leaves_nothing_behind(
 ) -> None:
     await database.execute("CREATE SCHEMA {schema}; CREATE TABLE {schema}.jobs (in_the_way integer)")
 
-    with pytest.raises(asyncpg.DuplicateTableError):
+    with pytest.raises(StorageRefused, match="already exists"):
         await schema.migrate()
 
     assert await database.fetchval("SELECT to_regclass('{schema_text}.job')") is None

@@ -19,6 +19,7 @@ from forge_jobs.queue_config import DEFAULT_QUEUE
 from forge_jobs.storage import pieces
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.kinds import named
 from forge_jobs.storage.postgres.queues import unknown_queue
 
@@ -46,7 +47,7 @@ READY_COLUMNS = ("job_id", "pos", "queue_id", "attempt", "priority")
 SCHEDULED_COLUMNS = ("job_id", "run_at", "queue_id", "attempt", "priority", "reason")
 
 PREPARE = """
-SELECT now() AS now,
+SELECT statement_timestamp() AS now,
        (SELECT array_agg(nextval('{schema_text}.job_id_seq')) FROM generate_series(1, $1::bigint)) AS ids
 """
 
@@ -72,9 +73,9 @@ WITH given AS MATERIALIZED (
     INSERT INTO {schema}.tally (queue_id, pending, scheduled) SELECT * FROM given
 )
 SELECT count(CASE WHEN $4::boolean OR EXISTS (SELECT FROM {schema}.idle WHERE idle.queue_id = given.queue_id)
-                  THEN pg_notify({channel}, 'queue:' || given.queue_id) END),
-       (SELECT pg_notify({channel}, 'due:') WHERE $5::boolean),
-       (SELECT count(pg_notify({channel}, 'behind:' || concat_ws(',', queue_id, priority, {schema}.micros($8::timestamptz), 0)))
+                  THEN {schema}.tell('queue:' || given.queue_id) END),
+       (SELECT {schema}.tell('due:') WHERE $5::boolean),
+       (SELECT count({schema}.tell('behind:' || concat_ws(',', queue_id, priority, {schema}.micros($8::timestamptz), 0)))
         FROM unnest($6::integer[], $7::smallint[]) AS class (queue_id, priority)
         WHERE $4 OR EXISTS (SELECT FROM {schema}.idle WHERE idle.queue_id = class.queue_id))
 FROM given WHERE pending > 0
@@ -97,8 +98,9 @@ async def enqueue_by_copy(
 ) -> list[Enqueued]:
     """All jobs wait, or none; see `Jobs.enqueue_many`."""
     keys = pieces.keys(jobs)
-    answers: list[Enqueued] = []
-    try:
+
+    async def attempt() -> list[Enqueued]:
+        answers: list[Enqueued] = []
         async with database.transaction(connection) as transaction:
             if keys and connection is None:
                 await key_wait.bound(transaction)
@@ -108,7 +110,10 @@ async def enqueue_by_copy(
                     database, piece, transaction, after, always_tell=connection is not None
                 )
                 answers += made
-            return answers
+        return answers
+
+    try:
+        return await (again(attempt) if connection is None else attempt())
     except StorageUnavailable as error:
         if not key_wait.is_key_busy(error):
             raise

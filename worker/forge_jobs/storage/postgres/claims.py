@@ -9,8 +9,9 @@ from datetime import timedelta
 
 from forge_jobs.job import CANCELLED_BY_USER, HISTORY_LIMIT, LAST_ATTEMPT, Claim, End, Postponement, State
 from forge_jobs.storage.interface import Front, Hint
-from forge_jobs.storage.postgres.connection import PLANNED_AS_WALKS, Database
+from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.leadership import LEADS
+from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 from forge_jobs.storage.stretches import stretches
 
 START: Hint = (-32768, -1)
@@ -235,7 +236,7 @@ WITH gone AS (
 )
 SELECT array_agg(job_id), array_agg(job_id) FILTER (WHERE is_cancelled),
        (SELECT count(*) FROM (SELECT DISTINCT queue_id FROM again) AS woken, {schema}.wake(woken.queue_id)),
-       (SELECT count(pg_notify({channel}, 'behind:' || concat_ws(',', queue_id, priority, pos, worker_id)))
+       (SELECT count({schema}.tell('behind:' || concat_ws(',', queue_id, priority, pos, worker_id)))
         FROM (SELECT queue_id, priority, worker_id, min(pos) AS pos FROM gone WHERE NOT is_cancelled GROUP BY 1, 2, 3)
              AS back
         WHERE EXISTS (SELECT FROM {schema}.idle WHERE idle.queue_id = back.queue_id))

@@ -1,16 +1,16 @@
 """How statements reach PostgreSQL: a pool for most, a dedicated lane each for claims, outcomes and signs of life.
 
 Every file of `postgres` runs its SQL through `Database`, and here the driver's errors become
-ours. Nothing is ever repeated: after a lost connection the statement raises
-StorageUnavailable, and the next one finds a new connection.
+ours. After a lost connection the statement raises StorageUnavailable, and the next one finds a
+new connection; only what the server has undone itself, because of others, is tried again.
 """
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
@@ -18,41 +18,25 @@ import asyncpg
 from forge_jobs.database_url import ALLOWED, is_database_url, redact
 from forge_jobs.errors import ForgeError, InvalidInput, StorageBusy, StorageUnavailable
 from forge_jobs.storage.postgres.caller import unwrapped
-from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, refusal, translated
+from forge_jobs.storage.postgres.contention import again
+from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, translated
 from forge_jobs.storage.postgres.pooler import is_behind_pooler, share_servers
+from forge_jobs.storage.postgres.session_settings import (
+    CLAIMS,
+    DO_HARM,
+    LIVENESS,
+    OUTCOMES,
+    begin_pinned,
+    pinned,
+)
+
+T = TypeVar("T")
 
 OLDEST_SERVER = 14
 SCHEMES = ("postgresql://", "postgres://")
 CONNECT_TIMEOUT = 10.0  # seconds
 RELEASE_TIMEOUT = 1.0  # seconds
 CLOSE_TIMEOUT = 5.0  # seconds
-
-POOL_SETTINGS = "SET jit = off"
-
-# Every statement of a lane is one walk of one index over tables whose size changes by the
-# second. The planner's statistics are always of yesterday, and a plan made for an empty
-# table would read the whole of a full one.
-LANE_SETTINGS = """
-    SET jit = off;
-    SET plan_cache_mode = force_generic_plan;
-    SET enable_seqscan = off;
-    SET enable_bitmapscan = off;
-    SET enable_hashjoin = off;
-    SET enable_mergejoin = off;
-    SET enable_sort = off;
-"""
-
-# What somebody else holds is tried again beside the rest, instead of keeping all of it waiting.
-OUTCOME_SETTINGS = LANE_SETTINGS + "SET lock_timeout = '250ms';"
-
-# The same for one transaction, so that it holds behind a pooler too.
-PLANNED_AS_WALKS = LANE_SETTINGS.replace("SET ", "SET LOCAL ")
-
-# A claim that a crash of the server forgets merely leaves its job waiting.
-CLAIM_SETTINGS = LANE_SETTINGS + "SET synchronous_commit = off;"
-
-# Whoever holds a row of a worker or of the lease keeps no heartbeat waiting for long: it is tried again.
-LIVENESS_SETTINGS = POOL_SETTINGS + "; SET lock_timeout = '2s';"
 
 
 def check_server(url: str, major: int, minor: int) -> None:
@@ -103,14 +87,17 @@ class Database:
         self.schema = schema
         self.channel = schema
         self.pooled = False  # a pooler gives every transaction another server; known once open
-        self.claims = Lane(self, CLAIM_SETTINGS)
-        self.outcomes = Lane(self, OUTCOME_SETTINGS)
-        self.liveness = Lane(self, LIVENESS_SETTINGS)  # a pool that handlers have used up silences no worker
+        self.claims = Lane(self, CLAIMS)
+        self.outcomes = Lane(self, OUTCOMES)
+        self.liveness = Lane(self, LIVENESS)  # a pool that handlers have used up silences no worker
         self._secret_url = url
         self._prepares = False  # statements; not before it is known that no pooler mixes them up
         self._pool_size = pool_size
         self._timeout = command_timeout.total_seconds()
         self._pool: asyncpg.Pool | None = None
+        self._begin: str | None = None  # how each transaction begins, where a connection keeps no settings
+        # Who writes a search path into the URL means this connection, and no role.
+        self._keeps_search_path = "search_path" in unquote(urlsplit(url).query)
         self._demoted = False  # the server is read-only now: its connections are of no more use
         self._texts: dict[str, str] = {}
         self._names = {
@@ -139,34 +126,45 @@ class Database:
 
     async def fetch(self, sql: str, *args: Any, connection: Any = None) -> list[asyncpg.Record]:
         """Return all rows, on the caller's `connection` when one is given."""
-        async with self.connection(connection) as given:
-            return cast(list[asyncpg.Record], await given.fetch(self.sql(sql), *args))
+        return await self._run(connection, lambda given: given.fetch(self.sql(sql), *args))
 
     async def fetchrow(self, sql: str, *args: Any, connection: Any = None) -> asyncpg.Record | None:
         """Return the first row, or None."""
-        async with self.connection(connection) as given:
-            return await given.fetchrow(self.sql(sql), *args)
+        return await self._run(connection, lambda given: given.fetchrow(self.sql(sql), *args))
 
     async def fetchval(self, sql: str, *args: Any, connection: Any = None) -> Any:
         """Return the first value of the first row, or None."""
-        async with self.connection(connection) as given:
-            return await given.fetchval(self.sql(sql), *args)
+        return await self._run(connection, lambda given: given.fetchval(self.sql(sql), *args))
 
     async def execute(self, sql: str, *args: Any, connection: Any = None) -> str:
         """Run a statement (without `args`: any number of them); return the server's status, e.g. "DELETE 3"."""
-        async with self.connection(connection) as given:
-            return cast(str, await given.execute(self.sql(sql), *args))
+        return await self._run(connection, lambda given: given.execute(self.sql(sql), *args))
+
+    async def _run(self, connection: Any, call: Callable[[Any], Awaitable[T]]) -> T:
+        async def run() -> T:
+            async with self.connection(connection) as given:
+                return await call(given)
+
+        # Of a caller's transaction we cannot tell what else was undone with ours.
+        return await (again(run) if connection is None else run())
 
     @asynccontextmanager
     async def transaction(self, connection: Any = None) -> AsyncIterator[asyncpg.Connection]:
         """Give a connection in a transaction; on the caller's `connection` a part of theirs."""
-        async with self.connection(connection) as given, given.transaction():
-            yield given
+        async with self.connection(connection) as given:
+            if connection is None and self._begin is not None:
+                yield given  # it is in one
+            elif connection is not None and given.is_in_transaction():
+                async with part_of_transaction(given):
+                    yield given
+            else:
+                async with given.transaction():
+                    yield given
 
     @asynccontextmanager
     async def connection(self, connection: Any = None) -> AsyncIterator[asyncpg.Connection]:
         """Give one connection of the pool, or the one inside the caller's `connection`."""
-        with self.translating():
+        with self.translating(is_callers=connection is not None):
             if connection is not None:
                 yield await unwrapped(connection)
                 return
@@ -176,12 +174,28 @@ class Database:
                 await pool.expire_connections()
             given = await pool.acquire(timeout=self._timeout)
             try:
-                yield given
+                async with self.pinned_transaction(given):
+                    yield given
             finally:
                 # After a cancellation this waits for the server to say that it has stopped, and a
                 # server that says nothing more must not keep whoever was cancelled.
                 with suppress(*DRIVER_ERRORS):
                     await pool.release(given, timeout=RELEASE_TIMEOUT)
+
+    @asynccontextmanager
+    async def pinned_transaction(self, connection: asyncpg.Connection) -> AsyncIterator[None]:
+        """Where a connection keeps no settings and those of the role would do harm, what runs inside is one transaction of ours."""
+        if self._begin is None:
+            yield
+            return
+        await connection.execute(self._begin)
+        try:
+            yield
+        except BaseException:
+            with suppress(*DRIVER_ERRORS):
+                await connection.execute("ROLLBACK", timeout=RELEASE_TIMEOUT)
+            raise
+        await connection.execute("COMMIT")
 
     async def open(self) -> None:
         """The database has answered and its pooler, if any, is known. Raises StorageUnavailable, InvalidInput."""
@@ -189,13 +203,13 @@ class Database:
             return
         with self.translating():
             self._prepares = False
-            self.pooled = await self._is_pooled()
+            await self._look()
             self._prepares = not self.pooled
             self._pool = await asyncpg.create_pool(
                 self._secret_url,
                 min_size=0,
                 max_size=self._pool_size,
-                init=None if self.pooled else _set_up_pooled,
+                init=self._set_up,
                 reset=_leave_as_it_is,
                 **self._options(),
             )
@@ -217,11 +231,11 @@ class Database:
     async def connect(
         self,
         *,
-        settings: str | None = None,
+        settings: Mapping[str, str] | None = None,
         database: str | None = None,
         without_timeout: bool = False,
     ) -> asyncpg.Connection:
-        """Return a new connection of the caller's own, with `settings` executed unless behind a pooler."""
+        """Return a new connection of the caller's own, pinned and with `settings`, unless behind a pooler."""
         options = self._options()
         if without_timeout:
             options["command_timeout"] = None
@@ -233,8 +247,7 @@ class Database:
             except ValueError as error:
                 raise InvalidInput(f"The database URL {self.url} is not valid: {error}.") from error
             try:
-                if settings and not self.pooled:
-                    await connection.execute(settings)
+                await self._set_up(connection, settings)
             except BaseException:
                 connection.terminate()
                 raise
@@ -246,18 +259,19 @@ class Database:
             await connection.close(timeout=CLOSE_TIMEOUT)
         connection.terminate()
 
-    def translated(self, error: BaseException) -> ForgeError | None:
-        """Return our error for the driver's; None when it has no general meaning (a constraint, a bug)."""
-        self._demoted = self._demoted or isinstance(error, asyncpg.ReadOnlySQLTransactionError)
-        return translated(error, url=self.url, schema=self.schema)
+    def translated(self, error: BaseException, *, is_callers: bool = False) -> ForgeError | None:
+        """Return our error for the driver's; None when it is not the driver's."""
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and not is_callers:
+            self._demoted = True
+        return translated(error, url=self.url, schema=self.schema, is_callers=is_callers)
 
     @contextmanager
-    def translating(self) -> Iterator[None]:
+    def translating(self, *, is_callers: bool = False) -> Iterator[None]:
         """Errors of the driver become ours inside this block; those of our making are left alone."""
         try:
             yield
         except DRIVER_ERRORS as error:
-            ours = self.translated(error)
+            ours = self.translated(error, is_callers=is_callers)
             if ours is None:
                 raise
             raise ours from error
@@ -283,20 +297,32 @@ class Database:
             "server_settings": {} if named else {"application_name": "forge-jobs"},
         }
 
-    async def _is_pooled(self) -> bool:
+    async def _set_up(
+        self, connection: asyncpg.Connection, settings: Mapping[str, str] | None = None
+    ) -> None:
+        if not self.pooled:
+            major = connection.get_server_version().major
+            await connection.execute(pinned(major, settings, keep_search_path=self._keeps_search_path))
+
+    async def _look(self) -> None:
+        """It is known whether a pooler gives every transaction another server, and how they begin then."""
+        self.pooled, self._begin = True, None  # and nothing set for longer, until it is known
         first = await self.connect()
         try:
             version = first.get_server_version()
             check_server(self.url, version.major, version.minor)
-            if not await is_behind_pooler(first):
-                return False
-            second = await self.connect()
-            try:
-                return await share_servers(first, second)
-            finally:
-                await self.disconnect(second)
+            self.pooled = await is_behind_pooler(first) and await self._shares(first)
+            if self.pooled and await first.fetchval(DO_HARM, int(self._timeout * 1000)):
+                self._begin = begin_pinned(version.major, keep_search_path=self._keeps_search_path)
         finally:
             await self.disconnect(first)
+
+    async def _shares(self, first: asyncpg.Connection) -> bool:
+        second = await self.connect()
+        try:
+            return await share_servers(first, second)
+        finally:
+            await self.disconnect(second)
 
 
 class Lane:
@@ -306,7 +332,7 @@ class Lane:
     cancellation the next statement finds a new one.
     """
 
-    def __init__(self, database: Database, settings: str) -> None:
+    def __init__(self, database: Database, settings: Mapping[str, str]) -> None:
         self._database = database
         self._settings = settings
         self._lock = asyncio.Lock()
@@ -319,13 +345,17 @@ class Lane:
         Raises StorageUnavailable, StorageBusy when it took too long or something stayed locked, and
         StorageRefused for whatever else the server says no to.
         """
+        return await again(lambda: self._fetch(sql, *args))
+
+    async def _fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         text = self._database.sql(sql)
         async with self._lock:
             connection = await self._connected()
             try:
-                return cast(list[asyncpg.Record], await connection.fetch(text, *args))
+                async with self._database.pinned_transaction(connection):
+                    return cast(list[asyncpg.Record], await connection.fetch(text, *args))
             except BaseException as error:
-                ours = self._database.translated(error) or refusal(error)
+                ours = self._database.translated(error)
                 if isinstance(error, TimeoutError):
                     ours = StorageBusy(str(ours))
                 if not isinstance(error, asyncpg.PostgresError) or (
@@ -362,8 +392,17 @@ class Lane:
         closing.add_done_callback(self._closing.discard)
 
 
-async def _set_up_pooled(connection: asyncpg.Connection) -> None:
-    await connection.execute(POOL_SETTINGS)
+@asynccontextmanager
+async def part_of_transaction(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """What runs inside is undone alone when it fails; also in a transaction that the driver knows nothing of."""
+    await connection.execute("SAVEPOINT forge_jobs")
+    try:
+        yield
+    except BaseException:
+        with suppress(*DRIVER_ERRORS):
+            await connection.execute("ROLLBACK TO SAVEPOINT forge_jobs; RELEASE SAVEPOINT forge_jobs")
+        raise
+    await connection.execute("RELEASE SAVEPOINT forge_jobs")
 
 
 async def _leave_as_it_is(connection: asyncpg.Connection) -> None:

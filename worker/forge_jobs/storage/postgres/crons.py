@@ -9,12 +9,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-import asyncpg
-
 from forge_jobs.cron_config import CronConfig, Missed
-from forge_jobs.errors import InvalidInput, Managed, UnknownCron, UnknownQueue
+from forge_jobs.errors import InvalidInput, Managed, StorageRefused, UnknownCron, UnknownQueue
 from forge_jobs.job import Enqueued, NewJob
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.contention import tried_again
+from forge_jobs.storage.postgres.driver_errors import broken_check
 from forge_jobs.storage.postgres.enqueue import enqueue, enqueue_many
 from forge_jobs.storage.postgres.fence import writing
 from forge_jobs.storage.postgres.kinds import queue_of
@@ -117,6 +117,7 @@ class PostgresCrons:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @tried_again
     async def set(
         self, cron: CronConfig, *, managed_by: str | None = None, epoch: int | None = None
     ) -> CronConfig:
@@ -142,6 +143,7 @@ class PostgresCrons:
     async def all(self) -> list[CronConfig]:
         return [_cron_config(record) for record in await self._database.fetch(ALL)]
 
+    @tried_again
     async def delete(self, name: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
         async with writing(self._database, epoch) as connection:
             gone = await self._database.fetchrow(DELETE, name, managed_by, connection=connection)
@@ -155,6 +157,7 @@ class PostgresCrons:
     async def seed(self, name: str, next_fire_at: datetime, *, epoch: int) -> None:
         await self._database.execute(SEED, name, next_fire_at, epoch)
 
+    @tried_again
     async def fire(
         self,
         cron: CronConfig,
@@ -218,7 +221,9 @@ class PostgresCrons:
                 cron.managed_by,
                 connection=connection,
             )
-        except asyncpg.CheckViolationError as error:
+        except StorageRefused as error:
+            if broken_check(error) is None:
+                raise
             raise InvalidInput(
                 f"missed_limit of cron {cron.name!r} is {cron.missed_limit}, allowed is 1 or more."
             ) from error

@@ -1,4 +1,4 @@
-"""What asyncpg raises, and which of our errors that is."""
+"""What asyncpg raises, and which of our errors that is: each one has one, so that none leaves `storage` as it is."""
 
 import re
 import ssl
@@ -11,6 +11,7 @@ from forge_jobs.errors import (
     InvalidInput,
     SchemaOutdated,
     StorageBusy,
+    StorageContended,
     StorageRefused,
     StorageUnavailable,
     StorageUnusable,
@@ -18,18 +19,23 @@ from forge_jobs.errors import (
 
 DRIVER_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, InternalClientError)
 
+LONGEST = 500
+"""Characters of what a driver says that are repeated."""
+
 # What a later attempt may well find better: SQLSTATEs, or the beginnings of them.
 _UNAVAILABLE = (
     "08",  # connections
-    "25006",  # read-only: a standby, or a primary that was demoted
+    "25P03",  # idle for too long in a transaction
+    "25P04",  # too long in a transaction
     "26000",  # a prepared statement that is not there: a pooler gave us another server
-    "40",  # deadlocks, serialisation
     "42P05",  # a prepared statement that is there already: a pooler again
     "53",  # disk full, out of memory, too many connections
-    "57",  # shutting down, starting up, statement timeout, dropped
+    "55006",  # in use: a database that is being dropped or copied
+    "57",  # shutting down, starting up, dropped
     "58",  # the server's own input and output
 )
 _BUSY = ("55P03", "57014")  # lock timeout, statement timeout
+_UNDONE = "40"  # deadlocks, serialization: the server has undone the whole transaction
 _NOTIFY = (
     "PreCommit_Notify",
     "asyncQueueAddEntries",
@@ -38,8 +44,8 @@ _UNUSABLE = ("28", "42501")  # who may connect, permissions
 _NO_SCHEMA = ("3F000", "42P01", "42703", "42883")  # no such schema, table, column, function
 
 
-def translated(error: BaseException, *, url: str, schema: str) -> ForgeError | None:
-    """Return our error for the driver's; None when it has no general meaning (a constraint, a bug)."""
+def translated(error: BaseException, *, url: str, schema: str, is_callers: bool = False) -> ForgeError | None:
+    """Return our error for one of DRIVER_ERRORS, that came from a caller's connection or from one of ours; None for others."""
     match error:
         case TimeoutError():
             return StorageUnavailable(f"The database {url} did not answer in time.")
@@ -56,22 +62,17 @@ def translated(error: BaseException, *, url: str, schema: str) -> ForgeError | N
         case asyncpg.InvalidCachedStatementError():
             return StorageUnavailable(f"The schema {schema!r} has just changed: {_said(error)}.")
         case asyncpg.PostgresError():
-            return _translated_state(error, url, schema)
+            return _translated_state(error, url, schema, is_callers)
         case asyncpg.InterfaceError() if re.search(r"clos|released|cancelling", str(error)):
             return StorageUnavailable(f"The database {url} went away: {_said(error)}.")
-        case InternalClientError():
+        case asyncpg.InterfaceError() if is_callers:
+            return InvalidInput(f"The given connection cannot be used: {_said(error)}.")
+        case asyncpg.InterfaceError() | InternalClientError():
             return StorageUnavailable(f"The database {url} cannot be reached: {_said(error)}.")
     return None
 
 
-def refusal(error: BaseException) -> StorageRefused | None:
-    """Return our error for what the server says no to and would again; None when it is no answer of a server."""
-    if not isinstance(error, asyncpg.PostgresError):
-        return None
-    return StorageRefused(f"The database refuses it: {_said(error)}.")
-
-
-def _translated_state(error: asyncpg.PostgresError, url: str, schema: str) -> ForgeError | None:
+def _translated_state(error: asyncpg.PostgresError, url: str, schema: str, is_callers: bool) -> ForgeError:
     state = error.sqlstate or ""
     if state == "3D000":
         return StorageUnusable(
@@ -82,6 +83,12 @@ def _translated_state(error: asyncpg.PostgresError, url: str, schema: str) -> Fo
             f"The transaction of the given connection has failed before ({_said(error)}); "
             "allowed is one that can be committed."
         )
+    if state == "25006" and is_callers:
+        return InvalidInput(
+            f"The transaction of the given connection is read-only ({_said(error)}); allowed is one that may write."
+        )
+    if state == "25006":  # a standby, a primary that was demoted, or one that somebody closed for writing
+        return StorageUnavailable(f"The database {url} is read-only: {_said(error)}.")
     if state in _NO_SCHEMA:
         return SchemaOutdated(
             f"The schema {schema!r} of {url} is missing or older than this release ({_said(error)}); "
@@ -93,11 +100,20 @@ def _translated_state(error: asyncpg.PostgresError, url: str, schema: str) -> Fo
         return StorageUnavailable(f"The database {url} is not available: {_said(error)}.")
     if state.startswith(_UNUSABLE):
         return StorageUnusable(f"The database {url} cannot be used: {_said(error)}.")
+    if state.startswith(_UNDONE):
+        who = "the transaction of the given connection" if is_callers else "this call"
+        return StorageContended(f"Others were in the way of {who} in {url}: {_said(error)}.")
     if state.startswith(_UNAVAILABLE):
         return StorageUnavailable(f"The database {url} is not available: {_said(error)}.")
-    return None
+    return StorageRefused(f"The database {url} refuses this: {_said(error)} (SQLSTATE {state}).")
+
+
+def broken_check(error: StorageRefused) -> str | None:
+    """Return the name of the check constraint that refused a row; None when it was refused for another reason."""
+    cause = error.__cause__
+    return cause.constraint_name if isinstance(cause, asyncpg.CheckViolationError) else None
 
 
 def _said(error: BaseException) -> str:
     """Return the first line of what the driver says, without its hints and its full stop."""
-    return str(error).partition("\n")[0].rstrip(".")
+    return str(error).partition("\n")[0][:LONGEST].rstrip(".")

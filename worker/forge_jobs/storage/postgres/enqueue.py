@@ -20,6 +20,9 @@ from forge_jobs.storage.postgres.queues import unknown_queue
 SMALL_BATCH = 200
 """Up to so many jobs one statement is quicker than COPY, whose transaction takes seven round trips."""
 
+MOMENT = "statement_timestamp()"
+"""When a job is asked for: in a caller's transaction now() is its beginning, which may be long ago."""
+
 # Inside a caller's transaction ($10) it is always told: who is idle when that commits is not known yet.
 # And where the job stands, since jobs after it may have been claimed when that commits.
 ENQUEUE = """
@@ -27,33 +30,33 @@ WITH {bound}target AS MATERIALIZED (
     SELECT queue.id AS queue_id, coalesce($2::smallint, kind.priority, 0::smallint) AS priority,
            coalesce($3::integer, kind.max_attempts, queue.max_attempts) AS max_attempts,
            coalesce($4::double precision, kind.timeout) AS timeout,
-           coalesce($8::timestamptz, now() + $9::interval, now()) AS due
+           coalesce($8::timestamptz, {moment} + make_interval(secs => $9::double precision), {moment}) AS due
     FROM (SELECT) AS one LEFT JOIN {schema}.kind ON kind.kind = $5 AND NOT $11::boolean
     JOIN {schema}.queue ON queue.name = coalesce($1::text, kind.queue, 'default'){bounded}
 ){keyed}, made AS (
     INSERT INTO {schema}.job (queue_id, priority, max_attempts, timeout, kind, codec, created_at, payload{names})
-    SELECT queue_id, priority, max_attempts, timeout, $5, $6, now(), $7{values} FROM target{held}
+    SELECT queue_id, priority, max_attempts, timeout, $5, $6, {moment}, $7{values} FROM target{held}
     RETURNING id
 ), placed AS (
     INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
-    SELECT made.id, {schema}.micros(now()), queue_id, 0, priority FROM made, target WHERE due <= now()
+    SELECT made.id, {schema}.micros({moment}), queue_id, 0, priority FROM made, target WHERE due <= {moment}
 ), planned AS (
     INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason)
-    SELECT made.id, due, queue_id, 0, priority, 'delayed' FROM made, target WHERE due > now()
+    SELECT made.id, due, queue_id, 0, priority, 'delayed' FROM made, target WHERE due > {moment}
 ), tallied AS (
     INSERT INTO {schema}.tally (queue_id, pending, scheduled)
-    SELECT queue_id, (due <= now())::integer, (due > now())::integer FROM made, target
+    SELECT queue_id, (due <= {moment})::integer, (due > {moment})::integer FROM made, target
 )
 SELECT made.id, CASE
     WHEN made.id IS NULL THEN NULL
-    WHEN due > now() THEN
-        CASE WHEN $10::boolean OR due < now() + interval '10 seconds' THEN pg_notify({channel}, 'due:') END
+    WHEN due > {moment} THEN
+        CASE WHEN $10::boolean OR due < {moment} + interval '10 seconds' THEN {schema}.tell('due:') END
     WHEN $10 OR EXISTS (SELECT FROM {schema}.idle WHERE idle.queue_id = target.queue_id)
-    THEN pg_notify({channel}, 'queue:' || target.queue_id) END, CASE
-    WHEN $10 AND made.id IS NOT NULL AND due <= now()
-    THEN pg_notify({channel}, 'behind:' || concat_ws(',', queue_id, $2, {schema}.micros(now()), 0)) END
+    THEN {schema}.tell('queue:' || target.queue_id) END, CASE
+    WHEN $10 AND made.id IS NOT NULL AND due <= {moment}
+    THEN {schema}.tell('behind:' || concat_ws(',', queue_id, priority, {schema}.micros({moment}), 0)) END
 FROM target LEFT JOIN made ON true
-"""
+""".replace("{moment}", MOMENT)
 
 ENQUEUE_PLAIN = (
     ENQUEUE.replace("{bound}", "")
@@ -92,9 +95,9 @@ HOLDER = "SELECT job_id FROM {schema}.job_key WHERE kind = $1 AND key = $2"
 ENQUEUE_BATCH = """
 WITH asked AS MATERIALIZED (
     SELECT given.*, nextval('{schema_text}.job_id_seq') AS id,
-           now() + (number - 1) * interval '1 microsecond' AS created_at
+           {moment} + (number - 1) * interval '1 microsecond' AS created_at
     FROM unnest($1::text[], $2::smallint[], $3::integer[], $4::double precision[], $5::text[], $6::text[],
-                $7::bytea[], $8::timestamptz[], $9::interval[], $11::boolean[]) WITH ORDINALITY
+                $7::bytea[], $8::timestamptz[], $9::double precision[], $11::boolean[]) WITH ORDINALITY
          AS given (queue, priority, max_attempts, timeout, kind, codec, payload, run_at, delay, declared, number)
 ), wanted AS MATERIALIZED (
     SELECT asked.id, asked.number, asked.created_at, asked.kind, asked.codec, asked.payload,
@@ -102,7 +105,7 @@ WITH asked AS MATERIALIZED (
            coalesce(asked.priority, kind.priority, 0::smallint) AS priority,
            coalesce(asked.max_attempts, kind.max_attempts) AS max_attempts,
            coalesce(asked.timeout, kind.timeout) AS timeout,
-           coalesce(asked.run_at, now() + asked.delay, now()) AS due
+           coalesce(asked.run_at, {moment} + make_interval(secs => asked.delay), {moment}) AS due
     FROM asked LEFT JOIN {schema}.kind ON kind.kind = asked.kind AND NOT asked.declared
 ), target AS MATERIALIZED (
     SELECT wanted.*, queue.id AS queue_id, coalesce(wanted.max_attempts, queue.max_attempts) AS attempts
@@ -114,26 +117,26 @@ WITH asked AS MATERIALIZED (
     SELECT id, queue_id, priority, attempts, timeout, kind, codec, created_at, payload FROM known ORDER BY number
 ), placed AS (
     INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
-    SELECT id, {schema}.micros(created_at), queue_id, 0, priority FROM known WHERE due <= now() ORDER BY number
+    SELECT id, {schema}.micros(created_at), queue_id, 0, priority FROM known WHERE due <= {moment} ORDER BY number
 ), planned AS (
     INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason)
-    SELECT id, due, queue_id, 0, priority, 'delayed' FROM known WHERE due > now()
+    SELECT id, due, queue_id, 0, priority, 'delayed' FROM known WHERE due > {moment}
 ), sums AS MATERIALIZED (
-    SELECT queue_id, count(*) FILTER (WHERE due <= now()) AS pending, count(*) FILTER (WHERE due > now()) AS scheduled,
-           min(due) FILTER (WHERE due > now()) AS soonest
+    SELECT queue_id, count(*) FILTER (WHERE due <= {moment}) AS pending, count(*) FILTER (WHERE due > {moment}) AS scheduled,
+           min(due) FILTER (WHERE due > {moment}) AS soonest
     FROM known GROUP BY queue_id
 ), tallied AS (
     INSERT INTO {schema}.tally (queue_id, pending, scheduled) SELECT queue_id, pending, scheduled FROM sums
 )
 SELECT (SELECT array_agg(id ORDER BY number) FROM known), (SELECT min(queue) FROM target WHERE queue_id IS NULL),
        (SELECT count(CASE WHEN $10::boolean OR EXISTS (SELECT FROM {schema}.idle WHERE idle.queue_id = sums.queue_id)
-                          THEN pg_notify({channel}, 'queue:' || sums.queue_id) END)
+                          THEN {schema}.tell('queue:' || sums.queue_id) END)
         FROM sums WHERE pending > 0),
-       (SELECT pg_notify({channel}, 'due:') FROM (SELECT min(soonest) AS soonest FROM sums) AS first
-        WHERE $10 AND soonest IS NOT NULL OR soonest < now() + interval '10 seconds'),
-       (SELECT count(pg_notify({channel}, 'behind:' || concat_ws(',', queue_id, priority, {schema}.micros(now()), 0)))
-        FROM (SELECT DISTINCT queue_id, priority FROM known WHERE $10 AND due <= now()) AS placed)
-"""
+       (SELECT {schema}.tell('due:') FROM (SELECT min(soonest) AS soonest FROM sums) AS first
+        WHERE $10 AND soonest IS NOT NULL OR soonest < {moment} + interval '10 seconds'),
+       (SELECT count({schema}.tell('behind:' || concat_ws(',', queue_id, priority, {schema}.micros({moment}), 0)))
+        FROM (SELECT DISTINCT queue_id, priority FROM known WHERE $10 AND due <= {moment}) AS placed)
+""".replace("{moment}", MOMENT)
 
 
 async def enqueue(database: Database, job: NewJob, connection: Any) -> Enqueued:
@@ -147,7 +150,7 @@ async def enqueue(database: Database, job: NewJob, connection: Any) -> Enqueued:
         job.codec,
         job.payload,
         job.run_at,
-        job.delay,
+        _seconds(job.delay),
         connection is not None,
         job.declared,
     )
@@ -211,7 +214,7 @@ async def _enqueue_batch(database: Database, jobs: Sequence[NewJob], connection:
         [job.codec for job in jobs],
         [job.payload for job in jobs],
         [job.run_at for job in jobs],
-        [job.delay for job in jobs],
+        [_seconds(job.delay) for job in jobs],
         connection is not None,
         [job.declared for job in jobs],
         connection=connection,

@@ -15,7 +15,8 @@ WITH old AS MATERIALIZED (
         FROM {schema}.finished
         WHERE finished.queue_id = queue.id AND finished.state = kind.state
           AND finished.finished_at
-              <= now() - CASE kind.state WHEN 'done' THEN queue.done_retention ELSE queue.dead_retention END
+              <= now() - make_interval(secs => extract(epoch FROM
+                  CASE kind.state WHEN 'done' THEN queue.done_retention ELSE queue.dead_retention END)::double precision)
         ORDER BY finished.finished_at
         LIMIT $2
         FOR UPDATE SKIP LOCKED

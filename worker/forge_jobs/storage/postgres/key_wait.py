@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 
-from forge_jobs.errors import ForgeError, KeyBusy
+from forge_jobs.errors import ForgeError, KeyBusy, StorageBusy
 from forge_jobs.storage.postgres.connection import Database
 
 KEY_WAIT = 5.0  # seconds
@@ -52,15 +52,18 @@ async def busy(database: Database, keys: Sequence[Key]) -> KeyBusy:
 
 
 async def _is_busy(database: Database, keys: Sequence[Key]) -> bool:
-    connection: Any
-    async with database.connection() as connection:
-        trying = connection.transaction()
-        await trying.start()
-        try:
+    try:
+        async with database.transaction() as connection:
             await bound(connection, GLANCE)
             await connection.execute(database.sql(TRY), [kind for kind, _ in keys], [key for _, key in keys])
-        except asyncpg.LockNotAvailableError:
+            raise _Untaken
+    except _Untaken:
+        return False
+    except StorageBusy as error:
+        if is_key_busy(error):
             return True
-        finally:
-            await trying.rollback()
-    return False
+        raise
+
+
+class _Untaken(Exception):
+    """Keys that were taken to see whether that is possible are given back."""

@@ -15,14 +15,15 @@ LEADS = "EXISTS (SELECT FROM {schema}.leader WHERE leader.epoch = {epoch} AND le
 # WHERE NOT EXISTS: those who do not lead ask every few seconds, and must write nothing.
 LEAD = """
 INSERT INTO {schema}.leader AS held (worker_id, epoch, until)
-SELECT $1, 1, now() + $2::interval
+SELECT $1, 1, now() + make_interval(secs => $2::double precision)
 WHERE NOT EXISTS (
-    SELECT FROM {schema}.leader WHERE worker_id <> $1 AND until > now() AND until <= now() + 2 * $2::interval)
+    SELECT FROM {schema}.leader
+    WHERE worker_id <> $1 AND until > now() AND until <= now() + make_interval(secs => 2 * $2))
 ON CONFLICT (one) DO UPDATE
 SET worker_id = $1,
-    until = now() + $2::interval,
+    until = now() + make_interval(secs => $2::double precision),
     epoch = held.epoch + CASE WHEN held.worker_id = $1 AND held.until > now() THEN 0 ELSE 1 END
-WHERE held.worker_id IS NULL OR held.worker_id = $1 OR held.until <= now() OR held.until > now() + 2 * $2::interval
+WHERE held.worker_id IS NULL OR held.worker_id = $1 OR held.until <= now() OR held.until > now() + make_interval(secs => 2 * $2)
 RETURNING epoch
 """
 
@@ -44,7 +45,7 @@ class PostgresLeadership(Leadership):
 
     async def lead(self, worker_id: int, duration: timedelta) -> int | None:
         """Return the epoch when the worker leads for `duration` from now, None when another does."""
-        rows = await self._database.liveness.fetch(LEAD, worker_id, duration)
+        rows = await self._database.liveness.fetch(LEAD, worker_id, duration.total_seconds())
         return cast(int, rows[0]["epoch"]) if rows else None
 
     async def resign(self, worker_id: int) -> None:

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import asyncpg
-
-from forge_jobs.errors import InvalidInput, Managed, UnknownScope
+from forge_jobs.errors import InvalidInput, Managed, StorageRefused, UnknownScope
 from forge_jobs.rate_limit import Lease, RateLimit
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.contention import tried_again
+from forge_jobs.storage.postgres.driver_errors import broken_check
 from forge_jobs.storage.postgres.fence import writing
 
 # A clock that went back mints nothing.
@@ -78,7 +78,7 @@ WITH drained AS (
     WHERE scope = $1
     RETURNING generation
 )
-SELECT generation, pg_notify({channel}, 'drain:' || $1) FROM drained
+SELECT generation, {schema}.tell('drain:' || $1) FROM drained
 """
 
 
@@ -88,6 +88,7 @@ class PostgresLimits:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @tried_again
     async def set(
         self,
         scope: str,
@@ -102,7 +103,9 @@ class PostgresLimits:
                 record = await self._database.fetchrow(
                     SET, scope, capacity, refill, managed_by, connection=connection
                 )
-        except asyncpg.CheckViolationError as error:
+        except StorageRefused as error:
+            if broken_check(error) is None:
+                raise
             raise _refused(scope, capacity, refill) from error
         if record is None:
             raise Managed(f"Rate limit {scope!r}", await self._owner(scope) or "somebody else")
@@ -111,12 +114,15 @@ class PostgresLimits:
     async def ensure(self, scope: str, *, capacity: float, refill: float) -> None:
         try:
             await self._database.execute(ENSURE, scope, capacity, refill)
-        except asyncpg.CheckViolationError as error:
+        except StorageRefused as error:
+            if broken_check(error) is None:
+                raise
             raise _refused(scope, capacity, refill) from error
 
     async def all(self) -> list[RateLimit]:
         return [_rate_limit(record) for record in await self._database.fetch(ALL)]
 
+    @tried_again
     async def delete(self, scope: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
         async with writing(self._database, epoch) as connection:
             gone = await self._database.fetchrow(DELETE, scope, managed_by, connection=connection)

@@ -9,14 +9,19 @@ that it waits for no claim and no end, and no claim waits for it.
 
 from collections.abc import AsyncIterator, Mapping, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+import asyncpg
 
 from forge_jobs.errors import JobNotFound, StorageUnavailable
 from forge_jobs.job import CANCELLED_BY_USER, State
 from forge_jobs.storage.interface import Moved
 from forge_jobs.storage.postgres.bulk import EPOCH
 from forge_jobs.storage.postgres.claims import START
-from forge_jobs.storage.postgres.connection import PLANNED_AS_WALKS, Database
+from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.contention import again
+from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 
 RACES = 50
 """How often the move of a job may meet another before something must be wrong with the job."""
@@ -53,7 +58,7 @@ WITH {pick}unqueued AS (
     WHERE job_id = ANY (ARRAY({claimed})) RETURNING job_id
 )
 SELECT {answer}, (SELECT count(*) FROM gone) + (SELECT count(*) FROM flagged) AS moved,
-       (SELECT count(pg_notify({channel}, 'cancel:' || job_id)) FROM flagged)
+       (SELECT count({schema}.tell('cancel:' || job_id)) FROM flagged)
 """.replace("{cancelled}", CANCELLED_BY_USER)
 
 # A dead job is locked before its key is taken: of two retries at once only one may take it.
@@ -303,17 +308,19 @@ async def move_all(
     for queue_id in queue_ids:
         standing, seen = beginning, limit
         while seen == limit:
-            async with database.transaction() as connection:
-                await database.execute(PLANNED_AS_WALKS, connection=connection)
-                record = await database.fetchrow(
-                    statements[state], limit, last, kind, queue_id, *standing, connection=connection
-                )
-            assert record is not None
+            arguments = (limit, last, kind, queue_id, *standing)
+            record = await again(partial(_move_batch, database, statements[state], arguments))
             seen = record["seen"]
             if record["met"]:
                 yield Moved(record["moved"], record["met"] - record["moved"])
             if seen:
                 standing = tuple(record["last"])
+
+
+async def _move_batch(database: Database, statement: str, arguments: tuple[object, ...]) -> asyncpg.Record:
+    async with database.transaction() as connection:
+        await database.execute(PLANNED_AS_WALKS, connection=connection)
+        return await database.fetchrow(statement, *arguments, connection=connection)
 
 
 async def _beginning(database: Database, walk: _Walk) -> tuple[Any, ...]:

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-import asyncpg
-
-from forge_jobs.errors import InvalidInput, Managed, UnknownQueue
+from forge_jobs.errors import ForgeError, InvalidInput, Managed, StorageRefused, UnknownQueue
 from forge_jobs.queue_config import EDITABLE, QueueConfig
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.contention import tried_again
+from forge_jobs.storage.postgres.driver_errors import broken_check
 from forge_jobs.storage.postgres.fence import writing
 
 QUEUE_COLUMNS = """queue.name, queue.id, queue.concurrency, queue.paused, queue.backoff_enabled, queue.backoff_base,
@@ -118,7 +118,7 @@ WITH spare AS MATERIALIZED (
     DELETE FROM {schema}.slot USING spare
     WHERE slot.queue_id = $1 AND slot.number = spare.number AND NOT spare.fits
 )
-SELECT pg_notify({channel}, 'slots:' || $1)
+SELECT {schema}.tell('slots:' || $1)
 WHERE EXISTS (SELECT FROM spare) AND EXISTS (SELECT FROM {schema}.idle WHERE idle.queue_id = $1)
 """
 
@@ -128,9 +128,9 @@ COOL_DOWN = """
 WITH before AS MATERIALIZED (
     SELECT id, cooldown_until > now() AS cools FROM {schema}.queue WHERE id = $1 FOR UPDATE
 ), cooled AS (
-    UPDATE {schema}.queue SET cooldown_until = now() + $2::interval, throttles = $3 FROM before
+    UPDATE {schema}.queue SET cooldown_until = now() + make_interval(secs => $2::double precision), throttles = $3 FROM before
     WHERE queue.id = before.id
-      AND (queue.cooldown_until IS NULL OR queue.cooldown_until <= now() + $2::interval)
+      AND (queue.cooldown_until IS NULL OR queue.cooldown_until <= now() + make_interval(secs => $2::double precision))
     RETURNING before.cools
 )
 SELECT {schema}.configured() FROM cooled WHERE cools IS NOT TRUE
@@ -143,13 +143,15 @@ class PostgresQueues:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @tried_again
     async def ensure(self, names: Sequence[str], *, epoch: int | None = None) -> None:
         try:
             async with writing(self._database, epoch) as connection:
                 await self._database.execute(ENSURE, list(names), connection=connection)
-        except asyncpg.CheckViolationError as error:
-            raise _refused(", ".join(names), error) from error
+        except StorageRefused as error:
+            raise _refused(", ".join(names), error) from error.__cause__
 
+    @tried_again
     async def set(
         self,
         name: str,
@@ -171,10 +173,11 @@ class PostgresQueues:
                 await self._database.execute(
                     "SELECT {schema}.configured(), {schema}.wake($1)", config.id, connection=connection
                 )
-        except asyncpg.CheckViolationError as error:
-            raise _refused(name, error) from error
+        except StorageRefused as error:
+            raise _refused(name, error) from error.__cause__
         return config
 
+    @tried_again
     async def manage(
         self, name: str, owner: str | None, *, previous: str | None = None, epoch: int | None = None
     ) -> bool:
@@ -189,6 +192,7 @@ class PostgresQueues:
     async def all(self) -> list[QueueConfig]:
         return [queue_config(record) for record in await self._database.fetch(ALL)]
 
+    @tried_again
     async def take_slots(self, queue_id: int, worker_id: int, count: int) -> int:
         taken, overfull = await self._take(TAKE_FITTING, queue_id, worker_id, count)
         if not overfull:
@@ -203,7 +207,7 @@ class PostgresQueues:
         await self._database.execute(GIVE_BACK, queue_id, worker_id, keep)
 
     async def cool_down(self, queue_id: int, delay: timedelta, throttles: int) -> None:
-        await self._database.execute(COOL_DOWN, queue_id, delay, throttles)
+        await self._database.execute(COOL_DOWN, queue_id, delay.total_seconds(), throttles)
 
     async def _take(
         self, statement: str, queue_id: int, worker_id: int, count: int, *, connection: Any = None
@@ -245,11 +249,14 @@ def _set_statement(changes: Mapping[str, Any]) -> str:
     )
 
 
-def _refused(name: str, error: asyncpg.CheckViolationError) -> InvalidInput:
-    if error.constraint_name == "queue_name_check":
+def _refused(name: str, error: StorageRefused) -> ForgeError:
+    broken = broken_check(error)
+    if broken is None:
+        return error
+    if broken == "queue_name_check":
         return InvalidInput(
             f"A queue is named {name!r}, allowed are 1 to 128 characters without white space or a comma."
         )
-    if error.constraint_name == "queue_timeout_check":
+    if broken == "queue_timeout_check":
         return InvalidInput(f"timeout of queue {name!r} is too short, allowed is more than 0 s.")
     return InvalidInput(f"A number of queue {name!r} is negative, allowed is 0 or more.")

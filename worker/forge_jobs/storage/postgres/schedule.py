@@ -42,7 +42,7 @@ CROSS JOIN LATERAL (
     SELECT count(*) AS jobs, min(run_at) AS first
     FROM (
         SELECT run_at FROM {schema}.scheduled
-        WHERE scheduled.queue_id = queue.id AND scheduled.run_at <= now() + $1::interval
+        WHERE scheduled.queue_id = queue.id AND scheduled.run_at <= now() + make_interval(secs => $1::double precision)
         ORDER BY run_at LIMIT {limit}) AS counted
 ) AS due
 WHERE due.jobs > 0
@@ -56,7 +56,7 @@ class PostgresSchedule:
         self._database = database
 
     async def upcoming(self, within: timedelta) -> Mapping[str, tuple[int, datetime]]:
-        records = await self._database.fetch(UPCOMING, within)
+        records = await self._database.fetch(UPCOMING, within.total_seconds())
         return {queue: (jobs, first) for queue, jobs, first in records}
 
     async def promote(self, *, limit: int = 1000) -> tuple[int, timedelta | None]:

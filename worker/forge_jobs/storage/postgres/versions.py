@@ -9,6 +9,7 @@ from typing import Any
 
 from forge_jobs.storage.interface import Versions
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.fence import writing
 from forge_jobs.version import Epoch, Version, VersionState
 
@@ -18,7 +19,7 @@ ON CONFLICT (one) DO UPDATE SET holder = excluded.holder, epoch = operator.epoch
 RETURNING holder, epoch
 """
 
-TELL = "SELECT pg_notify({channel}, 'gate:' || $1::text)"
+TELL = "SELECT {schema}.tell('gate:' || $1::text)"
 
 RENEW = """
 UPDATE {schema}.worker_version SET version = $3, deployment = $4, spec_hash = $5
@@ -84,7 +85,7 @@ WITH before AS MATERIALIZED (
           WHERE other.pool = $1 AND other.id <> $2 AND other.state IN ('current', 'ramping')))
     RETURNING changes
 )
-SELECT CASE WHEN changes THEN pg_notify({channel}, 'gate:' || $1) END FROM moved
+SELECT CASE WHEN changes THEN {schema}.tell('gate:' || $1) END FROM moved
 """
 
 ALL = """
@@ -131,7 +132,7 @@ WITH told AS (
     WHERE id = ANY ($1::bigint[]) AND retiring <> $2
     RETURNING coalesce(pool, '') AS pool
 )
-SELECT pg_notify({channel}, 'gate:' || pool) FROM (SELECT DISTINCT pool FROM told) AS pools
+SELECT {schema}.tell('gate:' || pool) FROM (SELECT DISTINCT pool FROM told) AS pools
 """
 
 
@@ -147,6 +148,7 @@ class PostgresVersions(Versions):
         assert record is not None
         return Epoch(*record)
 
+    @tried_again
     async def put(self, version: Version, *, epoch: int) -> bool:
         """The version is known; one that was keeps its state, and gets the version text, Deployment and hash."""
         facts = (version.pool, version.id, version.version, version.deployment, version.spec_hash)
@@ -160,6 +162,7 @@ class PostgresVersions(Versions):
                 await self._database.execute(TELL, version.pool, connection=connection)
             return bool(added)
 
+    @tried_again
     async def promote(self, pool: str, version_id: str, *, epoch: int) -> bool:
         """The version is current and all other open ones of the pool drain; False when there is no such version."""
         async with writing(self._database, epoch) as connection:
@@ -171,6 +174,7 @@ class PostgresVersions(Versions):
                 await self._database.execute(TELL, pool, connection=connection)
             return True
 
+    @tried_again
     async def move(
         self,
         pool: str,
@@ -194,18 +198,21 @@ class PostgresVersions(Versions):
             for record in await self._database.fetch(ALL, pool)
         ]
 
+    @tried_again
     async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
         """The row is gone; False when the version is open, or a worker of it is registered."""
         async with writing(self._database, epoch) as connection:
             await self._database.execute(DELETE, pool, version_id, connection=connection)
             return not await self._exists(pool, version_id, connection)
 
+    @tried_again
     async def forget(self, pool: str, *, epoch: int) -> bool:
         """All rows of the pool are gone; False while a worker of it is registered or holds a job."""
         async with writing(self._database, epoch) as connection:
             await self._database.execute(FORGET, pool, connection=connection)
             return not await self._database.fetchval(HAS_VERSIONS, pool, connection=connection)
 
+    @tried_again
     async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> None:
         """These workers may claim nothing more (or, not `retiring`, may again); they are told."""
         async with writing(self._database, epoch) as connection:

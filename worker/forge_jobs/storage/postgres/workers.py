@@ -6,6 +6,7 @@ from datetime import datetime
 from forge_jobs.errors import WorkerLost
 from forge_jobs.storage.interface import Workers
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.worker_info import Beat, Beats, WorkerInfo
 
@@ -146,6 +147,7 @@ class PostgresWorkers(Workers):
         now, ids, moments = (await self._database.fetch(BEATS))[0]
         return Beats(now, dict(zip(ids or (), moments or (), strict=True)))
 
+    @tried_again
     async def strike_off(self, silent: Mapping[int, datetime], *, epoch: int) -> list[int]:
         """Workers that beat last at these moments are not registered any more, and their slots are free."""
         async with self._database.transaction() as connection:

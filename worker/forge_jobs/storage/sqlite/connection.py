@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from forge_jobs.errors import InvalidInput, StorageUnavailable, StorageUnusable
 from forge_jobs.storage.interface import Heard
 from forge_jobs.storage.sqlite.micros import micros
-from forge_jobs.storage.sqlite.transaction import Notice, Transaction, Work, translated
+from forge_jobs.storage.sqlite.transaction import DRIVER_ERRORS, Notice, Transaction, Work, translated
 from forge_jobs.storage.sqlite.writer import Writer
 
 T = TypeVar("T")
@@ -137,7 +137,7 @@ class Database:
             connection.execute("RELEASE forge_jobs")
         except sqlite3.ProgrammingError as error:  # closed, or of another thread
             raise InvalidInput(f"The given connection cannot be used: {error}") from error
-        except (sqlite3.Error, OverflowError) as error:
+        except DRIVER_ERRORS as error:
             raise translated(error, self.path) from error
         return result
 
@@ -186,7 +186,7 @@ class Database:
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
                 self._readers.put(connection)
-        except (sqlite3.Error, OverflowError) as error:
+        except DRIVER_ERRORS as error:
             raise translated(error, self.path) from error
 
     def _reader(self) -> sqlite3.Connection:

@@ -74,27 +74,30 @@ REFUSALS = (
 """What SQLite, or its driver, says to a value that it cannot hold."""
 
 
+DRIVER_ERRORS = (sqlite3.Error, sqlite3.Warning, OSError, *REFUSALS)
+
+
 def translated(error: Exception, path: str) -> Exception:
     """Return our error for one of SQLite's; any other as it is."""
-    if isinstance(error, ForgeError):
+    if isinstance(error, ForgeError) or not isinstance(error, DRIVER_ERRORS):
         return error
+    said = str(error).partition("\n")[0].rstrip(".")
     if isinstance(error, REFUSALS):
-        return StorageRefused(f"The database refuses a value: {error}.")
-    if isinstance(error, sqlite3.OperationalError) and _is_about_the_schema(str(error)):
+        return StorageRefused(f"The database refuses a value: {said}.")
+    if isinstance(error, sqlite3.OperationalError) and _is_about_the_schema(said):
         return SchemaOutdated(
-            f"The database {path} does not have the tables of this release ({error}); run: forge-jobs db migrate"
+            f"The database {path} does not have the tables of this release ({said}); run: forge-jobs db migrate."
         )
-    if (
-        getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
-    ):  # a statement, or a trigger's, is wrong
-        return StorageRefused(f"The database refuses it: {error}.")
-    if isinstance(error, sqlite3.Error):
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        kind = StorageUnusable if code in UNUSABLE else StorageUnavailable
-        ours = kind(f"The database {path} cannot be used: {error}.")
-        ours.__cause__ = error
-        return ours
-    return error
+    if (  # a statement, or a trigger's, is wrong
+        isinstance(error, sqlite3.NotSupportedError | sqlite3.Warning)
+        or getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+    ):
+        return StorageRefused(f"The database refuses it: {said}.")
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    kind = StorageUnusable if code in UNUSABLE else StorageUnavailable
+    ours = kind(f"The database {path} cannot be used: {said}.")
+    ours.__cause__ = error
+    return ours
 
 
 def is_write_lock_busy(error: BaseException) -> bool:

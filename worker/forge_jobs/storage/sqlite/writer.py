@@ -77,7 +77,7 @@ class Writer:
     def _run(self) -> None:
         try:
             connection = self._connect()
-        except sqlite3.Error as error:
+        except Exception as error:  # whoever opens must hear of it, whatever it is
             self._on_loop(_fail, self._opened, translated(error, self._path))
             return
         self._on_loop(_answer, self._opened, None)
@@ -141,7 +141,7 @@ class Writer:
     def _others_wrote(self, connection: sqlite3.Connection) -> bool:
         try:
             version: int = connection.execute("PRAGMA data_version").fetchone()[0]
-        except sqlite3.Error:
+        except Exception:
             return False  # whoever calls next is told
         known, self._version = self._version, version
         return known is not None and known != version
@@ -149,16 +149,15 @@ class Writer:
     def _commit(self, connection: sqlite3.Connection, calls: list[Call]) -> list[Notice]:
         """Run the calls in one transaction; return what to tell. Every call has its result or error."""
         notices: dict[Notice, None] = {}
+        _roll_back(connection)  # what could not be rolled back when it failed
         try:
             connection.execute("BEGIN IMMEDIATE")
             for call in calls:
                 if not call.future.cancelled():
                     self._attempt(connection, call, notices)
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            if connection.in_transaction:
-                with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
+        except Exception as error:  # whatever it is, this thread goes on and those who wait are told
+            _roll_back(connection)
             for call in calls:
                 call.error = call.error or translated(error, self._path)
             notices.clear()
@@ -187,6 +186,12 @@ class Writer:
                 call.future.set_result(call.result)
         if notices:
             self._heard(notices)
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        with suppress(Exception):
+            connection.execute("ROLLBACK")
 
 
 def _answer(future: asyncio.Future[Any], result: Any) -> None:

@@ -1,0 +1,1 @@
+-- Nothing to do: SQLite publishes nothing, and notifies nobody.

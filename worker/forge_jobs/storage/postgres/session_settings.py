@@ -1,0 +1,112 @@
+"""What connections are set to, so that what the role, the database or the server say changes nothing.
+
+Durations and moments are exact, names are found, and nothing ends what we bound ourselves.
+Read-only is not among it: who closes a database for writing means it.
+"""
+
+from collections.abc import Mapping
+
+PINNED: Mapping[str, str] = {
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "standard_conforming_strings": "on",
+    "row_security": "on",
+    "lock_timeout": "0",
+    "statement_timeout": "0",
+    # A process that was frozen in the middle of a transaction must not keep its locks for ever.
+    "idle_in_transaction_session_timeout": "60000",
+    "jit": "off",
+}
+
+SINCE: Mapping[str, int] = {"transaction_timeout": 17}  # pinned to 0 where the server has it
+
+# Every statement of a lane is one walk of one index over tables whose size changes by the
+# second. The planner's statistics are always of yesterday, and a plan made for an empty
+# table would read the whole of a full one.
+WALKS: Mapping[str, str] = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_sort": "off",
+}
+
+# What somebody else holds is tried again beside the rest, instead of keeping all of it waiting.
+OUTCOMES: Mapping[str, str] = {**WALKS, "lock_timeout": "250ms"}
+
+# Whoever holds a row of a worker or of the lease keeps no heartbeat waiting for long: it is tried again.
+LIVENESS: Mapping[str, str] = {"lock_timeout": "2s"}
+
+# A claim that a crash of the server forgets merely leaves its job waiting.
+CLAIMS: Mapping[str, str] = {**WALKS, "synchronous_commit": "off"}
+
+# Our own tables and functions are named with their schema. A path that names PostgreSQL's own schema
+# later than another lets that one's now() or unnest() come first; any other does nothing to us, and
+# people's triggers on our tables may need it.
+_PATH = "pg_catalog.replace(pg_catalog.current_setting('search_path'), ' ', '')"
+_IS_SHADOWED = f"pg_catalog.array_position(pg_catalog.string_to_array({_PATH}, ','), 'pg_catalog') > 1"
+OWN_FUNCTIONS_FIRST = (
+    f"SELECT pg_catalog.set_config('search_path', pg_catalog.concat('pg_catalog,', {_PATH}), {{local}}) "
+    f"WHERE {_IS_SHADOWED};"
+)
+
+# Enqueueing and finishing survive a crash, whatever a role is set to; a stricter setting stays.
+DURABLE = (
+    "SELECT pg_catalog.set_config('synchronous_commit', 'on', {local}) "
+    "WHERE pg_catalog.current_setting('synchronous_commit') = 'off';"
+)
+
+# Behind a pooler that shares its connections nothing can be set for longer than a transaction, so
+# that each costs two round trips more. It is worth them only where one of these would do harm.
+DO_HARM = f"""
+SELECT current_setting('default_transaction_isolation') <> 'read committed'
+    OR current_setting('synchronous_commit') = 'off'
+    OR {_IS_SHADOWED}
+    OR EXISTS (SELECT FROM pg_settings
+               WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout')
+                 AND setting::bigint BETWEEN 1 AND $1)
+"""
+
+
+def pinned(major: int, more: Mapping[str, str] | None = None, *, keep_search_path: bool = False) -> str:
+    """Return the statements that set a connection of a server of version `major`, with `more` of one kind's own."""
+    settings = _of(major) | dict(more or {})
+    return _set("SET", settings) + _conditional(settings, keep_search_path).format(local="false")
+
+
+def begin_pinned(major: int, *, keep_search_path: bool = False) -> str:
+    """Return the statements that begin a transaction which is set so, and leaves nothing behind."""
+    settings = _of(major)
+    return (
+        "BEGIN ISOLATION LEVEL READ COMMITTED;\n"
+        + local(settings)
+        + _conditional(settings, keep_search_path).format(local="true")
+    )
+
+
+def local(settings: Mapping[str, str]) -> str:
+    """Return the statements that set these for the rest of a transaction."""
+    return _set("SET LOCAL", settings)
+
+
+def _set(verb: str, settings: Mapping[str, str]) -> str:
+    return "".join(f"{verb} {name} = '{value}';\n" for name, value in settings.items())
+
+
+def _conditional(settings: Mapping[str, str], keep_search_path: bool) -> str:
+    durable = "" if "synchronous_commit" in settings else DURABLE
+    return durable if keep_search_path else OWN_FUNCTIONS_FIRST + durable
+
+
+def _of(major: int) -> dict[str, str]:
+    return dict(PINNED) | {name: "0" for name, since in SINCE.items() if major >= since}
+
+
+PLANNED_AS_WALKS = local(WALKS)
+"""The same as of a lane for one transaction, so that it holds behind a pooler too."""
