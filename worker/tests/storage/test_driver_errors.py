@@ -70,6 +70,7 @@ CALLS: dict[str, Call] = {
     "jobs.waiting": lambda s, on: s.jobs.waiting(on.job_id),
     "jobs.fold": lambda s, _: s.jobs.fold(),
     "claims.claim": lambda s, on: s.claims.claim(on.claim.queue_id, ME.id, limit=1),
+    "claims.front": lambda s, on: s.claims.front(on.claim.queue_id),
     "claims.finish": lambda s, on: s.claims.finish([done(on.claim)]),
     "claims.finish of a dead one": lambda s, on: s.claims.finish([dead(on.claim)]),
     "claims.postpone": lambda s, on: s.claims.postpone([failed(on.claim)]),
