@@ -105,10 +105,19 @@ class Claimer:
             queue.marked = False
 
     def configure(self, configs: Iterable[QueueConfig]) -> None:
-        """Queues are configured so from now on."""
-        for config in configs:
-            queue = self.queues.get(config.id)
-            if queue is None or queue.config == config:
+        """These queues are served, and configured so, from now on.
+
+        One that was deleted is not looked at any more; one of the same name that is made later is another.
+        """
+        there = {config.id: config for config in configs}
+        self._order = [queue for queue in self._order if queue.id in there]
+        served = {queue.id for queue in self._order}
+        for config in there.values():
+            queue = self.queues.setdefault(config.id, ServedQueue(config))
+            if config.id not in served:
+                self._order.append(queue)
+                self.wake(config.id)
+            if queue.config == config:
                 continue
             if queue.config.concurrency != config.concurrency:
                 queue.slots = (
@@ -179,7 +188,8 @@ class Claimer:
             await asyncio.sleep(0)
             return
         if looked:
-            pause = min((queue.look_at for queue in self._order), default=LONGEST_POLL) - time.monotonic()
+            now = time.monotonic()
+            pause = min((queue.look_at for queue in self._order), default=now + LONGEST_POLL) - now
         else:
             pause = LONGEST_IN_HAND
         if pause <= 0:
@@ -203,7 +213,7 @@ class Claimer:
         now = time.monotonic()
         due = [queue for queue in self._order if queue.look_at <= now]
         # the first to be asked changes, so that none is always last
-        self._order.append(self._order.pop(0))
+        self._order = [*self._order[1:], *self._order[:1]]
         while due and wanted > 0 and not self.stopping:
             hungry = []
             for position, queue in enumerate(due):

@@ -52,6 +52,14 @@ class UnknownQueue(InvalidInput):
         super().__init__(f"There is no queue {name!r}; queues: {there}.")
 
 
+class QueueInUse(ForgeError):
+    """The queue cannot be deleted, or not yet; it is as it was, but for jobs that were moved or dropped already."""
+
+    def __init__(self, name: str, why: str) -> None:
+        self.name, self.why = name, why
+        super().__init__(f"Queue {name!r} was not deleted: {why}.")
+
+
 class UnknownHandler(InvalidInput):
     """No handler of this program has this kind."""
 
@@ -145,11 +153,12 @@ class WorkerLost(ForgeError):
 
 
 class WaitTimeout(ForgeError):
-    """The job did not end within the time that the caller wanted to wait."""
+    """The job did not end within the time that the caller wanted to wait; `reason` says why, where that is known."""
 
-    def __init__(self, job_id: int, seconds: float) -> None:
-        self.job_id, self.seconds = job_id, seconds
-        super().__init__(f"Job {job_id} did not end within {seconds:g} s.")
+    def __init__(self, job_id: int, seconds: float, reason: str = "") -> None:
+        self.job_id, self.seconds, self.reason = job_id, seconds, reason
+        because = f": {reason[0].lower()}{reason[1:]}" if reason else "."
+        super().__init__(f"Job {job_id} did not end within {seconds:g} s{because}")
 
 
 class JobDead(ForgeError):

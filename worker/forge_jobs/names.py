@@ -4,16 +4,21 @@ Each function returns the value that it was given, or raises InvalidInput with o
 sentence that names what was given and what is allowed.
 """
 
+import difflib
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from forge_jobs.errors import InvalidInput
-from forge_jobs.job import FOREVER, MAX_KEY, MAX_NAME
+from forge_jobs.job import FOREVER, MAX_KEY, MAX_NAME, Enqueued
+from forge_jobs.queue_config import QueueConfig
 
 _PLAIN = re.compile(r"[!-+\--~]{1,128}")  # every printable ASCII character but the space and the comma
 
 MAX_LINE = 500
 SMALLEST_PRIORITY, LARGEST_PRIORITY = -32_768, 32_767
 MOST_ATTEMPTS = 2_147_483_647
+LARGEST_ID = 9_223_372_036_854_775_807
 
 
 def checked_name(value: object, what: str) -> str:
@@ -38,6 +43,18 @@ def kind(value: object) -> str:
 def queues(text: str) -> tuple[str, ...]:
     """Return the names of queues in a comma-separated list, each once, in their order."""
     return tuple(dict.fromkeys(queue(name.strip()) for name in text.split(",")))
+
+
+def listed(value: object, name: str) -> Iterable[Any]:
+    """Return `value`, which is a list or another collection. A text is none: its letters would be taken for names."""
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | Mapping):
+        return value
+    raise InvalidInput(f"{name} is {_shown(value)}, allowed is a list.")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return which of the `known` names may have been meant by `name`; None when it resembles none."""
+    return next(iter(difflib.get_close_matches(name, sorted(set(known) - {name}), n=1, cutoff=0.7)), None)
 
 
 def key(value: object) -> str:
@@ -68,14 +85,34 @@ def priority(value: object) -> int:
 
 
 def max_attempts(value: object) -> int:
-    """Return how many attempts a job has, as it is stored: FOREVER (0) for None."""
+    """Return how many attempts a job has, as it is stored: FOREVER for None.
+
+    A 0 is refused, since one who means "no retry" and one who means "for ever" would both write it.
+    """
     if value is None:
         return FOREVER
-    if isinstance(value, int) and not isinstance(value, bool) and FOREVER <= value <= MOST_ATTEMPTS:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_ATTEMPTS:
         return value
     raise InvalidInput(
-        f"max_attempts is {_shown(value)}, allowed is a whole number from 1 to {MOST_ATTEMPTS}, or None (0) for ever."
+        f"max_attempts is {_shown(value)}, allowed is a whole number from 1 (no retry) to {MOST_ATTEMPTS}, "
+        "or None for ever."
     )
+
+
+def job_id(value: object, name: str = "The job's id") -> int:
+    """Return the id of a job, which is one, or what an enqueue returned."""
+    found = value.id if isinstance(value, Enqueued) else value
+    if isinstance(found, int) and not isinstance(found, bool) and 1 <= found <= LARGEST_ID:
+        return found
+    raise InvalidInput(
+        f"{name} is {_shown(value)}, allowed is a whole number from 1 to {LARGEST_ID:,}, or what an enqueue returned."
+    )
+
+
+def closed_queue(queue: QueueConfig) -> str:
+    """Return the name that a queue has while it is being deleted; of one that is, the name that it has."""
+    prefix = f"deleting:{queue.id}:"
+    return queue.name if queue.name.startswith(prefix) else f"{prefix}{queue.name}"[:MAX_NAME]
 
 
 def _is_name(value: str) -> bool:

@@ -2,8 +2,9 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -36,17 +37,61 @@ async def claimed(forge: Forge, worker: WorkerInfo, queue: str) -> list[int]:
     return [claim.job_id for claim in await forge.storage.claims.claim(config.id, worker.id, limit=10)]
 
 
+def calls_of_one_job(forge: Forge) -> list[Callable[..., Awaitable[Any]]]:
+    jobs = forge.jobs
+    return [jobs.get, jobs.why, jobs.cancel, jobs.retry, jobs.run_now, jobs.delete]
+
+
 @pytest.mark.parametrize("id", [0, -1, 2**63, "1", True, None, 1.0])
 async def test_what_is_no_id_is_refused(forge: Forge, id: Any):
-    for call in (forge.jobs.get, forge.jobs.why, forge.jobs.cancel, forge.jobs.retry, forge.jobs.delete):
+    for call in (*calls_of_one_job(forge), forge.wait):
         with pytest.raises(InvalidInput, match=r"^The job's id is .*, allowed is a whole number from 1 to"):
             await call(id)
 
 
 async def test_a_job_that_is_not_there_is_not_found(forge: Forge):
-    for call in (forge.jobs.get, forge.jobs.why, forge.jobs.cancel, forge.jobs.retry, forge.jobs.delete):
+    for call in (*calls_of_one_job(forge), forge.wait):
         with pytest.raises(JobNotFound, match=r"There is no job 7\."):
             await call(7)
+
+
+async def test_what_an_enqueue_returned_names_a_job_in_every_call(forge: Forge):
+    job = await forge.enqueue("send", queue="mail", delay=60)
+
+    assert (await forge.jobs.get(job)).id == (await forge.jobs.why(job)).job_id == job.id
+    assert await forge.jobs.run_now(job)
+    assert await forge.jobs.cancel(job) is Cancelled.DEAD
+    assert await forge.jobs.retry(job)
+    assert await forge.jobs.list(before=job) == []
+    await forge.jobs.delete(job)
+    with pytest.raises(JobNotFound):
+        await forge.wait(job)
+
+
+@pytest.mark.parametrize("filters", [{"queue": ["mail"]}, {"kind": ["send"]}, {"queue": 5}, {"kind": ""}])
+async def test_a_filter_that_is_no_name_is_refused(forge: Forge, filters: dict[str, Any]):
+    for call in (
+        forge.jobs.list,
+        forge.jobs.cancel_all,
+        forge.jobs.retry_all,
+        partial(forge.jobs.delete_all, state="dead"),
+        partial(forge.jobs.count, state="dead"),
+    ):
+        with pytest.raises(InvalidInput, match="allowed are 1 to 128 printable characters"):
+            await call(**filters)
+
+
+async def test_jobs_of_one_state_or_of_several_are_counted(forge: Forge):
+    await forge.enqueue_many("send", [{}] * 3, queue="mail")
+    await forge.enqueue("send", delay=60)
+
+    assert await forge.jobs.count(state="pending") == 3
+    assert await forge.jobs.count(state=["pending", State.SCHEDULED, "pending"], kind="send") == 4
+    assert await forge.jobs.count(state=State.PENDING, queue="default") == 0
+    with pytest.raises(InvalidInput):
+        await forge.jobs.count(state="lost")
+    with pytest.raises(UnknownQueue):
+        await forge.jobs.count(state="dead", queue="nix")
 
 
 @pytest.mark.parametrize(

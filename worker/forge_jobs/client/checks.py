@@ -6,11 +6,12 @@ from enum import StrEnum
 from typing import TypeVar
 
 from forge_jobs.errors import InvalidInput
+from forge_jobs.names import LARGEST_ID
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
 MAX_INTEGER = 2_147_483_647
-MAX_ID = 9_223_372_036_854_775_807
+MAX_ID = LARGEST_ID
 
 
 def whole(value: object, name: str, *, least: int = 0, most: int = MAX_INTEGER, also: str = "") -> int:

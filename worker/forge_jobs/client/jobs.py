@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from forge_jobs.client.checks import MAX_ID, choice, whole
+from forge_jobs import names
+from forge_jobs.client.checks import choice, whole
 from forge_jobs.client.duration import checked_duration
 from forge_jobs.client.why import Why, explain
 from forge_jobs.errors import InvalidInput, UnknownQueue
-from forge_jobs.job import Cancelled, Counts, Job, State
+from forge_jobs.job import Cancelled, Counts, Enqueued, Job, State
 from forge_jobs.storage.interface import Moved, Storage
 
 MOST_LISTED = 10_000
@@ -48,14 +49,14 @@ class _All(Protocol):
 
 
 class Jobs:
-    """All jobs of a database. Reached as `forge.jobs`."""
+    """All jobs of a database. Reached as `forge.jobs`. A job is named by its id, or by what an enqueue returned."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    async def get(self, job_id: int) -> Job:
+    async def get(self, job_id: int | Enqueued) -> Job:
         """Return the job with its state and error history. Raises JobNotFound."""
-        return await self._storage.jobs.get(_checked_id(job_id))
+        return await self._storage.jobs.get(names.job_id(job_id))
 
     async def list(
         self,
@@ -64,19 +65,20 @@ class Jobs:
         queue: str | None = None,
         kind: str | None = None,
         limit: int = 100,
-        before: int | None = None,
+        before: int | Enqueued | None = None,
     ) -> Sequence[Job]:
         """Return jobs, newest id first, with ids below `before`. Raises InvalidInput, UnknownQueue.
 
         Pending jobs come in the order in which they became ready, the last one first, and those
         that became ready before the job `before`.
         """
+        _check_filters(queue, kind)
         found = await self._storage.jobs.find(
             state=None if state is None else choice(state, "state", State),
             queue=queue,
             kind=kind,
             limit=whole(limit, "limit", least=1, most=MOST_LISTED),
-            before=None if before is None else _checked_id(before, "before"),
+            before=None if before is None else names.job_id(before, "before"),
         )
         if queue is not None and not found:
             await self._require_queue(queue)
@@ -94,7 +96,7 @@ class Jobs:
         """
         return await self._storage.schedule.upcoming(checked_duration(within, "within"))
 
-    async def why(self, job_id: int) -> Why:
+    async def why(self, job_id: int | Enqueued) -> Why:
         """Return in sentences why the job is not running, since when it runs, or how it ended. Raises JobNotFound."""
         job = await self.get(job_id)
         if job.state is State.IN_PROGRESS:
@@ -106,24 +108,42 @@ class Jobs:
         waiting = await self._storage.jobs.waiting(job.id)
         return explain(job, waiting.now, waiting=waiting)
 
-    async def cancel(self, job_id: int) -> Cancelled:
+    async def cancel(self, job_id: int | Enqueued) -> Cancelled:
         """A waiting job is dead, "cancelled by user"; a running one is flagged, and its worker told. Raises JobNotFound."""
-        return await self._storage.jobs.cancel(_checked_id(job_id))
+        return await self._storage.jobs.cancel(names.job_id(job_id))
 
-    async def retry(self, job_id: int) -> bool:
+    async def retry(self, job_id: int | Enqueued) -> bool:
         """A dead or retrying job is pending with attempts at 0; False when a living job holds its key.
 
         Raises JobNotFound, and WrongState in other states.
         """
-        return await self._storage.jobs.retry(_checked_id(job_id))
+        return await self._storage.jobs.retry(names.job_id(job_id))
 
-    async def run_now(self, job_id: int) -> bool:
+    async def run_now(self, job_id: int | Enqueued) -> bool:
         """A scheduled or retrying job is pending; False when it was pending already. Raises JobNotFound, WrongState."""
-        return await self._storage.jobs.run_now(_checked_id(job_id))
+        return await self._storage.jobs.run_now(names.job_id(job_id))
 
-    async def delete(self, job_id: int) -> None:
+    async def delete(self, job_id: int | Enqueued) -> None:
         """The job and its history are gone. Raises JobNotFound, and WrongState when it is in progress."""
-        await self._storage.jobs.delete(_checked_id(job_id))
+        await self._storage.jobs.delete(names.job_id(job_id))
+
+    async def count(
+        self,
+        *,
+        state: State | str | Sequence[State | str],
+        queue: str | None = None,
+        kind: str | None = None,
+    ) -> int:
+        """Return how many jobs are in the state (or one of the states) and match, counted one by one.
+
+        Running ones that are cancelled already are left out. Raises InvalidInput, UnknownQueue.
+        """
+        wanted = [state] if isinstance(state, str) else names.listed(state, "state")
+        _check_filters(queue, kind)
+        if queue is not None:
+            await self._require_queue(queue)
+        states = dict.fromkeys(choice(each, "state", State) for each in wanted)
+        return sum([await self._storage.jobs.count(each, queue=queue, kind=kind) for each in states])
 
     async def cancel_all(
         self,
@@ -139,7 +159,7 @@ class Jobs:
         tell `progress` after each what was done so far. Interrupted, what is done is done, and
         the call made again goes on. Jobs that are enqueued after the call stay as they are.
         """
-        states = _states(state, CANCELLABLE, "cancelled")
+        states = states_of(state, CANCELLABLE, "cancelled")
         # A job may go back to a state that was walked over before: its attempt fails, it is released.
         again = len(states) > 1
         return await self._all(self._storage.jobs.cancel_all, states, queue, kind, progress, again=again)
@@ -153,7 +173,7 @@ class Jobs:
         progress: Progress | None = None,
     ) -> Bulk:
         """Every job that matches is retried as by `retry`; None is dead and retrying. Raises InvalidInput, UnknownQueue."""
-        states = _states(state, RETRIABLE, "retried")
+        states = states_of(state, RETRIABLE, "retried")
         return await self._all(self._storage.jobs.retry_all, states, queue, kind, progress)
 
     async def delete_all(
@@ -165,7 +185,7 @@ class Jobs:
         progress: Progress | None = None,
     ) -> Bulk:
         """Every job in `state` that matches is deleted as by `delete`. Raises InvalidInput, UnknownQueue."""
-        states = _states(state, DELETABLE, "deleted")
+        states = states_of(state, DELETABLE, "deleted")
         return await self._all(self._storage.jobs.delete_all, states, queue, kind, progress)
 
     async def _all(
@@ -179,6 +199,7 @@ class Jobs:
         again: bool = False,
     ) -> Bulk:
         """Move all jobs of these states that are there now; `again` until none is found any more."""
+        _check_filters(queue, kind)
         if queue is not None:
             await self._require_queue(queue)
         last = await self._storage.jobs.newest()
@@ -199,7 +220,15 @@ class Jobs:
             raise UnknownQueue(name, known)
 
 
-def _states(state: State | str | None, allowed: Sequence[State], verb: str) -> Sequence[State]:
+def _check_filters(queue: str | None, kind: str | None) -> None:
+    if queue is not None:
+        names.queue(queue)
+    if kind is not None:
+        names.kind(kind)
+
+
+def states_of(state: State | str | None, allowed: Sequence[State], verb: str) -> Sequence[State]:
+    """Return the states that are meant: the one that is given, else all that are allowed. Raises InvalidInput."""
     if state is None:
         return allowed
     wanted = choice(state, "state", State)
@@ -207,7 +236,3 @@ def _states(state: State | str | None, allowed: Sequence[State], verb: str) -> S
         names = ", ".join(each.value for each in allowed)
         raise InvalidInput(f"Jobs that are {wanted.value} cannot be {verb}, allowed is one of {names}.")
     return [wanted]
-
-
-def _checked_id(value: object, name: str = "The job's id") -> int:
-    return whole(value, name, least=1, most=MAX_ID)

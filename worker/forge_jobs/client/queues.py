@@ -7,7 +7,10 @@ from typing import Any
 from forge_jobs import names
 from forge_jobs.client.checks import epoch_or_none, known_options, whole, yes_or_no
 from forge_jobs.client.duration import checked_duration, in_words
+from forge_jobs.client.jobs import Bulk, Progress
+from forge_jobs.client.removal import Removal
 from forge_jobs.errors import InvalidInput, UnknownQueue, UnknownScope
+from forge_jobs.job import State
 from forge_jobs.queue_config import EDITABLE, QueueConfig
 from forge_jobs.storage.interface import Storage
 
@@ -76,6 +79,38 @@ class Queues:
     async def resume(self, name: str) -> QueueConfig:
         """The queue is claimed from again. Raises UnknownQueue, Managed."""
         return await self._set_paused(name, False)
+
+    async def delete(
+        self,
+        name: str,
+        *,
+        move_to: str | None = None,
+        drop: bool = False,
+        progress: Progress | None = None,
+        managed_by: str | None = None,
+        epoch: int | None = None,
+    ) -> Bulk:
+        """The queue is gone; return how many of its jobs were moved or deleted. Done jobs go with it.
+
+        Jobs in any other state, and crons that enqueue to it, keep it from being deleted, unless
+        they are moved to the queue `move_to`, with the done ones and what is declared of kinds, or
+        with `drop` are deleted. A program whose handlers name the queue makes it anew when it opens.
+        Jobs in progress always do: pause the queue, and wait for them or cancel them. Whoever
+        enqueues to it meanwhile hears UnknownQueue, or the job is among those that are found.
+        Jobs go in batches of 1,000, and `progress` is told after each; interrupted, what is done
+        is done, and the call made again goes on. Workers that serve the queue go on without it.
+
+        Raises UnknownQueue, InvalidInput (the queue "default" stays), QueueInUse, PastEpoch, and
+        Managed when it or one of its crons belongs to somebody other than `managed_by`.
+        """
+        removal = Removal(self._storage, name, move_to, yes_or_no(drop, "drop"), progress)
+        return await removal.run(managed_by=managed_by, epoch=epoch_or_none(epoch))
+
+    async def preview_delete(
+        self, name: str, *, move_to: str | None = None, drop: bool = False
+    ) -> Mapping[State, int]:
+        """Return how many jobs in which states `delete` would move or delete now, and change nothing. Raises as it does."""
+        return await Removal(self._storage, name, move_to, yes_or_no(drop, "drop"), None).preview()
 
     async def _set_paused(self, name: str, paused: bool) -> QueueConfig:
         queue = await self.get(name)

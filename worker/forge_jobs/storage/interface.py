@@ -150,7 +150,7 @@ class Jobs(Protocol):
     async def delete(self, job_id: int) -> None:
         """The job and its history are gone. Raises JobNotFound, and WrongState when it is in progress."""
 
-    # The next three walk over all jobs that match and are in `state`, along an index from the
+    # The next four walk over all jobs that match and are in `state`, along an index from the
     # front. Each batch is one transaction, and is done when it is told; whoever stops and begins
     # again goes on. A job is met once at most: none with an id above `last`, and no ended one
     # that ended after the call. Who moves a job at that moment is not waited for; it is not met then.
@@ -187,6 +187,20 @@ class Jobs(Protocol):
         limit: int = BATCH,
     ) -> AsyncIterator[Moved]:
         """The jobs, which are not in progress, are deleted as by `delete`."""
+
+    def transfer_all(
+        self,
+        state: State,
+        *,
+        last: int,
+        queue: str,
+        into: str,
+        limit: int = BATCH,
+    ) -> AsyncIterator[Moved]:
+        """The jobs of `queue`, which are not in progress, are jobs of `into`, at their old places."""
+
+    async def count(self, state: State, *, queue: str | None = None, kind: str | None = None) -> int:
+        """Return how many jobs one of the walks would meet now, counted one by one."""
 
     async def newest(self) -> int:
         """Return the id of the job enqueued last, 0 when there is none: where a walk over what is there now ends."""
@@ -336,6 +350,33 @@ class Kinds(Protocol):
 
     async def forget(self, kind: str) -> bool:
         """The kind is not declared; False when it was not."""
+
+
+class Removals(Protocol):
+    """How a queue goes: it is closed, its jobs are moved or deleted in batches, and it is erased; or it is opened again."""
+
+    async def close(
+        self,
+        name: str,
+        *,
+        crons_to: str | None = None,
+        drop_crons: bool = False,
+        managed_by: str | None = None,
+        epoch: int | None = None,
+    ) -> QueueConfig:
+        """No job comes to the queue any more and none is claimed; workers are told. Return what it was.
+
+        Its name is `names.closed_queue` until it is erased or opened, so that nobody finds it. Its
+        crons, and kinds that are declared for it, are of `crons_to` from now on; or its crons are gone. Who began to enqueue before is
+        waited for. Raises UnknownQueue, Managed, QueueInUse: a cron enqueues to it and may
+        neither be moved nor dropped, or somebody who began before does not end; then it is open.
+        """
+
+    async def open(self, queue: QueueConfig) -> bool:
+        """The closed queue has the name again that `queue` says; False when another one has it meanwhile."""
+
+    async def erase(self, queue_id: int) -> bool:
+        """The queue is gone with its slots and counts; False when a job or cron of it is there."""
 
 
 class Limits(Protocol):
@@ -583,6 +624,7 @@ class Storage(Protocol):
     schedule: Schedule
     queues: Queues
     kinds: Kinds
+    removals: Removals
     limits: Limits
     crons: Crons
     owners: Owners

@@ -15,6 +15,7 @@ from forge_jobs.storage.postgres.leadership import PostgresLeadership
 from forge_jobs.storage.postgres.limits import PostgresLimits
 from forge_jobs.storage.postgres.owners import PostgresOwners
 from forge_jobs.storage.postgres.queues import PostgresQueues
+from forge_jobs.storage.postgres.removals import PostgresRemovals
 from forge_jobs.storage.postgres.schedule import PostgresSchedule
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.versions import PostgresVersions
@@ -44,6 +45,7 @@ class PostgresStorage(Storage):
         self.schedule = PostgresSchedule(database)
         self.queues = PostgresQueues(database)
         self.kinds = PostgresKinds(database)
+        self.removals = PostgresRemovals(database)
         self.limits = PostgresLimits(database)
         self.crons = PostgresCrons(database)
         self.owners = PostgresOwners(database)

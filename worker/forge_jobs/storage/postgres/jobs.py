@@ -12,6 +12,7 @@ from forge_jobs.storage.postgres.limits import FILLED
 from forge_jobs.storage.postgres.moves import (
     CANCEL,
     CANCEL_ALL,
+    COUNT,
     DELETE,
     DELETE_ALL,
     RETRY,
@@ -19,8 +20,9 @@ from forge_jobs.storage.postgres.moves import (
     RUN_NOW,
     move,
     move_all,
+    transfer_all,
 )
-from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config
+from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config, unknown_queue
 from forge_jobs.storage.postgres.tally import fold
 
 AHEAD_LIMIT = 10_000
@@ -150,6 +152,28 @@ class PostgresJobs:
         limit: int = BATCH,
     ) -> AsyncIterator[Moved]:
         return move_all(self._database, DELETE_ALL, state, last=last, queue=queue, kind=kind, limit=limit)
+
+    async def transfer_all(
+        self,
+        state: State,
+        *,
+        last: int,
+        queue: str,
+        into: str,
+        limit: int = BATCH,
+    ) -> AsyncIterator[Moved]:
+        target = await self._database.fetchval("SELECT id FROM {schema}.queue WHERE name = $1", into)
+        if target is None:
+            raise await unknown_queue(self._database, into)
+        statements = transfer_all(target)
+        async for moved in move_all(
+            self._database, statements, state, last=last, queue=queue, kind=None, limit=limit
+        ):
+            yield moved
+
+    async def count(self, state: State, *, queue: str | None = None, kind: str | None = None) -> int:
+        found: int = await self._database.fetchval(COUNT[state], queue, kind)
+        return found
 
     async def newest(self) -> int:
         job_id: int = await self._database.fetchval(NEWEST)

@@ -122,6 +122,30 @@ WITH {pick}unqueued AS (
 SELECT {answer}, (SELECT count(*) FROM gone) AS moved
 """
 
+# To the queue {into}, at the old places; $4 is the queue that they leave.
+_TRANSFER = """
+WITH {pick}requeued AS (
+    UPDATE {schema}.ready SET queue_id = {into} WHERE ctid = ANY (ARRAY({ready})) RETURNING job_id
+), rescheduled AS (
+    UPDATE {schema}.scheduled SET queue_id = {into} WHERE job_id = ANY (ARRAY({scheduled})) RETURNING job_id
+), refiled AS (
+    UPDATE {schema}.finished SET queue_id = {into} WHERE job_id = ANY (ARRAY({finished})) RETURNING job_id, state
+), gone AS (
+    SELECT job_id, 'pending' AS state FROM requeued
+    UNION ALL SELECT job_id, 'scheduled' FROM rescheduled
+    UNION ALL SELECT * FROM refiled
+), rewritten AS (
+    UPDATE {schema}.job SET queue_id = {into} WHERE id = ANY (ARRAY(SELECT job_id FROM gone))
+), tallied AS (
+    INSERT INTO {schema}.tally (queue_id, pending, scheduled, done, dead)
+    SELECT id, sign * count(*) FILTER (WHERE state = 'pending'), sign * count(*) FILTER (WHERE state = 'scheduled'),
+           sign * count(*) FILTER (WHERE state = 'done'), sign * count(*) FILTER (WHERE state = 'dead')
+    FROM gone CROSS JOIN (VALUES ($4::integer, -1), ({into}, 1)) AS side (id, sign) GROUP BY id, sign
+)
+SELECT {answer}, (SELECT count(*) FROM gone) AS moved,
+       (SELECT count({schema}.wake({into})) FROM (SELECT FROM requeued LIMIT 1) AS woken)
+"""
+
 _RUN_NOW = """
 WITH gone AS (
     DELETE FROM {schema}.scheduled WHERE job_id = $1 RETURNING job_id, queue_id, attempt, priority
@@ -274,6 +298,31 @@ RETRY_ALL: Mapping[State, str] = {state: _of_batch(_RETRY, state) for state in (
 DELETE_ALL: Mapping[State, str] = {
     state: _of_batch(_DELETE, state) for state in State if state is not State.IN_PROGRESS
 }
+
+_TRANSFER_ALL: Mapping[State, str] = {
+    state: _of_batch(_TRANSFER, state) for state in State if state is not State.IN_PROGRESS
+}
+
+_COUNT = """
+SELECT count(*) FROM {schema}.{table} AS place
+WHERE {condition} AND ($1::text IS NULL OR queue_id = (SELECT id FROM {schema}.queue WHERE name = $1))
+  AND ($2::text IS NULL OR (SELECT kind FROM {schema}.job WHERE job.id = place.job_id) = $2)
+"""
+
+COUNT: Mapping[State, str] = {
+    state: _filled(
+        _COUNT,
+        table=walk.table,
+        condition=f"state = '{state}'" if walk.table == "finished" else walk.condition,
+    )
+    for state, walk in _WALKS.items()
+}
+
+
+def transfer_all(into: int) -> Mapping[State, str]:
+    """Return the statements that bring jobs to the queue of this id."""
+    return {state: _filled(statement, into=str(int(into))) for state, statement in _TRANSFER_ALL.items()}
+
 
 _QUEUES = "SELECT id FROM {schema}.queue WHERE $1::text IS NULL OR name = $1 ORDER BY id"
 

@@ -16,6 +16,7 @@ from forge_jobs.storage.sqlite.limits import SqliteLimits
 from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.owners import SqliteOwners
 from forge_jobs.storage.sqlite.queues import SqliteQueues
+from forge_jobs.storage.sqlite.removals import SqliteRemovals
 from forge_jobs.storage.sqlite.schedule import SqliteSchedule
 from forge_jobs.storage.sqlite.schema import SqliteSchema
 from forge_jobs.storage.sqlite.versions import SqliteVersions
@@ -51,6 +52,7 @@ class SqliteStorage(Storage):
         self.schedule = SqliteSchedule(database)
         self.queues = SqliteQueues(database)
         self.kinds = SqliteKinds(database)
+        self.removals = SqliteRemovals(database)
         self.limits = SqliteLimits(database)
         self.crons = SqliteCrons(database)
         self.owners = SqliteOwners(database)

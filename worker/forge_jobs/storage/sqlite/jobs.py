@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from forge_jobs.errors import JobNotFound, KeyBusy, StorageUnavailable, WrongState
@@ -255,6 +256,25 @@ class SqliteJobs:
         return moves.move_all(
             self._database, moves.delete, state, last=last, queue=queue, kind=kind, limit=limit
         )
+
+    async def transfer_all(
+        self,
+        state: State,
+        *,
+        last: int,
+        queue: str,
+        into: str,
+        limit: int = BATCH,
+    ) -> AsyncIterator[Moved]:
+        target = await self._database.read(lambda transaction: get_queue(transaction, into).id)
+        change = partial(moves.transfer, target)
+        async for moved in moves.move_all(
+            self._database, change, state, last=last, queue=queue, kind=None, limit=limit
+        ):
+            yield moved
+
+    async def count(self, state: State, *, queue: str | None = None, kind: str | None = None) -> int:
+        return await self._database.read(lambda transaction: moves.count(transaction, state, queue, kind))
 
     async def newest(self) -> int:
         job_id: int = await self._database.read(

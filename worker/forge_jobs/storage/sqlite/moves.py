@@ -116,6 +116,40 @@ def delete(transaction: Transaction, places: Sequence[Place]) -> int:
     return len(places)
 
 
+def transfer(into: int, transaction: Transaction, places: Sequence[Place]) -> int:
+    """The jobs, all in one state and not in progress, are jobs of the queue `into`, at their old places; return how many."""
+    state = places[0].state
+    if state is State.PENDING:
+        transaction.execute_many(
+            "UPDATE ready SET queue_id = ? WHERE queue_id = ? AND priority = ? AND pos = ? AND job_id = ?",
+            [(into, each.queue_id, each.priority, each.pos, each.id) for each in places],
+        )
+        transaction.tell("queue", into)
+    else:
+        table = "scheduled" if COLUMNS[state] == "scheduled" else "finished"
+        transaction.execute_many(
+            f"UPDATE {table} SET queue_id = ? WHERE job_id = ?", [(into, each.id) for each in places]
+        )
+    transaction.execute_many("UPDATE job SET queue_id = ? WHERE id = ?", [(into, each.id) for each in places])
+    move(transaction, [each.queue_id for each in places], COLUMNS[state], None)
+    move(transaction, [into] * len(places), None, COLUMNS[state])
+    return len(places)
+
+
+def count(transaction: Transaction, state: State, queue: str | None, kind: str | None) -> int:
+    """Return how many jobs a walk over the state would meet."""
+    walk = _WALKS[state]
+    found: int = transaction.value(
+        f"""
+        SELECT count(*) FROM {walk.table} AS place
+        WHERE {walk.condition} AND (:queue IS NULL OR place.queue_id = (SELECT id FROM queue WHERE name = :queue))
+          AND (:kind IS NULL OR (SELECT kind FROM job WHERE job.id = place.job_id) = :kind)
+        """,
+        {"queue": queue, "kind": kind},
+    )
+    return found
+
+
 def _takes_its_key(transaction: Transaction, place: Place) -> bool:
     return 1 == transaction.changed(
         "INSERT INTO job_key (kind, key, job_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
@@ -162,6 +196,7 @@ class _Walk:
     standing: str
     beginning: tuple[int, ...]  # before all of them
     by_queue: bool = False  # whether the index begins with the queue, so that each queue is a way of its own
+    condition: str = "true"
 
     @property
     def sql(self) -> str:
@@ -184,12 +219,19 @@ def _by_claim_order() -> _Walk:
 def _by_end(state: State) -> _Walk:
     standing = "place.finished_at, place.job_id"
     of_state = f"place.queue_id = :queue_id AND place.state = '{state}' AND place.finished_at <= :until"
-    return _Walk("finished", f"{of_state} AND ({standing}) > (:at_0, :at_1)", standing, (0, 0), by_queue=True)
+    return _Walk(
+        "finished",
+        f"{of_state} AND ({standing}) > (:at_0, :at_1)",
+        standing,
+        (0, 0),
+        by_queue=True,
+        condition=f"place.state = '{state}'",
+    )
 
 
 def _by_id(table: str, condition: str) -> _Walk:
     after = f"place.job_id > :at_0 AND (:queue_id IS NULL OR place.queue_id = :queue_id) AND {condition}"
-    return _Walk(table, after, "place.job_id", (0,))
+    return _Walk(table, after, "place.job_id", (0,), condition=condition)
 
 
 _WALKS = {

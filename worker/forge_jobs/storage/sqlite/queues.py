@@ -72,7 +72,7 @@ class SqliteQueues:
             require_epoch(transaction, epoch)
             row = transaction.row("SELECT managed_by FROM queue WHERE name = ?", (name,))
             if row is None:
-                raise UnknownQueue(name, (known[0] for known in transaction.rows("SELECT name FROM queue")))
+                raise unknown_queue(transaction, name)
             if row[0] == owner:
                 return True
             if row[0] is not None and row[0] != previous:
@@ -149,8 +149,16 @@ class SqliteQueues:
 
 
 def get(transaction: Transaction, name: str) -> QueueConfig:
-    """Return the queue of this name, which exists."""
-    return _queue(transaction.rows(f"SELECT {COLUMNS} FROM queue WHERE name = ?", (name,))[0])
+    """Return the queue of this name. Raises UnknownQueue."""
+    row = transaction.row(f"SELECT {COLUMNS} FROM queue WHERE name = ?", (name,))
+    if row is None:
+        raise unknown_queue(transaction, name)
+    return _queue(row)
+
+
+def unknown_queue(transaction: Transaction, name: str) -> UnknownQueue:
+    """Return the error that names the queues there are."""
+    return UnknownQueue(name, (row[0] for row in transaction.rows("SELECT name FROM queue")))
 
 
 def _add(transaction: Transaction, name: str) -> bool:

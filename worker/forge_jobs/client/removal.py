@@ -1,0 +1,124 @@
+"""Deleting a queue: it is closed, so that nothing comes to it any more, emptied in batches, and erased.
+
+Until it is erased it can be opened again, which is what happens when something is found that
+must not be lost. A deletion that is interrupted goes on when it is asked for again.
+"""
+
+from contextlib import suppress
+from dataclasses import replace
+
+from forge_jobs import names
+from forge_jobs.client.jobs import Bulk, Jobs, Progress
+from forge_jobs.errors import ForgeError, InvalidInput, QueueInUse, UnknownQueue
+from forge_jobs.job import State
+from forge_jobs.queue_config import DEFAULT_QUEUE, QueueConfig
+from forge_jobs.storage.interface import Storage
+
+MOVED = tuple(state for state in State if state is not State.IN_PROGRESS)
+KEPT = tuple(state for state in State if state is not State.DONE)
+"""The states of jobs that are not deleted with their queue unless that is said."""
+
+
+class Removal:
+    """One deletion of a queue: what becomes of its jobs, and who is told how far it is."""
+
+    def __init__(
+        self, storage: Storage, name: str, move_to: str | None, drop: bool, progress: Progress | None
+    ) -> None:
+        self._storage = storage
+        self._name = name
+        self._move_to = move_to
+        self._drop = drop
+        self._progress = progress
+        self._bulk = Bulk()
+
+    async def preview(self) -> dict[State, int]:
+        """Return how many jobs in which states would be moved or deleted. Raises as `Queues.delete`."""
+        queue = await self._checked()
+        await self._refuse_if_used(queue.name)
+        jobs = Jobs(self._storage)
+        return {state: await jobs.count(state=state, queue=queue.name) for state in MOVED}
+
+    async def run(self, *, managed_by: str | None, epoch: int | None) -> Bulk:
+        """The queue is gone; return how many jobs were moved or deleted. Raises as `Queues.delete`."""
+        queue = await self._checked()
+        await self._refuse_if_used(queue.name)
+        closed = await self._storage.removals.close(
+            queue.name, crons_to=self._move_to, drop_crons=self._drop, managed_by=managed_by, epoch=epoch
+        )
+        name = names.closed_queue(closed)
+        try:
+            while True:
+                await self._refuse_if_used(name)
+                await self._empty(name)
+                if await self._storage.removals.erase(closed.id):
+                    return self._bulk
+        except BaseException:
+            with suppress(ForgeError):  # else it stays closed, and the deletion can be asked for again
+                await self._open(closed)
+            raise
+
+    async def _checked(self) -> QueueConfig:
+        """Return the queue, which may be one whose deletion was interrupted. Raises InvalidInput, UnknownQueue."""
+        queues = {queue.name: queue for queue in await self._storage.queues.all()}
+        for wanted in (self._name, *([self._move_to] if self._move_to is not None else [])):
+            names.queue(wanted)
+        if self._move_to is not None and self._move_to not in queues:
+            raise UnknownQueue(self._move_to, queues)
+        if self._move_to is not None and self._drop:
+            raise InvalidInput("Both move_to and drop are given, allowed is one of them.")
+        if self._move_to == self._name:
+            raise InvalidInput(f"The queue to move to is {self._move_to!r}, allowed is another queue.")
+        if self._name == DEFAULT_QUEUE:
+            raise InvalidInput(
+                f"Queue {DEFAULT_QUEUE!r} cannot be deleted: jobs that name no queue go there."
+            )
+        interrupted = [
+            queue
+            for queue in queues.values()
+            if queue.name == names.closed_queue(replace(queue, name=self._name))
+        ]
+        found = queues.get(self._name) or next(iter(interrupted), None)
+        if found is None:
+            raise UnknownQueue(self._name, queues)
+        return found
+
+    async def _refuse_if_used(self, name: str) -> None:
+        """Raise QueueInUse when a job of the queue `name` runs, or a job or cron may neither be moved nor deleted."""
+        jobs = Jobs(self._storage)
+        running = await self._storage.jobs.find(state=State.IN_PROGRESS, queue=name, limit=1)
+        if running:
+            raise QueueInUse(
+                self._name, "a job of it is in progress; pause it, and wait for the job or cancel it"
+            )
+        if self._move_to is not None or self._drop:
+            return
+        if crons := [cron.name for cron in await self._storage.crons.all() if cron.queue == name]:
+            raise QueueInUse(
+                self._name, f"cron {crons[0]!r} enqueues to it; say where to move it, or that it is dropped"
+            )
+        found = {state: await jobs.count(state=state, queue=name) for state in KEPT}
+        if any(found.values()):
+            shown = ", ".join(f"{number:,} {state.value}" for state, number in found.items() if number)
+            raise QueueInUse(
+                self._name, f"it has jobs ({shown}); say where to move them, or that they are dropped"
+            )
+
+    async def _empty(self, name: str) -> None:
+        last = await self._storage.jobs.newest()
+        for state in MOVED if self._move_to is not None or self._drop else (State.DONE,):
+            if self._move_to is None:
+                moves = self._storage.jobs.delete_all(state, last=last, queue=name)
+            else:
+                moves = self._storage.jobs.transfer_all(state, last=last, queue=name, into=self._move_to)
+            async for moved in moves:
+                self._bulk = self._bulk.and_then(moved, state)
+                if self._progress is not None:
+                    self._progress(self._bulk)
+
+    async def _open(self, closed: QueueConfig) -> None:
+        """The queue is as it was. A new one of its name, that was made meanwhile, gets what is left."""
+        if not await self._storage.removals.open(closed):
+            self._move_to, self._drop = closed.name, False
+            await self._empty(names.closed_queue(closed))
+            await self._storage.removals.erase(closed.id)

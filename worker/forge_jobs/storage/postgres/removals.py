@@ -1,0 +1,151 @@
+"""How a queue goes in PostgreSQL: closed under a name that nobody looks for, then erased when nothing of it is left.
+
+An enqueue finds the queue by its name and inserts under its id, and holds no lock on the queue
+meanwhile, so that it costs nothing. Therefore whoever may have found the old name is waited for:
+all transactions that were open when the new name was committed.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+import asyncpg
+
+from forge_jobs import names
+from forge_jobs.errors import Managed, QueueInUse
+from forge_jobs.queue_config import QueueConfig
+from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.fence import writing
+from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config, unknown_queue
+
+PATIENCE = 10.0
+"""Seconds that transactions are waited for which were open before."""
+
+FIND = "SELECT {columns} FROM {schema}.queue WHERE name = $1".replace("{columns}", QUEUE_COLUMNS)
+
+# Crons first, and then the queue: so does who sets one, whose foreign key locks the queue.
+CRONS = """
+SELECT cron.name, cron.managed_by FROM {schema}.cron JOIN {schema}.queue ON queue.id = cron.queue_id
+WHERE queue.name = $1 ORDER BY cron.id FOR UPDATE OF cron
+"""
+
+CLOSE = """
+UPDATE {schema}.queue SET name = $2, paused = true
+WHERE id = $1 AND managed_by IS NOT DISTINCT FROM $3 RETURNING {schema}.configured()
+"""
+
+MOVE_KINDS = "UPDATE {schema}.kind SET queue = $2 WHERE queue = $1"
+MOVE_CRONS = "UPDATE {schema}.cron SET queue_id = $2 WHERE queue_id = $1"
+DROP_CRONS = "DELETE FROM {schema}.cron WHERE queue_id = $1"
+
+# What autovacuum and its like do has no user. A prepared transaction has no process.
+OPEN_TRANSACTIONS = """
+SELECT DISTINCT virtualtransaction AS transaction, pid
+FROM pg_locks LEFT JOIN pg_stat_activity USING (pid)
+WHERE CASE WHEN pid IS NULL THEN relation = '{schema_text}.queue'::regclass
+           ELSE locktype = 'virtualxid' AND mode = 'ExclusiveLock' AND granted AND pid <> pg_backend_pid()
+                AND usesysid IS NOT NULL AND datid = (SELECT oid FROM pg_database WHERE datname = current_database()) END
+"""
+
+OPEN = "UPDATE {schema}.queue SET name = $2, paused = $3 WHERE id = $1 RETURNING {schema}.configured()"
+
+ERASE = """
+WITH gone AS (
+    DELETE FROM {schema}.queue
+    WHERE id = $1 AND NOT EXISTS (SELECT FROM {schema}.ready WHERE queue_id = $1)
+      AND NOT EXISTS (SELECT FROM {schema}.scheduled WHERE queue_id = $1)
+      AND NOT EXISTS (SELECT FROM {schema}.claimed WHERE queue_id = $1)
+      AND NOT EXISTS (SELECT FROM {schema}.finished WHERE queue_id = $1)
+    RETURNING id
+), uncounted AS (
+    DELETE FROM {schema}.tally USING gone WHERE queue_id = gone.id
+), unmarked AS (
+    DELETE FROM {schema}.idle USING gone WHERE queue_id = gone.id
+)
+SELECT {schema}.configured() FROM gone
+"""
+
+IS_THERE = "SELECT true FROM {schema}.queue WHERE id = $1"
+
+
+class PostgresRemovals:
+    """`Removals` in PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def close(
+        self,
+        name: str,
+        *,
+        crons_to: str | None = None,
+        drop_crons: bool = False,
+        managed_by: str | None = None,
+        epoch: int | None = None,
+    ) -> QueueConfig:
+        async with writing(self._database, epoch) as connection:
+            crons = await self._database.fetch(CRONS, name, connection=connection)
+            queue = await _found(self._database, name, connection)
+            if queue.managed_by not in (None, managed_by):
+                raise Managed(f"Queue {name!r}", str(queue.managed_by))
+            for cron, owner in crons:
+                if owner not in (None, managed_by):
+                    raise Managed(f"Cron {cron!r}", owner)
+            if crons and crons_to is None and not drop_crons:
+                raise QueueInUse(name, f"cron {crons[0]['name']!r} enqueues to it")
+            target = None if crons_to is None else await _found(self._database, crons_to, connection)
+            closed = await self._database.fetchrow(
+                CLOSE, queue.id, names.closed_queue(queue), queue.managed_by, connection=connection
+            )
+            if closed is None:
+                raise QueueInUse(name, "somebody else changed it at the same moment")
+            if target is not None:
+                await self._database.execute(MOVE_KINDS, queue.name, target.name, connection=connection)
+                await self._database.execute(MOVE_CRONS, queue.id, target.id, connection=connection)
+            elif drop_crons:
+                await self._database.execute(DROP_CRONS, queue.id, connection=connection)
+        try:
+            await _wait_for_others(self._database, name)
+        except BaseException:
+            await self.open(queue)
+            raise
+        return queue
+
+    async def open(self, queue: QueueConfig) -> bool:
+        try:
+            await self._database.execute(OPEN, queue.id, queue.name, queue.paused)
+        except asyncpg.UniqueViolationError:
+            return False
+        return True
+
+    async def erase(self, queue_id: int) -> bool:
+        try:
+            await self._database.execute(ERASE, queue_id)
+        except asyncpg.ForeignKeyViolationError:  # a cron
+            return False
+        return await self._database.fetchval(IS_THERE, queue_id) is None  # or somebody else erased it
+
+
+async def _found(database: Database, name: str, connection: Any) -> QueueConfig:
+    record = await database.fetchrow(FIND, name, connection=connection)
+    if record is None:
+        raise await unknown_queue(database, name, connection=connection)
+    return queue_config(record)
+
+
+async def _wait_for_others(database: Database, name: str) -> None:
+    """Every transaction that is open now has ended. Raises QueueInUse when one does not."""
+    until = time.monotonic() + PATIENCE
+    waited_for = dict(await database.fetch(OPEN_TRANSACTIONS))
+    pause = 0.005
+    while waited_for:
+        if time.monotonic() > until:
+            pids = ", ".join(str(pid) for pid in waited_for.values() if pid is not None) or "a prepared one"
+            raise QueueInUse(
+                name,
+                f"a transaction that was open before may still enqueue to it (process of the server: {pids})",
+            )
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.2)
+        still = dict(await database.fetch(OPEN_TRANSACTIONS))
+        waited_for = {each: pid for each, pid in waited_for.items() if each in still}

@@ -1,0 +1,77 @@
+"""How a queue goes while transactions are open that may have found it, as only a server has them."""
+
+import asyncio
+
+import pytest
+
+from forge_jobs.client.queues import Queues
+from forge_jobs.errors import QueueInUse
+from forge_jobs.job import State
+from forge_jobs.storage.postgres import removals
+from tests.storage.factories import enqueue, job, queue
+
+pytestmark = pytest.mark.parametrize("database", ["postgres"], indirect=True)
+
+
+async def closed(storage):
+    """Return once another task has closed the queue."""
+    while not any(each.name.startswith("deleting:") for each in await storage.queues.all()):
+        await asyncio.sleep(0)
+
+
+async def test_a_job_of_a_transaction_that_was_open_before_is_waited_for_and_moved(storage, postgres):
+    await storage.queues.ensure(["mail"])
+    async with postgres.transaction() as connection:
+        made = await storage.jobs.enqueue(job(queue="mail"), connection=connection)
+        deleting = asyncio.create_task(Queues(storage).delete("mail", move_to="default"))
+        await closed(storage)
+        assert not deleting.done()
+
+    await deleting
+
+    assert (await storage.jobs.get(made.id)).queue == "default"
+
+
+async def test_a_job_of_an_older_snapshot_brings_the_queue_back(storage, postgres):
+    await storage.queues.ensure(["mail"])
+    async with postgres.transaction() as connection:
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        await connection.fetch("SELECT 1")
+        deleting = asyncio.create_task(Queues(storage).delete("mail"))
+        await closed(storage)
+        made = await storage.jobs.enqueue(job(queue="mail"), connection=connection)
+
+    with pytest.raises(QueueInUse, match="it has jobs"):
+        await deleting
+
+    assert (await storage.jobs.get(made.id)).queue == "mail"
+
+
+async def test_a_transaction_that_does_not_end_is_named_and_the_queue_stays(storage, postgres, monkeypatch):
+    monkeypatch.setattr(removals, "PATIENCE", 0.0)
+    await storage.queues.ensure(["mail"])
+    before = await queue(storage, "mail")
+
+    async with postgres.transaction() as connection:
+        await connection.fetch("SELECT 1")
+        pid = connection.get_server_pid()
+        with pytest.raises(QueueInUse, match=f"may still enqueue to it .process of the server: {pid}"):
+            await Queues(storage).delete("mail")
+
+    assert await queue(storage, "mail") == before
+
+
+async def test_jobs_of_a_queue_that_could_not_come_back_go_to_its_successor(storage, postgres, monkeypatch):
+    monkeypatch.setattr(removals, "PATIENCE", 0.0)
+    await storage.queues.ensure(["mail"])
+    made = await enqueue(storage, queue="mail")
+    mail = await storage.removals.close("mail")
+    await storage.queues.ensure(["mail"])  # a worker started
+
+    assert not await storage.removals.open(mail)
+    async with postgres.transaction() as connection:
+        await connection.fetch("SELECT 1")
+        with pytest.raises(QueueInUse):
+            await Queues(storage).delete(f"deleting:{mail.id}:mail", drop=True)
+
+    assert (await storage.jobs.get(made)).state is State.PENDING
