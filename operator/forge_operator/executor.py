@@ -1,12 +1,13 @@
 """Carries out plans: of each strand the actions up to the first that was not done."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from forge_jobs import Forge, ForgeError, InvalidInput, Managed, PastEpoch, QueueConfig
+from forge_jobs.job import FOREVER
 from forge_operator.actions import (
     Action,
     AddFinalizer,
@@ -303,7 +304,7 @@ class Executor:
             match action:
                 case SetQueue():
                     await forge.queues.set(
-                        action.name, managed_by=action.managed_by, epoch=epoch, **action.changes
+                        action.name, managed_by=action.managed_by, epoch=epoch, **_as_said(action.changes)
                     )
                 case ManageQueue():
                     await forge.queues.manage(
@@ -360,6 +361,13 @@ async def _forget_queue(forge: Forge, action: DeleteQueue, epoch: int) -> None:
     await forge.queues.manage(action.name, None, previous=action.managed_by, epoch=epoch)
 
 
+def _as_said(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a row as calls take them: "for ever" is None there."""
+    return {
+        key: None if key == "max_attempts" and value == FOREVER else value for key, value in values.items()
+    }
+
+
 async def _set_cron(forge: Forge, action: SetCron, epoch: int) -> None:
     try:
         await forge.crons.set(
@@ -368,7 +376,7 @@ async def _set_cron(forge: Forge, action: SetCron, epoch: int) -> None:
             action.kind,
             managed_by=action.managed_by,
             epoch=epoch,
-            **action.values,
+            **_as_said(action.values),
         )
     except InvalidInput as error:
         raise _Refused(action.rejection, str(error)) from None

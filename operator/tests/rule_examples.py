@@ -54,6 +54,20 @@ def labelled(**labels: str) -> dict[str, Any]:
 
 EXAMPLES = (
     Examples(
+        "maxAttempts is 1 (no retry) or more, or -1 for ever",
+        at="spec.maxAttempts",
+        kept=queues({"maxAttempts": 1}, {"maxAttempts": -1}),
+        broken=queues({"maxAttempts": 0}),
+    ),
+    Examples(
+        "job.maxAttempts is 1 (no retry) or more, or -1 for ever",
+        at="spec.job.maxAttempts",
+        kept=crons(
+            *({"job": {"queue": "mail", "kind": "send", "maxAttempts": number}} for number in (1, -1))
+        ),
+        broken=crons({"job": {"queue": "mail", "kind": "send", "maxAttempts": 0}}),
+    ),
+    Examples(
         "queueName cannot be changed: another name is another queue",
         at="spec.queueName",
         kept=(

@@ -320,7 +320,7 @@ def test_every_schedule_that_the_library_knows_can_be_said(expression: str) -> N
         ),
         (
             forge_queue(maxAttempts=True),
-            "spec.maxAttempts is True, allowed is a whole number from 0 to 2147483647.",
+            "spec.maxAttempts is True, allowed is a whole number from -1 to 2147483647.",
         ),
         (forge_queue(backoff=5), "spec.backoff is 5, allowed is an object."),
         (

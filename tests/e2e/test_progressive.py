@@ -59,7 +59,7 @@ def test_a_new_version_gets_its_share_step_by_step(
 
 def test_a_new_version_whose_jobs_fail_goes_back_by_itself(space: Cluster, database: Database) -> None:
     spec = {
-        "maxAttempts": 0,
+        "maxAttempts": -1,
         "backoff": {"baseSeconds": 1, "maxSeconds": 5},
         "workers": {"replicas": 2, "slots": 2, "rollout": HALF},
     }

@@ -1,10 +1,9 @@
 """Forge: what a user's program holds; its handlers, its database, and the way to both."""
 
-import asyncio
 import os
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, Unpack, overload
@@ -17,26 +16,20 @@ from forge_jobs.client.limits import Limits
 from forge_jobs.client.owners import Owners
 from forge_jobs.client.queues import Queues
 from forge_jobs.client.versions import Versions
+from forge_jobs.client.wait import ended
 from forge_jobs.client.watch import watch
 from forge_jobs.client.workers import Workers
 from forge_jobs.codec import decode, encode
-from forge_jobs.errors import (
-    InvalidInput,
-    JobDead,
-    SchemaOutdated,
-    SchemaTooNew,
-    StorageUnavailable,
-    WaitTimeout,
-)
+from forge_jobs.errors import InvalidInput, JobDead, SchemaOutdated, SchemaTooNew, StorageUnavailable
 from forge_jobs.handlers import Handler, Handlers, P, R
-from forge_jobs.job import ENDED, Alike, Enqueued, Job, State
+from forge_jobs.job import Alike, Enqueued, Job, State
 from forge_jobs.kind import Kind
 from forge_jobs.options import UNSET, Options, OptionValues, Unset
 from forge_jobs.outcome import as_duration
 from forge_jobs.settings import Settings
 from forge_jobs.storage import open_storage
 from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import DatabaseCaveat, KindsUnpublished, Telemetry
+from forge_jobs.telemetry import DatabaseCaveat, KindsUnpublished, QueueMade, QueueResembles, Telemetry
 
 
 class Forge:
@@ -125,10 +118,11 @@ class Forge:
         """Give the name of a queue whenever it may have work, within milliseconds of an enqueue, until closed.
 
         The name comes again every five seconds while jobs of the queue are pending. Outages of
-        the database are waited for. Raises UnknownQueue. A watched queue costs its producers a
+        the database are waited for. Raises InvalidInput, and UnknownQueue at the first name. A watched queue costs its producers a
         little, so watch those that nobody serves; `contextlib.aclosing` ends the watch in time.
         """
-        return watch(self.storage, self.telemetry, queues)
+        wanted = [names.queue(queue) for queue in names.listed(queues, "queues")]
+        return watch(self.storage, self.telemetry, wanted)
 
     async def open(self, *, migrate: bool | None = None) -> None:
         """The database is open and its schema is that of this release.
@@ -167,10 +161,27 @@ class Forge:
             )
 
     async def ensure_queues(self, *more: str) -> None:
-        """The queues that handlers name, and `more`, exist."""
-        wanted = {handler.defaults.queue for handler in self.handlers.values() if handler.defaults.queue}
-        if missing := wanted.union(more):
-            await self.storage.queues.ensure(sorted(missing))
+        """The queues that handlers name, and `more`, exist.
+
+        Of each of `more` that is new and that no handler names telemetry is told, and which name it resembles.
+        """
+        strangers = await self.new_queues(*more)
+        if wanted := self._declared_queues().union(strangers):
+            await self.storage.queues.ensure(sorted(wanted))
+        for name, nearest in strangers.items():
+            self.telemetry.emit(QueueMade(name) if nearest is None else QueueResembles(name, nearest))
+
+    async def new_queues(self, *wanted: str) -> dict[str, str | None]:
+        """Return those of `wanted` that do not exist and that no handler names, each with the name that it resembles."""
+        declared = self._declared_queues()
+        asked = [name for name in wanted if names.queue(name) not in declared]
+        if not asked:
+            return {}
+        known = {queue.name for queue in await self.storage.queues.all()}
+        return {name: names.nearest(name, known | declared) for name in asked if name not in known}
+
+    def _declared_queues(self) -> set[str]:
+        return {handler.defaults.queue for handler in self.handlers.values() if handler.defaults.queue}
 
     async def publish(self) -> None:
         """What handlers declare holds for jobs of their kinds that others enqueue by name.
@@ -303,26 +314,21 @@ class Forge:
                 )
             return check(payload, wanted.codec, limit=limit)
 
-        return Alike(wanted, payloads, encoded)
+        return Alike(wanted, names.listed(payloads, "payloads"), encoded)
 
-    async def wait(self, job_id: int, *, timeout: timedelta | float | None = None) -> Any:
-        """Return the job's result once it is done.
+    async def wait(self, job: int | Enqueued, *, timeout: timedelta | float | None = None) -> Any:
+        """Return the result of the job, an id or what `enqueue` returned, once it is done.
 
-        Raises JobDead when it ends dead, WaitTimeout after `timeout` (seconds or timedelta;
-        then it can be waited for again), JobNotFound when it is unknown or its queue keeps nothing.
+        An outage of the database is waited for. Raises JobDead when the job ends dead,
+        WaitTimeout after `timeout` (seconds or timedelta; then it can be waited for again),
+        JobNotFound when it is unknown or its queue keeps nothing, InvalidInput.
         """
-        limit = as_duration(timeout, "timeout")
-        pause = 0.005
-        with suppress(TimeoutError):
-            async with asyncio.timeout(None if limit is None else limit.total_seconds()):
-                while True:
-                    job = await self.storage.jobs.get(job_id)
-                    if job.state in ENDED:
-                        return _result(job)
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 1.5, 0.5)
-        assert limit is not None
-        raise WaitTimeout(job_id, limit.total_seconds())
+        job_id = names.job_id(job)
+        try:
+            limit = as_duration(timeout, "timeout")
+        except ValueError as error:
+            raise InvalidInput(str(error)) from None
+        return _result(await ended(self.storage, self.telemetry, job_id, limit, lambda: self._opened > 0))
 
 
 def _encoded(arguments: Mapping[str, Any], codec: str, *, limit: int) -> bytes:

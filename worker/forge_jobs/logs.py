@@ -107,6 +107,11 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     ),
     events.DatabaseBack: (logging.WARNING, "The database answers again, it was away for {away} s"),
     events.PollOnly: (logging.WARNING, "Nothing can be heard from the database, so the worker polls: {why}"),
+    events.QueueMade: (logging.INFO, "There was no queue {queue}; it was made"),
+    events.QueueResembles: (
+        logging.WARNING,
+        "There was no queue {queue}, and it was made; is {nearest} meant?",
+    ),
     events.QueueUnserved: (
         logging.WARNING,
         "No live worker serves queue {queue}, where {pending} jobs are pending",

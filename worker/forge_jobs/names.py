@@ -6,7 +6,7 @@ sentence that names what was given and what is allowed.
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from forge_jobs.errors import InvalidInput
@@ -45,10 +45,12 @@ def queues(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(queue(name.strip()) for name in text.split(",")))
 
 
-def listed(value: object, name: str) -> Iterable[Any]:
-    """Return `value`, which is a list or another collection. A text is none: its letters would be taken for names."""
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | Mapping):
+def listed(value: object, name: str) -> Sequence[Any]:
+    """Return what a list or another collection holds. A text is none: its letters would be taken for names."""
+    if isinstance(value, list | tuple):
         return value
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | memoryview | Mapping):
+        return list(value)
     raise InvalidInput(f"{name} is {_shown(value)}, allowed is a list.")
 
 

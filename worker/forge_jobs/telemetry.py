@@ -193,6 +193,21 @@ class PollOnly(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class QueueMade(Event):
+    """A worker is to serve a queue that did not exist and that no handler names; it exists now."""
+
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueResembles(Event):
+    """As QueueMade, and the name is so much like that of another queue that it may be misspelt."""
+
+    queue: str
+    nearest: str
+
+
+@dataclass(frozen=True, slots=True)
 class QueueUnserved(Event):
     """Jobs are pending in a queue that no live worker serves."""
 

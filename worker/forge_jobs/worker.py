@@ -47,9 +47,8 @@ class Worker:
     ) -> None:
         settings = forge.settings
         self.forge = forge
-        self.queues = tuple(
-            dict.fromkeys(names.queue(queue) for queue in (settings.queues if queues is None else queues))
-        )
+        wanted = names.listed(settings.queues if queues is None else queues, "queues")
+        self.queues = tuple(dict.fromkeys(names.queue(queue) for queue in wanted))
         if not self.queues:
             raise InvalidInput(
                 "No queue is declared, allowed is one or more names (queues=[...], --queues or FORGE_QUEUES)."

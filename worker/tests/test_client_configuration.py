@@ -1,14 +1,15 @@
 """`forge.queues`, `forge.crons`, `forge.limits` and `forge.workers`: what is allowed, and what is refused unchanged."""
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from forge_jobs import Forge
+from forge_jobs import Forge, Worker
 from forge_jobs.errors import (
     InvalidCron,
     InvalidInput,
@@ -19,6 +20,7 @@ from forge_jobs.errors import (
     UnknownScope,
 )
 from forge_jobs.job import FOREVER
+from forge_jobs.testing import run_due_jobs
 
 
 @pytest.fixture
@@ -247,3 +249,38 @@ async def test_a_drained_rate_limit_is_empty(forge: Forge):
 async def test_without_workers_nobody_leads(forge: Forge):
     assert await forge.workers.list() == []
     assert await forge.workers.leader() is None
+
+
+@pytest.mark.parametrize("given", ["mail", b"mail", {"mail": 1}, "", {}])
+async def test_no_call_takes_a_text_or_a_mapping_for_a_list(forge: Forge, given: Any):
+    @forge.handler
+    async def send() -> None: ...
+
+    calls: list[Callable[[], Any]] = [
+        lambda: Worker(forge, queues=given),
+        lambda: Worker(Forge(settings=replace(forge.settings, queues=given))),
+        lambda: forge.watch(given),
+        lambda: forge.enqueue_many("send", given),
+        lambda: send.enqueue_many(given),
+        lambda: send.options(priority=1).enqueue_many(given),
+        lambda: forge.versions.retire(given, True, epoch=1),
+        lambda: run_due_jobs(forge, queues=given),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidInput, match=r"^\w+ is .*, allowed is a list\.$"):
+            answer = call()
+            await answer
+    assert await forge.jobs.list() == []
+
+
+@pytest.mark.parametrize("given", [["mail"], ("mail", "news"), None, 5])
+async def test_no_call_takes_a_list_for_a_name(forge: Forge, given: Any):
+    for call in (forge.queues.ensure, forge.ensure_queues):
+        with pytest.raises(InvalidInput, match=r"^The queue is .*, allowed are 1 to 128"):
+            await call(given)
+
+
+@pytest.mark.parametrize("payload", [[], "", 0, False, ["a"]])
+async def test_the_payload_of_a_cron_is_a_mapping(forge: Forge, payload: Any):
+    with pytest.raises(InvalidInput, match="allowed is a mapping of argument names"):
+        await forge.crons.set("daily", "@daily", "send", payload=payload)

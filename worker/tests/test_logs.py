@@ -179,6 +179,12 @@ def test_a_database_that_comes_back_is_said_once_with_how_long_it_was_away(
     ]
 
 
+def test_a_queue_that_may_be_misspelt_is_a_question(said: Any) -> None:
+    [line] = said(telemetry.QueueResembles("mial", "mail"))
+
+    assert "WARNING There was no queue mial, and it was made; is mail meant?" in line
+
+
 def test_two_unserved_queues_are_both_said(caplog: pytest.LogCaptureFixture) -> None:
     subscriber = logs.LogSubscriber(clock=lambda: 0.0)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from forge_jobs import names
 from forge_jobs.errors import InvalidInput
-from forge_jobs.job import FOREVER
+from forge_jobs.job import FOREVER, Enqueued
 
 
 @pytest.mark.parametrize("name", ["mail", "a", "x" * 128, "Mail-2.eu:high", "<lambda>", "größe", "队列"])
@@ -83,7 +83,7 @@ def test_numbers_at_the_edge_are_allowed(check: Callable[[object], int], value: 
 
 
 def test_no_number_of_attempts_is_for_ever() -> None:
-    assert names.max_attempts(None) == names.max_attempts(0) == FOREVER
+    assert names.max_attempts(None) == FOREVER
 
 
 @pytest.mark.parametrize("value", [-32769, 32768, True, 1.0, "1", None])
@@ -94,7 +94,42 @@ def test_a_priority_that_is_no_smallint_is_refused(value: Any) -> None:
         names.priority(value)
 
 
-@pytest.mark.parametrize("value", [-1, 2147483648, False, 1.5, "5"])
+@pytest.mark.parametrize("value", [0, -1, 2147483648, False, 1.5, "5"])
 def test_other_numbers_of_attempts_are_refused(value: Any) -> None:
     with pytest.raises(InvalidInput, match=r"^max_attempts is .*, allowed is a whole number from 1"):
         names.max_attempts(value)
+
+
+@pytest.mark.parametrize(
+    "value", [["mail"], ("mail",), {"mail"}, (name for name in ["mail"]), {"mail": 1}.keys()]
+)
+def test_any_collection_is_a_list(value: Any) -> None:
+    assert list(names.listed(value, "queues")) == ["mail"]
+
+
+@pytest.mark.parametrize("value", ["mail", "", b"mail", {"mail": 1}, {}, None, 5])
+def test_a_text_or_a_mapping_is_no_list(value: Any) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        names.listed(value, "queues")
+    assert str(caught.value) == f"queues is {value!r}, allowed is a list."
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "meant"),
+    [
+        ("mial", ["default", "mail"], "mail"),
+        ("mails", ["default", "mail"], "mail"),
+        ("defualt", ["default"], "default"),
+        ("reports", ["default", "mail"], None),
+        ("mail", ["mail"], None),
+        ("mail", [], None),
+    ],
+)
+def test_the_nearest_name_is_the_one_that_may_be_meant(
+    name: str, known: list[str], meant: str | None
+) -> None:
+    assert names.nearest(name, known) == meant
+
+
+def test_a_job_is_named_by_its_id_or_by_what_an_enqueue_returned() -> None:
+    assert names.job_id(7) == names.job_id(Enqueued(7)) == names.job_id(Enqueued(7, duplicate=True)) == 7

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from forge_jobs import Missed
-from forge_operator.specs.fields import as_written, choice, flag, part, seconds, text, whole
+from forge_operator.specs.fields import as_written, attempts, choice, flag, part, seconds, text, whole
 from forge_operator.specs.queue import LONGEST_NAME, QUEUE_NAME, YEAR
 from forge_operator.specs.section import Rule, Section, read
 
@@ -46,8 +46,9 @@ class CronJobSpec(Section):
     )
     args: Mapping[str, Any] = as_written("The handler's arguments by name.")
     priority: int = whole("Smaller starts first.", least=SMALLEST_PRIORITY, most=LARGEST_PRIORITY, default=0)
-    max_attempts: int | None = whole(
-        "Attempts until the job is dead. 0 is for ever; absent: as the queue says."
+    max_attempts: int | None = attempts(
+        "Attempts until the job is dead. 1 is no retry, -1 is for ever; absent: as the queue says.",
+        name="job.maxAttempts",
     )
     timeout: timedelta | None = seconds(
         "How long one attempt may take. Absent: as the queue says.", least=1, most=YEAR

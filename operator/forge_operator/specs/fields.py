@@ -11,12 +11,16 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from forge_jobs.job import FOREVER
 from forge_operator.specs.section import Field, InvalidSpec, Rule, Section, read, schema_of, wrong
 
 T = TypeVar("T")
 
 MOST = 2_147_483_647
 """The largest number of a field that nothing else bounds."""
+
+FOR_EVER = -1
+"""How "for ever" is written where a number of attempts stands; a 0 could as well mean "no retry"."""
 
 
 def flag(description: str, *, default: bool) -> Any:
@@ -30,6 +34,24 @@ def whole(
     """Declare a whole number."""
     schema = _whole_schema(least, most)
     return _field(schema, _whole_of(least, most), description, default=default, required=required)
+
+
+def attempts(description: str, *, name: str, default: int | None = None) -> Any:
+    """Declare a number of attempts: 1 or more, or FOR_EVER, which is FOREVER here. `name` is what people call the field."""
+    number = _whole_of(FOR_EVER, MOST)
+    rule = Rule(
+        cel="self != 0",
+        holds=lambda value: value != 0,
+        message=f"{name} is 1 (no retry) or more, or -1 for ever",
+    )
+
+    def read_attempts(value: object, path: str) -> int:
+        found = number(value, path)
+        rule.check(found, path)
+        return FOREVER if found == FOR_EVER else found
+
+    schema = {**_whole_schema(FOR_EVER, MOST), "x-kubernetes-validations": [rule.schema()]}
+    return _field(schema, read_attempts, description, default=default)
 
 
 def seconds(

@@ -6,7 +6,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from forge_operator.specs.fields import choice, flag, part, seconds, text, whole
+from forge_operator.specs.fields import attempts, choice, flag, part, seconds, text, whole
 from forge_operator.specs.section import Rule, Section, read
 from forge_operator.specs.workers import WorkersSpec
 
@@ -99,8 +99,9 @@ class QueueSpec(Section):
         "How many jobs of the queue are in progress over the whole cluster.", ConcurrencySpec
     )
     backoff: BackoffSpec = part("How long a job waits after a failed attempt.", BackoffSpec)
-    max_attempts: int = whole(
-        "Attempts of a job that says nothing of its own; after the last failure it is dead. 0 is for ever.",
+    max_attempts: int = attempts(
+        "Attempts of a job that says nothing of its own; after the last failure it is dead. 1 is no retry, -1 is for ever.",
+        name="maxAttempts",
         default=5,
     )
     timeout: timedelta | None = seconds(

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from forge_jobs import Managed
+from forge_jobs.job import FOREVER
 from forge_jobs.local_postgres import LocalPostgres
 from forge_operator.actions import (
     Action,
@@ -50,6 +51,19 @@ async def test_a_queue_becomes_a_row_and_its_status_says_so(stage: Stage) -> Non
     assert stage.conditions()["Ready"] == ("True", "Configured")
     with pytest.raises(Managed):
         await stage.forge.queues.set("mail", concurrency=1)
+
+
+async def test_attempts_for_ever_are_said_and_kept(stage: Stage) -> None:
+    stage.queue(maxAttempts=-1)
+    await stage.settle()
+    assert (await stage.forge.queues.get("mail")).max_attempts == FOREVER
+    stage.cron(schedule="@daily", job={"queue": "mail", "kind": "send", "maxAttempts": -1})
+    await stage.settle(NIGHTLY)
+    assert {cron.max_attempts for cron in await stage.forge.crons.list()} == {FOREVER}
+
+    stage.queue(maxAttempts=1)
+    await stage.settle()
+    assert (await stage.forge.queues.get("mail")).max_attempts == 1
 
 
 async def test_a_change_reaches_the_row(stage: Stage) -> None:

@@ -100,7 +100,8 @@ def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> C
     names.kind(kind)
     timezone = values.get("timezone", "UTC")
     _check_schedule(expression, timezone)
-    payload, codec = values.get("payload") or {}, values.get("codec", "json")
+    payload, codec = values.get("payload"), values.get("codec", "json")
+    payload = {} if payload is None else payload
     if not isinstance(payload, Mapping):
         raise InvalidInput(
             f"The payload of cron {name!r} is {payload!r}, allowed is a mapping of argument names."

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from forge_jobs import names
 from forge_jobs.client.checks import MAX_ID, choice, epoch_number, whole, yes_or_no
 from forge_jobs.errors import InvalidInput
 from forge_jobs.storage.interface import Storage
@@ -96,7 +97,8 @@ class Versions:
 
         Ids of workers that are gone are passed over.
         """
-        checked = [whole(worker_id, "A worker's id", least=1, most=MAX_ID) for worker_id in worker_ids]
+        ids = names.listed(worker_ids, "worker_ids")
+        checked = [whole(worker_id, "A worker's id", least=1, most=MAX_ID) for worker_id in ids]
         await self._storage.versions.retire(
             checked, yes_or_no(retiring, "retiring"), epoch=epoch_number(epoch)
         )

@@ -10,7 +10,6 @@ import secrets
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
 
-from forge_jobs import names
 from forge_jobs.errors import ForgeError, InvalidInput, UnknownQueue
 from forge_jobs.patience import Patience
 from forge_jobs.storage.interface import Storage
@@ -42,7 +41,7 @@ class Watch:
     def __init__(self, storage: Storage, telemetry: Telemetry, queues: Iterable[str]) -> None:
         self._storage = storage
         self._telemetry = telemetry
-        self._wanted = {names.queue(name) for name in queues}
+        self._wanted = set(queues)
         self._ids: dict[int, str] = {}
         self._mark = secrets.randbits(62) + 1  # in place of a worker's id
         self._found: dict[str, None] = {}  # in order, each once

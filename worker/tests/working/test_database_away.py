@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from forge_jobs import Forge, State, Worker
+from forge_jobs import Forge, State, StorageUnavailable, WaitTimeout, Worker
 from forge_jobs.local_postgres import LocalPostgres
-from forge_jobs.telemetry import DatabaseLost, Event
+from forge_jobs.telemetry import DatabaseBack, DatabaseLost, Event
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger
 from tests.working.processes import Fleet, fleet
@@ -164,3 +164,47 @@ async def test_a_worker_outlives_an_outage_longer_than_its_stale_time(
 
 def _has_started(ledger: Ledger, job_id: int, times: int) -> bool:
     return len([line for line in ledger.of("start") if line.job_id == job_id]) >= times
+
+
+async def test_a_wait_outlives_an_outage_and_gives_the_result(server: LocalPostgres) -> None:
+    forge = Forge(server.url())
+
+    @forge.handler
+    async def work() -> str:
+        return "fine"
+
+    lost, events = asyncio.Event(), []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, DatabaseLost | DatabaseBack) and event.doing == "waiting for a job":
+            events.append(type(event))
+            lost.set()
+
+    async with forge:
+        forge.telemetry.subscribe(hear)
+        job = await work.enqueue()
+        waiting = asyncio.create_task(forge.wait(job, timeout=60))
+        server.stop()
+        await asyncio.wait_for(lost.wait(), 60)
+        server.start()
+        await Worker(forge, queues=["default"]).run(until_empty=True)
+
+        assert await waiting == "fine"
+    assert (events[0], events[-1]) == (DatabaseLost, DatabaseBack)
+
+
+async def test_a_wait_ends_at_its_time_though_the_database_is_away(server: LocalPostgres) -> None:
+    async with Forge(server.url()) as forge:
+        job = await forge.enqueue("work")
+        server.stop()
+
+        with pytest.raises(WaitTimeout, match=rf"^Job {job.id} did not end within 0.3 s\.$"):
+            await forge.wait(job, timeout=0.3)
+
+
+async def test_a_wait_on_a_forge_that_is_not_open_is_no_outage(server: LocalPostgres) -> None:
+    async with Forge(server.url()) as forge:
+        job = await forge.enqueue("work")
+
+    with pytest.raises(StorageUnavailable, match="is not open"):
+        await forge.wait(job)

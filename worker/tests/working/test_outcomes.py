@@ -5,13 +5,26 @@ import contextvars
 import dataclasses
 import threading
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from forge_jobs import Context, Dead, Forge, Reschedule, Retry, State, Throttled, Worker
+from forge_jobs import (
+    Context,
+    Dead,
+    Forge,
+    InvalidInput,
+    Reschedule,
+    Retry,
+    State,
+    Throttled,
+    WaitTimeout,
+    Worker,
+)
 from forge_jobs.job import NewJob, Reason
 from tests.storage.clock import Clock
 from tests.storage.databases import Database
+from tests.working.running import working
 
 
 async def run(forge: Forge, *queues: str, **options: object) -> None:
@@ -335,3 +348,40 @@ async def test_a_handler_may_enqueue_what_the_same_run_does(forge: Forge) -> Non
     await run(forge)
 
     assert done == [5, 4, 3, 2, 1, 0]
+
+
+async def test_what_was_enqueued_is_waited_for_and_the_time_that_is_over_says_why(forge: Forge) -> None:
+    @forge.handler
+    async def work() -> str:
+        return "fine"
+
+    job = await work.enqueue()
+    with pytest.raises(WaitTimeout) as caught:
+        await forge.wait(job, timeout=timedelta(milliseconds=10))
+    assert str(caught.value) == (
+        f"Job {job.id} did not end within 0.01 s: no live worker serves queue 'default'."
+    )
+    assert caught.value.reason == "No live worker serves queue 'default'."
+
+    async with working(forge):
+        assert await forge.wait(job, timeout=20) == "fine"
+
+
+@pytest.mark.parametrize("timeout", [True, "5", -1, float("nan")])
+async def test_a_wait_for_a_time_that_is_none_is_refused(forge: Forge, timeout: Any) -> None:
+    with pytest.raises(InvalidInput, match="timeout is "):
+        await forge.wait(1, timeout=timeout)
+
+
+@pytest.mark.parametrize("number", [0, -1, True, 2**31])
+async def test_a_number_of_attempts_is_one_or_more(forge: Forge, number: int) -> None:
+    with pytest.raises(
+        InvalidInput, match=r"max_attempts is .*, allowed is a whole number from 1 .no retry."
+    ):
+        await forge.enqueue("work", max_attempts=number)
+    with pytest.raises(InvalidInput, match="max_attempts is"):
+        forge.handler(kind="work", max_attempts=number)(lambda: None)
+    with pytest.raises(InvalidInput, match="max_attempts is"):
+        await forge.queues.set("default", max_attempts=number)
+    with pytest.raises(InvalidInput, match="max_attempts is"):
+        await forge.crons.set("daily", "@daily", "work", max_attempts=number)

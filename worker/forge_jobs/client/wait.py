@@ -1,0 +1,64 @@
+"""Waiting for the end of a job, by looking at it again and again; an outage of the database is waited for too."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+
+from forge_jobs.client.jobs import Jobs
+from forge_jobs.errors import ForgeError, StorageUnavailable, WaitTimeout
+from forge_jobs.job import ENDED, Job
+from forge_jobs.storage.interface import Storage
+from forge_jobs.telemetry import DatabaseBack, DatabaseLost, Telemetry
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.5  # seconds between looks
+DOING = "waiting for a job"
+REASON_WITHIN = timedelta(seconds=1)
+"""So long is asked, when the time is over, why the job has not ended."""
+
+
+async def ended(
+    storage: Storage,
+    telemetry: Telemetry,
+    job_id: int,
+    limit: timedelta | None,
+    is_open: Callable[[], bool],
+) -> Job:
+    """Return the job once it is done or dead. Raises JobNotFound, and WaitTimeout when `limit` is over.
+
+    A database that does not answer is asked again for as long as there is time and it `is_open` here.
+    """
+    pause, away_since = FIRST_PAUSE, None
+    timer = asyncio.timeout(None if limit is None else limit.total_seconds())
+    try:
+        async with timer:
+            while True:
+                try:
+                    job = await storage.jobs.get(job_id)
+                except StorageUnavailable as error:
+                    if not is_open():
+                        raise
+                    away_since = away_since or time.monotonic()
+                    telemetry.emit(DatabaseLost(DOING, str(error), pause))
+                else:
+                    if away_since is not None:
+                        telemetry.emit(DatabaseBack(DOING, time.monotonic() - away_since))
+                        away_since = None
+                    if job.state in ENDED:
+                        return job
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.5, LONGEST_PAUSE)
+    except TimeoutError:
+        if limit is None or not timer.expired():
+            raise
+    raise WaitTimeout(job_id, limit.total_seconds(), await _reason(storage, job_id))
+
+
+async def _reason(storage: Storage, job_id: int) -> str:
+    """Return what weighs most of why the job has not ended; nothing when that cannot be learned."""
+    with suppress(ForgeError, TimeoutError):
+        async with asyncio.timeout(REASON_WITHIN.total_seconds()):
+            why = await Jobs(storage).why(job_id)
+            return why.reasons[0] if why.reasons else ""
+    return ""
