@@ -1,7 +1,8 @@
 """`forge-jobs jobs`: look at jobs, cancel, retry and delete them, and ask why."""
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from forge_jobs.app import Forge
 from forge_jobs.cli import values
+from forge_jobs.cli.asking import DryRun, Yes, counted, described, require_a_word, require_yes, would_be
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows
@@ -17,7 +19,7 @@ from forge_jobs.cli.values import shortened, shown_attempts, since, until
 from forge_jobs.client.checks import MAX_ID
 from forge_jobs.client.document import document, readable
 from forge_jobs.client.duration import in_words
-from forge_jobs.client.jobs import MOST_LISTED, Bulk
+from forge_jobs.client.jobs import CANCELLABLE, DELETABLE, MOST_LISTED, RETRIABLE, Bulk, states_of
 from forge_jobs.client.why import first_line
 from forge_jobs.client.why import moment as shown_moment
 from forge_jobs.errors import ForgeError, InvalidInput
@@ -188,13 +190,18 @@ async def cancel(
     state: OfState = None,
     queue: OfQueue = None,
     kind: OfKind = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
 ) -> Report:
     """Cancel jobs: waiting ones are dead at once, running ones are stopped by their worker. No retry."""
-    _check_choice(ids, all, state, queue, kind)
+    _check_choice(ids, all, state, queue, kind, dry_run)
     async with opened(call) as forge:
-        if not ids:
-            return await _all(call, forge.jobs.cancel_all, "cancelled", state, queue, kind)
-        return await _each(forge, ids, _cancel)
+        if ids:
+            return await _each(forge, ids, _cancel)
+        states = states_of(state, CANCELLABLE, "cancelled")
+        return await _All("cancel", "cancelled", states, state, queue, kind).do(
+            call, forge, forge.jobs.cancel_all, yes=yes, dry_run=dry_run
+        )
 
 
 async def _cancel(forge: Forge, id: int) -> tuple[str, str]:
@@ -216,13 +223,18 @@ async def retry(
     state: OfState = None,
     queue: OfQueue = None,
     kind: OfKind = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
 ) -> Report:
     """Run dead or retrying jobs again now, with attempts counted from 0. --all takes the dead ones, unless --state says."""
-    _check_choice(ids, all, state, queue, kind)
+    _check_choice(ids, all, state, queue, kind, dry_run)
     async with opened(call) as forge:
-        if not ids:
-            return await _all(call, forge.jobs.retry_all, "retried", state or State.DEAD, queue, kind)
-        return await _each(forge, ids, _retry)
+        if ids:
+            return await _each(forge, ids, _retry)
+        states = states_of(state or State.DEAD, RETRIABLE, "retried")
+        return await _All("retry", "retried", states, states[0], queue, kind).do(
+            call, forge, forge.jobs.retry_all, yes=yes, dry_run=dry_run
+        )
 
 
 async def _retry(forge: Forge, id: int) -> tuple[str, str]:
@@ -253,17 +265,22 @@ async def delete(
     state: OfState = None,
     queue: OfQueue = None,
     kind: OfKind = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
 ) -> Report:
     """Delete jobs and their history; not while they are running. --all needs a --state."""
-    _check_choice(ids, all, state, queue, kind)
+    _check_choice(ids, all, state, queue, kind, dry_run)
     if all and state is None:
         raise InvalidInput(
             "forge-jobs jobs delete --all needs a --state, so that no more is deleted than was meant."
         )
     async with opened(call) as forge:
-        if not ids:
-            return await _all(call, forge.jobs.delete_all, "deleted", state, queue, kind)
-        return await _each(forge, ids, _delete)
+        if ids:
+            return await _each(forge, ids, _delete)
+        states = states_of(state, DELETABLE, "deleted")
+        return await _All("delete", "deleted", states, state, queue, kind).do(
+            call, forge, forge.jobs.delete_all, yes=yes, dry_run=dry_run
+        )
 
 
 async def _delete(forge: Forge, id: int) -> tuple[str, str]:
@@ -272,7 +289,12 @@ async def _delete(forge: Forge, id: int) -> tuple[str, str]:
 
 
 def _check_choice(
-    ids: list[int] | None, all: bool, state: State | None, queue: str | None, kind: str | None
+    ids: list[int] | None,
+    all: bool,
+    state: State | None,
+    queue: str | None,
+    kind: str | None,
+    dry_run: bool,
 ) -> None:
     """Jobs are named by ids, or by --all with filters; a filter never narrows ids."""
     if bool(ids) == all:
@@ -281,6 +303,8 @@ def _check_choice(
         )
     if ids and (state or queue or kind):
         raise InvalidInput("The filters --state, --queue and --kind go with --all, not with ids.")
+    if ids and dry_run:
+        raise InvalidInput("--dry-run goes with --all, not with ids.")
 
 
 async def _each(
@@ -301,23 +325,37 @@ async def _each(
     return Report(documents or None, sentences, errors)
 
 
-async def _all(
-    call: Call,
-    change: Callable[..., Awaitable[Bulk]],
-    verb: str,
-    state: State | None,
-    queue: str | None,
-    kind: str | None,
-) -> Report:
-    """Return what became of all jobs that match, and show meanwhile how far it is."""
-    with progress(as_json=call.as_json) as tell:
-        bulk = await change(
-            state=state,
-            queue=queue,
-            kind=kind,
-            progress=lambda so_far: tell(_sentence(verb, so_far), _document(verb, so_far)),
-        )
-    return Report(_document(verb, bulk), [_sentence(verb, bulk)])
+@dataclass(frozen=True, slots=True)
+class _All:
+    """What is done to all jobs that match, and to which: those of `states`, which is what `state` stands for."""
+
+    verb: str
+    done: str
+    states: Sequence[State]
+    state: State | None
+    queue: str | None
+    kind: str | None
+
+    async def do(
+        self, call: Call, forge: Forge, change: Callable[..., Awaitable[Bulk]], *, yes: bool, dry_run: bool
+    ) -> Report:
+        """Return what became of all jobs that match, and show meanwhile how far it is; ask before, unless `yes`."""
+        require_a_word(call, f"forge-jobs jobs {self.verb} --all", yes=yes, dry_run=dry_run)
+        if not yes:
+            found = await counted(forge.jobs, self.states, self.queue, self.kind)
+            what = described(found, self.queue, self.kind)
+            if dry_run:
+                return would_be(found, what, self.done)
+            if any(found.values()):
+                require_yes(f"{self.verb.capitalize()} {what}?")
+        with progress(as_json=call.as_json) as tell:
+            bulk = await change(
+                state=self.state,
+                queue=self.queue,
+                kind=self.kind,
+                progress=lambda so_far: tell(_sentence(self.done, so_far), _document(self.done, so_far)),
+            )
+        return Report(_document(self.done, bulk), [_sentence(self.done, bulk)])
 
 
 def _document(verb: str, bulk: Bulk) -> dict[str, object]:

@@ -6,14 +6,17 @@ from typing import Annotated, Any
 import typer
 
 from forge_jobs.cli import values
+from forge_jobs.cli.asking import DryRun, Yes, described, require_a_word, require_yes, would_be
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows
+from forge_jobs.cli.progress import progress
 from forge_jobs.client.document import document
 from forge_jobs.client.duration import in_words
+from forge_jobs.client.why import count
 from forge_jobs.queue_config import QueueConfig
 
-group = typer.Typer(help="Look at queues, pause and tune them; workers follow within two seconds.")
+group = typer.Typer(help="Look at queues, pause, tune and delete them; workers follow within two seconds.")
 
 Name = Annotated[str, typer.Argument(help="The queue's name.", metavar="NAME")]
 Names = Annotated[list[str], typer.Argument(help="Names of queues.", metavar="NAME...")]
@@ -137,6 +140,52 @@ async def resume(call: Call, names: Names) -> Report:
     return Report(
         [document(queue) for queue in queues], [f"Queue {queue.name!r} is resumed." for queue in queues]
     )
+
+
+@command(group, "delete")
+async def delete(
+    call: Call,
+    name: Name,
+    move_to: Annotated[
+        str | None,
+        typer.Option("--move-to", metavar="NAME", help="Its jobs and crons are of this queue from now on."),
+    ] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Its jobs and crons are deleted.")] = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> Report:
+    """Delete a queue, and its done jobs. Other jobs, and crons that enqueue to it, keep it unless they are moved or dropped."""
+    if drop:
+        require_a_word(call, "forge-jobs queues delete --drop", yes=yes, dry_run=dry_run)
+    async with opened(call) as forge:
+        if dry_run or (drop and not yes):
+            found = await forge.queues.preview_delete(name, move_to=move_to, drop=drop)
+            what = described(found, name, None)
+            if dry_run:
+                return would_be(found, what, "moved" if move_to else "deleted with it")
+            require_yes(f"Delete queue {name} and its crons, and with them {what}?")
+        with progress(as_json=call.as_json) as tell:
+            bulk = await forge.queues.delete(
+                name,
+                move_to=move_to,
+                drop=drop,
+                progress=lambda so_far: tell(
+                    _emptied(so_far.changed, move_to), _deleted(name, so_far.changed, move_to)
+                ),
+            )
+    return Report(
+        _deleted(name, bulk.changed, move_to) | {"deleted": True},
+        [f"Queue {name!r} is deleted; {_emptied(bulk.changed, move_to)}"],
+    )
+
+
+def _emptied(jobs: int, move_to: str | None) -> str:
+    verb = "was" if jobs == 1 else "were"
+    return f"{count(jobs, 'job')} {verb} {f'moved to {move_to!r}' if move_to else 'deleted with it'}."
+
+
+def _deleted(name: str, jobs: int, move_to: str | None) -> dict[str, object]:
+    return {"name": name, "jobs": jobs, "moved_to": move_to}
 
 
 def _rows(queues: Any, now: datetime) -> Rows:

@@ -17,10 +17,11 @@ import typer
 from forge_jobs import logs, names, stop_signals
 from forge_jobs.app import Forge
 from forge_jobs.cli import program, values
+from forge_jobs.cli.asking import agreed, can_ask
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import environment
 from forge_jobs.cli.output import Report
-from forge_jobs.errors import InvalidInput
+from forge_jobs.errors import InvalidInput, StorageUnavailable
 from forge_jobs.patience import Patience, unless
 from forge_jobs.processes import python_command, run_processes, stop_with_parent
 from forge_jobs.settings import Settings
@@ -211,11 +212,25 @@ def worker(
         log_level=(log_level or settings.log_level).upper(),
         until_empty=until_empty,
     )
+    if can_ask(call):
+        asyncio.run(_ask_for_new_queues(program.load(plan.app), plan.queues or settings.queues))
     if processes == 1:
         run_plan(plan)
     elif code := _run_many(plan, processes):
         raise typer.Exit(code)
     return Report({"stopped": True}) if call.as_json else None
+
+
+async def _ask_for_new_queues(forge: Forge, queues: Sequence[str]) -> None:
+    """No queue is made by a slip of the hand. Raises InvalidInput when the name of another was meant."""
+    with contextlib.suppress(StorageUnavailable):  # the worker waits for its database; then it warns instead
+        async with forge:
+            for name, nearest in (await forge.new_queues(*queues)).items():
+                if nearest is None:
+                    continue
+                if not agreed(f"There is no queue {name}, and {nearest} is there. Make queue {name}?"):
+                    raise InvalidInput(f"Queue {name!r} was not made; is {nearest!r} meant?")
+                await forge.queues.ensure(name)
 
 
 def run_plan(plan: Plan) -> None:

@@ -1,0 +1,85 @@
+"""Asking before something is done that cannot be undone: a person at a terminal is asked, a script has to say --yes."""
+
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import typer
+
+from forge_jobs.cli.command import Call
+from forge_jobs.cli.output import Report
+from forge_jobs.client.jobs import Jobs
+from forge_jobs.client.why import count as shown_count
+from forge_jobs.errors import ForgeError, InvalidInput
+from forge_jobs.job import State
+
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; needed where nobody can be asked.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many jobs it would be, and change nothing.")]
+
+DECLINED = "Nothing was changed."
+
+
+def can_ask(call: Call) -> bool:
+    """Whether a person sits at a terminal; who wants JSON is a program."""
+    return not call.as_json and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def agreed(question: str) -> bool:
+    """Ask on stderr, and return whether the answer is yes. Ctrl-C ends the command."""
+    # The event loop would note the first Ctrl-C and wait for the answer.
+    heard_by = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        sys.stderr.write(f"{question} [y/N] ")  # input() would write it to stdout
+        sys.stderr.flush()
+        answer = sys.stdin.readline()
+    finally:
+        signal.signal(signal.SIGINT, heard_by)
+    if not answer:  # the terminal is closed
+        raise typer.Abort
+    return answer.strip().lower() in ("y", "yes")
+
+
+def require_yes(question: str) -> None:
+    """The answer to the question is yes. Raises ForgeError when it is not."""
+    if not agreed(question):
+        raise ForgeError(DECLINED)
+
+
+def require_a_word(call: Call, what: str, *, yes: bool, dry_run: bool) -> None:
+    """What was asked for is said with --yes or --dry-run, or can be asked. Raises InvalidInput."""
+    if yes and dry_run:
+        raise InvalidInput("--yes and --dry-run are both given, allowed is one of them.")
+    if not yes and not dry_run and not can_ask(call):
+        raise InvalidInput(
+            f"{what} cannot be undone, and nobody can be asked here; say --yes, or look with --dry-run."
+        )
+
+
+async def counted(
+    jobs: Jobs, states: Sequence[State], queue: str | None, kind: str | None
+) -> dict[State, int]:
+    """Return how many jobs of each of the states match."""
+    return {state: await jobs.count(state=state, queue=queue, kind=kind) for state in states}
+
+
+def described(counts: Mapping[State, int], queue: str | None, kind: str | None) -> str:
+    """Return '12,345 pending jobs of queue mail', '3 jobs (1 dead, 2 pending)', 'no jobs'."""
+    found = {state: number for state, number in counts.items() if number}
+    total = sum(found.values())
+    if len(found) == 1:
+        [state] = found
+        words = shown_count(total, f"{state.value} job")
+    elif found:
+        parts = ", ".join(f"{number:,} {state.value}" for state, number in found.items())
+        words = f"{shown_count(total, 'job')} ({parts})"
+    else:
+        words = "no jobs"
+    return words + (f" of kind {kind}" if kind else "") + (f" of queue {queue}" if queue else "")
+
+
+def would_be(counts: Mapping[State, int], what: str, done: str) -> Report:
+    """Return what --dry-run has to say: how many jobs of which states would be `done`."""
+    states = {state.value: number for state, number in counts.items() if number}
+    sentence = f"{what[0].upper()}{what[1:]} would be {done}. {DECLINED}"
+    return Report({"dry_run": True, "jobs": sum(counts.values()), "states": states}, [sentence])
