@@ -17,7 +17,7 @@ from forge_jobs import CronConfig, ForgeError, QueueConfig
 from forge_jobs.job import Counts
 from forge_operator.facts import Facts, FactsReader
 from forge_operator.keys import Key
-from forge_operator.load import blocked, oldest_age
+from forge_operator.load import held, oldest_age
 
 FRESH = 10.0
 """Seconds that what is told may be old. The ticker reads more often while anything is scaled by load."""
@@ -46,9 +46,9 @@ GAUGES: dict[str, tuple[str, Callable[[Told], float]]] = {
     "in_progress_jobs": ("Jobs that workers hold.", lambda told: told.counts.in_progress),
     "done_jobs": ("Done jobs that are still kept.", lambda told: told.counts.done),
     "dead_jobs": ("Dead jobs that are still kept.", lambda told: told.counts.dead),
-    "blocked_jobs": (
+    "held_jobs": (
         "Pending jobs that would not start however many workers there were.",
-        lambda told: blocked(told.counts, told.queue),
+        lambda told: held(told.counts, told.queue),
     ),
     "oldest_pending_age_seconds": (
         "How long the oldest pending job has been pending, 0 when there is none.",

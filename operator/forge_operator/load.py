@@ -30,7 +30,7 @@ class Load:
 
     at: float  # when it was measured, seconds since 1970 on the operator's clock
     backlog: int = 0  # pending jobs that slots would start
-    blocked: int = 0  # pending jobs that no slot could start: paused, or at the concurrency limit
+    held: int = 0  # pending jobs that no slot could start: paused, or at the concurrency limit
     oldest_age: float = 0.0  # seconds that the oldest of the backlog has waited
     in_progress: int = 0
     arrival: float = 0.0  # jobs a second
@@ -70,7 +70,7 @@ def measure(
     return Load(
         at=now,
         backlog=sum(startable.values()),
-        blocked=sum(blocked(each, queues.get(each.queue)) for each in counts),
+        held=sum(held(each, queues.get(each.queue)) for each in counts),
         oldest_age=oldest_age((each for each in counts if startable[each.queue]), database.now),
         in_progress=in_progress,
         arrival=memory.arrival,
@@ -152,7 +152,7 @@ def startable_backlog(counts: Counts, queue: QueueConfig | None, target: float, 
     return min(counts.pending, int(queue.concurrency * max(1.0, target / max(service, 0.001))))
 
 
-def blocked(counts: Counts, queue: QueueConfig | None) -> int:
+def held(counts: Counts, queue: QueueConfig | None) -> int:
     """Return how many pending jobs would not start now whatever the number of pods."""
     if queue is None:
         return 0

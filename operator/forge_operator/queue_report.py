@@ -199,7 +199,7 @@ def pool_fields(pool: Pool, load: Load, decision: Decision) -> dict[str, Any]:
         "versions": [version_fields(pool, each) for each in reversed(pool.versions.values())][:MOST_VERSIONS],
         "backlog": {
             "ready": load.backlog,
-            "blocked": load.blocked,
+            "held": load.held,
             "inProgress": load.in_progress,
             "oldestAgeSeconds": int(load.oldest_age),
             "observedAt": moment(pool.database.now),

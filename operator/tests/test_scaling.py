@@ -282,7 +282,7 @@ def database(*counts: Counts, queues: tuple[QueueConfig, ...] = (), **said: Any)
     return Database(now=START, counts=counts, queues=queues, **said)
 
 
-def test_jobs_of_a_paused_queue_are_no_backlog_but_blocked() -> None:
+def test_jobs_of_a_paused_queue_are_no_backlog_but_held() -> None:
     found, _ = measure(
         database(Counts("mail", pending=50), queues=(QueueConfig("mail", paused=True),)),
         ("mail",),
@@ -291,7 +291,7 @@ def test_jobs_of_a_paused_queue_are_no_backlog_but_blocked() -> None:
         0.0,
     )
 
-    assert (found.backlog, found.blocked) == (0, 50)
+    assert (found.backlog, found.held) == (0, 50)
 
 
 def test_a_pool_is_scaled_on_the_sum_of_the_queues_that_it_serves() -> None:

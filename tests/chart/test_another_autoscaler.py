@@ -73,7 +73,7 @@ def test_the_adapters_rule_gives_the_workload_once_whoever_else_tells_of_the_que
     operator = 'pool="shop/mail",queue="mail",pod="operator"'
     told = {
         f"forge_queue_pending_jobs{{{operator}}}": 9,
-        f"forge_queue_blocked_jobs{{{operator}}}": 3,
+        f"forge_queue_held_jobs{{{operator}}}": 3,
         f"forge_queue_in_progress_jobs{{{operator}}}": 2,
         'forge_queue_pending_jobs{queue="mail",pod="worker"}': 9,
         'forge_queue_in_progress_jobs{queue="mail",pod="worker"}': 2,

@@ -116,7 +116,7 @@ def _backlog() -> Schema:
     return group(
         "What waits in all queues that the workers serve.",
         ready=whole("Jobs that could start now. Counted up to a limit, so it may be more."),
-        blocked=whole("Jobs that cannot start, because the queue is paused or at its limit."),
+        held=whole("Jobs that cannot start, because the queue is paused or at its limit."),
         inProgress=whole("Jobs that run."),
         oldestAgeSeconds=whole("How long the oldest job that could start has waited."),
         observedAt=moment("When this was counted, by the database's clock."),

@@ -72,7 +72,7 @@ async def test_the_backlog_of_a_queue_without_workers_is_told(stage: Stage) -> N
     assert page.value("forge_queue_pending_jobs", **MAILS) == 3
     assert page.value("forge_queue_scheduled_jobs", **MAILS) == 1
     assert page.value("forge_queue_in_progress_jobs", **MAILS) == 0
-    assert page.value("forge_queue_blocked_jobs", **MAILS) == 0
+    assert page.value("forge_queue_held_jobs", **MAILS) == 0
     assert page.value("forge_queue_oldest_pending_age_seconds", **MAILS) is not None
     assert page.value("forge_queue_live_workers", **MAILS) == 0
     assert page.value("forge_queue_paused", **MAILS) == 0
@@ -85,7 +85,7 @@ async def test_a_queue_that_nobody_looks_at_is_told_as_it_is_now(stage: Stage) -
     page = await scraped(stage.metrics)
 
     assert page.value("forge_queue_pending_jobs", **MAILS) == 1
-    assert page.value("forge_queue_blocked_jobs", **MAILS) == 1
+    assert page.value("forge_queue_held_jobs", **MAILS) == 1
     assert page.value("forge_queue_paused", **MAILS) == 1
     await stage.forge.enqueue("send", {}, queue="mail")
     assert (await scraped(stage.metrics)).value("forge_queue_pending_jobs", **MAILS) == 2
@@ -250,4 +250,4 @@ def test_what_workers_tell_too_has_the_same_name_and_meaning() -> None:
     rows = re.findall(r"^\| `(\w+)` \| gauge \| [^|]*° \| (.*) \|$", DOCUMENT.read_text(), re.MULTILINE)
     told = [(each.name, each.documentation) for each in (*queue_gauges(), *cron_gauges())]
 
-    assert [each for each in told if each[0] != "forge_queue_blocked_jobs"] == rows
+    assert [each for each in told if each[0] != "forge_queue_held_jobs"] == rows

@@ -63,13 +63,13 @@ async def test_the_workload_is_what_runs_and_what_could_start(postgres, storage)
     await enqueue_many(storage, 5)
     await claim(storage, me, limit=2)
 
-    assert await signal(postgres, "(blocked, workload)") == (0, 5)
+    assert await signal(postgres, "(held, workload)") == (0, 5)
     await storage.queues.set("default", {"concurrency": 3})
-    assert await signal(postgres, "(blocked, workload)") == (2, 3)
+    assert await signal(postgres, "(held, workload)") == (2, 3)
     await storage.queues.set("default", {"concurrency": 1})
-    assert await signal(postgres, "(blocked, workload)") == (3, 2)
+    assert await signal(postgres, "(held, workload)") == (3, 2)
     await storage.queues.set("default", {"paused": True, "concurrency": None})
-    assert await signal(postgres, "(blocked, workload)") == (3, 2)
+    assert await signal(postgres, "(held, workload)") == (3, 2)
 
 
 async def test_what_is_due_counts_since_without_workers_nobody_makes_it_pending(postgres, storage):

@@ -1,0 +1,1 @@
+-- The view scaling_signal, in which a column got another name, is PostgreSQL's alone.
