@@ -7,11 +7,16 @@ payload fits, and an attempt decodes with it, so both refuse the same things.
 
 import functools
 import inspect
+import math
 import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
 from typing import Any, Protocol
+from uuid import UUID
 
 import msgspec
 
@@ -59,9 +64,9 @@ def encode(value: Any, codec: str = "json", *, limit: int = MAX_PAYLOAD) -> byte
     """Return `value` as bytes, at most `limit` of them.
 
     JSON and MessagePack take what JSON has, and datetimes, UUIDs, Decimals, enums, sets,
-    dataclasses, msgspec Structs and pydantic models. In JSON a float that is not a number
-    becomes null. Raises InvalidPayload, naming the place and type that cannot be written,
-    or the size and the limit.
+    dataclasses, msgspec Structs and pydantic models. Raises InvalidPayload, naming the place
+    and type that cannot be written or would not be there when read (a float that is no number
+    in JSON, keys that are one there), or the size and the limit.
     """
     encoder = _codec(codec)
     try:
@@ -70,6 +75,8 @@ def encode(value: Any, codec: str = "json", *, limit: int = MAX_PAYLOAD) -> byte
         raise InvalidPayload(_unencodable(value, codec, encoder, error)) from error
     if not isinstance(payload, bytes):
         raise InvalidPayload(f"The codec {codec!r} made {_type_name(payload)}, allowed is bytes.")
+    if codec in _BUILT_IN and (not _is_flat(value) or (b"null" in payload and codec == "json")):
+        _require_whole(value, payload, codec)
     if len(payload) > limit:
         raise InvalidPayload(f"The payload has {len(payload):,} bytes as {codec}, allowed are {limit:,}.")
     return payload
@@ -266,6 +273,78 @@ def _codec(name: str) -> Codec:
         raise UnfitPayload(f"There is no codec {name!r}; codecs: {', '.join(codecs())}.") from None
 
 
+_SCALARS = frozenset(
+    {type(None), bool, int, float, str, bytes, datetime, date, time, timedelta, UUID, Decimal}
+)
+_TEXT = frozenset({str})
+_LISTS = frozenset({list, tuple, set, frozenset})
+_Place = tuple["_Place", Any] | None  # of what it is a part, and its name there
+
+
+def _is_flat(value: Any) -> bool:
+    """Whether `value` is plain, or a dict of what is: most payloads and results are, and are written as they are."""
+    if type(value) is not dict:
+        return type(value) in _SCALARS
+    for key, part in value.items():  # for the few of a payload the quickest way
+        if type(key) is not str or type(part) not in _SCALARS:
+            return False
+    return True
+
+
+def _require_whole(value: Any, payload: bytes, codec: str) -> None:
+    """Raise InvalidPayload when a part of `value` is not in `payload`, though the codec, a built-in one, did not mind."""
+    # What is no number in JSON becomes null. So without a null no float has to be looked at.
+    plain = _SCALARS - {float} if codec == "json" and b"null" in payload else _SCALARS
+    waiting: list[tuple[Any, _Place]] = [(value, None)]
+    while waiting:
+        part, place = waiting.pop()
+        problem: str | None = None
+        kind = type(part)
+        if kind in plain:
+            continue
+        inner: Iterable[tuple[Any, Any]]
+        if kind is dict or isinstance(part, Mapping):
+            if not _TEXT.issuperset(map(type, part)):
+                problem = _same_key(part, codec)
+            inner = () if plain.issuperset(map(type, part.values())) else part.items()
+        elif kind in _LISTS:
+            inner = () if plain.issuperset(map(type, part)) else enumerate(part)
+        elif kind is float:
+            inner = ()
+            if not math.isfinite(part):
+                problem = f"{part!r} is no number in JSON"
+        elif isinstance(part, Enum):
+            inner = (("value", part.value),)
+        else:
+            inner = _fields(part)
+        if problem is not None:
+            raise InvalidPayload(
+                f"The payload cannot be written as {codec}: {_type_name(part)} at {_path(place)} ({problem})."
+            )
+        waiting.extend([(each, (place, name)) for name, each in inner])
+
+
+def _same_key(part: Mapping[Any, Any], codec: str) -> str | None:
+    """Say which keys are one key when they are written, or are not what they were."""
+    written: dict[Any, Any] = {}
+    for key in part:
+        if codec == "json" and isinstance(key, float) and not math.isfinite(key):
+            return f"its key {key!r} is no number in JSON"
+        [name] = [key] if type(key) is str else decode(_BUILT_IN[codec].encode({key: None}), codec)
+        if name in written:
+            return f"its keys {written[name]!r} and {key!r} are one key"
+        written[name] = key
+    return None
+
+
+def _path(place: _Place) -> str:
+    names: list[str] = []
+    while place is not None:
+        place, name = place
+        names.append(_step(name))
+    return "".join(["$", *reversed(names)])
+
+
 def _unencodable(value: Any, codec: str, encoder: Codec, error: Exception) -> str:
     if isinstance(error, RecursionError):
         return f"The payload cannot be written as {codec}: it is nested too deeply, or holds itself."
@@ -286,13 +365,23 @@ def _culprit(value: Any, place: str, encoder: Codec) -> tuple[str, Any]:
 def parts(value: Any) -> list[tuple[str, Any]]:
     """Return what `value` holds, each with the name of its place in it: `.key` or `[index]`."""
     if isinstance(value, Mapping):
-        return [(f".{key}" if isinstance(key, str) else f"[{key!r}]", part) for key, part in value.items()]
+        return [(_step(key), part) for key, part in value.items()]
     if isinstance(value, list | tuple | set | frozenset):
         return [(f"[{index}]", part) for index, part in enumerate(value)]
-    for fields in ("__struct_fields__", "__dataclass_fields__", "model_fields"):
-        names: Iterable[str] | None = getattr(type(value), fields, None)
-        if names is not None:
-            return [(f".{name}", getattr(value, name)) for name in names if hasattr(value, name)]
+    return [(_step(name), part) for name, part in _fields(value)]
+
+
+def _step(name: object) -> str:
+    return f".{name}" if isinstance(name, str) else f"[{name!r}]"
+
+
+def _fields(value: Any) -> list[tuple[str, Any]]:
+    """Return the fields of a Struct, dataclass, attrs class or pydantic model; none of anything else."""
+    for fields in ("__struct_fields__", "__dataclass_fields__", "__attrs_attrs__", "model_fields"):
+        found: Iterable[Any] | None = getattr(type(value), fields, None)
+        if found is not None:
+            names = [getattr(name, "name", name) for name in found]
+            return [(name, getattr(value, name)) for name in names if hasattr(value, name)]
     return []
 
 

@@ -48,6 +48,15 @@ class User(pydantic.BaseModel):
     joined: datetime | None = None
 
 
+class Measured(pydantic.BaseModel):
+    value: float
+
+
+@dataclass
+class Counted:
+    counts: dict[Any, int]
+
+
 class Unknown:
     pass
 
@@ -140,8 +149,84 @@ def test_objects_of_known_types_can_be_written(codec: str) -> None:
     assert read["pair"] == [1, 2]
 
 
-def test_json_has_no_word_for_a_float_that_is_not_a_number() -> None:
-    assert decode(encode([math.nan, math.inf])) == [None, None]
+class Worth(Enum):
+    UNKNOWN = math.nan
+
+
+def nested(levels: int, inmost: Any) -> Any:
+    for _ in range(levels):
+        inmost = [inmost]
+    return inmost
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (math.nan, r"float at \$ \(nan is no number in JSON\)"),
+        ({"a": [1, {"b": math.inf}]}, r"float at \$\.a\[1\]\.b \(inf is no number in JSON\)"),
+        ({"a": None, "b": (0.5, -math.inf)}, r"float at \$\.b\[1\] \(-inf is"),
+        ({"a": {math.nan}}, r"float at \$\.a\[0\]"),
+        ({"point": Point(math.nan)}, r"float at \$\.point\.x"),  # type: ignore[arg-type]
+        ({"address": Address(math.nan)}, r"float at \$\.address\.street"),  # type: ignore[arg-type]
+        ({"user": Measured(value=math.nan)}, r"float at \$\.user\.value"),
+        ({"worth": Worth.UNKNOWN}, r"float at \$\.worth"),
+        ({math.nan: 1}, r"dict at \$ \(its key nan is no number in JSON\)"),
+        ({"null": "null", "a": {7: math.nan}}, r"float at \$\.a\[7\]"),
+        (nested(900, math.nan), r"float at \$\[0\]\[0\]"),
+    ],
+)
+def test_a_float_that_json_has_no_word_for_is_refused_with_its_place(value: Any, says: str) -> None:
+    with pytest.raises(InvalidPayload, match=f"^The payload cannot be written as json: {says}"):
+        encode(value)
+
+
+def test_message_pack_has_a_word_for_every_float() -> None:
+    nan, inf = decode(encode([math.nan, math.inf], "msgpack"), "msgpack")
+
+    assert math.isnan(nan) and inf == math.inf
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ({1: "a", "1": "b"}, r"dict at \$ \(its keys 1 and '1' are one key\)\."),
+        ({"a": [{"1.5": "a", 1.5: "b"}]}, r"dict at \$\.a\[0\] \(its keys '1\.5' and 1\.5 are one key\)"),
+        ({"a": {UUID(int=5): 1, str(UUID(int=5)): 2}}, r"dict at \$\.a \(its keys UUID"),
+        ({Size.SMALL: 1, 1: 2}, "are one key"),
+        ({"a": Counted({1: 1, "1": 2})}, r"dict at \$\.a\.counts"),
+        ({"a": pydantic.RootModel[dict[Any, int]]({1: 1, "1": 2})}, r"dict at \$\.a\.root"),
+    ],
+)
+def test_keys_that_are_one_in_json_are_refused_with_their_place(value: Any, says: str) -> None:
+    with pytest.raises(InvalidPayload, match=says):
+        encode(value)
+
+
+@pytest.mark.parametrize("codec", BUILT_IN)
+def test_keys_that_stay_apart_may_be_of_any_type_that_the_codec_has(codec: str) -> None:
+    assert len(decode(encode({1: "a", 2: "b", "three": "c", 4.5: "d", UUID(int=5): None}, codec), codec)) == 5
+
+
+def test_message_pack_keeps_numbers_and_text_apart() -> None:
+    assert decode(encode({1: "a", "1": "b"}, "msgpack"), "msgpack") == {1: "a", "1": "b"}
+    with pytest.raises(InvalidPayload, match="are one key"):
+        encode({UUID(int=5): 1, str(UUID(int=5)): 2}, "msgpack")
+
+
+@pytest.mark.parametrize("number", [2**53 + 1, 2**63, 2**64, 2**200, -(2**63) - 1, 10**400])
+def test_a_whole_number_is_read_as_it_was_or_refused(number: int) -> None:
+    def handler(number: int) -> None: ...
+
+    assert decode(encode(number)) == number
+    assert Arguments(handler).decode(encode({"number": number})) == {"number": number}
+    if not -(2**63) <= number < 2**64:
+        with pytest.raises(InvalidPayload, match=r"int at \$\.number \("):
+            encode({"number": number}, "msgpack")
+
+
+def test_a_whole_number_that_python_does_not_write_out_is_refused() -> None:
+    with pytest.raises(InvalidPayload, match=r"int at \$\.a \("):
+        encode({"a": 10**5000})
 
 
 @pytest.mark.parametrize("codec", BUILT_IN)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 from forge_jobs.client.checks import MAX_INTEGER, Choice, choice
 from forge_jobs.client.duration import in_words, parse_duration
@@ -107,7 +107,7 @@ def payload(text: str | None, name: str = "The payload") -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        found = json.loads(text)
+        found = json.loads(text, parse_constant=_no_number, object_pairs_hook=_object)
     except ValueError as error:
         raise InvalidInput(
             f'{name} is not JSON ({error}), allowed is an object like \'{{"to": "a@b"}}\'.'
@@ -117,6 +117,18 @@ def payload(text: str | None, name: str = "The payload") -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InvalidInput(f'{name} is {shortened(text)}, allowed is a JSON object like \'{{"to": "a@b"}}\'.')
     return found
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number there")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return made
 
 
 def shown_attempts(attempt: int, most: int) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import dataclasses
+import math
 import threading
 from datetime import timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from forge_jobs import (
     Dead,
     Forge,
     InvalidInput,
+    InvalidPayload,
     Reschedule,
     Retry,
     State,
@@ -385,3 +387,27 @@ async def test_a_number_of_attempts_is_one_or_more(forge: Forge, number: int) ->
         await forge.queues.set("default", max_attempts=number)
     with pytest.raises(InvalidInput, match="max_attempts is"):
         await forge.crons.set("daily", "@daily", "work", max_attempts=number)
+
+
+async def test_a_number_that_json_has_no_word_for_is_refused_and_nothing_is_enqueued(forge: Forge) -> None:
+    with pytest.raises(InvalidPayload, match=r"float at \$\.price"):
+        await forge.enqueue("buy", {"price": math.nan})
+    with pytest.raises(InvalidPayload, match=r"float at \$\.price"):
+        await forge.enqueue_many("buy", [{"price": 1.5}, {"price": math.inf}])
+    with pytest.raises(InvalidPayload, match=r"float at \$\.price"):
+        await forge.crons.set("nightly", "@daily", "buy", payload={"price": math.nan})
+
+    assert await forge.jobs.list() == []
+
+
+async def test_a_result_that_json_would_change_is_not_kept(forge: Forge) -> None:
+    @forge.handler
+    async def measure() -> dict[str, float]:
+        return {"mean": math.nan}
+
+    job = await measure.enqueue()
+    await run(forge)
+
+    done = await forge.jobs.get(job.id)
+    assert (done.state, done.result) == (State.DONE, None)
+    assert done.error is not None and "float at $.mean (nan is no number in JSON)" in done.error
