@@ -180,6 +180,43 @@ def test_the_tables_are_made_looked_at_reset_and_dropped(cli: CommandLine):
     assert cli.fine("db", "migrate")["applied"] == cli.fine("db", "status")["known"]
 
 
+def test_contradictions_are_found_said_and_mended(cli: CommandLine):
+    id = cli.fine("enqueue", "send", "--key", "k")["id"]
+    assert cli.fine("db", "check") == {"jobs": 1, "found": 0, "mended": 0, "findings": []}
+    assert cli("db", "check").out == "1 job looked at; nothing is wrong.\n"
+    with closing(sqlite3.connect(cli.folder / "queue.sqlite")) as connection, connection:
+        connection.execute("DELETE FROM ready")
+        connection.execute("DELETE FROM job_key")
+
+    found = cli("db", "check", "--json")
+    assert found.code == 1
+    assert [(each["fault"], each["job_id"], each["mended"]) for each in found.document["findings"]] == [
+        ("place", id, None),
+        ("key", id, None),
+        ("count", None, None),
+    ]
+    assert found.error == (
+        '{"error": "3 contradictions in the database; to mend them: forge-jobs db check --repair."}\n'
+    )
+
+    repaired = cli("db", "check", "--repair")
+    assert (repaired.code, repaired.error) == (0, "")
+    assert f"Job {id} does not hold its key 'k' of kind send. It holds its key." in repaired.lines
+    assert repaired.lines[-1] == "1 job looked at; 3 contradictions mended."
+    assert cli.fine("db", "check")["found"] == 0
+    assert cli.fine("enqueue", "send", "--key", "k") == {"id": id, "duplicate": True}
+
+
+def test_jobs_in_no_state_may_be_forgotten(cli: CommandLine):
+    cli.fine("enqueue", "send", "--count", "3")
+    with closing(sqlite3.connect(cli.folder / "queue.sqlite")) as connection, connection:
+        connection.execute("DELETE FROM ready")
+
+    assert "say --repair too" in cli("db", "check", "--forget-lost").error
+    assert cli.fine("db", "check", "--repair", "--forget-lost")["mended"] == 4
+    assert cli.fine("jobs", "list") == []
+
+
 def test_create_makes_the_file_and_its_folder(cli: CommandLine):
     url = f"sqlite:///{cli.folder}/deep/down/other.sqlite"
 

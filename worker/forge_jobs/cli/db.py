@@ -1,21 +1,33 @@
 """`forge-jobs db`: the tables themselves."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import typer
 
 from forge_jobs.cli.command import Call, command
-from forge_jobs.cli.opening import forge_of, require_file, say_caveat
+from forge_jobs.cli.opening import forge_of, opened, require_file, say_caveat
 from forge_jobs.cli.output import Report, Rows
+from forge_jobs.cli.progress import progress
 from forge_jobs.client.why import count
 from forge_jobs.errors import InvalidInput
+from forge_jobs.finding import Finding
 from forge_jobs.storage.interface import SchemaStatus, Storage
 
 group = typer.Typer(help="Create, migrate and look at the database.")
 
 Force = Annotated[bool, typer.Option("--force", help="Yes, delete all jobs and all history.")]
+
+Repair = Annotated[bool, typer.Option("--repair", help="Mend what can be mended, and say how.")]
+ForgetLost = Annotated[
+    bool,
+    typer.Option(
+        "--forget-lost",
+        help="With --repair: jobs that are in no state are deleted, where else they are pending and run again.",
+    ),
+]
 
 
 @command(group, "create")
@@ -54,6 +66,23 @@ async def status(call: Call) -> Report:
     return Report({"database": storage.url, **_document(found)}, [rows])
 
 
+@command(group, "check")
+async def check(call: Call, repair: Repair = False, forget_lost: ForgetLost = False) -> Report:
+    """Look for rows that contradict each other, such as a job in two states or in none, while workers run. Exit code 1 when something is wrong."""
+    if forget_lost and not repair:
+        raise InvalidInput("--forget-lost says what a repair does; say --repair too.")
+    tally = _Findings()
+    async with opened(call) as forge:
+        audit = forge.storage.audit
+        with progress(as_json=call.as_json) as tell:
+            async for look in audit.jobs(repair=repair, forget=forget_lost):
+                tally.add(look.findings, jobs=look.jobs)
+                tell(f"{count(tally.jobs, 'job')} looked at", {"jobs": tally.jobs, "found": tally.found})
+            tally.add(await audit.slots(repair=repair))
+            tally.add(await audit.counts(repair=repair))
+    return tally.report(repair)
+
+
 @command(group, "drop")
 async def drop(call: Call, force: Force = False) -> Report:
     """Delete everything of forge-jobs from the database: all jobs and history are gone. Needs --force."""
@@ -77,6 +106,50 @@ async def reset(call: Call, force: Force = False) -> Report:
         {"database": storage.url, "reset": True, **_document(found)},
         [f"{storage.url} is empty, and at migration {found.found}."],
     )
+
+
+SHOWN = 1_000
+"""Findings that are said one by one; where a table was emptied there may be millions."""
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What a check found so far."""
+
+    jobs: int = 0
+    found: int = 0
+    mended: int = 0
+    shown: list[Finding] = field(default_factory=list)
+
+    def add(self, findings: Sequence[Finding], *, jobs: int = 0) -> None:
+        """These were found among so many jobs."""
+        self.jobs += jobs
+        self.found += len(findings)
+        self.mended += sum(finding.mended is not None for finding in findings)
+        self.shown += findings[: SHOWN - len(self.shown)]
+
+    def report(self, repair: bool) -> Report:
+        """Return what the command says."""
+        lines = [f"{finding.found} {finding.mended or ''}".rstrip() for finding in self.shown]
+        if self.found > len(lines):
+            lines.append(f"And {self.found - len(lines):,} more.")
+        left = self.found - self.mended
+        mended = f"{count(self.mended, 'contradiction')} mended" if self.mended else "nothing is wrong"
+        if self.mended or not left:
+            lines.append(f"{count(self.jobs, 'job')} looked at; {mended}.")
+        hint = "" if repair else "; to mend them: forge-jobs db check --repair"
+        errors = [f"{count(left, 'contradiction')} in the database{hint}."] if left else []
+        document = {"jobs": self.jobs, "found": self.found, "mended": self.mended}
+        return Report(document | {"findings": [_document_of(each) for each in self.shown]}, lines, errors)
+
+
+def _document_of(finding: Finding) -> dict[str, object]:
+    return {
+        "fault": finding.fault.value,
+        "job_id": finding.job_id,
+        "found": finding.found,
+        "mended": finding.mended,
+    }
 
 
 def _require_force(force: bool, verb: str) -> None:

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from forge_jobs.cron_config import CronConfig
+from forge_jobs.finding import Finding, Look
 from forge_jobs.job import Alike, Cancelled, Claim, Counts, End, Enqueued, Job, NewJob, Postponement, State
 from forge_jobs.kind import Kind
 from forge_jobs.owner import Owner
@@ -584,6 +585,29 @@ class History(Protocol):
         """
 
 
+class Audit(Protocol):
+    """Whether the rows agree with each other, looked at while workers run. A look waits for nobody and nobody for it.
+
+    With `repair` each contradiction is mended that can be, and says how; without, nothing is written.
+    Repeating it does no harm. `forge_jobs.finding` says what is looked for.
+    """
+
+    def jobs(
+        self, *, repair: bool = False, forget: bool = False, limit: int = 200_000
+    ) -> AsyncIterator[Look]:
+        """Look at all jobs, and at all rows about them, `limit` jobs at a time.
+
+        A job in several states stays in the one that proves most. One in no state is pending,
+        and runs perhaps again; with `forget` it is deleted. A queue that is not there is made, paused.
+        """
+
+    async def slots(self, *, repair: bool = False) -> list[Finding]:
+        """Every queue with a concurrency has that many slots, and registered workers hold them."""
+
+    async def counts(self, *, repair: bool = False) -> list[Finding]:
+        """Counts are what is in the tables."""
+
+
 class Wakeups(Protocol):
     """How a sleeping process hears that there is work."""
 
@@ -632,6 +656,7 @@ class Storage(Protocol):
     versions: Versions
     leadership: Leadership
     history: History
+    audit: Audit
     wakeups: Wakeups
     url: str  # without its password
     shared: bool  # whether other hosts may use it at the same time

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import cast
 
 from forge_jobs.storage.interface import Storage
+from forge_jobs.storage.postgres.audit import PostgresAudit
 from forge_jobs.storage.postgres.claims import PostgresClaims
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.connections_left import connections_left
@@ -53,6 +54,7 @@ class PostgresStorage(Storage):
         self.versions = PostgresVersions(database)
         self.leadership = PostgresLeadership(database)
         self.history = PostgresHistory(database)
+        self.audit = PostgresAudit(database)
         self.wakeups = PostgresWakeups(database)
 
     async def open(self) -> None:

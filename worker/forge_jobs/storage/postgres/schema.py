@@ -40,7 +40,7 @@ class PostgresSchema(Schema):
                 raise
         async with self._connection(MAINTENANCE_DATABASES, without_timeout=True) as connection:
             # Two at once would both copy the template, which only one may.
-            await connection.execute("SELECT pg_advisory_lock($1)", _lock("create database"))
+            await connection.execute("SELECT pg_advisory_lock($1)", lock_key("create database"))
             name = self._database.name
             if not await connection.fetchval(
                 "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name
@@ -97,7 +97,7 @@ class PostgresSchema(Schema):
             await self._database.disconnect(connection)
 
     async def _lock(self, connection: asyncpg.Connection) -> None:
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _lock(self._database.schema))
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", lock_key(self._database.schema))
 
     async def _found(self, connection: asyncpg.Connection) -> tuple[int, int]:
         """Return the newest migration, and the newest breaking one."""
@@ -143,6 +143,6 @@ class PostgresSchema(Schema):
         )
 
 
-def _lock(what: str) -> int:
+def lock_key(what: str) -> int:
     """Return the key of the advisory lock for `what`."""
     return int.from_bytes(hashlib.sha256(f"forge-jobs {what}".encode()).digest()[:8], signed=True)

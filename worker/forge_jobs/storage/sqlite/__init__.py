@@ -5,6 +5,7 @@ from datetime import datetime
 
 from forge_jobs.errors import InvalidInput
 from forge_jobs.storage.interface import Storage
+from forge_jobs.storage.sqlite.audit import SqliteAudit
 from forge_jobs.storage.sqlite.claims import SqliteClaims
 from forge_jobs.storage.sqlite.connection import MEMORY, Database
 from forge_jobs.storage.sqlite.crons import SqliteCrons
@@ -60,6 +61,7 @@ class SqliteStorage(Storage):
         self.versions = SqliteVersions(database)
         self.leadership = SqliteLeadership(database)
         self.history = SqliteHistory(database)
+        self.audit = SqliteAudit(database)
         self.wakeups = SqliteWakeups(database)
 
     async def open(self) -> None:

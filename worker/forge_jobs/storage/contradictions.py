@@ -1,0 +1,212 @@
+"""Contradictions between rows, as both databases find them, and the sentences that say them."""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from forge_jobs.finding import Fault, Finding
+
+JOBS_AT_ONCE = 200_000
+"""How many jobs one step of an audit looks at."""
+
+ROUNDS = 3
+"""How often what was found is mended and looked at again: one repair may bring another to light."""
+
+RANKS = ("finished", "claimed", "scheduled", "ready", "abandoned")
+"""The states of a job in two, the one that proves most first: an end that is written, a claim of a worker that
+is registered, a moment to wait for, a place in the queue, and last a claim of nobody."""
+
+COUNTED = ("pending", "scheduled", "in_progress", "done", "dead")
+
+
+class Row(NamedTuple):
+    """One contradiction as the databases' `LOOK` answers it."""
+
+    fault: str
+    job_id: int | None
+    what: str | None  # the state that the job is in; of a key its kind; the number of a queue or a worker
+    key: str | None
+    other: int | None  # the job that holds the key
+
+
+@dataclass(frozen=True, slots=True)
+class Contradictions:
+    """What one look found about jobs."""
+
+    rows: Sequence[Row]
+
+    def ids(self, *faults: str) -> list[int]:
+        """Return the jobs of these faults."""
+        return sorted({row.job_id for row in self.rows if row.fault in faults and row.job_id is not None})
+
+    @property
+    def queue_ids(self) -> list[int]:
+        """Return the queues that are not there."""
+        return sorted(int(row.what) for row in self.rows if row.fault == "queue" and row.what is not None)
+
+    def parts(self, size: int) -> Iterator["Contradictions"]:
+        """Yield them in parts of so many rows."""
+        for start in range(0, len(self.rows), size):
+            yield Contradictions(self.rows[start : start + size])
+
+    def findings(self, *, forget: bool = False) -> dict[object, Finding]:
+        """Return a finding each, by what tells it from others; `mended` says what mending it would do."""
+        found: dict[object, Finding] = {}
+        for job_id, states in self._places().items():
+            found["place", job_id] = _misplaced(job_id, states, forget)
+        for row in self.rows:
+            if row.fault != "place":
+                found[row] = _SENTENCES[row.fault](row)
+        return found
+
+    def _places(self) -> Mapping[int, list[str]]:
+        places: dict[int, list[str]] = defaultdict(list)
+        for row in self.rows:
+            if row.fault == "place" and row.job_id is not None:
+                places[row.job_id] += [row.what] if row.what else []
+        return places
+
+
+async def looked(
+    look: Callable[[], Awaitable[Contradictions]],
+    mend: Callable[[Contradictions], Awaitable[None]],
+    *,
+    repair: bool,
+    forget: bool,
+) -> list[Finding]:
+    """Return what a look finds; with `repair` it is mended, and the next look shows what that came to."""
+    found = await look()
+    findings: list[Finding] = []
+    for _ in range(ROUNDS if repair else 0):
+        if not found.rows:
+            break
+        await mend(found)
+        left = await look()
+        findings += mended(found.findings(forget=forget), left.findings(forget=forget))
+        found = left
+    return findings + unmended(found.findings().values())
+
+
+def mended(before: Mapping[object, Finding], after: Mapping[object, Finding]) -> list[Finding]:
+    """Return the findings of one look that the next one, after a repair, does not show any more."""
+    return [finding for what, finding in before.items() if what not in after]
+
+
+def unmended(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings as they are while nothing was done."""
+    return [replace(finding, mended=None) for finding in findings]
+
+
+def _misplaced(job_id: int, states: Sequence[str], forget: bool) -> Finding:
+    if not states:
+        return Finding(
+            Fault.PLACE,
+            f"Job {job_id} is in no state: where it stood, or how it ended, was deleted.",
+            job_id,
+            "It is deleted." if forget else "It is pending, and runs (again).",
+        )
+    first, *others = sorted(states, key=RANKS.index)
+    return Finding(
+        Fault.PLACE,
+        f"Job {job_id} is in {' and in '.join(_table(state) for state in (first, *others))}.",
+        job_id,
+        f"It stays in {_table(first)}.",
+    )
+
+
+def _table(state: str) -> str:
+    return "claimed (by a worker that is not registered)" if state == "abandoned" else state
+
+
+def _orphan(row: Row) -> Finding:
+    return Finding(
+        Fault.ORPHAN,
+        f"There is a row in {row.what} about job {row.job_id}, which is not there.",
+        row.job_id,
+        "The row is gone.",
+    )
+
+
+def _stale_key(row: Row) -> Finding:
+    return Finding(
+        Fault.KEY,
+        f"Job {row.job_id} holds key {row.key!r} of kind {row.what}, and does not live or has another.",
+        row.job_id,
+        "The key is free.",
+    )
+
+
+def _keyless(row: Row) -> Finding:
+    if row.other is None:
+        return Finding(
+            Fault.KEY,
+            f"Job {row.job_id} does not hold its key {row.key!r} of kind {row.what}.",
+            row.job_id,
+            "It holds its key.",
+        )
+    return Finding(
+        Fault.KEY,
+        f"Job {row.job_id} does not hold its key {row.key!r} of kind {row.what}: job {row.other} does; cancel one of them.",
+        row.job_id,
+    )
+
+
+def _queueless(row: Row) -> Finding:
+    return Finding(
+        Fault.QUEUE,
+        f"There are jobs of queue number {row.what}, which is not there.",
+        mended=f"It is there as {recovered(int(row.what or 0))}, paused.",
+    )
+
+
+def _lost(row: Row) -> Finding:
+    return Finding(
+        Fault.LOST,
+        f"Job {row.job_id} is in progress by worker {row.what}, which is not registered: "
+        "the reaper of any running worker hands it on.",
+        row.job_id,
+    )
+
+
+_SENTENCES: Mapping[str, Callable[[Row], Finding]] = {
+    "orphan": _orphan,
+    "key": _stale_key,
+    "keyless": _keyless,
+    "queue": _queueless,
+    "lost": _lost,
+}
+
+
+def recovered(queue_id: int) -> str:
+    """Return the name that a queue gets whose row was lost."""
+    return f"recovered-{queue_id}"
+
+
+def slot_finding(what: str, queue: str, number: int, detail: int | None) -> Finding:
+    """Return the finding about one slot; `detail` is the worker or the concurrency."""
+    slot = f"Slot {number} of queue {queue}"
+    match what:
+        case "held":
+            return Finding(
+                Fault.SLOT,
+                f"{slot} is held by worker {detail}, which is not registered.",
+                mended="It is free.",
+            )
+        case "missing":
+            return Finding(Fault.SLOT, f"{slot} is missing.", mended="It is there.")
+        case _:
+            return Finding(
+                Fault.SLOT, f"{slot} is beyond the queue's concurrency, {detail}.", mended="It is gone."
+            )
+
+
+def count_finding(queue: str | None, queue_id: int, noted: Sequence[int], real: Sequence[int]) -> Finding:
+    """Return the finding about the counts of one queue."""
+    name = queue or f"number {queue_id}"
+    wrong = [
+        f"{say} {state} where there are {are}"
+        for state, say, are in zip(COUNTED, noted, real, strict=True)
+        if say != are
+    ]
+    return Finding(Fault.COUNT, f"Queue {name} counts {', '.join(wrong)}.", mended="It counts what there is.")

@@ -1,0 +1,359 @@
+"""The audit in PostgreSQL: rows that contradict each other are found, and mended.
+
+Each look is one statement, hence one moment: a job that moves meanwhile is where it was. It
+reads only. What a repair deletes or adds is decided anew by its own statement, which has a
+look of its own; repairs are made one at a time.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from forge_jobs.finding import Finding, Look
+from forge_jobs.storage.contradictions import (
+    JOBS_AT_ONCE,
+    Contradictions,
+    Row,
+    count_finding,
+    looked,
+    mended,
+    recovered,
+    slot_finding,
+    unmended,
+)
+from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.schema import lock_key
+
+FIRST, END = -(2**63), 2**63 - 1
+
+STEP = "SELECT id FROM {schema}.job WHERE id >= $1 ORDER BY id OFFSET $2 LIMIT 1"
+
+_PLACES = """
+place AS MATERIALIZED (
+    SELECT job_id, 'finished' AS state, 1 AS rank, queue_id, attempt, 0 AS pos, NULL::bigint AS worker_id, ctid
+    FROM {schema}.finished WHERE {these}
+    UNION ALL
+    SELECT job_id, CASE WHEN lives THEN 'claimed' ELSE 'abandoned' END, CASE WHEN lives THEN 2 ELSE 5 END,
+           queue_id, attempt, 0, worker_id, ctid
+    FROM (SELECT claimed.*, claimed.ctid,
+                 EXISTS (SELECT FROM {schema}.worker WHERE worker.id = claimed.worker_id) AS lives
+          FROM {schema}.claimed WHERE {these}) AS held
+    UNION ALL
+    SELECT job_id, 'scheduled', 3, queue_id, attempt, 0, NULL, ctid FROM {schema}.scheduled WHERE {these}
+    UNION ALL
+    SELECT job_id, 'ready', 4, queue_id, attempt, pos, NULL, ctid FROM {schema}.ready WHERE {these}
+)"""
+
+# `ready` has no index by job, so each step reads all of it: that is why steps are large.
+LOOK = """
+WITH mine AS MATERIALIZED (
+    SELECT id, queue_id, kind, key FROM {schema}.job WHERE id >= $1 AND id < $2
+), {places}, crowded AS MATERIALIZED (
+    SELECT job_id FROM place GROUP BY job_id HAVING count(*) > 1
+), ended AS MATERIALIZED (
+    SELECT job_id FROM place WHERE state = 'finished'
+), held AS MATERIALIZED (
+    SELECT job_id, kind, key FROM {schema}.job_key WHERE {these}
+)
+SELECT 'queue' AS fault, NULL::bigint AS job_id, queue_id::text AS what, NULL::text AS key, NULL::bigint AS other
+FROM (SELECT queue_id FROM mine UNION SELECT queue_id FROM place) AS used
+WHERE NOT EXISTS (SELECT FROM {schema}.queue WHERE queue.id = used.queue_id)
+UNION ALL
+SELECT 'place', job_id, state, NULL, NULL FROM place JOIN crowded USING (job_id)
+WHERE EXISTS (SELECT FROM mine WHERE mine.id = place.job_id)
+UNION ALL
+SELECT 'place', id, NULL, NULL, NULL FROM mine WHERE NOT EXISTS (SELECT FROM place WHERE place.job_id = mine.id)
+UNION ALL
+SELECT 'orphan', job_id, CASE state WHEN 'abandoned' THEN 'claimed' ELSE state END, NULL, NULL FROM place
+WHERE NOT EXISTS (SELECT FROM mine WHERE mine.id = place.job_id)
+UNION ALL
+SELECT DISTINCT 'orphan', job_id, 'failure', NULL, NULL::bigint FROM {schema}.failure
+WHERE {these} AND NOT EXISTS (SELECT FROM mine WHERE mine.id = failure.job_id)
+UNION ALL
+SELECT 'key', job_id, kind, key, NULL FROM held
+WHERE NOT EXISTS (SELECT FROM mine WHERE mine.id = held.job_id AND mine.kind = held.kind AND mine.key = held.key)
+   OR EXISTS (SELECT FROM ended WHERE ended.job_id = held.job_id)
+UNION ALL
+SELECT 'keyless', id, kind, key,
+       (SELECT job_id FROM {schema}.job_key WHERE job_key.kind = mine.kind AND job_key.key = mine.key)
+FROM mine
+WHERE key IS NOT NULL AND NOT EXISTS (SELECT FROM ended WHERE ended.job_id = mine.id)
+  AND NOT EXISTS (SELECT FROM held WHERE held.job_id = mine.id AND held.kind = mine.kind AND held.key = mine.key)
+UNION ALL
+SELECT 'lost', job_id, worker_id::text, NULL, NULL FROM place
+WHERE state = 'abandoned' AND EXISTS (SELECT FROM mine WHERE mine.id = place.job_id)
+  AND NOT EXISTS (SELECT FROM crowded WHERE crowded.job_id = place.job_id)
+ORDER BY job_id, fault
+""".replace("{places}", _PLACES.strip()).replace("{these}", "job_id >= $1 AND job_id < $2")
+
+COUNT_JOBS = "SELECT count(*) FROM {schema}.job WHERE id >= $1 AND id < $2"
+
+# A queue that nothing is known of but its number: paused, so that nobody runs what nobody has looked at.
+RECOVER_QUEUE = """
+WITH made AS (
+    INSERT INTO {schema}.queue (id, name, paused) OVERRIDING SYSTEM VALUE VALUES ($1, $2, true)
+    ON CONFLICT DO NOTHING
+    RETURNING id
+)
+SELECT {schema}.configured(), setval(pg_get_serial_sequence('{schema_text}.queue', 'id'),
+                                     greatest($1, (SELECT max(id) FROM {schema}.queue)))
+FROM made
+"""
+
+# Of a job in several states the rows of all but the first are deleted, each as it was seen: when
+# the first moves meanwhile, by its own statement, it is where that put it, and nowhere else.
+_REPLACED = """
+WITH {places}, ranked AS MATERIALIZED (
+    SELECT *, row_number() OVER (PARTITION BY job_id ORDER BY rank, attempt DESC, pos) AS number FROM place
+), excess AS MATERIALIZED (
+    SELECT * FROM ranked WHERE {excess}
+), unqueued AS (
+    DELETE FROM {schema}.ready WHERE ctid = ANY (ARRAY(SELECT ctid FROM excess WHERE state = 'ready'))
+    RETURNING queue_id
+), unscheduled AS (
+    DELETE FROM {schema}.scheduled WHERE ctid = ANY (ARRAY(SELECT ctid FROM excess WHERE state = 'scheduled'))
+    RETURNING queue_id
+), unclaimed AS (
+    DELETE FROM {schema}.claimed
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM excess WHERE state IN ('claimed', 'abandoned')))
+    RETURNING queue_id
+), unfinished AS (
+    DELETE FROM {schema}.finished WHERE ctid = ANY (ARRAY(SELECT ctid FROM excess WHERE state = 'finished'))
+    RETURNING queue_id, state
+), {more}tallied AS (
+    INSERT INTO {schema}.tally (queue_id, pending, scheduled, in_progress, done, dead)
+    SELECT queue_id, sum(pending), sum(scheduled), sum(in_progress), sum(done), sum(dead)
+    FROM (SELECT queue_id, -1 AS pending, 0 AS scheduled, 0 AS in_progress, 0 AS done, 0 AS dead FROM unqueued
+          UNION ALL SELECT queue_id, 0, -1, 0, 0, 0 FROM unscheduled
+          UNION ALL SELECT queue_id, 0, 0, -1, 0, 0 FROM unclaimed
+          UNION ALL SELECT queue_id, 0, 0, 0, -(state = 'done')::integer, -(state = 'dead')::integer FROM unfinished
+          {counted}) AS moves
+    GROUP BY queue_id
+)
+""".replace("{places}", _PLACES.strip()).replace("{these}", "job_id = ANY ($1::bigint[])")
+
+# What is in no state is pending, at its old place and with the attempts that its history knows of.
+PLACE = (
+    _REPLACED.replace("{excess}", "number > 1")
+    .replace(
+        "{more}",
+        """again AS (
+    INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
+    SELECT id, {schema}.micros(created_at), queue_id,
+           coalesce((SELECT max(attempt) FROM {schema}.failure WHERE failure.job_id = job.id), 0), priority
+    FROM {schema}.job
+    WHERE id = ANY ($1) AND NOT EXISTS (SELECT FROM place WHERE place.job_id = job.id)
+    RETURNING queue_id
+), """,
+    )
+    .replace("{counted}", "UNION ALL SELECT queue_id, 1, 0, 0, 0, 0 FROM again")
+    + "SELECT count(*) FROM (SELECT DISTINCT queue_id FROM again) AS woken, {schema}.wake(woken.queue_id)"
+)
+
+FORGET = """
+WITH gone AS (
+    DELETE FROM {schema}.job
+    WHERE id = ANY ($1)
+      AND NOT EXISTS (SELECT FROM {schema}.ready WHERE job_id = id)
+      AND NOT EXISTS (SELECT FROM {schema}.scheduled WHERE job_id = id)
+      AND NOT EXISTS (SELECT FROM {schema}.claimed WHERE job_id = id)
+      AND NOT EXISTS (SELECT FROM {schema}.finished WHERE job_id = id)
+    RETURNING id
+), unfailed AS (
+    DELETE FROM {schema}.failure WHERE job_id = ANY (ARRAY(SELECT id FROM gone))
+)
+DELETE FROM {schema}.job_key WHERE job_id = ANY (ARRAY(SELECT id FROM gone))
+"""
+
+_NOT_THERE = "NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = {table}.job_id)"
+
+ORPHANS = (
+    _REPLACED.replace("{excess}", _NOT_THERE.replace("{table}", "ranked"))
+    .replace(
+        "{more}",
+        """unfailed AS (
+    DELETE FROM {schema}.failure WHERE job_id = ANY ($1) AND """
+        + _NOT_THERE.replace("{table}", "failure")
+        + "\n), ",
+    )
+    .replace("{counted}", "")
+    + "SELECT"
+)
+
+FREE_KEYS = """
+DELETE FROM {schema}.job_key
+WHERE job_id = ANY ($1) AND (
+    NOT EXISTS (SELECT FROM {schema}.job
+                WHERE job.id = job_key.job_id AND job.kind = job_key.kind AND job.key = job_key.key)
+    OR EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = job_key.job_id))
+"""
+
+HOLD_KEYS = """
+INSERT INTO {schema}.job_key (kind, key, job_id)
+SELECT kind, key, id FROM {schema}.job
+WHERE id = ANY ($1) AND key IS NOT NULL
+  AND NOT EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = job.id)
+ORDER BY kind, key, id
+ON CONFLICT DO NOTHING
+"""
+
+SLOTS = """
+SELECT 'held' AS what, queue.name AS queue, slot.number, slot.worker_id AS detail
+FROM {schema}.slot JOIN {schema}.queue ON queue.id = slot.queue_id
+WHERE worker_id IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.worker WHERE worker.id = slot.worker_id)
+UNION ALL
+SELECT 'missing', queue.name, number, NULL
+FROM {schema}.queue CROSS JOIN LATERAL generate_series(1, queue.concurrency) AS number
+WHERE NOT EXISTS (SELECT FROM {schema}.slot WHERE slot.queue_id = queue.id AND slot.number = number.number)
+UNION ALL
+SELECT 'beyond', queue.name, slot.number, queue.concurrency
+FROM {schema}.slot JOIN {schema}.queue ON queue.id = slot.queue_id
+WHERE slot.worker_id IS NULL AND slot.number > queue.concurrency
+ORDER BY queue, number
+"""
+
+LOCK_QUEUES = "SELECT FROM {schema}.queue ORDER BY id FOR NO KEY UPDATE"
+
+MEND_SLOTS = """
+WITH freed AS (
+    UPDATE {schema}.slot SET worker_id = NULL
+    WHERE worker_id IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.worker WHERE worker.id = slot.worker_id)
+    RETURNING queue_id
+), made AS (
+    INSERT INTO {schema}.slot (queue_id, number)
+    SELECT queue.id, number FROM {schema}.queue CROSS JOIN LATERAL generate_series(1, queue.concurrency) AS number
+    ON CONFLICT DO NOTHING
+    RETURNING queue_id
+), gone AS (
+    DELETE FROM {schema}.slot USING {schema}.queue
+    WHERE queue.id = slot.queue_id AND slot.worker_id IS NULL AND slot.number > queue.concurrency
+)
+SELECT count(*) FROM (SELECT queue_id FROM freed UNION SELECT queue_id FROM made) AS woken, {schema}.wake(woken.queue_id)
+"""
+
+_COUNTS = """
+SELECT queue_id, sum(pending) AS pending, sum(scheduled) AS scheduled, sum(in_progress) AS in_progress,
+       sum(done) AS done, sum(dead) AS dead,
+       sum(noted_pending) AS noted_pending, sum(noted_scheduled) AS noted_scheduled,
+       sum(noted_in_progress) AS noted_in_progress, sum(noted_done) AS noted_done, sum(noted_dead) AS noted_dead
+FROM (
+    SELECT queue_id, count(*) AS pending, 0 AS scheduled, 0 AS in_progress, 0 AS done, 0 AS dead,
+           0 AS noted_pending, 0 AS noted_scheduled, 0 AS noted_in_progress, 0 AS noted_done, 0 AS noted_dead
+    FROM {schema}.ready GROUP BY queue_id
+    UNION ALL SELECT queue_id, 0, count(*), 0, 0, 0, 0, 0, 0, 0, 0 FROM {schema}.scheduled GROUP BY queue_id
+    UNION ALL SELECT queue_id, 0, 0, count(*), 0, 0, 0, 0, 0, 0, 0 FROM {schema}.claimed GROUP BY queue_id
+    UNION ALL SELECT queue_id, 0, 0, 0, count(*) FILTER (WHERE state = 'done'), count(*) FILTER (WHERE state = 'dead'),
+                     0, 0, 0, 0, 0
+              FROM {schema}.finished GROUP BY queue_id
+    UNION ALL SELECT queue_id, 0, 0, 0, 0, 0, sum(pending), sum(scheduled), sum(in_progress), sum(done), sum(dead)
+              FROM {schema}.tally GROUP BY queue_id
+) AS counted
+GROUP BY queue_id
+HAVING (sum(pending), sum(scheduled), sum(in_progress), sum(done), sum(dead))
+    <> (sum(noted_pending), sum(noted_scheduled), sum(noted_in_progress), sum(noted_done), sum(noted_dead))
+"""
+
+COUNTS = (
+    "SELECT queue.name, counted.* FROM ({counts}) AS counted "
+    "LEFT JOIN {schema}.queue ON queue.id = counted.queue_id ORDER BY queue_id"
+).replace("{counts}", _COUNTS)
+
+# The difference is of one moment, as is what it is a difference between: moves that come later note themselves.
+MEND_COUNTS = """
+WITH wrong AS MATERIALIZED ({counts}), noted AS (
+    INSERT INTO {schema}.tally (queue_id, pending, scheduled, in_progress, done, dead)
+    SELECT queue_id, pending - noted_pending, scheduled - noted_scheduled, in_progress - noted_in_progress,
+           done - noted_done, dead - noted_dead
+    FROM wrong
+)
+SELECT queue.name, wrong.* FROM wrong LEFT JOIN {schema}.queue ON queue.id = wrong.queue_id ORDER BY queue_id
+""".replace("{counts}", _COUNTS)
+
+REPAIRS = "SELECT pg_advisory_xact_lock($1)"
+
+
+class PostgresAudit:
+    """`Audit` in PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def jobs(
+        self, *, repair: bool = False, forget: bool = False, limit: int = JOBS_AT_ONCE
+    ) -> AsyncIterator[Look]:
+        async with self._connection() as connection:
+            first = FIRST
+            while first < END:
+                end = await connection.fetchval(self._database.sql(STEP), first, limit) or END
+                findings = await self._step(connection, first, end, repair, forget)
+                yield Look(await connection.fetchval(self._database.sql(COUNT_JOBS), first, end), findings)
+                first = end
+
+    async def slots(self, *, repair: bool = False) -> list[Finding]:
+        async with self._connection() as connection:
+            findings = await self._slots(connection)
+            if not repair or not findings:
+                return unmended(findings.values())
+            async with self._repairing(connection):
+                await connection.execute(self._database.sql(LOCK_QUEUES))
+                await connection.execute(self._database.sql(MEND_SLOTS))
+            left = await self._slots(connection)
+            return [*mended(findings, left), *unmended(left.values())]
+
+    async def counts(self, *, repair: bool = False) -> list[Finding]:
+        async with self._connection() as connection:
+            records = await connection.fetch(self._database.sql(COUNTS))
+            if records and repair:
+                async with self._repairing(connection):
+                    records = await connection.fetch(self._database.sql(MEND_COUNTS))
+        findings = [count_finding(record[0], record[1], record[7:], record[2:7]) for record in records]
+        return findings if repair else unmended(findings)
+
+    async def _step(
+        self, connection: asyncpg.Connection, first: int, end: int, repair: bool, forget: bool
+    ) -> list[Finding]:
+        """Look at the jobs from `first` to before `end`; return what was found, and mended."""
+
+        async def mend(found: Contradictions) -> None:
+            async with self._repairing(connection):
+                await self._mend(connection, found, forget)
+
+        return await looked(lambda: self._look(connection, first, end), mend, repair=repair, forget=forget)
+
+    async def _look(self, connection: asyncpg.Connection, first: int, end: int) -> Contradictions:
+        records = await connection.fetch(self._database.sql(LOOK), first, end)
+        return Contradictions([Row(*record) for record in records])
+
+    async def _mend(self, connection: asyncpg.Connection, found: Contradictions, forget: bool) -> None:
+        for queue_id in found.queue_ids:
+            await connection.execute(self._database.sql(RECOVER_QUEUE), queue_id, recovered(queue_id))
+        await connection.execute(self._database.sql(ORPHANS), found.ids("orphan"))
+        if forget:
+            await connection.execute(self._database.sql(FORGET), found.ids("place"))
+        await connection.execute(self._database.sql(PLACE), found.ids("place"))
+        await connection.execute(self._database.sql(FREE_KEYS), found.ids("key"))
+        await connection.execute(self._database.sql(HOLD_KEYS), found.ids("keyless"))
+
+    async def _slots(self, connection: asyncpg.Connection) -> dict[object, Finding]:
+        records: Sequence[Any] = await connection.fetch(self._database.sql(SLOTS))
+        return {tuple(record): slot_finding(*record) for record in records}
+
+    @asynccontextmanager
+    async def _repairing(self, connection: asyncpg.Connection) -> AsyncIterator[None]:
+        """A transaction in which nobody else repairs."""
+        async with connection.transaction():
+            key = lock_key(f"repair {self._database.schema}")
+            await connection.execute(self._database.sql(REPAIRS), key)
+            yield
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection of the audit's own: to read millions of rows takes longer than a statement may."""
+        connection = await self._database.connect(without_timeout=True)
+        try:
+            with self._database.translating():
+                yield connection
+        finally:
+            await self._database.disconnect(connection)

@@ -1,0 +1,303 @@
+"""The audit in SQLite: rows that contradict each other are found, and mended.
+
+A look is one read transaction, hence one moment. A repair looks again inside the writer's
+transaction, so that what it mends is still so.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from typing import Any
+
+from forge_jobs.finding import Finding, Look
+from forge_jobs.storage.contradictions import (
+    JOBS_AT_ONCE,
+    RANKS,
+    Contradictions,
+    Row,
+    count_finding,
+    looked,
+    mended,
+    recovered,
+    slot_finding,
+    unmended,
+)
+from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.revision import configured
+from forge_jobs.storage.sqlite.slots import fit, free_slots_of_the_gone
+from forge_jobs.storage.sqlite.tally import Column, move
+from forge_jobs.storage.sqlite.transaction import Transaction
+from forge_jobs.storage.sqlite.waits import make_ready
+
+FIRST, END = -(2**63), 2**63 - 1
+
+STEP = "SELECT id FROM job WHERE id >= ? ORDER BY id LIMIT 1 OFFSET ?"
+
+# `ready` has no index by job, so each step reads all of it: that is why steps are large.
+LOOK = """
+WITH place AS MATERIALIZED (
+    SELECT job_id, 'finished' AS state, queue_id, NULL AS worker_id FROM finished WHERE {these}
+    UNION ALL
+    SELECT job_id, iif(worker_id IN (SELECT id FROM worker), 'claimed', 'abandoned'), queue_id, worker_id
+    FROM claimed WHERE {these}
+    UNION ALL SELECT job_id, 'scheduled', queue_id, NULL FROM scheduled WHERE {these}
+    UNION ALL SELECT job_id, 'ready', queue_id, NULL FROM ready WHERE {these}
+), mine AS MATERIALIZED (
+    SELECT id, queue_id, kind, key FROM job WHERE id >= :first AND id < :end
+), crowded AS MATERIALIZED (
+    SELECT job_id FROM place GROUP BY job_id HAVING count(*) > 1
+), ended AS MATERIALIZED (
+    SELECT job_id FROM place WHERE state = 'finished'
+)
+SELECT 'queue' AS fault, NULL AS job_id, CAST(queue_id AS TEXT) AS what, NULL AS key, NULL AS other
+FROM (SELECT queue_id FROM mine UNION SELECT queue_id FROM place)
+WHERE queue_id NOT IN (SELECT id FROM queue)
+UNION ALL
+SELECT 'place', job_id, state, NULL, NULL FROM place
+WHERE job_id IN (SELECT job_id FROM crowded) AND job_id IN (SELECT id FROM mine)
+UNION ALL
+SELECT 'place', id, NULL, NULL, NULL FROM mine WHERE id NOT IN (SELECT job_id FROM place)
+UNION ALL
+SELECT 'orphan', job_id, iif(state = 'abandoned', 'claimed', state), NULL, NULL FROM place
+WHERE job_id NOT IN (SELECT id FROM mine)
+UNION ALL
+SELECT DISTINCT 'orphan', job_id, 'failure', NULL, NULL FROM failure
+WHERE {these} AND job_id NOT IN (SELECT id FROM mine)
+UNION ALL
+SELECT 'key', job_id, kind, key, NULL FROM job_key AS held
+WHERE {these} AND (
+    NOT EXISTS (SELECT 1 FROM job WHERE job.id = held.job_id AND job.kind = held.kind AND job.key = held.key)
+    OR job_id IN (SELECT job_id FROM ended))
+UNION ALL
+SELECT 'keyless', id, kind, key,
+       (SELECT job_id FROM job_key WHERE job_key.kind = mine.kind AND job_key.key = mine.key)
+FROM mine
+WHERE key IS NOT NULL AND id NOT IN (SELECT job_id FROM ended)
+  AND NOT EXISTS (SELECT 1 FROM job_key AS held
+                  WHERE held.job_id = mine.id AND held.kind = mine.kind AND held.key = mine.key)
+UNION ALL
+SELECT 'lost', job_id, CAST(worker_id AS TEXT), NULL, NULL FROM place
+WHERE state = 'abandoned' AND job_id IN (SELECT id FROM mine) AND job_id NOT IN (SELECT job_id FROM crowded)
+ORDER BY 2, 1
+""".replace("{these}", "job_id >= :first AND job_id < :end")
+
+SLOTS = """
+WITH RECURSIVE wanted (queue_id, queue, number, concurrency) AS (
+    SELECT id, name, 1, concurrency FROM queue WHERE concurrency > 0
+    UNION ALL
+    SELECT queue_id, queue, number + 1, concurrency FROM wanted WHERE number < concurrency
+)
+SELECT 'held', queue.name, slot.number, slot.worker_id FROM slot JOIN queue ON queue.id = slot.queue_id
+WHERE worker_id IS NOT NULL AND worker_id NOT IN (SELECT id FROM worker)
+UNION ALL
+SELECT 'missing', queue, number, NULL FROM wanted
+WHERE NOT EXISTS (SELECT 1 FROM slot WHERE slot.queue_id = wanted.queue_id AND slot.number = wanted.number)
+UNION ALL
+SELECT 'beyond', queue.name, slot.number, queue.concurrency FROM slot JOIN queue ON queue.id = slot.queue_id
+WHERE slot.worker_id IS NULL AND slot.number > queue.concurrency
+ORDER BY 2, 3
+"""
+
+COUNTS = """
+WITH counted AS (
+    SELECT queue_id, count(*) AS pending, 0 AS scheduled, 0 AS in_progress, 0 AS done, 0 AS dead FROM ready GROUP BY 1
+    UNION ALL SELECT queue_id, 0, count(*), 0, 0, 0 FROM scheduled GROUP BY 1
+    UNION ALL SELECT queue_id, 0, 0, count(*), 0, 0 FROM claimed GROUP BY 1
+    UNION ALL SELECT queue_id, 0, 0, 0, sum(state = 'done'), sum(state = 'dead') FROM finished GROUP BY 1
+    UNION ALL SELECT id, 0, 0, 0, 0, 0 FROM queue
+), there AS (
+    SELECT queue_id, sum(pending) AS pending, sum(scheduled) AS scheduled, sum(in_progress) AS in_progress,
+           sum(done) AS done, sum(dead) AS dead
+    FROM counted GROUP BY queue_id
+)
+SELECT queue.name, there.*, coalesce(tally.pending, 0), coalesce(tally.scheduled, 0), coalesce(tally.in_progress, 0),
+       coalesce(tally.done, 0), coalesce(tally.dead, 0)
+FROM there LEFT JOIN queue ON queue.id = there.queue_id LEFT JOIN tally ON tally.queue_id = there.queue_id
+WHERE (there.pending, there.scheduled, there.in_progress, there.done, there.dead)
+   IS NOT (tally.pending, tally.scheduled, tally.in_progress, tally.done, tally.dead)
+ORDER BY there.queue_id
+"""
+
+FREE_KEY = """
+DELETE FROM job_key
+WHERE kind = ? AND key = ? AND (
+    NOT EXISTS (SELECT 1 FROM job
+                WHERE job.id = job_key.job_id AND job.kind = job_key.kind AND job.key = job_key.key)
+    OR job_id IN (SELECT job_id FROM finished))
+"""
+
+HOLD_KEY = """
+INSERT INTO job_key (kind, key, job_id)
+SELECT kind, key, id FROM job WHERE id = ? AND key IS NOT NULL AND id NOT IN (SELECT job_id FROM finished)
+ON CONFLICT DO NOTHING
+"""
+
+MENDED_AT_ONCE = 1_000
+"""Contradictions that are mended in one transaction, since nobody else writes meanwhile."""
+
+Place = tuple[str, int, int, int]
+"""The state that a job is in, its queue, its attempts, and where it stands there."""
+
+
+class SqliteAudit:
+    """`Audit` in SQLite."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def jobs(
+        self, *, repair: bool = False, forget: bool = False, limit: int = JOBS_AT_ONCE
+    ) -> AsyncIterator[Look]:
+        first = FIRST
+        while first < END:
+            end, jobs = await self._database.read(partial(_step, first=first, limit=limit))
+            look = partial(self._database.read, partial(_look, first=first, end=end))
+            yield Look(jobs, await looked(look, partial(self._mend, forget), repair=repair, forget=forget))
+            first = end
+
+    async def _mend(self, forget: bool, found: Contradictions) -> None:
+        for part in found.parts(MENDED_AT_ONCE):
+            await self._database.write(partial(_mend, found=part, forget=forget))
+
+    async def slots(self, *, repair: bool = False) -> list[Finding]:
+        findings = await self._database.read(_slots)
+        if not repair or not findings:
+            return unmended(findings.values())
+        findings, left = await self._database.write(_mend_slots)
+        return [*mended(findings, left), *unmended(left.values())]
+
+    async def counts(self, *, repair: bool = False) -> list[Finding]:
+        rows = await self._database.read(lambda transaction: transaction.rows(COUNTS))
+        if rows and repair:
+            rows = await self._database.write(_mend_counts)
+        findings = [count_finding(row[0], row[1], row[7:], row[2:7]) for row in rows]
+        return findings if repair else unmended(findings)
+
+
+def _step(transaction: Transaction, first: int, limit: int) -> tuple[int, int]:
+    """Return where the jobs after the next ones begin, and how many those are."""
+    end = transaction.value(STEP, (first, limit))
+    end = END if end is None else end
+    return end, transaction.value("SELECT count(*) FROM job WHERE id >= ? AND id < ?", (first, end))
+
+
+def _look(transaction: Transaction, first: int, end: int) -> Contradictions:
+    return Contradictions([Row(*row) for row in transaction.rows(LOOK, {"first": first, "end": end})])
+
+
+def _mend(transaction: Transaction, found: Contradictions, forget: bool) -> None:
+    for queue_id in found.queue_ids:
+        _recover_queue(transaction, queue_id)
+    for job_id in found.ids("orphan"):
+        if transaction.row("SELECT 1 FROM job WHERE id = ?", (job_id,)) is not None:
+            continue
+        _take_out(transaction, job_id, _places(transaction, job_id))
+        _delete_about(transaction, job_id, "failure")
+    for job_id in found.ids("place"):
+        _place(transaction, job_id, forget)
+    transaction.execute_many(FREE_KEY, [(row.what, row.key) for row in found.rows if row.fault == "key"])
+    transaction.execute_many(HOLD_KEY, [(job_id,) for job_id in found.ids("keyless")])
+
+
+def _recover_queue(transaction: Transaction, queue_id: int) -> None:
+    """A queue that nothing is known of but its number is there: paused, so that nobody runs what nobody has looked at."""
+    transaction.execute("DELETE FROM tally WHERE queue_id = ?", (queue_id,))
+    transaction.execute(
+        "INSERT INTO queue (id, name, paused) VALUES (?, ?, 1) ON CONFLICT DO NOTHING",
+        (queue_id, recovered(queue_id)),
+    )
+    configured(transaction)
+
+
+def _places(transaction: Transaction, job_id: int) -> list[Place]:
+    """Return where the job is, the place that proves most first."""
+    registered = {row[0] for row in transaction.rows("SELECT id FROM worker")}
+    found: list[Place] = [
+        (state, queue_id, attempt, 0)
+        for state, queue_id, attempt in transaction.rows(
+            "SELECT 'finished', queue_id, attempt FROM finished WHERE job_id = ?1 "
+            "UNION ALL SELECT 'scheduled', queue_id, attempt FROM scheduled WHERE job_id = ?1",
+            (job_id,),
+        )
+    ]
+    found += [
+        ("claimed" if worker_id in registered else "abandoned", queue_id, attempt, 0)
+        for queue_id, attempt, worker_id in transaction.rows(
+            "SELECT queue_id, attempt, worker_id FROM claimed WHERE job_id = ?", (job_id,)
+        )
+    ]
+    found += [
+        ("ready", queue_id, attempt, pos)
+        for queue_id, attempt, pos in transaction.rows(
+            "SELECT queue_id, attempt, pos FROM ready WHERE job_id = ?", (job_id,)
+        )
+    ]
+    return sorted(found, key=lambda place: (RANKS.index(place[0]), -place[2], place[3]))
+
+
+def _place(transaction: Transaction, job_id: int, forget: bool) -> None:
+    """The job is in one state, the first of those that it is in; in none: it is pending, or deleted."""
+    places = _places(transaction, job_id)
+    if places:
+        _take_out(transaction, job_id, places[1:])
+    elif forget:
+        _delete_about(transaction, job_id, "failure", "job_key")
+        transaction.execute("DELETE FROM job WHERE id = ?", (job_id,))
+    else:
+        row = transaction.row("SELECT created_at, queue_id, priority FROM job WHERE id = ?", (job_id,))
+        if row is None:
+            return
+        created_at, queue_id, priority = row
+        attempt = transaction.value(
+            "SELECT coalesce(max(attempt), 0) FROM failure WHERE job_id = ?", (job_id,)
+        )
+        make_ready(transaction, [(job_id, created_at, queue_id, attempt, priority)])
+        move(transaction, [queue_id], None, "pending")
+
+
+def _take_out(transaction: Transaction, job_id: int, places: Sequence[Place]) -> None:
+    """The job is not in these places any more."""
+    for state, queue_id, attempt, pos in places:
+        counted: Column
+        if state == "ready":
+            counted = "pending"
+            transaction.execute(
+                "DELETE FROM ready WHERE job_id = ? AND queue_id = ? AND attempt = ? AND pos = ?",
+                (job_id, queue_id, attempt, pos),
+            )
+        elif state == "finished":
+            counted = transaction.value("SELECT state FROM finished WHERE job_id = ?", (job_id,))
+            _delete_about(transaction, job_id, "finished")
+        elif state == "scheduled":
+            counted = "scheduled"
+            _delete_about(transaction, job_id, "scheduled")
+        else:
+            counted = "in_progress"
+            _delete_about(transaction, job_id, "claimed")
+        move(transaction, [queue_id], counted, None)
+
+
+def _delete_about(transaction: Transaction, job_id: int, *tables: str) -> None:
+    for table in tables:
+        transaction.execute(f"DELETE FROM {table} WHERE job_id = ?", (job_id,))
+
+
+def _slots(transaction: Transaction) -> dict[object, Finding]:
+    return {row: slot_finding(*row) for row in transaction.rows(SLOTS)}
+
+
+def _mend_slots(transaction: Transaction) -> tuple[dict[object, Finding], dict[object, Finding]]:
+    """Return what was found before, and what is left."""
+    before = _slots(transaction)
+    free_slots_of_the_gone(transaction)
+    for (queue_id,) in transaction.rows("SELECT id FROM queue"):
+        fit(transaction, queue_id)
+    return before, _slots(transaction)
+
+
+def _mend_counts(transaction: Transaction) -> list[Any]:
+    rows = transaction.rows(COUNTS)
+    transaction.execute_many(
+        "INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead) VALUES (?, ?, ?, ?, ?, ?)",
+        [row[1:7] for row in rows],
+    )
+    return rows
