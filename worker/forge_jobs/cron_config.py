@@ -35,7 +35,7 @@ class CronConfig:
     enabled: bool = True
     managed_by: str | None = None
     # state, written by the scheduler
-    next_fire_at: datetime | None = None  # None: not computed yet
+    next_fire_at: datetime | None = None  # None: it is disabled, or not computed yet
     last_fire_at: datetime | None = None
-    last_error: str | None = None  # why it was disabled
+    last_error: str | None = None  # why it does not fire
     skipped: int = 0  # fires skipped because of `overlap`

@@ -128,7 +128,12 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.INFO,
         "Cron {cron} fired: {enqueued} jobs enqueued, {skipped} skipped, {late} s late",
     ),
-    events.CronDisabled: (logging.ERROR, "Cron {cron} is disabled: {error}"),
+    events.CronUnreadable: (logging.ERROR, "Cron {cron} cannot be fired by this host: {error}"),
+    events.CronHeldUp: (logging.ERROR, "Cron {cron} cannot fire now: {error}"),
+    events.LeadOffered: (
+        logging.WARNING,
+        "Worker {worker} gives up the lead, since it cannot read crons {crons}, and another may",
+    ),
     events.TokensLeased: (logging.DEBUG, "{tokens} tokens of rate limit {scope} are leased"),
     events.LimitDrained: (logging.WARNING, "Rate limit {scope} was drained"),
     events.ChoreFailed: (logging.ERROR, "Chore {chore} failed: {error}; next try in {retry_in} s"),
@@ -143,6 +148,8 @@ _REPEATED: Mapping[type[Event], tuple[str, ...]] = {
     events.QueueUnserved: ("queue",),
     events.QueueCooled: ("queue",),
     events.ChoreFailed: ("chore",),
+    events.CronUnreadable: ("cron",),
+    events.CronHeldUp: ("cron",),
 }
 
 

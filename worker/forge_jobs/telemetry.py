@@ -274,9 +274,27 @@ class CronFired(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class CronDisabled(Event):
+class CronUnreadable(Event):
+    """This host cannot say when the cron fires (it does not know the time zone, or the expression); it stays enabled."""
+
     name: str
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class CronHeldUp(Event):
+    """The cron could not fire: another transaction has its key. It is tried again."""
+
+    name: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeadOffered(Event):
+    """This worker gives up the lead, since it cannot read these crons and another worker may."""
+
+    label: str
+    crons: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)

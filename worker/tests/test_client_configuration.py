@@ -3,7 +3,7 @@
 import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from forge_jobs.errors import (
     UnknownScope,
 )
 from forge_jobs.job import FOREVER
-from forge_jobs.testing import run_due_jobs
+from forge_jobs.testing import run_due_jobs, use_test_database
 
 
 @pytest.fixture
@@ -185,6 +185,30 @@ async def test_a_cron_that_was_disabled_keeps_its_configuration(forge: Forge):
     enabled = await forge.crons.enable("c")
 
     assert (enabled.enabled, enabled.priority, enabled.expression) == (True, 7, made.expression)
+
+
+async def test_a_cron_fires_from_the_moment_when_it_was_set():
+    forge, midnight = Forge("sqlite://:memory:"), datetime(2030, 1, 2, tzinfo=UTC)
+    async with use_test_database(forge, now=datetime(2030, 1, 1, 12, tzinfo=UTC)) as clock:
+        assert (await forge.crons.set("c", "@daily", "k")).next_fire_at == midnight
+        await forge.crons.ensure("d", "@daily", "k")
+        assert (await forge.crons.get("d")).next_fire_at == midnight
+
+        clock.advance(days=3)
+        assert (await forge.crons.set("c", "@daily", "k", priority=2)).next_fire_at == midnight
+
+
+async def test_a_cron_that_is_changed_or_enabled_fires_from_that_moment():
+    forge = Forge("sqlite://:memory:")
+    async with use_test_database(forge, now=datetime(2030, 1, 1, 12, tzinfo=UTC)) as clock:
+        await forge.crons.set("c", "@daily", "k")
+        clock.advance(days=3)
+
+        changed = await forge.crons.set("c", "@hourly", "k")
+        assert changed.next_fire_at == datetime(2030, 1, 4, 13, tzinfo=UTC)
+        assert (await forge.crons.disable("c")).next_fire_at is None
+        clock.advance(hours=2)
+        assert (await forge.crons.enable("c")).next_fire_at == datetime(2030, 1, 4, 15, tzinfo=UTC)
 
 
 async def test_a_cron_of_another_is_not_changed(forge: Forge):

@@ -54,7 +54,6 @@ async def test_crons_fire_when_the_clock_is_there(forge: Forge) -> None:
     start = datetime(2026, 3, 1, 11, 30, tzinfo=UTC)
     async with use_test_database(forge, now=start) as clock:
         await forge.crons.set("noon", "0 12 * * *", "remind", queue="mail", payload={"user": 7})
-        assert await run_due_jobs(forge) == []
         clock.set(datetime(2026, 3, 1, 12, 0, tzinfo=UTC))
         [job] = await run_due_jobs(forge)
         assert (job.kind, job.state) == ("remind", State.DONE)

@@ -60,25 +60,26 @@ class Crons:
         epoch: int | None = None,
         **values: Unpack[CronValues],
     ) -> CronConfig:
-        """The cron is configured so, whatever it was before; return it.
+        """The cron is configured so, whatever it was before, and fires from now on; return it.
 
         `expression` has five fields, six with seconds first, or is @daily or kin. Raises
         InvalidCron when it or the time zone cannot be understood, InvalidInput,
         InvalidPayload, UnknownQueue, PastEpoch, and Managed when the row belongs to somebody
         other than `managed_by`; then nothing was changed.
         """
-        wanted = replace(checked_cron(name, expression, kind, values), managed_by=managed_by)
+        wanted = await self._seeded(
+            replace(checked_cron(name, expression, kind, values), managed_by=managed_by)
+        )
         return await self._storage.crons.set(wanted, managed_by=managed_by, epoch=epoch_or_none(epoch))
 
     async def ensure(self, name: str, expression: str, kind: str, **values: Unpack[CronValues]) -> None:
-        """The cron exists; one that did keeps its configuration. Raises as `set` does."""
-        await self._storage.crons.ensure(checked_cron(name, expression, kind, values))
+        """The cron exists; a new one fires from now on, one that did exist keeps its configuration. Raises as `set` does."""
+        await self._storage.crons.ensure(await self._seeded(checked_cron(name, expression, kind, values)))
 
     async def enable(self, name: str) -> CronConfig:
-        """The cron fires from its next fire time on. Raises UnknownCron, InvalidCron, Managed."""
+        """The cron fires from now on. Raises UnknownCron, InvalidCron, Managed."""
         present = await self.get(name)
-        _check_schedule(present.expression, present.timezone)
-        return await self._storage.crons.set(replace(present, enabled=True))
+        return await self._storage.crons.set(await self._seeded(replace(present, enabled=True)))
 
     async def disable(self, name: str) -> CronConfig:
         """The cron does not fire. Raises UnknownCron, Managed."""
@@ -91,6 +92,11 @@ class Crons:
     async def delete(self, name: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
         """The cron is gone, its jobs stay. Raises UnknownCron, PastEpoch, and Managed when it is not `managed_by`'s."""
         await self._storage.crons.delete(name, managed_by=managed_by, epoch=epoch_or_none(epoch))
+
+    async def _seeded(self, config: CronConfig) -> CronConfig:
+        """Return the cron with its first fire after this moment of the database's time, used where it has none."""
+        schedule = cron.parse(config.expression, config.timezone)
+        return replace(config, next_fire_at=schedule.next_after(await self._storage.now()))
 
 
 def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> CronConfig:

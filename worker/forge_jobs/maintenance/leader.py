@@ -3,24 +3,30 @@
 The lease lasts 15 seconds by the database's clock and is renewed every five. Its epoch
 grows with each new leader, and every write of a chore names it, so a leader that was
 frozen and thawed writes nothing. By its own clock it counts too: no chore begins when it has run out.
+
+A leader that cannot read a cron gives up the lead when another worker lives, and stands aside
+for as long as somebody leads.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 
 from forge_jobs.errors import StorageUnavailable
 from forge_jobs.maintenance import folder, scheduler, sweeper, unserved
 from forge_jobs.maintenance.loop import every
+from forge_jobs.maintenance.offer import Offer
 from forge_jobs.maintenance.reaper import Reaper
 from forge_jobs.patience import Patience
 from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import LeaderChanged, Telemetry
+from forge_jobs.telemetry import LeaderChanged, LeadOffered, Telemetry
 from forge_jobs.uptime import uptime
 from forge_jobs.worker_info import WorkerInfo
 
 LEASE = timedelta(seconds=15)
 RENEW_EVERY = 5.0
+VACANT = 10.0  # seconds without a leader, until one leads that cannot read all crons
 LONGEST_QUESTION = 5.0  # seconds; the heartbeat has the same connection, and must get its turn
 FIRE_EVERY = 5.0
 SWEEP_EVERY = 60.0
@@ -49,11 +55,15 @@ class Leader:
         self._crons_changed = crons_changed
         self._patience = Patience("leading", telemetry)
         self._reaper = Reaper(storage, telemetry, worker.id, heartbeat=heartbeat, stale=stale)
+        self._offer = Offer()
+        self._offered = asyncio.Event()  # set while others may have the lead
         self._until = 0.0  # when the lease runs out, as an `uptime`
 
     async def run(self) -> None:
         """Lead whenever nobody else does."""
         while True:
+            if self._offered.is_set():
+                await self._stand_aside()
             try:
                 epoch = await self._ask()
             except Exception as error:  # whatever goes wrong here, the worker goes on
@@ -88,12 +98,7 @@ class Leader:
         reaper = self._reaper
         chores = asyncio.gather(
             self._every(reaper.look_every, lambda: reaper.reap(epoch), "reaping"),
-            self._every(
-                FIRE_EVERY,
-                lambda: scheduler.fire_due(self._storage, self._telemetry, epoch),
-                "firing crons",
-                self._crons_changed,
-            ),
+            self._every(FIRE_EVERY, lambda: self._fire(epoch), "firing crons", self._crons_changed),
             self._every(
                 SWEEP_EVERY, lambda: sweeper.sweep(self._storage.history, self._telemetry, epoch), "sweeping"
             ),
@@ -103,8 +108,7 @@ class Leader:
             self._every(WARN_EVERY, self._warn, "looking for unserved queues"),
         )
         try:
-            await asyncio.sleep(RENEW_EVERY)
-            while uptime() < self._until:
+            while uptime() < self._until and not await self._offers_within(RENEW_EVERY):
                 try:
                     renewed = await self._ask()
                 except Exception as error:  # the lease may yet be renewed
@@ -112,10 +116,47 @@ class Leader:
                     continue
                 if renewed != epoch:
                     return
-                await asyncio.sleep(RENEW_EVERY)
         finally:
             chores.cancel()
             await asyncio.gather(chores, return_exceptions=True)
+        if self._offered.is_set():
+            self._telemetry.emit(LeadOffered(self._worker.label, sorted(self._offer.crons)))
+            with suppress(Exception):  # it runs out by itself
+                await self._storage.leadership.resign(self._worker.id)
+
+    async def _offers_within(self, seconds: float) -> bool:
+        """Whether the lead is to be given up; wait for that so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._offered.wait()
+        except TimeoutError:
+            return False
+
+    async def _fire(self, epoch: int) -> float | None:
+        fired = await scheduler.fire_due(self._storage, self._telemetry, epoch)
+        if self._offer.is_due(fired.unreadable, uptime()) and await self._others_live():
+            self._offer.made(uptime())
+            self._offered.set()
+        return fired.next_in
+
+    async def _others_live(self) -> bool:
+        return bool((await self._storage.workers.beats()).at.keys() - {self._worker.id})
+
+    async def _stand_aside(self) -> None:
+        """Return when for a while nobody has led."""
+        vacant_since = uptime()
+        while uptime() - vacant_since < VACANT:
+            await asyncio.sleep(RENEW_EVERY)
+            try:
+                leader = await self._storage.leadership.get()
+            except Exception as error:  # whatever goes wrong here, the worker goes on
+                await self._patience.wait(error)
+                vacant_since = uptime()
+                continue
+            self._patience.over()
+            if leader is not None and leader.worker_id != self._worker.id:
+                vacant_since = uptime()
+        self._offered.clear()
 
     def _every(
         self,

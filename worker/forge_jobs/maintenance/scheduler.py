@@ -2,45 +2,67 @@
 
 What was missed while nobody led is decided by the cron's `missed` policy. A fire names
 the time it was due at; the database holds one job for each, so two leaders, or one that
-repeats itself, do no harm.
+repeats itself, do no harm. A cron that cannot be read or fired keeps none of the others.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from forge_jobs import cron
 from forge_jobs.cron_config import CronConfig
-from forge_jobs.errors import InvalidCron
+from forge_jobs.errors import InvalidCron, KeyBusy
 from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import CronDisabled, CronFired, Telemetry
+from forge_jobs.telemetry import CronFired, CronHeldUp, CronUnreadable, Telemetry
 
 
-async def fire_due(storage: Storage, telemetry: Telemetry, epoch: int) -> float | None:
-    """Make one pass; return how many seconds later the next cron is due."""
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one pass over all crons came to."""
+
+    next_in: float | None = None  # seconds until the next one is due
+    unreadable: tuple[str, ...] = ()  # crons of which this host cannot say when they fire
+
+
+async def fire_due(storage: Storage, telemetry: Telemetry, epoch: int) -> Pass:
+    """Make one pass as the leader of this epoch."""
     crons = [config for config in await storage.crons.all() if config.enabled]
     if not crons:
-        return None
+        return Pass()
     now = await storage.now()
     upcoming: list[datetime] = []
+    unreadable: list[str] = []
     for config in crons:
         try:
-            next_fire_at = await _advance(storage, telemetry, config, now, epoch)
-        except InvalidCron as error:  # this one only; the others go on
-            await storage.crons.disable(config.name, str(error), epoch=epoch)
-            telemetry.emit(CronDisabled(config.name, str(error)))
-            continue
-        upcoming.append(next_fire_at)
-    return min((moment - now).total_seconds() for moment in upcoming) if upcoming else None
+            upcoming.append(await _advance(storage, telemetry, config, now, epoch))
+        except InvalidCron as error:  # by this host: another may know its time zone
+            unreadable.append(config.name)
+            telemetry.emit(CronUnreadable(config.name, str(error)))
+            await _note(storage, config, str(error), epoch)
+        except KeyBusy as error:
+            telemetry.emit(CronHeldUp(config.name, str(error)))
+    next_in = min((moment - now).total_seconds() for moment in upcoming) if upcoming else None
+    return Pass(next_in, tuple(unreadable))
 
 
 async def _advance(
     storage: Storage, telemetry: Telemetry, config: CronConfig, now: datetime, epoch: int
 ) -> datetime:
-    if config.next_fire_at is None:  # new, or edited: nothing was missed
-        next_fire_at = cron.parse(config.expression, config.timezone).next_after(now)
-        await storage.crons.seed(config.name, next_fire_at, epoch=epoch)
-        return next_fire_at
-    if config.next_fire_at > now:
+    schedule = cron.parse(
+        config.expression, config.timezone
+    )  # also when it is not due: it may not be known here
+    if config.next_fire_at is not None and config.next_fire_at <= now:
+        return await _fire(storage, telemetry, config, now, epoch)
+    await _note(storage, config, None, epoch)
+    if config.next_fire_at is not None:
         return config.next_fire_at
+    next_fire_at = schedule.next_after(now)  # new, or edited: nothing was missed
+    await storage.crons.seed(config.name, next_fire_at, epoch=epoch)
+    return next_fire_at
+
+
+async def _fire(
+    storage: Storage, telemetry: Telemetry, config: CronConfig, now: datetime, epoch: int
+) -> datetime:
     fires, next_fire_at = cron.due(config, now)
     enqueued = await storage.crons.fire(config, fires, next_fire_at, epoch=epoch)
     if fires:
@@ -48,3 +70,8 @@ async def _advance(
         late = (now - fires[-1]).total_seconds()
         telemetry.emit(CronFired(config.name, fires, new, len(fires) - new, late))
     return next_fire_at
+
+
+async def _note(storage: Storage, config: CronConfig, error: str | None, epoch: int) -> None:
+    if config.last_error != error:
+        await storage.crons.note_error(config.name, error, epoch=epoch)

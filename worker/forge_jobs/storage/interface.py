@@ -423,11 +423,14 @@ class Crons(Protocol):
     async def set(
         self, cron: CronConfig, *, managed_by: str | None = None, epoch: int | None = None
     ) -> CronConfig:
-        """The cron is configured so; its state is kept, but `next_fire_at` is forgotten when the expression,
-        the time zone or `enabled` changed, and `last_error` is cleared. Raises UnknownQueue, Managed."""
+        """The cron is configured so, and its state is kept, but `last_error` is cleared.
+
+        `next_fire_at` is taken from `cron` when it is not known, or when the expression, the time zone
+        or `enabled` changed; a disabled cron has none. Raises UnknownQueue, Managed.
+        """
 
     async def ensure(self, cron: CronConfig) -> None:
-        """The cron exists; one that did keeps its configuration. Raises UnknownQueue."""
+        """The cron exists, with its `next_fire_at`; one that did keeps its configuration. Raises UnknownQueue."""
 
     async def get(self, name: str) -> CronConfig:
         """Return the cron. Raises UnknownCron."""
@@ -451,13 +454,13 @@ class Crons(Protocol):
     ) -> list[Enqueued]:
         """One job for each of `fires` is enqueued and the cron moved on to `next_fire_at`, together.
 
-        Nothing happens (and nothing is returned) when `cron.next_fire_at` is no longer what
-        the row says, or `epoch` no longer leads. A fire time that has a job already gets no
-        second one. Without `overlap`, fires are counted as skipped while a job of the cron lives.
+        Nothing happens (and nothing is returned) when schedule or `next_fire_at` of `cron` are no
+        longer what the row says, or `epoch` no longer leads. A fire time that has a job already gets no
+        second one, and `last_error` is cleared. Without `overlap`, fires are counted as skipped while a job of the cron lives.
         """
 
-    async def disable(self, name: str, error: str, *, epoch: int) -> None:
-        """The cron is disabled and says why."""
+    async def note_error(self, name: str, error: str | None, *, epoch: int) -> None:
+        """The cron says in `last_error` why it does not fire (None: it does), and stays enabled."""
 
     async def trigger(self, name: str) -> Enqueued:
         """One job of the cron is enqueued now; its schedule is not moved. Raises UnknownCron."""

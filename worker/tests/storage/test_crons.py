@@ -86,23 +86,45 @@ async def test_a_cron_that_was_there_keeps_its_configuration(storage, nightly):
     assert [one.name for one in await storage.crons.all()] == ["nightly", "weekly"]
 
 
-@pytest.mark.parametrize("change", [{"expression": "@daily"}, {"timezone": "Asia/Tokyo"}, {"enabled": False}])
-async def test_another_schedule_forgets_the_next_fire(storage, nightly, change):
-    answer = await storage.crons.set(replace(nightly, **change))
+@pytest.mark.parametrize("change", [{"expression": "@daily"}, {"timezone": "Asia/Tokyo"}])
+async def test_another_schedule_has_the_next_fire_that_is_given_with_it(storage, nightly, change):
+    for given in (NIGHT + DAY, None):
+        answer = await storage.crons.set(replace(nightly, next_fire_at=given, **change))
+        assert answer.next_fire_at == given
+        await storage.crons.set(nightly)
 
-    assert answer.next_fire_at is None
+
+async def test_a_new_cron_has_the_next_fire_that_is_given_with_it(storage):
+    assert (await storage.crons.set(cron(next_fire_at=NIGHT))).next_fire_at == NIGHT
+    await storage.crons.ensure(cron("weekly", next_fire_at=NIGHT))
+
+    assert (await storage.crons.get("weekly")).next_fire_at == NIGHT
+
+
+async def test_a_disabled_cron_has_no_next_fire_and_an_enabled_one_that_which_is_given(storage, nightly):
+    disabled = replace(nightly, enabled=False)
+
+    assert (await storage.crons.set(disabled)).next_fire_at is None
+    assert (await storage.crons.set(disabled)).next_fire_at is None
+    assert (await storage.crons.set(replace(nightly, next_fire_at=NIGHT + DAY))).next_fire_at == NIGHT + DAY
 
 
 @pytest.mark.parametrize("change", [{}, {"kind": "other"}, {"payload": b"[]"}, {"priority": 4}])
 async def test_the_same_schedule_keeps_the_next_fire(storage, nightly, change):
-    answer = await storage.crons.set(replace(nightly, next_fire_at=None, **change))
+    for given in (None, NIGHT + DAY):
+        answer = await storage.crons.set(replace(nightly, next_fire_at=given, **change))
+        assert answer.next_fire_at == NIGHT
 
-    assert answer.next_fire_at == NIGHT
+
+async def test_the_same_schedule_without_a_next_fire_has_that_which_is_given(storage):
+    await storage.crons.set(cron())
+
+    assert (await storage.crons.set(cron(next_fire_at=NIGHT))).next_fire_at == NIGHT
 
 
 async def test_setting_a_cron_clears_its_error(storage, epoch):
     await storage.crons.set(cron())
-    await storage.crons.disable("nightly", "cannot be understood", epoch=epoch)
+    await storage.crons.note_error("nightly", "cannot be understood", epoch=epoch)
 
     assert (await storage.crons.set(cron())).last_error is None
 
@@ -198,7 +220,7 @@ async def test_a_leader_of_the_past_changes_nothing(storage, nightly, epoch, clo
     old = epoch - 1
 
     assert await storage.crons.fire(nightly, [NIGHT], NIGHT + DAY, epoch=old) == []
-    await storage.crons.disable("nightly", "no", epoch=old)
+    await storage.crons.note_error("nightly", "no", epoch=old)
     await storage.crons.set(cron("weekly"))
     await storage.crons.seed("weekly", NIGHT, epoch=old)
 
@@ -218,7 +240,8 @@ async def test_a_cron_that_was_edited_meanwhile_does_not_fire_its_old_times(stor
     await storage.crons.set(replace(nightly, expression="@weekly"))
 
     assert await storage.crons.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch) == []
-    assert (await storage.crons.get("nightly")).next_fire_at is None
+    after = await storage.crons.get("nightly")
+    assert (after.next_fire_at, after.last_fire_at) == (NIGHT, None)
 
 
 async def test_a_cron_that_was_deleted_meanwhile_does_not_fire(storage, nightly, epoch):
@@ -271,11 +294,20 @@ async def test_jobs_of_other_crons_and_users_do_not_make_a_fire_skip(storage, ep
     assert len(await jobs(storage)) == 2
 
 
-async def test_a_disabled_cron_says_why(storage, nightly, epoch):
-    await storage.crons.disable("nightly", "the hour is 25", epoch=epoch)
+async def test_a_cron_that_cannot_fire_says_why_and_stays_enabled(storage, nightly, epoch):
+    await storage.crons.note_error("nightly", "the hour is 25", epoch=epoch)
 
-    after = await storage.crons.get("nightly")
-    assert (after.enabled, after.last_error) == (False, "the hour is 25")
+    assert await storage.crons.get("nightly") == replace(nightly, last_error="the hour is 25")
+    await storage.crons.note_error("nightly", None, epoch=epoch)
+    assert await storage.crons.get("nightly") == nightly
+
+
+async def test_a_cron_that_fires_has_no_error(storage, nightly, epoch):
+    await storage.crons.note_error("nightly", "the hour is 25", epoch=epoch)
+
+    await storage.crons.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch)
+
+    assert (await storage.crons.get("nightly")).last_error is None
 
 
 async def test_triggering_enqueues_one_job_and_leaves_the_schedule(storage, nightly):

@@ -1,9 +1,15 @@
 """Who leads, and what becomes of the chores when it goes."""
 
 import asyncio
+from contextvars import ContextVar
 
-from forge_jobs import Forge
-from forge_jobs.telemetry import Event, LeaderChanged
+import pytest
+
+from forge_jobs import Forge, cron
+from forge_jobs.errors import InvalidCron
+from forge_jobs.maintenance import leader
+from forge_jobs.telemetry import CronFired, CronUnreadable, Event, LeaderChanged, LeadOffered
+from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
 
@@ -48,3 +54,61 @@ async def test_nothing_is_left_of_a_worker_that_stopped(forge: Forge) -> None:
         assert len(await forge.workers.list()) == 1
     assert await forge.workers.list() == []
     await eventually(lambda: len(asyncio.all_tasks()) <= before)
+
+
+is_old_host: ContextVar[bool] = ContextVar("is_old_host", default=False)
+"""Whether what runs here has time zones from before there was Europe/Kyiv."""
+
+
+@pytest.fixture
+def old_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some workers of this process may lack a time zone, and leaders change quickly."""
+    parse = cron.parse
+
+    def parse_here(expression: str, timezone: str = "UTC") -> cron.Cron:
+        if timezone == "Europe/Kyiv" and is_old_host.get():
+            raise InvalidCron("The time zone is 'Europe/Kyiv', allowed is one that this host knows.")
+        return parse(expression, timezone)
+
+    monkeypatch.setattr(cron, "parse", parse_here)
+    monkeypatch.setattr(leader, "RENEW_EVERY", 0.1)
+    monkeypatch.setattr(leader, "VACANT", 0.5)
+    monkeypatch.setattr(leader, "FIRE_EVERY", 0.2)
+
+
+async def test_the_lead_goes_to_a_host_that_can_read_every_cron(
+    forge: Forge, events: Events, old_hosts: None
+) -> None:
+    await forge.queues.set("default", paused=True)
+    await forge.crons.set("nightly", "* * * * * *", "work", timezone="Europe/Kyiv")
+    is_old_host.set(True)
+    async with working(forge):
+        await eventually(lambda: events.of(CronUnreadable))
+        assert (await forge.crons.get("nightly")).enabled
+        async with working(forge):
+            await eventually(lambda: len(events.of(LeadOffered)) == 2)
+            is_old_host.set(False)
+            async with working(forge) as able:
+                await eventually(lambda: events.of(CronFired))
+                found = await forge.storage.leadership.get()
+                assert found is not None
+                assert found.worker_id == able.session.info.id  # type: ignore[union-attr]
+                assert (await forge.crons.get("nightly")).last_error is None
+                assert len(events.of(LeadOffered)) <= 3
+
+
+async def test_of_hosts_that_all_cannot_read_a_cron_one_leads_on_and_fires_the_others(
+    forge: Forge, events: Events, old_hosts: None
+) -> None:
+    await forge.queues.set("default", paused=True)
+    await forge.crons.set("nightly", "@daily", "work", timezone="Europe/Kyiv")
+    await forge.crons.set("fine", "* * * * * *", "work")
+    is_old_host.set(True)
+    async with working(forge), working(forge):
+        await eventually(lambda: len(events.of(LeadOffered)) == 2)
+        fired = len(events.of(CronFired))
+        await eventually(lambda: len(events.of(CronFired)) >= fired + 3)
+    assert len(events.of(LeadOffered)) == 2
+    unreadable = await forge.crons.get("nightly")
+    assert unreadable.enabled
+    assert unreadable.last_error is not None and "Europe/Kyiv" in unreadable.last_error

@@ -6,8 +6,10 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs import Forge, State
-from forge_jobs.telemetry import Event, JobsReaped, WorkersStruckOff
+from forge_jobs.cron_config import CronConfig
+from forge_jobs.telemetry import CronUnreadable, Event, JobsReaped, LeadOffered, WorkersStruckOff
 from tests.storage.clock import Clock
+from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
 
@@ -37,26 +39,44 @@ async def test_a_cron_enqueues_its_job_again_and_again(forge: Forge) -> None:
     assert cron.last_fire_at is not None
 
 
-async def test_a_cron_with_a_bad_expression_is_disabled_and_the_others_go_on(forge: Forge) -> None:
+async def test_a_cron_that_cannot_be_read_says_so_stays_enabled_and_the_others_go_on(
+    forge: Forge, events: Events
+) -> None:
     ran = []
 
     @forge.handler
     async def tick() -> None:
         ran.append(1)
 
-    from forge_jobs.cron_config import CronConfig
-
     await forge.storage.crons.set(CronConfig("broken", "61 * * * *", "tick"))
     await forge.crons.set("fine", "* * * * * *", "tick")
     async with working(forge):
-        await eventually(lambda: len(ran) >= 1)
-        await eventually(lambda: _disabled(forge))
-    assert (await forge.crons.get("fine")).enabled
+        await eventually(lambda: len(ran) >= 2)
+    broken, fine = await forge.crons.list()
+    assert (broken.enabled, fine.enabled, fine.last_error) == (True, True, None)
+    assert broken.last_error is not None and "61" in broken.last_error
+    assert {event.name for event in events.of(CronUnreadable)} == {"broken"}
+    assert events.of(LeadOffered) == []  # there is nobody else
 
 
-async def _disabled(forge: Forge) -> bool:
-    broken = await forge.crons.get("broken")
-    return not broken.enabled and broken.last_error is not None and "61" in broken.last_error
+async def test_a_cron_that_is_set_fires_from_that_moment_also_when_no_worker_ran_then(
+    forge: Forge, clock: Clock
+) -> None:
+    @forge.handler
+    async def tick() -> None:
+        pass
+
+    await forge.crons.set("daily", "@daily", "tick")
+    await clock.advance(days=3)
+
+    async with working(forge):
+        await eventually(lambda: _fired(forge, "daily"))
+
+    assert len(await forge.jobs.list()) == 1  # the latest of those that were missed
+
+
+async def _fired(forge: Forge, name: str) -> bool:
+    return (await forge.crons.get(name)).last_fire_at is not None
 
 
 @pytest.mark.parametrize("hours", [1, -1])

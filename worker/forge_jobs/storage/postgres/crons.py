@@ -12,6 +12,7 @@ from typing import Any
 from forge_jobs.cron_config import CronConfig, Missed
 from forge_jobs.errors import InvalidInput, Managed, StorageRefused, UnknownCron, UnknownQueue
 from forge_jobs.job import Enqueued, NewJob
+from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.driver_errors import broken_check
@@ -28,9 +29,10 @@ _COLUMNS = """cron.name, cron.expression, cron.kind, cron.timezone, cron.payload
 
 _INSERT = """
     INSERT INTO {schema}.cron (name, expression, timezone, kind, payload, codec, queue_id, priority, max_attempts,
-                               timeout, overlap, missed, missed_limit, enabled, managed_by, queue_said, priority_said)
+                               timeout, overlap, missed, missed_limit, enabled, managed_by, queue_said,
+                               priority_said, next_fire_at)
     SELECT $1, $2, $3, $4, $5, $6, id, coalesce($8, 0::smallint), $9, $10, $11, $12, $13, $14, $15,
-           $7::text IS NOT NULL, $8 IS NOT NULL
+           $7::text IS NOT NULL, $8 IS NOT NULL, CASE WHEN $14 THEN $16::timestamptz END
     FROM {schema}.queue
     WHERE name = coalesce($7, (SELECT queue FROM {schema}.kind WHERE kind.kind = $4), 'default')"""
 
@@ -51,9 +53,9 @@ WITH written AS ({insert}
         overlap = excluded.overlap, missed = excluded.missed, missed_limit = excluded.missed_limit,
         queue_said = excluded.queue_said, priority_said = excluded.priority_said,
         enabled = excluded.enabled, managed_by = coalesce(cron.managed_by, excluded.managed_by), last_error = NULL,
-        next_fire_at = CASE WHEN (cron.expression, cron.timezone, cron.enabled)
-                                 = (excluded.expression, excluded.timezone, excluded.enabled)
-                            THEN cron.next_fire_at END
+        next_fire_at = coalesce(CASE WHEN (cron.expression, cron.timezone, cron.enabled)
+                                          = (excluded.expression, excluded.timezone, excluded.enabled)
+                                     THEN cron.next_fire_at END, excluded.next_fire_at)
     WHERE cron.managed_by IS NULL OR cron.managed_by = excluded.managed_by
     RETURNING *
 )
@@ -80,9 +82,10 @@ WHERE name = $1 AND next_fire_at IS NULL AND enabled AND {leads}
 """.replace("{leads}", LEADS.replace("{epoch}", "$3"))
 
 MOVE_ON = """
-UPDATE {schema}.cron SET next_fire_at = $3, last_fire_at = coalesce($4, last_fire_at)
+UPDATE {schema}.cron SET next_fire_at = $3, last_fire_at = coalesce($4, last_fire_at), last_error = NULL
 FROM {schema}.queue
-WHERE cron.name = $1 AND cron.next_fire_at IS NOT DISTINCT FROM $2 AND cron.enabled AND {leads}
+WHERE cron.name = $1 AND cron.next_fire_at IS NOT DISTINCT FROM $2 AND cron.enabled
+  AND cron.expression = $6 AND cron.timezone = $7 AND {leads}
   AND queue.id = cron.queue_id
 RETURNING cron.id, {columns}
 """.replace("{leads}", LEADS.replace("{epoch}", "$5")).replace("{columns}", _COLUMNS)
@@ -101,13 +104,8 @@ WITH fired AS (
 UPDATE {schema}.cron SET skipped = skipped + $4 WHERE id = $1 AND $4::bigint > 0
 """
 
-DISABLE = """
-WITH disabled AS (
-    UPDATE {schema}.cron SET enabled = false, last_error = $2, next_fire_at = NULL
-    WHERE name = $1 AND enabled AND {leads}
-    RETURNING id
-)
-SELECT {schema}.configured() FROM disabled
+NOTE_ERROR = """
+UPDATE {schema}.cron SET last_error = $2 WHERE name = $1 AND last_error IS DISTINCT FROM $2 AND {leads}
 """.replace("{leads}", LEADS.replace("{epoch}", "$3"))
 
 
@@ -168,16 +166,25 @@ class PostgresCrons:
     ) -> list[Enqueued]:
         latest = max(fires, default=None)
         async with self._database.transaction() as connection:
+            await key_wait.bound(connection)  # a key that stays taken shall not keep the other crons
             record = await self._database.fetchrow(
-                MOVE_ON, cron.name, cron.next_fire_at, next_fire_at, latest, epoch, connection=connection
+                MOVE_ON,
+                cron.name,
+                cron.next_fire_at,
+                next_fire_at,
+                latest,
+                epoch,
+                cron.expression,
+                cron.timezone,
+                connection=connection,
             )
             if record is None or not fires:
                 return []
             facts = dict(record)
             return await self._fire(facts.pop("id"), _cron_config(facts), fires, connection)
 
-    async def disable(self, name: str, error: str, *, epoch: int) -> None:
-        await self._database.execute(DISABLE, name, error, epoch)
+    async def note_error(self, name: str, error: str | None, *, epoch: int) -> None:
+        await self._database.execute(NOTE_ERROR, name, error, epoch)
 
     async def trigger(self, name: str) -> Enqueued:
         return await enqueue(self._database, _job(await self.get(name)), None)
@@ -219,6 +226,7 @@ class PostgresCrons:
                 cron.missed_limit,
                 cron.enabled,
                 cron.managed_by,
+                cron.next_fire_at,
                 connection=connection,
             )
         except StorageRefused as error:

@@ -25,9 +25,9 @@ SELECT = f"SELECT {COLUMNS} FROM cron JOIN queue ON queue.id = cron.queue_id"
 
 INSERT = """
 INSERT INTO cron (name, expression, kind, timezone, payload, codec, queue_id, priority, max_attempts, timeout, overlap,
-                  missed, missed_limit, enabled, queue_said, priority_said)
+                  missed, missed_limit, enabled, queue_said, priority_said, next_fire_at)
 VALUES (:name, :expression, :kind, :timezone, :payload, :codec, :queue_id, :priority, :max_attempts, :timeout, :overlap,
-        :missed, :missed_limit, :enabled, :queue_said, :priority_said)
+        :missed, :missed_limit, :enabled, :queue_said, :priority_said, CASE WHEN :enabled THEN :next_fire_at END)
 """
 ENSURE = INSERT + "ON CONFLICT (name) DO NOTHING"
 
@@ -36,8 +36,8 @@ SET = (
     INSERT
     + """
 ON CONFLICT (name) DO UPDATE SET
-    next_fire_at = CASE WHEN expression = excluded.expression AND timezone = excluded.timezone
-                         AND enabled = excluded.enabled THEN next_fire_at END,
+    next_fire_at = coalesce(CASE WHEN expression = excluded.expression AND timezone = excluded.timezone
+                                  AND enabled = excluded.enabled THEN next_fire_at END, excluded.next_fire_at),
     expression = excluded.expression, kind = excluded.kind, timezone = excluded.timezone, payload = excluded.payload,
     codec = excluded.codec, queue_id = excluded.queue_id, priority = excluded.priority,
     queue_said = excluded.queue_said, priority_said = excluded.priority_said,
@@ -113,15 +113,12 @@ class SqliteCrons:
             lambda transaction: _fire(transaction, cron, fires, next_fire_at, epoch)
         )
 
-    async def disable(self, name: str, error: str, *, epoch: int) -> None:
-        def disable(transaction: Transaction) -> None:
-            if leads(transaction, epoch) and transaction.changed(
-                "UPDATE cron SET enabled = 0, next_fire_at = NULL, last_error = ? WHERE name = ? AND enabled",
-                (error, name),
-            ):
-                configured(transaction)
+    async def note_error(self, name: str, error: str | None, *, epoch: int) -> None:
+        def note_error(transaction: Transaction) -> None:
+            if leads(transaction, epoch):
+                transaction.execute("UPDATE cron SET last_error = ? WHERE name = ?", (error, name))
 
-        await self._database.write(disable)
+        await self._database.write(note_error)
 
     async def trigger(self, name: str) -> Enqueued:
         def trigger(transaction: Transaction) -> Enqueued:
@@ -137,7 +134,10 @@ def _fire(
     next_fire_at: datetime | None,
     epoch: int,
 ) -> list[Enqueued]:
-    row = transaction.row("SELECT id, next_fire_at FROM cron WHERE name = ? AND enabled", (cron.name,))
+    row = transaction.row(
+        "SELECT id, next_fire_at FROM cron WHERE name = ? AND expression = ? AND timezone = ? AND enabled",
+        (cron.name, cron.expression, cron.timezone),
+    )
     if row is None or row[1] != micros(cron.next_fire_at) or not leads(transaction, epoch):
         return []
     cron_id, job = row[0], _new_job(_get(transaction, cron.name))
@@ -157,7 +157,7 @@ def _fire(
     transaction.execute(
         """
         UPDATE cron
-        SET next_fire_at = ?, last_fire_at = coalesce(?, last_fire_at), skipped = skipped + ?
+        SET next_fire_at = ?, last_fire_at = coalesce(?, last_fire_at), last_error = NULL, skipped = skipped + ?
         WHERE id = ?
         """,
         (micros(next_fire_at), micros(max(fires, default=None)), skipped, cron_id),
@@ -199,6 +199,7 @@ def _parameters(transaction: Transaction, cron: CronConfig) -> dict[str, object]
         "missed": cron.missed.value,
         "missed_limit": cron.missed_limit,
         "enabled": cron.enabled,
+        "next_fire_at": micros(cron.next_fire_at),
     }
 
 
