@@ -120,9 +120,9 @@ class Claimer:
             if queue.config == config:
                 continue
             if queue.config.concurrency != config.concurrency:
-                queue.slots = (
-                    0 if queue.config.concurrency is None or config.concurrency is None else queue.slots
-                )
+                # One that had no limit has slots for the jobs in hand by now, or nearly for all.
+                queue.slots_in_doubt = config.concurrency is not None
+                queue.slots = 0 if config.concurrency is None else queue.slots
             queue.config = config
             queue.tokens_at = 0.0
             self.wake(config.id)

@@ -236,3 +236,80 @@ async def test_the_surplus_slots_of_a_worker_that_is_gone_are_gone(storage, narr
     assert [await storage.queues.take_slots(narrow, me, 5) for me in (two, three)] == [1, 0]
     await storage.queues.set("narrow", {"concurrency": 2})
     assert await storage.queues.take_slots(narrow, three, 5) == 1
+
+
+async def start_what_may(storage, me, name="narrow"):
+    """Take what slots there are, claim on them, and give back what is left over; return the claims."""
+    queue_id = (await queue(storage, name)).id
+    in_hand = len(await storage.claims.held(me))
+    await storage.queues.give_back_slots(queue_id, me, in_hand)
+    await storage.queues.take_slots(queue_id, me, 9)
+    claims = await claim(storage, me, name, in_hand=in_hand)
+    await storage.queues.give_back_slots(queue_id, me, in_hand + len(claims))
+    return claims
+
+
+@pytest.mark.parametrize("before", [None, 3])
+async def test_jobs_that_run_when_a_limit_is_set_count(storage, before):
+    await storage.queues.set("narrow", {"concurrency": before})
+    one, two = await narrow_worker(storage), await narrow_worker(storage)
+    await enqueue_many(storage, 9, queue="narrow")
+    await storage.queues.set("narrow", {"concurrency": None})
+    running = await claim(storage, one, "narrow", limit=2)
+    await storage.queues.set("narrow", {"concurrency": 3})
+
+    assert len(await start_what_may(storage, two)) == 1
+    assert await start_what_may(storage, one) == []
+    await storage.claims.finish([done(one) for one in running])
+    assert len(await start_what_may(storage, one)) == 2
+
+
+@pytest.mark.parametrize("before", [None, 5])
+async def test_while_more_run_than_the_limit_says_none_is_started(storage, before):
+    await storage.queues.set("narrow", {"concurrency": before})
+    workers = [await narrow_worker(storage), await narrow_worker(storage)]
+    await enqueue_many(storage, 20, queue="narrow")
+    running = []
+    for me, count in zip(workers, (3, 2), strict=True):
+        if before is not None:
+            await storage.queues.take_slots((await queue(storage, "narrow")).id, me, count)
+        running += await claim(storage, me, "narrow", limit=count)
+    await storage.queues.set("narrow", {"concurrency": 2})
+
+    for left in (5, 4, 3, 2):
+        for me in workers:
+            assert await start_what_may(storage, me) == []
+        assert len(running) == left
+        await storage.claims.finish([done(running.pop(0))])
+    started = [await start_what_may(storage, me) for me in workers]
+    assert sum(map(len, started)) == 1
+
+
+async def test_the_slots_of_jobs_that_ran_when_a_limit_was_set_are_free_when_their_worker_goes(storage):
+    await storage.queues.ensure(["narrow"])
+    one, two = await narrow_worker(storage), await narrow_worker(storage)
+    await enqueue_many(storage, 9, queue="narrow")
+    await claim(storage, one, "narrow", limit=5)
+    await storage.queues.set("narrow", {"concurrency": 2})
+    await storage.workers.deregister(one)
+
+    assert len(await start_what_may(storage, two)) == 2
+
+
+async def test_a_limit_that_is_set_while_jobs_are_claimed_counts_every_one_of_them(storage, another):
+    await storage.queues.ensure(["narrow"])
+    workers = [(await another(), await narrow_worker(storage)) for _ in range(6)]
+    await enqueue_many(storage, 200, queue="narrow")
+    for _ in range(15):
+        await asyncio.gather(
+            *(claim(mine, me, "narrow", limit=1) for mine, me in workers[:3]),
+            storage.queues.set("narrow", {"concurrency": 3}),
+            *(claim(mine, me, "narrow", limit=1) for mine, me in workers[3:]),
+        )
+        running = [one for mine, me in workers for one in await mine.claims.held(me)]
+
+        started = [one for mine, me in workers for one in await start_what_may(mine, me)]
+
+        assert len(running) + len(started) == max(3, len(running))
+        await storage.claims.finish([done(one) for one in running + started])
+        await storage.queues.set("narrow", {"concurrency": None})

@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
-from forge_jobs import Forge, InvalidInput, State, Worker
+from forge_jobs import Context, Forge, InvalidInput, State, Worker
+from tests.working.eventually import eventually
+from tests.working.running import working
 
 
 async def test_a_worker_runs_only_the_queues_that_it_declares(forge: Forge) -> None:
@@ -74,3 +76,35 @@ async def test_a_full_queue_is_drained_whole_and_each_job_runs_once(forge: Forge
     assert sorted(ran) == list(range(5000))
     [counts] = await forge.jobs.counts()
     assert (counts.pending, counts.in_progress, counts.done) == (0, 0, 5000)
+
+
+@pytest.mark.parametrize("before", [None, 3])
+async def test_a_limit_that_is_set_again_counts_the_jobs_that_were_started_without_one(
+    forge: Forge, before: int | None
+) -> None:
+    running: dict[int, asyncio.Event] = {}
+    started: list[int] = []  # how many ran then
+
+    @forge.handler
+    async def work(ctx: Context) -> None:
+        may_end = running[ctx.job_id] = asyncio.Event()
+        started.append(len(running))
+        await may_end.wait()
+        del running[ctx.job_id]
+
+    await forge.queues.set("default", concurrency=before)
+    async with working(forge, concurrency=4), working(forge, concurrency=4):
+        ids = [each.id for each in await forge.enqueue_many("work", [{}] * 14)]
+        await eventually(lambda: len(running) == (8 if before is None else before))
+        await forge.queues.set("default", concurrency=None)
+        await eventually(lambda: len(running) == 8)
+        await forge.queues.set("default", concurrency=3)
+        started.clear()
+        for _ in ids:
+            job_id = await eventually(lambda: next(iter(running), None))
+            running[job_id].set()
+            await eventually(lambda job_id=job_id: job_id not in running)
+        assert len(started) == 6
+    assert max(started) <= 3
+    for job_id in ids:
+        assert (await forge.jobs.get(job_id)).state is State.DONE

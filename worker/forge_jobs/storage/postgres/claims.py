@@ -31,9 +31,11 @@ WITH pick AS MATERIALIZED (
             WHEN queue.paused OR queue.cooldown_until > now() THEN 0
             WHEN worker.retiring OR version.state NOT IN ('current', 'ramping') THEN 0  -- its gate is closed
             WHEN queue.concurrency IS NULL THEN $3::bigint
-            ELSE greatest(0, least($3::bigint, (
-                SELECT count(*) FROM {schema}.slot
-                WHERE slot.queue_id = $1 AND slot.worker_id = $2 AND slot.number <= queue.concurrency) - $6::bigint))
+            ELSE (
+                SELECT CASE
+                    WHEN count(*) > queue.concurrency THEN 0  -- it was lowered, or set, while more jobs ran
+                    ELSE greatest(0, least($3::bigint, count(*) FILTER (WHERE slot.worker_id = $2) - $6::bigint)) END
+                FROM {schema}.slot WHERE slot.queue_id = $1 AND slot.worker_id IS NOT NULL)
             END
         FROM {schema}.queue
         CROSS JOIN {schema}.worker

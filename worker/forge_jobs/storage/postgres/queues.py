@@ -1,7 +1,8 @@
 """Queues in PostgreSQL: their configuration, the slots that hold their concurrency, their cool-down.
 
 A queue with a concurrency has that many rows in `slot`, and a worker works with those that
-carry its id. A lowered concurrency leaves the slots that are held, until they are given back.
+carry its id. A lowered concurrency leaves the slots that are held, until they are given back; while
+more are held than it says, no job is claimed on any of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from forge_jobs.errors import ForgeError, InvalidInput, Managed, StorageRefused, UnknownQueue
 from forge_jobs.queue_config import EDITABLE, QueueConfig
+from forge_jobs.storage.postgres import slots
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.driver_errors import broken_check
@@ -40,17 +42,6 @@ ON CONFLICT (name) DO UPDATE SET managed_by = coalesce(queue.managed_by, exclude
 WHERE queue.managed_by IS NULL OR queue.managed_by = excluded.managed_by
 RETURNING {columns}
 """.replace("{columns}", QUEUE_COLUMNS)
-
-# Runs after SET in its transaction, whose lock on the queue's row keeps others of its kind away.
-FIT_SLOTS = """
-WITH gone AS (
-    DELETE FROM {schema}.slot
-    WHERE queue_id = $1 AND ($2::integer IS NULL OR (number > $2 AND worker_id IS NULL))
-)
-INSERT INTO {schema}.slot (queue_id, number)
-SELECT $1, number FROM generate_series(1, $2) AS number
-ON CONFLICT DO NOTHING
-"""
 
 MANAGE = """
 WITH found AS (
@@ -163,13 +154,20 @@ class PostgresQueues:
         statement = _set_statement(changes)
         try:
             async with writing(self._database, epoch) as connection:
+                before = await slots.lock_before(self._database, name, connection)
                 record = await self._database.fetchrow(
                     statement, name, managed_by, *changes.values(), connection=connection
                 )
                 if record is None:
                     raise Managed(f"Queue {name!r}", await self._owner(name, connection))
                 config = queue_config(record)
-                await self._database.execute(FIT_SLOTS, config.id, config.concurrency, connection=connection)
+                await slots.fit(
+                    self._database,
+                    config.id,
+                    config.concurrency,
+                    was_unlimited=before is not None and before["concurrency"] is None,
+                    connection=connection,
+                )
                 await self._database.execute(
                     "SELECT {schema}.configured(), {schema}.wake($1)", config.id, connection=connection
                 )

@@ -29,9 +29,11 @@ SELECT CASE
     WHEN queue.paused OR queue.cooldown_until > :now THEN 0
     WHEN worker.retiring OR version.state NOT IN ('current', 'ramping') THEN 0  -- its gate is closed
     WHEN queue.concurrency IS NULL THEN :limit
-    ELSE min(:limit, (
-        SELECT count(*) FROM slot
-        WHERE slot.queue_id = queue.id AND slot.worker_id = worker.id AND slot.number <= queue.concurrency) - :in_hand)
+    ELSE (
+        SELECT CASE
+            WHEN count(*) > queue.concurrency THEN 0  -- it was lowered, or set, while more jobs ran
+            ELSE min(:limit, count(*) FILTER (WHERE slot.worker_id = worker.id) - :in_hand) END
+        FROM slot WHERE slot.queue_id = queue.id AND slot.worker_id IS NOT NULL)
     END
 FROM queue
 CROSS JOIN worker

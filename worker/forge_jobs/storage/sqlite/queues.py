@@ -11,7 +11,7 @@ from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.micros import duration, later, micros, moment
 from forge_jobs.storage.sqlite.revision import configured, require_owner
-from forge_jobs.storage.sqlite.slots import fit
+from forge_jobs.storage.sqlite.slots import fit, hold_for_running
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 
 COLUMNS = (
@@ -50,7 +50,9 @@ class SqliteQueues:
         def change(transaction: Transaction) -> QueueConfig:
             require_epoch(transaction, epoch)
             _add(transaction, name)
-            owner = transaction.value("SELECT managed_by FROM queue WHERE name = ?", (name,))
+            owner, before = transaction.rows(
+                "SELECT managed_by, concurrency FROM queue WHERE name = ?", (name,)
+            )[0]
             require_owner(f"Queue {name!r}", owner, managed_by)
             if managed_by is not None:
                 transaction.execute("UPDATE queue SET managed_by = ? WHERE name = ?", (managed_by, name))
@@ -58,6 +60,8 @@ class SqliteQueues:
                 _change(transaction, name, field, value)
             queue = get(transaction, name)
             if "concurrency" in changes:
+                if before is None and queue.concurrency is not None:
+                    hold_for_running(transaction, queue.id)
                 fit(transaction, queue.id)
             configured(transaction)
             transaction.tell("queue", queue.id)

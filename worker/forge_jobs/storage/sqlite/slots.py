@@ -1,11 +1,22 @@
 """The slots of a queue with a concurrency: who holds them, and how they follow its changes.
 
-A slot above the concurrency is one that was held when the concurrency was lowered: no
-job is claimed on it, but it counts until it is given back, so that a lowered limit is
-not overrun by others.
+A slot above the concurrency is one that was held when the concurrency was lowered, or of a
+job that ran when it was set. It counts until it is given back, and while more slots are held
+than the concurrency says, no job is claimed on any of them.
 """
 
 from forge_jobs.storage.sqlite.transaction import Transaction
+
+
+def hold_for_running(transaction: Transaction, queue_id: int) -> None:
+    """Of a queue that had no slots, each job that runs has one."""
+    transaction.execute(
+        """
+        INSERT OR REPLACE INTO slot (queue_id, number, worker_id)
+        SELECT queue_id, row_number() OVER (ORDER BY job_id), worker_id FROM claimed WHERE queue_id = ?
+        """,
+        (queue_id,),
+    )
 
 
 def fit(transaction: Transaction, queue_id: int) -> None:
