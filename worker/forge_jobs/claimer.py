@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from forge_jobs.attempt import Verdict, released
-from forge_jobs.errors import UnknownScope
+from forge_jobs.errors import StorageBusy, UnknownScope
 from forge_jobs.handlers import Handlers
 from forge_jobs.job import Claim
 from forge_jobs.patience import Patience
@@ -242,7 +242,7 @@ class Claimer:
         if time.monotonic() < queue.tokens_at:  # a wake-up brings no token
             queue.look_at = queue.tokens_at
             return 0
-        asked = limit
+        asked = limit = min(limit, queue.most)
         if not queue.is_claimed_ahead:
             limit = min(limit, max(1, self.runners.free))
         if queue.is_limited:
@@ -259,15 +259,20 @@ class Claimer:
                 await self._found_no_token(queue)
                 return 0
             limit = lease.tokens
-        claims = await self._storage.claims.claim(
-            queue.id,
-            self._worker_id,
-            limit=limit,
-            in_hand=queue.in_hand,
-            without_kinds=queue.left_alone_now(time.monotonic()),
-            **({} if self._must_see_all(queue) else queue.hints.options()),
-        )
+        try:
+            claims = await self._storage.claims.claim(
+                queue.id,
+                self._worker_id,
+                limit=limit,
+                in_hand=queue.in_hand,
+                without_kinds=queue.left_alone_now(time.monotonic()),
+                **({} if self._must_see_all(queue) else queue.hints.options()),
+            )
+        except StorageBusy:
+            queue.took_too_long(limit)
+            raise
         after = time.monotonic()
+        queue.took(claims)
         queue.in_hand += len(claims)
         queue.hints.took(claims, is_full=len(claims) == limit)
         known = self._known(queue, self._new(queue, claims))

@@ -25,6 +25,9 @@ HISTORY_LIMIT = 32
 LAST_ATTEMPT = 2**31 - 1
 """The attempt after which a job that is retried for ever counts no further: all later ones have this number."""
 
+LARGE_PAYLOAD = 32 * 1024
+"""Bytes. A larger payload does not come with its claim: a worker reads it when its handler is about to begin."""
+
 MAX_NAME = 128
 """The longest name of a queue, kind, cron or rate limit, in characters."""
 
@@ -109,7 +112,7 @@ class Claim(msgspec.Struct, gc=False):
     attempt: int  # counts from 1, this one included
     queue_id: int
     kind: str
-    payload: bytes
+    payload: bytes | None  # None: a large one, which was not read yet
     codec: str
     priority: int
     pos: int  # when it became ready, database clock, microseconds since the epoch

@@ -13,10 +13,22 @@ from contextvars import copy_context
 from typing import Any
 
 from forge_jobs.app import Forge
-from forge_jobs.attempt import Attempt, Record, Stop, call, dead, done, judge, refused, released
+from forge_jobs.attempt import (
+    Attempt,
+    Record,
+    Stop,
+    Verdict,
+    call,
+    dead,
+    done,
+    failed,
+    judge,
+    refused,
+    released,
+)
 from forge_jobs.children import Children
 from forge_jobs.context import Context, Tokens
-from forge_jobs.errors import InvalidPayload
+from forge_jobs.errors import InvalidPayload, StorageUnavailable
 from forge_jobs.handlers import Placement
 from forge_jobs.job import CANCELLED_BY_USER, Claim
 from forge_jobs.logs import current_claim, current_queue
@@ -74,6 +86,7 @@ class Runners:
         self._record = record
         self._hungry = hungry
         self._low = 0  # so few in hand that more should be claimed
+        self._reading: dict[int, tuple[Claim, ServedQueue]] = {}  # by job, those whose payload is being read
         self._hand: deque[tuple[Claim, ServedQueue]] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._mean: float | None = None
@@ -87,7 +100,7 @@ class Runners:
     @property
     def in_hand(self) -> int:
         """Jobs that run, or wait here to be run."""
-        return len(self._hand) + len(self.running)
+        return len(self._hand) + len(self._reading) + len(self.running)
 
     @property
     def free(self) -> int:
@@ -125,7 +138,8 @@ class Runners:
 
     def take_back(self) -> list[tuple[Claim, ServedQueue]]:
         """Return the jobs that no handler has begun; they are no longer in hand."""
-        hand = list(self._hand)
+        hand = [*self._reading.values(), *self._hand]
+        self._reading.clear()
         self._hand.clear()
         return hand
 
@@ -142,6 +156,10 @@ class Runners:
         """A user cancelled the job: its handler is told to stop, or it is dead without having been begun."""
         if attempt := self.running.get(job_id):
             attempt.stop(Stop.CANCELLED)
+            return
+        if job_id in self._reading:
+            claim, queue = self._reading.pop(job_id)
+            self._record(dead(claim, queue.config, CANCELLED_BY_USER, outcome=Outcome.CANCELLED))
             return
         for place, (claim, queue) in enumerate(self._hand):
             if claim.job_id == job_id:
@@ -206,7 +224,34 @@ class Runners:
                 await asyncio.sleep(0)
                 breath = time.monotonic()
 
+    def _took(self, seconds: float) -> None:
+        self._mean = seconds if self._mean is None else self._mean + (seconds - self._mean) * 0.05
+
+    async def _has_payload(self, claim: Claim, queue: ServedQueue) -> bool:
+        """Read the large payload of a job that is about to begin. False: it is no longer in hand."""
+        began = time.monotonic()
+        read = self._reading[claim.job_id] = claim, queue
+        verdict: Verdict | None = released(claim, queue.config)
+        try:
+            claim.payload = await self._forge.storage.claims.payload(claim)
+            if claim.payload is not None:
+                verdict = None
+                self._took(time.monotonic() - began)  # as long as it takes, no more should be claimed ahead
+        except StorageUnavailable:
+            pass
+        except Exception as error:
+            verdict = failed(claim, queue.config, f"its payload could not be read: {error}")
+        finally:
+            is_in_hand = self._reading.get(claim.job_id) is read
+            if is_in_hand:
+                del self._reading[claim.job_id]
+                if verdict is not None:
+                    self._record(verdict)
+        return is_in_hand and verdict is None
+
     async def _perform(self, task: "asyncio.Task[None]", claim: Claim, queue: ServedQueue) -> None:
+        if claim.payload is None and not await self._has_payload(claim, queue):
+            return
         if uptime() > self.fence_at:
             self._record(
                 released(claim, queue.config)
@@ -217,7 +262,8 @@ class Runners:
         wait = max(0.0, time.time() + self.clock_offset - claim.pos / 1_000_000)
         handler = self._handlers[claim.kind]
         try:
-            arguments = handler.arguments.decode(claim.payload, claim.codec)
+            arguments = handler.arguments.decode(claim.payload or b"", claim.codec)
+            claim.payload = b""  # a large one would be kept until the outcome is recorded
         except InvalidPayload as error:
             self._record(refused(claim, config, error, wait))
             return
@@ -263,6 +309,5 @@ class Runners:
         if attempt.stopped is not None:
             while task.cancelling():
                 task.uncancel()
-        duration = verdict.run.duration
-        self._mean = duration if self._mean is None else self._mean + (duration - self._mean) * 0.05
+        self._took(verdict.run.duration)
         self._record(verdict)

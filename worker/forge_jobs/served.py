@@ -1,11 +1,15 @@
 """A queue as one worker serves it: its configuration, and where the worker stands with it."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from forge_jobs.hints import Hints
+from forge_jobs.job import LARGE_PAYLOAD, Claim
 from forge_jobs.queue_config import QueueConfig
 
+LARGEST_ROOM = 4 * 1024 * 1024  # bytes
+SAMPLE = 16  # payloads of a claim that are measured: none of them is large
 SHORTEST_POLL, LONGEST_POLL = 0.1, 5.0  # seconds
 
 
@@ -14,6 +18,8 @@ class ServedQueue:
     """Moments are the event loop's monotonic seconds."""
 
     config: QueueConfig
+    room: int = LARGEST_ROOM  # bytes of payloads in one claim; less after one that took too long
+    mean: float = LARGE_PAYLOAD  # bytes of a payload in the last claims; before the first one, what it may be
     in_hand: int = 0  # jobs claimed and not yet recorded
     slots: int = 0  # held, when the queue has a concurrency
     slots_in_doubt: bool = False  # a change of them was not answered: it may have been carried out, or not
@@ -41,6 +47,24 @@ class ServedQueue:
     def left_alone_now(self, now: float) -> list[str]:
         """Return the kinds that are left to others at this moment."""
         return [kind for kind, until in self.left_alone.items() if until > now]
+
+    @property
+    def most(self) -> int:
+        """How many jobs to claim at once, so that their payloads have the room that there is."""
+        return max(1, int(self.room / max(self.mean, 1.0)))
+
+    def took(self, claims: Sequence[Claim]) -> None:
+        """These jobs were claimed at once, in time."""
+        if claims:
+            some = claims[:: 1 + len(claims) // SAMPLE]
+            size = sum(len(claim.payload or b"") for claim in some)
+            self.mean += (size / len(some) - self.mean) / 2
+            self.room = min(LARGEST_ROOM, self.room + LARGE_PAYLOAD)
+
+    def took_too_long(self, limit: int) -> None:
+        """A claim of so many jobs was not answered in time: the next one is half as large."""
+        self.mean = max(self.mean, self.room / limit)
+        self.room = max(LARGE_PAYLOAD, self.room // 2)
 
     @property
     def is_limited(self) -> bool:

@@ -241,7 +241,9 @@ class Claims(Protocol):
         registered (any more). In a queue with a concurrency, no more are taken than the
         worker holds slots beyond the `in_hand` jobs of the queue that it has already.
         Jobs before `hint` are not seen, of whatever priority. Nor are jobs of a priority in `hints`
-        that stand before it, unless they became ready within `late`; of all other priorities every job is seen. Jobs of `without_kinds` are passed over.
+        that stand before it, unless they became ready within `late`; of all other priorities every job is seen.
+        Jobs of `without_kinds` are passed over. A payload of more than LARGE_PAYLOAD bytes is left out:
+        `payload` reads it.
         """
 
     async def front(self, queue_id: int, *, without_kinds: Sequence[str] = ()) -> Front:
@@ -249,6 +251,9 @@ class Claims(Protocol):
 
         It passes by everything that lies before them, claimed jobs too that others still see.
         """
+
+    async def payload(self, claim: Claim) -> bytes | None:
+        """Return the payload of a job that is claimed; None when the claim was lost."""
 
     async def finish(self, ends: Sequence[End]) -> list[int]:
         """Record jobs as done or dead; return the ids whose claim was lost: for those nothing was written."""

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from forge_jobs.job import FOREVER, LAST_ATTEMPT, State
+from forge_jobs.job import FOREVER, LARGE_PAYLOAD, LAST_ATTEMPT, State
 from tests.storage.factories import (
     NOBODY,
     claim,
@@ -287,3 +287,17 @@ async def test_attempts_are_not_counted_beyond_the_last_number_that_there_is(sto
     assert await storage.claims.release([last]) == []
     [last] = await claim(storage, me)
     assert await storage.claims.finish([done(last)]) == []
+
+
+async def test_a_large_payload_does_not_come_with_its_claim_and_is_read_when_it_is_wanted(storage):
+    me = await worker(storage)
+    large, small = bytes(LARGE_PAYLOAD + 1), bytes(LARGE_PAYLOAD)
+    await enqueue(storage, payload=large)
+    await enqueue(storage, payload=small)
+
+    claims = await claim(storage, me)
+
+    assert [one.payload for one in claims] == [None, small]
+    assert [await storage.claims.payload(one) for one in claims] == [large, small]
+    assert await storage.claims.release(claims) == []
+    assert [await storage.claims.payload(one) for one in claims] == [None, None]

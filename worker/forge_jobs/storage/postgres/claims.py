@@ -7,7 +7,16 @@ its job ready again, and every later finish flushes what came before it. Finishi
 from collections.abc import Sequence
 from datetime import timedelta
 
-from forge_jobs.job import CANCELLED_BY_USER, HISTORY_LIMIT, LAST_ATTEMPT, Claim, End, Postponement, State
+from forge_jobs.job import (
+    CANCELLED_BY_USER,
+    HISTORY_LIMIT,
+    LARGE_PAYLOAD,
+    LAST_ATTEMPT,
+    Claim,
+    End,
+    Postponement,
+    State,
+)
 from forge_jobs.storage.interface import Front, Hint
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.leadership import LEADS
@@ -52,10 +61,14 @@ WITH pick AS MATERIALIZED (
     INSERT INTO {schema}.tally (queue_id, pending, in_progress)
     SELECT $1, -count(*), count(*) FROM taken HAVING count(*) > 0
 )
-SELECT job.id, {attempt}, job.kind, job.payload, job.codec, job.priority, taken.pos,
+SELECT job.id, {attempt}, job.kind, {payload}, job.codec, job.priority, taken.pos,
        job.max_attempts, job.timeout, job.key, job.created_at
 FROM taken JOIN {schema}.job ON job.id = taken.job_id
-""".replace("{attempt}", f"least(taken.attempt, {LAST_ATTEMPT - 1}) + 1")
+""".replace("{attempt}", f"least(taken.attempt, {LAST_ATTEMPT - 1}) + 1").replace(
+    # its length is known without reading it
+    "{payload}",
+    f"CASE WHEN octet_length(job.payload) <= {LARGE_PAYLOAD} THEN job.payload END",
+)
 
 # The same over several stretches of the index, which come as arrays in its order: what lies
 # between them is known to hold nothing. Each is walked only when those before it gave too little.
@@ -108,6 +121,12 @@ FRONT_WITHOUT_KINDS = FRONT.replace(
 ).replace("{kinds}", "$2")
 
 FRONT = FRONT.replace("{first}", "pos")
+
+PAYLOAD = """
+SELECT job.payload
+FROM {schema}.claimed JOIN {schema}.job ON job.id = claimed.job_id
+WHERE claimed.job_id = $1 AND claimed.worker_id = $2 AND claimed.attempt = $3
+"""
 
 # What nearly every batch is: done by one worker, nothing to forget, no key, no error. Fewer
 # arrays, since encoding them costs the worker as much as the statement costs the server.
@@ -322,6 +341,11 @@ class PostgresClaims:
             await self._database.execute(PLANNED_AS_WALKS, connection=connection)
             records = await self._database.fetch(statement, queue_id, *arguments, connection=connection)
         return Front({priority: pos for priority, pos, _ in records[:-1]}, records[-1]["now"])
+
+    async def payload(self, claim: Claim) -> bytes | None:
+        # One at a time, and not on a connection that handlers may have taken.
+        records = await self._database.claims.fetch(PAYLOAD, claim.job_id, claim.worker_id, claim.attempt)
+        return records[0][0] if records else None
 
     async def finish(self, ends: Sequence[End]) -> list[int]:
         if not ends:

@@ -9,7 +9,16 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from forge_jobs.job import CANCELLED_BY_USER, HISTORY_LIMIT, LAST_ATTEMPT, Claim, End, Postponement, State
+from forge_jobs.job import (
+    CANCELLED_BY_USER,
+    HISTORY_LIMIT,
+    LARGE_PAYLOAD,
+    LAST_ATTEMPT,
+    Claim,
+    End,
+    Postponement,
+    State,
+)
 from forge_jobs.storage.interface import Front, Hint
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.leadership import leads
@@ -42,7 +51,7 @@ WHERE queue.id = :queue_id AND worker.id = :worker_id
 """
 
 PICK = """
-SELECT ready.job_id, :worker_id, {attempt}, ready.queue_id, job.kind, job.payload, job.codec, ready.priority,
+SELECT ready.job_id, :worker_id, {attempt}, ready.queue_id, job.kind, {payload}, job.codec, ready.priority,
        ready.pos, job.max_attempts, job.timeout, job.key, job.created_at, false
 FROM ready JOIN job ON job.id = ready.job_id
 WHERE ready.queue_id = :queue_id AND ready.priority < :until AND (ready.priority, ready.pos) >= (:priority, :pos){more}
@@ -67,7 +76,10 @@ WITHOUT_KINDS = """
                   AND passed.kind IN (SELECT value FROM json_each(:without_kinds)))"""
 
 ATTEMPT = f"min(ready.attempt, {LAST_ATTEMPT - 1}) + 1"
-STATEMENTS = tuple(sql.replace("{attempt}", ATTEMPT) for sql in (PICK, OWN, TAKE))
+SMALL_PAYLOAD = f"CASE WHEN length(job.payload) <= {LARGE_PAYLOAD} THEN job.payload END"
+STATEMENTS = tuple(
+    sql.replace("{attempt}", ATTEMPT).replace("{payload}", SMALL_PAYLOAD) for sql in (PICK, OWN, TAKE)
+)
 PLAIN = tuple(sql.replace("{more}", "") for sql in STATEMENTS)
 CHOOSY = tuple(sql.replace("{more}", WITHOUT_KINDS) for sql in STATEMENTS)
 
@@ -84,6 +96,12 @@ SELECT priority, (SELECT pos FROM ready WHERE ready.queue_id = :queue_id AND rea
 FROM class WHERE class.priority IS NOT NULL
 """
 FRONT, FRONT_WITHOUT_KINDS = FRONT.replace("{more}", ""), FRONT.replace("{more}", WITHOUT_KINDS)
+
+PAYLOAD = """
+SELECT job.payload
+FROM claimed JOIN job ON job.id = claimed.job_id
+WHERE claimed.job_id = ? AND claimed.worker_id = ? AND claimed.attempt = ?
+"""
 
 FINISH = """
 INSERT INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result)
@@ -143,6 +161,12 @@ class SqliteClaims:
             return Front(dict(transaction.rows(statement, wanted)), transaction.now)
 
         return await self._database.read(front)
+
+    async def payload(self, claim: Claim) -> bytes | None:
+        payload: bytes | None = await self._database.read(
+            lambda transaction: transaction.value(PAYLOAD, _proof(claim))
+        )
+        return payload
 
     async def finish(self, ends: Sequence[End]) -> list[int]:
         return await self._database.write(lambda transaction: _finish(transaction, ends)) if ends else []
