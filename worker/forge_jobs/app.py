@@ -2,7 +2,16 @@
 
 import os
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -20,6 +29,7 @@ from forge_jobs.client.wait import ended
 from forge_jobs.client.watch import watch
 from forge_jobs.client.workers import Workers
 from forge_jobs.codec import decode, encode
+from forge_jobs.context import answered
 from forge_jobs.errors import InvalidInput, JobDead, SchemaOutdated, SchemaTooNew, StorageUnavailable
 from forge_jobs.handlers import Handler, Handlers, P, R
 from forge_jobs.job import Alike, Enqueued, Job, State
@@ -274,25 +284,36 @@ class Forge:
 
         return declare if function is None else declare(function)
 
-    async def enqueue(
+    def enqueue(
         self, kind: str, payload: Mapping[str, Any] | None = None, **options: Unpack[OptionValues]
-    ) -> Enqueued:
-        """A job of `kind` waits, with the options of its handler where none are given here.
+    ) -> Coroutine[Any, Any, Enqueued]:
+        """A job of `kind` waits, with the options of its handler where none are given here; to be awaited.
 
         That is the handler of this program, else what another has published of the kind.
-        Raises InvalidPayload, UnknownQueue, InvalidInput; then nothing was enqueued.
+        Raises InvalidPayload, UnknownQueue, InvalidInput; then nothing was enqueued. In a plain
+        handler the call waits by itself, and returns the answer.
         """
+        return answered(self._enqueue(kind, payload, **options))
+
+    async def _enqueue(
+        self, kind: str, payload: Mapping[str, Any] | None = None, **options: Unpack[OptionValues]
+    ) -> Enqueued:
         said = Options.given(options)
         [job] = self._jobs(kind, [{} if payload is None else payload], said)
         return await self.storage.jobs.enqueue(job, connection=said.connection)
 
-    async def enqueue_many(
+    def enqueue_many(
         self, kind: str, payloads: Sequence[Mapping[str, Any]], **options: Unpack[OptionValues]
-    ) -> list[Enqueued]:
-        """One job for each of `payloads` waits, or none; answers are in their order.
+    ) -> Coroutine[Any, Any, list[Enqueued]]:
+        """One job for each of `payloads` waits, or none; answers are in their order; to be awaited as `enqueue`.
 
         Payloads are encoded while they are sent, a few MiB at a time.
         """
+        return answered(self._enqueue_many(kind, payloads, **options))
+
+    async def _enqueue_many(
+        self, kind: str, payloads: Sequence[Mapping[str, Any]], **options: Unpack[OptionValues]
+    ) -> list[Enqueued]:
         said = Options.given(options)
         return await self.storage.jobs.enqueue_many(
             self._jobs(kind, payloads, said), connection=said.connection

@@ -17,7 +17,7 @@ import msgspec
 
 from forge_jobs import backoff, logs
 from forge_jobs.children import Children
-from forge_jobs.context import Context
+from forge_jobs.context import Context, in_plain_handler
 from forge_jobs.error_text import describe, kept
 from forge_jobs.errors import InvalidPayload, UnfitPayload
 from forge_jobs.handlers import Handler, Placement
@@ -84,7 +84,9 @@ async def call(
             handler.function, *([context] if handler.takes_context else []), **arguments
         )
         # contextvars reach the thread, so that its log lines name the job
-        return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, function)
+        carried = copy_context()
+        carried.run(in_plain_handler.set, context)
+        return await asyncio.get_running_loop().run_in_executor(threads, carried.run, function)
     handler.require_importable()
     return await processes.call(
         handler.__module__,

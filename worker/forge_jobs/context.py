@@ -3,14 +3,29 @@
 import asyncio
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import CancelledError, Future
+from contextvars import ContextVar
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
 
 from forge_jobs.errors import InvalidInput
 from forge_jobs.job import Claim
 
 if TYPE_CHECKING:
     from forge_jobs.app import Forge
+
+T = TypeVar("T")
+
+
+in_plain_handler: "ContextVar[Context | None]" = ContextVar("in_plain_handler", default=None)
+"""The context of the plain handler whose thread this is; None outside of plain handlers."""
+
+
+def answered(work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+    """Return `work` to be awaited; in the thread of a plain handler, where nothing can, the answer itself."""
+    context = in_plain_handler.get()
+    if context is None or asyncio._get_running_loop() is not None:
+        return work
+    return cast(Coroutine[Any, Any, T], context.answer(work))
 
 
 class Tokens(Protocol):
@@ -96,7 +111,7 @@ class Context:
 
     def enqueue(self, kind: str, payload: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Enqueue another job and return its Enqueued, as `forge.enqueue` does; to be awaited in an async handler."""
-        return self.answer(self.forge.enqueue(kind, payload, **options))
+        return self.answer(self.forge._enqueue(kind, payload, **options))
 
     def answer(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Return what `work` comes to, for whom it is called by: something to await in a loop, the answer in a thread."""

@@ -8,7 +8,7 @@ import functools
 import inspect
 import sys
 import types
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -108,13 +108,13 @@ class Handler(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<Handler {self.kind!r}>"
 
-    async def enqueue(self, **payload: Any) -> Enqueued:
-        """A job with these arguments waits. Raises InvalidPayload when they do not fit the function."""
-        return await self.forge.enqueue(self.kind, payload)
+    def enqueue(self, **payload: Any) -> Coroutine[Any, Any, Enqueued]:
+        """A job with these arguments waits; to be awaited, but in a plain handler. Raises InvalidPayload when they do not fit the function."""
+        return self.forge.enqueue(self.kind, payload)
 
-    async def enqueue_many(self, payloads: Sequence[Mapping[str, Any]]) -> list[Enqueued]:
+    def enqueue_many(self, payloads: Sequence[Mapping[str, Any]]) -> Coroutine[Any, Any, list[Enqueued]]:
         """One job for each of `payloads` waits, or none; answers are in their order."""
-        return await self.forge.enqueue_many(self.kind, payloads)
+        return self.forge.enqueue_many(self.kind, payloads)
 
     def options(self, **options: Unpack[OptionValues]) -> "HandlerWithOptions":
         """Return the handler with options for the jobs that are enqueued through what is returned."""
@@ -129,13 +129,13 @@ class HandlerWithOptions:
     kind: str
     values: OptionValues
 
-    async def enqueue(self, **payload: Any) -> Enqueued:
+    def enqueue(self, **payload: Any) -> Coroutine[Any, Any, Enqueued]:
         """A job with these arguments and options waits."""
-        return await self.forge.enqueue(self.kind, payload, **self.values)
+        return self.forge.enqueue(self.kind, payload, **self.values)
 
-    async def enqueue_many(self, payloads: Sequence[Mapping[str, Any]]) -> list[Enqueued]:
+    def enqueue_many(self, payloads: Sequence[Mapping[str, Any]]) -> Coroutine[Any, Any, list[Enqueued]]:
         """One job for each of `payloads` waits, or none."""
-        return await self.forge.enqueue_many(self.kind, payloads, **self.values)
+        return self.forge.enqueue_many(self.kind, payloads, **self.values)
 
 
 class Handlers(Mapping[str, Handler[Any, Any]]):

@@ -8,7 +8,9 @@ without having run.
 
 import asyncio
 import contextlib
+import functools
 import inspect
+import itertools
 import types
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -32,8 +34,12 @@ _TO_RUN: Mapping[type, str] = {
     types.CoroutineType: "a coroutine",
     types.GeneratorType: "a generator",
     types.AsyncGeneratorType: "an async generator",
+    types.FunctionType: "a function",
+    types.MethodType: "a method",
+    functools.partial: "a partial",
     map: "a map",
     filter: "a filter",
+    itertools.starmap: "a starmap",
     contextlib._GeneratorContextManager: "a context manager",
     contextlib._AsyncGeneratorContextManager: "an async context manager",
 }
@@ -79,14 +85,19 @@ def require_run(returned: Any) -> None:
     """Raise Retry when `returned` is, or holds, work that has not run. Nothing runs it later."""
     if found := _to_run(returned, "", DEEPEST):
         raise Retry(
-            reason=f"The handler returned {found}, which has not run; "
+            reason=f"The handler returned {found}, whose work is not done; "
             "allowed is a function that does its work when it is called or awaited."
         )
 
 
 def _to_run(value: Any, place: str, levels: int) -> str | None:
     """Say what in `value` has not run, and where."""
-    if what := _TO_RUN.get(type(value)):
+    what = _TO_RUN.get(type(value))
+    if isinstance(value, Future | asyncio.Future):
+        what = None if value.done() else "what still runs"
+    elif what is None and inspect.isawaitable(value):
+        what = f"{type(value).__name__}, which nobody awaited,"
+    if what:
         return f"{what} at ${place}" if place else what
     if levels:
         for name, part in parts(value):

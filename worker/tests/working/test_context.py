@@ -42,6 +42,41 @@ async def test_a_plain_handler_enqueues_and_gets_the_answer_itself(forge: Forge)
     assert (made.state, made.payload) == (State.PENDING, b'{"number":1}')
 
 
+async def test_every_way_to_enqueue_waits_in_a_plain_handler(forge: Forge) -> None:
+    @forge.handler
+    def after(number: int) -> None: ...
+
+    def work() -> list[int]:
+        made: Any = [
+            after.enqueue(number=1),
+            after.options(priority=3).enqueue(number=2),
+            *after.enqueue_many([{"number": 3}]),  # type: ignore[misc]
+            *after.options(delay=60).enqueue_many([{"number": 4}]),  # type: ignore[misc]
+            forge.enqueue("after", {"number": 5}),
+        ]
+        return [job.id for job in made]
+
+    job = await one(forge, work)
+
+    made = await forge.wait(job.id, timeout=5)
+    assert [(await forge.jobs.get(one)).payload for one in made] == [
+        b'{"number":%d}' % number for number in range(1, 6)
+    ]
+
+
+async def test_a_plain_handler_may_open_a_program_in_a_loop_of_its_own(forge: Forge) -> None:
+    def work() -> int:
+        async def inside() -> int:
+            async with Forge("sqlite://:memory:") as other:
+                return (await other.enqueue("next")).id + len(await other.jobs.list())
+
+        return asyncio.run(inside())
+
+    job = await one(forge, work)
+
+    assert await forge.wait(job.id, timeout=5) == 2
+
+
 async def test_a_plain_handler_is_told_what_was_wrong_with_its_enqueue(forge: Forge) -> None:
     def work(ctx: Context) -> None:
         ctx.enqueue("two words")

@@ -86,7 +86,7 @@ def in_child_fork() -> None:
 
 
 def in_child_unpicklable() -> Any:
-    return lambda: None
+    return threading.Lock()
 
 
 def in_child_coroutine() -> Any:
@@ -203,7 +203,7 @@ async def test_a_result_that_cannot_leave_its_process_does_not_run_the_job_again
     ("kind", "says"),
     [
         ("in_child_coroutine", "The handler returned a coroutine, and a process of its own has no loop"),
-        ("in_child_generator", "The handler returned a generator, which has not run"),
+        ("in_child_generator", "The handler returned a generator, whose work is not done"),
         ("in_child_enqueues", "ctx.enqueue is used in a handler with executor='process'"),
         ("in_child_acquires", "ctx.rate_limit is used in a handler with executor='process'"),
     ],
