@@ -118,6 +118,10 @@ class Reason(StrEnum):
         "The number of pods is what spec.workers.replicas says, whoever writes it.",
     )
     OBSERVING = "Observing", "The decision is made and shown, but not acted on, as the annotation asks."
+    FALLBACK = (
+        "Fallback",
+        "The database is not heard, and autoscaling.fallbackReplicas says how many pods there are at least.",
+    )
     STALE_SIGNAL = "StaleSignal", "The numbers to decide by are too old; the number of pods is held."
 
     # ScalingLimited
@@ -222,6 +226,7 @@ REASONS: Mapping[Condition, Mapping[Reason, Truth]] = MappingProxyType(
                 Reason.NO_WORKERS,
                 Reason.FIXED_REPLICAS,
                 Reason.OBSERVING,
+                Reason.FALLBACK,
                 Reason.STALE_SIGNAL,
                 Reason.ACTION_FAILED,
             ),

@@ -81,12 +81,13 @@ def wanted_values(spec: CronSpec) -> dict[str, Any]:
         "timezone": spec.time_zone,
         "payload": dict(spec.job.args),
         "queue": spec.job.queue,
-        "priority": spec.job.priority,
         "overlap": spec.overlap,
         "missed": spec.missed,
         "missed_limit": spec.missed_limit,
         "enabled": not spec.suspend,
     }
+    if spec.job.priority is not None:
+        found["priority"] = spec.job.priority
     if spec.job.max_attempts is not None:
         found["max_attempts"] = spec.job.max_attempts
     if spec.job.timeout is not None:
@@ -96,7 +97,7 @@ def wanted_values(spec: CronSpec) -> dict[str, Any]:
 
 def is_as_wanted(row: CronConfig, spec: CronSpec, values: Mapping[str, Any]) -> bool:
     """Whether the row says what the spec asks for. One that the scheduler disabled, with its error, is left so."""
-    wanted = {"max_attempts": None, "timeout": None, **values}
+    wanted = {"priority": None, "max_attempts": None, "timeout": None, **values}
     payload = wanted.pop("payload")
     if row.last_error is not None:
         row = replace(row, enabled=wanted["enabled"])

@@ -16,6 +16,7 @@ from forge_operator.conditions import Condition, Reason
 from forge_operator.observed import Database, Observed, QueueObject, Unknown
 from forge_operator.report import Verdict
 from forge_operator.specs import QueueSpec, ReclaimPolicy
+from forge_operator.words import count
 
 PATIENCE = timedelta(minutes=10)
 """How long a deletion waits for a database that does not answer: nobody's namespace hangs for longer."""
@@ -81,5 +82,6 @@ def verdicts(observed: Observed, database: Database) -> dict[Condition, Verdict]
     left = jobs_left(observed.queue, database)
     if not left:
         return {Condition.DELETION_BLOCKED: Verdict(Reason.QUEUE_EMPTY)}
-    message = f"{left} jobs have not ended; set annotation {naming.FORCE_DELETE}=true to let the object go without its queue."
+    left_over = count(left, "job", ("has", "have"))
+    message = f"{left_over} not ended; set annotation {naming.FORCE_DELETE}=true to let the object go without its queue."
     return {Condition.DELETION_BLOCKED: Verdict(Reason.QUEUE_NOT_EMPTY, message)}

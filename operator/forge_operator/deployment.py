@@ -209,6 +209,8 @@ def as_worker(
     found = {**container, "env": [*injected, *added, *given], "ports": ports(container, port)}
     found["securityContext"] = {"readOnlyRootFilesystem": True, **found["securityContext"]}
     found["volumeMounts"] = mounts(found)
+    # Then Kubernetes knows the last lines of one that crashed, and conditions repeat the very last.
+    found.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")
     found.setdefault("livenessProbe", probe("/healthz", port, every=10, failures=6))
     found.setdefault("readinessProbe", probe("/readyz", port, every=5, failures=3))
     return found

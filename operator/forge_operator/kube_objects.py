@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -22,6 +23,9 @@ STARTING = ("ContainerCreating", "PodInitializing")
 """Reasons why a container waits in the ordinary course of its start."""
 
 OVER = ("Succeeded", "Failed")
+
+LONGEST_MESSAGE = 300
+"""Characters of what Kubernetes, or a container that ended, says of itself."""
 
 T = TypeVar("T")
 
@@ -125,7 +129,10 @@ def pod(found: Mapping[str, Any]) -> Pod | None:
         deleting=metadata.get("deletionTimestamp") is not None,
         deletion_cost=_whole((metadata.get("annotations") or {}).get(DELETION_COST)),
         created_at=moment(metadata.get("creationTimestamp")),
-        pending_reason=next(_pending_reasons(conditions, status), None),
+        pending_reason=next(
+            (trouble.reason for trouble in _troubles(conditions, status) if trouble.waits), None
+        ),
+        complaint=next((str(trouble) for trouble in _troubles(conditions, status)), None),
     )
 
 
@@ -134,14 +141,45 @@ def moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
-def _pending_reasons(conditions: Mapping[str, Mapping[str, Any]], status: Mapping[str, Any]) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """What keeps a pod from getting ready."""
+
+    reason: str
+    message: str = ""
+    waits: bool = True  # a node, an image or a container is waited for
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.message})" if self.message else self.reason
+
+
+def _troubles(conditions: Mapping[str, Mapping[str, Any]], status: Mapping[str, Any]) -> Iterator[_Trouble]:
+    if (conditions.get("Ready") or {}).get("status") == "True":
+        return
     scheduled = conditions.get("PodScheduled") or {}
     if scheduled.get("status") == "False":
-        yield scheduled.get("reason") or "Unschedulable"
+        yield _Trouble(scheduled.get("reason") or "Unschedulable", _cut(scheduled.get("message")))
     for each in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
-        reason = ((each.get("state") or {}).get("waiting") or {}).get("reason")
+        state, before = each.get("state") or {}, (each.get("lastState") or {}).get("terminated")
+        waiting, ended = state.get("waiting") or {}, state.get("terminated") or before
+        reason = waiting.get("reason")
         if reason and reason not in STARTING:
-            yield reason
+            yield _Trouble(reason, _ending(ended) if ended else _cut(waiting.get("message")))
+        elif ended and ended.get("exitCode") and not each.get("ready"):
+            yield _Trouble("Restarted" if before else "Ended", _ending(ended), waits=False)
+
+
+def _ending(ended: Mapping[str, Any]) -> str:
+    """Return how a container ended: its exit code, why if Kubernetes knows, and the last line that it wrote."""
+    reason, message = ended.get("reason"), ended.get("message")
+    known = f", {reason}" if reason and reason not in ("Error", "Completed") else ""
+    last = next((line.strip() for line in reversed((message or "").splitlines()) if line.strip()), "")
+    return f"exit code {ended.get('exitCode')}{known}{f': {_cut(last)}' if last else ''}"
+
+
+def _cut(message: str | None) -> str:
+    message = " ".join((message or "").split()).rstrip(".")
+    return message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}…"
 
 
 def _whole(text: str | None) -> int | None:

@@ -87,6 +87,7 @@ class Pod:
     deletion_cost: int | None = None
     created_at: datetime | None = None
     pending_reason: str | None = None  # Unschedulable, ImagePullBackOff, CrashLoopBackOff, ...
+    complaint: str | None = None  # what Kubernetes says of a pod that is not ready: more than the reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

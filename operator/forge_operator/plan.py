@@ -32,6 +32,7 @@ from forge_operator.pool import Pool
 from forge_operator.queue_report import (
     failed_sync,
     failure_verdicts,
+    falls_back,
     paused,
     pool_fields,
     pool_verdicts,
@@ -41,6 +42,7 @@ from forge_operator.queue_report import (
 from forge_operator.report import Verdict, known_verdicts, moment, reported
 from forge_operator.scaling import Decision, Why
 from forge_operator.specs import AutoscalingSpec, InvalidSpec, QueueSpec, ReclaimPolicy
+from forge_operator.words import count
 
 AT_ONCE = timedelta(seconds=1)
 SOON = timedelta(seconds=5)
@@ -108,27 +110,36 @@ def blind(observed: Observed, unknown: Unknown) -> Plan:
     verdicts = unreachable(observed.queue, unknown)
     if observed.queue.deleting_since is not None:
         verdicts[Condition.DELETION_BLOCKED] = Verdict(Reason.DATABASE_UNREACHABLE, unknown.message)
-    strands = scaling_strands(fallback(observed))
+    replicas = fallback_replicas(observed)
+    strands = scaling_strands(fallback(observed, replicas))
+    if replicas is not None:
+        verdicts[Condition.SCALING_ACTIVE] = falls_back(replicas)
     if isinstance(observed.cluster, Unknown):
         return Plan(strands, memory, SOON)
     return said(replace(observed, memory=memory), verdicts, {}, strands)
 
 
-def fallback(observed: Observed) -> tuple[Scale, ...]:
-    """Return what brings a pool up to its fallback when the database has not been heard for a while."""
+def fallback_replicas(observed: Observed) -> int | None:
+    """Return how many pods the pool has at least while the database is not heard; None: it has what it has."""
     spec, heard = observed.queue.spec, observed.memory.scaler.at
-    if not isinstance(spec, QueueSpec) or spec.workers is None or isinstance(observed.cluster, Unknown):
-        return ()
-    autoscaling = spec.workers.autoscaling
-    if autoscaling is None or autoscaling.fallback_replicas is None or is_observing(observed.queue):
-        return ()
+    if not isinstance(spec, QueueSpec) or spec.workers is None or spec.workers.autoscaling is None:
+        return None
+    if is_observing(observed.queue):
+        return None
     if heard is not None and observed.now.timestamp() - heard <= scaling.STALE.total_seconds():
+        return None
+    return spec.workers.autoscaling.fallback_replicas
+
+
+def fallback(observed: Observed, replicas: int | None) -> tuple[Scale, ...]:
+    """Return what brings the serving version up to its fallback."""
+    if replicas is None or isinstance(observed.cluster, Unknown):
         return ()
     serving = (observed.queue.status.get("currentVersion") or {}).get("id")
     return tuple(
-        Scale(observed.queue.namespace, each.name, autoscaling.fallback_replicas, "Fallback", each.replicas)
+        Scale(observed.queue.namespace, each.name, replicas, "Fallback", each.replicas)
         for each in observed.cluster.deployments
-        if each.version_id == serving and not each.deleting and each.replicas < autoscaling.fallback_replicas
+        if each.version_id == serving and not each.deleting and each.replicas < replicas
     )
 
 
@@ -154,8 +165,8 @@ def changes_something(action: Action) -> bool:
 
 
 def scaling_strands(actions: Sequence[Scale]) -> tuple[Strand, ...]:
-    """Return a strand for each of these changes of a number of pods."""
-    return tuple(Strand(Part.SCALING, (each,), each.name) for each in actions)
+    """Return a strand for each of these changes of a number of pods, with its event."""
+    return tuple(Strand(Part.SCALING, (each, scale_event(each)), each.name) for each in actions)
 
 
 # --- with everything known ---
@@ -329,10 +340,12 @@ def scale_event(action: Scale) -> EmitEvent:
         return EmitEvent("Normal", "ScaledToZero", f"{action.name}: {was} to 0 pods ({action.reason}).")
     if was == 0:
         return EmitEvent(
-            "Normal", "WokenUp", f"{action.name}: 0 to {action.replicas} pods ({action.reason})."
+            "Normal", "WokenUp", f"{action.name}: 0 to {count(action.replicas, 'pod')} ({action.reason})."
         )
     kind = "ScaledUp" if action.replicas > was else "ScaledDown"
-    return EmitEvent("Normal", kind, f"{action.name}: {was} to {action.replicas} pods ({action.reason}).")
+    return EmitEvent(
+        "Normal", kind, f"{action.name}: {was} to {count(action.replicas, 'pod')} ({action.reason})."
+    )
 
 
 def pace(pool: Pool, memory: Memory, progress: rollout.Progress, decision: Decision) -> timedelta:

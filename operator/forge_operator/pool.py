@@ -142,8 +142,8 @@ class Pool:
         return f"the database has {self.connections_left} left{aside if self.connections_set_aside else ''}."
 
     def complaints(self, versions: Sequence[Version]) -> list[str]:
-        """Return what keeps pods of these versions from getting ready, in Kubernetes' words, each once."""
-        found = {pod.pending_reason for each in versions for pod in self.pods(each.id) if pod.pending_reason}
+        """Return what keeps pods of these versions from getting ready, in Kubernetes' sentences, each once."""
+        found = {pod.complaint for each in versions for pod in self.pods(each.id) if pod.complaint}
         failures = [
             failure.message
             for each in versions

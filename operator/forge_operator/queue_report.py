@@ -16,11 +16,12 @@ from forge_operator.report import Report, Verdict, maybe_moment, moment, reason_
 from forge_operator.rollout import Progress
 from forge_operator.scaling import Decision, Why
 from forge_operator.specs import QueueSpec
+from forge_operator.words import count
 
 MOST_VERSIONS = 64
 """Versions that a status lists."""
 
-ON_THE_WAY = frozenset({Reason.WAITING_FOR_PODS, Reason.PROMOTING, Reason.RAMPING, Reason.AWAITING_PROMOTION})
+ON_THE_WAY = frozenset({Reason.WAITING_FOR_PODS, Reason.PROMOTING, Reason.RAMPING})
 """Reasons of Progressing with which what is asked for is not so yet."""
 
 
@@ -80,6 +81,13 @@ def failed_sync(owner: QueueObject, reason: Reason, message: str) -> dict[Condit
     }
 
 
+def falls_back(replicas: int) -> Verdict:
+    """Return what ScalingActive says while the database is not heard and fallback.replicas stands in for it."""
+    return Verdict(
+        Reason.FALLBACK, f"The database is not heard; {count(replicas, 'pod')} at least, as asked for."
+    )
+
+
 CONDITION_OF: Mapping[str, Condition] = {
     Part.CONFIGURATION: Condition.SYNCED,
     Part.ROLLOUT: Condition.PROGRESSING,
@@ -116,7 +124,8 @@ def ready(pool: Pool, progress: Progress, decision: Decision) -> Verdict:
     """Return what Ready says: the worst of the others."""
     if pool.workers_spec is None:
         return Verdict(Reason.CONFIGURED)
-    is_failure = Verdict(progress.reason).truth(Condition.PROGRESSING) is Truth.FALSE
+    is_awaited = progress.reason is Reason.AWAITING_PROMOTION  # by people, while the version before serves
+    is_failure = not is_awaited and Verdict(progress.reason).truth(Condition.PROGRESSING) is Truth.FALSE
     if progress.reason in ON_THE_WAY:
         return Verdict(Reason.RECONCILING, progress.message)
     if is_failure:
@@ -129,7 +138,7 @@ def ready(pool: Pool, progress: Progress, decision: Decision) -> Verdict:
 def with_complaints(pool: Pool, reason: Reason) -> Verdict:
     """Return the reason with what Kubernetes says of the pods that should serve."""
     complaints = pool.complaints(pool.open_versions)
-    return Verdict(reason, f"Pods do not get ready: {', '.join(complaints)}." if complaints else "")
+    return Verdict(reason, f"Pods do not get ready: {'; '.join(complaints)}." if complaints else "")
 
 
 def has_work(load: Load | None) -> bool:
@@ -163,7 +172,7 @@ def limited(pool: Pool, decision: Decision) -> Verdict:
         return Verdict(decision.limited)
     return Verdict(
         decision.limited,
-        f"A pod opens up to {pool.connections_per_pod} connections, {pool.connections_told}",
+        f"A pod opens up to {count(pool.connections_per_pod, 'connection')}, {pool.connections_told}",
     )
 
 
@@ -171,11 +180,11 @@ def explained(decision: Decision) -> str:
     """Return why there should be so many pods, in a sentence with its numbers."""
     load = decision.load
     if load is None:
-        return f"{decision.replicas} pods: {decision.reason}."
+        return f"{count(decision.replicas, 'pod')}: {decision.reason}."
     return (
-        f"{decision.replicas} pods ({decision.reason}; the work alone asks for {decision.wanted}): "
-        f"{load.backlog} jobs wait, the oldest for {load.oldest_age:.0f} s, {load.in_progress} run, "
-        f"{rounded(load.arrival):g} come a second, each takes {rounded(load.service):g} s."
+        f"{count(decision.replicas, 'pod')} ({decision.reason}; the work alone asks for {decision.wanted}): "
+        f"{count(load.backlog, 'job', ('waits', 'wait'))}, the oldest for {load.oldest_age:.0f} s; "
+        f"in progress: {load.in_progress}; a second: {rounded(load.arrival):g} new; a job takes {rounded(load.service):g} s."
     )
 
 

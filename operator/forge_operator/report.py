@@ -38,12 +38,14 @@ WARNED = frozenset(
         Reason.TLS_FAILED,
         Reason.READ_ONLY,
         Reason.TOO_MANY_VERSIONS,
+        Reason.PROGRESS_DEADLINE_EXCEEDED,
         Reason.INVALID_TEMPLATE,
         Reason.ACTION_FAILED,
         Reason.IDENTITY_COLLISION,
         Reason.DATABASE_CONNECTION_BUDGET,
         Reason.DRAIN_OVERDUE,
         Reason.UNSCHEDULABLE,
+        Reason.FALLBACK,
         Reason.QUEUE_NOT_EMPTY,
     }
 )

@@ -17,6 +17,7 @@ from forge_operator.observed import Deployment
 from forge_operator.pool import Pool
 from forge_operator.scaling import split
 from forge_operator.specs import RolloutStrategy, StepSpec, WorkersSpec
+from forge_operator.words import count
 
 SETTLE = timedelta(minutes=2)
 """How long a new version may wait for its last pods when some are ready: the cluster may have no room for all."""
@@ -122,7 +123,9 @@ def begun(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted:
         *(manifests.tried(each) for each in made if isinstance(each, ApplyDeployment)),
         PutVersion(version),
         *made,
-        EmitEvent("Normal", "Created", f"Version {spec.version} ({target.id}) starts with {replicas} pods."),
+        EmitEvent(
+            "Normal", "Created", f"Version {spec.version} ({target.id}) starts with {count(replicas, 'pod')}."
+        ),
     ]
     return Progress(tuple(actions), Reason.WAITING_FOR_PODS, f"Version {spec.version} ({target.id}) starts.")
 
@@ -150,8 +153,8 @@ def unaffordable(pool: Pool, spec: WorkersSpec, pods: int) -> Progress:
     return Progress(
         (),
         Reason.DATABASE_CONNECTION_BUDGET,
-        f"Version {spec.version} waits: {pods} more pods open up to {pods * pool.connections_per_pod} "
-        f"connections, {pool.connections_told}",
+        f"Version {spec.version} waits: {count(pods, 'more pod', ('opens', 'open'))} up to "
+        f"{count(pods * pool.connections_per_pod, 'connection')}, {pool.connections_told}",
     )
 
 
@@ -176,7 +179,7 @@ def too_many(spec: WorkersSpec) -> Progress:
     return Progress(
         (),
         Reason.TOO_MANY_VERSIONS,
-        f"{spec.rollout.max_active_versions} versions have workers already; "
+        f"{count(spec.rollout.max_active_versions, 'version', ('has', 'have'))} workers already; "
         f"version {spec.version} waits until one has drained.",
     )
 
@@ -190,14 +193,13 @@ def serving(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Pro
         return Progress(
             actions,
             Reason.DRAIN_OVERDUE,
-            f"Version {overdue[0].version} ({overdue[0].id}) still runs {overdue[0].in_progress} jobs.",
+            f"Version {overdue[0].version} ({overdue[0].id}) still runs {count(overdue[0].in_progress, 'job')}.",
         )
     if draining:
         held = sum(each.in_progress for each in draining)
         names = ", ".join(f"{each.version} ({each.id})" for each in draining)
-        return Progress(
-            actions, Reason.DRAINING, f"Version {version.version} serves; {held} jobs of {names} still run."
-        )
+        runs = f"{count(held, 'job')} of {names} still {'runs' if held == 1 else 'run'}"
+        return Progress(actions, Reason.DRAINING, f"Version {version.version} serves; {runs}.")
     return Progress(
         actions, Reason.ROLLOUT_COMPLETE, f"Version {version.version} ({version.id}) serves alone."
     )
@@ -216,14 +218,14 @@ def pending(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Pro
     return Progress(
         tuple(actions),
         Reason.WAITING_FOR_PODS,
-        f"Version {version.version} ({version.id}) has {available} of {replicas} pods ready{complaint(pool, version)}.",
+        f"Version {version.version} ({version.id}) has {available} of {count(replicas, 'pod')} ready{complaint(pool, version)}.",
     )
 
 
 def complaint(pool: Pool, version: Version) -> str:
     """Return what keeps its pods from getting ready, as the end of a sentence."""
     reasons = pool.complaints([version])
-    return f": {', '.join(reasons)}" if reasons else ""
+    return f": {'; '.join(reasons)}" if reasons else ""
 
 
 def given_up(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Action]) -> Progress:
@@ -232,15 +234,8 @@ def given_up(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Acti
     if not pool.open_versions:
         # Nobody else serves: giving up would help nobody.
         return Progress(tuple(actions), Reason.PROGRESS_DEADLINE_EXCEEDED, message)
-    return Progress(
-        (
-            *actions,
-            MoveVersion(pool.uid, version.id, VersionState.FAILED, 100),
-            EmitEvent("Warning", "ProgressDeadlineExceeded", message),
-        ),
-        Reason.PROGRESS_DEADLINE_EXCEEDED,
-        message,
-    )
+    move = MoveVersion(pool.uid, version.id, VersionState.FAILED, 100)
+    return Progress((*actions, move), Reason.PROGRESS_DEADLINE_EXCEEDED, message)
 
 
 def deadline_message(pool: Pool, spec: WorkersSpec, version: Version) -> str:
@@ -399,7 +394,7 @@ def too_many_failures(pool: Pool, spec: WorkersSpec, version: Version) -> str | 
     if percent <= spec.rollout.abort.max_failure_percent or percent <= ABORT_RATIO * before:
         return None
     return (
-        f"{percent:.0f} % of {samples} jobs of version {version.version} ({version.id}) failed, "
+        f"{percent:.0f} % of {count(samples, 'job')} of version {version.version} ({version.id}) failed, "
         f"{before:.0f} % of the version before; that serves again."
     )
 

@@ -131,7 +131,7 @@ def test_the_kinds_have_short_names_and_one_category() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_column_shows_a_field_that_exists_and_of_its_type(kind: str) -> None:
-    known = {"Ready": {"status", "reason"}}
+    known = {"Ready": {"status", "reason"}, "Paused": {"status"}, "ScalingActive": {"reason"}}
     for column in DEFINITIONS[kind]["spec"]["versions"][0]["additionalPrinterColumns"]:
         path = column["jsonPath"]
         condition = re.fullmatch(r'\.status\.conditions\[\?\(@\.type=="(\w+)"\)\]\.(\w+)', path)

@@ -100,6 +100,13 @@ def test_a_fallback_brings_pods_up_never_down_and_from_none_too() -> None:
 
     world.run(20)
     assert world.deployment("1").replicas == 3
+    assert world.condition("ScalingActive") == ("False", "Fallback")
+    assert world.message("ScalingActive") == "The database is not heard; 3 pods at least, as asked for."
+    assert {"Fallback", "WokenUp"} <= set(world.said())
+
+    world.database_error = None
+    world.run(20)
+    assert world.condition("ScalingActive") == ("True", "Scaling")
 
 
 def test_a_fallback_works_for_an_operator_that_starts_during_the_outage() -> None:

@@ -135,7 +135,7 @@ def test_ready_tells_of_missing_pods_only_when_there_should_be_some() -> None:
         pod.starts = float("inf")
     world.look()
     assert world.condition("Ready") == ("False", "NoReadyPods")
-    assert world.message("Ready") == "Pods do not get ready: ImagePullBackOff."
+    assert world.message("Ready") == "Pods do not get ready: ImagePullBackOff (no such image)."
 
     asleep = World({"workers": autoscaled()}).run(500, step=5)
     assert asleep.condition("Ready") == ("True", "Serving")
@@ -148,4 +148,4 @@ def test_pods_that_cannot_start_are_told_of_with_the_reason() -> None:
     world.run(120, step=5)
 
     assert world.condition("ScalingLimited") == ("True", "Unschedulable")
-    assert world.message("ScalingLimited") == "Pods do not get ready: ImagePullBackOff."
+    assert world.message("ScalingLimited") == "Pods do not get ready: ImagePullBackOff (no such image)."

@@ -86,6 +86,14 @@ def test_a_rollout_under_load_stops_no_job() -> None:
     assert world.handed_back == 0
 
 
+def test_a_first_version_that_never_gets_ready_is_warned_of_once() -> None:
+    world = World({"workers": workers()}, pod_start=float("inf"))
+    world.run(700)
+
+    assert world.condition("Progressing") == ("False", "ProgressDeadlineExceeded")
+    assert [each.type for each in world.events if each.reason == "ProgressDeadlineExceeded"] == ["Warning"]
+
+
 def test_a_version_that_never_gets_ready_costs_one_pod_and_the_old_one_goes_on() -> None:
     world = serving(replicas=4)
     world.change(workers=workers("2", replicas=4))
@@ -406,6 +414,9 @@ def test_a_manual_rollout_waits_for_the_annotation() -> None:
 
     assert world.states() == {"1": "current", "2": "pending"}
     assert world.condition("Progressing") == ("False", "AwaitingPromotion")
+    assert world.condition("Ready") == ("True", "Serving"), (
+        "people are waited for, and the old version serves"
+    )
 
     world.annotations = {"forge-jobs.dev/promote": "zzzzzzzz"}
     world.look()

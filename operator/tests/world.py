@@ -182,6 +182,7 @@ class World:
             deletion_cost=pod.cost,
             created_at=self.moment(pod.created),
             pending_reason="ImagePullBackOff" if is_broken else None,
+            complaint="ImagePullBackOff (no such image)" if is_broken else None,
         )
 
     def database(self) -> Database:

@@ -11,6 +11,7 @@ VERSION_STATES = ("Pending", "Ramping", "Current", "Draining", "Drained", "Retir
 
 COLUMNS = (
     condition_column("Ready", "Ready", "status", description="Whether what is asked for is so."),
+    condition_column("Reason", "Ready", "reason", description="Why Ready is as it is."),
     column("Version", ".status.currentVersion.version", description="The version that serves."),
     column("Target", ".status.targetVersion.version", description="The version that is asked for."),
     column(
@@ -24,7 +25,12 @@ COLUMNS = (
         "integer",
         description="Seconds the oldest of them has waited.",
     ),
-    column("Paused", ".spec.paused", "boolean", description="Whether no job is started."),
+    condition_column(
+        "Paused",
+        "Paused",
+        "status",
+        description="Whether no job is started, or the operator leaves it alone.",
+    ),
     column("Age", ".metadata.creationTimestamp", "date", description="When the object was made."),
     column("Queue", ".status.queueName", description="The queue's name in the database.", wide=True),
     column(
@@ -35,7 +41,13 @@ COLUMNS = (
         wide=True,
     ),
     column("ID", ".status.currentVersion.id", description="The id of the version that serves.", wide=True),
-    condition_column("Reason", "Ready", "reason", description="Why Ready is as it is.", wide=True),
+    condition_column(
+        "Scaling",
+        "ScalingActive",
+        "reason",
+        description="Whether pods follow the work, or why not: Observing, Fallback, StaleSignal.",
+        wide=True,
+    ),
 )
 
 

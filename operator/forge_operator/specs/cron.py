@@ -45,13 +45,20 @@ class CronJobSpec(Section):
         "The job's kind: the name of its handler.", most=128, pattern=r"^[^\s,]+$", required=True
     )
     args: Mapping[str, Any] = as_written("The handler's arguments by name.")
-    priority: int = whole("Smaller starts first.", least=SMALLEST_PRIORITY, most=LARGEST_PRIORITY, default=0)
+    priority: int | None = whole(
+        "Smaller starts first. Absent: as the handler declares it, else 0.",
+        least=SMALLEST_PRIORITY,
+        most=LARGEST_PRIORITY,
+    )
     max_attempts: int | None = attempts(
-        "Attempts until the job is dead. 1 is no retry, -1 is for ever; absent: as the queue says.",
+        "Attempts until the job is dead. 1 is no retry, -1 is for ever; absent: as the handler declares it, else as "
+        "the queue says.",
         name="job.maxAttempts",
     )
     timeout: timedelta | None = seconds(
-        "How long one attempt may take. Absent: as the queue says.", least=1, most=YEAR
+        "How long one attempt may take. Absent: as the handler declares it, else as the queue says.",
+        least=1,
+        most=YEAR,
     )
 
 
