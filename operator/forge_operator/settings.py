@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from forge_jobs.database_file import CONNECTIONS
+
 
 @dataclass(frozen=True, slots=True)
 class SecretKey:
@@ -23,7 +25,6 @@ class OperatorSettings:
     grace_seconds: int = 120  # terminationGracePeriodSeconds of templates that say nothing
     topology_spread: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)  # for every worker; a template's own win
-    connections_per_worker: int = (
-        8  # that one may open, and is told so; 0: it is not told, nor are they counted
-    )
+    # that one may open, and is told so; 0: it is not told, nor are they counted
+    connections_per_worker: int = CONNECTIONS
     honours_deletion_cost: bool = True  # False before Kubernetes 1.22: victims are deleted by name

@@ -12,7 +12,7 @@ VALUES = ("cron_config", "errors", "job", "queue_config", "rate_limit", "version
 """Modules that hold nothing but what the public calls give and take."""
 
 PARTS = {
-    "forge_jobs.database_file": {"LEAST_CONNECTIONS", "MOST_CONNECTIONS"},
+    "forge_jobs.database_file": {"CONNECTIONS", "LEAST_CONNECTIONS", "MOST_CONNECTIONS"},
     "forge_jobs.health": {"HealthServer"},
     "forge_jobs.log_format": {"JsonFormatter", "TextFormatter"},
 }

@@ -36,7 +36,7 @@ from forge_jobs.job import Alike, Enqueued, Job, State
 from forge_jobs.kind import Kind
 from forge_jobs.options import UNSET, Options, OptionValues, Unset
 from forge_jobs.outcome import as_duration
-from forge_jobs.settings import Settings
+from forge_jobs.settings import Settings, pool_options
 from forge_jobs.storage import open_storage
 from forge_jobs.storage.interface import Storage
 from forge_jobs.telemetry import DatabaseCaveat, KindsUnpublished, QueueMade, QueueResembles, Telemetry
@@ -80,7 +80,11 @@ class Forge:
             self._storage = open_storage(
                 self._url or self.settings.database_url,
                 schema=self._schema or self.settings.schema,
-                **({} if self._url else self.settings.storage_options),
+                **(
+                    pool_options(self.settings.max_connections)
+                    if self._url
+                    else self.settings.storage_options
+                ),
             )
         return self._storage
 

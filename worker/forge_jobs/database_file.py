@@ -20,6 +20,9 @@ OUTSIDE_THE_POOL = 4
 LEAST_CONNECTIONS, MOST_CONNECTIONS = OUTSIDE_THE_POOL + 1, 10_000
 """Of one process, all together."""
 
+CONNECTIONS = 8
+"""How many a process opens at most when nothing is said: here, with a bare URL, and on Kubernetes."""
+
 SYNCHRONOUS = ("normal", "full")
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
@@ -116,7 +119,7 @@ def _postgres(entries: "Entries", environ: Mapping[str, str]) -> Database:
         parameters={"sslmode": sslmode} if sslmode else None,
     )
     options = {
-        "pool_size": entries.whole("max_connections", LEAST_CONNECTIONS, MOST_CONNECTIONS, 30)
+        "pool_size": entries.whole("max_connections", LEAST_CONNECTIONS, MOST_CONNECTIONS, CONNECTIONS)
         - OUTSIDE_THE_POOL
     }
     return Database(url, options, entries.text("schema", "the name of a schema"))

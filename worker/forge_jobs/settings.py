@@ -55,6 +55,9 @@ OPERATORS = (
 )
 """The variables that an operator gives to the workers it runs, and nobody else sets."""
 
+OPERATORS_OWN = "FORGE_OPERATOR_"
+"""How the variables begin that an operator itself reads, beside which commands may be run."""
+
 # Kubernetes gives every pod such variables for a service whose name begins with "forge".
 _SERVICE = re.compile(r"FORGE_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_(TCP|UDP|SCTP)(_.*)?)")
 
@@ -78,6 +81,7 @@ class Settings:
     storage_options: Mapping[str, Any] = field(
         default_factory=dict
     )  # for open_storage: pool_size, or synchronous
+    max_connections: int | None = None  # FORGE_MAX_CONNECTIONS, whoever names the database; None: not said
     schema: str = DEFAULT_SCHEMA
     queues: tuple[str, ...] = ()  # empty: not said
     worker_prefix: str = "forge"
@@ -108,12 +112,14 @@ class Settings:
         environ = os.environ if environ is None else environ
         variables = Variables(environ)
         database, source = _database(variables, Path.cwd() if cwd is None else Path(cwd).absolute())
+        max_connections = _max_connections(variables)
         heartbeat = variables.seconds("FORGE_HEARTBEAT_SECONDS", 5, least=0.1, most=3600)
         return cls(
             database_url=database.url,
             database=database_url.redact(database.url),
             database_source=source,
-            storage_options=_storage_options(variables, database),
+            storage_options={**database.options, **pool_options(max_connections)},
+            max_connections=max_connections,
             schema=_schema(variables, database, source),
             queues=_queues(variables),
             worker_prefix=variables.matching("FORGE_WORKER_PREFIX", _LABEL, _LABEL_ALLOWED) or "forge",
@@ -139,8 +145,15 @@ class Settings:
             auto_migrate=variables.yes_or_no("FORGE_AUTO_MIGRATE", True),
             app=variables.matching("FORGE_APP", _APP, "module:attribute, such as shop:forge"),
             command_root=_command_root(variables),
-            unknown=tuple(_unknown(environ)),
+            unknown=tuple(unknown_variables(environ)),
         )
+
+
+def pool_options(max_connections: int | None) -> dict[str, Any]:
+    """Return the options for open_storage of a process that opens at most so many; none when that is not said."""
+    if max_connections is None:
+        return {}
+    return {"pool_size": max_connections - database_file.OUTSIDE_THE_POOL}
 
 
 def is_schema(name: str) -> bool:
@@ -167,16 +180,15 @@ def _database(variables: "Variables", cwd: Path) -> tuple[Database, str]:
     return Database(database_url.sqlite_url(str(default))), "default"
 
 
-def _storage_options(variables: "Variables", database: Database) -> Mapping[str, Any]:
+def _max_connections(variables: "Variables") -> int | None:
     if variables.text("FORGE_MAX_CONNECTIONS") is None:
-        return database.options
-    most = variables.whole(
+        return None
+    return variables.whole(
         "FORGE_MAX_CONNECTIONS",
-        0,
+        database_file.CONNECTIONS,
         least=database_file.LEAST_CONNECTIONS,
         most=database_file.MOST_CONNECTIONS,
     )
-    return {**database.options, "pool_size": most - database_file.OUTSIDE_THE_POOL}
 
 
 def _folder(variables: "Variables", key: str, cwd: Path, default: str) -> Path:
@@ -250,8 +262,13 @@ def _stale(variables: "Variables", heartbeat: timedelta) -> timedelta:
     return stale
 
 
-def _unknown(environ: Mapping[str, str]) -> list[str]:
-    strangers = sorted(key for key in environ if key.startswith("FORGE_") and key not in KNOWN + OPERATORS)
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each FORGE_* variable that means nothing, never with its value."""
+    strangers = sorted(
+        key
+        for key in environ
+        if key.startswith("FORGE_") and key not in KNOWN + OPERATORS and not key.startswith(OPERATORS_OWN)
+    )
     return [_warning(key) for key in strangers if not _is_service(key, environ[key])]
 
 

@@ -275,3 +275,33 @@ def test_a_reader_that_has_seen_enough_is_no_error(cli: CommandLine):
 
     assert listing.returncode == FAILED
     assert error == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["stats"], ["jobs", "list"], ["queues", "pause", "default"], ["db", "migrate"], ["enqueue", "send"]],
+)
+def test_a_variable_that_means_nothing_is_warned_of_by_every_command(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]
+):
+    monkeypatch.setenv("FORGE_QUEUE", "s3cret")
+    monkeypatch.setenv("FORGE_OPERATOR_NAMESPACE", "shop")
+
+    answer = cli(*arguments)
+    assert (answer.code, answer.error) == (0, "FORGE_QUEUE is not a setting; is FORGE_QUEUES meant?\n")
+
+    answer = cli(*arguments, "--json")
+    assert json.loads(answer.error) == {"warning": "FORGE_QUEUE is not a setting; is FORGE_QUEUES meant?"}
+    assert answer.document is not None
+
+
+def test_a_variable_that_means_nothing_hides_no_mistake(cli: CommandLine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FORGE_DATABASE", "s3cret")
+
+    answer = cli("jobs", "show", "7")
+
+    assert answer.code == FAILED
+    assert answer.error.splitlines() == [
+        "FORGE_DATABASE is not a setting; is FORGE_DATABASE_URL meant?",
+        "There is no job 7.",
+    ]

@@ -33,7 +33,7 @@ def test_a_relative_path_is_relative_to_the_file(tmp_path: Path, path: str) -> N
 
 
 def test_postgres_needs_a_database(tmp_path: Path) -> None:
-    assert read(tmp_path, POSTGRES) == Database("postgresql://localhost:5432/shop", {"pool_size": 26})
+    assert read(tmp_path, POSTGRES) == Database("postgresql://localhost:5432/shop", {"pool_size": 4})
     assert refusal(tmp_path, 'adapter = "postgres"').startswith(
         "database in /queue_database.toml is missing, allowed"
     )

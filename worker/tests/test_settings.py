@@ -3,12 +3,19 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from forge_jobs import Forge
+from forge_jobs.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.errors import InvalidInput, InvalidSetting
 from forge_jobs.settings import KNOWN, Settings
+from forge_jobs.storage import open_storage
+from forge_jobs.storage.interface import Storage
+from forge_jobs.storage.postgres import PostgresStorage
 
+ROOT = Path(__file__).parents[2]
 EMPTY = Path("/nowhere/at/all")
 
 
@@ -235,11 +242,37 @@ def test_a_configuration_file_names_the_database(tmp_path: Path) -> None:
 
     assert settings.database_url == "postgresql://ann:secret@localhost:5432/shop"
     assert settings.database == "postgresql://ann:***@localhost:5432/shop"
-    assert settings.storage_options == {"pool_size": 26}
+    assert settings.storage_options == {"pool_size": 4}
     assert settings.schema == "mine"
     assert settings.database_source == str(file)
     assert load(tmp_path, DB="secret", FORGE_SCHEMA="other").schema == "other"
     assert load(EMPTY, DB="secret", JOBS_CONFIG_DIR=str(config)) == settings
+
+
+def most_connections(storage: Storage) -> int:
+    """Return how many connections a storage opens at most."""
+    assert isinstance(storage, PostgresStorage)
+    return storage._database._pool_size + OUTSIDE_THE_POOL
+
+
+def test_whoever_names_the_database_a_process_opens_as_many_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "postgresql://db/shop"
+    file = tmp_path / "queue_database.toml"
+    file.write_text('adapter = "postgres"\ndatabase = "shop"\n', encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FORGE_DATABASE_URL", raising=False)
+    values = yaml.safe_load((ROOT / "charts/forge-jobs/values.yaml").read_text(encoding="utf-8"))
+
+    assert most_connections(Forge().storage) == most_connections(Forge(url).storage) == CONNECTIONS
+    assert most_connections(open_storage(url)) == CONNECTIONS
+    assert values["workers"]["connections"] == CONNECTIONS
+    monkeypatch.setenv("FORGE_DATABASE_URL", url)
+    assert most_connections(Forge().storage) == CONNECTIONS
+
+    monkeypatch.setenv("FORGE_MAX_CONNECTIONS", "30")
+    assert most_connections(Forge().storage) == most_connections(Forge(url).storage) == 30
 
 
 def test_a_schema_in_the_file_is_checked_too(tmp_path: Path) -> None:

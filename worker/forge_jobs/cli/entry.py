@@ -11,8 +11,9 @@ from typer.main import get_command
 
 from forge_jobs.cli import cron, db, demo, enqueue, jobs, limits, owners, queues, stats, worker, workers
 from forge_jobs.cli.command import Call, DatabaseUrl, Json, Schema
-from forge_jobs.cli.output import print_error
+from forge_jobs.cli.output import print_error, print_warning
 from forge_jobs.errors import ForgeError, InvalidInput
+from forge_jobs.settings import unknown_variables
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
@@ -59,7 +60,11 @@ def common(
     schema: Schema = None,
 ) -> None:
     """A job queue that keeps its jobs in PostgreSQL or SQLite."""
+    as_json = as_json or (ctx.find_object(Call) or Call()).as_json
     ctx.obj = Call(as_json, database_url, schema)
+    if ctx.invoked_subcommand != "worker":  # which logs them
+        for warning in unknown_variables(os.environ):
+            print_warning(warning, as_json=as_json)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given
     try:
-        code = get_command(app)(given or ["--help"], prog_name="forge-jobs", standalone_mode=False)
+        code = get_command(app)(
+            given or ["--help"], prog_name="forge-jobs", standalone_mode=False, obj=Call(as_json)
+        )
     except WrongUse as error:
         print_error(_sentence(error), as_json=as_json)
         return WRONG_USE

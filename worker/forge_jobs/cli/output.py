@@ -61,12 +61,21 @@ def print_report(report: Report, *, as_json: bool) -> None:
 
 def print_error(sentence: str, *, as_json: bool) -> None:
     """The error is on stderr, as one line, or as one JSON document."""
+    _print_aside("error", sentence, "red", as_json)
+
+
+def print_warning(sentence: str, *, as_json: bool) -> None:
+    """The warning is on stderr, as one line, or as one JSON document."""
+    _print_aside("warning", sentence, "yellow", as_json)
+
+
+def _print_aside(what: str, sentence: str, style: str, as_json: bool) -> None:
     if as_json:
-        write(sys.stderr, json.dumps({"error": sentence}, ensure_ascii=False))
+        write(sys.stderr, json.dumps({what: sentence}, ensure_ascii=False))
         return
     console = Console(file=sys.stderr, highlight=False)
     if console.is_terminal:
-        console.print(Text(sentence, style="red"), soft_wrap=True)
+        console.print(Text(sentence, style=style), soft_wrap=True)
     else:
         write(sys.stderr, sentence)
 

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from forge_jobs.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.database_url import ALLOWED, is_database_url, redact
 from forge_jobs.errors import InvalidInput
 from forge_jobs.storage.interface import Storage
@@ -11,7 +12,7 @@ def open_storage(
     url: str,
     *,
     schema: str = "forge_jobs",
-    pool_size: int = 9,
+    pool_size: int = CONNECTIONS - OUTSIDE_THE_POOL,
     command_timeout: timedelta = timedelta(seconds=30),
     synchronous: str = "NORMAL",
 ) -> Storage:

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 from typing import cast
 
+from forge_jobs.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.storage.interface import Storage
 from forge_jobs.storage.postgres.audit import PostgresAudit
 from forge_jobs.storage.postgres.claims import PostgresClaims
@@ -32,7 +33,7 @@ class PostgresStorage(Storage):
         url: str,
         *,
         schema: str = "forge_jobs",
-        pool_size: int = 9,
+        pool_size: int = CONNECTIONS - OUTSIDE_THE_POOL,
         command_timeout: timedelta = timedelta(seconds=30),
     ) -> None:
         database = Database(url, schema=schema, pool_size=pool_size, command_timeout=command_timeout)

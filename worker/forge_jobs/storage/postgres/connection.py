@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
+from forge_jobs.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.database_url import ALLOWED, is_database_url, redact
 from forge_jobs.errors import ForgeError, InvalidInput, StorageBusy, StorageUnavailable
 from forge_jobs.storage.postgres.caller import unwrapped
@@ -77,7 +78,7 @@ class Database:
         url: str,
         *,
         schema: str = "forge_jobs",
-        pool_size: int = 9,
+        pool_size: int = CONNECTIONS - OUTSIDE_THE_POOL,
         command_timeout: timedelta = timedelta(seconds=30),
     ) -> None:
         if not is_database_url(url) or not url.startswith(SCHEMES):
