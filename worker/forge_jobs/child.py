@@ -4,6 +4,7 @@ Only names and plain values cross: the child imports the handler's module itself
 call after another, and ends when the worker's end of their socket is closed.
 """
 
+import contextlib
 import importlib
 import inspect
 import os
@@ -19,7 +20,7 @@ from forge_jobs import logs, stop_signals
 from forge_jobs.context import ChildContext
 from forge_jobs.error_text import describe
 from forge_jobs.job import Claim
-from forge_jobs.outcome import Retry
+from forge_jobs.outcome import DECISIONS, Retry, decided
 from forge_jobs.returned import KeptResult, kept_result
 
 LENGTH = 8
@@ -104,18 +105,21 @@ def _answer(request: bytes) -> bytes:
 
 
 def _raised(error: BaseException) -> bytes:
-    """Return the answer that raises `error` there; when it cannot cross, what it says."""
-    text = describe(error)
-    if isinstance(error, Exception):
-        try:
-            if trace := text.partition("\n")[2]:
-                error.add_note(trace)
-            answer = pickle.dumps((False, error))
-            pickle.loads(answer)
-            return answer
-        except BaseException:
-            pass
-    return pickle.dumps((False, Retry(reason=text)))
+    """Return the answer that raises there what `error` decides, or fails the attempt with what it says.
+
+    A program's own exceptions do not cross: there they could not be made again, or only without
+    what caused them.
+    """
+    for kind in DECISIONS:
+        if isinstance(error, kind):
+            facts = {
+                name: value for name, value in vars(error).items() if name in ("after", "at", "retry_after")
+            }
+            text = getattr(error, "reason", None)
+            decision = decided(kind, (), facts | {"reason": text if type(text) is str else describe(error)})
+            with contextlib.suppress(Exception):
+                return pickle.dumps((False, decision))
+    return pickle.dumps((False, Retry(reason=describe(error))))
 
 
 def _read(worker: socket.socket) -> bytes | None:

@@ -44,10 +44,11 @@ class Decision(Exception):
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         # An exception is made again from its message; ours are made from more, and come out of processes.
-        return _decided, (type(self), self.args, vars(self))
+        return decided, (type(self), self.args, vars(self))
 
 
-def _decided(decision: type[Decision], args: tuple[Any, ...], facts: dict[str, Any]) -> Decision:
+def decided(decision: type[Decision], args: tuple[Any, ...], facts: dict[str, Any]) -> Decision:
+    """Return the decision that has these facts."""
     made = decision.__new__(decision, *args)
     made.args = args
     vars(made).update(facts)
@@ -102,3 +103,6 @@ class HandedBack(Decision):
 
     Only for what comes with the worker: it would claim such a job again at once if it did not stop.
     """
+
+
+DECISIONS: tuple[type[Decision], ...] = (Dead, Retry, Reschedule, Throttled, HandedBack)

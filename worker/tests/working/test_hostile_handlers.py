@@ -7,12 +7,14 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from forge_jobs import Context, Dead, Forge, Reschedule, Retry, State, Throttled, Worker
 from forge_jobs.job import Reason
+from tests.storage.databases import Database
 
 
 async def run(forge: Forge) -> None:
@@ -105,6 +107,35 @@ def in_child_acquires(ctx: Context) -> None:
     ctx.rate_limit.acquire("mail")
 
 
+class Gone(Dead):
+    """Made from what no exception is made of."""
+
+    def __init__(self, *, name: str) -> None:
+        super().__init__(f"{name} is gone")
+
+
+class Unsaid(Dead):
+    """Does not tell its base what it was given."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def in_child_gone() -> None:
+    raise Gone(name="the file")
+
+
+def in_child_unsaid() -> None:
+    raise Unsaid("the file")
+
+
+def in_child_chained() -> None:
+    try:
+        {}["the real reason"]
+    except KeyError as error:
+        raise Odd("could", two="not") from error
+
+
 class Odd(Exception):
     """Cannot be made again from what it says."""
 
@@ -166,6 +197,80 @@ async def test_how_a_process_ended_is_said(children: Forge, kind: str, said: str
     found = await children.jobs.get(job.id)
     assert found.reason is Reason.RETRY
     assert (found.error or "").partition("\n")[0] == said
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("in_child_gone", "the file is gone"), ("in_child_unsaid", "Unsaid: the file")]
+)
+async def test_a_decision_of_the_program_s_own_is_done_in_a_process_too(
+    children: Forge, kind: str, said: str
+) -> None:
+    job = await children.enqueue(kind)
+    await run(children)
+
+    found = await children.jobs.get(job.id)
+    assert (found.state, found.attempt) == (State.DEAD, 1)
+    assert found.error is not None and said in found.error.partition("\n")[0]
+
+
+async def test_a_failure_in_a_process_keeps_what_caused_it(children: Forge) -> None:
+    job = await children.enqueue("in_child_chained")
+    await run(children)
+
+    error = (await children.jobs.get(job.id)).error or ""
+    assert "could not" in error.splitlines()[0]
+    assert error.splitlines()[1] == "caused by KeyError: 'the real reason'"
+    assert "in in_child_chained" in error
+
+
+async def test_a_program_that_is_run_as_a_script_has_its_handlers_in_processes_too(
+    forge: Forge, database: Database, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    ended = await asyncio.create_subprocess_exec(
+        sys.executable, str(script), database.url, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await ended.communicate()
+    assert ended.returncode == 0, said.decode()
+
+    found = {job.kind: job for job in await forge.jobs.list()}
+    assert found["adds"].state is State.DONE
+    assert (found["gone"].state, found["gone"].error) == (State.DEAD, "the file is gone")
+    assert (found["odd"].error or "").partition("\n")[0].endswith("Odd: very odd")
+
+
+SCRIPT = """
+import asyncio, sys
+from forge_jobs import Dead, Forge, Worker
+
+forge = Forge(sys.argv[1])
+
+class Gone(Dead):
+    def __init__(self, *, name): super().__init__(f"{name} is gone")
+
+class Odd(Exception):
+    def __init__(self, *, name): super().__init__(f"{name} odd")
+
+@forge.handler(executor="process", max_attempts=1)
+def adds(left: int, right: int) -> int: return left + right
+
+@forge.handler(executor="process")
+def gone(): raise Gone(name="the file")
+
+@forge.handler(executor="process", max_attempts=1)
+def odd(): raise Odd(name="very")
+
+async def main():
+    async with forge:
+        await adds.enqueue(left=1, right=2)
+        await gone.enqueue()
+        await odd.enqueue()
+        await Worker(forge, queues=["default"]).run(until_empty=True)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
 
 
 async def test_a_failure_in_a_process_keeps_its_traceback(children: Forge) -> None:
