@@ -102,6 +102,7 @@ def _answer(request: bytes) -> bytes:
         return _raised(error)
     finally:
         sys.stdout.flush()
+        logs.flush()
 
 
 def _raised(error: BaseException) -> bytes:

@@ -1,8 +1,9 @@
 """Turn events into log lines, and tell a handler's own log lines which job they are about.
 
-A program that runs a worker calls `subscribe`; `attempt` sets `current_claim` and
-`current_queue` around a handler. Lines go through the stdlib logger "forge_jobs" with
-their facts as extra fields, so that any logging configuration can be used instead of ours.
+Lines go through the stdlib logger "forge_jobs" with their facts as extra fields, so that any
+logging configuration shows them. A worker says its events by itself (`say`). A program that wants
+them as the command line writes them calls `subscribe`; one with a configuration of its own adds
+`JobFacts` to its handlers. `attempt` sets `current_claim` and `current_queue` around a handler.
 """
 
 import logging
@@ -12,7 +13,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TextIO
+from weakref import WeakKeyDictionary
 
+from forge_jobs import log_lines
 from forge_jobs import telemetry as events
 from forge_jobs.job import Claim
 from forge_jobs.log_format import OURS, JsonFormatter, TextFormatter, readable, summary
@@ -160,25 +163,28 @@ def subscribe(
     format: Literal["text", "json"] = "text",
     stream: TextIO | None = None,
 ) -> Callable[[], None]:
-    """Events become log lines; call what is returned to end that.
+    """Events become log lines as the command line writes them; call what is returned to end that.
 
-    With a `stream`, every line of the program goes there in our format. Without, a program
-    that configured logging itself keeps its handlers, which learn the facts of the running
-    job; in one that did not, lines go to stderr. Raises ValueError when `level` is unknown.
+    With a `stream`, every line of the program goes there in our format, and no longer to the console
+    in another. Without, a program that configured logging itself keeps its handlers, which learn
+    the facts of the running job; in one that did not, lines go to stderr. A stream with a file
+    behind it is never waited for: lines that nobody reads are dropped and counted. Raises
+    ValueError when `level` is unknown.
     """
     root = logging.getLogger()
     ours = stream is not None or not root.handlers
+    doubled = [each for each in root.handlers if ours and _is_console(each)]
     before = [(each, each.level) for each in ((logger, root) if ours else (logger,))]
     for each, _ in before:
         each.setLevel(level)
     informed = [_handler(format, stream or sys.stderr)] if ours else list(root.handlers)
     facts = JobFacts()
+    for handler in doubled:
+        root.removeHandler(handler)
     for handler in informed:
         handler.addFilter(facts)
         root.addHandler(handler)  # does nothing when it is there
-    if logger.isEnabledFor(logging.DEBUG):
-        telemetry.wants_starts = True
-    unsubscribe = telemetry.subscribe(LogSubscriber())
+    unsubscribe = say(telemetry)
     global style
     style_before, style = style, Style(level, format) if ours else style
 
@@ -190,10 +196,45 @@ def subscribe(
             handler.removeFilter(facts)
             if ours:
                 root.removeHandler(handler)
+                handler.close()
+        for handler in doubled:
+            root.addHandler(handler)
         for each, level in before:
             each.setLevel(level)
 
     return end
+
+
+_said: "WeakKeyDictionary[Telemetry, list[Callable[[], None]]]" = WeakKeyDictionary()
+
+
+def say(telemetry: Telemetry) -> Callable[[], None]:
+    """Each event is said once in the log, however often this is called; call what is returned to end that.
+
+    Where lines go, and which, is as the program configured logging. In one that did not, the
+    standard library writes warnings and errors to stderr.
+    """
+    if logger.isEnabledFor(logging.DEBUG):
+        telemetry.wants_starts = True
+    ends = _said.setdefault(telemetry, [])
+    if not ends:
+        ends.append(telemetry.subscribe(LogSubscriber()))
+    ends.append(lambda: None)
+
+    def end() -> None:
+        ends.pop()
+        if len(ends) == 1:
+            ends.pop()()
+
+    return end
+
+
+def _is_console(handler: logging.Handler) -> bool:
+    """Whether the handler writes to where people look, so that lines of ours would be there twice."""
+    return isinstance(handler, logging.StreamHandler) and handler.stream in (
+        *(sys.stderr, sys.stdout),
+        *(sys.__stderr__, sys.__stdout__),
+    )
 
 
 def take_over(given: Style) -> None:
@@ -207,8 +248,14 @@ def take_over(given: Style) -> None:
         root.setLevel(given.level)
 
 
+def flush() -> None:
+    """What was logged is written, or a moment has passed."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
 def _handler(format: Literal["text", "json"], stream: TextIO) -> logging.Handler:
-    handler = logging.StreamHandler(stream)
+    handler = log_lines.handler(stream)
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
     return handler
 

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
 
-from forge_jobs import names, stop_signals
+from forge_jobs import logs, names, stop_signals
 from forge_jobs.app import Forge
 from forge_jobs.errors import ForgeError, InvalidInput, InvalidSetting
 from forge_jobs.patience import Patience, unless
@@ -98,10 +98,11 @@ class Worker:
 
         With `handle_signals`, SIGTERM, SIGINT and SIGHUP stop the worker, and another one a second
         or more later ends the process at once. A database that is away is waited for, at the
-        start too. Raises what waiting does not cure: StorageUnusable, SchemaTooNew,
+        start too. What happens is said in the log, by the logger "forge_jobs". Raises what waiting does not cure: StorageUnusable, SchemaTooNew,
         SchemaOutdated, InvalidSetting.
         """
         async with AsyncExitStack() as stack:
+            stack.callback(logs.say(self.forge.telemetry))
             if handle_signals:
                 stack.enter_context(stop_signals.heard(self.stop))
             await unless(self._stop, self._open(stack))

@@ -4,13 +4,15 @@ import asyncio
 import io
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from forge_jobs import logs, telemetry
+from forge_jobs import Forge, Worker, logs, telemetry
 from forge_jobs.job import Claim
 from forge_jobs.log_format import JsonFormatter, TextFormatter
 from forge_jobs.telemetry import JobsEnded, Outcome, Run, Telemetry
@@ -308,3 +310,82 @@ def test_starts_of_jobs_are_said_at_debug_only(events: Telemetry) -> None:
     end()
 
     assert events.wants_starts
+
+
+async def drained(forge: Forge) -> int:
+    """Run one job of a program, which logs; return its id."""
+
+    @forge.handler
+    async def greet() -> None:
+        logging.getLogger("shop").warning("hello")
+
+    async with forge:
+        job = await greet.enqueue()
+        await Worker(forge, queues=["default"]).run(until_empty=True)
+        return job.id
+
+
+async def test_a_worker_in_a_program_says_its_events_by_standard_logging(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    job_id = await drained(Forge(f"sqlite:///{tmp_path}/queue.sqlite"))
+
+    ours = [record for record in caplog.records if record.name == "forge_jobs"]
+    assert [record.levelname for record in ours if record.getMessage() == f"Job {job_id} is done"] == ["INFO"]
+    assert [record.getMessage() for record in ours if "stopped" in record.getMessage()]
+
+
+async def test_a_program_decides_by_its_own_configuration_what_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING")
+
+    await drained(Forge(f"sqlite:///{tmp_path}/queue.sqlite"))
+
+    assert [record.getMessage() for record in caplog.records] == ["hello"]
+
+
+async def test_a_program_that_subscribed_hears_each_event_once(tmp_path: Path) -> None:
+    forge = Forge(f"sqlite:///{tmp_path}/queue.sqlite")
+    stream = io.StringIO()
+    end = logs.subscribe(forge.telemetry, stream=stream)
+
+    job_id = await drained(forge)
+    end()
+
+    lines = stream.getvalue().splitlines()
+    assert len([line for line in lines if f"Job {job_id} is done" in line]) == 1
+    [said] = [line for line in lines if "shop: hello" in line]
+    assert f"job_id={job_id} kind=greet queue=default" in said
+
+
+def test_a_program_that_writes_to_the_console_itself_has_no_line_twice(
+    events: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", console)
+    theirs = logging.StreamHandler(console)
+    logging.getLogger().addHandler(theirs)
+    try:
+        end = logs.subscribe(events, stream=console)
+        logging.getLogger("shop").warning("hello")
+        end()
+        assert len(console.getvalue().splitlines()) == 1
+        assert theirs in logging.getLogger().handlers
+    finally:
+        logging.getLogger().removeHandler(theirs)
+
+
+def test_a_filter_gives_a_programs_own_handler_the_job(events: Telemetry) -> None:
+    heard: list[logging.LogRecord] = []
+    theirs = logging.Handler()
+    theirs.emit = heard.append  # type: ignore[method-assign]
+    theirs.addFilter(logs.JobFacts())
+    token = logs.current_claim.set(claim())
+
+    theirs.handle(logging.makeLogRecord({"name": "shop"}))
+    logs.current_claim.reset(token)
+
+    assert heard[0].job_id == 42  # type: ignore[attr-defined]

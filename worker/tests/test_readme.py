@@ -1,6 +1,7 @@
 """What the documents tell people to type works as it stands there."""
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -144,7 +145,19 @@ def test_the_readme_s_first_example_fits_on_a_screen() -> None:
     assert len(first.text.splitlines()) <= 25
 
 
+@pytest.fixture
+def logging_of_its_own() -> Iterator[None]:
+    """What a page configures of logging holds in its test only."""
+    loggers = (logging.getLogger(), logging.getLogger("forge_jobs"))
+    before = [(each, list(each.handlers), each.level) for each in loggers]
+    yield
+    for logger, handlers, level in before:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+
+
 @pytest.mark.parametrize("document", sorted(ROOT.glob("docs/*.md")), ids=lambda document: document.name)
+@pytest.mark.usefixtures("logging_of_its_own")
 def test_every_python_block_of_a_page_runs(
     document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import fcntl
-import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -273,7 +272,7 @@ async def _run(worker: Worker, until_empty: bool) -> None:
     await worker.run(until_empty=until_empty, handle_signals=True)
     if worker.left_behind:  # Python would wait for them, for ever perhaps; their jobs are in other hands
         logs.logger.warning("%d handlers ignored being stopped; the process ends now.", worker.left_behind)
-        logging.shutdown()
+        logs.flush()
         os._exit(0)
 
 
