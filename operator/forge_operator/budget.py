@@ -5,7 +5,7 @@ that, so its connections are set aside, those of other pools included: neither t
 quick succession nor two pools spend the same ones.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -74,25 +74,49 @@ def processes(template: Mapping[str, Any]) -> int:
 
 
 class Orders:
-    """What each pool was given last. Kept in memory: a pool that was not looked at yet is as the API server has it."""
+    """What each pool was given last. Kept in memory: a pool that was not looked at yet is as the API server has it.
+
+    All pools are added up once for each list of workers, and one pool when it is noted, so that
+    a look costs the same however many pools there are.
+    """
 
     def __init__(self) -> None:
         self._pools: dict[str, Cluster] = {}
+        self._seen: Mapping[str, Cluster] = {}
+        self._workers: Sequence[WorkerInfo] = ()
+        self._by_pool: dict[str | None, list[WorkerInfo]] = {}
+        self._starting: dict[str, int] = {}
+        self._total = 0
 
     def note(self, uid: str, cluster: Cluster) -> None:
         """The pool is to be so."""
         self._pools[uid] = cluster
+        self._count(uid, cluster)
 
     def forget(self, uid: str) -> None:
         """The pool is no more."""
         self._pools.pop(uid, None)
+        self._count(uid, self._seen.get(uid))
 
-    def starting_elsewhere(self, uid: str, seen: Mapping[str, Cluster], workers: Iterable[WorkerInfo]) -> int:
+    def starting_elsewhere(self, uid: str, seen: Mapping[str, Cluster], workers: Sequence[WorkerInfo]) -> int:
         """Return how many workers of other pools are starting; `seen` has those of which nothing was noted."""
-        by_pool: dict[str | None, list[WorkerInfo]] = {}
-        for each in workers:
-            by_pool.setdefault(each.pool, []).append(each)
-        pools = {**seen, **self._pools}
-        return sum(
-            starting(cluster, by_pool.get(other, ())) for other, cluster in pools.items() if other != uid
-        )
+        if workers is not self._workers or seen != self._seen:
+            self._seen, self._workers = seen, workers
+            self._by_pool = by_pool(workers)
+            self._starting, self._total = {}, 0
+            for other, cluster in {**seen, **self._pools}.items():
+                self._count(other, cluster)
+        return self._total - self._starting.get(uid, 0)
+
+    def _count(self, uid: str, cluster: Cluster | None) -> None:
+        found = 0 if cluster is None else starting(cluster, self._by_pool.get(uid, ()))
+        self._total += found - self._starting.get(uid, 0)
+        self._starting[uid] = found
+
+
+def by_pool(workers: Iterable[WorkerInfo]) -> dict[str | None, list[WorkerInfo]]:
+    """Return the workers of each pool."""
+    found: dict[str | None, list[WorkerInfo]] = {}
+    for each in workers:
+        found.setdefault(each.pool, []).append(each)
+    return found

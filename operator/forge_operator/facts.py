@@ -19,27 +19,38 @@ class Facts:
     forge: Forge
     started_at: float  # monotonic; nothing in it is older
     now: datetime  # the database's clock
-    queues: Sequence[QueueConfig]
-    limits: Sequence[RateLimit]
-    counts: Sequence[Counts]
-    crons: Sequence[CronConfig]
+    queues: tuple[QueueConfig, ...]
+    limits: tuple[RateLimit, ...]
+    counts: tuple[Counts, ...]
+    crons: tuple[CronConfig, ...]
     versions: Sequence[Version]  # of all pools
     workers: Sequence[WorkerInfo]  # of all pools and of none
     connections_left: int | None
     upcoming: dict[timedelta, Mapping[str, tuple[int, datetime]]] = field(default_factory=dict)
     busy_within: dict[timedelta, frozenset[str]] = field(default_factory=dict)
+    versions_of: dict[str, list[Version]] = field(init=False, default_factory=dict)  # by pool
+    workers_of: dict[str, list[WorkerInfo]] = field(init=False, default_factory=dict)
+    crons_by_name: dict[str, CronConfig] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.crons_by_name = {each.name: each for each in self.crons}
+        for version in self.versions:
+            self.versions_of.setdefault(version.pool, []).append(version)
+        for worker in self.workers:
+            if worker.pool is not None:
+                self.workers_of.setdefault(worker.pool, []).append(worker)
 
     async def database(self, pool: str | None, within: timedelta | None) -> Database:
         """Return what concerns one pool. Raises ForgeError."""
         return Database(
             now=self.now,
-            queues=tuple(self.queues),
-            limits=tuple(self.limits),
-            counts=tuple(self.counts),
+            queues=self.queues,
+            limits=self.limits,
+            counts=self.counts,
             upcoming={} if within is None else await self._upcoming(within),
-            crons=tuple(self.crons),
-            versions=tuple(each for each in self.versions if pool is not None and each.pool == pool),
-            workers=tuple(each for each in self.workers if pool is not None and each.pool == pool),
+            crons=self.crons,
+            versions=() if pool is None else tuple(self.versions_of.get(pool, ())),
+            workers=() if pool is None else tuple(self.workers_of.get(pool, ())),
             connections_left=self.connections_left,
         )
 
@@ -93,10 +104,10 @@ class FactsReader:
                 now=await forge.storage.now(),
                 versions=await forge.versions.all(),
                 workers=await forge.workers.list(),
-                queues=await forge.queues.list(),
-                limits=await forge.limits.list(),
-                counts=await forge.jobs.counts(),
-                crons=await forge.crons.list(),
+                queues=tuple(await forge.queues.list()),
+                limits=tuple(await forge.limits.list()),
+                counts=tuple(await forge.jobs.counts()),
+                crons=tuple(await forge.crons.list()),
                 # After the workers: one that connects in between is set aside once more, never forgotten.
                 connections_left=await forge.storage.connections_left(),
             )

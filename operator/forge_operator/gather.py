@@ -113,6 +113,6 @@ class Gatherer:
         queue = None if isinstance(cron.spec, InvalidSpec) else cron.spec.job.queue
         return CronDatabase(
             now=facts.now,
-            row=next((each for each in facts.crons if each.name == name), None),
+            row=facts.crons_by_name.get(name),
             queue_exists=queue is None or any(each.name == queue for each in facts.queues),
         )

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from forge_jobs import WorkerInfo
 from forge_operator import actions as act
@@ -97,6 +99,41 @@ def test_a_pool_that_was_not_looked_at_yet_counts_as_it_was_seen() -> None:
     assert orders.starting_elsewhere("b", seen, ()) == 3
     orders.note("a", cluster(1))
     assert orders.starting_elsewhere("b", seen, ()) == 1
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["note", "forget", "see", "connect"]), st.sampled_from("abc"), st.integers(0, 4)
+    ),
+    max_size=20,
+)
+
+
+@given(STEPS)
+def test_what_is_added_up_once_is_what_adding_all_up_each_time_gives(
+    steps: list[tuple[str, str, int]],
+) -> None:
+    orders, noted, seen, known = Orders(), {}, {}, ()
+    for step, pool, number in steps:
+        found = cluster(number, *(pod(f"{pool}-{index}") for index in range(number)))
+        match step:
+            case "note":
+                noted[pool] = found
+                orders.note(pool, found)
+            case "forget":
+                noted.pop(pool, None)
+                orders.forget(pool)
+            case "see":
+                seen = {**seen, pool: found}
+            case _:
+                known = (*known, *(worker(f"{pool}-{index}", pool) for index in range(number)))
+        for uid in "abc":
+            expected = sum(
+                starting(each, [one for one in known if one.pool == other])
+                for other, each in {**seen, **noted}.items()
+                if other != uid
+            )
+            assert orders.starting_elsewhere(uid, seen, known) == expected
 
 
 # --- scaling ---

@@ -97,3 +97,10 @@ def test_the_decision_on_the_page_is_one_that_is_made() -> None:
 def test_every_reason_for_a_decision_is_on_the_page() -> None:
     by_load = set(Why) - {Why.DEFAULT, Why.FIXED}
     assert sorted(each for each in by_load if f"`{each}`" not in PAGE) == []
+
+
+def test_every_variable_of_the_operator_is_on_the_page() -> None:
+    read = set(re.findall(r'"(FORGE_[A-Z_]+)"', (SOURCES / "environment.py").read_text(encoding="utf-8")))
+    assert "FORGE_OPERATOR_TICK_SECONDS" in read
+
+    assert {each for each in read if f"`{each}`" not in PAGE} == set()
