@@ -9,7 +9,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from forge_jobs import SchemaOutdated, StorageUnavailable, Version, VersionState, WorkerInfo
+from forge_jobs import CronConfig, SchemaOutdated, StorageUnavailable, Version, VersionState, WorkerInfo
 from forge_jobs.client import watch
 from forge_operator.facts import FactsReader
 from forge_operator.kube import DEPLOYMENTS, PODS, QUEUES, Kube
@@ -75,12 +75,12 @@ async def test_a_job_that_is_due_soon_wakes_a_sleeping_pool(stage: Stage) -> Non
 async def test_a_cron_that_no_worker_has_seen_wakes_a_sleeping_pool_until_its_time_is_found(
     stage: Stage,
 ) -> None:
-    await stage.forge.crons.set("nightly", "0 3 * * *", "report", queue="mail")
+    storage = stage.forge.storage
+    await storage.crons.set(CronConfig("nightly", "0 3 * * *", "report", queue="mail"))
     await stage.ticker.tick()
     assert stage.added == [MAIL]
 
     stage.added.clear()
-    storage = stage.forge.storage
     epoch = await storage.leadership.lead(1, timedelta(minutes=1))
     assert epoch is not None
     await storage.crons.seed("nightly", await storage.now() + timedelta(hours=6), epoch=epoch)
