@@ -38,10 +38,10 @@ class Reaper:
         silent = self._sightings.silent(beats, uptime())
         if not silent and uptime() < self._take_back_at:
             return None
+        self._take_back_at = 0.0  # should this one fail, the next pass does what is left
         struck = await self._storage.workers.strike_off(silent, epoch=epoch)
         if struck:
             self._telemetry.emit(WorkersStruckOff(struck))
-        self._take_back_at = 0.0  # should this one fail, the next pass takes back what is left
         if await self._take_back(epoch) == BATCH:
             return 0.0
         self._take_back_at = uptime() + TAKE_BACK_EVERY

@@ -10,10 +10,13 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from forge_jobs.errors import ForgeError, InvalidInput, SchemaOutdated, StorageUnavailable
+from forge_jobs.heartbeat import Attempts, Heartbeat
 from forge_jobs.local_postgres import LocalPostgres
 from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import Database, Lane, check_server
-from forge_jobs.worker_info import WorkerInfo
+from forge_jobs.telemetry import Telemetry
+from forge_jobs.uptime import uptime
+from forge_jobs.worker_info import Beat, WorkerInfo
 from tests.storage_postgres.conftest import until
 from tests.storage_postgres.gate import Gate
 
@@ -357,6 +360,8 @@ async def test_a_pool_that_is_used_up_keeps_no_worker_from_saying_that_it_lives(
     async with storage._database.connection(), storage._database.connection():
         await storage.workers.beat(me.id)
         assert await storage.leadership.lead(me.id, timedelta(seconds=15)) == 1
+        assert list((await storage.workers.beats()).at) == [me.id]
+        assert await storage.workers.strike_off({}, epoch=1) == []
         await storage.workers.drain(me.id)
         await storage.leadership.resign(me.id)
         await storage.workers.deregister(me.id)
@@ -375,3 +380,37 @@ async def test_whoever_holds_a_workers_row_keeps_its_heartbeat_waiting_for_momen
             await storage.workers.beat(7)
     await storage.workers.beat(7)
     await storage.close()
+
+
+async def test_a_heartbeat_whose_connection_has_gone_silent_finds_another_in_time(url: str) -> None:
+    async with Gate(url) as gate:
+        storage = PostgresStorage(gate.url, command_timeout=timedelta(hours=1))
+        await storage.open()
+        await storage.schema.migrate()
+        await storage.workers.register(WorkerInfo(7, "a", "here", 1, "1", ("default",), ("work",), 1))
+        heard: list[Beat] = []
+
+        async def has_heard() -> bool:
+            return bool(heard)
+
+        heartbeat = Heartbeat(
+            storage.workers,
+            Telemetry(),
+            7,
+            Attempts(),
+            interval=timedelta(seconds=0.1),
+            stale=timedelta(seconds=15),
+            heard=heard.append,
+            fence=lambda moment: None,
+        )
+        beating = asyncio.create_task(heartbeat.run(uptime()))
+        await until(has_heard)
+        gate.swallow()
+        await until(gate.has_swallowed)
+        heard.clear()
+
+        await until(has_heard)
+        assert not beating.done()
+        beating.cancel()
+        await asyncio.wait([beating])
+        await storage.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from datetime import timedelta
 
 import pytest
 
@@ -84,6 +85,28 @@ async def test_a_worker_frozen_past_its_stale_time_cannot_finish_what_another_ha
     assert (finished.attempt, finished.worker_id) == (2, second.worker_id)
     assert frozen.returncode is None  # it goes on under a new id
     await eventually(lambda: _live_workers(forge, 2))
+
+
+async def test_a_worker_frozen_past_its_stale_time_goes_on_when_nobody_has_its_jobs(
+    forge: Forge, workers: Fleet, ledger: Ledger
+) -> None:
+    frozen = await workers.start()
+    job = await forge.enqueue("nap", {"seconds": 8})
+    await eventually(lambda: ledger.of("start"))
+
+    frozen.send_signal(signal.SIGSTOP)
+    await eventually(lambda: _silent_for(forge, timedelta(seconds=4)))
+    frozen.send_signal(signal.SIGCONT)
+
+    await eventually(lambda: _is(forge, job.id, State.DONE))
+    assert (await forge.jobs.get(job.id)).attempt == 1
+    assert len(ledger.of("start")) == 1
+    assert "not heard of for too long" not in workers.log(0)
+
+
+async def _silent_for(forge: Forge, duration: timedelta) -> bool:
+    beats = await forge.storage.workers.beats()
+    return all(beats.now - beat_at > duration for beat_at in beats.at.values())
 
 
 async def _live_workers(forge: Forge, count: int) -> bool:

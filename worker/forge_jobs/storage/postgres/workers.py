@@ -6,7 +6,6 @@ from datetime import datetime
 from forge_jobs.errors import WorkerLost
 from forge_jobs.storage.interface import Workers
 from forge_jobs.storage.postgres.connection import Database
-from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.worker_info import Beat, Beats, WorkerInfo
 
@@ -144,17 +143,14 @@ class PostgresWorkers(Workers):
 
     async def beats(self) -> Beats:
         """Return when each registered worker beat last."""
-        now, ids, moments = (await self._database.fetch(BEATS))[0]
+        now, ids, moments = (await self._database.liveness.fetch(BEATS))[0]
         return Beats(now, dict(zip(ids or (), moments or (), strict=True)))
 
-    @tried_again
     async def strike_off(self, silent: Mapping[int, datetime], *, epoch: int) -> list[int]:
         """Workers that beat last at these moments are not registered any more, and their slots are free."""
-        async with self._database.transaction() as connection:
-            struck = await self._database.fetch(
-                STRIKE_OFF, list(silent), list(silent.values()), epoch, connection=connection
-            )
-            await self._database.execute(FREE_SLOTS, connection=connection)
+        struck = await self._database.liveness.fetch(STRIKE_OFF, list(silent), list(silent.values()), epoch)
+        # A statement of its own, which sees who is gone. Should it be missing, the next call makes up for it.
+        await self._database.liveness.fetch(FREE_SLOTS)
         return [record["id"] for record in struck]
 
     async def all(self) -> list[WorkerInfo]:
