@@ -39,7 +39,14 @@ from forge_jobs.outcome import as_duration
 from forge_jobs.settings import Settings, pool_options
 from forge_jobs.storage import open_storage
 from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import DatabaseCaveat, KindsUnpublished, QueueMade, QueueResembles, Telemetry
+from forge_jobs.telemetry import (
+    DatabaseCaveat,
+    KindsUnpublished,
+    MigrationWaits,
+    QueueMade,
+    QueueResembles,
+    Telemetry,
+)
 
 
 class Forge:
@@ -154,7 +161,7 @@ class Forge:
                 self.telemetry.emit(DatabaseCaveat(self.storage.caveat))
             if migrate if migrate is not None else self.settings.auto_migrate:
                 await self.storage.schema.create()
-                await self.storage.schema.migrate()
+                await self.storage.schema.migrate(waits=self._migration_waits)
             else:
                 await self.check_schema()
             await self.ensure_queues()
@@ -162,6 +169,9 @@ class Forge:
         except BaseException:
             await self.close()
             raise
+
+    def _migration_waits(self, why: str, retry_in: float) -> None:
+        self.telemetry.emit(MigrationWaits(why, retry_in))
 
     async def check_schema(self) -> None:
         """Raise SchemaOutdated or SchemaTooNew when the schema is not that of this release."""

@@ -109,6 +109,7 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         "The database does not answer ({doing}): {error}; next try in {retry_in} s",
     ),
     events.DatabaseBack: (logging.WARNING, "The database answers again, it was away for {away} s"),
+    events.MigrationWaits: (logging.WARNING, "{why} Next try in {retry_in} s"),
     events.PollOnly: (logging.WARNING, "Nothing can be heard from the database, so the worker polls: {why}"),
     events.QueueMade: (logging.INFO, "There was no queue {queue}; it was made"),
     events.QueueResembles: (
@@ -147,6 +148,7 @@ _REPEATED: Mapping[type[Event], tuple[str, ...]] = {
     events.DatabaseLost: (),
     events.OutcomesHeld: ("error",),
     events.UnknownKind: ("queue", "kind"),
+    events.MigrationWaits: (),
     events.PollOnly: (),
     events.QueueUnserved: ("queue",),
     events.QueueCooled: ("queue",),

@@ -186,6 +186,14 @@ class DatabaseBack(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class MigrationWaits(Event):
+    """The database is being brought up to date, and others hold what that needs."""
+
+    why: str
+    retry_in: float  # seconds
+
+
+@dataclass(frozen=True, slots=True)
 class PollOnly(Event):
     """Nothing can be heard from the database, so the worker polls."""
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -17,6 +18,8 @@ from forge_jobs.finding import Finding
 from forge_jobs.storage.interface import SchemaStatus, Storage
 
 group = typer.Typer(help="Create, migrate and look at the database.")
+
+PATIENCE = timedelta(minutes=10)
 
 Force = Annotated[bool, typer.Option("--force", help="Yes, delete all jobs and all history.")]
 
@@ -43,9 +46,12 @@ async def create(call: Call) -> Report:
 
 @command(group, "migrate")
 async def migrate(call: Call) -> Report:
-    """Bring the tables to what this release needs. Safe to run again, and by many at once."""
+    """Bring the tables to what this release needs. Safe to run again, by many at once, and beside workers.
+
+    What others hold for long is waited for, ten minutes at most, and workers go on meanwhile.
+    """
     async with _opened(call, create=True) as storage:
-        applied = await storage.schema.migrate()
+        applied = await storage.schema.migrate(patience=PATIENCE, waits=_say)
         status = await storage.schema.status()
     done = f"{count(applied, 'migration')} applied" if applied else "nothing to do"
     return Report(
@@ -150,6 +156,10 @@ def _document_of(finding: Finding) -> dict[str, object]:
         "found": finding.found,
         "mended": finding.mended,
     }
+
+
+def _say(why: str, retry_in: float) -> None:
+    typer.echo(f"{why} Next try in {retry_in:.0f} s.", err=True)
 
 
 def _require_force(force: bool, verb: str) -> None:

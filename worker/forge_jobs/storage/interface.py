@@ -10,7 +10,7 @@ reached, or that goes away in the middle, raises `StorageUnavailable`, and no ot
 error leaves `storage`. Durations are timedelta and moments aware datetimes, both in UTC.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -36,6 +36,12 @@ class Front:
     begins: Mapping[int, int | None]  # by priority in use: the pos of the first that is wanted; None: none is
     now: int  # the pos of a job that becomes ready at that moment
 
+
+Waits = Callable[[str, float], None]
+"""Called with a sentence that says who is waited for, and in how many seconds the next try comes."""
+
+PATIENCE = timedelta(minutes=1)
+"""How long a migration waits for what others hold, before it gives up and changes nothing."""
 
 BATCH = 1_000
 """How many jobs a call on all that match moves in one transaction: each is short, and progress is seen."""
@@ -86,10 +92,12 @@ class Schema(Protocol):
     async def create(self) -> None:
         """The database exists (Postgres: CREATE DATABASE if need be; SQLite: the file and its folder)."""
 
-    async def migrate(self) -> int:
+    async def migrate(self, *, patience: timedelta = PATIENCE, waits: Waits | None = None) -> int:
         """Every migration of this release is applied; return how many were applied now.
 
-        Safe when many processes call it at once. Raises SchemaTooNew, changing nothing,
+        Safe when many processes call it at once, and while workers of this release and of the
+        one before are at work: they go on. What others hold is waited for: `waits` hears who it
+        is, and after `patience` StorageBusy says so. Raises SchemaTooNew, changing nothing,
         when a breaking migration that this release does not know was applied.
         """
 

@@ -6,6 +6,11 @@ each once, and never changed or undone: what was wrong is put right by the next 
 A step that only adds leaves the release before it working, so that its processes may go on
 and be started again while a new release is rolled out. One that does not says so in its
 first line, "-- breaking": then every release that does not know it refuses the database.
+
+A step of PostgreSQL that makes an index of a table which may be large says "-- concurrently" in
+its first line: its statements run one by one and outside of any transaction, so that nobody is
+kept waiting. Each is safe to repeat, since a process may die in the middle: an index is made by
+CREATE INDEX CONCURRENTLY IF NOT EXISTS.
 """
 
 from collections.abc import Sequence
@@ -27,6 +32,17 @@ class Migration:
     def is_breaking(self) -> bool:
         """Whether a release that does not know this step must not touch the database."""
         return self.text.startswith("-- breaking")
+
+    @property
+    def is_concurrent(self) -> bool:
+        """Whether its statements run outside of any transaction."""
+        return self.text.startswith("-- concurrently")
+
+    @property
+    def statements(self) -> list[str]:
+        """The statements of a concurrent step, which has no semicolon inside of one."""
+        lines = (line for line in self.text.splitlines() if not line.lstrip().startswith("--"))
+        return [statement for part in "\n".join(lines).split(";") if (statement := part.strip())]
 
 
 def migrations(database: str) -> tuple[Migration, ...]:

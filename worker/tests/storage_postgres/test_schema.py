@@ -1,21 +1,32 @@
 """Migrations by many at once, by people with few rights, and in schemas with awkward names."""
 
 import asyncio
+import re
 import sys
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from urllib.parse import urlsplit, urlunsplit
 
+import asyncpg
 import pytest
 
-from forge_jobs.errors import SchemaOutdated, SchemaTooNew, StorageRefused, StorageUnavailable
+from forge_jobs.errors import SchemaOutdated, SchemaTooNew, StorageBusy, StorageRefused, StorageUnavailable
+from forge_jobs.job import NewJob
 from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.storage.interface import Schema
 from forge_jobs.storage.migrate import migrations
+from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.workers import PostgresWorkers
 from forge_jobs.worker_info import WorkerInfo
+from tests.storage_postgres.conftest import until
 
 KNOWN = migrations("postgres")[-1].number
+
+[INDEXED] = [step for step in migrations("postgres") if step.is_concurrent]
+
+WORKER = WorkerInfo(7, "shop-worker-1-7", "host", 1, "1", ("default",), ("work",), 1)
 
 MIGRATE = """
 import asyncio, sys
@@ -158,3 +169,134 @@ async def test_the_status_says_which_server_it_is(schema: PostgresSchema) -> Non
 
     assert (status.found, status.known) == (0, KNOWN)
     assert status.server.startswith("PostgreSQL 1")
+
+
+async def migrated_up_to(number: int, schema: Schema) -> int:
+    """Bring an empty database to what the release knew that ended with this migration; return how many it lacks now."""
+    known = migrations("postgres")
+    with pytest.MonkeyPatch.context() as patch:
+        of_then = tuple(step for step in known if step.number <= number)
+        patch.setattr("forge_jobs.storage.postgres.schema.migrations", lambda _: of_then)
+        await schema.migrate()
+    return len(known) - len(of_then)
+
+
+async def test_what_waits_for_a_reader_stops_nobody_and_says_who_that_is(
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forge_jobs.storage.postgres.migrator.LOCK_WAIT", 0.2)
+    monkeypatch.setattr("forge_jobs.storage.postgres.migrator.FIRST_PAUSE", 0.05)
+    storage = PostgresStorage(url)
+    await storage.open()
+    lacking = await migrated_up_to(4, storage.schema)
+    dump = await asyncpg.connect(url, server_settings={"application_name": "pg_dump"})
+    reading = dump.transaction(isolation="repeatable_read", readonly=True)
+    await reading.start()
+    await dump.execute("LOCK TABLE forge_jobs.ready, forge_jobs.tally IN ACCESS SHARE MODE")
+    said: list[str] = []
+
+    def waits(why: str, retry_in: float) -> None:
+        said.append(why)
+
+    migrating = asyncio.create_task(storage.schema.migrate(waits=waits))
+
+    async def is_said() -> bool:
+        return len(said) >= 2
+
+    await until(is_said)
+    job_id = await database.fetchval("SELECT {schema}.enqueue('work')")
+    await storage.workers.register(WORKER)
+    assert [claim.job_id for claim in await storage.claims.claim(1, WORKER.id, limit=1)] == [job_id]
+    await reading.rollback()
+
+    assert await migrating == lacking
+    assert re.search(
+        r"waits for a lock that is held by process \d+ \(pg_dump\) of user postgres, "
+        r"whose transaction began at \d{4}-\d\d-\d\d [\d:]+ UTC\.$",
+        said[0],
+    )
+    await dump.close()
+    await storage.close()
+
+
+async def test_a_migration_that_waited_long_enough_changes_nothing_and_says_for_whom(
+    schema: PostgresSchema, database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forge_jobs.storage.postgres.migrator.LOCK_WAIT", 0.05)
+    await migrated_up_to(4, schema)
+    reader = await asyncpg.connect(url)
+    async with reader.transaction():
+        await reader.execute("LOCK TABLE forge_jobs.tally IN ACCESS SHARE MODE")
+        with pytest.raises(StorageBusy, match=f"held by process {reader.get_server_pid()}"):
+            await schema.migrate(patience=timedelta(0))
+    await reader.close()
+    assert (await schema.status()).found == 4
+
+
+async def test_an_index_that_was_left_half_made_is_made_again(
+    schema: PostgresSchema, database: Database
+) -> None:
+    await schema.migrate()
+    await database.execute("DELETE FROM {schema}.migration WHERE number >= $1", INDEXED.number)
+    await database.execute(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{schema_text}.scheduled_queue'::regclass"
+    )
+
+    assert await schema.migrate() >= 1
+    assert await database.fetchval(
+        "SELECT indisvalid FROM pg_index WHERE indexrelid = '{schema_text}.scheduled_queue'::regclass"
+    )
+
+
+async def test_an_index_that_waits_for_a_transaction_says_so_and_stops_nobody(
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forge_jobs.storage.postgres.migrator.LOOK_EVERY", 0.05)
+    storage = PostgresStorage(url)
+    await storage.open()
+    lacking = await migrated_up_to(INDEXED.number - 1, storage.schema)
+    said = asyncio.Event()
+    writer = await asyncpg.connect(url)
+    writing = writer.transaction()
+    await writing.start()
+    await writer.execute("DELETE FROM forge_jobs.scheduled")
+
+    migrating = asyncio.create_task(storage.schema.migrate(waits=lambda why, retry_in: said.set()))
+    await asyncio.wait_for(said.wait(), 20)
+    await storage.jobs.enqueue(NewJob("work", delay=timedelta(hours=1)))
+    await writing.rollback()
+
+    assert await migrating == lacking
+    await writer.close()
+    await storage.close()
+
+
+async def test_two_releases_may_migrate_and_start_in_turn(
+    schema: PostgresSchema, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = migrations("postgres")
+    older = tuple(step for step in newer if step.number <= 3)
+
+    for known, applied in ((older, 3), (newer, len(newer) - 3), (older, 0), (newer, 0)):
+        monkeypatch.setattr("forge_jobs.storage.postgres.schema.migrations", lambda _, known=known: known)
+        assert await schema.migrate() == applied
+
+
+async def test_a_process_that_dies_while_it_migrates_leaves_what_the_next_one_goes_on_with(
+    schema: PostgresSchema, database: Database, url: str
+) -> None:
+    lacking = await migrated_up_to(4, schema)
+    reader = await asyncpg.connect(url)
+    async with reader.transaction():
+        await reader.execute("LOCK TABLE forge_jobs.ready IN ACCESS SHARE MODE")
+        dying = asyncio.create_task(schema.migrate())
+        await until(lambda: database.fetchval(WAITING))
+        await database.execute("SELECT pg_terminate_backend(pid) FROM (" + WAITING + ") AS waiting")
+        with pytest.raises(StorageUnavailable):
+            await dying
+    await reader.close()
+
+    assert await schema.migrate() == lacking
+
+
+WAITING = "SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'forge_jobs.ready'::regclass"

@@ -96,6 +96,9 @@ class Database:
         self._pool_size = pool_size
         self._timeout = command_timeout.total_seconds()
         self._pool: asyncpg.Pool | None = None
+        self._keeps_settings: bool | None = (
+            None  # whether what is set holds for a connection; None: before `open`
+        )
         self._begin: str | None = None  # how each transaction begins, where a connection keeps no settings
         # Who writes a search path into the URL means this connection, and no role.
         self._keeps_search_path = "search_path" in unquote(urlsplit(url).query)
@@ -301,18 +304,22 @@ class Database:
     async def _set_up(
         self, connection: asyncpg.Connection, settings: Mapping[str, str] | None = None
     ) -> None:
-        if not self.pooled:
+        keeps = self._keeps_settings
+        if keeps is None:  # any pooler may give the connection to another client after us
+            keeps = not await is_behind_pooler(connection)
+        if keeps:
             major = connection.get_server_version().major
             await connection.execute(pinned(major, settings, keep_search_path=self._keeps_search_path))
 
     async def _look(self) -> None:
         """It is known whether a pooler gives every transaction another server, and how they begin then."""
-        self.pooled, self._begin = True, None  # and nothing set for longer, until it is known
+        self._keeps_settings, self._begin = False, None  # until it is known
         first = await self.connect()
         try:
             version = first.get_server_version()
             check_server(self.url, version.major, version.minor)
             self.pooled = await is_behind_pooler(first) and await self._shares(first)
+            self._keeps_settings = not self.pooled
             if self.pooled and await first.fetchval(DO_HARM, int(self._timeout * 1000)):
                 self._begin = begin_pinned(version.major, keep_search_path=self._keeps_search_path)
         finally:

@@ -6,22 +6,17 @@ Each call has a connection of its own, so that all work before `Storage.open` to
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import asyncpg
 
 from forge_jobs.errors import StorageUnavailable
-from forge_jobs.storage.interface import Schema, SchemaStatus
-from forge_jobs.storage.migrate import Migration, migrations, missing
+from forge_jobs.storage.interface import PATIENCE, Schema, SchemaStatus, Waits
+from forge_jobs.storage.migrate import migrations
 from forge_jobs.storage.postgres.connection import Database, quoted
+from forge_jobs.storage.postgres.migrator import Migrator, found
 
 MAINTENANCE_DATABASES = ("postgres", "template1")
-
-MIGRATED = """
-SELECT EXISTS (
-    SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = pg_class.relnamespace
-    WHERE nspname = $1 AND relname = 'migration'
-)
-"""
 
 
 class PostgresSchema(Schema):
@@ -47,26 +42,25 @@ class PostgresSchema(Schema):
             ):
                 await connection.execute(f"CREATE DATABASE {quoted(name)}")
 
-    async def migrate(self) -> int:
-        """Every migration is applied; return how many were applied now. Raises SchemaTooNew."""
-        known = migrations("postgres")
+    async def migrate(self, *, patience: timedelta = PATIENCE, waits: Waits | None = None) -> int:
+        """Every migration is applied; return how many were applied now. Raises SchemaTooNew, StorageBusy."""
         async with self._connection(without_timeout=True) as connection:
-            if not missing(known, *await self._found(connection)):
-                return 0
-            async with connection.transaction():
-                await self._lock(connection)
-                wanted = missing(known, *await self._found(connection))
-                await self._prepare(connection)
-                for migration in wanted:
-                    await self._apply(connection, migration)
-                return len(wanted)
+            migrator = Migrator(
+                self._database,
+                connection,
+                migrations("postgres"),
+                lock_key(self._database.schema),
+                patience=patience,
+                waits=waits,
+            )
+            return await migrator.run()
 
     async def status(self) -> SchemaStatus:
         """Say where the database stands, without changing it."""
         async with self._connection() as connection:
-            found, required = await self._found(connection)
+            newest, required = await found(self._database, connection)
             return SchemaStatus(
-                found=found,
+                found=newest,
                 known=migrations("postgres")[-1].number,
                 required=required,
                 server=f"PostgreSQL {connection.get_settings().server_version.split()[0]}",
@@ -98,49 +92,6 @@ class PostgresSchema(Schema):
 
     async def _lock(self, connection: asyncpg.Connection) -> None:
         await connection.execute("SELECT pg_advisory_xact_lock($1)", lock_key(self._database.schema))
-
-    async def _found(self, connection: asyncpg.Connection) -> tuple[int, int]:
-        """Return the newest migration, and the newest breaking one."""
-        # Not to_regclass: it may remember that there was no table, while another process made it.
-        if not await connection.fetchval(MIGRATED, self._database.schema):
-            return 0, 0
-        found, required = await connection.fetchrow(
-            self._database.sql(
-                "SELECT coalesce(max(number), 0), coalesce(max(number) FILTER (WHERE breaking), 0) "
-                "FROM {schema}.migration"
-            )
-        )
-        return found, required
-
-    async def _prepare(self, connection: asyncpg.Connection) -> None:
-        # CREATE SCHEMA IF NOT EXISTS asks for a permission that it then may not need.
-        if not await connection.fetchval(
-            "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", self._database.schema
-        ):
-            await connection.execute(self._database.sql("CREATE SCHEMA {schema}"))
-        await connection.execute(
-            self._database.sql(
-                """
-                CREATE TABLE IF NOT EXISTS {schema}.migration (
-                    number     integer PRIMARY KEY,
-                    name       text NOT NULL,
-                    applied_at timestamptz NOT NULL,
-                    breaking   boolean NOT NULL DEFAULT true
-                )
-                """
-            )
-        )
-
-    async def _apply(self, connection: asyncpg.Connection, migration: Migration) -> None:
-        await connection.execute(self._database.sql(migration.text))
-        await connection.execute(
-            self._database.sql(
-                "INSERT INTO {schema}.migration (number, name, applied_at, breaking) VALUES ($1, $2, now(), $3)"
-            ),
-            migration.number,
-            migration.name,
-            migration.is_breaking,
-        )
 
 
 def lock_key(what: str) -> int:

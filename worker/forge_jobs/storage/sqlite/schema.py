@@ -6,9 +6,10 @@ All work before `Storage.open` too: then the file is open for as long as the cal
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
+from datetime import timedelta
 from pathlib import Path
 
-from forge_jobs.storage.interface import SchemaStatus
+from forge_jobs.storage.interface import PATIENCE, SchemaStatus, Waits
 from forge_jobs.storage.migrate import Migration, migrations, missing
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.transaction import Transaction
@@ -33,7 +34,7 @@ class SqliteSchema:
         async with self._opened():
             return
 
-    async def migrate(self) -> int:
+    async def migrate(self, *, patience: timedelta = PATIENCE, waits: Waits | None = None) -> int:
         known = migrations("sqlite")
         async with self._opened():
             if not missing(known, *await self._database.read(_found)):

@@ -46,6 +46,3 @@ ALTER TABLE {schema}.worker_label
 
 -- so that marks of those who are gone and were never workers can be told
 ALTER TABLE {schema}.idle ADD COLUMN marked_at timestamptz NOT NULL DEFAULT now();
-
--- what is due soon in one queue, however much waits in the others
-CREATE INDEX scheduled_queue ON {schema}.scheduled (queue_id, run_at);

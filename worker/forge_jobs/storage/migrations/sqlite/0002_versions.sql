@@ -42,6 +42,3 @@ CREATE INDEX worker_of_version ON worker (pool, version_id);
 -- so that a claim leads to its version when its worker is gone
 ALTER TABLE worker_label ADD COLUMN pool TEXT;
 ALTER TABLE worker_label ADD COLUMN version_id TEXT;
-
--- what is due soon in one queue, however much waits in the others
-CREATE INDEX scheduled_queue ON scheduled (queue_id, run_at);

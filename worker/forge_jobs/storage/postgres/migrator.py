@@ -1,0 +1,236 @@
+"""Applying migrations in PostgreSQL to a database that is at work.
+
+Each step is a transaction of its own, that waits LOCK_WAIT at most for each lock: whoever waits
+for a table to be alone with it keeps all others from it who come later. What others hold for
+long (a dump, a report, a session that somebody left open) is waited for between the tries, and
+whoever migrates hears who holds it.
+"""
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+
+from forge_jobs.errors import StorageBusy
+from forge_jobs.storage.interface import Waits
+from forge_jobs.storage.migrate import Migration, missing
+from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS
+from forge_jobs.storage.postgres.session_settings import PINNED, local
+
+LOCK_WAIT = 2.0  # seconds
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0  # seconds between two tries, in which all others go on
+TURN_PAUSE = 0.1  # seconds between two looks whether another process has done it
+LOOK_EVERY = 5.0  # seconds between two looks at what an index waits for
+CANCEL_WITHIN = 5.0  # seconds
+
+MIGRATED = """
+SELECT EXISTS (
+    SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = pg_class.relnamespace
+    WHERE nspname = $1 AND relname = 'migration'
+)
+"""
+
+FOUND = """
+SELECT coalesce(max(number), 0), coalesce(max(number) FILTER (WHERE breaking), 0) FROM {schema}.migration
+"""
+
+MIGRATIONS = """
+CREATE TABLE IF NOT EXISTS {schema}.migration (
+    number     integer PRIMARY KEY,
+    name       text NOT NULL,
+    applied_at timestamptz NOT NULL,
+    breaking   boolean NOT NULL DEFAULT true
+)
+"""
+
+APPLIED = "INSERT INTO {schema}.migration (number, name, applied_at, breaking) VALUES ($1, $2, now(), $3)"
+
+# The one that began first is the one that everybody else waits for.
+_OF_HOLDERS = """
+SELECT activity.pid, activity.application_name, activity.usename, activity.xact_start
+FROM pg_stat_activity AS activity
+WHERE activity.pid = ANY ({pids}) AND activity.pid <> pg_backend_pid()
+ORDER BY activity.xact_start NULLS LAST LIMIT 1
+"""
+
+HOLDS_A_TABLE = _OF_HOLDERS.replace(
+    "{pids}",
+    """ARRAY(
+    SELECT pg_locks.pid FROM pg_locks
+    JOIN pg_class ON pg_class.oid = pg_locks.relation
+    JOIN pg_namespace ON pg_namespace.oid = pg_class.relnamespace
+    WHERE pg_locks.granted AND pg_namespace.nspname = $1
+      AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database()))""",
+)
+
+BLOCKS = _OF_HOLDERS.replace("{pids}", "pg_blocking_pids($1)")
+
+INVALID_INDEX = """
+SELECT EXISTS (
+    SELECT FROM pg_index JOIN pg_class ON pg_class.oid = pg_index.indexrelid
+    JOIN pg_namespace ON pg_namespace.oid = pg_class.relnamespace
+    WHERE nspname = $1 AND relname = $2 AND NOT indisvalid
+)
+"""
+
+_INDEX = re.compile(r"CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+IF\s+NOT\s+EXISTS\s+(\w+)")
+
+_IN_THE_WAY = (
+    asyncpg.LockNotAvailableError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+)
+
+
+async def found(database: Database, connection: asyncpg.Connection) -> tuple[int, int]:
+    """Return the newest migration, and the newest breaking one."""
+    # Not to_regclass: it may remember that there was no table, while another process made it.
+    if not await connection.fetchval(MIGRATED, database.schema):
+        return 0, 0
+    newest, required = await connection.fetchrow(database.sql(FOUND))
+    return newest, required
+
+
+class Migrator:
+    """Applies what a database lacks of `known`, on one connection. `key` is of the lock that only one may have."""
+
+    def __init__(
+        self,
+        database: Database,
+        connection: asyncpg.Connection,
+        known: Sequence[Migration],
+        key: int,
+        *,
+        patience: timedelta,
+        waits: Waits | None,
+    ) -> None:
+        self._database, self._connection = database, connection
+        self._known, self._key = known, key
+        self._until = time.monotonic() + patience.total_seconds()
+        self._waits = waits
+        self._pause = FIRST_PAUSE
+
+    async def run(self) -> int:
+        """Every migration is applied; return how many were applied by us. Raises SchemaTooNew, StorageBusy."""
+        applied = 0
+        while missing(self._known, *await found(self._database, self._connection)):
+            try:
+                done = await self._step()
+            except _IN_THE_WAY as error:
+                await self._wait(error)
+                continue
+            self._pause = FIRST_PAUSE
+            applied += done
+            if not done:  # another process has the turn
+                await asyncio.sleep(random.uniform(0.5, 1) * TURN_PAUSE)
+        return applied
+
+    async def _step(self) -> int:
+        """Apply what comes next, if it is our turn; return how many steps that were."""
+        connection = self._connection
+        async with connection.transaction(isolation="read_committed"):
+            # Not by waiting: who waits would keep a connection that a pooler has few of.
+            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", self._key):
+                return 0
+            newest, required = await found(self._database, connection)
+            steps = missing(self._known, newest, required)
+            if not steps:
+                return 0
+            await connection.execute(_settings())
+            if newest:
+                steps = steps[:1]
+            else:  # nobody is at work in tables that are made here
+                await self._prepare()
+            for step in steps:
+                if step.is_concurrent and newest:
+                    await self._apply_beside(step)
+                else:
+                    await connection.execute(self._database.sql(step.text).replace(" CONCURRENTLY", ""))
+                await connection.execute(
+                    self._database.sql(APPLIED), step.number, step.name, step.is_breaking
+                )
+            return len(steps)
+
+    async def _prepare(self) -> None:
+        # CREATE SCHEMA IF NOT EXISTS asks for a permission that it then may not need.
+        if not await self._connection.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", self._database.schema
+        ):
+            await self._connection.execute(self._database.sql("CREATE SCHEMA {schema}"))
+        await self._connection.execute(self._database.sql(MIGRATIONS))
+
+    async def _apply_beside(self, step: Migration) -> None:
+        """Apply a step outside of any transaction, while ours keeps the turn.
+
+        It keeps nobody from the tables, but waits for all that were at work when it came. An
+        index of it that was left half-made is dropped first.
+        """
+        beside = await self._database.connect(without_timeout=True)
+        try:
+            for statement in step.statements:
+                if index := _INDEX.search(statement):
+                    await self._drop_half_made(beside, index.group(1))
+                building = asyncio.ensure_future(beside.execute(self._database.sql(statement)))
+                await self._watch(building, beside.get_server_pid())
+        finally:
+            await self._database.disconnect(beside)
+
+    async def _drop_half_made(self, beside: asyncpg.Connection, name: str) -> None:
+        if await beside.fetchval(INVALID_INDEX, self._database.schema, name):
+            await beside.execute(f"SET lock_timeout = '{LOCK_WAIT * 1000:.0f}ms'")
+            await beside.execute(self._database.sql(f'DROP INDEX {{schema}}."{name}"'))
+            await beside.execute("RESET lock_timeout")
+
+    async def _watch(self, building: "asyncio.Future[str]", pid: int) -> None:
+        try:
+            while not (await asyncio.wait([building], timeout=LOOK_EVERY))[0]:
+                holders = await self._connection.fetch(BLOCKS, pid)
+                # In a transaction the answer's snapshot is kept until the next statement, and the index would wait for it.
+                await self._connection.execute("SELECT")
+                for holder in holders:
+                    self._say(_sentence(self._database, "makes an index and waits for", holder), LOOK_EVERY)
+        finally:
+            if not building.done():
+                building.cancel()
+                with suppress(asyncio.CancelledError, *DRIVER_ERRORS):
+                    await asyncio.wait_for(building, CANCEL_WITHIN)
+        building.result()
+
+    async def _wait(self, error: Exception) -> None:
+        holder = await self._connection.fetchrow(HOLDS_A_TABLE, self._database.schema)
+        said = _sentence(self._database, "waits for a lock that is held by", holder)
+        pause = self._pause * random.uniform(0.8, 1.2)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self._say(said, pause, error)
+        await asyncio.sleep(pause)
+
+    def _say(self, said: str, pause: float, error: Exception | None = None) -> None:
+        if time.monotonic() + pause > self._until:
+            raise StorageBusy(said) from error
+        if self._waits is not None:
+            self._waits(said, pause)
+
+
+def _settings() -> str:
+    """Return what a step needs to be set, for its transaction: before `open` it is not known whether a pooler keeps more."""
+    settings = {name: value for name, value in PINNED.items() if not name.startswith("default_")}
+    settings |= {"lock_timeout": f"{LOCK_WAIT * 1000:.0f}ms", "idle_in_transaction_session_timeout": "0"}
+    return local(settings)
+
+
+def _sentence(database: Database, doing: str, holder: asyncpg.Record | None) -> str:
+    subject = f"The migration of schema {database.schema!r} of {database.url} {doing}"
+    if holder is None:
+        return f"{subject} another session."
+    since: datetime | None = holder["xact_start"]
+    began = (
+        "" if since is None else f", whose transaction began at {since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    )
+    named = f" ({holder['application_name']})" if holder["application_name"] else ""
+    return f"{subject} process {holder['pid']}{named} of user {holder['usename']}{began}."
