@@ -55,6 +55,10 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Times that this process stopped its handlers because it was not heard of for too long.",
         (),
     ),
+    "forge_loop_blocks": (
+        "Times that a handler of this kind blocked the event loop of this process for a second or more.",
+        ("kind",),
+    ),
     "forge_chore_failures": ("Times that a chore raised what nobody foresaw.", ("chore",)),
 }
 
@@ -122,6 +126,8 @@ class Counters:
                 self._add("forge_database_losses", 1)
             case events.ChoreFailed():
                 self._add("forge_chore_failures", 1, event.chore)
+            case events.LoopBlocked() if event.is_first:
+                self._add("forge_loop_blocks", 1, event.claim.kind if event.claim else "")
             case events.WorkerStarted():
                 self.capacities[event.label] = event.concurrency
             case events.WorkerStopped():

@@ -64,7 +64,7 @@ class JsonFormatter(logging.Formatter):
 class TextFormatter(logging.Formatter):
     """Time, level, sentence, key=value. What has more lines (a traceback) follows indented."""
 
-    _UNSAID = frozenset({"event", "error"})  # the sentence says it
+    _UNSAID = frozenset({"event", "error", "where", "is_first"})  # the sentence says it
 
     def format(self, record: logging.LogRecord) -> str:
         message, *rest = _message(record).splitlines() or [""]

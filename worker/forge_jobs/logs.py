@@ -93,6 +93,15 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.ERROR,
         "Worker {worker} was not heard of for too long: its {running} running jobs are stopped, others take them over",
     ),
+    events.LoopBlocked: (
+        logging.ERROR,
+        "The event loop of worker {worker} is blocked for {seconds} s by {handler} at {where}: "
+        "no heartbeat and no other job goes on",
+    ),
+    events.LoopFree: (
+        logging.WARNING,
+        "The event loop of worker {worker} runs again; it was blocked for {seconds} s by {handler}",
+    ),
     events.WorkersStruckOff: (
         logging.WARNING,
         "Workers {worker_ids} were not heard of for too long: their jobs are taken back",
@@ -317,6 +326,7 @@ class LogSubscriber:
             if unsaid:
                 facts["unsaid"] = unsaid
         said = {name: readable(value) for name, value in facts.items()}
+        said["handler"] = f"the handler {said['kind']}" if "kind" in said else "something"
         if "error" in said:
             said["error"] = summary(said["error"])
         sentence = template.format_map(said)
@@ -391,6 +401,8 @@ def _facts(event: Event) -> dict[str, Any]:
     facts: dict[str, Any] = {"event": type(event).__name__}
     for field in fields(event):  # type: ignore[arg-type]  # every event is a dataclass, its root is not
         value = getattr(event, field.name)
+        if field.name == "claim" and value is None:
+            continue
         if isinstance(value, Claim):
             facts |= _job_facts(value, None)
         else:

@@ -15,7 +15,7 @@ from forge_jobs.attempt import Stop, Verdict, released
 from forge_jobs.claimer import Claimer
 from forge_jobs.errors import ForgeError
 from forge_jobs.heartbeat import Attempts, Heartbeat
-from forge_jobs.job import Postponement
+from forge_jobs.job import Claim, Postponement
 from forge_jobs.maintenance.leader import Leader
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.promoter import promote
@@ -73,6 +73,11 @@ class Session:
     def stop(self) -> None:
         """Nothing new is claimed; what runs may finish within the grace time."""
         self._stop.set()
+
+    def claim_of(self, task: "asyncio.Task[Any] | None") -> Claim | None:
+        """Return the job whose handler runs in `task`; another thread may ask."""
+        running = list(self.runners.running.values()) if self.is_registered else []
+        return next((attempt.claim for attempt in running if attempt.task is task), None)
 
     async def run(self, *, until_empty: bool = False) -> bool:
         """Register, work until stopped, lost or (`until_empty`) nothing is left, deregister."""

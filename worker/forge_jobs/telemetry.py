@@ -149,6 +149,29 @@ class WorkerGivenUp(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LoopBlocked(Event):
+    """The event loop gives no sign of life for `seconds`: what is at `where` keeps it, for the job `claim` if that is known.
+
+    It comes from a thread of its own, and again after twice as long.
+    """
+
+    label: str
+    seconds: float
+    claim: Claim | None
+    where: str
+    is_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LoopFree(Event):
+    """The event loop, which had been blocked for `seconds`, runs again."""
+
+    label: str
+    seconds: float
+    claim: Claim | None
+
+
+@dataclass(frozen=True, slots=True)
 class GateClosed(Event):
     """The worker may claim nothing: its version is not promoted or drains, or it was told to retire."""
 

@@ -20,6 +20,7 @@ from forge_jobs.patience import Patience, unless
 from forge_jobs.seen import Seen
 from forge_jobs.session import Session
 from forge_jobs.telemetry import WorkerStarted, WorkerStopped, WorkerStopping
+from forge_jobs.watchdog import Watchdog
 from forge_jobs.worker_info import WorkerInfo
 
 ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # no vowels and no look-alikes: no words, nothing to misread
@@ -98,8 +99,8 @@ class Worker:
 
         With `handle_signals`, SIGTERM, SIGINT and SIGHUP stop the worker, and another one a second
         or more later ends the process at once. A database that is away is waited for, at the
-        start too. What happens is said in the log, by the logger "forge_jobs". Raises what waiting does not cure: StorageUnusable, SchemaTooNew,
-        SchemaOutdated, InvalidSetting.
+        start too. What happens is said in the log, by the logger "forge_jobs". Raises what waiting
+        does not cure: StorageUnusable, SchemaTooNew, SchemaOutdated, InvalidSetting.
         """
         async with AsyncExitStack() as stack:
             stack.callback(logs.say(self.forge.telemetry))
@@ -113,7 +114,8 @@ class Worker:
                 )
                 self.forge.telemetry.emit(WorkerStarted(session.info.label, self.queues, self.concurrency))
                 try:
-                    given_up = await session.run(until_empty=until_empty)
+                    with Watchdog(self.forge.telemetry, session.info.label, session.claim_of):
+                        given_up = await session.run(until_empty=until_empty)
                 except ForgeError as error:
                     await unless(self._stop, patience.wait(error))
                     continue

@@ -244,6 +244,8 @@ def test_every_sentence_can_be_said(said: Any) -> None:
         "BaseException": KeyError("x"),
     }
 
+    values["forge_jobs.job.Claim | None"] = claim()
+
     def value(annotation: Any) -> Any:
         name = getattr(annotation, "__name__", str(annotation))
         return [] if name == "Sequence" else values[name]
