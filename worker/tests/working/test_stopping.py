@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from forge_jobs import Context, Forge, Worker
-from tests.working.eventually import eventually
 
 
 @pytest.fixture
@@ -60,12 +59,19 @@ async def test_a_worker_whose_database_is_silent_ends_soon_after_its_grace(
     assert time.monotonic() - before < 1 + 8
 
 
-async def test_a_worker_that_cannot_register_ends_when_it_is_told_to(forge: Forge, silence: Any) -> None:
-    await forge.ensure_queues("default")
-    silence()
+async def test_a_worker_that_cannot_register_ends_when_it_is_told_to(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def register(info: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(forge.storage.workers, "register", register)
     worker = Worker(forge, queues=["default"], concurrency=2, grace=timedelta(seconds=1))
     running = asyncio.create_task(worker.run())
-    await eventually(lambda: worker.session is not None)
+    await asked.wait()
     before = time.monotonic()
     worker.stop()
     async with asyncio.timeout(60):
