@@ -104,7 +104,7 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     ),
     events.WorkersStruckOff: (
         logging.WARNING,
-        "Workers {worker_ids} were not heard of for too long: their jobs are taken back",
+        "Workers {labels} were not heard of for too long: their jobs are taken back",
     ),
     events.GateClosed: (
         logging.INFO,

@@ -272,7 +272,7 @@ class JobsPromoted(Event):
 class WorkersStruckOff(Event):
     """These workers fell silent: they can claim nothing more, and their jobs are taken back."""
 
-    worker_ids: Sequence[int]
+    labels: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ Name = Annotated[str, typer.Argument(help="The cron's name.", metavar="NAME")]
 
 @command(group, "list")
 async def list_crons(call: Call) -> Report:
-    """List crons, when they fire next, and why one is disabled."""
+    """List crons, when they fire next, and why one does not fire."""
     async with opened(call) as forge:
         crons = await forge.crons.list()
         now = await forge.storage.now()
@@ -121,7 +121,7 @@ async def set_cron(
 
 @command(group, "enable")
 async def enable(call: Call, name: Name) -> Report:
-    """Let a cron fire from its next fire time on."""
+    """Let a cron fire from now on."""
     async with opened(call) as forge:
         cron = await forge.crons.enable(name)
     return Report(document(cron), [f"Cron {cron.name!r} is enabled."])

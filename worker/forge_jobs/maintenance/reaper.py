@@ -41,7 +41,7 @@ class Reaper:
         self._take_back_at = 0.0  # should this one fail, the next pass does what is left
         struck = await self._storage.workers.strike_off(silent, epoch=epoch)
         if struck:
-            self._telemetry.emit(WorkersStruckOff(struck))
+            self._telemetry.emit(WorkersStruckOff(sorted(struck.values())))
         if await self._take_back(epoch) == BATCH:
             return 0.0
         self._take_back_at = uptime() + TAKE_BACK_EVERY

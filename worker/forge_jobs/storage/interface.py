@@ -512,10 +512,10 @@ class Workers(Protocol):
     async def beats(self) -> Beats:
         """Return when each registered worker beat last."""
 
-    async def strike_off(self, silent: Mapping[int, datetime], *, epoch: int) -> list[int]:
+    async def strike_off(self, silent: Mapping[int, datetime], *, epoch: int) -> dict[int, str]:
         """Workers that beat last at these moments are not registered any more: they can claim nothing, their slots are free.
 
-        Return their ids. A worker that has beaten since stays, and all do when `epoch` no longer leads.
+        Return their labels, by id. A worker that has beaten since stays, and all do when `epoch` no longer leads.
         """
 
     async def all(self) -> list[WorkerInfo]:

@@ -109,8 +109,8 @@ async def leader(storage: Storage, **facts: Any) -> int:
     return epoch
 
 
-async def strike_off(storage: Storage, stale: timedelta = timedelta(seconds=30)) -> list[int]:
-    """Strike off whoever has not beaten for so long by the database's clock; return their ids."""
+async def strike_off(storage: Storage, stale: timedelta = timedelta(seconds=30)) -> dict[int, str]:
+    """Strike off whoever has not beaten for so long by the database's clock; return their labels by id."""
     epoch = await _epoch(storage)
     beats = await storage.workers.beats()
     silent = {worker_id: at for worker_id, at in beats.at.items() if at < beats.now - stale}

@@ -230,17 +230,18 @@ async def test_a_worker_that_has_beaten_since_it_was_looked_at_is_not_struck_off
     await clock.advance(seconds=31)
     await storage.workers.beat(me)
 
-    assert await storage.workers.strike_off({me: seen.at[me]}, epoch=epoch) == []
+    assert await storage.workers.strike_off({me: seen.at[me]}, epoch=epoch) == {}
 
     assert (await storage.workers.beats()).at[me] > seen.at[me]
 
 
 async def test_a_silent_worker_is_struck_off_whatever_the_clock_says(storage, clock):
-    me = await worker(storage)
+    me = await worker(storage, label="shop-worker-7-abc")
     epoch = await leader(storage)
     await clock.advance(hours=-1)
+    silent = {me: (await storage.workers.beats()).at[me]}
 
-    assert await storage.workers.strike_off({me: (await storage.workers.beats()).at[me]}, epoch=epoch) == [me]
+    assert await storage.workers.strike_off(silent, epoch=epoch) == {me: "shop-worker-7-abc"}
 
 
 async def test_a_leader_of_the_past_strikes_nobody_off_and_takes_nothing_back(storage):
@@ -252,7 +253,7 @@ async def test_a_leader_of_the_past_strikes_nobody_off_and_takes_nothing_back(st
     old = await leader(storage) - 1
     beats = (await storage.workers.beats()).at
 
-    assert await storage.workers.strike_off({me: beats[me]}, epoch=old) == []
+    assert await storage.workers.strike_off({me: beats[me]}, epoch=old) == {}
     assert await storage.claims.lost(epoch=old) == []
     assert me in (await storage.workers.beats()).at
 
@@ -265,7 +266,7 @@ async def test_a_leader_whose_lease_ran_out_strikes_nobody_off(storage, clock):
 
     silent = {other: (await storage.workers.beats()).at[other]}
 
-    assert await storage.workers.strike_off(silent, epoch=epoch) == []
+    assert await storage.workers.strike_off(silent, epoch=epoch) == {}
 
 
 async def test_of_beating_and_being_struck_off_at_once_exactly_one_wins(storage, another, clock):
@@ -279,4 +280,4 @@ async def test_of_beating_and_being_struck_off_at_once_exactly_one_wins(storage,
             storage.workers.beat(me), other.workers.strike_off(silent, epoch=epoch), return_exceptions=True
         )
 
-        assert isinstance(beat, WorkerLost) == (struck == [me])
+        assert isinstance(beat, WorkerLost) == (list(struck) == [me])

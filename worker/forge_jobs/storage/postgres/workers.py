@@ -67,11 +67,11 @@ WITH struck AS (
     DELETE FROM {schema}.worker
     USING unnest($1::bigint[], $2::timestamptz[]) AS silent (id, beat_at)
     WHERE worker.id = silent.id AND worker.beat_at = silent.beat_at AND {leads}
-    RETURNING worker.id
+    RETURNING worker.id, worker.label
 ), unmarked AS (
     DELETE FROM {schema}.idle USING struck WHERE idle.worker_id = struck.id
 )
-SELECT id FROM struck
+SELECT id, label FROM struck
 """.replace("{leads}", LEADS.replace("{epoch}", "$3"))
 
 FREE_SLOTS = """
@@ -146,12 +146,12 @@ class PostgresWorkers(Workers):
         now, ids, moments = (await self._database.liveness.fetch(BEATS))[0]
         return Beats(now, dict(zip(ids or (), moments or (), strict=True)))
 
-    async def strike_off(self, silent: Mapping[int, datetime], *, epoch: int) -> list[int]:
+    async def strike_off(self, silent: Mapping[int, datetime], *, epoch: int) -> dict[int, str]:
         """Workers that beat last at these moments are not registered any more, and their slots are free."""
         struck = await self._database.liveness.fetch(STRIKE_OFF, list(silent), list(silent.values()), epoch)
         # A statement of its own, which sees who is gone. Should it be missing, the next call makes up for it.
         await self._database.liveness.fetch(FREE_SLOTS)
-        return [record["id"] for record in struck]
+        return dict(struck)
 
     async def all(self) -> list[WorkerInfo]:
         """Return the registered workers by label."""

@@ -112,15 +112,17 @@ class SqliteWorkers:
 
         return await self._database.read(beats)
 
-    async def strike_off(self, silent: Mapping[int, datetime], *, epoch: int) -> list[int]:
-        def strike_off(transaction: Transaction) -> list[int]:
-            gone = []
+    async def strike_off(self, silent: Mapping[int, datetime], *, epoch: int) -> dict[int, str]:
+        def strike_off(transaction: Transaction) -> dict[int, str]:
+            gone: dict[int, str] = {}
             if leads(transaction, epoch):
                 for worker_id, beat_at in silent.items():
-                    if transaction.changed(
-                        "DELETE FROM worker WHERE id = ? AND beat_at = ?", (worker_id, micros(beat_at))
-                    ):
-                        gone.append(worker_id)
+                    gone.update(
+                        transaction.rows(
+                            "DELETE FROM worker WHERE id = ? AND beat_at = ? RETURNING id, label",
+                            (worker_id, micros(beat_at)),
+                        )
+                    )
             transaction.execute_many(
                 "UPDATE worker_label SET at = ? WHERE worker_id = ?",
                 [(transaction.now, worker_id) for worker_id in gone],
