@@ -26,7 +26,8 @@ def listen_early() -> None:
     """If this process is the command `forge-jobs`, it hears signals now, and not only once all is imported.
 
     A worker that has not begun has nothing to finish: it ends with 0. Other commands end as the
-    signal would have it, also as process 1, for which the kernel has no default action.
+    signal would have it, also as process 1, for which the kernel has no default action; a Ctrl-C
+    is a KeyboardInterrupt once `begin` was called, and would be a traceback of imports before.
     """
     arguments = _arguments(sys.orig_argv)
     if arguments is None:
@@ -34,9 +35,22 @@ def listen_early() -> None:
     if _is_worker(arguments):
         for number in _wanted():
             signal.signal(number, lambda number, frame: os._exit(0))
-    elif os.getpid() == 1:
+        return
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _early)
+    if os.getpid() == 1:
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda number, frame: end_at_once(number))
+
+
+def begin() -> None:
+    """All is imported: a Ctrl-C is a KeyboardInterrupt again."""
+    if signal.getsignal(signal.SIGINT) is _early:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _early(number: int, frame: FrameType | None) -> None:
+    end_at_once(number)
 
 
 @contextmanager

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -275,6 +277,49 @@ def test_a_reader_that_has_seen_enough_is_no_error(cli: CommandLine):
 
     assert listing.returncode == FAILED
     assert error == ""
+
+
+def test_ctrl_c_is_quiet_from_the_first_moment_on(cli: CommandLine):
+    """While Python still imports: the process is stopped then, and hears what came meanwhile when it goes on."""
+    (cli.folder / "sitecustomize.py").write_text(EARLY_INTERRUPT)
+
+    listing = cli.process("jobs", "list", env={**os.environ, "PYTHONPATH": str(cli.folder)})
+    out, error = listing.communicate(timeout=60)
+
+    assert (listing.returncode, out, error) == (130, "", "")
+
+
+EARLY_INTERRUPT = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":  # one of the first things that the command line imports
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_output_that_cannot_be_written_is_a_sentence(cli: CommandLine, options: Sequence[str]):
+    with open("/dev/full", "w") as full:
+        listing = cli.process("queues", "list", *options, stdout=full)
+        _, error = listing.communicate(timeout=60)
+
+    assert listing.returncode == FAILED
+    assert "The output cannot be written: No space left on device." in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_a_stream_that_is_closed_is_no_error(cli: CommandLine, closed: str):
+    shell = f"{sys.executable} -m forge_jobs queues list {closed} && ! {sys.executable} -m forge_jobs jobs show 7 {closed}"
+
+    done = subprocess.run(shell, shell=True, cwd=cli.folder, capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ async def _opened(call: Call, *, create: bool = False) -> AsyncIterator[Storage]
         elif not storage.shared:
             await storage.schema.create()
         await storage.open()
-        say_caveat(storage)
+        say_caveat(call, storage)
         yield storage
     finally:
         await storage.close()

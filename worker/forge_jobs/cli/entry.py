@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
+from forge_jobs import stop_signals
 from forge_jobs.cli import cron, db, demo, enqueue, jobs, limits, owners, queues, stats, worker, workers
 from forge_jobs.cli.command import Call, DatabaseUrl, Json, Schema
-from forge_jobs.cli.output import print_error, print_warning
+from forge_jobs.cli.output import Unwritten, print_error, print_warning
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.settings import unknown_variables
 
@@ -71,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; errors of the user are one sentence on stderr."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given
+    stop_signals.begin()
     try:
         code = get_command(app)(
             given or ["--help"], prog_name="forge-jobs", standalone_mode=False, obj=Call(as_json)
@@ -78,16 +80,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WrongUse as error:
         print_error(_sentence(error), as_json=as_json)
         return WRONG_USE
+    except Unwritten as error:
+        _write_no_more()
+        print_error(str(error), as_json=as_json)
+        return FAILED
     except ForgeError as error:
         print_error(str(error), as_json=as_json)
         return WRONG_USE if isinstance(error, InvalidInput) else FAILED
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read stdout has seen enough; Python must not try to flush it at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()  # whoever read stdout has seen enough
         return FAILED
     return (code or 0) if given else WRONG_USE
+
+
+def _write_no_more() -> None:
+    """Python must not try to flush stdout at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _sentence(error: Exception) -> str:

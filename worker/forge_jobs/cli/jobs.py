@@ -312,7 +312,7 @@ async def _each(
 ) -> Report:
     """Return what became of each job; one that cannot be changed does not keep the others from it."""
     documents, sentences, errors = [], [], []
-    for id in ids:
+    for id in dict.fromkeys(ids):
         try:
             result, sentence = await change(forge, id)
         except InvalidInput:

@@ -1,7 +1,6 @@
 """The one place where a command opens the database."""
 
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 from forge_jobs import database_url
 from forge_jobs.app import Forge
 from forge_jobs.cli.command import Call
-from forge_jobs.cli.output import write
+from forge_jobs.cli.output import print_warning
 from forge_jobs.errors import InvalidSetting, SchemaOutdated, SchemaTooNew
 from forge_jobs.settings import Settings, is_schema
 from forge_jobs.storage.interface import Storage
@@ -39,10 +38,10 @@ def require_file(url: str) -> None:
         raise SchemaOutdated(f"There is no database {path}; to make it, run: forge-jobs db migrate")
 
 
-def say_caveat(storage: Storage) -> None:
+def say_caveat(call: Call, storage: Storage) -> None:
     """What whoever uses this database should know is on stderr. Only once it is open."""
     if storage.caveat is not None:
-        write(sys.stderr, storage.caveat)
+        print_warning(storage.caveat, as_json=call.as_json)
 
 
 @asynccontextmanager
@@ -51,7 +50,7 @@ async def opened(call: Call) -> AsyncIterator[Forge]:
     forge = forge_of(call)
     require_file(forge.storage.url)
     await forge.open(migrate=False)
-    say_caveat(forge.storage)
+    say_caveat(call, forge.storage)
     try:
         status = await forge.storage.schema.status()
         if status.required > status.known:

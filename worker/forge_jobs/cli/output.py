@@ -3,12 +3,15 @@
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from forge_jobs.errors import ForgeError
 
 COLOURS = {
     "scheduled": "cyan",
@@ -45,8 +48,26 @@ class Report:
     errors: Sequence[str] = field(default=())
 
 
+class Unwritten(ForgeError):
+    """What a command had to say cannot be written; what it did is done."""
+
+    def __init__(self, why: OSError) -> None:
+        super().__init__(f"The output cannot be written: {why.strerror or why}.")
+
+
 def print_report(report: Report, *, as_json: bool) -> None:
-    """The report is on stdout; nothing when all of it failed."""
+    """The report is on stdout; nothing when all of it failed. Raises Unwritten, BrokenPipeError."""
+    if sys.stdout is None:  # it was closed: nobody wants to know
+        return
+    try:
+        _print(report, as_json)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Unwritten(error) from error
+
+
+def _print(report: Report, as_json: bool) -> None:
     if as_json:
         if report.document is not None:
             write(sys.stdout, json.dumps(report.document, ensure_ascii=False))
@@ -70,18 +91,22 @@ def print_warning(sentence: str, *, as_json: bool) -> None:
 
 
 def _print_aside(what: str, sentence: str, style: str, as_json: bool) -> None:
-    if as_json:
-        write(sys.stderr, json.dumps({what: sentence}, ensure_ascii=False))
+    if sys.stderr is None:
         return
-    console = Console(file=sys.stderr, highlight=False)
-    if console.is_terminal:
-        console.print(Text(sentence, style=style), soft_wrap=True)
-    else:
-        write(sys.stderr, sentence)
+    with suppress(OSError):  # nobody reads it, and there is nowhere else to say so
+        console = Console(file=sys.stderr, highlight=False)
+        if as_json:
+            write(sys.stderr, json.dumps({what: sentence}, ensure_ascii=False))
+        elif console.is_terminal:
+            console.print(Text(sentence, style=style), soft_wrap=True)
+        else:
+            write(sys.stderr, sentence)
 
 
 def write(stream: Any, text: str) -> None:
-    """`text` is written as a line, with what the stream's encoding lacks replaced."""
+    """`text` is written as a line, with what the stream's encoding lacks replaced; nothing when it was closed."""
+    if stream is None:
+        return
     encoding = stream.encoding or "utf-8"
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
     stream.flush()

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 
@@ -42,4 +42,5 @@ class _Lines:
         now = time.monotonic()
         if now >= self._next_at:
             self._next_at = now + EVERY_SECONDS
-            write(sys.stderr, json.dumps({"progress": document}))
+            with suppress(OSError):  # the work goes on, whether or not somebody reads
+                write(sys.stderr, json.dumps({"progress": document}))
