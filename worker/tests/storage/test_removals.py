@@ -210,6 +210,17 @@ async def test_a_closed_queue_is_found_by_nobody_and_nothing_of_it_is_claimed(st
     assert await queue(storage, "mail") == mail
 
 
+async def test_a_queue_that_a_cron_names_is_not_erased(storage):
+    await storage.queues.ensure(["mail"])
+    mail = await storage.removals.close("mail")
+    await storage.crons.set(cron("daily", queue=names.closed_queue(mail)))
+
+    assert not await storage.removals.erase(mail.id)
+
+    await storage.crons.delete("daily")
+    assert await storage.removals.erase(mail.id)
+
+
 async def test_a_deletion_that_was_interrupted_goes_on_when_it_is_asked_for_again(storage):
     await storage.queues.ensure(["mail"])
     await enqueue_many(storage, 3, queue="mail")

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 
 from forge_jobs import names
-from forge_jobs.errors import Managed, QueueInUse
+from forge_jobs.errors import Managed, QueueInUse, StorageRefused
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.fence import writing
@@ -114,14 +114,18 @@ class PostgresRemovals:
     async def open(self, queue: QueueConfig) -> bool:
         try:
             await self._database.execute(OPEN, queue.id, queue.name, queue.paused)
-        except asyncpg.UniqueViolationError:
+        except StorageRefused as error:
+            if not isinstance(error.__cause__, asyncpg.UniqueViolationError):
+                raise
             return False
         return True
 
     async def erase(self, queue_id: int) -> bool:
         try:
             await self._database.execute(ERASE, queue_id)
-        except asyncpg.ForeignKeyViolationError:  # a cron
+        except StorageRefused as error:
+            if not isinstance(error.__cause__, asyncpg.ForeignKeyViolationError):  # a cron
+                raise
             return False
         return await self._database.fetchval(IS_THERE, queue_id) is None  # or somebody else erased it
 
