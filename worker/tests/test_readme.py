@@ -1,5 +1,6 @@
 """What the documents tell people to type works as it stands there."""
 
+import configparser
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from forge_jobs import database_file, settings
 from forge_jobs.local_postgres import LocalPostgres
@@ -208,3 +210,42 @@ def test_the_example_with_a_transaction_runs(shell: Shell) -> None:
         ).splitlines()
 
     assert printed == ["a bike is not in stock", "order 1 is confirmed"]
+
+
+def test_the_units_of_the_operating_page_give_more_time_than_the_grace() -> None:
+    page = blocks(ROOT / "docs" / "operating.md")
+    [unit] = [block.text for block in page if block.language == "ini"]
+    [compose] = [yaml.safe_load(block.text) for block in page if block.language == "yaml"]
+    service = configparser.ConfigParser()
+    service.optionxform = str  # type: ignore[assignment]
+    service.read_string(unit)
+    worker = compose["services"]["worker"]
+
+    started = shlex.split(service["Service"]["ExecStart"])
+    assert started[1:] == worker["command"]
+    grace = int(started[started.index("--grace") + 1])
+    assert service["Service"]["KillMode"] == "mixed"
+    assert int(service["Service"]["TimeoutStopSec"]) == int(worker["stop_grace_period"][:-1]) >= grace + 10
+
+
+def test_the_worker_of_a_unit_stops_when_its_group_is_told_to(shell: Shell) -> None:
+    [unit] = [block.text for block in blocks(ROOT / "docs" / "operating.md") if block.language == "ini"]
+    [command] = re.findall(r"^ExecStart=\S+/(forge-jobs .*)$", unit, re.MULTILINE)
+    (shell.folder / "shop.py").write_text((shell.folder / "app.py").read_text())
+    worker = subprocess.Popen(
+        shlex.split(command),
+        cwd=shell.folder,
+        env=shell.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    shell.workers.append(worker)
+    assert worker.stderr is not None
+    while "serves" not in worker.stderr.readline():
+        assert worker.poll() is None
+
+    os.killpg(worker.pid, signal.SIGTERM)
+
+    _, said = worker.communicate(timeout=DEADLINE)
+    assert worker.returncode == 0, said
