@@ -103,7 +103,7 @@ def _database_url(read: "_Variables") -> str:
             raise InvalidSetting("FORGE_DATABASE_URL_FILE", file, "a file that can be read") from None
     if url is None:
         raise InvalidSetting("FORGE_DATABASE_URL", "", DATABASE_ALLOWED)
-    if not url.startswith(("postgresql://", "postgres://")):
+    if not re.match(r"postgres(ql)?(\+[a-z0-9_]+)?://", url):
         key = "FORGE_DATABASE_URL" if file is None else "The text in FORGE_DATABASE_URL_FILE"
         raise InvalidSetting(key, url.partition("://")[0][:20] + "...", DATABASE_ALLOWED)
     return url

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
 MEMORY = ":memory:"
-POSTGRES = ("postgresql", "postgres")
+POSTGRES = re.compile(r"postgres(?:ql)?(?:\+[a-z0-9_]+)?")  # with the driver that SQLAlchemy is to use
 
 ALLOWED = (
     "postgresql://user:password@host:port/database (in user and password, @ : / ? # are written %40 %3A %2F %3F %23) "
@@ -14,7 +14,7 @@ ALLOWED = (
 
 _PASSWORD_FIELD = re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s]*)", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")
-_HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
+_HOST = r"(?:(?:[A-Za-z0-9._-]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9._-]+)?\])(?::\d{1,5})?"
 _AUTHORITY = re.compile(rf"(?:[^@:/?#\[\]\s]*(?::[^@:/?#\[\]\s]*)?@)?(?:{_HOST}(?:,{_HOST})*)?")
 
 
@@ -45,7 +45,11 @@ def is_database_url(url: object) -> bool:
     if scheme == "sqlite":
         return rest == MEMORY or (rest.startswith("/") and len(rest) > 1)
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    return scheme in POSTGRES and bool(_AUTHORITY.fullmatch(authority)) and _ports_are_ports(authority)
+    return (
+        bool(POSTGRES.fullmatch(scheme))
+        and bool(_AUTHORITY.fullmatch(authority))
+        and _ports_are_ports(authority)
+    )
 
 
 def postgres_url(

@@ -6,19 +6,18 @@ new connection; only what the server has undone itself, because of others, is tr
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar, cast
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
 from forge_jobs.database_file import CONNECTIONS, OUTSIDE_THE_POOL
-from forge_jobs.database_url import ALLOWED, is_database_url, redact
+from forge_jobs.database_url import ALLOWED, POSTGRES, is_database_url, redact
 from forge_jobs.errors import ForgeError, InvalidInput, StorageBusy, StorageUnavailable
 from forge_jobs.storage.postgres.caller import unwrapped
+from forge_jobs.storage.postgres.connect_arguments import ConnectArguments, connect_arguments
 from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, translated
 from forge_jobs.storage.postgres.pooler import is_behind_pooler, share_servers
@@ -34,8 +33,6 @@ from forge_jobs.storage.postgres.session_settings import (
 T = TypeVar("T")
 
 OLDEST_SERVER = 14
-SCHEMES = ("postgresql://", "postgres://")
-CONNECT_TIMEOUT = 10.0  # seconds
 RELEASE_TIMEOUT = 1.0  # seconds
 CLOSE_TIMEOUT = 5.0  # seconds
 
@@ -81,7 +78,7 @@ class Database:
         pool_size: int = CONNECTIONS - OUTSIDE_THE_POOL,
         command_timeout: timedelta = timedelta(seconds=30),
     ) -> None:
-        if not is_database_url(url) or not url.startswith(SCHEMES):
+        if not is_database_url(url) or not POSTGRES.match(url):
             raise InvalidInput(f"The database URL is {redact(url)!r}, allowed is {ALLOWED}.")
         check_schema(schema)
         self.url = redact(url)
@@ -100,8 +97,6 @@ class Database:
             None  # whether what is set holds for a connection; None: before `open`
         )
         self._begin: str | None = None  # how each transaction begins, where a connection keeps no settings
-        # Who writes a search path into the URL means this connection, and no role.
-        self._keeps_search_path = "search_path" in unquote(urlsplit(url).query)
         self._demoted = False  # the server is read-only now: its connections are of no more use
         self._texts: dict[str, str] = {}
         self._names = {
@@ -113,10 +108,13 @@ class Database:
     @property
     def name(self) -> str:
         """The name of the database on its server, or "" when neither the URL nor the environment says one."""
-        parts = urlsplit(self._secret_url)
-        query = parse_qs(parts.query)
-        named = query.get("dbname", query.get("database", [os.environ.get("PGDATABASE", "")]))[-1]
-        return unquote(parts.path.removeprefix("/")) or named or unquote(parts.username or "")
+        return self._arguments().database
+
+    def _arguments(self) -> ConnectArguments:
+        try:
+            return connect_arguments(self._secret_url)
+        except (OSError, ValueError) as error:  # a certificate that cannot be read
+            raise InvalidInput(f"The database URL {self.url} is not valid: {error}.") from error
 
     def sql(self, text: str) -> str:
         """Return `text` with the names filled in."""
@@ -210,7 +208,7 @@ class Database:
             await self._look()
             self._prepares = not self.pooled
             self._pool = await asyncpg.create_pool(
-                self._secret_url,
+                self._arguments().dsn,
                 min_size=0,
                 max_size=self._pool_size,
                 init=self._set_up,
@@ -245,7 +243,7 @@ class Database:
             options["command_timeout"] = None
         with self.translating():
             try:
-                connection = await asyncpg.connect(self._secret_url, database=database, **options)
+                connection = await asyncpg.connect(self._arguments().dsn, database=database, **options)
             except asyncpg.InterfaceError:
                 raise
             except ValueError as error:
@@ -292,13 +290,10 @@ class Database:
         return self._pool
 
     def _options(self) -> dict[str, Any]:
-        named = "application_name" in parse_qs(urlsplit(self._secret_url).query)
         return {
-            "timeout": CONNECT_TIMEOUT,
+            **self._arguments().options,
             "command_timeout": self._timeout,
             "statement_cache_size": 200 if self._prepares else 0,
-            # A pooler refuses any other startup parameter.
-            "server_settings": {} if named else {"application_name": "forge-jobs"},
         }
 
     async def _set_up(
@@ -309,7 +304,9 @@ class Database:
             keeps = not await is_behind_pooler(connection)
         if keeps:
             major = connection.get_server_version().major
-            await connection.execute(pinned(major, settings, keep_search_path=self._keeps_search_path))
+            await connection.execute(
+                pinned(major, settings, keep_search_path=self._arguments().keeps_search_path)
+            )
 
     async def _look(self) -> None:
         """It is known whether a pooler gives every transaction another server, and how they begin then."""
@@ -321,7 +318,9 @@ class Database:
             self.pooled = await is_behind_pooler(first) and await self._shares(first)
             self._keeps_settings = not self.pooled
             if self.pooled and await first.fetchval(DO_HARM, int(self._timeout * 1000)):
-                self._begin = begin_pinned(version.major, keep_search_path=self._keeps_search_path)
+                self._begin = begin_pinned(
+                    version.major, keep_search_path=self._arguments().keeps_search_path
+                )
         finally:
             await self.disconnect(first)
 
