@@ -81,7 +81,6 @@ SELECT count(CASE WHEN $4::boolean OR EXISTS (SELECT FROM {schema}.idle WHERE id
 FROM given WHERE pending > 0
 """
 
-_priorities = attrgetter("priority")
 _kinds = attrgetter("kind")
 _codecs = attrgetter("codec")
 _payloads = attrgetter("payload")
@@ -149,13 +148,7 @@ async def _resolved(database: Database, jobs: Sequence[NewJob], connection: Any)
     """Return the jobs with what their kinds say of them where they say nothing themselves."""
     open_kinds = {job.kind for job in jobs if not job.declared}
     kinds = await named(database, open_kinds, connection) if open_kinds else {}
-    made: dict[int, NewJob] = {}  # many may be one object
-    for job in jobs:
-        if id(job) not in made:
-            is_whole = job.queue is not None and job.priority is not None
-            kind = None if job.declared else kinds.get(job.kind)
-            made[id(job)] = job if is_whole and kind is None else resolved(job, kind)
-    return [made[id(job)] for job in jobs]
+    return [resolved(job, kinds.get(job.kind)) for job in jobs] if kinds else jobs
 
 
 async def _queues(database: Database, jobs: Sequence[NewJob], connection: Any) -> dict[str, _Queue]:
@@ -245,6 +238,7 @@ class _Chunk:
         self.jobs = jobs
         self.ids = ids
         self.first = now + start * MICROSECOND  # created_at of the first, each next one a microsecond later
+        self.priorities = [job.priority or 0 for job in jobs]
         self.queue_ids = [queues[job.queue or DEFAULT_QUEUE].id for job in jobs]
         self.max_attempts = [
             queues[job.queue or DEFAULT_QUEUE].max_attempts if job.max_attempts is None else job.max_attempts
@@ -262,7 +256,7 @@ class _Chunk:
         return zip(
             self.ids,
             self.queue_ids,
-            map(_priorities, jobs),
+            self.priorities,
             self.max_attempts,
             [_seconds(job.timeout) for job in jobs],
             map(_kinds, jobs),
@@ -276,15 +270,21 @@ class _Chunk:
     def ready_rows(self) -> Iterator[tuple[Any, ...]]:
         first = (self.first - EPOCH) // MICROSECOND
         places = range(first, first + len(self.jobs))
-        rows = zip(self.ids, places, self.queue_ids, repeat(0), map(_priorities, self.jobs), strict=False)
+        rows = zip(self.ids, places, self.queue_ids, repeat(0), self.priorities, strict=False)
         if not self.later:
             return rows
         return (row for number, row in enumerate(rows) if number not in self.later)
 
     def scheduled_rows(self) -> Iterator[tuple[Any, ...]]:
         for number, due in self.later.items():
-            priority = self.jobs[number].priority or 0
-            yield self.ids[number], due, self.queue_ids[number], 0, priority, Reason.DELAYED.value
+            yield (
+                self.ids[number],
+                due,
+                self.queue_ids[number],
+                0,
+                self.priorities[number],
+                Reason.DELAYED.value,
+            )
 
 
 async def _tell(database: Database, batch: _Batch, connection: Any, always_tell: bool) -> None:
@@ -295,7 +295,7 @@ async def _tell(database: Database, batch: _Batch, connection: Any, always_tell:
     is_due_soon = False
     for chunk in batch.chunks:
         every.update(chunk.queue_ids)
-        classes.update(zip(chunk.queue_ids, map(_priorities, chunk.jobs), strict=True))
+        classes.update(zip(chunk.queue_ids, chunk.priorities, strict=True))
         scheduled.update(chunk.queue_ids[number] for number in chunk.later)
         is_due_soon |= any(always_tell or due < batch.now + SOON for due in chunk.later.values())
     await database.execute(

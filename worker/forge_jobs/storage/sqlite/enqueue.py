@@ -42,13 +42,14 @@ def _enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]
             keys[job.kind, job.key] = job_id + 1
         job_id += 1
         answers.append(Enqueued(job_id))
+        priority = job.priority or 0
         attempts = queue_attempts if job.max_attempts is None else job.max_attempts
         timeout = None if job.timeout is None else job.timeout.total_seconds()
         rows.append(
             (
                 job_id,
                 queue_id,
-                job.priority,
+                priority,
                 attempts,
                 timeout,
                 job.kind,
@@ -58,7 +59,7 @@ def _enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]
                 job.payload,
             )
         )
-        due, priority = _due(job, now), job.priority or 0
+        due = _due(job, now)
         if due > now:
             scheduled.append((job_id, due, queue_id, 0, priority, Reason.DELAYED.value))
         else:  # one pos for a whole batch: within it, `ready` is in the order of ids
@@ -75,14 +76,10 @@ def _enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]
     return answers
 
 
-def _resolved(transaction: Transaction, jobs: Sequence[NewJob]) -> list[NewJob]:
+def _resolved(transaction: Transaction, jobs: Sequence[NewJob]) -> Sequence[NewJob]:
     """Return the jobs with what their kinds say of them where they say nothing themselves."""
     kinds = named(transaction, {job.kind for job in jobs if not job.declared})
-    made: dict[int, NewJob] = {}  # many may be one object
-    for job in jobs:
-        if id(job) not in made:
-            made[id(job)] = resolved(job, kinds.get(job.kind))
-    return [made[id(job)] for job in jobs]
+    return [resolved(job, kinds.get(job.kind)) for job in jobs] if kinds else jobs
 
 
 def _queues(transaction: Transaction, jobs: Sequence[NewJob]) -> dict[str, tuple[int, int]]:
