@@ -12,6 +12,7 @@ from benchmarks.sides.told import Usage
 from benchmarks.workload import BARE_BATCH
 from forge_jobs.job import Claim
 from forge_jobs.storage.sqlite.claims import ALLOWED, FINISH, PLAIN, START
+from forge_jobs.storage.stretches import AFTER_ALL_PRIORITIES
 
 WORKER_ID = 1
 FIRST_ATTEMPT = 1
@@ -62,6 +63,7 @@ def claim(connection: sqlite3.Connection, queue_id: int) -> list[Any]:
         "in_hand": 0,
         "priority": START[0],
         "pos": START[1],
+        "until": AFTER_ALL_PRIORITIES,
         "now": time.time_ns() // 1000,
     }
     connection.execute("BEGIN IMMEDIATE")

@@ -5,6 +5,7 @@ import sys
 
 from forge_jobs.job import End, NewJob, State
 from forge_jobs.storage.sqlite import SqliteStorage
+from forge_jobs.storage.sqlite.transaction import Transaction
 from forge_jobs.worker_info import WorkerInfo
 
 
@@ -15,6 +16,16 @@ async def migrate(storage: SqliteStorage) -> None:
 async def enqueue(storage: SqliteStorage, count: str) -> None:
     for _ in range(int(count)):
         await storage.jobs.enqueue(NewJob("work"))
+
+
+async def hold(storage: SqliteStorage) -> None:
+    """Hold the write lock until killed."""
+
+    def hold(transaction: Transaction) -> None:
+        print("held", flush=True)
+        sys.stdin.readline()
+
+    await storage._database.write(hold)
 
 
 async def drain(storage: SqliteStorage, worker_id: str) -> None:

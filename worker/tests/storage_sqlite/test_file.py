@@ -1,8 +1,10 @@
 """The file: where it is, what it may be, and what the caller does to it."""
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from forge_jobs.errors import InvalidInput, KeyBusy, SchemaOutdated, StorageUnav
 from forge_jobs.job import NewJob
 from forge_jobs.storage.migrate import migrations
 from forge_jobs.storage.sqlite import SqliteStorage
+from tests.storage_sqlite.processes import heard_from, start
 
 
 async def test_opening_makes_the_folder_and_the_file(tmp_path):
@@ -165,3 +168,90 @@ async def test_a_keyed_job_that_cannot_be_written_for_long_names_its_key(storage
     await impatient.close()
 
     assert await storage.jobs.find() == []
+
+
+async def _migrated(url):
+    storage = SqliteStorage(url)
+    await storage.open()
+    await storage.schema.migrate()
+    await storage.close()
+
+
+def _move_away(path):
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").rename(f"{path}.old{suffix}")
+
+
+async def test_a_file_that_was_replaced_is_said_and_the_new_one_is_used(storage, path, url):
+    await storage.jobs.enqueue(NewJob("of_the_old"))
+    assert len(await storage.jobs.find()) == 1
+    _move_away(path)
+    await _migrated(url)
+
+    with pytest.raises(StorageUnavailable, match="was replaced while it was in use"):
+        await storage.jobs.enqueue(NewJob("never_stored"))
+    await storage.jobs.enqueue(NewJob("of_the_new"))
+
+    assert [job.kind for job in await storage.jobs.find()] == ["of_the_new"]
+    with closing(sqlite3.connect(path)) as there:
+        assert there.execute("SELECT kind FROM job").fetchall() == [("of_the_new",)]
+
+
+async def test_nothing_is_stored_in_a_file_that_was_removed_until_it_is_there_again(storage, path, url):
+    await storage.jobs.find()
+    _move_away(path)
+
+    for _ in range(2):
+        with pytest.raises(StorageUnavailable, match="was removed while it was in use"):
+            await storage.jobs.enqueue(NewJob("work"))
+        with pytest.raises(StorageUnavailable, match="was removed while it was in use"):
+            await storage.ping()
+    assert not path.exists()
+
+    await _migrated(url)
+    with pytest.raises(StorageUnavailable):
+        await storage.jobs.enqueue(NewJob("work"))
+    await storage.jobs.enqueue(NewJob("work"))
+    assert len(await storage.jobs.find()) == 1
+
+
+async def test_a_log_that_was_removed_is_said_and_costs_no_job(storage, path):
+    kept = await storage.jobs.enqueue(NewJob("work"))
+    Path(f"{path}-wal").unlink()
+
+    with pytest.raises(StorageUnavailable, match="-wal file, was removed"):
+        await storage.jobs.enqueue(NewJob("work"))
+    later = await storage.jobs.enqueue(NewJob("work"))
+
+    assert {kept.id, later.id} <= {job.id for job in await storage.jobs.find()}
+
+
+async def test_whoever_listens_hears_that_the_file_is_another(storage, path, url):
+    heard = asyncio.Queue()
+    listening = asyncio.create_task(storage.wakeups.listen(lambda kind, subject: heard.put_nowait(kind)))
+    assert await heard.get() == "reconnect"  # listening began
+    _move_away(path)
+
+    assert await asyncio.wait_for(heard.get(), 10) == "reconnect"
+    listening.cancel()
+
+
+async def test_who_keeps_a_write_waiting_is_named(storage, path, url):
+    impatient = SqliteStorage(url)
+    impatient._database.busy_seconds = 0.1
+    await impatient.open()
+    with closing(sqlite3.connect(path, isolation_level=None)) as ours:
+        ours.execute("BEGIN IMMEDIATE")
+
+        with pytest.raises(StorageUnavailable, match="another connection of this very process"):
+            await impatient.jobs.enqueue(NewJob("work"))
+
+    holder = await start("hold", url)
+    assert await heard_from(holder) == "held"
+    with pytest.raises(StorageUnavailable, match=f"waiting for process {holder.pid} "):
+        await impatient.jobs.enqueue(NewJob("work"))
+    holder.kill()
+    await holder.wait()
+
+    await impatient.jobs.enqueue(NewJob("work"))
+    await impatient.close()

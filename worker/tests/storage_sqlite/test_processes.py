@@ -1,6 +1,8 @@
 """Several processes on one file."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from itertools import chain
 
 from forge_jobs.job import NewJob
@@ -40,6 +42,36 @@ async def test_what_another_process_commits_is_heard(storage, url):
     assert await heard.get() == "reconnect"  # listening began
 
     await answers(await start("enqueue", url, 1))
+
+    assert await asyncio.wait_for(heard.get(), 10) == "queue"
+    listening.cancel()
+
+
+async def test_heartbeats_and_claims_of_others_wake_nobody(storage, url):
+    heard = []
+    listening = asyncio.create_task(storage.wakeups.listen(lambda kind, subject: heard.append(kind)))
+    await asyncio.wait([listening], timeout=0)
+    await storage.jobs.enqueue_many([NewJob("work")] * 30)
+    heard.clear()
+
+    process = await start("drain", url, 1001)
+    assert await heard_from(process) == "ready"
+    await answers(process)
+    await answers(await start("enqueue", url, 1))
+    async with asyncio.timeout(10):
+        while not heard:
+            await asyncio.sleep(0.01)
+
+    assert heard == ["queue"]
+    listening.cancel()
+
+
+async def test_whoever_was_away_for_many_notices_is_told_that_some_were_missed(storage, url):
+    heard = asyncio.Queue()
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as other, other:
+        listening = asyncio.create_task(storage.wakeups.listen(lambda kind, subject: heard.put_nowait(kind)))
+        assert await heard.get() == "reconnect"  # listening began
+        other.execute("INSERT INTO notice (kind, subject, number) VALUES ('queue', '1', 100000)")
 
     assert await asyncio.wait_for(heard.get(), 10) == "reconnect"
     listening.cancel()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -17,6 +18,8 @@ from typing import Any, TypeVar
 
 from forge_jobs.errors import InvalidInput, StorageUnavailable, StorageUnusable
 from forge_jobs.storage.interface import Heard
+from forge_jobs.storage.sqlite import notices
+from forge_jobs.storage.sqlite.file import OpenedFile, is_there, removed
 from forge_jobs.storage.sqlite.micros import micros
 from forge_jobs.storage.sqlite.transaction import DRIVER_ERRORS, Notice, Transaction, Work, translated
 from forge_jobs.storage.sqlite.writer import Writer
@@ -40,7 +43,7 @@ class Database:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer: Writer | None = None
         self._pool: ThreadPoolExecutor | None = None
-        self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
+        self._readers: SimpleQueue[Reader] = SimpleQueue()
 
     @property
     def in_memory(self) -> bool:
@@ -61,7 +64,15 @@ class Database:
         if self._writer is not None:
             return
         self.make_folder()
-        writer = Writer(self._connect, self.now, self.path, self._tell, look=not self.in_memory)
+        writer = Writer(
+            self._connect,
+            self.now,
+            self.path,
+            self._tell,
+            self._close_readers,
+            look=not self.in_memory,
+            patience=self.busy_seconds,
+        )
         await writer.start()
         self._loop, self._writer = asyncio.get_running_loop(), writer
         if not self.in_memory:
@@ -73,10 +84,15 @@ class Database:
         pool, self._pool = self._pool, None
         if pool is not None:
             await asyncio.to_thread(pool.shutdown)
-        while not self._readers.empty():
-            self._readers.get().close()
+        self._close_readers()
         if writer is not None:
             await writer.stop()
+
+    def _close_readers(self) -> None:
+        """No reader is open but those that read at this moment."""
+        with suppress(Empty):
+            while True:
+                self._readers.get_nowait().close()
 
     def make_folder(self) -> None:
         """The folder of the file exists. Raises StorageUnavailable."""
@@ -128,7 +144,9 @@ class Database:
                 # A write first: a transaction that begins with a read could not become a writer
                 # after another process wrote, however long it waited.
                 connection.execute("DELETE FROM job_key WHERE false")
-                result = work(Transaction(connection, self.now()))
+                transaction = Transaction(connection, self.now())
+                result = work(transaction)
+                notices.write(connection, transaction.notices)
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK TO forge_jobs")
@@ -178,19 +196,38 @@ class Database:
 
     def _read(self, work: Work[T]) -> T:
         try:
-            connection = self._reader()
+            reader = self._reader()
             try:
-                connection.execute("BEGIN")
-                return work(Transaction(connection, self.now()))
+                reader.connection.execute("BEGIN")
+                return work(Transaction(reader.connection, self.now()))
             finally:
                 with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-                self._readers.put(connection)
+                    reader.connection.execute("ROLLBACK")
+                self._readers.put(reader)
         except DRIVER_ERRORS as error:
             raise translated(error, self.path) from error
 
-    def _reader(self) -> sqlite3.Connection:
-        try:
-            return self._readers.get_nowait()
-        except Empty:
-            return self._connect()
+    def _reader(self) -> "Reader":
+        """Return a connection to the file that stands under the name now."""
+        with suppress(Empty):
+            while True:
+                reader = self._readers.get_nowait()
+                if reader.file.fate() is None:
+                    return reader
+                reader.close()
+        if not is_there(self.path):
+            raise StorageUnavailable(removed(self.path))
+        connection = self._connect()
+        return Reader(connection, OpenedFile.now(self.path))
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A connection that reads, and the file that it reads from."""
+
+    connection: sqlite3.Connection
+    file: OpenedFile
+
+    def close(self) -> None:
+        """The connection is closed."""
+        self.connection.close()

@@ -1,7 +1,7 @@
 """Waking in SQLite: told at once within the process, noticed within 100 ms across processes.
 
 The writer tells what its own commits did. It also looks at `PRAGMA data_version`, which
-changes with commits of others only; what those did is not known, so "reconnect" is heard.
+changes with commits of others only, and then reads which `notices` those have left.
 """
 
 import asyncio

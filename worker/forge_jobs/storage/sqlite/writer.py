@@ -6,6 +6,7 @@ fails does not undo its neighbours.
 """
 
 import asyncio
+import os
 import sqlite3
 import threading
 import time
@@ -16,6 +17,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from forge_jobs.errors import StorageUnavailable
+from forge_jobs.storage.sqlite import notices
+from forge_jobs.storage.sqlite.file import OpenedFile, is_there, who_writes, writer_of
 from forge_jobs.storage.sqlite.transaction import Notice, Transaction, Work, translated
 
 GROUP_LIMIT = 256
@@ -23,6 +26,12 @@ GROUP_LIMIT = 256
 
 LOOK_SECONDS = 0.1
 """How often we look whether another process has written."""
+
+BUSY_STEP = 1.0
+"""Seconds after which whoever waits for the write lock looks who has it."""
+
+OWN_PATIENCE = 5.0
+"""Seconds for which a transaction of another connection of this process is waited for."""
 
 
 @dataclass(slots=True)
@@ -44,12 +53,19 @@ class Writer:
         clock: Callable[[], int],
         path: str,
         heard: Callable[[list[Notice]], None],
+        close_readers: Callable[[], None],
         *,
         look: bool,
+        patience: float,
     ) -> None:
         self._connect, self._clock, self._path = connect, clock, path
         self._heard = heard  # called on the loop, after those who waited were answered
-        self._look = look  # whether other processes can write to this database
+        self._close_readers = close_readers  # called before a file is opened anew
+        self._look = look  # whether this is a file, to which other processes can write
+        self._patience = patience  # seconds for which a transaction of somebody else is waited for
+        self._file: OpenedFile | None = None
+        self._fate: str | None = None  # what became of the file, while nobody was told
+        self._known = notices.Heard(None)
         self._loop = asyncio.get_running_loop()
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self._opened: asyncio.Future[None] = self._loop.create_future()
@@ -76,17 +92,58 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            connection = self._connect()
+            connection = self._opened_connection()
         except Exception as error:  # whoever opens must hear of it, whatever it is
             self._on_loop(_fail, self._opened, translated(error, self._path))
             return
         self._on_loop(_answer, self._opened, None)
         try:
             while (calls := self._gather(connection)) is not None:
-                self._on_loop(self._settle, calls, self._commit(connection, calls))
+                connection, notices = self._carried_out(connection, calls)
+                self._on_loop(self._settle, calls, notices)
         finally:
             connection.close()
             self._refuse_the_rest()
+
+    def _opened_connection(self) -> sqlite3.Connection:
+        connection = self._connect()
+        self._version = None
+        if self._look:
+            connection.execute(f"PRAGMA busy_timeout = {round(min(self._patience, BUSY_STEP) * 1000)}")
+            self._known = notices.Heard(notices.last(connection))
+            self._file = OpenedFile.now(self._path)
+        return connection
+
+    def _carried_out(
+        self, connection: sqlite3.Connection, calls: list[Call]
+    ) -> tuple[sqlite3.Connection, list[Notice]]:
+        """Run the calls where others see it; return the connection to go on with, and what to tell.
+
+        When another file stands under the name, or none, they fail, and nothing is written that anybody sees.
+        """
+        fate = self._fate
+        if fate is None:
+            told = self._commit(connection, calls)
+            fate = self._become()  # afterwards: what was committed to a file that is gone is gone too
+            if fate is None:
+                return connection, told
+        self._fate = None
+        for call in calls:
+            call.result, call.error = None, StorageUnavailable(fate)
+        if not is_there(self._path):
+            return connection, []
+        connection.close()  # before the new one: what was in a lost log is written into the file then
+        self._close_readers()
+        try:
+            return self._opened_connection(), [notices.MISSED]
+        except Exception as error:
+            self._fate = fate
+            for call in calls:
+                call.error = translated(error, self._path)
+            return connection, []
+
+    def _become(self) -> str | None:
+        return None if self._file is None else self._file.fate()
 
     def _refuse_the_rest(self) -> None:
         with suppress(Empty):
@@ -127,8 +184,8 @@ class Writer:
         while not self._loop.is_closed():
             if time.monotonic() >= self._look_at:
                 self._look_at = time.monotonic() + LOOK_SECONDS
-                if self._others_wrote(connection):
-                    self._on_loop(self._heard, [("reconnect", "")])
+                if heard := self._heard_of_others(connection):
+                    self._on_loop(self._heard, heard)
             try:
                 return self._calls.get(timeout=max(0.0, self._look_at - time.monotonic()))
             except Empty:
@@ -138,37 +195,65 @@ class Writer:
     _look_at = 0.0
     _version: int | None = None
 
-    def _others_wrote(self, connection: sqlite3.Connection) -> bool:
+    def _heard_of_others(self, connection: sqlite3.Connection) -> list[Notice]:
+        """Return what others have told since; when the file is gone, that something was missed, so that all call and are told."""
+        if self._fate is None and (fate := self._become()) is not None:
+            self._fate = fate
+            return [notices.MISSED]
         try:
             version: int = connection.execute("PRAGMA data_version").fetchone()[0]
+            known, self._version = self._version, version
+            if known is None or known == version:
+                return []
+            return self._known.of_others(connection)
         except Exception:
-            return False  # whoever calls next is told
-        known, self._version = self._version, version
-        return known is not None and known != version
+            return []  # whoever calls next is told
 
     def _commit(self, connection: sqlite3.Connection, calls: list[Call]) -> list[Notice]:
         """Run the calls in one transaction; return what to tell. Every call has its result or error."""
-        notices: dict[Notice, None] = {}
+        told: dict[Notice, None] = {}
         _roll_back(connection)  # what could not be rolled back when it failed
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            self._begin(connection)
             for call in calls:
                 if not call.future.cancelled():
-                    self._attempt(connection, call, notices)
+                    self._attempt(connection, call, told)
+            numbers = notices.write(connection, told) if self._look and told else []
             connection.execute("COMMIT")
         except Exception as error:  # whatever it is, this thread goes on and those who wait are told
             _roll_back(connection)
             for call in calls:
                 call.error = call.error or translated(error, self._path)
-            notices.clear()
-        return list(notices)
+            return []
+        if self._look and not self._known.is_sure:  # the tables may be new
+            self._known = notices.Heard(notices.last(connection))
+        self._known.told(numbers)
+        return list(told)
 
-    def _attempt(self, connection: sqlite3.Connection, call: Call, notices: dict[Notice, None]) -> None:
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """Nobody else writes. Whoever waits for a transaction of its own program would wait for ever: not for long."""
+        began = time.monotonic()
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+                waited = time.monotonic() - began
+                is_own = writer_of(self._path) == os.getpid()
+                if waited < (min(OWN_PATIENCE, self._patience) if is_own else self._patience):
+                    continue
+                raise StorageUnavailable(
+                    f"The database {self._path} cannot be written, after {waited:.0f} s of waiting for {who_writes(self._path)}."
+                ) from error
+
+    def _attempt(self, connection: sqlite3.Connection, call: Call, told: dict[Notice, None]) -> None:
         connection.execute("SAVEPOINT one_call")
         try:
             transaction = Transaction(connection, self._clock())
             call.result = call.work(transaction)
-            notices.update(transaction.notices)
+            told.update(transaction.notices)
         except Exception as error:  # whatever it is, it belongs to whoever asked for the work
             call.error = translated(error, self._path)
             if not connection.in_transaction:  # a full disk and the like undo the whole group
@@ -176,7 +261,7 @@ class Writer:
             connection.execute("ROLLBACK TO one_call")
         connection.execute("RELEASE one_call")
 
-    def _settle(self, calls: list[Call], notices: list[Notice]) -> None:
+    def _settle(self, calls: list[Call], told: list[Notice]) -> None:
         for call in calls:
             if call.future.done():
                 continue
@@ -184,8 +269,8 @@ class Writer:
                 call.future.set_exception(call.error)
             else:
                 call.future.set_result(call.result)
-        if notices:
-            self._heard(notices)
+        if told:
+            self._heard(told)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
