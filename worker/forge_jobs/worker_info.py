@@ -32,6 +32,9 @@ class WorkerInfo:
     succeeded: int = 0
     failed: int = 0
     run_seconds: float = 0.0  # summed over attempts that ended
+    # jobs, as it last said
+    stuck: tuple[int, ...] = ()  # whose handlers go on there though they were told to stop
+    adrift: tuple[int, ...] = ()  # that are its own, and that it does not run
 
     def was_heard_of(self, now: datetime, within: timedelta) -> bool:
         """Whether its last beat is no older; one from the future says nothing, since a clock was set back after it."""

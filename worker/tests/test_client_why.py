@@ -163,8 +163,42 @@ def test_a_running_job_names_its_worker_and_since_when():
     )
 
     assert reasons(running, worker=WORKER) == [
-        "It was claimed by shop-worker-1-7 5 min ago, at 2026-03-01 11:55:00 UTC; this is attempt 1 of 5."
+        "It was claimed by shop-worker-1-7 5 min ago, at 2026-03-01 11:55:00 UTC; this is attempt 1 of 5.",
+        "That worker is alive: it was heard of just now.",
     ]
+
+
+def test_a_running_job_says_that_its_worker_does_not_run_it():
+    running = job(State.IN_PROGRESS, attempt=1, worker_id=7, worker=WORKER.label, claimed_at=NOW)
+
+    assert reasons(running, worker=replace(WORKER, adrift=(1,)))[1].startswith(
+        "That worker is alive, but does not run it"
+    )
+
+
+def test_a_running_job_says_that_its_timeout_is_over():
+    running = job(
+        State.IN_PROGRESS,
+        attempt=1,
+        worker_id=7,
+        worker=WORKER.label,
+        claimed_at=NOW - timedelta(seconds=15),
+        timeout=timedelta(seconds=10),
+    )
+
+    assert reasons(running, worker=WORKER)[2].startswith("Its timeout of 10 s is over")
+
+
+@pytest.mark.parametrize(
+    ("state", "which"),
+    [(State.DEAD, "attempt 2"), (State.RETRYING, "attempt 2"), (State.IN_PROGRESS, "an earlier attempt")],
+)
+def test_a_job_says_where_its_handler_goes_on(state: State, which: str):
+    stuck = job(state, attempt=2)
+
+    assert reasons(stuck, stuck_in=[WORKER])[-1] == (
+        f"The handler of {which} goes on in shop-worker-1-7, though it was told to stop."
+    )
 
 
 def test_a_running_job_that_is_cancelled_says_so():

@@ -13,7 +13,7 @@ from forge_jobs.client.checks import choice, whole
 from forge_jobs.client.duration import checked_duration
 from forge_jobs.client.why import Why, explain
 from forge_jobs.errors import InvalidInput, UnknownQueue
-from forge_jobs.job import Cancelled, Counts, Enqueued, Job, State
+from forge_jobs.job import WAITING, Cancelled, Counts, Enqueued, Job, State
 from forge_jobs.storage.interface import Moved, Storage
 
 MOST_LISTED = 10_000
@@ -99,14 +99,13 @@ class Jobs:
     async def why(self, job_id: int | Enqueued) -> Why:
         """Return in sentences why the job is not running, since when it runs, or how it ended. Raises JobNotFound."""
         job = await self.get(job_id)
-        if job.state is State.IN_PROGRESS:
-            workers = await self._storage.workers.all()
-            worker = next((worker for worker in workers if worker.id == job.worker_id), None)
-            return explain(job, await self._storage.now(), worker=worker)
-        if job.state in (State.DONE, State.DEAD):
-            return explain(job, await self._storage.now())
-        waiting = await self._storage.jobs.waiting(job.id)
-        return explain(job, waiting.now, waiting=waiting)
+        workers = await self._storage.workers.all()
+        stuck_in = [worker for worker in workers if job.id in worker.stuck]
+        if job.state in WAITING:
+            waiting = await self._storage.jobs.waiting(job.id)
+            return explain(job, waiting.now, waiting=waiting, stuck_in=stuck_in)
+        owner = next((worker for worker in workers if worker.id == job.worker_id), None)
+        return explain(job, await self._storage.now(), worker=owner, stuck_in=stuck_in)
 
     async def cancel(self, job_id: int | Enqueued) -> Cancelled:
         """A waiting job is dead, "cancelled by user"; a running one is flagged, and its worker told. Raises JobNotFound."""

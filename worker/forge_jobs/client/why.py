@@ -1,6 +1,6 @@
 """Why a job is not running: facts in, sentences out. Pure; `Jobs.why` gathers the facts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,6 +11,9 @@ from forge_jobs.worker_info import WorkerInfo
 
 QUIET = timedelta(seconds=15)
 """A worker not heard of for longer is worth a sentence; heartbeats come every few seconds."""
+
+SLOW = timedelta(seconds=2)
+"""From claiming a job to its handler's start it takes less."""
 
 NEARLY = 1e-9
 """What may be missing from a whole token, so many fractions have been added up."""
@@ -26,11 +29,17 @@ class Why:
 
 
 def explain(
-    job: Job, now: datetime, *, waiting: Waiting | None = None, worker: WorkerInfo | None = None
+    job: Job,
+    now: datetime,
+    *,
+    waiting: Waiting | None = None,
+    worker: WorkerInfo | None = None,
+    stuck_in: Iterable[WorkerInfo] = (),
 ) -> Why:
     """Return why `job` is not running, or since when it runs, or how it ended.
 
-    `waiting` is needed for a waiting job, `worker` is the one that claimed it, None when it is gone.
+    `waiting` is needed for a waiting job, `worker` is the one that claimed it, None when it is gone;
+    in `stuck_in` a handler of an attempt that is over goes on.
     """
     if job.state in ENDED:
         reasons = _ended(job, now)
@@ -40,7 +49,13 @@ def explain(
         reasons = _pending(job, waiting)
     else:
         reasons = _scheduled(job, now, waiting)
-    return Why(job.id, job.state, tuple(reasons))
+    return Why(job.id, job.state, (*reasons, *_stuck(job, stuck_in)))
+
+
+def _stuck(job: Job, workers: Iterable[WorkerInfo]) -> Iterator[str]:
+    for worker in workers:
+        which = "an earlier attempt" if job.state is State.IN_PROGRESS else f"attempt {job.attempt}"
+        yield f"The handler of {which} goes on in {worker.label}, though it was told to stop."
 
 
 def _ended(job: Job, now: datetime) -> Iterator[str]:
@@ -65,6 +80,12 @@ def _in_progress(job: Job, now: datetime, worker: WorkerInfo | None) -> Iterator
             f"That worker was last heard of {ago(worker.beat_at, now)}; "
             "when it stays silent, the job is taken back and counted as a failed attempt."
         )
+    elif job.id in worker.adrift:
+        yield "That worker is alive, but does not run it: it hands it back in a moment."
+    elif worker.beat_at:
+        yield f"That worker is alive: it was heard of {ago(worker.beat_at, now)}."
+    if worker is not None and job.timeout and job.claimed_at and now - job.claimed_at > job.timeout + SLOW:
+        yield f"Its timeout of {in_words(job.timeout)} is over: its handler was told to stop, and has not ended yet."
     if job.error:
         yield f"The attempt before failed: {first_line(job.error)}"
 

@@ -503,6 +503,9 @@ class Workers(Protocol):
         Raises WorkerLost when it was struck off.
         """
 
+    async def astray(self, worker_id: int, *, stuck: Sequence[int], adrift: Sequence[int]) -> None:
+        """The worker says of which jobs handlers go on there that should not, and which of its own it does not run."""
+
     async def drain(self, worker_id: int) -> None:
         """The worker says of itself that it claims nothing new."""
 

@@ -119,3 +119,15 @@ async def test_a_worker_that_goes_leaves_nothing_behind(storage, database):
 
     assert await database.rows("SELECT worker_id FROM slot WHERE worker_id IS NOT NULL") == []
     assert await storage.leadership.get() is None
+
+
+async def test_a_worker_says_which_jobs_are_astray_there(storage):
+    one, two = await worker(storage), await worker(storage)
+
+    await storage.workers.astray(one, stuck=[7, 8], adrift=[9])
+
+    said = {found.id: (found.stuck, found.adrift) for found in await storage.workers.all()}
+    assert said == {one: ((7, 8), (9,)), two: ((), ())}
+    await storage.workers.astray(one, stuck=[], adrift=[])
+    said = {found.id: (found.stuck, found.adrift) for found in await storage.workers.all()}
+    assert said[one] == ((), ())

@@ -1,6 +1,6 @@
 """Workers in PostgreSQL."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from forge_jobs.errors import WorkerLost
@@ -41,6 +41,8 @@ SELECT (SELECT revision FROM {schema}.revision) AS revision,
             WHERE version.pool = alive.pool AND version.id = alive.version_id), true) AS is_open
 FROM alive
 """
+
+ASTRAY = "UPDATE {schema}.worker SET stuck = $2, adrift = $3 WHERE id = $1"
 
 DRAIN = "UPDATE {schema}.worker SET draining = true WHERE id = $1"
 
@@ -90,7 +92,7 @@ SELECT worker.id, worker.label, worker.host, worker.pid, worker.version, worker.
        worker.pool, worker.version_id, worker.pod, worker.retiring,
        NOT worker.retiring AND coalesce(version.state IN ('current', 'ramping'), true) AS is_open,
        worker.observed_revision >= coalesce(version.control_revision, 0) AS acknowledged,
-       worker.succeeded, worker.failed, worker.run_seconds
+       worker.succeeded, worker.failed, worker.run_seconds, worker.stuck, worker.adrift
 FROM {schema}.worker
 LEFT JOIN {schema}.worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
 LEFT JOIN (SELECT worker_id, count(*) AS jobs FROM {schema}.claimed GROUP BY worker_id) AS held
@@ -133,6 +135,10 @@ class PostgresWorkers(Workers):
         [row] = rows
         return Beat(cancels=tuple(row["cancels"]), revision=row["revision"], is_open=row["is_open"])
 
+    async def astray(self, worker_id: int, *, stuck: Sequence[int], adrift: Sequence[int]) -> None:
+        """The worker says of which jobs handlers go on there that should not, and which of its own it does not run."""
+        await self._database.execute(ASTRAY, worker_id, list(stuck), list(adrift))
+
     async def drain(self, worker_id: int) -> None:
         """The worker says of itself that it claims nothing new."""
         await self._database.liveness.fetch(DRAIN, worker_id)
@@ -157,6 +163,8 @@ class PostgresWorkers(Workers):
         """Return the registered workers by label."""
         rows = await self._database.fetch(ALL)
         return [
-            WorkerInfo(**{**row, "queues": tuple(row["queues"]), "kinds": tuple(row["kinds"])})
+            WorkerInfo(
+                **{**row, **{name: tuple(row[name]) for name in ("queues", "kinds", "stuck", "adrift")}}
+            )
             for row in rows
         ]

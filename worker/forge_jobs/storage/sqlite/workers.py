@@ -1,7 +1,7 @@
 """Workers in SQLite: who is alive."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from forge_jobs.errors import WorkerLost
@@ -87,6 +87,14 @@ class SqliteWorkers:
 
         return await self._database.write(beat)
 
+    async def astray(self, worker_id: int, *, stuck: Sequence[int], adrift: Sequence[int]) -> None:
+        await self._database.write(
+            lambda transaction: transaction.execute(
+                "UPDATE worker SET stuck = ?, adrift = ? WHERE id = ?",
+                (json.dumps(list(stuck)), json.dumps(list(adrift)), worker_id),
+            )
+        )
+
     async def drain(self, worker_id: int) -> None:
         await self._database.write(
             lambda transaction: transaction.changed(
@@ -142,7 +150,7 @@ class SqliteWorkers:
                        worker.pool, worker.version_id, worker.pod, worker.retiring,
                        NOT worker.retiring AND coalesce(version.state IN ('current', 'ramping'), 1),
                        worker.observed_revision >= coalesce(version.control_revision, 0),
-                       worker.succeeded, worker.failed, worker.run_seconds
+                       worker.succeeded, worker.failed, worker.run_seconds, worker.stuck, worker.adrift
                 FROM worker
                 LEFT JOIN worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
                 LEFT JOIN held ON held.worker_id = worker.id
@@ -176,4 +184,6 @@ def _worker(row: Row) -> WorkerInfo:
         succeeded=row[18],
         failed=row[19],
         run_seconds=row[20],
+        stuck=tuple(json.loads(row[21])),
+        adrift=tuple(json.loads(row[22])),
     )
