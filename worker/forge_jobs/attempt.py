@@ -7,11 +7,10 @@ handler is told to stop by cancelling the task that it runs in; `stopped` rememb
 import asyncio
 import functools
 from collections.abc import Callable
-from concurrent.futures import Executor
 from contextvars import copy_context
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -22,12 +21,27 @@ from forge_jobs.error_text import describe, kept
 from forge_jobs.errors import InvalidPayload, UnfitPayload
 from forge_jobs.handlers import Handler, Placement
 from forge_jobs.job import CANCELLED_BY_USER, Claim, End, Postponement, Reason, State
-from forge_jobs.outcome import Dead, HandedBack, Reschedule, Retry, Throttled
+from forge_jobs.outcome import (
+    Dead,
+    Decision,
+    HandedBack,
+    Reschedule,
+    Retry,
+    Throttled,
+    as_duration,
+    as_moment,
+)
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.returned import kept_result
+from forge_jobs.served import ServedQueue
 from forge_jobs.telemetry import Outcome, Run
+from forge_jobs.threads import Threads
+
+MOST_LINKS = 50  # of a chain of exceptions that is followed
 
 WORKER_LOST = "worker lost"
+
+T = TypeVar("T")
 
 
 class Stop(StrEnum):
@@ -52,33 +66,52 @@ class Verdict(msgspec.Struct, gc=False):
     unanswered: bool = False
 
 
-class Attempt:
+class Attempt(msgspec.Struct, eq=False):
     """A job that a handler runs at this moment."""
 
-    __slots__ = ("claim", "context", "stopped", "task")
+    claim: Claim
+    queue: ServedQueue
+    task: "asyncio.Task[Any]"
+    started: float  # the event loop's monotonic seconds
+    wait: float  # seconds
+    context: Context | None = None
+    stopped: Stop | None = None
+    told: int = 0  # how often the handler was told to stop
+    escaped: BaseException | None = None  # out of a task that the handler made
+    is_over: bool = False  # it has its verdict
+    has_ended: bool = False  # its handler runs no more
 
-    def __init__(self, claim: Claim, context: Context, task: "asyncio.Task[Any]") -> None:
-        self.claim = claim
-        self.context = context
-        self.task = task
-        self.stopped: Stop | None = None
-
-    def stop(self, why: Stop) -> None:
-        """The handler is told to stop, unless it was told already."""
-        if self.stopped is None:
-            self.stopped = why
+    def tell(self) -> None:
+        """The handler is told to stop, once more."""
+        self.told += 1
+        if self.context is not None:
             self.context.cancel()
-            self.task.cancel()
+        self.task.cancel()
+
+    def obeyed(self) -> bool:
+        """Whether what a function returned after it was told to stop is no result.
+
+        It comes too late for a job that was cancelled or timed out. When the worker stops,
+        it is one unless the function looked whether it should end.
+        """
+        if self.stopped in (Stop.CANCELLED, Stop.TIMED_OUT):
+            return True
+        return self.context is None or self.context.has_heard
 
 
 async def call(
     handler: Handler[Any, Any],
+    attempt: Attempt,
     context: Context,
     arguments: dict[str, Any],
-    threads: Executor,
+    threads: Threads,
     processes: Children,
+    is_left: Callable[[], bool],
 ) -> Any:
-    """Return what the handler's function returns, run where its placement says."""
+    """Return what the handler's function returns, run where its placement says.
+
+    What a thread does is not waited for when the call is cancelled and `is_left` says so.
+    """
     if handler.placement is Placement.THREAD:
         function = functools.partial(
             handler.function, *([context] if handler.takes_context else []), **arguments
@@ -86,7 +119,8 @@ async def call(
         # contextvars reach the thread, so that its log lines name the job
         carried = copy_context()
         carried.run(in_plain_handler.set, context)
-        return await asyncio.get_running_loop().run_in_executor(threads, carried.run, function)
+        function = functools.partial(carried.run, function)
+        return await threads.run(function, is_left=is_left, obeyed=attempt.obeyed)
     handler.require_importable()
     return await processes.call(
         handler.__module__,
@@ -107,7 +141,10 @@ def done(claim: Claim, queue: QueueConfig, codec: str, result: Any, wait: float,
             kept_of_it = kept_result(result, codec)
         except Retry as unfinished:
             return failed(claim, queue, unfinished.reason, wait, duration)
-        encoded, note = kept_of_it.encoded, kept_of_it.note
+        except BaseException as problem:  # whatever the program's own types raise when they are looked at
+            note = f"done, but its result was not kept: {describe(problem)}"
+        else:
+            encoded, note = kept_of_it.encoded, kept_of_it.note
     return Verdict(
         End(claim, State.DONE, duration, encoded, note and kept(note), queue.done_retention > timedelta(0)),
         Run(claim, queue.name, Outcome.DONE, wait, duration, note),
@@ -117,27 +154,72 @@ def done(claim: Claim, queue: QueueConfig, codec: str, result: Any, wait: float,
 def judge(
     claim: Claim, queue: QueueConfig, error: BaseException, stopped: Stop | None, wait: float, duration: float
 ) -> Verdict:
-    """Judge an attempt that raised `error`."""
-    if isinstance(error, asyncio.CancelledError) and stopped is not None:
-        return _judge_stopped(claim, queue, stopped, wait, duration)
+    """Judge an attempt that raised `error`, of which nothing is sure but that it is an exception."""
+    try:
+        return _judge(claim, queue, error, stopped, wait, duration)
+    except BaseException:
+        return failed(claim, queue, describe(error), wait, duration)
+
+
+def _judge(
+    claim: Claim, queue: QueueConfig, error: BaseException, stopped: Stop | None, wait: float, duration: float
+) -> Verdict:
+    if stopped is Stop.CANCELLED or (stopped is not None and isinstance(error, asyncio.CancelledError)):
+        return judge_stopped(claim, queue, stopped, wait, duration)
     if isinstance(error, Dead):
-        return dead(claim, queue, error.reason, wait, duration)
+        return dead(claim, queue, _reason(error), wait, duration)
     if isinstance(error, Reschedule):
+        at = _asked(as_moment, error, "at")
+        if at is None:
+            return failed(
+                claim, queue, f"rescheduled, but not to a moment: {describe(error)}", wait, duration
+            )
         return Verdict(
-            Postponement(claim, Reason.RESCHEDULED, run_at=error.at, counted=False),
+            Postponement(claim, Reason.RESCHEDULED, run_at=at, counted=False),
             Run(claim, queue.name, Outcome.RESCHEDULED, wait, duration),
         )
     if isinstance(error, Throttled):
+        reason = _reason(error)
         return Verdict(
             Postponement(claim, Reason.THROTTLED, counted=False),
-            Run(claim, queue.name, Outcome.THROTTLED, wait, duration, error.reason),
-            throttled=error,
+            Run(claim, queue.name, Outcome.THROTTLED, wait, duration, reason),
+            throttled=Throttled(_asked(as_duration, error, "retry_after"), reason),
         )
     if isinstance(error, HandedBack):
         return released(claim, queue, wait, duration)
     if isinstance(error, Retry):
-        return failed(claim, queue, error.reason, wait, duration, after=error.after)
+        return failed(claim, queue, _reason(error), wait, duration, after=_asked(as_duration, error, "after"))
+    if stopped is Stop.TIMED_OUT:
+        return failed(claim, queue, f"{timed_out(claim)}, then {describe(error)}", wait, duration)
+    if stopped is not None and _came_of_stopping(error):
+        return released(claim, queue, wait, duration)
     return failed(claim, queue, describe(error), wait, duration)
+
+
+def _reason(error: Decision) -> str:
+    """Return why a handler decided so; a subclass may have made itself without saying."""
+    reason = _asked(lambda given, _: str(given), error, "reason")
+    return describe(error) if reason is None else reason
+
+
+def _asked(checked: Callable[[Any, str], T], error: Decision, name: str) -> T | None:
+    """Return what a decision asks for, None when it does not say or what it says is not allowed."""
+    try:
+        return checked(getattr(error, name), name)
+    except BaseException:
+        return None
+
+
+def _came_of_stopping(error: BaseException) -> bool:
+    """Whether the exception was raised while a cancellation was handled."""
+    for _ in range(MOST_LINKS):
+        link = error.__cause__ or error.__context__
+        if link is None:
+            return False
+        if isinstance(link, asyncio.CancelledError):
+            return True
+        error = link
+    return False
 
 
 def refused(claim: Claim, queue: QueueConfig, error: InvalidPayload, wait: float) -> Verdict:
@@ -203,12 +285,26 @@ def as_written(verdict: Verdict) -> Run:
     return Run(run.claim, run.queue, Outcome.CANCELLED, run.wait, run.duration, CANCELLED_BY_USER)
 
 
-def _judge_stopped(claim: Claim, queue: QueueConfig, stopped: Stop, wait: float, duration: float) -> Verdict:
+def judge_stopped(
+    claim: Claim,
+    queue: QueueConfig,
+    stopped: Stop,
+    wait: float,
+    duration: float,
+    *,
+    goes_on: bool = False,
+) -> Verdict:
+    """Judge an attempt that was told to stop; with `goes_on` its handler has not obeyed."""
     if stopped is Stop.CANCELLED:
         return dead(claim, queue, CANCELLED_BY_USER, wait, duration, Outcome.CANCELLED)
     if stopped is Stop.TIMED_OUT:
-        return failed(claim, queue, f"timed out after {claim.timeout:g} s", wait, duration)
+        error = f"{timed_out(claim)}; its handler goes on" if goes_on else timed_out(claim)
+        return failed(claim, queue, error, wait, duration)
     return released(claim, queue, wait, duration)
+
+
+def timed_out(claim: Claim) -> str:
+    return f"timed out after {claim.timeout:g} s"
 
 
 Record = Callable[[Verdict], None]

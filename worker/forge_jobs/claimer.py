@@ -20,17 +20,23 @@ from forge_jobs.rate_limit import Lease
 from forge_jobs.runners import Runners
 from forge_jobs.served import LONGEST_POLL, SHORTEST_POLL, ServedQueue
 from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import Telemetry, UnknownKind, UnknownLimit
+from forge_jobs.telemetry import ClaimsAdrift, Telemetry, UnknownKind, UnknownLimit
 
 LARGEST_CLAIM = 1000
 SCOUT_EVERY = 0.25  # seconds between scouts of a queue
 SCOUT_SHARE = 20  # ... or as many times what the last one took
 SATURATED_AFTER = 1.0  # seconds of full batches after which nobody needs to wake us
 LEFT_ALONE = 30.0  # seconds that jobs of an unknown kind are left to others
-LONGEST_IN_HAND = 1.0  # seconds that a job claimed ahead may wait here for a runner
+LONGEST_IN_HAND = 1.0  # seconds that a job, or a slot, may be kept here without being used
 MOST_UNRECORDED = 4000
 SHORTEST_RETRY = 0.05  # seconds between looks for a token
-AUDIT_EVERY, AUDIT_FOR = 5.0, 60.0  # seconds; a statement given up here may still be running there
+AUDIT_EVERY = 5.0  # seconds between looks at what the database says is ours
+AUDIT_AGAIN = 0.5  # ... and until the second look, when something is in no hand
+AUDIT_SHARE = 100  # ... or as many times what the last one took
+
+
+Proof = tuple[int, int]
+"""(job_id, attempt) of a claim of this worker."""
 
 
 class Claimer:
@@ -45,6 +51,8 @@ class Claimer:
         handlers: Handlers,
         record: Callable[[Verdict], None],
         unrecorded: Callable[[], int],
+        unrecorded_proofs: Callable[[], set[Proof]],
+        clock_offset: float,
     ) -> None:
         self.queues = {config.id: ServedQueue(config) for config in queues}
         self.runners: Runners  # set by the session before `run`
@@ -57,15 +65,18 @@ class Claimer:
         self._handlers = handlers
         self._record = record
         self._unrecorded = unrecorded
+        self._unrecorded_proofs = unrecorded_proofs
+        self._clock_offset = clock_offset  # seconds that the database's clock is ahead of ours
         self._stirred = asyncio.Event()
         self._order = list(self.queues.values())
         self._patience = Patience("claiming jobs", telemetry)
         self._scouting = Patience("looking for jobs out of turn", telemetry)
-        self._held: set[tuple[int, int]] = set()  # (job_id, attempt) of those claimed and not yet recorded
-        self._held_again: Counter[tuple[int, int]] = Counter()
+        self._held: set[Proof] = set()  # of those claimed and not yet recorded
+        self._held_again: Counter[Proof] = Counter()
+        self._throttled: dict[Proof, ServedQueue] = {}
         self._has_recorded = False  # since all queues were found empty
-        self._audit_until = 0.0  # a claim whose answer never came may have been carried out
-        self._audit_at = 0.0
+        self._adrift: set[Proof] = set()  # ours by the last look, and in no hand
+        self._audit_at = time.monotonic() + AUDIT_EVERY
 
     def stir(self) -> None:
         """Something changed that the claimer may wait for."""
@@ -125,7 +136,21 @@ class Claimer:
                 queue.slots = 0 if config.concurrency is None else queue.slots
             queue.config = config
             queue.tokens_at = 0.0
+            if self._is_shut(queue):
+                self._hand_back(queue)
             self.wake(config.id)
+
+    def throttled(self, claim: Claim, queue: ServedQueue) -> None:
+        """The world said "not so fast": what is in hand of the queue goes back, and no more is claimed until the
+        database knows, which gives nothing while the queue cools down."""
+        self._throttled[claim.job_id, claim.attempt] = queue
+        queue.throttled += 1
+        self._hand_back(queue)
+
+    @property
+    def adrift(self) -> frozenset[int]:
+        """Jobs that are ours by the last look at the database, and in no hand of ours."""
+        return frozenset(job_id for job_id, _ in self._adrift)
 
     def recorded(self, verdicts: Sequence[Verdict]) -> None:
         """These jobs are no longer in hand."""
@@ -137,6 +162,8 @@ class Claimer:
                 self._held_again[proof] -= 1
             else:
                 del self._held_again[proof]
+            if self._throttled and (throttled := self._throttled.pop(proof, None)):
+                throttled.throttled -= 1
         counts = Counter(verdict.run.claim.queue_id for verdict in verdicts)
         for queue_id, count in counts.items():
             queue = self.queues[queue_id]
@@ -159,14 +186,15 @@ class Claimer:
         while not self.stopping:
             self._stirred.clear()
             try:
-                if time.monotonic() < self._audit_until and time.monotonic() >= self._audit_at:
+                if time.monotonic() >= self._audit_at:
                     await self._audit()
+                await self._let_go()
                 wanted = min(self.runners.wanted(), MOST_UNRECORDED - self._unrecorded())
                 if wanted > 0:
                     await self._look(wanted)
                     self._patience.over()
             except Exception as error:  # whatever goes wrong here, the worker goes on
-                self._audit_until, self._audit_at = time.monotonic() + AUDIT_FOR, 0.0
+                self._audit_at = 0.0  # a claim whose answer never came may have been carried out
                 for queue in self._order:
                     queue.slots_in_doubt = True
                 await self._patience.wait(error)
@@ -174,40 +202,79 @@ class Claimer:
             await self._rest(wanted > 0)
 
     async def _audit(self) -> None:
-        """Hand back jobs that the database says are ours and that we never heard of."""
-        self._audit_at = time.monotonic() + AUDIT_EVERY
-        for claim in await self._storage.claims.held(self._worker_id):
-            queue = self.queues.get(claim.queue_id)
-            if queue is not None and (claim.job_id, claim.attempt) not in self._held:
-                self._held.add((claim.job_id, claim.attempt))
-                queue.in_hand += 1
-                self._record(released(claim, queue.config))
+        """Hand back jobs that the database says are ours and that are in no hand of ours, at two looks.
+
+        Two, since the first may have been on its way while an outcome was written. No claim is
+        on the wire meanwhile, or its jobs would be taken for lost.
+        """
+        began = time.monotonic()
+        self._audit_at = began + AUDIT_EVERY
+        held = await self._storage.claims.held(self._worker_id)
+        in_hand = self.runners.proofs() | self._unrecorded_proofs()
+        adrift = {(claim.job_id, claim.attempt): claim for claim in held}
+        adrift = {proof: claim for proof, claim in adrift.items() if proof not in in_hand}
+        again = self._adrift & adrift.keys()
+        self._adrift = adrift.keys() - again
+        if again:
+            self._telemetry.emit(ClaimsAdrift(sorted(job_id for job_id, _ in again)))
+            for proof in again:
+                self._regain(adrift[proof])
+        now = time.monotonic()
+        self._audit_at = now + (
+            AUDIT_AGAIN if self._adrift else max(AUDIT_EVERY, AUDIT_SHARE * (now - began))
+        )
+
+    def _regain(self, claim: Claim) -> None:
+        queue = self.queues.get(claim.queue_id)
+        if queue is None:
+            return
+        if (claim.job_id, claim.attempt) not in self._held:
+            self._held.add((claim.job_id, claim.attempt))
+            queue.in_hand += 1
+        self._record(released(claim, queue.config))
+
+    async def _let_go(self) -> None:
+        """What this worker cannot use goes back, since somebody else may: jobs that no runner takes, and slots."""
+        runners, now = self.runners, time.monotonic()
+        if runners.has_waiting and now - runners.moved_at >= LONGEST_IN_HAND and runners.is_full:
+            runners.slow_down()
+            self._hand_back()
+        for queue in self._order:
+            if not queue.is_limited or queue.slots <= queue.in_hand:
+                queue.surplus_since = None
+            elif queue.surplus_since is None:
+                queue.surplus_since = now
+            elif now - queue.surplus_since >= LONGEST_IN_HAND:
+                await self._give_back_slots(queue)
+
+    def _hand_back(self, queue: ServedQueue | None = None) -> None:
+        """Jobs (of the queue) that were claimed and not begun are for others."""
+        for claim, of in self.runners.take_back(queue):
+            self._record(released(claim, of.config))
+
+    def _is_shut(self, queue: ServedQueue) -> bool:
+        """Whether nothing of the queue may be begun now."""
+        config = queue.config
+        if config.paused or config.concurrency == 0 or queue.throttled > 0:
+            return True
+        until = config.cooldown_until
+        return until is not None and until.timestamp() > time.time() + self._clock_offset
 
     async def _rest(self, looked: bool) -> None:
         if self.stopping or self._stirred.is_set():
             await asyncio.sleep(0)
             return
-        if looked:
-            now = time.monotonic()
-            pause = min((queue.look_at for queue in self._order), default=now + LONGEST_POLL) - now
-        else:
-            pause = LONGEST_IN_HAND
-        if pause <= 0:
+        now = time.monotonic()
+        until = min(self._audit_at, now + LONGEST_IN_HAND)
+        if looked and not self.runners.has_waiting:
+            until = min([self._audit_at, now + LONGEST_POLL, *(queue.look_at for queue in self._order)])
+        if until <= now:
             return
         try:
-            async with asyncio.timeout(pause):
+            async with asyncio.timeout(until - now):
                 await self._stirred.wait()
         except TimeoutError:
-            if not looked:
-                self._hand_back()
-
-    def _hand_back(self) -> None:
-        """Jobs that were claimed ahead wait too long for a runner: somebody else may have one."""
-        if len(self.runners.running) < self.runners.count:
-            return
-        self.runners.slow_down()
-        for claim, queue in self.runners.take_back():
-            self._record(released(claim, queue.config))
+            pass
 
     async def _look(self, wanted: int) -> None:
         now = time.monotonic()
@@ -238,6 +305,9 @@ class Claimer:
     async def _claim(self, queue: ServedQueue, limit: int) -> int:
         if not self.is_open:
             await self._found_nothing(queue)  # gives slots back
+            return 0
+        if queue.throttled:
+            queue.look_at = time.monotonic() + SHORTEST_POLL
             return 0
         if time.monotonic() < queue.tokens_at:  # a wake-up brings no token
             queue.look_at = queue.tokens_at
@@ -277,6 +347,8 @@ class Claimer:
         queue.hints.took(claims, is_full=len(claims) == limit)
         known = self._known(queue, self._new(queue, claims))
         self.runners.add(queue, known)
+        if not self.is_open or self._is_shut(queue):  # that came about while the claim was on its way
+            self._hand_back(queue)
         if lease is not None:
             await self._give_back(queue, lease, lease.tokens - len(known))
         self._scout_soon(queue)

@@ -46,11 +46,12 @@ class Context:
     attempt is told to stop meanwhile, or was before, it raises asyncio.CancelledError.
     """
 
-    __slots__ = ("_cancelled", "_loop", "_tokens", "_waits", "claim", "forge", "queue")
+    __slots__ = ("_cancelled", "_loop", "_tokens", "_waits", "claim", "forge", "has_heard", "queue")
 
     def __init__(self, claim: Claim, queue: str, forge: "Forge", tokens: Tokens) -> None:
         self.claim = claim
         self._cancelled = False
+        self.has_heard = False  # whether the handler looked since it should end
         self.queue = queue
         self.forge = forge
         self._tokens = tokens
@@ -96,6 +97,7 @@ class Context:
         An async handler is told by asyncio.CancelledError. One that runs in a thread
         cannot be interrupted, so it has to look here now and then.
         """
+        self.has_heard = self._cancelled
         return self._cancelled
 
     @property
@@ -126,6 +128,7 @@ class Context:
     def _waited(self, work: Coroutine[Any, Any, Any]) -> Any:
         if self._cancelled or self._loop.is_closed():
             work.close()
+            self.has_heard = True
             raise asyncio.CancelledError("the attempt was told to stop")
         wait = asyncio.run_coroutine_threadsafe(work, self._loop)
         if self._waits is None:
@@ -136,6 +139,7 @@ class Context:
         try:
             return wait.result()
         except CancelledError:
+            self.has_heard = True
             raise asyncio.CancelledError("the attempt was told to stop") from None
         finally:
             self._waits.remove(wait)

@@ -34,6 +34,15 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "forge_outcomes_held": ("Outcomes that could not be written at a try, and were tried again later.", ()),
     "forge_outcomes_unwritten": ("Outcomes that this process could not write before it ended.", ()),
+    "forge_jobs_stuck": (
+        "Handlers that went on for 10 s after they were told to stop, so that others got their places.",
+        ("queue", "kind"),
+    ),
+    "forge_jobs_adrift": (
+        "Jobs handed back because this process owned them and did not run them.",
+        (),
+    ),
+    "forge_runners_replaced": ("Runners that ended and nobody meant them to.", ()),
     "forge_jobs_unknown_kind": (
         "Jobs handed back because this program has no handler for their kind.",
         ("queue",),
@@ -84,6 +93,7 @@ class Counters:
 
     def __init__(self) -> None:
         self.capacities: dict[str, int] = {}  # by label of the worker
+        self.stuck = 0  # handlers that go on though they were told to stop
         self.leads = False
         self._series: dict[tuple[str, str], _Series] = {}
         self._counters: dict[str, dict[tuple[str, ...], int]] = {
@@ -104,6 +114,15 @@ class Counters:
                 self._add("forge_outcomes_held", len(event.job_ids))
             case events.OutcomesUnwritten():
                 self._add("forge_outcomes_unwritten", len(event.job_ids))
+            case events.HandlerStuck():
+                self._add("forge_jobs_stuck", 1, event.queue, event.claim.kind)
+                self.stuck += 1
+            case events.StuckHandlerEnded():
+                self.stuck -= 1
+            case events.ClaimsAdrift():
+                self._add("forge_jobs_adrift", len(event.job_ids))
+            case events.RunnerReplaced():
+                self._add("forge_runners_replaced", 1)
             case events.UnknownKind():
                 self._add("forge_jobs_unknown_kind", event.jobs, event.queue)
             case events.JobsPromoted():

@@ -70,6 +70,21 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         "Outcomes of jobs {job_ids} could not be written before the worker ended: "
         "the jobs will be taken back, and may run again",
     ),
+    events.ClaimsAdrift: (
+        logging.ERROR,
+        "Jobs {job_ids} were this worker's, but it did not run them: they are handed back",
+    ),
+    events.HandlerStuck: (
+        logging.ERROR,
+        "The handler of job {job_id} goes on though it was told to stop ({why}): it has run for {duration} s, "
+        "and its place is given to another; {stuck} handlers are stuck",
+    ),
+    events.StuckHandlerEnded: (
+        logging.WARNING,
+        "The handler of job {job_id}, which ignored being stopped, has ended after {duration} s; {stuck} are stuck",
+    ),
+    events.RunnerReplaced: (logging.ERROR, "A runner ended: {error}; another has its place"),
+    events.SubscriberFailed: (logging.ERROR, "Subscriber {subscriber} failed at {heard}: {error}"),
     events.UnknownKind: (
         logging.WARNING,
         "No handler for kind {kind} of queue {queue}: {jobs} jobs were handed back",
@@ -164,6 +179,7 @@ _REPEATED: Mapping[type[Event], tuple[str, ...]] = {
     events.ChoreFailed: ("chore",),
     events.CronUnreadable: ("cron",),
     events.CronHeldUp: ("cron",),
+    events.SubscriberFailed: ("subscriber",),
 }
 
 

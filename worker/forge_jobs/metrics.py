@@ -95,6 +95,11 @@ class Metrics:
         yield _gauge(
             "forge_worker_capacity", "Handlers that may run at once in this process.", value=capacity
         )
+        yield _gauge(
+            "forge_worker_stuck_handlers",
+            "Handlers that go on in this process though they were told to stop.",
+            value=self._counters.stuck,
+        )
         yield _gauge("forge_leader", "Whether this process leads.", value=self._counters.leads)
         if self._storage is not None:
             up = snapshot is not None

@@ -60,6 +60,11 @@ class Recorder:
         """Verdicts that the database does not know yet."""
         return len(self._gathered) + len(self._on_the_wire) + len(self._apart) + len(self._held)
 
+    def proofs(self) -> set[tuple[int, int]]:
+        """Return (job_id, attempt) of every verdict that the database does not know yet."""
+        verdicts = chain(self._gathered, self._on_the_wire, self._apart.values(), self._held.values())
+        return {(verdict.run.claim.job_id, verdict.run.claim.attempt) for verdict in verdicts}
+
     def add(self, verdict: Verdict) -> None:
         """The verdict will be written down."""
         self._gathered.append(verdict)

@@ -1,16 +1,23 @@
 """Runners: a fixed number of tasks that take jobs from the hand and run their handlers.
 
 `claimer` fills the hand, `recorder` takes the verdicts. A runner awaits handlers itself
-instead of making a task for each job, which would cost more than a short job does.
+instead of making a task for each job, which would cost a tenth of what a short job does.
+So what belongs to a job could reach the next one through the task; a runner of which
+anything may have stayed behind ends, and a fresh one takes its place.
+
+Whatever leaves a runner by whatever way, its job gets a verdict: from `_perform`, or
+from `_left` when even that failed, or from `_give_up` when the handler ignores that it
+was told to stop. What is in no hand all the same is found by the claimer's audit.
 """
 
 import asyncio
+import contextlib
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from typing import Any
+from functools import partial
 
 from forge_jobs.app import Forge
 from forge_jobs.attempt import (
@@ -23,44 +30,31 @@ from forge_jobs.attempt import (
     done,
     failed,
     judge,
+    judge_stopped,
     refused,
     released,
 )
 from forge_jobs.children import Children
 from forge_jobs.context import Context, Tokens
+from forge_jobs.error_text import describe
 from forge_jobs.errors import InvalidPayload, StorageUnavailable
+from forge_jobs.exits import contained
 from forge_jobs.handlers import Placement
 from forge_jobs.job import CANCELLED_BY_USER, Claim
 from forge_jobs.logs import current_claim, current_queue
 from forge_jobs.returned import PLAIN, settled
 from forge_jobs.served import ServedQueue
-from forge_jobs.telemetry import JobStarted, Outcome
+from forge_jobs.telemetry import HandlerStuck, JobStarted, Outcome, RunnerReplaced, StuckHandlerEnded
+from forge_jobs.threads import Threads
 from forge_jobs.uptime import uptime
 
 AHEAD = 0.05  # seconds of work that are claimed ahead
 MOST_AHEAD = 500  # jobs
 LONG_JOB = 0.2  # seconds of mean run time from which nothing is claimed ahead
 BREATH = 0.002  # seconds after which a runner lets others have the loop
-MOST_LEFT_BEHIND = 1000  # threads whose attempt is over
+TELL_EVERY = 5.0  # seconds until a handler that goes on is told to stop again
+TELLS = 2  # so often in vain, and its place is given to another
 SECOND_WORD = 1.0  # seconds that a handler has after it was stopped once more
-
-
-class Threads(ThreadPoolExecutor):
-    """Threads for plain handlers, made as they are needed, which know the calls that have not ended.
-
-    There may be more than `count`: one whose attempt is over, and which did not look
-    whether it should end, keeps its thread, and those after it shall not wait for that.
-    """
-
-    def __init__(self, count: int) -> None:
-        super().__init__(count + MOST_LEFT_BEHIND, thread_name_prefix="forge-jobs")
-        self.calls: set[Future[Any]] = set()
-
-    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        call = super().submit(function, *args, **kwargs)
-        self.calls.add(call)
-        call.add_done_callback(self.calls.discard)
-        return call
 
 
 class Runners:
@@ -73,11 +67,14 @@ class Runners:
         tokens: Tokens,
         record: Record,
         hungry: Callable[[], None],
+        throttled: Callable[[Claim, ServedQueue], None],
         clock_offset: float,
     ) -> None:
         self.count = count
         self.running: dict[int, Attempt] = {}
         self.fence_at = float("inf")  # an `uptime`: from then on no handler is started
+        self.stuck: set[Attempt] = set()  # over, but their handlers go on
+        self.moved_at = 0.0  # when the hand last gave a job to a runner, or got its first
         self.clock_offset = clock_offset  # seconds that the database's clock is ahead of ours
         self._forge = forge
         self._handlers = forge.handlers
@@ -85,6 +82,7 @@ class Runners:
         self._tokens = tokens
         self._record = record
         self._hungry = hungry
+        self._throttled = throttled
         self._low = 0  # so few in hand that more should be claimed
         self._reading: dict[int, tuple[Claim, ServedQueue]] = {}  # by job, those whose payload is being read
         self._hand: deque[tuple[Claim, ServedQueue]] = deque()
@@ -96,6 +94,9 @@ class Runners:
         self._ended = asyncio.Event()
         self._closed = False
         self._context = copy_context()  # that every job begins with
+        self._loop = asyncio.get_running_loop()
+        self._owner = asyncio.current_task()  # when it is cancelled, all that runs here is
+        self._exits = contextlib.ExitStack()
 
     @property
     def in_hand(self) -> int:
@@ -106,6 +107,16 @@ class Runners:
     def free(self) -> int:
         """Handlers that could be started at once."""
         return max(0, self.count - self.in_hand)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every runner runs a job."""
+        return len(self.running) >= self.count
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether jobs wait here to be run."""
+        return bool(self._hand)
 
     @property
     def ahead(self) -> int:
@@ -122,26 +133,46 @@ class Runners:
             return 0
         return max(0, self.count + ahead - self.in_hand)
 
+    @property
+    def alive(self) -> int:
+        """Runners that wait for jobs or run them: `count`, unless something is very wrong."""
+        return sum(not task.done() for task in self._tasks)
+
+    def proofs(self) -> set[tuple[int, int]]:
+        """Return (job_id, attempt) of every job that runs, or waits here to be run."""
+        claims = [attempt.claim for attempt in self.running.values()]
+        claims += [claim for claim, _ in (*self._reading.values(), *self._hand)]
+        return {(claim.job_id, claim.attempt) for claim in claims}
+
     def start(self) -> None:
         """Runners wait for jobs."""
+        self._exits.enter_context(contained(self._escaped))
         for _ in range(self.count):
             self._spawn()
 
-    def add(self, queue: ServedQueue, claims: Iterable[Claim]) -> None:
+    def add(self, queue: ServedQueue, claims: Sequence[Claim]) -> None:
         """These jobs will be run, in this order."""
-        before = len(self._hand)
+        if not self._hand:
+            self.moved_at = time.monotonic()
         self._hand.extend((claim, queue) for claim in claims)
-        for _ in range(min(len(self._hand) - before, len(self._idle))):
+        new = len(claims)
+        while new and self._idle:
             waiting = self._idle.popleft()
-            if not waiting.done():
+            if not waiting.done():  # else its runner is gone
                 waiting.set_result(None)
+                new -= 1
 
-    def take_back(self) -> list[tuple[Claim, ServedQueue]]:
-        """Return the jobs that no handler has begun; they are no longer in hand."""
-        hand = [*self._reading.values(), *self._hand]
-        self._reading.clear()
-        self._hand.clear()
-        return hand
+    def take_back(self, queue: ServedQueue | None = None) -> list[tuple[Claim, ServedQueue]]:
+        """Return the jobs (of the queue) that no handler has begun; they are no longer in hand."""
+        waiting = [*self._reading.values(), *self._hand]
+        taken = [each for each in waiting if queue is None or each[1] is queue]
+        for claim, _ in taken:
+            self._reading.pop(claim.job_id, None)
+        if queue is None:
+            self._hand.clear()
+        elif taken:
+            self._hand = deque(each for each in self._hand if each[1] is not queue)
+        return taken
 
     def slow_down(self) -> None:
         """Nothing is claimed ahead until jobs are seen to be short again."""
@@ -150,12 +181,12 @@ class Runners:
     def stop(self, why: Stop) -> None:
         """Every handler is told to stop."""
         for attempt in list(self.running.values()):
-            attempt.stop(why)
+            self._stop(attempt, why)
 
     def cancel(self, job_id: int) -> None:
         """A user cancelled the job: its handler is told to stop, or it is dead without having been begun."""
         if attempt := self.running.get(job_id):
-            attempt.stop(Stop.CANCELLED)
+            self._stop(attempt, Stop.CANCELLED)
             return
         if job_id in self._reading:
             claim, queue = self._reading.pop(job_id)
@@ -178,21 +209,34 @@ class Runners:
             return False
         return True
 
+    async def give_up(self) -> None:
+        """No handler is waited for any more: after a last word, every job that still runs has its verdict."""
+        for attempt in list(self.running.values()):
+            attempt.tell()
+        await self.ended(SECOND_WORD)
+        self._closed = True
+        for attempt in list(self.running.values()):
+            self._give_up(attempt)
+
     async def close(self) -> int:
         """No job is begun any more. Return how many handlers ignored being stopped: those are left behind."""
         self._closed = True
-        for task in self._tasks:
+        tasks = [*self._tasks, *(attempt.task for attempt in self.stuck)]
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=SECOND_WORD)
+        if tasks:
+            await asyncio.wait(tasks, timeout=SECOND_WORD)
         await self._processes.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        return len(self._tasks) + len(self._threads.calls)
+        self._exits.close()
+        in_threads = len(self._threads.calls)
+        return max(in_threads, sum(not task.done() for task in tasks) + in_threads)
 
     def _spawn(self) -> None:
-        task = asyncio.create_task(self._runner(), name="runner", context=self._context.copy())
+        # Not by the loop: it might be asked from within a job, or make tasks of its own kind.
+        task = asyncio.Task(self._runner(), loop=self._loop, name="runner", context=self._context.copy())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._left)
 
     async def _runner(self) -> None:
         task = asyncio.current_task()
@@ -200,10 +244,12 @@ class Runners:
         current_claim.set(None)
         current_queue.set(None)
         clean = copy_context()
+        references, cancelling = sys.getrefcount, task.cancelling
+        alone = references(task)
         breath = time.monotonic()
         while not self._closed:
             while not self._hand:
-                waiting = asyncio.get_running_loop().create_future()
+                waiting = self._loop.create_future()
                 self._idle.append(waiting)
                 await waiting
                 breath = time.monotonic()
@@ -217,8 +263,10 @@ class Runners:
             await self._perform(task, claim, queue)
             current_claim.set(None)
             current_queue.set(None)
-            if copy_context() != clean:  # a handler set a context variable: no other job may see it
-                self._spawn()
+            # Whoever still holds the task may cancel it, whenever a timer fires; a cancellation may wait in it
+            # already; and no other job may see the context variables that a handler set.
+            if references(task) != alone or cancelling() or copy_context() != clean:
+                self._replace(task)
                 return
             if time.monotonic() - breath > BREATH:
                 await asyncio.sleep(0)
@@ -250,37 +298,31 @@ class Runners:
         return is_in_hand and verdict is None
 
     async def _perform(self, task: "asyncio.Task[None]", claim: Claim, queue: ServedQueue) -> None:
+        """Run one job; whatever its handler and its own types do, it has a verdict then."""
         if claim.payload is None and not await self._has_payload(claim, queue):
             return
-        if uptime() > self.fence_at:
-            self._record(
-                released(claim, queue.config)
-            )  # others may have it by now; the session ends in a moment
-            return
-        started = time.monotonic()
         config = queue.config
+        if uptime() > self.fence_at:  # others may have it by now; the session ends in a moment
+            self._record(released(claim, config))
+            return
+        started = self.moved_at = time.monotonic()
         wait = max(0.0, time.time() + self.clock_offset - claim.pos / 1_000_000)
-        handler = self._handlers[claim.kind]
+        attempt = self.running[claim.job_id] = Attempt(claim, queue, task, started, wait)
+        timer: asyncio.TimerHandle | None = None
         try:
+            handler = self._handlers[claim.kind]
             arguments = handler.arguments.decode(claim.payload or b"", claim.codec)
             claim.payload = b""  # a large one would be kept until the outcome is recorded
-        except InvalidPayload as error:
-            self._record(refused(claim, config, error, wait))
-            return
-        if claim.timeout is None and config.timeout is not None:
-            claim.timeout = config.timeout.total_seconds()  # for this attempt: the next asks the queue again
-        context = Context(claim, config.name, self._forge, self._tokens)
-        attempt = self.running[claim.job_id] = Attempt(claim, context, task)
-        timer = (
-            None
-            if claim.timeout is None
-            else asyncio.get_running_loop().call_later(claim.timeout, attempt.stop, Stop.TIMED_OUT)
-        )
-        current_claim.set(claim)
-        current_queue.set(config.name)
-        if self._telemetry.wants_starts:
-            self._telemetry.emit(JobStarted(claim, config.name))
-        try:
+            if claim.timeout is None and config.timeout is not None:
+                # for this attempt: the next asks the queue again
+                claim.timeout = config.timeout.total_seconds()
+            context = attempt.context = Context(claim, config.name, self._forge, self._tokens)
+            if claim.timeout is not None:
+                timer = self._loop.call_later(claim.timeout, self._stop, attempt, Stop.TIMED_OUT)
+            current_claim.set(claim)
+            current_queue.set(config.name)
+            if self._telemetry.wants_starts:
+                self._telemetry.emit(JobStarted(claim, config.name))
             if handler.placement is Placement.LOOP:
                 result = await (
                     handler.function(context, **arguments)
@@ -288,26 +330,125 @@ class Runners:
                     else handler.function(**arguments)
                 )
             else:
-                result = await call(handler, context, arguments, self._threads, self._processes)
+                result = await call(
+                    handler,
+                    attempt,
+                    context,
+                    arguments,
+                    self._threads,
+                    self._processes,
+                    partial(self._is_left, attempt),
+                )
             if type(result) not in PLAIN:
                 result = await settled(result)
+            if attempt.escaped is not None:
+                raise attempt.escaped
             verdict = done(claim, queue.config, claim.codec, result, wait, time.monotonic() - started)
-        except asyncio.CancelledError as error:
-            if attempt.stopped is None and task.cancelling():
-                raise  # the runner itself ends
-            verdict = judge(claim, queue.config, error, attempt.stopped, wait, time.monotonic() - started)
-        except KeyboardInterrupt:
+        except GeneratorExit as error:  # this task may await nothing any more
+            self._end(attempt, self._judged(attempt, error))
             raise
-        except BaseException as error:  # whatever a handler raises is its job's business only
-            verdict = judge(claim, queue.config, error, attempt.stopped, wait, time.monotonic() - started)
-        finally:
-            self.running.pop(claim.job_id, None)
-            if timer is not None:
-                timer.cancel()
-            if not self.running:
-                self._ended.set()
-        if attempt.stopped is not None:
-            while task.cancelling():
-                task.uncancel()
+        except BaseException as error:  # whatever is raised is this job's business only
+            verdict = self._judged(attempt, error)
+        if timer is not None:
+            timer.cancel()
+        attempt.has_ended = True
+        if attempt.is_over:
+            self._free(attempt)
+        else:
+            self._settle(attempt, verdict)
+
+    def _is_left(self, attempt: Attempt) -> bool:
+        """Whether nobody waits any more for what a thread does for the attempt."""
+        return self._closed or attempt.stopped is None
+
+    def _judged(self, attempt: Attempt, error: BaseException) -> Verdict:
+        claim, config = attempt.claim, attempt.queue.config
+        if attempt.context is None and isinstance(error, InvalidPayload):
+            return refused(claim, config, error, attempt.wait)
+        if attempt.stopped is None and isinstance(error, asyncio.CancelledError) and self._is_cancelled:
+            attempt.stopped = Stop.STOPPING
+        duration = time.monotonic() - attempt.started
+        return judge(claim, config, error, attempt.stopped, attempt.wait, duration)
+
+    @property
+    def _is_cancelled(self) -> bool:
+        """Whether all that runs here is cancelled by whoever ends the program."""
+        return self._closed or (self._owner is not None and self._owner.cancelling() > 0)
+
+    def _end(self, attempt: Attempt, verdict: Verdict) -> None:
+        """The handler has ended; the verdict counts unless the job has one."""
+        attempt.has_ended = True
+        if attempt.is_over:
+            self._free(attempt)
+        else:
+            self._settle(attempt, verdict)
+
+    def _settle(self, attempt: Attempt, verdict: Verdict) -> None:
+        """The job has its verdict, its first and only one."""
+        attempt.is_over = True
+        running = self.running
+        running.pop(attempt.claim.job_id, None)
+        if not running:
+            self._ended.set()
         self._took(verdict.run.duration)
         self._record(verdict)
+        if verdict.throttled is not None:
+            self._throttled(attempt.claim, attempt.queue)
+
+    def _free(self, attempt: Attempt) -> None:
+        """A stuck handler has ended at last."""
+        self.stuck.discard(attempt)
+        claim, duration = attempt.claim, time.monotonic() - attempt.started
+        self._telemetry.emit(StuckHandlerEnded(claim, attempt.queue.name, duration, len(self.stuck)))
+
+    def _stop(self, attempt: Attempt, why: Stop) -> None:
+        """The handler is told to stop, and again while it goes on; a user's wish outranks what was the reason before."""
+        if attempt.has_ended:
+            return
+        if attempt.stopped is None:
+            attempt.stopped = why
+            attempt.tell()
+            self._loop.call_later(TELL_EVERY, self._insist, attempt)
+        elif why is Stop.CANCELLED:
+            attempt.stopped = why
+
+    def _insist(self, attempt: Attempt) -> None:
+        if attempt.has_ended:
+            return
+        if attempt.told >= TELLS and not attempt.is_over:
+            self._give_up(attempt)
+        attempt.tell()
+        self._loop.call_later(TELL_EVERY, self._insist, attempt)
+
+    def _give_up(self, attempt: Attempt) -> None:
+        """The job has its verdict though its handler goes on, and another runner has its place."""
+        duration = time.monotonic() - attempt.started
+        claim, queue, why = attempt.claim, attempt.queue, attempt.stopped or Stop.STOPPING
+        self.stuck.add(attempt)
+        self._replace(attempt.task)
+        self._settle(attempt, judge_stopped(claim, queue.config, why, attempt.wait, duration, goes_on=True))
+        self._telemetry.emit(HandlerStuck(claim, queue.name, why.value, duration, len(self.stuck)))
+
+    def _escaped(self, claim: Claim, error: BaseException) -> None:
+        """A task that the handler made wanted to end the process: the attempt has failed."""
+        attempt = self.running.get(claim.job_id)
+        if attempt is not None and attempt.claim is claim:
+            attempt.escaped = error
+
+    def _replace(self, task: "asyncio.Task[None]") -> None:
+        """A fresh runner takes the place of this one, which takes no more jobs."""
+        self._tasks.discard(task)
+        if not self._closed:
+            self._spawn()
+
+    def _left(self, task: "asyncio.Task[None]") -> None:
+        """A runner ended. When nobody meant it to, its job gets its verdict, and another takes its place."""
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        for attempt in [each for each in self.running.values() if each.task is task]:
+            problem = error or RuntimeError("its runner ended")
+            self._end(attempt, failed(attempt.claim, attempt.queue.config, describe(problem), attempt.wait))
+        if task not in self._tasks:
+            return
+        self._replace(task)
+        if not self._is_cancelled:
+            self._telemetry.emit(RunnerReplaced(error or RuntimeError("it returned")))

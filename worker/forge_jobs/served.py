@@ -23,6 +23,8 @@ class ServedQueue:
     in_hand: int = 0  # jobs claimed and not yet recorded
     slots: int = 0  # held, when the queue has a concurrency
     slots_in_doubt: bool = False  # a change of them was not answered: it may have been carried out, or not
+    surplus_since: float | None = None  # since when it holds slots that no job in hand needs
+    throttled: int = 0  # jobs in hand that were throttled, of which the database does not know yet
     lacks_slots: bool = False  # whether the last look found none that it could take
     hints: Hints = field(default_factory=Hints)
     scout_at: float = 0.0  # when the next scout may set out

@@ -6,7 +6,7 @@ was struck off) it ends, and `worker` begins the next one under a new id.
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -22,7 +22,15 @@ from forge_jobs.maintenance.promoter import promote
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.recorder import Recorder
 from forge_jobs.runners import Runners
-from forge_jobs.telemetry import GateClosed, GateOpened, Outcome, PollOnly, Run, WorkerGivenUp
+from forge_jobs.telemetry import (
+    GateClosed,
+    GateOpened,
+    Outcome,
+    PollOnly,
+    Run,
+    WorkerGivenUp,
+    WorkerStopping,
+)
 from forge_jobs.tokens import LeasedTokens
 from forge_jobs.uptime import uptime
 from forge_jobs.wakeup import Listeners, Wakeup
@@ -32,10 +40,23 @@ PROMOTE_EVERY = 5.0
 PROMOTE_EVERY_WHEN_DEAF = 1.0
 CONFIGURE_EVERY = 60.0
 CONFIGURE_EVERY_WHEN_DEAF = 2.0
+CONFESS_EVERY = 60.0  # and with a beat, when there is something new
 LAST_WORDS = 2.0  # seconds that handlers have to end after they were told to stop
 FAREWELL = 5.0  # seconds for the last writes together
 
 T = TypeVar("T")
+
+
+async def carried_through(task: "asyncio.Task[Any]", cancelled: Callable[[], None] = lambda: None) -> bool:
+    """Wait for the task to end, whoever cancels meanwhile; say so, and return whether anybody did."""
+    was_cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            was_cancelled = True
+            cancelled()
+    return was_cancelled
 
 
 class Session:
@@ -55,10 +76,13 @@ class Session:
         self._heartbeat = heartbeat
         self._stale = stale
         self._stop = asyncio.Event()
+        self._hurried = asyncio.Event()  # there is no grace any more
         self._until_empty = False
         self._config_changed = asyncio.Event()
         self._crons_changed = asyncio.Event()
         self._due = asyncio.Event()
+        self._confess = asyncio.Event()
+        self._confessed: tuple[list[int], list[int]] = ([], [])
         self._revision: int | None = None
         self._farewell_until = float("inf")  # monotonic: when the last writes have to be done, all of them
         self.attempts = Attempts()
@@ -83,9 +107,13 @@ class Session:
         """Register, work until stopped, lost or (`until_empty`) nothing is left, deregister."""
         self._until_empty = until_empty
         before = uptime()
-        begun = await self._unless_stopped(self._begin())
+        try:
+            begun = await self._unless_stopped(self._begin())
+        except asyncio.CancelledError:
+            await carried_through(self._task(self._deregister(), "farewell"))
+            raise
         if begun is None:
-            await self._attempted(self._storage.workers.deregister(self.info.id))
+            await self._deregister()
             return False
         offset, configs = begun
 
@@ -99,9 +127,17 @@ class Session:
             self._forge.handlers,
             recorder.add,
             lambda: recorder.pending,
+            recorder.proofs,
+            offset,
         )
         self.runners = claimer.runners = Runners(
-            self.info.concurrency, self._forge, self._tokens, recorder.add, claimer.stir, offset
+            self.info.concurrency,
+            self._forge,
+            self._tokens,
+            recorder.add,
+            claimer.stir,
+            claimer.throttled,
+            offset,
         )
         if until_empty:
             claimer.on_empty = self._perhaps_done
@@ -134,22 +170,53 @@ class Session:
             *self._listening(),
             self._promoting(),
             self._configuring(),
+            self._confessing(),
         ]
         stopping = self._task(self._stop.wait(), "stop")
+        cancelled = False
         try:
             await asyncio.wait(
                 [beating, stopping, claiming, recording, *chores], return_when=asyncio.FIRST_COMPLETED
             )
+        except asyncio.CancelledError:
+            cancelled = True
+            self._cancel()
+        ending: asyncio.Task[bool] = self._task(
+            self._finish(claiming, beating, recording, stopping, chores), "ending"
+        )
+        if await carried_through(ending, self._cancel) or cancelled:
+            raise asyncio.CancelledError
+        return ending.result()
+
+    def _cancel(self) -> None:
+        """Whoever runs the session wants it to end now: it is stopped without grace."""
+        self._hurried.set()
+        if not self.is_stopping:
+            running = len(self.runners.running)
+            self._telemetry.emit(WorkerStopping(self.info.label, "its task was cancelled", running, 0.0))
+        self._stop.set()
+
+    async def _finish(
+        self,
+        claiming: "asyncio.Task[Any]",
+        beating: "asyncio.Task[Any]",
+        recording: "asyncio.Task[Any]",
+        stopping: "asyncio.Task[Any]",
+        chores: "Sequence[asyncio.Task[Any]]",
+    ) -> bool:
+        """End what runs, and deregister. Return whether the session was given up."""
+        try:
             broken = [task for task in (claiming, recording, *chores) if task.done()]
             given_up = not self._stop.is_set()
             self._stop.set()
-            claimer.stopping = True
-            claimer.stir()
+            self._claimer.stopping = True
+            self._claimer.stir()
             if given_up:
                 self._telemetry.emit(WorkerGivenUp(self.info.label, len(self.runners.running)))
             await self._end(claiming, recording, given_up or beating.done())
             for task in broken:
-                task.result()  # a part that ends by itself is a mistake of ours: say it
+                if not task.cancelled():
+                    task.result()  # a part that ends by itself is a mistake of ours: say it
             return given_up
         finally:
             for task in (claiming, beating, recording, stopping, *chores):
@@ -193,33 +260,52 @@ class Session:
                 self._task(self._attempted(self._storage.workers.drain(self.info.id)), "draining")
             )
         self._hand_back()
-        grace = self._grace.total_seconds()
+        grace = 0.0 if self._hurried.is_set() else self._grace.total_seconds()
         await asyncio.wait(last_asked, timeout=min(FAREWELL, max(LAST_WORDS, grace)))
         for task in last_asked:
             task.cancel()
         self._hand_back()
         grace_left = max(0.0, stopped_at + grace - time.monotonic())
-        if not given_up and not await self.runners.ended(grace_left):
+        if not given_up:
+            finishing = [
+                self._task(self.runners.ended(grace_left), "grace"),
+                self._task(self._hurried.wait(), "end of grace"),
+            ]
+            await asyncio.wait(finishing, return_when=asyncio.FIRST_COMPLETED)
+            for task in finishing:
+                task.cancel()
             self.runners.stop(Stop.STOPPING)
         if not await self.runners.ended(LAST_WORDS):
-            for attempt in list(self.runners.running.values()):  # they ignore being cancelled
-                self._recorder.add(
-                    released(attempt.claim, self._claimer.queues[attempt.claim.queue_id].config)
-                )
+            await self.runners.give_up()
         self._hand_back()
         recording.cancel()
         await asyncio.gather(recording, return_exceptions=True)
         self._farewell_until = time.monotonic() + FAREWELL
         await self._attempted(self._recorder.flush())
+        if not given_up:
+            await self._attempted(self._hand_back_the_rest())
 
     def _hand_back(self) -> None:
         for claim, queue in self.runners.take_back():
-            self.released += 1
             self._recorder.add(released(claim, queue.config))
+
+    async def _hand_back_the_rest(self) -> None:
+        """What the database says is ours all the same is handed back: a claim that was not waited for, for one.
+
+        Not what has run, and has an outcome that could not be written.
+        """
+        unwritten = self._recorder.proofs()
+        held = await self._storage.claims.held(self.info.id)
+        rest = [claim for claim in held if (claim.job_id, claim.attempt) not in unwritten]
+        if rest:
+            self.released += len(rest) - len(await self._storage.claims.release(rest))
 
     async def _farewell(self) -> None:
         self.is_registered = False
         await self._attempted(self._tokens.close())
+        await self._deregister()
+
+    async def _deregister(self) -> None:
         await self._attempted(self._storage.workers.deregister(self.info.id))
 
     async def _attempted(self, last: Coroutine[Any, Any, None]) -> None:
@@ -277,6 +363,29 @@ class Session:
             "configuration",
         )
 
+    def _confessing(self) -> "asyncio.Task[Any]":
+        return self._task(
+            every(
+                CONFESS_EVERY,
+                self._say_what_is_astray,
+                doing="saying which jobs are stuck",
+                telemetry=self._telemetry,
+                wake=self._confess,
+            ),
+            "confession",
+        )
+
+    def _astray(self) -> tuple[list[int], list[int]]:
+        """Return the jobs whose handlers are stuck, and those that are ours and that nobody runs here."""
+        return sorted(attempt.claim.job_id for attempt in self.runners.stuck), sorted(self._claimer.adrift)
+
+    async def _say_what_is_astray(self) -> None:
+        astray = self._astray()
+        if astray != self._confessed:
+            stuck, adrift = astray
+            await self._storage.workers.astray(self.info.id, stuck=stuck, adrift=adrift)
+            self._confessed = astray
+
     async def _configure(self) -> None:
         self._claimer.configure(await self._served())
 
@@ -301,6 +410,8 @@ class Session:
             self._configuration_changed()
         self._revision = beat.revision
         self._gated(beat.is_open)
+        if self._astray() != self._confessed:
+            self._confess.set()
 
     def _gated(self, is_open: bool) -> None:
         """The worker may claim, or not: then what it has not begun is for others."""
@@ -325,6 +436,8 @@ class Session:
     def _recorded(self, verdicts: Sequence[Verdict]) -> None:
         self._claimer.recorded(verdicts)
         self._count(verdict.run for verdict in verdicts)
+        if self.is_stopping:
+            self.released += sum(verdict.run.outcome is Outcome.RELEASED for verdict in verdicts)
         if any(type(verdict.write) is Postponement for verdict in verdicts):
             self._due.set()
 

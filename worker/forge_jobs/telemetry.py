@@ -61,6 +61,50 @@ class JobStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class HandlerStuck(Event):
+    """The handler goes on though it was told to stop: its job has its outcome, and its place is another's."""
+
+    claim: Claim
+    queue: str
+    why: str  # it was told to stop
+    duration: float  # seconds that it runs
+    stuck: int  # handlers of this worker that are so now
+
+
+@dataclass(frozen=True, slots=True)
+class StuckHandlerEnded(Event):
+    """A handler that had ignored being stopped has ended; its job's outcome stays as it is."""
+
+    claim: Claim
+    queue: str
+    duration: float  # seconds that it ran
+    stuck: int  # handlers of this worker that still are
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerReplaced(Event):
+    """A runner ended and nobody meant it to; its job, if it had one, has failed, and another has its place."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimsAdrift(Event):
+    """This worker owned these jobs and did not run them, nobody knows why; they are handed back."""
+
+    job_ids: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriberFailed(Event):
+    """A subscriber raised at an event, which all others have heard."""
+
+    subscriber: str
+    heard: str  # the event
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimsLost(Event):
     """These outcomes were dropped: the claims had been taken back meanwhile."""
 
@@ -365,6 +409,11 @@ class Telemetry:
         return lambda: self._subscribers.remove(subscriber)
 
     def emit(self, event: Event) -> None:
-        """Every subscriber has heard `event`. A subscriber must not raise and not block."""
+        """Every subscriber has heard `event`. A subscriber must not block; what one raises, the others are told."""
         for subscriber in self._subscribers:
-            subscriber(event)
+            try:
+                subscriber(event)
+            except BaseException as error:  # neither a job nor a worker ends by it
+                if type(event) is not SubscriberFailed:
+                    name = getattr(subscriber, "__qualname__", type(subscriber).__qualname__)
+                    self.emit(SubscriberFailed(str(name), type(event).__name__, error))

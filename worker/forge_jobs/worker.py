@@ -99,8 +99,10 @@ class Worker:
 
         With `handle_signals`, SIGTERM, SIGINT and SIGHUP stop the worker, and another one a second
         or more later ends the process at once. A database that is away is waited for, at the
-        start too. What happens is said in the log, by the logger "forge_jobs". Raises what waiting
-        does not cure: StorageUnusable, SchemaTooNew, SchemaOutdated, InvalidSetting.
+        start too. What happens is said in the log, by the logger "forge_jobs". Cancelled, it stops
+        without grace, hands back what it has, and is gone from the database when CancelledError is
+        raised. Raises what waiting does not cure: StorageUnusable, SchemaTooNew, SchemaOutdated,
+        InvalidSetting.
         """
         async with AsyncExitStack() as stack:
             stack.callback(logs.say(self.forge.telemetry))
@@ -119,9 +121,11 @@ class Worker:
                 except ForgeError as error:
                     await unless(self._stop, patience.wait(error))
                     continue
+                except asyncio.CancelledError:
+                    self._say_stopped(session)
+                    raise
                 patience.over()
-                self.left_behind += session.left_behind
-                self.forge.telemetry.emit(WorkerStopped(session.info.label, session.released))
+                self._say_stopped(session)
                 if not given_up:
                     return
 
@@ -151,6 +155,10 @@ class Worker:
             pod=self.forge.settings.pod,
         )
         return replace(info, label=f"{self.name}-{short}") if self.name else info
+
+    def _say_stopped(self, session: Session) -> None:
+        self.left_behind += session.left_behind
+        self.forge.telemetry.emit(WorkerStopped(session.info.label, session.released))
 
     def _say_stopping(self, session: Session) -> None:
         running = len(session.runners.running) if session.is_registered else 0

@@ -318,7 +318,14 @@ async def test_a_database_that_is_too_slow_does_not_hold_up_a_scrape(
 async def everything(events: Telemetry, storage: Storage) -> Metrics:
     """Metrics after everything happened once, so that every one of them has a value."""
     metrics = Metrics(events, storage)
-    values = {"int": 3, "str": "some", "float": 1.5, "bool": True, "BaseException": KeyError("x")}
+    values = {
+        "int": 3,
+        "str": "some",
+        "float": 1.5,
+        "bool": True,
+        "BaseException": KeyError("x"),
+        "Claim": run().claim,
+    }
     for event in {each for each in vars(telemetry).values() if isinstance(each, type)}:
         if event in (telemetry.JobsEnded, telemetry.JobsReaped):
             events.emit(event([run(outcome) for outcome in Outcome]))

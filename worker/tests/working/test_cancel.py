@@ -1,11 +1,19 @@
 """Cancelling jobs that run."""
 
 import asyncio
+import contextlib
+import threading
 import time
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from forge_jobs import Context, Forge, State, Worker
+import pytest
+
+from forge_jobs import Context, Dead, Forge, Reschedule, Retry, State, Throttled, Worker, runners
 from forge_jobs.job import Cancelled
+from forge_jobs.telemetry import HandlerStuck, StuckHandlerEnded
+from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
 
@@ -149,3 +157,202 @@ async def test_a_handler_that_obeys_the_second_time_does_not_keep_its_worker(for
     async with asyncio.timeout(15):
         await running
     assert (await forge.jobs.get(job.id)).state is State.PENDING
+
+
+LAST_WORDS: list[Callable[[], BaseException]] = [
+    lambda: ValueError("its clean-up failed"),
+    lambda: Retry(after=0),
+    lambda: Throttled(retry_after=60),
+    lambda: Reschedule(at=datetime.now(UTC) + timedelta(hours=1)),
+    lambda: Dead("given up"),
+]
+
+
+@pytest.mark.parametrize("last_word", LAST_WORDS)
+async def test_a_cancelled_job_is_dead_whatever_its_handler_raises(
+    forge: Forge, last_word: Callable[[], BaseException]
+) -> None:
+    @forge.handler
+    async def endless() -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            raise last_word() from None
+
+    async with working(forge):
+        job = await endless.enqueue()
+        await eventually(lambda: _state(forge, job.id, State.IN_PROGRESS))
+        await forge.jobs.cancel(job.id)
+        await eventually(lambda: _state(forge, job.id, State.DEAD))
+    assert (await forge.jobs.get(job.id)).error == "cancelled by user"
+
+
+async def test_a_job_that_is_cancelled_while_it_fails_is_dead(forge: Forge) -> None:
+    @forge.handler
+    async def fails(ctx: Context) -> None:
+        assert await forge.jobs.cancel(ctx.job_id) is Cancelled.REQUESTED
+        raise ValueError("before anybody heard of it")
+
+    job = await fails.enqueue()
+    await Worker(forge, queues=["default"], concurrency=1).run(until_empty=True)
+    found = await forge.jobs.get(job.id)
+    assert (found.state, found.error) == (State.DEAD, "cancelled by user")
+    assert [failure.attempt for failure in found.failures] == [1]
+
+
+async def test_a_user_outranks_a_timeout_that_is_obeyed_slowly(forge: Forge) -> None:
+    told, clean = asyncio.Event(), asyncio.Event()
+
+    @forge.handler(timeout=0.05)
+    async def slow() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            told.set()
+            await clean.wait()
+
+    async with working(forge):
+        job = await slow.enqueue()
+        await told.wait()
+        assert await forge.jobs.cancel(job.id) is Cancelled.REQUESTED
+        clean.set()
+        await eventually(lambda: _state(forge, job.id, State.DEAD))
+    assert (await forge.jobs.get(job.id)).error == "cancelled by user"
+
+
+async def test_a_user_outranks_a_worker_that_stops(forge: Forge) -> None:
+    told, clean, started = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @forge.handler
+    async def slow() -> None:
+        try:
+            started.set()
+            await asyncio.sleep(3600)
+        finally:
+            told.set()
+            await clean.wait()
+
+    async with working(forge, grace=timedelta(0)) as worker:
+        job = await slow.enqueue()
+        await started.wait()
+        worker.stop()
+        await told.wait()
+        assert await forge.jobs.cancel(job.id) is Cancelled.REQUESTED
+        clean.set()
+    found = await forge.jobs.get(job.id)
+    assert (found.state, found.error) == (State.DEAD, "cancelled by user")
+
+
+async def test_a_handler_that_swallows_being_stopped_is_told_again(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runners, "TELL_EVERY", 0.2)
+
+    @forge.handler
+    async def swallows() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        await asyncio.sleep(3600)
+
+    async with working(forge):
+        job = await swallows.enqueue()
+        await eventually(lambda: _state(forge, job.id, State.IN_PROGRESS))
+        await forge.jobs.cancel(job.id)
+        await eventually(lambda: _state(forge, job.id, State.DEAD))
+    assert (await forge.jobs.get(job.id)).error == "cancelled by user"
+
+
+@pytest.fixture
+def free() -> Iterator[threading.Event]:
+    """Set when handlers that ignore everything may end."""
+    free = threading.Event()
+    yield free
+    free.set()
+
+
+def ignoring(place: str, free: threading.Event) -> Callable[[], Any]:
+    """Return a handler's function that goes on, whoever tells it to stop, until it is free."""
+
+    def in_a_thread() -> None:
+        free.wait(120)
+
+    async def in_the_loop() -> None:
+        while not free.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    return in_a_thread if place == "thread" else in_the_loop
+
+
+@pytest.mark.parametrize("why", ["it is cancelled", "it times out"])
+@pytest.mark.parametrize("place", ["thread", "loop"])
+async def test_a_handler_that_ignores_being_stopped_gives_its_place_up(
+    forge: Forge,
+    events: Events,
+    free: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    why: str,
+) -> None:
+    monkeypatch.setattr(runners, "TELL_EVERY", 0.1)
+    forge.handler(kind="ignores", max_attempts=2)(ignoring(place, free))
+
+    @forge.handler
+    async def nap() -> str:
+        return "fine"
+
+    async with working(forge, concurrency=1, heartbeat=timedelta(seconds=0.1)) as worker:
+        assert worker.session is not None
+        job = await forge.enqueue("ignores", timeout=0.1 if why == "it times out" else None)
+        await eventually(lambda: _state(forge, job.id, State.IN_PROGRESS))
+        if why == "it is cancelled":
+            await forge.jobs.cancel(job.id)
+        assert await forge.wait((await nap.enqueue()).id, timeout=20) == "fine"
+
+        found = await forge.jobs.get(job.id)
+        if why == "it is cancelled":
+            assert (found.state, found.error) == (State.DEAD, "cancelled by user")
+        else:
+            assert (found.state, found.attempt) == (State.RETRYING, 1)
+            assert found.error == "timed out after 0.1 s; its handler goes on"
+        [stuck] = events.of(HandlerStuck)
+        assert (stuck.claim.job_id, stuck.stuck, worker.session.runners.alive) == (job.id, 1, 1)
+        sentence = (
+            f"The handler of attempt 1 goes on in {worker.session.info.label}, though it was told to stop."
+        )
+        await eventually(lambda: _why(forge, job.id, sentence))
+
+        free.set()
+        await eventually(lambda: events.of(StuckHandlerEnded))
+        await eventually(lambda: _why_no_longer(forge, job.id, sentence))
+    assert events.of(StuckHandlerEnded)[0].stuck == 0
+    assert await forge.jobs.get(job.id) == found
+    assert worker.left_behind == 0
+
+
+async def _why(forge: Forge, job_id: int, sentence: str) -> bool:
+    return sentence in (await forge.jobs.why(job_id)).reasons
+
+
+async def _why_no_longer(forge: Forge, job_id: int, sentence: str) -> bool:
+    return not await _why(forge, job_id, sentence)
+
+
+async def test_a_thread_keeps_its_place_until_it_ends(forge: Forge) -> None:
+    running: list[int] = []
+    most: list[int] = []
+
+    @forge.handler(queue="narrow", timeout=0.05, max_attempts=3)
+    def slow(ctx: Context) -> None:
+        running.append(ctx.attempt)
+        most.append(len(running))
+        time.sleep(0.3)
+        running.pop()
+
+    await forge.queues.set("narrow", concurrency=1, backoff_enabled=False)
+    job = await slow.enqueue()
+    async with asyncio.timeout(30):
+        await Worker(forge, queues=["narrow"], concurrency=4).run(until_empty=True)
+
+    assert most == [1, 1, 1]
+    assert (await forge.jobs.get(job.id)).error == "timed out after 0.05 s"

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from forge_jobs import Forge, State, Throttled
+from forge_jobs import Forge, Reschedule, State
 from forge_jobs.errors import StorageUnavailable
 from forge_jobs.job import Claim
 from tests.working.eventually import eventually
@@ -86,7 +86,7 @@ async def test_a_job_that_came_back_before_its_outcome_was_heard_of_does_not_run
     async def work() -> None:
         if not most:
             most.append(1)
-            raise Throttled(0)
+            raise Reschedule(datetime.now(UTC))
         running.append(1)
         most.append(len(running))
         await asyncio.sleep(0.5)  # long enough to be claimed again

@@ -1,13 +1,17 @@
 """A worker that is stopped ends in time, whatever the database does."""
 
 import asyncio
+import threading
 import time
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from forge_jobs import Context, Forge, Worker
+from forge_jobs import Context, Forge, State, Worker
+from forge_jobs.telemetry import ClaimsLost, JobsEnded, WorkerStopped
+from tests.working.events import Events
+from tests.working.eventually import eventually
 
 
 @pytest.fixture
@@ -77,3 +81,196 @@ async def test_a_worker_that_cannot_register_ends_when_it_is_told_to(
     async with asyncio.timeout(60):
         await running
     assert time.monotonic() - before < 1 + 8
+
+
+@pytest.fixture
+async def slow(forge: Forge) -> tuple[int, asyncio.Event]:
+    """A job that does not end by itself, and when its handler has begun."""
+    started = asyncio.Event()
+
+    @forge.handler
+    async def slow() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    return (await slow.enqueue()).id, started
+
+
+async def is_handed_back(forge: Forge, job_id: int, events: Events) -> None:
+    found = await forge.jobs.get(job_id)
+    assert (found.state, found.attempt, found.failures) == (State.PENDING, 0, ())
+    assert await forge.workers.list() == []
+    assert [event.released for event in events.of(WorkerStopped)] == [1]
+    assert events.of(ClaimsLost) == []
+
+
+async def test_a_worker_whose_task_is_cancelled_hands_back_and_is_gone(
+    forge: Forge, events: Events, slow: tuple[int, asyncio.Event]
+) -> None:
+    job_id, started = slow
+    running = asyncio.create_task(Worker(forge, queues=["default"]).run())
+    await started.wait()
+
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(30):
+            await running
+
+    await is_handed_back(forge, job_id, events)
+
+
+async def test_a_worker_in_a_program_that_cancels_all_its_tasks_hands_back(
+    forge: Forge, events: Events, slow: tuple[int, asyncio.Event]
+) -> None:
+    job_id, started = slow
+    before = asyncio.all_tasks()
+    running = asyncio.create_task(Worker(forge, queues=["default"]).run())
+    await started.wait()
+
+    for task in asyncio.all_tasks() - before:  # as the end of `asyncio.run` does
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(30):
+            await running
+
+    await is_handed_back(forge, job_id, events)
+
+
+async def test_a_worker_that_is_cancelled_while_it_stops_waits_no_longer(
+    forge: Forge, events: Events, slow: tuple[int, asyncio.Event]
+) -> None:
+    job_id, started = slow
+    worker = Worker(forge, queues=["default"], grace=timedelta(hours=1))
+    running = asyncio.create_task(worker.run())
+    await started.wait()
+
+    worker.stop()
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(30):
+            await running
+
+    await is_handed_back(forge, job_id, events)
+
+
+async def test_a_worker_that_is_cancelled_while_it_registers_leaves_nothing_behind(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered, register = asyncio.Event(), forge.storage.workers.register
+
+    async def registers(*given: Any) -> None:
+        await register(*given)
+        registered.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(forge.storage.workers, "register", registers)
+    running = asyncio.create_task(Worker(forge, queues=["default"]).run())
+    await registered.wait()
+
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(30):
+            await running
+
+    assert await forge.workers.list() == []
+
+
+async def test_what_is_handed_back_at_a_stop_is_counted_and_none_of_it_called_lost(
+    forge: Forge, events: Events
+) -> None:
+    started = asyncio.Semaphore(0)
+
+    @forge.handler
+    async def slow() -> None:
+        started.release()
+        await asyncio.Event().wait()
+
+    jobs = await slow.enqueue_many([{}] * 5)
+    worker = Worker(forge, queues=["default"], concurrency=3, grace=timedelta(0))
+    running = asyncio.create_task(worker.run())
+    for _ in range(3):
+        await started.acquire()
+    worker.stop()
+    async with asyncio.timeout(30):
+        await running
+
+    assert {(await forge.jobs.get(job.id)).attempt for job in jobs} == {0}
+    assert [event.released for event in events.of(WorkerStopped)] == [3]
+    assert events.of(ClaimsLost) == []
+
+
+async def test_an_outcome_that_is_on_its_way_at_a_stop_is_not_called_lost(
+    forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, finish = asyncio.Event(), forge.storage.claims.finish
+
+    async def answers_late(ends: Any) -> Any:
+        answer = await finish(ends)
+        if not written.is_set():
+            written.set()
+            await asyncio.Event().wait()
+        return answer
+
+    @forge.handler
+    async def works() -> None:
+        pass
+
+    monkeypatch.setattr(forge.storage.claims, "finish", answers_late)
+    job = await works.enqueue()
+    worker = Worker(forge, queues=["default"])
+    running = asyncio.create_task(worker.run())
+    await written.wait()
+    worker.stop()
+    async with asyncio.timeout(30):
+        await running
+
+    assert (await forge.jobs.get(job.id)).state is State.DONE
+    assert events.of(ClaimsLost) == []
+    assert sum(len(event.runs) for event in events.of(JobsEnded)) == 1
+
+
+async def test_work_that_a_thread_ends_after_it_was_told_to_stop_counts(forge: Forge) -> None:
+    started, told = threading.Event(), threading.Event()
+
+    @forge.handler
+    def works(ctx: Context) -> str:
+        started.set()
+        told.wait(30)
+        return "done all the same"
+
+    job = await works.enqueue()
+    worker = Worker(forge, queues=["default"], grace=timedelta(0))
+    running = asyncio.create_task(worker.run())
+    await eventually(started.is_set)
+    worker.stop()
+    await eventually(lambda: [each for each in worker.session.runners.running.values() if each.stopped])  # type: ignore[union-attr]
+    told.set()
+    async with asyncio.timeout(30):
+        await running
+
+    assert await forge.wait(job.id, timeout=1) == "done all the same"
+    assert worker.left_behind == 0
+
+
+async def test_an_error_that_came_of_being_stopped_costs_no_attempt(forge: Forge) -> None:
+    started = asyncio.Event()
+
+    @forge.handler(max_attempts=1)
+    async def works() -> None:
+        try:
+            started.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            raise ConnectionError("cut off") from error
+
+    job = await works.enqueue()
+    worker = Worker(forge, queues=["default"], grace=timedelta(0))
+    running = asyncio.create_task(worker.run())
+    await started.wait()
+    worker.stop()
+    async with asyncio.timeout(30):
+        await running
+
+    found = await forge.jobs.get(job.id)
+    assert (found.state, found.attempt) == (State.PENDING, 0)

@@ -1,0 +1,231 @@
+"""What a worker has claimed and cannot use goes back at once, for those who can."""
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from forge_jobs import Context, Forge, Throttled, Worker, claimer
+from forge_jobs.runners import Runners
+from forge_jobs.telemetry import ClaimsAdrift
+from tests.working.events import Events
+from tests.working.eventually import eventually
+from tests.working.running import working
+
+DAY = timedelta(days=1)
+
+
+async def counted(forge: Forge, *, pending: int, in_progress: int) -> bool:
+    [counts] = [counts for counts in await forge.jobs.counts() if counts.queue == "default"]
+    return (counts.pending, counts.in_progress) == (pending, in_progress)
+
+
+@pytest.fixture
+def forgetful(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The next jobs that are claimed get lost where it is said, without a word."""
+
+    def forgetful(where: str) -> None:
+        claim, add = forge.storage.claims.claim, Runners.add
+
+        async def unanswered(*given: Any, **named: Any) -> Any:
+            claims = await claim(*given, **named)
+            if claims:
+                monkeypatch.setattr(forge.storage.claims, "claim", claim)
+            return []
+
+        def dropped(runners: Runners, queue: Any, claims: Any) -> None:
+            if claims:
+                monkeypatch.setattr(Runners, "add", add)
+
+        if where == "on the way":
+            monkeypatch.setattr(forge.storage.claims, "claim", unanswered)
+        else:
+            monkeypatch.setattr(Runners, "add", dropped)
+
+    return forgetful
+
+
+@pytest.mark.parametrize("where", ["on the way", "in the worker"])
+async def test_a_job_that_is_in_no_hand_of_its_worker_is_handed_back_and_said(
+    forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch, forgetful: Any, where: str
+) -> None:
+    monkeypatch.setattr(claimer, "AUDIT_EVERY", 0.1)
+    attempts: list[int] = []
+
+    @forge.handler
+    async def works(ctx: Context) -> None:
+        attempts.append(ctx.attempt)
+
+    forgetful(where)
+    async with working(forge, concurrency=2, heartbeat=timedelta(seconds=0.1)):
+        job = await works.enqueue()
+        await forge.wait(job.id, timeout=30)
+        assert (await forge.wait((await works.enqueue()).id, timeout=30)) is None
+
+    assert [list(event.job_ids) for event in events.of(ClaimsAdrift)] == [[job.id]]
+    assert attempts == [1, 1]
+
+
+async def test_why_says_that_its_worker_does_not_run_a_job(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch, forgetful: Any
+) -> None:
+    monkeypatch.setattr(claimer, "AUDIT_EVERY", 0.1)
+    monkeypatch.setattr(claimer, "AUDIT_AGAIN", 3600.0)
+
+    @forge.handler
+    async def works() -> None:
+        pass
+
+    forgetful("in the worker")
+    async with working(forge, heartbeat=timedelta(seconds=0.1)):
+        job = await works.enqueue()
+
+        async def is_said() -> bool:
+            why = await forge.jobs.why(job.id)
+            return "That worker is alive, but does not run it: it hands it back in a moment." in why.reasons
+
+        await eventually(is_said)
+    assert await counted(forge, pending=1, in_progress=0)  # who stops hands back what it does not run, too
+
+
+async def test_nothing_is_taken_for_lost_while_jobs_come_and_go(
+    forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claimer, "AUDIT_EVERY", 0.0)
+    monkeypatch.setattr(claimer, "AUDIT_AGAIN", 0.0)
+    monkeypatch.setattr(claimer, "AUDIT_SHARE", 0)
+
+    @forge.handler
+    async def works(number: int) -> None:
+        await asyncio.sleep(0)
+
+    await works.enqueue_many([{"number": number} for number in range(2000)])
+    async with asyncio.timeout(60):
+        await Worker(forge, queues=["default"], concurrency=8).run(until_empty=True)
+
+    assert events.of(ClaimsAdrift) == []
+
+
+async def test_a_worker_without_all_its_runners_is_not_ready(forge: Forge) -> None:
+    def ready(port: int | None) -> tuple[int, str | None]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz") as answer:
+                return answer.status, json.load(answer)["why"]
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)["why"]
+
+    async with working(forge, concurrency=3, metrics_port=0, metrics_host="127.0.0.1") as worker:
+        assert await asyncio.to_thread(ready, worker.metrics_port) == (200, None)
+        assert worker.session is not None
+        worker.session.runners.count += 1
+        answer = await asyncio.to_thread(ready, worker.metrics_port)
+        assert answer == (503, "Only 3 of 4 runners are there.")
+
+
+@pytest.fixture
+def gate() -> Iterator[asyncio.Event]:
+    """Set when handlers that wait may end."""
+    gate = asyncio.Event()
+    yield gate
+    gate.set()
+
+
+@pytest.fixture
+async def ahead(forge: Forge) -> AsyncIterator[Worker]:
+    """A worker with one runner that claims ahead, since it has seen short jobs only."""
+
+    @forge.handler
+    async def short() -> None:
+        await asyncio.sleep(0)
+
+    async with working(forge, concurrency=1, grace=timedelta(0)) as worker:
+        assert worker.session is not None
+        jobs = await short.enqueue_many([{}] * 200)
+        await forge.wait(jobs[-1].id, timeout=30)
+        await eventually(lambda: counted(forge, pending=0, in_progress=0))
+        assert worker.session.runners.ahead > 10
+        yield worker
+
+
+async def test_jobs_that_wait_behind_a_long_one_go_back_whatever_stirs_their_worker(
+    forge: Forge, ahead: Worker, gate: asyncio.Event
+) -> None:
+    @forge.handler
+    async def work(is_long: bool) -> None:
+        if is_long:
+            await gate.wait()
+
+    async def stir() -> None:
+        while not gate.is_set():
+            assert ahead.session is not None
+            ahead.session._claimer.wake()
+            await asyncio.sleep(0.01)
+
+    stirring = asyncio.create_task(stir())
+    await work.enqueue_many([{"is_long": number == 0} for number in range(9)])
+    await eventually(lambda: counted(forge, pending=8, in_progress=1))
+    gate.set()
+    await stirring
+    await eventually(lambda: counted(forge, pending=0, in_progress=0))
+
+
+async def test_slots_that_a_busy_worker_does_not_use_go_back(forge: Forge, gate: asyncio.Event) -> None:
+    @forge.handler
+    async def long() -> None:
+        await gate.wait()
+
+    await forge.queues.set("narrow", concurrency=5)
+    later = await long.options(queue="narrow", delay=DAY).enqueue()
+    await long.options(queue="narrow").enqueue()
+    await long.options(queue="default").enqueue_many([{}] * 10)
+
+    async def held() -> int:
+        return (await forge.storage.jobs.waiting(later.id)).slots_held
+
+    async with working(forge, "narrow", "default", concurrency=6, grace=timedelta(0)) as worker:
+        assert worker.session is not None
+        runners = worker.session.runners
+        await eventually(lambda: runners.is_full)
+
+        async def only_one_is_held() -> bool:
+            return await held() == 1
+
+        await eventually(only_one_is_held)
+
+
+async def test_a_throttled_job_stops_what_is_in_hand_of_its_queue(forge: Forge, ahead: Worker) -> None:
+    started: list[bool] = []
+
+    @forge.handler
+    async def call(is_throttled: bool) -> None:
+        started.append(is_throttled)
+        await asyncio.sleep(0)
+        if is_throttled:
+            raise Throttled(retry_after=3600)
+
+    await call.enqueue_many([{"is_throttled": number == 0} for number in range(9)])
+    await eventually(lambda: counted(forge, pending=8, in_progress=0))
+    assert started == [True]
+
+
+@pytest.mark.parametrize("how", [{"paused": True}, {"concurrency": 0}])
+async def test_what_is_in_hand_of_a_queue_that_is_shut_goes_back(
+    forge: Forge, ahead: Worker, how: dict[str, Any]
+) -> None:
+    started: list[bool] = []
+
+    @forge.handler
+    async def work(shuts: bool) -> None:
+        started.append(shuts)
+        if shuts:
+            await forge.queues.set("default", **how)
+            await eventually(lambda: counted(forge, pending=8, in_progress=1))
+
+    await work.enqueue_many([{"shuts": number == 0} for number in range(9)])
+    await eventually(lambda: counted(forge, pending=8, in_progress=0))
+    assert started == [True]
