@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -256,15 +255,7 @@ def run_plan(plan: Plan) -> None:
 def _log(forge: Forge, plan: Plan) -> None:
     """Lines of this process go to stderr as the command line says."""
     log_format = cast(Literal["text", "json"], plan.log_format)
-    _write_at_the_end()
     logs.subscribe(forge.telemetry, level=plan.log_level, format=log_format, stream=sys.stderr)
-
-
-def _write_at_the_end() -> None:
-    """If stderr is a file, lines go to its end: those of handlers in processes of their own go there too."""
-    with contextlib.suppress(OSError):
-        flags = fcntl.fcntl(2, fcntl.F_GETFL)
-        fcntl.fcntl(2, fcntl.F_SETFL, flags | os.O_APPEND)
 
 
 async def _run(worker: Worker, until_empty: bool) -> None:
