@@ -30,6 +30,11 @@ def as_duration(value: timedelta | float | None, name: str) -> timedelta | None:
     return value if isinstance(value, timedelta) else timedelta(seconds=value)
 
 
+def stored_duration(seconds: float | None) -> timedelta | None:
+    """Return what a database holds as a number of seconds; what others wrote there that is too long is LONGEST."""
+    return None if seconds is None else timedelta(seconds=min(seconds, LONGEST.total_seconds()))
+
+
 def as_moment(value: datetime, name: str) -> datetime:
     """Return `value` in UTC, at least EARLIEST and at most LATEST. Raises ValueError when it has no time zone."""
     if not isinstance(value, datetime) or value.tzinfo is None:

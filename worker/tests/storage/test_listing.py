@@ -7,6 +7,7 @@ import pytest
 
 from forge_jobs.errors import JobNotFound
 from forge_jobs.job import State
+from forge_jobs.outcome import LONGEST
 from tests.storage.factories import claim, ended, enqueue, enqueue_many, failed, queue, running, worker
 
 HOUR = timedelta(hours=1)
@@ -249,3 +250,11 @@ async def test_a_job_is_found_at_every_moment_while_it_moves(storage, another):
     seen, _ = await asyncio.gather(look(), move())
 
     assert seen <= {State.PENDING, State.IN_PROGRESS, State.RETRYING}
+
+
+async def test_a_timeout_that_another_tool_wrote_and_no_duration_holds_is_the_longest(storage, database):
+    job_id = await enqueue(storage, timeout=timedelta(seconds=5))
+    await database.rows(f"UPDATE job SET timeout = 1e14 WHERE id = {job_id} RETURNING id")
+
+    assert (await storage.jobs.get(job_id)).timeout == LONGEST
+    assert [found.timeout for found in await storage.jobs.find()] == [LONGEST]

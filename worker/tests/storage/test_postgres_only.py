@@ -5,7 +5,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from forge_jobs.job import State
+from forge_jobs.job import FOREVER, State
 from forge_jobs.kind import Kind
 from tests.storage.ear import PROBE, Ear
 from tests.storage.factories import (
@@ -84,7 +84,12 @@ async def test_keys_count_in_sql_too(postgres, storage):
     [
         ("enqueue('work', queue => 'nowhere')", "nowhere"),
         ("enqueue('')", "kind"),
-        ("enqueue('work', max_attempts => -1)", "max_attempts is -1"),
+        (
+            "enqueue('work', max_attempts => 0)",
+            "max_attempts is 0, allowed is 1 .no retry. or more, or -1 for ever",
+        ),
+        ("enqueue('work', max_attempts => -2)", "max_attempts is -2"),
+        ("enqueue('work', timeout => '3000000 years')", "timeout is"),
         ("enqueue('work', timeout => '-1 second')", "timeout is"),
         ("enqueue('work', key => '')", "key is"),
         ("enqueue(NULL)", "kind"),
@@ -97,6 +102,12 @@ async def test_sql_is_told_what_is_wrong(postgres, storage, call, says):
         await postgres.rows(f"SELECT forge_jobs.{call}")
 
     assert await storage.jobs.find() == []
+
+
+async def test_sql_says_for_ever_and_no_retry_in_numbers(postgres, storage):
+    for said, kept in ((-1, FOREVER), (1, 1)):
+        [[job_id]] = await postgres.rows(f"SELECT forge_jobs.enqueue('work', max_attempts => {said})")
+        assert (await storage.jobs.get(job_id)).max_attempts == kept
 
 
 async def test_an_idle_worker_hears_of_a_job_that_sql_enqueued(postgres, storage, ear):

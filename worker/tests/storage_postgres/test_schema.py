@@ -113,7 +113,9 @@ async def test_a_migration_that_fails_leaves_nothing_behind(
     assert (await schema.status()).found == 0
 
 
-@pytest.mark.parametrize("name", ["My Schema", "select", 'quote"d', "it's", "ünï-cödé", "x" * 63])
+@pytest.mark.parametrize(
+    "name", ["My Schema", "select", 'quote"d', "it's", "ünï-cödé", "x" * 63, "{channel}", "{schema}", "%s"]
+)
 async def test_a_schema_may_have_any_name_and_several_live_side_by_side(url: str, name: str) -> None:
     database, other = Database(url, schema=name), Database(url)
     for each in (database, other):

@@ -6,6 +6,7 @@ new connection; only what the server has undone itself, because of others, is tr
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
@@ -120,10 +121,9 @@ class Database:
         """Return `text` with the names filled in."""
         filled = self._texts.get(text)
         if filled is None:
-            filled = text
-            for name, value in self._names.items():
-                filled = filled.replace(name, value)
-            self._texts[text] = filled
+            # All at once: a schema may be called {channel}.
+            names = "|".join(map(re.escape, self._names))
+            filled = self._texts[text] = re.sub(names, lambda found: self._names[found[0]], text)
         return filled
 
     async def fetch(self, sql: str, *args: Any, connection: Any = None) -> list[asyncpg.Record]:

@@ -6,12 +6,13 @@ second finds that `next_fire_at` is no longer what it was, and does nothing.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from forge_jobs.cron_config import CronConfig, Missed
 from forge_jobs.errors import InvalidInput, Managed, StorageRefused, UnknownCron, UnknownQueue
 from forge_jobs.job import Enqueued, NewJob
+from forge_jobs.outcome import stored_duration
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.contention import tried_again
@@ -275,5 +276,5 @@ def _cron_config(record: Mapping[str, Any]) -> CronConfig:
     timeout = facts.pop("timeout")
     return CronConfig(
         **facts | {"missed": Missed(facts["missed"])},
-        timeout=None if timeout is None else timedelta(seconds=timeout),
+        timeout=stored_duration(timeout),
     )

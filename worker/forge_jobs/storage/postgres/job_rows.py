@@ -5,10 +5,10 @@ is seen where it was, never twice and never nowhere.
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 from forge_jobs.job import HISTORY_LIMIT, Failure, Job, Reason, State
+from forge_jobs.outcome import stored_duration
 
 # `far` finds pending jobs that did not become ready when they were made, all in one scan,
 # which is left out when there is none.
@@ -141,7 +141,7 @@ def shown(record: Any, failures: Sequence[Any] = ()) -> Job:
     timeout, reason = facts.pop("timeout"), facts.pop("reason")
     return Job(
         **facts | {"state": State(facts["state"])},
-        timeout=None if timeout is None else timedelta(seconds=timeout),
+        timeout=stored_duration(timeout),
         reason=None if reason is None else Reason(reason),
         failures=tuple(Failure(**failure) for failure in reversed(failures)),
     )

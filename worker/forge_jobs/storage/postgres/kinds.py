@@ -4,10 +4,10 @@ A program that opens looks first and writes what differs: of a hundred alike, on
 """
 
 from collections.abc import Collection, Sequence
-from datetime import timedelta
 from typing import Any
 
 from forge_jobs.kind import Kind
+from forge_jobs.outcome import stored_duration
 from forge_jobs.storage.postgres.connection import Database
 
 _DECLARED = "queue, priority, max_attempts, timeout, codec, title, owner, docs"
@@ -112,4 +112,4 @@ def _columns(kinds: Sequence[Kind]) -> list[list[Any]]:
 def _kind(record: Any) -> Kind:
     facts = dict(record)
     timeout = facts.pop("timeout")
-    return Kind(**facts, timeout=None if timeout is None else timedelta(seconds=timeout))
+    return Kind(**facts, timeout=stored_duration(timeout))

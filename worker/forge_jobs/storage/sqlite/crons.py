@@ -1,11 +1,12 @@
 """Crons in SQLite: schedules, and their fires."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from forge_jobs.cron_config import CronConfig, Missed
 from forge_jobs.errors import InvalidInput, UnknownCron, UnknownQueue
 from forge_jobs.job import Enqueued, NewJob
+from forge_jobs.outcome import stored_duration
 from forge_jobs.queue_config import DEFAULT_QUEUE
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.enqueue import enqueue
@@ -228,7 +229,7 @@ def _cron(row: Row) -> CronConfig:
         queue_said=bool(row[7]),
         priority=row[8],
         max_attempts=row[9],
-        timeout=None if row[10] is None else timedelta(seconds=row[10]),
+        timeout=stored_duration(row[10]),
         overlap=bool(row[11]),
         missed=Missed(row[12]),
         missed_limit=row[13],

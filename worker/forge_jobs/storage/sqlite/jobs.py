@@ -1,12 +1,12 @@
 """Jobs in SQLite, as producers and people handle them."""
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from forge_jobs.errors import JobNotFound, KeyBusy, StorageUnavailable, WrongState
 from forge_jobs.job import ENDED, Alike, Cancelled, Counts, Enqueued, Failure, Job, NewJob, Reason, State
+from forge_jobs.outcome import stored_duration
 from forge_jobs.storage.interface import BATCH, Moved, Waiting
 from forge_jobs.storage.sqlite import moves
 from forge_jobs.storage.sqlite.connection import Database
@@ -411,7 +411,7 @@ def _job(row: Row, failures: tuple[Failure, ...] = ()) -> Job:
         priority=row[6],
         attempt=row[7],
         max_attempts=row[8],
-        timeout=None if row[9] is None else timedelta(seconds=row[9]),
+        timeout=stored_duration(row[9]),
         key=row[10],
         created_at=moment(row[11]),
         run_at=moment(row[12]),

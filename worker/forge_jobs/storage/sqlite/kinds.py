@@ -1,9 +1,9 @@
 """Kinds in SQLite: what handlers declare, read when a job is enqueued by its kind alone."""
 
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 
 from forge_jobs.kind import Kind
+from forge_jobs.outcome import stored_duration
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
@@ -82,6 +82,6 @@ def _row(kind: Kind) -> Row:
 
 def _kind(row: Row) -> Kind:
     kind, queue, priority, max_attempts, seconds, codec, title, owner, docs, declared_at, declared_by = row
-    timeout = None if seconds is None else timedelta(seconds=seconds)
+    timeout = stored_duration(seconds)
     said = (queue, priority, max_attempts, timeout, codec, title, owner, docs)
     return Kind(kind, *said, moment(declared_at), declared_by)

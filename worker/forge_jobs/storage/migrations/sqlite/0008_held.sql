@@ -1,1 +1,0 @@
--- The view scaling_signal, in which a column got another name, is PostgreSQL's alone.

@@ -1,0 +1,1 @@
+-- The view scaling_signal and the function enqueue are PostgreSQL's alone.
