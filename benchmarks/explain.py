@@ -135,7 +135,7 @@ class Explainer:
         await self.explain("finish", FINISH_PLAIN, finish, WALKS)
         await asyncio.sleep(DUE_SECONDS)
         await self.explain("promote", PROMOTE, (DUE,), {})
-        enqueue = (QUEUE, 0, None, None, KIND, "json", ENCODED, None, None, False)
+        enqueue = (QUEUE, 0, None, None, KIND, "json", ENCODED, None, None, False, True)
         await self.explain("enqueue", ENQUEUE_PLAIN, enqueue, {})
         pin = await asyncpg.connect(self._url)
         await pin.execute(PIN)

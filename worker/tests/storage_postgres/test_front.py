@@ -9,9 +9,10 @@ import pytest
 from forge_jobs.job import NewJob
 from forge_jobs.storage.interface import Hint
 from forge_jobs.storage.postgres.claims import CLAIM_STRETCHES, CLAIM_WITHOUT_KINDS, START, PostgresClaims
-from forge_jobs.storage.postgres.connection import CLAIM_SETTINGS, Database
+from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.schema import PostgresSchema
+from forge_jobs.storage.postgres.session_settings import CLAIMS
 from forge_jobs.storage.postgres.workers import PostgresWorkers
 from forge_jobs.storage.stretches import stretches
 from forge_jobs.worker_info import WorkerInfo
@@ -73,7 +74,7 @@ async def _pages(
         late // timedelta(microseconds=1),
     ]
     statement = CLAIM_WITHOUT_KINDS if kinds else CLAIM_STRETCHES
-    connection = await database.connect(settings=CLAIM_SETTINGS)
+    connection = await database.connect(settings=CLAIMS)
     try:
         plan = await connection.fetchval(
             "EXPLAIN (ANALYZE, BUFFERS, FORMAT json) " + database.sql(statement),
