@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import (
     AsyncGenerator,
+    AsyncIterator,
     Awaitable,
     Callable,
     Coroutine,
@@ -12,7 +13,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, Unpack, overload
@@ -38,6 +39,7 @@ from forge_jobs.options import UNSET, Options, OptionValues, Unset
 from forge_jobs.outcome import as_duration
 from forge_jobs.settings import Settings, pool_options
 from forge_jobs.storage import open_storage
+from forge_jobs.storage.home import Home, Turn
 from forge_jobs.storage.interface import Storage
 from forge_jobs.telemetry import (
     DatabaseCaveat,
@@ -68,6 +70,8 @@ class Forge:
         self._settings = settings
         self._storage = storage
         self._opened = 0
+        self._home: Home | None = None  # where it is open; None: nowhere
+        self._turn = Turn()  # one opens or closes at a time
         self._published: list[Kind] = []
         self._at_close: list[Callable[[], Awaitable[None]]] = []
         self.handlers = Handlers()
@@ -150,25 +154,51 @@ class Forge:
 
         It is migrated when need be, unless `migrate` (default: FORGE_AUTO_MIGRATE) is
         false: then SchemaOutdated is raised. Queues that handlers name exist, and what
-        handlers declare is published.
+        handlers declare is published. Open for one task is open for all of the event loop: it is
+        closed when each of them has closed it. Raises NotOpenHere while another event loop has it
+        open; a child that was forked, or a loop that comes after one that ended, opens it anew.
         """
-        self._opened += 1
-        if self._opened > 1:
+        async with self._entered():
+            if not self._opened:
+                try:
+                    await self._open(migrate)
+                except BaseException:
+                    await self._shut()
+                    raise
+            self._opened += 1
+
+    async def _open(self, migrate: bool | None) -> None:
+        await self.storage.open()
+        if self.storage.caveat is not None:
+            self.telemetry.emit(DatabaseCaveat(self.storage.caveat))
+        if migrate if migrate is not None else self.settings.auto_migrate:
+            await self.storage.schema.create()
+            await self.storage.schema.migrate(waits=self._migration_waits)
+        else:
+            await self.check_schema()
+        await self.ensure_queues()
+        await self.publish()
+
+    @asynccontextmanager
+    async def _entered(self) -> AsyncIterator[None]:
+        """One task at a time opens or closes, and only in the event loop where it is open."""
+        self._look_where_it_is_open()
+        async with self._turn.of_loop():
+            self._look_where_it_is_open()
+            self._home = self._home or Home()
+            try:
+                yield
+            finally:
+                if not self._opened:
+                    self._home = None
+
+    def _look_where_it_is_open(self) -> None:
+        if self._home is None:
             return
-        try:
-            await self.storage.open()
-            if self.storage.caveat is not None:
-                self.telemetry.emit(DatabaseCaveat(self.storage.caveat))
-            if migrate if migrate is not None else self.settings.auto_migrate:
-                await self.storage.schema.create()
-                await self.storage.schema.migrate(waits=self._migration_waits)
-            else:
-                await self.check_schema()
-            await self.ensure_queues()
-            await self.publish()
-        except BaseException:
-            await self.close()
-            raise
+        if self._home.is_gone:
+            self._home, self._opened, self._published = None, 0, []
+        else:
+            self._home.check("This Forge")
 
     def _migration_waits(self, why: str, retry_in: float) -> None:
         self.telemetry.emit(MigrationWaits(why, retry_in))
@@ -224,10 +254,17 @@ class Forge:
             self._published = kinds
 
     async def close(self) -> None:
-        """The database is closed, when this was called as often as `open`."""
-        self._opened = max(0, self._opened - 1)
-        if self._opened:
-            return
+        """The database is closed, when this was called as often as `open`; once more does nothing. Raises NotOpenHere."""
+        async with self._entered():
+            if self._opened > 1:
+                self._opened -= 1
+            elif self._opened:
+                await self._shut()
+            elif self._storage is not None:
+                await self._storage.close()
+
+    async def _shut(self) -> None:
+        self._opened = 0
         self._published = []
         async with AsyncExitStack() as stack:
             if self._storage is not None:

@@ -173,6 +173,10 @@ class StorageUnavailable(ForgeError):
     """The database cannot be reached, or went away in the middle; nothing is known of the last call."""
 
 
+class NotOpenHere(ForgeError, RuntimeError):
+    """The database is open in another event loop, thread or process; nothing was sent, and nothing there was touched."""
+
+
 class StorageBusy(StorageUnavailable):
     """Others hold what the call needs, or it took too long: a smaller one may pass now, this one later."""
 

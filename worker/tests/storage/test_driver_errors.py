@@ -62,7 +62,7 @@ def given(name: str, parameter: str, on: Stage) -> Any:
         **{"version": VERSION, "pool": "pool", "version_id": "v1", "holder": "me", "epoch": on.epoch},
         **{"within": timedelta(days=1), "delay": timedelta(days=1), "duration": timedelta(days=1)},
         **{"job": job(key="k"), "jobs": [job(key="m"), job()], "name": "nightly"},
-        **{"after": 0, "at": AT, "moment": AT, "ids": [on.job_id]},
+        **{"stuck": [on.job_id], "adrift": [], "after": 0, "at": AT, "moment": AT, "ids": [on.job_id]},
     }
     by_noun: dict[str, Any] = {
         **{("queues", "name"): "default", ("removals", "name"): "default"},

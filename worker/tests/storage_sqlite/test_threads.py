@@ -6,6 +6,7 @@ from itertools import chain
 
 import pytest
 
+from forge_jobs.errors import NotOpenHere
 from forge_jobs.job import End, NewJob, State
 from tests.storage.factories import worker
 
@@ -45,5 +46,5 @@ async def counts(storage):
 
 
 async def test_a_storage_is_not_used_from_another_loop(storage):
-    with pytest.raises(RuntimeError, match="belongs to the event loop that opened it"):
+    with pytest.raises(NotOpenHere, match="belongs to the event loop that opened it"):
         await asyncio.to_thread(lambda: asyncio.run(storage.jobs.enqueue(NewJob("work"))))

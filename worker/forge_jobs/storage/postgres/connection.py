@@ -6,17 +6,20 @@ new connection; only what the server has undone itself, because of others, is tr
 """
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar, cast
+from weakref import WeakSet
 
 import asyncpg
 
 from forge_jobs.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.database_url import ALLOWED, POSTGRES, is_database_url, redact
 from forge_jobs.errors import ForgeError, InvalidInput, StorageBusy, StorageUnavailable
+from forge_jobs.storage.home import Home, Turn
 from forge_jobs.storage.postgres.caller import unwrapped
 from forge_jobs.storage.postgres.connect_arguments import ConnectArguments, connect_arguments
 from forge_jobs.storage.postgres.contention import again
@@ -94,6 +97,8 @@ class Database:
         self._pool_size = pool_size
         self._timeout = command_timeout.total_seconds()
         self._pool: asyncpg.Pool | None = None
+        self._home: Home | None = None  # None: it is not open
+        self._turn = Turn()  # one opens or closes at a time
         self._keeps_settings: bool | None = (
             None  # whether what is set holds for a connection; None: before `open`
         )
@@ -200,35 +205,57 @@ class Database:
         await connection.execute("COMMIT")
 
     async def open(self) -> None:
-        """The database has answered and its pooler, if any, is known. Raises StorageUnavailable, InvalidInput."""
-        if self._pool is not None:
-            return
-        with self.translating():
-            self._prepares = False
-            await self._look()
-            self._prepares = not self.pooled
-            self._pool = await asyncpg.create_pool(
-                self._arguments().dsn,
-                min_size=0,
-                max_size=self._pool_size,
-                init=self._set_up,
-                reset=_leave_as_it_is,
-                **self._options(),
-            )
+        """The database has answered and its pooler, if any, is known. Raises StorageUnavailable, InvalidInput, NotOpenHere."""
+        if self._home is not None and not self._home.is_gone:
+            self._home.check(self.url)
+        async with self._turn.of_loop():
+            if self._home is not None and not self._home.is_gone:
+                return
+            self._forget()
+            self._home = Home()
+            try:
+                with self.translating():
+                    self._prepares = False
+                    await self._look()
+                    self._prepares = not self.pooled
+                    self._pool = await self._make_pool()
+            except BaseException:
+                self._home = None
+                raise
+
+    async def _make_pool(self) -> asyncpg.Pool:
+        return await asyncpg.create_pool(
+            self._arguments().dsn,
+            min_size=0,
+            max_size=self._pool_size,
+            init=self._set_up,
+            reset=_leave_as_it_is,
+            **self._options(),
+        )
 
     async def close(self) -> None:
-        """No connection is open any more."""
-        pool, self._pool = self._pool, None
-        await self.claims.close()
-        await self.outcomes.close()
-        await self.liveness.close()
-        if pool is None:
+        """No connection is open any more. Raises NotOpenHere."""
+        if self._home is None:
             return
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await pool.close()
-        except DRIVER_ERRORS:
-            pool.terminate()
+        if self._home.is_gone:
+            self._forget()
+            return
+        self._home.check(self.url)
+        async with self._turn.of_loop():
+            pool, self._pool, self._home = self._pool, None, None
+            for lane in self._lanes:
+                await lane.close()
+            await _closed(pool)
+
+    def _forget(self) -> None:
+        """Nothing is open here; what is open in a loop that is gone is left to the server or to the parent process."""
+        self._pool, self._home = None, None
+        for lane in self._lanes:
+            lane.forget()
+
+    @property
+    def _lanes(self) -> tuple["Lane", ...]:
+        return self.claims, self.outcomes, self.liveness
 
     async def connect(
         self,
@@ -284,7 +311,9 @@ class Database:
         return self._pool is not None
 
     def require_open(self) -> asyncpg.Pool:
-        """Return the pool. Raises StorageUnavailable before `open` and after `close`."""
+        """Return the pool. Raises StorageUnavailable before `open` and after `close`, NotOpenHere elsewhere."""
+        if self._home is not None:
+            self._home.check(self.url)
         if self._pool is None:
             raise StorageUnavailable(f"The storage {self.url} is not open.")
         return self._pool
@@ -299,6 +328,7 @@ class Database:
     async def _set_up(
         self, connection: asyncpg.Connection, settings: Mapping[str, str] | None = None
     ) -> None:
+        _made.add(connection)
         keeps = self._keeps_settings
         if keeps is None:  # any pooler may give the connection to another client after us
             keeps = not await is_behind_pooler(connection)
@@ -342,7 +372,7 @@ class Lane:
     def __init__(self, database: Database, settings: Mapping[str, str]) -> None:
         self._database = database
         self._settings = settings
-        self._lock = asyncio.Lock()
+        self._turn = Turn()
         self._connection: asyncpg.Connection | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -356,7 +386,8 @@ class Lane:
 
     async def _fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         text = self._database.sql(sql)
-        async with self._lock:
+        self._database.require_open()
+        async with self._turn.of_loop():
             connection = await self._connected()
             try:
                 async with self._database.pinned_transaction(connection):
@@ -379,6 +410,11 @@ class Lane:
             self._abandon(self._connection)
         if self._closing:
             await asyncio.wait(self._closing)
+
+    def forget(self) -> None:
+        """There is no connection, and nobody closes the one that there was."""
+        self._connection = None
+        self._closing = set()
 
     async def _connected(self) -> asyncpg.Connection:
         self._database.require_open()
@@ -410,6 +446,35 @@ async def part_of_transaction(connection: asyncpg.Connection) -> AsyncIterator[N
             await connection.execute("ROLLBACK TO SAVEPOINT forge_jobs; RELEASE SAVEPOINT forge_jobs")
         raise
     await connection.execute("RELEASE SAVEPOINT forge_jobs")
+
+
+async def _closed(pool: asyncpg.Pool | None) -> None:
+    if pool is None:
+        return
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT):
+            await pool.close()
+    except DRIVER_ERRORS:
+        pool.terminate()
+
+
+_made: WeakSet[asyncpg.Connection] = WeakSet()
+_inherited: list[asyncpg.Connection] = []
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: connections are the parent's, who must not see an end of them.
+
+    asyncpg ends one that nobody holds any more, and asyncio would take its socket out of the
+    selector that both processes share.
+    """
+    _inherited.extend(_made)
+    for connection in _inherited:
+        connection._aborted = True  # what it believes of itself; it does nothing at its end then
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 async def _leave_as_it_is(connection: asyncpg.Connection) -> None:

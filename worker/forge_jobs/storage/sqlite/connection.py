@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from forge_jobs.errors import InvalidInput, StorageUnavailable, StorageUnusable
+from forge_jobs.storage.home import Home, Turn
 from forge_jobs.storage.interface import Heard
 from forge_jobs.storage.sqlite import notices
 from forge_jobs.storage.sqlite.file import OpenedFile, is_there, removed
@@ -31,6 +32,10 @@ BUSY_SECONDS = 30.0
 READERS = 4
 
 
+_inherited: list[Any] = []
+"""What a forked child has of its parent, and keeps to its end."""
+
+
 class Database:
     """A SQLite file, opened and closed; runs the work that the nouns hand to it."""
 
@@ -40,7 +45,8 @@ class Database:
         self._synchronous = synchronous
         self._clock = clock
         self._heard: list[Heard] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._home: Home | None = None  # None: it is not open
+        self._turn = Turn()  # one opens or closes at a time
         self._writer: Writer | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._readers: SimpleQueue[Reader] = SimpleQueue()
@@ -60,33 +66,64 @@ class Database:
         return time.time_ns() // 1000 if self._clock is None else micros(self._clock())
 
     async def open(self) -> None:
-        """The writer runs; the file and its folder exist. Raises StorageUnavailable."""
-        if self._writer is not None:
-            return
-        self.make_folder()
-        writer = Writer(
-            self._connect,
-            self.now,
-            self.path,
-            self._tell,
-            self._close_readers,
-            look=not self.in_memory,
-            patience=self.busy_seconds,
-        )
-        await writer.start()
-        self._loop, self._writer = asyncio.get_running_loop(), writer
-        if not self.in_memory:
-            self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="forge-jobs-sqlite-reader")
+        """The writer runs; the file and its folder exist. Raises StorageUnavailable, NotOpenHere."""
+        if self._home is not None and not self._home.is_gone:
+            self._home.check(self.path)
+        async with self._turn.of_loop():
+            if self._home is not None and not self._home.is_gone:
+                return
+            self._forget()
+            self.make_folder()
+            self._home = Home()
+            try:
+                writer = Writer(
+                    self._connect,
+                    self.now,
+                    self.path,
+                    self._tell,
+                    self._close_readers,
+                    look=not self.in_memory,
+                    patience=self.busy_seconds,
+                )
+                await writer.start()
+            except BaseException:
+                self._home = None
+                raise
+            self._writer = writer
+            if not self.in_memory:
+                self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="forge-jobs-sqlite-reader")
 
     async def close(self) -> None:
-        """What was asked for is done, and no connection is open."""
-        writer, self._writer = self._writer, None
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await asyncio.to_thread(pool.shutdown)
-        self._close_readers()
-        if writer is not None:
-            await writer.stop()
+        """What was asked for is done, and no connection is open. Raises NotOpenHere."""
+        if self._home is None:
+            return
+        if self._home.is_gone:
+            self._forget()
+            return
+        self._home.check(self.path)
+        async with self._turn.of_loop():
+            writer, self._writer, self._home = self._writer, None, None
+            pool, self._pool = self._pool, None
+            if pool is not None:
+                await asyncio.to_thread(pool.shutdown)
+            self._close_readers()
+            if writer is not None:
+                await writer.stop()
+
+    def _forget(self) -> None:
+        """Nothing is open here: what was open ends with its loop that is gone, or is the parent's of this process."""
+        if self._home is None:
+            return
+        if self._home.is_forked_from:  # its threads are not here, and its files must not be closed
+            _inherited.append((self._writer, self._pool, self._readers))
+        else:
+            if self._writer is not None:
+                self._writer.end()
+            if self._pool is not None:
+                self._pool.shutdown(wait=False)
+            self._close_readers()
+        self._home = self._writer = self._pool = None
+        self._readers, self._heard = SimpleQueue(), []
 
     def _close_readers(self) -> None:
         """No reader is open but those that read at this moment."""
@@ -111,19 +148,19 @@ class Database:
 
     def submit(self, work: Work[Any]) -> "asyncio.Future[Any]":
         """Return a future of what `work` returns, set when that is committed."""
+        if self._home is not None:
+            self._home.check(self.path)
         if self._writer is None:
             raise StorageUnavailable(f"The database {self.path} is not open.")
-        if asyncio.get_running_loop() is not self._loop:
-            raise RuntimeError(
-                "A SqliteStorage belongs to the event loop that opened it; open another one here."
-            )
         return self._writer.submit(work)
 
     async def read(self, work: Work[T]) -> T:
         """Return what `work` returns; all its statements see the same commit."""
-        if self._pool is None or self._loop is None:
+        if self._home is not None:
+            self._home.check(self.path)
+        if self._pool is None:
             return await self.write(work)
-        return await self._loop.run_in_executor(self._pool, self._read, work)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, work)
 
     def within(self, connection: sqlite3.Connection, work: Work[T]) -> T:
         """Return what `work` returns, run as a part of the caller's transaction.

@@ -76,9 +76,13 @@ class Writer:
         self._thread.start()
         await self._opened
 
+    def end(self) -> None:
+        """What was submitted is done, and then the thread ends."""
+        self._calls.put(None)
+
     async def stop(self) -> None:
         """What was submitted is done, and the thread has ended."""
-        self._calls.put(None)
+        self.end()
         await asyncio.to_thread(self._thread.join)
 
     def submit(self, work: Work[Any]) -> asyncio.Future[Any]:
@@ -238,7 +242,7 @@ class Writer:
                 connection.execute("BEGIN IMMEDIATE")
                 return
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
                     raise
                 waited = time.monotonic() - began
                 is_own = writer_of(self._path) == os.getpid()

@@ -1,0 +1,213 @@
+"""One Forge in many hands: tasks, threads, event loops one after another, and children that were forked."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+
+import pytest
+
+from forge_jobs import Forge, Worker
+from forge_jobs.errors import NotOpenHere, SchemaOutdated, StorageUnavailable
+from forge_jobs.job import State
+from tests.storage.databases import Database
+
+FORKS = """
+import asyncio, gc, multiprocessing, sys
+from forge_jobs import Forge
+from forge_jobs.errors import NotOpenHere
+
+forge = Forge(sys.argv[1])
+results = multiprocessing.get_context("fork").Queue()
+
+
+def uses():
+    try:
+        asyncio.run(forge.enqueue("work"))
+    except NotOpenHere as error:
+        results.put(str(error))
+
+
+def opens_again():
+    async def enqueue():
+        async with forge:
+            return (await forge.enqueue("work")).id
+
+    results.put(asyncio.run(enqueue()) > 0)
+
+
+def ends():
+    global forge
+    forge = None
+    gc.collect()
+
+
+async def main():
+    async with forge:
+        await asyncio.gather(*(forge.enqueue("work") for _ in range(5)))
+        for target in (uses, opens_again, ends):
+            child = multiprocessing.get_context("fork").Process(target=target)
+            child.start()
+            await asyncio.to_thread(child.join)
+            assert child.exitcode == 0
+            if target is not ends:
+                print(results.get())
+            await asyncio.wait_for(asyncio.gather(*(forge.enqueue("work") for _ in range(5))), 20)
+        print(len(await forge.jobs.list(limit=1000)))
+
+
+asyncio.run(main())
+"""
+
+
+LEAVES_OPEN = """
+import asyncio, sys
+from forge_jobs import Forge
+
+forge = Forge(sys.argv[1])
+
+
+async def leave_open():
+    await forge.open()
+    await forge.enqueue("work")
+
+
+async def count():
+    async with forge:
+        print(len(await forge.jobs.list()))
+
+
+asyncio.run(leave_open())
+asyncio.run(leave_open())
+asyncio.run(count())
+"""
+
+
+async def printed(program: str, database: Database) -> list[str]:
+    """Run a program in a process of its own; return the lines that it printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, database.url, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return out.decode().splitlines()
+
+
+@pytest.fixture
+async def closed(database: Database) -> AsyncIterator[Forge]:
+    """A Forge that nobody has opened."""
+    forge = Forge(storage=database.storage())
+    yield forge
+    await forge.close()
+
+
+async def test_who_opens_while_another_opens_is_let_in_when_it_is_open(closed: Forge) -> None:
+    @closed.handler
+    async def work() -> str:
+        return "ok"
+
+    async def enqueue() -> int:
+        async with closed:
+            return (await work.enqueue()).id
+
+    async def serve() -> None:
+        await Worker(closed, queues=["default"]).run(until_empty=True)
+
+    *ids, _ = await asyncio.gather(enqueue(), enqueue(), enqueue(), serve())
+
+    async with closed:
+        await serve()
+        assert [(await closed.jobs.get(id)).state for id in ids] == [State.DONE] * 3
+
+
+async def test_who_opens_while_another_closes_finds_it_open(closed: Forge) -> None:
+    await closed.open()
+
+    closing = asyncio.create_task(closed.close())
+    await asyncio.sleep(0)
+    await closed.open()
+    await closing
+
+    assert (await closed.enqueue("work")).id
+
+
+async def test_each_who_opens_what_cannot_be_opened_is_told_and_may_try_again(closed: Forge) -> None:
+    async with closed:
+        await closed.storage.schema.drop()
+
+    told = await asyncio.gather(*(closed.open(migrate=False) for _ in range(3)), return_exceptions=True)
+
+    assert [type(error) for error in told] == [SchemaOutdated] * 3
+    async with closed:
+        assert (await closed.enqueue("work")).id
+
+
+async def test_an_opening_that_is_cancelled_leaves_a_forge_that_can_be_opened(closed: Forge) -> None:
+    for turns in range(12):
+        opening = asyncio.create_task(closed.open())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait([opening])
+        if not opening.cancelled():
+            await closed.close()
+
+    async with closed:
+        assert (await closed.enqueue("work")).id
+
+
+async def test_closing_once_more_does_nothing(closed: Forge) -> None:
+    ended: list[str] = []
+
+    async def end() -> None:
+        ended.append("ended")
+
+    closed.at_close(end)
+    await closed.open()
+    for _ in range(3):
+        await closed.close()
+
+    assert ended == ["ended"]
+    with pytest.raises(StorageUnavailable, match="not open"):
+        await closed.enqueue("work")
+
+
+async def test_another_loop_is_refused_in_a_sentence_and_harms_nobody(forge: Forge) -> None:
+    async def opened() -> None:
+        async with forge:
+            pass
+
+    for attempt in (lambda: forge.enqueue("work"), lambda: forge.jobs.list(), opened, forge.close):
+        with pytest.raises(NotOpenHere, match="belongs to the event loop that opened it"):
+            await asyncio.to_thread(lambda attempt=attempt: asyncio.run(attempt()))
+
+    assert (await forge.enqueue("work")).id
+
+
+async def test_one_loop_after_another_may_open_it(database: Database) -> None:
+    forge = Forge(storage=database.storage())
+
+    @forge.handler
+    async def work() -> None:
+        await asyncio.sleep(0)
+
+    async def drain() -> int:
+        async with forge:
+            await forge.enqueue_many("work", [{}] * 200)
+            workers = [Worker(forge, queues=["default"], concurrency=8) for _ in range(3)]
+            await asyncio.gather(*(worker.run(until_empty=True) for worker in workers))
+            [counts] = [counts for counts in await forge.jobs.counts() if counts.queue == "default"]
+            return counts.done
+
+    assert [await asyncio.to_thread(lambda: asyncio.run(drain())) for _ in range(3)] == [200, 400, 600]
+
+
+async def test_a_loop_that_ended_without_closing_it_leaves_it_to_the_next(database: Database) -> None:
+    assert await printed(LEAVES_OPEN, database) == ["2"]
+
+
+async def test_a_forked_child_is_refused_or_opens_anew_and_harms_no_parent(database: Database) -> None:
+    refused, opened, jobs = await printed(FORKS, database)
+    assert (
+        "and the event loop that opened it, allowed in a child that was forked is to open it again" in refused
+    )
+    assert (opened, jobs) == ("True", "21")
