@@ -61,6 +61,12 @@ class Options:
             if name not in known:
                 raise InvalidInput(f"There is no option {name!r}; options: {', '.join(sorted(known))}.")
         said: dict[str, Any] = dict(values)
+        if (
+            "connection" in said and said["connection"] is None
+        ):  # a mistake, or the job would not be part of it
+            raise InvalidInput(
+                "connection is None, allowed is the connection of a transaction; without one leave it out."
+            )
         try:
             for name in {"delay", "timeout"} & said.keys():
                 said[name] = as_duration(said[name], name)

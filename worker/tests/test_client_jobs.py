@@ -262,3 +262,18 @@ async def test_why_says_that_all_slots_are_in_use(forge: Forge):
     assert len(await claimed(forge, worker, "mail")) == 1
 
     assert (await forge.jobs.why(waiting.id)).reasons == ("The one slot of queue 'mail' is in use.",)
+
+
+async def test_no_connection_at_all_is_refused_where_one_is_said(forge: Forge) -> None:
+    @forge.handler
+    async def work() -> None: ...
+
+    for call in (
+        lambda: forge.enqueue("work", connection=None),
+        lambda: forge.enqueue_many("work", [{}], connection=None),
+        lambda: work.options(connection=None).enqueue(),
+    ):
+        with pytest.raises(
+            InvalidInput, match="connection is None, allowed is the connection of a transaction"
+        ):
+            await call()

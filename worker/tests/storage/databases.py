@@ -29,6 +29,9 @@ class Database(Protocol):
     def transaction(self) -> AbstractAsyncContextManager[Any]:
         """A connection of the caller's own, in a transaction that commits unless something is raised."""
 
+    def elsewhere(self) -> AbstractAsyncContextManager[Any]:
+        """A connection of the caller's own to another database."""
+
     async def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a statement that both databases understand, past the storage; return its rows."""
 
@@ -119,6 +122,14 @@ class PostgresDatabase:
         finally:
             await connection.close()
 
+    @contextlib.asynccontextmanager
+    async def elsewhere(self) -> AsyncIterator[Any]:
+        connection = await asyncpg.connect(self.server)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
     async def rows(self, sql: str) -> list[tuple[Any, ...]]:
         connection = await self._own_connection()
         async with self._one_at_a_time:
@@ -192,6 +203,11 @@ class SqliteDatabase:
             connection.execute("COMMIT")
         finally:
             connection.close()
+
+    @contextlib.asynccontextmanager
+    async def elsewhere(self) -> AsyncIterator[Any]:
+        with contextlib.closing(sqlite3.connect(self.path.with_name("app.sqlite"))) as connection:
+            yield connection
 
     async def rows(self, sql: str) -> list[tuple[Any, ...]]:
         with contextlib.closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:

@@ -271,3 +271,20 @@ async def test_a_job_enqueued_in_sql_has_what_its_kind_declares(storage, databas
         2,
         timedelta(seconds=5),
     )
+
+
+async def test_jobs_of_a_long_transaction_stand_where_they_were_asked_for(storage, postgres):
+    async with postgres.transaction() as connection:
+        await connection.execute("SELECT 1")
+        first = await enqueue(storage)
+        second = (await storage.jobs.enqueue(job(), connection=connection)).id
+        [[by_sql]] = await connection.fetch("SELECT forge_jobs.enqueue('work')")
+        last = await enqueue(storage)
+
+    assert await claim_ids(storage, await worker(storage)) == [first, second, by_sql, last]
+
+
+async def test_only_one_function_notifies_so_that_a_full_queue_fails_nobody(database, postgres):
+    notifying = "SELECT proname FROM pg_proc WHERE pronamespace = 'forge_jobs'::regnamespace AND prosrc LIKE '%pg_notify%'"
+
+    assert await postgres.rows(notifying) == [("tell",)]

@@ -1,6 +1,7 @@
 """A job that is enqueued in the caller's transaction shares its fate."""
 
 import contextlib
+from datetime import timedelta
 
 import pytest
 
@@ -84,3 +85,32 @@ async def test_what_is_not_a_connection_is_refused(storage):
             await storage.jobs.enqueue(job(), connection=wrong)
 
     assert await storage.jobs.find() == []
+
+
+@pytest.mark.parametrize("count", [1, 300])
+async def test_a_connection_of_another_database_is_refused_by_its_name(storage, database, count):
+    async with database.elsewhere() as connection:
+        with pytest.raises(
+            InvalidInput, match=r"^The given connection is of .*, allowed is one of "
+        ) as caught:
+            if count == 1:
+                await storage.jobs.enqueue(job(), connection=connection)
+            else:
+                await storage.jobs.enqueue_many([job()] * count, connection=connection)
+
+    assert str(caught.value).endswith(f"{storage.url.removeprefix('sqlite:///')}.")
+    assert await storage.jobs.find() == []
+
+
+async def test_a_transaction_that_has_gone_on_for_long_counts_from_the_call(storage, database, clock):
+    async with database.transaction() as connection:
+        before = await storage.jobs.enqueue(job(), connection=connection)
+        await clock.advance(minutes=5)
+        delayed = await storage.jobs.enqueue(job(delay=timedelta(minutes=1)), connection=connection)
+        [many] = await storage.jobs.enqueue_many([job(delay=timedelta(minutes=1))], connection=connection)
+        after = await storage.jobs.enqueue(job(), connection=connection)
+
+    for answer in (delayed, many):
+        found = await storage.jobs.get(answer.id)
+        assert timedelta(seconds=55) < found.run_at - clock.now() <= timedelta(seconds=60)
+    assert await claim_ids(storage, await worker(storage)) == [before.id, after.id]

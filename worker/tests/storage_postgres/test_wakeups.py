@@ -1,13 +1,17 @@
 """The listening connection: it is watched, and comes back by itself."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
+import asyncpg
 import pytest
 
+from forge_jobs.errors import StorageBusy
+from forge_jobs.job import NewJob
 from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.wakeups import PostgresWakeups
@@ -133,3 +137,39 @@ async def test_a_queue_is_called_out_only_while_somebody_is_idle(url: str, schem
         told = [await heard.next() for _ in range(4)]
         assert told == [("queue", "2"), ("queue", "3"), ("queue", "4"), ("the", "end")]
     await database.close()
+
+
+@pytest.fixture
+def choked_soon() -> Iterator[LocalPostgres]:
+    """A server whose queue of notifications is as small as it can be."""
+    with LocalPostgres(settings={"fsync": "off", "max_notify_queue_pages": 64}) as server:
+        yield server
+
+
+async def test_what_nobody_hears_fails_no_enqueue_and_is_said(choked_soon: LocalPostgres) -> None:
+    storage = PostgresStorage(choked_soon.url())
+    await storage.open()
+    await storage.schema.migrate()
+    deaf, talker = await asyncpg.connect(choked_soon.url()), await asyncpg.connect(choked_soon.url())
+    await deaf.execute("LISTEN something")
+    await deaf.execute("BEGIN; SELECT 1")
+    with pytest.raises(asyncpg.ProgramLimitExceededError):
+        for number in range(1000):
+            await talker.execute("SELECT pg_notify('something', $1 || repeat('x', 7000))", str(number))
+    await storage.wakeups.mark_idle(7, [1])
+
+    for job in (NewJob("work"), NewJob("work", key="one"), NewJob("work", delay=timedelta(seconds=1))):
+        await storage.jobs.enqueue(job)
+    await storage.jobs.enqueue_many([NewJob("work")] * 300)
+    async with talker.transaction():
+        await storage.jobs.enqueue(NewJob("work"), connection=talker)
+        await talker.fetchval("SELECT forge_jobs.enqueue('work')")
+    await storage.queues.set("default", {"paused": True})
+    wakeups = PostgresWakeups(storage._database, check_every=timedelta(0))
+    with pytest.raises(StorageBusy, match="does not end its transaction"):
+        await asyncio.wait_for(wakeups.listen(lambda kind, subject: None), 20)
+
+    assert len(await storage.jobs.find(limit=1000)) == 305
+    for connection in (deaf, talker):
+        await connection.close()
+    await storage.close()

@@ -1,5 +1,6 @@
-"""The connection that a caller gives, to make our statements part of their transaction."""
+"""The connection that a caller gives, to make our statements part of their transaction: asyncpg's, of our database."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import asyncpg
@@ -30,3 +31,23 @@ async def unwrapped(connection: Any) -> asyncpg.Connection:
         f"connection is a {given.__module__}.{given.__qualname__}, allowed is a connection of asyncpg, "
         "or an AsyncConnection or AsyncSession of SQLAlchemy over asyncpg."
     )
+
+
+# Two servers may have databases of one name, and of one number. Who may not ask which server it is
+# is told apart by the database alone.
+IDENTITY = """
+SELECT current_database() AS name,
+       (SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = current_database()) AS number,
+       CASE WHEN has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')
+            THEN (SELECT system_identifier FROM pg_catalog.pg_control_system()) END AS server
+"""
+
+
+def check_same_database(ours: Mapping[str, Any], given: Mapping[str, Any], url: str) -> None:
+    """Raise InvalidInput when what IDENTITY says of two connections differs."""
+    is_other_server = None not in (ours["server"], given["server"]) and ours["server"] != given["server"]
+    if is_other_server or (ours["name"], ours["number"]) != (given["name"], given["number"]):
+        where = f"database {given['name']!r}" + (" of another server" if is_other_server else "")
+        raise InvalidInput(
+            f"The given connection is of {where}, allowed is one of the database that holds the jobs, {url}."
+        )

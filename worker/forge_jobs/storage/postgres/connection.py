@@ -20,7 +20,7 @@ from forge_jobs.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.database_url import ALLOWED, POSTGRES, is_database_url, redact
 from forge_jobs.errors import ForgeError, InvalidInput, StorageBusy, StorageUnavailable
 from forge_jobs.storage.home import Home, Turn
-from forge_jobs.storage.postgres.caller import unwrapped
+from forge_jobs.storage.postgres.caller import IDENTITY, check_same_database, unwrapped
 from forge_jobs.storage.postgres.connect_arguments import ConnectArguments, connect_arguments
 from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, translated
@@ -35,6 +35,8 @@ from forge_jobs.storage.postgres.session_settings import (
 )
 
 T = TypeVar("T")
+
+POOLED = (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)
 
 OLDEST_SERVER = 14
 RELEASE_TIMEOUT = 1.0  # seconds
@@ -99,6 +101,9 @@ class Database:
         self._pool: asyncpg.Pool | None = None
         self._home: Home | None = None  # None: it is not open
         self._turn = Turn()  # one opens or closes at a time
+        self._own: WeakSet[asyncpg.Connection] = WeakSet()
+        self._checked: WeakSet[asyncpg.Connection] = WeakSet()  # callers' that are of our database
+        self._identity: asyncpg.Record | None = None  # of our database; None: before `open`
         self._keeps_settings: bool | None = (
             None  # whether what is set holds for a connection; None: before `open`
         )
@@ -171,9 +176,10 @@ class Database:
     @asynccontextmanager
     async def connection(self, connection: Any = None) -> AsyncIterator[asyncpg.Connection]:
         """Give one connection of the pool, or the one inside the caller's `connection`."""
-        with self.translating(is_callers=connection is not None):
+        is_callers = connection is not None and not self._is_own(connection)
+        with self.translating(is_callers=is_callers):
             if connection is not None:
-                yield await unwrapped(connection)
+                yield await self._of_caller(connection) if is_callers else connection
                 return
             pool = self.require_open()
             if self._demoted:
@@ -188,6 +194,19 @@ class Database:
                 # server that says nothing more must not keep whoever was cancelled.
                 with suppress(*DRIVER_ERRORS):
                     await pool.release(given, timeout=RELEASE_TIMEOUT)
+
+    def _is_own(self, connection: Any) -> bool:
+        """Whether it is one of ours, in which a transaction of ours goes on."""
+        return isinstance(connection, POOLED) and _bare(connection) in self._own
+
+    async def _of_caller(self, connection: Any) -> Any:
+        """Return asyncpg's connection inside of what a caller gave. Raises InvalidInput when it is not of our database."""
+        given = await unwrapped(connection)
+        if self._identity is not None and _bare(given) not in self._checked:
+            # A connection never changes its database, so that each is asked once.
+            check_same_database(self._identity, await given.fetchrow(IDENTITY), self.url)
+            self._checked.add(_bare(given))
+        return given
 
     @asynccontextmanager
     async def pinned_transaction(self, connection: asyncpg.Connection) -> AsyncIterator[None]:
@@ -329,6 +348,7 @@ class Database:
         self, connection: asyncpg.Connection, settings: Mapping[str, str] | None = None
     ) -> None:
         _made.add(connection)
+        self._own.add(connection)
         keeps = self._keeps_settings
         if keeps is None:  # any pooler may give the connection to another client after us
             keeps = not await is_behind_pooler(connection)
@@ -345,6 +365,7 @@ class Database:
         try:
             version = first.get_server_version()
             check_server(self.url, version.major, version.minor)
+            self._identity = await first.fetchrow(IDENTITY)
             self.pooled = await is_behind_pooler(first) and await self._shares(first)
             self._keeps_settings = not self.pooled
             if self.pooled and await first.fetchval(DO_HARM, int(self._timeout * 1000)):
@@ -456,6 +477,11 @@ async def _closed(pool: asyncpg.Pool | None) -> None:
             await pool.close()
     except DRIVER_ERRORS:
         pool.terminate()
+
+
+def _bare(connection: Any) -> asyncpg.Connection:
+    """Return the connection inside of what a pool gave."""
+    return getattr(connection, "_con", connection)
 
 
 _made: WeakSet[asyncpg.Connection] = WeakSet()

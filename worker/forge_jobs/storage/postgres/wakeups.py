@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncpg
 
-from forge_jobs.errors import StorageUnavailable
+from forge_jobs.errors import StorageBusy, StorageUnavailable
 from forge_jobs.storage.interface import Heard, Wakeups
 from forge_jobs.storage.postgres.connection import Database
 
@@ -64,6 +64,8 @@ class PostgresWakeups(Wakeups):
                     heard("reconnect", "")
                     delay = FIRST_RETRY
                     await self._watch(ear)
+            except StorageBusy:
+                raise  # said by whoever listens: nothing else would
             except StorageUnavailable:
                 pass  # whoever needs the database finds out by itself, and says so
             await asyncio.sleep(delay * random.uniform(0.5, 1))
@@ -91,6 +93,11 @@ class PostgresWakeups(Wakeups):
     async def _watch(self, ear: "Ear") -> None:
         """Return when the connection is lost, or no longer hears what it tells itself."""
         while not await ear.is_lost_within(self._check_every):
+            if await ear.is_choked(self._answer_within):
+                raise StorageBusy(
+                    f"The notifications of {self._database.url} fill up, because a session that listens does not end its "
+                    "transaction; until it does nobody is told of anything, and work is found by polling."
+                )
             if not await ear.hears_itself_within(self._answer_within):
                 return
 
@@ -118,6 +125,11 @@ class Ear:
     async def is_lost_within(self, seconds: float) -> bool:
         """Wait for the connection to be lost, for that long at most."""
         return await _happens(self._lost, seconds)
+
+    async def is_choked(self, seconds: float) -> bool:
+        """Whether so many notifications wait for a listener that nobody tells anything any more; see `tell` in the schema."""
+        usage = "SELECT pg_notification_queue_usage() >= 0.5"
+        return bool(await self._connection.fetchval(usage, timeout=seconds))
 
     async def hears_itself_within(self, seconds: float) -> bool:
         """Whether a notification to ourselves comes back in that time."""

@@ -174,6 +174,7 @@ class Database:
                 f"connection is a {type(connection).__name__}, allowed is a sqlite3.Connection."
             )
         try:
+            self._check_same_file(connection)
             if not connection.in_transaction and connection.isolation_level is not None:
                 connection.execute("BEGIN IMMEDIATE")
             connection.execute("SAVEPOINT forge_jobs")
@@ -195,6 +196,17 @@ class Database:
         except DRIVER_ERRORS as error:
             raise translated(error, self.path) from error
         return result
+
+    def _check_same_file(self, connection: sqlite3.Connection) -> None:
+        if self.in_memory:
+            raise InvalidInput("The database is in memory, where no other connection reaches it.")
+        cursor = connection.cursor()
+        cursor.row_factory = None
+        [file] = [row[2] for row in cursor.execute("PRAGMA database_list") if row[1] == "main"]
+        if not file or not Path(file).exists() or not Path(file).samefile(self.path):
+            raise InvalidInput(
+                f"The given connection is of {file or 'a database in memory'}, allowed is one of {self.path}."
+            )
 
     def listen(self, heard: Heard) -> Callable[[], None]:
         """`heard` is called for everything told from now on; call what is returned to end that."""
