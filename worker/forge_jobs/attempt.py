@@ -72,7 +72,7 @@ class Attempt(msgspec.Struct, eq=False):
     claim: Claim
     queue: ServedQueue
     task: "asyncio.Task[Any]"
-    started: float  # the event loop's monotonic seconds
+    started: float  # an `uptime`
     wait: float  # seconds
     context: Context | None = None
     stopped: Stop | None = None

@@ -21,6 +21,7 @@ from forge_jobs.runners import Runners
 from forge_jobs.served import LONGEST_POLL, SHORTEST_POLL, ServedQueue
 from forge_jobs.storage.interface import Storage
 from forge_jobs.telemetry import ClaimsAdrift, Telemetry, UnknownKind, UnknownLimit
+from forge_jobs.uptime import uptime
 
 LARGEST_CLAIM = 1000
 SCOUT_EVERY = 0.25  # seconds between scouts of a queue
@@ -236,7 +237,7 @@ class Claimer:
     async def _let_go(self) -> None:
         """What this worker cannot use goes back, since somebody else may: jobs that no runner takes, and slots."""
         runners, now = self.runners, time.monotonic()
-        if runners.has_waiting and now - runners.moved_at >= LONGEST_IN_HAND and runners.is_full:
+        if runners.has_waiting and uptime() - runners.moved_at >= LONGEST_IN_HAND and runners.is_full:
             runners.slow_down()
             self._hand_back()
         for queue in self._order:

@@ -48,14 +48,15 @@ class Context:
 
     __slots__ = ("_cancelled", "_loop", "_tokens", "_waits", "claim", "forge", "has_heard", "queue")
 
-    def __init__(self, claim: Claim, queue: str, forge: "Forge", tokens: Tokens) -> None:
+    def __init__(
+        self, claim: Claim, queue: str, forge: "Forge", tokens: Tokens, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.claim = claim
         self._cancelled = False
-        self.has_heard = False  # whether the handler looked since it should end
         self.queue = queue
         self.forge = forge
         self._tokens = tokens
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._waits: list[Future[Any]] | None = None  # what threads wait for
 
     @property
@@ -97,7 +98,8 @@ class Context:
         An async handler is told by asyncio.CancelledError. One that runs in a thread
         cannot be interrupted, so it has to look here now and then.
         """
-        self.has_heard = self._cancelled
+        if self._cancelled:
+            self.has_heard = True
         return self._cancelled
 
     @property
@@ -106,8 +108,13 @@ class Context:
         return ContextTokens(self, self._tokens)
 
     def cancel(self) -> None:
-        """`is_cancelled` is true from now on. The worker calls this; it does not cancel the job."""
-        self._cancelled = True
+        """`is_cancelled` is true from now on. The worker calls this; it does not cancel the job.
+
+        Whether the handler looked since then is said by `has_heard`.
+        """
+        if not self._cancelled:
+            self.has_heard = False
+            self._cancelled = True
         for wait in tuple(self._waits or ()):
             wait.cancel()
 

@@ -48,6 +48,8 @@ from forge_jobs.telemetry import HandlerStuck, JobStarted, Outcome, RunnerReplac
 from forge_jobs.threads import Threads
 from forge_jobs.uptime import uptime
 
+IN_LOOP = Placement.LOOP  # a look-up in an Enum is slower than one thinks
+
 AHEAD = 0.05  # seconds of work that are claimed ahead
 MOST_AHEAD = 500  # jobs
 LONG_JOB = 0.2  # seconds of mean run time from which nothing is claimed ahead
@@ -74,7 +76,7 @@ class Runners:
         self.running: dict[int, Attempt] = {}
         self.fence_at = float("inf")  # an `uptime`: from then on no handler is started
         self.stuck: set[Attempt] = set()  # over, but their handlers go on
-        self.moved_at = 0.0  # when the hand last gave a job to a runner, or got its first
+        self.moved_at = 0.0  # the `uptime` at which the hand last gave a job to a runner, or got its first
         self.clock_offset = clock_offset  # seconds that the database's clock is ahead of ours
         self._forge = forge
         self._handlers = forge.handlers
@@ -153,7 +155,7 @@ class Runners:
     def add(self, queue: ServedQueue, claims: Sequence[Claim]) -> None:
         """These jobs will be run, in this order."""
         if not self._hand:
-            self.moved_at = time.monotonic()
+            self.moved_at = uptime()
         self._hand.extend((claim, queue) for claim in claims)
         new = len(claims)
         while new and self._idle:
@@ -272,9 +274,6 @@ class Runners:
                 await asyncio.sleep(0)
                 breath = time.monotonic()
 
-    def _took(self, seconds: float) -> None:
-        self._mean = seconds if self._mean is None else self._mean + (seconds - self._mean) * 0.05
-
     async def _has_payload(self, claim: Claim, queue: ServedQueue) -> bool:
         """Read the large payload of a job that is about to begin. False: it is no longer in hand."""
         began = time.monotonic()
@@ -284,7 +283,8 @@ class Runners:
             claim.payload = await self._forge.storage.claims.payload(claim)
             if claim.payload is not None:
                 verdict = None
-                self._took(time.monotonic() - began)  # as long as it takes, no more should be claimed ahead
+                seconds = time.monotonic() - began  # as long as it takes, no more should be claimed ahead
+                self._mean = seconds if self._mean is None else self._mean + (seconds - self._mean) * 0.05
         except StorageUnavailable:
             pass
         except Exception as error:
@@ -302,11 +302,13 @@ class Runners:
         if claim.payload is None and not await self._has_payload(claim, queue):
             return
         config = queue.config
-        if uptime() > self.fence_at:  # others may have it by now; the session ends in a moment
+        started = self.moved_at = uptime()
+        if started > self.fence_at:  # others may have it by now; the session ends in a moment
             self._record(released(claim, config))
             return
-        started = self.moved_at = time.monotonic()
-        wait = max(0.0, time.time() + self.clock_offset - claim.pos / 1_000_000)
+        wait = time.time() + self.clock_offset - claim.pos / 1_000_000
+        if wait < 0.0:  # two clocks were compared
+            wait = 0.0
         attempt = self.running[claim.job_id] = Attempt(claim, queue, task, started, wait)
         timer: asyncio.TimerHandle | None = None
         try:
@@ -316,14 +318,14 @@ class Runners:
             if claim.timeout is None and config.timeout is not None:
                 # for this attempt: the next asks the queue again
                 claim.timeout = config.timeout.total_seconds()
-            context = attempt.context = Context(claim, config.name, self._forge, self._tokens)
+            context = attempt.context = Context(claim, config.name, self._forge, self._tokens, self._loop)
             if claim.timeout is not None:
                 timer = self._loop.call_later(claim.timeout, self._stop, attempt, Stop.TIMED_OUT)
             current_claim.set(claim)
             current_queue.set(config.name)
             if self._telemetry.wants_starts:
                 self._telemetry.emit(JobStarted(claim, config.name))
-            if handler.placement is Placement.LOOP:
+            if handler.placement is IN_LOOP:
                 result = await (
                     handler.function(context, **arguments)
                     if handler.takes_context
@@ -339,11 +341,11 @@ class Runners:
                     self._processes,
                     partial(self._is_left, attempt),
                 )
-            if type(result) not in PLAIN:
+            if result is not None and type(result) not in PLAIN:
                 result = await settled(result)
             if attempt.escaped is not None:
                 raise attempt.escaped
-            verdict = done(claim, queue.config, claim.codec, result, wait, time.monotonic() - started)
+            verdict = done(claim, queue.config, claim.codec, result, wait, uptime() - started)
         except GeneratorExit as error:  # this task may await nothing any more
             self._end(attempt, self._judged(attempt, error))
             raise
@@ -367,7 +369,7 @@ class Runners:
             return refused(claim, config, error, attempt.wait)
         if attempt.stopped is None and isinstance(error, asyncio.CancelledError) and self._is_cancelled:
             attempt.stopped = Stop.STOPPING
-        duration = time.monotonic() - attempt.started
+        duration = uptime() - attempt.started
         return judge(claim, config, error, attempt.stopped, attempt.wait, duration)
 
     @property
@@ -390,7 +392,8 @@ class Runners:
         running.pop(attempt.claim.job_id, None)
         if not running:
             self._ended.set()
-        self._took(verdict.run.duration)
+        duration = verdict.run.duration
+        self._mean = duration if self._mean is None else self._mean + (duration - self._mean) * 0.05
         self._record(verdict)
         if verdict.throttled is not None:
             self._throttled(attempt.claim, attempt.queue)
@@ -398,7 +401,7 @@ class Runners:
     def _free(self, attempt: Attempt) -> None:
         """A stuck handler has ended at last."""
         self.stuck.discard(attempt)
-        claim, duration = attempt.claim, time.monotonic() - attempt.started
+        claim, duration = attempt.claim, uptime() - attempt.started
         self._telemetry.emit(StuckHandlerEnded(claim, attempt.queue.name, duration, len(self.stuck)))
 
     def _stop(self, attempt: Attempt, why: Stop) -> None:
@@ -422,7 +425,7 @@ class Runners:
 
     def _give_up(self, attempt: Attempt) -> None:
         """The job has its verdict though its handler goes on, and another runner has its place."""
-        duration = time.monotonic() - attempt.started
+        duration = uptime() - attempt.started
         claim, queue, why = attempt.claim, attempt.queue, attempt.stopped or Stop.STOPPING
         self.stuck.add(attempt)
         self._replace(attempt.task)
