@@ -47,8 +47,7 @@ def call(
     """
     if style is not None:
         logs.take_over(style)
-    logs.current_claim.set(claim)
-    logs.current_queue.set(queue)
+    logs.current_job.set((claim, queue))
     if module == "__main__":
         module = "__mp_main__" if "__mp_main__" in sys.modules else "__main__"
     found: Any = sys.modules.get(module) or importlib.import_module(module)

@@ -12,7 +12,7 @@ from typing import Any
 
 from forge_jobs.error_text import sentence
 from forge_jobs.job import Claim
-from forge_jobs.logs import current_claim
+from forge_jobs.logs import current_job
 
 Told = Callable[[Claim, BaseException], None]
 
@@ -46,9 +46,9 @@ class _Factory:
         self.told: list[Told] = []
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
-        claim = current_claim.get()
-        if claim is not None and self.told:
-            coroutine = _Contained(coroutine, claim, self)
+        job = current_job.get()
+        if job is not None and self.told:
+            coroutine = _Contained(coroutine, job[0], self)
         make = self.before or _task
         return make(loop, coroutine, **options)
 

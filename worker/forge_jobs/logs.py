@@ -3,7 +3,7 @@
 Lines go through the stdlib logger "forge_jobs" with their facts as extra fields, so that any
 logging configuration shows them. A worker says its events by itself (`say`). A program that wants
 them as the command line writes them calls `subscribe`; one with a configuration of its own adds
-`JobFacts` to its handlers. `attempt` sets `current_claim` and `current_queue` around a handler.
+`JobFacts` to its handlers. `runners` sets `current_job` around a handler.
 """
 
 import logging
@@ -23,11 +23,8 @@ from forge_jobs.telemetry import Event, JobsEnded, Outcome, Run, Telemetry
 
 logger = logging.getLogger(OURS)
 
-current_claim: ContextVar[Claim | None] = ContextVar("current_claim", default=None)
-"""The job whose handler runs here; None outside of handlers."""
-
-current_queue: ContextVar[str | None] = ContextVar("current_queue", default=None)
-"""The name of that job's queue."""
+current_job: ContextVar[tuple[Claim, str] | None] = ContextVar("current_job", default=None)
+"""The job whose handler runs here, and the name of its queue; None outside of handlers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,7 +427,7 @@ class JobFacts(logging.Filter):
     """Gives every record made while a handler runs the fields job_id, kind, queue and attempt."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        claim = current_claim.get()
-        if claim is not None and not hasattr(record, "job_id"):
-            record.__dict__.update(_job_facts(claim, current_queue.get()))
+        job = current_job.get()
+        if job is not None and not hasattr(record, "job_id"):
+            record.__dict__.update(_job_facts(*job))
         return True

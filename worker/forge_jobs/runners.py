@@ -16,8 +16,10 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import Context as Variables
 from contextvars import copy_context
 from functools import partial
+from operator import is_
 
 from forge_jobs.app import Forge
 from forge_jobs.attempt import (
@@ -41,7 +43,7 @@ from forge_jobs.errors import InvalidPayload, StorageUnavailable
 from forge_jobs.exits import contained
 from forge_jobs.handlers import Placement
 from forge_jobs.job import CANCELLED_BY_USER, Claim
-from forge_jobs.logs import current_claim, current_queue
+from forge_jobs.logs import current_job
 from forge_jobs.returned import PLAIN, settled
 from forge_jobs.served import ServedQueue
 from forge_jobs.telemetry import HandlerStuck, JobStarted, Outcome, RunnerReplaced, StuckHandlerEnded
@@ -243,9 +245,8 @@ class Runners:
     async def _runner(self) -> None:
         task = asyncio.current_task()
         assert task is not None
-        current_claim.set(None)
-        current_queue.set(None)
-        clean = copy_context()
+        current_job.set(None)
+        clean = [*copy_context().values()]
         references, cancelling = sys.getrefcount, task.cancelling
         alone = references(task)
         breath = time.monotonic()
@@ -263,11 +264,16 @@ class Runners:
                         continue
             claim, queue = self._hand.popleft()
             await self._perform(task, claim, queue)
-            current_claim.set(None)
-            current_queue.set(None)
+            current_job.set(None)
             # Whoever still holds the task may cancel it, whenever a timer fires; a cancellation may wait in it
-            # already; and no other job may see the context variables that a handler set.
-            if references(task) != alone or cancelling() or copy_context() != clean:
+            # already, before Python 3.13 also one that was taken back; and no other job may see the context
+            # variables that a handler set.
+            if (
+                references(task) != alone
+                or cancelling()
+                or task._must_cancel  # type: ignore[attr-defined]
+                or not _holds(copy_context(), clean)
+            ):
                 self._replace(task)
                 return
             if time.monotonic() - breath > BREATH:
@@ -321,8 +327,7 @@ class Runners:
             context = attempt.context = Context(claim, config.name, self._forge, self._tokens, self._loop)
             if claim.timeout is not None:
                 timer = self._loop.call_later(claim.timeout, self._stop, attempt, Stop.TIMED_OUT)
-            current_claim.set(claim)
-            current_queue.set(config.name)
+            current_job.set((claim, config.name))
             if self._telemetry.wants_starts:
                 self._telemetry.emit(JobStarted(claim, config.name))
             if handler.placement is IN_LOOP:
@@ -455,3 +460,8 @@ class Runners:
         self._replace(task)
         if not self._is_cancelled:
             self._telemetry.emit(RunnerReplaced(error or RuntimeError("it returned")))
+
+
+def _holds(variables: Variables, values: Sequence[object]) -> bool:
+    """Whether the variables have just these values: the same objects, for what is equal may be another's all the same."""
+    return len(variables) == len(values) and all(map(is_, variables.values(), values))

@@ -16,7 +16,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from forge_jobs.job import Claim
-from forge_jobs.logs import current_claim
+from forge_jobs.logs import current_job
 from forge_jobs.telemetry import LoopBlocked, LoopFree, Telemetry
 
 LOOK = 0.5  # seconds between two signs that the loop is asked for
@@ -90,7 +90,8 @@ class Watchdog:
         task = asyncio.current_task(self._loop)
         claim = self._claim_of(task)
         if claim is None and task is not None and sys.version_info >= (3, 12):
-            claim = task.get_context().get(current_claim)  # a task that a handler made
+            job = task.get_context().get(current_job)  # a task that a handler made
+            claim = job[0] if job else None
         where = _where(sys._current_frames().get(self._loop_thread))
         return LoopBlocked(self._label, seconds, claim, where, is_first)
 

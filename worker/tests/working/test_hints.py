@@ -1,8 +1,12 @@
 """Jobs that stand where a worker has already looked are found all the same."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
-from forge_jobs import Forge
+from forge_jobs import Forge, claimer
+from forge_jobs.job import Claim
 from forge_jobs.storage.interface import Storage
 from tests.storage.databases import Database
 from tests.storage.factories import claim, enqueue, worker
@@ -60,6 +64,29 @@ async def test_a_job_whose_transaction_commits_late_is_found(
         await eventually(lambda: late in ran)
 
 
+async def test_a_wake_up_that_comes_while_a_look_is_on_its_way_is_not_lost(
+    forge: Forge, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So only a wake-up brings another look.
+    monkeypatch.setattr(claimer, "SHORTEST_POLL", 3600.0)
+    monkeypatch.setattr(claimer, "SCOUT_EVERY", 3600.0)
+    first = await enqueue(forge.storage, payload=b"{}")
+    behind: list[int] = []
+    claim_before = forge.storage.claims.claim
+
+    async def claimed_as_another_comes(queue_id: int, *given: Any, **options: Any) -> Sequence[Claim]:
+        claims = await claim_before(queue_id, *given, **options)
+        if claims and not behind:
+            behind.append(await enqueue(forge.storage, payload=b"{}"))
+            assert worker.session is not None
+            worker.session._claimer.wake(queue_id)
+        return claims
+
+    monkeypatch.setattr(forge.storage.claims, "claim", claimed_as_another_comes)
+    async with working(forge) as worker:
+        await eventually(lambda: behind and {first, *behind} <= set(ran))
+
+
 async def test_known_jobs_run_behind_and_between_kinds_that_nobody_handles(
     forge: Forge, ran: list[int]
 ) -> None:
@@ -73,5 +100,9 @@ async def test_known_jobs_run_behind_and_between_kinds_that_nobody_handles(
         await forge.enqueue_many("strange", [{}] * 50)
         await _looked(forge, ran)
         await _looked(forge, ran, priority=1)
-        [counts] = await storage.jobs.counts()
-        assert counts.pending + counts.in_progress == 150
+
+        async def are_the_others_left() -> bool:
+            [counts] = await storage.jobs.counts()
+            return counts.pending + counts.in_progress == 150
+
+        await eventually(are_the_others_left)  # the last job is done once that is recorded
