@@ -89,6 +89,7 @@ class Claimer:
             queue.look_at = 0.0
             queue.poll = SHORTEST_POLL
             queue.empty = False
+            queue.woken = True
         self._stirred.set()
 
     def wake_behind(self, queue_id: int, priority: int, pos: int, worker_id: int) -> None:
@@ -289,7 +290,10 @@ class Claimer:
                 limit = min(share, LARGEST_CLAIM)
                 if limit <= 0:
                     break
+                queue.woken = False
                 found = await self._claim(queue, limit)
+                if queue.woken:  # while the look was on its way, which may not have seen why
+                    queue.look_at, queue.poll, queue.empty = 0.0, SHORTEST_POLL, False
                 wanted -= found
                 if queue.look_at <= now:
                     hungry.append(queue)

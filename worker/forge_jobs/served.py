@@ -34,6 +34,7 @@ class ServedQueue:
     marked: bool = False  # whether enqueues tell this worker
     full_since: float | None = None  # since when every look found as much as it asked for
     empty: bool = False  # whether the last look found nothing
+    woken: bool = False  # since the last look began
     tokens_at: float = 0.0  # before that its rate limit has no token
     unknown_scope: str | None = None  # its rate limit, when that was last found missing
     left_alone: dict[str, float] = field(default_factory=dict)  # unknown kinds, until when
