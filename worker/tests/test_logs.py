@@ -262,8 +262,7 @@ async def test_lines_that_a_handler_writes_itself_name_its_job(said: Any) -> Non
     said()
 
     async def handler(job_id: int) -> None:
-        logs.current_claim.set(claim(job_id))
-        logs.current_queue.set("mail")
+        logs.current_job.set((claim(job_id), "mail"))
         await asyncio.to_thread(logging.getLogger("shop.mail").warning, "sent to %s", "a@example.com")
 
     await asyncio.gather(handler(1), handler(2))
@@ -285,9 +284,9 @@ def test_a_program_that_configured_logging_keeps_its_handlers_which_learn_the_jo
     handlers = list(root.handlers)
 
     end = logs.subscribe(events)
-    token = logs.current_claim.set(claim())
+    token = logs.current_job.set((claim(), "mail"))
     logging.getLogger("shop").warning("hello")
-    logs.current_claim.reset(token)
+    logs.current_job.reset(token)
     logging.getLogger("shop").warning("outside")
     during = list(root.handlers)
     end()
@@ -385,9 +384,9 @@ def test_a_filter_gives_a_programs_own_handler_the_job(events: Telemetry) -> Non
     theirs = logging.Handler()
     theirs.emit = heard.append  # type: ignore[method-assign]
     theirs.addFilter(logs.JobFacts())
-    token = logs.current_claim.set(claim())
+    token = logs.current_job.set((claim(), "mail"))
 
     theirs.handle(logging.makeLogRecord({"name": "shop"}))
-    logs.current_claim.reset(token)
+    logs.current_job.reset(token)
 
     assert heard[0].job_id == 42  # type: ignore[attr-defined]

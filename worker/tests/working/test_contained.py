@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +80,13 @@ async def leaves_a_cancellation_behind() -> None:
 async def swallows_its_own_cancellation() -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await cancels_itself()
+
+
+async def takes_its_own_cancellation_back() -> None:
+    await leaves_a_cancellation_behind()
+    this = asyncio.current_task()
+    assert this is not None
+    this.uncancel()
 
 
 async def leaves_a_timer_behind() -> None:
@@ -182,13 +190,47 @@ async def test_a_failure_of_any_kind_is_its_jobs_only(forge: Forge, function: Ca
 
 @pytest.mark.parametrize(
     "function",
-    [leaves_a_cancellation_behind, swallows_its_own_cancellation, leaves_a_timer_behind],
+    [
+        leaves_a_cancellation_behind,
+        swallows_its_own_cancellation,
+        takes_its_own_cancellation_back,
+        leaves_a_timer_behind,
+    ],
     ids=lambda function: function.__name__,
 )
 async def test_what_a_job_that_is_done_leaves_behind_reaches_no_other(
-    forge: Forge, function: Callable[..., Any]
+    forge: Forge, events: Events, function: Callable[..., Any]
 ) -> None:
     assert (await one(forge, function)).state is State.DONE
+    assert events.of(RunnerReplaced) == []  # nothing went wrong
+
+
+class Column:
+    """Cannot be compared, as an array or a part of a query."""
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("not a boolean")
+
+
+@pytest.mark.parametrize("make", [list, Column])
+async def test_a_context_variable_that_a_handler_set_reaches_no_other_job(
+    forge: Forge, events: Events, make: Callable[[], object]
+) -> None:
+    variable: ContextVar[object] = ContextVar("variable")
+    first = make()
+    variable.set(first)
+    seen: list[object] = []
+
+    @forge.handler
+    async def sets() -> None:
+        seen.append(variable.get())
+        variable.set(make())
+
+    async with working(forge, concurrency=1):
+        for job in await sets.enqueue_many([{}, {}, {}]):
+            await forge.wait(job.id, timeout=20)
+    assert [value is first for value in seen] == [True, True, True]
+    assert events.of(RunnerReplaced) == []
 
 
 class Silent(BaseException):
