@@ -16,7 +16,7 @@ import asyncpg
 from benchmarks import child
 from benchmarks.bench import Bench
 from benchmarks.line import AtMostTimes, Line
-from benchmarks.sides.bare_postgres import FIRST_ATTEMPT, QUEUE_ID, REGISTER, WORKER_ID
+from benchmarks.sides.bare_postgres import ANY_ERA, FIRST_ATTEMPT, QUEUE_ID, REGISTER, WORKER_ID
 from benchmarks.workload import BARE_BATCH, ENCODED, KIND, QUEUE
 from forge_jobs.storage.postgres.claims import CLAIM, FINISH_PLAIN, START
 from forge_jobs.storage.postgres.connection import Database
@@ -146,7 +146,7 @@ class Explainer:
 
     async def _claims(self, name: str, queue_id: int, hint: tuple[int, int]) -> None:
         for place, at in (("with a hint", hint), ("without a hint", START)):
-            arguments = (queue_id, WORKER_ID, BARE_BATCH, *at, 0)
+            arguments = (queue_id, WORKER_ID, BARE_BATCH, *at, 0, *ANY_ERA)
             await self.explain(f"{name}, {place}", CLAIM, arguments, CLAIMS)
 
     async def _take(
@@ -156,7 +156,7 @@ class Explainer:
         taken: list[int] = []
         while len(taken) < jobs:
             limit = min(BARE_BATCH, jobs - len(taken))
-            records = await connection.fetch(self._sql(CLAIM), queue_id, WORKER_ID, limit, *hint, 0)
+            records = await connection.fetch(self._sql(CLAIM), queue_id, WORKER_ID, limit, *hint, 0, *ANY_ERA)
             if not records:
                 break
             taken += [record["id"] for record in records]

@@ -22,6 +22,9 @@ from forge_jobs.storage.postgres.session_settings import CLAIMS, WALKS, pinned
 WORKER_ID = 1
 FIRST_ATTEMPT = 1
 BATCHES_AHEAD = 4
+ANY_ERA = (None, None)
+"""Where a worker would say what it knows of the database's history."""
+
 REGISTER = """
 INSERT INTO {schema}.worker (id, label, host, pid, version, queues, kinds, concurrency, started_at, beat_at)
 VALUES ($1, 'bare', '', 0, '', '{bench}', '{}', 1, now(), now())
@@ -47,7 +50,9 @@ class Loop:
         """Claim until nothing is left, each time from where the last batch ended."""
         hint = START
         while True:
-            records = await self._claims.fetch(self._claim, self._queue_id, WORKER_ID, BARE_BATCH, *hint, 0)
+            records = await self._claims.fetch(
+                self._claim, self._queue_id, WORKER_ID, BARE_BATCH, *hint, 0, *ANY_ERA
+            )
             self.first = self.first or time.monotonic()
             await self._batches.put(records)
             if not records:

@@ -64,6 +64,8 @@ def claim(connection: sqlite3.Connection, queue_id: int) -> list[Any]:
         "priority": START[0],
         "pos": START[1],
         "until": AFTER_ALL_PRIORITIES,
+        "era": None,
+        "beat_at": None,
         "now": time.time_ns() // 1000,
     }
     connection.execute("BEGIN IMMEDIATE")

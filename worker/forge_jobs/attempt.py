@@ -51,6 +51,7 @@ class Stop(StrEnum):
     TIMED_OUT = "timed out"
     STOPPING = "the worker stops"
     GIVEN_UP = "the worker was given up"
+    UNKNOWN = "the database does not know its claim"
 
 
 class Verdict(msgspec.Struct, gc=False):

@@ -11,16 +11,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from forge_jobs.attempt import Verdict, released
+from forge_jobs.eras import Eras
 from forge_jobs.errors import StorageBusy, UnknownScope
 from forge_jobs.handlers import Handlers
-from forge_jobs.job import Claim
+from forge_jobs.hints import Hints
+from forge_jobs.job import NOBODY, Claim
 from forge_jobs.patience import Patience
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.rate_limit import Lease
 from forge_jobs.runners import Runners
 from forge_jobs.served import LONGEST_POLL, SHORTEST_POLL, ServedQueue
 from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import ClaimsAdrift, Telemetry, UnknownKind, UnknownLimit
+from forge_jobs.telemetry import ClaimsAdrift, HistoryCut, Telemetry, UnknownKind, UnknownLimit
 from forge_jobs.uptime import uptime
 
 LARGEST_CLAIM = 1000
@@ -52,11 +54,13 @@ class Claimer:
         handlers: Handlers,
         record: Callable[[Verdict], None],
         unrecorded: Callable[[], int],
-        unrecorded_proofs: Callable[[], set[Proof]],
+        unrecorded_claims: Callable[[], list[Claim]],
         clock_offset: float,
+        eras: Eras,
     ) -> None:
         self.queues = {config.id: ServedQueue(config) for config in queues}
         self.runners: Runners  # set by the session before `run`
+        self.beat_now: Callable[[], None] = lambda: None  # ... too
         self.stopping = False
         self.is_open = True  # False: the worker's gate is closed, and the database would give it nothing
         self.on_empty: Callable[[], None] | None = None  # called when a round found every queue empty
@@ -66,8 +70,9 @@ class Claimer:
         self._handlers = handlers
         self._record = record
         self._unrecorded = unrecorded
-        self._unrecorded_proofs = unrecorded_proofs
+        self._unrecorded_claims = unrecorded_claims
         self._clock_offset = clock_offset  # seconds that the database's clock is ahead of ours
+        self._eras = eras
         self._stirred = asyncio.Event()
         self._order = list(self.queues.values())
         self._patience = Patience("claiming jobs", telemetry)
@@ -78,6 +83,8 @@ class Claimer:
         self._has_recorded = False  # since all queues were found empty
         self._adrift: set[Proof] = set()  # ours by the last look, and in no hand
         self._audit_at = time.monotonic() + AUDIT_EVERY
+        self._empty_at_beat: int | None = None  # how many beats had been heard then
+        self._is_last_look = False  # after a beat that followed
 
     def stir(self) -> None:
         """Something changed that the claimer may wait for."""
@@ -191,7 +198,11 @@ class Claimer:
                 if time.monotonic() >= self._audit_at:
                     await self._audit()
                 await self._let_go()
+                if self._eras.is_in_doubt:
+                    await self._take_stock()
                 wanted = min(self.runners.wanted(), MOST_UNRECORDED - self._unrecorded())
+                if self._eras.standing is None:
+                    wanted = 0
                 if wanted > 0:
                     await self._look(wanted)
                     self._patience.over()
@@ -200,8 +211,30 @@ class Claimer:
                 for queue in self._order:
                     queue.slots_in_doubt = True
                 await self._patience.wait(error)
+                self.beat_now()
                 continue
             await self._rest(wanted > 0)
+
+    async def _take_stock(self) -> None:
+        """The history was cut: what is in hand here and has no claim that the database knows is given up.
+
+        No claim is on the wire meanwhile. An outcome of such a job proves nothing any more: a
+        new job may have got its id.
+        """
+        doubts = self._eras.doubts
+        held = await self._storage.claims.held(self._worker_id)
+        known = {(claim.job_id, claim.attempt) for claim in held}
+        unknown = [claim for claim in self._claims() if (claim.job_id, claim.attempt) not in known]
+        for claim in unknown:
+            claim.worker_id = NOBODY
+        await self.runners.stop_disowned()
+        await self._storage.claims.answered()
+        for queue in self._order:
+            queue.slots_in_doubt = True
+            queue.hints = Hints()
+        self._telemetry.emit(HistoryCut(sorted({claim.job_id for claim in unknown}), len(known)))
+        await self._eras.stock_was_taken(doubts)
+        self.wake()
 
     async def _audit(self) -> None:
         """Hand back jobs that the database says are ours and that are in no hand of ours, at two looks.
@@ -212,7 +245,7 @@ class Claimer:
         began = time.monotonic()
         self._audit_at = began + AUDIT_EVERY
         held = await self._storage.claims.held(self._worker_id)
-        in_hand = self.runners.proofs() | self._unrecorded_proofs()
+        in_hand = {(claim.job_id, claim.attempt) for claim in self._claims()}
         adrift = {(claim.job_id, claim.attempt): claim for claim in held}
         adrift = {proof: claim for proof, claim in adrift.items() if proof not in in_hand}
         again = self._adrift & adrift.keys()
@@ -225,6 +258,10 @@ class Claimer:
         self._audit_at = now + (
             AUDIT_AGAIN if self._adrift else max(AUDIT_EVERY, AUDIT_SHARE * (now - began))
         )
+
+    def _claims(self) -> list[Claim]:
+        """Return the claims of all jobs that are in a hand of ours, until their outcome is recorded."""
+        return self.runners.claims() + self._unrecorded_claims()
 
     def _regain(self, claim: Claim) -> None:
         queue = self.queues.get(claim.queue_id)
@@ -299,13 +336,22 @@ class Claimer:
                     hungry.append(queue)
             due = hungry
         if self.on_empty is not None and all(queue.empty for queue in self._order):
-            if (
-                self._has_recorded
-            ):  # what ended meanwhile may have enqueued more, in any queue: look once more
-                self._has_recorded = False
-                self.wake()
-            else:
-                self.on_empty()
+            self._perhaps_empty(self.on_empty)
+
+    def _perhaps_empty(self, on_empty: Callable[[], None]) -> None:
+        """Every queue was found empty: look once more, unless that was the look."""
+        if self._has_recorded:  # what ended meanwhile may have enqueued more, in any queue
+            self._has_recorded = False
+            self._empty_at_beat = None
+            self.wake()
+        elif self._empty_at_beat is None:  # in another era nothing is given either: the next beat says so
+            self._empty_at_beat = self._eras.beats
+            self.beat_now()
+        elif not self._is_last_look and self._eras.beats > self._empty_at_beat:
+            self._is_last_look = True
+            self.wake()
+        elif self._is_last_look:
+            on_empty()
 
     async def _claim(self, queue: ServedQueue, limit: int) -> int:
         if not self.is_open:
@@ -334,6 +380,13 @@ class Claimer:
                 await self._found_no_token(queue)
                 return 0
             limit = lease.tokens
+        standing = self._eras.standing
+        if standing is None:  # the last beat brought doubts
+            queue.look_at = time.monotonic() + SHORTEST_POLL
+            await self._give_back_slots(queue)
+            if lease is not None:
+                await self._give_back(queue, lease, lease.tokens)
+            return 0
         try:
             claims = await self._storage.claims.claim(
                 queue.id,
@@ -341,6 +394,7 @@ class Claimer:
                 limit=limit,
                 in_hand=queue.in_hand,
                 without_kinds=queue.left_alone_now(time.monotonic()),
+                standing=standing,
                 **({} if self._must_see_all(queue) else queue.hints.options()),
             )
         except StorageBusy:
@@ -348,6 +402,8 @@ class Claimer:
             raise
         after = time.monotonic()
         queue.took(claims)
+        if claims:
+            self._empty_at_beat, self._is_last_look = None, False
         queue.in_hand += len(claims)
         queue.hints.took(claims, is_full=len(claims) == limit)
         known = self._known(queue, self._new(queue, claims))

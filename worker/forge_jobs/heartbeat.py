@@ -47,6 +47,7 @@ class Heartbeat:
         stale: timedelta,
         heard: Callable[[Beat], None],
         fence: Callable[[float], None],
+        era: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._workers = workers
         self._worker_id = worker_id
@@ -55,6 +56,7 @@ class Heartbeat:
         self._stale = stale.total_seconds()
         self._heard = heard
         self._fence = fence
+        self._era = era
         self._patience = Patience("beating", telemetry)
         self._again = asyncio.Event()
 
@@ -94,7 +96,12 @@ class Heartbeat:
     async def _beat(self) -> Beat:
         said = self._attempts
         return await self._workers.beat(
-            self._worker_id, succeeded=said.succeeded, failed=said.failed, run_seconds=said.run_seconds
+            self._worker_id,
+            succeeded=said.succeeded,
+            failed=said.failed,
+            run_seconds=said.run_seconds,
+            stale=timedelta(seconds=self._stale),
+            era=self._era(),
         )
 
     async def _wait(self, something: Awaitable[object], last: float, at_most: float) -> None:

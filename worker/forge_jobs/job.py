@@ -19,6 +19,9 @@ FOREVER = 0
 CANCELLED_BY_USER = "cancelled by user"
 """The error of a job that a user cancelled."""
 
+NOBODY = 0
+"""An id that no worker has. A claim that says it proves nothing."""
+
 HISTORY_LIMIT = 32
 """How many errors of a job are kept, the newest."""
 

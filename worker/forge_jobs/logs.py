@@ -54,6 +54,11 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.WARNING,
         "Outcomes of jobs {job_ids} were dropped: the jobs had been taken back meanwhile",
     ),
+    events.HistoryCut: (
+        logging.WARNING,
+        "The database's history was cut, as by a crash, a fail-over or a restore: it knows {kept} jobs of this worker, "
+        "and no longer jobs {job_ids}, which are stopped",
+    ),
     events.OutcomeRefused: (
         logging.ERROR,
         "The database does not take the outcome of job {job_id} ({error}); written instead: {kept}",

@@ -16,7 +16,7 @@ from forge_jobs import backoff, batches
 from forge_jobs.attempt import Verdict
 from forge_jobs.batches import Held
 from forge_jobs.errors import ForgeError, StorageBusy, StorageUnavailable
-from forge_jobs.job import Postponement, Reason
+from forge_jobs.job import NOBODY, Claim, Postponement, Reason
 from forge_jobs.patience import Patience
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.storage.interface import Storage
@@ -60,10 +60,10 @@ class Recorder:
         """Verdicts that the database does not know yet."""
         return len(self._gathered) + len(self._on_the_wire) + len(self._apart) + len(self._held)
 
-    def proofs(self) -> set[tuple[int, int]]:
-        """Return (job_id, attempt) of every verdict that the database does not know yet."""
+    def claims(self) -> list[Claim]:
+        """Return the claims of all verdicts that the database does not know yet."""
         verdicts = chain(self._gathered, self._on_the_wire, self._apart.values(), self._held.values())
-        return {(verdict.run.claim.job_id, verdict.run.claim.attempt) for verdict in verdicts}
+        return [verdict.run.claim for verdict in verdicts]
 
     def add(self, verdict: Verdict) -> None:
         """The verdict will be written down."""
@@ -145,7 +145,7 @@ class Recorder:
         runs = [verdict.run for verdict in part]
         if lost:
             # What was carried out at a try that was not answered is not to be found any more either.
-            unanswered = {verdict.run.claim.job_id for verdict in part if verdict.unanswered}
+            unanswered = {verdict.run.claim.job_id for verdict in part if _may_be_written(verdict)}
             if dropped := set(lost) - unanswered:
                 runs = [run for run in runs if run.claim.job_id not in dropped]
                 self._telemetry.emit(ClaimsLost(sorted(dropped)))
@@ -231,6 +231,11 @@ class Recorder:
         await self._storage.queues.cool_down(queue.id, delay, throttles)
         self._telemetry.emit(QueueCooled(queue.name, delay.total_seconds()))
         _postpone(verdict, delay)
+
+
+def _may_be_written(verdict: Verdict) -> bool:
+    """Whether the database may have carried out a try that it did not answer."""
+    return verdict.unanswered and verdict.run.claim.worker_id != NOBODY
 
 
 def _postpone(verdict: Verdict, delay: timedelta) -> None:

@@ -42,7 +42,7 @@ from forge_jobs.error_text import describe
 from forge_jobs.errors import InvalidPayload, StorageUnavailable
 from forge_jobs.exits import contained
 from forge_jobs.handlers import Placement
-from forge_jobs.job import CANCELLED_BY_USER, Claim
+from forge_jobs.job import CANCELLED_BY_USER, NOBODY, Claim
 from forge_jobs.logs import current_job
 from forge_jobs.returned import PLAIN, settled
 from forge_jobs.served import ServedQueue
@@ -142,12 +142,6 @@ class Runners:
         """Runners that wait for jobs or run them: `count`, unless something is very wrong."""
         return sum(not task.done() for task in self._tasks)
 
-    def proofs(self) -> set[tuple[int, int]]:
-        """Return (job_id, attempt) of every job that runs, or waits here to be run."""
-        claims = [attempt.claim for attempt in self.running.values()]
-        claims += [claim for claim, _ in (*self._reading.values(), *self._hand)]
-        return {(claim.job_id, claim.attempt) for claim in claims}
-
     def start(self) -> None:
         """Runners wait for jobs."""
         self._exits.enter_context(contained(self._escaped))
@@ -201,6 +195,25 @@ class Runners:
                 del self._hand[place]
                 self._record(dead(claim, queue.config, CANCELLED_BY_USER, outcome=Outcome.CANCELLED))
                 return
+
+    def claims(self) -> list[Claim]:
+        """Return the claims of all jobs that run, or wait here to be run."""
+        waiting = [claim for claim, _ in (*self._reading.values(), *self._hand)]
+        return [*(attempt.claim for attempt in self.running.values()), *waiting]
+
+    async def stop_disowned(self) -> None:
+        """Jobs with a claim that is NOBODY's are not begun, and their handlers were told to stop and had the time to."""
+        for claim, queue in self.take_back():
+            if claim.worker_id == NOBODY:
+                self._record(released(claim, queue.config))
+            else:
+                self.add(queue, [claim])
+        told = [attempt for attempt in self.running.values() if attempt.claim.worker_id == NOBODY]
+        for attempt in told:
+            self._stop(attempt, Stop.UNKNOWN)
+        until = time.monotonic() + SECOND_WORD
+        while any(self.running.get(each.claim.job_id) is each for each in told) and time.monotonic() < until:
+            await asyncio.sleep(0.01)
 
     async def ended(self, within: float) -> bool:
         """Whether all handlers ended within this many seconds."""

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from forge_jobs.app import Forge
 from forge_jobs.attempt import Stop, Verdict, released
 from forge_jobs.claimer import Claimer
+from forge_jobs.eras import Eras
 from forge_jobs.errors import ForgeError
 from forge_jobs.heartbeat import Attempts, Heartbeat
 from forge_jobs.job import Claim, Postponement
@@ -41,6 +42,7 @@ PROMOTE_EVERY_WHEN_DEAF = 1.0
 CONFIGURE_EVERY = 60.0
 CONFIGURE_EVERY_WHEN_DEAF = 2.0
 CONFESS_EVERY = 60.0  # and with a beat, when there is something new
+BEAT_AGAIN = 0.25  # seconds, while nothing may be claimed for what is not known of the database's history
 LAST_WORDS = 2.0  # seconds that handlers have to end after they were told to stop
 FAREWELL = 5.0  # seconds for the last writes together
 
@@ -115,10 +117,12 @@ class Session:
         if begun is None:
             await self._deregister()
             return False
-        offset, configs = begun
+        offset, configs, beat = begun
 
         self._recorder = recorder = Recorder(self._storage, self._telemetry, self._recorded)
         self._tokens = LeasedTokens(self._storage.limits, self._telemetry)
+        self._eras = eras = Eras(self._storage.workers, self._stale.total_seconds(), lambda: self._beat_now())
+        eras.heard(beat)
         self._claimer = claimer = Claimer(
             self._storage,
             self._telemetry,
@@ -127,8 +131,9 @@ class Session:
             self._forge.handlers,
             recorder.add,
             lambda: recorder.pending,
-            recorder.proofs,
+            recorder.claims,
             offset,
+            eras,
         )
         self.runners = claimer.runners = Runners(
             self.info.concurrency,
@@ -150,8 +155,9 @@ class Session:
             stale=self._stale,
             heard=self._beaten,
             fence=self._fence,
+            era=lambda: eras.acknowledged,
         )
-        self._beat_now = heartbeat.hurry
+        self._beat_now = claimer.beat_now = heartbeat.hurry
         self.leader = Leader(
             self._storage,
             self._telemetry,
@@ -225,11 +231,12 @@ class Session:
             self.left_behind = await self.runners.close()
             await self._farewell()
 
-    async def _begin(self) -> tuple[float, list[QueueConfig]]:
-        """Register; return how many seconds the database's clock is ahead of ours, and the queues to serve."""
+    async def _begin(self) -> tuple[float, list[QueueConfig], Beat]:
+        """Register; return how many seconds the database's clock is ahead of ours, the queues to serve, and a beat."""
         await self._storage.workers.register(self.info)
+        beat = await self._storage.workers.beat(self.info.id, stale=self._stale)
         offset = (await self._storage.now() - datetime.now(UTC)).total_seconds()
-        return offset, await self._served()
+        return offset, await self._served(), beat
 
     async def _served(self) -> list[QueueConfig]:
         names = set(self.info.queues)
@@ -294,7 +301,7 @@ class Session:
 
         Not what has run, and has an outcome that could not be written.
         """
-        unwritten = self._recorder.proofs()
+        unwritten = {(claim.job_id, claim.attempt) for claim in self._recorder.claims()}
         held = await self._storage.claims.held(self.info.id)
         rest = [claim for claim in held if (claim.job_id, claim.attempt) not in unwritten]
         if rest:
@@ -405,6 +412,13 @@ class Session:
         self._beat_now()
 
     def _beaten(self, beat: Beat) -> None:
+        might_claim = self._eras.standing is not None
+        self._eras.heard(beat)
+        if self._eras.standing is not None and not might_claim:
+            self._claimer.wake()
+        self._claimer.stir()
+        if self._eras.standing is None:
+            asyncio.get_running_loop().call_later(BEAT_AGAIN, self._beat_now)
         self._cancelled(beat.cancels)
         if self._revision is not None and beat.revision != self._revision:
             self._configuration_changed()

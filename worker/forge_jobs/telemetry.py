@@ -112,6 +112,15 @@ class ClaimsLost(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryCut(Event):
+    """The database's history is another than it was: after a crash, a fail-over or a restore. It does not know the
+    claims of these jobs, which are given up; it knows `kept` claims of this worker."""
+
+    job_ids: Sequence[int]
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
 class OutcomeRefused(Event):
     """The database does not take the outcome of a job; `kept` was written instead."""
 

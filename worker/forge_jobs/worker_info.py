@@ -47,12 +47,23 @@ class WorkerInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What a worker knows of the database's history; where that is another, it may claim nothing."""
+
+    era: int
+    beat_at: datetime  # when it beat last, as the database has it
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
     """What a heartbeat brings back to its worker."""
 
     cancels: tuple[int, ...]  # jobs of this worker that a user cancelled
     revision: int  # changes when any queue, cron or rate limit was configured
-    is_open: bool = True  # whether the worker may claim: its version is open, and it is not retiring
+    is_open: bool  # whether the worker may claim: its version is open, and it is not retiring
+    standing: Standing  # as of this beat
+    beaten_at: datetime  # the beat before this one, as the database has it
+    is_settled: bool  # whether all who beat of late have taken stock in this era
 
 
 @dataclass(frozen=True, slots=True)

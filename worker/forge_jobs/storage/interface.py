@@ -23,7 +23,7 @@ from forge_jobs.owner import Owner
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.rate_limit import Lease, RateLimit
 from forge_jobs.version import Epoch, Version, VersionState
-from forge_jobs.worker_info import Beat, Beats, Leader, WorkerInfo
+from forge_jobs.worker_info import Beat, Beats, Leader, Standing, WorkerInfo
 
 Hint = tuple[int, int]
 """(priority, pos): where a look for jobs of this priority may begin."""
@@ -242,6 +242,7 @@ class Claims(Protocol):
         hints: Sequence[Hint] = (),
         late: timedelta = timedelta(0),
         without_kinds: Sequence[str] = (),
+        standing: Standing | None = None,
     ) -> list[Claim]:
         """Take up to `limit` pending jobs of the queue, by priority, then oldest first.
 
@@ -250,7 +251,8 @@ class Claims(Protocol):
         worker holds slots beyond the `in_hand` jobs of the queue that it has already.
         Jobs before `hint` are not seen, of whatever priority. Nor are jobs of a priority in `hints`
         that stand before it, unless they became ready within `late`; of all other priorities every job is seen.
-        Jobs of `without_kinds` are passed over. A payload of more than LARGE_PAYLOAD bytes is left out:
+        Jobs of `without_kinds` are passed over. Nothing is taken when `standing` is not that of
+        this database any more: its history was cut. A payload of more than LARGE_PAYLOAD bytes is left out:
         `payload` reads it.
         """
 
@@ -262,6 +264,9 @@ class Claims(Protocol):
 
     async def payload(self, claim: Claim) -> bytes | None:
         """Return the payload of a job that is claimed; None when the claim was lost."""
+
+    async def answered(self) -> None:
+        """Whatever outcome was being written by this process when this was called is written, or never will be."""
 
     async def finish(self, ends: Sequence[End]) -> list[int]:
         """Record jobs as done or dead; return the ids whose claim was lost: for those nothing was written."""
@@ -496,15 +501,26 @@ class Workers(Protocol):
         """The worker is known and alive. Durable before it returns."""
 
     async def beat(
-        self, worker_id: int, *, succeeded: int = 0, failed: int = 0, run_seconds: float = 0.0
+        self,
+        worker_id: int,
+        *,
+        succeeded: int = 0,
+        failed: int = 0,
+        run_seconds: float = 0.0,
+        stale: timedelta = timedelta(seconds=30),
+        era: int | None = None,
     ) -> Beat:
         """The worker is alive as of now, its attempts came to this since it started, and it acknowledges its gate.
 
-        Raises WorkerLost when it was struck off.
+        It runs nothing whose claim was unknown in this `era` (None: nothing at all). An era begins when
+        there is none. Raises WorkerLost when it was struck off.
         """
 
     async def astray(self, worker_id: int, *, stuck: Sequence[int], adrift: Sequence[int]) -> None:
         """The worker says of which jobs handlers go on there that should not, and which of its own it does not run."""
+
+    async def end_era(self) -> None:
+        """Nobody's standing holds any more: each worker has to look which of its claims the database knows."""
 
     async def drain(self, worker_id: int) -> None:
         """The worker says of itself that it claims nothing new."""

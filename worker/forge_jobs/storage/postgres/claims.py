@@ -21,7 +21,9 @@ from forge_jobs.storage.interface import Front, Hint
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
+from forge_jobs.storage.postgres.workers import ERA
 from forge_jobs.storage.stretches import stretches
+from forge_jobs.worker_info import Standing
 
 START: Hint = (-32768, -1)
 MICROSECOND = timedelta(microseconds=1)
@@ -49,7 +51,7 @@ WITH pick AS MATERIALIZED (
         FROM {schema}.queue
         CROSS JOIN {schema}.worker
         LEFT JOIN {schema}.worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
-        WHERE queue.id = $1 AND worker.id = $2), 0)
+        WHERE queue.id = $1 AND worker.id = $2{stands}), 0)
     FOR UPDATE SKIP LOCKED
 ), taken AS (
     DELETE FROM {schema}.ready USING pick WHERE ready.ctid = pick.ctid
@@ -69,6 +71,16 @@ FROM taken JOIN {schema}.job ON job.id = taken.job_id
     "{payload}",
     f"CASE WHEN octet_length(job.payload) <= {LARGE_PAYLOAD} THEN job.payload END",
 )
+
+# The history of this database is the one that the worker knows: nothing cut it since its last beat.
+STANDS = f"""
+          AND ({{era}}::bigint IS NULL OR (SELECT {ERA} FROM {{{{schema}}}}.era) = {{era}} AND worker.beat_at >= {{beat_at}}::timestamptz)"""
+
+
+def _standing(statement: str, first: int) -> str:
+    """Return the statement with the worker's standing as the parameter `first` and the one after it."""
+    return statement.replace("{stands}", STANDS.format(era=f"${first}", beat_at=f"${first + 1}"))
+
 
 # The same over several stretches of the index, which come as arrays in its order: what lies
 # between them is known to hold nothing. Each is walked only when those before it gave too little.
@@ -93,8 +105,11 @@ _CLAIM_STRETCHES = CLAIM.replace(_LOCK, "").replace(_PICK, _PLACES)
 _WITHOUT_KINDS = """
           AND NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = ready.job_id AND job.kind = ANY ({kinds}::text[]))"""
 
-CLAIM_STRETCHES = _CLAIM_STRETCHES.replace("{more}", "")
-CLAIM_WITHOUT_KINDS = _CLAIM_STRETCHES.replace("{more}", _WITHOUT_KINDS).replace("{kinds}", "$9")
+CLAIM = _standing(CLAIM, 7)
+CLAIM_STRETCHES = _standing(_CLAIM_STRETCHES.replace("{more}", ""), 9)
+CLAIM_WITHOUT_KINDS = _standing(
+    _CLAIM_STRETCHES.replace("{more}", _WITHOUT_KINDS).replace("{kinds}", "$11"), 9
+)
 
 # A loose index scan: a few steps for each priority in use, however many wait. Where nothing
 # may be claimed in a priority, the next that may comes now at the earliest.
@@ -295,10 +310,12 @@ class PostgresClaims:
         hints: Sequence[Hint] = (),
         late: timedelta = timedelta(0),
         without_kinds: Sequence[str] = (),
+        standing: Standing | None = None,
     ) -> list[Claim]:
+        stands = (None, None) if standing is None else (standing.era, standing.beat_at)
         if not hints and not without_kinds:
             records = await self._database.claims.fetch(
-                CLAIM, queue_id, worker_id, limit, *(hint or START), in_hand
+                CLAIM, queue_id, worker_id, limit, *(hint or START), in_hand, *stands
             )
         else:
             looked_at = stretches(hint or START, hints)
@@ -312,6 +329,7 @@ class PostgresClaims:
                 in_hand,
                 [stretch.until for stretch in looked_at],
                 late // MICROSECOND,
+                *stands,
                 *([list(without_kinds)] if without_kinds else []),
             )
         claims = [
@@ -346,6 +364,9 @@ class PostgresClaims:
         # One at a time, and not on a connection that handlers may have taken.
         records = await self._database.claims.fetch(PAYLOAD, claim.job_id, claim.worker_id, claim.attempt)
         return records[0][0] if records else None
+
+    async def answered(self) -> None:
+        await self._database.outcomes.fetch("SELECT 1")  # they pass one after the other
 
     async def finish(self, ends: Sequence[End]) -> list[int]:
         if not ends:

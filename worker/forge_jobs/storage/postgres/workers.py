@@ -1,13 +1,17 @@
 """Workers in PostgreSQL."""
 
+import secrets
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from forge_jobs.errors import WorkerLost
 from forge_jobs.storage.interface import Workers
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.leadership import LEADS
-from forge_jobs.worker_info import Beat, Beats, WorkerInfo
+from forge_jobs.worker_info import Beat, Beats, Standing, WorkerInfo
+
+# Its number, and which transaction wrote it: a row that a dump brought back is another one.
+ERA = "number # xmin::text::bigint"
 
 REGISTER = """
 WITH labelled AS (
@@ -27,20 +31,31 @@ BEAT = """
 WITH alive AS (
     UPDATE {schema}.worker
     SET beat_at = now(), succeeded = $2, failed = $3, run_seconds = $4,
+        era = coalesce($6::bigint, (SELECT {era} FROM {schema}.era)),
         observed_revision = coalesce((
             SELECT control_revision FROM {schema}.worker_version AS version
             WHERE version.pool = worker.pool AND version.id = worker.version_id), 0)
     WHERE id = $1
-    RETURNING pool, version_id, retiring
+    RETURNING pool, version_id, retiring, beat_at
+), present AS MATERIALIZED (
+    SELECT (SELECT {era} FROM {schema}.era) AS era
 )
 SELECT (SELECT revision FROM {schema}.revision) AS revision,
        ARRAY(SELECT job_id FROM {schema}.claimed
              WHERE worker_id = $1 AND cancel_requested_at IS NOT NULL) AS cancels,
        NOT alive.retiring AND coalesce((
             SELECT state IN ('current', 'ramping') FROM {schema}.worker_version AS version
-            WHERE version.pool = alive.pool AND version.id = alive.version_id), true) AS is_open
-FROM alive
-"""
+            WHERE version.pool = alive.pool AND version.id = alive.version_id), true) AS is_open,
+       present.era, alive.beat_at, (SELECT beat_at FROM {schema}.worker WHERE id = $1) AS beaten_at,
+       NOT EXISTS (SELECT FROM {schema}.worker AS other
+                   WHERE other.id <> $1 AND other.era <> present.era
+                     AND other.beat_at > now() - make_interval(secs => $5::double precision)) AS is_settled
+FROM alive, present
+""".replace("{era}", ERA)
+
+BEGIN_ERA = "INSERT INTO {schema}.era (number) VALUES ($1) ON CONFLICT DO NOTHING"
+
+END_ERA = "DELETE FROM {schema}.era"
 
 ASTRAY = "UPDATE {schema}.worker SET stuck = $2, adrift = $3 WHERE id = $1"
 
@@ -126,14 +141,37 @@ class PostgresWorkers(Workers):
         )
 
     async def beat(
-        self, worker_id: int, *, succeeded: int = 0, failed: int = 0, run_seconds: float = 0.0
+        self,
+        worker_id: int,
+        *,
+        succeeded: int = 0,
+        failed: int = 0,
+        run_seconds: float = 0.0,
+        stale: timedelta = timedelta(seconds=30),
+        era: int | None = None,
     ) -> Beat:
         """The worker is alive as of now, and acknowledges its gate. Raises WorkerLost when it was struck off."""
-        rows = await self._database.liveness.fetch(BEAT, worker_id, succeeded, failed, run_seconds)
-        if not rows:
-            raise WorkerLost(worker_id)
-        [row] = rows
-        return Beat(cancels=tuple(row["cancels"]), revision=row["revision"], is_open=row["is_open"])
+        said = worker_id, succeeded, failed, run_seconds, stale.total_seconds(), era
+        while True:
+            rows = await self._database.liveness.fetch(BEAT, *said)
+            if not rows:
+                raise WorkerLost(worker_id)
+            [row] = rows
+            if row["era"] is not None:
+                break
+            await self._database.liveness.fetch(BEGIN_ERA, secrets.randbits(62))
+        return Beat(
+            cancels=tuple(row["cancels"]),
+            revision=row["revision"],
+            is_open=row["is_open"],
+            standing=Standing(row["era"], row["beat_at"]),
+            beaten_at=row["beaten_at"],
+            is_settled=row["is_settled"],
+        )
+
+    async def end_era(self) -> None:
+        """What workers know of the history is void, until they have compared their claims with it."""
+        await self._database.liveness.fetch(END_ERA)
 
     async def astray(self, worker_id: int, *, stuck: Sequence[int], adrift: Sequence[int]) -> None:
         """The worker says of which jobs handlers go on there that should not, and which of its own it does not run."""

@@ -27,6 +27,7 @@ from forge_jobs.storage.sqlite.tally import move
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 from forge_jobs.storage.sqlite.waits import make_ready, make_scheduled, remember_failures
 from forge_jobs.storage.stretches import Stretch, stretches
+from forge_jobs.worker_info import Standing
 
 T = TypeVar("T")
 Proof = tuple[int, int, int]
@@ -48,6 +49,7 @@ FROM queue
 CROSS JOIN worker
 LEFT JOIN worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
 WHERE queue.id = :queue_id AND worker.id = :worker_id
+  AND (:era IS NULL OR (SELECT number FROM era) = :era AND worker.beat_at >= :beat_at)
 """
 
 PICK = """
@@ -137,6 +139,7 @@ class SqliteClaims:
         hints: Sequence[Hint] = (),
         late: timedelta = timedelta(0),
         without_kinds: Sequence[str] = (),
+        standing: Standing | None = None,
     ) -> list[Claim]:
         wanted: dict[str, Any] = {
             "queue_id": queue_id,
@@ -144,6 +147,8 @@ class SqliteClaims:
             "limit": limit,
             "in_hand": in_hand,
             "without_kinds": json.dumps(list(without_kinds)),
+            "era": None if standing is None else standing.era,
+            "beat_at": None if standing is None else micros(standing.beat_at),
         }
         statements = CHOOSY if without_kinds else PLAIN
         rows = await self._database.write(
@@ -167,6 +172,9 @@ class SqliteClaims:
             lambda transaction: transaction.value(PAYLOAD, _proof(claim))
         )
         return payload
+
+    async def answered(self) -> None:
+        await self._database.write(lambda transaction: None)  # they pass one after the other
 
     async def finish(self, ends: Sequence[End]) -> list[int]:
         return await self._database.write(lambda transaction: _finish(transaction, ends)) if ends else []

@@ -1,8 +1,9 @@
 """Workers in SQLite: who is alive."""
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from forge_jobs.errors import WorkerLost
 from forge_jobs.storage.sqlite.connection import Database
@@ -10,12 +11,12 @@ from forge_jobs.storage.sqlite.leadership import leads, resign
 from forge_jobs.storage.sqlite.micros import micros, moment
 from forge_jobs.storage.sqlite.slots import free_slots_of_the_gone
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
-from forge_jobs.worker_info import Beat, Beats, WorkerInfo
+from forge_jobs.worker_info import Beat, Beats, Standing, WorkerInfo
 
-# of a worker: the revision that it acknowledges, and whether it may claim
+# of a worker: the revision that it acknowledges, whether it may claim, and when it beat last
 GATE = """
 SELECT coalesce(version.control_revision, 0),
-       NOT worker.retiring AND coalesce(version.state IN ('current', 'ramping'), 1)
+       NOT worker.retiring AND coalesce(version.state IN ('current', 'ramping'), 1), worker.beat_at
 FROM worker
 LEFT JOIN worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
 WHERE worker.id = ?
@@ -61,28 +62,54 @@ class SqliteWorkers:
         await self._database.write(register)
 
     async def beat(
-        self, worker_id: int, *, succeeded: int = 0, failed: int = 0, run_seconds: float = 0.0
+        self,
+        worker_id: int,
+        *,
+        succeeded: int = 0,
+        failed: int = 0,
+        run_seconds: float = 0.0,
+        stale: timedelta = timedelta(seconds=30),
+        era: int | None = None,
     ) -> Beat:
         def beat(transaction: Transaction) -> Beat:
             gate = transaction.row(GATE, (worker_id,))
             if gate is None:
                 raise WorkerLost(worker_id)
-            control_revision, is_open = gate
+            control_revision, is_open, beaten_at = gate
+            present = transaction.value("SELECT number FROM era")
+            if present is None:
+                present = secrets.randbits(62)
+                transaction.execute("INSERT INTO era (number) VALUES (?)", (present,))
             transaction.execute(
                 """
                 UPDATE worker
-                SET beat_at = ?, succeeded = ?, failed = ?, run_seconds = ?, observed_revision = ? WHERE id = ?
+                SET beat_at = ?, succeeded = ?, failed = ?, run_seconds = ?, observed_revision = ?, era = ? WHERE id = ?
                 """,
-                (transaction.now, succeeded, failed, run_seconds, control_revision, worker_id),
+                (
+                    transaction.now,
+                    succeeded,
+                    failed,
+                    run_seconds,
+                    control_revision,
+                    present if era is None else era,
+                    worker_id,
+                ),
             )
             cancels = transaction.rows(
                 "SELECT job_id FROM claimed WHERE worker_id = ? AND cancel_requested_at IS NOT NULL ORDER BY job_id",
                 (worker_id,),
             )
+            others = transaction.value(
+                "SELECT EXISTS (SELECT 1 FROM worker WHERE id <> ? AND era <> ? AND beat_at > ?)",
+                (worker_id, present, transaction.now - micros(stale)),
+            )
             return Beat(
-                tuple(row[0] for row in cancels),
-                transaction.value("SELECT revision FROM revision") or 0,
-                bool(is_open),
+                cancels=tuple(row[0] for row in cancels),
+                revision=transaction.value("SELECT revision FROM revision") or 0,
+                is_open=bool(is_open),
+                standing=Standing(present, moment(transaction.now)),
+                beaten_at=moment(beaten_at),
+                is_settled=not others,
             )
 
         return await self._database.write(beat)
@@ -94,6 +121,9 @@ class SqliteWorkers:
                 (json.dumps(list(stuck)), json.dumps(list(adrift)), worker_id),
             )
         )
+
+    async def end_era(self) -> None:
+        await self._database.write(lambda transaction: transaction.changed("DELETE FROM era"))
 
     async def drain(self, worker_id: int) -> None:
         await self._database.write(
