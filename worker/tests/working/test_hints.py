@@ -70,7 +70,6 @@ async def test_a_wake_up_that_comes_while_a_look_is_on_its_way_is_not_lost(
     # So only a wake-up brings another look.
     monkeypatch.setattr(claimer, "SHORTEST_POLL", 3600.0)
     monkeypatch.setattr(claimer, "SCOUT_EVERY", 3600.0)
-    first = await enqueue(forge.storage, payload=b"{}")
     behind: list[int] = []
     claim_before = forge.storage.claims.claim
 
@@ -84,6 +83,7 @@ async def test_a_wake_up_that_comes_while_a_look_is_on_its_way_is_not_lost(
 
     monkeypatch.setattr(forge.storage.claims, "claim", claimed_as_another_comes)
     async with working(forge) as worker:
+        first = await enqueue(forge.storage, payload=b"{}")
         await eventually(lambda: behind and {first, *behind} <= set(ran))
 
 
