@@ -33,6 +33,10 @@ WORDS = ("command", "args")
 
 PORT_NAME = "metrics"
 TEMPORARY = "forge-tmp"
+DATABASE = "forge-database"
+DATABASE_FOLDER = "/run/forge-jobs/database"
+DATABASE_FILE = "url"
+"""The database's URL as a file of the mounted Secret: a variable stays as it was when the container started."""
 
 
 def applied(pool: Pool, version: Version, edit: Edit | None = None) -> ApplyDeployment:
@@ -178,9 +182,23 @@ def pod_spec(
     spec["containers"] = [worker, *others]
     if spec.get("initContainers"):
         spec["initContainers"] = [restricted(each) for each in spec["initContainers"]]
+    volumes = [*(spec.get("volumes") or []), database_volume(settings)]
     if any(each["name"] == TEMPORARY for each in worker["volumeMounts"]):
-        spec["volumes"] = [*(spec.get("volumes") or []), {"name": TEMPORARY, "emptyDir": {}}]
+        volumes.append({"name": TEMPORARY, "emptyDir": {}})
+    spec["volumes"] = volumes
     return spec
+
+
+def database_volume(settings: OperatorSettings) -> dict[str, Any]:
+    """Return the volume with the file that holds the database's URL, of which the kubelet writes each new version."""
+    secret = {
+        "secretName": settings.database.name,
+        "items": [{"key": settings.database.key, "path": DATABASE_FILE}],
+        # What is missing is said by the container, which takes the variable from the same place:
+        # of a volume that cannot be mounted a pod's status says nothing.
+        "optional": True,
+    }
+    return {"name": DATABASE, "secret": secret}
 
 
 def restricted(container: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,8 +248,9 @@ def ports(container: Mapping[str, Any], port: int) -> list[dict[str, Any]]:
 
 
 def mounts(container: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the container's mounts, with one at /tmp if nothing else can be written to."""
-    given = list(container.get("volumeMounts") or [])
+    """Return the container's mounts, with the database's URL, and one at /tmp if nothing else can be written to."""
+    database = {"name": DATABASE, "mountPath": DATABASE_FOLDER, "readOnly": True}
+    given = [*(container.get("volumeMounts") or []), database]
     is_read_only = container["securityContext"]["readOnlyRootFilesystem"]
     if not is_read_only or any(each.get("mountPath") == "/tmp" for each in given):
         return given
@@ -285,6 +304,7 @@ def environment(
     }
     return [
         {"name": "FORGE_DATABASE_URL", "valueFrom": {"secretKeyRef": secret}},
+        {"name": "FORGE_DATABASE_URL_FILE", "value": f"{DATABASE_FOLDER}/{DATABASE_FILE}"},
         *({"name": key, "value": value} for key, value in plain.items()),
         *({"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}} for key, path in fields.items()),
     ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self, cast
 
-from forge_jobs import InvalidSetting
+from forge_jobs import InvalidSetting, url_file
 from forge_jobs.database_file import LEAST_CONNECTIONS, MOST_CONNECTIONS
 from forge_operator.settings import OperatorSettings, SecretKey
 
@@ -24,6 +24,7 @@ class Environment:
     """What one operator is told from outside. Its text form never shows a password."""
 
     database_url: str = field(repr=False)
+    database_url_file: Path | None = None  # that may come to say another URL
     schema: str = "forge_jobs"
     namespaces: tuple[str, ...] = ()  # that are watched; empty: all
     namespace: str = "default"  # of the Lease
@@ -45,11 +46,12 @@ class Environment:
         Raises InvalidSetting: something is missing, or is not allowed.
         """
         read = _Variables(os.environ if environ is None else environ)
-        url = _database_url(read)
+        url, file = _database_url(read)
         schema = read.text("FORGE_SCHEMA") or "forge_jobs"
         own = read.name("FORGE_OPERATOR_NAMESPACE") or namespace or "default"
         return cls(
             database_url=url,
+            database_url_file=file,
             schema=schema,
             namespaces=read.names("FORGE_OPERATOR_WATCH_NAMESPACES"),
             namespace=own,
@@ -92,21 +94,18 @@ def _connections(read: "_Variables") -> int:
     return said
 
 
-def _database_url(read: "_Variables") -> str:
-    url, file = read.text("FORGE_DATABASE_URL"), read.text("FORGE_DATABASE_URL_FILE")
-    if url is not None and file is not None:
-        raise InvalidSetting("FORGE_DATABASE_URL_FILE", file, "nothing where FORGE_DATABASE_URL is set")
-    if file is not None:
-        try:
-            url = Path(file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
-            raise InvalidSetting("FORGE_DATABASE_URL_FILE", file, "a file that can be read") from None
+def _database_url(read: "_Variables") -> tuple[str, Path | None]:
+    """Return the URL, and the file that says it; that file wins."""
+    file = read.text(url_file.VARIABLE)
+    path = None if file is None else Path(file)
+    key, url = "FORGE_DATABASE_URL", read.text("FORGE_DATABASE_URL")
+    if path is not None:
+        key, url = f"The URL in {path}", url_file.read(path)
     if url is None:
-        raise InvalidSetting("FORGE_DATABASE_URL", "", DATABASE_ALLOWED)
+        raise InvalidSetting(key, "", DATABASE_ALLOWED)
     if not re.match(r"postgres(ql)?(\+[a-z0-9_]+)?://", url):
-        key = "FORGE_DATABASE_URL" if file is None else "The text in FORGE_DATABASE_URL_FILE"
         raise InvalidSetting(key, url.partition("://")[0][:20] + "...", DATABASE_ALLOWED)
-    return url
+    return url, path
 
 
 def _host_name() -> str:

@@ -50,6 +50,7 @@ class Leader:
             environment.database_url,
             environment.schema,
             environment.identity,
+            url_file=environment.database_url_file,
             leads_since=candidate.has_held_since,
         )
         cluster, facts = ClusterReader(kube, environment.namespaces), FactsReader(self._link)

@@ -1,15 +1,20 @@
 """The operator's way to the database: opened when first needed, and again until it answers."""
 
 import asyncio
+import logging
 import math
 import ssl
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 from forge_jobs import Forge, ForgeError, SchemaOutdated, SchemaTooNew, Settings
+from forge_jobs.telemetry import DatabaseMoved, Event
 from forge_operator.lease import NotLeading
 from forge_operator.observed import Unknown
+
+logger = logging.getLogger("forge_operator")
 
 CONNECTIONS = 4
 STATEMENT_TIMEOUT = timedelta(seconds=10)
@@ -30,10 +35,12 @@ class DatabaseLink:
         schema: str,
         holder: str,
         *,
+        url_file: Path | None = None,
         leads_since: Callable[[float], bool] = lambda moment: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url, self._schema, self._holder, self._clock = url, schema, holder, clock
+        self._url_file = url_file
         self._leads_since = leads_since
         self._lock = asyncio.Lock()
         self._forge: Forge | None = None
@@ -80,6 +87,7 @@ class DatabaseLink:
 
     async def _opened(self) -> Forge:
         forge = Forge(settings=self._settings())
+        forge.telemetry.subscribe(_told)
         try:
             await forge.open(migrate=False)
         except ForgeError as error:
@@ -93,9 +101,20 @@ class DatabaseLink:
             database_url=self._url,
             database="the operator's database",
             database_source="FORGE_DATABASE_URL",
-            storage_options={"pool_size": CONNECTIONS, "command_timeout": STATEMENT_TIMEOUT},
+            storage_options={
+                "pool_size": CONNECTIONS,
+                "command_timeout": STATEMENT_TIMEOUT,
+                "url_file": self._url_file,
+            },
             schema=self._schema,
             auto_migrate=False,
+        )
+
+
+def _told(event: Event) -> None:
+    if isinstance(event, DatabaseMoved):
+        logger.warning(
+            "The database refused a connection, and answers by what its file says now: %s", event.url
         )
 
 

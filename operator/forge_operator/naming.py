@@ -164,6 +164,7 @@ def limit_scope(queue: str) -> str:
 INJECTED = (
     "FORGE_CONCURRENCY",
     "FORGE_DATABASE_URL",
+    "FORGE_DATABASE_URL_FILE",
     "FORGE_DEPLOYMENT",
     "FORGE_NODE_NAME",
     "FORGE_POD_NAME",

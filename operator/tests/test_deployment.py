@@ -1,5 +1,6 @@
 """The manifest of a version's Deployment."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,9 +80,20 @@ def test_a_worker_is_told_who_it_is_and_what_it_serves() -> None:
 def test_the_address_of_the_database_comes_from_a_secret_only() -> None:
     settings = OperatorSettings(database=SecretKey("pg", "dsn"))
 
-    told = variables(manifest(settings))
+    found = manifest(settings)
+    told, pod = variables(found), found["spec"]["template"]["spec"]
 
     assert told["FORGE_DATABASE_URL"] == {"secretKeyRef": {"name": "pg", "key": "dsn"}}
+    secret = {"secretName": "pg", "items": [{"key": "dsn", "path": "url"}], "optional": True}
+    assert {"name": "forge-database", "secret": secret} in pod["volumes"]
+
+
+def test_a_worker_reads_the_address_from_a_file_that_follows_the_secret() -> None:
+    found = manifest()
+    (mount,) = (each for each in container(found)["volumeMounts"] if each["name"] == "forge-database")
+
+    assert variables(found)["FORGE_DATABASE_URL_FILE"] == f"{mount['mountPath']}/url"
+    assert "subPath" not in mount  # which would stay as it was when the pod started
 
 
 def test_it_fits_the_restricted_pod_security_standard() -> None:
@@ -124,7 +136,7 @@ def test_what_the_template_says_stands() -> None:
     assert worker["readinessProbe"] == {"exec": {"command": ["true"]}}
     assert worker["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": 7000}
     assert told["FORGE_LOG_FORMAT"] == "text"
-    assert worker["volumeMounts"] == []
+    assert [each["name"] for each in worker["volumeMounts"]] == ["forge-database"]
 
 
 def test_a_worker_hands_back_its_jobs_before_its_grace_is_over() -> None:
@@ -143,9 +155,11 @@ def test_a_short_grace_is_shared_by_jobs_and_the_last_writes(of_the_pod: int, of
     assert variables(found)["FORGE_GRACE_SECONDS"] == str(of_jobs)
 
 
-def test_a_worker_opens_no_more_connections_than_are_counted() -> None:
+def test_a_worker_opens_no_more_connections_than_are_counted(tmp_path: Path) -> None:
     told = variables(manifest(OperatorSettings(connections_per_worker=8)))
-    found = Settings.load({"FORGE_DATABASE_URL": "postgresql://db/forge", **texts(told)})
+    file = tmp_path / "url"
+    file.write_text("postgresql://db/forge")
+    found = Settings.load({**texts(told), "FORGE_DATABASE_URL_FILE": str(file)})
 
     assert found.storage_options["pool_size"] + OUTSIDE_THE_POOL == 8
     assert "FORGE_MAX_CONNECTIONS" not in variables(manifest(OperatorSettings(connections_per_worker=0)))

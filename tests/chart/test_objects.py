@@ -1,11 +1,13 @@
 """What helm makes of the chart, for every switch, on the oldest and the newest Kubernetes."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from forge_jobs import url_file
 from forge_operator.environment import Environment
 from tests.chart.helm import (
     CHART,
@@ -152,7 +154,7 @@ def test_every_pod_fits_the_restricted_standard(objects: list[Manifest]) -> None
             assert context["readOnlyRootFilesystem"] is True, name
             assert context["capabilities"] == {"drop": ["ALL"]}, name
         for volume in spec.get("volumes", []):
-            assert volume.keys() - {"name"} <= {"emptyDir"}, name
+            assert volume.keys() - {"name"} <= {"emptyDir", "secret"}, name
 
 
 def test_every_container_says_what_it_needs(objects: list[Manifest]) -> None:
@@ -260,17 +262,18 @@ def test_roles_of_the_cluster_get_rights_on_queues_and_crons(role: str) -> None:
 
 
 @pytest.mark.parametrize("values", [EXTERNAL, EVERYTHING], ids=["external", "everything"])
-def test_the_operator_understands_its_environment(values: dict[str, Any]) -> None:
+def test_the_operator_understands_its_environment(values: dict[str, Any], tmp_path: Path) -> None:
     (operator,) = named(render(values), "Deployment", "forge-jobs-operator")["spec"]["template"]["spec"][
         "containers"
     ]
     said = {key: each.get("value", "from-elsewhere") for key, each in environment(operator).items()}
-    said["FORGE_DATABASE_URL"] = "postgresql://forge@there/forge"
+    said["FORGE_DATABASE_URL_FILE"] = str(tmp_path / "url")
+    (tmp_path / "url").write_text("postgresql://forge@there/forge")
     known = (ROOT / "operator/forge_operator/environment.py").read_text()
 
     loaded = Environment.load(said)
 
-    assert [key for key in said if f'"{key}"' not in known] == []
+    assert [key for key in said if f'"{key}"' not in known and key != url_file.VARIABLE] == []
     assert loaded.namespaces == tuple(values.get("watchNamespaces", ()))
     assert loaded.pools.metrics_port == 9090
     assert loaded.pools.database.name == ("my-database" if values is EXTERNAL else "forge-jobs-database")
@@ -298,6 +301,21 @@ def test_worker_pods_may_read_the_address_from_another_secret() -> None:
     assert said["FORGE_OPERATOR_DATABASE_SECRET"]["value"] == "few-rights"
     assert said["FORGE_OPERATOR_DATABASE_KEY"]["value"] == "dsn"
     assert said["FORGE_DATABASE_URL"]["valueFrom"] == {"secretKeyRef": {"name": "my-database", "key": "url"}}
+
+
+@pytest.mark.parametrize("values", [EXTERNAL, EVERYTHING], ids=["external", "everything"])
+def test_the_operator_reads_the_address_from_a_file_that_follows_the_secret(values: dict[str, Any]) -> None:
+    spec = named(render(values), "Deployment", "forge-jobs-operator")["spec"]["template"]["spec"]
+    (operator,) = spec["containers"]
+    (volume,) = (each for each in spec["volumes"] if "secret" in each)
+    (mount,) = (each for each in operator["volumeMounts"] if each["name"] == volume["name"])
+    said = environment(operator)
+
+    reference = said["FORGE_DATABASE_URL"]["valueFrom"]["secretKeyRef"]
+    assert volume["secret"]["secretName"] == reference["name"]
+    assert volume["secret"]["items"] == [{"key": reference["key"], "path": "url"}]
+    assert said["FORGE_DATABASE_URL_FILE"]["value"] == f"{mount['mountPath']}/url"
+    assert "subPath" not in mount  # which would stay as it was when the pod started
 
 
 def test_an_external_database_is_migrated_before_the_release() -> None:

@@ -43,6 +43,7 @@ from forge_jobs.storage.home import Home, Turn
 from forge_jobs.storage.interface import Storage
 from forge_jobs.telemetry import (
     DatabaseCaveat,
+    DatabaseMoved,
     KindsUnpublished,
     MigrationWaits,
     QueueMade,
@@ -54,8 +55,8 @@ from forge_jobs.telemetry import (
 class Forge:
     """Handlers and a database. `async with forge:` opens it; its handlers may be declared before.
 
-    `url` is a database URL; when None, the settings say which database (FORGE_DATABASE_URL,
-    else queue_database.toml, else SQLite in ./jobs/data).
+    `url` is a database URL; when None, the settings say which database (FORGE_DATABASE_URL_FILE
+    or FORGE_DATABASE_URL, else queue_database.toml, else SQLite in ./jobs/data).
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Forge:
             self._storage = open_storage(
                 self._url or self.settings.database_url,
                 schema=self._schema or self.settings.schema,
+                url_changed=lambda url: self.telemetry.emit(DatabaseMoved(url)),
                 **(
                     pool_options(self.settings.max_connections)
                     if self._url

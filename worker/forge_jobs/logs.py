@@ -135,6 +135,10 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         "The database does not answer ({doing}): {error}; next try in {retry_in} s",
     ),
     events.DatabaseBack: (logging.WARNING, "The database answers again, it was away for {away} s"),
+    events.DatabaseMoved: (
+        logging.WARNING,
+        "The file with the database's URL says something else now, and the database answers by that: {url}",
+    ),
     events.MigrationWaits: (logging.WARNING, "{why} Next try in {retry_in} s"),
     events.PollOnly: (logging.WARNING, "Nothing can be heard from the database, so the worker polls: {why}"),
     events.QueueMade: (logging.INFO, "There was no queue {queue}; it was made"),

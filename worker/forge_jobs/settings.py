@@ -14,7 +14,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
-from forge_jobs import database_file, database_url, names
+from forge_jobs import database_file, database_url, names, url_file
 from forge_jobs.codec import MAX_PAYLOAD
 from forge_jobs.database_file import AsSaid, Database
 from forge_jobs.errors import InvalidInput, InvalidSetting
@@ -28,6 +28,7 @@ KNOWN = (
     "FORGE_COMMAND_ROOT",
     "FORGE_CONCURRENCY",
     "FORGE_DATABASE_URL",
+    "FORGE_DATABASE_URL_FILE",
     "FORGE_GRACE_SECONDS",
     "FORGE_HEARTBEAT_SECONDS",
     "FORGE_LOG_FORMAT",
@@ -80,7 +81,7 @@ class Settings:
     database_source: str  # what named the database: a variable, a file, or "default"
     storage_options: Mapping[str, Any] = field(
         default_factory=dict
-    )  # for open_storage: pool_size, or synchronous
+    )  # for open_storage: pool_size, synchronous, url_file
     max_connections: int | None = None  # FORGE_MAX_CONNECTIONS, whoever names the database; None: not said
     schema: str = DEFAULT_SCHEMA
     queues: tuple[str, ...] = ()  # empty: not said
@@ -168,6 +169,10 @@ def is_schema(name: str) -> bool:
 
 
 def _database(variables: "Variables", cwd: Path) -> tuple[Database, str]:
+    file = variables.text(url_file.VARIABLE)
+    if file is not None:
+        named = cwd / os.path.expanduser(file)
+        return Database(url_file.read(named), {"url_file": named}), url_file.VARIABLE
     url = variables.text("FORGE_DATABASE_URL")
     if url is not None:
         if not database_url.is_database_url(url):

@@ -262,6 +262,13 @@ class DatabaseBack(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseMoved(Event):
+    """The database refused a connection, and answers by what the file with its URL says now."""
+
+    url: str  # without its password
+
+
+@dataclass(frozen=True, slots=True)
 class MigrationWaits(Event):
     """The database is being brought up to date, and others hold what that needs."""
 

@@ -279,3 +279,12 @@ async def _managed(forge: Forge) -> None:
     for name in ("mail", "letters"):
         await forge.queues.set(name, managed_by="ForgeQueue shop/mail")
     await forge.limits.set("slack", 1, refill=1, managed_by="ForgeQueue shop/mail")
+
+
+def test_a_database_named_on_the_command_line_wins_over_a_file_with_another(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORGE_DATABASE_URL_FILE", "/nowhere")
+
+    assert "FORGE_DATABASE_URL_FILE is '/nowhere'" in cli("db", "status").error
+    assert cli.fine("--database-url", cli.url, "db", "status")["up_to_date"] is True

@@ -302,3 +302,30 @@ def test_how_many_connections_a_process_opens_is_said_for_either_way_to_name_the
         InvalidSetting, match="FORGE_MAX_CONNECTIONS is '3', allowed is a whole number from 5"
     ):
         Settings.load({**url, "FORGE_MAX_CONNECTIONS": "3"}, tmp_path)
+
+
+def test_a_file_with_the_url_wins_over_the_variable(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text("postgresql://ann:secret@db/shop\n")
+
+    settings = load(FORGE_DATABASE_URL_FILE=str(file), FORGE_DATABASE_URL="postgresql://ann:old@db/shop")
+
+    assert settings.database_url == "postgresql://ann:secret@db/shop"
+    assert settings.database == "postgresql://ann:***@db/shop"
+    assert settings.database_source == "FORGE_DATABASE_URL_FILE"
+    assert settings.storage_options == {"url_file": file}
+
+
+@pytest.mark.parametrize(("text", "said"), [(None, "a file that can be read"), ("s3cret", "something else")])
+def test_a_file_without_a_url_is_refused_and_not_repeated(
+    tmp_path: Path, text: str | None, said: str
+) -> None:
+    file = tmp_path / "url"
+    if text is not None:
+        file.write_text(text)
+
+    sentence = refusal(FORGE_DATABASE_URL_FILE=str(file))
+
+    assert str(file) in sentence
+    assert said in sentence
+    assert "s3cret" not in sentence

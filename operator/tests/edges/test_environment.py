@@ -61,7 +61,11 @@ def test_the_database_can_be_said_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "url"
     file.write_text(URL + "\n", encoding="utf-8")
 
-    assert Environment.load({"FORGE_DATABASE_URL_FILE": str(file)}).database_url == URL
+    said = {"FORGE_DATABASE_URL_FILE": str(file), "FORGE_DATABASE_URL": "postgresql://old@db/forge"}
+    found = Environment.load(said)
+
+    assert found.database_url == URL
+    assert found.database_url_file == file  # it is read again
 
 
 @pytest.mark.parametrize(
@@ -75,7 +79,7 @@ def test_the_database_can_be_said_in_a_file(tmp_path: Path) -> None:
         ({"FORGE_DATABASE_URL": "mysql://u:secret@h/d"}, "FORGE_DATABASE_URL is 'mysql...', allowed is"),
         (
             {"FORGE_DATABASE_URL_FILE": "/nowhere"},
-            "FORGE_DATABASE_URL_FILE is '/nowhere', allowed is nothing",
+            "FORGE_DATABASE_URL_FILE is '/nowhere', allowed is a file that can be read",
         ),
         (
             {"FORGE_OPERATOR_METRICS_PORT": "http"},

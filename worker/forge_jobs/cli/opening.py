@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from forge_jobs import database_url
+from forge_jobs import database_url, url_file
 from forge_jobs.app import Forge
 from forge_jobs.cli.command import Call
 from forge_jobs.cli.output import print_warning
@@ -15,20 +15,25 @@ from forge_jobs.storage.interface import Storage
 
 
 def environment(call: Call) -> dict[str, str]:
-    """Return the variables by which the call names its database. Raises InvalidSetting."""
+    """Return the environment of the process, in which what the call says of its database holds. Raises InvalidSetting."""
     url, schema = call.database_url, call.schema
     if url is not None and not database_url.is_database_url(url):
         raise InvalidSetting("--database-url", database_url.redact(url), database_url.ALLOWED)
     if schema is not None and not is_schema(schema):
         allowed = "a name of 1 to 63 bytes without $ that does not begin with pg_"
         raise InvalidSetting("--schema", schema, allowed)
-    given = {"FORGE_DATABASE_URL": url, "FORGE_SCHEMA": schema}
-    return {key: value for key, value in given.items() if value is not None}
+    found = dict(os.environ)
+    if url is not None:
+        found.pop(url_file.VARIABLE, None)
+        found["FORGE_DATABASE_URL"] = url
+    if schema is not None:
+        found["FORGE_SCHEMA"] = schema
+    return found
 
 
 def forge_of(call: Call) -> Forge:
     """Return the Forge that the call and the settings name, not opened. Raises InvalidSetting."""
-    return Forge(settings=Settings.load({**os.environ, **environment(call)}))
+    return Forge(settings=Settings.load(environment(call)))
 
 
 def require_file(url: str) -> None:

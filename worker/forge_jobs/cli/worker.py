@@ -191,9 +191,10 @@ def worker(
     What is not said here is as the environment says: FORGE_CONCURRENCY, FORGE_GRACE_SECONDS,
     FORGE_METRICS_PORT, FORGE_LOG_FORMAT, FORGE_LOG_LEVEL, FORGE_HEARTBEAT_SECONDS, FORGE_STALE_SECONDS.
     """
-    os.environ.update(
-        environment(call)
-    )  # so that the program's Forge finds the database that the command names
+    named = environment(call)  # so that the program's Forge finds the database that the command names
+    for variable in os.environ.keys() - named.keys():
+        del os.environ[variable]
+    os.environ.update(named)
     settings = Settings.load()
     plan = Plan(
         app=app or settings.app,

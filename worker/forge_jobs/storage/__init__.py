@@ -1,6 +1,8 @@
 """Where jobs are kept. `open_storage` is the one place that knows both databases."""
 
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 from forge_jobs.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.database_url import ALLOWED, is_database_url, redact
@@ -15,12 +17,16 @@ def open_storage(
     pool_size: int = CONNECTIONS - OUTSIDE_THE_POOL,
     command_timeout: timedelta = timedelta(seconds=30),
     synchronous: str = "NORMAL",
+    url_file: Path | None = None,
+    url_changed: Callable[[str], None] = lambda url: None,
 ) -> Storage:
     """Return the storage that `url` names; nothing is connected before its `open`.
 
     URLs: postgresql://user@host/database, sqlite:///relative/path, sqlite:////absolute/path,
     sqlite://:memory:. `schema`, `pool_size` and `command_timeout` concern PostgreSQL only,
-    `synchronous` SQLite only. Raises InvalidInput.
+    `synchronous` SQLite only. `url_file` is a file that may come to say another URL: it is read when
+    PostgreSQL refuses a connection, and `url_changed(url)` is told, without the password, when it
+    answers by that one. Raises InvalidInput.
     """
     if not is_database_url(url):
         raise InvalidInput(f"The database URL is {redact(str(url))!r}, allowed is {ALLOWED}.")
@@ -30,4 +36,11 @@ def open_storage(
         return SqliteStorage(url, synchronous=synchronous)
     from forge_jobs.storage.postgres import PostgresStorage
 
-    return PostgresStorage(url, schema=schema, pool_size=pool_size, command_timeout=command_timeout)
+    return PostgresStorage(
+        url,
+        schema=schema,
+        pool_size=pool_size,
+        command_timeout=command_timeout,
+        url_file=url_file,
+        url_changed=url_changed,
+    )

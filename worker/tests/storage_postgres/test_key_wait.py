@@ -60,7 +60,7 @@ async def test_of_a_batch_the_key_that_stays_taken_is_named(
 
 
 async def test_the_bound_ends_with_the_statement(storage: PostgresStorage) -> None:
-    storage = PostgresStorage(storage._database._secret_url, pool_size=1)
+    storage = PostgresStorage(storage._database._address.url, pool_size=1)
     await storage.open()
 
     await storage.jobs.enqueue(NewJob("send", key="7"))

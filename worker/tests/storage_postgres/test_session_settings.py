@@ -183,7 +183,7 @@ END $$;
 @pytest.mark.parametrize("way", ["pool", "lane"])
 async def test_of_two_that_block_each_other_both_succeed(database: Database, way: str) -> None:
     await database.execute(MEET)
-    second = Database(database._secret_url)
+    second = Database(database._address.url)
     await second.open()
     fetches: list[Any] = [one.fetch if way == "pool" else one.claims.fetch for one in (database, second)]
 
@@ -204,7 +204,7 @@ async def test_what_others_stop_each_time_is_said_to_be_that_and_no_outage(datab
     assert await database.fetchval("SELECT busy()") == 1
     assert await database.fetchval("SELECT last_value FROM tries") == 3
 
-    never = Database(f"{database._secret_url}&application_name=never")
+    never = Database(f"{database._address.url}&application_name=never")
     await never.open()
     with pytest.raises(StorageContended, match=r"^Others were in the way of this call"):
         await never.claims.fetch("SELECT public.busy()")

@@ -6,6 +6,8 @@ the database is away, and once: each has an id of its own.
 
 import asyncio
 import os
+from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -27,13 +29,18 @@ pool: asyncpg.Pool | None = None
 making = asyncio.Lock()
 
 
+async def connect(dsn: str, **options: Any) -> asyncpg.Connection:
+    """Return a connection by what the file with the URL says now."""
+    url = Path(os.environ["FORGE_DATABASE_URL_FILE"]).read_text().strip()
+    return await asyncpg.connect(url, **options)
+
+
 async def connections() -> asyncpg.Pool:
     """Return the connections to the ledger, which are made at the first need."""
     global pool
     async with making:
         if pool is None:
-            url = os.environ["FORGE_DATABASE_URL"]
-            pool = await asyncpg.create_pool(url, min_size=0, max_size=2, command_timeout=10)
+            pool = await asyncpg.create_pool(min_size=0, max_size=2, command_timeout=10, connect=connect)
         return pool
 
 

@@ -1,6 +1,8 @@
 """Jobs in PostgreSQL 14 or newer, through asyncpg. One file a noun; `connection` is how they reach it."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import cast
 
 from forge_jobs.database_file import CONNECTIONS, OUTSIDE_THE_POOL
@@ -35,8 +37,21 @@ class PostgresStorage(Storage):
         schema: str = "forge_jobs",
         pool_size: int = CONNECTIONS - OUTSIDE_THE_POOL,
         command_timeout: timedelta = timedelta(seconds=30),
+        url_file: Path | None = None,
+        url_changed: Callable[[str], None] = lambda url: None,
     ) -> None:
-        database = Database(url, schema=schema, pool_size=pool_size, command_timeout=command_timeout)
+        def changed(url: str) -> None:
+            self.url = url
+            url_changed(url)
+
+        database = Database(
+            url,
+            schema=schema,
+            pool_size=pool_size,
+            command_timeout=command_timeout,
+            url_file=url_file,
+            url_changed=changed,
+        )
         self._database = database
         self.url = database.url
         self.shared = True

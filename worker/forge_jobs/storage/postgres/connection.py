@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
@@ -20,6 +21,7 @@ from forge_jobs.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.database_url import ALLOWED, POSTGRES, is_database_url, redact
 from forge_jobs.errors import ForgeError, InvalidInput, StorageBusy, StorageUnavailable
 from forge_jobs.storage.home import Home, Turn
+from forge_jobs.storage.postgres.address import Address
 from forge_jobs.storage.postgres.caller import IDENTITY, check_same_database, unwrapped
 from forge_jobs.storage.postgres.connect_arguments import ConnectArguments, connect_arguments
 from forge_jobs.storage.postgres.contention import again
@@ -83,18 +85,21 @@ class Database:
         schema: str = "forge_jobs",
         pool_size: int = CONNECTIONS - OUTSIDE_THE_POOL,
         command_timeout: timedelta = timedelta(seconds=30),
+        url_file: Path | None = None,
+        url_changed: Callable[[str], None] = lambda url: None,
     ) -> None:
         if not is_database_url(url) or not POSTGRES.match(url):
             raise InvalidInput(f"The database URL is {redact(url)!r}, allowed is {ALLOWED}.")
         check_schema(schema)
-        self.url = redact(url)
         self.schema = schema
         self.channel = schema
         self.pooled = False  # a pooler gives every transaction another server; known once open
         self.claims = Lane(self, CLAIMS)
         self.outcomes = Lane(self, OUTCOMES)
         self.liveness = Lane(self, LIVENESS)  # a pool that handlers have used up silences no worker
-        self._secret_url = url
+        self.moves = 0  # of the database to another URL; connections made before are of no more use
+        self._address = Address(url, file=url_file, changed=self._moved)
+        self._url_changed = url_changed
         self._prepares = False  # statements; not before it is known that no pooler mixes them up
         self._pool_size = pool_size
         self._timeout = command_timeout.total_seconds()
@@ -108,7 +113,9 @@ class Database:
             None  # whether what is set holds for a connection; None: before `open`
         )
         self._begin: str | None = None  # how each transaction begins, where a connection keeps no settings
-        self._demoted = False  # the server is read-only now: its connections are of no more use
+        self._is_past = (
+            False  # the connections of the pool are of no more use: the server is read-only, or elsewhere
+        )
         self._texts: dict[str, str] = {}
         self._names = {
             "{schema}": quoted(schema),
@@ -117,15 +124,20 @@ class Database:
         }
 
     @property
+    def url(self) -> str:
+        """The URL, without its password."""
+        return self._address.shown
+
+    @property
     def name(self) -> str:
         """The name of the database on its server, or "" when neither the URL nor the environment says one."""
-        return self._arguments().database
+        return self._arguments(self._address.url).database
 
-    def _arguments(self) -> ConnectArguments:
+    def _arguments(self, url: str) -> ConnectArguments:
         try:
-            return connect_arguments(self._secret_url)
+            return connect_arguments(url)
         except (OSError, ValueError) as error:  # a certificate that cannot be read
-            raise InvalidInput(f"The database URL {self.url} is not valid: {error}.") from error
+            raise InvalidInput(f"The database URL {redact(url)} is not valid: {error}.") from error
 
     def sql(self, text: str) -> str:
         """Return `text` with the names filled in."""
@@ -182,8 +194,8 @@ class Database:
                 yield await self._of_caller(connection) if is_callers else connection
                 return
             pool = self.require_open()
-            if self._demoted:
-                self._demoted = False
+            if self._is_past:
+                self._is_past = False
                 await pool.expire_connections()
             given = await pool.acquire(timeout=self._timeout)
             try:
@@ -244,12 +256,11 @@ class Database:
 
     async def _make_pool(self) -> asyncpg.Pool:
         return await asyncpg.create_pool(
-            self._arguments().dsn,
             min_size=0,
             max_size=self._pool_size,
+            connect=lambda dsn, **options: self._connected(**options),
             init=self._set_up,
             reset=_leave_as_it_is,
-            **self._options(),
         )
 
     async def close(self) -> None:
@@ -284,22 +295,46 @@ class Database:
         without_timeout: bool = False,
     ) -> asyncpg.Connection:
         """Return a new connection of the caller's own, pinned and with `settings`, unless behind a pooler."""
-        options = self._options()
+        options: dict[str, Any] = {} if database is None else {"database": database}
         if without_timeout:
             options["command_timeout"] = None
+        connection = await self._connected(**options)
         with self.translating():
-            try:
-                connection = await asyncpg.connect(self._arguments().dsn, database=database, **options)
-            except asyncpg.InterfaceError:
-                raise
-            except ValueError as error:
-                raise InvalidInput(f"The database URL {self.url} is not valid: {error}.") from error
             try:
                 await self._set_up(connection, settings)
             except BaseException:
                 connection.terminate()
                 raise
             return connection
+
+    async def _connected(self, **options: Any) -> asyncpg.Connection:
+        """Return a new connection, with these `options` of the driver besides ours."""
+
+        async def connect(url: str) -> asyncpg.Connection:
+            arguments = self._arguments(url)
+            said = {
+                **arguments.options,
+                "command_timeout": self._timeout,
+                "statement_cache_size": 200 if self._prepares else 0,
+            }
+            try:
+                return await asyncpg.connect(arguments.dsn, **{**said, **options})
+            except DRIVER_ERRORS as error:
+                ours = translated(error, url=redact(url), schema=self.schema)
+                if ours is None:
+                    raise
+                raise ours from error
+            except ValueError as error:
+                raise InvalidInput(f"The database URL {redact(url)} is not valid: {error}.") from error
+
+        return await self._address.reached(connect)
+
+    def _moved(self, url: str) -> None:
+        """The database answered at another URL than before."""
+        self.moves += 1
+        self._is_past = True
+        self._identity, self._checked = None, WeakSet()  # it may be a copy on another server
+        self._url_changed(url)
 
     async def disconnect(self, connection: asyncpg.Connection) -> None:
         """The connection is closed, and what still runs on it is cancelled; never raises."""
@@ -310,7 +345,8 @@ class Database:
     def translated(self, error: BaseException, *, is_callers: bool = False) -> ForgeError | None:
         """Return our error for the driver's; None when it is not the driver's."""
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and not is_callers:
-            self._demoted = True
+            self._is_past = True
+            self._address.doubt()
         return translated(error, url=self.url, schema=self.schema, is_callers=is_callers)
 
     @contextmanager
@@ -337,25 +373,20 @@ class Database:
             raise StorageUnavailable(f"The storage {self.url} is not open.")
         return self._pool
 
-    def _options(self) -> dict[str, Any]:
-        return {
-            **self._arguments().options,
-            "command_timeout": self._timeout,
-            "statement_cache_size": 200 if self._prepares else 0,
-        }
-
     async def _set_up(
         self, connection: asyncpg.Connection, settings: Mapping[str, str] | None = None
     ) -> None:
         _made.add(connection)
         self._own.add(connection)
+        if self._identity is None and self.is_open:
+            self._identity = await connection.fetchrow(IDENTITY)
         keeps = self._keeps_settings
         if keeps is None:  # any pooler may give the connection to another client after us
             keeps = not await is_behind_pooler(connection)
         if keeps:
             major = connection.get_server_version().major
             await connection.execute(
-                pinned(major, settings, keep_search_path=self._arguments().keeps_search_path)
+                pinned(major, settings, keep_search_path=self._arguments(self._address.url).keeps_search_path)
             )
 
     async def _look(self) -> None:
@@ -370,7 +401,7 @@ class Database:
             self._keeps_settings = not self.pooled
             if self.pooled and await first.fetchval(DO_HARM, int(self._timeout * 1000)):
                 self._begin = begin_pinned(
-                    version.major, keep_search_path=self._arguments().keeps_search_path
+                    version.major, keep_search_path=self._arguments(self._address.url).keeps_search_path
                 )
         finally:
             await self.disconnect(first)
@@ -395,6 +426,7 @@ class Lane:
         self._settings = settings
         self._turn = Turn()
         self._connection: asyncpg.Connection | None = None
+        self._moves = 0  # of the database, when the connection was made
         self._closing: set[asyncio.Task[None]] = set()
 
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
@@ -439,13 +471,15 @@ class Lane:
 
     async def _connected(self) -> asyncpg.Connection:
         self._database.require_open()
+        if self._connection is not None and self._moves != self._database.moves:
+            self._abandon(self._connection)
         if self._connection is None or self._connection.is_closed():
             self._connection = None
             connection = await self._database.connect(settings=self._settings)
             if not self._database.is_open:
                 self._abandon(connection)
             self._database.require_open()
-            self._connection = connection
+            self._connection, self._moves = connection, self._database.moves
         return self._connection
 
     def _abandon(self, connection: asyncpg.Connection) -> None:

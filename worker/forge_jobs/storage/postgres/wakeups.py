@@ -91,8 +91,11 @@ class PostgresWakeups(Wakeups):
             connection.terminate()
 
     async def _watch(self, ear: "Ear") -> None:
-        """Return when the connection is lost, or no longer hears what it tells itself."""
+        """Return when the connection is lost, no longer hears what it tells itself, or leads to where the database was."""
+        moves = self._database.moves
         while not await ear.is_lost_within(self._check_every):
+            if self._database.moves != moves:
+                return
             if await ear.is_choked(self._answer_within):
                 raise StorageBusy(
                     f"The notifications of {self._database.url} fill up, because a session that listens does not end its "
