@@ -15,6 +15,7 @@ from tests.chart.helm import CHART, ROOT
 
 HERE = Path(__file__).parent
 RULES = CHART / "alerts" / "forge-jobs.yaml"
+VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 ALERTS: list[dict[str, Any]] = [
     rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
 ]
@@ -64,8 +65,8 @@ def test_an_alert_says_what_is_wrong_and_what_to_do(alert: dict[str, Any]) -> No
     kept = {label.strip() for by in re.findall(r"by \(([^)]*)\)", alert["expr"]) for label in by.split(",")}
 
     assert alert["labels"]["severity"] in ("critical", "warning", "info")
-    assert alert["annotations"].keys() == {"summary", "description"}
-    for text in alert["annotations"].values():
+    assert alert["annotations"].keys() == {"runbook_url", "summary", "description"}
+    for text in (alert["annotations"]["summary"], alert["annotations"]["description"]):
         assert text.endswith(".")
         assert set(re.findall(r"\$labels\.(\w+)", text)) <= kept
 
@@ -126,3 +127,23 @@ def test_every_alert_is_seen_firing_and_silent() -> None:
 
     names = {alert["alert"] for alert in ALERTS}
     assert (firing, silent) == (names, names)
+
+
+def test_every_alert_links_to_its_runbook_and_no_runbook_is_about_another() -> None:
+    page = (ROOT / "docs" / "runbooks.md").read_text()
+    headings = re.findall(r"^## (\w+)$", page, flags=re.MULTILINE)
+
+    assert headings == [alert["alert"] for alert in ALERTS]
+    for alert in ALERTS:
+        base, _, anchor = alert["annotations"]["runbook_url"].partition("#")
+        assert base == VALUES["prometheusRule"]["runbookUrl"]
+        assert anchor == alert["alert"].lower()  # as pages make anchors of headings
+
+
+@pytest.mark.parametrize("name", [str(alert["alert"]) for alert in ALERTS])
+def test_a_runbook_says_what_is_seen_what_it_means_what_to_do_and_when_it_is_over(name: str) -> None:
+    page = (ROOT / "docs" / "runbooks.md").read_text()
+    _, _, rest = page.partition(f"\n## {name}\n")
+    parts = re.findall(r"^\*\*(\w[\w ]*)\.\*\*", rest.partition("\n## ")[0], flags=re.MULTILINE)
+
+    assert parts == ["Symptom", "It means", "To do", "Over"]

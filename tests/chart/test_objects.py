@@ -1,8 +1,10 @@
 """What helm makes of the chart, for every switch, on the oldest and the newest Kubernetes."""
 
+import base64
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -42,6 +44,7 @@ EVERYTHING: dict[str, Any] = {
     "imagePullSecrets": [{"name": "registry"}],
     "operator.priorityClassName": "system-cluster-critical",
     "operator.env": [{"name": "FORGE_OPERATOR_WORKERS", "value": "8"}],
+    "operator.annotations": {"reloader.stakater.com/auto": "true"},
     "operator.podLabels": {"a": "b"},
     "operator.podAnnotations": {"c": "d"},
     "operator.nodeSelector": {"kubernetes.io/os": "linux"},
@@ -58,6 +61,8 @@ EVERYTHING: dict[str, Any] = {
     "metrics.operatorMonitor": "ServiceMonitor",
     "metrics.workerPodMonitor": True,
     "metrics.labels": {"release": "prometheus"},
+    "metrics.relabelings": [{"targetLabel": "cluster", "replacement": "west"}],
+    "metrics.metricRelabelings": [{"action": "labeldrop", "regex": "kind"}],
     "prometheusRule.enabled": True,
     "dashboard.enabled": True,
     "dashboard.annotations": {"grafana_folder": "Jobs"},
@@ -67,6 +72,17 @@ EVERYTHING: dict[str, Any] = {
     "postgres.nodeSelector": {"kubernetes.io/os": "linux"},
     "postgres.tolerations": [{"operator": "Exists"}],
     "postgres.persistence.storageClass": "-",
+}
+CA: dict[str, Any] = {
+    "extraVolumes": [{"name": "ca", "configMap": {"name": "database-ca"}}],
+    "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/database-ca", "readOnly": True}],
+    "env": [{"name": "PGSSLROOTCERT", "value": "/etc/database-ca/ca.crt"}],
+    "envFrom": [{"secretRef": {"name": "proxy"}}, {"configMapRef": {"name": "site"}, "prefix": "SITE_"}],
+}
+PRIVATE_CA: dict[str, Any] = {
+    **EXTERNAL,
+    "migration.createDatabase": True,
+    **{f"{part}.{key}": value for part in ("operator", "migration") for key, value in CA.items()},
 }
 NOTHING: dict[str, Any] = {
     **EXTERNAL,
@@ -81,6 +97,7 @@ MATRIX = {
     "external": EXTERNAL,
     "try-out": TRY_OUT,
     "everything": EVERYTHING,
+    "private-ca": PRIVATE_CA,
     "nothing": NOTHING,
     "external-with-egress": {
         **EXTERNAL,
@@ -154,7 +171,7 @@ def test_every_pod_fits_the_restricted_standard(objects: list[Manifest]) -> None
             assert context["readOnlyRootFilesystem"] is True, name
             assert context["capabilities"] == {"drop": ["ALL"]}, name
         for volume in spec.get("volumes", []):
-            assert volume.keys() - {"name"} <= {"emptyDir", "secret"}, name
+            assert volume.keys() - {"name"} <= {"emptyDir", "secret", "configMap"}, name
 
 
 def test_every_container_says_what_it_needs(objects: list[Manifest]) -> None:
@@ -318,6 +335,53 @@ def test_the_operator_reads_the_address_from_a_file_that_follows_the_secret(valu
     assert "subPath" not in mount  # which would stay as it was when the pod started
 
 
+def test_a_private_ca_reaches_every_container_that_opens_the_database() -> None:
+    objects = render(PRIVATE_CA)
+    opening = {
+        name: [each for each in containers(spec) if "FORGE_DATABASE_URL" in environment(each)]
+        for name, spec in pod_specs(objects).items()
+    }
+
+    assert {name: len(each) for name, each in opening.items()} == {
+        "forge-jobs-operator": 1,
+        "forge-jobs-migration": 2,
+        "forge-jobs-test-database": 1,
+        "forge-jobs-test-operator": 0,
+    }
+    for name, found in opening.items():
+        for each in found:
+            assert CA["extraVolumeMounts"][0] in each["volumeMounts"]
+            assert {"name": "tmp", "mountPath": "/tmp"} in each["volumeMounts"]
+            assert environment(each)["PGSSLROOTCERT"]["value"] == "/etc/database-ca/ca.crt"
+            assert each["envFrom"] == CA["envFrom"]
+            assert CA["extraVolumes"][0] in pod_specs(objects)[name]["volumes"]
+
+
+def test_annotations_of_the_deployment_are_not_those_of_its_pods() -> None:
+    values = {**EXTERNAL, "operator.annotations": {"a": "1"}, "operator.podAnnotations": {"b": "2"}}
+    found = named(render(values), "Deployment", "forge-jobs-operator")
+
+    assert found["metadata"]["annotations"] == {"a": "1"}
+    assert found["spec"]["template"]["metadata"]["annotations"] == {
+        "b": "2",
+        "kubectl.kubernetes.io/default-container": "operator",
+    }
+
+
+def test_further_objects_are_filled_in_as_a_manifest_and_as_a_text() -> None:
+    secret = {"apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret"}
+    secret |= {"metadata": {"name": "{{ .Release.Name }}-database"}, "spec": {"count": 2}}
+    text = (
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: of-{{ .Values.database.schema }}\n"
+        '  labels: {{ include "forge-jobs.labels" (list . "site") | nindent 4 }}\n'
+    )
+    objects = render({**EXTERNAL, "database.schema": "shop", "extraObjects": [secret, text]})
+
+    assert named(objects, "ExternalSecret", "forge-jobs-database")["spec"] == {"count": 2}
+    labels = named(objects, "ConfigMap", "of-shop")["metadata"]["labels"]
+    assert labels["app.kubernetes.io/component"] == "site"
+
+
 def test_an_external_database_is_migrated_before_the_release() -> None:
     job = named(render(EXTERNAL), "Job", "forge-jobs-migration")
     annotations = job["metadata"]["annotations"]
@@ -463,6 +527,27 @@ def test_workers_are_monitored_wherever_they_are() -> None:
     }
 
 
+@pytest.mark.parametrize("kind", ["ServiceMonitor", "PodMonitor"])
+def test_monitors_say_whose_database_it_is_and_relabel_as_asked(kind: str) -> None:
+    cluster = {"targetLabel": "cluster", "replacement": "west"}
+    drop = {"sourceLabels": ["__name__"], "regex": "process_.*", "action": "drop"}
+    values = {"metrics.operatorMonitor": kind, "metrics.workerPodMonitor": True}
+    values |= {"metrics.relabelings": [cluster], "metrics.metricRelabelings": [drop]}
+    monitors = of_kind(render({**EXTERNAL, **values}), "ServiceMonitor", "PodMonitor")
+    plain = of_kind(render({**EXTERNAL, "metrics.workerPodMonitor": True}), "PodMonitor")
+
+    assert len(monitors) == 2
+    for each in monitors:
+        (endpoint,) = each["spec"].get("endpoints") or each["spec"]["podMetricsEndpoints"]
+        assert endpoint["relabelings"] == [
+            {"targetLabel": "database", "replacement": "jobs/forge-jobs"},
+            cluster,
+        ]
+        assert endpoint["metricRelabelings"] == [drop]
+        assert endpoint["interval"] == "30s"
+    assert "metricRelabelings" not in plain[0]["spec"]["podMetricsEndpoints"][0]
+
+
 def test_a_closed_operator_still_reaches_what_it_needs() -> None:
     objects = render({**EXTERNAL, "networkPolicy.restrictEgress": True, "networkPolicy.databasePort": 6432})
     policy = named(objects, "NetworkPolicy", "forge-jobs-operator")["spec"]
@@ -527,6 +612,35 @@ def test_an_alert_can_be_changed_and_left_out() -> None:
     assert rules["ForgeNoLeader"]["labels"] == {"severity": "info", "team": "platform"}
     assert rules["ForgeQueueBehind"]["labels"] == {"severity": "warning", "team": "platform"}
     assert "{{ $labels.queue }}" in rules["ForgeQueueBehind"]["annotations"]["summary"]
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [
+        (None, "https://forge-jobs.dev/docs/runbooks#forgenoleader"),
+        ("https://wiki.example.com/forge", "https://wiki.example.com/forge#forgenoleader"),
+        ("", None),
+    ],
+)
+def test_alerts_link_to_the_runbooks_wherever_they_are(base: str | None, expected: str | None) -> None:
+    given = {} if base is None else {"prometheusRule.runbookUrl": base}
+    groups = named(
+        render({**EXTERNAL, "prometheusRule.enabled": True, **given}), "PrometheusRule", "forge-jobs"
+    )["spec"]["groups"]
+    rules = {rule["alert"]: rule["annotations"] for group in groups for rule in group["rules"]}
+
+    assert rules["ForgeNoLeader"].get("runbook_url") == expected
+    assert len({each.get("runbook_url") for each in rules.values()}) == (len(rules) if expected else 1)
+    assert "{{ $labels.queue }}" in rules["ForgeQueueBehind"]["summary"]
+
+
+def test_the_chart_says_where_it_comes_from_and_shows_its_icon_without_a_network() -> None:
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    kind, _, data = about["icon"].partition(",")
+
+    assert about["home"] and about["sources"] and about["maintainers"]
+    assert kind == "data:image/svg+xml;base64"
+    assert ElementTree.fromstring(base64.b64decode(data)).tag == "{http://www.w3.org/2000/svg}svg"
 
 
 def test_the_dashboard_is_found_by_the_sidecar_and_whole() -> None:

@@ -142,6 +142,13 @@ image: {{ include "forge-jobs.image" (list . .Values.workerImage) }}
 imagePullPolicy: {{ .Values.workerImage.pullPolicy }}
 env:
   {{- include "forge-jobs.databaseEnv" . | nindent 2 }}
+  {{- with .Values.migration.env }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .Values.migration.envFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 resources:
   {{- toYaml .Values.migration.resources | nindent 2 }}
 securityContext:
@@ -149,6 +156,20 @@ securityContext:
 volumeMounts:
   - name: tmp
     mountPath: /tmp
+  {{- with .Values.migration.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
+{{/* The volumes of a pod with such containers. */}}
+{{- define "forge-jobs.commandVolumes" -}}
+volumes:
+  - name: tmp
+    emptyDir:
+      sizeLimit: 64Mi
+  {{- with .Values.migration.extraVolumes }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 
 {{/* On which nodes the pods of those commands may be. */}}
@@ -204,10 +225,25 @@ template:
       - name: migrate
         command: [forge-jobs, db, migrate]
         {{- include "forge-jobs.commandContainer" . | nindent 8 }}
-    volumes:
-      - name: tmp
-        emptyDir:
-          sizeLimit: 64Mi
+    {{- include "forge-jobs.commandVolumes" . | nindent 4 }}
+{{- end }}
+
+{{/* How metrics are read, as a part of an endpoint of a monitor. The rule names the release: each has a database. */}}
+{{- define "forge-jobs.endpoint" -}}
+port: metrics
+path: /metrics
+interval: {{ .Values.metrics.interval }}
+scrapeTimeout: {{ .Values.metrics.scrapeTimeout }}
+relabelings:
+  - targetLabel: database
+    replacement: {{ .Release.Namespace }}/{{ include "forge-jobs.fullname" . }}
+  {{- with .Values.metrics.relabelings }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .Values.metrics.metricRelabelings }}
+metricRelabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* What makes an object part of the migration before an installation or an upgrade. Takes (list . weight). */}}
