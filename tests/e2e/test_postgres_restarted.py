@@ -82,6 +82,7 @@ def test_an_outage_of_postgres_scales_nothing_down_and_loses_no_job(
     database.are_done(jobs, within=180)
     ended = Counter(line.job_id for line in database.ledger(jobs) if line.what == "ended")
     assert set(ended) == set(jobs), "jobs were lost"
+    assert {line.attempt for line in database.ledger(jobs)} == {1}, "the outage cost attempts"
     again = [job for job, times in ended.items() if times > 1]
     measure(
         f"PostgreSQL away for {AWAY:.0f} s: jobs, of which lost, of which ended again",

@@ -108,7 +108,7 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     events.WorkerStopped: (logging.INFO, "Worker {worker} stopped, {released} jobs were handed back"),
     events.WorkerGivenUp: (
         logging.ERROR,
-        "Worker {worker} was not heard of for too long: its {running} running jobs are stopped, others take them over",
+        "Worker {worker} was not heard of for too long: its {running} running jobs are stopped, and wait again",
     ),
     events.LoopBlocked: (
         logging.ERROR,

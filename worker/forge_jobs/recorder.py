@@ -62,8 +62,11 @@ class Recorder:
 
     def claims(self) -> list[Claim]:
         """Return the claims of all verdicts that the database does not know yet."""
-        verdicts = chain(self._gathered, self._on_the_wire, self._apart.values(), self._held.values())
-        return [verdict.run.claim for verdict in verdicts]
+        return [verdict.run.claim for verdict in self.unwritten()]
+
+    def unwritten(self) -> list[Verdict]:
+        """Return all verdicts that the database does not know yet."""
+        return [*self._apart.values(), *self._held.values(), *self._on_the_wire, *self._gathered]
 
     def add(self, verdict: Verdict) -> None:
         """The verdict will be written down."""
@@ -77,8 +80,11 @@ class Recorder:
             tasks.create_task(self._write_as_they_come(), name="recorder's batches")
             tasks.create_task(self._write_apart_as_they_come(), name="recorder's refused outcomes")
 
-    async def flush(self) -> None:
-        """Every verdict added so far is written down, or an event says which are not. Only when `run` no longer runs."""
+    async def flush(self, *, is_last: bool = True) -> None:
+        """Every verdict added so far is written down, or an event says which are not, if this is the last time.
+
+        Only when `run` no longer runs.
+        """
         try:
             while self._gathered:
                 await self._write_batch()
@@ -86,8 +92,7 @@ class Recorder:
             self._held.clear()
             await self._write_apart()
         finally:
-            left = [*self._apart.values(), *self._held.values(), *self._gathered]
-            if left:
+            if is_last and (left := self.unwritten()):
                 self._telemetry.emit(OutcomesUnwritten([verdict.run.claim.job_id for verdict in left]))
 
     async def _write_as_they_come(self) -> None:

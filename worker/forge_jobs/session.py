@@ -15,6 +15,7 @@ from forge_jobs.attempt import Stop, Verdict, released
 from forge_jobs.claimer import Claimer
 from forge_jobs.eras import Eras
 from forge_jobs.errors import ForgeError
+from forge_jobs.handover import Handover
 from forge_jobs.heartbeat import Attempts, Heartbeat
 from forge_jobs.job import Claim, Postponement
 from forge_jobs.maintenance.leader import Leader
@@ -65,9 +66,17 @@ class Session:
     """Runs jobs under one worker id. `run` returns True when the session was given up, False when it was stopped."""
 
     def __init__(
-        self, forge: Forge, info: WorkerInfo, *, grace: timedelta, heartbeat: timedelta, stale: timedelta
+        self,
+        forge: Forge,
+        info: WorkerInfo,
+        *,
+        grace: timedelta,
+        heartbeat: timedelta,
+        stale: timedelta,
+        handovers: list[Handover] | None = None,
     ) -> None:
         self.info = info
+        self.handovers = [] if handovers is None else handovers  # of sessions before, less those carried out
         self.leader: Leader
         self.runners: Runners
         self.is_registered = False
@@ -211,9 +220,9 @@ class Session:
         chores: "Sequence[asyncio.Task[Any]]",
     ) -> bool:
         """End what runs, and deregister. Return whether the session was given up."""
+        given_up = not self._stop.is_set()
         try:
             broken = [task for task in (claiming, recording, *chores) if task.done()]
-            given_up = not self._stop.is_set()
             self._stop.set()
             self._claimer.stopping = True
             self._claimer.stir()
@@ -229,12 +238,19 @@ class Session:
                 task.cancel()
             await asyncio.gather(claiming, beating, recording, stopping, *chores, return_exceptions=True)
             self.left_behind = await self.runners.close()
+            if given_up:
+                self.handovers.append(
+                    Handover(self.info.id, self._recorder.unwritten(), is_whole=not self.left_behind)
+                )
             await self._farewell()
 
     async def _begin(self) -> tuple[float, list[QueueConfig], Beat]:
         """Register; return how many seconds the database's clock is ahead of ours, the queues to serve, and a beat."""
         await self._storage.workers.register(self.info)
         beat = await self._storage.workers.beat(self.info.id, stale=self._stale)
+        while self.handovers:
+            await self.handovers[0].carry_out(self._storage, self._telemetry)
+            del self.handovers[0]
         offset = (await self._storage.now() - datetime.now(UTC)).total_seconds()
         return offset, await self._served(), beat
 
@@ -288,7 +304,7 @@ class Session:
         recording.cancel()
         await asyncio.gather(recording, return_exceptions=True)
         self._farewell_until = time.monotonic() + FAREWELL
-        await self._attempted(self._recorder.flush())
+        await self._attempted(self._recorder.flush(is_last=not given_up))
         if not given_up:
             await self._attempted(self._hand_back_the_rest())
 

@@ -16,6 +16,7 @@ from datetime import timedelta
 from forge_jobs import logs, names, stop_signals
 from forge_jobs.app import Forge
 from forge_jobs.errors import ForgeError, InvalidInput, InvalidSetting
+from forge_jobs.handover import Handover
 from forge_jobs.patience import Patience, unless
 from forge_jobs.seen import Seen
 from forge_jobs.session import Session
@@ -110,9 +111,15 @@ class Worker:
                 stack.enter_context(stop_signals.heard(self.stop))
             await unless(self._stop, self._open(stack))
             patience = Patience("registering", self.forge.telemetry)
+            handovers: list[Handover] = []
             while not self._stop.is_set():
                 session = self.session = Session(
-                    self.forge, self._info(), grace=self.grace, heartbeat=self.heartbeat, stale=self.stale
+                    self.forge,
+                    self._info(),
+                    grace=self.grace,
+                    heartbeat=self.heartbeat,
+                    stale=self.stale,
+                    handovers=handovers,
                 )
                 self.forge.telemetry.emit(WorkerStarted(session.info.label, self.queues, self.concurrency))
                 try:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from forge_jobs.maintenance.answered import Answered
 from forge_jobs.maintenance.sightings import Sightings
 from forge_jobs.worker_info import Beats
 
@@ -118,3 +119,60 @@ def test_who_was_seen_before_others_led_need_not_be_watched_anew() -> None:
     assert struck_off_at(100, until=102.5, watch=watch) is None
 
     assert struck_off_at(100, until=200, since=140, clock=steps(101, -HOUR), watch=watch) == 140
+
+
+def test_silence_counts_only_while_the_database_answers() -> None:
+    """Nobody could beat for ten minutes; then one is back after 29 seconds, and one is not."""
+    now = 0.0
+    answered = Answered(lambda: now)
+    watch = Sightings(ME, heartbeat=timedelta(seconds=5), stale=timedelta(seconds=30))
+    found: dict[float, set[int]] = {}
+    for moment in (*range(0, 100, 2), *range(700, 760, 1)):
+        now = float(moment)
+        if moment == 700:
+            answered.no()
+            continue
+        answered.yes()
+        back = moment >= 729
+        beats = {OTHER: min(moment, 98), 3: moment if moment < 99 or back else 98}
+        seen = Beats(
+            NOON + timedelta(seconds=moment),
+            {worker: NOON + timedelta(seconds=at) for worker, at in beats.items()},
+        )
+        found[now] = set(watch.silent(seen, answered.seconds, answered.unbroken_since))
+
+    first = min(moment for moment, silent in found.items() if silent)
+    assert 730 <= first <= 732
+    assert set().union(*found.values()) == {OTHER}
+
+
+@pytest.mark.parametrize("away", [20.0, 600.0])
+def test_who_begins_to_look_when_an_outage_is_over_waits_the_whole_stale_time(away: float) -> None:
+    now = 0.0
+    answered = Answered(lambda: now)
+    watch = Sightings(ME, heartbeat=timedelta(seconds=5), stale=timedelta(seconds=30))
+    last = NOON - timedelta(seconds=away)
+
+    def is_silent_at(moment: float) -> bool:
+        nonlocal now
+        now = moment
+        answered.yes()
+        beats = Beats(NOON + timedelta(seconds=moment), {OTHER: last})
+        return bool(watch.silent(beats, answered.seconds, answered.unbroken_since))
+
+    assert [moment for moment in range(0, 40, 2) if is_silent_at(moment)][:1] == [30]
+
+
+def test_a_database_that_fails_now_and_then_hides_nobodys_death() -> None:
+    now = 0.0
+    answered = Answered(lambda: now)
+    watch = Sightings(ME, heartbeat=timedelta(seconds=5), stale=timedelta(seconds=30))
+
+    def is_silent_at(moment: float) -> bool:
+        nonlocal now
+        now = moment
+        answered.no() if moment % 10 == 0 else answered.yes()
+        beats = Beats(NOON + timedelta(seconds=moment), {OTHER: NOON})
+        return bool(watch.silent(beats, answered.seconds, answered.unbroken_since))
+
+    assert any(is_silent_at(float(moment)) for moment in range(60))

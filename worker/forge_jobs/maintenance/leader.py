@@ -15,6 +15,7 @@ from datetime import timedelta
 
 from forge_jobs.errors import StorageUnavailable
 from forge_jobs.maintenance import folder, scheduler, sweeper, unserved
+from forge_jobs.maintenance.answered import Answered
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.offer import Offer
 from forge_jobs.maintenance.reaper import Reaper
@@ -54,7 +55,10 @@ class Leader:
         self._question = min(LONGEST_QUESTION, stale.total_seconds() / 3)
         self._crons_changed = crons_changed
         self._patience = Patience("leading", telemetry)
-        self._reaper = Reaper(storage, telemetry, worker.id, heartbeat=heartbeat, stale=stale)
+        self._answered = Answered()
+        self._reaper = Reaper(
+            storage, telemetry, worker.id, heartbeat=heartbeat, stale=stale, answered=self._answered
+        )
         self._offer = Offer()
         self._offered = asyncio.Event()  # set while others may have the lead
         self._until = 0.0  # when the lease runs out, as an `uptime`
@@ -86,8 +90,12 @@ class Leader:
         try:
             async with asyncio.timeout(self._question):
                 epoch = await self._storage.leadership.lead(self._worker.id, LEASE)
-        except TimeoutError:
-            raise StorageUnavailable("The database did not answer in time.") from None
+        except BaseException as error:
+            self._answered.no()
+            if isinstance(error, TimeoutError):
+                raise StorageUnavailable("The database did not answer in time.") from None
+            raise
+        self._answered.yes()
         self._patience.over()
         if epoch is not None:
             self._until = asked + LEASE.total_seconds()

@@ -11,10 +11,12 @@ from datetime import timedelta
 from forge_jobs import batches
 from forge_jobs.attempt import Verdict, lost
 from forge_jobs.errors import StorageBusy, StorageUnavailable
+from forge_jobs.maintenance.answered import Answered
 from forge_jobs.maintenance.sightings import Sightings
 from forge_jobs.storage.interface import Storage
 from forge_jobs.telemetry import JobsReaped, OutcomesHeld, Telemetry, WorkersStruckOff
 from forge_jobs.uptime import uptime
+from forge_jobs.worker_info import Beats
 
 BATCH = 500
 TAKE_BACK_EVERY = 10.0  # seconds between looks for jobs of workers that went by themselves
@@ -24,18 +26,27 @@ class Reaper:
     """Of one worker, which remembers what it saw as long as it lives, also while others lead."""
 
     def __init__(
-        self, storage: Storage, telemetry: Telemetry, me: int, *, heartbeat: timedelta, stale: timedelta
+        self,
+        storage: Storage,
+        telemetry: Telemetry,
+        me: int,
+        *,
+        heartbeat: timedelta,
+        stale: timedelta,
+        answered: Answered | None = None,
     ) -> None:
         self.look_every = heartbeat.total_seconds() / 2
         self._storage = storage
         self._telemetry = telemetry
+        self._answered = Answered() if answered is None else answered
         self._sightings = Sightings(me, heartbeat=heartbeat, stale=stale)
         self._take_back_at = 0.0
 
     async def reap(self, epoch: int) -> float | None:
         """Make one pass as the leader of this epoch; return 0 when there is more."""
-        beats = await self._storage.workers.beats()
-        silent = self._sightings.silent(beats, uptime())
+        silent = self._sightings.silent(
+            await self._beats(), self._answered.seconds, self._answered.unbroken_since
+        )
         if not silent and uptime() < self._take_back_at:
             return None
         self._take_back_at = 0.0  # should this one fail, the next pass does what is left
@@ -46,6 +57,15 @@ class Reaper:
             return 0.0
         self._take_back_at = uptime() + TAKE_BACK_EVERY
         return None
+
+    async def _beats(self) -> Beats:
+        try:
+            beats = await self._storage.workers.beats()
+        except BaseException:
+            self._answered.no()
+            raise
+        self._answered.yes()
+        return beats
 
     async def _take_back(self, epoch: int) -> int:
         """Jobs of workers that are gone wait again, or are dead; return how many were looked at, less those that could not."""

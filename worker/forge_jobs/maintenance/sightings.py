@@ -1,13 +1,14 @@
 """What one reaper saw of the workers, and who of them is silent by that.
 
 A worker is silent when its beat stayed the same for the stale time while this process
-looked on, by its own clock. The database's clock, which may be set forward or back, and is
+looked on and the database answered (`answered`), by its own clock. The database's clock, which may be set forward or back, and is
 another one after a fail-over, decides nothing by itself: it only shortens the watch over
 workers that had been silent before it began.
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import inf
 
 from forge_jobs.worker_info import Beats
 
@@ -23,7 +24,7 @@ class _Sighting:
 
 
 class Sightings:
-    """Of the workers, as `me` sees them, who is one of them and never silent. Moments are those of `uptime`."""
+    """Of the workers, as `me` sees them, who is one of them and never silent. Moments are `seconds` of an Answered."""
 
     def __init__(self, me: int, *, heartbeat: timedelta, stale: timedelta) -> None:
         self._me = me
@@ -33,8 +34,11 @@ class Sightings:
         self._last: tuple[float, datetime] | None = None
         self._steady_since = 0.0  # looks came one after the other, and the database's clock went like ours
 
-    def silent(self, beats: Beats, at: float) -> dict[int, datetime]:
-        """Return, of a look at this moment, the workers that are silent, with their last beats."""
+    def silent(self, beats: Beats, at: float, unbroken_since: float = -inf) -> dict[int, datetime]:
+        """Return, of a look at this moment, the workers that are silent, with their last beats.
+
+        Before `unbroken_since` the database may have answered nobody.
+        """
         is_steady = self._is_steady(beats, at)
         if not is_steady:
             self._steady_since = at
@@ -48,12 +52,14 @@ class Sightings:
         return {
             worker_id: seen.beat_at
             for worker_id, seen in self._seen.items()
-            if worker_id != self._me and self._is_silent(seen, beats.now, at)
+            if worker_id != self._me and self._is_silent(seen, beats.now, at, unbroken_since)
         }
 
-    def _is_silent(self, seen: _Sighting, now: datetime, at: float) -> bool:
+    def _is_silent(self, seen: _Sighting, now: datetime, at: float, unbroken_since: float) -> bool:
         if at - seen.since >= self._stale.total_seconds():
             return True
+        if at - unbroken_since < self._stale.total_seconds():
+            return False  # what is old by the database's clock may be so because nobody could beat
         watched = at - max(seen.since, self._steady_since)
         is_old = abs(now - seen.beat_at) > self._stale  # from the future: before the clock was set back
         return not seen.is_fresh and is_old and watched >= FEW_BEATS * self._heartbeat

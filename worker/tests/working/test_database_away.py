@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from forge_jobs import Forge, State, StorageUnavailable, WaitTimeout, Worker
+from forge_jobs import Context, Forge, State, StorageUnavailable, WaitTimeout, Worker
 from forge_jobs.local_postgres import LocalPostgres
-from forge_jobs.telemetry import DatabaseBack, DatabaseLost, Event
+from forge_jobs.telemetry import DatabaseBack, DatabaseLost, Event, WorkerGivenUp
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger
 from tests.working.processes import Fleet, fleet
@@ -110,6 +111,89 @@ async def test_a_worker_in_a_program_waits_for_its_database_too(server: LocalPos
 
     async with forge:
         assert await forge.wait(job.id, timeout=1) == "worked"
+
+
+async def test_a_worker_that_waits_for_its_database_is_alive_and_not_ready(server: LocalPostgres) -> None:
+    """So that Kubernetes does not restart it."""
+    server.stop()
+    forge = Forge(server.url())
+    said: list[Event] = []
+    forge.telemetry.subscribe(said.append)
+    worker = Worker(forge, queues=["default"], metrics_port=0, metrics_host="127.0.0.1")
+    running = asyncio.create_task(worker.run())
+    await eventually(lambda: any(isinstance(event, DatabaseLost) for event in said))
+
+    assert [await _status(worker.metrics_port, path) for path in ("/healthz", "/readyz")] == ["200", "503"]
+    worker.stop()
+    await running
+
+
+async def _status(port: int | None, path: str) -> str:
+    """Return the status with which a path is answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+    answer = (await reader.read()).decode()
+    writer.close()
+    return answer.split()[1]
+
+
+async def test_an_outage_longer_than_the_stale_time_costs_no_attempt(server: LocalPostgres) -> None:
+    """Handlers are stopped meanwhile, since who cannot ask cannot know whether others took their jobs over."""
+    forge = Forge(server.url())
+    said: list[Event] = []
+    forge.telemetry.subscribe(said.append)
+    started: list[tuple[str, int]] = []
+    running: set[str] = set()
+    may_end = asyncio.Event()
+
+    @forge.handler(max_attempts=1)
+    async def work(ctx: Context, name: str) -> str:
+        assert name not in running
+        started.append((name, ctx.attempt))
+        running.add(name)
+        try:
+            await may_end.wait()
+        finally:
+            running.discard(name)
+        return name
+
+    @forge.handler(max_attempts=1)
+    async def short(ctx: Context, name: str) -> str:
+        """End while the database is away."""
+        started.append((name, ctx.attempt))
+        await eventually(lambda: any(isinstance(event, DatabaseLost) for event in said))
+        return name
+
+    async with forge:
+        jobs = [await forge.enqueue("work", {"name": "a"}), await forge.enqueue("work", {"name": "b"})]
+        ended = await forge.enqueue("short", {"name": "c"})
+    workers = [
+        Worker(
+            forge,
+            queues=["default"],
+            concurrency=2,
+            heartbeat=timedelta(seconds=0.5),
+            stale=timedelta(seconds=4),
+        )
+        for _ in range(2)
+    ]
+    tasks = [asyncio.create_task(worker.run()) for worker in workers]
+    await eventually(lambda: len(started) == 3)
+
+    server.stop(immediate=True)
+    await eventually(lambda: sum(isinstance(event, WorkerGivenUp) for event in said) == 2)
+    assert not running
+    server.start()
+    await eventually(lambda: len(running) == 2)
+    may_end.set()
+
+    async with Forge(server.url()) as asking:
+        assert [await asking.wait(job, timeout=60) for job in jobs] == ["a", "b"]
+        assert await asking.wait(ended, timeout=60) == "c"
+    assert sorted(started) == [("a", 1), ("a", 1), ("b", 1), ("b", 1), ("c", 1)]
+    for worker in workers:
+        worker.stop()
+    await asyncio.gather(*tasks)
 
 
 @pytest.mark.parametrize("options", [(), ("--processes", "2")])

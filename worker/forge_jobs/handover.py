@@ -1,0 +1,37 @@
+"""What a session that was given up leaves to the next one of its process.
+
+It could not reach the database, and stopped its handlers because others might have struck it
+off. Nobody has, when nobody else could reach the database either: then its jobs are still its own.
+"""
+
+from collections.abc import Sequence
+
+from forge_jobs.attempt import Verdict
+from forge_jobs.recorder import Recorder
+from forge_jobs.storage.interface import Storage
+from forge_jobs.telemetry import Telemetry
+
+
+class Handover:
+    """The verdicts that worker `worker_id` could not write; `is_whole` when none of its handlers runs any more."""
+
+    def __init__(self, worker_id: int, verdicts: Sequence[Verdict], *, is_whole: bool) -> None:
+        self._worker_id = worker_id
+        self._verdicts = verdicts
+        self._is_whole = is_whole
+
+    async def carry_out(self, storage: Storage, telemetry: Telemetry) -> None:
+        """Jobs that ended have their outcomes, and those that were stopped wait again, their attempt not counted.
+
+        Jobs that others have taken over meanwhile are left alone. Raises StorageUnavailable; then it may be tried again.
+        """
+        recorder = Recorder(storage, telemetry, lambda verdicts: None)
+        for verdict in self._verdicts:
+            recorder.add(verdict)
+        await recorder.flush(is_last=False)
+        self._verdicts = recorder.unwritten()
+        if not self._is_whole or self._verdicts:
+            return  # what is left is found by the reaper
+        if rest := await storage.claims.held(self._worker_id):  # a claim whose answer never came
+            await storage.claims.release(rest)
+        await storage.workers.deregister(self._worker_id)
