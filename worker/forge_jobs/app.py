@@ -18,6 +18,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, Unpack, overload
 
+from msgspec.structs import replace
+
 from forge_jobs import names
 from forge_jobs.client.crons import Crons
 from forge_jobs.client.jobs import Jobs
@@ -33,7 +35,7 @@ from forge_jobs.codec import decode, encode
 from forge_jobs.context import answered
 from forge_jobs.errors import InvalidInput, JobDead, SchemaOutdated, SchemaTooNew, StorageUnavailable
 from forge_jobs.handlers import Handler, Handlers, P, R
-from forge_jobs.job import Alike, Enqueued, Job, State
+from forge_jobs.job import Alike, Enqueued, Job, NewJob, State
 from forge_jobs.kind import Kind
 from forge_jobs.options import UNSET, Options, OptionValues, Unset
 from forge_jobs.outcome import as_duration
@@ -352,7 +354,8 @@ class Forge:
         self, kind: str, payload: Mapping[str, Any] | None = None, **options: Unpack[OptionValues]
     ) -> Enqueued:
         said = Options.given(options)
-        [job] = self._jobs(kind, [{} if payload is None else payload], said)
+        pattern, encoded = self._asked(kind, said)
+        job = replace(pattern, payload=encoded({} if payload is None else payload))
         return await self.storage.jobs.enqueue(job, connection=said.connection)
 
     def enqueue_many(
@@ -368,27 +371,28 @@ class Forge:
         self, kind: str, payloads: Sequence[Mapping[str, Any]], **options: Unpack[OptionValues]
     ) -> list[Enqueued]:
         said = Options.given(options)
-        return await self.storage.jobs.enqueue_many(
-            self._jobs(kind, payloads, said), connection=said.connection
-        )
+        pattern, encoded = self._asked(kind, said)
+        jobs = Alike(pattern, names.listed(payloads, "payloads"), encoded)
+        return await self.storage.jobs.enqueue_many(jobs, connection=said.connection)
 
-    def _jobs(self, kind: str, payloads: Sequence[Mapping[str, Any]], said: Options) -> Alike:
+    def _asked(self, kind: str, said: Options) -> tuple[NewJob, Callable[[Mapping[str, Any]], bytes]]:
+        """Return the job that is asked for but for its payload, and what makes that of arguments."""
         handler = self.handlers.get(names.kind(kind))
         limit = self.settings.max_payload_bytes
         if handler is None:
-            wanted = said.job(kind, b"", "json")
+            pattern = said.job(kind, b"", "json")
         else:
-            wanted = said.over(handler.defaults).job(kind, b"", handler.codec, declared=True)
-        check = _encoded if handler is None else handler.arguments.check
+            pattern = said.over(handler.defaults).job(kind, b"", handler.codec, declared=True)
+        check, codec = encode if handler is None else handler.arguments.check, pattern.codec
 
         def encoded(payload: Mapping[str, Any]) -> bytes:
-            if not isinstance(payload, dict | Mapping):
+            if type(payload) is not dict and not isinstance(payload, Mapping):
                 raise InvalidInput(
                     f"The payload of {kind!r} is {payload!r}, allowed is a mapping of argument names."
                 )
-            return check(payload, wanted.codec, limit=limit)
+            return check(payload if type(payload) is dict else dict(payload), codec, limit=limit)
 
-        return Alike(wanted, names.listed(payloads, "payloads"), encoded)
+        return pattern, encoded
 
     async def wait(self, job: int | Enqueued, *, timeout: timedelta | float | None = None) -> Any:
         """Return the result of the job, an id or what `enqueue` returned, once it is done.
@@ -403,10 +407,6 @@ class Forge:
         except ValueError as error:
             raise InvalidInput(str(error)) from None
         return _result(await ended(self.storage, self.telemetry, job_id, limit, lambda: self._opened > 0))
-
-
-def _encoded(arguments: Mapping[str, Any], codec: str, *, limit: int) -> bytes:
-    return encode(dict(arguments), codec, limit=limit)
 
 
 def _result(job: Job) -> Any:

@@ -75,7 +75,7 @@ def encode(value: Any, codec: str = "json", *, limit: int = MAX_PAYLOAD) -> byte
         raise InvalidPayload(_unencodable(value, codec, encoder, error)) from error
     if not isinstance(payload, bytes):
         raise InvalidPayload(f"The codec {codec!r} made {_type_name(payload)}, allowed is bytes.")
-    if codec in _BUILT_IN and (not _is_flat(value) or (b"null" in payload and codec == "json")):
+    if not _is_flat(value, _EXACT) and codec in _BUILT_IN:
         _require_whole(value, payload, codec)
     if len(payload) > limit:
         raise InvalidPayload(f"The payload has {len(payload):,} bytes as {codec}, allowed are {limit:,}.")
@@ -121,10 +121,14 @@ class Arguments:
                 gc=False,
             )
             self._more: Any = dict[str, more]  # type: ignore[valid-type]
-            self._decoders: dict[str, Callable[[bytes], Any]] = {
-                "json": msgspec.json.Decoder(self._struct, dec_hook=_from_plain).decode,
-                "msgpack": msgspec.msgpack.Decoder(self._struct, dec_hook=_from_plain).decode,
-            }
+            self._decoders: dict[
+                str, Callable[[bytes], Any]
+            ] = {}  # those that read all of a payload in one step
+            if not extra:
+                self._decoders = {
+                    "json": msgspec.json.Decoder(self._struct, dec_hook=_from_plain).decode,
+                    "msgpack": msgspec.msgpack.Decoder(self._struct, dec_hook=_from_plain).decode,
+                }
         except (TypeError, ValueError, NotImplementedError) as error:
             raise InvalidInput(
                 f"The parameters of {self.function} cannot be read from a payload: {sentence(error)}."
@@ -137,9 +141,10 @@ class Arguments:
         fit: a wrong type, an argument that is missing or unknown, a class that refuses it.
         """
         try:
-            if self._takes_more or codec not in _BUILT_IN:
+            decoder = self._decoders.get(codec)
+            if decoder is None:
                 return self._convert(decode(payload, codec))
-            arguments = _asdict(self._decoders[codec](payload))
+            arguments = _asdict(decoder(payload))
         except InvalidPayload:
             raise
         except Exception as error:  # the classes of arguments are a program's own code
@@ -148,9 +153,16 @@ class Arguments:
             return {name: value for name, value in arguments.items() if value is not msgspec.UNSET}
         return arguments
 
-    def check(self, arguments: Mapping[str, Any], codec: str = "json", *, limit: int = MAX_PAYLOAD) -> bytes:
+    def check(self, arguments: dict[str, Any], codec: str = "json", *, limit: int = MAX_PAYLOAD) -> bytes:
         """Return `arguments` as a payload that `decode` has accepted. Raises InvalidPayload."""
-        payload = encode(dict(arguments), codec, limit=limit)
+        payload = encode(arguments, codec, limit=limit)
+        decoder = self._decoders.get(codec)
+        try:
+            if decoder is not None:
+                decoder(payload)
+                return payload
+        except Exception:
+            pass  # `decode` says what is wrong
         self.decode(payload, codec)
         return payload
 
@@ -276,25 +288,28 @@ def _codec(name: str) -> Codec:
 _SCALARS = frozenset(
     {type(None), bool, int, float, str, bytes, datetime, date, time, timedelta, UUID, Decimal}
 )
+_EXACT = _SCALARS - {float}  # what is no number in JSON becomes null
 _TEXT = frozenset({str})
 _LISTS = frozenset({list, tuple, set, frozenset})
 _Place = tuple["_Place", Any] | None  # of what it is a part, and its name there
 
 
-def _is_flat(value: Any) -> bool:
-    """Whether `value` is plain, or a dict of what is: most payloads and results are, and are written as they are."""
+def _is_flat(value: Any, plain: frozenset[type]) -> bool:
+    """Whether `value` is of the `plain` types, or a dict of such: most payloads and results are, and are written as they are."""
     if type(value) is not dict:
-        return type(value) in _SCALARS
+        return type(value) in plain
     for key, part in value.items():  # for the few of a payload the quickest way
-        if type(key) is not str or type(part) not in _SCALARS:
+        if type(key) is not str or type(part) not in plain:
             return False
     return True
 
 
 def _require_whole(value: Any, payload: bytes, codec: str) -> None:
     """Raise InvalidPayload when a part of `value` is not in `payload`, though the codec, a built-in one, did not mind."""
-    # What is no number in JSON becomes null. So without a null no float has to be looked at.
-    plain = _SCALARS - {float} if codec == "json" and b"null" in payload else _SCALARS
+    # Without a null no float has to be looked at.
+    plain = _EXACT if codec == "json" and b"null" in payload else _SCALARS
+    if _is_flat(value, plain):
+        return
     waiting: list[tuple[Any, _Place]] = [(value, None)]
     while waiting:
         part, place = waiting.pop()

@@ -56,10 +56,11 @@ class Options:
     @classmethod
     def given(cls, values: OptionValues) -> "Options":
         """Return checked options from keyword arguments. Raises InvalidInput naming what is wrong."""
-        known = {field.name for field in fields(cls)}
+        if not values:
+            return NOTHING_SAID
         for name in values:
-            if name not in known:
-                raise InvalidInput(f"There is no option {name!r}; options: {', '.join(sorted(known))}.")
+            if name not in NAMES:
+                raise InvalidInput(f"There is no option {name!r}; options: {', '.join(sorted(NAMES))}.")
         said: dict[str, Any] = dict(values)
         if (
             "connection" in said and said["connection"] is None
@@ -94,13 +95,14 @@ class Options:
 
     def over(self, defaults: "Options") -> "Options":
         """Return these options, with `defaults` for what was not said."""
-        missing = {
-            field.name: getattr(defaults, field.name)
-            for field in fields(self)
-            if getattr(self, field.name) in (None, UNSET)
-            and not (field.name == "max_attempts" and self.max_attempts is None)
-        }
-        return replace(self, **missing)
+        if self is NOTHING_SAID:
+            return defaults
+        said = {name: getattr(self, name) for name in NAMES if self._says(name)}
+        return replace(defaults, **said)
+
+    def _says(self, name: str) -> bool:
+        value = getattr(self, name)
+        return value is not UNSET if name == "max_attempts" else value is not None
 
     def job(self, kind: str, payload: bytes, codec: str, *, declared: bool = False) -> NewJob:
         """Return the job that these options ask for; `declared`: they are all that is said of it."""
@@ -118,6 +120,10 @@ class Options:
             run_at=self.run_at,
             declared=declared,
         )
+
+
+NAMES = tuple(field.name for field in fields(Options))
+NOTHING_SAID = Options()
 
 
 def resolved(job: NewJob, kind: Kind | None) -> NewJob:

@@ -239,10 +239,11 @@ class _Chunk:
         self.ids = ids
         self.first = now + start * MICROSECOND  # created_at of the first, each next one a microsecond later
         self.priorities = [job.priority or 0 for job in jobs]
-        self.queue_ids = [queues[job.queue or DEFAULT_QUEUE].id for job in jobs]
+        into = [queues[job.queue or DEFAULT_QUEUE] for job in jobs]
+        self.queue_ids = [queue.id for queue in into]
         self.max_attempts = [
-            queues[job.queue or DEFAULT_QUEUE].max_attempts if job.max_attempts is None else job.max_attempts
-            for job in jobs
+            queue.max_attempts if job.max_attempts is None else job.max_attempts
+            for job, queue in zip(jobs, into, strict=True)
         ]
         self.later = {
             number: due

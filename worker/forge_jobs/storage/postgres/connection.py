@@ -8,11 +8,11 @@ new connection; only what the server has undone itself, because of others, is tr
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 from weakref import WeakSet
 
 import asyncpg
@@ -35,8 +35,6 @@ from forge_jobs.storage.postgres.session_settings import (
     begin_pinned,
     pinned,
 )
-
-T = TypeVar("T")
 
 POOLED = (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)
 
@@ -150,27 +148,30 @@ class Database:
 
     async def fetch(self, sql: str, *args: Any, connection: Any = None) -> list[asyncpg.Record]:
         """Return all rows, on the caller's `connection` when one is given."""
-        return await self._run(connection, lambda given: given.fetch(self.sql(sql), *args))
+        return cast(list[asyncpg.Record], await self._run("fetch", sql, args, connection))
 
     async def fetchrow(self, sql: str, *args: Any, connection: Any = None) -> asyncpg.Record | None:
         """Return the first row, or None."""
-        return await self._run(connection, lambda given: given.fetchrow(self.sql(sql), *args))
+        return cast("asyncpg.Record | None", await self._run("fetchrow", sql, args, connection))
 
     async def fetchval(self, sql: str, *args: Any, connection: Any = None) -> Any:
         """Return the first value of the first row, or None."""
-        return await self._run(connection, lambda given: given.fetchval(self.sql(sql), *args))
+        return await self._run("fetchval", sql, args, connection)
 
     async def execute(self, sql: str, *args: Any, connection: Any = None) -> str:
         """Run a statement (without `args`: any number of them); return the server's status, e.g. "DELETE 3"."""
-        return await self._run(connection, lambda given: given.execute(self.sql(sql), *args))
+        return cast(str, await self._run("execute", sql, args, connection))
 
-    async def _run(self, connection: Any, call: Callable[[Any], Awaitable[T]]) -> T:
-        async def run() -> T:
-            async with self.connection(connection) as given:
-                return await call(given)
-
+    async def _run(self, method: str, sql: str, args: Sequence[Any], connection: Any) -> Any:
+        text = self.sql(sql)
+        if connection is None:
+            return await again(self._run_once, method, text, args, None)
         # Of a caller's transaction we cannot tell what else was undone with ours.
-        return await (again(run) if connection is None else run())
+        return await self._run_once(method, text, args, connection)
+
+    async def _run_once(self, method: str, text: str, args: Sequence[Any], connection: Any) -> Any:
+        async with self.connection(connection) as given:
+            return await getattr(given, method)(text, *args)
 
     @asynccontextmanager
     async def transaction(self, connection: Any = None) -> AsyncIterator[asyncpg.Connection]:
@@ -199,8 +200,11 @@ class Database:
                 await pool.expire_connections()
             given = await pool.acquire(timeout=self._timeout)
             try:
-                async with self.pinned_transaction(given):
+                if self._begin is None:
                     yield given
+                else:
+                    async with self.pinned_transaction(given):
+                        yield given
             finally:
                 # After a cancellation this waits for the server to say that it has stopped, and a
                 # server that says nothing more must not keep whoever was cancelled.
@@ -435,7 +439,7 @@ class Lane:
         Raises StorageUnavailable, StorageBusy when it took too long or something stayed locked, and
         StorageRefused for whatever else the server says no to.
         """
-        return await again(lambda: self._fetch(sql, *args))
+        return await again(self._fetch, sql, *args)
 
     async def _fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         text = self._database.sql(sql)

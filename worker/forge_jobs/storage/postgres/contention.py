@@ -18,16 +18,16 @@ TRIES = 8
 FIRST_PAUSE = 0.01  # seconds at most, doubled each time: little more than a second for all
 
 
-async def again(call: Callable[[], Awaitable[T]]) -> T:
-    """Return what `call` returns, tried TRIES times at most while it raises StorageContended."""
+async def again(call: Callable[P, Awaitable[T]], *args: P.args, **options: P.kwargs) -> T:
+    """Return what `call` returns for these arguments, tried TRIES times at most while it raises StorageContended."""
     pause = FIRST_PAUSE
     for _ in range(TRIES - 1):
         try:
-            return await call()
+            return await call(*args, **options)
         except StorageContended:
             await asyncio.sleep(random.uniform(0, pause))  # so that two do not meet again
             pause *= 2
-    return await call()
+    return await call(*args, **options)
 
 
 def tried_again(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -35,6 +35,6 @@ def tried_again(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coro
 
     @wraps(method)
     async def tried(*args: P.args, **options: P.kwargs) -> T:
-        return await again(lambda: method(*args, **options))
+        return await again(method, *args, **options)
 
     return tried

@@ -9,7 +9,6 @@ that it waits for no claim and no end, and no claim waits for it.
 
 from collections.abc import AsyncIterator, Mapping, Set
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import asyncpg
@@ -358,7 +357,7 @@ async def move_all(
         standing, seen = beginning, limit
         while seen == limit:
             arguments = (limit, last, kind, queue_id, *standing)
-            record = await again(partial(_move_batch, database, statements[state], arguments))
+            record = await again(_move_batch, database, statements[state], arguments)
             seen = record["seen"]
             if record["met"]:
                 yield Moved(record["moved"], record["met"] - record["moved"])
