@@ -402,10 +402,7 @@ class Forge:
         JobNotFound when it is unknown or its queue keeps nothing, InvalidInput.
         """
         job_id = names.job_id(job)
-        try:
-            limit = as_duration(timeout, "timeout")
-        except ValueError as error:
-            raise InvalidInput(str(error)) from None
+        limit = as_duration(timeout, "timeout")
         return _result(await ended(self.storage, self.telemetry, job_id, limit, lambda: self._opened > 0))
 
 

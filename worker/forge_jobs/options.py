@@ -68,13 +68,10 @@ class Options:
             raise InvalidInput(
                 "connection is None, allowed is the connection of a transaction; without one leave it out."
             )
-        try:
-            for name in {"delay", "timeout"} & said.keys():
-                said[name] = as_duration(said[name], name)
-            if said.get("run_at") is not None:
-                said["run_at"] = as_moment(said["run_at"], "run_at")
-        except ValueError as error:
-            raise InvalidInput(str(error)) from None
+        for name in {"delay", "timeout"} & said.keys():
+            said[name] = as_duration(said[name], name)
+        if said.get("run_at") is not None:
+            said["run_at"] = as_moment(said["run_at"], "run_at")
         return cls(**said).checked()
 
     def checked(self) -> "Options":

@@ -87,8 +87,10 @@ async def test_a_duration_that_is_none_is_refused_by_name(forge: Forge, option: 
     with pytest.raises(InvalidInput, match=f"^{option} is .*, allowed is .*") as refused:
         await forge.enqueue("anything", {}, **{option: value})
     assert len(str(refused.value)) < 500
-    with pytest.raises(ValueError, match=r"^timeout is .*, allowed is .*"):
+    with pytest.raises(InvalidInput, match=r"^timeout is .*, allowed is .*"):
         await forge.wait(1, timeout=value)
+    with pytest.raises(InvalidInput, match=r"^timeout is .*, allowed is .*"):
+        forge.handler(kind="declared", timeout=value)(print)
     assert not await forge.jobs.list()
 
 
