@@ -374,7 +374,7 @@ class CronUnreadable(Event):
 
 @dataclass(frozen=True, slots=True)
 class CronHeldUp(Event):
-    """The cron could not fire: another transaction has its key. It is tried again."""
+    """The cron is due and could not fire: another transaction has its key, or its queue is gone. It is tried again."""
 
     name: str
     error: str

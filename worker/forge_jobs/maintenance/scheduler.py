@@ -10,7 +10,7 @@ from datetime import datetime
 
 from forge_jobs import cron
 from forge_jobs.cron_config import CronConfig
-from forge_jobs.errors import InvalidCron, KeyBusy
+from forge_jobs.errors import ForgeError, InvalidCron, StorageUnavailable
 from forge_jobs.storage.interface import Storage
 from forge_jobs.telemetry import CronFired, CronHeldUp, CronUnreadable, Telemetry
 
@@ -38,8 +38,11 @@ async def fire_due(storage: Storage, telemetry: Telemetry, epoch: int) -> Pass:
             unreadable.append(config.name)
             telemetry.emit(CronUnreadable(config.name, str(error)))
             await _note(storage, config, str(error), epoch)
-        except KeyBusy as error:
+        except StorageUnavailable:
+            raise  # nor would it answer for the others
+        except ForgeError as error:
             telemetry.emit(CronHeldUp(config.name, str(error)))
+            await _note(storage, config, str(error), epoch)
     next_in = min((moment - now).total_seconds() for moment in upcoming) if upcoming else None
     return Pass(next_in, tuple(unreadable))
 

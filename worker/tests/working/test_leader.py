@@ -5,10 +5,10 @@ from contextvars import ContextVar
 
 import pytest
 
-from forge_jobs import Forge, cron
+from forge_jobs import Forge, Kind, cron
 from forge_jobs.errors import InvalidCron
 from forge_jobs.maintenance import leader
-from forge_jobs.telemetry import CronFired, CronUnreadable, Event, LeaderChanged, LeadOffered
+from forge_jobs.telemetry import CronFired, CronHeldUp, CronUnreadable, Event, LeaderChanged, LeadOffered
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -21,6 +21,22 @@ async def test_one_of_several_workers_leads(forge: Forge) -> None:
         leader = await forge.storage.leadership.get()
         assert leader is not None
         assert leader.worker_id in {one.session.info.id, two.session.info.id}  # type: ignore[union-attr]
+
+
+async def test_a_cron_that_cannot_fire_keeps_none_of_the_others(forge: Forge) -> None:
+    events = Events()
+    forge.telemetry.subscribe(events.append)
+    await forge.crons.set("astray", "* * * * * *", "astray")
+    await forge.crons.set("well", "* * * * * *", "well")
+    await forge.storage.kinds.declare([Kind("astray", queue="gone")], by="a test")
+
+    async with working(forge):
+        await eventually(lambda: events.of(CronHeldUp) and events.of(CronFired))
+
+    assert {event.name for event in events.of(CronHeldUp)} == {"astray"}
+    assert {event.name for event in events.of(CronFired)} == {"well"}
+    error = (await forge.crons.get("astray")).last_error
+    assert error is not None and error.startswith("There is no queue 'gone'")
 
 
 def _epochs(*workers: object) -> list[int]:
