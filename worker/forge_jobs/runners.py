@@ -17,9 +17,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context as Variables
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from functools import partial
-from operator import is_
+from typing import Any
 
 from forge_jobs.app import Forge
 from forge_jobs.attempt import (
@@ -253,13 +253,13 @@ class Runners:
         # Not by the loop: it might be asked from within a job, or make tasks of its own kind.
         task = asyncio.Task(self._runner(), loop=self._loop, name="runner", context=self._context.copy())
         self._tasks.add(task)
-        task.add_done_callback(self._left)
+        task.add_done_callback(self._left, context=self._context)
 
     async def _runner(self) -> None:
         task = asyncio.current_task()
         assert task is not None
         current_job.set(None)
-        clean = [*copy_context().values()]
+        others = [each for each in copy_context().items() if each[0] is not current_job]
         references, cancelling = sys.getrefcount, task.cancelling
         alone = references(task)
         breath = time.monotonic()
@@ -277,7 +277,6 @@ class Runners:
                         continue
             claim, queue = self._hand.popleft()
             await self._perform(task, claim, queue)
-            current_job.set(None)
             # Whoever still holds the task may cancel it, whenever a timer fires; a cancellation may wait in it
             # already, before Python 3.13 also one that was taken back; and no other job may see the context
             # variables that a handler set.
@@ -285,7 +284,7 @@ class Runners:
                 references(task) != alone
                 or cancelling()
                 or task._must_cancel  # type: ignore[attr-defined]
-                or not _holds(copy_context(), clean)
+                or _has_changed(copy_context(), others)
             ):
                 self._replace(task)
                 return
@@ -330,6 +329,7 @@ class Runners:
             wait = 0.0
         attempt = self.running[claim.job_id] = Attempt(claim, queue, task, started, wait)
         timer: asyncio.TimerHandle | None = None
+        current_job.set((claim, config.name))  # until the next one's
         try:
             handler = self._handlers[claim.kind]
             arguments = handler.arguments.decode(claim.payload or b"", claim.codec)
@@ -340,7 +340,6 @@ class Runners:
             context = attempt.context = Context(claim, config.name, self._forge, self._tokens, self._loop)
             if claim.timeout is not None:
                 timer = self._loop.call_later(claim.timeout, self._stop, attempt, Stop.TIMED_OUT)
-            current_job.set((claim, config.name))
             if self._telemetry.wants_starts:
                 self._telemetry.emit(JobStarted(claim, config.name))
             if handler.placement is IN_LOOP:
@@ -475,6 +474,11 @@ class Runners:
             self._telemetry.emit(RunnerReplaced(error or RuntimeError("it returned")))
 
 
-def _holds(variables: Variables, values: Sequence[object]) -> bool:
-    """Whether the variables have just these values: the same objects, for what is equal may be another's all the same."""
-    return len(variables) == len(values) and all(map(is_, variables.values(), values))
+def _has_changed(variables: Variables, others: Sequence[tuple[ContextVar[Any], object]]) -> bool:
+    """Whether a handler left there more than `current_job` and `others`, or another object in one of these.
+
+    One that is equal is another: it may be the list that the job before has filled, and comparing may raise.
+    """
+    if len(variables) != len(others) + 1:
+        return True
+    return bool(others) and any(variables[each] is not value for each, value in others)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Dead, Forge, Job, Reschedule, Retry, State, Throttled, Worker
+from forge_jobs import Dead, Forge, Job, Reschedule, Retry, State, Throttled, Worker, logs
 from forge_jobs.job import Reason
 from forge_jobs.telemetry import Event, RunnerReplaced, SubscriberFailed
 from tests.working.events import Events
@@ -270,6 +271,33 @@ async def test_a_payload_whose_own_type_raises_fails_its_attempt(forge: Forge, e
     found = await forge.jobs.get(job.id)
     assert (found.state, found.attempt) == (State.RETRYING, 1)
     assert found.error is not None and type(error).__name__ in found.error
+
+
+async def test_log_lines_of_a_payloads_own_type_name_the_job(
+    forge: Forge, caplog: pytest.LogCaptureFixture
+) -> None:
+    @dataclass
+    class Price:
+        currency: str
+
+        def __post_init__(self) -> None:
+            logging.getLogger("shop").warning("a price in %s", self.currency)
+
+    async def odd(price: Any) -> None:
+        pass
+
+    odd.__annotations__["price"] = Price
+    handler = forge.handler(kind="odd")(odd)
+    caplog.handler.addFilter(facts := logs.JobFacts())
+    async with working(forge, concurrency=1):
+        caplog.clear()
+        jobs = [await handler.enqueue(price={"currency": currency}) for currency in ("EUR", "USD")]
+        for job in jobs:
+            await forge.wait(job.id, timeout=20)
+    caplog.handler.removeFilter(facts)
+    lines = [record for record in caplog.records if record.name == "shop"]
+    by_worker = [getattr(line, "job_id", None) for line in lines if hasattr(line, "job_id")]
+    assert by_worker == [job.id for job in jobs]
 
 
 class NotFound(Dead):
