@@ -25,7 +25,7 @@ from forge_jobs.storage.postgres.address import Address
 from forge_jobs.storage.postgres.caller import IDENTITY, check_same_database, unwrapped
 from forge_jobs.storage.postgres.connect_arguments import ConnectArguments, connect_arguments
 from forge_jobs.storage.postgres.contention import again
-from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, translated
+from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, is_read_only, translated
 from forge_jobs.storage.postgres.pooler import is_behind_pooler, share_servers
 from forge_jobs.storage.postgres.session_settings import (
     CLAIMS,
@@ -348,7 +348,7 @@ class Database:
 
     def translated(self, error: BaseException, *, is_callers: bool = False) -> ForgeError | None:
         """Return our error for the driver's; None when it is not the driver's."""
-        if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and not is_callers:
+        if is_read_only(error) and not is_callers:
             self._is_past = True
             self._address.doubt()
         return translated(error, url=self.url, schema=self.schema, is_callers=is_callers)

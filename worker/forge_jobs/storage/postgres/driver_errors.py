@@ -19,6 +19,10 @@ from forge_jobs.errors import (
 
 DRIVER_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, InternalClientError)
 
+_UNLOGGED_IN_RECOVERY = (
+    "get_relation_info"  # the server's function, which a standby ends at before it says more
+)
+
 LONGEST = 500
 """Characters of what a driver says that are repeated."""
 
@@ -42,6 +46,14 @@ _NOTIFY = (
 )  # the server's functions; its words depend on its language
 _UNUSABLE = ("28", "42501")  # who may connect, permissions
 _NO_SCHEMA = ("3F000", "42P01", "42703", "42883")  # no such schema, table, column, function
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether the server writes nothing: a standby, a primary that was demoted, or one that somebody closed for writing."""
+    return isinstance(error, asyncpg.ReadOnlySQLTransactionError) or (
+        isinstance(error, asyncpg.FeatureNotSupportedError)
+        and error.server_source_function == _UNLOGGED_IN_RECOVERY
+    )
 
 
 def translated(error: BaseException, *, url: str, schema: str, is_callers: bool = False) -> ForgeError | None:
@@ -83,11 +95,11 @@ def _translated_state(error: asyncpg.PostgresError, url: str, schema: str, is_ca
             f"The transaction of the given connection has failed before ({_said(error)}); "
             "allowed is one that can be committed."
         )
-    if state == "25006" and is_callers:
+    if is_read_only(error) and is_callers:
         return InvalidInput(
             f"The transaction of the given connection is read-only ({_said(error)}); allowed is one that may write."
         )
-    if state == "25006":  # a standby, a primary that was demoted, or one that somebody closed for writing
+    if is_read_only(error):
         return StorageUnavailable(f"The database {url} is read-only: {_said(error)}.")
     if state in _NO_SCHEMA:
         return SchemaOutdated(
