@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from forge_jobs.errors import WorkerLost
+from forge_jobs.storage.sqlite import era as eras
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.leadership import leads, resign
 from forge_jobs.storage.sqlite.micros import micros, moment
@@ -123,7 +124,7 @@ class SqliteWorkers:
         )
 
     async def end_era(self) -> None:
-        await self._database.write(lambda transaction: transaction.changed("DELETE FROM era"))
+        await self._database.write(lambda transaction: transaction.changed(eras.END))
 
     async def drain(self, worker_id: int) -> None:
         await self._database.write(

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from forge_jobs.errors import StorageUnavailable
-from forge_jobs.storage.sqlite import notices
+from forge_jobs.storage.sqlite import era, notices
 from forge_jobs.storage.sqlite.file import OpenedFile, is_there, who_writes, writer_of
 from forge_jobs.storage.sqlite.transaction import Notice, Transaction, Work, translated
 
@@ -118,6 +118,16 @@ class Writer:
             self._file = OpenedFile.now(self._path)
         return connection
 
+    def _opened_anew(self) -> sqlite3.Connection:
+        """Return a connection to what stands under the name now: whose history is another, however old a copy it is."""
+        connection = self._opened_connection()
+        try:
+            era.end(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     def _carried_out(
         self, connection: sqlite3.Connection, calls: list[Call]
     ) -> tuple[sqlite3.Connection, list[Notice]]:
@@ -139,7 +149,7 @@ class Writer:
         connection.close()  # before the new one: what was in a lost log is written into the file then
         self._close_readers()
         try:
-            return self._opened_connection(), [notices.MISSED]
+            return self._opened_anew(), [notices.MISSED]
         except Exception as error:
             self._fate = fate
             for call in calls:
