@@ -20,6 +20,12 @@ ALERTS: list[dict[str, Any]] = [
     rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
 ]
 DASHBOARD: dict[str, Any] = json.loads((CHART / "dashboards" / "forge-jobs.json").read_text())
+VARIABLES = {
+    each["name"]: re.fullmatch(r"label_values\((.+), \w+\)", each["query"]["query"])[1]  # type: ignore[index]
+    for each in DASHBOARD["templating"]["list"]
+    if each["type"] == "query"
+}
+"""Of which series the dashboard's variables take their values."""
 QUESTIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
 
 needs_promtool = pytest.mark.skipif(
@@ -96,6 +102,65 @@ def test_every_panel_has_a_place_and_a_description() -> None:
         assert panel["type"] == "row" or panel["description"].endswith("."), panel["title"]
 
 
+def chosen(question: str, **values: str) -> str:
+    """What Grafana asks when these values are chosen, and everything elsewhere."""
+    question = question.replace("$__rate_interval", "5m")
+    return re.sub(r"\$(\w+)", lambda match: values.get(match[1], ".*"), question)
+
+
+def test_each_question_is_about_the_database_and_about_no_variable_that_is_not_there() -> None:
+    for question in (*QUESTIONS, *VARIABLES.values()):
+        assert set(re.findall(r"\$(\w+)", question)) <= {*VARIABLES, "__rate_interval"}
+    for question in QUESTIONS:
+        assert question.count('database=~"$database"') == len(
+            re.findall(r"\b(?:forge|process)_\w+", question)
+        )
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_variables_are_taken_from_metrics_that_there_are_and_show_everything_at_first(variable: str) -> None:
+    (found,) = [each for each in DASHBOARD["templating"]["list"] if each["name"] == variable]
+
+    assert asked_for(VARIABLES[variable])
+    assert asked_for(VARIABLES[variable]) - documented() == set()
+    assert found["includeAll"] and found["current"]["value"] == "$__all"
+
+
+@needs_promtool
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, {"letters", "post", "fax"}),
+        ({"namespace": "shop"}, {"letters"}),
+        ({"namespace": "(shop|mail)"}, {"letters", "post"}),
+        ({"pool": "mail/post"}, {"post"}),
+        ({"namespace": "shop", "pool": "mail/post"}, set()),
+        ({"database": "jobs/other"}, {"fax"}),
+    ],
+)
+def test_a_namespace_a_pool_and_a_database_choose_their_queues(
+    tmp_path: Path, values: dict[str, str], expected: set[str]
+) -> None:
+    """A queue without a ForgeQueue has no pool, and is shown as long as none is chosen."""
+    labels = [
+        'database="jobs/forge-jobs",pool="shop/letters",queue="letters"',
+        'database="jobs/forge-jobs",pool="mail/post",queue="post"',
+        'database="jobs/other",queue="fax"',
+    ]
+    wanted = [
+        {"labels": f"forge_queue_pending_jobs{{{each}}}", "value": 1}
+        for each in labels
+        if each.rpartition("queue=")[2].strip('"') in expected
+    ]
+    question = {"expr": chosen(VARIABLES["queue"], **values), "eval_time": "1m", "exp_samples": wanted}
+    series = [{"series": f"forge_queue_pending_jobs{{{each}}}", "values": "1 1 1"} for each in labels]
+    file = tmp_path / "queues.yaml"
+    tests = [{"interval": "1m", "input_series": series, "promql_expr_test": [question]}]
+    file.write_text(yaml.safe_dump({"tests": tests}))
+
+    promtool("test", "rules", str(file))
+
+
 @needs_promtool
 def test_promtool_can_read_the_alerts() -> None:
     promtool("check", "rules", str(RULES))
@@ -103,7 +168,7 @@ def test_promtool_can_read_the_alerts() -> None:
 
 @needs_promtool
 def test_promtool_can_read_the_dashboards_questions(tmp_path: Path) -> None:
-    filled = [each.replace("$__rate_interval", "5m").replace("$queue", ".*") for each in QUESTIONS]
+    filled = [chosen(each) for each in (*QUESTIONS, *VARIABLES.values())]
     rules = [{"record": f"question:{index}", "expr": each} for index, each in enumerate(filled)]
     file = tmp_path / "questions.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
