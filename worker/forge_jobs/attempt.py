@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from forge_jobs import backoff, logs
 from forge_jobs.children import Children
@@ -300,7 +301,9 @@ def judge_stopped(
         return dead(claim, queue, CANCELLED_BY_USER, wait, duration, Outcome.CANCELLED)
     if stopped is Stop.TIMED_OUT:
         error = f"{timed_out(claim)}; its handler goes on" if goes_on else timed_out(claim)
-        return failed(claim, queue, error, wait, duration)
+        verdict = failed(claim, queue, error, wait, duration)
+        verdict.run = replace(verdict.run, timed_out=True)
+        return verdict
     return released(claim, queue, wait, duration)
 
 

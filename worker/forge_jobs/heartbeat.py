@@ -7,13 +7,14 @@ since its process or its machine slept or was kept busy, asks once before it bel
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from forge_jobs.errors import StorageUnavailable, WorkerLost
 from forge_jobs.patience import Patience
 from forge_jobs.storage.interface import Workers
 from forge_jobs.telemetry import Telemetry
+from forge_jobs.track_record import TrackRecord
 from forge_jobs.uptime import uptime
 from forge_jobs.worker_info import Beat
 
@@ -28,6 +29,22 @@ class Attempts:
     succeeded: int = 0
     failed: int = 0
     run_seconds: float = 0.0  # summed over both
+    timed_out: int = 0  # of those that failed
+    handed_back: int = 0
+    postponed: int = 0
+    durations: dict[int, int] = field(default_factory=dict)  # of the first two, by bucket
+
+    @property
+    def record(self) -> TrackRecord:
+        """All of it."""
+        return TrackRecord(
+            succeeded=self.succeeded,
+            failed=self.failed,
+            timed_out=self.timed_out,
+            handed_back=self.handed_back,
+            postponed=self.postponed,
+            durations=self.durations,
+        )
 
 
 class Heartbeat:
@@ -102,6 +119,7 @@ class Heartbeat:
             run_seconds=said.run_seconds,
             stale=timedelta(seconds=self._stale),
             era=self._era(),
+            record=said.record,
         )
 
     async def _wait(self, something: Awaitable[object], last: float, at_most: float) -> None:

@@ -34,6 +34,7 @@ from forge_jobs.telemetry import (
     WorkerStopping,
 )
 from forge_jobs.tokens import LeasedTokens
+from forge_jobs.track_record import bucket
 from forge_jobs.uptime import uptime
 from forge_jobs.wakeup import Listeners, Wakeup
 from forge_jobs.worker_info import Beat, WorkerInfo
@@ -329,7 +330,7 @@ class Session:
         await self._deregister()
 
     async def _deregister(self) -> None:
-        await self._attempted(self._storage.workers.deregister(self.info.id))
+        await self._attempted(self._storage.workers.deregister(self.info.id, record=self.attempts.record))
 
     async def _attempted(self, last: Coroutine[Any, Any, None]) -> None:
         """Await `last` for a while; when it cannot be done, the others find out by themselves."""
@@ -473,14 +474,22 @@ class Session:
 
     def _count(self, runs: Iterable[Run]) -> None:
         attempts = self.attempts
+        durations = None if self.info.pool is None else attempts.durations  # only operators ask for them
         for run in runs:
-            if run.outcome is Outcome.DONE:
+            outcome = run.outcome
+            if outcome is Outcome.DONE:
                 attempts.succeeded += 1
-            elif run.outcome in (Outcome.FAILED, Outcome.DEAD):
+            elif outcome is Outcome.FAILED or outcome is Outcome.DEAD:
                 attempts.failed += 1
+                attempts.timed_out += run.timed_out
             else:
+                attempts.handed_back += outcome is Outcome.RELEASED
+                attempts.postponed += outcome is Outcome.RESCHEDULED or outcome is Outcome.THROTTLED
                 continue
             attempts.run_seconds += run.duration
+            if durations is not None:
+                number = bucket(run.duration)
+                durations[number] = durations.get(number, 0) + 1
 
     def _perhaps_done(self) -> None:
         if not self.runners.in_hand and not self._recorder.pending:

@@ -37,6 +37,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     duration: float  # seconds that the handler ran
     error: str | None = None
     retry_in: float | None = None  # seconds
+    timed_out: bool = False
 
 
 class Event:

@@ -4,9 +4,12 @@ On Kubernetes an operator keeps one row for each Deployment of a pool. Workers w
 pool (a laptop, systemd) have no version row, and are always let through.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+
+from forge_jobs.track_record import TrackRecord
 
 
 class VersionState(StrEnum):
@@ -42,12 +45,27 @@ class Version:
     last_current_at: datetime | None = None
     drain_started_at: datetime | None = None
     drained_at: datetime | None = None
+    ramping_since: datetime | None = None  # while it has a share, whichever
+    verdict: str | None = None  # one sentence: why it was given up
     # what is true now
     workers: int = 0  # live ones
     acknowledged: bool = True  # every live worker knows the present control revision
     in_progress: int = 0  # jobs claimed by its workers, dead ones included until they are reaped
-    succeeded: int = 0  # attempts of its live workers since they started
-    failed: int = 0
+    running: Mapping[int, int] = field(default_factory=dict)  # those jobs by how long ago they were claimed
+    # what the attempts of its workers came to, those of workers that are gone included
+    record: TrackRecord = field(default_factory=TrackRecord)
+    # what those of each version of its pool had come to when this one got its present share
+    baseline: Mapping[str, TrackRecord] = field(default_factory=dict)
+
+    @property
+    def succeeded(self) -> int:
+        """Attempts of its workers that succeeded."""
+        return self.record.succeeded
+
+    @property
+    def failed(self) -> int:
+        """Attempts of its workers that failed, or were lost with them."""
+        return self.record.failures
 
     @property
     def is_open(self) -> bool:

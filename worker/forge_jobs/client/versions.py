@@ -60,9 +60,10 @@ class Versions:
         state: VersionState | str,
         *,
         weight_percent: int | None = None,
+        verdict: str | None = None,
         epoch: int,
     ) -> bool:
-        """The version is in `state`, and workers are told when that is a change.
+        """The version is in `state`, and workers are told when that is a change; `verdict` says why in a sentence.
 
         `state_changed_at` is the moment of the last change of either state or weight.
         False, with nothing changed, when there is no such version, the pool's last open gate
@@ -73,6 +74,7 @@ class Versions:
             _id(version_id),
             choice(state, "state", VersionState),
             weight_percent=None if weight_percent is None else _weight(weight_percent),
+            verdict=None if verdict is None else _text(verdict, "The verdict"),
             epoch=epoch_number(epoch),
         )
 

@@ -2,14 +2,15 @@
 
 A lost run counts as an attempt, so a job that kills its worker every time ends. What is
 written is what the worker itself would have written, guarded the same way, so a worker
-that comes back in this moment, or a second reaper, does no harm.
+that comes back in this moment, or a second reaper, does no harm. Only where a version was given
+up its jobs lose no attempt: they had no part in that, and it claims nothing more.
 """
 
 from collections.abc import Sequence
 from datetime import timedelta
 
 from forge_jobs import batches
-from forge_jobs.attempt import Verdict, lost
+from forge_jobs.attempt import Verdict, lost, released
 from forge_jobs.errors import StorageBusy, StorageUnavailable
 from forge_jobs.maintenance.answered import Answered
 from forge_jobs.maintenance.sightings import Sightings
@@ -73,7 +74,12 @@ class Reaper:
         if not claims:
             return 0
         queues = {queue.id: queue for queue in await self._storage.queues.all()}
-        verdicts = [lost(claim, queues[claim.queue_id]) for claim in claims if claim.queue_id in queues]
+        given_up = await self._storage.versions.given_up(sorted({claim.worker_id for claim in claims}))
+        verdicts = [
+            (released if claim.worker_id in given_up else lost)(claim, queues[claim.queue_id])
+            for claim in claims
+            if claim.queue_id in queues
+        ]
         held = await batches.write_apart(self._storage.claims, self._telemetry, verdicts, self._reaped)
         if held:
             error = held[0].error

@@ -22,6 +22,7 @@ from forge_jobs.kind import Kind
 from forge_jobs.owner import Owner
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.rate_limit import Lease, RateLimit
+from forge_jobs.track_record import TrackRecord
 from forge_jobs.version import Epoch, Version, VersionState
 from forge_jobs.worker_info import Beat, Beats, Leader, Standing, WorkerInfo
 
@@ -509,11 +510,12 @@ class Workers(Protocol):
         run_seconds: float = 0.0,
         stale: timedelta = timedelta(seconds=30),
         era: int | None = None,
+        record: TrackRecord | None = None,
     ) -> Beat:
         """The worker is alive as of now, its attempts came to this since it started, and it acknowledges its gate.
 
         It runs nothing whose claim was unknown in this `era` (None: nothing at all). An era begins when
-        there is none. Raises WorkerLost when it was struck off.
+        there is none. `record` is all that the attempts came to, when more is known of it. Raises WorkerLost when it was struck off.
         """
 
     async def astray(self, worker_id: int, *, stuck: Sequence[int], adrift: Sequence[int]) -> None:
@@ -525,8 +527,12 @@ class Workers(Protocol):
     async def drain(self, worker_id: int) -> None:
         """The worker says of itself that it claims nothing new."""
 
-    async def deregister(self, worker_id: int) -> None:
-        """The worker is gone, with its slots, its idle marks and its leadership."""
+    async def deregister(self, worker_id: int, *, record: TrackRecord | None = None) -> None:
+        """The worker is gone, with its slots, its idle marks and its leadership.
+
+        Its version keeps what its attempts came to: `record`, or None for what it said at its last beat.
+        Jobs that it still holds are lost to it.
+        """
 
     async def beats(self) -> Beats:
         """Return when each registered worker beat last."""
@@ -534,7 +540,8 @@ class Workers(Protocol):
     async def strike_off(self, silent: Mapping[int, datetime], *, epoch: int) -> dict[int, str]:
         """Workers that beat last at these moments are not registered any more: they can claim nothing, their slots are free.
 
-        Return their labels, by id. A worker that has beaten since stays, and all do when `epoch` no longer leads.
+        Their versions keep what their attempts came to, and count those that they held as lost. Return their
+        labels, by id. A worker that has beaten since stays, and all do when `epoch` no longer leads.
         """
 
     async def all(self) -> list[WorkerInfo]:
@@ -567,17 +574,22 @@ class Versions(Protocol):
         state: VersionState,
         *,
         weight_percent: int | None = None,
+        verdict: str | None = None,
         epoch: int,
     ) -> bool:
         """The version is in `state`, its control revision grown when that is a change; workers are told.
 
-        A new weight alone is no change to them, but its moment is kept as one of the state.
+        A new weight alone is no change to them, but its moment is kept as one of the state. With a new
+        share goes a new `baseline`; `verdict` says why the version is in this state.
         False, with nothing changed, when it would close the pool's last open gate, or open a
         second current one (`promote` does that), or when there is no such version.
         """
 
     async def all(self, pool: str | None = None) -> list[Version]:
-        """Return the versions (of one pool), oldest first, with what their workers hold now."""
+        """Return the versions (of one pool), oldest first, with what their workers hold now, and came to."""
+
+    async def given_up(self, worker_ids: Sequence[int]) -> set[int]:
+        """Return those of these workers, registered or gone, whose version was given up."""
 
     async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
         """The row is gone; False when the version is open, or a worker of it is registered."""

@@ -4,13 +4,17 @@ Every write locks the operator's row before anything else, so writes of operator
 after the other, each sees what the one before it did, and none outlives its epoch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from forge_jobs.storage.interface import Versions
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.fence import writing
+from forge_jobs.storage.postgres.track_records import AGE, TOTAL
+from forge_jobs.track_record import decoded, decoded_all
 from forge_jobs.version import Epoch, Version, VersionState
 
 TAKE_OVER = """
@@ -47,7 +51,7 @@ CLOSE_OTHERS = """
 UPDATE {schema}.worker_version
 SET state = 'draining', control_revision = control_revision + 1, state_changed_at = now(),
     last_current_at = CASE state WHEN 'current' THEN now() ELSE last_current_at END,
-    drain_started_at = now(), drained_at = NULL
+    drain_started_at = now(), drained_at = NULL, ramping_since = NULL, baseline = NULL
 WHERE pool = $1 AND id <> $2 AND state IN ('current', 'ramping')
 RETURNING true
 """
@@ -55,7 +59,8 @@ RETURNING true
 OPEN = """
 UPDATE {schema}.worker_version
 SET state = 'current', weight_percent = 100, control_revision = control_revision + 1, state_changed_at = now(),
-    last_current_at = now(), drain_started_at = NULL, drained_at = NULL
+    last_current_at = now(), drain_started_at = NULL, drained_at = NULL,
+    verdict = NULL, ramping_since = NULL, baseline = NULL
 WHERE pool = $1 AND id = $2 AND state <> 'current'
 RETURNING true
 """
@@ -64,6 +69,10 @@ MOVE = """
 WITH before AS MATERIALIZED (
     SELECT state <> $3 AS changes, state = 'current' OR $3 = 'current' AS counts
     FROM {schema}.worker_version WHERE pool = $1 AND id = $2
+), standing AS (
+    SELECT jsonb_object_agg(version.id, coalesce(total.record, '{}')) AS records
+    FROM {schema}.worker_version AS version CROSS JOIN {total}
+    WHERE version.pool = $1
 ), moved AS (
     UPDATE {schema}.worker_version AS version
     SET state = $3,
@@ -74,8 +83,12 @@ WITH before AS MATERIALIZED (
         drain_started_at = CASE WHEN NOT changes OR $3 IN ('drained', 'retired', 'failed') THEN drain_started_at
                                 WHEN $3 = 'draining' THEN now() END,
         drained_at = CASE WHEN NOT changes OR $3 IN ('retired', 'failed') THEN drained_at
-                          WHEN $3 = 'drained' THEN now() END
-    FROM before
+                          WHEN $3 = 'drained' THEN now() END,
+        verdict = CASE WHEN changes THEN $5 ELSE verdict END,
+        ramping_since = CASE WHEN $3 = 'ramping' THEN coalesce(ramping_since, now()) END,
+        baseline = CASE WHEN $3 <> 'ramping' THEN NULL
+                        WHEN changes OR weight_percent <> $4 THEN standing.records ELSE baseline END
+    FROM before, standing
     WHERE pool = $1 AND id = $2
       AND NOT ($3 = 'current' AND EXISTS (
           SELECT FROM {schema}.worker_version AS other
@@ -86,28 +99,40 @@ WITH before AS MATERIALIZED (
     RETURNING changes
 )
 SELECT CASE WHEN changes THEN {schema}.tell('gate:' || $1) END FROM moved
-"""
+""".replace("{total}", TOTAL)
 
 ALL = """
 SELECT version.pool, version.id, version.version, version.deployment, version.state, version.weight_percent,
        version.control_revision, version.spec_hash, version.created_at, version.state_changed_at,
-       version.last_current_at, version.drain_started_at, version.drained_at,
-       live.workers, live.acknowledged, coalesce(held.jobs, 0) AS in_progress, live.succeeded, live.failed
+       version.last_current_at, version.drain_started_at, version.drained_at, version.ramping_since, version.verdict,
+       live.workers, live.acknowledged, coalesce(held.jobs, 0) AS in_progress, held.ages AS running,
+       total.record, version.baseline
 FROM {schema}.worker_version AS version
 CROSS JOIN LATERAL (
-    SELECT count(*) AS workers, coalesce(bool_and(observed_revision >= version.control_revision), true) AS acknowledged,
-           coalesce(sum(succeeded), 0)::bigint AS succeeded, coalesce(sum(failed), 0)::bigint AS failed
+    SELECT count(*) AS workers, coalesce(bool_and(observed_revision >= version.control_revision), true) AS acknowledged
     FROM {schema}.worker
     WHERE worker.pool = version.pool AND worker.version_id = version.id
 ) AS live
+CROSS JOIN {total}
 LEFT JOIN (  -- by the label, which outlives its worker
-    SELECT label.pool, label.version_id, count(*) AS jobs
-    FROM {schema}.claimed JOIN {schema}.worker_label AS label ON label.worker_id = claimed.worker_id
-    WHERE label.pool IS NOT NULL
-    GROUP BY label.pool, label.version_id
+    SELECT pool, version_id, sum(jobs)::bigint AS jobs, jsonb_object_agg(age, jobs) AS ages
+    FROM (
+        SELECT label.pool, label.version_id, {age} AS age, count(*) AS jobs
+        FROM {schema}.claimed JOIN {schema}.worker_label AS label ON label.worker_id = claimed.worker_id
+        WHERE label.pool IS NOT NULL
+        GROUP BY 1, 2, 3
+    ) AS by_age
+    GROUP BY pool, version_id
 ) AS held ON held.pool = version.pool AND held.version_id = version.id
 WHERE $1::text IS NULL OR version.pool = $1
 ORDER BY version.created_at, version.pool, version.id
+""".replace("{total}", TOTAL).replace("{age}", AGE)
+
+GIVEN_UP = """
+SELECT label.worker_id
+FROM {schema}.worker_label AS label
+JOIN {schema}.worker_version AS version ON version.pool = label.pool AND version.id = label.version_id
+WHERE label.worker_id = ANY ($1::bigint[]) AND version.state = 'failed'
 """
 
 # Without its row a version is open, so a row stays for as long as somebody may claim by it.
@@ -182,21 +207,23 @@ class PostgresVersions(Versions):
         state: VersionState,
         *,
         weight_percent: int | None = None,
+        verdict: str | None = None,
         epoch: int,
     ) -> bool:
         """The version is in `state`; False, with nothing changed, when its pool's gates forbid it."""
         async with writing(self._database, epoch) as connection:
             moved = await self._database.fetch(
-                MOVE, pool, version_id, state, weight_percent, connection=connection
+                MOVE, pool, version_id, state, weight_percent, verdict, connection=connection
             )
             return bool(moved)
 
     async def all(self, pool: str | None = None) -> list[Version]:
         """Return the versions (of one pool), oldest first, with what their workers hold now."""
-        return [
-            Version(**{**record, "state": VersionState(record["state"])})
-            for record in await self._database.fetch(ALL, pool)
-        ]
+        return [_version(record) for record in await self._database.fetch(ALL, pool)]
+
+    async def given_up(self, worker_ids: Sequence[int]) -> set[int]:
+        """Return those of these workers, registered or gone, whose version was given up."""
+        return {row["worker_id"] for row in await self._database.fetch(GIVEN_UP, list(worker_ids))}
 
     @tried_again
     async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
@@ -220,3 +247,16 @@ class PostgresVersions(Versions):
 
     async def _exists(self, pool: str, version_id: str, connection: Any) -> bool:
         return bool(await self._database.fetchval(EXISTS, pool, version_id, connection=connection))
+
+
+def _version(row: Mapping[str, Any]) -> Version:
+    ages = msgspec.json.decode(row["running"] or "{}", type=dict[int, int])
+    return Version(
+        **{
+            **row,
+            "state": VersionState(row["state"]),
+            "running": ages,
+            "record": decoded(row["record"]),
+            "baseline": decoded_all(row["baseline"]),
+        }
+    )

@@ -8,6 +8,8 @@ from forge_jobs.errors import WorkerLost
 from forge_jobs.storage.interface import Workers
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.leadership import LEADS
+from forge_jobs.storage.postgres.track_records import kept
+from forge_jobs.track_record import TrackRecord, encoded
 from forge_jobs.worker_info import Beat, Beats, Standing, WorkerInfo
 
 # Its number, and which transaction wrote it: a row that a dump brought back is another one.
@@ -30,7 +32,7 @@ ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at
 BEAT = """
 WITH alive AS (
     UPDATE {schema}.worker
-    SET beat_at = now(), succeeded = $2, failed = $3, run_seconds = $4,
+    SET beat_at = now(), succeeded = $2, failed = $3, run_seconds = $4, record = $7::jsonb,
         era = coalesce($6::bigint, (SELECT {era} FROM {schema}.era)),
         observed_revision = coalesce((
             SELECT control_revision FROM {schema}.worker_version AS version
@@ -64,7 +66,8 @@ DRAIN = "UPDATE {schema}.worker SET draining = true WHERE id = $1"
 DEREGISTER = """
 WITH gone AS (
     DELETE FROM {schema}.worker WHERE id = $1
-), freed AS (
+    RETURNING id, pool, version_id, coalesce($2::jsonb, record) AS record
+), kept AS ({kept}), freed AS (
     UPDATE {schema}.slot SET worker_id = NULL WHERE worker_id = $1 RETURNING queue_id
 ), awake AS (
     DELETE FROM {schema}.idle WHERE worker_id = $1
@@ -72,7 +75,7 @@ WITH gone AS (
     UPDATE {schema}.leader SET worker_id = NULL, until = now() WHERE worker_id = $1
 )
 SELECT {schema}.wake(queue_id) FROM (SELECT DISTINCT queue_id FROM freed) AS queues
-"""
+""".replace("{kept}", kept("gone.record", silent=False))
 
 BEATS = "SELECT now(), array_agg(id), array_agg(beat_at) FROM {schema}.worker"
 
@@ -80,16 +83,16 @@ BEATS = "SELECT now(), array_agg(id), array_agg(beat_at) FROM {schema}.worker"
 # it had on the wire just then belongs to nobody, and is found as lost by the next look. A row
 # that is beaten on at this moment is waited for, and compared as it is then.
 STRIKE_OFF = """
-WITH struck AS (
+WITH gone AS (
     DELETE FROM {schema}.worker
     USING unnest($1::bigint[], $2::timestamptz[]) AS silent (id, beat_at)
     WHERE worker.id = silent.id AND worker.beat_at = silent.beat_at AND {leads}
-    RETURNING worker.id, worker.label
-), unmarked AS (
-    DELETE FROM {schema}.idle USING struck WHERE idle.worker_id = struck.id
+    RETURNING worker.id, worker.label, worker.pool, worker.version_id, worker.record
+), kept AS ({kept}), unmarked AS (
+    DELETE FROM {schema}.idle USING gone WHERE idle.worker_id = gone.id
 )
-SELECT id, label FROM struck
-""".replace("{leads}", LEADS.replace("{epoch}", "$3"))
+SELECT id, label FROM gone
+""".replace("{leads}", LEADS.replace("{epoch}", "$3")).replace("{kept}", kept("gone.record", silent=True))
 
 FREE_SLOTS = """
 WITH freed AS (
@@ -149,9 +152,12 @@ class PostgresWorkers(Workers):
         run_seconds: float = 0.0,
         stale: timedelta = timedelta(seconds=30),
         era: int | None = None,
+        record: TrackRecord | None = None,
     ) -> Beat:
         """The worker is alive as of now, and acknowledges its gate. Raises WorkerLost when it was struck off."""
-        said = worker_id, succeeded, failed, run_seconds, stale.total_seconds(), era
+        record = record or TrackRecord(succeeded=succeeded, failed=failed)
+        written = encoded(record.written())
+        said = worker_id, succeeded, failed, run_seconds, stale.total_seconds(), era, written
         while True:
             rows = await self._database.liveness.fetch(BEAT, *said)
             if not rows:
@@ -181,9 +187,10 @@ class PostgresWorkers(Workers):
         """The worker says of itself that it claims nothing new."""
         await self._database.liveness.fetch(DRAIN, worker_id)
 
-    async def deregister(self, worker_id: int) -> None:
-        """The worker is gone, with its slots, its idle marks and its leadership."""
-        await self._database.liveness.fetch(DEREGISTER, worker_id)
+    async def deregister(self, worker_id: int, *, record: TrackRecord | None = None) -> None:
+        """The worker is gone, with its slots, its idle marks and its leadership; its version keeps its record."""
+        said = None if record is None else encoded(record.written())
+        await self._database.liveness.fetch(DEREGISTER, worker_id, said)
 
     async def beats(self) -> Beats:
         """Return when each registered worker beat last."""

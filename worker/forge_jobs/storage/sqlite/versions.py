@@ -4,13 +4,15 @@ A write's transaction holds the database's one write lock, so writes of operator
 after the other.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.micros import moment
+from forge_jobs.storage.sqlite.track_records import ages, totals
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
+from forge_jobs.track_record import decoded_all, encoded, read
 from forge_jobs.version import Epoch, Version, VersionState
 
 T = TypeVar("T")
@@ -31,14 +33,15 @@ CLOSE_OTHERS = """
 UPDATE worker_version
 SET state = 'draining', control_revision = control_revision + 1, state_changed_at = :now,
     last_current_at = CASE state WHEN 'current' THEN :now ELSE last_current_at END,
-    drain_started_at = :now, drained_at = NULL
+    drain_started_at = :now, drained_at = NULL, ramping_since = NULL, baseline = NULL
 WHERE pool = :pool AND id <> :id AND state IN ('current', 'ramping')
 """
 
 OPEN = """
 UPDATE worker_version
 SET state = 'current', weight_percent = 100, control_revision = control_revision + 1, state_changed_at = :now,
-    last_current_at = :now, drain_started_at = NULL, drained_at = NULL
+    last_current_at = :now, drain_started_at = NULL, drained_at = NULL,
+    verdict = NULL, ramping_since = NULL, baseline = NULL
 WHERE pool = :pool AND id = :id AND state <> 'current'
 """
 
@@ -54,7 +57,11 @@ SET state = :state,
     drain_started_at = CASE WHEN state = :state OR :state IN ('drained', 'retired', 'failed') THEN drain_started_at
                             WHEN :state = 'draining' THEN :now END,
     drained_at = CASE WHEN state = :state OR :state IN ('retired', 'failed') THEN drained_at
-                      WHEN :state = 'drained' THEN :now END
+                      WHEN :state = 'drained' THEN :now END,
+    verdict = CASE WHEN state <> :state THEN :verdict ELSE verdict END,
+    ramping_since = CASE WHEN :state = 'ramping' THEN coalesce(ramping_since, :now) END,
+    baseline = CASE WHEN :state <> 'ramping' THEN NULL
+                    WHEN state <> :state OR weight_percent <> :weight_percent THEN :standing ELSE baseline END
 WHERE pool = :pool AND id = :id
   AND NOT (:state = 'current' AND EXISTS (
       SELECT 1 FROM worker_version AS other
@@ -66,24 +73,25 @@ WHERE pool = :pool AND id = :id
 
 ALL = """
 WITH live AS (
-    SELECT pool, version_id, count(*) AS workers, min(observed_revision) AS observed_revision,
-           sum(succeeded) AS succeeded, sum(failed) AS failed
+    SELECT pool, version_id, count(*) AS workers, min(observed_revision) AS observed_revision
     FROM worker WHERE pool IS NOT NULL GROUP BY pool, version_id
-), held AS (  -- by the label, which outlives its worker
-    SELECT label.pool, label.version_id, count(*) AS jobs
-    FROM claimed JOIN worker_label AS label ON label.worker_id = claimed.worker_id
-    WHERE label.pool IS NOT NULL GROUP BY label.pool, label.version_id
 )
 SELECT version.pool, version.id, version.version, version.deployment, version.state, version.weight_percent,
        version.control_revision, version.spec_hash, version.created_at, version.state_changed_at,
        version.last_current_at, version.drain_started_at, version.drained_at,
        coalesce(live.workers, 0), coalesce(live.observed_revision >= version.control_revision, 1),
-       coalesce(held.jobs, 0), coalesce(live.succeeded, 0), coalesce(live.failed, 0)
+       version.ramping_since, version.verdict, version.baseline
 FROM worker_version AS version
 LEFT JOIN live ON live.pool = version.pool AND live.version_id = version.id
-LEFT JOIN held ON held.pool = version.pool AND held.version_id = version.id
 WHERE ?1 IS NULL OR version.pool = ?1
 ORDER BY version.created_at, version.pool, version.id
+"""
+
+GIVEN_UP = """
+SELECT 1
+FROM worker_label AS label
+JOIN worker_version AS version ON version.pool = label.pool AND version.id = label.version_id
+WHERE label.worker_id = ? AND version.state = ?
 """
 
 # Without its row a version is open, so a row stays for as long as somebody may claim by it.
@@ -161,6 +169,7 @@ class SqliteVersions:
         state: VersionState,
         *,
         weight_percent: int | None = None,
+        verdict: str | None = None,
         epoch: int,
     ) -> bool:
         def move(transaction: Transaction) -> bool:
@@ -170,6 +179,10 @@ class SqliteVersions:
                 "id": version_id,
                 "state": state.value,
                 "weight_percent": weight_percent,
+                "verdict": verdict,
+                "standing": encoded(
+                    {owned: total for (_, owned), total in totals(transaction, pool).items()}
+                ),
                 "now": transaction.now,
             }
             if not transaction.changed(MOVE, named):
@@ -181,8 +194,24 @@ class SqliteVersions:
         return await self._write(move, epoch)
 
     async def all(self, pool: str | None = None) -> list[Version]:
-        rows = await self._database.read(lambda transaction: transaction.rows(ALL, (pool,)))
-        return [_version(row) for row in rows]
+        def all_of_them(transaction: Transaction) -> list[Version]:
+            records, held = totals(transaction, pool), ages(transaction, pool)
+            return [
+                _version(row, records.get((row[0], row[1]), {}), held.get((row[0], row[1]), {}))
+                for row in transaction.rows(ALL, (pool,))
+            ]
+
+        return await self._database.read(all_of_them)
+
+    async def given_up(self, worker_ids: Sequence[int]) -> set[int]:
+        def given_up(transaction: Transaction) -> set[int]:
+            return {
+                worker_id
+                for worker_id in worker_ids
+                if transaction.row(GIVEN_UP, (worker_id, VersionState.FAILED.value))
+            }
+
+        return await self._database.read(given_up)
 
     async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
         def delete(transaction: Transaction) -> bool:
@@ -227,7 +256,7 @@ def _state(transaction: Transaction, pool: str, version_id: str) -> str | None:
     return state
 
 
-def _version(row: Row) -> Version:
+def _version(row: Row, record: Mapping[str, int], running: Mapping[int, int]) -> Version:
     return Version(
         pool=row[0],
         id=row[1],
@@ -244,7 +273,10 @@ def _version(row: Row) -> Version:
         drained_at=moment(row[12]),
         workers=row[13],
         acknowledged=bool(row[14]),
-        in_progress=row[15],
-        succeeded=row[16],
-        failed=row[17],
+        in_progress=sum(running.values()),
+        running=running,
+        ramping_since=moment(row[15]),
+        verdict=row[16],
+        record=read(record),
+        baseline=decoded_all(row[17]),
     )

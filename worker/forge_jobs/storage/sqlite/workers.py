@@ -11,7 +11,9 @@ from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.leadership import leads, resign
 from forge_jobs.storage.sqlite.micros import micros, moment
 from forge_jobs.storage.sqlite.slots import free_slots_of_the_gone
+from forge_jobs.storage.sqlite.track_records import keep
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
+from forge_jobs.track_record import TrackRecord, encoded
 from forge_jobs.worker_info import Beat, Beats, Standing, WorkerInfo
 
 # of a worker: the revision that it acknowledges, whether it may claim, and when it beat last
@@ -71,7 +73,10 @@ class SqliteWorkers:
         run_seconds: float = 0.0,
         stale: timedelta = timedelta(seconds=30),
         era: int | None = None,
+        record: TrackRecord | None = None,
     ) -> Beat:
+        said = encoded((record or TrackRecord(succeeded=succeeded, failed=failed)).written())
+
         def beat(transaction: Transaction) -> Beat:
             gate = transaction.row(GATE, (worker_id,))
             if gate is None:
@@ -84,13 +89,16 @@ class SqliteWorkers:
             transaction.execute(
                 """
                 UPDATE worker
-                SET beat_at = ?, succeeded = ?, failed = ?, run_seconds = ?, observed_revision = ?, era = ? WHERE id = ?
+                SET beat_at = ?, succeeded = ?, failed = ?, run_seconds = ?, record = ?, observed_revision = ?,
+                    era = ?
+                WHERE id = ?
                 """,
                 (
                     transaction.now,
                     succeeded,
                     failed,
                     run_seconds,
+                    said,
                     control_revision,
                     present if era is None else era,
                     worker_id,
@@ -133,8 +141,9 @@ class SqliteWorkers:
             )
         )
 
-    async def deregister(self, worker_id: int) -> None:
+    async def deregister(self, worker_id: int, *, record: TrackRecord | None = None) -> None:
         def deregister(transaction: Transaction) -> None:
+            keep(transaction, worker_id, record)
             transaction.execute("DELETE FROM worker WHERE id = ?", (worker_id,))
             transaction.execute(
                 "UPDATE worker_label SET at = ? WHERE worker_id = ?", (transaction.now, worker_id)
@@ -156,12 +165,14 @@ class SqliteWorkers:
             gone: dict[int, str] = {}
             if leads(transaction, epoch):
                 for worker_id, beat_at in silent.items():
-                    gone.update(
-                        transaction.rows(
-                            "DELETE FROM worker WHERE id = ? AND beat_at = ? RETURNING id, label",
-                            (worker_id, micros(beat_at)),
-                        )
+                    found = transaction.rows(
+                        "SELECT id, label FROM worker WHERE id = ? AND beat_at = ?",
+                        (worker_id, micros(beat_at)),
                     )
+                    for _ in found:
+                        keep(transaction, worker_id, silent=True)
+                        transaction.execute("DELETE FROM worker WHERE id = ?", (worker_id,))
+                    gone.update(found)
             transaction.execute_many(
                 "UPDATE worker_label SET at = ? WHERE worker_id = ?",
                 [(transaction.now, worker_id) for worker_id in gone],
