@@ -92,6 +92,7 @@ class MoveVersion:
     version_id: str
     state: VersionState
     weight_percent: int | None = None
+    verdict: str | None = None  # why, of one that is given up
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,14 @@ class Reason(StrEnum):
     )
     INVALID_TEMPLATE = "InvalidTemplate", "The API server refuses the pod template; nothing was rolled out."
     IDENTITY_COLLISION = "IdentityCollision", "A Deployment of the version's name exists and is another's."
-    ROLLOUT_ABORTED = "RolloutAborted", "Too many jobs of the new version failed; the old one serves again."
+    INCONCLUSIVE = (
+        "Inconclusive",
+        "A step of the rollout is over, and what the new version has done does not tell yet whether it may go on.",
+    )
+    ROLLOUT_ABORTED = (
+        "RolloutAborted",
+        "The new version was judged worse than the old one, which serves again; the message says by what.",
+    )
 
     # ScalingActive
     SCALING = "Scaling", "The number of pods follows the work."
@@ -209,6 +216,7 @@ REASONS: Mapping[Condition, Mapping[Reason, Truth]] = MappingProxyType(
                 Reason.WAITING_FOR_PODS,
                 Reason.PROMOTING,
                 Reason.RAMPING,
+                Reason.INCONCLUSIVE,
                 Reason.DRAINING,
                 Reason.DRAIN_OVERDUE,
             ),

@@ -20,6 +20,7 @@ from forge_operator.memory import Empty, Memory
 from forge_operator.pool import Pool
 from forge_operator.retirement import holdings, shrink
 from forge_operator.specs import OnDrainTimeout
+from forge_operator.words import count
 
 BETWEEN_LOOKS = timedelta(seconds=10)
 """How far apart the two looks are that prove a version empty; longer than any claim takes."""
@@ -106,7 +107,41 @@ def dropped(pool: Pool, version: Version) -> list[Action]:
     """Return the next step of a version that was given up: it is gone as soon as it is proven empty."""
     if is_proven_empty(version, pool.memory, pool.database.now):
         return retired(pool, version)
-    return shrunk_idle(pool, version)
+    return stopped(pool, version)
+
+
+def emptied(pool: Pool, version: Version) -> list[Action]:
+    """Return what takes the pods of a version away that went back, and is still asked for."""
+    deployment = pool.deployments.get(version.id)
+    if deployment is None or deployment.deleting or deployment.replicas == 0:
+        return []
+    if not is_proven_empty(version, pool.memory, pool.database.now):
+        return stopped(pool, version)
+    return [Scale(pool.owner.namespace, deployment.name, 0, "Aborted", deployment.replicas)]
+
+
+def stopped(pool: Pool, version: Version) -> list[Action]:
+    """Return what ends the work of a version that was given up: idle pods go, and after a while all do.
+
+    Its workers then hand back what they cannot finish, and no attempt of these jobs counts. Not at the
+    first look: whoever finishes in time has nothing to hand back.
+    """
+    deployment = pool.deployments.get(version.id)
+    if deployment is None or deployment.deleting or deployment.replicas == 0:
+        return []
+    since, patience = version.state_changed_at, pool.rollout.abort.hand_back
+    if since is None or not version.in_progress or pool.database.now - since < patience:
+        return shrunk_idle(pool, version)
+    return [
+        Scale(pool.owner.namespace, deployment.name, 0, "Aborted", deployment.replicas),
+        EmitEvent(
+            "Normal",
+            "HandedBack",
+            f"{count(version.in_progress, 'job')} of version {version.version} ({version.id}) still "
+            f"{'runs' if version.in_progress == 1 else 'run'}; {'it goes' if version.in_progress == 1 else 'they go'} "
+            "back to the queue.",
+        ),
+    ]
 
 
 def sunset(pool: Pool, version: Version) -> list[Action]:

@@ -283,6 +283,7 @@ class Executor:
                     action.version_id,
                     action.state,
                     weight_percent=action.weight_percent,
+                    verdict=action.verdict,
                     epoch=epoch,
                 )
             case DeleteVersion():

@@ -1,7 +1,7 @@
 """What plans look at, made from objects as the API server gives them."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -121,6 +121,8 @@ def pod(found: Mapping[str, Any]) -> Pod | None:
     if status.get("phase") in OVER:
         return None
     conditions = {each["type"]: each for each in status.get("conditions") or ()}
+    containers = status.get("containerStatuses") or ()
+    endings = [ended for each in containers if (ended := _last_ending(each))]
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -133,12 +135,28 @@ def pod(found: Mapping[str, Any]) -> Pod | None:
             (trouble.reason for trouble in _troubles(conditions, status) if trouble.waits), None
         ),
         complaint=next((str(trouble) for trouble in _troubles(conditions, status)), None),
+        restarts=sum(each.get("restartCount", 0) for each in containers),
+        out_of_memory=sum(ended.get("reason") == "OOMKilled" for ended in endings),
+        **_last_restart(endings),
     )
 
 
 def moment(text: str | None) -> datetime | None:
     """Return the moment that a timestamp of the API says."""
     return None if text is None else datetime.fromisoformat(text)
+
+
+def _last_ending(container: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return how a container ended last, which may be just now: then it has not been started again yet."""
+    state, before = container.get("state") or {}, container.get("lastState") or {}
+    return state.get("terminated") or before.get("terminated")
+
+
+def _last_restart(endings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return when a container of a pod ended last, and how long it had run by then."""
+    spans = [(moment(each.get("finishedAt")), moment(each.get("startedAt"))) for each in endings]
+    ended = max(((end, begin or end) for end, begin in spans if end is not None), default=None)
+    return {"restarted_at": ended[0], "lasted": ended[0] - ended[1]} if ended else {}
 
 
 @dataclass(frozen=True, slots=True)

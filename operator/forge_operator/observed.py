@@ -6,7 +6,7 @@ value of its own: it is never an empty list, so nothing is decided on it by acci
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from forge_jobs import CronConfig, QueueConfig, RateLimit, WorkerInfo
@@ -88,6 +88,10 @@ class Pod:
     created_at: datetime | None = None
     pending_reason: str | None = None  # Unschedulable, ImagePullBackOff, CrashLoopBackOff, ...
     complaint: str | None = None  # what Kubernetes says of a pod that is not ready: more than the reason
+    restarts: int = 0  # of all of its containers, since it is there
+    out_of_memory: int = 0  # its containers that were OOMKilled when they ended last
+    restarted_at: datetime | None = None  # when one of them ended last
+    lasted: timedelta = timedelta(0)  # how long that one had run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from forge_operator.memory import Memory
 from forge_operator.naming import VersionIdentity
 from forge_operator.observed import Cluster, Database, Deployment, Pod, QueueObject
 from forge_operator.settings import OperatorSettings
-from forge_operator.specs import DrainSpec, SunsetSpec, WorkersSpec
+from forge_operator.specs import DrainSpec, RolloutSpec, SunsetSpec, WorkersSpec
 
 ACTIVE = frozenset({VersionState.PENDING, VersionState.RAMPING, VersionState.CURRENT, VersionState.DRAINING})
 """The states in which a version counts against maxActiveVersions."""
@@ -50,6 +50,11 @@ class Pool:
     def drain(self) -> DrainSpec:
         """How versions drain."""
         return self.workers_spec.drain if self.workers_spec else DrainSpec()
+
+    @property
+    def rollout(self) -> RolloutSpec:
+        """How versions take over."""
+        return self.workers_spec.rollout if self.workers_spec else RolloutSpec()
 
     @property
     def sunset(self) -> SunsetSpec:

@@ -38,6 +38,7 @@ WARNED = frozenset(
         Reason.TLS_FAILED,
         Reason.READ_ONLY,
         Reason.TOO_MANY_VERSIONS,
+        Reason.INCONCLUSIVE,
         Reason.PROGRESS_DEADLINE_EXCEEDED,
         Reason.INVALID_TEMPLATE,
         Reason.ACTION_FAILED,

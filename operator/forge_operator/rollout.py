@@ -13,20 +13,15 @@ from forge_operator import deployment as manifests
 from forge_operator import drain, naming
 from forge_operator.actions import Action, ApplyDeployment, EmitEvent, MoveVersion, Promote, PutVersion, Scale
 from forge_operator.conditions import Reason
+from forge_operator.judgement import SETTLE, Judgement, Word, judge
 from forge_operator.observed import Deployment
 from forge_operator.pool import Pool
 from forge_operator.scaling import split
 from forge_operator.specs import RolloutStrategy, StepSpec, WorkersSpec
 from forge_operator.words import count
 
-SETTLE = timedelta(minutes=2)
-"""How long a new version may wait for its last pods when some are ready: the cluster may have no room for all."""
-
 RETRY_REJECTED = timedelta(seconds=60)
 """How long after the API server refused a manifest it is asked again."""
-
-ABORT_RATIO = 2.0
-"""A version is only aborted when this many times as many of its jobs fail as of the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,12 +321,11 @@ def ramping(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Pro
     actions = kept_up(pool, version, ramping_replicas(pool, spec, version, wanted))
     if takes_over_at_once(pool, spec, version):
         return promoted(pool, version, actions)
-    failure = too_many_failures(pool, spec, version)
-    if failure is not None:
-        move = MoveVersion(pool.uid, version.id, VersionState.FAILED)
-        return Progress(
-            (*actions, move, EmitEvent("Warning", "RolloutAborted", failure)), Reason.ROLLOUT_ABORTED, failure
-        )
+    judgement = judged(pool, spec, version, wanted)
+    if judgement.word is Word.GOES_BACK:
+        move = MoveVersion(pool.uid, version.id, VersionState.FAILED, verdict=judgement.sentence)
+        event = EmitEvent("Warning", "RolloutAborted", judgement.sentence)
+        return Progress((*actions, move, event), Reason.ROLLOUT_ABORTED, judgement.sentence)
     if spec.rollout.strategy is RolloutStrategy.MANUAL:
         return awaiting(version, f"has {version.weight_percent} % of the slots", actions)
     left = pause_left(pool, spec, version)
@@ -342,6 +336,8 @@ def ramping(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Pro
             f"Version {version.version} ({version.id}) has {version.weight_percent} % of the slots, "
             f"for {ceil(left.total_seconds() / 30) * 30} s more.",
         )
+    if judgement.word is Word.HOLDS:
+        return Progress(tuple(actions), Reason.INCONCLUSIVE, judgement.sentence)
     following = steps_after(spec, version)
     if following:
         message = (
@@ -372,37 +368,29 @@ def steps_after(spec: WorkersSpec, version: Version) -> list[StepSpec]:
 
 def ramping_replicas(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> int:
     """Return how many pods a version with a share of the slots gets: all of them before it takes over."""
-    is_last = not steps_after(spec, version) and pause_left(pool, spec, version) <= timedelta(0)
-    if is_last and spec.rollout.strategy is RolloutStrategy.PROGRESSIVE and may_go_on(pool):
-        return max(1, wanted)
+    is_over = not steps_after(spec, version) and pause_left(pool, spec, version) <= timedelta(0)
+    if is_over and spec.rollout.strategy is RolloutStrategy.PROGRESSIVE and may_go_on(pool):
+        if judged(pool, spec, version, wanted).word is Word.GOES_ON:
+            return max(1, wanted)
     return split(wanted, version.weight_percent)[0]
+
+
+def judged(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Judgement:
+    """Return what is to become of a version that has a share of the slots."""
+    return judge(
+        pool,
+        spec,
+        version,
+        left=pause_left(pool, spec, version),
+        replicas=split(wanted, version.weight_percent)[0],
+        is_last=not steps_after(spec, version),
+    )
 
 
 def step_of(spec: WorkersSpec, version: Version) -> StepSpec:
     """Return the step that the version's share belongs to, also when the steps were changed since."""
     reached = [each for each in spec.rollout.steps if each.weight_percent <= version.weight_percent]
     return reached[-1] if reached else StepSpec(weight_percent=version.weight_percent, pause=timedelta(0))
-
-
-def too_many_failures(pool: Pool, spec: WorkersSpec, version: Version) -> str | None:
-    """Return one sentence when the version's jobs fail too often, by itself and beside the one before."""
-    samples = version.succeeded + version.failed
-    if samples < spec.rollout.abort.min_samples:
-        return None
-    percent = failure_percent(version)
-    before = failure_percent(pool.current) if pool.current else 0.0
-    if percent <= spec.rollout.abort.max_failure_percent or percent <= ABORT_RATIO * before:
-        return None
-    return (
-        f"{percent:.0f} % of {count(samples, 'job')} of version {version.version} ({version.id}) failed, "
-        f"{before:.0f} % of the version before; that serves again."
-    )
-
-
-def failure_percent(version: Version) -> float:
-    """Return how many of the version's jobs failed."""
-    samples = version.succeeded + version.failed
-    return 100 * version.failed / samples if samples else 0.0
 
 
 def failed(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
@@ -415,7 +403,7 @@ def failed(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Prog
     message = deadline_message(pool, spec, version)
     reason = Reason.PROGRESS_DEADLINE_EXCEEDED
     if aborted:
-        message = f"Too many jobs of version {version.version} ({version.id}) failed."
+        message = version.verdict or f"Version {version.version} ({version.id}) was given up."
         reason = Reason.ROLLOUT_ABORTED
     again = is_asked_by_hand(pool, version) if aborted else is_up(pool, version, 1)
     missing = missing_pods(pool, version.id, pending_replicas(pool, spec, wanted))
@@ -424,18 +412,8 @@ def failed(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Prog
             (MoveVersion(pool.uid, version.id, VersionState.PENDING, 100),), Reason.WAITING_FOR_PODS, message
         )
     if aborted:
-        return Progress(tuple(emptied(pool, version)), reason, message)
+        return Progress(tuple(drain.emptied(pool, version)), reason, message)
     return Progress(tuple(kept_up(pool, version, 1)), reason, message)
-
-
-def emptied(pool: Pool, version: Version) -> list[Action]:
-    """Return what takes the pods of an aborted version away when it is proven empty."""
-    deployment = pool.deployments.get(version.id)
-    if deployment is None or deployment.deleting or deployment.replicas == 0:
-        return []
-    if not drain.is_proven_empty(version, pool.memory, pool.database.now):
-        return drain.shrunk_idle(pool, version)
-    return [Scale(pool.owner.namespace, deployment.name, 0, "Aborted", deployment.replicas)]
 
 
 def revived(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:

@@ -13,6 +13,7 @@ PURE = (
     "deletion",
     "deployment",
     "drain",
+    "judgement",
     "load",
     "memory",
     "naming",

@@ -245,6 +245,7 @@ def test_what_is_tuned_live_restarts_nothing() -> None:
 
 def test_a_progressive_rollout_goes_by_its_steps() -> None:
     world = serving(replicas=10)
+    world.arrivals = 4
     world.change(workers=workers("2", replicas=10, rollout=PROGRESSIVE))
     world.run(30)
 
@@ -264,6 +265,7 @@ def test_a_progressive_rollout_goes_by_its_steps() -> None:
 
 def test_a_version_that_had_a_share_gets_all_its_pods_before_it_serves_alone() -> None:
     world = serving(replicas=10)
+    world.arrivals = 12
     step = {"weightPercent": 20, "pauseSeconds": 30}
     world.change(workers=workers("2", replicas=10, rollout={"strategy": "Progressive", "steps": [step]}))
 
@@ -285,7 +287,7 @@ def test_a_pool_whose_autoscaler_only_observes_keeps_its_pods_through_a_rollout(
     world.deployments[name] = replace(world.deployments[name], replicas=6)
     world.run(60)
 
-    world.most_pods = 0
+    world.most_pods, world.arrivals = 0, 4
     world.change(workers=autoscaled("2", rollout=PROGRESSIVE))
     world.run(300)
 
@@ -390,6 +392,7 @@ def test_a_rollback_needs_no_steps_within_its_window() -> None:
 @pytest.mark.parametrize("percent", [20, 50])
 def test_an_operator_that_starts_in_the_middle_of_a_step_does_not_repeat_its_pause(percent: int) -> None:
     world = serving(replicas=4)
+    world.arrivals = 4
     world.change(workers=workers("2", replicas=4, rollout=PROGRESSIVE))
     world.look()
     while world.states()["2"] == "pending" or world.version("2").weight_percent < percent:

@@ -4,13 +4,16 @@ It has one clock, which only `step` moves, so a rollout of hours is played in mi
 must never happen is checked at the moment it would.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 
 from forge_jobs import CronConfig, QueueConfig, RateLimit, WorkerInfo
 from forge_jobs.job import Counts
+from forge_jobs.track_record import TrackRecord, bucket, summed
+from forge_jobs.track_record import read as read_record
 from forge_jobs.version import OPEN, Version, VersionState
 from forge_operator import actions as act
 from forge_operator import naming
@@ -25,6 +28,8 @@ from forge_operator.specs.section import read
 START = datetime(2026, 1, 1, tzinfo=UTC)
 POOL = "6f0c1d9e-0000-4000-8000-000000000001"
 BEAT = 5.0
+STALE = 35.0  # seconds until a dead worker is missed
+LEAKS = 40.0  # seconds until a container of a version that leaks is killed
 
 Spec = dict[str, Any]
 
@@ -50,6 +55,8 @@ class Job:
     arrived: float
     seconds: float
     started: float | None = None
+    attempts: int = 0  # that counted
+    touched: set[str] = field(default_factory=set)  # versions that began it
 
 
 @dataclass
@@ -71,7 +78,26 @@ class RunningPod:
     succeeded: int = 0
     failed: int = 0
     run_seconds: float = 0.0
+    durations: dict[int, int] = field(default_factory=dict)
     running: list[Job] = field(default_factory=list)
+    restarts: int = 0
+    restarted: float | None = None
+    lasted: float = 0.0  # seconds that its container ran until it was
+    out_of_memory: bool = False
+    begun: float = 0.0  # when its worker did
+
+    def record(self) -> TrackRecord:
+        return TrackRecord(succeeded=self.succeeded, failed=self.failed, durations=dict(self.durations))
+
+
+@dataclass
+class DeadWorker:
+    """A worker whose process died: its claims stay until it is missed."""
+
+    version_id: str
+    missed: float
+    running: list[Job]
+    record: TrackRecord
 
 
 class Violation(AssertionError):
@@ -109,6 +135,18 @@ class World:
         self.handed_back = 0  # by pods that were stopped while their jobs ran
         self.broken: set[str] = set()  # version ids whose pods never get ready
         self.failing: set[str] = set()  # version ids whose jobs fail
+        self.hanging: set[str] = set()  # ... never end
+        self.crashing: set[str] = set()  # ... end their process after a second
+        self.leaking: set[str] = set()  # version ids whose containers are killed after some time of work
+        self.unwilling: set[str] = set()  # version ids whose workers take nothing
+        self.slowness: dict[str, float] = {}  # version id: how many times as long its jobs take
+        self.records: dict[str, dict[str, int]] = {}  # version id: what its workers that are gone did
+        self.dead: list[DeadWorker] = []
+        self.arrivals = 0.0  # jobs that come each second, by themselves
+        self.length = 1.0  # seconds of each
+        self.enqueued = 0
+        self.touched: dict[str, int] = {}  # version id: jobs that it began
+        self.complaint: str | None = None  # what Kubernetes says of every pod that is not ready
         self.refusal: str | None = None  # what the API server says to every manifest
         self.connections_left: int | None = None
         self.most_connections: int | None = None  # instead of that: what the database has in all
@@ -118,6 +156,7 @@ class World:
         self.events: list[act.EmitEvent] = []
         self.actions: list[act.Action] = []
         self.numbers = iter(range(1, 1_000_000))
+        self.chance = Random(1)  # which of the workers that wait is the first to claim
         self.scales = 0
         self.most_pods = 0
 
@@ -182,11 +221,17 @@ class World:
             deletion_cost=pod.cost,
             created_at=self.moment(pod.created),
             pending_reason="ImagePullBackOff" if is_broken else None,
-            complaint="ImagePullBackOff (no such image)" if is_broken else None,
+            complaint="ImagePullBackOff (no such image)"
+            if is_broken
+            else (None if self.is_ready(pod) else self.complaint),
+            restarts=pod.restarts,
+            restarted_at=None if pod.restarted is None else self.moment(pod.restarted),
+            lasted=timedelta(seconds=pod.lasted),
+            out_of_memory=int(pod.out_of_memory),
         )
 
     def database(self) -> Database:
-        running = sum(len(pod.running) for pod in self.pods.values())
+        running = sum(1 for _ in self.in_progress())
         oldest = self.moment(self.pending[0].arrived) if self.pending else None
         counts = [
             Counts(queue="mail", pending=len(self.pending), in_progress=running, oldest_pending_at=oldest)
@@ -215,14 +260,31 @@ class World:
 
     def seen_version(self, version: Version) -> Version:
         mine = [pod for pod in self.of(version.id) if pod.worker is not None]
+        dead = [each for each in self.dead if each.version_id == version.id]
+        ages = [bucket(self.time - (job.started or 0.0)) for job in self.in_progress(version.id)]
         return replace(
             version,
-            workers=len(mine),
-            acknowledged=all(pod.observed_revision >= version.control_revision for pod in mine),
-            in_progress=sum(len(pod.running) for pod in mine),
-            succeeded=sum(pod.succeeded for pod in mine),
-            failed=sum(pod.failed for pod in mine),
+            workers=len(mine) + len(dead),
+            acknowledged=not dead and all(pod.observed_revision >= version.control_revision for pod in mine),
+            in_progress=len(ages),
+            running={age: ages.count(age) for age in set(ages)},
+            record=self.record(version.id),
         )
+
+    def in_progress(self, version_id: str | None = None) -> Iterator[Job]:
+        """The jobs that workers (of one version) hold, dead ones included."""
+        for each in (*self.pods.values(), *self.dead):
+            if version_id in (None, each.version_id):
+                yield from each.running
+
+    def record(self, version_id: str) -> TrackRecord:
+        mine = [pod.record().written() for pod in self.of(version_id)]
+        mine += [each.record.written() for each in self.dead if each.version_id == version_id]
+        return read_record(summed([self.records.get(version_id, {}), *mine]))
+
+    def keep(self, version_id: str, record: TrackRecord) -> None:
+        """A worker is gone; its version keeps what it did."""
+        self.records[version_id] = summed([self.records.get(version_id, {}), record.written()])
 
     def worker(self, pod: RunningPod) -> WorkerInfo:
         assert pod.worker is not None
@@ -336,16 +398,25 @@ class World:
                 raise Violation(f"{action} would close the last open gate")
         if action.state in (VersionState.DRAINED, VersionState.RETIRED) and self.held(version.id):
             raise Violation(f"{action} of a version that holds jobs")
-        self.move(version, action.state, action.weight_percent)
+        self.move(version, action.state, action.weight_percent, action.verdict)
 
-    def move(self, version: Version, state: VersionState, weight: int | None = None) -> None:
+    def move(
+        self, version: Version, state: VersionState, weight: int | None = None, verdict: str | None = None
+    ) -> None:
         changes = version.state is not state
         weighs = version.weight_percent if weight is None else weight
         closing = {VersionState.DRAINED, VersionState.RETIRED, VersionState.FAILED}
         was_current = VersionState.CURRENT in (version.state, state)
+        ramps = state is VersionState.RAMPING
+        baseline = version.baseline
+        if changes or weighs != version.weight_percent:
+            baseline = {id_: self.record(id_) for id_ in self.versions}
         self.versions[version.id] = replace(
             version,
             state=state,
+            ramping_since=(version.ramping_since or self.now) if ramps else None,
+            baseline=baseline if ramps else {},
+            verdict=verdict if changes else version.verdict,
             weight_percent=weighs,
             control_revision=version.control_revision + changes,
             state_changed_at=self.now
@@ -400,7 +471,8 @@ class World:
         deployment = self.deployments[action.name]
         if action.was is not None and action.was != deployment.replicas:
             raise Violation(f"{action} was planned for {action.was}, there are {deployment.replicas}")
-        if action.replicas == 0 and self.held(deployment.version_id) and action.reason != "DrainTimeout":
+        may_stop = action.reason in ("DrainTimeout", "Aborted")
+        if action.replicas == 0 and self.held(deployment.version_id) and not may_stop:
             raise Violation(f"{action} while jobs run")
         if self.database_error and action.replicas < deployment.replicas:
             raise Violation(f"{action} while nothing is known")
@@ -452,7 +524,7 @@ class World:
         return self.versions[deployment.version_id].is_open
 
     def held(self, version_id: str) -> int:
-        return sum(len(pod.running) for pod in self.of(version_id))
+        return sum(1 for _ in self.in_progress(version_id))
 
     def is_ready(self, pod: RunningPod) -> bool:
         return self.time >= pod.starts and pod.deleting is None
@@ -478,22 +550,28 @@ class World:
 
     def enqueue(self, count: int, seconds: float = 1.0) -> None:
         self.pending += [Job(self.time, seconds) for _ in range(count)]
+        self.enqueued += count
 
     def step(self, seconds: float = 1.0) -> None:
         """Time passes: pods start, workers beat, claim, finish, and pods that are deleted go."""
         self.time += seconds
+        self.enqueue(int(self.time * self.arrivals) - int((self.time - seconds) * self.arrivals), self.length)
         self.replicate()
-        for pod in sorted(self.pods.values(), key=lambda pod: (len(pod.running), pod.name)):
+        self.miss()
+        for pod in sorted(self.pods.values(), key=lambda pod: (len(pod.running), self.chance.random())):
             self.live(pod)
         self.most_pods = max(self.most_pods, sum(1 for pod in self.pods.values() if pod.deleting is None))
 
     def live(self, pod: RunningPod) -> None:
         if pod.worker is None and self.is_ready(pod):
-            pod.worker = next(self.numbers)
+            pod.worker, pod.begun = next(self.numbers), self.time
             pod.observed_revision = self.revision(pod)
         if pod.worker is None:
             if pod.deleting is not None:
                 del self.pods[pod.name]
+            return
+        if self.dies(pod):
+            self.die(pod)
             return
         self.finish(pod)
         if self.time - pod.beat >= BEAT:
@@ -512,19 +590,53 @@ class World:
     def may_claim(self, pod: RunningPod) -> bool:
         version, row = self.versions.get(pod.version_id), self.queues.get("mail")
         is_paused = row is not None and row.paused
-        return (version is None or version.is_open) and not pod.retiring and not is_paused
+        is_kept_back = pod.retiring or is_paused or pod.version_id in self.unwilling
+        return (version is None or version.is_open) and not is_kept_back
 
     def finish(self, pod: RunningPod) -> None:
         for job in list(pod.running):
             assert job.started is not None
-            if self.time >= job.started + job.seconds:
-                pod.running.remove(job)
-                pod.run_seconds += job.seconds
-                if pod.version_id in self.failing:
-                    pod.failed += 1
-                else:
-                    pod.succeeded += 1
-                self.done += 1
+            length = job.seconds * self.slowness.get(pod.version_id, 1.0)
+            if pod.version_id in self.hanging or self.time < job.started + length:
+                continue
+            pod.running.remove(job)
+            pod.run_seconds += length
+            pod.durations[bucket(length)] = pod.durations.get(bucket(length), 0) + 1
+            if pod.version_id in self.failing:
+                pod.failed += 1
+            else:
+                pod.succeeded += 1
+            self.done += 1
+
+    def dies(self, pod: RunningPod) -> bool:
+        """Whether the worker's process ends now, by itself or by the kernel."""
+        begun = [job for job in pod.running if self.time - (job.started or 0.0) >= 1]
+        if pod.version_id in self.crashing and begun:
+            return True
+        return pod.version_id in self.leaking and bool(begun) and self.time - pod.begun >= LEAKS
+
+    def die(self, pod: RunningPod) -> None:
+        """The process is gone; its container is started again, each time after a longer pause."""
+        assert pod.worker is not None
+        self.dead.append(DeadWorker(pod.version_id, self.time + STALE, pod.running, pod.record()))
+        pod.running, pod.durations, pod.succeeded, pod.failed = [], {}, 0, 0
+        pod.worker, pod.restarts, pod.restarted = None, pod.restarts + 1, self.time
+        pod.lasted = self.time - pod.begun
+        pod.out_of_memory = pod.version_id in self.leaking
+        pod.starts = self.time + self.pod_start + min(300.0, 10.0 * 2 ** (pod.restarts - 1))
+
+    def miss(self) -> None:
+        """What the reaper does: the jobs of dead workers wait again; where a version was given up no attempt counts."""
+        for each in [each for each in self.dead if each.missed <= self.time]:
+            self.dead.remove(each)
+            gone = summed(
+                [each.record.written(), TrackRecord(lost=len(each.running), workers_lost=1).written()]
+            )
+            self.keep(each.version_id, read_record(gone))
+            version = self.versions.get(each.version_id)
+            given_up = version is not None and version.state is VersionState.FAILED
+            for job in each.running:
+                self.pending.append(replace(job, started=None, attempts=job.attempts + (not given_up)))
 
     def claim(self, pod: RunningPod) -> None:
         row = self.queues.get("mail")
@@ -535,6 +647,9 @@ class World:
             room = min(room, max(0, limit - running))
         for job in self.pending[:room]:
             job.started = self.time
+            if pod.version_id not in job.touched:
+                job.touched.add(pod.version_id)
+                self.touched[pod.version_id] = self.touched.get(pod.version_id, 0) + 1
             self.waits.append(self.time - job.arrived)
             pod.running.append(job)
         del self.pending[:room]
@@ -546,7 +661,8 @@ class World:
             return
         for job in pod.running:
             self.handed_back += 1
-            self.pending.insert(0, Job(job.arrived, job.seconds))
+            self.pending.insert(0, replace(job, started=None))
+        self.keep(pod.version_id, replace(pod.record(), handed_back=len(pod.running)))
         del self.pods[pod.name]
 
     # --- playing ---
@@ -580,6 +696,12 @@ class World:
 
     def version(self, text: str) -> Version:
         return next(each for each in self.versions.values() if each.version == text)
+
+    def share_touched(self, text: str) -> float:
+        """How many of a hundred of the jobs that came since the version of this text began were begun by it."""
+        version = self.version(text)
+        assert version.created_at is not None
+        return 100 * self.touched.get(version.id, 0) / max(1, self.enqueued)
 
     def deployment(self, text: str) -> Deployment:
         return self.deployments[self.version(text).deployment]

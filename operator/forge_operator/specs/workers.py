@@ -151,20 +151,51 @@ class StepSpec(Section):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbortSpec(Section):
-    """When a progressive rollout goes back by itself."""
+    """When a progressive rollout goes back by itself, and when a step of it is held."""
 
     max_failure_percent: int = whole(
-        "It goes back when more of the new version's jobs fail than this, and twice as many as of the old version's. "
-        "100: never.",
+        "It goes back when more of the new version's jobs fail, time out, are lost with their worker or hang than this, "
+        "and twice as many as of the old version's. 100: never.",
         least=1,
         most=100,
         default=50,
     )
     min_samples: int = whole(
-        "How many jobs of the new version must have ended before that is judged.",
+        "How many jobs of the new version must have ended in a step to be judged. A step with fewer does not end.",
         least=1,
         most=1_000_000,
         default=20,
+    )
+    max_restarts: int = whole(
+        "It goes back when containers of the new version were started again more often than this since it has a share, "
+        "or as many workers fell silent, and twice as many for each pod as of the old version.",
+        most=1_000_000,
+        default=2,
+    )
+    max_slowdown_factor: int = whole(
+        "It goes back when half of the new version's jobs take more than so many times what half of the old "
+        "version's take.",
+        least=2,
+        most=1_000_000,
+        default=5,
+    )
+    hang_factor: int = whole(
+        "A job hangs when it has run for more than a minute, and so many times as long as 99 % of the old version's "
+        "jobs take at most.",
+        least=2,
+        most=1_000_000,
+        default=10,
+    )
+    inconclusive_hold: timedelta = seconds(
+        "How long a step may be held, since too little is known to go on; then it goes back. 0: for ever.",
+        most=365 * DAY,
+        default=0,
+    )
+    hand_back: timedelta = seconds(
+        "How long jobs of a version that went back may go on before its pods are stopped, with their grace. "
+        "What has not ended by then goes back to the queue, and the attempt does not count.",
+        most=DAY,
+        default=30,
     )
 
 
@@ -205,7 +236,9 @@ class RolloutSpec(Section):
         key="weightPercent",
         most=20,
     )
-    abort: AbortSpec = part("When a progressive rollout goes back by itself.", AbortSpec)
+    abort: AbortSpec = part(
+        "When a progressive rollout goes back by itself, and when a step of it is held.", AbortSpec
+    )
     min_ready: timedelta = seconds(
         "How long the pods of a new version must be ready before it gets jobs.", most=3600, default=5
     )

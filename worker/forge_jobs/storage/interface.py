@@ -515,7 +515,8 @@ class Workers(Protocol):
         """The worker is alive as of now, its attempts came to this since it started, and it acknowledges its gate.
 
         It runs nothing whose claim was unknown in this `era` (None: nothing at all). An era begins when
-        there is none. `record` is all that the attempts came to, when more is known of it. Raises WorkerLost when it was struck off.
+        there is none. `record` is all that the attempts came to, when more is known of it. Raises
+        WorkerLost when it was struck off.
         """
 
     async def astray(self, worker_id: int, *, stuck: Sequence[int], adrift: Sequence[int]) -> None:
