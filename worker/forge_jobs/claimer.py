@@ -82,6 +82,8 @@ class Claimer:
         self._throttled: dict[Proof, ServedQueue] = {}
         self._has_recorded = False  # since all queues were found empty
         self._adrift: set[Proof] = set()  # ours by the last look, and in no hand
+        self._unknown: set[Proof] = set()  # in a hand of ours, and not ours by the last look
+        self._unknown_at_beat = 0  # how many beats had been heard when the first of them was seen
         self._audit_at = time.monotonic() + AUDIT_EVERY
         self._empty_at_beat: int | None = None  # how many beats had been heard then
         self._is_last_look = False  # after a beat that followed
@@ -223,7 +225,7 @@ class Claimer:
         """
         doubts = self._eras.doubts
         held = await self._storage.claims.held(self._worker_id)
-        known = {(claim.job_id, claim.attempt) for claim in held}
+        known = _proofs(held)
         unknown = [claim for claim in self._claims() if (claim.job_id, claim.attempt) not in known]
         for claim in unknown:
             claim.worker_id = NOBODY
@@ -237,27 +239,44 @@ class Claimer:
         self.wake()
 
     async def _audit(self) -> None:
-        """Hand back jobs that the database says are ours and that are in no hand of ours, at two looks.
+        """Compare what the database says is ours with what is in a hand of ours, where two looks say the same.
 
         Two, since the first may have been on its way while an outcome was written. No claim is
-        on the wire meanwhile, or its jobs would be taken for lost.
+        on the wire meanwhile, or its jobs would be taken for lost. What is in no hand is handed back.
         """
         began = time.monotonic()
         self._audit_at = began + AUDIT_EVERY
-        held = await self._storage.claims.held(self._worker_id)
-        in_hand = {(claim.job_id, claim.attempt) for claim in self._claims()}
-        adrift = {(claim.job_id, claim.attempt): claim for claim in held}
-        adrift = {proof: claim for proof, claim in adrift.items() if proof not in in_hand}
-        again = self._adrift & adrift.keys()
-        self._adrift = adrift.keys() - again
+        run = _proofs(self.runners.claims())
+        held = {
+            (claim.job_id, claim.attempt): claim for claim in await self._storage.claims.held(self._worker_id)
+        }
+        adrift = held.keys() - _proofs(self._claims())
+        again = self._adrift & adrift
+        self._adrift = adrift - again
         if again:
             self._telemetry.emit(ClaimsAdrift(sorted(job_id for job_id, _ in again)))
             for proof in again:
-                self._regain(adrift[proof])
+                self._regain(held[proof])
+        # What still runs has no outcome that could have been written.
+        self._doubt_unknown((run & _proofs(self.runners.claims())) - held.keys())
         now = time.monotonic()
         self._audit_at = now + (
-            AUDIT_AGAIN if self._adrift else max(AUDIT_EVERY, AUDIT_SHARE * (now - began))
+            AUDIT_AGAIN if self._adrift or self._unknown else max(AUDIT_EVERY, AUDIT_SHARE * (now - began))
         )
+
+    def _doubt_unknown(self, unknown: set[Proof]) -> None:
+        """Of what runs here, the database does not know these claims. If it is so at two looks, its history was cut.
+
+        Unless the worker was struck off, which the beat between them tells.
+        """
+        if not unknown & self._unknown:
+            self._unknown_at_beat = self._eras.beats
+        elif self._eras.beats > self._unknown_at_beat:
+            self._eras.doubt()
+            unknown = set()
+        self._unknown = unknown
+        if unknown:
+            self.beat_now()
 
     def _claims(self) -> list[Claim]:
         """Return the claims of all jobs that are in a hand of ours, until their outcome is recorded."""
@@ -564,3 +583,7 @@ class Claimer:
                 if other.marked:  # its mark is gone too: look, and mark again
                     other.look_at = 0.0
             self.forget_marks()
+
+
+def _proofs(claims: Iterable[Claim]) -> set[Proof]:
+    return {(claim.job_id, claim.attempt) for claim in claims}

@@ -53,6 +53,11 @@ class Eras:
             self.acknowledged = beat.standing.era
         self._settle(beat.is_settled)
 
+    def doubt(self) -> None:
+        """A claim of this worker is gone, though nothing that its beats bring says why."""
+        self.doubts += 1
+        self._is_cut = True
+
     async def stock_was_taken(self, doubts: int) -> None:
         """After so many doubts, what ran here without a claim is stopped, and no outcome of it is on its way."""
         if self._is_cut:  # others may not have noticed: tell them

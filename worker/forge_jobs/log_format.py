@@ -171,7 +171,7 @@ def _readable(value: Any) -> str:
             return f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < 1e15 else f"{value:g}"
         case list() | tuple():
             shown = [readable(item) for item in value[:10]]
-            return ",".join(shown) + (f",… ({len(value)})" if len(value) > 10 else "")
+            return (",".join(shown) or "none") + (f",… ({len(value)})" if len(value) > 10 else "")
         case datetime():
             return value.isoformat()
         case BaseException():

@@ -56,8 +56,8 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     ),
     events.HistoryCut: (
         logging.WARNING,
-        "The database's history was cut, as by a crash, a fail-over or a restore: it knows {kept} jobs of this worker, "
-        "and no longer jobs {job_ids}, which are stopped",
+        "The database's history was cut, as by a crash, a fail-over or a restore: it still knows {kept} jobs of this "
+        "worker; stopped because it does not know them: {job_ids}",
     ),
     events.OutcomeRefused: (
         logging.ERROR,

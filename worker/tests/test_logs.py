@@ -221,6 +221,12 @@ def test_a_traceback_is_summed_up_by_its_end(said: Any) -> None:
     assert lines[1:] == ['      File "shop.py", line 3', "    ValueError: boom"]
 
 
+def test_a_list_of_nothing_is_none(said: Any) -> None:
+    [line] = said(telemetry.HistoryCut([], 3))
+
+    assert "it still knows 3 jobs of this worker; stopped because it does not know them: none" in line
+
+
 def test_what_is_below_the_level_is_not_said(said: Any) -> None:
     assert said(telemetry.LeaderChanged("a", True, 1), telemetry.JobsPromoted(3), level="WARNING") == []
 

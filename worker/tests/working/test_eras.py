@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from forge_jobs import Forge, State
+from forge_jobs import Forge, State, claimer
 from forge_jobs.local_postgres import LocalPostgres
 from forge_jobs.telemetry import ClaimsLost, HistoryCut
 from tests.storage.databases import Database
@@ -56,6 +56,33 @@ async def test_a_handler_whose_claim_is_gone_is_stopped_and_those_whose_is_there
     assert stopped == [1]
     assert len(started) == 3
     assert [list(event.job_ids) for event in events.of(HistoryCut)] == [[ids[1]]]
+
+
+async def test_a_handler_whose_claim_alone_is_gone_is_stopped(
+    forge: Forge, database: Database, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claimer, "AUDIT_EVERY", 0.1)
+    began: list[int] = []
+    stopped = asyncio.Event()
+
+    @forge.handler
+    async def work(number: int) -> None:
+        began.append(number)
+        if number == 1:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                stopped.set()
+                raise
+
+    async with working(forge):
+        lost = (await work.enqueue(number=1)).id
+        await eventually(lambda: began)
+        await database.rows(f"DELETE FROM claimed WHERE job_id = {lost}")
+        await asyncio.wait_for(stopped.wait(), 30)
+        await forge.wait(await work.enqueue(number=2), timeout=30)
+    assert began == [1, 2]
+    assert list(events.of(HistoryCut)[0].job_ids) == [lost]
 
 
 async def test_a_new_job_with_the_id_of_a_lost_one_is_not_done_with_the_result_of_the_old_one(

@@ -12,7 +12,7 @@ import pytest
 
 from forge_jobs import Context, Forge, Throttled, Worker, claimer
 from forge_jobs.runners import Runners
-from forge_jobs.telemetry import ClaimsAdrift
+from forge_jobs.telemetry import ClaimsAdrift, HistoryCut
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -109,6 +109,7 @@ async def test_nothing_is_taken_for_lost_while_jobs_come_and_go(
         await Worker(forge, queues=["default"], concurrency=8).run(until_empty=True)
 
     assert events.of(ClaimsAdrift) == []
+    assert events.of(HistoryCut) == []
 
 
 async def test_a_worker_without_all_its_runners_is_not_ready(forge: Forge) -> None:
