@@ -116,8 +116,9 @@ class LocalPostgres:
         fresh = not (self.data_dir / "PG_VERSION").exists()
         if fresh:
             self._initialise()
+        before = self._status()
         self._launch()
-        self._wait_until_ready()
+        self._wait_until_ready(before)
         if not fresh and self.port is not None:
             self.execute(f"ALTER ROLE {SUPERUSER} PASSWORD '{self._password}'")
 
@@ -233,16 +234,22 @@ class LocalPostgres:
                 **self._as_server(),
             )
 
-    def _wait_until_ready(self) -> None:
-        status = self.data_dir / "postmaster.pid"
+    def _status(self) -> list[str]:
+        """Return what a server has written about itself; one that was killed has left it behind."""
+        try:
+            return (self.data_dir / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return []
+
+    def _wait_until_ready(self, before: list[str]) -> None:
+        """The server answers; `before` is the status that an earlier one left."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self._is_gone(seconds=0.01):
                 break
-            with contextlib.suppress(OSError):
-                lines = status.read_text().splitlines()
-                if len(lines) > 7 and lines[7].strip() == "ready":
-                    return
+            status = self._status()
+            if status != before and len(status) > 7 and status[7].strip() == "ready":
+                return
         said = self.log.read_text(errors="replace").strip().splitlines()[-3:]
         self.kill()
         raise ForgeError(f"The local PostgreSQL did not start: {' '.join(said) or 'it said nothing'}.")

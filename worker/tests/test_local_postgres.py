@@ -70,6 +70,21 @@ async def test_its_data_survive_a_restart(how: str) -> None:
         assert await ask(server.url(), "SELECT n FROM t") == 7
 
 
+class SlowToStart(LocalPostgres):
+    """A server on a machine with little time."""
+
+    def _command(self) -> list[str]:
+        return ["/bin/sh", "-c", 'sleep 0.2; exec "$@"', "sh", *super()._command()]
+
+
+async def test_what_a_killed_server_left_is_not_taken_for_one_that_is_ready() -> None:
+    with SlowToStart(settings=FAST) as server:
+        server.kill()
+        server.start()
+
+        assert await ask(server.url(), "SELECT 7") == 7
+
+
 async def test_two_run_at_once_and_one_is_reached_by_tcp() -> None:
     with LocalPostgres(settings=FAST) as one, LocalPostgres(settings=FAST, port=0) as two:
         assert f"@127.0.0.1:{two.port}/" in two.url()
