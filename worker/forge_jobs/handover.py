@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from forge_jobs.attempt import Verdict
 from forge_jobs.recorder import Recorder
 from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import Telemetry
+from forge_jobs.telemetry import OutcomesUnwritten, Telemetry
 
 
 class Handover:
@@ -19,6 +19,11 @@ class Handover:
         self._worker_id = worker_id
         self._verdicts = verdicts
         self._is_whole = is_whole
+
+    def given_up(self, telemetry: Telemetry) -> None:
+        """The process ends before the database answers: an event says whose outcomes nobody writes any more."""
+        if self._verdicts:
+            telemetry.emit(OutcomesUnwritten([verdict.run.claim.job_id for verdict in self._verdicts]))
 
     async def carry_out(self, storage: Storage, telemetry: Telemetry) -> None:
         """Jobs that ended have their outcomes, and those that were stopped wait again, their attempt not counted.

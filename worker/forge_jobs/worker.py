@@ -112,6 +112,7 @@ class Worker:
             await unless(self._stop, self._open(stack))
             patience = Patience("registering", self.forge.telemetry)
             handovers: list[Handover] = []
+            stack.callback(self._give_up, handovers)
             while not self._stop.is_set():
                 session = self.session = Session(
                     self.forge,
@@ -162,6 +163,10 @@ class Worker:
             pod=self.forge.settings.pod,
         )
         return replace(info, label=f"{self.name}-{short}") if self.name else info
+
+    def _give_up(self, handovers: list[Handover]) -> None:
+        for handover in handovers:
+            handover.given_up(self.forge.telemetry)
 
     def _say_stopped(self, session: Session) -> None:
         self.left_behind += session.left_behind

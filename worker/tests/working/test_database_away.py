@@ -10,7 +10,14 @@ import pytest
 
 from forge_jobs import Context, Forge, State, StorageUnavailable, WaitTimeout, Worker
 from forge_jobs.local_postgres import LocalPostgres
-from forge_jobs.telemetry import DatabaseBack, DatabaseLost, Event, WorkerGivenUp
+from forge_jobs.telemetry import (
+    DatabaseBack,
+    DatabaseLost,
+    Event,
+    OutcomesUnwritten,
+    WorkerGivenUp,
+    WorkerStopped,
+)
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger
 from tests.working.processes import Fleet, fleet
@@ -180,7 +187,7 @@ async def test_an_outage_longer_than_the_stale_time_costs_no_attempt(server: Loc
     tasks = [asyncio.create_task(worker.run()) for worker in workers]
     await eventually(lambda: len(started) == 3)
 
-    server.stop(immediate=True)
+    server.stop()  # not as in a crash, which may forget claims
     await eventually(lambda: sum(isinstance(event, WorkerGivenUp) for event in said) == 2)
     assert not running
     server.start()
@@ -194,6 +201,34 @@ async def test_an_outage_longer_than_the_stale_time_costs_no_attempt(server: Loc
     for worker in workers:
         worker.stop()
     await asyncio.gather(*tasks)
+
+
+async def test_a_worker_that_ends_while_the_database_is_away_says_which_outcomes_are_unwritten(
+    server: LocalPostgres,
+) -> None:
+    forge = Forge(server.url())
+    said: list[Event] = []
+    forge.telemetry.subscribe(said.append)
+    has_started = asyncio.Event()
+
+    @forge.handler
+    async def work() -> None:
+        has_started.set()
+        await asyncio.Event().wait()
+
+    async with forge:
+        job = await forge.enqueue("work")
+    worker = Worker(forge, queues=["default"], heartbeat=timedelta(seconds=0.1), stale=timedelta(seconds=0.5))
+    running = asyncio.create_task(worker.run())
+    await has_started.wait()
+    server.stop(immediate=True)
+    await eventually(lambda: any(isinstance(event, WorkerStopped) for event in said))
+    assert not any(isinstance(event, OutcomesUnwritten) for event in said)  # they may still be
+
+    worker.stop()
+    await running
+
+    assert [list(event.job_ids) for event in said if isinstance(event, OutcomesUnwritten)] == [[job.id]]
 
 
 @pytest.mark.parametrize("options", [(), ("--processes", "2")])
