@@ -348,7 +348,7 @@ class Forge:
         Raises InvalidPayload, UnknownQueue, InvalidInput; then nothing was enqueued. In a plain
         handler the call waits by itself, and returns the answer.
         """
-        return answered(self._enqueue(kind, payload, **options))
+        return answered(self, self._enqueue(kind, payload, **options), "forge.enqueue")
 
     async def _enqueue(
         self, kind: str, payload: Mapping[str, Any] | None = None, **options: Unpack[OptionValues]
@@ -365,7 +365,7 @@ class Forge:
 
         Payloads are encoded while they are sent, a few MiB at a time.
         """
-        return answered(self._enqueue_many(kind, payloads, **options))
+        return answered(self, self._enqueue_many(kind, payloads, **options), "forge.enqueue_many")
 
     async def _enqueue_many(
         self, kind: str, payloads: Sequence[Mapping[str, Any]], **options: Unpack[OptionValues]
@@ -394,13 +394,18 @@ class Forge:
 
         return pattern, encoded
 
-    async def wait(self, job: int | Enqueued, *, timeout: timedelta | float | None = None) -> Any:
-        """Return the result of the job, an id or what `enqueue` returned, once it is done.
+    def wait(
+        self, job: int | Enqueued, *, timeout: timedelta | float | None = None
+    ) -> Coroutine[Any, Any, Any]:
+        """Return the result of the job, an id or what `enqueue` returned, once it is done; to be awaited as `enqueue`.
 
         An outage of the database is waited for. Raises JobDead when the job ends dead,
         WaitTimeout after `timeout` (seconds or timedelta; then it can be waited for again),
         JobNotFound when it is unknown or its queue keeps nothing, InvalidInput.
         """
+        return answered(self, self._wait(job, timeout), "forge.wait")
+
+    async def _wait(self, job: int | Enqueued, timeout: timedelta | float | None) -> Any:
         job_id = names.job_id(job)
         limit = as_duration(timeout, "timeout")
         return _result(await ended(self.storage, self.telemetry, job_id, limit, lambda: self._opened > 0))

@@ -17,7 +17,7 @@ from multiprocessing import spawn
 from typing import Any
 
 from forge_jobs import logs, stop_signals
-from forge_jobs.context import ChildContext
+from forge_jobs.context import ChildContext, in_plain_handler
 from forge_jobs.error_text import describe
 from forge_jobs.job import Claim
 from forge_jobs.outcome import DECISIONS, Retry, decided
@@ -55,8 +55,9 @@ def call(
         found = getattr(found, part)
     # The name is a Handler when its function was decorated; otherwise it was declared some other way.
     function, forge = getattr(found, "function", found), getattr(found, "forge", None)
-    context = [ChildContext(claim, queue, forge)] if takes_context else []  # type: ignore[arg-type]
-    returned = function(*context, **arguments)
+    context = ChildContext(claim, queue, forge)  # type: ignore[arg-type]
+    in_plain_handler.set(context)
+    returned = function(context, **arguments) if takes_context else function(**arguments)
     if isinstance(returned, Future):
         returned = returned.result()
     if inspect.iscoroutine(returned):

@@ -17,15 +17,18 @@ T = TypeVar("T")
 
 
 in_plain_handler: "ContextVar[Context | None]" = ContextVar("in_plain_handler", default=None)
-"""The context of the plain handler whose thread this is; None outside of plain handlers."""
+"""The context of the plain handler whose thread or process this is; None outside of plain handlers."""
 
 
-def answered(work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
-    """Return `work` to be awaited; in the thread of a plain handler, where nothing can, the answer itself."""
+def answered(forge: "Forge", work: Coroutine[Any, Any, T], what: str) -> Coroutine[Any, Any, T]:
+    """Return the `work` of a method of `forge`, `what`, to be awaited; in a plain handler, where nothing can, the answer.
+
+    Raises InvalidInput in a process of its own, where there is no answer.
+    """
     context = in_plain_handler.get()
-    if context is None or asyncio._get_running_loop() is not None:
-        return work
-    return cast(Coroutine[Any, Any, T], context.answer(work))
+    if context is None or (asyncio._get_running_loop() is not None and forge is not context.forge):
+        return work  # in a loop of the handler's own, another Forge was opened there
+    return cast(Coroutine[Any, Any, T], context.answer(work, what))
 
 
 class Tokens(Protocol):
@@ -120,17 +123,17 @@ class Context:
 
     def enqueue(self, kind: str, payload: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Enqueue another job and return its Enqueued, as `forge.enqueue` does; to be awaited in an async handler."""
-        return self.answer(self.forge._enqueue(kind, payload, **options))
+        return self.answer(self.forge._enqueue(kind, payload, **options), "ctx.enqueue")
 
-    def answer(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Return what `work` comes to, for whom it is called by: something to await in a loop, the answer in a thread."""
+    def answer(self, work: Coroutine[Any, Any, Any], what: str) -> Any:
+        """Return what `work` of `what` comes to, for whom it is called by: something to await in a loop, the answer in a thread."""
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
             return self._waited(work)
         if running is self._loop:
             return work
-        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        return _run_in(self._loop, work)
 
     def _waited(self, work: Coroutine[Any, Any, Any]) -> Any:
         if self._cancelled or self._loop.is_closed():
@@ -169,11 +172,16 @@ class ContextTokens:
         without an attempt counted. Raises UnknownScope, and InvalidInput when the rate limit
         can never hold so many.
         """
-        return self._context.answer(self._tokens.acquire(scope, tokens, wait=wait))
+        return self._context.answer(self._tokens.acquire(scope, tokens, wait=wait), "ctx.rate_limit")
 
     def drain(self, scope: str) -> Any:
         """The bucket is empty for the whole cluster: call it when the other side answered 429."""
-        return self._context.answer(self._tokens.drain(scope))
+        return self._context.answer(self._tokens.drain(scope), "ctx.rate_limit")
+
+
+async def _run_in(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` comes to in the worker's loop; a handler may run one of its own in its thread."""
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
 
 
 class ChildContext(Context):
@@ -190,15 +198,22 @@ class ChildContext(Context):
     @property
     def rate_limit(self) -> NoReturn:
         """Raises InvalidInput."""
-        raise _refused("rate_limit")
+        raise _refused("ctx.rate_limit")
 
     def enqueue(self, kind: str, payload: Mapping[str, Any] | None = None, **options: Any) -> NoReturn:
         """Raises InvalidInput."""
-        raise _refused("enqueue")
+        raise _refused("ctx.enqueue")
+
+    def answer(self, work: Coroutine[Any, Any, Any], what: str) -> Coroutine[Any, Any, Any]:
+        """Return `work` in a loop, of a program that opens a Forge of its own there. Raises InvalidInput elsewhere."""
+        if asyncio._get_running_loop() is not None:
+            return work
+        work.close()
+        raise _refused(what)
 
 
 def _refused(what: str) -> InvalidInput:
     return InvalidInput(
-        f"ctx.{what} is used in a handler with executor='process', which has no connection to the database; "
+        f"{what} is used in a handler with executor='process', which has no connection to the database; "
         "allowed is an async handler, or a plain one in a thread."
     )

@@ -68,6 +68,10 @@ class Handler(Generic[P, R]):
         self.defaults = Options(
             queue=queue, priority=priority, max_attempts=max_attempts, timeout=as_duration(timeout, "timeout")
         ).checked()
+        if not isinstance(codec, str):
+            raise InvalidInput(
+                f"codec of handler {self.kind!r} is {codec!r}, allowed is the name of a codec."
+            )
         self.codec = codec
         self.title = None if title is None else names.line(title, "title")
         self.owner = None if owner is None else names.line(owner, "owner")
@@ -75,6 +79,12 @@ class Handler(Generic[P, R]):
         self.placement = _placement(function, executor, self.kind)
         parameters = _parameters(function, self.kind)
         self.takes_context = bool(parameters) and _is_context(parameters[0])
+        for parameter in parameters[1:]:
+            if _is_context(parameter):
+                raise InvalidInput(
+                    f"Handler {self.kind!r} has the context as parameter {parameter.name!r}, "
+                    "allowed is that it is the first."
+                )
         self.arguments = Arguments(function, skip=1 if self.takes_context else 0)
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", self.kind)

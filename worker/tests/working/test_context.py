@@ -129,16 +129,30 @@ async def test_a_function_that_an_async_handler_calls_in_a_thread_does_the_same(
 
 
 async def test_a_plain_handler_with_a_loop_of_its_own_awaits(forge: Forge) -> None:
-    def work(ctx: Context) -> int:
-        async def inside() -> int:
-            return int((await ctx.enqueue("next")).id)
+    def work(ctx: Context) -> list[int]:
+        async def inside() -> list[int]:
+            made = await ctx.enqueue("next"), await asyncio.create_task(forge.enqueue("next"))
+            return [job.id for job in made]
 
         return asyncio.run(inside())
 
     job = await one(forge, work)
 
-    [made] = await forge.jobs.list(kind="next")
-    assert await forge.wait(job.id, timeout=5) == made.id
+    last, first = await forge.jobs.list(kind="next")
+    assert await forge.wait(job.id, timeout=5) == [first.id, last.id]
+
+
+async def test_a_plain_handler_waits_for_a_job(forge: Forge) -> None:
+    @forge.handler
+    async def asked() -> int:
+        return 42
+
+    def work() -> Any:
+        return forge.wait(asked.enqueue(), timeout=20)  # type: ignore[arg-type]
+
+    job = await one(forge, work)
+
+    assert await forge.wait(job.id, timeout=5) == 42
 
 
 async def test_an_async_handler_behind_a_plain_decorator_awaits(forge: Forge) -> None:
@@ -242,3 +256,20 @@ async def test_a_function_that_hides_under_the_name_of_another_is_not_run_in_its
 
     assert job.state is State.DEAD
     assert job.error is not None and "test_context.original is not its function" in job.error
+
+
+def test_a_context_that_would_be_taken_for_an_argument_is_refused() -> None:
+    def work(number: int, ctx: Context) -> None: ...
+
+    with pytest.raises(
+        InvalidInput,
+        match=r"^Handler 'work' has the context as parameter 'ctx', allowed is that it is the first\.$",
+    ):
+        Forge("sqlite://:memory:").handler(work)
+
+
+def test_a_codec_that_is_no_name_is_refused() -> None:
+    with pytest.raises(
+        InvalidInput, match=r"^codec of handler 'print' is None, allowed is the name of a codec\.$"
+    ):
+        Forge("sqlite://:memory:").handler(codec=None)(print)  # type: ignore[call-overload]

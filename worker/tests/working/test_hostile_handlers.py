@@ -103,6 +103,18 @@ def in_child_enqueues(ctx: Context) -> None:
     ctx.enqueue("works")
 
 
+def in_child_enqueues_by_its_program() -> None:
+    declared.enqueue("works")
+
+
+def in_child_enqueues_by_a_handler() -> None:
+    declared.handlers["in_child_crash"].options(delay=60).enqueue_many([{}])
+
+
+def in_child_waits_for_a_job() -> None:
+    declared.wait(1)
+
+
 def in_child_acquires(ctx: Context) -> None:
     ctx.rate_limit.acquire("mail")
 
@@ -310,6 +322,9 @@ async def test_a_result_that_cannot_leave_its_process_does_not_run_the_job_again
         ("in_child_coroutine", "The handler returned a coroutine, and a process of its own has no loop"),
         ("in_child_generator", "The handler returned a generator, whose work is not done"),
         ("in_child_enqueues", "ctx.enqueue is used in a handler with executor='process'"),
+        ("in_child_enqueues_by_its_program", "forge.enqueue is used in a handler with executor='process'"),
+        ("in_child_enqueues_by_a_handler", "forge.enqueue_many is used in a handler with executor='process'"),
+        ("in_child_waits_for_a_job", "forge.wait is used in a handler with executor='process'"),
         ("in_child_acquires", "ctx.rate_limit is used in a handler with executor='process'"),
     ],
 )
