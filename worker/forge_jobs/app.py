@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -161,7 +162,9 @@ class Forge:
         handlers declare is published. Open for one task is open for all of the event loop: it is
         closed when each of them has closed it. Raises NotOpenHere while another event loop has it
         open; a child that was forked, or a loop that comes after one that ended, opens it anew.
+        Raises InvalidInput in a process that was started for one function and only imports the program.
         """
+        _require_begun()
         async with self._entered():
             if not self._opened:
                 try:
@@ -415,3 +418,13 @@ def _result(job: Job) -> Any:
     if job.state is State.DEAD:
         raise JobDead(job.id, job.error)
     return None if job.result is None else decode(job.result, job.codec)
+
+
+def _require_begun() -> None:
+    """Raise InvalidInput while this process, which multiprocessing or a worker started, imports its parent's program."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and getattr(process.current_process(), "_inheriting", False):
+        raise InvalidInput(
+            "The program opens its Forge while a process that another of its processes started imports it; "
+            "allowed is that below if __name__ == '__main__'."
+        )

@@ -1,20 +1,23 @@
 """What runs in the process of its own that an `executor="process"` handler gets.
 
 Only names and plain values cross: the child imports the handler's module itself. It runs one
-call after another, and ends when the worker's end of their socket is closed.
+call after another, and ends when the worker's end of their socket is closed. Whatever else is
+written to that socket, by a handler or by a fork of this process, is no answer to a call.
 """
 
 import contextlib
 import importlib
 import inspect
+import multiprocessing
 import os
 import pickle
 import signal
 import socket
 import sys
+import traceback
 from concurrent.futures import Future
 from multiprocessing import spawn
-from typing import Any
+from typing import Any, NoReturn
 
 from forge_jobs import logs, stop_signals
 from forge_jobs.context import ChildContext, in_plain_handler
@@ -23,8 +26,11 @@ from forge_jobs.job import Claim
 from forge_jobs.outcome import DECISIONS, Retry, decided
 from forge_jobs.returned import KeptResult, kept_result
 
+NUMBER = 8
+"""Bytes before each message that are its number: an answer has that of its call."""
+
 LENGTH = 8
-"""Bytes before each message, which say how long it is."""
+"""Bytes after them, which say how long the message is."""
 
 MAIN = ("init_main_from_name", "init_main_from_path", "sys_path", "sys_argv", "dir")
 """What a child takes over from its worker, so that it finds the handler's module."""
@@ -69,40 +75,66 @@ def call(
     return kept_result(returned, claim.codec)
 
 
-def framed(message: bytes) -> bytes:
+def framed(number: bytes, message: bytes) -> bytes:
     """Return a message as it goes through the socket, in both directions."""
-    return len(message).to_bytes(LENGTH) + message
+    return number + len(message).to_bytes(LENGTH) + message
 
 
 def main() -> None:
     """Answer the worker's calls, which come through what was standard input."""
-    for number in stop_signals.STOPS:
+    for stop in stop_signals.STOPS:
         # The worker hears them and says what follows. A handler here does nothing, and what the job's
         # handler starts hears them again, which it would not if they were ignored.
-        signal.signal(number, lambda number, frame: None)
+        signal.signal(stop, lambda number, frame: None)
     worker = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    prepare = _read(worker)
-    unprepared = None
-    try:
-        spawn.prepare(pickle.loads(prepare or b""))
-    except BaseException as error:  # of the program's main module
-        unprepared = _raised(error)
+    os.register_at_fork(after_in_child=worker.close)
+    unprepared = _unprepared(_read(worker))
     while (request := _read(worker)) is not None:
-        worker.sendall(framed(unprepared or _answer(request)))
+        number, message = request
+        worker.sendall(framed(number, unprepared or _answer(message)))
+
+
+def _unprepared(facts: tuple[bytes, bytes] | None) -> bytes | None:
+    """The program's main module is imported, as far as need be; return the answer to every call when that fails."""
+    process = multiprocessing.current_process()
+    process._inheriting = True  # type: ignore[attr-defined]  # for whatever must not be started meanwhile
+    try:
+        spawn.prepare(pickle.loads(facts[1] if facts else b""))
+    except BaseException as error:
+        return _raised(error)
+    finally:
+        del process._inheriting  # type: ignore[attr-defined]
+    return None
 
 
 def _answer(request: bytes) -> bytes:
     """Return the pickled answer to a call: whether it returned, and what it returned or raised."""
+    here = os.getpid()
+    error: BaseException | None = None
     try:
         args, kwargs = pickle.loads(request)
-        return pickle.dumps((True, call(*args, **kwargs)))
-    except BaseException as error:
-        return _raised(error)
+        answer = pickle.dumps((True, call(*args, **kwargs)))
+    except BaseException as raised:
+        error, answer = raised, _raised(raised)
     finally:
         sys.stdout.flush()
         logs.flush()
+    if os.getpid() != here:
+        _end_fork(error)
+    return answer
+
+
+def _end_fork(error: BaseException | None) -> NoReturn:
+    """End a process that a handler forked and that came back from the handler as well, as if that were its end."""
+    code = 0
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        traceback.print_exception(error)
+        code = 1
+    os._exit(code & 0xFF)
 
 
 def _raised(error: BaseException) -> bytes:
@@ -123,10 +155,11 @@ def _raised(error: BaseException) -> bytes:
     return pickle.dumps((False, Retry(reason=describe(error))))
 
 
-def _read(worker: socket.socket) -> bytes | None:
-    """Return the next message; None when the worker is gone."""
-    length = _exactly(worker, LENGTH)
-    return None if length is None else _exactly(worker, int.from_bytes(length))
+def _read(worker: socket.socket) -> tuple[bytes, bytes] | None:
+    """Return the number of the next message, and itself; None when the worker is gone."""
+    head = _exactly(worker, NUMBER + LENGTH)
+    message = None if head is None else _exactly(worker, int.from_bytes(head[NUMBER:]))
+    return None if head is None or message is None else (head[:NUMBER], message)
 
 
 def _exactly(worker: socket.socket, count: int) -> bytes | None:

@@ -42,13 +42,12 @@ class Children:
         request = pickle.dumps((args, kwargs), protocol=pickle.HIGHEST_PROTOCOL)
         process = await self._one()
         try:
-            answer = await process.answered(request)
+            returned, value = pickle.loads(await process.answered(request))
         except BaseException:
             await process.end()
             raise
         self._idle.append((process, time.monotonic()))
         await self._end_those_idle_since(time.monotonic() - LONGEST_IDLE)
-        returned, value = pickle.loads(answer)
         if not returned:
             raise value
         return value
@@ -99,7 +98,7 @@ class Child:
             raise
         facts = spawn.get_preparation_data(child.__name__)
         taken_over = {name: facts[name] for name in child.MAIN if name in facts}
-        writer.write(child.framed(pickle.dumps(taken_over)))
+        writer.write(child.framed(os.urandom(child.NUMBER), pickle.dumps(taken_over)))
         return cls(group, reader, writer)
 
     @property
@@ -108,9 +107,10 @@ class Child:
         return self._group.lives and not self._reader.at_eof()
 
     async def answered(self, request: bytes) -> bytes:
-        """Return its answer. Raises Retry when it dies before."""
-        self._writer.write(child.framed(request))
-        answering = asyncio.create_task(self._read())
+        """Return its answer. Raises Retry when it dies before, or sends what is no answer."""
+        number = os.urandom(child.NUMBER)
+        self._writer.write(child.framed(number, request))
+        answering = asyncio.create_task(self._read(number))
         dying = asyncio.create_task(self._group.exited())
         try:
             await asyncio.wait((answering, dying), return_when=asyncio.FIRST_COMPLETED)
@@ -130,8 +130,11 @@ class Child:
         self._writer.transport.abort()
         await self._group.kill()
 
-    async def _read(self) -> bytes | None:
+    async def _read(self, number: bytes) -> bytes | None:
+        """Return the answer with this number; None when there will be none."""
         try:
+            if await self._reader.readexactly(child.NUMBER) != number:
+                raise Retry(reason="something else than its answer was written to the socket of its process")
             length = await self._reader.readexactly(child.LENGTH)
             return await self._reader.readexactly(int.from_bytes(length))
         except (asyncio.IncompleteReadError, ConnectionError):

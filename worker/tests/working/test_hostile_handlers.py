@@ -1,6 +1,7 @@
 """Whatever a handler does, it is its own job's business: the worker and the other jobs go on."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ import pytest
 from forge_jobs import Context, Dead, Forge, Reschedule, Retry, State, Throttled, Worker, runners
 from forge_jobs.job import Reason
 from tests.storage.databases import Database
+from tests.working.running import working
 
 
 async def run(forge: Forge) -> None:
@@ -133,6 +135,27 @@ class Unsaid(Dead):
         self.name = name
 
 
+def in_child_returns_twice() -> str:
+    os.fork()
+    return "twice"
+
+
+def in_child_forks() -> int:
+    if (fork := os.fork()) == 0:
+        sys.exit(7)
+    return os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])
+
+
+def in_child_echo(number: int) -> int:
+    return number
+
+
+def in_child_writes_everywhere() -> None:
+    for descriptor in range(3, 100):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, b"\xff" * 100)
+
+
 def in_child_gone() -> None:
     raise Gone(name="the file")
 
@@ -200,6 +223,10 @@ async def test_what_a_handler_in_a_process_of_its_own_decides_is_done(children: 
         ("in_child_exit", "SystemExit: 4"),
         ("in_child_interrupt", "KeyboardInterrupt"),
         ("in_child_fork", "its process ended with exit code 5"),
+        (
+            "in_child_writes_everywhere",
+            "something else than its answer was written to the socket of its process",
+        ),
     ],
 )
 async def test_how_a_process_ended_is_said(children: Forge, kind: str, said: str) -> None:
@@ -233,6 +260,34 @@ async def test_a_failure_in_a_process_keeps_what_caused_it(children: Forge) -> N
     assert "could not" in error.splitlines()[0]
     assert error.splitlines()[1] == "caused by KeyError: 'the real reason'"
     assert "in in_child_chained" in error
+
+
+async def test_a_fork_of_a_handlers_process_answers_for_nobody(children: Forge) -> None:
+    forge = children
+    async with working(forge, concurrency=1):
+        twice = await forge.enqueue("in_child_returns_twice")
+        assert await forge.wait(twice.id, timeout=30) == "twice"
+        for number in range(4):
+            echo = await forge.enqueue("in_child_echo", {"number": number})
+            assert await forge.wait(echo.id, timeout=30) == number
+        forks = await forge.enqueue("in_child_forks")
+        assert await forge.wait(forks.id, timeout=30) == 7
+
+
+async def test_a_script_that_works_when_it_is_imported_is_no_worker_in_a_handlers_process(
+    forge: Forge, database: Database, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace('if __name__ == "__main__":', "if True:"))
+    ended = await asyncio.create_subprocess_exec(
+        sys.executable, str(script), database.url, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await ended.communicate()
+    assert ended.returncode == 0, said.decode()
+
+    [adds] = [job for job in await forge.jobs.list() if job.kind == "adds"]
+    assert adds.state is State.DEAD
+    assert "allowed is that below if __name__ == '__main__'" in (adds.error or "").partition("\n")[0]
 
 
 async def test_a_program_that_is_run_as_a_script_has_its_handlers_in_processes_too(
