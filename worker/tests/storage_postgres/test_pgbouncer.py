@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -51,9 +52,9 @@ def bouncer(url: str) -> Iterator[Start]:
     running: list[subprocess.Popen[bytes]] = []
     with contextlib.ExitStack() as stack:
 
-        def start(mode: str, *, size: int = 3, user: str = "postgres") -> str:
+        def start(mode: str, *, size: int = 3, user: str = "postgres", port: int | None = None) -> str:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="forge-jobs-", dir="/tmp")))
-            port = free_port()
+            port = port or free_port()
             host = parse_qs(urlsplit(url).query)["host"][0]
             (folder / "ini").write_text(
                 SETTINGS.format(host=host, user=user, size=size, port=port, mode=mode)
@@ -66,6 +67,12 @@ def bouncer(url: str) -> Iterator[Start]:
             wait_for(port)
             return f"postgresql://postgres@127.0.0.1:{port}{urlsplit(url).path}"
 
+        def stop() -> None:
+            process = running.pop()
+            process.terminate()
+            process.wait()
+
+        start.stop = stop  # type: ignore[attr-defined]
         yield start
         for process in running:
             process.terminate()
@@ -231,3 +238,47 @@ async def test_ten_processes_worth_of_migrations_pass_a_pooler(bouncer: Start) -
 
     assert sorted(applied)[:-1] == [0] * 9
     assert applied != [0] * 10
+
+
+async def test_a_pooler_that_comes_back_in_another_mode_is_noticed(bouncer: Start) -> None:
+    url = bouncer("session", size=10)
+    port = urlsplit(url).port
+    async with opened(url) as database:
+        wakeups = PostgresWakeups(
+            database, check_every=timedelta(seconds=0.1), answer_within=timedelta(seconds=0.5)
+        )
+        told = asyncio.get_running_loop().create_future()
+
+        async def listen() -> None:
+            while True:
+                try:
+                    await wakeups.listen(lambda kind, subject: None)
+                except StorageUnavailable as error:
+                    if not told.done():
+                        told.set_result(str(error))
+
+        listening = asyncio.create_task(listen())
+        for fetch in (database.fetch, database.claims.fetch, database.outcomes.fetch):
+            await fetch("SELECT $1::int", 1)
+        assert not database.pooled
+
+        bouncer.stop()  # type: ignore[attr-defined]
+        bouncer("transaction", size=10, port=port)
+
+        async def works() -> bool:
+            with contextlib.suppress(StorageUnavailable):
+                for fetch in (database.fetch, database.claims.fetch, database.outcomes.fetch):
+                    await fetch("SELECT $1::int", 1)
+                return database.pooled
+            return False
+
+        await until(works)
+        for number in range(20):
+            for fetch in (database.fetch, database.claims.fetch, database.outcomes.fetch):
+                assert await fetch("SELECT $1::int", number) == [(number,)]
+        assert await database.fetchval("SHOW enable_seqscan") == "on"
+        async with asyncio.timeout(20):
+            assert "gives every transaction another server now" in await told
+        assert wakeups.poll_only
+        listening.cancel()
+        await asyncio.wait([listening])

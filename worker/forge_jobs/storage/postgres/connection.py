@@ -36,6 +36,9 @@ from forge_jobs.storage.postgres.session_settings import (
     pinned,
 )
 
+# What a pooler does that gives every transaction another server, to who believes that there is none.
+MIXED_UP = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+
 POOLED = (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)
 
 OLDEST_SERVER = 14
@@ -104,6 +107,10 @@ class Database:
         self._pool: asyncpg.Pool | None = None
         self._home: Home | None = None  # None: it is not open
         self._turn = Turn()  # one opens or closes at a time
+        self._looking = Turn()
+        self._behind_pooler = False  # of whatever mode
+        self._in_doubt = False  # whether that is still so
+        self._closing: set[asyncio.Task[None]] = set()
         self._own: WeakSet[asyncpg.Connection] = WeakSet()
         self._checked: WeakSet[asyncpg.Connection] = WeakSet()  # callers' that are of our database
         self._identity: asyncpg.Record | None = None  # of our database; None: before `open`
@@ -195,6 +202,9 @@ class Database:
                 yield await self._of_caller(connection) if is_callers else connection
                 return
             pool = self.require_open()
+            if self._in_doubt:
+                await self._look_again()
+                pool = self.require_open()
             if self._is_past:
                 self._is_past = False
                 await pool.expire_connections()
@@ -247,7 +257,7 @@ class Database:
             if self._home is not None and not self._home.is_gone:
                 return
             self._forget()
-            self._home = Home()
+            self._home, self._in_doubt = Home(), False
             try:
                 with self.translating():
                     self._prepares = False
@@ -280,10 +290,12 @@ class Database:
             for lane in self._lanes:
                 await lane.close()
             await _closed(pool)
+            if self._closing:
+                await asyncio.wait(self._closing)
 
     def _forget(self) -> None:
         """Nothing is open here; what is open in a loop that is gone is left to the server or to the parent process."""
-        self._pool, self._home = None, None
+        self._pool, self._home, self._closing = None, None, set()
         for lane in self._lanes:
             lane.forget()
 
@@ -351,7 +363,38 @@ class Database:
         if is_read_only(error) and not is_callers:
             self._is_past = True
             self._address.doubt()
-        return translated(error, url=self.url, schema=self.schema, is_callers=is_callers)
+        ours = translated(error, url=self.url, schema=self.schema, is_callers=is_callers)
+        if isinstance(error, MIXED_UP) or (self._behind_pooler and isinstance(ours, StorageUnavailable)):
+            self.doubt()
+        return ours
+
+    def doubt(self) -> None:
+        """What lies between us and the server may be another pooler than before, or one in another mode: look before the next use."""
+        self._in_doubt = True
+
+    async def sure(self) -> None:
+        """It is known what lies between us and the server."""
+        if self._in_doubt:
+            with self.translating():
+                await self._look_again()
+
+    async def _look_again(self) -> None:
+        """It is known again what lies between; when that is not as before, no connection of before is used."""
+        async with self._looking.of_loop():
+            if not self._in_doubt:
+                return
+            before = self.pooled
+            await self._look()
+            self._in_doubt = False
+            if self.pooled is before:
+                return
+            self._prepares = not self.pooled
+            old, self._pool = self._pool, await self._make_pool()
+            for lane in self._lanes:
+                lane.renew()
+        closing = asyncio.ensure_future(_closed(old))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     @contextmanager
     def translating(self, *, is_callers: bool = False) -> Iterator[None]:
@@ -401,7 +444,8 @@ class Database:
             version = first.get_server_version()
             check_server(self.url, version.major, version.minor)
             self._identity = await first.fetchrow(IDENTITY)
-            self.pooled = await is_behind_pooler(first) and await self._shares(first)
+            self._behind_pooler = await is_behind_pooler(first)
+            self.pooled = self._behind_pooler and await self._shares(first)
             self._keeps_settings = not self.pooled
             if self.pooled and await first.fetchval(DO_HARM, int(self._timeout * 1000)):
                 self._begin = begin_pinned(
@@ -444,6 +488,7 @@ class Lane:
     async def _fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         text = self._database.sql(sql)
         self._database.require_open()
+        await self._database.sure()
         async with self._turn.of_loop():
             connection = await self._connected()
             try:
@@ -463,10 +508,14 @@ class Lane:
 
     async def close(self) -> None:
         """The connection is closed, and a statement that runs is cancelled."""
-        if self._connection is not None:
-            self._abandon(self._connection)
+        self.renew()
         if self._closing:
             await asyncio.wait(self._closing)
+
+    def renew(self) -> None:
+        """The next statement finds a new connection."""
+        if self._connection is not None:
+            self._abandon(self._connection)
 
     def forget(self) -> None:
         """There is no connection, and nobody closes the one that there was."""

@@ -55,10 +55,10 @@ class PostgresWakeups(Wakeups):
 
         Each time that listening begins, `heard("reconnect", "")` says that things may have been missed before.
         """
-        if self.poll_only:
-            await asyncio.Event().wait()
         delay = FIRST_RETRY
         while True:
+            if self._database.pooled:
+                await self._poll_only()
             try:
                 async with self._ear(heard) as ear:
                     heard("reconnect", "")
@@ -70,6 +70,18 @@ class PostgresWakeups(Wakeups):
                 pass  # whoever needs the database finds out by itself, and says so
             await asyncio.sleep(delay * random.uniform(0.5, 1))
             delay = min(delay * 2, LAST_RETRY)
+
+    async def _poll_only(self) -> None:
+        """Wait until something can be heard; who did not know that nothing can is told by StorageBusy."""
+        if not self.poll_only:
+            self.poll_only = True
+            raise StorageBusy(
+                f"The pooler of {self._database.url} gives every transaction another server now, so that nothing can be "
+                "heard; work is found by polling."
+            )
+        while self._database.pooled:
+            await asyncio.sleep(LAST_RETRY)
+        self.poll_only = False
 
     async def mark_idle(self, worker_id: int, queue_ids: Sequence[int]) -> None:
         """An enqueue to one of these queues now tells this worker."""
@@ -102,6 +114,8 @@ class PostgresWakeups(Wakeups):
                     "transaction; until it does nobody is told of anything, and work is found by polling."
                 )
             if not await ear.hears_itself_within(self._answer_within):
+                self._database.doubt()
+                await self._database.sure()
                 return
 
 
