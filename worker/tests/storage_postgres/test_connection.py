@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from forge_jobs.errors import ForgeError, InvalidInput, SchemaOutdated, StorageUnavailable
+from forge_jobs.errors import ForgeError, InvalidInput, SchemaOutdated, StorageUnavailable, StorageUnusable
 from forge_jobs.heartbeat import Attempts, Heartbeat
 from forge_jobs.local_postgres import LocalPostgres
 from forge_jobs.storage.postgres import PostgresStorage
@@ -187,7 +187,9 @@ async def test_a_database_that_became_read_only_is_unavailable_until_it_is_not(
     other = Database(url)
     await other.open()
 
-    with pytest.raises(StorageUnavailable, match="read-only"):
+    with pytest.raises(
+        StorageUnusable, match="is read-only for this role: default_transaction_read_only is on"
+    ):
         await other.execute("INSERT INTO thing VALUES (1)")
     await database.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
     await other.execute("INSERT INTO thing VALUES (2)")

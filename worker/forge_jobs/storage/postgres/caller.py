@@ -43,11 +43,11 @@ SELECT current_database() AS name,
 """
 
 
-def check_same_database(ours: Mapping[str, Any], given: Mapping[str, Any], url: str) -> None:
+def check_same_database(ours: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise InvalidInput when what IDENTITY says of two connections differs."""
     is_other_server = None not in (ours["server"], given["server"]) and ours["server"] != given["server"]
     if is_other_server or (ours["name"], ours["number"]) != (given["name"], given["number"]):
         where = f"database {given['name']!r}" + (" of another server" if is_other_server else "")
         raise InvalidInput(
-            f"The given connection is of {where}, allowed is one of the database that holds the jobs, {url}."
+            f"The given connection is of {where}, allowed is one of database {ours['name']!r}, where the jobs are."
         )

@@ -19,7 +19,7 @@ import asyncpg
 
 from forge_jobs.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.database_url import ALLOWED, POSTGRES, is_database_url, redact
-from forge_jobs.errors import ForgeError, InvalidInput, StorageBusy, StorageUnavailable
+from forge_jobs.errors import ForgeError, InvalidInput, StorageBusy, StorageUnavailable, StorageUnusable
 from forge_jobs.storage.home import Home, Turn
 from forge_jobs.storage.postgres.address import Address
 from forge_jobs.storage.postgres.caller import IDENTITY, check_same_database, unwrapped
@@ -34,6 +34,11 @@ from forge_jobs.storage.postgres.session_settings import (
     OUTCOMES,
     begin_pinned,
     pinned,
+)
+
+# Of a standby the server says that it is in recovery: it may become a primary.
+CLOSED_FOR_WRITING = (
+    "SELECT current_setting('default_transaction_read_only')::boolean AND NOT pg_is_in_recovery()"
 )
 
 # What a pooler does that gives every transaction another server, to who believes that there is none.
@@ -109,6 +114,7 @@ class Database:
         self._turn = Turn()  # one opens or closes at a time
         self._looking = Turn()
         self._behind_pooler = False  # of whatever mode
+        self._is_closed_for_writing = False  # by somebody who meant it, so that waiting cures nothing
         self._in_doubt = False  # whether that is still so
         self._closing: set[asyncio.Task[None]] = set()
         self._own: WeakSet[asyncpg.Connection] = WeakSet()
@@ -230,7 +236,7 @@ class Database:
         given = await unwrapped(connection)
         if self._identity is not None and _bare(given) not in self._checked:
             # A connection never changes its database, so that each is asked once.
-            check_same_database(self._identity, await given.fetchrow(IDENTITY), self.url)
+            check_same_database(self._identity, await given.fetchrow(IDENTITY))
             self._checked.add(_bare(given))
         return given
 
@@ -363,6 +369,10 @@ class Database:
         if is_read_only(error) and not is_callers:
             self._is_past = True
             self._address.doubt()
+            if self._is_closed_for_writing:
+                return StorageUnusable(
+                    f"The database {self.url} is read-only for this role: default_transaction_read_only is on."
+                )
         ours = translated(error, url=self.url, schema=self.schema, is_callers=is_callers)
         if isinstance(error, MIXED_UP) or (self._behind_pooler and isinstance(ours, StorageUnavailable)):
             self.doubt()
@@ -444,6 +454,7 @@ class Database:
             version = first.get_server_version()
             check_server(self.url, version.major, version.minor)
             self._identity = await first.fetchrow(IDENTITY)
+            self._is_closed_for_writing = await first.fetchval(CLOSED_FOR_WRITING)
             self._behind_pooler = await is_behind_pooler(first)
             self.pooled = self._behind_pooler and await self._shares(first)
             self._keeps_settings = not self.pooled
