@@ -356,6 +356,7 @@ class Database:
         self.moves += 1
         self._is_past = True
         self._identity, self._checked = None, WeakSet()  # it may be a copy on another server
+        self.doubt()
         self._url_changed(url)
 
     async def disconnect(self, connection: asyncpg.Connection) -> None:
