@@ -106,7 +106,9 @@ class PostgresWakeups(Wakeups):
         """Return when the connection is lost, no longer hears what it tells itself, or leads to where the database was."""
         moves = self._database.moves
         while not await ear.is_lost_within(self._check_every):
-            if self._database.moves != moves:
+            if (
+                self._database.moves != moves or self._database.pooled
+            ):  # by chance an ear hears itself there too
                 return
             if await ear.is_choked(self._answer_within):
                 raise StorageBusy(
