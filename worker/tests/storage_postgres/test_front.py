@@ -72,6 +72,8 @@ async def _pages(
         0,
         [one.until for one in looked_at],
         late // timedelta(microseconds=1),
+        None,  # whatever the era
+        None,
     ]
     statement = CLAIM_WITHOUT_KINDS if kinds else CLAIM_STRETCHES
     connection = await database.connect(settings=CLAIMS)

@@ -207,8 +207,9 @@ async def test_what_waits_for_a_reader_stops_nobody_and_says_who_that_is(
 
     await until(is_said)
     job_id = await database.fetchval("SELECT {schema}.enqueue('work')")
-    await storage.workers.register(WORKER)
-    assert [claim.job_id for claim in await storage.claims.claim(1, WORKER.id, limit=1)] == [job_id]
+    # As workers of the release that knew four migrations claim it.
+    claimed = await database.fetchval("DELETE FROM {schema}.ready WHERE job_id = $1 RETURNING job_id", job_id)
+    assert claimed == job_id
     await reading.rollback()
 
     assert await migrating == lacking
