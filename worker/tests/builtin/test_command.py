@@ -281,13 +281,19 @@ async def test_a_job_s_own_timeout_kills_its_command_too(runs: Runs, family: Fam
 
 async def test_many_commands_at_once_leave_nothing_open(runs: Runs) -> None:
     guard.stand()  # the one of this process, which stays
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
 
     ids = [await runs.begin("command", argv=["sh", "-c", f"echo {n}; exit {n % 2}"]) for n in range(60)]
     ended = [await runs.ended(job_id) for job_id in ids]
 
     assert {job.state for job in ended} == {State.DONE, State.DEAD}
-    await eventually(lambda: len(os.listdir("/proc/self/fd")) <= before)
+    await eventually(lambda: opened() <= before)
+
+
+def opened() -> int:
+    """Return how many files are open here, but for those of the database, which has more readers when asked more."""
+    links = [Path(entry.path) for entry in os.scandir("/proc/self/fd")]
+    return sum(".sqlite" not in os.readlink(each) for each in links if each.is_symlink())
 
 
 async def test_without_pidfds_a_command_is_waited_for_all_the_same(
