@@ -8,13 +8,24 @@ import forge_jobs
 
 SOURCES = sorted((Path(__file__).parents[1] / "forge_operator").rglob("*.py"))
 
-VALUES = ("cron_config", "errors", "job", "queue_config", "rate_limit", "version", "worker_info")
+VALUES = (
+    "cron_config",
+    "errors",
+    "job",
+    "queue_config",
+    "rate_limit",
+    "track_record",
+    "version",
+    "worker_info",
+)
 """Modules that hold nothing but what the public calls give and take."""
 
 PARTS = {
     "forge_jobs.database_file": {"CONNECTIONS", "LEAST_CONNECTIONS", "MOST_CONNECTIONS"},
     "forge_jobs.health": {"HealthServer"},
     "forge_jobs.log_format": {"JsonFormatter", "TextFormatter"},
+    "forge_jobs.telemetry": {"DatabaseMoved", "Event"},
+    "forge_jobs.url_file": {"VARIABLE", "read"},
 }
 """What stands by itself and is of use to any program."""
 
