@@ -15,7 +15,7 @@ from datetime import timedelta
 
 from forge_jobs import logs, names, stop_signals
 from forge_jobs.app import Forge
-from forge_jobs.errors import ForgeError, InvalidInput, InvalidSetting
+from forge_jobs.errors import ForgeError, InvalidInput, InvalidSetting, StorageUnusable
 from forge_jobs.handover import Handover
 from forge_jobs.patience import Patience, unless
 from forge_jobs.seen import Seen
@@ -112,6 +112,7 @@ class Worker:
             await unless(self._stop, self._open(stack))
             patience = Patience("registering", self.forge.telemetry)
             handovers: list[Handover] = []
+            has_begun = False  # once it has, whatever the database says may pass
             stack.callback(self._give_up, handovers)
             while not self._stop.is_set():
                 session = self.session = Session(
@@ -127,12 +128,15 @@ class Worker:
                     with Watchdog(self.forge.telemetry, session.info.label, session.claim_of):
                         given_up = await session.run(until_empty=until_empty)
                 except ForgeError as error:
+                    if isinstance(error, StorageUnusable) and not has_begun:
+                        raise
                     await unless(self._stop, patience.wait(error))
                     continue
                 except asyncio.CancelledError:
                     self._say_stopped(session)
                     raise
                 patience.over()
+                has_begun = True
                 self._say_stopped(session)
                 if not given_up:
                     return

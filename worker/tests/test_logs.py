@@ -373,6 +373,7 @@ def test_a_program_that_writes_to_the_console_itself_has_no_line_twice(
 ) -> None:
     console = io.StringIO()
     monkeypatch.setattr(sys, "stderr", console)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # what others left there
     theirs = logging.StreamHandler(console)
     logging.getLogger().addHandler(theirs)
     try:

@@ -199,8 +199,7 @@ async def test_a_namespace_is_heard_of_again_when_it_is_back(api: ApiServer, url
     operator = await start(FORGE_OPERATOR_WATCH_NAMESPACES="default,shop", FORGE_OPERATOR_RESYNC_SECONDS="1")
     await until(operator.is_ready, 20)
     api.judge = lambda request: None
-    await until(lambda: api.is_watched(QUEUES, "shop"), 20)
-    assert api.is_watched(QUEUES, "default")
+    await until(lambda: api.is_watched(QUEUES, "shop") and api.is_watched(QUEUES, "default"), 20)
 
     api.judge = forbids("shop")
     api.hang_up()

@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from forge_jobs import Context, Forge, State, StorageUnavailable, WaitTimeout, Worker
@@ -258,6 +259,22 @@ async def test_what_waiting_does_not_cure_ends_a_worker_with_one_sentence(
 
     assert said in sentence
     assert "right" not in sentence and "wrong" not in sentence
+
+
+async def test_a_database_that_may_only_be_read_ends_a_worker_that_begins(
+    server: LocalPostgres, ledger: Ledger, tmp_path: Path
+) -> None:
+    url = server.create_database("only_read")
+    async with Forge(url):
+        pass
+    connection = await asyncpg.connect(url)
+    await connection.execute("ALTER DATABASE only_read SET default_transaction_read_only = on")
+    await connection.close()
+
+    async with fleet(url, ledger, tmp_path) as workers:
+        worker = await workers.start(FORGE_AUTO_MIGRATE="false")
+        assert await worker.wait() == 1
+        assert "is read-only for this" in workers.log().splitlines()[-1]
 
 
 async def test_a_worker_outlives_an_outage_longer_than_its_stale_time(
