@@ -28,6 +28,10 @@ from forge_jobs.worker_info import Standing
 START: Hint = (-32768, -1)
 MICROSECOND = timedelta(microseconds=1)
 
+# Jobs are joined by `BETWEEN one AND the same`. By `=` the planner may read the whole of an index in
+# its order, to merge it, and takes that for the cheapest as long as the statistics say that the
+# table is empty: a vacuum has seen it so, and thousands of jobs have come since.
+
 # The limit is computed by the database, since only it knows at this instant whether the
 # queue is open, the worker is still registered, and how many slots it holds.
 # MATERIALIZED: a plain IN (SELECT ... LIMIT n) may be run twice and take more than n.
@@ -65,7 +69,7 @@ WITH pick AS MATERIALIZED (
 )
 SELECT job.id, {attempt}, job.kind, {payload}, job.codec, job.priority, taken.pos,
        job.max_attempts, job.timeout, job.key, job.created_at
-FROM taken JOIN {schema}.job ON job.id = taken.job_id
+FROM taken JOIN {schema}.job ON job.id BETWEEN taken.job_id AND taken.job_id
 """.replace("{attempt}", f"least(taken.attempt, {LAST_ATTEMPT - 1}) + 1").replace(
     # its length is known without reading it
     "{payload}",
@@ -103,7 +107,7 @@ _PICK, _LOCK = (
 _CLAIM_STRETCHES = CLAIM.replace(_LOCK, "").replace(_PICK, _PLACES)
 
 _WITHOUT_KINDS = """
-          AND NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = ready.job_id AND job.kind = ANY ({kinds}::text[]))"""
+          AND NOT EXISTS (SELECT FROM {schema}.job WHERE job.id BETWEEN ready.job_id AND ready.job_id AND job.kind = ANY ({kinds}::text[]))"""
 
 CLAIM = _standing(CLAIM, 7)
 CLAIM_STRETCHES = _standing(_CLAIM_STRETCHES.replace("{more}", ""), 9)
@@ -150,7 +154,8 @@ WITH gone AS (
     DELETE FROM {schema}.claimed
     USING unnest($2::bigint[], $3::integer[], $4::double precision[], $5::bytea[])
           AS given (job_id, attempt, duration, result)
-    WHERE claimed.job_id = given.job_id AND claimed.worker_id = $1 AND claimed.attempt = given.attempt
+    WHERE claimed.job_id BETWEEN given.job_id AND given.job_id
+      AND claimed.worker_id = $1 AND claimed.attempt = given.attempt
     RETURNING given.job_id, given.attempt, given.duration, given.result, claimed.queue_id
 ), ended AS (
     INSERT INTO {schema}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result)
@@ -169,7 +174,7 @@ WITH gone AS (
     USING unnest($1::bigint[], $2::bigint[], $3::integer[], $4::boolean[], $5::double precision[],
                  $6::bytea[], $7::text[], $8::boolean[], $9::boolean[])
           AS given (job_id, worker_id, attempt, is_dead, duration, result, error, keep, keyed)
-    WHERE claimed.job_id = given.job_id
+    WHERE claimed.job_id BETWEEN given.job_id AND given.job_id
       AND claimed.worker_id = given.worker_id AND claimed.attempt = given.attempt
     RETURNING given.*, claimed.queue_id
 ), ended AS (
@@ -183,7 +188,7 @@ WITH gone AS (
     FROM gone GROUP BY queue_id
 ), trimmed AS (
     DELETE FROM {schema}.failure USING gone
-    WHERE failure.job_id = gone.job_id
+    WHERE failure.job_id BETWEEN gone.job_id AND gone.job_id
       AND (NOT gone.keep OR (gone.is_dead AND gone.error IS NOT NULL AND failure.id <= (
           SELECT id FROM {schema}.failure AS older
           WHERE older.job_id = gone.job_id ORDER BY id DESC OFFSET {older} LIMIT 1)))
@@ -191,9 +196,9 @@ WITH gone AS (
     INSERT INTO {schema}.failure (job_id, attempt, at, worker_id, error)
     SELECT job_id, attempt, now(), worker_id, error FROM gone WHERE keep AND is_dead AND error IS NOT NULL
 ), unkeyed AS (
-    DELETE FROM {schema}.job_key USING gone WHERE gone.keyed AND job_key.job_id = gone.job_id
+    DELETE FROM {schema}.job_key USING gone WHERE gone.keyed AND job_key.job_id BETWEEN gone.job_id AND gone.job_id
 ), forgotten AS (
-    DELETE FROM {schema}.job USING gone WHERE NOT gone.keep AND job.id = gone.job_id
+    DELETE FROM {schema}.job USING gone WHERE NOT gone.keep AND job.id BETWEEN gone.job_id AND gone.job_id
 )
 SELECT array_agg(job_id) FROM gone
 """.replace("{older}", str(HISTORY_LIMIT - 1))
@@ -220,7 +225,7 @@ WITH gone AS (
     USING unnest($1::bigint[], $2::bigint[], $3::integer[], $4::integer[], $5::smallint[], $6::text[],
                  $7::double precision[], $8::timestamptz[], $9::text[], $10::boolean[])
           AS given (job_id, worker_id, attempt, queue_id, priority, reason, delay, run_at, error, counted)
-    WHERE claimed.job_id = given.job_id
+    WHERE claimed.job_id BETWEEN given.job_id AND given.job_id
       AND claimed.worker_id = given.worker_id AND claimed.attempt = given.attempt
     RETURNING given.*, coalesce(given.run_at, now() + make_interval(secs => given.delay)) AS due,
               given.attempt - CASE WHEN given.counted THEN 0 ELSE 1 END AS attempts,
@@ -235,7 +240,7 @@ WITH gone AS (
     RETURNING queue_id
 ), trimmed AS (
     DELETE FROM {schema}.failure USING gone
-    WHERE failure.job_id = gone.job_id AND gone.error IS NOT NULL AND failure.id <= (
+    WHERE failure.job_id BETWEEN gone.job_id AND gone.job_id AND gone.error IS NOT NULL AND failure.id <= (
           SELECT id FROM {schema}.failure AS older
           WHERE older.job_id = gone.job_id ORDER BY id DESC OFFSET {older} LIMIT 1)
 ), failed AS (
@@ -258,7 +263,7 @@ WITH gone AS (
     DELETE FROM {schema}.claimed
     USING unnest($1::bigint[], $2::bigint[], $3::integer[], $4::integer[], $5::smallint[], $6::bigint[])
           AS given (job_id, worker_id, attempt, queue_id, priority, pos)
-    WHERE claimed.job_id = given.job_id
+    WHERE claimed.job_id BETWEEN given.job_id AND given.job_id
       AND claimed.worker_id = given.worker_id AND claimed.attempt = given.attempt
     RETURNING given.*, claimed.claimed_at, claimed.cancel_requested_at IS NOT NULL AS is_cancelled
 ), {cancelled_ends}, again AS (
@@ -283,7 +288,7 @@ HELD = """
 SELECT job.id, claimed.worker_id, claimed.attempt, job.queue_id, job.kind, ''::bytea, job.codec, job.priority,
        {schema}.micros(claimed.claimed_at), job.max_attempts, job.timeout, job.key, job.created_at,
        claimed.cancel_requested_at IS NOT NULL
-FROM {schema}.claimed JOIN {schema}.job ON job.id = claimed.job_id
+FROM {schema}.claimed JOIN {schema}.job ON job.id BETWEEN claimed.job_id AND claimed.job_id
 WHERE claimed.worker_id = $1
 """
 
