@@ -78,6 +78,7 @@ class Worker:
         self.left_behind = 0  # handlers, in threads or not, that ignored being stopped: they still run here
         self._seen = Seen(self.forge, lambda: self.session, metrics_host, metrics_port)
         self._stop = asyncio.Event()
+        self._runs = False
         self._reason = ""
 
     @property
@@ -103,8 +104,18 @@ class Worker:
         start too. What happens is said in the log, by the logger "forge_jobs". Cancelled, it stops
         without grace, hands back what it has, and is gone from the database when CancelledError is
         raised. Raises what waiting does not cure: StorageUnusable, SchemaTooNew, SchemaOutdated,
-        InvalidSetting.
+        InvalidSetting. When it has returned it may be called again; while it runs, InvalidInput is raised.
         """
+        if self._runs:
+            raise InvalidInput("This Worker runs already, allowed is another Worker beside it.")
+        self._runs = True
+        try:
+            await self._run(until_empty, handle_signals)
+        finally:
+            self._runs = False
+            self._stop = asyncio.Event()
+
+    async def _run(self, until_empty: bool, handle_signals: bool) -> None:
         async with AsyncExitStack() as stack:
             stack.callback(logs.say(self.forge.telemetry))
             if handle_signals:

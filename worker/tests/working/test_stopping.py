@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from forge_jobs import Context, Forge, State, Worker
+from forge_jobs.errors import InvalidInput
 from forge_jobs.telemetry import ClaimsLost, JobsEnded, WorkerStopped
 from tests.working.events import Events
 from tests.working.eventually import eventually
@@ -117,6 +118,21 @@ async def test_a_worker_whose_task_is_cancelled_hands_back_and_is_gone(
             await running
 
     await is_handed_back(forge, job_id, events)
+
+
+async def test_a_worker_runs_once_at_a_time_and_again_when_it_has_ended(forge: Forge) -> None:
+    @forge.handler
+    async def works() -> None:
+        pass
+
+    worker = Worker(forge, queues=["default"])
+    for _ in range(2):
+        running = asyncio.create_task(worker.run())
+        await forge.wait((await works.enqueue()).id, timeout=30)
+        with pytest.raises(InvalidInput, match="runs already"):
+            await worker.run()
+        worker.stop()
+        await running
 
 
 async def test_a_worker_in_a_program_that_cancels_all_its_tasks_hands_back(
