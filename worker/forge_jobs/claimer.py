@@ -63,6 +63,7 @@ class Claimer:
         self.beat_now: Callable[[], None] = lambda: None  # ... too
         self.stopping = False
         self.is_open = True  # False: the worker's gate is closed, and the database would give it nothing
+        self.looked_at = time.monotonic()  # when it last could do all that it wanted to
         self.on_empty: Callable[[], None] | None = None  # called when a round found every queue empty
         self._storage = storage
         self._telemetry = telemetry
@@ -215,6 +216,8 @@ class Claimer:
                 await self._patience.wait(error)
                 self.beat_now()
                 continue
+            if self._eras.standing is not None:
+                self.looked_at = time.monotonic()
             await self._rest(wanted > 0)
 
     async def _take_stock(self) -> None:

@@ -45,6 +45,9 @@ class Recorder:
         self._storage = storage
         self._telemetry = telemetry
         self._recorded = recorded
+        self.waits_since: float | None = (
+            None  # monotonic: when the database was first asked to write this batch
+        )
         self._gathered: list[Verdict] = []
         self._on_the_wire: Sequence[Verdict] = ()
         self._arrived = asyncio.Event()
@@ -106,6 +109,7 @@ class Recorder:
         batch = batches.first(self._gathered, self._room)
         del self._gathered[: len(batch)]
         self._on_the_wire = batch
+        self.waits_since = time.monotonic()
         try:
             if any(verdict.throttled is not None for verdict in batch):
                 await self._cool_down(batch)
@@ -120,6 +124,7 @@ class Recorder:
             raise
         finally:
             self._on_the_wire = ()
+            self.waits_since = None
 
     async def _write(self, part: Sequence[Verdict]) -> None:
         """The database knows these verdicts, or they are written apart from now on."""

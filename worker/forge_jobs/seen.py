@@ -66,7 +66,4 @@ class Seen:
             return "The worker is not registered."
         if session.is_stopping:
             return "The worker stops."
-        runners = session.runners
-        if runners.alive < runners.count:
-            return f"Only {runners.alive} of {runners.count} runners are there."
-        return await why_unanswered(self._forge.storage.ping)
+        return await why_unanswered(self._forge.storage.ping) or session.ailment

@@ -45,6 +45,9 @@ CONFIGURE_EVERY = 60.0
 CONFIGURE_EVERY_WHEN_DEAF = 2.0
 CONFESS_EVERY = 60.0  # and with a beat, when there is something new
 BEAT_AGAIN = 0.25  # seconds, while nothing may be claimed for what is not known of the database's history
+UNWELL_AFTER = (
+    15.0  # seconds without a look for jobs, which come every 5 s, or in which a batch is not written
+)
 LAST_WORDS = 2.0  # seconds that handlers have to end after they were told to stop
 FAREWELL = 5.0  # seconds for the last writes together
 
@@ -109,6 +112,19 @@ class Session:
     def stop(self) -> None:
         """Nothing new is claimed; what runs may finish within the grace time."""
         self._stop.set()
+
+    @property
+    def ailment(self) -> str | None:
+        """What keeps the worker from its work, in a sentence; None when nothing does. Only while it is registered."""
+        alive, count, now = self.runners.alive, self.runners.count, time.monotonic()
+        if alive < count:
+            return f"Only {alive} of {count} runners are there."
+        looked_at, waits_since = self._claimer.looked_at, self._recorder.waits_since
+        if now - looked_at > UNWELL_AFTER:
+            return f"It could not look for jobs for {now - looked_at:.0f} s."
+        if waits_since is not None and now - waits_since > UNWELL_AFTER:
+            return f"It could not record outcomes for {now - waits_since:.0f} s."
+        return None
 
     def claim_of(self, task: "asyncio.Task[Any] | None") -> Claim | None:
         """Return the job whose handler runs in `task`; another thread may ask."""
