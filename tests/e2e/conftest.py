@@ -53,7 +53,6 @@ ALONE = (
     "operator_killed",
     "operator_frozen",
     "postgres_restarted",
-    "password_rotated",
     "namespace_deleted",
     "footprint",
     "watched_namespaces",

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 import socket
 import tomllib
 from pathlib import Path
@@ -201,7 +200,7 @@ async def test_sigterm_ends_a_worker_whose_database_does_not_answer(
 
             code = await asyncio.to_thread(container.stop, 30)
 
-    assert code == 128 + signal.SIGTERM, container.log()
+    assert code == 0, container.log()  # it had begun nothing
 
 
 async def test_what_commands_leave_behind_is_buried_by_process_1(
