@@ -104,3 +104,15 @@ def test_every_variable_of_the_operator_is_on_the_page() -> None:
     assert "FORGE_OPERATOR_TICK_SECONDS" in read
 
     assert {each for each in read if f"`{each}`" not in PAGE} == set()
+
+
+def test_the_budget_on_the_page_is_over_all_versions_of_a_pool() -> None:
+    (budget,) = [
+        yaml.safe_load(block)
+        for block in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+        if "kind: PodDisruptionBudget" in block
+    ]
+    selected = budget["spec"]["selector"]["matchLabels"].items()
+
+    for version in ("1", "2"):
+        assert selected <= naming.labels("mail", "uid", version, f"id-{version}").items()
