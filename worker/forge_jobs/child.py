@@ -86,6 +86,7 @@ def main() -> None:
         # The worker hears them and says what follows. A handler here does nothing, and what the job's
         # handler starts hears them again, which it would not if they were ignored.
         signal.signal(stop, lambda number, frame: None)
+    stop_signals.let_through()
     worker = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]

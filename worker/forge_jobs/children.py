@@ -17,7 +17,7 @@ from multiprocessing import spawn
 from signal import Signals
 from typing import Any, Self
 
-from forge_jobs import child
+from forge_jobs import child, stop_signals
 from forge_jobs.guard import deaf
 from forge_jobs.outcome import Retry
 from forge_jobs.process_group import ProcessGroup
@@ -84,7 +84,8 @@ class Child:
         """Return a new one. Raises OSError when it cannot be started."""
         ours, theirs = socket.socketpair()
         try:
-            with theirs:
+            # From before its first line on: one that came between fork and exec would end it.
+            with theirs, stop_signals.held_back():
                 group = ProcessGroup(
                     deaf([sys.executable, "-c", START]),
                     env=os.environ,

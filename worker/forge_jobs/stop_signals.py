@@ -83,6 +83,21 @@ def heard(stop: Callable[[str], None], again: Callable[[int], None] | None = Non
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Meanwhile none reaches this thread, nor a process that is started in it, until that lets them through."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_through() -> None:
+    """They reach this process, which was started while they were held back."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
 async def is_hearing() -> bool:
     """Whether this process hears one too, at about this moment."""
     import asyncio

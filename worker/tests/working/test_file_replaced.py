@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from forge_jobs import Forge
-from forge_jobs.telemetry import DatabaseLost, Event, WorkerGivenUp
+from forge_jobs.telemetry import DatabaseLost, Event, HistoryCut, WorkerGivenUp
 from tests.storage.databases import SqliteDatabase, migrated_storage
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -42,7 +42,7 @@ async def test_jobs_of_the_new_file_are_run_and_the_replacement_is_said(sqlite: 
 async def test_a_handler_whose_claim_a_restored_copy_does_not_have_is_stopped_however_new_the_copy_is(
     sqlite: SqliteDatabase,
 ) -> None:
-    forge, began, stopped = Forge(storage=sqlite.storage()), [], []
+    forge, began, stopped, cut = Forge(storage=sqlite.storage()), [], [], []
 
     @forge.handler
     async def work(n: int) -> None:
@@ -54,16 +54,20 @@ async def test_a_handler_whose_claim_a_restored_copy_does_not_have_is_stopped_ho
             stopped.append(n)
             raise
 
+    forge.telemetry.subscribe(
+        lambda event: cut.extend(event.job_ids) if isinstance(event, HistoryCut) else None
+    )
     async with forge, working(forge):
         copy = Path(f"{sqlite.path}.copy")
         with closing(sqlite3.connect(sqlite.path)) as there, closing(sqlite3.connect(copy)) as here:
             there.backup(here)
-        await work.enqueue(n=1)
+        lost = await work.enqueue(n=1)
         await eventually(lambda: began == [1])
 
         for suffix in ("-wal", "-shm"):
             Path(f"{sqlite.path}{suffix}").unlink()
         copy.rename(sqlite.path)
         await eventually(lambda: stopped == [1])
+        await eventually(lambda: cut == [lost.id])
         await forge.wait(await work.enqueue(n=2), timeout=30)
     assert began == [1, 2]

@@ -51,6 +51,21 @@ async def test_a_signal_to_all_processes_gives_a_handler_in_a_process_its_grace(
     assert (ended.state, ended.attempt) == (State.DONE, 1)
 
 
+async def test_a_signal_that_comes_while_a_process_is_started_for_a_handler_does_not_end_it(
+    forge: Forge, workers: Fleet, ledger: Ledger
+) -> None:
+    worker = await workers.start()
+    await eventually(lambda: "serves" in workers.log())
+    job = await forge.enqueue("compute", {"seconds": 0.1})
+    await eventually(lambda: len(below(worker.pid)) == 2)  # the guard, and the handler's
+
+    tell_all(worker.pid, signal.SIGTERM)
+    assert await worker.wait() == 0
+
+    ended = await forge.jobs.get(job.id)
+    assert (ended.state, ended.attempt) == (State.DONE, 1)
+
+
 @pytest.mark.parametrize("number", STOPS)
 async def test_a_signal_to_the_workers_group_gives_a_command_its_grace(
     forge: Forge, workers: Fleet, tmp_path: Path, number: signal.Signals
