@@ -11,7 +11,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any
 
@@ -26,6 +26,10 @@ OURS = f"app.kubernetes.io/managed-by={MANAGER}"
 
 UNUSED_FINALIZER = f"{GROUP}/kopf"
 """kopf takes what it believes to be its own finalizer off every object, since no handler here asks for one."""
+
+CLEAN_END = 2.0
+"""Seconds that kopf gets to close its watches. It may hang there for ever: a watch that is told to end
+while it is about to begin anew goes on."""
 
 DEAF_AFTER = 20.0
 """Seconds within which the API server tells of a change, by far."""
@@ -51,7 +55,7 @@ def settings() -> kopf.OperatorSettings:
     found.networking.error_backoffs = (0.5, 1, 2, 3)  # then what is refused ends kopf, and so the process
     found.execution.default_backoff, found.execution.max_workers = 15, 8
     found.queueing.worker_limit = None
-    found.process.ultimate_exiting_timeout = 25
+    found.process.ultimate_exiting_timeout = None  # nobody waits for its end: see Informer.run
     return found
 
 
@@ -73,7 +77,7 @@ class Informer:
         self._stop: Callable[[], object] = lambda: None  # kopf, once it runs
 
     async def run(self) -> None:
-        """Watch until cancelled. Returns or raises when kopf ended by itself, which it should not."""
+        """Watch until cancelled. Returns or raises as soon as kopf begins to end by itself, which it should not."""
         logging.getLogger("kopf").setLevel(logging.WARNING)
         logging.getLogger("kopf._core.reactor.running").addFilter(_without_signals)
         ended: Future[None] = Future()
@@ -85,7 +89,7 @@ class Informer:
         finally:
             with suppress(RuntimeError):  # its loop has ended
                 self._stop()
-            await asyncio.to_thread(thread.join, 10)
+            await asyncio.to_thread(thread.join, CLEAN_END)
 
     def registry(self, tell: Callable[[str, Mapping[str, Any]], None]) -> kopf.OperatorRegistry:
         """Return handlers that call `tell` with the kind of an object that changed, and the event."""
@@ -113,7 +117,7 @@ class Informer:
             self._stop = lambda: ours.call_soon_threadsafe(stop.set)
             if ended.cancelled():
                 return
-            await kopf.operator(
+            tasks = await kopf.spawn_tasks(
                 registry=self.registry(tell),
                 settings=settings(),
                 standalone=True,
@@ -121,16 +125,16 @@ class Informer:
                 namespaces=self._namespaces,
                 stop_flag=stop,
             )
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            errors = [task.exception() for task in done if not task.cancelled()]
+            _end(ended, next(filter(None, errors), None))
+            await kopf.run_tasks(tasks)  # now it takes down what is left
 
         try:
             asyncio.run(operate())
         except BaseException as error:
             # Whatever ended kopf has to be known outside of this thread.
-            if not ended.cancelled():
-                ended.set_exception(error)
-        else:
-            if not ended.cancelled():
-                ended.set_result(None)
+            _end(ended, error)
 
     def _told(self, kind: str, event: Mapping[str, Any]) -> None:
         self._heard(kind)
@@ -160,6 +164,12 @@ class Informer:
         changed = {key for key, found in listed.items() if self._seen.get(key) != _without_status(found)}
         self._unheard = {key: self._unheard.get(key, now) for key in changed}
         return sum(now - since >= DEAF_AFTER for since in self._unheard.values())
+
+
+def _end(ended: "Future[None]", error: BaseException | None) -> None:
+    """Resolve the future, unless it is already."""
+    with suppress(InvalidStateError):
+        ended.set_result(None) if error is None else ended.set_exception(error)
 
 
 def _without_status(found: Mapping[str, Any]) -> object:

@@ -1,12 +1,20 @@
 """kopf goes to the API server as everything else here does."""
 
+import asyncio
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import kopf
 import pytest
+from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import incluster_config
 
 from forge_operator import kopf_adapter, kube
 from forge_operator.keys import QUEUE, Key
+from forge_operator.kube import QUEUES
+from tests.edges.api_server import ApiServer, Refused
+from tests.edges.until import until
 
 
 async def test_in_a_pod_kopf_needs_no_name_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,6 +32,37 @@ async def test_in_a_pod_kopf_needs_no_name_server(tmp_path: Path, monkeypatch: p
     assert found.as_http_headers() == {"Authorization": "Bearer t0ken"}
     assert found.ca_path == str(tmp_path / "ca.crt")
     assert not found.insecure
+
+
+async def test_that_kopf_may_not_watch_is_known_though_kopf_never_ends(
+    api: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def access() -> Configuration:
+        return Configuration(host=api.url)
+
+    monkeypatch.setattr(kopf_adapter, "access", access)
+    monkeypatch.setattr(kopf_adapter, "CLEAN_END", 0.1)
+    informer = Endless(lambda key: None)
+    watching = asyncio.create_task(informer.run())
+    await until(lambda: api.is_watched(QUEUES, None), 20)
+
+    api.judge = lambda request: Refused(403, "Forbidden", "not allowed") if "watch" in request.query else None
+    api.hang_up()
+    with pytest.raises(Exception, match="not allowed"):
+        await asyncio.wait_for(watching, 30)
+
+
+class Endless(kopf_adapter.Informer):
+    """Its kopf hangs when it should end."""
+
+    def registry(self, tell: Callable[[str, Mapping[str, Any]], None]) -> kopf.OperatorRegistry:
+        registry = super().registry(tell)
+
+        async def hang(**_: Any) -> None:
+            await asyncio.Event().wait()
+
+        kopf.on.cleanup(registry=registry)(hang)
+        return registry
 
 
 def test_an_object_that_changed_and_was_not_told_of_in_time_is_missed() -> None:
