@@ -192,7 +192,16 @@ def _ending(ended: Mapping[str, Any]) -> str:
     reason, message = ended.get("reason"), ended.get("message")
     known = f", {reason}" if reason and reason not in ("Error", "Completed") else ""
     last = next((line.strip() for line in reversed((message or "").splitlines()) if line.strip()), "")
-    return f"exit code {ended.get('exitCode')}{known}{f': {_cut(last)}' if last else ''}"
+    return f"exit code {ended.get('exitCode')}{known}{f': {_cut(_sentence(last))}' if last else ''}"
+
+
+def _sentence(line: str) -> str:
+    """Return the message of a log line that is JSON, any other line as it is."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return line
+    return str(found["message"]) if isinstance(found, dict) and found.get("message") else line
 
 
 def _cut(message: str | None) -> str:

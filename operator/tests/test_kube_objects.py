@@ -55,6 +55,14 @@ def crashed(code: int, reason: str = "Error", message: str = "") -> dict[str, An
             seen(waiting("CrashLoopBackOff", **crashed(2, message="one line\nFORGE_APP is 'x'\n\n"))),
             "CrashLoopBackOff (exit code 2: FORGE_APP is 'x')",
         ),
+        (
+            seen(waiting("CrashLoopBackOff", **crashed(1, message='{"level":"error","message":"No disk."}'))),
+            "CrashLoopBackOff (exit code 1: No disk)",
+        ),
+        (
+            seen(waiting("CrashLoopBackOff", **crashed(1, message='{"level":"error"}'))),
+            'CrashLoopBackOff (exit code 1: {"level":"error"})',
+        ),
     ],
     ids=lambda each: each.pending_reason if isinstance(each, Pod) else "",
 )
