@@ -71,6 +71,27 @@ async def test_sql_may_enqueue_for_later(postgres, storage, ear):
     await ear.hears("due")
 
 
+@pytest.mark.parametrize("isolation", ["read_committed", "repeatable_read", "serializable"])
+async def test_a_key_that_became_free_after_a_callers_snapshot_is_that_of_their_job(
+    postgres, storage, isolation
+):
+    before = [await enqueue(storage, key=key) for key in "ab"]
+    own = await asyncpg.connect(postgres.url)
+    async with own.transaction(isolation=isolation):
+        await own.fetchval("SELECT count(*) FROM forge_jobs.job")
+        for job_id in before:
+            await storage.jobs.cancel(job_id)
+        answers = [
+            await storage.jobs.enqueue(job(key="a"), connection=own),
+            *await storage.jobs.enqueue_many([job(key="b"), job()], connection=own),
+        ]
+    await own.close()
+
+    assert not any(answer.duplicate for answer in answers)
+    assert [await state(storage, answer.id) for answer in answers] == [State.PENDING] * 3
+    assert await enqueue(storage, key="b") == answers[1].id
+
+
 async def test_keys_count_in_sql_too(postgres, storage):
     first = await enqueue(storage, "send", key="k")
 

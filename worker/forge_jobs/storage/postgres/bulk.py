@@ -5,7 +5,7 @@ The server has more to do with a row than we have, so whatever can be made while
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate, chain, repeat
@@ -59,6 +59,7 @@ INSERT INTO {schema}.job_key (kind, key, job_id)
 SELECT kind, key, job_id
 FROM unnest($1::text[], $2::text[], $3::bigint[]) AS given (kind, key, job_id) ORDER BY kind, key
 ON CONFLICT DO NOTHING
+RETURNING kind, key, job_id
 """
 
 HOLDERS = """
@@ -168,17 +169,26 @@ async def _hold_keys(
     for job, job_id in zip(jobs, ids, strict=True):
         if job.key is not None:
             wanted.setdefault((job.kind, job.key), job_id)
-    kinds, keys = [kind for kind, _ in wanted], [key for _, key in wanted]
     holders: dict[tuple[str, str], int] = {}
-    while len(holders) < len(wanted):  # a holder may end between the two looks
-        await database.execute(HOLD, kinds, keys, list(wanted.values()), connection=connection)
-        records = await database.fetch(HOLDERS, kinds, keys, connection=connection)
-        holders = {(record["kind"], record["key"]): record["job_id"] for record in records}
+    while open_keys := wanted.keys() - holders.keys():  # a holder may end between the two looks
+        holders |= await _of_keys(database, HOLD, connection, open_keys, [wanted[key] for key in open_keys])
+        # Of the others only: what was just taken is ours, and a snapshot of the caller's may still show who had it before.
+        if taken_before := open_keys - holders.keys():
+            holders |= await _of_keys(database, HOLDERS, connection, taken_before)
     answers = []
     for job, job_id in zip(jobs, ids, strict=True):
         holder = job_id if job.key is None else holders[job.kind, job.key]
         answers.append(Enqueued(holder, duplicate=holder != job_id))
     return answers
+
+
+async def _of_keys(
+    database: Database, statement: str, connection: Any, keys: Set[tuple[str, str]], *more: Sequence[int]
+) -> dict[tuple[str, str], int]:
+    """Run a statement about these keys; return the jobs that it says hold them."""
+    kinds, names = [kind for kind, _ in keys], [key for _, key in keys]
+    records = await database.fetch(statement, kinds, names, *more, connection=connection)
+    return {(record["kind"], record["key"]): record["job_id"] for record in records}
 
 
 class _Batch:
