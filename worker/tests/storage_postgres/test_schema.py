@@ -17,7 +17,8 @@ from forge_jobs.storage.interface import Schema
 from forge_jobs.storage.migrate import migrations
 from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import Database
-from forge_jobs.storage.postgres.schema import PostgresSchema
+from forge_jobs.storage.postgres.schema import PostgresSchema, lock_key
+from forge_jobs.storage.postgres.session_settings import PINNED
 from forge_jobs.storage.postgres.workers import PostgresWorkers
 from forge_jobs.worker_info import WorkerInfo
 from tests.storage_postgres.conftest import until
@@ -234,6 +235,64 @@ async def test_a_migration_that_waited_long_enough_changes_nothing_and_says_for_
             await schema.migrate(patience=timedelta(0))
     await reader.close()
     assert (await schema.status()).found == 4
+
+
+async def test_a_turn_that_another_process_keeps_is_said_and_waited_for_no_longer_than_a_table(
+    schema: PostgresSchema, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forge_jobs.storage.postgres.migrator.LOOK_EVERY", 0.05)
+    lacking = await migrated_up_to(4, schema)
+    frozen = await asyncpg.connect(url, server_settings={"application_name": "shop"})
+    turn = frozen.transaction()
+    await turn.start()
+    await frozen.execute("SELECT pg_advisory_xact_lock($1)", lock_key("forge_jobs"))
+    whose = (
+        rf"waits for that of process {frozen.get_server_pid()} \(shop\) of user postgres, whose transaction "
+    )
+
+    with pytest.raises(StorageBusy, match=whose):
+        await schema.migrate(patience=timedelta(0))
+    said: list[str] = []
+    migrating = asyncio.create_task(schema.migrate(waits=lambda why, retry_in: said.append(why)))
+
+    async def is_said_twice() -> bool:
+        return len(said) >= 2
+
+    await until(is_said_twice)
+    await turn.rollback()
+
+    assert await migrating == lacking
+    assert re.search(whose, said[0])
+    await frozen.close()
+
+
+async def test_a_process_that_is_frozen_while_it_migrates_loses_its_turn(
+    schema: PostgresSchema, database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = await migrated_up_to(INDEXED.number - 1, schema)
+    writer = await asyncpg.connect(url)
+    writing = writer.transaction()
+    await writing.start()
+    await writer.execute("DELETE FROM forge_jobs.scheduled")
+    with monkeypatch.context() as patch:
+        patch.setitem(PINNED, "idle_in_transaction_session_timeout", "200")
+        # It does nothing in its transaction, as one that is frozen, while its index waits.
+        frozen = asyncio.create_task(schema.migrate())
+        await until(lambda: database.fetchval(HAS_TURN))
+
+        async def is_lost() -> bool:
+            return not await database.fetchval(HAS_TURN)
+
+        await until(is_lost)
+    await writing.rollback()
+    with pytest.raises(StorageUnavailable):
+        await frozen
+    await writer.close()
+
+    assert await schema.migrate() == lacking
+
+
+HAS_TURN = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
 
 
 async def test_an_index_that_was_left_half_made_is_made_again(

@@ -3,7 +3,8 @@
 Each step is a transaction of its own, that waits LOCK_WAIT at most for each lock: whoever waits
 for a table to be alone with it keeps all others from it who come later. What others hold for
 long (a dump, a report, a session that somebody left open) is waited for between the tries, and
-whoever migrates hears who holds it.
+whoever migrates hears who holds it. One process migrates at a time; those that wait for their
+turn hear whose it is, and give up like those that wait for a table.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from forge_jobs.storage.postgres.session_settings import PINNED, local
 LOCK_WAIT = 2.0  # seconds
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0  # seconds between two tries, in which all others go on
 TURN_PAUSE = 0.1  # seconds between two looks whether another process has done it
-LOOK_EVERY = 5.0  # seconds between two looks at what an index waits for
+LOOK_EVERY = 5.0  # seconds between two looks at what an index, or a turn, waits for
 CANCEL_WITHIN = 5.0  # seconds
 
 MIGRATED = """
@@ -67,6 +68,14 @@ HOLDS_A_TABLE = _OF_HOLDERS.replace(
     JOIN pg_namespace ON pg_namespace.oid = pg_class.relnamespace
     WHERE pg_locks.granted AND pg_namespace.nspname = $1
       AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database()))""",
+)
+
+HAS_THE_TURN = _OF_HOLDERS.replace(
+    "{pids}",
+    """ARRAY(
+    SELECT pid FROM pg_locks
+    WHERE granted AND locktype = 'advisory' AND objsubid = 1 AND classid::bigint << 32 | objid::bigint = $1
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))""",
 )
 
 BLOCKS = _OF_HOLDERS.replace("{pids}", "pg_blocking_pids($1)")
@@ -115,6 +124,7 @@ class Migrator:
         self._until = time.monotonic() + patience.total_seconds()
         self._waits = waits
         self._pause = FIRST_PAUSE
+        self._look_at = 0.0  # when to look again whose turn it is; 0: it was ours
 
     async def run(self) -> int:
         """Every migration is applied; return how many were applied by us. Raises SchemaTooNew, StorageBusy."""
@@ -127,8 +137,10 @@ class Migrator:
                 continue
             self._pause = FIRST_PAUSE
             applied += done
-            if not done:  # another process has the turn
-                await asyncio.sleep(random.uniform(0.5, 1) * TURN_PAUSE)
+            if done:
+                self._look_at = 0.0
+            else:
+                await self._wait_for_turn()
         return applied
 
     async def _step(self) -> int:
@@ -210,6 +222,16 @@ class Migrator:
         self._say(said, pause, error)
         await asyncio.sleep(pause)
 
+    async def _wait_for_turn(self) -> None:
+        """Wait a moment for another process that migrates. What takes longer is said, and not waited for without end."""
+        now = time.monotonic()
+        self._look_at = self._look_at or min(now + LOOK_EVERY, self._until)
+        if now >= self._look_at:
+            holder = await self._connection.fetchrow(HAS_THE_TURN, self._key)
+            self._say(_sentence(self._database, "waits for that of", holder), TURN_PAUSE)
+            self._look_at = now + LOOK_EVERY
+        await asyncio.sleep(random.uniform(0.5, 1) * TURN_PAUSE)
+
     def _say(self, said: str, pause: float, error: Exception | None = None) -> None:
         if time.monotonic() + pause > self._until:
             raise StorageBusy(said) from error
@@ -220,8 +242,7 @@ class Migrator:
 def _settings() -> str:
     """Return what a step needs to be set, for its transaction: before `open` it is not known whether a pooler keeps more."""
     settings = {name: value for name, value in PINNED.items() if not name.startswith("default_")}
-    settings |= {"lock_timeout": f"{LOCK_WAIT * 1000:.0f}ms", "idle_in_transaction_session_timeout": "0"}
-    return local(settings)
+    return local(settings | {"lock_timeout": f"{LOCK_WAIT * 1000:.0f}ms"})
 
 
 def _sentence(database: Database, doing: str, holder: asyncpg.Record | None) -> str:
