@@ -13,6 +13,11 @@ from forge_jobs.errors import InvalidInput
 from forge_jobs.job import FOREVER, MAX_KEY, MAX_NAME, Enqueued
 from forge_jobs.queue_config import QueueConfig
 
+LABEL_PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+"""What a worker's label may be made of."""
+
+LABEL_PART_ALLOWED = "1 to 63 characters of a-z, A-Z, 0-9, ., _ and -, a letter or digit first and last"
+
 _PLAIN = re.compile(r"[!-+\--~]{1,128}")  # every printable ASCII character but the space and the comma
 
 MAX_LINE = 500
@@ -71,6 +76,22 @@ def line(value: object, what: str) -> str:
     if isinstance(value, str) and 0 < len(value) <= MAX_LINE and value.isprintable():
         return value
     raise InvalidInput(f"{what} is {_shown(value)}, allowed are 1 to {MAX_LINE} printable characters.")
+
+
+def label_part(value: object, what: str) -> str:
+    """Return a part of a worker's label."""
+    if isinstance(value, str) and LABEL_PART.fullmatch(value):
+        return value
+    raise InvalidInput(f"{what} is {_shown(value)}, allowed are {LABEL_PART_ALLOWED}.")
+
+
+def metrics_port(value: object) -> int:
+    """Return the port of /metrics: 0 for any free one, -1 for none."""
+    if isinstance(value, int) and not isinstance(value, bool) and -1 <= value <= 65_535:
+        return value
+    raise InvalidInput(
+        f"metrics_port is {_shown(value)}, allowed is a whole number from -1 (none) to 65535, 0 being any free one."
+    )
 
 
 def priority(value: object) -> int:

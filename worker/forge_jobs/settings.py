@@ -62,8 +62,6 @@ OPERATORS_OWN = "FORGE_OPERATOR_"
 # Kubernetes gives every pod such variables for a service whose name begins with "forge".
 _SERVICE = re.compile(r"FORGE_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_(TCP|UDP|SCTP)(_.*)?)")
 
-_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
-_LABEL_ALLOWED = "1 to 63 characters of a-z, A-Z, 0-9, ., _ and -, a letter or digit first and last"
 _POOL = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _POOL_ALLOWED = "1 to 128 characters of a-z, A-Z, 0-9, ., _ and -"
 _VERSION_ID = re.compile(r"[a-z0-9]{8}")
@@ -123,8 +121,8 @@ class Settings:
             max_connections=max_connections,
             schema=_schema(variables, database, source),
             queues=_queues(variables),
-            worker_prefix=variables.matching("FORGE_WORKER_PREFIX", _LABEL, _LABEL_ALLOWED) or "forge",
-            worker_version=variables.matching("FORGE_WORKER_VERSION", _LABEL, _LABEL_ALLOWED) or "0",
+            worker_prefix=variables.matching("FORGE_WORKER_PREFIX", names.LABEL_PART, names.LABEL_PART_ALLOWED) or "forge",
+            worker_version=variables.matching("FORGE_WORKER_VERSION", names.LABEL_PART, names.LABEL_PART_ALLOWED) or "0",
             worker_name=_worker_name(variables),
             pool=_pool(variables),
             version_id=variables.matching("FORGE_WORKER_VERSION_ID", _VERSION_ID, _VERSION_ID_ALLOWED),

@@ -17,6 +17,7 @@ from forge_jobs import logs, names, stop_signals
 from forge_jobs.app import Forge
 from forge_jobs.errors import ForgeError, InvalidInput, InvalidSetting, StorageUnusable
 from forge_jobs.handover import Handover
+from forge_jobs.outcome import as_duration
 from forge_jobs.patience import Patience, unless
 from forge_jobs.seen import Seen
 from forge_jobs.session import Session
@@ -30,7 +31,11 @@ SHORTEST_HEARTBEAT = timedelta(seconds=0.1)
 
 
 class Worker:
-    """Serves `queues` with up to `concurrency` handlers at once."""
+    """Serves `queues` with up to `concurrency` handlers at once.
+
+    `grace`, `heartbeat` and `stale` are seconds or a timedelta. What is not given is as the settings
+    say. Raises InvalidInput, with one sentence, when a value is not allowed.
+    """
 
     def __init__(
         self,
@@ -38,9 +43,9 @@ class Worker:
         *,
         queues: Sequence[str] | None = None,
         concurrency: int | None = None,
-        grace: timedelta | None = None,
-        heartbeat: timedelta | None = None,
-        stale: timedelta | None = None,
+        grace: timedelta | float | None = None,
+        heartbeat: timedelta | float | None = None,
+        stale: timedelta | float | None = None,
         prefix: str | None = None,
         version: str | None = None,
         name: str | None = None,
@@ -62,18 +67,19 @@ class Worker:
             or not 1 <= self.concurrency <= 10_000
         ):
             raise InvalidInput(f"concurrency is {concurrency!r}, allowed is a whole number from 1 to 10000.")
-        self.grace = settings.grace if grace is None else grace
-        self.heartbeat = settings.heartbeat if heartbeat is None else heartbeat
-        self.stale = settings.stale if stale is None else stale
+        self.grace = _duration(grace, "grace", settings.grace)
+        self.heartbeat = _duration(heartbeat, "heartbeat", settings.heartbeat)
+        self.stale = _duration(stale, "stale", settings.stale)
         if self.heartbeat < SHORTEST_HEARTBEAT:
             raise InvalidSetting("heartbeat", f"{self.heartbeat.total_seconds():g} s", "0.1 s or more")
         if self.stale <= 2 * self.heartbeat:
             raise InvalidSetting(
                 "stale", f"{self.stale.total_seconds():g} s", "more than twice the heartbeat"
             )
-        self.prefix = settings.worker_prefix if prefix is None else prefix
-        self.version = settings.worker_version if version is None else version
-        self.name = settings.worker_name if name is None else name
+        self.prefix = settings.worker_prefix if prefix is None else names.label_part(prefix, "prefix")
+        self.version = settings.worker_version if version is None else names.label_part(version, "version")
+        self.name = settings.worker_name if name is None else names.checked_name(name, "worker")
+        names.metrics_port(metrics_port)
         self.session: Session | None = None
         self.left_behind = 0  # handlers, in threads or not, that ignored being stopped: they still run here
         self._seen = Seen(self.forge, lambda: self.session, metrics_host, metrics_port)
@@ -192,3 +198,8 @@ class Worker:
         self.forge.telemetry.emit(
             WorkerStopping(session.info.label, self._reason, running, self.grace.total_seconds())
         )
+
+
+def _duration(given: timedelta | float | None, name: str, otherwise: timedelta) -> timedelta:
+    duration = as_duration(given, name)
+    return otherwise if duration is None else duration
