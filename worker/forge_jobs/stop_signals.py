@@ -5,6 +5,7 @@ parent pass it on too, so what comes within a second is an echo of it; a later o
 This module is imported before all others, and only on what is there anyway.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -35,6 +36,7 @@ def listen_early() -> None:
     if _is_worker(arguments):
         for number in _wanted():
             signal.signal(number, lambda number, frame: os._exit(0))
+        atexit.register(_ends)
         return
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _early)
@@ -47,6 +49,12 @@ def begin() -> None:
     """All is imported: a Ctrl-C is a KeyboardInterrupt again."""
     if signal.getsignal(signal.SIGINT) is _early:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _ends() -> None:
+    """The interpreter ends, and would give each signal its default action meanwhile: an echo would kill it."""
+    for number in _wanted():
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _early(number: int, frame: FrameType | None) -> None:

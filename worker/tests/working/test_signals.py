@@ -4,11 +4,12 @@ import asyncio
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from forge_jobs import Forge, State
+from forge_jobs import Forge, State, stop_signals
 from tests.builtin.family import Family, lives
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger
@@ -179,6 +180,21 @@ import pathlib, time
 pathlib.Path("{folder}/reached").touch()
 time.sleep(300)
 """
+
+
+@pytest.mark.parametrize("options", [(), ("--processes", "2")])
+async def test_an_echo_that_comes_while_the_process_ends_does_no_harm(
+    forge: Forge, workers: Fleet, options: tuple[str, ...]
+) -> None:
+    worker = await workers.start(*options)
+    await eventually(lambda: workers.log().count(" serves ") == (2 if options else 1))
+
+    until = time.monotonic() + stop_signals.ECHO / 2
+    while worker.returncode is None and time.monotonic() < until:
+        tell_all(worker.pid, signal.SIGTERM)
+        await asyncio.sleep(0.001)
+
+    assert await worker.wait() == 0
 
 
 @pytest.mark.parametrize("number", STOPS)
