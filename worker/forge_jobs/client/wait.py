@@ -7,15 +7,15 @@ from contextlib import suppress
 from datetime import timedelta
 
 from forge_jobs.client.jobs import Jobs
-from forge_jobs.errors import ForgeError, StorageUnavailable, WaitTimeout
+from forge_jobs.errors import StorageUnavailable, WaitTimeout
 from forge_jobs.job import ENDED, Job
 from forge_jobs.storage.interface import Storage
 from forge_jobs.telemetry import DatabaseBack, DatabaseLost, Telemetry
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.5  # seconds between looks
 DOING = "waiting for a job"
-REASON_WITHIN = timedelta(seconds=1)
-"""So long is asked, when the time is over, why the job has not ended."""
+LAST_LOOK = timedelta(seconds=1)
+"""So long it is asked, when the time is over, whether the job has ended, and why not."""
 
 
 async def ended(
@@ -27,6 +27,7 @@ async def ended(
 ) -> Job:
     """Return the job once it is done or dead. Raises JobNotFound, and WaitTimeout when `limit` is over.
 
+    It is looked at once at least, also when the limit is zero.
     A database that does not answer is asked again for as long as there is time and it `is_open` here.
     """
     pause, away_since = FIRST_PAUSE, None
@@ -52,13 +53,19 @@ async def ended(
     except TimeoutError:
         if limit is None or not timer.expired():
             raise
-    raise WaitTimeout(job_id, limit.total_seconds(), await _reason(storage, job_id))
+    found, reason = await _last_look(storage, job_id)
+    if found is not None:
+        return found
+    raise WaitTimeout(job_id, limit.total_seconds(), reason)
 
 
-async def _reason(storage: Storage, job_id: int) -> str:
-    """Return what weighs most of why the job has not ended; nothing when that cannot be learned."""
-    with suppress(ForgeError, TimeoutError):
-        async with asyncio.timeout(REASON_WITHIN.total_seconds()):
+async def _last_look(storage: Storage, job_id: int) -> tuple[Job | None, str]:
+    """Return the job if it has ended, else None and what weighs most of why not; nothing when that cannot be learned."""
+    with suppress(StorageUnavailable, TimeoutError):
+        async with asyncio.timeout(LAST_LOOK.total_seconds()):
+            job = await storage.jobs.get(job_id)
+            if job.state in ENDED:
+                return job, ""
             why = await Jobs(storage).why(job_id)
-            return why.reasons[0] if why.reasons else ""
-    return ""
+            return None, why.reasons[0] if why.reasons else ""
+    return None, ""

@@ -369,6 +369,20 @@ async def test_what_was_enqueued_is_waited_for_and_the_time_that_is_over_says_wh
         assert await forge.wait(job, timeout=20) == "fine"
 
 
+async def test_a_wait_without_time_finds_what_has_ended(forge: Forge) -> None:
+    @forge.handler
+    async def work() -> str:
+        return "fine"
+
+    job = await work.enqueue()
+    with pytest.raises(WaitTimeout):
+        await forge.wait(job, timeout=0)
+
+    await run(forge)
+
+    assert await forge.wait(job, timeout=0) == "fine"
+
+
 @pytest.mark.parametrize("timeout", [True, "5", -1, float("nan")])
 async def test_a_wait_for_a_time_that_is_none_is_refused(forge: Forge, timeout: Any) -> None:
     with pytest.raises(InvalidInput, match="timeout is "):
