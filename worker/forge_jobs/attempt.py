@@ -143,10 +143,7 @@ def done(claim: Claim, queue: QueueConfig, codec: str, result: Any, wait: float,
             kept_of_it = kept_result(result, codec)
         except Retry as unfinished:
             return failed(claim, queue, unfinished.reason, wait, duration)
-        except BaseException as problem:  # whatever the program's own types raise when they are looked at
-            note = f"done, but its result was not kept: {describe(problem)}"
-        else:
-            encoded, note = kept_of_it.encoded, kept_of_it.note
+        encoded, note = kept_of_it.encoded, kept_of_it.note
     return Verdict(
         End(claim, State.DONE, duration, encoded, note and kept(note), queue.done_retention > timedelta(0)),
         Run(claim, queue.name, Outcome.DONE, wait, duration, note),

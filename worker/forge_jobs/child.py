@@ -7,7 +7,6 @@ written to that socket, by a handler or by a fork of this process, is no answer 
 
 import contextlib
 import importlib
-import inspect
 import multiprocessing
 import os
 import pickle
@@ -17,6 +16,7 @@ import sys
 import traceback
 from concurrent.futures import Future
 from multiprocessing import spawn
+from types import CoroutineType
 from typing import Any, NoReturn
 
 from forge_jobs import logs, stop_signals
@@ -64,9 +64,9 @@ def call(
     context = ChildContext(claim, queue, forge)  # type: ignore[arg-type]
     in_plain_handler.set(context)
     returned = function(context, **arguments) if takes_context else function(**arguments)
-    if isinstance(returned, Future):
+    if issubclass(type(returned), Future):  # its type is asked, since a program's own object may raise
         returned = returned.result()
-    if inspect.iscoroutine(returned):
+    if type(returned) is CoroutineType:
         returned.close()
         raise Retry(
             reason="The handler returned a coroutine, and a process of its own has no loop that awaits it; "

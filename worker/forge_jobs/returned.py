@@ -12,13 +12,14 @@ import functools
 import inspect
 import itertools
 import types
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
 import msgspec
 
 from forge_jobs.codec import encode, parts
+from forge_jobs.error_text import describe
 from forge_jobs.errors import InvalidPayload
 from forge_jobs.outcome import Retry
 
@@ -63,7 +64,10 @@ def kept_result(result: Any, codec: str) -> KeptResult:
         return KeptResult(encode(result, codec, limit=LONGEST_RESULT))
     except InvalidPayload as problem:
         require_run(result)
-        return KeptResult(note=f"done, but its result was not kept: {problem}")
+        why = str(problem)
+    except BaseException as problem:  # whatever the program's own types raise when they are looked at
+        why = describe(problem)
+    return KeptResult(note=f"done, but its result was not kept: {why}")
 
 
 async def settled(returned: Any) -> Any:
@@ -72,18 +76,31 @@ async def settled(returned: Any) -> Any:
     Raises Retry when it is work that nothing runs, such as a generator.
     """
     for _ in range(MOST_AWAITED):
-        if isinstance(returned, Future):
-            returned = asyncio.wrap_future(returned)
-        if not inspect.isawaitable(returned):
+        awaited = _awaited(returned)
+        if awaited is None:
             require_run(returned)
             return returned
-        returned = await returned
+        returned = await awaited
     raise Retry(reason="The handler returned an awaitable that comes to another, again and again.")
+
+
+def _awaited(returned: Any) -> Awaitable[Any] | None:
+    """Return what to await for `returned`; None when it is what the function came to."""
+    try:
+        if isinstance(returned, Future):
+            return asyncio.wrap_future(returned)
+        return returned if inspect.isawaitable(returned) else None
+    except BaseException:  # its own type raises when it is looked at
+        return None
 
 
 def require_run(returned: Any) -> None:
     """Raise Retry when `returned` is, or holds, work that has not run. Nothing runs it later."""
-    if found := _to_run(returned, "", DEEPEST):
+    try:
+        found = _to_run(returned, "", DEEPEST)
+    except BaseException:  # its own type raises when it is looked at
+        return
+    if found:
         raise Retry(
             reason=f"The handler returned {found}, whose work is not done; "
             "allowed is a function that does its work when it is called or awaited."

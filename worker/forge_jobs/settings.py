@@ -121,8 +121,14 @@ class Settings:
             max_connections=max_connections,
             schema=_schema(variables, database, source),
             queues=_queues(variables),
-            worker_prefix=variables.matching("FORGE_WORKER_PREFIX", names.LABEL_PART, names.LABEL_PART_ALLOWED) or "forge",
-            worker_version=variables.matching("FORGE_WORKER_VERSION", names.LABEL_PART, names.LABEL_PART_ALLOWED) or "0",
+            worker_prefix=variables.matching(
+                "FORGE_WORKER_PREFIX", names.LABEL_PART, names.LABEL_PART_ALLOWED
+            )
+            or "forge",
+            worker_version=variables.matching(
+                "FORGE_WORKER_VERSION", names.LABEL_PART, names.LABEL_PART_ALLOWED
+            )
+            or "0",
             worker_name=_worker_name(variables),
             pool=_pool(variables),
             version_id=variables.matching("FORGE_WORKER_VERSION_ID", _VERSION_ID, _VERSION_ID_ALLOWED),

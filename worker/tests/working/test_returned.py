@@ -192,6 +192,36 @@ async def test_what_has_not_run_is_a_failed_attempt(
     assert "\n" not in job.error
 
 
+class Unseen:
+    """Raises when it is looked at."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise SystemExit(f"no {name} here")
+
+
+def unseen() -> object:
+    return Unseen()
+
+
+def unseen_in_a_list() -> object:
+    return [Unseen()]
+
+
+@pytest.mark.parametrize("function", [unseen, unseen_in_a_list])
+@pytest.mark.parametrize("executor", [None, "thread", "process"])
+async def test_a_result_that_cannot_be_looked_at_is_not_kept_and_its_work_is_done(
+    forge: Forge, function: Callable[[], object], executor: str | None
+) -> None:
+    declared = functools.partial(returns_async, function) if executor is None else function
+    forge.handler(kind="work", max_attempts=2, executor=executor)(declared)
+    job = await forge.enqueue("work", {})
+    await Worker(forge, queues=["default"]).run(until_empty=True)
+
+    ended = await forge.jobs.get(job.id)
+    assert (ended.state, ended.attempt, ended.result) == (State.DONE, 1, None)
+    assert ended.error is not None and ended.error.startswith("done, but its result was not kept: ")
+
+
 async def test_a_context_reaches_a_hidden_async_function(forge: Forge) -> None:
     @passed_on
     async def tells(ctx: Context) -> int:
