@@ -119,7 +119,7 @@ def judge(
         replicas=replicas,
         is_last=is_last,
     )
-    for grave in (failing, hanging, crashing, slow, unready):
+    for grave in (crashing, failing, hanging, slow, unready):  # what explains the others comes first
         if sentence := grave(case):
             return goes_back(sentence, before)
     if left > timedelta(0):

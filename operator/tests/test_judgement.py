@@ -86,7 +86,7 @@ def test_a_version_that_is_broken_goes_back_and_says_by_what(how: str) -> None:
     assert world.deployment("1").replicas == 5
     assert all_jobs_are_there(world)
     assert len(world.pending) < 30, "what waited meanwhile is worked off"
-    print(f"version 2 {how}: {world.share_touched('2'):.0f} % of the jobs were touched by it")
+    print(f"version 2 {how}: {world.share_touched('2'):.1f} % of the jobs of ten minutes were touched by it")
 
 
 @pytest.mark.parametrize("how", BROKEN)

@@ -1,5 +1,6 @@
 """What is made of objects as the API server gives them."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -78,6 +79,33 @@ def test_a_container_that_was_started_again_says_how_it_ended() -> None:
 
     assert found.complaint == "Restarted (exit code 1: no such table: orders)"
     assert found.pending_reason is None, "it waits for no node and no image: more pods are no worse off"
+
+
+def ended(reason: str, began: str, ended: str) -> dict[str, Any]:
+    at = "2026-01-01T{}:00Z"
+    return {"exitCode": 137, "reason": reason, "startedAt": at.format(began), "finishedAt": at.format(ended)}
+
+
+def test_what_ended_in_a_pod_is_counted_with_the_last_of_it() -> None:
+    found = seen(
+        {
+            "restartCount": 2,
+            "state": {"running": {}},
+            "lastState": {"terminated": ended("OOMKilled", "10:00", "10:40")},
+        },
+        {"restartCount": 1, "state": {"terminated": ended("Error", "10:10", "10:50")}, "lastState": {}},
+        {"restartCount": 0, "state": {"running": {}}},
+    )
+
+    assert (found.restarts, found.out_of_memory) == (3, 1)
+    assert found.restarted_at == datetime(2026, 1, 1, 10, 50, tzinfo=UTC)
+    assert found.lasted == timedelta(minutes=40)
+
+
+def test_a_pod_in_which_nothing_ended_says_nothing_of_it() -> None:
+    found = seen({"restartCount": 0, "state": {"running": {}}, "ready": True})
+
+    assert (found.restarts, found.out_of_memory, found.restarted_at) == (0, 0, None)
 
 
 def test_nothing_is_said_of_a_pod_that_starts_or_is_ready() -> None:

@@ -145,6 +145,7 @@ class World:
         self.arrivals = 0.0  # jobs that come each second, by themselves
         self.length = 1.0  # seconds of each
         self.enqueued = 0
+        self.enqueued_before: dict[str, int] = {}  # version id: jobs that came before it was begun
         self.touched: dict[str, int] = {}  # version id: jobs that it began
         self.complaint: str | None = None  # what Kubernetes says of every pod that is not ready
         self.refusal: str | None = None  # what the API server says to every manifest
@@ -376,6 +377,7 @@ class World:
                 known, version=version.version, deployment=version.deployment, spec_hash=version.spec_hash
             )
             return
+        self.enqueued_before[version.id] = self.enqueued
         self.versions[version.id] = replace(
             version,
             created_at=self.now,
@@ -700,8 +702,8 @@ class World:
     def share_touched(self, text: str) -> float:
         """How many of a hundred of the jobs that came since the version of this text began were begun by it."""
         version = self.version(text)
-        assert version.created_at is not None
-        return 100 * self.touched.get(version.id, 0) / max(1, self.enqueued)
+        came = self.enqueued - self.enqueued_before[version.id]
+        return 100 * self.touched.get(version.id, 0) / max(1, came)
 
     def deployment(self, text: str) -> Deployment:
         return self.deployments[self.version(text).deployment]

@@ -34,6 +34,7 @@ FIRST = "queue_applied"
 
 # These disturb nobody, so that several may run at a time; those that take longest come first.
 TOGETHER = (
+    "broken_versions",
     "external_autoscaler",
     "progressive",
     "scale",

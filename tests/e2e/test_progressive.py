@@ -27,7 +27,7 @@ BROKEN = {
 def test_a_new_version_gets_its_share_step_by_step(
     space: Cluster, database: Database, measure: Callable[[str, str], None]
 ) -> None:
-    rollout = {"strategy": "Progressive", "steps": STEPS}
+    rollout = {"strategy": "Progressive", "steps": STEPS, "abort": {"minSamples": 10}}
     queue = space.queue("gradual", {"workers": {"replicas": 4, "slots": 2, "rollout": rollout}})
     queue.serves("1", pods=4)
     steady = database.enqueue("gradual", 0.5, 340, spread=0.25)  # 85 s of them, across the whole rollout

@@ -98,9 +98,9 @@ def read(written: Mapping[str, int]) -> TrackRecord:
     )
 
 
-def decoded(text: str | bytes | None) -> TrackRecord:
-    """Return the record that a database keeps as this JSON."""
-    return read(msgspec.json.decode(text, type=dict[str, int])) if text else TrackRecord()
+def total(texts: Iterable[str | bytes]) -> TrackRecord:
+    """Return the sum of the records that a database keeps as these JSONs."""
+    return read(summed(msgspec.json.decode(text, type=dict[str, int]) for text in texts))
 
 
 def decoded_all(text: str | bytes | None) -> dict[str, TrackRecord]:

@@ -18,13 +18,14 @@ forge = Forge()
 
 POD = os.environ.get("FORGE_POD_NAME", "")
 VERSION = os.environ.get("FORGE_WORKER_VERSION", "")
-BROKEN = "E2E_BROKEN" in os.environ  # a version that fails at everything
+BROKEN = os.environ.get("E2E_BROKEN", "")  # how this version is broken; "yes": it fails at everything
 LINE = """
     INSERT INTO ledger (id, what, job_id, attempt, pod, version) VALUES ($1, $2, $3, $4, $5, $6)
     ON CONFLICT DO NOTHING
 """
 AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 
+leaked: list[bytes] = []
 pool: asyncpg.Pool | None = None
 making = asyncio.Lock()
 
@@ -60,12 +61,16 @@ async def note(ctx: Context, what: str) -> None:
 async def work(ctx: Context, seconds: float = 0.0, fail: bool = False) -> str:
     """Take so many seconds, and fail if that is asked for."""
     await note(ctx, "started")
+    if BROKEN == "crashes":
+        os._exit(1)
+    if BROKEN == "leaks":
+        leaked.append(b"x" * 50_000_000)  # written to, so that it is really there
     try:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep({"hangs": 86_400.0, "slow": 10 * seconds}.get(BROKEN, seconds))
     except asyncio.CancelledError:
         await asyncio.shield(note(ctx, "stopped"))
         raise
-    if fail or BROKEN:
+    if fail or BROKEN == "yes":
         await note(ctx, "failed")
         raise RuntimeError("it was asked to fail" if fail else f"version {VERSION} is broken")
     await note(ctx, "ended")

@@ -14,7 +14,7 @@ from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.fence import writing
 from forge_jobs.storage.postgres.track_records import AGE, TOTAL
-from forge_jobs.track_record import decoded, decoded_all
+from forge_jobs.track_record import decoded_all, total
 from forge_jobs.version import Epoch, Version, VersionState
 
 TAKE_OVER = """
@@ -106,14 +106,14 @@ SELECT version.pool, version.id, version.version, version.deployment, version.st
        version.control_revision, version.spec_hash, version.created_at, version.state_changed_at,
        version.last_current_at, version.drain_started_at, version.drained_at, version.ramping_since, version.verdict,
        live.workers, live.acknowledged, coalesce(held.jobs, 0) AS in_progress, held.ages AS running,
-       total.record, version.baseline
+       version.record, live.records, version.baseline
 FROM {schema}.worker_version AS version
 CROSS JOIN LATERAL (
-    SELECT count(*) AS workers, coalesce(bool_and(observed_revision >= version.control_revision), true) AS acknowledged
+    SELECT count(*) AS workers, coalesce(bool_and(observed_revision >= version.control_revision), true) AS acknowledged,
+           array_agg(record) AS records
     FROM {schema}.worker
     WHERE worker.pool = version.pool AND worker.version_id = version.id
 ) AS live
-CROSS JOIN {total}
 LEFT JOIN (  -- by the label, which outlives its worker
     SELECT pool, version_id, sum(jobs)::bigint AS jobs, jsonb_object_agg(age, jobs) AS ages
     FROM (
@@ -126,7 +126,7 @@ LEFT JOIN (  -- by the label, which outlives its worker
 ) AS held ON held.pool = version.pool AND held.version_id = version.id
 WHERE $1::text IS NULL OR version.pool = $1
 ORDER BY version.created_at, version.pool, version.id
-""".replace("{total}", TOTAL).replace("{age}", AGE)
+""".replace("{age}", AGE)
 
 GIVEN_UP = """
 SELECT label.worker_id
@@ -250,13 +250,14 @@ class PostgresVersions(Versions):
 
 
 def _version(row: Mapping[str, Any]) -> Version:
-    ages = msgspec.json.decode(row["running"] or "{}", type=dict[int, int])
+    facts = dict(row)
+    records = [facts.pop("record"), *(facts.pop("records") or ())]  # summing them here costs less than there
     return Version(
         **{
-            **row,
+            **facts,
             "state": VersionState(row["state"]),
-            "running": ages,
-            "record": decoded(row["record"]),
+            "running": msgspec.json.decode(row["running"] or "{}", type=dict[int, int]),
+            "record": total(records),
             "baseline": decoded_all(row["baseline"]),
         }
     )
