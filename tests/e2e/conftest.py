@@ -54,6 +54,7 @@ ALONE = (
     "operator_killed",
     "operator_frozen",
     "postgres_restarted",
+    "password_rotated",
     "namespace_deleted",
     "footprint",
     "watched_namespaces",
