@@ -130,6 +130,20 @@ async def test_whoever_waits_on_a_silent_network_can_be_cancelled_and_try_again(
         await database.close()
 
 
+async def test_of_connections_that_fell_silent_together_only_one_is_waited_for(url: str) -> None:
+    async with Gate(url) as gate:
+        database = Database(gate.url, pool_size=3, command_timeout=timedelta(seconds=2))
+        await database.open()
+        await asyncio.gather(*(database.fetch("SELECT pg_sleep(0.2)") for _ in range(3)))
+        gate.swallow()
+
+        with pytest.raises(StorageUnavailable, match="did not answer in time"):
+            await database.fetch("SELECT 1")
+
+        assert await asyncio.gather(*(database.fetch("SELECT 2") for _ in range(3))) == [[(2,)]] * 3
+        await database.close()
+
+
 async def test_close_does_not_wait_for_a_statement_that_runs(database: Database, url: str) -> None:
     closing = Database(url)
     await closing.open()

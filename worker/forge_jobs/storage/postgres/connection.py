@@ -124,9 +124,8 @@ class Database:
             None  # whether what is set holds for a connection; None: before `open`
         )
         self._begin: str | None = None  # how each transaction begins, where a connection keeps no settings
-        self._is_past = (
-            False  # the connections of the pool are of no more use: the server is read-only, or elsewhere
-        )
+        # The connections of the pool are of no more use: the server is read-only, elsewhere, or silent.
+        self._is_past = False
         self._texts: dict[str, str] = {}
         self._names = {
             "{schema}": quoted(schema),
@@ -221,6 +220,10 @@ class Database:
                 else:
                     async with self.pinned_transaction(given):
                         yield given
+            except TimeoutError:
+                # A connection that has fallen silent is seldom alone: whatever lies between forgot them all.
+                self._is_past = True
+                raise
             finally:
                 # After a cancellation this waits for the server to say that it has stopped, and a
                 # server that says nothing more must not keep whoever was cancelled.
