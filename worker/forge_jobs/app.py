@@ -148,11 +148,12 @@ class Forge:
         """Give the name of a queue whenever it may have work, within milliseconds of an enqueue, until closed.
 
         The name comes again every five seconds while jobs of the queue are pending. Outages of
-        the database are waited for. Raises InvalidInput, and UnknownQueue at the first name. A watched queue costs its producers a
-        little, so watch those that nobody serves; `contextlib.aclosing` ends the watch in time.
+        the database are waited for. Raises InvalidInput, and at the first name UnknownQueue, NotOpenHere, or
+        StorageUnavailable when the forge is not open; so does a watch that goes on when it is closed. A watched queue
+        costs its producers a little, so watch those that nobody serves; `contextlib.aclosing` ends the watch in time.
         """
         wanted = [names.queue(queue) for queue in names.listed(queues, "queues")]
-        return watch(self.storage, self.telemetry, wanted)
+        return watch(self.storage, self.telemetry, wanted, lambda: self._opened > 0)
 
     async def open(self, *, migrate: bool | None = None) -> None:
         """The database is open and its schema is that of this release.

@@ -7,10 +7,10 @@ as the only means behind a pooler.
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import suppress
 
-from forge_jobs.errors import ForgeError, InvalidInput, UnknownQueue
+from forge_jobs.errors import ForgeError, InvalidInput, NotOpenHere, UnknownQueue
 from forge_jobs.patience import Patience
 from forge_jobs.storage.interface import Storage
 from forge_jobs.telemetry import Telemetry
@@ -19,9 +19,14 @@ LOOK_EVERY = 5.0  # seconds
 FAREWELL = 5.0  # seconds to take the mark away in; after that it is left to the next who marks itself
 
 
-async def watch(storage: Storage, telemetry: Telemetry, queues: Iterable[str]) -> AsyncGenerator[str, None]:
-    """Give the name of a queue whenever it may have work, until closed. Raises UnknownQueue."""
-    one = Watch(storage, telemetry, queues)
+async def watch(
+    storage: Storage, telemetry: Telemetry, queues: Iterable[str], is_open: Callable[[], bool]
+) -> AsyncGenerator[str, None]:
+    """Give the name of a queue whenever it may have work, until closed. Raises UnknownQueue.
+
+    A database that does not answer is asked again for as long as it `is_open` here.
+    """
+    one = Watch(storage, telemetry, queues, is_open)
     await one.begin()
     listening = asyncio.create_task(one.listen(), name="watch")
     looking = asyncio.create_task(one.look(), name="watch")
@@ -38,10 +43,14 @@ async def watch(storage: Storage, telemetry: Telemetry, queues: Iterable[str]) -
 class Watch:
     """Looks and listens for work in some queues, and keeps the names of those that may have some."""
 
-    def __init__(self, storage: Storage, telemetry: Telemetry, queues: Iterable[str]) -> None:
+    def __init__(
+        self, storage: Storage, telemetry: Telemetry, queues: Iterable[str], is_open: Callable[[], bool]
+    ) -> None:
         self._storage = storage
         self._telemetry = telemetry
         self._wanted = set(queues)
+        self._is_open = is_open
+        self._over: Exception | None = None  # why nothing can be found any more
         self._ids: dict[int, str] = {}
         self._mark = secrets.randbits(62) + 1  # in place of a worker's id
         self._found: dict[str, None] = {}  # in order, each once
@@ -56,9 +65,11 @@ class Watch:
                 known = {queue.name: queue.id for queue in await self._storage.queues.all()}
                 for name in sorted(self._wanted - set(known)):
                     raise UnknownQueue(name, known)
-            except InvalidInput:
+            except (InvalidInput, NotOpenHere):
                 raise
             except ForgeError as error:
+                if not self._is_open():
+                    raise
                 await patience.wait(error)
             else:
                 self._ids = {known[name]: name for name in self._wanted}
@@ -85,6 +96,10 @@ class Watch:
                     if counts.pending and counts.queue in self._wanted:
                         self._find(counts.queue)
             except Exception as error:  # whoever watches must not miss what comes after an outage
+                if not self._is_open():
+                    self._over = error
+                    self._something.set()
+                    return
                 await patience.wait(error)
                 continue
             patience.over()
@@ -93,8 +108,10 @@ class Watch:
                     await self._look.wait()
 
     async def next(self) -> str:
-        """Wait for a queue that may have work; return its name."""
+        """Wait for a queue that may have work; return its name. Raises what the database says when it is not open any more."""
         while not self._found:
+            if self._over is not None:
+                raise self._over
             self._something.clear()
             await self._something.wait()
         name = next(iter(self._found))

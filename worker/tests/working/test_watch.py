@@ -9,6 +9,7 @@ import pytest
 
 from forge_jobs import Forge, UnknownQueue, WorkerInfo
 from forge_jobs.client import watch as watching
+from forge_jobs.errors import NotOpenHere, StorageUnavailable
 from tests.storage.clock import Clock
 from tests.storage.databases import Database
 from tests.working.eventually import eventually
@@ -127,6 +128,32 @@ async def test_a_watch_of_nothing_tells_nothing(forge: Forge) -> None:
     async with watched(forge) as one:
         await asyncio.sleep(0.1)
     assert one.names == []
+
+
+async def test_a_watch_of_a_forge_that_is_not_open_here_waits_for_nothing(
+    forge: Forge, database: Database
+) -> None:
+    with pytest.raises(StorageUnavailable, match="is not open"):
+        await anext(Forge(storage=database.storage()).watch(["default"]))
+
+    async def first() -> str:
+        return await anext(forge.watch(["default"]))
+
+    with pytest.raises(NotOpenHere):
+        await asyncio.to_thread(asyncio.run, first())
+
+
+async def test_a_watch_ends_with_its_forge(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "LOOK_EVERY", 0.05)
+    forge = Forge(storage=database.storage())
+    async with forge:
+        watch = forge.watch(["default"])
+        await forge.enqueue("send")
+        assert await anext(watch) == "default"
+        await forge.jobs.delete_all(state="pending")
+    with pytest.raises(StorageUnavailable, match=r"is not open|was closed"):
+        async for _ in watch:  # what it found before
+            pass
 
 
 @pytest.mark.parametrize("database", ["postgres"], indirect=True)
