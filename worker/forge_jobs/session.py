@@ -31,6 +31,7 @@ from forge_jobs.telemetry import (
     PollOnly,
     Run,
     WorkerGivenUp,
+    WorkerStarted,
     WorkerStopping,
 )
 from forge_jobs.tokens import LeasedTokens
@@ -193,6 +194,7 @@ class Session:
             crons_changed=self._crons_changed,
         )
         self.is_registered = True
+        self._telemetry.emit(WorkerStarted(self.info.label, self.info.queues, self.info.concurrency))
         self.runners.start()
         claiming = self._task(claimer.run(), "claimer")
         beating = self._task(heartbeat.run(before), "heartbeat")

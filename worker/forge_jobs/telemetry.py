@@ -173,6 +173,8 @@ class UnknownLimit(Event):
 
 @dataclass(frozen=True, slots=True)
 class WorkerStarted(Event):
+    """The worker is registered, and claims."""
+
     label: str
     queues: Sequence[str]
     concurrency: int

@@ -21,7 +21,7 @@ from forge_jobs.outcome import as_duration
 from forge_jobs.patience import Patience, unless
 from forge_jobs.seen import Seen
 from forge_jobs.session import Session
-from forge_jobs.telemetry import WorkerStarted, WorkerStopped, WorkerStopping
+from forge_jobs.telemetry import WorkerStopped, WorkerStopping
 from forge_jobs.watchdog import Watchdog
 from forge_jobs.worker_info import WorkerInfo
 
@@ -140,7 +140,6 @@ class Worker:
                     stale=self.stale,
                     handovers=handovers,
                 )
-                self.forge.telemetry.emit(WorkerStarted(session.info.label, self.queues, self.concurrency))
                 try:
                     with Watchdog(self.forge.telemetry, session.info.label, session.claim_of):
                         given_up = await session.run(until_empty=until_empty)

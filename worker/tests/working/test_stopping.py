@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Context, Forge, State, Worker
-from forge_jobs.errors import InvalidInput
-from forge_jobs.telemetry import ClaimsLost, JobsEnded, WorkerStopped
+from forge_jobs import Context, Forge, State, Worker, WorkerInfo
+from forge_jobs.counters import Counters
+from forge_jobs.errors import InvalidInput, StorageUnavailable
+from forge_jobs.telemetry import ClaimsLost, JobsEnded, WorkerStarted, WorkerStopped
 from tests.working.events import Events
 from tests.working.eventually import eventually
+from tests.working.running import working
 
 
 @pytest.fixture
@@ -82,6 +84,27 @@ async def test_a_worker_that_cannot_register_ends_when_it_is_told_to(
     async with asyncio.timeout(60):
         await running
     assert time.monotonic() - before < 1 + 8
+
+
+async def test_a_worker_that_could_not_register_at_first_is_said_to_serve_once(
+    forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register, tries = forge.storage.workers.register, 0
+    counters = Counters()
+    forge.telemetry.subscribe(counters)
+
+    async def registers(info: WorkerInfo) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            raise StorageUnavailable("The database is away.")
+        await register(info)
+
+    monkeypatch.setattr(forge.storage.workers, "register", registers)
+    async with working(forge) as worker:
+        assert worker.session is not None
+        assert [event.label for event in events.of(WorkerStarted)] == [worker.session.info.label]
+        assert sum(counters.capacities.values()) == worker.concurrency
 
 
 @pytest.fixture
