@@ -130,6 +130,22 @@ async def test_a_job_is_part_of_the_callers_transaction(storage, path, isolation
     assert len(await storage.jobs.find()) == 2
 
 
+async def test_a_callers_connection_may_give_rows_and_texts_in_any_form(storage, path):
+    with closing(sqlite3.connect(path)) as own:
+        own.row_factory, own.text_factory = sqlite3.Row, bytes
+        answers = [
+            await storage.jobs.enqueue(NewJob("work", key="k"), connection=own),
+            await storage.jobs.enqueue(NewJob("work", key="k"), connection=own),
+            *await storage.jobs.enqueue_many([NewJob("work", key=key) for key in "kl"], connection=own),
+        ]
+        own.commit()
+
+        assert own.text_factory is bytes
+
+    assert [answer.duplicate for answer in answers] == [False, True, True, False]
+    assert len(await storage.jobs.find()) == 2
+
+
 async def test_a_refused_job_leaves_the_callers_transaction_as_it_was(storage, path):
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN")

@@ -173,6 +173,7 @@ class Database:
             raise InvalidInput(
                 f"connection is a {type(connection).__name__}, allowed is a sqlite3.Connection."
             )
+        text_factory, connection.text_factory = connection.text_factory, str  # a caller's may be bytes
         try:
             self._check_same_file(connection)
             if not connection.in_transaction and connection.isolation_level is not None:
@@ -195,6 +196,8 @@ class Database:
             raise InvalidInput(f"The given connection cannot be used: {error}") from error
         except DRIVER_ERRORS as error:
             raise translated(error, self.path) from error
+        finally:
+            connection.text_factory = text_factory
         return result
 
     def _check_same_file(self, connection: sqlite3.Connection) -> None:
