@@ -93,12 +93,12 @@ class Forge:
         """The database. Raises InvalidSetting when the settings do not say which."""
         if self._storage is None:
             self._storage = open_storage(
-                self._url or self.settings.database_url,
-                schema=self._schema or self.settings.schema,
+                self._url if self._url is not None else self.settings.database_url,
+                schema=self.settings.schema if self._schema is None else self._schema,
                 url_changed=lambda url: self.telemetry.emit(DatabaseMoved(url)),
                 **(
                     pool_options(self.settings.max_connections)
-                    if self._url
+                    if self._url is not None
                     else self.settings.storage_options
                 ),
             )

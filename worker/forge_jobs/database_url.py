@@ -15,6 +15,9 @@ ALLOWED = (
 _PASSWORD_FIELD = re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s]*)", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")
 _HOST = r"(?:(?:[A-Za-z0-9._-]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9._-]+)?\])(?::\d{1,5})?"
+_PARAMETERS = re.compile(
+    r"\?[A-Za-z_]+="
+)  # of SQLAlchemy's or SQLite's own; here they would be a part of the file's name
 _AUTHORITY = re.compile(rf"(?:[^@:/?#\[\]\s]*(?::[^@:/?#\[\]\s]*)?@)?(?:{_HOST}(?:,{_HOST})*)?")
 
 
@@ -43,7 +46,7 @@ def is_database_url(url: object) -> bool:
     if not separator:
         return False
     if scheme == "sqlite":
-        return rest == MEMORY or (rest.startswith("/") and len(rest) > 1)
+        return rest == MEMORY or (rest.startswith("/") and len(rest) > 1 and not _PARAMETERS.search(rest))
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     return (
         bool(POSTGRES.fullmatch(scheme))

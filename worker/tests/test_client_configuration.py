@@ -308,3 +308,11 @@ async def test_no_call_takes_a_list_for_a_name(forge: Forge, given: Any):
 async def test_the_payload_of_a_cron_is_a_mapping(forge: Forge, payload: Any):
     with pytest.raises(InvalidInput, match="allowed is a mapping of argument names"):
         await forge.crons.set("daily", "@daily", "send", payload=payload)
+
+
+@pytest.mark.parametrize(
+    "given", [{"url": ""}, {"url": "sqlite://:memory:x"}, {"url": "postgresql://h/d", "schema": ""}]
+)
+def test_a_database_that_is_given_and_cannot_be_is_not_exchanged_for_another(given: dict[str, str]) -> None:
+    with pytest.raises(InvalidInput, match=r"^The (database URL|schema) is "):
+        _ = Forge(**given).storage
