@@ -34,6 +34,10 @@ class Condition(StrEnum):
     PROGRESSING = "Progressing", "The version that is asked for serves, or is on its way."
     SCALING_ACTIVE = "ScalingActive", "The operator decides how many pods there are."
     SCALING_LIMITED = "ScalingLimited", "There would be more pods, or fewer, if something did not bound them."
+    KINDS_HANDLED = (
+        "KindsHandled",
+        "For each job whose time has come, or that the cron enqueues, somebody who serves the queue may have a handler.",
+    )
     PAUSED = "Paused", "Nothing of it is started, or the operator leaves the object alone."
     DELETION_BLOCKED = "DeletionBlocked", "The object is to be deleted and waits for its queue to be empty."
 
@@ -146,6 +150,13 @@ class Reason(StrEnum):
     )
     UNSCHEDULABLE = "Unschedulable", "Pods cannot be placed or started; more would wait beside them."
 
+    # KindsHandled
+    ALL_HANDLED = "AllHandled", "No job waits for a handler that nobody has, as far as is known."
+    UNHANDLED_KINDS = (
+        "UnhandledKinds",
+        "Jobs are of kinds for which nobody who serves the queue has a handler; no pod is started for them.",
+    )
+
     # Paused
     ACTIVE = "Active", "It is not paused."
     SPEC_PAUSED = (
@@ -251,6 +262,7 @@ REASONS: Mapping[Condition, Mapping[Reason, Truth]] = MappingProxyType(
             false=(Reason.WITHIN_RANGE, Reason.NO_WORKERS, Reason.FIXED_REPLICAS),
             unknown=(Reason.STALE_SIGNAL,),
         ),
+        Condition.KINDS_HANDLED: _reasons(true=(Reason.ALL_HANDLED,), false=(Reason.UNHANDLED_KINDS,)),
         Condition.PAUSED: _reasons(
             true=(Reason.SPEC_PAUSED, Reason.ANNOTATION_PAUSED), false=(Reason.ACTIVE,)
         ),
@@ -264,5 +276,11 @@ REASONS: Mapping[Condition, Mapping[Reason, Truth]] = MappingProxyType(
 OF_QUEUES = tuple(Condition)
 """The conditions of a ForgeQueue; DeletionBlocked only while it is being deleted."""
 
-OF_CRONS = (Condition.READY, Condition.SYNCED, Condition.DATABASE_REACHABLE, Condition.PAUSED)
+OF_CRONS = (
+    Condition.READY,
+    Condition.SYNCED,
+    Condition.DATABASE_REACHABLE,
+    Condition.KINDS_HANDLED,
+    Condition.PAUSED,
+)
 """The conditions of a ForgeCron."""

@@ -16,6 +16,7 @@ from forge_operator.report import (
     Report,
     Verdict,
     generation,
+    handled_or_not,
     known_verdicts,
     maybe_moment,
     moment,
@@ -62,14 +63,15 @@ def synced(observed: ObservedCron, cron: CronObject, spec: CronSpec, database: C
     if row is not None and row.managed_by == manager and is_as_wanted(row, spec, values):
         if row.last_error is not None:
             return told(observed, not_synced(Reason.INVALID_SCHEDULE, row.last_error), shown(name, row), ())
-        return told(observed, all_well(name), shown(name, row), ())
+        verdicts = all_well(name) | kinds_handled(spec, database)
+        return told(observed, verdicts, shown(name, row), ())
     actions: list[Action] = [SetCron(name, spec.schedule, spec.job.kind, values, manager, key)]
     if row is not None and was_synced(cron):
         actions.append(EmitEvent("Normal", "DriftRepaired", f"Cron {name!r} was made right again."))
     fields = {**shown(name, row), "lastSyncTime": moment(observed.now)}
     failures = known_failures(observed.memory, cron.generation)
     memory = replace(observed.memory, failures=failures, generation=cron.generation)
-    verdicts = all_well(name)
+    verdicts = all_well(name) | kinds_handled(spec, database)
     for failure in failures.values():
         verdicts |= not_synced(Reason.ACTION_FAILED, failure.message)
     return told(replace(observed, memory=memory), verdicts, fields, actions)
@@ -144,6 +146,12 @@ def all_well(name: str) -> dict[Condition, Verdict]:
         Condition.SYNCED: Verdict(Reason.CONFIG_APPLIED, f"Cron {name!r} is configured."),
         Condition.DATABASE_REACHABLE: Verdict(Reason.CONNECTED),
     }
+
+
+def kinds_handled(spec: CronSpec, database: CronDatabase) -> dict[Condition, Verdict]:
+    """Return whether anybody could run the jobs that it enqueues."""
+    in_vain = () if database.handled is None else {spec.job.kind} - database.handled
+    return {Condition.KINDS_HANDLED: handled_or_not([spec.job.queue], in_vain)}
 
 
 def shown(name: str, row: CronConfig | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ asks, not when the object is looked at: nobody looks often at a pool that is cal
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -14,10 +14,10 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
 from forge_jobs import CronConfig, ForgeError, QueueConfig
-from forge_jobs.job import Counts
+from forge_jobs.job import Counts, Unhandled
 from forge_operator.facts import Facts, FactsReader
 from forge_operator.keys import Key
-from forge_operator.load import held, oldest_age
+from forge_operator.load import held, oldest_age, workable
 
 FRESH = 10.0
 """Seconds that what is told may be old. The ticker reads more often while anything is scaled by load."""
@@ -33,8 +33,10 @@ class Told:
     pool: str  # <namespace>/<name>
     queue: QueueConfig
     counts: Counts
+    workable: Counts  # without pending jobs that nobody handles
     oldest_age: float  # seconds
     live_workers: int  # that may claim
+    unhandled: Sequence[Unhandled]
 
 
 GAUGES: dict[str, tuple[str, Callable[[Told], float]]] = {
@@ -48,7 +50,15 @@ GAUGES: dict[str, tuple[str, Callable[[Told], float]]] = {
     "dead_jobs": ("Dead jobs that are still kept.", lambda told: told.counts.dead),
     "held_jobs": (
         "Pending jobs that would not start however many workers there were.",
-        lambda told: held(told.counts, told.queue),
+        lambda told: held(told.workable, told.queue),
+    ),
+    "unhandled_jobs": (
+        "Pending jobs of kinds for which nobody who serves the queue has a handler.",
+        lambda told: sum(each.pending for each in told.unhandled),
+    ),
+    "unhandled_due_jobs": (
+        "Scheduled jobs of such kinds whose time has come.",
+        lambda told: sum(each.due for each in told.unhandled),
     ),
     "oldest_pending_age_seconds": (
         "How long the oldest pending job has been pending, 0 when there is none.",
@@ -102,7 +112,15 @@ def told(facts: Facts, known: dict[str, str]) -> Iterator[Told]:
         if queue.managed_by in known:
             count = counts.get(queue.name, Counts(queue.name))
             age = oldest_age([count], facts.now)
-            yield Told(known[queue.managed_by], queue, count, age, live[queue.name])
+            yield Told(
+                known[queue.managed_by],
+                queue,
+                count,
+                workable(count, facts.unhandled),
+                age,
+                live[queue.name],
+                facts.unhandled.get(queue.name, ()),
+            )
 
 
 def queue_gauges(told: Iterable[Told] = ()) -> Iterator[Metric]:

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from forge_jobs import CronConfig, Forge, ForgeError, QueueConfig, RateLimit, Version, WorkerInfo
-from forge_jobs.job import Counts
+from forge_jobs.job import Counts, Unhandled
 from forge_operator.link import DatabaseLink
+from forge_operator.load import is_handled, workable
 from forge_operator.observed import Database
 
 
@@ -22,6 +23,8 @@ class Facts:
     queues: tuple[QueueConfig, ...]
     limits: tuple[RateLimit, ...]
     counts: tuple[Counts, ...]
+    handled: Mapping[str, Set[str]]  # kinds by queue, where they are known
+    unhandled: Mapping[str, Sequence[Unhandled]]  # by queue
     crons: tuple[CronConfig, ...]
     versions: Sequence[Version]  # of all pools
     workers: Sequence[WorkerInfo]  # of all pools and of none
@@ -47,6 +50,8 @@ class Facts:
             queues=self.queues,
             limits=self.limits,
             counts=self.counts,
+            handled=self.handled,
+            unhandled=self.unhandled,
             upcoming={} if within is None else await self._upcoming(within),
             crons=self.crons,
             versions=() if pool is None else tuple(self.versions_of.get(pool, ())),
@@ -55,14 +60,16 @@ class Facts:
         )
 
     async def busy(self, within: timedelta) -> frozenset[str]:
-        """Return the queues that have jobs now, or within that time. Raises ForgeError."""
+        """Return the queues that have jobs which somebody may handle now, or within that time. Raises ForgeError."""
         if within not in self.busy_within:
-            now = {each.queue for each in self.counts if each.pending or each.in_progress}
+            counts = [workable(each, self.unhandled) for each in self.counts]
+            now = {each.queue for each in counts if each.pending or each.in_progress}
             fires = {
                 each.queue
                 for each in self.crons
                 # Without a time it is new, or was edited: a worker has to find its first one.
                 if each.enabled and (each.next_fire_at or self.now) <= self.now + within
+                if is_handled(each, self.handled)
             }
             self.busy_within[within] = frozenset(now | fires | (await self._upcoming(within)).keys())
         return self.busy_within[within]
@@ -71,6 +78,14 @@ class Facts:
         if within not in self.upcoming:
             self.upcoming[within] = await self.forge.jobs.upcoming(within)
         return self.upcoming[within]
+
+
+def by_queue(unhandled: Iterable[Unhandled]) -> dict[str, list[Unhandled]]:
+    """Return the jobs that wait in vain by their queues."""
+    found: dict[str, list[Unhandled]] = {}
+    for each in unhandled:
+        found.setdefault(each.queue, []).append(each)
+    return found
 
 
 class FactsReader:
@@ -107,6 +122,8 @@ class FactsReader:
                 queues=tuple(await forge.queues.list()),
                 limits=tuple(await forge.limits.list()),
                 counts=tuple(await forge.jobs.counts()),
+                handled=await forge.workers.handled(),
+                unhandled=by_queue(await forge.jobs.unhandled()),
                 crons=tuple(await forge.crons.list()),
                 # After the workers: one that connects in between is set aside once more, never forgotten.
                 connections_left=await forge.storage.connections_left(),

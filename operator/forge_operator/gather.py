@@ -114,5 +114,6 @@ class Gatherer:
         return CronDatabase(
             now=facts.now,
             row=facts.crons_by_name.get(name),
+            handled=facts.handled.get(queue) if queue is not None else None,
             queue_exists=queue is None or any(each.name == queue for each in facts.queues),
         )

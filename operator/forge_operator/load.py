@@ -4,12 +4,12 @@ Rates come from differences between looks, so no query counts what has ended. Es
 follow quickly upwards and slowly downwards: too many pods for a minute cost less than too few.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from forge_jobs import CronConfig, QueueConfig, WorkerInfo
-from forge_jobs.job import Counts
+from forge_jobs.job import Counts, Unhandled
 from forge_operator.memory import ScalerMemory, Tally
 from forge_operator.observed import Database
 from forge_operator.specs import AutoscalingSpec
@@ -57,7 +57,7 @@ def measure(
     now: float,
 ) -> tuple[Load, ScalerMemory]:
     """Return the load of the queues `served`, and the estimates to go on from."""
-    counts = [each for each in database.counts if each.queue in served]
+    counts = [workable(each, database.unhandled) for each in database.counts if each.queue in served]
     queues = {each.name: each for each in database.queues if each.name in served}
     pending, in_progress = sum(each.pending for each in counts), sum(each.in_progress for each in counts)
     memory = followed(memory, pending, in_progress, database.workers, now)
@@ -79,6 +79,15 @@ def measure(
         due_later=later,
         concurrency=concurrency(queues.values()),
     ), memory
+
+
+def workable(counts: Counts, unhandled: Mapping[str, Sequence[Unhandled]]) -> Counts:
+    """Return the counts without the pending jobs that no worker could run, however many there were."""
+    in_vain = sum(each.pending for each in unhandled.get(counts.queue, ()))
+    if not in_vain:
+        return counts
+    # Whether the oldest is one of those is not known, and its age alone must not raise the number of pods.
+    return replace(counts, pending=max(0, counts.pending - in_vain), oldest_pending_at=None)
 
 
 def followed(
@@ -172,16 +181,22 @@ def oldest_age(counts: Iterable[Counts], now: datetime) -> float:
 def due(database: Database, served: Sequence[str], autoscaling: AutoscalingSpec) -> tuple[int, bool]:
     """Return how many jobs are due within the time to warm up, and whether any is before a pod could be back."""
     firsts = [(count, first) for queue, (count, first) in database.upcoming.items() if queue in served]
-    firsts += [(1, at) for at in next_fires(database.crons, served, database.now)]
+    crons = [each for each in database.crons if each.queue in served and is_handled(each, database.handled)]
+    firsts += [(1, at) for at in next_fires(crons, database.now)]
     warm, later = database.now + autoscaling.prewarm, database.now + lookahead(autoscaling)
     # Workers make what is due claimable, and fire crons: overdue, it waits for a pod, prewarmed or not.
     soon = sum(count if autoscaling.prewarm else 1 for count, first in firsts if first <= warm)
     return soon, any(first <= later for _, first in firsts)
 
 
-def next_fires(crons: Iterable[CronConfig], served: Sequence[str], now: datetime) -> list[datetime]:
-    """Return when the crons of these queues need a worker next: at once while none has found their first time."""
-    return [each.next_fire_at or now for each in crons if each.enabled and each.queue in served]
+def is_handled(cron: CronConfig, handled: Mapping[str, Set[str]]) -> bool:
+    """Whether somebody who serves the cron's queue may have a handler for its jobs."""
+    return cron.kind in handled.get(cron.queue, {cron.kind})
+
+
+def next_fires(crons: Iterable[CronConfig], now: datetime) -> list[datetime]:
+    """Return when the crons need a worker next: at once while none has found their first time."""
+    return [each.next_fire_at or now for each in crons if each.enabled]
 
 
 def concurrency(queues: Iterable[QueueConfig]) -> int | None:

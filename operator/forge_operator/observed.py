@@ -4,13 +4,13 @@ The gatherer fills it in, `plan` reads nothing else. What could not be read is `
 value of its own: it is never an empty list, so nothing is decided on it by accident.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from forge_jobs import CronConfig, QueueConfig, RateLimit, WorkerInfo
-from forge_jobs.job import Counts
+from forge_jobs.job import Counts, Unhandled
 from forge_jobs.version import Version
 from forge_operator.memory import Memory
 from forge_operator.settings import OperatorSettings
@@ -111,6 +111,8 @@ class Database:
     limits: tuple[RateLimit, ...] = ()  # all rows
     counts: tuple[Counts, ...] = ()  # all queues
     upcoming: Mapping[str, tuple[int, datetime]] = field(default_factory=dict)  # within `load.lookahead`
+    handled: Mapping[str, Set[str]] = field(default_factory=dict)  # kinds by queue, where they are known
+    unhandled: Mapping[str, Sequence[Unhandled]] = field(default_factory=dict)  # by queue
     crons: tuple[CronConfig, ...] = ()  # all rows
     versions: tuple[Version, ...] = ()  # of this pool
     workers: tuple[WorkerInfo, ...] = ()  # of this pool
@@ -151,6 +153,9 @@ class CronDatabase:
     now: datetime
     row: CronConfig | None  # None: there is none
     queue_exists: bool = True
+    handled: Set[str] | None = (
+        None  # kinds for which somebody who serves its queue has a handler; None: not known
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -270,14 +270,12 @@ def target(owner: QueueObject, spec: QueueSpec, database: Database) -> naming.Ve
 
 def measured(pool: Pool, spec: QueueSpec, observed: Observed) -> tuple[Load, ScalerMemory]:
     """Return the load of the queues that the pool serves."""
-    others = spec.workers.queues if spec.workers else ()
-    served = tuple(dict.fromkeys((naming.queue_name(pool.owner.name, spec), *others)))
     autoscaling = (spec.workers.autoscaling if spec.workers else None) or WITHOUT_NUMBERS
     found, memory = load.measure(
-        pool.database, served, autoscaling, observed.memory.scaler, observed.now.timestamp()
+        pool.database, pool.served, autoscaling, observed.memory.scaler, observed.now.timestamp()
     )
     rate = None
-    if spec.rate_limit is not None and len(served) == 1:
+    if spec.rate_limit is not None and len(pool.served) == 1:
         rate = spec.rate_limit.limit / spec.rate_limit.period.total_seconds()
     ready = pool.ready(pool.open_versions)
     return replace(

@@ -41,6 +41,12 @@ class Pool:
         return self.owner.uid
 
     @property
+    def served(self) -> tuple[str, ...]:
+        """The queues that its workers serve, its own first."""
+        others = self.workers_spec.queues if self.workers_spec else ()
+        return tuple(dict.fromkeys((naming.queue_name(self.owner.name, self.owner.spec), *others)))
+
+    @property
     def is_only_observed(self) -> bool:
         """Whether it is scaled by load, and decisions are only to be shown: the current version keeps the pods it has."""
         is_scaled = self.workers_spec is not None and self.workers_spec.autoscaling is not None

@@ -116,8 +116,15 @@ def pool_verdicts(
         Condition.DATABASE_REACHABLE: Verdict(Reason.CONNECTED),
         Condition.PROGRESSING: Verdict(progress.reason, progress.message),
         **scaling_verdicts(pool, decision, observes=observes),
+        Condition.KINDS_HANDLED: kinds_handled(pool),
         Condition.PAUSED: paused(pool.owner),
     }
+
+
+def kinds_handled(pool: Pool) -> Verdict:
+    """Return whether there is anybody for each of the jobs that wait in the queues that the pool serves."""
+    unhandled = [each for queue in pool.served for each in pool.database.unhandled.get(queue, ())]
+    return report.handled_or_not({each.queue for each in unhandled}, {each.kind for each in unhandled})
 
 
 def ready(pool: Pool, progress: Progress, decision: Decision) -> Verdict:

@@ -37,6 +37,7 @@ WARNED = frozenset(
         Reason.AUTH_FAILED,
         Reason.TLS_FAILED,
         Reason.READ_ONLY,
+        Reason.UNHANDLED_KINDS,
         Reason.TOO_MANY_VERSIONS,
         Reason.INCONCLUSIVE,
         Reason.PROGRESS_DEADLINE_EXCEEDED,
@@ -94,6 +95,24 @@ def generation(owner: QueueObject | CronObject) -> int:
     if owner.annotations.get(naming.PAUSED) == "true":
         return int(owner.status.get("observedGeneration", 0))
     return owner.generation
+
+
+MOST_KINDS = 5
+"""Kinds that a message lists."""
+
+
+def handled_or_not(queues: Iterable[str], in_vain: Iterable[str]) -> Verdict:
+    """Return what KindsHandled says of these queues, when nobody has a handler for jobs of the kinds `in_vain`."""
+    kinds = sorted(set(in_vain))
+    if not kinds:
+        return Verdict(Reason.ALL_HANDLED)
+    # Without numbers, which would have it written anew at each look.
+    more = f" and {len(kinds) - MOST_KINDS} more" if len(kinds) > MOST_KINDS else ""
+    return Verdict(
+        Reason.UNHANDLED_KINDS,
+        f"Nobody who serves {' or '.join(map(repr, sorted(queues)))} has a handler for "
+        f"{', '.join(map(repr, kinds[:MOST_KINDS]))}{more}.",
+    )
 
 
 def paused(annotations: Mapping[str, str], *, by_spec: bool) -> Verdict:

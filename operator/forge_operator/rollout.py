@@ -39,7 +39,8 @@ def plan_rollout(pool: Pool, wanted: int) -> Progress:
         return Progress(tuple(abolished(pool)), Reason.NO_WORKERS, "The object has no workers of its own.")
     found = asked_for(pool, pool.workers_spec, pool.target, wanted)
     others = [action for each in pool.versions.values() for action in superseded(pool, each, found)]
-    return replace(found, actions=(*found.actions, *adopted(pool), *others, *drain.forgotten(pool)))
+    mended = (*told(pool), *adopted(pool))
+    return replace(found, actions=(*found.actions, *mended, *others, *drain.forgotten(pool)))
 
 
 # --- the version that is asked for ---
@@ -111,6 +112,7 @@ def begun(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted:
         deployment=naming.deployment_name(spec.name_prefix or pool.owner.name, spec.version, target.id),
         spec_hash=target.digest,
         state=VersionState.CURRENT if serves_unknown(pool, target) else VersionState.PENDING,
+        queues=pool.served,
     )
     made = [] if target.id in pool.deployments else brought_up(pool, version, replicas)
     # The row before the pods: without it the gate would be open. But no row of what cannot be made.
@@ -544,6 +546,14 @@ def withdrawn(pool: Pool, version: Version, asked: Progress) -> list[Action]:
 def moved(pool: Pool, version: Version, state: VersionState) -> MoveVersion:
     """Return the action that moves the version."""
     return MoveVersion(pool.uid, version.id, state)
+
+
+def told(pool: Pool) -> list[Action]:
+    """Return what says which queues the version serves, where the release before wrote its row."""
+    asked = pool.asked
+    if asked is None or asked.queues is not None:
+        return []
+    return [PutVersion(replace(asked, queues=pool.served))]
 
 
 def adopted(pool: Pool) -> list[Action]:

@@ -158,3 +158,15 @@ def test_a_cron_that_is_left_alone_says_so_and_keeps_what_was_said_before() -> N
     assert status(found)["observedGeneration"] == 1
     assert status(found)["nextScheduleTime"] == before["nextScheduleTime"]
     assert plan_cron(replace(changed, cron=replace(changed.cron, status=status(found)))).actions == ()
+
+
+def test_a_cron_whose_jobs_nobody_has_a_handler_for_says_so_before_it_fires() -> None:
+    unknown, its_own, others = (
+        plan_cron(observed(database=CronDatabase(now=START, row=ROW, handled=kinds)))
+        for kinds in (None, {"report"}, {"send"})
+    )
+
+    assert [reason(each, "KindsHandled") for each in (unknown, its_own)] == ["AllHandled", "AllHandled"]
+    assert reason(others, "KindsHandled") == "UnhandledKinds"
+    (said,) = [each["message"] for each in status(others)["conditions"] if each["type"] == "KindsHandled"]
+    assert said == "Nobody who serves 'mail' has a handler for 'report'."

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from forge_jobs.job import Unhandled
 from forge_operator.actions import EmitEvent, WriteStatus
 from forge_operator.conditions import REASONS, Condition, Reason
 from forge_operator.crds import queue_definition
 from forge_operator.report import Report, Verdict, reason_of, reported
-from tests.world import START, World, autoscaled, workers
+from tests.world import START, Job, World, autoscaled, workers
 
 
 def report(reason: Reason = Reason.CONFIG_APPLIED, **fields: Any) -> Report:
@@ -149,3 +150,16 @@ def test_pods_that_cannot_start_are_told_of_with_the_reason() -> None:
 
     assert world.condition("ScalingLimited") == ("True", "Unschedulable")
     assert world.message("ScalingLimited") == "Pods do not get ready: ImagePullBackOff (no such image)."
+
+
+def test_jobs_that_nobody_has_a_handler_for_are_said_and_wake_no_pod() -> None:
+    asleep = World({"workers": autoscaled()}).run(500, step=5)
+    asleep.unhandled = {"mail": [Unhandled("mail", "sned", 3)]}
+    asleep.pending = [Job(asleep.time, 1.0) for _ in range(3)]
+
+    asleep.run(60, step=5)
+
+    (said,) = [each for each in asleep.status["conditions"] if each["type"] == "KindsHandled"]
+    assert (said["status"], said["reason"]) == ("False", "UnhandledKinds")
+    assert said["message"] == "Nobody who serves 'mail' has a handler for 'sned'."
+    assert not asleep.pods

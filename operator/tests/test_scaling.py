@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forge_jobs import CronConfig, QueueConfig, WorkerInfo
-from forge_jobs.job import Counts
+from forge_jobs.job import Counts, Unhandled
 from forge_operator.conditions import Reason
 from forge_operator.load import Load, followed, measure
 from forge_operator.memory import Memory, ScalerMemory, Tally
@@ -292,6 +292,46 @@ def test_jobs_of_a_paused_queue_are_no_backlog_but_held() -> None:
     )
 
     assert (found.backlog, found.held) == (0, 50)
+
+
+def test_jobs_that_nobody_could_run_are_no_work() -> None:
+    long_ago = START - timedelta(hours=1)
+    counts = Counts("mail", pending=50, oldest_pending_at=long_ago)
+
+    none, _ = measure(
+        database(
+            counts, unhandled={"mail": [Unhandled("mail", "fax", 30), Unhandled("mail", "sned", 20, due=9)]}
+        ),
+        ("mail",),
+        scaling(),
+        ScalerMemory(),
+        0.0,
+    )
+    some, _ = measure(
+        database(
+            counts,
+            unhandled={"mail": [Unhandled("mail", "sned", 20)], "other": [Unhandled("other", "fax", 9)]},
+        ),
+        ("mail",),
+        scaling(),
+        ScalerMemory(),
+        0.0,
+    )
+
+    assert (none.backlog, none.held, none.oldest_age) == (0, 0, 0.0)
+    assert (some.backlog, some.oldest_age) == (30, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("handled", "due"),
+    [({}, 1), ({"mail": {"report"}}, 1), ({"mail": {"send"}}, 0), ({"other": {"send"}}, 1)],
+)
+def test_a_cron_whose_jobs_nobody_could_run_is_no_work(handled: dict[str, set[str]], due: int) -> None:
+    overdue = CronConfig("hourly", "@hourly", "report", queue="mail", next_fire_at=START)
+
+    found, _ = measure(database(crons=(overdue,), handled=handled), ("mail",), scaling(), ScalerMemory(), 0.0)
+
+    assert (found.due_soon, found.due_later) == (due, bool(due))
 
 
 def test_a_pool_is_scaled_on_the_sum_of_the_queues_that_it_serves() -> None:

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from forge_jobs import CronConfig, QueueConfig, RateLimit, WorkerInfo
-from forge_jobs.job import Counts
+from forge_jobs.job import Counts, Unhandled
 from forge_jobs.track_record import TrackRecord, bucket, summed
 from forge_jobs.track_record import read as read_record
 from forge_jobs.version import OPEN, Version, VersionState
@@ -124,6 +124,7 @@ class World:
         self.queues: dict[str, QueueConfig] = {}
         self.limits: dict[str, RateLimit] = {}
         self.crons: dict[str, CronConfig] = {}
+        self.unhandled: dict[str, list[Unhandled]] = {}  # by queue
         self.upcoming: dict[str, tuple[int, datetime]] = {}
         self.versions: dict[str, Version] = {}
         self.deployments: dict[str, Deployment] = {}
@@ -244,6 +245,7 @@ class World:
             limits=tuple(self.limits.values()),
             counts=tuple(counts),
             upcoming=self.upcoming,
+            unhandled=self.unhandled,
             crons=tuple(self.crons.values()),
             versions=tuple(self.seen_version(each) for each in self.versions.values()),
             workers=tuple(self.worker(pod) for pod in self.pods.values() if pod.worker is not None),

@@ -72,10 +72,11 @@ def test_the_adapters_rule_gives_the_workload_once_whoever_else_tells_of_the_que
     query = adapter_rule()["metricsQuery"].replace("<<.LabelMatchers>>", 'queue="mail"')
     operator = 'pool="shop/mail",queue="mail",pod="operator"'
     told = {
-        f"forge_queue_pending_jobs{{{operator}}}": 9,
+        f"forge_queue_pending_jobs{{{operator}}}": 11,
+        f"forge_queue_unhandled_jobs{{{operator}}}": 2,
         f"forge_queue_held_jobs{{{operator}}}": 3,
         f"forge_queue_in_progress_jobs{{{operator}}}": 2,
-        'forge_queue_pending_jobs{queue="mail",pod="worker"}': 9,
+        'forge_queue_pending_jobs{queue="mail",pod="worker"}': 11,
         'forge_queue_in_progress_jobs{queue="mail",pod="worker"}': 2,
         'forge_queue_pending_jobs{pool="shop/orders",queue="orders",pod="operator"}': 50,
     }

@@ -205,6 +205,21 @@ class Counts:
     oldest_pending_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Unhandled:
+    """Jobs of one queue and kind that wait in vain: nobody who serves the queue has a handler for them."""
+
+    queue: str
+    kind: str
+    pending: int = 0
+    due: int = 0  # scheduled ones whose time has come
+
+    @property
+    def jobs(self) -> int:
+        """How many there are."""
+        return self.pending + self.due
+
+
 class Cancelled(StrEnum):
     """What cancelling a job did."""
 

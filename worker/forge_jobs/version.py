@@ -47,6 +47,8 @@ class Version:
     drained_at: datetime | None = None
     ramping_since: datetime | None = None  # while it has a share, whichever
     verdict: str | None = None  # one sentence: why it was given up
+    queues: tuple[str, ...] | None = None  # that its workers serve; None: not known
+    kinds: tuple[str, ...] | None = None  # that its workers had handlers for last; None: it never had one
     # what is true now
     workers: int = 0  # live ones
     acknowledged: bool = True  # every live worker knows the present control revision

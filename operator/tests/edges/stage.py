@@ -45,6 +45,11 @@ class Stage:
     ticker: Ticker
     added: list[Key]
     workers: dict[str, WorkerInfo] = field(default_factory=dict)  # by pod
+    kinds: tuple[str, ...] = (
+        "send",
+        "work",
+        "report",
+    )  # that those who register from now on have handlers for
 
     async def look(self, key: Key = MAIL) -> timedelta | None:
         """Look once, at what is true now."""
@@ -73,7 +78,7 @@ class Stage:
                     pid=1,
                     version="1",
                     queues=("mail",),
-                    kinds=(),
+                    kinds=self.kinds,
                     concurrency=10,
                     pool=labels[POOL_UID],
                     version_id=labels[VERSION_ID],

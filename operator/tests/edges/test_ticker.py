@@ -72,6 +72,48 @@ async def test_a_job_that_is_due_soon_wakes_a_sleeping_pool(stage: Stage) -> Non
     assert stage.added == [MAIL]
 
 
+async def test_jobs_and_crons_that_nobody_has_a_handler_for_wake_nobody_until_a_version_comes_that_has(
+    stage: Stage,
+) -> None:
+    storage = stage.forge.storage
+    await storage.crons.set(CronConfig("nightly", "0 3 * * *", "count", queue="mail"))
+    await stage.forge.enqueue("count", {}, queue="mail")
+    await stage.forge.enqueue("count", {}, queue="mail", delay=5)
+    await stage.ticker.tick()
+    assert stage.added == []
+    await stage.settle()
+    assert stage.pods() == {"1": 0}
+    assert stage.conditions()["KindsHandled"] == ("False", "UnhandledKinds")
+    assert stage.message("KindsHandled") == "Nobody who serves 'mail' has a handler for 'count'."
+
+    stage.kinds = ("send", "count")
+    stage.queue(workers=workers("2", autoscaling=ASLEEP))
+    await stage.settle()
+    await stage.ticker.tick()
+
+    assert stage.pods()["2"] == 1
+    assert stage.added == [MAIL]
+    assert stage.conditions()["KindsHandled"] == ("True", "AllHandled")
+
+
+async def test_a_version_that_sleeps_is_woken_by_any_job_while_it_is_not_known_what_it_handles(
+    stage: Stage, url: str
+) -> None:
+    await stage.forge.enqueue("count", {}, queue="mail")
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("UPDATE forge_jobs.worker_version SET kinds = NULL, queues = NULL")
+    finally:
+        await connection.close()
+    await stage.ticker.tick()
+    assert stage.added == [MAIL]
+
+    await stage.look()
+
+    assert stage.pods() == {"1": 1}
+    assert [each.queues for each in await stage.forge.versions.all()] == [("mail",)]
+
+
 async def test_a_cron_that_no_worker_has_seen_wakes_a_sleeping_pool_until_its_time_is_found(
     stage: Stage,
 ) -> None:

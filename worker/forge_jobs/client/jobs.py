@@ -13,7 +13,7 @@ from forge_jobs.client.checks import choice, whole
 from forge_jobs.client.duration import checked_duration
 from forge_jobs.client.why import Why, explain
 from forge_jobs.errors import InvalidInput, UnknownQueue
-from forge_jobs.job import WAITING, Cancelled, Counts, Enqueued, Job, State
+from forge_jobs.job import WAITING, Cancelled, Counts, Enqueued, Job, State, Unhandled
 from forge_jobs.storage.interface import Moved, Storage
 
 MOST_LISTED = 10_000
@@ -88,11 +88,21 @@ class Jobs:
         """Return how many jobs of each queue are in each state, by name of the queue."""
         return await self._storage.jobs.counts()
 
+    async def unhandled(self) -> Sequence[Unhandled]:
+        """Return, by queue and kind, the jobs that wait in vain: nobody who serves their queue has a handler for them.
+
+        Versions of pools that have no worker now count by what their workers had; of a queue that nobody is known to
+        serve nothing is told. Of each queue the first 100 pending jobs are looked at, and the first 100,000 where
+        nobody handles any of those; of scheduled ones whose time has come, the first 1,000.
+        """
+        return await self._storage.jobs.unhandled()
+
     async def upcoming(self, within: timedelta | float) -> Mapping[str, tuple[int, datetime]]:
         """Return, by queue, how many scheduled jobs are due within this time, up to 1,000, and when the first is.
 
         `within` is a timedelta or seconds. Jobs that are overdue, since no worker is there
-        that makes them pending, are counted; what crons will enqueue is not. Raises InvalidInput.
+        that makes them pending, are counted. What crons will enqueue is not, nor are jobs of
+        kinds that nobody handles (see `forge.workers.handled`). Raises InvalidInput.
         """
         return await self._storage.schedule.upcoming(checked_duration(within, "within"))
 

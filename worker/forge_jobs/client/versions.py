@@ -32,8 +32,8 @@ class Versions:
     async def put(self, version: Version, *, epoch: int) -> bool:
         """The version is known: a new one in its state, one that was in the state that it has.
 
-        Either way it has the version text, the Deployment and the hash. False when a second
-        version of the pool would be current. Raises InvalidInput.
+        Either way it has the version text, the Deployment, the hash and, unless they are None, the
+        queues. False when a second version of the pool would be current. Raises InvalidInput.
         """
         checked = replace(
             version,
@@ -43,6 +43,7 @@ class Versions:
             deployment=_text(version.deployment, "The Deployment"),
             state=choice(version.state, "state", VersionState),
             weight_percent=_weight(version.weight_percent),
+            queues=_queues(version.queues),
         )
         return await self._storage.versions.put(checked, epoch=epoch_number(epoch))
 
@@ -124,6 +125,10 @@ def _text(value: object, what: str) -> str:
     if isinstance(value, str) and 0 < len(value) <= MAX_TEXT and value.isprintable():
         return value
     raise InvalidInput(f"{what} is {value!r}, allowed are 1 to {MAX_TEXT} printable characters.")
+
+
+def _queues(value: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(names.queue(each) for each in names.listed(value, "queues"))
 
 
 def _weight(value: object) -> int:

@@ -17,7 +17,19 @@ from typing import Any, Protocol
 
 from forge_jobs.cron_config import CronConfig
 from forge_jobs.finding import Finding, Look
-from forge_jobs.job import Alike, Cancelled, Claim, Counts, End, Enqueued, Job, NewJob, Postponement, State
+from forge_jobs.job import (
+    Alike,
+    Cancelled,
+    Claim,
+    Counts,
+    End,
+    Enqueued,
+    Job,
+    NewJob,
+    Postponement,
+    State,
+    Unhandled,
+)
 from forge_jobs.kind import Kind
 from forge_jobs.owner import Owner
 from forge_jobs.queue_config import QueueConfig
@@ -218,6 +230,13 @@ class Jobs(Protocol):
     async def counts(self) -> list[Counts]:
         """Return one Counts for each queue, by name, without scanning the backlog."""
 
+    async def unhandled(self) -> list[Unhandled]:
+        """Return, by queue, the jobs that wait in vain for somebody who has a handler for their kind, most of a kind first.
+
+        What is handled is as `workers.handled` says. Of each queue the first 100 pending jobs are looked at, and the
+        first 100,000 where nobody handles any of those; of those that are due the first 1,000.
+        """
+
     async def waiting(self, job_id: int) -> Waiting:
         """Return the facts that explain why a job waits. Raises JobNotFound."""
 
@@ -301,7 +320,10 @@ class Schedule(Protocol):
     """Jobs that wait for their time."""
 
     async def upcoming(self, within: timedelta) -> Mapping[str, tuple[int, datetime]]:
-        """Return, by queue, how many jobs are due within this time (counted up to 1,000) and when the first is."""
+        """Return, by queue, how many jobs are due within this time (counted up to 1,000) and when the first is.
+
+        Jobs of kinds that nobody handles, as `workers.handled` says, are left out.
+        """
 
     async def promote(self, *, limit: int = 1000) -> tuple[int, timedelta | None]:
         """Up to `limit` jobs whose time has come are ready, idle workers are woken.
@@ -548,6 +570,14 @@ class Workers(Protocol):
     async def all(self) -> list[WorkerInfo]:
         """Return the registered workers by label."""
 
+    async def handled(self) -> dict[str, frozenset[str]]:
+        """Return, by queue, the kinds for which those who serve it have handlers.
+
+        Those are workers that may claim, and versions that may, whether they have a worker now or sleep.
+        A queue is left out when it is not known: nobody serves it, or a version that is to serve it has
+        had no worker yet, and may have any handler.
+        """
+
 
 class Versions(Protocol):
     """Versions of worker pools, and the gates that let them claim.
@@ -560,7 +590,7 @@ class Versions(Protocol):
         """The operator `holder` writes from now on; the epochs before it write no more."""
 
     async def put(self, version: Version, *, epoch: int) -> bool:
-        """The version is known; one that was keeps its state, and gets the version text, Deployment and hash."""
+        """The version is known; one that was keeps its state, and gets the version text, Deployment, hash and queues."""
 
     async def promote(self, pool: str, version_id: str, *, epoch: int) -> bool:
         """In one transaction the version is current and all other open ones of the pool drain; workers are told.

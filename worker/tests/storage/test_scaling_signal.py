@@ -1,5 +1,6 @@
 """Other autoscalers read one number for each queue from the view `scaling_signal`, which only PostgreSQL has."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
 
@@ -55,7 +56,7 @@ async def test_it_says_what_counts_says(postgres, storage):
 async def test_a_queue_without_jobs_has_numbers_too(postgres, storage):
     told = await postgres.rows("SELECT * FROM forge_jobs.scaling_signal")
 
-    assert told == [("default", 0, 0, 0, 0, 0, 0, 0.0)]
+    assert told == [("default", 0, 0, 0, 0, 0, 0, 0.0, 0)]
 
 
 async def test_the_workload_is_what_runs_and_what_could_start(postgres, storage):
@@ -72,6 +73,51 @@ async def test_the_workload_is_what_runs_and_what_could_start(postgres, storage)
     assert await signal(postgres, "(held, workload)") == (3, 2)
 
 
+async def test_jobs_that_nobody_could_run_are_no_work(postgres, storage):
+    me = await worker(storage, kinds=("work",))
+    await enqueue_many(storage, 3, kind="sned")
+    await enqueue_many(storage, 2, kind="work")
+
+    assert await signal(postgres, "(pending, unhandled, held, workload)") == (5, 3, 0, 2)
+    await storage.queues.set("default", {"concurrency": 1})
+    assert await signal(postgres, "(unhandled, held, workload)") == (3, 1, 1)
+
+    await storage.workers.deregister(me)
+    assert await signal(postgres, "(unhandled, held, workload)") == (0, 4, 1), (
+        "nothing is known of who will come"
+    )
+
+
+async def test_asking_reads_a_few_jobs_however_many_wait(postgres, storage):
+    await worker(storage)
+    await enqueue_many(storage, 5000)
+    await postgres.rows("ANALYZE")
+
+    plan = await postgres.rows("EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM forge_jobs.scaling_signal")
+
+    assert 100 < sum(rows_read(json.loads(plan[0][0])[0]["Plan"], ("job", "ready"))) < 500
+
+
+def rows_read(node, tables):
+    """Yield how many rows each scan of the tables read."""
+    if node.get("Relation Name") in tables:
+        yield (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+    for each in node.get("Plans", ()):
+        yield from rows_read(each, tables)
+
+
+async def test_nor_are_they_once_their_time_has_come(postgres, storage):
+    await enqueue_many(storage, 3, kind="sned", delay=HOUR)
+    await enqueue(storage, "work", delay=HOUR)
+    await storage.crons.set(cron("nightly", kind="work"))
+    await storage.crons.set(cron("hourly", kind="sned"))
+    await postgres.clock.advance(hours=2)
+    assert await signal(postgres, "(due, unhandled, workload)") == (6, 0, 6)
+
+    await worker(storage, kinds=("work",))
+    assert await signal(postgres, "(due, unhandled, workload)") == (2, 3, 2)
+
+
 async def test_what_is_due_counts_since_without_workers_nobody_makes_it_pending(postgres, storage):
     await enqueue(storage, delay=HOUR)
     assert await signal(postgres, "(due, workload)") == (0, 0)
@@ -85,7 +131,7 @@ async def test_a_cron_whose_time_has_come_counts_and_one_whose_time_nobody_has_f
     await storage.crons.set(cron("off", enabled=False))
     assert await signal(postgres, "(due, workload)") == (1, 1), "a worker has to say when it fires"
 
-    epoch = await leader(storage)
+    epoch = await leader(storage, kinds=("report",))
     await storage.crons.seed("nightly", await storage.now() + HOUR, epoch=epoch)
     assert await signal(postgres, "(due, workload)") == (0, 0)
     await postgres.clock.advance(hours=2)

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Sequence, Set
 from typing import Any
 
 from forge_jobs.errors import JobNotFound, WrongState
-from forge_jobs.job import ENDED, WAITING, Alike, Cancelled, Counts, Enqueued, Job, NewJob, State
+from forge_jobs.job import ENDED, WAITING, Alike, Cancelled, Counts, Enqueued, Job, NewJob, State, Unhandled
 from forge_jobs.storage.interface import BATCH, Moved, Waiting
-from forge_jobs.storage.postgres import enqueue, job_rows
+from forge_jobs.storage.postgres import enqueue, handled, job_rows
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.limits import FILLED
 from forge_jobs.storage.postgres.moves import (
@@ -181,6 +181,9 @@ class PostgresJobs:
 
     async def counts(self) -> list[Counts]:
         return [Counts(**record) for record in await self._database.fetch(COUNTS)]
+
+    async def unhandled(self) -> list[Unhandled]:
+        return await handled.unhandled(self._database)
 
     async def waiting(self, job_id: int) -> Waiting:
         record = await self._database.fetchrow(WAITING_FACTS, job_id)

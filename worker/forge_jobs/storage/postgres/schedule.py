@@ -34,16 +34,24 @@ SELECT least(run_at, now() + interval '1000 years') - now() FROM {schema}.schedu
 
 UPCOMING_LIMIT = 1000
 
-# One walk of the index `scheduled_queue` for each queue, however much is scheduled.
+# One walk of the index `scheduled_queue` for each queue, however much is scheduled. Past jobs that nobody
+# could run, as far as the view `scaling_signal` looks.
 UPCOMING = """
 SELECT queue.name, due.jobs, due.first
 FROM {schema}.queue
+LEFT JOIN {schema}.handled ON handled.queue_id = queue.id
 CROSS JOIN LATERAL (
     SELECT count(*) AS jobs, min(run_at) AS first
     FROM (
-        SELECT run_at FROM {schema}.scheduled
-        WHERE scheduled.queue_id = queue.id AND scheduled.run_at <= now() + make_interval(secs => $1::double precision)
-        ORDER BY run_at LIMIT {limit}) AS counted
+        SELECT first.run_at
+        FROM (
+            SELECT scheduled.job_id, scheduled.run_at FROM {schema}.scheduled
+            WHERE scheduled.queue_id = queue.id
+              AND scheduled.run_at <= now() + make_interval(secs => $1::double precision)
+            ORDER BY scheduled.run_at LIMIT 100000) AS first
+        WHERE handled.kinds IS NULL
+           OR (SELECT job.kind FROM {schema}.job WHERE job.id = first.job_id) = ANY (handled.kinds)
+        ORDER BY first.run_at LIMIT {limit}) AS counted
 ) AS due
 WHERE due.jobs > 0
 """.replace("{limit}", str(UPCOMING_LIMIT))

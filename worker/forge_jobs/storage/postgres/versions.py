@@ -26,7 +26,7 @@ RETURNING holder, epoch
 TELL = "SELECT {schema}.tell('gate:' || $1::text)"
 
 RENEW = """
-UPDATE {schema}.worker_version SET version = $3, deployment = $4, spec_hash = $5
+UPDATE {schema}.worker_version SET version = $3, deployment = $4, spec_hash = $5, queues = coalesce($6, queues)
 WHERE pool = $1 AND id = $2
 RETURNING true
 """
@@ -34,10 +34,10 @@ RETURNING true
 ADD = """
 INSERT INTO {schema}.worker_version (
     pool, id, version, deployment, state, weight_percent, control_revision, spec_hash,
-    created_at, state_changed_at, last_current_at, drain_started_at)
-SELECT $1, $2, $3, $4, $6, $7, 1, $5, now(), now(),
-       CASE WHEN $6 = 'current' THEN now() END, CASE WHEN $6 = 'draining' THEN now() END
-WHERE NOT ($6 = 'current'
+    queues, created_at, state_changed_at, last_current_at, drain_started_at)
+SELECT $1, $2, $3, $4, $7, $8, 1, $5, $6, now(), now(),
+       CASE WHEN $7 = 'current' THEN now() END, CASE WHEN $7 = 'draining' THEN now() END
+WHERE NOT ($7 = 'current'
            AND EXISTS (SELECT FROM {schema}.worker_version AS other WHERE other.pool = $1 AND other.state = 'current'))
 RETURNING true
 """
@@ -105,6 +105,7 @@ ALL = """
 SELECT version.pool, version.id, version.version, version.deployment, version.state, version.weight_percent,
        version.control_revision, version.spec_hash, version.created_at, version.state_changed_at,
        version.last_current_at, version.drain_started_at, version.drained_at, version.ramping_since, version.verdict,
+       version.queues, version.kinds,
        live.workers, live.acknowledged, coalesce(held.jobs, 0) AS in_progress, held.ages AS running,
        version.record, live.records, version.baseline
 FROM {schema}.worker_version AS version
@@ -175,8 +176,9 @@ class PostgresVersions(Versions):
 
     @tried_again
     async def put(self, version: Version, *, epoch: int) -> bool:
-        """The version is known; one that was keeps its state, and gets the version text, Deployment and hash."""
-        facts = (version.pool, version.id, version.version, version.deployment, version.spec_hash)
+        """The version is known; one that was keeps its state, and gets the version text, Deployment, hash and queues."""
+        queues = None if version.queues is None else list(version.queues)
+        facts = (version.pool, version.id, version.version, version.deployment, version.spec_hash, queues)
         async with writing(self._database, epoch) as connection:
             if await self._database.fetchval(RENEW, *facts, connection=connection):
                 return True
@@ -256,6 +258,8 @@ def _version(row: Mapping[str, Any]) -> Version:
         **{
             **facts,
             "state": VersionState(row["state"]),
+            "queues": None if row["queues"] is None else tuple(row["queues"]),
+            "kinds": None if row["kinds"] is None else tuple(row["kinds"]),
             "running": msgspec.json.decode(row["running"] or "{}", type=dict[int, int]),
             "record": total(records),
             "baseline": decoded_all(row["baseline"]),

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from forge_jobs.errors import WorkerLost
 from forge_jobs.storage.interface import Workers
+from forge_jobs.storage.postgres import handled
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.track_records import kept
@@ -20,6 +21,9 @@ WITH labelled AS (
     INSERT INTO {schema}.worker_label (worker_id, label, at, pool, version_id)
     VALUES ($1, $2, now(), $10, $11)
     ON CONFLICT (worker_id) DO NOTHING
+), known AS (
+    UPDATE {schema}.worker_version SET queues = $6, kinds = $7
+    WHERE pool = $10 AND worker_version.id = $11 AND (queues, kinds) IS DISTINCT FROM ($6::text[], $7::text[])
 )
 INSERT INTO {schema}.worker (id, label, host, pid, version, queues, kinds, concurrency, draining, started_at, beat_at,
                              pool, version_id, pod)
@@ -213,3 +217,7 @@ class PostgresWorkers(Workers):
             )
             for row in rows
         ]
+
+    async def handled(self) -> dict[str, frozenset[str]]:
+        """Return the kinds that are handled, by queue."""
+        return await handled.handled(self._database)

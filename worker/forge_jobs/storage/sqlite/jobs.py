@@ -5,10 +5,22 @@ from functools import partial
 from typing import Any
 
 from forge_jobs.errors import JobNotFound, KeyBusy, StorageUnavailable, WrongState
-from forge_jobs.job import ENDED, Alike, Cancelled, Counts, Enqueued, Failure, Job, NewJob, Reason, State
+from forge_jobs.job import (
+    ENDED,
+    Alike,
+    Cancelled,
+    Counts,
+    Enqueued,
+    Failure,
+    Job,
+    NewJob,
+    Reason,
+    State,
+    Unhandled,
+)
 from forge_jobs.outcome import stored_duration
 from forge_jobs.storage.interface import BATCH, Moved, Waiting
-from forge_jobs.storage.sqlite import moves
+from forge_jobs.storage.sqlite import handled, moves
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.enqueue import enqueue
 from forge_jobs.storage.sqlite.limits import TOKENS
@@ -293,6 +305,9 @@ class SqliteJobs:
             return [_counts(transaction, row) for row in rows]
 
         return await self._database.read(counts)
+
+    async def unhandled(self) -> list[Unhandled]:
+        return await self._database.read(handled.unhandled)
 
     async def waiting(self, job_id: int) -> Waiting:
         def waiting(transaction: Transaction) -> Waiting:

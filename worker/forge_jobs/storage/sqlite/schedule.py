@@ -11,13 +11,21 @@ from forge_jobs.storage.sqlite.waits import make_ready
 
 UPCOMING_LIMIT = 1000
 
-# One walk of the index `scheduled_queue` for each queue, however much is scheduled.
+# One walk of the index `scheduled_queue`, however much is scheduled. Past jobs that nobody could run: ?4 is a
+# JSON list of the kinds that are handled, null where those are not known.
 UPCOMING = """
-SELECT name,
-       (SELECT count(*) FROM (SELECT 1 FROM scheduled WHERE queue_id = queue.id AND run_at <= ?1 LIMIT ?2)),
-       (SELECT min(run_at) FROM scheduled WHERE queue_id = queue.id)
-FROM queue
+SELECT count(*), min(run_at)
+FROM (
+    SELECT first.run_at
+    FROM (SELECT job_id, run_at FROM scheduled WHERE queue_id = ?1 AND run_at <= ?2 ORDER BY run_at LIMIT 100000) AS first
+    WHERE ?4 IS NULL
+       OR (SELECT kind FROM job WHERE job.id = first.job_id) IN (SELECT value FROM json_each(?4))
+    ORDER BY first.run_at LIMIT ?3)
 """
+
+QUEUES = (
+    "SELECT queue.id, queue.name, handled.kinds FROM queue LEFT JOIN handled ON handled.queue_id = queue.id"
+)
 
 
 class SqliteSchedule:
@@ -33,10 +41,15 @@ class SqliteSchedule:
         return await self._database.write(lambda transaction: _promote(transaction, limit))
 
     async def upcoming(self, within: timedelta) -> Mapping[str, tuple[int, datetime]]:
-        rows = await self._database.read(
-            lambda transaction: transaction.rows(UPCOMING, (later(transaction.now, within), UPCOMING_LIMIT))
-        )
-        return {queue: (jobs, moment(first)) for queue, jobs, first in rows if jobs}
+        def upcoming(transaction: Transaction) -> dict[str, tuple[int, datetime]]:
+            until, found = later(transaction.now, within), {}
+            for queue_id, queue, kinds in transaction.rows(QUEUES):
+                [(jobs, first)] = transaction.rows(UPCOMING, (queue_id, until, UPCOMING_LIMIT, kinds))
+                if jobs:
+                    found[queue] = jobs, moment(first)
+            return found
+
+        return await self._database.read(upcoming)
 
 
 def _promote(transaction: Transaction, limit: int) -> tuple[int, timedelta | None]:

@@ -4,6 +4,7 @@ A write's transaction holds the database's one write lock, so writes of operator
 after the other.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -17,14 +18,17 @@ from forge_jobs.version import Epoch, Version, VersionState
 
 T = TypeVar("T")
 
-RENEW = "UPDATE worker_version SET version = ?3, deployment = ?4, spec_hash = ?5 WHERE pool = ?1 AND id = ?2"
+RENEW = """
+UPDATE worker_version SET version = ?3, deployment = ?4, spec_hash = ?5, queues = coalesce(?6, queues)
+WHERE pool = ?1 AND id = ?2
+"""
 
 ADD = """
 INSERT INTO worker_version (
     pool, id, version, deployment, state, weight_percent, control_revision, spec_hash,
-    created_at, state_changed_at, last_current_at, drain_started_at)
-SELECT ?1, ?2, ?3, ?4, ?6, ?7, 1, ?5, ?8, ?8, CASE WHEN ?6 = 'current' THEN ?8 END, CASE WHEN ?6 = 'draining' THEN ?8 END
-WHERE NOT (?6 = 'current'
+    queues, created_at, state_changed_at, last_current_at, drain_started_at)
+SELECT ?1, ?2, ?3, ?4, ?7, ?8, 1, ?5, ?6, ?9, ?9, CASE WHEN ?7 = 'current' THEN ?9 END, CASE WHEN ?7 = 'draining' THEN ?9 END
+WHERE NOT (?7 = 'current'
            AND EXISTS (SELECT 1 FROM worker_version AS other WHERE other.pool = ?1 AND other.state = 'current'))
 """
 
@@ -80,7 +84,7 @@ SELECT version.pool, version.id, version.version, version.deployment, version.st
        version.control_revision, version.spec_hash, version.created_at, version.state_changed_at,
        version.last_current_at, version.drain_started_at, version.drained_at,
        coalesce(live.workers, 0), coalesce(live.observed_revision >= version.control_revision, 1),
-       version.ramping_since, version.verdict, version.baseline
+       version.ramping_since, version.verdict, version.baseline, version.queues, version.kinds
 FROM worker_version AS version
 LEFT JOIN live ON live.pool = version.pool AND live.version_id = version.id
 WHERE ?1 IS NULL OR version.pool = ?1
@@ -137,7 +141,8 @@ class SqliteVersions:
         return await self._database.write(take_over)
 
     async def put(self, version: Version, *, epoch: int) -> bool:
-        facts = (version.pool, version.id, version.version, version.deployment, version.spec_hash)
+        queues = None if version.queues is None else json.dumps(version.queues)
+        facts = (version.pool, version.id, version.version, version.deployment, version.spec_hash, queues)
 
         def put(transaction: Transaction) -> bool:
             if transaction.changed(RENEW, facts):
@@ -279,4 +284,6 @@ def _version(row: Row, record: Mapping[str, int], running: Mapping[int, int]) ->
         verdict=row[16],
         record=read(record),
         baseline=decoded_all(row[17]),
+        queues=None if row[18] is None else tuple(json.loads(row[18])),
+        kinds=None if row[19] is None else tuple(json.loads(row[19])),
     )

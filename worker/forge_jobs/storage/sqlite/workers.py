@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from forge_jobs.errors import WorkerLost
 from forge_jobs.storage.sqlite import era as eras
+from forge_jobs.storage.sqlite import handled
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.leadership import leads, resign
 from forge_jobs.storage.sqlite.micros import micros, moment
@@ -56,6 +57,10 @@ class SqliteWorkers:
                     worker.version_id,
                     worker.pod,
                 ),
+            )
+            transaction.changed(
+                "UPDATE worker_version SET queues = ?, kinds = ? WHERE pool = ? AND id = ?",
+                (json.dumps(worker.queues), json.dumps(worker.kinds), worker.pool, worker.version_id),
             )
             transaction.execute(
                 "INSERT OR REPLACE INTO worker_label (worker_id, label, at, pool, version_id) VALUES (?, ?, ?, ?, ?)",
@@ -201,6 +206,9 @@ class SqliteWorkers:
             )
         )
         return [_worker(row) for row in rows]
+
+    async def handled(self) -> dict[str, frozenset[str]]:
+        return await self._database.read(handled.handled)
 
 
 def _worker(row: Row) -> WorkerInfo:

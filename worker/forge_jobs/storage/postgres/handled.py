@@ -1,0 +1,20 @@
+"""The kinds that are handled in PostgreSQL: those for which the ones who serve a queue have handlers, and jobs of no such kind."""
+
+from forge_jobs.job import Unhandled
+from forge_jobs.storage.postgres.connection import Database
+
+HANDLED = "SELECT queue, kinds FROM {schema}.handled"
+
+UNHANDLED = (
+    "SELECT queue, kind, pending, due FROM {schema}.unhandled ORDER BY queue, pending + due DESC, kind"
+)
+
+
+async def handled(database: Database) -> dict[str, frozenset[str]]:
+    """Return the kinds by queue; a queue of which they are not known is left out."""
+    return {queue: frozenset(kinds) for queue, kinds in await database.fetch(HANDLED)}
+
+
+async def unhandled(database: Database) -> list[Unhandled]:
+    """Return the jobs that wait in vain, by queue."""
+    return [Unhandled(**record) for record in await database.fetch(UNHANDLED)]

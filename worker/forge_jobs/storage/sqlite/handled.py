@@ -1,0 +1,47 @@
+"""The kinds that are handled in SQLite: those for which the ones who serve a queue have handlers, and jobs of no such kind."""
+
+import json
+
+from forge_jobs.job import Unhandled
+from forge_jobs.storage.sqlite.transaction import Transaction
+
+FEW_PENDING, MOST_PENDING, MOST_DUE = 100, 100_000, 1000
+"""How many jobs of a queue are looked at, as by the view of PostgreSQL: many pending ones only where nobody handles the first few."""
+
+# The few that stand first are read in order before any kind is looked up.
+PENDING = """
+WITH first AS MATERIALIZED (
+    SELECT job_id FROM ready WHERE queue_id = ?1 ORDER BY priority, pos LIMIT ?2)
+SELECT job.kind, count(*) FROM first CROSS JOIN job ON job.id = first.job_id GROUP BY job.kind
+"""
+
+DUE = """
+WITH first AS MATERIALIZED (
+    SELECT job_id FROM scheduled WHERE queue_id = ?1 AND run_at <= ?3 ORDER BY run_at LIMIT ?2)
+SELECT job.kind, count(*) FROM first CROSS JOIN job ON job.id = first.job_id GROUP BY job.kind
+"""
+
+
+def handled(transaction: Transaction) -> dict[str, frozenset[str]]:
+    """Return the kinds by queue; a queue of which they are not known is left out."""
+    rows = transaction.rows("SELECT queue, kinds FROM handled")
+    return {queue: frozenset(json.loads(kinds)) for queue, kinds in rows}
+
+
+def unhandled(transaction: Transaction) -> list[Unhandled]:
+    """Return the jobs that wait in vain, by queue."""
+    found = []
+    for queue_id, queue, listed in transaction.rows(
+        "SELECT queue_id, queue, kinds FROM handled ORDER BY queue"
+    ):
+        kinds = frozenset(json.loads(listed))
+        pending = dict[str, int](transaction.rows(PENDING, (queue_id, FEW_PENDING)))
+        if pending and kinds.isdisjoint(pending):
+            pending = dict(transaction.rows(PENDING, (queue_id, MOST_PENDING)))
+        due = dict[str, int](transaction.rows(DUE, (queue_id, MOST_DUE, transaction.now)))
+        in_vain = [
+            Unhandled(queue, kind, pending.get(kind, 0), due.get(kind, 0))
+            for kind in (pending.keys() | due.keys()) - kinds
+        ]
+        found += sorted(in_vain, key=lambda each: (-each.jobs, each.kind))
+    return found
