@@ -107,7 +107,7 @@ class Forge:
     @property
     def jobs(self) -> Jobs:
         """Get, list, cancel, retry, delete and explain jobs."""
-        return Jobs(self.storage)
+        return Jobs(self.storage, stale=self.settings.stale)
 
     @property
     def queues(self) -> Queues:
@@ -412,7 +412,9 @@ class Forge:
     async def _wait(self, job: int | Enqueued, timeout: timedelta | float | None) -> Any:
         job_id = names.job_id(job)
         limit = as_duration(timeout, "timeout")
-        return _result(await ended(self.storage, self.telemetry, job_id, limit, lambda: self._opened > 0))
+        return _result(
+            await ended(self.storage, self.telemetry, job_id, limit, lambda: self._opened > 0, self.jobs.why)
+        )
 
 
 def _result(job: Job) -> Any:

@@ -89,6 +89,11 @@ class Claimer:
         self._empty_at_beat: int | None = None  # how many beats had been heard then
         self._is_last_look = False  # after a beat that followed
 
+    @property
+    def said(self) -> str | None:
+        """What the database said when it could not, if the last time was one."""
+        return self._patience.said
+
     def stir(self) -> None:
         """Something changed that the claimer may wait for."""
         self._stirred.set()

@@ -65,6 +65,7 @@ class Heartbeat:
         heard: Callable[[Beat], None],
         fence: Callable[[float], None],
         era: Callable[[], int | None] = lambda: None,
+        ailment: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._workers = workers
         self._worker_id = worker_id
@@ -74,6 +75,7 @@ class Heartbeat:
         self._heard = heard
         self._fence = fence
         self._era = era
+        self._ailment = ailment
         self._patience = Patience("beating", telemetry)
         self._again = asyncio.Event()
 
@@ -120,6 +122,7 @@ class Heartbeat:
             stale=timedelta(seconds=self._stale),
             era=self._era(),
             record=said.record,
+            ailment=self._ailment(),
         )
 
     async def _wait(self, something: Awaitable[object], last: float, at_most: float) -> None:

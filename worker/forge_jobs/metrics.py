@@ -201,6 +201,11 @@ def _cluster(snapshot: _Snapshot, stale: timedelta) -> Iterator[Metric]:
     fired = {each.name: each.last_fire_at.timestamp() for each in crons if each.last_fire_at is not None}
     planned = {each.name: each.next_fire_at.timestamp() for each in crons if each.next_fire_at is not None}
     yield _gauge("forge_workers", "Live workers.", value=len(snapshot.live_workers(stale)))
+    yield _gauge(
+        "forge_workers_unwell",
+        "Live workers that say that something keeps them from their work.",
+        value=sum(each.ailment is not None for each in snapshot.live_workers(stale)),
+    )
     yield _gauge("forge_leader_present", "Whether any worker leads.", value=snapshot.leader is not None)
     yield _gauge(
         "forge_rate_limit_tokens",

@@ -26,12 +26,16 @@ class Patience:
         self._doing = doing
         self._telemetry = telemetry
         self._wait = FIRST_WAIT
-        self._since: float | None = None
+        self.since: float | None = (
+            None  # monotonic: of the first of the tries that went wrong; None: the last went well
+        )
+        self.said: str | None = None  # by the last of them
 
     async def wait(self, error: Exception) -> None:
         """Say what went wrong, and return when it is time to try again."""
-        if self._since is None:
-            self._since = time.monotonic()
+        if self.since is None:
+            self.since = time.monotonic()
+        self.said = str(error) or type(error).__name__
         pause = self._wait * random.uniform(0.8, 1.2)  # so that a hundred workers do not come back at once
         self._wait = min(self._wait * 2, LONGEST_WAIT)
         if isinstance(error, ForgeError) and not isinstance(error, StorageContended):
@@ -55,9 +59,9 @@ class Patience:
 
     def over(self) -> None:
         """The last try went well."""
-        if self._since is not None:
-            self._telemetry.emit(DatabaseBack(self._doing, time.monotonic() - self._since))
-            self._since = None
+        if self.since is not None:
+            self._telemetry.emit(DatabaseBack(self._doing, time.monotonic() - self.since))
+            self.since = self.said = None
             self._wait = FIRST_WAIT
 
 

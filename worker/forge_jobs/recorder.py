@@ -45,11 +45,13 @@ class Recorder:
         self._storage = storage
         self._telemetry = telemetry
         self._recorded = recorded
-        self.waits_since: float | None = (
-            None  # monotonic: when the database was first asked to write this batch
-        )
         self._gathered: list[Verdict] = []
         self._on_the_wire: Sequence[Verdict] = ()
+        self._asked_at: float | None = (
+            None  # monotonic: when the database was first asked to write this batch
+        )
+        self._refused_at: float | None = None  # ... it first refused one altogether; None: it took one since
+        self._refusal: str | None = None
         self._arrived = asyncio.Event()
         self._room = batches.LARGEST_BYTES  # of a batch; less after one that took too long
         self._apart: dict[int, Verdict] = {}  # by their identity, in order; to be written apart from now on
@@ -62,6 +64,19 @@ class Recorder:
     def pending(self) -> int:
         """Verdicts that the database does not know yet."""
         return len(self._gathered) + len(self._on_the_wire) + len(self._apart) + len(self._held)
+
+    @property
+    def waits_since(self) -> float | None:
+        """Monotonic: since when the database takes no outcome that it was asked to take; None when it does.
+
+        One alone that is refused says nothing of the others, nor does what somebody's lock holds up.
+        """
+        return min((at for at in (self._asked_at, self._refused_at) if at is not None), default=None)
+
+    @property
+    def said(self) -> str | None:
+        """What the database said of that, if anything."""
+        return self._patience.said or self._refusal
 
     def claims(self) -> list[Claim]:
         """Return the claims of all verdicts that the database does not know yet."""
@@ -109,7 +124,7 @@ class Recorder:
         batch = batches.first(self._gathered, self._room)
         del self._gathered[: len(batch)]
         self._on_the_wire = batch
-        self.waits_since = time.monotonic()
+        self._asked_at = time.monotonic()
         try:
             if any(verdict.throttled is not None for verdict in batch):
                 await self._cool_down(batch)
@@ -124,7 +139,7 @@ class Recorder:
             raise
         finally:
             self._on_the_wire = ()
-            self.waits_since = None
+            self._asked_at = None
 
     async def _write(self, part: Sequence[Verdict]) -> None:
         """The database knows these verdicts, or they are written apart from now on."""
@@ -151,6 +166,7 @@ class Recorder:
 
     def _settle(self, part: Sequence[Verdict], lost: Sequence[int]) -> None:
         """The database knows these verdicts, or had given the jobs to others."""
+        self._refused_at = self._refusal = None
         self._recorded(part)
         runs = [verdict.run for verdict in part]
         if lost:
@@ -184,6 +200,10 @@ class Recorder:
     def _say_held(self, held: Sequence[Held], pause: float) -> None:
         ids = sorted({each.verdict.run.claim.job_id for each in held})
         error = held[0].error
+        refusals = [each.error for each in held if not isinstance(each.error, StorageBusy)]
+        if len(refusals) > 1:
+            self._refused_at = self._refused_at or time.monotonic()
+            self._refusal = str(refusals[0])
         self._telemetry.emit(OutcomesHeld(ids, str(error), pause))
         if not isinstance(error, ForgeError):
             self._telemetry.emit(ChoreFailed("recording outcomes", error, pause))

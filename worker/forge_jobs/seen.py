@@ -66,4 +66,7 @@ class Seen:
             return "The worker is not registered."
         if session.is_stopping:
             return "The worker stops."
-        return await why_unanswered(self._forge.storage.ping) or session.ailment
+        if why := await why_unanswered(self._forge.storage.ping):
+            return why
+        ailment = session.ailment
+        return None if ailment is None else ailment.sentence

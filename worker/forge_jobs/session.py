@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from forge_jobs.ailment import Ailment
 from forge_jobs.app import Forge
 from forge_jobs.attempt import Stop, Verdict, released
 from forge_jobs.claimer import Claimer
@@ -21,6 +22,7 @@ from forge_jobs.job import Claim, Postponement
 from forge_jobs.maintenance.leader import Leader
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.promoter import promote
+from forge_jobs.patience import Patience
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.recorder import Recorder
 from forge_jobs.runners import Runners
@@ -97,6 +99,7 @@ class Session:
         self._config_changed = asyncio.Event()
         self._crons_changed = asyncio.Event()
         self._due = asyncio.Event()
+        self._promotes = Patience("promoting jobs", self._telemetry)
         self._confess = asyncio.Event()
         self._confessed: tuple[list[int], list[int]] = ([], [])
         self._revision: int | None = None
@@ -115,17 +118,23 @@ class Session:
         self._stop.set()
 
     @property
-    def ailment(self) -> str | None:
-        """What keeps the worker from its work, in a sentence; None when nothing does. Only while it is registered."""
+    def ailment(self) -> Ailment | None:
+        """What keeps the worker from its work; None when nothing does. Only while it is registered."""
         alive, count, now = self.runners.alive, self.runners.count, time.monotonic()
         if alive < count:
-            return f"Only {alive} of {count} runners are there."
-        looked_at, waits_since = self._claimer.looked_at, self._recorder.waits_since
-        if now - looked_at > UNWELL_AFTER:
-            return f"It could not look for jobs for {now - looked_at:.0f} s."
-        if waits_since is not None and now - waits_since > UNWELL_AFTER:
-            return f"It could not record outcomes for {now - waits_since:.0f} s."
+            return Ailment(f"Only {alive} of {count} runners are there.")
+        for doing, since, said in (
+            ("look for jobs", self._claimer.looked_at, self._claimer.said),
+            ("record outcomes", self._recorder.waits_since, self._recorder.said),
+            ("make scheduled jobs pending", self._promotes.since, self._promotes.said),
+        ):
+            if since is not None and now - since > UNWELL_AFTER:
+                return Ailment(f"It could not {doing} for {now - since:.0f} s.", said)
         return None
+
+    def _said_ailment(self) -> str | None:
+        ailment = self.ailment
+        return None if ailment is None else str(ailment)
 
     def claim_of(self, task: "asyncio.Task[Any] | None") -> Claim | None:
         """Return the job whose handler runs in `task`; another thread may ask."""
@@ -183,6 +192,7 @@ class Session:
             heard=self._beaten,
             fence=self._fence,
             era=lambda: eras.acknowledged,
+            ailment=self._said_ailment,
         )
         self._beat_now = claimer.beat_now = heartbeat.hurry
         self.leader = Leader(
@@ -385,8 +395,7 @@ class Session:
             every(
                 interval,
                 lambda: promote(self._storage.schedule, self._telemetry, self._claimer.wake),
-                doing="promoting jobs",
-                telemetry=self._telemetry,
+                patience=self._promotes,
                 wake=self._due,
             ),
             "promoter",
@@ -398,8 +407,7 @@ class Session:
             every(
                 interval,
                 self._configure,
-                doing="reading the configuration",
-                telemetry=self._telemetry,
+                patience=Patience("reading the configuration", self._telemetry),
                 wake=self._config_changed,
             ),
             "configuration",
@@ -410,8 +418,7 @@ class Session:
             every(
                 CONFESS_EVERY,
                 self._say_what_is_astray,
-                doing="saying which jobs are stuck",
-                telemetry=self._telemetry,
+                patience=Patience("saying which jobs are stuck", self._telemetry),
                 wake=self._confess,
             ),
             "confession",

@@ -35,6 +35,7 @@ class WorkerInfo:
     # jobs, as it last said
     stuck: tuple[int, ...] = ()  # whose handlers go on there though they were told to stop
     adrift: tuple[int, ...] = ()  # that are its own, and that it does not run
+    ailment: str | None = None  # what keeps it from its work, in a sentence, as of its last beat
 
     def was_heard_of(self, now: datetime, within: timedelta) -> bool:
         """Whether its last beat is no older; one from the future says nothing, since a clock was set back after it."""

@@ -30,7 +30,7 @@ JOB = Job(
         QueueConfig("mail", cooldown_until=NOW),
         RateLimit("slack", 5, 1.0, drained_at=NOW),
         CronConfig("c", "@daily", "k"),
-        WorkerInfo(2**62, "w", "host", 1, "1", ("mail",), ("send",), 10, beat_at=NOW),
+        WorkerInfo(2**62, "w", "host", 1, "1", ("mail",), ("send",), 10, beat_at=NOW, stuck=(7,)),
         Leader(2**62, "w", 3, NOW),
         Why(1, State.PENDING, ("Because.",)),
     ],

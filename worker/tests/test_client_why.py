@@ -1,5 +1,6 @@
 """Why a job is not running: every reason there can be, as a sentence."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -36,18 +37,103 @@ def job(state: State, **facts: Any) -> Job:
 
 def waiting(queue: QueueConfig = MAIL, **facts: Any) -> Waiting:
     known: dict[str, Any] = dict(
-        live_workers=2, able_workers=2, slots=0, slots_held=0, ahead=0, ahead_limit=10_000, now=NOW
+        slots=0, slots_held=0, ahead=0, ahead_limit=10_000, now=NOW, ready_at=NOW - timedelta(seconds=2)
     )
     return Waiting(queue=queue, **(known | facts))
 
 
-def reasons(job: Job, **around: Any) -> list[str]:
-    return list(explain(job, NOW, **around).reasons)
+def reasons(job: Job, workers: Sequence[WorkerInfo] = (WORKER,), **around: Any) -> list[str]:
+    return list(explain(job, NOW, workers=workers, **around).reasons)
+
+
+def workers(count: int, **facts: Any) -> list[WorkerInfo]:
+    return [replace(WORKER, **{"id": n, "label": f"w{n}", **facts}) for n in range(1, count + 1)]
+
+
+def heard_of(ago: float, **facts: Any) -> WorkerInfo:
+    return replace(WORKER, beat_at=NOW - timedelta(seconds=ago), **facts)
+
+
+def ready_for(seconds: float, **facts: Any) -> Waiting:
+    return waiting(ready_at=NOW - timedelta(seconds=seconds), **facts)
 
 
 def test_a_pending_job_that_nothing_holds_back_says_so():
     assert reasons(job(State.PENDING), waiting=waiting()) == [
         "Nothing holds it back; the next free worker of its queue takes it."
+    ]
+
+
+def test_a_job_that_nobody_has_taken_for_longer_than_workers_take_to_look_says_so():
+    assert reasons(job(State.PENDING), waiting=ready_for(180)) == [
+        "It has been ready for 3 min, and has not been taken by worker shop-worker-1-7: "
+        "look at its log and its /readyz."
+    ]
+    assert reasons(job(State.PENDING), workers(5), waiting=ready_for(180)) == [
+        "It has been ready for 3 min, and has not been taken by workers w1, w2, w3 and 2 more: "
+        "look at their logs and their /readyz."
+    ]
+
+
+def test_a_job_whose_turn_does_not_come_says_that_nothing_of_its_queue_is_taken():
+    assert reasons(job(State.PENDING), workers(2), waiting=ready_for(180, ahead=4)) == [
+        "4 jobs of its queue are before it.",
+        "It has been ready for 3 min, and has not been taken by workers w1 and w2: "
+        "look at their logs and their /readyz.",
+    ]
+
+
+def test_a_job_whose_queue_moves_only_waits_for_its_turn():
+    moving = {"taken_at": NOW - timedelta(seconds=4)}
+
+    assert reasons(job(State.PENDING), waiting=ready_for(180, ahead=4, **moving)) == [
+        "4 jobs of its queue are before it."
+    ]
+    assert reasons(job(State.PENDING), waiting=ready_for(180, **moving)) == [
+        "It has been ready for 3 min; a job of its queue was taken 4 s ago."
+    ]
+
+
+def test_a_job_whose_workers_are_busy_says_so_however_long_it_waits():
+    assert reasons(job(State.PENDING), workers(2, in_progress=10), waiting=ready_for(180)) == [
+        "Every worker that could take it is busy: 20 jobs at once are what they run."
+    ]
+
+
+def test_a_pending_job_repeats_what_workers_say_of_themselves():
+    unwell = "It could not look for jobs for 20 s: permission denied for table ready"
+
+    assert reasons(job(State.PENDING), workers(1, ailment=unwell), waiting=ready_for(180)) == [
+        f"Worker w1 says of itself: {unwell}"
+    ]
+    assert reasons(job(State.PENDING), workers(5, ailment=unwell), waiting=waiting())[3:] == [
+        "2 more workers of its queue cannot work either."
+    ]
+
+
+def test_a_worker_that_fell_silent_is_named():
+    assert reasons(job(State.PENDING), [heard_of(20)], waiting=ready_for(60)) == [
+        "It has been ready for 1 min, and has not been taken by worker shop-worker-1-7: "
+        "look at its log and its /readyz.",
+        "Worker shop-worker-1-7 of its queue was last heard of 20 s ago.",
+    ]
+    assert reasons(job(State.PENDING), [heard_of(300)], waiting=waiting()) == [
+        "No live worker serves queue 'mail'.",
+        "Worker shop-worker-1-7 of its queue was last heard of 5 min ago.",
+    ]
+
+
+def test_workers_that_beat_seldom_are_alive_until_their_stale_time_is_over():
+    found = explain(
+        job(State.PENDING), NOW, waiting=waiting(), workers=[heard_of(50)], stale=timedelta(minutes=2)
+    )
+
+    assert found.reasons[0].startswith("Nothing holds it back")
+
+
+def test_a_job_that_moves_while_it_is_asked_about_is_to_be_asked_about_again():
+    assert reasons(job(State.PENDING), waiting=waiting(ready_at=None)) == [
+        "It was pending, and moves just now: ask again."
     ]
 
 
@@ -62,16 +148,6 @@ def test_a_pending_job_that_nothing_holds_back_says_so():
         (
             waiting(replace(MAIL, concurrency=0)),
             "Queue 'mail' has a concurrency of 0, so none of its jobs may run.",
-        ),
-        (waiting(live_workers=0, able_workers=0), "No live worker serves queue 'mail'."),
-        (
-            waiting(able_workers=0),
-            "No worker handles kind 'send': of 2 live workers serving queue 'mail', none has a handler for it.",
-        ),
-        (
-            waiting(closed_workers=2),
-            "No worker that could run it may claim: each is of a version that is not promoted or drains, "
-            "or was told to retire.",
         ),
         (waiting(slots=3, slots_held=3), "All 3 slots of queue 'mail' are in use."),
         (waiting(slots=1, slots_held=1), "The one slot of queue 'mail' is in use."),
@@ -92,12 +168,31 @@ def test_a_pending_job_names_what_holds_it_back(around: Waiting, reason: str):
     assert reasons(job(State.PENDING), waiting=around) == [reason]
 
 
-def test_a_pending_job_names_everything_that_holds_it_back_what_weighs_most_first():
-    around = waiting(
-        replace(MAIL, paused=True), live_workers=0, able_workers=0, slots=3, slots_held=3, ahead=2
-    )
+@pytest.mark.parametrize(
+    ("there", "reason"),
+    [
+        ([], "No live worker serves queue 'mail'."),
+        (workers(1, queues=("other",)), "No live worker serves queue 'mail'."),
+        (workers(1, draining=True), "No live worker serves queue 'mail'."),
+        (
+            workers(2, kinds=("other",)),
+            "No worker handles kind 'send': of 2 live workers serving queue 'mail', none has a handler for it.",
+        ),
+        (
+            [*workers(2, is_open=False), replace(WORKER, kinds=("other",))],
+            "No worker that could run it may claim: each is of a version that is not promoted or drains, "
+            "or was told to retire.",
+        ),
+    ],
+)
+def test_a_pending_job_says_that_nobody_is_there_to_take_it(there: list[WorkerInfo], reason: str):
+    assert reasons(job(State.PENDING), there, waiting=ready_for(180)) == [reason]
 
-    found = reasons(job(State.PENDING), waiting=around)
+
+def test_a_pending_job_names_everything_that_holds_it_back_what_weighs_most_first():
+    around = waiting(replace(MAIL, paused=True), slots=3, slots_held=3, ahead=2)
+
+    found = reasons(job(State.PENDING), (), waiting=around)
 
     assert [reason.split()[0] for reason in found] == ["Queue", "No", "All", "2"]
 
@@ -155,6 +250,17 @@ def test_a_job_whose_time_has_come_says_that_it_is_due():
     due = job(State.SCHEDULED, run_at=NOW - timedelta(seconds=3), reason=Reason.DELAYED)
 
     assert "was due 3 s ago" in reasons(due, waiting=waiting())[0]
+    assert reasons(due, waiting=waiting())[0].endswith("; the next worker that looks makes it pending.")
+    assert reasons(due, (), waiting=waiting())[0].endswith("; no worker is alive that would make it pending.")
+
+
+def test_a_job_that_nobody_makes_pending_though_its_time_has_come_says_so():
+    overdue = job(State.SCHEDULED, run_at=NOW - timedelta(minutes=3), reason=Reason.DELAYED)
+
+    assert reasons(overdue, workers(2), waiting=waiting()) == [
+        "Its first attempt was due 3 min ago, at 2026-03-01 11:57:00 UTC, and has not been made pending by "
+        "workers w1 and w2: look at their logs and their /readyz."
+    ]
 
 
 def test_a_running_job_names_its_worker_and_since_when():
@@ -162,7 +268,7 @@ def test_a_running_job_names_its_worker_and_since_when():
         State.IN_PROGRESS, attempt=1, worker_id=7, worker=WORKER.label, claimed_at=NOW - timedelta(minutes=5)
     )
 
-    assert reasons(running, worker=WORKER) == [
+    assert reasons(running) == [
         "It was claimed by shop-worker-1-7 5 min ago, at 2026-03-01 11:55:00 UTC; this is attempt 1 of 5.",
         "That worker is alive: it was heard of just now.",
     ]
@@ -171,8 +277,17 @@ def test_a_running_job_names_its_worker_and_since_when():
 def test_a_running_job_says_that_its_worker_does_not_run_it():
     running = job(State.IN_PROGRESS, attempt=1, worker_id=7, worker=WORKER.label, claimed_at=NOW)
 
-    assert reasons(running, worker=replace(WORKER, adrift=(1,)))[1].startswith(
+    assert reasons(running, [replace(WORKER, adrift=(1,))])[1].startswith(
         "That worker is alive, but does not run it"
+    )
+
+
+def test_a_running_job_repeats_what_its_worker_says_of_itself():
+    running = job(State.IN_PROGRESS, attempt=1, worker_id=7, worker=WORKER.label, claimed_at=NOW)
+    unwell = replace(WORKER, ailment="It could not record outcomes for 20 s: disk full")
+
+    assert reasons(running, [unwell])[-1] == (
+        "It says of itself: It could not record outcomes for 20 s: disk full"
     )
 
 
@@ -186,7 +301,7 @@ def test_a_running_job_says_that_its_timeout_is_over():
         timeout=timedelta(seconds=10),
     )
 
-    assert reasons(running, worker=WORKER)[2].startswith("Its timeout of 10 s is over")
+    assert reasons(running)[2].startswith("Its timeout of 10 s is over")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +311,7 @@ def test_a_running_job_says_that_its_timeout_is_over():
 def test_a_job_says_where_its_handler_goes_on(state: State, which: str):
     stuck = job(state, attempt=2)
 
-    assert reasons(stuck, stuck_in=[WORKER])[-1] == (
+    assert reasons(stuck, [replace(WORKER, stuck=(1,))])[-1] == (
         f"The handler of {which} goes on in shop-worker-1-7, though it was told to stop."
     )
 
@@ -211,15 +326,14 @@ def test_a_running_job_that_is_cancelled_says_so():
         cancel_requested_at=NOW - timedelta(seconds=4),
     )
 
-    assert reasons(running, worker=WORKER)[1].startswith("A user asked 4 s ago that it be cancelled")
+    assert reasons(running)[1].startswith("A user asked 4 s ago that it be cancelled")
 
 
 def test_a_running_job_says_when_its_worker_is_silent_or_gone():
     running = job(State.IN_PROGRESS, attempt=1, worker_id=7, worker=WORKER.label, claimed_at=NOW)
-    silent = replace(WORKER, beat_at=NOW - timedelta(seconds=25))
 
-    assert reasons(running, worker=silent)[1].startswith("That worker was last heard of 25 s ago")
-    assert reasons(running)[1].startswith("That worker is gone")
+    assert reasons(running, [heard_of(25)])[1].startswith("That worker was last heard of 25 s ago")
+    assert reasons(running, ())[1].startswith("That worker is gone")
 
 
 def test_a_dead_job_says_its_error():

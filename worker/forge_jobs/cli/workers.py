@@ -19,7 +19,7 @@ group = typer.Typer(help="Look at the workers that are alive.")
 
 @command(group, "list")
 async def list_workers(call: Call) -> Report:
-    """List workers, what they serve, and when they were last heard of."""
+    """List workers, what they serve, when they were last heard of, and what keeps them from their work."""
     async with opened(call) as forge:
         workers = await forge.workers.list()
         leader = await forge.workers.leader()
@@ -31,8 +31,9 @@ async def list_workers(call: Call) -> Report:
         columns += ["version", "pool"]
         cells = [[*row, *_belongs(worker, versions)] for row, worker in zip(cells, workers, strict=True)]
     rows = Rows(columns, cells, "No workers.", frozenset({"running"}))
+    ailments = [f"{worker.label} says of itself: {worker.ailment}" for worker in workers if worker.ailment]
     documents = [{**document(worker), "leads": _leads(worker, leader)} for worker in workers]
-    return Report(documents, [rows])
+    return Report(documents, [rows, *ailments])
 
 
 def _row(worker: WorkerInfo, leader: Leader | None, now: datetime) -> list[str]:
@@ -56,6 +57,8 @@ def _belongs(worker: WorkerInfo, versions: Sequence[Version]) -> list[str]:
 def _state(worker: WorkerInfo, now: datetime) -> str:
     if not worker.was_heard_of(now, QUIET):
         return "silent"
+    if worker.ailment:
+        return "unwell"
     if worker.draining:
         return "draining"
     if worker.retiring:

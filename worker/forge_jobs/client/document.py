@@ -71,7 +71,7 @@ def _entry(name: str, value: Any, fact: Fact) -> tuple[str, Any]:
     if isinstance(value, datetime):
         return name, value.isoformat()
     if isinstance(value, tuple):
-        return name, [item if isinstance(item, str) else document(item) for item in value]
+        return name, [item if isinstance(item, str | int) else document(item) for item in value]
     return name, value
 
 

@@ -51,8 +51,9 @@ class _All(Protocol):
 class Jobs:
     """All jobs of a database. Reached as `forge.jobs`. A job is named by its id, or by what an enqueue returned."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, *, stale: timedelta = timedelta(seconds=30)) -> None:
         self._storage = storage
+        self._stale = stale
 
     async def get(self, job_id: int | Enqueued) -> Job:
         """Return the job with its state and error history. Raises JobNotFound."""
@@ -110,12 +111,9 @@ class Jobs:
         """Return in sentences why the job is not running, since when it runs, or how it ended. Raises JobNotFound."""
         job = await self.get(job_id)
         workers = await self._storage.workers.all()
-        stuck_in = [worker for worker in workers if job.id in worker.stuck]
-        if job.state in WAITING:
-            waiting = await self._storage.jobs.waiting(job.id)
-            return explain(job, waiting.now, waiting=waiting, stuck_in=stuck_in)
-        owner = next((worker for worker in workers if worker.id == job.worker_id), None)
-        return explain(job, await self._storage.now(), worker=owner, stuck_in=stuck_in)
+        waiting = await self._storage.jobs.waiting(job.id) if job.state in WAITING else None
+        now = await self._storage.now() if waiting is None else waiting.now
+        return explain(job, now, waiting=waiting, workers=workers, stale=self._stale)
 
     async def cancel(self, job_id: int | Enqueued) -> Cancelled:
         """A waiting job is dead, "cancelled by user"; a running one is flagged, and its worker told. Raises JobNotFound."""

@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 
-from forge_jobs.client.jobs import Jobs
+from forge_jobs.client.why import Why
 from forge_jobs.errors import StorageUnavailable, WaitTimeout
 from forge_jobs.job import ENDED, Job
 from forge_jobs.storage.interface import Storage
@@ -24,6 +24,7 @@ async def ended(
     job_id: int,
     limit: timedelta | None,
     is_open: Callable[[], bool],
+    why: Callable[[int], Awaitable[Why]],
 ) -> Job:
     """Return the job once it is done or dead. Raises JobNotFound, and WaitTimeout when `limit` is over.
 
@@ -53,19 +54,21 @@ async def ended(
     except TimeoutError:
         if limit is None or not timer.expired():
             raise
-    found, reason = await _last_look(storage, job_id)
+    found, reason = await _last_look(storage, job_id, why)
     if found is not None:
         return found
     raise WaitTimeout(job_id, limit.total_seconds(), reason)
 
 
-async def _last_look(storage: Storage, job_id: int) -> tuple[Job | None, str]:
+async def _last_look(
+    storage: Storage, job_id: int, why: Callable[[int], Awaitable[Why]]
+) -> tuple[Job | None, str]:
     """Return the job if it has ended, else None and what weighs most of why not; nothing when that cannot be learned."""
     with suppress(StorageUnavailable, TimeoutError):
         async with asyncio.timeout(LAST_LOOK.total_seconds()):
             job = await storage.jobs.get(job_id)
             if job.state in ENDED:
                 return job, ""
-            why = await Jobs(storage).why(job_id)
-            return None, why.reasons[0] if why.reasons else ""
+            reasons = (await why(job_id)).reasons
+            return None, reasons[0] if reasons else ""
     return None, ""

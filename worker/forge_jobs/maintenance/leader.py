@@ -176,7 +176,7 @@ class Leader:
         async def while_leading() -> float | None:
             return await chore() if uptime() < self._until else None
 
-        return every(interval, while_leading, doing=doing, telemetry=self._telemetry, wake=wake)
+        return every(interval, while_leading, patience=Patience(doing, self._telemetry), wake=wake)
 
     async def _warn(self) -> None:
         await unserved.warn_of_unserved(self._storage, self._telemetry)

@@ -5,20 +5,18 @@ import random
 from collections.abc import Awaitable, Callable
 
 from forge_jobs.patience import Patience
-from forge_jobs.telemetry import Telemetry
 
 Chore = Callable[[], Awaitable[float | None]]
 """Makes one pass, and may return after how many seconds the next should come (at most the interval)."""
 
 
 async def every(
-    interval: float, chore: Chore, *, doing: str, telemetry: Telemetry, wake: asyncio.Event | None = None
+    interval: float, chore: Chore, *, patience: Patience, wake: asyncio.Event | None = None
 ) -> None:
     """Run `chore` every `interval` seconds (less up to a tenth, so that many processes spread), and at once on `wake`.
 
-    A chore that fails is tried again, for ever, ever more seldom.
+    A chore that fails is tried again, for ever, ever more seldom; `patience` knows since when.
     """
-    patience = Patience(doing, telemetry)
     while True:
         if wake is not None:
             wake.clear()

@@ -86,16 +86,13 @@ class Waiting:
     """Facts about a waiting job's surroundings, from which `why` makes its reasons."""
 
     queue: QueueConfig
-    live_workers: int  # that serve the queue, not draining
-    able_workers: int  # of those, that have a handler for the kind
     slots: int  # of the queue; 0 when it has no limit
     slots_held: int
     ahead: int  # pending jobs before this one, counted up to `ahead_limit`
     ahead_limit: int
     now: datetime
-    closed_workers: int = (
-        0  # of the able ones, that may claim nothing: their version is closed, or they retire
-    )
+    ready_at: datetime | None = None  # since when it is pending; None: it is not
+    taken_at: datetime | None = None  # when one of the queue's jobs was claimed last, as far as rows tell
     tokens: float | None = None  # of the queue's rate limit; None: it has none, or there is no such one
 
 
@@ -533,12 +530,13 @@ class Workers(Protocol):
         stale: timedelta = timedelta(seconds=30),
         era: int | None = None,
         record: TrackRecord | None = None,
+        ailment: str | None = None,
     ) -> Beat:
         """The worker is alive as of now, its attempts came to this since it started, and it acknowledges its gate.
 
         It runs nothing whose claim was unknown in this `era` (None: nothing at all). An era begins when
-        there is none. `record` is all that the attempts came to, when more is known of it. Raises
-        WorkerLost when it was struck off.
+        there is none. `record` is all that the attempts came to, when more is known of it; `ailment` what keeps
+        it from its work now (None: nothing). Raises WorkerLost when it was struck off.
         """
 
     async def astray(self, worker_id: int, *, stuck: Sequence[int], adrift: Sequence[int]) -> None:

@@ -192,17 +192,31 @@ async def test_a_scheduled_job_has_the_facts_too(storage, clock):
     assert abs(facts.now - now) < timedelta(milliseconds=1)
 
 
-async def test_a_waiting_job_knows_who_could_run_it(storage):
+async def test_a_pending_job_knows_since_when_it_is_ready(storage, clock):
+    enqueued_at = await clock.freeze()
+    at_once = await enqueue(storage)
+    later = await enqueue(storage, delay=HOUR)
+    await clock.advance(hours=1)
+    await storage.schedule.promote()
+
+    for job_id, ready_at in ((at_once, enqueued_at), (later, enqueued_at + HOUR)):
+        facts = await storage.jobs.waiting(job_id)
+        assert abs(facts.ready_at - ready_at) < timedelta(milliseconds=1)
+    assert (await storage.jobs.waiting(await enqueue(storage, delay=HOUR))).ready_at is None
+
+
+async def test_a_waiting_job_knows_when_a_job_of_its_queue_was_taken_last(storage, clock):
     await storage.queues.ensure(["mail"])
-    await worker(storage, ["mail"], kinds=("send", "drop"))
-    await worker(storage, ["default", "mail"], kinds=("drop",))
-    await worker(storage, ["default"], kinds=("send",))
-    draining = await worker(storage, ["mail"], kinds=("send",))
-    await storage.workers.drain(draining)
+    me = await worker(storage, ["default", "mail"])
+    await ended(storage, me, queue="mail")
+    job_id = await enqueue(storage, priority=9)
+    assert (await storage.jobs.waiting(job_id)).taken_at is None
 
-    facts = await storage.jobs.waiting(await enqueue(storage, "send", queue="mail"))
-
-    assert (facts.live_workers, facts.able_workers) == (2, 1)
+    for take in (ended, running, ended):
+        now = await clock.freeze()
+        await take(storage, me)
+        assert abs((await storage.jobs.waiting(job_id)).taken_at - now) < timedelta(milliseconds=1)
+        await clock.advance(hours=1)
 
 
 async def test_a_waiting_job_knows_the_slots_of_its_queue(storage):

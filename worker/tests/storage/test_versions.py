@@ -505,19 +505,17 @@ async def test_a_worker_of_an_open_version_may_retire(storage, epoch):
     assert len(await claim_ids(storage, two)) == 3
 
 
-async def test_workers_behind_a_closed_gate_are_told_apart_in_the_facts_of_a_waiting_job(storage, epoch):
-    [job_id] = await enqueue_many(storage, 1)
+async def test_workers_behind_a_closed_gate_are_told_apart(storage, epoch):
     await put(storage, epoch, OLD, DRAINING)
     await put(storage, epoch, NEW, CURRENT)
-    await member(storage, OLD)
-    await member(storage, OLD, kinds=("other",))
-    retiring, _ = await worker(storage), await member(storage, THIRD)
-    await member(storage, NEW)
+    closed = await member(storage, OLD)
+    retiring, unheard_of = await worker(storage), await member(storage, THIRD)
+    serving = await member(storage, NEW)
     await storage.versions.retire([retiring], True, epoch=epoch)
 
-    waiting = await storage.jobs.waiting(job_id)
+    are_open = {each.id: each.is_open for each in await storage.workers.all()}
 
-    assert (waiting.live_workers, waiting.able_workers, waiting.closed_workers) == (5, 4, 2)
+    assert are_open == {closed: False, retiring: False, unheard_of: True, serving: True}
 
 
 async def test_a_worker_serves_while_its_gate_is_open_and_it_does_not_drain(storage, epoch):

@@ -131,3 +131,13 @@ async def test_a_worker_says_which_jobs_are_astray_there(storage):
     await storage.workers.astray(one, stuck=[], adrift=[])
     said = {found.id: (found.stuck, found.adrift) for found in await storage.workers.all()}
     assert said[one] == ((), ())
+
+
+async def test_a_beat_says_what_keeps_the_worker_from_its_work_until_another_says_that_nothing_does(storage):
+    one, two = await worker(storage), await worker(storage)
+
+    for ailment in ("It could not look for jobs for 20 s.", None):
+        await storage.workers.beat(one, ailment=ailment)
+        await storage.workers.beat(two)
+        said = {found.id: found.ailment for found in await storage.workers.all()}
+        assert said == {one: ailment, two: None}

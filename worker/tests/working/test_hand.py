@@ -1,17 +1,13 @@
 """What a worker has claimed and cannot use goes back at once, for those who can."""
 
 import asyncio
-import json
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from forge_jobs import Context, Forge, Throttled, Worker, claimer, session
-from forge_jobs.errors import StorageUnusable
+from forge_jobs import Context, Forge, Throttled, Worker, claimer
 from forge_jobs.runners import Runners
 from forge_jobs.telemetry import ClaimsAdrift, HistoryCut
 from tests.working.events import Events
@@ -111,58 +107,6 @@ async def test_nothing_is_taken_for_lost_while_jobs_come_and_go(
 
     assert events.of(ClaimsAdrift) == []
     assert events.of(HistoryCut) == []
-
-
-def ready(port: int | None) -> tuple[int, str | None]:
-    """Ask a worker whether it is ready; return the status, and why not."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz") as answer:
-            return answer.status, json.load(answer)["why"]
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error)["why"]
-
-
-async def test_a_worker_without_all_its_runners_is_not_ready(forge: Forge) -> None:
-    async with working(forge, concurrency=3, metrics_port=0, metrics_host="127.0.0.1") as worker:
-        assert await asyncio.to_thread(ready, worker.metrics_port) == (200, None)
-        assert worker.session is not None
-        worker.session.runners.count += 1
-        answer = await asyncio.to_thread(ready, worker.metrics_port)
-        assert answer == (503, "Only 3 of 4 runners are there.")
-
-
-@pytest.mark.parametrize(
-    ("name", "says"), [("claim", "It could not look for jobs"), ("finish", "It could not record outcomes")]
-)
-async def test_a_worker_that_the_database_lets_do_nothing_is_not_ready(
-    forge: Forge, monkeypatch: pytest.MonkeyPatch, name: str, says: str
-) -> None:
-    monkeypatch.setattr(session, "UNWELL_AFTER", 0.3)
-    monkeypatch.setattr(claimer, "LONGEST_POLL", 0.1)
-
-    @forge.handler
-    async def works() -> None:
-        pass
-
-    async def refuses(*given: Any, **named: Any) -> None:
-        raise StorageUnusable("permission denied for a table")
-
-    async with working(forge, metrics_port=0, metrics_host="127.0.0.1") as worker:
-        with monkeypatch.context() as meanwhile:
-            meanwhile.setattr(forge.storage.claims, name, refuses)
-            job = await works.enqueue()
-
-            async def is_said() -> bool:
-                status, why = await asyncio.to_thread(ready, worker.metrics_port)
-                return status == 503 and says in (why or "")
-
-            await eventually(is_said)
-        await forge.wait(job.id, timeout=30)
-
-        async def is_ready() -> bool:
-            return (await asyncio.to_thread(ready, worker.metrics_port))[0] == 200
-
-        await eventually(is_ready)
 
 
 @pytest.fixture

@@ -38,24 +38,24 @@ FROM {schema}.depth ORDER BY queue
 
 WAITING_FACTS = (
     """
-SELECT {columns}, now() AS now, around.live_workers, around.able_workers, around.closed_workers, held.slots, held.slots_held,
+SELECT {columns}, now() AS now, held.slots, held.slots_held,
+    timestamptz 'epoch' + place.pos * interval '1 microsecond' AS ready_at,
+    (SELECT max(at) FROM (
+        SELECT max(claimed_at) AS at FROM {schema}.claimed WHERE claimed.queue_id = queue.id
+        UNION ALL SELECT ended.started_at
+        FROM (VALUES ('done'), ('dead')) AS outcome (state) CROSS JOIN LATERAL (
+            SELECT started_at FROM {schema}.finished
+            WHERE finished.queue_id = queue.id AND finished.state = outcome.state
+            ORDER BY finished_at DESC LIMIT 1) AS ended) AS taken) AS taken_at,
     (SELECT ({filled})::double precision FROM {schema}.rate_limit WHERE rate_limit.scope = queue.rate_limit) AS tokens,
     (SELECT count(*) FROM (
         SELECT FROM {schema}.ready
         WHERE ready.queue_id = job.queue_id AND (ready.priority, ready.pos) < (job.priority, coalesce(
-            (SELECT place.pos FROM {schema}.ready AS place WHERE place.ctid = {schema}.place($1)),
-            (SELECT {schema}.micros(run_at) FROM {schema}.scheduled WHERE scheduled.job_id = $1), 0))
+            place.pos, (SELECT {schema}.micros(run_at) FROM {schema}.scheduled WHERE scheduled.job_id = $1), 0))
         LIMIT {limit}) AS counted) AS ahead
 FROM {schema}.job
 JOIN {schema}.queue ON queue.id = job.queue_id
-CROSS JOIN LATERAL (
-    SELECT count(*) AS live_workers, count(*) FILTER (WHERE job.kind = ANY (worker.kinds)) AS able_workers,
-           count(*) FILTER (WHERE job.kind = ANY (worker.kinds) AND (
-               worker.retiring OR version.state NOT IN ('current', 'ramping'))) AS closed_workers
-    FROM {schema}.worker
-    LEFT JOIN {schema}.worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
-    WHERE queue.name = ANY (worker.queues) AND NOT worker.draining
-) AS around
+LEFT JOIN LATERAL (SELECT pos FROM {schema}.ready WHERE ready.ctid = {schema}.place($1)) AS place ON true
 CROSS JOIN LATERAL (
     SELECT count(*) AS slots, count(slot.worker_id) AS slots_held FROM {schema}.slot WHERE slot.queue_id = queue.id
 ) AS held
@@ -194,11 +194,10 @@ class PostgresJobs:
             name: facts.pop(name)
             for name in (
                 "now",
-                "live_workers",
-                "able_workers",
-                "closed_workers",
                 "slots",
                 "slots_held",
+                "ready_at",
+                "taken_at",
                 "tokens",
                 "ahead",
             )

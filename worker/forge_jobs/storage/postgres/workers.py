@@ -37,7 +37,7 @@ BEAT = """
 WITH alive AS (
     UPDATE {schema}.worker
     SET beat_at = now(), succeeded = $2, failed = $3, run_seconds = $4, record = $7::jsonb,
-        era = coalesce($6::bigint, (SELECT {era} FROM {schema}.era)),
+        ailment = $8, era = coalesce($6::bigint, (SELECT {era} FROM {schema}.era)),
         observed_revision = coalesce((
             SELECT control_revision FROM {schema}.worker_version AS version
             WHERE version.pool = worker.pool AND version.id = worker.version_id), 0)
@@ -114,7 +114,7 @@ SELECT worker.id, worker.label, worker.host, worker.pid, worker.version, worker.
        worker.pool, worker.version_id, worker.pod, worker.retiring,
        NOT worker.retiring AND coalesce(version.state IN ('current', 'ramping'), true) AS is_open,
        worker.observed_revision >= coalesce(version.control_revision, 0) AS acknowledged,
-       worker.succeeded, worker.failed, worker.run_seconds, worker.stuck, worker.adrift
+       worker.succeeded, worker.failed, worker.run_seconds, worker.stuck, worker.adrift, worker.ailment
 FROM {schema}.worker
 LEFT JOIN {schema}.worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
 LEFT JOIN (SELECT worker_id, count(*) AS jobs FROM {schema}.claimed GROUP BY worker_id) AS held
@@ -157,11 +157,12 @@ class PostgresWorkers(Workers):
         stale: timedelta = timedelta(seconds=30),
         era: int | None = None,
         record: TrackRecord | None = None,
+        ailment: str | None = None,
     ) -> Beat:
         """The worker is alive as of now, and acknowledges its gate. Raises WorkerLost when it was struck off."""
         record = record or TrackRecord(succeeded=succeeded, failed=failed)
         written = encoded(record.written())
-        said = worker_id, succeeded, failed, run_seconds, stale.total_seconds(), era, written
+        said = worker_id, succeeded, failed, run_seconds, stale.total_seconds(), era, written, ailment
         while True:
             rows = await self._database.liveness.fetch(BEAT, *said)
             if not rows:

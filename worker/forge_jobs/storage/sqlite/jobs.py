@@ -106,19 +106,17 @@ WHERE queue_id = :queue_id AND priority = :priority
 ORDER BY pos DESC, job_id DESC LIMIT :limit
 """
 
-WAITING = """
-WITH live AS (
-    SELECT :kind IN (SELECT value FROM json_each(worker.kinds)) AS is_able,
-           coalesce(worker.retiring OR version.state NOT IN ('current', 'ramping'), 0) AS is_closed
-    FROM worker
-    LEFT JOIN worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
-    WHERE NOT worker.draining AND :queue IN (SELECT value FROM json_each(worker.queues))
-)
-SELECT (SELECT count(*) FROM live),
-       (SELECT count(*) FROM live WHERE is_able),
-       (SELECT count(*) FROM live WHERE is_able AND is_closed),
-       (SELECT count(*) FROM slot WHERE queue_id = :queue_id AND worker_id IS NOT NULL)
+# When one of the queue's jobs was claimed last, as far as rows tell.
+TAKEN_AT = """
+SELECT max(at) FROM (
+    SELECT max(claimed_at) AS at FROM claimed WHERE queue_id = :queue_id
+    UNION ALL SELECT * FROM (SELECT started_at FROM finished WHERE queue_id = :queue_id AND state = 'done'
+                             ORDER BY finished_at DESC LIMIT 1)
+    UNION ALL SELECT * FROM (SELECT started_at FROM finished WHERE queue_id = :queue_id AND state = 'dead'
+                             ORDER BY finished_at DESC LIMIT 1))
 """
+
+SLOTS_HELD = "SELECT count(*) FROM slot WHERE queue_id = :queue_id AND worker_id IS NOT NULL"
 
 
 class SqliteJobs:
@@ -314,16 +312,13 @@ class SqliteJobs:
             place = moves.place(transaction, job_id)
             name = transaction.value("SELECT name FROM queue WHERE id = ?", (place.queue_id,))
             queue = get_queue(transaction, name)
-            live, able, closed, held = transaction.rows(
-                WAITING, {"queue": name, "kind": place.kind, "queue_id": place.queue_id}
-            )[0]
+            of_queue = {"queue_id": place.queue_id}
             return Waiting(
                 queue=queue,
-                live_workers=live,
-                able_workers=able,
-                closed_workers=closed,
                 slots=queue.concurrency or 0,
-                slots_held=held,
+                slots_held=transaction.value(SLOTS_HELD, of_queue),
+                ready_at=moment(place.pos),
+                taken_at=moment(transaction.value(TAKEN_AT, of_queue)),
                 ahead=_ahead(transaction, place),
                 ahead_limit=AHEAD_LIMIT,
                 now=moment(transaction.now),

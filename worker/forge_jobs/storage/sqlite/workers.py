@@ -79,6 +79,7 @@ class SqliteWorkers:
         stale: timedelta = timedelta(seconds=30),
         era: int | None = None,
         record: TrackRecord | None = None,
+        ailment: str | None = None,
     ) -> Beat:
         said = encoded((record or TrackRecord(succeeded=succeeded, failed=failed)).written())
 
@@ -95,7 +96,7 @@ class SqliteWorkers:
                 """
                 UPDATE worker
                 SET beat_at = ?, succeeded = ?, failed = ?, run_seconds = ?, record = ?, observed_revision = ?,
-                    era = ?
+                    era = ?, ailment = ?
                 WHERE id = ?
                 """,
                 (
@@ -106,6 +107,7 @@ class SqliteWorkers:
                     said,
                     control_revision,
                     present if era is None else era,
+                    ailment,
                     worker_id,
                 ),
             )
@@ -197,7 +199,8 @@ class SqliteWorkers:
                        worker.pool, worker.version_id, worker.pod, worker.retiring,
                        NOT worker.retiring AND coalesce(version.state IN ('current', 'ramping'), 1),
                        worker.observed_revision >= coalesce(version.control_revision, 0),
-                       worker.succeeded, worker.failed, worker.run_seconds, worker.stuck, worker.adrift
+                       worker.succeeded, worker.failed, worker.run_seconds, worker.stuck, worker.adrift,
+                       worker.ailment
                 FROM worker
                 LEFT JOIN worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
                 LEFT JOIN held ON held.worker_id = worker.id
@@ -236,4 +239,5 @@ def _worker(row: Row) -> WorkerInfo:
         run_seconds=row[20],
         stuck=tuple(json.loads(row[21])),
         adrift=tuple(json.loads(row[22])),
+        ailment=row[23],
     )
