@@ -15,11 +15,21 @@ from forge_jobs.cli.progress import progress
 from forge_jobs.client.why import count
 from forge_jobs.errors import InvalidInput
 from forge_jobs.finding import Finding
-from forge_jobs.storage.interface import SchemaStatus, Storage
+from forge_jobs.storage.interface import Purpose, SchemaStatus, Storage
 
 group = typer.Typer(help="Create, migrate and look at the database.")
 
 PATIENCE = timedelta(minutes=10)
+
+Role = Annotated[str, typer.Argument(help="The role, as the server knows it.", show_default=False)]
+As = Annotated[
+    Purpose,
+    typer.Option(
+        "--as",
+        help="enqueuer: only enqueues; worker: does all that workers do; reader: looks, and changes nothing.",
+        show_default=False,
+    ),
+]
 
 Force = Annotated[bool, typer.Option("--force", help="Yes, delete all jobs and all history.")]
 
@@ -87,6 +97,15 @@ async def check(call: Call, repair: Repair = False, forget_lost: ForgetLost = Fa
             tally.add(await audit.slots(repair=repair))
             tally.add(await audit.counts(repair=repair))
     return tally.report(repair)
+
+
+@command(group, "grants")
+async def grants(call: Call, role: Role, purpose: As) -> Report:
+    """Print what the owner of the tables grants to a role, so that it can do that and no more. On PostgreSQL only."""
+    statements = forge_of(call).storage.schema.grants(role, purpose)
+    return Report(
+        {"role": role, "as": purpose.value, "statements": list(statements)}, ["\n".join(statements)]
+    )
 
 
 @command(group, "drop")

@@ -13,6 +13,7 @@ error leaves `storage`. Durations are timedelta and moments aware datetimes, bot
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, Protocol
 
 from forge_jobs.cron_config import CronConfig
@@ -81,6 +82,14 @@ class SchemaStatus:
     server: str  # e.g. "PostgreSQL 18.1", "SQLite 3.40.1"
 
 
+class Purpose(StrEnum):
+    """What a program does with the database; each needs other rights."""
+
+    ENQUEUER = "enqueuer"  # only enqueues
+    WORKER = "worker"  # does all that workers do
+    READER = "reader"  # looks, and changes nothing
+
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """Facts about a waiting job's surroundings, from which `why` makes its reasons."""
@@ -113,6 +122,12 @@ class Schema(Protocol):
 
     async def status(self) -> SchemaStatus:
         """Say where the database stands, without changing it."""
+
+    def grants(self, role: str, purpose: Purpose) -> Sequence[str]:
+        """Return the statements by which the owner of the tables lets a role of the server do that, and nothing else.
+
+        What later migrations make comes to the role by itself. Raises InvalidInput where the database knows no roles.
+        """
 
     async def drop(self) -> None:
         """Nothing of forge-jobs is left in the database: all jobs and history are gone."""

@@ -92,8 +92,9 @@ async def called(storage: Storage, name: str, on: Stage) -> None:
         await answer
 
 
-# `open` and `close` are tried with databases that are away; whoever listens waits for one that is.
-NOT_CALLED = {"open", "close", "wakeups.listen"}
+# `open` and `close` are tried with databases that are away; whoever listens waits for one that is;
+# which rights are needed is known without one.
+NOT_CALLED = {"open", "close", "wakeups.listen", "schema.grants"}
 
 
 def public_methods() -> list[str]:

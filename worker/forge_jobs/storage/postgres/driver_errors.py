@@ -16,6 +16,7 @@ from forge_jobs.errors import (
     StorageUnavailable,
     StorageUnusable,
 )
+from forge_jobs.storage.postgres.rights import missing
 
 DRIVER_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, InternalClientError)
 
@@ -110,6 +111,12 @@ def _translated_state(error: asyncpg.PostgresError, url: str, schema: str, is_ca
         return StorageBusy(f"The database {url} is busy: {_said(error)}.")
     if state == "54000" and error.server_source_function in _NOTIFY:
         return StorageUnavailable(f"The database {url} is not available: {_said(error)}.")
+    if state == "42501" and (right := missing(str(error), schema)) is not None:
+        whose = "The role of the given connection" if is_callers else f"The role of {url}"
+        return StorageUnusable(
+            f"{whose} lacks {right}; forge-jobs db grants prints what to grant. "
+            f"The server says: {_said(error)}."
+        )
     if state.startswith(_UNUSABLE):
         return StorageUnusable(f"The database {url} cannot be used: {_said(error)}.")
     if state.startswith(_UNDONE):

@@ -17,11 +17,12 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
-from forge_jobs.errors import StorageBusy
+from forge_jobs.errors import StorageBusy, StorageUnusable
 from forge_jobs.storage.interface import Waits
 from forge_jobs.storage.migrate import Migration, missing
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS
+from forge_jobs.storage.postgres.heirs import inherited
 from forge_jobs.storage.postgres.session_settings import PINNED, local
 
 LOCK_WAIT = 2.0  # seconds
@@ -127,7 +128,7 @@ class Migrator:
         self._look_at = 0.0  # when to look again whose turn it is; 0: it was ours
 
     async def run(self) -> int:
-        """Every migration is applied; return how many were applied by us. Raises SchemaTooNew, StorageBusy."""
+        """Every migration is applied; return how many were applied by us. Raises SchemaTooNew, StorageBusy, StorageUnusable."""
         applied = 0
         while missing(self._known, *await found(self._database, self._connection)):
             try:
@@ -135,6 +136,11 @@ class Migrator:
             except _IN_THE_WAY as error:
                 await self._wait(error)
                 continue
+            except asyncpg.InsufficientPrivilegeError as error:
+                raise StorageUnusable(
+                    f"This role may not migrate schema {self._database.schema!r} of {self._database.url} ({error}); "
+                    "allowed is the owner of its tables: run forge-jobs db migrate as that role."
+                ) from error
             self._pause = FIRST_PAUSE
             applied += done
             if done:
@@ -160,10 +166,13 @@ class Migrator:
             else:  # nobody is at work in tables that are made here
                 await self._prepare()
             for step in steps:
-                if step.is_concurrent and newest:
+                if not newest:
+                    await self._apply(step)
+                elif step.is_concurrent:
                     await self._apply_beside(step)
                 else:
-                    await connection.execute(self._database.sql(step.text).replace(" CONCURRENTLY", ""))
+                    async with inherited(self._database, connection):
+                        await self._apply(step)
                 await connection.execute(
                     self._database.sql(APPLIED), step.number, step.name, step.is_breaking
                 )
@@ -176,6 +185,9 @@ class Migrator:
         ):
             await self._connection.execute(self._database.sql("CREATE SCHEMA {schema}"))
         await self._connection.execute(self._database.sql(MIGRATIONS))
+
+    async def _apply(self, step: Migration) -> None:
+        await self._connection.execute(self._database.sql(step.text).replace(" CONCURRENTLY", ""))
 
     async def _apply_beside(self, step: Migration) -> None:
         """Apply a step outside of any transaction, while ours keeps the turn.

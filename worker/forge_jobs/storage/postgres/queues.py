@@ -23,6 +23,11 @@ QUEUE_COLUMNS = """queue.name, queue.id, queue.concurrency, queue.paused, queue.
 
 ALL = "SELECT {columns} FROM {schema}.queue ORDER BY name".replace("{columns}", QUEUE_COLUMNS)
 
+MISSING = """
+SELECT EXISTS (SELECT FROM unnest($1::text[]) AS given (name)
+               WHERE NOT EXISTS (SELECT FROM {schema}.queue WHERE queue.name = given.name))
+"""
+
 # Sorted, so that two of them never wait for each other.
 ENSURE = """
 WITH made AS (
@@ -136,6 +141,9 @@ class PostgresQueues:
 
     @tried_again
     async def ensure(self, names: Sequence[str], *, epoch: int | None = None) -> None:
+        # Who may not write needs not, where nothing is missing.
+        if epoch is None and not await self._database.fetchval(MISSING, list(names)):
+            return
         try:
             async with writing(self._database, epoch) as connection:
                 await self._database.execute(ENSURE, list(names), connection=connection)

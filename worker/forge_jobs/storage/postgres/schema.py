@@ -11,8 +11,9 @@ from datetime import timedelta
 import asyncpg
 
 from forge_jobs.errors import StorageUnavailable
-from forge_jobs.storage.interface import PATIENCE, Schema, SchemaStatus, Waits
+from forge_jobs.storage.interface import PATIENCE, Purpose, Schema, SchemaStatus, Waits
 from forge_jobs.storage.migrate import migrations
+from forge_jobs.storage.postgres import rights
 from forge_jobs.storage.postgres.connection import Database, quoted
 from forge_jobs.storage.postgres.migrator import Migrator, found
 
@@ -65,6 +66,10 @@ class PostgresSchema(Schema):
                 required=required,
                 server=f"PostgreSQL {connection.get_settings().server_version.split()[0]}",
             )
+
+    def grants(self, role: str, purpose: Purpose) -> list[str]:
+        """Return the statements by which the owner of the tables lets a role of the server do that, and nothing else."""
+        return rights.grants(quoted(self._database.schema), quoted(role), purpose)
 
     async def drop(self) -> None:
         """Nothing of forge-jobs is left in the database."""

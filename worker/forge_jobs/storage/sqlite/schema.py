@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
 
-from forge_jobs.storage.interface import PATIENCE, SchemaStatus, Waits
+from forge_jobs.errors import InvalidInput
+from forge_jobs.storage.interface import PATIENCE, Purpose, SchemaStatus, Waits
 from forge_jobs.storage.migrate import Migration, migrations, missing
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.transaction import Transaction
@@ -49,6 +50,11 @@ class SqliteSchema:
             found = required = 0  # to open a file would be to make it
         return SchemaStatus(
             found, migrations("sqlite")[-1].number, required, f"SQLite {sqlite3.sqlite_version}"
+        )
+
+    def grants(self, role: str, purpose: Purpose) -> list[str]:
+        raise InvalidInput(
+            "SQLite knows no roles: who may read the file may look, who may write it and its folder may do everything."
         )
 
     async def drop(self) -> None:

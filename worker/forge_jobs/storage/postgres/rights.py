@@ -1,0 +1,97 @@
+"""What a role of the server must be allowed, for each purpose that programs have.
+
+One role that owns everything is enough. Who wants less grants what is said here, and `heirs` sees to what comes later.
+"""
+
+import re
+from collections.abc import Mapping
+
+from forge_jobs.storage.interface import Purpose
+
+_WORKED_ON = (
+    "claimed",
+    "cron",
+    "era",
+    "failure",
+    "finished",
+    "fire",
+    "idle",
+    "job",
+    "job_key",
+    "kind",
+    "leader",
+    "queue",
+    "rate_limit",
+    "ready",
+    "revision",
+    "scheduled",
+    "slot",
+    "tally",
+    "worker",
+    "worker_label",
+    "worker_version",
+)
+_LOOKED_AT = ("depth", "handled", "jobs", "migration", "operator", "scaling_signal", "unhandled")
+
+RIGHTS: Mapping[Purpose, Mapping[str, str]] = {
+    Purpose.ENQUEUER: {
+        "idle": "SELECT",
+        "job": "INSERT, SELECT (id)",
+        "job_key": "INSERT, SELECT",
+        "kind": "SELECT",
+        "migration": "SELECT",
+        "queue": "SELECT",
+        "ready": "INSERT",
+        "scheduled": "INSERT",
+        "tally": "INSERT",
+    },
+    Purpose.WORKER: dict.fromkeys(_WORKED_ON, "SELECT, INSERT, UPDATE, DELETE")
+    | dict.fromkeys(_LOOKED_AT, "SELECT"),
+    Purpose.READER: dict.fromkeys((*_WORKED_ON, *_LOOKED_AT), "SELECT"),
+}
+"""On tables and views."""
+
+SEQUENCE = "job_id_seq"
+"""Who enqueues takes numbers from it; other numbers come by themselves."""
+
+FUNCTIONS = ("configured", "enqueue", "micros", "place", "summed", "tell", "wake")
+"""Whoever may call them does with them what the role may do without."""
+
+VERBS = {
+    Purpose.ENQUEUER: "who enqueues needs",
+    Purpose.WORKER: "a worker needs",
+    Purpose.READER: "who looks needs",
+}
+
+
+def grants(schema: str, role: str, purpose: Purpose) -> list[str]:
+    """Return the statements that let a role do what the purpose needs, and nothing else. Both names are SQL text."""
+    by_rights: dict[str, list[str]] = {}
+    for relation, rights in RIGHTS[purpose].items():
+        by_rights.setdefault(rights, []).append(relation)
+    on = [f"USAGE ON SCHEMA {schema}"]
+    on += [
+        f"{rights} ON {', '.join(f'{schema}.{relation}' for relation in relations)}"
+        for rights, relations in by_rights.items()
+    ]
+    if purpose is not Purpose.READER:
+        on.append(f"USAGE ON SEQUENCE {schema}.{SEQUENCE}")
+    on.append(f"EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema}")
+    return [f"GRANT {each} TO {role};" for each in on]
+
+
+def missing(said: str, schema: str) -> str | None:
+    """Return which right the server's sentence is about, in whatever language; None when it is about nothing of ours."""
+    words = re.findall(r"[^\s\"'«»„“”,.]+", said)
+    if "database" in words:  # whose name may be that of a table
+        return None
+    if schema in words:
+        return f"USAGE on schema {schema!r}"
+    for word in words:
+        if needs := [f"{VERBS[each]} {RIGHTS[each][word]}" for each in Purpose if word in RIGHTS[each]]:
+            return f"a right on table {word!r} ({', '.join(needs)})"
+        if word == SEQUENCE:
+            return f"USAGE on sequence {word!r}"
+        if word in FUNCTIONS:
+            return f"EXECUTE on function {word!r}"
+    return None
