@@ -133,9 +133,20 @@ def job_id(value: object, name: str = "The job's id") -> int:
 
 
 def closed_queue(queue: QueueConfig) -> str:
-    """Return the name that a queue has while it is being deleted; of one that is, the name that it has."""
-    prefix = f"deleting:{queue.id}:"
-    return queue.name if queue.name.startswith(prefix) else f"{prefix}{queue.name}"[:MAX_NAME]
+    """Return the name that a queue has while it is being deleted; of one that is, the name that it has.
+
+    `storage.closed_queues` says in SQL what it was before.
+    """
+    return queue.name if is_closed(queue) else f"{_closed(queue)}{queue.name}"[:MAX_NAME]
+
+
+def is_closed(queue: QueueConfig) -> bool:
+    """Whether the queue is being deleted."""
+    return queue.name.startswith(_closed(queue))
+
+
+def _closed(queue: QueueConfig) -> str:
+    return f"deleting:{queue.id}:"
 
 
 def _is_name(value: str) -> bool:

@@ -238,7 +238,7 @@ class Recorder:
         throttled = [verdict for verdict in batch if verdict.throttled is not None]
         while throttled:
             try:
-                queues = {queue.id: queue for queue in await self._storage.queues.all()}
+                queues = {queue.id: queue for queue in await self._storage.queues.all(closed=True)}
                 now = await self._storage.now()
                 while throttled:
                     await self._cool_down_for(throttled[-1], queues, now)

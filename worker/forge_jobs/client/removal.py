@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from forge_jobs import names
-from forge_jobs.client.jobs import Bulk, Jobs, Progress
+from forge_jobs.client.jobs import Bulk, Progress
 from forge_jobs.errors import ForgeError, InvalidInput, QueueInUse, UnknownQueue
 from forge_jobs.job import State
 from forge_jobs.queue_config import DEFAULT_QUEUE, QueueConfig
@@ -34,14 +34,21 @@ class Removal:
 
     async def preview(self) -> dict[State, int]:
         """Return how many jobs in which states would be moved or deleted. Raises as `Queues.delete`."""
-        queue = await self._checked()
-        await self._refuse_if_used(queue.name)
-        jobs = Jobs(self._storage)
-        return {state: await jobs.count(state=state, queue=queue.name) for state in MOVED}
+        queues = await self._checked()
+        for queue in queues:
+            await self._refuse_if_used(queue.name)
+        return {
+            state: sum([await self._storage.jobs.count(state, queue=queue.name) for queue in queues])
+            for state in MOVED
+        }
 
     async def run(self, *, managed_by: str | None, epoch: int | None) -> Bulk:
         """The queue is gone; return how many jobs were moved or deleted. Raises as `Queues.delete`."""
-        queue = await self._checked()
+        for queue in await self._checked():
+            await self._remove(queue, managed_by, epoch)
+        return self._bulk
+
+    async def _remove(self, queue: QueueConfig, managed_by: str | None, epoch: int | None) -> None:
         await self._refuse_if_used(queue.name)
         closed = await self._storage.removals.close(
             queue.name, crons_to=self._move_to, drop_crons=self._drop, managed_by=managed_by, epoch=epoch
@@ -52,15 +59,16 @@ class Removal:
                 await self._refuse_if_used(name)
                 await self._empty(name)
                 if await self._storage.removals.erase(closed.id):
-                    return self._bulk
+                    return
         except BaseException:
             with suppress(ForgeError):  # else it stays closed, and the deletion can be asked for again
                 await self._open(closed)
             raise
 
-    async def _checked(self) -> QueueConfig:
-        """Return the queue, which may be one whose deletion was interrupted. Raises InvalidInput, UnknownQueue."""
-        queues = {queue.name: queue for queue in await self._storage.queues.all()}
+    async def _checked(self) -> list[QueueConfig]:
+        """Return the queue, after those of its name whose deletion was interrupted. Raises InvalidInput, UnknownQueue."""
+        all = await self._storage.queues.all(closed=True)
+        queues = {queue.name: queue for queue in all if not names.is_closed(queue)}
         for wanted in (self._name, *([self._move_to] if self._move_to is not None else [])):
             names.queue(wanted)
         if self._move_to is not None and self._move_to not in queues:
@@ -73,19 +81,15 @@ class Removal:
             raise InvalidInput(
                 f"Queue {DEFAULT_QUEUE!r} cannot be deleted: jobs that name no queue go there."
             )
-        interrupted = [
-            queue
-            for queue in queues.values()
-            if queue.name == names.closed_queue(replace(queue, name=self._name))
-        ]
-        found = queues.get(self._name) or next(iter(interrupted), None)
-        if found is None:
+        found = [
+            queue for queue in all if queue.name == names.closed_queue(replace(queue, name=self._name))
+        ] + [queue for queue in all if queue.name == self._name and not names.is_closed(queue)]
+        if not found:
             raise UnknownQueue(self._name, queues)
         return found
 
     async def _refuse_if_used(self, name: str) -> None:
         """Raise QueueInUse when a job of the queue `name` runs, or a job or cron may neither be moved nor deleted."""
-        jobs = Jobs(self._storage)
         running = await self._storage.jobs.find(state=State.IN_PROGRESS, queue=name, limit=1)
         if running:
             raise QueueInUse(
@@ -97,7 +101,7 @@ class Removal:
             raise QueueInUse(
                 self._name, f"cron {crons[0]!r} enqueues to it; say where to move it, or that it is dropped"
             )
-        found = {state: await jobs.count(state=state, queue=name) for state in KEPT}
+        found = {state: await self._storage.jobs.count(state, queue=name) for state in KEPT}
         if any(found.values()):
             shown = ", ".join(f"{number:,} {state.value}" for state, number in found.items() if number)
             raise QueueInUse(

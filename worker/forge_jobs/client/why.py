@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from forge_jobs import names
 from forge_jobs.client.duration import in_words
 from forge_jobs.job import ENDED, FOREVER, Job, Reason, State
 from forge_jobs.storage.interface import Waiting
@@ -163,6 +164,9 @@ def _pending(
 def _hindrances(job: Job, waiting: Waiting, serving: _Serving) -> Iterator[str]:
     """What would keep the job from running even if it were the only one."""
     queue = waiting.queue
+    if names.is_closed(queue):
+        yield f"Queue {job.queue!r} is being deleted: its jobs go to another queue, or with it."
+        return
     if queue.paused:
         yield f"Queue {queue.name!r} is paused."
     if queue.cooldown_until and queue.cooldown_until > waiting.now:

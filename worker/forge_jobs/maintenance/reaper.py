@@ -73,7 +73,7 @@ class Reaper:
         claims = await self._storage.claims.lost(epoch=epoch, limit=BATCH)
         if not claims:
             return 0
-        queues = {queue.id: queue for queue in await self._storage.queues.all()}
+        queues = {queue.id: queue for queue in await self._storage.queues.all(closed=True)}
         given_up = await self._storage.versions.given_up(sorted({claim.worker_id for claim in claims}))
         verdicts = [
             (released if claim.worker_id in given_up else lost)(claim, queues[claim.queue_id])

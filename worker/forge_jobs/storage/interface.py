@@ -373,8 +373,8 @@ class Queues(Protocol):
     ) -> bool:
         """The row belongs to `owner` (None: to nobody); False when somebody other than `previous` owns it."""
 
-    async def all(self) -> list[QueueConfig]:
-        """Return all queues by name."""
+    async def all(self, *, closed: bool = False) -> list[QueueConfig]:
+        """Return all queues by name; those that are being deleted only with `closed`, see Removals."""
 
     async def take_slots(self, queue_id: int, worker_id: int, count: int) -> int:
         """The worker holds up to `count` slots more; return how many it got. Never more than the queue's concurrency are held."""

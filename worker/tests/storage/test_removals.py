@@ -5,11 +5,14 @@ from datetime import timedelta
 
 import pytest
 
-from forge_jobs import names
+from forge_jobs import Forge, names
 from forge_jobs.client.queues import Queues
+from forge_jobs.client.why import Why
 from forge_jobs.errors import Managed, PastEpoch, QueueInUse, UnknownQueue
 from forge_jobs.job import State
 from forge_jobs.kind import Kind
+from forge_jobs.metrics import Metrics
+from forge_jobs.telemetry import Telemetry
 from tests.storage.ear import Ear
 from tests.storage.factories import (
     claim_ids,
@@ -30,7 +33,7 @@ HOUR = timedelta(hours=1)
 
 
 async def queue_names(storage):
-    return [each.name for each in await storage.queues.all()]
+    return [each.name for each in await storage.queues.all(closed=True)]
 
 
 async def one_in_each_waiting_state(storage, name):
@@ -208,6 +211,63 @@ async def test_a_closed_queue_is_found_by_nobody_and_nothing_of_it_is_claimed(st
 
     assert await storage.removals.open(closed)
     assert await queue(storage, "mail") == mail
+
+
+async def test_the_name_of_a_closed_queue_is_shown_to_nobody(storage, database):
+    jobs = await one_in_each_waiting_state(storage, "mail")
+    await storage.queues.set("mail", {"concurrency": 1, "rate_limit": "smtp"}, managed_by="shop")
+    await storage.removals.close("mail", managed_by="shop")
+    forge = Forge(storage=storage)
+    shown = [
+        *(await forge.queues.list()),
+        *(await forge.jobs.counts()),
+        *(await forge.jobs.upcoming(HOUR)),
+        *(await forge.jobs.list()),
+        *(await forge.owners.list()),
+        *[await forge.jobs.get(job_id) for job_id in jobs.values()],
+        *[await forge.jobs.why(job_id) for job_id in jobs.values()],
+        *await database.rows("SELECT queue FROM jobs"),
+        await Metrics(Telemetry(), storage).scrape(),
+    ]
+    for ask in (
+        lambda: forge.enqueue("work", queue="nix"),
+        lambda: forge.enqueue_many("work", [{}, {}], queue="nix"),
+        lambda: forge.enqueue_many("work", [{}] * 300, queue="nix"),
+        lambda: forge.queues.get("nix"),
+        lambda: forge.queues.pause("nix"),
+        lambda: forge.queues.manage("nix", "me"),
+        lambda: forge.queues.delete("nix"),
+        lambda: forge.jobs.list(queue="nix"),
+        lambda: forge.jobs.cancel_all(queue="nix"),
+        lambda: forge.crons.set("daily", "@daily", "work", queue="nix"),
+        lambda: storage.removals.close("nix"),
+        lambda: anext(forge.watch(["nix"])),
+    ):
+        with pytest.raises(UnknownQueue) as caught:
+            await ask()
+        assert caught.value.known == ("default",)
+        shown.append(str(caught.value))
+
+    assert not [each for each in shown if "deleting" in repr(each) and not isinstance(each, Why)]
+    assert {job.queue for job in await forge.jobs.list()} == {"mail"}
+    waiting = jobs[State.PENDING]
+    assert (await forge.jobs.why(waiting)).reasons == (
+        "Queue 'mail' is being deleted: its jobs go to another queue, or with it.",
+    )
+
+
+async def test_what_was_left_of_an_interrupted_deletion_goes_with_the_next_queue_of_that_name(storage):
+    await storage.queues.ensure(["mail"])
+    left = await enqueue(storage, queue="mail")
+    await storage.removals.close("mail")  # and then its process died
+    await storage.queues.ensure(["mail"])
+    made = await enqueue(storage, queue="mail")
+
+    assert (await Queues(storage).preview_delete("mail", move_to="default"))[State.PENDING] == 2
+    assert (await Queues(storage).delete("mail", move_to="default")).changed == 2
+
+    assert await queue_names(storage) == ["default"]
+    assert {(await storage.jobs.get(job_id)).queue for job_id in (left, made)} == {"default"}
 
 
 async def test_a_queue_that_a_cron_names_is_not_erased(storage):

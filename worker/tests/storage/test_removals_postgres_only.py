@@ -15,7 +15,7 @@ pytestmark = pytest.mark.parametrize("database", ["postgres"], indirect=True)
 
 async def closed(storage):
     """Return once another task has closed the queue."""
-    while not any(each.name.startswith("deleting:") for each in await storage.queues.all()):
+    while not any(each.name.startswith("deleting:") for each in await storage.queues.all(closed=True)):
         await asyncio.sleep(0)
 
 
@@ -75,3 +75,18 @@ async def test_jobs_of_a_queue_that_could_not_come_back_go_to_its_successor(stor
             await Queues(storage).delete(f"deleting:{mail.id}:mail", drop=True)
 
     assert (await storage.jobs.get(made)).state is State.PENDING
+
+
+async def test_the_name_of_a_closed_queue_is_shown_to_nobody_by_views_and_audits(storage, postgres):
+    await storage.queues.set("mail", {"concurrency": 2})
+    await enqueue(storage, queue="mail")
+    mail = await storage.removals.close("mail")
+    await postgres.rows(f"DELETE FROM slot WHERE queue_id = {mail.id}")
+    await postgres.rows(f"INSERT INTO tally (queue_id, pending) VALUES ({mail.id}, 7)")
+
+    for view in ("depth", "scaling_signal"):
+        assert await postgres.rows(f"SELECT queue FROM {view}") == [("default",)]
+    found = [*await storage.audit.slots(repair=True), *await storage.audit.counts(repair=True)]
+    assert len(found) == 3
+    for finding in found:
+        assert "mail" in finding.found and "deleting" not in finding.found

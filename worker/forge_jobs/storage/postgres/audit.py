@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 
 from forge_jobs.finding import Finding, Look
+from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.contradictions import (
     JOBS_AT_ONCE,
     Contradictions,
@@ -200,19 +201,19 @@ ON CONFLICT DO NOTHING
 """
 
 SLOTS = """
-SELECT 'held' AS what, queue.name AS queue, slot.number, slot.worker_id AS detail
+SELECT 'held' AS what, {name} AS queue, slot.number, slot.worker_id AS detail
 FROM {schema}.slot JOIN {schema}.queue ON queue.id = slot.queue_id
 WHERE worker_id IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.worker WHERE worker.id = slot.worker_id)
 UNION ALL
-SELECT 'missing', queue.name, number, NULL
+SELECT 'missing', {name}, number, NULL
 FROM {schema}.queue CROSS JOIN LATERAL generate_series(1, queue.concurrency) AS number
 WHERE NOT EXISTS (SELECT FROM {schema}.slot WHERE slot.queue_id = queue.id AND slot.number = number.number)
 UNION ALL
-SELECT 'beyond', queue.name, slot.number, queue.concurrency
+SELECT 'beyond', {name}, slot.number, queue.concurrency
 FROM {schema}.slot JOIN {schema}.queue ON queue.id = slot.queue_id
 WHERE slot.worker_id IS NULL AND slot.number > queue.concurrency
 ORDER BY queue, number
-"""
+""".replace("{name}", SHOWN_NAME)
 
 LOCK_QUEUES = "SELECT FROM {schema}.queue ORDER BY id FOR NO KEY UPDATE"
 
@@ -256,9 +257,13 @@ HAVING (sum(pending), sum(scheduled), sum(in_progress), sum(done), sum(dead))
 """
 
 COUNTS = (
-    "SELECT queue.name, counted.* FROM ({counts}) AS counted "
-    "LEFT JOIN {schema}.queue ON queue.id = counted.queue_id ORDER BY queue_id"
-).replace("{counts}", _COUNTS)
+    (
+        "SELECT {name}, counted.* FROM ({counts}) AS counted "
+        "LEFT JOIN {schema}.queue ON queue.id = counted.queue_id ORDER BY queue_id"
+    )
+    .replace("{counts}", _COUNTS)
+    .replace("{name}", SHOWN_NAME)
+)
 
 # The difference is of one moment, as is what it is a difference between: moves that come later note themselves.
 MEND_COUNTS = """
@@ -268,8 +273,8 @@ WITH wrong AS MATERIALIZED ({counts}), noted AS (
            done - noted_done, dead - noted_dead
     FROM wrong
 )
-SELECT queue.name, wrong.* FROM wrong LEFT JOIN {schema}.queue ON queue.id = wrong.queue_id ORDER BY queue_id
-""".replace("{counts}", _COUNTS)
+SELECT {name}, wrong.* FROM wrong LEFT JOIN {schema}.queue ON queue.id = wrong.queue_id ORDER BY queue_id
+""".replace("{counts}", _COUNTS).replace("{name}", SHOWN_NAME)
 
 REPAIRS = "SELECT pg_advisory_xact_lock($1)"
 

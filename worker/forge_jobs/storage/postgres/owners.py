@@ -4,6 +4,7 @@ from typing import Any
 
 from forge_jobs.errors import UnknownOwner
 from forge_jobs.owner import Owner
+from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.postgres.connection import Database
 
 ALL = """
@@ -12,7 +13,7 @@ SELECT managed_by AS name,
        coalesce(array_agg(held ORDER BY held) FILTER (WHERE kind = 'limit'), '{}') AS limits,
        coalesce(array_agg(held ORDER BY held) FILTER (WHERE kind = 'cron'), '{}') AS crons
 FROM (
-    SELECT managed_by, 'queue' AS kind, name AS held FROM {schema}.queue
+    SELECT managed_by, 'queue' AS kind, {name} AS held FROM {schema}.queue
     UNION ALL
     SELECT managed_by, 'limit', scope FROM {schema}.rate_limit
     UNION ALL
@@ -20,11 +21,11 @@ FROM (
 ) AS managed
 WHERE managed_by IS NOT NULL
 GROUP BY managed_by ORDER BY managed_by
-"""
+""".replace("{name}", SHOWN_NAME)
 
 RELEASE = """
 WITH queues AS (
-    UPDATE {schema}.queue SET managed_by = NULL WHERE managed_by = $1 RETURNING name
+    UPDATE {schema}.queue SET managed_by = NULL WHERE managed_by = $1 RETURNING {name} AS name
 ), limits AS (
     UPDATE {schema}.rate_limit SET managed_by = NULL WHERE managed_by = $1 RETURNING scope AS name
 ), crons AS (
@@ -37,7 +38,7 @@ WITH queues AS (
 )
 SELECT released.*, {schema}.configured() AS told FROM released
 WHERE cardinality(queues) + cardinality(limits) + cardinality(crons) > 0
-"""
+""".replace("{name}", SHOWN_NAME)
 
 
 class PostgresOwners:

@@ -11,6 +11,7 @@ from typing import Any
 
 from forge_jobs.errors import ForgeError, InvalidInput, Managed, StorageRefused, UnknownQueue
 from forge_jobs.queue_config import EDITABLE, QueueConfig
+from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.postgres import slots
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.contention import tried_again
@@ -21,7 +22,11 @@ QUEUE_COLUMNS = """queue.name, queue.id, queue.concurrency, queue.paused, queue.
     queue.backoff_max, queue.max_attempts, queue.done_retention, queue.dead_retention, queue.timeout,
     queue.rate_limit, queue.managed_by, queue.cooldown_until, queue.throttles"""
 
-ALL = "SELECT {columns} FROM {schema}.queue ORDER BY name".replace("{columns}", QUEUE_COLUMNS)
+ALL = "SELECT {columns} FROM {schema}.queue WHERE $1 OR {open} ORDER BY name".replace(
+    "{columns}", QUEUE_COLUMNS
+).replace("{open}", IS_OPEN)
+
+NAMES = "SELECT name FROM {schema}.queue WHERE {open}".replace("{open}", IS_OPEN)
 
 MISSING = """
 SELECT EXISTS (SELECT FROM unnest($1::text[]) AS given (name)
@@ -195,8 +200,8 @@ class PostgresQueues:
                 raise await unknown_queue(self._database, name, connection=connection)
             return is_owned
 
-    async def all(self) -> list[QueueConfig]:
-        return [queue_config(record) for record in await self._database.fetch(ALL)]
+    async def all(self, *, closed: bool = False) -> list[QueueConfig]:
+        return [queue_config(record) for record in await self._database.fetch(ALL, closed)]
 
     @tried_again
     async def take_slots(self, queue_id: int, worker_id: int, count: int) -> int:
@@ -236,7 +241,7 @@ def queue_config(record: Mapping[str, Any]) -> QueueConfig:
 
 async def unknown_queue(database: Database, name: str, *, connection: Any = None) -> UnknownQueue:
     """Return the error that names the queues there are."""
-    known = await database.fetch("SELECT name FROM {schema}.queue", connection=connection)
+    known = await database.fetch(NAMES, connection=connection)
     return UnknownQueue(name, [record["name"] for record in known])
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.postgres.connection import Database
 
 # Any worker may promote: rows that another one holds are skipped, so none waits.
@@ -53,8 +54,8 @@ CROSS JOIN LATERAL (
            OR (SELECT job.kind FROM {schema}.job WHERE job.id = first.job_id) = ANY (handled.kinds)
         ORDER BY first.run_at LIMIT {limit}) AS counted
 ) AS due
-WHERE due.jobs > 0
-""".replace("{limit}", str(UPCOMING_LIMIT))
+WHERE due.jobs > 0 AND {open}
+""".replace("{limit}", str(UPCOMING_LIMIT)).replace("{open}", IS_OPEN)
 
 
 class PostgresSchedule:

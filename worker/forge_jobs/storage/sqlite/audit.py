@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from forge_jobs.finding import Finding, Look
+from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.contradictions import (
     JOBS_AT_ONCE,
     RANKS,
@@ -82,20 +83,20 @@ ORDER BY 2, 1
 
 SLOTS = """
 WITH RECURSIVE wanted (queue_id, queue, number, concurrency) AS (
-    SELECT id, name, 1, concurrency FROM queue WHERE concurrency > 0
+    SELECT id, {name}, 1, concurrency FROM queue WHERE concurrency > 0
     UNION ALL
     SELECT queue_id, queue, number + 1, concurrency FROM wanted WHERE number < concurrency
 )
-SELECT 'held', queue.name, slot.number, slot.worker_id FROM slot JOIN queue ON queue.id = slot.queue_id
+SELECT 'held', {name}, slot.number, slot.worker_id FROM slot JOIN queue ON queue.id = slot.queue_id
 WHERE worker_id IS NOT NULL AND worker_id NOT IN (SELECT id FROM worker)
 UNION ALL
 SELECT 'missing', queue, number, NULL FROM wanted
 WHERE NOT EXISTS (SELECT 1 FROM slot WHERE slot.queue_id = wanted.queue_id AND slot.number = wanted.number)
 UNION ALL
-SELECT 'beyond', queue.name, slot.number, queue.concurrency FROM slot JOIN queue ON queue.id = slot.queue_id
+SELECT 'beyond', {name}, slot.number, queue.concurrency FROM slot JOIN queue ON queue.id = slot.queue_id
 WHERE slot.worker_id IS NULL AND slot.number > queue.concurrency
 ORDER BY 2, 3
-"""
+""".replace("{name}", SHOWN_NAME)
 
 COUNTS = """
 WITH counted AS (
@@ -109,13 +110,13 @@ WITH counted AS (
            sum(done) AS done, sum(dead) AS dead
     FROM counted GROUP BY queue_id
 )
-SELECT queue.name, there.*, coalesce(tally.pending, 0), coalesce(tally.scheduled, 0), coalesce(tally.in_progress, 0),
+SELECT {name}, there.*, coalesce(tally.pending, 0), coalesce(tally.scheduled, 0), coalesce(tally.in_progress, 0),
        coalesce(tally.done, 0), coalesce(tally.dead, 0)
 FROM there LEFT JOIN queue ON queue.id = there.queue_id LEFT JOIN tally ON tally.queue_id = there.queue_id
 WHERE (there.pending, there.scheduled, there.in_progress, there.done, there.dead)
    IS NOT (tally.pending, tally.scheduled, tally.in_progress, tally.done, tally.dead)
 ORDER BY there.queue_id
-"""
+""".replace("{name}", SHOWN_NAME)
 
 FREE_KEY = """
 DELETE FROM job_key

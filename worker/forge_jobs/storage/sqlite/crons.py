@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from forge_jobs.cron_config import CronConfig, Missed
-from forge_jobs.errors import InvalidInput, UnknownCron, UnknownQueue
+from forge_jobs.errors import InvalidInput, UnknownCron
 from forge_jobs.job import Enqueued, NewJob
 from forge_jobs.outcome import stored_duration
 from forge_jobs.queue_config import DEFAULT_QUEUE
@@ -14,6 +14,7 @@ from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.kinds import named
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import micros, moment
+from forge_jobs.storage.sqlite.queues import unknown_queue
 from forge_jobs.storage.sqlite.revision import configured, require_owner
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 
@@ -178,7 +179,7 @@ def _parameters(transaction: Transaction, cron: CronConfig) -> dict[str, object]
     queue = cron.queue if cron.queue_said else (kind and kind.queue) or DEFAULT_QUEUE
     queue_id = transaction.value("SELECT id FROM queue WHERE name = ?", (queue,))
     if queue_id is None:
-        raise UnknownQueue(queue, (known[0] for known in transaction.rows("SELECT name FROM queue")))
+        raise unknown_queue(transaction, queue)
     if cron.missed_limit < 1:
         raise InvalidInput(
             f"missed_limit of cron {cron.name!r} is {cron.missed_limit}, allowed is 1 or more."

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from forge_jobs.errors import UnknownQueue
 from forge_jobs.job import Alike, Enqueued, NewJob, Reason
 from forge_jobs.options import resolved
 from forge_jobs.queue_config import DEFAULT_QUEUE
 from forge_jobs.storage.pieces import pieces
 from forge_jobs.storage.sqlite.kinds import named
 from forge_jobs.storage.sqlite.micros import later, micros
+from forge_jobs.storage.sqlite.queues import unknown_queue
 from forge_jobs.storage.sqlite.tally import move
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 from forge_jobs.storage.sqlite.waits import make_ready, make_scheduled
@@ -88,7 +88,7 @@ def _queues(transaction: Transaction, jobs: Sequence[NewJob]) -> dict[str, tuple
     for name in {job.queue or DEFAULT_QUEUE for job in jobs}:
         row = transaction.row("SELECT id, max_attempts FROM queue WHERE name = ?", (name,))
         if row is None:
-            raise UnknownQueue(name, (row[0] for row in transaction.rows("SELECT name FROM queue")))
+            raise unknown_queue(transaction, name)
         found[name] = (row[0], row[1])
     return found
 

@@ -19,6 +19,7 @@ from forge_jobs.job import (
     Unhandled,
 )
 from forge_jobs.outcome import stored_duration
+from forge_jobs.storage.closed_queues import IS_OPEN, SHOWN_NAME
 from forge_jobs.storage.interface import BATCH, Moved, Waiting
 from forge_jobs.storage.sqlite import handled, moves
 from forge_jobs.storage.sqlite.connection import Database
@@ -31,7 +32,7 @@ from forge_jobs.storage.sqlite.transaction import Row, Transaction, is_write_loc
 AHEAD_LIMIT = 10_000
 
 JOB = """
-SELECT job.id, queue.name, job.kind,
+SELECT job.id, {name}, job.kind,
        CASE WHEN finished.job_id IS NOT NULL THEN finished.state
             WHEN claimed.job_id IS NOT NULL THEN 'in_progress'
             WHEN scheduled.job_id IS NULL THEN 'pending'
@@ -53,7 +54,7 @@ LEFT JOIN scheduled ON scheduled.job_id = job.id
 LEFT JOIN ready ON ready.queue_id = job.queue_id AND ready.priority = job.priority
                AND ready.pos = job.created_at AND ready.job_id = job.id
 LEFT JOIN worker_label ON worker_label.worker_id = coalesce(claimed.worker_id, finished.worker_id)
-"""
+""".replace("{name}", SHOWN_NAME)
 ATTEMPT = 7  # its place in a row; null for a job that became ready later than it was enqueued
 
 # The table of each state, read from its newest job until the page is full. Dead jobs are
@@ -297,8 +298,8 @@ class SqliteJobs:
             rows = transaction.rows(
                 """
                 SELECT queue.id, queue.name, pending, scheduled, in_progress, done, dead
-                FROM queue JOIN tally ON tally.queue_id = queue.id ORDER BY queue.name
-                """
+                FROM queue JOIN tally ON tally.queue_id = queue.id WHERE {open} ORDER BY queue.name
+                """.replace("{open}", IS_OPEN)
             )
             return [_counts(transaction, row) for row in rows]
 

@@ -2,11 +2,12 @@
 
 from forge_jobs.errors import UnknownOwner
 from forge_jobs.owner import Owner
+from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.revision import configured
 from forge_jobs.storage.sqlite.transaction import Transaction
 
-TABLES = (("queue", "name"), ("rate_limit", "scope"), ("cron", "name"))
+TABLES = (("queue", SHOWN_NAME), ("rate_limit", "scope"), ("cron", "name"))
 
 NAMES = " UNION ".join(f"SELECT managed_by FROM {table} WHERE managed_by IS NOT NULL" for table, _ in TABLES)
 

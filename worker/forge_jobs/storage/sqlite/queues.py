@@ -7,6 +7,7 @@ from typing import Any
 
 from forge_jobs.errors import InvalidInput, UnknownQueue
 from forge_jobs.queue_config import EDITABLE, QueueConfig
+from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.micros import duration, later, micros, moment
@@ -87,9 +88,11 @@ class SqliteQueues:
 
         return await self._database.write(manage)
 
-    async def all(self) -> list[QueueConfig]:
+    async def all(self, *, closed: bool = False) -> list[QueueConfig]:
         rows = await self._database.read(
-            lambda transaction: transaction.rows(f"SELECT {COLUMNS} FROM queue ORDER BY name")
+            lambda transaction: transaction.rows(
+                f"SELECT {COLUMNS} FROM queue WHERE ? OR {IS_OPEN} ORDER BY name", (closed,)
+            )
         )
         return [_queue(row) for row in rows]
 
@@ -162,7 +165,7 @@ def get(transaction: Transaction, name: str) -> QueueConfig:
 
 def unknown_queue(transaction: Transaction, name: str) -> UnknownQueue:
     """Return the error that names the queues there are."""
-    return UnknownQueue(name, (row[0] for row in transaction.rows("SELECT name FROM queue")))
+    return UnknownQueue(name, (row[0] for row in transaction.rows(f"SELECT name FROM queue WHERE {IS_OPEN}")))
 
 
 def _add(transaction: Transaction, name: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.micros import duration, later, moment
 from forge_jobs.storage.sqlite.tally import move
@@ -24,7 +25,8 @@ FROM (
 """
 
 QUEUES = (
-    "SELECT queue.id, queue.name, handled.kinds FROM queue LEFT JOIN handled ON handled.queue_id = queue.id"
+    "SELECT queue.id, queue.name, handled.kinds FROM queue LEFT JOIN handled ON handled.queue_id = queue.id "
+    f"WHERE {IS_OPEN}"
 )
 
 

@@ -1,2 +1,0 @@
--- What keeps a worker from its work, as it said at its last beat; null: nothing, or a worker of the release before.
-ALTER TABLE {schema}.worker ADD COLUMN IF NOT EXISTS ailment text;
