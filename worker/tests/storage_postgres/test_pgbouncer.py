@@ -14,10 +14,11 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import asyncpg
 import pytest
 
-from forge_jobs.errors import StorageUnavailable
-from forge_jobs.job import End, NewJob, State
+from forge_jobs.errors import StorageBusy, StorageUnavailable
+from forge_jobs.job import End, NewJob, Postponement, Reason, State
 from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.connections_left import connections_left
@@ -214,6 +215,37 @@ async def test_a_job_goes_from_enqueue_to_done_by_polling(bouncer: Start) -> Non
 
     assert len(claims) == 21
     assert (await storage.jobs.get(job.id)).state == State.DONE
+    await storage.close()
+
+
+async def test_what_somebody_locked_is_waited_for_as_shortly_as_without_a_pooler(
+    bouncer: Start, database: Database
+) -> None:
+    storage = PostgresStorage(bouncer("transaction", size=2))
+    await storage.schema.migrate()
+    await storage.open()
+    await storage.workers.register(
+        WorkerInfo(7, "shop-worker-1-7", "host", 1, "1", ("default",), ("greet",), 1)
+    )
+    await storage.jobs.enqueue_many([NewJob("greet"), NewJob("greet")])
+    first, second = await storage.claims.claim(1, 7, limit=2)
+    again = Postponement(second, Reason.RETRY, timedelta(0))
+    async with database.transaction() as somebody:
+        await somebody.execute("SELECT FROM forge_jobs.claimed FOR UPDATE")
+        await somebody.execute("SELECT FROM forge_jobs.worker FOR UPDATE")
+        for call in (
+            lambda: storage.claims.finish([End(first, State.DONE)]),
+            lambda: storage.claims.postpone([again]),
+            lambda: storage.claims.release([second]),
+            lambda: storage.workers.beat(7),
+        ):
+            with pytest.raises(StorageBusy) as caught:
+                await call()  # type: ignore[no-untyped-call]
+            assert isinstance(caught.value.__cause__, asyncpg.LockNotAvailableError)
+
+    assert await storage.claims.finish([End(first, State.DONE)]) == []
+    assert await storage.claims.postpone([again]) == []
+    assert await storage._database.fetchval("SHOW lock_timeout") == "0"  # of whoever is the next client
     await storage.close()
 
 

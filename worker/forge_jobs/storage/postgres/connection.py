@@ -244,12 +244,24 @@ class Database:
         return given
 
     @asynccontextmanager
-    async def pinned_transaction(self, connection: asyncpg.Connection) -> AsyncIterator[None]:
-        """Where a connection keeps no settings and those of the role would do harm, what runs inside is one transaction of ours."""
-        if self._begin is None:
+    async def pinned_transaction(
+        self, connection: asyncpg.Connection, settings: Mapping[str, str] | None = None
+    ) -> AsyncIterator[None]:
+        """Where a connection keeps no settings, what runs inside is one transaction that has those of ours.
+
+        Without `settings` of its own that is so only where those of the role would do harm.
+        """
+        begin = self._begin
+        if settings and self.pooled:
+            begin = begin_pinned(
+                connection.get_server_version().major,
+                settings,
+                keep_search_path=self._arguments(self._address.url).keeps_search_path,
+            )
+        if begin is None:
             yield
             return
-        await connection.execute(self._begin)
+        await connection.execute(begin)
         try:
             yield
         except BaseException:
@@ -507,7 +519,7 @@ class Lane:
         async with self._turn.of_loop():
             connection = await self._connected()
             try:
-                async with self._database.pinned_transaction(connection):
+                async with self._database.pinned_transaction(connection, self._settings):
                     return cast(list[asyncpg.Record], await connection.fetch(text, *args))
             except BaseException as error:
                 ours = self._database.translated(error)

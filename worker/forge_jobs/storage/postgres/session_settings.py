@@ -63,7 +63,8 @@ DURABLE = (
 )
 
 # Behind a pooler that shares its connections nothing can be set for longer than a transaction, so
-# that each costs two round trips more. It is worth them only where one of these would do harm.
+# that each costs two round trips more. It is worth them where something has settings of its own, and
+# for the rest only where one of these would do harm.
 DO_HARM = f"""
 SELECT current_setting('default_transaction_isolation') <> 'read committed'
     OR current_setting('synchronous_commit') = 'off'
@@ -80,9 +81,9 @@ def pinned(major: int, more: Mapping[str, str] | None = None, *, keep_search_pat
     return _set("SET", settings) + _conditional(settings, keep_search_path).format(local="false")
 
 
-def begin_pinned(major: int, *, keep_search_path: bool = False) -> str:
-    """Return the statements that begin a transaction which is set so, and leaves nothing behind."""
-    settings = _of(major)
+def begin_pinned(major: int, more: Mapping[str, str] | None = None, *, keep_search_path: bool = False) -> str:
+    """Return the statements that begin a transaction which is set so, with `more` of one kind's own, and leaves nothing behind."""
+    settings = _of(major) | dict(more or {})
     return (
         "BEGIN ISOLATION LEVEL READ COMMITTED;\n"
         + local(settings)
