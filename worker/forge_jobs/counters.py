@@ -32,6 +32,10 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Outcomes that the database did not take, and that were written without what it refused.",
         (),
     ),
+    "forge_outcomes_parted": (
+        "Outcomes that could not be written together with others, and were written apart.",
+        (),
+    ),
     "forge_outcomes_held": ("Outcomes that could not be written at a try, and were tried again later.", ()),
     "forge_outcomes_unwritten": ("Outcomes that this process could not write before it ended.", ()),
     "forge_jobs_stuck": (
@@ -110,6 +114,8 @@ class Counters:
                 self._add("forge_jobs_claims_lost", len(event.job_ids))
             case events.OutcomeRefused():
                 self._add("forge_outcomes_refused", 1)
+            case events.OutcomesParted():
+                self._add("forge_outcomes_parted", len(event.job_ids))
             case events.OutcomesHeld():
                 self._add("forge_outcomes_held", len(event.job_ids))
             case events.OutcomesUnwritten():

@@ -63,6 +63,10 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.ERROR,
         "The database does not take the outcome of job {job_id} ({error}); written instead: {kept}",
     ),
+    events.OutcomesParted: (
+        logging.WARNING,
+        "Outcomes of jobs {job_ids} could not be written together: {error}; they are written apart",
+    ),
     events.OutcomesHeld: (
         logging.ERROR,
         "Outcomes of jobs {job_ids} cannot be written: {error}; next try in {retry_in} s, others go on",
@@ -176,6 +180,7 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
 # Events that come again and again while one thing is wrong, and the facts that name the thing.
 _REPEATED: Mapping[type[Event], tuple[str, ...]] = {
     events.DatabaseLost: (),
+    events.OutcomesParted: ("error",),
     events.OutcomesHeld: ("error",),
     events.UnknownKind: ("queue", "kind"),
     events.MigrationWaits: (),

@@ -25,6 +25,7 @@ from forge_jobs.telemetry import (
     ClaimsLost,
     JobsEnded,
     OutcomesHeld,
+    OutcomesParted,
     OutcomesUnwritten,
     QueueCooled,
     Telemetry,
@@ -153,14 +154,18 @@ class Recorder:
                     raise
                 if isinstance(error, StorageBusy):
                     self._room = max(LEAST_ROOM, self._room // 2)
-                    break
+                    return self._part(part, error)
                 await self._patience.wait(error)
-            except Exception:  # whatever it is, it must not keep the others waiting
-                break
+            except Exception as error:  # whatever it is, it must not keep the others waiting
+                return self._part(part, error)
             else:
                 self._patience.over()
                 self._room = min(batches.LARGEST_BYTES, 2 * self._room)
                 return self._settle(part, lost)
+
+    def _part(self, part: Sequence[Verdict], error: Exception) -> None:
+        """These verdicts are written apart from now on."""
+        self._telemetry.emit(OutcomesParted([verdict.run.claim.job_id for verdict in part], str(error)))
         self._apart.update((id(verdict), verdict) for verdict in part)
         self._parted.set()
 

@@ -131,6 +131,14 @@ class OutcomeRefused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class OutcomesParted(Event):
+    """These outcomes could not be written together, and are written apart: the database took too long, or refused one."""
+
+    job_ids: Sequence[int]
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class OutcomesHeld(Event):
     """These outcomes cannot be written now, and are tried again in `retry_in` seconds; others go on."""
 

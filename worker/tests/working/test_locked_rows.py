@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from forge_jobs import Forge, State
-from forge_jobs.telemetry import ClaimsLost, OutcomesHeld
+from forge_jobs.telemetry import ClaimsLost, OutcomesHeld, OutcomesParted
 from tests.storage.databases import PostgresDatabase
 from tests.working.events import Events
 from tests.working.eventually import eventually
@@ -52,6 +52,7 @@ async def test_a_row_that_somebody_locked_holds_up_its_own_outcome_only(
         for job_id in ids:
             await forge.wait(job_id, timeout=30)
     assert not events.of(ClaimsLost)
+    assert any({ids[2], ids[9]} & set(event.job_ids) for event in events.of(OutcomesParted))
 
 
 async def _all_are(forge: Forge, ids: list[int], state: State) -> bool:

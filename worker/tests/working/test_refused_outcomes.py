@@ -6,7 +6,7 @@ from datetime import timedelta
 from forge_jobs import Forge, Retry, State
 from forge_jobs.maintenance.reaper import Reaper
 from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import ClaimsLost, OutcomeRefused, OutcomesHeld, OutcomesUnwritten
+from forge_jobs.telemetry import ClaimsLost, OutcomeRefused, OutcomesHeld, OutcomesParted, OutcomesUnwritten
 from tests.storage.databases import Database
 from tests.storage.factories import claim, enqueue_many, leader, worker
 from tests.working.events import Events
@@ -45,6 +45,8 @@ async def test_a_result_that_is_refused_is_left_out_and_the_job_is_done(
     assert job.error.startswith("done, but its result was not kept: ")
     assert "the trigger says no" in job.error
     assert [event.job_id for event in events.of(OutcomeRefused)] == [refused]
+    parted = events.of(OutcomesParted)
+    assert any(refused in event.job_ids and "the trigger says no" in event.error for event in parted)
     assert {(await forge.jobs.get(job_id)).error for job_id in others} == {None}
     assert not events.of(ClaimsLost)
 
