@@ -129,15 +129,17 @@ class PastEpoch(ForgeError):
 
 
 class KeyBusy(ForgeError):
-    """Another transaction holds the key (None: one of several) and did not end in time; nothing was enqueued."""
+    """Another transaction holds the key (None: one of several) and did not end in time; nothing was enqueued, or changed."""
 
-    def __init__(self, kind: str | None, key: str | None, seconds: float | None = None) -> None:
+    def __init__(
+        self, kind: str | None, key: str | None, seconds: float | None = None, *, undone: str = "enqueued"
+    ) -> None:
         self.kind, self.key, self.seconds = kind, key, seconds
         which = "A key of this batch" if key is None else f"Key {key!r} of kind {kind!r}"
         waited = "" if seconds is None else f" for {seconds:g} s"
         super().__init__(
             f"{which} cannot be taken: another transaction, which may have taken it, has not ended{waited}; "
-            "nothing was enqueued."
+            f"nothing was {undone}."
         )
 
 

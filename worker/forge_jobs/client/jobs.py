@@ -122,7 +122,8 @@ class Jobs:
     async def retry(self, job_id: int | Enqueued) -> bool:
         """A dead or retrying job is pending with attempts at 0; False when a living job holds its key.
 
-        Raises JobNotFound, and WrongState in other states.
+        Raises JobNotFound, WrongState in other states, and KeyBusy when another transaction has taken the key and
+        does not end.
         """
         return await self._storage.jobs.retry(names.job_id(job_id))
 

@@ -175,7 +175,7 @@ class Jobs(Protocol):
     async def retry(self, job_id: int) -> bool:
         """A dead or retrying job is pending with attempts at 0.
 
-        False when a living job holds its key. Raises JobNotFound, and WrongState in other states.
+        False when a living job holds its key. Raises JobNotFound, WrongState in other states, and KeyBusy.
         """
 
     async def run_now(self, job_id: int) -> bool:

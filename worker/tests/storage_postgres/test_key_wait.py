@@ -1,14 +1,16 @@
 """A key that another transaction has taken is waited for, but not for ever."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 
-from forge_jobs.errors import KeyBusy
-from forge_jobs.job import NewJob
+from forge_jobs.errors import KeyBusy, StorageBusy
+from forge_jobs.job import End, NewJob, State
 from forge_jobs.storage.postgres import PostgresStorage, key_wait
+from forge_jobs.worker_info import WorkerInfo
 
 
 @pytest.fixture(autouse=True)
@@ -78,4 +80,46 @@ async def test_the_callers_own_settings_are_left_alone(storage: PostgresStorage,
         await storage.jobs.enqueue_many([NewJob("send", key="8")] * 300, connection=connection)
 
         assert await connection.fetchval("SELECT current_setting('lock_timeout')") == "7s"
+    await connection.close()
+
+
+@pytest.fixture
+async def dead(storage: PostgresStorage, url: str) -> int:
+    """A dead job of kind send with key 42, which nobody holds."""
+    await storage.workers.register(WorkerInfo(7, "w-1-7", "host", 1, "1", ("default",), ("send",), 1))
+    job = await storage.jobs.enqueue(NewJob("send", key="42"))
+    claims = await storage.claims.claim(1, 7, limit=1)
+    await storage.claims.finish([End(claim, State.DEAD, error="it broke") for claim in claims])
+    return job.id
+
+
+async def test_a_retry_of_a_job_whose_key_stays_taken_is_given_up_and_names_it(
+    storage: PostgresStorage, dead: int, other: Any
+) -> None:
+    with pytest.raises(
+        KeyBusy, match=r"Key '42' of kind 'send' .* not ended for 0\.2 s; nothing was changed"
+    ):
+        await storage.jobs.retry(dead)
+    with pytest.raises(KeyBusy, match=r"A key of this batch .* not ended for 0\.2 s; nothing was changed"):
+        async for _ in storage.jobs.retry_all(State.DEAD, last=dead):
+            pass
+
+    assert (await storage.jobs.get(dead)).state is State.DEAD
+    await other.execute("ROLLBACK")
+    assert await storage.jobs.retry(dead)
+
+
+@pytest.mark.parametrize("move", ["cancel", "delete", "retry", "run_now"])
+async def test_a_job_whose_row_somebody_locked_is_waited_for_as_shortly(
+    storage: PostgresStorage, url: str, dead: int, move: str
+) -> None:
+    waits = (await storage.jobs.enqueue(NewJob("send", delay=timedelta(hours=1)))).id
+    job_id = dead if move == "retry" else waits
+    connection = await asyncpg.connect(url)
+    async with connection.transaction():
+        for table in ("finished", "scheduled"):
+            await connection.execute(f"SELECT FROM forge_jobs.{table} FOR UPDATE")
+        with pytest.raises(StorageBusy, match="lock timeout"):
+            await getattr(storage.jobs, move)(job_id)
+    await getattr(storage.jobs, move)(job_id)
     await connection.close()

@@ -13,9 +13,10 @@ from typing import Any
 
 import asyncpg
 
-from forge_jobs.errors import JobNotFound, StorageUnavailable
+from forge_jobs.errors import JobNotFound, KeyBusy, StorageBusy, StorageUnavailable
 from forge_jobs.job import CANCELLED_BY_USER, State
 from forge_jobs.storage.interface import Moved
+from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.bulk import EPOCH
 from forge_jobs.storage.postgres.claims import START
 from forge_jobs.storage.postgres.connection import Database
@@ -158,6 +159,8 @@ SELECT {answer}, (SELECT count(*) FROM gone) AS moved, (SELECT {schema}.wake(que
 """
 
 _STATE = "(SELECT state FROM {schema}.jobs WHERE id = $1)"
+
+_KEY = "SELECT kind, key FROM {schema}.job WHERE id = $1"
 
 _KEY_IS_HELD = """EXISTS (
     SELECT FROM {schema}.job_key JOIN {schema}.job USING (kind, key)
@@ -329,12 +332,25 @@ _QUEUES = "SELECT id FROM {schema}.queue WHERE $1::text IS NULL OR name = $1 ORD
 async def move(database: Database, statement: str, job_id: int, *, possible: Set[State]) -> Any:
     """Run the statement until it moved the job, or met it in a state in which that is not possible."""
     for _ in range(RACES):
-        record = await database.fetchrow(statement, job_id)
+        record = await again(_move_once, database, statement, job_id)
         if record is None or record["state"] is None:
             raise JobNotFound(job_id)
         if record["moved"] or record["state"] not in possible or record.get("is_key_held"):
             return record
     raise StorageUnavailable(f"Job {job_id} is being moved by others all the time.")
+
+
+async def _move_once(database: Database, statement: str, job_id: int) -> asyncpg.Record | None:
+    """Return what the statement returns. Raises KeyBusy, and StorageBusy when somebody has the job's row for long."""
+    try:
+        async with database.transaction() as connection:
+            await key_wait.bound(connection)
+            return await database.fetchrow(statement, job_id, connection=connection)
+    except StorageBusy as error:
+        if not key_wait.is_key_busy(error):
+            raise
+        kind, key = await database.fetchrow(_KEY, job_id) or (None, None)
+        raise KeyBusy(kind, key, key_wait.KEY_WAIT, undone="changed") from error
 
 
 async def move_all(
@@ -366,9 +382,15 @@ async def move_all(
 
 
 async def _move_batch(database: Database, statement: str, arguments: tuple[object, ...]) -> asyncpg.Record:
-    async with database.transaction() as connection:
-        await database.execute(PLANNED_AS_WALKS, connection=connection)
-        return await database.fetchrow(statement, *arguments, connection=connection)
+    try:
+        async with database.transaction() as connection:
+            await database.execute(PLANNED_AS_WALKS, connection=connection)
+            await key_wait.bound(connection)
+            return await database.fetchrow(statement, *arguments, connection=connection)
+    except StorageBusy as error:
+        if not key_wait.is_key_busy(error):
+            raise
+        raise KeyBusy(None, None, key_wait.KEY_WAIT, undone="changed") from error
 
 
 async def _beginning(database: Database, walk: _Walk) -> tuple[Any, ...]:
