@@ -114,6 +114,16 @@ def test_a_cron_is_set_triggered_disabled_enabled_and_deleted(cli: CommandLine):
     assert cli.fine("cron", "list") == []
 
 
+def test_a_cron_whose_job_has_not_ended_is_not_said_to_be_triggered(cli: CommandLine):
+    cli.fine("cron", "set", "nightly", "0 3 * * *", "--kind", "clean_up", "--no-overlap")
+    first = cli.fine("cron", "trigger", "nightly")
+
+    assert cli("cron", "trigger", "nightly").lines == [
+        f"Job {first['id']} of the cron has not ended; no other is enqueued."
+    ]
+    assert cli.fine("cron", "trigger", "nightly") == {"id": first["id"], "duplicate": True}
+
+
 def test_a_cron_that_says_nothing_of_attempts_leaves_them_to_its_queue(cli: CommandLine):
     cli.fine("cron", "set", "hourly", "@hourly", "--kind", "k")
 

@@ -140,6 +140,8 @@ async def trigger(call: Call, name: Name) -> Report:
     """Enqueue one job of a cron now; its schedule is not moved."""
     async with opened(call) as forge:
         job = await forge.crons.trigger(name)
+    if job.duplicate:
+        return Report(document(job), [f"Job {job.id} of the cron has not ended; no other is enqueued."])
     return Report(document(job), [f"Job {job.id} is enqueued."])
 
 

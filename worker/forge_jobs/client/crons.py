@@ -86,7 +86,10 @@ class Crons:
         return await self._storage.crons.set(replace(await self.get(name), enabled=False))
 
     async def trigger(self, name: str) -> Enqueued:
-        """One job of the cron is enqueued now; its schedule is not moved. Raises UnknownCron."""
+        """One job of the cron is enqueued now; its schedule is not moved. Raises UnknownCron.
+
+        When they may not overlap and the last one has not ended, it is that one, a duplicate.
+        """
         return await self._storage.crons.trigger(name)
 
     async def delete(self, name: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
