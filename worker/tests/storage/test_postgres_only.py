@@ -5,6 +5,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
+from forge_jobs.errors import InvalidInput
 from forge_jobs.job import FOREVER, State
 from forge_jobs.kind import Kind
 from tests.storage.ear import PROBE, Ear
@@ -90,6 +91,19 @@ async def test_a_key_that_became_free_after_a_callers_snapshot_is_that_of_their_
     assert not any(answer.duplicate for answer in answers)
     assert [await state(storage, answer.id) for answer in answers] == [State.PENDING] * 3
     assert await enqueue(storage, key="b") == answers[1].id
+
+
+@pytest.mark.parametrize("type", ["timestamptz", "text", "bytea"])
+async def test_a_codec_of_a_caller_that_a_bulk_cannot_use_is_said_and_is_no_outage(postgres, storage, type):
+    own = await asyncpg.connect(postgres.url)
+    await own.set_type_codec(type, schema="pg_catalog", encoder=str, decoder=str)
+    async with own.transaction():
+        with pytest.raises(InvalidInput, match=rf"^The given connection cannot be used: .* type {type} "):
+            await storage.jobs.enqueue_many([job()] * 300, connection=own)
+        await own.execute("SELECT 1")
+    await own.close()
+
+    assert await storage.jobs.find() == []
 
 
 async def test_keys_count_in_sql_too(postgres, storage):

@@ -46,8 +46,9 @@ JOB_COLUMNS = (
 READY_COLUMNS = ("job_id", "pos", "queue_id", "attempt", "priority")
 SCHEDULED_COLUMNS = ("job_id", "run_at", "queue_id", "attempt", "priority", "reason")
 
+# The moment as a number, which a caller's connection gives as it is: people have codecs for moments.
 PREPARE = """
-SELECT statement_timestamp() AS now,
+SELECT {schema}.micros(statement_timestamp()) AS now,
        (SELECT array_agg(nextval('{schema_text}.job_id_seq')) FROM generate_series(1, $1::bigint)) AS ids
 """
 
@@ -130,7 +131,7 @@ async def _enqueue(
     queues = await _queues(database, jobs, connection)
     record = await database.fetchrow(PREPARE, len(jobs), connection=connection)
     assert record is not None
-    now, ids = max(after, record["now"]), record["ids"]
+    now, ids = max(after, EPOCH + record["now"] * MICROSECOND), record["ids"]
     answers: list[Enqueued] | None = None
     if any(job.key is not None for job in jobs):
         answers = await _hold_keys(database, jobs, ids, connection)

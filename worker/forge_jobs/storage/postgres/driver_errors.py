@@ -78,7 +78,7 @@ def translated(error: BaseException, *, url: str, schema: str, is_callers: bool 
             return _translated_state(error, url, schema, is_callers)
         case asyncpg.InterfaceError() if re.search(r"clos|released|cancelling", str(error)):
             return StorageUnavailable(f"The database {url} went away: {_said(error)}.")
-        case asyncpg.InterfaceError() if is_callers:
+        case asyncpg.InterfaceError() | InternalClientError() if is_callers:  # the latter: a codec of theirs
             return InvalidInput(f"The given connection cannot be used: {_said(error)}.")
         case asyncpg.InterfaceError() | InternalClientError():
             return StorageUnavailable(f"The database {url} cannot be reached: {_said(error)}.")
