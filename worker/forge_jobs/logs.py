@@ -307,6 +307,8 @@ class LogSubscriber:
         self._database_is_lost = False
 
     def __call__(self, event: Event) -> None:
+        # By a configuration that did not name it (`disable_existing_loggers` is the default); a level is how to quiet it.
+        logger.disabled = False
         match event:
             case JobsEnded():
                 self._jobs_ended(event.runs)

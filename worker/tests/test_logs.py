@@ -344,6 +344,14 @@ async def test_a_worker_in_a_program_says_its_events_by_standard_logging(
     assert [record.getMessage() for record in ours if "stopped" in record.getMessage()]
 
 
+def test_a_configuration_of_logging_that_is_made_later_does_not_silence_the_worker(said: Any) -> None:
+    said()
+
+    logs.logger.disabled = True  # as `logging.config.dictConfig` leaves loggers that it does not name
+
+    assert len(said(JobsEnded([run(Outcome.FAILED, error="broken")]))) == 1
+
+
 async def test_a_program_decides_by_its_own_configuration_what_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
