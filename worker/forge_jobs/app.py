@@ -74,6 +74,7 @@ class Forge:
         self._settings = settings
         self._storage = storage
         self._opened = 0
+        self._held = 0  # how often, of these, by workers that run
         self._home: Home | None = None  # where it is open; None: nowhere
         self._turn = Turn()  # one opens or closes at a time
         self._published: list[Kind] = []
@@ -262,10 +263,15 @@ class Forge:
             self._published = kinds
 
     async def close(self) -> None:
-        """The database is closed, when this was called as often as `open`; once more does nothing. Raises NotOpenHere."""
+        """The database is closed, when this was called as often as `open`; once more does nothing. Raises NotOpenHere.
+
+        A worker that runs keeps it open, whatever its handlers close.
+        """
         async with self._entered():
-            if self._opened > 1:
+            if self._opened > max(1, self._held):
                 self._opened -= 1
+            elif self._held:
+                return
             elif self._opened:
                 await self._shut()
             elif self._storage is not None:
@@ -279,6 +285,15 @@ class Forge:
                 stack.push_async_callback(self._storage.close)
             for function in self._at_close:
                 stack.push_async_callback(function)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """One of its openings cannot be closed meanwhile."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
 
     def at_close(self, function: Callable[[], Awaitable[None]]) -> None:
         """`function` is awaited whenever the forge is closed, before its database is; the last one first.

@@ -163,6 +163,7 @@ class Worker:
         patience = Patience("opening the database", self.forge.telemetry)
         await patience.until_answered(self.forge.open)
         stack.push_async_callback(self.forge.close)
+        stack.enter_context(self.forge.held())
         await patience.until_answered(lambda: self.forge.ensure_queues(*self.queues))
         await self.forge.publish()
 

@@ -211,3 +211,30 @@ async def test_a_forked_child_is_refused_or_opens_anew_and_harms_no_parent(datab
         "and the event loop that opened it, allowed in a child that was forked is to open it again" in refused
     )
     assert (opened, jobs) == ("True", "21")
+
+
+async def test_a_handler_that_closes_the_forge_does_not_close_it_for_the_worker(database: Database) -> None:
+    forge = Forge(storage=database.storage())
+
+    @forge.handler
+    async def closes() -> None:
+        await forge.close()
+        await forge.close()
+
+    @forge.handler
+    async def opens_and_closes() -> int:
+        async with forge:
+            return (await forge.jobs.list(kind="closes"))[0].id
+
+    async with forge:
+        first = await closes.enqueue()
+        await opens_and_closes.enqueue()
+    async with asyncio.timeout(30):
+        await Worker(forge, queues=["default"], concurrency=1).run(until_empty=True)
+
+    async with forge:
+        assert (await forge.jobs.get(first)).state is State.DONE
+        [second] = await forge.jobs.list(kind="opens_and_closes")
+        assert second.state is State.DONE
+    with pytest.raises(StorageUnavailable):
+        await forge.jobs.list()
