@@ -32,6 +32,7 @@ from forge_jobs.outcome import (
     as_duration,
     as_moment,
 )
+from forge_jobs.own_task import OwnTask
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.returned import kept_result
 from forge_jobs.served import ServedQueue
@@ -73,7 +74,7 @@ class Attempt(msgspec.Struct, eq=False):
 
     claim: Claim
     queue: ServedQueue
-    task: "asyncio.Task[Any]"
+    task: "OwnTask[Any]"
     started: float  # an `uptime`
     wait: float  # seconds
     context: Context | None = None
@@ -88,7 +89,7 @@ class Attempt(msgspec.Struct, eq=False):
         self.told += 1
         if self.context is not None:
             self.context.cancel()
-        self.task.cancel()
+        self.task.tell()
 
     def obeyed(self) -> bool:
         """Whether what a function returned after it was told to stop is no result.

@@ -16,6 +16,7 @@ from forge_jobs.errors import StorageBusy, UnknownScope
 from forge_jobs.handlers import Handlers
 from forge_jobs.hints import Hints
 from forge_jobs.job import NOBODY, Claim
+from forge_jobs.own_task import OwnTask
 from forge_jobs.patience import Patience
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.rate_limit import Lease
@@ -461,7 +462,7 @@ class Claimer:
     def _scout_soon(self, queue: ServedQueue) -> None:
         """What stands before the hints is found, as soon as another scout is worth its cost."""
         if queue.scout is None or queue.scout.done():
-            queue.scout = asyncio.create_task(self._scout(queue), name=f"scout of {queue.name}")
+            queue.scout = OwnTask(self._scout(queue), self._telemetry, name=f"scout of {queue.name}")
 
     async def _scout(self, queue: ServedQueue) -> None:
         await asyncio.sleep(max(0.0, queue.scout_at - time.monotonic()))

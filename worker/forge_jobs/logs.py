@@ -90,6 +90,10 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         "The handler of job {job_id}, which ignored being stopped, has ended after {duration} s; {stuck} are stuck",
     ),
     events.RunnerReplaced: (logging.ERROR, "A runner ended: {error}; another has its place"),
+    events.CancelRefused: (
+        logging.WARNING,
+        "Job {job_id} ({kind}) tried to cancel tasks of the worker, which go on",
+    ),
     events.SubscriberFailed: (logging.ERROR, "Subscriber {subscriber} failed at {heard}: {error}"),
     events.UnknownKind: (
         logging.WARNING,
@@ -191,6 +195,7 @@ _REPEATED: Mapping[type[Event], tuple[str, ...]] = {
     events.CronUnreadable: ("cron",),
     events.CronHeldUp: ("cron",),
     events.SubscriberFailed: ("subscriber",),
+    events.CancelRefused: ("kind",),
 }
 
 

@@ -17,6 +17,7 @@ from forge_jobs.attempt import Verdict
 from forge_jobs.batches import Held
 from forge_jobs.errors import ForgeError, StorageBusy, StorageUnavailable
 from forge_jobs.job import NOBODY, Claim, Postponement, Reason
+from forge_jobs.own_task import OwnTask
 from forge_jobs.patience import Patience
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.storage.interface import Storage
@@ -95,9 +96,16 @@ class Recorder:
 
     async def run(self) -> None:
         """Write verdicts down as they come, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._write_as_they_come(), name="recorder's batches")
-            tasks.create_task(self._write_apart_as_they_come(), name="recorder's refused outcomes")
+        tasks = (
+            OwnTask(self._write_as_they_come(), self._telemetry, name="recorder's batches"),
+            OwnTask(self._write_apart_as_they_come(), self._telemetry, name="recorder's refused outcomes"),
+        )
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def flush(self, *, is_last: bool = True) -> None:
         """Every verdict added so far is written down, or an event says which are not, if this is the last time.

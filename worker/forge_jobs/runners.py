@@ -44,6 +44,7 @@ from forge_jobs.exits import contained
 from forge_jobs.handlers import Placement
 from forge_jobs.job import CANCELLED_BY_USER, NOBODY, Claim
 from forge_jobs.logs import current_job
+from forge_jobs.own_task import OwnTask
 from forge_jobs.returned import PLAIN, settled
 from forge_jobs.served import ServedQueue
 from forge_jobs.telemetry import HandlerStuck, JobStarted, Outcome, RunnerReplaced, StuckHandlerEnded
@@ -250,14 +251,13 @@ class Runners:
         return max(in_threads, sum(not task.done() for task in tasks) + in_threads)
 
     def _spawn(self) -> None:
-        # Not by the loop: it might be asked from within a job, or make tasks of its own kind.
-        task = asyncio.Task(self._runner(), loop=self._loop, name="runner", context=self._context.copy())
+        task = OwnTask(self._runner(), self._telemetry, name="runner", context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._left, context=self._context)
 
     async def _runner(self) -> None:
         task = asyncio.current_task()
-        assert task is not None
+        assert isinstance(task, OwnTask)
         current_job.set(None)
         others = [each for each in copy_context().items() if each[0] is not current_job]
         references, cancelling = sys.getrefcount, task.cancelling
@@ -315,7 +315,7 @@ class Runners:
                     self._record(verdict)
         return is_in_hand and verdict is None
 
-    async def _perform(self, task: "asyncio.Task[None]", claim: Claim, queue: ServedQueue) -> None:
+    async def _perform(self, task: "OwnTask[None]", claim: Claim, queue: ServedQueue) -> None:
         """Run one job; whatever its handler and its own types do, it has a verdict then."""
         if claim.payload is None and not await self._has_payload(claim, queue):
             return
@@ -330,6 +330,7 @@ class Runners:
         attempt = self.running[claim.job_id] = Attempt(claim, queue, task, started, wait)
         timer: asyncio.TimerHandle | None = None
         current_job.set((claim, config.name))  # until the next one's
+        task.claim = claim
         try:
             handler = self._handlers[claim.kind]
             arguments = handler.arguments.decode(claim.payload or b"", claim.codec)

@@ -22,6 +22,7 @@ from forge_jobs.job import Claim, Postponement
 from forge_jobs.maintenance.leader import Leader
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.promoter import promote
+from forge_jobs.own_task import OwnTask
 from forge_jobs.patience import Patience
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.recorder import Recorder
@@ -370,7 +371,7 @@ class Session:
             pass
 
     def _task(self, coroutine: Coroutine[Any, Any, Any], name: str) -> "asyncio.Task[Any]":
-        return asyncio.create_task(coroutine, name=f"{name} of {self.info.label}")
+        return OwnTask(coroutine, self._telemetry, name=f"{name} of {self.info.label}")
 
     def _listening(self) -> "Sequence[asyncio.Task[Any]]":
         if self._storage.wakeups.poll_only:

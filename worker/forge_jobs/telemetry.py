@@ -90,6 +90,13 @@ class RunnerReplaced(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CancelRefused(Event):
+    """The handler of this job tried to cancel a task of the worker, which goes on."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimsAdrift(Event):
     """This worker owned these jobs and did not run them, nobody knows why; they are handed back."""
 

@@ -10,11 +10,13 @@ import asyncio
 import random
 import time
 from collections import deque
+from contextvars import Context as Variables
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.outcome import Throttled, as_duration
+from forge_jobs.own_task import OwnTask
 from forge_jobs.storage.interface import Limits
 from forge_jobs.telemetry import LimitDrained, Telemetry, TokensLeased
 
@@ -70,7 +72,10 @@ class LeasedTokens:
         slice.waiters.append(waiter)
         slice.wanted.set()
         if slice.lessor is None or slice.lessor.done():
-            slice.lessor = asyncio.create_task(self._lease(slice), name=f"tokens of {scope}")
+            # In no job: it leases for all of them.
+            slice.lessor = OwnTask(
+                self._lease(slice), self._telemetry, name=f"tokens of {scope}", context=Variables()
+            )
         try:
             await waiter.granted
         except asyncio.CancelledError:

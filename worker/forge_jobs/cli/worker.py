@@ -20,8 +20,10 @@ from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import environment
 from forge_jobs.cli.output import Report
 from forge_jobs.errors import InvalidInput, StorageUnavailable
+from forge_jobs.own_task import OwnTask
 from forge_jobs.patience import Patience, unless
 from forge_jobs.processes import python_command, run_processes, stop_with_parent
+from forge_jobs.session import carried_through
 from forge_jobs.settings import Settings
 from forge_jobs.worker import Worker
 
@@ -261,7 +263,11 @@ def _log(forge: Forge, plan: Plan) -> None:
 
 async def _run(worker: Worker, until_empty: bool) -> None:
     stop_with_parent(lambda: worker.stop("its parent is gone"))
-    await worker.run(until_empty=until_empty, handle_signals=True)
+    working = OwnTask(
+        worker.run(until_empty=until_empty, handle_signals=True), worker.forge.telemetry, name="worker"
+    )
+    await carried_through(working)  # only signals end it
+    working.result()
     if worker.left_behind:  # Python would wait for them, for ever perhaps; their jobs are in other hands
         logs.logger.warning("%d handlers ignored being stopped; the process ends now.", worker.left_behind)
         logs.flush()

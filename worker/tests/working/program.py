@@ -62,6 +62,17 @@ async def stubborn(ctx: Context, seconds: float) -> None:
     note("end", ctx)
 
 
+@forge.handler(max_attempts=2)
+async def cancel_all(ctx: Context, itself: bool) -> None:
+    """Cancel every task of the event loop."""
+    note("start", ctx)
+    for task in asyncio.all_tasks():
+        if itself or task is not asyncio.current_task():
+            task.cancel()
+    await asyncio.sleep(0.1)
+    note("end", ctx)
+
+
 @forge.handler
 async def block(ctx: Context, seconds: float) -> None:
     """Keep the event loop from everybody else."""

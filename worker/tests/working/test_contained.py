@@ -13,9 +13,12 @@ import pytest
 
 from forge_jobs import Dead, Forge, Job, Reschedule, Retry, State, Throttled, Worker, logs
 from forge_jobs.job import Reason
-from forge_jobs.telemetry import Event, RunnerReplaced, SubscriberFailed
+from forge_jobs.own_task import OwnTask
+from forge_jobs.telemetry import CancelRefused, Event, RunnerReplaced, SubscriberFailed
 from tests.working.events import Events
 from tests.working.eventually import eventually
+from tests.working.ledger import Ledger
+from tests.working.processes import Fleet
 from tests.working.running import working
 
 
@@ -442,3 +445,86 @@ async def test_tasks_of_the_program_are_made_as_before(forge: Forge) -> None:
         loop.set_task_factory(None)
     assert job.state is State.DONE
     assert "inner" in made
+
+
+@pytest.mark.parametrize("itself", [False, True])
+async def test_a_handler_that_cancels_all_tasks_cancels_none_of_the_worker_and_of_other_jobs(
+    forge: Forge, events: Events, itself: bool
+) -> None:
+    begun = asyncio.Event()
+
+    @forge.handler(max_attempts=1)
+    async def cancels() -> str:
+        for task in asyncio.all_tasks() - programs:
+            if itself or task is not asyncio.current_task():
+                task.cancel()
+        await asyncio.sleep(0)
+        return "ok"
+
+    @forge.handler(max_attempts=1)
+    async def goes_on() -> str:
+        begun.set()
+        await asyncio.sleep(0.2)
+        return "ok"
+
+    before = asyncio.all_tasks() - {asyncio.current_task()}
+    async with working(forge, concurrency=3) as worker:
+        programs = {task for task in asyncio.all_tasks() - before if not isinstance(task, OwnTask)}
+        assert worker.session is not None
+        session = worker.session
+        other = await goes_on.enqueue()
+        await begun.wait()
+        odd = await cancels.enqueue()
+        await eventually(lambda: _has_ended(forge, odd.id))
+
+        assert await forge.wait(other, timeout=20) == "ok"
+        assert await forge.wait(await goes_on.enqueue(), timeout=20) == "ok"
+        assert (worker.session, session.ailment) == (session, None)
+
+    assert (await forge.jobs.get(odd.id)).state is (State.DEAD if itself else State.DONE)
+    assert {event.claim.job_id for event in events.of(CancelRefused)} == {odd.id}
+    assert not events.of(RunnerReplaced)
+
+
+@pytest.mark.parametrize("itself", [False, True])
+async def test_a_worker_process_goes_on_when_a_handler_cancels_all_tasks(
+    forge: Forge, workers: Fleet, ledger: Ledger, itself: bool
+) -> None:
+    process = await workers.start()
+    await eventually(lambda: " serves " in workers.log())
+    other = await forge.enqueue("nap", {"seconds": 1}, max_attempts=1)
+    await eventually(lambda: ledger.of("start"))
+    odd = await forge.enqueue("cancel_all", {"itself": itself}, max_attempts=1)
+    await eventually(lambda: _has_ended(forge, odd.id))
+
+    await forge.wait(other, timeout=20)
+    await forge.wait(await forge.enqueue("nap"), timeout=20)
+    assert (await forge.jobs.get(other.id)).attempt == 1
+    assert "(cancel_all) tried to cancel tasks of the worker, which go on" in workers.log()
+
+    process.terminate()
+    assert await process.wait() == 0
+
+
+async def test_a_handler_may_cancel_its_own_tasks_and_be_cancelled_by_its_timeouts(forge: Forge) -> None:
+    async def times_out() -> str:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(20)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.sleep(20), 0.01)
+        with contextlib.suppress(ExceptionGroup):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_fails())
+                await asyncio.sleep(20)
+        task = asyncio.create_task(asyncio.sleep(20))
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        return "ok"
+
+    assert (await one(forge, times_out)).state is State.DONE
+
+
+async def _fails() -> None:
+    raise ValueError
