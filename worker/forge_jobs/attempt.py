@@ -54,6 +54,7 @@ class Stop(StrEnum):
     STOPPING = "the worker stops"
     GIVEN_UP = "the worker was given up"
     UNKNOWN = "the database does not know its claim"
+    EXITED = "it called for an exit"
 
 
 class Verdict(msgspec.Struct, gc=False):
@@ -80,7 +81,7 @@ class Attempt(msgspec.Struct, eq=False):
     context: Context | None = None
     stopped: Stop | None = None
     told: int = 0  # how often the handler was told to stop
-    escaped: BaseException | None = None  # out of a task that the handler made
+    exited: BaseException | None = None  # out of what the handler gave to the event loop
     is_over: bool = False  # it has its verdict
     has_ended: bool = False  # its handler runs no more
 

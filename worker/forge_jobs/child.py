@@ -13,13 +13,12 @@ import pickle
 import signal
 import socket
 import sys
-import traceback
 from concurrent.futures import Future
 from multiprocessing import spawn
 from types import CoroutineType
-from typing import Any, NoReturn
+from typing import Any
 
-from forge_jobs import logs, stop_signals
+from forge_jobs import exits, logs, stop_signals
 from forge_jobs.context import ChildContext, in_plain_handler
 from forge_jobs.error_text import describe
 from forge_jobs.job import Claim
@@ -123,19 +122,8 @@ def _answer(request: bytes) -> bytes:
         sys.stdout.flush()
         logs.flush()
     if os.getpid() != here:
-        _end_fork(error)
+        exits.end_fork(error)
     return answer
-
-
-def _end_fork(error: BaseException | None) -> NoReturn:
-    """End a process that a handler forked and that came back from the handler as well, as if that were its end."""
-    code = 0
-    if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    elif error is not None:
-        traceback.print_exception(error)
-        code = 1
-    os._exit(code & 0xFF)
 
 
 def _raised(error: BaseException) -> bytes:

@@ -47,6 +47,11 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         (),
     ),
     "forge_runners_replaced": ("Runners that ended and nobody meant them to.", ()),
+    "forge_exits_contained": (
+        "Exits that came out of what a job of this kind had given to the event loop, or out of nobody knows what, "
+        "and that did not end this process.",
+        ("kind",),
+    ),
     "forge_jobs_unknown_kind": (
         "Jobs handed back because this program has no handler for their kind.",
         ("queue",),
@@ -129,6 +134,8 @@ class Counters:
                 self._add("forge_jobs_adrift", len(event.job_ids))
             case events.RunnerReplaced():
                 self._add("forge_runners_replaced", 1)
+            case events.ExitContained():
+                self._add("forge_exits_contained", 1, event.claim.kind if event.claim else "")
             case events.UnknownKind():
                 self._add("forge_jobs_unknown_kind", event.jobs, event.queue)
             case events.JobsPromoted():

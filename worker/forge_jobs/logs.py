@@ -94,6 +94,10 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.WARNING,
         "Job {job_id} ({kind}) tried to cancel tasks of the worker, which go on",
     ),
+    events.ExitContained: (
+        logging.ERROR,
+        "{error} at {where} would have ended worker {worker}, which goes on; it is of {origin}, and these run: {running}",
+    ),
     events.SubscriberFailed: (logging.ERROR, "Subscriber {subscriber} failed at {heard}: {error}"),
     events.UnknownKind: (
         logging.WARNING,
@@ -196,6 +200,7 @@ _REPEATED: Mapping[type[Event], tuple[str, ...]] = {
     events.CronHeldUp: ("cron",),
     events.SubscriberFailed: ("subscriber",),
     events.CancelRefused: ("kind",),
+    events.ExitContained: ("error", "where"),
 }
 
 
@@ -361,6 +366,7 @@ class LogSubscriber:
                 facts["unsaid"] = unsaid
         said = {name: readable(value) for name, value in facts.items()}
         said["handler"] = f"the handler {said['kind']}" if "kind" in said else "something"
+        said["origin"] = f"job {said['job_id']}" if "job_id" in said else "no job that is known"
         if "error" in said:
             said["error"] = summary(said["error"])
         sentence = template.format_map(said)

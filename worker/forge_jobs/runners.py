@@ -11,7 +11,7 @@ was told to stop. What is in no hand all the same is found by the claimer's audi
 """
 
 import asyncio
-import contextlib
+import os
 import sys
 import time
 from collections import deque
@@ -40,7 +40,7 @@ from forge_jobs.children import Children
 from forge_jobs.context import Context, Tokens
 from forge_jobs.error_text import describe
 from forge_jobs.errors import InvalidPayload, StorageUnavailable
-from forge_jobs.exits import contained
+from forge_jobs.exits import end_fork
 from forge_jobs.handlers import Placement
 from forge_jobs.job import CANCELLED_BY_USER, NOBODY, Claim
 from forge_jobs.logs import current_job
@@ -101,7 +101,7 @@ class Runners:
         self._context = copy_context()  # that every job begins with
         self._loop = asyncio.get_running_loop()
         self._owner = asyncio.current_task()  # when it is cancelled, all that runs here is
-        self._exits = contextlib.ExitStack()
+        self._process = os.getpid()
 
     @property
     def in_hand(self) -> int:
@@ -145,7 +145,6 @@ class Runners:
 
     def start(self) -> None:
         """Runners wait for jobs."""
-        self._exits.enter_context(contained(self._escaped))
         for _ in range(self.count):
             self._spawn()
 
@@ -197,6 +196,13 @@ class Runners:
                 self._record(dead(claim, queue.config, CANCELLED_BY_USER, outcome=Outcome.CANCELLED))
                 return
 
+    def exited(self, claim: Claim, error: BaseException) -> None:
+        """What this job's handler gave to the event loop would have ended the process: the attempt fails, if it still runs."""
+        attempt = self.running.get(claim.job_id)
+        if attempt is not None and attempt.claim is claim and attempt.exited is None:
+            attempt.exited = error
+            self._stop(attempt, Stop.EXITED)
+
     def claims(self) -> list[Claim]:
         """Return the claims of all jobs that run, or wait here to be run."""
         waiting = [claim for claim, _ in (*self._reading.values(), *self._hand)]
@@ -246,7 +252,6 @@ class Runners:
             await asyncio.wait(tasks, timeout=SECOND_WORD)
         await self._processes.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._exits.close()
         in_threads = len(self._threads.calls)
         return max(in_threads, sum(not task.done() for task in tasks) + in_threads)
 
@@ -361,8 +366,8 @@ class Runners:
                 )
             if result is not None and type(result) not in PLAIN:
                 result = await settled(result)
-            if attempt.escaped is not None:
-                raise attempt.escaped
+            if attempt.exited is not None:
+                raise attempt.exited
             verdict = done(claim, queue.config, claim.codec, result, wait, uptime() - started)
         except GeneratorExit as error:  # this task may await nothing any more
             self._end(attempt, self._judged(attempt, error))
@@ -382,12 +387,16 @@ class Runners:
         return self._closed or attempt.stopped is None
 
     def _judged(self, attempt: Attempt, error: BaseException) -> Verdict:
+        if os.getpid() != self._process:
+            end_fork(error)
         claim, config = attempt.claim, attempt.queue.config
+        duration = uptime() - attempt.started
+        if attempt.exited is not None and attempt.stopped is not Stop.CANCELLED:
+            return failed(claim, config, describe(attempt.exited), attempt.wait, duration)
         if attempt.context is None and isinstance(error, InvalidPayload):
             return refused(claim, config, error, attempt.wait)
         if attempt.stopped is None and isinstance(error, asyncio.CancelledError) and self._is_cancelled:
             attempt.stopped = Stop.STOPPING
-        duration = uptime() - attempt.started
         return judge(claim, config, error, attempt.stopped, attempt.wait, duration)
 
     @property
@@ -447,14 +456,12 @@ class Runners:
         claim, queue, why = attempt.claim, attempt.queue, attempt.stopped or Stop.STOPPING
         self.stuck.add(attempt)
         self._replace(attempt.task)
-        self._settle(attempt, judge_stopped(claim, queue.config, why, attempt.wait, duration, goes_on=True))
+        if why is Stop.EXITED and attempt.exited is not None:
+            verdict = failed(claim, queue.config, describe(attempt.exited), attempt.wait, duration)
+        else:
+            verdict = judge_stopped(claim, queue.config, why, attempt.wait, duration, goes_on=True)
+        self._settle(attempt, verdict)
         self._telemetry.emit(HandlerStuck(claim, queue.name, why.value, duration, len(self.stuck)))
-
-    def _escaped(self, claim: Claim, error: BaseException) -> None:
-        """A task that the handler made wanted to end the process: the attempt has failed."""
-        attempt = self.running.get(claim.job_id)
-        if attempt is not None and attempt.claim is claim:
-            attempt.escaped = error
 
     def _replace(self, task: "asyncio.Task[None]") -> None:
         """A fresh runner takes the place of this one, which takes no more jobs."""

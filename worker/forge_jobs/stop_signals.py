@@ -19,6 +19,8 @@ ECHO = 1.0  # seconds within which the same wish may be heard again
 
 LOOK = 0.02  # seconds between two looks
 
+_hearing: dict[int, Callable[[int, FrameType | None], None]] = {}
+
 heard_at: float | None = None
 """The monotonic moment of the first that this process heard while it worked; None before."""
 
@@ -84,11 +86,20 @@ def heard(stop: Callable[[str], None], again: Callable[[int], None] | None = Non
             (again or end_at_once)(number)
 
     before = {number: signal.signal(number, received) for number in _wanted()}
+    _hearing.update(dict.fromkeys(before, received))
     try:
         yield
     finally:
+        _hearing.clear()
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def is_answer(error: BaseException) -> bool:
+    """Whether this may be how somebody who hears signals now in the place of `heard` answers one."""
+    wanted = {KeyboardInterrupt: (signal.SIGINT,), SystemExit: (signal.SIGTERM, signal.SIGHUP)}
+    numbers = [each for kind, meant in wanted.items() if isinstance(error, kind) for each in meant]
+    return any(number in _hearing and signal.getsignal(number) is not _hearing[number] for number in numbers)
 
 
 @contextmanager

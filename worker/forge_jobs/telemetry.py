@@ -97,6 +97,21 @@ class CancelRefused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ExitContained(Event):
+    """`error`, raised at `where` outside of any handler's call, would have ended this worker, which goes on.
+
+    It came from what the job of `claim` gave to the event loop, and that job has failed if it still
+    ran. Without a claim nobody knows: it may be one of those that were `running`.
+    """
+
+    label: str
+    error: str
+    where: str  # "?" when it is not known
+    claim: Claim | None
+    running: Sequence[int]  # job ids
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimsAdrift(Event):
     """This worker owned these jobs and did not run them, nobody knows why; they are handed back."""
 

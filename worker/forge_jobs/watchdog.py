@@ -5,16 +5,14 @@ asks it for a sign now and then, so jobs cost nothing more.
 """
 
 import asyncio
-import linecache
 import sys
-import sysconfig
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
+from forge_jobs import place
 from forge_jobs.job import Claim
 from forge_jobs.logs import current_job
 from forge_jobs.telemetry import LoopBlocked, LoopFree, Telemetry
@@ -22,9 +20,6 @@ from forge_jobs.telemetry import LoopBlocked, LoopFree, Telemetry
 LOOK = 0.5  # seconds between two signs that the loop is asked for
 SLICE = 0.1  # seconds between two looks at whether it gave one
 FIRST_WORD = 1.0  # seconds after which it is blocked; said again after twice as long, and so on
-
-_NOT_OURS = tuple(sysconfig.get_paths()[each] for each in ("stdlib", "platstdlib", "purelib", "platlib"))
-_HERE = str(Path(__file__).parent)
 
 
 class Watchdog:
@@ -92,18 +87,5 @@ class Watchdog:
         if claim is None and task is not None and sys.version_info >= (3, 12):
             job = task.get_context().get(current_job)  # a task that a handler made
             claim = job[0] if job else None
-        where = _where(sys._current_frames().get(self._loop_thread))
+        where = place.reached(sys._current_frames().get(self._loop_thread))
         return LoopBlocked(self._label, seconds, claim, where, is_first)
-
-
-def _where(innermost: FrameType | None) -> str:
-    """Return the place of the innermost frame that is the program's own; else of the innermost."""
-    frame = innermost
-    while frame is not None and frame.f_code.co_filename.startswith((*_NOT_OURS, _HERE, "<frozen ")):
-        frame = frame.f_back
-    frame = frame or innermost
-    if frame is None:
-        return "?"
-    code, line = frame.f_code, frame.f_lineno
-    text = linecache.getline(code.co_filename, line).strip()
-    return f"{code.co_filename}:{line} in {code.co_name}" + (f": {text}" if text else "")

@@ -13,15 +13,18 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
 
-from forge_jobs import logs, names, stop_signals
+from forge_jobs import logs, names, place, stop_signals
 from forge_jobs.app import Forge
+from forge_jobs.error_text import describe
 from forge_jobs.errors import ForgeError, InvalidInput, InvalidSetting, StorageUnusable
+from forge_jobs.exits import contained
 from forge_jobs.handover import Handover
+from forge_jobs.job import Claim
 from forge_jobs.outcome import as_duration
 from forge_jobs.patience import Patience, unless
 from forge_jobs.seen import Seen
 from forge_jobs.session import Session
-from forge_jobs.telemetry import WorkerStopped, WorkerStopping
+from forge_jobs.telemetry import ExitContained, WorkerStopped, WorkerStopping
 from forge_jobs.watchdog import Watchdog
 from forge_jobs.worker_info import WorkerInfo
 
@@ -124,6 +127,7 @@ class Worker:
     async def _run(self, until_empty: bool, handle_signals: bool) -> None:
         async with AsyncExitStack() as stack:
             stack.callback(logs.say(self.forge.telemetry))
+            stack.enter_context(contained(self._exited))
             if handle_signals:
                 stack.enter_context(stop_signals.heard(self.stop))
             await unless(self._stop, self._open(stack))
@@ -188,6 +192,18 @@ class Worker:
     def _give_up(self, handovers: list[Handover]) -> None:
         for handover in handovers:
             handover.given_up(self.forge.telemetry)
+
+    def _exited(self, claim: Claim | None, error: BaseException) -> None:
+        """Something that is no handler's call would have ended the event loop: a job's, or nobody knows whose."""
+        session, running = self.session, list[int]()
+        if session is not None and session.is_registered:
+            running = sorted(session.runners.running)
+            if claim is not None:
+                session.runners.exited(claim, error)
+        label = self.name or self.prefix if session is None else session.info.label
+        self.forge.telemetry.emit(ExitContained(label, describe(error), place.raised(error), claim, running))
+        if claim is None and stop_signals.is_answer(error):
+            self.stop(f"{type(error).__name__} of who hears its signals")
 
     def _say_stopped(self, session: Session) -> None:
         self.left_behind += session.left_behind

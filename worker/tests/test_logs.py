@@ -74,6 +74,18 @@ def test_a_failed_attempt_is_a_warning_with_its_error_and_when_it_is_tried_again
     )
 
 
+def test_an_exit_that_did_not_end_the_worker_is_said_with_its_job_or_those_that_run(said: Any) -> None:
+    label, where = "shop-worker-1", "shop.py:7 in leave: sys.exit(code)"
+    known = telemetry.ExitContained(label, "SystemExit: 3", where, claim(), running=[41, 42])
+    unknown = telemetry.ExitContained(label, "SystemExit: 4", where, None, running=[41])
+
+    first, second = said(known, known, unknown, unknown)  # each once for a while, however often it comes
+
+    ended = f"at {where} would have ended worker {label}, which goes on"
+    assert f"ERROR   SystemExit: 3 {ended}; it is of job 42, and these run: 41,42  " in first
+    assert f"ERROR   SystemExit: 4 {ended}; it is of no job that is known, and these run: 41  " in second
+
+
 def test_a_dead_job_is_an_error(said: Any) -> None:
     [line] = said(JobsEnded([run(Outcome.DEAD, error="ValueError: boom")]))
 

@@ -4,15 +4,15 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal, cast
 
 import typer
 
-from forge_jobs import logs, names, stop_signals
+from forge_jobs import exits, logs, names, stop_signals
 from forge_jobs.app import Forge
 from forge_jobs.cli import program, values
 from forge_jobs.cli.asking import agreed, can_ask
@@ -252,7 +252,7 @@ def run_plan(plan: Plan) -> None:
     _log(forge, plan)
     for warning in forge.settings.unknown:
         logs.logger.warning(warning)
-    runner()(_run(worker, plan.until_empty))
+    exits.run(_run(worker, plan.until_empty))
 
 
 def _log(forge: Forge, plan: Plan) -> None:
@@ -272,15 +272,6 @@ async def _run(worker: Worker, until_empty: bool) -> None:
         logs.logger.warning("%d handlers ignored being stopped; the process ends now.", worker.left_behind)
         logs.flush()
         os._exit(0)
-
-
-def runner() -> Callable[[Coroutine[Any, Any, None]], None]:
-    """Return what runs a coroutine in the fastest loop that is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run
-    return uvloop.run
 
 
 def _run_many(plan: Plan, processes: int) -> int:

@@ -7,11 +7,15 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextvars import Context as Variables
+from typing import Any
 
 from forge_jobs import Context, Forge, builtin
+from forge_jobs.telemetry import Event, ExitContained
 
 forge = Forge()
 builtin.register(forge)
@@ -113,3 +117,100 @@ def compute(ctx: Context, seconds: float) -> None:
 async def spend(ctx: Context, scope: str) -> None:
     await ctx.rate_limit.acquire(scope, wait=0)
     note("spent", ctx)
+
+
+released = asyncio.Event()
+
+
+@forge.handler
+async def stay(ctx: Context) -> None:
+    note("start", ctx)
+    await released.wait()
+
+
+@forge.handler
+async def release() -> None:
+    released.set()
+
+
+class Leaving(asyncio.Protocol):
+    def data_received(self, data: bytes) -> None:
+        sys.exit("protocol")
+
+
+@forge.handler
+async def leave(ways: list[str]) -> None:
+    """Have an exit come out of the event loop, which nothing tells of what job it is; one way after another."""
+    loop, nobodys = asyncio.get_running_loop(), Variables()
+    contained = asyncio.Event()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, ExitContained):
+            contained.set()
+
+    def leave(*given: Any) -> None:
+        sys.exit(way)
+
+    def raise_timeout(*given: Any) -> None:
+        raise TimeoutError("too slow")
+
+    forget = forge.telemetry.subscribe(hear)
+    for way in ways:
+        match way:
+            case "callback":
+                nobodys.run(loop.call_soon, leave)
+            case "signal":
+                loop.add_signal_handler(signal.SIGUSR1, leave)
+                os.kill(os.getpid(), signal.SIGUSR1)
+            case "alarm" | "timeout":
+                signal.signal(signal.SIGALRM, leave if way == "alarm" else raise_timeout)
+                signal.setitimer(signal.ITIMER_REAL, 0.2)
+            case "protocol":
+                ours, theirs = socket.socketpair()
+                await loop.create_connection(Leaving, sock=ours)
+                theirs.send(b"x")
+            case "stop":
+                nobodys.run(loop.call_soon, loop.stop)
+            case "exception handler":
+                loop.set_exception_handler(leave)
+                nobodys.run(loop.call_soon, raise_timeout)
+        await contained.wait()
+        contained.clear()
+    loop.set_exception_handler(None)
+    forget()
+
+
+@forge.handler
+async def break_loop() -> None:
+    """Take from the event loop what it waits with."""
+    os.close(asyncio.get_running_loop()._selector.fileno())  # type: ignore[attr-defined]
+
+
+@forge.handler
+async def hear_sigterm() -> None:
+    """Hear SIGTERM in the worker's place, as a library does that thinks that the process is its own."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, sys.exit, 0)
+
+
+@forge.handler
+async def fork(ctx: Context, where: str) -> int:
+    """Return the exit code of a fork that leaves as a child does: by `sys.exit`."""
+    note("start", ctx)
+    answered = asyncio.get_running_loop().create_future()
+
+    def fork_and_leave() -> None:
+        if (child := os.fork()) == 0:
+            sys.exit(7)
+        answered.set_result(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    async def task() -> None:
+        fork_and_leave()
+
+    match where:
+        case "handler":
+            fork_and_leave()
+        case "task":
+            await asyncio.create_task(task())
+        case "callback":
+            asyncio.get_running_loop().call_soon(fork_and_leave)
+    return await answered
