@@ -9,7 +9,14 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from forge_jobs.errors import ForgeError, InvalidInput, SchemaOutdated, StorageUnavailable, StorageUnusable
+from forge_jobs.errors import (
+    ForgeError,
+    InvalidInput,
+    SchemaOutdated,
+    StorageBusy,
+    StorageUnavailable,
+    StorageUnusable,
+)
 from forge_jobs.heartbeat import Attempts, Heartbeat
 from forge_jobs.local_postgres import LocalPostgres
 from forge_jobs.storage.postgres import PostgresStorage
@@ -142,6 +149,21 @@ async def test_of_connections_that_fell_silent_together_only_one_is_waited_for(u
 
         assert await asyncio.gather(*(database.fetch("SELECT 2") for _ in range(3))) == [[(2,)]] * 3
         await database.close()
+
+
+async def test_a_lock_that_somebody_keeps_is_no_database_that_is_away(database: Database, url: str) -> None:
+    own = Database(url, pool_size=1, command_timeout=timedelta(seconds=1))
+    await own.open()
+    await own.execute("CREATE TABLE kept (id integer)")
+    [[used]] = await own.fetch("SELECT pg_backend_pid()")
+    async with database.transaction() as connection:
+        await connection.execute("LOCK TABLE kept")
+
+        with pytest.raises(StorageBusy, match=r"is busy: canceling statement due to lock timeout\.$"):
+            await own.fetch("SELECT * FROM kept")
+
+    assert await own.fetch("SELECT pg_backend_pid()") == [(used,)]
+    await own.close()
 
 
 async def test_close_does_not_wait_for_a_statement_that_runs(database: Database, url: str) -> None:

@@ -47,6 +47,7 @@ MIXED_UP = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedState
 POOLED = (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)
 
 OLDEST_SERVER = 14
+LOCK_SHARE = 0.8  # of the time that a statement of the pool may take, for which it waits for a lock
 RELEASE_TIMEOUT = 1.0  # seconds
 CLOSE_TIMEOUT = 5.0  # seconds
 
@@ -294,7 +295,7 @@ class Database:
             min_size=0,
             max_size=self._pool_size,
             connect=lambda dsn, **options: self._connected(**options),
-            init=self._set_up,
+            init=self._set_up_pooled,
             reset=_leave_as_it_is,
         )
 
@@ -445,6 +446,10 @@ class Database:
         if self._pool is None:
             raise StorageUnavailable(f"The storage {self.url} is not open.")
         return self._pool
+
+    async def _set_up_pooled(self, connection: asyncpg.Connection) -> None:
+        # What somebody keeps locked is said to be busy before it would be taken for a server that is away.
+        await self._set_up(connection, {"lock_timeout": f"{LOCK_SHARE * self._timeout * 1000:.0f}ms"})
 
     async def _set_up(
         self, connection: asyncpg.Connection, settings: Mapping[str, str] | None = None
