@@ -134,7 +134,7 @@ class Explainer:
         finish = (WORKER_ID, taken, [FIRST_ATTEMPT] * len(taken), [0.0] * len(taken), None)
         await self.explain("finish", FINISH_PLAIN, finish, WALKS)
         await asyncio.sleep(DUE_SECONDS)
-        await self.explain("promote", PROMOTE, (DUE,), {})
+        await self.explain("promote", PROMOTE, (DUE, "-infinity"), {})
         enqueue = (QUEUE, 0, None, None, KIND, "json", ENCODED, None, None, False, True)
         await self.explain("enqueue", ENQUEUE_PLAIN, enqueue, {})
         pin = await asyncpg.connect(self._url)

@@ -11,6 +11,7 @@ from forge_jobs.storage.interface import Hint
 from forge_jobs.storage.postgres.claims import CLAIM_STRETCHES, CLAIM_WITHOUT_KINDS, START, PostgresClaims
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.jobs import PostgresJobs
+from forge_jobs.storage.postgres.schedule import PostgresSchedule
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.session_settings import CLAIMS
 from forge_jobs.storage.postgres.workers import PostgresWorkers
@@ -58,6 +59,36 @@ async def test_jobs_left_alone_before_the_hints_are_not_walked_over(
     assert await _pages(database, hints, late=timedelta(0), kinds=["strange"]) < FEW_PAGES
 
 
+async def test_of_a_promotion_one_look_alone_walks_over_dead_rows(
+    jobs: PostgresJobs, database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await jobs.enqueue_many([NewJob("work", delay=timedelta(milliseconds=1))] * MANY)
+    onlooker = await asyncpg.connect(url)
+    await onlooker.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM forge_jobs.queue")
+    schedule = PostgresSchedule(database)
+    while (await schedule.promote())[0]:
+        pass
+    await jobs.enqueue(NewJob("work", delay=timedelta(milliseconds=1)))
+    asked: list[tuple[str, tuple[object, ...]]] = []
+
+    async def listening(method: str, sql: str, args: tuple[object, ...], connection: object) -> object:
+        asked.append((sql, args))
+        return await run(method, sql, args, connection)
+
+    run = database._run
+    monkeypatch.setattr(database, "_run", listening)
+    while not (await schedule.promote())[0]:
+        asked.clear()
+    monkeypatch.undo()
+
+    plans = [
+        await database.fetchval("EXPLAIN (ANALYZE, BUFFERS, FORMAT json) " + sql, *args)
+        for sql, args in asked
+    ]
+    assert [_touched(plan) > FEW_PAGES for plan in plans] == [True, False, False]
+    await onlooker.close()
+
+
 async def _pages(
     database: Database, hints: list[Hint], *, late: timedelta, kinds: list[str] | None = None
 ) -> int:
@@ -85,5 +116,9 @@ async def _pages(
         )
     finally:
         await connection.close()
+    return _touched(plan)
+
+
+def _touched(plan: str) -> int:
     top = json.loads(plan)[0]["Plan"]
     return int(top["Shared Hit Blocks"]) + int(top["Shared Read Blocks"])

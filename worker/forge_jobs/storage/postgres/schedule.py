@@ -1,18 +1,20 @@
 """The schedule in PostgreSQL: jobs that wait for their time."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.postgres.connection import Database
 
-# Any worker may promote: rows that another one holds are skipped, so none waits.
+# Any worker may promote: rows that another one holds are skipped, so none waits. Where the first stands
+# ($2) is known from the look before, so that what lies before it is not walked over again: jobs that
+# were promoted stay in the index for as long as anybody may still see them.
 PROMOTE = """
 WITH taken AS (
     DELETE FROM {schema}.scheduled
     WHERE ctid = ANY (ARRAY (
         SELECT ctid FROM {schema}.scheduled
-        WHERE run_at <= now() ORDER BY run_at LIMIT $1
+        WHERE run_at >= $2 AND run_at <= now() ORDER BY run_at LIMIT $1
         FOR UPDATE SKIP LOCKED))
     RETURNING job_id, run_at, queue_id, attempt, priority
 ), again AS (
@@ -27,11 +29,14 @@ SELECT (SELECT count(*) FROM taken),
        (SELECT count(*) FROM (SELECT DISTINCT queue_id FROM taken) AS woken, {schema}.wake(woken.queue_id))
 """
 
-# Read after the move: a statement does not see what it has deleted itself. What SQL put off
-# "for ever" is far away: no duration of ours is infinite.
+# The first that is scheduled from a moment on. What SQL put off "for ever" is far away: no duration of
+# ours is infinite.
 NEXT = """
-SELECT least(run_at, now() + interval '1000 years') - now() FROM {schema}.scheduled ORDER BY run_at LIMIT 1
+SELECT run_at, least(run_at, now() + interval '1000 years') - now() AS wait, now() AS now
+FROM {schema}.scheduled WHERE run_at >= $1 ORDER BY run_at LIMIT 1
 """
+
+FROM_THE_BEGINNING = datetime.min.replace(tzinfo=UTC)  # the driver sends it as -infinity
 
 UPCOMING_LIMIT = 1000
 
@@ -69,12 +74,12 @@ class PostgresSchedule:
         return {queue: (jobs, first) for queue, jobs, first in records}
 
     async def promote(self, *, limit: int = 1000) -> tuple[int, timedelta | None]:
-        wait = await self._next()
-        if wait is None or wait > timedelta(0):
-            return 0, wait
-        count: int = await self._database.fetchval(PROMOTE, limit)
-        return count, await self._next()
-
-    async def _next(self) -> timedelta | None:
-        wait: timedelta | None = await self._database.fetchval(NEXT)
-        return wait
+        first = await self._database.fetchrow(NEXT, FROM_THE_BEGINNING)
+        if first is None or first["wait"] > timedelta(0):
+            return 0, first and first["wait"]
+        count: int = await self._database.fetchval(PROMOTE, limit, first["run_at"])
+        # A statement does not see what it has deleted itself. Unless the limit was met, all that was due is
+        # taken, or somebody else takes it.
+        begin = first["run_at"] if count == limit else first["now"]
+        then = await self._database.fetchrow(NEXT, begin)
+        return count, then and then["wait"]
