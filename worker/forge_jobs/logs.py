@@ -90,6 +90,10 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         "The handler of job {job_id}, which ignored being stopped, has ended after {duration} s; {stuck} are stuck",
     ),
     events.RunnerReplaced: (logging.ERROR, "A runner ended: {error}; another has its place"),
+    events.SignalTaken: (
+        logging.WARNING,
+        "Something in this process took {signal} for itself; it stops the worker again",
+    ),
     events.CancelRefused: (
         logging.WARNING,
         "Job {job_id} ({kind}) tried to cancel tasks of the worker, which go on",
@@ -201,6 +205,7 @@ _REPEATED: Mapping[type[Event], tuple[str, ...]] = {
     events.SubscriberFailed: ("subscriber",),
     events.CancelRefused: ("kind",),
     events.ExitContained: ("error", "where"),
+    events.SignalTaken: ("signal",),
 }
 
 

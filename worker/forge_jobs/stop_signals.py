@@ -18,6 +18,7 @@ STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ECHO = 1.0  # seconds within which the same wish may be heard again
 
 LOOK = 0.02  # seconds between two looks
+LOOK_AGAIN = 1.0  # seconds between two looks at who hears them
 
 _hearing: dict[int, Callable[[int, FrameType | None], None]] = {}
 
@@ -64,11 +65,17 @@ def _early(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def heard(stop: Callable[[str], None], again: Callable[[int], None] | None = None) -> Iterator[None]:
+def heard(
+    stop: Callable[[str], None],
+    again: Callable[[int], None] | None = None,
+    taken: Callable[[str], None] = lambda name: None,
+) -> Iterator[None]:
     """Meanwhile the first signal calls `stop` with its name in the running loop, and a second one `again` at once.
 
     Without `again` the process ends with 128 and the signal's number, even while its event
-    loop is blocked. Only the main thread may enter this; anywhere else ValueError is raised.
+    loop is blocked. A signal that somebody takes meanwhile, as libraries do that a handler calls, is
+    taken back, and `taken` called with its name. Only the main thread may enter this; anywhere
+    else ValueError is raised.
     """
     global heard_at
     heard_at = None
@@ -85,11 +92,22 @@ def heard(stop: Callable[[str], None], again: Callable[[int], None] | None = Non
         elif now - heard_at >= ECHO:
             (again or end_at_once)(number)
 
+    looking = loop.call_later(LOOK_AGAIN, lambda: look())
+
+    def look() -> None:
+        nonlocal looking
+        for number in before:
+            if signal.getsignal(number) is not received:
+                signal.signal(number, received)
+                taken(signal.Signals(number).name)
+        looking = loop.call_later(LOOK_AGAIN, look)
+
     before = {number: signal.signal(number, received) for number in _wanted()}
     _hearing.update(dict.fromkeys(before, received))
     try:
         yield
     finally:
+        looking.cancel()
         _hearing.clear()
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -90,6 +90,13 @@ class RunnerReplaced(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SignalTaken(Event):
+    """Something in this process took a signal that stops the worker for itself; it is the worker's again."""
+
+    signal: str
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRefused(Event):
     """The handler of this job tried to cancel a task of the worker, which goes on."""
 

@@ -24,7 +24,7 @@ from forge_jobs.outcome import as_duration
 from forge_jobs.patience import Patience, unless
 from forge_jobs.seen import Seen
 from forge_jobs.session import Session
-from forge_jobs.telemetry import ExitContained, WorkerStopped, WorkerStopping
+from forge_jobs.telemetry import ExitContained, SignalTaken, WorkerStopped, WorkerStopping
 from forge_jobs.watchdog import Watchdog
 from forge_jobs.worker_info import WorkerInfo
 
@@ -129,7 +129,7 @@ class Worker:
             stack.callback(logs.say(self.forge.telemetry))
             stack.enter_context(contained(self._exited))
             if handle_signals:
-                stack.enter_context(stop_signals.heard(self.stop))
+                stack.enter_context(stop_signals.heard(self.stop, taken=self._say_taken))
             await unless(self._stop, self._open(stack))
             patience = Patience("registering", self.forge.telemetry)
             handovers: list[Handover] = []
@@ -204,6 +204,9 @@ class Worker:
         self.forge.telemetry.emit(ExitContained(label, describe(error), place.raised(error), claim, running))
         if claim is None and stop_signals.is_answer(error):
             self.stop(f"{type(error).__name__} of who hears its signals")
+
+    def _say_taken(self, name: str) -> None:
+        self.forge.telemetry.emit(SignalTaken(name))
 
     def _say_stopped(self, session: Session) -> None:
         self.left_behind += session.left_behind

@@ -66,6 +66,15 @@ async def stubborn(ctx: Context, seconds: float) -> None:
     note("end", ctx)
 
 
+@forge.handler
+async def take_signals(how: str) -> None:
+    """Hear SIGTERM oneself, as some libraries do."""
+    if how == "loop":
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, print)
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 @forge.handler(max_attempts=2)
 async def cancel_all(ctx: Context, itself: bool) -> None:
     """Cancel every task of the event loop."""

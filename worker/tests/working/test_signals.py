@@ -182,6 +182,19 @@ time.sleep(300)
 """
 
 
+@pytest.mark.parametrize("how", ["loop", "process"])
+async def test_a_signal_that_a_handler_took_for_itself_stops_the_worker_again(
+    forge: Forge, workers: Fleet, how: str
+) -> None:
+    worker = await workers.start()
+    await forge.wait(await forge.enqueue("take_signals", {"how": how}), timeout=30)
+    await eventually(lambda: "took SIGTERM for itself; it stops the worker again" in workers.log())
+
+    worker.terminate()
+
+    assert await worker.wait() == 0
+
+
 @pytest.mark.parametrize("options", [(), ("--processes", "2")])
 async def test_an_echo_that_comes_while_the_process_ends_does_no_harm(
     forge: Forge, workers: Fleet, options: tuple[str, ...]
