@@ -310,6 +310,36 @@ async def test_an_index_that_was_left_half_made_is_made_again(
     )
 
 
+async def test_an_index_that_is_made_again_waits_however_short_locks_are_waited_for_here(
+    schema: PostgresSchema, database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forge_jobs.storage.postgres.migrator.LOOK_EVERY", 0.05)
+    monkeypatch.setattr("forge_jobs.storage.postgres.migrator.FIRST_PAUSE", 0.05)
+    lacking = await migrated_up_to(INDEXED.number, schema) + 1
+    await database.execute("DELETE FROM {schema}.migration WHERE number >= $1", INDEXED.number)
+    await database.execute(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{schema_text}.scheduled_queue'::regclass"
+    )
+    name = await database.fetchval("SELECT quote_ident(current_database())")
+    await database.execute(f"ALTER DATABASE {name} SET lock_timeout = '100ms'")
+    reader = await asyncpg.connect(url)
+    reading = reader.transaction(isolation="repeatable_read")
+    await reading.start()
+    await reader.fetchval("SELECT count(*) FROM forge_jobs.queue")
+    said: list[str] = []
+    migrating = asyncio.create_task(schema.migrate(waits=lambda why, retry_in: said.append(why)))
+
+    async def is_said() -> bool:
+        return len(said) >= 8
+
+    await until(is_said)
+    await reading.rollback()
+
+    assert await migrating == lacking
+    assert all("makes an index and waits for" in why for why in said)
+    await reader.close()
+
+
 async def test_an_index_that_waits_for_a_transaction_says_so_and_stops_nobody(
     database: Database, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

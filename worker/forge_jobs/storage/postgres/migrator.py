@@ -209,7 +209,7 @@ class Migrator:
         if await beside.fetchval(INVALID_INDEX, self._database.schema, name):
             await beside.execute(f"SET lock_timeout = '{LOCK_WAIT * 1000:.0f}ms'")
             await beside.execute(self._database.sql(f'DROP INDEX {{schema}}."{name}"'))
-            await beside.execute("RESET lock_timeout")
+            await beside.execute("SET lock_timeout = 0")  # RESET would bring back what the role says
 
     async def _watch(self, building: "asyncio.Future[str]", pid: int) -> None:
         try:
