@@ -130,9 +130,14 @@ async def test_a_job_is_part_of_the_callers_transaction(storage, path, isolation
     assert len(await storage.jobs.find()) == 2
 
 
-async def test_a_callers_connection_may_give_rows_and_texts_in_any_form(storage, path):
+def as_dict(cursor, row):
+    return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
+
+
+@pytest.mark.parametrize("row_factory", [None, sqlite3.Row, as_dict])
+async def test_a_callers_connection_may_give_rows_and_texts_in_any_form(storage, path, row_factory):
     with closing(sqlite3.connect(path)) as own:
-        own.row_factory, own.text_factory = sqlite3.Row, bytes
+        own.row_factory, own.text_factory = row_factory, bytes
         answers = [
             await storage.jobs.enqueue(NewJob("work", key="k"), connection=own),
             await storage.jobs.enqueue(NewJob("work", key="k"), connection=own),
@@ -140,7 +145,7 @@ async def test_a_callers_connection_may_give_rows_and_texts_in_any_form(storage,
         ]
         own.commit()
 
-        assert own.text_factory is bytes
+        assert (own.row_factory, own.text_factory) == (row_factory, bytes)
 
     assert [answer.duplicate for answer in answers] == [False, True, True, False]
     assert len(await storage.jobs.find()) == 2

@@ -7,9 +7,9 @@ belongs to the event loop that opened it.
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -173,39 +173,35 @@ class Database:
             raise InvalidInput(
                 f"connection is a {type(connection).__name__}, allowed is a sqlite3.Connection."
             )
-        text_factory, connection.text_factory = connection.text_factory, str  # a caller's may be bytes
-        try:
-            self._check_same_file(connection)
-            if not connection.in_transaction and connection.isolation_level is not None:
-                connection.execute("BEGIN IMMEDIATE")
-            connection.execute("SAVEPOINT forge_jobs")
+        with _plain_rows(connection):
             try:
-                # A write first: a transaction that begins with a read could not become a writer
-                # after another process wrote, however long it waited.
-                connection.execute("DELETE FROM job_key WHERE false")
-                transaction = Transaction(connection, self.now())
-                result = work(transaction)
-                notices.write(connection, transaction.notices)
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK TO forge_jobs")
-                    connection.execute("RELEASE forge_jobs")
-                raise
-            connection.execute("RELEASE forge_jobs")
-        except sqlite3.ProgrammingError as error:  # closed, or of another thread
-            raise InvalidInput(f"The given connection cannot be used: {error}") from error
-        except DRIVER_ERRORS as error:
-            raise translated(error, self.path) from error
-        finally:
-            connection.text_factory = text_factory
+                self._check_same_file(connection)
+                if not connection.in_transaction and connection.isolation_level is not None:
+                    connection.execute("BEGIN IMMEDIATE")
+                connection.execute("SAVEPOINT forge_jobs")
+                try:
+                    # A write first: a transaction that begins with a read could not become a writer
+                    # after another process wrote, however long it waited.
+                    connection.execute("DELETE FROM job_key WHERE false")
+                    transaction = Transaction(connection, self.now())
+                    result = work(transaction)
+                    notices.write(connection, transaction.notices)
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK TO forge_jobs")
+                        connection.execute("RELEASE forge_jobs")
+                    raise
+                connection.execute("RELEASE forge_jobs")
+            except sqlite3.ProgrammingError as error:  # closed, or of another thread
+                raise InvalidInput(f"The given connection cannot be used: {error}") from error
+            except DRIVER_ERRORS as error:
+                raise translated(error, self.path) from error
         return result
 
     def _check_same_file(self, connection: sqlite3.Connection) -> None:
         if self.in_memory:
             raise InvalidInput("The database is in memory, where no other connection reaches it.")
-        cursor = connection.cursor()
-        cursor.row_factory = None
-        [file] = [row[2] for row in cursor.execute("PRAGMA database_list") if row[1] == "main"]
+        [file] = [row[2] for row in connection.execute("PRAGMA database_list") if row[1] == "main"]
         if not file or not Path(file).exists() or not Path(file).samefile(self.path):
             raise InvalidInput(
                 f"The given connection is of {file or 'a database in memory'}, allowed is one of {self.path}."
@@ -283,3 +279,14 @@ class Reader:
     def close(self) -> None:
         """The connection is closed."""
         self.connection.close()
+
+
+@contextmanager
+def _plain_rows(connection: sqlite3.Connection) -> Iterator[None]:
+    """A caller's connection gives rows as tuples and texts as str meanwhile; afterwards as the caller wants them."""
+    before = connection.row_factory, connection.text_factory
+    connection.row_factory, connection.text_factory = None, str
+    try:
+        yield
+    finally:
+        connection.row_factory, connection.text_factory = before

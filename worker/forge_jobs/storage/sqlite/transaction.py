@@ -31,9 +31,7 @@ class Transaction:
 
     def execute(self, sql: str, parameters: Parameters = ()) -> sqlite3.Cursor:
         """The statement is run."""
-        cursor = self._connection.cursor()
-        cursor.row_factory = None  # a caller's connection may have its own
-        return cursor.execute(sql, parameters)
+        return self._connection.execute(sql, parameters)
 
     def execute_many(self, sql: str, rows: Iterable[Parameters]) -> None:
         """The statement is run for each of `rows`."""
