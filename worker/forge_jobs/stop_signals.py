@@ -92,6 +92,8 @@ def heard(
         elif now - heard_at >= ECHO:
             (again or end_at_once)(number)
 
+    before = {number: signal.signal(number, received) for number in _wanted()}
+    _hearing.update(dict.fromkeys(before, received))
     looking = loop.call_later(LOOK_AGAIN, lambda: look())
 
     def look() -> None:
@@ -102,8 +104,6 @@ def heard(
                 taken(signal.Signals(number).name)
         looking = loop.call_later(LOOK_AGAIN, look)
 
-    before = {number: signal.signal(number, received) for number in _wanted()}
-    _hearing.update(dict.fromkeys(before, received))
     try:
         yield
     finally:
