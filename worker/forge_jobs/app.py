@@ -1,5 +1,6 @@
 """Forge: what a user's program holds; its handlers, its database, and the way to both."""
 
+import asyncio
 import os
 import socket
 import sys
@@ -45,6 +46,7 @@ from forge_jobs.storage import open_storage
 from forge_jobs.storage.home import Home, Turn
 from forge_jobs.storage.interface import Storage
 from forge_jobs.telemetry import (
+    CloseWaits,
     DatabaseCaveat,
     DatabaseMoved,
     KindsUnpublished,
@@ -53,6 +55,8 @@ from forge_jobs.telemetry import (
     QueueResembles,
     Telemetry,
 )
+
+LONG_CLOSE = 5.0  # seconds after which it is said what a close waits for
 
 
 class Forge:
@@ -284,7 +288,17 @@ class Forge:
             if self._storage is not None:
                 stack.push_async_callback(self._storage.close)
             for function in self._at_close:
-                stack.push_async_callback(function)
+                stack.push_async_callback(self._closing, function)
+
+    async def _closing(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Await what shall be done at the close, and say when that takes long: nobody sees what a program waits for."""
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        event = CloseWaits(name, LONG_CLOSE)
+        timer = asyncio.get_running_loop().call_later(LONG_CLOSE, self.telemetry.emit, event)
+        try:
+            await function()
+        finally:
+            timer.cancel()
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -297,6 +311,8 @@ class Forge:
 
     def at_close(self, function: Callable[[], Awaitable[None]]) -> None:
         """`function` is awaited whenever the forge is closed, before its database is; the last one first.
+
+        It is waited for as long as it takes; after LONG_CLOSE an event says so.
 
         It is for what handlers share, such as a client or a pool that was made when first needed.
         """

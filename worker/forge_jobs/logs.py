@@ -90,6 +90,10 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         "The handler of job {job_id}, which ignored being stopped, has ended after {duration} s; {stuck} are stuck",
     ),
     events.RunnerReplaced: (logging.ERROR, "A runner ended: {error}; another has its place"),
+    events.CloseWaits: (
+        logging.WARNING,
+        "The close of the forge waits for {function}, which takes more than {seconds} s",
+    ),
     events.SignalTaken: (
         logging.WARNING,
         "Something in this process took {signal} for itself; it stops the worker again",

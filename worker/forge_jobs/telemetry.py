@@ -90,6 +90,14 @@ class RunnerReplaced(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CloseWaits(Event):
+    """What the program wants done when its forge is closed takes `seconds` already; the close waits for it."""
+
+    function: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class SignalTaken(Event):
     """Something in this process took a signal that stops the worker for itself; it is the worker's again."""
 

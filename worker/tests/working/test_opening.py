@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from forge_jobs import Forge, Worker
+from forge_jobs import Forge, Worker, app
 from forge_jobs.errors import NotOpenHere, SchemaOutdated, StorageUnavailable
 from forge_jobs.job import State
+from forge_jobs.telemetry import CloseWaits, Event
 from tests.storage.databases import Database
 
 FORKS = """
@@ -238,3 +239,29 @@ async def test_a_handler_that_closes_the_forge_does_not_close_it_for_the_worker(
         assert second.state is State.DONE
     with pytest.raises(StorageUnavailable):
         await forge.jobs.list()
+
+
+async def test_a_close_that_takes_long_says_what_it_waits_for(
+    closed: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = asyncio.Event()
+    told: list[Event] = []
+
+    async def close_pool() -> None:
+        await heard.wait()
+
+    def hear(event: Event) -> None:
+        told.append(event)
+        heard.set()
+
+    monkeypatch.setattr(app, "LONG_CLOSE", 0.01)
+    closed.at_close(close_pool)
+    await closed.open()
+    closed.telemetry.subscribe(hear)
+
+    async with asyncio.timeout(30):
+        await closed.close()
+
+    [event] = told
+    assert isinstance(event, CloseWaits)
+    assert event.function.endswith("close_pool")
