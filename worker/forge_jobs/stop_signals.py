@@ -38,7 +38,7 @@ def listen_early() -> None:
         return
     if _is_worker(arguments):
         for number in _wanted():
-            signal.signal(number, lambda number, frame: os._exit(0))
+            signal.signal(number, _before_and_after)
         atexit.register(_ends)
         return
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -52,6 +52,14 @@ def begin() -> None:
     """All is imported: a Ctrl-C is a KeyboardInterrupt again."""
     if signal.getsignal(signal.SIGINT) is _early:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _before_and_after(number: int, frame: FrameType | None) -> None:
+    """A worker that has not begun ends with 0; one that was stopped ends by itself, and as what it says."""
+    if heard_at is None:
+        os._exit(0)
+    if time.monotonic() - heard_at >= ECHO:
+        end_at_once(number)
 
 
 def _ends() -> None:
