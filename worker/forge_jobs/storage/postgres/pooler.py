@@ -5,6 +5,8 @@ from typing import cast
 
 import asyncpg
 
+LOOKS = 15
+
 
 async def is_behind_pooler(connection: asyncpg.Connection) -> bool:
     """Whether `connection` ends at a pooler: that makes up the process id which it tells its clients."""
@@ -14,11 +16,11 @@ async def is_behind_pooler(connection: asyncpg.Connection) -> bool:
 async def share_servers(first: asyncpg.Connection, second: asyncpg.Connection) -> bool:
     """Whether a pooler gave `second` the server of `first` while that was idle.
 
-    Several looks, since in a busy pooler other clients take servers in between.
+    Many looks, since in a busy pooler other clients take servers in between: about two of five tell nothing there.
     """
     own = await _server_pid(first)
     try:
-        for _ in range(5):
+        for _ in range(LOOKS):
             async with asyncio.timeout(2), second.transaction():
                 if await _server_pid(second) == own or await _server_pid(first) != own:
                     return True
