@@ -16,7 +16,7 @@ async def is_behind_pooler(connection: asyncpg.Connection) -> bool:
 async def share_servers(first: asyncpg.Connection, second: asyncpg.Connection) -> bool:
     """Whether a pooler gave `second` the server of `first` while that was idle.
 
-    Many looks, since in a busy pooler other clients take servers in between: about two of five tell nothing there.
+    Many looks, since in a busy pooler other clients take servers in between, and a look may tell nothing.
     """
     own = await _server_pid(first)
     try:
