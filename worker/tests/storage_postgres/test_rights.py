@@ -455,4 +455,6 @@ async def test_who_may_not_migrate_is_told_who_may(
         await upgraded("labourer")
 
     assert "This role may not migrate schema 'forge_jobs'" in str(caught.value)
-    assert "run forge-jobs db migrate as that role" in str(caught.value)
+    assert "allowed is the owner of its tables: run forge-jobs db migrate as that role." in str(caught.value)
+    with pytest.raises(StorageUnusable, match="allowed is one that may create a schema there"):
+        await PostgresSchema(Database(as_role(url, "labourer"), schema="other")).migrate()

@@ -125,6 +125,7 @@ class Migrator:
         self._until = time.monotonic() + patience.total_seconds()
         self._waits = waits
         self._pause = FIRST_PAUSE
+        self._found = 0  # the newest migration, by the last look
         self._look_at = 0.0  # when to look again whose turn it is; 0: it was ours
 
     async def run(self) -> int:
@@ -137,9 +138,10 @@ class Migrator:
                 await self._wait(error)
                 continue
             except asyncpg.InsufficientPrivilegeError as error:
+                allowed = "the owner of its tables" if self._found else "one that may create a schema there"
                 raise StorageUnusable(
                     f"This role may not migrate schema {self._database.schema!r} of {self._database.url} ({error}); "
-                    "allowed is the owner of its tables: run forge-jobs db migrate as that role."
+                    f"allowed is {allowed}: run forge-jobs db migrate as that role."
                 ) from error
             self._pause = FIRST_PAUSE
             applied += done
@@ -157,6 +159,7 @@ class Migrator:
             if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", self._key):
                 return 0
             newest, required = await found(self._database, connection)
+            self._found = newest
             steps = missing(self._known, newest, required)
             if not steps:
                 return 0
