@@ -22,7 +22,7 @@ from forge_jobs import exits, logs, stop_signals
 from forge_jobs.context import ChildContext, in_plain_handler
 from forge_jobs.error_text import describe
 from forge_jobs.job import Claim
-from forge_jobs.outcome import DECISIONS, Retry, decided
+from forge_jobs.outcome import DECISIONS, HandedBack, Reschedule, Retry, Throttled, decided
 from forge_jobs.returned import KeptResult, kept_result
 
 NUMBER = 8
@@ -30,6 +30,9 @@ NUMBER = 8
 
 LENGTH = 8
 """Bytes after them, which say how long the message is."""
+
+COST_NOTHING = (Reschedule, Throttled)
+"""What a handler may raise without a failed attempt."""
 
 MAIN = ("init_main_from_name", "init_main_from_path", "sys_path", "sys_argv", "dir")
 """What a child takes over from its worker, so that it finds the handler's module."""
@@ -79,12 +82,20 @@ def framed(number: bytes, message: bytes) -> bytes:
     return number + len(message).to_bytes(LENGTH) + message
 
 
+_is_told = False  # by who told all processes of the worker to end: what the handler has started, too
+
+
+def _remember(number: int, frame: object) -> None:
+    global _is_told
+    _is_told = True
+
+
 def main() -> None:
     """Answer the worker's calls, which come through what was standard input."""
     for stop in stop_signals.STOPS:
-        # The worker hears them and says what follows. A handler here does nothing, and what the job's
-        # handler starts hears them again, which it would not if they were ignored.
-        signal.signal(stop, lambda number, frame: None)
+        # The worker hears them and says what follows. What the job's handler starts hears them again, which
+        # it would not if they were ignored here.
+        signal.signal(stop, _remember)
     stop_signals.let_through()
     worker = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -111,13 +122,15 @@ def _unprepared(facts: tuple[bytes, bytes] | None) -> bytes | None:
 
 def _answer(request: bytes) -> bytes:
     """Return the pickled answer to a call: whether it returned, and what it returned or raised."""
-    here = os.getpid()
+    global _is_told
+    here, _is_told = os.getpid(), False
     error: BaseException | None = None
     try:
         args, kwargs = pickle.loads(request)
         answer = pickle.dumps((True, call(*args, **kwargs)))
     except BaseException as raised:
-        error, answer = raised, _raised(raised)
+        error = raised
+        answer = _raised(HandedBack() if _is_told and not isinstance(raised, COST_NOTHING) else raised)
     finally:
         sys.stdout.flush()
         logs.flush()

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from forge_jobs import child, stop_signals
 from forge_jobs.guard import deaf
-from forge_jobs.outcome import Retry
+from forge_jobs.outcome import HandedBack, Retry
 from forge_jobs.process_group import ProcessGroup
 
 START = "from forge_jobs.child import main; main()"
@@ -120,7 +120,10 @@ class Child:
                 await asyncio.wait((answering, dying), timeout=LAST_WORDS)
             if answering.done() and (answer := answering.result()):
                 return answer
-            raise Retry(reason=_ended(dying.result() if dying.done() else None))
+            code = dying.result() if dying.done() else None
+            if code is not None and await self._group.was_told(code):
+                raise HandedBack
+            raise Retry(reason=_ended(code))
         finally:
             for task in (answering, dying):
                 task.cancel()

@@ -1,7 +1,9 @@
 """A guard ends what a process started when that process is gone, however it went, by SIGKILL too.
 
 It is a small process beside, which hears of each process group that begins and ends. When the
-pipe to it closes it kills those that are left. This file is its program too, run by itself.
+pipe to it closes it kills those that are left. It tells of signals that ask a worker to stop: it
+is in no group but its own, so that who told it has told all processes of the worker, as systemd
+does. This file is its program too, run by itself.
 """
 
 import atexit
@@ -14,6 +16,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SHELL = "/bin/sh"
 LOOK = 2.0  # seconds between two looks for the parent: a fork of it may hold the pipe
 
@@ -24,6 +27,7 @@ class Guard:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._groups: set[int] = set()
+        self._told = 0
         self._lock = threading.RLock()
         atexit.register(self._end)
         os.register_at_fork(after_in_child=self._forget_all)
@@ -47,6 +51,15 @@ class Guard:
                 self._groups.remove(group)
                 self._tell(f"-{group}\n")
 
+    def told(self) -> int:
+        """Return how often a signal so far asked all processes of the worker to stop."""
+        with self._lock:
+            if self._process is not None:
+                assert self._process.stdout is not None
+                with suppress(BlockingIOError):
+                    self._told += len(os.read(self._process.stdout.fileno(), 65536))
+            return self._told
+
     def _tell(self, line: str) -> None:
         try:
             self._write(line)
@@ -60,32 +73,43 @@ class Guard:
 
     def _start(self) -> None:
         self._end()
-        self._process = subprocess.Popen(
-            deaf([sys.executable, "-I", "-S", __file__]),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            bufsize=0,
-            start_new_session=True,
-        )
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # the guard lets them through
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", __file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                bufsize=0,
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), False)
         for group in self._groups:
             self._write(f"+{group}\n")
 
     def _end(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            assert process.stdin is not None
-            process.stdin.close()
+            _close(process)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=5)
 
     def _forget_all(self) -> None:
         """In a fork: neither the guard nor its pipe are ours."""
         process, self._process, self._groups, self._lock = self._process, None, set(), threading.RLock()
-        if process is not None and process.stdin is not None:
-            process.stdin.close()
+        if process is not None:
+            _close(process)
             process.returncode = 0  # nobody here can wait for it
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        pipe.close()
 
 
 guard = Guard()
@@ -103,11 +127,18 @@ def deaf(command: Sequence[str]) -> Sequence[str]:
 
 
 def _main() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    os.set_blocking(1, False)
+    for number in STOPS:
+        signal.signal(number, _say)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     for group in _groups_left():
         with suppress(OSError):
             os.killpg(group, signal.SIGKILL)
+
+
+def _say(number: int, frame: object) -> None:
+    with suppress(OSError):  # nobody listens any more, or has enough of it
+        os.write(1, b".")
 
 
 def _groups_left() -> set[int]:

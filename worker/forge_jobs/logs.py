@@ -102,6 +102,11 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.WARNING,
         "Job {job_id} ({kind}) tried to cancel tasks of the worker, which go on",
     ),
+    events.GraceLost: (
+        logging.WARNING,
+        "Job {job_id} is handed back: what it had started was told to end as the worker was, so it had no grace; "
+        "in a unit of systemd, KillMode=mixed leaves it its grace",
+    ),
     events.ExitContained: (
         logging.ERROR,
         "{error} at {where} would have ended worker {worker}, which goes on; it is of {origin}, and these run: {running}",
@@ -208,6 +213,7 @@ _REPEATED: Mapping[type[Event], tuple[str, ...]] = {
     events.CronHeldUp: ("cron",),
     events.SubscriberFailed: ("subscriber",),
     events.CancelRefused: ("kind",),
+    events.GraceLost: (),
     events.ExitContained: ("error", "where"),
     events.SignalTaken: ("signal",),
 }

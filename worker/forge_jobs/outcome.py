@@ -106,7 +106,7 @@ class Throttled(Decision):
 
 
 class HandedBack(Decision):
-    """What stopped the worker cut the attempt off: the job is pending again, as if it had not been begun.
+    """Who stops the worker told what the handler had started to end, too: the job is pending again, as if not begun.
 
     Only for what comes with the worker: it would claim such a job again at once if it did not stop.
     """

@@ -13,11 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from forge_jobs import stop_signals
 from forge_jobs.guard import guard
 
 MOMENT = 2.0  # seconds between SIGTERM and SIGKILL; less than a worker that stops leaves to its handlers
 DEATH = 1.0  # seconds that killed processes have to vanish
 LONGEST_PAUSE = 0.05  # seconds between two looks
+ECHO = 1.0  # seconds within which a signal that is sent to many reaches all of them
 
 
 class ProcessGroup:
@@ -37,6 +39,7 @@ class ProcessGroup:
         stderr: int,
     ) -> None:
         guard.stand()
+        self._told = guard.told()
         # Not asyncio's: a start that is cancelled half-way would leave a process that nobody knows, and
         # its waiting goes on while a grandchild holds the pipes.
         self._leader = subprocess.Popen(
@@ -67,6 +70,24 @@ class ProcessGroup:
             loop.remove_reader(descriptor)
             os.close(descriptor)
         return self._leader.wait()
+
+    async def was_told(self, code: int) -> bool:
+        """Whether all processes of the worker, so these too, were told to end since this began, which exited with `code`.
+
+        Then it is no wonder, and nobody's fault, that it failed.
+        """
+        until = asyncio.get_running_loop().time()
+        if (
+            -code in stop_signals.STOPS
+            or code - 128 in stop_signals.STOPS
+            or stop_signals.heard_at is not None
+        ):
+            until += ECHO
+        while guard.told() == self._told:
+            if asyncio.get_running_loop().time() >= until:
+                return False
+            await asyncio.sleep(LONGEST_PAUSE)
+        return True
 
     async def end(self) -> None:
         """No process of the group runs: those that do hear SIGTERM, and after a moment SIGKILL."""

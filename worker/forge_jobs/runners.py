@@ -44,10 +44,18 @@ from forge_jobs.exits import end_fork
 from forge_jobs.handlers import Placement
 from forge_jobs.job import CANCELLED_BY_USER, NOBODY, Claim
 from forge_jobs.logs import current_job
+from forge_jobs.outcome import HandedBack
 from forge_jobs.own_task import OwnTask
 from forge_jobs.returned import PLAIN, settled
 from forge_jobs.served import ServedQueue
-from forge_jobs.telemetry import HandlerStuck, JobStarted, Outcome, RunnerReplaced, StuckHandlerEnded
+from forge_jobs.telemetry import (
+    GraceLost,
+    HandlerStuck,
+    JobStarted,
+    Outcome,
+    RunnerReplaced,
+    StuckHandlerEnded,
+)
 from forge_jobs.threads import Threads
 from forge_jobs.uptime import uptime
 
@@ -395,6 +403,8 @@ class Runners:
             return failed(claim, config, describe(attempt.exited), attempt.wait, duration)
         if attempt.context is None and isinstance(error, InvalidPayload):
             return refused(claim, config, error, attempt.wait)
+        if isinstance(error, HandedBack):
+            self._telemetry.emit(GraceLost(claim, config.name))
         if attempt.stopped is None and isinstance(error, asyncio.CancelledError) and self._is_cancelled:
             attempt.stopped = Stop.STOPPING
         return judge(claim, config, error, attempt.stopped, attempt.wait, duration)

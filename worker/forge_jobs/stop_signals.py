@@ -17,7 +17,6 @@ from types import FrameType
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ECHO = 1.0  # seconds within which the same wish may be heard again
 
-LOOK = 0.02  # seconds between two looks
 LOOK_AGAIN = 1.0  # seconds between two looks at who hears them
 
 _hearing: dict[int, Callable[[int, FrameType | None], None]] = {}
@@ -141,16 +140,6 @@ def held_back() -> Iterator[None]:
 def let_through() -> None:
     """They reach this process, which was started while they were held back."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-
-
-async def is_hearing() -> bool:
-    """Whether this process hears one too, at about this moment."""
-    import asyncio
-
-    until = time.monotonic() + ECHO
-    while heard_at is None and time.monotonic() < until:
-        await asyncio.sleep(LOOK)
-    return heard_at is not None and until - heard_at < 3 * ECHO
 
 
 def end_at_once(number: int) -> None:

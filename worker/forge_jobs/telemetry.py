@@ -112,6 +112,14 @@ class CancelRefused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class GraceLost(Event):
+    """What this job had started heard the signal that stops the worker, and ended: the job is handed back."""
+
+    claim: Claim
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
 class ExitContained(Event):
     """`error`, raised at `where` outside of any handler's call, would have ended this worker, which goes on.
 

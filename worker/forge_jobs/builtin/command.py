@@ -10,7 +10,6 @@ from typing import IO, Annotated, TypedDict
 
 import msgspec
 
-from forge_jobs import stop_signals
 from forge_jobs.builtin.output import Output
 from forge_jobs.context import Context
 from forge_jobs.outcome import Dead, HandedBack, Retry
@@ -61,8 +60,8 @@ async def command(
         said = _excerpt(stderr) or _excerpt(stdout)
         if code is None:
             raise Retry(reason=f"timeout after {timeout:g} s{said}")
-        if _signal_in(code) in stop_signals.STOPS and await stop_signals.is_hearing():
-            raise HandedBack  # whoever stops the worker told all of its processes, this one too
+        if code != 0 and await group.was_told(code):
+            raise HandedBack
         if code < 0:
             raise Retry(reason=f"killed by signal {-code} ({_name(-code)}){said}")
         if code > 0:
@@ -137,11 +136,6 @@ def _environment(ctx: Context, env: Mapping[str, str]) -> dict[str, str]:
 def _excerpt(output: Output) -> str:
     text = output.tail(EXCERPT).strip()
     return f": {text}" if text else ""
-
-
-def _signal_in(code: int) -> int:
-    """Return the signal that ended the process, or a child of a shell; else a number that is none."""
-    return -code if code < 0 else code - 128
 
 
 def _name(number: int) -> str:

@@ -122,6 +122,12 @@ def compute(ctx: Context, seconds: float) -> None:
         child.kill()
 
 
+@forge.handler(executor="process")
+def run_program(ctx: Context, argv: list[str]) -> None:
+    note("start", ctx)
+    subprocess.run(argv, check=True)
+
+
 @forge.handler
 async def spend(ctx: Context, scope: str) -> None:
     await ctx.rate_limit.acquire(scope, wait=0)

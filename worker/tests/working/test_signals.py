@@ -98,6 +98,73 @@ async def test_a_command_that_hears_the_signal_itself_and_ends_of_it_is_handed_b
     assert (handed_back.state, handed_back.attempt) == (State.PENDING, 0)
 
 
+@pytest.mark.parametrize("script", ["exit 1", "sleep 3; exit 255", "trap - TERM; kill $$"])
+async def test_a_command_that_answers_a_signal_to_all_by_a_failure_is_handed_back(
+    forge: Forge, workers: Fleet, tmp_path: Path, script: str
+) -> None:
+    family = Family(tmp_path / "family")
+    argv = family.script(f"trap '{script}' TERM\nnote parent $$\nwhile :; do sleep 0.1; done")
+    job = await forge.enqueue("command", {"argv": argv}, max_attempts=1)
+    worker = await workers.start()
+    await family.pids(1)
+
+    tell_all(worker.pid, signal.SIGTERM)
+    assert await worker.wait() == 0
+
+    handed_back = await forge.jobs.get(job.id)
+    assert (handed_back.state, handed_back.attempt) == (State.PENDING, 0)
+
+
+async def test_a_command_that_fails_while_its_worker_stops_and_heard_no_signal_has_failed(
+    forge: Forge, workers: Fleet, tmp_path: Path
+) -> None:
+    family = Family(tmp_path / "family")
+    argv = family.script("note parent $$; sleep 1; exit 3")
+    job = await forge.enqueue("command", {"argv": argv}, max_attempts=1)
+    worker = await workers.start()
+    await family.pids(1)
+
+    os.killpg(worker.pid, signal.SIGTERM)
+    assert await worker.wait() == 0
+
+    failed = await forge.jobs.get(job.id)
+    assert (failed.state, failed.error) == (State.DEAD, "exit 3")
+
+
+async def test_a_handler_in_a_process_whose_program_heard_the_signal_itself_is_handed_back(
+    forge: Forge, workers: Fleet, ledger: Ledger
+) -> None:
+    job = await forge.enqueue("run_program", {"argv": ["sleep", "300"]}, max_attempts=1)
+    worker = await workers.start()
+    await eventually(lambda: ledger.of("start"))
+    await eventually(lambda: len(below(worker.pid)) == 3)  # the guard, the handler's, and its program
+
+    tell_all(worker.pid, signal.SIGTERM)
+    assert await worker.wait() == 0
+
+    handed_back = await forge.jobs.get(job.id)
+    assert (handed_back.state, handed_back.attempt) == (State.PENDING, 0)
+    assert "KillMode=mixed" in workers.log()
+
+
+async def test_the_log_says_once_how_commands_have_their_grace(
+    forge: Forge, workers: Fleet, tmp_path: Path
+) -> None:
+    families = [Family(tmp_path / name) for name in ("one", "other")]
+    for family in families:
+        argv = family.script("note parent $$; sleep 300")
+        await forge.enqueue("command", {"argv": argv})
+    worker = await workers.start()
+    for family in families:
+        await family.pids(1)
+
+    tell_all(worker.pid, signal.SIGTERM)
+    assert await worker.wait() == 0
+
+    [line] = [line for line in workers.log().splitlines() if "KillMode=mixed" in line]
+    assert "WARNING" in line and "so it had no grace" in line
+
+
 async def test_nothing_that_a_worker_started_outlives_it(
     forge: Forge, workers: Fleet, ledger: Ledger, tmp_path: Path
 ) -> None:
