@@ -29,6 +29,16 @@ def tell_all(pid: int, number: signal.Signals) -> None:
             os.kill(each, number)
 
 
+def told_again(worker: asyncio.subprocess.Process) -> bool:
+    """Send SIGTERM; return whether the worker has ended."""
+    if worker.returncode is None:
+        # Not by `worker.terminate`, which first looks whether the process has ended: asyncio, which waits
+        # for it, would not know then with what exit code.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker.pid, signal.SIGTERM)
+    return worker.returncode is not None
+
+
 class Fleet:
     """Starts workers on one database; all are gone when the test is over."""
 

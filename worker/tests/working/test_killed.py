@@ -9,7 +9,7 @@ import pytest
 from forge_jobs import Forge, State
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger
-from tests.working.processes import Fleet
+from tests.working.processes import Fleet, told_again
 
 pytestmark = pytest.mark.parametrize("database", ["postgres"], indirect=True)
 
@@ -156,16 +156,9 @@ async def test_a_second_signal_ends_the_worker_at_once(forge: Forge, workers: Fl
 
     worker.terminate()
     await eventually(lambda: "stops" in workers.log())
-    await eventually(lambda: _told_again(worker))
+    await eventually(lambda: told_again(worker))
 
     assert await worker.wait() == 128 + signal.SIGTERM
-
-
-def _told_again(worker: asyncio.subprocess.Process) -> bool:
-    """Send SIGTERM; return whether the worker has ended."""
-    if worker.returncode is None:
-        worker.terminate()
-    return worker.returncode is not None
 
 
 async def test_ten_workers_never_run_more_jobs_than_the_queues_concurrency(

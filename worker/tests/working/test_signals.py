@@ -13,7 +13,7 @@ from forge_jobs import Forge, State, stop_signals
 from tests.builtin.family import Family, lives
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger
-from tests.working.processes import Fleet, below, tell_all
+from tests.working.processes import Fleet, below, tell_all, told_again
 
 pytestmark = pytest.mark.parametrize("database", ["postgres"], indirect=True)
 
@@ -98,12 +98,20 @@ async def test_a_command_that_hears_the_signal_itself_and_ends_of_it_is_handed_b
     assert (handed_back.state, handed_back.attempt) == (State.PENDING, 0)
 
 
-@pytest.mark.parametrize("script", ["exit 1", "sleep 3; exit 255", "trap - TERM; kill $$"])
+FAILS_BY_SIGTERM = {
+    "by an exit code": "trap 'exit 1' TERM; note parent $$; while :; do sleep 0.1; done",
+    "late": "trap 'sleep 3; exit 255' TERM; note parent $$; while :; do sleep 0.1; done",
+    "by the signal": "trap 'trap - TERM; kill $$' TERM; note parent $$; while :; do sleep 0.1; done",
+    "and leaves somebody": "(trap '' TERM; while :; do sleep 0.1; done) & note parent $$; wait",
+}
+
+
+@pytest.mark.parametrize("how", FAILS_BY_SIGTERM)
 async def test_a_command_that_answers_a_signal_to_all_by_a_failure_is_handed_back(
-    forge: Forge, workers: Fleet, tmp_path: Path, script: str
+    forge: Forge, workers: Fleet, tmp_path: Path, how: str
 ) -> None:
     family = Family(tmp_path / "family")
-    argv = family.script(f"trap '{script}' TERM\nnote parent $$\nwhile :; do sleep 0.1; done")
+    argv = family.script(FAILS_BY_SIGTERM[how])
     job = await forge.enqueue("command", {"argv": argv}, max_attempts=1)
     worker = await workers.start()
     await family.pids(1)
@@ -217,17 +225,10 @@ async def test_a_second_signal_ends_all_processes_at_once(
     await eventually(lambda: len(ledger.of("start")) == 2)
     everybody = below(parent.pid)
 
-    await eventually(lambda: _told_again(parent))
+    await eventually(lambda: told_again(parent))
 
     assert parent.returncode != 0
     assert not any(os.path.exists(f"/proc/{pid}") for pid in everybody)
-
-
-def _told_again(worker: asyncio.subprocess.Process) -> bool:
-    """Send SIGTERM; return whether the worker has ended."""
-    if worker.returncode is None:
-        worker.terminate()
-    return worker.returncode is not None
 
 
 async def test_a_second_signal_is_heard_while_the_loop_is_blocked(
@@ -237,7 +238,7 @@ async def test_a_second_signal_is_heard_while_the_loop_is_blocked(
     worker = await workers.start()
     await eventually(lambda: ledger.of("start"))
 
-    await eventually(lambda: _told_again(worker))
+    await eventually(lambda: told_again(worker))
 
     assert worker.returncode == 128 + signal.SIGTERM
 
