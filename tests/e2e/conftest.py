@@ -38,6 +38,7 @@ TOGETHER = (
     "external_autoscaler",
     "progressive",
     "scale",
+    "unhandled_kinds",
     "rollout",
     "worker_deleted",
     "rollback",

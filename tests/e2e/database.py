@@ -58,11 +58,13 @@ class Database:
         (row,) = self.rows(query)
         return next(iter(row.values()))
 
-    def enqueue(self, queue: str, seconds: float = 0, count: int = 1, *, spread: float = 0) -> list[int]:
+    def enqueue(
+        self, queue: str, seconds: float = 0, count: int = 1, *, spread: float = 0, kind: str = "work"
+    ) -> list[int]:
         """Return the ids of jobs that take so many seconds each; with `spread`, one is due every so many seconds."""
         run_at = f"clock_timestamp() + number * interval '{spread} seconds'" if spread else "NULL"
         rows = self.rows(
-            f"SELECT forge_jobs.enqueue('work', '{{\"seconds\": {seconds}}}', queue => '{queue}', run_at => {run_at})"
+            f"SELECT forge_jobs.enqueue('{kind}', '{{\"seconds\": {seconds}}}', queue => '{queue}', run_at => {run_at})"
             f" AS id FROM generate_series(1, {count}) AS number"
         )
         return [row["id"] for row in rows]

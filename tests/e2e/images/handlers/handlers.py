@@ -19,6 +19,7 @@ forge = Forge()
 POD = os.environ.get("FORGE_POD_NAME", "")
 VERSION = os.environ.get("FORGE_WORKER_VERSION", "")
 BROKEN = os.environ.get("E2E_BROKEN", "")  # how this version is broken; "yes": it fails at everything
+KINDS = os.environ.get("E2E_KINDS", "").split()  # what this version has a handler for besides
 LINE = """
     INSERT INTO ledger (id, what, job_id, attempt, pod, version) VALUES ($1, $2, $3, $4, $5, $6)
     ON CONFLICT DO NOTHING
@@ -57,7 +58,6 @@ async def note(ctx: Context, what: str) -> None:
             return
 
 
-@forge.handler(kind="work")
 async def work(ctx: Context, seconds: float = 0.0, fail: bool = False) -> str:
     """Take so many seconds, and fail if that is asked for."""
     await note(ctx, "started")
@@ -75,3 +75,7 @@ async def work(ctx: Context, seconds: float = 0.0, fail: bool = False) -> str:
         raise RuntimeError("it was asked to fail" if fail else f"version {VERSION} is broken")
     await note(ctx, "ended")
     return VERSION
+
+
+for kind in ("work", *KINDS):
+    forge.handler(kind=kind)(work)
