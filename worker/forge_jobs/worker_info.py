@@ -21,6 +21,7 @@ class WorkerInfo:
     started_at: datetime | None = None  # database clock
     beat_at: datetime | None = None  # database clock
     in_progress: int = 0  # claimed now, from `all`
+    busy_since: datetime | None = None  # when the oldest of those was claimed, database clock
     # of workers that an operator runs
     pool: str | None = None  # the uid of the pool's owner
     version_id: str | None = None

@@ -87,6 +87,19 @@ async def test_what_each_worker_has_in_progress_is_counted(storage):
     assert {info.id: info.in_progress for info in await storage.workers.all()} == {one: 3, two: 1}
 
 
+async def test_it_is_known_since_when_each_worker_runs_its_oldest_job(storage, clock):
+    start = await clock.freeze()
+    busy, idle = await worker(storage), await worker(storage)
+    await running(storage, busy)
+    await clock.advance(seconds=60)
+    await running(storage, busy)
+
+    since = {info.id: info.busy_since for info in await storage.workers.all()}
+
+    assert since[idle] is None
+    assert abs(since[busy] - start) < timedelta(milliseconds=1)
+
+
 async def test_a_draining_worker_says_so(storage):
     me = await worker(storage)
 

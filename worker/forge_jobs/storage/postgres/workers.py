@@ -111,13 +111,13 @@ SELECT count(*) FROM (SELECT DISTINCT queue_id FROM freed) AS woken, {schema}.wa
 ALL = """
 SELECT worker.id, worker.label, worker.host, worker.pid, worker.version, worker.queues, worker.kinds,
        worker.concurrency, worker.draining, worker.started_at, worker.beat_at, coalesce(held.jobs, 0) AS in_progress,
-       worker.pool, worker.version_id, worker.pod, worker.retiring,
+       held.since AS busy_since, worker.pool, worker.version_id, worker.pod, worker.retiring,
        NOT worker.retiring AND coalesce(version.state IN ('current', 'ramping'), true) AS is_open,
        worker.observed_revision >= coalesce(version.control_revision, 0) AS acknowledged,
        worker.succeeded, worker.failed, worker.run_seconds, worker.stuck, worker.adrift, worker.ailment
 FROM {schema}.worker
 LEFT JOIN {schema}.worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
-LEFT JOIN (SELECT worker_id, count(*) AS jobs FROM {schema}.claimed GROUP BY worker_id) AS held
+LEFT JOIN (SELECT worker_id, count(*) AS jobs, min(claimed_at) AS since FROM {schema}.claimed GROUP BY worker_id) AS held
        ON held.worker_id = worker.id
 ORDER BY worker.label, worker.id
 """

@@ -193,14 +193,15 @@ class SqliteWorkers:
         rows = await self._database.read(
             lambda transaction: transaction.rows(
                 """
-                WITH held AS (SELECT worker_id, count(*) AS jobs FROM claimed GROUP BY worker_id)
+                WITH held AS (
+                    SELECT worker_id, count(*) AS jobs, min(claimed_at) AS since FROM claimed GROUP BY worker_id)
                 SELECT worker.id, worker.label, worker.host, worker.pid, worker.version, worker.queues, worker.kinds,
                        worker.concurrency, worker.draining, worker.started_at, worker.beat_at, coalesce(held.jobs, 0),
                        worker.pool, worker.version_id, worker.pod, worker.retiring,
                        NOT worker.retiring AND coalesce(version.state IN ('current', 'ramping'), 1),
                        worker.observed_revision >= coalesce(version.control_revision, 0),
                        worker.succeeded, worker.failed, worker.run_seconds, worker.stuck, worker.adrift,
-                       worker.ailment
+                       worker.ailment, held.since
                 FROM worker
                 LEFT JOIN worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
                 LEFT JOIN held ON held.worker_id = worker.id
@@ -240,4 +241,5 @@ def _worker(row: Row) -> WorkerInfo:
         stuck=tuple(json.loads(row[21])),
         adrift=tuple(json.loads(row[22])),
         ailment=row[23],
+        busy_since=moment(row[24]),
     )
