@@ -201,6 +201,39 @@ class SetDeletionCost:
 
 
 @dataclass(frozen=True, slots=True)
+class MarkPod:
+    """The pod has these labels and annotations; None: not that one. A missing pod is no failure."""
+
+    namespace: str
+    pod: str
+    labels: Mapping[str, str | None]
+    annotations: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyBudget:
+    """Server-side apply of the PodDisruptionBudget. It carries the digest of its spec then.
+
+    An event says who edited it before, if that was a field of ours.
+    """
+
+    namespace: str
+    name: str
+    manifest: Mapping[str, Any]
+    edit: Edit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteBudget:
+    """The PodDisruptionBudget is gone; not when its uid is another by now."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: str  # of its API
+
+
+@dataclass(frozen=True, slots=True)
 class DeletePod:
     """The pod is deleted, with its grace period; not when its uid is another by now.
 
@@ -268,6 +301,9 @@ Action = (
     | Scale
     | DeleteDeployment
     | SetDeletionCost
+    | MarkPod
+    | ApplyBudget
+    | DeleteBudget
     | DeletePod
     | AddFinalizer
     | RemoveFinalizer
@@ -282,6 +318,7 @@ class Part(StrEnum):
     CONFIGURATION = "configuration"  # rows, and the finalizer that guards them
     ROLLOUT = "rollout"  # versions
     SCALING = "scaling"  # pods of one Deployment
+    DISRUPTION = "disruption"  # what others are kept from taking away
     REPORT = "report"  # events and the status
 
 
@@ -291,7 +328,7 @@ class Strand:
 
     part: Part
     actions: tuple[Action, ...]
-    of: str = ""  # the Deployment that is scaled
+    of: str = ""  # the Deployment that is scaled, or which of several it is
 
     @property
     def key(self) -> str:

@@ -1,14 +1,14 @@
-"""What the API server says about our objects: one at a time, or all of them with three calls."""
+"""What the API server says about our objects: one at a time, or all of them with a few calls."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from forge_operator.keys import Key
-from forge_operator.kube import BY_KIND, DEPLOYMENTS, PODS, Kube, Object, Objects
+from forge_operator.kube import BY_KIND, DEPLOYMENTS, PODS, Kube, Object, Objects, budgets_of
 from forge_operator.kube_errors import Forbidden, KubeError, NotFound
-from forge_operator.kube_objects import deployment, pod
-from forge_operator.naming import POOL_UID
+from forge_operator.kube_objects import budget, deployment, pod, selects
+from forge_operator.naming import POOL_UID, budget_name
 from forge_operator.observed import Cluster, Unknown
 
 UNREACHABLE = "ApiUnreachable"
@@ -32,11 +32,20 @@ class Overview:
         return namespace not in self.unreadable
 
 
-class ClusterReader:
-    """Reads what is in the watched namespaces, all when none is named."""
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """PodDisruptionBudgets; they may be hidden from us, where the operator was given fewer rights than it needs."""
 
-    def __init__(self, kube: Kube, namespaces: Sequence[str] = ()) -> None:
+    found: Objects = field(default_factory=list)
+    hidden: str | None = None  # why they could not be read
+
+
+class ClusterReader:
+    """Reads what is in the watched namespaces, all when none is named. `policy` is the API version of budgets."""
+
+    def __init__(self, kube: Kube, namespaces: Sequence[str] = (), *, policy: str = "policy/v1") -> None:
         self._kube, self._namespaces = kube, tuple(namespaces)
+        self._budgets = budgets_of(policy)
         self._overview: Overview | None = None
 
     @property
@@ -52,8 +61,7 @@ class ClusterReader:
         """Look at everything, and keep it for `object` and `pool`. Raises KubeError: then nothing is known."""
         started_at = time.monotonic()
         objects: dict[Key, Object] = {}
-        made: Objects = []
-        pods: Objects = []
+        pools: dict[str, Cluster] = {}
         unreadable: dict[str, Forbidden] = {}
         for namespace in self._namespaces or (None,):
             try:
@@ -64,9 +72,8 @@ class ClusterReader:
                 unreadable[namespace] = error
                 continue
             objects |= listed[0]
-            made += listed[1]
-            pods += listed[2]
-        self._overview = Overview(started_at, objects, _pools(made, pods), unreadable)
+            pools |= _pools(*listed[1:], await self._read_budgets(namespace))
+        self._overview = Overview(started_at, objects, pools, unreadable)
         return self._overview
 
     @property
@@ -83,6 +90,13 @@ class ClusterReader:
         }
         made = await self._kube.list(DEPLOYMENTS, namespace, selector=POOL_UID)
         return objects, made, await self._kube.list(PODS, namespace, selector=POOL_UID)
+
+    async def _read_budgets(self, namespace: str | None) -> Budgets:
+        """Return all budgets of the namespace, those of others too: a pod that two select cannot be evicted at all."""
+        try:
+            return Budgets(await self._kube.list(self._budgets, namespace))
+        except Forbidden as error:
+            return Budgets(hidden=error.message)
 
     async def object(self, key: Key, not_before: float) -> Object | None:
         """Return the object; None when the API server says that it is not there. Raises KubeError."""
@@ -103,24 +117,42 @@ class ClusterReader:
         try:
             made = await self._kube.list(DEPLOYMENTS, namespace, selector=selector)
             pods = await self._kube.list(PODS, namespace, selector=selector)
+            budgets = await self._read_budgets(namespace)
         except KubeError as error:
             return Unknown(UNREACHABLE, error.message)
-        return _cluster(made, pods)
+        return _pools(made, pods, budgets).get(uid, Cluster(budgets_hidden=budgets.hidden))
 
 
-def _cluster(made: Iterable[Object], pods: Iterable[Object]) -> Cluster:
-    return Cluster(
-        deployments=tuple(deployment(each) for each in made),
-        pods=tuple(found for each in pods if (found := pod(each)) is not None),
-    )
+def _pools(made: Iterable[Object], pods: Iterable[Object], budgets: Budgets) -> dict[str, Cluster]:
+    deployments_of, pods_of, budgets_of_pools = _by_pool(made), _by_pool(pods), _by_pool(budgets.found)
+    others = [each for each in budgets.found if POOL_UID not in (each["metadata"].get("labels") or {})]
+    found = {}
+    for uid in deployments_of.keys() | pods_of.keys() | budgets_of_pools.keys():
+        own = deployments_of.get(uid, [])
+        found[uid] = Cluster(
+            deployments=tuple(deployment(each) for each in own),
+            pods=tuple(alive for each in pods_of.get(uid, ()) if (alive := pod(each)) is not None),
+            budget=next((budget(each) for each in budgets_of_pools.get(uid, ())), None),
+            budget_of_others=next(
+                (each["metadata"]["name"] for each in others if _is_in_the_way(each, own)), None
+            ),
+            budgets_hidden=budgets.hidden,
+        )
+    return found
 
 
-def _pools(made: Iterable[Object], pods: Iterable[Object]) -> dict[str, Cluster]:
-    deployments_of, pods_of = _by_pool(made), _by_pool(pods)
-    return {
-        uid: _cluster(deployments_of.get(uid, ()), pods_of.get(uid, ()))
-        for uid in deployments_of.keys() | pods_of.keys()
-    }
+def _is_in_the_way(budget: Object, deployments: Iterable[Object]) -> bool:
+    """Whether somebody's budget is about pods of these Deployments, or has the name that ours would have."""
+    for each in deployments:
+        metadata = each["metadata"]
+        if metadata["namespace"] != budget["metadata"]["namespace"]:
+            continue
+        owners = [owner["name"] for owner in metadata.get("ownerReferences") or ()]
+        if budget["metadata"]["name"] in map(budget_name, owners):
+            return True
+        if selects(budget, (each["spec"]["template"].get("metadata") or {}).get("labels") or {}):
+            return True
+    return False
 
 
 def _by_pool(found: Iterable[Object]) -> dict[str, list[Object]]:

@@ -38,6 +38,7 @@ class Condition(StrEnum):
         "KindsHandled",
         "For each job whose time has come, or that the cron enqueues, somebody who serves the queue may have a handler.",
     )
+    PROTECTED = "Protected", "A PodDisruptionBudget holds back evictions of its pods, as asked for."
     PAUSED = "Paused", "Nothing of it is started, or the operator leaves the object alone."
     DELETION_BLOCKED = "DeletionBlocked", "The object is to be deleted and waits for its queue to be empty."
 
@@ -157,6 +158,18 @@ class Reason(StrEnum):
         "Jobs are of kinds for which nobody who serves the queue has a handler; no pod is started for them.",
     )
 
+    # Protected
+    BUDGET_IN_PLACE = "BudgetInPlace", "There is the PodDisruptionBudget that is asked for."
+    NO_BUDGET = "NoBudget", "No PodDisruptionBudget is asked for, or no version has had jobs yet."
+    OTHER_BUDGET = (
+        "OtherBudget",
+        "Somebody else's PodDisruptionBudget selects the pods; beside it none is made.",
+    )
+    BUDGETS_HIDDEN = (
+        "BudgetsHidden",
+        "PodDisruptionBudgets may not be read, so none is made: the operator lacks a right that the chart gives.",
+    )
+
     # Paused
     ACTIVE = "Active", "It is not paused."
     SPEC_PAUSED = (
@@ -262,7 +275,16 @@ REASONS: Mapping[Condition, Mapping[Reason, Truth]] = MappingProxyType(
             false=(Reason.WITHIN_RANGE, Reason.NO_WORKERS, Reason.FIXED_REPLICAS),
             unknown=(Reason.STALE_SIGNAL,),
         ),
-        Condition.KINDS_HANDLED: _reasons(true=(Reason.ALL_HANDLED,), false=(Reason.UNHANDLED_KINDS,)),
+        Condition.KINDS_HANDLED: _reasons(
+            true=(Reason.ALL_HANDLED,),
+            false=(Reason.UNHANDLED_KINDS,),
+            unknown=(Reason.DATABASE_UNREACHABLE,),
+        ),
+        Condition.PROTECTED: _reasons(
+            true=(Reason.BUDGET_IN_PLACE,),
+            false=(Reason.NO_WORKERS, Reason.NO_BUDGET, Reason.OTHER_BUDGET, Reason.ACTION_FAILED),
+            unknown=(Reason.BUDGETS_HIDDEN,),
+        ),
         Condition.PAUSED: _reasons(
             true=(Reason.SPEC_PAUSED, Reason.ANNOTATION_PAUSED), false=(Reason.ACTIVE,)
         ),

@@ -136,6 +136,7 @@ def unreachable(unknown: Unknown) -> dict[Condition, Verdict]:
         Condition.READY: not_known,
         Condition.SYNCED: not_known,
         Condition.DATABASE_REACHABLE: Verdict(reason, unknown.message),
+        Condition.KINDS_HANDLED: not_known,
     }
 
 

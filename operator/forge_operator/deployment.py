@@ -33,6 +33,9 @@ WORDS = ("command", "args")
 
 PORT_NAME = "metrics"
 TEMPORARY = "forge-tmp"
+LOCAL_VOLUMES = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
+"""Names volumes of a node that the cluster autoscaler need not keep it for."""
+
 DATABASE = "forge-database"
 DATABASE_FOLDER = "/run/forge-jobs/database"
 DATABASE_FILE = "url"
@@ -155,7 +158,9 @@ def pod_template(
             **(metadata.get("annotations") or {}),
             naming.CONNECTION_HASH: settings.connection_hash,
         }
-    template["spec"] = pod_spec(owner, workers, identity, name, settings, template["spec"])
+    spec = template["spec"] = pod_spec(owner, workers, identity, name, settings, template["spec"])
+    if any(each.get("name") == TEMPORARY for each in spec["volumes"]):
+        metadata["annotations"] = {LOCAL_VOLUMES: TEMPORARY, **(metadata.get("annotations") or {})}
     return template
 
 

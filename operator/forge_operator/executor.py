@@ -11,7 +11,9 @@ from forge_jobs.job import FOREVER
 from forge_operator.actions import (
     Action,
     AddFinalizer,
+    ApplyBudget,
     ApplyDeployment,
+    DeleteBudget,
     DeleteCron,
     DeleteDeployment,
     DeleteLimit,
@@ -22,6 +24,7 @@ from forge_operator.actions import (
     EnsureQueues,
     ForgetPool,
     ManageQueue,
+    MarkPod,
     MoveVersion,
     Promote,
     PutVersion,
@@ -37,7 +40,7 @@ from forge_operator.actions import (
     WriteStatus,
 )
 from forge_operator.events import Recorder, Subject
-from forge_operator.kube import BY_KIND, DEPLOYMENTS, PODS, QUEUES, Kube
+from forge_operator.kube import BY_KIND, DEPLOYMENTS, PODS, QUEUES, Kube, Object, Resource, budgets_of
 from forge_operator.kube_errors import (
     Conflict,
     DryRunUnsupported,
@@ -167,6 +170,9 @@ class Executor:
                 | Scale()
                 | DeleteDeployment()
                 | SetDeletionCost()
+                | MarkPod()
+                | ApplyBudget()
+                | DeleteBudget()
                 | DeletePod()
                 | AddFinalizer()
                 | RemoveFinalizer()
@@ -191,6 +197,9 @@ class Executor:
         | Scale
         | DeleteDeployment
         | SetDeletionCost
+        | MarkPod
+        | ApplyBudget
+        | DeleteBudget
         | DeletePod
         | AddFinalizer
         | RemoveFinalizer,
@@ -200,7 +209,20 @@ class Executor:
                 with suppress(DryRunUnsupported):  # then the apply itself finds it out
                     await self._apply(action, dry_run=True)
             case ApplyDeployment():
-                await self._apply_for_good(subject, action)
+                found = await self._apply(action)
+                await self._applied(subject, DEPLOYMENTS, action, found)
+            case ApplyBudget():
+                budgets = budgets_of(action.manifest["apiVersion"])
+                found = await self._kube.apply(budgets, action.namespace, action.name, action.manifest)
+                await self._applied(subject, budgets, action, found)
+            case DeleteBudget():
+                budgets = budgets_of(action.version)
+                if not await self._kube.delete(budgets, action.namespace, action.name, uid=action.uid):
+                    raise _Stop(f"PodDisruptionBudget {action.name} is another one by now.")
+            case MarkPod():
+                change = {"labels": dict(action.labels), "annotations": dict(action.annotations)}
+                said = {"metadata": {name: value for name, value in change.items() if value}}
+                await _unless_gone(self._kube.merge(PODS, action.namespace, action.pod, said))
             case Scale():
                 if not await self._kube.scale(action.namespace, action.name, action.replicas, was=action.was):
                     raise _Stop(f"Somebody else has scaled {action.name}.")
@@ -224,17 +246,18 @@ class Executor:
             case RemoveFinalizer():
                 await self._set_finalizer(action.namespace, action.name, False)
 
-    async def _apply_for_good(self, subject: Subject, action: ApplyDeployment) -> None:
-        """The Deployment is so, and carries what it is compared with from now on."""
-        found = await self._apply(action)
+    async def _applied(
+        self, subject: Subject, resource: Resource, action: ApplyDeployment | ApplyBudget, found: Object
+    ) -> None:
+        """What was applied carries what it is compared with from now on; who had edited it is told of."""
         digest = spec_digest(found)
         if action.edit is not None and action.edit.digest != digest:
             who = action.edit.by or "Somebody"
-            message = f"{who} had edited Deployment {action.name}; it was made right again."
+            message = f"{who} had edited {resource.kind} {action.name}; it was made right again."
             await self._recorder.record(subject, "Warning", "DriftRepaired", message)
         if (found["metadata"].get("annotations") or {}).get(APPLIED) != digest:
             change = {"metadata": {"annotations": {APPLIED: digest}}}
-            await _unless_gone(self._kube.merge(DEPLOYMENTS, action.namespace, action.name, change))
+            await _unless_gone(self._kube.merge(resource, action.namespace, action.name, change))
 
     async def _apply(
         self, action: TryDeployment | ApplyDeployment, *, dry_run: bool = False

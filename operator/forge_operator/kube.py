@@ -63,6 +63,12 @@ PODS = Resource("v1", "Pod", "pods")
 EVENTS = Resource("v1", "Event", "events")
 LEASES = Resource("coordination.k8s.io/v1", "Lease", "leases")
 
+
+def budgets_of(version: str) -> Resource:
+    """Return PodDisruptionBudgets as this version of their API has them: policy/v1, or policy/v1beta1."""
+    return Resource(version, "PodDisruptionBudget", "poddisruptionbudgets")
+
+
 BY_KIND: Mapping[str, Resource] = {resource.kind: resource for resource in (QUEUES, CRONS)}
 
 Object = dict[str, Any]
@@ -169,6 +175,11 @@ class Kube:
         said = await self._call("GET", "/version")
         digits = "".join(letter for letter in str(said.get("minor", "")) if letter.isdigit())
         return int(said.get("major") or 1), int(digits or 0)
+
+    async def versions_of(self, group: str) -> frozenset[str]:
+        """Return the versions that the API server has of an API: policy/v1. Raises KubeError."""
+        said = await self._call("GET", f"/apis/{group}")
+        return frozenset(each["groupVersion"] for each in said.get("versions") or ())
 
     async def _pages(
         self, resource: Resource, namespace: str | None, selector: str | None, limit: int | None

@@ -8,8 +8,10 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 from forge_operator.budget import processes
-from forge_operator.naming import APPLIED, DELETION_COST, MANAGER, SCALER, VERSION_ID
+from forge_operator.disruption import MARKS
+from forge_operator.naming import APPLIED, BUDGET_HASH, DELETION_COST, MANAGER, SCALER, VERSION_ID
 from forge_operator.observed import (
+    Budget,
     CronObject,
     Deployment,
     DeploymentCondition,
@@ -80,6 +82,7 @@ def deployment(found: Mapping[str, Any]) -> Deployment:
         replicas=(found.get("spec") or {}).get("replicas", 1),
         processes=processes(found["spec"]["template"]),
         edit=edit(found),
+        annotated=frozenset(_annotations(found["spec"]["template"].get("metadata") or {})),
         ready=status.get("readyReplicas", 0),
         available=status.get("availableReplicas", 0),
         created_at=moment(metadata.get("creationTimestamp")),
@@ -88,8 +91,42 @@ def deployment(found: Mapping[str, Any]) -> Deployment:
     )
 
 
+def budget(found: Mapping[str, Any]) -> Budget:
+    """Return the PodDisruptionBudget that `found` is."""
+    metadata, spec = found["metadata"], found.get("spec") or {}
+    return Budget(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        asked=_annotations(metadata).get(BUDGET_HASH),
+        edit=edit(found),
+        is_other_kind=spec.get("minAvailable") is not None,
+    )
+
+
+def selects(budget: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Whether a PodDisruptionBudget is about pods with these labels."""
+    selector = (budget.get("spec") or {}).get("selector")
+    if selector is None or (not selector and budget.get("apiVersion") == "policy/v1beta1"):
+        return False  # no pod; an empty one is about every pod since policy/v1
+    equal = (selector.get("matchLabels") or {}).items() <= labels.items()
+    return equal and all(_meets(each, labels) for each in selector.get("matchExpressions") or ())
+
+
+def _meets(requirement: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    value, values = labels.get(requirement["key"]), requirement.get("values") or ()
+    match requirement["operator"]:
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case _:
+            return value is None
+
+
 def spec_digest(found: Mapping[str, Any]) -> str:
-    """Return what stands for everything that a Deployment's spec says but how many pods there are.
+    """Return what stands for everything that an object's spec says, but how many pods there are.
 
     It is that of the spec as the API server keeps it, with its defaults and its way to write
     quantities: comparing it with what was sent would find differences that nobody made.
@@ -99,8 +136,8 @@ def spec_digest(found: Mapping[str, Any]) -> str:
 
 
 def edit(found: Mapping[str, Any]) -> Edit | None:
-    """Return what somebody did to a Deployment's spec since it was applied; None when nobody did, or it is not known."""
-    applied, digest = (found["metadata"].get("annotations") or {}).get(APPLIED), spec_digest(found)
+    """Return what somebody did to an object's spec since it was applied; None when nobody did, or it is not known."""
+    applied, digest = _annotations(found["metadata"]).get(APPLIED), spec_digest(found)
     return None if applied in (None, digest) else Edit(digest, last_editor(found))
 
 
@@ -129,7 +166,12 @@ def pod(found: Mapping[str, Any]) -> Pod | None:
         version_id=(metadata.get("labels") or {}).get(VERSION_ID, ""),
         ready=(conditions.get("Ready") or {}).get("status") == "True",
         deleting=metadata.get("deletionTimestamp") is not None,
-        deletion_cost=_whole((metadata.get("annotations") or {}).get(DELETION_COST)),
+        deletion_cost=_whole(_annotations(metadata).get(DELETION_COST)),
+        marks={
+            name: value
+            for name, value in {**(metadata.get("labels") or {}), **_annotations(metadata)}.items()
+            if name in MARKS
+        },
         created_at=moment(metadata.get("creationTimestamp")),
         pending_reason=next(
             (trouble.reason for trouble in _troubles(conditions, status) if trouble.waits), None
@@ -144,6 +186,10 @@ def pod(found: Mapping[str, Any]) -> Pod | None:
 def moment(text: str | None) -> datetime | None:
     """Return the moment that a timestamp of the API says."""
     return None if text is None else datetime.fromisoformat(text)
+
+
+def _annotations(metadata: Mapping[str, Any]) -> Mapping[str, str]:
+    return metadata.get("annotations") or {}
 
 
 def _last_ending(container: Mapping[str, Any]) -> Mapping[str, Any] | None:

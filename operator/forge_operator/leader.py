@@ -29,6 +29,10 @@ from forge_operator.work_queue import WorkQueue
 logger = logging.getLogger("forge_operator")
 
 DELETION_COST_SINCE = (1, 22)
+UNHEALTHY_EVICTIONS_SINCE = (1, 27)
+POLICY, OLD_POLICY = "policy/v1", "policy/v1beta1"
+"""Versions of the API of PodDisruptionBudgets: since Kubernetes 1.21, and until 1.24."""
+
 API_RETRY = 2.0
 DATABASE_RETRY, LONGEST_DATABASE_RETRY = 5.0, 60.0
 """Seconds between tries."""
@@ -53,7 +57,10 @@ class Leader:
             url_file=environment.database_url_file,
             leads_since=candidate.has_held_since,
         )
-        cluster, facts = ClusterReader(kube, environment.namespaces), FactsReader(self._link)
+        cluster, facts = (
+            ClusterReader(kube, environment.namespaces, policy=settings.policy_version),
+            FactsReader(self._link),
+        )
         recorder = Recorder(kube, environment.identity, failed=_event_failed)
         executor = Executor(kube, self._link, recorder, may_write=lambda: candidate.holds)
         self._reconciler = Reconciler(
@@ -175,12 +182,18 @@ async def suited(kube: Kube, environment: Environment) -> OperatorSettings:
     while True:
         try:
             version = await kube.version()
+            has_policy = POLICY in await kube.versions_of("policy")
             await readable(kube, environment.namespaces)
         except KubeError as error:
             logger.warning("The API server is waited for: %s", error)
             await asyncio.sleep(API_RETRY)
         else:
-            return replace(settings, honours_deletion_cost=version >= DELETION_COST_SINCE)
+            return replace(
+                settings,
+                honours_deletion_cost=version >= DELETION_COST_SINCE,
+                policy_version=POLICY if has_policy else OLD_POLICY,
+                evicts_unhealthy=version >= UNHEALTHY_EVICTIONS_SINCE,
+            )
 
 
 def _event_failed(error: KubeError) -> None:

@@ -68,6 +68,9 @@ class Memory:
     retiring_since: Mapping[int, datetime] = field(
         default_factory=dict
     )  # worker id: first look that found it retiring
+    calm_since: Mapping[str, datetime] = field(
+        default_factory=dict
+    )  # uid of a marked pod: first look that found it to run no job for long
     rejections: Mapping[str, Rejection] = field(
         default_factory=dict
     )  # by what the action says; written by the adapter

@@ -37,7 +37,13 @@ VERSION_HASH = f"{GROUP}/version-hash"
 TEMPLATE_HASH = f"{GROUP}/template-hash"
 CONNECTION_HASH = f"{GROUP}/connection-hash"
 APPLIED = f"{GROUP}/applied"
+BUDGET_HASH = f"{GROUP}/budget-hash"
+LONG_JOBS = f"{GROUP}/long-jobs"
+"""The label of a pod that runs jobs for long; budgets find it by that."""
+
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
 
 FINALIZER = f"{GROUP}/finalizer"
 PROMOTE = f"{GROUP}/promote"
@@ -122,17 +128,27 @@ def selector(pool_uid: str, id_: str) -> dict[str, str]:
     return {POOL_UID: pool_uid, VERSION_ID: id_}
 
 
-def labels(name: str, pool_uid: str, version: str, id_: str) -> dict[str, str]:
-    """Return the labels of a Deployment of the ForgeQueue `name`, and of its pods."""
-    found = {
+def pool_labels(name: str, pool_uid: str) -> dict[str, str]:
+    """Return the labels of everything that the ForgeQueue `name` has."""
+    return {
         "app.kubernetes.io/name": "forge-jobs-worker",
         "app.kubernetes.io/instance": label_value(name),
-        "app.kubernetes.io/version": label_value(version),
         "app.kubernetes.io/component": "worker",
         "app.kubernetes.io/part-of": "forge-jobs",
         "app.kubernetes.io/managed-by": MANAGER,
+        POOL_UID: pool_uid,
     }
-    return found | selector(pool_uid, id_)
+
+
+def labels(name: str, pool_uid: str, version: str, id_: str) -> dict[str, str]:
+    """Return the labels of a Deployment of the ForgeQueue `name`, and of its pods."""
+    of_version = {"app.kubernetes.io/version": label_value(version)}
+    return pool_labels(name, pool_uid) | of_version | selector(pool_uid, id_)
+
+
+def budget_name(name: str) -> str:
+    """Return the name of the PodDisruptionBudget of the ForgeQueue `name`."""
+    return f"{name}-workers"
 
 
 def annotations(version: str, found: VersionIdentity, connection_hash: str | None) -> dict[str, str]:

@@ -68,6 +68,7 @@ class Deployment:
     replicas: int = 1  # of its spec: ready and starting ones
     processes: int = 1  # workers in each of its pods
     edit: Edit | None = None  # what somebody did to its spec since it was applied, but for replicas
+    annotated: frozenset[str] = frozenset()  # annotations that its template gives to pods
     ready: int = 0
     available: int = 0
     created_at: datetime | None = None
@@ -85,6 +86,7 @@ class Pod:
     ready: bool = False
     deleting: bool = False  # it has a deletionTimestamp
     deletion_cost: int | None = None
+    marks: Mapping[str, str] = field(default_factory=dict)  # labels and annotations of `disruption.MARKS`
     created_at: datetime | None = None
     pending_reason: str | None = None  # Unschedulable, ImagePullBackOff, CrashLoopBackOff, ...
     complaint: str | None = None  # what Kubernetes says of a pod that is not ready: more than the reason
@@ -95,11 +97,25 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """The pool's PodDisruptionBudget."""
+
+    name: str
+    uid: str
+    asked: str | None = None  # the digest of what was applied
+    edit: Edit | None = None  # what somebody did to its spec since
+    is_other_kind: bool = False  # it says minAvailable, which applying ours could not take away
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """The pool's objects, all read at one time."""
 
     deployments: tuple[Deployment, ...] = ()
     pods: tuple[Pod, ...] = ()
+    budget: Budget | None = None
+    budget_of_others: str | None = None  # one that selects pods of the pool, or has our name
+    budgets_hidden: str | None = None  # why budgets could not be read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,12 +10,24 @@ from datetime import timedelta
 
 from forge_jobs import CronConfig
 from forge_jobs.version import VersionState
-from forge_operator import cron_plan, deletion, drain, load, naming, retirement, rollout, scaling, shares
+from forge_operator import (
+    cron_plan,
+    deletion,
+    disruption,
+    drain,
+    load,
+    naming,
+    retirement,
+    rollout,
+    scaling,
+    shares,
+)
 from forge_operator.actions import (
     Action,
     AddFinalizer,
     DeleteCron,
     EmitEvent,
+    MarkPod,
     Part,
     Plan,
     RemoveFinalizer,
@@ -160,8 +172,8 @@ def said(
 
 
 def changes_something(action: Action) -> bool:
-    """Whether the action may make the next look different."""
-    return not isinstance(action, EmitEvent | WriteStatus)
+    """Whether the action may make the next look different. Marks may wait for their turn, so that few are written a second."""
+    return not isinstance(action, EmitEvent | WriteStatus | MarkPod)
 
 
 def scaling_strands(actions: Sequence[Scale]) -> tuple[Strand, ...]:
@@ -194,6 +206,7 @@ def sighted(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
         Strand(Part.CONFIGURATION, (*finalizer(owner, spec), *sync.actions)),
         Strand(Part.ROLLOUT, progress.actions),
         *scaled(pool, wanted, decision),
+        *disruption.strands(pool),
     )
     failures = known_failures(observed.memory, owner.generation)
     remembered = replace(
@@ -203,6 +216,7 @@ def sighted(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
         scaler=memory,
         empty=drain.evidence(list(pool.versions.values()), observed.memory, database.now),
         retiring_since=retirement.retiring_since(pool),
+        calm_since=disruption.calm_since(pool),
         rejections={
             key: each
             for key, each in observed.memory.rejections.items()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from forge_jobs.version import Version, VersionState
-from forge_operator import naming, report
+from forge_operator import disruption, naming, report
 from forge_operator.actions import Part
 from forge_operator.conditions import Condition, Reason, Truth
 from forge_operator.configuration import Sync
@@ -12,7 +12,7 @@ from forge_operator.load import Load
 from forge_operator.memory import Failure
 from forge_operator.observed import QueueObject, Unknown
 from forge_operator.pool import Pool
-from forge_operator.report import Report, Verdict, maybe_moment, moment, reason_of
+from forge_operator.report import Report, Verdict, known_verdicts, maybe_moment, moment, reason_of
 from forge_operator.rollout import Progress
 from forge_operator.scaling import Decision, Why
 from forge_operator.specs import QueueSpec
@@ -57,8 +57,10 @@ def unreachable(owner: QueueObject, unknown: Unknown) -> dict[Condition, Verdict
         Condition.SYNCED: not_known,
         Condition.DATABASE_REACHABLE: Verdict(reason, unknown.message),
         Condition.PROGRESSING: not_known,
+        Condition.KINDS_HANDLED: not_known,
     }
-    return said | stale_scaling(owner) | {Condition.PAUSED: paused(owner)}
+    known = {kind: each for kind, each in known_verdicts(owner.status).items() if kind is Condition.PROTECTED}
+    return said | stale_scaling(owner) | known | {Condition.PAUSED: paused(owner)}
 
 
 def stale_scaling(owner: QueueObject) -> dict[Condition, Verdict]:
@@ -92,6 +94,7 @@ CONDITION_OF: Mapping[str, Condition] = {
     Part.CONFIGURATION: Condition.SYNCED,
     Part.ROLLOUT: Condition.PROGRESSING,
     Part.SCALING: Condition.SCALING_ACTIVE,
+    Part.DISRUPTION: Condition.PROTECTED,
 }
 """Which condition says that a part of the plan was not carried out."""
 
@@ -102,7 +105,9 @@ def failure_verdicts(failures: Mapping[str, Failure]) -> dict[Condition, Verdict
     for key, failure in failures.items():
         condition = CONDITION_OF.get(key.partition("/")[0])
         if condition is not None:
-            said[condition] = said[Condition.READY] = Verdict(Reason.ACTION_FAILED, failure.message)
+            said[condition] = Verdict(Reason.ACTION_FAILED, failure.message)
+        if condition not in (None, Condition.PROTECTED):  # it works without
+            said[Condition.READY] = Verdict(Reason.ACTION_FAILED, failure.message)
     return said
 
 
@@ -117,6 +122,7 @@ def pool_verdicts(
         Condition.PROGRESSING: Verdict(progress.reason, progress.message),
         **scaling_verdicts(pool, decision, observes=observes),
         Condition.KINDS_HANDLED: kinds_handled(pool),
+        Condition.PROTECTED: disruption.verdict(pool),
         Condition.PAUSED: paused(pool.owner),
     }
 

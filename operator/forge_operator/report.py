@@ -38,6 +38,7 @@ WARNED = frozenset(
         Reason.TLS_FAILED,
         Reason.READ_ONLY,
         Reason.UNHANDLED_KINDS,
+        Reason.BUDGETS_HIDDEN,
         Reason.TOO_MANY_VERSIONS,
         Reason.INCONCLUSIVE,
         Reason.PROGRESS_DEADLINE_EXCEEDED,

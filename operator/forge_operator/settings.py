@@ -27,4 +27,9 @@ class OperatorSettings:
     environment: Mapping[str, str] = field(default_factory=dict)  # for every worker; a template's own win
     # that one may open, and is told so; 0: it is not told, nor are they counted
     connections_per_worker: int = CONNECTIONS
+    # what the API server can do
     honours_deletion_cost: bool = True  # False before Kubernetes 1.22: victims are deleted by name
+    policy_version: str = "policy/v1"  # of its PodDisruptionBudgets; policy/v1beta1 before Kubernetes 1.21
+    evicts_unhealthy: bool = (
+        True  # whether a budget may let go who is not ready; False before Kubernetes 1.27
+    )

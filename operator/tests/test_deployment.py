@@ -197,5 +197,16 @@ def test_a_connection_hash_rolls_the_pods_in_place() -> None:
     found = manifest(OperatorSettings(connection_hash="abc"))
 
     assert found["metadata"]["annotations"][naming.CONNECTION_HASH] == "abc"
-    assert found["spec"]["template"]["metadata"]["annotations"] == {naming.CONNECTION_HASH: "abc"}
+    assert found["spec"]["template"]["metadata"]["annotations"][naming.CONNECTION_HASH] == "abc"
     assert found["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+
+
+def test_its_own_place_for_temporary_files_keeps_no_node_from_being_scaled_down() -> None:
+    """The cluster autoscaler would keep a node for any volume that is on it."""
+    name = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
+    said = manifest()["spec"]["template"]["metadata"]["annotations"]
+    theirs = with_container() | {"metadata": {"annotations": {name: "cache"}}}
+    of_people = manifest(template=theirs)["spec"]["template"]["metadata"]["annotations"]
+
+    assert said == {name: "forge-tmp"}
+    assert of_people == {name: "cache"}

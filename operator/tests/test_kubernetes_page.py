@@ -9,14 +9,15 @@ from typing import Any
 import yaml
 
 from docs import kubernetes_tables as tables
-from forge_operator import naming
+from forge_operator import disruption, naming
 from forge_operator.conditions import Condition, Reason
 from forge_operator.load import Load
 from forge_operator.memory import ScalerMemory
 from forge_operator.metrics import Metrics
 from forge_operator.queue_report import explained
 from forge_operator.scaling import Why, decide
-from forge_operator.specs import AutoscalingSpec, read_queue
+from forge_operator.specs import AutoscalingSpec, Budget, DisruptionSpec, read_queue
+from forge_operator.specs.section import read
 
 PAGE = tables.PAGE.read_text(encoding="utf-8")
 SOURCES = Path(naming.__file__).parent
@@ -106,13 +107,15 @@ def test_every_variable_of_the_operator_is_on_the_page() -> None:
     assert {each for each in read if f"`{each}`" not in PAGE} == set()
 
 
-def test_the_budget_on_the_page_is_over_all_versions_of_a_pool() -> None:
-    (budget,) = [
-        yaml.safe_load(block)
+def test_what_the_page_says_of_disruptions_may_be_said_and_its_marks_are_those_that_are_written() -> None:
+    (said,) = [
+        yaml.safe_load(block)["workers"]["disruption"]
         for block in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
-        if "kind: PodDisruptionBudget" in block
+        if "disruption:" in block
     ]
-    selected = budget["spec"]["selector"]["matchLabels"].items()
+    marks = {**disruption.LABELS, **disruption.ANNOTATIONS, naming.DELETION_COST: disruption.LAST_TO_GO}
 
-    for version in ("1", "2"):
-        assert selected <= naming.labels("mail", "uid", version, f"id-{version}").items()
+    assert read(DisruptionSpec, said, "spec") == DisruptionSpec(budget=Budget.LONG_JOBS)
+    for name, value in marks.items():
+        assert f"`{name}`" in PAGE or f'`{name}: "{value}"`' in PAGE
+    assert f"on {disruption.MOST_AT_ONCE} pods of a pool" in PAGE

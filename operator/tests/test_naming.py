@@ -87,6 +87,7 @@ NO_PART_OF_THE_ID = {
     "rollout": {"rollout": {"strategy": "Manual"}},
     "drain": {"drain": {"shrinkIdle": False}},
     "sunset": {"sunset": {"historyLimit": 1}},
+    "disruption": {"disruption": {"budget": "None"}},
 }
 
 

@@ -12,6 +12,7 @@ PURE = (
     "cron_plan",
     "deletion",
     "deployment",
+    "disruption",
     "drain",
     "judgement",
     "load",

@@ -19,7 +19,7 @@ from forge_operator import actions as act
 from forge_operator import naming
 from forge_operator.budget import processes
 from forge_operator.memory import Memory, Rejection
-from forge_operator.observed import Cluster, Database, Deployment, Observed, Pod, QueueObject, Unknown
+from forge_operator.observed import Budget, Cluster, Database, Deployment, Observed, Pod, QueueObject, Unknown
 from forge_operator.plan import plan
 from forge_operator.settings import OperatorSettings
 from forge_operator.specs import InvalidSpec, QueueSpec
@@ -69,6 +69,7 @@ class RunningPod:
     slots: int
     starts: float  # when it is ready; infinite for one that never is
     cost: int | None = None
+    marks: dict[str, str] = field(default_factory=dict)
     deleting: float | None = None
     worker: int | None = None
     retiring: bool = False
@@ -148,6 +149,10 @@ class World:
         self.enqueued = 0
         self.enqueued_before: dict[str, int] = {}  # version id: jobs that came before it was begun
         self.touched: dict[str, int] = {}  # version id: jobs that it began
+        self.budget: Budget | None = None
+        self.budget_spec: Mapping[str, Any] = {}
+        self.budget_of_others: str | None = None
+        self.budgets_hidden: str | None = None
         self.complaint: str | None = None  # what Kubernetes says of every pod that is not ready
         self.refusal: str | None = None  # what the API server says to every manifest
         self.connections_left: int | None = None
@@ -204,6 +209,9 @@ class World:
         return Cluster(
             deployments=tuple(self.seen(each) for each in self.deployments.values()),
             pods=tuple(self.seen_pod(each) for each in self.pods.values()),
+            budget=self.budget,
+            budget_of_others=self.budget_of_others,
+            budgets_hidden=self.budgets_hidden,
         )
 
     def seen(self, deployment: Deployment) -> Deployment:
@@ -221,6 +229,7 @@ class World:
             ready=self.is_ready(pod),
             deleting=pod.deleting is not None,
             deletion_cost=pod.cost,
+            marks=dict(pod.marks),
             created_at=self.moment(pod.created),
             pending_reason="ImagePullBackOff" if is_broken else None,
             complaint="ImagePullBackOff (no such image)"
@@ -306,6 +315,7 @@ class World:
             version_id=pod.version_id,
             pod=pod.name,
             in_progress=len(pod.running),
+            busy_since=min((self.moment(job.started or 0.0) for job in pod.running), default=None),
             retiring=pod.retiring,
             acknowledged=knows and pod.acknowledged,
             succeeded=pod.succeeded,
@@ -467,6 +477,7 @@ class World:
             annotations=metadata["annotations"],
             replicas=1,
             processes=processes(action.manifest["spec"]["template"]),
+            annotated=frozenset(action.manifest["spec"]["template"]["metadata"].get("annotations", {})),
             created_at=self.now,
         )
         self.replicate()
@@ -495,6 +506,26 @@ class World:
     def _SetDeletionCost(self, action: act.SetDeletionCost) -> None:
         if self.settings.honours_deletion_cost and action.pod in self.pods:
             self.pods[action.pod].cost = action.cost
+
+    def _MarkPod(self, action: act.MarkPod) -> None:
+        if action.pod not in self.pods:
+            return
+        pod, change = self.pods[action.pod], {**action.labels, **action.annotations}
+        if naming.DELETION_COST in change:
+            cost = change.pop(naming.DELETION_COST)
+            pod.cost = None if cost is None else int(cost)
+        said = {**pod.marks, **change}
+        pod.marks = {name: value for name, value in said.items() if value is not None}
+
+    def _ApplyBudget(self, action: act.ApplyBudget) -> None:
+        known, metadata = self.budget, action.manifest["metadata"]
+        uid = known.uid if known else f"uid-{next(self.numbers)}"
+        self.budget = Budget(name=action.name, uid=uid, asked=metadata["annotations"][naming.BUDGET_HASH])
+        self.budget_spec = action.manifest["spec"]
+
+    def _DeleteBudget(self, action: act.DeleteBudget) -> None:
+        if self.budget is not None and self.budget.uid == action.uid:
+            self.budget, self.budget_spec = None, {}
 
     def _DeletePod(self, action: act.DeletePod) -> None:
         pod = self.pods[action.pod]

@@ -39,6 +39,7 @@ TOGETHER = (
     "progressive",
     "scale",
     "unhandled_kinds",
+    "disruption",
     "rollout",
     "worker_deleted",
     "rollback",

@@ -49,6 +49,14 @@ class OnDrainTimeout(StrEnum):
     TERMINATE = "Terminate"
 
 
+class Budget(StrEnum):
+    """Which pods a PodDisruptionBudget is about."""
+
+    ALL_PODS = "AllPods"
+    LONG_JOBS = "LongJobs"
+    NONE = "None"
+
+
 class RestartPolicy(StrEnum):
     """Whether containers are started again; of a Deployment's always."""
 
@@ -305,6 +313,34 @@ class SunsetSpec(Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DisruptionSpec(Section):
+    """What may happen to pods when nodes are drained, or taken away."""
+
+    budget: Budget = choice(
+        "What the pool's PodDisruptionBudget holds back. AllPods: of all pods that may have jobs, maxUnavailable are "
+        "evicted at a time. LongJobs: pods that run a job for long are not evicted, all others are. None: there is none.",
+        Budget,
+        default=Budget.ALL_PODS,
+    )
+    max_unavailable: int = whole(
+        "How many pods may be missing at a time by evictions, with budget AllPods. 0: none is evicted.",
+        most=MOST_PODS,
+        default=1,
+    )
+    mark_pods: bool = flag(
+        "Whether pods that run a job for long carry annotations which tell the cluster autoscaler and Karpenter to leave "
+        "their nodes alone, and which make others the first to go.",
+        default=True,
+    )
+    long_after: timedelta = seconds(
+        "How long a job runs before its pod counts as one that runs a job for long.",
+        least=5,
+        most=DAY,
+        default=60,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerShape(Section):
     """What must be said of a container."""
 
@@ -413,4 +449,7 @@ class WorkersSpec(Section):
     rollout: RolloutSpec = part("How a new version takes over from the old one.", RolloutSpec)
     drain: DrainSpec = part("How an old version ends.", DrainSpec)
     sunset: SunsetSpec = part("What becomes of an old version that has nothing left to do.", SunsetSpec)
+    disruption: DisruptionSpec = part(
+        "What may happen to pods when nodes are drained, or taken away.", DisruptionSpec
+    )
     template: Mapping[str, Any] = as_written("The pods, as in a Deployment.", TemplateShape)

@@ -5,7 +5,7 @@ import copy
 import json
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Set
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,9 +15,20 @@ from aiohttp import web
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
-from forge_operator.kube import CRONS, DEPLOYMENTS, EVENTS, LEASES, PODS, QUEUES, Kube, Resource
+from forge_operator.kube import (
+    CRONS,
+    DEPLOYMENTS,
+    EVENTS,
+    LEASES,
+    PODS,
+    QUEUES,
+    Kube,
+    Resource,
+    budgets_of,
+)
 
-RESOURCES = (QUEUES, CRONS, DEPLOYMENTS, PODS, EVENTS, LEASES)
+BUDGETS, OLD_BUDGETS = budgets_of("policy/v1"), budgets_of("policy/v1beta1")
+RESOURCES = (QUEUES, CRONS, DEPLOYMENTS, PODS, EVENTS, LEASES, BUDGETS, OLD_BUDGETS)
 NAMESPACES = Resource("v1", "Namespace", "namespaces")
 DEFINITIONS = Resource("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions")
 KNOWN = (*RESOURCES, NAMESPACES, DEFINITIONS)
@@ -69,6 +80,7 @@ class ApiServer:
         self.url = ""
         self.requests: list[Request] = []
         self.version = {"major": "1", "minor": "29+"}
+        self.lacks: Set[str] = {OLD_BUDGETS.group_version}  # versions of APIs
         self.judge: Callable[[Request], Refused | None] = lambda request: None
         self._objects: dict[Resource, dict[tuple[str, str], Object]] = {each: {} for each in RESOURCES}
         self._applied: dict[tuple[str, str, str], Object] = {}  # uid, manager, subresource
@@ -286,7 +298,9 @@ class ApiServer:
             del self._history[told:]
 
     def _answer(self, request: web.Request, asked: Request) -> Object:
-        found = _discovered(request.path)
+        if "/".join(request.path.split("/")[2:4]) in self.lacks:
+            raise Refused(404, "NotFound", "the server could not find the requested resource")
+        found = _discovered(request.path, self.lacks)
         if found is not None:
             return found
         resource, namespace, name, sub = _parsed(request.path)
@@ -484,9 +498,12 @@ def _parsed(path: str) -> tuple[Any, Any, Any, str]:
     raise Refused(404, "NotFound", "the server could not find the requested resource")
 
 
-def _discovered(path: str) -> Object | None:
+def _discovered(path: str, lacks: Set[str]) -> Object | None:
     """Return what a client asks to learn what there is; None when it is not that."""
-    groups = {each.group_version for each in KNOWN}
+    groups = {each.group_version for each in KNOWN} - lacks
+    versions = [{"groupVersion": each} for each in sorted(groups) if path == f"/apis/{each.split('/')[0]}"]
+    if versions:
+        return {"kind": "APIGroup", "versions": versions}
     if path in ("/api", "/api/"):
         return {"kind": "APIVersions", "versions": ["v1"]}
     if path in ("/apis", "/apis/"):

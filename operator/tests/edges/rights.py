@@ -27,7 +27,11 @@ EVERYWHERE: frozenset[Right] = frozenset(
         ("apps", "deployments/scale", "get"),
         ("apps", "deployments/scale", "patch"),
         ("", "pods", "list"),
-        ("", "pods", "patch"),  # the deletion cost
+        ("", "pods", "patch"),  # marks, and the deletion cost
+        ("policy", "poddisruptionbudgets", "list"),
+        ("policy", "poddisruptionbudgets", "create"),
+        ("policy", "poddisruptionbudgets", "patch"),
+        ("policy", "poddisruptionbudgets", "delete"),
         ("", "events", "create"),
         ("", "events", "patch"),
     }

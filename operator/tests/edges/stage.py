@@ -141,11 +141,13 @@ async def staged(
     # It leads at first; a test whose operator is taken over by another says whether it leads again.
     link = DatabaseLink(url, "forge_jobs", "operator-1", leads_since=lambda moment: moment < 0)
     metrics = Metrics()
-    cluster, facts = ClusterReader(kube, namespaces), FactsReader(link)
+    settings = settings or OperatorSettings()
+    cluster = ClusterReader(kube, namespaces, policy=settings.policy_version)
+    facts = FactsReader(link)
     executor = Executor(kube, link, Recorder(kube, "operator-1"))
     added: list[Key] = []
     reconciler = Reconciler(
-        Gatherer(cluster, facts, settings or OperatorSettings()),
+        Gatherer(cluster, facts, settings),
         executor,
         metrics,
         add=added.append,

@@ -142,7 +142,7 @@ async def test_many_pools_are_read_with_a_few_calls(stage: Stage) -> None:
 
     reads = [each for each in stage.api.requests if each.method == "GET"]
     assert len(keys) == 21
-    assert len(reads) == 4, "one list for each kind of object"
+    assert len(reads) == 5, "one list for each kind of object"
 
 
 async def test_what_was_read_before_a_change_does_not_count(stage: Stage) -> None:
