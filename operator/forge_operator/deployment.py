@@ -234,8 +234,8 @@ def as_worker(
     found["volumeMounts"] = mounts(found)
     # Then Kubernetes knows the last lines of one that crashed, and conditions repeat the very last.
     found.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")
-    found.setdefault("livenessProbe", probe("/healthz", port, every=10, failures=6))
-    found.setdefault("readinessProbe", probe("/readyz", port, every=5, failures=3))
+    found.setdefault("livenessProbe", probe("/healthz", port, after=10, every=10, failures=6))
+    found.setdefault("readinessProbe", probe("/readyz", port, after=3, every=5, failures=3))
     return found
 
 
@@ -262,10 +262,11 @@ def mounts(container: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [*given, {"name": TEMPORARY, "mountPath": "/tmp"}]
 
 
-def probe(path: str, port: int, *, every: int, failures: int) -> dict[str, Any]:
-    """Return a probe of the worker."""
+def probe(path: str, port: int, *, after: int, every: int, failures: int) -> dict[str, Any]:
+    """Return a probe of the worker. What fails while it starts would be a Warning of Kubernetes."""
     return {
         "httpGet": {"path": path, "port": port},
+        "initialDelaySeconds": after,
         "periodSeconds": every,
         "timeoutSeconds": 5,
         "failureThreshold": failures,

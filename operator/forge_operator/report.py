@@ -54,6 +54,23 @@ WARNED = frozenset(
 )
 """Reasons that are worth an event when a condition first gives them."""
 
+AT_FIRST = frozenset(
+    {
+        Reason.CONNECTION_FAILED,
+        Reason.SCHEMA_TOO_OLD,
+        Reason.UNKNOWN_QUEUE,
+        Reason.UNHANDLED_KINDS,
+        Reason.FALLBACK,
+    }
+)
+"""Those of them that come with everything's being made at one time, and go by themselves."""
+
+YOUNG = timedelta(seconds=60)
+"""For how long that may be, of an object that has never been in the database, before it is worth an event."""
+
+BETWEEN_LOOKS = timedelta(seconds=65)
+"""The longest time from one look to the next."""
+
 SAID_ONCE = frozenset({Condition.READY})
 """Conditions that only repeat another one's reason."""
 
@@ -140,7 +157,7 @@ def reported(
 ) -> tuple[list[Action], datetime | None]:
     """Return events for what turned bad, the write of the status if it is due, and when the last write was."""
     status = whole_status(report, before, now)
-    events = warnings(report, before)
+    events = warnings(report, before, now)
     if not is_due(status, before, now, written_at):
         return events, written_at
     return [*events, WriteStatus(report.kind, report.namespace, report.name, status)], now
@@ -184,16 +201,31 @@ def condition(
     }
 
 
-def warnings(report: Report, before: Mapping[str, Any]) -> list[Action]:
+def warnings(report: Report, before: Mapping[str, Any], now: datetime) -> list[Action]:
     """Return an event for each condition that did not give its bad reason before."""
-    known = {each["type"]: each.get("reason") for each in before.get("conditions") or ()}
+    known = {each["type"]: each for each in before.get("conditions") or ()}
+    is_new = "lastSyncTime" not in before
     return [
         EmitEvent("Warning", verdict.reason.value, verdict.message or verdict.reason.meaning)
         for kind, verdict in report.verdicts.items()
         if kind not in SAID_ONCE
         and verdict.reason in WARNED
-        and known.get(kind.value) != verdict.reason.value
+        and (has_lasted if is_new and verdict.reason in AT_FIRST else is_news)(
+            verdict, known.get(kind.value, {}), now
+        )
     ]
+
+
+def is_news(verdict: Verdict, before: Mapping[str, Any], now: datetime) -> bool:
+    """Whether the condition gave another reason before."""
+    return before.get("reason") != verdict.reason.value
+
+
+def has_lasted(verdict: Verdict, before: Mapping[str, Any], now: datetime) -> bool:
+    """Whether the condition has given its reason for a while, and this may be the first look that finds it so."""
+    if is_news(verdict, before, now):
+        return False
+    return YOUNG <= now - datetime.fromisoformat(before["lastTransitionTime"]) <= YOUNG + BETWEEN_LOOKS
 
 
 def is_due(

@@ -177,6 +177,14 @@ def test_probes_ask_the_worker_itself() -> None:
     assert worker["ports"] == [{"name": "metrics", "containerPort": 9100, "protocol": "TCP"}]
 
 
+def test_no_probe_asks_a_worker_that_has_just_been_started() -> None:
+    """Kubernetes writes a Warning for each that fails."""
+    worker = container(manifest())
+
+    assert worker["readinessProbe"]["initialDelaySeconds"] < worker["readinessProbe"]["periodSeconds"]
+    assert worker["livenessProbe"]["initialDelaySeconds"] >= worker["livenessProbe"]["periodSeconds"]
+
+
 def test_pods_are_spread_over_nodes_if_that_is_set() -> None:
     plain, spread = manifest(), manifest(OperatorSettings(topology_spread=True))
 

@@ -11,6 +11,7 @@ from forge_jobs.job import Unhandled
 from forge_operator.actions import EmitEvent, WriteStatus
 from forge_operator.conditions import REASONS, Condition, Reason
 from forge_operator.crds import queue_definition
+from forge_operator.observed import Unknown
 from forge_operator.report import Report, Verdict, reason_of, reported
 from tests.world import START, Job, World, autoscaled, workers
 
@@ -163,3 +164,36 @@ def test_jobs_that_nobody_has_a_handler_for_are_said_and_wake_no_pod() -> None:
     assert (said["status"], said["reason"]) == ("False", "UnhandledKinds")
     assert said["message"] == "Nobody who serves 'mail' has a handler for 'sned'."
     assert not asleep.pods
+
+
+AWAY = Unknown("ConnectionFailed", "The database cannot be reached.")
+
+
+@pytest.mark.parametrize("error", [AWAY, Unknown("SchemaTooOld", "forge-jobs db migrate was not run.")])
+def test_what_is_installed_at_one_time_with_its_database_warns_of_nothing(error: Unknown) -> None:
+    fresh = World({"workers": autoscaled(scaling={"fallbackReplicas": 1})})
+    fresh.database_error = error
+    fresh.run(55)
+    fresh.database_error = None
+    fresh.run(120)
+
+    assert fresh.condition("Ready") == ("True", "Serving")
+    assert [each for each in fresh.events if each.type == "Warning"] == []
+
+
+def test_a_database_that_stays_away_is_warned_of_after_a_minute_and_one_that_goes_away_at_once() -> None:
+    fresh = World({"workers": workers()})
+    fresh.database_error = AWAY
+    fresh.run(59)
+    assert warned(fresh) == set()
+    fresh.run(70, step=65)
+    assert warned(fresh) == {"ConnectionFailed"}
+
+    known = World({"workers": workers()}).run(60)
+    known.database_error = AWAY
+    known.look()
+    assert warned(known) == {"ConnectionFailed"}
+
+
+def warned(world: World) -> set[str]:
+    return {each.reason for each in world.events if each.type == "Warning"}

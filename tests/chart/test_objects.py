@@ -437,6 +437,17 @@ def test_the_try_out_postgres_says_that_it_is_not_for_production() -> None:
         assert "not for production" in metadata["annotations"]["forge-jobs.dev/purpose"]
 
 
+def test_the_try_out_postgres_is_waited_for_by_a_probe_that_does_not_fail_meanwhile() -> None:
+    """Kubernetes writes a Warning for each that fails."""
+    postgres = named(render(TRY_OUT), "StatefulSet", "forge-jobs-postgres")
+    (container,) = postgres["spec"]["template"]["spec"]["containers"]
+    probe = container["startupProbe"]
+    seconds = int(re.search(r"seq (\d+)", probe["exec"]["command"][-1])[1])  # type: ignore[index]
+
+    assert seconds < probe["timeoutSeconds"]
+    assert probe["failureThreshold"] * seconds >= 300
+
+
 def test_data_outside_of_the_volume_is_refused() -> None:
     with pytest.raises(Refused, match="would not be on the volume"):
         render({**TRY_OUT, "postgres.dataDirectory": "/elsewhere"})

@@ -725,3 +725,16 @@ async def test_an_event_that_cannot_be_written_holds_nothing_up(stage: Stage) ->
 
     assert stage.conditions()["Ready"] == ("True", "Serving")
     assert stage.api.all(EVENTS) == []
+
+
+async def test_everything_applied_at_once_in_the_order_of_its_names_warns_of_nothing(stage: Stage) -> None:
+    stage.cron(schedule="0 3 * * *", job={"queue": "mail", "kind": "report"})
+    nightly = Key(CRON, "default", "nightly")
+    await stage.look(nightly)
+    assert stage.conditions(nightly)["Ready"] == ("False", "UnknownQueue")
+    stage.queue(workers=workers())
+    await stage.settle()
+    await stage.settle(nightly)
+
+    assert stage.conditions(nightly)["Ready"][0] == stage.conditions()["Ready"][0] == "True"
+    assert {each["type"] for each in stage.api.all(EVENTS)} == {"Normal"}
