@@ -49,6 +49,25 @@ def test_every_event_is_on_the_page() -> None:
     assert sorted(each for each in told if f"`{each}`" not in PAGE) == []
 
 
+def test_every_symptom_on_the_page_has_a_name_that_there_is() -> None:
+    _, _, rest = PAGE.partition("| You see | It means | Do |")
+    table, _, _ = rest.partition("\n\n")
+    alerts = (Path(__file__).parents[2] / "charts/forge-jobs/alerts/forge-jobs.yaml").read_text()
+    titles = {slug(each) for each in re.findall(r"^#+ (.*)$", PAGE, flags=re.MULTILINE)}
+    seen = [row.split("|")[1] for row in table.splitlines()[2:]]
+    said = {word for each in seen for word in re.findall(r"`([A-Z][A-Za-z]+)(?:=[A-Z]\w+)?`", each)}
+
+    assert len(seen) >= 11
+    assert said <= {each.value for each in (*Condition, *Reason)} | {"DriftRepaired"}
+    assert all(f"alert: {each}\n" in alerts for each in re.findall(r"\bForge[A-Z]\w+", " ".join(seen)))
+    assert set(re.findall(r"\]\(#([a-z0-9-]+)\)", PAGE)) <= titles
+
+
+def slug(title: str) -> str:
+    """Return what links to a title of the page say."""
+    return re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
+
+
 def test_every_metric_of_the_operator_is_on_the_page() -> None:
     named = {each.name for each in Metrics().registry.collect() if each.name.startswith("forge_")}
     assert {"forge_operator_leader", "forge_queue_pending_jobs", "forge_autoscaler_decision_info"} <= named

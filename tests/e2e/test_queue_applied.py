@@ -44,6 +44,10 @@ def test_a_queue_that_is_applied_is_served(space: Cluster, database: Database, m
     assert {
         each["status"] for each in queue.status()["conditions"] if each["type"] in ("Ready", "Synced")
     } == {"True"}
+    warnings = [
+        f"{each['reason']}: {each['message']}" for each in space.all("events") if each["type"] == "Warning"
+    ]
+    assert warnings == [], "where nothing is wrong, nothing warns"
 
 
 def test_a_queue_without_workers_is_configured(space: Cluster, database: Database) -> None:
