@@ -20,6 +20,7 @@ CLOCK_FIRST = "options=-csearch_path%3Dtest_clock,pg_catalog,public"
 class Database(Protocol):
     """A test's own database."""
 
+    kind: str
     clock: Clock
     url: str
 
@@ -47,6 +48,8 @@ class Database(Protocol):
 
 class PostgresDatabase:
     """A database on the test server."""
+
+    kind = "postgres"
 
     def __init__(self, server: str, name: str) -> None:
         self.server, self.name = server, name
@@ -181,6 +184,8 @@ class PostgresDatabase:
 
 class SqliteDatabase:
     """A file."""
+
+    kind = "sqlite"
 
     def __init__(self, path: Path) -> None:
         self.path = path

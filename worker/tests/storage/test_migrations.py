@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from forge_jobs.errors import SchemaOutdated, SchemaTooNew, StorageUnavailable
-from forge_jobs.storage.migrate import migrations
+from forge_jobs.storage.migrate import Migration, migrations
 from tests.storage.databases import migrated_storage
 from tests.storage.factories import enqueue, enqueue_many, worker
 
@@ -59,6 +59,36 @@ async def test_what_is_there_survives_another_migration(storage):
     assert await storage.schema.migrate() == 0
 
     assert (await storage.jobs.get(job_id)).id == job_id
+
+
+@pytest.fixture
+def next_release(database, monkeypatch):
+    """What migrates is a release that knows two migrations more than this one."""
+    job = "{schema}.job" if database.kind == "postgres" else "job"
+    known = migrations(database.kind)
+    adds = f"ALTER TABLE {job} ADD COLUMN %s text NOT NULL DEFAULT 'none';"
+    more = (
+        Migration(known[-1].number + number, column, adds.replace("%s", column))
+        for number, column in enumerate(("made_up", "made_up_too"), 1)
+    )
+    known = (*known, *more)
+    monkeypatch.setattr(f"forge_jobs.storage.{database.kind}.schema.migrations", lambda _: known)
+
+
+async def test_a_database_at_work_gets_the_migrations_that_it_lacks_and_no_other(
+    storage, another, database, next_release
+):
+    job_id = await enqueue(storage)
+    others = [storage, *[await another() for _ in range(4)]]
+
+    assert (await storage.schema.status()).known == (await storage.schema.status()).found + 2
+    applied = await asyncio.gather(*(mine.schema.migrate() for mine in others))
+
+    assert sum(applied) == 2
+    assert await storage.schema.migrate() == 0
+    assert await database.rows("SELECT id, made_up, made_up_too FROM job") == [(job_id, "none", "none")]
+    assert (await storage.jobs.get(job_id)).id == job_id
+    await storage.schema.drop()  # and made again without them
 
 
 async def test_ten_who_migrate_at_once_all_succeed(empty, another, database):

@@ -13,7 +13,6 @@ from forge_jobs import Context, Forge, Reschedule, Retry, Worker
 from forge_jobs.errors import ForgeError, StorageUnusable
 from forge_jobs.job import NewJob
 from forge_jobs.storage.interface import Purpose
-from forge_jobs.storage.migrate import migrations
 from forge_jobs.storage.postgres import PostgresStorage, rights
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.schema import PostgresSchema
@@ -26,6 +25,7 @@ from forge_jobs.telemetry import (
     OutcomesHeld,
 )
 from tests.storage_postgres.conftest import until
+from tests.storage_postgres.next_release import KNOWN, NEEDED, NEXT
 
 ROLES = {Purpose.ENQUEUER: "producer", Purpose.WORKER: "labourer", Purpose.READER: "visitor"}
 
@@ -363,22 +363,20 @@ async def test_why_says_which_right_the_workers_lack(
 
 @pytest.fixture
 def upgraded(url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[None]]:
-    """Migrate, as a role, up to the migration of this number, or all the way."""
+    """Migrate, as a role, up to the migration of this number, or to all that the next release knows."""
+    for purpose, needed in NEEDED.items():
+        monkeypatch.setitem(rights.RIGHTS, purpose, {**rights.RIGHTS[purpose], **needed})
 
     async def upgraded(role: str, *, number: int | None = None) -> None:
-        known = [step for step in migrations("postgres") if number is None or step.number <= number]
+        known = [step for step in NEXT if number is None or step.number <= number]
         monkeypatch.setattr("forge_jobs.storage.postgres.schema.migrations", lambda _: known)
         await PostgresSchema(Database(as_role(url, role))).migrate()
 
     return upgraded
 
 
-BEFORE_KINDS = 3
-"""Since the migration after it, who enqueues reads a table that it made."""
-
-
-async def grant_as_of_then(owner: asyncpg.Connection, purpose: Purpose) -> None:
-    """Grant what was needed before some tables were there."""
+async def grant_as_of_today(owner: asyncpg.Connection, purpose: Purpose) -> None:
+    """Grant what is needed while the tables of the next release are not there."""
     there = {name for (name,) in await owner.fetch("SELECT relname FROM pg_class")}
     role = ROLES[purpose]
     await owner.execute(f"GRANT USAGE ON SCHEMA forge_jobs TO {role}")
@@ -393,9 +391,9 @@ async def test_who_was_granted_rights_keeps_its_work_when_others_migrate(
     owner: asyncpg.Connection, url: str, upgraded: Callable[..., Awaitable[None]], migrates: str
 ) -> None:
     await owner.execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
-    await upgraded("owner", number=BEFORE_KINDS)
+    await upgraded("owner", number=KNOWN)
     for purpose in (Purpose.ENQUEUER, Purpose.WORKER):
-        await grant_as_of_then(owner, purpose)
+        await grant_as_of_today(owner, purpose)
         await owner.execute(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA forge_jobs TO {ROLES[purpose]}")
     producer = await asyncpg.connect(as_role(url, "producer"))
     await producer.fetchval("SELECT forge_jobs.enqueue('work')")
@@ -415,6 +413,7 @@ async def test_who_was_granted_rights_keeps_its_work_when_others_migrate(
     async def work() -> None: ...
 
     await Worker(forge, queues=["default"]).run(until_empty=True)
+    assert await owner.fetchval("SELECT sum(jobs) FROM forge_jobs.made_up_spent") > 0
     owners = await owner.fetch(
         "SELECT DISTINCT relowner::regrole::text FROM pg_class WHERE relnamespace = 'forge_jobs'::regnamespace "
         "UNION SELECT proowner::regrole::text FROM pg_proc WHERE pronamespace = 'forge_jobs'::regnamespace"
@@ -430,8 +429,8 @@ async def test_who_was_granted_rights_keeps_its_work_when_others_migrate(
 async def test_nobody_gets_more_from_a_migration_than_its_purpose_needs(
     owner: asyncpg.Connection, url: str, upgraded: Callable[..., Awaitable[None]]
 ) -> None:
-    await upgraded("owner", number=BEFORE_KINDS)
-    await grant_as_of_then(owner, Purpose.ENQUEUER)
+    await upgraded("owner", number=KNOWN)
+    await grant_as_of_today(owner, Purpose.ENQUEUER)
     await owner.execute(
         "GRANT USAGE ON SCHEMA forge_jobs TO visitor; GRANT SELECT ON forge_jobs.depth TO visitor"
     )
@@ -440,16 +439,16 @@ async def test_nobody_gets_more_from_a_migration_than_its_purpose_needs(
 
     granted = await owner.fetch(
         "SELECT table_name, grantee, privilege_type FROM information_schema.role_table_grants "
-        "WHERE table_schema = 'forge_jobs' AND grantee <> 'owner' AND table_name IN ('kind', 'era', 'worker')"
+        "WHERE table_schema = 'forge_jobs' AND grantee <> 'owner' AND table_name IN ('made_up_quota', 'made_up_spent', 'made_up_quota_left', 'worker')"
     )
-    assert [tuple(row) for row in granted] == [("kind", "producer", "SELECT")]
+    assert [tuple(row) for row in granted] == [("made_up_quota", "producer", "SELECT")]
 
 
 async def test_who_may_not_migrate_is_told_who_may(
     owner: asyncpg.Connection, url: str, upgraded: Callable[..., Awaitable[None]]
 ) -> None:
-    await upgraded("owner", number=BEFORE_KINDS)
-    await grant_as_of_then(owner, Purpose.WORKER)
+    await upgraded("owner", number=KNOWN)
+    await grant_as_of_today(owner, Purpose.WORKER)
 
     with pytest.raises(StorageUnusable) as caught:
         await upgraded("labourer")

@@ -14,7 +14,6 @@ from forge_jobs.errors import SchemaOutdated, SchemaTooNew, StorageBusy, Storage
 from forge_jobs.job import NewJob
 from forge_jobs.local_postgres import LocalPostgres
 from forge_jobs.storage.interface import Schema
-from forge_jobs.storage.migrate import migrations
 from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.schema import PostgresSchema, lock_key
@@ -22,10 +21,7 @@ from forge_jobs.storage.postgres.session_settings import PINNED
 from forge_jobs.storage.postgres.workers import PostgresWorkers
 from forge_jobs.worker_info import WorkerInfo
 from tests.storage_postgres.conftest import until
-
-KNOWN = migrations("postgres")[-1].number
-
-[INDEXED] = [step for step in migrations("postgres") if step.is_concurrent]
+from tests.storage_postgres.next_release import BEFORE_THE_INDEX, KNOWN, NEXT, TODAY
 
 WORKER = WorkerInfo(7, "shop-worker-1-7", "host", 1, "1", ("default",), ("work",), 1)
 
@@ -75,7 +71,7 @@ async def test_ten_processes_may_create_and_migrate_at_once(absent: str) -> None
     answers = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
 
     assert [process.returncode for process in processes] == [0] * 10
-    assert sorted(int(out) for out, _ in answers) == [0] * 9 + [len(migrations("postgres"))]
+    assert sorted(int(out) for out, _ in answers) == [0] * 9 + [len(TODAY)]
     assert (await PostgresSchema(Database(absent)).status()).found == KNOWN
 
 
@@ -95,11 +91,34 @@ async def test_an_old_schema_gets_the_migrations_that_it_lacks(
 ) -> None:
     assert (await schema.status()).found == 0
 
-    assert await schema.migrate() == len(migrations("postgres"))
+    assert await schema.migrate() == len(TODAY)
     assert await schema.migrate() == 0
 
     found = await database.fetch("SELECT number, name FROM {schema}.migration ORDER BY number")
-    assert [tuple(row) for row in found] == [(step.number, step.name) for step in migrations("postgres")]
+    assert [tuple(row) for row in found] == [(step.number, step.name) for step in TODAY]
+
+
+async def test_a_new_database_gets_at_once_what_older_ones_got_step_by_step(
+    schema: PostgresSchema, database: Database, url: str, server: LocalPostgres, next_release: None
+) -> None:
+    other = Database(server.create_database("Step by step"))
+    assert await schema.migrate() == len(NEXT)
+    lacking = await migrated_up_to(KNOWN, PostgresSchema(other))
+    assert await PostgresSchema(other).migrate() == lacking
+
+    await other.open()
+    made = [sorted(tuple(row) for row in await each.fetch(MADE)) for each in (database, other)]
+    assert made[0] == made[1]
+    assert ("made_up_index", "i", True) in made[0]
+    await other.close()
+    server.drop_database("Step by step")
+
+
+MADE = """
+SELECT relname, relkind::text, coalesce(indisvalid, true)
+FROM pg_class LEFT JOIN pg_index ON indexrelid = pg_class.oid
+WHERE relnamespace = '{schema_text}'::regnamespace
+"""
 
 
 async def test_a_migration_that_fails_leaves_nothing_behind(
@@ -174,24 +193,29 @@ async def test_the_status_says_which_server_it_is(schema: PostgresSchema) -> Non
     assert status.server.startswith("PostgreSQL 1")
 
 
+@pytest.fixture
+def next_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What migrates is a release that knows more migrations than this one."""
+    monkeypatch.setattr("forge_jobs.storage.postgres.schema.migrations", lambda _: NEXT)
+
+
 async def migrated_up_to(number: int, schema: Schema) -> int:
-    """Bring an empty database to what the release knew that ended with this migration; return how many it lacks now."""
-    known = migrations("postgres")
+    """Bring an empty database up to this migration; return how many it lacks for the next release."""
     with pytest.MonkeyPatch.context() as patch:
-        of_then = tuple(step for step in known if step.number <= number)
+        of_then = tuple(step for step in NEXT if step.number <= number)
         patch.setattr("forge_jobs.storage.postgres.schema.migrations", lambda _: of_then)
         await schema.migrate()
-    return len(known) - len(of_then)
+    return len(NEXT) - len(of_then)
 
 
 async def test_what_waits_for_a_reader_stops_nobody_and_says_who_that_is(
-    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch, next_release: None
 ) -> None:
     monkeypatch.setattr("forge_jobs.storage.postgres.migrator.LOCK_WAIT", 0.2)
     monkeypatch.setattr("forge_jobs.storage.postgres.migrator.FIRST_PAUSE", 0.05)
     storage = PostgresStorage(url)
     await storage.open()
-    lacking = await migrated_up_to(4, storage.schema)
+    lacking = await migrated_up_to(KNOWN, storage.schema)
     dump = await asyncpg.connect(url, server_settings={"application_name": "pg_dump"})
     reading = dump.transaction(isolation="repeatable_read", readonly=True)
     await reading.start()
@@ -208,7 +232,7 @@ async def test_what_waits_for_a_reader_stops_nobody_and_says_who_that_is(
 
     await until(is_said)
     job_id = await database.fetchval("SELECT {schema}.enqueue('work')")
-    # As workers of the release that knew four migrations claim it.
+    # As workers of the release before claim it.
     claimed = await database.fetchval("DELETE FROM {schema}.ready WHERE job_id = $1 RETURNING job_id", job_id)
     assert claimed == job_id
     await reading.rollback()
@@ -224,24 +248,24 @@ async def test_what_waits_for_a_reader_stops_nobody_and_says_who_that_is(
 
 
 async def test_a_migration_that_waited_long_enough_changes_nothing_and_says_for_whom(
-    schema: PostgresSchema, database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+    schema: PostgresSchema, database: Database, url: str, monkeypatch: pytest.MonkeyPatch, next_release: None
 ) -> None:
     monkeypatch.setattr("forge_jobs.storage.postgres.migrator.LOCK_WAIT", 0.05)
-    await migrated_up_to(4, schema)
+    await migrated_up_to(KNOWN, schema)
     reader = await asyncpg.connect(url)
     async with reader.transaction():
         await reader.execute("LOCK TABLE forge_jobs.tally IN ACCESS SHARE MODE")
         with pytest.raises(StorageBusy, match=f"held by process {reader.get_server_pid()}"):
             await schema.migrate(patience=timedelta(0))
     await reader.close()
-    assert (await schema.status()).found == 4
+    assert (await schema.status()).found == KNOWN
 
 
 async def test_a_turn_that_another_process_keeps_is_said_and_waited_for_no_longer_than_a_table(
-    schema: PostgresSchema, url: str, monkeypatch: pytest.MonkeyPatch
+    schema: PostgresSchema, url: str, monkeypatch: pytest.MonkeyPatch, next_release: None
 ) -> None:
     monkeypatch.setattr("forge_jobs.storage.postgres.migrator.LOOK_EVERY", 0.05)
-    lacking = await migrated_up_to(4, schema)
+    lacking = await migrated_up_to(KNOWN, schema)
     frozen = await asyncpg.connect(url, server_settings={"application_name": "shop"})
     turn = frozen.transaction()
     await turn.start()
@@ -267,9 +291,9 @@ async def test_a_turn_that_another_process_keeps_is_said_and_waited_for_no_longe
 
 
 async def test_a_process_that_is_frozen_while_it_migrates_loses_its_turn(
-    schema: PostgresSchema, database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+    schema: PostgresSchema, database: Database, url: str, monkeypatch: pytest.MonkeyPatch, next_release: None
 ) -> None:
-    lacking = await migrated_up_to(INDEXED.number - 1, schema)
+    lacking = await migrated_up_to(BEFORE_THE_INDEX, schema)
     writer = await asyncpg.connect(url)
     writing = writer.transaction()
     await writing.start()
@@ -296,29 +320,29 @@ HAS_TURN = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND grante
 
 
 async def test_an_index_that_was_left_half_made_is_made_again(
-    schema: PostgresSchema, database: Database
+    schema: PostgresSchema, database: Database, next_release: None
 ) -> None:
     await schema.migrate()
-    await database.execute("DELETE FROM {schema}.migration WHERE number >= $1", INDEXED.number)
+    await database.execute("DELETE FROM {schema}.migration WHERE number > $1", BEFORE_THE_INDEX)
     await database.execute(
-        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{schema_text}.scheduled_queue'::regclass"
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{schema_text}.made_up_index'::regclass"
     )
 
     assert await schema.migrate() >= 1
     assert await database.fetchval(
-        "SELECT indisvalid FROM pg_index WHERE indexrelid = '{schema_text}.scheduled_queue'::regclass"
+        "SELECT indisvalid FROM pg_index WHERE indexrelid = '{schema_text}.made_up_index'::regclass"
     )
 
 
 async def test_an_index_that_is_made_again_waits_however_short_locks_are_waited_for_here(
-    schema: PostgresSchema, database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+    schema: PostgresSchema, database: Database, url: str, monkeypatch: pytest.MonkeyPatch, next_release: None
 ) -> None:
     monkeypatch.setattr("forge_jobs.storage.postgres.migrator.LOOK_EVERY", 0.05)
     monkeypatch.setattr("forge_jobs.storage.postgres.migrator.FIRST_PAUSE", 0.05)
-    lacking = await migrated_up_to(INDEXED.number, schema) + 1
-    await database.execute("DELETE FROM {schema}.migration WHERE number >= $1", INDEXED.number)
+    lacking = await migrated_up_to(BEFORE_THE_INDEX + 1, schema) + 1
+    await database.execute("DELETE FROM {schema}.migration WHERE number > $1", BEFORE_THE_INDEX)
     await database.execute(
-        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{schema_text}.scheduled_queue'::regclass"
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{schema_text}.made_up_index'::regclass"
     )
     name = await database.fetchval("SELECT quote_ident(current_database())")
     await database.execute(f"ALTER DATABASE {name} SET lock_timeout = '100ms'")
@@ -341,12 +365,12 @@ async def test_an_index_that_is_made_again_waits_however_short_locks_are_waited_
 
 
 async def test_an_index_that_waits_for_a_transaction_says_so_and_stops_nobody(
-    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch, next_release: None
 ) -> None:
     monkeypatch.setattr("forge_jobs.storage.postgres.migrator.LOOK_EVERY", 0.05)
     storage = PostgresStorage(url)
     await storage.open()
-    lacking = await migrated_up_to(INDEXED.number - 1, storage.schema)
+    lacking = await migrated_up_to(BEFORE_THE_INDEX, storage.schema)
     said = asyncio.Event()
     writer = await asyncpg.connect(url)
     writing = writer.transaction()
@@ -366,18 +390,15 @@ async def test_an_index_that_waits_for_a_transaction_says_so_and_stops_nobody(
 async def test_two_releases_may_migrate_and_start_in_turn(
     schema: PostgresSchema, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    newer = migrations("postgres")
-    older = tuple(step for step in newer if step.number <= 3)
-
-    for known, applied in ((older, 3), (newer, len(newer) - 3), (older, 0), (newer, 0)):
+    for known, applied in ((TODAY, len(TODAY)), (NEXT, len(NEXT) - len(TODAY)), (TODAY, 0), (NEXT, 0)):
         monkeypatch.setattr("forge_jobs.storage.postgres.schema.migrations", lambda _, known=known: known)
         assert await schema.migrate() == applied
 
 
 async def test_a_process_that_dies_while_it_migrates_leaves_what_the_next_one_goes_on_with(
-    schema: PostgresSchema, database: Database, url: str
+    schema: PostgresSchema, database: Database, url: str, next_release: None
 ) -> None:
-    lacking = await migrated_up_to(4, schema)
+    lacking = await migrated_up_to(KNOWN, schema)
     reader = await asyncpg.connect(url)
     async with reader.transaction():
         await reader.execute("LOCK TABLE forge_jobs.ready IN ACCESS SHARE MODE")

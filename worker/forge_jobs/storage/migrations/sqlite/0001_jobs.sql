@@ -1,37 +1,68 @@
--- A job's state is the table that its id is in: scheduled, ready, claimed or finished.
--- Moments are microseconds since the epoch, durations microseconds, unless a line says otherwise.
+-- The tables of forge-jobs in SQLite, in the order in which one understands them.
+--
+-- A job's state is the table that its id is in: scheduled, ready, claimed or finished. What was asked for is in
+-- `job`, which is written once; a move deletes a narrow row in one table and inserts one in another, in one
+-- transaction.
+--
+-- Moments and durations are microseconds (moments since the epoch), lists and records are JSON, unless a line
+-- says otherwise. Here is no function enqueue and none of the views of counts: who opens the file has the library.
+
+
+-- Queues
 
 CREATE TABLE queue (
     id              INTEGER PRIMARY KEY,
     name            TEXT NOT NULL UNIQUE
         CHECK (name <> '' AND length(name) <= 128 AND instr(name, ',') = 0
                AND name NOT GLOB '*[' || char(9, 10, 11, 12, 13, 32) || ']*'),
-    concurrency     INTEGER CHECK (concurrency >= 0),
     paused          INTEGER NOT NULL DEFAULT 0,
+    concurrency     INTEGER CHECK (concurrency >= 0),  -- null: as many jobs as workers take
+    rate_limit      TEXT,  -- the scope of which each start takes a token; it may be missing
+    -- of jobs that say nothing themselves
+    max_attempts    INTEGER NOT NULL DEFAULT 5 CHECK (max_attempts >= 0),  -- 0: for ever
+    timeout         INTEGER CHECK (timeout > 0),
     backoff_enabled INTEGER NOT NULL DEFAULT 1,
     backoff_base    INTEGER NOT NULL DEFAULT 10000000,
     backoff_max     INTEGER NOT NULL DEFAULT 1800000000,
-    max_attempts    INTEGER NOT NULL DEFAULT 5 CHECK (max_attempts >= 0),
     done_retention  INTEGER NOT NULL DEFAULT 604800000000,
     dead_retention  INTEGER NOT NULL DEFAULT 2592000000000,
     managed_by      TEXT,
-    cooldown_until  INTEGER,
-    throttles       INTEGER NOT NULL DEFAULT 0
+    cooldown_until  INTEGER,  -- no job starts before
+    throttles       INTEGER NOT NULL DEFAULT 0  -- how often in a row
 );
 
--- +1 with every change of configuration, so that a worker that hears nothing can look at one number
+-- +1 with every change of configuration, so that a worker that hears nothing has one number to look at.
 CREATE TABLE revision (
     one      INTEGER PRIMARY KEY CHECK (one = 1),
     revision INTEGER NOT NULL DEFAULT 0
 );
 
--- What was asked for; written once, never updated. AUTOINCREMENT, so that the id of a
--- deleted job is never given to another.
+-- What handlers declare of their kinds, for jobs that others enqueue by name. Programs write it when they
+-- open, if it is not there already. Null: the handler says nothing of it.
+CREATE TABLE kind (
+    kind         TEXT PRIMARY KEY,
+    queue        TEXT,
+    priority     INTEGER,
+    max_attempts INTEGER,  -- 0: for ever
+    timeout      REAL,  -- seconds
+    codec        TEXT NOT NULL,
+    title        TEXT,
+    owner        TEXT,  -- who answers for it
+    docs         TEXT,  -- a link
+    declared_at  INTEGER NOT NULL,
+    declared_by  TEXT NOT NULL
+) WITHOUT ROWID;
+
+
+-- Jobs
+
+-- What was asked for: written once, never updated. AUTOINCREMENT, so that the id of a deleted job is never
+-- given to another.
 CREATE TABLE job (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     queue_id     INTEGER NOT NULL,
     priority     INTEGER NOT NULL CHECK (priority BETWEEN -32768 AND 32767),
-    max_attempts INTEGER NOT NULL,
+    max_attempts INTEGER NOT NULL,  -- 0: for ever
     timeout      REAL,  -- seconds
     kind         TEXT NOT NULL,
     codec        TEXT NOT NULL,
@@ -40,13 +71,16 @@ CREATE TABLE job (
     payload      BLOB NOT NULL
 );
 
--- living keys; a row goes when its job ends
+-- The keys of jobs that have not ended; a row goes when its job ends.
 CREATE TABLE job_key (
     kind   TEXT NOT NULL,
     key    TEXT NOT NULL,
     job_id INTEGER NOT NULL UNIQUE,
     PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
+
+
+-- The states of a job
 
 CREATE TABLE scheduled (
     job_id   INTEGER PRIMARY KEY,
@@ -57,9 +91,11 @@ CREATE TABLE scheduled (
     reason   TEXT NOT NULL CHECK (reason IN ('delayed', 'retry', 'throttled', 'rescheduled'))
 );
 CREATE INDEX scheduled_run_at ON scheduled (run_at);
+-- What is due soon in one queue, however much waits in the others.
+CREATE INDEX scheduled_queue ON scheduled (queue_id, run_at);
 
--- The hot table is its own claim index. No index by job: a job that was never delayed has
--- pos = created_at, all others are found by a scan of their class.
+-- The hot table is its own index, whose order is the order of claims. There is no index by job: one that has
+-- been ready since it was made has pos = created_at, the others are found by a scan of their queue and priority.
 CREATE TABLE ready (
     job_id   INTEGER NOT NULL,
     pos      INTEGER NOT NULL,  -- when it became ready
@@ -92,7 +128,10 @@ CREATE TABLE finished (
 );
 CREATE INDEX finished_sweep ON finished (queue_id, state, finished_at);
 
--- error history, the newest 32 of each job
+
+-- What is kept of attempts, and how many jobs there are
+
+-- The errors of a job, the newest 32.
 CREATE TABLE failure (
     id        INTEGER PRIMARY KEY AUTOINCREMENT,
     job_id    INTEGER NOT NULL,
@@ -103,8 +142,8 @@ CREATE TABLE failure (
 );
 CREATE INDEX failure_job ON failure (job_id, id);
 
--- How many jobs of a queue each state holds: one row a queue, since one writer never waits
--- for another here. Every move adds its batch; triggers for each row cost a third of the speed.
+-- How many jobs of a queue each state holds: one row a queue, since one writer never waits for another here.
+-- Every move adds its batch; triggers for each row would cost a third of the speed.
 CREATE TABLE tally (
     queue_id    INTEGER PRIMARY KEY REFERENCES queue ON DELETE CASCADE,
     pending     INTEGER NOT NULL DEFAULT 0,
@@ -113,43 +152,77 @@ CREATE TABLE tally (
     done        INTEGER NOT NULL DEFAULT 0,
     dead        INTEGER NOT NULL DEFAULT 0
 );
+CREATE TRIGGER queue_tally AFTER INSERT ON queue BEGIN
+    INSERT INTO tally (queue_id) VALUES (NEW.id);
+END;
+
+
+-- Workers
 
 CREATE TABLE worker (
-    id          INTEGER PRIMARY KEY,  -- random, never used twice
-    label       TEXT NOT NULL,
-    host        TEXT NOT NULL,
-    pid         INTEGER NOT NULL,
-    version     TEXT NOT NULL,
-    queues      TEXT NOT NULL,  -- a JSON array
-    kinds       TEXT NOT NULL,  -- a JSON array
-    concurrency INTEGER NOT NULL,
-    draining    INTEGER NOT NULL DEFAULT 0,
-    started_at  INTEGER NOT NULL,
-    beat_at     INTEGER NOT NULL
+    id                INTEGER PRIMARY KEY,  -- random, never used twice
+    label             TEXT NOT NULL,
+    host              TEXT NOT NULL,
+    pid               INTEGER NOT NULL,
+    version           TEXT NOT NULL,
+    -- where an operator runs it: the pool, the version of the pool, the pod
+    pool              TEXT,
+    version_id        TEXT,
+    pod               TEXT,
+    queues            TEXT NOT NULL,
+    kinds             TEXT NOT NULL,
+    concurrency       INTEGER NOT NULL,
+    draining          INTEGER NOT NULL DEFAULT 0,
+    retiring          INTEGER NOT NULL DEFAULT 0,
+    observed_revision INTEGER NOT NULL DEFAULT 0,  -- of its version's control; -1: told to retire, or not to
+    started_at        INTEGER NOT NULL,
+    -- as it said at its last beat
+    beat_at           INTEGER NOT NULL,
+    era               INTEGER,  -- in which it knows all of its claims; null: it has not said yet
+    ailment           TEXT,  -- what keeps it from its work; null: nothing
+    succeeded         INTEGER NOT NULL DEFAULT 0,
+    failed            INTEGER NOT NULL DEFAULT 0,
+    run_seconds       REAL NOT NULL DEFAULT 0,
+    record            TEXT NOT NULL DEFAULT '{}',  -- what its attempts came to, by name
+    -- what only the worker knows, for whoever asks why a job does not end
+    stuck             TEXT NOT NULL DEFAULT '[]',  -- jobs whose handlers go on though they were told to stop
+    adrift            TEXT NOT NULL DEFAULT '[]'  -- jobs that are the worker's and that it does not run
 );
+CREATE INDEX worker_of_version ON worker (pool, version_id);
 
--- The labels of workers that are gone, so that history stays readable.
+-- The labels of workers, which stay when they are gone, so that history can be read and a claim leads to
+-- its version.
 CREATE TABLE worker_label (
-    worker_id INTEGER PRIMARY KEY,
-    label     TEXT NOT NULL,
-    at        INTEGER NOT NULL
+    worker_id  INTEGER PRIMARY KEY,
+    label      TEXT NOT NULL,
+    at         INTEGER NOT NULL,
+    pool       TEXT,
+    version_id TEXT
 );
 
--- one row for each job that a queue with a concurrency may have in progress
-CREATE TABLE slot (
-    queue_id  INTEGER NOT NULL REFERENCES queue ON DELETE CASCADE,
-    number    INTEGER NOT NULL,  -- from 1
-    worker_id INTEGER,  -- null: free
-    PRIMARY KEY (queue_id, number)
-) WITHOUT ROWID;
-
--- workers that wait for work of a queue and want to be told; not used here, where telling costs nothing
+-- Workers that wait for work of a queue and want to be told. Not used here, where telling costs nothing.
 CREATE TABLE idle (
     queue_id  INTEGER NOT NULL,
     worker_id INTEGER NOT NULL,
     PRIMARY KEY (queue_id, worker_id)
 ) WITHOUT ROWID;
 
+-- What commits have told, the last of them, each thing once: other processes on the file read here what
+-- concerns them. Numbers grow; the table is small, so it has no index by them.
+CREATE TABLE notice (
+    kind    TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    number  INTEGER NOT NULL,
+    PRIMARY KEY (kind, subject)
+) WITHOUT ROWID;
+
+-- An era of the database: a stretch of its history that nothing has cut, as a restore from a backup does.
+CREATE TABLE era (
+    one    INTEGER PRIMARY KEY DEFAULT 1 CHECK (one = 1),
+    number INTEGER NOT NULL  -- random
+) STRICT;
+
+-- The worker that leads. Each of its writes names the epoch.
 CREATE TABLE leader (
     one       INTEGER PRIMARY KEY CHECK (one = 1),
     worker_id INTEGER,
@@ -157,35 +230,53 @@ CREATE TABLE leader (
     until     INTEGER NOT NULL
 );
 
-CREATE TABLE cron (
-    id           INTEGER PRIMARY KEY AUTOINCREMENT,
-    name         TEXT NOT NULL UNIQUE,
-    expression   TEXT NOT NULL,
-    timezone     TEXT NOT NULL,
-    kind         TEXT NOT NULL,
-    payload      BLOB NOT NULL,
-    codec        TEXT NOT NULL,
-    queue_id     INTEGER NOT NULL REFERENCES queue,
-    priority     INTEGER NOT NULL CHECK (priority BETWEEN -32768 AND 32767),
-    max_attempts INTEGER,  -- null: the queue's
-    timeout      REAL,  -- seconds
-    overlap      INTEGER NOT NULL,
-    missed       TEXT NOT NULL CHECK (missed IN ('skip', 'latest', 'all')),
-    missed_limit INTEGER NOT NULL CHECK (missed_limit > 0),
-    enabled      INTEGER NOT NULL,
-    managed_by   TEXT,
-    next_fire_at INTEGER,
-    last_fire_at INTEGER,
-    last_error   TEXT,
-    skipped      INTEGER NOT NULL DEFAULT 0
+
+-- Versions of worker pools
+
+-- The gates that let workers claim. An operator writes them; without one there are none, and all are open.
+CREATE TABLE worker_version (
+    pool             TEXT NOT NULL,  -- the uid of its owner
+    id               TEXT NOT NULL,
+    version          TEXT NOT NULL,
+    deployment       TEXT NOT NULL,
+    spec_hash        TEXT NOT NULL,
+    state            TEXT NOT NULL CHECK (
+        state IN ('pending', 'ramping', 'current', 'draining', 'drained', 'retired', 'failed')),
+    weight_percent   INTEGER NOT NULL CHECK (weight_percent BETWEEN 0 AND 100),
+    control_revision INTEGER NOT NULL,  -- +1 with every change of state; workers acknowledge it
+    -- what its workers serve and handle, known also while it sleeps. Its owner says the queues, its workers say
+    -- both when they register. Null: nobody has yet.
+    queues           TEXT,
+    kinds            TEXT,
+    created_at       INTEGER NOT NULL,
+    state_changed_at INTEGER NOT NULL,  -- also with a new weight
+    ramping_since    INTEGER,  -- while it has a share
+    last_current_at  INTEGER,
+    drain_started_at INTEGER,
+    drained_at       INTEGER,
+    record           TEXT NOT NULL DEFAULT '{}',  -- what the attempts of its workers that are gone came to
+    baseline         TEXT,  -- the record of all versions of the pool, when this one got its present share
+    verdict          TEXT,  -- why it was given up
+    PRIMARY KEY (pool, id)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX worker_version_current ON worker_version (pool) WHERE state = 'current';
+
+-- The operator that writes versions.
+CREATE TABLE operator (
+    one    INTEGER PRIMARY KEY CHECK (one = 1),
+    holder TEXT NOT NULL,
+    epoch  INTEGER NOT NULL
 );
 
--- one job for each fire time, whoever fires
-CREATE TABLE fire (
-    cron_id INTEGER NOT NULL REFERENCES cron ON DELETE CASCADE,
-    fire_at INTEGER NOT NULL,
-    job_id  INTEGER NOT NULL,
-    PRIMARY KEY (cron_id, fire_at)
+
+-- Limits over all workers
+
+-- One row for each job that a queue with a concurrency may have in progress.
+CREATE TABLE slot (
+    queue_id  INTEGER NOT NULL REFERENCES queue ON DELETE CASCADE,
+    number    INTEGER NOT NULL,  -- from 1
+    worker_id INTEGER,  -- null: free
+    PRIMARY KEY (queue_id, number)
 ) WITHOUT ROWID;
 
 CREATE TABLE rate_limit (
@@ -194,21 +285,61 @@ CREATE TABLE rate_limit (
     refill      REAL NOT NULL CHECK (refill >= 0),  -- tokens per second
     tokens      REAL NOT NULL,
     refilled_at INTEGER NOT NULL,
-    generation  INTEGER NOT NULL DEFAULT 0,
+    generation  INTEGER NOT NULL DEFAULT 0,  -- +1 when it is drained; tokens leased before are not given back
     drained_at  INTEGER,
     managed_by  TEXT
 );
 
-CREATE TRIGGER queue_tally AFTER INSERT ON queue BEGIN
-    INSERT INTO tally (queue_id) VALUES (NEW.id);
-END;
 
-INSERT INTO revision (one) VALUES (1);
-INSERT INTO queue (name) VALUES ('default');
+-- Crons
 
--- For people and other tools: every job with its state.
+CREATE TABLE cron (
+    id            INTEGER PRIMARY KEY AUTOINCREMENT,
+    name          TEXT NOT NULL UNIQUE,
+    expression    TEXT NOT NULL,
+    timezone      TEXT NOT NULL,
+    enabled       INTEGER NOT NULL,
+    kind          TEXT NOT NULL,
+    payload       BLOB NOT NULL,
+    codec         TEXT NOT NULL,
+    -- Queue and priority may be left to the kind. Then these are what the kind has now, so that they can be
+    -- read alone.
+    queue_id      INTEGER NOT NULL REFERENCES queue,
+    queue_said    INTEGER NOT NULL DEFAULT 1,
+    priority      INTEGER NOT NULL CHECK (priority BETWEEN -32768 AND 32767),
+    priority_said INTEGER NOT NULL DEFAULT 1,
+    max_attempts  INTEGER,  -- null: the queue's
+    timeout       REAL,  -- seconds
+    overlap       INTEGER NOT NULL,
+    missed        TEXT NOT NULL CHECK (missed IN ('skip', 'latest', 'all')),
+    missed_limit  INTEGER NOT NULL CHECK (missed_limit > 0),
+    managed_by    TEXT,
+    next_fire_at  INTEGER,
+    last_fire_at  INTEGER,
+    last_error    TEXT,
+    skipped       INTEGER NOT NULL DEFAULT 0
+);
+
+-- One job for each fire time, whoever fires.
+CREATE TABLE fire (
+    cron_id INTEGER NOT NULL REFERENCES cron ON DELETE CASCADE,
+    fire_at INTEGER NOT NULL,
+    job_id  INTEGER NOT NULL,
+    PRIMARY KEY (cron_id, fire_at)
+) WITHOUT ROWID;
+
+
+-- Views
+
+-- For people and other tools: every job with its state. A queue that is being deleted has a name that nobody
+-- looks for, and nobody should see: 'deleting:', its id, ':' and the name that it had. Its jobs are shown
+-- under that.
 CREATE VIEW jobs AS
-SELECT job.id, queue.name AS queue, job.kind,
+SELECT job.id,
+       CASE WHEN substr(queue.name, 1, length('deleting:' || queue.id || ':')) <> 'deleting:' || queue.id || ':'
+            THEN queue.name
+            ELSE substr(queue.name, length('deleting:' || queue.id || ':') + 1) END AS queue,
+       job.kind,
        CASE WHEN finished.job_id IS NOT NULL THEN finished.state
             WHEN claimed.job_id IS NOT NULL THEN 'in_progress'
             WHEN scheduled.job_id IS NULL THEN 'pending'
@@ -225,3 +356,37 @@ JOIN queue ON queue.id = job.queue_id
 LEFT JOIN finished ON finished.job_id = job.id
 LEFT JOIN claimed ON claimed.job_id = job.id
 LEFT JOIN scheduled ON scheduled.job_id = job.id;
+
+-- The kinds for which those who serve a queue have handlers: workers that may claim, and versions that may,
+-- awake or not. A queue of which that is not known is left out: nobody serves it, or a version that is to
+-- serve it has had no worker yet, and may have any handler.
+CREATE VIEW handled AS
+WITH serving AS (
+    SELECT worker.queues, worker.kinds
+    FROM worker
+    LEFT JOIN worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
+    WHERE NOT worker.draining AND NOT worker.retiring AND worker.kinds <> '[]'
+      AND coalesce(version.state IN ('current', 'ramping'), 1)
+    UNION
+    SELECT queues, kinds FROM worker_version
+    WHERE state IN ('current', 'ramping') AND queues IS NOT NULL AND kinds IS NOT NULL
+), untold AS (
+    SELECT version.queues FROM worker_version AS version
+    WHERE version.state IN ('pending', 'ramping', 'current') AND version.kinds IS NULL
+      AND NOT EXISTS (SELECT 1 FROM worker WHERE worker.pool = version.pool AND worker.version_id = version.id)
+)
+SELECT queue.id AS queue_id, queue.name AS queue,
+       json_group_array(DISTINCT handler.value) FILTER (WHERE handler.value IS NOT NULL) AS kinds
+FROM serving
+JOIN json_each(serving.queues) AS served
+JOIN queue ON queue.name = served.value
+LEFT JOIN json_each(serving.kinds) AS handler
+WHERE NOT EXISTS (SELECT 1 FROM untold WHERE queues IS NULL)
+  AND queue.name NOT IN (SELECT theirs.value FROM untold JOIN json_each(untold.queues) AS theirs)
+GROUP BY queue.id, queue.name;
+
+
+-- What is there from the first moment
+
+INSERT INTO revision (one) VALUES (1);
+INSERT INTO queue (name) VALUES ('default');

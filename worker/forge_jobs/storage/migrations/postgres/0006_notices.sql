@@ -1,2 +1,0 @@
--- Nothing to do here: PostgreSQL has NOTIFY. In SQLite a table of notices takes its place.
-SELECT 1;

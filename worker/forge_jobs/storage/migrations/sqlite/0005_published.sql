@@ -1,1 +1,0 @@
--- Nothing to do: SQLite publishes nothing, and notifies nobody.

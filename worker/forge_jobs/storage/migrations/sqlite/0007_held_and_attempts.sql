@@ -1,1 +1,0 @@
--- The view scaling_signal and the function enqueue are PostgreSQL's alone.
