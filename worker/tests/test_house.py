@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from forge_jobs.storage.migrate import migrations
+from tests.releases.keep import made
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "worker" / "forge_jobs"
 MIGRATIONS = PACKAGE / "storage" / "migrations"
+KEPT = sorted(ROOT.glob("worker/tests/releases/*/*.sql"))
 
 
 def test_modules_import_downwards_only() -> None:
@@ -49,6 +53,16 @@ def test_migrations_are_numbered_without_a_gap() -> None:
     names = sorted(path.name for path in (MIGRATIONS / "postgres").glob("*"))
 
     assert [name[:5] for name in names] == [f"{number:04}_" for number in range(1, len(names) + 1)]
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_a_migration_is_never_edited_after_a_release(kept: Path) -> None:
+    """While the release of `pyproject.toml` is not out yet, `make keep-release` keeps what was edited."""
+    text = kept.read_text(encoding="utf-8")
+    released = [step for step in migrations(kept.stem) if f"-- Migration {step.number}\n" in text]
+
+    assert released
+    assert [step.name for step in released if made(kept.stem, step) not in text] == []
 
 
 def test_both_databases_have_a_file_for_the_same_nouns() -> None:

@@ -36,6 +36,12 @@ class Database(Protocol):
     async def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a statement that both databases understand, past the storage; return its rows."""
 
+    async def run(self, script: str) -> None:
+        """Run statements that this database understands, past the storage."""
+
+    async def tables(self) -> list[str]:
+        """Return the names of our tables, those that others refer to before them."""
+
     async def refuse(self, table: str, condition: str) -> None:
         """Rows (`new`) of the table that meet the condition are refused until `accept`, or the end of the test."""
 
@@ -71,13 +77,13 @@ class PostgresDatabase:
         async with migrated_storage(self):
             pass
         await connection.execute("CREATE SCHEMA pristine")
-        for table in await self._tables():
+        for table in await self.tables():
             await connection.execute(f"CREATE TABLE pristine.{table} AS TABLE forge_jobs.{table}")
 
     async def empty(self) -> None:
         """It contains what a new one contains, and nobody is connected to it."""
         connection = await self._own_connection()
-        tables = await self._tables()
+        tables = await self.tables()
         await connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -101,8 +107,7 @@ class PostgresDatabase:
             self._connection.terminate()
         await self._on_server(f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)')
 
-    async def _tables(self) -> list[str]:
-        """Return the names of our tables, those that others refer to before them."""
+    async def tables(self) -> list[str]:
         connection = await self._own_connection()
         tables = await connection.fetch(
             "SELECT relname FROM pg_class WHERE relnamespace = 'forge_jobs'::regnamespace AND relkind = 'r' "
@@ -137,6 +142,11 @@ class PostgresDatabase:
         connection = await self._own_connection()
         async with self._one_at_a_time:
             return [tuple(record) for record in await connection.fetch(sql)]
+
+    async def run(self, script: str) -> None:
+        connection = await self._own_connection()
+        async with self._one_at_a_time:
+            await connection.execute(script)
 
     async def refuse(self, table: str, condition: str) -> None:
         await self.rows(
@@ -217,6 +227,17 @@ class SqliteDatabase:
     async def rows(self, sql: str) -> list[tuple[Any, ...]]:
         with contextlib.closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
             return connection.execute(sql).fetchall()
+
+    async def run(self, script: str) -> None:
+        with contextlib.closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
+            connection.executescript(script)
+
+    async def tables(self) -> list[str]:
+        found = await self.rows(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' "
+            "ORDER BY name <> 'queue', name <> 'cron', name"
+        )
+        return [name for (name,) in found]
 
     async def refuse(self, table: str, condition: str) -> None:
         await self.rows(

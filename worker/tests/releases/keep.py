@@ -1,0 +1,159 @@
+"""`make keep-release`: the databases of this release are kept, for later releases to be tested with.
+
+Each is one SQL text: what makes the tables, then the rows that the code of this release left behind, which are jobs
+in every state and what belongs to them. The text is the same each time, unless the tables or that code have changed.
+"""
+
+import asyncio
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from forge_jobs.job import Postponement, Reason, State
+from forge_jobs.kind import Kind
+from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.storage.migrate import Migration, migrations
+from forge_jobs.storage.postgres import connection, migrator
+from forge_jobs.storage.sqlite import schema
+from forge_jobs.version import Version, VersionState
+from tests.storage.databases import Database, PostgresDatabase, SqliteDatabase, migrated_storage
+from tests.storage.factories import (
+    cron,
+    done,
+    ended,
+    enqueue,
+    enqueue_many,
+    failed,
+    leader,
+    running,
+    worker,
+)
+
+RELEASES = Path(__file__).parent
+
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+"""When it was all done."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one database is written down."""
+
+    beginning: str  # what is there before the first migration
+    schema: str  # before the name of a table
+    columns: str  # the statement that lists those of a table
+    literal: str  # what makes one of a column
+    insert: str  # a row with the ids that it has, also where a trigger has put one
+    numbers: str | None  # the statement that lists what sets the next ids, where rows alone do not
+
+
+DIALECTS = {
+    "postgres": Dialect(
+        f"CREATE SCHEMA {{schema}};\n{migrator.MIGRATIONS.strip()};",
+        "forge_jobs.",
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'forge_jobs.{}'::regclass AND attnum > 0 ORDER BY attnum",
+        "quote_nullable({}::text)",
+        "INSERT INTO {} OVERRIDING SYSTEM VALUE VALUES ({});",
+        "SELECT format('SELECT setval(%L, %s);', schemaname || '.' || sequencename, last_value) FROM pg_sequences "
+        "WHERE schemaname = 'forge_jobs' AND last_value IS NOT NULL ORDER BY sequencename",
+    ),
+    "sqlite": Dialect(
+        f"{schema.MIGRATION.strip()};",
+        "",
+        "SELECT name FROM pragma_table_info('{}')",
+        "quote({})",
+        "INSERT OR REPLACE INTO {} VALUES ({});",
+        None,
+    ),
+}
+
+
+def made(kind: str, migration: Migration) -> str:
+    """Return the text by which a migration is made in a database of this kind."""
+    return f"-- Migration {migration.number}\n\n{_sql(kind, migration.text)}"
+
+
+def _sql(kind: str, text: str) -> str:
+    if kind == "postgres":
+        text = connection.Database("postgresql:///any").sql(text).replace(" CONCURRENTLY", "")
+    return text.strip()
+
+
+async def _rows(database: Database) -> list[str]:
+    """Return the statements that bring back all rows."""
+    dialect = DIALECTS[database.kind]
+    deletes, inserts = [], []  # a migration may have put rows there
+    for table in await database.tables():
+        columns = [name for (name,) in await database.rows(dialect.columns.format(table))]
+        literals = " || ', ' || ".join(dialect.literal.format(column) for column in columns)
+        name, listed = f"{dialect.schema}{table}", ", ".join(columns)
+        rows = await database.rows(f"SELECT {literals} FROM {name} ORDER BY {listed}")
+        deletes += [f"DELETE FROM {name};"] * bool(rows)
+        inserts += [dialect.insert.format(f"{name} ({listed})", values) for (values,) in rows]
+    numbers = [] if dialect.numbers is None else [line for (line,) in await database.rows(dialect.numbers)]
+    return [*reversed(deletes), *inserts, *numbers]
+
+
+async def _fill(database: Database) -> None:
+    """There are jobs in every state, and what belongs to them."""
+    await database.clock.set(MOMENT)
+    await database.storage().schema.drop()
+    async with migrated_storage(database) as storage:
+        epoch = await leader(storage)
+        await storage.kinds.declare([Kind("report", owner="accounting")], by="shop")
+        await storage.limits.set("mail", capacity=10, refill=1)
+        mail = await storage.queues.set("mail", {"concurrency": 3, "rate_limit": "mail", "max_attempts": 8})
+        operator = (await storage.versions.take_over("operator-1")).number
+        await storage.versions.put(
+            Version("pool", "aaaaaaa1", "1.0", "mail-1-0", VersionState.CURRENT, queues=("mail",)),
+            epoch=operator,
+        )
+        me = await worker(storage, ["default", "mail"], pool="pool", version_id="aaaaaaa1", pod="mail-1")
+        await storage.queues.take_slots(mail.id, me, 3)
+
+        sent = await running(storage, me, payload=b'{"to":"ada@example.com"}', key="ada")
+        await storage.claims.finish([done(sent, result=b'"sent"', duration=1.5)])
+        await ended(storage, me, State.DEAD, payload=b'{"to":"nobody"}')
+        for facts in ({"key": "bob"}, {"max_attempts": 0}):
+            await storage.claims.postpone([failed(await running(storage, me, **facts))])
+        for reason in (Reason.THROTTLED, Reason.RESCHEDULED):
+            put_off = Postponement(await running(storage, me), reason, delay=timedelta(days=1), counted=False)
+            await storage.claims.postpone([put_off])
+
+        await running(storage, me, queue="mail", timeout=timedelta(minutes=5), payload=b'{"to":"cyd"}')
+        await storage.jobs.cancel((await running(storage, me, queue="mail", key="dan")).job_id)
+        await enqueue(storage, delay=timedelta(days=1), key="eve")
+        await enqueue_many(storage, 3, payload=b'{"of":"many"}')
+        await database.clock.advance(seconds=1)
+        await enqueue(storage, queue="mail", priority=-5, codec="msgpack", payload=b"\x81\xa2to\xa3fay")
+
+        fires_at = MOMENT + timedelta(seconds=1)
+        await storage.crons.set(cron(next_fire_at=fires_at))
+        await storage.crons.fire(await storage.crons.get("nightly"), [fires_at], None, epoch=epoch)
+
+
+async def _keep(database: Database, folder: Path) -> None:
+    await _fill(database)
+    beginning = _sql(database.kind, DIALECTS[database.kind].beginning)
+    making = [beginning, *(made(database.kind, each) for each in migrations(database.kind))]
+    rows = "\n".join(await _rows(database))
+    text = "\n\n\n".join([*making, f"-- What its own code has left\n\n{rows}\n"])
+    (folder / f"{database.kind}.sql").write_text(text, encoding="utf-8")
+
+
+async def main(release: str) -> None:
+    folder = RELEASES / release
+    folder.mkdir(exist_ok=True)
+    with LocalPostgres() as server, tempfile.TemporaryDirectory() as place:
+        postgres = PostgresDatabase(server.url(), "kept")
+        await postgres.create()
+        for database in (postgres, SqliteDatabase(Path(place, "kept.sqlite"))):
+            await _keep(database, folder)
+        await postgres.drop()
+    print(f"The databases of {release} are kept in {folder}.")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
