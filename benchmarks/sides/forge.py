@@ -10,7 +10,8 @@ import asyncpg
 from benchmarks.sides.told import Usage, say, until_told
 from benchmarks.workload import CONCURRENCY, KIND, PAYLOAD, QUEUE, WARM_UP, Starts
 from forge_jobs import Forge, Worker
-from forge_jobs.telemetry import Event, JobsEnded, Outcome
+from forge_jobs.model.run import Outcome
+from forge_jobs.telemetry import Event, JobsEnded
 
 FILL_BATCH = 100_000
 PIN = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM forge_jobs.queue"

@@ -14,7 +14,6 @@ from forge_operator.memory import known_failures
 from forge_operator.observed import CronDatabase, CronObject, ObservedCron, Unknown
 from forge_operator.report import (
     Report,
-    Verdict,
     generation,
     handled_or_not,
     known_verdicts,
@@ -25,6 +24,7 @@ from forge_operator.report import (
     reported,
 )
 from forge_operator.specs import CronSpec, InvalidSpec
+from forge_operator.verdict import Verdict
 
 AT_ONCE = timedelta(seconds=1)
 LATER = timedelta(seconds=60)

@@ -14,8 +14,8 @@ from forge_operator.actions import (
 )
 from forge_operator.conditions import Condition, Reason
 from forge_operator.observed import Database, Observed, QueueObject, Unknown
-from forge_operator.report import Verdict
 from forge_operator.specs import QueueSpec, ReclaimPolicy
+from forge_operator.verdict import Verdict
 from forge_operator.words import count
 
 PATIENCE = timedelta(minutes=10)

@@ -16,10 +16,10 @@ from forge_operator.conditions import Reason
 from forge_operator.deployment import owner_reference
 from forge_operator.observed import Budget, Deployment, Pod
 from forge_operator.pool import Pool
-from forge_operator.report import Verdict
 from forge_operator.retirement import FIRST_TO_GO, Held, holdings
 from forge_operator.specs import Budget as About
 from forge_operator.specs import DisruptionSpec
+from forge_operator.verdict import Verdict
 
 CALM = timedelta(seconds=60)
 """For how long a pod has to run no job for long before its marks are taken away."""

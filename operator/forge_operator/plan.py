@@ -51,9 +51,10 @@ from forge_operator.queue_report import (
     queue_report,
     unreachable,
 )
-from forge_operator.report import Verdict, known_verdicts, moment, reported
+from forge_operator.report import known_verdicts, moment, reported
 from forge_operator.scaling import Decision, Why
 from forge_operator.specs import AutoscalingSpec, InvalidSpec, QueueSpec, ReclaimPolicy
+from forge_operator.verdict import Verdict
 from forge_operator.words import count
 
 AT_ONCE = timedelta(seconds=1)

@@ -12,10 +12,11 @@ from forge_operator.load import Load
 from forge_operator.memory import Failure
 from forge_operator.observed import QueueObject, Unknown
 from forge_operator.pool import Pool
-from forge_operator.report import Report, Verdict, known_verdicts, maybe_moment, moment, reason_of
+from forge_operator.report import Report, known_verdicts, maybe_moment, moment, reason_of
 from forge_operator.rollout import Progress
 from forge_operator.scaling import Decision, Why
 from forge_operator.specs import QueueSpec
+from forge_operator.verdict import Verdict
 from forge_operator.words import count
 
 MOST_VERSIONS = 64

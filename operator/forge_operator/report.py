@@ -7,8 +7,9 @@ from typing import Any
 
 from forge_operator import naming
 from forge_operator.actions import Action, EmitEvent, WriteStatus
-from forge_operator.conditions import REASONS, Condition, Reason, Truth
+from forge_operator.conditions import Condition, Reason
 from forge_operator.observed import CronObject, QueueObject
+from forge_operator.verdict import Verdict
 
 BETWEEN_NUMBERS = timedelta(seconds=30)
 """How far apart writes are that only bring new numbers: live ones are in the metrics."""
@@ -73,18 +74,6 @@ BETWEEN_LOOKS = timedelta(seconds=65)
 
 SAID_ONCE = frozenset({Condition.READY})
 """Conditions that only repeat another one's reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a condition says. Its status goes with its reason."""
-
-    reason: Reason
-    message: str = ""
-
-    def truth(self, condition: Condition) -> Truth:
-        """Return the condition's status."""
-        return REASONS[condition][self.reason]
 
 
 BY_WORD = {each.value: each for each in Reason}

@@ -12,7 +12,8 @@ from forge_operator.actions import EmitEvent, WriteStatus
 from forge_operator.conditions import REASONS, Condition, Reason
 from forge_operator.crds import queue_definition
 from forge_operator.observed import Unknown
-from forge_operator.report import Report, Verdict, reason_of, reported
+from forge_operator.report import Report, reason_of, reported
+from forge_operator.verdict import Verdict
 from tests.world import START, Job, World, autoscaled, workers
 
 

@@ -39,8 +39,8 @@ from forge_jobs.errors import InvalidInput, JobDead, SchemaOutdated, SchemaTooNe
 from forge_jobs.handlers import Handler, Handlers, P, R
 from forge_jobs.job import Alike, Enqueued, Job, NewJob, State
 from forge_jobs.kind import Kind
+from forge_jobs.model.moments import as_duration
 from forge_jobs.options import UNSET, Options, OptionValues, Unset
-from forge_jobs.outcome import as_duration
 from forge_jobs.settings import Settings, pool_options
 from forge_jobs.storage import open_storage
 from forge_jobs.storage.home import Home, Turn

@@ -4,70 +4,22 @@
 handler is told to stop by cancelling the task that it runs in; `stopped` remembers why.
 """
 
-import asyncio
 import functools
 from collections.abc import Callable
 from contextvars import copy_context
-from datetime import timedelta
-from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
-from forge_jobs import backoff, logs
+from forge_jobs import logs
 from forge_jobs.children import Children
 from forge_jobs.context import Context, in_plain_handler
-from forge_jobs.error_text import describe, kept
-from forge_jobs.errors import InvalidPayload, UnfitPayload
 from forge_jobs.handlers import Handler, Placement
-from forge_jobs.job import CANCELLED_BY_USER, Claim, End, Postponement, Reason, State
-from forge_jobs.outcome import (
-    Dead,
-    Decision,
-    HandedBack,
-    Reschedule,
-    Retry,
-    Throttled,
-    as_duration,
-    as_moment,
-)
+from forge_jobs.job import Claim
 from forge_jobs.own_task import OwnTask
-from forge_jobs.queue_config import QueueConfig
-from forge_jobs.returned import kept_result
+from forge_jobs.rules.verdict import Stop, Verdict
 from forge_jobs.served import ServedQueue
-from forge_jobs.telemetry import Outcome, Run
 from forge_jobs.threads import Threads
-
-MOST_LINKS = 50  # of a chain of exceptions that is followed
-
-WORKER_LOST = "worker lost"
-
-T = TypeVar("T")
-
-
-class Stop(StrEnum):
-    """Why a handler was told to stop."""
-
-    CANCELLED = "cancelled by user"
-    TIMED_OUT = "timed out"
-    STOPPING = "the worker stops"
-    GIVEN_UP = "the worker was given up"
-    UNKNOWN = "the database does not know its claim"
-    EXITED = "it called for an exit"
-
-
-class Verdict(msgspec.Struct, gc=False):
-    """What becomes of a job after an attempt: what `recorder` writes, and what telemetry hears.
-
-    A Claim in `write` is handed back. `throttled` is the decision that cools the queue down.
-    `unanswered` once the database was asked to write it and gave no answer: it may have.
-    """
-
-    write: End | Postponement | Claim
-    run: Run
-    throttled: Throttled | None = None
-    unanswered: bool = False
 
 
 class Attempt(msgspec.Struct, eq=False):
@@ -135,179 +87,6 @@ async def call(
         takes_context=handler.takes_context,
         style=logs.style,
     )
-
-
-def done(claim: Claim, queue: QueueConfig, codec: str, result: Any, wait: float, duration: float) -> Verdict:
-    """Judge an attempt that returned `result`."""
-    encoded, note = None, None
-    if result is not None:
-        try:
-            kept_of_it = kept_result(result, codec)
-        except Retry as unfinished:
-            return failed(claim, queue, unfinished.reason, wait, duration)
-        encoded, note = kept_of_it.encoded, kept_of_it.note
-    return Verdict(
-        End(claim, State.DONE, duration, encoded, note and kept(note), queue.done_retention > timedelta(0)),
-        Run(claim, queue.name, Outcome.DONE, wait, duration, note),
-    )
-
-
-def judge(
-    claim: Claim, queue: QueueConfig, error: BaseException, stopped: Stop | None, wait: float, duration: float
-) -> Verdict:
-    """Judge an attempt that raised `error`, of which nothing is sure but that it is an exception."""
-    try:
-        return _judge(claim, queue, error, stopped, wait, duration)
-    except BaseException:
-        return failed(claim, queue, describe(error), wait, duration)
-
-
-def _judge(
-    claim: Claim, queue: QueueConfig, error: BaseException, stopped: Stop | None, wait: float, duration: float
-) -> Verdict:
-    if stopped is Stop.CANCELLED or (stopped is not None and isinstance(error, asyncio.CancelledError)):
-        return judge_stopped(claim, queue, stopped, wait, duration)
-    if isinstance(error, Dead):
-        return dead(claim, queue, _reason(error), wait, duration)
-    if isinstance(error, Reschedule):
-        at = _asked(as_moment, error, "at")
-        if at is None:
-            return failed(
-                claim, queue, f"rescheduled, but not to a moment: {describe(error)}", wait, duration
-            )
-        return Verdict(
-            Postponement(claim, Reason.RESCHEDULED, run_at=at, counted=False),
-            Run(claim, queue.name, Outcome.RESCHEDULED, wait, duration),
-        )
-    if isinstance(error, Throttled):
-        reason = _reason(error)
-        return Verdict(
-            Postponement(claim, Reason.THROTTLED, counted=False),
-            Run(claim, queue.name, Outcome.THROTTLED, wait, duration, reason),
-            throttled=Throttled(_asked(as_duration, error, "retry_after"), reason),
-        )
-    if isinstance(error, HandedBack):
-        return released(claim, queue, wait, duration)
-    if isinstance(error, Retry):
-        return failed(claim, queue, _reason(error), wait, duration, after=_asked(as_duration, error, "after"))
-    if stopped is Stop.TIMED_OUT:
-        return failed(claim, queue, f"{timed_out(claim)}, then {describe(error)}", wait, duration)
-    if stopped is not None and _came_of_stopping(error):
-        return released(claim, queue, wait, duration)
-    return failed(claim, queue, describe(error), wait, duration)
-
-
-def _reason(error: Decision) -> str:
-    """Return why a handler decided so; a subclass may have made itself without saying."""
-    reason = _asked(lambda given, _: str(given), error, "reason")
-    return describe(error) if reason is None else reason
-
-
-def _asked(checked: Callable[[Any, str], T], error: Decision, name: str) -> T | None:
-    """Return what a decision asks for, None when it does not say or what it says is not allowed."""
-    try:
-        return checked(getattr(error, name), name)
-    except BaseException:
-        return None
-
-
-def _came_of_stopping(error: BaseException) -> bool:
-    """Whether the exception was raised while a cancellation was handled."""
-    for _ in range(MOST_LINKS):
-        link = error.__cause__ or error.__context__
-        if link is None:
-            return False
-        if isinstance(link, asyncio.CancelledError):
-            return True
-        error = link
-    return False
-
-
-def refused(claim: Claim, queue: QueueConfig, error: InvalidPayload, wait: float) -> Verdict:
-    """Judge an attempt whose payload was refused: one that only does not fit may fit the next worker's handler."""
-    judged = failed if isinstance(error, UnfitPayload) else dead
-    return judged(claim, queue, str(error), wait)
-
-
-def failed(
-    claim: Claim,
-    queue: QueueConfig,
-    error: str,
-    wait: float = 0.0,
-    duration: float = 0.0,
-    *,
-    after: timedelta | None = None,
-    outcome: Outcome = Outcome.FAILED,
-) -> Verdict:
-    """The attempt failed: the job waits for `after` or the queue's backoff, or is dead when it was the last."""
-    if claim.is_last_attempt:
-        return dead(claim, queue, error, wait, duration)
-    delay = backoff.retry_delay(queue, claim.attempt) if after is None else after
-    error = kept(error)
-    return Verdict(
-        Postponement(claim, Reason.RETRY, delay, error=error),
-        Run(claim, queue.name, outcome, wait, duration, error, delay.total_seconds()),
-    )
-
-
-def dead(
-    claim: Claim,
-    queue: QueueConfig,
-    error: str,
-    wait: float = 0.0,
-    duration: float = 0.0,
-    outcome: Outcome = Outcome.DEAD,
-) -> Verdict:
-    """The job is dead."""
-    error = kept(error)
-    return Verdict(
-        End(claim, State.DEAD, duration, error=error, keep=queue.dead_retention > timedelta(0)),
-        Run(claim, queue.name, outcome, wait, duration, error),
-    )
-
-
-def released(claim: Claim, queue: QueueConfig, wait: float = 0.0, duration: float = 0.0) -> Verdict:
-    """The job is handed back, its attempt not counted."""
-    return Verdict(claim, Run(claim, queue.name, Outcome.RELEASED, wait, duration))
-
-
-def lost(claim: Claim, queue: QueueConfig) -> Verdict:
-    """Judge an attempt whose worker is gone: it counts, so that a job which kills its worker ends."""
-    if claim.cancel_requested:
-        return dead(claim, queue, CANCELLED_BY_USER, outcome=Outcome.CANCELLED)
-    return failed(claim, queue, WORKER_LOST, outcome=Outcome.LOST)
-
-
-def as_written(verdict: Verdict) -> Run:
-    """Return the run as the database has it: a job that a user cancelled does not wait again, whatever was judged."""
-    run = verdict.run
-    if type(verdict.write) is End or not run.claim.cancel_requested:
-        return run
-    return Run(run.claim, run.queue, Outcome.CANCELLED, run.wait, run.duration, CANCELLED_BY_USER)
-
-
-def judge_stopped(
-    claim: Claim,
-    queue: QueueConfig,
-    stopped: Stop,
-    wait: float,
-    duration: float,
-    *,
-    goes_on: bool = False,
-) -> Verdict:
-    """Judge an attempt that was told to stop; with `goes_on` its handler has not obeyed."""
-    if stopped is Stop.CANCELLED:
-        return dead(claim, queue, CANCELLED_BY_USER, wait, duration, Outcome.CANCELLED)
-    if stopped is Stop.TIMED_OUT:
-        error = f"{timed_out(claim)}; its handler goes on" if goes_on else timed_out(claim)
-        verdict = failed(claim, queue, error, wait, duration)
-        verdict.run = replace(verdict.run, timed_out=True)
-        return verdict
-    return released(claim, queue, wait, duration)
-
-
-def timed_out(claim: Claim) -> str:
-    return f"timed out after {claim.timeout:g} s"
 
 
 Record = Callable[[Verdict], None]

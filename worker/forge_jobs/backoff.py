@@ -8,7 +8,7 @@ import random as _random
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from forge_jobs.outcome import LONGEST
+from forge_jobs.model.moments import LONGEST
 from forge_jobs.queue_config import QueueConfig
 
 JITTER = 0.2

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from forge_jobs.attempt import Verdict, as_written
 from forge_jobs.errors import ForgeError, StorageBusy, StorageUnavailable
 from forge_jobs.job import Claim, End, Postponement, State
+from forge_jobs.model.run import Outcome
+from forge_jobs.rules.verdict import Verdict, as_written
 from forge_jobs.storage.interface import Claims
-from forge_jobs.telemetry import Outcome, OutcomeRefused, Telemetry
+from forge_jobs.telemetry import OutcomeRefused, Telemetry
 
 LARGEST_BATCH = 1000  # verdicts
 LARGEST_BYTES = 4 * 1024 * 1024  # of results and errors: what a slow link carries within a statement's time

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from forge_jobs.attempt import Verdict, released
 from forge_jobs.eras import Eras
 from forge_jobs.errors import StorageBusy, UnknownScope
 from forge_jobs.handlers import Handlers
@@ -20,6 +19,7 @@ from forge_jobs.own_task import OwnTask
 from forge_jobs.patience import Patience
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.rate_limit import Lease
+from forge_jobs.rules.verdict import Verdict, released
 from forge_jobs.runners import Runners
 from forge_jobs.served import LONGEST_POLL, SHORTEST_POLL, ServedQueue
 from forge_jobs.storage.interface import Storage

@@ -12,7 +12,8 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
 from forge_jobs import telemetry as events
-from forge_jobs.telemetry import Event, JobsEnded, Outcome, Run
+from forge_jobs.model.run import Outcome, Run
+from forge_jobs.telemetry import Event, JobsEnded
 
 BUCKETS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),

@@ -20,8 +20,8 @@ from forge_jobs.context import Context
 from forge_jobs.errors import InvalidInput, UnknownHandler
 from forge_jobs.job import Enqueued
 from forge_jobs.kind import Kind
+from forge_jobs.model.moments import as_duration
 from forge_jobs.options import UNSET, Options, OptionValues, Unset
-from forge_jobs.outcome import as_duration
 
 if TYPE_CHECKING:
     from forge_jobs.app import Forge

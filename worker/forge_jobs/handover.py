@@ -6,8 +6,8 @@ off. Nobody has, when nobody else could reach the database either: then its jobs
 
 from collections.abc import Sequence
 
-from forge_jobs.attempt import Verdict
 from forge_jobs.recorder import Recorder
+from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage.interface import Storage
 from forge_jobs.telemetry import OutcomesUnwritten, Telemetry
 

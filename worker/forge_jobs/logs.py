@@ -19,7 +19,8 @@ from forge_jobs import log_lines
 from forge_jobs import telemetry as events
 from forge_jobs.job import Claim
 from forge_jobs.log_format import OURS, JsonFormatter, TextFormatter, readable, summary
-from forge_jobs.telemetry import Event, JobsEnded, Outcome, Run, Telemetry
+from forge_jobs.model.run import Outcome, Run
+from forge_jobs.telemetry import Event, JobsEnded, Telemetry
 
 logger = logging.getLogger(OURS)
 

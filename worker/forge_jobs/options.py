@@ -11,7 +11,7 @@ from forge_jobs import names
 from forge_jobs.errors import InvalidInput
 from forge_jobs.job import FOREVER, NewJob
 from forge_jobs.kind import Kind
-from forge_jobs.outcome import as_duration, as_moment
+from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.queue_config import DEFAULT_QUEUE
 
 

@@ -13,13 +13,13 @@ from datetime import datetime, timedelta
 from itertools import chain
 
 from forge_jobs import backoff, batches
-from forge_jobs.attempt import Verdict
 from forge_jobs.batches import Held
 from forge_jobs.errors import ForgeError, StorageBusy, StorageUnavailable
 from forge_jobs.job import NOBODY, Claim, Postponement, Reason
 from forge_jobs.own_task import OwnTask
 from forge_jobs.patience import Patience
 from forge_jobs.queue_config import QueueConfig
+from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage.interface import Storage
 from forge_jobs.telemetry import (
     ChoreFailed,

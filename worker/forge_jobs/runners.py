@@ -22,20 +22,7 @@ from functools import partial
 from typing import Any
 
 from forge_jobs.app import Forge
-from forge_jobs.attempt import (
-    Attempt,
-    Record,
-    Stop,
-    Verdict,
-    call,
-    dead,
-    done,
-    failed,
-    judge,
-    judge_stopped,
-    refused,
-    released,
-)
+from forge_jobs.attempt import Attempt, Record, call
 from forge_jobs.children import Children
 from forge_jobs.context import Context, Tokens
 from forge_jobs.error_text import describe
@@ -44,18 +31,23 @@ from forge_jobs.exits import end_fork
 from forge_jobs.handlers import Placement
 from forge_jobs.job import CANCELLED_BY_USER, NOBODY, Claim
 from forge_jobs.logs import current_job
+from forge_jobs.model.run import Outcome
 from forge_jobs.outcome import HandedBack
 from forge_jobs.own_task import OwnTask
 from forge_jobs.returned import PLAIN, settled
-from forge_jobs.served import ServedQueue
-from forge_jobs.telemetry import (
-    GraceLost,
-    HandlerStuck,
-    JobStarted,
-    Outcome,
-    RunnerReplaced,
-    StuckHandlerEnded,
+from forge_jobs.rules.verdict import (
+    Stop,
+    Verdict,
+    dead,
+    done,
+    failed,
+    judge,
+    judge_stopped,
+    refused,
+    released,
 )
+from forge_jobs.served import ServedQueue
+from forge_jobs.telemetry import GraceLost, HandlerStuck, JobStarted, RunnerReplaced, StuckHandlerEnded
 from forge_jobs.threads import Threads
 from forge_jobs.uptime import uptime
 

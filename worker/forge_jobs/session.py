@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from forge_jobs.ailment import Ailment
 from forge_jobs.app import Forge
-from forge_jobs.attempt import Stop, Verdict, released
 from forge_jobs.claimer import Claimer
 from forge_jobs.eras import Eras
 from forge_jobs.errors import ForgeError
@@ -22,17 +21,17 @@ from forge_jobs.job import Claim, Postponement
 from forge_jobs.maintenance.leader import Leader
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.promoter import promote
+from forge_jobs.model.run import Outcome, Run
 from forge_jobs.own_task import OwnTask
 from forge_jobs.patience import Patience
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.recorder import Recorder
+from forge_jobs.rules.verdict import Stop, Verdict, released
 from forge_jobs.runners import Runners
 from forge_jobs.telemetry import (
     GateClosed,
     GateOpened,
-    Outcome,
     PollOnly,
-    Run,
     WorkerGivenUp,
     WorkerStarted,
     WorkerStopping,

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from forge_jobs.errors import ForgeError, InvalidInput
-from forge_jobs.outcome import Throttled, as_duration
+from forge_jobs.model.moments import as_duration
+from forge_jobs.outcome import Throttled
 from forge_jobs.own_task import OwnTask
 from forge_jobs.storage.interface import Limits
 from forge_jobs.telemetry import LimitDrained, Telemetry, TokensLeased

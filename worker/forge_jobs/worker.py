@@ -20,7 +20,7 @@ from forge_jobs.errors import ForgeError, InvalidInput, InvalidSetting, StorageU
 from forge_jobs.exits import contained
 from forge_jobs.handover import Handover
 from forge_jobs.job import Claim
-from forge_jobs.outcome import as_duration
+from forge_jobs.model.moments import as_duration
 from forge_jobs.patience import Patience, unless
 from forge_jobs.seen import Seen
 from forge_jobs.session import Session

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forge_jobs.backoff import retry_delay, throttle_delay, throttles_in_a_row
-from forge_jobs.outcome import LONGEST
+from forge_jobs.model.moments import LONGEST
 from forge_jobs.queue_config import QueueConfig
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from forge_jobs.client.duration import checked_duration, in_words, parse_duration
 from forge_jobs.errors import InvalidInput
-from forge_jobs.outcome import LONGEST
+from forge_jobs.model.moments import LONGEST
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 
 from forge_jobs.client.why import explain
 from forge_jobs.job import FOREVER, Job, Reason, State
+from forge_jobs.model.facts import Waiting
 from forge_jobs.queue_config import QueueConfig
-from forge_jobs.storage.interface import Waiting
 from forge_jobs.worker_info import WorkerInfo
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

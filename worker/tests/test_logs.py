@@ -15,7 +15,8 @@ import pytest
 from forge_jobs import Forge, Worker, logs, telemetry
 from forge_jobs.job import Claim
 from forge_jobs.log_format import JsonFormatter, TextFormatter
-from forge_jobs.telemetry import JobsEnded, Outcome, Run, Telemetry
+from forge_jobs.model.run import Outcome, Run
+from forge_jobs.telemetry import JobsEnded, Telemetry
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 

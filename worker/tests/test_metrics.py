@@ -16,8 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from forge_jobs import counters, telemetry
 from forge_jobs.job import Claim, State
 from forge_jobs.metrics import Metrics
+from forge_jobs.model.run import Outcome, Run
 from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import JobsEnded, Outcome, Run, Telemetry
+from forge_jobs.telemetry import JobsEnded, Telemetry
 from tests.storage import factories
 from tests.storage.databases import SqliteDatabase, migrated_storage
 

@@ -10,9 +10,9 @@ import typer
 from forge_jobs.cli.command import Call
 from forge_jobs.cli.output import Report
 from forge_jobs.client.jobs import Jobs
-from forge_jobs.client.why import count as shown_count
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.job import State
+from forge_jobs.rules.words import count as shown_count
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; needed where nobody can be asked.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many jobs it would be, and change nothing.")]

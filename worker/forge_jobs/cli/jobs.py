@@ -20,10 +20,10 @@ from forge_jobs.client.checks import MAX_ID
 from forge_jobs.client.document import document, readable
 from forge_jobs.client.duration import in_words
 from forge_jobs.client.jobs import CANCELLABLE, DELETABLE, MOST_LISTED, RETRIABLE, Bulk, states_of
-from forge_jobs.client.why import first_line
-from forge_jobs.client.why import moment as shown_moment
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.job import Cancelled, Job, State
+from forge_jobs.rules.words import first_line
+from forge_jobs.rules.words import moment as shown_moment
 
 group = typer.Typer(help="Look at jobs, cancel, retry and delete them, and ask why one is not running.")
 

@@ -16,9 +16,9 @@ from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows, print_report, rendered_all
 from forge_jobs.cli.queues import state
 from forge_jobs.client.document import document
-from forge_jobs.client.why import count
 from forge_jobs.job import Counts
 from forge_jobs.queue_config import QueueConfig
+from forge_jobs.rules.words import count
 
 COLUMNS = ("queue", "state", "pending", "oldest", "scheduled", "running", "done", "dead", "workers")
 NUMBERS = frozenset({"pending", "oldest", "scheduled", "running", "done", "dead", "workers"})

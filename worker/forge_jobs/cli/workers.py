@@ -10,7 +10,7 @@ from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows
 from forge_jobs.client.document import document
-from forge_jobs.client.why import QUIET
+from forge_jobs.rules.words import QUIET
 from forge_jobs.version import Version
 from forge_jobs.worker_info import Leader, WorkerInfo
 

@@ -5,7 +5,7 @@ import re
 from datetime import timedelta
 
 from forge_jobs.errors import InvalidInput
-from forge_jobs.outcome import LONGEST
+from forge_jobs.model.moments import LONGEST
 
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 

@@ -14,7 +14,8 @@ from forge_jobs.client.duration import checked_duration
 from forge_jobs.client.why import Why, explain
 from forge_jobs.errors import InvalidInput, UnknownQueue
 from forge_jobs.job import WAITING, Cancelled, Counts, Enqueued, Job, State, Unhandled
-from forge_jobs.storage.interface import Moved, Storage
+from forge_jobs.model.facts import Moved
+from forge_jobs.storage.interface import Storage
 
 MOST_LISTED = 10_000
 

@@ -6,12 +6,10 @@ from datetime import datetime, timedelta
 
 from forge_jobs import names
 from forge_jobs.client.duration import in_words
-from forge_jobs.job import ENDED, FOREVER, Job, Reason, State
-from forge_jobs.storage.interface import Waiting
+from forge_jobs.job import ENDED, Job, Reason, State
+from forge_jobs.model.facts import Waiting
+from forge_jobs.rules.words import QUIET, ago, attempt_of, count, first_line, moment
 from forge_jobs.worker_info import WorkerInfo
-
-QUIET = timedelta(seconds=15)
-"""A worker not heard of for longer is worth a sentence; heartbeats come every few seconds."""
 
 SLOW = timedelta(seconds=2)
 """From claiming a job to its handler's start it takes less."""
@@ -247,32 +245,3 @@ def _look_at(workers: Sequence[WorkerInfo]) -> str:
     if len(names) == 1:
         return f"worker {names[0]}: look at its log and its /readyz"
     return f"workers {', '.join(names[:-1])} and {names[-1]}: look at their logs and their /readyz"
-
-
-def attempt_of(job: Job) -> str:
-    """Return '2 of 5', or '2' when the job is retried for ever."""
-    return str(job.attempt) if job.max_attempts == FOREVER else f"{job.attempt} of {job.max_attempts}"
-
-
-def ago(moment: datetime, now: datetime) -> str:
-    """Return '5 min ago'; a moment that lies ahead, by a clock that moved, is 'just now'."""
-    return f"{in_words(now - moment)} ago" if moment < now else "just now"
-
-
-def moment(when: datetime) -> str:
-    """Return the moment to the second, with its zone."""
-    return when.isoformat(sep=" ", timespec="seconds").replace("+00:00", " UTC")
-
-
-def first_line(error: str | None) -> str:
-    """Return what an error says in its last line of text, where a traceback has its message, at most 300 characters."""
-    lines = [line.strip() for line in (error or "").splitlines() if line.strip()]
-    if not lines:
-        return "none was recorded."
-    line = lines[-1] if lines[0].startswith("Traceback") else lines[0]
-    return line if len(line) <= 300 else line[:299] + "…"
-
-
-def count(number: int, noun: str) -> str:
-    """Return '1 job' or '3,000 jobs'."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

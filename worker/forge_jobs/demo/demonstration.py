@@ -22,7 +22,7 @@ from forge_jobs.demo.report import Report
 from forge_jobs.demo.watch import Watch, percentile
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.local_postgres import LocalPostgres
-from forge_jobs.telemetry import Outcome
+from forge_jobs.model.run import Outcome
 
 MOST_FOLDERS = 40  # announced: with more, the rate limit and not the files would take the time
 FIRES_WANTED = 2

@@ -14,7 +14,7 @@ from rich.progress import (
 )
 
 from forge_jobs.demo.watch import Watch
-from forge_jobs.telemetry import Outcome
+from forge_jobs.model.run import Outcome
 
 Show = Callable[[Watch], None]
 

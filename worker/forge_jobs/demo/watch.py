@@ -4,7 +4,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-from forge_jobs.telemetry import CronFired, Event, JobsEnded, Outcome
+from forge_jobs.model.run import Outcome
+from forge_jobs.telemetry import CronFired, Event, JobsEnded
 
 ENDS = (Outcome.DONE, Outcome.DEAD, Outcome.CANCELLED)
 

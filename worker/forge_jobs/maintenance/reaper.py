@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from forge_jobs import batches
-from forge_jobs.attempt import Verdict, lost, released
 from forge_jobs.errors import StorageBusy, StorageUnavailable
 from forge_jobs.maintenance.answered import Answered
 from forge_jobs.maintenance.sightings import Sightings
+from forge_jobs.rules.verdict import Verdict, lost, released
 from forge_jobs.storage.interface import Storage
 from forge_jobs.telemetry import JobsReaped, OutcomesHeld, Telemetry, WorkersStruckOff
 from forge_jobs.uptime import uptime

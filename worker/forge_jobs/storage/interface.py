@@ -32,6 +32,7 @@ from forge_jobs.job import (
     Unhandled,
 )
 from forge_jobs.kind import Kind
+from forge_jobs.model.facts import Moved, SchemaStatus, Waiting
 from forge_jobs.owner import Owner
 from forge_jobs.queue_config import QueueConfig
 from forge_jobs.rate_limit import Lease, RateLimit
@@ -61,48 +62,12 @@ BATCH = 1_000
 """How many jobs a call on all that match moves in one transaction: each is short, and progress is seen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """What one batch of a call on all jobs that match did."""
-
-    changed: int
-    skipped: int = 0  # dead jobs that stay so: a living job holds their key
-
-
-@dataclass(frozen=True, slots=True)
-class SchemaStatus:
-    """Where a database stands: `found` is the newest migration applied (0: none), `known` the newest of this release.
-
-    A release that does not know migration `required` must not touch the database.
-    """
-
-    found: int
-    known: int
-    required: int
-    server: str  # e.g. "PostgreSQL 18.1", "SQLite 3.40.1"
-
-
 class Purpose(StrEnum):
     """What a program does with the database; each needs other rights."""
 
     ENQUEUER = "enqueuer"  # only enqueues
     WORKER = "worker"  # does all that workers do
     READER = "reader"  # looks, and changes nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Facts about a waiting job's surroundings, from which `why` makes its reasons."""
-
-    queue: QueueConfig
-    slots: int  # of the queue; 0 when it has no limit
-    slots_held: int
-    ahead: int  # pending jobs before this one, counted up to `ahead_limit`
-    ahead_limit: int
-    now: datetime
-    ready_at: datetime | None = None  # since when it is pending; None: it is not
-    taken_at: datetime | None = None  # when one of the queue's jobs was claimed last, as far as rows tell
-    tokens: float | None = None  # of the queue's rate limit; None: it has none, or there is no such one
 
 
 class Schema(Protocol):

@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from forge_jobs.job import End, NewJob, State
+from forge_jobs.model.facts import Moved
 from forge_jobs.storage import open_storage
-from forge_jobs.storage.interface import Moved, Storage
+from forge_jobs.storage.interface import Storage
 
 
 async def migrate(storage: Storage) -> int:

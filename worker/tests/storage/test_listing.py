@@ -7,7 +7,7 @@ import pytest
 
 from forge_jobs.errors import JobNotFound
 from forge_jobs.job import State
-from forge_jobs.outcome import LONGEST
+from forge_jobs.model.moments import LONGEST
 from tests.storage.factories import claim, ended, enqueue, enqueue_many, failed, queue, running, worker
 
 HOUR = timedelta(hours=1)

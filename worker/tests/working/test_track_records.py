@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from forge_jobs import Context, Forge, Reschedule, State, Version, VersionState
-from forge_jobs.telemetry import JobsReaped, Outcome
+from forge_jobs.model.run import Outcome
+from forge_jobs.telemetry import JobsReaped
 from forge_jobs.track_record import TrackRecord
 from tests.storage.databases import Database
 from tests.storage.factories import claim, worker

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from forge_jobs.job import HISTORY_LIMIT, Failure, Job, Reason, State
-from forge_jobs.outcome import stored_duration
+from forge_jobs.model.moments import stored_duration
 
 # `far` finds pending jobs that did not become ready when they were made, all in one scan,
 # which is left out when there is none.

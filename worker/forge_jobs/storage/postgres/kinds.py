@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from forge_jobs.kind import Kind
-from forge_jobs.outcome import stored_duration
+from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage.postgres.connection import Database
 
 _DECLARED = "queue, priority, max_attempts, timeout, codec, title, owner, docs"

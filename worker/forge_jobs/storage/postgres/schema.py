@@ -11,7 +11,8 @@ from datetime import timedelta
 import asyncpg
 
 from forge_jobs.errors import StorageUnavailable
-from forge_jobs.storage.interface import PATIENCE, Purpose, Schema, SchemaStatus, Waits
+from forge_jobs.model.facts import SchemaStatus
+from forge_jobs.storage.interface import PATIENCE, Purpose, Schema, Waits
 from forge_jobs.storage.migrate import migrations
 from forge_jobs.storage.postgres import rights
 from forge_jobs.storage.postgres.connection import Database, quoted

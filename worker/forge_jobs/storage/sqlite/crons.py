@@ -6,7 +6,7 @@ from datetime import datetime
 from forge_jobs.cron_config import CronConfig, Missed
 from forge_jobs.errors import InvalidInput, UnknownCron
 from forge_jobs.job import Enqueued, NewJob
-from forge_jobs.outcome import stored_duration
+from forge_jobs.model.moments import stored_duration
 from forge_jobs.queue_config import DEFAULT_QUEUE
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.enqueue import enqueue

@@ -18,9 +18,10 @@ from forge_jobs.job import (
     State,
     Unhandled,
 )
-from forge_jobs.outcome import stored_duration
+from forge_jobs.model.facts import Moved, Waiting
+from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage.closed_queues import IS_OPEN, SHOWN_NAME
-from forge_jobs.storage.interface import BATCH, Moved, Waiting
+from forge_jobs.storage.interface import BATCH
 from forge_jobs.storage.sqlite import handled, moves
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.enqueue import enqueue

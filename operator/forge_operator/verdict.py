@@ -1,0 +1,17 @@
+"""What a condition is to say."""
+
+from dataclasses import dataclass
+
+from forge_operator.conditions import REASONS, Condition, Reason, Truth
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a condition says. Its status goes with its reason."""
+
+    reason: Reason
+    message: str = ""
+
+    def truth(self, condition: Condition) -> Truth:
+        """Return the condition's status."""
+        return REASONS[condition][self.reason]

@@ -1,0 +1,42 @@
+"""Facts that a database tells of itself and of its jobs."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from forge_jobs.queue_config import QueueConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What one batch of a call on all jobs that match did."""
+
+    changed: int
+    skipped: int = 0  # dead jobs that stay so: a living job holds their key
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaStatus:
+    """Where a database stands: `found` is the newest migration applied (0: none), `known` the newest of this release.
+
+    A release that does not know migration `required` must not touch the database.
+    """
+
+    found: int
+    known: int
+    required: int
+    server: str  # e.g. "PostgreSQL 18.1", "SQLite 3.40.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Facts about a waiting job's surroundings, from which `why` makes its reasons."""
+
+    queue: QueueConfig
+    slots: int  # of the queue; 0 when it has no limit
+    slots_held: int
+    ahead: int  # pending jobs before this one, counted up to `ahead_limit`
+    ahead_limit: int
+    now: datetime
+    ready_at: datetime | None = None  # since when it is pending; None: it is not
+    taken_at: datetime | None = None  # when one of the queue's jobs was claimed last, as far as rows tell
+    tokens: float | None = None  # of the queue's rate limit; None: it has none, or there is no such one

@@ -1,0 +1,33 @@
+"""What one attempt came to."""
+
+from enum import StrEnum
+
+import msgspec
+
+from forge_jobs.job import Claim
+
+
+class Outcome(StrEnum):
+    """How one attempt ended, for counting."""
+
+    DONE = "done"
+    FAILED = "failed"  # will be retried
+    DEAD = "dead"
+    CANCELLED = "cancelled"  # dead, because a user said so
+    THROTTLED = "throttled"
+    RESCHEDULED = "rescheduled"
+    RELEASED = "released"  # handed back, attempt not counted
+    LOST = "lost"  # its worker was given up
+
+
+class Run(msgspec.Struct, frozen=True, gc=False):
+    """One attempt that ended."""
+
+    claim: Claim
+    queue: str
+    outcome: Outcome
+    wait: float  # seconds from ready to handler start
+    duration: float  # seconds that the handler ran
+    error: str | None = None
+    retry_in: float | None = None  # seconds
+    timed_out: bool = False

@@ -1,0 +1,38 @@
+"""Times and numbers as people read them."""
+
+from datetime import datetime, timedelta
+
+from forge_jobs.client.duration import in_words
+from forge_jobs.job import FOREVER, Job
+
+QUIET = timedelta(seconds=15)
+"""A worker not heard of for longer is worth a sentence; heartbeats come every few seconds."""
+
+
+def attempt_of(job: Job) -> str:
+    """Return '2 of 5', or '2' when the job is retried for ever."""
+    return str(job.attempt) if job.max_attempts == FOREVER else f"{job.attempt} of {job.max_attempts}"
+
+
+def ago(moment: datetime, now: datetime) -> str:
+    """Return '5 min ago'; a moment that lies ahead, by a clock that moved, is 'just now'."""
+    return f"{in_words(now - moment)} ago" if moment < now else "just now"
+
+
+def moment(when: datetime) -> str:
+    """Return the moment to the second, with its zone."""
+    return when.isoformat(sep=" ", timespec="seconds").replace("+00:00", " UTC")
+
+
+def first_line(error: str | None) -> str:
+    """Return what an error says in its last line of text, where a traceback has its message, at most 300 characters."""
+    lines = [line.strip() for line in (error or "").splitlines() if line.strip()]
+    if not lines:
+        return "none was recorded."
+    line = lines[-1] if lines[0].startswith("Traceback") else lines[0]
+    return line if len(line) <= 300 else line[:299] + "…"
+
+
+def count(number: int, noun: str) -> str:
+    """Return '1 job' or '3,000 jobs'."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
