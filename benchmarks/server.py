@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.testing.local_postgres import LocalPostgres
 
 SETTINGS: dict[str, str | int] = {
     "shared_buffers": "1GB",

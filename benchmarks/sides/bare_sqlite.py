@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.sides.told import Usage
 from benchmarks.workload import BARE_BATCH
-from forge_jobs.job import Claim
+from forge_jobs.model.job import Claim
 from forge_jobs.storage.sqlite.claims import ALLOWED, FINISH, PLAIN, START
 from forge_jobs.storage.stretches import AFTER_ALL_PRIORITIES
 

@@ -11,7 +11,7 @@ from benchmarks.sides.told import Usage, say, until_told
 from benchmarks.workload import CONCURRENCY, KIND, PAYLOAD, QUEUE, WARM_UP, Starts
 from forge_jobs import Forge, Worker
 from forge_jobs.model.run import Outcome
-from forge_jobs.telemetry import Event, JobsEnded
+from forge_jobs.telemetry.events import Event, JobsEnded
 
 FILL_BATCH = 100_000
 PIN = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM forge_jobs.queue"

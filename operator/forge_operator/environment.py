@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal, Self, cast
 
 from forge_jobs import InvalidSetting
-from forge_jobs.database_file import LEAST_CONNECTIONS, MOST_CONNECTIONS
-from forge_jobs.url_file import VARIABLE as URL_FILE
-from forge_jobs.url_file import read as read_url
-from forge_operator.settings import OperatorSettings, SecretKey
+from forge_jobs.settings.database_file import LEAST_CONNECTIONS, MOST_CONNECTIONS
+from forge_jobs.settings.url_file import VARIABLE as URL_FILE
+from forge_jobs.settings.url_file import read as read_url
+from forge_operator.state.settings import OperatorSettings, SecretKey
 
 DATABASE_ALLOWED = "postgresql://user@host:port/database"
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")

@@ -7,14 +7,14 @@ import sys
 from contextlib import suppress
 
 from forge_jobs import ForgeError, InvalidSetting
-from forge_jobs.log_format import JsonFormatter, TextFormatter
+from forge_jobs.telemetry.log_format import JsonFormatter, TextFormatter
+from forge_operator.cluster.api import Kube, connected, own_namespace
+from forge_operator.cluster.errors import KubeError
+from forge_operator.cluster.lease import Candidate, LeaseTimes
 from forge_operator.environment import Environment
-from forge_operator.health import Pulse, server
-from forge_operator.kube import Kube, connected, own_namespace
-from forge_operator.kube_errors import KubeError
-from forge_operator.leader import Leader, suited
-from forge_operator.lease import Candidate, LeaseTimes
-from forge_operator.metrics import Metrics
+from forge_operator.loop.leader import Leader, suited
+from forge_operator.metrics.health import Pulse, server
+from forge_operator.metrics.operator import Metrics
 
 logger = logging.getLogger("forge_operator")
 

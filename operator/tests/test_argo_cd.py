@@ -11,12 +11,12 @@ import yaml
 
 from docs.kubernetes_tables import PAGE
 from forge_jobs import CronConfig
-from forge_operator import actions as act
 from forge_operator.conditions import REASONS, Condition, Reason, Truth
-from forge_operator.observed import CronDatabase, CronObject, ObservedCron, Unknown
-from forge_operator.plan import plan_cron
+from forge_operator.plan import actions as act
+from forge_operator.plan.queue import plan_cron
 from forge_operator.specs import CronSpec
 from forge_operator.specs.section import read
+from forge_operator.state.observed import CronDatabase, CronObject, ObservedCron, Unknown
 from tests.world import START, World, autoscaled, workers
 
 AWAY = Unknown("ConnectionFailed", "The database cannot be reached.")

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forge_jobs import WorkerInfo
-from forge_operator import actions as act
-from forge_operator.budget import Orders, ordered, processes, starting
-from forge_operator.observed import Cluster, Deployment, Pod
-from forge_operator.settings import OperatorSettings
+from forge_operator.plan import actions as act
+from forge_operator.plan.budget import Orders, ordered, processes, starting
+from forge_operator.state.observed import Cluster, Deployment, Pod
+from forge_operator.state.settings import OperatorSettings
 from tests.world import World, autoscaled, template, workers
 
 EACH = OperatorSettings().connections_per_worker

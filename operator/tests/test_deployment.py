@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from forge_jobs import Settings
-from forge_jobs.database_file import OUTSIDE_THE_POOL
+from forge_jobs.settings.database_file import OUTSIDE_THE_POOL
 from forge_operator import naming
-from forge_operator.deployment import deployment_manifest
-from forge_operator.observed import QueueObject
-from forge_operator.settings import OperatorSettings, SecretKey
+from forge_operator.plan.deployment import deployment_manifest
 from forge_operator.specs import QueueSpec
 from forge_operator.specs.section import read
+from forge_operator.state.observed import QueueObject
+from forge_operator.state.settings import OperatorSettings, SecretKey
 from tests.world import POOL, workers
 
 

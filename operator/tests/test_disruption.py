@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from forge_operator import actions as act
-from forge_operator.disruption import LAST_TO_GO, MOST_AT_ONCE
-from forge_operator.memory import Failure, Memory
 from forge_operator.naming import DO_NOT_DISRUPT, LONG_JOBS, POOL_UID, SAFE_TO_EVICT, VERSION_ID
-from forge_operator.observed import Edit
-from forge_operator.settings import OperatorSettings
+from forge_operator.plan import actions as act
+from forge_operator.plan.disruption import LAST_TO_GO, MOST_AT_ONCE
+from forge_operator.state.memory import Failure, Memory
+from forge_operator.state.observed import Edit
+from forge_operator.state.settings import OperatorSettings
 from tests.world import POOL, START, World, template, workers
 
 ALL = {LONG_JOBS: "true", SAFE_TO_EVICT: "false", DO_NOT_DISRUPT: "true"}

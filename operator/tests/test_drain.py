@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from forge_jobs.version import VersionState
-from forge_operator import actions as act
-from forge_operator.drain import evidence, is_proven_empty
-from forge_operator.memory import Memory
-from forge_operator.observed import Cluster, Deployment, Unknown
-from forge_operator.plan import plan
+from forge_jobs.model.version import VersionState
+from forge_operator.plan import actions as act
+from forge_operator.plan.queue import plan
+from forge_operator.plan.rollout.drain import evidence, is_proven_empty
+from forge_operator.state.memory import Memory
+from forge_operator.state.observed import Cluster, Deployment, Unknown
 from tests.world import START, World, workers
 
 LATER = START + timedelta(seconds=10)

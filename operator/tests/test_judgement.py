@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from forge_operator.memory import Memory
+from forge_operator.state.memory import Memory
 from tests.world import World, workers
 
 # What is found takes long to play again, so it is shown as it was found.

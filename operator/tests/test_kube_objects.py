@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from forge_operator.kube_objects import pod
-from forge_operator.observed import Pod
+from forge_operator.cluster.objects import pod
+from forge_operator.state.observed import Pod
 from forge_operator.words import count
 
 

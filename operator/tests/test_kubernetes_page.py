@@ -9,15 +9,16 @@ from typing import Any
 import yaml
 
 from docs import kubernetes_tables as tables
-from forge_operator import disruption, naming
+from forge_operator import naming
 from forge_operator.conditions import Condition, Reason
-from forge_operator.load import Load
-from forge_operator.memory import ScalerMemory
-from forge_operator.metrics import Metrics
-from forge_operator.queue_report import explained
-from forge_operator.scaling import Why, decide
+from forge_operator.metrics.operator import Metrics
+from forge_operator.plan import disruption
+from forge_operator.plan.scaling.decide import Why, decide
+from forge_operator.plan.scaling.load import Load
+from forge_operator.plan.status.queue import explained
 from forge_operator.specs import AutoscalingSpec, Budget, DisruptionSpec, read_queue
 from forge_operator.specs.section import read
+from forge_operator.state.memory import ScalerMemory
 
 PAGE = tables.PAGE.read_text(encoding="utf-8")
 SOURCES = Path(naming.__file__).parent
@@ -43,7 +44,7 @@ def test_every_annotation_that_people_write_is_on_the_page() -> None:
 
 def test_every_event_is_on_the_page() -> None:
     told: set[str] = set()
-    for source in SOURCES.glob("*.py"):
+    for source in SOURCES.rglob("*.py"):
         told |= set(re.findall(r'EmitEvent\(\s*"(?:Normal|Warning)",\s*"(\w+)"', source.read_text()))
     assert told
     assert sorted(each for each in told if f"`{each}`" not in PAGE) == []

@@ -4,8 +4,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 from forge_jobs import QueueConfig, RateLimit
-from forge_operator import actions as act
-from forge_operator.plan import plan_gone
+from forge_operator.plan import actions as act
+from forge_operator.plan.queue import plan_gone
 from tests.world import World, workers
 
 OURS = "ForgeQueue shop/mail"

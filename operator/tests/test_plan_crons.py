@@ -5,13 +5,13 @@ from datetime import timedelta
 from typing import Any
 
 from forge_jobs import CronConfig
-from forge_operator import actions as act
-from forge_operator.actions import Plan, SetCron
-from forge_operator.memory import Memory, Rejection
-from forge_operator.observed import CronDatabase, CronObject, ObservedCron, Unknown
-from forge_operator.plan import plan_cron
+from forge_operator.plan import actions as act
+from forge_operator.plan.actions import Plan, SetCron
+from forge_operator.plan.queue import plan_cron
 from forge_operator.specs import CronSpec, InvalidSpec
 from forge_operator.specs.section import read
+from forge_operator.state.memory import Memory, Rejection
+from forge_operator.state.observed import CronDatabase, CronObject, ObservedCron, Unknown
 from tests.world import START
 
 OURS = "ForgeCron shop/nightly"

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from forge_operator import actions as act
 from forge_operator import naming
-from forge_operator.observed import Unknown
+from forge_operator.plan import actions as act
+from forge_operator.state.observed import Unknown
 from tests.world import World, workers
 
 

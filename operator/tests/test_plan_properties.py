@@ -3,12 +3,12 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forge_jobs.version import VersionState
-from forge_operator import actions as act
-from forge_operator.memory import Memory
-from forge_operator.observed import Unknown
-from forge_operator.pool import ACTIVE
-from forge_operator.settings import OperatorSettings
+from forge_jobs.model.version import VersionState
+from forge_operator.plan import actions as act
+from forge_operator.plan.pool import ACTIVE
+from forge_operator.state.memory import Memory
+from forge_operator.state.observed import Unknown
+from forge_operator.state.settings import OperatorSettings
 from tests.world import World, autoscaled, template, workers
 
 VERSIONS = ("1", "2", "3")

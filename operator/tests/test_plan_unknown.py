@@ -2,9 +2,9 @@
 
 import pytest
 
-from forge_operator import actions as act
-from forge_operator.memory import Memory
-from forge_operator.observed import Unknown
+from forge_operator.plan import actions as act
+from forge_operator.state.memory import Memory
+from forge_operator.state.observed import Unknown
 from tests.world import World, autoscaled, workers
 
 AWAY = Unknown("ConnectionFailed", "The database cannot be reached.")

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from forge_jobs.job import Unhandled
-from forge_operator.actions import EmitEvent, WriteStatus
+from forge_jobs.model.job import Unhandled
 from forge_operator.conditions import REASONS, Condition, Reason
 from forge_operator.crds import queue_definition
-from forge_operator.observed import Unknown
-from forge_operator.report import Report, reason_of, reported
-from forge_operator.verdict import Verdict
+from forge_operator.plan.actions import EmitEvent, WriteStatus
+from forge_operator.plan.status.report import Report, reason_of, reported
+from forge_operator.plan.verdict import Verdict
+from forge_operator.state.observed import Unknown
 from tests.world import START, Job, World, autoscaled, workers
 
 

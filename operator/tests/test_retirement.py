@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from forge_operator import actions as act
-from forge_operator.memory import Memory
-from forge_operator.plan import plan
-from forge_operator.settings import OperatorSettings
+from forge_operator.plan import actions as act
+from forge_operator.plan.queue import plan
+from forge_operator.state.memory import Memory
+from forge_operator.state.settings import OperatorSettings
 from tests.world import World, workers
 
 

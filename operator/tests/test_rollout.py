@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from forge_jobs.version import VersionState
-from forge_operator import actions as act
-from forge_operator.memory import Memory
+from forge_jobs.model.version import VersionState
+from forge_operator.plan import actions as act
+from forge_operator.state.memory import Memory
 from tests.world import World, autoscaled, template, workers
 
 PROGRESSIVE = {

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forge_jobs import CronConfig, QueueConfig, WorkerInfo
-from forge_jobs.job import Counts, Unhandled
+from forge_jobs.model.job import Counts, Unhandled
 from forge_operator.conditions import Reason
-from forge_operator.load import Load, followed, measure
-from forge_operator.memory import Memory, ScalerMemory, Tally
-from forge_operator.observed import Database
-from forge_operator.scaling import Decision, Why, decide, split, wish
+from forge_operator.plan.scaling.decide import Decision, Why, decide, split, wish
+from forge_operator.plan.scaling.load import Load, followed, measure
 from forge_operator.specs import AutoscalingSpec
 from forge_operator.specs.section import read
+from forge_operator.state.memory import Memory, ScalerMemory, Tally
+from forge_operator.state.observed import Database
 from tests.world import START, World, autoscaled
 
 SLOTS = 10

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from forge_jobs import ForgeError, Missed
-from forge_jobs.cron import parse
-from forge_jobs.cron_fields import ALIASES
+from forge_jobs.rules.cron_expression import ALIASES
+from forge_jobs.rules.cron_times import parse
 from forge_operator.specs import (
     AutoscalingSpec,
     CronJobSpec,

@@ -11,19 +11,28 @@ from random import Random
 from typing import Any
 
 from forge_jobs import CronConfig, QueueConfig, RateLimit, WorkerInfo
-from forge_jobs.job import Counts, Unhandled
-from forge_jobs.track_record import TrackRecord, bucket, summed
-from forge_jobs.track_record import read as read_record
-from forge_jobs.version import OPEN, Version, VersionState
-from forge_operator import actions as act
+from forge_jobs.model.job import Counts, Unhandled
+from forge_jobs.model.track_record import TrackRecord, bucket, summed
+from forge_jobs.model.track_record import read as read_record
+from forge_jobs.model.version import OPEN, Version, VersionState
 from forge_operator import naming
-from forge_operator.budget import processes
-from forge_operator.memory import Memory, Rejection
-from forge_operator.observed import Budget, Cluster, Database, Deployment, Observed, Pod, QueueObject, Unknown
-from forge_operator.plan import plan
-from forge_operator.settings import OperatorSettings
+from forge_operator.plan import actions as act
+from forge_operator.plan.budget import processes
+from forge_operator.plan.queue import plan
 from forge_operator.specs import InvalidSpec, QueueSpec
 from forge_operator.specs.section import read
+from forge_operator.state.memory import Memory, Rejection
+from forge_operator.state.observed import (
+    Budget,
+    Cluster,
+    Database,
+    Deployment,
+    Observed,
+    Pod,
+    QueueObject,
+    Unknown,
+)
+from forge_operator.state.settings import OperatorSettings
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 POOL = "6f0c1d9e-0000-4000-8000-000000000001"

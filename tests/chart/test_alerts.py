@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from forge_operator.metrics import Metrics
+from forge_operator.metrics.operator import Metrics
 from tests.chart.helm import CHART, ROOT
 
 HERE = Path(__file__).parent

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from forge_jobs import url_file
+from forge_jobs.settings import url_file
 from forge_operator.environment import Environment
 from tests.chart.helm import (
     CHART,

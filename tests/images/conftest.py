@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from forge_jobs import Forge
-from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.images import engine as engines
 from tests.images.engine import Engine
 

@@ -1,9 +1,5 @@
 """forge-jobs: a job queue for Python that keeps its jobs in PostgreSQL or SQLite."""
 
-from forge_jobs import stop_signals as stop_signals  # first: it hears signals while the rest is imported
-from forge_jobs.app import Forge
-from forge_jobs.context import Context
-from forge_jobs.cron_config import CronConfig, Missed
 from forge_jobs.errors import (
     ForgeError,
     InvalidCron,
@@ -33,17 +29,23 @@ from forge_jobs.errors import (
     WaitTimeout,
     WrongState,
 )
-from forge_jobs.handlers import Handler
-from forge_jobs.job import Enqueued, Job, State
-from forge_jobs.kind import Kind
-from forge_jobs.outcome import Dead, Reschedule, Retry, Throttled
-from forge_jobs.owner import Owner
-from forge_jobs.queue_config import QueueConfig
-from forge_jobs.rate_limit import RateLimit
-from forge_jobs.settings import Settings
-from forge_jobs.version import Epoch, Version, VersionState
-from forge_jobs.worker import Worker
-from forge_jobs.worker_info import WorkerInfo
+from forge_jobs.forge import Forge
+from forge_jobs.handlers.context import Context
+from forge_jobs.handlers.handler import Handler
+from forge_jobs.model.cron import CronConfig, Missed
+from forge_jobs.model.decision import Dead, Reschedule, Retry, Throttled
+from forge_jobs.model.job import Enqueued, Job, State
+from forge_jobs.model.kind import Kind
+from forge_jobs.model.owner import Owner
+from forge_jobs.model.queue import QueueConfig
+from forge_jobs.model.rate_limit import RateLimit
+from forge_jobs.model.version import Epoch, Version, VersionState
+from forge_jobs.model.worker import WorkerInfo
+from forge_jobs.settings.environment import Settings
+from forge_jobs.system import (
+    stop_signals as stop_signals,  # first: it hears signals while the rest is imported
+)
+from forge_jobs.worker.worker import Worker
 
 __all__ = [
     "Context",

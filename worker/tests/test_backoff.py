@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forge_jobs.backoff import retry_delay, throttle_delay, throttles_in_a_row
 from forge_jobs.model.moments import LONGEST
-from forge_jobs.queue_config import QueueConfig
+from forge_jobs.model.queue import QueueConfig
+from forge_jobs.rules.backoff import retry_delay, throttle_delay, throttles_in_a_row
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -19,7 +19,7 @@ from forge_jobs.errors import (
     UnknownQueue,
     UnknownScope,
 )
-from forge_jobs.job import FOREVER
+from forge_jobs.model.job import FOREVER
 from forge_jobs.testing import run_due_jobs, use_test_database
 
 

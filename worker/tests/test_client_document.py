@@ -7,12 +7,12 @@ import msgspec
 import pytest
 
 from forge_jobs.client.document import document, readable
-from forge_jobs.client.why import Why
-from forge_jobs.cron_config import CronConfig
-from forge_jobs.job import FOREVER, Counts, Enqueued, Failure, Job, State
-from forge_jobs.queue_config import QueueConfig
-from forge_jobs.rate_limit import RateLimit
-from forge_jobs.worker_info import Leader, WorkerInfo
+from forge_jobs.model.cron import CronConfig
+from forge_jobs.model.job import FOREVER, Counts, Enqueued, Failure, Job, State
+from forge_jobs.model.queue import QueueConfig
+from forge_jobs.model.rate_limit import RateLimit
+from forge_jobs.model.worker import Leader, WorkerInfo
+from forge_jobs.rules.why import Why
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 JOB = Job(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forge_jobs.client.duration import checked_duration, in_words, parse_duration
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.moments import LONGEST
+from forge_jobs.rules.duration import checked_duration, in_words, parse_duration
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import pytest
 from forge_jobs import Forge
 from forge_jobs.client.jobs import Bulk
 from forge_jobs.errors import InvalidInput, JobNotFound, UnknownQueue, WrongState
-from forge_jobs.job import Cancelled, Postponement, Reason, State
-from forge_jobs.worker_info import WorkerInfo
+from forge_jobs.model.job import Cancelled, Postponement, Reason, State
+from forge_jobs.model.worker import WorkerInfo
 
 
 @pytest.fixture

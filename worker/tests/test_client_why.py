@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from forge_jobs.client.why import explain
-from forge_jobs.job import FOREVER, Job, Reason, State
 from forge_jobs.model.facts import Waiting
-from forge_jobs.queue_config import QueueConfig
-from forge_jobs.worker_info import WorkerInfo
+from forge_jobs.model.job import FOREVER, Job, Reason, State
+from forge_jobs.model.queue import QueueConfig
+from forge_jobs.model.worker import WorkerInfo
+from forge_jobs.rules.why import explain
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 MAIL = QueueConfig("mail")

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forge_jobs import codec as codec_module
-from forge_jobs.codec import Arguments, codecs, decode, encode, register
+from forge_jobs.codecs import plain as codec_module
+from forge_jobs.codecs.plain import Arguments, codecs, decode, encode, register
 from forge_jobs.errors import InvalidInput, InvalidPayload
 
 BUILT_IN = ["json", "msgpack"]

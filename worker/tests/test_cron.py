@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forge_jobs.cron import due, parse
-from forge_jobs.cron_config import CronConfig, Missed
-from forge_jobs.cron_fields import Fields
-from forge_jobs.cron_fields import parse as parse_fields
 from forge_jobs.errors import InvalidCron
+from forge_jobs.model.cron import CronConfig, Missed
+from forge_jobs.rules.cron_expression import Fields
+from forge_jobs.rules.cron_expression import parse as parse_fields
+from forge_jobs.rules.cron_times import due, parse
 
 BERLIN, NEW_YORK, LORD_HOWE = "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"
 ZONES = (BERLIN, NEW_YORK, LORD_HOWE, "Africa/Casablanca", "Asia/Kolkata", "UTC")

@@ -6,8 +6,8 @@ from croniter import croniter
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from forge_jobs.cron_fields import Fields, parse
 from forge_jobs.errors import InvalidCron
+from forge_jobs.rules.cron_expression import Fields, parse
 
 START = datetime(2026, 1, 1)
 

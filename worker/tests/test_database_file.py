@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from forge_jobs.database_file import FILE_NAME, Database, find, load
 from forge_jobs.errors import InvalidSetting
+from forge_jobs.settings.database_file import FILE_NAME, Database, find, load
 
 POSTGRES = 'adapter = "postgres"\ndatabase = "shop"\n'
 

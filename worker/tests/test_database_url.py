@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forge_jobs.database_url import is_database_url, postgres_url, redact, sqlite_url
+from forge_jobs.settings.database_url import is_database_url, postgres_url, redact, sqlite_url
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from forge_jobs.error_text import LONGEST_ERROR, describe, sentence
+from forge_jobs.model.error_text import LONGEST_ERROR, describe, sentence
 
 
 def raised(error: BaseException) -> BaseException:

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from forge_jobs import health
 from forge_jobs.errors import InvalidSetting, StorageUnavailable
-from forge_jobs.health import HealthServer, why_unanswered
+from forge_jobs.probes import server as health
+from forge_jobs.probes.server import HealthServer, why_unanswered
 
 
 class Worker:

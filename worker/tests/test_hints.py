@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
-from forge_jobs.hints import LATE, MARGIN, Hints
-from forge_jobs.job import Claim
-from forge_jobs.storage.interface import Front
+from forge_jobs.model.job import Claim
+from forge_jobs.storage.interface.storage import Front
+from forge_jobs.worker.hints import LATE, MARGIN, Hints
 
 LONG_AGO, EARLIER, NOW = 1_000_000, 50_000_000, 90_000_000
 

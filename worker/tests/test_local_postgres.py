@@ -9,15 +9,15 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from forge_jobs import local_postgres
 from forge_jobs.errors import ForgeError
-from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.testing import local_postgres
+from forge_jobs.testing.local_postgres import LocalPostgres
 
 FAST = {"fsync": "off", "autovacuum": "off"}
 
 VICTIM = """
 import sys
-from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.testing.local_postgres import LocalPostgres
 server = LocalPostgres(settings={"fsync": "off"})
 server.start()
 print(server.log.parent, flush=True)
@@ -94,7 +94,7 @@ async def test_two_run_at_once_and_one_is_reached_by_tcp() -> None:
 
 
 UNREACHABLE = """
-from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.testing.local_postgres import LocalPostgres
 may_enter = LocalPostgres._may_enter
 LocalPostgres._may_enter = lambda self, folder: folder.name != "pginstall" and may_enter(self, folder)
 """

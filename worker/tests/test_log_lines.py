@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from forge_jobs.log_format import JsonFormatter, TextFormatter
-from forge_jobs.log_lines import MOST_WAITING, LogLines
+from forge_jobs.telemetry.log_format import JsonFormatter, TextFormatter
+from forge_jobs.telemetry.log_lines import MOST_WAITING, LogLines
 
 PIPE = 64 * 1024  # bytes that a pipe holds
 
@@ -72,7 +72,7 @@ def test_a_pipe_that_nobody_reads_costs_lines_and_nobody_waits(pipe: tuple[int, 
 def test_a_program_ends_though_nobody_reads_its_last_lines() -> None:
     reading, writing = os.pipe()
     program = (
-        "import logging, sys; from forge_jobs import logs; from forge_jobs.telemetry import Telemetry\n"
+        "import logging, sys; from forge_jobs.telemetry import logs; from forge_jobs.telemetry.events import Telemetry\n"
         "logs.subscribe(Telemetry(), stream=sys.stderr)\n"
         "for _ in range(100): logging.getLogger('shop').warning('x' * 10_000)\n"
     )

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Forge, Worker, logs, telemetry
-from forge_jobs.job import Claim
-from forge_jobs.log_format import JsonFormatter, TextFormatter
+from forge_jobs import Forge, Worker
+from forge_jobs.model.job import Claim
 from forge_jobs.model.run import Outcome, Run
-from forge_jobs.telemetry import JobsEnded, Telemetry
+from forge_jobs.telemetry import events as telemetry
+from forge_jobs.telemetry import logs
+from forge_jobs.telemetry.events import JobsEnded, Telemetry
+from forge_jobs.telemetry.log_format import JsonFormatter, TextFormatter
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -263,7 +265,7 @@ def test_every_sentence_can_be_said(said: Any) -> None:
         "BaseException": KeyError("x"),
     }
 
-    values["forge_jobs.job.Claim | None"] = claim()
+    values["forge_jobs.model.job.Claim | None"] = claim()
 
     def value(annotation: Any) -> Any:
         name = getattr(annotation, "__name__", str(annotation))

@@ -13,12 +13,13 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from forge_jobs import counters, telemetry
-from forge_jobs.job import Claim, State
-from forge_jobs.metrics import Metrics
+from forge_jobs.model.job import Claim, State
 from forge_jobs.model.run import Outcome, Run
-from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import JobsEnded, Telemetry
+from forge_jobs.probes.metrics import Metrics
+from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.telemetry import counters
+from forge_jobs.telemetry import events as telemetry
+from forge_jobs.telemetry.events import JobsEnded, Telemetry
 from tests.storage import factories
 from tests.storage.databases import SqliteDatabase, migrated_storage
 
@@ -309,7 +310,7 @@ async def test_without_a_database_a_scrape_still_tells_what_happened_here(
 async def test_a_database_that_is_too_slow_does_not_hold_up_a_scrape(
     events: Telemetry, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forge_jobs.metrics.DATABASE_TIMEOUT", 0.0)
+    monkeypatch.setattr("forge_jobs.probes.metrics.DATABASE_TIMEOUT", 0.0)
 
     page = await scraped(Metrics(events, storage))
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forge_jobs import names
 from forge_jobs.errors import InvalidInput
-from forge_jobs.job import FOREVER, Enqueued
+from forge_jobs.model.job import FOREVER, Enqueued
+from forge_jobs.rules import names
 
 
 @pytest.mark.parametrize("name", ["mail", "a", "x" * 128, "Mail-2.eu:high", "<lambda>", "größe", "队列"])

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from forge_jobs import database_file, settings
-from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.settings import database_file
+from forge_jobs.settings import environment as settings
+from forge_jobs.testing.local_postgres import LocalPostgres
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

@@ -8,11 +8,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from forge_jobs import Forge
-from forge_jobs.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.errors import InvalidInput, InvalidSetting
-from forge_jobs.settings import KNOWN, Settings
+from forge_jobs.settings.database_file import CONNECTIONS, OUTSIDE_THE_POOL
+from forge_jobs.settings.environment import KNOWN, Settings
 from forge_jobs.storage import open_storage
-from forge_jobs.storage.interface import Storage
+from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.postgres import PostgresStorage
 
 ROOT = Path(__file__).parents[2]

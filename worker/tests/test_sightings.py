@@ -7,7 +7,7 @@ import pytest
 
 from forge_jobs.maintenance.answered import Answered
 from forge_jobs.maintenance.sightings import Sightings
-from forge_jobs.worker_info import Beats
+from forge_jobs.model.worker import Beats
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 ME, OTHER = 1, 2

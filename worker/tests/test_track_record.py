@@ -2,7 +2,7 @@
 
 import pytest
 
-from forge_jobs.track_record import (
+from forge_jobs.model.track_record import (
     BOUNDS,
     LONGEST,
     SHORTEST,

@@ -15,7 +15,7 @@ from aiohttp import web
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
-from forge_operator.kube import (
+from forge_operator.cluster.api import (
     CRONS,
     DEPLOYMENTS,
     EVENTS,

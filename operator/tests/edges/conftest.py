@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from forge_jobs import Forge
-from forge_jobs.local_postgres import LocalPostgres
-from forge_operator.kube import Kube
+from forge_jobs.testing.local_postgres import LocalPostgres
+from forge_operator.cluster.api import Kube
 from tests.edges.api_server import ApiServer, client, running
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from forge_operator.kube import APPLY, LEASES, PODS
+from forge_operator.cluster.api import APPLY, LEASES, PODS
 from tests.edges.api_server import Request
 
 Right = tuple[str, str, str]

@@ -8,19 +8,19 @@ from datetime import timedelta
 from typing import Any
 
 from forge_jobs import Forge, WorkerInfo
-from forge_operator.cluster import ClusterReader
-from forge_operator.events import Recorder
-from forge_operator.executor import Executor
-from forge_operator.facts import FactsReader
-from forge_operator.gather import Gatherer
-from forge_operator.keys import CRON, QUEUE, Key
-from forge_operator.kube import CRONS, DEPLOYMENTS, EVENTS, PODS, QUEUES, Kube
-from forge_operator.link import DatabaseLink
-from forge_operator.metrics import Metrics
+from forge_operator.cluster.api import CRONS, DEPLOYMENTS, EVENTS, PODS, QUEUES, Kube
+from forge_operator.cluster.events import Recorder
+from forge_operator.cluster.reader import ClusterReader
+from forge_operator.database.facts import FactsReader
+from forge_operator.database.link import DatabaseLink
+from forge_operator.loop.executor import Executor
+from forge_operator.loop.gatherer import Gatherer
+from forge_operator.loop.reconciler import Reconciler
+from forge_operator.loop.ticker import Ticker
+from forge_operator.metrics.operator import Metrics
 from forge_operator.naming import POOL_UID, VERSION_ID
-from forge_operator.reconcile import Reconciler
-from forge_operator.settings import OperatorSettings
-from forge_operator.ticker import Ticker
+from forge_operator.state.keys import CRON, QUEUE, Key
+from forge_operator.state.settings import OperatorSettings
 from tests.edges.api_server import ApiServer
 from tests.edges.rights import unexpected
 

@@ -9,10 +9,10 @@ import pytest
 
 from forge_jobs import Forge
 from forge_jobs.errors import WorkerLost
-from forge_jobs.local_postgres import LocalPostgres
-from forge_operator.keys import QUEUE, Key
-from forge_operator.kube import DEPLOYMENTS, PODS, Kube
-from forge_operator.settings import OperatorSettings
+from forge_jobs.testing.local_postgres import LocalPostgres
+from forge_operator.cluster.api import DEPLOYMENTS, PODS, Kube
+from forge_operator.state.keys import QUEUE, Key
+from forge_operator.state.settings import OperatorSettings
 from tests.edges.api_server import ApiServer
 from tests.edges.stage import MAIL, Stage, staged, workers
 from tests.edges.until import until

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from forge_operator.cluster.api import PODS, QUEUES, Kube
 from forge_operator.environment import Environment
-from forge_operator.kube import PODS, QUEUES, Kube
-from forge_operator.leader import suited
+from forge_operator.loop.leader import suited
 from forge_operator.naming import DELETION_COST, DO_NOT_DISRUPT, LONG_JOBS, SAFE_TO_EVICT
-from forge_operator.settings import OperatorSettings
+from forge_operator.state.settings import OperatorSettings
 from tests.edges.api_server import BUDGETS, OLD_BUDGETS, ApiServer, Refused, Request
 from tests.edges.stage import MAIL, Stage, staged, workers
 

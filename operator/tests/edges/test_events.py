@@ -1,8 +1,8 @@
 """Events are written once for each thing that is said, and counted when it is said again."""
 
-from forge_operator.events import MOST_OF_A_REASON, SAME_FOR, Recorder, Subject
-from forge_operator.kube import EVENTS, Kube
-from forge_operator.kube_errors import KubeError
+from forge_operator.cluster.api import EVENTS, Kube
+from forge_operator.cluster.errors import KubeError
+from forge_operator.cluster.events import MOST_OF_A_REASON, SAME_FOR, Recorder, Subject
 from tests.edges.api_server import ApiServer, Refused
 
 MAIL = Subject("forge-jobs.dev/v1alpha1", "ForgeQueue", "default", "mail", "uid-1")

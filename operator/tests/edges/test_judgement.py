@@ -6,10 +6,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from forge_jobs.track_record import TrackRecord, bucket
-from forge_jobs.version import Version
-from forge_operator.kube import PODS, Kube
-from forge_operator.settings import OperatorSettings
+from forge_jobs.model.track_record import TrackRecord, bucket
+from forge_jobs.model.version import Version
+from forge_operator.cluster.api import PODS, Kube
+from forge_operator.state.settings import OperatorSettings
 from tests.edges.api_server import ApiServer
 from tests.edges.stage import Stage, staged, workers
 

@@ -10,9 +10,10 @@ import pytest
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import incluster_config
 
-from forge_operator import kopf_adapter, kube
-from forge_operator.keys import QUEUE, Key
-from forge_operator.kube import QUEUES
+from forge_operator.cluster import api as kube
+from forge_operator.cluster import informer as kopf_adapter
+from forge_operator.cluster.api import QUEUES
+from forge_operator.state.keys import QUEUE, Key
 from tests.edges.api_server import ApiServer, Refused
 from tests.edges.until import until
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from forge_operator import kube as module
-from forge_operator.kube import DEPLOYMENTS, LEASES, PODS, QUEUES, Kube
-from forge_operator.kube_errors import (
+from forge_operator.cluster import api as module
+from forge_operator.cluster.api import DEPLOYMENTS, LEASES, PODS, QUEUES, Kube
+from forge_operator.cluster.errors import (
     Conflict,
     DryRunUnsupported,
     Failed,

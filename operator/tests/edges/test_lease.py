@@ -5,8 +5,8 @@ import math
 import time
 from contextlib import suppress
 
-from forge_operator.kube import LEASES, Kube
-from forge_operator.lease import Candidate, LeaseTimes
+from forge_operator.cluster.api import LEASES, Kube
+from forge_operator.cluster.lease import Candidate, LeaseTimes
 from tests.edges.api_server import ApiServer, Refused
 from tests.edges.until import until
 

@@ -9,11 +9,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from forge_jobs import WorkerInfo
-from forge_operator.database_metrics import DatabaseMetrics, cron_gauges, queue_gauges
-from forge_operator.keys import CRON, QUEUE, Key
-from forge_operator.kube import QUEUES, Kube
-from forge_operator.metrics import Metrics
-from forge_operator.scaling import Decision, Why
+from forge_operator.cluster.api import QUEUES, Kube
+from forge_operator.metrics.database import DatabaseMetrics, cron_gauges, queue_gauges
+from forge_operator.metrics.operator import Metrics
+from forge_operator.plan.scaling.decide import Decision, Why
+from forge_operator.state.keys import CRON, QUEUE, Key
 from tests.edges.api_server import ApiServer
 from tests.edges.stage import MAIL, Stage, staged, workers
 

@@ -8,9 +8,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from forge_jobs import Managed
-from forge_jobs.job import FOREVER
-from forge_jobs.local_postgres import LocalPostgres
-from forge_operator.actions import (
+from forge_jobs.model.job import FOREVER
+from forge_jobs.testing.local_postgres import LocalPostgres
+from forge_operator.cluster.api import CRONS, DEPLOYMENTS, EVENTS, PODS, QUEUES, Kube
+from forge_operator.cluster.errors import Forbidden, KubeError
+from forge_operator.cluster.events import Subject
+from forge_operator.cluster.lease import NotLeading
+from forge_operator.naming import POOL_UID, VERSION_ID
+from forge_operator.plan.actions import (
     Action,
     DeleteCron,
     DeleteLimit,
@@ -23,13 +28,8 @@ from forge_operator.actions import (
     SetQueue,
     Strand,
 )
-from forge_operator.events import Subject
-from forge_operator.keys import CRON, QUEUE, Key
-from forge_operator.kube import CRONS, DEPLOYMENTS, EVENTS, PODS, QUEUES, Kube
-from forge_operator.kube_errors import Forbidden, KubeError
-from forge_operator.lease import NotLeading
-from forge_operator.memory import Memory
-from forge_operator.naming import POOL_UID, VERSION_ID
+from forge_operator.state.keys import CRON, QUEUE, Key
+from forge_operator.state.memory import Memory
 from tests.edges.api_server import ApiServer, Refused, Request, forbids
 from tests.edges.stage import MAIL, Stage, staged, workers
 

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from forge_jobs import Forge
-from forge_operator.kube import DEPLOYMENTS, LEASES, QUEUES
+from forge_operator.cluster.api import DEPLOYMENTS, LEASES, QUEUES
 from tests.edges.api_server import ApiServer, Refused, Request, forbids
 from tests.edges.rights import unexpected
 from tests.edges.stage import workers

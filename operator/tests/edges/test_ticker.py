@@ -11,10 +11,10 @@ import pytest
 
 from forge_jobs import CronConfig, SchemaOutdated, StorageUnavailable, Version, VersionState, WorkerInfo
 from forge_jobs.client import watch
-from forge_operator.facts import FactsReader
-from forge_operator.kube import DEPLOYMENTS, PODS, QUEUES, Kube
-from forge_operator.link import DatabaseLink, unknown
-from forge_operator.ticker import left_over
+from forge_operator.cluster.api import DEPLOYMENTS, PODS, QUEUES, Kube
+from forge_operator.database.facts import FactsReader
+from forge_operator.database.link import DatabaseLink, unknown
+from forge_operator.loop.ticker import left_over
 from tests.edges.api_server import ApiServer
 from tests.edges.stage import MAIL, Stage, staged, workers
 from tests.edges.until import until

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
-from forge_operator.work_queue import WorkQueue
+from forge_operator.loop.work_queue import WorkQueue
 from tests.edges.until import until
 
 

@@ -4,11 +4,11 @@
 default. A program that has handlers of its own adds them with `register`.
 """
 
-from forge_jobs.app import Forge
 from forge_jobs.builtin.command import command
 from forge_jobs.builtin.echo import echo
 from forge_jobs.builtin.http import Http
 from forge_jobs.builtin.sleep import sleep
+from forge_jobs.forge import Forge
 
 __all__ = ["forge", "register"]
 

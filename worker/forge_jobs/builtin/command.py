@@ -11,9 +11,9 @@ from typing import IO, Annotated, TypedDict
 import msgspec
 
 from forge_jobs.builtin.output import Output
-from forge_jobs.context import Context
-from forge_jobs.outcome import Dead, HandedBack, Retry
-from forge_jobs.process_group import ProcessGroup
+from forge_jobs.handlers.context import Context
+from forge_jobs.model.decision import Dead, HandedBack, Retry
+from forge_jobs.system.process_group import ProcessGroup
 
 TIMEOUT = 600.0  # seconds
 LONGEST_TIMEOUT = 30 * 86_400.0  # seconds

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from forge_jobs.context import Context
-from forge_jobs.outcome import Dead, Retry, Throttled
+from forge_jobs.handlers.context import Context
+from forge_jobs.model.decision import Dead, Retry, Throttled
 
 if TYPE_CHECKING:
     import aiohttp

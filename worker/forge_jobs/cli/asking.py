@@ -11,7 +11,7 @@ from forge_jobs.cli.command import Call
 from forge_jobs.cli.output import Report
 from forge_jobs.client.jobs import Jobs
 from forge_jobs.errors import ForgeError, InvalidInput
-from forge_jobs.job import State
+from forge_jobs.model.job import State
 from forge_jobs.rules.words import count as shown_count
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; needed where nobody can be asked.")]

@@ -11,10 +11,10 @@ from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows
 from forge_jobs.client.crons import MOST_MISSED, CronValues
 from forge_jobs.client.document import document
-from forge_jobs.cron import parse
-from forge_jobs.cron_config import CronConfig, Missed
 from forge_jobs.errors import InvalidCron
-from forge_jobs.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
+from forge_jobs.model.cron import CronConfig, Missed
+from forge_jobs.rules.cron_times import parse
+from forge_jobs.rules.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
 
 group = typer.Typer(help="Look at crons, set, trigger and delete them.")
 

@@ -13,10 +13,10 @@ from forge_jobs.cli.opening import forge_of, opened, require_file, say_caveat
 from forge_jobs.cli.output import Report, Rows
 from forge_jobs.cli.progress import progress
 from forge_jobs.errors import InvalidInput
-from forge_jobs.finding import Finding
 from forge_jobs.model.facts import SchemaStatus
+from forge_jobs.model.finding import Finding
 from forge_jobs.rules.words import count
-from forge_jobs.storage.interface import Purpose, Storage
+from forge_jobs.storage.interface.storage import Purpose, Storage
 
 group = typer.Typer(help="Create, migrate and look at the database.")
 

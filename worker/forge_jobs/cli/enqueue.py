@@ -14,9 +14,9 @@ from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report
 from forge_jobs.client.document import document
 from forge_jobs.errors import InvalidInput
-from forge_jobs.job import Enqueued
-from forge_jobs.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
-from forge_jobs.options import OptionValues
+from forge_jobs.handlers.options import OptionValues
+from forge_jobs.model.job import Enqueued
+from forge_jobs.rules.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
 
 MOST_COPIES = 1_000_000
 TOGETHER = 10_000

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from forge_jobs import stop_signals
 from forge_jobs.cli import cron, db, demo, enqueue, jobs, limits, owners, queues, stats, worker, workers
 from forge_jobs.cli.command import Call, DatabaseUrl, Json, Schema
 from forge_jobs.cli.output import Unwritten, print_error, print_warning
 from forge_jobs.errors import ForgeError, InvalidInput
-from forge_jobs.settings import unknown_variables
+from forge_jobs.settings.environment import unknown_variables
+from forge_jobs.system import stop_signals
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 

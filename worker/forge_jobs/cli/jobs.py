@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from forge_jobs.app import Forge
 from forge_jobs.cli import values
 from forge_jobs.cli.asking import DryRun, Yes, counted, described, require_a_word, require_yes, would_be
 from forge_jobs.cli.command import Call, command
@@ -18,10 +17,11 @@ from forge_jobs.cli.progress import progress
 from forge_jobs.cli.values import shortened, shown_attempts, since, until
 from forge_jobs.client.checks import MAX_ID
 from forge_jobs.client.document import document, readable
-from forge_jobs.client.duration import in_words
 from forge_jobs.client.jobs import CANCELLABLE, DELETABLE, MOST_LISTED, RETRIABLE, Bulk, states_of
 from forge_jobs.errors import ForgeError, InvalidInput
-from forge_jobs.job import Cancelled, Job, State
+from forge_jobs.forge import Forge
+from forge_jobs.model.job import Cancelled, Job, State
+from forge_jobs.rules.duration import in_words
 from forge_jobs.rules.words import first_line
 from forge_jobs.rules.words import moment as shown_moment
 

@@ -10,7 +10,7 @@ from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows
 from forge_jobs.client.document import document
-from forge_jobs.rate_limit import RateLimit
+from forge_jobs.model.rate_limit import RateLimit
 
 group = typer.Typer(help="Look at rate limits, set, drain and delete them.")
 

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from forge_jobs import database_url, url_file
-from forge_jobs.app import Forge
 from forge_jobs.cli.command import Call
 from forge_jobs.cli.output import print_warning
 from forge_jobs.errors import InvalidSetting, SchemaOutdated, SchemaTooNew
-from forge_jobs.settings import Settings, is_schema
-from forge_jobs.storage.interface import Storage
+from forge_jobs.forge import Forge
+from forge_jobs.settings import database_url, url_file
+from forge_jobs.settings.environment import Settings, is_schema
+from forge_jobs.storage.interface.storage import Storage
 
 
 def environment(call: Call) -> dict[str, str]:

@@ -9,7 +9,7 @@ from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows
 from forge_jobs.client.document import document
-from forge_jobs.owner import Owner
+from forge_jobs.model.owner import Owner
 
 group = typer.Typer(help="Look at who manages queues, crons and rate limits, and take these back.")
 

@@ -6,8 +6,8 @@ import os
 import sys
 from functools import reduce
 
-from forge_jobs.app import Forge
 from forge_jobs.errors import InvalidInput
+from forge_jobs.forge import Forge
 
 
 def load(name: str | None) -> Forge:

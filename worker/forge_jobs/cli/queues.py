@@ -12,8 +12,8 @@ from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows
 from forge_jobs.cli.progress import progress
 from forge_jobs.client.document import document
-from forge_jobs.client.duration import in_words
-from forge_jobs.queue_config import QueueConfig
+from forge_jobs.model.queue import QueueConfig
+from forge_jobs.rules.duration import in_words
 from forge_jobs.rules.words import count
 
 group = typer.Typer(help="Look at queues, pause, tune and delete them; workers follow within two seconds.")

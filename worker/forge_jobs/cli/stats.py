@@ -9,15 +9,15 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from forge_jobs.app import Forge
 from forge_jobs.cli import values
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows, print_report, rendered_all
 from forge_jobs.cli.queues import state
 from forge_jobs.client.document import document
-from forge_jobs.job import Counts
-from forge_jobs.queue_config import QueueConfig
+from forge_jobs.forge import Forge
+from forge_jobs.model.job import Counts
+from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules.words import count
 
 COLUMNS = ("queue", "state", "pending", "oldest", "scheduled", "running", "done", "dead", "workers")

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 from forge_jobs.client.checks import MAX_INTEGER, Choice, choice
-from forge_jobs.client.duration import in_words, parse_duration
 from forge_jobs.client.queues import MAX_CONCURRENCY
 from forge_jobs.errors import InvalidInput
-from forge_jobs.job import FOREVER
+from forge_jobs.model.job import FOREVER
+from forge_jobs.rules.duration import in_words, parse_duration
 
 WHOLE = re.compile(r"-?[0-9]{1,19}")
 

@@ -12,20 +12,22 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from forge_jobs import exits, logs, names, stop_signals
-from forge_jobs.app import Forge
 from forge_jobs.cli import program, values
 from forge_jobs.cli.asking import agreed, can_ask
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import environment
 from forge_jobs.cli.output import Report
 from forge_jobs.errors import InvalidInput, StorageUnavailable
-from forge_jobs.own_task import OwnTask
-from forge_jobs.patience import Patience, unless
-from forge_jobs.processes import python_command, run_processes, stop_with_parent
-from forge_jobs.session import carried_through
-from forge_jobs.settings import Settings
-from forge_jobs.worker import Worker
+from forge_jobs.forge import Forge
+from forge_jobs.rules import names
+from forge_jobs.settings.environment import Settings
+from forge_jobs.storage.outage import Patience, unless
+from forge_jobs.system import exits, stop_signals
+from forge_jobs.system.own_task import OwnTask
+from forge_jobs.telemetry import logs
+from forge_jobs.worker.processes import python_command, run_processes, stop_with_parent
+from forge_jobs.worker.session import carried_through
+from forge_jobs.worker.worker import Worker
 
 MOST_PROCESSES = 256
 MOST_CONCURRENCY = 10_000

@@ -10,9 +10,9 @@ from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows
 from forge_jobs.client.document import document
+from forge_jobs.model.version import Version
+from forge_jobs.model.worker import Leader, WorkerInfo
 from forge_jobs.rules.words import QUIET
-from forge_jobs.version import Version
-from forge_jobs.worker_info import Leader, WorkerInfo
 
 group = typer.Typer(help="Look at the workers that are alive.")
 

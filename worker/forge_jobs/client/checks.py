@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from forge_jobs.errors import InvalidInput
-from forge_jobs.names import LARGEST_ID
+from forge_jobs.rules.names import LARGEST_ID
 
 Choice = TypeVar("Choice", bound=StrEnum)
 

@@ -5,15 +5,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Unpack
 
-from forge_jobs import cron, names
 from forge_jobs.client.checks import choice, epoch_or_none, known_options, whole, yes_or_no
-from forge_jobs.codec import encode
-from forge_jobs.cron_config import CronConfig, Missed
+from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import InvalidInput
-from forge_jobs.job import Enqueued
-from forge_jobs.options import Options, OptionValues
-from forge_jobs.queue_config import DEFAULT_QUEUE
-from forge_jobs.storage.interface import Storage
+from forge_jobs.handlers.options import Options, OptionValues
+from forge_jobs.model.cron import CronConfig, Missed
+from forge_jobs.model.job import Enqueued
+from forge_jobs.model.queue import DEFAULT_QUEUE
+from forge_jobs.rules import cron_times as cron
+from forge_jobs.rules import names
+from forge_jobs.storage.interface.storage import Storage
 
 MOST_MISSED = 10_000
 """The largest `missed_limit`."""

@@ -11,15 +11,15 @@ from typing import Any
 
 import msgspec
 
-from forge_jobs.client.why import Why
-from forge_jobs.codec import decode
-from forge_jobs.cron_config import CronConfig
+from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidInput
-from forge_jobs.job import FOREVER, Counts, Enqueued, Failure, Job
-from forge_jobs.owner import Owner
-from forge_jobs.queue_config import QueueConfig
-from forge_jobs.rate_limit import RateLimit
-from forge_jobs.worker_info import Leader, WorkerInfo
+from forge_jobs.model.cron import CronConfig
+from forge_jobs.model.job import FOREVER, Counts, Enqueued, Failure, Job
+from forge_jobs.model.owner import Owner
+from forge_jobs.model.queue import QueueConfig
+from forge_jobs.model.rate_limit import RateLimit
+from forge_jobs.model.worker import Leader, WorkerInfo
+from forge_jobs.rules.why import Why
 
 Fact = (
     Job

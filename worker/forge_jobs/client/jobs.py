@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from forge_jobs import names
 from forge_jobs.client.checks import choice, whole
-from forge_jobs.client.duration import checked_duration
-from forge_jobs.client.why import Why, explain
 from forge_jobs.errors import InvalidInput, UnknownQueue
-from forge_jobs.job import WAITING, Cancelled, Counts, Enqueued, Job, State, Unhandled
 from forge_jobs.model.facts import Moved
-from forge_jobs.storage.interface import Storage
+from forge_jobs.model.job import WAITING, Cancelled, Counts, Enqueued, Job, State, Unhandled
+from forge_jobs.rules import names
+from forge_jobs.rules.duration import checked_duration
+from forge_jobs.rules.why import Why, explain
+from forge_jobs.storage.interface.storage import Storage
 
 MOST_LISTED = 10_000
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from forge_jobs import names
-from forge_jobs.kind import Kind
-from forge_jobs.storage.interface import Storage
+from forge_jobs.model.kind import Kind
+from forge_jobs.rules import names
+from forge_jobs.storage.interface.storage import Storage
 
 
 class Kinds:

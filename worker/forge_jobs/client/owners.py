@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from forge_jobs.errors import InvalidInput
-from forge_jobs.owner import Owner
-from forge_jobs.storage.interface import Storage
+from forge_jobs.model.owner import Owner
+from forge_jobs.storage.interface.storage import Storage
 
 
 class Owners:

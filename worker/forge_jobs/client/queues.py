@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from forge_jobs import names
 from forge_jobs.client.checks import epoch_or_none, known_options, whole, yes_or_no
-from forge_jobs.client.duration import checked_duration, in_words
 from forge_jobs.client.jobs import Bulk, Progress
 from forge_jobs.client.removal import Removal
 from forge_jobs.errors import InvalidInput, UnknownQueue, UnknownScope
-from forge_jobs.job import State
-from forge_jobs.queue_config import EDITABLE, QueueConfig
-from forge_jobs.storage.interface import Storage
+from forge_jobs.model.job import State
+from forge_jobs.model.queue import EDITABLE, QueueConfig
+from forge_jobs.rules import names
+from forge_jobs.rules.duration import checked_duration, in_words
+from forge_jobs.storage.interface.storage import Storage
 
 MAX_CONCURRENCY = 100_000
 """The most slots that a queue may have; each is a row."""

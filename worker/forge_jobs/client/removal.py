@@ -7,12 +7,12 @@ must not be lost. A deletion that is interrupted goes on when it is asked for ag
 from contextlib import suppress
 from dataclasses import replace
 
-from forge_jobs import names
 from forge_jobs.client.jobs import Bulk, Progress
 from forge_jobs.errors import ForgeError, InvalidInput, QueueInUse, UnknownQueue
-from forge_jobs.job import State
-from forge_jobs.queue_config import DEFAULT_QUEUE, QueueConfig
-from forge_jobs.storage.interface import Storage
+from forge_jobs.model.job import State
+from forge_jobs.model.queue import DEFAULT_QUEUE, QueueConfig
+from forge_jobs.rules import names
+from forge_jobs.storage.interface.storage import Storage
 
 MOVED = tuple(state for state in State if state is not State.IN_PROGRESS)
 KEPT = tuple(state for state in State if state is not State.DONE)

@@ -4,11 +4,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from forge_jobs import names
 from forge_jobs.client.checks import MAX_ID, choice, epoch_number, whole, yes_or_no
 from forge_jobs.errors import InvalidInput
-from forge_jobs.storage.interface import Storage
-from forge_jobs.version import Epoch, Version, VersionState
+from forge_jobs.model.version import Epoch, Version, VersionState
+from forge_jobs.rules import names
+from forge_jobs.storage.interface.storage import Storage
 
 _POOL = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _ID = re.compile(r"[a-z0-9]{8}")

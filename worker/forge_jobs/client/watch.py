@@ -11,9 +11,9 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import suppress
 
 from forge_jobs.errors import ForgeError, InvalidInput, NotOpenHere, UnknownQueue
-from forge_jobs.patience import Patience
-from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import Telemetry
+from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.storage.outage import Patience
+from forge_jobs.telemetry.events import Telemetry
 
 LOOK_EVERY = 5.0  # seconds
 FAREWELL = 5.0  # seconds to take the mark away in; after that it is left to the next who marks itself

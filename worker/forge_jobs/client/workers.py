@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from forge_jobs.storage.interface import Storage
-from forge_jobs.worker_info import Leader, WorkerInfo
+from forge_jobs.model.worker import Leader, WorkerInfo
+from forge_jobs.storage.interface.storage import Storage
 
 
 class Workers:

@@ -21,8 +21,8 @@ from forge_jobs.demo.progress import progress
 from forge_jobs.demo.report import Report
 from forge_jobs.demo.watch import Watch, percentile
 from forge_jobs.errors import ForgeError, InvalidInput
-from forge_jobs.local_postgres import LocalPostgres
 from forge_jobs.model.run import Outcome
+from forge_jobs.testing.local_postgres import LocalPostgres
 
 MOST_FOLDERS = 40  # announced: with more, the rate limit and not the files would take the time
 FIRES_WANTED = 2

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from forge_jobs.model.run import Outcome
-from forge_jobs.telemetry import CronFired, Event, JobsEnded
+from forge_jobs.telemetry.events import CronFired, Event, JobsEnded
 
 ENDS = (Outcome.DONE, Outcome.DEAD, Outcome.CANCELLED)
 

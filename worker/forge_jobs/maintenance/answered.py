@@ -6,7 +6,7 @@ and neither does that in which this process did not ask.
 
 from collections.abc import Callable
 
-from forge_jobs.uptime import uptime
+from forge_jobs.system.uptime import uptime
 
 LONGEST = 15.0
 """Seconds between two answers for which the database is taken to have answered all the time: leaders ask every five."""

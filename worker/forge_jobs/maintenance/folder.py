@@ -2,8 +2,8 @@
 
 import time
 
-from forge_jobs.storage.interface import Jobs
-from forge_jobs.telemetry import CountsFolded, Telemetry
+from forge_jobs.storage.interface.storage import Jobs
+from forge_jobs.telemetry.events import CountsFolded, Telemetry
 
 MANY = 100_000
 """Notes of which somebody should hear: jobs moved for long while nobody folded."""

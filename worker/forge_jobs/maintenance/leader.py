@@ -19,11 +19,11 @@ from forge_jobs.maintenance.answered import Answered
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.offer import Offer
 from forge_jobs.maintenance.reaper import Reaper
-from forge_jobs.patience import Patience
-from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import LeaderChanged, LeadOffered, Telemetry
-from forge_jobs.uptime import uptime
-from forge_jobs.worker_info import WorkerInfo
+from forge_jobs.model.worker import WorkerInfo
+from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.storage.outage import Patience
+from forge_jobs.system.uptime import uptime
+from forge_jobs.telemetry.events import LeaderChanged, LeadOffered, Telemetry
 
 LEASE = timedelta(seconds=15)
 RENEW_EVERY = 5.0

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from forge_jobs.patience import Patience
+from forge_jobs.storage.outage import Patience
 
 Chore = Callable[[], Awaitable[float | None]]
 """Makes one pass, and may return after how many seconds the next should come (at most the interval)."""

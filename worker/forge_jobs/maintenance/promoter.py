@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from forge_jobs.storage.interface import Schedule
-from forge_jobs.telemetry import JobsPromoted, Telemetry
+from forge_jobs.storage.interface.storage import Schedule
+from forge_jobs.telemetry.events import JobsPromoted, Telemetry
 
 BATCH = 1000
 

@@ -9,15 +9,15 @@ up its jobs lose no attempt: they had no part in that, and it claims nothing mor
 from collections.abc import Sequence
 from datetime import timedelta
 
-from forge_jobs import batches
 from forge_jobs.errors import StorageBusy, StorageUnavailable
 from forge_jobs.maintenance.answered import Answered
 from forge_jobs.maintenance.sightings import Sightings
+from forge_jobs.model.worker import Beats
 from forge_jobs.rules.verdict import Verdict, lost, released
-from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import JobsReaped, OutcomesHeld, Telemetry, WorkersStruckOff
-from forge_jobs.uptime import uptime
-from forge_jobs.worker_info import Beats
+from forge_jobs.storage import batches
+from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.system.uptime import uptime
+from forge_jobs.telemetry.events import JobsReaped, OutcomesHeld, Telemetry, WorkersStruckOff
 
 BATCH = 500
 TAKE_BACK_EVERY = 10.0  # seconds between looks for jobs of workers that went by themselves

@@ -8,11 +8,11 @@ repeats itself, do no harm. A cron that cannot be read or fired keeps none of th
 from dataclasses import dataclass
 from datetime import datetime
 
-from forge_jobs import cron
-from forge_jobs.cron_config import CronConfig
 from forge_jobs.errors import ForgeError, InvalidCron, StorageUnavailable
-from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import CronFired, CronHeldUp, CronUnreadable, Telemetry
+from forge_jobs.model.cron import CronConfig
+from forge_jobs.rules import cron_times as cron
+from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.telemetry.events import CronFired, CronHeldUp, CronUnreadable, Telemetry
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import inf
 
-from forge_jobs.worker_info import Beats
+from forge_jobs.model.worker import Beats
 
 FEW_BEATS = 1.5
 """So many heartbeats somebody who lives would not leave out, when nothing else is the matter."""

@@ -1,7 +1,7 @@
 """The sweeper: ended jobs past their queue's retention are forgotten."""
 
-from forge_jobs.storage.interface import History
-from forge_jobs.telemetry import JobsSwept, Telemetry
+from forge_jobs.storage.interface.storage import History
+from forge_jobs.telemetry.events import JobsSwept, Telemetry
 
 BATCH = 1000
 BREATH = 0.05  # seconds between batches, so that sweeping a big history slows nobody

@@ -1,7 +1,7 @@
 """The look-out for queues that have jobs and nobody who serves them."""
 
-from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import QueueUnserved, Telemetry
+from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.telemetry.events import QueueUnserved, Telemetry
 
 
 async def warn_of_unserved(storage: Storage, telemetry: Telemetry) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from forge_jobs.queue_config import QueueConfig
+from forge_jobs.model.queue import QueueConfig
 
 
 @dataclass(frozen=True, slots=True)

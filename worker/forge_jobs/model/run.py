@@ -4,7 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
-from forge_jobs.job import Claim
+from forge_jobs.model.job import Claim
 
 
 class Outcome(StrEnum):

@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from forge_jobs import backoff
-from forge_jobs.error_text import describe, kept
 from forge_jobs.errors import InvalidPayload, UnfitPayload
-from forge_jobs.job import CANCELLED_BY_USER, Claim, End, Postponement, Reason, State
+from forge_jobs.model.decision import Dead, Decision, HandedBack, Reschedule, Retry, Throttled
+from forge_jobs.model.error_text import describe, kept
+from forge_jobs.model.job import CANCELLED_BY_USER, Claim, End, Postponement, Reason, State
 from forge_jobs.model.moments import as_duration, as_moment
+from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.run import Outcome, Run
-from forge_jobs.outcome import Dead, Decision, HandedBack, Reschedule, Retry, Throttled
-from forge_jobs.queue_config import QueueConfig
-from forge_jobs.returned import kept_result
+from forge_jobs.rules import backoff
+from forge_jobs.rules.returned import kept_result
 
 MOST_LINKS = 50  # of a chain of exceptions that is followed
 

@@ -2,8 +2,8 @@
 
 from datetime import datetime, timedelta
 
-from forge_jobs.client.duration import in_words
-from forge_jobs.job import FOREVER, Job
+from forge_jobs.model.job import FOREVER, Job
+from forge_jobs.rules.duration import in_words
 
 QUIET = timedelta(seconds=15)
 """A worker not heard of for longer is worth a sentence; heartbeats come every few seconds."""

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from forge_jobs.database_file import CONNECTIONS, OUTSIDE_THE_POOL
-from forge_jobs.database_url import ALLOWED, is_database_url, redact
 from forge_jobs.errors import InvalidInput
-from forge_jobs.storage.interface import Storage
+from forge_jobs.settings.database_file import CONNECTIONS, OUTSIDE_THE_POOL
+from forge_jobs.settings.database_url import ALLOWED, is_database_url, redact
+from forge_jobs.storage.interface.storage import Storage
 
 
 def open_storage(

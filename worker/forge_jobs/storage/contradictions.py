@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from forge_jobs.finding import Fault, Finding
+from forge_jobs.model.finding import Fault, Finding
 
 JOBS_AT_ONCE = 200_000
 """How many jobs one step of an audit looks at."""

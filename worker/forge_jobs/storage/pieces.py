@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from forge_jobs.job import Alike, NewJob
+from forge_jobs.model.job import Alike, NewJob
 
 Jobs = Sequence[NewJob] | Alike
 

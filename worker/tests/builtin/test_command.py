@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from forge_jobs import Settings, State, process_group
+from forge_jobs import Settings, State
 from forge_jobs.builtin.output import KEPT, LONGEST_LINE
 from forge_jobs.errors import InvalidPayload, InvalidSetting
-from forge_jobs.guard import guard
+from forge_jobs.system import process_group
+from forge_jobs.system.guard import guard
 from tests.builtin.conftest import Runs, served
 from tests.builtin.family import Family, lives
 from tests.working.eventually import eventually

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from forge_jobs.job import Postponement, Reason, State
-from forge_jobs.kind import Kind
-from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.model.job import Postponement, Reason, State
+from forge_jobs.model.kind import Kind
+from forge_jobs.model.version import Version, VersionState
 from forge_jobs.storage.migrate import Migration, migrations
 from forge_jobs.storage.postgres import connection, migrator
 from forge_jobs.storage.sqlite import schema
-from forge_jobs.version import Version, VersionState
+from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage.databases import Database, PostgresDatabase, SqliteDatabase, migrated_storage
 from tests.storage.factories import (
     cron,

@@ -13,8 +13,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from forge_jobs.local_postgres import LocalPostgres
-from forge_jobs.storage.interface import Storage
+from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage.clock import Clock
 from tests.storage.databases import Database, PostgresDatabase, SqliteDatabase, migrated_storage
 from tests.storage.invariants import check_invariants

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from forge_jobs.storage.interface import Storage
+from forge_jobs.storage.interface.storage import Storage
 from tests.storage.clock import TEST_CLOCK, Clock
 
 CLOCK_FIRST = "options=-csearch_path%3Dtest_clock,pg_catalog,public"

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from typing import Self
 
-from forge_jobs.storage.interface import Storage
+from forge_jobs.storage.interface.storage import Storage
 
 SOON = 10.0  # seconds; a failing test waits that long, a passing one does not
 PROBE = "probe"

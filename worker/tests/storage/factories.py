@@ -4,11 +4,11 @@ import itertools
 from datetime import timedelta
 from typing import Any
 
-from forge_jobs.cron_config import CronConfig
-from forge_jobs.job import Claim, End, NewJob, Postponement, Reason, State
-from forge_jobs.queue_config import QueueConfig
-from forge_jobs.storage.interface import Storage
-from forge_jobs.worker_info import WorkerInfo
+from forge_jobs.model.cron import CronConfig
+from forge_jobs.model.job import Claim, End, NewJob, Postponement, Reason, State
+from forge_jobs.model.queue import QueueConfig
+from forge_jobs.model.worker import WorkerInfo
+from forge_jobs.storage.interface.storage import Storage
 
 NEVER = timedelta(days=10_000)
 NOBODY = 1  # a worker id that is never registered

@@ -3,8 +3,8 @@
 from collections import Counter
 from typing import Any
 
-from forge_jobs.job import Counts
-from forge_jobs.storage.interface import Storage
+from forge_jobs.model.job import Counts
+from forge_jobs.storage.interface.storage import Storage
 from tests.storage.databases import Database
 
 STATES = ("scheduled", "ready", "claimed", "finished")

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from forge_jobs.job import End, NewJob, State
 from forge_jobs.model.facts import Moved
+from forge_jobs.model.job import End, NewJob, State
 from forge_jobs.storage import open_storage
-from forge_jobs.storage.interface import Storage
+from forge_jobs.storage.interface.storage import Storage
 
 
 async def migrate(storage: Storage) -> int:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import ForgeError, JobNotFound, StorageUnavailable, WorkerLost, WrongState
-from forge_jobs.job import NewJob, Postponement, Reason, State
+from forge_jobs.model.job import NewJob, Postponement, Reason, State
 from tests.storage.factories import dead, done, failed, leader, lost_claims, queue, worker
 from tests.storage.invariants import check_invariants
 

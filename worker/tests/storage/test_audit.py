@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from forge_jobs.finding import Fault
-from forge_jobs.job import State
+from forge_jobs.model.finding import Fault
+from forge_jobs.model.job import State
 from tests.storage.factories import (
     NOBODY,
     claim,

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import JobNotFound
-from forge_jobs.job import ENDED, Cancelled, Postponement, Reason, State
+from forge_jobs.model.job import ENDED, Cancelled, Postponement, Reason, State
 from tests.storage.factories import (
     claim_ids,
     dead,

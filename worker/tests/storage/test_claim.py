@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from forge_jobs.job import FOREVER, LARGE_PAYLOAD, LAST_ATTEMPT, State
+from forge_jobs.model.job import FOREVER, LARGE_PAYLOAD, LAST_ATTEMPT, State
 from tests.storage.factories import (
     NOBODY,
     claim,

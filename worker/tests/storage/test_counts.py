@@ -3,7 +3,7 @@
 import asyncio
 from datetime import timedelta
 
-from forge_jobs.job import Counts, State
+from forge_jobs.model.job import Counts, State
 from tests.storage.factories import (
     claim,
     dead,

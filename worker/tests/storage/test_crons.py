@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from forge_jobs.cron_config import CronConfig, Missed
 from forge_jobs.errors import Managed, UnknownCron, UnknownQueue
-from forge_jobs.job import State
+from forge_jobs.model.cron import CronConfig, Missed
+from forge_jobs.model.job import State
 from tests.storage.factories import NEVER, claim, cron, done, ended, leader, queue, worker
 
 NIGHT = datetime(2030, 1, 1, 3, tzinfo=UTC)

@@ -12,15 +12,15 @@ import pytest
 from asyncpg.exceptions import InternalClientError, ProtocolError
 
 from forge_jobs.errors import ForgeError, StorageBusy, StorageContended, StorageRefused, StorageUnavailable
-from forge_jobs.job import State
-from forge_jobs.kind import Kind
-from forge_jobs.queue_config import QueueConfig
-from forge_jobs.storage import interface
-from forge_jobs.storage.interface import Storage
+from forge_jobs.model.job import State
+from forge_jobs.model.kind import Kind
+from forge_jobs.model.queue import QueueConfig
+from forge_jobs.model.version import Version, VersionState
+from forge_jobs.model.worker import WorkerInfo
+from forge_jobs.storage.interface import storage as interface
+from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.postgres.driver_errors import translated as postgres_error
 from forge_jobs.storage.sqlite.transaction import translated as sqlite_error
-from forge_jobs.version import Version, VersionState
-from forge_jobs.worker_info import WorkerInfo
 from tests.storage.databases import Database, PostgresDatabase
 from tests.storage.factories import cron, dead, done, enqueue, failed, job, leader
 from tests.storage.faults import Fault, of_asyncpg, of_sqlite3

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from forge_jobs.errors import ForgeError, JobNotFound, UnknownQueue
-from forge_jobs.job import FOREVER, NewJob, Reason, State
+from forge_jobs.model.job import FOREVER, NewJob, Reason, State
 from tests.storage.factories import claim, claim_ids, enqueue, enqueue_many, job, state, worker
 
 YEAR = datetime(2030, 1, 1, tzinfo=UTC)

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from forge_jobs.errors import JobNotFound, StorageRefused
-from forge_jobs.job import HISTORY_LIMIT, State
+from forge_jobs.model.job import HISTORY_LIMIT, State
 from tests.storage.factories import claim, dead, done, enqueue, enqueue_many, failed, running, state, worker
 
 

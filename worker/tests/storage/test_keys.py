@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import KeyBusy
-from forge_jobs.job import NewJob, State
+from forge_jobs.model.job import NewJob, State
 from tests.storage.databases import SqliteDatabase
 from tests.storage.factories import claim, dead, done, ended, enqueue, failed, job, running, state, worker
 

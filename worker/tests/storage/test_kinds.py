@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import UnknownQueue
-from forge_jobs.job import FOREVER
-from forge_jobs.kind import Kind
+from forge_jobs.model.job import FOREVER
+from forge_jobs.model.kind import Kind
 from tests.storage.factories import cron, enqueue, job, leader
 
 SEND = Kind(

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import ForgeError, Managed, UnknownScope
-from forge_jobs.rate_limit import RateLimit
+from forge_jobs.model.rate_limit import RateLimit
 from tests.storage.factories import worker
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import JobNotFound
-from forge_jobs.job import State
+from forge_jobs.model.job import State
 from forge_jobs.model.moments import LONGEST
 from tests.storage.factories import claim, ended, enqueue, enqueue_many, failed, queue, running, worker
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import WorkerLost
-from forge_jobs.job import State
+from forge_jobs.model.job import State
 from tests.storage.factories import (
     claim,
     claim_ids,

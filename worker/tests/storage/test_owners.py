@@ -3,7 +3,7 @@
 import pytest
 
 from forge_jobs.errors import UnknownOwner
-from forge_jobs.owner import Owner
+from forge_jobs.model.owner import Owner
 from tests.storage.factories import cron, worker
 
 MAIL, NIGHTLY = "ForgeQueue shop/mail", "ForgeCron shop/nightly"

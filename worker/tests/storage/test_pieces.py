@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import InvalidPayload
-from forge_jobs.job import Alike, Enqueued, State
+from forge_jobs.model.job import Alike, Enqueued, State
 from forge_jobs.storage import pieces
 from forge_jobs.storage.postgres import enqueue as postgres_enqueue
 from tests.storage.factories import claim_ids, enqueue, job, state, worker

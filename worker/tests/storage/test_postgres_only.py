@@ -6,8 +6,8 @@ import asyncpg
 import pytest
 
 from forge_jobs.errors import InvalidInput
-from forge_jobs.job import FOREVER, State
-from forge_jobs.kind import Kind
+from forge_jobs.model.job import FOREVER, State
+from forge_jobs.model.kind import Kind
 from tests.storage.ear import PROBE, Ear
 from tests.storage.factories import (
     claim,

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from msgspec.structs import replace
 
-from forge_jobs.job import Postponement, Reason, State
+from forge_jobs.model.job import Postponement, Reason, State
 from tests.storage.factories import claim, claim_ids, enqueue, enqueue_many, failed, running, state, worker
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forge_jobs.job import NewJob, State
+from forge_jobs.model.job import NewJob, State
 from forge_jobs.storage.migrate import migrations
 from tests.storage.factories import cron, enqueue_many, leader, worker
 

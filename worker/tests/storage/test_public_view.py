@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from forge_jobs.job import State
+from forge_jobs.model.job import State
 from tests.storage.factories import ended, enqueue, failed, running, worker
 
 HOUR = timedelta(hours=1)

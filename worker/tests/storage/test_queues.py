@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import ForgeError, InvalidInput, Managed
-from forge_jobs.queue_config import QueueConfig
+from forge_jobs.model.queue import QueueConfig
 from tests.storage.factories import claim_ids, enqueue, queue, worker
 
 

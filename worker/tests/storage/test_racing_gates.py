@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from forge_jobs.errors import PastEpoch
-from forge_jobs.version import OPEN, Version, VersionState
+from forge_jobs.model.version import OPEN, Version, VersionState
 from tests.storage.factories import done, enqueue_many, queue, worker
 
 POOL, VERSIONS = "6f0c4e1a-pool", ("bbbbbbb1", "bbbbbbb2")

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
-from forge_jobs.job import State
+from forge_jobs.model.job import State
 from tests.storage.factories import claim, claim_ids, done, enqueue, enqueue_many, running, state, worker
 
 

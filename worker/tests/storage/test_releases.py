@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from forge_jobs.job import State
+from forge_jobs.model.job import State
 from tests.storage.databases import migrated_storage
 from tests.storage.factories import claim, done, lost_claims, queue, state, worker
 from tests.storage.invariants import check_invariants

@@ -5,14 +5,15 @@ from datetime import timedelta
 
 import pytest
 
-from forge_jobs import Forge, names
+from forge_jobs import Forge
 from forge_jobs.client.queues import Queues
-from forge_jobs.client.why import Why
 from forge_jobs.errors import Managed, PastEpoch, QueueInUse, UnknownQueue
-from forge_jobs.job import State
-from forge_jobs.kind import Kind
-from forge_jobs.metrics import Metrics
-from forge_jobs.telemetry import Telemetry
+from forge_jobs.model.job import State
+from forge_jobs.model.kind import Kind
+from forge_jobs.probes.metrics import Metrics
+from forge_jobs.rules import names
+from forge_jobs.rules.why import Why
+from forge_jobs.telemetry.events import Telemetry
 from tests.storage.ear import Ear
 from tests.storage.factories import (
     claim_ids,

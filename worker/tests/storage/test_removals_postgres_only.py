@@ -6,7 +6,7 @@ import pytest
 
 from forge_jobs.client.queues import Queues
 from forge_jobs.errors import QueueInUse
-from forge_jobs.job import State
+from forge_jobs.model.job import State
 from forge_jobs.storage.postgres import removals
 from tests.storage.factories import enqueue, job, queue
 

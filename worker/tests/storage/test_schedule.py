@@ -3,7 +3,7 @@
 import asyncio
 from datetime import timedelta
 
-from forge_jobs.job import State
+from forge_jobs.model.job import State
 from tests.storage.factories import NEVER, claim_ids, enqueue, enqueue_many, failed, running, state, worker
 
 MINUTE = timedelta(minutes=1)

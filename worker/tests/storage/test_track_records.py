@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from forge_jobs.track_record import TrackRecord
-from forge_jobs.version import Version, VersionState
+from forge_jobs.model.track_record import TrackRecord
+from forge_jobs.model.version import Version, VersionState
 from tests.storage.factories import claim, enqueue_many, leader, running, strike_off, worker
 
 POOL, OLD, NEW = "6f0c4e1a-pool", "bbbbbbb1", "bbbbbbb2"

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from forge_jobs.job import Unhandled
-from forge_jobs.version import Version, VersionState
+from forge_jobs.model.job import Unhandled
+from forge_jobs.model.version import Version, VersionState
 from tests.storage.factories import enqueue, enqueue_many, worker
 
 POOL, ELSEWHERE = "6f0c4e1a-pool", "77777777-pool"

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import PastEpoch, WorkerLost
-from forge_jobs.version import Version, VersionState
+from forge_jobs.model.version import Version, VersionState
 from tests.storage.ear import Ear
 from tests.storage.factories import claim, claim_ids, done, enqueue_many, lost_claims, queue, running, worker
 

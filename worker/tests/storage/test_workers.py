@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import WorkerLost
-from forge_jobs.worker_info import WorkerInfo
+from forge_jobs.model.worker import WorkerInfo
 from tests.storage.factories import NOBODY, claim, enqueue_many, queue, running, worker
 
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
-from forge_jobs.local_postgres import LocalPostgres
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.testing.local_postgres import LocalPostgres
 
 FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": 200}
 

@@ -9,11 +9,11 @@ import asyncpg
 import pytest
 
 from forge_jobs.errors import StorageUnavailable, StorageUnusable
-from forge_jobs.local_postgres import LocalPostgres
 from forge_jobs.storage import open_storage
-from forge_jobs.storage.interface import Storage
+from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.postgres.address import Address
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage_postgres.conftest import until
 from tests.storage_postgres.gate import Gate
 

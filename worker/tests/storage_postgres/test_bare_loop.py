@@ -4,7 +4,7 @@ from benchmarks.explain import Explainer
 from benchmarks.sides import bare_postgres, forge
 from benchmarks.workload import BARE_BATCH, QUEUE, WARM_UP
 from forge_jobs import Forge
-from forge_jobs.job import Counts
+from forge_jobs.model.job import Counts
 
 JOBS = 2 * BARE_BATCH + 1
 

@@ -11,9 +11,9 @@ import asyncpg
 import pytest
 
 from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable
-from forge_jobs.local_postgres import LocalPostgres
 from forge_jobs.storage.postgres.connect_arguments import CONNECT_TIMEOUT, connect_arguments
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage_postgres.conftest import FAST
 
 PASSWORD = "p@s:s/w#r?d%+ ü&=x"

@@ -17,13 +17,13 @@ from forge_jobs.errors import (
     StorageUnavailable,
     StorageUnusable,
 )
-from forge_jobs.heartbeat import Attempts, Heartbeat
-from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.model.worker import Beat, WorkerInfo
 from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import Database, Lane, check_server
-from forge_jobs.telemetry import Telemetry
-from forge_jobs.uptime import uptime
-from forge_jobs.worker_info import Beat, WorkerInfo
+from forge_jobs.system.uptime import uptime
+from forge_jobs.telemetry.events import Telemetry
+from forge_jobs.testing.local_postgres import LocalPostgres
+from forge_jobs.worker.heartbeat import Attempts, Heartbeat
 from tests.storage_postgres.conftest import until
 from tests.storage_postgres.gate import Gate
 

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from forge_jobs.local_postgres import LocalPostgres
 from forge_jobs.storage.postgres import PostgresStorage
+from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage_postgres.conftest import until
 
 SMALL = {

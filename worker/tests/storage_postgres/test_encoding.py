@@ -7,8 +7,8 @@ import pytest
 
 from forge_jobs import Forge, State, Worker
 from forge_jobs.errors import InvalidInput
-from forge_jobs.local_postgres import LocalPostgres
-from forge_jobs.telemetry import DatabaseCaveat, Event
+from forge_jobs.telemetry.events import DatabaseCaveat, Event
+from forge_jobs.testing.local_postgres import LocalPostgres
 
 
 @pytest.fixture(params=["LATIN1", "SQL_ASCII"])

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from forge_jobs.local_postgres import LocalPostgres
 from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage.factories import worker
 from tests.storage_postgres.conftest import until
 

@@ -6,8 +6,9 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from forge_jobs.job import NewJob
-from forge_jobs.storage.interface import Hint
+from forge_jobs.model.job import NewJob
+from forge_jobs.model.worker import WorkerInfo
+from forge_jobs.storage.interface.storage import Hint
 from forge_jobs.storage.postgres.claims import CLAIM_STRETCHES, CLAIM_WITHOUT_KINDS, START, PostgresClaims
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.jobs import PostgresJobs
@@ -16,7 +17,6 @@ from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.session_settings import CLAIMS
 from forge_jobs.storage.postgres.workers import PostgresWorkers
 from forge_jobs.storage.stretches import stretches
-from forge_jobs.worker_info import WorkerInfo
 
 MANY = 20_000
 FEW_PAGES = 60

@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import JobNotFound, WrongState
-from forge_jobs.job import Claim, End, NewJob, Postponement, Reason, State
+from forge_jobs.model.job import Claim, End, NewJob, Postponement, Reason, State
+from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.postgres import history, job_rows, moves
 from forge_jobs.storage.postgres.claims import PostgresClaims
 from forge_jobs.storage.postgres.connection import Database
@@ -17,7 +18,6 @@ from forge_jobs.storage.postgres.queues import PostgresQueues
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.tally import fold
 from forge_jobs.storage.postgres.workers import PostgresWorkers
-from forge_jobs.worker_info import WorkerInfo
 from tests.storage_postgres.conftest import until
 
 PLACES = """

@@ -8,9 +8,9 @@ import asyncpg
 import pytest
 
 from forge_jobs.errors import KeyBusy, StorageBusy
-from forge_jobs.job import End, NewJob, State
+from forge_jobs.model.job import End, NewJob, State
+from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.postgres import PostgresStorage, key_wait
-from forge_jobs.worker_info import WorkerInfo
 
 
 @pytest.fixture(autouse=True)

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from forge_jobs.job import NewJob
+from forge_jobs.model.job import NewJob
+from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.postgres import claims
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.session_settings import CLAIMS, OUTCOMES
 from forge_jobs.storage.postgres.workers import PostgresWorkers
-from forge_jobs.worker_info import WorkerInfo
 
 TABLES = ("job", "ready", "claimed", "failure", "job_key")
 STATEMENTS: Mapping[str, Mapping[str, str]] = {

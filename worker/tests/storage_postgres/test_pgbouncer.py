@@ -18,13 +18,13 @@ import asyncpg
 import pytest
 
 from forge_jobs.errors import StorageBusy, StorageUnavailable
-from forge_jobs.job import End, NewJob, Postponement, Reason, State
+from forge_jobs.model.job import End, NewJob, Postponement, Reason, State
+from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.connections_left import connections_left
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.wakeups import PostgresWakeups
-from forge_jobs.worker_info import WorkerInfo
 from tests.storage_postgres.conftest import until
 from tests.storage_postgres.test_wakeups import listening, tell
 

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from forge_jobs.job import Claim, End, NewJob, Postponement, Reason, State
+from forge_jobs.model.job import Claim, End, NewJob, Postponement, Reason, State
+from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import Database
-from forge_jobs.worker_info import WorkerInfo
 from tests.storage.factories import cron
 
 WITHOUT_IDENTITY = """

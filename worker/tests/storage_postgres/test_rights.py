@@ -11,12 +11,12 @@ import pytest
 
 from forge_jobs import Context, Forge, Reschedule, Retry, Worker
 from forge_jobs.errors import ForgeError, StorageUnusable
-from forge_jobs.job import NewJob
-from forge_jobs.storage.interface import Purpose
+from forge_jobs.model.job import NewJob
+from forge_jobs.storage.interface.storage import Purpose
 from forge_jobs.storage.postgres import PostgresStorage, rights
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.schema import PostgresSchema
-from forge_jobs.telemetry import (
+from forge_jobs.telemetry.events import (
     ChoreFailed,
     CronHeldUp,
     DatabaseLost,
@@ -333,7 +333,7 @@ async def test_who_may_only_look_sees_everything_and_changes_nothing(
 async def test_why_says_which_right_the_workers_lack(
     tables: asyncpg.Connection, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forge_jobs.session.UNWELL_AFTER", 0.2)
+    monkeypatch.setattr("forge_jobs.worker.session.UNWELL_AFTER", 0.2)
     for purpose in (Purpose.WORKER, Purpose.READER):
         await grant(tables, purpose)
     await tables.execute("REVOKE UPDATE ON forge_jobs.ready FROM labourer")

@@ -11,15 +11,15 @@ import asyncpg
 import pytest
 
 from forge_jobs.errors import SchemaOutdated, SchemaTooNew, StorageBusy, StorageRefused, StorageUnavailable
-from forge_jobs.job import NewJob
-from forge_jobs.local_postgres import LocalPostgres
-from forge_jobs.storage.interface import Schema
+from forge_jobs.model.job import NewJob
+from forge_jobs.model.worker import WorkerInfo
+from forge_jobs.storage.interface.storage import Schema
 from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.schema import PostgresSchema, lock_key
 from forge_jobs.storage.postgres.session_settings import PINNED
 from forge_jobs.storage.postgres.workers import PostgresWorkers
-from forge_jobs.worker_info import WorkerInfo
+from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage_postgres.conftest import until
 from tests.storage_postgres.next_release import BEFORE_THE_INDEX, KNOWN, NEXT, TODAY
 

@@ -4,10 +4,10 @@ import asyncpg
 import pytest
 
 from forge_jobs.errors import InvalidInput, StorageUnavailable
-from forge_jobs.job import NewJob
-from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.model.job import NewJob
 from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage_postgres.conftest import until
 
 

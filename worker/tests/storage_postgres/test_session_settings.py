@@ -10,10 +10,10 @@ import asyncpg
 import pytest
 
 from forge_jobs.errors import InvalidInput, StorageContended
-from forge_jobs.job import End, NewJob, Postponement, Reason, State
+from forge_jobs.model.job import End, NewJob, Postponement, Reason, State
+from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import Database
-from forge_jobs.worker_info import WorkerInfo
 from tests.storage_postgres.test_pgbouncer import PGBOUNCER, Start, bouncer  # noqa: F401  a fixture
 
 ODD = {

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from forge_jobs.errors import StorageUnavailable
-from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage.databases import PostgresDatabase
 from tests.storage.test_driver_errors import called, public_methods, staged
 

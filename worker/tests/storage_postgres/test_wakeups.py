@@ -9,12 +9,12 @@ import asyncpg
 import pytest
 
 from forge_jobs.errors import StorageBusy
-from forge_jobs.job import NewJob
-from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.model.job import NewJob
 from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.wakeups import PostgresWakeups
+from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage_postgres.gate import Gate
 
 LISTENERS = (

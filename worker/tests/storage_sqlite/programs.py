@@ -3,10 +3,10 @@
 import asyncio
 import sys
 
-from forge_jobs.job import End, NewJob, State
+from forge_jobs.model.job import End, NewJob, State
+from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.sqlite import SqliteStorage
 from forge_jobs.storage.sqlite.transaction import Transaction
-from forge_jobs.worker_info import WorkerInfo
 
 
 async def migrate(storage: SqliteStorage) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from forge_jobs.errors import InvalidInput, KeyBusy, SchemaOutdated, StorageUnavailable
-from forge_jobs.job import NewJob
+from forge_jobs.model.job import NewJob
 from forge_jobs.storage.migrate import migrations
 from forge_jobs.storage.sqlite import SqliteStorage
 from tests.storage_sqlite.processes import heard_from, start

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from forge_jobs.errors import UnknownQueue
-from forge_jobs.job import NewJob
+from forge_jobs.model.job import NewJob
 from forge_jobs.storage.sqlite import SqliteStorage
 
 

@@ -5,7 +5,7 @@ import sqlite3
 from contextlib import closing
 from itertools import chain
 
-from forge_jobs.job import NewJob
+from forge_jobs.model.job import NewJob
 from forge_jobs.storage.migrate import migrations
 from forge_jobs.storage.sqlite import SqliteStorage
 from forge_jobs.storage.sqlite.writer import LOOK_SECONDS

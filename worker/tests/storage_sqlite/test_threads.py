@@ -7,7 +7,7 @@ from itertools import chain
 import pytest
 
 from forge_jobs.errors import NotOpenHere
-from forge_jobs.job import End, NewJob, State
+from forge_jobs.model.job import End, NewJob, State
 from tests.storage.factories import worker
 
 JOBS = 40

@@ -2,7 +2,7 @@
 
 from typing import TypeVar
 
-from forge_jobs.telemetry import Event
+from forge_jobs.telemetry.events import Event
 
 E = TypeVar("E", bound=Event)
 

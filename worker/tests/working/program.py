@@ -15,7 +15,7 @@ from contextvars import Context as Variables
 from typing import Any
 
 from forge_jobs import Context, Forge, builtin
-from forge_jobs.telemetry import Event, ExitContained
+from forge_jobs.telemetry.events import Event, ExitContained
 
 forge = Forge()
 builtin.register(forge)

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Forge, claimer, session
+from forge_jobs import Forge
 from forge_jobs.errors import StorageUnusable
+from forge_jobs.worker import claimer, session
 from tests.storage.databases import Database
 from tests.working.eventually import eventually
 from tests.working.running import working

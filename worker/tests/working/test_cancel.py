@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Context, Dead, Forge, Reschedule, Retry, State, Throttled, Worker, runners
-from forge_jobs.job import Cancelled
-from forge_jobs.telemetry import HandlerStuck, StuckHandlerEnded
+from forge_jobs import Context, Dead, Forge, Reschedule, Retry, State, Throttled, Worker
+from forge_jobs.model.job import Cancelled
+from forge_jobs.telemetry.events import HandlerStuck, StuckHandlerEnded
+from forge_jobs.worker import runners
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Dead, Forge, Job, Reschedule, Retry, State, Throttled, Worker, logs
-from forge_jobs.job import Reason
-from forge_jobs.own_task import OwnTask
-from forge_jobs.telemetry import CancelRefused, Event, RunnerReplaced, SubscriberFailed
+from forge_jobs import Dead, Forge, Job, Reschedule, Retry, State, Throttled, Worker
+from forge_jobs.model.job import Reason
+from forge_jobs.system.own_task import OwnTask
+from forge_jobs.telemetry import logs
+from forge_jobs.telemetry.events import CancelRefused, Event, RunnerReplaced, SubscriberFailed
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger
@@ -413,7 +414,7 @@ async def test_a_job_whose_verdict_cannot_be_found_has_failed_with_its_runner(
     async def works() -> None:
         raise ValueError
 
-    monkeypatch.setattr("forge_jobs.runners.judge", broken)
+    monkeypatch.setattr("forge_jobs.worker.runners.judge", broken)
     async with working(forge, concurrency=1) as worker:
         assert worker.session is not None
         job = await works.enqueue()

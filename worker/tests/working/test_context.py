@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from forge_jobs import Context, Forge, InvalidInput, Job, State, Throttled, Worker
-from forge_jobs.job import Reason
+from forge_jobs.model.job import Reason
 
 
 async def run(forge: Forge) -> None:

@@ -10,8 +10,7 @@ import asyncpg
 import pytest
 
 from forge_jobs import Context, Forge, State, StorageUnavailable, WaitTimeout, Worker
-from forge_jobs.local_postgres import LocalPostgres
-from forge_jobs.telemetry import (
+from forge_jobs.telemetry.events import (
     DatabaseBack,
     DatabaseLost,
     Event,
@@ -19,6 +18,7 @@ from forge_jobs.telemetry import (
     WorkerGivenUp,
     WorkerStopped,
 )
+from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger
 from tests.working.processes import Fleet, fleet

@@ -6,9 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from forge_jobs import Forge, State, claimer
-from forge_jobs.local_postgres import LocalPostgres
-from forge_jobs.telemetry import ClaimsLost, HistoryCut
+from forge_jobs import Forge, State
+from forge_jobs.telemetry.events import ClaimsLost, HistoryCut
+from forge_jobs.testing.local_postgres import LocalPostgres
+from forge_jobs.worker import claimer
 from tests.storage.databases import Database
 from tests.working.events import Events
 from tests.working.eventually import eventually

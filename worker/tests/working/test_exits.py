@@ -16,7 +16,7 @@ import pytest
 import uvloop
 
 from forge_jobs import Forge, State
-from forge_jobs.telemetry import ExitContained
+from forge_jobs.telemetry.events import ExitContained
 from tests.storage.databases import Database
 from tests.working.events import Events
 from tests.working.eventually import eventually
@@ -239,7 +239,7 @@ async def test_a_handler_that_calls_the_loops_stop_fails(forge: Forge) -> None:
 async def test_a_handler_that_ignores_its_end_after_an_exit_fails_all_the_same(
     forge: Forge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forge_jobs.runners.TELL_EVERY", 0.05)
+    monkeypatch.setattr("forge_jobs.worker.runners.TELL_EVERY", 0.05)
     over = asyncio.Event()
 
     @forge.handler(max_attempts=1)

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from forge_jobs import Forge
-from forge_jobs.telemetry import DatabaseLost, Event, HistoryCut, WorkerGivenUp
+from forge_jobs.telemetry.events import DatabaseLost, Event, HistoryCut, WorkerGivenUp
 from tests.storage.databases import SqliteDatabase, migrated_storage
 from tests.working.eventually import eventually
 from tests.working.running import working

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from forge_jobs import Forge, State, Version, VersionState, Worker, WorkerInfo
-from forge_jobs.telemetry import Event, GateClosed, GateOpened
+from forge_jobs.telemetry.events import Event, GateClosed, GateOpened
 from tests.storage.databases import Database
 from tests.working.eventually import eventually
 from tests.working.running import working

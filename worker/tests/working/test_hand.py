@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Context, Forge, Throttled, Worker, claimer
-from forge_jobs.runners import Runners
-from forge_jobs.telemetry import ClaimsAdrift, HistoryCut
+from forge_jobs import Context, Forge, Throttled, Worker
+from forge_jobs.telemetry.events import ClaimsAdrift, HistoryCut
+from forge_jobs.worker import claimer
+from forge_jobs.worker.runners import Runners
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working

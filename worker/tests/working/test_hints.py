@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Forge, claimer
-from forge_jobs.job import Claim
-from forge_jobs.storage.interface import Storage
+from forge_jobs import Forge
+from forge_jobs.model.job import Claim
+from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.worker import claimer
 from tests.storage.databases import Database
 from tests.storage.factories import claim, enqueue, worker
 from tests.working.eventually import eventually

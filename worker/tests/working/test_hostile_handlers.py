@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Context, Dead, Forge, Reschedule, Retry, State, Throttled, Worker, runners
-from forge_jobs.job import Reason
+from forge_jobs import Context, Dead, Forge, Reschedule, Retry, State, Throttled, Worker
+from forge_jobs.model.job import Reason
+from forge_jobs.worker import runners
 from tests.storage.databases import Database
 from tests.working.running import working
 

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from forge_jobs import Forge, InvalidInput, Job, Kind, State, Worker
-from forge_jobs.telemetry import Event, KindsUnpublished
+from forge_jobs.telemetry.events import Event, KindsUnpublished
 from forge_jobs.testing import run_due_jobs
 from tests.storage.clock import Clock
 from tests.storage.databases import Database

@@ -7,7 +7,7 @@ import pytest
 
 from forge_jobs import Forge, State, Worker
 from forge_jobs.errors import StorageRefused, StorageUnavailable
-from forge_jobs.job import LARGE_PAYLOAD
+from forge_jobs.model.job import LARGE_PAYLOAD
 from tests.working.eventually import eventually
 from tests.working.running import working
 

@@ -5,10 +5,18 @@ from contextvars import ContextVar
 
 import pytest
 
-from forge_jobs import Forge, Kind, cron
+from forge_jobs import Forge, Kind
 from forge_jobs.errors import InvalidCron
 from forge_jobs.maintenance import leader
-from forge_jobs.telemetry import CronFired, CronHeldUp, CronUnreadable, Event, LeaderChanged, LeadOffered
+from forge_jobs.rules import cron_times as cron
+from forge_jobs.telemetry.events import (
+    CronFired,
+    CronHeldUp,
+    CronUnreadable,
+    Event,
+    LeaderChanged,
+    LeadOffered,
+)
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working

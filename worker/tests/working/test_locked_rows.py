@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from forge_jobs import Forge, State
-from forge_jobs.telemetry import ClaimsLost, OutcomesHeld, OutcomesParted
+from forge_jobs.telemetry.events import ClaimsLost, OutcomesHeld, OutcomesParted
 from tests.storage.databases import PostgresDatabase
 from tests.working.events import Events
 from tests.working.eventually import eventually

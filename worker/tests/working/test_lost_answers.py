@@ -9,7 +9,7 @@ import pytest
 
 from forge_jobs import Forge, Reschedule, State
 from forge_jobs.errors import StorageUnavailable
-from forge_jobs.job import Claim
+from forge_jobs.model.job import Claim
 from tests.working.eventually import eventually
 from tests.working.running import working
 

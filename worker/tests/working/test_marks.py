@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Forge, claimer
+from forge_jobs import Forge
+from forge_jobs.worker import claimer
 from tests.working.eventually import eventually
 from tests.working.running import working
 

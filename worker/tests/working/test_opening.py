@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from forge_jobs import Forge, Worker, app
+from forge_jobs import Forge, Worker
+from forge_jobs import forge as app
 from forge_jobs.errors import NotOpenHere, SchemaOutdated, StorageUnavailable
-from forge_jobs.job import State
-from forge_jobs.telemetry import CloseWaits, Event
+from forge_jobs.model.job import State
+from forge_jobs.telemetry.events import CloseWaits, Event
 from tests.storage.databases import Database
 
 FORKS = """

@@ -23,7 +23,7 @@ from forge_jobs import (
     WaitTimeout,
     Worker,
 )
-from forge_jobs.job import NewJob, Reason
+from forge_jobs.model.job import NewJob, Reason
 from tests.storage.clock import Clock
 from tests.storage.databases import Database
 from tests.working.running import working

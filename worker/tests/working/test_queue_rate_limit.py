@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 
 from forge_jobs import Forge, State, Worker
-from forge_jobs.telemetry import Event, UnknownLimit
+from forge_jobs.telemetry.events import Event, UnknownLimit
 from tests.storage.databases import Database
 from tests.working.eventually import eventually
 from tests.working.running import working

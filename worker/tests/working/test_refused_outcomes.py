@@ -5,8 +5,14 @@ from datetime import timedelta
 
 from forge_jobs import Forge, Retry, State
 from forge_jobs.maintenance.reaper import Reaper
-from forge_jobs.storage.interface import Storage
-from forge_jobs.telemetry import ClaimsLost, OutcomeRefused, OutcomesHeld, OutcomesParted, OutcomesUnwritten
+from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.telemetry.events import (
+    ClaimsLost,
+    OutcomeRefused,
+    OutcomesHeld,
+    OutcomesParted,
+    OutcomesUnwritten,
+)
 from tests.storage.databases import Database
 from tests.storage.factories import claim, enqueue_many, leader, worker
 from tests.working.events import Events

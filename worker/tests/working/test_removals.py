@@ -5,7 +5,14 @@ import asyncio
 import pytest
 
 from forge_jobs import Forge, QueueInUse, UnknownQueue, Worker
-from forge_jobs.telemetry import ChoreFailed, DatabaseLost, Event, QueueMade, QueueResembles, WorkerGivenUp
+from forge_jobs.telemetry.events import (
+    ChoreFailed,
+    DatabaseLost,
+    Event,
+    QueueMade,
+    QueueResembles,
+    WorkerGivenUp,
+)
 from tests.working.running import working
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from forge_jobs import Forge
-from forge_jobs.local_postgres import LocalPostgres
+from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger
 from tests.working.processes import fleet

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from forge_jobs import Forge, State, stop_signals
+from forge_jobs import Forge, State
+from forge_jobs.system import stop_signals
 from tests.builtin.family import Family, lives
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from forge_jobs import Context, Forge, State, Worker, WorkerInfo
-from forge_jobs.counters import Counters
 from forge_jobs.errors import InvalidInput, StorageUnavailable
-from forge_jobs.telemetry import ClaimsLost, JobsEnded, WorkerStarted, WorkerStopped
+from forge_jobs.telemetry.counters import Counters
+from forge_jobs.telemetry.events import ClaimsLost, JobsEnded, WorkerStarted, WorkerStopped
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs import Forge, State
-from forge_jobs.cron_config import CronConfig
-from forge_jobs.telemetry import CronUnreadable, Event, JobsReaped, LeadOffered, WorkersStruckOff
+from forge_jobs.model.cron import CronConfig
+from forge_jobs.telemetry.events import CronUnreadable, Event, JobsReaped, LeadOffered, WorkersStruckOff
 from tests.storage.clock import Clock
 from tests.working.events import Events
 from tests.working.eventually import eventually

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from forge_jobs import Context, Forge, InvalidInput, State, Throttled, UnknownScope, Worker
-from forge_jobs.rate_limit import Lease
-from forge_jobs.telemetry import Event, TokensLeased
-from forge_jobs.tokens import LeasedTokens
+from forge_jobs.model.rate_limit import Lease
+from forge_jobs.telemetry.events import Event, TokensLeased
+from forge_jobs.worker.tokens import LeasedTokens
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 
 from forge_jobs import Context, Forge, Reschedule, State, Version, VersionState
 from forge_jobs.model.run import Outcome
-from forge_jobs.telemetry import JobsReaped
-from forge_jobs.track_record import TrackRecord
+from forge_jobs.model.track_record import TrackRecord
+from forge_jobs.telemetry.events import JobsReaped
 from tests.storage.databases import Database
 from tests.storage.factories import claim, worker
 from tests.working.events import Events

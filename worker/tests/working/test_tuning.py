@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from forge_jobs import Forge, State
-from forge_jobs.job import Claim
+from forge_jobs.model.job import Claim
 from tests.working.eventually import eventually
 from tests.working.running import working
 

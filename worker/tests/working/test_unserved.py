@@ -2,7 +2,7 @@
 
 from forge_jobs import Forge
 from forge_jobs.maintenance.unserved import warn_of_unserved
-from forge_jobs.telemetry import Event, QueueUnserved
+from forge_jobs.telemetry.events import Event, QueueUnserved
 from tests.storage import factories
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from forge_jobs import Context, Forge, State, Worker
-from forge_jobs.job import NewJob
+from forge_jobs.model.job import NewJob
 from tests.storage.databases import Database
 
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from forge_jobs import Forge, Worker
-from forge_jobs.telemetry import Event, LoopBlocked, LoopFree
+from forge_jobs.telemetry.events import Event, LoopBlocked, LoopFree
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger
 from tests.working.processes import Fleet

@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import cast
 
-from forge_jobs.database_file import CONNECTIONS, OUTSIDE_THE_POOL
-from forge_jobs.storage.interface import Storage
+from forge_jobs.settings.database_file import CONNECTIONS, OUTSIDE_THE_POOL
+from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.postgres.audit import PostgresAudit
 from forge_jobs.storage.postgres.claims import PostgresClaims
 from forge_jobs.storage.postgres.connection import Database

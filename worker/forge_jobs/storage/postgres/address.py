@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from forge_jobs import url_file
-from forge_jobs.database_url import POSTGRES, redact
 from forge_jobs.errors import ForgeError, InvalidInput, InvalidSetting, StorageUnavailable, StorageUnusable
+from forge_jobs.settings import url_file
+from forge_jobs.settings.database_url import POSTGRES, redact
 
 T = TypeVar("T")
 

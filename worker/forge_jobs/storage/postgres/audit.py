@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from forge_jobs.finding import Finding, Look
+from forge_jobs.model.finding import Finding, Look
 from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.contradictions import (
     JOBS_AT_ONCE,

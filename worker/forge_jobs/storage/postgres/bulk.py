@@ -13,9 +13,9 @@ from operator import add, attrgetter
 from typing import Any
 
 from forge_jobs.errors import InvalidInput, KeyBusy, StorageUnavailable
-from forge_jobs.job import Alike, Enqueued, NewJob, Reason
-from forge_jobs.options import resolved
-from forge_jobs.queue_config import DEFAULT_QUEUE
+from forge_jobs.handlers.options import resolved
+from forge_jobs.model.job import Alike, Enqueued, NewJob, Reason
+from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.storage import pieces
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.connection import Database

@@ -7,7 +7,7 @@ its job ready again, and every later finish flushes what came before it. Finishi
 from collections.abc import Sequence
 from datetime import timedelta
 
-from forge_jobs.job import (
+from forge_jobs.model.job import (
     CANCELLED_BY_USER,
     HISTORY_LIMIT,
     LARGE_PAYLOAD,
@@ -17,13 +17,13 @@ from forge_jobs.job import (
     Postponement,
     State,
 )
-from forge_jobs.storage.interface import Front, Hint
+from forge_jobs.model.worker import Standing
+from forge_jobs.storage.interface.storage import Front, Hint
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 from forge_jobs.storage.postgres.workers import ERA
 from forge_jobs.storage.stretches import stretches
-from forge_jobs.worker_info import Standing
 
 START: Hint = (-32768, -1)
 MICROSECOND = timedelta(microseconds=1)

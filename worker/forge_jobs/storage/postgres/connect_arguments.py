@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from forge_jobs.database_url import redact
 from forge_jobs.errors import InvalidInput
+from forge_jobs.settings.database_url import redact
 
 CONNECT_TIMEOUT = 10.0  # seconds
 

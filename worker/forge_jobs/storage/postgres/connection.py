@@ -17,9 +17,9 @@ from weakref import WeakSet
 
 import asyncpg
 
-from forge_jobs.database_file import CONNECTIONS, OUTSIDE_THE_POOL
-from forge_jobs.database_url import ALLOWED, POSTGRES, is_database_url, redact
 from forge_jobs.errors import ForgeError, InvalidInput, StorageBusy, StorageUnavailable, StorageUnusable
+from forge_jobs.settings.database_file import CONNECTIONS, OUTSIDE_THE_POOL
+from forge_jobs.settings.database_url import ALLOWED, POSTGRES, is_database_url, redact
 from forge_jobs.storage.home import Home, Turn
 from forge_jobs.storage.postgres.address import Address
 from forge_jobs.storage.postgres.caller import IDENTITY, check_same_database, unwrapped

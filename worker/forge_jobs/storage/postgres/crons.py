@@ -9,9 +9,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from forge_jobs.cron_config import CronConfig, Missed
 from forge_jobs.errors import InvalidInput, Managed, StorageRefused, UnknownCron, UnknownQueue
-from forge_jobs.job import Enqueued, NewJob
+from forge_jobs.model.cron import CronConfig, Missed
+from forge_jobs.model.job import Enqueued, NewJob
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.connection import Database

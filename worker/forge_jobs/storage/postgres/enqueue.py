@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from forge_jobs.errors import KeyBusy, StorageUnavailable, UnknownQueue
-from forge_jobs.job import Alike, Enqueued, NewJob
+from forge_jobs.model.job import Alike, Enqueued, NewJob
 from forge_jobs.storage.pieces import keys, pieces
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.bulk import enqueue_by_copy

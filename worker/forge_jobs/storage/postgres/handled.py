@@ -1,6 +1,6 @@
 """The kinds that are handled in PostgreSQL: those for which the ones who serve a queue have handlers, and jobs of no such kind."""
 
-from forge_jobs.job import Unhandled
+from forge_jobs.model.job import Unhandled
 from forge_jobs.storage.postgres.connection import Database
 
 HANDLED = "SELECT queue, kinds FROM {schema}.handled"

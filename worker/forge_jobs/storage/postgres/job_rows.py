@@ -7,7 +7,7 @@ is seen where it was, never twice and never nowhere.
 from collections.abc import Sequence
 from typing import Any
 
-from forge_jobs.job import HISTORY_LIMIT, Failure, Job, Reason, State
+from forge_jobs.model.job import HISTORY_LIMIT, Failure, Job, Reason, State
 from forge_jobs.model.moments import stored_duration
 
 # `far` finds pending jobs that did not become ready when they were made, all in one scan,

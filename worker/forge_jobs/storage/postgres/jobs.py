@@ -4,9 +4,20 @@ from collections.abc import AsyncIterator, Sequence, Set
 from typing import Any
 
 from forge_jobs.errors import JobNotFound, WrongState
-from forge_jobs.job import ENDED, WAITING, Alike, Cancelled, Counts, Enqueued, Job, NewJob, State, Unhandled
 from forge_jobs.model.facts import Moved, Waiting
-from forge_jobs.storage.interface import BATCH
+from forge_jobs.model.job import (
+    ENDED,
+    WAITING,
+    Alike,
+    Cancelled,
+    Counts,
+    Enqueued,
+    Job,
+    NewJob,
+    State,
+    Unhandled,
+)
+from forge_jobs.storage.interface.storage import BATCH
 from forge_jobs.storage.postgres import enqueue, handled, job_rows
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.limits import FILLED

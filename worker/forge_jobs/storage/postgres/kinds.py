@@ -6,7 +6,7 @@ A program that opens looks first and writes what differs: of a hundred alike, on
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from forge_jobs.kind import Kind
+from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage.postgres.connection import Database
 

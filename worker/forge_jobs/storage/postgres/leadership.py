@@ -3,9 +3,9 @@
 from datetime import timedelta
 from typing import cast
 
-from forge_jobs.storage.interface import Leadership
+from forge_jobs.model.worker import Leader
+from forge_jobs.storage.interface.storage import Leadership
 from forge_jobs.storage.postgres.connection import Database
-from forge_jobs.worker_info import Leader
 
 # Whether the leader of an epoch leads still: what each write of it asks.
 LEADS = "EXISTS (SELECT FROM {schema}.leader WHERE leader.epoch = {epoch} AND leader.until > now())"

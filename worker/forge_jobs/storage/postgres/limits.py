@@ -3,7 +3,7 @@
 from typing import Any
 
 from forge_jobs.errors import InvalidInput, Managed, StorageRefused, UnknownScope
-from forge_jobs.rate_limit import Lease, RateLimit
+from forge_jobs.model.rate_limit import Lease, RateLimit
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.driver_errors import broken_check

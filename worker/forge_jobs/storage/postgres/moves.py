@@ -14,8 +14,8 @@ from typing import Any
 import asyncpg
 
 from forge_jobs.errors import JobNotFound, KeyBusy, StorageBusy, StorageUnavailable
-from forge_jobs.job import CANCELLED_BY_USER, State
 from forge_jobs.model.facts import Moved
+from forge_jobs.model.job import CANCELLED_BY_USER, State
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.bulk import EPOCH
 from forge_jobs.storage.postgres.claims import START

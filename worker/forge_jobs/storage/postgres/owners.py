@@ -3,7 +3,7 @@
 from typing import Any
 
 from forge_jobs.errors import UnknownOwner
-from forge_jobs.owner import Owner
+from forge_jobs.model.owner import Owner
 from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.postgres.connection import Database
 

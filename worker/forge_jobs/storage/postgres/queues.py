@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from forge_jobs.errors import ForgeError, InvalidInput, Managed, StorageRefused, UnknownQueue
-from forge_jobs.queue_config import EDITABLE, QueueConfig
+from forge_jobs.model.queue import EDITABLE, QueueConfig
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.postgres import slots
 from forge_jobs.storage.postgres.connection import Database

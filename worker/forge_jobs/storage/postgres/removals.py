@@ -11,9 +11,9 @@ from typing import Any
 
 import asyncpg
 
-from forge_jobs import names
 from forge_jobs.errors import Managed, QueueInUse, StorageRefused
-from forge_jobs.queue_config import QueueConfig
+from forge_jobs.model.queue import QueueConfig
+from forge_jobs.rules import names
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.fence import writing
 from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config, unknown_queue

@@ -1,6 +1,6 @@
 """Track records in PostgreSQL: what the attempts of workers came to, kept with their version when they go."""
 
-from forge_jobs.track_record import BOUNDS, SHORTEST
+from forge_jobs.model.track_record import BOUNDS, SHORTEST
 
 # What the workers in the statement's `gone` came to is their version's. What they still held is lost
 # with them; no attempt is counted here and by its worker, since that is not registered any more.

@@ -9,13 +9,13 @@ from typing import Any
 
 import msgspec
 
-from forge_jobs.storage.interface import Versions
+from forge_jobs.model.track_record import decoded_all, total
+from forge_jobs.model.version import Epoch, Version, VersionState
+from forge_jobs.storage.interface.storage import Versions
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.fence import writing
 from forge_jobs.storage.postgres.track_records import AGE, TOTAL
-from forge_jobs.track_record import decoded_all, total
-from forge_jobs.version import Epoch, Version, VersionState
 
 TAKE_OVER = """
 INSERT INTO {schema}.operator AS operator (holder, epoch) VALUES ($1, 1)

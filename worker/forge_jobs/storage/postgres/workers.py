@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from forge_jobs.errors import WorkerLost
-from forge_jobs.storage.interface import Workers
+from forge_jobs.model.track_record import TrackRecord, encoded
+from forge_jobs.model.worker import Beat, Beats, Standing, WorkerInfo
+from forge_jobs.storage.interface.storage import Workers
 from forge_jobs.storage.postgres import handled
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.track_records import kept
-from forge_jobs.track_record import TrackRecord, encoded
-from forge_jobs.worker_info import Beat, Beats, Standing, WorkerInfo
 
 # Its number, and which transaction wrote it: a row that a dump brought back is another one.
 ERA = "number # xmin::text::bigint"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from forge_jobs.errors import InvalidInput
-from forge_jobs.storage.interface import Storage
+from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.sqlite.audit import SqliteAudit
 from forge_jobs.storage.sqlite.claims import SqliteClaims
 from forge_jobs.storage.sqlite.connection import MEMORY, Database

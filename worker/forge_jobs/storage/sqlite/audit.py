@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
 
-from forge_jobs.finding import Finding, Look
+from forge_jobs.model.finding import Finding, Look
 from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.contradictions import (
     JOBS_AT_ONCE,

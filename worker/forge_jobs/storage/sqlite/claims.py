@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from forge_jobs.job import (
+from forge_jobs.model.job import (
     CANCELLED_BY_USER,
     HISTORY_LIMIT,
     LARGE_PAYLOAD,
@@ -19,7 +19,8 @@ from forge_jobs.job import (
     Postponement,
     State,
 )
-from forge_jobs.storage.interface import Front, Hint
+from forge_jobs.model.worker import Standing
+from forge_jobs.storage.interface.storage import Front, Hint
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import later, micros, moment
@@ -27,7 +28,6 @@ from forge_jobs.storage.sqlite.tally import move
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 from forge_jobs.storage.sqlite.waits import make_ready, make_scheduled, remember_failures
 from forge_jobs.storage.stretches import Stretch, stretches
-from forge_jobs.worker_info import Standing
 
 T = TypeVar("T")
 Proof = tuple[int, int, int]

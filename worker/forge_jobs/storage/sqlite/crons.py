@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from forge_jobs.cron_config import CronConfig, Missed
 from forge_jobs.errors import InvalidInput, UnknownCron
-from forge_jobs.job import Enqueued, NewJob
+from forge_jobs.model.cron import CronConfig, Missed
+from forge_jobs.model.job import Enqueued, NewJob
 from forge_jobs.model.moments import stored_duration
-from forge_jobs.queue_config import DEFAULT_QUEUE
+from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.enqueue import enqueue
 from forge_jobs.storage.sqlite.fence import require_epoch

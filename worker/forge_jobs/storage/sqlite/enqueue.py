@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from forge_jobs.job import Alike, Enqueued, NewJob, Reason
-from forge_jobs.options import resolved
-from forge_jobs.queue_config import DEFAULT_QUEUE
+from forge_jobs.handlers.options import resolved
+from forge_jobs.model.job import Alike, Enqueued, NewJob, Reason
+from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.storage.pieces import pieces
 from forge_jobs.storage.sqlite.kinds import named
 from forge_jobs.storage.sqlite.micros import later, micros

@@ -2,7 +2,7 @@
 
 import json
 
-from forge_jobs.job import Unhandled
+from forge_jobs.model.job import Unhandled
 from forge_jobs.storage.sqlite.transaction import Transaction
 
 FEW_PENDING, MOST_PENDING, MOST_DUE = 100, 100_000, 1000

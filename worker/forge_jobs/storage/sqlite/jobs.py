@@ -5,7 +5,8 @@ from functools import partial
 from typing import Any
 
 from forge_jobs.errors import JobNotFound, KeyBusy, StorageUnavailable, WrongState
-from forge_jobs.job import (
+from forge_jobs.model.facts import Moved, Waiting
+from forge_jobs.model.job import (
     ENDED,
     Alike,
     Cancelled,
@@ -18,10 +19,9 @@ from forge_jobs.job import (
     State,
     Unhandled,
 )
-from forge_jobs.model.facts import Moved, Waiting
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage.closed_queues import IS_OPEN, SHOWN_NAME
-from forge_jobs.storage.interface import BATCH
+from forge_jobs.storage.interface.storage import BATCH
 from forge_jobs.storage.sqlite import handled, moves
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.enqueue import enqueue

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from forge_jobs.kind import Kind
+from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.micros import moment

@@ -2,10 +2,10 @@
 
 from datetime import timedelta
 
+from forge_jobs.model.worker import Leader
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.micros import later, moment
 from forge_jobs.storage.sqlite.transaction import Transaction
-from forge_jobs.worker_info import Leader
 
 
 class SqliteLeadership:

@@ -3,7 +3,7 @@
 import math
 
 from forge_jobs.errors import InvalidInput, UnknownScope
-from forge_jobs.rate_limit import Lease, RateLimit
+from forge_jobs.model.rate_limit import Lease, RateLimit
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.micros import moment

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from forge_jobs.errors import JobNotFound
-from forge_jobs.job import CANCELLED_BY_USER, State
 from forge_jobs.model.facts import Moved
+from forge_jobs.model.job import CANCELLED_BY_USER, State
 from forge_jobs.storage.sqlite.claims import START
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.history import forget

@@ -1,7 +1,7 @@
 """Owners of configuration in SQLite: what the column managed_by says in three tables."""
 
 from forge_jobs.errors import UnknownOwner
-from forge_jobs.owner import Owner
+from forge_jobs.model.owner import Owner
 from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.revision import configured

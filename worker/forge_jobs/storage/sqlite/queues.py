@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from forge_jobs.errors import InvalidInput, UnknownQueue
-from forge_jobs.queue_config import EDITABLE, QueueConfig
+from forge_jobs.model.queue import EDITABLE, QueueConfig
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.fence import require_epoch

@@ -3,9 +3,9 @@
 An enqueue is one transaction of the one writer, so that nobody who found the old name is still at it.
 """
 
-from forge_jobs import names
 from forge_jobs.errors import QueueInUse
-from forge_jobs.queue_config import QueueConfig
+from forge_jobs.model.queue import QueueConfig
+from forge_jobs.rules import names
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.queues import get

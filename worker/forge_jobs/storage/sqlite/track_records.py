@@ -2,8 +2,8 @@
 
 import msgspec
 
+from forge_jobs.model.track_record import TrackRecord, bucket, encoded, summed
 from forge_jobs.storage.sqlite.transaction import Transaction
-from forge_jobs.track_record import TrackRecord, bucket, encoded, summed
 
 Written = dict[str, int]
 

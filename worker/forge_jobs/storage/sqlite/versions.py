@@ -8,13 +8,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+from forge_jobs.model.track_record import decoded_all, encoded, read
+from forge_jobs.model.version import Epoch, Version, VersionState
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.track_records import ages, totals
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
-from forge_jobs.track_record import decoded_all, encoded, read
-from forge_jobs.version import Epoch, Version, VersionState
 
 T = TypeVar("T")
 

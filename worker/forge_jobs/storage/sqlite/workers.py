@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from forge_jobs.errors import WorkerLost
+from forge_jobs.model.track_record import TrackRecord, encoded
+from forge_jobs.model.worker import Beat, Beats, Standing, WorkerInfo
 from forge_jobs.storage.sqlite import era as eras
 from forge_jobs.storage.sqlite import handled
 from forge_jobs.storage.sqlite.connection import Database
@@ -14,8 +16,6 @@ from forge_jobs.storage.sqlite.micros import micros, moment
 from forge_jobs.storage.sqlite.slots import free_slots_of_the_gone
 from forge_jobs.storage.sqlite.track_records import keep
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
-from forge_jobs.track_record import TrackRecord, encoded
-from forge_jobs.worker_info import Beat, Beats, Standing, WorkerInfo
 
 # of a worker: the revision that it acknowledges, whether it may claim, and when it beat last
 GATE = """

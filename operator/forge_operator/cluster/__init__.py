@@ -1,0 +1,1 @@
+"""The API server: what is read there, and what is written."""

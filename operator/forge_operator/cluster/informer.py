@@ -1,0 +1,233 @@
+"""kopf as informer: it tells which objects have changed, and decides nothing. The only file that imports it.
+
+It runs in a thread with an event loop of its own, since it takes every task of its loop for
+its own when it ends. It writes nothing to any object: no annotation, no finalizer, no event.
+"""
+
+import asyncio
+import dataclasses
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import Any
+
+import kopf
+
+from forge_operator.cluster.api import CRONS, DEPLOYMENTS, QUEUES, access
+from forge_operator.naming import GROUP, MANAGER
+from forge_operator.state.keys import CRON, QUEUE, Key
+
+OURS = f"app.kubernetes.io/managed-by={MANAGER}"
+"""The selector of Deployments that are worth hearing of; asked for on the server."""
+
+UNUSED_FINALIZER = f"{GROUP}/kopf"
+"""kopf takes what it believes to be its own finalizer off every object, since no handler here asks for one."""
+
+CLEAN_END = 2.0
+"""Seconds that kopf gets to close its watches. It may hang there for ever: a watch that is told to end
+while it is about to begin anew goes on."""
+
+DEAF_AFTER = 20.0
+"""Seconds within which the API server tells of a change, by far."""
+
+
+def settings() -> kopf.OperatorSettings:
+    """Return how kopf is to behave."""
+    found = kopf.OperatorSettings()
+    found.scanning.disabled = True
+    found.peering.standalone = True
+    found.posting.enabled = False
+    found.posting.loggers = False
+    found.persistence.finalizer = UNUSED_FINALIZER
+    found.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP, v1=False)
+    found.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(
+        prefix=GROUP, key="last-handled-configuration", v1=False
+    )
+    watching = found.watching
+    watching.server_timeout, watching.client_timeout, watching.connect_timeout = 290, 330, 5
+    watching.inactivity_timeout, watching.reconnect_backoff, watching.chunk_size = 70, 1.0, 500
+    watching.label_selectors[DEPLOYMENTS.group_version, DEPLOYMENTS.plural] = OURS
+    found.networking.request_timeout, found.networking.connect_timeout = 30, 5
+    found.networking.error_backoffs = (0.5, 1, 2, 3)  # then what is refused ends kopf, and so the process
+    found.execution.default_backoff, found.execution.max_workers = 15, 8
+    found.queueing.worker_limit = None
+    found.process.ultimate_exiting_timeout = None  # nobody waits for its end: see Informer.run
+    return found
+
+
+class Informer:
+    """Tells `changed` of every object that changed, in the event loop of whoever starts it."""
+
+    def __init__(
+        self,
+        changed: Callable[[Key], None],
+        *,
+        heard: Callable[[str], None] = lambda kind: None,
+        namespaces: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._changed, self._heard, self._namespaces = changed, heard, tuple(namespaces)
+        self._clock = clock
+        self._seen: dict[Key, object] = {}
+        self._unheard: dict[Key, float] = {}  # since when; told of again, it is not among them
+        self._stop: Callable[[], object] = lambda: None  # kopf, once it runs
+
+    async def run(self) -> None:
+        """Watch until cancelled. Returns or raises as soon as kopf begins to end by itself, which it should not."""
+        logging.getLogger("kopf").setLevel(logging.WARNING)
+        logging.getLogger("kopf._core.reactor.running").addFilter(_without_signals)
+        ended: Future[None] = Future()
+        loop = asyncio.get_running_loop()
+        thread = threading.Thread(target=self._run, args=(loop, ended), name="kopf", daemon=True)
+        thread.start()
+        try:
+            await asyncio.wrap_future(ended)
+        finally:
+            with suppress(RuntimeError):  # its loop has ended
+                self._stop()
+            await asyncio.to_thread(thread.join, CLEAN_END)
+
+    def registry(self, tell: Callable[[str, Mapping[str, Any]], None]) -> kopf.OperatorRegistry:
+        """Return handlers that call `tell` with the kind of an object that changed, and the event."""
+        registry = kopf.OperatorRegistry()
+        for resource in (QUEUES, CRONS, DEPLOYMENTS):
+            group, version = resource.group_version.split("/")
+
+            def handle(event: Any, param: Any, **_: Any) -> None:
+                tell(param, event)
+
+            kopf.on.event(
+                group, version, resource.plural, id=resource.plural, param=resource.kind, registry=registry
+            )(_async(handle))
+        kopf.on.login(registry=registry)(_login)
+        return registry
+
+    def _run(self, loop: asyncio.AbstractEventLoop, ended: "Future[None]") -> None:
+        def tell(kind: str, event: Mapping[str, Any]) -> None:
+            loop.call_soon_threadsafe(self._told, kind, event)
+
+        async def operate() -> None:
+            # An event of its loop: for one of threading, kopf would leave a thread waiting, and
+            # the loop could not end before somebody set it.
+            stop, ours = asyncio.Event(), asyncio.get_running_loop()
+            self._stop = lambda: ours.call_soon_threadsafe(stop.set)
+            if ended.cancelled():
+                return
+            tasks = await kopf.spawn_tasks(
+                registry=self.registry(tell),
+                settings=settings(),
+                standalone=True,
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
+                stop_flag=stop,
+            )
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            errors = [task.exception() for task in done if not task.cancelled()]
+            _end(ended, next(filter(None, errors), None))
+            await kopf.run_tasks(tasks)  # now it takes down what is left
+
+        try:
+            asyncio.run(operate())
+        except BaseException as error:
+            # Whatever ended kopf has to be known outside of this thread.
+            _end(ended, error)
+
+    def _told(self, kind: str, event: Mapping[str, Any]) -> None:
+        self._heard(kind)
+        found = event["object"]
+        key = _key(kind, found)
+        if key is None:
+            return
+        self._unheard.pop(key, None)
+        if key.kind == kind and not self._is_news(key, event.get("type"), found):
+            return
+        self._changed(key)
+
+    def _is_news(self, key: Key, type_: str | None, found: Mapping[str, Any]) -> bool:
+        """Whether more than the status has changed, which we write ourselves."""
+        if type_ == "DELETED":
+            self._seen.pop(key, None)
+            return True
+        seen = _without_status(found)
+        if self._seen.get(key) == seen:
+            return False
+        self._seen[key] = seen
+        return True
+
+    def missed(self, listed: Mapping[Key, Mapping[str, Any]]) -> int:
+        """Return how many objects, as they were listed just now, were not told of for DEAF_AFTER though they changed."""
+        now = self._clock()
+        changed = {key for key, found in listed.items() if self._seen.get(key) != _without_status(found)}
+        self._unheard = {key: self._unheard.get(key, now) for key in changed}
+        return sum(now - since >= DEAF_AFTER for since in self._unheard.values())
+
+
+def _end(ended: "Future[None]", error: BaseException | None) -> None:
+    """Resolve the future, unless it is already."""
+    with suppress(InvalidStateError):
+        ended.set_result(None) if error is None else ended.set_exception(error)
+
+
+def _without_status(found: Mapping[str, Any]) -> object:
+    """Return what changes when somebody changes the object, and not when its status is written."""
+    metadata = found.get("metadata") or {}
+    parts = ("uid", "generation", "annotations", "deletionTimestamp", "finalizers")
+    return tuple(metadata.get(part) for part in parts)
+
+
+def _async(handle: Callable[..., None]) -> Callable[..., Any]:
+    """A synchronous handler would be run in a thread each time."""
+
+    async def handler(**facts: Any) -> None:
+        handle(**facts)
+
+    return handler
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Connection(kopf.ConnectionInfo):
+    """Trusts the cluster's authority as it is: many lack the key usage that Python 3.13 asks for."""
+
+    def as_ssl_context(self) -> ssl.SSLContext:
+        context = super().as_ssl_context()
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        return context
+
+
+async def _login(**_facts: Any) -> kopf.ConnectionInfo:
+    """Return the way to the API server that everything else takes, too."""
+    found = await access()
+    scheme, _, token = (await found.get_api_key_with_prefix("BearerToken") or "").strip().partition(" ")
+    return _Connection(
+        server=found.host,
+        ca_path=found.ssl_ca_cert,
+        insecure=not found.verify_ssl,
+        username=found.username or None,
+        password=found.password or None,
+        scheme=scheme.capitalize() or None if token else None,
+        token=token or scheme or None,
+        certificate_path=found.cert_file,
+        private_key_path=found.key_file,
+        proxy_url=found.proxy,
+    )
+
+
+def _key(kind: str, found: Mapping[str, Any]) -> Key | None:
+    """Return the object to look at: of a Deployment its owner."""
+    metadata = found.get("metadata") or {}
+    namespace = metadata.get("namespace", "")
+    if kind in (QUEUE, CRON):
+        return Key(kind, namespace, metadata.get("name", ""))
+    for owner in metadata.get("ownerReferences") or ():
+        if owner.get("kind") == QUEUE and str(owner.get("apiVersion", "")).startswith(f"{GROUP}/"):
+            return Key(QUEUE, namespace, owner["name"])
+    return None
+
+
+def _without_signals(record: logging.LogRecord) -> bool:
+    """Signals are handled in the main thread, as kopf need not tell."""
+    return "OS signals are ignored" not in record.getMessage()

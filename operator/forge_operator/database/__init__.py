@@ -1,0 +1,1 @@
+"""The database: its address, and the facts in it."""

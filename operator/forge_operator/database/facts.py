@@ -1,0 +1,136 @@
+"""What the database says about everything at one moment: one round of queries for all objects."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from forge_jobs import CronConfig, Forge, ForgeError, QueueConfig, RateLimit, Version, WorkerInfo
+from forge_jobs.model.job import Counts, Unhandled
+from forge_operator.database.link import DatabaseLink
+from forge_operator.plan.scaling.load import is_handled, workable
+from forge_operator.state.observed import Database
+
+
+@dataclass(slots=True, kw_only=True)
+class Facts:
+    """One look at the database. What is due is asked when it is needed, and kept."""
+
+    forge: Forge
+    started_at: float  # monotonic; nothing in it is older
+    now: datetime  # the database's clock
+    queues: tuple[QueueConfig, ...]
+    limits: tuple[RateLimit, ...]
+    counts: tuple[Counts, ...]
+    handled: Mapping[str, Set[str]]  # kinds by queue, where they are known
+    unhandled: Mapping[str, Sequence[Unhandled]]  # by queue
+    crons: tuple[CronConfig, ...]
+    versions: Sequence[Version]  # of all pools
+    workers: Sequence[WorkerInfo]  # of all pools and of none
+    connections_left: int | None
+    upcoming: dict[timedelta, Mapping[str, tuple[int, datetime]]] = field(default_factory=dict)
+    busy_within: dict[timedelta, frozenset[str]] = field(default_factory=dict)
+    versions_of: dict[str, list[Version]] = field(init=False, default_factory=dict)  # by pool
+    workers_of: dict[str, list[WorkerInfo]] = field(init=False, default_factory=dict)
+    crons_by_name: dict[str, CronConfig] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.crons_by_name = {each.name: each for each in self.crons}
+        for version in self.versions:
+            self.versions_of.setdefault(version.pool, []).append(version)
+        for worker in self.workers:
+            if worker.pool is not None:
+                self.workers_of.setdefault(worker.pool, []).append(worker)
+
+    async def database(self, pool: str | None, within: timedelta | None) -> Database:
+        """Return what concerns one pool. Raises ForgeError."""
+        return Database(
+            now=self.now,
+            queues=self.queues,
+            limits=self.limits,
+            counts=self.counts,
+            handled=self.handled,
+            unhandled=self.unhandled,
+            upcoming={} if within is None else await self._upcoming(within),
+            crons=self.crons,
+            versions=() if pool is None else tuple(self.versions_of.get(pool, ())),
+            workers=() if pool is None else tuple(self.workers_of.get(pool, ())),
+            connections_left=self.connections_left,
+        )
+
+    async def busy(self, within: timedelta) -> frozenset[str]:
+        """Return the queues that have jobs which somebody may handle now, or within that time. Raises ForgeError."""
+        if within not in self.busy_within:
+            counts = [workable(each, self.unhandled) for each in self.counts]
+            now = {each.queue for each in counts if each.pending or each.in_progress}
+            fires = {
+                each.queue
+                for each in self.crons
+                # Without a time it is new, or was edited: a worker has to find its first one.
+                if each.enabled and (each.next_fire_at or self.now) <= self.now + within
+                if is_handled(each, self.handled)
+            }
+            self.busy_within[within] = frozenset(now | fires | (await self._upcoming(within)).keys())
+        return self.busy_within[within]
+
+    async def _upcoming(self, within: timedelta) -> Mapping[str, tuple[int, datetime]]:
+        if within not in self.upcoming:
+            self.upcoming[within] = await self.forge.jobs.upcoming(within)
+        return self.upcoming[within]
+
+
+def by_queue(unhandled: Iterable[Unhandled]) -> dict[str, list[Unhandled]]:
+    """Return the jobs that wait in vain by their queues."""
+    found: dict[str, list[Unhandled]] = {}
+    for each in unhandled:
+        found.setdefault(each.queue, []).append(each)
+    return found
+
+
+class FactsReader:
+    """Reads the facts; many who ask at one time share one look, and the error that it ended with."""
+
+    def __init__(self, link: DatabaseLink) -> None:
+        self._link = link
+        self._lock = asyncio.Lock()
+        self._last: Facts | None = None
+        self._error: ForgeError | None = None
+        self._failed_at = 0.0  # when the look began
+
+    async def read(self, not_before: float) -> Facts:
+        """Return facts none of which is older than `not_before` (monotonic). Raises ForgeError."""
+        async with self._lock:
+            if self._error is not None and self._failed_at >= not_before:
+                raise self._error
+            if self._last is None or self._last.started_at < not_before:
+                self._last = None
+                self._last = await self._look()
+            return self._last
+
+    async def _look(self) -> Facts:
+        started_at = time.monotonic()
+        self._error = None
+        try:
+            forge = await self._link.forge()
+            found = Facts(
+                forge=forge,
+                started_at=started_at,
+                now=await forge.storage.now(),
+                versions=await forge.versions.all(),
+                workers=await forge.workers.list(),
+                queues=tuple(await forge.queues.list()),
+                limits=tuple(await forge.limits.list()),
+                counts=tuple(await forge.jobs.counts()),
+                handled=await forge.workers.handled(),
+                unhandled=by_queue(await forge.jobs.unhandled()),
+                crons=tuple(await forge.crons.list()),
+                # After the workers: one that connects in between is set aside once more, never forgotten.
+                connections_left=await forge.storage.connections_left(),
+            )
+        except ForgeError as error:
+            self._link.is_up = False
+            self._error, self._failed_at = error, started_at
+            raise
+        self._link.is_up = True
+        return found

@@ -1,0 +1,1 @@
+"""What runs: who leads looks, plans and acts."""

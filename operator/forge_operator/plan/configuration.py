@@ -1,0 +1,108 @@
+"""What a ForgeQueue says about its queue, brought into the configuration rows; what is so already is not written."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from forge_jobs import QueueConfig
+from forge_operator import naming
+from forge_operator.conditions import Reason
+from forge_operator.plan.actions import (
+    Action,
+    DeleteLimit,
+    EmitEvent,
+    EnsureQueues,
+    ManageQueue,
+    SetLimit,
+    SetQueue,
+)
+from forge_operator.specs import QueueSpec
+from forge_operator.state.observed import Database, QueueObject
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """What to write, and what to say about it. `reason` is one of Synced's."""
+
+    actions: tuple[Action, ...]
+    reason: Reason
+    message: str
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the queue belongs to the object, so that all else may be done."""
+        return self.reason is not Reason.QUEUE_NAME_CONFLICT
+
+
+def wanted_changes(name: str, spec: QueueSpec) -> dict[str, Any]:
+    """Return the configuration that the spec asks for, in the words of `forge.queues.set`."""
+    return {
+        "concurrency": spec.concurrency.limit,
+        "paused": spec.paused,
+        "backoff_enabled": spec.backoff.enabled,
+        "backoff_base": spec.backoff.base,
+        "backoff_max": spec.backoff.max,
+        "max_attempts": spec.max_attempts,
+        "timeout": spec.timeout,
+        "rate_limit": None if spec.rate_limit is None else naming.limit_scope(name),
+        "done_retention": spec.retention.done,
+        "dead_retention": spec.retention.dead,
+    }
+
+
+def plan_configuration(owner: QueueObject, spec: QueueSpec, database: Database, *, was_synced: bool) -> Sync:
+    """Return what makes the rows say what the spec says. The first owner of a queue keeps it."""
+    name = naming.queue_name(owner.name, spec)
+    manager = naming.owner_of_rows("ForgeQueue", owner.namespace, owner.name)
+    row = next((each for each in database.queues if each.name == name), None)
+    if row is not None and row.managed_by not in (None, manager):
+        message = f"Queue {name!r} belongs to {row.managed_by}."
+        return Sync((), Reason.QUEUE_NAME_CONFLICT, message)
+    limits = limit_actions(name, spec, database, manager)
+    if limits is None:
+        message = f"The rate limit {naming.limit_scope(name)!r} belongs to somebody else."
+        return Sync((), Reason.QUEUE_NAME_CONFLICT, message)
+    # A queue names a rate limit that exists: it is made before, and taken away after.
+    made = [each for each in limits if isinstance(each, SetLimit)]
+    taken_away = [each for each in limits if not isinstance(each, SetLimit)]
+    queue = queue_actions(row, name, spec, manager)
+    actions = [*made, *queue, *taken_away, *served_queues(spec, database)]
+    if actions and was_synced:
+        actions.append(
+            EmitEvent("Normal", "DriftRepaired", f"The configuration of queue {name!r} was made right again.")
+        )
+    return Sync(tuple(actions), Reason.CONFIG_APPLIED, f"Queue {name!r} is configured.")
+
+
+def queue_actions(row: QueueConfig | None, name: str, spec: QueueSpec, manager: str) -> list[Action]:
+    """Return what makes the queue's row ours, and right."""
+    wanted = wanted_changes(name, spec)
+    if row is None:
+        return [SetQueue(name, wanted, manager)]
+    changes = {key: value for key, value in wanted.items() if getattr(row, key) != value}
+    if changes:
+        return [SetQueue(name, changes, manager)]  # which also takes a row that is nobody's
+    return [ManageQueue(name, manager)] if row.managed_by is None else []
+
+
+def limit_actions(name: str, spec: QueueSpec, database: Database, manager: str) -> list[Action] | None:
+    """Return what makes the queue's rate limit right, or takes it away; None when it is another's."""
+    scope = naming.limit_scope(name)
+    row = next((each for each in database.limits if each.scope == scope), None)
+    if spec.rate_limit is None:
+        return [DeleteLimit(scope, manager)] if row is not None and row.managed_by == manager else []
+    if row is not None and row.managed_by not in (None, manager):
+        return None
+    capacity = float(spec.rate_limit.burst or spec.rate_limit.limit)
+    refill = spec.rate_limit.limit / spec.rate_limit.period.total_seconds()
+    if row is not None and (row.capacity, row.refill, row.managed_by) == (capacity, refill, manager):
+        return []
+    return [SetLimit(scope, capacity, refill, manager)]
+
+
+def served_queues(spec: QueueSpec, database: Database) -> list[Action]:
+    """Return what makes the other queues that the workers serve exist, so that a worker can start."""
+    if spec.workers is None:
+        return []
+    known = {each.name for each in database.queues}
+    missing = tuple(each for each in spec.workers.queues if each not in known)
+    return [EnsureQueues(missing)] if missing else []

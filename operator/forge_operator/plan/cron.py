@@ -1,0 +1,192 @@
+"""What to do for a ForgeCron: bring it into its row. Who fires it is the workers' scheduler, never the operator."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from forge_jobs import CronConfig
+from forge_operator import naming
+from forge_operator.conditions import Condition, Reason
+from forge_operator.plan.actions import Action, EmitEvent, Part, Plan, SetCron, Strand
+from forge_operator.plan.status.report import (
+    Report,
+    generation,
+    handled_or_not,
+    known_verdicts,
+    maybe_moment,
+    moment,
+    paused,
+    reason_of,
+    reported,
+)
+from forge_operator.plan.verdict import Verdict
+from forge_operator.specs import CronSpec, InvalidSpec
+from forge_operator.state.memory import known_failures
+from forge_operator.state.observed import CronDatabase, CronObject, ObservedCron, Unknown
+
+AT_ONCE = timedelta(seconds=1)
+LATER = timedelta(seconds=60)
+RETRY_REJECTED = timedelta(seconds=60)
+
+
+def plan_cron(observed: ObservedCron) -> Plan:
+    """Return what to do for a ForgeCron that exists. When it is gone, `plan_gone` takes its row away."""
+    cron = observed.cron
+    if cron.deleting_since is not None:
+        return Plan((), observed.memory, LATER)
+    if cron.annotations.get(naming.PAUSED) == "true":
+        return told(observed, known_verdicts(cron.status), {}, ())
+    if isinstance(cron.spec, InvalidSpec):
+        return told(observed, not_synced(Reason.INVALID_SPEC, str(cron.spec)), {}, ())
+    if isinstance(observed.database, Unknown):
+        return told(observed, unreachable(observed.database), {}, ())
+    return synced(observed, cron, cron.spec, observed.database)
+
+
+def synced(observed: ObservedCron, cron: CronObject, spec: CronSpec, database: CronDatabase) -> Plan:
+    """Return the plan with the database."""
+    manager = naming.owner_of_rows("ForgeCron", cron.namespace, cron.name)
+    row, key = database.row, str(cron.generation)
+    if row is not None and row.managed_by not in (None, manager):
+        message = f"Cron {row.name!r} belongs to {row.managed_by}."
+        return told(observed, not_synced(Reason.CRON_NAME_CONFLICT, message), {}, ())
+    if not database.queue_exists:
+        message = f"Queue {spec.job.queue!r} is not in the database; a ForgeQueue makes it."
+        return told(observed, not_synced(Reason.UNKNOWN_QUEUE, message), {}, ())
+    rejection = observed.memory.rejections.get(key)
+    if rejection is not None and observed.now - rejection.at < RETRY_REJECTED:
+        return told(observed, not_synced(Reason.INVALID_SCHEDULE, rejection.message), {}, ())
+    name = naming.cron_name(cron.namespace, cron.name)
+    values = wanted_values(spec)
+    if row is not None and row.managed_by == manager and is_as_wanted(row, spec, values):
+        if row.last_error is not None:
+            return told(observed, not_synced(Reason.INVALID_SCHEDULE, row.last_error), shown(name, row), ())
+        verdicts = all_well(name) | kinds_handled(spec, database)
+        return told(observed, verdicts, shown(name, row), ())
+    actions: list[Action] = [SetCron(name, spec.schedule, spec.job.kind, values, manager, key)]
+    if row is not None and was_synced(cron):
+        actions.append(EmitEvent("Normal", "DriftRepaired", f"Cron {name!r} was made right again."))
+    fields = {**shown(name, row), "lastSyncTime": moment(observed.now)}
+    failures = known_failures(observed.memory, cron.generation)
+    memory = replace(observed.memory, failures=failures, generation=cron.generation)
+    verdicts = all_well(name) | kinds_handled(spec, database)
+    for failure in failures.values():
+        verdicts |= not_synced(Reason.ACTION_FAILED, failure.message)
+    return told(replace(observed, memory=memory), verdicts, fields, actions)
+
+
+def wanted_values(spec: CronSpec) -> dict[str, Any]:
+    """Return what the spec asks for besides schedule and kind, in the words of `forge.crons.set`."""
+    found: dict[str, Any] = {
+        "timezone": spec.time_zone,
+        "payload": dict(spec.job.args),
+        "queue": spec.job.queue,
+        "overlap": spec.overlap,
+        "missed": spec.missed,
+        "missed_limit": spec.missed_limit,
+        "enabled": not spec.suspend,
+    }
+    if spec.job.priority is not None:
+        found["priority"] = spec.job.priority
+    if spec.job.max_attempts is not None:
+        found["max_attempts"] = spec.job.max_attempts
+    if spec.job.timeout is not None:
+        found["timeout"] = spec.job.timeout
+    return found
+
+
+def is_as_wanted(row: CronConfig, spec: CronSpec, values: Mapping[str, Any]) -> bool:
+    """Whether the row says what the spec asks for. One that the scheduler disabled, with its error, is left so."""
+    wanted = {"priority": None, "max_attempts": None, "timeout": None, **values}
+    payload = wanted.pop("payload")
+    if row.last_error is not None:
+        row = replace(row, enabled=wanted["enabled"])
+    return (
+        (row.expression, row.kind, row.codec) == (spec.schedule, spec.job.kind, "json")
+        and json.loads(row.payload) == payload
+        and all(getattr(row, key) == value for key, value in wanted.items())
+    )
+
+
+def was_synced(cron: CronObject) -> bool:
+    """Whether the row once said what this generation says."""
+    known = {each["type"]: each.get("reason") for each in cron.status.get("conditions") or ()}
+    is_same = cron.status.get("observedGeneration") == cron.generation
+    return is_same and known.get(Condition.SYNCED.value) == Reason.CONFIG_APPLIED.value
+
+
+def not_synced(reason: Reason, message: str) -> dict[Condition, Verdict]:
+    """Return what is said when the row does not say what the object says."""
+    return {
+        Condition.READY: Verdict(reason, message),
+        Condition.SYNCED: Verdict(reason, message),
+        Condition.DATABASE_REACHABLE: Verdict(Reason.CONNECTED),
+    }
+
+
+def unreachable(unknown: Unknown) -> dict[Condition, Verdict]:
+    """Return what is said when the database could not be asked."""
+    reason = reason_of(unknown.reason)
+    if reason in (Reason.SCHEMA_TOO_OLD, Reason.SCHEMA_TOO_NEW):
+        return not_synced(reason, unknown.message)
+    not_known = Verdict(Reason.DATABASE_UNREACHABLE, unknown.message)
+    return {
+        Condition.READY: not_known,
+        Condition.SYNCED: not_known,
+        Condition.DATABASE_REACHABLE: Verdict(reason, unknown.message),
+        Condition.KINDS_HANDLED: not_known,
+    }
+
+
+def all_well(name: str) -> dict[Condition, Verdict]:
+    """Return what is said when the row says what the object says."""
+    return {
+        Condition.READY: Verdict(Reason.CONFIGURED),
+        Condition.SYNCED: Verdict(Reason.CONFIG_APPLIED, f"Cron {name!r} is configured."),
+        Condition.DATABASE_REACHABLE: Verdict(Reason.CONNECTED),
+    }
+
+
+def kinds_handled(spec: CronSpec, database: CronDatabase) -> dict[Condition, Verdict]:
+    """Return whether anybody could run the jobs that it enqueues."""
+    in_vain = () if database.handled is None else {spec.job.kind} - database.handled
+    return {Condition.KINDS_HANDLED: handled_or_not([spec.job.queue], in_vain)}
+
+
+def shown(name: str, row: CronConfig | None) -> dict[str, Any]:
+    """Return what the status shows of the row."""
+    return {
+        "cronName": name,
+        "nextScheduleTime": maybe_moment(row.next_fire_at) if row and row.enabled else None,
+        "lastScheduleTime": maybe_moment(row.last_fire_at) if row else None,
+        "skipped": row.skipped if row else None,
+    }
+
+
+def is_suspended(cron: CronObject) -> bool:
+    """Whether the object says that the cron does not fire."""
+    return isinstance(cron.spec, CronSpec) and cron.spec.suspend
+
+
+def told(
+    observed: ObservedCron,
+    verdicts: Mapping[Condition, Verdict],
+    fields: Mapping[str, Any],
+    actions: list[Action] | tuple[Action, ...],
+) -> Plan:
+    """Return the plan with these actions, and with the status if it is due."""
+    cron = observed.cron
+    report = Report(
+        kind="ForgeCron",
+        namespace=cron.namespace,
+        name=cron.name,
+        generation=generation(cron),
+        verdicts={**verdicts, Condition.PAUSED: paused(cron.annotations, by_spec=is_suspended(cron))},
+        fields=fields,
+    )
+    more, written_at = reported(report, cron.status, observed.now, observed.memory.status_at)
+    memory = replace(observed.memory, status_at=written_at)
+    strands = (Strand(Part.CONFIGURATION, tuple(actions)), Strand(Part.REPORT, tuple(more)))
+    return Plan(strands, memory, AT_ONCE if actions else LATER)

@@ -1,0 +1,87 @@
+"""How a ForgeQueue goes that is to take its queue along: only when the queue is empty. Jobs are never deleted."""
+
+from datetime import timedelta
+
+from forge_operator import naming
+from forge_operator.conditions import Condition, Reason
+from forge_operator.plan.actions import (
+    Action,
+    DeleteLimit,
+    DeleteQueue,
+    EmitEvent,
+    ManageQueue,
+    RemoveFinalizer,
+    SetQueue,
+)
+from forge_operator.plan.verdict import Verdict
+from forge_operator.specs import QueueSpec, ReclaimPolicy
+from forge_operator.state.observed import Database, Observed, QueueObject, Unknown
+from forge_operator.words import count
+
+PATIENCE = timedelta(minutes=10)
+"""How long a deletion waits for a database that does not answer: nobody's namespace hangs for longer."""
+
+
+def finished(observed: Observed) -> list[Action] | None:
+    """Return what lets the object go; None when it still has to wait."""
+    owner = observed.queue
+    assert owner.deleting_since is not None
+    let_go = RemoveFinalizer(owner.namespace, owner.name)
+    if isinstance(observed.database, Unknown):
+        if observed.now - owner.deleting_since < PATIENCE and not is_forced(owner):
+            return None
+        message = "The rows of the queue stay in the database, which could not be asked."
+        return [EmitEvent("Warning", "OrphanedRows", message), let_go]
+    manager = naming.owner_of_rows("ForgeQueue", owner.namespace, owner.name)
+    keeps = not isinstance(owner.spec, QueueSpec) or owner.spec.reclaim_policy is ReclaimPolicy.RETAIN
+    if keeps or is_forced(owner):
+        return [*released(manager, observed.database), let_go]
+    if jobs_left(owner, observed.database):
+        return None
+    return [*removed(manager, observed.database), let_go]
+
+
+def is_forced(owner: QueueObject) -> bool:
+    """Whether somebody wrote that the object is to go whatever is left."""
+    return owner.annotations.get(naming.FORCE_DELETE) == "true"
+
+
+def jobs_left(owner: QueueObject, database: Database) -> int:
+    """Return how many jobs of the queue have not ended; 0 when the queue is not the object's."""
+    manager = naming.owner_of_rows("ForgeQueue", owner.namespace, owner.name)
+    names = {each.name for each in database.queues if each.managed_by == manager}
+    return sum(
+        each.pending + each.scheduled + each.in_progress for each in database.counts if each.queue in names
+    )
+
+
+def released(manager: str, database: Database) -> list[Action]:
+    """Return what makes the queues of `manager` belong to nobody, without the rate limits that go with it."""
+    scopes = {each.scope for each in database.limits if each.managed_by == manager}
+    queues = [each for each in database.queues if each.managed_by == manager]
+    # From a queue that names a limit which is gone, nobody would ever start a job.
+    return [
+        *(SetQueue(each.name, {"rate_limit": None}, manager) for each in queues if each.rate_limit in scopes),
+        *(DeleteLimit(scope, manager) for scope in sorted(scopes)),
+        *(ManageQueue(each.name, None, manager) for each in queues),
+    ]
+
+
+def removed(manager: str, database: Database) -> list[Action]:
+    """Return what takes the rows of `manager` away; first the queue, which names its rate limit."""
+    return [
+        *(DeleteQueue(each.name, manager) for each in database.queues if each.managed_by == manager),
+        *(DeleteLimit(each.scope, manager) for each in database.limits if each.managed_by == manager),
+    ]
+
+
+def verdicts(observed: Observed, database: Database) -> dict[Condition, Verdict]:
+    """Return what DeletionBlocked says; nothing while the object is not being deleted."""
+    if observed.queue.deleting_since is None:
+        return {}
+    left = jobs_left(observed.queue, database)
+    if not left:
+        return {Condition.DELETION_BLOCKED: Verdict(Reason.QUEUE_EMPTY)}
+    left_over = count(left, "job", ("has", "have"))
+    message = f"{left_over} not ended; set annotation {naming.FORCE_DELETE}=true to let the object go without its queue."
+    return {Condition.DELETION_BLOCKED: Verdict(Reason.QUEUE_NOT_EMPTY, message)}

@@ -1,0 +1,213 @@
+"""What is kept from being taken away by others: a PodDisruptionBudget for each pool, and marks on pods that run jobs for long.
+
+A short job ends within the grace of its pod, whoever takes that away; a long one begins anew. So what
+counts is not whether a pod is busy, which may change many times a second, but whether it has run a
+job for long: then it is marked, and for a while after. Whether nodes are drained or scaled down, others decide.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from forge_jobs.model.version import VersionState
+from forge_operator import naming
+from forge_operator.conditions import Reason
+from forge_operator.plan.actions import Action, ApplyBudget, DeleteBudget, MarkPod, Part, Strand
+from forge_operator.plan.deployment import owner_reference
+from forge_operator.plan.pool import Pool
+from forge_operator.plan.rollout.shrink import FIRST_TO_GO, Held, holdings
+from forge_operator.plan.verdict import Verdict
+from forge_operator.specs import Budget as About
+from forge_operator.specs import DisruptionSpec
+from forge_operator.state.observed import Budget, Deployment, Pod
+
+CALM = timedelta(seconds=60)
+"""For how long a pod has to run no job for long before its marks are taken away."""
+
+MOST_AT_ONCE = 20
+"""Pods of a pool whose marks are changed in one look: each is a write of its own."""
+
+LAST_TO_GO = 1000
+"""The deletion cost of a pod that runs a job for long."""
+
+MAY_HAVE_JOBS = frozenset({VersionState.RAMPING, VersionState.CURRENT, VersionState.DRAINING})
+"""States of versions that a budget is about. Pods of one that never got ready would use it up."""
+
+LABELS = {naming.LONG_JOBS: "true"}
+ANNOTATIONS = {naming.SAFE_TO_EVICT: "false", naming.DO_NOT_DISRUPT: "true"}
+MARKS = (*LABELS, *ANNOTATIONS)
+
+
+def strands(pool: Pool) -> tuple[Strand, ...]:
+    """Return what brings the budget and the marks to what is asked for."""
+    return (
+        Strand(Part.DISRUPTION, tuple(budget(pool)), "budget"),
+        Strand(Part.DISRUPTION, tuple(marks(pool)), "marks"),
+    )
+
+
+# --- the budget ---
+
+
+def budget(pool: Pool) -> list[Action]:
+    """Return the next step towards the budget that is asked for."""
+    if pool.cluster.budgets_hidden is not None:
+        return []
+    present, wanted = pool.cluster.budget, manifest(pool)
+    if wanted is None:
+        return [] if present is None or is_left(pool) else [delete(pool, present)]
+    if present is None:
+        return [ApplyBudget(pool.owner.namespace, wanted["metadata"]["name"], wanted)]
+    if present.is_other_kind:
+        return [delete(pool, present)]
+    if present.edit is None and present.asked == wanted["metadata"]["annotations"][naming.BUDGET_HASH]:
+        return []
+    return [ApplyBudget(pool.owner.namespace, present.name, wanted, present.edit)]
+
+
+def is_left(pool: Pool) -> bool:
+    """Whether the budget stays as it is: there are to be no workers any more, and some still finish their jobs."""
+    return pool.workers_spec is None and bool(pool.cluster.pods)
+
+
+def delete(pool: Pool, present: Budget) -> DeleteBudget:
+    """Return the action that deletes the budget."""
+    return DeleteBudget(pool.owner.namespace, present.name, present.uid, pool.settings.policy_version)
+
+
+def manifest(pool: Pool) -> dict[str, Any] | None:
+    """Return the budget that is asked for; None when there is to be none."""
+    spec = budget_spec(pool)
+    if spec is None or pool.cluster.budget_of_others is not None:
+        return None
+    owner = pool.owner
+    return {
+        "apiVersion": pool.settings.policy_version,
+        "kind": "PodDisruptionBudget",
+        "metadata": {
+            "name": naming.budget_name(owner.name),
+            "namespace": owner.namespace,
+            "labels": naming.pool_labels(owner.name, owner.uid),
+            "annotations": {naming.BUDGET_HASH: naming.digest(spec).hex()[:16]},
+            "ownerReferences": [owner_reference(owner)],
+        },
+        "spec": spec,
+    }
+
+
+def budget_spec(pool: Pool) -> dict[str, Any] | None:
+    """Return what the budget says; None when none is asked for, or nothing is there that may have jobs."""
+    asked = disruption(pool)
+    versions = sorted(each.id for each in pool.versions.values() if each.state in MAY_HAVE_JOBS)
+    if pool.workers_spec is None or asked.budget is About.NONE or not versions:
+        return None
+    of_pool = {naming.POOL_UID: pool.uid}
+    if asked.budget is About.LONG_JOBS:
+        return {"maxUnavailable": 0, "selector": {"matchLabels": of_pool | LABELS}}
+    of_versions = {"key": naming.VERSION_ID, "operator": "In", "values": versions}
+    spec = {
+        "maxUnavailable": asked.max_unavailable,
+        "selector": {"matchLabels": of_pool, "matchExpressions": [of_versions]},
+    }
+    return spec | ({"unhealthyPodEvictionPolicy": "AlwaysAllow"} if pool.settings.evicts_unhealthy else {})
+
+
+def disruption(pool: Pool) -> DisruptionSpec:
+    """Return what the object says of disruptions."""
+    return pool.workers_spec.disruption if pool.workers_spec else DisruptionSpec()
+
+
+def verdict(pool: Pool) -> Verdict:
+    """Return what Protected says."""
+    cluster = pool.cluster
+    if pool.workers_spec is None:
+        return Verdict(Reason.NO_WORKERS)
+    if disruption(pool).budget is About.NONE:
+        return Verdict(Reason.NO_BUDGET)
+    if cluster.budgets_hidden is not None:
+        return Verdict(Reason.BUDGETS_HIDDEN, cluster.budgets_hidden)
+    if cluster.budget_of_others is not None:
+        return Verdict(
+            Reason.OTHER_BUDGET,
+            f"The PodDisruptionBudget {cluster.budget_of_others!r} is in the place of the operator's: "
+            "a pod that two of them select cannot be evicted at all.",
+        )
+    return Verdict(Reason.NO_BUDGET if cluster.budget is None else Reason.BUDGET_IN_PLACE)
+
+
+# --- the marks ---
+
+
+def marks(pool: Pool) -> list[Action]:
+    """Return the changes of marks that are due, at most so many at once: first those of pods that run the longest."""
+    changes = [
+        (since or pool.database.now, change)
+        for version in pool.versions.values()
+        for held in holdings(pool, version.id)
+        if (change := marked(pool, held, since := long_since(pool, held))) is not None
+    ]
+    changes.sort(key=lambda each: each[0])
+    return [change for _, change in changes[:MOST_AT_ONCE]]
+
+
+def marked(pool: Pool, held: Held, since: datetime | None) -> MarkPod | None:
+    """Return what gives the pod the marks that it should have; None when it has them."""
+    pod, asked = held.pod, disruption(pool)
+    is_kept = since is not None or (naming.LONG_JOBS in pod.marks and not is_calm(pool, pod))
+    deployment = pool.deployments.get(pod.version_id)
+    annotations = own_annotations(deployment)
+    wanted = annotations if is_kept and asked.mark_pods else {}
+    labels = LABELS if is_kept and (asked.mark_pods or asked.budget is About.LONG_JOBS) else {}
+    changed: dict[str, str | None] = {
+        **changed_to(wanted, annotations, pod.marks),
+        **cost(pool, pod, is_kept=bool(wanted)),
+    }
+    relabelled = changed_to(labels, LABELS, pod.marks)
+    if not changed and not relabelled:
+        return None
+    return MarkPod(pool.owner.namespace, pod.name, relabelled, changed)
+
+
+def own_annotations(deployment: Deployment | None) -> dict[str, str]:
+    """Return the annotations that are ours to write: what a template says of a pod stays."""
+    said = deployment.annotated if deployment else frozenset()
+    return {name: value for name, value in ANNOTATIONS.items() if name not in said}
+
+
+def changed_to(
+    wanted: Mapping[str, str], ours: Iterable[str], present: Mapping[str, str]
+) -> dict[str, str | None]:
+    """Return what differs of those that are ours; None: it is to be taken away."""
+    return {name: wanted.get(name) for name in ours if present.get(name) != wanted.get(name)}
+
+
+def cost(pool: Pool, pod: Pod, *, is_kept: bool) -> dict[str, str | None]:
+    """Return the change of the deletion cost. That of a pod which is to go, or which somebody else gave it, stays."""
+    if not pool.settings.honours_deletion_cost or pod.deletion_cost == FIRST_TO_GO:
+        return {}
+    if is_kept and pod.deletion_cost is None:
+        return {naming.DELETION_COST: str(LAST_TO_GO)}
+    return {naming.DELETION_COST: None} if not is_kept and pod.deletion_cost == LAST_TO_GO else {}
+
+
+def long_since(pool: Pool, held: Held) -> datetime | None:
+    """Return since when the pod runs its oldest job, if that is long ago."""
+    since = min((each.busy_since for each in held.workers if each.busy_since is not None), default=None)
+    is_long = since is not None and pool.database.now - since >= disruption(pool).long_after
+    return since if is_long else None
+
+
+def is_calm(pool: Pool, pod: Pod) -> bool:
+    """Whether every look of late found that the pod ran no job for long."""
+    since = pool.memory.calm_since.get(pod.uid)
+    return since is not None and pool.now - since >= CALM
+
+
+def calm_since(pool: Pool) -> dict[str, datetime]:
+    """Return since when each marked pod has been seen to run no job for long, for the memory."""
+    return {
+        held.pod.uid: pool.memory.calm_since.get(held.pod.uid, pool.now)
+        for version in pool.versions.values()
+        for held in holdings(pool, version.id)
+        if naming.LONG_JOBS in held.pod.marks and long_since(pool, held) is None
+    }

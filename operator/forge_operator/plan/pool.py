@@ -1,0 +1,178 @@
+"""A pool: the workers of one ForgeQueue, with what cluster and database say of them joined by version."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+
+from forge_jobs import WorkerInfo
+from forge_jobs.model.version import Version, VersionState
+from forge_operator import naming
+from forge_operator.naming import VersionIdentity
+from forge_operator.plan import budget
+from forge_operator.specs import DrainSpec, RolloutSpec, SunsetSpec, WorkersSpec
+from forge_operator.state.memory import Memory
+from forge_operator.state.observed import Cluster, Database, Deployment, Pod, QueueObject
+from forge_operator.state.settings import OperatorSettings
+
+ACTIVE = frozenset({VersionState.PENDING, VersionState.RAMPING, VersionState.CURRENT, VersionState.DRAINING})
+"""The states in which a version counts against maxActiveVersions."""
+
+STUCK_AFTER = timedelta(seconds=60)
+"""How long a pod may wait for a node or an image until that counts."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Everything known of the pool; both cluster and database have answered."""
+
+    owner: QueueObject
+    workers_spec: WorkersSpec | None  # None: it should have no workers any more
+    target: VersionIdentity | None  # the version that is asked for
+    cluster: Cluster
+    database: Database
+    settings: OperatorSettings
+    memory: Memory
+    now: datetime  # the operator's clock
+    starting_elsewhere: int = 0  # workers of other pools that have not connected yet
+
+    @property
+    def uid(self) -> str:
+        """What the database calls the pool."""
+        return self.owner.uid
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The queues that its workers serve, its own first."""
+        others = self.workers_spec.queues if self.workers_spec else ()
+        return tuple(dict.fromkeys((naming.queue_name(self.owner.name, self.owner.spec), *others)))
+
+    @property
+    def is_only_observed(self) -> bool:
+        """Whether it is scaled by load, and decisions are only to be shown: the current version keeps the pods it has."""
+        is_scaled = self.workers_spec is not None and self.workers_spec.autoscaling is not None
+        return is_scaled and self.owner.annotations.get(naming.AUTOSCALING) == "observe"
+
+    @property
+    def drain(self) -> DrainSpec:
+        """How versions drain."""
+        return self.workers_spec.drain if self.workers_spec else DrainSpec()
+
+    @property
+    def rollout(self) -> RolloutSpec:
+        """How versions take over."""
+        return self.workers_spec.rollout if self.workers_spec else RolloutSpec()
+
+    @property
+    def sunset(self) -> SunsetSpec:
+        """When versions that are drained go."""
+        return self.workers_spec.sunset if self.workers_spec else SunsetSpec()
+
+    @cached_property
+    def versions(self) -> dict[str, Version]:
+        """The versions by id, oldest first."""
+        return {each.id: each for each in self.database.versions if each.pool == self.uid}
+
+    @cached_property
+    def deployments(self) -> dict[str, Deployment]:
+        """The Deployments by version id: by their names, which nobody can change, and where no row has that by their labels."""
+        known = {each.deployment: each.id for each in self.versions.values()}
+        labelled = {each.version_id: each for each in self.cluster.deployments if each.name not in known}
+        return labelled | {known[each.name]: each for each in self.cluster.deployments if each.name in known}
+
+    @property
+    def asked(self) -> Version | None:
+        """The row of the version that is asked for; None when there is none yet."""
+        return self.versions.get(self.target.id) if self.target else None
+
+    @property
+    def current(self) -> Version | None:
+        """The version that serves."""
+        return next((each for each in self.versions.values() if each.state is VersionState.CURRENT), None)
+
+    @property
+    def ramping(self) -> Version | None:
+        """The newest version that serves beside the current one."""
+        found = [each for each in self.versions.values() if each.state is VersionState.RAMPING]
+        return found[-1] if found else None
+
+    @property
+    def open_versions(self) -> list[Version]:
+        """The versions whose workers may claim."""
+        return [each for each in self.versions.values() if each.is_open]
+
+    @property
+    def active(self) -> list[Version]:
+        """The versions that count against maxActiveVersions."""
+        return [each for each in self.versions.values() if each.state in ACTIVE]
+
+    def pods(self, version_id: str, *, alive: bool = True) -> list[Pod]:
+        """Return the version's pods, those that are being deleted left out unless not `alive`, newest first."""
+        found = [
+            each
+            for each in self.cluster.pods
+            if each.version_id == version_id and not (alive and each.deleting)
+        ]
+        return sorted(found, key=lambda pod: (pod.created_at or self.now, pod.name), reverse=True)
+
+    def workers(self, version_id: str) -> list[WorkerInfo]:
+        """Return the version's registered workers."""
+        return [each for each in self.database.workers if each.version_id == version_id]
+
+    def scaled(self, versions: Sequence[Version]) -> int:
+        """Return how many pods these versions are asked to have, starting ones included."""
+        return sum(each.replicas for version in versions if (each := self.deployments.get(version.id)))
+
+    def ready(self, versions: Sequence[Version]) -> int:
+        """Return how many ready pods these versions have."""
+        return sum(each.ready for version in versions if (each := self.deployments.get(version.id)))
+
+    @property
+    def connections_per_pod(self) -> int:
+        """How many connections each pod that is asked for opens at most; 0: they are not counted."""
+        if self.workers_spec is None:
+            return 0
+        return self.settings.connections_per_worker * budget.processes(self.workers_spec.template)
+
+    @cached_property
+    def connections_set_aside(self) -> int:
+        """Connections for workers that are starting, of all pools."""
+        here = budget.starting(self.cluster, self.database.workers)
+        return (here + self.starting_elsewhere) * self.settings.connections_per_worker
+
+    @property
+    def connections_left(self) -> int | None:
+        """Connections left for pods that were not ordered yet; None: not known, or not counted."""
+        if self.database.connections_left is None or not self.connections_per_pod:
+            return None
+        return max(0, self.database.connections_left - self.connections_set_aside)
+
+    @property
+    def connections_told(self) -> str:
+        """How many connections are left, as the end of a sentence."""
+        aside = f" ({self.connections_set_aside} are set aside for pods that start)"
+        return f"the database has {self.connections_left} left{aside if self.connections_set_aside else ''}."
+
+    def complaints(self, versions: Sequence[Version]) -> list[str]:
+        """Return what keeps pods of these versions from getting ready, in Kubernetes' sentences, each once."""
+        found = {pod.complaint for each in versions for pod in self.pods(each.id) if pod.complaint}
+        failures = [
+            failure.message
+            for each in versions
+            if (deployment := self.deployments.get(each.id))
+            and (failure := deployment.conditions.get("ReplicaFailure"))
+            and failure.status == "True"
+        ]
+        return [*sorted(found), *failures]
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a pod has waited for a minute and cannot be placed or started."""
+        return any(
+            each.pending_reason is not None
+            and not each.ready
+            and not each.deleting
+            and each.created_at is not None
+            and self.now - each.created_at > STUCK_AFTER
+            for each in self.cluster.pods
+        )

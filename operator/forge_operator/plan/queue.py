@@ -1,0 +1,372 @@
+"""What to do next: the one place where everything observed becomes a list of actions.
+
+Level-triggered: a plan is made from what is true now, never from what has happened, so it
+may be made at any time, by any operator, and again. With nothing left to do it is empty.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from forge_jobs import CronConfig
+from forge_jobs.model.version import VersionState
+from forge_operator import naming
+from forge_operator.conditions import Condition, Reason
+from forge_operator.plan import cron as cron_plan
+from forge_operator.plan import deletion, disruption
+from forge_operator.plan.actions import (
+    Action,
+    AddFinalizer,
+    DeleteCron,
+    EmitEvent,
+    MarkPod,
+    Part,
+    Plan,
+    RemoveFinalizer,
+    Scale,
+    Strand,
+    WriteStatus,
+)
+from forge_operator.plan.configuration import plan_configuration
+from forge_operator.plan.pool import Pool
+from forge_operator.plan.rollout import drain, rollout, shares
+from forge_operator.plan.rollout import shrink as retirement
+from forge_operator.plan.scaling import decide as scaling
+from forge_operator.plan.scaling import load
+from forge_operator.plan.scaling.decide import Decision, Why
+from forge_operator.plan.scaling.load import Load
+from forge_operator.plan.status.queue import (
+    failed_sync,
+    failure_verdicts,
+    falls_back,
+    paused,
+    pool_fields,
+    pool_verdicts,
+    queue_report,
+    unreachable,
+)
+from forge_operator.plan.status.report import known_verdicts, moment, reported
+from forge_operator.plan.verdict import Verdict
+from forge_operator.specs import AutoscalingSpec, InvalidSpec, QueueSpec, ReclaimPolicy
+from forge_operator.state.memory import Memory, ScalerMemory, known_failures
+from forge_operator.state.observed import Cluster, Database, Observed, ObservedCron, QueueObject, Unknown
+from forge_operator.words import count
+
+AT_ONCE = timedelta(seconds=1)
+SOON = timedelta(seconds=5)
+LATER = timedelta(seconds=60)
+"""When to look again: after something was done, while something goes on, and when nothing does."""
+
+FORGOTTEN_AFTER = timedelta(hours=1)
+"""How long a refused template is remembered; it is tried again long before that."""
+
+WITHOUT_NUMBERS = AutoscalingSpec(max_replicas=1)
+"""By what the load is measured where nothing is scaled by it."""
+
+
+def plan(observed: Observed) -> Plan:
+    """Return what to do for a ForgeQueue."""
+    owner, spec = observed.queue, observed.queue.spec
+    if owner.deleting_since is not None and naming.FINALIZER not in owner.finalizers:
+        return Plan((), observed.memory, LATER)  # the rest is garbage collection's
+    if owner.deleting_since is not None:
+        last = deletion.finished(observed)
+        if last is not None:
+            return Plan((Strand(Part.CONFIGURATION, tuple(last)),), observed.memory, AT_ONCE)
+    if isinstance(spec, InvalidSpec):
+        return refused(observed, Reason.INVALID_SPEC, str(spec))
+    if owner.annotations.get(naming.PAUSED) == "true":
+        return left_alone(observed)
+    if isinstance(observed.database, Unknown):
+        return blind(observed, observed.database)
+    return sighted(observed, spec, observed.database)
+
+
+def plan_cron(observed: ObservedCron) -> Plan:
+    """Return what to do for a ForgeCron."""
+    return cron_plan.plan_cron(observed)
+
+
+def plan_gone(owner: str, database: Database, crons: Sequence[CronConfig] = ()) -> Plan:
+    """Return what to do for an object that is not there any more: its rows belong to nobody, its cron is gone.
+
+    `owner` is "ForgeQueue namespace/name" or "ForgeCron namespace/name". Queues stay, with their jobs.
+    """
+    actions = deletion.released(owner, database)
+    known = {each.name: each for each in (*database.crons, *crons)}
+    actions += [DeleteCron(each.name, owner) for each in known.values() if each.managed_by == owner]
+    return Plan((Strand(Part.CONFIGURATION, tuple(actions)),), Memory(), LATER)
+
+
+# --- with little known ---
+
+
+def refused(observed: Observed, reason: Reason, message: str) -> Plan:
+    """Return the plan that only says why nothing is done."""
+    return said(observed, failed_sync(observed.queue, reason, message), {}, ())
+
+
+def left_alone(observed: Observed) -> Plan:
+    """Return the plan for an object that people asked to leave alone: only that is said."""
+    verdicts = known_verdicts(observed.queue.status)
+    return said(observed, verdicts | {Condition.PAUSED: paused(observed.queue)}, {}, ())
+
+
+def blind(observed: Observed, unknown: Unknown) -> Plan:
+    """Return the plan without the database: nothing is taken away, evidence that versions are empty is void."""
+    memory = replace(observed.memory, empty={})
+    verdicts = unreachable(observed.queue, unknown)
+    if observed.queue.deleting_since is not None:
+        verdicts[Condition.DELETION_BLOCKED] = Verdict(Reason.DATABASE_UNREACHABLE, unknown.message)
+    replicas = fallback_replicas(observed)
+    strands = scaling_strands(fallback(observed, replicas))
+    if replicas is not None:
+        verdicts[Condition.SCALING_ACTIVE] = falls_back(replicas)
+    if isinstance(observed.cluster, Unknown):
+        return Plan(strands, memory, SOON)
+    return said(replace(observed, memory=memory), verdicts, {}, strands)
+
+
+def fallback_replicas(observed: Observed) -> int | None:
+    """Return how many pods the pool has at least while the database is not heard; None: it has what it has."""
+    spec, heard = observed.queue.spec, observed.memory.scaler.at
+    if not isinstance(spec, QueueSpec) or spec.workers is None or spec.workers.autoscaling is None:
+        return None
+    if is_observing(observed.queue):
+        return None
+    if heard is not None and observed.now.timestamp() - heard <= scaling.STALE.total_seconds():
+        return None
+    return spec.workers.autoscaling.fallback_replicas
+
+
+def fallback(observed: Observed, replicas: int | None) -> tuple[Scale, ...]:
+    """Return what brings the serving version up to its fallback."""
+    if replicas is None or isinstance(observed.cluster, Unknown):
+        return ()
+    serving = (observed.queue.status.get("currentVersion") or {}).get("id")
+    return tuple(
+        Scale(observed.queue.namespace, each.name, replicas, "Fallback", each.replicas)
+        for each in observed.cluster.deployments
+        if each.version_id == serving and not each.deleting and each.replicas < replicas
+    )
+
+
+def said(
+    observed: Observed,
+    verdicts: dict[Condition, Verdict],
+    fields: dict[str, object],
+    strands: Sequence[Strand],
+    *,
+    again: timedelta = SOON,
+) -> Plan:
+    """Return the plan with these strands, and with the status if it is due."""
+    report = queue_report(observed.queue, verdicts, fields)
+    more, written_at = reported(report, observed.queue.status, observed.now, observed.memory.status_at)
+    memory = replace(observed.memory, status_at=written_at)
+    is_begun = any(changes_something(action) for strand in strands for action in strand.actions)
+    return Plan((*strands, Strand(Part.REPORT, tuple(more))), memory, AT_ONCE if is_begun else again)
+
+
+def changes_something(action: Action) -> bool:
+    """Whether the action may make the next look different. Marks may wait for their turn, so that few are written a second."""
+    return not isinstance(action, EmitEvent | WriteStatus | MarkPod)
+
+
+def scaling_strands(actions: Sequence[Scale]) -> tuple[Strand, ...]:
+    """Return a strand for each of these changes of a number of pods, with its event."""
+    return tuple(Strand(Part.SCALING, (each, scale_event(each)), each.name) for each in actions)
+
+
+# --- with everything known ---
+
+
+def sighted(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
+    """Return the plan with the database: first the configuration, then the workers."""
+    owner = observed.queue
+    sync = plan_configuration(owner, spec, database, was_synced=was_synced(owner))
+    if not sync.is_ours:
+        return refused(observed, sync.reason, sync.message)
+    if isinstance(observed.cluster, Unknown):
+        configuration = Strand(Part.CONFIGURATION, sync.actions)
+        return Plan(
+            (configuration,), replace(observed.memory, empty={}), SOON
+        )  # nor could the status be written
+    pool = pool_of(observed, spec, observed.cluster, database)
+    amount, memory = measured(pool, spec, observed)
+    decision, memory = decided(pool, amount, memory)
+    wanted = decision.replicas
+    if pool.is_only_observed:
+        wanted = pool.scaled([pool.current] if pool.current else pool.open_versions)
+    progress = rollout.plan_rollout(pool, wanted)
+    strands = (
+        Strand(Part.CONFIGURATION, (*finalizer(owner, spec), *sync.actions)),
+        Strand(Part.ROLLOUT, progress.actions),
+        *scaled(pool, wanted, decision),
+        *disruption.strands(pool),
+    )
+    failures = known_failures(observed.memory, owner.generation)
+    remembered = replace(
+        observed.memory,
+        failures=failures,
+        generation=owner.generation,
+        scaler=memory,
+        empty=drain.evidence(list(pool.versions.values()), observed.memory, database.now),
+        retiring_since=retirement.retiring_since(pool),
+        calm_since=disruption.calm_since(pool),
+        rejections={
+            key: each
+            for key, each in observed.memory.rejections.items()
+            if observed.now - each.at < FORGOTTEN_AFTER
+        },
+    )
+    verdicts = pool_verdicts(pool, sync, progress, decision, observes=is_observing(owner))
+    verdicts |= failure_verdicts(failures)
+    verdicts |= deletion.verdicts(observed, database)
+    fields = pool_fields(pool, amount, decision)
+    if sync.actions:
+        fields["lastSyncTime"] = moment(observed.now)
+    if any(isinstance(action, Scale) for strand in strands for action in strand.actions):
+        fields["lastScaleTime"] = moment(observed.now)
+    planned = said(
+        replace(observed, memory=remembered),
+        verdicts,
+        fields,
+        strands,
+        again=pace(pool, remembered, progress, decision),
+    )
+    return replace(planned, decision=decision if pool.workers_spec else None)
+
+
+def was_synced(owner: QueueObject) -> bool:
+    """Whether the rows once said what this generation says."""
+    if owner.status.get("observedGeneration") != owner.generation:
+        return False
+    known = {each["type"]: each.get("reason") for each in owner.status.get("conditions") or ()}
+    return known.get(Condition.SYNCED.value) == Reason.CONFIG_APPLIED.value
+
+
+def finalizer(owner: QueueObject, spec: QueueSpec) -> list[Action]:
+    """Return what gives the object our finalizer, or takes it away: only reclaimPolicy Delete needs one."""
+    has_it = naming.FINALIZER in owner.finalizers
+    needs_it = spec.reclaim_policy is ReclaimPolicy.DELETE
+    if needs_it and not has_it and owner.deleting_since is None:
+        return [AddFinalizer(owner.namespace, owner.name)]
+    return [RemoveFinalizer(owner.namespace, owner.name)] if has_it and not needs_it else []
+
+
+def pool_of(observed: Observed, spec: QueueSpec, cluster: Cluster, database: Database) -> Pool:
+    """Return the pool."""
+    return Pool(
+        owner=observed.queue,
+        workers_spec=spec.workers,
+        target=target(observed.queue, spec, database),
+        cluster=cluster,
+        database=database,
+        settings=observed.settings,
+        memory=observed.memory,
+        now=observed.now,
+        starting_elsewhere=observed.starting_elsewhere,
+    )
+
+
+def target(owner: QueueObject, spec: QueueSpec, database: Database) -> naming.VersionIdentity | None:
+    """Return the version that is asked for: one that was made of the same keeps its id, however ids are made now."""
+    if spec.workers is None:
+        return None
+    found = naming.identity(owner.uid, spec.workers)
+    known = next((each for each in database.versions if each.spec_hash == found.digest), None)
+    return replace(found, id=known.id) if known else found
+
+
+def measured(pool: Pool, spec: QueueSpec, observed: Observed) -> tuple[Load, ScalerMemory]:
+    """Return the load of the queues that the pool serves."""
+    autoscaling = (spec.workers.autoscaling if spec.workers else None) or WITHOUT_NUMBERS
+    found, memory = load.measure(
+        pool.database, pool.served, autoscaling, observed.memory.scaler, observed.now.timestamp()
+    )
+    rate = None
+    if spec.rate_limit is not None and len(pool.served) == 1:
+        rate = spec.rate_limit.limit / spec.rate_limit.period.total_seconds()
+    ready = pool.ready(pool.open_versions)
+    return replace(
+        found,
+        ready=ready,
+        rate_limit=rate,
+        connections_left=pool.connections_left,
+        is_stuck=pool.is_stuck,
+    ), memory
+
+
+def decided(pool: Pool, amount: Load, memory: ScalerMemory) -> tuple[Decision, ScalerMemory]:
+    """Return how many pods there should be."""
+    workers = pool.workers_spec
+    if workers is None:
+        return Decision(replicas=0, wanted=0, reason=Why.FIXED), memory
+    if workers.autoscaling is None:
+        pods = 1 if workers.replicas is None else workers.replicas
+        why = Why.DEFAULT if workers.replicas is None else Why.FIXED
+        return Decision(replicas=pods, wanted=pods, reason=why), memory
+    decision, memory = scaling.decide(
+        workers.autoscaling,
+        workers.slots,
+        amount,
+        memory,
+        current=pool.scaled(pool.open_versions),
+        now=pool.now.timestamp(),
+    )
+    pods = shares.affordable(pool, decision.replicas)
+    if pods < decision.replicas:
+        decision = replace(decision, replicas=pods, limited=Reason.DATABASE_CONNECTION_BUDGET)
+    return decision, memory
+
+
+def is_observing(owner: QueueObject) -> bool:
+    """Whether decisions of the autoscaler are only to be shown."""
+    return owner.annotations.get(naming.AUTOSCALING) == "observe"
+
+
+def scaled(pool: Pool, wanted: int, decision: Decision) -> list[Strand]:
+    """Return the next step of each Deployment towards its number of pods. Draining ones are not scaled by the work."""
+    strands: list[Strand] = []
+    for version in pool.versions.values():
+        replicas = shares.share(pool, version, wanted)
+        deployment = pool.deployments.get(version.id)
+        if replicas is None or deployment is None or deployment.deleting:
+            continue
+        actions = retirement.shrink(pool, version, deployment, replicas, decision.reason)
+        if deployment.replicas < replicas:
+            actions.append(retirement.scale(pool, deployment, replicas, decision.reason))
+        events = [scale_event(each) for each in actions if isinstance(each, Scale)]
+        strands.append(Strand(Part.SCALING, (*actions, *events), deployment.name))
+    return strands
+
+
+def scale_event(action: Scale) -> EmitEvent:
+    """Return the event for a change of the number of pods."""
+    was = action.was or 0
+    if action.replicas == 0:
+        return EmitEvent("Normal", "ScaledToZero", f"{action.name}: {was} to 0 pods ({action.reason}).")
+    if was == 0:
+        return EmitEvent(
+            "Normal", "WokenUp", f"{action.name}: 0 to {count(action.replicas, 'pod')} ({action.reason})."
+        )
+    kind = "ScaledUp" if action.replicas > was else "ScaledDown"
+    return EmitEvent(
+        "Normal", kind, f"{action.name}: {was} to {count(action.replicas, 'pod')} ({action.reason})."
+    )
+
+
+def pace(pool: Pool, memory: Memory, progress: rollout.Progress, decision: Decision) -> timedelta:
+    """Return when to look again if nothing was done. An enqueue wakes a pool that has nothing to do."""
+    is_settled = all(
+        each.state in (VersionState.CURRENT, VersionState.RETIRED) for each in pool.versions.values()
+    )
+    waits = progress.reason is Reason.DATABASE_CONNECTION_BUDGET
+    if not is_settled or waits or memory.retiring_since:
+        return SOON
+    workers = pool.workers_spec
+    if workers is None or workers.autoscaling is None:
+        return LATER
+    is_least = decision.wanted == 0 and decision.replicas <= workers.autoscaling.min_replicas
+    is_there = pool.scaled(pool.open_versions) == decision.replicas
+    return LATER if is_least and is_there else SOON

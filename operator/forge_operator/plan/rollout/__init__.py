@@ -1,0 +1,1 @@
+"""Which version gets which pods, and when."""

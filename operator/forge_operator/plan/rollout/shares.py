@@ -1,0 +1,72 @@
+"""How many pods each version gets of those that there should be, and for how many the database has connections."""
+
+from collections.abc import Mapping
+
+from forge_jobs.model.version import Version, VersionState
+from forge_operator.plan.pool import Pool
+from forge_operator.plan.rollout import rollout
+from forge_operator.plan.scaling import decide as scaling
+
+
+def share(pool: Pool, version: Version, wanted: int) -> int | None:
+    """Return how many pods the version should have; None when it is not for the work to decide."""
+    if pool.workers_spec is None:
+        return 0 if version.is_open else None
+    is_asked = pool.target is not None and version.id == pool.target.id
+    match version.state:
+        case VersionState.CURRENT if pool.ramping is not None and not pool.is_only_observed:
+            return scaling.split(wanted, pool.ramping.weight_percent)[1]
+        case VersionState.CURRENT:
+            return wanted
+        case VersionState.RAMPING if pool.current is None:
+            return wanted
+        case VersionState.RAMPING if is_asked:
+            return rollout.ramping_replicas(pool, pool.workers_spec, version, wanted)
+        case VersionState.RAMPING:
+            return scaling.split(wanted, version.weight_percent)[0]
+        case VersionState.PENDING if is_asked:
+            return rollout.pending_replicas(pool, pool.workers_spec, wanted)
+        case VersionState.FAILED if is_asked and version.weight_percent == 100:
+            return 1
+        case _:
+            return None
+
+
+def affordable(pool: Pool, wanted: int) -> int:
+    """Return how many pods there may be by the connections that are left: at most `wanted`, and none goes for it."""
+    left = pool.connections_left
+    if left is None:
+        return wanted
+    present = present_pods(pool)
+    asked_for = all_shares(pool, wanted)
+    pods = wanted
+    while pods and ordered_pods(present, all_shares(pool, pods)) * pool.connections_per_pod > left:
+        pods -= 1
+    while pods < wanted and takes_away(present, asked_for, all_shares(pool, pods)):
+        pods += 1
+    return pods
+
+
+def present_pods(pool: Pool) -> dict[str, int]:
+    """Return how many pods each version is asked to have."""
+    return {version_id: each.replicas for version_id, each in pool.deployments.items()}
+
+
+def all_shares(pool: Pool, wanted: int) -> dict[str, int]:
+    """Return how many pods each version gets when there are to be `wanted`, the first one's included."""
+    found = {each.id: share(pool, each, wanted) for each in pool.versions.values()}
+    if not pool.open_versions and pool.asked is None and pool.target is not None:
+        found[pool.target.id] = wanted
+    return {version_id: pods for version_id, pods in found.items() if pods is not None}
+
+
+def ordered_pods(present: Mapping[str, int], wanted: Mapping[str, int]) -> int:
+    """Return how many pods there would be more."""
+    return sum(max(0, pods - present.get(version_id, 0)) for version_id, pods in wanted.items())
+
+
+def takes_away(present: Mapping[str, int], wanted: Mapping[str, int], given: Mapping[str, int]) -> bool:
+    """Whether a version would lose pods that the work asks for."""
+    return any(
+        given[version_id] < min(pods, present.get(version_id, 0)) for version_id, pods in wanted.items()
+    )

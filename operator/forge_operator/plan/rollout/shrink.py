@@ -1,0 +1,179 @@
+"""How pods are taken away without stopping a job.
+
+Idle workers are told to claim nothing more, and when they have acknowledged it, their pods
+are marked as the first to go; only then the Deployment is scaled down. Each look makes the
+next step from what is true then, so it may be left at any point. Workers of a version whose
+gate is closed claim nothing already: there the first step falls away.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import IntEnum
+
+from forge_jobs import WorkerInfo
+from forge_jobs.model.version import Version
+from forge_operator.plan.actions import Action, DeletePod, RetireWorkers, Scale, SetDeletionCost
+from forge_operator.plan.pool import Pool
+from forge_operator.state.observed import Deployment, Pod
+
+FIRST_TO_GO = -1000
+"""The deletion cost of a pod that is to go."""
+
+PATIENCE = timedelta(seconds=10)
+"""How long a worker that was told to retire may take to acknowledge it."""
+
+BUSY_PATIENCE = timedelta(minutes=10)
+"""How long a busy worker is waited for, until another one is chosen in its place."""
+
+SETTLING = timedelta(seconds=60)
+"""How long a retiring worker is left alone when its pod should have gone, and has not."""
+
+
+class Rank(IntEnum):
+    """Who goes first."""
+
+    NOT_READY = 0  # the ReplicaSet takes these first, whatever we would choose
+    IDLE_RETIRING = 1
+    IDLE = 2
+    BUSY_RETIRING = 3
+    BUSY = 4
+    BUSY_FOR_LONG = 5  # it was waited for long enough; another one may be done sooner
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A pod, and the workers in it."""
+
+    pod: Pod
+    workers: tuple[WorkerInfo, ...] = field(default_factory=tuple)
+
+    @property
+    def in_progress(self) -> int:
+        """Jobs that its workers run."""
+        return sum(each.in_progress for each in self.workers)
+
+    @property
+    def is_retiring(self) -> bool:
+        """Whether all its workers were told to claim nothing more."""
+        return all(each.retiring for each in self.workers)
+
+
+def holdings(pool: Pool, version_id: str) -> list[Held]:
+    """Return the version's living pods with their workers, newest first."""
+    workers = pool.workers(version_id)
+    return [
+        Held(pod, tuple(each for each in workers if each.pod == pod.name)) for pod in pool.pods(version_id)
+    ]
+
+
+def rank(held: Held, pool: Pool) -> tuple[int, int]:
+    """Return how early the pod goes: smaller is sooner."""
+    if not held.pod.ready and not held.in_progress:
+        return Rank.NOT_READY, 0
+    retires = bool(held.workers) and held.is_retiring
+    if not held.in_progress:
+        return (Rank.IDLE_RETIRING if retires else Rank.IDLE), 0
+    if not retires:
+        return Rank.BUSY, held.in_progress
+    is_late = waited(held.workers, pool) > BUSY_PATIENCE
+    return (Rank.BUSY_FOR_LONG if is_late else Rank.BUSY_RETIRING), held.in_progress
+
+
+def waited(workers: Sequence[WorkerInfo], pool: Pool) -> timedelta:
+    """Return for how long all these workers have been seen retiring."""
+    since = [pool.memory.retiring_since.get(each.id, pool.now) for each in workers]
+    return pool.now - max(since) if since else timedelta(0)
+
+
+def retiring_since(pool: Pool) -> dict[int, datetime]:
+    """Return since when each retiring worker has been seen so, for the memory."""
+    before = pool.memory.retiring_since
+    return {each.id: before.get(each.id, pool.now) for each in pool.database.workers if each.retiring}
+
+
+def can_go(held: Held, version: Version, pool: Pool) -> bool:
+    """Whether the pod holds nothing, and can get nothing any more."""
+    if held.in_progress:
+        return False
+    if not version.is_open:
+        return version.acknowledged or all(each.acknowledged for each in held.workers)
+    if not held.is_retiring:
+        return False
+    return all(each.acknowledged for each in held.workers) or waited(held.workers, pool) > PATIENCE
+
+
+def shrink(pool: Pool, version: Version, deployment: Deployment, replicas: int, reason: str) -> list[Action]:
+    """Return the next step on the way of the Deployment down to `replicas`; nothing when there is none to make now.
+
+    A version that holds a job is never brought to none.
+    """
+    everyone = holdings(pool, version.id)
+    surplus = max(0, deployment.replicas - replicas)
+    unborn = min(surplus, max(0, deployment.replicas - len(everyone)))  # pods that do not exist yet
+    chosen = sorted(everyone, key=lambda held: rank(held, pool))[: surplus - unborn]
+    kept = [held for held in everyone if held not in chosen]
+    actions = gates(pool, version, deployment, chosen, kept)
+    leaving = [
+        held for held in chosen if can_go(held, version, pool) and is_accounted_for(held, version, everyone)
+    ]
+    gone = len(leaving) + unborn
+    remaining = deployment.replicas - gone
+    if gone == 0 or (remaining == 0 and not may_end(version, everyone, leaving)):
+        return actions
+    if any(held.in_progress and not held.pod.ready for held in everyone):
+        return actions  # it would be the first that the ReplicaSet takes
+    if remaining == 0:
+        return [*actions, scale(pool, deployment, 0, reason)]
+    marks = marked(pool, leaving)
+    if marks and pool.settings.honours_deletion_cost:
+        return [*actions, *marks]
+    return [*actions, *marks, scale(pool, deployment, remaining, reason)]
+
+
+def is_accounted_for(held: Held, version: Version, everyone: list[Held]) -> bool:
+    """Whether it is known what the pod holds: a ready one without workers may hold what no pod is known to hold."""
+    if held.workers or not held.pod.ready:
+        return True
+    return version.in_progress <= sum(each.in_progress for each in everyone)
+
+
+def may_end(version: Version, everyone: list[Held], leaving: list[Held]) -> bool:
+    """Whether the version's last pods may go: nobody holds a job of it, dead workers included."""
+    return version.in_progress == 0 and len(leaving) == len(everyone)
+
+
+def scale(pool: Pool, deployment: Deployment, replicas: int, reason: str) -> Scale:
+    """Return the action that asks for this number of pods."""
+    return Scale(pool.owner.namespace, deployment.name, replicas, reason, deployment.replicas)
+
+
+def marked(pool: Pool, leaving: list[Held]) -> list[Action]:
+    """Return what makes these pods the first to go."""
+    namespace = pool.owner.namespace
+    if not pool.settings.honours_deletion_cost:
+        return [DeletePod(namespace, held.pod.name, held.pod.uid) for held in leaving if held.pod.ready]
+    return [
+        SetDeletionCost(namespace, held.pod.name, FIRST_TO_GO)
+        for held in leaving
+        if held.pod.deletion_cost != FIRST_TO_GO
+    ]
+
+
+def gates(
+    pool: Pool, version: Version, deployment: Deployment, chosen: list[Held], kept: list[Held]
+) -> list[Action]:
+    """Return what closes the gates of those chosen, and opens those of workers that stay after all."""
+    if not version.is_open:
+        return []
+    retire = tuple(each.id for held in chosen for each in held.workers if not each.retiring)
+    actions: list[Action] = [RetireWorkers(retire, True)] if retire else []
+    back = [held for held in kept if any(each.retiring for each in held.workers)]
+    is_settled = len(chosen) + len(kept) <= deployment.replicas
+    if back and (is_settled or all(waited(held.workers, pool) > SETTLING for held in back)):
+        ids = tuple(each.id for held in back for each in held.workers if each.retiring)
+        actions += [RetireWorkers(ids, False)]
+    marked_in_vain = [held for held in kept if held.pod.deletion_cost == FIRST_TO_GO]
+    if is_settled:
+        actions += [SetDeletionCost(pool.owner.namespace, held.pod.name, None) for held in marked_in_vain]
+    return actions

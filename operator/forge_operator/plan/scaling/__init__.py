@@ -1,0 +1,1 @@
+"""How many pods there should be."""

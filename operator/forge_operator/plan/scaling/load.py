@@ -1,0 +1,207 @@
+"""What the work of a pool's queues amounts to: how much waits, arrives and runs, and how long a job takes.
+
+Rates come from differences between looks, so no query counts what has ended. Estimates
+follow quickly upwards and slowly downwards: too many pods for a minute cost less than too few.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from forge_jobs import CronConfig, QueueConfig, WorkerInfo
+from forge_jobs.model.job import Counts, Unhandled
+from forge_operator.specs import AutoscalingSpec
+from forge_operator.state.memory import ScalerMemory, Tally
+from forge_operator.state.observed import Database
+
+HALF_LIFE_UP, HALF_LIFE_DOWN = 30.0, 120.0
+"""Seconds after which an estimate of arrivals has gone half the way to a larger, or smaller, rate."""
+
+ENOUGH_SAMPLES = 20
+"""Finished jobs before the measured time of a job counts alone; until then it is blended with 1 s."""
+
+POD_START = timedelta(seconds=30)
+"""How long before a job is due the last pod is no longer taken away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a decision is made from."""
+
+    at: float  # when it was measured, seconds since 1970 on the operator's clock
+    backlog: int = 0  # pending jobs that slots would start
+    held: int = 0  # pending jobs that no slot could start: paused, or at the concurrency limit
+    oldest_age: float = 0.0  # seconds that the oldest of the backlog has waited
+    in_progress: int = 0
+    arrival: float = 0.0  # jobs a second
+    service: float = 1.0  # seconds a job
+    ready: int = 0  # ready pods of open versions
+    due_soon: int = 0  # jobs due within the time to warm up
+    due_later: bool = False  # whether a job is due before a pod that went could be back
+    concurrency: int | None = None  # jobs at once that all queues together allow
+    rate_limit: float | None = None  # starts a second
+    connections_left: int | None = None  # for more pods
+    is_stuck: bool = False  # pods have not been placed or started for a minute
+
+
+def lookahead(autoscaling: AutoscalingSpec) -> timedelta:
+    """Return how far `Database.upcoming` should look."""
+    return autoscaling.prewarm + POD_START
+
+
+def measure(
+    database: Database,
+    served: Sequence[str],
+    autoscaling: AutoscalingSpec,
+    memory: ScalerMemory,
+    now: float,
+) -> tuple[Load, ScalerMemory]:
+    """Return the load of the queues `served`, and the estimates to go on from."""
+    counts = [workable(each, database.unhandled) for each in database.counts if each.queue in served]
+    queues = {each.name: each for each in database.queues if each.name in served}
+    pending, in_progress = sum(each.pending for each in counts), sum(each.in_progress for each in counts)
+    memory = followed(memory, pending, in_progress, database.workers, now)
+    target = autoscaling.target_latency.total_seconds()
+    service = expected_service(memory, in_progress)
+    startable = {
+        each.queue: startable_backlog(each, queues.get(each.queue), target, service) for each in counts
+    }
+    soon, later = due(database, served, autoscaling)
+    return Load(
+        at=now,
+        backlog=sum(startable.values()),
+        held=sum(held(each, queues.get(each.queue)) for each in counts),
+        oldest_age=oldest_age((each for each in counts if startable[each.queue]), database.now),
+        in_progress=in_progress,
+        arrival=memory.arrival,
+        service=service,
+        due_soon=soon,
+        due_later=later,
+        concurrency=concurrency(queues.values()),
+    ), memory
+
+
+def workable(counts: Counts, unhandled: Mapping[str, Sequence[Unhandled]]) -> Counts:
+    """Return the counts without the pending jobs that no worker could run, however many there were."""
+    in_vain = sum(each.pending for each in unhandled.get(counts.queue, ()))
+    if not in_vain:
+        return counts
+    # Whether the oldest is one of those is not known, and its age alone must not raise the number of pods.
+    return replace(counts, pending=max(0, counts.pending - in_vain), oldest_pending_at=None)
+
+
+def followed(
+    memory: ScalerMemory, pending: int, in_progress: int, workers: Sequence[WorkerInfo], now: float
+) -> ScalerMemory:
+    """Return the estimates after one more look.
+
+    Jobs that arrived are those that finished, and those by which the number inside grew.
+    A look that comes early weighs little: an estimate is an integral over time.
+    """
+    tallies = {each.id: Tally(each.succeeded + each.failed, each.run_seconds) for each in workers}
+    inside = pending + in_progress
+    seen = replace(memory, at=now, inside=inside, tallies=tallies)
+    if memory.at is None or now <= memory.at:
+        return seen
+    passed = now - memory.at
+    finished, run_seconds = finished_since(memory.tallies, tallies)
+    rate = (finished + inside - memory.inside) / passed
+    half_life = HALF_LIFE_UP if rate > memory.arrival else HALF_LIFE_DOWN
+    arrival = max(0.0, memory.arrival + (rate - memory.arrival) * weight(passed, half_life))
+    return with_service(replace(seen, arrival=arrival), finished, run_seconds, in_progress * passed)
+
+
+def with_service(memory: ScalerMemory, finished: int, run_seconds: float, busy: float) -> ScalerMemory:
+    """Return the memory with what was learnt about the time of a job since the look before."""
+    if memory.samples < ENOUGH_SAMPLES:
+        memory = replace(memory, busy_seconds=memory.busy_seconds + busy)
+    if not finished:
+        return memory
+    samples = memory.samples + finished
+    if memory.samples < ENOUGH_SAMPLES:
+        share = finished / max(ENOUGH_SAMPLES, samples)
+    else:
+        share = finished / (finished + ENOUGH_SAMPLES * 2)
+    service = memory.service + (run_seconds / finished - memory.service) * share
+    return replace(memory, service=service, samples=samples)
+
+
+def expected_service(memory: ScalerMemory, in_progress: int) -> float:
+    """Return how long a job takes: at first no less than those that run have taken already.
+
+    Jobs of ten minutes would otherwise pass for jobs of a second for ten minutes.
+    """
+    started = memory.samples + in_progress
+    if memory.samples >= ENOUGH_SAMPLES or not started:
+        return memory.service
+    return max(memory.service, memory.busy_seconds / started)
+
+
+def finished_since(before: Mapping[int, Tally], after: Mapping[int, Tally]) -> tuple[int, float]:
+    """Return how many jobs workers finished between two looks, and for how long those ran in all."""
+    nothing = Tally(0, 0.0)
+    finished = sum(max(0, each.finished - before.get(id_, nothing).finished) for id_, each in after.items())
+    seconds = sum(
+        max(0.0, each.run_seconds - before.get(id_, nothing).run_seconds) for id_, each in after.items()
+    )
+    return finished, seconds
+
+
+def weight(passed: float, half_life: float) -> float:
+    """Return how far an estimate goes towards what was measured over `passed` seconds."""
+    return float(1 - 0.5 ** (passed / half_life))
+
+
+def startable_backlog(counts: Counts, queue: QueueConfig | None, target: float, service: float) -> int:
+    """Return how many pending jobs count: none of a paused queue, and of one with a limit what that lets through in time."""
+    if queue is None or (queue.concurrency is None and not queue.paused):
+        return counts.pending
+    if queue.paused or not queue.concurrency:
+        return 0
+    return min(counts.pending, int(queue.concurrency * max(1.0, target / max(service, 0.001))))
+
+
+def held(counts: Counts, queue: QueueConfig | None) -> int:
+    """Return how many pending jobs would not start now whatever the number of pods."""
+    if queue is None:
+        return 0
+    if queue.paused:
+        return counts.pending
+    if queue.concurrency is None:
+        return 0
+    return max(0, counts.pending - max(0, queue.concurrency - counts.in_progress))
+
+
+def oldest_age(counts: Iterable[Counts], now: datetime) -> float:
+    """Return for how many seconds the oldest pending job waits; 0 when none does."""
+    since = [each.oldest_pending_at for each in counts if each.oldest_pending_at is not None]
+    return max(0.0, (now - min(since)).total_seconds()) if since else 0.0
+
+
+def due(database: Database, served: Sequence[str], autoscaling: AutoscalingSpec) -> tuple[int, bool]:
+    """Return how many jobs are due within the time to warm up, and whether any is before a pod could be back."""
+    firsts = [(count, first) for queue, (count, first) in database.upcoming.items() if queue in served]
+    crons = [each for each in database.crons if each.queue in served and is_handled(each, database.handled)]
+    firsts += [(1, at) for at in next_fires(crons, database.now)]
+    warm, later = database.now + autoscaling.prewarm, database.now + lookahead(autoscaling)
+    # Workers make what is due claimable, and fire crons: overdue, it waits for a pod, prewarmed or not.
+    soon = sum(count if autoscaling.prewarm else 1 for count, first in firsts if first <= warm)
+    return soon, any(first <= later for _, first in firsts)
+
+
+def is_handled(cron: CronConfig, handled: Mapping[str, Set[str]]) -> bool:
+    """Whether somebody who serves the cron's queue may have a handler for its jobs."""
+    return cron.kind in handled.get(cron.queue, {cron.kind})
+
+
+def next_fires(crons: Iterable[CronConfig], now: datetime) -> list[datetime]:
+    """Return when the crons need a worker next: at once while none has found their first time."""
+    return [each.next_fire_at or now for each in crons if each.enabled]
+
+
+def concurrency(queues: Iterable[QueueConfig]) -> int | None:
+    """Return how many jobs the queues together allow at once; None when one of them has no limit."""
+    limits = [each.concurrency for each in queues if not each.paused]
+    if not limits or None in limits:
+        return None
+    return sum(each for each in limits if each is not None)

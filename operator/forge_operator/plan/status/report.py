@@ -1,0 +1,263 @@
+"""What the status of an object says: conditions, versions, numbers, and events when a condition turned bad."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from forge_operator import naming
+from forge_operator.conditions import Condition, Reason
+from forge_operator.plan.actions import Action, EmitEvent, WriteStatus
+from forge_operator.plan.verdict import Verdict
+from forge_operator.state.observed import CronObject, QueueObject
+
+BETWEEN_NUMBERS = timedelta(seconds=30)
+"""How far apart writes are that only bring new numbers: live ones are in the metrics."""
+
+LONGEST_MESSAGE = 32_768
+"""What the API server takes of a condition; sentences of admission webhooks may be of any length."""
+
+NUMBERS = ("backlog", "scaling", "readyReplicas", "lastSyncTime", "skipped")
+"""Fields that may be late."""
+
+NUMBERS_OF_A_VERSION = ("replicas", "readyReplicas", "inProgress")
+
+MOMENTS = ("observedAt", "decidedAt")
+"""Fields for which alone nothing is written."""
+
+WARNED = frozenset(
+    {
+        Reason.INVALID_SPEC,
+        Reason.INVALID_SCHEDULE,
+        Reason.UNKNOWN_QUEUE,
+        Reason.QUEUE_NAME_CONFLICT,
+        Reason.CRON_NAME_CONFLICT,
+        Reason.SCHEMA_TOO_OLD,
+        Reason.SCHEMA_TOO_NEW,
+        Reason.CONNECTION_FAILED,
+        Reason.AUTH_FAILED,
+        Reason.TLS_FAILED,
+        Reason.READ_ONLY,
+        Reason.UNHANDLED_KINDS,
+        Reason.BUDGETS_HIDDEN,
+        Reason.TOO_MANY_VERSIONS,
+        Reason.INCONCLUSIVE,
+        Reason.PROGRESS_DEADLINE_EXCEEDED,
+        Reason.INVALID_TEMPLATE,
+        Reason.ACTION_FAILED,
+        Reason.IDENTITY_COLLISION,
+        Reason.DATABASE_CONNECTION_BUDGET,
+        Reason.DRAIN_OVERDUE,
+        Reason.UNSCHEDULABLE,
+        Reason.FALLBACK,
+        Reason.QUEUE_NOT_EMPTY,
+    }
+)
+"""Reasons that are worth an event when a condition first gives them."""
+
+AT_FIRST = frozenset(
+    {
+        Reason.CONNECTION_FAILED,
+        Reason.SCHEMA_TOO_OLD,
+        Reason.UNKNOWN_QUEUE,
+        Reason.UNHANDLED_KINDS,
+        Reason.FALLBACK,
+    }
+)
+"""Those of them that come with everything's being made at one time, and go by themselves."""
+
+YOUNG = timedelta(seconds=60)
+"""For how long that may be, of an object that has never been in the database, before it is worth an event."""
+
+BETWEEN_LOOKS = timedelta(seconds=65)
+"""The longest time from one look to the next."""
+
+SAID_ONCE = frozenset({Condition.READY})
+"""Conditions that only repeat another one's reason."""
+
+
+BY_WORD = {each.value: each for each in Reason}
+
+
+def reason_of(word: str) -> Reason:
+    """Return the reason that is written so; for one that nobody knows, that there is no connection."""
+    return BY_WORD.get(word, Reason.CONNECTION_FAILED)
+
+
+Verdicts = Mapping[Condition, Verdict]
+
+
+def known_verdicts(status: Mapping[str, Any]) -> dict[Condition, Verdict]:
+    """Return what the conditions of a status say."""
+    known = {each["type"]: each for each in status.get("conditions") or ()}
+    return {
+        kind: Verdict(reason_of(known[kind.value]["reason"]), known[kind.value].get("message", ""))
+        for kind in Condition
+        if kind.value in known
+    }
+
+
+def generation(owner: QueueObject | CronObject) -> int:
+    """Return which generation a status is about; of an object that is left alone, the one that was looked at last."""
+    if owner.annotations.get(naming.PAUSED) == "true":
+        return int(owner.status.get("observedGeneration", 0))
+    return owner.generation
+
+
+MOST_KINDS = 5
+"""Kinds that a message lists."""
+
+
+def handled_or_not(queues: Iterable[str], in_vain: Iterable[str]) -> Verdict:
+    """Return what KindsHandled says of these queues, when nobody has a handler for jobs of the kinds `in_vain`."""
+    kinds = sorted(set(in_vain))
+    if not kinds:
+        return Verdict(Reason.ALL_HANDLED)
+    # Without numbers, which would have it written anew at each look.
+    more = f" and {len(kinds) - MOST_KINDS} more" if len(kinds) > MOST_KINDS else ""
+    return Verdict(
+        Reason.UNHANDLED_KINDS,
+        f"Nobody who serves {' or '.join(map(repr, sorted(queues)))} has a handler for "
+        f"{', '.join(map(repr, kinds[:MOST_KINDS]))}{more}.",
+    )
+
+
+def paused(annotations: Mapping[str, str], *, by_spec: bool) -> Verdict:
+    """Return what Paused says."""
+    if annotations.get(naming.PAUSED) == "true":
+        return Verdict(Reason.ANNOTATION_PAUSED)
+    return Verdict(Reason.SPEC_PAUSED if by_spec else Reason.ACTIVE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What there is to say of an object."""
+
+    kind: str
+    namespace: str
+    name: str
+    generation: int
+    verdicts: Verdicts
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+def reported(
+    report: Report, before: Mapping[str, Any], now: datetime, written_at: datetime | None
+) -> tuple[list[Action], datetime | None]:
+    """Return events for what turned bad, the write of the status if it is due, and when the last write was."""
+    status = whole_status(report, before, now)
+    events = warnings(report, before, now)
+    if not is_due(status, before, now, written_at):
+        return events, written_at
+    return [*events, WriteStatus(report.kind, report.namespace, report.name, status)], now
+
+
+def whole_status(report: Report, before: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """Return the status to write: fields that could not be found out are as they were."""
+    kept = {key: value for key, value in before.items() if key not in report.fields}
+    said = {key: value for key, value in report.fields.items() if value is not None}
+    return {
+        **kept,
+        **said,
+        "observedGeneration": report.generation,
+        "conditions": conditions(report, before, now),
+    }
+
+
+def conditions(report: Report, before: Mapping[str, Any], now: datetime) -> list[dict[str, Any]]:
+    """Return the conditions; the time of a transition changes only with the status."""
+    known = {each["type"]: each for each in before.get("conditions") or ()}
+    return [
+        condition(kind, verdict, known.get(kind.value), report.generation, now)
+        for kind, verdict in report.verdicts.items()
+    ]
+
+
+def condition(
+    kind: Condition, verdict: Verdict, before: Mapping[str, Any] | None, generation: int, now: datetime
+) -> dict[str, Any]:
+    """Return one condition."""
+    truth = verdict.truth(kind)
+    is_same = before is not None and before.get("status") == truth.value
+    since = before["lastTransitionTime"] if is_same and before is not None else moment(now)
+    return {
+        "type": kind.value,
+        "status": truth.value,
+        "reason": verdict.reason.value,
+        "message": (verdict.message or verdict.reason.meaning)[:LONGEST_MESSAGE],
+        "lastTransitionTime": since,
+        "observedGeneration": generation,
+    }
+
+
+def warnings(report: Report, before: Mapping[str, Any], now: datetime) -> list[Action]:
+    """Return an event for each condition that did not give its bad reason before."""
+    known = {each["type"]: each for each in before.get("conditions") or ()}
+    is_new = "lastSyncTime" not in before
+    return [
+        EmitEvent("Warning", verdict.reason.value, verdict.message or verdict.reason.meaning)
+        for kind, verdict in report.verdicts.items()
+        if kind not in SAID_ONCE
+        and verdict.reason in WARNED
+        and (has_lasted if is_new and verdict.reason in AT_FIRST else is_news)(
+            verdict, known.get(kind.value, {}), now
+        )
+    ]
+
+
+def is_news(verdict: Verdict, before: Mapping[str, Any], now: datetime) -> bool:
+    """Whether the condition gave another reason before."""
+    return before.get("reason") != verdict.reason.value
+
+
+def has_lasted(verdict: Verdict, before: Mapping[str, Any], now: datetime) -> bool:
+    """Whether the condition has given its reason for a while, and this may be the first look that finds it so."""
+    if is_news(verdict, before, now):
+        return False
+    return YOUNG <= now - datetime.fromisoformat(before["lastTransitionTime"]) <= YOUNG + BETWEEN_LOOKS
+
+
+def is_due(
+    status: Mapping[str, Any], before: Mapping[str, Any], now: datetime, written_at: datetime | None
+) -> bool:
+    """Whether the status is to be written: at once when anything but numbers is new, else not too often."""
+    if without_moments(status) == without_moments(before):
+        return False
+    if without_numbers(status) != without_numbers(before):
+        return True
+    return written_at is None or now - written_at >= BETWEEN_NUMBERS
+
+
+def without_moments(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the status without the times of looks."""
+    plain = dict(status)
+    for group in ("backlog", "scaling"):
+        if group in plain:
+            plain[group] = without(plain[group], MOMENTS)
+    if "inputs" in plain.get("scaling", ()):
+        plain["scaling"]["inputs"] = without(plain["scaling"]["inputs"], MOMENTS)
+    return plain
+
+
+def without_numbers(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a status says besides numbers."""
+    plain = {key: value for key, value in status.items() if key not in NUMBERS}
+    plain["versions"] = [without(each, NUMBERS_OF_A_VERSION) for each in status.get("versions") or ()]
+    plain["conditions"] = [without(each, ("message",)) for each in status.get("conditions") or ()]
+    return plain
+
+
+def without(value: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return the mapping without these names."""
+    left_out = set(names)
+    return {key: each for key, each in value.items() if key not in left_out}
+
+
+def moment(value: datetime) -> str:
+    """Return a moment as Kubernetes writes it."""
+    return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def maybe_moment(value: datetime | None) -> str | None:
+    """Return a moment as Kubernetes writes it, or None."""
+    return None if value is None else moment(value)

@@ -1,0 +1,1 @@
+"""What is known of the cluster and of the database at one moment."""

@@ -1,0 +1,418 @@
+"""Payloads as bytes: how a job's arguments are written down, and what they are read as.
+
+`encode` and `decode` know codecs by name: "json", "msgpack", and those a program
+registers. `Arguments` reads a handler's signature once; enqueue asks it whether a
+payload fits, and an attempt decodes with it, so both refuse the same things.
+"""
+
+import functools
+import inspect
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+
+from forge_jobs.errors import InvalidInput, InvalidPayload, UnfitPayload
+from forge_jobs.model.error_text import sentence
+
+MAX_PAYLOAD = 1024 * 1024
+"""How large a payload may be unless a setting says otherwise, in bytes."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,31}")
+
+
+class Codec(Protocol):
+    """How values become bytes and bytes values. Whatever either raises makes the payload invalid."""
+
+    def encode(self, value: Any) -> bytes:
+        """Return `value` as bytes."""
+
+    def decode(self, payload: bytes) -> Any:
+        """Return what was encoded, as plain objects or as the objects themselves (but enums as their values)."""
+
+
+def register(name: str, codec: Codec) -> None:
+    """Payloads may be written with `codec` under `name`, in this process.
+
+    Every process that enqueues or runs such jobs has to register it. Raises InvalidInput
+    when the name is ill-formed or one of the built-in codecs'.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"The name of a codec is {name!r}, allowed are 1 to 32 characters of a-z, 0-9, _, . and -, "
+            "a letter first."
+        )
+    if name in _BUILT_IN:
+        raise InvalidInput(f"The codec {name!r} is built in, allowed is any other name.")
+    _codecs[name] = codec
+
+
+def codecs() -> tuple[str, ...]:
+    """Return the names of all codecs of this process, sorted."""
+    return tuple(sorted(_codecs))
+
+
+def encode(value: Any, codec: str = "json", *, limit: int = MAX_PAYLOAD) -> bytes:
+    """Return `value` as bytes, at most `limit` of them.
+
+    JSON and MessagePack take what JSON has, and datetimes, UUIDs, Decimals, enums, sets,
+    dataclasses, msgspec Structs and pydantic models. Raises InvalidPayload, naming the place
+    and type that cannot be written or would not be there when read (a float that is no number
+    in JSON, keys that are one there), or the size and the limit.
+    """
+    encoder = _codec(codec)
+    try:
+        payload = encoder.encode(value)
+    except Exception as error:  # codecs and pydantic models are a program's own code
+        raise InvalidPayload(_unencodable(value, codec, encoder, error)) from error
+    if not isinstance(payload, bytes):
+        raise InvalidPayload(f"The codec {codec!r} made {_type_name(payload)}, allowed is bytes.")
+    if not _is_flat(value, _EXACT) and codec in _BUILT_IN:
+        _require_whole(value, payload, codec)
+    if len(payload) > limit:
+        raise InvalidPayload(f"The payload has {len(payload):,} bytes as {codec}, allowed are {limit:,}.")
+    return payload
+
+
+def decode(payload: bytes, codec: str = "json") -> Any:
+    """Return what `payload` says, as plain objects. Raises InvalidPayload; UnfitPayload when there is no such codec."""
+    try:
+        return _codec(codec).decode(payload)
+    except InvalidPayload:
+        raise
+    except Exception as error:  # codecs are a program's own code
+        raise InvalidPayload(f"The payload cannot be read as {codec}: {sentence(error)}.") from error
+
+
+class Arguments:
+    """What a handler takes: the names and types of its parameters, read once.
+
+    `skip` leading parameters (a context) are not part of the payload. A parameter
+    without annotation takes anything; one with a default may be left out, and the
+    function's own default then applies. Names that the function does not have are
+    refused unless it takes `**kwargs`. Raises InvalidInput when the signature cannot
+    be filled by name, or an annotation cannot be understood.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, skip: int = 0) -> None:
+        self.function = _name_of(function)
+        parameters = _parameters(function, skip)
+        hints = _hints(function, parameters)
+        extra = [p for p in parameters if p.kind is p.VAR_KEYWORD]
+        named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+        self.names = tuple(p.name for p in named)
+        self._takes_more = bool(extra)
+        self._has_defaults = any(p.default is not p.empty for p in named)
+        more = hints[extra[0].name] if extra else Any
+        try:
+            self._struct = msgspec.defstruct(
+                "Arguments",
+                [_field(p, hints[p.name]) for p in named],
+                kw_only=True,
+                forbid_unknown_fields=not extra,
+                gc=False,
+            )
+            self._more: Any = dict[str, more]  # type: ignore[valid-type]
+            self._decoders: dict[
+                str, Callable[[bytes], Any]
+            ] = {}  # those that read all of a payload in one step
+            if not extra:
+                self._decoders = {
+                    "json": msgspec.json.Decoder(self._struct, dec_hook=_from_plain).decode,
+                    "msgpack": msgspec.msgpack.Decoder(self._struct, dec_hook=_from_plain).decode,
+                }
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise InvalidInput(
+                f"The parameters of {self.function} cannot be read from a payload: {sentence(error)}."
+            ) from error
+
+    def decode(self, payload: bytes, codec: str = "json") -> dict[str, Any]:
+        """Return the keyword arguments that `payload` holds, of the types that the handler names.
+
+        Raises InvalidPayload when it cannot be read, and UnfitPayload when it can, but does not
+        fit: a wrong type, an argument that is missing or unknown, a class that refuses it.
+        """
+        try:
+            decoder = self._decoders.get(codec)
+            if decoder is None:
+                return self._convert(decode(payload, codec))
+            arguments = _asdict(decoder(payload))
+        except InvalidPayload:
+            raise
+        except Exception as error:  # the classes of arguments are a program's own code
+            raise self._refusal(payload, codec, error) from error
+        if self._has_defaults:
+            return {name: value for name, value in arguments.items() if value is not msgspec.UNSET}
+        return arguments
+
+    def check(self, arguments: dict[str, Any], codec: str = "json", *, limit: int = MAX_PAYLOAD) -> bytes:
+        """Return `arguments` as a payload that `decode` has accepted. Raises InvalidPayload."""
+        payload = encode(arguments, codec, limit=limit)
+        decoder = self._decoders.get(codec)
+        try:
+            if decoder is not None:
+                decoder(payload)
+                return payload
+        except Exception:
+            pass  # `decode` says what is wrong
+        self.decode(payload, codec)
+        return payload
+
+    def _convert(self, plain: Any) -> dict[str, Any]:
+        struct = msgspec.convert(plain, self._struct, dec_hook=_from_plain)
+        arguments = {name: value for name, value in _asdict(struct).items() if value is not msgspec.UNSET}
+        if self._takes_more:
+            more = {name: value for name, value in plain.items() if name not in self.names}
+            arguments |= msgspec.convert(more, self._more, dec_hook=_from_plain)
+        return arguments
+
+    def _refusal(self, payload: bytes, codec: str, error: Exception) -> InvalidPayload:
+        why = sentence(error)
+        if not isinstance(error, msgspec.MsgspecError | UnicodeDecodeError | RecursionError):
+            why = f"{_type_name(error)}: {why}"
+        takes = ", ".join(self.names) or "nothing"
+        said = f"The payload of {self.function} is refused: {why}; it takes {takes}."
+        try:
+            decode(payload, codec)
+        except InvalidPayload:
+            return InvalidPayload(said)
+        return UnfitPayload(said)
+
+
+_asdict = msgspec.structs.asdict
+
+
+def _parameters(function: Callable[..., Any], skip: int) -> Sequence[inspect.Parameter]:
+    parameters = list(inspect.signature(function).parameters.values())[skip:]
+    for parameter in parameters:
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+            raise InvalidInput(
+                f"The parameter {str(parameter).split(':')[0]!r} of {_name_of(function)} cannot be given by name, "
+                "allowed are parameters that can."
+            )
+    return parameters
+
+
+def _hints(function: Callable[..., Any], parameters: Sequence[inspect.Parameter]) -> dict[str, Any]:
+    """Return the annotation of each parameter, resolved; those of a context or of the result are left alone."""
+    annotations = {p.name: Any if p.annotation is p.empty else p.annotation for p in parameters}
+    holder = types.SimpleNamespace(__annotations__=annotations)
+    try:
+        return typing.get_type_hints(holder, globalns=_globals(function), include_extras=True)
+    except (NameError, AttributeError, SyntaxError, TypeError) as error:
+        raise InvalidInput(
+            f"The annotations of {_name_of(function)} cannot be resolved: {sentence(error)}; "
+            "allowed are names that its module knows at run time."
+        ) from error
+
+
+def _globals(function: Callable[..., Any]) -> dict[str, Any]:
+    plain: Any = inspect.unwrap(function)
+    while isinstance(plain, functools.partial):
+        plain = inspect.unwrap(plain.func)
+    if not hasattr(plain, "__globals__") and not inspect.ismethod(plain):
+        plain = type(plain).__call__  # an object that can be called
+    found: dict[str, Any] = getattr(plain, "__globals__", {})
+    return found
+
+
+def _field(parameter: inspect.Parameter, hint: Any) -> tuple[str, Any] | tuple[str, Any, Any]:
+    if parameter.default is parameter.empty:
+        return (parameter.name, hint)
+    if parameter.default is None:
+        hint = hint | None if hint is not Any else hint
+    # UNSET is not checked against the type, and tells "left out" from whatever was given.
+    return (parameter.name, hint, msgspec.UNSET)
+
+
+def _to_plain(value: Any) -> Any:
+    """Return a pydantic model (known by its methods: it may not be installed) as plain objects."""
+    dump = getattr(type(value), "model_dump", None)
+    if dump is None:
+        raise NotImplementedError
+    return dump(value, mode="json", by_alias=True)
+
+
+def _from_plain(wanted: type, value: Any) -> Any:
+    """Return `value` as an object of a type that msgspec does not know."""
+    if isinstance(value, wanted):
+        return value
+    validate = getattr(wanted, "model_validate", None)
+    if validate is None:
+        raise TypeError(f"Expected `{wanted.__name__}`, got `{_type_name(value)}`")
+    try:
+        return validate(value)
+    except ValueError as error:
+        raise ValueError(_pydantic_sentence(error)) from error
+
+
+def _pydantic_sentence(error: ValueError) -> str:
+    """Return pydantic's findings on one line and without the values, which may be secret."""
+    errors = getattr(error, "errors", None)
+    if errors is None:
+        return str(error)
+    return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'value'}: {each['msg']}" for each in errors())
+
+
+class _Msgspec:
+    """A codec that msgspec has."""
+
+    def __init__(self, encoder: Any, decoder: Any) -> None:
+        self.encode: Callable[[Any], bytes] = encoder(enc_hook=_to_plain).encode
+        self.decode: Callable[[bytes], Any] = decoder().decode
+
+
+_BUILT_IN: Mapping[str, Codec] = {
+    "json": _Msgspec(msgspec.json.Encoder, msgspec.json.Decoder),
+    "msgpack": _Msgspec(msgspec.msgpack.Encoder, msgspec.msgpack.Decoder),
+}
+
+_codecs: dict[str, Codec] = dict(_BUILT_IN)
+
+
+def _codec(name: str) -> Codec:
+    try:
+        return _codecs[name]
+    except (KeyError, TypeError):
+        raise UnfitPayload(f"There is no codec {name!r}; codecs: {', '.join(codecs())}.") from None
+
+
+_SCALARS = frozenset(
+    {type(None), bool, int, float, str, bytes, datetime, date, time, timedelta, UUID, Decimal}
+)
+_EXACT = _SCALARS - {float}  # what is no number in JSON becomes null
+_TEXT = frozenset({str})
+_LISTS = frozenset({list, tuple, set, frozenset})
+_Place = tuple["_Place", Any] | None  # of what it is a part, and its name there
+
+
+def _is_flat(value: Any, plain: frozenset[type]) -> bool:
+    """Whether `value` is of the `plain` types, or a dict of such: most payloads and results are, and are written as they are."""
+    if type(value) is not dict:
+        return type(value) in plain
+    for key, part in value.items():  # for the few of a payload the quickest way
+        if type(key) is not str or type(part) not in plain:
+            return False
+    return True
+
+
+def _require_whole(value: Any, payload: bytes, codec: str) -> None:
+    """Raise InvalidPayload when a part of `value` is not in `payload`, though the codec, a built-in one, did not mind."""
+    # Without a null no float has to be looked at.
+    plain = _EXACT if codec == "json" and b"null" in payload else _SCALARS
+    if _is_flat(value, plain):
+        return
+    waiting: list[tuple[Any, _Place]] = [(value, None)]
+    while waiting:
+        part, place = waiting.pop()
+        problem: str | None = None
+        kind = type(part)
+        if kind in plain:
+            continue
+        inner: Iterable[tuple[Any, Any]]
+        if kind is dict or isinstance(part, Mapping):
+            if not _TEXT.issuperset(map(type, part)):
+                problem = _same_key(part, codec)
+            inner = () if plain.issuperset(map(type, part.values())) else part.items()
+        elif kind in _LISTS:
+            inner = () if plain.issuperset(map(type, part)) else enumerate(part)
+        elif kind is float:
+            inner = ()
+            if not math.isfinite(part):
+                problem = f"{part!r} is no number in JSON"
+        elif isinstance(part, Enum):
+            inner = (("value", part.value),)
+        else:
+            inner = _fields(part)
+        if problem is not None:
+            raise InvalidPayload(
+                f"The payload cannot be written as {codec}: {_type_name(part)} at {_path(place)} ({problem})."
+            )
+        waiting.extend([(each, (place, name)) for name, each in inner])
+
+
+def _same_key(part: Mapping[Any, Any], codec: str) -> str | None:
+    """Say which keys are one key when they are written, or are not what they were."""
+    written: dict[Any, Any] = {}
+    for key in part:
+        if codec == "json" and isinstance(key, float) and not math.isfinite(key):
+            return f"its key {key!r} is no number in JSON"
+        [name] = [key] if type(key) is str else decode(_BUILT_IN[codec].encode({key: None}), codec)
+        if name in written:
+            return f"its keys {written[name]!r} and {key!r} are one key"
+        written[name] = key
+    return None
+
+
+def _path(place: _Place) -> str:
+    names: list[str] = []
+    while place is not None:
+        place, name = place
+        names.append(_step(name))
+    return "".join(["$", *reversed(names)])
+
+
+def _unencodable(value: Any, codec: str, encoder: Codec, error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return f"The payload cannot be written as {codec}: it is nested too deeply, or holds itself."
+    place, culprit = _culprit(value, "$", encoder)
+    return f"The payload cannot be written as {codec}: {_type_name(culprit)} at {place}{_reason(error)}."
+
+
+def _culprit(value: Any, place: str, encoder: Codec) -> tuple[str, Any]:
+    """Return where in `value` the innermost part is that cannot be encoded, and that part."""
+    for name, part in parts(value):
+        try:
+            encoder.encode(part)
+        except Exception:  # any refusal is what is looked for
+            return _culprit(part, f"{place}{name}", encoder)
+    return place, value
+
+
+def parts(value: Any) -> list[tuple[str, Any]]:
+    """Return what `value` holds, each with the name of its place in it: `.key` or `[index]`."""
+    if isinstance(value, Mapping):
+        return [(_step(key), part) for key, part in value.items()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return [(f"[{index}]", part) for index, part in enumerate(value)]
+    return [(_step(name), part) for name, part in _fields(value)]
+
+
+def _step(name: object) -> str:
+    return f".{name}" if isinstance(name, str) else f"[{name!r}]"
+
+
+def _fields(value: Any) -> list[tuple[str, Any]]:
+    """Return the fields of a Struct, dataclass, attrs class or pydantic model; none of anything else."""
+    for fields in ("__struct_fields__", "__dataclass_fields__", "__attrs_attrs__", "model_fields"):
+        found: Iterable[Any] | None = getattr(type(value), fields, None)
+        if found is not None:
+            names = [getattr(name, "name", name) for name in found]
+            return [(name, getattr(value, name)) for name in names if hasattr(value, name)]
+    return []
+
+
+def _reason(error: Exception) -> str:
+    """Return what the codec says, unless it is only that it does not know the type."""
+    return "" if isinstance(error, NotImplementedError) else f" ({sentence(error)})"
+
+
+def _type_name(value: Any) -> str:
+    found = type(value)
+    return (
+        found.__qualname__ if found.__module__ == "builtins" else f"{found.__module__}.{found.__qualname__}"
+    )
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__qualname__", type(function).__qualname__).replace("<locals>.", "")

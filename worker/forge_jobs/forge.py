@@ -1,0 +1,464 @@
+"""Forge: what a user's program holds; its handlers, its database, and the way to both."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self, Unpack, overload
+
+from msgspec.structs import replace
+
+from forge_jobs.client.crons import Crons
+from forge_jobs.client.jobs import Jobs
+from forge_jobs.client.kinds import Kinds
+from forge_jobs.client.limits import Limits
+from forge_jobs.client.owners import Owners
+from forge_jobs.client.queues import Queues
+from forge_jobs.client.versions import Versions
+from forge_jobs.client.wait import ended
+from forge_jobs.client.watch import watch
+from forge_jobs.client.workers import Workers
+from forge_jobs.codecs.plain import decode, encode
+from forge_jobs.errors import InvalidInput, JobDead, SchemaOutdated, SchemaTooNew, StorageUnavailable
+from forge_jobs.handlers.context import answered
+from forge_jobs.handlers.handler import Handler, Handlers, P, R
+from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
+from forge_jobs.model.job import Alike, Enqueued, Job, NewJob, State
+from forge_jobs.model.kind import Kind
+from forge_jobs.model.moments import as_duration
+from forge_jobs.rules import names
+from forge_jobs.settings.environment import Settings, pool_options
+from forge_jobs.storage import open_storage
+from forge_jobs.storage.home import Home, Turn
+from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.telemetry.events import (
+    CloseWaits,
+    DatabaseCaveat,
+    DatabaseMoved,
+    KindsUnpublished,
+    MigrationWaits,
+    QueueMade,
+    QueueResembles,
+    Telemetry,
+)
+
+LONG_CLOSE = 5.0  # seconds after which it is said what a close waits for
+
+
+class Forge:
+    """Handlers and a database. `async with forge:` opens it; its handlers may be declared before.
+
+    `url` is a database URL; when None, the settings say which database (FORGE_DATABASE_URL_FILE
+    or FORGE_DATABASE_URL, else queue_database.toml, else SQLite in ./jobs/data).
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        schema: str | None = None,
+        settings: Settings | None = None,
+        storage: Storage | None = None,
+    ) -> None:
+        self._url, self._schema = url, schema
+        self._settings = settings
+        self._storage = storage
+        self._opened = 0
+        self._held = 0  # how often, of these, by workers that run
+        self._home: Home | None = None  # where it is open; None: nowhere
+        self._turn = Turn()  # one opens or closes at a time
+        self._published: list[Kind] = []
+        self._at_close: list[Callable[[], Awaitable[None]]] = []
+        self.handlers = Handlers()
+        self.telemetry = Telemetry()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, read when first asked for. Raises InvalidSetting."""
+        if self._settings is None:
+            self._settings = Settings.load()
+        return self._settings
+
+    @property
+    def storage(self) -> Storage:
+        """The database. Raises InvalidSetting when the settings do not say which."""
+        if self._storage is None:
+            self._storage = open_storage(
+                self._url if self._url is not None else self.settings.database_url,
+                schema=self.settings.schema if self._schema is None else self._schema,
+                url_changed=lambda url: self.telemetry.emit(DatabaseMoved(url)),
+                **(
+                    pool_options(self.settings.max_connections)
+                    if self._url is not None
+                    else self.settings.storage_options
+                ),
+            )
+        return self._storage
+
+    @property
+    def jobs(self) -> Jobs:
+        """Get, list, cancel, retry, delete and explain jobs."""
+        return Jobs(self.storage, stale=self.settings.stale)
+
+    @property
+    def queues(self) -> Queues:
+        """List, set, pause and resume queues."""
+        return Queues(self.storage)
+
+    @property
+    def crons(self) -> Crons:
+        """List, set, enable, disable, trigger and delete crons."""
+        return Crons(self.storage)
+
+    @property
+    def kinds(self) -> Kinds:
+        """List what all programs declare of the kinds of jobs that they have handlers for."""
+        return Kinds(self.storage)
+
+    @property
+    def limits(self) -> Limits:
+        """List, set, drain and delete rate limits."""
+        return Limits(self.storage)
+
+    @property
+    def owners(self) -> Owners:
+        """List who manages queues, crons and rate limits, and take these back."""
+        return Owners(self.storage)
+
+    @property
+    def workers(self) -> Workers:
+        """List workers."""
+        return Workers(self.storage)
+
+    @property
+    def versions(self) -> Versions:
+        """Versions of worker pools, and the gates that let them claim; for operators."""
+        return Versions(self.storage)
+
+    def watch(self, queues: Iterable[str]) -> AsyncGenerator[str, None]:
+        """Give the name of a queue whenever it may have work, within milliseconds of an enqueue, until closed.
+
+        The name comes again every five seconds while jobs of the queue are pending. Outages of
+        the database are waited for. Raises InvalidInput, and at the first name UnknownQueue, NotOpenHere, or
+        StorageUnavailable when the forge is not open; so does a watch that goes on when it is closed. A watched queue
+        costs its producers a little, so watch those that nobody serves; `contextlib.aclosing` ends the watch in time.
+        """
+        wanted = [names.queue(queue) for queue in names.listed(queues, "queues")]
+        return watch(self.storage, self.telemetry, wanted, lambda: self._opened > 0)
+
+    async def open(self, *, migrate: bool | None = None) -> None:
+        """The database is open and its schema is that of this release.
+
+        It is migrated when need be, unless `migrate` (default: FORGE_AUTO_MIGRATE) is
+        false: then SchemaOutdated is raised. Queues that handlers name exist, and what
+        handlers declare is published. Open for one task is open for all of the event loop: it is
+        closed when each of them has closed it. Raises NotOpenHere while another event loop has it
+        open; a child that was forked, or a loop that comes after one that ended, opens it anew.
+        Raises InvalidInput in a process that was started for one function and only imports the program.
+        """
+        _require_begun()
+        async with self._entered():
+            if not self._opened:
+                try:
+                    await self._open(migrate)
+                except BaseException:
+                    await self._shut()
+                    raise
+            self._opened += 1
+
+    async def _open(self, migrate: bool | None) -> None:
+        await self.storage.open()
+        if self.storage.caveat is not None:
+            self.telemetry.emit(DatabaseCaveat(self.storage.caveat))
+        if migrate if migrate is not None else self.settings.auto_migrate:
+            await self.storage.schema.create()
+            await self.storage.schema.migrate(waits=self._migration_waits)
+        else:
+            await self.check_schema()
+        await self.ensure_queues()
+        await self.publish()
+
+    @asynccontextmanager
+    async def _entered(self) -> AsyncIterator[None]:
+        """One task at a time opens or closes, and only in the event loop where it is open."""
+        self._look_where_it_is_open()
+        async with self._turn.of_loop():
+            self._look_where_it_is_open()
+            self._home = self._home or Home()
+            try:
+                yield
+            finally:
+                if not self._opened:
+                    self._home = None
+
+    def _look_where_it_is_open(self) -> None:
+        if self._home is None:
+            return
+        if self._home.is_gone:
+            self._home, self._opened, self._published = None, 0, []
+        else:
+            self._home.check("This Forge")
+
+    def _migration_waits(self, why: str, retry_in: float) -> None:
+        self.telemetry.emit(MigrationWaits(why, retry_in))
+
+    async def check_schema(self) -> None:
+        """Raise SchemaOutdated or SchemaTooNew when the schema is not that of this release."""
+        status = await self.storage.schema.status()
+        if status.required > status.known:
+            raise SchemaTooNew(status.found, status.known)
+        if status.found < status.known:
+            raise SchemaOutdated(
+                f"The database is at migration {status.found}, this release needs {status.known}; "
+                "run: forge-jobs db migrate"
+            )
+
+    async def ensure_queues(self, *more: str) -> None:
+        """The queues that handlers name, and `more`, exist.
+
+        Of each of `more` that is new and that no handler names telemetry is told, and which name it resembles.
+        """
+        strangers = await self.new_queues(*more)
+        if wanted := self._declared_queues().union(strangers):
+            await self.storage.queues.ensure(sorted(wanted))
+        for name, nearest in strangers.items():
+            self.telemetry.emit(QueueMade(name) if nearest is None else QueueResembles(name, nearest))
+
+    async def new_queues(self, *wanted: str) -> dict[str, str | None]:
+        """Return those of `wanted` that do not exist and that no handler names, each with the name that it resembles."""
+        declared = self._declared_queues()
+        asked = [name for name in wanted if names.queue(name) not in declared]
+        if not asked:
+            return {}
+        known = {queue.name for queue in await self.storage.queues.all()}
+        return {name: names.nearest(name, known | declared) for name in asked if name not in known}
+
+    def _declared_queues(self) -> set[str]:
+        return {handler.defaults.queue for handler in self.handlers.values() if handler.defaults.queue}
+
+    async def publish(self) -> None:
+        """What handlers declare holds for jobs of their kinds that others enqueue by name.
+
+        The program that published last wins. Nothing is written when the database says it
+        already; where it may not be written to, an event says so.
+        """
+        kinds = [handler.declared for handler in self.handlers.values()]
+        if not kinds or kinds == self._published:
+            return
+        try:
+            await self.storage.kinds.declare(kinds, by=f"{socket.gethostname()}, process {os.getpid()}")
+        except StorageUnavailable as error:
+            self.telemetry.emit(KindsUnpublished([kind.kind for kind in kinds], str(error)))
+        else:
+            self._published = kinds
+
+    async def close(self) -> None:
+        """The database is closed, when this was called as often as `open`; once more does nothing. Raises NotOpenHere.
+
+        A worker that runs keeps it open, whatever its handlers close.
+        """
+        async with self._entered():
+            if self._opened > max(1, self._held):
+                self._opened -= 1
+            elif self._held:
+                return
+            elif self._opened:
+                await self._shut()
+            elif self._storage is not None:
+                await self._storage.close()
+
+    async def _shut(self) -> None:
+        self._opened = 0
+        self._published = []
+        async with AsyncExitStack() as stack:
+            if self._storage is not None:
+                stack.push_async_callback(self._storage.close)
+            for function in self._at_close:
+                stack.push_async_callback(self._closing, function)
+
+    async def _closing(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Await what shall be done at the close, and say when that takes long: nobody sees what a program waits for."""
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        event = CloseWaits(name, LONG_CLOSE)
+        timer = asyncio.get_running_loop().call_later(LONG_CLOSE, self.telemetry.emit, event)
+        try:
+            await function()
+        finally:
+            timer.cancel()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """One of its openings cannot be closed meanwhile."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+
+    def at_close(self, function: Callable[[], Awaitable[None]]) -> None:
+        """`function` is awaited whenever the forge is closed, before its database is; the last one first.
+
+        It is waited for as long as it takes; after LONG_CLOSE an event says so.
+
+        It is for what handlers share, such as a client or a pool that was made when first needed.
+        """
+        self._at_close.append(function)
+
+    @contextmanager
+    def using(self, storage: Storage) -> Iterator[None]:
+        """`storage` is the database meanwhile; the forge must not be open."""
+        before, self._storage = self._storage, storage
+        try:
+            yield
+        finally:
+            self._storage = before
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @overload
+    def handler(self, function: Callable[P, R], /) -> Handler[P, R]: ...
+
+    @overload
+    def handler(
+        self,
+        /,
+        *,
+        kind: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        max_attempts: int | Unset | None = UNSET,
+        timeout: timedelta | float | None = None,
+        codec: str = "json",
+        executor: str | None = None,
+        title: str | None = None,
+        owner: str | None = None,
+        docs: str | None = None,
+    ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...
+
+    def handler(self, function: Any = None, /, **declared: Any) -> Any:
+        """Declare a function to be the handler of a kind of job (default: the function's name).
+
+        An `async def` runs in the worker's event loop, a plain function in a thread, or
+        with executor="process" in a process of its own. A first parameter `ctx` gets the
+        Context. The other parameters are the payload; their annotations are checked.
+
+        Options hold for every job of the kind that does not say otherwise, whoever enqueues
+        it. `title`, `owner` (who answers for it) and `docs` (a link) are for people. Raises InvalidInput.
+        """
+
+        def declare(function: Callable[..., Any]) -> Handler[..., Any]:
+            handler: Handler[..., Any] = Handler(self, function, **declared)
+            self.handlers.add(handler)
+            return handler
+
+        return declare if function is None else declare(function)
+
+    def enqueue(
+        self, kind: str, payload: Mapping[str, Any] | None = None, **options: Unpack[OptionValues]
+    ) -> Coroutine[Any, Any, Enqueued]:
+        """A job of `kind` waits, with the options of its handler where none are given here; to be awaited.
+
+        That is the handler of this program, else what another has published of the kind.
+        Raises InvalidPayload, UnknownQueue, InvalidInput; then nothing was enqueued. In a plain
+        handler the call waits by itself, and returns the answer.
+        """
+        return answered(self, self._enqueue(kind, payload, **options), "forge.enqueue")
+
+    async def _enqueue(
+        self, kind: str, payload: Mapping[str, Any] | None = None, **options: Unpack[OptionValues]
+    ) -> Enqueued:
+        said = Options.given(options)
+        pattern, encoded = self._asked(kind, said)
+        job = replace(pattern, payload=encoded({} if payload is None else payload))
+        return await self.storage.jobs.enqueue(job, connection=said.connection)
+
+    def enqueue_many(
+        self, kind: str, payloads: Sequence[Mapping[str, Any]], **options: Unpack[OptionValues]
+    ) -> Coroutine[Any, Any, list[Enqueued]]:
+        """One job for each of `payloads` waits, or none; answers are in their order; to be awaited as `enqueue`.
+
+        Payloads are encoded while they are sent, a few MiB at a time.
+        """
+        return answered(self, self._enqueue_many(kind, payloads, **options), "forge.enqueue_many")
+
+    async def _enqueue_many(
+        self, kind: str, payloads: Sequence[Mapping[str, Any]], **options: Unpack[OptionValues]
+    ) -> list[Enqueued]:
+        said = Options.given(options)
+        pattern, encoded = self._asked(kind, said)
+        jobs = Alike(pattern, names.listed(payloads, "payloads"), encoded)
+        return await self.storage.jobs.enqueue_many(jobs, connection=said.connection)
+
+    def _asked(self, kind: str, said: Options) -> tuple[NewJob, Callable[[Mapping[str, Any]], bytes]]:
+        """Return the job that is asked for but for its payload, and what makes that of arguments."""
+        handler = self.handlers.get(names.kind(kind))
+        limit = self.settings.max_payload_bytes
+        if handler is None:
+            pattern = said.job(kind, b"", "json")
+        else:
+            pattern = said.over(handler.defaults).job(kind, b"", handler.codec, declared=True)
+        check, codec = encode if handler is None else handler.arguments.check, pattern.codec
+
+        def encoded(payload: Mapping[str, Any]) -> bytes:
+            if type(payload) is not dict and not isinstance(payload, Mapping):
+                raise InvalidInput(
+                    f"The payload of {kind!r} is {payload!r}, allowed is a mapping of argument names."
+                )
+            return check(payload if type(payload) is dict else dict(payload), codec, limit=limit)
+
+        return pattern, encoded
+
+    def wait(
+        self, job: int | Enqueued, *, timeout: timedelta | float | None = None
+    ) -> Coroutine[Any, Any, Any]:
+        """Return the result of the job, an id or what `enqueue` returned, once it is done; to be awaited as `enqueue`.
+
+        An outage of the database is waited for. Raises JobDead when the job ends dead,
+        WaitTimeout after `timeout` (seconds or timedelta; then it can be waited for again),
+        JobNotFound when it is unknown or its queue keeps nothing, InvalidInput.
+        """
+        return answered(self, self._wait(job, timeout), "forge.wait")
+
+    async def _wait(self, job: int | Enqueued, timeout: timedelta | float | None) -> Any:
+        job_id = names.job_id(job)
+        limit = as_duration(timeout, "timeout")
+        return _result(
+            await ended(self.storage, self.telemetry, job_id, limit, lambda: self._opened > 0, self.jobs.why)
+        )
+
+
+def _result(job: Job) -> Any:
+    if job.state is State.DEAD:
+        raise JobDead(job.id, job.error)
+    return None if job.result is None else decode(job.result, job.codec)
+
+
+def _require_begun() -> None:
+    """Raise InvalidInput while this process, which multiprocessing or a worker started, imports its parent's program."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and getattr(process.current_process(), "_inheriting", False):
+        raise InvalidInput(
+            "The program opens its Forge while a process that another of its processes started imports it; "
+            "allowed is that below if __name__ == '__main__'."
+        )

@@ -1,0 +1,219 @@
+"""What a handler is given besides its payload."""
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import CancelledError, Future
+from contextvars import ContextVar
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
+
+from forge_jobs.errors import InvalidInput
+from forge_jobs.model.job import Claim
+
+if TYPE_CHECKING:
+    from forge_jobs.forge import Forge
+
+T = TypeVar("T")
+
+
+in_plain_handler: "ContextVar[Context | None]" = ContextVar("in_plain_handler", default=None)
+"""The context of the plain handler whose thread or process this is; None outside of plain handlers."""
+
+
+def answered(forge: "Forge", work: Coroutine[Any, Any, T], what: str) -> Coroutine[Any, Any, T]:
+    """Return the `work` of a method of `forge`, `what`, to be awaited; in a plain handler, where nothing can, the answer.
+
+    Raises InvalidInput in a process of its own, where there is no answer.
+    """
+    context = in_plain_handler.get()
+    if context is None or (asyncio._get_running_loop() is not None and forge is not context.forge):
+        return work  # in a loop of the handler's own, another Forge was opened there
+    return cast(Coroutine[Any, Any, T], context.answer(work, what))
+
+
+class Tokens(Protocol):
+    """Rate limits, as a worker's process has them."""
+
+    async def acquire(self, scope: str, tokens: int = 1, *, wait: timedelta | float | None = None) -> None:
+        """`tokens` of the rate limit are spent."""
+
+    async def drain(self, scope: str) -> None:
+        """The bucket is empty for the whole cluster."""
+
+
+class Context:
+    """One attempt at one job, as its handler sees it.
+
+    What takes time (`enqueue`, and what `rate_limit` has) is awaited in an async handler. In
+    a plain one, which runs in a thread, the call itself waits and returns the answer; when the
+    attempt is told to stop meanwhile, or was before, it raises asyncio.CancelledError.
+    """
+
+    __slots__ = ("_cancelled", "_loop", "_tokens", "_waits", "claim", "forge", "has_heard", "queue")
+
+    def __init__(
+        self, claim: Claim, queue: str, forge: "Forge", tokens: Tokens, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.claim = claim
+        self._cancelled = False
+        self.queue = queue
+        self.forge = forge
+        self._tokens = tokens
+        self._loop = loop
+        self._waits: list[Future[Any]] | None = None  # what threads wait for
+
+    @property
+    def job_id(self) -> int:
+        return self.claim.job_id
+
+    @property
+    def kind(self) -> str:
+        return self.claim.kind
+
+    @property
+    def key(self) -> str | None:
+        return self.claim.key
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, from 1."""
+        return self.claim.attempt
+
+    @property
+    def max_attempts(self) -> int:
+        """How many attempts the job has; 0 means no end."""
+        return self.claim.max_attempts
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether a failure of this attempt makes the job dead."""
+        return self.claim.is_last_attempt
+
+    @property
+    def created_at(self) -> datetime:
+        """When the job was enqueued, by the database's clock."""
+        return self.claim.created_at
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the handler should end: its job was cancelled or timed out, or the worker stops.
+
+        An async handler is told by asyncio.CancelledError. One that runs in a thread
+        cannot be interrupted, so it has to look here now and then.
+        """
+        if self._cancelled:
+            self.has_heard = True
+        return self._cancelled
+
+    @property
+    def rate_limit(self) -> "ContextTokens":
+        """The rate limits."""
+        return ContextTokens(self, self._tokens)
+
+    def cancel(self) -> None:
+        """`is_cancelled` is true from now on. The worker calls this; it does not cancel the job.
+
+        Whether the handler looked since then is said by `has_heard`.
+        """
+        if not self._cancelled:
+            self.has_heard = False
+            self._cancelled = True
+        for wait in tuple(self._waits or ()):
+            wait.cancel()
+
+    def enqueue(self, kind: str, payload: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Enqueue another job and return its Enqueued, as `forge.enqueue` does; to be awaited in an async handler."""
+        return self.answer(self.forge._enqueue(kind, payload, **options), "ctx.enqueue")
+
+    def answer(self, work: Coroutine[Any, Any, Any], what: str) -> Any:
+        """Return what `work` of `what` comes to, for whom it is called by: something to await in a loop, the answer in a thread."""
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            return self._waited(work)
+        if running is self._loop:
+            return work
+        return _run_in(self._loop, work)
+
+    def _waited(self, work: Coroutine[Any, Any, Any]) -> Any:
+        if self._cancelled or self._loop.is_closed():
+            work.close()
+            self.has_heard = True
+            raise asyncio.CancelledError("the attempt was told to stop")
+        wait = asyncio.run_coroutine_threadsafe(work, self._loop)
+        if self._waits is None:
+            self._waits = []
+        self._waits.append(wait)
+        if self._cancelled:  # just now, and who did it may not have seen this wait
+            wait.cancel()
+        try:
+            return wait.result()
+        except CancelledError:
+            self.has_heard = True
+            raise asyncio.CancelledError("the attempt was told to stop") from None
+        finally:
+            self._waits.remove(wait)
+
+
+class ContextTokens:
+    """Rate limits, as a handler uses them. In an async handler each call is to be awaited, in a plain one it waits."""
+
+    __slots__ = ("_context", "_tokens")
+
+    def __init__(self, context: Context, tokens: Tokens) -> None:
+        self._context = context
+        self._tokens = tokens
+
+    def acquire(self, scope: str, tokens: int = 1, *, wait: timedelta | float | None = None) -> Any:
+        """`tokens` of the rate limit are spent.
+
+        Waits up to `wait` (seconds or timedelta, default one second) for them, and raises
+        Throttled with the time to try again when that is too short: the job then waits
+        without an attempt counted. Raises UnknownScope, and InvalidInput when the rate limit
+        can never hold so many.
+        """
+        return self._context.answer(self._tokens.acquire(scope, tokens, wait=wait), "ctx.rate_limit")
+
+    def drain(self, scope: str) -> Any:
+        """The bucket is empty for the whole cluster: call it when the other side answered 429."""
+        return self._context.answer(self._tokens.drain(scope), "ctx.rate_limit")
+
+
+async def _run_in(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` comes to in the worker's loop; a handler may run one of its own in its thread."""
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+
+
+class ChildContext(Context):
+    """The context in a process of its own, which has no connection to the database: what needs one is refused."""
+
+    __slots__ = ()
+
+    def __init__(self, claim: Claim, queue: str, forge: "Forge") -> None:
+        self.claim = claim
+        self._cancelled = False
+        self.queue = queue
+        self.forge = forge
+
+    @property
+    def rate_limit(self) -> NoReturn:
+        """Raises InvalidInput."""
+        raise _refused("ctx.rate_limit")
+
+    def enqueue(self, kind: str, payload: Mapping[str, Any] | None = None, **options: Any) -> NoReturn:
+        """Raises InvalidInput."""
+        raise _refused("ctx.enqueue")
+
+    def answer(self, work: Coroutine[Any, Any, Any], what: str) -> Coroutine[Any, Any, Any]:
+        """Return `work` in a loop, of a program that opens a Forge of its own there. Raises InvalidInput elsewhere."""
+        if asyncio._get_running_loop() is not None:
+            return work
+        work.close()
+        raise _refused(what)
+
+
+def _refused(what: str) -> InvalidInput:
+    return InvalidInput(
+        f"{what} is used in a handler with executor='process', which has no connection to the database; "
+        "allowed is an async handler, or a plain one in a thread."
+    )

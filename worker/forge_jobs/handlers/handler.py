@@ -1,0 +1,278 @@
+"""Handlers: the function that does a kind of job, and how it is declared.
+
+`Forge.handler` makes a Handler of a function and registers it. `runners` looks handlers
+up by kind and calls them; producers enqueue through them.
+"""
+
+import functools
+import inspect
+import sys
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
+
+from forge_jobs.codecs.plain import Arguments
+from forge_jobs.errors import InvalidInput, UnknownHandler
+from forge_jobs.handlers.context import Context
+from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
+from forge_jobs.model.job import Enqueued
+from forge_jobs.model.kind import Kind
+from forge_jobs.model.moments import as_duration
+from forge_jobs.rules import names
+
+if TYPE_CHECKING:
+    from forge_jobs.forge import Forge
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+LAMBDA = "<lambda>"
+MOST_WRAPPED = 20  # decorators around a handler
+
+
+class Placement(StrEnum):
+    """Where a handler's function runs."""
+
+    LOOP = "loop"  # an async function, in the worker's event loop
+    THREAD = "thread"  # a plain function
+    PROCESS = "process"  # a plain function for CPU work, in a process of its own
+
+
+class Handler(Generic[P, R]):
+    """A function with what forge-jobs knows of it. Calling it calls the function."""
+
+    def __init__(
+        self,
+        forge: "Forge",
+        function: Callable[P, R],
+        *,
+        kind: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        max_attempts: int | Unset | None = UNSET,
+        timeout: timedelta | float | None = None,
+        codec: str = "json",
+        executor: str | None = None,
+        title: str | None = None,
+        owner: str | None = None,
+        docs: str | None = None,
+    ) -> None:
+        self.forge = forge
+        if isinstance(function, Handler):
+            function = cast(Callable[P, R], function.function)
+        self.function: Callable[P, R] = function
+        self.kind = names.kind(_kind(function) if kind is None else kind)
+        self.defaults = Options(
+            queue=queue, priority=priority, max_attempts=max_attempts, timeout=as_duration(timeout, "timeout")
+        ).checked()
+        if not isinstance(codec, str):
+            raise InvalidInput(
+                f"codec of handler {self.kind!r} is {codec!r}, allowed is the name of a codec."
+            )
+        self.codec = codec
+        self.title = None if title is None else names.line(title, "title")
+        self.owner = None if owner is None else names.line(owner, "owner")
+        self.docs = None if docs is None else names.line(docs, "docs")
+        self.placement = _placement(function, executor, self.kind)
+        parameters = _parameters(function, self.kind)
+        self.takes_context = bool(parameters) and _is_context(parameters[0])
+        for parameter in parameters[1:]:
+            if _is_context(parameter):
+                raise InvalidInput(
+                    f"Handler {self.kind!r} has the context as parameter {parameter.name!r}, "
+                    "allowed is that it is the first."
+                )
+        self.arguments = Arguments(function, skip=1 if self.takes_context else 0)
+        self.__doc__ = function.__doc__
+        self.__name__ = getattr(function, "__name__", self.kind)
+        self.__module__ = getattr(function, "__module__", None) or ""
+        self.__qualname__ = getattr(function, "__qualname__", self.kind)
+        self.__wrapped__ = function
+
+    @property
+    def declared(self) -> Kind:
+        """What is published of its kind."""
+        said = self.defaults.job(self.kind, b"", self.codec)
+        options = (said.queue, said.priority, said.max_attempts, said.timeout, said.codec)
+        return Kind(self.kind, *options, self.title, self.owner, self.docs)
+
+    def require_importable(self) -> None:
+        """Raise InvalidInput when its module and name lead to something else than its function."""
+        found: Any = sys.modules.get(self.__module__)
+        found = getattr(found, self.__qualname__, None)
+        for _ in range(MOST_WRAPPED):
+            if found is self or found is self.function:
+                return
+            found = getattr(found, "__wrapped__", None)
+        raise InvalidInput(
+            f"Handler {self.kind!r} cannot run in a process of its own: {self.__module__}.{self.__qualname__} is not "
+            "its function; allowed is a function under its own name, at the top of a module."
+        )
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Handler {self.kind!r}>"
+
+    def enqueue(self, **payload: Any) -> Coroutine[Any, Any, Enqueued]:
+        """A job with these arguments waits; to be awaited, but in a plain handler. Raises InvalidPayload when they do not fit the function."""
+        return self.forge.enqueue(self.kind, payload)
+
+    def enqueue_many(self, payloads: Sequence[Mapping[str, Any]]) -> Coroutine[Any, Any, list[Enqueued]]:
+        """One job for each of `payloads` waits, or none; answers are in their order."""
+        return self.forge.enqueue_many(self.kind, payloads)
+
+    def options(self, **options: Unpack[OptionValues]) -> "HandlerWithOptions":
+        """Return the handler with options for the jobs that are enqueued through what is returned."""
+        return HandlerWithOptions(self.forge, self.kind, options)
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerWithOptions:
+    """A handler, and the options for jobs enqueued here."""
+
+    forge: "Forge"
+    kind: str
+    values: OptionValues
+
+    def enqueue(self, **payload: Any) -> Coroutine[Any, Any, Enqueued]:
+        """A job with these arguments and options waits."""
+        return self.forge.enqueue(self.kind, payload, **self.values)
+
+    def enqueue_many(self, payloads: Sequence[Mapping[str, Any]]) -> Coroutine[Any, Any, list[Enqueued]]:
+        """One job for each of `payloads` waits, or none."""
+        return self.forge.enqueue_many(self.kind, payloads, **self.values)
+
+
+class Handlers(Mapping[str, Handler[Any, Any]]):
+    """The handlers of a program, by kind."""
+
+    def __init__(self) -> None:
+        self._by_kind: dict[str, Handler[Any, Any]] = {}
+
+    def add(self, handler: Handler[Any, Any]) -> None:
+        """`handler` does its kind from now on. Raises InvalidInput when the kind has a handler."""
+        if handler.kind in self._by_kind:
+            there = self._by_kind[handler.kind]
+            raise InvalidInput(
+                f"Kind {handler.kind!r} has a handler already: {there.__module__}.{there.__qualname__}."
+            )
+        self._by_kind[handler.kind] = handler
+
+    def named(self, kind: str) -> Handler[Any, Any]:
+        """Return the handler of `kind`. Raises UnknownHandler."""
+        handler = self._by_kind.get(kind)
+        if handler is None:
+            raise UnknownHandler(kind, self._by_kind)
+        return handler
+
+    def __getitem__(self, kind: str) -> Handler[Any, Any]:
+        return self._by_kind[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_kind)
+
+    def __len__(self) -> int:
+        return len(self._by_kind)
+
+
+def _is_context(parameter: inspect.Parameter) -> bool:
+    return parameter.name == "ctx" or parameter.annotation is Context or parameter.annotation == "Context"
+
+
+def _kind(function: Callable[..., Any]) -> str:
+    """Return the kind that a handler has by its function's name."""
+    _check_function(function, "The handler")
+    name = getattr(function, "__name__", None)
+    if not isinstance(name, str) or name == LAMBDA:
+        what = "lambda" if name == LAMBDA else type(function).__name__
+        raise InvalidInput(f"The handler is a {what}, which has no name, so kind='...' has to be given.")
+    return name
+
+
+def _placement(function: Callable[..., Any], executor: str | None, kind: str) -> Placement:
+    """Return where the function runs. Raises InvalidInput when calling it would not do its work."""
+    _check_function(function, f"Handler {kind!r}")
+    entered = _entered(function)
+    for is_generator in (inspect.isgeneratorfunction, inspect.isasyncgenfunction):
+        if is_generator(entered):
+            raise InvalidInput(
+                f"Handler {kind!r} is a generator function, of which a call runs nothing; "
+                "allowed is a function without yield."
+            )
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(entered)
+    if executor not in (None, "thread", "process"):
+        raise InvalidInput(f"executor of handler {kind!r} is {executor!r}, allowed is 'thread' or 'process'.")
+    if is_async and executor is not None:
+        raise InvalidInput(
+            f"Handler {kind!r} is async and has executor={executor!r}, allowed is a plain function."
+        )
+    if is_async:
+        return Placement.LOOP
+    if executor != "process":
+        return Placement.THREAD
+    if what := _not_importable(function):
+        raise InvalidInput(
+            f"Handler {kind!r} with executor='process' is {what}, which a process of its own cannot import; "
+            "allowed is a function at the top of a module."
+        )
+    return Placement.PROCESS
+
+
+def _not_importable(function: Callable[..., Any]) -> str | None:
+    """Say what the function is when its module and name do not lead to it."""
+    name = getattr(function, "__qualname__", None)
+    if not isinstance(name, str) or inspect.ismethod(function):
+        return f"a {type(function).__name__}"
+    if name.endswith(LAMBDA):
+        return "a lambda"
+    if "." in name:
+        around = name.rpartition(".")[0].removesuffix(".<locals>")
+        return f"inside of {around}"
+    if function.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__"):
+        return "of a program without a file"
+    return None
+
+
+def _check_function(function: object, what: str) -> None:
+    if inspect.isclass(function):
+        raise InvalidInput(
+            f"{what} is the class {function.__qualname__!r}, of which a call only makes an object; "
+            "allowed is a function, a method, or an object that can be called."
+        )
+    if not callable(function):
+        raise InvalidInput(f"{what} is {function!r}, allowed is a function.")
+
+
+def _entered(function: Any) -> Any:
+    """Return the function that a call enters first, behind what only passes calls on."""
+    while True:
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif isinstance(function, staticmethod | types.MethodType):
+            function = function.__func__
+        elif inspect.isroutine(function):
+            return function
+        else:
+            function = type(function).__call__  # an object that can be called
+
+
+def _parameters(function: Callable[..., Any], kind: str) -> Sequence[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        raise InvalidInput(
+            f"Handler {kind!r} has no signature that can be read, allowed is a function written in Python."
+        ) from None
+
+
+AsyncFunction = Callable[..., Awaitable[object]]
+
+
+def as_async(function: Callable[..., object]) -> AsyncFunction:
+    """Return an async handler's function as what it is."""
+    return cast(AsyncFunction, function)

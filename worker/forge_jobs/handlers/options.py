@@ -1,0 +1,135 @@
+"""Options anywhere a job is made: what may be said besides its kind and payload."""
+
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any, Final, Literal, TypedDict
+
+import msgspec
+
+from forge_jobs.errors import InvalidInput
+from forge_jobs.model.job import FOREVER, NewJob
+from forge_jobs.model.kind import Kind
+from forge_jobs.model.moments import as_duration, as_moment
+from forge_jobs.model.queue import DEFAULT_QUEUE
+from forge_jobs.rules import names
+
+
+class Unset(Enum):
+    """Tells "not said" from None where None means something."""
+
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final[Literal[Unset.UNSET]] = Unset.UNSET
+
+
+class OptionValues(TypedDict, total=False):
+    """The options as keyword arguments."""
+
+    queue: str
+    delay: timedelta | float
+    run_at: datetime
+    priority: int  # smaller first
+    max_attempts: int | None  # None: for ever
+    timeout: timedelta | float | None
+    key: str
+    connection: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of one job; None or UNSET means not said."""
+
+    queue: str | None = None
+    delay: timedelta | None = None
+    run_at: datetime | None = None
+    priority: int | None = None
+    max_attempts: int | Unset | None = UNSET
+    timeout: timedelta | None = None
+    key: str | None = None
+    connection: Any = None
+
+    @classmethod
+    def given(cls, values: OptionValues) -> "Options":
+        """Return checked options from keyword arguments. Raises InvalidInput naming what is wrong."""
+        if not values:
+            return NOTHING_SAID
+        for name in values:
+            if name not in NAMES:
+                raise InvalidInput(f"There is no option {name!r}; options: {', '.join(sorted(NAMES))}.")
+        said: dict[str, Any] = dict(values)
+        if (
+            "connection" in said and said["connection"] is None
+        ):  # a mistake, or the job would not be part of it
+            raise InvalidInput(
+                "connection is None, allowed is the connection of a transaction; without one leave it out."
+            )
+        for name in {"delay", "timeout"} & said.keys():
+            said[name] = as_duration(said[name], name)
+        if said.get("run_at") is not None:
+            said["run_at"] = as_moment(said["run_at"], "run_at")
+        return cls(**said).checked()
+
+    def checked(self) -> "Options":
+        """Return the options. Raises InvalidInput, with one sentence, when one is not allowed."""
+        if self.queue is not None:
+            names.queue(self.queue)
+        if self.priority is not None:
+            names.priority(self.priority)
+        if self.max_attempts is not UNSET and self.max_attempts is not None:
+            names.max_attempts(self.max_attempts)
+        if self.key is not None:
+            names.key(self.key)
+        if self.timeout is not None and self.timeout <= timedelta(0):
+            raise InvalidInput(f"timeout is {self.timeout}, allowed is more than zero.")
+        if self.delay is not None and self.run_at is not None:
+            raise InvalidInput("delay and run_at are both given, allowed is one of them.")
+        return self
+
+    def over(self, defaults: "Options") -> "Options":
+        """Return these options, with `defaults` for what was not said."""
+        if self is NOTHING_SAID:
+            return defaults
+        said = {name: getattr(self, name) for name in NAMES if self._says(name)}
+        return replace(defaults, **said)
+
+    def _says(self, name: str) -> bool:
+        value = getattr(self, name)
+        return value is not UNSET if name == "max_attempts" else value is not None
+
+    def job(self, kind: str, payload: bytes, codec: str, *, declared: bool = False) -> NewJob:
+        """Return the job that these options ask for; `declared`: they are all that is said of it."""
+        attempts = self.max_attempts
+        return NewJob(
+            kind=kind,
+            payload=payload,
+            codec=codec,
+            queue=self.queue,
+            priority=self.priority,
+            max_attempts=None if isinstance(attempts, Unset) else FOREVER if attempts is None else attempts,
+            timeout=self.timeout,
+            key=self.key,
+            delay=self.delay,
+            run_at=self.run_at,
+            declared=declared,
+        )
+
+
+NAMES = tuple(field.name for field in fields(Options))
+NOTHING_SAID = Options()
+
+
+def resolved(job: NewJob, kind: Kind | None) -> NewJob:
+    """Return the job with what its kind says of it where it says nothing itself; its queue and priority are known then."""
+    said = Kind(job.kind) if kind is None or job.declared else kind
+    return msgspec.structs.replace(
+        job,
+        queue=job.queue or said.queue or DEFAULT_QUEUE,
+        priority=(said.priority or 0) if job.priority is None else job.priority,
+        max_attempts=said.max_attempts if job.max_attempts is None else job.max_attempts,
+        timeout=job.timeout or said.timeout,
+    )

@@ -1,0 +1,251 @@
+"""Answer Prometheus.
+
+`worker` makes one `Metrics` a process and hands its `scrape` to `health`. What happened in
+this process is counted by `counters`; what is true of the queues is read from the database
+when somebody asks. docs/metrics.md lists every metric.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from forge_jobs.errors import ForgeError
+from forge_jobs.model.cron import CronConfig
+from forge_jobs.model.job import Counts
+from forge_jobs.model.queue import QueueConfig
+from forge_jobs.model.rate_limit import RateLimit
+from forge_jobs.model.worker import Leader, WorkerInfo
+from forge_jobs.telemetry.counters import Counters
+from forge_jobs.telemetry.events import Telemetry
+
+if TYPE_CHECKING:
+    from forge_jobs.storage.interface.storage import Storage
+
+DATABASE_TIMEOUT = 2.0
+"""Seconds within which the database has to answer a scrape."""
+
+SNAPSHOT_AGE = 1.0
+"""Seconds for which what the database said is used again."""
+
+
+class Metrics:
+    """The numbers of one process. `running` says how many handlers run now.
+
+    A worker counts as live when it was heard of within `stale`. Without a `storage`
+    only what happened in this process is told.
+    """
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        storage: "Storage | None" = None,
+        *,
+        running: Callable[[], int] = lambda: 0,
+        stale: timedelta = timedelta(seconds=30),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._counters = Counters()
+        self._storage, self._running, self._stale, self._clock = storage, running, stale, clock
+        self._snapshot: _Snapshot | None = None
+        self._snapshot_at = -SNAPSHOT_AGE
+        self._asking = asyncio.Lock()
+        self._process = CollectorRegistry()
+        ProcessCollector(registry=self._process)
+        self.close = telemetry.subscribe(self._counters)
+        """Nothing is counted any more."""
+
+    async def scrape(self, accept: str = "") -> tuple[bytes, str]:
+        """Return all metrics and their content type, in the format that the Accept header asks for.
+
+        When the database does not answer in time, `forge_database_up` is 0 and what only
+        the database knows is left out.
+        """
+        snapshot = await self._current_snapshot()
+        # Collected on the loop, so that no batch is seen half; written in a thread, since
+        # a thousand series take long enough for heartbeats and handlers to feel it.
+        families = list(self._collect(snapshot))
+        encode, content_type = choose_encoder(accept)
+        return await asyncio.to_thread(encode, _Collected(families)), content_type
+
+    async def _current_snapshot(self) -> "_Snapshot | None":
+        if self._storage is None:
+            return None
+        async with self._asking:
+            if self._clock() - self._snapshot_at >= SNAPSHOT_AGE:
+                self._snapshot = await _ask(self._storage)
+                self._snapshot_at = self._clock()
+            return self._snapshot
+
+    def _collect(self, snapshot: "_Snapshot | None") -> Iterator[Metric]:
+        yield InfoMetricFamily(
+            "forge_build", "The release of forge-jobs.", {"version": version("forge-jobs")}
+        )
+        yield from self._counters.collect()
+        running, capacity = self._running(), sum(self._counters.capacities.values())
+        yield _gauge("forge_worker_running_jobs", "Handlers that run in this process.", value=running)
+        yield _gauge(
+            "forge_worker_capacity", "Handlers that may run at once in this process.", value=capacity
+        )
+        yield _gauge(
+            "forge_worker_stuck_handlers",
+            "Handlers that go on in this process though they were told to stop.",
+            value=self._counters.stuck,
+        )
+        yield _gauge("forge_leader", "Whether this process leads.", value=self._counters.leads)
+        if self._storage is not None:
+            up = snapshot is not None
+            yield _gauge("forge_database_up", "Whether the database answered this scrape in time.", value=up)
+        if snapshot is not None:
+            yield from _queues(snapshot, self._stale)
+            yield from _cluster(snapshot, self._stale)
+        yield from self._process.collect()
+
+
+class _Collected(Collector):
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """What the database said."""
+
+    now: datetime
+    counts: list[Counts]
+    queues: list[QueueConfig]
+    workers: list[WorkerInfo]
+    limits: list[RateLimit]
+    crons: list[CronConfig]
+    leader: Leader | None
+
+    def live_workers(self, stale: timedelta) -> list[WorkerInfo]:
+        return [each for each in self.workers if each.was_heard_of(self.now, stale)]
+
+
+async def _ask(storage: "Storage") -> _Snapshot | None:
+    """Return what the database says, None when it does not answer in time or has no usable schema."""
+    try:
+        async with asyncio.timeout(DATABASE_TIMEOUT):
+            # One after the other: a scrape must not take all connections from the jobs.
+            return _Snapshot(
+                now=await storage.now(),
+                counts=await storage.jobs.counts(),
+                queues=await storage.queues.all(),
+                workers=await storage.workers.all(),
+                limits=await storage.limits.all(),
+                crons=await storage.crons.all(),
+                leader=await storage.leadership.get(),
+            )
+    except (ForgeError, TimeoutError):
+        return None
+
+
+def _queues(snapshot: _Snapshot, stale: timedelta) -> Iterator[Metric]:
+    """Yield the gauges with one value a queue."""
+    counts, configs = snapshot.counts, snapshot.queues
+    serving = [queue for each in snapshot.live_workers(stale) if each.serves for queue in each.queues]
+    ages = {each.queue: _age(snapshot.now, each.oldest_pending_at) for each in counts}
+    unserved = {each.queue: each.pending > 0 and each.queue not in serving for each in counts}
+    limited = {each.name: each.concurrency for each in configs if each.concurrency is not None}
+    cooling = {each.name: _age(each.cooldown_until, snapshot.now) > 0 for each in configs}
+
+    def gauge(name: str, meaning: str, values: Mapping[str, float]) -> Metric:
+        return _gauge(f"forge_queue_{name}", meaning, "queue", values)
+
+    yield gauge(
+        "pending_jobs", "Jobs that may be claimed now.", {each.queue: each.pending for each in counts}
+    )
+    yield gauge(
+        "scheduled_jobs",
+        "Jobs that wait for their time, retries included.",
+        {each.queue: each.scheduled for each in counts},
+    )
+    yield gauge(
+        "in_progress_jobs", "Jobs that workers hold.", {each.queue: each.in_progress for each in counts}
+    )
+    yield gauge("done_jobs", "Done jobs that are still kept.", {each.queue: each.done for each in counts})
+    yield gauge("dead_jobs", "Dead jobs that are still kept.", {each.queue: each.dead for each in counts})
+    yield gauge(
+        "oldest_pending_age_seconds",
+        "How long the oldest pending job has been pending, 0 when there is none.",
+        ages,
+    )
+    yield gauge(
+        "concurrency", "Jobs that may be in progress in the whole cluster, absent without a limit.", limited
+    )
+    yield gauge("paused", "Whether the queue is paused.", {each.name: each.paused for each in configs})
+    yield gauge("cooling_down", "Whether the queue cools down after a throttled job.", cooling)
+    yield gauge(
+        "live_workers",
+        "Live workers that may claim jobs of the queue.",
+        {each.name: serving.count(each.name) for each in configs},
+    )
+    yield gauge("unserved", "Whether jobs are pending that no live worker serves.", unserved)
+
+
+def _cluster(snapshot: _Snapshot, stale: timedelta) -> Iterator[Metric]:
+    """Yield the gauges of everything else that the database knows."""
+    limits, crons = snapshot.limits, snapshot.crons
+    fired = {each.name: each.last_fire_at.timestamp() for each in crons if each.last_fire_at is not None}
+    planned = {each.name: each.next_fire_at.timestamp() for each in crons if each.next_fire_at is not None}
+    yield _gauge("forge_workers", "Live workers.", value=len(snapshot.live_workers(stale)))
+    yield _gauge(
+        "forge_workers_unwell",
+        "Live workers that say that something keeps them from their work.",
+        value=sum(each.ailment is not None for each in snapshot.live_workers(stale)),
+    )
+    yield _gauge("forge_leader_present", "Whether any worker leads.", value=snapshot.leader is not None)
+    yield _gauge(
+        "forge_rate_limit_tokens",
+        "Tokens in the bucket.",
+        "scope",
+        {each.scope: each.tokens for each in limits},
+    )
+    yield _gauge(
+        "forge_rate_limit_capacity",
+        "Tokens that the bucket holds at most.",
+        "scope",
+        {each.scope: each.capacity for each in limits},
+    )
+    yield _gauge(
+        "forge_cron_enabled",
+        "Whether the cron is enabled.",
+        "cron",
+        {each.name: each.enabled for each in crons},
+    )
+    yield _gauge("forge_cron_last_fire_timestamp_seconds", "When the cron last fired.", "cron", fired)
+    yield _gauge("forge_cron_next_fire_timestamp_seconds", "When the cron fires next.", "cron", planned)
+
+
+def _age(later: datetime | None, earlier: datetime | None) -> float:
+    if later is None or earlier is None:
+        return 0.0
+    return max((later - earlier).total_seconds(), 0.0)
+
+
+def _gauge(
+    name: str,
+    meaning: str,
+    label: str | None = None,
+    values: Mapping[str, float] | None = None,
+    *,
+    value: float | None = None,
+) -> Metric:
+    if label is None:
+        return GaugeMetricFamily(name, meaning, value=value)
+    family = GaugeMetricFamily(name, meaning, labels=(label,))
+    for of, number in (values or {}).items():
+        family.add_metric((of,), number)
+    return family

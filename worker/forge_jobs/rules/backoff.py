@@ -1,0 +1,76 @@
+"""When the next attempt runs: after a failure, and after a throttle.
+
+Pure functions of a queue's configuration; whoever records an outcome calls them, and
+`storage` only writes down what they say.
+"""
+
+import random as _random
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from forge_jobs.model.moments import LONGEST
+from forge_jobs.model.queue import QueueConfig
+
+JITTER = 0.2
+"""How far a retry may stray from its delay, as a share of it: retries of one outage do not come back as one."""
+
+THROTTLE_WITHOUT_BACKOFF = timedelta(seconds=60)
+"""How long a throttled queue cools down when its backoff is off and nobody said for how long."""
+
+THROTTLES_FORGOTTEN_AFTER = timedelta(seconds=120)
+"""A queue that was left alone for this long after a cool-down starts counting throttles anew."""
+
+
+def retry_delay(
+    queue: QueueConfig, attempt: int, *, random: Callable[[], float] = _random.random
+) -> timedelta:
+    """Return how long a job waits after its `attempt` (counted from 1) failed.
+
+    Zero when the queue's backoff is off; otherwise the base doubled with each attempt,
+    give or take a fifth, never more than the queue's maximum. `random` gives [0, 1).
+    """
+    if not queue.backoff_enabled:
+        return timedelta(0)
+    jitter = 1 + JITTER * (2 * random() - 1)
+    return min(_doubled(queue, attempt) * jitter, _longest(queue))
+
+
+def throttle_delay(queue: QueueConfig, throttles: int, retry_after: timedelta | None) -> timedelta:
+    """Return how long the queue cools down after `throttles` in a row (counted from 1).
+
+    `retry_after` is respected when the handler gave one. There is no jitter: the whole
+    queue waits as one.
+    """
+    if retry_after is not None:
+        return max(retry_after, timedelta(0))
+    if not queue.backoff_enabled:
+        return THROTTLE_WITHOUT_BACKOFF
+    return _doubled(queue, throttles)
+
+
+def throttles_in_a_row(queue: QueueConfig, now: datetime) -> int:
+    """Return how many throttles in a row one that is heard `now` makes.
+
+    One more than the queue says; the same while the queue is still cooling down, since
+    jobs that were already running hear what is known; 1 when the last cool-down is long over.
+    """
+    if queue.cooldown_until is None or now - queue.cooldown_until > THROTTLES_FORGOTTEN_AFTER:
+        return 1
+    if now < queue.cooldown_until:
+        return max(queue.throttles, 1)
+    return queue.throttles + 1
+
+
+def _doubled(queue: QueueConfig, times: int) -> timedelta:
+    """Return the base doubled `times - 1` times, at most the queue's maximum."""
+    base, longest = max(queue.backoff_base, timedelta(0)), _longest(queue)
+    # Shifting the maximum down cannot overflow, as multiplying the base could; more than
+    # 63 doublings of a microsecond are longer than a timedelta can be.
+    doublings = min(max(times - 1, 0), 63)
+    if base > longest / (1 << doublings):
+        return longest
+    return min(base * (1 << doublings), longest)
+
+
+def _longest(queue: QueueConfig) -> timedelta:
+    return min(max(queue.backoff_max, timedelta(0)), LONGEST)

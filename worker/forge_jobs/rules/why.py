@@ -1,0 +1,247 @@
+"""Why a job is not running: facts in, sentences out. Pure; `Jobs.why` gathers the facts."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from forge_jobs.model.facts import Waiting
+from forge_jobs.model.job import ENDED, Job, Reason, State
+from forge_jobs.model.worker import WorkerInfo
+from forge_jobs.rules import names
+from forge_jobs.rules.duration import in_words
+from forge_jobs.rules.words import QUIET, ago, attempt_of, count, first_line, moment
+
+SLOW = timedelta(seconds=2)
+"""From claiming a job to its handler's start it takes less."""
+
+OVERDUE = timedelta(seconds=10)
+"""Workers look at least every 5 s: what they may take and have not taken for longer is worth a sentence."""
+
+MOST_NAMED = 3
+"""So many workers are named; of the others it is said how many there are."""
+
+NEARLY = 1e-9
+"""What may be missing from a whole token, so many fractions have been added up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why a job is where it is: sentences for people, what weighs most first."""
+
+    job_id: int
+    state: State
+    reasons: tuple[str, ...]
+
+
+def explain(
+    job: Job,
+    now: datetime,
+    *,
+    waiting: Waiting | None = None,
+    workers: Sequence[WorkerInfo] = (),
+    stale: timedelta = timedelta(seconds=30),
+) -> Why:
+    """Return why `job` is not running, or since when it runs, or how it ended.
+
+    `waiting` is needed for a waiting job; `workers` are all that are registered, and those that were heard of
+    within `stale` are alive.
+    """
+    if job.state in ENDED:
+        reasons = _ended(job, now)
+    elif job.state is State.IN_PROGRESS:
+        reasons = _in_progress(job, now, next((each for each in workers if each.id == job.worker_id), None))
+    elif job.state is State.PENDING:
+        reasons = _pending(job, waiting, workers, stale)
+    else:
+        reasons = _scheduled(job, now, waiting, workers, stale)
+    return Why(job.id, job.state, (*reasons, *_stuck(job, workers)))
+
+
+def _stuck(job: Job, workers: Iterable[WorkerInfo]) -> Iterator[str]:
+    for worker in [each for each in workers if job.id in each.stuck]:
+        which = "an earlier attempt" if job.state is State.IN_PROGRESS else f"attempt {job.attempt}"
+        yield f"The handler of {which} goes on in {worker.label}, though it was told to stop."
+
+
+def _ended(job: Job, now: datetime) -> Iterator[str]:
+    verb = "done" if job.state is State.DONE else "dead"
+    attempts = "it never ran" if not job.attempt else f"its last attempt was {attempt_of(job)}"
+    when = f" since {moment(job.finished_at)}, {ago(job.finished_at, now)}" if job.finished_at else ""
+    yield f"It is {verb}{when}; {attempts}."
+    if job.state is State.DEAD:
+        yield f"Its error was: {first_line(job.error)}"
+
+
+def _in_progress(job: Job, now: datetime, worker: WorkerInfo | None) -> Iterator[str]:
+    name = job.worker or (f"worker {job.worker_id}" if job.worker_id is not None else "a worker")
+    since = f" {ago(job.claimed_at, now)}, at {moment(job.claimed_at)}" if job.claimed_at else ""
+    yield f"It was claimed by {name}{since}; this is attempt {attempt_of(job)}."
+    if job.cancel_requested_at:
+        yield f"A user asked {ago(job.cancel_requested_at, now)} that it be cancelled; its worker has not ended it yet."
+    if worker is None:
+        yield "That worker is gone; the job will be taken back and counted as a failed attempt."
+    elif worker.beat_at and now - worker.beat_at > QUIET:
+        yield (
+            f"That worker was last heard of {ago(worker.beat_at, now)}; "
+            "when it stays silent, the job is taken back and counted as a failed attempt."
+        )
+    elif job.id in worker.adrift:
+        yield "That worker is alive, but does not run it: it hands it back in a moment."
+    elif worker.beat_at:
+        yield f"That worker is alive: it was heard of {ago(worker.beat_at, now)}."
+        if worker.ailment:
+            yield f"It says of itself: {worker.ailment}"
+    if worker is not None and job.timeout and job.claimed_at and now - job.claimed_at > job.timeout + SLOW:
+        yield f"Its timeout of {in_words(job.timeout)} is over: its handler was told to stop, and has not ended yet."
+    if job.error:
+        yield f"The attempt before failed: {first_line(job.error)}"
+
+
+def _scheduled(
+    job: Job, now: datetime, waiting: Waiting | None, workers: Sequence[WorkerInfo], stale: timedelta
+) -> Iterator[str]:
+    yield _time_of(job, now, workers, stale)
+    if job.error:
+        yield f"Its last error was: {first_line(job.error)}"
+    if waiting:
+        yield from _hindrances(job, waiting, _Serving(job, waiting, workers, stale))
+
+
+def _time_of(job: Job, now: datetime, workers: Sequence[WorkerInfo], stale: timedelta) -> str:
+    if job.run_at is None:
+        return f"It is {job.state.value}."
+    because = {
+        Reason.RETRY: f"Attempt {attempt_of(job)} failed; the next one",
+        Reason.THROTTLED: "It was throttled; its next attempt",
+        Reason.RESCHEDULED: "Its handler rescheduled it; its next attempt",
+    }.get(job.reason or Reason.DELAYED, "Its first attempt")
+    if job.run_at > now:
+        return f"{because} waits until {moment(job.run_at)}, in {in_words(job.run_at - now)}."
+    was_due = f"{because} was due {ago(job.run_at, now)}, at {moment(job.run_at)}"
+    live = [each for each in workers if each.was_heard_of(now, stale)]
+    if not live:
+        return f"{was_due}; no worker is alive that would make it pending."
+    if now - job.run_at > OVERDUE:
+        return f"{was_due}, and has not been made pending by {_look_at(live)}."
+    return f"{was_due}; the next worker that looks makes it pending."
+
+
+class _Serving:
+    """The workers of a waiting job's queue, as far as they are not about to end."""
+
+    def __init__(self, job: Job, waiting: Waiting, workers: Sequence[WorkerInfo], stale: timedelta) -> None:
+        all = [each for each in workers if waiting.queue.name in each.queues and not each.draining]
+        self.quiet = [each for each in all if not each.was_heard_of(waiting.now, QUIET)]
+        self.live = [each for each in all if each.was_heard_of(waiting.now, stale)]
+        self.able = [each for each in self.live if job.kind in each.kinds]
+        self.open = [each for each in self.able if each.is_open]
+        self.unwell = [each for each in self.open if each.ailment]
+        self.well = [each for each in self.open if not each.ailment]
+
+    @property
+    def are_busy(self) -> bool:
+        """Whether each that is well has as many jobs as it runs at once."""
+        return bool(self.well) and all(each.in_progress >= each.concurrency for each in self.well)
+
+
+def _pending(
+    job: Job, waiting: Waiting | None, workers: Sequence[WorkerInfo], stale: timedelta
+) -> Iterator[str]:
+    if waiting is None or waiting.ready_at is None:
+        yield "It was pending, and moves just now: ask again."
+        return
+    serving = _Serving(job, waiting, workers, stale)
+    held = [*_hindrances(job, waiting, serving), *_competition(waiting, serving)]
+    before = [*_line(waiting)]
+    overdue = [] if held else [*_overdue(waiting, waiting.ready_at, serving)]
+    yield from (*held, *before, *overdue) or [
+        "Nothing holds it back; the next free worker of its queue takes it."
+    ]
+
+
+def _hindrances(job: Job, waiting: Waiting, serving: _Serving) -> Iterator[str]:
+    """What would keep the job from running even if it were the only one."""
+    queue = waiting.queue
+    if names.is_closed(queue):
+        yield f"Queue {job.queue!r} is being deleted: its jobs go to another queue, or with it."
+        return
+    if queue.paused:
+        yield f"Queue {queue.name!r} is paused."
+    if queue.cooldown_until and queue.cooldown_until > waiting.now:
+        row = f" after {count(queue.throttles, 'throttle')} in a row" if queue.throttles else ""
+        yield (
+            f"Queue {queue.name!r} cools down{row} until {moment(queue.cooldown_until)}, "
+            f"in {in_words(queue.cooldown_until - waiting.now)}."
+        )
+    if queue.concurrency == 0:
+        yield f"Queue {queue.name!r} has a concurrency of 0, so none of its jobs may run."
+    if queue.rate_limit is not None and waiting.tokens is None:
+        yield (
+            f"There is no rate limit {queue.rate_limit!r}, of which queue {queue.name!r} needs tokens, "
+            "so none of its jobs may start."
+        )
+    if not serving.live:
+        yield f"No live worker serves queue {queue.name!r}."
+    elif not serving.able:
+        live = count(len(serving.live), "live worker")
+        yield f"No worker handles kind {job.kind!r}: of {live} serving queue {queue.name!r}, none has a handler for it."
+    elif not serving.open:
+        yield (
+            "No worker that could run it may claim: each is of a version that is not promoted or drains, "
+            "or was told to retire."
+        )
+    for worker in serving.unwell[:MOST_NAMED]:
+        yield f"Worker {worker.label} says of itself: {worker.ailment}"
+    if len(serving.unwell) > MOST_NAMED:
+        yield f"{count(len(serving.unwell) - MOST_NAMED, 'more worker')} of its queue cannot work either."
+    if not serving.live:
+        yield from _quiet(serving, waiting.now)
+
+
+def _competition(waiting: Waiting, serving: _Serving) -> Iterator[str]:
+    queue = waiting.queue
+    if waiting.slots and waiting.slots_held >= waiting.slots:
+        slots = "The one slot" if waiting.slots == 1 else f"All {waiting.slots} slots"
+        yield f"{slots} of queue {queue.name!r} {'is' if waiting.slots == 1 else 'are'} in use."
+    if queue.rate_limit is not None and waiting.tokens is not None and waiting.tokens < 1 - NEARLY:
+        yield f"The rate limit {queue.rate_limit!r} of the queue has no token."
+    if serving.are_busy:
+        places = count(sum(each.concurrency for each in serving.well), "job")
+        yield f"Every worker that could take it is busy: {places} at once are what they run."
+
+
+def _line(waiting: Waiting) -> Iterator[str]:
+    if waiting.ahead >= waiting.ahead_limit > 0:
+        yield f"{waiting.ahead_limit:,}+ jobs of its queue are before it."
+    elif waiting.ahead:
+        yield f"{count(waiting.ahead, 'job')} of its queue {'is' if waiting.ahead == 1 else 'are'} before it."
+
+
+def _overdue(waiting: Waiting, ready_at: datetime, serving: _Serving) -> Iterator[str]:
+    """What is seen of a job that nothing explains and that nobody has taken for longer than workers take to look."""
+    if waiting.now - ready_at <= OVERDUE:
+        return
+    ready = f"It has been ready for {in_words(waiting.now - ready_at)}"
+    if waiting.taken_at is None or waiting.now - waiting.taken_at > OVERDUE:
+        yield f"{ready}, and has not been taken by {_look_at(serving.well)}."
+        yield from _quiet(serving, waiting.now)
+    elif not waiting.ahead:
+        yield f"{ready}; a job of its queue was taken {ago(waiting.taken_at, waiting.now)}."
+
+
+def _quiet(serving: _Serving, now: datetime) -> Iterator[str]:
+    for worker in serving.quiet[:MOST_NAMED]:
+        if worker.beat_at is not None:
+            yield f"Worker {worker.label} of its queue was last heard of {ago(worker.beat_at, now)}."
+    if len(serving.quiet) > MOST_NAMED:
+        yield f"{count(len(serving.quiet) - MOST_NAMED, 'more worker')} of its queue has not been heard of since."
+
+
+def _look_at(workers: Sequence[WorkerInfo]) -> str:
+    """Return 'workers a and b: look at their logs and their /readyz'."""
+    names = [each.label for each in workers[:MOST_NAMED]]
+    if len(workers) > MOST_NAMED:
+        names.append(f"{len(workers) - MOST_NAMED:,} more")
+    if len(names) == 1:
+        return f"worker {names[0]}: look at its log and its /readyz"
+    return f"workers {', '.join(names[:-1])} and {names[-1]}: look at their logs and their /readyz"

@@ -1,0 +1,1 @@
+"""What the environment says of the program, and of its database."""

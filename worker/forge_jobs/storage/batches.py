@@ -1,0 +1,175 @@
+"""Batches of verdicts: written down as a whole, or in parts when the database does not take the whole.
+
+Whoever writes outcomes uses this, a worker for its own and the reaper for those of others. What
+cannot be written must harm nobody else: a batch that is refused, or that somebody's lock holds
+up, is halved until what it was about is alone. An outcome that is refused alone is written
+without what was refused, as far as the database takes any of it; what is held up is tried later.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from forge_jobs.errors import ForgeError, StorageBusy, StorageUnavailable
+from forge_jobs.model.job import Claim, End, Postponement, State
+from forge_jobs.model.run import Outcome
+from forge_jobs.rules.verdict import Verdict, as_written
+from forge_jobs.storage.interface.storage import Claims
+from forge_jobs.telemetry.events import OutcomeRefused, Telemetry
+
+LARGEST_BATCH = 1000  # verdicts
+LARGEST_BYTES = 4 * 1024 * 1024  # of results and errors: what a slow link carries within a statement's time
+LONGEST_REFUSAL = 500  # characters of what the database said
+
+Write = End | Postponement | Claim
+
+
+class Held(NamedTuple):
+    """A verdict that could not be written now, and why."""
+
+    verdict: Verdict
+    error: Exception
+
+
+def size(verdict: Verdict) -> int:
+    """Return how many bytes of result and error are to be written, about."""
+    write = verdict.write
+    if type(write) is End:
+        if write.result is None and write.error is None:
+            return 0
+        return len(write.result or b"") + len(write.error or "")
+    if type(write) is Postponement:
+        return len(write.error or "")
+    return 0
+
+
+def first(verdicts: Sequence[Verdict], room: int) -> Sequence[Verdict]:
+    """Return as many of the first verdicts as one batch may have: at least one, and at most `room` bytes."""
+    batch = verdicts[:LARGEST_BATCH]
+    sizes = list(map(size, batch))
+    if sum(sizes) <= room:
+        return batch
+    count = total = 0
+    for one in sizes:
+        total += one
+        if count and total > room:
+            break
+        count += 1
+    return batch[:count]
+
+
+def parts(verdicts: Sequence[Verdict]) -> list[Sequence[Verdict]]:
+    """Return the verdicts in parts that one statement each writes."""
+    if all(type(verdict.write) is End for verdict in verdicts):
+        return [verdicts] if verdicts else []
+    kinds: dict[type[Write], list[Verdict]] = {}
+    for verdict in verdicts:
+        kinds.setdefault(type(verdict.write), []).append(verdict)
+    return list(kinds.values())
+
+
+async def write(claims: Claims, part: Sequence[Verdict]) -> list[int]:
+    """The verdicts, all of one kind, are written down; return the ids of the jobs whose claim was lost.
+
+    Their runs say what was written: a job that a user cancelled does not wait again.
+    """
+    lost = await _write(claims, [verdict.write for verdict in part])
+    if type(part[0].write) is not End:
+        for verdict in part:
+            verdict.run = as_written(verdict)
+    return lost
+
+
+async def write_apart(
+    claims: Claims,
+    telemetry: Telemetry,
+    verdicts: Sequence[Verdict],
+    settled: Callable[[Sequence[Verdict], Sequence[int]], None],
+) -> list[Held]:
+    """The verdicts are written down, each whatever becomes of the others.
+
+    `settled(verdicts, lost)` is called for each part that is. A verdict that the database takes
+    only in part is changed to what was written, and an event says so. Return those that are not
+    written. When the database cannot be reached nothing more is tried.
+    """
+    waiting = [list(part) for part in reversed(parts(verdicts))]
+    held: list[Held] = []
+    while waiting:
+        part = waiting.pop()
+        try:
+            lost = await write(claims, part)
+        except Exception as error:
+            if isinstance(error, StorageUnavailable):
+                for verdict in part:
+                    verdict.unanswered = True
+                if not isinstance(error, StorageBusy):
+                    held += [Held(verdict, error) for each in (part, *waiting) for verdict in each]
+                    return held
+            if len(part) > 1:
+                half = len(part) // 2
+                waiting += [part[half:], part[:half]]
+            elif isinstance(error, ForgeError) and not isinstance(error, StorageUnavailable):
+                written = await write_less(claims, telemetry, part[0], error)
+                if written is None:
+                    held.append(Held(part[0], error))
+                else:
+                    settled(part, written)
+            else:
+                held.append(Held(part[0], error))
+        else:
+            settled(part, lost)
+    return held
+
+
+async def write_less(
+    claims: Claims, telemetry: Telemetry, verdict: Verdict, error: ForgeError
+) -> list[int] | None:
+    """The verdict is written down without what `error` refuses, and changed to what was written.
+
+    Return the ids of the jobs whose claim was lost; None when the database takes nothing of it.
+    """
+    said = str(error)[:LONGEST_REFUSAL].encode("ascii", "backslashreplace").decode()
+    for less in _less(verdict.write, said):
+        try:
+            lost = await _write(claims, [less])
+        except StorageUnavailable:
+            return None
+        except ForgeError:
+            continue
+        verdict.write = less
+        verdict.run = replace(verdict.run, error=less.error)
+        if type(less) is End and less.state is State.DEAD and verdict.run.outcome is not Outcome.CANCELLED:
+            verdict.run = replace(verdict.run, outcome=Outcome.DEAD, retry_in=None)
+        verdict.run = as_written(verdict)
+        telemetry.emit(OutcomeRefused(less.claim.job_id, said, less.error or "nothing of its error"))
+        return lost
+    return None
+
+
+def _less(write: Write, said: str) -> Iterator[End | Postponement]:
+    """Yield what may be written when `write` is refused, the most first."""
+    if isinstance(write, Claim):
+        return  # that a job is handed back has no parts
+    if isinstance(write, End) and write.result is not None:
+        write = replace(write, result=None, error=f"done, but its result was not kept: {said}")
+        yield write
+    elif write.error is not None:
+        if not write.error.isascii():
+            yield replace(write, error=write.error.encode("ascii", "backslashreplace").decode())
+        yield replace(write, error=f"its error was not kept: {said}")
+    if write.error is not None:
+        yield replace(write, error=None)
+    if not (isinstance(write, End) and write.state is State.DEAD):
+        duration = write.duration if isinstance(write, End) else 0.0
+        yield End(write.claim, State.DEAD, duration, error=f"its outcome could not be stored: {said}")
+
+
+async def _write(claims: Claims, writes: Sequence[Write]) -> list[int]:
+    match writes[0]:
+        case End():
+            return await claims.finish(writes)  # type: ignore[arg-type]  # all are of one kind
+        case Postponement():
+            return await claims.postpone(writes)  # type: ignore[arg-type]
+        case _:
+            return await claims.release(writes)  # type: ignore[arg-type]

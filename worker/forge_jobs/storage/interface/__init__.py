@@ -1,0 +1,1 @@
+"""What a database must do for forge-jobs, a protocol for each noun."""

@@ -1,0 +1,78 @@
+"""Patience: what a loop does while the database does not answer.
+
+Every loop of a worker holds one. It waits longer each time, tells telemetry, and says
+when the database is back; so a worker survives an outage of any length without a restart.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from forge_jobs.errors import ForgeError, StorageContended, StorageUnavailable, StorageUnusable
+from forge_jobs.telemetry.events import ChoreFailed, DatabaseBack, DatabaseLost, Telemetry
+
+FIRST_WAIT = 0.1
+LONGEST_WAIT = 5.0
+
+T = TypeVar("T")
+
+
+class Patience:
+    """Waits between the tries of one loop, `doing` this."""
+
+    def __init__(self, doing: str, telemetry: Telemetry) -> None:
+        self._doing = doing
+        self._telemetry = telemetry
+        self._wait = FIRST_WAIT
+        self.since: float | None = (
+            None  # monotonic: of the first of the tries that went wrong; None: the last went well
+        )
+        self.said: str | None = None  # by the last of them
+
+    async def wait(self, error: Exception) -> None:
+        """Say what went wrong, and return when it is time to try again."""
+        if self.since is None:
+            self.since = time.monotonic()
+        self.said = str(error) or type(error).__name__
+        pause = self._wait * random.uniform(0.8, 1.2)  # so that a hundred workers do not come back at once
+        self._wait = min(self._wait * 2, LONGEST_WAIT)
+        if isinstance(error, ForgeError) and not isinstance(error, StorageContended):
+            self._telemetry.emit(DatabaseLost(self._doing, str(error), pause))
+        else:
+            self._telemetry.emit(ChoreFailed(self._doing, error, pause))
+        await asyncio.sleep(pause)
+
+    async def until_answered(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return what `call` returns, however long the database is away. Raises what waiting does not cure."""
+        while True:
+            try:
+                result = await call()
+            except StorageUnusable:
+                raise
+            except StorageUnavailable as error:
+                await self.wait(error)
+            else:
+                self.over()
+                return result
+
+    def over(self) -> None:
+        """The last try went well."""
+        if self.since is not None:
+            self._telemetry.emit(DatabaseBack(self._doing, time.monotonic() - self.since))
+            self.since = self.said = None
+            self._wait = FIRST_WAIT
+
+
+async def unless(asked: asyncio.Event, something: Coroutine[Any, Any, Any]) -> None:
+    """Await `something`, but no longer than until `asked` is set."""
+    doing, asking = asyncio.ensure_future(something), asyncio.ensure_future(asked.wait())
+    try:
+        await asyncio.wait((doing, asking), return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            doing.result()
+    finally:
+        for task in (doing, asking):
+            task.cancel()
+        await asyncio.gather(doing, asking, return_exceptions=True)

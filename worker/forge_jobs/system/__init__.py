@@ -1,0 +1,1 @@
+"""What the operating system has: processes, signals and threads."""

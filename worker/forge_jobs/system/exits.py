@@ -1,0 +1,180 @@
+"""Exits: SystemExit and KeyboardInterrupt end an event loop, and a worker with all its jobs would end with it.
+
+While anybody is in `contained`, what a job gives to the loop (a callback, a timer, a task) ends
+nothing but itself. A loop has no hook for that, so its functions are replaced meanwhile. What
+is of no job, such as a signal's handler or the protocol of a connection, ends the loop: one
+that `run` made goes on, one of somebody else does not.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from contextvars import Context as Variables
+from functools import partial
+from typing import Any, NoReturn
+
+from forge_jobs.model.job import Claim
+from forge_jobs.telemetry.logs import current_job
+
+EXITS = (SystemExit, KeyboardInterrupt)
+
+STOPPED = "stop() of the event loop was called"
+
+MOST_FAILURES = 20  # of a loop itself within a second: with more it does not work any more
+
+Told = Callable[[Claim | None, BaseException], None]
+
+
+@contextlib.contextmanager
+def contained(told: Told) -> Iterator[None]:
+    """No exit of a job ends the running loop; `told(claim, error)` hears of it, or of one whose job is not known."""
+    loop = asyncio.get_running_loop()
+    shield = _shields.get(loop) or _shields.setdefault(loop, _Shield(loop))
+    shield.told.append(told)
+    try:
+        yield
+    finally:
+        shield.told.remove(told)
+        if not shield.told:
+            shield.withdraw()
+            del _shields[loop]
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    """As `asyncio.run`, in the fastest loop that is installed; it goes on while anybody is in `contained`."""
+    with asyncio.Runner(loop_factory=_enduring_loop) as runner:
+        runner.run(coroutine)
+
+
+def end_fork(error: BaseException | None) -> NoReturn:
+    """End a process that a handler forked and that came back from the handler as well, as if that were its end."""
+    code = 0
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        traceback.print_exception(error)
+        code = 1
+    os._exit(code & 0xFF)
+
+
+class _Shield:
+    """Stands before those functions of a loop that are given what it shall call."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.told: list[Told] = []
+        self.process = os.getpid()
+        self._loop = loop
+        self._called = self._call  # always the same object
+        self._ours = {
+            "call_soon": self._soon(loop.call_soon),
+            "call_soon_threadsafe": self._soon(loop.call_soon_threadsafe),
+            "call_later": self._at(loop.call_later),
+            "call_at": self._at(loop.call_at),
+            "add_reader": self._of(loop.add_reader),
+            "add_writer": self._of(loop.add_writer),
+            "stop": self._stop(loop.stop),
+        }
+        self._before = {name: vars(loop)[name] for name in self._ours if name in vars(loop)}
+        vars(loop).update(self._ours)
+
+    def withdraw(self) -> None:
+        """The loop's functions are as before, except where somebody has replaced ours."""
+        functions = vars(self._loop)
+        for name, ours in self._ours.items():
+            if functions.get(name) is ours:
+                del functions[name]
+                if name in self._before:
+                    functions[name] = self._before[name]
+
+    def tell(self, claim: Claim | None, error: BaseException) -> None:
+        for told in list(self.told):
+            told(claim, error)
+
+    def _call(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Call what a job gave to the loop."""
+        try:
+            callback(*args)
+        except EXITS as error:
+            if os.getpid() != self.process:
+                end_fork(error)
+            job = current_job.get()
+            if job is None or not self.told:
+                raise
+            self.tell(job[0], error)
+
+    def _soon(self, before: Callable[..., Any]) -> Callable[..., Any]:
+        job_here, called = current_job.get, self._called
+
+        def soon(callback: Callable[..., Any], *args: Any, context: Variables | None = None) -> Any:
+            job = job_here() if context is None else context.get(current_job)
+            if job is None or callback is called:
+                return before(callback, *args, context=context)
+            return before(called, callback, *args, context=context)
+
+        return soon
+
+    def _at(self, before: Callable[..., Any]) -> Callable[..., Any]:
+        job_here, called = current_job.get, self._called
+
+        def at(
+            when: float, callback: Callable[..., Any], *args: Any, context: Variables | None = None
+        ) -> Any:
+            job = job_here() if context is None else context.get(current_job)
+            if job is None or callback is called:  # some loops' `call_later` is by `call_at`, or the reverse
+                return before(when, callback, *args, context=context)
+            return before(when, called, callback, *args, context=context)
+
+        return at
+
+    def _of(self, before: Callable[..., Any]) -> Callable[..., Any]:
+        def of(file: Any, callback: Callable[..., Any], *args: Any) -> Any:
+            return before(file, *(() if current_job.get() is None else (self._called,)), callback, *args)
+
+        return of
+
+    def _stop(self, before: Callable[[], None]) -> Callable[[], None]:
+        def stop() -> None:
+            if self.told and current_job.get() is not None:
+                raise SystemExit(STOPPED)
+            before()
+
+        return stop
+
+
+_shields: dict[asyncio.AbstractEventLoop, _Shield] = {}
+
+
+def _enduring_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        loop = asyncio.new_event_loop()
+    else:
+        loop = uvloop.new_event_loop()
+    loop.run_forever = partial(_run_for_ever, loop, loop.run_forever)  # type: ignore[method-assign]
+    return loop
+
+
+def _run_for_ever(loop: asyncio.AbstractEventLoop, run_forever: Callable[[], None]) -> None:
+    """Run the loop, whatever ends it, until that happens while nobody is in `contained`, or it cannot run."""
+    failures: deque[float] = deque(maxlen=MOST_FAILURES)
+    while True:
+        try:
+            run_forever()
+            if loop not in _shields:
+                return
+            raise SystemExit(STOPPED)
+        except BaseException as error:
+            shield = _shields.get(loop)
+            if shield is None or shield.process != os.getpid():
+                raise
+            if not isinstance(error, EXITS):  # it is the loop's own
+                now = time.monotonic()
+                if len(failures) == MOST_FAILURES and now - failures[0] < 1.0:
+                    raise
+                failures.append(now)
+            shield.tell(None, error)

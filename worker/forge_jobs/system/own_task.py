@@ -1,0 +1,51 @@
+"""Tasks of the worker's own, which no handler can cancel.
+
+`for task in asyncio.all_tasks(): task.cancel()` is how some programs end, and some handlers too.
+The tasks of the worker are there as well: it would end, hand the job back, and meet it again.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from contextvars import Context as Variables
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+from forge_jobs.model.job import Claim
+from forge_jobs.telemetry.events import CancelRefused, Telemetry
+from forge_jobs.telemetry.logs import current_job
+
+T = TypeVar("T")
+
+
+class OwnTask(asyncio.Task[T]):
+    """A task that is not cancelled from within a job, unless it was made in that job, or runs it.
+
+    Who tries is said by an event. `claim` is the job that the task runs: a timeout of its handler may cancel it.
+    """
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        telemetry: Telemetry,
+        *,
+        name: str,
+        context: Variables | None = None,
+    ) -> None:
+        context = copy_context() if context is None else context
+        self.claim: Claim | None = None
+        self._telemetry = telemetry
+        self._made_in = context.get(current_job)
+        # Not by the loop: it might be asked from within a job, or make tasks of its own kind.
+        super().__init__(coroutine, loop=asyncio.get_running_loop(), name=name, context=context)
+
+    def cancel(self, msg: Any = None) -> bool:
+        """The task is asked to end, and True returned; False when that is refused, or it has ended."""
+        job = current_job.get()
+        if job is None or job is self._made_in or job[0] is self.claim:
+            return super().cancel(msg)
+        self._telemetry.emit(CancelRefused(job[0]))
+        return False
+
+    def tell(self) -> None:
+        """The task is asked to end, wherever that comes from."""
+        super().cancel()

@@ -1,0 +1,41 @@
+"""A place in a program, as text: the file, the line, the function, and what stands there."""
+
+import linecache
+import sysconfig
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from types import CodeType, FrameType
+
+UNKNOWN = "?"
+
+_NOT_OURS = tuple(sysconfig.get_paths()[each] for each in ("stdlib", "platstdlib", "purelib", "platlib"))
+_HERE = str(Path(__file__).parents[1])
+
+
+def reached(innermost: FrameType | None) -> str:
+    """Return where the innermost frame is that is the program's own; else the innermost."""
+    frames = []
+    while innermost is not None:
+        frames.append((innermost.f_code, innermost.f_lineno))
+        innermost = innermost.f_back
+    return _first(frames) or (_place(*frames[0]) if frames else UNKNOWN)
+
+
+def raised(error: BaseException) -> str:
+    """Return the innermost place of the program's own that `error` came from; UNKNOWN when it came from none."""
+    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    return _first(reversed(frames)) or UNKNOWN
+
+
+def _first(frames: Iterable[tuple[CodeType, int]]) -> str | None:
+    for code, line in frames:
+        name = code.co_filename
+        if not name.startswith((*_NOT_OURS, _HERE, "<frozen ")) and not name.endswith(".pyx"):
+            return _place(code, line)
+    return None
+
+
+def _place(code: CodeType, line: int) -> str:
+    text = linecache.getline(code.co_filename, line).strip()
+    return f"{code.co_filename}:{line} in {code.co_name}" + (f": {text}" if text else "")

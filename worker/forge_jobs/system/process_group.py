@@ -1,0 +1,149 @@
+"""A process and all that it starts: begun together, and ended together.
+
+The process leads a group (and a session) of its own, so a signal to the worker's group does not
+reach it. Whatever it starts is in that group, unless it leaves it on purpose by a session of its
+own. None of the group outlives the worker: its `guard` sees to that.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from forge_jobs.system import stop_signals
+from forge_jobs.system.guard import guard
+
+MOMENT = 2.0  # seconds between SIGTERM and SIGKILL; less than a worker that stops leaves to its handlers
+DEATH = 1.0  # seconds that killed processes have to vanish
+LONGEST_PAUSE = 0.05  # seconds between two looks
+ECHO = 1.0  # seconds within which a signal that is sent to many reaches all of them
+
+
+class ProcessGroup:
+    """A running process, and those that it started.
+
+    Raises OSError when it cannot be started, ValueError when its arguments cannot be those of a process.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path | None = None,
+        stdin: IO[bytes] | int,
+        stdout: int,
+        stderr: int,
+    ) -> None:
+        guard.stand()
+        self._told = guard.told()
+        # Not asyncio's: a start that is cancelled half-way would leave a process that nobody knows, and
+        # its waiting goes on while a grandchild holds the pipes.
+        self._leader = subprocess.Popen(
+            argv, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
+        )
+        self._is_gone = False
+        guard.responsible(self._leader.pid)
+
+    @property
+    def lives(self) -> bool:
+        """Whether the process that leads the group runs."""
+        return self._leader.poll() is None
+
+    async def exited(self) -> int:
+        """Return the exit code once the process has ended, negative when a signal killed it.
+
+        Others of the group may live on.
+        """
+        descriptor = _pidfd(self._leader.pid)
+        if descriptor is None:
+            return await self._polled()
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(descriptor, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+        return self._leader.wait()
+
+    async def was_told(self, code: int) -> bool:
+        """Whether all processes of the worker, so these too, were told to end since this began, which exited with `code`.
+
+        Then it is no wonder, and nobody's fault, that it failed.
+        """
+        until = asyncio.get_running_loop().time()
+        if (
+            -code in stop_signals.STOPS
+            or code - 128 in stop_signals.STOPS
+            or stop_signals.heard_at is not None
+        ):
+            until += ECHO
+        while guard.told() == self._told:
+            if asyncio.get_running_loop().time() >= until:
+                return False
+            await asyncio.sleep(LONGEST_PAUSE)
+        return True
+
+    async def end(self) -> None:
+        """No process of the group runs: those that do hear SIGTERM, and after a moment SIGKILL."""
+        try:
+            if self._signal(signal.SIGTERM):
+                await self._vanished(MOMENT)
+        finally:
+            self._signal(signal.SIGKILL)  # also when whoever waited here was told to stop waiting
+        await self._vanished(DEATH)
+
+    async def kill(self) -> None:
+        """No process of the group runs any more: all get SIGKILL."""
+        self._signal(signal.SIGKILL)
+        await self._vanished(DEATH)
+
+    async def _polled(self) -> int:
+        while (code := self._leader.poll()) is None:
+            await asyncio.sleep(LONGEST_PAUSE)
+        return code
+
+    async def _vanished(self, within: float) -> None:
+        deadline = asyncio.get_running_loop().time() + within
+        pause = 0.001
+        while self._lives() and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _lives(self) -> bool:
+        return self._signal(0)
+
+    def _signal(self, number: int) -> bool:
+        """Send a signal to the group; return whether somebody was there to hear it."""
+        if self._is_gone:
+            return False
+        self._reap()
+        try:
+            os.killpg(self._leader.pid, number)
+        except (ProcessLookupError, PermissionError):  # the second is what macOS says of zombies
+            self._is_gone = True
+            guard.released(self._leader.pid)
+        return not self._is_gone
+
+    def _reap(self) -> None:
+        """Bury the dead: the leader, and those whose parent died and who were left to us (process 1 in a container)."""
+        if self._leader.poll() is None:
+            return
+        try:
+            while os.waitpid(-self._leader.pid, os.WNOHANG) != (0, 0):
+                pass
+        except ChildProcessError:
+            pass
+
+
+def _pidfd(pid: int) -> int | None:
+    """Return a descriptor that is readable once the process has ended; None where there is no such thing."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None

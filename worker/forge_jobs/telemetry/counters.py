@@ -1,0 +1,234 @@
+"""Count what happens in this process, from events.
+
+`metrics` shows the numbers. Plain integers and lists, since prometheus_client's own
+counters cost microseconds for each observation, and a worker may end 25,000 jobs a second.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+
+from forge_jobs.model.run import Outcome, Run
+from forge_jobs.telemetry import events
+from forge_jobs.telemetry.events import Event, JobsEnded
+
+BUCKETS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0),
+)
+"""Upper bounds in seconds of the histograms' buckets."""
+
+MAX_SERIES = 1000
+"""How many pairs of queue and kind are told apart; the jobs of all others are counted as kind "other"."""
+
+_COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "forge_jobs_claims_lost": (
+        "Outcomes that were dropped because the job had been taken back from this process.",
+        (),
+    ),
+    "forge_outcomes_refused": (
+        "Outcomes that the database did not take, and that were written without what it refused.",
+        (),
+    ),
+    "forge_outcomes_parted": (
+        "Outcomes that could not be written together with others, and were written apart.",
+        (),
+    ),
+    "forge_outcomes_held": ("Outcomes that could not be written at a try, and were tried again later.", ()),
+    "forge_outcomes_unwritten": ("Outcomes that this process could not write before it ended.", ()),
+    "forge_jobs_stuck": (
+        "Handlers that went on for 10 s after they were told to stop, so that others got their places.",
+        ("queue", "kind"),
+    ),
+    "forge_jobs_adrift": (
+        "Jobs handed back because this process owned them and did not run them.",
+        (),
+    ),
+    "forge_runners_replaced": ("Runners that ended and nobody meant them to.", ()),
+    "forge_exits_contained": (
+        "Exits that came out of what a job of this kind had given to the event loop, or out of nobody knows what, "
+        "and that did not end this process.",
+        ("kind",),
+    ),
+    "forge_jobs_unknown_kind": (
+        "Jobs handed back because this program has no handler for their kind.",
+        ("queue",),
+    ),
+    "forge_jobs_promoted": ("Scheduled jobs that this process made pending.", ()),
+    "forge_jobs_reaped": ("Jobs that this process took back from lost workers.", ("queue",)),
+    "forge_jobs_swept": ("Ended jobs that this process deleted after their retention.", ()),
+    "forge_queue_cooldowns": ("Times that a throttled job made its queue cool down.", ("queue",)),
+    "forge_rate_limit_leased_tokens": ("Tokens that this process took out of the bucket.", ("scope",)),
+    "forge_rate_limit_drains": ("Times that this process emptied the bucket.", ("scope",)),
+    "forge_cron_fired": ("Jobs that this process enqueued for the cron.", ("cron",)),
+    "forge_cron_skipped": (
+        "Fire times of the cron that this process skipped because its last job was not ended.",
+        ("cron",),
+    ),
+    "forge_leader_elections": ("Times that this process became the leader.", ()),
+    "forge_database_losses": ("Times that a call found the database away.", ()),
+    "forge_worker_given_up": (
+        "Times that this process stopped its handlers because it was not heard of for too long.",
+        (),
+    ),
+    "forge_loop_blocks": (
+        "Times that a handler of this kind blocked the event loop of this process for a second or more.",
+        ("kind",),
+    ),
+    "forge_chore_failures": ("Times that a chore raised what nobody foresaw.", ("chore",)),
+}
+
+_ALWAYS_SHOWN = frozenset({Outcome.DONE, Outcome.FAILED, Outcome.DEAD})
+"""Shown as 0 too, since `rate` and `increase` do not see a series' first value."""
+
+
+class _Series:
+    """What is counted about the jobs of one queue and kind."""
+
+    __slots__ = ("duration", "durations", "outcomes", "wait", "waits")
+
+    def __init__(self) -> None:
+        self.outcomes = dict.fromkeys(Outcome, 0)
+        self.waits = [0] * (len(BUCKETS) + 1)  # one for each bucket, not cumulated
+        self.durations = [0] * (len(BUCKETS) + 1)
+        self.wait = 0.0
+        self.duration = 0.0
+
+
+class Counters:
+    """Counts events; subscribe it to a Telemetry."""
+
+    def __init__(self) -> None:
+        self.capacities: dict[str, int] = {}  # by label of the worker
+        self.stuck = 0  # handlers that go on though they were told to stop
+        self.leads = False
+        self._series: dict[tuple[str, str], _Series] = {}
+        self._counters: dict[str, dict[tuple[str, ...], int]] = {
+            name: {} if labels else {(): 0} for name, (_, labels) in _COUNTERS.items()
+        }
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case JobsEnded():
+                self._jobs_ended(event.runs)
+            case events.JobsReaped():
+                self._jobs_reaped(event.runs)
+            case events.ClaimsLost():
+                self._add("forge_jobs_claims_lost", len(event.job_ids))
+            case events.OutcomeRefused():
+                self._add("forge_outcomes_refused", 1)
+            case events.OutcomesParted():
+                self._add("forge_outcomes_parted", len(event.job_ids))
+            case events.OutcomesHeld():
+                self._add("forge_outcomes_held", len(event.job_ids))
+            case events.OutcomesUnwritten():
+                self._add("forge_outcomes_unwritten", len(event.job_ids))
+            case events.HandlerStuck():
+                self._add("forge_jobs_stuck", 1, event.queue, event.claim.kind)
+                self.stuck += 1
+            case events.StuckHandlerEnded():
+                self.stuck -= 1
+            case events.ClaimsAdrift():
+                self._add("forge_jobs_adrift", len(event.job_ids))
+            case events.RunnerReplaced():
+                self._add("forge_runners_replaced", 1)
+            case events.ExitContained():
+                self._add("forge_exits_contained", 1, event.claim.kind if event.claim else "")
+            case events.UnknownKind():
+                self._add("forge_jobs_unknown_kind", event.jobs, event.queue)
+            case events.JobsPromoted():
+                self._add("forge_jobs_promoted", event.count)
+            case events.JobsSwept():
+                self._add("forge_jobs_swept", event.count)
+            case events.QueueCooled():
+                self._add("forge_queue_cooldowns", 1, event.queue)
+            case events.TokensLeased():
+                self._add("forge_rate_limit_leased_tokens", event.tokens, event.scope)
+            case events.LimitDrained():
+                self._add("forge_rate_limit_drains", 1, event.scope)
+            case events.CronFired():
+                self._add("forge_cron_fired", event.enqueued, event.name)
+                self._add("forge_cron_skipped", event.skipped, event.name)
+            case events.LeaderChanged():
+                self.leads = event.leads
+                self._add("forge_leader_elections", int(event.leads))
+            case events.DatabaseLost():
+                self._add("forge_database_losses", 1)
+            case events.ChoreFailed():
+                self._add("forge_chore_failures", 1, event.chore)
+            case events.LoopBlocked() if event.is_first:
+                self._add("forge_loop_blocks", 1, event.claim.kind if event.claim else "")
+            case events.WorkerStarted():
+                self.capacities[event.label] = event.concurrency
+            case events.WorkerStopped():
+                self.capacities.pop(event.label, None)
+            case events.WorkerGivenUp():
+                self.leads = False
+                self._add("forge_worker_given_up", 1)
+
+    def _add(self, name: str, count: int, *labels: str) -> None:
+        counter = self._counters[name]
+        counter[labels] = counter.get(labels, 0) + count
+
+    def _jobs_ended(self, runs: Sequence[Run]) -> None:
+        # The hot path: half a microsecond a job. Sorting each batch into groups first gains
+        # 0.2 us for batches of 200 jobs of one kind, and loses more for small or mixed ones.
+        find, released = self._series.get, Outcome.RELEASED
+        for run in runs:
+            series = find((run.queue, run.claim.kind)) or self._new_series(run)
+            outcome = run.outcome
+            series.outcomes[outcome] += 1
+            if outcome is not released:  # it ran to no end of its own, or not at all
+                wait, duration = run.wait, run.duration
+                if wait < 0.0:  # two clocks were compared
+                    wait = 0.0
+                series.waits[bisect_left(BUCKETS, wait)] += 1
+                series.wait += wait
+                series.durations[bisect_left(BUCKETS, duration)] += 1
+                series.duration += duration
+
+    def _jobs_reaped(self, runs: Sequence[Run]) -> None:
+        # Nobody knows how long they ran, so the histograms stay as they are.
+        for run in runs:
+            self._add("forge_jobs_reaped", 1, run.queue)
+            series = self._series.get((run.queue, run.claim.kind)) or self._new_series(run)
+            series.outcomes[run.outcome] += 1
+
+    def _new_series(self, run: Run) -> _Series:
+        kind = run.claim.kind if len(self._series) < MAX_SERIES else "other"
+        return self._series.setdefault((run.queue, kind), _Series())
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the numbers as Prometheus knows them."""
+        labels = ("queue", "kind")
+        ended = CounterMetricFamily(
+            "forge_jobs_ended", "Attempts that ended in this process.", labels=(*labels, "outcome")
+        )
+        wait = HistogramMetricFamily(
+            "forge_jobs_wait_seconds",
+            "Time from when a job was pending to its handler's start.",
+            labels=labels,
+        )
+        duration = HistogramMetricFamily("forge_jobs_run_seconds", "Time that a handler ran.", labels=labels)
+        for names, series in self._series.items():
+            for outcome, count in series.outcomes.items():
+                if count or outcome in _ALWAYS_SHOWN:
+                    ended.add_metric((*names, outcome.value), count)
+            wait.add_metric(names, _cumulated(series.waits), series.wait)
+            duration.add_metric(names, _cumulated(series.durations), series.duration)
+        yield from (ended, wait, duration)
+        for name, (meaning, label_names) in _COUNTERS.items():
+            counter = CounterMetricFamily(name, meaning, labels=label_names)
+            for values, count in self._counters[name].items():
+                counter.add_metric(values, count)
+            yield counter
+
+
+_BOUNDS = tuple(str(bound) for bound in (*BUCKETS, "+Inf"))
+
+
+def _cumulated(buckets: Sequence[int]) -> list[tuple[str, float]]:
+    return list(zip(_BOUNDS, accumulate(buckets), strict=True))

@@ -1,0 +1,92 @@
+"""One attempt: a handler runs once, and a verdict says what becomes of its job.
+
+`runners` makes an Attempt of each job in hand; `recorder` writes its verdict down. A
+handler is told to stop by cancelling the task that it runs in; `stopped` remembers why.
+"""
+
+import functools
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any
+
+import msgspec
+
+from forge_jobs.handlers.context import Context, in_plain_handler
+from forge_jobs.handlers.handler import Handler, Placement
+from forge_jobs.model.job import Claim
+from forge_jobs.rules.verdict import Stop, Verdict
+from forge_jobs.system.own_task import OwnTask
+from forge_jobs.system.threads import Threads
+from forge_jobs.telemetry import logs
+from forge_jobs.worker.children import Children
+from forge_jobs.worker.served_queue import ServedQueue
+
+
+class Attempt(msgspec.Struct, eq=False):
+    """A job that a handler runs at this moment."""
+
+    claim: Claim
+    queue: ServedQueue
+    task: "OwnTask[Any]"
+    started: float  # an `uptime`
+    wait: float  # seconds
+    context: Context | None = None
+    stopped: Stop | None = None
+    told: int = 0  # how often the handler was told to stop
+    exited: BaseException | None = None  # out of what the handler gave to the event loop
+    is_over: bool = False  # it has its verdict
+    has_ended: bool = False  # its handler runs no more
+
+    def tell(self) -> None:
+        """The handler is told to stop, once more."""
+        self.told += 1
+        if self.context is not None:
+            self.context.cancel()
+        self.task.tell()
+
+    def obeyed(self) -> bool:
+        """Whether what a function returned after it was told to stop is no result.
+
+        It comes too late for a job that was cancelled or timed out. When the worker stops,
+        it is one unless the function looked whether it should end.
+        """
+        if self.stopped in (Stop.CANCELLED, Stop.TIMED_OUT):
+            return True
+        return self.context is None or self.context.has_heard
+
+
+async def call(
+    handler: Handler[Any, Any],
+    attempt: Attempt,
+    context: Context,
+    arguments: dict[str, Any],
+    threads: Threads,
+    processes: Children,
+    is_left: Callable[[], bool],
+) -> Any:
+    """Return what the handler's function returns, run where its placement says.
+
+    What a thread does is not waited for when the call is cancelled and `is_left` says so.
+    """
+    if handler.placement is Placement.THREAD:
+        function = functools.partial(
+            handler.function, *([context] if handler.takes_context else []), **arguments
+        )
+        # contextvars reach the thread, so that its log lines name the job
+        carried = copy_context()
+        carried.run(in_plain_handler.set, context)
+        function = functools.partial(carried.run, function)
+        return await threads.run(function, is_left=is_left, obeyed=attempt.obeyed)
+    handler.require_importable()
+    return await processes.call(
+        handler.__module__,
+        handler.__qualname__,
+        context.claim,
+        context.queue,
+        arguments,
+        takes_context=handler.takes_context,
+        style=logs.style,
+    )
+
+
+Record = Callable[[Verdict], None]

@@ -1,0 +1,182 @@
+"""What runs in the process of its own that an `executor="process"` handler gets.
+
+Only names and plain values cross: the child imports the handler's module itself. It runs one
+call after another, and ends when the worker's end of their socket is closed. Whatever else is
+written to that socket, by a handler or by a fork of this process, is no answer to a call.
+"""
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import sys
+from concurrent.futures import Future
+from multiprocessing import spawn
+from types import CoroutineType
+from typing import Any
+
+from forge_jobs.handlers.context import ChildContext, in_plain_handler
+from forge_jobs.model.decision import DECISIONS, HandedBack, Reschedule, Retry, Throttled, decided
+from forge_jobs.model.error_text import describe
+from forge_jobs.model.job import Claim
+from forge_jobs.rules.returned import KeptResult, kept_result
+from forge_jobs.system import exits, stop_signals
+from forge_jobs.telemetry import logs
+
+NUMBER = 8
+"""Bytes before each message that are its number: an answer has that of its call."""
+
+LENGTH = 8
+"""Bytes after them, which say how long the message is."""
+
+COST_NOTHING = (Reschedule, Throttled)
+"""What a handler may raise without a failed attempt."""
+
+MAIN = ("init_main_from_name", "init_main_from_path", "sys_path", "sys_argv", "dir")
+"""What a child takes over from its worker, so that it finds the handler's module."""
+
+
+def call(
+    module: str,
+    name: str,
+    claim: Claim,
+    queue: str,
+    arguments: dict[str, Any],
+    *,
+    takes_context: bool,
+    style: logs.Style | None,
+) -> KeptResult:
+    """Return what the handler `name` of `module` returns for these arguments, encoded.
+
+    Its log lines go to stderr, are written in this style and name the job. Without a style they
+    are left to the handler's module.
+    """
+    if style is not None:
+        logs.take_over(style)
+    logs.current_job.set((claim, queue))
+    if module == "__main__":
+        module = "__mp_main__" if "__mp_main__" in sys.modules else "__main__"
+    found: Any = sys.modules.get(module) or importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    # The name is a Handler when its function was decorated; otherwise it was declared some other way.
+    function, forge = getattr(found, "function", found), getattr(found, "forge", None)
+    context = ChildContext(claim, queue, forge)  # type: ignore[arg-type]
+    in_plain_handler.set(context)
+    returned = function(context, **arguments) if takes_context else function(**arguments)
+    if issubclass(type(returned), Future):  # its type is asked, since a program's own object may raise
+        returned = returned.result()
+    if type(returned) is CoroutineType:
+        returned.close()
+        raise Retry(
+            reason="The handler returned a coroutine, and a process of its own has no loop that awaits it; "
+            "allowed is a plain function."
+        )
+    return kept_result(returned, claim.codec)
+
+
+def framed(number: bytes, message: bytes) -> bytes:
+    """Return a message as it goes through the socket, in both directions."""
+    return number + len(message).to_bytes(LENGTH) + message
+
+
+_is_told = False  # by who told all processes of the worker to end: what the handler has started, too
+
+
+def _remember(number: int, frame: object) -> None:
+    global _is_told
+    _is_told = True
+
+
+def main() -> None:
+    """Answer the worker's calls, which come through what was standard input."""
+    for stop in stop_signals.STOPS:
+        # The worker hears them and says what follows. What the job's handler starts hears them again, which
+        # it would not if they were ignored here.
+        signal.signal(stop, _remember)
+    stop_signals.let_through()
+    worker = socket.socket(fileno=os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    os.register_at_fork(after_in_child=worker.close)
+    unprepared = _unprepared(_read(worker))
+    while (request := _read(worker)) is not None:
+        number, message = request
+        worker.sendall(framed(number, unprepared or _answer(message)))
+
+
+def _unprepared(facts: tuple[bytes, bytes] | None) -> bytes | None:
+    """The program's main module is imported, as far as need be; return the answer to every call when that fails."""
+    process = multiprocessing.current_process()
+    process._inheriting = True  # type: ignore[attr-defined]  # for whatever must not be started meanwhile
+    try:
+        spawn.prepare(pickle.loads(facts[1] if facts else b""))
+    except BaseException as error:
+        return _raised(error)
+    finally:
+        del process._inheriting  # type: ignore[attr-defined]
+    return None
+
+
+def _answer(request: bytes) -> bytes:
+    """Return the pickled answer to a call: whether it returned, and what it returned or raised."""
+    global _is_told
+    here, _is_told = os.getpid(), False
+    error: BaseException | None = None
+    try:
+        args, kwargs = pickle.loads(request)
+        answer = pickle.dumps((True, call(*args, **kwargs)))
+    except BaseException as raised:
+        error = raised
+        answer = _raised(HandedBack() if _is_told and not isinstance(raised, COST_NOTHING) else raised)
+    finally:
+        sys.stdout.flush()
+        logs.flush()
+    if os.getpid() != here:
+        exits.end_fork(error)
+    return answer
+
+
+def _raised(error: BaseException) -> bytes:
+    """Return the answer that raises there what `error` decides, or fails the attempt with what it says.
+
+    A program's own exceptions do not cross: there they could not be made again, or only without
+    what caused them.
+    """
+    for kind in DECISIONS:
+        if isinstance(error, kind):
+            facts = {
+                name: value for name, value in vars(error).items() if name in ("after", "at", "retry_after")
+            }
+            text = getattr(error, "reason", None)
+            decision = decided(kind, (), facts | {"reason": text if type(text) is str else describe(error)})
+            with contextlib.suppress(Exception):
+                return pickle.dumps((False, decision))
+    return pickle.dumps((False, Retry(reason=describe(error))))
+
+
+def _read(worker: socket.socket) -> tuple[bytes, bytes] | None:
+    """Return the number of the next message, and itself; None when the worker is gone."""
+    head = _exactly(worker, NUMBER + LENGTH)
+    message = None if head is None else _exactly(worker, int.from_bytes(head[NUMBER:]))
+    return None if head is None or message is None else (head[:NUMBER], message)
+
+
+def _exactly(worker: socket.socket, count: int) -> bytes | None:
+    read = bytearray()
+    while len(read) < count:
+        try:
+            more = worker.recv(min(count - len(read), 1 << 20))
+        except ConnectionError:
+            return None
+        if not more:
+            return None
+        read += more
+    return bytes(read)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The processes that `executor="process"` handlers run in.
+
+Each runs one call at a time and is kept for the next one. It leads a process group of its own,
+so that a signal to the worker's does not reach it, and whatever a handler started there ends
+with it.
+"""
+
+import asyncio
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from multiprocessing import spawn
+from signal import Signals
+from typing import Any, Self
+
+from forge_jobs.model.decision import HandedBack, Retry
+from forge_jobs.system import stop_signals
+from forge_jobs.system.guard import deaf
+from forge_jobs.system.process_group import ProcessGroup
+from forge_jobs.worker import child
+
+START = "from forge_jobs.worker.child import main; main()"
+LONGEST_IDLE = 300.0  # seconds that one is kept without a call
+LAST_WORDS = 0.5  # seconds to read what a dead one has said
+
+
+class Children:
+    """Processes for calls, made as they are needed."""
+
+    def __init__(self) -> None:
+        self._idle: deque[tuple[Child, float]] = deque()  # and since when, the one used last at the end
+
+    async def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what `child.call` returns for these arguments in a process of its own, or raise what it raises.
+
+        When this is cancelled the process is killed, with all that the handler started in it.
+        Raises Retry when the process dies, with how.
+        """
+        request = pickle.dumps((args, kwargs), protocol=pickle.HIGHEST_PROTOCOL)
+        process = await self._one()
+        try:
+            returned, value = pickle.loads(await process.answered(request))
+        except BaseException:
+            await process.end()
+            raise
+        self._idle.append((process, time.monotonic()))
+        await self._end_those_idle_since(time.monotonic() - LONGEST_IDLE)
+        if not returned:
+            raise value
+        return value
+
+    async def close(self) -> None:
+        """No process waits for calls any more."""
+        await self._end_those_idle_since(time.monotonic())
+
+    async def _one(self) -> "Child":
+        while self._idle:
+            process, _ = self._idle.pop()
+            if process.lives:
+                return process
+            await process.end()
+        return await Child.started()
+
+    async def _end_those_idle_since(self, moment: float) -> None:
+        while self._idle and self._idle[0][1] <= moment:
+            process, _ = self._idle.popleft()
+            await process.end()
+
+
+class Child:
+    """One process, and the socket to it."""
+
+    def __init__(
+        self, group: ProcessGroup, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._group = group
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def started(cls) -> Self:
+        """Return a new one. Raises OSError when it cannot be started."""
+        ours, theirs = socket.socketpair()
+        try:
+            # From before its first line on: one that came between fork and exec would end it.
+            with theirs, stop_signals.held_back():
+                group = ProcessGroup(
+                    deaf([sys.executable, "-c", START]),
+                    env=os.environ,
+                    stdin=theirs.fileno(),
+                    stdout=_console(),
+                    stderr=_console(),
+                )
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+        except BaseException:
+            ours.close()
+            raise
+        facts = spawn.get_preparation_data(child.__name__)
+        taken_over = {name: facts[name] for name in child.MAIN if name in facts}
+        writer.write(child.framed(os.urandom(child.NUMBER), pickle.dumps(taken_over)))
+        return cls(group, reader, writer)
+
+    @property
+    def lives(self) -> bool:
+        """Whether it can be called."""
+        return self._group.lives and not self._reader.at_eof()
+
+    async def answered(self, request: bytes) -> bytes:
+        """Return its answer. Raises Retry when it dies before, or sends what is no answer."""
+        number = os.urandom(child.NUMBER)
+        self._writer.write(child.framed(number, request))
+        answering = asyncio.create_task(self._read(number))
+        dying = asyncio.create_task(self._group.exited())
+        try:
+            await asyncio.wait((answering, dying), return_when=asyncio.FIRST_COMPLETED)
+            if not (answering.done() and answering.result()):
+                # A dead one closes the socket, unless it forked: each tells us of the other.
+                await asyncio.wait((answering, dying), timeout=LAST_WORDS)
+            if answering.done() and (answer := answering.result()):
+                return answer
+            code = dying.result() if dying.done() else None
+            if code is not None and await self._group.was_told(code):
+                raise HandedBack
+            raise Retry(reason=_ended(code))
+        finally:
+            for task in (answering, dying):
+                task.cancel()
+            await asyncio.gather(answering, dying, return_exceptions=True)
+
+    async def end(self) -> None:
+        """It runs no more, nor does anything that was started in it."""
+        self._writer.transport.abort()
+        await self._group.kill()
+
+    async def _read(self, number: bytes) -> bytes | None:
+        """Return the answer with this number; None when there will be none."""
+        try:
+            if await self._reader.readexactly(child.NUMBER) != number:
+                raise Retry(reason="something else than its answer was written to the socket of its process")
+            length = await self._reader.readexactly(child.LENGTH)
+            return await self._reader.readexactly(int.from_bytes(length))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+
+
+def _console() -> int:
+    """Return where a handler's prints and log lines go: the worker's standard error, if it has one."""
+    try:
+        os.fstat(2)
+    except OSError:
+        return subprocess.DEVNULL
+    return 2
+
+
+def _ended(code: int | None) -> str:
+    if code is None:
+        return "its process closed the socket to the worker"
+    if code >= 0:
+        return f"its process ended with exit code {code}"
+    try:
+        return f"its process was killed by signal {-code} ({Signals(-code).name})"
+    except ValueError:
+        return f"its process was killed by signal {-code}"

@@ -1,0 +1,135 @@
+"""The heartbeat of a worker: says that it lives, hears what was cancelled, and gives up in time.
+
+A worker that could not beat for its stale time may have been struck off, and others may
+run its jobs. It stops its handlers itself, whether or not it can ask. One that did not try,
+since its process or its machine slept or was kept busy, asks once before it believes anything.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from forge_jobs.errors import StorageUnavailable, WorkerLost
+from forge_jobs.model.track_record import TrackRecord
+from forge_jobs.model.worker import Beat
+from forge_jobs.storage.interface.storage import Workers
+from forge_jobs.storage.outage import Patience
+from forge_jobs.system.uptime import uptime
+from forge_jobs.telemetry.events import Telemetry
+
+LAST_QUESTION = 1.0  # seconds that a worker which slept waits to hear whether it was struck off
+NO_ANSWER = "The database did not answer in time."
+
+
+@dataclass(slots=True)
+class Attempts:
+    """What the attempts of a worker came to since it started; every beat says it."""
+
+    succeeded: int = 0
+    failed: int = 0
+    run_seconds: float = 0.0  # summed over both
+    timed_out: int = 0  # of those that failed
+    handed_back: int = 0
+    postponed: int = 0
+    durations: dict[int, int] = field(default_factory=dict)  # of the first two, by bucket
+
+    @property
+    def record(self) -> TrackRecord:
+        """All of it."""
+        return TrackRecord(
+            succeeded=self.succeeded,
+            failed=self.failed,
+            timed_out=self.timed_out,
+            handed_back=self.handed_back,
+            postponed=self.postponed,
+            durations=self.durations,
+        )
+
+
+class Heartbeat:
+    """Beats every `interval`; `heard(beat)` gets what comes back, `fence(moment)` until when handlers may start.
+
+    Moments are those of `uptime`.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        telemetry: Telemetry,
+        worker_id: int,
+        attempts: Attempts,
+        *,
+        interval: timedelta,
+        stale: timedelta,
+        heard: Callable[[Beat], None],
+        fence: Callable[[float], None],
+        era: Callable[[], int | None] = lambda: None,
+        ailment: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self._workers = workers
+        self._worker_id = worker_id
+        self._attempts = attempts
+        self._interval = interval.total_seconds()
+        self._stale = stale.total_seconds()
+        self._heard = heard
+        self._fence = fence
+        self._era = era
+        self._ailment = ailment
+        self._patience = Patience("beating", telemetry)
+        self._again = asyncio.Event()
+
+    def hurry(self) -> None:
+        """The next beat is now: something was cancelled, or the worker's gate changed."""
+        self._again.set()
+
+    async def run(self, since: float) -> None:
+        """Beat until the worker is lost, then return. `since` is the moment before it registered."""
+        last = since
+        failing = False
+        self._fence(last + self._stale)
+        while True:
+            started = uptime()
+            left = last + self._stale - started
+            if left <= 0 and failing:
+                return
+            self._again.clear()  # before the beat: what is told while it is on its way may come too late for it
+            try:
+                # A connection that has gone silent must leave time for another.
+                async with asyncio.timeout(min(left, self._stale / 3) if left > 0 else LAST_QUESTION):
+                    beat = await self._beat()
+            except WorkerLost:
+                return
+            except Exception as error:  # whatever it is, the next beat may come through in time
+                failing = True
+                said = StorageUnavailable(NO_ANSWER) if isinstance(error, TimeoutError) else error
+                await self._wait(self._patience.wait(said), last, self._interval / 2)
+                continue
+            failing = False
+            self._patience.over()
+            last = started
+            self._fence(last + self._stale)
+            self._heard(beat)
+            await self._wait(self._again.wait(), last, self._interval)
+
+    async def _beat(self) -> Beat:
+        said = self._attempts
+        return await self._workers.beat(
+            self._worker_id,
+            succeeded=said.succeeded,
+            failed=said.failed,
+            run_seconds=said.run_seconds,
+            stale=timedelta(seconds=self._stale),
+            era=self._era(),
+            record=said.record,
+            ailment=self._ailment(),
+        )
+
+    async def _wait(self, something: Awaitable[object], last: float, at_most: float) -> None:
+        """Wait for `something`, but never past the moment when the worker has to give up."""
+        left = last + self._stale - uptime()
+        try:
+            async with asyncio.timeout(max(0.0, min(left, at_most))):
+                await something
+        except TimeoutError:
+            pass

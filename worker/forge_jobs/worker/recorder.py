@@ -1,0 +1,287 @@
+"""The recorder: writes verdicts down, many at a time.
+
+While one batch is on the wire the next gathers, so a busy worker writes large batches
+and an idle one writes at once. A batch that the database did not answer is written
+again: the guard of a claim makes that safe, whatever became of the first try. A batch that the
+database refuses, or that a lock holds up, is written apart, while the others go on.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import chain
+
+from forge_jobs.errors import ForgeError, StorageBusy, StorageUnavailable
+from forge_jobs.model.job import NOBODY, Claim, Postponement, Reason
+from forge_jobs.model.queue import QueueConfig
+from forge_jobs.rules import backoff
+from forge_jobs.rules.verdict import Verdict
+from forge_jobs.storage import batches
+from forge_jobs.storage.batches import Held
+from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.storage.outage import Patience
+from forge_jobs.system.own_task import OwnTask
+from forge_jobs.telemetry.events import (
+    ChoreFailed,
+    ClaimsLost,
+    JobsEnded,
+    OutcomesHeld,
+    OutcomesParted,
+    OutcomesUnwritten,
+    QueueCooled,
+    Telemetry,
+)
+
+LEAST_ROOM = 64 * 1024  # bytes
+FIRST_HOLD, LONGEST_HOLD = 0.25, 10.0  # seconds until what is held is tried again
+LARGE = 256 * 1024  # bytes of an outcome that a slow link may not carry within a statement's time
+TRIES_OF_LARGE = 3
+
+
+class Recorder:
+    """Takes verdicts from runners. `recorded(verdicts)` is called for each batch that the database knows."""
+
+    def __init__(
+        self, storage: Storage, telemetry: Telemetry, recorded: Callable[[Sequence[Verdict]], None]
+    ) -> None:
+        self._storage = storage
+        self._telemetry = telemetry
+        self._recorded = recorded
+        self._gathered: list[Verdict] = []
+        self._on_the_wire: Sequence[Verdict] = ()
+        self._asked_at: float | None = (
+            None  # monotonic: when the database was first asked to write this batch
+        )
+        self._refused_at: float | None = None  # ... it first refused one altogether; None: it took one since
+        self._refusal: str | None = None
+        self._arrived = asyncio.Event()
+        self._room = batches.LARGEST_BYTES  # of a batch; less after one that took too long
+        self._apart: dict[int, Verdict] = {}  # by their identity, in order; to be written apart from now on
+        self._held: dict[int, Verdict] = {}  # ... and these when it is time
+        self._tries: dict[int, int] = {}  # of those held
+        self._parted = asyncio.Event()
+        self._patience = Patience("recording outcomes", telemetry)
+
+    @property
+    def pending(self) -> int:
+        """Verdicts that the database does not know yet."""
+        return len(self._gathered) + len(self._on_the_wire) + len(self._apart) + len(self._held)
+
+    @property
+    def waits_since(self) -> float | None:
+        """Monotonic: since when the database takes no outcome that it was asked to take; None when it does.
+
+        One alone that is refused says nothing of the others, nor does what somebody's lock holds up.
+        """
+        return min((at for at in (self._asked_at, self._refused_at) if at is not None), default=None)
+
+    @property
+    def said(self) -> str | None:
+        """What the database said of that, if anything."""
+        return self._patience.said or self._refusal
+
+    def claims(self) -> list[Claim]:
+        """Return the claims of all verdicts that the database does not know yet."""
+        return [verdict.run.claim for verdict in self.unwritten()]
+
+    def unwritten(self) -> list[Verdict]:
+        """Return all verdicts that the database does not know yet."""
+        return [*self._apart.values(), *self._held.values(), *self._on_the_wire, *self._gathered]
+
+    def add(self, verdict: Verdict) -> None:
+        """The verdict will be written down."""
+        self._gathered.append(verdict)
+        if len(self._gathered) == 1:
+            self._arrived.set()
+
+    async def run(self) -> None:
+        """Write verdicts down as they come, until cancelled."""
+        tasks = (
+            OwnTask(self._write_as_they_come(), self._telemetry, name="recorder's batches"),
+            OwnTask(self._write_apart_as_they_come(), self._telemetry, name="recorder's refused outcomes"),
+        )
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def flush(self, *, is_last: bool = True) -> None:
+        """Every verdict added so far is written down, or an event says which are not, if this is the last time.
+
+        Only when `run` no longer runs.
+        """
+        try:
+            while self._gathered:
+                await self._write_batch()
+            self._apart.update(self._held)
+            self._held.clear()
+            await self._write_apart()
+        finally:
+            if is_last and (left := self.unwritten()):
+                self._telemetry.emit(OutcomesUnwritten([verdict.run.claim.job_id for verdict in left]))
+
+    async def _write_as_they_come(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._gathered:
+                await self._write_batch()
+
+    async def _write_batch(self) -> None:
+        batch = batches.first(self._gathered, self._room)
+        del self._gathered[: len(batch)]
+        self._on_the_wire = batch
+        self._asked_at = time.monotonic()
+        try:
+            if any(verdict.throttled is not None for verdict in batch):
+                await self._cool_down(batch)
+            parts = batches.parts(batch)
+            while parts:
+                await self._write(parts[-1])
+                parts.pop()
+                self._on_the_wire = list(chain.from_iterable(parts))
+        except asyncio.CancelledError:
+            # `flush` writes again what was not answered, which does no harm
+            self._gathered[:0] = self._on_the_wire
+            raise
+        finally:
+            self._on_the_wire = ()
+            self._asked_at = None
+
+    async def _write(self, part: Sequence[Verdict]) -> None:
+        """The database knows these verdicts, or they are written apart from now on."""
+        while True:
+            try:
+                lost = await batches.write(self._storage.claims, part)
+            except (StorageUnavailable, asyncio.CancelledError) as error:
+                for verdict in part:
+                    verdict.unanswered = True
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+                if isinstance(error, StorageBusy):
+                    self._room = max(LEAST_ROOM, self._room // 2)
+                    return self._part(part, error)
+                await self._patience.wait(error)
+            except Exception as error:  # whatever it is, it must not keep the others waiting
+                return self._part(part, error)
+            else:
+                self._patience.over()
+                self._room = min(batches.LARGEST_BYTES, 2 * self._room)
+                return self._settle(part, lost)
+
+    def _part(self, part: Sequence[Verdict], error: Exception) -> None:
+        """These verdicts are written apart from now on."""
+        self._telemetry.emit(OutcomesParted([verdict.run.claim.job_id for verdict in part], str(error)))
+        self._apart.update((id(verdict), verdict) for verdict in part)
+        self._parted.set()
+
+    def _settle(self, part: Sequence[Verdict], lost: Sequence[int]) -> None:
+        """The database knows these verdicts, or had given the jobs to others."""
+        self._refused_at = self._refusal = None
+        self._recorded(part)
+        runs = [verdict.run for verdict in part]
+        if lost:
+            # What was carried out at a try that was not answered is not to be found any more either.
+            unanswered = {verdict.run.claim.job_id for verdict in part if _may_be_written(verdict)}
+            if dropped := set(lost) - unanswered:
+                runs = [run for run in runs if run.claim.job_id not in dropped]
+                self._telemetry.emit(ClaimsLost(sorted(dropped)))
+        if runs:
+            self._telemetry.emit(JobsEnded(runs))
+
+    async def _write_apart_as_they_come(self) -> None:
+        pause, again_at = FIRST_HOLD, 0.0
+        while True:
+            try:
+                async with asyncio.timeout(max(0.0, again_at - time.monotonic()) if self._held else None):
+                    await self._parted.wait()
+                    self._parted.clear()
+            except TimeoutError:
+                self._apart.update(self._held)
+                self._held.clear()
+                pause = min(2 * pause, LONGEST_HOLD)
+            held_before = len(self._held)
+            if held := await self._write_apart():
+                self._say_held(held, pause)
+            if not self._held:
+                pause = FIRST_HOLD
+            if not held_before:
+                again_at = time.monotonic() + pause
+
+    def _say_held(self, held: Sequence[Held], pause: float) -> None:
+        ids = sorted({each.verdict.run.claim.job_id for each in held})
+        error = held[0].error
+        refusals = [each.error for each in held if not isinstance(each.error, StorageBusy)]
+        if len(refusals) > 1:
+            self._refused_at = self._refused_at or time.monotonic()
+            self._refusal = str(refusals[0])
+        self._telemetry.emit(OutcomesHeld(ids, str(error), pause))
+        if not isinstance(error, ForgeError):
+            self._telemetry.emit(ChoreFailed("recording outcomes", error, pause))
+
+    async def _write_apart(self) -> list[Held]:
+        """Those that are to be written apart are written, or held; return the held ones."""
+        held = await batches.write_apart(
+            self._storage.claims, self._telemetry, list(self._apart.values()), self._settle_apart
+        )
+        still = []
+        for verdict, error in held:
+            tries = self._tries[id(verdict)] = self._tries.get(id(verdict), 0) + 1
+            if isinstance(error, StorageBusy) and tries >= TRIES_OF_LARGE and batches.size(verdict) > LARGE:
+                lost = await batches.write_less(self._storage.claims, self._telemetry, verdict, error)
+                if lost is not None:
+                    self._settle_apart([verdict], lost)
+                    continue
+            still.append(Held(verdict, error))
+        self._held.update((id(verdict), verdict) for verdict, _ in still)
+        for verdict, _ in still:
+            del self._apart[id(verdict)]
+        return still
+
+    def _settle_apart(self, part: Sequence[Verdict], lost: Sequence[int]) -> None:
+        for verdict in part:
+            del self._apart[id(verdict)]
+            self._tries.pop(id(verdict), None)
+        self._settle(part, lost)
+
+    async def _cool_down(self, batch: Sequence[Verdict]) -> None:
+        """Say until when the throttled jobs and their queues wait; the rows are read, since others throttle too."""
+        throttled = [verdict for verdict in batch if verdict.throttled is not None]
+        while throttled:
+            try:
+                queues = {queue.id: queue for queue in await self._storage.queues.all(closed=True)}
+                now = await self._storage.now()
+                while throttled:
+                    await self._cool_down_for(throttled[-1], queues, now)
+                    throttled.pop()
+            except StorageUnavailable as error:
+                await self._patience.wait(error)
+            except Exception as error:  # the jobs wait all the same
+                self._telemetry.emit(ChoreFailed("cooling a queue down", error, 0.0))
+                _postpone(throttled.pop(), backoff.THROTTLE_WITHOUT_BACKOFF)
+            else:
+                self._patience.over()
+
+    async def _cool_down_for(
+        self, verdict: Verdict, queues: Mapping[int, QueueConfig], now: datetime
+    ) -> None:
+        assert verdict.throttled is not None
+        queue = queues[verdict.run.claim.queue_id]
+        throttles = backoff.throttles_in_a_row(queue, now)
+        delay = backoff.throttle_delay(queue, throttles, verdict.throttled.retry_after)
+        await self._storage.queues.cool_down(queue.id, delay, throttles)
+        self._telemetry.emit(QueueCooled(queue.name, delay.total_seconds()))
+        _postpone(verdict, delay)
+
+
+def _may_be_written(verdict: Verdict) -> bool:
+    """Whether the database may have carried out a try that it did not answer."""
+    return verdict.unanswered and verdict.run.claim.worker_id != NOBODY
+
+
+def _postpone(verdict: Verdict, delay: timedelta) -> None:
+    verdict.write = Postponement(verdict.run.claim, Reason.THROTTLED, delay, counted=False)
+    verdict.throttled = None

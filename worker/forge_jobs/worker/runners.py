@@ -1,0 +1,494 @@
+"""Runners: a fixed number of tasks that take jobs from the hand and run their handlers.
+
+`claimer` fills the hand, `recorder` takes the verdicts. A runner awaits handlers itself
+instead of making a task for each job, which would cost a tenth of what a short job does.
+So what belongs to a job could reach the next one through the task; a runner of which
+anything may have stayed behind ends, and a fresh one takes its place.
+
+Whatever leaves a runner by whatever way, its job gets a verdict: from `_perform`, or
+from `_left` when even that failed, or from `_give_up` when the handler ignores that it
+was told to stop. What is in no hand all the same is found by the claimer's audit.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextvars import Context as Variables
+from contextvars import ContextVar, copy_context
+from functools import partial
+from typing import Any
+
+from forge_jobs.errors import InvalidPayload, StorageUnavailable
+from forge_jobs.forge import Forge
+from forge_jobs.handlers.context import Context, Tokens
+from forge_jobs.handlers.handler import Placement
+from forge_jobs.model.decision import HandedBack
+from forge_jobs.model.error_text import describe
+from forge_jobs.model.job import CANCELLED_BY_USER, NOBODY, Claim
+from forge_jobs.model.run import Outcome
+from forge_jobs.rules.returned import PLAIN, settled
+from forge_jobs.rules.verdict import (
+    Stop,
+    Verdict,
+    dead,
+    done,
+    failed,
+    judge,
+    judge_stopped,
+    refused,
+    released,
+)
+from forge_jobs.system.exits import end_fork
+from forge_jobs.system.own_task import OwnTask
+from forge_jobs.system.threads import Threads
+from forge_jobs.system.uptime import uptime
+from forge_jobs.telemetry.events import GraceLost, HandlerStuck, JobStarted, RunnerReplaced, StuckHandlerEnded
+from forge_jobs.telemetry.logs import current_job
+from forge_jobs.worker.attempt import Attempt, Record, call
+from forge_jobs.worker.children import Children
+from forge_jobs.worker.served_queue import ServedQueue
+
+IN_LOOP = Placement.LOOP  # a look-up in an Enum is slower than one thinks
+
+AHEAD = 0.05  # seconds of work that are claimed ahead
+MOST_AHEAD = 500  # jobs
+LONG_JOB = 0.2  # seconds of mean run time from which nothing is claimed ahead
+BREATH = 0.002  # seconds after which a runner lets others have the loop
+TELL_EVERY = 5.0  # seconds until a handler that goes on is told to stop again
+TELLS = 2  # so often in vain, and its place is given to another
+SECOND_WORD = 1.0  # seconds that a handler has after it was stopped once more
+
+
+class Runners:
+    """`count` handlers at most run at once. Moments are the event loop's monotonic seconds."""
+
+    def __init__(
+        self,
+        count: int,
+        forge: Forge,
+        tokens: Tokens,
+        record: Record,
+        hungry: Callable[[], None],
+        throttled: Callable[[Claim, ServedQueue], None],
+        clock_offset: float,
+    ) -> None:
+        self.count = count
+        self.running: dict[int, Attempt] = {}
+        self.fence_at = float("inf")  # an `uptime`: from then on no handler is started
+        self.stuck: set[Attempt] = set()  # over, but their handlers go on
+        self.moved_at = 0.0  # the `uptime` at which the hand last gave a job to a runner, or got its first
+        self.clock_offset = clock_offset  # seconds that the database's clock is ahead of ours
+        self._forge = forge
+        self._handlers = forge.handlers
+        self._telemetry = forge.telemetry
+        self._tokens = tokens
+        self._record = record
+        self._hungry = hungry
+        self._throttled = throttled
+        self._low = 0  # so few in hand that more should be claimed
+        self._reading: dict[int, tuple[Claim, ServedQueue]] = {}  # by job, those whose payload is being read
+        self._hand: deque[tuple[Claim, ServedQueue]] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._mean: float | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._threads = Threads(count)
+        self._processes = Children()
+        self._ended = asyncio.Event()
+        self._closed = False
+        self._context = copy_context()  # that every job begins with
+        self._loop = asyncio.get_running_loop()
+        self._owner = asyncio.current_task()  # when it is cancelled, all that runs here is
+        self._process = os.getpid()
+
+    @property
+    def in_hand(self) -> int:
+        """Jobs that run, or wait here to be run."""
+        return len(self._hand) + len(self._reading) + len(self.running)
+
+    @property
+    def free(self) -> int:
+        """Handlers that could be started at once."""
+        return max(0, self.count - self.in_hand)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every runner runs a job."""
+        return len(self.running) >= self.count
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether jobs wait here to be run."""
+        return bool(self._hand)
+
+    @property
+    def ahead(self) -> int:
+        """How many jobs to claim ahead of those that run, by how long a job takes."""
+        if self._mean is None or self._mean > LONG_JOB:
+            return 0
+        return min(MOST_AHEAD, int(self.count * AHEAD / max(self._mean, 1e-6)))
+
+    def wanted(self) -> int:
+        """How many more jobs should be claimed now; few are not worth a statement."""
+        ahead = self.ahead
+        self._low = ahead // 2
+        if len(self._hand) > self._low:
+            return 0
+        return max(0, self.count + ahead - self.in_hand)
+
+    @property
+    def alive(self) -> int:
+        """Runners that wait for jobs or run them: `count`, unless something is very wrong."""
+        return sum(not task.done() for task in self._tasks)
+
+    def start(self) -> None:
+        """Runners wait for jobs."""
+        for _ in range(self.count):
+            self._spawn()
+
+    def add(self, queue: ServedQueue, claims: Sequence[Claim]) -> None:
+        """These jobs will be run, in this order."""
+        if not self._hand:
+            self.moved_at = uptime()
+        self._hand.extend((claim, queue) for claim in claims)
+        new = len(claims)
+        while new and self._idle:
+            waiting = self._idle.popleft()
+            if not waiting.done():  # else its runner is gone
+                waiting.set_result(None)
+                new -= 1
+
+    def take_back(self, queue: ServedQueue | None = None) -> list[tuple[Claim, ServedQueue]]:
+        """Return the jobs (of the queue) that no handler has begun; they are no longer in hand."""
+        waiting = [*self._reading.values(), *self._hand]
+        taken = [each for each in waiting if queue is None or each[1] is queue]
+        for claim, _ in taken:
+            self._reading.pop(claim.job_id, None)
+        if queue is None:
+            self._hand.clear()
+        elif taken:
+            self._hand = deque(each for each in self._hand if each[1] is not queue)
+        return taken
+
+    def slow_down(self) -> None:
+        """Nothing is claimed ahead until jobs are seen to be short again."""
+        self._mean = 2 * LONG_JOB
+
+    def stop(self, why: Stop) -> None:
+        """Every handler is told to stop."""
+        for attempt in list(self.running.values()):
+            self._stop(attempt, why)
+
+    def cancel(self, job_id: int) -> None:
+        """A user cancelled the job: its handler is told to stop, or it is dead without having been begun."""
+        if attempt := self.running.get(job_id):
+            self._stop(attempt, Stop.CANCELLED)
+            return
+        if job_id in self._reading:
+            claim, queue = self._reading.pop(job_id)
+            self._record(dead(claim, queue.config, CANCELLED_BY_USER, outcome=Outcome.CANCELLED))
+            return
+        for place, (claim, queue) in enumerate(self._hand):
+            if claim.job_id == job_id:
+                del self._hand[place]
+                self._record(dead(claim, queue.config, CANCELLED_BY_USER, outcome=Outcome.CANCELLED))
+                return
+
+    def exited(self, claim: Claim, error: BaseException) -> None:
+        """What this job's handler gave to the event loop would have ended the process: the attempt fails, if it still runs."""
+        attempt = self.running.get(claim.job_id)
+        if attempt is not None and attempt.claim is claim and attempt.exited is None:
+            attempt.exited = error
+            self._stop(attempt, Stop.EXITED)
+
+    def claims(self) -> list[Claim]:
+        """Return the claims of all jobs that run, or wait here to be run."""
+        waiting = [claim for claim, _ in (*self._reading.values(), *self._hand)]
+        return [*(attempt.claim for attempt in self.running.values()), *waiting]
+
+    async def stop_disowned(self) -> None:
+        """Jobs with a claim that is NOBODY's are not begun, and their handlers were told to stop and had the time to."""
+        for claim, queue in self.take_back():
+            if claim.worker_id == NOBODY:
+                self._record(released(claim, queue.config))
+            else:
+                self.add(queue, [claim])
+        told = [attempt for attempt in self.running.values() if attempt.claim.worker_id == NOBODY]
+        for attempt in told:
+            self._stop(attempt, Stop.UNKNOWN)
+        until = time.monotonic() + SECOND_WORD
+        while any(self.running.get(each.claim.job_id) is each for each in told) and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+
+    async def ended(self, within: float) -> bool:
+        """Whether all handlers ended within this many seconds."""
+        try:
+            async with asyncio.timeout(within):
+                while self.running:
+                    self._ended.clear()
+                    await self._ended.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def give_up(self) -> None:
+        """No handler is waited for any more: after a last word, every job that still runs has its verdict."""
+        for attempt in list(self.running.values()):
+            attempt.tell()
+        await self.ended(SECOND_WORD)
+        self._closed = True
+        for attempt in list(self.running.values()):
+            self._give_up(attempt)
+
+    async def close(self) -> int:
+        """No job is begun any more. Return how many handlers ignored being stopped: those are left behind."""
+        self._closed = True
+        tasks = [*self._tasks, *(attempt.task for attempt in self.stuck)]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=SECOND_WORD)
+        await self._processes.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        in_threads = len(self._threads.calls)
+        return max(in_threads, sum(not task.done() for task in tasks) + in_threads)
+
+    def _spawn(self) -> None:
+        task = OwnTask(self._runner(), self._telemetry, name="runner", context=self._context.copy())
+        self._tasks.add(task)
+        task.add_done_callback(self._left, context=self._context)
+
+    async def _runner(self) -> None:
+        task = asyncio.current_task()
+        assert isinstance(task, OwnTask)
+        current_job.set(None)
+        others = [each for each in copy_context().items() if each[0] is not current_job]
+        references, cancelling = sys.getrefcount, task.cancelling
+        alone = references(task)
+        breath = time.monotonic()
+        while not self._closed:
+            while not self._hand:
+                waiting = self._loop.create_future()
+                self._idle.append(waiting)
+                await waiting
+                breath = time.monotonic()
+            if len(self._hand) - 1 <= self._low:
+                self._hungry()
+                if len(self._hand) - 1 == self._low:
+                    await asyncio.sleep(0)  # the next claim is on its way while the rest runs
+                    if not self._hand:
+                        continue
+            claim, queue = self._hand.popleft()
+            await self._perform(task, claim, queue)
+            # Whoever still holds the task may cancel it, whenever a timer fires; a cancellation may wait in it
+            # already, before Python 3.13 also one that was taken back; and no other job may see the context
+            # variables that a handler set.
+            if (
+                references(task) != alone
+                or cancelling()
+                or task._must_cancel  # type: ignore[attr-defined]
+                or _has_changed(copy_context(), others)
+            ):
+                self._replace(task)
+                return
+            if time.monotonic() - breath > BREATH:
+                await asyncio.sleep(0)
+                breath = time.monotonic()
+
+    async def _has_payload(self, claim: Claim, queue: ServedQueue) -> bool:
+        """Read the large payload of a job that is about to begin. False: it is no longer in hand."""
+        began = time.monotonic()
+        read = self._reading[claim.job_id] = claim, queue
+        verdict: Verdict | None = released(claim, queue.config)
+        try:
+            claim.payload = await self._forge.storage.claims.payload(claim)
+            if claim.payload is not None:
+                verdict = None
+                seconds = time.monotonic() - began  # as long as it takes, no more should be claimed ahead
+                self._mean = seconds if self._mean is None else self._mean + (seconds - self._mean) * 0.05
+        except StorageUnavailable:
+            pass
+        except Exception as error:
+            verdict = failed(claim, queue.config, f"its payload could not be read: {error}")
+        finally:
+            is_in_hand = self._reading.get(claim.job_id) is read
+            if is_in_hand:
+                del self._reading[claim.job_id]
+                if verdict is not None:
+                    self._record(verdict)
+        return is_in_hand and verdict is None
+
+    async def _perform(self, task: "OwnTask[None]", claim: Claim, queue: ServedQueue) -> None:
+        """Run one job; whatever its handler and its own types do, it has a verdict then."""
+        if claim.payload is None and not await self._has_payload(claim, queue):
+            return
+        config = queue.config
+        started = self.moved_at = uptime()
+        if started > self.fence_at:  # others may have it by now; the session ends in a moment
+            self._record(released(claim, config))
+            return
+        wait = time.time() + self.clock_offset - claim.pos / 1_000_000
+        if wait < 0.0:  # two clocks were compared
+            wait = 0.0
+        attempt = self.running[claim.job_id] = Attempt(claim, queue, task, started, wait)
+        timer: asyncio.TimerHandle | None = None
+        current_job.set((claim, config.name))  # until the next one's
+        task.claim = claim
+        try:
+            handler = self._handlers[claim.kind]
+            arguments = handler.arguments.decode(claim.payload or b"", claim.codec)
+            claim.payload = b""  # a large one would be kept until the outcome is recorded
+            if claim.timeout is None and config.timeout is not None:
+                # for this attempt: the next asks the queue again
+                claim.timeout = config.timeout.total_seconds()
+            context = attempt.context = Context(claim, config.name, self._forge, self._tokens, self._loop)
+            if claim.timeout is not None:
+                timer = self._loop.call_later(claim.timeout, self._stop, attempt, Stop.TIMED_OUT)
+            if self._telemetry.wants_starts:
+                self._telemetry.emit(JobStarted(claim, config.name))
+            if handler.placement is IN_LOOP:
+                result = await (
+                    handler.function(context, **arguments)
+                    if handler.takes_context
+                    else handler.function(**arguments)
+                )
+            else:
+                result = await call(
+                    handler,
+                    attempt,
+                    context,
+                    arguments,
+                    self._threads,
+                    self._processes,
+                    partial(self._is_left, attempt),
+                )
+            if result is not None and type(result) not in PLAIN:
+                result = await settled(result)
+            if attempt.exited is not None:
+                raise attempt.exited
+            verdict = done(claim, queue.config, claim.codec, result, wait, uptime() - started)
+        except GeneratorExit as error:  # this task may await nothing any more
+            self._end(attempt, self._judged(attempt, error))
+            raise
+        except BaseException as error:  # whatever is raised is this job's business only
+            verdict = self._judged(attempt, error)
+        if timer is not None:
+            timer.cancel()
+        attempt.has_ended = True
+        if attempt.is_over:
+            self._free(attempt)
+        else:
+            self._settle(attempt, verdict)
+
+    def _is_left(self, attempt: Attempt) -> bool:
+        """Whether nobody waits any more for what a thread does for the attempt."""
+        return self._closed or attempt.stopped is None
+
+    def _judged(self, attempt: Attempt, error: BaseException) -> Verdict:
+        if os.getpid() != self._process:
+            end_fork(error)
+        claim, config = attempt.claim, attempt.queue.config
+        duration = uptime() - attempt.started
+        if attempt.exited is not None and attempt.stopped is not Stop.CANCELLED:
+            return failed(claim, config, describe(attempt.exited), attempt.wait, duration)
+        if attempt.context is None and isinstance(error, InvalidPayload):
+            return refused(claim, config, error, attempt.wait)
+        if isinstance(error, HandedBack):
+            self._telemetry.emit(GraceLost(claim, config.name))
+        if attempt.stopped is None and isinstance(error, asyncio.CancelledError) and self._is_cancelled:
+            attempt.stopped = Stop.STOPPING
+        return judge(claim, config, error, attempt.stopped, attempt.wait, duration)
+
+    @property
+    def _is_cancelled(self) -> bool:
+        """Whether all that runs here is cancelled by whoever ends the program."""
+        return self._closed or (self._owner is not None and self._owner.cancelling() > 0)
+
+    def _end(self, attempt: Attempt, verdict: Verdict) -> None:
+        """The handler has ended; the verdict counts unless the job has one."""
+        attempt.has_ended = True
+        if attempt.is_over:
+            self._free(attempt)
+        else:
+            self._settle(attempt, verdict)
+
+    def _settle(self, attempt: Attempt, verdict: Verdict) -> None:
+        """The job has its verdict, its first and only one."""
+        attempt.is_over = True
+        running = self.running
+        running.pop(attempt.claim.job_id, None)
+        if not running:
+            self._ended.set()
+        duration = verdict.run.duration
+        self._mean = duration if self._mean is None else self._mean + (duration - self._mean) * 0.05
+        self._record(verdict)
+        if verdict.throttled is not None:
+            self._throttled(attempt.claim, attempt.queue)
+
+    def _free(self, attempt: Attempt) -> None:
+        """A stuck handler has ended at last."""
+        self.stuck.discard(attempt)
+        claim, duration = attempt.claim, uptime() - attempt.started
+        self._telemetry.emit(StuckHandlerEnded(claim, attempt.queue.name, duration, len(self.stuck)))
+
+    def _stop(self, attempt: Attempt, why: Stop) -> None:
+        """The handler is told to stop, and again while it goes on; a user's wish outranks what was the reason before."""
+        if attempt.has_ended:
+            return
+        if attempt.stopped is None:
+            attempt.stopped = why
+            attempt.tell()
+            self._loop.call_later(TELL_EVERY, self._insist, attempt)
+        elif why is Stop.CANCELLED:
+            attempt.stopped = why
+
+    def _insist(self, attempt: Attempt) -> None:
+        if attempt.has_ended:
+            return
+        if attempt.told >= TELLS and not attempt.is_over:
+            self._give_up(attempt)
+        attempt.tell()
+        self._loop.call_later(TELL_EVERY, self._insist, attempt)
+
+    def _give_up(self, attempt: Attempt) -> None:
+        """The job has its verdict though its handler goes on, and another runner has its place."""
+        duration = uptime() - attempt.started
+        claim, queue, why = attempt.claim, attempt.queue, attempt.stopped or Stop.STOPPING
+        self.stuck.add(attempt)
+        self._replace(attempt.task)
+        if why is Stop.EXITED and attempt.exited is not None:
+            verdict = failed(claim, queue.config, describe(attempt.exited), attempt.wait, duration)
+        else:
+            verdict = judge_stopped(claim, queue.config, why, attempt.wait, duration, goes_on=True)
+        self._settle(attempt, verdict)
+        self._telemetry.emit(HandlerStuck(claim, queue.name, why.value, duration, len(self.stuck)))
+
+    def _replace(self, task: "asyncio.Task[None]") -> None:
+        """A fresh runner takes the place of this one, which takes no more jobs."""
+        self._tasks.discard(task)
+        if not self._closed:
+            self._spawn()
+
+    def _left(self, task: "asyncio.Task[None]") -> None:
+        """A runner ended. When nobody meant it to, its job gets its verdict, and another takes its place."""
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        for attempt in [each for each in self.running.values() if each.task is task]:
+            problem = error or RuntimeError("its runner ended")
+            self._end(attempt, failed(attempt.claim, attempt.queue.config, describe(problem), attempt.wait))
+        if task not in self._tasks:
+            return
+        self._replace(task)
+        if not self._is_cancelled:
+            self._telemetry.emit(RunnerReplaced(error or RuntimeError("it returned")))
+
+
+def _has_changed(variables: Variables, others: Sequence[tuple[ContextVar[Any], object]]) -> bool:
+    """Whether a handler left there more than `current_job` and `others`, or another object in one of these.
+
+    One that is equal is another: it may be the list that the job before has filled, and comparing may raise.
+    """
+    if len(variables) != len(others) + 1:
+        return True
+    return bool(others) and any(variables[each] is not value for each, value in others)

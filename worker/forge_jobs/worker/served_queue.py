@@ -1,0 +1,80 @@
+"""A queue as one worker serves it: its configuration, and where the worker stands with it."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from forge_jobs.model.job import LARGE_PAYLOAD, Claim
+from forge_jobs.model.queue import QueueConfig
+from forge_jobs.worker.hints import Hints
+
+LARGEST_ROOM = 4 * 1024 * 1024  # bytes
+SAMPLE = 16  # payloads of a claim that are measured: none of them is large
+SHORTEST_POLL, LONGEST_POLL = 0.1, 5.0  # seconds
+
+
+@dataclass(slots=True)
+class ServedQueue:
+    """Moments are the event loop's monotonic seconds."""
+
+    config: QueueConfig
+    room: int = LARGEST_ROOM  # bytes of payloads in one claim; less after one that took too long
+    mean: float = LARGE_PAYLOAD  # bytes of a payload in the last claims; before the first one, what it may be
+    in_hand: int = 0  # jobs claimed and not yet recorded
+    slots: int = 0  # held, when the queue has a concurrency
+    slots_in_doubt: bool = False  # a change of them was not answered: it may have been carried out, or not
+    surplus_since: float | None = None  # since when it holds slots that no job in hand needs
+    throttled: int = 0  # jobs in hand that were throttled, of which the database does not know yet
+    lacks_slots: bool = False  # whether the last look found none that it could take
+    hints: Hints = field(default_factory=Hints)
+    scout_at: float = 0.0  # when the next scout may set out
+    scout: "asyncio.Task[None] | None" = None  # that is on its way, or waits for that moment
+    look_at: float = 0.0  # when to look for jobs again
+    poll: float = SHORTEST_POLL  # the wait after a look that finds nothing
+    marked: bool = False  # whether enqueues tell this worker
+    full_since: float | None = None  # since when every look found as much as it asked for
+    empty: bool = False  # whether the last look found nothing
+    woken: bool = False  # since the last look began
+    tokens_at: float = 0.0  # before that its rate limit has no token
+    unknown_scope: str | None = None  # its rate limit, when that was last found missing
+    left_alone: dict[str, float] = field(default_factory=dict)  # unknown kinds, until when
+
+    @property
+    def id(self) -> int:
+        return self.config.id
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    def left_alone_now(self, now: float) -> list[str]:
+        """Return the kinds that are left to others at this moment."""
+        return [kind for kind, until in self.left_alone.items() if until > now]
+
+    @property
+    def most(self) -> int:
+        """How many jobs to claim at once, so that their payloads have the room that there is."""
+        return max(1, int(self.room / max(self.mean, 1.0)))
+
+    def took(self, claims: Sequence[Claim]) -> None:
+        """These jobs were claimed at once, in time."""
+        if claims:
+            some = claims[:: 1 + len(claims) // SAMPLE]
+            size = sum(len(claim.payload or b"") for claim in some)
+            self.mean += (size / len(some) - self.mean) / 2
+            self.room = min(LARGEST_ROOM, self.room + LARGE_PAYLOAD)
+
+    def took_too_long(self, limit: int) -> None:
+        """A claim of so many jobs was not answered in time: the next one is half as large."""
+        self.mean = max(self.mean, self.room / limit)
+        self.room = max(LARGE_PAYLOAD, self.room // 2)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the queue has a concurrency, so that slots are needed."""
+        return self.config.concurrency is not None
+
+    @property
+    def is_claimed_ahead(self) -> bool:
+        """Whether jobs may be claimed before a runner is free."""
+        return not self.is_limited and self.config.rate_limit is None

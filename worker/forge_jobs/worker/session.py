@@ -1,0 +1,521 @@
+"""A session: one registered life of a worker, from register to deregister.
+
+It builds the parts and says who tells whom. When it is given up (it could not beat, or
+was struck off) it ends, and `worker` begins the next one under a new id.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from forge_jobs.errors import ForgeError
+from forge_jobs.forge import Forge
+from forge_jobs.maintenance.leader import Leader
+from forge_jobs.maintenance.loop import every
+from forge_jobs.maintenance.promoter import promote
+from forge_jobs.model.ailment import Ailment
+from forge_jobs.model.job import Claim, Postponement
+from forge_jobs.model.queue import QueueConfig
+from forge_jobs.model.run import Outcome, Run
+from forge_jobs.model.track_record import bucket
+from forge_jobs.model.worker import Beat, WorkerInfo
+from forge_jobs.rules.verdict import Stop, Verdict, released
+from forge_jobs.storage.outage import Patience
+from forge_jobs.system.own_task import OwnTask
+from forge_jobs.system.uptime import uptime
+from forge_jobs.telemetry.events import (
+    GateClosed,
+    GateOpened,
+    PollOnly,
+    WorkerGivenUp,
+    WorkerStarted,
+    WorkerStopping,
+)
+from forge_jobs.worker.claimer import Claimer
+from forge_jobs.worker.eras import Eras
+from forge_jobs.worker.handover import Handover
+from forge_jobs.worker.heartbeat import Attempts, Heartbeat
+from forge_jobs.worker.recorder import Recorder
+from forge_jobs.worker.runners import Runners
+from forge_jobs.worker.tokens import LeasedTokens
+from forge_jobs.worker.wakeup import Listeners, Wakeup
+
+PROMOTE_EVERY = 5.0
+PROMOTE_EVERY_WHEN_DEAF = 1.0
+CONFIGURE_EVERY = 60.0
+CONFIGURE_EVERY_WHEN_DEAF = 2.0
+CONFESS_EVERY = 60.0  # and with a beat, when there is something new
+BEAT_AGAIN = 0.25  # seconds, while nothing may be claimed for what is not known of the database's history
+UNWELL_AFTER = (
+    15.0  # seconds without a look for jobs, which come every 5 s, or in which a batch is not written
+)
+LAST_WORDS = 2.0  # seconds that handlers have to end after they were told to stop
+FAREWELL = 5.0  # seconds for the last writes together
+
+T = TypeVar("T")
+
+
+async def carried_through(task: "asyncio.Task[Any]", cancelled: Callable[[], None] = lambda: None) -> bool:
+    """Wait for the task to end, whoever cancels meanwhile; say so, and return whether anybody did."""
+    was_cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            was_cancelled = True
+            cancelled()
+    return was_cancelled
+
+
+class Session:
+    """Runs jobs under one worker id. `run` returns True when the session was given up, False when it was stopped."""
+
+    def __init__(
+        self,
+        forge: Forge,
+        info: WorkerInfo,
+        *,
+        grace: timedelta,
+        heartbeat: timedelta,
+        stale: timedelta,
+        handovers: list[Handover] | None = None,
+    ) -> None:
+        self.info = info
+        self.handovers = [] if handovers is None else handovers  # of sessions before, less those carried out
+        self.leader: Leader
+        self.runners: Runners
+        self.is_registered = False
+        self._forge = forge
+        self._storage = forge.storage
+        self._telemetry = forge.telemetry
+        self._grace = grace
+        self._heartbeat = heartbeat
+        self._stale = stale
+        self._stop = asyncio.Event()
+        self._hurried = asyncio.Event()  # there is no grace any more
+        self._until_empty = False
+        self._config_changed = asyncio.Event()
+        self._crons_changed = asyncio.Event()
+        self._due = asyncio.Event()
+        self._promotes = Patience("promoting jobs", self._telemetry)
+        self._confess = asyncio.Event()
+        self._confessed: tuple[list[int], list[int]] = ([], [])
+        self._revision: int | None = None
+        self._farewell_until = float("inf")  # monotonic: when the last writes have to be done, all of them
+        self.attempts = Attempts()
+        self.released = 0
+        self.left_behind = 0  # handlers that ignored being stopped
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether nothing new is claimed."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Nothing new is claimed; what runs may finish within the grace time."""
+        self._stop.set()
+
+    @property
+    def ailment(self) -> Ailment | None:
+        """What keeps the worker from its work; None when nothing does. Only while it is registered."""
+        alive, count, now = self.runners.alive, self.runners.count, time.monotonic()
+        if alive < count:
+            return Ailment(f"Only {alive} of {count} runners are there.")
+        for doing, since, said in (
+            ("look for jobs", self._claimer.looked_at, self._claimer.said),
+            ("record outcomes", self._recorder.waits_since, self._recorder.said),
+            ("make scheduled jobs pending", self._promotes.since, self._promotes.said),
+        ):
+            if since is not None and now - since > UNWELL_AFTER:
+                return Ailment(f"It could not {doing} for {now - since:.0f} s.", said)
+        return None
+
+    def _said_ailment(self) -> str | None:
+        ailment = self.ailment
+        return None if ailment is None else str(ailment)
+
+    def claim_of(self, task: "asyncio.Task[Any] | None") -> Claim | None:
+        """Return the job whose handler runs in `task`; another thread may ask."""
+        running = list(self.runners.running.values()) if self.is_registered else []
+        return next((attempt.claim for attempt in running if attempt.task is task), None)
+
+    async def run(self, *, until_empty: bool = False) -> bool:
+        """Register, work until stopped, lost or (`until_empty`) nothing is left, deregister."""
+        self._until_empty = until_empty
+        before = uptime()
+        try:
+            begun = await self._unless_stopped(self._begin())
+        except asyncio.CancelledError:
+            await carried_through(self._task(self._deregister(), "farewell"))
+            raise
+        if begun is None:
+            await self._deregister()
+            return False
+        offset, configs, beat = begun
+
+        self._recorder = recorder = Recorder(self._storage, self._telemetry, self._recorded)
+        self._tokens = LeasedTokens(self._storage.limits, self._telemetry)
+        self._eras = eras = Eras(self._storage.workers, self._stale.total_seconds(), lambda: self._beat_now())
+        eras.heard(beat)
+        self._claimer = claimer = Claimer(
+            self._storage,
+            self._telemetry,
+            self.info.id,
+            configs,
+            self._forge.handlers,
+            recorder.add,
+            lambda: recorder.pending,
+            recorder.claims,
+            offset,
+            eras,
+        )
+        self.runners = claimer.runners = Runners(
+            self.info.concurrency,
+            self._forge,
+            self._tokens,
+            recorder.add,
+            claimer.stir,
+            claimer.throttled,
+            offset,
+        )
+        if until_empty:
+            claimer.on_empty = self._perhaps_done
+        heartbeat = Heartbeat(
+            self._storage.workers,
+            self._telemetry,
+            self.info.id,
+            self.attempts,
+            interval=self._heartbeat,
+            stale=self._stale,
+            heard=self._beaten,
+            fence=self._fence,
+            era=lambda: eras.acknowledged,
+            ailment=self._said_ailment,
+        )
+        self._beat_now = claimer.beat_now = heartbeat.hurry
+        self.leader = Leader(
+            self._storage,
+            self._telemetry,
+            self.info,
+            heartbeat=self._heartbeat,
+            stale=self._stale,
+            crons_changed=self._crons_changed,
+        )
+        self.is_registered = True
+        self._telemetry.emit(WorkerStarted(self.info.label, self.info.queues, self.info.concurrency))
+        self.runners.start()
+        claiming = self._task(claimer.run(), "claimer")
+        beating = self._task(heartbeat.run(before), "heartbeat")
+        recording = self._task(recorder.run(), "recorder")
+        chores = [
+            self._task(self.leader.run(), "leader"),
+            *self._listening(),
+            self._promoting(),
+            self._configuring(),
+            self._confessing(),
+        ]
+        stopping = self._task(self._stop.wait(), "stop")
+        cancelled = False
+        try:
+            await asyncio.wait(
+                [beating, stopping, claiming, recording, *chores], return_when=asyncio.FIRST_COMPLETED
+            )
+        except asyncio.CancelledError:
+            cancelled = True
+            self._cancel()
+        ending: asyncio.Task[bool] = self._task(
+            self._finish(claiming, beating, recording, stopping, chores), "ending"
+        )
+        if await carried_through(ending, self._cancel) or cancelled:
+            raise asyncio.CancelledError
+        return ending.result()
+
+    def _cancel(self) -> None:
+        """Whoever runs the session wants it to end now: it is stopped without grace."""
+        self._hurried.set()
+        if not self.is_stopping:
+            running = len(self.runners.running)
+            self._telemetry.emit(WorkerStopping(self.info.label, "its task was cancelled", running, 0.0))
+        self._stop.set()
+
+    async def _finish(
+        self,
+        claiming: "asyncio.Task[Any]",
+        beating: "asyncio.Task[Any]",
+        recording: "asyncio.Task[Any]",
+        stopping: "asyncio.Task[Any]",
+        chores: "Sequence[asyncio.Task[Any]]",
+    ) -> bool:
+        """End what runs, and deregister. Return whether the session was given up."""
+        given_up = not self._stop.is_set()
+        try:
+            broken = [task for task in (claiming, recording, *chores) if task.done()]
+            self._stop.set()
+            self._claimer.stopping = True
+            self._claimer.stir()
+            if given_up:
+                self._telemetry.emit(WorkerGivenUp(self.info.label, len(self.runners.running)))
+            await self._end(claiming, recording, given_up or beating.done())
+            for task in broken:
+                if not task.cancelled():
+                    task.result()  # a part that ends by itself is a mistake of ours: say it
+            return given_up
+        finally:
+            for task in (claiming, beating, recording, stopping, *chores):
+                task.cancel()
+            await asyncio.gather(claiming, beating, recording, stopping, *chores, return_exceptions=True)
+            self.left_behind = await self.runners.close()
+            if given_up:
+                self.handovers.append(
+                    Handover(self.info.id, self._recorder.unwritten(), is_whole=not self.left_behind)
+                )
+            await self._farewell()
+
+    async def _begin(self) -> tuple[float, list[QueueConfig], Beat]:
+        """Register; return how many seconds the database's clock is ahead of ours, the queues to serve, and a beat."""
+        await self._storage.workers.register(self.info)
+        beat = await self._storage.workers.beat(self.info.id, stale=self._stale)
+        while self.handovers:
+            await self.handovers[0].carry_out(self._storage, self._telemetry)
+            del self.handovers[0]
+        offset = (await self._storage.now() - datetime.now(UTC)).total_seconds()
+        return offset, await self._served(), beat
+
+    async def _served(self) -> list[QueueConfig]:
+        names = set(self.info.queues)
+        return [config for config in await self._storage.queues.all() if config.name in names]
+
+    async def _unless_stopped(self, beginning: Coroutine[Any, Any, T]) -> T | None:
+        """Return what `beginning` returns; None when the session is stopped meanwhile."""
+        begins = self._task(beginning, "beginning")
+        tasks = (begins, self._task(self._stop.wait(), "stop"))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return begins.result() if begins.done() else None
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _end(
+        self, claiming: "asyncio.Task[Any]", recording: "asyncio.Task[Any]", given_up: bool
+    ) -> None:
+        """Hand back what was not begun, let handlers finish or stop them, and write everything down."""
+        stopped_at = time.monotonic()
+        last_asked = [claiming]
+        if given_up:
+            self.runners.stop(Stop.GIVEN_UP)
+        else:
+            last_asked.append(
+                self._task(self._attempted(self._storage.workers.drain(self.info.id)), "draining")
+            )
+        self._hand_back()
+        grace = 0.0 if self._hurried.is_set() else self._grace.total_seconds()
+        await asyncio.wait(last_asked, timeout=min(FAREWELL, max(LAST_WORDS, grace)))
+        for task in last_asked:
+            task.cancel()
+        self._hand_back()
+        grace_left = max(0.0, stopped_at + grace - time.monotonic())
+        if not given_up:
+            finishing = [
+                self._task(self.runners.ended(grace_left), "grace"),
+                self._task(self._hurried.wait(), "end of grace"),
+            ]
+            await asyncio.wait(finishing, return_when=asyncio.FIRST_COMPLETED)
+            for task in finishing:
+                task.cancel()
+            self.runners.stop(Stop.STOPPING)
+        if not await self.runners.ended(LAST_WORDS):
+            await self.runners.give_up()
+        self._hand_back()
+        recording.cancel()
+        await asyncio.gather(recording, return_exceptions=True)
+        self._farewell_until = time.monotonic() + FAREWELL
+        await self._attempted(self._recorder.flush(is_last=not given_up))
+        if not given_up:
+            await self._attempted(self._hand_back_the_rest())
+
+    def _hand_back(self) -> None:
+        for claim, queue in self.runners.take_back():
+            self._recorder.add(released(claim, queue.config))
+
+    async def _hand_back_the_rest(self) -> None:
+        """What the database says is ours all the same is handed back: a claim that was not waited for, for one.
+
+        Not what has run, and has an outcome that could not be written.
+        """
+        unwritten = {(claim.job_id, claim.attempt) for claim in self._recorder.claims()}
+        held = await self._storage.claims.held(self.info.id)
+        rest = [claim for claim in held if (claim.job_id, claim.attempt) not in unwritten]
+        if rest:
+            self.released += len(rest) - len(await self._storage.claims.release(rest))
+
+    async def _farewell(self) -> None:
+        self.is_registered = False
+        await self._attempted(self._tokens.close())
+        await self._deregister()
+
+    async def _deregister(self) -> None:
+        await self._attempted(self._storage.workers.deregister(self.info.id, record=self.attempts.record))
+
+    async def _attempted(self, last: Coroutine[Any, Any, None]) -> None:
+        """Await `last` for a while; when it cannot be done, the others find out by themselves."""
+        left = min(FAREWELL, self._farewell_until - time.monotonic())
+        try:
+            async with asyncio.timeout(max(0.0, left)):
+                await last
+        except (ForgeError, TimeoutError):
+            pass
+
+    def _task(self, coroutine: Coroutine[Any, Any, Any], name: str) -> "asyncio.Task[Any]":
+        return OwnTask(coroutine, self._telemetry, name=f"{name} of {self.info.label}")
+
+    def _listening(self) -> "Sequence[asyncio.Task[Any]]":
+        if self._storage.wakeups.poll_only:
+            self._telemetry.emit(PollOnly("the connection goes through a transaction pooler"))
+            return ()
+        listeners = Listeners(
+            work=self._claimer.wake,
+            behind=self._claimer.wake_behind,
+            slots=self._claimer.wake_for_slots,
+            configuration=self._configuration_changed,
+            cancelled=lambda job_id: self._cancelled([job_id]),
+            due=self._due.set,
+            drained=self._tokens.void,
+            gate=self._gate_changed,
+            reconnected=self._reconnected,
+        )
+        return [self._task(Wakeup(self._storage.wakeups, self._telemetry, listeners).run(), "wakeup")]
+
+    def _promoting(self) -> "asyncio.Task[Any]":
+        interval = PROMOTE_EVERY_WHEN_DEAF if self._storage.wakeups.poll_only else PROMOTE_EVERY
+        return self._task(
+            every(
+                interval,
+                lambda: promote(self._storage.schedule, self._telemetry, self._claimer.wake),
+                patience=self._promotes,
+                wake=self._due,
+            ),
+            "promoter",
+        )
+
+    def _configuring(self) -> "asyncio.Task[Any]":
+        interval = CONFIGURE_EVERY_WHEN_DEAF if self._storage.wakeups.poll_only else CONFIGURE_EVERY
+        return self._task(
+            every(
+                interval,
+                self._configure,
+                patience=Patience("reading the configuration", self._telemetry),
+                wake=self._config_changed,
+            ),
+            "configuration",
+        )
+
+    def _confessing(self) -> "asyncio.Task[Any]":
+        return self._task(
+            every(
+                CONFESS_EVERY,
+                self._say_what_is_astray,
+                patience=Patience("saying which jobs are stuck", self._telemetry),
+                wake=self._confess,
+            ),
+            "confession",
+        )
+
+    def _astray(self) -> tuple[list[int], list[int]]:
+        """Return the jobs whose handlers are stuck, and those that are ours and that nobody runs here."""
+        return sorted(attempt.claim.job_id for attempt in self.runners.stuck), sorted(self._claimer.adrift)
+
+    async def _say_what_is_astray(self) -> None:
+        astray = self._astray()
+        if astray != self._confessed:
+            stuck, adrift = astray
+            await self._storage.workers.astray(self.info.id, stuck=stuck, adrift=adrift)
+            self._confessed = astray
+
+    async def _configure(self) -> None:
+        self._claimer.configure(await self._served())
+
+    def _configuration_changed(self) -> None:
+        self._config_changed.set()
+        self._crons_changed.set()
+
+    def _gate_changed(self, pool: str) -> None:
+        if pool == (self.info.pool or ""):
+            self._beat_now()
+
+    def _reconnected(self) -> None:
+        self._claimer.forget_marks()
+        self._claimer.wake()
+        self._due.set()
+        self._configuration_changed()
+        self._beat_now()
+
+    def _beaten(self, beat: Beat) -> None:
+        might_claim = self._eras.standing is not None
+        self._eras.heard(beat)
+        if self._eras.standing is not None and not might_claim:
+            self._claimer.wake()
+        self._claimer.stir()
+        if self._eras.standing is None:
+            asyncio.get_running_loop().call_later(BEAT_AGAIN, self._beat_now)
+        self._cancelled(beat.cancels)
+        if self._revision is not None and beat.revision != self._revision:
+            self._configuration_changed()
+        self._revision = beat.revision
+        self._gated(beat.is_open)
+        if self._astray() != self._confessed:
+            self._confess.set()
+
+    def _gated(self, is_open: bool) -> None:
+        """The worker may claim, or not: then what it has not begun is for others."""
+        was_open, self._claimer.is_open = self._claimer.is_open, is_open
+        if not is_open:
+            self._hand_back()
+        if is_open == was_open:
+            return
+        self._claimer.wake()
+        self._telemetry.emit(
+            GateOpened(self.info.label) if is_open else GateClosed(self.info.label, len(self.runners.running))
+        )
+
+    def _cancelled(self, job_ids: Sequence[int]) -> None:
+        """These jobs were cancelled; those still in hand are dead without having been begun."""
+        for job_id in job_ids:
+            self.runners.cancel(job_id)
+
+    def _fence(self, moment: float) -> None:
+        self.runners.fence_at = moment
+
+    def _recorded(self, verdicts: Sequence[Verdict]) -> None:
+        self._claimer.recorded(verdicts)
+        self._count(verdict.run for verdict in verdicts)
+        if self.is_stopping:
+            self.released += sum(verdict.run.outcome is Outcome.RELEASED for verdict in verdicts)
+        if any(type(verdict.write) is Postponement for verdict in verdicts):
+            self._due.set()
+
+    def _count(self, runs: Iterable[Run]) -> None:
+        attempts = self.attempts
+        durations = None if self.info.pool is None else attempts.durations  # only operators ask for them
+        for run in runs:
+            outcome = run.outcome
+            if outcome is Outcome.DONE:
+                attempts.succeeded += 1
+            elif outcome is Outcome.FAILED or outcome is Outcome.DEAD:
+                attempts.failed += 1
+                attempts.timed_out += run.timed_out
+            else:
+                attempts.handed_back += outcome is Outcome.RELEASED
+                attempts.postponed += outcome is Outcome.RESCHEDULED or outcome is Outcome.THROTTLED
+                continue
+            attempts.run_seconds += run.duration
+            if durations is not None:
+                number = bucket(run.duration)
+                durations[number] = durations.get(number, 0) + 1
+
+    def _perhaps_done(self) -> None:
+        if not self.runners.in_hand and not self._recorder.pending:
+            self._stop.set()

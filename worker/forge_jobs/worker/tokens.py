@@ -1,0 +1,201 @@
+"""Tokens of rate limits in this process: leased in slices, spent by handlers.
+
+A token leaves the bucket in the database before it is spent here, so the cluster never
+spends one too many. A slice is what handlers wait for at this moment plus a quarter of
+a second's use, so that a busy process writes the bucket's row a few times a second
+rather than once a job. What is not spent within half a second goes back.
+"""
+
+import asyncio
+import random
+import time
+from collections import deque
+from contextvars import Context as Variables
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from forge_jobs.errors import ForgeError, InvalidInput
+from forge_jobs.model.decision import Throttled
+from forge_jobs.model.moments import as_duration
+from forge_jobs.storage.interface.storage import Limits
+from forge_jobs.system.own_task import OwnTask
+from forge_jobs.telemetry.events import LimitDrained, Telemetry, TokensLeased
+
+DEFAULT_WAIT = 1.0
+AHEAD = 0.25  # seconds of use that are leased beyond what is waited for
+KEEP = 0.5  # seconds that unspent tokens are kept
+SHORTEST_RETRY, LONGEST_RETRY = 1.0, 60.0
+
+
+@dataclass(slots=True)
+class Waiter:
+    """A handler that waits for tokens."""
+
+    tokens: int
+    until: float  # monotonic
+    granted: asyncio.Future[None]
+
+
+@dataclass(slots=True)
+class Slice:
+    """What this process holds of one bucket, and who waits for more."""
+
+    scope: str
+    tokens: int = 0
+    generation: int = -1
+    voided: bool = False  # the bucket was drained since the last lease was asked for
+    waiters: deque[Waiter] = field(default_factory=deque)
+    lessor: asyncio.Task[None] | None = None
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)  # somebody waits
+    spent: deque[float] = field(default_factory=deque)  # when tokens were spent, the last second
+
+
+class LeasedTokens:
+    """The tokens of one process, for all its handlers. `close` gives back what is left."""
+
+    def __init__(self, limits: Limits, telemetry: Telemetry) -> None:
+        self._limits = limits
+        self._telemetry = telemetry
+        self._slices: dict[str, Slice] = {}
+        self._returns: set[asyncio.Task[None]] = set()
+
+    async def acquire(self, scope: str, tokens: int = 1, *, wait: timedelta | float | None = None) -> None:
+        """See `Tokens.acquire`."""
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
+            raise InvalidInput(f"tokens is {tokens!r}, allowed is a whole number from 1.")
+        patience = as_duration(wait, "wait")
+        slice = self._slices.setdefault(scope, Slice(scope))
+        if slice.tokens >= tokens and not slice.waiters:
+            self._spend(slice, tokens)
+            return
+        seconds = DEFAULT_WAIT if patience is None else patience.total_seconds()
+        waiter = Waiter(tokens, time.monotonic() + seconds, asyncio.get_running_loop().create_future())
+        slice.waiters.append(waiter)
+        slice.wanted.set()
+        if slice.lessor is None or slice.lessor.done():
+            # In no job: it leases for all of them.
+            slice.lessor = OwnTask(
+                self._lease(slice), self._telemetry, name=f"tokens of {scope}", context=Variables()
+            )
+        try:
+            await waiter.granted
+        except asyncio.CancelledError:
+            if (
+                waiter.granted.done()
+                and not waiter.granted.cancelled()
+                and waiter.granted.exception() is None
+            ):
+                slice.tokens += tokens  # granted and cancelled in the same moment
+            elif waiter in slice.waiters:
+                slice.waiters.remove(waiter)
+            raise
+
+    async def drain(self, scope: str) -> None:
+        """See `Tokens.drain`."""
+        generation = await self._limits.drain(scope)
+        self.void(scope)
+        if scope in self._slices:
+            self._slices[scope].generation = generation
+        self._telemetry.emit(LimitDrained(scope))
+
+    def void(self, scope: str) -> None:
+        """Tokens leased from `scope` are worth nothing any more (another process drained it)."""
+        if slice := self._slices.get(scope):
+            slice.tokens, slice.voided = 0, True
+
+    async def close(self) -> None:
+        """Nothing is held any more; who still waits is throttled."""
+        for slice in self._slices.values():
+            if slice.lessor is not None:
+                slice.lessor.cancel()
+            _refuse(slice, 0.0, everybody=True)
+            await self._give_back(slice)
+        self._slices.clear()
+
+    def _spend(self, slice: Slice, tokens: int) -> None:
+        slice.tokens -= tokens
+        now = time.monotonic()
+        slice.spent.extend([now] * min(tokens, 1000))
+        while slice.spent and slice.spent[0] < now - 1:
+            slice.spent.popleft()
+
+    async def _lease(self, slice: Slice) -> None:
+        """Lease while somebody waits, then give back what is not used soon."""
+        while slice.waiters or slice.tokens:
+            slice.wanted.clear()
+            while slice.waiters:
+                await self._lease_once(slice)
+            try:
+                async with asyncio.timeout(KEEP):
+                    await slice.wanted.wait()
+            except TimeoutError:
+                await self._give_back(slice)
+
+    async def _lease_once(self, slice: Slice) -> None:
+        wanted = sum(waiter.tokens for waiter in slice.waiters) - slice.tokens
+        generation, slice.voided = slice.generation, False
+        try:
+            lease = await self._limits.lease(slice.scope, max(1, wanted + int(len(slice.spent) * AHEAD)))
+        except Exception as error:  # whatever it is, those who wait must hear of it
+            for waiter in slice.waiters:
+                if not waiter.granted.done():
+                    waiter.granted.set_exception(error)
+            slice.waiters.clear()
+            return
+        self._telemetry.emit(TokensLeased(slice.scope, lease.tokens, lease.retry_after))
+        if slice.voided and generation in (-1, lease.generation):
+            return  # drained while it was on its way, perhaps after it was taken
+        if lease.generation != slice.generation:
+            slice.tokens, slice.generation = 0, lease.generation
+        slice.tokens += lease.tokens
+        _refuse_impossible(slice, lease.capacity)
+        self._grant(slice)
+        if slice.waiters:
+            _refuse(slice, lease.retry_after)
+        if slice.waiters:
+            await asyncio.sleep(min(max(lease.retry_after, 0.01), 1.0) * random.uniform(1.0, 1.2))
+            _refuse(slice, lease.retry_after, late=True)
+
+    def _grant(self, slice: Slice) -> None:
+        while slice.waiters and slice.waiters[0].tokens <= slice.tokens:
+            waiter = slice.waiters.popleft()
+            if not waiter.granted.done():
+                self._spend(slice, waiter.tokens)
+                waiter.granted.set_result(None)
+
+    async def _give_back(self, slice: Slice) -> None:
+        tokens, slice.tokens = slice.tokens, 0
+        if tokens:
+            try:
+                await self._limits.give_back(slice.scope, tokens, slice.generation)
+            except ForgeError:
+                pass  # they are lost to the bucket, which refills: too few, never too many
+
+
+def _refuse(slice: Slice, retry_after: float, *, late: bool = False, everybody: bool = False) -> None:
+    """Throttle the waiters whose patience ends before the next token, or (`late`) has ended."""
+    now = time.monotonic()
+    ready_at = now if late else now + retry_after
+    stay: deque[Waiter] = deque()
+    for waiter in slice.waiters:
+        if waiter.granted.done():
+            continue
+        if everybody or waiter.until < ready_at:
+            again = min(max(retry_after, SHORTEST_RETRY), LONGEST_RETRY)
+            waiter.granted.set_exception(Throttled(again, f"rate limit {slice.scope!r} has no token"))
+        else:
+            stay.append(waiter)
+    slice.waiters = stay
+
+
+def _refuse_impossible(slice: Slice, capacity: float) -> None:
+    """Tell those who want more than the bucket can ever hold: they would be throttled again and again, silently."""
+    for waiter in slice.waiters:
+        if waiter.tokens > capacity and not waiter.granted.done():
+            waiter.granted.set_exception(
+                InvalidInput(
+                    f"tokens is {waiter.tokens}, allowed are at most {capacity:g}, "
+                    f"the capacity of rate limit {slice.scope!r}."
+                )
+            )
+    slice.waiters = deque(waiter for waiter in slice.waiters if not waiter.granted.done())

@@ -1,0 +1,69 @@
+"""Wake-ups: passes on what the database tells this process, to whom it concerns."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from forge_jobs.storage.interface.storage import Wakeups
+from forge_jobs.storage.outage import Patience
+from forge_jobs.telemetry.events import Telemetry
+
+_PLACE = re.compile(r"(\d+),(-?\d+),(\d+),(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Who does what when something is told; all are quick and never raise."""
+
+    work: Callable[[int | None], None]  # in this queue; None: perhaps in any
+    behind: Callable[
+        [int, int, int, int], None
+    ]  # a job of this queue and priority, at this pos, by this worker
+    slots: Callable[[int], None]  # of this queue were given back
+    configuration: Callable[[], None]
+    cancelled: Callable[[int], None]
+    due: Callable[[], None]
+    drained: Callable[[str], None]
+    gate: Callable[[str], None]  # of a pool's workers; "": of those without a pool
+    reconnected: Callable[[], None]
+
+
+class Wakeup:
+    """Listens for one worker, until cancelled."""
+
+    def __init__(self, wakeups: Wakeups, telemetry: Telemetry, listeners: Listeners) -> None:
+        self._wakeups = wakeups
+        self._listeners = listeners
+        self._patience = Patience("listening", telemetry)
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self._wakeups.listen(self.heard)
+            except Exception as error:  # polling goes on meanwhile
+                await self._patience.wait(error)
+            else:
+                await asyncio.sleep(1)
+
+    def heard(self, kind: str, subject: str) -> None:
+        """Pass on one thing that was told; what is not understood is left to polling."""
+        listeners = self._listeners
+        if kind == "queue" and subject.isdigit():
+            listeners.work(int(subject))
+        elif kind == "behind" and (place := _PLACE.fullmatch(subject)):
+            listeners.behind(*map(int, place.groups()))
+        elif kind == "slots" and subject.isdigit():
+            listeners.slots(int(subject))
+        elif kind == "config":
+            listeners.configuration()
+        elif kind == "cancel" and subject.isdigit():
+            listeners.cancelled(int(subject))
+        elif kind == "due":
+            listeners.due()
+        elif kind == "drain":
+            listeners.drained(subject)
+        elif kind == "gate":
+            listeners.gate(subject)
+        elif kind == "reconnect":
+            listeners.reconnected()
