@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from forge_jobs.model.job import Claim
-from forge_jobs.storage.interface.storage import Front
+from forge_jobs.storage.interface.claims import Front
 from forge_jobs.worker.hints import LATE, MARGIN, Hints
 
 LONG_AGO, EARLIER, NOW = 1_000_000, 50_000_000, 90_000_000

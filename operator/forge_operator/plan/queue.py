@@ -29,8 +29,10 @@ from forge_operator.plan.actions import (
 )
 from forge_operator.plan.configuration import plan_configuration
 from forge_operator.plan.pool import Pool
-from forge_operator.plan.rollout import drain, rollout, shares
+from forge_operator.plan.rollout import drain, shares
 from forge_operator.plan.rollout import shrink as retirement
+from forge_operator.plan.rollout.progress import Progress
+from forge_operator.plan.rollout.rollout import plan_rollout
 from forge_operator.plan.scaling import decide as scaling
 from forge_operator.plan.scaling import load
 from forge_operator.plan.scaling.decide import Decision, Why
@@ -197,7 +199,7 @@ def sighted(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
     wanted = decision.replicas
     if pool.is_only_observed:
         wanted = pool.scaled([pool.current] if pool.current else pool.open_versions)
-    progress = rollout.plan_rollout(pool, wanted)
+    progress = plan_rollout(pool, wanted)
     strands = (
         Strand(Part.CONFIGURATION, (*finalizer(owner, spec), *sync.actions)),
         Strand(Part.ROLLOUT, progress.actions),
@@ -356,7 +358,7 @@ def scale_event(action: Scale) -> EmitEvent:
     )
 
 
-def pace(pool: Pool, memory: Memory, progress: rollout.Progress, decision: Decision) -> timedelta:
+def pace(pool: Pool, memory: Memory, progress: Progress, decision: Decision) -> timedelta:
     """Return when to look again if nothing was done. An enqueue wakes a pool that has nothing to do."""
     is_settled = all(
         each.state in (VersionState.CURRENT, VersionState.RETIRED) for each in pool.versions.values()

@@ -16,7 +16,8 @@ from forge_jobs.errors import InvalidInput
 from forge_jobs.model.facts import SchemaStatus
 from forge_jobs.model.finding import Finding
 from forge_jobs.rules.words import count
-from forge_jobs.storage.interface.storage import Purpose, Storage
+from forge_jobs.storage.interface.schema import Purpose
+from forge_jobs.storage.interface.storage import Storage
 
 group = typer.Typer(help="Create, migrate and look at the database.")
 

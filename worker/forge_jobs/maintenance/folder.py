@@ -2,7 +2,7 @@
 
 import time
 
-from forge_jobs.storage.interface.storage import Jobs
+from forge_jobs.storage.interface.jobs import Jobs
 from forge_jobs.telemetry.events import CountsFolded, Telemetry
 
 MANY = 100_000

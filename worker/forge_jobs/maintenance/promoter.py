@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from forge_jobs.storage.interface.storage import Schedule
+from forge_jobs.storage.interface.schedule import Schedule
 from forge_jobs.telemetry.events import JobsPromoted, Telemetry
 
 BATCH = 1000

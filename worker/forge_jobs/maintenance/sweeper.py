@@ -1,6 +1,6 @@
 """The sweeper: ended jobs past their queue's retention are forgotten."""
 
-from forge_jobs.storage.interface.storage import History
+from forge_jobs.storage.interface.history import History
 from forge_jobs.telemetry.events import JobsSwept, Telemetry
 
 BATCH = 1000

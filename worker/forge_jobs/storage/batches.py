@@ -15,7 +15,7 @@ from forge_jobs.errors import ForgeError, StorageBusy, StorageUnavailable
 from forge_jobs.model.job import Claim, End, Postponement, State
 from forge_jobs.model.run import Outcome
 from forge_jobs.rules.verdict import Verdict, as_written
-from forge_jobs.storage.interface.storage import Claims
+from forge_jobs.storage.interface.claims import Claims
 from forge_jobs.telemetry.events import OutcomeRefused, Telemetry
 
 LARGEST_BATCH = 1000  # verdicts

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from forge_jobs.storage.interface.storage import Hint
+from forge_jobs.storage.interface.claims import Hint
 
 AFTER_ALL_PRIORITIES = 32768
 

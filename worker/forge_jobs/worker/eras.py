@@ -10,7 +10,7 @@ worker takes stock: what it runs without a claim that the database knows is stop
 from collections.abc import Callable
 
 from forge_jobs.model.worker import Beat, Standing
-from forge_jobs.storage.interface.storage import Workers
+from forge_jobs.storage.interface.workers import Workers
 from forge_jobs.system.uptime import uptime
 
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 from forge_jobs.errors import StorageUnavailable, WorkerLost
 from forge_jobs.model.track_record import TrackRecord
 from forge_jobs.model.worker import Beat
-from forge_jobs.storage.interface.storage import Workers
+from forge_jobs.storage.interface.workers import Workers
 from forge_jobs.storage.outage import Patience
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import Telemetry

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from forge_jobs.model.job import Claim
-from forge_jobs.storage.interface.storage import Front
+from forge_jobs.storage.interface.claims import Front
 
 MARGIN = 1_000
 """Microseconds, and of a bulk as many jobs: what commits later than its neighbours by more is not seen by a full batch."""

@@ -17,7 +17,7 @@ from datetime import timedelta
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.model.decision import Throttled
 from forge_jobs.model.moments import as_duration
-from forge_jobs.storage.interface.storage import Limits
+from forge_jobs.storage.interface.limits import Limits
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.telemetry.events import LimitDrained, Telemetry, TokensLeased
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from forge_jobs.storage.interface.storage import Wakeups
+from forge_jobs.storage.interface.wakeups import Wakeups
 from forge_jobs.storage.outage import Patience
 from forge_jobs.telemetry.events import Telemetry
 

@@ -3,7 +3,7 @@
 Its names are such that no migration that is made one day has them.
 """
 
-from forge_jobs.storage.interface.storage import Purpose
+from forge_jobs.storage.interface.schema import Purpose
 from forge_jobs.storage.migrate import Migration, migrations
 
 TODAY = migrations("postgres")

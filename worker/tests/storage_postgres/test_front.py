@@ -8,7 +8,7 @@ import pytest
 
 from forge_jobs.model.job import NewJob
 from forge_jobs.model.worker import WorkerInfo
-from forge_jobs.storage.interface.storage import Hint
+from forge_jobs.storage.interface.claims import Hint
 from forge_jobs.storage.postgres.claims import CLAIM_STRETCHES, CLAIM_WITHOUT_KINDS, START, PostgresClaims
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.jobs import PostgresJobs

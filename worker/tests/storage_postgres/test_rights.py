@@ -12,7 +12,7 @@ import pytest
 from forge_jobs import Context, Forge, Reschedule, Retry, Worker
 from forge_jobs.errors import ForgeError, StorageUnusable
 from forge_jobs.model.job import NewJob
-from forge_jobs.storage.interface.storage import Purpose
+from forge_jobs.storage.interface.schema import Purpose
 from forge_jobs.storage.postgres import PostgresStorage, rights
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.schema import PostgresSchema

@@ -13,7 +13,7 @@ import pytest
 from forge_jobs.errors import SchemaOutdated, SchemaTooNew, StorageBusy, StorageRefused, StorageUnavailable
 from forge_jobs.model.job import NewJob
 from forge_jobs.model.worker import WorkerInfo
-from forge_jobs.storage.interface.storage import Schema
+from forge_jobs.storage.interface.schema import Schema
 from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.schema import PostgresSchema, lock_key

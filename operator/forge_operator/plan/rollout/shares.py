@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from forge_jobs.model.version import Version, VersionState
 from forge_operator.plan.pool import Pool
-from forge_operator.plan.rollout import rollout
+from forge_operator.plan.rollout.ramp import ramping_replicas
+from forge_operator.plan.rollout.readiness import pending_replicas
 from forge_operator.plan.scaling import decide as scaling
 
 
@@ -21,11 +22,11 @@ def share(pool: Pool, version: Version, wanted: int) -> int | None:
         case VersionState.RAMPING if pool.current is None:
             return wanted
         case VersionState.RAMPING if is_asked:
-            return rollout.ramping_replicas(pool, pool.workers_spec, version, wanted)
+            return ramping_replicas(pool, pool.workers_spec, version, wanted)
         case VersionState.RAMPING:
             return scaling.split(wanted, version.weight_percent)[0]
         case VersionState.PENDING if is_asked:
-            return rollout.pending_replicas(pool, pool.workers_spec, wanted)
+            return pending_replicas(pool, pool.workers_spec, wanted)
         case VersionState.FAILED if is_asked and version.weight_percent == 100:
             return 1
         case _:

@@ -10,7 +10,7 @@ from forge_operator.plan import disruption
 from forge_operator.plan.actions import Part
 from forge_operator.plan.configuration import Sync
 from forge_operator.plan.pool import Pool
-from forge_operator.plan.rollout.rollout import Progress
+from forge_operator.plan.rollout.progress import Progress
 from forge_operator.plan.scaling.decide import Decision, Why
 from forge_operator.plan.scaling.load import Load
 from forge_operator.plan.status import report

@@ -18,7 +18,7 @@ from forge_jobs.model.job import (
     State,
 )
 from forge_jobs.model.worker import Standing
-from forge_jobs.storage.interface.storage import Front, Hint
+from forge_jobs.storage.interface.claims import Front, Hint
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS

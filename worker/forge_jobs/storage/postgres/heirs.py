@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from forge_jobs.storage.interface.storage import Purpose
+from forge_jobs.storage.interface.schema import Purpose
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.rights import RIGHTS
 

@@ -17,7 +17,7 @@ from forge_jobs.model.job import (
     State,
     Unhandled,
 )
-from forge_jobs.storage.interface.storage import BATCH
+from forge_jobs.storage.interface.jobs import BATCH
 from forge_jobs.storage.postgres import enqueue, handled, job_rows
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.limits import FILLED

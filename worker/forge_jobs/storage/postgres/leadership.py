@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import cast
 
 from forge_jobs.model.worker import Leader
-from forge_jobs.storage.interface.storage import Leadership
+from forge_jobs.storage.interface.leadership import Leadership
 from forge_jobs.storage.postgres.connection import Database
 
 # Whether the leader of an epoch leads still: what each write of it asks.

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 
 from forge_jobs.errors import StorageBusy, StorageUnusable
-from forge_jobs.storage.interface.storage import Waits
+from forge_jobs.storage.interface.schema import Waits
 from forge_jobs.storage.migrate import Migration, missing
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS

@@ -6,7 +6,7 @@ One role that owns everything is enough. Who wants less grants what is said here
 import re
 from collections.abc import Mapping
 
-from forge_jobs.storage.interface.storage import Purpose
+from forge_jobs.storage.interface.schema import Purpose
 
 _WORKED_ON = (
     "claimed",

@@ -12,7 +12,7 @@ import asyncpg
 
 from forge_jobs.errors import StorageUnavailable
 from forge_jobs.model.facts import SchemaStatus
-from forge_jobs.storage.interface.storage import PATIENCE, Purpose, Schema, Waits
+from forge_jobs.storage.interface.schema import PATIENCE, Purpose, Schema, Waits
 from forge_jobs.storage.migrate import migrations
 from forge_jobs.storage.postgres import rights
 from forge_jobs.storage.postgres.connection import Database, quoted

@@ -11,7 +11,7 @@ import msgspec
 
 from forge_jobs.model.track_record import decoded_all, total
 from forge_jobs.model.version import Epoch, Version, VersionState
-from forge_jobs.storage.interface.storage import Versions
+from forge_jobs.storage.interface.versions import Versions
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.fence import writing

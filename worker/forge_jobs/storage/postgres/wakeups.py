@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 
 from forge_jobs.errors import StorageBusy, StorageUnavailable
-from forge_jobs.storage.interface.storage import Heard, Wakeups
+from forge_jobs.storage.interface.wakeups import Heard, Wakeups
 from forge_jobs.storage.postgres.connection import Database
 
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0  # seconds

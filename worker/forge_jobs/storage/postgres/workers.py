@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from forge_jobs.errors import WorkerLost
 from forge_jobs.model.track_record import TrackRecord, encoded
 from forge_jobs.model.worker import Beat, Beats, Standing, WorkerInfo
-from forge_jobs.storage.interface.storage import Workers
+from forge_jobs.storage.interface.workers import Workers
 from forge_jobs.storage.postgres import handled
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.leadership import LEADS

@@ -20,7 +20,7 @@ from forge_jobs.model.job import (
     State,
 )
 from forge_jobs.model.worker import Standing
-from forge_jobs.storage.interface.storage import Front, Hint
+from forge_jobs.storage.interface.claims import Front, Hint
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import later, micros, moment

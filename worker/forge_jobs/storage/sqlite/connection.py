@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from forge_jobs.errors import InvalidInput, StorageUnavailable, StorageUnusable
 from forge_jobs.storage.home import Home, Turn
-from forge_jobs.storage.interface.storage import Heard
+from forge_jobs.storage.interface.wakeups import Heard
 from forge_jobs.storage.sqlite import notices
 from forge_jobs.storage.sqlite.file import OpenedFile, is_there, removed
 from forge_jobs.storage.sqlite.micros import micros

@@ -21,7 +21,7 @@ from forge_jobs.model.job import (
 )
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage.closed_queues import IS_OPEN, SHOWN_NAME
-from forge_jobs.storage.interface.storage import BATCH
+from forge_jobs.storage.interface.jobs import BATCH
 from forge_jobs.storage.sqlite import handled, moves
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.enqueue import enqueue

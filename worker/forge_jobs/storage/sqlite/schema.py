@@ -11,7 +11,7 @@ from pathlib import Path
 
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.facts import SchemaStatus
-from forge_jobs.storage.interface.storage import PATIENCE, Purpose, Waits
+from forge_jobs.storage.interface.schema import PATIENCE, Purpose, Waits
 from forge_jobs.storage.migrate import Migration, migrations, missing
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.transaction import Transaction

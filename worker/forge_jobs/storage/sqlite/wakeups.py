@@ -7,7 +7,7 @@ changes with commits of others only, and then reads which `notices` those have l
 import asyncio
 from collections.abc import Sequence
 
-from forge_jobs.storage.interface.storage import Heard
+from forge_jobs.storage.interface.wakeups import Heard
 from forge_jobs.storage.sqlite.connection import Database
 
 

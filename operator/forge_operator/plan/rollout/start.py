@@ -1,0 +1,171 @@
+"""How a version is begun, comes back, or is given up."""
+
+from datetime import timedelta
+
+from forge_jobs.model.version import Version, VersionState
+from forge_operator import naming
+from forge_operator.conditions import Reason
+from forge_operator.plan import deployment as manifests
+from forge_operator.plan.actions import (
+    Action,
+    ApplyDeployment,
+    EmitEvent,
+    MoveVersion,
+    PutVersion,
+)
+from forge_operator.plan.pool import Pool
+from forge_operator.plan.rollout import drain
+from forge_operator.plan.rollout.progress import Progress
+from forge_operator.plan.rollout.readiness import (
+    complaint,
+    deadline_message,
+    is_affordable,
+    is_asked_by_hand,
+    is_past,
+    is_ready,
+    is_replaceable,
+    is_up,
+    missing_pods,
+    pending_replicas,
+    takes_over_at_once,
+    too_many,
+    unaffordable,
+)
+from forge_operator.plan.rollout.takeover import promoted, ready
+from forge_operator.plan.rollout.upkeep import brought_up, kept_up
+from forge_operator.specs import WorkersSpec
+from forge_operator.words import count
+
+RETRY_REJECTED = timedelta(seconds=60)
+"""How long after the API server refused a manifest it is asked again."""
+
+
+def problem(pool: Pool, target: naming.VersionIdentity) -> Progress | None:
+    """Return why the version cannot be rolled out; None when it can."""
+    assert pool.workers_spec is not None
+    template = pool.workers_spec.template
+    invalid = manifests.misshapen(template) or naming.reserved_variable(template)
+    if invalid is not None:
+        return Progress((), Reason.INVALID_TEMPLATE, invalid)
+    rejection = pool.memory.rejections.get(target.template_hash)
+    if rejection is not None and pool.now - rejection.at < RETRY_REJECTED:
+        return Progress((), Reason.INVALID_TEMPLATE, rejection.message)
+    if is_taken(pool, target):
+        return Progress(
+            (),
+            Reason.IDENTITY_COLLISION,
+            f"Version id {target.id} is taken by something else; change spec.workers.version.",
+        )
+    return None
+
+
+def is_taken(pool: Pool, target: naming.VersionIdentity) -> bool:
+    """Whether a row or a Deployment has the version's id, and was made of something else."""
+    row, deployment = pool.versions.get(target.id), pool.deployments.get(target.id)
+    hashes = {
+        row.spec_hash if row else "",
+        deployment.annotations.get(naming.VERSION_HASH, "") if deployment else "",
+    }
+    return bool(hashes - {"", target.digest})
+
+
+def begun(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted: int) -> Progress:
+    """Return what brings up a version that there is not yet."""
+    replaced = [each for each in pool.active if is_replaceable(each)]
+    if len(pool.active) - len(replaced) >= spec.rollout.max_active_versions:
+        return too_many(spec)
+    replicas = pending_replicas(pool, spec, wanted)
+    missing = missing_pods(pool, target.id, replicas)
+    if not is_affordable(pool, missing, wanted):
+        return unaffordable(pool, spec, missing)
+    version = Version(
+        pool=pool.uid,
+        id=target.id,
+        version=spec.version,
+        deployment=naming.deployment_name(spec.name_prefix or pool.owner.name, spec.version, target.id),
+        spec_hash=target.digest,
+        state=VersionState.CURRENT if serves_unknown(pool, target) else VersionState.PENDING,
+        queues=pool.served,
+    )
+    made = [] if target.id in pool.deployments else brought_up(pool, version, replicas)
+    # The row before the pods: without it the gate would be open. But no row of what cannot be made.
+    actions = [
+        *(manifests.tried(each) for each in made if isinstance(each, ApplyDeployment)),
+        PutVersion(version),
+        *made,
+        EmitEvent(
+            "Normal", "Created", f"Version {spec.version} ({target.id}) starts with {count(replicas, 'pod')}."
+        ),
+    ]
+    return Progress(tuple(actions), Reason.WAITING_FOR_PODS, f"Version {spec.version} ({target.id}) starts.")
+
+
+def serves_unknown(pool: Pool, target: naming.VersionIdentity) -> bool:
+    """Whether pods of the version serve already, with no row to say so, as after a database was restored."""
+    deployment = pool.deployments.get(target.id)
+    return pool.current is None and deployment is not None and deployment.available > 0
+
+
+def pending(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
+    """Return the next step of a version that is not open yet."""
+    replicas = pending_replicas(pool, spec, wanted)
+    actions = kept_up(pool, version, replicas)
+    if is_ready(pool, spec, version, replicas):
+        return ready(pool, spec, version, actions)
+    if is_past(pool, version.state_changed_at, spec.rollout.progress_deadline):
+        return given_up(pool, spec, version, actions)
+    deployment = pool.deployments.get(version.id)
+    available = deployment.available if deployment else 0
+    return Progress(
+        tuple(actions),
+        Reason.WAITING_FOR_PODS,
+        f"Version {version.version} ({version.id}) has {available} of {count(replicas, 'pod')} ready{complaint(pool, version)}.",
+    )
+
+
+def given_up(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Action]) -> Progress:
+    """Return what is done with a version that did not get ready in time."""
+    message = deadline_message(pool, spec, version)
+    if not pool.open_versions:
+        # Nobody else serves: giving up would help nobody.
+        return Progress(tuple(actions), Reason.PROGRESS_DEADLINE_EXCEEDED, message)
+    move = MoveVersion(pool.uid, version.id, VersionState.FAILED, 100)
+    return Progress((*actions, move), Reason.PROGRESS_DEADLINE_EXCEEDED, message)
+
+
+def failed(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
+    """Return what is done with a version that was given up and is still asked for.
+
+    One that was aborted stays so until somebody promotes it by hand. One that was only late
+    keeps a pod, and gets another chance when that is ready.
+    """
+    aborted = version.weight_percent < 100
+    message = deadline_message(pool, spec, version)
+    reason = Reason.PROGRESS_DEADLINE_EXCEEDED
+    if aborted:
+        message = version.verdict or f"Version {version.version} ({version.id}) was given up."
+        reason = Reason.ROLLOUT_ABORTED
+    again = is_asked_by_hand(pool, version) if aborted else is_up(pool, version, 1)
+    missing = missing_pods(pool, version.id, pending_replicas(pool, spec, wanted))
+    if again and len(pool.active) < spec.rollout.max_active_versions and is_affordable(pool, missing, wanted):
+        return Progress(
+            (MoveVersion(pool.uid, version.id, VersionState.PENDING, 100),), Reason.WAITING_FOR_PODS, message
+        )
+    if aborted:
+        return Progress(tuple(drain.emptied(pool, version)), reason, message)
+    return Progress(tuple(kept_up(pool, version, 1)), reason, message)
+
+
+def revived(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
+    """Return what brings back a version that drains, is drained or retired: the way back."""
+    others = [each for each in pool.active if each.id != version.id and not is_replaceable(each)]
+    if len(others) >= spec.rollout.max_active_versions:
+        return too_many(spec)
+    if is_up(pool, version, 1) and takes_over_at_once(pool, spec, version):
+        return promoted(pool, version, [])
+    missing = missing_pods(pool, version.id, pending_replicas(pool, spec, wanted))
+    if not is_affordable(pool, missing, wanted):
+        return unaffordable(pool, spec, missing)
+    move = MoveVersion(pool.uid, version.id, VersionState.PENDING, 100)
+    message = f"Version {version.version} ({version.id}) comes back."
+    return Progress((move, EmitEvent("Normal", "Created", message)), Reason.WAITING_FOR_PODS, message)

@@ -1,0 +1,111 @@
+"""What becomes of versions that are not asked for any more."""
+
+from forge_jobs.model.version import Version, VersionState
+from forge_operator import naming
+from forge_operator.conditions import Reason
+from forge_operator.plan.actions import (
+    Action,
+    MoveVersion,
+    PutVersion,
+)
+from forge_operator.plan.pool import Pool
+from forge_operator.plan.rollout import drain
+from forge_operator.plan.rollout.progress import Progress
+from forge_operator.plan.rollout.readiness import (
+    is_replaceable,
+)
+
+
+def superseded(pool: Pool, version: Version, asked: Progress) -> list[Action]:
+    """Return the next step of a version that is not asked for any more."""
+    assert pool.target is not None
+    if version.id == pool.target.id:
+        return []
+    match version.state:
+        case VersionState.PENDING:
+            return withdrawn(pool, version, asked)
+        case VersionState.RAMPING:
+            return [moved(pool, version, VersionState.DRAINING)] if pool.current else []
+        case VersionState.FAILED:
+            return drain.dropped(pool, version)
+        case VersionState.DRAINING:
+            return drain.drained(pool, version)
+        case VersionState.DRAINED:
+            return drain.sunset(pool, version)
+        case VersionState.RETIRED:
+            return drain.deleted(pool, version)
+        case VersionState.CURRENT:
+            return []  # it serves until the one that is asked for does
+
+
+def withdrawn(pool: Pool, version: Version, asked: Progress) -> list[Action]:
+    """Return how a version that never became current gives way to a newer one: at once, if it never got a job."""
+    is_begun = pool.asked is not None or any(isinstance(each, PutVersion) for each in asked.actions)
+    # What the newer one waits for may be just what this one holds.
+    if not is_begun and asked.reason is not Reason.DATABASE_CONNECTION_BUDGET:
+        return []
+    if not is_replaceable(version):
+        return [moved(pool, version, VersionState.DRAINING)]
+    return [moved(pool, version, VersionState.RETIRED), *drain.deleted(pool, version)]
+
+
+def moved(pool: Pool, version: Version, state: VersionState) -> MoveVersion:
+    """Return the action that moves the version."""
+    return MoveVersion(pool.uid, version.id, state)
+
+
+def adopted(pool: Pool) -> list[Action]:
+    """Return rows for Deployments of the pool that have none, as after a database was restored.
+
+    Their gates stand open until then. They drain, unless they are what is asked for: that
+    gets its row like any new version. Nothing is closed while nobody else serves.
+    """
+    assert pool.target is not None
+    if pool.current is None:
+        return []
+    known = {each.deployment for each in pool.versions.values()}
+    return [
+        PutVersion(
+            Version(
+                pool=pool.uid,
+                id=each.version_id,
+                version=each.annotations.get(naming.VERSION, each.version_id),
+                deployment=each.name,
+                spec_hash=each.annotations.get(naming.VERSION_HASH, ""),
+                state=VersionState.DRAINING,
+            )
+        )
+        for each in pool.cluster.deployments
+        if naming.is_version_id(each.version_id)
+        and each.name not in known
+        and each.version_id not in pool.versions
+        and each.version_id != pool.target.id
+        and not each.deleting
+    ]
+
+
+def abolished(pool: Pool) -> list[Action]:
+    """Return the next steps of all versions of a pool that should have no workers any more.
+
+    The last open gate stays open in the database, where it does no harm without workers;
+    the pods go as in any scaling down, then the Deployment.
+    """
+    actions: list[Action] = []
+    for version in pool.versions.values():
+        deployment = pool.deployments.get(version.id)
+        match version.state:
+            case VersionState.RAMPING if pool.current:
+                actions.append(moved(pool, version, VersionState.DRAINING))
+            case VersionState.PENDING:
+                actions.append(moved(pool, version, VersionState.DRAINING))
+            case VersionState.FAILED:
+                actions += drain.dropped(pool, version)
+            case VersionState.DRAINING:
+                actions += drain.drained(pool, version)
+            case VersionState.DRAINED:
+                actions += drain.sunset(pool, version)
+            case VersionState.RETIRED:
+                actions += drain.deleted(pool, version)
+            case _ if deployment and deployment.replicas == 0 and not pool.pods(version.id, alive=False):
+                actions += drain.deleted(pool, version)
+    return [*actions, *drain.forgotten(pool)]

@@ -1,0 +1,53 @@
+"""The Deployment of a version: made, made again, and rolled where it must differ."""
+
+from forge_jobs.model.version import Version
+from forge_operator import naming
+from forge_operator.plan import deployment as manifests
+from forge_operator.plan.actions import (
+    Action,
+    ApplyDeployment,
+    EmitEvent,
+    Scale,
+)
+from forge_operator.plan.pool import Pool
+from forge_operator.plan.rollout.judgement import SETTLE
+from forge_operator.plan.rollout.readiness import (
+    is_past,
+)
+from forge_operator.state.observed import Deployment
+
+
+def kept_up(pool: Pool, version: Version, replicas: int) -> list[Action]:
+    """Return what makes the version's Deployment again if it is missing, and rolls it where it must differ."""
+    deployment = pool.deployments.get(version.id)
+    if deployment is None:
+        again = version.control_revision > 1 or is_past(pool, version.created_at, SETTLE)
+        event = EmitEvent(
+            "Warning", "Recreated", f"Deployment {version.deployment} was missing and is made again."
+        )
+        return [*brought_up(pool, version, replicas), *([event] if again else [])]
+    if deployment.deleting:
+        return []
+    if differs(pool, deployment):
+        return [manifests.applied(pool, version)]
+    return [manifests.applied(pool, version, deployment.edit)] if deployment.edit else []
+
+
+def differs(pool: Pool, deployment: Deployment) -> bool:
+    """Whether the Deployment is to be applied: without its label, for another template of the same version, or another database."""
+    assert pool.target is not None
+    if deployment.version_id != pool.target.id:
+        return True
+    if deployment.annotations.get(naming.TEMPLATE_HASH) != pool.target.template_hash:
+        return True
+    connection = pool.settings.connection_hash
+    return connection is not None and deployment.annotations.get(naming.CONNECTION_HASH) != connection
+
+
+def brought_up(pool: Pool, version: Version, replicas: int) -> list[ApplyDeployment | Scale]:
+    """Return what makes the version's Deployment."""
+    apply = manifests.applied(pool, version)
+    if replicas <= 1:
+        return [apply]  # one is what the API server makes of it; with none, that goes like any other
+    # One that is there after all, though nothing found it, keeps its pods: the next look finds it.
+    return [apply, Scale(pool.owner.namespace, version.deployment, replicas, "Created", 1)]

@@ -1,0 +1,92 @@
+"""Jobs that workers run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from forge_jobs.model.job import (
+    Claim,
+    End,
+    Postponement,
+)
+from forge_jobs.model.worker import Standing
+
+Hint = tuple[int, int]
+"""(priority, pos): where a look for jobs of this priority may begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """Where the jobs of a queue begin, at one moment."""
+
+    begins: Mapping[int, int | None]  # by priority in use: the pos of the first that is wanted; None: none is
+    now: int  # the pos of a job that becomes ready at that moment
+
+
+class Claims(Protocol):
+    """Jobs in workers' hands."""
+
+    async def claim(
+        self,
+        queue_id: int,
+        worker_id: int,
+        *,
+        limit: int,
+        in_hand: int = 0,
+        hint: Hint | None = None,
+        hints: Sequence[Hint] = (),
+        late: timedelta = timedelta(0),
+        without_kinds: Sequence[str] = (),
+        standing: Standing | None = None,
+    ) -> list[Claim]:
+        """Take up to `limit` pending jobs of the queue, by priority, then oldest first.
+
+        Nothing is taken when the queue is paused or cools down, or when the worker is not
+        registered (any more). In a queue with a concurrency, no more are taken than the
+        worker holds slots beyond the `in_hand` jobs of the queue that it has already.
+        Jobs before `hint` are not seen, of whatever priority. Nor are jobs of a priority in `hints`
+        that stand before it, unless they became ready within `late`; of all other priorities every job is seen.
+        Jobs of `without_kinds` are passed over. Nothing is taken when `standing` is not that of
+        this database any more: its history was cut. A payload of more than LARGE_PAYLOAD bytes is left out:
+        `payload` reads it.
+        """
+
+    async def front(self, queue_id: int, *, without_kinds: Sequence[str] = ()) -> Front:
+        """Return where the queue's pending jobs begin, those of `without_kinds` not counted.
+
+        It passes by everything that lies before them, claimed jobs too that others still see.
+        """
+
+    async def payload(self, claim: Claim) -> bytes | None:
+        """Return the payload of a job that is claimed; None when the claim was lost."""
+
+    async def answered(self) -> None:
+        """Whatever outcome was being written by this process when this was called is written, or never will be."""
+
+    async def finish(self, ends: Sequence[End]) -> list[int]:
+        """Record jobs as done or dead; return the ids whose claim was lost: for those nothing was written."""
+
+    async def postpone(self, postponements: Sequence[Postponement]) -> list[int]:
+        """Jobs wait again (ready at once when the wait is over already); return the ids whose claim was lost.
+
+        What a user cancelled meanwhile is dead instead, and `cancel_requested` of its claim is filled in.
+        """
+
+    async def release(self, claims: Sequence[Claim]) -> list[int]:
+        """Jobs are ready again at their old place, attempt not counted; return the ids whose claim was lost.
+
+        What a user cancelled meanwhile is dead instead, and `cancel_requested` of its claim is filled in.
+        """
+
+    async def held(self, worker_id: int) -> list[Claim]:
+        """Return every claim that the database says is the worker's: how it finds those that it does not run.
+
+        Payloads are left out; `cancel_requested` is filled in.
+        """
+
+    async def lost(self, *, epoch: int, limit: int = 500) -> list[Claim]:
+        """Return claims whose worker is not registered, for `finish` or `postpone` on its behalf.
+
+        Payloads are left out; `cancel_requested` is filled in. None are returned when `epoch` no longer leads.
+        """

@@ -1,0 +1,13 @@
+"""Jobs that have ended."""
+
+from typing import Protocol
+
+
+class History(Protocol):
+    """Ended jobs."""
+
+    async def sweep(self, *, epoch: int, limit: int = 1000) -> int:
+        """Up to `limit` ended jobs past their queue's retention are gone, done and dead counted together.
+
+        Return how many; nothing when `epoch` no longer leads. Fire times of crons go after 30 days.
+        """

@@ -1,0 +1,146 @@
+"""Jobs, whichever state they are in."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
+
+from forge_jobs.model.facts import Moved, Waiting
+from forge_jobs.model.job import (
+    Alike,
+    Cancelled,
+    Counts,
+    Enqueued,
+    Job,
+    NewJob,
+    State,
+    Unhandled,
+)
+
+BATCH = 1_000
+"""How many jobs a call on all that match moves in one transaction: each is short, and progress is seen."""
+
+
+class Jobs(Protocol):
+    """Jobs as producers and people handle them."""
+
+    async def enqueue(self, job: NewJob, *, connection: Any = None) -> Enqueued:
+        """The job waits, and an idle worker of its queue is woken.
+
+        With `connection` (asyncpg's, or sqlite3's) the job is part of the caller's
+        transaction: it appears when that commits, and never when it rolls back. What the job
+        leaves open is as the row of its kind says. Raises UnknownQueue.
+        """
+
+    async def enqueue_many(self, jobs: Sequence[NewJob] | Alike, *, connection: Any = None) -> list[Enqueued]:
+        """All jobs wait, or none; answers are in the order of `jobs`. Raises UnknownQueue.
+
+        They are sent in pieces of a few MiB, within one transaction.
+        """
+
+    async def get(self, job_id: int) -> Job:
+        """Return the job with its state and error history. Raises JobNotFound."""
+
+    async def find(
+        self,
+        *,
+        state: State | None = None,
+        queue: str | None = None,
+        kind: str | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> list[Job]:
+        """Return jobs, newest id first, with ids below `before`.
+
+        Pending jobs come in the order in which they became ready, the last one first, and
+        `before` is a place in that order; a job that is not pending any more stands where it
+        left it, so that the next page may show jobs again, but passes none over.
+        """
+
+    async def cancel(self, job_id: int) -> Cancelled:
+        """A waiting job is dead, "cancelled by user"; a running one is flagged and its worker told. Raises JobNotFound."""
+
+    async def retry(self, job_id: int) -> bool:
+        """A dead or retrying job is pending with attempts at 0.
+
+        False when a living job holds its key. Raises JobNotFound, WrongState in other states, and KeyBusy.
+        """
+
+    async def run_now(self, job_id: int) -> bool:
+        """A scheduled or retrying job is pending; False when it was pending already. Raises JobNotFound, WrongState."""
+
+    async def delete(self, job_id: int) -> None:
+        """The job and its history are gone. Raises JobNotFound, and WrongState when it is in progress."""
+
+    # The next four walk over all jobs that match and are in `state`, along an index from the
+    # front. Each batch is one transaction, and is done when it is told; whoever stops and begins
+    # again goes on. A job is met once at most: none with an id above `last`, and no ended one
+    # that ended after the call. Who moves a job at that moment is not waited for; it is not met then.
+
+    def cancel_all(
+        self,
+        state: State,
+        *,
+        last: int,
+        queue: str | None = None,
+        kind: str | None = None,
+        limit: int = BATCH,
+    ) -> AsyncIterator[Moved]:
+        """The jobs are cancelled as by `cancel`. Running ones that were cancelled before are not met."""
+
+    def retry_all(
+        self,
+        state: State,
+        *,
+        last: int,
+        queue: str | None = None,
+        kind: str | None = None,
+        limit: int = BATCH,
+    ) -> AsyncIterator[Moved]:
+        """The dead or retrying jobs are retried as by `retry`, the oldest first."""
+
+    def delete_all(
+        self,
+        state: State,
+        *,
+        last: int,
+        queue: str | None = None,
+        kind: str | None = None,
+        limit: int = BATCH,
+    ) -> AsyncIterator[Moved]:
+        """The jobs, which are not in progress, are deleted as by `delete`."""
+
+    def transfer_all(
+        self,
+        state: State,
+        *,
+        last: int,
+        queue: str,
+        into: str,
+        limit: int = BATCH,
+    ) -> AsyncIterator[Moved]:
+        """The jobs of `queue`, which are not in progress, are jobs of `into`, at their old places."""
+
+    async def count(self, state: State, *, queue: str | None = None, kind: str | None = None) -> int:
+        """Return how many jobs one of the walks would meet now, counted one by one."""
+
+    async def newest(self) -> int:
+        """Return the id of the job enqueued last, 0 when there is none: where a walk over what is there now ends."""
+
+    async def counts(self) -> list[Counts]:
+        """Return one Counts for each queue, by name, without scanning the backlog."""
+
+    async def unhandled(self) -> list[Unhandled]:
+        """Return, by queue, the jobs that wait in vain for somebody who has a handler for their kind, most of a kind first.
+
+        What is handled is as `workers.handled` says. Of each queue the first 100 pending jobs are looked at, and the
+        first 100,000 where nobody handles any of those; of those that are due the first 1,000.
+        """
+
+    async def waiting(self, job_id: int) -> Waiting:
+        """Return the facts that explain why a job waits. Raises JobNotFound."""
+
+    async def fold(self) -> int:
+        """The notes from which `counts` adds up are fewer, and say the same; return by how many. A chore.
+
+        It is made of short transactions, however many notes there are: what one that fails
+        or is cancelled has done stays done.
+        """

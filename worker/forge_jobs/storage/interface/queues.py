@@ -1,0 +1,53 @@
+"""Queues and how they are configured."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Protocol
+
+from forge_jobs.model.queue import QueueConfig
+
+
+class Queues(Protocol):
+    """The configuration of queues, their slots, and their cool-down.
+
+    An operator names its epoch; PastEpoch is raised, and nothing written, when another
+    operator has taken over since.
+    """
+
+    async def ensure(self, names: Sequence[str], *, epoch: int | None = None) -> None:
+        """Queues of these names exist; those that did keep their configuration."""
+
+    async def set(
+        self,
+        name: str,
+        changes: Mapping[str, Any],
+        *,
+        managed_by: str | None = None,
+        epoch: int | None = None,
+    ) -> QueueConfig:
+        """The queue exists with `changes` (fields of QueueConfig.EDITABLE); workers are told.
+
+        Whether there is such a `rate_limit` is not looked at. Raises Managed when the row
+        belongs to somebody other than `managed_by`.
+        """
+
+    async def manage(
+        self, name: str, owner: str | None, *, previous: str | None = None, epoch: int | None = None
+    ) -> bool:
+        """The row belongs to `owner` (None: to nobody); False when somebody other than `previous` owns it."""
+
+    async def all(self, *, closed: bool = False) -> list[QueueConfig]:
+        """Return all queues by name; those that are being deleted only with `closed`, see Removals."""
+
+    async def take_slots(self, queue_id: int, worker_id: int, count: int) -> int:
+        """The worker holds up to `count` slots more; return how many it got. Never more than the queue's concurrency are held."""
+
+    async def give_back_slots(self, queue_id: int, worker_id: int, keep: int) -> None:
+        """The worker holds at most `keep` slots of the queue; idle workers of it are woken."""
+
+    async def cool_down(self, queue_id: int, delay: timedelta, throttles: int) -> None:
+        """Nothing is claimed from the queue for `delay`, unless it cools down for longer already.
+
+        `throttles` (how many in a row, this one included) is written with it; during a
+        cool-down, neither is changed by shorter ones.
+        """

@@ -1,0 +1,21 @@
+"""Jobs that wait for their time."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Protocol
+
+
+class Schedule(Protocol):
+    """Jobs that wait for their time."""
+
+    async def upcoming(self, within: timedelta) -> Mapping[str, tuple[int, datetime]]:
+        """Return, by queue, how many jobs are due within this time (counted up to 1,000) and when the first is.
+
+        Jobs of kinds that nobody handles, as `workers.handled` says, are left out.
+        """
+
+    async def promote(self, *, limit: int = 1000) -> tuple[int, timedelta | None]:
+        """Up to `limit` jobs whose time has come are ready, idle workers are woken.
+
+        Return how many, and how long until the next one is due (None: nothing is scheduled).
+        """

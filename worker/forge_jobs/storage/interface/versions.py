@@ -1,0 +1,63 @@
+"""Versions of worker pools."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from forge_jobs.model.version import Epoch, Version, VersionState
+
+
+class Versions(Protocol):
+    """Versions of worker pools, and the gates that let them claim.
+
+    Every write names the epoch of the operator that makes it; PastEpoch is raised, and nothing
+    written, when another operator has taken over since.
+    """
+
+    async def take_over(self, holder: str) -> Epoch:
+        """The operator `holder` writes from now on; the epochs before it write no more."""
+
+    async def put(self, version: Version, *, epoch: int) -> bool:
+        """The version is known; one that was keeps its state, and gets the version text, Deployment, hash and queues."""
+
+    async def promote(self, pool: str, version_id: str, *, epoch: int) -> bool:
+        """In one transaction the version is current and all other open ones of the pool drain; workers are told.
+
+        False, with nothing changed, when there is no such version: the last open gate stays open.
+        """
+
+    async def move(
+        self,
+        pool: str,
+        version_id: str,
+        state: VersionState,
+        *,
+        weight_percent: int | None = None,
+        verdict: str | None = None,
+        epoch: int,
+    ) -> bool:
+        """The version is in `state`, its control revision grown when that is a change; workers are told.
+
+        A new weight alone is no change to them, but its moment is kept as one of the state. With a new
+        share goes a new `baseline`; `verdict` says why the version is in this state.
+        False, with nothing changed, when it would close the pool's last open gate, or open a
+        second current one (`promote` does that), or when there is no such version.
+        """
+
+    async def all(self, pool: str | None = None) -> list[Version]:
+        """Return the versions (of one pool), oldest first, with what their workers hold now, and came to."""
+
+    async def given_up(self, worker_ids: Sequence[int]) -> set[int]:
+        """Return those of these workers, registered or gone, whose version was given up."""
+
+    async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
+        """The row is gone; False when the version is open, or a worker of it is registered."""
+
+    async def forget(self, pool: str, *, epoch: int) -> bool:
+        """All rows of the pool are gone, open ones too.
+
+        False, with nothing changed, while a worker of the pool is registered or a job that one
+        claimed is in progress.
+        """
+
+    async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> None:
+        """These workers may claim nothing more (or, not `retiring`, may again); they are told."""

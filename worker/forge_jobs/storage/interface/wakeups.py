@@ -1,0 +1,35 @@
+"""How a sleeping process hears that there is work."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Wakeups(Protocol):
+    """How a sleeping process hears that there is work."""
+
+    poll_only: bool  # True: nothing is ever heard; polling is the only means
+
+    async def listen(self, heard: "Heard") -> None:
+        """Call `heard(kind, subject)` for everything told, until cancelled.
+
+        Kinds: "queue" (id: work), "behind" (queue id, priority, pos, and the worker that handed it back, or 0: a job
+        became ready there, where later ones may have been claimed already), "slots" (id: some were given back), "config", "cancel" (job id), "due", "drain" (scope),
+        "gate" (pool, or "": who has none), and
+        "reconnect" when listening began, for the first time or again, and things may have been missed before.
+        The connection is watched; when it is lost it comes back by itself.
+        """
+
+    async def mark_idle(self, worker_id: int, queue_ids: Sequence[int]) -> None:
+        """An enqueue to one of these queues now tells this worker.
+
+        Who is no registered worker has to say so again within a minute.
+        """
+
+    async def unmark_idle(self, worker_id: int) -> None:
+        """Enqueues need not tell this worker."""
+
+
+class Heard(Protocol):
+    """What `Wakeups.listen` calls; it must not block."""
+
+    def __call__(self, kind: str, subject: str) -> None: ...

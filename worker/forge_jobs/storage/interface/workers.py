@@ -1,0 +1,71 @@
+"""Workers, and what they tell of themselves."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from forge_jobs.model.track_record import TrackRecord
+from forge_jobs.model.worker import Beat, Beats, WorkerInfo
+
+
+class Workers(Protocol):
+    """Who is alive."""
+
+    async def register(self, worker: WorkerInfo) -> None:
+        """The worker is known and alive. Durable before it returns."""
+
+    async def beat(
+        self,
+        worker_id: int,
+        *,
+        succeeded: int = 0,
+        failed: int = 0,
+        run_seconds: float = 0.0,
+        stale: timedelta = timedelta(seconds=30),
+        era: int | None = None,
+        record: TrackRecord | None = None,
+        ailment: str | None = None,
+    ) -> Beat:
+        """The worker is alive as of now, its attempts came to this since it started, and it acknowledges its gate.
+
+        It runs nothing whose claim was unknown in this `era` (None: nothing at all). An era begins when
+        there is none. `record` is all that the attempts came to, when more is known of it; `ailment` what keeps
+        it from its work now (None: nothing). Raises WorkerLost when it was struck off.
+        """
+
+    async def astray(self, worker_id: int, *, stuck: Sequence[int], adrift: Sequence[int]) -> None:
+        """The worker says of which jobs handlers go on there that should not, and which of its own it does not run."""
+
+    async def end_era(self) -> None:
+        """Nobody's standing holds any more: each worker has to look which of its claims the database knows."""
+
+    async def drain(self, worker_id: int) -> None:
+        """The worker says of itself that it claims nothing new."""
+
+    async def deregister(self, worker_id: int, *, record: TrackRecord | None = None) -> None:
+        """The worker is gone, with its slots, its idle marks and its leadership.
+
+        Its version keeps what its attempts came to: `record`, or None for what it said at its last beat.
+        Jobs that it still holds are lost to it.
+        """
+
+    async def beats(self) -> Beats:
+        """Return when each registered worker beat last."""
+
+    async def strike_off(self, silent: Mapping[int, datetime], *, epoch: int) -> dict[int, str]:
+        """Workers that beat last at these moments are not registered any more: they can claim nothing, their slots are free.
+
+        Their versions keep what their attempts came to, and count those that they held as lost. Return their
+        labels, by id. A worker that has beaten since stays, and all do when `epoch` no longer leads.
+        """
+
+    async def all(self) -> list[WorkerInfo]:
+        """Return the registered workers by label."""
+
+    async def handled(self) -> dict[str, frozenset[str]]:
+        """Return, by queue, the kinds for which those who serve it have handlers.
+
+        Those are workers that may claim, and versions that may, whether they have a worker now or sleep.
+        A queue is left out when it is not known: nobody serves it, or a version that is to serve it has
+        had no worker yet, and may have any handler.
+        """
