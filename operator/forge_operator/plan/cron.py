@@ -37,34 +37,36 @@ def plan_cron(observed: ObservedCron) -> Plan:
     if cron.deleting_since is not None:
         return Plan((), observed.memory, LATER)
     if cron.annotations.get(naming.PAUSED) == "true":
-        return told(observed, known_verdicts(cron.status), {}, ())
+        return with_status(observed, known_verdicts(cron.status), {}, ())
     if isinstance(cron.spec, InvalidSpec):
-        return told(observed, not_synced(Reason.INVALID_SPEC, str(cron.spec)), {}, ())
+        return with_status(observed, without_sync(Reason.INVALID_SPEC, str(cron.spec)), {}, ())
     if isinstance(observed.database, Unknown):
-        return told(observed, unreachable(observed.database), {}, ())
-    return synced(observed, cron, cron.spec, observed.database)
+        return with_status(observed, unreachable(observed.database), {}, ())
+    return sync(observed, cron, cron.spec, observed.database)
 
 
-def synced(observed: ObservedCron, cron: CronObject, spec: CronSpec, database: CronDatabase) -> Plan:
+def sync(observed: ObservedCron, cron: CronObject, spec: CronSpec, database: CronDatabase) -> Plan:
     """Return the plan with the database."""
     manager = naming.owner_of_rows("ForgeCron", cron.namespace, cron.name)
     row, key = database.row, str(cron.generation)
     if row is not None and row.managed_by not in (None, manager):
         message = f"Cron {row.name!r} belongs to {row.managed_by}."
-        return told(observed, not_synced(Reason.CRON_NAME_CONFLICT, message), {}, ())
+        return with_status(observed, without_sync(Reason.CRON_NAME_CONFLICT, message), {}, ())
     if not database.queue_exists:
         message = f"Queue {spec.job.queue!r} is not in the database; a ForgeQueue makes it."
-        return told(observed, not_synced(Reason.UNKNOWN_QUEUE, message), {}, ())
+        return with_status(observed, without_sync(Reason.UNKNOWN_QUEUE, message), {}, ())
     rejection = observed.memory.rejections.get(key)
     if rejection is not None and observed.now - rejection.at < RETRY_REJECTED:
-        return told(observed, not_synced(Reason.INVALID_SCHEDULE, rejection.message), {}, ())
+        return with_status(observed, without_sync(Reason.INVALID_SCHEDULE, rejection.message), {}, ())
     name = naming.cron_name(cron.namespace, cron.name)
     values = wanted_values(spec)
     if row is not None and row.managed_by == manager and is_as_wanted(row, spec, values):
         if row.last_error is not None:
-            return told(observed, not_synced(Reason.INVALID_SCHEDULE, row.last_error), shown(name, row), ())
+            return with_status(
+                observed, without_sync(Reason.INVALID_SCHEDULE, row.last_error), shown(name, row), ()
+            )
         verdicts = all_well(name) | kinds_handled(spec, database)
-        return told(observed, verdicts, shown(name, row), ())
+        return with_status(observed, verdicts, shown(name, row), ())
     actions: list[Action] = [SetCron(name, spec.schedule, spec.job.kind, values, manager, key)]
     if row is not None and was_synced(cron):
         actions.append(EmitEvent("Normal", "DriftRepaired", f"Cron {name!r} was made right again."))
@@ -73,8 +75,8 @@ def synced(observed: ObservedCron, cron: CronObject, spec: CronSpec, database: C
     memory = replace(observed.memory, failures=failures, generation=cron.generation)
     verdicts = all_well(name) | kinds_handled(spec, database)
     for failure in failures.values():
-        verdicts |= not_synced(Reason.ACTION_FAILED, failure.message)
-    return told(replace(observed, memory=memory), verdicts, fields, actions)
+        verdicts |= without_sync(Reason.ACTION_FAILED, failure.message)
+    return with_status(replace(observed, memory=memory), verdicts, fields, actions)
 
 
 def wanted_values(spec: CronSpec) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def was_synced(cron: CronObject) -> bool:
     return is_same and known.get(Condition.SYNCED.value) == Reason.CONFIG_APPLIED.value
 
 
-def not_synced(reason: Reason, message: str) -> dict[Condition, Verdict]:
+def without_sync(reason: Reason, message: str) -> dict[Condition, Verdict]:
     """Return what is said when the row does not say what the object says."""
     return {
         Condition.READY: Verdict(reason, message),
@@ -130,7 +132,7 @@ def unreachable(unknown: Unknown) -> dict[Condition, Verdict]:
     """Return what is said when the database could not be asked."""
     reason = reason_of(unknown.reason)
     if reason in (Reason.SCHEMA_TOO_OLD, Reason.SCHEMA_TOO_NEW):
-        return not_synced(reason, unknown.message)
+        return without_sync(reason, unknown.message)
     not_known = Verdict(Reason.DATABASE_UNREACHABLE, unknown.message)
     return {
         Condition.READY: not_known,
@@ -170,7 +172,7 @@ def is_suspended(cron: CronObject) -> bool:
     return isinstance(cron.spec, CronSpec) and cron.spec.suspend
 
 
-def told(
+def with_status(
     observed: ObservedCron,
     verdicts: Mapping[Condition, Verdict],
     fields: Mapping[str, Any],

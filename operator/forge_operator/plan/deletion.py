@@ -22,7 +22,7 @@ PATIENCE = timedelta(minutes=10)
 """How long a deletion waits for a database that does not answer: nobody's namespace hangs for longer."""
 
 
-def finished(observed: Observed) -> list[Action] | None:
+def finish(observed: Observed) -> list[Action] | None:
     """Return what lets the object go; None when it still has to wait."""
     owner = observed.queue
     assert owner.deleting_since is not None
@@ -35,10 +35,10 @@ def finished(observed: Observed) -> list[Action] | None:
     manager = naming.owner_of_rows("ForgeQueue", owner.namespace, owner.name)
     keeps = not isinstance(owner.spec, QueueSpec) or owner.spec.reclaim_policy is ReclaimPolicy.RETAIN
     if keeps or is_forced(owner):
-        return [*released(manager, observed.database), let_go]
+        return [*release(manager, observed.database), let_go]
     if jobs_left(owner, observed.database):
         return None
-    return [*removed(manager, observed.database), let_go]
+    return [*remove(manager, observed.database), let_go]
 
 
 def is_forced(owner: QueueObject) -> bool:
@@ -55,7 +55,7 @@ def jobs_left(owner: QueueObject, database: Database) -> int:
     )
 
 
-def released(manager: str, database: Database) -> list[Action]:
+def release(manager: str, database: Database) -> list[Action]:
     """Return what makes the queues of `manager` belong to nobody, without the rate limits that go with it."""
     scopes = {each.scope for each in database.limits if each.managed_by == manager}
     queues = [each for each in database.queues if each.managed_by == manager]
@@ -67,7 +67,7 @@ def released(manager: str, database: Database) -> list[Action]:
     ]
 
 
-def removed(manager: str, database: Database) -> list[Action]:
+def remove(manager: str, database: Database) -> list[Action]:
     """Return what takes the rows of `manager` away; first the queue, which names its rate limit."""
     return [
         *(DeleteQueue(each.name, manager) for each in database.queues if each.managed_by == manager),

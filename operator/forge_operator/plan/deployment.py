@@ -42,7 +42,7 @@ DATABASE_FILE = "url"
 """The database's URL as a file of the mounted Secret: a variable stays as it was when the container started."""
 
 
-def applied(pool: Pool, version: Version, edit: Edit | None = None) -> ApplyDeployment:
+def apply(pool: Pool, version: Version, edit: Edit | None = None) -> ApplyDeployment:
     """Return the action that makes the Deployment of the version that is asked for, or what it should be."""
     assert pool.workers_spec is not None and pool.target is not None
     manifest = deployment_manifest(
@@ -53,12 +53,12 @@ def applied(pool: Pool, version: Version, edit: Edit | None = None) -> ApplyDepl
     )
 
 
-def tried(apply: ApplyDeployment) -> TryDeployment:
+def dry_run(apply: ApplyDeployment) -> TryDeployment:
     """Return the action that finds out whether the Deployment can be made."""
     return TryDeployment(apply.namespace, apply.name, apply.manifest, apply.template_hash)
 
 
-def misshapen(template: Mapping[str, Any]) -> str | None:
+def template_error(template: Mapping[str, Any]) -> str | None:
     """Return one sentence naming the first part of the template with which no manifest can be made; None when there is none.
 
     The definition leaves all but a few fields of a template to the API server, which judges what

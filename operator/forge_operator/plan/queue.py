@@ -72,16 +72,16 @@ def plan(observed: Observed) -> Plan:
     if owner.deleting_since is not None and naming.FINALIZER not in owner.finalizers:
         return Plan((), observed.memory, LATER)  # the rest is garbage collection's
     if owner.deleting_since is not None:
-        last = deletion.finished(observed)
+        last = deletion.finish(observed)
         if last is not None:
             return Plan((Strand(Part.CONFIGURATION, tuple(last)),), observed.memory, AT_ONCE)
     if isinstance(spec, InvalidSpec):
-        return refused(observed, Reason.INVALID_SPEC, str(spec))
+        return refuse(observed, Reason.INVALID_SPEC, str(spec))
     if owner.annotations.get(naming.PAUSED) == "true":
-        return left_alone(observed)
+        return leave_alone(observed)
     if isinstance(observed.database, Unknown):
-        return blind(observed, observed.database)
-    return sighted(observed, spec, observed.database)
+        return plan_without_database(observed, observed.database)
+    return plan_with_database(observed, spec, observed.database)
 
 
 def plan_cron(observed: ObservedCron) -> Plan:
@@ -94,7 +94,7 @@ def plan_gone(owner: str, database: Database, crons: Sequence[CronConfig] = ()) 
 
     `owner` is "ForgeQueue namespace/name" or "ForgeCron namespace/name". Queues stay, with their jobs.
     """
-    actions = deletion.released(owner, database)
+    actions = deletion.release(owner, database)
     known = {each.name: each for each in (*database.crons, *crons)}
     actions += [DeleteCron(each.name, owner) for each in known.values() if each.managed_by == owner]
     return Plan((Strand(Part.CONFIGURATION, tuple(actions)),), Memory(), LATER)
@@ -103,18 +103,18 @@ def plan_gone(owner: str, database: Database, crons: Sequence[CronConfig] = ()) 
 # --- with little known ---
 
 
-def refused(observed: Observed, reason: Reason, message: str) -> Plan:
+def refuse(observed: Observed, reason: Reason, message: str) -> Plan:
     """Return the plan that only says why nothing is done."""
-    return said(observed, failed_sync(observed.queue, reason, message), {}, ())
+    return with_status(observed, failed_sync(observed.queue, reason, message), {}, ())
 
 
-def left_alone(observed: Observed) -> Plan:
+def leave_alone(observed: Observed) -> Plan:
     """Return the plan for an object that people asked to leave alone: only that is said."""
     verdicts = known_verdicts(observed.queue.status)
-    return said(observed, verdicts | {Condition.PAUSED: paused(observed.queue)}, {}, ())
+    return with_status(observed, verdicts | {Condition.PAUSED: paused(observed.queue)}, {}, ())
 
 
-def blind(observed: Observed, unknown: Unknown) -> Plan:
+def plan_without_database(observed: Observed, unknown: Unknown) -> Plan:
     """Return the plan without the database: nothing is taken away, evidence that versions are empty is void."""
     memory = replace(observed.memory, empty={})
     verdicts = unreachable(observed.queue, unknown)
@@ -126,7 +126,7 @@ def blind(observed: Observed, unknown: Unknown) -> Plan:
         verdicts[Condition.SCALING_ACTIVE] = falls_back(replicas)
     if isinstance(observed.cluster, Unknown):
         return Plan(strands, memory, SOON)
-    return said(replace(observed, memory=memory), verdicts, {}, strands)
+    return with_status(replace(observed, memory=memory), verdicts, {}, strands)
 
 
 def fallback_replicas(observed: Observed) -> int | None:
@@ -153,7 +153,7 @@ def fallback(observed: Observed, replicas: int | None) -> tuple[Scale, ...]:
     )
 
 
-def said(
+def with_status(
     observed: Observed,
     verdicts: dict[Condition, Verdict],
     fields: dict[str, object],
@@ -182,20 +182,20 @@ def scaling_strands(actions: Sequence[Scale]) -> tuple[Strand, ...]:
 # --- with everything known ---
 
 
-def sighted(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
+def plan_with_database(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
     """Return the plan with the database: first the configuration, then the workers."""
     owner = observed.queue
     sync = plan_configuration(owner, spec, database, was_synced=was_synced(owner))
     if not sync.is_ours:
-        return refused(observed, sync.reason, sync.message)
+        return refuse(observed, sync.reason, sync.message)
     if isinstance(observed.cluster, Unknown):
         configuration = Strand(Part.CONFIGURATION, sync.actions)
         return Plan(
             (configuration,), replace(observed.memory, empty={}), SOON
         )  # nor could the status be written
     pool = pool_of(observed, spec, observed.cluster, database)
-    amount, memory = measured(pool, spec, observed)
-    decision, memory = decided(pool, amount, memory)
+    amount, memory = measure(pool, spec, observed)
+    decision, memory = decide_size(pool, amount, memory)
     wanted = decision.replicas
     if pool.is_only_observed:
         wanted = pool.scaled([pool.current] if pool.current else pool.open_versions)
@@ -203,7 +203,7 @@ def sighted(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
     strands = (
         Strand(Part.CONFIGURATION, (*finalizer(owner, spec), *sync.actions)),
         Strand(Part.ROLLOUT, progress.actions),
-        *scaled(pool, wanted, decision),
+        *scale_strands(pool, wanted, decision),
         *disruption.strands(pool),
     )
     failures = known_failures(observed.memory, owner.generation)
@@ -229,7 +229,7 @@ def sighted(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
         fields["lastSyncTime"] = moment(observed.now)
     if any(isinstance(action, Scale) for strand in strands for action in strand.actions):
         fields["lastScaleTime"] = moment(observed.now)
-    planned = said(
+    planned = with_status(
         replace(observed, memory=remembered),
         verdicts,
         fields,
@@ -280,7 +280,7 @@ def target(owner: QueueObject, spec: QueueSpec, database: Database) -> naming.Ve
     return replace(found, id=known.id) if known else found
 
 
-def measured(pool: Pool, spec: QueueSpec, observed: Observed) -> tuple[Load, ScalerMemory]:
+def measure(pool: Pool, spec: QueueSpec, observed: Observed) -> tuple[Load, ScalerMemory]:
     """Return the load of the queues that the pool serves."""
     autoscaling = (spec.workers.autoscaling if spec.workers else None) or WITHOUT_NUMBERS
     found, memory = load.measure(
@@ -299,7 +299,7 @@ def measured(pool: Pool, spec: QueueSpec, observed: Observed) -> tuple[Load, Sca
     ), memory
 
 
-def decided(pool: Pool, amount: Load, memory: ScalerMemory) -> tuple[Decision, ScalerMemory]:
+def decide_size(pool: Pool, amount: Load, memory: ScalerMemory) -> tuple[Decision, ScalerMemory]:
     """Return how many pods there should be."""
     workers = pool.workers_spec
     if workers is None:
@@ -327,7 +327,7 @@ def is_observing(owner: QueueObject) -> bool:
     return owner.annotations.get(naming.AUTOSCALING) == "observe"
 
 
-def scaled(pool: Pool, wanted: int, decision: Decision) -> list[Strand]:
+def scale_strands(pool: Pool, wanted: int, decision: Decision) -> list[Strand]:
     """Return the next step of each Deployment towards its number of pods. Draining ones are not scaled by the work."""
     strands: list[Strand] = []
     for version in pool.versions.values():

@@ -47,7 +47,7 @@ def is_proven_empty(version: Version, memory: Memory, now: datetime) -> bool:
     )
 
 
-def drained(pool: Pool, version: Version) -> list[Action]:
+def drain(pool: Pool, version: Version) -> list[Action]:
     """Return the next step of a draining version."""
     if is_proven_empty(version, pool.memory, pool.database.now):
         return [
@@ -96,24 +96,24 @@ def is_overdue(pool: Pool, version: Version) -> bool:
     )
 
 
-def dropped(pool: Pool, version: Version) -> list[Action]:
+def drop(pool: Pool, version: Version) -> list[Action]:
     """Return the next step of a version that was given up: it is gone as soon as it is proven empty."""
     if is_proven_empty(version, pool.memory, pool.database.now):
-        return retired(pool, version)
-    return stopped(pool, version)
+        return retire(pool, version)
+    return stop(pool, version)
 
 
-def emptied(pool: Pool, version: Version) -> list[Action]:
+def remove_pods(pool: Pool, version: Version) -> list[Action]:
     """Return what takes the pods of a version away that went back, and is still asked for."""
     deployment = pool.deployments.get(version.id)
     if deployment is None or deployment.deleting or deployment.replicas == 0:
         return []
     if not is_proven_empty(version, pool.memory, pool.database.now):
-        return stopped(pool, version)
+        return stop(pool, version)
     return [Scale(pool.owner.namespace, deployment.name, 0, "Aborted", deployment.replicas)]
 
 
-def stopped(pool: Pool, version: Version) -> list[Action]:
+def stop(pool: Pool, version: Version) -> list[Action]:
     """Return what ends the work of a version that was given up: idle pods go, and after a while all do.
 
     Its workers then hand back what they cannot finish, and no attempt of these jobs counts. Not at the
@@ -147,7 +147,7 @@ def sunset(pool: Pool, version: Version) -> list[Action]:
     if deployment is not None and deployment.deleting:
         return []
     if deployment is None:
-        return retired(pool, version) if passed >= pool.sunset.scale_down_delay else []
+        return retire(pool, version) if passed >= pool.sunset.scale_down_delay else []
     if deployment.replicas > 0:
         if passed < pool.sunset.scale_down_delay:
             return []
@@ -156,19 +156,19 @@ def sunset(pool: Pool, version: Version) -> list[Action]:
         return []
     if pool.pods(version.id, alive=False):
         return []
-    return retired(pool, version)
+    return retire(pool, version)
 
 
-def retired(pool: Pool, version: Version) -> list[Action]:
+def retire(pool: Pool, version: Version) -> list[Action]:
     """Return what makes the version history, with its Deployment."""
     return [
         MoveVersion(pool.uid, version.id, VersionState.RETIRED),
-        *deleted(pool, version),
+        *delete(pool, version),
         EmitEvent("Normal", "Retired", f"Version {version.version} ({version.id}) is gone."),
     ]
 
 
-def deleted(pool: Pool, version: Version) -> list[Action]:
+def delete(pool: Pool, version: Version) -> list[Action]:
     """Return what deletes the version's Deployment, if there is one and nobody holds a job of it."""
     deployment = pool.deployments.get(version.id)
     if deployment is None or deployment.deleting or version.in_progress:
@@ -176,7 +176,7 @@ def deleted(pool: Pool, version: Version) -> list[Action]:
     return [DeleteDeployment(pool.owner.namespace, deployment.name, deployment.uid)]
 
 
-def forgotten(pool: Pool) -> list[Action]:
+def forget(pool: Pool) -> list[Action]:
     """Return what deletes rows of retired versions beyond the history.
 
     A row is what keeps a straggler from claiming, so it stays while there is a worker, a

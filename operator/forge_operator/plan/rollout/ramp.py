@@ -18,24 +18,24 @@ from forge_operator.plan.rollout.readiness import (
     may_go_on,
     takes_over_at_once,
 )
-from forge_operator.plan.rollout.takeover import awaiting, promoted
-from forge_operator.plan.rollout.upkeep import kept_up
+from forge_operator.plan.rollout.takeover import await_promotion, promote
+from forge_operator.plan.rollout.upkeep import keep_up
 from forge_operator.plan.scaling.decide import split
 from forge_operator.specs import RolloutStrategy, StepSpec, WorkersSpec
 
 
-def ramping(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
+def advance_share(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
     """Return the next step of a version that has a share of the slots."""
-    actions = kept_up(pool, version, ramping_replicas(pool, spec, version, wanted))
+    actions = keep_up(pool, version, ramping_replicas(pool, spec, version, wanted))
     if takes_over_at_once(pool, spec, version):
-        return promoted(pool, version, actions)
-    judgement = judged(pool, spec, version, wanted)
+        return promote(pool, version, actions)
+    judgement = judge_version(pool, spec, version, wanted)
     if judgement.word is Word.GOES_BACK:
         move = MoveVersion(pool.uid, version.id, VersionState.FAILED, verdict=judgement.sentence)
         event = EmitEvent("Warning", "RolloutAborted", judgement.sentence)
         return Progress((*actions, move, event), Reason.ROLLOUT_ABORTED, judgement.sentence)
     if spec.rollout.strategy is RolloutStrategy.MANUAL:
-        return awaiting(version, f"has {version.weight_percent} % of the slots", actions)
+        return await_promotion(version, f"has {version.weight_percent} % of the slots", actions)
     left = pause_left(pool, spec, version)
     if left > timedelta(0):
         return Progress(
@@ -54,7 +54,7 @@ def ramping(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Pro
         move = MoveVersion(pool.uid, version.id, VersionState.RAMPING, following[0].weight_percent)
         return Progress((*actions, move, EmitEvent("Normal", "Ramping", message)), Reason.RAMPING, message)
     if is_up(pool, version, wanted) or left < -SETTLE:
-        return promoted(pool, version, actions)
+        return promote(pool, version, actions)
     return Progress(
         tuple(actions),
         Reason.RAMPING,
@@ -78,12 +78,12 @@ def ramping_replicas(pool: Pool, spec: WorkersSpec, version: Version, wanted: in
     """Return how many pods a version with a share of the slots gets: all of them before it takes over."""
     is_over = not steps_after(spec, version) and pause_left(pool, spec, version) <= timedelta(0)
     if is_over and spec.rollout.strategy is RolloutStrategy.PROGRESSIVE and may_go_on(pool):
-        if judged(pool, spec, version, wanted).word is Word.GOES_ON:
+        if judge_version(pool, spec, version, wanted).word is Word.GOES_ON:
             return max(1, wanted)
     return split(wanted, version.weight_percent)[0]
 
 
-def judged(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Judgement:
+def judge_version(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Judgement:
     """Return what is to become of a version that has a share of the slots."""
     return judge(
         pool,

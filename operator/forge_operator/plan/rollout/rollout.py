@@ -16,10 +16,10 @@ from forge_operator.plan.actions import (
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout import drain
 from forge_operator.plan.rollout.progress import Progress
-from forge_operator.plan.rollout.ramp import ramping
-from forge_operator.plan.rollout.start import begun, failed, pending, problem, revived
-from forge_operator.plan.rollout.supersede import abolished, adopted, superseded
-from forge_operator.plan.rollout.upkeep import kept_up
+from forge_operator.plan.rollout.ramp import advance_share
+from forge_operator.plan.rollout.start import bring_back, keep_failed, problem, start, wait_for_pods
+from forge_operator.plan.rollout.supersede import adopt, retire_all, supersede
+from forge_operator.plan.rollout.upkeep import keep_up
 from forge_operator.specs import WorkersSpec
 from forge_operator.words import count
 
@@ -27,40 +27,40 @@ from forge_operator.words import count
 def plan_rollout(pool: Pool, wanted: int) -> Progress:
     """Return the next steps of all versions, when the work asks for `wanted` pods."""
     if pool.workers_spec is None or pool.target is None:
-        return Progress(tuple(abolished(pool)), Reason.NO_WORKERS, "The object has no workers of its own.")
-    found = asked_for(pool, pool.workers_spec, pool.target, wanted)
-    others = [action for each in pool.versions.values() for action in superseded(pool, each, found)]
-    mended = (*told(pool), *adopted(pool))
-    return replace(found, actions=(*found.actions, *mended, *others, *drain.forgotten(pool)))
+        return Progress(tuple(retire_all(pool)), Reason.NO_WORKERS, "The object has no workers of its own.")
+    found = advance(pool, pool.workers_spec, pool.target, wanted)
+    others = [action for each in pool.versions.values() for action in supersede(pool, each, found)]
+    mended = (*told(pool), *adopt(pool))
+    return replace(found, actions=(*found.actions, *mended, *others, *drain.forget(pool)))
 
 
 # --- the version that is asked for ---
 
 
-def asked_for(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted: int) -> Progress:
+def advance(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted: int) -> Progress:
     """Return the next step of the version that is asked for."""
     refused = problem(pool, target)
     if refused is not None:
         return refused
     version = pool.asked
     if version is None:
-        return begun(pool, spec, target, wanted)
+        return start(pool, spec, target, wanted)
     match version.state:
         case VersionState.CURRENT:
-            return serving(pool, spec, version, wanted)
+            return keep_serving(pool, spec, version, wanted)
         case VersionState.PENDING:
-            return pending(pool, spec, version, wanted)
+            return wait_for_pods(pool, spec, version, wanted)
         case VersionState.RAMPING:
-            return ramping(pool, spec, version, wanted)
+            return advance_share(pool, spec, version, wanted)
         case VersionState.FAILED:
-            return failed(pool, spec, version, wanted)
+            return keep_failed(pool, spec, version, wanted)
         case _:
-            return revived(pool, spec, version, wanted)
+            return bring_back(pool, spec, version, wanted)
 
 
-def serving(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
+def keep_serving(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
     """Return what keeps the current version as it should be."""
-    actions = tuple(kept_up(pool, version, wanted))
+    actions = tuple(keep_up(pool, version, wanted))
     overdue = [each for each in pool.versions.values() if drain.is_overdue(pool, each)]
     draining = [each for each in pool.versions.values() if each.state is VersionState.DRAINING]
     if overdue:

@@ -31,8 +31,8 @@ from forge_operator.plan.rollout.readiness import (
     too_many,
     unaffordable,
 )
-from forge_operator.plan.rollout.takeover import promoted, ready
-from forge_operator.plan.rollout.upkeep import brought_up, kept_up
+from forge_operator.plan.rollout.takeover import promote, take_over
+from forge_operator.plan.rollout.upkeep import bring_up, keep_up
 from forge_operator.specs import WorkersSpec
 from forge_operator.words import count
 
@@ -44,7 +44,7 @@ def problem(pool: Pool, target: naming.VersionIdentity) -> Progress | None:
     """Return why the version cannot be rolled out; None when it can."""
     assert pool.workers_spec is not None
     template = pool.workers_spec.template
-    invalid = manifests.misshapen(template) or naming.reserved_variable(template)
+    invalid = manifests.template_error(template) or naming.reserved_variable(template)
     if invalid is not None:
         return Progress((), Reason.INVALID_TEMPLATE, invalid)
     rejection = pool.memory.rejections.get(target.template_hash)
@@ -69,7 +69,7 @@ def is_taken(pool: Pool, target: naming.VersionIdentity) -> bool:
     return bool(hashes - {"", target.digest})
 
 
-def begun(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted: int) -> Progress:
+def start(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted: int) -> Progress:
     """Return what brings up a version that there is not yet."""
     replaced = [each for each in pool.active if is_replaceable(each)]
     if len(pool.active) - len(replaced) >= spec.rollout.max_active_versions:
@@ -87,10 +87,10 @@ def begun(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted:
         state=VersionState.CURRENT if serves_unknown(pool, target) else VersionState.PENDING,
         queues=pool.served,
     )
-    made = [] if target.id in pool.deployments else brought_up(pool, version, replicas)
+    made = [] if target.id in pool.deployments else bring_up(pool, version, replicas)
     # The row before the pods: without it the gate would be open. But no row of what cannot be made.
     actions = [
-        *(manifests.tried(each) for each in made if isinstance(each, ApplyDeployment)),
+        *(manifests.dry_run(each) for each in made if isinstance(each, ApplyDeployment)),
         PutVersion(version),
         *made,
         EmitEvent(
@@ -106,14 +106,14 @@ def serves_unknown(pool: Pool, target: naming.VersionIdentity) -> bool:
     return pool.current is None and deployment is not None and deployment.available > 0
 
 
-def pending(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
+def wait_for_pods(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
     """Return the next step of a version that is not open yet."""
     replicas = pending_replicas(pool, spec, wanted)
-    actions = kept_up(pool, version, replicas)
+    actions = keep_up(pool, version, replicas)
     if is_ready(pool, spec, version, replicas):
-        return ready(pool, spec, version, actions)
+        return take_over(pool, spec, version, actions)
     if is_past(pool, version.state_changed_at, spec.rollout.progress_deadline):
-        return given_up(pool, spec, version, actions)
+        return give_up(pool, spec, version, actions)
     deployment = pool.deployments.get(version.id)
     available = deployment.available if deployment else 0
     return Progress(
@@ -123,7 +123,7 @@ def pending(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Pro
     )
 
 
-def given_up(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Action]) -> Progress:
+def give_up(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Action]) -> Progress:
     """Return what is done with a version that did not get ready in time."""
     message = deadline_message(pool, spec, version)
     if not pool.open_versions:
@@ -133,7 +133,7 @@ def given_up(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Acti
     return Progress((*actions, move), Reason.PROGRESS_DEADLINE_EXCEEDED, message)
 
 
-def failed(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
+def keep_failed(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
     """Return what is done with a version that was given up and is still asked for.
 
     One that was aborted stays so until somebody promotes it by hand. One that was only late
@@ -152,17 +152,17 @@ def failed(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Prog
             (MoveVersion(pool.uid, version.id, VersionState.PENDING, 100),), Reason.WAITING_FOR_PODS, message
         )
     if aborted:
-        return Progress(tuple(drain.emptied(pool, version)), reason, message)
-    return Progress(tuple(kept_up(pool, version, 1)), reason, message)
+        return Progress(tuple(drain.remove_pods(pool, version)), reason, message)
+    return Progress(tuple(keep_up(pool, version, 1)), reason, message)
 
 
-def revived(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
+def bring_back(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
     """Return what brings back a version that drains, is drained or retired: the way back."""
     others = [each for each in pool.active if each.id != version.id and not is_replaceable(each)]
     if len(others) >= spec.rollout.max_active_versions:
         return too_many(spec)
     if is_up(pool, version, 1) and takes_over_at_once(pool, spec, version):
-        return promoted(pool, version, [])
+        return promote(pool, version, [])
     missing = missing_pods(pool, version.id, pending_replicas(pool, spec, wanted))
     if not is_affordable(pool, missing, wanted):
         return unaffordable(pool, spec, missing)

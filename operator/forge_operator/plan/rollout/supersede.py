@@ -16,45 +16,45 @@ from forge_operator.plan.rollout.readiness import (
 )
 
 
-def superseded(pool: Pool, version: Version, asked: Progress) -> list[Action]:
+def supersede(pool: Pool, version: Version, asked: Progress) -> list[Action]:
     """Return the next step of a version that is not asked for any more."""
     assert pool.target is not None
     if version.id == pool.target.id:
         return []
     match version.state:
         case VersionState.PENDING:
-            return withdrawn(pool, version, asked)
+            return withdraw(pool, version, asked)
         case VersionState.RAMPING:
-            return [moved(pool, version, VersionState.DRAINING)] if pool.current else []
+            return [move(pool, version, VersionState.DRAINING)] if pool.current else []
         case VersionState.FAILED:
-            return drain.dropped(pool, version)
+            return drain.drop(pool, version)
         case VersionState.DRAINING:
-            return drain.drained(pool, version)
+            return drain.drain(pool, version)
         case VersionState.DRAINED:
             return drain.sunset(pool, version)
         case VersionState.RETIRED:
-            return drain.deleted(pool, version)
+            return drain.delete(pool, version)
         case VersionState.CURRENT:
             return []  # it serves until the one that is asked for does
 
 
-def withdrawn(pool: Pool, version: Version, asked: Progress) -> list[Action]:
+def withdraw(pool: Pool, version: Version, asked: Progress) -> list[Action]:
     """Return how a version that never became current gives way to a newer one: at once, if it never got a job."""
     is_begun = pool.asked is not None or any(isinstance(each, PutVersion) for each in asked.actions)
     # What the newer one waits for may be just what this one holds.
     if not is_begun and asked.reason is not Reason.DATABASE_CONNECTION_BUDGET:
         return []
     if not is_replaceable(version):
-        return [moved(pool, version, VersionState.DRAINING)]
-    return [moved(pool, version, VersionState.RETIRED), *drain.deleted(pool, version)]
+        return [move(pool, version, VersionState.DRAINING)]
+    return [move(pool, version, VersionState.RETIRED), *drain.delete(pool, version)]
 
 
-def moved(pool: Pool, version: Version, state: VersionState) -> MoveVersion:
+def move(pool: Pool, version: Version, state: VersionState) -> MoveVersion:
     """Return the action that moves the version."""
     return MoveVersion(pool.uid, version.id, state)
 
 
-def adopted(pool: Pool) -> list[Action]:
+def adopt(pool: Pool) -> list[Action]:
     """Return rows for Deployments of the pool that have none, as after a database was restored.
 
     Their gates stand open until then. They drain, unless they are what is asked for: that
@@ -84,7 +84,7 @@ def adopted(pool: Pool) -> list[Action]:
     ]
 
 
-def abolished(pool: Pool) -> list[Action]:
+def retire_all(pool: Pool) -> list[Action]:
     """Return the next steps of all versions of a pool that should have no workers any more.
 
     The last open gate stays open in the database, where it does no harm without workers;
@@ -95,17 +95,17 @@ def abolished(pool: Pool) -> list[Action]:
         deployment = pool.deployments.get(version.id)
         match version.state:
             case VersionState.RAMPING if pool.current:
-                actions.append(moved(pool, version, VersionState.DRAINING))
+                actions.append(move(pool, version, VersionState.DRAINING))
             case VersionState.PENDING:
-                actions.append(moved(pool, version, VersionState.DRAINING))
+                actions.append(move(pool, version, VersionState.DRAINING))
             case VersionState.FAILED:
-                actions += drain.dropped(pool, version)
+                actions += drain.drop(pool, version)
             case VersionState.DRAINING:
-                actions += drain.drained(pool, version)
+                actions += drain.drain(pool, version)
             case VersionState.DRAINED:
                 actions += drain.sunset(pool, version)
             case VersionState.RETIRED:
-                actions += drain.deleted(pool, version)
+                actions += drain.delete(pool, version)
             case _ if deployment and deployment.replicas == 0 and not pool.pods(version.id, alive=False):
-                actions += drain.deleted(pool, version)
-    return [*actions, *drain.forgotten(pool)]
+                actions += drain.delete(pool, version)
+    return [*actions, *drain.forget(pool)]

@@ -17,19 +17,19 @@ from forge_operator.plan.rollout.readiness import (
 from forge_operator.specs import RolloutStrategy, WorkersSpec
 
 
-def ready(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Action]) -> Progress:
+def take_over(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Action]) -> Progress:
     """Return what is done with a version whose workers are ready: it takes over, or begins to, or waits for people."""
     if takes_over_at_once(pool, spec, version):
-        return promoted(pool, version, actions)
+        return promote(pool, version, actions)
     if spec.rollout.strategy is RolloutStrategy.MANUAL:
-        return awaiting(version, "is ready", actions)
+        return await_promotion(version, "is ready", actions)
     step = spec.rollout.steps[0]
     message = f"Version {version.version} ({version.id}) gets {step.weight_percent} % of the slots."
     move = MoveVersion(pool.uid, version.id, VersionState.RAMPING, step.weight_percent)
     return Progress((*actions, move, EmitEvent("Normal", "Ramping", message)), Reason.RAMPING, message)
 
 
-def awaiting(version: Version, how: str, actions: list[Action]) -> Progress:
+def await_promotion(version: Version, how: str, actions: list[Action]) -> Progress:
     """Return that the version waits for people, being as it is."""
     return Progress(
         tuple(actions),
@@ -38,7 +38,7 @@ def awaiting(version: Version, how: str, actions: list[Action]) -> Progress:
     )
 
 
-def promoted(pool: Pool, version: Version, actions: list[Action]) -> Progress:
+def promote(pool: Pool, version: Version, actions: list[Action]) -> Progress:
     """Return what makes the version current and closes all others, in one transaction."""
     before = pool.current
     back = version.last_current_at is not None and before is not None

@@ -17,7 +17,7 @@ from forge_operator.plan.rollout.readiness import (
 from forge_operator.state.observed import Deployment
 
 
-def kept_up(pool: Pool, version: Version, replicas: int) -> list[Action]:
+def keep_up(pool: Pool, version: Version, replicas: int) -> list[Action]:
     """Return what makes the version's Deployment again if it is missing, and rolls it where it must differ."""
     deployment = pool.deployments.get(version.id)
     if deployment is None:
@@ -25,12 +25,12 @@ def kept_up(pool: Pool, version: Version, replicas: int) -> list[Action]:
         event = EmitEvent(
             "Warning", "Recreated", f"Deployment {version.deployment} was missing and is made again."
         )
-        return [*brought_up(pool, version, replicas), *([event] if again else [])]
+        return [*bring_up(pool, version, replicas), *([event] if again else [])]
     if deployment.deleting:
         return []
     if differs(pool, deployment):
-        return [manifests.applied(pool, version)]
-    return [manifests.applied(pool, version, deployment.edit)] if deployment.edit else []
+        return [manifests.apply(pool, version)]
+    return [manifests.apply(pool, version, deployment.edit)] if deployment.edit else []
 
 
 def differs(pool: Pool, deployment: Deployment) -> bool:
@@ -44,9 +44,9 @@ def differs(pool: Pool, deployment: Deployment) -> bool:
     return connection is not None and deployment.annotations.get(naming.CONNECTION_HASH) != connection
 
 
-def brought_up(pool: Pool, version: Version, replicas: int) -> list[ApplyDeployment | Scale]:
+def bring_up(pool: Pool, version: Version, replicas: int) -> list[ApplyDeployment | Scale]:
     """Return what makes the version's Deployment."""
-    apply = manifests.applied(pool, version)
+    apply = manifests.apply(pool, version)
     if replicas <= 1:
         return [apply]  # one is what the API server makes of it; with none, that goes like any other
     # One that is there after all, though nothing found it, keeps its pods: the next look finds it.
