@@ -21,7 +21,7 @@ from forge_jobs.errors import InvalidInput, StorageUnavailable
 from forge_jobs.forge import Forge
 from forge_jobs.rules import names
 from forge_jobs.settings.environment import Settings
-from forge_jobs.storage.outage import Patience, unless
+from forge_jobs.storage.outage import Outage, unless
 from forge_jobs.system import exits, stop_signals
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.telemetry import logs
@@ -290,7 +290,7 @@ async def _supervise(forge: Forge, commands: Sequence[Sequence[str]]) -> int:
     """Run the commands once the database is there, so that what it refuses is said once, and ends all."""
     asked = asyncio.Event()
     with stop_signals.heard(lambda name: asked.set()):
-        opening = Patience("opening the database", forge.telemetry).until_answered(forge.open)
+        opening = Outage("opening the database", forge.telemetry).until_answered(forge.open)
         await unless(asked, opening)
         await forge.close()
     return 0 if asked.is_set() else await run_processes(commands, say=logs.logger.warning)

@@ -12,11 +12,11 @@ from contextlib import suppress
 
 from forge_jobs.errors import ForgeError, InvalidInput, NotOpenHere, UnknownQueue
 from forge_jobs.storage.interface.storage import Storage
-from forge_jobs.storage.outage import Patience
+from forge_jobs.storage.outage import Outage
 from forge_jobs.telemetry.events import Telemetry
 
 LOOK_EVERY = 5.0  # seconds
-FAREWELL = 5.0  # seconds to take the mark away in; after that it is left to the next who marks itself
+UNMARK_TIMEOUT = 5.0  # seconds to take the mark away in; after that it is left to the next who marks itself
 
 
 async def watch(
@@ -59,7 +59,7 @@ class Watch:
 
     async def begin(self) -> None:
         """The queues are known. Raises UnknownQueue."""
-        patience = Patience("watching queues", self._telemetry)
+        outage = Outage("watching queues", self._telemetry)
         while not self._ids and self._wanted:
             try:
                 known = {queue.name: queue.id for queue in await self._storage.queues.all()}
@@ -70,23 +70,23 @@ class Watch:
             except ForgeError as error:
                 if not self._is_open():
                     raise
-                await patience.wait(error)
+                await outage.wait(error)
             else:
                 self._ids = {known[name]: name for name in self._wanted}
-        patience.over()
+        outage.over()
 
     async def listen(self) -> None:
         """Hear of work until cancelled."""
-        patience = Patience("listening", self._telemetry)
+        outage = Outage("listening", self._telemetry)
         while True:
             try:
                 await self._storage.wakeups.listen(self._heard)
             except Exception as error:  # looking goes on meanwhile
-                await patience.wait(error)
+                await outage.wait(error)
 
     async def look(self) -> None:
         """Look for work again and again until cancelled, and whenever something may not have been heard."""
-        patience = Patience("watching queues", self._telemetry)
+        outage = Outage("watching queues", self._telemetry)
         while True:
             self._look.clear()
             try:
@@ -100,9 +100,9 @@ class Watch:
                     self._over = error
                     self._something.set()
                     return
-                await patience.wait(error)
+                await outage.wait(error)
                 continue
-            patience.over()
+            outage.over()
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY):
                     await self._look.wait()
@@ -121,7 +121,7 @@ class Watch:
     async def end(self) -> None:
         """Enqueues need not tell us any more."""
         with suppress(ForgeError, TimeoutError):
-            async with asyncio.timeout(FAREWELL):
+            async with asyncio.timeout(UNMARK_TIMEOUT):
                 await self._storage.wakeups.unmark_idle(self._mark)
 
     def _heard(self, kind: str, subject: str) -> None:

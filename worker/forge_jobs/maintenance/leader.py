@@ -21,7 +21,7 @@ from forge_jobs.maintenance.offer import Offer
 from forge_jobs.maintenance.reaper import Reaper
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface.storage import Storage
-from forge_jobs.storage.outage import Patience
+from forge_jobs.storage.outage import Outage
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import LeaderChanged, LeadOffered, Telemetry
 
@@ -54,7 +54,7 @@ class Leader:
         self._worker = worker
         self._question = min(LONGEST_QUESTION, stale.total_seconds() / 3)
         self._crons_changed = crons_changed
-        self._patience = Patience("leading", telemetry)
+        self._outage = Outage("leading", telemetry)
         self._answered = Answered()
         self._reaper = Reaper(
             storage, telemetry, worker.id, heartbeat=heartbeat, stale=stale, answered=self._answered
@@ -71,7 +71,7 @@ class Leader:
             try:
                 epoch = await self._ask()
             except Exception as error:  # whatever goes wrong here, the worker goes on
-                await self._patience.wait(error)
+                await self._outage.wait(error)
                 continue
             if epoch is None:
                 await asyncio.sleep(RENEW_EVERY)
@@ -96,7 +96,7 @@ class Leader:
                 raise StorageUnavailable("The database did not answer in time.") from None
             raise
         self._answered.yes()
-        self._patience.over()
+        self._outage.over()
         if epoch is not None:
             self._until = asked + LEASE.total_seconds()
         return epoch
@@ -120,7 +120,7 @@ class Leader:
                 try:
                     renewed = await self._ask()
                 except Exception as error:  # the lease may yet be renewed
-                    await self._patience.wait(error)
+                    await self._outage.wait(error)
                     continue
                 if renewed != epoch:
                     return
@@ -158,10 +158,10 @@ class Leader:
             try:
                 leader = await self._storage.leadership.get()
             except Exception as error:  # whatever goes wrong here, the worker goes on
-                await self._patience.wait(error)
+                await self._outage.wait(error)
                 vacant_since = uptime()
                 continue
-            self._patience.over()
+            self._outage.over()
             if leader is not None and leader.worker_id != self._worker.id:
                 vacant_since = uptime()
         self._offered.clear()
@@ -176,7 +176,7 @@ class Leader:
         async def while_leading() -> float | None:
             return await chore() if uptime() < self._until else None
 
-        return every(interval, while_leading, patience=Patience(doing, self._telemetry), wake=wake)
+        return every(interval, while_leading, outage=Outage(doing, self._telemetry), wake=wake)
 
     async def _warn(self) -> None:
         await unserved.warn_of_unserved(self._storage, self._telemetry)

@@ -4,18 +4,16 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from forge_jobs.storage.outage import Patience
+from forge_jobs.storage.outage import Outage
 
 Chore = Callable[[], Awaitable[float | None]]
 """Makes one pass, and may return after how many seconds the next should come (at most the interval)."""
 
 
-async def every(
-    interval: float, chore: Chore, *, patience: Patience, wake: asyncio.Event | None = None
-) -> None:
+async def every(interval: float, chore: Chore, *, outage: Outage, wake: asyncio.Event | None = None) -> None:
     """Run `chore` every `interval` seconds (less up to a tenth, so that many processes spread), and at once on `wake`.
 
-    A chore that fails is tried again, for ever, ever more seldom; `patience` knows since when.
+    A chore that fails is tried again, for ever, ever more seldom; `outage` knows since when.
     """
     while True:
         if wake is not None:
@@ -23,9 +21,9 @@ async def every(
         try:
             soon = await chore()
         except Exception as error:  # a chore must not end the worker
-            await patience.wait(error)
+            await outage.wait(error)
             continue
-        patience.over()
+        outage.over()
         pause = interval * random.uniform(0.9, 1.0)
         if soon is not None:
             pause = max(0.0, min(pause, soon))

@@ -4,7 +4,7 @@ from forge_jobs.storage.interface.history import History
 from forge_jobs.telemetry.events import JobsSwept, Telemetry
 
 BATCH = 1000
-BREATH = 0.05  # seconds between batches, so that sweeping a big history slows nobody
+PAUSE_BETWEEN_BATCHES = 0.05  # seconds between batches, so that sweeping a big history slows nobody
 
 
 async def sweep(history: History, telemetry: Telemetry, epoch: int) -> float | None:
@@ -12,4 +12,4 @@ async def sweep(history: History, telemetry: Telemetry, epoch: int) -> float | N
     count = await history.sweep(epoch=epoch, limit=BATCH)
     if count:
         telemetry.emit(JobsSwept(count))
-    return BREATH if count >= BATCH else None
+    return PAUSE_BETWEEN_BATCHES if count >= BATCH else None

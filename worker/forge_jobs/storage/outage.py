@@ -1,4 +1,4 @@
-"""Patience: what a loop does while the database does not answer.
+"""An outage: what a loop does while the database does not answer.
 
 Every loop of a worker holds one. It waits longer each time, tells telemetry, and says
 when the database is back; so a worker survives an outage of any length without a restart.
@@ -19,7 +19,7 @@ LONGEST_WAIT = 5.0
 T = TypeVar("T")
 
 
-class Patience:
+class Outage:
     """Waits between the tries of one loop, `doing` this."""
 
     def __init__(self, doing: str, telemetry: Telemetry) -> None:

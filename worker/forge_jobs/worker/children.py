@@ -25,7 +25,7 @@ from forge_jobs.worker import child
 
 START = "from forge_jobs.worker.child import main; main()"
 LONGEST_IDLE = 300.0  # seconds that one is kept without a call
-LAST_WORDS = 0.5  # seconds to read what a dead one has said
+ANSWER_TIMEOUT = 0.5  # seconds to read what a dead one has said
 
 
 class Children:
@@ -118,7 +118,7 @@ class Child:
             await asyncio.wait((answering, dying), return_when=asyncio.FIRST_COMPLETED)
             if not (answering.done() and answering.result()):
                 # A dead one closes the socket, unless it forked: each tells us of the other.
-                await asyncio.wait((answering, dying), timeout=LAST_WORDS)
+                await asyncio.wait((answering, dying), timeout=ANSWER_TIMEOUT)
             if answering.done() and (answer := answering.result()):
                 return answer
             code = dying.result() if dying.done() else None

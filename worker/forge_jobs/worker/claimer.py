@@ -17,7 +17,7 @@ from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.rate_limit import Lease
 from forge_jobs.rules.verdict import Verdict, released
 from forge_jobs.storage.interface.storage import Storage
-from forge_jobs.storage.outage import Patience
+from forge_jobs.storage.outage import Outage
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import ClaimsAdrift, HistoryCut, Telemetry, UnknownKind, UnknownLimit
@@ -77,8 +77,8 @@ class Claimer:
         self._eras = eras
         self._stirred = asyncio.Event()
         self._order = list(self.queues.values())
-        self._patience = Patience("claiming jobs", telemetry)
-        self._scouting = Patience("looking for jobs out of turn", telemetry)
+        self._outage = Outage("claiming jobs", telemetry)
+        self._scouting = Outage("looking for jobs out of turn", telemetry)
         self._held: set[Proof] = set()  # of those claimed and not yet recorded
         self._held_again: Counter[Proof] = Counter()
         self._throttled: dict[Proof, ServedQueue] = {}
@@ -93,7 +93,7 @@ class Claimer:
     @property
     def said(self) -> str | None:
         """What the database said when it could not, if the last time was one."""
-        return self._patience.said
+        return self._outage.said
 
     def stir(self) -> None:
         """Something changed that the claimer may wait for."""
@@ -214,12 +214,12 @@ class Claimer:
                     wanted = 0
                 if wanted > 0:
                     await self._look(wanted)
-                    self._patience.over()
+                    self._outage.over()
             except Exception as error:  # whatever goes wrong here, the worker goes on
                 self._audit_at = 0.0  # a claim whose answer never came may have been carried out
                 for queue in self._order:
                     queue.slots_in_doubt = True
-                await self._patience.wait(error)
+                await self._outage.wait(error)
                 self.beat_now()
                 continue
             if self._eras.standing is not None:

@@ -13,7 +13,7 @@ OFF = -1
 """The port that means: do not listen."""
 
 
-class Seen:
+class Endpoints:
     """Listens on `port` (0: any free one, -1: not at all) while entered. `session` says which one runs now."""
 
     def __init__(self, forge: Forge, session: Callable[[], Session | None], host: str, port: int) -> None:

@@ -14,7 +14,7 @@ from forge_jobs.errors import StorageUnavailable, WorkerLost
 from forge_jobs.model.track_record import TrackRecord
 from forge_jobs.model.worker import Beat
 from forge_jobs.storage.interface.workers import Workers
-from forge_jobs.storage.outage import Patience
+from forge_jobs.storage.outage import Outage
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import Telemetry
 
@@ -76,7 +76,7 @@ class Heartbeat:
         self._fence = fence
         self._era = era
         self._ailment = ailment
-        self._patience = Patience("beating", telemetry)
+        self._outage = Outage("beating", telemetry)
         self._again = asyncio.Event()
 
     def hurry(self) -> None:
@@ -103,10 +103,10 @@ class Heartbeat:
             except Exception as error:  # whatever it is, the next beat may come through in time
                 failing = True
                 said = StorageUnavailable(NO_ANSWER) if isinstance(error, TimeoutError) else error
-                await self._wait(self._patience.wait(said), last, self._interval / 2)
+                await self._wait(self._outage.wait(said), last, self._interval / 2)
                 continue
             failing = False
-            self._patience.over()
+            self._outage.over()
             last = started
             self._fence(last + self._stale)
             self._heard(beat)

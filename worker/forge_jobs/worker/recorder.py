@@ -20,7 +20,7 @@ from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage import batches
 from forge_jobs.storage.batches import Held
 from forge_jobs.storage.interface.storage import Storage
-from forge_jobs.storage.outage import Patience
+from forge_jobs.storage.outage import Outage
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.telemetry.events import (
     ChoreFailed,
@@ -61,7 +61,7 @@ class Recorder:
         self._held: dict[int, Verdict] = {}  # ... and these when it is time
         self._tries: dict[int, int] = {}  # of those held
         self._parted = asyncio.Event()
-        self._patience = Patience("recording outcomes", telemetry)
+        self._outage = Outage("recording outcomes", telemetry)
 
     @property
     def pending(self) -> int:
@@ -79,7 +79,7 @@ class Recorder:
     @property
     def said(self) -> str | None:
         """What the database said of that, if anything."""
-        return self._patience.said or self._refusal
+        return self._outage.said or self._refusal
 
     def claims(self) -> list[Claim]:
         """Return the claims of all verdicts that the database does not know yet."""
@@ -164,11 +164,11 @@ class Recorder:
                 if isinstance(error, StorageBusy):
                     self._room = max(LEAST_ROOM, self._room // 2)
                     return self._part(part, error)
-                await self._patience.wait(error)
+                await self._outage.wait(error)
             except Exception as error:  # whatever it is, it must not keep the others waiting
                 return self._part(part, error)
             else:
-                self._patience.over()
+                self._outage.over()
                 self._room = min(batches.LARGEST_BYTES, 2 * self._room)
                 return self._settle(part, lost)
 
@@ -258,12 +258,12 @@ class Recorder:
                     await self._cool_down_for(throttled[-1], queues, now)
                     throttled.pop()
             except StorageUnavailable as error:
-                await self._patience.wait(error)
+                await self._outage.wait(error)
             except Exception as error:  # the jobs wait all the same
                 self._telemetry.emit(ChoreFailed("cooling a queue down", error, 0.0))
                 _postpone(throttled.pop(), backoff.THROTTLE_WITHOUT_BACKOFF)
             else:
-                self._patience.over()
+                self._outage.over()
 
     async def _cool_down_for(
         self, verdict: Verdict, queues: Mapping[int, QueueConfig], now: datetime

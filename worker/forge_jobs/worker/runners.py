@@ -56,10 +56,10 @@ IN_LOOP = Placement.LOOP  # a look-up in an Enum is slower than one thinks
 AHEAD = 0.05  # seconds of work that are claimed ahead
 MOST_AHEAD = 500  # jobs
 LONG_JOB = 0.2  # seconds of mean run time from which nothing is claimed ahead
-BREATH = 0.002  # seconds after which a runner lets others have the loop
+YIELD_AFTER = 0.002  # seconds after which a runner lets others have the loop
 TELL_EVERY = 5.0  # seconds until a handler that goes on is told to stop again
 TELLS = 2  # so often in vain, and its place is given to another
-SECOND_WORD = 1.0  # seconds that a handler has after it was stopped once more
+SECOND_CANCEL_TIMEOUT = 1.0  # seconds that a handler has after it was stopped once more
 
 
 class Runners:
@@ -218,7 +218,7 @@ class Runners:
         told = [attempt for attempt in self.running.values() if attempt.claim.worker_id == NOBODY]
         for attempt in told:
             self._stop(attempt, Stop.UNKNOWN)
-        until = time.monotonic() + SECOND_WORD
+        until = time.monotonic() + SECOND_CANCEL_TIMEOUT
         while any(self.running.get(each.claim.job_id) is each for each in told) and time.monotonic() < until:
             await asyncio.sleep(0.01)
 
@@ -237,7 +237,7 @@ class Runners:
         """No handler is waited for any more: after a last word, every job that still runs has its verdict."""
         for attempt in list(self.running.values()):
             attempt.tell()
-        await self.ended(SECOND_WORD)
+        await self.ended(SECOND_CANCEL_TIMEOUT)
         self._closed = True
         for attempt in list(self.running.values()):
             self._give_up(attempt)
@@ -249,7 +249,7 @@ class Runners:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=SECOND_WORD)
+            await asyncio.wait(tasks, timeout=SECOND_CANCEL_TIMEOUT)
         await self._processes.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         in_threads = len(self._threads.calls)
@@ -267,13 +267,13 @@ class Runners:
         others = [each for each in copy_context().items() if each[0] is not current_job]
         references, cancelling = sys.getrefcount, task.cancelling
         alone = references(task)
-        breath = time.monotonic()
+        yielded_at = time.monotonic()
         while not self._closed:
             while not self._hand:
                 waiting = self._loop.create_future()
                 self._idle.append(waiting)
                 await waiting
-                breath = time.monotonic()
+                yielded_at = time.monotonic()
             if len(self._hand) - 1 <= self._low:
                 self._hungry()
                 if len(self._hand) - 1 == self._low:
@@ -293,9 +293,9 @@ class Runners:
             ):
                 self._replace(task)
                 return
-            if time.monotonic() - breath > BREATH:
+            if time.monotonic() - yielded_at > YIELD_AFTER:
                 await asyncio.sleep(0)
-                breath = time.monotonic()
+                yielded_at = time.monotonic()
 
     async def _has_payload(self, claim: Claim, queue: ServedQueue) -> bool:
         """Read the large payload of a job that is about to begin. False: it is no longer in hand."""

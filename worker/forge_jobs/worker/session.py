@@ -22,7 +22,7 @@ from forge_jobs.model.run import Outcome, Run
 from forge_jobs.model.track_record import bucket
 from forge_jobs.model.worker import Beat, WorkerInfo
 from forge_jobs.rules.verdict import Stop, Verdict, released
-from forge_jobs.storage.outage import Patience
+from forge_jobs.storage.outage import Outage
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import (
@@ -51,8 +51,8 @@ BEAT_AGAIN = 0.25  # seconds, while nothing may be claimed for what is not known
 UNWELL_AFTER = (
     15.0  # seconds without a look for jobs, which come every 5 s, or in which a batch is not written
 )
-LAST_WORDS = 2.0  # seconds that handlers have to end after they were told to stop
-FAREWELL = 5.0  # seconds for the last writes together
+CANCEL_TIMEOUT = 2.0  # seconds that handlers have to end after they were told to stop
+FINAL_WRITES_TIMEOUT = 5.0  # seconds for the last writes together
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ class Session:
         self._config_changed = asyncio.Event()
         self._crons_changed = asyncio.Event()
         self._due = asyncio.Event()
-        self._promotes = Patience("promoting jobs", self._telemetry)
+        self._promotes = Outage("promoting jobs", self._telemetry)
         self._confess = asyncio.Event()
         self._confessed: tuple[list[int], list[int]] = ([], [])
         self._revision: int | None = None
@@ -313,7 +313,7 @@ class Session:
             )
         self._hand_back()
         grace = 0.0 if self._hurried.is_set() else self._grace.total_seconds()
-        await asyncio.wait(last_asked, timeout=min(FAREWELL, max(LAST_WORDS, grace)))
+        await asyncio.wait(last_asked, timeout=min(FINAL_WRITES_TIMEOUT, max(CANCEL_TIMEOUT, grace)))
         for task in last_asked:
             task.cancel()
         self._hand_back()
@@ -327,12 +327,12 @@ class Session:
             for task in finishing:
                 task.cancel()
             self.runners.stop(Stop.STOPPING)
-        if not await self.runners.ended(LAST_WORDS):
+        if not await self.runners.ended(CANCEL_TIMEOUT):
             await self.runners.give_up()
         self._hand_back()
         recording.cancel()
         await asyncio.gather(recording, return_exceptions=True)
-        self._farewell_until = time.monotonic() + FAREWELL
+        self._farewell_until = time.monotonic() + FINAL_WRITES_TIMEOUT
         await self._attempted(self._recorder.flush(is_last=not given_up))
         if not given_up:
             await self._attempted(self._hand_back_the_rest())
@@ -362,7 +362,7 @@ class Session:
 
     async def _attempted(self, last: Coroutine[Any, Any, None]) -> None:
         """Await `last` for a while; when it cannot be done, the others find out by themselves."""
-        left = min(FAREWELL, self._farewell_until - time.monotonic())
+        left = min(FINAL_WRITES_TIMEOUT, self._farewell_until - time.monotonic())
         try:
             async with asyncio.timeout(max(0.0, left)):
                 await last
@@ -395,7 +395,7 @@ class Session:
             every(
                 interval,
                 lambda: promote(self._storage.schedule, self._telemetry, self._claimer.wake),
-                patience=self._promotes,
+                outage=self._promotes,
                 wake=self._due,
             ),
             "promoter",
@@ -407,7 +407,7 @@ class Session:
             every(
                 interval,
                 self._configure,
-                patience=Patience("reading the configuration", self._telemetry),
+                outage=Outage("reading the configuration", self._telemetry),
                 wake=self._config_changed,
             ),
             "configuration",
@@ -418,7 +418,7 @@ class Session:
             every(
                 CONFESS_EVERY,
                 self._say_what_is_astray,
-                patience=Patience("saying which jobs are stuck", self._telemetry),
+                outage=Outage("saying which jobs are stuck", self._telemetry),
                 wake=self._confess,
             ),
             "confession",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from forge_jobs.storage.interface.wakeups import Wakeups
-from forge_jobs.storage.outage import Patience
+from forge_jobs.storage.outage import Outage
 from forge_jobs.telemetry.events import Telemetry
 
 _PLACE = re.compile(r"(\d+),(-?\d+),(\d+),(\d+)")
@@ -35,14 +35,14 @@ class Wakeup:
     def __init__(self, wakeups: Wakeups, telemetry: Telemetry, listeners: Listeners) -> None:
         self._wakeups = wakeups
         self._listeners = listeners
-        self._patience = Patience("listening", telemetry)
+        self._outage = Outage("listening", telemetry)
 
     async def run(self) -> None:
         while True:
             try:
                 await self._wakeups.listen(self.heard)
             except Exception as error:  # polling goes on meanwhile
-                await self._patience.wait(error)
+                await self._outage.wait(error)
             else:
                 await asyncio.sleep(1)
 

@@ -20,12 +20,12 @@ from forge_jobs.model.job import Claim
 from forge_jobs.model.moments import as_duration
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.rules import names
-from forge_jobs.storage.outage import Patience, unless
+from forge_jobs.storage.outage import Outage, unless
 from forge_jobs.system import place, stop_signals
 from forge_jobs.system.exits import contained
 from forge_jobs.telemetry import logs
 from forge_jobs.telemetry.events import ExitContained, SignalTaken, WorkerStopped, WorkerStopping
-from forge_jobs.worker.endpoints import Seen
+from forge_jobs.worker.endpoints import Endpoints
 from forge_jobs.worker.handover import Handover
 from forge_jobs.worker.session import Session
 from forge_jobs.worker.watchdog import Watchdog
@@ -87,7 +87,7 @@ class Worker:
         names.metrics_port(metrics_port)
         self.session: Session | None = None
         self.left_behind = 0  # handlers, in threads or not, that ignored being stopped: they still run here
-        self._seen = Seen(self.forge, lambda: self.session, metrics_host, metrics_port)
+        self._endpoints = Endpoints(self.forge, lambda: self.session, metrics_host, metrics_port)
         self._stop = asyncio.Event()
         self._runs = False
         self._reason = ""
@@ -95,7 +95,7 @@ class Worker:
     @property
     def metrics_port(self) -> int | None:
         """The port of /metrics, /healthz and /readyz while the worker runs; None when it is off."""
-        return self._seen.port
+        return self._endpoints.port
 
     def stop(self, reason: str = "asked to") -> None:
         """Claim nothing new, finish what runs within the grace time, then `run` returns."""
@@ -133,7 +133,7 @@ class Worker:
             if handle_signals:
                 stack.enter_context(stop_signals.heard(self.stop, taken=self._say_taken))
             await unless(self._stop, self._open(stack))
-            patience = Patience("registering", self.forge.telemetry)
+            outage = Outage("registering", self.forge.telemetry)
             handovers: list[Handover] = []
             has_begun = False  # once it has, whatever the database says may pass
             stack.callback(self._give_up, handovers)
@@ -152,12 +152,12 @@ class Worker:
                 except ForgeError as error:
                     if isinstance(error, StorageUnusable) and not has_begun:
                         raise
-                    await unless(self._stop, patience.wait(error))
+                    await unless(self._stop, outage.wait(error))
                     continue
                 except asyncio.CancelledError:
                     self._say_stopped(session)
                     raise
-                patience.over()
+                outage.over()
                 has_begun = True
                 self._say_stopped(session)
                 if not given_up:
@@ -165,12 +165,12 @@ class Worker:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         """Probes are answered, the database is open and has the queues; `stack` ends what was begun."""
-        await stack.enter_async_context(self._seen)
-        patience = Patience("opening the database", self.forge.telemetry)
-        await patience.until_answered(self.forge.open)
+        await stack.enter_async_context(self._endpoints)
+        outage = Outage("opening the database", self.forge.telemetry)
+        await outage.until_answered(self.forge.open)
         stack.push_async_callback(self.forge.close)
         stack.enter_context(self.forge.held())
-        await patience.until_answered(lambda: self.forge.ensure_queues(*self.queues))
+        await outage.until_answered(lambda: self.forge.ensure_queues(*self.queues))
         await self.forge.publish()
 
     def _info(self) -> WorkerInfo:

@@ -25,9 +25,9 @@ from forge_jobs.storage.contradictions import (
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.revision import configured
 from forge_jobs.storage.sqlite.slots import fit, free_slots_of_the_gone
-from forge_jobs.storage.sqlite.tally import Column, move
+from forge_jobs.storage.sqlite.tally import Column, count_move
 from forge_jobs.storage.sqlite.transaction import Transaction
-from forge_jobs.storage.sqlite.waits import make_ready
+from forge_jobs.storage.sqlite.waiting import make_ready
 
 FIRST, END = -(2**63), 2**63 - 1
 
@@ -252,7 +252,7 @@ def _place(transaction: Transaction, job_id: int, forget: bool) -> None:
             "SELECT coalesce(max(attempt), 0) FROM failure WHERE job_id = ?", (job_id,)
         )
         make_ready(transaction, [(job_id, created_at, queue_id, attempt, priority)])
-        move(transaction, [queue_id], None, "pending")
+        count_move(transaction, [queue_id], None, "pending")
 
 
 def _take_out(transaction: Transaction, job_id: int, places: Sequence[Place]) -> None:
@@ -274,7 +274,7 @@ def _take_out(transaction: Transaction, job_id: int, places: Sequence[Place]) ->
         else:
             counted = "in_progress"
             _delete_about(transaction, job_id, "claimed")
-        move(transaction, [queue_id], counted, None)
+        count_move(transaction, [queue_id], counted, None)
 
 
 def _delete_about(transaction: Transaction, job_id: int, *tables: str) -> None:

@@ -24,9 +24,9 @@ from forge_jobs.storage.interface.claims import Front, Hint
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import later, micros, moment
-from forge_jobs.storage.sqlite.tally import move
+from forge_jobs.storage.sqlite.tally import count_move
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
-from forge_jobs.storage.sqlite.waits import make_ready, make_scheduled, remember_failures
+from forge_jobs.storage.sqlite.waiting import make_ready, make_scheduled, remember_failures
 from forge_jobs.storage.stretches import Stretch, stretches
 
 T = TypeVar("T")
@@ -236,7 +236,7 @@ def _claim(
         taken += rows
         left -= len(rows)
     if taken:
-        move(transaction, [wanted["queue_id"]] * len(taken), "pending", "in_progress")
+        count_move(transaction, [wanted["queue_id"]] * len(taken), "pending", "in_progress")
     return taken
 
 
@@ -285,8 +285,12 @@ def _finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
         ),
         HISTORY_LIMIT,
     )
-    move(transaction, [end.claim.queue_id for end in kept if end.state is State.DONE], "in_progress", "done")
-    move(transaction, [end.claim.queue_id for end in kept if end.state is State.DEAD], "in_progress", "dead")
+    count_move(
+        transaction, [end.claim.queue_id for end in kept if end.state is State.DONE], "in_progress", "done"
+    )
+    count_move(
+        transaction, [end.claim.queue_id for end in kept if end.state is State.DEAD], "in_progress", "dead"
+    )
     if len(kept) < len(owned):
         _forget(transaction, [end.claim for end in owned if not end.keep])
     return lost
@@ -297,7 +301,7 @@ def _forget(transaction: Transaction, claims: Sequence[Claim]) -> None:
     ids = [(claim.job_id,) for claim in claims]
     transaction.execute_many("DELETE FROM failure WHERE job_id = ?", ids)
     transaction.execute_many("DELETE FROM job WHERE id = ?", ids)
-    move(transaction, [claim.queue_id for claim in claims], "in_progress", None)
+    count_move(transaction, [claim.queue_id for claim in claims], "in_progress", None)
 
 
 def _postpone(transaction: Transaction, postponements: Sequence[Postponement]) -> list[int]:
@@ -329,8 +333,8 @@ def _postpone(transaction: Transaction, postponements: Sequence[Postponement]) -
     )
     make_ready(transaction, ready)
     make_scheduled(transaction, scheduled)
-    move(transaction, [job[2] for job in ready], "in_progress", "pending")
-    move(transaction, [job[2] for job in scheduled], "in_progress", "scheduled")
+    count_move(transaction, [job[2] for job in ready], "in_progress", "pending")
+    count_move(transaction, [job[2] for job in scheduled], "in_progress", "scheduled")
     _end_cancelled(transaction, [each.claim for each in owned], cancelled)
     return lost
 
@@ -344,7 +348,7 @@ def _release(transaction: Transaction, claims: Sequence[Claim]) -> list[int]:
         transaction,
         [(claim.job_id, claim.pos, claim.queue_id, claim.attempt - 1, claim.priority) for claim in owned],
     )
-    move(transaction, [claim.queue_id for claim in owned], "in_progress", "pending")
+    count_move(transaction, [claim.queue_id for claim in owned], "in_progress", "pending")
     return lost
 
 
@@ -383,7 +387,7 @@ def _end_cancelled(transaction: Transaction, claims: Sequence[Claim], cancelled:
     ]
     transaction.execute_many(FINISH, finished)
     transaction.execute_many("DELETE FROM job_key WHERE job_id = ?", [(claim.job_id,) for claim in ended])
-    move(transaction, [claim.queue_id for claim in kept], "in_progress", "dead")
+    count_move(transaction, [claim.queue_id for claim in kept], "in_progress", "dead")
     if len(kept) < len(ended):
         _forget(transaction, [claim for claim in ended if not retentions[claim.queue_id]])
 

@@ -9,9 +9,9 @@ from forge_jobs.storage.pieces import pieces
 from forge_jobs.storage.sqlite.kinds import named
 from forge_jobs.storage.sqlite.micros import later, micros
 from forge_jobs.storage.sqlite.queues import unknown_queue
-from forge_jobs.storage.sqlite.tally import move
+from forge_jobs.storage.sqlite.tally import count_move
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
-from forge_jobs.storage.sqlite.waits import make_ready, make_scheduled
+from forge_jobs.storage.sqlite.waiting import make_ready, make_scheduled
 
 
 def enqueue(transaction: Transaction, jobs: Sequence[NewJob] | Alike) -> list[Enqueued]:
@@ -71,8 +71,8 @@ def _enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]
     )
     make_ready(transaction, ready)
     make_scheduled(transaction, scheduled)
-    move(transaction, [job[2] for job in ready], None, "pending")
-    move(transaction, [job[2] for job in scheduled], None, "scheduled")
+    count_move(transaction, [job[2] for job in ready], None, "pending")
+    count_move(transaction, [job[2] for job in scheduled], None, "scheduled")
     return answers
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import micros
-from forge_jobs.storage.sqlite.tally import Column, move
+from forge_jobs.storage.sqlite.tally import Column, count_move
 from forge_jobs.storage.sqlite.transaction import Transaction
 
 FIRES_KEPT = timedelta(days=30)
@@ -49,7 +49,7 @@ def _sweep(transaction: Transaction, epoch: int, limit: int) -> int:
             )
             if old:
                 forget(transaction, [row[0] for row in old])
-                move(transaction, [queue_id] * len(old), state, None)
+                count_move(transaction, [queue_id] * len(old), state, None)
                 swept += len(old)
     _sweep_traces(transaction)
     return swept

@@ -15,9 +15,9 @@ from forge_jobs.model.job import CANCELLED_BY_USER, State
 from forge_jobs.storage.sqlite.claims import START
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.history import forget
-from forge_jobs.storage.sqlite.tally import Column, move
+from forge_jobs.storage.sqlite.tally import Column, count_move
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
-from forge_jobs.storage.sqlite.waits import make_ready
+from forge_jobs.storage.sqlite.waiting import make_ready
 
 FIND = """
 SELECT job.id, jobs.state, job.queue_id, job.priority, job.kind, job.key, jobs.attempt, job.created_at
@@ -87,7 +87,7 @@ def cancel(transaction: Transaction, places: Sequence[Place]) -> int:
         """,
         [(each.id, transaction.now, each.queue_id, each.attempt, CANCELLED_BY_USER) for each in kept],
     )
-    move(transaction, [each.queue_id for each in kept], None, "dead")
+    count_move(transaction, [each.queue_id for each in kept], None, "dead")
     if len(kept) < len(places):
         forget(transaction, [each.id for each in places if not retentions[each.queue_id]])
     return len(places)
@@ -131,8 +131,8 @@ def transfer(into: int, transaction: Transaction, places: Sequence[Place]) -> in
             f"UPDATE {table} SET queue_id = ? WHERE job_id = ?", [(into, each.id) for each in places]
         )
     transaction.execute_many("UPDATE job SET queue_id = ? WHERE id = ?", [(into, each.id) for each in places])
-    move(transaction, [each.queue_id for each in places], COLUMNS[state], None)
-    move(transaction, [into] * len(places), None, COLUMNS[state])
+    count_move(transaction, [each.queue_id for each in places], COLUMNS[state], None)
+    count_move(transaction, [into] * len(places), None, COLUMNS[state])
     return len(places)
 
 
@@ -175,7 +175,7 @@ def _take_out(transaction: Transaction, places: Sequence[Place]) -> None:
     else:
         table = "scheduled" if COLUMNS[state] == "scheduled" else "finished"
         transaction.execute_many(f"DELETE FROM {table} WHERE job_id = ?", [(each.id,) for each in places])
-    move(transaction, [each.queue_id for each in places], COLUMNS[state], None)
+    count_move(transaction, [each.queue_id for each in places], COLUMNS[state], None)
 
 
 def _make_pending(transaction: Transaction, jobs: Sequence[tuple[Place, int]]) -> None:
@@ -184,7 +184,7 @@ def _make_pending(transaction: Transaction, jobs: Sequence[tuple[Place, int]]) -
         transaction,
         [(each.id, transaction.now, each.queue_id, attempt, each.priority) for each, attempt in jobs],
     )
-    move(transaction, [each.queue_id for each, _ in jobs], None, "pending")
+    count_move(transaction, [each.queue_id for each, _ in jobs], None, "pending")
 
 
 @dataclass(frozen=True, slots=True)

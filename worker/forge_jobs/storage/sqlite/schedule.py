@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.sqlite.connection import Database
 from forge_jobs.storage.sqlite.micros import duration, later, moment
-from forge_jobs.storage.sqlite.tally import move
+from forge_jobs.storage.sqlite.tally import count_move
 from forge_jobs.storage.sqlite.transaction import Transaction
-from forge_jobs.storage.sqlite.waits import make_ready
+from forge_jobs.storage.sqlite.waiting import make_ready
 
 UPCOMING_LIMIT = 1000
 
@@ -70,7 +70,7 @@ def _promote(transaction: Transaction, limit: int) -> tuple[int, timedelta | Non
             for place, (job_id, queue_id, attempt, priority) in enumerate(due)
         ],
     )
-    move(transaction, [row[1] for row in due], "scheduled", "pending")
+    count_move(transaction, [row[1] for row in due], "scheduled", "pending")
     return len(due), _next(transaction)
 
 

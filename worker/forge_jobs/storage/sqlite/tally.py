@@ -9,7 +9,7 @@ from forge_jobs.storage.sqlite.transaction import Transaction
 Column = Literal["pending", "scheduled", "in_progress", "done", "dead"]
 
 
-def move(
+def count_move(
     transaction: Transaction, queue_ids: Iterable[int], origin: Column | None, target: Column | None
 ) -> None:
     """For each of `queue_ids`, one job of it went from `origin` to `target`; None is nowhere."""
