@@ -281,22 +281,16 @@ class EmitEvent:
     message: str
 
 
-Action = (
-    SetQueue
-    | ManageQueue
-    | EnsureQueues
-    | DeleteQueue
-    | SetLimit
-    | DeleteLimit
-    | PutVersion
-    | Promote
-    | MoveVersion
-    | DeleteVersion
-    | ForgetPool
-    | RetireWorkers
-    | SetCron
-    | DeleteCron
-    | TryDeployment
+RowAction = (
+    SetQueue | ManageQueue | EnsureQueues | DeleteQueue | SetLimit | DeleteLimit | SetCron | DeleteCron
+)
+"""What changes rows that people configure."""
+
+VersionAction = PutVersion | Promote | MoveVersion | DeleteVersion | ForgetPool | RetireWorkers
+"""What changes rows of versions and workers."""
+
+ClusterAction = (
+    TryDeployment
     | ApplyDeployment
     | Scale
     | DeleteDeployment
@@ -310,6 +304,9 @@ Action = (
     | WriteStatus
     | EmitEvent
 )
+"""What changes objects of the cluster."""
+
+Action = RowAction | VersionAction | ClusterAction
 
 
 class Part(StrEnum):

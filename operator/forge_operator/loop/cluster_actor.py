@@ -1,0 +1,142 @@
+"""What a plan does in the cluster."""
+
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Any, assert_never
+
+from forge_operator.cluster.api import BY_KIND, DEPLOYMENTS, PODS, QUEUES, Kube, Object, Resource, budgets_of
+from forge_operator.cluster.errors import Conflict, DryRunUnsupported, Forbidden, NotFound, Rejected
+from forge_operator.cluster.events import Recorder, Subject
+from forge_operator.cluster.objects import spec_digest
+from forge_operator.loop.halt import Refused, Stop
+from forge_operator.naming import APPLIED, DELETION_COST, FINALIZER
+from forge_operator.plan.actions import (
+    AddFinalizer,
+    ApplyBudget,
+    ApplyDeployment,
+    ClusterAction,
+    DeleteBudget,
+    DeleteDeployment,
+    DeletePod,
+    EmitEvent,
+    MarkPod,
+    RemoveFinalizer,
+    Scale,
+    SetDeletionCost,
+    TryDeployment,
+    WriteStatus,
+)
+
+
+class ClusterActor:
+    """Carries out one action at a time through the API server."""
+
+    def __init__(self, kube: Kube, recorder: Recorder) -> None:
+        self._kube, self._recorder = kube, recorder
+
+    async def act(self, subject: Subject, action: ClusterAction) -> None:
+        """The action is done. Raises Stop, Refused, KubeError."""
+        match action:
+            case EmitEvent():
+                await self._recorder.record(subject, action.type, action.reason, action.message)
+            case WriteStatus():
+                await self._write_status(action)
+            case TryDeployment():
+                with suppress(DryRunUnsupported):  # then the apply itself finds it out
+                    await self._apply(action, dry_run=True)
+            case ApplyDeployment():
+                found = await self._apply(action)
+                await self._applied(subject, DEPLOYMENTS, action, found)
+            case ApplyBudget():
+                budgets = budgets_of(action.manifest["apiVersion"])
+                found = await self._kube.apply(budgets, action.namespace, action.name, action.manifest)
+                await self._applied(subject, budgets, action, found)
+            case DeleteBudget():
+                budgets = budgets_of(action.version)
+                if not await self._kube.delete(budgets, action.namespace, action.name, uid=action.uid):
+                    raise Stop(f"PodDisruptionBudget {action.name} is another one by now.")
+            case MarkPod():
+                change = {"labels": dict(action.labels), "annotations": dict(action.annotations)}
+                said = {"metadata": {name: value for name, value in change.items() if value}}
+                await _unless_gone(self._kube.merge(PODS, action.namespace, action.pod, said))
+            case Scale():
+                if not await self._kube.scale(action.namespace, action.name, action.replicas, was=action.was):
+                    raise Stop(f"Somebody else has scaled {action.name}.")
+            case DeleteDeployment():
+                if not await self._kube.delete(DEPLOYMENTS, action.namespace, action.name, uid=action.uid):
+                    raise Stop(f"Deployment {action.name} is another one by now.")
+            case DeletePod():
+                await self._kube.delete(PODS, action.namespace, action.pod, uid=action.uid)
+            case SetDeletionCost():
+                cost = None if action.cost is None else str(action.cost)
+                await _unless_gone(
+                    self._kube.merge(
+                        PODS,
+                        action.namespace,
+                        action.pod,
+                        {"metadata": {"annotations": {DELETION_COST: cost}}},
+                    )
+                )
+            case AddFinalizer():
+                await self._set_finalizer(action.namespace, action.name, True)
+            case RemoveFinalizer():
+                await self._set_finalizer(action.namespace, action.name, False)
+            case _:
+                assert_never(action)
+
+    async def _write_status(self, action: WriteStatus) -> None:
+        try:
+            await self._kube.apply_status(BY_KIND[action.kind], action.namespace, action.name, action.status)
+        except NotFound:
+            raise Stop("The object is gone.") from None
+
+    async def _applied(
+        self, subject: Subject, resource: Resource, action: ApplyDeployment | ApplyBudget, found: Object
+    ) -> None:
+        """What was applied carries what it is compared with from now on; who had edited it is told of."""
+        digest = spec_digest(found)
+        if action.edit is not None and action.edit.digest != digest:
+            who = action.edit.by or "Somebody"
+            message = f"{who} had edited {resource.kind} {action.name}; it was made right again."
+            await self._recorder.record(subject, "Warning", "DriftRepaired", message)
+        if (found["metadata"].get("annotations") or {}).get(APPLIED) != digest:
+            change = {"metadata": {"annotations": {APPLIED: digest}}}
+            await _unless_gone(self._kube.merge(resource, action.namespace, action.name, change))
+
+    async def _apply(
+        self, action: TryDeployment | ApplyDeployment, *, dry_run: bool = False
+    ) -> dict[str, Any]:
+        try:
+            return await self._kube.apply(
+                DEPLOYMENTS, action.namespace, action.name, action.manifest, dry_run=dry_run
+            )
+        except DryRunUnsupported:
+            raise
+        except (Rejected, Forbidden) as error:
+            raise Refused(action.template_hash, error.message) from None
+
+    async def _set_finalizer(self, namespace: str, name: str, wanted: bool) -> None:
+        try:
+            found = await self._kube.get(QUEUES, namespace, name)
+            metadata = found["metadata"]
+            present = list(metadata.get("finalizers") or ())
+            if (FINALIZER in present) is wanted:
+                return
+            others = [each for each in present if each != FINALIZER]
+            change = {
+                "resourceVersion": metadata["resourceVersion"],
+                "finalizers": [*others, FINALIZER] if wanted else others,
+            }
+            await self._kube.merge(QUEUES, namespace, name, {"metadata": change})
+        except NotFound:
+            if wanted:
+                raise Stop("The object is gone.") from None
+        except Conflict:
+            raise Stop("The object was changed meanwhile.") from None
+
+
+async def _unless_gone(call: Awaitable[object]) -> None:
+    try:
+        await call
+    except NotFound:
+        pass
