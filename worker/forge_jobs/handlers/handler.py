@@ -8,7 +8,7 @@ import functools
 import inspect
 import sys
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -268,11 +268,3 @@ def _parameters(function: Callable[..., Any], kind: str) -> Sequence[inspect.Par
         raise InvalidInput(
             f"Handler {kind!r} has no signature that can be read, allowed is a function written in Python."
         ) from None
-
-
-AsyncFunction = Callable[..., Awaitable[object]]
-
-
-def as_async(function: Callable[..., object]) -> AsyncFunction:
-    """Return an async handler's function as what it is."""
-    return cast(AsyncFunction, function)
