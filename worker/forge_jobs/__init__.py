@@ -1,5 +1,10 @@
 """forge-jobs: a job queue for Python that keeps its jobs in PostgreSQL or SQLite."""
 
+# First: it hears signals while the rest is imported.
+from forge_jobs.system import stop_signals as stop_signals
+
+# isort: split
+from forge_jobs.client.jobs import Bulk
 from forge_jobs.errors import (
     ForgeError,
     InvalidCron,
@@ -11,7 +16,6 @@ from forge_jobs.errors import (
     KeyBusy,
     Managed,
     NotOpenHere,
-    PastEpoch,
     QueueInUse,
     SchemaOutdated,
     SchemaTooNew,
@@ -23,7 +27,6 @@ from forge_jobs.errors import (
     UnfitPayload,
     UnknownCron,
     UnknownHandler,
-    UnknownOwner,
     UnknownQueue,
     UnknownScope,
     WaitTimeout,
@@ -34,25 +37,24 @@ from forge_jobs.handlers.context import Context
 from forge_jobs.handlers.handler import Handler
 from forge_jobs.model.cron import CronConfig, Missed
 from forge_jobs.model.decision import Dead, Reschedule, Retry, Throttled
-from forge_jobs.model.job import Enqueued, Job, State
+from forge_jobs.model.job import Cancelled, Counts, Enqueued, Failure, Job, Reason, State, Unhandled
 from forge_jobs.model.kind import Kind
-from forge_jobs.model.owner import Owner
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.rate_limit import RateLimit
-from forge_jobs.model.version import Epoch, Version, VersionState
 from forge_jobs.model.worker import WorkerInfo
+from forge_jobs.rules.why import Why
 from forge_jobs.settings.environment import Settings
-from forge_jobs.system import (
-    stop_signals as stop_signals,  # first: it hears signals while the rest is imported
-)
 from forge_jobs.worker.worker import Worker
 
 __all__ = [
+    "Bulk",
+    "Cancelled",
     "Context",
+    "Counts",
     "CronConfig",
     "Dead",
     "Enqueued",
-    "Epoch",
+    "Failure",
     "Forge",
     "ForgeError",
     "Handler",
@@ -68,11 +70,10 @@ __all__ = [
     "Managed",
     "Missed",
     "NotOpenHere",
-    "Owner",
-    "PastEpoch",
     "QueueConfig",
     "QueueInUse",
     "RateLimit",
+    "Reason",
     "Reschedule",
     "Retry",
     "SchemaOutdated",
@@ -86,14 +87,13 @@ __all__ = [
     "StorageUnusable",
     "Throttled",
     "UnfitPayload",
+    "Unhandled",
     "UnknownCron",
     "UnknownHandler",
-    "UnknownOwner",
     "UnknownQueue",
     "UnknownScope",
-    "Version",
-    "VersionState",
     "WaitTimeout",
+    "Why",
     "Worker",
     "WorkerInfo",
     "WrongState",

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Epoch, Forge, Version, VersionState, WorkerInfo
+from forge_jobs import Forge, WorkerInfo
 from forge_jobs.errors import InvalidInput, PastEpoch
+from forge_jobs.model.version import Epoch, Version, VersionState
 from tests.command_line import CommandLine, migrated
 
 POOL, ID = "6f0c4e1a-8e5f-4d0c-9b70-2f0d6f9a3c11", "rm452vxk"

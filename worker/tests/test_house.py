@@ -1,5 +1,6 @@
 """What holds for the project as a whole: who imports whom, and which names are public."""
 
+import ast
 import importlib
 import re
 import subprocess
@@ -38,6 +39,13 @@ def test_every_public_name_exists() -> None:
 
     assert {"Forge", "Worker", "Context", "Dead", "Retry"} <= set(forge_jobs.__all__)
     assert [name for name in forge_jobs.__all__ if not hasattr(forge_jobs, name)] == []
+
+
+def test_signals_are_heard_before_the_rest_of_the_package_is_imported() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    first = next(node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
+
+    assert ast.unparse(first) == "from forge_jobs.system import stop_signals as stop_signals"
 
 
 def test_both_databases_have_the_same_migrations() -> None:

@@ -9,8 +9,9 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from forge_jobs import CronConfig, SchemaOutdated, StorageUnavailable, Version, VersionState, WorkerInfo
+from forge_jobs import CronConfig, SchemaOutdated, StorageUnavailable, WorkerInfo
 from forge_jobs.client import watch
+from forge_jobs.model.version import Version, VersionState
 from forge_operator.cluster.api import DEPLOYMENTS, PODS, QUEUES, Kube
 from forge_operator.database.facts import FactsReader
 from forge_operator.database.link import DatabaseLink, unknown

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Forge, State, Version, VersionState, Worker, WorkerInfo
+from forge_jobs import Forge, State, Worker, WorkerInfo
+from forge_jobs.model.version import Version, VersionState
 from forge_jobs.telemetry.events import Event, GateClosed, GateOpened
 from tests.storage.databases import Database
 from tests.working.eventually import eventually

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from forge_jobs import Context, Forge, Reschedule, State, Version, VersionState
+from forge_jobs import Context, Forge, Reschedule, State
 from forge_jobs.model.run import Outcome
 from forge_jobs.model.track_record import TrackRecord
+from forge_jobs.model.version import Version, VersionState
 from forge_jobs.telemetry.events import JobsReaped
 from tests.storage.databases import Database
 from tests.storage.factories import claim, worker
