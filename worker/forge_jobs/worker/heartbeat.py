@@ -86,7 +86,7 @@ class Heartbeat:
     async def run(self, since: float) -> None:
         """Beat until the worker is lost, then return. `since` is the moment before it registered."""
         last = since
-        failing = False
+        failing = slept = False
         self._fence(last + self._stale)
         while True:
             started = uptime()
@@ -94,18 +94,23 @@ class Heartbeat:
             if left <= 0 and failing:
                 return
             self._again.clear()  # before the beat: what is told while it is on its way may come too late for it
+            # A connection that has gone silent must leave time for another.
+            at_most = min(left, self._stale / 3) if left > 0 else LAST_QUESTION
             try:
-                # A connection that has gone silent must leave time for another.
-                async with asyncio.timeout(min(left, self._stale / 3) if left > 0 else LAST_QUESTION):
+                async with asyncio.timeout(at_most):
                     beat = await self._beat()
             except WorkerLost:
                 return
             except Exception as error:  # whatever it is, the next beat may come through in time
+                # Longer than it was given: this process slept meanwhile, and knows nothing. Twice is no sleep.
+                slept = not slept and uptime() - started > at_most + LAST_QUESTION
+                if slept:
+                    continue
                 failing = True
                 said = StorageUnavailable(NO_ANSWER) if isinstance(error, TimeoutError) else error
                 await self._wait(self._outage.wait(said), last, self._interval / 2)
                 continue
-            failing = False
+            failing = slept = False
             self._outage.over()
             last = started
             self._fence(last + self._stale)
