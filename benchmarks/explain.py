@@ -21,7 +21,7 @@ from benchmarks.workload import BARE_BATCH, ENCODED, KIND, QUEUE
 from forge_jobs.storage.postgres.claims import CLAIM, FINISH_PLAIN, START
 from forge_jobs.storage.postgres.connection import Database
 from forge_jobs.storage.postgres.enqueue import ENQUEUE_PLAIN
-from forge_jobs.storage.postgres.schedule import PROMOTE
+from forge_jobs.storage.postgres.schedule import MAKE_PENDING
 from forge_jobs.storage.postgres.session_settings import CLAIMS, WALKS, pinned
 
 FOLDER = Path(__file__).parents[1] / "docs" / "explain"
@@ -134,7 +134,7 @@ class Explainer:
         finish = (WORKER_ID, taken, [FIRST_ATTEMPT] * len(taken), [0.0] * len(taken), None)
         await self.explain("finish", FINISH_PLAIN, finish, WALKS)
         await asyncio.sleep(DUE_SECONDS)
-        await self.explain("promote", PROMOTE, (DUE, "-infinity"), {})
+        await self.explain("make-pending", MAKE_PENDING, (DUE, "-infinity"), {})
         enqueue = (QUEUE, 0, None, None, KIND, "json", ENCODED, None, None, False, True)
         await self.explain("enqueue", ENQUEUE_PLAIN, enqueue, {})
         pin = await asyncpg.connect(self._url)

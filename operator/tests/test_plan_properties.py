@@ -20,7 +20,7 @@ TAKES_AWAY = (
     act.DeletePod,
     act.MoveVersion,
     act.Promote,
-    act.RetireWorkers,
+    act.CordonWorkers,
 )
 
 ROLLOUTS = (

@@ -715,7 +715,7 @@ def test_the_only_gate_of_a_pool_whose_row_was_lost_is_never_closed() -> None:
     assert world.states() == {"1": "current"}
 
 
-def test_a_first_version_that_is_late_is_not_given_up() -> None:
+def test_a_first_version_that_is_late_does_not_fail() -> None:
     world = World()
     world.pod_start = 900
 

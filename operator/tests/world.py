@@ -81,7 +81,7 @@ class RunningPod:
     marks: dict[str, str] = field(default_factory=dict)
     deleting: float | None = None
     worker: int | None = None
-    retiring: bool = False
+    cordoned: bool = False
     acknowledged: bool = True
     observed_revision: int = 0
     beat: float = 0.0
@@ -325,7 +325,7 @@ class World:
             pod=pod.name,
             in_progress=len(pod.running),
             busy_since=min((self.moment(job.started or 0.0) for job in pod.running), default=None),
-            retiring=pod.retiring,
+            cordoned=pod.cordoned,
             acknowledged=knows and pod.acknowledged,
             succeeded=pod.succeeded,
             failed=pod.failed,
@@ -459,10 +459,10 @@ class World:
             raise Violation(f"{action} of a version that may claim")
         del self.versions[action.version_id]
 
-    def _RetireWorkers(self, action: act.RetireWorkers) -> None:
+    def _CordonWorkers(self, action: act.CordonWorkers) -> None:
         for pod in self.pods.values():
-            if pod.worker in action.worker_ids and pod.retiring is not action.retiring:
-                pod.retiring, pod.acknowledged = action.retiring, False
+            if pod.worker in action.worker_ids and pod.cordoned is not action.cordoned:
+                pod.cordoned, pod.acknowledged = action.cordoned, False
 
     def _TryDeployment(self, action: act.TryDeployment) -> None:
         if any(each.deployment == action.name for each in self.versions.values()):
@@ -634,7 +634,7 @@ class World:
     def may_claim(self, pod: RunningPod) -> bool:
         version, row = self.versions.get(pod.version_id), self.queues.get("mail")
         is_paused = row is not None and row.paused
-        is_kept_back = pod.retiring or is_paused or pod.version_id in self.unwilling
+        is_kept_back = pod.cordoned or is_paused or pod.version_id in self.unwilling
         return (version is None or version.is_open) and not is_kept_back
 
     def finish(self, pod: RunningPod) -> None:
@@ -670,7 +670,7 @@ class World:
         pod.starts = self.time + self.pod_start + min(300.0, 10.0 * 2 ** (pod.restarts - 1))
 
     def miss(self) -> None:
-        """What the reaper does: the jobs of dead workers wait again; where a version was given up no attempt counts."""
+        """What the reaper does: the jobs of dead workers wait again; where a version failed no attempt counts."""
         for each in [each for each in self.dead if each.missed <= self.time]:
             self.dead.remove(each)
             gone = summed(
@@ -678,9 +678,9 @@ class World:
             )
             self.keep(each.version_id, read_record(gone))
             version = self.versions.get(each.version_id)
-            given_up = version is not None and version.state is VersionState.FAILED
+            failed = version is not None and version.state is VersionState.FAILED
             for job in each.running:
-                self.pending.append(replace(job, started=None, attempts=job.attempts + (not given_up)))
+                self.pending.append(replace(job, started=None, attempts=job.attempts + (not failed)))
 
     def claim(self, pod: RunningPod) -> None:
         row = self.queues.get("mail")

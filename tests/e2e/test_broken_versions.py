@@ -60,7 +60,7 @@ def test_a_version_that_is_broken_is_never_promoted_and_loses_no_job(
     seen_after = time.monotonic() - began
 
     assert sentence in condition["message"], condition
-    eventually(lambda: queue.version("2")["state"] == "Failed", within=30, what="version 2 is given up")
+    eventually(lambda: queue.version("2")["state"] == "Failed", within=30, what="version 2 has failed")
     assert queue.status()["currentVersion"]["version"] == "1"
     eventually(lambda: not queue.pods("2"), within=120, what="the pods of version 2 are gone")
     eventually(lambda: len(queue.ready_pods("1")) == 4, within=120, what="version 1 has its pods again")

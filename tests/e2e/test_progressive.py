@@ -69,7 +69,7 @@ def test_a_new_version_whose_jobs_fail_goes_back_by_itself(space: Cluster, datab
 
     queue.change({"workers": {"version": "2", "template": {"spec": {"containers": [BROKEN]}}}})
     queue.becomes("Progressing", "False", "RolloutAborted")
-    eventually(lambda: queue.version("2")["state"] == "Failed", within=30, what="version 2 is given up")
+    eventually(lambda: queue.version("2")["state"] == "Failed", within=30, what="version 2 has failed")
     assert queue.condition("Ready")["reason"] == "RolloutAborted"
     assert queue.status()["currentVersion"]["version"] == "1"
     eventually(lambda: not queue.pods("2"), within=90, what="the pods of version 2 are gone")

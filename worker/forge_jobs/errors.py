@@ -144,14 +144,14 @@ class KeyBusy(ForgeError):
 
 
 class WorkerLost(ForgeError):
-    """This worker was given up by the others, and its jobs were taken back.
+    """This worker was lost to the others, who took its jobs back.
 
     It may claim nothing more under its old id; it has to stop its handlers and register anew.
     """
 
     def __init__(self, worker_id: int) -> None:
         self.worker_id = worker_id
-        super().__init__(f"Worker {worker_id} was given up: it had not been heard of for too long.")
+        super().__init__(f"Worker {worker_id} is lost: it was not heard of for too long.")
 
 
 class WaitTimeout(ForgeError):

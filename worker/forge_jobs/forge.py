@@ -131,7 +131,7 @@ class Forge:
 
     @property
     def limits(self) -> Limits:
-        """List, set, drain and delete rate limits."""
+        """List, set, empty and delete rate limits."""
         return Limits(self.storage)
 
     @property

@@ -149,12 +149,12 @@ def test_a_list_of_crons_says_when_each_fires_next_though_no_worker_ever_ran(cli
     assert " in " in cli("cron", "list").lines[1]
 
 
-def test_a_rate_limit_is_set_drained_and_deleted(cli: CommandLine):
+def test_a_rate_limit_is_set_emptied_and_deleted(cli: CommandLine):
     made = cli.fine("limits", "set", "slack", "--capacity", "50", "--per", "1m")
 
     assert (made["capacity"], made["tokens"]) == (50.0, 50.0)
     assert made["refill"] == pytest.approx(50 / 60)
-    assert cli.fine("limits", "drain", "slack") == {"scope": "slack", "drained": True}
+    assert cli.fine("limits", "empty", "slack") == {"scope": "slack", "emptied": True}
     assert cli.fine("limits", "list")[0]["tokens"] < 50
     assert cli.fine("limits", "set", "slack", "--capacity", "5", "--refill", "0.5")["refill"] == 0.5
     assert cli.fine("limits", "delete", "slack") == {"scope": "slack", "deleted": True}

@@ -115,7 +115,7 @@ MISTAKES: list[tuple[Sequence[str], int, str]] = [
         WRONG_USE,
         "needs either per",
     ),
-    (["limits", "drain", "nix"], WRONG_USE, "There is no rate limit 'nix'"),
+    (["limits", "empty", "nix"], WRONG_USE, "There is no rate limit 'nix'"),
     (["limits", "delete", "nix"], WRONG_USE, "There is no rate limit 'nix'"),
     (["stats", "--interval", "0"], WRONG_USE, "--interval is '0'"),
     (["db", "drop"], WRONG_USE, "--force"),

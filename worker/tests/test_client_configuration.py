@@ -262,10 +262,10 @@ async def test_a_rate_limit_that_is_ensured_keeps_its_numbers(forge: Forge):
     assert (await forge.limits.get("slack")).capacity == 5
 
 
-async def test_a_drained_rate_limit_is_empty(forge: Forge):
+async def test_a_rate_limit_that_was_emptied_is_empty(forge: Forge):
     await forge.limits.set("slack", 5, refill=0)
 
-    await forge.limits.drain("slack")
+    await forge.limits.empty("slack")
 
     assert (await forge.limits.get("slack")).tokens == 0
 
@@ -287,7 +287,7 @@ async def test_no_call_takes_a_text_or_a_mapping_for_a_list(forge: Forge, given:
         lambda: forge.enqueue_many("send", given),
         lambda: send.enqueue_many(given),
         lambda: send.options(priority=1).enqueue_many(given),
-        lambda: forge.versions.retire(given, True, epoch=1),
+        lambda: forge.versions.cordon(given, True, epoch=1),
         lambda: run_due_jobs(forge, queues=given),
     ]
     for call in calls:

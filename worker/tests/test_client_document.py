@@ -28,7 +28,7 @@ JOB = Job(
         Enqueued(1),
         Counts("mail", oldest_pending_at=NOW),
         QueueConfig("mail", cooldown_until=NOW),
-        RateLimit("slack", 5, 1.0, drained_at=NOW),
+        RateLimit("slack", 5, 1.0, emptied_at=NOW),
         CronConfig("c", "@daily", "k"),
         WorkerInfo(2**62, "w", "host", 1, "1", ("mail",), ("send",), 10, beat_at=NOW, stuck=(7,)),
         Leader(2**62, "w", 3, NOW),

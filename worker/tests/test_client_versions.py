@@ -41,7 +41,7 @@ async def test_an_operator_makes_promotes_and_deletes_versions(forge: Forge) -> 
     assert await forge.versions.move(POOL, "rm452vxz", "failed", epoch=epoch.number)
     assert not await forge.versions.delete(POOL, ID, epoch=epoch.number)
     assert await forge.versions.delete(POOL, "rm452vxz", epoch=epoch.number)
-    await forge.versions.retire([], True, epoch=epoch.number)
+    await forge.versions.cordon([], True, epoch=epoch.number)
 
     [found] = await forge.versions.all(POOL)
     assert (found.state, found.is_open, found.version) == (VersionState.CURRENT, True, "3+build.9")
@@ -120,8 +120,8 @@ async def test_wrong_arguments_are_refused(forge: Forge) -> None:
         versions.delete(POOL, "", epoch=1),
         versions.forget("a pool", epoch=1),
         versions.forget(POOL, epoch=-1),
-        versions.retire(["1"], True, epoch=1),  # type: ignore[list-item]
-        versions.retire([1], "yes", epoch=1),  # type: ignore[arg-type]
+        versions.cordon(["1"], True, epoch=1),  # type: ignore[list-item]
+        versions.cordon([1], "yes", epoch=1),  # type: ignore[arg-type]
         versions.all(""),
         forge.queues.ensure("mail", epoch=-1),
         forge.queues.set("mail", epoch="1"),  # type: ignore[arg-type]
@@ -151,13 +151,13 @@ def test_workers_are_listed_with_their_version_and_its_state(cli: CommandLine) -
     listed = cli("workers", "list").lines
 
     assert listed[0].split() == "worker state queues running host heard of up leads version pool".split()
-    assert [line.split()[:2] for line in listed[1:]] == [["a", "retiring"], ["b", "alive"], ["c", "alive"]]
+    assert [line.split()[:2] for line in listed[1:]] == [["a", "cordoned"], ["b", "alive"], ["c", "alive"]]
     assert listed[1].endswith(f"rm452vxk pending  {POOL}")
     assert listed[2].endswith(f"rm452vxz          {POOL}")  # an operator does not know it
     assert POOL not in listed[3]
     document = cli.fine("workers", "list")[0]
     assert (document["pool"], document["version_id"], document["pod"]) == (POOL, ID, "a-pod")
-    assert (document["retiring"], document["acknowledged"], document["succeeded"]) == (True, False, 0)
+    assert (document["cordoned"], document["acknowledged"], document["succeeded"]) == (True, False, 0)
 
 
 async def _pool(forge: Forge) -> None:
@@ -172,7 +172,7 @@ async def _pool(forge: Forge) -> None:
         replace(one, id=3, label="c", pool=None, version_id=None),
     ):
         await forge.storage.workers.register(info)
-    await forge.versions.retire([1], True, epoch=epoch)
+    await forge.versions.cordon([1], True, epoch=epoch)
 
 
 def test_without_pools_workers_are_listed_as_ever(cli: CommandLine) -> None:
@@ -192,7 +192,7 @@ def test_why_says_that_the_gate_of_those_who_could_run_a_job_is_closed(cli: Comm
 
     async def close(forge: Forge) -> None:
         epoch = (await forge.versions.take_over("operator")).number
-        await forge.versions.retire([2, 3], True, epoch=epoch)
+        await forge.versions.cordon([2, 3], True, epoch=epoch)
 
     cli.using(close)
     assert "No worker that could run it may claim" in cli("jobs", "why", str(job["id"])).out

@@ -70,12 +70,12 @@ async def test_a_living_worker_is_healthy_whether_or_not_it_is_ready(worker: Wor
     assert (status, json.loads(body)) == (200, {"ok": True, "why": None})
 
 
-async def test_a_worker_that_was_given_up_is_not_healthy_and_says_why(worker: Worker, port: int) -> None:
-    worker.dead = "The worker was given up."
+async def test_a_worker_that_was_cut_off_is_not_healthy_and_says_why(worker: Worker, port: int) -> None:
+    worker.dead = "The worker was cut off."
 
     status, head, body = await asked(port, "/healthz")
 
-    assert (status, json.loads(body)) == (503, {"ok": False, "why": "The worker was given up."})
+    assert (status, json.loads(body)) == (503, {"ok": False, "why": "The worker was cut off."})
     assert "Content-Type: application/json" in head
 
 

@@ -243,11 +243,11 @@ def test_a_list_of_nothing_is_none(said: Any) -> None:
 
 
 def test_what_is_below_the_level_is_not_said(said: Any) -> None:
-    assert said(telemetry.LeaderChanged("a", True, 1), telemetry.JobsPromoted(3), level="WARNING") == []
+    assert said(telemetry.LeaderChanged("a", True, 1), telemetry.JobsMadePending(3), level="WARNING") == []
 
 
 def test_every_event_has_a_sentence() -> None:
-    spoken = {telemetry.JobsEnded, telemetry.JobsReaped, telemetry.LeaderChanged, *logs._SENTENCES}
+    spoken = {telemetry.JobsEnded, telemetry.JobsTakenBack, telemetry.LeaderChanged, *logs._SENTENCES}
     known = {each for each in vars(telemetry).values() if isinstance(each, type)}
 
     events = {each for each in known if issubclass(each, telemetry.Event) and each is not telemetry.Event}

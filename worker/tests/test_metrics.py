@@ -117,12 +117,12 @@ async def test_a_job_that_was_handed_back_is_counted_but_not_timed(events: Telem
     metrics = Metrics(events)
 
     events.emit(JobsEnded([run(Outcome.RELEASED)]))
-    events.emit(telemetry.JobsReaped([run(Outcome.DEAD)]))
+    events.emit(telemetry.JobsTakenBack([run(Outcome.DEAD)]))
     page = await scraped(metrics)
 
     assert page.value("forge_jobs_ended_total", queue="mail", kind="send_email", outcome="released") == 1
     assert page.value("forge_jobs_ended_total", queue="mail", kind="send_email", outcome="dead") == 1
-    assert page.value("forge_jobs_reaped_total", queue="mail") == 1
+    assert page.value("forge_jobs_taken_back_total", queue="mail") == 1
     assert page.value("forge_jobs_wait_seconds_count", queue="mail", kind="send_email") == 0
 
 
@@ -160,10 +160,10 @@ async def test_a_worker_tells_what_it_runs_and_whether_it_leads(events: Telemetr
 async def test_labels_with_any_characters_come_through(events: Telemetry) -> None:
     metrics = Metrics(events)
 
-    events.emit(telemetry.LimitDrained('sl"ack\\\n'))
+    events.emit(telemetry.LimitEmptied('sl"ack\\\n'))
     page = await scraped(metrics)
 
-    assert page.value("forge_rate_limit_drains_total", scope='sl"ack\\\n') == 1
+    assert page.value("forge_rate_limit_emptied_total", scope='sl"ack\\\n') == 1
 
 
 async def test_openmetrics_is_given_to_whom_asks_for_it(events: Telemetry) -> None:
@@ -252,7 +252,7 @@ async def test_a_queue_is_unserved_when_none_of_its_workers_may_claim(
     await factories.enqueue(storage, queue="mail")
     epoch = (await storage.versions.take_over("operator-1")).number
 
-    await storage.versions.retire([worker_id], True, epoch=epoch)
+    await storage.versions.cordon([worker_id], True, epoch=epoch)
     closed = await scraped(Metrics(events, storage))
 
     assert (closed.value("forge_workers"), closed.value("forge_queue_live_workers", queue="mail")) == (1, 0)
@@ -329,7 +329,7 @@ async def everything(events: Telemetry, storage: Storage) -> Metrics:
         "Claim": run().claim,
     }
     for event in {each for each in vars(telemetry).values() if isinstance(each, type)}:
-        if event in (telemetry.JobsEnded, telemetry.JobsReaped):
+        if event in (telemetry.JobsEnded, telemetry.JobsTakenBack):
             events.emit(event([run(outcome) for outcome in Outcome]))
         elif issubclass(event, telemetry.Event) and event not in (telemetry.Event, telemetry.JobStarted):
             names = [getattr(each.type, "__name__", str(each.type)) for each in fields(event)]  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ def steps(at: float, by: float) -> Clock:
     return lambda moment: moment + (by if moment >= at else 0.0)
 
 
-def struck_off_at(
+def lost_at(
     last_beat: float | None,
     *,
     until: float,
@@ -56,27 +56,27 @@ def struck_off_at(
 
 
 def test_who_stops_beating_is_silent_after_the_stale_time() -> None:
-    assert struck_off_at(100, until=300) == 130
+    assert lost_at(100, until=300) == 130
 
 
 def test_who_beats_is_never_silent() -> None:
-    assert struck_off_at(None, until=HOUR) is None
+    assert lost_at(None, until=HOUR) is None
 
 
 def test_a_reaper_is_not_silent_to_itself() -> None:
-    assert struck_off_at(0, until=HOUR, who=ME) is None
+    assert lost_at(0, until=HOUR, who=ME) is None
 
 
 @pytest.mark.parametrize("by", [HOUR, -HOUR, 31.0, -31.0, 20.0])
 @pytest.mark.parametrize("at", [52.5, 55.0, 57.5])
 def test_a_clock_that_is_set_forward_or_back_makes_nobody_silent(at: float, by: float) -> None:
-    assert struck_off_at(None, until=200, clock=steps(at, by)) is None
+    assert lost_at(None, until=200, clock=steps(at, by)) is None
 
 
 @pytest.mark.parametrize("by", [HOUR, -HOUR])
 @pytest.mark.parametrize("at", [90.0, 100.0, 102.5, 120.0])
 def test_a_clock_that_is_set_forward_or_back_hides_nobodys_death(at: float, by: float) -> None:
-    found = struck_off_at(100, until=300, clock=steps(at, by))
+    found = lost_at(100, until=300, clock=steps(at, by))
 
     assert found is not None
     assert 130 <= found <= 140
@@ -84,7 +84,7 @@ def test_a_clock_that_is_set_forward_or_back_hides_nobodys_death(at: float, by: 
 
 @pytest.mark.parametrize("since", [100.0, 102.5, 110.0, 120.0, 130.0, 170.0, 500.0])
 def test_a_reaper_that_begins_finds_those_who_died_before_within_two_heartbeats(since: float) -> None:
-    found = struck_off_at(100, until=1000, since=since)
+    found = lost_at(100, until=1000, since=since)
 
     assert found is not None
     assert max(130, since) <= found <= max(130, since) + 10
@@ -93,7 +93,7 @@ def test_a_reaper_that_begins_finds_those_who_died_before_within_two_heartbeats(
 @pytest.mark.parametrize("by", [HOUR, -HOUR])
 @pytest.mark.parametrize("since", [100.0, 102.5, 105.0])
 def test_a_reaper_that_begins_when_the_clock_was_set_takes_nobody_for_dead(since: float, by: float) -> None:
-    assert struck_off_at(None, until=300, since=since, clock=steps(99, by)) is None
+    assert lost_at(None, until=300, since=since, clock=steps(99, by)) is None
 
 
 @pytest.mark.parametrize("by", [0.0, HOUR, -HOUR])
@@ -102,13 +102,13 @@ def test_a_reaper_that_begins_when_the_clock_was_set_takes_nobody_for_dead(since
 def test_after_an_outage_and_on_a_host_with_another_clock_who_beats_again_is_not_silent(
     since: float, length: float, by: float
 ) -> None:
-    found = struck_off_at(None, until=300, since=since, clock=steps(101, by), away=(101, 101 + length))
+    found = lost_at(None, until=300, since=since, clock=steps(101, by), away=(101, 101 + length))
 
     assert found is None
 
 
 def test_a_beat_from_the_future_is_no_sign_of_life() -> None:
-    found = struck_off_at(100, until=300, since=110, clock=steps(101, -HOUR))
+    found = lost_at(100, until=300, since=110, clock=steps(101, -HOUR))
 
     assert found is not None
     assert found <= 140
@@ -116,9 +116,9 @@ def test_a_beat_from_the_future_is_no_sign_of_life() -> None:
 
 def test_who_was_seen_before_others_led_need_not_be_watched_anew() -> None:
     watch = Sightings(ME, heartbeat=timedelta(seconds=5), stale=timedelta(seconds=30))
-    assert struck_off_at(100, until=102.5, watch=watch) is None
+    assert lost_at(100, until=102.5, watch=watch) is None
 
-    assert struck_off_at(100, until=200, since=140, clock=steps(101, -HOUR), watch=watch) == 140
+    assert lost_at(100, until=200, since=140, clock=steps(101, -HOUR), watch=watch) == 140
 
 
 def test_silence_counts_only_while_the_database_answers() -> None:

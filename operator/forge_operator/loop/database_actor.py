@@ -9,6 +9,7 @@ from forge_jobs.model.queue import EDITABLE
 from forge_operator.database.link import DatabaseLink
 from forge_operator.loop.halt import Refused, Stop
 from forge_operator.plan.actions import (
+    CordonWorkers,
     DeleteCron,
     DeleteLimit,
     DeleteQueue,
@@ -19,7 +20,6 @@ from forge_operator.plan.actions import (
     MoveVersion,
     Promote,
     PutVersion,
-    RetireWorkers,
     RowAction,
     SetCron,
     SetLimit,
@@ -58,8 +58,8 @@ class DatabaseActor:
             case ForgetPool():
                 await versions.forget(action.pool, epoch=epoch)
                 done = True  # so does one of these
-            case RetireWorkers():
-                await versions.retire(action.worker_ids, action.retiring, epoch=epoch)
+            case CordonWorkers():
+                await versions.cordon(action.worker_ids, action.cordoned, epoch=epoch)
                 done = True
             case _:
                 assert_never(action)

@@ -205,7 +205,7 @@ class Reconciler:
 
     def _pace(self, kept: Remembered, planned: Plan) -> timedelta | None:
         """Return when to look again; None where the ticker sees to it, with one round of queries for all."""
-        is_calm = kept.is_calm and not planned.memory.retiring_since
+        is_calm = kept.is_calm and not planned.memory.cordoned_since
         is_ticked = bool(kept.served) and is_calm and planned.again >= SELF_TIMED
         return None if is_ticked or planned.again >= RESYNCED else planned.again
 

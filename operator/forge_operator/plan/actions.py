@@ -92,7 +92,7 @@ class MoveVersion:
     version_id: str
     state: VersionState
     weight_percent: int | None = None
-    verdict: str | None = None  # why, of one that is given up
+    verdict: str | None = None  # why, of one that fails
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +111,11 @@ class ForgetPool:
 
 
 @dataclass(frozen=True, slots=True)
-class RetireWorkers:
-    """`forge.versions.retire(worker_ids, retiring, epoch=...)`."""
+class CordonWorkers:
+    """`forge.versions.cordon(worker_ids, cordoned, epoch=...)`."""
 
     worker_ids: tuple[int, ...]
-    retiring: bool
+    cordoned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +286,7 @@ RowAction = (
 )
 """What changes rows that people configure."""
 
-VersionAction = PutVersion | Promote | MoveVersion | DeleteVersion | ForgetPool | RetireWorkers
+VersionAction = PutVersion | Promote | MoveVersion | DeleteVersion | ForgetPool | CordonWorkers
 """What changes rows of versions and workers."""
 
 ClusterAction = (

@@ -29,8 +29,7 @@ from forge_operator.plan.actions import (
 )
 from forge_operator.plan.configuration import plan_configuration
 from forge_operator.plan.pool import Pool
-from forge_operator.plan.rollout import drain, shares
-from forge_operator.plan.rollout import shrink as retirement
+from forge_operator.plan.rollout import drain, shares, shrink
 from forge_operator.plan.rollout.progress import Progress
 from forge_operator.plan.rollout.rollout import plan_rollout
 from forge_operator.plan.scaling import decide as scaling
@@ -213,7 +212,7 @@ def plan_with_database(observed: Observed, spec: QueueSpec, database: Database) 
         generation=owner.generation,
         scaler=memory,
         empty=drain.evidence(list(pool.versions.values()), observed.memory, database.now),
-        retiring_since=retirement.retiring_since(pool),
+        cordoned_since=shrink.cordoned_since(pool),
         calm_since=disruption.calm_since(pool),
         rejections={
             key: each
@@ -335,9 +334,9 @@ def scale_strands(pool: Pool, wanted: int, decision: Decision) -> list[Strand]:
         deployment = pool.deployments.get(version.id)
         if replicas is None or deployment is None or deployment.deleting:
             continue
-        actions = retirement.shrink(pool, version, deployment, replicas, decision.reason)
+        actions = shrink.shrink(pool, version, deployment, replicas, decision.reason)
         if deployment.replicas < replicas:
-            actions.append(retirement.scale(pool, deployment, replicas, decision.reason))
+            actions.append(shrink.scale(pool, deployment, replicas, decision.reason))
         events = [scale_event(each) for each in actions if isinstance(each, Scale)]
         strands.append(Strand(Part.SCALING, (*actions, *events), deployment.name))
     return strands
@@ -364,7 +363,7 @@ def pace(pool: Pool, memory: Memory, progress: Progress, decision: Decision) -> 
         each.state in (VersionState.CURRENT, VersionState.RETIRED) for each in pool.versions.values()
     )
     waits = progress.reason is Reason.DATABASE_CONNECTION_BUDGET
-    if not is_settled or waits or memory.retiring_since:
+    if not is_settled or waits or memory.cordoned_since:
         return SOON
     workers = pool.workers_spec
     if workers is None or workers.autoscaling is None:

@@ -251,7 +251,7 @@ class RolloutSpec(Section):
         "How long the pods of a new version must be ready before it gets jobs.", most=3600, default=5
     )
     progress_deadline: timedelta = seconds(
-        "How long a new version may take to get ready. Then it is given up and the old one goes on.",
+        "How long a new version may take to get ready. Then it fails, and the old one goes on.",
         least=30,
         most=DAY,
         default=600,

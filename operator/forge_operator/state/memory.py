@@ -65,9 +65,9 @@ class Memory:
 
     scaler: ScalerMemory = field(default_factory=ScalerMemory)
     empty: Mapping[str, Empty] = field(default_factory=dict)  # by version id
-    retiring_since: Mapping[int, datetime] = field(
+    cordoned_since: Mapping[int, datetime] = field(
         default_factory=dict
-    )  # worker id: first look that found it retiring
+    )  # worker id: first look that found it cordoned
     calm_since: Mapping[str, datetime] = field(
         default_factory=dict
     )  # uid of a marked pod: first look that found it to run no job for long

@@ -12,7 +12,7 @@ from forge_jobs.cli.output import Report, Rows
 from forge_jobs.client.document import document
 from forge_jobs.model.rate_limit import RateLimit
 
-group = typer.Typer(help="Look at rate limits, set, drain and delete them.")
+group = typer.Typer(help="Look at rate limits, set, empty and delete them.")
 
 Scope = Annotated[str, typer.Argument(help="The rate limit's scope.", metavar="SCOPE")]
 
@@ -56,12 +56,12 @@ async def set_limit(
     return Report(document(limit), [_rows([limit])])
 
 
-@command(group, "drain")
-async def drain(call: Call, scope: Scope) -> Report:
+@command(group, "empty")
+async def empty(call: Call, scope: Scope) -> Report:
     """Empty a bucket, for all workers at once: after a real 429."""
     async with opened(call) as forge:
-        await forge.limits.drain(scope)
-    return Report({"scope": scope, "drained": True}, [f"Rate limit {scope!r} is empty."])
+        await forge.limits.empty(scope)
+    return Report({"scope": scope, "emptied": True}, [f"Rate limit {scope!r} is empty."])
 
 
 @command(group, "delete")

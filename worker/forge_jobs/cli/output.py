@@ -24,7 +24,7 @@ COLOURS = {
     "disabled": "yellow",
     "silent": "red",
     "draining": "yellow",
-    "retiring": "yellow",
+    "cordoned": "yellow",
 }
 """How words that say a state are coloured, wherever they stand in a cell of their own."""
 

@@ -174,7 +174,7 @@ def worker(
         typer.Option(
             metavar="DURATION",
             parser=values.duration("--stale"),
-            help="Workers not heard of for so long are given up. [default: 30s]",
+            help="Workers not heard of for this long are lost: others take their jobs. [default: 30s]",
         ),
     ] = None,
     prefix: Annotated[

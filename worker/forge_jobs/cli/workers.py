@@ -61,8 +61,8 @@ def _state(worker: WorkerInfo, now: datetime) -> str:
         return "unwell"
     if worker.draining:
         return "draining"
-    if worker.retiring:
-        return "retiring"
+    if worker.cordoned:
+        return "cordoned"
     return "alive" if worker.is_open else "closed"
 
 

@@ -69,9 +69,9 @@ class Limits:
         """The rate limit is gone. Raises UnknownScope, PastEpoch, and Managed when it is not `managed_by`'s."""
         await self._storage.limits.delete(scope, managed_by=managed_by, epoch=epoch_or_none(epoch))
 
-    async def drain(self, scope: str) -> None:
+    async def empty(self, scope: str) -> None:
         """The bucket is empty and tokens leased from it are void, everywhere at once. Raises UnknownScope."""
-        await self._storage.limits.drain(scope)
+        await self._storage.limits.empty(scope)
 
 
 def checked_rate(

@@ -95,15 +95,15 @@ class Versions:
         """
         return await self._storage.versions.forget(_pool(pool), epoch=epoch_number(epoch))
 
-    async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> None:
-        """These workers may claim nothing more (or, not `retiring`, may again), and are told.
+    async def cordon(self, worker_ids: Sequence[int], cordoned: bool, *, epoch: int) -> None:
+        """These workers may claim nothing more (or, not `cordoned`, may again), and are told.
 
         Ids of workers that are gone are passed over.
         """
         ids = names.listed(worker_ids, "worker_ids")
         checked = [whole(worker_id, "A worker's id", least=1, most=MAX_ID) for worker_id in ids]
-        await self._storage.versions.retire(
-            checked, yes_or_no(retiring, "retiring"), epoch=epoch_number(epoch)
+        await self._storage.versions.cordon(
+            checked, yes_or_no(cordoned, "cordoned"), epoch=epoch_number(epoch)
         )
 
 

@@ -37,7 +37,7 @@ class Tokens(Protocol):
     async def acquire(self, scope: str, tokens: int = 1, *, wait: timedelta | float | None = None) -> None:
         """`tokens` of the rate limit are spent."""
 
-    async def drain(self, scope: str) -> None:
+    async def empty(self, scope: str) -> None:
         """The bucket is empty for the whole cluster."""
 
 
@@ -174,9 +174,9 @@ class ContextTokens:
         """
         return self._context.answer(self._tokens.acquire(scope, tokens, wait=wait), "ctx.rate_limit")
 
-    def drain(self, scope: str) -> Any:
+    def empty(self, scope: str) -> Any:
         """The bucket is empty for the whole cluster: call it when the other side answered 429."""
-        return self._context.answer(self._tokens.drain(scope), "ctx.rate_limit")
+        return self._context.answer(self._tokens.empty(scope), "ctx.rate_limit")
 
 
 async def _run_in(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:

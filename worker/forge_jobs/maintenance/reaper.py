@@ -1,9 +1,9 @@
-"""The reaper: workers that fell silent are struck off, and their jobs wait again, or are dead.
+"""The reaper: workers that fell silent are lost, and their jobs wait again, or are dead.
 
 A lost run counts as an attempt, so a job that kills its worker every time ends. What is
 written is what the worker itself would have written, guarded the same way, so a worker
-that comes back in this moment, or a second reaper, does no harm. Only where a version was given
-up its jobs lose no attempt: they had no part in that, and it claims nothing more.
+that comes back in this moment, or a second reaper, does no harm. Only jobs of a version
+that failed lose no attempt: they had no part in that, and it claims nothing more.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from forge_jobs.rules.verdict import Verdict, lost, released
 from forge_jobs.storage import batches
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.system.uptime import uptime
-from forge_jobs.telemetry.events import JobsReaped, OutcomesHeld, Telemetry, WorkersStruckOff
+from forge_jobs.telemetry.events import JobsTakenBack, OutcomesHeld, Telemetry, WorkersLost
 
 BATCH = 500
 TAKE_BACK_EVERY = 10.0  # seconds between looks for jobs of workers that went by themselves
@@ -51,9 +51,9 @@ class Reaper:
         if not silent and uptime() < self._take_back_at:
             return None
         self._take_back_at = 0.0  # should this one fail, the next pass does what is left
-        struck = await self._storage.workers.strike_off(silent, epoch=epoch)
-        if struck:
-            self._telemetry.emit(WorkersStruckOff(sorted(struck.values())))
+        lost_workers = await self._storage.workers.declare_lost(silent, epoch=epoch)
+        if lost_workers:
+            self._telemetry.emit(WorkersLost(sorted(lost_workers.values())))
         if await self._take_back(epoch) == BATCH:
             return 0.0
         self._take_back_at = uptime() + TAKE_BACK_EVERY
@@ -69,18 +69,18 @@ class Reaper:
         return beats
 
     async def _take_back(self, epoch: int) -> int:
-        """Jobs of workers that are gone wait again, or are dead; return how many were looked at, less those that could not."""
+        """Jobs of lost workers wait again, or are dead; return how many were looked at, less those that could not."""
         claims = await self._storage.claims.lost(epoch=epoch, limit=BATCH)
         if not claims:
             return 0
         queues = {queue.id: queue for queue in await self._storage.queues.all(closed=True)}
-        given_up = await self._storage.versions.given_up(sorted({claim.worker_id for claim in claims}))
+        failed = await self._storage.versions.of_failed(sorted({claim.worker_id for claim in claims}))
         verdicts = [
-            (released if claim.worker_id in given_up else lost)(claim, queues[claim.queue_id])
+            (released if claim.worker_id in failed else lost)(claim, queues[claim.queue_id])
             for claim in claims
             if claim.queue_id in queues
         ]
-        held = await batches.write_apart(self._storage.claims, self._telemetry, verdicts, self._reaped)
+        held = await batches.write_apart(self._storage.claims, self._telemetry, verdicts, self._taken_back)
         if held:
             error = held[0].error
             if isinstance(error, StorageUnavailable) and not isinstance(error, StorageBusy):
@@ -89,6 +89,6 @@ class Reaper:
             self._telemetry.emit(OutcomesHeld(ids, str(error), TAKE_BACK_EVERY))
         return len(claims) - len(held)
 
-    def _reaped(self, part: Sequence[Verdict], too_late: Sequence[int]) -> None:
+    def _taken_back(self, part: Sequence[Verdict], too_late: Sequence[int]) -> None:
         if runs := [verdict.run for verdict in part if verdict.run.claim.job_id not in too_late]:
-            self._telemetry.emit(JobsReaped(runs))
+            self._telemetry.emit(JobsTakenBack(runs))

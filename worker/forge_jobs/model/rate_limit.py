@@ -12,8 +12,8 @@ class RateLimit:
     capacity: float  # tokens, the largest burst
     refill: float  # tokens per second
     tokens: float = 0.0
-    generation: int = 0  # +1 with each drain: tokens leased before it are void
-    drained_at: datetime | None = None
+    generation: int = 0  # +1 each time it is emptied: tokens leased before it are void
+    emptied_at: datetime | None = None
     managed_by: str | None = None
 
 

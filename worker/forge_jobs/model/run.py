@@ -17,7 +17,7 @@ class Outcome(StrEnum):
     THROTTLED = "throttled"
     RESCHEDULED = "rescheduled"
     RELEASED = "released"  # handed back, attempt not counted
-    LOST = "lost"  # its worker was given up
+    LOST = "lost"  # its worker was lost
 
 
 class Run(msgspec.Struct, frozen=True, gc=False):

@@ -46,15 +46,15 @@ class Version:
     drain_started_at: datetime | None = None
     drained_at: datetime | None = None
     ramping_since: datetime | None = None  # while it has a share, whichever
-    verdict: str | None = None  # one sentence: why it was given up
+    verdict: str | None = None  # one sentence: why it failed
     queues: tuple[str, ...] | None = None  # that its workers serve; None: not known
     kinds: tuple[str, ...] | None = None  # that its workers had handlers for last; None: it never had one
     # what is true now
     workers: int = 0  # live ones
     acknowledged: bool = True  # every live worker knows the present control revision
-    in_progress: int = 0  # jobs claimed by its workers, dead ones included until they are reaped
+    in_progress: int = 0  # jobs claimed by its workers, lost ones included until they are taken back
     running: Mapping[int, int] = field(default_factory=dict)  # those jobs by how long ago they were claimed
-    # what the attempts of its workers came to, those of workers that are gone included
+    # what the attempts of its workers came to, those of workers that ended included
     record: TrackRecord = field(default_factory=TrackRecord)
     # what those of each version of its pool had come to when this one got its present share
     baseline: Mapping[str, TrackRecord] = field(default_factory=dict)

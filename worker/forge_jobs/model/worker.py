@@ -26,8 +26,8 @@ class WorkerInfo:
     pool: str | None = None  # the uid of the pool's owner
     version_id: str | None = None
     pod: str | None = None
-    retiring: bool = False  # it was told to claim nothing more, since it goes
-    is_open: bool = True  # its gate is: its version may claim, and it is not retiring
+    cordoned: bool = False  # it was told to claim nothing more, since it goes
+    is_open: bool = True  # its gate is: its version may claim, and it is not cordoned
     acknowledged: bool = True  # it knows the present state of its gate
     # what its attempts came to since it started, as of its last beat
     succeeded: int = 0
@@ -62,7 +62,7 @@ class Beat:
 
     cancels: tuple[int, ...]  # jobs of this worker that a user cancelled
     revision: int  # changes when any queue, cron or rate limit was configured
-    is_open: bool  # whether the worker may claim: its version is open, and it is not retiring
+    is_open: bool  # whether the worker may claim: its version is open, and it is not cordoned
     standing: Standing  # as of this beat
     beaten_at: datetime  # the beat before this one, as the database has it
     is_settled: bool  # whether all who beat of late have taken stock in this era

@@ -34,7 +34,7 @@ class Stop(StrEnum):
     CANCELLED = "cancelled by user"
     TIMED_OUT = "timed out"
     STOPPING = "the worker stops"
-    GIVEN_UP = "the worker was given up"
+    CUT_OFF = "the worker was cut off"
     UNKNOWN = "the database does not know its claim"
     EXITED = "it called for an exit"
 

@@ -188,7 +188,7 @@ def _hindrances(job: Job, waiting: Waiting, serving: _Serving) -> Iterator[str]:
     elif not serving.open:
         yield (
             "No worker that could run it may claim: each is of a version that is not promoted or drains, "
-            "or was told to retire."
+            "or is cordoned."
         )
     for worker in serving.unwell[:MOST_NAMED]:
         yield f"Worker {worker.label} says of itself: {worker.ailment}"

@@ -57,12 +57,12 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Jobs handed back because this program has no handler for their kind.",
         ("queue",),
     ),
-    "forge_jobs_promoted": ("Scheduled jobs that this process made pending.", ()),
-    "forge_jobs_reaped": ("Jobs that this process took back from lost workers.", ("queue",)),
+    "forge_jobs_made_pending": ("Scheduled jobs that this process made pending.", ()),
+    "forge_jobs_taken_back": ("Jobs that this process took back from lost workers.", ("queue",)),
     "forge_jobs_swept": ("Ended jobs that this process deleted after their retention.", ()),
     "forge_queue_cooldowns": ("Times that a throttled job made its queue cool down.", ("queue",)),
     "forge_rate_limit_leased_tokens": ("Tokens that this process took out of the bucket.", ("scope",)),
-    "forge_rate_limit_drains": ("Times that this process emptied the bucket.", ("scope",)),
+    "forge_rate_limit_emptied": ("Times that this process emptied the bucket.", ("scope",)),
     "forge_cron_fired": ("Jobs that this process enqueued for the cron.", ("cron",)),
     "forge_cron_skipped": (
         "Fire times of the cron that this process skipped because its last job was not ended.",
@@ -70,7 +70,7 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "forge_leader_elections": ("Times that this process became the leader.", ()),
     "forge_database_losses": ("Times that a call found the database away.", ()),
-    "forge_worker_given_up": (
+    "forge_worker_cut_off": (
         "Times that this process stopped its handlers because it was not heard of for too long.",
         (),
     ),
@@ -114,8 +114,8 @@ class Counters:
         match event:
             case JobsEnded():
                 self._jobs_ended(event.runs)
-            case events.JobsReaped():
-                self._jobs_reaped(event.runs)
+            case events.JobsTakenBack():
+                self._jobs_taken_back(event.runs)
             case events.ClaimsLost():
                 self._add("forge_jobs_claims_lost", len(event.job_ids))
             case events.OutcomeRefused():
@@ -139,16 +139,16 @@ class Counters:
                 self._add("forge_exits_contained", 1, event.claim.kind if event.claim else "")
             case events.UnknownKind():
                 self._add("forge_jobs_unknown_kind", event.jobs, event.queue)
-            case events.JobsPromoted():
-                self._add("forge_jobs_promoted", event.count)
+            case events.JobsMadePending():
+                self._add("forge_jobs_made_pending", event.count)
             case events.JobsSwept():
                 self._add("forge_jobs_swept", event.count)
             case events.QueueCooled():
                 self._add("forge_queue_cooldowns", 1, event.queue)
             case events.TokensLeased():
                 self._add("forge_rate_limit_leased_tokens", event.tokens, event.scope)
-            case events.LimitDrained():
-                self._add("forge_rate_limit_drains", 1, event.scope)
+            case events.LimitEmptied():
+                self._add("forge_rate_limit_emptied", 1, event.scope)
             case events.CronFired():
                 self._add("forge_cron_fired", event.enqueued, event.name)
                 self._add("forge_cron_skipped", event.skipped, event.name)
@@ -165,9 +165,9 @@ class Counters:
                 self.capacities[event.label] = event.concurrency
             case events.WorkerStopped():
                 self.capacities.pop(event.label, None)
-            case events.WorkerGivenUp():
+            case events.WorkerCutOff():
                 self.leads = False
-                self._add("forge_worker_given_up", 1)
+                self._add("forge_worker_cut_off", 1)
 
     def _add(self, name: str, count: int, *labels: str) -> None:
         counter = self._counters[name]
@@ -190,10 +190,10 @@ class Counters:
                 series.durations[bisect_left(BUCKETS, duration)] += 1
                 series.duration += duration
 
-    def _jobs_reaped(self, runs: Sequence[Run]) -> None:
+    def _jobs_taken_back(self, runs: Sequence[Run]) -> None:
         # Nobody knows how long they ran, so the histograms stay as they are.
         for run in runs:
-            self._add("forge_jobs_reaped", 1, run.queue)
+            self._add("forge_jobs_taken_back", 1, run.queue)
             series = self._series.get((run.queue, run.claim.kind)) or self._new_series(run)
             series.outcomes[run.outcome] += 1
 

@@ -222,8 +222,8 @@ class WorkerStopped(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerGivenUp(Event):
-    """This worker could not beat for its stale time, or was struck off; its handlers are stopped."""
+class WorkerCutOff(Event):
+    """This worker could not beat for its stale time, or was lost; its handlers are stopped."""
 
     label: str
     running: int
@@ -254,7 +254,7 @@ class LoopFree(Event):
 
 @dataclass(frozen=True, slots=True)
 class GateClosed(Event):
-    """The worker may claim nothing: its version is not promoted or drains, or it was told to retire."""
+    """The worker may claim nothing: its version is not promoted or drains, or it is cordoned."""
 
     label: str
     running: int
@@ -352,19 +352,19 @@ class LeaderChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class JobsPromoted(Event):
+class JobsMadePending(Event):
     count: int
 
 
 @dataclass(frozen=True, slots=True)
-class WorkersStruckOff(Event):
+class WorkersLost(Event):
     """These workers fell silent: they can claim nothing more, and their jobs are taken back."""
 
     labels: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
-class JobsReaped(Event):
+class JobsTakenBack(Event):
     """Jobs of workers that are gone: waiting again, or dead."""
 
     runs: Sequence[Run]
@@ -424,7 +424,7 @@ class TokensLeased(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class LimitDrained(Event):
+class LimitEmptied(Event):
     scope: str
 
 

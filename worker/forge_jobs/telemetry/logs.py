@@ -131,7 +131,7 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         "Worker {worker} stops ({reason}): {running} jobs may run for {grace} s more",
     ),
     events.WorkerStopped: (logging.INFO, "Worker {worker} stopped, {released} jobs were handed back"),
-    events.WorkerGivenUp: (
+    events.WorkerCutOff: (
         logging.ERROR,
         "Worker {worker} was not heard of for too long: its {running} running jobs are stopped, and wait again",
     ),
@@ -144,13 +144,13 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.WARNING,
         "The event loop of worker {worker} runs again; it was blocked for {seconds} s by {handler}",
     ),
-    events.WorkersStruckOff: (
+    events.WorkersLost: (
         logging.WARNING,
         "Workers {labels} were not heard of for too long: their jobs are taken back",
     ),
     events.GateClosed: (
         logging.INFO,
-        "Worker {worker} may claim nothing: its version is not promoted or drains, or it was told to retire; "
+        "Worker {worker} may claim nothing: its version is not promoted or drains, or it is cordoned; "
         "its {running} running jobs go on",
     ),
     events.GateOpened: (logging.INFO, "Worker {worker} may claim again"),
@@ -177,7 +177,7 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     ),
     events.QueueCooled: (logging.WARNING, "Queue {queue} cools down for {seconds} s, a job was throttled"),
     events.JobStarted: (logging.DEBUG, "Job {job_id} starts"),
-    events.JobsPromoted: (logging.DEBUG, "{count} scheduled jobs are pending now"),
+    events.JobsMadePending: (logging.DEBUG, "{count} scheduled jobs are pending now"),
     events.CountsFolded: (
         logging.INFO,
         "{notes} notes of counts had gathered, and were summed up in {seconds} s",
@@ -194,7 +194,7 @@ _SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         "Worker {worker} gives up the lead, since it cannot read crons {crons}, and another may",
     ),
     events.TokensLeased: (logging.DEBUG, "{tokens} tokens of rate limit {scope} are leased"),
-    events.LimitDrained: (logging.WARNING, "Rate limit {scope} was drained"),
+    events.LimitEmptied: (logging.WARNING, "Rate limit {scope} was emptied"),
     events.ChoreFailed: (logging.ERROR, "Chore {chore} failed: {error}; next try in {retry_in} s"),
 }
 
@@ -337,7 +337,7 @@ class LogSubscriber:
         match event:
             case JobsEnded():
                 self._jobs_ended(event.runs)
-            case events.JobsReaped():
+            case events.JobsTakenBack():
                 for run in event.runs:
                     _say_run(run, worker=None)
             case events.LeaderChanged():

@@ -74,7 +74,7 @@ async def run_due_jobs(forge: Forge, *, queues: Sequence[str] | None = None) -> 
         await _fire_crons(forge)
         count = 1
         while count:
-            count, _ = await storage.schedule.promote()
+            count, _ = await storage.schedule.make_pending()
         await Worker(forge, queues=names, concurrency=1).run(until_empty=True)
     finally:
         unsubscribe()

@@ -276,7 +276,7 @@ class Claimer:
     def _doubt_unknown(self, unknown: set[Proof]) -> None:
         """Of what runs here, the database does not know these claims. If it is so at two looks, its history was cut.
 
-        Unless the worker was struck off, which the beat between them tells.
+        Unless the worker was lost, which the beat between them tells.
         """
         if not unknown & self._unknown:
             self._unknown_at_beat = self._eras.beats
@@ -544,7 +544,7 @@ class Claimer:
         return lease
 
     async def _give_back(self, queue: ServedQueue, lease: Lease, unused: int) -> None:
-        """Tokens for which there was no job are in the bucket again, unless it was drained since."""
+        """Tokens for which there was no job are in the bucket again, unless it was emptied since."""
         if unused <= 0:
             return
         queue.tokens_at = 0.0

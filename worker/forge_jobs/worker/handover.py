@@ -1,7 +1,7 @@
-"""What a session that was given up leaves to the next one of its process.
+"""What a session that was cut off leaves to the next one of its process.
 
-It could not reach the database, and stopped its handlers because others might have struck it
-off. Nobody has, when nobody else could reach the database either: then its jobs are still its own.
+It could not reach the database, and stopped its handlers because others might have its
+jobs. Nobody has, when nobody else could reach the database either: then its jobs are still its own.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
-"""The heartbeat of a worker: says that it lives, hears what was cancelled, and gives up in time.
+"""The heartbeat of a worker: says that it lives, hears what was cancelled, and stops the handlers in time.
 
-A worker that could not beat for its stale time may have been struck off, and others may
+A worker that could not beat for its stale time may be lost to the others, and others may
 run its jobs. It stops its handlers itself, whether or not it can ask. One that did not try,
 since its process or its machine slept or was kept busy, asks once before it believes anything.
 """
@@ -18,7 +18,7 @@ from forge_jobs.storage.outage import Outage
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import Telemetry
 
-LAST_QUESTION = 1.0  # seconds that a worker which slept waits to hear whether it was struck off
+LAST_QUESTION = 1.0  # seconds that a worker which slept waits to hear whether it was lost
 NO_ANSWER = "The database did not answer in time."
 
 

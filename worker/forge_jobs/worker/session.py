@@ -1,7 +1,7 @@
 """A session: one registered life of a worker, from register to deregister.
 
-It builds the parts and says who tells whom. When it is given up (it could not beat, or
-was struck off) it ends, and `worker` begins the next one under a new id.
+It builds the parts and says who tells whom. When it is cut off (it could not beat, or
+was lost) it ends, and `worker` begins the next one under a new id.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from forge_jobs.errors import ForgeError
 from forge_jobs.forge import Forge
 from forge_jobs.maintenance.leader import Leader
 from forge_jobs.maintenance.loop import every
-from forge_jobs.maintenance.promoter import promote
+from forge_jobs.maintenance.pending import make_pending
 from forge_jobs.model.ailment import Ailment
 from forge_jobs.model.job import Claim, Postponement
 from forge_jobs.model.queue import QueueConfig
@@ -29,7 +29,7 @@ from forge_jobs.telemetry.events import (
     GateClosed,
     GateOpened,
     PollOnly,
-    WorkerGivenUp,
+    WorkerCutOff,
     WorkerStarted,
     WorkerStopping,
 )
@@ -42,8 +42,8 @@ from forge_jobs.worker.runners import Runners
 from forge_jobs.worker.tokens import LeasedTokens
 from forge_jobs.worker.wakeup import Listeners, Wakeup
 
-PROMOTE_EVERY = 5.0
-PROMOTE_EVERY_WHEN_DEAF = 1.0
+PENDING_EVERY = 5.0
+PENDING_EVERY_WHEN_DEAF = 1.0
 CONFIGURE_EVERY = 60.0
 CONFIGURE_EVERY_WHEN_DEAF = 2.0
 CONFESS_EVERY = 60.0  # and with a beat, when there is something new
@@ -70,7 +70,7 @@ async def carried_through(task: "asyncio.Task[Any]", cancelled: Callable[[], Non
 
 
 class Session:
-    """Runs jobs under one worker id. `run` returns True when the session was given up, False when it was stopped."""
+    """Runs jobs under one worker id. `run` returns True when the session was cut off, False when it was stopped."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Session:
         self._config_changed = asyncio.Event()
         self._crons_changed = asyncio.Event()
         self._due = asyncio.Event()
-        self._promotes = Outage("promoting jobs", self._telemetry)
+        self._due_jobs = Outage("making scheduled jobs pending", self._telemetry)
         self._confess = asyncio.Event()
         self._confessed: tuple[list[int], list[int]] = ([], [])
         self._revision: int | None = None
@@ -126,7 +126,7 @@ class Session:
         for doing, since, said in (
             ("look for jobs", self._claimer.looked_at, self._claimer.said),
             ("record outcomes", self._recorder.waits_since, self._recorder.said),
-            ("make scheduled jobs pending", self._promotes.since, self._promotes.said),
+            ("make scheduled jobs pending", self._due_jobs.since, self._due_jobs.said),
         ):
             if since is not None and now - since > UNWELL_AFTER:
                 return Ailment(f"It could not {doing} for {now - since:.0f} s.", said)
@@ -212,7 +212,7 @@ class Session:
         chores = [
             self._task(self.leader.run(), "leader"),
             *self._listening(),
-            self._promoting(),
+            self._making_pending(),
             self._configuring(),
             self._confessing(),
         ]
@@ -248,26 +248,26 @@ class Session:
         stopping: "asyncio.Task[Any]",
         chores: "Sequence[asyncio.Task[Any]]",
     ) -> bool:
-        """End what runs, and deregister. Return whether the session was given up."""
-        given_up = not self._stop.is_set()
+        """End what runs, and deregister. Return whether the session was cut off."""
+        is_cut_off = not self._stop.is_set()
         try:
             broken = [task for task in (claiming, recording, *chores) if task.done()]
             self._stop.set()
             self._claimer.stopping = True
             self._claimer.stir()
-            if given_up:
-                self._telemetry.emit(WorkerGivenUp(self.info.label, len(self.runners.running)))
-            await self._end(claiming, recording, given_up or beating.done())
+            if is_cut_off:
+                self._telemetry.emit(WorkerCutOff(self.info.label, len(self.runners.running)))
+            await self._end(claiming, recording, is_cut_off or beating.done())
             for task in broken:
                 if not task.cancelled():
                     task.result()  # a part that ends by itself is a mistake of ours: say it
-            return given_up
+            return is_cut_off
         finally:
             for task in (claiming, beating, recording, stopping, *chores):
                 task.cancel()
             await asyncio.gather(claiming, beating, recording, stopping, *chores, return_exceptions=True)
             self.left_behind = await self.runners.close()
-            if given_up:
+            if is_cut_off:
                 self.handovers.append(
                     Handover(self.info.id, self._recorder.unwritten(), is_whole=not self.left_behind)
                 )
@@ -300,13 +300,13 @@ class Session:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _end(
-        self, claiming: "asyncio.Task[Any]", recording: "asyncio.Task[Any]", given_up: bool
+        self, claiming: "asyncio.Task[Any]", recording: "asyncio.Task[Any]", is_cut_off: bool
     ) -> None:
         """Hand back what was not begun, let handlers finish or stop them, and write everything down."""
         stopped_at = time.monotonic()
         last_asked = [claiming]
-        if given_up:
-            self.runners.stop(Stop.GIVEN_UP)
+        if is_cut_off:
+            self.runners.stop(Stop.CUT_OFF)
         else:
             last_asked.append(
                 self._task(self._attempted(self._storage.workers.drain(self.info.id)), "draining")
@@ -318,7 +318,7 @@ class Session:
             task.cancel()
         self._hand_back()
         grace_left = max(0.0, stopped_at + grace - time.monotonic())
-        if not given_up:
+        if not is_cut_off:
             finishing = [
                 self._task(self.runners.ended(grace_left), "grace"),
                 self._task(self._hurried.wait(), "end of grace"),
@@ -333,8 +333,8 @@ class Session:
         recording.cancel()
         await asyncio.gather(recording, return_exceptions=True)
         self._farewell_until = time.monotonic() + FINAL_WRITES_TIMEOUT
-        await self._attempted(self._recorder.flush(is_last=not given_up))
-        if not given_up:
+        await self._attempted(self._recorder.flush(is_last=not is_cut_off))
+        if not is_cut_off:
             await self._attempted(self._hand_back_the_rest())
 
     def _hand_back(self) -> None:
@@ -383,22 +383,22 @@ class Session:
             configuration=self._configuration_changed,
             cancelled=lambda job_id: self._cancelled([job_id]),
             due=self._due.set,
-            drained=self._tokens.void,
+            emptied=self._tokens.void,
             gate=self._gate_changed,
             reconnected=self._reconnected,
         )
         return [self._task(Wakeup(self._storage.wakeups, self._telemetry, listeners).run(), "wakeup")]
 
-    def _promoting(self) -> "asyncio.Task[Any]":
-        interval = PROMOTE_EVERY_WHEN_DEAF if self._storage.wakeups.poll_only else PROMOTE_EVERY
+    def _making_pending(self) -> "asyncio.Task[Any]":
+        interval = PENDING_EVERY_WHEN_DEAF if self._storage.wakeups.poll_only else PENDING_EVERY
         return self._task(
             every(
                 interval,
-                lambda: promote(self._storage.schedule, self._telemetry, self._claimer.wake),
-                outage=self._promotes,
+                lambda: make_pending(self._storage.schedule, self._telemetry, self._claimer.wake),
+                outage=self._due_jobs,
                 wake=self._due,
             ),
-            "promoter",
+            "pending",
         )
 
     def _configuring(self) -> "asyncio.Task[Any]":

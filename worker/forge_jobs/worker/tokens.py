@@ -19,7 +19,7 @@ from forge_jobs.model.decision import Throttled
 from forge_jobs.model.moments import as_duration
 from forge_jobs.storage.interface.limits import Limits
 from forge_jobs.system.own_task import OwnTask
-from forge_jobs.telemetry.events import LimitDrained, Telemetry, TokensLeased
+from forge_jobs.telemetry.events import LimitEmptied, Telemetry, TokensLeased
 
 DEFAULT_WAIT = 1.0
 AHEAD = 0.25  # seconds of use that are leased beyond what is waited for
@@ -43,7 +43,7 @@ class Slice:
     scope: str
     tokens: int = 0
     generation: int = -1
-    voided: bool = False  # the bucket was drained since the last lease was asked for
+    voided: bool = False  # the bucket was emptied since the last lease was asked for
     waiters: deque[Waiter] = field(default_factory=deque)
     lessor: asyncio.Task[None] | None = None
     wanted: asyncio.Event = field(default_factory=asyncio.Event)  # somebody waits
@@ -90,16 +90,16 @@ class LeasedTokens:
                 slice.waiters.remove(waiter)
             raise
 
-    async def drain(self, scope: str) -> None:
-        """See `Tokens.drain`."""
-        generation = await self._limits.drain(scope)
+    async def empty(self, scope: str) -> None:
+        """See `Tokens.empty`."""
+        generation = await self._limits.empty(scope)
         self.void(scope)
         if scope in self._slices:
             self._slices[scope].generation = generation
-        self._telemetry.emit(LimitDrained(scope))
+        self._telemetry.emit(LimitEmptied(scope))
 
     def void(self, scope: str) -> None:
-        """Tokens leased from `scope` are worth nothing any more (another process drained it)."""
+        """Tokens leased from `scope` are worth nothing any more (another process emptied it)."""
         if slice := self._slices.get(scope):
             slice.tokens, slice.voided = 0, True
 
@@ -144,7 +144,7 @@ class LeasedTokens:
             return
         self._telemetry.emit(TokensLeased(slice.scope, lease.tokens, lease.retry_after))
         if slice.voided and generation in (-1, lease.generation):
-            return  # drained while it was on its way, perhaps after it was taken
+            return  # emptied while it was on its way, perhaps after it was taken
         if lease.generation != slice.generation:
             slice.tokens, slice.generation = 0, lease.generation
         slice.tokens += lease.tokens

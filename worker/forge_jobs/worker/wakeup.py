@@ -24,7 +24,7 @@ class Listeners:
     configuration: Callable[[], None]
     cancelled: Callable[[int], None]
     due: Callable[[], None]
-    drained: Callable[[str], None]
+    emptied: Callable[[str], None]
     gate: Callable[[str], None]  # of a pool's workers; "": of those without a pool
     reconnected: Callable[[], None]
 
@@ -61,8 +61,8 @@ class Wakeup:
             listeners.cancelled(int(subject))
         elif kind == "due":
             listeners.due()
-        elif kind == "drain":
-            listeners.drained(subject)
+        elif kind == "empty":
+            listeners.emptied(subject)
         elif kind == "gate":
             listeners.gate(subject)
         elif kind == "reconnect":

@@ -1,6 +1,6 @@
 """The worker: a process that claims and runs jobs, until it is stopped.
 
-`Worker.run` keeps one `Session` after another; a session that was given up, since the
+`Worker.run` keeps one `Session` after another; a session that was cut off, since the
 database was away for too long, is followed by one under a new id.
 """
 
@@ -148,7 +148,7 @@ class Worker:
                 )
                 try:
                     with Watchdog(self.forge.telemetry, session.info.label, session.claim_of):
-                        given_up = await session.run(until_empty=until_empty)
+                        is_cut_off = await session.run(until_empty=until_empty)
                 except ForgeError as error:
                     if isinstance(error, StorageUnusable) and not has_begun:
                         raise
@@ -160,7 +160,7 @@ class Worker:
                 outage.over()
                 has_begun = True
                 self._say_stopped(session)
-                if not given_up:
+                if not is_cut_off:
                     return
 
     async def _open(self, stack: AsyncExitStack) -> None:

@@ -22,8 +22,8 @@ class Ear:
         self._task = asyncio.create_task(self._storage.wakeups.listen(self._hear))
         await self._storage.limits.ensure(PROBE, capacity=1, refill=1)
         async with asyncio.timeout(SOON):
-            while ("drain", PROBE) not in self.told:
-                await self._storage.limits.drain(PROBE)
+            while ("empty", PROBE) not in self.told:
+                await self._storage.limits.empty(PROBE)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._something.wait(), 0.05)
         self.told.clear()

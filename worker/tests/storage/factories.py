@@ -109,19 +109,19 @@ async def leader(storage: Storage, **facts: Any) -> int:
     return epoch
 
 
-async def strike_off(storage: Storage, stale: timedelta = timedelta(seconds=30)) -> dict[int, str]:
-    """Strike off whoever has not beaten for so long by the database's clock; return their labels by id."""
+async def declare_lost(storage: Storage, stale: timedelta = timedelta(seconds=30)) -> dict[int, str]:
+    """Declare lost whoever has not beaten for so long by the database's clock; return their labels by id."""
     epoch = await _epoch(storage)
     beats = await storage.workers.beats()
     silent = {worker_id: at for worker_id, at in beats.at.items() if at < beats.now - stale}
-    return await storage.workers.strike_off(silent, epoch=epoch)
+    return await storage.workers.declare_lost(silent, epoch=epoch)
 
 
 async def lost_claims(
     storage: Storage, *, stale: timedelta = timedelta(seconds=30), **options: Any
 ) -> list[Claim]:
-    """Strike off whoever has not beaten for so long; return the claims of all who are gone."""
-    await strike_off(storage, stale)
+    """Declare lost whoever has not beaten for so long; return the claims of all who are gone."""
+    await declare_lost(storage, stale)
     return await storage.claims.lost(epoch=await _epoch(storage), **options)
 
 

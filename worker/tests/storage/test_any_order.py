@@ -128,8 +128,8 @@ class Walker:
         await self.storage.jobs.find(limit=5)
         await self.storage.jobs.waiting(self.some_id())
 
-    async def promote(self):
-        await self.storage.schedule.promote(limit=self.dice.randint(1, 20))
+    async def make_pending(self):
+        await self.storage.schedule.make_pending(limit=self.dice.randint(1, 20))
 
     async def chores(self):
         await self.storage.workers.beat(self.me)
@@ -160,7 +160,7 @@ ACTIONS = {
     Walker.delete: 2,
     Walker.move_some: 2,
     Walker.look: 1,
-    Walker.promote: 2,
+    Walker.make_pending: 2,
     Walker.chores: 1,
     Walker.tune: 1,
 }

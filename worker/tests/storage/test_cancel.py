@@ -49,7 +49,7 @@ async def test_a_retrying_job_is_dead_at_once(storage):
 async def test_a_job_that_became_ready_later_is_dead_at_once(storage, clock):
     job_id = await enqueue(storage, delay=timedelta(minutes=1))
     await clock.advance(minutes=2)
-    await storage.schedule.promote()
+    await storage.schedule.make_pending()
 
     assert await storage.jobs.cancel(job_id) is Cancelled.DEAD
 

@@ -121,11 +121,11 @@ async def test_a_future_job_is_not_claimed_before_its_time(storage, clock):
     wanted = await enqueue(storage, delay=timedelta(minutes=5))
 
     await clock.advance(minutes=4)
-    await storage.schedule.promote()
+    await storage.schedule.make_pending()
     assert await claim_ids(storage, me) == []
 
     await clock.advance(minutes=2)
-    await storage.schedule.promote()
+    await storage.schedule.make_pending()
     assert await claim_ids(storage, me) == [wanted]
 
 

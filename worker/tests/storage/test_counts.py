@@ -64,7 +64,7 @@ async def test_a_job_moves_from_count_to_count(storage, clock):
         seen.append(numbers(await counts(storage)))
 
     await clock.advance(hours=2)
-    await note(await storage.schedule.promote())
+    await note(await storage.schedule.make_pending())
     [claimed] = await claim(storage, me)
     await note(claimed)
     await note(await storage.claims.release([claimed]))
@@ -177,7 +177,7 @@ async def test_a_job_is_pending_since_it_became_ready(storage, clock):
     await enqueue(storage, delay=HOUR)
     await clock.advance(hours=1)
     ready = clock.now()
-    await storage.schedule.promote()
+    await storage.schedule.make_pending()
     await clock.advance(hours=1)
 
     assert abs((await counts(storage)).oldest_pending_at - ready) < timedelta(milliseconds=1)

@@ -106,22 +106,22 @@ async def test_giving_back_never_overfills_the_bucket(storage, slack, clock):
     assert (await storage.limits.lease("slack", 99)).tokens == 10
 
 
-async def test_a_drained_bucket_is_empty_for_all_and_fills_again(storage, slack, clock):
-    generation = await storage.limits.drain("slack")
+async def test_a_emptied_bucket_is_empty_for_all_and_fills_again(storage, slack, clock):
+    generation = await storage.limits.empty("slack")
 
     lease = await storage.limits.lease("slack", 1)
     assert (lease.tokens, lease.generation, generation) == (0, 1, 1)
     found = await limit(storage)
     assert (found.tokens, found.generation) == (0, 1)
-    assert abs(found.drained_at - clock.now()) < timedelta(milliseconds=1)
+    assert abs(found.emptied_at - clock.now()) < timedelta(milliseconds=1)
 
     await clock.advance(seconds=1)
     assert (await storage.limits.lease("slack", 5)).tokens == 2
 
 
-async def test_tokens_leased_before_a_drain_do_not_come_back(storage, slack):
+async def test_tokens_leased_before_a_bucket_was_emptied_do_not_come_back(storage, slack):
     lease = await storage.limits.lease("slack", 5)
-    await storage.limits.drain("slack")
+    await storage.limits.empty("slack")
 
     await storage.limits.give_back("slack", 5, lease.generation)
 
@@ -154,7 +154,7 @@ async def test_a_limit_that_was_there_keeps_its_numbers(storage, slack):
 async def test_an_unknown_scope_is_an_error_that_names_the_known_ones(storage, slack):
     for call in (
         storage.limits.lease("smtp", 1),
-        storage.limits.drain("smtp"),
+        storage.limits.empty("smtp"),
         storage.limits.delete("smtp"),
     ):
         with pytest.raises(UnknownScope) as caught:

@@ -197,7 +197,7 @@ async def test_a_pending_job_knows_since_when_it_is_ready(storage, clock):
     at_once = await enqueue(storage)
     later = await enqueue(storage, delay=HOUR)
     await clock.advance(hours=1)
-    await storage.schedule.promote()
+    await storage.schedule.make_pending()
 
     for job_id, ready_at in ((at_once, enqueued_at), (later, enqueued_at + HOUR)):
         facts = await storage.jobs.waiting(job_id)

@@ -78,7 +78,7 @@ async def test_a_lost_job_is_finished_or_postponed_on_behalf_of_its_worker(stora
     assert await lost_claims(storage) == []
 
 
-async def test_a_lost_job_stays_lost_until_somebody_reaped_it(storage, clock):
+async def test_a_lost_job_stays_lost_until_somebody_took_it_back(storage, clock):
     claimed = await running(storage, await worker(storage))
     await clock.advance(seconds=31)
 
@@ -86,7 +86,7 @@ async def test_a_lost_job_stays_lost_until_somebody_reaped_it(storage, clock):
         assert [one.job_id for one in await lost_claims(storage)] == [claimed.job_id]
 
 
-async def test_a_worker_that_was_struck_off_claims_nothing_more(storage, clock):
+async def test_a_worker_that_was_lost_claims_nothing_more(storage, clock):
     silent = await worker(storage)
     await clock.advance(seconds=31)
     await lost_claims(storage)
@@ -95,7 +95,7 @@ async def test_a_worker_that_was_struck_off_claims_nothing_more(storage, clock):
     assert await claim_ids(storage, silent) == []
 
 
-async def test_a_worker_that_was_struck_off_is_told_when_it_beats(storage, clock):
+async def test_a_worker_that_was_lost_is_told_when_it_beats(storage, clock):
     silent = await worker(storage)
     await clock.advance(seconds=31)
     await lost_claims(storage)
@@ -124,7 +124,7 @@ async def test_a_worker_that_comes_back_late_cannot_end_what_another_took_over(s
     assert (await storage.jobs.get(late.job_id)).result == b"current"
 
 
-async def test_a_worker_that_was_struck_off_may_still_end_its_job_when_nobody_has_reaped_it(storage, clock):
+async def test_a_worker_that_was_lost_may_still_end_its_job_when_nobody_has_taken_it_back(storage, clock):
     claimed = await running(storage, await worker(storage))
     await clock.advance(seconds=31)
     await lost_claims(storage)
@@ -210,7 +210,7 @@ async def test_of_finishing_and_reaping_at_once_exactly_one_wins(storage, anothe
         assert await state(storage, one.job_id) is expected
 
 
-async def test_of_claiming_and_being_struck_off_at_once_no_claim_is_forgotten(storage, another, clock):
+async def test_of_claiming_and_being_lost_at_once_no_claim_is_forgotten(storage, another, clock):
     silent = await worker(storage)
     ids = await enqueue_many(storage, 50)
     await clock.advance(seconds=31)
@@ -223,28 +223,28 @@ async def test_of_claiming_and_being_struck_off_at_once_no_claim_is_forgotten(st
     assert {await state(storage, job_id) for job_id in ids} <= {State.PENDING, State.IN_PROGRESS}
 
 
-async def test_a_worker_that_has_beaten_since_it_was_looked_at_is_not_struck_off(storage, clock):
+async def test_a_worker_that_has_beaten_since_it_was_looked_at_is_not_lost(storage, clock):
     me = await worker(storage)
     epoch = await leader(storage)
     seen = await storage.workers.beats()
     await clock.advance(seconds=31)
     await storage.workers.beat(me)
 
-    assert await storage.workers.strike_off({me: seen.at[me]}, epoch=epoch) == {}
+    assert await storage.workers.declare_lost({me: seen.at[me]}, epoch=epoch) == {}
 
     assert (await storage.workers.beats()).at[me] > seen.at[me]
 
 
-async def test_a_silent_worker_is_struck_off_whatever_the_clock_says(storage, clock):
+async def test_a_silent_worker_is_lost_whatever_the_clock_says(storage, clock):
     me = await worker(storage, label="shop-worker-7-abc")
     epoch = await leader(storage)
     await clock.advance(hours=-1)
     silent = {me: (await storage.workers.beats()).at[me]}
 
-    assert await storage.workers.strike_off(silent, epoch=epoch) == {me: "shop-worker-7-abc"}
+    assert await storage.workers.declare_lost(silent, epoch=epoch) == {me: "shop-worker-7-abc"}
 
 
-async def test_a_leader_of_the_past_strikes_nobody_off_and_takes_nothing_back(storage):
+async def test_a_leader_of_the_past_declares_nobody_lost_and_takes_nothing_back(storage):
     me = await worker(storage)
     await running(storage, me)
     gone = await worker(storage)
@@ -253,12 +253,12 @@ async def test_a_leader_of_the_past_strikes_nobody_off_and_takes_nothing_back(st
     old = await leader(storage) - 1
     beats = (await storage.workers.beats()).at
 
-    assert await storage.workers.strike_off({me: beats[me]}, epoch=old) == {}
+    assert await storage.workers.declare_lost({me: beats[me]}, epoch=old) == {}
     assert await storage.claims.lost(epoch=old) == []
     assert me in (await storage.workers.beats()).at
 
 
-async def test_a_leader_whose_lease_ran_out_strikes_nobody_off(storage, clock):
+async def test_a_leader_whose_lease_ran_out_declares_nobody_lost(storage, clock):
     me = await worker(storage)
     epoch = await storage.leadership.lead(me, timedelta(seconds=15))
     other = await worker(storage)
@@ -266,18 +266,18 @@ async def test_a_leader_whose_lease_ran_out_strikes_nobody_off(storage, clock):
 
     silent = {other: (await storage.workers.beats()).at[other]}
 
-    assert await storage.workers.strike_off(silent, epoch=epoch) == {}
+    assert await storage.workers.declare_lost(silent, epoch=epoch) == {}
 
 
-async def test_of_beating_and_being_struck_off_at_once_exactly_one_wins(storage, another, clock):
+async def test_of_beating_and_being_lost_at_once_exactly_one_wins(storage, another, clock):
     other = await another()
     epoch = await leader(storage)
     for _ in range(20):
         me = await worker(storage)
         silent = {me: (await storage.workers.beats()).at[me]}
 
-        beat, struck = await asyncio.gather(
-            storage.workers.beat(me), other.workers.strike_off(silent, epoch=epoch), return_exceptions=True
+        beat, lost = await asyncio.gather(
+            storage.workers.beat(me), other.workers.declare_lost(silent, epoch=epoch), return_exceptions=True
         )
 
-        assert isinstance(beat, WorkerLost) == (list(struck) == [me])
+        assert isinstance(beat, WorkerLost) == (list(lost) == [me])

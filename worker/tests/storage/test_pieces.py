@@ -70,4 +70,4 @@ async def test_delayed_jobs_of_all_pieces_are_scheduled(storage, clock):
     assert {await state(storage, one.id) for one in answers} == {State.SCHEDULED}
     assert await claim_ids(storage, await worker(storage)) == [first]
     await clock.advance(minutes=2)
-    assert (await storage.schedule.promote())[0] == 10
+    assert (await storage.schedule.make_pending())[0] == 10

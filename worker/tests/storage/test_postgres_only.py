@@ -36,9 +36,9 @@ async def ear(storage):
 async def told_until_now(storage, ear):
     """Return what was told so far."""
     ear.told.clear()
-    await storage.limits.drain(PROBE)
-    await ear.hears("drain", PROBE)
-    return [told for told in ear.told if told[0] != "drain"]
+    await storage.limits.empty(PROBE)
+    await ear.hears("empty", PROBE)
+    return [told for told in ear.told if told[0] != "empty"]
 
 
 async def test_a_job_that_is_enqueued_by_sql_is_like_any_other(postgres, storage):
@@ -218,7 +218,7 @@ async def test_a_job_lives_its_whole_life_in_a_schema_of_any_name(postgres, stor
         await enqueue_many(other, 3, delay=timedelta(hours=1))
         await other.jobs.cancel(buried)
         await other.jobs.delete(buried)
-        await other.schedule.promote()
+        await other.schedule.make_pending()
         await other.jobs.fold()
 
         assert [(one.queue, one.scheduled, one.done) for one in await other.jobs.counts()] == [
@@ -249,7 +249,7 @@ async def test_due_jobs_are_moved_on_though_another_is_just_moving_some(storage,
     async with postgres.transaction() as connection:
         await connection.execute("SELECT FROM forge_jobs.scheduled WHERE job_id = $1 FOR UPDATE", ids[0])
 
-        assert (await storage.schedule.promote())[0] == 5
+        assert (await storage.schedule.make_pending())[0] == 5
 
 
 async def test_slots_are_taken_though_another_is_just_taking_some(storage, postgres):

@@ -36,7 +36,7 @@ async def test_the_next_attempt_has_the_next_number(storage, clock):
 
     assert await claim_ids(storage, me) == []
     await clock.advance(seconds=21)
-    await storage.schedule.promote()
+    await storage.schedule.make_pending()
     [second] = await claim(storage, me)
 
     assert (second.job_id, second.attempt) == (first.job_id, 2)
@@ -75,7 +75,7 @@ async def test_what_is_not_a_failure_costs_no_attempt(storage, clock, reason):
     found = await storage.jobs.get(claimed.job_id)
     assert (found.state, found.reason, found.attempt, found.failures) == (State.SCHEDULED, reason, 0, ())
     await clock.advance(minutes=2)
-    await storage.schedule.promote()
+    await storage.schedule.make_pending()
     [again] = await claim(storage, me)
     assert (again.attempt, again.is_last_attempt) == (1, True)
 
@@ -107,7 +107,7 @@ async def test_a_postponed_job_keeps_its_priority(storage, clock):
     await storage.claims.postpone([failed(urgent)])
     other = await enqueue(storage)
     await clock.advance(seconds=11)
-    await storage.schedule.promote()
+    await storage.schedule.make_pending()
 
     claims = await claim(storage, me)
 

@@ -6,7 +6,7 @@ import pytest
 
 from forge_jobs.model.track_record import TrackRecord
 from forge_jobs.model.version import Version, VersionState
-from tests.storage.factories import claim, enqueue_many, leader, running, strike_off, worker
+from tests.storage.factories import claim, declare_lost, enqueue_many, leader, running, worker
 
 POOL, OLD, NEW = "6f0c4e1a-pool", "bbbbbbb1", "bbbbbbb2"
 CURRENT, RAMPING, PENDING = VersionState.CURRENT, VersionState.RAMPING, VersionState.PENDING
@@ -86,8 +86,8 @@ async def test_what_a_dead_worker_held_is_lost_to_its_version(storage, both, clo
     await clock.advance(seconds=31)
     await leader(storage)
 
-    await strike_off(storage)
-    await strike_off(storage)
+    await declare_lost(storage)
+    await declare_lost(storage)
 
     found = await version(storage)
     assert found.record == TrackRecord(succeeded=4, lost=3, workers_lost=1)
@@ -178,10 +178,10 @@ async def test_a_version_has_a_share_since_its_first_one(storage, both, epoch, c
     assert (found.ramping_since, found.baseline) == (None, {})
 
 
-# Why a version was given up
+# Why a version failed
 
 
-async def test_why_a_version_was_given_up_is_kept_until_it_is_tried_again(storage, both, epoch):
+async def test_why_a_version_failed_is_kept_until_it_is_tried_again(storage, both, epoch):
     await storage.versions.move(POOL, NEW, RAMPING, weight_percent=20, epoch=epoch)
     await storage.versions.move(POOL, NEW, FAILED, verdict="3 containers were OOMKilled.", epoch=epoch)
     await storage.versions.move(POOL, NEW, FAILED, verdict="Something else.", epoch=epoch)
@@ -191,7 +191,7 @@ async def test_why_a_version_was_given_up_is_kept_until_it_is_tried_again(storag
     assert (await version(storage)).verdict is None
 
 
-async def test_workers_of_a_version_that_was_given_up_are_known_also_when_they_are_gone(storage, both, epoch):
+async def test_workers_of_a_version_that_failed_are_known_also_when_they_are_gone(storage, both, epoch):
     old, gone, here, free = (
         await member(storage, OLD),
         await member(storage),
@@ -200,9 +200,9 @@ async def test_workers_of_a_version_that_was_given_up_are_known_also_when_they_a
     )
     await storage.workers.deregister(gone)
     asked = [old, gone, here, free, 12345]
-    assert await storage.versions.given_up(asked) == set()
+    assert await storage.versions.of_failed(asked) == set()
 
     await storage.versions.move(POOL, NEW, FAILED, epoch=epoch)
 
-    assert await storage.versions.given_up(asked) == {gone, here}
-    assert await storage.versions.given_up([]) == set()
+    assert await storage.versions.of_failed(asked) == {gone, here}
+    assert await storage.versions.of_failed([]) == set()

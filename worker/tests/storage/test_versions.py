@@ -142,7 +142,7 @@ async def test_an_operator_of_a_past_epoch_writes_nothing(storage, epoch):
         versions.move(POOL, NEW, RAMPING, weight_percent=1, epoch=epoch),
         versions.delete(POOL, THIRD, epoch=epoch),
         versions.forget("other", epoch=epoch),
-        versions.retire([me], True, epoch=epoch),
+        versions.cordon([me], True, epoch=epoch),
     ):
         with pytest.raises(PastEpoch):
             await write
@@ -482,15 +482,15 @@ async def test_a_closed_gate_leaves_slots_and_what_runs_alone(storage, epoch):
     assert await storage.claims.finish([done(claimed)]) == []
 
 
-async def test_a_retiring_worker_claims_nothing_until_it_may_again(storage, epoch):
+async def test_a_cordoned_worker_claims_nothing_until_it_may_again(storage, epoch):
     ids = await enqueue_many(storage, 3)
     one, two = await member(storage), await worker(storage)
 
-    await storage.versions.retire([one, two, 4711], True, epoch=epoch)
+    await storage.versions.cordon([one, two, 4711], True, epoch=epoch)
     assert (await claim(storage, one), await claim(storage, two)) == ([], [])
-    assert [each.retiring for each in await storage.workers.all()] == [True, True]
+    assert [each.cordoned for each in await storage.workers.all()] == [True, True]
 
-    await storage.versions.retire([one], False, epoch=epoch)
+    await storage.versions.cordon([one], False, epoch=epoch)
     assert (await claim(storage, two), await claim_ids(storage, one)) == ([], ids)
 
 
@@ -499,7 +499,7 @@ async def test_a_worker_of_an_open_version_may_retire(storage, epoch):
     await put(storage, epoch, OLD, CURRENT)
     one, two = await member(storage), await member(storage)
 
-    await storage.versions.retire([one], True, epoch=epoch)
+    await storage.versions.cordon([one], True, epoch=epoch)
 
     assert await claim(storage, one) == []
     assert len(await claim_ids(storage, two)) == 3
@@ -509,13 +509,13 @@ async def test_workers_behind_a_closed_gate_are_told_apart(storage, epoch):
     await put(storage, epoch, OLD, DRAINING)
     await put(storage, epoch, NEW, CURRENT)
     closed = await member(storage, OLD)
-    retiring, unheard_of = await worker(storage), await member(storage, THIRD)
+    cordoned, unheard_of = await worker(storage), await member(storage, THIRD)
     serving = await member(storage, NEW)
-    await storage.versions.retire([retiring], True, epoch=epoch)
+    await storage.versions.cordon([cordoned], True, epoch=epoch)
 
     are_open = {each.id: each.is_open for each in await storage.workers.all()}
 
-    assert are_open == {closed: False, retiring: False, unheard_of: True, serving: True}
+    assert are_open == {closed: False, cordoned: False, unheard_of: True, serving: True}
 
 
 async def test_a_worker_serves_while_its_gate_is_open_and_it_does_not_drain(storage, epoch):
@@ -527,15 +527,15 @@ async def test_a_worker_serves_while_its_gate_is_open_and_it_does_not_drain(stor
         await member(storage, THIRD),
         await worker(storage),
     )
-    retiring, draining = await member(storage, NEW), await member(storage, NEW)
-    await storage.versions.retire([retiring], True, epoch=epoch)
+    cordoned, draining = await member(storage, NEW), await member(storage, NEW)
+    await storage.versions.cordon([cordoned], True, epoch=epoch)
     await storage.workers.drain(draining)
 
     serving = {each.id for each in await storage.workers.all() if each.serves}
 
     assert serving == {opened, unknown, free}
     assert closed not in serving
-    assert [(await info(storage, each)).is_open for each in (closed, retiring, draining)] == [
+    assert [(await info(storage, each)).is_open for each in (closed, cordoned, draining)] == [
         False,
         False,
         True,
@@ -556,7 +556,7 @@ async def test_a_beat_says_whether_the_worker_may_claim(storage, epoch):
     assert await opened() == [True, False, True]
     await storage.versions.promote(POOL, NEW, epoch=epoch)
     assert await opened() == [False, True, True]
-    await storage.versions.retire([new, free], True, epoch=epoch)
+    await storage.versions.cordon([new, free], True, epoch=epoch)
     assert await opened() == [False, False, False]
 
 
@@ -590,7 +590,7 @@ async def test_a_version_is_acknowledged_when_every_worker_of_it_has(storage, ep
     assert (await version(storage)).acknowledged
 
 
-async def test_a_silent_worker_keeps_a_version_unacknowledged_until_it_is_struck_off(storage, epoch, clock):
+async def test_a_silent_worker_keeps_a_version_unacknowledged_until_it_is_lost(storage, epoch, clock):
     await put(storage, epoch, OLD, DRAINING)
     silent = await member(storage)
     await clock.advance(minutes=1)
@@ -610,13 +610,13 @@ async def test_a_worker_acknowledges_that_it_retires(storage, epoch):
         await storage.workers.beat(each)
         assert (await info(storage, each)).acknowledged
 
-    await storage.versions.retire([pooled, free], True, epoch=epoch)
+    await storage.versions.cordon([pooled, free], True, epoch=epoch)
     for each in (pooled, free):
         assert not (await info(storage, each)).acknowledged
         assert not (await storage.workers.beat(each)).is_open
         assert (await info(storage, each)).acknowledged
 
-    await storage.versions.retire([pooled, free], True, epoch=epoch)  # nothing new
+    await storage.versions.cordon([pooled, free], True, epoch=epoch)  # nothing new
     assert [each.acknowledged for each in await storage.workers.all()] == [True, True]
 
 
@@ -640,9 +640,9 @@ async def test_workers_hear_of_their_gate(storage, epoch):
         await told(storage.versions.put(Version(POOL, NEW, "2", "d", RAMPING), epoch=epoch))
         await told(storage.versions.promote(POOL, OLD, epoch=epoch))
         await told(storage.versions.move(POOL, NEW, RAMPING, epoch=epoch))
-        await told(storage.versions.retire([pooled], True, epoch=epoch))
+        await told(storage.versions.cordon([pooled], True, epoch=epoch))
         ear.told.clear()
-        await storage.versions.retire([free], True, epoch=epoch)
+        await storage.versions.cordon([free], True, epoch=epoch)
         await ear.hears("gate", "")
 
 
@@ -653,7 +653,7 @@ async def test_nobody_is_told_when_nothing_changes(storage, epoch):
         await put(storage, epoch, OLD)
         await storage.versions.promote(POOL, OLD, epoch=epoch)
         await storage.versions.move(POOL, OLD, CURRENT, weight_percent=50, epoch=epoch)
-        await storage.versions.retire([me], False, epoch=epoch)
+        await storage.versions.cordon([me], False, epoch=epoch)
         await storage.queues.set("default", {"paused": True})
         await ear.hears("config")
 
@@ -669,7 +669,7 @@ async def test_a_worker_is_known_with_its_pool_version_and_pod(storage):
     found = await info(storage, me)
 
     assert (found.pool, found.version_id, found.pod) == (POOL, OLD, "mail-worker-1-0-bbbbbbb1-7d9f-x2x")
-    assert found.retiring is False
+    assert found.cordoned is False
 
 
 async def test_a_beat_says_what_the_workers_attempts_came_to(storage):
@@ -707,7 +707,7 @@ async def test_jobs_in_progress_are_counted_for_the_version_that_claimed_them(st
     assert [each.in_progress for each in await storage.versions.all()] == [1, 1]
 
 
-async def test_jobs_of_workers_that_are_gone_count_until_they_are_reaped(storage, epoch, clock):
+async def test_jobs_of_lost_workers_count_until_they_are_taken_back(storage, epoch, clock):
     await put(storage, epoch, OLD, CURRENT)
     silent, rude = await member(storage), await member(storage)
     await running(storage, silent)

@@ -81,7 +81,7 @@ async def test_an_idle_worker_hears_of_a_job_that_may_be_tried_again_at_once(sto
 async def test_an_idle_worker_hears_of_a_job_whose_time_has_come(storage, ear, idle, clock):
     await enqueue(storage, delay=timedelta(hours=1))
     await clock.advance(hours=2)
-    await storage.schedule.promote()
+    await storage.schedule.make_pending()
 
     await ear.hears("queue", idle[1])
 
@@ -161,12 +161,12 @@ async def test_everybody_hears_of_a_changed_configuration(storage, ear):
     await ear.hears("config")
 
 
-async def test_everybody_hears_of_a_drained_bucket(storage, ear):
+async def test_everybody_hears_of_a_emptied_bucket(storage, ear):
     await storage.limits.set("slack: ü", capacity=1, refill=1)
 
-    await storage.limits.drain("slack: ü")
+    await storage.limits.empty("slack: ü")
 
-    await ear.hears("drain", "slack: ü")
+    await ear.hears("empty", "slack: ü")
 
 
 async def test_everybody_hears_of_a_job_that_is_due_soon(storage, ear):

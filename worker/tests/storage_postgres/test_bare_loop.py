@@ -46,7 +46,7 @@ async def test_every_statement_is_explained_and_nothing_of_it_stays(url: str) ->
         "claim, with a hint",
         "claim, without a hint",
         "finish",
-        "promote",
+        "make-pending",
         "enqueue",
         "claim beside dead rows, with a hint",
         "claim beside dead rows, without a hint",

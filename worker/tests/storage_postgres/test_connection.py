@@ -399,7 +399,7 @@ async def test_a_pool_that_is_used_up_keeps_no_worker_from_saying_that_it_lives(
         await storage.workers.beat(me.id)
         assert await storage.leadership.lead(me.id, timedelta(seconds=15)) == 1
         assert list((await storage.workers.beats()).at) == [me.id]
-        assert await storage.workers.strike_off({}, epoch=1) == {}
+        assert await storage.workers.declare_lost({}, epoch=1) == {}
         await storage.workers.drain(me.id)
         await storage.leadership.resign(me.id)
         await storage.workers.deregister(me.id)

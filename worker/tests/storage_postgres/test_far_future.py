@@ -12,7 +12,7 @@ async def test_a_job_put_off_for_ever_keeps_no_other_from_its_time(database: Dat
     try:
         await storage.schema.migrate()
         await database.fetchval("SELECT {schema}.enqueue('never', '{}', run_at => 'infinity')")
-        count, wait = await storage.schedule.promote()
+        count, wait = await storage.schedule.make_pending()
         assert count == 0 and wait is not None and wait > timedelta(days=365)
     finally:
         await storage.close()

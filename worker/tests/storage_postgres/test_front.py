@@ -59,14 +59,14 @@ async def test_jobs_left_alone_before_the_hints_are_not_walked_over(
     assert await _pages(database, hints, late=timedelta(0), kinds=["strange"]) < FEW_PAGES
 
 
-async def test_of_a_promotion_one_look_alone_walks_over_dead_rows(
+async def test_of_making_jobs_pending_one_look_alone_walks_over_dead_rows(
     jobs: PostgresJobs, database: Database, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await jobs.enqueue_many([NewJob("work", delay=timedelta(milliseconds=1))] * MANY)
     onlooker = await asyncpg.connect(url)
     await onlooker.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM forge_jobs.queue")
     schedule = PostgresSchedule(database)
-    while (await schedule.promote())[0]:
+    while (await schedule.make_pending())[0]:
         pass
     await jobs.enqueue(NewJob("work", delay=timedelta(milliseconds=1)))
     asked: list[tuple[str, tuple[object, ...]]] = []
@@ -77,7 +77,7 @@ async def test_of_a_promotion_one_look_alone_walks_over_dead_rows(
 
     run = database._run
     monkeypatch.setattr(database, "_run", listening)
-    while not (await schedule.promote())[0]:
+    while not (await schedule.make_pending())[0]:
         asked.clear()
     monkeypatch.undo()
 

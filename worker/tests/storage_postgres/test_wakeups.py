@@ -55,10 +55,10 @@ async def tell(database: Database, payload: str) -> None:
 
 async def test_what_is_told_is_heard_in_order(database: Database) -> None:
     async with listening(PostgresWakeups(database)) as heard:
-        for payload in ("queue:7", "drain:a:b", "config:"):
+        for payload in ("queue:7", "empty:a:b", "config:"):
             await tell(database, payload)
 
-        assert [await heard.next() for _ in range(3)] == [("queue", "7"), ("drain", "a:b"), ("config", "")]
+        assert [await heard.next() for _ in range(3)] == [("queue", "7"), ("empty", "a:b"), ("config", "")]
 
 
 async def test_a_terminated_listener_comes_back_and_says_that_it_was_away(database: Database) -> None:

@@ -71,7 +71,7 @@ def refused(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Refused:
     [
         ("claims.claim", "It could not look for jobs for"),
         ("claims.finish", "It could not record outcomes for"),
-        ("schedule.promote", "It could not make scheduled jobs pending for"),
+        ("schedule.make_pending", "It could not make scheduled jobs pending for"),
     ],
 )
 async def test_a_worker_that_the_database_lets_do_nothing_says_so_to_all_who_ask(

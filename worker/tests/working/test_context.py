@@ -93,7 +93,7 @@ async def test_a_plain_handler_spends_tokens_and_waits_for_them(forge: Forge) ->
     def work(ctx: Context) -> str:
         for _ in range(3):
             ctx.rate_limit.acquire("mail", wait=20)
-        ctx.rate_limit.drain("mail")
+        ctx.rate_limit.empty("mail")
         return "spent"
 
     job = await one(forge, work)

@@ -15,7 +15,7 @@ from forge_jobs.telemetry.events import (
     DatabaseLost,
     Event,
     OutcomesUnwritten,
-    WorkerGivenUp,
+    WorkerCutOff,
     WorkerStopped,
 )
 from forge_jobs.testing.local_postgres import LocalPostgres
@@ -189,7 +189,7 @@ async def test_an_outage_longer_than_the_stale_time_costs_no_attempt(server: Loc
     await eventually(lambda: len(started) == 3)
 
     server.stop()  # not as in a crash, which may forget claims
-    await eventually(lambda: sum(isinstance(event, WorkerGivenUp) for event in said) == 2)
+    await eventually(lambda: sum(isinstance(event, WorkerCutOff) for event in said) == 2)
     assert not running
     server.start()
     await eventually(lambda: len(running) == 2)

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from forge_jobs import Forge
-from forge_jobs.telemetry.events import DatabaseLost, Event, HistoryCut, WorkerGivenUp
+from forge_jobs.telemetry.events import DatabaseLost, Event, HistoryCut, WorkerCutOff
 from tests.storage.databases import SqliteDatabase, migrated_storage
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -16,7 +16,7 @@ async def test_jobs_of_the_new_file_are_run_and_the_replacement_is_said(sqlite: 
     forge, said, ran = Forge(storage=sqlite.storage()), [], []
 
     def hear(event: Event) -> None:
-        if isinstance(event, DatabaseLost | WorkerGivenUp):
+        if isinstance(event, DatabaseLost | WorkerCutOff):
             said.append(getattr(event, "error", "given up"))
 
     @forge.handler

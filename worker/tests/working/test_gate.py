@@ -167,13 +167,13 @@ async def test_a_worker_that_is_told_to_retire_stops_and_may_be_told_to_go_on(
         me = worker.session.info.id
         said: list[Event] = []
         worker.forge.telemetry.subscribe(said.append)
-        await forge.versions.retire([me], True, epoch=epoch)
+        await forge.versions.cordon([me], True, epoch=epoch)
         await eventually(lambda: acknowledged(forge, OLD))
         await forge.enqueue("note", {"number": 1})
         await looked(forge)
         assert done == []
 
-        await forge.versions.retire([me], False, epoch=epoch)
+        await forge.versions.cordon([me], False, epoch=epoch)
         await eventually(lambda: done == [1])
         label = worker.session.info.label
         assert [each for each in said if isinstance(each, GateClosed | GateOpened)] == [
@@ -260,7 +260,7 @@ async def test_what_a_workers_attempts_came_to_is_known_with_its_pod(
             await forge.enqueue("breaks", {"ends": ends})
         await eventually(lambda: worker.session and worker.session.attempts.failed == 1)
         await eventually(lambda: worker.session and worker.session.attempts.succeeded == 2)
-        await forge.versions.retire([worker.session.info.id], True, epoch=epoch)  # so that it beats at once
+        await forge.versions.cordon([worker.session.info.id], True, epoch=epoch)  # so that it beats at once
 
         info = await eventually(lambda: _counted(forge))
         assert (info.succeeded, info.failed, info.pod) == (2, 1, f"pod-of-{OLD}")

@@ -10,7 +10,7 @@ import pytest
 from forge_jobs import Forge
 from forge_jobs.errors import StorageUnavailable
 from forge_jobs.system.uptime import uptime
-from forge_jobs.telemetry.events import DatabaseLost, WorkerGivenUp
+from forge_jobs.telemetry.events import DatabaseLost, WorkerCutOff
 from tests.working.events import Events
 from tests.working.running import working
 
@@ -65,4 +65,4 @@ async def test_a_worker_that_slept_in_the_midst_of_a_beat_asks_before_it_gives_u
         assert await forge.wait(job, timeout=20) == "done"
 
     assert (await forge.jobs.get(job.id)).attempt == 1
-    assert events.of(WorkerGivenUp) == events.of(DatabaseLost) == []
+    assert events.of(WorkerCutOff) == events.of(DatabaseLost) == []

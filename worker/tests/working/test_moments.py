@@ -27,7 +27,7 @@ async def run(forge: Forge) -> None:
 async def is_sound(forge: Forge) -> None:
     """The database goes on as before: jobs are listed, and those that are due later become ready."""
     assert await forge.jobs.list()
-    count, wait = await forge.storage.schedule.promote()
+    count, wait = await forge.storage.schedule.make_pending()
     assert count == 0 and wait is not None and wait > timedelta(days=300 * 365)
     await forge.jobs.counts()
     await forge.jobs.upcoming(60)

@@ -74,7 +74,7 @@ async def test_a_failure_waits_for_the_queues_backoff_and_keeps_its_error(forge:
     assert waiting.failures[0].error.startswith("ValueError: attempt 1 broke")
 
     await clock.advance(seconds=60)
-    await forge.storage.schedule.promote()
+    await forge.storage.schedule.make_pending()
     await run(forge)
 
     dead = await forge.jobs.get(job.id)
@@ -165,7 +165,7 @@ async def test_throttled_costs_no_attempt_and_cools_the_queue_down(forge: Forge,
     assert (await forge.jobs.get(second.id)).state is State.PENDING
 
     await clock.advance(minutes=4)
-    await forge.storage.schedule.promote()
+    await forge.storage.schedule.make_pending()
     await run(forge)
     assert (await forge.jobs.get(first.id)).state is State.DONE
     assert (await forge.jobs.get(second.id)).state is State.DONE
@@ -238,7 +238,7 @@ async def test_a_payload_that_does_not_fit_is_a_failed_attempt(
     assert waiting.error is not None and says in waiting.error
 
     await clock.advance(minutes=1)
-    await forge.storage.schedule.promote()
+    await forge.storage.schedule.make_pending()
     await run(forge)
     assert (await forge.jobs.get(job.id)).state is State.DEAD
 
@@ -262,7 +262,7 @@ async def test_a_payload_that_does_not_fit_one_handler_is_run_by_the_next_that_i
         job = await newer.enqueue("greet", {"name": "Ann", "title": "Dr"})
         await run(forge)
         await clock.advance(minutes=1)
-        await forge.storage.schedule.promote()
+        await forge.storage.schedule.make_pending()
         await run(newer)
 
     assert greeted == ["Dr Ann"]

@@ -119,7 +119,7 @@ async def test_a_worker_that_runs_until_empty_ends_when_the_bucket_is_as_empty_a
     assert await pending(forge) == 0
 
 
-async def test_a_drained_bucket_stops_the_queue_and_only_that(forge: Forge) -> None:
+async def test_a_emptied_bucket_stops_the_queue_and_only_that(forge: Forge) -> None:
     started: list[int] = []
 
     @forge.handler
@@ -131,7 +131,7 @@ async def test_a_drained_bucket_stops_the_queue_and_only_that(forge: Forge) -> N
     await forge.queues.set("default", rate_limit="slack")
     async with working(forge):
         await forge.wait((await forge.enqueue("work", {"number": 0})).id, timeout=10)
-        await forge.limits.drain("slack")
+        await forge.limits.empty("slack")
         await a_worker_looked(forge)  # a look that began before may still use the token that it took
         job = await forge.enqueue("work", {"number": 1})
         await a_worker_looked(forge)

@@ -148,7 +148,7 @@ async def test_a_worker_that_stops_says_which_outcomes_it_could_not_write(
     assert await _states(forge, [job_id]) == {State.IN_PROGRESS}
 
 
-async def test_an_outcome_that_is_refused_of_a_lost_worker_leaves_the_others_to_be_reaped(
+async def test_an_outcome_that_is_refused_of_a_lost_worker_leaves_the_others_to_be_taken_back(
     forge: Forge, database: Database, storage: Storage, events: Events
 ) -> None:
     silent = await worker(storage)

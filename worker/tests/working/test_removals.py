@@ -11,7 +11,7 @@ from forge_jobs.telemetry.events import (
     Event,
     QueueMade,
     QueueResembles,
-    WorkerGivenUp,
+    WorkerCutOff,
 )
 from tests.working.running import working
 
@@ -35,7 +35,7 @@ async def test_a_worker_goes_on_when_its_queue_is_deleted_and_serves_a_new_one_o
 
         await forge.queues.ensure("mail")
         await forge.wait(await forge.enqueue("quick", queue="mail"), timeout=20)
-    assert not [each for each in events if isinstance(each, ChoreFailed | DatabaseLost | WorkerGivenUp)]
+    assert not [each for each in events if isinstance(each, ChoreFailed | DatabaseLost | WorkerCutOff)]
 
 
 async def test_a_worker_of_a_deleted_queue_alone_waits_for_a_new_one(forge: Forge) -> None:

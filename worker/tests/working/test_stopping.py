@@ -31,7 +31,7 @@ def silence(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Any:
             storage.workers: ("register", "beat", "drain", "deregister"),
             storage.limits: ("lease", "give_back"),
             storage.queues: ("all", "take_slots", "give_back_slots"),
-            storage.schedule: ("promote",),
+            storage.schedule: ("make_pending",),
             storage.wakeups: ("mark_idle", "unmark_idle"),
             storage.leadership: ("lead", "resign"),
             storage: ("now",),

@@ -7,7 +7,7 @@ import pytest
 
 from forge_jobs import Forge, State
 from forge_jobs.model.cron import CronConfig
-from forge_jobs.telemetry.events import CronUnreadable, Event, JobsReaped, LeadOffered, WorkersStruckOff
+from forge_jobs.telemetry.events import CronUnreadable, Event, JobsTakenBack, LeadOffered, WorkersLost
 from tests.storage.clock import Clock
 from tests.working.events import Events
 from tests.working.eventually import eventually
@@ -84,7 +84,7 @@ async def test_a_clock_that_is_set_costs_nobody_a_running_job(forge: Forge, cloc
     began, may_end = [], asyncio.Event()
     wrong: list[Event] = []
     forge.telemetry.subscribe(
-        lambda event: wrong.append(event) if isinstance(event, JobsReaped | WorkersStruckOff) else None
+        lambda event: wrong.append(event) if isinstance(event, JobsTakenBack | WorkersLost) else None
     )
 
     @forge.handler(max_attempts=1)

@@ -46,12 +46,12 @@ async def test_a_token_that_comes_soon_is_waited_for(forge: Forge, tokens: Lease
     await tokens.close()
 
 
-async def test_a_drained_bucket_gives_nothing_to_anybody(forge: Forge, tokens: LeasedTokens) -> None:
+async def test_a_emptied_bucket_gives_nothing_to_anybody(forge: Forge, tokens: LeasedTokens) -> None:
     await forge.limits.set("mail", capacity=10, refill=0.0001)
     other = LeasedTokens(forge.storage.limits, forge.telemetry)
     await tokens.acquire("mail")
 
-    await other.drain("mail")
+    await other.empty("mail")
     tokens.void("mail")
 
     assert await spent(tokens, "mail", 5) == 0
@@ -118,7 +118,7 @@ async def test_a_handler_without_a_token_is_throttled_and_costs_no_attempt(forge
 
 @pytest.mark.parametrize("by", ["this process", "another process"])
 @pytest.mark.parametrize("is_first", [True, False])
-async def test_a_lease_that_was_on_its_way_when_the_bucket_was_drained_is_worth_nothing(
+async def test_a_lease_that_was_on_its_way_when_the_bucket_was_emptied_is_worth_nothing(
     forge: Forge, tokens: LeasedTokens, monkeypatch: pytest.MonkeyPatch, by: str, is_first: bool
 ) -> None:
     await forge.limits.set("mail", capacity=10, refill=0.0001)
@@ -140,9 +140,9 @@ async def test_a_lease_that_was_on_its_way_when_the_bucket_was_drained_is_worth_
     waiting = asyncio.create_task(tokens.acquire("mail", 4, wait=0))
     await leased.wait()
     if by == "this process":
-        await tokens.drain("mail")
+        await tokens.empty("mail")
     else:
-        await forge.storage.limits.drain("mail")
+        await forge.storage.limits.empty("mail")
         tokens.void("mail")
     may_arrive.set()
 

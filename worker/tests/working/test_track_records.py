@@ -1,4 +1,4 @@
-"""What a worker says of its attempts, and what becomes of the jobs of a version that was given up."""
+"""What a worker says of its attempts, and what becomes of the jobs of a version that failed."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ from forge_jobs import Context, Forge, Reschedule, State
 from forge_jobs.model.run import Outcome
 from forge_jobs.model.track_record import TrackRecord
 from forge_jobs.model.version import Version, VersionState
-from forge_jobs.telemetry.events import JobsReaped
+from forge_jobs.telemetry.events import JobsTakenBack
 from tests.storage.databases import Database
 from tests.storage.factories import claim, worker
 from tests.working.events import Events
@@ -82,14 +82,14 @@ async def _waits_scheduled(forge: Forge) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("given_up", "attempts", "outcome"), [(False, 2, Outcome.LOST), (True, 1, Outcome.RELEASED)]
+    ("failed", "attempts", "outcome"), [(False, 2, Outcome.LOST), (True, 1, Outcome.RELEASED)]
 )
-async def test_jobs_of_dead_workers_lose_no_attempt_only_where_their_version_was_given_up(
+async def test_jobs_of_dead_workers_lose_no_attempt_only_where_their_version_failed(
     forge: Forge,
     database: Database,
     events: Events,
     epoch: int,
-    given_up: bool,
+    failed: bool,
     attempts: int,
     outcome: Outcome,
 ) -> None:
@@ -101,7 +101,7 @@ async def test_jobs_of_dead_workers_lose_no_attempt_only_where_their_version_was
     dead = await worker(forge.storage, pool=POOL, version_id=NEW)
     job = await forge.enqueue("work")
     assert len(await claim(forge.storage, dead)) == 1
-    if given_up:
+    if failed:
         assert await forge.versions.move(POOL, NEW, VersionState.FAILED, verdict="It hangs.", epoch=epoch)
 
     async with working(forge, **QUICKLY):
@@ -110,7 +110,7 @@ async def test_jobs_of_dead_workers_lose_no_attempt_only_where_their_version_was
     found = await forge.jobs.get(job.id)
     assert found.attempt == attempts
     assert len(found.failures) == attempts - 1
-    assert [run.outcome for event in events.of(JobsReaped) for run in event.runs] == [outcome]
+    assert [run.outcome for event in events.of(JobsTakenBack) for run in event.runs] == [outcome]
     assert (await record(forge, NEW)).lost == 1
 
 

@@ -14,7 +14,14 @@ from tests.working.running import working
 
 @pytest.mark.parametrize(
     "place",
-    ["leadership.lead", "workers.beat", "claims.claim", "claims.finish", "schedule.promote", "queues.all"],
+    [
+        "leadership.lead",
+        "workers.beat",
+        "claims.claim",
+        "claims.finish",
+        "schedule.make_pending",
+        "queues.all",
+    ],
 )
 async def test_a_worker_goes_on_after_any_error(
     forge: Forge, monkeypatch: pytest.MonkeyPatch, place: str

@@ -13,12 +13,12 @@ async def test_queues_with_jobs_and_no_worker_that_takes_them_are_told_of(forge:
     for queue in ("served", "closed", "draining", "nobody"):
         await factories.enqueue(storage, queue=queue)
     await factories.worker(storage, ["served", "idle"])
-    retiring, draining = (
+    cordoned, draining = (
         await factories.worker(storage, ["closed"]),
         await factories.worker(storage, ["draining"]),
     )
     epoch = (await storage.versions.take_over("operator-1")).number
-    await storage.versions.retire([retiring], True, epoch=epoch)
+    await storage.versions.cordon([cordoned], True, epoch=epoch)
     await storage.workers.drain(draining)
 
     forge.telemetry.subscribe(events.append)

@@ -97,7 +97,7 @@ def is_overdue(pool: Pool, version: Version) -> bool:
 
 
 def drop(pool: Pool, version: Version) -> list[Action]:
-    """Return the next step of a version that was given up: it is gone as soon as it is proven empty."""
+    """Return the next step of a version that failed: it is gone as soon as it is proven empty."""
     if is_proven_empty(version, pool.memory, pool.database.now):
         return retire(pool, version)
     return stop(pool, version)
@@ -114,7 +114,7 @@ def remove_pods(pool: Pool, version: Version) -> list[Action]:
 
 
 def stop(pool: Pool, version: Version) -> list[Action]:
-    """Return what ends the work of a version that was given up: idle pods go, and after a while all do.
+    """Return what ends the work of a version that failed: idle pods go, and after a while all do.
 
     Its workers then hand back what they cannot finish, and no attempt of these jobs counts. Not at the
     first look: whoever finishes in time has nothing to hand back.

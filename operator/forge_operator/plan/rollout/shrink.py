@@ -13,7 +13,7 @@ from enum import IntEnum
 
 from forge_jobs import WorkerInfo
 from forge_jobs.model.version import Version
-from forge_operator.plan.actions import Action, DeletePod, RetireWorkers, Scale, SetDeletionCost
+from forge_operator.plan.actions import Action, CordonWorkers, DeletePod, Scale, SetDeletionCost
 from forge_operator.plan.pool import Pool
 from forge_operator.state.observed import Deployment, Pod
 
@@ -21,22 +21,22 @@ FIRST_TO_GO = -1000
 """The deletion cost of a pod that is to go."""
 
 PATIENCE = timedelta(seconds=10)
-"""How long a worker that was told to retire may take to acknowledge it."""
+"""How long a worker that was cordoned may take to acknowledge it."""
 
 BUSY_PATIENCE = timedelta(minutes=10)
 """How long a busy worker is waited for, until another one is chosen in its place."""
 
 SETTLING = timedelta(seconds=60)
-"""How long a retiring worker is left alone when its pod should have gone, and has not."""
+"""How long a cordoned worker is left alone when its pod should have gone, and has not."""
 
 
 class Rank(IntEnum):
     """Who goes first."""
 
     NOT_READY = 0  # the ReplicaSet takes these first, whatever we would choose
-    IDLE_RETIRING = 1
+    IDLE_CORDONED = 1
     IDLE = 2
-    BUSY_RETIRING = 3
+    BUSY_CORDONED = 3
     BUSY = 4
     BUSY_FOR_LONG = 5  # it was waited for long enough; another one may be done sooner
 
@@ -54,9 +54,9 @@ class Held:
         return sum(each.in_progress for each in self.workers)
 
     @property
-    def is_retiring(self) -> bool:
+    def is_cordoned(self) -> bool:
         """Whether all its workers were told to claim nothing more."""
-        return all(each.retiring for each in self.workers)
+        return all(each.cordoned for each in self.workers)
 
 
 def holdings(pool: Pool, version_id: str) -> list[Held]:
@@ -71,25 +71,25 @@ def rank(held: Held, pool: Pool) -> tuple[int, int]:
     """Return how early the pod goes: smaller is sooner."""
     if not held.pod.ready and not held.in_progress:
         return Rank.NOT_READY, 0
-    retires = bool(held.workers) and held.is_retiring
+    leaves = bool(held.workers) and held.is_cordoned
     if not held.in_progress:
-        return (Rank.IDLE_RETIRING if retires else Rank.IDLE), 0
-    if not retires:
+        return (Rank.IDLE_CORDONED if leaves else Rank.IDLE), 0
+    if not leaves:
         return Rank.BUSY, held.in_progress
     is_late = waited(held.workers, pool) > BUSY_PATIENCE
-    return (Rank.BUSY_FOR_LONG if is_late else Rank.BUSY_RETIRING), held.in_progress
+    return (Rank.BUSY_FOR_LONG if is_late else Rank.BUSY_CORDONED), held.in_progress
 
 
 def waited(workers: Sequence[WorkerInfo], pool: Pool) -> timedelta:
-    """Return for how long all these workers have been seen retiring."""
-    since = [pool.memory.retiring_since.get(each.id, pool.now) for each in workers]
+    """Return for how long all these workers have been seen cordoned."""
+    since = [pool.memory.cordoned_since.get(each.id, pool.now) for each in workers]
     return pool.now - max(since) if since else timedelta(0)
 
 
-def retiring_since(pool: Pool) -> dict[int, datetime]:
-    """Return since when each retiring worker has been seen so, for the memory."""
-    before = pool.memory.retiring_since
-    return {each.id: before.get(each.id, pool.now) for each in pool.database.workers if each.retiring}
+def cordoned_since(pool: Pool) -> dict[int, datetime]:
+    """Return since when each cordoned worker has been seen so, for the memory."""
+    before = pool.memory.cordoned_since
+    return {each.id: before.get(each.id, pool.now) for each in pool.database.workers if each.cordoned}
 
 
 def can_go(held: Held, version: Version, pool: Pool) -> bool:
@@ -98,7 +98,7 @@ def can_go(held: Held, version: Version, pool: Pool) -> bool:
         return False
     if not version.is_open:
         return version.acknowledged or all(each.acknowledged for each in held.workers)
-    if not held.is_retiring:
+    if not held.is_cordoned:
         return False
     return all(each.acknowledged for each in held.workers) or waited(held.workers, pool) > PATIENCE
 
@@ -166,13 +166,13 @@ def gates(
     """Return what closes the gates of those chosen, and opens those of workers that stay after all."""
     if not version.is_open:
         return []
-    retire = tuple(each.id for held in chosen for each in held.workers if not each.retiring)
-    actions: list[Action] = [RetireWorkers(retire, True)] if retire else []
-    back = [held for held in kept if any(each.retiring for each in held.workers)]
+    cordoned = tuple(each.id for held in chosen for each in held.workers if not each.cordoned)
+    actions: list[Action] = [CordonWorkers(cordoned, True)] if cordoned else []
+    back = [held for held in kept if any(each.cordoned for each in held.workers)]
     is_settled = len(chosen) + len(kept) <= deployment.replicas
     if back and (is_settled or all(waited(held.workers, pool) > SETTLING for held in back)):
-        ids = tuple(each.id for held in back for each in held.workers if each.retiring)
-        actions += [RetireWorkers(ids, False)]
+        ids = tuple(each.id for held in back for each in held.workers if each.cordoned)
+        actions += [CordonWorkers(ids, False)]
     marked_in_vain = [held for held in kept if held.pod.deletion_cost == FIRST_TO_GO]
     if is_settled:
         actions += [SetDeletionCost(pool.owner.namespace, held.pod.name, None) for held in marked_in_vain]

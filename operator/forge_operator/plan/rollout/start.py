@@ -1,4 +1,4 @@
-"""How a version is begun, comes back, or is given up."""
+"""How a version is begun, comes back, or fails."""
 
 from datetime import timedelta
 
@@ -113,7 +113,7 @@ def wait_for_pods(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) 
     if is_ready(pool, spec, version, replicas):
         return take_over(pool, spec, version, actions)
     if is_past(pool, version.state_changed_at, spec.rollout.progress_deadline):
-        return give_up(pool, spec, version, actions)
+        return fail(pool, spec, version, actions)
     deployment = pool.deployments.get(version.id)
     available = deployment.available if deployment else 0
     return Progress(
@@ -123,7 +123,7 @@ def wait_for_pods(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) 
     )
 
 
-def give_up(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Action]) -> Progress:
+def fail(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Action]) -> Progress:
     """Return what is done with a version that did not get ready in time."""
     message = deadline_message(pool, spec, version)
     if not pool.open_versions:
@@ -134,7 +134,7 @@ def give_up(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Actio
 
 
 def keep_failed(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
-    """Return what is done with a version that was given up and is still asked for.
+    """Return what is done with a version that failed and is still asked for.
 
     One that was aborted stays so until somebody promotes it by hand. One that was only late
     keeps a pod, and gets another chance when that is ready.
@@ -143,7 +143,7 @@ def keep_failed(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) ->
     message = deadline_message(pool, spec, version)
     reason = Reason.PROGRESS_DEADLINE_EXCEEDED
     if aborted:
-        message = version.verdict or f"Version {version.version} ({version.id}) was given up."
+        message = version.verdict or f"Version {version.version} ({version.id}) failed."
         reason = Reason.ROLLOUT_ABORTED
     again = is_asked_by_hand(pool, version) if aborted else is_up(pool, version, 1)
     missing = missing_pods(pool, version.id, pending_replicas(pool, spec, wanted))

@@ -32,7 +32,7 @@ class Limits(Protocol):
         """Up to `tokens` whole tokens are taken out of the bucket. Raises UnknownScope."""
 
     async def give_back(self, scope: str, tokens: int, generation: int) -> None:
-        """Unspent tokens are in the bucket again, unless it was drained since."""
+        """Unspent tokens are in the bucket again, unless it was emptied since."""
 
-    async def drain(self, scope: str) -> int:
+    async def empty(self, scope: str) -> int:
         """The bucket is empty, tokens leased from it are void, everybody is told; return the new generation. Raises UnknownScope."""

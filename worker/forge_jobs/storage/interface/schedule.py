@@ -14,7 +14,7 @@ class Schedule(Protocol):
         Jobs of kinds that nobody handles, as `workers.handled` says, are left out.
         """
 
-    async def promote(self, *, limit: int = 1000) -> tuple[int, timedelta | None]:
+    async def make_pending(self, *, limit: int = 1000) -> tuple[int, timedelta | None]:
         """Up to `limit` jobs whose time has come are ready, idle workers are woken.
 
         Return how many, and how long until the next one is due (None: nothing is scheduled).

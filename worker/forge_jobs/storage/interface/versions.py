@@ -46,8 +46,8 @@ class Versions(Protocol):
     async def all(self, pool: str | None = None) -> list[Version]:
         """Return the versions (of one pool), oldest first, with what their workers hold now, and came to."""
 
-    async def given_up(self, worker_ids: Sequence[int]) -> set[int]:
-        """Return those of these workers, registered or gone, whose version was given up."""
+    async def of_failed(self, worker_ids: Sequence[int]) -> set[int]:
+        """Return those of these workers, registered or gone, whose version failed."""
 
     async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
         """The row is gone; False when the version is open, or a worker of it is registered."""
@@ -59,5 +59,5 @@ class Versions(Protocol):
         claimed is in progress.
         """
 
-    async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> None:
-        """These workers may claim nothing more (or, not `retiring`, may again); they are told."""
+    async def cordon(self, worker_ids: Sequence[int], cordoned: bool, *, epoch: int) -> None:
+        """These workers may claim nothing more (or, not `cordoned`, may again); they are told."""

@@ -13,7 +13,7 @@ class Wakeups(Protocol):
         """Call `heard(kind, subject)` for everything told, until cancelled.
 
         Kinds: "queue" (id: work), "behind" (queue id, priority, pos, and the worker that handed it back, or 0: a job
-        became ready there, where later ones may have been claimed already), "slots" (id: some were given back), "config", "cancel" (job id), "due", "drain" (scope),
+        became ready there, where later ones may have been claimed already), "slots" (id: some were given back), "config", "cancel" (job id), "due", "empty" (scope),
         "gate" (pool, or "": who has none), and
         "reconnect" when listening began, for the first time or again, and things may have been missed before.
         The connection is watched; when it is lost it comes back by itself.

@@ -30,7 +30,7 @@ class Workers(Protocol):
 
         It runs nothing whose claim was unknown in this `era` (None: nothing at all). An era begins when
         there is none. `record` is all that the attempts came to, when more is known of it; `ailment` what keeps
-        it from its work now (None: nothing). Raises WorkerLost when it was struck off.
+        it from its work now (None: nothing). Raises WorkerLost when it was lost.
         """
 
     async def astray(self, worker_id: int, *, stuck: Sequence[int], adrift: Sequence[int]) -> None:
@@ -52,7 +52,7 @@ class Workers(Protocol):
     async def beats(self) -> Beats:
         """Return when each registered worker beat last."""
 
-    async def strike_off(self, silent: Mapping[int, datetime], *, epoch: int) -> dict[int, str]:
+    async def declare_lost(self, silent: Mapping[int, datetime], *, epoch: int) -> dict[int, str]:
         """Workers that beat last at these moments are not registered any more: they can claim nothing, their slots are free.
 
         Their versions keep what their attempts came to, and count those that they held as lost. Return their

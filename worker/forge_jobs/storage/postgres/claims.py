@@ -44,7 +44,7 @@ WITH pick AS MATERIALIZED (
     LIMIT coalesce((
         SELECT CASE
             WHEN queue.paused OR queue.cooldown_until > now() THEN 0
-            WHEN worker.retiring OR version.state NOT IN ('current', 'ramping') THEN 0  -- its gate is closed
+            WHEN worker.cordoned OR version.state NOT IN ('current', 'ramping') THEN 0  -- its gate is closed
             WHEN queue.concurrency IS NULL THEN $3::bigint
             ELSE (
                 SELECT CASE

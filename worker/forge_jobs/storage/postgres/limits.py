@@ -14,7 +14,7 @@ FILLED = """least(rate_limit.capacity, rate_limit.tokens
         + rate_limit.refill * greatest(0, extract(epoch FROM now() - rate_limit.refilled_at)))"""
 
 ALL = """
-SELECT scope, capacity, refill, {filled}::double precision AS tokens, generation, drained_at, managed_by
+SELECT scope, capacity, refill, {filled}::double precision AS tokens, generation, emptied_at, managed_by
 FROM {schema}.rate_limit ORDER BY scope
 """.replace("{filled}", FILLED)
 
@@ -27,7 +27,7 @@ WITH written AS (
         refilled_at = greatest(rate_limit.refilled_at, now()),
         managed_by = coalesce(rate_limit.managed_by, excluded.managed_by)
     WHERE rate_limit.managed_by IS NULL OR rate_limit.managed_by = excluded.managed_by
-    RETURNING scope, capacity, refill, tokens, generation, drained_at, managed_by
+    RETURNING scope, capacity, refill, tokens, generation, emptied_at, managed_by
 )
 SELECT written.*, {schema}.configured() AS told FROM written
 """.replace("{filled}", FILLED)
@@ -71,14 +71,14 @@ UPDATE {schema}.rate_limit SET tokens = least(capacity, tokens + greatest(0, $2:
 WHERE scope = $1 AND generation = $3
 """
 
-DRAIN = """
-WITH drained AS (
+EMPTY = """
+WITH emptied AS (
     UPDATE {schema}.rate_limit
-    SET tokens = 0, refilled_at = greatest(refilled_at, now()), generation = generation + 1, drained_at = now()
+    SET tokens = 0, refilled_at = greatest(refilled_at, now()), generation = generation + 1, emptied_at = now()
     WHERE scope = $1
     RETURNING generation
 )
-SELECT generation, {schema}.tell('drain:' || $1) FROM drained
+SELECT generation, {schema}.tell('empty:' || $1) FROM emptied
 """
 
 
@@ -142,8 +142,8 @@ class PostgresLimits:
     async def give_back(self, scope: str, tokens: int, generation: int) -> None:
         await self._database.execute(GIVE_BACK, scope, tokens, generation)
 
-    async def drain(self, scope: str) -> int:
-        generation: int | None = await self._database.fetchval(DRAIN, scope)
+    async def empty(self, scope: str) -> int:
+        generation: int | None = await self._database.fetchval(EMPTY, scope)
         if generation is None:
             raise await self._unknown(scope)
         return generation
@@ -166,7 +166,7 @@ def _rate_limit(record: Any) -> RateLimit:
         refill=record["refill"],
         tokens=record["tokens"],
         generation=record["generation"],
-        drained_at=record["drained_at"],
+        emptied_at=record["emptied_at"],
         managed_by=record["managed_by"],
     )
 

@@ -68,7 +68,7 @@ FROM found
 """
 
 # While slots beyond the concurrency are held, fewer of the others may be: OVERFULL takes those.
-# The worker's row is locked, so that it cannot be struck off between the look and the taking.
+# The worker's row is locked, so that it cannot be lost between the look and the taking.
 TAKE = """
 WITH alive AS MATERIALIZED (
     SELECT id FROM {schema}.worker WHERE id = $2 FOR KEY SHARE

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.postgres.connection import Database
 
-# Any worker may promote: rows that another one holds are skipped, so none waits. Where the first stands
+# Any worker may make_pending: rows that another one holds are skipped, so none waits. Where the first stands
 # ($2) is known from the look before, so that what lies before it is not walked over again: jobs that
-# were promoted stay in the index for as long as anybody may still see them.
-PROMOTE = """
+# became pending stay in the index for as long as anybody may still see them.
+MAKE_PENDING = """
 WITH taken AS (
     DELETE FROM {schema}.scheduled
     WHERE ctid = ANY (ARRAY (
@@ -73,11 +73,11 @@ class PostgresSchedule:
         records = await self._database.fetch(UPCOMING, within.total_seconds())
         return {queue: (jobs, first) for queue, jobs, first in records}
 
-    async def promote(self, *, limit: int = 1000) -> tuple[int, timedelta | None]:
+    async def make_pending(self, *, limit: int = 1000) -> tuple[int, timedelta | None]:
         first = await self._database.fetchrow(NEXT, FROM_THE_BEGINNING)
         if first is None or first["wait"] > timedelta(0):
             return 0, first and first["wait"]
-        count: int = await self._database.fetchval(PROMOTE, limit, first["run_at"])
+        count: int = await self._database.fetchval(MAKE_PENDING, limit, first["run_at"])
         # A statement does not see what it has deleted itself. Unless the limit was met, all that was due is
         # taken, or somebody else takes it.
         begin = first["run_at"] if count == limit else first["now"]

@@ -129,7 +129,7 @@ WHERE $1::text IS NULL OR version.pool = $1
 ORDER BY version.created_at, version.pool, version.id
 """.replace("{age}", AGE)
 
-GIVEN_UP = """
+OF_FAILED = """
 SELECT label.worker_id
 FROM {schema}.worker_label AS label
 JOIN {schema}.worker_version AS version ON version.pool = label.pool AND version.id = label.version_id
@@ -152,10 +152,10 @@ WHERE pool = $1
                   WHERE label.pool = $1)
 """
 
-RETIRE = """
+CORDON = """
 WITH told AS (
-    UPDATE {schema}.worker SET retiring = $2, observed_revision = -1
-    WHERE id = ANY ($1::bigint[]) AND retiring <> $2
+    UPDATE {schema}.worker SET cordoned = $2, observed_revision = -1
+    WHERE id = ANY ($1::bigint[]) AND cordoned <> $2
     RETURNING coalesce(pool, '') AS pool
 )
 SELECT {schema}.tell('gate:' || pool) FROM (SELECT DISTINCT pool FROM told) AS pools
@@ -223,9 +223,9 @@ class PostgresVersions(Versions):
         """Return the versions (of one pool), oldest first, with what their workers hold now."""
         return [_version(record) for record in await self._database.fetch(ALL, pool)]
 
-    async def given_up(self, worker_ids: Sequence[int]) -> set[int]:
-        """Return those of these workers, registered or gone, whose version was given up."""
-        return {row["worker_id"] for row in await self._database.fetch(GIVEN_UP, list(worker_ids))}
+    async def of_failed(self, worker_ids: Sequence[int]) -> set[int]:
+        """Return those of these workers, registered or gone, whose version failed."""
+        return {row["worker_id"] for row in await self._database.fetch(OF_FAILED, list(worker_ids))}
 
     @tried_again
     async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
@@ -242,10 +242,10 @@ class PostgresVersions(Versions):
             return not await self._database.fetchval(HAS_VERSIONS, pool, connection=connection)
 
     @tried_again
-    async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> None:
-        """These workers may claim nothing more (or, not `retiring`, may again); they are told."""
+    async def cordon(self, worker_ids: Sequence[int], cordoned: bool, *, epoch: int) -> None:
+        """These workers may claim nothing more (or, not `cordoned`, may again); they are told."""
         async with writing(self._database, epoch) as connection:
-            await self._database.fetch(RETIRE, list(worker_ids), retiring, connection=connection)
+            await self._database.fetch(CORDON, list(worker_ids), cordoned, connection=connection)
 
     async def _exists(self, pool: str, version_id: str, connection: Any) -> bool:
         return bool(await self._database.fetchval(EXISTS, pool, version_id, connection=connection))

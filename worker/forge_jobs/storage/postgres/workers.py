@@ -42,14 +42,14 @@ WITH alive AS (
             SELECT control_revision FROM {schema}.worker_version AS version
             WHERE version.pool = worker.pool AND version.id = worker.version_id), 0)
     WHERE id = $1
-    RETURNING pool, version_id, retiring, beat_at
+    RETURNING pool, version_id, cordoned, beat_at
 ), present AS MATERIALIZED (
     SELECT (SELECT {era} FROM {schema}.era) AS era
 )
 SELECT (SELECT revision FROM {schema}.revision) AS revision,
        ARRAY(SELECT job_id FROM {schema}.claimed
              WHERE worker_id = $1 AND cancel_requested_at IS NOT NULL) AS cancels,
-       NOT alive.retiring AND coalesce((
+       NOT alive.cordoned AND coalesce((
             SELECT state IN ('current', 'ramping') FROM {schema}.worker_version AS version
             WHERE version.pool = alive.pool AND version.id = alive.version_id), true) AS is_open,
        present.era, alive.beat_at, (SELECT beat_at FROM {schema}.worker WHERE id = $1) AS beaten_at,
@@ -83,10 +83,10 @@ SELECT {schema}.wake(queue_id) FROM (SELECT DISTINCT queue_id FROM freed) AS que
 
 BEATS = "SELECT now(), array_agg(id), array_agg(beat_at) FROM {schema}.worker"
 
-# Striking a worker off is what fences it: its next claim finds no worker row. A claim that
+# Declaring a worker lost is what fences it: its next claim finds no worker row. A claim that
 # it had on the wire just then belongs to nobody, and is found as lost by the next look. A row
 # that is beaten on at this moment is waited for, and compared as it is then.
-STRIKE_OFF = """
+DECLARE_LOST = """
 WITH gone AS (
     DELETE FROM {schema}.worker
     USING unnest($1::bigint[], $2::timestamptz[]) AS silent (id, beat_at)
@@ -111,8 +111,8 @@ SELECT count(*) FROM (SELECT DISTINCT queue_id FROM freed) AS woken, {schema}.wa
 ALL = """
 SELECT worker.id, worker.label, worker.host, worker.pid, worker.version, worker.queues, worker.kinds,
        worker.concurrency, worker.draining, worker.started_at, worker.beat_at, coalesce(held.jobs, 0) AS in_progress,
-       held.since AS busy_since, worker.pool, worker.version_id, worker.pod, worker.retiring,
-       NOT worker.retiring AND coalesce(version.state IN ('current', 'ramping'), true) AS is_open,
+       held.since AS busy_since, worker.pool, worker.version_id, worker.pod, worker.cordoned,
+       NOT worker.cordoned AND coalesce(version.state IN ('current', 'ramping'), true) AS is_open,
        worker.observed_revision >= coalesce(version.control_revision, 0) AS acknowledged,
        worker.succeeded, worker.failed, worker.run_seconds, worker.stuck, worker.adrift, worker.ailment
 FROM {schema}.worker
@@ -159,7 +159,7 @@ class PostgresWorkers(Workers):
         record: TrackRecord | None = None,
         ailment: str | None = None,
     ) -> Beat:
-        """The worker is alive as of now, and acknowledges its gate. Raises WorkerLost when it was struck off."""
+        """The worker is alive as of now, and acknowledges its gate. Raises WorkerLost when it was lost."""
         record = record or TrackRecord(succeeded=succeeded, failed=failed)
         written = encoded(record.written())
         said = worker_id, succeeded, failed, run_seconds, stale.total_seconds(), era, written, ailment
@@ -202,12 +202,12 @@ class PostgresWorkers(Workers):
         now, ids, moments = (await self._database.liveness.fetch(BEATS))[0]
         return Beats(now, dict(zip(ids or (), moments or (), strict=True)))
 
-    async def strike_off(self, silent: Mapping[int, datetime], *, epoch: int) -> dict[int, str]:
+    async def declare_lost(self, silent: Mapping[int, datetime], *, epoch: int) -> dict[int, str]:
         """Workers that beat last at these moments are not registered any more, and their slots are free."""
-        struck = await self._database.liveness.fetch(STRIKE_OFF, list(silent), list(silent.values()), epoch)
+        lost = await self._database.liveness.fetch(DECLARE_LOST, list(silent), list(silent.values()), epoch)
         # A statement of its own, which sees who is gone. Should it be missing, the next call makes up for it.
         await self._database.liveness.fetch(FREE_SLOTS)
-        return dict(struck)
+        return dict(lost)
 
     async def all(self) -> list[WorkerInfo]:
         """Return the registered workers by label."""

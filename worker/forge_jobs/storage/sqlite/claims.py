@@ -37,7 +37,7 @@ START: Hint = (-32768, -1)
 ALLOWED = """
 SELECT CASE
     WHEN queue.paused OR queue.cooldown_until > :now THEN 0
-    WHEN worker.retiring OR version.state NOT IN ('current', 'ramping') THEN 0  -- its gate is closed
+    WHEN worker.cordoned OR version.state NOT IN ('current', 'ramping') THEN 0  -- its gate is closed
     WHEN queue.concurrency IS NULL THEN :limit
     ELSE (
         SELECT CASE

@@ -12,7 +12,7 @@ from forge_jobs.storage.sqlite.transaction import Row, Transaction
 
 # A clock that went back mints nothing, then or when it comes forward again.
 TOKENS = "min(capacity, tokens + refill * max(0, :now - refilled_at) / 1000000.0)"
-COLUMNS = f"scope, capacity, refill, {TOKENS}, generation, drained_at, managed_by"
+COLUMNS = f"scope, capacity, refill, {TOKENS}, generation, emptied_at, managed_by"
 
 NEARLY = 1e-9
 """What a sum of fractions may lack of a whole token."""
@@ -105,21 +105,21 @@ class SqliteLimits:
 
         await self._database.write(give_back)
 
-    async def drain(self, scope: str) -> int:
-        def drain(transaction: Transaction) -> int:
+    async def empty(self, scope: str) -> int:
+        def empty(transaction: Transaction) -> int:
             generation: int = _get(transaction, scope).generation + 1
             transaction.execute(
                 """
                 UPDATE rate_limit
-                SET tokens = 0, refilled_at = max(refilled_at, :now), drained_at = :now, generation = :generation
+                SET tokens = 0, refilled_at = max(refilled_at, :now), emptied_at = :now, generation = :generation
                 WHERE scope = :scope
                 """,
                 {"scope": scope, "generation": generation, "now": transaction.now},
             )
-            transaction.tell("drain", scope)
+            transaction.tell("empty", scope)
             return generation
 
-        return await self._database.write(drain)
+        return await self._database.write(empty)
 
 
 def _wait(tokens: float, limit: RateLimit) -> float:
@@ -156,5 +156,5 @@ def _get(transaction: Transaction, scope: str) -> RateLimit:
 
 
 def _limit(row: Row) -> RateLimit:
-    scope, capacity, refill, tokens, generation, drained_at, managed_by = row
-    return RateLimit(scope, capacity, refill, tokens, generation, moment(drained_at), managed_by)
+    scope, capacity, refill, tokens, generation, emptied_at, managed_by = row
+    return RateLimit(scope, capacity, refill, tokens, generation, moment(emptied_at), managed_by)

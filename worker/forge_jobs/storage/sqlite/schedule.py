@@ -36,11 +36,11 @@ class SqliteSchedule:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def promote(self, *, limit: int = 1000) -> tuple[int, timedelta | None]:
+    async def make_pending(self, *, limit: int = 1000) -> tuple[int, timedelta | None]:
         wait = await self._database.read(_next)
         if wait is None or wait > timedelta(0):
             return 0, wait
-        return await self._database.write(lambda transaction: _promote(transaction, limit))
+        return await self._database.write(lambda transaction: _make_pending(transaction, limit))
 
     async def upcoming(self, within: timedelta) -> Mapping[str, tuple[int, datetime]]:
         def upcoming(transaction: Transaction) -> dict[str, tuple[int, datetime]]:
@@ -54,7 +54,7 @@ class SqliteSchedule:
         return await self._database.read(upcoming)
 
 
-def _promote(transaction: Transaction, limit: int) -> tuple[int, timedelta | None]:
+def _make_pending(transaction: Transaction, limit: int) -> tuple[int, timedelta | None]:
     due = transaction.rows(
         """
         SELECT job_id, queue_id, attempt, priority FROM scheduled

@@ -91,7 +91,7 @@ WHERE ?1 IS NULL OR version.pool = ?1
 ORDER BY version.created_at, version.pool, version.id
 """
 
-GIVEN_UP = """
+OF_FAILED = """
 SELECT 1
 FROM worker_label AS label
 JOIN worker_version AS version ON version.pool = label.pool AND version.id = label.version_id
@@ -113,8 +113,8 @@ WHERE pool = ?1
                   WHERE label.pool = ?1)
 """
 
-RETIRE = """
-UPDATE worker SET retiring = ?2, observed_revision = -1 WHERE id = ?1 AND retiring <> ?2
+CORDON = """
+UPDATE worker SET cordoned = ?2, observed_revision = -1 WHERE id = ?1 AND cordoned <> ?2
 RETURNING coalesce(pool, '')
 """
 
@@ -208,15 +208,15 @@ class SqliteVersions:
 
         return await self._database.read(all_of_them)
 
-    async def given_up(self, worker_ids: Sequence[int]) -> set[int]:
-        def given_up(transaction: Transaction) -> set[int]:
+    async def of_failed(self, worker_ids: Sequence[int]) -> set[int]:
+        def of_failed(transaction: Transaction) -> set[int]:
             return {
                 worker_id
                 for worker_id in worker_ids
-                if transaction.row(GIVEN_UP, (worker_id, VersionState.FAILED.value))
+                if transaction.row(OF_FAILED, (worker_id, VersionState.FAILED.value))
             }
 
-        return await self._database.read(given_up)
+        return await self._database.read(of_failed)
 
     async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
         def delete(transaction: Transaction) -> bool:
@@ -232,13 +232,13 @@ class SqliteVersions:
 
         return await self._write(forget, epoch)
 
-    async def retire(self, worker_ids: Sequence[int], retiring: bool, *, epoch: int) -> None:
-        def retire(transaction: Transaction) -> None:
+    async def cordon(self, worker_ids: Sequence[int], cordoned: bool, *, epoch: int) -> None:
+        def cordon(transaction: Transaction) -> None:
             for worker_id in worker_ids:
-                for (pool,) in transaction.rows(RETIRE, (worker_id, retiring)):
+                for (pool,) in transaction.rows(CORDON, (worker_id, cordoned)):
                     transaction.tell("gate", pool)
 
-        await self._write(retire, epoch)
+        await self._write(cordon, epoch)
 
     async def _write(self, write: Callable[[Transaction], T], epoch: int) -> T:
         """Return what `write` does. Raises PastEpoch."""

@@ -20,7 +20,7 @@ from forge_jobs.storage.sqlite.transaction import Row, Transaction
 # of a worker: the revision that it acknowledges, whether it may claim, and when it beat last
 GATE = """
 SELECT coalesce(version.control_revision, 0),
-       NOT worker.retiring AND coalesce(version.state IN ('current', 'ramping'), 1), worker.beat_at
+       NOT worker.cordoned AND coalesce(version.state IN ('current', 'ramping'), 1), worker.beat_at
 FROM worker
 LEFT JOIN worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
 WHERE worker.id = ?
@@ -167,8 +167,8 @@ class SqliteWorkers:
 
         return await self._database.read(beats)
 
-    async def strike_off(self, silent: Mapping[int, datetime], *, epoch: int) -> dict[int, str]:
-        def strike_off(transaction: Transaction) -> dict[int, str]:
+    async def declare_lost(self, silent: Mapping[int, datetime], *, epoch: int) -> dict[int, str]:
+        def declare_lost(transaction: Transaction) -> dict[int, str]:
             gone: dict[int, str] = {}
             if leads(transaction, epoch):
                 for worker_id, beat_at in silent.items():
@@ -187,7 +187,7 @@ class SqliteWorkers:
             free_slots_of_the_gone(transaction)
             return gone
 
-        return await self._database.write(strike_off)
+        return await self._database.write(declare_lost)
 
     async def all(self) -> list[WorkerInfo]:
         rows = await self._database.read(
@@ -197,8 +197,8 @@ class SqliteWorkers:
                     SELECT worker_id, count(*) AS jobs, min(claimed_at) AS since FROM claimed GROUP BY worker_id)
                 SELECT worker.id, worker.label, worker.host, worker.pid, worker.version, worker.queues, worker.kinds,
                        worker.concurrency, worker.draining, worker.started_at, worker.beat_at, coalesce(held.jobs, 0),
-                       worker.pool, worker.version_id, worker.pod, worker.retiring,
-                       NOT worker.retiring AND coalesce(version.state IN ('current', 'ramping'), 1),
+                       worker.pool, worker.version_id, worker.pod, worker.cordoned,
+                       NOT worker.cordoned AND coalesce(version.state IN ('current', 'ramping'), 1),
                        worker.observed_revision >= coalesce(version.control_revision, 0),
                        worker.succeeded, worker.failed, worker.run_seconds, worker.stuck, worker.adrift,
                        worker.ailment, held.since
@@ -232,7 +232,7 @@ def _worker(row: Row) -> WorkerInfo:
         pool=row[12],
         version_id=row[13],
         pod=row[14],
-        retiring=bool(row[15]),
+        cordoned=bool(row[15]),
         is_open=bool(row[16]),
         acknowledged=bool(row[17]),
         succeeded=row[18],

@@ -186,8 +186,8 @@ CREATE TABLE "forge_jobs".worker (
     kinds             text[] NOT NULL,
     concurrency       integer NOT NULL,
     draining          boolean NOT NULL DEFAULT false,
-    retiring          boolean NOT NULL DEFAULT false,
-    observed_revision bigint NOT NULL DEFAULT 0,  -- of its version's control; -1: told to retire, or not to
+    cordoned          boolean NOT NULL DEFAULT false,
+    observed_revision bigint NOT NULL DEFAULT 0,  -- of its version's control; -1: cordoned, or not any more
     started_at        timestamptz NOT NULL,
     -- as it said at its last beat
     beat_at           timestamptz NOT NULL,
@@ -263,7 +263,7 @@ CREATE TABLE "forge_jobs".worker_version (
     drained_at       timestamptz,
     record           jsonb NOT NULL DEFAULT '{}',  -- what the attempts of its workers that are gone came to
     baseline         jsonb,  -- the record of all versions of the pool, when this one got its present share
-    verdict          text,  -- why it was given up
+    verdict          text,  -- why it failed
     PRIMARY KEY (pool, id)
 );
 CREATE UNIQUE INDEX worker_version_current ON "forge_jobs".worker_version (pool) WHERE state = 'current';
@@ -292,8 +292,8 @@ CREATE TABLE "forge_jobs".rate_limit (
     refill      double precision NOT NULL CHECK (refill >= 0),  -- tokens per second
     tokens      double precision NOT NULL,
     refilled_at timestamptz NOT NULL,
-    generation  bigint NOT NULL DEFAULT 0,  -- +1 when it is drained; tokens leased before are not given back
-    drained_at  timestamptz,
+    generation  bigint NOT NULL DEFAULT 0,  -- +1 when it is emptied; tokens leased before are not given back
+    emptied_at  timestamptz,
     managed_by  text
 ) WITH (fillfactor = 50);
 
@@ -527,7 +527,7 @@ WITH serving AS (
     SELECT worker.queues, worker.kinds
     FROM "forge_jobs".worker
     LEFT JOIN "forge_jobs".worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
-    WHERE NOT worker.draining AND NOT worker.retiring AND worker.kinds <> '{}'
+    WHERE NOT worker.draining AND NOT worker.cordoned AND worker.kinds <> '{}'
       AND coalesce(version.state IN ('current', 'ramping'), true)
     UNION
     SELECT queues, kinds FROM "forge_jobs".worker_version
@@ -682,7 +682,7 @@ INSERT INTO forge_jobs.kind (kind, queue, priority, max_attempts, timeout, codec
 INSERT INTO forge_jobs.leader (one, worker_id, epoch, until) OVERRIDING SYSTEM VALUE VALUES ('true', '1001', '1', '2053-05-19 00:00:00+00');
 INSERT INTO forge_jobs.migration (number, name, applied_at, breaking) OVERRIDING SYSTEM VALUE VALUES ('1', 'jobs', '2026-01-01 00:00:00+00', 'false');
 INSERT INTO forge_jobs.operator (one, holder, epoch) OVERRIDING SYSTEM VALUE VALUES ('true', 'operator-1', '1');
-INSERT INTO forge_jobs.rate_limit (scope, capacity, refill, tokens, refilled_at, generation, drained_at, managed_by) OVERRIDING SYSTEM VALUE VALUES ('mail', '10', '1', '10', '2026-01-01 00:00:00+00', '0', NULL, NULL);
+INSERT INTO forge_jobs.rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by) OVERRIDING SYSTEM VALUE VALUES ('mail', '10', '1', '10', '2026-01-01 00:00:00+00', '0', NULL, NULL);
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('10', '1767225600000000', '1', '0', '0');
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('11', '1767225600000001', '1', '0', '0');
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('12', '1767225600000002', '1', '0', '0');
@@ -723,8 +723,8 @@ INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, d
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0');
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0');
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0');
-INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, retiring, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1001', 'test-worker-1-1001', 'here', '1001', '1', NULL, NULL, NULL, '{default}', '{work}', '10', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}');
-INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, retiring, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1002', 'test-worker-1-1002', 'here', '1002', '1', 'pool', 'aaaaaaa1', 'mail-1', '{default,mail}', '{work}', '10', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}');
+INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1001', 'test-worker-1-1001', 'here', '1001', '1', NULL, NULL, NULL, '{default}', '{work}', '10', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}');
+INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1002', 'test-worker-1-1002', 'here', '1002', '1', 'pool', 'aaaaaaa1', 'mail-1', '{default,mail}', '{work}', '10', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}');
 INSERT INTO forge_jobs.worker_label (worker_id, label, at, pool, version_id) OVERRIDING SYSTEM VALUE VALUES ('1001', 'test-worker-1-1001', '2026-01-01 00:00:00+00', NULL, NULL);
 INSERT INTO forge_jobs.worker_label (worker_id, label, at, pool, version_id) OVERRIDING SYSTEM VALUE VALUES ('1002', 'test-worker-1-1002', '2026-01-01 00:00:00+00', 'pool', 'aaaaaaa1');
 INSERT INTO forge_jobs.worker_version (pool, id, version, deployment, spec_hash, state, weight_percent, control_revision, queues, kinds, created_at, state_changed_at, ramping_since, last_current_at, drain_started_at, drained_at, record, baseline, verdict) OVERRIDING SYSTEM VALUE VALUES ('pool', 'aaaaaaa1', '1.0', 'mail-1-0', '', 'current', '100', '1', '{default,mail}', '{work}', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, '2026-01-01 00:00:00+00', NULL, NULL, '{}', NULL, NULL);

@@ -183,8 +183,8 @@ CREATE TABLE worker (
     kinds             TEXT NOT NULL,
     concurrency       INTEGER NOT NULL,
     draining          INTEGER NOT NULL DEFAULT 0,
-    retiring          INTEGER NOT NULL DEFAULT 0,
-    observed_revision INTEGER NOT NULL DEFAULT 0,  -- of its version's control; -1: told to retire, or not to
+    cordoned          INTEGER NOT NULL DEFAULT 0,
+    observed_revision INTEGER NOT NULL DEFAULT 0,  -- of its version's control; -1: cordoned, or not any more
     started_at        INTEGER NOT NULL,
     -- as it said at its last beat
     beat_at           INTEGER NOT NULL,
@@ -266,7 +266,7 @@ CREATE TABLE worker_version (
     drained_at       INTEGER,
     record           TEXT NOT NULL DEFAULT '{}',  -- what the attempts of its workers that are gone came to
     baseline         TEXT,  -- the record of all versions of the pool, when this one got its present share
-    verdict          TEXT,  -- why it was given up
+    verdict          TEXT,  -- why it failed
     PRIMARY KEY (pool, id)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX worker_version_current ON worker_version (pool) WHERE state = 'current';
@@ -295,8 +295,8 @@ CREATE TABLE rate_limit (
     refill      REAL NOT NULL CHECK (refill >= 0),  -- tokens per second
     tokens      REAL NOT NULL,
     refilled_at INTEGER NOT NULL,
-    generation  INTEGER NOT NULL DEFAULT 0,  -- +1 when it is drained; tokens leased before are not given back
-    drained_at  INTEGER,
+    generation  INTEGER NOT NULL DEFAULT 0,  -- +1 when it is emptied; tokens leased before are not given back
+    emptied_at  INTEGER,
     managed_by  TEXT
 );
 
@@ -375,7 +375,7 @@ WITH serving AS (
     SELECT worker.queues, worker.kinds
     FROM worker
     LEFT JOIN worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
-    WHERE NOT worker.draining AND NOT worker.retiring AND worker.kinds <> '[]'
+    WHERE NOT worker.draining AND NOT worker.cordoned AND worker.kinds <> '[]'
       AND coalesce(version.state IN ('current', 'ramping'), 1)
     UNION
     SELECT queues, kinds FROM worker_version
@@ -464,7 +464,7 @@ INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('gate', 'pool', 4)
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '1', 18);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '2', 16);
 INSERT OR REPLACE INTO operator (one, holder, epoch) VALUES (1, 'operator-1', 1);
-INSERT OR REPLACE INTO rate_limit (scope, capacity, refill, tokens, refilled_at, generation, drained_at, managed_by) VALUES ('mail', 10.0, 1.0, 10.0, 1767225600000000, 0, NULL, NULL);
+INSERT OR REPLACE INTO rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by) VALUES ('mail', 10.0, 1.0, 10.0, 1767225600000000, 0, NULL, NULL);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (10, 1767225600000000, 1, 0, 0);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (11, 1767225600000000, 1, 0, 0);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (12, 1767225600000000, 1, 0, 0);
@@ -481,8 +481,8 @@ INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 2, 1004);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 3, 1004);
 INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead) VALUES (1, 4, 5, 0, 1, 1);
 INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead) VALUES (2, 1, 0, 2, 0, 0);
-INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, retiring, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1003, 'test-worker-1-1003', 'here', 1003, '1', NULL, NULL, NULL, '["default"]', '["work"]', 10, 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');
-INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, retiring, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1004, 'test-worker-1-1004', 'here', 1004, '1', 'pool', 'aaaaaaa1', 'mail-1', '["default", "mail"]', '["work"]', 10, 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');
+INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1003, 'test-worker-1-1003', 'here', 1003, '1', NULL, NULL, NULL, '["default"]', '["work"]', 10, 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');
+INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1004, 'test-worker-1-1004', 'here', 1004, '1', 'pool', 'aaaaaaa1', 'mail-1', '["default", "mail"]', '["work"]', 10, 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');
 INSERT OR REPLACE INTO worker_label (worker_id, label, at, pool, version_id) VALUES (1003, 'test-worker-1-1003', 1767225600000000, NULL, NULL);
 INSERT OR REPLACE INTO worker_label (worker_id, label, at, pool, version_id) VALUES (1004, 'test-worker-1-1004', 1767225600000000, 'pool', 'aaaaaaa1');
 INSERT OR REPLACE INTO worker_version (pool, id, version, deployment, spec_hash, state, weight_percent, control_revision, queues, kinds, created_at, state_changed_at, ramping_since, last_current_at, drain_started_at, drained_at, record, baseline, verdict) VALUES ('pool', 'aaaaaaa1', '1.0', 'mail-1-0', '', 'current', 100, 1, '["default", "mail"]', '["work"]', 1767225600000000, 1767225600000000, NULL, 1767225600000000, NULL, NULL, '{}', NULL, NULL);

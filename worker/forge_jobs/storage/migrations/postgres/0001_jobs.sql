@@ -175,8 +175,8 @@ CREATE TABLE {schema}.worker (
     kinds             text[] NOT NULL,
     concurrency       integer NOT NULL,
     draining          boolean NOT NULL DEFAULT false,
-    retiring          boolean NOT NULL DEFAULT false,
-    observed_revision bigint NOT NULL DEFAULT 0,  -- of its version's control; -1: told to retire, or not to
+    cordoned          boolean NOT NULL DEFAULT false,
+    observed_revision bigint NOT NULL DEFAULT 0,  -- of its version's control; -1: cordoned, or not any more
     started_at        timestamptz NOT NULL,
     -- as it said at its last beat
     beat_at           timestamptz NOT NULL,
@@ -252,7 +252,7 @@ CREATE TABLE {schema}.worker_version (
     drained_at       timestamptz,
     record           jsonb NOT NULL DEFAULT '{}',  -- what the attempts of its workers that are gone came to
     baseline         jsonb,  -- the record of all versions of the pool, when this one got its present share
-    verdict          text,  -- why it was given up
+    verdict          text,  -- why it failed
     PRIMARY KEY (pool, id)
 );
 CREATE UNIQUE INDEX worker_version_current ON {schema}.worker_version (pool) WHERE state = 'current';
@@ -281,8 +281,8 @@ CREATE TABLE {schema}.rate_limit (
     refill      double precision NOT NULL CHECK (refill >= 0),  -- tokens per second
     tokens      double precision NOT NULL,
     refilled_at timestamptz NOT NULL,
-    generation  bigint NOT NULL DEFAULT 0,  -- +1 when it is drained; tokens leased before are not given back
-    drained_at  timestamptz,
+    generation  bigint NOT NULL DEFAULT 0,  -- +1 when it is emptied; tokens leased before are not given back
+    emptied_at  timestamptz,
     managed_by  text
 ) WITH (fillfactor = 50);
 
@@ -516,7 +516,7 @@ WITH serving AS (
     SELECT worker.queues, worker.kinds
     FROM {schema}.worker
     LEFT JOIN {schema}.worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
-    WHERE NOT worker.draining AND NOT worker.retiring AND worker.kinds <> '{}'
+    WHERE NOT worker.draining AND NOT worker.cordoned AND worker.kinds <> '{}'
       AND coalesce(version.state IN ('current', 'ramping'), true)
     UNION
     SELECT queues, kinds FROM {schema}.worker_version

@@ -173,8 +173,8 @@ CREATE TABLE worker (
     kinds             TEXT NOT NULL,
     concurrency       INTEGER NOT NULL,
     draining          INTEGER NOT NULL DEFAULT 0,
-    retiring          INTEGER NOT NULL DEFAULT 0,
-    observed_revision INTEGER NOT NULL DEFAULT 0,  -- of its version's control; -1: told to retire, or not to
+    cordoned          INTEGER NOT NULL DEFAULT 0,
+    observed_revision INTEGER NOT NULL DEFAULT 0,  -- of its version's control; -1: cordoned, or not any more
     started_at        INTEGER NOT NULL,
     -- as it said at its last beat
     beat_at           INTEGER NOT NULL,
@@ -256,7 +256,7 @@ CREATE TABLE worker_version (
     drained_at       INTEGER,
     record           TEXT NOT NULL DEFAULT '{}',  -- what the attempts of its workers that are gone came to
     baseline         TEXT,  -- the record of all versions of the pool, when this one got its present share
-    verdict          TEXT,  -- why it was given up
+    verdict          TEXT,  -- why it failed
     PRIMARY KEY (pool, id)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX worker_version_current ON worker_version (pool) WHERE state = 'current';
@@ -285,8 +285,8 @@ CREATE TABLE rate_limit (
     refill      REAL NOT NULL CHECK (refill >= 0),  -- tokens per second
     tokens      REAL NOT NULL,
     refilled_at INTEGER NOT NULL,
-    generation  INTEGER NOT NULL DEFAULT 0,  -- +1 when it is drained; tokens leased before are not given back
-    drained_at  INTEGER,
+    generation  INTEGER NOT NULL DEFAULT 0,  -- +1 when it is emptied; tokens leased before are not given back
+    emptied_at  INTEGER,
     managed_by  TEXT
 );
 
@@ -365,7 +365,7 @@ WITH serving AS (
     SELECT worker.queues, worker.kinds
     FROM worker
     LEFT JOIN worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
-    WHERE NOT worker.draining AND NOT worker.retiring AND worker.kinds <> '[]'
+    WHERE NOT worker.draining AND NOT worker.cordoned AND worker.kinds <> '[]'
       AND coalesce(version.state IN ('current', 'ramping'), 1)
     UNION
     SELECT queues, kinds FROM worker_version

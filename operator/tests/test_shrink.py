@@ -21,7 +21,7 @@ def shrink(world: World, replicas: int) -> None:
 
 
 def kinds(world: World) -> list[type]:
-    told = (act.RetireWorkers, act.SetDeletionCost, act.DeletePod, act.Scale)
+    told = (act.CordonWorkers, act.SetDeletionCost, act.DeletePod, act.Scale)
     return [type(each) for each in world.look() if isinstance(each, told)]
 
 
@@ -29,7 +29,7 @@ def test_a_pod_goes_in_steps_gate_then_mark_then_scale() -> None:
     world = serving()
     shrink(world, 2)
 
-    assert kinds(world) == [act.RetireWorkers]
+    assert kinds(world) == [act.CordonWorkers]
     assert kinds(world) == [], "it has not acknowledged"
     world.step(5)
     assert kinds(world) == [act.SetDeletionCost]
@@ -41,11 +41,11 @@ def test_the_pod_that_goes_is_the_one_that_retired() -> None:
     world = serving()
     shrink(world, 2)
     world.look()
-    (retiring,) = [name for name, pod in world.pods.items() if pod.retiring]
+    (cordoned,) = [name for name, pod in world.pods.items() if pod.cordoned]
 
     world.run(20)
 
-    assert retiring not in world.pods
+    assert cordoned not in world.pods
     assert len(world.pods) == 2
 
 
@@ -87,13 +87,13 @@ def test_a_busy_pod_that_was_waited_for_in_vain_gets_its_gate_back_when_another_
     long = next(pod for pod in world.pods.values() if pod.running)
     for pod in world.pods.values():
         pod.running = list(long.running) if pod is long else []
-    long.retiring, long.acknowledged = True, True
+    long.cordoned, long.acknowledged = True, True
 
     shrink(world, 1)
     world.run(30)
 
     assert list(world.pods) == [long.name]
-    assert not long.retiring
+    assert not long.cordoned
 
 
 def test_no_pod_is_left_with_a_closed_gate_when_more_are_wanted_again() -> None:
@@ -102,12 +102,12 @@ def test_no_pod_is_left_with_a_closed_gate_when_more_are_wanted_again() -> None:
     world.run(5)
     shrink(world, 1)
     world.run(10)
-    assert any(pod.retiring for pod in world.pods.values())
+    assert any(pod.cordoned for pod in world.pods.values())
 
     shrink(world, 3)
     world.run(10)
 
-    assert not any(pod.retiring for pod in world.pods.values())
+    assert not any(pod.cordoned for pod in world.pods.values())
     assert world.deployment("1").replicas == 3
 
 
@@ -121,7 +121,7 @@ def test_pods_that_never_became_ready_go_first_and_at_once() -> None:
     done = kinds(world)
     world.look()
 
-    assert act.RetireWorkers not in done
+    assert act.CordonWorkers not in done
     assert world.deployment("1").replicas == 2
     assert all(world.is_ready(pod) for pod in world.alive(world.version("1").id))
 
