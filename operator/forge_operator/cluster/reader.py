@@ -61,6 +61,7 @@ class ClusterReader:
         """Look at everything, and keep it for `object` and `pool`. Raises KubeError: then nothing is known."""
         started_at = time.monotonic()
         objects: dict[Key, Object] = {}
+        owners: dict[str, Key] = {}
         pools: dict[str, Cluster] = {}
         unreadable: dict[str, Forbidden] = {}
         for namespace in self._namespaces or (None,):
@@ -72,7 +73,8 @@ class ClusterReader:
                 unreadable[namespace] = error
                 continue
             objects |= listed[0]
-            pools |= _pools(*listed[1:], await self._read_budgets(namespace))
+            owners |= {each["metadata"]["uid"]: key for key, each in listed[0].items()}
+            pools |= _pools(*listed[1:], await self._read_budgets(namespace), owners)
         self._overview = Overview(started_at, objects, pools, unreadable)
         return self._overview
 
@@ -108,9 +110,9 @@ class ClusterReader:
         except NotFound:
             return None
 
-    async def pool(self, namespace: str, uid: str, not_before: float) -> Cluster | Unknown:
-        """Return the Deployments and pods of a pool, or that they could not be read."""
-        overview = self._overview
+    async def pool(self, owner: Key, uid: str, not_before: float) -> Cluster | Unknown:
+        """Return the Deployments, pods and budget of a ForgeQueue, or that they could not be read."""
+        overview, namespace = self._overview, owner.namespace
         if overview is not None and overview.started_at >= not_before and overview.covers(namespace):
             return overview.pools.get(uid, Cluster())
         selector = f"{POOL_UID}={uid}"
@@ -120,45 +122,68 @@ class ClusterReader:
             budgets = await self._read_budgets(namespace)
         except KubeError as error:
             return Unknown(UNREACHABLE, error.message)
-        return _pools(made, pods, budgets).get(uid, Cluster(budgets_hidden=budgets.hidden))
+        return _pools(made, pods, budgets, {uid: owner}).get(uid, Cluster(budgets_hidden=budgets.hidden))
 
 
-def _pools(made: Iterable[Object], pods: Iterable[Object], budgets: Budgets) -> dict[str, Cluster]:
-    deployments_of, pods_of, budgets_of_pools = _by_pool(made), _by_pool(pods), _by_pool(budgets.found)
-    others = [each for each in budgets.found if POOL_UID not in (each["metadata"].get("labels") or {})]
+def _pools(
+    made: Iterable[Object], pods: Iterable[Object], budgets: Budgets, owners: Mapping[str, Key]
+) -> dict[str, Cluster]:
+    """Return the pools by the uid of their owner, as far as that is among `owners` with its own namespace and name."""
+    deployments_of, pods_of = _by_pool(made, owners), _by_pool(pods, owners)
+    ours = _our_budgets(budgets.found, owners)
+    rightful = {id(each) for uid, each in ours.items() if uid in owners}
+    others = [each for each in budgets.found if id(each) not in rightful]
     found = {}
-    for uid in deployments_of.keys() | pods_of.keys() | budgets_of_pools.keys():
-        own = deployments_of.get(uid, [])
+    for uid in deployments_of.keys() | pods_of.keys() | ours.keys():
+        deployments, owner = deployments_of.get(uid, []), owners.get(uid)
         found[uid] = Cluster(
-            deployments=tuple(deployment(each) for each in own),
+            deployments=tuple(deployment(each) for each in deployments),
             pods=tuple(alive for each in pods_of.get(uid, ()) if (alive := pod(each)) is not None),
-            budget=next((budget(each) for each in budgets_of_pools.get(uid, ())), None),
+            budget=budget(ours[uid]) if uid in ours else None,
             budget_of_others=next(
-                (each["metadata"]["name"] for each in others if _is_in_the_way(each, own)), None
+                (each["metadata"]["name"] for each in others if _is_in_the_way(each, owner, deployments)),
+                None,
             ),
             budgets_hidden=budgets.hidden,
         )
     return found
 
 
-def _is_in_the_way(budget: Object, deployments: Iterable[Object]) -> bool:
-    """Whether somebody's budget is about pods of these Deployments, or has the name that ours would have."""
-    for each in deployments:
-        metadata = each["metadata"]
-        if metadata["namespace"] != budget["metadata"]["namespace"]:
-            continue
-        owners = [owner["name"] for owner in metadata.get("ownerReferences") or ()]
-        if budget["metadata"]["name"] in map(budget_name, owners):
-            return True
-        if selects(budget, (each["spec"]["template"].get("metadata") or {}).get("labels") or {}):
-            return True
-    return False
+def _our_budgets(found: Iterable[Object], owners: Mapping[str, Key]) -> dict[str, Object]:
+    """Return the budget of each pool: the one of the right name, since labels may have been copied with it."""
+    return {
+        uid: each
+        for uid, budgets in _by_pool(found, owners).items()
+        for each in budgets
+        if uid not in owners or _has_our_name(each, owners[uid])
+    }
 
 
-def _by_pool(found: Iterable[Object]) -> dict[str, list[Object]]:
+def _has_our_name(budget: Object, owner: Key) -> bool:
+    """Whether it has the name of the budget that the operator makes for this object."""
+    return bool(budget["metadata"]["name"] == budget_name(owner.name))
+
+
+def _is_in_the_way(budget: Object, owner: Key | None, deployments: Iterable[Object]) -> bool:
+    """Whether a budget that is not ours is about pods of these Deployments, or is a stranger with the name of ours."""
+    metadata = budget["metadata"]
+    is_strange = POOL_UID not in (metadata.get("labels") or {})
+    if owner is not None and metadata["namespace"] == owner.namespace and is_strange:
+        if _has_our_name(budget, owner):
+            return True
+    return any(
+        selects(budget, (each["spec"]["template"].get("metadata") or {}).get("labels") or {})
+        for each in deployments
+        if each["metadata"]["namespace"] == metadata["namespace"]
+    )
+
+
+def _by_pool(found: Iterable[Object], owners: Mapping[str, Key]) -> dict[str, list[Object]]:
+    """Return the objects of each pool. A label can be copied into any namespace: only that of the owner counts."""
     pools: dict[str, list[Object]] = {}
     for each in found:
-        uid = (each["metadata"].get("labels") or {}).get(POOL_UID)
-        if uid:
+        metadata = each["metadata"]
+        uid = (metadata.get("labels") or {}).get(POOL_UID)
+        if uid and (uid not in owners or owners[uid].namespace == metadata["namespace"]):
             pools.setdefault(uid, []).append(each)
     return pools

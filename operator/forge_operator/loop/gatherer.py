@@ -14,7 +14,7 @@ from forge_operator.plan.actions import Action
 from forge_operator.plan.budget import Orders, ordered
 from forge_operator.plan.scaling.load import lookahead
 from forge_operator.specs import InvalidSpec
-from forge_operator.state.keys import Key
+from forge_operator.state.keys import QUEUE, Key
 from forge_operator.state.memory import Memory
 from forge_operator.state.observed import (
     Cluster,
@@ -66,7 +66,8 @@ class Gatherer:
     async def queue(self, found: Object, memory: Memory, not_before: float) -> Observed:
         """Return everything about a ForgeQueue."""
         queue = queue_object(found)
-        cluster = await self._cluster.pool(queue.namespace, queue.uid, not_before)
+        owner = Key(QUEUE, queue.namespace, queue.name)
+        cluster = await self._cluster.pool(owner, queue.uid, not_before)
         database, elsewhere = await self._database(queue, not_before)
         return Observed(
             queue=queue,

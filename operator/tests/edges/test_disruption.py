@@ -10,7 +10,7 @@ import pytest
 from forge_operator.cluster.api import PODS, QUEUES, Kube
 from forge_operator.environment import Environment
 from forge_operator.loop.leader import suited
-from forge_operator.naming import DELETION_COST, DO_NOT_DISRUPT, LONG_JOBS, SAFE_TO_EVICT
+from forge_operator.naming import DELETION_COST, DO_NOT_DISRUPT, LONG_JOBS, POOL_UID, SAFE_TO_EVICT
 from forge_operator.state.settings import OperatorSettings
 from tests.edges.api_server import BUDGETS, OLD_BUDGETS, ApiServer, Refused, Request
 from tests.edges.stage import MAIL, Stage, staged, workers
@@ -109,6 +109,24 @@ async def test_somebody_elses_budget_for_the_pods_is_left_alone_and_ours_left_ou
 
         assert api.all(BUDGETS) == [before]
         assert found.conditions()["Protected"] == ("False", "OtherBudget")
+
+
+@pytest.mark.parametrize("uid", [None, "of-another-pool"])
+async def test_a_copy_of_the_budget_under_another_name_is_somebody_elses(
+    stage: Stage, uid: str | None
+) -> None:
+    copied = budget(stage)
+    labels = copied["metadata"]["labels"] | ({} if uid is None else {POOL_UID: uid})
+    stage.api.put(BUDGETS, {"metadata": {"name": "copy", "labels": labels}, "spec": copied["spec"]})
+    await stage.settle()
+
+    assert stage.conditions()["Protected"] == ("False", "OtherBudget")
+    assert "'copy'" in stage.message("Protected")
+    assert [each["metadata"]["name"] for each in stage.api.all(BUDGETS)] == ["copy"]
+
+    stage.api.remove(BUDGETS, "copy")
+    await stage.settle()
+    assert stage.conditions()["Protected"] == ("True", "BudgetInPlace")
 
 
 async def test_budgets_of_other_pods_are_in_nobodys_way(stage: Stage) -> None:

@@ -601,6 +601,30 @@ async def test_a_cron_whose_object_is_gone_fires_no_more(stage: Stage) -> None:
     assert list(await stage.forge.crons.list()) == []
 
 
+@pytest.mark.parametrize("namespaces", [(), ("default", "copy"), ("copy", "default")])
+async def test_what_carries_the_pools_labels_in_another_namespace_is_no_part_of_it(
+    api: ApiServer, kube: Kube, url: str, namespaces: tuple[str, ...]
+) -> None:
+    async with staged(api, kube, url, namespaces=namespaces, fresh=60) as found:
+        found.queue(workers=workers())
+        await found.settle()
+        [ours], pods = api.all(DEPLOYMENTS), api.all(PODS)
+        for resource, each in [(DEPLOYMENTS, ours), *((PODS, pod) for pod in pods)]:
+            metadata = each["metadata"] | {"namespace": "copy", "ownerReferences": []}
+            api.put(resource, each | {"metadata": metadata})
+        api.edit(DEPLOYMENTS, ours["metadata"]["name"], {"spec": {"replicas": 7}}, "copy")
+
+        found.queue(workers=workers(replicas=3))
+        for _ in range(3):
+            await found.ticker.resync()
+            await found.reconciler.look(MAIL)
+
+        scaled = {each["metadata"]["namespace"]: each["spec"]["replicas"] for each in api.all(DEPLOYMENTS)}
+        assert scaled == {"default": 3, "copy": 7}
+        status = (api.get(QUEUES, "mail") or {})["status"]
+        assert (status["replicas"], status["readyReplicas"]) == (3, 2)
+
+
 async def test_an_object_that_was_made_again_is_another_one(stage: Stage) -> None:
     stage.queue(workers=workers())
     await stage.settle()
