@@ -58,7 +58,7 @@ class Endpoints:
 
     def _running(self) -> int:
         session = self._session()
-        return len(session.runners.running) if session is not None and session.is_registered else 0
+        return len(session.hand.running) if session is not None and session.is_registered else 0
 
     async def _why_not_ready(self) -> str | None:
         session = self._session()

@@ -19,10 +19,10 @@ class Eras:
 
     def __init__(self, workers: Workers, stale: float, hurry: Callable[[], None]) -> None:
         self.beats = 0  # that were heard
+        self.hurry = hurry
         self.doubts = 0  # how often it turned out that the history was cut
         self._workers = workers
         self._stale = stale  # seconds
-        self._hurry = hurry
         self._standing: Standing | None = None
         self.acknowledged: int | None = None  # the era in which all that runs here has a claim
         self._cleared = 0  # so many of the doubts
@@ -63,12 +63,12 @@ class Eras:
         if self._is_cut:  # others may not have noticed: tell them
             await self._workers.end_era()
             self._is_cut = False
-            self._hurry()
+            self.hurry()
             return  # the next beat brings a new era, in which stock is taken once more
         self._cleared = doubts
         if not self.is_in_doubt and self._standing is not None:
             self.acknowledged = self._standing.era
-            self._hurry()  # others wait to hear it
+            self.hurry()  # others wait to hear it
 
     def _settle(self, is_settled: bool) -> None:
         """Nothing is claimed before all others have taken stock, or had the time to give themselves up."""

@@ -50,6 +50,7 @@ class Attempts:
 class Heartbeat:
     """Beats every `interval`; `heard(beat)` gets what comes back, `fence(moment)` until when handlers may start.
 
+    Once `hurried` is set the next beat is now: the worker's gate changed, or its claims are in doubt.
     Moments are those of `uptime`.
     """
 
@@ -64,6 +65,7 @@ class Heartbeat:
         stale: timedelta,
         heard: Callable[[Beat], None],
         fence: Callable[[float], None],
+        hurried: asyncio.Event | None = None,
         era: Callable[[], int | None] = lambda: None,
         ailment: Callable[[], str | None] = lambda: None,
     ) -> None:
@@ -77,11 +79,7 @@ class Heartbeat:
         self._era = era
         self._ailment = ailment
         self._outage = Outage("beating", telemetry)
-        self._again = asyncio.Event()
-
-    def hurry(self) -> None:
-        """The next beat is now: something was cancelled, or the worker's gate changed."""
-        self._again.set()
+        self._hurried = asyncio.Event() if hurried is None else hurried
 
     async def run(self, since: float) -> None:
         """Beat until the worker is lost, then return. `since` is the moment before it registered."""
@@ -93,7 +91,7 @@ class Heartbeat:
             left = last + self._stale - started
             if left <= 0 and failing:
                 return
-            self._again.clear()  # before the beat: what is told while it is on its way may come too late for it
+            self._hurried.clear()  # before the beat: what is told while it is on its way may come too late for it
             # A connection that has gone silent must leave time for another.
             at_most = min(left, self._stale / 3) if left > 0 else LAST_QUESTION
             try:
@@ -115,7 +113,7 @@ class Heartbeat:
             last = started
             self._fence(last + self._stale)
             self._heard(beat)
-            await self._wait(self._again.wait(), last, self._interval)
+            await self._wait(self._hurried.wait(), last, self._interval)
 
     async def _beat(self) -> Beat:
         said = self._attempts

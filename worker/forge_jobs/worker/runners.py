@@ -1,21 +1,20 @@
 """Runners: a fixed number of tasks that take jobs from the hand and run their handlers.
 
-`claimer` fills the hand, `recorder` takes the verdicts. A runner awaits handlers itself
+`claimer` fills the `hand`, `recorder` takes the verdicts. A runner awaits handlers itself
 instead of making a task for each job, which would cost a tenth of what a short job does.
 So what belongs to a job could reach the next one through the task; a runner of which
 anything may have stayed behind ends, and a fresh one takes its place.
 
 Whatever leaves a runner by whatever way, its job gets a verdict: from `_perform`, or
 from `_left` when even that failed, or from `_give_up` when the handler ignores that it
-was told to stop. What is in no hand all the same is found by the claimer's audit.
+was told to stop. What is in no hand all the same is found by `audit`.
 """
 
 import asyncio
 import os
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextvars import Context as Variables
 from contextvars import ContextVar, copy_context
 from functools import partial
@@ -49,13 +48,12 @@ from forge_jobs.telemetry.events import GraceLost, HandlerStuck, JobStarted, Run
 from forge_jobs.telemetry.logs import current_job
 from forge_jobs.worker.attempt import Attempt, Record, call
 from forge_jobs.worker.children import Children
+from forge_jobs.worker.hand import Hand
+from forge_jobs.worker.held import HeldClaims
 from forge_jobs.worker.served_queue import ServedQueue
 
 IN_LOOP = Placement.LOOP  # a look-up in an Enum is slower than one thinks
 
-AHEAD = 0.05  # seconds of work that are claimed ahead
-MOST_AHEAD = 500  # jobs
-LONG_JOB = 0.2  # seconds of mean run time from which nothing is claimed ahead
 YIELD_AFTER = 0.002  # seconds after which a runner lets others have the loop
 TELL_EVERY = 5.0  # seconds until a handler that goes on is told to stop again
 TELLS = 2  # so often in vain, and its place is given to another
@@ -69,30 +67,24 @@ class Runners:
         self,
         count: int,
         forge: Forge,
+        hand: Hand,
+        held: HeldClaims,
         tokens: Tokens,
         record: Record,
-        hungry: Callable[[], None],
-        throttled: Callable[[Claim, ServedQueue], None],
         clock_offset: float,
     ) -> None:
         self.count = count
-        self.running: dict[int, Attempt] = {}
-        self.fence_at = float("inf")  # an `uptime`: from then on no handler is started
         self.stuck: set[Attempt] = set()  # over, but their handlers go on
-        self.moved_at = 0.0  # the `uptime` at which the hand last gave a job to a runner, or got its first
-        self.clock_offset = clock_offset  # seconds that the database's clock is ahead of ours
+        self._hand = hand
+        self._running = hand.running
+        self._held = held
+        self._fence_at = float("inf")  # an `uptime`: from then on no handler is started
+        self._clock_offset = clock_offset  # seconds that the database's clock is ahead of ours
         self._forge = forge
         self._handlers = forge.handlers
         self._telemetry = forge.telemetry
         self._tokens = tokens
         self._record = record
-        self._hungry = hungry
-        self._throttled = throttled
-        self._low = 0  # so few in hand that more should be claimed
-        self._reading: dict[int, tuple[Claim, ServedQueue]] = {}  # by job, those whose payload is being read
-        self._hand: deque[tuple[Claim, ServedQueue]] = deque()
-        self._idle: deque[asyncio.Future[None]] = deque()
-        self._mean: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = Threads(count)
         self._processes = Children()
@@ -104,41 +96,6 @@ class Runners:
         self._process = os.getpid()
 
     @property
-    def in_hand(self) -> int:
-        """Jobs that run, or wait here to be run."""
-        return len(self._hand) + len(self._reading) + len(self.running)
-
-    @property
-    def free(self) -> int:
-        """Handlers that could be started at once."""
-        return max(0, self.count - self.in_hand)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether every runner runs a job."""
-        return len(self.running) >= self.count
-
-    @property
-    def has_waiting(self) -> bool:
-        """Whether jobs wait here to be run."""
-        return bool(self._hand)
-
-    @property
-    def ahead(self) -> int:
-        """How many jobs to claim ahead of those that run, by how long a job takes."""
-        if self._mean is None or self._mean > LONG_JOB:
-            return 0
-        return min(MOST_AHEAD, int(self.count * AHEAD / max(self._mean, 1e-6)))
-
-    def wanted(self) -> int:
-        """How many more jobs should be claimed now; few are not worth a statement."""
-        ahead = self.ahead
-        self._low = ahead // 2
-        if len(self._hand) > self._low:
-            return 0
-        return max(0, self.count + ahead - self.in_hand)
-
-    @property
     def alive(self) -> int:
         """Runners that wait for jobs or run them: `count`, unless something is very wrong."""
         return sum(not task.done() for task in self._tasks)
@@ -148,85 +105,50 @@ class Runners:
         for _ in range(self.count):
             self._spawn()
 
-    def add(self, queue: ServedQueue, claims: Sequence[Claim]) -> None:
-        """These jobs will be run, in this order."""
-        if not self._hand:
-            self.moved_at = uptime()
-        self._hand.extend((claim, queue) for claim in claims)
-        new = len(claims)
-        while new and self._idle:
-            waiting = self._idle.popleft()
-            if not waiting.done():  # else its runner is gone
-                waiting.set_result(None)
-                new -= 1
-
-    def take_back(self, queue: ServedQueue | None = None) -> list[tuple[Claim, ServedQueue]]:
-        """Return the jobs (of the queue) that no handler has begun; they are no longer in hand."""
-        waiting = [*self._reading.values(), *self._hand]
-        taken = [each for each in waiting if queue is None or each[1] is queue]
-        for claim, _ in taken:
-            self._reading.pop(claim.job_id, None)
-        if queue is None:
-            self._hand.clear()
-        elif taken:
-            self._hand = deque(each for each in self._hand if each[1] is not queue)
-        return taken
-
-    def slow_down(self) -> None:
-        """Nothing is claimed ahead until jobs are seen to be short again."""
-        self._mean = 2 * LONG_JOB
+    def fence(self, moment: float) -> None:
+        """From this `uptime` on no handler is started: others may have the jobs by then."""
+        self._fence_at = moment
 
     def stop(self, why: Stop) -> None:
         """Every handler is told to stop."""
-        for attempt in list(self.running.values()):
+        for attempt in list(self._running.values()):
             self._stop(attempt, why)
 
     def cancel(self, job_id: int) -> None:
         """A user cancelled the job: its handler is told to stop, or it is dead without having been begun."""
-        if attempt := self.running.get(job_id):
+        if attempt := self._running.get(job_id):
             self._stop(attempt, Stop.CANCELLED)
             return
-        if job_id in self._reading:
-            claim, queue = self._reading.pop(job_id)
+        if dropped := self._hand.drop(job_id):
+            claim, queue = dropped
             self._record(dead(claim, queue.config, CANCELLED_BY_USER, outcome=Outcome.CANCELLED))
-            return
-        for place, (claim, queue) in enumerate(self._hand):
-            if claim.job_id == job_id:
-                del self._hand[place]
-                self._record(dead(claim, queue.config, CANCELLED_BY_USER, outcome=Outcome.CANCELLED))
-                return
 
     def exited(self, claim: Claim, error: BaseException) -> None:
         """What this job's handler gave to the event loop would have ended the process: the attempt fails, if it still runs."""
-        attempt = self.running.get(claim.job_id)
+        attempt = self._running.get(claim.job_id)
         if attempt is not None and attempt.claim is claim and attempt.exited is None:
             attempt.exited = error
             self._stop(attempt, Stop.EXITED)
 
-    def claims(self) -> list[Claim]:
-        """Return the claims of all jobs that run, or wait here to be run."""
-        waiting = [claim for claim, _ in (*self._reading.values(), *self._hand)]
-        return [*(attempt.claim for attempt in self.running.values()), *waiting]
-
     async def stop_disowned(self) -> None:
         """Jobs with a claim that is NOBODY's are not begun, and their handlers were told to stop and had the time to."""
-        for claim, queue in self.take_back():
+        for claim, queue in self._hand.take_back():
             if claim.worker_id == NOBODY:
                 self._record(released(claim, queue.config))
             else:
-                self.add(queue, [claim])
-        told = [attempt for attempt in self.running.values() if attempt.claim.worker_id == NOBODY]
+                self._hand.add(queue, [claim])
+        told = [attempt for attempt in self._running.values() if attempt.claim.worker_id == NOBODY]
         for attempt in told:
             self._stop(attempt, Stop.UNKNOWN)
         until = time.monotonic() + SECOND_CANCEL_TIMEOUT
-        while any(self.running.get(each.claim.job_id) is each for each in told) and time.monotonic() < until:
+        while any(self._running.get(each.claim.job_id) is each for each in told) and time.monotonic() < until:
             await asyncio.sleep(0.01)
 
     async def ended(self, within: float) -> bool:
         """Whether all handlers ended within this many seconds."""
         try:
             async with asyncio.timeout(within):
-                while self.running:
+                while self._running:
                     self._ended.clear()
                     await self._ended.wait()
         except TimeoutError:
@@ -235,11 +157,11 @@ class Runners:
 
     async def give_up(self) -> None:
         """No handler is waited for any more: after a last word, every job that still runs has its verdict."""
-        for attempt in list(self.running.values()):
+        for attempt in list(self._running.values()):
             attempt.tell()
         await self.ended(SECOND_CANCEL_TIMEOUT)
         self._closed = True
-        for attempt in list(self.running.values()):
+        for attempt in list(self._running.values()):
             self._give_up(attempt)
 
     async def close(self) -> int:
@@ -265,22 +187,21 @@ class Runners:
         assert isinstance(task, OwnTask)
         current_job.set(None)
         others = [each for each in copy_context().items() if each[0] is not current_job]
+        hand, waiting = self._hand, self._hand.waiting
         references, cancelling = sys.getrefcount, task.cancelling
         alone = references(task)
         yielded_at = time.monotonic()
         while not self._closed:
-            while not self._hand:
-                waiting = self._loop.create_future()
-                self._idle.append(waiting)
-                await waiting
+            while not waiting:
+                await hand.arrival()
                 yielded_at = time.monotonic()
-            if len(self._hand) - 1 <= self._low:
-                self._hungry()
-                if len(self._hand) - 1 == self._low:
+            if len(waiting) - 1 <= hand.low:
+                hand.hungry()
+                if len(waiting) - 1 == hand.low:
                     await asyncio.sleep(0)  # the next claim is on its way while the rest runs
-                    if not self._hand:
+                    if not waiting:
                         continue
-            claim, queue = self._hand.popleft()
+            claim, queue = waiting.popleft()
             await self._perform(task, claim, queue)
             # Whoever still holds the task may cancel it, whenever a timer fires; a cancellation may wait in it
             # already, before Python 3.13 also one that was taken back; and no other job may see the context
@@ -299,23 +220,22 @@ class Runners:
 
     async def _has_payload(self, claim: Claim, queue: ServedQueue) -> bool:
         """Read the large payload of a job that is about to begin. False: it is no longer in hand."""
-        began = time.monotonic()
-        read = self._reading[claim.job_id] = claim, queue
+        began, reading = time.monotonic(), self._hand.reading
+        read = reading[claim.job_id] = claim, queue
         verdict: Verdict | None = released(claim, queue.config)
         try:
             claim.payload = await self._forge.storage.claims.payload(claim)
             if claim.payload is not None:
                 verdict = None
-                seconds = time.monotonic() - began  # as long as it takes, no more should be claimed ahead
-                self._mean = seconds if self._mean is None else self._mean + (seconds - self._mean) * 0.05
+                self._hand.took(time.monotonic() - began)  # meanwhile no more should be claimed ahead
         except StorageUnavailable:
             pass
         except Exception as error:
             verdict = failed(claim, queue.config, f"its payload could not be read: {error}")
         finally:
-            is_in_hand = self._reading.get(claim.job_id) is read
+            is_in_hand = reading.get(claim.job_id) is read
             if is_in_hand:
-                del self._reading[claim.job_id]
+                del reading[claim.job_id]
                 if verdict is not None:
                     self._record(verdict)
         return is_in_hand and verdict is None
@@ -325,14 +245,14 @@ class Runners:
         if claim.payload is None and not await self._has_payload(claim, queue):
             return
         config = queue.config
-        started = self.moved_at = uptime()
-        if started > self.fence_at:  # others may have it by now; the session ends in a moment
+        started = self._hand.moved_at = uptime()
+        if started > self._fence_at:  # others may have it by now; the session ends in a moment
             self._record(released(claim, config))
             return
-        wait = time.time() + self.clock_offset - claim.pos / 1_000_000
+        wait = time.time() + self._clock_offset - claim.pos / 1_000_000
         if wait < 0.0:  # two clocks were compared
             wait = 0.0
-        attempt = self.running[claim.job_id] = Attempt(claim, queue, task, started, wait)
+        attempt = self._running[claim.job_id] = Attempt(claim, queue, task, started, wait)
         timer: asyncio.TimerHandle | None = None
         current_job.set((claim, config.name))  # until the next one's
         task.claim = claim
@@ -417,15 +337,15 @@ class Runners:
     def _settle(self, attempt: Attempt, verdict: Verdict) -> None:
         """The job has its verdict, its first and only one."""
         attempt.is_over = True
-        running = self.running
+        running = self._running
         running.pop(attempt.claim.job_id, None)
         if not running:
             self._ended.set()
-        duration = verdict.run.duration
-        self._mean = duration if self._mean is None else self._mean + (duration - self._mean) * 0.05
+        self._hand.took(verdict.run.duration)
         self._record(verdict)
         if verdict.throttled is not None:
-            self._throttled(attempt.claim, attempt.queue)
+            self._held.throttled(attempt.claim, attempt.queue)
+            self._hand.hand_back(attempt.queue)  # the world said "not so fast"
 
     def _free(self, attempt: Attempt) -> None:
         """A stuck handler has ended at last."""
@@ -474,7 +394,7 @@ class Runners:
     def _left(self, task: "asyncio.Task[None]") -> None:
         """A runner ended. When nobody meant it to, its job gets its verdict, and another takes its place."""
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        for attempt in [each for each in self.running.values() if each.task is task]:
+        for attempt in [each for each in self._running.values() if each.task is task]:
             problem = error or RuntimeError("its runner ended")
             self._end(attempt, failed(attempt.claim, attempt.queue.config, describe(problem), attempt.wait))
         if task not in self._tasks:

@@ -21,24 +21,27 @@ from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.run import Outcome, Run
 from forge_jobs.model.track_record import bucket
 from forge_jobs.model.worker import Beat, WorkerInfo
-from forge_jobs.rules.verdict import Stop, Verdict, released
+from forge_jobs.rules.verdict import Stop, Verdict
 from forge_jobs.storage.outage import Outage
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import (
-    GateClosed,
-    GateOpened,
     PollOnly,
     WorkerCutOff,
     WorkerStarted,
     WorkerStopping,
 )
+from forge_jobs.worker.allowance import Allowance
+from forge_jobs.worker.audit import Audit
 from forge_jobs.worker.claimer import Claimer
 from forge_jobs.worker.eras import Eras
+from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.handover import Handover
 from forge_jobs.worker.heartbeat import Attempts, Heartbeat
+from forge_jobs.worker.held import HeldClaims
 from forge_jobs.worker.recorder import Recorder
 from forge_jobs.worker.runners import Runners
+from forge_jobs.worker.served_queue import ServedQueue
 from forge_jobs.worker.tokens import LeasedTokens
 from forge_jobs.worker.wakeup import Listeners, Wakeup
 
@@ -85,6 +88,7 @@ class Session:
         self.info = info
         self.handovers = [] if handovers is None else handovers  # of sessions before, less those carried out
         self.leader: Leader
+        self.hand: Hand
         self.runners: Runners
         self.is_registered = False
         self._forge = forge
@@ -95,9 +99,9 @@ class Session:
         self._stale = stale
         self._stop = asyncio.Event()
         self._hurried = asyncio.Event()  # there is no grace any more
-        self._until_empty = False
         self._config_changed = asyncio.Event()
         self._crons_changed = asyncio.Event()
+        self._stirred = asyncio.Event()  # something changed that the claimer may wait for
         self._due = asyncio.Event()
         self._due_jobs = Outage("making scheduled jobs pending", self._telemetry)
         self._confess = asyncio.Event()
@@ -138,12 +142,11 @@ class Session:
 
     def claim_of(self, task: "asyncio.Task[Any] | None") -> Claim | None:
         """Return the job whose handler runs in `task`; another thread may ask."""
-        running = list(self.runners.running.values()) if self.is_registered else []
+        running = list(self.hand.running.values()) if self.is_registered else []
         return next((attempt.claim for attempt in running if attempt.task is task), None)
 
     async def run(self, *, until_empty: bool = False) -> bool:
         """Register, work until stopped, lost or (`until_empty`) nothing is left, deregister."""
-        self._until_empty = until_empty
         before = uptime()
         try:
             begun = await self._unless_stopped(self._begin())
@@ -155,33 +158,36 @@ class Session:
             return False
         offset, configs, beat = begun
 
+        hurried = asyncio.Event()
         self._recorder = recorder = Recorder(self._storage, self._telemetry, self._recorded)
         self._tokens = LeasedTokens(self._storage.limits, self._telemetry)
-        self._eras = eras = Eras(self._storage.workers, self._stale.total_seconds(), lambda: self._beat_now())
+        self._eras = eras = Eras(self._storage.workers, self._stale.total_seconds(), hurried.set)
         eras.heard(beat)
+        queues = {config.id: ServedQueue(config) for config in configs}
+        self.hand = hand = Hand(self.info.concurrency, recorder.add, self._stirred.set)
+        held = HeldClaims(queues, recorder.add)
+        self.runners = runners = Runners(
+            self.info.concurrency, self._forge, hand, held, self._tokens, recorder.add, offset
+        )
+        self._audit = Audit(
+            self._storage.claims, self._telemetry, self.info.id, hand, held, runners, recorder, eras
+        )
         self._claimer = claimer = Claimer(
             self._storage,
             self._telemetry,
-            self.info.id,
-            configs,
+            self.info,
+            queues,
             self._forge.handlers,
-            recorder.add,
-            lambda: recorder.pending,
-            recorder.claims,
-            offset,
-            eras,
+            hand=hand,
+            held=held,
+            allowance=Allowance(self._storage, self._telemetry, self.info.id),
+            audit=self._audit,
+            recorder=recorder,
+            eras=eras,
+            clock_offset=offset,
+            stirred=self._stirred,
+            on_empty=self._perhaps_done if until_empty else None,
         )
-        self.runners = claimer.runners = Runners(
-            self.info.concurrency,
-            self._forge,
-            self._tokens,
-            recorder.add,
-            claimer.stir,
-            claimer.throttled,
-            offset,
-        )
-        if until_empty:
-            claimer.on_empty = self._perhaps_done
         heartbeat = Heartbeat(
             self._storage.workers,
             self._telemetry,
@@ -190,11 +196,11 @@ class Session:
             interval=self._heartbeat,
             stale=self._stale,
             heard=self._beaten,
-            fence=self._fence,
+            fence=runners.fence,
+            hurried=hurried,
             era=lambda: eras.acknowledged,
             ailment=self._said_ailment,
         )
-        self._beat_now = claimer.beat_now = heartbeat.hurry
         self.leader = Leader(
             self._storage,
             self._telemetry,
@@ -236,7 +242,7 @@ class Session:
         """Whoever runs the session wants it to end now: it is stopped without grace."""
         self._hurried.set()
         if not self.is_stopping:
-            running = len(self.runners.running)
+            running = len(self.hand.running)
             self._telemetry.emit(WorkerStopping(self.info.label, "its task was cancelled", running, 0.0))
         self._stop.set()
 
@@ -253,10 +259,9 @@ class Session:
         try:
             broken = [task for task in (claiming, recording, *chores) if task.done()]
             self._stop.set()
-            self._claimer.stopping = True
-            self._claimer.stir()
+            self._claimer.stop()
             if is_cut_off:
-                self._telemetry.emit(WorkerCutOff(self.info.label, len(self.runners.running)))
+                self._telemetry.emit(WorkerCutOff(self.info.label, len(self.hand.running)))
             await self._end(claiming, recording, is_cut_off or beating.done())
             for task in broken:
                 if not task.cancelled():
@@ -311,12 +316,12 @@ class Session:
             last_asked.append(
                 self._task(self._attempted(self._storage.workers.drain(self.info.id)), "draining")
             )
-        self._hand_back()
+        self.hand.hand_back()
         grace = 0.0 if self._hurried.is_set() else self._grace.total_seconds()
         await asyncio.wait(last_asked, timeout=min(FINAL_WRITES_TIMEOUT, max(CANCEL_TIMEOUT, grace)))
         for task in last_asked:
             task.cancel()
-        self._hand_back()
+        self.hand.hand_back()
         grace_left = max(0.0, stopped_at + grace - time.monotonic())
         if not is_cut_off:
             finishing = [
@@ -329,17 +334,13 @@ class Session:
             self.runners.stop(Stop.STOPPING)
         if not await self.runners.ended(CANCEL_TIMEOUT):
             await self.runners.give_up()
-        self._hand_back()
+        self.hand.hand_back()
         recording.cancel()
         await asyncio.gather(recording, return_exceptions=True)
         self._farewell_until = time.monotonic() + FINAL_WRITES_TIMEOUT
         await self._attempted(self._recorder.flush(is_last=not is_cut_off))
         if not is_cut_off:
             await self._attempted(self._hand_back_the_rest())
-
-    def _hand_back(self) -> None:
-        for claim, queue in self.runners.take_back():
-            self._recorder.add(released(claim, queue.config))
 
     async def _hand_back_the_rest(self) -> None:
         """What the database says is ours all the same is handed back: a claim that was not waited for, for one.
@@ -426,7 +427,7 @@ class Session:
 
     def _astray(self) -> tuple[list[int], list[int]]:
         """Return the jobs whose handlers are stuck, and those that are ours and that nobody runs here."""
-        return sorted(attempt.claim.job_id for attempt in self.runners.stuck), sorted(self._claimer.adrift)
+        return sorted(attempt.claim.job_id for attempt in self.runners.stuck), sorted(self._audit.adrift)
 
     async def _say_what_is_astray(self) -> None:
         astray = self._astray()
@@ -444,50 +445,35 @@ class Session:
 
     def _gate_changed(self, pool: str) -> None:
         if pool == (self.info.pool or ""):
-            self._beat_now()
+            self._eras.hurry()
 
     def _reconnected(self) -> None:
         self._claimer.forget_marks()
         self._claimer.wake()
         self._due.set()
         self._configuration_changed()
-        self._beat_now()
+        self._eras.hurry()
 
     def _beaten(self, beat: Beat) -> None:
         might_claim = self._eras.standing is not None
         self._eras.heard(beat)
         if self._eras.standing is not None and not might_claim:
             self._claimer.wake()
-        self._claimer.stir()
+        self._stirred.set()
         if self._eras.standing is None:
-            asyncio.get_running_loop().call_later(BEAT_AGAIN, self._beat_now)
+            asyncio.get_running_loop().call_later(BEAT_AGAIN, self._eras.hurry)
         self._cancelled(beat.cancels)
         if self._revision is not None and beat.revision != self._revision:
             self._configuration_changed()
         self._revision = beat.revision
-        self._gated(beat.is_open)
+        self._claimer.gated(beat.is_open)
         if self._astray() != self._confessed:
             self._confess.set()
-
-    def _gated(self, is_open: bool) -> None:
-        """The worker may claim, or not: then what it has not begun is for others."""
-        was_open, self._claimer.is_open = self._claimer.is_open, is_open
-        if not is_open:
-            self._hand_back()
-        if is_open == was_open:
-            return
-        self._claimer.wake()
-        self._telemetry.emit(
-            GateOpened(self.info.label) if is_open else GateClosed(self.info.label, len(self.runners.running))
-        )
 
     def _cancelled(self, job_ids: Sequence[int]) -> None:
         """These jobs were cancelled; those still in hand are dead without having been begun."""
         for job_id in job_ids:
             self.runners.cancel(job_id)
-
-    def _fence(self, moment: float) -> None:
-        self.runners.fence_at = moment
 
     def _recorded(self, verdicts: Sequence[Verdict]) -> None:
         self._claimer.recorded(verdicts)
@@ -517,5 +503,5 @@ class Session:
                 durations[number] = durations.get(number, 0) + 1
 
     def _perhaps_done(self) -> None:
-        if not self.runners.in_hand and not self._recorder.pending:
+        if not self.hand and not self._recorder.pending:
             self._stop.set()

@@ -199,7 +199,7 @@ class Worker:
         """Something that is no handler's call would have ended the event loop: a job's, or nobody knows whose."""
         session, running = self.session, list[int]()
         if session is not None and session.is_registered:
-            running = sorted(session.runners.running)
+            running = sorted(session.hand.running)
             if claim is not None:
                 session.runners.exited(claim, error)
         label = self.name or self.prefix if session is None else session.info.label
@@ -215,7 +215,7 @@ class Worker:
         self.forge.telemetry.emit(WorkerStopped(session.info.label, session.released))
 
     def _say_stopping(self, session: Session) -> None:
-        running = len(session.runners.running) if session.is_registered else 0
+        running = len(session.hand.running) if session.is_registered else 0
         self.forge.telemetry.emit(
             WorkerStopping(session.info.label, self._reason, running, self.grace.total_seconds())
         )

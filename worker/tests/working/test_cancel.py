@@ -305,7 +305,7 @@ async def test_a_handler_that_ignores_being_stopped_gives_its_place_up(
     async with working(forge, concurrency=1, heartbeat=timedelta(seconds=0.1)) as worker:
         assert worker.session is not None
         job = await forge.enqueue("ignores", timeout=0.1 if why == "it times out" else None)
-        running = worker.session.runners.running
+        running = worker.session.hand.running
         await eventually(lambda: job.id in running)  # a claimed one that waits for its runner would just end
         if why == "it is cancelled":
             await forge.jobs.cancel(job.id)

@@ -9,7 +9,7 @@ import pytest
 from forge_jobs import Forge, State
 from forge_jobs.telemetry.events import ClaimsLost, HistoryCut
 from forge_jobs.testing.local_postgres import LocalPostgres
-from forge_jobs.worker import claimer
+from forge_jobs.worker import audit
 from tests.storage.databases import Database
 from tests.working.events import Events
 from tests.working.eventually import eventually
@@ -62,7 +62,7 @@ async def test_a_handler_whose_claim_is_gone_is_stopped_and_those_whose_is_there
 async def test_a_handler_whose_claim_alone_is_gone_is_stopped(
     forge: Forge, database: Database, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claimer, "AUDIT_EVERY", 0.1)
+    monkeypatch.setattr(audit, "AUDIT_EVERY", 0.1)
     began: list[int] = []
     stopped = asyncio.Event()
 

@@ -116,7 +116,7 @@ async def test_a_worker_whose_version_drains_finishes_what_runs_and_hands_back_t
     # short jobs teach it to claim ahead
     await forge.enqueue_many("quick", [{}] * 3000)
     async with member(database, forge, OLD) as worker:
-        await eventually(lambda: worker.session is not None and worker.session.runners.ahead > 50)
+        await eventually(lambda: worker.session is not None and worker.session.hand.ahead > 50)
         held = await forge.enqueue_many("hold", [{}] * 50)
         await eventually(lambda: running == 4)
         await eventually(lambda: _ahead(worker) > 0)
@@ -138,7 +138,7 @@ async def test_a_worker_whose_version_drains_finishes_what_runs_and_hands_back_t
 
 def _ahead(worker: Worker) -> int:
     assert worker.session is not None
-    return worker.session.runners.in_hand - len(worker.session.runners.running)
+    return len(worker.session.hand) - len(worker.session.hand.running)
 
 
 async def _in_progress(forge: Forge, count: int) -> bool:

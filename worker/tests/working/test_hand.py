@@ -9,8 +9,8 @@ import pytest
 
 from forge_jobs import Context, Forge, Throttled, Worker
 from forge_jobs.telemetry.events import ClaimsAdrift, HistoryCut
-from forge_jobs.worker import claimer
-from forge_jobs.worker.runners import Runners
+from forge_jobs.worker import audit
+from forge_jobs.worker.hand import Hand
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -28,7 +28,7 @@ def forgetful(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The next jobs that are claimed get lost where it is said, without a word."""
 
     def forgetful(where: str) -> None:
-        claim, add = forge.storage.claims.claim, Runners.add
+        claim, add = forge.storage.claims.claim, Hand.add
 
         async def unanswered(*given: Any, **named: Any) -> Any:
             claims = await claim(*given, **named)
@@ -36,14 +36,14 @@ def forgetful(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Any:
                 monkeypatch.setattr(forge.storage.claims, "claim", claim)
             return []
 
-        def dropped(runners: Runners, queue: Any, claims: Any) -> None:
+        def dropped(hand: Hand, queue: Any, claims: Any) -> None:
             if claims:
-                monkeypatch.setattr(Runners, "add", add)
+                monkeypatch.setattr(Hand, "add", add)
 
         if where == "on the way":
             monkeypatch.setattr(forge.storage.claims, "claim", unanswered)
         else:
-            monkeypatch.setattr(Runners, "add", dropped)
+            monkeypatch.setattr(Hand, "add", dropped)
 
     return forgetful
 
@@ -52,7 +52,7 @@ def forgetful(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Any:
 async def test_a_job_that_is_in_no_hand_of_its_worker_is_handed_back_and_said(
     forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch, forgetful: Any, where: str
 ) -> None:
-    monkeypatch.setattr(claimer, "AUDIT_EVERY", 0.1)
+    monkeypatch.setattr(audit, "AUDIT_EVERY", 0.1)
     attempts: list[int] = []
 
     @forge.handler
@@ -72,8 +72,8 @@ async def test_a_job_that_is_in_no_hand_of_its_worker_is_handed_back_and_said(
 async def test_why_says_that_its_worker_does_not_run_a_job(
     forge: Forge, monkeypatch: pytest.MonkeyPatch, forgetful: Any
 ) -> None:
-    monkeypatch.setattr(claimer, "AUDIT_EVERY", 0.1)
-    monkeypatch.setattr(claimer, "AUDIT_AGAIN", 3600.0)
+    monkeypatch.setattr(audit, "AUDIT_EVERY", 0.1)
+    monkeypatch.setattr(audit, "AUDIT_AGAIN", 3600.0)
 
     @forge.handler
     async def works() -> None:
@@ -94,9 +94,9 @@ async def test_why_says_that_its_worker_does_not_run_a_job(
 async def test_nothing_is_taken_for_lost_while_jobs_come_and_go(
     forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claimer, "AUDIT_EVERY", 0.0)
-    monkeypatch.setattr(claimer, "AUDIT_AGAIN", 0.0)
-    monkeypatch.setattr(claimer, "AUDIT_SHARE", 0)
+    monkeypatch.setattr(audit, "AUDIT_EVERY", 0.0)
+    monkeypatch.setattr(audit, "AUDIT_AGAIN", 0.0)
+    monkeypatch.setattr(audit, "AUDIT_SHARE", 0)
 
     @forge.handler
     async def works(number: int) -> None:
@@ -131,7 +131,7 @@ async def ahead(forge: Forge) -> AsyncIterator[Worker]:
         jobs = await short.enqueue_many([{}] * 200)
         await forge.wait(jobs[-1].id, timeout=30)
         await eventually(lambda: counted(forge, pending=0, in_progress=0))
-        assert worker.session.runners.ahead > 10
+        assert worker.session.hand.ahead > 10
         yield worker
 
 
@@ -172,8 +172,8 @@ async def test_slots_that_a_busy_worker_does_not_use_go_back(forge: Forge, gate:
 
     async with working(forge, "narrow", "default", concurrency=6, grace=timedelta(0)) as worker:
         assert worker.session is not None
-        runners = worker.session.runners
-        await eventually(lambda: runners.is_full)
+        hand = worker.session.hand
+        await eventually(lambda: hand.is_full)
 
         async def only_one_is_held() -> bool:
             return await held() == 1

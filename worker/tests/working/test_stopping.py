@@ -283,7 +283,7 @@ async def test_work_that_a_thread_ends_after_it_was_told_to_stop_counts(forge: F
     running = asyncio.create_task(worker.run())
     await eventually(started.is_set)
     worker.stop()
-    await eventually(lambda: [each for each in worker.session.runners.running.values() if each.stopped])  # type: ignore[union-attr]
+    await eventually(lambda: [each for each in worker.session.hand.running.values() if each.stopped])  # type: ignore[union-attr]
     told.set()
     async with asyncio.timeout(30):
         await running

@@ -1,0 +1,123 @@
+"""The hand: the jobs of this worker, from their claim until they have a verdict.
+
+`claimer` adds them and `runners` take them out. A few are claimed ahead while jobs are
+short, so that no runner waits for a claim; what no handler has begun can go back at once.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from forge_jobs.model.job import Claim
+from forge_jobs.rules.verdict import released
+from forge_jobs.system.uptime import uptime
+from forge_jobs.worker.attempt import Attempt, Record
+from forge_jobs.worker.served_queue import ServedQueue
+
+AHEAD = 0.05  # seconds of work that are claimed ahead
+MOST_AHEAD = 500  # jobs
+LONG_JOB = 0.2  # seconds of mean run time from which nothing is claimed ahead
+WEIGHT = 0.05  # of one job in the mean
+
+
+class Hand:
+    """Of `count` runners. `hungry()` is called when so few jobs wait that more should be claimed."""
+
+    def __init__(self, count: int, record: Record, hungry: Callable[[], None]) -> None:
+        self.waiting: deque[tuple[Claim, ServedQueue]] = deque()  # for a runner, in this order
+        self.reading: dict[int, tuple[Claim, ServedQueue]] = {}  # by job, those whose payload is being read
+        self.running: dict[int, Attempt] = {}  # by job
+        self.hungry = hungry
+        self.low = 0  # so few wait that more should be claimed
+        self.moved_at = 0.0  # the `uptime` at which the last job was begun, or the first one came
+        self._count = count
+        self._record = record
+        self._idle: deque[asyncio.Future[None]] = deque()  # of runners that wait for a job
+        self._mean: float | None = None  # seconds that a job takes
+        self._loop = asyncio.get_running_loop()
+
+    def __len__(self) -> int:
+        return len(self.waiting) + len(self.reading) + len(self.running)
+
+    @property
+    def free(self) -> int:
+        """Handlers that could be started at once."""
+        return max(0, self._count - len(self))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every runner runs a job."""
+        return len(self.running) >= self._count
+
+    @property
+    def ahead(self) -> int:
+        """How many jobs to claim ahead of those that run, by how long a job takes."""
+        if self._mean is None or self._mean > LONG_JOB:
+            return 0
+        return min(MOST_AHEAD, int(self._count * AHEAD / max(self._mean, 1e-6)))
+
+    def wanted(self) -> int:
+        """How many more jobs should be claimed now; few are not worth a statement."""
+        ahead = self.ahead
+        self.low = ahead // 2
+        if len(self.waiting) > self.low:
+            return 0
+        return max(0, self._count + ahead - len(self))
+
+    def add(self, queue: ServedQueue, claims: Sequence[Claim]) -> None:
+        """These jobs will be run, in this order."""
+        if not self.waiting:
+            self.moved_at = uptime()
+        self.waiting.extend((claim, queue) for claim in claims)
+        new = len(claims)
+        while new and self._idle:
+            idle = self._idle.popleft()
+            if not idle.done():  # else its runner is gone
+                idle.set_result(None)
+                new -= 1
+
+    def arrival(self) -> "asyncio.Future[None]":
+        """Return a future that is done when a job was added; each job ends one of them."""
+        idle = self._loop.create_future()
+        self._idle.append(idle)
+        return idle
+
+    def took(self, seconds: float) -> None:
+        """A job took so long: the longer they take, the fewer are claimed ahead."""
+        self._mean = seconds if self._mean is None else self._mean + (seconds - self._mean) * WEIGHT
+
+    def slow_down(self) -> None:
+        """Nothing is claimed ahead until jobs are seen to be short again."""
+        self._mean = 2 * LONG_JOB
+
+    def claims(self) -> list[Claim]:
+        """Return the claims of all jobs that run, or wait here to be run."""
+        begun = [attempt.claim for attempt in self.running.values()]
+        return begun + [claim for claim, _ in (*self.reading.values(), *self.waiting)]
+
+    def take_back(self, queue: ServedQueue | None = None) -> list[tuple[Claim, ServedQueue]]:
+        """Return the jobs (of the queue) that no handler has begun; they are no longer in hand."""
+        unbegun = [*self.reading.values(), *self.waiting]
+        taken = [each for each in unbegun if queue is None or each[1] is queue]
+        for claim, _ in taken:
+            self.reading.pop(claim.job_id, None)
+        if taken:
+            stay = [] if queue is None else [each for each in self.waiting if each[1] is not queue]
+            self.waiting.clear()
+            self.waiting.extend(stay)
+        return taken
+
+    def hand_back(self, queue: ServedQueue | None = None) -> None:
+        """The jobs (of the queue) that no handler has begun are for others."""
+        for claim, of in self.take_back(queue):
+            self._record(released(claim, of.config))
+
+    def drop(self, job_id: int) -> tuple[Claim, ServedQueue] | None:
+        """Return the job if no handler has begun it; it is no longer in hand."""
+        if job_id in self.reading:
+            return self.reading.pop(job_id)
+        for place, each in enumerate(self.waiting):
+            if each[0].job_id == job_id:
+                del self.waiting[place]
+                return each
+        return None

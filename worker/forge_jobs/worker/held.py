@@ -1,0 +1,83 @@
+"""Held claims: which jobs the database says are this worker's, until their outcome is recorded.
+
+A job that was given back with its attempt may come again under the same proof, while it is
+not known that the giving back was written down. It may be written again, and would take the
+job away from a handler, so the second claim is given back too.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from forge_jobs.model.job import Claim
+from forge_jobs.rules.verdict import Verdict, released
+from forge_jobs.worker.attempt import Record
+from forge_jobs.worker.served_queue import ServedQueue
+
+Proof = tuple[int, int]
+"""(job_id, attempt) of a claim of this worker."""
+
+
+def proofs(claims: Iterable[Claim]) -> set[Proof]:
+    """Return what proves these claims."""
+    return {(claim.job_id, claim.attempt) for claim in claims}
+
+
+class HeldClaims:
+    """Of one worker; how many they are of each of `queues` stands there."""
+
+    def __init__(self, queues: Mapping[int, ServedQueue], record: Record) -> None:
+        self._queues = queues
+        self._record = record
+        self._proofs: set[Proof] = set()
+        self._again: Counter[Proof] = Counter()  # how often more than once they were claimed
+        self._throttled: dict[Proof, ServedQueue] = {}
+
+    def claimed(self, queue: ServedQueue, claims: Sequence[Claim]) -> Sequence[Claim]:
+        """These were claimed. Return those that were not held already; the others are handed back."""
+        queue.in_hand += len(claims)
+        claimed = [(claim.job_id, claim.attempt) for claim in claims]
+        if self._proofs.isdisjoint(claimed):
+            self._proofs.update(claimed)
+            return claims
+        new = []
+        for claim, proof in zip(claims, claimed, strict=True):
+            if proof in self._proofs:
+                self._again[proof] += 1
+                self._record(released(claim, queue.config))
+            else:
+                self._proofs.add(proof)
+                new.append(claim)
+        return new
+
+    def regain(self, claim: Claim) -> None:
+        """The claim, of which nothing was known here, is held, and handed back."""
+        queue = self._queues.get(claim.queue_id)
+        if queue is None:
+            return
+        if (claim.job_id, claim.attempt) not in self._proofs:
+            self._proofs.add((claim.job_id, claim.attempt))
+            queue.in_hand += 1
+        self._record(released(claim, queue.config))
+
+    def throttled(self, claim: Claim, queue: ServedQueue) -> None:
+        """Nothing of the queue is claimed until the database knows of this, and gives nothing while the queue cools down."""
+        self._throttled[claim.job_id, claim.attempt] = queue
+        queue.throttled += 1
+
+    def recorded(self, verdicts: Sequence[Verdict]) -> list[ServedQueue]:
+        """These claims are no longer held; return their queues."""
+        for proof in [(verdict.run.claim.job_id, verdict.run.claim.attempt) for verdict in verdicts]:
+            if proof not in self._again:
+                self._proofs.discard(proof)
+            elif self._again[proof] > 1:
+                self._again[proof] -= 1
+            else:
+                del self._again[proof]
+            if self._throttled and (throttled := self._throttled.pop(proof, None)):
+                throttled.throttled -= 1
+        queues = []
+        for queue_id, count in Counter(verdict.run.claim.queue_id for verdict in verdicts).items():
+            queue = self._queues[queue_id]
+            queue.in_hand -= count
+            queues.append(queue)
+        return queues
