@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from forge_jobs.model.moments import LONGEST
 from forge_jobs.model.queue import QueueConfig
-from forge_jobs.rules.backoff import retry_delay, throttle_delay, throttles_in_a_row
+from forge_jobs.rules.backoff import Cooldown, cooldown, retry_delay, throttle_delay, throttles_in_a_row
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -112,6 +112,12 @@ def test_a_throttle_long_after_a_cool_down_starts_again() -> None:
 def test_a_throttle_during_a_cool_down_is_not_counted_again() -> None:
     config = queue(throttles=3, cooldown_until=NOW + seconds(5))
     assert throttles_in_a_row(config, NOW) == 3
+
+
+def test_a_cooldown_is_longer_with_each_throttle_and_as_long_as_the_handler_was_told() -> None:
+    config = queue(throttles=2, cooldown_until=NOW)
+    assert cooldown(config, NOW, None) == Cooldown(seconds(40), throttles=3)
+    assert cooldown(config, NOW, seconds(7)) == Cooldown(seconds(7), throttles=3)
 
 
 def test_no_delay_is_longer_than_a_database_can_add_to_its_clock() -> None:

@@ -1,12 +1,13 @@
 """When the next attempt runs: after a failure, and after a throttle.
 
-Pure functions of a queue's configuration; whoever records an outcome calls them, and
-`storage` only writes down what they say.
+Pure functions of a queue's configuration; `verdict` and `worker/cooldowns.py` call them,
+and `storage` only writes down what they say.
 """
 
 import random as _random
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from forge_jobs.model.moments import LONGEST
 from forge_jobs.model.queue import QueueConfig
@@ -33,6 +34,22 @@ def retry_delay(
         return timedelta(0)
     jitter = 1 + JITTER * (2 * random() - 1)
     return min(_doubled(queue, attempt) * jitter, _longest(queue))
+
+
+class Cooldown(NamedTuple):
+    """A queue cools down for `delay` after so many throttles in a row (counted from 1)."""
+
+    delay: timedelta
+    throttles: int
+
+
+def cooldown(queue: QueueConfig, now: datetime, retry_after: timedelta | None) -> Cooldown:
+    """Decide how long the queue cools down after a throttle that is heard `now`, the database's.
+
+    `retry_after` is what the handler asked for, None when it did not say.
+    """
+    throttles = throttles_in_a_row(queue, now)
+    return Cooldown(throttle_delay(queue, throttles, retry_after), throttles)
 
 
 def throttle_delay(queue: QueueConfig, throttles: int, retry_after: timedelta | None) -> timedelta:

@@ -42,7 +42,8 @@ class Stop(StrEnum):
 class Verdict(msgspec.Struct, gc=False):
     """What becomes of a job after an attempt: what `recorder` writes, and what telemetry hears.
 
-    A Claim in `write` is handed back. `throttled` is the decision that cools the queue down.
+    A Claim in `write` is handed back. `throttled` is the decision that cools the queue down; it is
+    None again once it is known for how long, and the job waits as long: `wait_for_cooldown`.
     `unanswered` once the database was asked to write it and gave no answer: it may have.
     """
 
@@ -184,6 +185,12 @@ def dead(
 def released(claim: Claim, queue: QueueConfig, wait: float = 0.0, duration: float = 0.0) -> Verdict:
     """The job is handed back, its attempt not counted."""
     return Verdict(claim, Run(claim, queue.name, Outcome.RELEASED, wait, duration))
+
+
+def wait_for_cooldown(verdict: Verdict, delay: timedelta) -> None:
+    """The job of a throttled verdict waits for `delay`, as long as its queue cools down; its attempt is not counted."""
+    verdict.write = Postponement(verdict.run.claim, Reason.THROTTLED, delay, counted=False)
+    verdict.throttled = None
 
 
 def lost(claim: Claim, queue: QueueConfig) -> Verdict:

@@ -8,14 +8,11 @@ database refuses, or that a lock holds up, is written apart, while the others go
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 from forge_jobs.errors import ForgeError, StorageBusy, StorageUnavailable
-from forge_jobs.model.job import NOBODY, Claim, Postponement, Reason
-from forge_jobs.model.queue import QueueConfig
-from forge_jobs.rules import backoff
+from forge_jobs.model.job import NOBODY, Claim
 from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage import batches
 from forge_jobs.storage.batches import Held
@@ -29,9 +26,9 @@ from forge_jobs.telemetry.events import (
     OutcomesHeld,
     OutcomesParted,
     OutcomesUnwritten,
-    QueueCooled,
     Telemetry,
 )
+from forge_jobs.worker.cooldowns import Cooldowns
 
 LEAST_ROOM = 64 * 1024  # bytes
 FIRST_HOLD, LONGEST_HOLD = 0.25, 10.0  # seconds until what is held is tried again
@@ -62,6 +59,7 @@ class Recorder:
         self._tries: dict[int, int] = {}  # of those held
         self._parted = asyncio.Event()
         self._outage = Outage("recording outcomes", telemetry)
+        self._cooldowns = Cooldowns(storage, telemetry, self._outage)
 
     @property
     def pending(self) -> int:
@@ -137,7 +135,7 @@ class Recorder:
         self._asked_at = time.monotonic()
         try:
             if any(verdict.throttled is not None for verdict in batch):
-                await self._cool_down(batch)
+                await self._cooldowns.begin(batch)
             parts = batches.parts(batch)
             while parts:
                 await self._write(parts[-1])
@@ -247,41 +245,7 @@ class Recorder:
             self._tries.pop(id(verdict), None)
         self._settle(part, lost)
 
-    async def _cool_down(self, batch: Sequence[Verdict]) -> None:
-        """Say until when the throttled jobs and their queues wait; the rows are read, since others throttle too."""
-        throttled = [verdict for verdict in batch if verdict.throttled is not None]
-        while throttled:
-            try:
-                queues = {queue.id: queue for queue in await self._storage.queues.all(closed=True)}
-                now = await self._storage.now()
-                while throttled:
-                    await self._cool_down_for(throttled[-1], queues, now)
-                    throttled.pop()
-            except StorageUnavailable as error:
-                await self._outage.wait(error)
-            except Exception as error:  # the jobs wait all the same
-                self._telemetry.emit(ChoreFailed("cooling a queue down", error, 0.0))
-                _postpone(throttled.pop(), backoff.THROTTLE_WITHOUT_BACKOFF)
-            else:
-                self._outage.over()
-
-    async def _cool_down_for(
-        self, verdict: Verdict, queues: Mapping[int, QueueConfig], now: datetime
-    ) -> None:
-        assert verdict.throttled is not None
-        queue = queues[verdict.run.claim.queue_id]
-        throttles = backoff.throttles_in_a_row(queue, now)
-        delay = backoff.throttle_delay(queue, throttles, verdict.throttled.retry_after)
-        await self._storage.queues.cool_down(queue.id, delay, throttles)
-        self._telemetry.emit(QueueCooled(queue.name, delay.total_seconds()))
-        _postpone(verdict, delay)
-
 
 def _may_be_written(verdict: Verdict) -> bool:
     """Whether the database may have carried out a try that it did not answer."""
     return verdict.unanswered and verdict.run.claim.worker_id != NOBODY
-
-
-def _postpone(verdict: Verdict, delay: timedelta) -> None:
-    verdict.write = Postponement(verdict.run.claim, Reason.THROTTLED, delay, counted=False)
-    verdict.throttled = None
