@@ -146,6 +146,10 @@ def labels(name: str, pool_uid: str, version: str, id_: str) -> dict[str, str]:
     return pool_labels(name, pool_uid) | of_version | selector(pool_uid, id_)
 
 
+LABELS = frozenset(labels("", "", "", ""))
+"""The names of the labels that the operator writes on what it makes; others may write more."""
+
+
 def budget_name(name: str) -> str:
     """Return the name of the PodDisruptionBudget of the ForgeQueue `name`."""
     return f"{name}-workers"

@@ -7,7 +7,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, TypeVar
 
-from forge_operator.naming import APPLIED, BUDGET_HASH, DELETION_COST, MANAGER, SCALER, VERSION_ID
+from forge_operator.naming import APPLIED, BUDGET_HASH, DELETION_COST, LABELS, MANAGER, SCALER, VERSION_ID
 from forge_operator.plan.budget import processes
 from forge_operator.plan.disruption import MARKS
 from forge_operator.specs import InvalidSpec, read_cron, read_queue
@@ -125,31 +125,44 @@ def _meets(requirement: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
             return value is None
 
 
-def spec_digest(found: Mapping[str, Any]) -> str:
-    """Return what stands for everything that an object's spec says, but how many pods there are.
+def digest(found: Mapping[str, Any]) -> str:
+    """Return what stands for everything of an object that is ours to say: its spec but how many pods there are, its owners and our labels.
 
-    It is that of the spec as the API server keeps it, with its defaults and its way to write
+    It is that of the object as the API server keeps it, with its defaults and its way to write
     quantities: comparing it with what was sent would find differences that nobody made.
     """
-    spec = {name: value for name, value in (found.get("spec") or {}).items() if name != "replicas"}
-    return sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
+    metadata = found["metadata"]
+    said = {
+        "spec": {name: value for name, value in (found.get("spec") or {}).items() if name != "replicas"},
+        "owners": metadata.get("ownerReferences") or [],
+        "labels": {name: value for name, value in (metadata.get("labels") or {}).items() if name in LABELS},
+    }
+    return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def edit(found: Mapping[str, Any]) -> Edit | None:
-    """Return what somebody did to an object's spec since it was applied; None when nobody did, or it is not known."""
-    applied, digest = _annotations(found["metadata"]).get(APPLIED), spec_digest(found)
-    return None if applied in (None, digest) else Edit(digest, last_editor(found))
+    """Return what somebody did to an object since it was applied; None when nobody did.
+
+    One that does not say as what it was applied may be anything, so it is taken to be edited.
+    """
+    now = digest(found)
+    return None if _annotations(found["metadata"]).get(APPLIED) == now else Edit(now, last_editor(found))
 
 
 def last_editor(found: Mapping[str, Any]) -> str | None:
-    """Return the field manager that wrote to the object's spec last, but for this operator; None when there is none."""
+    """Return the field manager that wrote last to what is ours to say, but for this operator; None when there is none."""
     written = [
         each
         for each in found["metadata"].get("managedFields") or ()
-        if each.get("manager") not in (MANAGER, SCALER) and "f:spec" in each.get("fieldsV1", ())
+        if each.get("manager") not in (MANAGER, SCALER) and _is_about_ours(each.get("fieldsV1") or {})
     ]
     written.sort(key=lambda each: each.get("time") or "")
     return written[-1]["manager"] if written else None
+
+
+def _is_about_ours(fields: Mapping[str, Any]) -> bool:
+    metadata = fields.get("f:metadata") or {}
+    return "f:spec" in fields or "f:ownerReferences" in metadata or "f:labels" in metadata
 
 
 def pod(found: Mapping[str, Any]) -> Pod | None:

@@ -7,7 +7,7 @@ from typing import Any, assert_never
 from forge_operator.cluster.api import BY_KIND, DEPLOYMENTS, PODS, QUEUES, Kube, Object, Resource, budgets_of
 from forge_operator.cluster.errors import Conflict, DryRunUnsupported, Forbidden, NotFound, Rejected
 from forge_operator.cluster.events import Recorder, Subject
-from forge_operator.cluster.objects import spec_digest
+from forge_operator.cluster.objects import digest
 from forge_operator.loop.halt import Refused, Stop
 from forge_operator.naming import APPLIED, DELETION_COST, FINALIZER
 from forge_operator.plan.actions import (
@@ -94,13 +94,13 @@ class ClusterActor:
         self, subject: Subject, resource: Resource, action: ApplyDeployment | ApplyBudget, found: Object
     ) -> None:
         """What was applied carries what it is compared with from now on; who had edited it is told of."""
-        digest = spec_digest(found)
-        if action.edit is not None and action.edit.digest != digest:
+        applied = digest(found)
+        if action.edit is not None and action.edit.digest != applied:
             who = action.edit.by or "Somebody"
             message = f"{who} had edited {resource.kind} {action.name}; it was made right again."
             await self._recorder.record(subject, "Warning", "DriftRepaired", message)
-        if (found["metadata"].get("annotations") or {}).get(APPLIED) != digest:
-            change = {"metadata": {"annotations": {APPLIED: digest}}}
+        if (found["metadata"].get("annotations") or {}).get(APPLIED) != applied:
+            change = {"metadata": {"annotations": {APPLIED: applied}}}
             await _unless_gone(self._kube.merge(resource, action.namespace, action.name, change))
 
     async def _apply(

@@ -161,7 +161,7 @@ class TryDeployment:
 class ApplyDeployment:
     """Server-side apply of the manifest. A refusal (400, 422) is remembered: Memory.rejections[template_hash].
 
-    It carries the digest of its spec then. An event says who edited it before, if that was a field of ours.
+    It carries its digest then. An event says who edited it before, if that was a field of ours.
     """
 
     namespace: str
@@ -212,7 +212,7 @@ class MarkPod:
 
 @dataclass(frozen=True, slots=True)
 class ApplyBudget:
-    """Server-side apply of the PodDisruptionBudget. It carries the digest of its spec then.
+    """Server-side apply of the PodDisruptionBudget. It carries its digest then.
 
     An event says who edited it before, if that was a field of ours.
     """

@@ -51,9 +51,9 @@ class DeploymentCondition:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A Deployment's spec is not as it was applied."""
+    """An object is not as it was applied."""
 
-    digest: str  # of the spec as it is now
+    digest: str  # of what it says now
     by: str | None  # the field manager that wrote to it last
 
 
@@ -67,7 +67,7 @@ class Deployment:
     annotations: Mapping[str, str] = field(default_factory=dict)
     replicas: int = 1  # of its spec: ready and starting ones
     processes: int = 1  # workers in each of its pods
-    edit: Edit | None = None  # what somebody did to its spec since it was applied, but for replicas
+    edit: Edit | None = None  # what somebody did to it since it was applied, but for replicas
     annotated: frozenset[str] = frozenset()  # annotations that its template gives to pods
     ready: int = 0
     available: int = 0
@@ -103,7 +103,7 @@ class Budget:
     name: str
     uid: str
     asked: str | None = None  # the digest of what was applied
-    edit: Edit | None = None  # what somebody did to its spec since
+    edit: Edit | None = None  # what somebody did to it since
     is_other_kind: bool = False  # it says minAvailable, which applying ours could not take away
 
 

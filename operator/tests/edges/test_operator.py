@@ -4,17 +4,18 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from forge_jobs import Managed
 from forge_jobs.model.job import FOREVER
 from forge_jobs.testing.local_postgres import LocalPostgres
-from forge_operator.cluster.api import CRONS, DEPLOYMENTS, EVENTS, PODS, QUEUES, Kube
+from forge_operator.cluster.api import CRONS, DEPLOYMENTS, EVENTS, PODS, QUEUES, Kube, Resource
 from forge_operator.cluster.errors import Forbidden, KubeError
 from forge_operator.cluster.events import Subject
 from forge_operator.cluster.lease import NotLeading
-from forge_operator.naming import POOL_UID, VERSION_ID
+from forge_operator.naming import APPLIED, POOL_UID, VERSION_ID
 from forge_operator.plan.actions import (
     Action,
     DeleteCron,
@@ -30,7 +31,7 @@ from forge_operator.plan.actions import (
 )
 from forge_operator.state.keys import CRON, QUEUE, Key
 from forge_operator.state.memory import Memory
-from tests.edges.api_server import ApiServer, Refused, Request, forbids
+from tests.edges.api_server import BUDGETS, ApiServer, Refused, Request, forbids
 from tests.edges.stage import MAIL, Stage, staged, workers
 
 
@@ -168,6 +169,50 @@ async def test_what_people_edit_of_a_deployment_is_repaired_and_said(stage: Stag
     stage.api.requests.clear()
     await stage.look()
     assert not [each for each in sent_to_deployments(stage) if not each.path.endswith("/scale")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ownerReferences": []},
+        {"ownerReferences": [{"kind": "ForgeQueue", "name": "other", "uid": "1", "apiVersion": "v1"}]},
+        {"labels": {"app.kubernetes.io/managed-by": "Helm"}},
+        {"labels": {"app.kubernetes.io/instance": None}},
+    ],
+)
+@pytest.mark.parametrize("resource", [DEPLOYMENTS, BUDGETS], ids=lambda each: each.kind)
+async def test_owners_and_labels_that_people_take_away_are_there_again(
+    stage: Stage, resource: Resource, change: dict[str, Any]
+) -> None:
+    stage.queue(workers=workers())
+    await stage.settle()
+    [before] = stage.api.all(resource)
+
+    stage.api.edit(resource, before["metadata"]["name"], {"metadata": change})
+    await stage.settle()
+
+    [after] = stage.api.all(resource)
+    for part in ("ownerReferences", "labels"):
+        assert after["metadata"][part] == before["metadata"][part]
+    assert stage.reasons().count("DriftRepaired") == 1
+
+
+async def test_what_was_edited_together_with_the_operators_annotations_is_made_right_again(
+    stage: Stage,
+) -> None:
+    stage.queue(workers=workers())
+    await stage.settle()
+    [found] = stage.api.all(DEPLOYMENTS)
+
+    change = {"metadata": {"annotations": {APPLIED: None}}, "spec": {"minReadySeconds": 99}}
+    stage.api.edit(DEPLOYMENTS, found["metadata"]["name"], change)
+    await stage.settle()
+
+    [found] = stage.api.all(DEPLOYMENTS)
+    assert found["spec"]["minReadySeconds"] == 0
+    stage.api.requests.clear()
+    await stage.look()
+    assert stage.api.writes() == []
 
 
 async def test_a_rollout_closes_one_gate_and_opens_the_other(stage: Stage) -> None:
