@@ -4,6 +4,9 @@ While anybody is in `contained`, what a job gives to the loop (a callback, a tim
 nothing but itself. A loop has no hook for that, so its functions are replaced meanwhile. What
 is of no job, such as a signal's handler or the protocol of a connection, ends the loop: one
 that `run` made goes on, one of somebody else does not.
+
+A fork that a job makes of the process meanwhile is no worker, though it has all that makes one.
+It ends when it comes back from what the job does.
 """
 
 import asyncio
@@ -28,10 +31,15 @@ MOST_FAILURES = 20  # of a loop itself within a second: with more it does not wo
 
 Told = Callable[[Claim | None, BaseException], None]
 
+is_fork = False
+"""Whether this process was forked off while somebody was in `contained`, as by a handler."""
+
 
 @contextlib.contextmanager
 def contained(told: Told) -> Iterator[None]:
     """No exit of a job ends the running loop; `told(claim, error)` hears of it, or of one whose job is not known."""
+    global is_fork
+    is_fork = False  # but a worker
     loop = asyncio.get_running_loop()
     shield = _shields.get(loop) or _shields.setdefault(loop, _Shield(loop))
     shield.told.append(told)
@@ -66,7 +74,6 @@ class _Shield:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.told: list[Told] = []
-        self.process = os.getpid()
         self._loop = loop
         self._called = self._call  # always the same object
         self._ours = {
@@ -99,12 +106,14 @@ class _Shield:
         try:
             callback(*args)
         except EXITS as error:
-            if os.getpid() != self.process:
+            if is_fork:
                 end_fork(error)
             job = current_job.get()
             if job is None or not self.told:
                 raise
             self.tell(job[0], error)
+        if is_fork:
+            end_fork(None)
 
     def _soon(self, before: Callable[..., Any]) -> Callable[..., Any]:
         job_here, called = current_job.get, self._called
@@ -148,6 +157,15 @@ class _Shield:
 _shields: dict[asyncio.AbstractEventLoop, _Shield] = {}
 
 
+def _in_fork() -> None:
+    global is_fork
+    is_fork = bool(_shields)
+    _shields.clear()
+
+
+os.register_at_fork(after_in_child=_in_fork)
+
+
 def _enduring_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop
@@ -170,7 +188,9 @@ def _run_for_ever(loop: asyncio.AbstractEventLoop, run_forever: Callable[[], Non
             raise SystemExit(STOPPED)
         except BaseException as error:
             shield = _shields.get(loop)
-            if shield is None or shield.process != os.getpid():
+            if is_fork:
+                end_fork(error)
+            if shield is None:
                 raise
             if not isinstance(error, EXITS):  # it is the loop's own
                 now = time.monotonic()

@@ -9,6 +9,7 @@ import atexit
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ ECHO = 1.0  # seconds within which the same wish may be heard again
 LOOK_AGAIN = 1.0  # seconds between two looks at who hears them
 
 _hearing: dict[int, Callable[[int, FrameType | None], None]] = {}
+
+_forking = threading.local()
 
 heard_at: float | None = None
 """The monotonic moment of the first that this process heard while it worked; None before."""
@@ -120,6 +123,40 @@ def heard(
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
+def noticed(notice: Callable[[int, FrameType | None], None]) -> None:
+    """From now on `notice` is all that happens at one of them, as far as nobody else hears it."""
+    for number in STOPS:
+        signal.signal(number, notice)
+        _hearing[number] = notice
+
+
+def _before_fork() -> None:
+    """None may reach a fork before it is told from the worker: nobody would hear it."""
+    if _hearing:
+        _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+
+
+def _in_fork() -> None:
+    """In a fork of a worker's process: whoever made it ends it by SIGTERM; the others are for the worker alone."""
+    if _hearing:
+        for number, ours in _hearing.items():
+            if signal.getsignal(number) is ours:
+                signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else _for_the_worker)
+        _hearing.clear()
+        signal.set_wakeup_fd(-1)  # it is the one of the worker's event loop
+    _after_fork()
+
+
+def _after_fork() -> None:
+    if (mask := getattr(_forking, "mask", None)) is not None:
+        _forking.mask = None
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _for_the_worker(number: int, frame: FrameType | None) -> None:
+    pass
+
+
 def is_answer(error: BaseException) -> bool:
     """Whether this may be how somebody who hears signals now in the place of `heard` answers one."""
     wanted = {KeyboardInterrupt: (signal.SIGINT,), SystemExit: (signal.SIGTERM, signal.SIGHUP)}
@@ -176,4 +213,5 @@ def _is_worker(arguments: Sequence[str]) -> bool:
     return False
 
 
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_fork)
 listen_early()

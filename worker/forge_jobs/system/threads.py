@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from forge_jobs.system import exits
+
 MOST_LEFT_BEHIND = 1000  # threads whose attempt is over
 
 
@@ -58,7 +60,11 @@ class Threads(ThreadPoolExecutor):
 
 def _caught(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     """Return what the function returned or raised: not everything that is raised can pass through a future."""
+    result, caught = None, None
     try:
-        return function(), None
+        result = function()
     except BaseException as error:
-        return None, error
+        caught = error
+    if exits.is_fork:
+        exits.end_fork(caught)
+    return result, caught

@@ -10,7 +10,6 @@ import importlib
 import multiprocessing
 import os
 import pickle
-import signal
 import socket
 import sys
 from concurrent.futures import Future
@@ -93,10 +92,9 @@ def _remember(number: int, frame: object) -> None:
 
 def main() -> None:
     """Answer the worker's calls, which come through what was standard input."""
-    for stop in stop_signals.STOPS:
-        # The worker hears them and says what follows. What the job's handler starts hears them again, which
-        # it would not if they were ignored here.
-        signal.signal(stop, _remember)
+    # The worker hears them and says what follows. What the job's handler starts hears them again, which it
+    # would not if they were ignored here.
+    stop_signals.noticed(_remember)
     stop_signals.let_through()
     worker = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

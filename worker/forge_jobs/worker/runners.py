@@ -11,7 +11,6 @@ was told to stop. What is in no hand all the same is found by `audit`.
 """
 
 import asyncio
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -40,7 +39,7 @@ from forge_jobs.rules.verdict import (
     refused,
     released,
 )
-from forge_jobs.system.exits import end_fork
+from forge_jobs.system import exits
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.threads import Threads
 from forge_jobs.system.uptime import uptime
@@ -93,7 +92,6 @@ class Runners:
         self._context = copy_context()  # that every job begins with
         self._loop = asyncio.get_running_loop()
         self._owner = asyncio.current_task()  # when it is cancelled, all that runs here is
-        self._process = os.getpid()
 
     @property
     def alive(self) -> int:
@@ -286,6 +284,8 @@ class Runners:
                 )
             if result is not None and type(result) not in PLAIN:
                 result = await settled(result)
+            if exits.is_fork:
+                exits.end_fork(None)
             if attempt.exited is not None:
                 raise attempt.exited
             verdict = done(claim, queue.config, claim.codec, result, wait, uptime() - started)
@@ -307,8 +307,8 @@ class Runners:
         return self._closed or attempt.stopped is None
 
     def _judged(self, attempt: Attempt, error: BaseException) -> Verdict:
-        if os.getpid() != self._process:
-            end_fork(error)
+        if exits.is_fork:
+            exits.end_fork(error)
         claim, config = attempt.claim, attempt.queue.config
         duration = uptime() - attempt.started
         if attempt.exited is not None and attempt.stopped is not Stop.CANCELLED:

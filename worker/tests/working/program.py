@@ -5,6 +5,7 @@ Each line of the ledger is one event: what, job id, attempt, process id, monoton
 
 import asyncio
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -205,6 +206,56 @@ async def break_loop() -> None:
 async def hear_sigterm() -> None:
     """Hear SIGTERM in the worker's place, as a library does that thinks that the process is its own."""
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, sys.exit, 0)
+
+
+def fork_and_return() -> int:
+    """Return the exit code of a fork that returns from here, as its parent does."""
+    if (child := os.fork()) == 0:
+        return -1
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@forge.handler
+def fork_in_thread(ctx: Context) -> int:
+    note("start", ctx)
+    return fork_and_return()
+
+
+@forge.handler
+async def fork_in_loop(ctx: Context) -> int:
+    note("start", ctx)
+    return fork_and_return()
+
+
+@forge.handler
+async def fork_in_task(ctx: Context) -> int:
+    note("start", ctx)
+
+    async def task() -> int:
+        code = fork_and_return()
+        await asyncio.sleep(0)
+        return code
+
+    return await asyncio.create_task(task())
+
+
+@forge.handler
+async def terminate_fork() -> int | None:
+    """Return how a process ends that multiprocessing forked and that is terminated."""
+    child = multiprocessing.get_context("fork").Process(target=signal.pause)
+    child.start()
+    child.terminate()
+    child.join(30)
+    return child.exitcode
+
+
+@forge.handler(executor="process")
+def terminate_fork_in_process() -> int | None:
+    child = multiprocessing.get_context("fork").Process(target=signal.pause)
+    child.start()
+    child.terminate()
+    child.join(30)
+    return child.exitcode
 
 
 @forge.handler

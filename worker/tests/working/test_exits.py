@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import sys
 import threading
@@ -21,7 +22,7 @@ from tests.storage.databases import Database
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger
-from tests.working.processes import Fleet
+from tests.working.processes import Fleet, below
 from tests.working.running import working
 
 pytestmark = pytest.mark.filterwarnings('ignore:Overriding the "event_loop_policy"')
@@ -405,3 +406,31 @@ async def test_the_exit_of_a_fork_that_a_handler_made_ends_the_fork(
     assert len(ledger.of("start")) == 1
     assert worker.returncode is None
     assert await forge.wait(await forge.enqueue("nap"), timeout=30) is None
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+@pytest.mark.parametrize("event_loop_policy", ["asyncio"], indirect=True)
+@pytest.mark.parametrize("kind", ["fork_in_thread", "fork_in_loop", "fork_in_task"])
+async def test_a_fork_that_comes_back_from_its_handler_ends_and_answers_for_no_job(
+    forge: Forge, workers: Fleet, ledger: Ledger, loop_of_workers: dict[str, str], kind: str
+) -> None:
+    worker = await workers.start(**loop_of_workers)
+    job = await forge.enqueue(kind, max_attempts=1)
+
+    assert await forge.wait(job.id, timeout=30) == 0
+
+    assert len(ledger.of("start")) == 1
+    assert below(worker.pid) == []
+    assert await forge.wait(await forge.enqueue("nap"), timeout=30) is None
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+@pytest.mark.parametrize("event_loop_policy", ["asyncio"], indirect=True)
+@pytest.mark.parametrize("kind", ["terminate_fork", "terminate_fork_in_process"])
+async def test_a_fork_that_a_handler_made_can_be_terminated(
+    forge: Forge, workers: Fleet, loop_of_workers: dict[str, str], kind: str
+) -> None:
+    await workers.start(**loop_of_workers)
+    job = await forge.enqueue(kind, max_attempts=1)
+
+    assert await forge.wait(job.id, timeout=60) == -signal.SIGTERM
