@@ -19,7 +19,7 @@ from benchmarks.line import AtMostTimes, Line
 from benchmarks.sides.bare_postgres import ANY_ERA, FIRST_ATTEMPT, QUEUE_ID, REGISTER, WORKER_ID
 from benchmarks.workload import BARE_BATCH, ENCODED, KIND, QUEUE
 from forge_jobs.storage.postgres.claims import CLAIM, FINISH_PLAIN, START
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.enqueue import ENQUEUE_PLAIN
 from forge_jobs.storage.postgres.schedule import MAKE_PENDING
 from forge_jobs.storage.postgres.session_settings import CLAIMS, WALKS, pinned
@@ -94,7 +94,7 @@ class Explainer:
         self.waiting = waiting
         self.plans: list[Plan] = []
         self._url = url
-        self._sql = Database(url).sql
+        self._sql = PostgresDatabase(url).sql
 
     async def explain(
         self, name: str, text: str, arguments: Sequence[object], settings: Mapping[str, str]

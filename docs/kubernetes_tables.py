@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from forge_operator.conditions import OF_CRONS, OF_QUEUES, REASONS, Condition, Reason
+from forge_operator.conditions import OF_CRONS, OF_QUEUES, REASONS, Condition, ConditionReason
 from forge_operator.crds.cron import cron_definition
 from forge_operator.crds.queue import queue_definition
 
@@ -99,7 +99,7 @@ def conditions() -> str:
 def reasons() -> str:
     """Return the table of the reasons, with the conditions that give them."""
     rows = []
-    for reason in Reason:
+    for reason in ConditionReason:
         given = [f"{each.value}={found[reason]}" for each, found in REASONS.items() if reason in found]
         rows.append((f"`{reason.value}`", ", ".join(given), reason.meaning))
     return table(("Reason", "In", "Meaning"), rows)

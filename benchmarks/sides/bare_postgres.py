@@ -16,7 +16,7 @@ from benchmarks.sides.told import Usage
 from benchmarks.workload import BARE_BATCH, ENCODED, KIND, WARM_UP
 from forge_jobs.storage.postgres.bulk import JOB_COLUMNS, READY_COLUMNS
 from forge_jobs.storage.postgres.claims import CLAIM, FINISH_PLAIN, START
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.session_settings import CLAIMS, WALKS, pinned
 
 WORKER_ID = 1
@@ -76,7 +76,7 @@ class Loop:
 
 async def drain(url: str, jobs: int) -> dict[str, Any]:
     """Claim and finish all jobs."""
-    sql = Database(url).sql
+    sql = PostgresDatabase(url).sql
     claims, outcomes = await _connected(url, CLAIMS), await _connected(url, WALKS)
     await outcomes.execute(sql(REGISTER), WORKER_ID)
     loop = Loop(claims, outcomes, await outcomes.fetchval(sql(QUEUE_ID)), sql)
@@ -91,7 +91,7 @@ async def drain(url: str, jobs: int) -> dict[str, Any]:
 async def enqueue(url: str, jobs: int) -> dict[str, Any]:
     """COPY rows that were made before into `job` and `ready`, in one transaction, after a small one."""
     connection = await asyncpg.connect(url)
-    queue_id = await connection.fetchval(Database(url).sql(QUEUE_ID))
+    queue_id = await connection.fetchval(PostgresDatabase(url).sql(QUEUE_ID))
     await _copy(connection, *_rows(queue_id, 1, WARM_UP))
     rows = _rows(queue_id, 1 + WARM_UP, jobs)
     began = time.monotonic()

@@ -43,12 +43,12 @@ class Condition(StrEnum):
     DELETION_BLOCKED = "DeletionBlocked", "The object is to be deleted and waits for its queue to be empty."
 
 
-class Reason(StrEnum):
+class ConditionReason(StrEnum):
     """Why a condition is as it is; `meaning` says it in a sentence."""
 
     meaning: str
 
-    def __new__(cls, value: str, meaning: str) -> "Reason":
+    def __new__(cls, value: str, meaning: str) -> "ConditionReason":
         member = str.__new__(cls, value)
         member._value_ = value
         member.meaning = meaning
@@ -187,109 +187,125 @@ class Reason(StrEnum):
 
 
 _FAILURES_OF_SYNC = (
-    Reason.INVALID_SPEC,
-    Reason.INVALID_SCHEDULE,
-    Reason.UNKNOWN_QUEUE,
-    Reason.QUEUE_NAME_CONFLICT,
-    Reason.CRON_NAME_CONFLICT,
-    Reason.SCHEMA_TOO_OLD,
-    Reason.SCHEMA_TOO_NEW,
-    Reason.ACTION_FAILED,
+    ConditionReason.INVALID_SPEC,
+    ConditionReason.INVALID_SCHEDULE,
+    ConditionReason.UNKNOWN_QUEUE,
+    ConditionReason.QUEUE_NAME_CONFLICT,
+    ConditionReason.CRON_NAME_CONFLICT,
+    ConditionReason.SCHEMA_TOO_OLD,
+    ConditionReason.SCHEMA_TOO_NEW,
+    ConditionReason.ACTION_FAILED,
 )
-_FAILURES_OF_DATABASE = (Reason.CONNECTION_FAILED, Reason.AUTH_FAILED, Reason.TLS_FAILED, Reason.READ_ONLY)
+_FAILURES_OF_DATABASE = (
+    ConditionReason.CONNECTION_FAILED,
+    ConditionReason.AUTH_FAILED,
+    ConditionReason.TLS_FAILED,
+    ConditionReason.READ_ONLY,
+)
 _FAILURES_OF_ROLLOUT = (
-    Reason.PROGRESS_DEADLINE_EXCEEDED,
-    Reason.TOO_MANY_VERSIONS,
-    Reason.INVALID_TEMPLATE,
-    Reason.IDENTITY_COLLISION,
-    Reason.ROLLOUT_ABORTED,
-    Reason.DATABASE_CONNECTION_BUDGET,
+    ConditionReason.PROGRESS_DEADLINE_EXCEEDED,
+    ConditionReason.TOO_MANY_VERSIONS,
+    ConditionReason.INVALID_TEMPLATE,
+    ConditionReason.IDENTITY_COLLISION,
+    ConditionReason.ROLLOUT_ABORTED,
+    ConditionReason.DATABASE_CONNECTION_BUDGET,
 )
 
 
 def _reasons(
-    true: tuple[Reason, ...] = (), false: tuple[Reason, ...] = (), unknown: tuple[Reason, ...] = ()
-) -> Mapping[Reason, Truth]:
+    true: tuple[ConditionReason, ...] = (),
+    false: tuple[ConditionReason, ...] = (),
+    unknown: tuple[ConditionReason, ...] = (),
+) -> Mapping[ConditionReason, Truth]:
     found = {reason: Truth.TRUE for reason in true} | {reason: Truth.FALSE for reason in false}
     return MappingProxyType(found | {reason: Truth.UNKNOWN for reason in unknown})
 
 
-REASONS: Mapping[Condition, Mapping[Reason, Truth]] = MappingProxyType(
+REASONS: Mapping[Condition, Mapping[ConditionReason, Truth]] = MappingProxyType(
     {
         # Ready tells the worst of the others.
         Condition.READY: _reasons(
-            true=(Reason.SERVING, Reason.CONFIGURED),
+            true=(ConditionReason.SERVING, ConditionReason.CONFIGURED),
             false=(
-                Reason.RECONCILING,
-                Reason.NO_READY_PODS,
+                ConditionReason.RECONCILING,
+                ConditionReason.NO_READY_PODS,
                 *_FAILURES_OF_SYNC,
                 *_FAILURES_OF_ROLLOUT,
                 *_FAILURES_OF_DATABASE,
             ),
-            unknown=(Reason.DATABASE_UNREACHABLE,),
+            unknown=(ConditionReason.DATABASE_UNREACHABLE,),
         ),
         Condition.SYNCED: _reasons(
-            true=(Reason.CONFIG_APPLIED,),
-            false=(Reason.RECONCILING, *_FAILURES_OF_SYNC),
-            unknown=(Reason.DATABASE_UNREACHABLE,),
+            true=(ConditionReason.CONFIG_APPLIED,),
+            false=(ConditionReason.RECONCILING, *_FAILURES_OF_SYNC),
+            unknown=(ConditionReason.DATABASE_UNREACHABLE,),
         ),
-        Condition.DATABASE_REACHABLE: _reasons(true=(Reason.CONNECTED,), false=_FAILURES_OF_DATABASE),
+        Condition.DATABASE_REACHABLE: _reasons(
+            true=(ConditionReason.CONNECTED,), false=_FAILURES_OF_DATABASE
+        ),
         Condition.PROGRESSING: _reasons(
             true=(
-                Reason.ROLLOUT_COMPLETE,
-                Reason.WAITING_FOR_PODS,
-                Reason.PROMOTING,
-                Reason.RAMPING,
-                Reason.INCONCLUSIVE,
-                Reason.DRAINING,
-                Reason.DRAIN_OVERDUE,
+                ConditionReason.ROLLOUT_COMPLETE,
+                ConditionReason.WAITING_FOR_PODS,
+                ConditionReason.PROMOTING,
+                ConditionReason.RAMPING,
+                ConditionReason.INCONCLUSIVE,
+                ConditionReason.DRAINING,
+                ConditionReason.DRAIN_OVERDUE,
             ),
             false=(
-                Reason.NO_WORKERS,
-                Reason.AWAITING_PROMOTION,
+                ConditionReason.NO_WORKERS,
+                ConditionReason.AWAITING_PROMOTION,
                 *_FAILURES_OF_ROLLOUT,
-                Reason.ACTION_FAILED,
+                ConditionReason.ACTION_FAILED,
             ),
-            unknown=(Reason.DATABASE_UNREACHABLE,),
+            unknown=(ConditionReason.DATABASE_UNREACHABLE,),
         ),
         Condition.SCALING_ACTIVE: _reasons(
-            true=(Reason.SCALING,),
+            true=(ConditionReason.SCALING,),
             false=(
-                Reason.NO_WORKERS,
-                Reason.FIXED_REPLICAS,
-                Reason.OBSERVING,
-                Reason.FALLBACK,
-                Reason.STALE_SIGNAL,
-                Reason.ACTION_FAILED,
+                ConditionReason.NO_WORKERS,
+                ConditionReason.FIXED_REPLICAS,
+                ConditionReason.OBSERVING,
+                ConditionReason.FALLBACK,
+                ConditionReason.STALE_SIGNAL,
+                ConditionReason.ACTION_FAILED,
             ),
         ),
         Condition.SCALING_LIMITED: _reasons(
             true=(
-                Reason.AT_MIN_REPLICAS,
-                Reason.AT_MAX_REPLICAS,
-                Reason.CONCURRENCY_LIMIT,
-                Reason.RATE_LIMIT,
-                Reason.DATABASE_CONNECTION_BUDGET,
-                Reason.UNSCHEDULABLE,
+                ConditionReason.AT_MIN_REPLICAS,
+                ConditionReason.AT_MAX_REPLICAS,
+                ConditionReason.CONCURRENCY_LIMIT,
+                ConditionReason.RATE_LIMIT,
+                ConditionReason.DATABASE_CONNECTION_BUDGET,
+                ConditionReason.UNSCHEDULABLE,
             ),
-            false=(Reason.WITHIN_RANGE, Reason.NO_WORKERS, Reason.FIXED_REPLICAS),
-            unknown=(Reason.STALE_SIGNAL,),
+            false=(ConditionReason.WITHIN_RANGE, ConditionReason.NO_WORKERS, ConditionReason.FIXED_REPLICAS),
+            unknown=(ConditionReason.STALE_SIGNAL,),
         ),
         Condition.KINDS_HANDLED: _reasons(
-            true=(Reason.ALL_HANDLED,),
-            false=(Reason.UNHANDLED_KINDS,),
-            unknown=(Reason.DATABASE_UNREACHABLE,),
+            true=(ConditionReason.ALL_HANDLED,),
+            false=(ConditionReason.UNHANDLED_KINDS,),
+            unknown=(ConditionReason.DATABASE_UNREACHABLE,),
         ),
         Condition.PROTECTED: _reasons(
-            true=(Reason.BUDGET_IN_PLACE,),
-            false=(Reason.NO_WORKERS, Reason.NO_BUDGET, Reason.OTHER_BUDGET, Reason.ACTION_FAILED),
-            unknown=(Reason.BUDGETS_HIDDEN,),
+            true=(ConditionReason.BUDGET_IN_PLACE,),
+            false=(
+                ConditionReason.NO_WORKERS,
+                ConditionReason.NO_BUDGET,
+                ConditionReason.OTHER_BUDGET,
+                ConditionReason.ACTION_FAILED,
+            ),
+            unknown=(ConditionReason.BUDGETS_HIDDEN,),
         ),
         Condition.PAUSED: _reasons(
-            true=(Reason.SPEC_PAUSED, Reason.ANNOTATION_PAUSED), false=(Reason.ACTIVE,)
+            true=(ConditionReason.SPEC_PAUSED, ConditionReason.ANNOTATION_PAUSED),
+            false=(ConditionReason.ACTIVE,),
         ),
         Condition.DELETION_BLOCKED: _reasons(
-            true=(Reason.QUEUE_NOT_EMPTY, Reason.DATABASE_UNREACHABLE), false=(Reason.QUEUE_EMPTY,)
+            true=(ConditionReason.QUEUE_NOT_EMPTY, ConditionReason.DATABASE_UNREACHABLE),
+            false=(ConditionReason.QUEUE_EMPTY,),
         ),
     }
 )

@@ -12,9 +12,9 @@ from forge_operator.cluster.api import Kube, connected, own_namespace
 from forge_operator.cluster.errors import KubeError
 from forge_operator.cluster.lease import Candidate, LeaseTimes
 from forge_operator.environment import Environment
-from forge_operator.loop.leader import Leader, suited
+from forge_operator.loop.leader import LeadingOperator, suited
 from forge_operator.metrics.health import Pulse, server
-from forge_operator.metrics.operator import Metrics
+from forge_operator.metrics.operator import OperatorMetrics
 
 logger = logging.getLogger("forge_operator")
 
@@ -30,7 +30,7 @@ class Operator:
 
     def __init__(self, environment: Environment, kube: Kube, *, times: LeaseTimes | None = None) -> None:
         self._environment, self._kube = environment, kube
-        self.metrics = Metrics()
+        self.metrics = OperatorMetrics()
         self.candidate = Candidate(
             kube,
             environment.namespace,
@@ -39,7 +39,7 @@ class Operator:
             times=times,
             failed=lambda error: logger.warning("The Lease cannot be read or written: %s", error),
         )
-        self.leader: Leader | None = None
+        self.leader: LeadingOperator | None = None
         self.metrics.leader.set_function(lambda: float(self.candidate.holds))
 
     def why_not_ready(self) -> str | None:
@@ -76,7 +76,7 @@ class Operator:
 
     async def _act(self) -> None:
         settings = await suited(self._kube, self._environment)
-        self.leader = Leader(self._environment, self._kube, self.candidate, self.metrics, settings)
+        self.leader = LeadingOperator(self._environment, self._kube, self.candidate, self.metrics, settings)
         await self.leader.run()
 
 

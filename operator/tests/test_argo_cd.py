@@ -11,7 +11,7 @@ import yaml
 
 from docs.kubernetes_tables import PAGE
 from forge_jobs import CronConfig
-from forge_operator.conditions import REASONS, Condition, Reason, Truth
+from forge_operator.conditions import REASONS, Condition, ConditionReason, Truth
 from forge_operator.plan import actions as act
 from forge_operator.plan.queue import plan_cron
 from forge_operator.specs import CronSpec
@@ -149,10 +149,14 @@ def test_argo_cd_repeats_what_the_operator_says() -> None:
 
 @pytest.mark.parametrize("kind", ["ForgeQueue", "ForgeCron"])
 @pytest.mark.parametrize("reason", REASONS[Condition.READY])
-def test_every_reason_of_ready_is_shown_as_what_it_is(kind: str, reason: Reason) -> None:
+def test_every_reason_of_ready_is_shown_as_what_it_is(kind: str, reason: ConditionReason) -> None:
     truth = REASONS[Condition.READY][reason]
     ready = {"type": "Ready", "status": truth.value, "reason": reason.value, "message": reason.meaning}
-    on_its_way = {Reason.RECONCILING, Reason.NO_READY_PODS} if kind == "ForgeQueue" else {Reason.RECONCILING}
+    on_its_way = (
+        {ConditionReason.RECONCILING, ConditionReason.NO_READY_PODS}
+        if kind == "ForgeQueue"
+        else {ConditionReason.RECONCILING}
+    )
     expected = "Healthy" if truth is Truth.TRUE else "Progressing" if reason in on_its_way else "Degraded"
 
     assert health(kind, {"observedGeneration": 1, "conditions": [ready]}) == (expected, reason.meaning)

@@ -8,7 +8,7 @@ import pytest
 from forge_operator.naming import DO_NOT_DISRUPT, LONG_JOBS, POOL_UID, SAFE_TO_EVICT, VERSION_ID
 from forge_operator.plan import actions as act
 from forge_operator.plan.disruption import LAST_TO_GO, MOST_AT_ONCE
-from forge_operator.state.memory import Failure, Memory
+from forge_operator.state.memory import Memory, StrandFailure
 from forge_operator.state.observed import Edit
 from forge_operator.state.settings import OperatorSettings
 from tests.world import POOL, START, World, template, workers
@@ -161,7 +161,7 @@ def test_budgets_that_may_not_be_read_are_said_and_hold_up_nothing_else() -> Non
 
 def test_a_budget_that_is_refused_makes_the_queue_no_less_ready() -> None:
     serving = world()
-    refused = Failure("admission webhook denied it", 1, START)
+    refused = StrandFailure("admission webhook denied it", 1, START)
     serving.memory = replace(serving.memory, failures={"disruption/budget": refused})
 
     serving.look()

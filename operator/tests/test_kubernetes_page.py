@@ -10,10 +10,10 @@ import yaml
 
 from docs import kubernetes_tables as tables
 from forge_operator import naming
-from forge_operator.conditions import Condition, Reason
-from forge_operator.metrics.operator import Metrics
+from forge_operator.conditions import Condition, ConditionReason
+from forge_operator.metrics.operator import OperatorMetrics
 from forge_operator.plan import disruption
-from forge_operator.plan.scaling.decide import Why, decide
+from forge_operator.plan.scaling.decide import ScalingReason, decide
 from forge_operator.plan.scaling.load import Load
 from forge_operator.plan.status.queue import explained
 from forge_operator.specs import AutoscalingSpec, Budget, DisruptionSpec, read_queue
@@ -33,7 +33,7 @@ def test_every_table_is_on_the_page() -> None:
 
 
 def test_every_condition_and_reason_is_on_the_page() -> None:
-    missing = [each.value for each in (*Condition, *Reason) if f"`{each.value}`" not in PAGE]
+    missing = [each.value for each in (*Condition, *ConditionReason) if f"`{each.value}`" not in PAGE]
     assert not missing
 
 
@@ -59,7 +59,7 @@ def test_every_symptom_on_the_page_has_a_name_that_there_is() -> None:
     said = {word for each in seen for word in re.findall(r"`([A-Z][A-Za-z]+)(?:=[A-Z]\w+)?`", each)}
 
     assert len(seen) >= 11
-    assert said <= {each.value for each in (*Condition, *Reason)} | {"DriftRepaired"}
+    assert said <= {each.value for each in (*Condition, *ConditionReason)} | {"DriftRepaired"}
     assert all(f"alert: {each}\n" in alerts for each in re.findall(r"\bForge[A-Z]\w+", " ".join(seen)))
     assert set(re.findall(r"\]\(#([a-z0-9-]+)\)", PAGE)) <= titles
 
@@ -70,7 +70,7 @@ def slug(title: str) -> str:
 
 
 def test_every_metric_of_the_operator_is_on_the_page() -> None:
-    named = {each.name for each in Metrics().registry.collect() if each.name.startswith("forge_")}
+    named = {each.name for each in OperatorMetrics().registry.collect() if each.name.startswith("forge_")}
     assert {"forge_operator_leader", "forge_queue_pending_jobs", "forge_autoscaler_decision_info"} <= named
     assert sorted(each for each in named if f"`{each}" not in PAGE) == []
 
@@ -116,7 +116,7 @@ def test_the_decision_on_the_page_is_one_that_is_made() -> None:
 
 
 def test_every_reason_for_a_decision_is_on_the_page() -> None:
-    by_load = set(Why) - {Why.DEFAULT, Why.FIXED}
+    by_load = set(ScalingReason) - {ScalingReason.DEFAULT, ScalingReason.FIXED}
     assert sorted(each for each in by_load if f"`{each}`" not in PAGE) == []
 
 

@@ -8,33 +8,33 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from forge_jobs.model.job import Unhandled
-from forge_operator.conditions import REASONS, Condition, Reason
+from forge_operator.conditions import REASONS, Condition, ConditionReason
 from forge_operator.crds import queue_definition
 from forge_operator.plan.actions import EmitEvent, WriteStatus
-from forge_operator.plan.status.report import Report, reason_of, reported
-from forge_operator.plan.verdict import Verdict
+from forge_operator.plan.status.report import StatusReport, reason_of, reported
+from forge_operator.plan.verdict import ConditionVerdict
 from forge_operator.state.observed import Unknown
 from tests.world import START, Job, World, autoscaled, workers
 
 
-def report(reason: Reason = Reason.CONFIG_APPLIED, **fields: Any) -> Report:
-    return Report(
+def report(reason: ConditionReason = ConditionReason.CONFIG_APPLIED, **fields: Any) -> StatusReport:
+    return StatusReport(
         kind="ForgeQueue",
         namespace="shop",
         name="mail",
         generation=1,
-        verdicts={Condition.SYNCED: Verdict(reason)},
+        verdicts={Condition.SYNCED: ConditionVerdict(reason)},
         fields=fields,
     )
 
 
-def status(found: Report, before: dict[str, Any] | None = None, seconds: float = 0) -> dict[str, Any]:
+def status(found: StatusReport, before: dict[str, Any] | None = None, seconds: float = 0) -> dict[str, Any]:
     actions, _ = reported(found, before or {}, START + timedelta(seconds=seconds), None)
     (write,) = [each for each in actions if isinstance(each, WriteStatus)]
     return dict(write.status)
 
 
-def is_written(found: Report, before: dict[str, Any], seconds: float) -> bool:
+def is_written(found: StatusReport, before: dict[str, Any], seconds: float) -> bool:
     actions, _ = reported(found, before, START + timedelta(seconds=seconds), START)
     return any(isinstance(each, WriteStatus) for each in actions)
 
@@ -57,7 +57,7 @@ def test_a_new_time_of_looking_alone_is_not_written() -> None:
 
 
 def test_a_message_of_any_length_fits_the_definition() -> None:
-    verdicts = {Condition.PROGRESSING: Verdict(Reason.INVALID_TEMPLATE, "no " * 20_000)}
+    verdicts = {Condition.PROGRESSING: ConditionVerdict(ConditionReason.INVALID_TEMPLATE, "no " * 20_000)}
 
     (said,) = status(replace(report(), verdicts=verdicts))["conditions"]
 
@@ -67,12 +67,12 @@ def test_a_message_of_any_length_fits_the_definition() -> None:
 
 
 def test_a_condition_that_changed_is_written_at_once() -> None:
-    assert is_written(report(Reason.QUEUE_NAME_CONFLICT), status(report()), 1)
+    assert is_written(report(ConditionReason.QUEUE_NAME_CONFLICT), status(report()), 1)
 
 
 def test_the_time_of_a_transition_changes_only_with_the_status() -> None:
-    first = status(report(Reason.QUEUE_NAME_CONFLICT))
-    other_reason = status(report(Reason.INVALID_SPEC), first, 60)
+    first = status(report(ConditionReason.QUEUE_NAME_CONFLICT))
+    other_reason = status(report(ConditionReason.INVALID_SPEC), first, 60)
     other_status = status(report(), other_reason, 90)
 
     assert other_reason["conditions"][0]["lastTransitionTime"] == "2026-01-01T00:00:00Z"
@@ -80,7 +80,7 @@ def test_the_time_of_a_transition_changes_only_with_the_status() -> None:
 
 
 def test_a_condition_that_turned_bad_is_an_event_once() -> None:
-    bad = report(Reason.QUEUE_NAME_CONFLICT)
+    bad = report(ConditionReason.QUEUE_NAME_CONFLICT)
     first, _ = reported(bad, status(report()), START, None)
     again, _ = reported(bad, status(bad), START, None)
 
@@ -89,7 +89,7 @@ def test_a_condition_that_turned_bad_is_an_event_once() -> None:
 
 
 def test_a_reason_that_nobody_knows_is_a_failed_connection() -> None:
-    assert reason_of("Whatever") is Reason.CONNECTION_FAILED
+    assert reason_of("Whatever") is ConditionReason.CONNECTION_FAILED
 
 
 def test_fields_that_could_not_be_found_out_stay_as_they_were() -> None:

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from forge_jobs import CronConfig, QueueConfig, WorkerInfo
 from forge_jobs.model.job import Counts, Unhandled
-from forge_operator.conditions import Reason
-from forge_operator.plan.scaling.decide import Decision, Why, decide, split, wish
+from forge_operator.conditions import ConditionReason
+from forge_operator.plan.scaling.decide import ScalingDecision, ScalingReason, decide, split, wish
 from forge_operator.plan.scaling.load import Load, followed, measure
 from forge_operator.specs import AutoscalingSpec
 from forge_operator.specs.section import read
 from forge_operator.state.memory import Memory, ScalerMemory, Tally
-from forge_operator.state.observed import Database
+from forge_operator.state.observed import DatabaseState
 from tests.world import START, World, autoscaled
 
 SLOTS = 10
@@ -30,7 +30,7 @@ def loaded(**said: Any) -> Load:
     return Load(**({"at": 0.0} | said))
 
 
-def decided(load: Load, current: int, memory: ScalerMemory | None = None, **said: Any) -> Decision:
+def decided(load: Load, current: int, memory: ScalerMemory | None = None, **said: Any) -> ScalingDecision:
     memory = memory or ScalerMemory(replicas=current)
     return decide(scaling(**said), SLOTS, load, memory, current=current, now=load.at)[0]
 
@@ -39,7 +39,7 @@ def decided(load: Load, current: int, memory: ScalerMemory | None = None, **said
 
 
 def test_nothing_to_do_needs_no_pod() -> None:
-    assert wish(scaling(), SLOTS, loaded()) == (0, Why.IDLE)
+    assert wish(scaling(), SLOTS, loaded()) == (0, ScalingReason.IDLE)
 
 
 def test_one_job_needs_one_pod() -> None:
@@ -48,20 +48,23 @@ def test_one_job_needs_one_pod() -> None:
 
 def test_pods_follow_from_arrivals_and_the_time_of_a_job_with_headroom() -> None:
     # 10 jobs a second of 6 s each keep 60 slots busy; at 75 % of 10 slots that is 8 pods.
-    assert wish(scaling(), SLOTS, loaded(arrival=10, service=6, in_progress=60)) == (8, Why.THROUGHPUT)
+    assert wish(scaling(), SLOTS, loaded(arrival=10, service=6, in_progress=60)) == (
+        8,
+        ScalingReason.THROUGHPUT,
+    )
 
 
 def test_a_backlog_is_to_be_gone_within_the_target() -> None:
     # 900 jobs in 30 s are 30 a second; of 2 s each that is 60 slots.
-    assert wish(scaling(), SLOTS, loaded(backlog=900, service=2)) == (8, Why.THROUGHPUT)
+    assert wish(scaling(), SLOTS, loaded(backlog=900, service=2)) == (8, ScalingReason.THROUGHPUT)
 
 
 def test_an_old_job_raises_the_number_of_ready_pods_by_its_age_at_most_twofold() -> None:
     load = loaded(backlog=500, service=0.1, ready=4)
 
     assert wish(scaling(), SLOTS, replace(load, oldest_age=30))[0] == 1
-    assert wish(scaling(), SLOTS, replace(load, oldest_age=45)) == (6, Why.OLDEST_AGE)
-    assert wish(scaling(), SLOTS, replace(load, oldest_age=900)) == (8, Why.OLDEST_AGE)
+    assert wish(scaling(), SLOTS, replace(load, oldest_age=45)) == (6, ScalingReason.OLDEST_AGE)
+    assert wish(scaling(), SLOTS, replace(load, oldest_age=900)) == (8, ScalingReason.OLDEST_AGE)
 
 
 def test_starting_pods_do_not_multiply_the_boost_again_at_each_look() -> None:
@@ -86,24 +89,24 @@ def test_short_jobs_that_come_steadily_keep_their_headroom() -> None:
     """The second one: by the jobs present alone, 100 a second of 0.5 s would get 5 pods and no headroom."""
     load = loaded(arrival=100, service=0.5, backlog=0, in_progress=45)
 
-    assert wish(scaling(), SLOTS, load) == (7, Why.THROUGHPUT)
+    assert wish(scaling(), SLOTS, load) == (7, ScalingReason.THROUGHPUT)
 
 
 def test_three_jobs_cannot_use_five_pods() -> None:
-    assert wish(scaling(), SLOTS, loaded(backlog=3, service=600)) == (1, Why.BOUND_BY_WORK)
+    assert wish(scaling(), SLOTS, loaded(backlog=3, service=600)) == (1, ScalingReason.BOUND_BY_WORK)
 
 
 def test_pods_beyond_the_queues_concurrency_would_be_idle() -> None:
     load = loaded(backlog=1000, service=10, concurrency=25)
 
-    assert wish(scaling(), SLOTS, load) == (3, Why.BOUND_BY_CONCURRENCY)
-    assert decided(load, 3).limited is Reason.CONCURRENCY_LIMIT
+    assert wish(scaling(), SLOTS, load) == (3, ScalingReason.BOUND_BY_CONCURRENCY)
+    assert decided(load, 3).limited is ConditionReason.CONCURRENCY_LIMIT
 
 
 def test_pods_beyond_the_rate_limit_would_be_idle() -> None:
     load = loaded(backlog=1000, service=10, rate_limit=1.5, oldest_age=500, ready=5)
 
-    assert wish(scaling(), SLOTS, load) == (2, Why.BOUND_BY_RATE_LIMIT)
+    assert wish(scaling(), SLOTS, load) == (2, ScalingReason.BOUND_BY_RATE_LIMIT)
 
 
 # --- windows, policies and bounds ---
@@ -185,23 +188,23 @@ def test_pods_are_warm_before_a_job_is_due() -> None:
 
 
 def test_there_are_at_least_the_fewest_and_at_most_the_most() -> None:
-    assert decided(loaded(), 5, minReplicas=2).limited is Reason.AT_MIN_REPLICAS
+    assert decided(loaded(), 5, minReplicas=2).limited is ConditionReason.AT_MIN_REPLICAS
     assert decided(loaded(at=1000.0), 2, minReplicas=2).replicas == 2
     most = decided(loaded(backlog=100_000, service=5), 18)
-    assert (most.replicas, most.limited) == (20, Reason.AT_MAX_REPLICAS)
+    assert (most.replicas, most.limited) == (20, ConditionReason.AT_MAX_REPLICAS)
 
 
 def test_numbers_that_are_too_old_hold_the_pods_or_raise_them_to_the_fallback() -> None:
     spec, load = scaling(fallbackReplicas=3), loaded(at=0.0, backlog=1000)
     for current, expected in ((1, 3), (7, 7), (0, 3)):
         found, _ = decide(spec, SLOTS, load, ScalerMemory(), current=current, now=31.0)
-        assert (found.replicas, found.reason) == (expected, Why.STALE_SIGNAL)
+        assert (found.replicas, found.reason) == (expected, ScalingReason.STALE_SIGNAL)
 
 
 def test_pods_that_cannot_be_placed_stop_the_boost() -> None:
     load = loaded(backlog=500, service=0.1, ready=4, oldest_age=900, is_stuck=True)
 
-    assert wish(scaling(), SLOTS, load) == (1, Why.THROUGHPUT)
+    assert wish(scaling(), SLOTS, load) == (1, ScalingReason.THROUGHPUT)
 
 
 def test_a_change_that_somebody_else_made_counts_as_one() -> None:
@@ -278,8 +281,8 @@ def worker(id_: int, finished: int, seconds: float) -> WorkerInfo:
     )
 
 
-def database(*counts: Counts, queues: tuple[QueueConfig, ...] = (), **said: Any) -> Database:
-    return Database(now=START, counts=counts, queues=queues, **said)
+def database(*counts: Counts, queues: tuple[QueueConfig, ...] = (), **said: Any) -> DatabaseState:
+    return DatabaseState(now=START, counts=counts, queues=queues, **said)
 
 
 def test_jobs_of_a_paused_queue_are_no_backlog_but_held() -> None:

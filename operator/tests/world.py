@@ -25,7 +25,7 @@ from forge_operator.state.memory import Memory, Rejection
 from forge_operator.state.observed import (
     Budget,
     Cluster,
-    Database,
+    DatabaseState,
     Deployment,
     Observed,
     Pod,
@@ -250,14 +250,14 @@ class World:
             out_of_memory=int(pod.out_of_memory),
         )
 
-    def database(self) -> Database:
+    def database(self) -> DatabaseState:
         running = sum(1 for _ in self.in_progress())
         oldest = self.moment(self.pending[0].arrived) if self.pending else None
         counts = [
             Counts(queue="mail", pending=len(self.pending), in_progress=running, oldest_pending_at=oldest)
         ]
         counts += [Counts(queue=name) for name in self.queues if name != "mail"]
-        return Database(
+        return DatabaseState(
             now=self.now,
             queues=tuple(self.queues.values()),
             limits=tuple(self.limits.values()),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from forge_operator.metrics.operator import Metrics
+from forge_operator.metrics.operator import OperatorMetrics
 from tests.chart.helm import CHART, ROOT
 
 HERE = Path(__file__).parent
@@ -46,7 +46,7 @@ def documented() -> set[str]:
     names = set()
     for name, type_ in table:
         names |= {f"{name}_bucket", f"{name}_count", f"{name}_sum"} if type_ == "histogram" else {name}
-    for family in Metrics().registry.collect():
+    for family in OperatorMetrics().registry.collect():
         suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}
         names |= {family.name + suffix for suffix in suffixes.get(family.type, [""])}
     return names

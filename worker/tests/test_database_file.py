@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 
 from forge_jobs.errors import InvalidSetting
-from forge_jobs.settings.database_file import FILE_NAME, Database, find, load
+from forge_jobs.settings.database_file import FILE_NAME, ConfiguredDatabase, find, load
 
 POSTGRES = 'adapter = "postgres"\ndatabase = "shop"\n'
 
 
-def read(folder: Path, text: str, **environ: str) -> Database:
+def read(folder: Path, text: str, **environ: str) -> ConfiguredDatabase:
     file = folder / FILE_NAME
     file.write_text(text)
     return load(file, environ, folder / "data" / "queue.sqlite")
@@ -21,7 +21,7 @@ def refusal(folder: Path, text: str, **environ: str) -> str:
 
 
 def test_sqlite_needs_no_more_than_its_name(tmp_path: Path) -> None:
-    assert read(tmp_path, 'adapter = "sqlite"') == Database(
+    assert read(tmp_path, 'adapter = "sqlite"') == ConfiguredDatabase(
         f"sqlite:///{tmp_path}/data/queue.sqlite", {"synchronous": "normal"}
     )
 
@@ -29,11 +29,13 @@ def test_sqlite_needs_no_more_than_its_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/var/lib/jobs.sqlite", "jobs.sqlite"])
 def test_a_relative_path_is_relative_to_the_file(tmp_path: Path, path: str) -> None:
     database = read(tmp_path, f'adapter = "sqlite"\npath = "{path}"\nsynchronous = "full"')
-    assert database == Database(f"sqlite:///{tmp_path / path}", {"synchronous": "full"})
+    assert database == ConfiguredDatabase(f"sqlite:///{tmp_path / path}", {"synchronous": "full"})
 
 
 def test_postgres_needs_a_database(tmp_path: Path) -> None:
-    assert read(tmp_path, POSTGRES) == Database("postgresql://localhost:5432/shop", {"pool_size": 4})
+    assert read(tmp_path, POSTGRES) == ConfiguredDatabase(
+        "postgresql://localhost:5432/shop", {"pool_size": 4}
+    )
     assert refusal(tmp_path, 'adapter = "postgres"').startswith(
         "database in /queue_database.toml is missing, allowed"
     )
@@ -46,7 +48,7 @@ def test_postgres_may_say_everything(tmp_path: Path) -> None:
         'max_connections = 10\nschema = "jobs"\nsslmode = "verify-full"',
     )
     url = "postgresql://tech_admin:p%40ss%2Fword@db.internal:5433/shop?sslmode=verify-full"
-    assert database == Database(url, {"pool_size": 6}, "jobs")
+    assert database == ConfiguredDatabase(url, {"pool_size": 6}, "jobs")
     assert "p%40ss" not in repr(database)
 
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.releases.keep import made
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "worker" / "forge_jobs"
+PACKAGES = (PACKAGE, ROOT / "operator" / "forge_operator")
 MIGRATIONS = PACKAGE / "storage" / "migrations"
 KEPT = sorted(ROOT.glob("worker/tests/releases/*/*.sql"))
 
@@ -105,3 +107,18 @@ def test_what_is_shipped_includes_the_migrations_and_the_types() -> None:
         "py.typed",
         "storage/migrations/*/*.sql",
     ]
+
+
+FACADES = {"Crons", "Jobs", "Kinds", "Limits", "Owners", "Queues", "Versions", "Workers"}
+"""What a program calls and what a database does have the same nouns."""
+
+
+def test_a_class_has_a_name_of_its_own() -> None:
+    """Those that begin with an underscore are nobody else's."""
+    places = defaultdict(set)
+    for package in PACKAGES:
+        for file in package.rglob("*.py"):
+            for name in re.findall(r"^class ([A-Z]\w*)", file.read_text(encoding="utf-8"), re.MULTILINE):
+                places[name].add(str(file.relative_to(ROOT)))
+
+    assert {name: files for name, files in places.items() if len(files) > 1 and name not in FACADES} == {}

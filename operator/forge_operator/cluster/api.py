@@ -23,7 +23,7 @@ from forge_operator.cluster.errors import (
     Forbidden,
     KubeError,
     NotFound,
-    Throttled,
+    TooManyRequests,
     Unreachable,
     error_of,
 )
@@ -214,7 +214,7 @@ class Kube:
         while True:
             try:
                 return await self._call_once(method, path, body, query or {}, media)
-            except Throttled as error:
+            except TooManyRequests as error:
                 tries -= 1
                 wait = 1.0 if error.retry_after is None else error.retry_after
                 if not tries or wait > LONGEST_WAIT:

@@ -37,7 +37,7 @@ class Forbidden(KubeError):
     """401 or 403: the operator may not do this."""
 
 
-class Throttled(KubeError):
+class TooManyRequests(KubeError):
     """429: later, please. `retry_after` is in seconds."""
 
 
@@ -56,7 +56,7 @@ CLASSES: Mapping[int, type[KubeError]] = {
     409: Conflict,
     410: Expired,
     422: Rejected,
-    429: Throttled,
+    429: TooManyRequests,
 }
 
 

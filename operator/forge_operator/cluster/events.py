@@ -42,7 +42,7 @@ class _Told:
     written_at: float
 
 
-class Recorder:
+class EventRecorder:
     """Writes events; a failure to do so is told to `failed` and stops nothing."""
 
     def __init__(

@@ -43,7 +43,7 @@ def queue_object(found: Mapping[str, Any]) -> QueueObject:
         spec=_or_invalid(lambda: read_queue(found).spec),
         annotations=metadata.get("annotations") or {},
         finalizers=tuple(metadata.get("finalizers") or ()),
-        deleting_since=moment(metadata.get("deletionTimestamp")),
+        deleting_since=parse_timestamp(metadata.get("deletionTimestamp")),
         status=found.get("status") or {},
     )
 
@@ -58,7 +58,7 @@ def cron_object(found: Mapping[str, Any]) -> CronObject:
         generation=metadata.get("generation", 0),
         spec=_or_invalid(lambda: read_cron(found).spec),
         annotations=metadata.get("annotations") or {},
-        deleting_since=moment(metadata.get("deletionTimestamp")),
+        deleting_since=parse_timestamp(metadata.get("deletionTimestamp")),
         status=found.get("status") or {},
     )
 
@@ -85,7 +85,7 @@ def deployment(found: Mapping[str, Any]) -> Deployment:
         annotated=frozenset(_annotations(found["spec"]["template"].get("metadata") or {})),
         ready=status.get("readyReplicas", 0),
         available=status.get("availableReplicas", 0),
-        created_at=moment(metadata.get("creationTimestamp")),
+        created_at=parse_timestamp(metadata.get("creationTimestamp")),
         deleting=metadata.get("deletionTimestamp") is not None,
         conditions=conditions,
     )
@@ -185,7 +185,7 @@ def pod(found: Mapping[str, Any]) -> Pod | None:
             for name, value in {**(metadata.get("labels") or {}), **_annotations(metadata)}.items()
             if name in MARKS
         },
-        created_at=moment(metadata.get("creationTimestamp")),
+        created_at=parse_timestamp(metadata.get("creationTimestamp")),
         pending_reason=next(
             (trouble.reason for trouble in _troubles(conditions, status) if trouble.waits), None
         ),
@@ -196,7 +196,7 @@ def pod(found: Mapping[str, Any]) -> Pod | None:
     )
 
 
-def moment(text: str | None) -> datetime | None:
+def parse_timestamp(text: str | None) -> datetime | None:
     """Return the moment that a timestamp of the API says."""
     return None if text is None else datetime.fromisoformat(text)
 
@@ -213,7 +213,9 @@ def _last_ending(container: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def _last_restart(endings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return when a container of a pod ended last, and how long it had run by then."""
-    spans = [(moment(each.get("finishedAt")), moment(each.get("startedAt"))) for each in endings]
+    spans = [
+        (parse_timestamp(each.get("finishedAt")), parse_timestamp(each.get("startedAt"))) for each in endings
+    ]
     ended = max(((end, begin or end) for end, begin in spans if end is not None), default=None)
     return {"restarted_at": ended[0], "lasted": ended[0] - ended[1]} if ended else {}
 

@@ -3,7 +3,7 @@
 from forge_operator import conditions
 from forge_operator.crds.definition import Schema, column, condition_column, definition
 from forge_operator.crds.status import conditions as conditions_schema
-from forge_operator.crds.status import moment, text, whole
+from forge_operator.crds.status import text, timestamp, whole
 from forge_operator.specs.cron import CronSpec
 from forge_operator.specs.section import schema_of
 
@@ -41,10 +41,10 @@ def _status() -> Schema:
         "properties": {
             "observedGeneration": whole("The generation of the object that all this is about."),
             "cronName": text("The cron's name in the database, once it is configured there."),
-            "nextScheduleTime": moment("When the next job is enqueued."),
-            "lastScheduleTime": moment("When a job was last enqueued."),
+            "nextScheduleTime": timestamp("When the next job is enqueued."),
+            "lastScheduleTime": timestamp("When a job was last enqueued."),
             "skipped": whole("How many times were left out, because the job before had not ended."),
-            "lastSyncTime": moment("When the database was last made to say what the object says."),
+            "lastSyncTime": timestamp("When the database was last made to say what the object says."),
             "conditions": conditions_schema(conditions.OF_CRONS),
         },
     }

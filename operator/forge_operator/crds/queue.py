@@ -3,7 +3,7 @@
 from forge_operator import conditions
 from forge_operator.crds.definition import Schema, column, condition_column, definition
 from forge_operator.crds.status import conditions as conditions_schema
-from forge_operator.crds.status import group, listed, moment, number, text, whole
+from forge_operator.crds.status import group, listed, number, text, timestamp, whole
 from forge_operator.specs.queue import ForgeQueue, QueueSpec
 from forge_operator.specs.section import schema_of
 
@@ -80,8 +80,8 @@ def _status() -> Schema:
             "readyReplicas": whole("Pods that are ready, of all versions."),
             "desiredReplicas": whole("Pods that there should be, draining versions not counted."),
             "selector": text("The labels of the current version's pods, for autoscalers."),
-            "lastSyncTime": moment("When the database was last made to say what the object says."),
-            "lastScaleTime": moment("When the number of pods was last changed."),
+            "lastSyncTime": timestamp("When the database was last made to say what the object says."),
+            "lastScaleTime": timestamp("When the number of pods was last changed."),
             "currentVersion": _version_reference("The version that serves."),
             "targetVersion": _version_reference("The version that is asked for."),
             "versions": listed("The versions, the newest first.", _version(), key="id", most=64),
@@ -98,7 +98,7 @@ def _version_reference(description: str) -> Schema:
         id=text("Its id: eight letters and digits."),
         version=text("What spec.workers.version said."),
         deployment=text("The name of its Deployment."),
-        since=moment("Since when it has been that."),
+        since=timestamp("Since when it has been that."),
     )
 
 
@@ -118,9 +118,9 @@ def _version() -> Schema:
         replicas=whole("Pods that there are."),
         readyReplicas=whole("Pods that are ready."),
         inProgress=whole("Jobs that its workers run."),
-        lastCurrentAt=moment("When it last became the one that serves."),
-        drainStartedAt=moment("When it last got its last job."),
-        drainedAt=moment("When it was proven to have nothing left to do."),
+        lastCurrentAt=timestamp("When it last became the one that serves."),
+        drainStartedAt=timestamp("When it last got its last job."),
+        drainedAt=timestamp("When it was proven to have nothing left to do."),
     )
 
 
@@ -131,7 +131,7 @@ def _backlog() -> Schema:
         held=whole("Jobs that cannot start, because the queue is paused or at its limit."),
         inProgress=whole("Jobs that run."),
         oldestAgeSeconds=whole("How long the oldest job that could start has waited."),
-        observedAt=moment("When this was counted, by the database's clock."),
+        observedAt=timestamp("When this was counted, by the database's clock."),
     )
 
 
@@ -141,7 +141,7 @@ def _scaling() -> Schema:
         replicas=whole("The decision: pods that there should be."),
         reason=text("What decided, in one word."),
         message=text("What decided, in a sentence with its numbers."),
-        decidedAt=moment("When."),
+        decidedAt=timestamp("When."),
         wanted=whole("Pods by the work alone, before limits and windows."),
         inputs=group(
             "What it was made from.",
@@ -157,6 +157,6 @@ def _scaling() -> Schema:
             concurrencyLimit=whole("Jobs that may run at once, if limited."),
             rateLimitPerSecond=number("Jobs that may start in a second, if limited."),
             connectionsLeft=whole("Connections that the database had left for more pods, if counted."),
-            observedAt=moment("When they were read, by the database's clock."),
+            observedAt=timestamp("When they were read, by the database's clock."),
         ),
     )

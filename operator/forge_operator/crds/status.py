@@ -23,7 +23,7 @@ def text(description: str) -> Schema:
     return {"description": description, "type": "string", "maxLength": 4096}
 
 
-def moment(description: str) -> Schema:
+def timestamp(description: str) -> Schema:
     """Return the schema of a moment."""
     return {"description": description, "type": "string", "format": "date-time"}
 
@@ -56,7 +56,7 @@ def conditions(known: Iterable[Condition]) -> Schema:
         type={"description": "Its name.", "type": "string", "maxLength": 316},
         status={"description": "Whether it is so.", "type": "string", "enum": ["True", "False", "Unknown"]},
         observedGeneration=whole("The generation of the object that it is about.") | {"minimum": 0},
-        lastTransitionTime=moment("When its status changed last."),
+        lastTransitionTime=timestamp("When its status changed last."),
         reason={
             "description": "Why, in one word.",
             "type": "string",

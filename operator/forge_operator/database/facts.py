@@ -11,7 +11,7 @@ from forge_jobs.model.job import Counts, Unhandled
 from forge_jobs.model.version import Version
 from forge_operator.database.link import DatabaseLink
 from forge_operator.plan.scaling.load import is_handled, workable
-from forge_operator.state.observed import Database
+from forge_operator.state.observed import DatabaseState
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,9 +44,9 @@ class Facts:
             if worker.pool is not None:
                 self.workers_of.setdefault(worker.pool, []).append(worker)
 
-    async def database(self, pool: str | None, within: timedelta | None) -> Database:
+    async def database(self, pool: str | None, within: timedelta | None) -> DatabaseState:
         """Return what concerns one pool. Raises ForgeError."""
-        return Database(
+        return DatabaseState(
             now=self.now,
             queues=self.queues,
             limits=self.limits,

@@ -6,9 +6,9 @@ from typing import Any, assert_never
 
 from forge_operator.cluster.api import BY_KIND, DEPLOYMENTS, PODS, QUEUES, Kube, Object, Resource, budgets_of
 from forge_operator.cluster.errors import Conflict, DryRunUnsupported, Forbidden, NotFound, Rejected
-from forge_operator.cluster.events import Recorder, Subject
+from forge_operator.cluster.events import EventRecorder, Subject
 from forge_operator.cluster.objects import digest
-from forge_operator.loop.halt import Refused, Stop
+from forge_operator.loop.halt import OutOfDate, Refused
 from forge_operator.naming import APPLIED, DELETION_COST, FINALIZER
 from forge_operator.plan.actions import (
     AddFinalizer,
@@ -31,7 +31,7 @@ from forge_operator.plan.actions import (
 class ClusterActor:
     """Carries out one action at a time through the API server."""
 
-    def __init__(self, kube: Kube, recorder: Recorder) -> None:
+    def __init__(self, kube: Kube, recorder: EventRecorder) -> None:
         self._kube, self._recorder = kube, recorder
 
     async def act(self, subject: Subject, action: ClusterAction) -> None:
@@ -54,17 +54,17 @@ class ClusterActor:
             case DeleteBudget():
                 budgets = budgets_of(action.version)
                 if not await self._kube.delete(budgets, action.namespace, action.name, uid=action.uid):
-                    raise Stop(f"PodDisruptionBudget {action.name} is another one by now.")
+                    raise OutOfDate(f"PodDisruptionBudget {action.name} is another one by now.")
             case MarkPod():
                 change = {"labels": dict(action.labels), "annotations": dict(action.annotations)}
                 said = {"metadata": {name: value for name, value in change.items() if value}}
                 await _unless_gone(self._kube.merge(PODS, action.namespace, action.pod, said))
             case Scale():
                 if not await self._kube.scale(action.namespace, action.name, action.replicas, was=action.was):
-                    raise Stop(f"Somebody else has scaled {action.name}.")
+                    raise OutOfDate(f"Somebody else has scaled {action.name}.")
             case DeleteDeployment():
                 if not await self._kube.delete(DEPLOYMENTS, action.namespace, action.name, uid=action.uid):
-                    raise Stop(f"Deployment {action.name} is another one by now.")
+                    raise OutOfDate(f"Deployment {action.name} is another one by now.")
             case DeletePod():
                 await self._kube.delete(PODS, action.namespace, action.pod, uid=action.uid)
             case SetDeletionCost():
@@ -88,7 +88,7 @@ class ClusterActor:
         try:
             await self._kube.apply_status(BY_KIND[action.kind], action.namespace, action.name, action.status)
         except NotFound:
-            raise Stop("The object is gone.") from None
+            raise OutOfDate("The object is gone.") from None
 
     async def _applied(
         self, subject: Subject, resource: Resource, action: ApplyDeployment | ApplyBudget, found: Object
@@ -130,9 +130,9 @@ class ClusterActor:
             await self._kube.merge(QUEUES, namespace, name, {"metadata": change})
         except NotFound:
             if wanted:
-                raise Stop("The object is gone.") from None
+                raise OutOfDate("The object is gone.") from None
         except Conflict:
-            raise Stop("The object was changed meanwhile.") from None
+            raise OutOfDate("The object was changed meanwhile.") from None
 
 
 async def _unless_gone(call: Awaitable[object]) -> None:

@@ -7,7 +7,7 @@ from forge_jobs import Forge, InvalidInput, Managed, QueueConfig
 from forge_jobs.model.job import FOREVER
 from forge_jobs.model.queue import EDITABLE
 from forge_operator.database.link import DatabaseLink
-from forge_operator.loop.halt import Refused, Stop
+from forge_operator.loop.halt import OutOfDate, Refused
 from forge_operator.plan.actions import (
     CordonWorkers,
     DeleteCron,
@@ -64,7 +64,7 @@ class DatabaseActor:
             case _:
                 assert_never(action)
         if not done:
-            raise Stop(f"The database refused {type(action).__name__}: something was changed meanwhile.")
+            raise OutOfDate(f"The database refused {type(action).__name__}: something was changed meanwhile.")
 
     async def act_on_row(self, action: RowAction) -> None:
         """The action is done. Raises Stop, Refused, PastEpoch, ForgeError."""
@@ -101,7 +101,7 @@ class DatabaseActor:
                 case _:
                     assert_never(action)
         except Managed as error:
-            raise Stop(str(error)) from None
+            raise OutOfDate(str(error)) from None
 
 
 async def _forget_queue(forge: Forge, action: DeleteQueue, epoch: int) -> None:

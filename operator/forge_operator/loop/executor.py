@@ -8,27 +8,27 @@ from forge_jobs import ForgeError
 from forge_jobs.errors import PastEpoch
 from forge_operator.cluster.api import Kube
 from forge_operator.cluster.errors import KubeError, Unreachable
-from forge_operator.cluster.events import Recorder, Subject
+from forge_operator.cluster.events import EventRecorder, Subject
 from forge_operator.cluster.lease import NotLeading
 from forge_operator.database.link import DatabaseLink
 from forge_operator.loop.cluster_actor import ClusterActor
 from forge_operator.loop.database_actor import DatabaseActor
-from forge_operator.loop.halt import Refused, Stop
+from forge_operator.loop.halt import OutOfDate, Refused
 from forge_operator.plan.actions import Action, RowAction, Strand, VersionAction
-from forge_operator.state.memory import Failure, Memory, Rejection
+from forge_operator.state.memory import Memory, Rejection, StrandFailure
 
 FIRST_RETRY, LONGEST_RETRY = timedelta(seconds=1), timedelta(seconds=60)
 """When a strand that failed is tried again; twice as late each time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class Execution:
     """How far a plan was carried out."""
 
     memory: Memory
     actions: tuple[Action, ...] = ()  # that were done
     stopped_by: str | None = None  # what was otherwise than planned; None: nothing
-    failed: tuple[Failure, ...] = ()  # just now
+    failed: tuple[StrandFailure, ...] = ()  # just now
 
 
 class Executor:
@@ -38,7 +38,7 @@ class Executor:
         self,
         kube: Kube,
         link: DatabaseLink,
-        recorder: Recorder,
+        recorder: EventRecorder,
         *,
         may_write: Callable[[], bool] = lambda: True,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -46,7 +46,7 @@ class Executor:
         self._link, self._may_write, self._clock = link, may_write, clock
         self._cluster, self._database = ClusterActor(kube, recorder), DatabaseActor(link)
 
-    async def carry_out(self, subject: Subject, strands: Sequence[Strand], memory: Memory) -> Done:
+    async def carry_out(self, subject: Subject, strands: Sequence[Strand], memory: Memory) -> Execution:
         """Of each strand the actions are done, in their order, up to the first that was not.
 
         A strand that failed is left alone for longer each time, and its failure is in the
@@ -73,7 +73,7 @@ class Executor:
             except (KubeError, ForgeError) as error:
                 progress.failed.append(_failure(str(error), before, self._clock()))
                 progress.remember(strand, progress.failed[-1])
-        return Done(progress.memory, tuple(progress.done), progress.stopped_by, tuple(progress.failed))
+        return Execution(progress.memory, tuple(progress.done), progress.stopped_by, tuple(progress.failed))
 
     async def _carry_out(self, subject: Subject, strand: Strand, progress: "_Progress") -> None:
         for action in strand.actions:
@@ -81,7 +81,7 @@ class Executor:
                 raise NotLeading("The Lease is not held any more: nothing is written.")
             try:
                 await self._do(subject, action)
-            except Stop as stop:
+            except OutOfDate as stop:
                 progress.stopped_by = str(stop)
                 return
             except Refused as refused:
@@ -108,15 +108,15 @@ class _Progress:
     memory: Memory
     done: list[Action] = field(default_factory=list)
     stopped_by: str | None = None
-    failed: list[Failure] = field(default_factory=list)
+    failed: list[StrandFailure] = field(default_factory=list)
 
-    def remember(self, strand: Strand, failure: Failure) -> None:
+    def remember(self, strand: Strand, failure: StrandFailure) -> None:
         """The strand failed, as the next plan will know."""
         self.memory = replace(self.memory, failures={**self.memory.failures, strand.key: failure})
 
 
-def _failure(message: str, before: Failure | None, now: datetime) -> Failure:
+def _failure(message: str, before: StrandFailure | None, now: datetime) -> StrandFailure:
     """Return the failure of a strand, after the one before if there was one."""
     tries = 1 if before is None else before.tries + 1
     wait = min(FIRST_RETRY * 2 ** min(tries - 1, 10), LONGEST_RETRY)
-    return Failure(message, tries, now + wait)
+    return StrandFailure(message, tries, now + wait)

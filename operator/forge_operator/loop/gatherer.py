@@ -20,7 +20,7 @@ from forge_operator.state.observed import (
     Cluster,
     CronDatabase,
     CronObject,
-    Database,
+    DatabaseState,
     Observed,
     ObservedCron,
     QueueObject,
@@ -89,11 +89,11 @@ class Gatherer:
             memory=memory,
         )
 
-    async def everything(self, not_before: float) -> Database:
+    async def everything(self, not_before: float) -> DatabaseState:
         """Return what the database says without regard to a pool. Raises ForgeError."""
         return await (await self._facts.read(not_before)).database(None, None)
 
-    async def _database(self, queue: QueueObject, not_before: float) -> tuple[Database | Unknown, int]:
+    async def _database(self, queue: QueueObject, not_before: float) -> tuple[DatabaseState | Unknown, int]:
         """Return what the database says, and how many workers of other pools it does not know yet."""
         workers = None if isinstance(queue.spec, InvalidSpec) else queue.spec.workers
         autoscaling = workers.autoscaling if workers is not None else None

@@ -1,7 +1,7 @@
 """Why a strand of a plan goes no further."""
 
 
-class Stop(Exception):
+class OutOfDate(Exception):
     """What was planned from is no longer so: look again."""
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from forge_jobs import ForgeError
 from forge_operator.cluster.api import Kube, Object, readable
 from forge_operator.cluster.errors import KubeError
-from forge_operator.cluster.events import Recorder
+from forge_operator.cluster.events import EventRecorder
 from forge_operator.cluster.informer import Informer
 from forge_operator.cluster.lease import Candidate, NotLeading
 from forge_operator.cluster.reader import ClusterReader
@@ -22,7 +22,7 @@ from forge_operator.loop.reconciler import Reconciler
 from forge_operator.loop.ticker import Ticker
 from forge_operator.loop.work_queue import WorkQueue
 from forge_operator.metrics.database import DatabaseMetrics
-from forge_operator.metrics.operator import Metrics, nothing_known
+from forge_operator.metrics.operator import OperatorMetrics, nothing_known
 from forge_operator.state.keys import Key
 from forge_operator.state.settings import OperatorSettings
 
@@ -38,7 +38,7 @@ DATABASE_RETRY, LONGEST_DATABASE_RETRY = 5.0, 60.0
 """Seconds between tries."""
 
 
-class Leader:
+class LeadingOperator:
     """Everything that acts, wired together; nothing is done before `run`."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Leader:
         environment: Environment,
         kube: Kube,
         candidate: Candidate,
-        metrics: Metrics,
+        metrics: OperatorMetrics,
         settings: OperatorSettings,
     ) -> None:
         self._environment, self._kube, self._metrics = environment, kube, metrics
@@ -61,7 +61,7 @@ class Leader:
             ClusterReader(kube, environment.namespaces, policy=settings.policy_version),
             FactsReader(self._link),
         )
-        recorder = Recorder(kube, environment.identity, failed=_event_failed)
+        recorder = EventRecorder(kube, environment.identity, failed=_event_failed)
         executor = Executor(kube, self._link, recorder, may_write=lambda: candidate.holds)
         self._reconciler = Reconciler(
             Gatherer(cluster, facts, settings), executor, metrics, add=lambda key: self._queue.add(key)

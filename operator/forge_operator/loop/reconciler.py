@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from forge_jobs.model.version import VersionState
 from forge_operator.cluster.api import BY_KIND, Object
 from forge_operator.cluster.events import Subject
-from forge_operator.loop.executor import Done, Executor
+from forge_operator.loop.executor import Execution, Executor
 from forge_operator.loop.gatherer import Gatherer
-from forge_operator.metrics.operator import Metrics, counted
+from forge_operator.metrics.operator import OperatorMetrics, counted
 from forge_operator.plan.actions import (
     EnsureQueues,
     ForgetPool,
@@ -27,7 +27,7 @@ from forge_operator.plan.scaling.load import lookahead
 from forge_operator.specs import InvalidSpec, QueueSpec
 from forge_operator.state.keys import CRON, QUEUE, Key
 from forge_operator.state.memory import Memory
-from forge_operator.state.observed import Cluster, CronDatabase, Database, Observed, Unknown
+from forge_operator.state.observed import Cluster, CronDatabase, DatabaseState, Observed, Unknown
 
 logger = logging.getLogger("forge_operator")
 
@@ -78,7 +78,7 @@ class Reconciler:
         self,
         gatherer: Gatherer,
         executor: Executor,
-        metrics: Metrics,
+        metrics: OperatorMetrics,
         *,
         add: Callable[[Key], None] = lambda key: None,
         fresh: float = FRESH,
@@ -131,7 +131,7 @@ class Reconciler:
             self._metrics.reconciles.labels(key.kind, result).inc()
             self._metrics.durations.labels(key.kind).observe(time.perf_counter() - started)
 
-    async def _looked(self, key: Key) -> tuple[Done, timedelta | None]:
+    async def _looked(self, key: Key) -> tuple[Execution, timedelta | None]:
         kept = self._kept.setdefault(key, Remembered())
         not_before = max(kept.changed_at, self._clock() - self._fresh)
         found = await self._gatherer.object(key, not_before)
@@ -156,7 +156,7 @@ class Reconciler:
             return done, SOON
         return done, self._sooner(key, done, self._pace(kept, planned))
 
-    def _sooner(self, key: Key, done: Done, again: timedelta | None) -> timedelta | None:
+    def _sooner(self, key: Key, done: Execution, again: timedelta | None) -> timedelta | None:
         """Return when to look again, which is no later than what failed is tried again."""
         for failure in done.failed:
             logger.warning(
@@ -178,7 +178,7 @@ class Reconciler:
         self._metrics.decided(f"{key.namespace}/{key.name}", planned.decision)
         return planned
 
-    async def _gone(self, key: Key) -> tuple[Done, timedelta | None]:
+    async def _gone(self, key: Key) -> tuple[Execution, timedelta | None]:
         """The object is not there, as the API server says: nothing in the database is its own any more."""
         database = await self._gatherer.everything(self._clock())
         planned = plan_gone(key.owner, database, database.crons)
@@ -216,14 +216,14 @@ class Reconciler:
             spec = observed.queue.spec
             kept.served, kept.within = _scaled_queues(observed.queue.name, spec)
             kept.is_asleep = bool(kept.served) and not _claims(cluster, database)
-        if isinstance(cluster, Cluster) and isinstance(database, Database):
+        if isinstance(cluster, Cluster) and isinstance(database, DatabaseState):
             kept.is_calm = all(each.state in CALM for each in database.versions)
             states = counted(str(each.state) for each in database.versions)
             replicas = sum(each.replicas for each in cluster.deployments)
             ready = sum(each.ready for each in cluster.deployments)
             self._metrics.pool(f"{key.namespace}/{key.name}", states, replicas, ready)
 
-    def _count(self, done: Done) -> None:
+    def _count(self, done: Execution) -> None:
         for action in done.actions:
             self._metrics.actions.labels(type(action).__name__).inc()
             if isinstance(action, Scale):
@@ -235,14 +235,14 @@ class Reconciler:
             self._metrics.fenced.inc()
 
 
-def _claims(cluster: Cluster, database: Database | Unknown) -> bool:
+def _claims(cluster: Cluster, database: DatabaseState | Unknown) -> bool:
     """Whether a pod is asked for that may claim, as far as is known.
 
     Pods on their way out may be there for minutes, and finish what they have; so do those of
     a draining version. Neither takes what is enqueued now.
     """
     closed: set[str] = set()
-    if isinstance(database, Database):
+    if isinstance(database, DatabaseState):
         closed = {each.id for each in database.versions if not each.is_open}
     return any(each.replicas > 0 for each in cluster.deployments if each.version_id not in closed)
 

@@ -17,7 +17,7 @@ from forge_operator.cluster.reader import ClusterReader, Overview
 from forge_operator.database.facts import Facts, FactsReader
 from forge_operator.database.link import DatabaseLink
 from forge_operator.loop.reconciler import Reconciler, Scaled
-from forge_operator.metrics.operator import Metrics
+from forge_operator.metrics.operator import OperatorMetrics
 from forge_operator.naming import PAUSED
 from forge_operator.state.keys import Key
 
@@ -49,7 +49,7 @@ class Ticker:
         facts: FactsReader,
         link: DatabaseLink,
         reconciler: Reconciler,
-        metrics: Metrics,
+        metrics: OperatorMetrics,
         add: Callable[[Key], None],
         *,
         listed: Callable[[Mapping[Key, Object]], None] = lambda objects: None,

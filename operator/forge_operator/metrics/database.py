@@ -27,7 +27,7 @@ LIVE = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class QueueFacts:
     """What the database said of one ForgeQueue's queue."""
 
     pool: str  # <namespace>/<name>
@@ -39,7 +39,7 @@ class Told:
     unhandled: Sequence[Unhandled]
 
 
-GAUGES: dict[str, tuple[str, Callable[[Told], float]]] = {
+GAUGES: dict[str, tuple[str, Callable[[QueueFacts], float]]] = {
     "pending_jobs": ("Jobs that may be claimed now.", lambda told: told.counts.pending),
     "scheduled_jobs": (
         "Jobs that wait for their time, retries included.",
@@ -99,7 +99,7 @@ class DatabaseMetrics:
         return [*queue_gauges(told(facts, known)), *cron_gauges(crons)]
 
 
-def told(facts: Facts, known: dict[str, str]) -> Iterator[Told]:
+def told(facts: Facts, known: dict[str, str]) -> Iterator[QueueFacts]:
     """Yield what is said of every queue whose owner is known; `known` says what its pool is called."""
     counts = {each.queue: each for each in facts.counts}
     live = Counter(
@@ -112,7 +112,7 @@ def told(facts: Facts, known: dict[str, str]) -> Iterator[Told]:
         if queue.managed_by in known:
             count = counts.get(queue.name, Counts(queue.name))
             age = oldest_age([count], facts.now)
-            yield Told(
+            yield QueueFacts(
                 known[queue.managed_by],
                 queue,
                 count,
@@ -123,7 +123,7 @@ def told(facts: Facts, known: dict[str, str]) -> Iterator[Told]:
             )
 
 
-def queue_gauges(told: Iterable[Told] = ()) -> Iterator[Metric]:
+def queue_gauges(told: Iterable[QueueFacts] = ()) -> Iterator[Metric]:
     """Yield the gauges of queues."""
     rows = list(told)
     for name, (meaning, value) in GAUGES.items():

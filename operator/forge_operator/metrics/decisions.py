@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
-from forge_operator.plan.scaling.decide import Decision
+from forge_operator.plan.scaling.decide import ScalingDecision
 from forge_operator.plan.scaling.load import Load
 
 INPUTS: dict[str, tuple[str, Callable[[Load], float]]] = {
@@ -16,7 +16,7 @@ INPUTS: dict[str, tuple[str, Callable[[Load], float]]] = {
 }
 
 
-def decision_gauges(decisions: Mapping[str, Decision]) -> Iterator[Metric]:
+def decision_gauges(decisions: Mapping[str, ScalingDecision]) -> Iterator[Metric]:
     """Yield the gauges of the last decisions, by pool. A number of pods that is given has no inputs."""
     info = GaugeMetricFamily(
         "forge_autoscaler_decision_info",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from forge_jobs.probes.server import HealthServer
-from forge_operator.metrics.operator import Metrics
+from forge_operator.metrics.operator import OperatorMetrics
 
 MOST_LAG = 5.0
 """Seconds by which the event loop may be late and the process still counts as alive."""
@@ -19,7 +19,7 @@ MOST_LAG = 5.0
 LOOK_EVERY = 0.5
 
 
-class State(Protocol):
+class ReportedHealth(Protocol):
     """What is asked about the operator."""
 
     def why_not_ready(self) -> str | None:
@@ -45,7 +45,7 @@ class Pulse:
             return "The operator is exiting."
         return None if self.lag < MOST_LAG else f"The event loop is {self.lag:.1f} s late."
 
-    async def run(self, metrics: Metrics) -> None:
+    async def run(self, metrics: OperatorMetrics) -> None:
         """Keep looking until cancelled."""
         while True:
             metrics.loop_lag.set(self.lag)
@@ -53,7 +53,9 @@ class Pulse:
             await asyncio.sleep(LOOK_EVERY)
 
 
-def server(host: str, port: int, pulse: Pulse, state: State, metrics: Metrics) -> HealthServer:
+def server(
+    host: str, port: int, pulse: Pulse, state: ReportedHealth, metrics: OperatorMetrics
+) -> HealthServer:
     """Return the server that answers; it is not started yet."""
 
     async def why_not_ready() -> str | None:

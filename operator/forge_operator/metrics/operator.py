@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from forge_operator.metrics.database import cron_gauges, queue_gauges
 from forge_operator.metrics.decisions import decision_gauges
-from forge_operator.plan.scaling.decide import Decision
+from forge_operator.plan.scaling.decide import ScalingDecision
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -29,7 +29,7 @@ RENEWED = 180.0
 """Seconds for which a decision is told that was not made again: that happens each minute at least."""
 
 
-class Metrics:
+class OperatorMetrics:
     """All metrics of one process, in a registry of its own.
 
     `database` says what the database says now, or None when that is not known; nothing that
@@ -40,8 +40,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.database: Callable[[], Awaitable[Sequence[Metric] | None]] = nothing_known
         self._patience, self._clock = patience, clock
-        self._decisions: dict[str, tuple[Decision, float]] = {}  # by pool, with the time
-        self._told = Told([*queue_gauges(), *cron_gauges(), *decision_gauges({})])
+        self._decisions: dict[str, tuple[ScalingDecision, float]] = {}  # by pool, with the time
+        self._told = DatabaseFamilies([*queue_gauges(), *cron_gauges(), *decision_gauges({})])
         self.registry.register(self._told)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -118,7 +118,7 @@ class Metrics:
         self._replicas.labels(pool).set(replicas)
         self._ready.labels(pool).set(ready)
 
-    def decided(self, pool: str, decision: Decision | None) -> None:
+    def decided(self, pool: str, decision: ScalingDecision | None) -> None:
         """It was decided how many pods the pool should have; None: nothing is decided of it any more."""
         self._decisions.pop(pool, None)
         if decision is not None:
@@ -152,7 +152,7 @@ class Metrics:
         except TimeoutError:
             return None
 
-    def _renewed(self) -> dict[str, Decision]:
+    def _renewed(self) -> dict[str, ScalingDecision]:
         since = self._clock() - RENEWED
         return {pool: decision for pool, (decision, at) in self._decisions.items() if at >= since}
 
@@ -163,7 +163,7 @@ class Metrics:
         return Gauge(name, meaning, labels, registry=self.registry)
 
 
-class Told(Collector):
+class DatabaseFamilies(Collector):
     """Families of metrics that are made anew for each scrape."""
 
     def __init__(self, families: Sequence[Metric]) -> None:

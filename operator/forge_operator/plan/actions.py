@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from forge_jobs.model.version import Version, VersionState
-from forge_operator.plan.scaling.decide import Decision
+from forge_operator.plan.scaling.decide import ScalingDecision
 from forge_operator.state.memory import Memory
 from forge_operator.state.observed import Edit
 
@@ -340,7 +340,7 @@ class Plan:
     strands: tuple[Strand, ...]
     memory: Memory
     again: timedelta
-    decision: Decision | None = None  # how many pods there should be; None: nothing was decided
+    decision: ScalingDecision | None = None  # how many pods there should be; None: nothing was decided
 
     @property
     def actions(self) -> tuple[Action, ...]:

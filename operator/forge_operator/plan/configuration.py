@@ -5,7 +5,7 @@ from typing import Any
 
 from forge_jobs import QueueConfig
 from forge_operator import naming
-from forge_operator.conditions import Reason
+from forge_operator.conditions import ConditionReason
 from forge_operator.plan.actions import (
     Action,
     DeleteLimit,
@@ -16,7 +16,7 @@ from forge_operator.plan.actions import (
     SetQueue,
 )
 from forge_operator.specs import QueueSpec
-from forge_operator.state.observed import Database, QueueObject
+from forge_operator.state.observed import DatabaseState, QueueObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,13 @@ class Sync:
     """What to write, and what to say about it. `reason` is one of Synced's."""
 
     actions: tuple[Action, ...]
-    reason: Reason
+    reason: ConditionReason
     message: str
 
     @property
     def is_ours(self) -> bool:
         """Whether the queue belongs to the object, so that all else may be done."""
-        return self.reason is not Reason.QUEUE_NAME_CONFLICT
+        return self.reason is not ConditionReason.QUEUE_NAME_CONFLICT
 
 
 def wanted_changes(name: str, spec: QueueSpec) -> dict[str, Any]:
@@ -49,18 +49,20 @@ def wanted_changes(name: str, spec: QueueSpec) -> dict[str, Any]:
     }
 
 
-def plan_configuration(owner: QueueObject, spec: QueueSpec, database: Database, *, was_synced: bool) -> Sync:
+def plan_configuration(
+    owner: QueueObject, spec: QueueSpec, database: DatabaseState, *, was_synced: bool
+) -> Sync:
     """Return what makes the rows say what the spec says. The first owner of a queue keeps it."""
     name = naming.queue_name(owner.name, spec)
     manager = naming.owner_of_rows("ForgeQueue", owner.namespace, owner.name)
     row = next((each for each in database.queues if each.name == name), None)
     if row is not None and row.managed_by not in (None, manager):
         message = f"Queue {name!r} belongs to {row.managed_by}."
-        return Sync((), Reason.QUEUE_NAME_CONFLICT, message)
+        return Sync((), ConditionReason.QUEUE_NAME_CONFLICT, message)
     limits = limit_actions(name, spec, database, manager)
     if limits is None:
         message = f"The rate limit {naming.limit_scope(name)!r} belongs to somebody else."
-        return Sync((), Reason.QUEUE_NAME_CONFLICT, message)
+        return Sync((), ConditionReason.QUEUE_NAME_CONFLICT, message)
     # A queue names a rate limit that exists: it is made before, and taken away after.
     made = [each for each in limits if isinstance(each, SetLimit)]
     taken_away = [each for each in limits if not isinstance(each, SetLimit)]
@@ -70,7 +72,7 @@ def plan_configuration(owner: QueueObject, spec: QueueSpec, database: Database, 
         actions.append(
             EmitEvent("Normal", "DriftRepaired", f"The configuration of queue {name!r} was made right again.")
         )
-    return Sync(tuple(actions), Reason.CONFIG_APPLIED, f"Queue {name!r} is configured.")
+    return Sync(tuple(actions), ConditionReason.CONFIG_APPLIED, f"Queue {name!r} is configured.")
 
 
 def queue_actions(row: QueueConfig | None, name: str, spec: QueueSpec, manager: str) -> list[Action]:
@@ -84,7 +86,7 @@ def queue_actions(row: QueueConfig | None, name: str, spec: QueueSpec, manager: 
     return [ManageQueue(name, manager)] if row.managed_by is None else []
 
 
-def limit_actions(name: str, spec: QueueSpec, database: Database, manager: str) -> list[Action] | None:
+def limit_actions(name: str, spec: QueueSpec, database: DatabaseState, manager: str) -> list[Action] | None:
     """Return what makes the queue's rate limit right, or takes it away; None when it is another's."""
     scope = naming.limit_scope(name)
     row = next((each for each in database.limits if each.scope == scope), None)
@@ -99,7 +101,7 @@ def limit_actions(name: str, spec: QueueSpec, database: Database, manager: str) 
     return [SetLimit(scope, capacity, refill, manager)]
 
 
-def served_queues(spec: QueueSpec, database: Database) -> list[Action]:
+def served_queues(spec: QueueSpec, database: DatabaseState) -> list[Action]:
     """Return what makes the other queues that the workers serve exist, so that a worker can start."""
     if spec.workers is None:
         return []

@@ -8,20 +8,20 @@ from typing import Any
 
 from forge_jobs import CronConfig
 from forge_operator import naming
-from forge_operator.conditions import Condition, Reason
+from forge_operator.conditions import Condition, ConditionReason
 from forge_operator.plan.actions import Action, EmitEvent, Part, Plan, SetCron, Strand
 from forge_operator.plan.status.report import (
-    Report,
+    StatusReport,
+    format_timestamp,
+    format_timestamp_or_none,
     generation,
     handled_or_not,
     known_verdicts,
-    maybe_moment,
-    moment,
     paused,
     reason_of,
     reported,
 )
-from forge_operator.plan.verdict import Verdict
+from forge_operator.plan.verdict import ConditionVerdict
 from forge_operator.specs import CronSpec, InvalidSpec
 from forge_operator.state.memory import known_failures
 from forge_operator.state.observed import CronDatabase, CronObject, ObservedCron, Unknown
@@ -39,7 +39,7 @@ def plan_cron(observed: ObservedCron) -> Plan:
     if cron.annotations.get(naming.PAUSED) == "true":
         return with_status(observed, known_verdicts(cron.status), {}, ())
     if isinstance(cron.spec, InvalidSpec):
-        return with_status(observed, without_sync(Reason.INVALID_SPEC, str(cron.spec)), {}, ())
+        return with_status(observed, without_sync(ConditionReason.INVALID_SPEC, str(cron.spec)), {}, ())
     if isinstance(observed.database, Unknown):
         return with_status(observed, unreachable(observed.database), {}, ())
     return sync(observed, cron, cron.spec, observed.database)
@@ -51,31 +51,33 @@ def sync(observed: ObservedCron, cron: CronObject, spec: CronSpec, database: Cro
     row, key = database.row, str(cron.generation)
     if row is not None and row.managed_by not in (None, manager):
         message = f"Cron {row.name!r} belongs to {row.managed_by}."
-        return with_status(observed, without_sync(Reason.CRON_NAME_CONFLICT, message), {}, ())
+        return with_status(observed, without_sync(ConditionReason.CRON_NAME_CONFLICT, message), {}, ())
     if not database.queue_exists:
         message = f"Queue {spec.job.queue!r} is not in the database; a ForgeQueue makes it."
-        return with_status(observed, without_sync(Reason.UNKNOWN_QUEUE, message), {}, ())
+        return with_status(observed, without_sync(ConditionReason.UNKNOWN_QUEUE, message), {}, ())
     rejection = observed.memory.rejections.get(key)
     if rejection is not None and observed.now - rejection.at < RETRY_REJECTED:
-        return with_status(observed, without_sync(Reason.INVALID_SCHEDULE, rejection.message), {}, ())
+        return with_status(
+            observed, without_sync(ConditionReason.INVALID_SCHEDULE, rejection.message), {}, ()
+        )
     name = naming.cron_name(cron.namespace, cron.name)
     values = wanted_values(spec)
     if row is not None and row.managed_by == manager and is_as_wanted(row, spec, values):
         if row.last_error is not None:
             return with_status(
-                observed, without_sync(Reason.INVALID_SCHEDULE, row.last_error), shown(name, row), ()
+                observed, without_sync(ConditionReason.INVALID_SCHEDULE, row.last_error), shown(name, row), ()
             )
         verdicts = all_well(name) | kinds_handled(spec, database)
         return with_status(observed, verdicts, shown(name, row), ())
     actions: list[Action] = [SetCron(name, spec.schedule, spec.job.kind, values, manager, key)]
     if row is not None and was_synced(cron):
         actions.append(EmitEvent("Normal", "DriftRepaired", f"Cron {name!r} was made right again."))
-    fields = {**shown(name, row), "lastSyncTime": moment(observed.now)}
+    fields = {**shown(name, row), "lastSyncTime": format_timestamp(observed.now)}
     failures = known_failures(observed.memory, cron.generation)
     memory = replace(observed.memory, failures=failures, generation=cron.generation)
     verdicts = all_well(name) | kinds_handled(spec, database)
     for failure in failures.values():
-        verdicts |= without_sync(Reason.ACTION_FAILED, failure.message)
+        verdicts |= without_sync(ConditionReason.ACTION_FAILED, failure.message)
     return with_status(replace(observed, memory=memory), verdicts, fields, actions)
 
 
@@ -116,42 +118,42 @@ def was_synced(cron: CronObject) -> bool:
     """Whether the row once said what this generation says."""
     known = {each["type"]: each.get("reason") for each in cron.status.get("conditions") or ()}
     is_same = cron.status.get("observedGeneration") == cron.generation
-    return is_same and known.get(Condition.SYNCED.value) == Reason.CONFIG_APPLIED.value
+    return is_same and known.get(Condition.SYNCED.value) == ConditionReason.CONFIG_APPLIED.value
 
 
-def without_sync(reason: Reason, message: str) -> dict[Condition, Verdict]:
+def without_sync(reason: ConditionReason, message: str) -> dict[Condition, ConditionVerdict]:
     """Return what is said when the row does not say what the object says."""
     return {
-        Condition.READY: Verdict(reason, message),
-        Condition.SYNCED: Verdict(reason, message),
-        Condition.DATABASE_REACHABLE: Verdict(Reason.CONNECTED),
+        Condition.READY: ConditionVerdict(reason, message),
+        Condition.SYNCED: ConditionVerdict(reason, message),
+        Condition.DATABASE_REACHABLE: ConditionVerdict(ConditionReason.CONNECTED),
     }
 
 
-def unreachable(unknown: Unknown) -> dict[Condition, Verdict]:
+def unreachable(unknown: Unknown) -> dict[Condition, ConditionVerdict]:
     """Return what is said when the database could not be asked."""
     reason = reason_of(unknown.reason)
-    if reason in (Reason.SCHEMA_TOO_OLD, Reason.SCHEMA_TOO_NEW):
+    if reason in (ConditionReason.SCHEMA_TOO_OLD, ConditionReason.SCHEMA_TOO_NEW):
         return without_sync(reason, unknown.message)
-    not_known = Verdict(Reason.DATABASE_UNREACHABLE, unknown.message)
+    not_known = ConditionVerdict(ConditionReason.DATABASE_UNREACHABLE, unknown.message)
     return {
         Condition.READY: not_known,
         Condition.SYNCED: not_known,
-        Condition.DATABASE_REACHABLE: Verdict(reason, unknown.message),
+        Condition.DATABASE_REACHABLE: ConditionVerdict(reason, unknown.message),
         Condition.KINDS_HANDLED: not_known,
     }
 
 
-def all_well(name: str) -> dict[Condition, Verdict]:
+def all_well(name: str) -> dict[Condition, ConditionVerdict]:
     """Return what is said when the row says what the object says."""
     return {
-        Condition.READY: Verdict(Reason.CONFIGURED),
-        Condition.SYNCED: Verdict(Reason.CONFIG_APPLIED, f"Cron {name!r} is configured."),
-        Condition.DATABASE_REACHABLE: Verdict(Reason.CONNECTED),
+        Condition.READY: ConditionVerdict(ConditionReason.CONFIGURED),
+        Condition.SYNCED: ConditionVerdict(ConditionReason.CONFIG_APPLIED, f"Cron {name!r} is configured."),
+        Condition.DATABASE_REACHABLE: ConditionVerdict(ConditionReason.CONNECTED),
     }
 
 
-def kinds_handled(spec: CronSpec, database: CronDatabase) -> dict[Condition, Verdict]:
+def kinds_handled(spec: CronSpec, database: CronDatabase) -> dict[Condition, ConditionVerdict]:
     """Return whether anybody could run the jobs that it enqueues."""
     in_vain = () if database.handled is None else {spec.job.kind} - database.handled
     return {Condition.KINDS_HANDLED: handled_or_not([spec.job.queue], in_vain)}
@@ -161,8 +163,8 @@ def shown(name: str, row: CronConfig | None) -> dict[str, Any]:
     """Return what the status shows of the row."""
     return {
         "cronName": name,
-        "nextScheduleTime": maybe_moment(row.next_fire_at) if row and row.enabled else None,
-        "lastScheduleTime": maybe_moment(row.last_fire_at) if row else None,
+        "nextScheduleTime": format_timestamp_or_none(row.next_fire_at) if row and row.enabled else None,
+        "lastScheduleTime": format_timestamp_or_none(row.last_fire_at) if row else None,
         "skipped": row.skipped if row else None,
     }
 
@@ -174,13 +176,13 @@ def is_suspended(cron: CronObject) -> bool:
 
 def with_status(
     observed: ObservedCron,
-    verdicts: Mapping[Condition, Verdict],
+    verdicts: Mapping[Condition, ConditionVerdict],
     fields: Mapping[str, Any],
     actions: list[Action] | tuple[Action, ...],
 ) -> Plan:
     """Return the plan with these actions, and with the status if it is due."""
     cron = observed.cron
-    report = Report(
+    report = StatusReport(
         kind="ForgeCron",
         namespace=cron.namespace,
         name=cron.name,

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from forge_operator import naming
-from forge_operator.conditions import Condition, Reason
+from forge_operator.conditions import Condition, ConditionReason
 from forge_operator.plan.actions import (
     Action,
     DeleteLimit,
@@ -13,9 +13,9 @@ from forge_operator.plan.actions import (
     RemoveFinalizer,
     SetQueue,
 )
-from forge_operator.plan.verdict import Verdict
+from forge_operator.plan.verdict import ConditionVerdict
 from forge_operator.specs import QueueSpec, ReclaimPolicy
-from forge_operator.state.observed import Database, Observed, QueueObject, Unknown
+from forge_operator.state.observed import DatabaseState, Observed, QueueObject, Unknown
 from forge_operator.words import count
 
 PATIENCE = timedelta(minutes=10)
@@ -46,7 +46,7 @@ def is_forced(owner: QueueObject) -> bool:
     return owner.annotations.get(naming.FORCE_DELETE) == "true"
 
 
-def jobs_left(owner: QueueObject, database: Database) -> int:
+def jobs_left(owner: QueueObject, database: DatabaseState) -> int:
     """Return how many jobs of the queue have not ended; 0 when the queue is not the object's."""
     manager = naming.owner_of_rows("ForgeQueue", owner.namespace, owner.name)
     names = {each.name for each in database.queues if each.managed_by == manager}
@@ -55,7 +55,7 @@ def jobs_left(owner: QueueObject, database: Database) -> int:
     )
 
 
-def release(manager: str, database: Database) -> list[Action]:
+def release(manager: str, database: DatabaseState) -> list[Action]:
     """Return what makes the queues of `manager` belong to nobody, without the rate limits that go with it."""
     scopes = {each.scope for each in database.limits if each.managed_by == manager}
     queues = [each for each in database.queues if each.managed_by == manager]
@@ -67,7 +67,7 @@ def release(manager: str, database: Database) -> list[Action]:
     ]
 
 
-def remove(manager: str, database: Database) -> list[Action]:
+def remove(manager: str, database: DatabaseState) -> list[Action]:
     """Return what takes the rows of `manager` away; first the queue, which names its rate limit."""
     return [
         *(DeleteQueue(each.name, manager) for each in database.queues if each.managed_by == manager),
@@ -75,13 +75,13 @@ def remove(manager: str, database: Database) -> list[Action]:
     ]
 
 
-def verdicts(observed: Observed, database: Database) -> dict[Condition, Verdict]:
+def verdicts(observed: Observed, database: DatabaseState) -> dict[Condition, ConditionVerdict]:
     """Return what DeletionBlocked says; nothing while the object is not being deleted."""
     if observed.queue.deleting_since is None:
         return {}
     left = jobs_left(observed.queue, database)
     if not left:
-        return {Condition.DELETION_BLOCKED: Verdict(Reason.QUEUE_EMPTY)}
+        return {Condition.DELETION_BLOCKED: ConditionVerdict(ConditionReason.QUEUE_EMPTY)}
     left_over = count(left, "job", ("has", "have"))
     message = f"{left_over} not ended; set annotation {naming.FORCE_DELETE}=true to let the object go without its queue."
-    return {Condition.DELETION_BLOCKED: Verdict(Reason.QUEUE_NOT_EMPTY, message)}
+    return {Condition.DELETION_BLOCKED: ConditionVerdict(ConditionReason.QUEUE_NOT_EMPTY, message)}

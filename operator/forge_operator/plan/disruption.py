@@ -11,13 +11,13 @@ from typing import Any
 
 from forge_jobs.model.version import VersionState
 from forge_operator import naming
-from forge_operator.conditions import Reason
+from forge_operator.conditions import ConditionReason
 from forge_operator.plan.actions import Action, ApplyBudget, DeleteBudget, MarkPod, Part, Strand
 from forge_operator.plan.deployment import owner_reference
 from forge_operator.plan.pool import Pool
-from forge_operator.plan.rollout.shrink import FIRST_TO_GO, Held, holdings
-from forge_operator.plan.verdict import Verdict
-from forge_operator.specs import Budget as About
+from forge_operator.plan.rollout.shrink import FIRST_TO_GO, PodLoad, holdings
+from forge_operator.plan.verdict import ConditionVerdict
+from forge_operator.specs import BudgetChoice as About
 from forge_operator.specs import DisruptionSpec
 from forge_operator.state.observed import Budget, Deployment, Pod
 
@@ -117,22 +117,24 @@ def disruption(pool: Pool) -> DisruptionSpec:
     return pool.workers_spec.disruption if pool.workers_spec else DisruptionSpec()
 
 
-def verdict(pool: Pool) -> Verdict:
+def verdict(pool: Pool) -> ConditionVerdict:
     """Return what Protected says."""
     cluster = pool.cluster
     if pool.workers_spec is None:
-        return Verdict(Reason.NO_WORKERS)
+        return ConditionVerdict(ConditionReason.NO_WORKERS)
     if disruption(pool).budget is About.NONE:
-        return Verdict(Reason.NO_BUDGET)
+        return ConditionVerdict(ConditionReason.NO_BUDGET)
     if cluster.budgets_hidden is not None:
-        return Verdict(Reason.BUDGETS_HIDDEN, cluster.budgets_hidden)
+        return ConditionVerdict(ConditionReason.BUDGETS_HIDDEN, cluster.budgets_hidden)
     if cluster.budget_of_others is not None:
-        return Verdict(
-            Reason.OTHER_BUDGET,
+        return ConditionVerdict(
+            ConditionReason.OTHER_BUDGET,
             f"The PodDisruptionBudget {cluster.budget_of_others!r} is in the place of the operator's: "
             "a pod that two of them select cannot be evicted at all.",
         )
-    return Verdict(Reason.NO_BUDGET if cluster.budget is None else Reason.BUDGET_IN_PLACE)
+    return ConditionVerdict(
+        ConditionReason.NO_BUDGET if cluster.budget is None else ConditionReason.BUDGET_IN_PLACE
+    )
 
 
 # --- the marks ---
@@ -150,7 +152,7 @@ def marks(pool: Pool) -> list[Action]:
     return [change for _, change in changes[:MOST_AT_ONCE]]
 
 
-def marked(pool: Pool, held: Held, since: datetime | None) -> MarkPod | None:
+def marked(pool: Pool, held: PodLoad, since: datetime | None) -> MarkPod | None:
     """Return what gives the pod the marks that it should have; None when it has them."""
     pod, asked = held.pod, disruption(pool)
     is_kept = since is not None or (naming.LONG_JOBS in pod.marks and not is_calm(pool, pod))
@@ -190,7 +192,7 @@ def cost(pool: Pool, pod: Pod, *, is_kept: bool) -> dict[str, str | None]:
     return {naming.DELETION_COST: None} if not is_kept and pod.deletion_cost == LAST_TO_GO else {}
 
 
-def long_since(pool: Pool, held: Held) -> datetime | None:
+def long_since(pool: Pool, held: PodLoad) -> datetime | None:
     """Return since when the pod runs its oldest job, if that is long ago."""
     since = min((each.busy_since for each in held.workers if each.busy_since is not None), default=None)
     is_long = since is not None and pool.database.now - since >= disruption(pool).long_after

@@ -12,7 +12,7 @@ from forge_operator.naming import VersionIdentity
 from forge_operator.plan import budget
 from forge_operator.specs import DrainSpec, RolloutSpec, SunsetSpec, WorkersSpec
 from forge_operator.state.memory import Memory
-from forge_operator.state.observed import Cluster, Database, Deployment, Pod, QueueObject
+from forge_operator.state.observed import Cluster, DatabaseState, Deployment, Pod, QueueObject
 from forge_operator.state.settings import OperatorSettings
 
 ACTIVE = frozenset({VersionState.PENDING, VersionState.RAMPING, VersionState.CURRENT, VersionState.DRAINING})
@@ -30,7 +30,7 @@ class Pool:
     workers_spec: WorkersSpec | None  # None: it should have no workers any more
     target: VersionIdentity | None  # the version that is asked for
     cluster: Cluster
-    database: Database
+    database: DatabaseState
     settings: OperatorSettings
     memory: Memory
     now: datetime  # the operator's clock

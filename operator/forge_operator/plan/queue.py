@@ -11,7 +11,7 @@ from datetime import timedelta
 from forge_jobs import CronConfig
 from forge_jobs.model.version import VersionState
 from forge_operator import naming
-from forge_operator.conditions import Condition, Reason
+from forge_operator.conditions import Condition, ConditionReason
 from forge_operator.plan import cron as cron_plan
 from forge_operator.plan import deletion, disruption
 from forge_operator.plan.actions import (
@@ -34,7 +34,7 @@ from forge_operator.plan.rollout.progress import Progress
 from forge_operator.plan.rollout.rollout import plan_rollout
 from forge_operator.plan.scaling import decide as scaling
 from forge_operator.plan.scaling import load
-from forge_operator.plan.scaling.decide import Decision, Why
+from forge_operator.plan.scaling.decide import ScalingDecision, ScalingReason
 from forge_operator.plan.scaling.load import Load
 from forge_operator.plan.status.queue import (
     failed_sync,
@@ -46,11 +46,11 @@ from forge_operator.plan.status.queue import (
     queue_report,
     unreachable,
 )
-from forge_operator.plan.status.report import known_verdicts, moment, reported
-from forge_operator.plan.verdict import Verdict
+from forge_operator.plan.status.report import format_timestamp, known_verdicts, reported
+from forge_operator.plan.verdict import ConditionVerdict
 from forge_operator.specs import AutoscalingSpec, InvalidSpec, QueueSpec, ReclaimPolicy
 from forge_operator.state.memory import Memory, ScalerMemory, known_failures
-from forge_operator.state.observed import Cluster, Database, Observed, ObservedCron, QueueObject, Unknown
+from forge_operator.state.observed import Cluster, DatabaseState, Observed, ObservedCron, QueueObject, Unknown
 from forge_operator.words import count
 
 AT_ONCE = timedelta(seconds=1)
@@ -75,7 +75,7 @@ def plan(observed: Observed) -> Plan:
         if last is not None:
             return Plan((Strand(Part.CONFIGURATION, tuple(last)),), observed.memory, AT_ONCE)
     if isinstance(spec, InvalidSpec):
-        return refuse(observed, Reason.INVALID_SPEC, str(spec))
+        return refuse(observed, ConditionReason.INVALID_SPEC, str(spec))
     if owner.annotations.get(naming.PAUSED) == "true":
         return leave_alone(observed)
     if isinstance(observed.database, Unknown):
@@ -88,7 +88,7 @@ def plan_cron(observed: ObservedCron) -> Plan:
     return cron_plan.plan_cron(observed)
 
 
-def plan_gone(owner: str, database: Database, crons: Sequence[CronConfig] = ()) -> Plan:
+def plan_gone(owner: str, database: DatabaseState, crons: Sequence[CronConfig] = ()) -> Plan:
     """Return what to do for an object that is not there any more: its rows belong to nobody, its cron is gone.
 
     `owner` is "ForgeQueue namespace/name" or "ForgeCron namespace/name". Queues stay, with their jobs.
@@ -102,7 +102,7 @@ def plan_gone(owner: str, database: Database, crons: Sequence[CronConfig] = ()) 
 # --- with little known ---
 
 
-def refuse(observed: Observed, reason: Reason, message: str) -> Plan:
+def refuse(observed: Observed, reason: ConditionReason, message: str) -> Plan:
     """Return the plan that only says why nothing is done."""
     return with_status(observed, failed_sync(observed.queue, reason, message), {}, ())
 
@@ -118,7 +118,9 @@ def plan_without_database(observed: Observed, unknown: Unknown) -> Plan:
     memory = replace(observed.memory, empty={})
     verdicts = unreachable(observed.queue, unknown)
     if observed.queue.deleting_since is not None:
-        verdicts[Condition.DELETION_BLOCKED] = Verdict(Reason.DATABASE_UNREACHABLE, unknown.message)
+        verdicts[Condition.DELETION_BLOCKED] = ConditionVerdict(
+            ConditionReason.DATABASE_UNREACHABLE, unknown.message
+        )
     replicas = fallback_replicas(observed)
     strands = scaling_strands(fallback(observed, replicas))
     if replicas is not None:
@@ -154,7 +156,7 @@ def fallback(observed: Observed, replicas: int | None) -> tuple[Scale, ...]:
 
 def with_status(
     observed: Observed,
-    verdicts: dict[Condition, Verdict],
+    verdicts: dict[Condition, ConditionVerdict],
     fields: dict[str, object],
     strands: Sequence[Strand],
     *,
@@ -181,7 +183,7 @@ def scaling_strands(actions: Sequence[Scale]) -> tuple[Strand, ...]:
 # --- with everything known ---
 
 
-def plan_with_database(observed: Observed, spec: QueueSpec, database: Database) -> Plan:
+def plan_with_database(observed: Observed, spec: QueueSpec, database: DatabaseState) -> Plan:
     """Return the plan with the database: first the configuration, then the workers."""
     owner = observed.queue
     sync = plan_configuration(owner, spec, database, was_synced=was_synced(owner))
@@ -225,9 +227,9 @@ def plan_with_database(observed: Observed, spec: QueueSpec, database: Database) 
     verdicts |= deletion.verdicts(observed, database)
     fields = pool_fields(pool, amount, decision)
     if sync.actions:
-        fields["lastSyncTime"] = moment(observed.now)
+        fields["lastSyncTime"] = format_timestamp(observed.now)
     if any(isinstance(action, Scale) for strand in strands for action in strand.actions):
-        fields["lastScaleTime"] = moment(observed.now)
+        fields["lastScaleTime"] = format_timestamp(observed.now)
     planned = with_status(
         replace(observed, memory=remembered),
         verdicts,
@@ -243,7 +245,7 @@ def was_synced(owner: QueueObject) -> bool:
     if owner.status.get("observedGeneration") != owner.generation:
         return False
     known = {each["type"]: each.get("reason") for each in owner.status.get("conditions") or ()}
-    return known.get(Condition.SYNCED.value) == Reason.CONFIG_APPLIED.value
+    return known.get(Condition.SYNCED.value) == ConditionReason.CONFIG_APPLIED.value
 
 
 def finalizer(owner: QueueObject, spec: QueueSpec) -> list[Action]:
@@ -255,7 +257,7 @@ def finalizer(owner: QueueObject, spec: QueueSpec) -> list[Action]:
     return [RemoveFinalizer(owner.namespace, owner.name)] if has_it and not needs_it else []
 
 
-def pool_of(observed: Observed, spec: QueueSpec, cluster: Cluster, database: Database) -> Pool:
+def pool_of(observed: Observed, spec: QueueSpec, cluster: Cluster, database: DatabaseState) -> Pool:
     """Return the pool."""
     return Pool(
         owner=observed.queue,
@@ -270,7 +272,7 @@ def pool_of(observed: Observed, spec: QueueSpec, cluster: Cluster, database: Dat
     )
 
 
-def target(owner: QueueObject, spec: QueueSpec, database: Database) -> naming.VersionIdentity | None:
+def target(owner: QueueObject, spec: QueueSpec, database: DatabaseState) -> naming.VersionIdentity | None:
     """Return the version that is asked for: one that was made of the same keeps its id, however ids are made now."""
     if spec.workers is None:
         return None
@@ -298,15 +300,15 @@ def measure(pool: Pool, spec: QueueSpec, observed: Observed) -> tuple[Load, Scal
     ), memory
 
 
-def decide_size(pool: Pool, amount: Load, memory: ScalerMemory) -> tuple[Decision, ScalerMemory]:
+def decide_size(pool: Pool, amount: Load, memory: ScalerMemory) -> tuple[ScalingDecision, ScalerMemory]:
     """Return how many pods there should be."""
     workers = pool.workers_spec
     if workers is None:
-        return Decision(replicas=0, wanted=0, reason=Why.FIXED), memory
+        return ScalingDecision(replicas=0, wanted=0, reason=ScalingReason.FIXED), memory
     if workers.autoscaling is None:
         pods = 1 if workers.replicas is None else workers.replicas
-        why = Why.DEFAULT if workers.replicas is None else Why.FIXED
-        return Decision(replicas=pods, wanted=pods, reason=why), memory
+        why = ScalingReason.DEFAULT if workers.replicas is None else ScalingReason.FIXED
+        return ScalingDecision(replicas=pods, wanted=pods, reason=why), memory
     decision, memory = scaling.decide(
         workers.autoscaling,
         workers.slots,
@@ -317,7 +319,7 @@ def decide_size(pool: Pool, amount: Load, memory: ScalerMemory) -> tuple[Decisio
     )
     pods = shares.affordable(pool, decision.replicas)
     if pods < decision.replicas:
-        decision = replace(decision, replicas=pods, limited=Reason.DATABASE_CONNECTION_BUDGET)
+        decision = replace(decision, replicas=pods, limited=ConditionReason.DATABASE_CONNECTION_BUDGET)
     return decision, memory
 
 
@@ -326,7 +328,7 @@ def is_observing(owner: QueueObject) -> bool:
     return owner.annotations.get(naming.AUTOSCALING) == "observe"
 
 
-def scale_strands(pool: Pool, wanted: int, decision: Decision) -> list[Strand]:
+def scale_strands(pool: Pool, wanted: int, decision: ScalingDecision) -> list[Strand]:
     """Return the next step of each Deployment towards its number of pods. Draining ones are not scaled by the work."""
     strands: list[Strand] = []
     for version in pool.versions.values():
@@ -357,12 +359,12 @@ def scale_event(action: Scale) -> EmitEvent:
     )
 
 
-def pace(pool: Pool, memory: Memory, progress: Progress, decision: Decision) -> timedelta:
+def pace(pool: Pool, memory: Memory, progress: Progress, decision: ScalingDecision) -> timedelta:
     """Return when to look again if nothing was done. An enqueue wakes a pool that has nothing to do."""
     is_settled = all(
         each.state in (VersionState.CURRENT, VersionState.RETIRED) for each in pool.versions.values()
     )
-    waits = progress.reason is Reason.DATABASE_CONNECTION_BUDGET
+    waits = progress.reason is ConditionReason.DATABASE_CONNECTION_BUDGET
     if not is_settled or waits or memory.cordoned_since:
         return SOON
     workers = pool.workers_spec

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from forge_operator.conditions import REASONS, Condition, Reason, Truth
+from forge_operator.conditions import REASONS, Condition, ConditionReason, Truth
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ConditionVerdict:
     """What a condition says. Its status goes with its reason."""
 
-    reason: Reason
+    reason: ConditionReason
     message: str = ""
 
     def truth(self, condition: Condition) -> Truth:

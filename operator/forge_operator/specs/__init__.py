@@ -26,7 +26,7 @@ from forge_operator.specs.section import InvalidSpec
 from forge_operator.specs.workers import (
     AbortSpec,
     AutoscalingSpec,
-    Budget,
+    BudgetChoice,
     DisruptionSpec,
     DrainSpec,
     Identity,
@@ -44,7 +44,7 @@ __all__ = [
     "AbortSpec",
     "AutoscalingSpec",
     "BackoffSpec",
-    "Budget",
+    "BudgetChoice",
     "ConcurrencyPolicy",
     "ConcurrencySpec",
     "CronJobSpec",

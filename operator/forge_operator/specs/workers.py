@@ -49,7 +49,7 @@ class OnDrainTimeout(StrEnum):
     TERMINATE = "Terminate"
 
 
-class Budget(StrEnum):
+class BudgetChoice(StrEnum):
     """Which pods a PodDisruptionBudget is about."""
 
     ALL_PODS = "AllPods"
@@ -316,11 +316,11 @@ class SunsetSpec(Section):
 class DisruptionSpec(Section):
     """What may happen to pods when nodes are drained, or taken away."""
 
-    budget: Budget = choice(
+    budget: BudgetChoice = choice(
         "What the pool's PodDisruptionBudget holds back. AllPods: of all pods that may have jobs, maxUnavailable are "
         "evicted at a time. LongJobs: pods that run a job for long are not evicted, all others are. None: there is none.",
-        Budget,
-        default=Budget.ALL_PODS,
+        BudgetChoice,
+        default=BudgetChoice.ALL_PODS,
     )
     max_unavailable: int = whole(
         "How many pods may be missing at a time by evictions, with budget AllPods. 0: none is evicted.",

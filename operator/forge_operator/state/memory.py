@@ -18,7 +18,7 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class StrandFailure:
     """A strand of the plan was not carried out to its end: why, how often in a row, and when it is tried again."""
 
     message: str
@@ -74,11 +74,11 @@ class Memory:
     rejections: Mapping[str, Rejection] = field(
         default_factory=dict
     )  # by what the action says; written by the adapter
-    failures: Mapping[str, Failure] = field(default_factory=dict)  # by strand; written by the adapter
+    failures: Mapping[str, StrandFailure] = field(default_factory=dict)  # by strand; written by the adapter
     generation: int = 0  # of the object that they are about
     status_at: datetime | None = None  # of the last WriteStatus
 
 
-def known_failures(memory: Memory, generation: int) -> Mapping[str, Failure]:
+def known_failures(memory: Memory, generation: int) -> Mapping[str, StrandFailure]:
     """Return what failed of the plans for the object as it is; what people changed since is tried at once."""
     return memory.failures if memory.generation == generation else {}

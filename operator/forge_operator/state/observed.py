@@ -119,7 +119,7 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Database:
+class DatabaseState:
     """What the database says about the pool and its queues."""
 
     now: datetime  # the database's clock, when this was read
@@ -141,7 +141,7 @@ class Observed:
 
     queue: QueueObject
     cluster: Cluster | Unknown
-    database: Database | Unknown
+    database: DatabaseState | Unknown
     settings: OperatorSettings
     now: datetime  # the operator's clock
     memory: Memory = field(default_factory=Memory)

@@ -9,7 +9,7 @@ from typing import Any
 
 from forge_jobs import Forge, WorkerInfo
 from forge_operator.cluster.api import CRONS, DEPLOYMENTS, EVENTS, PODS, QUEUES, Kube
-from forge_operator.cluster.events import Recorder
+from forge_operator.cluster.events import EventRecorder
 from forge_operator.cluster.reader import ClusterReader
 from forge_operator.database.facts import FactsReader
 from forge_operator.database.link import DatabaseLink
@@ -17,7 +17,7 @@ from forge_operator.loop.executor import Executor
 from forge_operator.loop.gatherer import Gatherer
 from forge_operator.loop.reconciler import Reconciler
 from forge_operator.loop.ticker import Ticker
-from forge_operator.metrics.operator import Metrics
+from forge_operator.metrics.operator import OperatorMetrics
 from forge_operator.naming import POOL_UID, VERSION_ID
 from forge_operator.state.keys import CRON, QUEUE, Key
 from forge_operator.state.settings import OperatorSettings
@@ -39,7 +39,7 @@ class Stage:
     link: DatabaseLink
     facts: FactsReader
     forge: Forge
-    metrics: Metrics
+    metrics: OperatorMetrics
     executor: Executor
     reconciler: Reconciler
     ticker: Ticker
@@ -140,11 +140,11 @@ async def staged(
     """A stage on this API server and this database."""
     # It leads at first; a test whose operator is taken over by another says whether it leads again.
     link = DatabaseLink(url, "forge_jobs", "operator-1", leads_since=lambda moment: moment < 0)
-    metrics = Metrics()
+    metrics = OperatorMetrics()
     settings = settings or OperatorSettings()
     cluster = ClusterReader(kube, namespaces, policy=settings.policy_version)
     facts = FactsReader(link)
-    executor = Executor(kube, link, Recorder(kube, "operator-1"))
+    executor = Executor(kube, link, EventRecorder(kube, "operator-1"))
     added: list[Key] = []
     reconciler = Reconciler(
         Gatherer(cluster, facts, settings),

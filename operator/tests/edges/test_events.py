@@ -2,7 +2,7 @@
 
 from forge_operator.cluster.api import EVENTS, Kube
 from forge_operator.cluster.errors import KubeError
-from forge_operator.cluster.events import MOST_OF_A_REASON, SAME_FOR, Recorder, Subject
+from forge_operator.cluster.events import MOST_OF_A_REASON, SAME_FOR, EventRecorder, Subject
 from tests.edges.api_server import ApiServer, Refused
 
 MAIL = Subject("forge-jobs.dev/v1alpha1", "ForgeQueue", "default", "mail", "uid-1")
@@ -16,7 +16,7 @@ class Clock:
 
 
 async def test_an_event_says_what_it_is_about(api: ApiServer, kube: Kube) -> None:
-    await Recorder(kube, "pod-1").record(MAIL, "Normal", "Promoted", "Version 2 serves.")
+    await EventRecorder(kube, "pod-1").record(MAIL, "Normal", "Promoted", "Version 2 serves.")
 
     event = api.all(EVENTS)[0]
     assert event["involvedObject"] == {
@@ -36,7 +36,7 @@ async def test_an_event_says_what_it_is_about(api: ApiServer, kube: Kube) -> Non
 
 async def test_what_is_said_again_is_counted_and_seldom_written(api: ApiServer, kube: Kube) -> None:
     clock = Clock()
-    recorder = Recorder(kube, "pod-1", clock=clock)
+    recorder = EventRecorder(kube, "pod-1", clock=clock)
     for _ in range(10):
         await recorder.record(MAIL, "Warning", "DatabaseUnreachable", "No connection.")
     assert len(api.writes()) == 1
@@ -49,7 +49,7 @@ async def test_what_is_said_again_is_counted_and_seldom_written(api: ApiServer, 
 
 async def test_another_message_is_another_event_but_not_without_end(api: ApiServer, kube: Kube) -> None:
     clock = Clock()
-    recorder = Recorder(kube, "pod-1", clock=clock)
+    recorder = EventRecorder(kube, "pod-1", clock=clock)
     for number in range(2 * MOST_OF_A_REASON):
         await recorder.record(MAIL, "Normal", "ScaledUp", f"To {number} pods.")
     assert len(api.all(EVENTS)) == MOST_OF_A_REASON
@@ -61,7 +61,7 @@ async def test_another_message_is_another_event_but_not_without_end(api: ApiServ
 
 async def test_an_event_that_the_server_has_forgotten_is_made_anew(api: ApiServer, kube: Kube) -> None:
     clock = Clock()
-    recorder = Recorder(kube, "pod-1", clock=clock)
+    recorder = EventRecorder(kube, "pod-1", clock=clock)
     await recorder.record(MAIL, "Normal", "Drained", "Version 1 is empty.")
     api.remove(EVENTS, api.all(EVENTS)[0]["metadata"]["name"])
     clock.now += SAME_FOR
@@ -74,6 +74,6 @@ async def test_an_event_that_the_server_has_forgotten_is_made_anew(api: ApiServe
 async def test_an_event_that_cannot_be_written_stops_nothing(api: ApiServer, kube: Kube) -> None:
     told: list[KubeError] = []
     api.judge = lambda request: Refused(403, "Forbidden", "the namespace is being terminated")
-    await Recorder(kube, "pod-1", failed=told.append).record(MAIL, "Normal", "Created", "x")
+    await EventRecorder(kube, "pod-1", failed=told.append).record(MAIL, "Normal", "Created", "x")
 
     assert len(told) == 1

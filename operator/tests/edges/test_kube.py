@@ -14,7 +14,7 @@ from forge_operator.cluster.errors import (
     KubeError,
     NotFound,
     Rejected,
-    Throttled,
+    TooManyRequests,
     Unreachable,
 )
 from tests.edges.api_server import ApiServer, Refused, Request, client
@@ -165,7 +165,7 @@ async def test_a_throttling_server_is_asked_again_when_it_says(api: ApiServer, k
 async def test_a_server_that_throttles_for_long_is_left_to_the_work_queue(api: ApiServer, kube: Kube) -> None:
     api.judge = lambda request: Refused(429, "TooManyRequests", "later", **{"Retry-After": "60"})
 
-    with pytest.raises(Throttled) as caught:
+    with pytest.raises(TooManyRequests) as caught:
         await kube.list(PODS, None)
     assert caught.value.retry_after == 60
     assert len(api.requests) == 1

@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from forge_jobs import WorkerInfo
 from forge_operator.cluster.api import QUEUES, Kube
 from forge_operator.metrics.database import DatabaseMetrics, cron_gauges, queue_gauges
-from forge_operator.metrics.operator import Metrics
-from forge_operator.plan.scaling.decide import Decision, Why
+from forge_operator.metrics.operator import OperatorMetrics
+from forge_operator.plan.scaling.decide import ScalingDecision, ScalingReason
 from forge_operator.state.keys import CRON, QUEUE, Key
 from tests.edges.api_server import ApiServer
 from tests.edges.stage import MAIL, Stage, staged, workers
@@ -53,7 +53,7 @@ class Page:
         return {each.name for each in self.samples if each.name.startswith(told)}
 
 
-async def scraped(metrics: Metrics) -> Page:
+async def scraped(metrics: OperatorMetrics) -> Page:
     body, content_type = await metrics.scrape("")
     assert content_type.startswith("text/plain")
     return Page(body.decode())
@@ -228,9 +228,9 @@ async def test_where_nothing_is_decided_any_more_no_decision_is_told(stage: Stag
 
 async def test_a_decision_that_nobody_renews_is_told_no_more() -> None:
     now = 100.0
-    metrics = Metrics(clock=lambda: now)
+    metrics = OperatorMetrics(clock=lambda: now)
     metrics.database = nothing
-    metrics.decided("default/mail", Decision(replicas=2, wanted=2, reason=Why.FIXED))
+    metrics.decided("default/mail", ScalingDecision(replicas=2, wanted=2, reason=ScalingReason.FIXED))
     now += 179
     assert (await scraped(metrics)).value("forge_autoscaler_desired_replicas", pool="default/mail") == 2
     now += 2

@@ -24,7 +24,7 @@ Argv = Annotated[list[str], msgspec.Meta(min_length=1)]
 Timeout = Annotated[float, msgspec.Meta(gt=0, le=LONGEST_TIMEOUT)]
 
 
-class Result(TypedDict):
+class CommandResult(TypedDict):
     """What is kept of a command that succeeded: the end of its outputs."""
 
     exit_code: int
@@ -39,7 +39,7 @@ async def command(
     cwd: str | None = None,
     stdin: str | None = None,
     timeout: Timeout | None = TIMEOUT,
-) -> Result:
+) -> CommandResult:
     """Run `argv`, without a shell, and return when it exited with 0; anything else is a failure.
 
     `timeout` is in seconds, None is no end. When the job is cancelled or timed out, or the
@@ -66,7 +66,7 @@ async def command(
             raise Retry(reason=f"killed by signal {-code} ({_name(-code)}){said}")
         if code > 0:
             raise Retry(reason=f"exit {code}{said}")
-        return Result(exit_code=code, stdout=stdout.tail(), stderr=stderr.tail())
+        return CommandResult(exit_code=code, stdout=stdout.tail(), stderr=stderr.tail())
 
 
 async def _ended(group: ProcessGroup, following: "list[asyncio.Task[None]]") -> None:

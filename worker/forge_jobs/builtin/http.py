@@ -33,7 +33,7 @@ Method = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{1,20}$")]
 Timeout = Annotated[float, msgspec.Meta(gt=0, le=LONGEST_TIMEOUT)]
 
 
-class Result(TypedDict):
+class HttpResult(TypedDict):
     """What is kept of an answer; `truncated` says that its body was longer."""
 
     status: int
@@ -56,7 +56,7 @@ class Http:
         body: Any = None,
         timeout: Timeout = TIMEOUT,
         follow_redirects: bool = False,
-    ) -> Result:
+    ) -> HttpResult:
         """Send `body` as JSON to `url`, and return what is answered with a status of 200 to 299.
 
         404 and 410 make the job dead; 429, and 503 that says when to come again, throttle its
@@ -92,7 +92,7 @@ class Http:
             raise Retry(reason=f"{what}: {str(error) or type(error).__name__}") from None
         text = _text(content, charset)
         _judge(status, f"{what}: {status} {reason}".rstrip() + _excerpt(text), answered)
-        return Result(status=status, body=text, truncated=truncated)
+        return HttpResult(status=status, body=text, truncated=truncated)
 
     async def close(self) -> None:
         """The client is closed."""

@@ -102,7 +102,7 @@ async def enqueue(
     if delay is not None:
         options["delay"] = delay
     if run_at is not None:
-        options["run_at"] = values.moment(run_at)
+        options["run_at"] = values.parse_moment(run_at)
     if priority is not None:
         options["priority"] = priority
     if max_attempts is not None:

@@ -22,8 +22,7 @@ from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.forge import Forge
 from forge_jobs.model.job import Cancelled, Job, State
 from forge_jobs.rules.duration import in_words
-from forge_jobs.rules.words import first_line
-from forge_jobs.rules.words import moment as shown_moment
+from forge_jobs.rules.words import first_line, to_the_second
 
 group = typer.Typer(help="Look at jobs, cancel, retry and delete them, and ask why one is not running.")
 
@@ -112,7 +111,7 @@ async def show(call: Call, id: Id) -> Report:
     failures = Rows(
         ["attempt", "at", "worker", "error"],
         [
-            [str(each.attempt), shown_moment(each.at), each.worker or "", first_line(each.error)]
+            [str(each.attempt), to_the_second(each.at), each.worker or "", first_line(each.error)]
             for each in job.failures
         ],
     )
@@ -143,7 +142,7 @@ def _card(job: Job) -> str:
 
 
 def _shown(moment: datetime | None) -> str | None:
-    return shown_moment(moment) if moment else None
+    return to_the_second(moment) if moment else None
 
 
 @command(group, "why")
@@ -199,7 +198,7 @@ async def cancel(
         if ids:
             return await _each(forge, ids, _cancel)
         states = states_of(state, CANCELLABLE, "cancelled")
-        return await _All("cancel", "cancelled", states, state, queue, kind).do(
+        return await _BulkMove("cancel", "cancelled", states, state, queue, kind).do(
             call, forge, forge.jobs.cancel_all, yes=yes, dry_run=dry_run
         )
 
@@ -232,7 +231,7 @@ async def retry(
         if ids:
             return await _each(forge, ids, _retry)
         states = states_of(state or State.DEAD, RETRIABLE, "retried")
-        return await _All("retry", "retried", states, states[0], queue, kind).do(
+        return await _BulkMove("retry", "retried", states, states[0], queue, kind).do(
             call, forge, forge.jobs.retry_all, yes=yes, dry_run=dry_run
         )
 
@@ -278,7 +277,7 @@ async def delete(
         if ids:
             return await _each(forge, ids, _delete)
         states = states_of(state, DELETABLE, "deleted")
-        return await _All("delete", "deleted", states, state, queue, kind).do(
+        return await _BulkMove("delete", "deleted", states, state, queue, kind).do(
             call, forge, forge.jobs.delete_all, yes=yes, dry_run=dry_run
         )
 
@@ -326,7 +325,7 @@ async def _each(
 
 
 @dataclass(frozen=True, slots=True)
-class _All:
+class _BulkMove:
     """What is done to all jobs that match, and to which: those of `states`, which is what `state` stands for."""
 
     verb: str

@@ -91,7 +91,7 @@ def timeout(text: str, name: str = "--timeout") -> timedelta | None:
     return found
 
 
-def moment(text: str, option: str = "--run-at") -> datetime:
+def parse_moment(text: str, option: str = "--run-at") -> datetime:
     """Return the moment that ISO 8601 text names; without a zone it is UTC. Raises InvalidInput."""
     try:
         found = datetime.fromisoformat(text)

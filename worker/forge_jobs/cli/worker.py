@@ -51,7 +51,7 @@ class LogLevel(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class WorkerOptions:
     """What one process does; None is as the settings say."""
 
     app: str | None
@@ -200,7 +200,7 @@ def worker(
         del os.environ[variable]
     os.environ.update(named)
     settings = Settings.load()
-    plan = Plan(
+    plan = WorkerOptions(
         app=app or settings.app,
         queues=None if queues is None else names.queues(queues),
         concurrency=concurrency,
@@ -236,7 +236,7 @@ async def _ask_for_new_queues(forge: Forge, queues: Sequence[str]) -> None:
                 await forge.queues.ensure(name)
 
 
-def run_plan(plan: Plan) -> None:
+def run_plan(plan: WorkerOptions) -> None:
     """Run one worker in this process until it is stopped."""
     forge = program.load(plan.app)
     worker = Worker(
@@ -257,7 +257,7 @@ def run_plan(plan: Plan) -> None:
     exits.run(_run(worker, plan.until_empty))
 
 
-def _log(forge: Forge, plan: Plan) -> None:
+def _log(forge: Forge, plan: WorkerOptions) -> None:
     """Lines of this process go to stderr as the command line says."""
     log_format = cast(Literal["text", "json"], plan.log_format)
     logs.subscribe(forge.telemetry, level=plan.log_level, format=log_format, stream=sys.stderr)
@@ -276,7 +276,7 @@ async def _run(worker: Worker, until_empty: bool) -> None:
         os._exit(0)
 
 
-def _run_many(plan: Plan, processes: int) -> int:
+def _run_many(plan: WorkerOptions, processes: int) -> int:
     """Run as many workers as that, each in a process of its own; return the exit code."""
     forge = program.load(plan.app)
     if not forge.storage.shared:

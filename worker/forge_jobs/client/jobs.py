@@ -41,7 +41,7 @@ class Bulk:
 Progress = Callable[[Bulk], object]
 
 
-class _All(Protocol):
+class _Moving(Protocol):
     """What `storage.jobs` does to all jobs of a state that match."""
 
     def __call__(
@@ -199,7 +199,7 @@ class Jobs:
 
     async def _all(
         self,
-        move: _All,
+        move: _Moving,
         states: Sequence[State],
         queue: str | None,
         kind: str | None,

@@ -7,6 +7,6 @@ result against a direct walk. Started by `make demo`, `forge-jobs demo` and
 
 from forge_jobs.demo.demonstration import run
 from forge_jobs.demo.files import standard_library
-from forge_jobs.demo.report import Report
+from forge_jobs.demo.report import DemoReport
 
-__all__ = ["Report", "run", "standard_library"]
+__all__ = ["DemoReport", "run", "standard_library"]

@@ -18,8 +18,8 @@ from forge_jobs.demo.check import Comparison, compare
 from forge_jobs.demo.files import Digest, find_files
 from forge_jobs.demo.handlers import LIMIT_CAPACITY, LIMIT_REFILL, QUEUES, configure, register
 from forge_jobs.demo.progress import progress
-from forge_jobs.demo.report import Report
-from forge_jobs.demo.watch import Watch, percentile
+from forge_jobs.demo.report import DemoReport
+from forge_jobs.demo.watch import DemoWatch, percentile
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.model.run import Outcome
 from forge_jobs.testing.local_postgres import LocalPostgres
@@ -36,7 +36,7 @@ async def run(
     report: Path | None = None,
     concurrency: int = 20,
     quiet: bool = False,
-) -> Report:
+) -> DemoReport:
     """Hash every file below `directory` through the queue, and compare the outcome with a direct walk.
 
     The database is a temporary one: SQLite, or with `postgres` a PostgreSQL server that is
@@ -64,10 +64,10 @@ async def run(
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class DemoResult:
     """What was seen of the work."""
 
-    watch: Watch
+    watch: DemoWatch
     jobs: int  # ended when the last file's job ended
     seconds: float  # until then
     elapsed: float  # until the worker stopped
@@ -85,11 +85,11 @@ class Work:
         self.stumbling = 0  # the id of the planted failure
         self.hopeless = 0  # the id of the planted dead job
 
-    async def run(self) -> Done:
+    async def run(self) -> DemoResult:
         """Every job has ended, and the cron has fired."""
         wanted = {"digest": len(self.files), "announce": len(self.folders), "stumble": 1, "give_up": 1}
         with progress(sum(wanted.values()), self.console) as show:
-            watch = Watch(show)
+            watch = DemoWatch(show)
             unsubscribe = self.forge.telemetry.subscribe(watch)
             worker = Worker(self.forge, queues=list(QUEUES), concurrency=self.concurrency)
             began = time.perf_counter()
@@ -106,7 +106,7 @@ class Work:
                 worker.stop()
                 await working
                 unsubscribe()
-        return Done(watch, jobs, seconds, time.perf_counter() - began)
+        return DemoResult(watch, jobs, seconds, time.perf_counter() - began)
 
     async def _enqueue(self) -> None:
         """The planted jobs wait, one for each folder, and one for each file."""
@@ -143,7 +143,7 @@ class Work:
             )
         return problems
 
-    def limit_problems(self, done: Done) -> list[str]:
+    def limit_problems(self, done: DemoResult) -> list[str]:
         """Return a sentence if the rate limit let more jobs through than it may."""
         announced = done.watch.done["announce"]
         allowed = LIMIT_CAPACITY + LIMIT_REFILL * done.elapsed
@@ -156,13 +156,13 @@ class Work:
         return []
 
 
-async def _facts(forge: Forge, directory: Path, work: Work, done: Done, console: Console) -> Report:
+async def _facts(forge: Forge, directory: Path, work: Work, done: DemoResult, console: Console) -> DemoReport:
     with console.status("Comparing with a direct walk"):
         digests = await work.digests()
         comparison: Comparison = await asyncio.to_thread(compare, work.files, digests)
         problems = comparison.problems + await work.planted_problems() + work.limit_problems(done)
     watch = done.watch
-    return Report(
+    return DemoReport(
         directory=str(directory),
         database=(await forge.storage.schema.status()).server,
         concurrency=work.concurrency,
@@ -215,5 +215,5 @@ async def _while_running(working: asyncio.Task[Any], reached: Coroutine[Any, Any
         raise ForgeError("The worker stopped before every job had ended.")
 
 
-def _all_ended(watch: Watch, wanted: Mapping[str, int]) -> bool:
+def _all_ended(watch: DemoWatch, wanted: Mapping[str, int]) -> bool:
     return all(watch.ended[kind] >= count for kind, count in wanted.items())

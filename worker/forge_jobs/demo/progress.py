@@ -13,10 +13,10 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from forge_jobs.demo.watch import Watch
+from forge_jobs.demo.watch import DemoWatch
 from forge_jobs.model.run import Outcome
 
-Show = Callable[[Watch], None]
+Show = Callable[[DemoWatch], None]
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def progress(jobs: int, console: Console) -> Iterator[Show]:
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=jobs, rate=0.0, retries=0, dead=0, fires=0)
 
-        def show(watch: Watch) -> None:
+        def show(watch: DemoWatch) -> None:
             done = watch.ended.total()
             elapsed = bar.tasks[0].elapsed or 0.0
             if elapsed and done <= jobs:  # afterwards only the cron's jobs come in

@@ -8,7 +8,7 @@ from rich.table import Table
 
 
 @dataclass(slots=True)
-class Report:
+class DemoReport:
     """The facts of one demonstration. `problems` holds a sentence for each check that failed."""
 
     directory: str

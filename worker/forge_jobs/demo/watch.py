@@ -10,10 +10,10 @@ from forge_jobs.telemetry.events import CronFired, Event, JobsEnded
 ENDS = (Outcome.DONE, Outcome.DEAD, Outcome.CANCELLED)
 
 
-class Watch:
+class DemoWatch:
     """Subscribes to a Forge's telemetry; `on_change` is called after every change."""
 
-    def __init__(self, on_change: Callable[["Watch"], None] = lambda watch: None) -> None:
+    def __init__(self, on_change: Callable[["DemoWatch"], None] = lambda watch: None) -> None:
         self.ended: Counter[str] = Counter()  # jobs by kind
         self.done: Counter[str] = Counter()  # those of them that succeeded
         self.outcomes: Counter[Outcome] = Counter()
@@ -38,7 +38,7 @@ class Watch:
         self._on_change(self)
         self._changed.set()
 
-    async def until(self, reached: Callable[["Watch"], bool]) -> None:
+    async def until(self, reached: Callable[["DemoWatch"], bool]) -> None:
         """Return as soon as `reached(watch)` is true."""
         while not reached(self):
             self._changed.clear()

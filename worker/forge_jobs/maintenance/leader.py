@@ -35,7 +35,7 @@ FOLD_EVERY = 10.0
 WARN_EVERY = 30.0
 
 
-class Leader:
+class LeadingWorker:
     """Stands for election for one worker, for ever, until cancelled."""
 
     def __init__(

@@ -9,7 +9,7 @@ from forge_jobs.model.job import ENDED, Job, Reason, State
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.rules import names
 from forge_jobs.rules.duration import in_words
-from forge_jobs.rules.words import QUIET, ago, attempt_of, count, first_line, moment
+from forge_jobs.rules.words import QUIET, ago, attempt_of, count, first_line, to_the_second
 
 SLOW = timedelta(seconds=2)
 """From claiming a job to its handler's start it takes less."""
@@ -66,7 +66,7 @@ def _stuck(job: Job, workers: Iterable[WorkerInfo]) -> Iterator[str]:
 def _ended(job: Job, now: datetime) -> Iterator[str]:
     verb = "done" if job.state is State.DONE else "dead"
     attempts = "it never ran" if not job.attempt else f"its last attempt was {attempt_of(job)}"
-    when = f" since {moment(job.finished_at)}, {ago(job.finished_at, now)}" if job.finished_at else ""
+    when = f" since {to_the_second(job.finished_at)}, {ago(job.finished_at, now)}" if job.finished_at else ""
     yield f"It is {verb}{when}; {attempts}."
     if job.state is State.DEAD:
         yield f"Its error was: {first_line(job.error)}"
@@ -74,7 +74,7 @@ def _ended(job: Job, now: datetime) -> Iterator[str]:
 
 def _in_progress(job: Job, now: datetime, worker: WorkerInfo | None) -> Iterator[str]:
     name = job.worker or (f"worker {job.worker_id}" if job.worker_id is not None else "a worker")
-    since = f" {ago(job.claimed_at, now)}, at {moment(job.claimed_at)}" if job.claimed_at else ""
+    since = f" {ago(job.claimed_at, now)}, at {to_the_second(job.claimed_at)}" if job.claimed_at else ""
     yield f"It was claimed by {name}{since}; this is attempt {attempt_of(job)}."
     if job.cancel_requested_at:
         yield f"A user asked {ago(job.cancel_requested_at, now)} that it be cancelled; its worker has not ended it yet."
@@ -116,8 +116,8 @@ def _time_of(job: Job, now: datetime, workers: Sequence[WorkerInfo], stale: time
         Reason.RESCHEDULED: "Its handler rescheduled it; its next attempt",
     }.get(job.reason or Reason.DELAYED, "Its first attempt")
     if job.run_at > now:
-        return f"{because} waits until {moment(job.run_at)}, in {in_words(job.run_at - now)}."
-    was_due = f"{because} was due {ago(job.run_at, now)}, at {moment(job.run_at)}"
+        return f"{because} waits until {to_the_second(job.run_at)}, in {in_words(job.run_at - now)}."
+    was_due = f"{because} was due {ago(job.run_at, now)}, at {to_the_second(job.run_at)}"
     live = [each for each in workers if each.was_heard_of(now, stale)]
     if not live:
         return f"{was_due}; no worker is alive that would make it pending."
@@ -170,7 +170,7 @@ def _hindrances(job: Job, waiting: Waiting, serving: _Serving) -> Iterator[str]:
     if queue.cooldown_until and queue.cooldown_until > waiting.now:
         row = f" after {count(queue.throttles, 'throttle')} in a row" if queue.throttles else ""
         yield (
-            f"Queue {queue.name!r} cools down{row} until {moment(queue.cooldown_until)}, "
+            f"Queue {queue.name!r} cools down{row} until {to_the_second(queue.cooldown_until)}, "
             f"in {in_words(queue.cooldown_until - waiting.now)}."
         )
     if queue.concurrency == 0:

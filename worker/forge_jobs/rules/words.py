@@ -19,7 +19,7 @@ def ago(moment: datetime, now: datetime) -> str:
     return f"{in_words(now - moment)} ago" if moment < now else "just now"
 
 
-def moment(when: datetime) -> str:
+def to_the_second(when: datetime) -> str:
     """Return the moment to the second, with its zone."""
     return when.isoformat(sep=" ", timespec="seconds").replace("+00:00", " UTC")
 

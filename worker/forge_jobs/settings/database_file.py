@@ -48,7 +48,7 @@ class AsSaid(str):
 
 
 @dataclass(frozen=True, slots=True)
-class Database:
+class ConfiguredDatabase:
     """Which database, and how to use it. The password is in the URL, which is never shown."""
 
     url: str = field(repr=False)
@@ -62,7 +62,7 @@ def find(config_dir: Path, cwd: Path) -> Path | None:
     return next((folder / FILE_NAME for folder in folders if (folder / FILE_NAME).is_file()), None)
 
 
-def load(path: Path, environ: Mapping[str, str], default: Path) -> Database:
+def load(path: Path, environ: Mapping[str, str], default: Path) -> ConfiguredDatabase:
     """Return the database that the file at `path` names; SQLite without a path is at `default`.
 
     Raises InvalidSetting, naming the file and key: not TOML, an unknown key, a value that
@@ -93,16 +93,16 @@ def _parse(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _sqlite(entries: "Entries", file: Path, default: Path) -> Database:
+def _sqlite(entries: "Entries", file: Path, default: Path) -> ConfiguredDatabase:
     named = entries.text("path", "a path")
     path = file.parent / os.path.expanduser(named) if named is not None else default
     if path.is_dir():
         raise entries.wrong("path", "a file, not a folder")
     synchronous = entries.choice("synchronous", SYNCHRONOUS, "normal")
-    return Database(sqlite_url(str(path)), {"synchronous": synchronous})
+    return ConfiguredDatabase(sqlite_url(str(path)), {"synchronous": synchronous})
 
 
-def _postgres(entries: "Entries", environ: Mapping[str, str]) -> Database:
+def _postgres(entries: "Entries", environ: Mapping[str, str]) -> ConfiguredDatabase:
     sslmode = entries.choice("sslmode", SSL_MODES, "") if "sslmode" in entries.values else None
     url = postgres_url(
         host=entries.matching(
@@ -122,7 +122,7 @@ def _postgres(entries: "Entries", environ: Mapping[str, str]) -> Database:
         "pool_size": entries.whole("max_connections", LEAST_CONNECTIONS, MOST_CONNECTIONS, CONNECTIONS)
         - OUTSIDE_THE_POOL
     }
-    return Database(url, options, entries.text("schema", "the name of a schema"))
+    return ConfiguredDatabase(url, options, entries.text("schema", "the name of a schema"))
 
 
 def _password(entries: "Entries", environ: Mapping[str, str]) -> str | None:

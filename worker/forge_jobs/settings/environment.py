@@ -19,7 +19,7 @@ from forge_jobs.errors import InvalidInput, InvalidSetting
 from forge_jobs.model.job import MAX_NAME
 from forge_jobs.rules import names
 from forge_jobs.settings import database_file, database_url, url_file
-from forge_jobs.settings.database_file import AsSaid, Database
+from forge_jobs.settings.database_file import AsSaid, ConfiguredDatabase
 
 DEFAULT_SCHEMA = "forge_jobs"
 
@@ -173,21 +173,21 @@ def is_schema(name: str) -> bool:
     )
 
 
-def _database(variables: "Variables", cwd: Path) -> tuple[Database, str]:
+def _database(variables: "Variables", cwd: Path) -> tuple[ConfiguredDatabase, str]:
     file = variables.text(url_file.VARIABLE)
     if file is not None:
         named = cwd / os.path.expanduser(file)
-        return Database(url_file.read(named), {"url_file": named}), url_file.VARIABLE
+        return ConfiguredDatabase(url_file.read(named), {"url_file": named}), url_file.VARIABLE
     url = variables.text("FORGE_DATABASE_URL")
     if url is not None:
         if not database_url.is_database_url(url):
             raise InvalidSetting("FORGE_DATABASE_URL", database_url.redact(url), database_url.ALLOWED)
-        return Database(url), "FORGE_DATABASE_URL"
+        return ConfiguredDatabase(url), "FORGE_DATABASE_URL"
     default = _folder(variables, "JOBS_DATA_DIR", cwd, "data") / "queue.sqlite"
     path = database_file.find(_folder(variables, "JOBS_CONFIG_DIR", cwd, "config"), cwd)
     if path is not None:
         return database_file.load(path, variables.environ, default), str(path)
-    return Database(database_url.sqlite_url(str(default))), "default"
+    return ConfiguredDatabase(database_url.sqlite_url(str(default))), "default"
 
 
 def _max_connections(variables: "Variables") -> int | None:
@@ -220,7 +220,7 @@ def _command_root(variables: "Variables") -> Path | None:
     return Path(given).resolve()
 
 
-def _schema(variables: "Variables", database: Database, source: str) -> str:
+def _schema(variables: "Variables", database: ConfiguredDatabase, source: str) -> str:
     given = variables.text("FORGE_SCHEMA")
     name = given if given is not None else database.schema if database.schema is not None else DEFAULT_SCHEMA
     if not is_schema(name):

@@ -25,7 +25,7 @@ LONGEST_REFUSAL = 500  # characters of what the database said
 Write = End | Postponement | Claim
 
 
-class Held(NamedTuple):
+class HeldOutcome(NamedTuple):
     """A verdict that could not be written now, and why."""
 
     verdict: Verdict
@@ -86,7 +86,7 @@ async def write_apart(
     telemetry: Telemetry,
     verdicts: Sequence[Verdict],
     settled: Callable[[Sequence[Verdict], Sequence[int]], None],
-) -> list[Held]:
+) -> list[HeldOutcome]:
     """The verdicts are written down, each whatever becomes of the others.
 
     `settled(verdicts, lost)` is called for each part that is. A verdict that the database takes
@@ -94,7 +94,7 @@ async def write_apart(
     written. When the database cannot be reached nothing more is tried.
     """
     waiting = [list(part) for part in reversed(parts(verdicts))]
-    held: list[Held] = []
+    held: list[HeldOutcome] = []
     while waiting:
         part = waiting.pop()
         try:
@@ -104,7 +104,7 @@ async def write_apart(
                 for verdict in part:
                     verdict.unanswered = True
                 if not isinstance(error, StorageBusy):
-                    held += [Held(verdict, error) for each in (part, *waiting) for verdict in each]
+                    held += [HeldOutcome(verdict, error) for each in (part, *waiting) for verdict in each]
                     return held
             if len(part) > 1:
                 half = len(part) // 2
@@ -112,11 +112,11 @@ async def write_apart(
             elif isinstance(error, ForgeError) and not isinstance(error, StorageUnavailable):
                 written = await write_less(claims, telemetry, part[0], error)
                 if written is None:
-                    held.append(Held(part[0], error))
+                    held.append(HeldOutcome(part[0], error))
                 else:
                     settled(part, written)
             else:
-                held.append(Held(part[0], error))
+                held.append(HeldOutcome(part[0], error))
         else:
             settled(part, lost)
     return held

@@ -19,7 +19,7 @@ AUDIT_AGAIN = 0.5  # ... and until the second look, when something is in no hand
 AUDIT_SHARE = 100  # ... or as many times what the last one took
 
 
-class Audit:
+class ClaimAudit:
     """Of one worker's claims. Moments are monotonic seconds."""
 
     def __init__(

@@ -23,7 +23,7 @@ from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import GateClosed, GateOpened, Telemetry, UnknownKind
 from forge_jobs.worker.allowance import Allowance
-from forge_jobs.worker.audit import Audit
+from forge_jobs.worker.audit import ClaimAudit
 from forge_jobs.worker.eras import Eras
 from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.held import HeldClaims
@@ -54,7 +54,7 @@ class Claimer:
         hand: Hand,
         held: HeldClaims,
         allowance: Allowance,
-        audit: Audit,
+        audit: ClaimAudit,
         recorder: Recorder,
         eras: Eras,
         clock_offset: float,

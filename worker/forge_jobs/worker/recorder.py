@@ -15,7 +15,7 @@ from forge_jobs.errors import ForgeError, StorageBusy, StorageUnavailable
 from forge_jobs.model.job import NOBODY, Claim
 from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage import batches
-from forge_jobs.storage.batches import Held
+from forge_jobs.storage.batches import HeldOutcome
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.outage import Outage
 from forge_jobs.system.own_task import OwnTask
@@ -209,7 +209,7 @@ class Recorder:
             if not held_before:
                 again_at = time.monotonic() + pause
 
-    def _say_held(self, held: Sequence[Held], pause: float) -> None:
+    def _say_held(self, held: Sequence[HeldOutcome], pause: float) -> None:
         ids = sorted({each.verdict.run.claim.job_id for each in held})
         error = held[0].error
         refusals = [each.error for each in held if not isinstance(each.error, StorageBusy)]
@@ -220,7 +220,7 @@ class Recorder:
         if not isinstance(error, ForgeError):
             self._telemetry.emit(ChoreFailed("recording outcomes", error, pause))
 
-    async def _write_apart(self) -> list[Held]:
+    async def _write_apart(self) -> list[HeldOutcome]:
         """Those that are to be written apart are written, or held; return the held ones."""
         held = await batches.write_apart(
             self._storage.claims, self._telemetry, list(self._apart.values()), self._settle_apart
@@ -233,7 +233,7 @@ class Recorder:
                 if lost is not None:
                     self._settle_apart([verdict], lost)
                     continue
-            still.append(Held(verdict, error))
+            still.append(HeldOutcome(verdict, error))
         self._held.update((id(verdict), verdict) for verdict, _ in still)
         for verdict, _ in still:
             del self._apart[id(verdict)]

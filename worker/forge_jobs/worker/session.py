@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from forge_jobs.errors import ForgeError
 from forge_jobs.forge import Forge
-from forge_jobs.maintenance.leader import Leader
+from forge_jobs.maintenance.leader import LeadingWorker
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.pending import make_pending
 from forge_jobs.model.ailment import Ailment
@@ -32,7 +32,7 @@ from forge_jobs.telemetry.events import (
     WorkerStopping,
 )
 from forge_jobs.worker.allowance import Allowance
-from forge_jobs.worker.audit import Audit
+from forge_jobs.worker.audit import ClaimAudit
 from forge_jobs.worker.claimer import Claimer
 from forge_jobs.worker.eras import Eras
 from forge_jobs.worker.hand import Hand
@@ -87,7 +87,7 @@ class Session:
     ) -> None:
         self.info = info
         self.handovers = [] if handovers is None else handovers  # of sessions before, less those carried out
-        self.leader: Leader
+        self.leader: LeadingWorker
         self.hand: Hand
         self.runners: Runners
         self.is_registered = False
@@ -169,7 +169,7 @@ class Session:
         self.runners = runners = Runners(
             self.info.concurrency, self._forge, hand, held, self._tokens, recorder.add, offset
         )
-        self._audit = Audit(
+        self._audit = ClaimAudit(
             self._storage.claims, self._telemetry, self.info.id, hand, held, runners, recorder, eras
         )
         self._claimer = claimer = Claimer(
@@ -201,7 +201,7 @@ class Session:
             era=lambda: eras.acknowledged,
             ailment=self._said_ailment,
         )
-        self.leader = Leader(
+        self.leader = LeadingWorker(
             self._storage,
             self._telemetry,
             self.info,

@@ -77,7 +77,7 @@ def made(kind: str, migration: Migration) -> str:
 
 def _sql(kind: str, text: str) -> str:
     if kind == "postgres":
-        text = connection.Database("postgresql:///any").sql(text).replace(" CONCURRENTLY", "")
+        text = connection.PostgresDatabase("postgresql:///any").sql(text).replace(" CONCURRENTLY", "")
     return text.strip()
 
 

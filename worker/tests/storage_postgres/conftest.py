@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.testing.local_postgres import LocalPostgres
 
 FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": 200}
@@ -28,9 +28,9 @@ def url(server: LocalPostgres) -> Iterator[str]:
 
 
 @pytest.fixture
-async def database(url: str) -> AsyncIterator[Database]:
+async def database(url: str) -> AsyncIterator[PostgresDatabase]:
     """That database, open."""
-    database = Database(url)
+    database = PostgresDatabase(url)
     await database.open()
     yield database
     await database.close()

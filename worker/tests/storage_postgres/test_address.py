@@ -12,7 +12,7 @@ from forge_jobs.errors import StorageUnavailable, StorageUnusable
 from forge_jobs.storage import open_storage
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.postgres.address import Address
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage_postgres.conftest import until
 from tests.storage_postgres.gate import Gate
@@ -53,14 +53,16 @@ def moves() -> list[str]:
 
 
 @pytest.fixture
-async def database(file: Path, moves: list[str]) -> AsyncIterator[Database]:
-    database = Database(file.read_text().strip(), url_file=file, url_changed=moves.append, pool_size=2)
+async def database(file: Path, moves: list[str]) -> AsyncIterator[PostgresDatabase]:
+    database = PostgresDatabase(
+        file.read_text().strip(), url_file=file, url_changed=moves.append, pool_size=2
+    )
     await database.open()
     yield database
     await database.close()
 
 
-async def all_ways(database: Database) -> list[object]:
+async def all_ways(database: PostgresDatabase) -> list[object]:
     return [
         await database.fetchval("SELECT 1"),
         *[
@@ -70,7 +72,7 @@ async def all_ways(database: Database) -> list[object]:
     ]
 
 
-async def passwords_refused(database: Database) -> bool:
+async def passwords_refused(database: PostgresDatabase) -> bool:
     try:
         await database.fetchval("SELECT 1")
     except StorageUnavailable as error:
@@ -79,7 +81,7 @@ async def passwords_refused(database: Database) -> bool:
 
 
 async def test_a_rotated_password_is_picked_up_by_the_first_connection_that_is_refused(
-    strict: LocalPostgres, database: Database, file: Path, moves: list[str]
+    strict: LocalPostgres, database: PostgresDatabase, file: Path, moves: list[str]
 ) -> None:
     await all_ways(database)
     rotated(strict, "second")
@@ -92,7 +94,7 @@ async def test_a_rotated_password_is_picked_up_by_the_first_connection_that_is_r
     assert moves == [url_of(strict, "***")]
 
 
-async def _answers(database: Database) -> bool:
+async def _answers(database: PostgresDatabase) -> bool:
     try:
         await all_ways(database)
     except StorageUnavailable:  # the first statement on each connection that was cut
@@ -101,7 +103,7 @@ async def _answers(database: Database) -> bool:
 
 
 async def test_connections_that_are_there_outlive_the_rotation(
-    strict: LocalPostgres, database: Database, file: Path, moves: list[str]
+    strict: LocalPostgres, database: PostgresDatabase, file: Path, moves: list[str]
 ) -> None:
     held = await database.connect()
     rotated(strict, "second")
@@ -115,7 +117,7 @@ async def test_connections_that_are_there_outlive_the_rotation(
 
 
 async def test_a_file_that_follows_late_is_waited_for(
-    strict: LocalPostgres, database: Database, file: Path
+    strict: LocalPostgres, database: PostgresDatabase, file: Path
 ) -> None:
     rotated(strict, "second")
     strict.execute(CUT)
@@ -130,7 +132,7 @@ async def test_a_file_that_follows_late_is_waited_for(
 
 
 async def test_a_file_that_is_early_harms_nobody(
-    strict: LocalPostgres, database: Database, file: Path, moves: list[str]
+    strict: LocalPostgres, database: PostgresDatabase, file: Path, moves: list[str]
 ) -> None:
     file.write_text(url_of(strict, "second"))
     assert await all_ways(database) == [1, 1, 1, 1]
@@ -145,7 +147,7 @@ async def test_a_file_that_is_early_harms_nobody(
 
 @pytest.mark.parametrize("rest", ["", "no url, but s3cret", "sqlite:////tmp/s3cret"])
 async def test_a_file_that_says_no_url_is_named_and_not_repeated(
-    strict: LocalPostgres, database: Database, file: Path, rest: str
+    strict: LocalPostgres, database: PostgresDatabase, file: Path, rest: str
 ) -> None:
     rotated(strict, "second")
     strict.execute(CUT)
@@ -163,7 +165,7 @@ async def test_a_database_that_has_moved_is_found_with_all_connections(url: str,
     async with Gate(url) as there:
         async with Gate(url) as here:
             file.write_text(here.url)
-            database = Database(here.url, url_file=file, url_changed=moves.append)
+            database = PostgresDatabase(here.url, url_file=file, url_changed=moves.append)
             await database.open()
             await all_ways(database)
             file.write_text(there.url)

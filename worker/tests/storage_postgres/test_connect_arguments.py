@@ -12,7 +12,7 @@ import pytest
 
 from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable
 from forge_jobs.storage.postgres.connect_arguments import CONNECT_TIMEOUT, connect_arguments
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage_postgres.conftest import FAST
 
@@ -59,7 +59,7 @@ ADA = f"ada:{quote(PASSWORD, safe='')}"
 
 
 async def asked(url: str, what: str = "SELECT current_user") -> object:
-    database = Database(url)
+    database = PostgresDatabase(url)
     await database.open()
     try:
         await database.claims.fetch("SELECT 1")
@@ -190,7 +190,7 @@ async def test_a_server_that_never_answers_is_given_up_when_the_string_says() ->
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         place = f"127.0.0.1:{silent.getsockname()[1]}"
-        await Database(f"postgresql://db@{place}/shop?connect_timeout=0.2&sslmode=disable").open()
+        await PostgresDatabase(f"postgresql://db@{place}/shop?connect_timeout=0.2&sslmode=disable").open()
 
 
 def test_a_name_is_found_wherever_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,10 +201,10 @@ def test_a_name_is_found_wherever_it_is_said(monkeypatch: pytest.MonkeyPatch) ->
         ("postgresql+asyncpg://ann@db", "ann"),
         ("postgresql://db?user=ann", "ann"),
     ):
-        assert Database(url).name == name
+        assert PostgresDatabase(url).name == name
 
 
 async def test_a_plus_sign_is_one() -> None:
     with pytest.raises(InvalidInput):
-        Database("postgresql+://db/shop")
+        PostgresDatabase("postgresql+://db/shop")
     assert connect_arguments("postgresql://db/shop?password=a+b").dsn.endswith("?password=a%2Bb")

@@ -19,7 +19,7 @@ from forge_jobs.errors import (
 )
 from forge_jobs.model.worker import Beat, WorkerInfo
 from forge_jobs.storage.postgres import PostgresStorage
-from forge_jobs.storage.postgres.connection import Database, Lane, check_server
+from forge_jobs.storage.postgres.connection import Lane, PostgresDatabase, check_server
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import Telemetry
 from forge_jobs.testing.local_postgres import LocalPostgres
@@ -30,7 +30,7 @@ from tests.storage_postgres.gate import Gate
 SLEEPERS = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
 
 
-async def succeeds(database: Database) -> bool:
+async def succeeds(database: PostgresDatabase) -> bool:
     """Whether the pool and all lanes answer."""
     try:
         await database.fetchval("SELECT 1")
@@ -43,12 +43,12 @@ async def succeeds(database: Database) -> bool:
 
 
 @pytest.fixture(params=["claims", "outcomes", "liveness"])
-def lane(database: Database, request: pytest.FixtureRequest) -> Lane:
+def lane(database: PostgresDatabase, request: pytest.FixtureRequest) -> Lane:
     found: Lane = getattr(database, request.param)
     return found
 
 
-async def test_a_cancelled_statement_leaves_its_lane_usable(database: Database, lane: Lane) -> None:
+async def test_a_cancelled_statement_leaves_its_lane_usable(database: PostgresDatabase, lane: Lane) -> None:
     sleeping = asyncio.create_task(lane.fetch("SELECT pg_sleep(600)"))
     await until(lambda: database.fetchval(SLEEPERS))
 
@@ -59,7 +59,7 @@ async def test_a_cancelled_statement_leaves_its_lane_usable(database: Database, 
     assert [tuple(row) for row in await lane.fetch("SELECT 7")] == [(7,)]
 
 
-async def test_a_cancelled_statement_stops_on_the_server_too(database: Database, lane: Lane) -> None:
+async def test_a_cancelled_statement_stops_on_the_server_too(database: PostgresDatabase, lane: Lane) -> None:
     sleeping = asyncio.create_task(lane.fetch("SELECT pg_sleep(600)"))
     await until(lambda: database.fetchval(SLEEPERS))
 
@@ -72,7 +72,7 @@ async def test_a_cancelled_statement_stops_on_the_server_too(database: Database,
 
 
 async def test_one_cancelled_statement_does_not_disturb_those_that_wait_behind_it(
-    database: Database, lane: Lane
+    database: PostgresDatabase, lane: Lane
 ) -> None:
     sleeping = asyncio.create_task(lane.fetch("SELECT pg_sleep(600)"))
     await until(lambda: database.fetchval(SLEEPERS))
@@ -86,7 +86,7 @@ async def test_one_cancelled_statement_does_not_disturb_those_that_wait_behind_i
 
 
 async def test_statements_cancelled_at_any_moment_leave_lane_and_pool_usable(url: str) -> None:
-    database = Database(url, pool_size=1)
+    database = PostgresDatabase(url, pool_size=1)
     await database.open()
 
     async def both(number: int) -> list[Any]:
@@ -107,7 +107,7 @@ async def test_statements_cancelled_at_any_moment_leave_lane_and_pool_usable(url
 
 
 async def test_a_statement_that_takes_too_long_raises_and_leaves_everything_usable(url: str) -> None:
-    database = Database(url, pool_size=1, command_timeout=timedelta(seconds=0.2))
+    database = PostgresDatabase(url, pool_size=1, command_timeout=timedelta(seconds=0.2))
     await database.open()
 
     for slow in (database.fetch, database.claims.fetch, database.outcomes.fetch):
@@ -121,7 +121,7 @@ async def test_a_statement_that_takes_too_long_raises_and_leaves_everything_usab
 @pytest.mark.parametrize("way", ["pool", "lane"])
 async def test_whoever_waits_on_a_silent_network_can_be_cancelled_and_try_again(url: str, way: str) -> None:
     async with Gate(url) as gate:
-        database = Database(gate.url, pool_size=1, command_timeout=timedelta(hours=1))
+        database = PostgresDatabase(gate.url, pool_size=1, command_timeout=timedelta(hours=1))
         await database.open()
         fetch = database.fetch if way == "pool" else database.claims.fetch
         await fetch("SELECT 1")
@@ -139,7 +139,7 @@ async def test_whoever_waits_on_a_silent_network_can_be_cancelled_and_try_again(
 
 async def test_of_connections_that_fell_silent_together_only_one_is_waited_for(url: str) -> None:
     async with Gate(url) as gate:
-        database = Database(gate.url, pool_size=3, command_timeout=timedelta(seconds=2))
+        database = PostgresDatabase(gate.url, pool_size=3, command_timeout=timedelta(seconds=2))
         await database.open()
         await asyncio.gather(*(database.fetch("SELECT pg_sleep(0.2)") for _ in range(3)))
         gate.swallow()
@@ -151,8 +151,10 @@ async def test_of_connections_that_fell_silent_together_only_one_is_waited_for(u
         await database.close()
 
 
-async def test_a_lock_that_somebody_keeps_is_no_database_that_is_away(database: Database, url: str) -> None:
-    own = Database(url, pool_size=1, command_timeout=timedelta(seconds=1))
+async def test_a_lock_that_somebody_keeps_is_no_database_that_is_away(
+    database: PostgresDatabase, url: str
+) -> None:
+    own = PostgresDatabase(url, pool_size=1, command_timeout=timedelta(seconds=1))
     await own.open()
     await own.execute("CREATE TABLE kept (id integer)")
     [[used]] = await own.fetch("SELECT pg_backend_pid()")
@@ -166,8 +168,8 @@ async def test_a_lock_that_somebody_keeps_is_no_database_that_is_away(database: 
     await own.close()
 
 
-async def test_close_does_not_wait_for_a_statement_that_runs(database: Database, url: str) -> None:
-    closing = Database(url)
+async def test_close_does_not_wait_for_a_statement_that_runs(database: PostgresDatabase, url: str) -> None:
+    closing = PostgresDatabase(url)
     await closing.open()
     sleeping = asyncio.create_task(closing.outcomes.fetch("SELECT pg_sleep(600)"))
     behind = asyncio.create_task(closing.outcomes.fetch("SELECT 1"))
@@ -180,14 +182,14 @@ async def test_close_does_not_wait_for_a_statement_that_runs(database: Database,
             await task
 
 
-async def test_a_wrong_statement_leaves_its_lane_usable(database: Database, lane: Lane) -> None:
+async def test_a_wrong_statement_leaves_its_lane_usable(database: PostgresDatabase, lane: Lane) -> None:
     with pytest.raises(InvalidInput, match="division by zero"):
         await lane.fetch("SELECT 1 / 0")
 
     assert await succeeds(database)
 
 
-async def test_a_terminated_connection_is_replaced(database: Database) -> None:
+async def test_a_terminated_connection_is_replaced(database: PostgresDatabase) -> None:
     assert await succeeds(database)
 
     await database.execute(
@@ -199,7 +201,7 @@ async def test_a_terminated_connection_is_replaced(database: Database) -> None:
 
 @pytest.mark.parametrize("immediate", [False, True])
 async def test_pool_and_lanes_come_back_when_the_server_does(
-    server: LocalPostgres, database: Database, immediate: bool
+    server: LocalPostgres, database: PostgresDatabase, immediate: bool
 ) -> None:
     assert await succeeds(database)
     sleeping = asyncio.create_task(database.claims.fetch("SELECT pg_sleep(600)"))
@@ -215,12 +217,12 @@ async def test_pool_and_lanes_come_back_when_the_server_does(
 
 
 async def test_a_database_that_became_read_only_is_unavailable_until_it_is_not(
-    database: Database, url: str
+    database: PostgresDatabase, url: str
 ) -> None:
     await database.execute("CREATE TABLE thing (number integer)")
     name = await database.fetchval("SELECT current_database()")
     await database.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
-    other = Database(url)
+    other = PostgresDatabase(url)
     await other.open()
 
     with pytest.raises(
@@ -234,7 +236,7 @@ async def test_a_database_that_became_read_only_is_unavailable_until_it_is_not(
     await other.close()
 
 
-async def test_only_claims_may_be_forgotten_by_a_crash(database: Database) -> None:
+async def test_only_claims_may_be_forgotten_by_a_crash(database: PostgresDatabase) -> None:
     async def commits(fetch: Any) -> str:
         return str((await fetch("SHOW synchronous_commit"))[0][0])
 
@@ -244,15 +246,15 @@ async def test_only_claims_may_be_forgotten_by_a_crash(database: Database) -> No
 
 
 async def test_settings_last_from_one_use_of_a_connection_to_the_next(url: str) -> None:
-    database = Database(url, pool_size=1)
+    database = PostgresDatabase(url, pool_size=1)
     await database.open()
 
     assert [await database.fetchval("SHOW jit") for _ in range(3)] == ["off"] * 3
     await database.close()
 
 
-async def test_connections_say_whose_they_are(database: Database, url: str) -> None:
-    named = Database(f"{url}&application_name=shop")
+async def test_connections_say_whose_they_are(database: PostgresDatabase, url: str) -> None:
+    named = PostgresDatabase(f"{url}&application_name=shop")
     await named.open()
 
     assert await database.fetchval("SHOW application_name") == "forge-jobs"
@@ -261,7 +263,7 @@ async def test_connections_say_whose_they_are(database: Database, url: str) -> N
 
 
 async def test_nothing_is_opened_after_close(url: str) -> None:
-    database = Database(url)
+    database = PostgresDatabase(url)
     await database.open()
     await database.close()
 
@@ -270,26 +272,26 @@ async def test_nothing_is_opened_after_close(url: str) -> None:
             await fetch("SELECT 1")
 
 
-async def test_a_storage_that_was_closed_may_be_opened_again(database: Database) -> None:
+async def test_a_storage_that_was_closed_may_be_opened_again(database: PostgresDatabase) -> None:
     await database.close()
     await database.open()
 
     assert await succeeds(database)
 
 
-async def test_a_missing_schema_says_what_to_run(database: Database) -> None:
+async def test_a_missing_schema_says_what_to_run(database: PostgresDatabase) -> None:
     with pytest.raises(SchemaOutdated, match="run forge-jobs db migrate"):
         await database.fetch("SELECT * FROM {schema}.job")
 
 
 async def test_a_missing_database_says_what_to_run(server: LocalPostgres) -> None:
     with pytest.raises(StorageUnavailable, match='"nowhere" does not exist; run forge-jobs db create'):
-        await Database(server.url("nowhere")).open()
+        await PostgresDatabase(server.url("nowhere")).open()
 
 
 async def test_a_refused_connection_names_the_address_and_no_password() -> None:
     with pytest.raises(StorageUnavailable) as caught:
-        await Database("postgresql://me:secret@127.0.0.1:1/shop").open()
+        await PostgresDatabase("postgresql://me:secret@127.0.0.1:1/shop").open()
 
     assert "postgresql://me:***@127.0.0.1:1/shop" in str(caught.value)
     assert "secret" not in str(caught.value)
@@ -312,13 +314,16 @@ async def test_a_refused_connection_names_the_address_and_no_password() -> None:
 )
 async def test_a_url_that_would_be_misread_is_refused_without_repeating_the_password(url: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        await Database(url).open()
+        await PostgresDatabase(url).open()
 
     assert not any(part in str(caught.value) for part in ("secret", "sec@", "sec/", "sec#", "sec?", "ret@"))
 
 
 def test_a_storage_shows_its_url_without_the_password() -> None:
-    assert Database("postgresql://me:s%40cret@host:5432/shop").url == "postgresql://me:***@host:5432/shop"
+    assert (
+        PostgresDatabase("postgresql://me:s%40cret@host:5432/shop").url
+        == "postgresql://me:***@host:5432/shop"
+    )
 
 
 def test_a_server_that_is_too_old_is_refused_in_one_sentence() -> None:
@@ -330,10 +335,10 @@ def test_a_server_that_is_too_old_is_refused_in_one_sentence() -> None:
 @pytest.mark.parametrize("schema", ["", "x" * 64, "pg_forge", "dollar$$", "nul\0"])
 def test_a_schema_that_cannot_be_one_is_refused(schema: str) -> None:
     with pytest.raises(InvalidInput, match="The schema is"):
-        Database("postgresql://host/shop", schema=schema)
+        PostgresDatabase("postgresql://host/shop", schema=schema)
 
 
-async def test_a_callers_transaction_is_theirs_to_commit(database: Database, url: str) -> None:
+async def test_a_callers_transaction_is_theirs_to_commit(database: PostgresDatabase, url: str) -> None:
     await database.execute("CREATE TABLE thing (number integer)")
     own = await asyncpg.connect(url)
     transaction = own.transaction()
@@ -348,7 +353,7 @@ async def test_a_callers_transaction_is_theirs_to_commit(database: Database, url
 
 
 async def test_a_failure_inside_a_part_of_the_callers_transaction_undoes_that_part_only(
-    database: Database, url: str
+    database: PostgresDatabase, url: str
 ) -> None:
     await database.execute("CREATE TABLE thing (number integer)")
     async with (
@@ -367,7 +372,7 @@ async def test_a_failure_inside_a_part_of_the_callers_transaction_undoes_that_pa
 
 @pytest.mark.parametrize("commits", [True, False])
 async def test_a_session_of_sqlalchemy_carries_our_statements_in_its_transaction(
-    database: Database, url: str, commits: bool
+    database: PostgresDatabase, url: str, commits: bool
 ) -> None:
     await database.execute("CREATE TABLE thing (number integer)")
     engine = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://"))
@@ -383,7 +388,7 @@ async def test_a_session_of_sqlalchemy_carries_our_statements_in_its_transaction
     await engine.dispose()
 
 
-async def test_a_connection_of_another_kind_is_refused_by_its_name(database: Database) -> None:
+async def test_a_connection_of_another_kind_is_refused_by_its_name(database: PostgresDatabase) -> None:
     with sqlite3.connect(":memory:") as wrong, pytest.raises(InvalidInput, match=r"sqlite3\.Connection"):
         await database.fetch("SELECT 1", connection=wrong)
     wrong.close()

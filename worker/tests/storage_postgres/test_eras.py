@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from forge_jobs.storage.postgres import PostgresStorage
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage.factories import worker
 from tests.storage_postgres.conftest import until
@@ -26,7 +26,7 @@ async def _era(storage: PostgresStorage, worker_id: int) -> int:
 
 @pytest.mark.parametrize("immediate", [True, False])
 async def test_a_crash_ends_an_era_and_a_clean_restart_does_not(
-    server: LocalPostgres, storage: PostgresStorage, database: Database, immediate: bool
+    server: LocalPostgres, storage: PostgresStorage, database: PostgresDatabase, immediate: bool
 ) -> None:
     me = await worker(storage)
     before = await _era(storage, me)
@@ -46,7 +46,7 @@ async def test_a_crash_ends_an_era_and_a_clean_restart_does_not(
 
 
 async def test_a_row_that_a_dump_brought_back_is_another_era(
-    storage: PostgresStorage, database: Database
+    storage: PostgresStorage, database: PostgresDatabase
 ) -> None:
     me = await worker(storage)
     before = await _era(storage, me)

@@ -3,10 +3,12 @@
 from datetime import timedelta
 
 from forge_jobs.storage.postgres import PostgresStorage
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 
-async def test_a_job_put_off_for_ever_keeps_no_other_from_its_time(database: Database, url: str) -> None:
+async def test_a_job_put_off_for_ever_keeps_no_other_from_its_time(
+    database: PostgresDatabase, url: str
+) -> None:
     storage = PostgresStorage(url)
     await storage.open()
     try:

@@ -10,7 +10,7 @@ from forge_jobs.model.job import NewJob
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface.claims import Hint
 from forge_jobs.storage.postgres.claims import CLAIM_STRETCHES, CLAIM_WITHOUT_KINDS, START, PostgresClaims
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.schedule import PostgresSchedule
 from forge_jobs.storage.postgres.schema import PostgresSchema
@@ -24,7 +24,7 @@ ME, QUEUE = 1, 1
 
 
 @pytest.fixture
-async def jobs(database: Database) -> PostgresJobs:
+async def jobs(database: PostgresDatabase) -> PostgresJobs:
     await PostgresSchema(database).migrate()
     await PostgresWorkers(database).register(
         WorkerInfo(ME, "me", "here", 1, "1", queues=("default",), kinds=("work",), concurrency=1)
@@ -33,7 +33,7 @@ async def jobs(database: Database) -> PostgresJobs:
 
 
 async def test_dead_rows_before_the_hints_are_not_walked_over(
-    jobs: PostgresJobs, database: Database, url: str
+    jobs: PostgresJobs, database: PostgresDatabase, url: str
 ) -> None:
     claims = PostgresClaims(database)
     await jobs.enqueue_many([NewJob("work")] * MANY)
@@ -48,7 +48,7 @@ async def test_dead_rows_before_the_hints_are_not_walked_over(
 
 
 async def test_jobs_left_alone_before_the_hints_are_not_walked_over(
-    jobs: PostgresJobs, database: Database
+    jobs: PostgresJobs, database: PostgresDatabase
 ) -> None:
     claims = PostgresClaims(database)
     await jobs.enqueue_many([NewJob("strange")] * MANY)
@@ -60,7 +60,7 @@ async def test_jobs_left_alone_before_the_hints_are_not_walked_over(
 
 
 async def test_of_making_jobs_pending_one_look_alone_walks_over_dead_rows(
-    jobs: PostgresJobs, database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+    jobs: PostgresJobs, database: PostgresDatabase, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await jobs.enqueue_many([NewJob("work", delay=timedelta(milliseconds=1))] * MANY)
     onlooker = await asyncpg.connect(url)
@@ -90,7 +90,7 @@ async def test_of_making_jobs_pending_one_look_alone_walks_over_dead_rows(
 
 
 async def _pages(
-    database: Database, hints: list[Hint], *, late: timedelta, kinds: list[str] | None = None
+    database: PostgresDatabase, hints: list[Hint], *, late: timedelta, kinds: list[str] | None = None
 ) -> int:
     """Return how many pages the claim touches."""
     looked_at = stretches(START, hints)

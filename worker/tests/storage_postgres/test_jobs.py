@@ -12,7 +12,7 @@ from forge_jobs.model.job import Claim, End, NewJob, Postponement, Reason, State
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.postgres import history, job_rows, moves
 from forge_jobs.storage.postgres.claims import PostgresClaims
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.queues import PostgresQueues
 from forge_jobs.storage.postgres.schema import PostgresSchema
@@ -39,14 +39,14 @@ LEADER = "INSERT INTO {schema}.leader (worker_id, epoch, until) VALUES (1, 1, no
 
 
 @pytest.fixture
-async def jobs(database: Database) -> PostgresJobs:
+async def jobs(database: PostgresDatabase) -> PostgresJobs:
     await PostgresSchema(database).migrate()
     return PostgresJobs(database)
 
 
 @pytest.mark.parametrize("size", [1, 7, 200, 201, 4500])
 async def test_every_job_of_a_batch_is_found_by_the_claims_index(
-    jobs: PostgresJobs, database: Database, size: int
+    jobs: PostgresJobs, database: PostgresDatabase, size: int
 ) -> None:
     answers = await jobs.enqueue_many([NewJob("work") for _ in range(size)])
 
@@ -57,7 +57,9 @@ async def test_every_job_of_a_batch_is_found_by_the_claims_index(
     assert [record["job_id"] for record in found] == [answer.id for answer in answers]
 
 
-async def test_moves_at_once_leave_every_job_in_one_place(jobs: PostgresJobs, database: Database) -> None:
+async def test_moves_at_once_leave_every_job_in_one_place(
+    jobs: PostgresJobs, database: PostgresDatabase
+) -> None:
     hour = timedelta(hours=1)
     answers = await jobs.enqueue_many(
         [NewJob("work", key=f"{n}" if n % 3 else None, delay=hour if n % 4 else None) for n in range(100)]
@@ -103,7 +105,7 @@ async def test_moves_at_once_leave_every_job_in_one_place(jobs: PostgresJobs, da
 
 @pytest.mark.parametrize("is_analyzed", [False, True])
 async def test_the_dead_are_found_and_the_old_are_swept_without_reading_all_that_ended(
-    jobs: PostgresJobs, database: Database, is_analyzed: bool
+    jobs: PostgresJobs, database: PostgresDatabase, is_analyzed: bool
 ) -> None:
     await jobs.enqueue_many([NewJob("work") for _ in range(20_000)])
     await database.execute(ENDED)
@@ -121,7 +123,7 @@ async def test_the_dead_are_found_and_the_old_are_swept_without_reading_all_that
 
 @pytest.mark.parametrize("is_analyzed", [False, True])
 async def test_a_batch_of_all_that_match_reads_no_whole_table(
-    jobs: PostgresJobs, database: Database, is_analyzed: bool
+    jobs: PostgresJobs, database: PostgresDatabase, is_analyzed: bool
 ) -> None:
     await jobs.enqueue_many([NewJob("work", key=f"{number}") for number in range(20_000)])
     await database.execute(ENDED)
@@ -146,7 +148,7 @@ async def test_a_batch_of_all_that_match_reads_no_whole_table(
 
 @pytest.mark.parametrize("is_analyzed", [False, True])
 async def test_a_page_of_pending_jobs_is_read_from_the_end_of_the_claims_index(
-    jobs: PostgresJobs, database: Database, is_analyzed: bool
+    jobs: PostgresJobs, database: PostgresDatabase, is_analyzed: bool
 ) -> None:
     answers = await jobs.enqueue_many([NewJob("work") for _ in range(20_000)])
     if is_analyzed:
@@ -158,7 +160,9 @@ async def test_a_page_of_pending_jobs_is_read_from_the_end_of_the_claims_index(
     assert "Seq Scan on job" not in find
 
 
-async def _plan(database: Database, statement: str, *arguments: object, connection: object = None) -> str:
+async def _plan(
+    database: PostgresDatabase, statement: str, *arguments: object, connection: object = None
+) -> str:
     records = await database.fetch(f"EXPLAIN {statement}", *arguments, connection=connection)
     return "\n".join(record[0] for record in records)
 
@@ -169,7 +173,7 @@ NOTES_ARE_READ_A_PAGE_AT_A_TIME = 1
 
 
 async def test_notes_of_counts_are_folded_a_stretch_at_a_time_to_one_a_queue(
-    jobs: PostgresJobs, database: Database
+    jobs: PostgresJobs, database: PostgresDatabase
 ) -> None:
     await database.execute(NOTE, 3000)
     before = await database.fetch(NOTES)
@@ -183,7 +187,9 @@ async def test_notes_of_counts_are_folded_a_stretch_at_a_time_to_one_a_queue(
     assert await fold(database) == 0
 
 
-async def test_a_fold_that_is_given_up_has_kept_every_count(jobs: PostgresJobs, database: Database) -> None:
+async def test_a_fold_that_is_given_up_has_kept_every_count(
+    jobs: PostgresJobs, database: PostgresDatabase
+) -> None:
     await database.execute(NOTE, 30_000)
     before = await database.fetch(NOTES)
 
@@ -196,12 +202,12 @@ async def test_a_fold_that_is_given_up_has_kept_every_count(jobs: PostgresJobs, 
     assert [(queue, *sums) for queue, _, *sums in before] == [(queue, *sums) for queue, _, *sums in after]
 
 
-async def _fewer_notes_than(database: Database, notes: int) -> bool:
+async def _fewer_notes_than(database: PostgresDatabase, notes: int) -> bool:
     found: int = await database.fetchval("SELECT count(*) FROM {schema}.tally")
     return found < notes
 
 
-async def test_folds_at_once_sum_up_each_note_once(jobs: PostgresJobs, database: Database) -> None:
+async def test_folds_at_once_sum_up_each_note_once(jobs: PostgresJobs, database: PostgresDatabase) -> None:
     await database.execute(NOTE, 3000)
     before = await database.fetch(NOTES)
 

@@ -3,12 +3,12 @@
 import asyncio
 from datetime import timedelta
 
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.leadership import PostgresLeadership
 from forge_jobs.storage.postgres.schema import PostgresSchema
 
 
-async def test_of_ten_who_ask_at_once_one_leads(database: Database) -> None:
+async def test_of_ten_who_ask_at_once_one_leads(database: PostgresDatabase) -> None:
     await PostgresSchema(database).migrate()
     leadership = PostgresLeadership(database)
 
@@ -24,7 +24,7 @@ async def test_of_ten_who_ask_at_once_one_leads(database: Database) -> None:
         await leadership.resign(leader.worker_id)
 
 
-async def test_those_who_do_not_lead_write_nothing(database: Database) -> None:
+async def test_those_who_do_not_lead_write_nothing(database: PostgresDatabase) -> None:
     await PostgresSchema(database).migrate()
     leadership = PostgresLeadership(database)
     await leadership.lead(1, timedelta(hours=1))

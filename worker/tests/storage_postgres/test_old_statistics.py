@@ -10,7 +10,7 @@ import pytest
 from forge_jobs.model.job import NewJob
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.postgres import claims
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.session_settings import CLAIMS, OUTCOMES
@@ -30,7 +30,7 @@ STATEMENTS: Mapping[str, Mapping[str, str]] = {
 
 
 @pytest.fixture
-async def full(database: Database) -> Database:
+async def full(database: PostgresDatabase) -> PostgresDatabase:
     """A database in which each of the tables holds something."""
     await PostgresSchema(database).migrate()
     await PostgresWorkers(database).register(
@@ -45,7 +45,7 @@ async def full(database: Database) -> Database:
 
 
 @pytest.mark.parametrize("empty", TABLES)
-async def test_no_index_is_read_from_end_to_end(full: Database, empty: str) -> None:
+async def test_no_index_is_read_from_end_to_end(full: PostgresDatabase, empty: str) -> None:
     for table in TABLES:
         await full.execute(f"ALTER TABLE {{schema}}.{table} SET (autovacuum_enabled = false)")
         await full.execute(f"ANALYZE {{schema}}.{table}")
@@ -58,7 +58,7 @@ async def test_no_index_is_read_from_end_to_end(full: Database, empty: str) -> N
     assert not {name: indexes for name, indexes in walked.items() if indexes}
 
 
-async def _walked_through(database: Database, name: str, settings: Mapping[str, str]) -> list[str]:
+async def _walked_through(database: PostgresDatabase, name: str, settings: Mapping[str, str]) -> list[str]:
     """Return what the statement reads without looking anything up."""
     text = database.sql(getattr(claims, name))
     values = ", ".join(["NULL"] * max(int(number) for number in re.findall(r"\$(\d+)", text)))

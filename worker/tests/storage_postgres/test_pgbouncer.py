@@ -21,7 +21,7 @@ from forge_jobs.errors import StorageBusy, StorageUnavailable
 from forge_jobs.model.job import End, NewJob, Postponement, Reason, State
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.postgres import PostgresStorage
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.connections_left import connections_left
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.wakeups import PostgresWakeups
@@ -96,8 +96,8 @@ def wait_for(port: int) -> None:
 
 
 @contextlib.asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Database]:
-    database = Database(url)
+async def opened(url: str) -> AsyncIterator[PostgresDatabase]:
+    database = PostgresDatabase(url)
     await database.open()
     try:
         yield database
@@ -146,13 +146,13 @@ async def test_session_pooling_is_as_good_as_none(bouncer: Start, size: int) -> 
             assert await heard.next() == ("queue", "1")
 
 
-async def test_a_direct_connection_is_not_taken_for_a_pooler(database: Database) -> None:
+async def test_a_direct_connection_is_not_taken_for_a_pooler(database: PostgresDatabase) -> None:
     assert not database.pooled
 
 
 async def test_statement_pooling_is_refused_in_one_sentence(bouncer: Start) -> None:
     with pytest.raises(StorageUnavailable, match="statement pooling"):
-        await Database(bouncer("statement")).open()
+        await PostgresDatabase(bouncer("statement")).open()
 
 
 async def test_nothing_depends_on_getting_the_same_server_twice(bouncer: Start) -> None:
@@ -177,7 +177,7 @@ async def test_session_settings_do_not_leak_to_other_clients_of_the_pooler(bounc
 
 
 async def test_a_cancelled_statement_leaves_its_lane_usable_behind_a_pooler(
-    bouncer: Start, database: Database
+    bouncer: Start, database: PostgresDatabase
 ) -> None:
     sleepers = (
         "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND state = 'active'"
@@ -219,7 +219,7 @@ async def test_a_job_goes_from_enqueue_to_done_by_polling(bouncer: Start) -> Non
 
 
 async def test_what_somebody_locked_is_waited_for_as_shortly_as_without_a_pooler(
-    bouncer: Start, database: Database
+    bouncer: Start, database: PostgresDatabase
 ) -> None:
     storage = PostgresStorage(bouncer("transaction", size=2))
     await storage.schema.migrate()
@@ -266,7 +266,7 @@ async def test_nothing_is_ever_heard_in_poll_only_mode(bouncer: Start) -> None:
 async def test_ten_processes_worth_of_migrations_pass_a_pooler(bouncer: Start) -> None:
     url = bouncer("transaction", size=3)
 
-    applied = await asyncio.gather(*(PostgresSchema(Database(url)).migrate() for _ in range(10)))
+    applied = await asyncio.gather(*(PostgresSchema(PostgresDatabase(url)).migrate() for _ in range(10)))
 
     assert sorted(applied)[:-1] == [0] * 9
     assert applied != [0] * 10

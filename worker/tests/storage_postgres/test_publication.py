@@ -8,7 +8,7 @@ import pytest
 from forge_jobs.model.job import Claim, End, NewJob, Postponement, Reason, State
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.postgres import PostgresStorage
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from tests.storage.factories import cron
 
 WITHOUT_IDENTITY = """
@@ -34,13 +34,13 @@ async def storage(url: str) -> AsyncIterator[PostgresStorage]:
 
 
 async def test_every_permanent_table_can_name_its_rows_to_a_subscriber(
-    storage: PostgresStorage, database: Database
+    storage: PostgresStorage, database: PostgresDatabase
 ) -> None:
     assert await database.fetch(WITHOUT_IDENTITY) == []
 
 
 async def test_a_job_lives_its_whole_life_where_every_table_is_published(
-    storage: PostgresStorage, database: Database
+    storage: PostgresStorage, database: PostgresDatabase
 ) -> None:
     await database.execute("CREATE PUBLICATION everything FOR ALL TABLES")
     await storage.workers.register(ME)

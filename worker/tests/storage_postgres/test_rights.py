@@ -14,7 +14,7 @@ from forge_jobs.errors import ForgeError, StorageUnusable
 from forge_jobs.model.job import NewJob
 from forge_jobs.storage.interface.schema import Purpose
 from forge_jobs.storage.postgres import PostgresStorage, rights
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.telemetry.events import (
     ChoreFailed,
@@ -56,13 +56,13 @@ async def owner(url: str) -> AsyncIterator[asyncpg.Connection]:
 @pytest.fixture
 async def tables(owner: asyncpg.Connection, url: str) -> asyncpg.Connection:
     """The owner, once there are tables."""
-    await PostgresSchema(Database(as_role(url, "owner"))).migrate()
+    await PostgresSchema(PostgresDatabase(as_role(url, "owner"))).migrate()
     return owner
 
 
 async def grant(owner: asyncpg.Connection, purpose: Purpose) -> None:
     """Let the role of that purpose do it, as the command line says."""
-    schema = PostgresSchema(Database("postgresql:///any"))
+    schema = PostgresSchema(PostgresDatabase("postgresql:///any"))
     for statement in schema.grants(ROLES[purpose], purpose):
         await owner.execute(statement)
 
@@ -370,7 +370,7 @@ def upgraded(url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitab
     async def upgraded(role: str, *, number: int | None = None) -> None:
         known = [step for step in NEXT if number is None or step.number <= number]
         monkeypatch.setattr("forge_jobs.storage.postgres.schema.migrations", lambda _: known)
-        await PostgresSchema(Database(as_role(url, role))).migrate()
+        await PostgresSchema(PostgresDatabase(as_role(url, role))).migrate()
 
     return upgraded
 
@@ -456,4 +456,4 @@ async def test_who_may_not_migrate_is_told_who_may(
     assert "This role may not migrate schema 'forge_jobs'" in str(caught.value)
     assert "allowed is the owner of its tables: run forge-jobs db migrate as that role." in str(caught.value)
     with pytest.raises(StorageUnusable, match="allowed is one that may create a schema there"):
-        await PostgresSchema(Database(as_role(url, "labourer"), schema="other")).migrate()
+        await PostgresSchema(PostgresDatabase(as_role(url, "labourer"), schema="other")).migrate()

@@ -15,7 +15,7 @@ from forge_jobs.model.job import NewJob
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface.schema import Schema
 from forge_jobs.storage.postgres import PostgresStorage
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.schema import PostgresSchema, lock_key
 from forge_jobs.storage.postgres.session_settings import PINNED
 from forge_jobs.storage.postgres.workers import PostgresWorkers
@@ -42,7 +42,7 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def schema(database: Database) -> PostgresSchema:
+def schema(database: PostgresDatabase) -> PostgresSchema:
     return PostgresSchema(database)
 
 
@@ -72,10 +72,12 @@ async def test_ten_processes_may_create_and_migrate_at_once(absent: str) -> None
 
     assert [process.returncode for process in processes] == [0] * 10
     assert sorted(int(out) for out, _ in answers) == [0] * 9 + [len(TODAY)]
-    assert (await PostgresSchema(Database(absent)).status()).found == KNOWN
+    assert (await PostgresSchema(PostgresDatabase(absent)).status()).found == KNOWN
 
 
-async def test_a_newer_schema_is_refused_and_left_alone(schema: PostgresSchema, database: Database) -> None:
+async def test_a_newer_schema_is_refused_and_left_alone(
+    schema: PostgresSchema, database: PostgresDatabase
+) -> None:
     await schema.migrate()
     await database.execute("INSERT INTO {schema}.migration VALUES ($1, 'from_the_future', now())", KNOWN + 1)
 
@@ -87,7 +89,7 @@ async def test_a_newer_schema_is_refused_and_left_alone(schema: PostgresSchema, 
 
 
 async def test_an_old_schema_gets_the_migrations_that_it_lacks(
-    schema: PostgresSchema, database: Database
+    schema: PostgresSchema, database: PostgresDatabase
 ) -> None:
     assert (await schema.status()).found == 0
 
@@ -99,9 +101,9 @@ async def test_an_old_schema_gets_the_migrations_that_it_lacks(
 
 
 async def test_a_new_database_gets_at_once_what_older_ones_got_step_by_step(
-    schema: PostgresSchema, database: Database, url: str, server: LocalPostgres, next_release: None
+    schema: PostgresSchema, database: PostgresDatabase, url: str, server: LocalPostgres, next_release: None
 ) -> None:
-    other = Database(server.create_database("Step by step"))
+    other = PostgresDatabase(server.create_database("Step by step"))
     assert await schema.migrate() == len(NEXT)
     lacking = await migrated_up_to(KNOWN, PostgresSchema(other))
     assert await PostgresSchema(other).migrate() == lacking
@@ -122,7 +124,7 @@ WHERE relnamespace = '{schema_text}'::regnamespace
 
 
 async def test_a_migration_that_fails_leaves_nothing_behind(
-    schema: PostgresSchema, database: Database
+    schema: PostgresSchema, database: PostgresDatabase
 ) -> None:
     await database.execute("CREATE SCHEMA {schema}; CREATE TABLE {schema}.jobs (in_the_way integer)")
 
@@ -137,7 +139,7 @@ async def test_a_migration_that_fails_leaves_nothing_behind(
     "name", ["My Schema", "select", 'quote"d', "it's", "ünï-cödé", "x" * 63, "{channel}", "{schema}", "%s"]
 )
 async def test_a_schema_may_have_any_name_and_several_live_side_by_side(url: str, name: str) -> None:
-    database, other = Database(url, schema=name), Database(url)
+    database, other = PostgresDatabase(url, schema=name), PostgresDatabase(url)
     for each in (database, other):
         await PostgresSchema(each).migrate()
     await database.open()
@@ -152,7 +154,7 @@ async def test_a_schema_may_have_any_name_and_several_live_side_by_side(url: str
 
 
 async def test_drop_leaves_nothing_and_everything_can_be_made_again(
-    schema: PostgresSchema, database: Database
+    schema: PostgresSchema, database: PostgresDatabase
 ) -> None:
     await schema.migrate()
     await schema.drop()
@@ -167,7 +169,7 @@ async def test_drop_leaves_nothing_and_everything_can_be_made_again(
 
 
 async def test_whoever_may_only_use_the_tables_can_start_on_a_migrated_schema(
-    schema: PostgresSchema, database: Database, url: str
+    schema: PostgresSchema, database: PostgresDatabase, url: str
 ) -> None:
     await schema.migrate()
     await database.execute(
@@ -180,9 +182,9 @@ async def test_whoever_may_only_use_the_tables_can_start_on_a_migrated_schema(
     )
     as_clerk = urlunsplit(urlsplit(url)._replace(netloc="clerk@"))
 
-    assert await PostgresSchema(Database(as_clerk)).migrate() == 0
+    assert await PostgresSchema(PostgresDatabase(as_clerk)).migrate() == 0
     with pytest.raises(StorageUnavailable, match="permission denied"):
-        await PostgresSchema(Database(as_clerk, schema="other")).migrate()
+        await PostgresSchema(PostgresDatabase(as_clerk, schema="other")).migrate()
     await database.execute("DROP OWNED BY clerk; DROP ROLE clerk")
 
 
@@ -209,7 +211,7 @@ async def migrated_up_to(number: int, schema: Schema) -> int:
 
 
 async def test_what_waits_for_a_reader_stops_nobody_and_says_who_that_is(
-    database: Database, url: str, monkeypatch: pytest.MonkeyPatch, next_release: None
+    database: PostgresDatabase, url: str, monkeypatch: pytest.MonkeyPatch, next_release: None
 ) -> None:
     monkeypatch.setattr("forge_jobs.storage.postgres.migrator.LOCK_WAIT", 0.2)
     monkeypatch.setattr("forge_jobs.storage.postgres.migrator.FIRST_PAUSE", 0.05)
@@ -248,7 +250,11 @@ async def test_what_waits_for_a_reader_stops_nobody_and_says_who_that_is(
 
 
 async def test_a_migration_that_waited_long_enough_changes_nothing_and_says_for_whom(
-    schema: PostgresSchema, database: Database, url: str, monkeypatch: pytest.MonkeyPatch, next_release: None
+    schema: PostgresSchema,
+    database: PostgresDatabase,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    next_release: None,
 ) -> None:
     monkeypatch.setattr("forge_jobs.storage.postgres.migrator.LOCK_WAIT", 0.05)
     await migrated_up_to(KNOWN, schema)
@@ -291,7 +297,11 @@ async def test_a_turn_that_another_process_keeps_is_said_and_waited_for_no_longe
 
 
 async def test_a_process_that_is_frozen_while_it_migrates_loses_its_turn(
-    schema: PostgresSchema, database: Database, url: str, monkeypatch: pytest.MonkeyPatch, next_release: None
+    schema: PostgresSchema,
+    database: PostgresDatabase,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    next_release: None,
 ) -> None:
     lacking = await migrated_up_to(BEFORE_THE_INDEX, schema)
     writer = await asyncpg.connect(url)
@@ -320,7 +330,7 @@ HAS_TURN = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND grante
 
 
 async def test_an_index_that_was_left_half_made_is_made_again(
-    schema: PostgresSchema, database: Database, next_release: None
+    schema: PostgresSchema, database: PostgresDatabase, next_release: None
 ) -> None:
     await schema.migrate()
     await database.execute("DELETE FROM {schema}.migration WHERE number > $1", BEFORE_THE_INDEX)
@@ -335,7 +345,11 @@ async def test_an_index_that_was_left_half_made_is_made_again(
 
 
 async def test_an_index_that_is_made_again_waits_however_short_locks_are_waited_for_here(
-    schema: PostgresSchema, database: Database, url: str, monkeypatch: pytest.MonkeyPatch, next_release: None
+    schema: PostgresSchema,
+    database: PostgresDatabase,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    next_release: None,
 ) -> None:
     monkeypatch.setattr("forge_jobs.storage.postgres.migrator.LOOK_EVERY", 0.05)
     monkeypatch.setattr("forge_jobs.storage.postgres.migrator.FIRST_PAUSE", 0.05)
@@ -365,7 +379,7 @@ async def test_an_index_that_is_made_again_waits_however_short_locks_are_waited_
 
 
 async def test_an_index_that_waits_for_a_transaction_says_so_and_stops_nobody(
-    database: Database, url: str, monkeypatch: pytest.MonkeyPatch, next_release: None
+    database: PostgresDatabase, url: str, monkeypatch: pytest.MonkeyPatch, next_release: None
 ) -> None:
     monkeypatch.setattr("forge_jobs.storage.postgres.migrator.LOOK_EVERY", 0.05)
     storage = PostgresStorage(url)
@@ -388,7 +402,7 @@ async def test_an_index_that_waits_for_a_transaction_says_so_and_stops_nobody(
 
 
 async def test_two_releases_may_migrate_and_start_in_turn(
-    schema: PostgresSchema, database: Database, monkeypatch: pytest.MonkeyPatch
+    schema: PostgresSchema, database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for known, applied in ((TODAY, len(TODAY)), (NEXT, len(NEXT) - len(TODAY)), (TODAY, 0), (NEXT, 0)):
         monkeypatch.setattr("forge_jobs.storage.postgres.schema.migrations", lambda _, known=known: known)
@@ -396,7 +410,7 @@ async def test_two_releases_may_migrate_and_start_in_turn(
 
 
 async def test_a_process_that_dies_while_it_migrates_leaves_what_the_next_one_goes_on_with(
-    schema: PostgresSchema, database: Database, url: str, next_release: None
+    schema: PostgresSchema, database: PostgresDatabase, url: str, next_release: None
 ) -> None:
     lacking = await migrated_up_to(KNOWN, schema)
     reader = await asyncpg.connect(url)

@@ -6,12 +6,12 @@ import pytest
 from forge_jobs.errors import InvalidInput, StorageUnavailable
 from forge_jobs.model.job import NewJob
 from forge_jobs.storage.postgres import PostgresStorage
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage_postgres.conftest import until
 
 
-async def test_a_transaction_that_the_server_ended_is_a_lost_database(database: Database) -> None:
+async def test_a_transaction_that_the_server_ended_is_a_lost_database(database: PostgresDatabase) -> None:
     with pytest.raises(StorageUnavailable):
         async with database.transaction() as connection:
             await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 20")
@@ -26,7 +26,7 @@ async def test_a_transaction_that_the_server_ended_is_a_lost_database(database: 
 
 @pytest.mark.parametrize("lane", [True, False])
 async def test_a_statement_that_the_server_cancelled_is_a_lost_database(
-    database: Database, lane: bool
+    database: PostgresDatabase, lane: bool
 ) -> None:
     with pytest.raises(StorageUnavailable):
         if lane:
@@ -40,7 +40,9 @@ async def test_a_statement_that_the_server_cancelled_is_a_lost_database(
     await database.claims.fetch("SELECT 1")
 
 
-async def test_a_transaction_that_took_too_long_for_the_server_is_a_lost_database(database: Database) -> None:
+async def test_a_transaction_that_took_too_long_for_the_server_is_a_lost_database(
+    database: PostgresDatabase,
+) -> None:
     if int(await database.fetchval("SELECT current_setting('server_version_num')")) < 170_000:
         pytest.skip("PostgreSQL 17 is the first with transaction_timeout")
     with pytest.raises(StorageUnavailable):
@@ -56,7 +58,7 @@ async def test_connections_that_the_server_closed_while_idle_are_replaced(
     setter = await asyncpg.connect(url)
     name = await setter.fetchval("SELECT current_database()")
     await setter.execute(f'ALTER DATABASE "{name}" SET idle_session_timeout = 100')
-    database = Database(url)
+    database = PostgresDatabase(url)
     await database.open()
     try:
         for _ in range(2):

@@ -13,7 +13,7 @@ from forge_jobs.errors import InvalidInput, StorageContended
 from forge_jobs.model.job import End, NewJob, Postponement, Reason, State
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.postgres import PostgresStorage
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from tests.storage_postgres.test_pgbouncer import PGBOUNCER, Start, bouncer  # noqa: F401  a fixture
 
 ODD = {
@@ -181,9 +181,9 @@ END $$;
 
 
 @pytest.mark.parametrize("way", ["pool", "lane"])
-async def test_of_two_that_block_each_other_both_succeed(database: Database, way: str) -> None:
+async def test_of_two_that_block_each_other_both_succeed(database: PostgresDatabase, way: str) -> None:
     await database.execute(MEET)
-    second = Database(database._address.url)
+    second = PostgresDatabase(database._address.url)
     await second.open()
     fetches: list[Any] = [one.fetch if way == "pool" else one.claims.fetch for one in (database, second)]
 
@@ -193,7 +193,9 @@ async def test_of_two_that_block_each_other_both_succeed(database: Database, way
     await second.close()
 
 
-async def test_what_others_stop_each_time_is_said_to_be_that_and_no_outage(database: Database) -> None:
+async def test_what_others_stop_each_time_is_said_to_be_that_and_no_outage(
+    database: PostgresDatabase,
+) -> None:
     await database.execute(
         "CREATE SEQUENCE tries; "
         "CREATE FUNCTION busy() RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN "
@@ -204,7 +206,7 @@ async def test_what_others_stop_each_time_is_said_to_be_that_and_no_outage(datab
     assert await database.fetchval("SELECT busy()") == 1
     assert await database.fetchval("SELECT last_value FROM tries") == 3
 
-    never = Database(f"{database._address.url}&application_name=never")
+    never = PostgresDatabase(f"{database._address.url}&application_name=never")
     await never.open()
     with pytest.raises(StorageContended, match=r"^Others were in the way of this call"):
         await never.claims.fetch("SELECT public.busy()")

@@ -11,7 +11,7 @@ import pytest
 from forge_jobs.errors import StorageBusy
 from forge_jobs.model.job import NewJob
 from forge_jobs.storage.postgres import PostgresStorage
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.wakeups import PostgresWakeups
 from forge_jobs.testing.local_postgres import LocalPostgres
@@ -49,11 +49,11 @@ async def listening(wakeups: PostgresWakeups) -> AsyncIterator[Heard]:
             await task
 
 
-async def tell(database: Database, payload: str) -> None:
+async def tell(database: PostgresDatabase, payload: str) -> None:
     await database.execute("SELECT pg_notify({channel}, $1)", payload)
 
 
-async def test_what_is_told_is_heard_in_order(database: Database) -> None:
+async def test_what_is_told_is_heard_in_order(database: PostgresDatabase) -> None:
     async with listening(PostgresWakeups(database)) as heard:
         for payload in ("queue:7", "empty:a:b", "config:"):
             await tell(database, payload)
@@ -61,7 +61,7 @@ async def test_what_is_told_is_heard_in_order(database: Database) -> None:
         assert [await heard.next() for _ in range(3)] == [("queue", "7"), ("empty", "a:b"), ("config", "")]
 
 
-async def test_a_terminated_listener_comes_back_and_says_that_it_was_away(database: Database) -> None:
+async def test_a_terminated_listener_comes_back_and_says_that_it_was_away(database: PostgresDatabase) -> None:
     async with listening(PostgresWakeups(database)) as heard:
         assert await database.fetchval(f"SELECT pg_terminate_backend(pid) FROM ({LISTENERS}) AS listener")
 
@@ -71,7 +71,7 @@ async def test_a_terminated_listener_comes_back_and_says_that_it_was_away(databa
 
 
 async def test_the_listener_comes_back_after_a_restart_of_the_server(
-    server: LocalPostgres, database: Database
+    server: LocalPostgres, database: PostgresDatabase
 ) -> None:
     async with listening(PostgresWakeups(database)) as heard:
         await asyncio.to_thread(server.restart)
@@ -81,7 +81,7 @@ async def test_the_listener_comes_back_after_a_restart_of_the_server(
 
 async def test_a_listener_whose_connection_went_silent_is_replaced(server: LocalPostgres, url: str) -> None:
     async with Gate(url) as gate:
-        database = Database(gate.url)
+        database = PostgresDatabase(gate.url)
         wakeups = PostgresWakeups(
             database, check_every=timedelta(seconds=0.1), answer_within=timedelta(seconds=0.3)
         )
@@ -91,7 +91,7 @@ async def test_a_listener_whose_connection_went_silent_is_replaced(server: Local
             assert await heard.next() == ("reconnect", "")
 
 
-async def test_checks_of_the_connection_are_heard_by_nobody(database: Database) -> None:
+async def test_checks_of_the_connection_are_heard_by_nobody(database: PostgresDatabase) -> None:
     hasty = PostgresWakeups(database, check_every=timedelta(milliseconds=1))
     async with listening(PostgresWakeups(database)) as heard, listening(hasty) as also_heard:
         pid = (await database.fetch(f"{LISTENERS} AND query ~ '^NOTIFY'")) or await database.fetch(LISTENERS)
@@ -103,8 +103,8 @@ async def test_checks_of_the_connection_are_heard_by_nobody(database: Database) 
             assert [await each.next() for _ in range(50)] == [("queue", str(number)) for number in range(50)]
 
 
-async def test_two_schemas_do_not_hear_each_other(database: Database, url: str) -> None:
-    other = Database(url, schema="Other's")
+async def test_two_schemas_do_not_hear_each_other(database: PostgresDatabase, url: str) -> None:
+    other = PostgresDatabase(url, schema="Other's")
     await other.open()
     async with (
         listening(PostgresWakeups(database)) as heard,
@@ -120,7 +120,7 @@ async def test_two_schemas_do_not_hear_each_other(database: Database, url: str) 
 
 @pytest.mark.parametrize("schema", ["forge_jobs", "My \"S'chema"])
 async def test_a_queue_is_called_out_only_while_somebody_is_idle(url: str, schema: str) -> None:
-    database = Database(url, schema=schema)
+    database = PostgresDatabase(url, schema=schema)
     await PostgresSchema(database).migrate()
     await database.open()
     wakeups = PostgresWakeups(database)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from forge_operator.conditions import Reason
+from forge_operator.conditions import ConditionReason
 from forge_operator.plan.actions import (
     Action,
 )
@@ -13,5 +13,5 @@ class Progress:
     """What to do about versions, and what to say about it."""
 
     actions: tuple[Action, ...]
-    reason: Reason  # one of Progressing's
+    reason: ConditionReason  # one of Progressing's
     message: str

@@ -4,7 +4,7 @@ from datetime import timedelta
 from math import ceil
 
 from forge_jobs.model.version import Version, VersionState
-from forge_operator.conditions import Reason
+from forge_operator.conditions import ConditionReason
 from forge_operator.plan.actions import (
     EmitEvent,
     MoveVersion,
@@ -33,31 +33,33 @@ def advance_share(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) 
     if judgement.word is Word.GOES_BACK:
         move = MoveVersion(pool.uid, version.id, VersionState.FAILED, verdict=judgement.sentence)
         event = EmitEvent("Warning", "RolloutAborted", judgement.sentence)
-        return Progress((*actions, move, event), Reason.ROLLOUT_ABORTED, judgement.sentence)
+        return Progress((*actions, move, event), ConditionReason.ROLLOUT_ABORTED, judgement.sentence)
     if spec.rollout.strategy is RolloutStrategy.MANUAL:
         return await_promotion(version, f"has {version.weight_percent} % of the slots", actions)
     left = pause_left(pool, spec, version)
     if left > timedelta(0):
         return Progress(
             tuple(actions),
-            Reason.RAMPING,
+            ConditionReason.RAMPING,
             f"Version {version.version} ({version.id}) has {version.weight_percent} % of the slots, "
             f"for {ceil(left.total_seconds() / 30) * 30} s more.",
         )
     if judgement.word is Word.HOLDS:
-        return Progress(tuple(actions), Reason.INCONCLUSIVE, judgement.sentence)
+        return Progress(tuple(actions), ConditionReason.INCONCLUSIVE, judgement.sentence)
     following = steps_after(spec, version)
     if following:
         message = (
             f"Version {version.version} ({version.id}) gets {following[0].weight_percent} % of the slots."
         )
         move = MoveVersion(pool.uid, version.id, VersionState.RAMPING, following[0].weight_percent)
-        return Progress((*actions, move, EmitEvent("Normal", "Ramping", message)), Reason.RAMPING, message)
+        return Progress(
+            (*actions, move, EmitEvent("Normal", "Ramping", message)), ConditionReason.RAMPING, message
+        )
     if is_up(pool, version, wanted) or left < -SETTLE:
         return promote(pool, version, actions)
     return Progress(
         tuple(actions),
-        Reason.RAMPING,
+        ConditionReason.RAMPING,
         f"Version {version.version} ({version.id}) starts the pods that it needs to serve alone"
         f"{complaint(pool, version)}.",
     )

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from forge_jobs.model.version import Version, VersionState
 from forge_operator import naming
-from forge_operator.conditions import Reason
+from forge_operator.conditions import ConditionReason
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout.judgement import SETTLE
 from forge_operator.plan.rollout.progress import Progress
@@ -35,7 +35,7 @@ def unaffordable(pool: Pool, spec: WorkersSpec, pods: int) -> Progress:
     """Return that the version waits until the database has connections for it."""
     return Progress(
         (),
-        Reason.DATABASE_CONNECTION_BUDGET,
+        ConditionReason.DATABASE_CONNECTION_BUDGET,
         f"Version {spec.version} waits: {count(pods, 'more pod', ('opens', 'open'))} up to "
         f"{count(pods * pool.connections_per_pod, 'connection')}, {pool.connections_told}",
     )
@@ -55,7 +55,7 @@ def too_many(spec: WorkersSpec) -> Progress:
     """Return that the version has to wait for others to end."""
     return Progress(
         (),
-        Reason.TOO_MANY_VERSIONS,
+        ConditionReason.TOO_MANY_VERSIONS,
         f"{count(spec.rollout.max_active_versions, 'version', ('has', 'have'))} workers already; "
         f"version {spec.version} waits until one has drained.",
     )

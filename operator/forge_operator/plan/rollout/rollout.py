@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from forge_jobs.model.version import Version, VersionState
 from forge_operator import naming
-from forge_operator.conditions import Reason
+from forge_operator.conditions import ConditionReason
 from forge_operator.plan.actions import (
     Action,
     PutVersion,
@@ -27,7 +27,9 @@ from forge_operator.words import count
 def plan_rollout(pool: Pool, wanted: int) -> Progress:
     """Return the next steps of all versions, when the work asks for `wanted` pods."""
     if pool.workers_spec is None or pool.target is None:
-        return Progress(tuple(retire_all(pool)), Reason.NO_WORKERS, "The object has no workers of its own.")
+        return Progress(
+            tuple(retire_all(pool)), ConditionReason.NO_WORKERS, "The object has no workers of its own."
+        )
     found = advance(pool, pool.workers_spec, pool.target, wanted)
     others = [action for each in pool.versions.values() for action in supersede(pool, each, found)]
     mended = (*told(pool), *adopt(pool))
@@ -66,16 +68,16 @@ def keep_serving(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -
     if overdue:
         return Progress(
             actions,
-            Reason.DRAIN_OVERDUE,
+            ConditionReason.DRAIN_OVERDUE,
             f"Version {overdue[0].version} ({overdue[0].id}) still runs {count(overdue[0].in_progress, 'job')}.",
         )
     if draining:
         held = sum(each.in_progress for each in draining)
         names = ", ".join(f"{each.version} ({each.id})" for each in draining)
         runs = f"{count(held, 'job')} of {names} still {'runs' if held == 1 else 'run'}"
-        return Progress(actions, Reason.DRAINING, f"Version {version.version} serves; {runs}.")
+        return Progress(actions, ConditionReason.DRAINING, f"Version {version.version} serves; {runs}.")
     return Progress(
-        actions, Reason.ROLLOUT_COMPLETE, f"Version {version.version} ({version.id}) serves alone."
+        actions, ConditionReason.ROLLOUT_COMPLETE, f"Version {version.version} ({version.id}) serves alone."
     )
 
 

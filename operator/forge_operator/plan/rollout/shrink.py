@@ -42,7 +42,7 @@ class Rank(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class PodLoad:
     """A pod, and the workers in it."""
 
     pod: Pod
@@ -59,15 +59,15 @@ class Held:
         return all(each.cordoned for each in self.workers)
 
 
-def holdings(pool: Pool, version_id: str) -> list[Held]:
+def holdings(pool: Pool, version_id: str) -> list[PodLoad]:
     """Return the version's living pods with their workers, newest first."""
     workers = pool.workers(version_id)
     return [
-        Held(pod, tuple(each for each in workers if each.pod == pod.name)) for pod in pool.pods(version_id)
+        PodLoad(pod, tuple(each for each in workers if each.pod == pod.name)) for pod in pool.pods(version_id)
     ]
 
 
-def rank(held: Held, pool: Pool) -> tuple[int, int]:
+def rank(held: PodLoad, pool: Pool) -> tuple[int, int]:
     """Return how early the pod goes: smaller is sooner."""
     if not held.pod.ready and not held.in_progress:
         return Rank.NOT_READY, 0
@@ -92,7 +92,7 @@ def cordoned_since(pool: Pool) -> dict[int, datetime]:
     return {each.id: before.get(each.id, pool.now) for each in pool.database.workers if each.cordoned}
 
 
-def can_go(held: Held, version: Version, pool: Pool) -> bool:
+def can_go(held: PodLoad, version: Version, pool: Pool) -> bool:
     """Whether the pod holds nothing, and can get nothing any more."""
     if held.in_progress:
         return False
@@ -131,14 +131,14 @@ def shrink(pool: Pool, version: Version, deployment: Deployment, replicas: int, 
     return [*actions, *marks, scale(pool, deployment, remaining, reason)]
 
 
-def is_accounted_for(held: Held, version: Version, everyone: list[Held]) -> bool:
+def is_accounted_for(held: PodLoad, version: Version, everyone: list[PodLoad]) -> bool:
     """Whether it is known what the pod holds: a ready one without workers may hold what no pod is known to hold."""
     if held.workers or not held.pod.ready:
         return True
     return version.in_progress <= sum(each.in_progress for each in everyone)
 
 
-def may_end(version: Version, everyone: list[Held], leaving: list[Held]) -> bool:
+def may_end(version: Version, everyone: list[PodLoad], leaving: list[PodLoad]) -> bool:
     """Whether the version's last pods may go: nobody holds a job of it, dead workers included."""
     return version.in_progress == 0 and len(leaving) == len(everyone)
 
@@ -148,7 +148,7 @@ def scale(pool: Pool, deployment: Deployment, replicas: int, reason: str) -> Sca
     return Scale(pool.owner.namespace, deployment.name, replicas, reason, deployment.replicas)
 
 
-def marked(pool: Pool, leaving: list[Held]) -> list[Action]:
+def marked(pool: Pool, leaving: list[PodLoad]) -> list[Action]:
     """Return what makes these pods the first to go."""
     namespace = pool.owner.namespace
     if not pool.settings.honours_deletion_cost:
@@ -161,7 +161,7 @@ def marked(pool: Pool, leaving: list[Held]) -> list[Action]:
 
 
 def gates(
-    pool: Pool, version: Version, deployment: Deployment, chosen: list[Held], kept: list[Held]
+    pool: Pool, version: Version, deployment: Deployment, chosen: list[PodLoad], kept: list[PodLoad]
 ) -> list[Action]:
     """Return what closes the gates of those chosen, and opens those of workers that stay after all."""
     if not version.is_open:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from forge_jobs.model.version import Version, VersionState
 from forge_operator import naming
-from forge_operator.conditions import Reason
+from forge_operator.conditions import ConditionReason
 from forge_operator.plan import deployment as manifests
 from forge_operator.plan.actions import (
     Action,
@@ -46,14 +46,14 @@ def problem(pool: Pool, target: naming.VersionIdentity) -> Progress | None:
     template = pool.workers_spec.template
     invalid = manifests.template_error(template) or naming.reserved_variable(template)
     if invalid is not None:
-        return Progress((), Reason.INVALID_TEMPLATE, invalid)
+        return Progress((), ConditionReason.INVALID_TEMPLATE, invalid)
     rejection = pool.memory.rejections.get(target.template_hash)
     if rejection is not None and pool.now - rejection.at < RETRY_REJECTED:
-        return Progress((), Reason.INVALID_TEMPLATE, rejection.message)
+        return Progress((), ConditionReason.INVALID_TEMPLATE, rejection.message)
     if is_taken(pool, target):
         return Progress(
             (),
-            Reason.IDENTITY_COLLISION,
+            ConditionReason.IDENTITY_COLLISION,
             f"Version id {target.id} is taken by something else; change spec.workers.version.",
         )
     return None
@@ -97,7 +97,9 @@ def start(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted:
             "Normal", "Created", f"Version {spec.version} ({target.id}) starts with {count(replicas, 'pod')}."
         ),
     ]
-    return Progress(tuple(actions), Reason.WAITING_FOR_PODS, f"Version {spec.version} ({target.id}) starts.")
+    return Progress(
+        tuple(actions), ConditionReason.WAITING_FOR_PODS, f"Version {spec.version} ({target.id}) starts."
+    )
 
 
 def serves_unknown(pool: Pool, target: naming.VersionIdentity) -> bool:
@@ -118,7 +120,7 @@ def wait_for_pods(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) 
     available = deployment.available if deployment else 0
     return Progress(
         tuple(actions),
-        Reason.WAITING_FOR_PODS,
+        ConditionReason.WAITING_FOR_PODS,
         f"Version {version.version} ({version.id}) has {available} of {count(replicas, 'pod')} ready{complaint(pool, version)}.",
     )
 
@@ -128,9 +130,9 @@ def fail(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Action])
     message = deadline_message(pool, spec, version)
     if not pool.open_versions:
         # Nobody else serves: giving up would help nobody.
-        return Progress(tuple(actions), Reason.PROGRESS_DEADLINE_EXCEEDED, message)
+        return Progress(tuple(actions), ConditionReason.PROGRESS_DEADLINE_EXCEEDED, message)
     move = MoveVersion(pool.uid, version.id, VersionState.FAILED, 100)
-    return Progress((*actions, move), Reason.PROGRESS_DEADLINE_EXCEEDED, message)
+    return Progress((*actions, move), ConditionReason.PROGRESS_DEADLINE_EXCEEDED, message)
 
 
 def keep_failed(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
@@ -141,15 +143,17 @@ def keep_failed(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) ->
     """
     aborted = version.weight_percent < 100
     message = deadline_message(pool, spec, version)
-    reason = Reason.PROGRESS_DEADLINE_EXCEEDED
+    reason = ConditionReason.PROGRESS_DEADLINE_EXCEEDED
     if aborted:
         message = version.verdict or f"Version {version.version} ({version.id}) failed."
-        reason = Reason.ROLLOUT_ABORTED
+        reason = ConditionReason.ROLLOUT_ABORTED
     again = is_asked_by_hand(pool, version) if aborted else is_up(pool, version, 1)
     missing = missing_pods(pool, version.id, pending_replicas(pool, spec, wanted))
     if again and len(pool.active) < spec.rollout.max_active_versions and is_affordable(pool, missing, wanted):
         return Progress(
-            (MoveVersion(pool.uid, version.id, VersionState.PENDING, 100),), Reason.WAITING_FOR_PODS, message
+            (MoveVersion(pool.uid, version.id, VersionState.PENDING, 100),),
+            ConditionReason.WAITING_FOR_PODS,
+            message,
         )
     if aborted:
         return Progress(tuple(drain.remove_pods(pool, version)), reason, message)
@@ -168,4 +172,6 @@ def bring_back(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> 
         return unaffordable(pool, spec, missing)
     move = MoveVersion(pool.uid, version.id, VersionState.PENDING, 100)
     message = f"Version {version.version} ({version.id}) comes back."
-    return Progress((move, EmitEvent("Normal", "Created", message)), Reason.WAITING_FOR_PODS, message)
+    return Progress(
+        (move, EmitEvent("Normal", "Created", message)), ConditionReason.WAITING_FOR_PODS, message
+    )

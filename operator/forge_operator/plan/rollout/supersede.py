@@ -2,7 +2,7 @@
 
 from forge_jobs.model.version import Version, VersionState
 from forge_operator import naming
-from forge_operator.conditions import Reason
+from forge_operator.conditions import ConditionReason
 from forge_operator.plan.actions import (
     Action,
     MoveVersion,
@@ -42,7 +42,7 @@ def withdraw(pool: Pool, version: Version, asked: Progress) -> list[Action]:
     """Return how a version that never became current gives way to a newer one: at once, if it never got a job."""
     is_begun = pool.asked is not None or any(isinstance(each, PutVersion) for each in asked.actions)
     # What the newer one waits for may be just what this one holds.
-    if not is_begun and asked.reason is not Reason.DATABASE_CONNECTION_BUDGET:
+    if not is_begun and asked.reason is not ConditionReason.DATABASE_CONNECTION_BUDGET:
         return []
     if not is_replaceable(version):
         return [move(pool, version, VersionState.DRAINING)]

@@ -2,7 +2,7 @@
 
 from forge_jobs.model.version import Version, VersionState
 from forge_operator import naming
-from forge_operator.conditions import Reason
+from forge_operator.conditions import ConditionReason
 from forge_operator.plan.actions import (
     Action,
     EmitEvent,
@@ -26,14 +26,16 @@ def take_over(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Act
     step = spec.rollout.steps[0]
     message = f"Version {version.version} ({version.id}) gets {step.weight_percent} % of the slots."
     move = MoveVersion(pool.uid, version.id, VersionState.RAMPING, step.weight_percent)
-    return Progress((*actions, move, EmitEvent("Normal", "Ramping", message)), Reason.RAMPING, message)
+    return Progress(
+        (*actions, move, EmitEvent("Normal", "Ramping", message)), ConditionReason.RAMPING, message
+    )
 
 
 def await_promotion(version: Version, how: str, actions: list[Action]) -> Progress:
     """Return that the version waits for people, being as it is."""
     return Progress(
         tuple(actions),
-        Reason.AWAITING_PROMOTION,
+        ConditionReason.AWAITING_PROMOTION,
         f"Version {version.version} {how}: set annotation {naming.PROMOTE}={version.id} to promote it.",
     )
 
@@ -53,7 +55,7 @@ def promote(pool: Pool, version: Version, actions: list[Action]) -> Progress:
                 "Warning", "KindsMissing", f"Version {version.version} does not handle {', '.join(missing)}."
             )
         )
-    return Progress((*actions, Promote(pool.uid, version.id), *events), Reason.PROMOTING, message)
+    return Progress((*actions, Promote(pool.uid, version.id), *events), ConditionReason.PROMOTING, message)
 
 
 def missing_kinds(pool: Pool, before: Version | None, after: Version) -> list[str]:

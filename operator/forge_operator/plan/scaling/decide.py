@@ -10,7 +10,7 @@ from enum import StrEnum
 from math import ceil
 from typing import Any
 
-from forge_operator.conditions import Reason
+from forge_operator.conditions import ConditionReason
 from forge_operator.plan.scaling.load import Load
 from forge_operator.specs import AutoscalingSpec
 from forge_operator.state.memory import ScalerMemory
@@ -22,7 +22,7 @@ MOST_BOOST = 2.0
 """By how much an old job may raise the number of ready pods at one time."""
 
 
-class Why(StrEnum):
+class ScalingReason(StrEnum):
     """What decided."""
 
     THROUGHPUT = "Throughput"
@@ -37,13 +37,13 @@ class Why(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class ScalingDecision:
     """A number of pods, and why it is that."""
 
     replicas: int
     wanted: int  # by the work alone, before windows and bounds
-    reason: Why
-    limited: Reason = Reason.WITHIN_RANGE  # one of ScalingLimited's
+    reason: ScalingReason
+    limited: ConditionReason = ConditionReason.WITHIN_RANGE  # one of ScalingLimited's
     load: Load | None = None  # what it was made from
 
     def inputs(self) -> dict[str, Any]:
@@ -51,27 +51,27 @@ class Decision:
         return asdict(self.load) if self.load else {}
 
 
-def wish(spec: AutoscalingSpec, slots: int, load: Load) -> tuple[int, Why]:
+def wish(spec: AutoscalingSpec, slots: int, load: Load) -> tuple[int, ScalingReason]:
     """Return how many pods the work asks for: Little's law, raised when the oldest job waits too long."""
     if load.backlog < spec.activation_backlog and load.in_progress == 0 and load.due_soon == 0:
-        return 0, Why.IDLE
+        return 0, ScalingReason.IDLE
     target = spec.target_latency.total_seconds()
     usable = slots * spec.target_utilization_percent / 100  # slots of a pod, less headroom
     needed = load.arrival + (load.backlog + load.due_soon) / target  # jobs a second
-    why = Why.THROUGHPUT
+    why = ScalingReason.THROUGHPUT
     if load.rate_limit is not None and needed > load.rate_limit:
-        needed, why = load.rate_limit, Why.BOUND_BY_RATE_LIMIT
+        needed, why = load.rate_limit, ScalingReason.BOUND_BY_RATE_LIMIT
     pods = max(1, ceil(needed * load.service / usable))
     boosted = boost(load, target)
-    if boosted > pods and why is Why.THROUGHPUT:
-        pods, why = boosted, Why.OLDEST_AGE
+    if boosted > pods and why is ScalingReason.THROUGHPUT:
+        pods, why = boosted, ScalingReason.OLDEST_AGE
     # Three jobs cannot use five pods; but short jobs that come steadily keep their headroom.
     steady = ceil(load.arrival * load.service / usable)
     useful = max(1, steady, ceil((load.backlog + load.in_progress + load.due_soon) / slots))
     if pods > useful:
-        pods, why = useful, Why.BOUND_BY_WORK
+        pods, why = useful, ScalingReason.BOUND_BY_WORK
     if load.concurrency is not None and pods > ceil(load.concurrency / slots):
-        pods, why = max(1, ceil(load.concurrency / slots)), Why.BOUND_BY_CONCURRENCY
+        pods, why = max(1, ceil(load.concurrency / slots)), ScalingReason.BOUND_BY_CONCURRENCY
     return pods, why
 
 
@@ -106,7 +106,7 @@ def decide(
     *,
     current: int,
     now: float,
-) -> tuple[Decision, ScalerMemory]:
+) -> tuple[ScalingDecision, ScalerMemory]:
     """Return how many pods there should be, `current` being ready and starting ones of open versions."""
     memory = observed_change(memory, current, now)
     if now - load.at > STALE.total_seconds():
@@ -120,21 +120,23 @@ def decide(
     else:
         pods = shrunk(spec, slots, load, memory, max(1, wanted), current, now)
     pods, limited = bounded(spec, load, pods, wanted)
-    if limited is Reason.WITHIN_RANGE:
+    if limited is ConditionReason.WITHIN_RANGE:
         limited = LIMITS.get(why, limited)
-    return Decision(replicas=pods, wanted=wanted, reason=why, limited=limited, load=load), memory
+    return ScalingDecision(replicas=pods, wanted=wanted, reason=why, limited=limited, load=load), memory
 
 
 LIMITS = {
-    Why.BOUND_BY_CONCURRENCY: Reason.CONCURRENCY_LIMIT,
-    Why.BOUND_BY_RATE_LIMIT: Reason.RATE_LIMIT,
+    ScalingReason.BOUND_BY_CONCURRENCY: ConditionReason.CONCURRENCY_LIMIT,
+    ScalingReason.BOUND_BY_RATE_LIMIT: ConditionReason.RATE_LIMIT,
 }
 
 
-def stale(spec: AutoscalingSpec, current: int) -> Decision:
+def stale(spec: AutoscalingSpec, current: int) -> ScalingDecision:
     """Return what is decided on numbers that are too old: never fewer pods."""
     pods = max(current, spec.fallback_replicas or 0)
-    return Decision(replicas=pods, wanted=pods, reason=Why.STALE_SIGNAL, limited=Reason.STALE_SIGNAL)
+    return ScalingDecision(
+        replicas=pods, wanted=pods, reason=ScalingReason.STALE_SIGNAL, limited=ConditionReason.STALE_SIGNAL
+    )
 
 
 def remembered(spec: AutoscalingSpec, memory: ScalerMemory, wanted: int, now: float) -> ScalerMemory:
@@ -195,14 +197,19 @@ def shrunk(
     return min(current, max(pods, least))
 
 
-def bounded(spec: AutoscalingSpec, load: Load, pods: int, wanted: int) -> tuple[int, Reason]:
+def bounded(spec: AutoscalingSpec, load: Load, pods: int, wanted: int) -> tuple[int, ConditionReason]:
     """Return the number of pods within the bounds of the object, and which of them bound it."""
     pods = max(min(pods, spec.max_replicas), spec.min_replicas)
     if wanted > spec.max_replicas:
-        return pods, Reason.AT_MAX_REPLICAS
+        return pods, ConditionReason.AT_MAX_REPLICAS
     if wanted < spec.min_replicas:
-        return pods, Reason.AT_MIN_REPLICAS
-    return pods, Reason.UNSCHEDULABLE if load.is_stuck and wanted > load.ready else Reason.WITHIN_RANGE
+        return pods, ConditionReason.AT_MIN_REPLICAS
+    return (
+        pods,
+        ConditionReason.UNSCHEDULABLE
+        if load.is_stuck and wanted > load.ready
+        else ConditionReason.WITHIN_RANGE,
+    )
 
 
 def split(total: int, weight_percent: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from forge_jobs import CronConfig, QueueConfig, WorkerInfo
 from forge_jobs.model.job import Counts, Unhandled
 from forge_operator.specs import AutoscalingSpec
 from forge_operator.state.memory import ScalerMemory, Tally
-from forge_operator.state.observed import Database
+from forge_operator.state.observed import DatabaseState
 
 HALF_LIFE_UP, HALF_LIFE_DOWN = 30.0, 120.0
 """Seconds after which an estimate of arrivals has gone half the way to a larger, or smaller, rate."""
@@ -45,12 +45,12 @@ class Load:
 
 
 def lookahead(autoscaling: AutoscalingSpec) -> timedelta:
-    """Return how far `Database.upcoming` should look."""
+    """Return how far `DatabaseState.upcoming` should look."""
     return autoscaling.prewarm + POD_START
 
 
 def measure(
-    database: Database,
+    database: DatabaseState,
     served: Sequence[str],
     autoscaling: AutoscalingSpec,
     memory: ScalerMemory,
@@ -178,7 +178,7 @@ def oldest_age(counts: Iterable[Counts], now: datetime) -> float:
     return max(0.0, (now - min(since)).total_seconds()) if since else 0.0
 
 
-def due(database: Database, served: Sequence[str], autoscaling: AutoscalingSpec) -> tuple[int, bool]:
+def due(database: DatabaseState, served: Sequence[str], autoscaling: AutoscalingSpec) -> tuple[int, bool]:
     """Return how many jobs are due within the time to warm up, and whether any is before a pod could be back."""
     firsts = [(count, first) for queue, (count, first) in database.upcoming.items() if queue in served]
     crons = [each for each in database.crons if each.queue in served and is_handled(each, database.handled)]

@@ -5,34 +5,40 @@ from typing import Any
 
 from forge_jobs.model.version import Version, VersionState
 from forge_operator import naming
-from forge_operator.conditions import Condition, Reason, Truth
+from forge_operator.conditions import Condition, ConditionReason, Truth
 from forge_operator.plan import disruption
 from forge_operator.plan.actions import Part
 from forge_operator.plan.configuration import Sync
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout.progress import Progress
-from forge_operator.plan.scaling.decide import Decision, Why
+from forge_operator.plan.scaling.decide import ScalingDecision, ScalingReason
 from forge_operator.plan.scaling.load import Load
 from forge_operator.plan.status import report
-from forge_operator.plan.status.report import Report, known_verdicts, maybe_moment, moment, reason_of
-from forge_operator.plan.verdict import Verdict
+from forge_operator.plan.status.report import (
+    StatusReport,
+    format_timestamp,
+    format_timestamp_or_none,
+    known_verdicts,
+    reason_of,
+)
+from forge_operator.plan.verdict import ConditionVerdict
 from forge_operator.specs import QueueSpec
-from forge_operator.state.memory import Failure
+from forge_operator.state.memory import StrandFailure
 from forge_operator.state.observed import QueueObject, Unknown
 from forge_operator.words import count
 
 MOST_VERSIONS = 64
 """Versions that a status lists."""
 
-ON_THE_WAY = frozenset({Reason.WAITING_FOR_PODS, Reason.PROMOTING, Reason.RAMPING})
+ON_THE_WAY = frozenset({ConditionReason.WAITING_FOR_PODS, ConditionReason.PROMOTING, ConditionReason.RAMPING})
 """Reasons of Progressing with which what is asked for is not so yet."""
 
 
 def queue_report(
-    owner: QueueObject, verdicts: Mapping[Condition, Verdict], fields: Mapping[str, Any]
-) -> Report:
+    owner: QueueObject, verdicts: Mapping[Condition, ConditionVerdict], fields: Mapping[str, Any]
+) -> StatusReport:
     """Return the report of a ForgeQueue."""
-    return Report(
+    return StatusReport(
         kind="ForgeQueue",
         namespace=owner.namespace,
         name=owner.name,
@@ -42,23 +48,23 @@ def queue_report(
     )
 
 
-def paused(owner: QueueObject) -> Verdict:
+def paused(owner: QueueObject) -> ConditionVerdict:
     """Return what Paused says."""
     by_spec = isinstance(owner.spec, QueueSpec) and owner.spec.paused
     return report.paused(owner.annotations, by_spec=by_spec)
 
 
-def unreachable(owner: QueueObject, unknown: Unknown) -> dict[Condition, Verdict]:
+def unreachable(owner: QueueObject, unknown: Unknown) -> dict[Condition, ConditionVerdict]:
     """Return what is said when the database could not be asked: that nothing is known."""
     reason = reason_of(unknown.reason)
-    if reason in (Reason.SCHEMA_TOO_OLD, Reason.SCHEMA_TOO_NEW):
+    if reason in (ConditionReason.SCHEMA_TOO_OLD, ConditionReason.SCHEMA_TOO_NEW):
         return failed_sync(owner, reason, unknown.message)
-    not_known = Verdict(Reason.DATABASE_UNREACHABLE, unknown.message)
-    is_refused = reason is not Reason.CONNECTION_FAILED
+    not_known = ConditionVerdict(ConditionReason.DATABASE_UNREACHABLE, unknown.message)
+    is_refused = reason is not ConditionReason.CONNECTION_FAILED
     said = {
-        Condition.READY: Verdict(reason, unknown.message) if is_refused else not_known,
+        Condition.READY: ConditionVerdict(reason, unknown.message) if is_refused else not_known,
         Condition.SYNCED: not_known,
-        Condition.DATABASE_REACHABLE: Verdict(reason, unknown.message),
+        Condition.DATABASE_REACHABLE: ConditionVerdict(reason, unknown.message),
         Condition.PROGRESSING: not_known,
         Condition.KINDS_HANDLED: not_known,
     }
@@ -66,30 +72,33 @@ def unreachable(owner: QueueObject, unknown: Unknown) -> dict[Condition, Verdict
     return said | stale_scaling(owner) | known | {Condition.PAUSED: paused(owner)}
 
 
-def stale_scaling(owner: QueueObject) -> dict[Condition, Verdict]:
+def stale_scaling(owner: QueueObject) -> dict[Condition, ConditionVerdict]:
     """Return what is said of scaling when nothing is known."""
     has_workers = isinstance(owner.spec, QueueSpec) and owner.spec.workers is not None
-    reason = Reason.STALE_SIGNAL if has_workers else Reason.NO_WORKERS
+    reason = ConditionReason.STALE_SIGNAL if has_workers else ConditionReason.NO_WORKERS
     return {
-        Condition.SCALING_ACTIVE: Verdict(reason),
-        Condition.SCALING_LIMITED: Verdict(reason),
+        Condition.SCALING_ACTIVE: ConditionVerdict(reason),
+        Condition.SCALING_LIMITED: ConditionVerdict(reason),
     }
 
 
-def failed_sync(owner: QueueObject, reason: Reason, message: str) -> dict[Condition, Verdict]:
+def failed_sync(
+    owner: QueueObject, reason: ConditionReason, message: str
+) -> dict[Condition, ConditionVerdict]:
     """Return what is said when the configuration could not be brought into the database, and so nothing else was done."""
     return {
-        Condition.READY: Verdict(reason, message),
-        Condition.SYNCED: Verdict(reason, message),
-        Condition.DATABASE_REACHABLE: Verdict(Reason.CONNECTED),
+        Condition.READY: ConditionVerdict(reason, message),
+        Condition.SYNCED: ConditionVerdict(reason, message),
+        Condition.DATABASE_REACHABLE: ConditionVerdict(ConditionReason.CONNECTED),
         Condition.PAUSED: paused(owner),
     }
 
 
-def falls_back(replicas: int) -> Verdict:
+def falls_back(replicas: int) -> ConditionVerdict:
     """Return what ScalingActive says while the database is not heard and fallback.replicas stands in for it."""
-    return Verdict(
-        Reason.FALLBACK, f"The database is not heard; {count(replicas, 'pod')} at least, as asked for."
+    return ConditionVerdict(
+        ConditionReason.FALLBACK,
+        f"The database is not heard; {count(replicas, 'pod')} at least, as asked for.",
     )
 
 
@@ -102,27 +111,27 @@ CONDITION_OF: Mapping[str, Condition] = {
 """Which condition says that a part of the plan was not carried out."""
 
 
-def failure_verdicts(failures: Mapping[str, Failure]) -> dict[Condition, Verdict]:
+def failure_verdicts(failures: Mapping[str, StrandFailure]) -> dict[Condition, ConditionVerdict]:
     """Return what is said of the parts of the plan that failed the last time."""
     said = {}
     for key, failure in failures.items():
         condition = CONDITION_OF.get(key.partition("/")[0])
         if condition is not None:
-            said[condition] = Verdict(Reason.ACTION_FAILED, failure.message)
+            said[condition] = ConditionVerdict(ConditionReason.ACTION_FAILED, failure.message)
         if condition not in (None, Condition.PROTECTED):  # it works without
-            said[Condition.READY] = Verdict(Reason.ACTION_FAILED, failure.message)
+            said[Condition.READY] = ConditionVerdict(ConditionReason.ACTION_FAILED, failure.message)
     return said
 
 
 def pool_verdicts(
-    pool: Pool, sync: Sync, progress: Progress, decision: Decision, *, observes: bool
-) -> dict[Condition, Verdict]:
+    pool: Pool, sync: Sync, progress: Progress, decision: ScalingDecision, *, observes: bool
+) -> dict[Condition, ConditionVerdict]:
     """Return what is said when everything is known."""
     return {
         Condition.READY: ready(pool, progress, decision),
-        Condition.SYNCED: Verdict(sync.reason, sync.message),
-        Condition.DATABASE_REACHABLE: Verdict(Reason.CONNECTED),
-        Condition.PROGRESSING: Verdict(progress.reason, progress.message),
+        Condition.SYNCED: ConditionVerdict(sync.reason, sync.message),
+        Condition.DATABASE_REACHABLE: ConditionVerdict(ConditionReason.CONNECTED),
+        Condition.PROGRESSING: ConditionVerdict(progress.reason, progress.message),
         **scaling_verdicts(pool, decision, observes=observes),
         Condition.KINDS_HANDLED: kinds_handled(pool),
         Condition.PROTECTED: disruption.verdict(pool),
@@ -130,31 +139,35 @@ def pool_verdicts(
     }
 
 
-def kinds_handled(pool: Pool) -> Verdict:
+def kinds_handled(pool: Pool) -> ConditionVerdict:
     """Return whether there is anybody for each of the jobs that wait in the queues that the pool serves."""
     unhandled = [each for queue in pool.served for each in pool.database.unhandled.get(queue, ())]
     return report.handled_or_not({each.queue for each in unhandled}, {each.kind for each in unhandled})
 
 
-def ready(pool: Pool, progress: Progress, decision: Decision) -> Verdict:
+def ready(pool: Pool, progress: Progress, decision: ScalingDecision) -> ConditionVerdict:
     """Return what Ready says: the worst of the others."""
     if pool.workers_spec is None:
-        return Verdict(Reason.CONFIGURED)
-    is_awaited = progress.reason is Reason.AWAITING_PROMOTION  # by people, while the version before serves
-    is_failure = not is_awaited and Verdict(progress.reason).truth(Condition.PROGRESSING) is Truth.FALSE
+        return ConditionVerdict(ConditionReason.CONFIGURED)
+    is_awaited = (
+        progress.reason is ConditionReason.AWAITING_PROMOTION
+    )  # by people, while the version before serves
+    is_failure = (
+        not is_awaited and ConditionVerdict(progress.reason).truth(Condition.PROGRESSING) is Truth.FALSE
+    )
     if progress.reason in ON_THE_WAY:
-        return Verdict(Reason.RECONCILING, progress.message)
+        return ConditionVerdict(ConditionReason.RECONCILING, progress.message)
     if is_failure:
-        return Verdict(progress.reason, progress.message)
+        return ConditionVerdict(progress.reason, progress.message)
     if pool.ready(pool.open_versions) == 0 and (decision.replicas > 0 or has_work(decision.load)):
-        return with_complaints(pool, Reason.NO_READY_PODS)
-    return Verdict(Reason.SERVING)
+        return with_complaints(pool, ConditionReason.NO_READY_PODS)
+    return ConditionVerdict(ConditionReason.SERVING)
 
 
-def with_complaints(pool: Pool, reason: Reason) -> Verdict:
+def with_complaints(pool: Pool, reason: ConditionReason) -> ConditionVerdict:
     """Return the reason with what Kubernetes says of the pods that should serve."""
     complaints = pool.complaints(pool.open_versions)
-    return Verdict(reason, f"Pods do not get ready: {'; '.join(complaints)}." if complaints else "")
+    return ConditionVerdict(reason, f"Pods do not get ready: {'; '.join(complaints)}." if complaints else "")
 
 
 def has_work(load: Load | None) -> bool:
@@ -162,37 +175,39 @@ def has_work(load: Load | None) -> bool:
     return load is not None and bool(load.backlog or load.in_progress)
 
 
-def scaling_verdicts(pool: Pool, decision: Decision, *, observes: bool) -> dict[Condition, Verdict]:
+def scaling_verdicts(
+    pool: Pool, decision: ScalingDecision, *, observes: bool
+) -> dict[Condition, ConditionVerdict]:
     """Return what ScalingActive and ScalingLimited say."""
     message = explained(decision)
     if pool.workers_spec is None:
-        both = Verdict(Reason.NO_WORKERS)
+        both = ConditionVerdict(ConditionReason.NO_WORKERS)
         return {Condition.SCALING_ACTIVE: both, Condition.SCALING_LIMITED: both}
     if pool.workers_spec.autoscaling is None:
-        both = Verdict(Reason.FIXED_REPLICAS)
+        both = ConditionVerdict(ConditionReason.FIXED_REPLICAS)
         return {Condition.SCALING_ACTIVE: both, Condition.SCALING_LIMITED: both}
-    if decision.reason is Why.STALE_SIGNAL:
+    if decision.reason is ScalingReason.STALE_SIGNAL:
         return stale_scaling(pool.owner)
-    active = Reason.OBSERVING if observes else Reason.SCALING
+    active = ConditionReason.OBSERVING if observes else ConditionReason.SCALING
     return {
-        Condition.SCALING_ACTIVE: Verdict(active, message),
+        Condition.SCALING_ACTIVE: ConditionVerdict(active, message),
         Condition.SCALING_LIMITED: limited(pool, decision),
     }
 
 
-def limited(pool: Pool, decision: Decision) -> Verdict:
+def limited(pool: Pool, decision: ScalingDecision) -> ConditionVerdict:
     """Return what ScalingLimited says."""
-    if decision.limited is Reason.UNSCHEDULABLE:
+    if decision.limited is ConditionReason.UNSCHEDULABLE:
         return with_complaints(pool, decision.limited)
-    if decision.limited is not Reason.DATABASE_CONNECTION_BUDGET:
-        return Verdict(decision.limited)
-    return Verdict(
+    if decision.limited is not ConditionReason.DATABASE_CONNECTION_BUDGET:
+        return ConditionVerdict(decision.limited)
+    return ConditionVerdict(
         decision.limited,
         f"A pod opens up to {count(pool.connections_per_pod, 'connection')}, {pool.connections_told}",
     )
 
 
-def explained(decision: Decision) -> str:
+def explained(decision: ScalingDecision) -> str:
     """Return why there should be so many pods, in a sentence with its numbers."""
     load = decision.load
     if load is None:
@@ -209,7 +224,7 @@ def rounded(value: float) -> float:
     return float(f"{value:.2g}") if value >= 0.01 else 0.0
 
 
-def pool_fields(pool: Pool, load: Load, decision: Decision) -> dict[str, Any]:
+def pool_fields(pool: Pool, load: Load, decision: ScalingDecision) -> dict[str, Any]:
     """Return the fields of the status besides conditions."""
     current = pool.current
     serving = pool.deployments.get(current.id) if current else None
@@ -227,7 +242,7 @@ def pool_fields(pool: Pool, load: Load, decision: Decision) -> dict[str, Any]:
             "held": load.held,
             "inProgress": load.in_progress,
             "oldestAgeSeconds": int(load.oldest_age),
-            "observedAt": moment(pool.database.now),
+            "observedAt": format_timestamp(pool.database.now),
         },
         "scaling": scaling_fields(pool, decision) if pool.workers_spec else None,
     }
@@ -248,7 +263,7 @@ def reference(version: Version | None, since: Any) -> dict[str, Any] | None:
         "id": version.id,
         "version": version.version,
         "deployment": version.deployment,
-        "since": maybe_moment(since),
+        "since": format_timestamp_or_none(since),
     }
     return {key: value for key, value in found.items() if value is not None}
 
@@ -274,21 +289,21 @@ def version_fields(pool: Pool, version: Version) -> dict[str, Any]:
         "replicas": deployment.replicas if deployment else 0,
         "readyReplicas": deployment.ready if deployment else 0,
         "inProgress": version.in_progress,
-        "lastCurrentAt": maybe_moment(version.last_current_at),
-        "drainStartedAt": maybe_moment(version.drain_started_at),
-        "drainedAt": maybe_moment(version.drained_at),
+        "lastCurrentAt": format_timestamp_or_none(version.last_current_at),
+        "drainStartedAt": format_timestamp_or_none(version.drain_started_at),
+        "drainedAt": format_timestamp_or_none(version.drained_at),
     }
     return {key: value for key, value in found.items() if value is not None}
 
 
-def scaling_fields(pool: Pool, decision: Decision) -> dict[str, Any]:
+def scaling_fields(pool: Pool, decision: ScalingDecision) -> dict[str, Any]:
     """Return the decision with what it was made from."""
     found = {
         "replicas": decision.replicas,
         "wanted": decision.wanted,
         "reason": decision.reason.value,
         "message": explained(decision),
-        "decidedAt": moment(pool.now),
+        "decidedAt": format_timestamp(pool.now),
     }
     return found | ({"inputs": inputs(pool, decision.load)} if decision.load else {})
 
@@ -310,6 +325,6 @@ def inputs(pool: Pool, load: Load) -> dict[str, Any]:
         "concurrencyLimit": load.concurrency,
         "rateLimitPerSecond": load.rate_limit,
         "connectionsLeft": load.connections_left,
-        "observedAt": moment(pool.database.now),
+        "observedAt": format_timestamp(pool.database.now),
     }
     return {key: value for key, value in found.items() if value is not None}

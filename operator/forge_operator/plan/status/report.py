@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from forge_operator import naming
-from forge_operator.conditions import Condition, Reason
+from forge_operator.conditions import Condition, ConditionReason
 from forge_operator.plan.actions import Action, EmitEvent, WriteStatus
-from forge_operator.plan.verdict import Verdict
+from forge_operator.plan.verdict import ConditionVerdict
 from forge_operator.state.observed import CronObject, QueueObject
 
 BETWEEN_NUMBERS = timedelta(seconds=30)
@@ -27,41 +27,41 @@ MOMENTS = ("observedAt", "decidedAt")
 
 WARNED = frozenset(
     {
-        Reason.INVALID_SPEC,
-        Reason.INVALID_SCHEDULE,
-        Reason.UNKNOWN_QUEUE,
-        Reason.QUEUE_NAME_CONFLICT,
-        Reason.CRON_NAME_CONFLICT,
-        Reason.SCHEMA_TOO_OLD,
-        Reason.SCHEMA_TOO_NEW,
-        Reason.CONNECTION_FAILED,
-        Reason.AUTH_FAILED,
-        Reason.TLS_FAILED,
-        Reason.READ_ONLY,
-        Reason.UNHANDLED_KINDS,
-        Reason.BUDGETS_HIDDEN,
-        Reason.TOO_MANY_VERSIONS,
-        Reason.INCONCLUSIVE,
-        Reason.PROGRESS_DEADLINE_EXCEEDED,
-        Reason.INVALID_TEMPLATE,
-        Reason.ACTION_FAILED,
-        Reason.IDENTITY_COLLISION,
-        Reason.DATABASE_CONNECTION_BUDGET,
-        Reason.DRAIN_OVERDUE,
-        Reason.UNSCHEDULABLE,
-        Reason.FALLBACK,
-        Reason.QUEUE_NOT_EMPTY,
+        ConditionReason.INVALID_SPEC,
+        ConditionReason.INVALID_SCHEDULE,
+        ConditionReason.UNKNOWN_QUEUE,
+        ConditionReason.QUEUE_NAME_CONFLICT,
+        ConditionReason.CRON_NAME_CONFLICT,
+        ConditionReason.SCHEMA_TOO_OLD,
+        ConditionReason.SCHEMA_TOO_NEW,
+        ConditionReason.CONNECTION_FAILED,
+        ConditionReason.AUTH_FAILED,
+        ConditionReason.TLS_FAILED,
+        ConditionReason.READ_ONLY,
+        ConditionReason.UNHANDLED_KINDS,
+        ConditionReason.BUDGETS_HIDDEN,
+        ConditionReason.TOO_MANY_VERSIONS,
+        ConditionReason.INCONCLUSIVE,
+        ConditionReason.PROGRESS_DEADLINE_EXCEEDED,
+        ConditionReason.INVALID_TEMPLATE,
+        ConditionReason.ACTION_FAILED,
+        ConditionReason.IDENTITY_COLLISION,
+        ConditionReason.DATABASE_CONNECTION_BUDGET,
+        ConditionReason.DRAIN_OVERDUE,
+        ConditionReason.UNSCHEDULABLE,
+        ConditionReason.FALLBACK,
+        ConditionReason.QUEUE_NOT_EMPTY,
     }
 )
 """Reasons that are worth an event when a condition first gives them."""
 
 AT_FIRST = frozenset(
     {
-        Reason.CONNECTION_FAILED,
-        Reason.SCHEMA_TOO_OLD,
-        Reason.UNKNOWN_QUEUE,
-        Reason.UNHANDLED_KINDS,
-        Reason.FALLBACK,
+        ConditionReason.CONNECTION_FAILED,
+        ConditionReason.SCHEMA_TOO_OLD,
+        ConditionReason.UNKNOWN_QUEUE,
+        ConditionReason.UNHANDLED_KINDS,
+        ConditionReason.FALLBACK,
     }
 )
 """Those of them that come with everything's being made at one time, and go by themselves."""
@@ -76,22 +76,22 @@ SAID_ONCE = frozenset({Condition.READY})
 """Conditions that only repeat another one's reason."""
 
 
-BY_WORD = {each.value: each for each in Reason}
+BY_WORD = {each.value: each for each in ConditionReason}
 
 
-def reason_of(word: str) -> Reason:
+def reason_of(word: str) -> ConditionReason:
     """Return the reason that is written so; for one that nobody knows, that there is no connection."""
-    return BY_WORD.get(word, Reason.CONNECTION_FAILED)
+    return BY_WORD.get(word, ConditionReason.CONNECTION_FAILED)
 
 
-Verdicts = Mapping[Condition, Verdict]
+Verdicts = Mapping[Condition, ConditionVerdict]
 
 
-def known_verdicts(status: Mapping[str, Any]) -> dict[Condition, Verdict]:
+def known_verdicts(status: Mapping[str, Any]) -> dict[Condition, ConditionVerdict]:
     """Return what the conditions of a status say."""
     known = {each["type"]: each for each in status.get("conditions") or ()}
     return {
-        kind: Verdict(reason_of(known[kind.value]["reason"]), known[kind.value].get("message", ""))
+        kind: ConditionVerdict(reason_of(known[kind.value]["reason"]), known[kind.value].get("message", ""))
         for kind in Condition
         if kind.value in known
     }
@@ -108,29 +108,29 @@ MOST_KINDS = 5
 """Kinds that a message lists."""
 
 
-def handled_or_not(queues: Iterable[str], in_vain: Iterable[str]) -> Verdict:
+def handled_or_not(queues: Iterable[str], in_vain: Iterable[str]) -> ConditionVerdict:
     """Return what KindsHandled says of these queues, when nobody has a handler for jobs of the kinds `in_vain`."""
     kinds = sorted(set(in_vain))
     if not kinds:
-        return Verdict(Reason.ALL_HANDLED)
+        return ConditionVerdict(ConditionReason.ALL_HANDLED)
     # Without numbers, which would have it written anew at each look.
     more = f" and {len(kinds) - MOST_KINDS} more" if len(kinds) > MOST_KINDS else ""
-    return Verdict(
-        Reason.UNHANDLED_KINDS,
+    return ConditionVerdict(
+        ConditionReason.UNHANDLED_KINDS,
         f"Nobody who serves {' or '.join(map(repr, sorted(queues)))} has a handler for "
         f"{', '.join(map(repr, kinds[:MOST_KINDS]))}{more}.",
     )
 
 
-def paused(annotations: Mapping[str, str], *, by_spec: bool) -> Verdict:
+def paused(annotations: Mapping[str, str], *, by_spec: bool) -> ConditionVerdict:
     """Return what Paused says."""
     if annotations.get(naming.PAUSED) == "true":
-        return Verdict(Reason.ANNOTATION_PAUSED)
-    return Verdict(Reason.SPEC_PAUSED if by_spec else Reason.ACTIVE)
+        return ConditionVerdict(ConditionReason.ANNOTATION_PAUSED)
+    return ConditionVerdict(ConditionReason.SPEC_PAUSED if by_spec else ConditionReason.ACTIVE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class StatusReport:
     """What there is to say of an object."""
 
     kind: str
@@ -142,7 +142,7 @@ class Report:
 
 
 def reported(
-    report: Report, before: Mapping[str, Any], now: datetime, written_at: datetime | None
+    report: StatusReport, before: Mapping[str, Any], now: datetime, written_at: datetime | None
 ) -> tuple[list[Action], datetime | None]:
     """Return events for what turned bad, the write of the status if it is due, and when the last write was."""
     status = whole_status(report, before, now)
@@ -152,7 +152,7 @@ def reported(
     return [*events, WriteStatus(report.kind, report.namespace, report.name, status)], now
 
 
-def whole_status(report: Report, before: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+def whole_status(report: StatusReport, before: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """Return the status to write: fields that could not be found out are as they were."""
     kept = {key: value for key, value in before.items() if key not in report.fields}
     said = {key: value for key, value in report.fields.items() if value is not None}
@@ -164,7 +164,7 @@ def whole_status(report: Report, before: Mapping[str, Any], now: datetime) -> di
     }
 
 
-def conditions(report: Report, before: Mapping[str, Any], now: datetime) -> list[dict[str, Any]]:
+def conditions(report: StatusReport, before: Mapping[str, Any], now: datetime) -> list[dict[str, Any]]:
     """Return the conditions; the time of a transition changes only with the status."""
     known = {each["type"]: each for each in before.get("conditions") or ()}
     return [
@@ -174,12 +174,16 @@ def conditions(report: Report, before: Mapping[str, Any], now: datetime) -> list
 
 
 def condition(
-    kind: Condition, verdict: Verdict, before: Mapping[str, Any] | None, generation: int, now: datetime
+    kind: Condition,
+    verdict: ConditionVerdict,
+    before: Mapping[str, Any] | None,
+    generation: int,
+    now: datetime,
 ) -> dict[str, Any]:
     """Return one condition."""
     truth = verdict.truth(kind)
     is_same = before is not None and before.get("status") == truth.value
-    since = before["lastTransitionTime"] if is_same and before is not None else moment(now)
+    since = before["lastTransitionTime"] if is_same and before is not None else format_timestamp(now)
     return {
         "type": kind.value,
         "status": truth.value,
@@ -190,7 +194,7 @@ def condition(
     }
 
 
-def warnings(report: Report, before: Mapping[str, Any], now: datetime) -> list[Action]:
+def warnings(report: StatusReport, before: Mapping[str, Any], now: datetime) -> list[Action]:
     """Return an event for each condition that did not give its bad reason before."""
     known = {each["type"]: each for each in before.get("conditions") or ()}
     is_new = "lastSyncTime" not in before
@@ -205,12 +209,12 @@ def warnings(report: Report, before: Mapping[str, Any], now: datetime) -> list[A
     ]
 
 
-def is_news(verdict: Verdict, before: Mapping[str, Any], now: datetime) -> bool:
+def is_news(verdict: ConditionVerdict, before: Mapping[str, Any], now: datetime) -> bool:
     """Whether the condition gave another reason before."""
     return before.get("reason") != verdict.reason.value
 
 
-def has_lasted(verdict: Verdict, before: Mapping[str, Any], now: datetime) -> bool:
+def has_lasted(verdict: ConditionVerdict, before: Mapping[str, Any], now: datetime) -> bool:
     """Whether the condition has given its reason for a while, and this may be the first look that finds it so."""
     if is_news(verdict, before, now):
         return False
@@ -253,11 +257,11 @@ def without(value: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {key: each for key, each in value.items() if key not in left_out}
 
 
-def moment(value: datetime) -> str:
+def format_timestamp(value: datetime) -> str:
     """Return a moment as Kubernetes writes it."""
     return value.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def maybe_moment(value: datetime | None) -> str | None:
+def format_timestamp_or_none(value: datetime | None) -> str | None:
     """Return a moment as Kubernetes writes it, or None."""
-    return None if value is None else moment(value)
+    return None if value is None else format_timestamp(value)

@@ -9,7 +9,7 @@ class Wakeups(Protocol):
 
     poll_only: bool  # True: nothing is ever heard; polling is the only means
 
-    async def listen(self, heard: "Heard") -> None:
+    async def listen(self, heard: "Listener") -> None:
         """Call `heard(kind, subject)` for everything told, until cancelled.
 
         Kinds: "queue" (id: work), "behind" (queue id, priority, pos, and the worker that handed it back, or 0: a job
@@ -29,7 +29,7 @@ class Wakeups(Protocol):
         """Enqueues need not tell this worker."""
 
 
-class Heard(Protocol):
+class Listener(Protocol):
     """What `Wakeups.listen` calls; it must not block."""
 
     def __call__(self, kind: str, subject: str) -> None: ...

@@ -9,7 +9,7 @@ from forge_jobs.settings.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.postgres.audit import PostgresAudit
 from forge_jobs.storage.postgres.claims import PostgresClaims
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.connections_left import connections_left
 from forge_jobs.storage.postgres.crons import PostgresCrons
 from forge_jobs.storage.postgres.history import PostgresHistory
@@ -44,7 +44,7 @@ class PostgresStorage(Storage):
             self.url = url
             url_changed(url)
 
-        database = Database(
+        database = PostgresDatabase(
             url,
             schema=schema,
             pool_size=pool_size,

@@ -24,7 +24,7 @@ from forge_jobs.storage.contradictions import (
     slot_finding,
     unmended,
 )
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.schema import lock_key
 
 FIRST, END = -(2**63), 2**63 - 1
@@ -282,7 +282,7 @@ REPAIRS = "SELECT pg_advisory_xact_lock($1)"
 class PostgresAudit:
     """`Audit` in PostgreSQL."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
     async def jobs(

@@ -18,7 +18,7 @@ from forge_jobs.model.job import Alike, Enqueued, NewJob, Reason
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.storage import pieces
 from forge_jobs.storage.postgres import key_wait
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.kinds import named
 from forge_jobs.storage.postgres.queues import unknown_queue
@@ -95,7 +95,7 @@ class _Queue:
 
 
 async def enqueue_by_copy(
-    database: Database, jobs: Sequence[NewJob] | Alike, connection: Any
+    database: PostgresDatabase, jobs: Sequence[NewJob] | Alike, connection: Any
 ) -> list[Enqueued]:
     """All jobs wait, or none; see `Jobs.enqueue_many`."""
     keys = pieces.keys(jobs)
@@ -124,7 +124,7 @@ async def enqueue_by_copy(
 
 
 async def _enqueue(
-    database: Database, jobs: Sequence[NewJob], connection: Any, after: datetime, *, always_tell: bool
+    database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any, after: datetime, *, always_tell: bool
 ) -> tuple[list[Enqueued], datetime]:
     """Return the answers of this piece, and the moment before which all of it has its place."""
     jobs = await _resolved(database, jobs, connection)
@@ -146,14 +146,14 @@ async def _enqueue(
     return batch.answers if answers is None else answers, now + len(jobs) * MICROSECOND
 
 
-async def _resolved(database: Database, jobs: Sequence[NewJob], connection: Any) -> Sequence[NewJob]:
+async def _resolved(database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any) -> Sequence[NewJob]:
     """Return the jobs with what their kinds say of them where they say nothing themselves."""
     open_kinds = {job.kind for job in jobs if not job.declared}
     kinds = await named(database, open_kinds, connection) if open_kinds else {}
     return [resolved(job, kinds.get(job.kind)) for job in jobs] if kinds else jobs
 
 
-async def _queues(database: Database, jobs: Sequence[NewJob], connection: Any) -> dict[str, _Queue]:
+async def _queues(database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any) -> dict[str, _Queue]:
     names = {job.queue or DEFAULT_QUEUE for job in jobs}
     records = await database.fetch(QUEUES, sorted(names), connection=connection)
     queues = {record["name"]: _Queue(record["id"], record["max_attempts"]) for record in records}
@@ -163,7 +163,7 @@ async def _queues(database: Database, jobs: Sequence[NewJob], connection: Any) -
 
 
 async def _hold_keys(
-    database: Database, jobs: Sequence[NewJob], ids: Sequence[int], connection: Any
+    database: PostgresDatabase, jobs: Sequence[NewJob], ids: Sequence[int], connection: Any
 ) -> list[Enqueued]:
     """Hold the keys of the jobs; return their answers, which are duplicates where another holds the key."""
     wanted: dict[tuple[str, str], int] = {}
@@ -184,7 +184,11 @@ async def _hold_keys(
 
 
 async def _of_keys(
-    database: Database, statement: str, connection: Any, keys: Set[tuple[str, str]], *more: Sequence[int]
+    database: PostgresDatabase,
+    statement: str,
+    connection: Any,
+    keys: Set[tuple[str, str]],
+    *more: Sequence[int],
 ) -> dict[tuple[str, str], int]:
     """Run a statement about these keys; return the jobs that it says hold them."""
     kinds, names = [kind for kind, _ in keys], [key for _, key in keys]
@@ -299,7 +303,7 @@ class _Chunk:
             )
 
 
-async def _tell(database: Database, batch: _Batch, connection: Any, always_tell: bool) -> None:
+async def _tell(database: PostgresDatabase, batch: _Batch, connection: Any, always_tell: bool) -> None:
     """The counts are written, and who waits for the jobs hears when the transaction commits."""
     every: Counter[int] = Counter()
     scheduled: Counter[int] = Counter()

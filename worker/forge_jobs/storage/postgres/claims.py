@@ -19,7 +19,7 @@ from forge_jobs.model.job import (
 )
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import Front, Hint
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 from forge_jobs.storage.postgres.workers import ERA
@@ -301,7 +301,7 @@ LOST = HELD.replace(
 class PostgresClaims:
     """`Claims` in PostgreSQL."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
     async def claim(

@@ -1,6 +1,6 @@
 """How statements reach PostgreSQL: a pool for most, a dedicated lane each for claims, outcomes and signs of life.
 
-Every file of `postgres` runs its SQL through `Database`, and here the driver's errors become
+Every file of `postgres` runs its SQL through `PostgresDatabase`, and here the driver's errors become
 ours. After a lost connection the statement raises StorageUnavailable, and the next one finds a
 new connection; only what the server has undone itself, because of others, is tried again.
 """
@@ -78,7 +78,7 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-class Database:
+class PostgresDatabase:
     """One PostgreSQL as one process uses it.
 
     Every SQL text given to it may say `{schema}` (the schema, a quoted identifier),
@@ -501,7 +501,7 @@ class Lane:
     cancellation the next statement finds a new one.
     """
 
-    def __init__(self, database: Database, settings: Mapping[str, str]) -> None:
+    def __init__(self, database: PostgresDatabase, settings: Mapping[str, str]) -> None:
         self._database = database
         self._settings = settings
         self._turn = Turn()

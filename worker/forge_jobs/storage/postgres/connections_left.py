@@ -3,7 +3,7 @@
 import asyncpg
 
 from forge_jobs.errors import StorageUnavailable
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 # Roles without pg_read_all_stats see of others only who they are and in which database. What
 # has both is a connection, or now and then a parallel worker, which counts as one then.
@@ -33,7 +33,7 @@ SELECT greatest(0, min(most - used)) FROM bound
 """
 
 
-async def connections_left(database: Database) -> int | None:
+async def connections_left(database: PostgresDatabase) -> int | None:
     """Return how many more connections a role like ours gets; None behind a pooler that shares them, or if we may not ask."""
     if database.pooled:
         return None

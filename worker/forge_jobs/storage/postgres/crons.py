@@ -14,7 +14,7 @@ from forge_jobs.model.cron import CronConfig, Missed
 from forge_jobs.model.job import Enqueued, NewJob
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage.postgres import key_wait
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.driver_errors import broken_check
 from forge_jobs.storage.postgres.enqueue import enqueue, enqueue_many
@@ -113,7 +113,7 @@ UPDATE {schema}.cron SET last_error = $2 WHERE name = $1 AND last_error IS DISTI
 class PostgresCrons:
     """`Crons` in PostgreSQL."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
     @tried_again

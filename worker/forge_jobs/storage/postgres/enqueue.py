@@ -13,7 +13,7 @@ from forge_jobs.model.job import Alike, Enqueued, NewJob
 from forge_jobs.storage.pieces import keys, pieces
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.bulk import enqueue_by_copy
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.kinds import queue_of
 from forge_jobs.storage.postgres.queues import unknown_queue
 
@@ -139,7 +139,7 @@ SELECT (SELECT array_agg(id ORDER BY number) FROM known), (SELECT min(queue) FRO
 """.replace("{moment}", MOMENT)
 
 
-async def enqueue(database: Database, job: NewJob, connection: Any) -> Enqueued:
+async def enqueue(database: PostgresDatabase, job: NewJob, connection: Any) -> Enqueued:
     """The job waits, in one statement; see `Jobs.enqueue`."""
     arguments = (
         job.queue,
@@ -163,7 +163,7 @@ async def enqueue(database: Database, job: NewJob, connection: Any) -> Enqueued:
 
 
 async def _enqueue_keyed(
-    database: Database, job: NewJob, arguments: tuple[object, ...], connection: Any
+    database: PostgresDatabase, job: NewJob, arguments: tuple[object, ...], connection: Any
 ) -> Enqueued:
     while True:
         record = await _take_key(database, job, arguments, connection)
@@ -177,7 +177,9 @@ async def _enqueue_keyed(
         # The holder ended between the two looks, so its key is free.
 
 
-async def _take_key(database: Database, job: NewJob, arguments: tuple[object, ...], connection: Any) -> Any:
+async def _take_key(
+    database: PostgresDatabase, job: NewJob, arguments: tuple[object, ...], connection: Any
+) -> Any:
     """Return what the statement returns: the job has its key, or another has. Raises KeyBusy."""
     assert job.key is not None
     try:
@@ -192,7 +194,9 @@ async def _take_key(database: Database, job: NewJob, arguments: tuple[object, ..
         raise KeyBusy(job.kind, job.key, seconds) from error
 
 
-async def enqueue_many(database: Database, jobs: Sequence[NewJob] | Alike, connection: Any) -> list[Enqueued]:
+async def enqueue_many(
+    database: PostgresDatabase, jobs: Sequence[NewJob] | Alike, connection: Any
+) -> list[Enqueued]:
     """All jobs wait, or none; see `Jobs.enqueue_many`."""
     if not jobs:
         return []
@@ -203,7 +207,9 @@ async def enqueue_many(database: Database, jobs: Sequence[NewJob] | Alike, conne
     return await enqueue_by_copy(database, jobs, connection)
 
 
-async def _enqueue_batch(database: Database, jobs: Sequence[NewJob], connection: Any) -> list[Enqueued]:
+async def _enqueue_batch(
+    database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any
+) -> list[Enqueued]:
     record = await database.fetchrow(
         ENQUEUE_BATCH,
         [job.queue for job in jobs],
@@ -226,7 +232,7 @@ async def _enqueue_batch(database: Database, jobs: Sequence[NewJob], connection:
     return [Enqueued(job_id) for job_id in ids]
 
 
-async def _unknown_queue(database: Database, job: NewJob, connection: Any) -> UnknownQueue:
+async def _unknown_queue(database: PostgresDatabase, job: NewJob, connection: Any) -> UnknownQueue:
     name = job.queue or await queue_of(database, job.kind, connection)
     return await unknown_queue(database, name, connection=connection)
 

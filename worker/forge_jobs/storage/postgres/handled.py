@@ -1,7 +1,7 @@
 """The kinds that are handled in PostgreSQL: those for which the ones who serve a queue have handlers, and jobs of no such kind."""
 
 from forge_jobs.model.job import Unhandled
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 HANDLED = "SELECT queue, kinds FROM {schema}.handled"
 
@@ -10,11 +10,11 @@ UNHANDLED = (
 )
 
 
-async def handled(database: Database) -> dict[str, frozenset[str]]:
+async def handled(database: PostgresDatabase) -> dict[str, frozenset[str]]:
     """Return the kinds by queue; a queue of which they are not known is left out."""
     return {queue: frozenset(kinds) for queue, kinds in await database.fetch(HANDLED)}
 
 
-async def unhandled(database: Database) -> list[Unhandled]:
+async def unhandled(database: PostgresDatabase) -> list[Unhandled]:
     """Return the jobs that wait in vain, by queue."""
     return [Unhandled(**record) for record in await database.fetch(UNHANDLED)]

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from forge_jobs.storage.interface.schema import Purpose
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.rights import RIGHTS
 
 # By one right each, which the purpose has and those before it have not.
@@ -42,7 +42,7 @@ WHERE nspname = $1 AND pg_proc.oid <> ALL ($2::oid[])
 
 
 @asynccontextmanager
-async def inherited(database: Database, connection: asyncpg.Connection) -> AsyncIterator[None]:
+async def inherited(database: PostgresDatabase, connection: asyncpg.Connection) -> AsyncIterator[None]:
     """What is made meanwhile in the transaction of `connection` gets the owner of what was there, and its heirs may use it."""
     before = [made["oid"] for made in await connection.fetch(_MADE, database.schema, [])]
     yield

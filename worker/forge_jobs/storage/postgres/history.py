@@ -1,6 +1,6 @@
 """The sweep in PostgreSQL: ended jobs go when their queue's retention is over."""
 
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 # One walk of the index `finished_sweep` for each queue and state, from the oldest on. Rows
 # that somebody has in hand (a retry by a user) are passed over, so it waits for nobody.
@@ -69,7 +69,7 @@ WHERE at < now() - (SELECT greatest(interval '60 days', 2 * max(done_retention),
 class PostgresHistory:
     """`History` in PostgreSQL."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
     async def sweep(self, *, epoch: int, limit: int = 1000) -> int:

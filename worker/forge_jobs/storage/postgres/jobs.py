@@ -19,7 +19,7 @@ from forge_jobs.model.job import (
 )
 from forge_jobs.storage.interface.jobs import BATCH
 from forge_jobs.storage.postgres import enqueue, handled, job_rows
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.limits import FILLED
 from forge_jobs.storage.postgres.moves import (
     CANCEL,
@@ -81,7 +81,7 @@ WHERE job.id = $1
 class PostgresJobs:
     """`Jobs` in PostgreSQL."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
     async def enqueue(self, job: NewJob, *, connection: Any = None) -> Enqueued:

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 
 from forge_jobs.errors import ForgeError, KeyBusy, StorageBusy
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 KEY_WAIT = 5.0  # seconds
 GLANCE = 0.05  # seconds to find out whether a key is the busy one
@@ -43,7 +43,7 @@ def is_key_busy(error: BaseException) -> bool:
     return isinstance(cause, asyncpg.LockNotAvailableError) and "job_key" in str(cause.context)
 
 
-async def busy(database: Database, keys: Sequence[Key]) -> KeyBusy:
+async def busy(database: PostgresDatabase, keys: Sequence[Key]) -> KeyBusy:
     """Return the error that names which of the keys is held by a transaction that has not ended; takes none of them."""
     while len(keys) > 1:
         half = keys[: len(keys) // 2]
@@ -51,7 +51,7 @@ async def busy(database: Database, keys: Sequence[Key]) -> KeyBusy:
     return KeyBusy(*keys[0], KEY_WAIT)
 
 
-async def _is_busy(database: Database, keys: Sequence[Key]) -> bool:
+async def _is_busy(database: PostgresDatabase, keys: Sequence[Key]) -> bool:
     try:
         async with database.transaction() as connection:
             await bound(connection, GLANCE)

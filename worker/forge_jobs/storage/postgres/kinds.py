@@ -8,7 +8,7 @@ from typing import Any
 
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import stored_duration
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 _DECLARED = "queue, priority, max_attempts, timeout, codec, title, owner, docs"
 
@@ -63,7 +63,7 @@ QUEUE = "SELECT coalesce((SELECT queue FROM {schema}.kind WHERE kind = $1), 'def
 class PostgresKinds:
     """`Kinds` in PostgreSQL."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
     async def declare(self, kinds: Sequence[Kind], *, by: str) -> int:
@@ -83,13 +83,13 @@ class PostgresKinds:
         return bool(await self._database.fetchval(FORGET, kind))
 
 
-async def named(database: Database, kinds: Collection[str], connection: Any) -> dict[str, Kind]:
+async def named(database: PostgresDatabase, kinds: Collection[str], connection: Any) -> dict[str, Kind]:
     """Return those of `kinds` that are declared."""
     records = await database.fetch(NAMED, sorted(kinds), connection=connection)
     return {record["kind"]: _kind(record) for record in records}
 
 
-async def queue_of(database: Database, kind: str, connection: Any) -> str:
+async def queue_of(database: PostgresDatabase, kind: str, connection: Any) -> str:
     """Return the name of the queue of a job that names none."""
     name: str = await database.fetchval(QUEUE, kind, connection=connection)
     return name

@@ -5,7 +5,7 @@ from typing import cast
 
 from forge_jobs.model.worker import Leader
 from forge_jobs.storage.interface.leadership import Leadership
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 # Whether the leader of an epoch leads still: what each write of it asks.
 LEADS = "EXISTS (SELECT FROM {schema}.leader WHERE leader.epoch = {epoch} AND leader.until > now())"
@@ -40,7 +40,7 @@ WHERE leader.worker_id IS NOT NULL AND leader.until > now()
 class PostgresLeadership(Leadership):
     """The lease in one database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
     async def lead(self, worker_id: int, duration: timedelta) -> int | None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from forge_jobs.errors import InvalidInput, Managed, StorageRefused, UnknownScope
 from forge_jobs.model.rate_limit import Lease, RateLimit
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.driver_errors import broken_check
 from forge_jobs.storage.postgres.fence import writing
@@ -85,7 +85,7 @@ SELECT generation, {schema}.tell('empty:' || $1) FROM emptied
 class PostgresLimits:
     """`Limits` in PostgreSQL."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
     @tried_again

@@ -20,7 +20,7 @@ import asyncpg
 from forge_jobs.errors import StorageBusy, StorageUnusable
 from forge_jobs.storage.interface.schema import Waits
 from forge_jobs.storage.migrate import Migration, missing
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS
 from forge_jobs.storage.postgres.heirs import inherited
 from forge_jobs.storage.postgres.session_settings import PINNED, local
@@ -98,7 +98,7 @@ _IN_THE_WAY = (
 )
 
 
-async def found(database: Database, connection: asyncpg.Connection) -> tuple[int, int]:
+async def found(database: PostgresDatabase, connection: asyncpg.Connection) -> tuple[int, int]:
     """Return the newest migration, and the newest breaking one."""
     # Not to_regclass: it may remember that there was no table, while another process made it.
     if not await connection.fetchval(MIGRATED, database.schema):
@@ -112,7 +112,7 @@ class Migrator:
 
     def __init__(
         self,
-        database: Database,
+        database: PostgresDatabase,
         connection: asyncpg.Connection,
         known: Sequence[Migration],
         key: int,
@@ -260,7 +260,7 @@ def _settings() -> str:
     return local(settings | {"lock_timeout": f"{LOCK_WAIT * 1000:.0f}ms"})
 
 
-def _sentence(database: Database, doing: str, holder: asyncpg.Record | None) -> str:
+def _sentence(database: PostgresDatabase, doing: str, holder: asyncpg.Record | None) -> str:
     subject = f"The migration of schema {database.schema!r} of {database.url} {doing}"
     if holder is None:
         return f"{subject} another session."

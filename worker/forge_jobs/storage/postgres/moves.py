@@ -19,7 +19,7 @@ from forge_jobs.model.job import CANCELLED_BY_USER, State
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.bulk import EPOCH
 from forge_jobs.storage.postgres.claims import START
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 
@@ -329,7 +329,7 @@ def transfer_all(into: int) -> Mapping[State, str]:
 _QUEUES = "SELECT id FROM {schema}.queue WHERE $1::text IS NULL OR name = $1 ORDER BY id"
 
 
-async def move(database: Database, statement: str, job_id: int, *, possible: Set[State]) -> Any:
+async def move(database: PostgresDatabase, statement: str, job_id: int, *, possible: Set[State]) -> Any:
     """Run the statement until it moved the job, or met it in a state in which that is not possible."""
     for _ in range(RACES):
         record = await again(_move_once, database, statement, job_id)
@@ -340,7 +340,7 @@ async def move(database: Database, statement: str, job_id: int, *, possible: Set
     raise StorageUnavailable(f"Job {job_id} is being moved by others all the time.")
 
 
-async def _move_once(database: Database, statement: str, job_id: int) -> asyncpg.Record | None:
+async def _move_once(database: PostgresDatabase, statement: str, job_id: int) -> asyncpg.Record | None:
     """Return what the statement returns. Raises KeyBusy, and StorageBusy when somebody has the job's row for long."""
     try:
         async with database.transaction() as connection:
@@ -354,7 +354,7 @@ async def _move_once(database: Database, statement: str, job_id: int) -> asyncpg
 
 
 async def move_all(
-    database: Database,
+    database: PostgresDatabase,
     statements: Mapping[State, str],
     state: State,
     *,
@@ -381,7 +381,9 @@ async def move_all(
                 standing = tuple(record["last"])
 
 
-async def _move_batch(database: Database, statement: str, arguments: tuple[object, ...]) -> asyncpg.Record:
+async def _move_batch(
+    database: PostgresDatabase, statement: str, arguments: tuple[object, ...]
+) -> asyncpg.Record:
     try:
         async with database.transaction() as connection:
             await database.execute(PLANNED_AS_WALKS, connection=connection)
@@ -393,7 +395,7 @@ async def _move_batch(database: Database, statement: str, arguments: tuple[objec
         raise KeyBusy(None, None, key_wait.KEY_WAIT, undone="changed") from error
 
 
-async def _beginning(database: Database, walk: _Walk) -> tuple[Any, ...]:
+async def _beginning(database: PostgresDatabase, walk: _Walk) -> tuple[Any, ...]:
     """Return what stands before all jobs of the walk."""
     match walk.table:
         case "ready":

@@ -5,7 +5,7 @@ from typing import Any
 from forge_jobs.errors import UnknownOwner
 from forge_jobs.model.owner import Owner
 from forge_jobs.storage.closed_queues import SHOWN_NAME
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 ALL = """
 SELECT managed_by AS name,
@@ -44,7 +44,7 @@ WHERE cardinality(queues) + cardinality(limits) + cardinality(crons) > 0
 class PostgresOwners:
     """`Owners` in PostgreSQL."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
     async def all(self) -> list[Owner]:

@@ -13,7 +13,7 @@ from forge_jobs.errors import ForgeError, InvalidInput, Managed, StorageRefused,
 from forge_jobs.model.queue import EDITABLE, QueueConfig
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.postgres import slots
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.driver_errors import broken_check
 from forge_jobs.storage.postgres.fence import writing
@@ -141,7 +141,7 @@ SELECT {schema}.configured() FROM cooled WHERE cools IS NOT TRUE
 class PostgresQueues:
     """`Queues` in PostgreSQL."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
     @tried_again
@@ -239,7 +239,7 @@ def queue_config(record: Mapping[str, Any]) -> QueueConfig:
     return QueueConfig(**record)
 
 
-async def unknown_queue(database: Database, name: str, *, connection: Any = None) -> UnknownQueue:
+async def unknown_queue(database: PostgresDatabase, name: str, *, connection: Any = None) -> UnknownQueue:
     """Return the error that names the queues there are."""
     known = await database.fetch(NAMES, connection=connection)
     return UnknownQueue(name, [record["name"] for record in known])

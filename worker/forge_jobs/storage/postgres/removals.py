@@ -14,7 +14,7 @@ import asyncpg
 from forge_jobs.errors import Managed, QueueInUse, StorageRefused
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules import names
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.fence import writing
 from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config, unknown_queue
 
@@ -71,7 +71,7 @@ IS_THERE = "SELECT true FROM {schema}.queue WHERE id = $1"
 class PostgresRemovals:
     """`Removals` in PostgreSQL."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
     async def close(
@@ -130,14 +130,14 @@ class PostgresRemovals:
         return await self._database.fetchval(IS_THERE, queue_id) is None  # or somebody else erased it
 
 
-async def _found(database: Database, name: str, connection: Any) -> QueueConfig:
+async def _found(database: PostgresDatabase, name: str, connection: Any) -> QueueConfig:
     record = await database.fetchrow(FIND, name, connection=connection)
     if record is None:
         raise await unknown_queue(database, name, connection=connection)
     return queue_config(record)
 
 
-async def _wait_for_others(database: Database, name: str) -> None:
+async def _wait_for_others(database: PostgresDatabase, name: str) -> None:
     """Every transaction that is open now has ended. Raises QueueInUse when one does not."""
     until = time.monotonic() + PATIENCE
     waited_for = dict(await database.fetch(OPEN_TRANSACTIONS))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from forge_jobs.storage.closed_queues import IS_OPEN
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 # Any worker may make_pending: rows that another one holds are skipped, so none waits. Where the first stands
 # ($2) is known from the look before, so that what lies before it is not walked over again: jobs that
@@ -66,7 +66,7 @@ WHERE due.jobs > 0 AND {open}
 class PostgresSchedule:
     """`Schedule` in PostgreSQL."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
     async def upcoming(self, within: timedelta) -> Mapping[str, tuple[int, datetime]]:

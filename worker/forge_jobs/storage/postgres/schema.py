@@ -15,7 +15,7 @@ from forge_jobs.model.facts import SchemaStatus
 from forge_jobs.storage.interface.schema import PATIENCE, Purpose, Schema, Waits
 from forge_jobs.storage.migrate import migrations
 from forge_jobs.storage.postgres import rights
-from forge_jobs.storage.postgres.connection import Database, quoted
+from forge_jobs.storage.postgres.connection import PostgresDatabase, quoted
 from forge_jobs.storage.postgres.migrator import Migrator, found
 
 MAINTENANCE_DATABASES = ("postgres", "template1")
@@ -24,7 +24,7 @@ MAINTENANCE_DATABASES = ("postgres", "template1")
 class PostgresSchema(Schema):
     """The schema of one database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
     async def create(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 
 from forge_jobs.errors import StorageBusy
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 LOCK_WAIT = "2 s"  # longer than autovacuum takes to step aside; claims wait behind us meanwhile
 
@@ -36,13 +36,20 @@ ON CONFLICT DO NOTHING
 """
 
 
-async def lock_before(database: Database, name: str, connection: asyncpg.Connection) -> asyncpg.Record | None:
+async def lock_before(
+    database: PostgresDatabase, name: str, connection: asyncpg.Connection
+) -> asyncpg.Record | None:
     """Return the row of the queue with its concurrency, None when there is none; others of its kind wait."""
     return await database.fetchrow(BEFORE, name, connection=connection)
 
 
 async def fit(
-    database: Database, queue_id: int, concurrency: int | None, *, was_unlimited: bool, connection: Any
+    database: PostgresDatabase,
+    queue_id: int,
+    concurrency: int | None,
+    *,
+    was_unlimited: bool,
+    connection: Any,
 ) -> None:
     """The queue has as many slots as its concurrency says, and those held above it."""
     if was_unlimited and concurrency is not None:

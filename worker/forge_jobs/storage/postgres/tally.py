@@ -6,7 +6,7 @@ what was folded before a failure stays so. Rows that another folder has in hand 
 over, so each note is summed up by one of them.
 """
 
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 PAGES = 500
 """How much of the table is folded in one transaction: some 50,000 notes."""
@@ -39,7 +39,7 @@ SELECT (SELECT count(*) FROM gone) AS notes, (SELECT coalesce(array_agg(ctid::te
 """
 
 
-async def fold(database: Database, pages: int = PAGES) -> int:
+async def fold(database: PostgresDatabase, pages: int = PAGES) -> int:
     """The notes that were there are one a queue, unless others fold too; return how many fewer they are."""
     extent: int | None = await database.fetchval(EXTENT)
     fewer = 0

@@ -12,7 +12,7 @@ import msgspec
 from forge_jobs.model.track_record import decoded_all, total
 from forge_jobs.model.version import Epoch, Version, VersionState
 from forge_jobs.storage.interface.versions import Versions
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.fence import writing
 from forge_jobs.storage.postgres.track_records import AGE, TOTAL
@@ -165,7 +165,7 @@ SELECT {schema}.tell('gate:' || pool) FROM (SELECT DISTINCT pool FROM told) AS p
 class PostgresVersions(Versions):
     """The versions in one database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
     async def take_over(self, holder: str) -> Epoch:

@@ -14,8 +14,8 @@ from typing import Any
 import asyncpg
 
 from forge_jobs.errors import StorageBusy, StorageUnavailable
-from forge_jobs.storage.interface.wakeups import Heard, Wakeups
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.interface.wakeups import Listener, Wakeups
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0  # seconds
 
@@ -40,7 +40,7 @@ class PostgresWakeups(Wakeups):
 
     def __init__(
         self,
-        database: Database,
+        database: PostgresDatabase,
         *,
         check_every: timedelta = timedelta(seconds=10),
         answer_within: timedelta = timedelta(seconds=5),
@@ -50,7 +50,7 @@ class PostgresWakeups(Wakeups):
         self._check_every = check_every.total_seconds()
         self._answer_within = answer_within.total_seconds()
 
-    async def listen(self, heard: Heard) -> None:
+    async def listen(self, heard: Listener) -> None:
         """Call `heard(kind, subject)` for everything told, until cancelled.
 
         Each time that listening begins, `heard("reconnect", "")` says that things may have been missed before.
@@ -92,7 +92,7 @@ class PostgresWakeups(Wakeups):
         await self._database.execute(UNMARK_IDLE, worker_id)
 
     @asynccontextmanager
-    async def _ear(self, heard: Heard) -> AsyncIterator["Ear"]:
+    async def _ear(self, heard: Listener) -> AsyncIterator["Ear"]:
         connection = await self._database.connect()
         try:
             with self._database.translating():
@@ -130,7 +130,7 @@ class Ear:
         self._lost = asyncio.Event()
         self._answered = asyncio.Event()
 
-    async def listen(self, channel: str, heard: Heard) -> None:
+    async def listen(self, channel: str, heard: Listener) -> None:
         """`heard` is called for everything told on `channel`."""
 
         def tell(connection: Any, pid: int, channel: str, payload: object) -> None:

@@ -9,7 +9,7 @@ from forge_jobs.model.track_record import TrackRecord, encoded
 from forge_jobs.model.worker import Beat, Beats, Standing, WorkerInfo
 from forge_jobs.storage.interface.workers import Workers
 from forge_jobs.storage.postgres import handled
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.track_records import kept
 
@@ -126,7 +126,7 @@ ORDER BY worker.label, worker.id
 class PostgresWorkers(Workers):
     """The workers of one database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
     async def register(self, worker: WorkerInfo) -> None:

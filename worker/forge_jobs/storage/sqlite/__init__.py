@@ -7,7 +7,7 @@ from forge_jobs.errors import InvalidInput
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.sqlite.audit import SqliteAudit
 from forge_jobs.storage.sqlite.claims import SqliteClaims
-from forge_jobs.storage.sqlite.connection import MEMORY, Database
+from forge_jobs.storage.sqlite.connection import MEMORY, SqliteDatabase
 from forge_jobs.storage.sqlite.crons import SqliteCrons
 from forge_jobs.storage.sqlite.history import SqliteHistory
 from forge_jobs.storage.sqlite.jobs import SqliteJobs
@@ -42,7 +42,7 @@ class SqliteStorage(Storage):
         if synchronous.upper() not in SYNCHRONOUS:
             raise InvalidInput(f"synchronous is {synchronous!r}, allowed is NORMAL or FULL.")
         path = url.removeprefix("sqlite://").removeprefix("/") or MEMORY
-        database = Database(path, synchronous=synchronous.upper(), clock=clock)
+        database = SqliteDatabase(path, synchronous=synchronous.upper(), clock=clock)
         self._database = database
         self.url = f"sqlite://{MEMORY}" if database.in_memory else f"sqlite:///{database.path}"
         self.shared = False

@@ -22,7 +22,7 @@ from forge_jobs.storage.contradictions import (
     slot_finding,
     unmended,
 )
-from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.revision import configured
 from forge_jobs.storage.sqlite.slots import fit, free_slots_of_the_gone
 from forge_jobs.storage.sqlite.tally import Column, count_move
@@ -142,7 +142,7 @@ Place = tuple[str, int, int, int]
 class SqliteAudit:
     """`Audit` in SQLite."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     async def jobs(

@@ -21,7 +21,7 @@ from forge_jobs.model.job import (
 )
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import Front, Hint
-from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import later, micros, moment
 from forge_jobs.storage.sqlite.tally import count_move
@@ -125,7 +125,7 @@ LOST = CLAIMED + (
 class SqliteClaims:
     """`Claims` in SQLite."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     async def claim(

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from forge_jobs.errors import InvalidInput, StorageUnavailable, StorageUnusable
 from forge_jobs.storage.home import Home, Turn
-from forge_jobs.storage.interface.wakeups import Heard
+from forge_jobs.storage.interface.wakeups import Listener
 from forge_jobs.storage.sqlite import notices
 from forge_jobs.storage.sqlite.file import OpenedFile, is_there, removed
 from forge_jobs.storage.sqlite.micros import micros
@@ -36,7 +36,7 @@ _inherited: list[Any] = []
 """What a forked child has of its parent, and keeps to its end."""
 
 
-class Database:
+class SqliteDatabase:
     """A SQLite file, opened and closed; runs the work that the nouns hand to it."""
 
     def __init__(self, path: str, *, synchronous: str, clock: Callable[[], datetime] | None) -> None:
@@ -44,7 +44,7 @@ class Database:
         self.busy_seconds = BUSY_SECONDS  # how long a write waits for that of another connection
         self._synchronous = synchronous
         self._clock = clock
-        self._heard: list[Heard] = []
+        self._heard: list[Listener] = []
         self._home: Home | None = None  # None: it is not open
         self._turn = Turn()  # one opens or closes at a time
         self._writer: Writer | None = None
@@ -207,7 +207,7 @@ class Database:
                 f"The given connection is of {file or 'a database in memory'}, allowed is one of {self.path}."
             )
 
-    def listen(self, heard: Heard) -> Callable[[], None]:
+    def listen(self, heard: Listener) -> Callable[[], None]:
         """`heard` is called for everything told from now on; call what is returned to end that."""
         self._heard.append(heard)
         return lambda: self._heard.remove(heard)

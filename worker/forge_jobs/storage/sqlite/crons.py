@@ -8,7 +8,7 @@ from forge_jobs.model.cron import CronConfig, Missed
 from forge_jobs.model.job import Enqueued, NewJob
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.model.queue import DEFAULT_QUEUE
-from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.enqueue import enqueue
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.kinds import named
@@ -52,7 +52,7 @@ ON CONFLICT (name) DO UPDATE SET
 class SqliteCrons:
     """`Crons` in SQLite."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     async def set(

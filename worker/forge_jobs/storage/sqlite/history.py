@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import micros
 from forge_jobs.storage.sqlite.tally import Column, count_move
@@ -14,7 +14,7 @@ FIRES_KEPT = timedelta(days=30)
 class SqliteHistory:
     """`History` in SQLite."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     async def sweep(self, *, epoch: int, limit: int = 1000) -> int:

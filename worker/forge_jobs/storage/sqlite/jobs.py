@@ -23,7 +23,7 @@ from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage.closed_queues import IS_OPEN, SHOWN_NAME
 from forge_jobs.storage.interface.jobs import BATCH
 from forge_jobs.storage.sqlite import handled, moves
-from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.enqueue import enqueue
 from forge_jobs.storage.sqlite.limits import TOKENS
 from forge_jobs.storage.sqlite.micros import LAST, moment
@@ -124,7 +124,7 @@ SLOTS_HELD = "SELECT count(*) FROM slot WHERE queue_id = :queue_id AND worker_id
 class SqliteJobs:
     """`Jobs` in SQLite."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     async def enqueue(self, job: NewJob, *, connection: Any = None) -> Enqueued:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import stored_duration
-from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 
@@ -21,7 +21,7 @@ WHERE kind = :kind AND NOT queue_said AND EXISTS (SELECT 1 FROM queue WHERE name
 class SqliteKinds:
     """`Kinds` in SQLite."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     async def declare(self, kinds: Sequence[Kind], *, by: str) -> int:

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from forge_jobs.model.worker import Leader
-from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import later, moment
 from forge_jobs.storage.sqlite.transaction import Transaction
 
@@ -11,7 +11,7 @@ from forge_jobs.storage.sqlite.transaction import Transaction
 class SqliteLeadership:
     """`Leadership` in SQLite."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     async def lead(self, worker_id: int, duration: timedelta) -> int | None:

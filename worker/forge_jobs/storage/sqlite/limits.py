@@ -4,7 +4,7 @@ import math
 
 from forge_jobs.errors import InvalidInput, UnknownScope
 from forge_jobs.model.rate_limit import Lease, RateLimit
-from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.revision import configured, require_owner
@@ -21,7 +21,7 @@ NEARLY = 1e-9
 class SqliteLimits:
     """`Limits` in SQLite."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     async def set(

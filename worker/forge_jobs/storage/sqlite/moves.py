@@ -13,7 +13,7 @@ from forge_jobs.errors import JobNotFound
 from forge_jobs.model.facts import Moved
 from forge_jobs.model.job import CANCELLED_BY_USER, State
 from forge_jobs.storage.sqlite.claims import START
-from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.history import forget
 from forge_jobs.storage.sqlite.tally import Column, count_move
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
@@ -249,7 +249,7 @@ Change = Callable[[Transaction, Sequence[Place]], int]
 
 
 async def move_all(
-    database: Database,
+    database: SqliteDatabase,
     change: Change,
     state: State,
     *,

@@ -41,7 +41,7 @@ def write(connection: sqlite3.Connection, notices: Iterable[Notice]) -> list[int
     return numbers
 
 
-class Heard:
+class KnownNotices:
     """Which notices this process knows: those that it heard of, and its own."""
 
     def __init__(self, number: int | None) -> None:

@@ -3,7 +3,7 @@
 from forge_jobs.errors import UnknownOwner
 from forge_jobs.model.owner import Owner
 from forge_jobs.storage.closed_queues import SHOWN_NAME
-from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.revision import configured
 from forge_jobs.storage.sqlite.transaction import Transaction
 
@@ -15,7 +15,7 @@ NAMES = " UNION ".join(f"SELECT managed_by FROM {table} WHERE managed_by IS NOT 
 class SqliteOwners:
     """`Owners` in SQLite."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     async def all(self) -> list[Owner]:

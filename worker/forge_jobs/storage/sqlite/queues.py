@@ -8,7 +8,7 @@ from typing import Any
 from forge_jobs.errors import InvalidInput, UnknownQueue
 from forge_jobs.model.queue import EDITABLE, QueueConfig
 from forge_jobs.storage.closed_queues import IS_OPEN
-from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.micros import duration, later, micros, moment
 from forge_jobs.storage.sqlite.revision import configured, require_owner
@@ -24,7 +24,7 @@ COLUMNS = (
 class SqliteQueues:
     """`Queues` in SQLite."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     async def ensure(self, names: Sequence[str], *, epoch: int | None = None) -> None:

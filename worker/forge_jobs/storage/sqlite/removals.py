@@ -6,7 +6,7 @@ An enqueue is one transaction of the one writer, so that nobody who found the ol
 from forge_jobs.errors import QueueInUse
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules import names
-from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.queues import get
 from forge_jobs.storage.sqlite.revision import configured, require_owner
@@ -16,7 +16,7 @@ from forge_jobs.storage.sqlite.transaction import Transaction
 class SqliteRemovals:
     """`Removals` in SQLite."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     async def close(

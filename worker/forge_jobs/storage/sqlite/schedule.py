@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from forge_jobs.storage.closed_queues import IS_OPEN
-from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import duration, later, moment
 from forge_jobs.storage.sqlite.tally import count_move
 from forge_jobs.storage.sqlite.transaction import Transaction
@@ -33,7 +33,7 @@ QUEUES = (
 class SqliteSchedule:
     """`Schedule` in SQLite."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     async def make_pending(self, *, limit: int = 1000) -> tuple[int, timedelta | None]:

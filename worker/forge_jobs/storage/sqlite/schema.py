@@ -13,7 +13,7 @@ from forge_jobs.errors import InvalidInput
 from forge_jobs.model.facts import SchemaStatus
 from forge_jobs.storage.interface.schema import PATIENCE, Purpose, Waits
 from forge_jobs.storage.migrate import Migration, migrations, missing
-from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.transaction import Transaction
 
 MIGRATION = """
@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS migration (
 class SqliteSchema:
     """`Schema` in SQLite."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     async def create(self) -> None:

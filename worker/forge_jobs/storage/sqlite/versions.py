@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from forge_jobs.model.track_record import decoded_all, encoded, read
 from forge_jobs.model.version import Epoch, Version, VersionState
-from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.track_records import ages, totals
@@ -122,7 +122,7 @@ RETURNING coalesce(pool, '')
 class SqliteVersions:
     """`Versions` in SQLite."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     async def take_over(self, holder: str) -> Epoch:

@@ -7,8 +7,8 @@ changes with commits of others only, and then reads which `notices` those have l
 import asyncio
 from collections.abc import Sequence
 
-from forge_jobs.storage.interface.wakeups import Heard
-from forge_jobs.storage.sqlite.connection import Database
+from forge_jobs.storage.interface.wakeups import Listener
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
 
 
 class SqliteWakeups:
@@ -16,10 +16,10 @@ class SqliteWakeups:
 
     poll_only = False
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
-    async def listen(self, heard: Heard) -> None:
+    async def listen(self, heard: Listener) -> None:
         stop = self._database.listen(heard)
         try:
             heard("reconnect", "")  # what was told before was missed

@@ -35,7 +35,7 @@ OWN_PATIENCE = 5.0
 
 
 @dataclass(slots=True)
-class Call:
+class Submission:
     """A piece of work and who waits for it."""
 
     work: Work[Any]
@@ -65,9 +65,9 @@ class Writer:
         self._patience = patience  # seconds for which a transaction of somebody else is waited for
         self._file: OpenedFile | None = None
         self._fate: str | None = None  # what became of the file, while nobody was told
-        self._known = notices.Heard(None)
+        self._known = notices.KnownNotices(None)
         self._loop = asyncio.get_running_loop()
-        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self._calls: SimpleQueue[Submission | None] = SimpleQueue()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="forge-jobs-sqlite", daemon=True)
 
@@ -91,7 +91,7 @@ class Writer:
         A future that is cancelled before its turn takes its work with it.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._calls.put(Call(work, future))
+        self._calls.put(Submission(work, future))
         return future
 
     def _run(self) -> None:
@@ -114,7 +114,7 @@ class Writer:
         self._version = None
         if self._look:
             connection.execute(f"PRAGMA busy_timeout = {round(min(self._patience, BUSY_STEP) * 1000)}")
-            self._known = notices.Heard(notices.last(connection))
+            self._known = notices.KnownNotices(notices.last(connection))
             self._file = OpenedFile.now(self._path)
         return connection
 
@@ -129,7 +129,7 @@ class Writer:
         return connection
 
     def _carried_out(
-        self, connection: sqlite3.Connection, calls: list[Call]
+        self, connection: sqlite3.Connection, calls: list[Submission]
     ) -> tuple[sqlite3.Connection, list[Notice]]:
         """Run the calls where others see it; return the connection to go on with, and what to tell.
 
@@ -173,7 +173,7 @@ class Writer:
         except RuntimeError:  # the loop was closed, and we were not: nobody waits any more
             self._calls.put(None)
 
-    def _gather(self, connection: sqlite3.Connection) -> list[Call] | None:
+    def _gather(self, connection: sqlite3.Connection) -> list[Submission] | None:
         """Wait for calls; return all that are there, None at the end."""
         first = self._calls.get() if not self._look else self._watch(connection)
         if first is None:
@@ -190,7 +190,7 @@ class Writer:
             calls.append(call)
         return calls
 
-    def _watch(self, connection: sqlite3.Connection) -> Call | None:
+    def _watch(self, connection: sqlite3.Connection) -> Submission | None:
         """Wait for a call, looking meanwhile for commits of others.
 
         `data_version` of this connection does not change with its own commits.
@@ -223,7 +223,7 @@ class Writer:
         except Exception:
             return []  # whoever calls next is told
 
-    def _commit(self, connection: sqlite3.Connection, calls: list[Call]) -> list[Notice]:
+    def _commit(self, connection: sqlite3.Connection, calls: list[Submission]) -> list[Notice]:
         """Run the calls in one transaction; return what to tell. Every call has its result or error."""
         told: dict[Notice, None] = {}
         _roll_back(connection)  # what could not be rolled back when it failed
@@ -240,7 +240,7 @@ class Writer:
                 call.error = call.error or translated(error, self._path)
             return []
         if self._look and not self._known.is_sure:  # the tables may be new
-            self._known = notices.Heard(notices.last(connection))
+            self._known = notices.KnownNotices(notices.last(connection))
         self._known.told(numbers)
         return list(told)
 
@@ -262,7 +262,7 @@ class Writer:
                     f"The database {self._path} cannot be written, after {waited:.0f} s of waiting for {who_writes(self._path)}."
                 ) from error
 
-    def _attempt(self, connection: sqlite3.Connection, call: Call, told: dict[Notice, None]) -> None:
+    def _attempt(self, connection: sqlite3.Connection, call: Submission, told: dict[Notice, None]) -> None:
         connection.execute("SAVEPOINT one_call")
         try:
             transaction = Transaction(connection, self._clock())
@@ -275,7 +275,7 @@ class Writer:
             connection.execute("ROLLBACK TO one_call")
         connection.execute("RELEASE one_call")
 
-    def _settle(self, calls: list[Call], told: list[Notice]) -> None:
+    def _settle(self, calls: list[Submission], told: list[Notice]) -> None:
         for call in calls:
             if call.future.done():
                 continue
