@@ -7,44 +7,18 @@ since its process or its machine slept or was kept busy, asks once before it bel
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from datetime import timedelta
 
 from forge_jobs.errors import StorageUnavailable, WorkerLost
-from forge_jobs.model.track_record import TrackRecord
 from forge_jobs.model.worker import Beat
 from forge_jobs.storage.interface.workers import Workers
 from forge_jobs.storage.outage import Outage
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import Telemetry
+from forge_jobs.worker.run_counts import RunCounts
 
 LAST_QUESTION = 1.0  # seconds that a worker which slept waits to hear whether it was lost
 NO_ANSWER = "The database did not answer in time."
-
-
-@dataclass(slots=True)
-class Attempts:
-    """What the attempts of a worker came to since it started; every beat says it."""
-
-    succeeded: int = 0
-    failed: int = 0
-    run_seconds: float = 0.0  # summed over both
-    timed_out: int = 0  # of those that failed
-    handed_back: int = 0
-    postponed: int = 0
-    durations: dict[int, int] = field(default_factory=dict)  # of the first two, by bucket
-
-    @property
-    def record(self) -> TrackRecord:
-        """All of it."""
-        return TrackRecord(
-            succeeded=self.succeeded,
-            failed=self.failed,
-            timed_out=self.timed_out,
-            handed_back=self.handed_back,
-            postponed=self.postponed,
-            durations=self.durations,
-        )
 
 
 class Heartbeat:
@@ -59,7 +33,7 @@ class Heartbeat:
         workers: Workers,
         telemetry: Telemetry,
         worker_id: int,
-        attempts: Attempts,
+        attempts: RunCounts,
         *,
         interval: timedelta,
         stale: timedelta,

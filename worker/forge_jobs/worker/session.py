@@ -37,9 +37,10 @@ from forge_jobs.worker.claimer import Claimer
 from forge_jobs.worker.eras import Eras
 from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.handover import Handover
-from forge_jobs.worker.heartbeat import Attempts, Heartbeat
+from forge_jobs.worker.heartbeat import Heartbeat
 from forge_jobs.worker.held import HeldClaims
 from forge_jobs.worker.recorder import Recorder
+from forge_jobs.worker.run_counts import RunCounts
 from forge_jobs.worker.runners import Runners
 from forge_jobs.worker.served_queue import ServedQueue
 from forge_jobs.worker.tokens import LeasedTokens
@@ -108,7 +109,7 @@ class Session:
         self._confessed: tuple[list[int], list[int]] = ([], [])
         self._revision: int | None = None
         self._farewell_until = float("inf")  # monotonic: when the last writes have to be done, all of them
-        self.attempts = Attempts()
+        self.attempts = RunCounts()
         self.released = 0
         self.left_behind = 0  # handlers that ignored being stopped
 

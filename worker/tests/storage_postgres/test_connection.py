@@ -23,7 +23,8 @@ from forge_jobs.storage.postgres.connection import Lane, PostgresDatabase, check
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import Telemetry
 from forge_jobs.testing.local_postgres import LocalPostgres
-from forge_jobs.worker.heartbeat import Attempts, Heartbeat
+from forge_jobs.worker.heartbeat import Heartbeat
+from forge_jobs.worker.run_counts import RunCounts
 from tests.storage_postgres.conftest import until
 from tests.storage_postgres.gate import Gate
 
@@ -440,7 +441,7 @@ async def test_a_heartbeat_whose_connection_has_gone_silent_finds_another_in_tim
             storage.workers,
             Telemetry(),
             7,
-            Attempts(),
+            RunCounts(),
             interval=timedelta(seconds=0.1),
             stale=timedelta(seconds=15),
             heard=heard.append,
