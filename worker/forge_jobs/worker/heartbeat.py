@@ -33,7 +33,7 @@ class Heartbeat:
         workers: Workers,
         telemetry: Telemetry,
         worker_id: int,
-        attempts: RunCounts,
+        counts: RunCounts,
         *,
         interval: timedelta,
         stale: timedelta,
@@ -45,7 +45,7 @@ class Heartbeat:
     ) -> None:
         self._workers = workers
         self._worker_id = worker_id
-        self._attempts = attempts
+        self._counts = counts
         self._interval = interval.total_seconds()
         self._stale = stale.total_seconds()
         self._heard = heard
@@ -90,7 +90,7 @@ class Heartbeat:
             await self._wait(self._hurried.wait(), last, self._interval)
 
     async def _beat(self) -> Beat:
-        said = self._attempts
+        said = self._counts
         return await self._workers.beat(
             self._worker_id,
             succeeded=said.succeeded,

@@ -1,21 +1,42 @@
-"""What the runs of a worker came to."""
+"""The counts of runs: what the attempts of a worker came to since it started. Every beat says them."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
-from forge_jobs.model.track_record import TrackRecord
+from forge_jobs.model.run import Outcome, Run
+from forge_jobs.model.track_record import TrackRecord, bucket
 
 
-@dataclass(slots=True)
 class RunCounts:
-    """What the attempts of a worker came to since it started; every beat says it."""
+    """Of one worker; `with_durations` how long the runs took is counted too."""
 
-    succeeded: int = 0
-    failed: int = 0
-    run_seconds: float = 0.0  # summed over both
-    timed_out: int = 0  # of those that failed
-    handed_back: int = 0
-    postponed: int = 0
-    durations: dict[int, int] = field(default_factory=dict)  # of the first two, by bucket
+    def __init__(self, *, with_durations: bool = False) -> None:
+        self.succeeded = 0
+        self.failed = 0
+        self.run_seconds = 0.0  # summed over both
+        self.timed_out = 0  # of those that failed
+        self.handed_back = 0
+        self.postponed = 0
+        self.durations: dict[int, int] = {}  # of the first two, by bucket
+        self._with_durations = with_durations
+
+    def count(self, runs: Iterable[Run]) -> None:
+        """These runs ended, and the database knows it."""
+        durations = self.durations if self._with_durations else None
+        for run in runs:
+            outcome = run.outcome
+            if outcome is Outcome.DONE:
+                self.succeeded += 1
+            elif outcome is Outcome.FAILED or outcome is Outcome.DEAD:
+                self.failed += 1
+                self.timed_out += run.timed_out
+            else:
+                self.handed_back += outcome is Outcome.RELEASED
+                self.postponed += outcome is Outcome.RESCHEDULED or outcome is Outcome.THROTTLED
+                continue
+            self.run_seconds += run.duration
+            if durations is not None:
+                number = bucket(run.duration)
+                durations[number] = durations.get(number, 0) + 1
 
     @property
     def record(self) -> TrackRecord:

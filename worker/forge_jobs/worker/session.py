@@ -6,11 +6,10 @@ was lost) it ends, and `worker` begins the next one under a new id.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from forge_jobs.errors import ForgeError
 from forge_jobs.forge import Forge
 from forge_jobs.maintenance.leader import LeadingWorker
 from forge_jobs.maintenance.loop import every
@@ -18,10 +17,9 @@ from forge_jobs.maintenance.pending import make_pending
 from forge_jobs.model.ailment import Ailment
 from forge_jobs.model.job import Claim, Postponement
 from forge_jobs.model.queue import QueueConfig
-from forge_jobs.model.run import Outcome, Run
-from forge_jobs.model.track_record import bucket
+from forge_jobs.model.run import Outcome
 from forge_jobs.model.worker import Beat, WorkerInfo
-from forge_jobs.rules.verdict import Stop, Verdict
+from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage.outage import Outage
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.uptime import uptime
@@ -34,6 +32,7 @@ from forge_jobs.telemetry.events import (
 from forge_jobs.worker.allowance import Allowance
 from forge_jobs.worker.audit import ClaimAudit
 from forge_jobs.worker.claimer import Claimer
+from forge_jobs.worker.ending import Ending, LastWrites
 from forge_jobs.worker.eras import Eras
 from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.handover import Handover
@@ -55,8 +54,6 @@ BEAT_AGAIN = 0.25  # seconds, while nothing may be claimed for what is not known
 UNWELL_AFTER = (
     15.0  # seconds without a look for jobs, which come every 5 s, or in which a batch is not written
 )
-CANCEL_TIMEOUT = 2.0  # seconds that handlers have to end after they were told to stop
-FINAL_WRITES_TIMEOUT = 5.0  # seconds for the last writes together
 
 T = TypeVar("T")
 
@@ -108,8 +105,8 @@ class Session:
         self._confess = asyncio.Event()
         self._confessed: tuple[list[int], list[int]] = ([], [])
         self._revision: int | None = None
-        self._farewell_until = float("inf")  # monotonic: when the last writes have to be done, all of them
-        self.attempts = RunCounts()
+        self._last_writes = LastWrites()
+        self.counts = RunCounts(with_durations=info.pool is not None)  # only operators ask for them
         self.released = 0
         self.left_behind = 0  # handlers that ignored being stopped
 
@@ -193,7 +190,7 @@ class Session:
             self._storage.workers,
             self._telemetry,
             self.info.id,
-            self.attempts,
+            self.counts,
             interval=self._heartbeat,
             stale=self._stale,
             heard=self._beaten,
@@ -263,7 +260,19 @@ class Session:
             self._claimer.stop()
             if is_cut_off:
                 self._telemetry.emit(WorkerCutOff(self.info.label, len(self.hand.running)))
-            await self._end(claiming, recording, is_cut_off or beating.done())
+            ending = Ending(
+                self._storage,
+                self.info.id,
+                self.hand,
+                self.runners,
+                self._recorder,
+                self._last_writes,
+                self._task,
+                is_cut_off=is_cut_off or beating.done(),
+            )
+            grace = 0.0 if self._hurried.is_set() else self._grace.total_seconds()
+            adrift = await ending.run(claiming, recording, grace, self._hurried)
+            self.released += adrift  # recorded ones were counted meanwhile
             for task in broken:
                 if not task.cancelled():
                     task.result()  # a part that ends by itself is a mistake of ours: say it
@@ -305,71 +314,15 @@ class Session:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _end(
-        self, claiming: "asyncio.Task[Any]", recording: "asyncio.Task[Any]", is_cut_off: bool
-    ) -> None:
-        """Hand back what was not begun, let handlers finish or stop them, and write everything down."""
-        stopped_at = time.monotonic()
-        last_asked = [claiming]
-        if is_cut_off:
-            self.runners.stop(Stop.CUT_OFF)
-        else:
-            last_asked.append(
-                self._task(self._attempted(self._storage.workers.drain(self.info.id)), "draining")
-            )
-        self.hand.hand_back()
-        grace = 0.0 if self._hurried.is_set() else self._grace.total_seconds()
-        await asyncio.wait(last_asked, timeout=min(FINAL_WRITES_TIMEOUT, max(CANCEL_TIMEOUT, grace)))
-        for task in last_asked:
-            task.cancel()
-        self.hand.hand_back()
-        grace_left = max(0.0, stopped_at + grace - time.monotonic())
-        if not is_cut_off:
-            finishing = [
-                self._task(self.runners.ended(grace_left), "grace"),
-                self._task(self._hurried.wait(), "end of grace"),
-            ]
-            await asyncio.wait(finishing, return_when=asyncio.FIRST_COMPLETED)
-            for task in finishing:
-                task.cancel()
-            self.runners.stop(Stop.STOPPING)
-        if not await self.runners.ended(CANCEL_TIMEOUT):
-            await self.runners.give_up()
-        self.hand.hand_back()
-        recording.cancel()
-        await asyncio.gather(recording, return_exceptions=True)
-        self._farewell_until = time.monotonic() + FINAL_WRITES_TIMEOUT
-        await self._attempted(self._recorder.flush(is_last=not is_cut_off))
-        if not is_cut_off:
-            await self._attempted(self._hand_back_the_rest())
-
-    async def _hand_back_the_rest(self) -> None:
-        """What the database says is ours all the same is handed back: a claim that was not waited for, for one.
-
-        Not what has run, and has an outcome that could not be written.
-        """
-        unwritten = {(claim.job_id, claim.attempt) for claim in self._recorder.claims()}
-        held = await self._storage.claims.held(self.info.id)
-        rest = [claim for claim in held if (claim.job_id, claim.attempt) not in unwritten]
-        if rest:
-            self.released += len(rest) - len(await self._storage.claims.release(rest))
-
     async def _farewell(self) -> None:
         self.is_registered = False
-        await self._attempted(self._tokens.close())
+        await self._last_writes.attempted(self._tokens.close())
         await self._deregister()
 
     async def _deregister(self) -> None:
-        await self._attempted(self._storage.workers.deregister(self.info.id, record=self.attempts.record))
-
-    async def _attempted(self, last: Coroutine[Any, Any, None]) -> None:
-        """Await `last` for a while; when it cannot be done, the others find out by themselves."""
-        left = min(FINAL_WRITES_TIMEOUT, self._farewell_until - time.monotonic())
-        try:
-            async with asyncio.timeout(max(0.0, left)):
-                await last
-        except (ForgeError, TimeoutError):
-            pass
+        await self._last_writes.attempted(
+            self._storage.workers.deregister(self.info.id, record=self.counts.record)
+        )
 
     def _task(self, coroutine: Coroutine[Any, Any, Any], name: str) -> "asyncio.Task[Any]":
         return OwnTask(coroutine, self._telemetry, name=f"{name} of {self.info.label}")
@@ -478,30 +431,11 @@ class Session:
 
     def _recorded(self, verdicts: Sequence[Verdict]) -> None:
         self._claimer.recorded(verdicts)
-        self._count(verdict.run for verdict in verdicts)
+        self.counts.count(verdict.run for verdict in verdicts)
         if self.is_stopping:
             self.released += sum(verdict.run.outcome is Outcome.RELEASED for verdict in verdicts)
         if any(type(verdict.write) is Postponement for verdict in verdicts):
             self._due.set()
-
-    def _count(self, runs: Iterable[Run]) -> None:
-        attempts = self.attempts
-        durations = None if self.info.pool is None else attempts.durations  # only operators ask for them
-        for run in runs:
-            outcome = run.outcome
-            if outcome is Outcome.DONE:
-                attempts.succeeded += 1
-            elif outcome is Outcome.FAILED or outcome is Outcome.DEAD:
-                attempts.failed += 1
-                attempts.timed_out += run.timed_out
-            else:
-                attempts.handed_back += outcome is Outcome.RELEASED
-                attempts.postponed += outcome is Outcome.RESCHEDULED or outcome is Outcome.THROTTLED
-                continue
-            attempts.run_seconds += run.duration
-            if durations is not None:
-                number = bucket(run.duration)
-                durations[number] = durations.get(number, 0) + 1
 
     def _perhaps_done(self) -> None:
         if not self.hand and not self._recorder.pending:

@@ -258,8 +258,8 @@ async def test_what_a_workers_attempts_came_to_is_known_with_its_pod(
     async with member(database, forge, OLD) as worker:
         for ends in ("done", "done", "dead"):
             await forge.enqueue("breaks", {"ends": ends})
-        await eventually(lambda: worker.session and worker.session.attempts.failed == 1)
-        await eventually(lambda: worker.session and worker.session.attempts.succeeded == 2)
+        await eventually(lambda: worker.session and worker.session.counts.failed == 1)
+        await eventually(lambda: worker.session and worker.session.counts.succeeded == 2)
         await forge.versions.cordon([worker.session.info.id], True, epoch=epoch)  # so that it beats at once
 
         info = await eventually(lambda: _counted(forge))
