@@ -144,6 +144,13 @@ def test_a_cron_says_whether_it_is_paused_and_by_whom() -> None:
     assert reason(plan_cron(observed(ROW, spec=SPEC | {"suspend": True})), "Paused") == "SpecPaused"
 
 
+def test_a_cron_that_nobody_managed_to_pause_says_so() -> None:
+    found = plan_cron(observed(ROW, annotations={"forge-jobs.dev/paused": "yes"}))
+
+    assert reason(found, "Paused") == "Active"
+    assert "AnnotationIgnored" in [each.reason for each in found.actions if isinstance(each, act.EmitEvent)]
+
+
 def test_a_cron_that_is_left_alone_says_so_and_keeps_what_was_said_before() -> None:
     before = status(plan_cron(observed(ROW)))
     alone = observed(

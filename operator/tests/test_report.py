@@ -198,3 +198,48 @@ def test_a_database_that_stays_away_is_warned_of_after_a_minute_and_one_that_goe
 
 def warned(world: World) -> set[str]:
     return {each.reason for each in world.events if each.type == "Warning"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "annotations", "sentence"),
+    [
+        ("ForgeQueue", {"forge-jobs.dev/paused": "True"}, "is 'True', allowed is 'true' or 'false'"),
+        ("ForgeCron", {"forge-jobs.dev/paused": "yes"}, "is 'yes', allowed is 'true' or 'false'"),
+        ("ForgeQueue", {"forge-jobs.dev/autoscaling": "Observe"}, "is 'Observe', allowed is 'observe'"),
+        ("ForgeQueue", {"forge-jobs.dev/promote": "1.8.0"}, "is '1.8.0', allowed is the id of a version"),
+        ("ForgeQueue", {"forge-jobs.dev/force-delete": ""}, "is '', allowed is 'true' or 'false'"),
+        ("ForgeQueue", {"forge-jobs.dev/pause": "true"}, "'forge-jobs.dev/pause', allowed is"),
+        ("ForgeCron", {"forge-jobs.dev/promote": "bcdfghjk"}, "'forge-jobs.dev/promote', allowed is"),
+    ],
+)
+def test_an_annotation_that_does_nothing_is_said(
+    kind: str, annotations: dict[str, str], sentence: str
+) -> None:
+    actions, _ = reported(replace(report(), kind=kind, annotations=annotations), {}, START, None)
+
+    (event,) = [each for each in actions if isinstance(each, EmitEvent)]
+    assert (event.type, event.reason) == ("Warning", "AnnotationIgnored")
+    assert sentence in event.message
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        {"forge-jobs.dev/paused": "false"},
+        {"forge-jobs.dev/promote": "bcdfghjk", "forge-jobs.dev/autoscaling": "observe"},
+        {"kubectl.kubernetes.io/last-applied-configuration": "{}", "forge-jobs.devious/paused": "1"},
+    ],
+)
+def test_of_annotations_that_are_understood_or_not_ours_nothing_is_said(annotations: dict[str, str]) -> None:
+    actions, _ = reported(replace(report(), annotations=annotations), {}, START, None)
+
+    assert not [each for each in actions if isinstance(each, EmitEvent)]
+
+
+def test_a_queue_that_nobody_managed_to_pause_says_so() -> None:
+    queue = World({"workers": workers()})
+    queue.annotations = {"forge-jobs.dev/paused": "yes"}
+    queue.run(60)
+
+    assert "AnnotationIgnored" in queue.said()
+    assert queue.condition("Paused") == ("False", "Active")

@@ -189,6 +189,7 @@ def with_status(
         generation=generation(cron),
         verdicts={**verdicts, Condition.PAUSED: paused(cron.annotations, by_spec=is_suspended(cron))},
         fields=fields,
+        annotations=cron.annotations,
     )
     more, written_at = reported(report, cron.status, observed.now, observed.memory.status_at)
     memory = replace(observed.memory, status_at=written_at)

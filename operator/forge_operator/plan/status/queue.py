@@ -45,6 +45,7 @@ def queue_report(
         generation=report.generation(owner),
         verdicts=verdicts,
         fields=fields,
+        annotations=owner.annotations,
     )
 
 

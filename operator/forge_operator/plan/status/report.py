@@ -8,6 +8,7 @@ from typing import Any
 from forge_operator import naming
 from forge_operator.conditions import Condition, ConditionReason
 from forge_operator.plan.actions import Action, EmitEvent, WriteStatus
+from forge_operator.plan.status.annotations import ignored
 from forge_operator.plan.verdict import ConditionVerdict
 from forge_operator.state.observed import CronObject, QueueObject
 
@@ -139,14 +140,15 @@ class StatusReport:
     generation: int
     verdicts: Verdicts
     fields: Mapping[str, Any] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 def reported(
     report: StatusReport, before: Mapping[str, Any], now: datetime, written_at: datetime | None
 ) -> tuple[list[Action], datetime | None]:
-    """Return events for what turned bad, the write of the status if it is due, and when the last write was."""
+    """Return events for what turned bad or does nothing, the write of the status if it is due, and when the last write was."""
     status = whole_status(report, before, now)
-    events = warnings(report, before, now)
+    events = [*warnings(report, before, now), *ignored(report.kind, report.annotations)]
     if not is_due(status, before, now, written_at):
         return events, written_at
     return [*events, WriteStatus(report.kind, report.namespace, report.name, status)], now
