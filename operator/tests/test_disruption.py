@@ -252,6 +252,34 @@ def test_what_the_template_says_of_its_pods_stays() -> None:
     assert list(marked(serving).values()) == [{SAFE_TO_EVICT: "true"}]
 
 
+@pytest.mark.parametrize("name", [SAFE_TO_EVICT, DO_NOT_DISRUPT])
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_what_people_write_on_an_idle_pod_stays(name: str, value: str) -> None:
+    serving = world(1)
+    for pod in serving.pods.values():
+        pod.marks = {name: value}
+
+    serving.run(200)
+
+    assert list(marked(serving).values()) == [{name: value}]
+
+
+def test_a_pod_with_a_long_job_that_people_let_go_may_go_until_they_say_otherwise() -> None:
+    serving = world(1)
+    serving.enqueue(1, 300)
+    serving.run(70)
+    (pod,) = serving.pods.values()
+    theirs = {SAFE_TO_EVICT: "true", DO_NOT_DISRUPT: "false"}
+    pod.marks |= theirs
+
+    serving.run(60)
+    assert list(marked(serving).values()) == [{LONG_JOBS: "true", **theirs}]
+
+    del pod.marks[SAFE_TO_EVICT], pod.marks[DO_NOT_DISRUPT]
+    serving.run(10)
+    assert list(marked(serving).values()) == [ALL]
+
+
 @pytest.mark.parametrize(
     ("said", "left"),
     [

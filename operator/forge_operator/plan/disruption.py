@@ -157,7 +157,7 @@ def marked(pool: Pool, held: PodLoad, since: datetime | None) -> MarkPod | None:
     pod, asked = held.pod, disruption(pool)
     is_kept = since is not None or (naming.LONG_JOBS in pod.marks and not is_calm(pool, pod))
     deployment = pool.deployments.get(pod.version_id)
-    annotations = own_annotations(deployment)
+    annotations = own_annotations(pod, deployment)
     wanted = annotations if is_kept and asked.mark_pods else {}
     labels = LABELS if is_kept and (asked.mark_pods or asked.budget is About.LONG_JOBS) else {}
     changed: dict[str, str | None] = {
@@ -170,10 +170,18 @@ def marked(pool: Pool, held: PodLoad, since: datetime | None) -> MarkPod | None:
     return MarkPod(pool.owner.namespace, pod.name, relabelled, changed)
 
 
-def own_annotations(deployment: Deployment | None) -> dict[str, str]:
-    """Return the annotations that are ours to write: what a template says of a pod stays."""
-    said = deployment.annotated if deployment else frozenset()
-    return {name: value for name, value in ANNOTATIONS.items() if name not in said}
+def own_annotations(pod: Pod, deployment: Deployment | None) -> dict[str, str]:
+    """Return the annotations that are ours to write: what a template or people say of a pod stays.
+
+    Those that are there are ours with our label beside them, since one write makes and takes away both.
+    """
+    by_template = deployment.annotated if deployment else frozenset()
+    is_marked = naming.LONG_JOBS in pod.marks
+    return {
+        name: value
+        for name, value in ANNOTATIONS.items()
+        if name not in by_template and (name not in pod.marks or (is_marked and pod.marks[name] == value))
+    }
 
 
 def changed_to(
