@@ -98,7 +98,10 @@ class ConditionReason(StrEnum):
     # Progressing
     NO_WORKERS = "NoWorkers", "The object has no workers of its own."
     ROLLOUT_COMPLETE = "RolloutComplete", "The version that is asked for serves alone."
-    WAITING_FOR_PODS = "WaitingForPods", "The new version's pods are not ready yet; the old version serves."
+    WAITING_FOR_PODS = (
+        "WaitingForPods",
+        "Pods of the version that is asked for are not ready yet; one before it serves meanwhile, if there is one.",
+    )
     PROMOTING = "Promoting", "The new version is ready and takes over."
     RAMPING = "Ramping", "The new version has a share of the slots, which grows."
     DRAINING = "Draining", "The new version serves; jobs of an old one still run."

@@ -64,6 +64,25 @@ def test_it_waits_for_the_jobs_and_its_workers_go_on() -> None:
     assert world.is_gone
 
 
+def test_it_says_that_it_waits_for_jobs_also_while_people_have_it_left_alone() -> None:
+    world = deleted(jobs=8)
+    world.annotations = {naming.PAUSED: "true"}
+    world.look()
+
+    assert world.condition("DeletionBlocked") == ("True", "QueueNotEmpty")
+    assert world.condition("Paused") == ("True", "AnnotationPaused")
+
+
+def test_it_says_that_it_waits_for_the_database_also_when_it_makes_no_sense() -> None:
+    world = deleted()
+    world.change(concurrency={"limit": -1})
+    world.database_error = Unknown("ConnectionFailed", "no route to the database")
+    world.look()
+
+    assert world.condition("DeletionBlocked") == ("True", "DatabaseUnreachable")
+    assert world.condition("Synced") == ("False", "InvalidSpec")
+
+
 def test_it_does_not_wait_for_the_jobs_of_a_queue_that_is_not_its_own() -> None:
     world = deleted(jobs=8)
     world.queues["mail"] = replace(world.queues["mail"], managed_by="ForgeQueue other/mail")

@@ -600,6 +600,21 @@ def test_a_deployment_deleted_by_hand_is_made_again() -> None:
     assert "Recreated" in world.said()
 
 
+def test_a_deployment_whose_deletion_hangs_is_named_and_made_again_once_it_is_gone() -> None:
+    world = World({"workers": workers()}).run(60)
+    found = world.deployment("1")
+    world.deployments[found.name] = replace(found, deleting=True, replicas=0)
+    world.run(60)
+
+    assert world.condition("Progressing") == ("True", "WaitingForPods")
+    assert world.condition("Ready") == ("False", "Reconciling")
+    assert f"Deployment {found.name} of version 1 is being deleted" in world.message("Ready")
+
+    del world.deployments[found.name]
+    world.run(60)
+    assert world.condition("Ready") == ("True", "Serving")
+
+
 def test_one_that_should_have_no_pods_is_not_brought_to_none_while_jobs_run() -> None:
     world = serving(replicas=1)
     world.enqueue(1, 100)

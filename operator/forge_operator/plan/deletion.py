@@ -75,11 +75,17 @@ def remove(manager: str, database: DatabaseState) -> list[Action]:
     ]
 
 
-def verdicts(observed: Observed, database: DatabaseState) -> dict[Condition, ConditionVerdict]:
-    """Return what DeletionBlocked says; nothing while the object is not being deleted."""
+def verdicts(observed: Observed) -> dict[Condition, ConditionVerdict]:
+    """Return what DeletionBlocked says, whatever else is known; nothing while the object is not being deleted."""
     if observed.queue.deleting_since is None:
         return {}
-    left = jobs_left(observed.queue, database)
+    if isinstance(observed.database, Unknown):
+        return {
+            Condition.DELETION_BLOCKED: ConditionVerdict(
+                ConditionReason.DATABASE_UNREACHABLE, observed.database.message
+            )
+        }
+    left = jobs_left(observed.queue, observed.database)
     if not left:
         return {Condition.DELETION_BLOCKED: ConditionVerdict(ConditionReason.QUEUE_EMPTY)}
     left_over = count(left, "job", ("has", "have"))

@@ -154,7 +154,7 @@ class Pool:
         return f"the database has {self.connections_left} left{aside if self.connections_set_aside else ''}."
 
     def complaints(self, versions: Sequence[Version]) -> list[str]:
-        """Return what keeps pods of these versions from getting ready, in Kubernetes' sentences, each once."""
+        """Return what keeps pods of these versions from getting ready, in Kubernetes' sentences where it has one, each once."""
         found = {pod.complaint for each in versions for pod in self.pods(each.id) if pod.complaint}
         failures = [
             failure.message
@@ -163,7 +163,12 @@ class Pool:
             and (failure := deployment.conditions.get("ReplicaFailure"))
             and failure.status == "True"
         ]
-        return [*sorted(found), *failures]
+        leaving = [
+            f"Deployment {deployment.name} is being deleted"
+            for each in versions
+            if (deployment := self.deployments.get(each.id)) and deployment.deleting
+        ]
+        return [*sorted(found), *failures, *leaving]
 
     @property
     def is_stuck(self) -> bool:

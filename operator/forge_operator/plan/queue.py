@@ -117,10 +117,6 @@ def plan_without_database(observed: Observed, unknown: Unknown) -> Plan:
     """Return the plan without the database: nothing is taken away, evidence that versions are empty is void."""
     memory = replace(observed.memory, empty={})
     verdicts = unreachable(observed.queue, unknown)
-    if observed.queue.deleting_since is not None:
-        verdicts[Condition.DELETION_BLOCKED] = ConditionVerdict(
-            ConditionReason.DATABASE_UNREACHABLE, unknown.message
-        )
     replicas = fallback_replicas(observed)
     strands = scaling_strands(fallback(observed, replicas))
     if replicas is not None:
@@ -163,7 +159,7 @@ def with_status(
     again: timedelta = SOON,
 ) -> Plan:
     """Return the plan with these strands, and with the status if it is due."""
-    report = queue_report(observed.queue, verdicts, fields)
+    report = queue_report(observed.queue, verdicts | deletion.verdicts(observed), fields)
     more, written_at = reported(report, observed.queue.status, observed.now, observed.memory.status_at)
     memory = replace(observed.memory, status_at=written_at)
     is_begun = any(changes_something(action) for strand in strands for action in strand.actions)
@@ -224,7 +220,6 @@ def plan_with_database(observed: Observed, spec: QueueSpec, database: DatabaseSt
     )
     verdicts = pool_verdicts(pool, sync, progress, decision, observes=is_observing(owner))
     verdicts |= failure_verdicts(failures)
-    verdicts |= deletion.verdicts(observed, database)
     fields = pool_fields(pool, amount, decision)
     if sync.actions:
         fields["lastSyncTime"] = format_timestamp(observed.now)

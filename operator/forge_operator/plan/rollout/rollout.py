@@ -63,6 +63,14 @@ def advance(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wante
 def keep_serving(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
     """Return what keeps the current version as it should be."""
     actions = tuple(keep_up(pool, version, wanted))
+    deployment = pool.deployments.get(version.id)
+    if deployment is not None and deployment.deleting:
+        return Progress(
+            actions,
+            ConditionReason.WAITING_FOR_PODS,
+            f"Deployment {deployment.name} of version {version.version} is being deleted, which somebody's finalizer may "
+            "hold up; it is made again when it is gone.",
+        )
     overdue = [each for each in pool.versions.values() if drain.is_overdue(pool, each)]
     draining = [each for each in pool.versions.values() if each.state is VersionState.DRAINING]
     if overdue:
