@@ -16,7 +16,7 @@ from forge_operator.plan import disruption
 from forge_operator.plan.scaling.decide import ScalingReason, decide
 from forge_operator.plan.scaling.load import Load
 from forge_operator.plan.status.queue import explained
-from forge_operator.specs import AutoscalingSpec, Budget, DisruptionSpec, read_queue
+from forge_operator.specs import AutoscalingSpec, BudgetChoice, DisruptionSpec, read_queue
 from forge_operator.specs.section import read
 from forge_operator.state.memory import ScalerMemory
 
@@ -135,7 +135,7 @@ def test_what_the_page_says_of_disruptions_may_be_said_and_its_marks_are_those_t
     ]
     marks = {**disruption.LABELS, **disruption.ANNOTATIONS, naming.DELETION_COST: disruption.LAST_TO_GO}
 
-    assert read(DisruptionSpec, said, "spec") == DisruptionSpec(budget=Budget.LONG_JOBS)
+    assert read(DisruptionSpec, said, "spec") == DisruptionSpec(budget=BudgetChoice.LONG_JOBS)
     for name, value in marks.items():
         assert f"`{name}`" in PAGE or f'`{name}: "{value}"`' in PAGE
     assert f"on {disruption.MOST_AT_ONCE} pods of a pool" in PAGE
