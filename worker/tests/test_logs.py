@@ -19,6 +19,7 @@ from forge_jobs.telemetry import events as telemetry
 from forge_jobs.telemetry import logs
 from forge_jobs.telemetry.events import JobsEnded, Telemetry
 from forge_jobs.telemetry.log_format import JsonFormatter, TextFormatter
+from forge_jobs.telemetry.log_sentences import SENTENCES
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -247,7 +248,7 @@ def test_what_is_below_the_level_is_not_said(said: Any) -> None:
 
 
 def test_every_event_has_a_sentence() -> None:
-    spoken = {telemetry.JobsEnded, telemetry.JobsTakenBack, telemetry.LeaderChanged, *logs._SENTENCES}
+    spoken = {telemetry.JobsEnded, telemetry.JobsTakenBack, telemetry.LeaderChanged, *SENTENCES}
     known = {each for each in vars(telemetry).values() if isinstance(each, type)}
 
     events = {each for each in known if issubclass(each, telemetry.Event) and each is not telemetry.Event}
@@ -271,7 +272,7 @@ def test_every_sentence_can_be_said(said: Any) -> None:
         name = getattr(annotation, "__name__", str(annotation))
         return [] if name == "Sequence" else values[name]
 
-    for event in logs._SENTENCES:
+    for event in SENTENCES:
         before = len(said(level="DEBUG"))
         happened = event(*(value(each.type) for each in event.__dataclass_fields__.values()))  # type: ignore[attr-defined]
         if isinstance(happened, telemetry.DatabaseBack):

@@ -1,0 +1,188 @@
+"""What the log says: for each event its level and its sentence, in which the names are those of the event's facts."""
+
+import logging
+from collections.abc import Mapping
+
+from forge_jobs.model.run import Outcome
+from forge_jobs.telemetry import events
+from forge_jobs.telemetry.events import Event
+
+OUTCOMES: Mapping[Outcome, tuple[int, str]] = {
+    Outcome.DONE: (logging.INFO, "is done"),
+    Outcome.FAILED: (logging.WARNING, "failed"),
+    Outcome.DEAD: (logging.ERROR, "is dead"),
+    Outcome.CANCELLED: (logging.INFO, "was cancelled"),
+    Outcome.THROTTLED: (logging.INFO, "was throttled"),
+    Outcome.RESCHEDULED: (logging.INFO, "was rescheduled"),
+    Outcome.RELEASED: (logging.INFO, "was handed back"),
+    Outcome.LOST: (logging.WARNING, "was lost with its worker"),
+}
+
+SENTENCES: Mapping[type[Event], tuple[int, str]] = {
+    events.ClaimsLost: (
+        logging.WARNING,
+        "Outcomes of jobs {job_ids} were dropped: the jobs had been taken back meanwhile",
+    ),
+    events.HistoryCut: (
+        logging.WARNING,
+        "The database's history was cut, as by a crash, a fail-over or a restore: it still knows {kept} jobs of this "
+        "worker; stopped because it does not know them: {job_ids}",
+    ),
+    events.OutcomeRefused: (
+        logging.ERROR,
+        "The database does not take the outcome of job {job_id} ({error}); written instead: {kept}",
+    ),
+    events.OutcomesParted: (
+        logging.WARNING,
+        "Outcomes of jobs {job_ids} could not be written together: {error}; they are written apart",
+    ),
+    events.OutcomesHeld: (
+        logging.ERROR,
+        "Outcomes of jobs {job_ids} cannot be written: {error}; next try in {retry_in} s, others go on",
+    ),
+    events.OutcomesUnwritten: (
+        logging.ERROR,
+        "Outcomes of jobs {job_ids} could not be written before the worker ended: "
+        "the jobs will be taken back, and may run again",
+    ),
+    events.ClaimsAdrift: (
+        logging.ERROR,
+        "Jobs {job_ids} were this worker's, but it did not run them: they are handed back",
+    ),
+    events.HandlerStuck: (
+        logging.ERROR,
+        "The handler of job {job_id} goes on though it was told to stop ({why}): it has run for {duration} s, "
+        "and its place is given to another; {stuck} handlers are stuck",
+    ),
+    events.StuckHandlerEnded: (
+        logging.WARNING,
+        "The handler of job {job_id}, which ignored being stopped, has ended after {duration} s; {stuck} are stuck",
+    ),
+    events.RunnerReplaced: (logging.ERROR, "A runner ended: {error}; another has its place"),
+    events.CloseWaits: (
+        logging.WARNING,
+        "The close of the forge waits for {function}, which takes more than {seconds} s",
+    ),
+    events.SignalTaken: (
+        logging.WARNING,
+        "Something in this process took {signal} for itself; it stops the worker again",
+    ),
+    events.CancelRefused: (
+        logging.WARNING,
+        "Job {job_id} ({kind}) tried to cancel tasks of the worker, which go on",
+    ),
+    events.GraceLost: (
+        logging.WARNING,
+        "Job {job_id} is handed back: what it had started was told to end as the worker was, so it had no grace; "
+        "in a unit of systemd, KillMode=mixed leaves it its grace",
+    ),
+    events.ExitContained: (
+        logging.ERROR,
+        "{error} at {where} would have ended worker {worker}, which goes on; it is of {origin}, and these run: {running}",
+    ),
+    events.SubscriberFailed: (logging.ERROR, "Subscriber {subscriber} failed at {heard}: {error}"),
+    events.UnknownKind: (
+        logging.WARNING,
+        "No handler for kind {kind} of queue {queue}: {jobs} jobs were handed back",
+    ),
+    events.KindsUnpublished: (
+        logging.WARNING,
+        "What the handlers of {kinds} declare could not be published, so jobs that others enqueue by name "
+        "are without it: {error}",
+    ),
+    events.UnknownLimit: (
+        logging.ERROR,
+        "There is no rate limit {scope}, of which queue {queue} needs tokens: none of its jobs is started",
+    ),
+    events.WorkerStarted: (logging.INFO, "Worker {worker} serves {queues}, up to {concurrency} jobs at once"),
+    events.WorkerStopping: (
+        logging.INFO,
+        "Worker {worker} stops ({reason}): {running} jobs may run for {grace} s more",
+    ),
+    events.WorkerStopped: (logging.INFO, "Worker {worker} stopped, {released} jobs were handed back"),
+    events.WorkerCutOff: (
+        logging.ERROR,
+        "Worker {worker} was not heard of for too long: its {running} running jobs are stopped, and wait again",
+    ),
+    events.LoopBlocked: (
+        logging.ERROR,
+        "The event loop of worker {worker} is blocked for {seconds} s by {handler} at {where}: "
+        "no heartbeat and no other job goes on",
+    ),
+    events.LoopFree: (
+        logging.WARNING,
+        "The event loop of worker {worker} runs again; it was blocked for {seconds} s by {handler}",
+    ),
+    events.WorkersLost: (
+        logging.WARNING,
+        "Workers {labels} were not heard of for too long: their jobs are taken back",
+    ),
+    events.GateClosed: (
+        logging.INFO,
+        "Worker {worker} may claim nothing: its version is not promoted or drains, or it is cordoned; "
+        "its {running} running jobs go on",
+    ),
+    events.GateOpened: (logging.INFO, "Worker {worker} may claim again"),
+    events.DatabaseCaveat: (logging.WARNING, "{sentence}"),
+    events.DatabaseLost: (
+        logging.ERROR,
+        "The database does not answer ({doing}): {error}; next try in {retry_in} s",
+    ),
+    events.DatabaseBack: (logging.WARNING, "The database answers again, it was away for {away} s"),
+    events.DatabaseMoved: (
+        logging.WARNING,
+        "The file with the database's URL says something else now, and the database answers by that: {url}",
+    ),
+    events.MigrationWaits: (logging.WARNING, "{why} Next try in {retry_in} s"),
+    events.PollOnly: (logging.WARNING, "Nothing can be heard from the database, so the worker polls: {why}"),
+    events.QueueMade: (logging.INFO, "There was no queue {queue}; it was made"),
+    events.QueueResembles: (
+        logging.WARNING,
+        "There was no queue {queue}, and it was made; is {nearest} meant?",
+    ),
+    events.QueueUnserved: (
+        logging.WARNING,
+        "No live worker serves queue {queue}, where {pending} jobs are pending",
+    ),
+    events.QueueCooled: (logging.WARNING, "Queue {queue} cools down for {seconds} s, a job was throttled"),
+    events.JobStarted: (logging.DEBUG, "Job {job_id} starts"),
+    events.JobsMadePending: (logging.DEBUG, "{count} scheduled jobs are pending now"),
+    events.CountsFolded: (
+        logging.INFO,
+        "{notes} notes of counts had gathered, and were summed up in {seconds} s",
+    ),
+    events.JobsSwept: (logging.DEBUG, "{count} ended jobs were past their retention and are gone"),
+    events.CronFired: (
+        logging.INFO,
+        "Cron {cron} fired: {enqueued} jobs enqueued, {skipped} skipped, {late} s late",
+    ),
+    events.CronUnreadable: (logging.ERROR, "Cron {cron} cannot be fired by this host: {error}"),
+    events.CronHeldUp: (logging.ERROR, "Cron {cron} cannot fire now: {error}"),
+    events.LeadOffered: (
+        logging.WARNING,
+        "Worker {worker} gives up the lead, since it cannot read crons {crons}, and another may",
+    ),
+    events.TokensLeased: (logging.DEBUG, "{tokens} tokens of rate limit {scope} are leased"),
+    events.LimitEmptied: (logging.WARNING, "Rate limit {scope} was emptied"),
+    events.ChoreFailed: (logging.ERROR, "Chore {chore} failed: {error}; next try in {retry_in} s"),
+}
+
+REPEATED: Mapping[type[Event], tuple[str, ...]] = {
+    events.DatabaseLost: (),
+    events.OutcomesParted: ("error",),
+    events.OutcomesHeld: ("error",),
+    events.UnknownKind: ("queue", "kind"),
+    events.MigrationWaits: (),
+    events.PollOnly: (),
+    events.QueueUnserved: ("queue",),
+    events.QueueCooled: ("queue",),
+    events.ChoreFailed: ("chore",),
+    events.CronUnreadable: ("cron",),
+    events.CronHeldUp: ("cron",),
+    events.SubscriberFailed: ("subscriber",),
+    events.CancelRefused: ("kind",),
+    events.GraceLost: (),
+    events.ExitContained: ("error", "where"),
+    events.SignalTaken: ("signal",),
+}
+"""Events that come again and again while one thing is wrong, and the facts that name the thing."""
