@@ -53,8 +53,8 @@ from forge_jobs.telemetry.events import (
     MigrationWaits,
     QueueMade,
     QueueResembles,
-    Telemetry,
 )
+from forge_jobs.telemetry.telemetry import Telemetry
 
 LONG_CLOSE = 5.0  # seconds after which it is said what a close waits for
 

@@ -72,7 +72,7 @@ def test_a_pipe_that_nobody_reads_costs_lines_and_nobody_waits(pipe: tuple[int, 
 def test_a_program_ends_though_nobody_reads_its_last_lines() -> None:
     reading, writing = os.pipe()
     program = (
-        "import logging, sys; from forge_jobs.telemetry import logs; from forge_jobs.telemetry.events import Telemetry\n"
+        "import logging, sys; from forge_jobs.telemetry import logs; from forge_jobs.telemetry.telemetry import Telemetry\n"
         "logs.subscribe(Telemetry(), stream=sys.stderr)\n"
         "for _ in range(100): logging.getLogger('shop').warning('x' * 10_000)\n"
     )

@@ -17,9 +17,10 @@ from forge_jobs.model.job import Claim
 from forge_jobs.model.run import Outcome, Run
 from forge_jobs.telemetry import events as telemetry
 from forge_jobs.telemetry import logs
-from forge_jobs.telemetry.events import JobsEnded, Telemetry
+from forge_jobs.telemetry.events import JobsEnded
 from forge_jobs.telemetry.log_format import JsonFormatter, TextFormatter
 from forge_jobs.telemetry.log_sentences import SENTENCES
+from forge_jobs.telemetry.telemetry import Telemetry
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -19,7 +19,8 @@ from forge_jobs.probes.metrics import Metrics
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.telemetry import counters
 from forge_jobs.telemetry import events as telemetry
-from forge_jobs.telemetry.events import JobsEnded, Telemetry
+from forge_jobs.telemetry.events import JobsEnded
+from forge_jobs.telemetry.telemetry import Telemetry
 from tests.storage import factories
 from tests.storage.databases import SqliteDatabase, migrated_storage
 

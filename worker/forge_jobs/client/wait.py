@@ -10,7 +10,8 @@ from forge_jobs.errors import StorageUnavailable, WaitTimeout
 from forge_jobs.model.job import ENDED, Job
 from forge_jobs.rules.why import Why
 from forge_jobs.storage.interface.storage import Storage
-from forge_jobs.telemetry.events import DatabaseBack, DatabaseLost, Telemetry
+from forge_jobs.telemetry.events import DatabaseBack, DatabaseLost
+from forge_jobs.telemetry.telemetry import Telemetry
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.5  # seconds between looks
 DOING = "waiting for a job"

@@ -13,7 +13,7 @@ from contextlib import suppress
 from forge_jobs.errors import ForgeError, InvalidInput, NotOpenHere, UnknownQueue
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.outage import Outage
-from forge_jobs.telemetry.events import Telemetry
+from forge_jobs.telemetry.telemetry import Telemetry
 
 LOOK_EVERY = 5.0  # seconds
 UNMARK_TIMEOUT = 5.0  # seconds to take the mark away in; after that it is left to the next who marks itself

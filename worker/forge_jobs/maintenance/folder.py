@@ -3,7 +3,8 @@
 import time
 
 from forge_jobs.storage.interface.jobs import Jobs
-from forge_jobs.telemetry.events import CountsFolded, Telemetry
+from forge_jobs.telemetry.events import CountsFolded
+from forge_jobs.telemetry.telemetry import Telemetry
 
 MANY = 100_000
 """Notes of which somebody should hear: jobs moved for long while nobody folded."""

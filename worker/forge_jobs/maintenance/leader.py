@@ -23,7 +23,8 @@ from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.outage import Outage
 from forge_jobs.system.uptime import uptime
-from forge_jobs.telemetry.events import LeaderChanged, LeadOffered, Telemetry
+from forge_jobs.telemetry.events import LeaderChanged, LeadOffered
+from forge_jobs.telemetry.telemetry import Telemetry
 
 LEASE = timedelta(seconds=15)
 RENEW_EVERY = 5.0

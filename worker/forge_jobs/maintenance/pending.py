@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from forge_jobs.storage.interface.schedule import Schedule
-from forge_jobs.telemetry.events import JobsMadePending, Telemetry
+from forge_jobs.telemetry.events import JobsMadePending
+from forge_jobs.telemetry.telemetry import Telemetry
 
 BATCH = 1000
 

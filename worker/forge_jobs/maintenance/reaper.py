@@ -17,7 +17,8 @@ from forge_jobs.rules.verdict import Verdict, lost, released
 from forge_jobs.storage import batches
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.system.uptime import uptime
-from forge_jobs.telemetry.events import JobsTakenBack, OutcomesHeld, Telemetry, WorkersLost
+from forge_jobs.telemetry.events import JobsTakenBack, OutcomesHeld, WorkersLost
+from forge_jobs.telemetry.telemetry import Telemetry
 
 BATCH = 500
 TAKE_BACK_EVERY = 10.0  # seconds between looks for jobs of workers that went by themselves

@@ -12,7 +12,8 @@ from forge_jobs.errors import ForgeError, InvalidCron, StorageUnavailable
 from forge_jobs.model.cron import CronConfig
 from forge_jobs.rules import cron_times as cron
 from forge_jobs.storage.interface.storage import Storage
-from forge_jobs.telemetry.events import CronFired, CronHeldUp, CronUnreadable, Telemetry
+from forge_jobs.telemetry.events import CronFired, CronHeldUp, CronUnreadable
+from forge_jobs.telemetry.telemetry import Telemetry
 
 
 @dataclass(frozen=True, slots=True)

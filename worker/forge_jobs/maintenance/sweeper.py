@@ -1,7 +1,8 @@
 """The sweeper: ended jobs past their queue's retention are forgotten."""
 
 from forge_jobs.storage.interface.history import History
-from forge_jobs.telemetry.events import JobsSwept, Telemetry
+from forge_jobs.telemetry.events import JobsSwept
+from forge_jobs.telemetry.telemetry import Telemetry
 
 BATCH = 1000
 PAUSE_BETWEEN_BATCHES = 0.05  # seconds between batches, so that sweeping a big history slows nobody

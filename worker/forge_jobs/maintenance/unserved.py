@@ -1,7 +1,8 @@
 """The look-out for queues that have jobs and nobody who serves them."""
 
 from forge_jobs.storage.interface.storage import Storage
-from forge_jobs.telemetry.events import QueueUnserved, Telemetry
+from forge_jobs.telemetry.events import QueueUnserved
+from forge_jobs.telemetry.telemetry import Telemetry
 
 
 async def warn_of_unserved(storage: Storage, telemetry: Telemetry) -> None:

@@ -25,7 +25,7 @@ from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.model.worker import Leader, WorkerInfo
 from forge_jobs.telemetry.counters import Counters
-from forge_jobs.telemetry.events import Telemetry
+from forge_jobs.telemetry.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from forge_jobs.storage.interface.storage import Storage

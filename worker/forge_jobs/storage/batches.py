@@ -16,7 +16,8 @@ from forge_jobs.model.job import Claim, End, Postponement, State
 from forge_jobs.model.run import Outcome
 from forge_jobs.rules.verdict import Verdict, as_written
 from forge_jobs.storage.interface.claims import Claims
-from forge_jobs.telemetry.events import OutcomeRefused, Telemetry
+from forge_jobs.telemetry.events import OutcomeRefused
+from forge_jobs.telemetry.telemetry import Telemetry
 
 LARGEST_BATCH = 1000  # verdicts
 LARGEST_BYTES = 4 * 1024 * 1024  # of results and errors: what a slow link carries within a statement's time

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from forge_jobs.errors import ForgeError, StorageContended, StorageUnavailable, StorageUnusable
-from forge_jobs.telemetry.events import ChoreFailed, DatabaseBack, DatabaseLost, Telemetry
+from forge_jobs.telemetry.events import ChoreFailed, DatabaseBack, DatabaseLost
+from forge_jobs.telemetry.telemetry import Telemetry
 
 FIRST_WAIT = 0.1
 LONGEST_WAIT = 5.0

@@ -1,10 +1,10 @@
 """What happened, as values: logic emits events and holds no log text and no counters.
 
-`logs` turns events into lines and `metrics` into numbers; both subscribe to the
-Telemetry of a Forge. Nothing subscribed costs one call and an empty loop.
+`logs` turns events into lines and `counters` into numbers; both subscribe to the
+`telemetry` of a Forge.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -435,29 +435,3 @@ class ChoreFailed(Event):
     chore: str
     error: BaseException
     retry_in: float
-
-
-Subscriber = Callable[[Event], None]
-
-
-class Telemetry:
-    """Passes events to its subscribers, in the order they came."""
-
-    def __init__(self) -> None:
-        self._subscribers: list[Subscriber] = []
-        self.wants_starts = False  # whether anybody wants a JobStarted for each job
-
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """`subscriber` hears every event from now on; call what is returned to end that."""
-        self._subscribers.append(subscriber)
-        return lambda: self._subscribers.remove(subscriber)
-
-    def emit(self, event: Event) -> None:
-        """Every subscriber has heard `event`. A subscriber must not block; what one raises, the others are told."""
-        for subscriber in self._subscribers:
-            try:
-                subscriber(event)
-            except BaseException as error:  # neither a job nor a worker ends by it
-                if type(event) is not SubscriberFailed:
-                    name = getattr(subscriber, "__qualname__", type(subscriber).__qualname__)
-                    self.emit(SubscriberFailed(str(name), type(event).__name__, error))

@@ -18,9 +18,10 @@ from weakref import WeakKeyDictionary
 from forge_jobs.model.job import Claim
 from forge_jobs.model.run import Outcome, Run
 from forge_jobs.telemetry import events, log_lines
-from forge_jobs.telemetry.events import Event, JobsEnded, Telemetry
+from forge_jobs.telemetry.events import Event, JobsEnded
 from forge_jobs.telemetry.log_format import OURS, JsonFormatter, TextFormatter, readable, summary
 from forge_jobs.telemetry.log_sentences import OUTCOMES, REPEATED, SENTENCES
+from forge_jobs.telemetry.telemetry import Telemetry
 
 logger = logging.getLogger(OURS)
 

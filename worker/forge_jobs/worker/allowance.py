@@ -10,7 +10,8 @@ from forge_jobs.errors import UnknownScope
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.rate_limit import Lease
 from forge_jobs.storage.interface.storage import Storage
-from forge_jobs.telemetry.events import Telemetry, UnknownLimit
+from forge_jobs.telemetry.events import UnknownLimit
+from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker.served_queue import LONGEST_POLL, ServedQueue
 
 SHORTEST_RETRY = 0.05  # seconds between looks for a token

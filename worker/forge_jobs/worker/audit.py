@@ -7,7 +7,8 @@ import time
 
 from forge_jobs.model.job import NOBODY, Claim
 from forge_jobs.storage.interface.claims import Claims
-from forge_jobs.telemetry.events import ClaimsAdrift, HistoryCut, Telemetry
+from forge_jobs.telemetry.events import ClaimsAdrift, HistoryCut
+from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker.eras import Eras
 from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.held import HeldClaims, Proof, proofs

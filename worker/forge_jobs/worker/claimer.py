@@ -21,7 +21,8 @@ from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.outage import Outage
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.uptime import uptime
-from forge_jobs.telemetry.events import GateClosed, GateOpened, Telemetry, UnknownKind
+from forge_jobs.telemetry.events import GateClosed, GateOpened, UnknownKind
+from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker.allowance import Allowance
 from forge_jobs.worker.audit import ClaimAudit
 from forge_jobs.worker.eras import Eras

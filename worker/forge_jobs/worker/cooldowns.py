@@ -9,7 +9,8 @@ from forge_jobs.rules import backoff
 from forge_jobs.rules.verdict import Verdict, wait_for_cooldown
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.outage import Outage
-from forge_jobs.telemetry.events import ChoreFailed, QueueCooled, Telemetry
+from forge_jobs.telemetry.events import ChoreFailed, QueueCooled
+from forge_jobs.telemetry.telemetry import Telemetry
 
 
 class Cooldowns:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage.interface.storage import Storage
-from forge_jobs.telemetry.events import OutcomesUnwritten, Telemetry
+from forge_jobs.telemetry.events import OutcomesUnwritten
+from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker.recorder import Recorder
 
 

@@ -14,7 +14,7 @@ from forge_jobs.model.worker import Beat
 from forge_jobs.storage.interface.workers import Workers
 from forge_jobs.storage.outage import Outage
 from forge_jobs.system.uptime import uptime
-from forge_jobs.telemetry.events import Telemetry
+from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker.run_counts import RunCounts
 
 LAST_QUESTION = 1.0  # seconds that a worker which slept waits to hear whether it was lost

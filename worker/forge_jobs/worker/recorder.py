@@ -26,8 +26,8 @@ from forge_jobs.telemetry.events import (
     OutcomesHeld,
     OutcomesParted,
     OutcomesUnwritten,
-    Telemetry,
 )
+from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker.cooldowns import Cooldowns
 
 LEAST_ROOM = 64 * 1024  # bytes

@@ -19,7 +19,8 @@ from forge_jobs.model.decision import Throttled
 from forge_jobs.model.moments import as_duration
 from forge_jobs.storage.interface.limits import Limits
 from forge_jobs.system.own_task import OwnTask
-from forge_jobs.telemetry.events import LimitEmptied, Telemetry, TokensLeased
+from forge_jobs.telemetry.events import LimitEmptied, TokensLeased
+from forge_jobs.telemetry.telemetry import Telemetry
 
 DEFAULT_WAIT = 1.0
 AHEAD = 0.25  # seconds of use that are leased beyond what is waited for

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from forge_jobs.storage.interface.wakeups import Wakeups
 from forge_jobs.storage.outage import Outage
-from forge_jobs.telemetry.events import Telemetry
+from forge_jobs.telemetry.telemetry import Telemetry
 
 _PLACE = re.compile(r"(\d+),(-?\d+),(\d+),(\d+)")
 

@@ -14,8 +14,9 @@ from typing import Any, Self
 
 from forge_jobs.model.job import Claim
 from forge_jobs.system import place
-from forge_jobs.telemetry.events import LoopBlocked, LoopFree, Telemetry
+from forge_jobs.telemetry.events import LoopBlocked, LoopFree
 from forge_jobs.telemetry.logs import current_job
+from forge_jobs.telemetry.telemetry import Telemetry
 
 LOOK = 0.5  # seconds between two signs that the loop is asked for
 SLICE = 0.1  # seconds between two looks at whether it gave one

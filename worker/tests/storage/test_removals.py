@@ -13,7 +13,7 @@ from forge_jobs.model.kind import Kind
 from forge_jobs.probes.metrics import Metrics
 from forge_jobs.rules import names
 from forge_jobs.rules.why import Why
-from forge_jobs.telemetry.events import Telemetry
+from forge_jobs.telemetry.telemetry import Telemetry
 from tests.storage.ear import Ear
 from tests.storage.factories import (
     claim_ids,

@@ -21,7 +21,7 @@ from forge_jobs.model.worker import Beat, WorkerInfo
 from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import Lane, PostgresDatabase, check_server
 from forge_jobs.system.uptime import uptime
-from forge_jobs.telemetry.events import Telemetry
+from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.testing.local_postgres import LocalPostgres
 from forge_jobs.worker.heartbeat import Heartbeat
 from forge_jobs.worker.run_counts import RunCounts
