@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from forge_jobs.model.job import NewJob
+
 
 class Missed(StrEnum):
     """What becomes of fire times that passed while nobody led."""
@@ -39,3 +41,16 @@ class CronConfig:
     last_fire_at: datetime | None = None
     last_error: str | None = None  # why it does not fire
     skipped: int = 0  # fires skipped because of `overlap`
+
+    def job(self) -> NewJob:
+        """Return the job that a fire enqueues; without `overlap` its key is the cron's, which one job at a time holds."""
+        return NewJob(
+            kind=self.kind,
+            payload=self.payload,
+            codec=self.codec,
+            queue=self.queue if self.queue_said else None,
+            priority=self.priority,
+            max_attempts=self.max_attempts,
+            timeout=self.timeout,
+            key=None if self.overlap else f"cron:{self.name}",
+        )

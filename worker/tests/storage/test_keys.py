@@ -39,10 +39,6 @@ async def test_jobs_without_a_key_are_never_duplicates(storage):
     assert await enqueue(storage) != await enqueue(storage)
 
 
-async def test_an_empty_key_is_a_key(storage):
-    assert await enqueue(storage, key="") == await enqueue(storage, key="")
-
-
 @pytest.mark.parametrize("when", [{}, {"delay": timedelta(hours=1)}])
 async def test_a_waiting_job_holds_its_key(storage, when):
     first = await enqueue(storage, key="42", **when)

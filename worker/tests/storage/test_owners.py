@@ -14,7 +14,7 @@ async def managed(storage):
     """Rows of two owners, and some of nobody."""
     for name in ("mail", "letters"):
         await storage.queues.set(name, {"concurrency": 3}, managed_by=MAIL)
-    await storage.limits.set("queue mail", capacity=1, refill=1, managed_by=MAIL)
+    await storage.limits.set("queue:mail", capacity=1, refill=1, managed_by=MAIL)
     await storage.crons.set(cron("shop/nightly"), managed_by=NIGHTLY)
     await storage.queues.set("free", {})
     await storage.limits.set("free", capacity=1, refill=1)
@@ -24,19 +24,19 @@ async def managed(storage):
 async def test_owners_are_told_with_what_they_manage(storage, managed):
     assert await storage.owners.all() == [
         Owner(NIGHTLY, crons=("shop/nightly",)),
-        Owner(MAIL, queues=("letters", "mail"), limits=("queue mail",)),
+        Owner(MAIL, queues=("letters", "mail"), limits=("queue:mail",)),
     ]
 
 
 async def test_what_is_released_is_everybodys_and_stays_as_it_is(storage, managed):
     before = {each.name: each.concurrency for each in await storage.queues.all()}
 
-    assert await storage.owners.release(MAIL) == Owner(MAIL, ("letters", "mail"), ("queue mail",))
+    assert await storage.owners.release(MAIL) == Owner(MAIL, ("letters", "mail"), ("queue:mail",))
 
     assert [each.name for each in await storage.owners.all()] == [NIGHTLY]
     assert {each.name: each.concurrency for each in await storage.queues.all()} == before
     await storage.queues.set("mail", {"paused": True})
-    await storage.limits.delete("queue mail")
+    await storage.limits.delete("queue:mail")
 
 
 async def test_an_owner_that_is_still_there_takes_its_rows_back(storage, managed):

@@ -161,12 +161,12 @@ async def test_everybody_hears_of_a_changed_configuration(storage, ear):
     await ear.hears("config")
 
 
-async def test_everybody_hears_of_a_emptied_bucket(storage, ear):
-    await storage.limits.set("slack: ü", capacity=1, refill=1)
+async def test_everybody_hears_of_an_emptied_bucket(storage, ear):
+    await storage.limits.set("slack:ü", capacity=1, refill=1)
 
-    await storage.limits.empty("slack: ü")
+    await storage.limits.empty("slack:ü")
 
-    await ear.hears("empty", "slack: ü")
+    await ear.hears("empty", "slack:ü")
 
 
 async def test_everybody_hears_of_a_job_that_is_due_soon(storage, ear):

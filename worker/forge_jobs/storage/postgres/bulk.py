@@ -12,11 +12,11 @@ from itertools import accumulate, chain, repeat
 from operator import add, attrgetter
 from typing import Any
 
-from forge_jobs.errors import InvalidInput, KeyBusy, StorageUnavailable
+from forge_jobs.errors import KeyBusy, StorageUnavailable
 from forge_jobs.handlers.options import resolved
 from forge_jobs.model.job import Alike, Enqueued, NewJob, Reason
 from forge_jobs.model.queue import DEFAULT_QUEUE
-from forge_jobs.storage import pieces
+from forge_jobs.storage import pieces, refusals
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
@@ -141,7 +141,7 @@ async def _enqueue(
     try:
         await batch.copy(database.schema, connection)
     except (OverflowError, TypeError) as error:  # COPY encodes on our side, and says it plainly
-        raise InvalidInput(f"The database refuses a value: {error}.") from error
+        raise refusals.refused_value(error) from error
     await _tell(database, batch, connection, always_tell)
     return batch.answers if answers is None else answers, now + len(jobs) * MICROSECOND
 
@@ -331,10 +331,7 @@ async def _tell(database: PostgresDatabase, batch: _Batch, connection: Any, alwa
 def _due(job: NewJob, now: datetime) -> datetime:
     if job.run_at is not None:
         return job.run_at
-    try:
-        return now + (job.delay or timedelta(0))
-    except OverflowError:
-        raise InvalidInput(f"delay is {job.delay}, allowed is one that ends before the year 10000.") from None
+    return now + (job.delay or timedelta(0))
 
 
 def _seconds(duration: timedelta | None) -> float | None:

@@ -20,6 +20,7 @@ import asyncpg
 from forge_jobs.errors import ForgeError, InvalidInput, StorageBusy, StorageUnavailable, StorageUnusable
 from forge_jobs.settings.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.settings.database_url import ALLOWED, POSTGRES, is_database_url, redact
+from forge_jobs.storage import refusals
 from forge_jobs.storage.home import Home, Turn
 from forge_jobs.storage.postgres.address import Address
 from forge_jobs.storage.postgres.caller import IDENTITY, check_same_database, unwrapped
@@ -444,7 +445,7 @@ class PostgresDatabase:
         if self._home is not None:
             self._home.check(self.url)
         if self._pool is None:
-            raise StorageUnavailable(f"The storage {self.url} is not open.")
+            raise refusals.not_open(self.url)
         return self._pool
 
     async def _set_up_pooled(self, connection: asyncpg.Connection) -> None:

@@ -9,14 +9,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from forge_jobs.errors import InvalidInput, Managed, StorageRefused, UnknownCron, UnknownQueue
+from forge_jobs.errors import UnknownCron, UnknownQueue
 from forge_jobs.model.cron import CronConfig, Missed
-from forge_jobs.model.job import Enqueued, NewJob
+from forge_jobs.model.job import Enqueued
 from forge_jobs.model.moments import stored_duration
+from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
-from forge_jobs.storage.postgres.driver_errors import broken_check
 from forge_jobs.storage.postgres.enqueue import enqueue, enqueue_many
 from forge_jobs.storage.postgres.fence import writing
 from forge_jobs.storage.postgres.kinds import queue_of
@@ -126,7 +126,7 @@ class PostgresCrons:
             return _cron_config(record)
         owner = await self._owner(cron.name)
         if owner is not None and owner != managed_by:
-            raise Managed(f"Cron {cron.name!r}", owner)
+            raise refusals.managed_cron(cron.name, owner)
         raise await self._unknown_queue(cron)
 
     async def ensure(self, cron: CronConfig) -> None:
@@ -151,7 +151,7 @@ class PostgresCrons:
         owner = await self._owner(name)
         if owner is None:
             raise await self._unknown(name)
-        raise Managed(f"Cron {name!r}", owner)
+        raise refusals.managed_cron(name, owner)
 
     async def seed(self, name: str, next_fire_at: datetime, *, epoch: int) -> None:
         await self._database.execute(SEED, name, next_fire_at, epoch)
@@ -188,14 +188,14 @@ class PostgresCrons:
         await self._database.execute(NOTE_ERROR, name, error, epoch)
 
     async def trigger(self, name: str) -> Enqueued:
-        return await enqueue(self._database, _job(await self.get(name)), None)
+        return await enqueue(self._database, (await self.get(name)).job(), None)
 
     async def _fire(
         self, cron_id: int, cron: CronConfig, fires: Sequence[datetime], connection: Any
     ) -> list[Enqueued]:
         records = await self._database.fetch(NOT_FIRED, cron_id, list(fires), connection=connection)
         moments = [record["fire_at"] for record in records]
-        answers = await enqueue_many(self._database, [_job(cron)] * len(moments), connection)
+        answers = await enqueue_many(self._database, [cron.job()] * len(moments), connection)
         fired = {moment: job for moment, job in zip(moments, answers, strict=True) if not job.duplicate}
         await self._database.execute(
             FIRED,
@@ -208,34 +208,28 @@ class PostgresCrons:
         return list(fired.values())
 
     async def _write(self, statement: str, cron: CronConfig, connection: Any = None) -> Any:
+        refusals.check_cron(cron)
         timeout = None if cron.timeout is None else cron.timeout.total_seconds()
-        try:
-            return await self._database.fetchrow(
-                statement,
-                cron.name,
-                cron.expression,
-                cron.timezone,
-                cron.kind,
-                cron.payload,
-                cron.codec,
-                cron.queue if cron.queue_said else None,
-                cron.priority,
-                cron.max_attempts,
-                timeout,
-                cron.overlap,
-                cron.missed.value,
-                cron.missed_limit,
-                cron.enabled,
-                cron.managed_by,
-                cron.next_fire_at,
-                connection=connection,
-            )
-        except StorageRefused as error:
-            if broken_check(error) is None:
-                raise
-            raise InvalidInput(
-                f"missed_limit of cron {cron.name!r} is {cron.missed_limit}, allowed is 1 or more."
-            ) from error
+        return await self._database.fetchrow(
+            statement,
+            cron.name,
+            cron.expression,
+            cron.timezone,
+            cron.kind,
+            cron.payload,
+            cron.codec,
+            cron.queue if cron.queue_said else None,
+            cron.priority,
+            cron.max_attempts,
+            timeout,
+            cron.overlap,
+            cron.missed.value,
+            cron.missed_limit,
+            cron.enabled,
+            cron.managed_by,
+            cron.next_fire_at,
+            connection=connection,
+        )
 
     async def _check_queue(self, cron: CronConfig) -> None:
         known = "SELECT true FROM {schema}.queue WHERE name = $1"
@@ -255,19 +249,6 @@ class PostgresCrons:
     async def _unknown(self, name: str) -> UnknownCron:
         known = await self._database.fetch("SELECT name FROM {schema}.cron")
         return UnknownCron(name, [record["name"] for record in known])
-
-
-def _job(cron: CronConfig) -> NewJob:
-    return NewJob(
-        kind=cron.kind,
-        payload=cron.payload,
-        codec=cron.codec,
-        queue=cron.queue if cron.queue_said else None,
-        priority=cron.priority,
-        max_attempts=cron.max_attempts,
-        timeout=cron.timeout,
-        key=None if cron.overlap else f"cron:{cron.name}",
-    )
 
 
 def _cron_config(record: Mapping[str, Any]) -> CronConfig:

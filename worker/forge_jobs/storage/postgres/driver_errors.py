@@ -9,13 +9,13 @@ from asyncpg.exceptions import InternalClientError
 from forge_jobs.errors import (
     ForgeError,
     InvalidInput,
-    SchemaOutdated,
     StorageBusy,
     StorageContended,
     StorageRefused,
     StorageUnavailable,
     StorageUnusable,
 )
+from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres.rights import missing
 
 DRIVER_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, InternalClientError)
@@ -69,9 +69,9 @@ def translated(error: BaseException, *, url: str, schema: str, is_callers: bool 
         case asyncpg.ClientConfigurationError():
             return InvalidInput(f"The database URL {url} is not valid: {_said(error)}.")
         case asyncpg.DataError():
-            return StorageRefused(f"The database refuses a value: {_said(error)}.")
+            return refusals.refused_value(_said(error))
         case asyncpg.InterfaceError() if isinstance(error, ValueError):  # the driver's own DataError
-            return StorageRefused(f"The database refuses a value: {_said(error)}.")
+            return refusals.refused_value(_said(error))
         case asyncpg.InvalidCachedStatementError():
             return StorageUnavailable(f"The schema {schema!r} has just changed: {_said(error)}.")
         case asyncpg.PostgresError():
@@ -79,7 +79,7 @@ def translated(error: BaseException, *, url: str, schema: str, is_callers: bool 
         case asyncpg.InterfaceError() if re.search(r"clos|released|cancelling", str(error)):
             return StorageUnavailable(f"The database {url} went away: {_said(error)}.")
         case asyncpg.InterfaceError() | InternalClientError() if is_callers:  # the latter: a codec of theirs
-            return InvalidInput(f"The given connection cannot be used: {_said(error)}.")
+            return refusals.unusable_connection(_said(error))
         case asyncpg.InterfaceError() | InternalClientError():
             return StorageUnavailable(f"The database {url} cannot be reached: {_said(error)}.")
     return None
@@ -103,10 +103,7 @@ def _translated_state(error: asyncpg.PostgresError, url: str, schema: str, is_ca
     if is_read_only(error):
         return StorageUnavailable(f"The database {url} is read-only: {_said(error)}.")
     if state in _NO_SCHEMA:
-        return SchemaOutdated(
-            f"The schema {schema!r} of {url} is missing or older than this release ({_said(error)}); "
-            "run forge-jobs db migrate."
-        )
+        return refusals.without_tables(f"The schema {schema!r} of {url}", _said(error))
     if state in _BUSY:
         return StorageBusy(f"The database {url} is busy: {_said(error)}.")
     if state == "54000" and error.server_source_function in _NOTIFY:
@@ -125,12 +122,6 @@ def _translated_state(error: asyncpg.PostgresError, url: str, schema: str, is_ca
     if state.startswith(_UNAVAILABLE):
         return StorageUnavailable(f"The database {url} is not available: {_said(error)}.")
     return StorageRefused(f"The database {url} refuses this: {_said(error)} (SQLSTATE {state}).")
-
-
-def broken_check(error: StorageRefused) -> str | None:
-    """Return the name of the check constraint that refused a row; None when it was refused for another reason."""
-    cause = error.__cause__
-    return cause.constraint_name if isinstance(cause, asyncpg.CheckViolationError) else None
 
 
 def _said(error: BaseException) -> str:

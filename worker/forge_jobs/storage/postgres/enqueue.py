@@ -10,6 +10,7 @@ from typing import Any
 
 from forge_jobs.errors import KeyBusy, StorageUnavailable, UnknownQueue
 from forge_jobs.model.job import Alike, Enqueued, NewJob
+from forge_jobs.storage import refusals
 from forge_jobs.storage.pieces import keys, pieces
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.bulk import enqueue_by_copy
@@ -141,6 +142,7 @@ SELECT (SELECT array_agg(id ORDER BY number) FROM known), (SELECT min(queue) FRO
 
 async def enqueue(database: PostgresDatabase, job: NewJob, connection: Any) -> Enqueued:
     """The job waits, in one statement; see `Jobs.enqueue`."""
+    refusals.check_jobs([job])
     arguments = (
         job.queue,
         job.priority,
@@ -200,6 +202,7 @@ async def enqueue_many(
     """All jobs wait, or none; see `Jobs.enqueue_many`."""
     if not jobs:
         return []
+    refusals.check_jobs(jobs)
     if len(jobs) <= SMALL_BATCH and not keys(jobs):
         piece = next(pieces(jobs))
         if len(piece) == len(jobs):

@@ -1,9 +1,9 @@
 """Jobs in PostgreSQL: enqueued, looked at, and moved by people."""
 
-from collections.abc import AsyncIterator, Sequence, Set
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from forge_jobs.errors import JobNotFound, WrongState
+from forge_jobs.errors import JobNotFound
 from forge_jobs.model.facts import Moved, Waiting
 from forge_jobs.model.job import (
     ENDED,
@@ -17,6 +17,7 @@ from forge_jobs.model.job import (
     State,
     Unhandled,
 )
+from forge_jobs.storage import refusals
 from forge_jobs.storage.interface.jobs import BATCH
 from forge_jobs.storage.postgres import enqueue, handled, job_rows
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -118,19 +119,20 @@ class PostgresJobs:
     async def retry(self, job_id: int) -> bool:
         possible = {State.DEAD, State.RETRYING}
         record = await move(self._database, RETRY, job_id, possible=possible)
-        _check_state(job_id, record["state"], possible, "only a dead or retrying job is retried")
+        if record["state"] not in possible:
+            raise refusals.not_retried(job_id, record["state"])
         return bool(record["moved"])
 
     async def run_now(self, job_id: int) -> bool:
         record = await move(self._database, RUN_NOW, job_id, possible={State.SCHEDULED, State.RETRYING})
-        _check_state(
-            job_id, record["state"], WAITING, "only a scheduled or retrying job is run before its time"
-        )
+        if record["state"] not in WAITING:
+            raise refusals.not_run_now(job_id, record["state"])
         return bool(record["moved"])
 
     async def delete(self, job_id: int) -> None:
         record = await move(self._database, DELETE, job_id, possible=WAITING | ENDED)
-        _check_state(job_id, record["state"], WAITING | ENDED, "cancel it before it is deleted")
+        if record["state"] == State.IN_PROGRESS:
+            raise refusals.not_deleted(job_id, record["state"])
 
     def cancel_all(
         self,
@@ -218,8 +220,3 @@ class PostgresJobs:
 
     async def fold(self) -> int:
         return await fold(self._database)
-
-
-def _check_state(job_id: int, state: str, allowed: Set[State], wanted: str) -> None:
-    if state not in allowed:
-        raise WrongState(job_id, state, wanted)

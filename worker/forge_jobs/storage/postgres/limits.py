@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from forge_jobs.errors import InvalidInput, Managed, StorageRefused, UnknownScope
+from forge_jobs.errors import UnknownScope
 from forge_jobs.model.rate_limit import Lease, RateLimit
+from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
-from forge_jobs.storage.postgres.driver_errors import broken_check
 from forge_jobs.storage.postgres.fence import writing
 
 # A clock that went back mints nothing.
@@ -98,26 +98,18 @@ class PostgresLimits:
         managed_by: str | None = None,
         epoch: int | None = None,
     ) -> RateLimit:
-        try:
-            async with writing(self._database, epoch) as connection:
-                record = await self._database.fetchrow(
-                    SET, scope, capacity, refill, managed_by, connection=connection
-                )
-        except StorageRefused as error:
-            if broken_check(error) is None:
-                raise
-            raise _refused(scope, capacity, refill) from error
+        refusals.check_limit(scope, capacity, refill)
+        async with writing(self._database, epoch) as connection:
+            record = await self._database.fetchrow(
+                SET, scope, capacity, refill, managed_by, connection=connection
+            )
         if record is None:
-            raise Managed(f"Rate limit {scope!r}", await self._owner(scope) or "somebody else")
+            raise refusals.managed_limit(scope, await self._owner(scope) or "somebody else")
         return _rate_limit(record)
 
     async def ensure(self, scope: str, *, capacity: float, refill: float) -> None:
-        try:
-            await self._database.execute(ENSURE, scope, capacity, refill)
-        except StorageRefused as error:
-            if broken_check(error) is None:
-                raise
-            raise _refused(scope, capacity, refill) from error
+        refusals.check_limit(scope, capacity, refill)
+        await self._database.execute(ENSURE, scope, capacity, refill)
 
     async def all(self) -> list[RateLimit]:
         return [_rate_limit(record) for record in await self._database.fetch(ALL)]
@@ -131,7 +123,7 @@ class PostgresLimits:
         owner = await self._owner(scope)
         if owner is None:
             raise await self._unknown(scope)
-        raise Managed(f"Rate limit {scope!r}", owner)
+        raise refusals.managed_limit(scope, owner)
 
     async def lease(self, scope: str, tokens: int) -> Lease:
         record = await self._database.fetchrow(LEASE, scope, tokens)
@@ -168,11 +160,4 @@ def _rate_limit(record: Any) -> RateLimit:
         generation=record["generation"],
         emptied_at=record["emptied_at"],
         managed_by=record["managed_by"],
-    )
-
-
-def _refused(scope: str, capacity: float, refill: float) -> InvalidInput:
-    return InvalidInput(
-        f"Rate limit {scope!r} is given capacity {capacity:g} and refill {refill:g}, "
-        "allowed are a capacity above 0 and a refill of 0 or more."
     )

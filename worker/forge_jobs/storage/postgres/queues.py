@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from forge_jobs.errors import ForgeError, InvalidInput, Managed, StorageRefused, UnknownQueue
-from forge_jobs.model.queue import EDITABLE, QueueConfig
+from forge_jobs.errors import UnknownQueue
+from forge_jobs.model.queue import QueueConfig
+from forge_jobs.storage import refusals
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.postgres import slots
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
-from forge_jobs.storage.postgres.driver_errors import broken_check
 from forge_jobs.storage.postgres.fence import writing
 
 QUEUE_COLUMNS = """queue.name, queue.id, queue.concurrency, queue.paused, queue.backoff_enabled, queue.backoff_base,
@@ -146,14 +146,13 @@ class PostgresQueues:
 
     @tried_again
     async def ensure(self, names: Sequence[str], *, epoch: int | None = None) -> None:
+        for name in names:
+            refusals.check_queue(name, {})
         # Who may not write needs not, where nothing is missing.
         if epoch is None and not await self._database.fetchval(MISSING, list(names)):
             return
-        try:
-            async with writing(self._database, epoch) as connection:
-                await self._database.execute(ENSURE, list(names), connection=connection)
-        except StorageRefused as error:
-            raise _refused(", ".join(names), error) from error.__cause__
+        async with writing(self._database, epoch) as connection:
+            await self._database.execute(ENSURE, list(names), connection=connection)
 
     @tried_again
     async def set(
@@ -164,28 +163,26 @@ class PostgresQueues:
         managed_by: str | None = None,
         epoch: int | None = None,
     ) -> QueueConfig:
+        refusals.check_queue(name, changes)
         statement = _set_statement(changes)
-        try:
-            async with writing(self._database, epoch) as connection:
-                before = await slots.lock_before(self._database, name, connection)
-                record = await self._database.fetchrow(
-                    statement, name, managed_by, *changes.values(), connection=connection
-                )
-                if record is None:
-                    raise Managed(f"Queue {name!r}", await self._owner(name, connection))
-                config = queue_config(record)
-                await slots.fit(
-                    self._database,
-                    config.id,
-                    config.concurrency,
-                    was_unlimited=before is not None and before["concurrency"] is None,
-                    connection=connection,
-                )
-                await self._database.execute(
-                    "SELECT {schema}.configured(), {schema}.wake($1)", config.id, connection=connection
-                )
-        except StorageRefused as error:
-            raise _refused(name, error) from error.__cause__
+        async with writing(self._database, epoch) as connection:
+            before = await slots.lock_before(self._database, name, connection)
+            record = await self._database.fetchrow(
+                statement, name, managed_by, *changes.values(), connection=connection
+            )
+            if record is None:
+                raise refusals.managed_queue(name, await self._owner(name, connection))
+            config = queue_config(record)
+            await slots.fit(
+                self._database,
+                config.id,
+                config.concurrency,
+                was_unlimited=before is not None and before["concurrency"] is None,
+                connection=connection,
+            )
+            await self._database.execute(
+                "SELECT {schema}.configured(), {schema}.wake($1)", config.id, connection=connection
+            )
         return config
 
     @tried_again
@@ -246,28 +243,9 @@ async def unknown_queue(database: PostgresDatabase, name: str, *, connection: An
 
 
 def _set_statement(changes: Mapping[str, Any]) -> str:
-    unknown = sorted(set(changes) - EDITABLE)
-    if unknown:
-        raise InvalidInput(
-            f"A queue has no {unknown[0]!r} to set; allowed are {', '.join(sorted(EDITABLE))}."
-        )
-    # Only words of EDITABLE become a part of the statement.
-    columns = list(changes)
+    columns = list(changes)  # words of EDITABLE, by `check_queue`
     return (
         SET.replace("{names}", "".join(f", {column}" for column in columns))
         .replace("{values}", "".join(f", ${number}" for number in range(3, 3 + len(columns))))
         .replace("{changes}", "".join(f", {column} = excluded.{column}" for column in columns))
     )
-
-
-def _refused(name: str, error: StorageRefused) -> ForgeError:
-    broken = broken_check(error)
-    if broken is None:
-        return error
-    if broken == "queue_name_check":
-        return InvalidInput(
-            f"A queue is named {name!r}, allowed are 1 to 128 characters without white space or a comma."
-        )
-    if broken == "queue_timeout_check":
-        return InvalidInput(f"timeout of queue {name!r} is too short, allowed is more than 0 s.")
-    return InvalidInput(f"A number of queue {name!r} is negative, allowed is 0 or more.")

@@ -11,9 +11,10 @@ from typing import Any
 
 import asyncpg
 
-from forge_jobs.errors import Managed, QueueInUse, StorageRefused
+from forge_jobs.errors import QueueInUse, StorageRefused
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules import names
+from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.fence import writing
 from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config, unknown_queue
@@ -87,12 +88,12 @@ class PostgresRemovals:
             crons = await self._database.fetch(CRONS, name, connection=connection)
             queue = await _found(self._database, name, connection)
             if queue.managed_by not in (None, managed_by):
-                raise Managed(f"Queue {name!r}", str(queue.managed_by))
+                raise refusals.managed_queue(name, str(queue.managed_by))
             for cron, owner in crons:
                 if owner not in (None, managed_by):
-                    raise Managed(f"Cron {cron!r}", owner)
+                    raise refusals.managed_cron(cron, owner)
             if crons and crons_to is None and not drop_crons:
-                raise QueueInUse(name, f"cron {crons[0]['name']!r} enqueues to it")
+                raise refusals.queue_of_cron(name, crons[0]["name"])
             target = None if crons_to is None else await _found(self._database, crons_to, connection)
             closed = await self._database.fetchrow(
                 CLOSE, queue.id, names.closed_queue(queue), queue.managed_by, connection=connection

@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from forge_jobs.errors import InvalidInput, StorageUnavailable, StorageUnusable
+from forge_jobs.storage import refusals
 from forge_jobs.storage.home import Home, Turn
 from forge_jobs.storage.interface.wakeups import Listener
 from forge_jobs.storage.sqlite import notices
@@ -151,7 +152,7 @@ class SqliteDatabase:
         if self._home is not None:
             self._home.check(self.path)
         if self._writer is None:
-            raise StorageUnavailable(f"The database {self.path} is not open.")
+            raise refusals.not_open(self.path)
         return self._writer.submit(work)
 
     async def read(self, work: Work[T]) -> T:
@@ -193,7 +194,7 @@ class SqliteDatabase:
                     raise
                 connection.execute("RELEASE forge_jobs")
             except sqlite3.ProgrammingError as error:  # closed, or of another thread
-                raise InvalidInput(f"The given connection cannot be used: {error}") from error
+                raise refusals.unusable_connection(str(error).rstrip(".")) from error
             except DRIVER_ERRORS as error:
                 raise translated(error, self.path) from error
         return result

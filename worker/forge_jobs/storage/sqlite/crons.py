@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from forge_jobs.errors import InvalidInput, UnknownCron
+from forge_jobs.errors import UnknownCron
 from forge_jobs.model.cron import CronConfig, Missed
-from forge_jobs.model.job import Enqueued, NewJob
+from forge_jobs.model.job import Enqueued
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.model.queue import DEFAULT_QUEUE
+from forge_jobs.storage import refusals
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.enqueue import enqueue
 from forge_jobs.storage.sqlite.fence import require_epoch
@@ -58,10 +59,12 @@ class SqliteCrons:
     async def set(
         self, cron: CronConfig, *, managed_by: str | None = None, epoch: int | None = None
     ) -> CronConfig:
+        refusals.check_cron(cron)
+
         def change(transaction: Transaction) -> CronConfig:
             require_epoch(transaction, epoch)
             owner = transaction.value("SELECT managed_by FROM cron WHERE name = ?", (cron.name,))
-            require_owner(f"Cron {cron.name!r}", owner, managed_by)
+            require_owner(refusals.managed_cron, cron.name, owner, managed_by)
             transaction.execute(SET, _parameters(transaction, cron))
             if managed_by is not None:
                 transaction.execute("UPDATE cron SET managed_by = ? WHERE name = ?", (managed_by, cron.name))
@@ -71,6 +74,8 @@ class SqliteCrons:
         return await self._database.write(change)
 
     async def ensure(self, cron: CronConfig) -> None:
+        refusals.check_cron(cron)
+
         def ensure(transaction: Transaction) -> None:
             if transaction.changed(ENSURE, _parameters(transaction, cron)):
                 configured(transaction)
@@ -87,7 +92,7 @@ class SqliteCrons:
     async def delete(self, name: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
         def delete(transaction: Transaction) -> None:
             require_epoch(transaction, epoch)
-            require_owner(f"Cron {name!r}", _get(transaction, name).managed_by, managed_by)
+            require_owner(refusals.managed_cron, name, _get(transaction, name).managed_by, managed_by)
             transaction.execute("DELETE FROM cron WHERE name = ?", (name,))
             configured(transaction)
 
@@ -124,7 +129,7 @@ class SqliteCrons:
 
     async def trigger(self, name: str) -> Enqueued:
         def trigger(transaction: Transaction) -> Enqueued:
-            return enqueue(transaction, [_new_job(_get(transaction, name))])[0]
+            return enqueue(transaction, [_get(transaction, name).job()])[0]
 
         return await self._database.write(trigger)
 
@@ -142,7 +147,7 @@ def _fire(
     )
     if row is None or row[1] != micros(cron.next_fire_at) or not leads(transaction, epoch):
         return []
-    cron_id, job = row[0], _new_job(_get(transaction, cron.name))
+    cron_id, job = row[0], _get(transaction, cron.name).job()
     answers: list[Enqueued] = []
     skipped = 0
     for fire_at in sorted(map(micros, fires)):
@@ -180,10 +185,6 @@ def _parameters(transaction: Transaction, cron: CronConfig) -> dict[str, object]
     queue_id = transaction.value("SELECT id FROM queue WHERE name = ?", (queue,))
     if queue_id is None:
         raise unknown_queue(transaction, queue)
-    if cron.missed_limit < 1:
-        raise InvalidInput(
-            f"missed_limit of cron {cron.name!r} is {cron.missed_limit}, allowed is 1 or more."
-        )
     return {
         "name": cron.name,
         "expression": cron.expression,
@@ -203,19 +204,6 @@ def _parameters(transaction: Transaction, cron: CronConfig) -> dict[str, object]
         "enabled": cron.enabled,
         "next_fire_at": micros(cron.next_fire_at),
     }
-
-
-def _new_job(cron: CronConfig) -> NewJob:
-    return NewJob(
-        kind=cron.kind,
-        payload=cron.payload,
-        codec=cron.codec,
-        queue=cron.queue if cron.queue_said else None,
-        priority=cron.priority,
-        max_attempts=cron.max_attempts,
-        timeout=cron.timeout,
-        key=None if cron.overlap else f"cron:{cron.name}",
-    )
 
 
 def _cron(row: Row) -> CronConfig:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
 
-from forge_jobs.errors import JobNotFound, KeyBusy, StorageUnavailable, WrongState
+from forge_jobs.errors import JobNotFound, KeyBusy, StorageUnavailable
 from forge_jobs.model.facts import Moved, Waiting
 from forge_jobs.model.job import (
     ENDED,
@@ -20,6 +20,7 @@ from forge_jobs.model.job import (
     Unhandled,
 )
 from forge_jobs.model.moments import stored_duration
+from forge_jobs.storage import refusals
 from forge_jobs.storage.closed_queues import IS_OPEN, SHOWN_NAME
 from forge_jobs.storage.interface.jobs import BATCH
 from forge_jobs.storage.sqlite import handled, moves
@@ -133,6 +134,7 @@ class SqliteJobs:
     async def enqueue_many(self, jobs: Sequence[NewJob] | Alike, *, connection: Any = None) -> list[Enqueued]:
         if not jobs:
             return []
+        refusals.check_jobs(jobs)
         try:
             if connection is not None:  # our workers hear of it like of another process
                 return self._database.within(connection, lambda transaction: enqueue(transaction, jobs))
@@ -204,7 +206,7 @@ class SqliteJobs:
         def retry(transaction: Transaction) -> bool:
             place = moves.place(transaction, job_id)
             if place.state not in (State.DEAD, State.RETRYING):
-                raise WrongState(job_id, place.state, "only a dead or retrying job can be retried")
+                raise refusals.not_retried(job_id, place.state)
             return moves.retry(transaction, [place]) == 1
 
         return await self._database.write(retry)
@@ -215,7 +217,7 @@ class SqliteJobs:
             if place.state is State.PENDING:
                 return False
             if place.state not in (State.SCHEDULED, State.RETRYING):
-                raise WrongState(job_id, place.state, "only a scheduled or retrying job can be run now")
+                raise refusals.not_run_now(job_id, place.state)
             moves.run_now(transaction, place)
             return True
 
@@ -225,7 +227,7 @@ class SqliteJobs:
         def delete(transaction: Transaction) -> None:
             place = moves.place(transaction, job_id)
             if place.state is State.IN_PROGRESS:
-                raise WrongState(job_id, place.state, "cancel it, and delete it when it has ended")
+                raise refusals.not_deleted(job_id, place.state)
             moves.delete(transaction, [place])
 
         await self._database.write(delete)

@@ -2,8 +2,9 @@
 
 import math
 
-from forge_jobs.errors import InvalidInput, UnknownScope
+from forge_jobs.errors import UnknownScope
 from forge_jobs.model.rate_limit import Lease, RateLimit
+from forge_jobs.storage import refusals
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.micros import moment
@@ -36,7 +37,7 @@ class SqliteLimits:
         def change(transaction: Transaction) -> RateLimit:
             require_epoch(transaction, epoch)
             if not _add(transaction, scope, capacity, refill):
-                require_owner(f"Rate limit {scope!r}", _get(transaction, scope).managed_by, managed_by)
+                require_owner(refusals.managed_limit, scope, _get(transaction, scope).managed_by, managed_by)
                 transaction.execute(
                     f"""
                     UPDATE rate_limit
@@ -73,7 +74,7 @@ class SqliteLimits:
     async def delete(self, scope: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
         def delete(transaction: Transaction) -> None:
             require_epoch(transaction, epoch)
-            require_owner(f"Rate limit {scope!r}", _get(transaction, scope).managed_by, managed_by)
+            require_owner(refusals.managed_limit, scope, _get(transaction, scope).managed_by, managed_by)
             transaction.execute("DELETE FROM rate_limit WHERE scope = ?", (scope,))
             configured(transaction)
 
@@ -131,11 +132,7 @@ def _wait(tokens: float, limit: RateLimit) -> float:
 
 def _add(transaction: Transaction, scope: str, capacity: float, refill: float) -> bool:
     """The rate limit exists; return whether it is new, and full. Raises InvalidInput."""
-    if not (0 < capacity < math.inf and 0 <= refill < math.inf):
-        raise InvalidInput(
-            f"Rate limit {scope!r} is given capacity {capacity:g} and refill {refill:g}, "
-            "allowed are a capacity above 0 and a refill of 0 or more."
-        )
+    refusals.check_limit(scope, capacity, refill)
     added = transaction.changed(
         """
         INSERT INTO rate_limit (scope, capacity, refill, tokens, refilled_at)

@@ -1,12 +1,12 @@
 """Queues in SQLite: configuration, slots and cool-down."""
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from forge_jobs.errors import InvalidInput, UnknownQueue
-from forge_jobs.model.queue import EDITABLE, QueueConfig
+from forge_jobs.errors import UnknownQueue
+from forge_jobs.model.queue import QueueConfig
+from forge_jobs.storage import refusals
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
@@ -28,6 +28,9 @@ class SqliteQueues:
         self._database = database
 
     async def ensure(self, names: Sequence[str], *, epoch: int | None = None) -> None:
+        for name in names:
+            refusals.check_queue(name, {})
+
         def ensure(transaction: Transaction) -> None:
             require_epoch(transaction, epoch)
             if [name for name in names if _add(transaction, name)]:
@@ -43,10 +46,7 @@ class SqliteQueues:
         managed_by: str | None = None,
         epoch: int | None = None,
     ) -> QueueConfig:
-        if unknown := changes.keys() - EDITABLE:
-            raise InvalidInput(
-                f"A queue has no {sorted(unknown)[0]!r} to set, allowed is one of {sorted(EDITABLE)}."
-            )
+        refusals.check_queue(name, changes)
 
         def change(transaction: Transaction) -> QueueConfig:
             require_epoch(transaction, epoch)
@@ -54,7 +54,7 @@ class SqliteQueues:
             owner, before = transaction.rows(
                 "SELECT managed_by, concurrency FROM queue WHERE name = ?", (name,)
             )[0]
-            require_owner(f"Queue {name!r}", owner, managed_by)
+            require_owner(refusals.managed_queue, name, owner, managed_by)
             if managed_by is not None:
                 transaction.execute("UPDATE queue SET managed_by = ? WHERE name = ?", (managed_by, name))
             for field, value in changes.items():  # names of columns, by EDITABLE
@@ -169,24 +169,13 @@ def unknown_queue(transaction: Transaction, name: str) -> UnknownQueue:
 
 
 def _add(transaction: Transaction, name: str) -> bool:
-    """The queue exists; return whether it is new. Raises InvalidInput."""
-    try:
-        return bool(
-            transaction.changed("INSERT INTO queue (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
-        )
-    except sqlite3.IntegrityError as error:
-        raise InvalidInput(
-            f"A queue is named {name!r}, allowed are 1 to 128 characters without white space or a comma."
-        ) from error
+    """The queue exists; return whether it is new."""
+    return bool(transaction.changed("INSERT INTO queue (name) VALUES (?) ON CONFLICT DO NOTHING", (name,)))
 
 
 def _change(transaction: Transaction, name: str, field: str, value: Any) -> None:
     stored = micros(value) if isinstance(value, timedelta) else value
-    try:
-        transaction.execute(f"UPDATE queue SET {field} = ? WHERE name = ?", (stored, name))
-    except sqlite3.IntegrityError as error:
-        allowed = "more than 0 s" if field == "timeout" else "0 or more"
-        raise InvalidInput(f"{field} of queue {name!r} is {value!r}, allowed is {allowed}.") from error
+    transaction.execute(f"UPDATE queue SET {field} = ? WHERE name = ?", (stored, name))
 
 
 def _queue(row: Row) -> QueueConfig:

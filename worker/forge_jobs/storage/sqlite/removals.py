@@ -3,9 +3,9 @@
 An enqueue is one transaction of the one writer, so that nobody who found the old name is still at it.
 """
 
-from forge_jobs.errors import QueueInUse
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules import names
+from forge_jobs.storage import refusals
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.queues import get
@@ -31,14 +31,14 @@ class SqliteRemovals:
         def close(transaction: Transaction) -> QueueConfig:
             require_epoch(transaction, epoch)
             queue = get(transaction, name)
-            require_owner(f"Queue {name!r}", queue.managed_by, managed_by)
+            require_owner(refusals.managed_queue, name, queue.managed_by, managed_by)
             crons = transaction.rows(
                 "SELECT name, managed_by FROM cron WHERE queue_id = ? ORDER BY id", (queue.id,)
             )
             for cron, owner in crons:
-                require_owner(f"Cron {cron!r}", owner, managed_by)
+                require_owner(refusals.managed_cron, cron, owner, managed_by)
             if crons and crons_to is None and not drop_crons:
-                raise QueueInUse(name, f"cron {crons[0][0]!r} enqueues to it")
+                raise refusals.queue_of_cron(name, crons[0][0])
             if crons_to is not None:
                 target = get(transaction, crons_to)
                 transaction.execute("UPDATE kind SET queue = ? WHERE queue = ?", (target.name, queue.name))

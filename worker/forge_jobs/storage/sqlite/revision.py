@@ -1,5 +1,7 @@
 """What every change of configuration does, and who may make it."""
 
+from collections.abc import Callable
+
 from forge_jobs.errors import Managed
 from forge_jobs.storage.sqlite.transaction import Transaction
 
@@ -10,7 +12,9 @@ def configured(transaction: Transaction) -> None:
     transaction.tell("config")
 
 
-def require_owner(what: str, owner: str | None, managed_by: str | None) -> None:
-    """Raise Managed when `what` belongs to an owner other than `managed_by`."""
+def require_owner(
+    refusal: Callable[[str, str], Managed], name: str, owner: str | None, managed_by: str | None
+) -> None:
+    """Raise the refusal when what has this name belongs to an owner other than `managed_by`."""
     if owner is not None and owner != managed_by:
-        raise Managed(what, owner)
+        raise refusal(name, owner)

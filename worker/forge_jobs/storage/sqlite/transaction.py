@@ -4,7 +4,8 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from forge_jobs.errors import ForgeError, SchemaOutdated, StorageRefused, StorageUnavailable, StorageUnusable
+from forge_jobs.errors import ForgeError, StorageRefused, StorageUnavailable, StorageUnusable
+from forge_jobs.storage import refusals
 
 # Where nothing may be written, or that is no database.
 UNUSABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOTADB}
@@ -81,11 +82,9 @@ def translated(error: Exception, path: str) -> Exception:
         return error
     said = str(error).partition("\n")[0].rstrip(".")
     if isinstance(error, REFUSALS):
-        return StorageRefused(f"The database refuses a value: {said}.")
+        return refusals.refused_value(said)
     if isinstance(error, sqlite3.OperationalError) and _is_about_the_schema(said):
-        return SchemaOutdated(
-            f"The database {path} does not have the tables of this release ({said}); run: forge-jobs db migrate."
-        )
+        return refusals.without_tables(f"The database {path}", said)
     if (  # a statement, or a trigger's, is wrong
         isinstance(error, sqlite3.NotSupportedError | sqlite3.Warning)
         or getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR

@@ -1,0 +1,153 @@
+"""What the storage refuses: one sentence each, which both databases say.
+
+Values are looked at before a database sees them, since databases differ in what they take and in how they
+refuse it. What names and numbers are allowed at all is said in `rules.names`.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from forge_jobs.errors import (
+    InvalidInput,
+    Managed,
+    QueueInUse,
+    SchemaOutdated,
+    StorageRefused,
+    StorageUnavailable,
+    WrongState,
+)
+from forge_jobs.model.cron import CronConfig
+from forge_jobs.model.job import FOREVER, Alike, NewJob
+from forge_jobs.model.moments import as_duration
+from forge_jobs.model.queue import EDITABLE
+from forge_jobs.rules import names
+
+
+def not_retried(job_id: int, state: str) -> WrongState:
+    """Return the refusal to retry a job in this state."""
+    return WrongState(job_id, state, "only a dead or retrying job can be retried")
+
+
+def not_run_now(job_id: int, state: str) -> WrongState:
+    """Return the refusal to run a job in this state before its time."""
+    return WrongState(job_id, state, "only a scheduled or retrying job can be run now")
+
+
+def not_deleted(job_id: int, state: str) -> WrongState:
+    """Return the refusal to delete a job in this state."""
+    return WrongState(job_id, state, "cancel it, and delete it when it has ended")
+
+
+def managed_queue(name: str, owner: str) -> Managed:
+    """Return the refusal to change a queue of this owner's."""
+    return Managed(f"Queue {name!r}", owner)
+
+
+def managed_limit(scope: str, owner: str) -> Managed:
+    """Return the refusal to change a rate limit of this owner's."""
+    return Managed(f"Rate limit {scope!r}", owner)
+
+
+def managed_cron(name: str, owner: str) -> Managed:
+    """Return the refusal to change a cron of this owner's."""
+    return Managed(f"Cron {name!r}", owner)
+
+
+def queue_of_cron(name: str, cron: str) -> QueueInUse:
+    """Return the refusal to delete a queue to which this cron enqueues."""
+    return QueueInUse(name, f"cron {cron!r} enqueues to it")
+
+
+def not_open(where: str) -> StorageUnavailable:
+    """Return the refusal of a call before `open`, or after `close`."""
+    return StorageUnavailable(f"The database {where} is not open.")
+
+
+def unusable_connection(why: object) -> InvalidInput:
+    """Return the refusal of a caller's connection, for what the driver says of it."""
+    return InvalidInput(f"The given connection cannot be used: {why}.")
+
+
+def refused_value(why: object) -> StorageRefused:
+    """Return the refusal of a value by the database, or its driver, which says `why`."""
+    return StorageRefused(f"The database refuses a value: {why}.")
+
+
+def without_tables(where: str, why: object) -> SchemaOutdated:
+    """Return the refusal of a database that lacks a table or column, which it names in `why`."""
+    return SchemaOutdated(
+        f"{where} does not have the tables of this release ({why}); run forge-jobs db migrate."
+    )
+
+
+def check_jobs(jobs: Sequence[NewJob] | Alike) -> None:
+    """Raise InvalidInput for a job that cannot be stored."""
+    looked_at = [jobs.pattern] if isinstance(jobs, Alike) else jobs
+    for field, check in _OF_JOB.items():
+        for value in {getattr(job, field) for job in looked_at}:
+            if value is not None:
+                check(value)
+
+
+def _max_attempts(value: int) -> None:
+    if value != FOREVER:
+        names.max_attempts(value)
+
+
+_OF_JOB: Mapping[str, Callable[[Any], object]] = {
+    "kind": names.kind,
+    "queue": names.queue,
+    "key": names.key,
+    "codec": lambda value: names.checked_name(value, "codec"),
+    "priority": names.priority,
+    "max_attempts": _max_attempts,
+    "delay": lambda value: as_duration(max(value, timedelta(0)), "delay"),  # a past one is over
+    "timeout": lambda value: as_duration(value, "timeout"),
+}
+
+
+def check_queue(name: str, changes: Mapping[str, Any]) -> None:
+    """Raise InvalidInput for a name that no queue may have, and for changes that none can take."""
+    names.queue(name)
+    for field in sorted(changes):
+        if field not in EDITABLE:
+            raise InvalidInput(
+                f"A queue has no {field!r} to set, allowed is one of {', '.join(sorted(EDITABLE))}."
+            )
+        _check_change(f"{field} of queue {name!r}", field, changes[field])
+
+
+def _check_change(what: str, field: str, value: Any) -> None:
+    if value is None:
+        return
+    if field == "timeout" and value <= timedelta(0):
+        raise InvalidInput(f"{what} is {value!r}, allowed is more than 0 s.")
+    if field == "rate_limit":
+        names.checked_name(value, "rate limit")
+    elif isinstance(value, timedelta):
+        as_duration(value, what)
+    elif not 0 <= value <= names.MOST_ATTEMPTS:
+        raise InvalidInput(f"{what} is {value!r}, allowed is a whole number from 0 to {names.MOST_ATTEMPTS}.")
+
+
+def check_limit(scope: str, capacity: float, refill: float) -> None:
+    """Raise InvalidInput for a rate limit that no bucket can have."""
+    names.checked_name(scope, "rate limit")
+    if not (0 < capacity < math.inf and 0 <= refill < math.inf):
+        raise InvalidInput(
+            f"Rate limit {scope!r} is given capacity {capacity:g} and refill {refill:g}, "
+            "allowed are a capacity above 0 and a refill of 0 or more."
+        )
+
+
+def check_cron(cron: CronConfig) -> None:
+    """Raise InvalidInput for a cron that cannot be stored, or whose jobs could not be."""
+    names.checked_name(cron.name, "cron")
+    if not 1 <= cron.missed_limit <= names.MOST_ATTEMPTS:
+        raise InvalidInput(
+            f"missed_limit of cron {cron.name!r} is {cron.missed_limit}, "
+            f"allowed is a whole number from 1 to {names.MOST_ATTEMPTS}."
+        )
+    check_jobs([cron.job()])
