@@ -18,7 +18,7 @@ class Truth(StrEnum):
 
 
 class Condition(StrEnum):
-    """The type of a condition; `meaning` says what is so when it is True."""
+    """The type of a condition; `meaning` says what True means."""
 
     meaning: str
 
@@ -28,19 +28,25 @@ class Condition(StrEnum):
         member.meaning = meaning
         return member
 
-    READY = "Ready", "What the object asks for is so: it is in the database, and its workers serve."
+    READY = "Ready", "The object is in the database, and its workers serve it."
     SYNCED = "Synced", "The configuration of the object is in the database."
     DATABASE_REACHABLE = "DatabaseReachable", "The operator can read and write the database."
-    PROGRESSING = "Progressing", "The version that is asked for serves, or is on its way."
+    PROGRESSING = "Progressing", "The requested version serves, or is being rolled out."
     SCALING_ACTIVE = "ScalingActive", "The operator decides how many pods there are."
-    SCALING_LIMITED = "ScalingLimited", "There would be more pods, or fewer, if something did not bound them."
+    SCALING_LIMITED = "ScalingLimited", "A limit keeps the number of pods from following the work."
     KINDS_HANDLED = (
         "KindsHandled",
-        "For each job whose time has come, or that the cron enqueues, somebody who serves the queue may have a handler.",
+        "Every job that is due, or that the cron enqueues, may have a handler among the workers of its queue.",
     )
-    PROTECTED = "Protected", "A PodDisruptionBudget holds back evictions of its pods, as asked for."
-    PAUSED = "Paused", "Nothing of it is started, or the operator leaves the object alone."
-    DELETION_BLOCKED = "DeletionBlocked", "The object is to be deleted and waits for its queue to be empty."
+    PROTECTED = (
+        "Protected",
+        "A PodDisruptionBudget limits evictions of its pods, as spec.workers.disruption says.",
+    )
+    PAUSED = (
+        "Paused",
+        "No job of the queue is started, the cron does not fire, or the operator leaves the object alone.",
+    )
+    DELETION_BLOCKED = "DeletionBlocked", "The object is being deleted and waits until its queue is empty."
 
 
 class ConditionReason(StrEnum):
@@ -57,92 +63,110 @@ class ConditionReason(StrEnum):
     # Ready
     SERVING = (
         "Serving",
-        "The queue is configured and a version with ready pods serves it, or sleeps with nothing to do.",
+        "The queue is configured, and a version with ready pods serves it, or has no pods because there is no work.",
     )
     CONFIGURED = "Configured", "The configuration is in the database; the object has no workers of its own."
-    RECONCILING = "Reconciling", "The object is new or was changed, and not everything has followed yet."
+    RECONCILING = (
+        "Reconciling",
+        "The object is new or was changed, and the change is not applied everywhere yet.",
+    )
     NO_READY_PODS = "NoReadyPods", "There is work to do, and no pod of the current version is ready."
 
     # Synced
-    CONFIG_APPLIED = "ConfigApplied", "The database says what the object says."
-    INVALID_SPEC = "InvalidSpec", "The object says something that is not allowed; nothing was changed."
+    CONFIG_APPLIED = "ConfigApplied", "The database holds the configuration of the object."
+    INVALID_SPEC = (
+        "InvalidSpec",
+        "A field of the object has a value that is not allowed; nothing was changed.",
+    )
     INVALID_SCHEDULE = (
         "InvalidSchedule",
-        "The schedule or the time zone cannot be understood, or never comes.",
+        "The schedule or the time zone is not valid, or the schedule never fires.",
     )
-    UNKNOWN_QUEUE = "UnknownQueue", "The queue that is named is not in the database."
+    UNKNOWN_QUEUE = "UnknownQueue", "The database has no queue of the name that the object gives."
     QUEUE_NAME_CONFLICT = (
         "QueueNameConflict",
-        "Another object owns the queue of this name; the first one stays.",
+        "Another object owns the queue of this name and keeps it.",
     )
-    CRON_NAME_CONFLICT = "CronNameConflict", "Somebody else owns the cron of this name; the first one stays."
+    CRON_NAME_CONFLICT = "CronNameConflict", "Another owner has the cron of this name and keeps it."
     SCHEMA_TOO_OLD = "SchemaTooOld", "The database's schema is older than this operator; migrate it."
     SCHEMA_TOO_NEW = "SchemaTooNew", "The database's schema is newer than this operator; update the operator."
 
     ACTION_FAILED = (
         "ActionFailed",
-        "The API server or the database could not do what is needed; it is tried again within a minute.",
+        "The API server or the database refused an action; it is tried again within a minute.",
     )
 
     # DatabaseReachable
     CONNECTED = "Connected", "The database answers and takes writes."
     DATABASE_UNREACHABLE = (
         "DatabaseUnreachable",
-        "The database cannot be asked, so nothing is known, and nothing is scaled down or deleted.",
+        "The database does not answer, so nothing is scaled down or deleted.",
     )
-    CONNECTION_FAILED = "ConnectionFailed", "No connection to the database can be made."
+    CONNECTION_FAILED = "ConnectionFailed", "A connection to the database cannot be made."
     AUTH_FAILED = "AuthFailed", "The database refuses the user or the password."
-    TLS_FAILED = "TLSFailed", "No encrypted connection to the database can be made."
+    TLS_FAILED = "TLSFailed", "An encrypted connection to the database cannot be made."
     READ_ONLY = "ReadOnly", "The database takes no writes: it is a replica, or set to read only."
 
     # Progressing
     NO_WORKERS = "NoWorkers", "The object has no workers of its own."
-    ROLLOUT_COMPLETE = "RolloutComplete", "The version that is asked for serves alone."
+    ROLLOUT_COMPLETE = "RolloutComplete", "The requested version serves, and no older one has jobs."
     WAITING_FOR_PODS = (
         "WaitingForPods",
-        "Pods of the version that is asked for are not ready yet; one before it serves meanwhile, if there is one.",
+        "Pods of the requested version are not ready yet; an older version serves meanwhile, if there is one.",
     )
     PROMOTING = "Promoting", "The new version is ready and takes over."
-    RAMPING = "Ramping", "The new version has a share of the slots, which grows."
+    RAMPING = "Ramping", "The new version has a growing share of the slots."
     DRAINING = "Draining", "The new version serves; jobs of an old one still run."
     DRAIN_OVERDUE = "DrainOverdue", "Jobs of an old version have run for longer than drain.timeoutSeconds."
-    AWAITING_PROMOTION = "AwaitingPromotion", "The new version is ready and waits for somebody to promote it."
+    AWAITING_PROMOTION = (
+        "AwaitingPromotion",
+        "The new version is ready and waits to be promoted by the annotation forge-jobs.dev/promote.",
+    )
     PROGRESS_DEADLINE_EXCEEDED = (
         "ProgressDeadlineExceeded",
-        "The new version did not get ready in time; the old one goes on.",
+        "The new version was not ready in time; the old one goes on.",
     )
     TOO_MANY_VERSIONS = (
         "TooManyVersions",
-        "As many versions as allowed have workers; the new one waits for an end.",
+        "As many versions as rollout.maxActiveVersions have workers; the new one waits until an older one has drained.",
     )
     INVALID_TEMPLATE = "InvalidTemplate", "The API server refuses the pod template; nothing was rolled out."
-    IDENTITY_COLLISION = "IdentityCollision", "A Deployment of the version's name exists and is another's."
+    IDENTITY_COLLISION = (
+        "IdentityCollision",
+        "A Deployment of the version's name exists and belongs to something else.",
+    )
     INCONCLUSIVE = (
         "Inconclusive",
-        "A step of the rollout is over, and what the new version has done does not tell yet whether it may go on.",
+        "The time of a rollout step is over, but the jobs of the new version do not yet suffice to judge it.",
     )
     ROLLOUT_ABORTED = (
         "RolloutAborted",
-        "The new version was judged worse than the old one, which serves again; the message says by what.",
+        "The new version was judged worse than the old one, which serves again; the message says why.",
     )
 
     # ScalingActive
     SCALING = "Scaling", "The number of pods follows the work."
     FIXED_REPLICAS = (
         "FixedReplicas",
-        "The number of pods is what spec.workers.replicas says, whoever writes it.",
+        "The number of pods is spec.workers.replicas.",
     )
-    OBSERVING = "Observing", "The decision is made and shown, but not acted on, as the annotation asks."
+    OBSERVING = (
+        "Observing",
+        "The annotation forge-jobs.dev/autoscaling asks to show the decision without acting on it.",
+    )
     FALLBACK = (
         "Fallback",
-        "The database is not heard, and autoscaling.fallbackReplicas says how many pods there are at least.",
+        "The database does not answer, so there are at least autoscaling.fallbackReplicas pods.",
     )
-    STALE_SIGNAL = "StaleSignal", "The numbers to decide by are too old; the number of pods is held."
+    STALE_SIGNAL = (
+        "StaleSignal",
+        "The measurements are too old to decide by; the number of pods does not change.",
+    )
 
     # ScalingLimited
-    WITHIN_RANGE = "WithinRange", "Nothing bounds the number of pods."
-    AT_MIN_REPLICAS = "AtMinReplicas", "There are minReplicas pods; there would be fewer."
-    AT_MAX_REPLICAS = "AtMaxReplicas", "There are maxReplicas pods; there would be more."
+    WITHIN_RANGE = "WithinRange", "No limit holds the number of pods."
+    AT_MIN_REPLICAS = "AtMinReplicas", "The work needs fewer pods than minReplicas."
+    AT_MAX_REPLICAS = "AtMaxReplicas", "The work needs more pods than maxReplicas."
     CONCURRENCY_LIMIT = (
         "ConcurrencyLimit",
         "More pods would have nothing to do: the queue's concurrency is reached.",
@@ -150,34 +174,34 @@ class ConditionReason(StrEnum):
     RATE_LIMIT = "RateLimit", "More pods would have nothing to do: the queue's rate limit is reached."
     DATABASE_CONNECTION_BUDGET = (
         "DatabaseConnectionBudget",
-        "The database has not enough connections left for more pods.",
+        "The database does not have enough connections left for more pods.",
     )
-    UNSCHEDULABLE = "Unschedulable", "Pods cannot be placed or started; more would wait beside them."
+    UNSCHEDULABLE = "Unschedulable", "Pods cannot be scheduled or started, and more of them could not either."
 
     # KindsHandled
-    ALL_HANDLED = "AllHandled", "No job waits for a handler that nobody has, as far as is known."
+    ALL_HANDLED = "AllHandled", "As far as is known, every job that is due has a handler."
     UNHANDLED_KINDS = (
         "UnhandledKinds",
-        "Jobs are of kinds for which nobody who serves the queue has a handler; no pod is started for them.",
+        "No worker of the queue has a handler for the kinds of some jobs; no pod is started for these jobs.",
     )
 
     # Protected
-    BUDGET_IN_PLACE = "BudgetInPlace", "There is the PodDisruptionBudget that is asked for."
-    NO_BUDGET = "NoBudget", "No PodDisruptionBudget is asked for, or no version has had jobs yet."
+    BUDGET_IN_PLACE = "BudgetInPlace", "The requested PodDisruptionBudget exists."
+    NO_BUDGET = "NoBudget", "No PodDisruptionBudget is requested, or no version has had jobs yet."
     OTHER_BUDGET = (
         "OtherBudget",
-        "Somebody else's PodDisruptionBudget selects the pods; beside it none is made.",
+        "Another PodDisruptionBudget selects the pods, so the operator makes none.",
     )
     BUDGETS_HIDDEN = (
         "BudgetsHidden",
-        "PodDisruptionBudgets may not be read, so none is made: the operator lacks a right that the chart gives.",
+        "The operator lacks the right to read PodDisruptionBudgets, which the chart grants, so it makes none.",
     )
 
     # Paused
-    ACTIVE = "Active", "It is not paused."
+    ACTIVE = "Active", "The object is not paused."
     SPEC_PAUSED = (
         "SpecPaused",
-        "The object says so: no job of its queue is started, or its cron does not fire.",
+        "The spec pauses it: no job of its queue is started, or its cron does not fire.",
     )
     ANNOTATION_PAUSED = (
         "AnnotationPaused",
@@ -185,8 +209,8 @@ class ConditionReason(StrEnum):
     )
 
     # DeletionBlocked
-    QUEUE_NOT_EMPTY = "QueueNotEmpty", "Jobs of the queue have not ended."
-    QUEUE_EMPTY = "QueueEmpty", "The queue is empty; the object goes."
+    QUEUE_NOT_EMPTY = "QueueNotEmpty", "The queue has jobs that have not ended."
+    QUEUE_EMPTY = "QueueEmpty", "The queue is empty; the object is removed now."
 
 
 _FAILURES_OF_SYNC = (

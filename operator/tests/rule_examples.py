@@ -182,7 +182,7 @@ EXAMPLES = (
         broken=crons({"maxMissedRuns": 1}, {"missedRunPolicy": "Skip", "maxMissedRuns": 10}),
     ),
     Examples(
-        "the time zone is said in timeZone, not in schedule",
+        "the time zone belongs in timeZone, not in schedule",
         at="spec.schedule",
         kept=crons({"schedule": "0 3 * * *"}),
         broken=crons(

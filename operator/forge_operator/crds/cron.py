@@ -10,16 +10,34 @@ from forge_operator.specs.section import schema_of
 COLUMNS = (
     column("Schedule", ".spec.schedule", description="When a job is enqueued."),
     column("TimeZone", ".spec.timeZone", description="The time zone of the schedule."),
-    column("Queue", ".spec.job.queue", description="Where the job is enqueued."),
+    column("Queue", ".spec.job.queue", description="The queue that the job is enqueued to."),
     column("Kind", ".spec.job.kind", description="The job's kind."),
-    column("Suspend", ".spec.suspend", "boolean", description="Whether nothing is enqueued."),
+    column(
+        "Suspend",
+        ".spec.suspend",
+        "boolean",
+        description="Whether the cron is suspended: nothing is enqueued.",
+    ),
     column("Last", ".status.lastScheduleTime", "date", description="When a job was last enqueued."),
-    condition_column("Ready", "Ready", "status", description="Whether what is asked for is so."),
+    condition_column(
+        "Ready",
+        "Ready",
+        "status",
+        description="Whether the cron is in the database as the object describes it.",
+    ),
     column("Age", ".metadata.creationTimestamp", "date", description="When the object was made."),
     # As text: kubectl shows a date that is yet to come as invalid.
     column("Next", ".status.nextScheduleTime", description="When the next job is enqueued.", wide=True),
-    column("Skipped", ".status.skipped", "integer", description="Times left out by Forbid.", wide=True),
-    condition_column("Reason", "Ready", "reason", description="Why Ready is as it is.", wide=True),
+    column(
+        "Skipped",
+        ".status.skipped",
+        "integer",
+        description="Fire times that concurrencyPolicy Forbid skipped.",
+        wide=True,
+    ),
+    condition_column(
+        "Reason", "Ready", "reason", description="The reason for the status of Ready.", wide=True
+    ),
 )
 
 
@@ -39,12 +57,12 @@ def _status() -> Schema:
     return {
         "type": "object",
         "properties": {
-            "observedGeneration": whole("The generation of the object that all this is about."),
+            "observedGeneration": whole("The generation of the object that this status describes."),
             "cronName": text("The cron's name in the database, once it is configured there."),
             "nextScheduleTime": timestamp("When the next job is enqueued."),
             "lastScheduleTime": timestamp("When a job was last enqueued."),
-            "skipped": whole("How many times were left out, because the job before had not ended."),
-            "lastSyncTime": timestamp("When the database was last made to say what the object says."),
+            "skipped": whole("How many fire times were skipped because the previous job had not ended."),
+            "lastSyncTime": timestamp("When the object's configuration was last written to the database."),
             "conditions": conditions_schema(conditions.OF_CRONS),
         },
     }

@@ -84,7 +84,7 @@ def _whole(kind: str, description: str, spec: Schema, status: Schema, rules: Seq
             "type": "object",
             "properties": {"name": {"type": "string", "maxLength": LONGEST_OBJECT_NAME}},
         },
-        "spec": {"description": f"What is asked of the {kind}.", **spec},
-        "status": {"description": "What the operator found and did.", **status},
+        "spec": {"description": f"The desired state of the {kind}.", **spec},
+        "status": {"description": "The observed state, written by the operator.", **status},
     }
     return schema

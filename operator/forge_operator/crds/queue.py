@@ -10,26 +10,31 @@ from forge_operator.specs.section import schema_of
 VERSION_STATES = ("Pending", "Ramping", "Current", "Draining", "Drained", "Retired", "Failed")
 
 COLUMNS = (
-    condition_column("Ready", "Ready", "status", description="Whether what is asked for is so."),
-    condition_column("Reason", "Ready", "reason", description="Why Ready is as it is."),
+    condition_column(
+        "Ready",
+        "Ready",
+        "status",
+        description="Whether the object is in the database and its workers serve it.",
+    ),
+    condition_column("Reason", "Ready", "reason", description="The reason for the status of Ready."),
     column("Version", ".status.currentVersion.version", description="The version that serves."),
-    column("Target", ".status.targetVersion.version", description="The version that is asked for."),
+    column("Target", ".status.targetVersion.version", description="The version that the spec requests."),
     column(
         "Workers", ".status.readyReplicas", "integer", description="Pods that are ready, of all versions."
     ),
-    column("Desired", ".status.desiredReplicas", "integer", description="Pods that there should be."),
+    column("Desired", ".status.desiredReplicas", "integer", description="Pods that the operator wants."),
     column("Backlog", ".status.backlog.ready", "integer", description="Jobs that could start now."),
     column(
         "Oldest",
         ".status.backlog.oldestAgeSeconds",
         "integer",
-        description="Seconds the oldest of them has waited.",
+        description="How long the oldest of them has waited, in seconds.",
     ),
     condition_column(
         "Paused",
         "Paused",
         "status",
-        description="Whether no job is started, or the operator leaves it alone.",
+        description="Whether the queue is paused, or the operator leaves the object alone.",
     ),
     column("Age", ".metadata.creationTimestamp", "date", description="When the object was made."),
     column("Queue", ".status.queueName", description="The queue's name in the database.", wide=True),
@@ -45,7 +50,7 @@ COLUMNS = (
         "Scaling",
         "ScalingActive",
         "reason",
-        description="Whether pods follow the work, or why not: Observing, Fallback, StaleSignal.",
+        description="How the number of pods is decided: Scaling, FixedReplicas, Observing, Fallback, StaleSignal.",
         wide=True,
     ),
 )
@@ -74,16 +79,16 @@ def _status() -> Schema:
     return {
         "type": "object",
         "properties": {
-            "observedGeneration": whole("The generation of the object that all this is about."),
+            "observedGeneration": whole("The generation of the object that this status describes."),
             "queueName": text("The queue's name in the database, once it is configured there."),
-            "replicas": whole("Pods of the current version that there are."),
+            "replicas": whole("Pods of the current version."),
             "readyReplicas": whole("Pods that are ready, of all versions."),
-            "desiredReplicas": whole("Pods that there should be, draining versions not counted."),
+            "desiredReplicas": whole("Pods that the operator wants, without those of draining versions."),
             "selector": text("The labels of the current version's pods, for autoscalers."),
-            "lastSyncTime": timestamp("When the database was last made to say what the object says."),
+            "lastSyncTime": timestamp("When the object's configuration was last written to the database."),
             "lastScaleTime": timestamp("When the number of pods was last changed."),
             "currentVersion": _version_reference("The version that serves."),
-            "targetVersion": _version_reference("The version that is asked for."),
+            "targetVersion": _version_reference("The version that the spec requests."),
             "versions": listed("The versions, the newest first.", _version(), key="id", most=64),
             "backlog": _backlog(),
             "scaling": _scaling(),
@@ -98,7 +103,7 @@ def _version_reference(description: str) -> Schema:
         id=text("Its id: eight letters and digits."),
         version=text("What spec.workers.version said."),
         deployment=text("The name of its Deployment."),
-        since=timestamp("Since when it has been that."),
+        since=timestamp("When it became that."),
     )
 
 
@@ -110,53 +115,53 @@ def _version() -> Schema:
         version=text("What spec.workers.version said."),
         deployment=text("The name of its Deployment."),
         state={
-            "description": "Where it is in its life.",
+            "description": "The state of the version.",
             "type": "string",
             "enum": list(VERSION_STATES),
         },
         weightPercent=whole("Its share of the slots."),
-        replicas=whole("Pods that there are."),
+        replicas=whole("Pods of the version."),
         readyReplicas=whole("Pods that are ready."),
         inProgress=whole("Jobs that its workers run."),
         lastCurrentAt=timestamp("When it last became the one that serves."),
-        drainStartedAt=timestamp("When it last got its last job."),
-        drainedAt=timestamp("When it was proven to have nothing left to do."),
+        drainStartedAt=timestamp("When it stopped claiming new jobs."),
+        drainedAt=timestamp("When it was proven to have no jobs left."),
     )
 
 
 def _backlog() -> Schema:
     return group(
         "What waits in all queues that the workers serve.",
-        ready=whole("Jobs that could start now. Counted up to a limit, so it may be more."),
+        ready=whole("Jobs that could start now. Counted up to a limit, so there may be more."),
         held=whole("Jobs that cannot start, because the queue is paused or at its limit."),
-        inProgress=whole("Jobs that run."),
-        oldestAgeSeconds=whole("How long the oldest job that could start has waited."),
+        inProgress=whole("Jobs in progress."),
+        oldestAgeSeconds=whole("How many seconds the oldest job that could start has waited."),
         observedAt=timestamp("When this was counted, by the database's clock."),
     )
 
 
 def _scaling() -> Schema:
     return group(
-        "Why there are as many pods as there are: the last decision, and what it was made from.",
-        replicas=whole("The decision: pods that there should be."),
-        reason=text("What decided, in one word."),
-        message=text("What decided, in a sentence with its numbers."),
-        decidedAt=timestamp("When."),
-        wanted=whole("Pods by the work alone, before limits and windows."),
+        "The last scaling decision, and its inputs.",
+        replicas=whole("The number of pods that was decided."),
+        reason=text("The reason for the decision, in one word."),
+        message=text("The reason for the decision, as a sentence with its numbers."),
+        decidedAt=timestamp("When the decision was made."),
+        wanted=whole("The number of pods that the work alone needs, before limits and stabilization."),
         inputs=group(
-            "What it was made from.",
+            "The inputs of the decision.",
             backlog=whole("Jobs that could start."),
-            inProgress=whole("Jobs that ran."),
+            inProgress=whole("Jobs in progress."),
             dueSoon=whole("Jobs due within prewarmSeconds."),
-            oldestAgeSeconds=number("How long the oldest job that could start had waited."),
-            arrivalsPerSecond=number("Jobs that came in a second, smoothed."),
-            serviceSeconds=number("How long a job takes, smoothed."),
+            oldestAgeSeconds=number("How many seconds the oldest job that could start had waited."),
+            arrivalsPerSecond=number("Jobs enqueued per second, smoothed."),
+            serviceSeconds=number("How many seconds a job takes, smoothed."),
             readyReplicas=whole("Pods that were ready."),
             slots=whole("Jobs that a pod runs at once."),
-            targetLatencySeconds=whole("How long a job should wait at most."),
+            targetLatencySeconds=whole("How many seconds a job should wait at most."),
             concurrencyLimit=whole("Jobs that may run at once, if limited."),
-            rateLimitPerSecond=number("Jobs that may start in a second, if limited."),
+            rateLimitPerSecond=number("Jobs that may start per second, if limited."),
             connectionsLeft=whole("Connections that the database had left for more pods, if counted."),
-            observedAt=timestamp("When they were read, by the database's clock."),
+            observedAt=timestamp("When the inputs were read, by the database's clock."),
         ),
     )

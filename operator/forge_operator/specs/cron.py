@@ -20,7 +20,7 @@ SMALLEST_PRIORITY, LARGEST_PRIORITY = -32_768, 32_767
 
 
 class MissedRunPolicy(StrEnum):
-    """What becomes of times that passed while nobody could enqueue."""
+    """What becomes of fire times that passed while no worker was running."""
 
     SKIP = "Skip"
     LATEST = "Latest"
@@ -28,7 +28,7 @@ class MissedRunPolicy(StrEnum):
 
 
 class ConcurrencyPolicy(StrEnum):
-    """Whether a job is enqueued while the one before has not ended."""
+    """Whether a job is enqueued while the previous one has not ended."""
 
     ALLOW = "Allow"
     FORBID = "Forbid"
@@ -46,17 +46,17 @@ class CronJobSpec(Section):
     )
     args: Mapping[str, Any] = as_written("The handler's arguments by name.")
     priority: int | None = whole(
-        "Smaller starts first. Absent: as the handler declares it, else 0.",
+        "Jobs of smaller numbers start first. Absent: as the handler declares it, else 0.",
         least=SMALLEST_PRIORITY,
         most=LARGEST_PRIORITY,
     )
     max_attempts: int | None = attempts(
-        "Attempts until the job is dead. 1 is no retry, -1 is for ever; absent: as the handler declares it, else as "
+        "Attempts until the job is dead. 1: no retry. -1: no limit. Absent: as the handler declares it, else as "
         "the queue says.",
         name="job.maxAttempts",
     )
     timeout: timedelta | None = seconds(
-        "How long one attempt may take. Absent: as the handler declares it, else as the queue says.",
+        "How long an attempt may take. Absent: as the handler declares it, else as the queue says.",
         least=1,
         most=YEAR,
     )
@@ -85,7 +85,7 @@ class CronSpec(Section):
             Rule(
                 cel="!self.contains('TZ=')",
                 holds=lambda schedule: "TZ=" not in schedule,
-                message="the time zone is said in timeZone, not in schedule",
+                message="the time zone belongs in timeZone, not in schedule",
             ),
             Rule(
                 cel=f"self.matches('{SCHEDULE}')",
@@ -103,18 +103,18 @@ class CronSpec(Section):
     )
     suspend: bool = flag("When true, nothing is enqueued.", default=False)
     missed_run_policy: MissedRunPolicy = choice(
-        "What becomes of times that passed while nobody could enqueue. Skip: nothing if more than a minute late. "
+        "What becomes of fire times that passed while no worker was running. Skip: nothing if more than a minute late. "
         "Latest: one job for the latest. All: one job for each.",
         MissedRunPolicy,
         default=MissedRunPolicy.LATEST,
     )
     max_missed_runs: int | None = whole(
-        "How many missed times, the newest, are made up for by missedRunPolicy All. Absent: 100.",
+        "How many missed fire times, newest first, missedRunPolicy All makes up for. Absent: 100.",
         least=1,
         most=10_000,
     )
     concurrency_policy: ConcurrencyPolicy = choice(
-        "What happens when the job before has not ended. Allow: the next is enqueued too. Forbid: it is left out, and "
+        "What happens when the previous job has not ended. Allow: the next one is enqueued too. Forbid: it is skipped, and "
         "counted in status.skipped.",
         ConcurrencyPolicy,
         default=ConcurrencyPolicy.ALLOW,
@@ -133,7 +133,7 @@ class CronSpec(Section):
 
     @property
     def overlap(self) -> bool:
-        """Whether a job is enqueued while the one before has not ended."""
+        """Whether a job is enqueued while the previous one has not ended."""
         return self.concurrency_policy is ConcurrencyPolicy.ALLOW
 
 

@@ -30,7 +30,7 @@ class ConcurrencySpec(Section):
     """How many jobs of the queue are in progress over the whole cluster."""
 
     limit: int | None = whole(
-        "Jobs in progress at once, over all versions and pods. 0 runs nothing; absent is no limit.",
+        "Jobs in progress at once, over all versions and pods. 0: none is started. Absent: no limit.",
         most=100_000,
     )
 
@@ -48,9 +48,11 @@ class BackoffSpec(Section):
         ),
     )
 
-    enabled: bool = flag("Whether a failed job waits at all. When false it is retried at once.", default=True)
+    enabled: bool = flag(
+        "Whether a failed job waits before it is retried. When false it is retried at once.", default=True
+    )
     base: timedelta = seconds(
-        "The wait after the first failure. It doubles with each further one, and varies by a fifth.",
+        "The wait after the first failure. It doubles with each further one, and varies at random by a fifth.",
         most=30 * DAY,
         default=10,
     )
@@ -59,12 +61,12 @@ class BackoffSpec(Section):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimitSpec(Section):
-    """How many jobs of the queue start in a time, over the whole cluster."""
+    """How many jobs of the queue may start per period, over the whole cluster."""
 
-    limit: int = whole("Jobs that may start in a period.", least=1, most=1_000_000_000, required=True)
+    limit: int = whole("Jobs that may start per period.", least=1, most=1_000_000_000, required=True)
     period: timedelta = seconds("The length of a period.", least=1, most=DAY, required=True)
     burst: int | None = whole(
-        "Jobs that may start at one moment after a quiet time. Absent: as many as limit.",
+        "Jobs that may start at once after a quiet time. Absent: the same as limit.",
         least=1,
         most=1_000_000_000,
     )
@@ -75,10 +77,10 @@ class RetentionSpec(Section):
     """How long ended jobs are kept."""
 
     done: timedelta = seconds(
-        "How long jobs that are done are kept. 0 forgets them at once.", most=10 * YEAR, default=7 * DAY
+        "How long done jobs are kept. 0: they are deleted at once.", most=10 * YEAR, default=7 * DAY
     )
     dead: timedelta = seconds(
-        "How long jobs that are dead are kept. 0 forgets them at once.", most=10 * YEAR, default=30 * DAY
+        "How long dead jobs are kept. 0: they are deleted at once.", most=10 * YEAR, default=30 * DAY
     )
 
 
@@ -100,29 +102,29 @@ class QueueSpec(Section):
     )
     backoff: BackoffSpec = part("How long a job waits after a failed attempt.", BackoffSpec)
     max_attempts: int = attempts(
-        "Attempts of a job that says nothing of its own; after the last failure it is dead. 1 is no retry, -1 is for ever.",
+        "Attempts of a job that does not set its own; after the last failure it is dead. 1: no retry. -1: no limit.",
         name="maxAttempts",
         default=5,
     )
     timeout: timedelta | None = seconds(
-        "How long one attempt may take, for jobs that say nothing of their own. Absent: no limit.",
+        "How long an attempt may take, for jobs that do not set their own timeout. Absent: no limit.",
         least=1,
         most=YEAR,
     )
     rate_limit: RateLimitSpec | None = part(
-        "How many jobs of the queue start in a time, over the whole cluster. Absent: no limit.",
+        "How many jobs of the queue may start per period, over the whole cluster. Absent: no limit.",
         RateLimitSpec,
         optional=True,
     )
     retention: RetentionSpec = part("How long ended jobs are kept.", RetentionSpec)
     reclaim_policy: ReclaimPolicy = choice(
-        "What becomes of the queue when this object is deleted. Retain: it stays, managed by nobody. Delete: it goes "
-        "once it is empty, and this object waits for that with a finalizer. Jobs are never deleted.",
+        "What becomes of the queue when this object is deleted. Retain: it stays, without an owner. Delete: it is deleted "
+        "once it is empty, and a finalizer keeps this object until then. Jobs are never deleted.",
         ReclaimPolicy,
         default=ReclaimPolicy.RETAIN,
     )
     workers: WorkersSpec | None = part(
-        "The workers that serve the queue. Absent: it is only configured, and others serve it.",
+        "The workers that serve the queue. Absent: the queue is only configured, and other workers serve it.",
         WorkersSpec,
         optional=True,
     )

@@ -28,7 +28,7 @@ DAY = 86_400
 
 
 class Identity(StrEnum):
-    """What makes a version another one."""
+    """Which change makes a new version."""
 
     TEMPLATE = "Template"
     VERSION = "Version"
@@ -67,35 +67,39 @@ class RestartPolicy(StrEnum):
 class ScaleUpSpec(Section):
     """How fast pods may be added."""
 
-    stabilization_window: timedelta = seconds("The smallest wish of this time counts.", most=3600, default=0)
+    stabilization_window: timedelta = seconds(
+        "The smallest number of pods wanted within this time counts.", most=3600, default=0
+    )
     max_percent: int = whole(
-        "Pods added in a period, in percent of those that were there; or maxPods, what is more.",
+        "Pods that may be added per period, in percent of the pods at its start, or maxPods, whichever is more.",
         least=1,
         most=10_000,
         default=100,
     )
-    max_pods: int = whole("Pods added in a period.", least=1, most=MOST_PODS, default=4)
+    max_pods: int = whole("Pods that may be added per period.", least=1, most=MOST_PODS, default=4)
     period: timedelta = seconds("The length of a period.", least=5, most=1800, default=15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaleDownSpec(Section):
-    """How fast pods may be taken away."""
+    """How fast pods may be removed."""
 
-    stabilization_window: timedelta = seconds("The largest wish of this time counts.", most=3600, default=300)
+    stabilization_window: timedelta = seconds(
+        "The largest number of pods wanted within this time counts.", most=3600, default=300
+    )
     max_percent: int = whole(
-        "Pods taken away in a period, in percent of those that were there; or maxPods, what is more.",
+        "Pods that may be removed per period, in percent of the pods at its start, or maxPods, whichever is more.",
         least=1,
         most=100,
         default=50,
     )
-    max_pods: int = whole("Pods taken away in a period.", least=1, most=MOST_PODS, default=4)
+    max_pods: int = whole("Pods that may be removed per period.", least=1, most=MOST_PODS, default=4)
     period: timedelta = seconds("The length of a period.", least=5, most=1800, default=60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoscalingSpec(Section):
-    """How many pods there are, by the work that there is."""
+    """The number of pods follows the work."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -113,16 +117,16 @@ class AutoscalingSpec(Section):
     )
 
     min_replicas: int = whole(
-        "The fewest pods. 0: none when there is nothing to do; the next job then waits for a pod to start.",
+        "The fewest pods. 0: none while there is no work; the next job then waits for a pod to start.",
         most=MOST_PODS,
         default=0,
     )
     max_replicas: int = whole("The most pods.", least=1, most=MOST_PODS, required=True)
     target_latency: timedelta = seconds(
-        "How long a job should wait at most until it starts.", least=1, most=DAY, default=30
+        "How long a job should wait at most before it starts.", least=1, most=DAY, default=30
     )
     target_utilization_percent: int = whole(
-        "How much of the slots should be in use when all goes well; the rest is headroom.",
+        "What share of the slots should be in use under a steady load; the rest is headroom.",
         least=10,
         most=100,
         default=75,
@@ -131,20 +135,20 @@ class AutoscalingSpec(Section):
         "How many jobs must wait before the first pod is started.", least=1, most=1_000_000, default=1
     )
     idle: timedelta = seconds(
-        "How long there must be nothing to do before all pods go.", most=30 * DAY, default=300
+        "How long there must be no work before the last pods are removed.", most=30 * DAY, default=300
     )
     prewarm: timedelta = seconds(
-        "How long before a job is due pods are started for it.", most=3600, default=0
+        "How long before a scheduled job is due its pods are started.", most=3600, default=0
     )
     tolerance_percent: int = whole(
-        "Changes of fewer pods than this, in percent, are not made.", most=100, default=10
+        "A change of fewer pods than this, in percent of the present ones, is not made.", most=100, default=10
     )
     fallback_replicas: int | None = whole(
-        "At least so many pods when the database has not been heard for 30 s. Absent: as many as there are.",
+        "The fewest pods while the database has not answered for 30 s. Absent: the number does not change.",
         most=MOST_PODS,
     )
     scale_up: ScaleUpSpec = part("How fast pods may be added.", ScaleUpSpec)
-    scale_down: ScaleDownSpec = part("How fast pods may be taken away.", ScaleDownSpec)
+    scale_down: ScaleDownSpec = part("How fast pods may be removed.", ScaleDownSpec)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,55 +157,55 @@ class StepSpec(Section):
 
     weight_percent: int = whole("The new version's share of the slots.", least=1, most=99, required=True)
     pause: timedelta = seconds(
-        "How long it has this share before the next step.", least=30, most=7 * DAY, required=True
+        "How long the version keeps this share before the next step.", least=30, most=7 * DAY, required=True
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbortSpec(Section):
-    """When a progressive rollout goes back by itself, and when a step of it is held."""
+    """When a progressive rollout is aborted by itself, and when a step of it is held."""
 
     max_failure_percent: int = whole(
-        "It goes back when more of the new version's jobs fail, time out, are lost with their worker or hang than this, "
+        "Abort when more of the new version's jobs than this fail, time out, are lost with their worker or hang, "
         "and twice as many as of the old version's. 100: never.",
         least=1,
         most=100,
         default=50,
     )
     min_samples: int = whole(
-        "How many jobs of the new version must have ended in a step to be judged. A step with fewer does not end.",
+        "How many jobs of the new version must have ended in a step before it is judged. A step with fewer is held.",
         least=1,
         most=1_000_000,
         default=20,
     )
     max_restarts: int = whole(
-        "It goes back when containers of the new version were started again more often than this since it has a share, "
-        "or as many workers fell silent, and twice as many for each pod as of the old version.",
+        "Abort when containers of the new version were restarted more often than this since it has a share, "
+        "or more workers than this were lost, and twice as many per pod as of the old version.",
         most=1_000_000,
         default=2,
     )
     max_slowdown_factor: int = whole(
-        "It goes back when half of the new version's jobs take more than so many times what half of the old "
-        "version's take.",
+        "Abort when the median duration of the new version's jobs is more than this many times that of the old "
+        "version's.",
         least=2,
         most=1_000_000,
         default=5,
     )
     hang_factor: int = whole(
-        "A job hangs when it has run for more than a minute, and so many times as long as 99 % of the old version's "
-        "jobs take at most.",
+        "A job hangs when it has run for more than a minute, and this many times as long as the 99th percentile of the "
+        "old version's jobs.",
         least=2,
         most=1_000_000,
         default=10,
     )
     inconclusive_hold: timedelta = seconds(
-        "How long a step may be held, since too little is known to go on; then it goes back. 0: for ever.",
+        "How long a step may be held for want of ended jobs before the rollout is aborted. 0: for ever.",
         most=365 * DAY,
         default=0,
     )
     hand_back: timedelta = seconds(
-        "How long jobs of a version that went back may go on before its pods are stopped, with their grace. "
-        "What has not ended by then goes back to the queue, and the attempt does not count.",
+        "How long jobs of an aborted version may go on before its pods are stopped, with their grace period. "
+        "Jobs that have not ended by then go back to the queue, and the attempt does not count.",
         most=DAY,
         default=30,
     )
@@ -239,13 +243,13 @@ class RolloutSpec(Section):
         default=RolloutStrategy.ALL_AT_ONCE,
     )
     steps: tuple[StepSpec, ...] = parts(
-        "The shares that the new version has one after another, of a progressive rollout; then it has all.",
+        "The shares of the slots that the new version gets in turn, in a progressive rollout. After the last it gets all.",
         StepSpec,
         key="weightPercent",
         most=20,
     )
     abort: AbortSpec = part(
-        "When a progressive rollout goes back by itself, and when a step of it is held.", AbortSpec
+        "When a progressive rollout is aborted by itself, and when a step of it is held.", AbortSpec
     )
     min_ready: timedelta = seconds(
         "How long the pods of a new version must be ready before it gets jobs.", most=3600, default=5
@@ -284,56 +288,58 @@ class DrainSpec(Section):
     )
 
     timeout: timedelta = seconds(
-        "How long an old version's jobs may go on before that counts as too long. 0: for ever.",
+        "How long an old version may drain before onTimeout applies. 0: for ever.",
         most=365 * DAY,
         default=0,
     )
     on_timeout: OnDrainTimeout = choice(
-        "What happens then. Wait: a condition says so, nothing else. Terminate: its pods are stopped, and jobs that "
-        "have not finished within their grace go back to the queue.",
+        "What happens when a drain takes longer than timeoutSeconds. Wait: a condition says so, nothing else. Terminate: the pods are stopped, and jobs that "
+        "have not ended within their grace period go back to the queue.",
         OnDrainTimeout,
         default=OnDrainTimeout.WAIT,
     )
     shrink_idle: bool = flag(
-        "Whether pods of an old version that have nothing left to do go before the others.", default=True
+        "Whether idle pods of a draining version are removed while others of it still run jobs.", default=True
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SunsetSpec(Section):
-    """What becomes of an old version that has nothing left to do."""
+    """What becomes of an old version that has drained."""
 
     scale_down_delay: timedelta = seconds(
-        "How long its pods stay, for a quick way back.", most=30 * DAY, default=60
+        "How long its pods stay, for a quick rollback.", most=30 * DAY, default=60
     )
     delete_delay: timedelta = seconds(
         "How long its Deployment stays without pods.", most=365 * DAY, default=3600
     )
-    history_limit: int = whole("How many versions without a Deployment are remembered.", most=20, default=2)
+    history_limit: int = whole(
+        "How many versions without a Deployment are kept in the history.", most=20, default=2
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisruptionSpec(Section):
-    """What may happen to pods when nodes are drained, or taken away."""
+    """How pods are protected when nodes are drained or removed."""
 
     budget: BudgetChoice = choice(
-        "What the pool's PodDisruptionBudget holds back. AllPods: of all pods that may have jobs, maxUnavailable are "
-        "evicted at a time. LongJobs: pods that run a job for long are not evicted, all others are. None: there is none.",
+        "Which evictions the PodDisruptionBudget prevents. AllPods: of all pods that may have jobs, at most maxUnavailable are "
+        "evicted at a time. LongJobs: pods that have run a job for longAfterSeconds are not evicted, all others are. None: there is no budget.",
         BudgetChoice,
         default=BudgetChoice.ALL_PODS,
     )
     max_unavailable: int = whole(
-        "How many pods may be missing at a time by evictions, with budget AllPods. 0: none is evicted.",
+        "How many pods may be evicted at a time, with budget AllPods. 0: none.",
         most=MOST_PODS,
         default=1,
     )
     mark_pods: bool = flag(
-        "Whether pods that run a job for long carry annotations which tell the cluster autoscaler and Karpenter to leave "
-        "their nodes alone, and which make others the first to go.",
+        "Whether pods that have run a job for longAfterSeconds carry annotations that tell the cluster autoscaler and Karpenter to leave "
+        "their nodes alone, and that make other pods go first.",
         default=True,
     )
     long_after: timedelta = seconds(
-        "How long a job runs before its pod counts as one that runs a job for long.",
+        "How long a job must have run before its pod is protected.",
         least=5,
         most=DAY,
         default=60,
@@ -361,7 +367,9 @@ class PodShape(Section):
     )
     restart_policy: RestartPolicy | None = choice("Always, as for all Deployments.", RestartPolicy)
     termination_grace_period: timedelta | None = seconds(
-        "How long running jobs may go on when a pod is stopped. Absent: 120.", least=5, most=DAY
+        "The grace period of a pod: how long running jobs may go on when it is stopped. Absent: 120.",
+        least=5,
+        most=DAY,
     )
 
 
@@ -413,43 +421,43 @@ class WorkersSpec(Section):
     )
 
     version: str = text(
-        "The version of the handlers: a number, a tag, a commit. Another one is rolled out beside the present one.",
+        "The version of the handlers: a number, a tag, a commit. A new value is rolled out beside the present version.",
         most=63,
         pattern=r"^[A-Za-z0-9]([A-Za-z0-9._+-]*[A-Za-z0-9])?$",
         required=True,
     )
     queues: tuple[str, ...] = texts(
-        "Other queues that these workers serve beside their own: ForgeQueues without workers.",
+        "Other queues that these workers serve too: those of ForgeQueues without workers.",
         items=64,
         most=63,
         pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$",
     )
     name_prefix: str | None = text(
-        "How the names of Deployments begin. Absent: the name of this object.",
+        "The prefix of the Deployments' names. Absent: the name of this object.",
         most=20,
         pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
     )
     identity: Identity = choice(
-        "What makes a version another one. Template: version or template, so every change of the template is rolled "
-        "out beside the present pods. Version: version alone; a change of the template replaces the pods in place.",
+        "Which change makes a new version. Template: of version or template, so every change of the template is rolled "
+        "out beside the present pods. Version: of version only; a change of the template replaces the pods in place.",
         Identity,
         default=Identity.TEMPLATE,
     )
     slots: int = whole("How many jobs a pod runs at once.", least=1, most=10_000, default=10)
     replicas: int | None = whole(
-        "How many pods there are; kubectl scale and a HorizontalPodAutoscaler change it. "
-        "Absent: as autoscaling decides, or 1 without it.",
+        "The number of pods; kubectl scale and a HorizontalPodAutoscaler change it. "
+        "Absent: what autoscaling decides, or 1 without it.",
         most=MOST_PODS,
     )
     autoscaling: AutoscalingSpec | None = part(
-        "How many pods there are, by the work that there is. Not together with replicas.",
+        "The number of pods follows the work. Not together with replicas.",
         AutoscalingSpec,
         optional=True,
     )
     rollout: RolloutSpec = part("How a new version takes over from the old one.", RolloutSpec)
     drain: DrainSpec = part("How an old version ends.", DrainSpec)
-    sunset: SunsetSpec = part("What becomes of an old version that has nothing left to do.", SunsetSpec)
+    sunset: SunsetSpec = part("What becomes of an old version that has drained.", SunsetSpec)
     disruption: DisruptionSpec = part(
-        "What may happen to pods when nodes are drained, or taken away.", DisruptionSpec
+        "How pods are protected when nodes are drained or removed.", DisruptionSpec
     )
     template: Mapping[str, Any] = as_written("The pods, as in a Deployment.", TemplateShape)

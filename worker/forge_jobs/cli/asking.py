@@ -14,8 +14,12 @@ from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.model.job import State
 from forge_jobs.rules.words import count as shown_count
 
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; needed where nobody can be asked.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many jobs it would be, and change nothing.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Do not ask for confirmation; needed where there is no terminal.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print how many jobs would change, and change nothing.")
+]
 
 DECLINED = "Nothing was changed."
 

@@ -55,7 +55,7 @@ async def set_cron(
         int | None,
         typer.Option(
             metavar="N",
-            help="The smaller, the sooner. [default: as the handler says, or 0]",
+            help="Jobs of smaller numbers start first. [default: as the handler says, or 0]",
             parser=values.whole("--priority", least=SMALLEST_PRIORITY, most=LARGEST_PRIORITY),
         ),
     ] = None,
@@ -63,7 +63,7 @@ async def set_cron(
         str | None,
         typer.Option(
             metavar="N|forever",
-            help="How many attempts its jobs have at most. [default: as the handler or the queue says]",
+            help="The most attempts its jobs have. [default: as the handler or the queue says]",
         ),
     ] = None,
     timeout: Annotated[
@@ -76,13 +76,15 @@ async def set_cron(
     ] = None,
     overlap: Annotated[
         bool,
-        typer.Option("--overlap/--no-overlap", help="Whether it fires while its last job has not ended."),
+        typer.Option(
+            "--overlap/--no-overlap", help="Whether the cron fires while its last job has not ended."
+        ),
     ] = True,
     missed: Annotated[
         Missed,
         typer.Option(
             metavar="|".join(Missed),
-            help="Which fire times are made up for that passed while no worker lived.",
+            help="Which fire times to make up for after a time without workers: skip, latest or all.",
             parser=values.one_of("--missed", Missed),
         ),
     ] = (Missed.LATEST),
@@ -90,13 +92,13 @@ async def set_cron(
         int,
         typer.Option(
             metavar="N",
-            help="How many of them at most, with --missed all.",
+            help="How many of them at most, the newest, with --missed all.",
             parser=values.whole("--missed-limit", least=1, most=MOST_MISSED),
         ),
     ] = 100,
-    enabled: Annotated[bool, typer.Option("--enabled/--disabled", help="Whether it fires.")] = True,
+    enabled: Annotated[bool, typer.Option("--enabled/--disabled", help="Whether the cron fires.")] = True,
 ) -> Report:
-    """Configure a cron, whatever it was before."""
+    """Create a cron, or replace the whole configuration of the cron of that name."""
     wanted: CronValues = {
         "payload": values.payload(payload),
         "timezone": timezone,
@@ -137,7 +139,7 @@ async def disable(call: Call, name: Name) -> Report:
 
 @command(group, "trigger")
 async def trigger(call: Call, name: Name) -> Report:
-    """Enqueue one job of a cron now; its schedule is not moved."""
+    """Enqueue one job of a cron now; its schedule does not change."""
     async with opened(call) as forge:
         job = await forge.crons.trigger(name)
     if job.duplicate:

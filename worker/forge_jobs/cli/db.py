@@ -23,31 +23,32 @@ group = typer.Typer(help="Create, migrate and look at the database.")
 
 PATIENCE = timedelta(minutes=10)
 
-Role = Annotated[str, typer.Argument(help="The role, as the server knows it.", show_default=False)]
+Role = Annotated[str, typer.Argument(help="The name of the role on the server.", show_default=False)]
 As = Annotated[
     Purpose,
     typer.Option(
         "--as",
-        help="enqueuer: only enqueues; worker: does all that workers do; reader: looks, and changes nothing.",
+        metavar="enqueuer|worker|reader",
+        help="What the role may do. enqueuer: only enqueue; worker: all that workers do; reader: look, and change nothing.",
         show_default=False,
     ),
 ]
 
-Force = Annotated[bool, typer.Option("--force", help="Yes, delete all jobs and all history.")]
+Force = Annotated[bool, typer.Option("--force", help="Confirm that all jobs and all history are deleted.")]
 
-Repair = Annotated[bool, typer.Option("--repair", help="Mend what can be mended, and say how.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Repair what can be repaired, and say how.")]
 ForgetLost = Annotated[
     bool,
     typer.Option(
         "--forget-lost",
-        help="With --repair: jobs that are in no state are deleted, where else they are pending and run again.",
+        help="With --repair: delete jobs that are in no state. Without it they become pending and run again.",
     ),
 ]
 
 
 @command(group, "create")
 async def create(call: Call) -> Report:
-    """Create the database, when it is not there: CREATE DATABASE, or the SQLite file and its folder."""
+    """Create the database if it does not exist: CREATE DATABASE, or the SQLite file and its folder."""
     storage = forge_of(call).storage
     try:
         await storage.schema.create()
@@ -58,9 +59,9 @@ async def create(call: Call) -> Report:
 
 @command(group, "migrate")
 async def migrate(call: Call) -> Report:
-    """Bring the tables to what this release needs. Safe to run again, by many at once, and beside workers.
+    """Migrate the tables to this release. Safe to run again, by several at once, and while workers run.
 
-    What others hold for long is waited for, ten minutes at most, and workers go on meanwhile.
+    It waits for locks of others, ten minutes at most, and workers go on meanwhile.
     """
     async with _opened(call, create=True) as storage:
         applied = await storage.schema.migrate(patience=PATIENCE, waits=_say)
@@ -74,7 +75,7 @@ async def migrate(call: Call) -> Report:
 
 @command(group, "status")
 async def status(call: Call) -> Report:
-    """Say which migration the database is at, and which this release needs."""
+    """Show which migration the database is at, and which this release needs."""
     async with _opened(call) as storage:
         found = await storage.schema.status()
     rows = Rows(
@@ -103,7 +104,7 @@ async def check(call: Call, repair: Repair = False, forget_lost: ForgetLost = Fa
 
 @command(group, "grants")
 async def grants(call: Call, role: Role, purpose: As) -> Report:
-    """Print what the owner of the tables grants to a role, so that it can do that and no more. On PostgreSQL only."""
+    """Print the SQL by which the owner of the tables grants a role what --as names, and no more. PostgreSQL only."""
     statements = forge_of(call).storage.schema.grants(role, purpose)
     return Report(
         {"role": role, "as": purpose.value, "statements": list(statements)}, ["\n".join(statements)]
@@ -112,7 +113,7 @@ async def grants(call: Call, role: Role, purpose: As) -> Report:
 
 @command(group, "drop")
 async def drop(call: Call, force: Force = False) -> Report:
-    """Delete everything of forge-jobs from the database: all jobs and history are gone. Needs --force."""
+    """Delete all tables of forge-jobs from the database, with all jobs and history. Needs --force."""
     _require_force(force, "drop")
     async with _opened(call) as storage:
         await storage.schema.drop()
@@ -123,7 +124,7 @@ async def drop(call: Call, force: Force = False) -> Report:
 
 @command(group, "reset")
 async def reset(call: Call, force: Force = False) -> Report:
-    """Drop and migrate: the tables are there, and empty. Needs --force."""
+    """Drop the tables and make them anew, empty. Needs --force."""
     _require_force(force, "reset")
     async with _opened(call, create=True) as storage:
         await storage.schema.drop()

@@ -24,15 +24,17 @@ def demo(
         typer.Argument(help="What to hash. [default: Python's own standard library]", metavar="[FOLDER]"),
     ] = None,
     postgres: Annotated[
-        bool, typer.Option("--postgres", help="On a PostgreSQL that is started for it.")
+        bool, typer.Option("--postgres", help="Use a temporary PostgreSQL, started and stopped by the demo.")
     ] = False,
-    report: Annotated[Path, typer.Option(metavar="FILE", help="Where the JSON report goes.")] = Path(
-        "demo-report.json"
-    ),
+    report: Annotated[
+        Path, typer.Option(metavar="FILE", help="The file to write the JSON report to.")
+    ] = Path("demo-report.json"),
     concurrency: Annotated[
         int,
         typer.Option(
-            metavar="N", help="Jobs at once.", parser=values.whole("--concurrency", least=1, most=10_000)
+            metavar="N",
+            help="How many jobs run at once.",
+            parser=values.whole("--concurrency", least=1, most=10_000),
         ),
     ] = 20,
 ) -> Report | None:

@@ -43,7 +43,9 @@ async def enqueue(
     delay: Annotated[
         timedelta | None,
         typer.Option(
-            metavar="DURATION", parser=values.duration("--delay"), help="Run it after 90s, 5m, 2h, 7d."
+            metavar="DURATION",
+            parser=values.duration("--delay"),
+            help="Run it after this time, like 90s, 5m, 2h or 7d.",
         ),
     ] = None,
     run_at: Annotated[
@@ -55,14 +57,14 @@ async def enqueue(
         typer.Option(
             metavar="N",
             parser=values.whole("--priority", least=SMALLEST_PRIORITY, most=LARGEST_PRIORITY),
-            help="The smaller, the sooner. [default: as the handler says, or 0]",
+            help="Jobs of smaller numbers start first. [default: as the handler says, or 0]",
         ),
     ] = None,
     max_attempts: Annotated[
         str | None,
         typer.Option(
             metavar="N|forever",
-            help="How many attempts it has at most. [default: as the handler or the queue says]",
+            help="The most attempts the job has. [default: as the handler or the queue says]",
         ),
     ] = None,
     timeout: Annotated[
@@ -75,12 +77,17 @@ async def enqueue(
     ] = None,
     key: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="No second job of this kind with this key until it ended."),
+        typer.Option(
+            metavar="TEXT",
+            help="Deduplicate: while a job of this kind with this key has not ended, enqueue no other.",
+        ),
     ] = None,
     count: Annotated[
         int,
         typer.Option(
-            metavar="N", help="So many such jobs.", parser=values.whole("--count", least=1, most=MOST_COPIES)
+            metavar="N",
+            help="How many copies of the job to enqueue.",
+            parser=values.whole("--count", least=1, most=MOST_COPIES),
         ),
     ] = 1,
     wait: Annotated[
@@ -88,7 +95,7 @@ async def enqueue(
         typer.Option(
             metavar="DURATION",
             parser=values.duration("--wait"),
-            help="Wait for it so long, and print its result instead of its id.",
+            help="Wait up to this long for the job to end, then print its result instead of its id.",
         ),
     ] = None,
 ) -> Report:

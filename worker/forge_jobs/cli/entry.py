@@ -48,7 +48,7 @@ def _show_version(wanted: bool) -> None:
 
 
 Version = Annotated[
-    bool, typer.Option("--version", help="Print the version and stop.", callback=_show_version, is_eager=True)
+    bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
 ]
 
 

@@ -47,7 +47,7 @@ Limit = Annotated[
     typer.Option(
         "--limit",
         metavar="N",
-        help="At most so many jobs, the newest.",
+        help="Show at most this many jobs, newest first.",
         parser=values.whole("--limit", least=1, most=MOST_LISTED),
     ),
 ]
@@ -56,7 +56,7 @@ Before = Annotated[
     typer.Option(
         "--before",
         metavar="ID",
-        help="Only jobs that come after this one in the list: the next page.",
+        help="Only jobs that come after this one in the list, to get the next page.",
         parser=values.whole("--before", least=1, most=MAX_ID),
     ),
 ]
@@ -147,7 +147,7 @@ def _shown(moment: datetime | None) -> str | None:
 
 @command(group, "why")
 async def why(call: Call, id: Id) -> Report:
-    """Say why a job is not running, since when it runs, or how it ended."""
+    """Explain why a job is not running, how long it has been running, or how it ended."""
     async with opened(call) as forge:
         found = await forge.jobs.why(id)
     return Report(
@@ -162,11 +162,13 @@ async def wait(
     timeout: Annotated[
         timedelta | None,
         typer.Option(
-            metavar="DURATION", parser=values.duration("--timeout"), help="Give up after 90s, 5m, 2h, 7d."
+            metavar="DURATION",
+            parser=values.duration("--timeout"),
+            help="Fail after this time, like 90s, 5m, 2h or 7d.",
         ),
     ] = None,
 ) -> Report:
-    """Wait until a job is done and print its result; fail when it is dead, or takes too long."""
+    """Wait until a job is done and print its result; fail when it is dead or --timeout has passed."""
     async with opened(call) as forge:
         return await ended(forge, id, timeout)
 

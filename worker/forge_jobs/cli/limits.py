@@ -19,7 +19,7 @@ Scope = Annotated[str, typer.Argument(help="The rate limit's scope.", metavar="S
 
 @command(group, "list")
 async def list_limits(call: Call) -> Report:
-    """List rate limits and the tokens that they have now."""
+    """List rate limits and the tokens left in them."""
     async with opened(call) as forge:
         limits = await forge.limits.list()
     return Report([document(limit) for limit in limits], [_rows(limits)])
@@ -32,7 +32,9 @@ async def set_limit(
     capacity: Annotated[
         float,
         typer.Option(
-            metavar="N", help="Tokens: the largest burst.", parser=values.number("--capacity", least=1)
+            metavar="N",
+            help="The most tokens it holds: the largest burst.",
+            parser=values.number("--capacity", least=1),
         ),
     ],
     per: Annotated[
@@ -40,17 +42,19 @@ async def set_limit(
         typer.Option(
             metavar="DURATION",
             parser=values.duration("--per"),
-            help="That many tokens are refilled in this time, like 1m.",
+            help="The time in which that many tokens are refilled, like 1m.",
         ),
     ] = None,
     refill: Annotated[
         float | None,
         typer.Option(
-            metavar="N", help="Or: how many tokens are refilled a second.", parser=values.number("--refill")
+            metavar="N",
+            help="Instead of --per: how many tokens are refilled per second.",
+            parser=values.number("--refill"),
         ),
     ] = None,
 ) -> Report:
-    """Configure a rate limit. A new one is full; otherwise its tokens stay, cut to the capacity."""
+    """Create a rate limit, or change one. A new one is full; a changed one keeps its tokens, up to the capacity."""
     async with opened(call) as forge:
         limit = await forge.limits.set(scope, capacity, per=per, refill=refill)
     return Report(document(limit), [_rows([limit])])
@@ -58,7 +62,7 @@ async def set_limit(
 
 @command(group, "empty")
 async def empty(call: Call, scope: Scope) -> Report:
-    """Empty a bucket, for all workers at once: after a real 429."""
+    """Empty a rate limit for all workers at once, as after an answer 429."""
     async with opened(call) as forge:
         await forge.limits.empty(scope)
     return Report({"scope": scope, "emptied": True}, [f"Rate limit {scope!r} is empty."])

@@ -28,7 +28,7 @@ async def list_owners(call: Call) -> Report:
 
 @command(group, "release")
 async def release(call: Call, name: Name) -> Report:
-    """Let everybody change what an owner managed that is gone; one that is still there takes it back."""
+    """Release everything that a deleted owner managed. An owner that still exists claims it again."""
     async with opened(call) as forge:
         owner = await forge.owners.release(name)
     held = [*owner.queues, *owner.limits, *owner.crons]

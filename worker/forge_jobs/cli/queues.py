@@ -24,7 +24,7 @@ Names = Annotated[list[str], typer.Argument(help="Names of queues.", metavar="NA
 
 @command(group, "list")
 async def list_queues(call: Call) -> Report:
-    """List queues and how they are configured."""
+    """List queues and their configuration."""
     async with opened(call) as forge:
         queues = await forge.queues.list()
         now = await forge.storage.now()
@@ -37,10 +37,14 @@ async def set_queue(
     name: Name,
     concurrency: Annotated[
         str | None,
-        typer.Option(metavar="N|none", help="Jobs in progress at once over all workers; none: no limit."),
+        typer.Option(
+            metavar="N|none",
+            help="How many jobs may be in progress at once over all workers; none: no limit.",
+        ),
     ] = None,
     paused: Annotated[
-        bool | None, typer.Option("--paused/--not-paused", help="Whether nothing more is claimed.")
+        bool | None,
+        typer.Option("--paused/--not-paused", help="Whether the queue is paused: no job of it is claimed."),
     ] = None,
     backoff: Annotated[
         bool | None,
@@ -61,7 +65,10 @@ async def set_queue(
         ),
     ] = None,
     max_attempts: Annotated[
-        str | None, typer.Option(metavar="N|forever", help="Attempts of a job that does not say how many.")
+        str | None,
+        typer.Option(
+            metavar="N|forever", help="The most attempts of a job that does not set its own number."
+        ),
     ] = None,
     done_retention: Annotated[
         timedelta | None,
@@ -83,18 +90,18 @@ async def set_queue(
         str | None,
         typer.Option(
             metavar="DURATION|none",
-            help="How long an attempt of a job that says nothing may take; none: no limit.",
+            help="How long an attempt may take, for jobs that do not set their own timeout; none: no limit.",
         ),
     ] = None,
     rate_limit: Annotated[
         str | None,
         typer.Option(
             metavar="SCOPE|none",
-            help="The rate limit of which each start of a job takes a token; none: starts are not limited.",
+            help="The rate limit that each start of a job takes a token of; none: starts are not limited.",
         ),
     ] = None,
 ) -> Report:
-    """Configure a queue, which is created when there is none of that name. What is not said stays as it is."""
+    """Configure a queue, and create it if there is none of that name. Options that are not given stay as they are."""
     changes: dict[str, Any] = {
         "paused": paused,
         "backoff_enabled": backoff,
@@ -120,7 +127,7 @@ async def set_queue(
 
 @command(group, "pause")
 async def pause(call: Call, names: Names) -> Report:
-    """Claim nothing more of queues; what runs goes on."""
+    """Stop claiming jobs of queues; running jobs go on."""
     async with opened(call) as forge:
         for name in names:
             await forge.queues.get(name)  # so that one unknown name changes nothing
@@ -132,7 +139,7 @@ async def pause(call: Call, names: Names) -> Report:
 
 @command(group, "resume")
 async def resume(call: Call, names: Names) -> Report:
-    """Claim from queues again."""
+    """Claim jobs of queues again."""
     async with opened(call) as forge:
         for name in names:
             await forge.queues.get(name)  # so that one unknown name changes nothing
@@ -148,9 +155,9 @@ async def delete(
     name: Name,
     move_to: Annotated[
         str | None,
-        typer.Option("--move-to", metavar="NAME", help="Its jobs and crons are of this queue from now on."),
+        typer.Option("--move-to", metavar="NAME", help="Move its jobs and crons to this queue."),
     ] = None,
-    drop: Annotated[bool, typer.Option("--drop", help="Its jobs and crons are deleted.")] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Delete its jobs and crons too.")] = False,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> Report:

@@ -32,13 +32,13 @@ def register(app: typer.Typer) -> None:
 async def stats(
     call: Call,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Again and again, until Ctrl-C; a document a line with --json.")
+        bool, typer.Option("--watch", help="Refresh until Ctrl-C; with --json, print one document per line.")
     ] = False,
     interval: Annotated[
         timedelta,
         typer.Option(
             metavar="DURATION",
-            help="How often, with --watch.",
+            help="The time between two refreshes, with --watch.",
             show_default="2s",
             parser=values.duration("--interval", least=timedelta(milliseconds=100)),
         ),

@@ -111,7 +111,7 @@ def worker(
         int | None,
         typer.Option(
             metavar="N",
-            help="Jobs at once, in each process. [default: 10]",
+            help="How many jobs each process runs at once. [default: 10]",
             parser=values.whole("--concurrency", least=1, most=MOST_CONCURRENCY),
         ),
     ] = None,
@@ -119,7 +119,7 @@ def worker(
         int,
         typer.Option(
             metavar="N",
-            help="Processes, each a worker of its own; not on SQLite.",
+            help="How many processes to start, each a worker; only 1 on SQLite.",
             parser=values.whole("--processes", least=1, most=MOST_PROCESSES),
         ),
     ] = 1,
@@ -128,28 +128,28 @@ def worker(
         typer.Option(
             metavar="DURATION",
             parser=values.duration("--grace"),
-            help="How long running jobs may go on when stopped. [default: 25s]",
+            help="How long running jobs may go on when the worker is stopped. [default: 25s]",
         ),
     ] = None,
     until_empty: Annotated[
-        bool, typer.Option("--until-empty", help="Stop when nothing is pending or runs any more.")
+        bool, typer.Option("--until-empty", help="Stop when no job is pending or running any more.")
     ] = False,
     metrics_port: Annotated[
         int | None,
         typer.Option(
             metavar="PORT",
             parser=values.whole("--metrics-port", least=-1, most=65_535),
-            help="Serve /metrics, /healthz and /readyz; 0: any free port, -1: not. With --processes, each takes the next port. [default: -1]",
+            help="The port of /metrics, /healthz and /readyz; 0: any free port, -1: none. With --processes, each takes the next port. [default: -1]",
         ),
     ] = None,
     metrics_host: Annotated[
-        str, typer.Option(metavar="HOST", help="The address that they are served on.")
+        str, typer.Option(metavar="HOST", help="The address to serve them on.")
     ] = "0.0.0.0",
     log_format: Annotated[
         LogFormat | None,
         typer.Option(
             metavar="|".join(LogFormat),
-            help="How log lines on stderr look. [default: text]",
+            help="The format of log lines on stderr. [default: text]",
             parser=values.one_of("--log-format", LogFormat),
         ),
     ] = None,
@@ -157,7 +157,7 @@ def worker(
         LogLevel | None,
         typer.Option(
             metavar="LEVEL",
-            help=f"The least severe lines that are logged: {', '.join(LogLevel)}. [default: info]",
+            help=f"The least severe level to log: {', '.join(LogLevel)}. [default: info]",
             parser=values.one_of("--log-level", LogLevel),
         ),
     ] = None,
@@ -166,7 +166,7 @@ def worker(
         typer.Option(
             metavar="DURATION",
             parser=values.duration("--heartbeat", least=timedelta(milliseconds=100)),
-            help="How often the worker says that it is alive. [default: 5s]",
+            help="How often the worker reports that it is alive. [default: 5s]",
         ),
     ] = None,
     stale: Annotated[
@@ -174,25 +174,26 @@ def worker(
         typer.Option(
             metavar="DURATION",
             parser=values.duration("--stale"),
-            help="Workers not heard of for this long are lost: others take their jobs. [default: 30s]",
+            help="A worker that has been silent for this long is lost: others take its jobs. [default: 30s]",
         ),
     ] = None,
     prefix: Annotated[
         str | None,
         typer.Option(
-            metavar="TEXT", help="Names it {prefix}-worker-{version}-{id}. [default: FORGE_WORKER_PREFIX]"
+            metavar="TEXT",
+            help="The prefix of the worker's name, {prefix}-worker-{version}-{id}. [default: FORGE_WORKER_PREFIX]",
         ),
     ] = None,
     worker_version: Annotated[
         str | None,
         typer.Option(
-            metavar="TEXT", help="The program's version, for its name. [default: FORGE_WORKER_VERSION]"
+            metavar="TEXT", help="The version in the worker's name. [default: FORGE_WORKER_VERSION]"
         ),
     ] = None,
 ) -> Report | None:
     """Run jobs until SIGTERM or Ctrl-C, which let running jobs finish within the grace time.
 
-    What is not said here is as the environment says: FORGE_CONCURRENCY, FORGE_GRACE_SECONDS,
+    Options that are not given are taken from the environment: FORGE_CONCURRENCY, FORGE_GRACE_SECONDS,
     FORGE_METRICS_PORT, FORGE_LOG_FORMAT, FORGE_LOG_LEVEL, FORGE_HEARTBEAT_SECONDS, FORGE_STALE_SECONDS.
     """
     named = environment(call)  # so that the program's Forge finds the database that the command names

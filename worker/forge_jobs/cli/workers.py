@@ -19,7 +19,7 @@ group = typer.Typer(help="Look at the workers that are alive.")
 
 @command(group, "list")
 async def list_workers(call: Call) -> Report:
-    """List workers, what they serve, when they were last heard of, and what keeps them from their work."""
+    """List workers, the queues they serve, when they were last heard of, and what hinders them."""
     async with opened(call) as forge:
         workers = await forge.workers.list()
         leader = await forge.workers.leader()
