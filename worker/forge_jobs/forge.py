@@ -1,8 +1,6 @@
 """Forge: what a user's program holds; its handlers, its database, and the way to both."""
 
 import asyncio
-import os
-import socket
 import sys
 from collections.abc import (
     AsyncGenerator,
@@ -23,6 +21,7 @@ from typing import Any, Self, Unpack, overload
 from msgspec.structs import replace
 
 from forge_jobs.client.crons import Crons
+from forge_jobs.client.declarations import Declarations
 from forge_jobs.client.jobs import Jobs
 from forge_jobs.client.kinds import Kinds
 from forge_jobs.client.limits import Limits
@@ -33,12 +32,11 @@ from forge_jobs.client.wait import ended
 from forge_jobs.client.watch import watch
 from forge_jobs.client.workers import Workers
 from forge_jobs.codecs.plain import decode, encode
-from forge_jobs.errors import InvalidInput, JobDead, SchemaOutdated, SchemaTooNew, StorageUnavailable
+from forge_jobs.errors import InvalidInput, JobDead, SchemaOutdated, SchemaTooNew
 from forge_jobs.handlers.context import answered
 from forge_jobs.handlers.handler import Handler, Handlers, P, R
 from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
 from forge_jobs.model.job import Alike, Enqueued, Job, NewJob, State
-from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import as_duration
 from forge_jobs.rules import names
 from forge_jobs.settings.environment import Settings, pool_options
@@ -49,10 +47,7 @@ from forge_jobs.telemetry.events import (
     CloseWaits,
     DatabaseCaveat,
     DatabaseMoved,
-    KindsUnpublished,
     MigrationWaits,
-    QueueMade,
-    QueueResembles,
 )
 from forge_jobs.telemetry.telemetry import Telemetry
 
@@ -81,10 +76,10 @@ class Forge:
         self._held = 0  # how often, of these, by workers that run
         self._home: Home | None = None  # where it is open; None: nowhere
         self._turn = Turn()  # one opens or closes at a time
-        self._published: list[Kind] = []
         self._at_close: list[Callable[[], Awaitable[None]]] = []
         self.handlers = Handlers()
         self.telemetry = Telemetry()
+        self._declarations = Declarations(self.handlers, self.telemetry)
 
     @property
     def settings(self) -> Settings:
@@ -209,7 +204,8 @@ class Forge:
         if self._home is None:
             return
         if self._home.is_gone:
-            self._home, self._opened, self._published = None, 0, []
+            self._home, self._opened = None, 0
+            self._declarations.forget()
         else:
             self._home.check("This Forge")
 
@@ -232,23 +228,11 @@ class Forge:
 
         Of each of `more` that is new and that no handler names telemetry is told, and which name it resembles.
         """
-        strangers = await self.new_queues(*more)
-        if wanted := self._declared_queues().union(strangers):
-            await self.storage.queues.ensure(sorted(wanted))
-        for name, nearest in strangers.items():
-            self.telemetry.emit(QueueMade(name) if nearest is None else QueueResembles(name, nearest))
+        await self._declarations.ensure_queues(self.storage, *more)
 
     async def new_queues(self, *wanted: str) -> dict[str, str | None]:
         """Return those of `wanted` that do not exist and that no handler names, each with the name that it resembles."""
-        declared = self._declared_queues()
-        asked = [name for name in wanted if names.queue(name) not in declared]
-        if not asked:
-            return {}
-        known = {queue.name for queue in await self.storage.queues.all()}
-        return {name: names.nearest(name, known | declared) for name in asked if name not in known}
-
-    def _declared_queues(self) -> set[str]:
-        return {handler.defaults.queue for handler in self.handlers.values() if handler.defaults.queue}
+        return await self._declarations.new_queues(self.storage, *wanted)
 
     async def publish(self) -> None:
         """What handlers declare holds for jobs of their kinds that others enqueue by name.
@@ -256,15 +240,7 @@ class Forge:
         The program that published last wins. Nothing is written when the database says it
         already; where it may not be written to, an event says so.
         """
-        kinds = [handler.declared for handler in self.handlers.values()]
-        if not kinds or kinds == self._published:
-            return
-        try:
-            await self.storage.kinds.declare(kinds, by=f"{socket.gethostname()}, process {os.getpid()}")
-        except StorageUnavailable as error:
-            self.telemetry.emit(KindsUnpublished([kind.kind for kind in kinds], str(error)))
-        else:
-            self._published = kinds
+        await self._declarations.publish(self.storage)
 
     async def close(self) -> None:
         """The database is closed, when this was called as often as `open`; once more does nothing. Raises NotOpenHere.
@@ -283,7 +259,7 @@ class Forge:
 
     async def _shut(self) -> None:
         self._opened = 0
-        self._published = []
+        self._declarations.forget()
         async with AsyncExitStack() as stack:
             if self._storage is not None:
                 stack.push_async_callback(self._storage.close)

@@ -1,0 +1,57 @@
+"""What the handlers of a program declare, as the database has to have it: their queues, and facts of their kinds."""
+
+import os
+import socket
+
+from forge_jobs.errors import StorageUnavailable
+from forge_jobs.handlers.handler import Handlers
+from forge_jobs.model.kind import Kind
+from forge_jobs.rules import names
+from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.telemetry.events import KindsUnpublished, QueueMade, QueueResembles
+from forge_jobs.telemetry.telemetry import Telemetry
+
+
+class Declarations:
+    """Of `handlers`, to which more may come; each call writes what is declared by then."""
+
+    def __init__(self, handlers: Handlers, telemetry: Telemetry) -> None:
+        self._handlers = handlers
+        self._telemetry = telemetry
+        self._published: list[Kind] = []
+
+    def forget(self) -> None:
+        """The next database, or the same one opened anew, may have nothing of it."""
+        self._published = []
+
+    async def ensure_queues(self, storage: Storage, *more: str) -> None:
+        """See `Forge.ensure_queues`."""
+        strangers = await self.new_queues(storage, *more)
+        if wanted := self._queues().union(strangers):
+            await storage.queues.ensure(sorted(wanted))
+        for name, nearest in strangers.items():
+            self._telemetry.emit(QueueMade(name) if nearest is None else QueueResembles(name, nearest))
+
+    async def new_queues(self, storage: Storage, *wanted: str) -> dict[str, str | None]:
+        """See `Forge.new_queues`."""
+        declared = self._queues()
+        asked = [name for name in wanted if names.queue(name) not in declared]
+        if not asked:
+            return {}
+        known = {queue.name for queue in await storage.queues.all()}
+        return {name: names.nearest(name, known | declared) for name in asked if name not in known}
+
+    async def publish(self, storage: Storage) -> None:
+        """See `Forge.publish`."""
+        kinds = [handler.declared for handler in self._handlers.values()]
+        if not kinds or kinds == self._published:
+            return
+        try:
+            await storage.kinds.declare(kinds, by=f"{socket.gethostname()}, process {os.getpid()}")
+        except StorageUnavailable as error:
+            self._telemetry.emit(KindsUnpublished([kind.kind for kind in kinds], str(error)))
+        else:
+            self._published = kinds
+
+    def _queues(self) -> set[str]:
+        return {handler.defaults.queue for handler in self._handlers.values() if handler.defaults.queue}
