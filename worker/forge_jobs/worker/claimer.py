@@ -20,7 +20,6 @@ from forge_jobs.rules.verdict import Verdict, released
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.outage import Outage
 from forge_jobs.system.own_task import OwnTask
-from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import GateClosed, GateOpened, UnknownKind
 from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker.allowance import Allowance
@@ -216,10 +215,9 @@ class Claimer:
 
     async def _let_go(self) -> None:
         """What this worker cannot use goes back, since somebody else may: jobs that no runner takes, and slots."""
-        hand = self._hand
-        if hand.waiting and uptime() - hand.moved_at >= LONGEST_IN_HAND and hand.is_full:
-            hand.slow_down()
-            hand.hand_back()
+        if self._hand.is_stalled(LONGEST_IN_HAND):
+            self._hand.slow_down()
+            self._hand.hand_back()
         for queue in self._order:
             await self._allowance.give_back_surplus(queue, LONGEST_IN_HAND)
 

@@ -25,19 +25,19 @@ class Hand:
 
     def __init__(self, count: int, record: Record, hungry: Callable[[], None]) -> None:
         self.waiting: deque[tuple[Claim, ServedQueue]] = deque()  # for a runner, in this order
-        self.reading: dict[int, tuple[Claim, ServedQueue]] = {}  # by job, those whose payload is being read
         self.running: dict[int, Attempt] = {}  # by job
         self.hungry = hungry
         self.low = 0  # so few wait that more should be claimed
-        self.moved_at = 0.0  # the `uptime` at which the last job was begun, or the first one came
         self._count = count
         self._record = record
+        self._reading: dict[int, tuple[Claim, ServedQueue]] = {}  # by job, those whose payload is being read
+        self._filled_at = 0.0  # the `uptime` at which a job came and none had waited
         self._idle: deque[asyncio.Future[None]] = deque()  # of runners that wait for a job
         self._mean: float | None = None  # seconds that a job takes
         self._loop = asyncio.get_running_loop()
 
     def __len__(self) -> int:
-        return len(self.waiting) + len(self.reading) + len(self.running)
+        return len(self.waiting) + len(self._reading) + len(self.running)
 
     @property
     def free(self) -> int:
@@ -48,6 +48,13 @@ class Hand:
     def is_full(self) -> bool:
         """Whether every runner runs a job."""
         return len(self.running) >= self._count
+
+    def is_stalled(self, seconds: float) -> bool:
+        """Whether jobs wait, and for so long no runner has taken one, since each runs another."""
+        if not self.waiting or not self.is_full:
+            return False
+        begun_at = next(reversed(self.running.values())).started
+        return uptime() - max(begun_at, self._filled_at) >= seconds
 
     @property
     def ahead(self) -> int:
@@ -67,7 +74,7 @@ class Hand:
     def add(self, queue: ServedQueue, claims: Sequence[Claim]) -> None:
         """These jobs will be run, in this order."""
         if not self.waiting:
-            self.moved_at = uptime()
+            self._filled_at = uptime()
         self.waiting.extend((claim, queue) for claim in claims)
         new = len(claims)
         while new and self._idle:
@@ -82,6 +89,17 @@ class Hand:
         self._idle.append(idle)
         return idle
 
+    def reads(self, claim: Claim, queue: ServedQueue) -> None:
+        """A runner has taken the job out, and reads its payload before it begins."""
+        self._reading[claim.job_id] = claim, queue
+
+    def has_read(self, claim: Claim) -> bool:
+        """The payload is read, or cannot be. Return whether the job is in hand: else it was handed back or dropped."""
+        if (reading := self._reading.get(claim.job_id)) is None or reading[0] is not claim:
+            return False
+        del self._reading[claim.job_id]
+        return True
+
     def took(self, seconds: float) -> None:
         """A job took so long: the longer they take, the fewer are claimed ahead."""
         self._mean = seconds if self._mean is None else self._mean + (seconds - self._mean) * WEIGHT
@@ -93,14 +111,14 @@ class Hand:
     def claims(self) -> list[Claim]:
         """Return the claims of all jobs that run, or wait here to be run."""
         begun = [attempt.claim for attempt in self.running.values()]
-        return begun + [claim for claim, _ in (*self.reading.values(), *self.waiting)]
+        return begun + [claim for claim, _ in (*self._reading.values(), *self.waiting)]
 
     def take_back(self, queue: ServedQueue | None = None) -> list[tuple[Claim, ServedQueue]]:
         """Return the jobs (of the queue) that no handler has begun; they are no longer in hand."""
-        unbegun = [*self.reading.values(), *self.waiting]
+        unbegun = [*self._reading.values(), *self.waiting]
         taken = [each for each in unbegun if queue is None or each[1] is queue]
         for claim, _ in taken:
-            self.reading.pop(claim.job_id, None)
+            self._reading.pop(claim.job_id, None)
         if taken:
             stay = [] if queue is None else [each for each in self.waiting if each[1] is not queue]
             self.waiting.clear()
@@ -114,8 +132,8 @@ class Hand:
 
     def drop(self, job_id: int) -> tuple[Claim, ServedQueue] | None:
         """Return the job if no handler has begun it; it is no longer in hand."""
-        if job_id in self.reading:
-            return self.reading.pop(job_id)
+        if job_id in self._reading:
+            return self._reading.pop(job_id)
         for place, each in enumerate(self.waiting):
             if each[0].job_id == job_id:
                 del self.waiting[place]

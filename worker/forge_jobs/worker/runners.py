@@ -218,8 +218,8 @@ class Runners:
 
     async def _has_payload(self, claim: Claim, queue: ServedQueue) -> bool:
         """Read the large payload of a job that is about to begin. False: it is no longer in hand."""
-        began, reading = time.monotonic(), self._hand.reading
-        read = reading[claim.job_id] = claim, queue
+        began = time.monotonic()
+        self._hand.reads(claim, queue)
         verdict: Verdict | None = released(claim, queue.config)
         try:
             claim.payload = await self._forge.storage.claims.payload(claim)
@@ -231,11 +231,9 @@ class Runners:
         except Exception as error:
             verdict = failed(claim, queue.config, f"its payload could not be read: {error}")
         finally:
-            is_in_hand = reading.get(claim.job_id) is read
-            if is_in_hand:
-                del reading[claim.job_id]
-                if verdict is not None:
-                    self._record(verdict)
+            is_in_hand = self._hand.has_read(claim)
+            if is_in_hand and verdict is not None:
+                self._record(verdict)
         return is_in_hand and verdict is None
 
     async def _perform(self, task: "OwnTask[None]", claim: Claim, queue: ServedQueue) -> None:
@@ -243,7 +241,7 @@ class Runners:
         if claim.payload is None and not await self._has_payload(claim, queue):
             return
         config = queue.config
-        started = self._hand.moved_at = uptime()
+        started = uptime()
         if started > self._fence_at:  # others may have it by now; the session ends in a moment
             self._record(released(claim, config))
             return
