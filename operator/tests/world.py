@@ -37,7 +37,7 @@ from forge_operator.state.settings import OperatorSettings
 START = datetime(2026, 1, 1, tzinfo=UTC)
 POOL = "6f0c1d9e-0000-4000-8000-000000000001"
 BEAT = 5.0
-STALE = 35.0  # seconds until a dead worker is missed
+STALE = 35.0  # seconds until a worker is lost
 LEAKS = 40.0  # seconds until a container of a version that leaks is killed
 
 Spec = dict[str, Any]
@@ -670,7 +670,7 @@ class World:
         pod.starts = self.time + self.pod_start + min(300.0, 10.0 * 2 ** (pod.restarts - 1))
 
     def miss(self) -> None:
-        """What the reaper does: the jobs of dead workers wait again; where a version failed no attempt counts."""
+        """What the reaper does: the jobs of lost workers wait again; where a version failed no attempt counts."""
         for each in [each for each in self.dead if each.missed <= self.time]:
             self.dead.remove(each)
             gone = summed(

@@ -333,7 +333,7 @@ def test_a_running_job_says_when_its_worker_is_silent_or_gone():
     running = job(State.IN_PROGRESS, attempt=1, worker_id=7, worker=WORKER.label, claimed_at=NOW)
 
     assert reasons(running, [heard_of(25)])[1].startswith("That worker was last heard of 25 s ago")
-    assert reasons(running, ())[1].startswith("That worker is gone")
+    assert reasons(running, ())[1].startswith("That worker is lost")
 
 
 def test_a_dead_job_says_its_error():

@@ -122,3 +122,45 @@ def test_a_class_has_a_name_of_its_own() -> None:
                 places[name].add(str(file.relative_to(ROOT)))
 
     assert {name: files for name, files in places.items() if len(files) > 1 and name not in FACADES} == {}
+
+
+FORBIDDEN = {
+    r"str(ike|uck)[ _-]?off|struckoff": "lost",
+    r"\breaped\b|jobs?reaped": "taken back",
+    r"(?<!, )\bdead workers?\b|\bdead worker's": "lost",
+    r"(?<!handler )\bworkers?( that)? (is|are|was|were) given up|workergivenup": "lost, or cut off",
+    r"\bversions?( that)? (is|are|was|were) given up|versions\.given_up": "failed",
+    r"\bretiring\b|told to retire|retireworkers|versions\.retire\b": "cordoned",
+    r"limits?[ .]drain\b|rate_limit\.drain|drain\w* (the|a) (bucket|rate limit)|limitdrained": "empty",
+    r"promot\w* (due|scheduled) jobs|promoter|jobspromoted|jobs_promoted|schedule\.promote": "make pending",
+}
+"""What stands for a word of docs/words.md, and that word. Letters may be large or small."""
+
+SPOKEN = [
+    *(file for package in PACKAGES for file in package.rglob("*") if file.suffix in (".py", ".sql")),
+    *(file for folder in ("docs", "crds", "charts", "examples") for file in (ROOT / folder).rglob("*")),
+    *ROOT.glob("*.md"),
+]
+
+
+@pytest.mark.parametrize(("pattern", "word"), FORBIDDEN.items(), ids=FORBIDDEN.values())
+def test_one_thing_has_one_word(pattern: str, word: str) -> None:
+    files = [file for file in SPOKEN if file.suffix in (".py", ".sql", ".md", ".yaml", ".json", ".txt")]
+    texts = {file: " ".join(file.read_text(encoding="utf-8").split()) for file in files}
+    found = {
+        str(file.relative_to(ROOT)): match[0]
+        for file, text in texts.items()
+        for match in re.finditer(pattern, text, re.IGNORECASE)
+    }
+
+    assert found == {}, f"the word is: {word}"
+
+
+def test_the_words_of_the_readme_mean_what_the_glossary_says() -> None:
+    row = re.compile(r"^\| ([a-z][a-z -]+) \| (.+) \|$", re.MULTILINE)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme[readme.index("## The words") : readme.index("## The states")]
+    glossary = row.findall((ROOT / "docs" / "words.md").read_text(encoding="utf-8"))
+
+    assert set(row.findall(section)) - set(glossary) == set()
+    assert len(glossary) == len(dict(glossary)), "a word stands there twice"

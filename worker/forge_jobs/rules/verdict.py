@@ -194,7 +194,7 @@ def wait_for_cooldown(verdict: Verdict, delay: timedelta) -> None:
 
 
 def lost(claim: Claim, queue: QueueConfig) -> Verdict:
-    """Judge an attempt whose worker is gone: it counts, so that a job which kills its worker ends."""
+    """Judge an attempt whose worker is lost: it counts, so that a job which kills its worker ends."""
     if claim.cancel_requested:
         return dead(claim, queue, CANCELLED_BY_USER, outcome=Outcome.CANCELLED)
     return failed(claim, queue, WORKER_LOST, outcome=Outcome.LOST)

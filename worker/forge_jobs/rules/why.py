@@ -79,7 +79,7 @@ def _in_progress(job: Job, now: datetime, worker: WorkerInfo | None) -> Iterator
     if job.cancel_requested_at:
         yield f"A user asked {ago(job.cancel_requested_at, now)} that it be cancelled; its worker has not ended it yet."
     if worker is None:
-        yield "That worker is gone; the job will be taken back and counted as a failed attempt."
+        yield "That worker is lost; the job will be taken back and counted as a failed attempt."
     elif worker.beat_at and now - worker.beat_at > QUIET:
         yield (
             f"That worker was last heard of {ago(worker.beat_at, now)}; "

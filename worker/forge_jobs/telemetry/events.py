@@ -365,7 +365,7 @@ class WorkersLost(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobsTakenBack(Event):
-    """Jobs of workers that are gone: waiting again, or dead."""
+    """Jobs of lost workers: waiting again, or dead."""
 
     runs: Sequence[Run]
 

@@ -21,7 +21,7 @@ ABORT_RATIO = 2.0
 """A version only goes back when it is this many times as bad as the one before."""
 
 SHORTEST_HANG = 60.0
-"""Seconds that a job may always run before it counts as hanging: those of a dead worker are taken back sooner."""
+"""Seconds that a job may always run before it counts as hanging: those of a lost worker are taken back sooner."""
 
 LATE = 5.0
 """Seconds that a job may always run before anybody wonders what becomes of it."""

@@ -139,7 +139,7 @@ def is_accounted_for(held: PodLoad, version: Version, everyone: list[PodLoad]) -
 
 
 def may_end(version: Version, everyone: list[PodLoad], leaving: list[PodLoad]) -> bool:
-    """Whether the version's last pods may go: nobody holds a job of it, dead workers included."""
+    """Whether the version's last pods may go: nobody holds a job of it, lost workers included."""
     return version.in_progress == 0 and len(leaving) == len(everyone)
 
 

@@ -29,7 +29,7 @@ CHUNK = 2_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 SOON = timedelta(seconds=10)
-"""Promoters look this often unasked; they are told of a job that is due sooner."""
+"""Workers look for due jobs this often unasked; they are told of a job that is due sooner."""
 
 JOB_COLUMNS = (
     "id",
