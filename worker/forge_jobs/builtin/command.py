@@ -18,6 +18,9 @@ from forge_jobs.system.process_group import ProcessGroup
 TIMEOUT = 600.0  # seconds
 LONGEST_TIMEOUT = 30 * 86_400.0  # seconds
 EXCERPT = 256  # bytes of output in the sentence that says how it failed
+UNKNOWN_EXIT = (
+    "exit code unknown: the worker's process ignores SIGCHLD, or something else in it took the code"
+)
 LAST_LINES = 1.0  # seconds to read what dead processes wrote
 
 Argv = Annotated[list[str], msgspec.Meta(min_length=1)]
@@ -49,19 +52,22 @@ async def command(
     with Output("stdout") as stdout, Output("stderr") as stderr:
         group = _start(argv, folder, _environment(ctx, env or {}), stdin, stdout, stderr)
         following = [asyncio.create_task(output.follow()) for output in (stdout, stderr)]
-        code = None
+        code, in_time = None, False
         try:
             async with asyncio.timeout(timeout):
                 code = await group.exited()
+                in_time = True
         except TimeoutError:
             pass  # said below, with what it wrote before it was killed
         finally:
             await _ended(group, following)
         said = _excerpt(stderr) or _excerpt(stdout)
-        if code is None:
+        if not in_time:
             raise Retry(reason=f"timeout after {timeout:g} s{said}")
         if code != 0 and await group.was_told(code):
             raise HandedBack
+        if code is None:
+            raise Retry(reason=f"{UNKNOWN_EXIT}{said}")
         if code < 0:
             raise Retry(reason=f"killed by signal {-code} ({_name(-code)}){said}")
         if code > 0:

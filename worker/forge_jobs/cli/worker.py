@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -252,6 +253,9 @@ def run_plan(plan: WorkerOptions) -> None:
         metrics_port=plan.metrics_port,
         metrics_host=plan.metrics_host,
     )
+    # Whoever started this process may ignore its children; no exit code would be known here then.
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _log(forge, plan)
     for warning in forge.settings.unknown:
         logs.logger.warning(warning)

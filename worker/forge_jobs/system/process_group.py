@@ -45,43 +45,44 @@ class ProcessGroup:
         self._leader = subprocess.Popen(
             argv, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
         )
-        self._is_gone = False
+        self._has_ended = self._is_gone = False
+        self._code: int | None = None
         guard.responsible(self._leader.pid)
 
     @property
     def lives(self) -> bool:
         """Whether the process that leads the group runs."""
-        return self._leader.poll() is None
+        self._look()
+        return not self._has_ended
 
-    async def exited(self) -> int:
-        """Return the exit code once the process has ended, negative when a signal killed it.
+    async def exited(self) -> int | None:
+        """Return the exit code once the process has ended, negative when a signal killed it; None when nobody can know.
 
+        So it is when this process ignores SIGCHLD, or something in it waits for each child, whosever it is.
         Others of the group may live on.
         """
         descriptor = _pidfd(self._leader.pid)
-        if descriptor is None:
-            return await self._polled()
-        loop = asyncio.get_running_loop()
-        readable = asyncio.Event()
-        loop.add_reader(descriptor, readable.set)
-        try:
-            await readable.wait()
-        finally:
-            loop.remove_reader(descriptor)
-            os.close(descriptor)
-        return self._leader.wait()
+        if descriptor is not None:
+            loop = asyncio.get_running_loop()
+            readable = asyncio.Event()
+            loop.add_reader(descriptor, readable.set)
+            try:
+                await readable.wait()
+            finally:
+                loop.remove_reader(descriptor)
+                os.close(descriptor)
+        while self.lives:
+            await asyncio.sleep(LONGEST_PAUSE)
+        return self._code
 
-    async def was_told(self, code: int) -> bool:
+    async def was_told(self, code: int | None) -> bool:
         """Whether all processes of the worker, so these too, were told to end since this began, which exited with `code`.
 
         Then it is no wonder, and nobody's fault, that it failed.
         """
         until = asyncio.get_running_loop().time()
-        if (
-            -code in stop_signals.STOPS
-            or code - 128 in stop_signals.STOPS
-            or stop_signals.heard_at is not None
-        ):
+        is_stop = code is not None and (-code in stop_signals.STOPS or code - 128 in stop_signals.STOPS)
+        if is_stop or stop_signals.heard_at is not None:
             until += ECHO
         while guard.told() == self._told:
             if asyncio.get_running_loop().time() >= until:
@@ -103,10 +104,19 @@ class ProcessGroup:
         self._signal(signal.SIGKILL)
         await self._vanished(DEATH)
 
-    async def _polled(self) -> int:
-        while (code := self._leader.poll()) is None:
-            await asyncio.sleep(LONGEST_PAUSE)
-        return code
+    def _look(self) -> None:
+        """It is known whether the process has ended, and how."""
+        if self._has_ended:
+            return
+        try:
+            # Not by `poll`, which says 0 of what it cannot know.
+            ended, status = os.waitpid(self._leader.pid, os.WNOHANG)
+        except ChildProcessError:
+            ended, status = self._leader.pid, None
+        if ended:
+            self._has_ended = True
+            self._code = None if status is None else os.waitstatus_to_exitcode(status)
+            self._leader.returncode = self._code or 0  # it is waited for no more
 
     async def _vanished(self, within: float) -> None:
         deadline = asyncio.get_running_loop().time() + within
@@ -132,7 +142,7 @@ class ProcessGroup:
 
     def _reap(self) -> None:
         """Bury the dead: the leader, and those whose parent died and who were left to us (process 1 in a container)."""
-        if self._leader.poll() is None:
+        if self.lives:
             return
         try:
             while os.waitpid(-self._leader.pid, os.WNOHANG) != (0, 0):

@@ -121,8 +121,10 @@ class Child:
                 await asyncio.wait((answering, dying), timeout=ANSWER_TIMEOUT)
             if answering.done() and (answer := answering.result()):
                 return answer
-            code = dying.result() if dying.done() else None
-            if code is not None and await self._group.was_told(code):
+            if not dying.done():
+                raise Retry(reason="its process closed the socket to the worker")
+            code = dying.result()
+            if await self._group.was_told(code):
                 raise HandedBack
             raise Retry(reason=_ended(code))
         finally:
@@ -157,7 +159,7 @@ def _console() -> int:
 
 def _ended(code: int | None) -> str:
     if code is None:
-        return "its process closed the socket to the worker"
+        return "its process ended, with an exit code that something else in the worker's process took"
     if code >= 0:
         return f"its process ended with exit code {code}"
     try:

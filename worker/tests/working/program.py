@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextvars import Context as Variables
 from typing import Any
@@ -127,6 +128,25 @@ def compute(ctx: Context, seconds: float) -> None:
 def run_program(ctx: Context, argv: list[str]) -> None:
     note("start", ctx)
     subprocess.run(argv, check=True)
+
+
+@forge.handler
+async def ignore_children() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
+@forge.handler
+async def wait_for_all_children() -> None:
+    """Leave somebody who takes every exit code for itself."""
+
+    def wait() -> None:
+        while True:
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                time.sleep(0.001)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @forge.handler

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forge_jobs import Forge, State
+from forge_jobs import Forge, JobDead, State
 from forge_jobs.system import stop_signals
 from tests.builtin.family import Family, lives
 from tests.working.eventually import eventually
@@ -154,6 +154,28 @@ async def test_a_handler_in_a_process_whose_program_heard_the_signal_itself_is_h
     handed_back = await forge.jobs.get(job.id)
     assert (handed_back.state, handed_back.attempt) == (State.PENDING, 0)
     assert "KillMode=mixed" in workers.log()
+
+
+@pytest.mark.parametrize("how", ["ignore_children", "wait_for_all_children"])
+async def test_a_command_whose_exit_code_somebody_else_took_is_not_done(
+    forge: Forge, workers: Fleet, how: str
+) -> None:
+    await workers.start()
+    await forge.wait(await forge.enqueue(how), timeout=30)
+    job = await forge.enqueue("command", {"argv": ["sh", "-c", "exit 3"]}, max_attempts=1)
+
+    with pytest.raises(JobDead, match=r"exit (code unknown: .* SIGCHLD|3)"):
+        await forge.wait(job.id, timeout=30)
+
+
+async def test_a_worker_that_was_started_to_ignore_its_children_knows_exit_codes(
+    forge: Forge, workers: Fleet
+) -> None:
+    await workers.start(before=["sh", "-c", "trap '' CHLD; exec \"$@\"", "sh"])
+    job = await forge.enqueue("command", {"argv": ["sh", "-c", "exit 3"]}, max_attempts=1)
+
+    with pytest.raises(JobDead, match="exit 3"):
+        await forge.wait(job.id, timeout=30)
 
 
 async def test_the_log_says_once_how_commands_have_their_grace(
