@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +25,7 @@ from forge_jobs.rules import names
 from forge_jobs.settings.environment import Settings
 from forge_jobs.storage.outage import Outage, unless
 from forge_jobs.system import exits, stop_signals
+from forge_jobs.system.ending import end_within
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.telemetry import logs
 from forge_jobs.worker.processes import python_command, run_processes, stop_with_parent
@@ -32,6 +34,8 @@ from forge_jobs.worker.worker import Worker
 
 MOST_PROCESSES = 256
 MOST_CONCURRENCY = 10_000
+END = 5.0  # seconds that what handlers left behind has at most, once the worker has ended
+LAST_END = 9.5  # seconds after the grace, when all has to have ended
 
 
 class LogFormat(StrEnum):
@@ -274,11 +278,24 @@ async def _run(worker: Worker, until_empty: bool) -> None:
         worker.run(until_empty=until_empty, handle_signals=True), worker.forge.telemetry, name="worker"
     )
     await carried_through(working)  # only signals end it
+    end_within(_seconds_left(worker), 1 if working.exception() else 0, _say_last)
     working.result()
     if worker.left_behind:  # Python would wait for them, for ever perhaps; their jobs are in other hands
-        logs.logger.warning("%d handlers ignored being stopped; the process ends now.", worker.left_behind)
-        logs.flush()
+        _say_last(f"{worker.left_behind} handlers ignored being stopped; the process ends now.")
         os._exit(0)
+
+
+def _seconds_left(worker: Worker) -> float:
+    """Return how long the process may take to end, so that it is gone before its supervisor kills it."""
+    heard_at = stop_signals.heard_at
+    if heard_at is None:
+        return END
+    return min(END, max(1.0, heard_at + worker.grace.total_seconds() + LAST_END - time.monotonic()))
+
+
+def _say_last(line: str) -> None:
+    logs.logger.warning(line)
+    logs.flush()
 
 
 def _run_many(plan: WorkerOptions, processes: int) -> int:

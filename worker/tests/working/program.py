@@ -4,6 +4,7 @@ Each line of the ledger is one event: what, job id, attempt, process id, monoton
 """
 
 import asyncio
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -128,6 +129,31 @@ def compute(ctx: Context, seconds: float) -> None:
 def run_program(ctx: Context, argv: list[str]) -> None:
     note("start", ctx)
     subprocess.run(argv, check=True)
+
+
+kept: list[Any] = []
+
+
+@forge.handler
+async def leave_behind(what: str) -> None:
+    """Be done, but leave something that goes on and that a program waits for before it ends."""
+
+    async def stubborn() -> None:
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(1000)
+
+    match what:
+        case "thread":
+            threading.Thread(target=time.sleep, args=(1000,), name="left").start()
+        case "executor":
+            kept.append(asyncio.get_running_loop().run_in_executor(None, time.sleep, 1000))
+        case "task":
+            kept.append(asyncio.create_task(stubborn(), name="left"))
+        case "process":
+            context = multiprocessing.get_context("spawn")
+            kept.append(context.Process(target=time.sleep, args=(1000,), name="left"))
+            kept[-1].start()
 
 
 @forge.handler

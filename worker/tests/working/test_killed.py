@@ -7,9 +7,10 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs import Forge, State
+from tests.builtin.family import lives
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger
-from tests.working.processes import Fleet, told_again
+from tests.working.processes import Fleet, below, told_again
 
 pytestmark = pytest.mark.parametrize("database", ["postgres"], indirect=True)
 
@@ -147,6 +148,22 @@ async def test_a_handler_that_ignores_being_stopped_does_not_keep_the_process(
     handed_back = await forge.jobs.get(job.id)
     assert (handed_back.state, handed_back.attempt) == (State.PENDING, 0)
     assert "ignored being stopped" in workers.log()
+
+
+@pytest.mark.parametrize("what", ["thread", "executor", "task", "process"])
+async def test_what_a_handler_left_behind_does_not_keep_the_process(
+    forge: Forge, workers: Fleet, what: str
+) -> None:
+    worker = await workers.start()
+    await forge.wait(await forge.enqueue("leave_behind", {"what": what}), timeout=30)
+    everybody = below(worker.pid)
+
+    worker.terminate()
+    assert await worker.wait() == 0
+
+    name = "uvloop_0" if what == "executor" else "left"
+    assert "What handlers had begun goes on (" in workers.log() and name in workers.log()
+    await eventually(lambda: not any(lives(pid) for pid in everybody))
 
 
 async def test_a_second_signal_ends_the_worker_at_once(forge: Forge, workers: Fleet, ledger: Ledger) -> None:
