@@ -80,6 +80,11 @@ def digest(document: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
+def known_digest(text: str) -> str:
+    """Return the text if it is a digest in hexadecimal, else nothing: an annotation that people wrote may say anything."""
+    return text if re.fullmatch(r"[0-9a-f]{64}", text, re.ASCII) else ""
+
+
 def version_id(owner_uid: str, version: str, template: Mapping[str, Any] | None) -> tuple[str, str]:
     """Return a version's id, and the digest in hexadecimal of what it is made of.
 

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from forge_jobs.model.version import VersionState
+from forge_operator import naming
 from forge_operator.plan import actions as act
+from forge_operator.plan.queue import plan
 from forge_operator.state.memory import Memory
 from tests.world import World, autoscaled, template, workers
 
@@ -657,6 +659,34 @@ def test_a_pool_whose_rows_were_lost_gets_them_back_and_never_stops_serving() ->
     assert world.version("2").state is VersionState.CURRENT
     assert "1" in world.states()
     assert world.settle() == 0
+
+
+def test_what_people_wrote_into_a_deployment_without_a_row_is_not_taken_over() -> None:
+    world = serving()
+    found = world.deployment("1")
+    absurd = {naming.VERSION: "x" * 5000 + "\0", naming.VERSION_HASH: "\0"}
+    world.deployments["alien"] = replace(
+        found, name="alien", uid="alien", version_id="bbbbbbbb", annotations=absurd
+    )
+
+    (put,) = [each for each in plan(world.observe()).actions if isinstance(each, act.PutVersion)]
+
+    assert (put.version.id, put.version.version, put.version.spec_hash) == ("bbbbbbbb", "x" * 63, "")
+
+
+def test_a_version_that_cannot_be_made_holds_up_the_drain_of_no_other() -> None:
+    world = serving()
+    world.enqueue(2, 60)
+    world.run(5)
+    world.change(workers=workers("2"))
+    world.run(40)
+    assert world.states() == {"1": "draining", "2": "current"}
+
+    world.change(workers=workers("3"))
+    world.undoable = (act.TryDeployment,)
+    world.run(120)
+
+    assert world.states() == {"1": "drained", "2": "current"}
 
 
 def test_a_pool_that_sleeps_gets_a_new_version_by_way_of_one_pod() -> None:

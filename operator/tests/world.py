@@ -164,6 +164,7 @@ class World:
         self.budgets_hidden: str | None = None
         self.complaint: str | None = None  # what Kubernetes says of every pod that is not ready
         self.refusal: str | None = None  # what the API server says to every manifest
+        self.undoable: tuple[type[act.Action], ...] = ()  # what cannot be done, as when a webhook is down
         self.connections_left: int | None = None
         self.most_connections: int | None = None  # instead of that: what the database has in all
         self.starting_elsewhere = 0
@@ -343,6 +344,8 @@ class World:
                 if self.refusal and isinstance(action, act.TryDeployment | act.ApplyDeployment):
                     rejections = {action.template_hash: Rejection(self.refusal, self.now)}
                     self.memory = replace(found.memory, rejections={**found.memory.rejections, **rejections})
+                    break
+                if isinstance(action, self.undoable):
                     break
                 self.apply(action)
         return found.actions

@@ -325,7 +325,7 @@ class Strand:
 
     part: Part
     actions: tuple[Action, ...]
-    of: str = ""  # the Deployment that is scaled, or which of several it is
+    of: str = ""  # the version, Deployment or pod, or which of several it is
 
     @property
     def key(self) -> str:

@@ -39,10 +39,10 @@ MARKS = (*LABELS, *ANNOTATIONS)
 
 
 def strands(pool: Pool) -> tuple[Strand, ...]:
-    """Return what brings the budget and the marks to what is asked for."""
+    """Return what brings the budget and the marks to what is asked for: a pod that cannot be marked holds up no other."""
     return (
         Strand(Part.DISRUPTION, tuple(budget(pool)), "budget"),
-        Strand(Part.DISRUPTION, tuple(marks(pool)), "marks"),
+        *(Strand(Part.DISRUPTION, (each,), each.pod) for each in marks(pool)),
     )
 
 
@@ -140,7 +140,7 @@ def verdict(pool: Pool) -> ConditionVerdict:
 # --- the marks ---
 
 
-def marks(pool: Pool) -> list[Action]:
+def marks(pool: Pool) -> list[MarkPod]:
     """Return the changes of marks that are due, at most so many at once: first those of pods that run the longest."""
     changes = [
         (since or pool.database.now, change)

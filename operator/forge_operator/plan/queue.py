@@ -196,10 +196,10 @@ def plan_with_database(observed: Observed, spec: QueueSpec, database: DatabaseSt
     wanted = decision.replicas
     if pool.is_only_observed:
         wanted = pool.scaled([pool.current] if pool.current else pool.open_versions)
-    progress = plan_rollout(pool, wanted)
+    progress, rollout = plan_rollout(pool, wanted)
     strands = (
         Strand(Part.CONFIGURATION, (*finalizer(owner, spec), *sync.actions)),
-        Strand(Part.ROLLOUT, progress.actions),
+        *rollout,
         *scale_strands(pool, wanted, decision),
         *disruption.strands(pool),
     )

@@ -223,6 +223,29 @@ async def test_the_pod_with_a_long_job_is_marked_with_one_write_and_the_idle_one
     assert selector.items() <= marked["metadata"]["labels"].items()
 
 
+async def test_a_pod_that_cannot_be_marked_is_said_and_holds_up_no_other(stage: Stage) -> None:
+    stage.api.edit(QUEUES, "mail", {"spec": {"workers": {"disruption": {"longAfterSeconds": 5}}}})
+    queue_id = (await stage.forge.queues.get("mail")).id
+    for worker in stage.workers.values():
+        await stage.forge.enqueue("send", {}, queue="mail")
+        await stage.forge.storage.claims.claim(queue_id, worker.id, limit=1)
+    await moved_back(stage, seconds=10)
+    refused: list[str] = []
+
+    def judge(request: Request) -> Refused | None:
+        if request.method == "PATCH" and "/pods/" in request.path:
+            refused.append(request.path)
+        is_first = request.path in refused[:1]
+        return Refused(403, "Forbidden", "the webhook says no") if is_first else None
+
+    stage.api.judge = judge
+    for _ in range(2):
+        await stage.look()
+
+    assert [LONG_JOBS in each["metadata"]["labels"] for each in stage.api.all(PODS)].count(True) == 1
+    assert stage.conditions()["Protected"] == ("False", "ActionFailed")
+
+
 async def moved_back(stage: Stage, *, seconds: float) -> None:
     """What runs was claimed so much earlier."""
     database = stage.forge.storage._database  # type: ignore[attr-defined]

@@ -11,29 +11,38 @@ from forge_operator import naming
 from forge_operator.conditions import ConditionReason
 from forge_operator.plan.actions import (
     Action,
+    Part,
     PutVersion,
+    Strand,
 )
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout import drain
 from forge_operator.plan.rollout.progress import Progress
 from forge_operator.plan.rollout.ramp import advance_share
 from forge_operator.plan.rollout.start import bring_back, keep_failed, problem, start, wait_for_pods
-from forge_operator.plan.rollout.supersede import adopt, retire_all, supersede
+from forge_operator.plan.rollout.supersede import adopt, supersede, take_leave
 from forge_operator.plan.rollout.upkeep import keep_up
 from forge_operator.specs import WorkersSpec
 from forge_operator.words import count
 
 
-def plan_rollout(pool: Pool, wanted: int) -> Progress:
-    """Return the next steps of all versions, when the work asks for `wanted` pods."""
+def plan_rollout(pool: Pool, wanted: int) -> tuple[Progress, tuple[Strand, ...]]:
+    """Return what becomes of the version that is asked for, and the next steps of all, when the work asks for `wanted` pods.
+
+    Each version has a strand of its own: what cannot be done about one holds up no other.
+    """
     if pool.workers_spec is None or pool.target is None:
-        return Progress(
-            tuple(retire_all(pool)), ConditionReason.NO_WORKERS, "The object has no workers of its own."
-        )
-    found = advance(pool, pool.workers_spec, pool.target, wanted)
-    others = [action for each in pool.versions.values() for action in supersede(pool, each, found)]
-    mended = (*told(pool), *adopt(pool))
-    return replace(found, actions=(*found.actions, *mended, *others, *drain.forget(pool)))
+        found = Progress((), ConditionReason.NO_WORKERS, "The object has no workers of its own.")
+        others = {each.id: take_leave(pool, each) for each in pool.versions.values()}
+    else:
+        found = advance(pool, pool.workers_spec, pool.target, wanted)
+        others = {each.id: supersede(pool, each, found) for each in pool.versions.values()}
+        others |= {"told": told(pool), "adopted": adopt(pool)}
+    others["forgotten"] = drain.forget(pool)
+    return found, (
+        Strand(Part.ROLLOUT, found.actions),
+        *(Strand(Part.ROLLOUT, tuple(actions), of) for of, actions in others.items()),
+    )
 
 
 # --- the version that is asked for ---

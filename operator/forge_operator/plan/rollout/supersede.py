@@ -58,7 +58,8 @@ def adopt(pool: Pool) -> list[Action]:
     """Return rows for Deployments of the pool that have none, as after a database was restored.
 
     Their gates stand open until then. They drain, unless they are what is asked for: that
-    gets its row like any new version. Nothing is closed while nobody else serves.
+    gets its row like any new version. Nothing is closed while nobody else serves. People may have
+    written anything into their annotations: of that only what a version may be called is taken over.
     """
     assert pool.target is not None
     if pool.current is None:
@@ -69,9 +70,9 @@ def adopt(pool: Pool) -> list[Action]:
             Version(
                 pool=pool.uid,
                 id=each.version_id,
-                version=each.annotations.get(naming.VERSION, each.version_id),
+                version=naming.label_value(each.annotations.get(naming.VERSION, "")) or each.version_id,
                 deployment=each.name,
-                spec_hash=each.annotations.get(naming.VERSION_HASH, ""),
+                spec_hash=naming.known_digest(each.annotations.get(naming.VERSION_HASH, "")),
                 state=VersionState.DRAINING,
             )
         )
@@ -84,28 +85,27 @@ def adopt(pool: Pool) -> list[Action]:
     ]
 
 
-def retire_all(pool: Pool) -> list[Action]:
-    """Return the next steps of all versions of a pool that should have no workers any more.
+def take_leave(pool: Pool, version: Version) -> list[Action]:
+    """Return the next step of a version of a pool that should have no workers any more.
 
     The last open gate stays open in the database, where it does no harm without workers;
     the pods go as in any scaling down, then the Deployment.
     """
-    actions: list[Action] = []
-    for version in pool.versions.values():
-        deployment = pool.deployments.get(version.id)
-        match version.state:
-            case VersionState.RAMPING if pool.current:
-                actions.append(move(pool, version, VersionState.DRAINING))
-            case VersionState.PENDING:
-                actions.append(move(pool, version, VersionState.DRAINING))
-            case VersionState.FAILED:
-                actions += drain.drop(pool, version)
-            case VersionState.DRAINING:
-                actions += drain.drain(pool, version)
-            case VersionState.DRAINED:
-                actions += drain.sunset(pool, version)
-            case VersionState.RETIRED:
-                actions += drain.delete(pool, version)
-            case _ if deployment and deployment.replicas == 0 and not pool.pods(version.id, alive=False):
-                actions += drain.delete(pool, version)
-    return [*actions, *drain.forget(pool)]
+    deployment = pool.deployments.get(version.id)
+    match version.state:
+        case VersionState.RAMPING if pool.current:
+            return [move(pool, version, VersionState.DRAINING)]
+        case VersionState.PENDING:
+            return [move(pool, version, VersionState.DRAINING)]
+        case VersionState.FAILED:
+            return drain.drop(pool, version)
+        case VersionState.DRAINING:
+            return drain.drain(pool, version)
+        case VersionState.DRAINED:
+            return drain.sunset(pool, version)
+        case VersionState.RETIRED:
+            return drain.delete(pool, version)
+        case _ if deployment and deployment.replicas == 0 and not pool.pods(version.id, alive=False):
+            return drain.delete(pool, version)
+        case _:
+            return []
