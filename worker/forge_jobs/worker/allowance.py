@@ -36,6 +36,10 @@ class Allowance:
             queue.slots += taken
         return min(limit, queue.slots - queue.in_hand)
 
+    def doubt(self, queue: ServedQueue) -> None:
+        """A change of slots was not answered: it may have been carried out, or not."""
+        queue.slots_in_doubt = True
+
     async def give_back_slots(self, queue: ServedQueue) -> None:
         """The worker has a slot for each job of the queue in hand, and no more."""
         if queue.is_limited and (queue.slots > queue.in_hand or queue.slots_in_doubt):

@@ -197,7 +197,7 @@ class Claimer:
             except Exception as error:  # whatever goes wrong here, the worker goes on
                 self._audit.hurry()  # a claim whose answer never came may have been carried out
                 for queue in self._order:
-                    queue.slots_in_doubt = True
+                    self._allowance.doubt(queue)
                 await self._outage.wait(error)
                 self._eras.hurry()
                 continue
@@ -209,7 +209,7 @@ class Claimer:
         """The history was cut: once it is known what is still ours, look as if nothing were known of the queues."""
         await self._audit.take_stock()
         for queue in self._order:
-            queue.slots_in_doubt = True
+            self._allowance.doubt(queue)
             queue.hints = Hints()
         self.wake()
 

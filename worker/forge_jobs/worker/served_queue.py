@@ -15,29 +15,35 @@ SHORTEST_POLL, LONGEST_POLL = 0.1, 5.0  # seconds
 
 @dataclass(slots=True)
 class ServedQueue:
-    """Moments are the event loop's monotonic seconds."""
+    """Each group of facts is written by one part of the worker. Moments are the event loop's monotonic seconds."""
 
     config: QueueConfig
     room: int = LARGEST_ROOM  # bytes of payloads in one claim; less after one that took too long
     mean: float = LARGE_PAYLOAD  # bytes of a payload in the last claims; before the first one, what it may be
+
+    # held
     in_hand: int = 0  # jobs claimed and not yet recorded
+    throttled: int = 0  # of these, that were throttled
+
+    # allowance
     slots: int = 0  # held, when the queue has a concurrency
     slots_in_doubt: bool = False  # a change of them was not answered: it may have been carried out, or not
     surplus_since: float | None = None  # since when it holds slots that no job in hand needs
-    throttled: int = 0  # jobs in hand that were throttled, of which the database does not know yet
-    lacks_slots: bool = False  # whether the last look found none that it could take
+    tokens_at: float = 0.0  # before that its rate limit has no token
+    unknown_scope: str | None = None  # its rate limit, when that was last found missing
+
+    # claimer
+    look_at: float = 0.0  # when to look for jobs again
+    poll: float = SHORTEST_POLL  # the wait after a look that finds nothing
+    empty: bool = False  # whether the last look found nothing
+    lacks_slots: bool = False  # whether it found none that it could take
+    woken: bool = False  # since the last look began
+    full_since: float | None = None  # since when every look found as much as it asked for
+    marked: bool = False  # whether enqueues tell this worker
+    left_alone: dict[str, float] = field(default_factory=dict)  # unknown kinds, until when
     hints: Hints = field(default_factory=Hints)
     scout_at: float = 0.0  # when the next scout may set out
     scout: "asyncio.Task[None] | None" = None  # that is on its way, or waits for that moment
-    look_at: float = 0.0  # when to look for jobs again
-    poll: float = SHORTEST_POLL  # the wait after a look that finds nothing
-    marked: bool = False  # whether enqueues tell this worker
-    full_since: float | None = None  # since when every look found as much as it asked for
-    empty: bool = False  # whether the last look found nothing
-    woken: bool = False  # since the last look began
-    tokens_at: float = 0.0  # before that its rate limit has no token
-    unknown_scope: str | None = None  # its rate limit, when that was last found missing
-    left_alone: dict[str, float] = field(default_factory=dict)  # unknown kinds, until when
 
     @property
     def id(self) -> int:
