@@ -27,11 +27,11 @@ WORKER = WorkerInfo(7, "shop-worker-1-7", "host", 1, "1", ("default",), ("work",
 
 MIGRATE = """
 import asyncio, sys
-from forge_jobs.storage.postgres.connection import Database
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.schema import PostgresSchema
 
 async def main():
-    schema = PostgresSchema(Database(sys.argv[1]))
+    schema = PostgresSchema(PostgresDatabase(sys.argv[1]))
     print("ready", flush=True)
     sys.stdin.readline()
     await schema.create()
@@ -51,6 +51,27 @@ async def absent(server: LocalPostgres) -> AsyncIterator[str]:
     """The URL of a database that is not there."""
     yield server.url("Absent one")
     server.drop_database("Absent one")
+
+
+async def test_a_database_is_not_created_while_somebody_creates_another_and_that_is_said(
+    absent: str, server: LocalPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forge_jobs.storage.postgres.schema.CREATE_PATIENCE", 0.0)
+    schema = PostgresSchema(PostgresDatabase(absent))
+    other = await asyncpg.connect(server.url("postgres"))
+    try:
+        await other.execute("SELECT pg_advisory_lock($1)", lock_key("create database"))
+        pid = other.get_server_pid()
+
+        with pytest.raises(
+            StorageBusy, match=f"^Database 'Absent one' was not created: process {pid} of user"
+        ):
+            await schema.create()
+    finally:
+        await other.close()
+
+    await schema.create()
+    assert (await schema.status()).found == 0
 
 
 async def test_ten_processes_may_create_and_migrate_at_once(absent: str) -> None:

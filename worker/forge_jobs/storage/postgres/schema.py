@@ -3,22 +3,28 @@
 Each call has a connection of its own, so that all work before `Storage.open` too.
 """
 
+import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import asyncpg
 
-from forge_jobs.errors import StorageUnavailable
+from forge_jobs.errors import StorageBusy, StorageUnavailable
 from forge_jobs.model.facts import SchemaStatus
 from forge_jobs.storage.interface.schema import PATIENCE, Purpose, Schema, Waits
 from forge_jobs.storage.migrate import migrations
 from forge_jobs.storage.postgres import rights
 from forge_jobs.storage.postgres.connection import PostgresDatabase, quoted
-from forge_jobs.storage.postgres.migrator import Migrator, found
+from forge_jobs.storage.postgres.migrator import HAS_THE_TURN, Migrator, found
 
 MAINTENANCE_DATABASES = ("postgres", "template1")
+
+CREATE_PATIENCE = 60.0  # seconds for which others that create a database are waited for
+CREATE_PAUSE = 0.1  # seconds
+TAKE_TURN = "SELECT pg_try_advisory_lock($1)"
 
 
 class PostgresSchema(Schema):
@@ -28,7 +34,7 @@ class PostgresSchema(Schema):
         self._database = database
 
     async def create(self) -> None:
-        """The database exists."""
+        """The database exists. Raises StorageBusy while others have been creating one for CREATE_PATIENCE."""
         try:
             async with self._connection():
                 return
@@ -37,8 +43,11 @@ class PostgresSchema(Schema):
                 raise
         async with self._connection(MAINTENANCE_DATABASES, without_timeout=True) as connection:
             # Two at once would both copy the template, which only one may.
-            await connection.execute("SELECT pg_advisory_lock($1)", lock_key("create database"))
-            name = self._database.name
+            name, until = self._database.name, time.monotonic() + CREATE_PATIENCE
+            while not await connection.fetchval(TAKE_TURN, lock_key("create database")):
+                if time.monotonic() >= until:
+                    raise await self._is_kept_from_creating(name, connection)
+                await asyncio.sleep(CREATE_PAUSE)
             if not await connection.fetchval(
                 "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name
             ):
@@ -77,6 +86,14 @@ class PostgresSchema(Schema):
         async with self._connection() as connection, connection.transaction():
             await self._lock(connection)
             await connection.execute(self._database.sql("DROP SCHEMA IF EXISTS {schema} CASCADE"))
+
+    async def _is_kept_from_creating(self, name: str, connection: asyncpg.Connection) -> StorageBusy:
+        holder = await connection.fetchrow(HAS_THE_TURN, lock_key("create database"))
+        who = "another session" if holder is None else f"process {holder['pid']} of user {holder['usename']}"
+        return StorageBusy(
+            f"Database {name!r} was not created: {who} of the server has been creating one for {CREATE_PATIENCE:g} s. "
+            "Run forge-jobs db create again when it has ended."
+        )
 
     @asynccontextmanager
     async def _connection(
