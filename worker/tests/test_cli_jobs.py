@@ -8,6 +8,8 @@ import pytest
 
 from forge_jobs import Forge, Worker
 from forge_jobs.cli import progress
+from forge_jobs.cli.jobs import bulk_report
+from forge_jobs.client.jobs import Bulk
 from tests.command_line import CommandLine, migrated
 
 
@@ -115,13 +117,22 @@ def test_jobs_are_cancelled_retried_and_deleted_by_filter(cli: CommandLine):
         "cancelled": 701,
         "running": 0,
         "skipped": 0,
+        "locked": 0,
     }
-    assert cli.fine("jobs", "retry", "--all", "--yes", "--kind", "send") == {"retried": 701, "skipped": 0}
+    assert cli.fine("jobs", "retry", "--all", "--yes", "--kind", "send") == {
+        "retried": 701,
+        "skipped": 0,
+        "locked": 0,
+    }
     assert (
         cli.fine("jobs", "cancel", "--all", "--yes", "--queue", "mail", "--state", "pending")["cancelled"]
         == 701
     )
-    assert cli.fine("jobs", "delete", "--all", "--yes", "--state", "dead") == {"deleted": 701, "skipped": 0}
+    assert cli.fine("jobs", "delete", "--all", "--yes", "--state", "dead") == {
+        "deleted": 701,
+        "skipped": 0,
+        "locked": 0,
+    }
     assert [job["id"] for job in cli.fine("jobs", "list")] == [other]
 
 
@@ -131,9 +142,10 @@ def test_a_program_is_told_how_far_a_long_command_is(cli: CommandLine, monkeypat
 
     answer = cli("jobs", "cancel", "--all", "--yes", "--json")
 
-    assert answer.document == {"cancelled": 2500, "running": 0, "skipped": 0}
+    assert answer.document == {"cancelled": 2500, "running": 0, "skipped": 0, "locked": 0}
     assert [json.loads(line) for line in answer.error.splitlines()] == [
-        {"progress": {"cancelled": cancelled, "running": 0, "skipped": 0}} for cancelled in (1000, 2000, 2500)
+        {"progress": {"cancelled": cancelled, "running": 0, "skipped": 0, "locked": 0}}
+        for cancelled in (1000, 2000, 2500)
     ]
 
 
@@ -200,7 +212,7 @@ def test_a_retry_is_refused_while_another_job_has_the_key(cli: CommandLine):
 
     assert answer.code == 1
     assert "another job with its key has not ended" in answer.error
-    assert cli.fine("jobs", "retry", "--all", "--yes") == {"retried": 0, "skipped": 1}
+    assert cli.fine("jobs", "retry", "--all", "--yes") == {"retried": 0, "skipped": 1, "locked": 0}
     assert cli("jobs", "retry", "--all", "--yes").out == (
         "0 jobs were retried; 1 could not be: another job with their key has not ended.\n"
     )
@@ -256,3 +268,13 @@ def test_a_global_option_may_stand_before_or_after_the_command(
     ):
         answer = cli(*arguments)
         assert (answer.code, json.loads(answer.out)) == (0, [])
+
+
+def test_jobs_that_stay_locked_are_told_of_and_the_command_has_failed():
+    report = bulk_report("cancelled", Bulk(2499, locked=1))
+
+    assert report.document == {"cancelled": 2499, "running": 0, "skipped": 0, "locked": 1}
+    assert report.parts == ["2,499 jobs were cancelled."]
+    assert report.errors == [
+        "1 job was not cancelled: another session keeps it locked; run the command again."
+    ]

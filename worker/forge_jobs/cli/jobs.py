@@ -356,12 +356,19 @@ class _BulkMove:
                 kind=self.kind,
                 progress=lambda so_far: tell(_sentence(self.done, so_far), _document(self.done, so_far)),
             )
-        return Report(_document(self.done, bulk), [_sentence(self.done, bulk)])
+        return bulk_report(self.done, bulk)
+
+
+def bulk_report(verb: str, bulk: Bulk) -> Report:
+    """Return what became of all jobs that matched; it has failed when some are as they were."""
+    noun, them = ("job was", "it") if bulk.locked == 1 else ("jobs were", "them")
+    left = f"{bulk.locked:,} {noun} not {verb}: another session keeps {them} locked; run the command again."
+    return Report(_document(verb, bulk), [_sentence(verb, bulk)], [left] if bulk.locked else ())
 
 
 def _document(verb: str, bulk: Bulk) -> dict[str, object]:
     running = {"running": bulk.running} if verb == "cancelled" else {}
-    return {verb: bulk.changed, **running, "skipped": bulk.skipped}
+    return {verb: bulk.changed, **running, "skipped": bulk.skipped, "locked": bulk.locked}
 
 
 def _sentence(verb: str, bulk: Bulk) -> str:

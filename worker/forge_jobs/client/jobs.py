@@ -4,11 +4,12 @@ What is checked here is refused before the database is asked; see `storage.inter
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from forge_jobs.client.checks import choice, whole
+from forge_jobs.client.patience import LOCKED_FOR, Patience
 from forge_jobs.errors import InvalidInput, UnknownQueue
 from forge_jobs.model.facts import Moved
 from forge_jobs.model.job import WAITING, Cancelled, Counts, Enqueued, Job, State, Unhandled
@@ -31,11 +32,17 @@ class Bulk:
     changed: int = 0
     skipped: int = 0  # dead jobs that stay so: a living job holds their key
     running: int = 0  # of the changed: they were running, and their workers are told
+    locked: int = 0  # jobs that another session keeps locked: they stay as they are
 
     def and_then(self, moved: Moved, state: State) -> "Bulk":
         """Return this and one batch more, of jobs in `state`."""
         running = moved.changed if state is State.IN_PROGRESS else 0
-        return Bulk(self.changed + moved.changed, self.skipped + moved.skipped, self.running + running)
+        return Bulk(
+            self.changed + moved.changed,
+            self.skipped + moved.skipped,
+            self.running + running,
+            self.locked + moved.locked,
+        )
 
 
 Progress = Callable[[Bulk], object]
@@ -166,7 +173,8 @@ class Jobs:
 
         This and the next two go in batches of 1,000 jobs, each a transaction of its own, and
         tell `progress` after each what was done so far. Interrupted, what is done is done, and
-        the call made again goes on. Jobs that are enqueued after the call stay as they are.
+        the call made again goes on. Jobs that are enqueued after the call stay as they are, and so
+        do those that another session keeps locked for longer than 5 s, which are counted as `locked`.
         """
         states = states_of(state, CANCELLABLE, "cancelled")
         # A job may go back to a state that was walked over before: its attempt fails, it is released.
@@ -207,20 +215,26 @@ class Jobs:
         *,
         again: bool = False,
     ) -> Bulk:
-        """Move all jobs of these states that are there now; `again` until none is found any more."""
+        """Move all jobs of these states that are there now; `again` until none is found any more.
+
+        Those that another session has locked are tried again for LOCKED_FOR.
+        """
         _check_filters(queue, kind)
         if queue is not None:
             await self._require_queue(queue)
         last = await self._storage.jobs.newest()
         bulk = Bulk()
+        patience = Patience(LOCKED_FOR)
         while True:
-            before = bulk
+            before = bulk = replace(bulk, skipped=0, locked=0)  # who is still met is counted anew
             for state in states:
                 async for moved in move(state, last=last, queue=queue, kind=kind):
                     bulk = bulk.and_then(moved, state)
                     if progress is not None:
                         progress(bulk)
-            if bulk == before or not again:
+            if bulk.locked and await patience.is_left():
+                continue
+            if bulk == before or not again or bulk.locked:
                 return bulk
 
     async def _require_queue(self, name: str) -> None:

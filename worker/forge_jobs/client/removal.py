@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from forge_jobs.client.jobs import Bulk, Progress
+from forge_jobs.client.patience import LOCKED_FOR, Patience
 from forge_jobs.errors import ForgeError, InvalidInput, QueueInUse, UnknownQueue
 from forge_jobs.model.job import State
 from forge_jobs.model.queue import DEFAULT_QUEUE, QueueConfig
@@ -54,12 +55,15 @@ class Removal:
             queue.name, crons_to=self._move_to, drop_crons=self._drop, managed_by=managed_by, epoch=epoch
         )
         name = names.closed_queue(closed)
+        patience = Patience(LOCKED_FOR)
         try:
             while True:
                 await self._refuse_if_used(name)
-                await self._empty(name)
+                locked = await self._empty(name)
                 if await self._storage.removals.erase(closed.id):
                     return
+                if locked and not await patience.is_left():
+                    raise QueueInUse(self._name, f"another session keeps {locked:,} of its jobs locked")
         except BaseException:
             with suppress(ForgeError):  # else it stays closed, and the deletion can be asked for again
                 await self._open(closed)
@@ -108,7 +112,9 @@ class Removal:
                 self._name, f"it has jobs ({shown}); say where to move them, or that they are dropped"
             )
 
-    async def _empty(self, name: str) -> None:
+    async def _empty(self, name: str) -> int:
+        """The jobs of the queue `name` are moved or deleted; return how many are not, since another session has them locked."""
+        locked = 0
         last = await self._storage.jobs.newest()
         for state in MOVED if self._move_to is not None or self._drop else (State.DONE,):
             if self._move_to is None:
@@ -116,9 +122,11 @@ class Removal:
             else:
                 moves = self._storage.jobs.transfer_all(state, last=last, queue=name, into=self._move_to)
             async for moved in moves:
-                self._bulk = self._bulk.and_then(moved, state)
+                locked += moved.locked
+                self._bulk = self._bulk.and_then(replace(moved, locked=0), state)
                 if self._progress is not None:
                     self._progress(self._bulk)
+        return locked
 
     async def _open(self, closed: QueueConfig) -> None:
         """The queue is as it was. A new one of its name, that was made meanwhile, gets what is left."""

@@ -1,10 +1,12 @@
 """What only PostgreSQL can do: enqueue from SQL, more than one schema, and silence where nobody waits."""
 
+import asyncio
 from datetime import timedelta
 
 import asyncpg
 import pytest
 
+from forge_jobs.client import jobs
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.job import FOREVER, State
 from forge_jobs.model.kind import Kind
@@ -323,3 +325,38 @@ async def test_only_one_function_notifies_so_that_a_full_queue_fails_nobody(data
     notifying = "SELECT proname FROM pg_proc WHERE pronamespace = 'forge_jobs'::regnamespace AND prosrc LIKE '%pg_notify%'"
 
     assert await postgres.rows(notifying) == [("tell",)]
+
+
+@pytest.mark.parametrize("kind", [None, "work"])
+async def test_jobs_that_another_session_keeps_locked_are_told_of(storage, postgres, monkeypatch, kind):
+    monkeypatch.setattr(jobs, "LOCKED_FOR", 0.0)
+    ids = await enqueue_many(storage, 6)
+    await enqueue(storage, "other")
+    async with postgres.transaction() as connection:
+        await connection.execute("SELECT FROM forge_jobs.ready WHERE job_id = ANY ($1) FOR UPDATE", ids[1:3])
+
+        assert await jobs.Jobs(storage).cancel_all(kind=kind) == jobs.Bulk(4 if kind else 5, locked=2)
+
+
+@pytest.mark.parametrize(
+    ("move", "table"), [("cancel_all", "ready"), ("delete_all", "ready"), ("retry_all", "finished")]
+)
+async def test_jobs_that_another_session_had_locked_are_tried_again(storage, postgres, move, table):
+    me = await worker(storage)
+    if move == "retry_all":
+        for _ in range(3):
+            await ended(storage, me, State.DEAD)
+    else:
+        await enqueue_many(storage, 3)
+    told = asyncio.Event()
+    wanted = {"delete_all": {"state": "pending"}}.get(move, {})
+    async with postgres.transaction() as connection:
+        await connection.execute(
+            f"SELECT FROM forge_jobs.{table} WHERE job_id = (SELECT min(job_id) FROM forge_jobs.{table}) FOR UPDATE"
+        )
+        moving = asyncio.create_task(
+            getattr(jobs.Jobs(storage), move)(**wanted, progress=lambda bulk: told.set())
+        )
+        await told.wait()
+
+    assert await moving == jobs.Bulk(3)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from forge_jobs.client import removal
 from forge_jobs.client.queues import Queues
 from forge_jobs.errors import QueueInUse
 from forge_jobs.model.job import State
@@ -90,3 +91,22 @@ async def test_the_name_of_a_closed_queue_is_shown_to_nobody_by_views_and_audits
     assert len(found) == 3
     for finding in found:
         assert "mail" in finding.found and "deleting" not in finding.found
+
+
+async def test_a_queue_of_which_jobs_stay_locked_is_not_deleted(storage, postgres, monkeypatch):
+    monkeypatch.setattr(removal, "LOCKED_FOR", 0.0)
+    await storage.queues.ensure(["mail"])
+    first = await enqueue(storage, queue="mail")
+    async with postgres.transaction() as before:
+        await before.fetch("SELECT 1")
+        deleting = asyncio.create_task(Queues(storage).delete("mail", drop=True))
+        await closed(storage)
+        async with postgres.transaction() as other:
+            await other.execute("SELECT FROM forge_jobs.ready WHERE job_id = $1 FOR UPDATE", first)
+            await before.execute("COMMIT")
+
+            with pytest.raises(QueueInUse, match="another session keeps 1 of its jobs locked"):
+                await deleting
+
+    assert (await storage.jobs.get(first)).queue == "mail"
+    assert (await Queues(storage).delete("mail", drop=True)).changed == 1

@@ -73,7 +73,7 @@ class Jobs(Protocol):
     # The next four walk over all jobs that match and are in `state`, along an index from the
     # front. Each batch is one transaction, and is done when it is told; whoever stops and begins
     # again goes on. A job is met once at most: none with an id above `last`, and no ended one
-    # that ended after the call. Who moves a job at that moment is not waited for; it is not met then.
+    # that ended after the call. Whoever has a job locked at that moment is not waited for; it is counted as `locked`.
 
     def cancel_all(
         self,

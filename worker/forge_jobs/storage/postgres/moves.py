@@ -248,17 +248,17 @@ _PICK = """seen AS MATERIALIZED (
     FROM {schema}.{table}
     WHERE {after} AND {condition} AND job_id <= $2::bigint
     ORDER BY {order} LIMIT $1
+), meant AS MATERIALIZED (
+    SELECT {found} FROM seen
+    WHERE $3::text IS NULL OR (SELECT job.kind FROM {schema}.job WHERE job.id = seen.job_id) = $3
 ), pick AS MATERIALIZED (
     SELECT ctid AS place, job_id
     FROM {schema}.{table}
-    WHERE {row} = ANY (ARRAY(
-            SELECT {found} FROM seen
-            WHERE $3::text IS NULL OR (SELECT job.kind FROM {schema}.job WHERE job.id = seen.job_id) = $3))
-      AND {condition}
+    WHERE {row} = ANY (ARRAY(SELECT {found} FROM meant)) AND {condition}
     FOR UPDATE SKIP LOCKED
 ), """
 
-_ANSWER = """(SELECT count(*) FROM seen) AS seen, (SELECT count(*) FROM pick) AS met,
+_ANSWER = """(SELECT count(*) FROM seen) AS seen, (SELECT count(*) FROM meant) AS meant, (SELECT count(*) FROM pick) AS met,
        (SELECT row({bound}{order}) AS standing FROM seen ORDER BY standing DESC LIMIT 1) AS last"""
 
 
@@ -375,8 +375,9 @@ async def move_all(
             arguments = (limit, last, kind, queue_id, *standing)
             record = await again(_move_batch, database, statements[state], arguments)
             seen = record["seen"]
-            if record["met"]:
-                yield Moved(record["moved"], record["met"] - record["moved"])
+            if record["meant"]:
+                met = record["met"]
+                yield Moved(record["moved"], met - record["moved"], record["meant"] - met)
             if seen:
                 standing = tuple(record["last"])
 

@@ -1,0 +1,29 @@
+"""How long one goes on trying what others are in the way of."""
+
+import asyncio
+import time
+
+LOCKED_FOR = 5.0
+"""Seconds for which jobs that another session has locked are tried again."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds
+
+
+class Patience:
+    """So many seconds, from the first time that it is asked; the pauses between tries become longer."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._until: float | None = None
+        self._pause = FIRST_PAUSE
+
+    async def is_left(self) -> bool:
+        """Pause, and return True, unless the time is over."""
+        now = time.monotonic()
+        if self._until is None:
+            self._until = now + self._seconds
+        if now >= self._until:
+            return False
+        await asyncio.sleep(min(self._pause, self._until - now))
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        return True
