@@ -133,6 +133,7 @@ FORBIDDEN = {
     r"\bretiring\b|told to retire|retireworkers|versions\.retire\b": "cordoned",
     r"limits?[ .]drain\b|rate_limit\.drain|drain\w* (the|a) (bucket|rate limit)|limitdrained": "empty",
     r"promot\w* (due|scheduled) jobs|promoter|jobspromoted|jobs_promoted|schedule\.promote": "make pending",
+    r"outcome\.released|claims\.release|\breleased? (the |a )?jobs?\b": "hand back",
 }
 """What stands for a word of docs/words.md, and that word. Letters may be large or small."""
 

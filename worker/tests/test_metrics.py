@@ -117,11 +117,11 @@ async def test_wait_and_run_time_fall_into_cumulated_buckets(events: Telemetry) 
 async def test_a_job_that_was_handed_back_is_counted_but_not_timed(events: Telemetry) -> None:
     metrics = Metrics(events)
 
-    events.emit(JobsEnded([run(Outcome.RELEASED)]))
+    events.emit(JobsEnded([run(Outcome.HANDED_BACK)]))
     events.emit(telemetry.JobsTakenBack([run(Outcome.DEAD)]))
     page = await scraped(metrics)
 
-    assert page.value("forge_jobs_ended_total", queue="mail", kind="send_email", outcome="released") == 1
+    assert page.value("forge_jobs_ended_total", queue="mail", kind="send_email", outcome="handed_back") == 1
     assert page.value("forge_jobs_ended_total", queue="mail", kind="send_email", outcome="dead") == 1
     assert page.value("forge_jobs_taken_back_total", queue="mail") == 1
     assert page.value("forge_jobs_wait_seconds_count", queue="mail", kind="send_email") == 0

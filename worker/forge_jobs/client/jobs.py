@@ -177,7 +177,7 @@ class Jobs:
         do those that another session keeps locked for longer than 5 s, which are counted as `locked`.
         """
         states = states_of(state, CANCELLABLE, "cancelled")
-        # A job may go back to a state that was walked over before: its attempt fails, it is released.
+        # A job may go back to a state that was walked over before: its attempt fails, or it is handed back.
         again = len(states) > 1
         return await self._all(self._storage.jobs.cancel_all, states, queue, kind, progress, again=again)
 

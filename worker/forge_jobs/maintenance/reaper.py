@@ -13,7 +13,7 @@ from forge_jobs.errors import StorageBusy, StorageUnavailable
 from forge_jobs.maintenance.answered import Answered
 from forge_jobs.maintenance.sightings import Sightings
 from forge_jobs.model.worker import Beats
-from forge_jobs.rules.verdict import Verdict, lost, released
+from forge_jobs.rules.verdict import Verdict, handed_back, lost
 from forge_jobs.storage import batches
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.system.uptime import uptime
@@ -77,7 +77,7 @@ class Reaper:
         queues = {queue.id: queue for queue in await self._storage.queues.all(closed=True)}
         failed = await self._storage.versions.of_failed(sorted({claim.worker_id for claim in claims}))
         verdicts = [
-            (released if claim.worker_id in failed else lost)(claim, queues[claim.queue_id])
+            (handed_back if claim.worker_id in failed else lost)(claim, queues[claim.queue_id])
             for claim in claims
             if claim.queue_id in queues
         ]

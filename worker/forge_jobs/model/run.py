@@ -16,7 +16,7 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"  # dead, because a user said so
     THROTTLED = "throttled"
     RESCHEDULED = "rescheduled"
-    RELEASED = "released"  # handed back, attempt not counted
+    HANDED_BACK = "handed_back"  # the attempt is not counted
     LOST = "lost"  # its worker was lost
 
 

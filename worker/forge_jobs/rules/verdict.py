@@ -103,13 +103,13 @@ def _judge(
             throttled=Throttled(_asked(as_duration, error, "retry_after"), reason),
         )
     if isinstance(error, HandedBack):
-        return released(claim, queue, wait, duration)
+        return handed_back(claim, queue, wait, duration)
     if isinstance(error, Retry):
         return failed(claim, queue, _reason(error), wait, duration, after=_asked(as_duration, error, "after"))
     if stopped is Stop.TIMED_OUT:
         return failed(claim, queue, f"{timed_out(claim)}, then {describe(error)}", wait, duration)
     if stopped is not None and _came_of_stopping(error):
-        return released(claim, queue, wait, duration)
+        return handed_back(claim, queue, wait, duration)
     return failed(claim, queue, describe(error), wait, duration)
 
 
@@ -182,9 +182,9 @@ def dead(
     )
 
 
-def released(claim: Claim, queue: QueueConfig, wait: float = 0.0, duration: float = 0.0) -> Verdict:
+def handed_back(claim: Claim, queue: QueueConfig, wait: float = 0.0, duration: float = 0.0) -> Verdict:
     """The job is handed back, its attempt not counted."""
-    return Verdict(claim, Run(claim, queue.name, Outcome.RELEASED, wait, duration))
+    return Verdict(claim, Run(claim, queue.name, Outcome.HANDED_BACK, wait, duration))
 
 
 def wait_for_cooldown(verdict: Verdict, delay: timedelta) -> None:
@@ -225,7 +225,7 @@ def judge_stopped(
         verdict = failed(claim, queue, error, wait, duration)
         verdict.run = replace(verdict.run, timed_out=True)
         return verdict
-    return released(claim, queue, wait, duration)
+    return handed_back(claim, queue, wait, duration)
 
 
 def timed_out(claim: Claim) -> str:

@@ -173,4 +173,4 @@ async def _write(claims: Claims, writes: Sequence[Write]) -> list[int]:
         case Postponement():
             return await claims.postpone(writes)  # type: ignore[arg-type]
         case _:
-            return await claims.release(writes)  # type: ignore[arg-type]
+            return await claims.hand_back(writes)  # type: ignore[arg-type]

@@ -218,7 +218,7 @@ class WorkerStopping(Event):
 @dataclass(frozen=True, slots=True)
 class WorkerStopped(Event):
     label: str
-    released: int  # jobs handed back
+    handed_back: int  # jobs
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ OUTCOMES: Mapping[Outcome, tuple[int, str]] = {
     Outcome.CANCELLED: (logging.INFO, "was cancelled"),
     Outcome.THROTTLED: (logging.INFO, "was throttled"),
     Outcome.RESCHEDULED: (logging.INFO, "was rescheduled"),
-    Outcome.RELEASED: (logging.INFO, "was handed back"),
+    Outcome.HANDED_BACK: (logging.INFO, "was handed back"),
     Outcome.LOST: (logging.WARNING, "was lost with its worker"),
 }
 
@@ -99,7 +99,7 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.INFO,
         "Worker {worker} stops ({reason}): {running} jobs may run for {grace} s more",
     ),
-    events.WorkerStopped: (logging.INFO, "Worker {worker} stopped, {released} jobs were handed back"),
+    events.WorkerStopped: (logging.INFO, "Worker {worker} stopped, {handed_back} jobs were handed back"),
     events.WorkerCutOff: (
         logging.ERROR,
         "Worker {worker} was not heard of for too long: its {running} running jobs are stopped, and wait again",

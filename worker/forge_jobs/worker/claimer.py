@@ -16,7 +16,7 @@ from forge_jobs.model.job import Claim
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.rate_limit import Lease
 from forge_jobs.model.worker import WorkerInfo
-from forge_jobs.rules.verdict import Verdict, released
+from forge_jobs.rules.verdict import Verdict, handed_back
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.outage import Outage
 from forge_jobs.system.own_task import OwnTask
@@ -391,7 +391,7 @@ class Claimer:
             queue.left_alone[kind] = time.monotonic() + LEFT_ALONE
             self._telemetry.emit(UnknownKind(queue.name, kind, jobs))
         for claim in unknown:
-            self._recorder.add(released(claim, queue.config))
+            self._recorder.add(handed_back(claim, queue.config))
         queue.hints.leave_alone()
         return [claim for claim in claims if claim.kind in handlers]
 

@@ -62,7 +62,7 @@ class Ending:
         self._writes = writes
         self._task = task
         self._is_cut_off = is_cut_off
-        self._released = 0
+        self._handed_back = 0
 
     async def run(
         self,
@@ -100,7 +100,7 @@ class Ending:
         await self._writes.attempted(self._recorder.flush(is_last=not self._is_cut_off))
         if not self._is_cut_off:
             await self._writes.attempted(self._hand_back_the_rest())
-        return self._released
+        return self._handed_back
 
     async def _let_finish(self, until: float, hurried: asyncio.Event) -> None:
         finishing = [
@@ -120,4 +120,4 @@ class Ending:
         held = await self._storage.claims.held(self._worker_id)
         rest = [claim for claim in held if (claim.job_id, claim.attempt) not in unwritten]
         if rest:
-            self._released += len(rest) - len(await self._storage.claims.release(rest))
+            self._handed_back += len(rest) - len(await self._storage.claims.hand_back(rest))

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from forge_jobs.model.job import Claim
-from forge_jobs.rules.verdict import released
+from forge_jobs.rules.verdict import handed_back
 from forge_jobs.system.uptime import uptime
 from forge_jobs.worker.attempt import Attempt, Record
 from forge_jobs.worker.served_queue import ServedQueue
@@ -128,7 +128,7 @@ class Hand:
     def hand_back(self, queue: ServedQueue | None = None) -> None:
         """The jobs (of the queue) that no handler has begun are for others."""
         for claim, of in self.take_back(queue):
-            self._record(released(claim, of.config))
+            self._record(handed_back(claim, of.config))
 
     def drop(self, job_id: int) -> tuple[Claim, ServedQueue] | None:
         """Return the job if no handler has begun it; it is no longer in hand."""

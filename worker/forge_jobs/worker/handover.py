@@ -39,5 +39,5 @@ class Handover:
         if not self._is_whole or self._verdicts:
             return  # what is left is found by the reaper
         if rest := await storage.claims.held(self._worker_id):  # a claim whose answer never came
-            await storage.claims.release(rest)
+            await storage.claims.hand_back(rest)
         await storage.workers.deregister(self._worker_id)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from forge_jobs.model.job import Claim
-from forge_jobs.rules.verdict import Verdict, released
+from forge_jobs.rules.verdict import Verdict, handed_back
 from forge_jobs.worker.attempt import Record
 from forge_jobs.worker.served_queue import ServedQueue
 
@@ -43,7 +43,7 @@ class HeldClaims:
         for claim, proof in zip(claims, claimed, strict=True):
             if proof in self._proofs:
                 self._again[proof] += 1
-                self._record(released(claim, queue.config))
+                self._record(handed_back(claim, queue.config))
             else:
                 self._proofs.add(proof)
                 new.append(claim)
@@ -57,7 +57,7 @@ class HeldClaims:
         if (claim.job_id, claim.attempt) not in self._proofs:
             self._proofs.add((claim.job_id, claim.attempt))
             queue.in_hand += 1
-        self._record(released(claim, queue.config))
+        self._record(handed_back(claim, queue.config))
 
     def throttled(self, claim: Claim, queue: ServedQueue) -> None:
         """Nothing of the queue is claimed until the database knows of this, and gives nothing while the queue cools down."""

@@ -30,7 +30,7 @@ class RunCounts:
                 self.failed += 1
                 self.timed_out += run.timed_out
             else:
-                self.handed_back += outcome is Outcome.RELEASED
+                self.handed_back += outcome is Outcome.HANDED_BACK
                 self.postponed += outcome is Outcome.RESCHEDULED or outcome is Outcome.THROTTLED
                 continue
             self.run_seconds += run.duration

@@ -34,10 +34,10 @@ from forge_jobs.rules.verdict import (
     dead,
     done,
     failed,
+    handed_back,
     judge,
     judge_stopped,
     refused,
-    released,
 )
 from forge_jobs.system import exits
 from forge_jobs.system.own_task import OwnTask
@@ -132,7 +132,7 @@ class Runners:
         """Jobs with a claim that is NOBODY's are not begun, and their handlers were told to stop and had the time to."""
         for claim, queue in self._hand.take_back():
             if claim.worker_id == NOBODY:
-                self._record(released(claim, queue.config))
+                self._record(handed_back(claim, queue.config))
             else:
                 self._hand.add(queue, [claim])
         told = [attempt for attempt in self._running.values() if attempt.claim.worker_id == NOBODY]
@@ -220,7 +220,7 @@ class Runners:
         """Read the large payload of a job that is about to begin. False: it is no longer in hand."""
         began = time.monotonic()
         self._hand.reads(claim, queue)
-        verdict: Verdict | None = released(claim, queue.config)
+        verdict: Verdict | None = handed_back(claim, queue.config)
         try:
             claim.payload = await self._forge.storage.claims.payload(claim)
             if claim.payload is not None:
@@ -243,7 +243,7 @@ class Runners:
         config = queue.config
         started = uptime()
         if started > self._fence_at:  # others may have it by now; the session ends in a moment
-            self._record(released(claim, config))
+            self._record(handed_back(claim, config))
             return
         wait = time.time() + self._clock_offset - claim.pos / 1_000_000
         if wait < 0.0:  # two clocks were compared

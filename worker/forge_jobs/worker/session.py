@@ -107,7 +107,7 @@ class Session:
         self._revision: int | None = None
         self._last_writes = LastWrites()
         self.counts = RunCounts(with_durations=info.pool is not None)  # only operators ask for them
-        self.released = 0
+        self.handed_back = 0
         self.left_behind = 0  # handlers that ignored being stopped
 
     @property
@@ -272,7 +272,7 @@ class Session:
             )
             grace = 0.0 if self._hurried.is_set() else self._grace.total_seconds()
             adrift = await ending.run(claiming, recording, grace, self._hurried)
-            self.released += adrift  # recorded ones were counted meanwhile
+            self.handed_back += adrift  # recorded ones were counted meanwhile
             for task in broken:
                 if not task.cancelled():
                     task.result()  # a part that ends by itself is a mistake of ours: say it
@@ -433,7 +433,7 @@ class Session:
         self._claimer.recorded(verdicts)
         self.counts.count(verdict.run for verdict in verdicts)
         if self.is_stopping:
-            self.released += sum(verdict.run.outcome is Outcome.RELEASED for verdict in verdicts)
+            self.handed_back += sum(verdict.run.outcome is Outcome.HANDED_BACK for verdict in verdicts)
         if any(type(verdict.write) is Postponement for verdict in verdicts):
             self._due.set()
 

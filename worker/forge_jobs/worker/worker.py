@@ -212,7 +212,7 @@ class Worker:
 
     def _say_stopped(self, session: Session) -> None:
         self.left_behind += session.left_behind
-        self.forge.telemetry.emit(WorkerStopped(session.info.label, session.released))
+        self.forge.telemetry.emit(WorkerStopped(session.info.label, session.handed_back))
 
     def _say_stopping(self, session: Session) -> None:
         running = len(session.hand.running) if session.is_registered else 0

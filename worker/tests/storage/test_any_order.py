@@ -85,8 +85,8 @@ class Walker:
             ]
         )
 
-    async def release(self):
-        await self.storage.claims.release(self.some_claims())
+    async def hand_back(self):
+        await self.storage.claims.hand_back(self.some_claims())
 
     async def give_back(self):
         await self.storage.queues.give_back_slots(self.queue_ids[1], self.me, self.dice.randint(0, 2))
@@ -150,7 +150,7 @@ ACTIONS = {
     Walker.claim: 6,
     Walker.finish: 4,
     Walker.postpone: 3,
-    Walker.release: 1,
+    Walker.hand_back: 1,
     Walker.give_back: 2,
     Walker.vanish: 1,
     Walker.reap: 2,

@@ -253,7 +253,7 @@ async def test_jobs_that_move_meanwhile_are_no_contradiction(storage, another):
                 [done(one) for one in claims[:20]] + [dead(one) for one in claims[20:30]]
             )
             await mover.claims.postpone([failed(one, delay=timedelta(0)) for one in claims[30:60]])
-            await mover.claims.release(claims[60:])
+            await mover.claims.hand_back(claims[60:])
             await enqueue_many(mover, 20, key=None)
             await enqueue(mover, key=f"k{turn % 3}")
 

@@ -134,7 +134,7 @@ AGAIN = {
     "rescheduled": lambda storage, claim: storage.claims.postpone(
         [Postponement(claim, Reason.RESCHEDULED, run_at=claim.created_at + timedelta(days=1), counted=False)]
     ),
-    "handed back": lambda storage, claim: storage.claims.release([claim]),
+    "handed back": lambda storage, claim: storage.claims.hand_back([claim]),
 }
 
 

@@ -156,7 +156,7 @@ async def test_what_came_before_the_hint_is_found_without_it(storage, clock):
     me = await worker(storage)
     wanted = await enqueue(storage)
     [claimed] = await claim(storage, me)
-    await storage.claims.release([claimed])
+    await storage.claims.hand_back([claimed])
     after = [(claimed.priority, claimed.pos + 1)]
     await clock.advance(seconds=5)
 
@@ -169,7 +169,7 @@ async def test_what_became_ready_a_moment_ago_is_found_before_the_hint(storage, 
     me = await worker(storage)
     wanted = await enqueue(storage)
     [claimed] = await claim(storage, me)
-    await storage.claims.release([claimed])
+    await storage.claims.hand_back([claimed])
     await clock.advance(seconds=5)
 
     after = [(claimed.priority, claimed.pos + 1)]
@@ -284,7 +284,7 @@ async def test_attempts_are_not_counted_beyond_the_last_number_that_there_is(sto
         )
 
     [last] = [one for one in await claim(storage, me) if one.job_id == ids[1]]
-    assert await storage.claims.release([last]) == []
+    assert await storage.claims.hand_back([last]) == []
     [last] = await claim(storage, me)
     assert await storage.claims.finish([done(last)]) == []
 
@@ -299,5 +299,5 @@ async def test_a_large_payload_does_not_come_with_its_claim_and_is_read_when_it_
 
     assert [one.payload for one in claims] == [None, small]
     assert [await storage.claims.payload(one) for one in claims] == [large, small]
-    assert await storage.claims.release(claims) == []
+    assert await storage.claims.hand_back(claims) == []
     assert [await storage.claims.payload(one) for one in claims] == [None, None]

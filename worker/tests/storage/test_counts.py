@@ -67,7 +67,7 @@ async def test_a_job_moves_from_count_to_count(storage, clock):
     await note(await storage.schedule.make_pending())
     [claimed] = await claim(storage, me)
     await note(claimed)
-    await note(await storage.claims.release([claimed]))
+    await note(await storage.claims.hand_back([claimed]))
     [claimed] = await claim(storage, me)
     await note(await storage.claims.postpone([failed(claimed, delay=HOUR)]))
     await note(await storage.jobs.run_now(job_id))
@@ -104,7 +104,7 @@ async def test_what_was_lost_or_refused_is_not_counted(storage):
     await storage.claims.finish([done(claimed)])
     await storage.claims.finish([done(claimed)])
     await storage.claims.postpone([failed(claimed)])
-    await storage.claims.release([claimed])
+    await storage.claims.hand_back([claimed])
     await enqueue(storage, key="k")
     await enqueue(storage, key="k")
 

@@ -45,7 +45,7 @@ async def test_who_looks_behind_hints_or_passes_kinds_over_names_the_era_too(sto
     for options in ({"hints": [(0, 0)]}, {"without_kinds": ["other"]}):
         assert await claim(storage, me, standing=before, **options) == []
     [claimed] = await claim(storage, me, standing=now, hints=[(0, 0)])
-    await storage.claims.release([claimed])
+    await storage.claims.hand_back([claimed])
     assert await claim(storage, me, standing=now, without_kinds=["other"])
 
 

@@ -114,7 +114,7 @@ async def test_only_the_lost_ones_of_a_batch_are_returned(storage):
     me = await worker(storage)
     await enqueue_many(storage, 3)
     one, two, three = await claim(storage, me)
-    await storage.claims.release([two])
+    await storage.claims.hand_back([two])
 
     assert await storage.claims.finish([done(one), done(two), dead(three)]) == [two.job_id]
 
@@ -128,7 +128,7 @@ async def test_only_the_lost_ones_of_a_batch_are_returned(storage):
 async def test_the_end_of_an_attempt_that_another_worker_took_over_is_dropped(storage):
     one, two = await worker(storage), await worker(storage)
     late = await running(storage, one)
-    await storage.claims.release([late])
+    await storage.claims.hand_back([late])
     [current] = await claim(storage, two)
 
     assert await storage.claims.finish([dead(late)]) == [late.job_id]

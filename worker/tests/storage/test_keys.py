@@ -61,7 +61,7 @@ async def test_a_retrying_job_holds_its_key(storage):
 
 async def test_a_released_job_holds_its_key(storage):
     claimed = await running(storage, await worker(storage), key="42")
-    await storage.claims.release([claimed])
+    await storage.claims.hand_back([claimed])
 
     assert await enqueue(storage, key="42") == claimed.job_id
 

@@ -119,7 +119,7 @@ async def test_a_worker_that_comes_back_late_cannot_end_what_another_took_over(s
 
     assert await storage.claims.finish([done(late, result=b"late")]) == [late.job_id]
     assert await storage.claims.postpone([failed(late)]) == [late.job_id]
-    assert await storage.claims.release([late]) == [late.job_id]
+    assert await storage.claims.hand_back([late]) == [late.job_id]
     assert await storage.claims.finish([done(current, result=b"current")]) == []
     assert (await storage.jobs.get(late.job_id)).result == b"current"
 

@@ -166,7 +166,7 @@ async def test_nobody_is_told_where_nobody_waits(storage, ear):
     await enqueue(storage)
     await enqueue_many(storage, 10)
     claims = await claim(storage, me)
-    await storage.claims.release(claims[:2])
+    await storage.claims.hand_back(claims[:2])
     await storage.claims.postpone([failed(one, delay=timedelta(0)) for one in claims[2:4]])
     await storage.claims.finish([done(one) for one in claims[4:]])
 
@@ -216,7 +216,7 @@ async def test_a_job_lives_its_whole_life_in_a_schema_of_any_name(postgres, stor
         await other.claims.postpone([failed(claimed)])
         await other.jobs.run_now(buried)
         [claimed] = await claim(other, me)
-        await other.claims.release([claimed])
+        await other.claims.hand_back([claimed])
         await enqueue_many(other, 3, delay=timedelta(hours=1))
         await other.jobs.cancel(buried)
         await other.jobs.delete(buried)

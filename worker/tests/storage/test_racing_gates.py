@@ -157,7 +157,7 @@ async def work(storage, version, record):
                 assert await storage.claims.finish([done(claim)]) == []
                 record.done.append(claim.job_id)
             else:
-                assert await storage.claims.release([claim]) == []
+                assert await storage.claims.hand_back([claim]) == []
         await storage.workers.beat(me)
         record.turns[me] += 1
         record.turned.set()

@@ -62,7 +62,7 @@ async def test_what_a_release_left_undone_is_done_after_an_upgrade(left, databas
     async with upgraded(database) as storage:
         lost = await lost_claims(storage)
         assert sorted(one.job_id for one in lost) == begun
-        assert await storage.claims.release(lost) == []
+        assert await storage.claims.hand_back(lost) == []
         [cancelled] = [one.job_id for one in lost if one.cancel_requested]
         assert await state(storage, cancelled) is State.DEAD
 

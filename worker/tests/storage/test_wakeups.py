@@ -65,7 +65,7 @@ async def test_an_idle_worker_hears_of_a_job_when_the_callers_transaction_commit
 async def test_an_idle_worker_hears_of_a_job_that_was_released(storage, idle):
     claimed = await running(storage, idle[0])
     async with Ear(storage) as ear:
-        await storage.claims.release([claimed])
+        await storage.claims.hand_back([claimed])
 
         await ear.hears("queue", idle[1])
 

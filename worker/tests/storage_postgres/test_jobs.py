@@ -74,7 +74,7 @@ async def test_moves_at_once_leave_every_job_in_one_place(
     ways: list[Callable[[Claim], Awaitable[object]]] = [
         lambda claim: claims.finish([End(claim, State.DEAD, error="it broke")]),
         lambda claim: claims.postpone([Postponement(claim, Reason.RETRY, hour, error="it broke")]),
-        lambda claim: claims.release([claim]),
+        lambda claim: claims.hand_back([claim]),
     ]
 
     async def meddle(worker_id: int) -> None:

@@ -25,7 +25,7 @@ STATEMENTS: Mapping[str, Mapping[str, str]] = {
     "FINISH_PLAIN": OUTCOMES,
     "FINISH": OUTCOMES,
     "POSTPONE": OUTCOMES,
-    "RELEASE": OUTCOMES,
+    "HAND_BACK": OUTCOMES,
 }
 
 

@@ -236,7 +236,7 @@ async def test_what_somebody_locked_is_waited_for_as_shortly_as_without_a_pooler
         for call in (
             lambda: storage.claims.finish([End(first, State.DONE)]),
             lambda: storage.claims.postpone([again]),
-            lambda: storage.claims.release([second]),
+            lambda: storage.claims.hand_back([second]),
             lambda: storage.workers.beat(7),
         ):
             with pytest.raises(StorageBusy) as caught:

@@ -54,7 +54,7 @@ async def test_a_job_lives_its_whole_life_where_every_table_is_published(
         return claim
 
     assert await storage.claims.finish([End(await claimed(), State.DONE)]) == []
-    assert await storage.claims.release([await claimed("again")]) == []
+    assert await storage.claims.hand_back([await claimed("again")]) == []
     [claim] = await storage.claims.claim(1, ME.id, limit=1)
     later = Postponement(claim, Reason.RETRY, delay=timedelta(0), error="it broke")
     assert await storage.claims.postpone([later]) == []

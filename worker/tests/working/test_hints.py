@@ -49,7 +49,7 @@ async def test_a_job_handed_back_at_its_old_place_is_found(forge: Forge, ran: li
     [claimed] = await claim(forge.storage, other)
     async with working(forge):
         await _looked(forge, ran)
-        await forge.storage.claims.release([claimed])
+        await forge.storage.claims.hand_back([claimed])
 
         await eventually(lambda: old in ran)
 

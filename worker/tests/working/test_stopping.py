@@ -27,7 +27,7 @@ def silence(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Any:
     def silence() -> None:
         storage = forge.storage
         for noun, names in {
-            storage.claims: ("claim", "finish", "postpone", "release", "held", "lost"),
+            storage.claims: ("claim", "finish", "postpone", "hand_back", "held", "lost"),
             storage.workers: ("register", "beat", "drain", "deregister"),
             storage.limits: ("lease", "give_back"),
             storage.queues: ("all", "take_slots", "give_back_slots"),
@@ -124,7 +124,7 @@ async def is_handed_back(forge: Forge, job_id: int, events: Events) -> None:
     found = await forge.jobs.get(job_id)
     assert (found.state, found.attempt, found.failures) == (State.PENDING, 0, ())
     assert await forge.workers.list() == []
-    assert [event.released for event in events.of(WorkerStopped)] == [1]
+    assert [event.handed_back for event in events.of(WorkerStopped)] == [1]
     assert events.of(ClaimsLost) == []
 
 
@@ -235,7 +235,7 @@ async def test_what_is_handed_back_at_a_stop_is_counted_and_none_of_it_called_lo
         await running
 
     assert {(await forge.jobs.get(job.id)).attempt for job in jobs} == {0}
-    assert [event.released for event in events.of(WorkerStopped)] == [3]
+    assert [event.handed_back for event in events.of(WorkerStopped)] == [3]
     assert events.of(ClaimsLost) == []
 
 

@@ -82,7 +82,7 @@ async def _waits_scheduled(forge: Forge) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("failed", "attempts", "outcome"), [(False, 2, Outcome.LOST), (True, 1, Outcome.RELEASED)]
+    ("failed", "attempts", "outcome"), [(False, 2, Outcome.LOST), (True, 1, Outcome.HANDED_BACK)]
 )
 async def test_jobs_of_dead_workers_lose_no_attempt_only_where_their_version_failed(
     forge: Forge,

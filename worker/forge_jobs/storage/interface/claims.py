@@ -73,7 +73,7 @@ class Claims(Protocol):
         What a user cancelled meanwhile is dead instead, and `cancel_requested` of its claim is filled in.
         """
 
-    async def release(self, claims: Sequence[Claim]) -> list[int]:
+    async def hand_back(self, claims: Sequence[Claim]) -> list[int]:
         """Jobs are ready again at their old place, attempt not counted; return the ids whose claim was lost.
 
         What a user cancelled meanwhile is dead instead, and `cancel_requested` of its claim is filled in.

@@ -258,7 +258,7 @@ SELECT array_agg(job_id), array_agg(job_id) FILTER (WHERE is_cancelled),
 FROM gone
 """.replace("{older}", str(HISTORY_LIMIT - 1)).replace("{cancelled_ends}", CANCELLED_ENDS)
 
-RELEASE = """
+HAND_BACK = """
 WITH gone AS (
     DELETE FROM {schema}.claimed
     USING unnest($1::bigint[], $2::bigint[], $3::integer[], $4::integer[], $5::smallint[], $6::bigint[])
@@ -433,7 +433,7 @@ class PostgresClaims:
         _fill_in([postponed.claim for postponed in postponements], records[0][1])
         return _missing(columns[0], records[0][0])
 
-    async def release(self, claims: Sequence[Claim]) -> list[int]:
+    async def hand_back(self, claims: Sequence[Claim]) -> list[int]:
         columns = list(
             zip(
                 *(
@@ -445,7 +445,7 @@ class PostgresClaims:
         )
         if not columns:
             return []
-        records = await self._database.outcomes.fetch(RELEASE, *columns)
+        records = await self._database.outcomes.fetch(HAND_BACK, *columns)
         _fill_in(claims, records[0][1])
         return _missing(columns[0], records[0][0])
 

@@ -184,8 +184,10 @@ class SqliteClaims:
             return []
         return await self._database.write(lambda transaction: _postpone(transaction, postponements))
 
-    async def release(self, claims: Sequence[Claim]) -> list[int]:
-        return await self._database.write(lambda transaction: _release(transaction, claims)) if claims else []
+    async def hand_back(self, claims: Sequence[Claim]) -> list[int]:
+        return (
+            await self._database.write(lambda transaction: _hand_back(transaction, claims)) if claims else []
+        )
 
     async def held(self, worker_id: int) -> list[Claim]:
         rows = await self._database.write(lambda transaction: transaction.rows(HELD, (worker_id,)))
@@ -339,7 +341,7 @@ def _postpone(transaction: Transaction, postponements: Sequence[Postponement]) -
     return lost
 
 
-def _release(transaction: Transaction, claims: Sequence[Claim]) -> list[int]:
+def _hand_back(transaction: Transaction, claims: Sequence[Claim]) -> list[int]:
     cancelled = _cancelled(transaction, claims)
     owned, lost = _owned(transaction, {_proof(claim): claim for claim in claims})
     _end_cancelled(transaction, owned, cancelled)
