@@ -118,6 +118,34 @@ def test_nobodys_namespace_hangs_for_longer_than_ten_minutes_for_a_database_that
     assert "OrphanedRows" in world.said()
 
 
+def test_a_deletion_that_waits_for_long_jobs_is_not_ended_by_a_database_that_is_away_for_a_moment() -> None:
+    world = deleted(jobs=4)
+    world.hanging.add(world.version("1").id)
+    world.run(3600, every=30, step=10)
+    assert world.condition("DeletionBlocked") == ("True", "QueueNotEmpty")
+
+    for _ in range(5):
+        world.database_error = Unknown("ConnectionFailed", "Away.")
+        world.run(300, every=30, step=10)
+        world.database_error = None
+        world.run(30, every=30, step=10)
+
+    assert not world.is_gone
+    assert "OrphanedRows" not in world.said()
+
+
+def test_an_object_that_makes_no_sense_waits_no_longer_for_the_database_than_others() -> None:
+    world = deleted()
+    world.spec = {"paused": "perhaps"}
+    world.database_error = Unknown("ConnectionFailed", "Away.")
+
+    world.run(500, every=30, step=10)
+    assert not world.is_gone
+
+    world.run(200, every=30, step=10)
+    assert world.is_gone
+
+
 def test_an_object_that_became_invalid_can_still_be_deleted() -> None:
     world = deleted()
     world.spec = {"paused": "perhaps"}

@@ -19,16 +19,19 @@ from forge_operator.state.observed import DatabaseState, Observed, QueueObject, 
 from forge_operator.words import count
 
 PATIENCE = timedelta(minutes=10)
-"""How long a deletion waits for a database that does not answer: nobody's namespace hangs for longer."""
+"""How long a deletion waits for a database that does not answer: nobody's namespace hangs for longer.
+
+It counts from the first look that could not ask, not from the deletion: that may have waited for jobs for hours.
+"""
 
 
 def finish(observed: Observed) -> list[Action] | None:
     """Return what lets the object go; None when it still has to wait."""
     owner = observed.queue
-    assert owner.deleting_since is not None
     let_go = RemoveFinalizer(owner.namespace, owner.name)
     if isinstance(observed.database, Unknown):
-        if observed.now - owner.deleting_since < PATIENCE and not is_forced(owner):
+        silent_for = observed.now - (observed.memory.unheard_since or observed.now)
+        if silent_for < PATIENCE and not is_forced(owner):
             return None
         message = "The rows of the queue stay in the database, which could not be asked."
         return [EmitEvent("Warning", "OrphanedRows", message), let_go]

@@ -67,6 +67,7 @@ WITHOUT_NUMBERS = AutoscalingSpec(max_replicas=1)
 
 def plan(observed: Observed) -> Plan:
     """Return what to do for a ForgeQueue."""
+    observed = with_silence(observed)
     owner, spec = observed.queue, observed.queue.spec
     if owner.deleting_since is not None and naming.FINALIZER not in owner.finalizers:
         return Plan((), observed.memory, LATER)  # the rest is garbage collection's
@@ -81,6 +82,13 @@ def plan(observed: Observed) -> Plan:
     if isinstance(observed.database, Unknown):
         return plan_without_database(observed, observed.database)
     return plan_with_database(observed, spec, observed.database)
+
+
+def with_silence(observed: Observed) -> Observed:
+    """Return what is observed, remembering since when the database could not be asked."""
+    before, is_silent = observed.memory.unheard_since, isinstance(observed.database, Unknown)
+    since = (before or observed.now) if is_silent else None
+    return replace(observed, memory=replace(observed.memory, unheard_since=since))
 
 
 def plan_cron(observed: ObservedCron) -> Plan:

@@ -76,6 +76,7 @@ class Memory:
     )  # by what the action says; written by the adapter
     failures: Mapping[str, StrandFailure] = field(default_factory=dict)  # by strand; written by the adapter
     generation: int = 0  # of the object that they are about
+    unheard_since: datetime | None = None  # first look that could not ask the database, and none since could
     status_at: datetime | None = None  # of the last WriteStatus
 
 
