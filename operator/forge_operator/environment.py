@@ -73,7 +73,7 @@ class Environment:
 
 
 def _pools(read: "_Variables", schema: str) -> OperatorSettings:
-    """Return what is said of the workers that the operator makes."""
+    """Return the settings of the workers that the operator makes."""
     return OperatorSettings(
         database=SecretKey(
             read.name("FORGE_OPERATOR_DATABASE_SECRET") or SecretKey().name,

@@ -28,7 +28,7 @@ class Overview:
     unreadable: Mapping[str, Forbidden]  # by namespace
 
     def covers(self, namespace: str) -> bool:
-        """Whether what is not in it is not there."""
+        """Whether the namespace was listed, so that an object missing here does not exist."""
         return namespace not in self.unreadable
 
 

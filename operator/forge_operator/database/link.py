@@ -119,7 +119,7 @@ def _told(event: Event) -> None:
 
 
 def unknown(error: ForgeError) -> Unknown:
-    """Return what is known when the database gave this error: nothing, and why."""
+    """Return a DatabaseState that knows nothing, and that says why: this error."""
     return Unknown(_reason(error), str(error))
 
 

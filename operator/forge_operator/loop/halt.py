@@ -2,11 +2,11 @@
 
 
 class OutOfDate(Exception):
-    """What was planned from is no longer so: look again."""
+    """The plan is out of date: reconcile again."""
 
 
 class Refused(Exception):
-    """What was sent is not valid and will not be later either: remembered by `rejection`."""
+    """The API server refuses the object for what it says, and always will: remembered by `rejection`."""
 
     def __init__(self, rejection: str, message: str) -> None:
         self.rejection, self.message = rejection, message

@@ -185,7 +185,7 @@ async def suited(kube: Kube, environment: Environment) -> OperatorSettings:
             has_policy = POLICY in await kube.versions_of("policy")
             await readable(kube, environment.namespaces)
         except KubeError as error:
-            logger.warning("The API server is waited for: %s", error)
+            logger.warning("Waiting for the API server: %s", error)
             await asyncio.sleep(API_RETRY)
         else:
             return replace(

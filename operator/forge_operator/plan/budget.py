@@ -74,7 +74,7 @@ def processes(template: Mapping[str, Any]) -> int:
 
 
 class Orders:
-    """What each pool was given last. Kept in memory: a pool that was not looked at yet is as the API server has it.
+    """The pods last ordered for each pool, in memory. A pool that was not looked at yet has what the API server shows.
 
     All pools are added up once for each list of workers, and one pool when it is noted, so that
     a look costs the same however many pools there are.
@@ -89,12 +89,12 @@ class Orders:
         self._total = 0
 
     def note(self, uid: str, cluster: Cluster) -> None:
-        """The pool is to be so."""
+        """Remember `cluster` as what was ordered for the pool."""
         self._pools[uid] = cluster
         self._count(uid, cluster)
 
     def forget(self, uid: str) -> None:
-        """The pool is no more."""
+        """Forget the pool."""
         self._pools.pop(uid, None)
         self._count(uid, self._seen.get(uid))
 

@@ -52,7 +52,7 @@ def wanted_changes(name: str, spec: QueueSpec) -> dict[str, Any]:
 def plan_configuration(
     owner: QueueObject, spec: QueueSpec, database: DatabaseState, *, was_synced: bool
 ) -> Sync:
-    """Return what makes the rows say what the spec says. The first owner of a queue keeps it."""
+    """Plan the rows of the spec: queue, rate limit and further queues. The first owner of a queue keeps it."""
     name = naming.queue_name(owner.name, spec)
     manager = naming.owner_of_rows("ForgeQueue", owner.namespace, owner.name)
     row = next((each for each in database.queues if each.name == name), None)
@@ -70,13 +70,17 @@ def plan_configuration(
     actions = [*made, *queue, *taken_away, *served_queues(spec, database)]
     if actions and was_synced:
         actions.append(
-            EmitEvent("Normal", "DriftRepaired", f"The configuration of queue {name!r} was made right again.")
+            EmitEvent(
+                "Normal",
+                "DriftRepaired",
+                f"The configuration of queue {name!r} differed from the object and was written again.",
+            )
         )
     return Sync(tuple(actions), ConditionReason.CONFIG_APPLIED, f"Queue {name!r} is configured.")
 
 
 def queue_actions(row: QueueConfig | None, name: str, spec: QueueSpec, manager: str) -> list[Action]:
-    """Return what makes the queue's row ours, and right."""
+    """Take over the queue's row, and write what the spec says."""
     wanted = wanted_changes(name, spec)
     if row is None:
         return [SetQueue(name, wanted, manager)]
@@ -87,7 +91,7 @@ def queue_actions(row: QueueConfig | None, name: str, spec: QueueSpec, manager: 
 
 
 def limit_actions(name: str, spec: QueueSpec, database: DatabaseState, manager: str) -> list[Action] | None:
-    """Return what makes the queue's rate limit right, or takes it away; None when it is another's."""
+    """Write or delete the queue's rate limit; None when it belongs to another owner."""
     scope = naming.limit_scope(name)
     row = next((each for each in database.limits if each.scope == scope), None)
     if spec.rate_limit is None:
@@ -102,7 +106,7 @@ def limit_actions(name: str, spec: QueueSpec, database: DatabaseState, manager: 
 
 
 def served_queues(spec: QueueSpec, database: DatabaseState) -> list[Action]:
-    """Return what makes the other queues that the workers serve exist, so that a worker can start."""
+    """Create the further queues that the workers serve, so that a worker can start."""
     if spec.workers is None:
         return []
     known = {each.name for each in database.queues}

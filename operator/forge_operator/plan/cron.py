@@ -32,7 +32,7 @@ RETRY_REJECTED = timedelta(seconds=60)
 
 
 def plan_cron(observed: ObservedCron) -> Plan:
-    """Return what to do for a ForgeCron that exists. When it is gone, `plan_gone` takes its row away."""
+    """Plan a ForgeCron that exists. When it is deleted, `plan_gone` deletes its row."""
     cron = observed.cron
     if cron.deleting_since is not None:
         return Plan((), observed.memory, LATER)
@@ -71,7 +71,11 @@ def sync(observed: ObservedCron, cron: CronObject, spec: CronSpec, database: Cro
         return with_status(observed, verdicts, shown(name, row), ())
     actions: list[Action] = [SetCron(name, spec.schedule, spec.job.kind, values, manager, key)]
     if row is not None and was_synced(cron):
-        actions.append(EmitEvent("Normal", "DriftRepaired", f"Cron {name!r} was made right again."))
+        actions.append(
+            EmitEvent(
+                "Normal", "DriftRepaired", f"Cron {name!r} differed from the object and was written again."
+            )
+        )
     fields = {**shown(name, row), "lastSyncTime": format_timestamp(observed.now)}
     failures = known_failures(observed.memory, cron.generation)
     memory = replace(observed.memory, failures=failures, generation=cron.generation)
@@ -102,7 +106,7 @@ def wanted_values(spec: CronSpec) -> dict[str, Any]:
 
 
 def is_as_wanted(row: CronConfig, spec: CronSpec, values: Mapping[str, Any]) -> bool:
-    """Whether the row says what the spec asks for. One that the scheduler disabled, with its error, is left so."""
+    """Whether the row matches the spec. A cron that the scheduler disabled, with its error, stays disabled."""
     wanted = {"priority": None, "max_attempts": None, "timeout": None, **values}
     payload = wanted.pop("payload")
     if row.last_error is not None:
@@ -122,7 +126,7 @@ def was_synced(cron: CronObject) -> bool:
 
 
 def without_sync(reason: ConditionReason, message: str) -> dict[Condition, ConditionVerdict]:
-    """Return what is said when the row does not say what the object says."""
+    """Return the conditions of a cron whose row does not match the object."""
     return {
         Condition.READY: ConditionVerdict(reason, message),
         Condition.SYNCED: ConditionVerdict(reason, message),
@@ -131,7 +135,7 @@ def without_sync(reason: ConditionReason, message: str) -> dict[Condition, Condi
 
 
 def unreachable(unknown: Unknown) -> dict[Condition, ConditionVerdict]:
-    """Return what is said when the database could not be asked."""
+    """Return the conditions while the database does not answer."""
     reason = reason_of(unknown.reason)
     if reason in (ConditionReason.SCHEMA_TOO_OLD, ConditionReason.SCHEMA_TOO_NEW):
         return without_sync(reason, unknown.message)
@@ -145,7 +149,7 @@ def unreachable(unknown: Unknown) -> dict[Condition, ConditionVerdict]:
 
 
 def all_well(name: str) -> dict[Condition, ConditionVerdict]:
-    """Return what is said when the row says what the object says."""
+    """Return the conditions of a cron whose row matches the object."""
     return {
         Condition.READY: ConditionVerdict(ConditionReason.CONFIGURED),
         Condition.SYNCED: ConditionVerdict(ConditionReason.CONFIG_APPLIED, f"Cron {name!r} is configured."),

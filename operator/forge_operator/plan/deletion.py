@@ -59,7 +59,7 @@ def jobs_left(owner: QueueObject, database: DatabaseState) -> int:
 
 
 def release(manager: str, database: DatabaseState) -> list[Action]:
-    """Return what makes the queues of `manager` belong to nobody, without the rate limits that go with it."""
+    """Release the queues of `manager`, and delete the rate limits that belong to them."""
     scopes = {each.scope for each in database.limits if each.managed_by == manager}
     queues = [each for each in database.queues if each.managed_by == manager]
     # From a queue that names a limit which is gone, nobody would ever start a job.
@@ -71,7 +71,7 @@ def release(manager: str, database: DatabaseState) -> list[Action]:
 
 
 def remove(manager: str, database: DatabaseState) -> list[Action]:
-    """Return what takes the rows of `manager` away; first the queue, which names its rate limit."""
+    """Delete the rows of `manager`: first the queue, which names its rate limit."""
     return [
         *(DeleteQueue(each.name, manager) for each in database.queues if each.managed_by == manager),
         *(DeleteLimit(each.scope, manager) for each in database.limits if each.managed_by == manager),

@@ -130,7 +130,7 @@ def deadline(workers: WorkersSpec) -> int:
 
 
 def owner_reference(owner: QueueObject) -> dict[str, Any]:
-    """Return what makes Kubernetes delete the Deployment with its ForgeQueue."""
+    """Return the owner reference by which Kubernetes deletes the Deployment with its ForgeQueue."""
     return {
         "apiVersion": f"{naming.GROUP}/v1alpha1",
         "kind": "ForgeQueue",

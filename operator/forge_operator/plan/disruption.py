@@ -39,7 +39,7 @@ MARKS = (*LABELS, *ANNOTATIONS)
 
 
 def strands(pool: Pool) -> tuple[Strand, ...]:
-    """Return what brings the budget and the marks to what is asked for: a pod that cannot be marked holds up no other."""
+    """Plan the budget and the marks of pods, each mark apart: a pod that cannot be marked holds up no other."""
     return (
         Strand(Part.DISRUPTION, tuple(budget(pool)), "budget"),
         *(Strand(Part.DISRUPTION, (each,), each.pod) for each in marks(pool)),

@@ -92,12 +92,12 @@ def with_silence(observed: Observed) -> Observed:
 
 
 def plan_cron(observed: ObservedCron) -> Plan:
-    """Return what to do for a ForgeCron."""
+    """Plan a ForgeCron."""
     return cron_plan.plan_cron(observed)
 
 
 def plan_gone(owner: str, database: DatabaseState, crons: Sequence[CronConfig] = ()) -> Plan:
-    """Return what to do for an object that is not there any more: its rows belong to nobody, its cron is gone.
+    """Plan for an object that was deleted: its rows are released, its cron is deleted.
 
     `owner` is "ForgeQueue namespace/name" or "ForgeCron namespace/name". Queues stay, with their jobs.
     """
@@ -147,7 +147,7 @@ def fallback_replicas(observed: Observed) -> int | None:
 
 
 def fallback(observed: Observed, replicas: int | None) -> tuple[Scale, ...]:
-    """Return what brings the serving version up to its fallback."""
+    """Scale the serving version up to its fallback."""
     if replicas is None or isinstance(observed.cluster, Unknown):
         return ()
     serving = (observed.queue.status.get("currentVersion") or {}).get("id")

@@ -1,4 +1,4 @@
-"""The folder: the notes from which counts add up stay few, so that counting stays cheap."""
+"""The folder: it compacts the notes that counts are added up from, so that counting stays cheap."""
 
 import time
 

@@ -102,7 +102,7 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     events.WorkerStopped: (logging.INFO, "Worker {worker} stopped, {handed_back} jobs were handed back"),
     events.WorkerCutOff: (
         logging.ERROR,
-        "Worker {worker} was not heard of for too long: its {running} running jobs are stopped, and wait again",
+        "Worker {worker} could not say in time that it lives, and is cut off: its {running} running jobs are stopped, and wait again",
     ),
     events.LoopBlocked: (
         logging.ERROR,
@@ -115,7 +115,7 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     ),
     events.WorkersLost: (
         logging.WARNING,
-        "Workers {labels} were not heard of for too long: their jobs are taken back",
+        "Workers {labels} were silent for too long, and are lost: their jobs are taken back",
     ),
     events.GateClosed: (
         logging.INFO,
@@ -131,7 +131,7 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     events.DatabaseBack: (logging.WARNING, "The database answers again, it was away for {away} s"),
     events.DatabaseMoved: (
         logging.WARNING,
-        "The file with the database's URL says something else now, and the database answers by that: {url}",
+        "The file with the database's URL was changed, and the database answers at the new one: {url}",
     ),
     events.MigrationWaits: (logging.WARNING, "{why} Next try in {retry_in} s"),
     events.PollOnly: (logging.WARNING, "Nothing can be heard from the database, so the worker polls: {why}"),

@@ -287,7 +287,7 @@ async def test_a_worker_outlives_an_outage_longer_than_its_stale_time(
         await eventually(lambda: ledger.of("start"))
 
     server.stop()
-    await eventually(lambda: "not heard of for too long" in workers.log(), within=60)
+    await eventually(lambda: "is cut off" in workers.log(), within=60)
     server.start()
 
     async with Forge(server.url()) as forge:

@@ -52,9 +52,7 @@ def drain(pool: Pool, version: Version) -> list[Action]:
     if is_proven_empty(version, pool.memory, pool.database.now):
         return [
             MoveVersion(pool.uid, version.id, VersionState.DRAINED),
-            EmitEvent(
-                "Normal", "Drained", f"Version {version.version} ({version.id}) has nothing left to do."
-            ),
+            EmitEvent("Normal", "Drained", f"Version {version.version} ({version.id}) has no jobs left."),
         ]
     deployment = pool.deployments.get(version.id)
     if deployment is None or deployment.deleting:
@@ -75,7 +73,7 @@ def drain(pool: Pool, version: Version) -> list[Action]:
 
 
 def shrunk_idle(pool: Pool, version: Version) -> list[Action]:
-    """Return what takes away pods of a closed version that have nothing left to do; one stays until it is drained."""
+    """Remove idle pods of a closed version; one pod stays until the version has drained."""
     deployment = pool.deployments.get(version.id)
     if deployment is None or deployment.deleting or not pool.drain.shrink_idle or not version.acknowledged:
         return []
@@ -104,7 +102,7 @@ def drop(pool: Pool, version: Version) -> list[Action]:
 
 
 def remove_pods(pool: Pool, version: Version) -> list[Action]:
-    """Return what takes the pods of a version away that went back, and is still asked for."""
+    """Remove the pods of an aborted version that the spec still requests."""
     deployment = pool.deployments.get(version.id)
     if deployment is None or deployment.deleting or deployment.replicas == 0:
         return []
@@ -114,7 +112,7 @@ def remove_pods(pool: Pool, version: Version) -> list[Action]:
 
 
 def stop(pool: Pool, version: Version) -> list[Action]:
-    """Return what ends the work of a version that failed: idle pods go, and after a while all do.
+    """End the work of a version that failed: idle pods go first, and after a while all do.
 
     Its workers then hand back what they cannot finish, and no attempt of these jobs counts. Not at the
     first look: whoever finishes in time has nothing to hand back.
@@ -160,11 +158,15 @@ def sunset(pool: Pool, version: Version) -> list[Action]:
 
 
 def retire(pool: Pool, version: Version) -> list[Action]:
-    """Return what makes the version history, with its Deployment."""
+    """Retire the version: its Deployment is deleted, its row becomes history."""
     return [
         MoveVersion(pool.uid, version.id, VersionState.RETIRED),
         *delete(pool, version),
-        EmitEvent("Normal", "Retired", f"Version {version.version} ({version.id}) is gone."),
+        EmitEvent(
+            "Normal",
+            "Retired",
+            f"Version {version.version} ({version.id}) is retired: its Deployment is deleted.",
+        ),
     ]
 
 

@@ -104,7 +104,7 @@ class Case:
 def judge(
     pool: Pool, spec: WorkersSpec, version: Version, *, left: timedelta, replicas: int, is_last: bool
 ) -> Judgement:
-    """Return what is to become of a version that has a share, `left` of whose step is to come."""
+    """Judge a version that has a share of the slots; `left` is what remains of its step."""
     before = pool.current
     if before is None:
         return GOES_ON  # there is nothing to compare it with, and nothing to go back to
@@ -134,7 +134,7 @@ def judge(
 
 
 def goes_back(sentence: str, before: Version) -> Judgement:
-    """Return that it goes back, said so that the database can keep it."""
+    """Return the judgement that the rollout is aborted, in a sentence that the database can keep."""
     plain = "".join(each if each.isprintable() else " " for each in sentence)
     end = f"; version {before.version} serves again."
     return Judgement(Word.GOES_BACK, plain[: LONGEST_SENTENCE - len(end)] + end)

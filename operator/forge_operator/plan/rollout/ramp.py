@@ -86,7 +86,7 @@ def ramping_replicas(pool: Pool, spec: WorkersSpec, version: Version, wanted: in
 
 
 def judge_version(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Judgement:
-    """Return what is to become of a version that has a share of the slots."""
+    """Plan the next step of a version that has a share of the slots."""
     return judge(
         pool,
         spec,

@@ -34,7 +34,7 @@ def share(pool: Pool, version: Version, wanted: int) -> int | None:
 
 
 def affordable(pool: Pool, wanted: int) -> int:
-    """Return how many pods there may be by the connections that are left: at most `wanted`, and none goes for it."""
+    """Lower `wanted` to what the database has connections for, but never below the present pods."""
     left = pool.connections_left
     if left is None:
         return wanted

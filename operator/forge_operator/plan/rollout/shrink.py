@@ -132,7 +132,7 @@ def shrink(pool: Pool, version: Version, deployment: Deployment, replicas: int, 
 
 
 def is_accounted_for(held: PodLoad, version: Version, everyone: list[PodLoad]) -> bool:
-    """Whether it is known what the pod holds: a ready one without workers may hold what no pod is known to hold."""
+    """Whether every running job of the version can be traced to a pod. A ready pod without workers may run one that cannot."""
     if held.workers or not held.pod.ready:
         return True
     return version.in_progress <= sum(each.in_progress for each in everyone)
@@ -149,7 +149,7 @@ def scale(pool: Pool, deployment: Deployment, replicas: int, reason: str) -> Sca
 
 
 def marked(pool: Pool, leaving: list[PodLoad]) -> list[Action]:
-    """Return what makes these pods the first to go."""
+    """Make these pods the first to go, by their deletion cost."""
     namespace = pool.owner.namespace
     if not pool.settings.honours_deletion_cost:
         return [DeletePod(namespace, held.pod.name, held.pod.uid) for held in leaving if held.pod.ready]

@@ -70,7 +70,7 @@ def is_taken(pool: Pool, target: naming.VersionIdentity) -> bool:
 
 
 def start(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted: int) -> Progress:
-    """Return what brings up a version that there is not yet."""
+    """Start a version that has no row yet."""
     replaced = [each for each in pool.active if is_replaceable(each)]
     if len(pool.active) - len(replaced) >= spec.rollout.max_active_versions:
         return too_many(spec)
@@ -126,7 +126,7 @@ def wait_for_pods(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) 
 
 
 def fail(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Action]) -> Progress:
-    """Return what is done with a version that did not get ready in time."""
+    """Fail a version that did not get ready in time, unless no other serves."""
     message = deadline_message(pool, spec, version)
     if not pool.open_versions:
         # Nobody else serves: giving up would help nobody.
@@ -136,7 +136,7 @@ def fail(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Action])
 
 
 def keep_failed(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
-    """Return what is done with a version that failed and is still asked for.
+    """Plan for a version that failed and that the spec still requests.
 
     One that was aborted stays so until somebody promotes it by hand. One that was only late
     keeps a pod, and gets another chance when that is ready.
@@ -161,7 +161,7 @@ def keep_failed(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) ->
 
 
 def bring_back(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
-    """Return what brings back a version that drains, is drained or retired: the way back."""
+    """Bring back a version that drains, is drained or retired: the way of a rollback."""
     others = [each for each in pool.active if each.id != version.id and not is_replaceable(each)]
     if len(others) >= spec.rollout.max_active_versions:
         return too_many(spec)

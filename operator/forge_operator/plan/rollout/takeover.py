@@ -18,7 +18,7 @@ from forge_operator.specs import RolloutStrategy, WorkersSpec
 
 
 def take_over(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Action]) -> Progress:
-    """Return what is done with a version whose workers are ready: it takes over, or begins to, or waits for people."""
+    """Let a version whose workers are ready take over, or get its first share, or wait for its promotion by hand."""
     if takes_over_at_once(pool, spec, version):
         return promote(pool, version, actions)
     if spec.rollout.strategy is RolloutStrategy.MANUAL:
@@ -41,7 +41,7 @@ def await_promotion(version: Version, how: str, actions: list[Action]) -> Progre
 
 
 def promote(pool: Pool, version: Version, actions: list[Action]) -> Progress:
-    """Return what makes the version current and closes all others, in one transaction."""
+    """Make the version current and close all others, in one transaction."""
     before = pool.current
     back = version.last_current_at is not None and before is not None
     message = f"Version {version.version} ({version.id}) serves now" + (

@@ -18,7 +18,7 @@ from forge_operator.state.observed import Deployment
 
 
 def keep_up(pool: Pool, version: Version, replicas: int) -> list[Action]:
-    """Return what makes the version's Deployment again if it is missing, and rolls it where it must differ."""
+    """Make the version's Deployment again if it is missing, and roll it where its template must differ."""
     deployment = pool.deployments.get(version.id)
     if deployment is None:
         again = version.control_revision > 1 or is_past(pool, version.created_at, SETTLE)
@@ -45,7 +45,7 @@ def differs(pool: Pool, deployment: Deployment) -> bool:
 
 
 def bring_up(pool: Pool, version: Version, replicas: int) -> list[ApplyDeployment | Scale]:
-    """Return what makes the version's Deployment."""
+    """Make the version's Deployment."""
     apply = manifests.apply(pool, version)
     if replicas <= 1:
         return [apply]  # one is what the API server makes of it; with none, that goes like any other

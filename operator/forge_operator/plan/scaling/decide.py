@@ -47,7 +47,7 @@ class ScalingDecision:
     load: Load | None = None  # what it was made from
 
     def inputs(self) -> dict[str, Any]:
-        """Return what it was made from."""
+        """Return the inputs of the decision."""
         return asdict(self.load) if self.load else {}
 
 
@@ -88,7 +88,7 @@ def boost(load: Load, target: float) -> int:
 def observed_change(memory: ScalerMemory, current: int, now: float) -> ScalerMemory:
     """Return the memory after a look at the number of pods: a change counts, whoever made it.
 
-    Who looks for the first time takes what there is for a wish: why it is so is not known.
+    On the first look the present number of pods counts as wanted, since nothing is known of how it came about.
     """
     if memory.replicas is None:
         return replace(memory, replicas=current, wishes=((now, current),))
@@ -132,7 +132,7 @@ LIMITS = {
 
 
 def stale(spec: AutoscalingSpec, current: int) -> ScalingDecision:
-    """Return what is decided on numbers that are too old: never fewer pods."""
+    """Keep the present number of pods: the numbers are too old to decide by."""
     pods = max(current, spec.fallback_replicas or 0)
     return ScalingDecision(
         replicas=pods, wanted=pods, reason=ScalingReason.STALE_SIGNAL, limited=ConditionReason.STALE_SIGNAL

@@ -56,7 +56,7 @@ def paused(owner: QueueObject) -> ConditionVerdict:
 
 
 def unreachable(owner: QueueObject, unknown: Unknown) -> dict[Condition, ConditionVerdict]:
-    """Return what is said when the database could not be asked: that nothing is known."""
+    """Return the conditions while the database does not answer."""
     reason = reason_of(unknown.reason)
     if reason in (ConditionReason.SCHEMA_TOO_OLD, ConditionReason.SCHEMA_TOO_NEW):
         return failed_sync(owner, reason, unknown.message)
@@ -74,7 +74,7 @@ def unreachable(owner: QueueObject, unknown: Unknown) -> dict[Condition, Conditi
 
 
 def stale_scaling(owner: QueueObject) -> dict[Condition, ConditionVerdict]:
-    """Return what is said of scaling when nothing is known."""
+    """Return the conditions of scaling while the database does not answer."""
     has_workers = isinstance(owner.spec, QueueSpec) and owner.spec.workers is not None
     reason = ConditionReason.STALE_SIGNAL if has_workers else ConditionReason.NO_WORKERS
     return {
@@ -86,7 +86,7 @@ def stale_scaling(owner: QueueObject) -> dict[Condition, ConditionVerdict]:
 def failed_sync(
     owner: QueueObject, reason: ConditionReason, message: str
 ) -> dict[Condition, ConditionVerdict]:
-    """Return what is said when the configuration could not be brought into the database, and so nothing else was done."""
+    """Return the conditions when the configuration could not be written, and so nothing else was done."""
     return {
         Condition.READY: ConditionVerdict(reason, message),
         Condition.SYNCED: ConditionVerdict(reason, message),
@@ -113,7 +113,7 @@ CONDITION_OF: Mapping[str, Condition] = {
 
 
 def failure_verdicts(failures: Mapping[str, StrandFailure]) -> dict[Condition, ConditionVerdict]:
-    """Return what is said of the parts of the plan that failed the last time."""
+    """Return the conditions of the parts of the plan that failed the last time."""
     said = {}
     for key, failure in failures.items():
         condition = CONDITION_OF.get(key.partition("/")[0])
@@ -127,7 +127,7 @@ def failure_verdicts(failures: Mapping[str, StrandFailure]) -> dict[Condition, C
 def pool_verdicts(
     pool: Pool, sync: Sync, progress: Progress, decision: ScalingDecision, *, observes: bool
 ) -> dict[Condition, ConditionVerdict]:
-    """Return what is said when everything is known."""
+    """Return the conditions while the database answers."""
     return {
         Condition.READY: ready(pool, progress, decision),
         Condition.SYNCED: ConditionVerdict(sync.reason, sync.message),
@@ -141,7 +141,7 @@ def pool_verdicts(
 
 
 def kinds_handled(pool: Pool) -> ConditionVerdict:
-    """Return whether there is anybody for each of the jobs that wait in the queues that the pool serves."""
+    """Return whether each job that waits in the queues of the pool has a handler."""
     unhandled = [each for queue in pool.served for each in pool.database.unhandled.get(queue, ())]
     return report.handled_or_not({each.queue for each in unhandled}, {each.kind for each in unhandled})
 
@@ -209,7 +209,7 @@ def limited(pool: Pool, decision: ScalingDecision) -> ConditionVerdict:
 
 
 def explained(decision: ScalingDecision) -> str:
-    """Return why there should be so many pods, in a sentence with its numbers."""
+    """Explain the wanted number of pods, in a sentence with its numbers."""
     load = decision.load
     if load is None:
         return f"{count(decision.replicas, 'pod')}: {decision.reason}."

@@ -81,7 +81,7 @@ BY_WORD = {each.value: each for each in ConditionReason}
 
 
 def reason_of(word: str) -> ConditionReason:
-    """Return the reason that is written so; for one that nobody knows, that there is no connection."""
+    """Parse a reason; an unknown word counts as ConnectionFailed."""
     return BY_WORD.get(word, ConditionReason.CONNECTION_FAILED)
 
 
@@ -217,7 +217,7 @@ def is_news(verdict: ConditionVerdict, before: Mapping[str, Any], now: datetime)
 
 
 def has_lasted(verdict: ConditionVerdict, before: Mapping[str, Any], now: datetime) -> bool:
-    """Whether the condition has given its reason for a while, and this may be the first look that finds it so."""
+    """Whether the condition has given its reason for a while, and this may be the first look that finds it."""
     if is_news(verdict, before, now):
         return False
     return YOUNG <= now - datetime.fromisoformat(before["lastTransitionTime"]) <= YOUNG + BETWEEN_LOOKS

@@ -139,7 +139,7 @@ class Jobs(Protocol):
         """Return the facts that explain why a job waits. Raises JobNotFound."""
 
     async def fold(self) -> int:
-        """The notes from which `counts` adds up are fewer, and say the same; return by how many. A chore.
+        """Compact the notes that `counts` adds up; the totals stay the same. Return by how many notes. A chore.
 
         It is made of short transactions, however many notes there are: what one that fails
         or is cancelled has done stays done.
