@@ -87,6 +87,8 @@ class Reconciler:
         self._gatherer, self._executor, self._metrics = gatherer, executor, metrics
         self._add, self._fresh, self._clock = add, fresh, clock
         self._kept: dict[Key, Remembered] = {}
+        self.departed: set[str] = set()
+        """Uids of objects that were looked at and are gone; their versions are perhaps not forgotten yet."""
 
     def touch(self, key: Key) -> None:
         """Something about the object has changed: what was read until now does not count."""
@@ -115,6 +117,8 @@ class Reconciler:
             done = await self._executor.carry_out(Subject("", QUEUE, "", "", ""), [strand], Memory())
             for failure in done.failed:
                 logger.warning("The versions of pool %s were not forgotten: %s", pool, failure.message)
+            if not done.failed:
+                self.departed.discard(pool)
 
     async def look(self, key: Key) -> timedelta | None:
         """The object is brought nearer to what it asks for; return when to look again.
@@ -138,7 +142,7 @@ class Reconciler:
         if found is None:
             return await self._gone(key)
         if kept.uid != found["metadata"]["uid"]:  # deleted and made again: another object
-            self._gatherer.forget(kept.uid)
+            self._leave(kept.uid)
             kept.uid, kept.memory = found["metadata"]["uid"], Memory()
         planned = await self._planned(key, kept, found, not_before)
         kept.memory = planned.memory
@@ -193,9 +197,15 @@ class Reconciler:
         if done.memory.failures:
             return done, self._sooner(key, done, None)
         del self._kept[key]
-        self._gatherer.forget(kept.uid)
+        self._leave(kept.uid)
         self._metrics.forget_pool(f"{key.namespace}/{key.name}")
         return done, None
+
+    def _leave(self, uid: str) -> None:
+        """The object of this uid is gone; none was looked at when there is no uid."""
+        self._gatherer.forget(uid)
+        if uid:
+            self.departed.add(uid)
 
     def _wake_crons(self) -> None:
         for key, kept in self._kept.items():

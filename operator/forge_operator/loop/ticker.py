@@ -89,8 +89,10 @@ class Ticker:
             for key in orphans(overview, facts):
                 if self._cluster.watches(key.namespace) and overview.covers(key.namespace):
                     self._add(key)
-            if self._cluster.watches_all:
-                await self._reconciler.forget(left_over(overview, facts))
+            pools = left_over(overview, facts)
+            # Who watches some namespaces may not know whose the others are.
+            mine = pools if self._cluster.watches_all else self._reconciler.departed.intersection(pools)
+            await self._reconciler.forget(sorted(mine))
 
     async def tick(self) -> None:
         """Every pool that is scaled by load and has work is looked at; now and then those with idle pods."""

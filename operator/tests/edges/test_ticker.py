@@ -248,3 +248,25 @@ async def test_who_watches_some_namespaces_forgets_no_pool(api: ApiServer, kube:
         await stage.ticker.resync()
 
         assert len(await stage.forge.versions.all("gone")) == 2
+
+
+@pytest.mark.parametrize("is_made_again", [False, True])
+async def test_who_watches_some_namespaces_forgets_the_pools_that_it_saw_go(
+    api: ApiServer, kube: Kube, url: str, is_made_again: bool
+) -> None:
+    async with staged(api, kube, url, namespaces=("default",)) as stage:
+        stage.queue(workers=workers())
+        await stage.settle()
+        [old] = await stage.forge.versions.all()
+        api.remove(QUEUES, "mail")
+        if is_made_again:
+            stage.queue(workers=workers())
+        await stage.settle()
+        await stage.ticker.resync()
+        assert old.id in [each.id for each in await stage.forge.versions.all()], "it may be too early"
+
+        await aged(url, old.id, 6)
+        await stage.ticker.resync()
+
+        assert old.id not in [each.id for each in await stage.forge.versions.all()]
+        assert len(await stage.forge.versions.all()) == is_made_again
