@@ -101,8 +101,9 @@ def public_methods() -> list[str]:
     """Return the names of everything that a storage can be asked."""
     methods = {name for name, _ in inspect.getmembers(Storage, inspect.isfunction)}
     for noun, protocol in get_type_hints(Storage, vars(interface)).items():
-        if inspect.isclass(protocol) and protocol.__module__ == interface.__name__:
+        if inspect.isclass(protocol) and protocol.__module__.startswith("forge_jobs.storage.interface."):
             methods |= {f"{noun}.{name}" for name, _ in inspect.getmembers(protocol, inspect.isfunction)}
+    assert {"ping", "jobs.enqueue", "wakeups.mark_idle"} <= methods
     return sorted({name for name in methods if not name.rpartition(".")[2].startswith("_")} - NOT_CALLED)
 
 
