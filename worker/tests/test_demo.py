@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from forge_jobs.demo import Report, run
+from forge_jobs.demo import DemoReport, run
 from forge_jobs.demo.__main__ import main
 from forge_jobs.demo.check import compare
 from forge_jobs.demo.files import digest_file, find_files, standard_library
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def expect_all_as_planned(report: Report) -> None:
+def expect_all_as_planned(report: DemoReport) -> None:
     assert report.problems == []
     assert report.verified
     assert (report.files, report.bytes, report.lines) == (3, 13 + 256 * 5000, 3 + 5001)

@@ -43,7 +43,7 @@ async def test_a_long_job_outlives_the_rotation_of_the_password_and_the_worker_g
         assert {line.process for line in ledger} == {worker.pid}
         assert "second" not in workers.log()
         assert "first" not in workers.log()
-        assert f"the database answers by that: postgresql://shop:***@{host}/postgres" in workers.log()
+        assert f"the database answers at the new one: postgresql://shop:***@{host}/postgres" in workers.log()
 
 
 async def test_a_worker_that_starts_before_its_file_says_the_new_password_waits_for_it(
