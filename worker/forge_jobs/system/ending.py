@@ -14,7 +14,10 @@ MOST_NAMED = 10
 
 
 def end_within(seconds: float, code: int, say: Callable[[str], None]) -> None:
-    """The process ends in that time, by itself or else with `code`; then `say` hears what goes on."""
+    """The process ends in that time, by itself or else with `code`; then `say` hears what goes on.
+
+    A program that ran the worker in its own process, and goes on after it, is left alone.
+    """
     loop = asyncio.get_running_loop()
     threading.Thread(
         target=_end, args=(seconds, code, say, loop), name="forge-jobs-ending", daemon=True
@@ -23,6 +26,10 @@ def end_within(seconds: float, code: int, say: Callable[[str], None]) -> None:
 
 def _end(seconds: float, code: int, say: Callable[[str], None], loop: asyncio.AbstractEventLoop) -> None:
     time.sleep(seconds)
+    if (
+        loop.is_closed() and threading.main_thread().is_alive()
+    ):  # nothing hangs: whoever called has other work
+        return
     say(f"What handlers had begun goes on ({_named(loop)}); the process ends now.")
     if multiprocessing := sys.modules.get("multiprocessing"):
         for child in multiprocessing.active_children():
