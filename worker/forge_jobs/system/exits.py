@@ -25,7 +25,10 @@ from forge_jobs.telemetry.logs import current_job
 
 EXITS = (SystemExit, KeyboardInterrupt)
 
-STOPPED = "stop() of the event loop was called"
+ENDINGS = ("stop", "shutdown_asyncgens", "shutdown_default_executor")
+"""Functions of a loop by which whoever runs it ends it, or what all in it share."""
+
+CALLED = "{}() of the event loop was called"
 
 MOST_FAILURES = 20  # of a loop itself within a second: with more it does not work any more
 
@@ -47,15 +50,23 @@ def contained(told: Told) -> Iterator[None]:
         yield
     finally:
         shield.told.remove(told)
-        if not shield.told:
+        if not shield.told and not shield.stays:
             shield.withdraw()
             del _shields[loop]
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    """As `asyncio.run`, in the fastest loop that is installed; it goes on while anybody is in `contained`."""
-    with asyncio.Runner(loop_factory=_enduring_loop) as runner:
-        runner.run(coroutine)
+    """As `asyncio.run`, in the fastest loop that is installed; it goes on while anybody is in `contained`.
+
+    What jobs leave behind does not change how it ends either.
+    """
+    loop = _enduring_loop()
+    _shields[loop] = _Shield(loop, stays=True)
+    try:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(coroutine)
+    finally:
+        del _shields[loop]
 
 
 def end_fork(error: BaseException | None) -> NoReturn:
@@ -72,8 +83,9 @@ def end_fork(error: BaseException | None) -> NoReturn:
 class _Shield:
     """Stands before those functions of a loop that are given what it shall call."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, stays: bool = False) -> None:
         self.told: list[Told] = []
+        self.stays = stays  # until the loop is closed
         self._loop = loop
         self._called = self._call  # always the same object
         self._ours = {
@@ -83,7 +95,7 @@ class _Shield:
             "call_at": self._at(loop.call_at),
             "add_reader": self._of(loop.add_reader),
             "add_writer": self._of(loop.add_writer),
-            "stop": self._stop(loop.stop),
+            **{name: self._ending(name, getattr(loop, name)) for name in ENDINGS},
         }
         self._before = {name: vars(loop)[name] for name in self._ours if name in vars(loop)}
         vars(loop).update(self._ours)
@@ -109,7 +121,7 @@ class _Shield:
             if is_fork:
                 end_fork(error)
             job = current_job.get()
-            if job is None or not self.told:
+            if job is None or not (self.told or self.stays):
                 raise
             self.tell(job[0], error)
         if is_fork:
@@ -145,21 +157,26 @@ class _Shield:
 
         return of
 
-    def _stop(self, before: Callable[[], None]) -> Callable[[], None]:
-        def stop() -> None:
+    def _ending(self, name: str, before: Callable[..., Any]) -> Callable[..., Any]:
+        def ending(*given: Any, **options: Any) -> Any:
             if self.told and current_job.get() is not None:
-                raise SystemExit(STOPPED)
-            before()
+                raise SystemExit(CALLED.format(name))
+            return before(*given, **options)
 
-        return stop
+        return ending
 
 
 _shields: dict[asyncio.AbstractEventLoop, _Shield] = {}
 
 
+def _is_contained(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether anybody is in `contained` in this loop."""
+    return loop in _shields and bool(_shields[loop].told)
+
+
 def _in_fork() -> None:
     global is_fork
-    is_fork = bool(_shields)
+    is_fork = any(shield.told for shield in _shields.values())
     _shields.clear()
 
 
@@ -183,18 +200,17 @@ def _run_for_ever(loop: asyncio.AbstractEventLoop, run_forever: Callable[[], Non
     while True:
         try:
             run_forever()
-            if loop not in _shields:
+            if not _is_contained(loop):
                 return
-            raise SystemExit(STOPPED)
+            raise SystemExit(CALLED.format("stop"))
         except BaseException as error:
-            shield = _shields.get(loop)
             if is_fork:
                 end_fork(error)
-            if shield is None:
+            if not _is_contained(loop):
                 raise
             if not isinstance(error, EXITS):  # it is the loop's own
                 now = time.monotonic()
                 if len(failures) == MOST_FAILURES and now - failures[0] < 1.0:
                     raise
                 failures.append(now)
-            shield.tell(None, error)
+            _shields[loop].tell(None, error)

@@ -243,6 +243,17 @@ async def leave(ways: list[str]) -> None:
 
 
 @forge.handler
+async def leave_again_and_again() -> None:
+    loop = asyncio.get_running_loop()
+
+    def leave() -> None:
+        loop.call_later(0.001, leave)
+        sys.exit(3)
+
+    leave()
+
+
+@forge.handler
 async def break_loop() -> None:
     """Take from the event loop what it waits with."""
     os.close(asyncio.get_running_loop()._selector.fileno())  # type: ignore[attr-defined]

@@ -226,15 +226,22 @@ async def test_an_exit_that_outlives_its_job_leaves_the_outcome_alone_and_harms_
     assert event.running == [second.id]
 
 
-async def test_a_handler_that_calls_the_loops_stop_fails(forge: Forge) -> None:
+@pytest.mark.parametrize("name", ["stop", "shutdown_asyncgens", "shutdown_default_executor"])
+async def test_a_handler_that_ends_what_all_in_the_loop_share_fails(forge: Forge, name: str) -> None:
     @forge.handler(max_attempts=1)
-    async def stops() -> None:
-        asyncio.get_running_loop().stop()
+    async def ends() -> None:
+        if (ending := getattr(asyncio.get_running_loop(), name)()) is not None:
+            await ending
+
+    @forge.handler
+    async def goes_on() -> int:
+        return await asyncio.to_thread(int, "7")
 
     async with working(forge):
-        job = await stops.enqueue()
+        job = await ends.enqueue()
         await eventually(lambda: _is(forge, job.id, State.DEAD))
-    assert str((await forge.jobs.get(job.id)).error).startswith("SystemExit: stop()")
+        assert await forge.wait(await goes_on.enqueue(), timeout=20) == 7
+    assert str((await forge.jobs.get(job.id)).error).startswith(f"SystemExit: {name}()")
 
 
 async def test_a_handler_that_ignores_its_end_after_an_exit_fails_all_the_same(
@@ -374,6 +381,21 @@ async def test_a_worker_whose_loop_cannot_run_any_more_ends(
     assert await worker.wait() == 1
 
     assert "would have ended worker" in workers.log()
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+@pytest.mark.parametrize("event_loop_policy", ["asyncio"], indirect=True)
+async def test_exits_that_jobs_left_behind_do_not_change_how_a_worker_ends(
+    forge: Forge, workers: Fleet, loop_of_workers: dict[str, str]
+) -> None:
+    worker = await workers.start(**loop_of_workers)
+    job = await forge.enqueue("leave_again_and_again", max_attempts=1)
+    await eventually(lambda: _is(forge, job.id, State.DEAD))
+
+    worker.terminate()
+
+    assert await worker.wait() == 0
+    assert len([line for line in workers.log().splitlines() if "would have ended worker" in line]) < 5
 
 
 @pytest.mark.parametrize("database", ["postgres"], indirect=True)
