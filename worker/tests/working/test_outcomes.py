@@ -24,8 +24,10 @@ from forge_jobs import (
     Worker,
 )
 from forge_jobs.model.job import NewJob, Reason
+from forge_jobs.telemetry.events import ChoreFailed, QueueCooled
 from tests.storage.clock import Clock
 from tests.storage.databases import Database
+from tests.working.events import Events
 from tests.working.running import working
 
 
@@ -169,6 +171,26 @@ async def test_throttled_costs_no_attempt_and_cools_the_queue_down(forge: Forge,
     await run(forge)
     assert (await forge.jobs.get(first.id)).state is State.DONE
     assert (await forge.jobs.get(second.id)).state is State.DONE
+
+
+async def test_a_throttled_job_waits_though_its_queue_cannot_be_made_to(
+    forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*given: object) -> None:
+        raise RuntimeError("no such queue")
+
+    @forge.handler
+    async def busy() -> None:
+        raise Throttled(retry_after=timedelta(hours=1))
+
+    monkeypatch.setattr(forge.storage.queues, "cool_down", broken)
+    job = await busy.enqueue()
+    await run(forge)
+
+    waiting = await forge.jobs.get(job.id)
+    assert (waiting.state, waiting.attempt, waiting.reason) == (State.SCHEDULED, 0, Reason.THROTTLED)
+    assert [event.chore for event in events.of(ChoreFailed)] == ["cooling a queue down"]
+    assert events.of(QueueCooled) == []
 
 
 async def test_a_job_that_takes_too_long_fails(forge: Forge) -> None:
