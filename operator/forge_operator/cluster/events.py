@@ -126,7 +126,8 @@ def _reference(subject: Subject) -> dict[str, Any]:
 def _name(subject: Subject, reason: str, message: str) -> str:
     """Return a name that no other event has: Kubernetes' own are <object>.<time in hexadecimal>."""
     about = f"{subject.uid}\0{reason}\0{message}\0{time.time_ns()}".encode()
-    return f"{subject.name[:200]}.{hashlib.sha256(about).hexdigest()[:16]}"
+    beginning = subject.name[:200].rstrip("-.")  # a part of a name ends with a letter or digit
+    return f"{beginning}.{hashlib.sha256(about).hexdigest()[:16]}"
 
 
 def _moment() -> str:

@@ -1,5 +1,10 @@
 """Events are written once for each thing that is said, and counted when it is said again."""
 
+import re
+from dataclasses import replace
+
+import pytest
+
 from forge_operator.cluster.api import EVENTS, Kube
 from forge_operator.cluster.errors import KubeError
 from forge_operator.cluster.events import MOST_OF_A_REASON, SAME_FOR, EventRecorder, Subject
@@ -32,6 +37,17 @@ async def test_an_event_says_what_it_is_about(api: ApiServer, kube: Kube) -> Non
         "Version 2 serves.",
         1,
     )
+
+
+@pytest.mark.parametrize("end", ["-", ".", ".-"])
+async def test_an_object_with_a_long_name_has_events_of_valid_names(
+    api: ApiServer, kube: Kube, end: str
+) -> None:
+    name = "n" * (200 - len(end)) + end + "m" * 40
+    await EventRecorder(kube, "pod-1").record(replace(MAIL, name=name), "Normal", "Promoted", "It serves.")
+
+    part = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+    assert re.fullmatch(rf"{part}(\.{part})*", api.all(EVENTS)[0]["metadata"]["name"])
 
 
 async def test_what_is_said_again_is_counted_and_seldom_written(api: ApiServer, kube: Kube) -> None:
