@@ -1,4 +1,4 @@
-"""Claims in PostgreSQL: the statements that each job passes through.
+"""Claims in PostgreSQL: jobs taken by workers, and what the workers have to say of them (`outcomes`).
 
 A claim commits without waiting for the disk: one that a server crash loses merely makes
 its job ready again, and every later finish flushes what came before it. Finishing waits.
@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from forge_jobs.model.job import (
-    CANCELLED_BY_USER,
-    HISTORY_LIMIT,
     LARGE_PAYLOAD,
     LAST_ATTEMPT,
     Claim,
@@ -21,6 +19,7 @@ from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import Front, Hint
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.leadership import LEADS
+from forge_jobs.storage.postgres.outcomes import FINISH, FINISH_PLAIN, HAND_BACK, POSTPONE
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 from forge_jobs.storage.postgres.workers import ERA
 from forge_jobs.storage.stretches import stretches
@@ -146,143 +145,6 @@ SELECT job.payload
 FROM {schema}.claimed JOIN {schema}.job ON job.id = claimed.job_id
 WHERE claimed.job_id = $1 AND claimed.worker_id = $2 AND claimed.attempt = $3
 """
-
-# What nearly every batch is: done by one worker, nothing to forget, no key, no error. Fewer
-# arrays, since encoding them costs the worker as much as the statement costs the server.
-FINISH_PLAIN = """
-WITH gone AS (
-    DELETE FROM {schema}.claimed
-    USING unnest($2::bigint[], $3::integer[], $4::double precision[], $5::bytea[])
-          AS given (job_id, attempt, duration, result)
-    WHERE claimed.job_id BETWEEN given.job_id AND given.job_id
-      AND claimed.worker_id = $1 AND claimed.attempt = given.attempt
-    RETURNING given.job_id, given.attempt, given.duration, given.result, claimed.queue_id
-), ended AS (
-    INSERT INTO {schema}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result)
-    SELECT job_id, $1, now() - make_interval(secs => duration), now(), queue_id, attempt, 'done', NULL, result FROM gone
-), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, in_progress, done)
-    SELECT queue_id, -count(*), count(*) FROM gone GROUP BY queue_id
-)
-SELECT array_agg(job_id) FROM gone
-"""
-
-# The rest: history of errors, keys, and queues that keep nothing.
-FINISH = """
-WITH gone AS (
-    DELETE FROM {schema}.claimed
-    USING unnest($1::bigint[], $2::bigint[], $3::integer[], $4::boolean[], $5::double precision[],
-                 $6::bytea[], $7::text[], $8::boolean[], $9::boolean[])
-          AS given (job_id, worker_id, attempt, is_dead, duration, result, error, keep, keyed)
-    WHERE claimed.job_id BETWEEN given.job_id AND given.job_id
-      AND claimed.worker_id = given.worker_id AND claimed.attempt = given.attempt
-    RETURNING given.*, claimed.queue_id
-), ended AS (
-    INSERT INTO {schema}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result)
-    SELECT job_id, worker_id, now() - make_interval(secs => duration), now(), queue_id, attempt,
-           CASE WHEN is_dead THEN 'dead' ELSE 'done' END, error, result
-    FROM gone WHERE keep
-), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, in_progress, done, dead)
-    SELECT queue_id, -count(*), count(*) FILTER (WHERE keep AND NOT is_dead), count(*) FILTER (WHERE keep AND is_dead)
-    FROM gone GROUP BY queue_id
-), trimmed AS (
-    DELETE FROM {schema}.failure USING gone
-    WHERE failure.job_id BETWEEN gone.job_id AND gone.job_id
-      AND (NOT gone.keep OR (gone.is_dead AND gone.error IS NOT NULL AND failure.id <= (
-          SELECT id FROM {schema}.failure AS older
-          WHERE older.job_id = gone.job_id ORDER BY id DESC OFFSET {older} LIMIT 1)))
-), failed AS (
-    INSERT INTO {schema}.failure (job_id, attempt, at, worker_id, error)
-    SELECT job_id, attempt, now(), worker_id, error FROM gone WHERE keep AND is_dead AND error IS NOT NULL
-), unkeyed AS (
-    DELETE FROM {schema}.job_key USING gone WHERE gone.keyed AND job_key.job_id BETWEEN gone.job_id AND gone.job_id
-), forgotten AS (
-    DELETE FROM {schema}.job USING gone WHERE NOT gone.keep AND job.id BETWEEN gone.job_id AND gone.job_id
-)
-SELECT array_agg(job_id) FROM gone
-""".replace("{older}", str(HISTORY_LIMIT - 1))
-
-# What a user cancelled while it was in a worker's hand does not wait again, whatever its worker says of it.
-CANCELLED_ENDS = """kept AS (
-    INSERT INTO {schema}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error)
-    SELECT job_id, worker_id, claimed_at, now(), queue_id, attempt, 'dead', '{cancelled}' FROM gone
-    WHERE is_cancelled AND (SELECT dead_retention FROM {schema}.queue WHERE queue.id = gone.queue_id) > interval '0'
-    RETURNING job_id, queue_id
-), unkept AS MATERIALIZED (
-    SELECT job_id FROM gone WHERE is_cancelled EXCEPT SELECT job_id FROM kept
-), forgotten AS (
-    DELETE FROM {schema}.job WHERE id = ANY (ARRAY(SELECT job_id FROM unkept))
-), unfailed AS (
-    DELETE FROM {schema}.failure WHERE job_id = ANY (ARRAY(SELECT job_id FROM unkept))
-), unkeyed AS (
-    DELETE FROM {schema}.job_key WHERE job_id = ANY (ARRAY(SELECT job_id FROM gone WHERE is_cancelled))
-)""".replace("{cancelled}", CANCELLED_BY_USER)
-
-POSTPONE = """
-WITH gone AS (
-    DELETE FROM {schema}.claimed
-    USING unnest($1::bigint[], $2::bigint[], $3::integer[], $4::integer[], $5::smallint[], $6::text[],
-                 $7::double precision[], $8::timestamptz[], $9::text[], $10::boolean[])
-          AS given (job_id, worker_id, attempt, queue_id, priority, reason, delay, run_at, error, counted)
-    WHERE claimed.job_id BETWEEN given.job_id AND given.job_id
-      AND claimed.worker_id = given.worker_id AND claimed.attempt = given.attempt
-    RETURNING given.*, coalesce(given.run_at, now() + make_interval(secs => given.delay)) AS due,
-              given.attempt - CASE WHEN given.counted THEN 0 ELSE 1 END AS attempts,
-              claimed.claimed_at, claimed.cancel_requested_at IS NOT NULL AS is_cancelled
-), {cancelled_ends}, waits AS (
-    INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason)
-    SELECT job_id, due, queue_id, attempts, priority, reason FROM gone WHERE due > now() AND NOT is_cancelled
-), again AS (
-    INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
-    SELECT job_id, {schema}.micros(now()) + row_number() OVER (ORDER BY job_id), queue_id, attempts, priority
-    FROM gone WHERE due <= now() AND NOT is_cancelled
-    RETURNING queue_id
-), trimmed AS (
-    DELETE FROM {schema}.failure USING gone
-    WHERE failure.job_id BETWEEN gone.job_id AND gone.job_id AND gone.error IS NOT NULL AND failure.id <= (
-          SELECT id FROM {schema}.failure AS older
-          WHERE older.job_id = gone.job_id ORDER BY id DESC OFFSET {older} LIMIT 1)
-), failed AS (
-    INSERT INTO {schema}.failure (job_id, attempt, at, worker_id, error)
-    SELECT job_id, attempt, now(), worker_id, error FROM gone
-    WHERE error IS NOT NULL AND job_id <> ALL (ARRAY(SELECT job_id FROM unkept))
-), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, in_progress, scheduled, pending, dead)
-    SELECT queue_id, -count(*), count(*) FILTER (WHERE due > now() AND NOT is_cancelled),
-           count(*) FILTER (WHERE due <= now() AND NOT is_cancelled), count(*) FILTER (WHERE is_kept)
-    FROM (SELECT gone.*, job_id = ANY (ARRAY(SELECT job_id FROM kept)) AS is_kept FROM gone) AS moves GROUP BY queue_id
-)
-SELECT array_agg(job_id), array_agg(job_id) FILTER (WHERE is_cancelled),
-       (SELECT count(*) FROM (SELECT DISTINCT queue_id FROM again) AS woken, {schema}.wake(woken.queue_id))
-FROM gone
-""".replace("{older}", str(HISTORY_LIMIT - 1)).replace("{cancelled_ends}", CANCELLED_ENDS)
-
-HAND_BACK = """
-WITH gone AS (
-    DELETE FROM {schema}.claimed
-    USING unnest($1::bigint[], $2::bigint[], $3::integer[], $4::integer[], $5::smallint[], $6::bigint[])
-          AS given (job_id, worker_id, attempt, queue_id, priority, pos)
-    WHERE claimed.job_id BETWEEN given.job_id AND given.job_id
-      AND claimed.worker_id = given.worker_id AND claimed.attempt = given.attempt
-    RETURNING given.*, claimed.claimed_at, claimed.cancel_requested_at IS NOT NULL AS is_cancelled
-), {cancelled_ends}, again AS (
-    INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
-    SELECT job_id, pos, queue_id, attempt - 1, priority FROM gone WHERE NOT is_cancelled
-    RETURNING queue_id
-), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, in_progress, pending, dead)
-    SELECT queue_id, -count(*), count(*) FILTER (WHERE NOT is_cancelled), count(*) FILTER (WHERE is_kept)
-    FROM (SELECT gone.*, job_id = ANY (ARRAY(SELECT job_id FROM kept)) AS is_kept FROM gone) AS moves GROUP BY queue_id
-)
-SELECT array_agg(job_id), array_agg(job_id) FILTER (WHERE is_cancelled),
-       (SELECT count(*) FROM (SELECT DISTINCT queue_id FROM again) AS woken, {schema}.wake(woken.queue_id)),
-       (SELECT count({schema}.tell('behind:' || concat_ws(',', queue_id, priority, pos, worker_id)))
-        FROM (SELECT queue_id, priority, worker_id, min(pos) AS pos FROM gone WHERE NOT is_cancelled GROUP BY 1, 2, 3)
-             AS back
-        WHERE EXISTS (SELECT FROM {schema}.idle WHERE idle.queue_id = back.queue_id))
-FROM gone
-""".replace("{cancelled_ends}", CANCELLED_ENDS)
 
 HELD = """
 SELECT job.id, claimed.worker_id, claimed.attempt, job.queue_id, job.kind, ''::bytea, job.codec, job.priority,

@@ -1,5 +1,6 @@
 """The sweep in PostgreSQL: ended jobs go when their queue's retention is over."""
 
+from forge_jobs.storage.postgres import endings
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 # One walk of the index `finished_sweep` for each queue and state, from the oldest on. Rows
@@ -26,17 +27,14 @@ WITH old AS MATERIALIZED (
 ), gone AS (
     DELETE FROM {schema}.finished WHERE finished.ctid = ANY (ARRAY(SELECT place FROM old))
     RETURNING finished.job_id, finished.queue_id, finished.state
-), forgotten AS (
-    DELETE FROM {schema}.job WHERE job.id = ANY (ARRAY(SELECT job_id FROM gone))
-), unfailed AS (
-    DELETE FROM {schema}.failure WHERE failure.job_id = ANY (ARRAY(SELECT job_id FROM gone))
-), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, done, dead)
-    SELECT queue_id, -count(*) FILTER (WHERE state = 'done'), -count(*) FILTER (WHERE state = 'dead')
-    FROM gone GROUP BY queue_id
-)
+), {forgotten}, {tallied}
 SELECT count(*) FROM gone
-"""
+""".replace("{forgotten}", endings.forgotten("gone")).replace(
+    "{tallied}",
+    endings.tallied(
+        done="-count(*) FILTER (WHERE state = 'done')", dead="-count(*) FILTER (WHERE state = 'dead')"
+    ),
+)
 
 SWEEP_FIRES = """
 WITH old AS MATERIALIZED (

@@ -15,8 +15,8 @@ import asyncpg
 
 from forge_jobs.errors import JobNotFound, KeyBusy, StorageBusy, StorageUnavailable
 from forge_jobs.model.facts import Moved
-from forge_jobs.model.job import CANCELLED_BY_USER, State
-from forge_jobs.storage.postgres import key_wait
+from forge_jobs.model.job import State
+from forge_jobs.storage.postgres import endings, key_wait
 from forge_jobs.storage.postgres.bulk import EPOCH
 from forge_jobs.storage.postgres.claims import START
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -26,8 +26,6 @@ from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 RACES = 50
 """How often the move of a job may meet another before something must be wrong with the job."""
 
-# ANY (ARRAY), everywhere: a join might read whole tables, since the planner guesses that they are
-# small, and would compare each row of a batch with each other one where that is forbidden.
 _CANCEL = """
 WITH {pick}unqueued AS (
     DELETE FROM {schema}.ready WHERE ctid = ANY (ARRAY({ready})) RETURNING job_id, queue_id, attempt
@@ -35,35 +33,27 @@ WITH {pick}unqueued AS (
     DELETE FROM {schema}.scheduled WHERE job_id = ANY (ARRAY({scheduled})) RETURNING job_id, queue_id, attempt
 ), gone AS (
     SELECT *, 1 AS pending, 0 AS scheduled FROM unqueued UNION ALL SELECT *, 0, 1 FROM unscheduled
-), kept AS (
-    INSERT INTO {schema}.finished (job_id, finished_at, queue_id, attempt, state, error)
-    SELECT job_id, now(), queue_id, attempt, 'dead', '{cancelled}' FROM gone JOIN {schema}.queue ON queue.id = queue_id
-    WHERE dead_retention > interval '0'
-    RETURNING job_id, queue_id
-), unkept AS MATERIALIZED (
-    SELECT job_id FROM gone EXCEPT SELECT job_id FROM kept
-), forgotten AS (
-    DELETE FROM {schema}.job WHERE id = ANY (ARRAY(SELECT job_id FROM unkept))
-), unfailed AS (
-    DELETE FROM {schema}.failure WHERE job_id = ANY (ARRAY(SELECT job_id FROM unkept))
-), unkeyed AS (
-    DELETE FROM {schema}.job_key WHERE job_id = ANY (ARRAY(SELECT job_id FROM gone))
-), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, pending, scheduled, dead)
-    SELECT queue_id, -sum(pending), -sum(scheduled), sum(dead)
-    FROM (SELECT queue_id, pending, scheduled, 0 AS dead FROM gone
-          UNION ALL SELECT queue_id, 0, 0, 1 FROM kept) AS moves GROUP BY queue_id
-), flagged AS (
+), {cancelled}, {tallied}, flagged AS (
     UPDATE {schema}.claimed SET cancel_requested_at = coalesce(cancel_requested_at, now())
     WHERE job_id = ANY (ARRAY({claimed})) RETURNING job_id
 )
 SELECT {answer}, (SELECT count(*) FROM gone) + (SELECT count(*) FROM flagged) AS moved,
        (SELECT count({schema}.tell('cancel:' || job_id)) FROM flagged)
-""".replace("{cancelled}", CANCELLED_BY_USER)
+""".replace("{cancelled}", endings.cancelled()).replace(
+    "{tallied}",
+    endings.tallied(
+        """(SELECT queue_id, pending, scheduled, 0 AS dead FROM gone
+          UNION ALL SELECT queue_id, 0, 0, 1 FROM kept) AS moves""",
+        pending="-sum(pending)",
+        scheduled="-sum(scheduled)",
+        dead="sum(dead)",
+    ),
+)
 
 # A dead job is locked before its key is taken: of two retries at once only one may take it.
 # Keys are taken in one order, so that batches that want the same keys do not deadlock.
-_RETRY = """
+_RETRY = (
+    """
 WITH {pick}dead AS MATERIALIZED (
     {dead}
 ), wanted AS MATERIALIZED (
@@ -85,18 +75,15 @@ WITH {pick}dead AS MATERIALIZED (
     SELECT id AS job_id, queue_id, priority, 1 AS dead, 0 AS scheduled
     FROM {schema}.job WHERE id = ANY (ARRAY(SELECT job_id FROM revived))
     UNION ALL SELECT *, 0, 1 FROM unscheduled
-), placed AS (
-    INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
-    SELECT job_id, {schema}.micros(now()) + row_number() OVER (ORDER BY job_id), queue_id, 0, priority FROM gone
-), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, pending, scheduled, dead)
-    SELECT queue_id, count(*), -sum(scheduled), -sum(dead) FROM gone GROUP BY queue_id
+), {placed}, {tallied}
+SELECT {answer}, (SELECT count(*) FROM gone) AS moved, {woken}
+""".replace("{placed}", endings.placed())
+    .replace("{tallied}", endings.tallied(pending="count(*)", scheduled="-sum(scheduled)", dead="-sum(dead)"))
+    .replace("{woken}", endings.WOKEN)
 )
-SELECT {answer}, (SELECT count(*) FROM gone) AS moved,
-       (SELECT count(*) FROM (SELECT DISTINCT queue_id FROM gone) AS woken, {schema}.wake(woken.queue_id))
-"""
 
-_DELETE = """
+_DELETE = (
+    """
 WITH {pick}unqueued AS (
     DELETE FROM {schema}.ready WHERE ctid = ANY (ARRAY({ready})) RETURNING job_id, queue_id
 ), unscheduled AS (
@@ -107,20 +94,20 @@ WITH {pick}unqueued AS (
     SELECT *, 'pending' AS state FROM unqueued
     UNION ALL SELECT *, 'scheduled' FROM unscheduled
     UNION ALL SELECT * FROM unfinished
-), forgotten AS (
-    DELETE FROM {schema}.job WHERE id = ANY (ARRAY(SELECT job_id FROM gone))
-), unfailed AS (
-    DELETE FROM {schema}.failure WHERE job_id = ANY (ARRAY(SELECT job_id FROM gone))
-), unkeyed AS (
-    DELETE FROM {schema}.job_key WHERE job_id = ANY (ARRAY(SELECT job_id FROM gone))
-), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, pending, scheduled, done, dead)
-    SELECT queue_id, -count(*) FILTER (WHERE state = 'pending'), -count(*) FILTER (WHERE state = 'scheduled'),
-           -count(*) FILTER (WHERE state = 'done'), -count(*) FILTER (WHERE state = 'dead')
-    FROM gone GROUP BY queue_id
-)
+), {forgotten}, {unkeyed}, {tallied}
 SELECT {answer}, (SELECT count(*) FROM gone) AS moved
-"""
+""".replace("{forgotten}", endings.forgotten("gone"))
+    .replace("{unkeyed}", endings.unkeyed("gone"))
+    .replace(
+        "{tallied}",
+        endings.tallied(
+            **{
+                state: f"-count(*) FILTER (WHERE state = '{state}')"
+                for state in ("pending", "scheduled", "done", "dead")
+            }
+        ),
+    )
+)
 
 # To the queue {into}, at the old places; $4 is the queue that they leave.
 _TRANSFER = """
@@ -146,17 +133,16 @@ SELECT {answer}, (SELECT count(*) FROM gone) AS moved,
        (SELECT count({schema}.wake({into})) FROM (SELECT FROM requeued LIMIT 1) AS woken)
 """
 
-_RUN_NOW = """
+_RUN_NOW = (
+    """
 WITH gone AS (
     DELETE FROM {schema}.scheduled WHERE job_id = $1 RETURNING job_id, queue_id, attempt, priority
-), placed AS (
-    INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
-    SELECT job_id, {schema}.micros(now()), queue_id, attempt, priority FROM gone
-), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, pending, scheduled) SELECT queue_id, 1, -1 FROM gone
+), {placed}, {tallied}
+SELECT {answer}, (SELECT count(*) FROM gone) AS moved, {woken}
+""".replace("{placed}", endings.placed(pos="{schema}.micros(now())", attempt="attempt"))
+    .replace("{tallied}", endings.tallied(pending="count(*)", scheduled="-count(*)"))
+    .replace("{woken}", endings.WOKEN)
 )
-SELECT {answer}, (SELECT count(*) FROM gone) AS moved, (SELECT {schema}.wake(queue_id) FROM gone)
-"""
 
 _STATE = "(SELECT state FROM {schema}.jobs WHERE id = $1)"
 

@@ -4,30 +4,27 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from forge_jobs.storage.closed_queues import IS_OPEN
+from forge_jobs.storage.postgres import endings
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 # Any worker may make_pending: rows that another one holds are skipped, so none waits. Where the first stands
 # ($2) is known from the look before, so that what lies before it is not walked over again: jobs that
 # became pending stay in the index for as long as anybody may still see them.
-MAKE_PENDING = """
-WITH taken AS (
+MAKE_PENDING = (
+    """
+WITH gone AS (
     DELETE FROM {schema}.scheduled
     WHERE ctid = ANY (ARRAY (
         SELECT ctid FROM {schema}.scheduled
         WHERE run_at >= $2 AND run_at <= now() ORDER BY run_at LIMIT $1
         FOR UPDATE SKIP LOCKED))
     RETURNING job_id, run_at, queue_id, attempt, priority
-), again AS (
-    INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
-    SELECT job_id, {schema}.micros(now()) + row_number() OVER (ORDER BY run_at, job_id), queue_id, attempt, priority
-    FROM taken
-), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, scheduled, pending)
-    SELECT queue_id, -count(*), count(*) FROM taken GROUP BY queue_id
+), {placed}, {tallied}
+SELECT (SELECT count(*) FROM gone), {woken}
+""".replace("{placed}", endings.placed(order="run_at, job_id", attempt="attempt"))
+    .replace("{tallied}", endings.tallied(scheduled="-count(*)", pending="count(*)"))
+    .replace("{woken}", endings.WOKEN)
 )
-SELECT (SELECT count(*) FROM taken),
-       (SELECT count(*) FROM (SELECT DISTINCT queue_id FROM taken) AS woken, {schema}.wake(woken.queue_id))
-"""
 
 # The first that is scheduled from a moment on. What SQL put off "for ever" is far away: no duration of
 # ours is infinite.
