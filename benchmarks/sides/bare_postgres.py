@@ -14,8 +14,9 @@ import asyncpg
 
 from benchmarks.sides.told import Usage
 from benchmarks.workload import BARE_BATCH, ENCODED, KIND, WARM_UP
+from forge_jobs.storage.interface.claims import START
 from forge_jobs.storage.postgres.bulk import JOB_COLUMNS, READY_COLUMNS
-from forge_jobs.storage.postgres.claims import CLAIM, START
+from forge_jobs.storage.postgres.claims import CLAIM
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.outcomes import FINISH_PLAIN
 from forge_jobs.storage.postgres.session_settings import CLAIMS, WALKS, pinned

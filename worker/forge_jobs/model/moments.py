@@ -4,6 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 from forge_jobs.errors import InvalidInput
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
 LONGEST = timedelta(days=365_000)
 """No duration is longer, so that every moment that is made with one can be written down."""
 

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+NEARLY = 1e-9
+"""What a sum of fractions may lack of a whole token."""
+
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from forge_jobs.errors import InvalidCron
 from forge_jobs.model.cron import CronConfig, Missed
+from forge_jobs.model.moments import EPOCH
 from forge_jobs.rules.cron_expression import Fields
 from forge_jobs.rules.cron_expression import parse as parse_fields
 
@@ -23,7 +24,6 @@ _PROBE = timedelta(days=1)  # no zone ever changed its offset twice within a day
 # Files beside the zones: what this host happens to be set to, and copies that count leap seconds.
 _LOCAL = ("localtime", "posixrules")
 _COPIES = ("right/", "posix/")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +134,14 @@ class Cron:
     def _change(self, before: datetime, after: datetime) -> datetime:
         """Return the instant between the two at which the offset changes, by halving; a whole second."""
         offset = self._offset(before)
-        low, high = (before - _EPOCH) // _SECOND, -((_EPOCH - after) // _SECOND)
+        low, high = (before - EPOCH) // _SECOND, -((EPOCH - after) // _SECOND)
         while high - low > 1:
             middle = (low + high) // 2
-            if self._offset(_EPOCH + middle * _SECOND) == offset:
+            if self._offset(EPOCH + middle * _SECOND) == offset:
                 low = middle
             else:
                 high = middle
-        return _EPOCH + high * _SECOND
+        return EPOCH + high * _SECOND
 
     def _local(self, moment: datetime) -> datetime:
         return moment.astimezone(self._zone).replace(tzinfo=None)

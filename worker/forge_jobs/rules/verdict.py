@@ -31,7 +31,7 @@ T = TypeVar("T")
 class Stop(StrEnum):
     """Why a handler was told to stop."""
 
-    CANCELLED = "cancelled by user"
+    CANCELLED = CANCELLED_BY_USER
     TIMED_OUT = "timed out"
     STOPPING = "the worker stops"
     CUT_OFF = "the worker was cut off"

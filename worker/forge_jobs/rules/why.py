@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from forge_jobs.model.facts import Waiting
 from forge_jobs.model.job import ENDED, Job, Reason, State
+from forge_jobs.model.rate_limit import NEARLY
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.rules import names
 from forge_jobs.rules.duration import in_words
@@ -19,9 +20,6 @@ OVERDUE = timedelta(seconds=10)
 
 MOST_NAMED = 3
 """So many workers are named; of the others it is said how many there are."""
-
-NEARLY = 1e-9
-"""What may be missing from a whole token, so many fractions have been added up."""
 
 
 @dataclass(frozen=True, slots=True)

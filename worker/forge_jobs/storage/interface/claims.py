@@ -15,6 +15,9 @@ from forge_jobs.model.worker import Standing
 Hint = tuple[int, int]
 """(priority, pos): where a look for jobs of this priority may begin."""
 
+START: Hint = (-32768, -1)
+"""Before all jobs of a queue."""
+
 
 @dataclass(frozen=True, slots=True)
 class Front:

@@ -15,6 +15,9 @@ from forge_jobs.model.job import (
     Unhandled,
 )
 
+AHEAD_LIMIT = 10_000
+"""So many jobs before a waiting one are counted."""
+
 BATCH = 1_000
 """How many jobs a call on all that match moves in one transaction: each is short, and progress is seen."""
 

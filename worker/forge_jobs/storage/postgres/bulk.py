@@ -7,7 +7,7 @@ The server has more to do with a row than we have, so whatever can be made while
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import accumulate, chain, repeat
 from operator import add, attrgetter
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from forge_jobs.errors import KeyBusy, StorageUnavailable
 from forge_jobs.handlers.options import resolved
 from forge_jobs.model.job import Alike, Enqueued, NewJob, Reason
+from forge_jobs.model.moments import EPOCH, MICROSECOND
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.storage import pieces, refusals
 from forge_jobs.storage.postgres import key_wait
@@ -26,8 +27,6 @@ from forge_jobs.storage.postgres.queues import unknown_queue
 CHUNK = 2_000
 """Jobs that are made into rows at a time: few enough that other tasks of the event loop get their turn."""
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
 SOON = timedelta(seconds=10)
 """Workers look for due jobs this often unasked; they are told of a job that is due sooner."""
 

@@ -15,17 +15,15 @@ from forge_jobs.model.job import (
     Postponement,
     State,
 )
+from forge_jobs.model.moments import MICROSECOND
 from forge_jobs.model.worker import Standing
-from forge_jobs.storage.interface.claims import Front, Hint
+from forge_jobs.storage.interface.claims import START, Front, Hint
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.outcomes import FINISH, FINISH_PLAIN, HAND_BACK, POSTPONE
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 from forge_jobs.storage.postgres.workers import ERA
 from forge_jobs.storage.stretches import stretches
-
-START: Hint = (-32768, -1)
-MICROSECOND = timedelta(microseconds=1)
 
 # Jobs are joined by `BETWEEN one AND the same`. By `=` the planner may read the whole of an index in
 # its order, to merge it, and takes that for the cheapest as long as the statistics say that the

@@ -18,7 +18,7 @@ from forge_jobs.model.job import (
     Unhandled,
 )
 from forge_jobs.storage import refusals
-from forge_jobs.storage.interface.jobs import BATCH
+from forge_jobs.storage.interface.jobs import AHEAD_LIMIT, BATCH
 from forge_jobs.storage.postgres import enqueue, handled, job_rows
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.limits import FILLED
@@ -37,8 +37,6 @@ from forge_jobs.storage.postgres.moves import (
 )
 from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config, unknown_queue
 from forge_jobs.storage.postgres.tally import fold
-
-AHEAD_LIMIT = 10_000
 
 NEWEST = "SELECT coalesce(max(id), 0) FROM {schema}.job"
 LAST_ID = 2**63 - 1

@@ -3,7 +3,7 @@
 from typing import Any
 
 from forge_jobs.errors import UnknownScope
-from forge_jobs.model.rate_limit import Lease, RateLimit
+from forge_jobs.model.rate_limit import NEARLY, Lease, RateLimit
 from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
@@ -55,7 +55,7 @@ LEASE = """
 WITH bucket AS MATERIALIZED (
     SELECT scope, {filled} AS tokens FROM {schema}.rate_limit WHERE scope = $1 FOR UPDATE
 ), slice AS (
-    SELECT scope, tokens, greatest(0, least($2::bigint, floor(tokens + 1e-9))) AS taken FROM bucket
+    SELECT scope, tokens, greatest(0, least($2::bigint, floor(tokens + {nearly}))) AS taken FROM bucket
 )
 UPDATE {schema}.rate_limit
 SET tokens = greatest(0, slice.tokens - slice.taken), refilled_at = greatest(rate_limit.refilled_at, now())
@@ -64,7 +64,7 @@ RETURNING slice.taken::bigint AS taken, generation, capacity,
     CASE WHEN slice.tokens - slice.taken >= 1 THEN 0
          WHEN refill = 0 OR capacity < 1 THEN 'Infinity'
          ELSE (1 - greatest(0, slice.tokens - slice.taken)) / refill END::double precision AS retry_after
-""".replace("{filled}", FILLED)
+""".replace("{filled}", FILLED).replace("{nearly}", str(NEARLY))
 
 GIVE_BACK = """
 UPDATE {schema}.rate_limit SET tokens = least(capacity, tokens + greatest(0, $2::bigint))

@@ -16,9 +16,9 @@ import asyncpg
 from forge_jobs.errors import JobNotFound, KeyBusy, StorageBusy, StorageUnavailable
 from forge_jobs.model.facts import Moved
 from forge_jobs.model.job import State
+from forge_jobs.model.moments import EPOCH
+from forge_jobs.storage.interface.claims import START
 from forge_jobs.storage.postgres import endings, key_wait
-from forge_jobs.storage.postgres.bulk import EPOCH
-from forge_jobs.storage.postgres.claims import START
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS

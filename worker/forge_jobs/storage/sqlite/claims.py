@@ -20,7 +20,7 @@ from forge_jobs.model.job import (
     State,
 )
 from forge_jobs.model.worker import Standing
-from forge_jobs.storage.interface.claims import Front, Hint
+from forge_jobs.storage.interface.claims import START, Front, Hint
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import later, micros, moment
@@ -32,7 +32,6 @@ from forge_jobs.storage.stretches import Stretch, stretches
 T = TypeVar("T")
 Proof = tuple[int, int, int]
 
-START: Hint = (-32768, -1)
 
 ALLOWED = """
 SELECT CASE

@@ -22,7 +22,7 @@ from forge_jobs.model.job import (
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage import refusals
 from forge_jobs.storage.closed_queues import IS_OPEN, SHOWN_NAME
-from forge_jobs.storage.interface.jobs import BATCH
+from forge_jobs.storage.interface.jobs import AHEAD_LIMIT, BATCH
 from forge_jobs.storage.sqlite import handled, moves
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.enqueue import enqueue
@@ -30,8 +30,6 @@ from forge_jobs.storage.sqlite.limits import TOKENS
 from forge_jobs.storage.sqlite.micros import LAST, moment
 from forge_jobs.storage.sqlite.queues import get as get_queue
 from forge_jobs.storage.sqlite.transaction import Row, Transaction, is_write_lock_busy
-
-AHEAD_LIMIT = 10_000
 
 JOB = """
 SELECT job.id, {name}, job.kind,

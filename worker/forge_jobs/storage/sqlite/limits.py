@@ -3,7 +3,7 @@
 import math
 
 from forge_jobs.errors import UnknownScope
-from forge_jobs.model.rate_limit import Lease, RateLimit
+from forge_jobs.model.rate_limit import NEARLY, Lease, RateLimit
 from forge_jobs.storage import refusals
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
@@ -14,9 +14,6 @@ from forge_jobs.storage.sqlite.transaction import Row, Transaction
 # A clock that went back mints nothing, then or when it comes forward again.
 TOKENS = "min(capacity, tokens + refill * max(0, :now - refilled_at) / 1000000.0)"
 COLUMNS = f"scope, capacity, refill, {TOKENS}, generation, emptied_at, managed_by"
-
-NEARLY = 1e-9
-"""What a sum of fractions may lack of a whole token."""
 
 
 class SqliteLimits:

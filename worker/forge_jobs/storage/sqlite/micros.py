@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import overload
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
+from forge_jobs.model.moments import EPOCH, MICROSECOND
+
 LAST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 """The latest moment that Python can read back; what would be later becomes this."""
 

@@ -12,7 +12,7 @@ from typing import Any
 from forge_jobs.errors import JobNotFound
 from forge_jobs.model.facts import Moved
 from forge_jobs.model.job import CANCELLED_BY_USER, State
-from forge_jobs.storage.sqlite.claims import START
+from forge_jobs.storage.interface.claims import START
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.history import forget
 from forge_jobs.storage.sqlite.tally import Column, count_move
