@@ -19,7 +19,9 @@ from forge_jobs.errors import (
 )
 from forge_jobs.model.worker import Beat, WorkerInfo
 from forge_jobs.storage.postgres import PostgresStorage
-from forge_jobs.storage.postgres.connection import Lane, PostgresDatabase, check_server
+from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.lane import Lane
+from forge_jobs.storage.postgres.server import check_server
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.testing.local_postgres import LocalPostgres

@@ -1,11 +1,13 @@
 """The connection that a caller gives, to make our statements part of their transaction: asyncpg's, of our database."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
 
 from forge_jobs.errors import InvalidInput
+from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS
 
 
 async def unwrapped(connection: Any) -> asyncpg.Connection:
@@ -51,3 +53,16 @@ def check_same_database(ours: Mapping[str, Any], given: Mapping[str, Any]) -> No
         raise InvalidInput(
             f"The given connection is of {where}, allowed is one of database {ours['name']!r}, where the jobs are."
         )
+
+
+@asynccontextmanager
+async def part_of_transaction(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """What runs inside is undone alone when it fails; also in a transaction that the driver knows nothing of."""
+    await connection.execute("SAVEPOINT forge_jobs")
+    try:
+        yield
+    except BaseException:
+        with suppress(*DRIVER_ERRORS):
+            await connection.execute("ROLLBACK TO SAVEPOINT forge_jobs; RELEASE SAVEPOINT forge_jobs")
+        raise
+    await connection.execute("RELEASE SAVEPOINT forge_jobs")

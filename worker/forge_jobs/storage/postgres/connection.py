@@ -6,8 +6,6 @@ new connection; only what the server has undone itself, because of others, is tr
 """
 
 import asyncio
-import os
-import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
@@ -17,17 +15,22 @@ from weakref import WeakSet
 
 import asyncpg
 
-from forge_jobs.errors import ForgeError, InvalidInput, StorageBusy, StorageUnavailable, StorageUnusable
+from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable, StorageUnusable
 from forge_jobs.settings.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.settings.database_url import ALLOWED, POSTGRES, is_database_url, redact
 from forge_jobs.storage import refusals
 from forge_jobs.storage.home import Home, Turn
 from forge_jobs.storage.postgres.address import Address
-from forge_jobs.storage.postgres.caller import IDENTITY, check_same_database, unwrapped
+from forge_jobs.storage.postgres.caller import IDENTITY, check_same_database, part_of_transaction, unwrapped
 from forge_jobs.storage.postgres.connect_arguments import ConnectArguments, connect_arguments
 from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, is_read_only, translated
+from forge_jobs.storage.postgres.forks import left_to_parent
+from forge_jobs.storage.postgres.lane import Lane
+from forge_jobs.storage.postgres.pool import CLOSE_TIMEOUT, POOLED, bare, closed, make_pool
 from forge_jobs.storage.postgres.pooler import is_behind_pooler, share_servers
+from forge_jobs.storage.postgres.schema_names import SchemaNames
+from forge_jobs.storage.postgres.server import CLOSED_FOR_WRITING, check_server
 from forge_jobs.storage.postgres.session_settings import (
     CLAIMS,
     DO_HARM,
@@ -37,46 +40,11 @@ from forge_jobs.storage.postgres.session_settings import (
     pinned,
 )
 
-# Of a standby the server says that it is in recovery: it may become a primary.
-CLOSED_FOR_WRITING = (
-    "SELECT current_setting('default_transaction_read_only')::boolean AND NOT pg_is_in_recovery()"
-)
-
 # What a pooler does that gives every transaction another server, to who believes that there is none.
 MIXED_UP = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 
-POOLED = (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)
-
-OLDEST_SERVER = 14
 LOCK_SHARE = 0.8  # of the time that a statement of the pool may take, for which it waits for a lock
 RELEASE_TIMEOUT = 1.0  # seconds
-CLOSE_TIMEOUT = 5.0  # seconds
-
-
-def check_server(url: str, major: int, minor: int) -> None:
-    """Raise InvalidInput when the server is too old for us."""
-    if major < OLDEST_SERVER:
-        raise InvalidInput(f"{url} is PostgreSQL {major}.{minor}, allowed is {OLDEST_SERVER} or newer.")
-
-
-def check_schema(schema: str) -> None:
-    """Raise InvalidInput when `schema` cannot be the name of a PostgreSQL schema of ours."""
-    size = len(schema.encode())
-    if not 1 <= size <= 63 or "\0" in schema or "$" in schema or schema.startswith("pg_"):
-        raise InvalidInput(
-            f"The schema is {schema!r}, allowed is a name of 1 to 63 bytes without $ "
-            "that does not begin with pg_."
-        )
-
-
-def quoted(identifier: str) -> str:
-    """Return `identifier` as SQL text."""
-    return '"' + identifier.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """Return `text` as a literal in SQL text."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 class PostgresDatabase:
@@ -98,7 +66,6 @@ class PostgresDatabase:
     ) -> None:
         if not is_database_url(url) or not POSTGRES.match(url):
             raise InvalidInput(f"The database URL is {redact(url)!r}, allowed is {ALLOWED}.")
-        check_schema(schema)
         self.schema = schema
         self.channel = schema
         self.pooled = False  # a pooler gives every transaction another server; known once open
@@ -128,12 +95,7 @@ class PostgresDatabase:
         self._begin: str | None = None  # how each transaction begins, where a connection keeps no settings
         # The connections of the pool are of no more use: the server is read-only, elsewhere, or silent.
         self._is_past = False
-        self._texts: dict[str, str] = {}
-        self._names = {
-            "{schema}": quoted(schema),
-            "{schema_text}": quoted(schema).replace("'", "''"),
-            "{channel}": literal(schema),
-        }
+        self.sql = SchemaNames(schema).filled_into
 
     @property
     def url(self) -> str:
@@ -150,15 +112,6 @@ class PostgresDatabase:
             return connect_arguments(url)
         except (OSError, ValueError) as error:  # a certificate that cannot be read
             raise InvalidInput(f"The database URL {redact(url)} is not valid: {error}.") from error
-
-    def sql(self, text: str) -> str:
-        """Return `text` with the names filled in."""
-        filled = self._texts.get(text)
-        if filled is None:
-            # All at once: a schema may be called {channel}.
-            names = "|".join(map(re.escape, self._names))
-            filled = self._texts[text] = re.sub(names, lambda found: self._names[found[0]], text)
-        return filled
 
     async def fetch(self, sql: str, *args: Any, connection: Any = None) -> list[asyncpg.Record]:
         """Return all rows, on the caller's `connection` when one is given."""
@@ -234,15 +187,15 @@ class PostgresDatabase:
 
     def _is_own(self, connection: Any) -> bool:
         """Whether it is one of ours, in which a transaction of ours goes on."""
-        return isinstance(connection, POOLED) and _bare(connection) in self._own
+        return isinstance(connection, POOLED) and bare(connection) in self._own
 
     async def _of_caller(self, connection: Any) -> Any:
         """Return asyncpg's connection inside of what a caller gave. Raises InvalidInput when it is not of our database."""
         given = await unwrapped(connection)
-        if self._identity is not None and _bare(given) not in self._checked:
+        if self._identity is not None and bare(given) not in self._checked:
             # A connection never changes its database, so that each is asked once.
             check_same_database(self._identity, await given.fetchrow(IDENTITY))
-            self._checked.add(_bare(given))
+            self._checked.add(bare(given))
         return given
 
     @asynccontextmanager
@@ -286,19 +239,10 @@ class PostgresDatabase:
                     self._prepares = False
                     await self._look()
                     self._prepares = not self.pooled
-                    self._pool = await self._make_pool()
+                    self._pool = await make_pool(self._pool_size, self._connected, self._set_up_pooled)
             except BaseException:
                 self._home = None
                 raise
-
-    async def _make_pool(self) -> asyncpg.Pool:
-        return await asyncpg.create_pool(
-            min_size=0,
-            max_size=self._pool_size,
-            connect=lambda dsn, **options: self._connected(**options),
-            init=self._set_up_pooled,
-            reset=_leave_as_it_is,
-        )
 
     async def close(self) -> None:
         """No connection is open any more. Raises NotOpenHere."""
@@ -312,7 +256,7 @@ class PostgresDatabase:
             pool, self._pool, self._home = self._pool, None, None
             for lane in self._lanes:
                 await lane.close()
-            await _closed(pool)
+            await closed(pool)
             if self._closing:
                 await asyncio.wait(self._closing)
 
@@ -323,7 +267,7 @@ class PostgresDatabase:
             lane.forget()
 
     @property
-    def _lanes(self) -> tuple["Lane", ...]:
+    def _lanes(self) -> tuple[Lane, ...]:
         return self.claims, self.outcomes, self.liveness
 
     async def connect(
@@ -417,10 +361,13 @@ class PostgresDatabase:
             if self.pooled is before:
                 return
             self._prepares = not self.pooled
-            old, self._pool = self._pool, await self._make_pool()
+            old, self._pool = (
+                self._pool,
+                await make_pool(self._pool_size, self._connected, self._set_up_pooled),
+            )
             for lane in self._lanes:
                 lane.renew()
-        closing = asyncio.ensure_future(_closed(old))
+        closing = asyncio.ensure_future(closed(old))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
@@ -455,7 +402,7 @@ class PostgresDatabase:
     async def _set_up(
         self, connection: asyncpg.Connection, settings: Mapping[str, str] | None = None
     ) -> None:
-        _made.add(connection)
+        left_to_parent(connection)
         self._own.add(connection)
         if self._identity is None and self.is_open:
             self._identity = await connection.fetchrow(IDENTITY)
@@ -493,136 +440,3 @@ class PostgresDatabase:
             return await share_servers(first, second)
         finally:
             await self.disconnect(second)
-
-
-class Lane:
-    """A connection for one kind of statement, one at a time, planned in one way.
-
-    It is opened by its first statement. After a lost connection, a timeout or a
-    cancellation the next statement finds a new one.
-    """
-
-    def __init__(self, database: PostgresDatabase, settings: Mapping[str, str]) -> None:
-        self._database = database
-        self._settings = settings
-        self._turn = Turn()
-        self._connection: asyncpg.Connection | None = None
-        self._moves = 0  # of the database, when the connection was made
-        self._closing: set[asyncio.Task[None]] = set()
-
-    async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
-        """Return all rows. Cancelled in the middle, nothing is known of what the statement did.
-
-        Raises StorageUnavailable, StorageBusy when it took too long or something stayed locked, and
-        StorageRefused for whatever else the server says no to.
-        """
-        return await again(self._fetch, sql, *args)
-
-    async def _fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
-        text = self._database.sql(sql)
-        self._database.require_open()
-        await self._database.sure()
-        async with self._turn.of_loop():
-            connection = await self._connected()
-            try:
-                async with self._database.pinned_transaction(connection, self._settings):
-                    return cast(list[asyncpg.Record], await connection.fetch(text, *args))
-            except BaseException as error:
-                ours = self._database.translated(error)
-                if isinstance(error, TimeoutError):
-                    ours = StorageBusy(str(ours))
-                if not isinstance(error, asyncpg.PostgresError) or (
-                    isinstance(ours, StorageUnavailable) and not isinstance(ours, StorageBusy)
-                ):
-                    self._abandon(connection)
-                if ours is None:
-                    raise
-                raise ours from error
-
-    async def close(self) -> None:
-        """The connection is closed, and a statement that runs is cancelled."""
-        self.renew()
-        if self._closing:
-            await asyncio.wait(self._closing)
-
-    def renew(self) -> None:
-        """The next statement finds a new connection."""
-        if self._connection is not None:
-            self._abandon(self._connection)
-
-    def forget(self) -> None:
-        """There is no connection, and nobody closes the one that there was."""
-        self._connection = None
-        self._closing = set()
-
-    async def _connected(self) -> asyncpg.Connection:
-        self._database.require_open()
-        if self._connection is not None and self._moves != self._database.moves:
-            self._abandon(self._connection)
-        if self._connection is None or self._connection.is_closed():
-            self._connection = None
-            connection = await self._database.connect(settings=self._settings)
-            if not self._database.is_open:
-                self._abandon(connection)
-            self._database.require_open()
-            self._connection, self._moves = connection, self._database.moves
-        return self._connection
-
-    def _abandon(self, connection: asyncpg.Connection) -> None:
-        # Closing also cancels what still runs on the server, and nobody has to wait for that.
-        self._connection = None
-        closing = asyncio.ensure_future(self._database.disconnect(connection))
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
-
-
-@asynccontextmanager
-async def part_of_transaction(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """What runs inside is undone alone when it fails; also in a transaction that the driver knows nothing of."""
-    await connection.execute("SAVEPOINT forge_jobs")
-    try:
-        yield
-    except BaseException:
-        with suppress(*DRIVER_ERRORS):
-            await connection.execute("ROLLBACK TO SAVEPOINT forge_jobs; RELEASE SAVEPOINT forge_jobs")
-        raise
-    await connection.execute("RELEASE SAVEPOINT forge_jobs")
-
-
-async def _closed(pool: asyncpg.Pool | None) -> None:
-    if pool is None:
-        return
-    try:
-        async with asyncio.timeout(CLOSE_TIMEOUT):
-            await pool.close()
-    except DRIVER_ERRORS:
-        pool.terminate()
-
-
-def _bare(connection: Any) -> asyncpg.Connection:
-    """Return the connection inside of what a pool gave."""
-    return getattr(connection, "_con", connection)
-
-
-_made: WeakSet[asyncpg.Connection] = WeakSet()
-_inherited: list[asyncpg.Connection] = []
-
-
-def _leave_to_parent() -> None:
-    """In a forked child: connections are the parent's, who must not see an end of them.
-
-    asyncpg ends one that nobody holds any more, and asyncio would take its socket out of the
-    selector that both processes share.
-    """
-    _inherited.extend(_made)
-    for connection in _inherited:
-        connection._aborted = True  # what it believes of itself; it does nothing at its end then
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_parent)
-
-
-async def _leave_as_it_is(connection: asyncpg.Connection) -> None:
-    # asyncpg's own RESET ALL is a round trip for each use, and would undo the settings.
-    return None

@@ -17,8 +17,9 @@ from forge_jobs.model.facts import SchemaStatus
 from forge_jobs.storage.interface.schema import PATIENCE, Purpose, Schema, Waits
 from forge_jobs.storage.migrate import migrations
 from forge_jobs.storage.postgres import rights
-from forge_jobs.storage.postgres.connection import PostgresDatabase, quoted
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.migrator import HAS_THE_TURN, Migrator, found
+from forge_jobs.storage.postgres.schema_names import quoted
 
 MAINTENANCE_DATABASES = ("postgres", "template1")
 
