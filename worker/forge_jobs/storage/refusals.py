@@ -82,13 +82,22 @@ def without_tables(where: str, why: object) -> SchemaOutdated:
     )
 
 
-def check_jobs(jobs: Sequence[NewJob] | Alike) -> None:
+def check_job(job: NewJob) -> None:
     """Raise InvalidInput for a job that cannot be stored."""
-    looked_at = [jobs.pattern] if isinstance(jobs, Alike) else jobs
-    for field, check in _OF_JOB.items():
-        for value in {getattr(job, field) for job in looked_at}:
-            if value is not None:
-                check(value)
+    for field, check in _OF_JOB:
+        value = getattr(job, field)
+        if value is not None:
+            check(value)
+
+
+def check_jobs(jobs: Sequence[NewJob] | Alike) -> None:
+    """Raise InvalidInput when one of the jobs cannot be stored."""
+    if isinstance(jobs, Alike):
+        check_job(jobs.pattern)
+        return
+    for field, check in _OF_JOB:
+        for value in {getattr(job, field) for job in jobs} - {None}:  # of many jobs most are alike in most
+            check(value)
 
 
 def _max_attempts(value: int) -> None:
@@ -96,16 +105,20 @@ def _max_attempts(value: int) -> None:
         names.max_attempts(value)
 
 
-_OF_JOB: Mapping[str, Callable[[Any], object]] = {
-    "kind": names.kind,
-    "queue": names.queue,
-    "key": names.key,
-    "codec": lambda value: names.checked_name(value, "codec"),
-    "priority": names.priority,
-    "max_attempts": _max_attempts,
-    "delay": lambda value: as_duration(max(value, timedelta(0)), "delay"),  # a past one is over
-    "timeout": lambda value: as_duration(value, "timeout"),
-}
+def _delay(value: timedelta) -> None:
+    as_duration(max(value, timedelta(0)), "delay")  # a past one is over
+
+
+_OF_JOB: Sequence[tuple[str, Callable[[Any], object]]] = (
+    ("kind", names.kind),
+    ("queue", names.queue),
+    ("key", names.key),
+    ("codec", lambda value: names.checked_name(value, "codec")),
+    ("priority", names.priority),
+    ("max_attempts", _max_attempts),
+    ("delay", _delay),
+    ("timeout", lambda value: as_duration(value, "timeout")),
+)
 
 
 def check_queue(name: str, changes: Mapping[str, Any]) -> None:
@@ -150,4 +163,4 @@ def check_cron(cron: CronConfig) -> None:
             f"missed_limit of cron {cron.name!r} is {cron.missed_limit}, "
             f"allowed is a whole number from 1 to {names.MOST_ATTEMPTS}."
         )
-    check_jobs([cron.job()])
+    check_job(cron.job())

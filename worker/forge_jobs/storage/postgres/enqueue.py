@@ -142,7 +142,7 @@ SELECT (SELECT array_agg(id ORDER BY number) FROM known), (SELECT min(queue) FRO
 
 async def enqueue(database: PostgresDatabase, job: NewJob, connection: Any) -> Enqueued:
     """The job waits, in one statement; see `Jobs.enqueue`."""
-    refusals.check_jobs([job])
+    refusals.check_job(job)
     arguments = (
         job.queue,
         job.priority,
