@@ -66,7 +66,7 @@ WITHOUT_NUMBERS = AutoscalingSpec(max_replicas=1)
 
 
 def plan(observed: Observed) -> Plan:
-    """Return what to do for a ForgeQueue."""
+    """Plan a ForgeQueue."""
     observed = with_silence(observed)
     owner, spec = observed.queue, observed.queue.spec
     if owner.deleting_since is not None and naming.FINALIZER not in owner.finalizers:
