@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import suppress
 
 from forge_jobs.errors import ForgeError, InvalidInput, NotOpenHere, UnknownQueue
+from forge_jobs.storage import refusals
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.outage import Outage
 from forge_jobs.telemetry.telemetry import Telemetry
@@ -96,8 +97,10 @@ class Watch:
                     if counts.pending and counts.queue in self._wanted:
                         self._find(counts.queue)
             except Exception as error:  # whoever watches must not miss what comes after an outage
-                if not self._is_open():
-                    self._over = error
+                if not self._is_open():  # what a call said that the close met half-way is no answer
+                    self._over = (
+                        error if isinstance(error, NotOpenHere) else refusals.not_open(self._storage.url)
+                    )
                     self._something.set()
                     return
                 await outage.wait(error)
