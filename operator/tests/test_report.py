@@ -196,6 +196,23 @@ def test_a_database_that_stays_away_is_warned_of_after_a_minute_and_one_that_goe
     assert warned(known) == {"ConnectionFailed"}
 
 
+def test_what_is_held_back_of_a_new_object_is_warned_of_though_it_was_synced_meanwhile() -> None:
+    verdicts = {
+        Condition.SYNCED: ConditionVerdict(ConditionReason.CONFIG_APPLIED),
+        Condition.KINDS_HANDLED: ConditionVerdict(ConditionReason.UNHANDLED_KINDS),
+    }
+    found = replace(report(lastSyncTime="now"), verdicts=verdicts)
+    said: dict[int, list[str]] = {}
+    before: dict[str, Any] = {}
+    for second in (0, 30, 70, 300):
+        actions, _ = reported(found, before, START + timedelta(seconds=second), None)
+        said[second] = [each.reason for each in actions if isinstance(each, EmitEvent)]
+        written = [each.status for each in actions if isinstance(each, WriteStatus)]
+        before = dict(written[0]) if written else before
+
+    assert said == {0: [], 30: [], 70: ["UnhandledKinds"], 300: []}
+
+
 def warned(world: World) -> set[str]:
     return {each.reason for each in world.events if each.type == "Warning"}
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from forge_operator import naming
-from forge_operator.conditions import Condition, ConditionReason
+from forge_operator.conditions import Condition, ConditionReason, Truth
 from forge_operator.plan.actions import Action, EmitEvent, WriteStatus
 from forge_operator.plan.status.annotations import ignored
 from forge_operator.plan.verdict import ConditionVerdict
@@ -199,16 +199,31 @@ def condition(
 def warnings(report: StatusReport, before: Mapping[str, Any], now: datetime) -> list[Action]:
     """Return an event for each condition that did not give its bad reason before."""
     known = {each["type"]: each for each in before.get("conditions") or ()}
-    is_new = "lastSyncTime" not in before
     return [
         EmitEvent("Warning", verdict.reason.value, verdict.message or verdict.reason.meaning)
         for kind, verdict in report.verdicts.items()
         if kind not in SAID_ONCE
         and verdict.reason in WARNED
-        and (has_lasted if is_new and verdict.reason in AT_FIRST else is_news)(
+        and (has_lasted if is_held_back(verdict, known.get(kind.value, {}), before) else is_news)(
             verdict, known.get(kind.value, {}), now
         )
     ]
+
+
+def is_held_back(verdict: ConditionVerdict, condition: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether the reason goes by itself, and was there before the object was in the database, or came with that."""
+    if verdict.reason not in AT_FIRST:
+        return False
+    if "lastSyncTime" not in before:
+        return True
+    if condition.get("reason") != verdict.reason.value:
+        return False
+    began = datetime.fromisoformat(condition["lastTransitionTime"])
+    return any(
+        began <= datetime.fromisoformat(each["lastTransitionTime"])
+        for each in before["conditions"]
+        if each["type"] == Condition.SYNCED.value and each["status"] == Truth.TRUE.value
+    )
 
 
 def is_news(verdict: ConditionVerdict, before: Mapping[str, Any], now: datetime) -> bool:
