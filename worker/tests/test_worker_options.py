@@ -1,5 +1,6 @@
 """What a Worker may be told: everything else is refused where it is said, before anything runs."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -42,3 +43,12 @@ def test_what_cannot_be_the_name_of_a_worker_is_refused(given: Any) -> None:
 def test_what_is_no_port_is_refused(given: Any) -> None:
     with pytest.raises(InvalidInput, match=r"^metrics_port is .*, allowed is a whole number from -1"):
         Worker(Forge(SQLITE), queues=["default"], metrics_port=given)
+
+
+async def test_signals_are_heard_in_the_main_thread_only_and_that_is_said() -> None:
+    worker = Worker(Forge(SQLITE), queues=["default"])
+
+    with pytest.raises(
+        InvalidInput, match=r"^handle_signals is True in the thread .*, allowed is the main thread"
+    ):
+        await asyncio.to_thread(asyncio.run, worker.run(handle_signals=True))

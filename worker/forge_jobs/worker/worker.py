@@ -8,6 +8,7 @@ import asyncio
 import os
 import secrets
 import socket
+import threading
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -111,7 +112,7 @@ class Worker:
         """Run jobs until stopped, or with `until_empty` until nothing is pending and nothing runs.
 
         With `handle_signals`, SIGTERM, SIGINT and SIGHUP stop the worker, and another one a second
-        or more later ends the process at once. A database that is away is waited for, at the
+        or more later ends the process at once; in the main thread only. A database that is away is waited for, at the
         start too. What happens is said in the log, by the logger "forge_jobs". Cancelled, it stops
         without grace, hands back what it has, and is gone from the database when CancelledError is
         raised. Raises what waiting does not cure: StorageUnusable, SchemaTooNew, SchemaOutdated,
@@ -119,6 +120,11 @@ class Worker:
         """
         if self._runs:
             raise InvalidInput("This Worker runs already, allowed is another Worker beside it.")
+        here = threading.current_thread()
+        if handle_signals and here is not threading.main_thread():
+            raise InvalidInput(
+                f"handle_signals is True in the thread {here.name!r}, allowed is the main thread."
+            )
         self._runs = True
         try:
             await self._run(until_empty, handle_signals)
