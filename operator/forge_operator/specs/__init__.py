@@ -4,6 +4,7 @@
 are the source of the schemas in `crds`.
 """
 
+from forge_operator.specs.autoscaling import AutoscalingSpec, ScaleDownSpec, ScaleUpSpec
 from forge_operator.specs.cron import (
     ConcurrencyPolicy,
     CronJobSpec,
@@ -12,6 +13,8 @@ from forge_operator.specs.cron import (
     MissedRunPolicy,
     read_cron,
 )
+from forge_operator.specs.disruption import BudgetChoice, DisruptionSpec
+from forge_operator.specs.drain import DrainSpec, OnDrainTimeout, SunsetSpec
 from forge_operator.specs.queue import (
     BackoffSpec,
     ConcurrencySpec,
@@ -22,23 +25,9 @@ from forge_operator.specs.queue import (
     RetentionSpec,
     read_queue,
 )
+from forge_operator.specs.rollout import AbortSpec, RolloutSpec, RolloutStrategy, StepSpec
 from forge_operator.specs.section import InvalidSpec
-from forge_operator.specs.workers import (
-    AbortSpec,
-    AutoscalingSpec,
-    BudgetChoice,
-    DisruptionSpec,
-    DrainSpec,
-    Identity,
-    OnDrainTimeout,
-    RolloutSpec,
-    RolloutStrategy,
-    ScaleDownSpec,
-    ScaleUpSpec,
-    StepSpec,
-    SunsetSpec,
-    WorkersSpec,
-)
+from forge_operator.specs.workers import Identity, WorkersSpec
 
 __all__ = [
     "AbortSpec",

@@ -8,8 +8,8 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from forge_jobs import Missed
+from forge_operator.specs.bounds import LONGEST_NAME, QUEUE_NAME, YEAR
 from forge_operator.specs.fields import as_written, attempts, choice, flag, part, seconds, text, whole
-from forge_operator.specs.queue import LONGEST_NAME, QUEUE_NAME, YEAR
 from forge_operator.specs.section import Rule, Section, read
 
 SCHEDULE = (

@@ -6,16 +6,10 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from forge_operator.specs.bounds import DAY, LONGEST_NAME, QUEUE_NAME, YEAR
 from forge_operator.specs.fields import attempts, choice, flag, part, seconds, text, whole
 from forge_operator.specs.section import Rule, Section, read
 from forge_operator.specs.workers import WorkersSpec
-
-QUEUE_NAME = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
-LONGEST_NAME = 63
-"""The longest name of an object and of a queue: both become values of labels."""
-
-DAY = 86_400
-YEAR = 365 * DAY
 
 
 class ReclaimPolicy(StrEnum):
