@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Literal, Self, cast
 
 from forge_jobs import InvalidSetting
-from forge_jobs.settings.database_file import LEAST_CONNECTIONS, MOST_CONNECTIONS
-from forge_jobs.settings.url_file import VARIABLE as URL_FILE
-from forge_jobs.settings.url_file import read as read_url
+from forge_jobs.settings import LEAST_CONNECTIONS, MOST_CONNECTIONS, url_file
 from forge_operator.state.settings import OperatorSettings, SecretKey
 
 DATABASE_ALLOWED = "postgresql://user@host:port/database"
@@ -98,11 +96,11 @@ def _connections(read: "_Variables") -> int:
 
 def _database_url(read: "_Variables") -> tuple[str, Path | None]:
     """Return the URL, and the file that says it; that file wins."""
-    file = read.text(URL_FILE)
+    file = read.text(url_file.VARIABLE)
     path = None if file is None else Path(file)
     key, url = "FORGE_DATABASE_URL", read.text("FORGE_DATABASE_URL")
     if path is not None:
-        key, url = f"The URL in {path}", read_url(path)
+        key, url = f"The URL in {path}", url_file.read(path)
     if url is None:
         raise InvalidSetting(key, "", DATABASE_ALLOWED)
     if not re.match(r"postgres(ql)?(\+[a-z0-9_]+)?://", url):

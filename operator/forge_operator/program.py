@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 
 from forge_jobs import ForgeError, InvalidSetting
-from forge_jobs.telemetry.log_format import JsonFormatter, TextFormatter
+from forge_jobs.telemetry import JsonFormatter, TextFormatter
 from forge_operator.cluster.api import Kube, connected, own_namespace
 from forge_operator.cluster.errors import KubeError
 from forge_operator.cluster.lease import Candidate, LeaseTimes

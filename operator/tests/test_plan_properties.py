@@ -3,7 +3,7 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forge_jobs.model.version import VersionState
+from forge_jobs.model import VersionState
 from forge_operator.plan import actions as act
 from forge_operator.plan.pool import ACTIVE
 from forge_operator.state.memory import Memory

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from forge_jobs.model.job import Unhandled
+from forge_jobs import Unhandled
 from forge_operator.conditions import REASONS, Condition, ConditionReason
 from forge_operator.crds import queue_definition
 from forge_operator.plan.actions import EmitEvent, WriteStatus

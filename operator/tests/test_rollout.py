@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from forge_jobs.model.version import VersionState
+from forge_jobs.model import VersionState
 from forge_operator import naming
 from forge_operator.plan import actions as act
 from forge_operator.plan.queue import plan

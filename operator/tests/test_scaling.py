@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forge_jobs import CronConfig, QueueConfig, WorkerInfo
-from forge_jobs.model.job import Counts, Unhandled
+from forge_jobs import Counts, CronConfig, QueueConfig, Unhandled, WorkerInfo
 from forge_operator.conditions import ConditionReason
 from forge_operator.plan.scaling.decide import ScalingDecision, ScalingReason, decide, split, wish
 from forge_operator.plan.scaling.load import Load, followed, measure

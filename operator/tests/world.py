@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
-from forge_jobs import CronConfig, QueueConfig, RateLimit, WorkerInfo
-from forge_jobs.model.job import Counts, Unhandled
-from forge_jobs.model.track_record import TrackRecord, bucket, summed
+from forge_jobs import Counts, CronConfig, QueueConfig, RateLimit, Unhandled, WorkerInfo
+from forge_jobs.model import TrackRecord, Version, VersionState
+from forge_jobs.model.track_record import bucket, summed
 from forge_jobs.model.track_record import read as read_record
-from forge_jobs.model.version import OPEN, Version, VersionState
+from forge_jobs.model.version import OPEN
 from forge_operator import naming
 from forge_operator.plan import actions as act
 from forge_operator.plan.budget import processes

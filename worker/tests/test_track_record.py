@@ -7,8 +7,8 @@ from forge_jobs.model.track_record import (
     LONGEST,
     SHORTEST,
     TrackRecord,
-    begins,
     bucket,
+    bucket_start,
     encoded,
     read,
     summed,
@@ -21,8 +21,8 @@ def test_a_time_is_in_the_bucket_that_begins_before_it_and_ends_after_it(seconds
     number = bucket(seconds)
 
     assert SHORTEST <= number <= LONGEST
-    assert begins(number) <= seconds or number == SHORTEST
-    assert seconds < begins(number + 1) or number == LONGEST
+    assert bucket_start(number) <= seconds or number == SHORTEST
+    assert seconds < bucket_start(number + 1) or number == LONGEST
     assert number == SHORTEST + sum(seconds >= bound for bound in BOUNDS)
 
 

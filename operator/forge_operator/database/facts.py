@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from forge_jobs import CronConfig, Forge, ForgeError, QueueConfig, RateLimit, WorkerInfo
-from forge_jobs.model.job import Counts, Unhandled
-from forge_jobs.model.version import Version
+from forge_jobs import Counts, CronConfig, Forge, ForgeError, QueueConfig, RateLimit, Unhandled, WorkerInfo
+from forge_jobs.model import Version
 from forge_operator.database.link import DatabaseLink
 from forge_operator.plan.scaling.load import is_handled, workable
 from forge_operator.state.observed import DatabaseState

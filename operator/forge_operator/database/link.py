@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from forge_jobs import Forge, ForgeError, SchemaOutdated, SchemaTooNew, Settings
-from forge_jobs.telemetry.events import DatabaseMoved, Event
+from forge_jobs.telemetry import Event, events
 from forge_operator.cluster.lease import NotLeading
 from forge_operator.state.observed import Unknown
 
@@ -112,7 +112,7 @@ class DatabaseLink:
 
 
 def _told(event: Event) -> None:
-    if isinstance(event, DatabaseMoved):
+    if isinstance(event, events.DatabaseMoved):
         logger.warning(
             "The database refused a connection, and answers by what its file says now: %s", event.url
         )

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any, assert_never
 
 from forge_jobs import Forge, InvalidInput, Managed, QueueConfig
-from forge_jobs.model.job import FOREVER
-from forge_jobs.model.queue import EDITABLE
+from forge_jobs.model import FOREVER
 from forge_operator.database.link import DatabaseLink
 from forge_operator.loop.halt import OutOfDate, Refused
 from forge_operator.plan.actions import (
@@ -107,7 +106,7 @@ class DatabaseActor:
 async def _forget_queue(forge: Forge, action: DeleteQueue, epoch: int) -> None:
     """The queue is configured as if it had just been made, by nobody; its name stays, with the history of its jobs."""
     unset = QueueConfig(action.name)
-    changes = {name: getattr(unset, name) for name in EDITABLE}
+    changes = {name: getattr(unset, name) for name in QueueConfig.EDITABLE}
     await forge.queues.set(action.name, managed_by=action.managed_by, epoch=epoch, **changes)
     await forge.queues.manage(action.name, None, previous=action.managed_by, epoch=epoch)
 

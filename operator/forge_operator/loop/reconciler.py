@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from forge_jobs.model.version import VersionState
+from forge_jobs.model import VersionState
 from forge_operator.cluster.api import BY_KIND, Object
 from forge_operator.cluster.events import Subject
 from forge_operator.loop.executor import Execution, Executor

@@ -9,7 +9,7 @@ from contextlib import aclosing, suppress
 from datetime import timedelta
 
 from forge_jobs import ForgeError
-from forge_jobs.model.version import Version
+from forge_jobs.model import Version
 from forge_operator.cluster.api import BY_KIND, Object
 from forge_operator.cluster.errors import KubeError
 from forge_operator.cluster.lease import NotLeading

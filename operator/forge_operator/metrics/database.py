@@ -13,8 +13,7 @@ from datetime import timedelta
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
-from forge_jobs import CronConfig, ForgeError, QueueConfig
-from forge_jobs.model.job import Counts, Unhandled
+from forge_jobs import Counts, CronConfig, ForgeError, QueueConfig, Unhandled
 from forge_operator.database.facts import Facts, FactsReader
 from forge_operator.plan.scaling.load import held, oldest_age, workable
 from forge_operator.state.keys import Key

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from forge_jobs.probes.server import HealthServer
+from forge_jobs.probes import HealthServer
 from forge_operator.metrics.operator import OperatorMetrics
 
 MOST_LAG = 5.0

@@ -10,7 +10,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from forge_jobs.model.version import Version, VersionState
+from forge_jobs.model import Version, VersionState
 from forge_operator.plan.scaling.decide import ScalingDecision
 from forge_operator.state.memory import Memory
 from forge_operator.state.observed import Edit

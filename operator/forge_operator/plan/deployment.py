@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from forge_jobs.model.version import Version
+from forge_jobs.model import Version
 from forge_operator import naming
 from forge_operator.plan.actions import ApplyDeployment, TryDeployment
 from forge_operator.plan.pool import Pool

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from forge_jobs.model.version import VersionState
+from forge_jobs.model import VersionState
 from forge_operator import naming
 from forge_operator.conditions import ConditionReason
 from forge_operator.plan.actions import Action, ApplyBudget, DeleteBudget, MarkPod, Part, Strand

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from forge_jobs import WorkerInfo
-from forge_jobs.model.version import Version, VersionState
+from forge_jobs.model import Version, VersionState
 from forge_operator import naming
 from forge_operator.naming import VersionIdentity
 from forge_operator.plan import budget

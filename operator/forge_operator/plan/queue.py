@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from forge_jobs import CronConfig
-from forge_jobs.model.version import VersionState
+from forge_jobs.model import VersionState
 from forge_operator import naming
 from forge_operator.conditions import Condition, ConditionReason
 from forge_operator.plan import cron as cron_plan

@@ -11,7 +11,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from forge_jobs.model.job import FOREVER
+from forge_jobs.model import FOREVER
 from forge_operator.specs.section import Field, InvalidSpec, Rule, Section, read, schema_of, wrong
 
 T = TypeVar("T")

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from forge_jobs import CronConfig, QueueConfig, RateLimit, WorkerInfo
-from forge_jobs.model.job import Counts, Unhandled
-from forge_jobs.model.version import Version
+from forge_jobs import Counts, CronConfig, QueueConfig, RateLimit, Unhandled, WorkerInfo
+from forge_jobs.model import Version
 from forge_operator.specs import CronSpec, InvalidSpec, QueueSpec
 from forge_operator.state.memory import Memory
 from forge_operator.state.settings import OperatorSettings

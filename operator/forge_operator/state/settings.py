@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from forge_jobs.settings.database_file import CONNECTIONS
+from forge_jobs.settings import CONNECTIONS
 
 
 @dataclass(frozen=True, slots=True)

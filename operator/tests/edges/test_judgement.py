@@ -6,8 +6,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from forge_jobs.model.track_record import TrackRecord, bucket
-from forge_jobs.model.version import Version
+from forge_jobs.model import TrackRecord, Version
+from forge_jobs.model.track_record import bucket
 from forge_operator.cluster.api import PODS, Kube
 from forge_operator.state.settings import OperatorSettings
 from tests.edges.api_server import ApiServer

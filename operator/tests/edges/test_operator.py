@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from forge_jobs import Managed
-from forge_jobs.model.job import FOREVER
+from forge_jobs.model import FOREVER
 from forge_jobs.testing.local_postgres import LocalPostgres
 from forge_operator.cluster.api import CRONS, DEPLOYMENTS, EVENTS, PODS, QUEUES, Kube, Resource
 from forge_operator.cluster.errors import Forbidden, KubeError

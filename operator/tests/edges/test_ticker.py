@@ -11,7 +11,7 @@ import pytest
 
 from forge_jobs import CronConfig, SchemaOutdated, StorageUnavailable, WorkerInfo
 from forge_jobs.client import watch
-from forge_jobs.model.version import Version, VersionState
+from forge_jobs.model import Version, VersionState
 from forge_operator.cluster.api import DEPLOYMENTS, PODS, QUEUES, Kube
 from forge_operator.database.facts import FactsReader
 from forge_operator.database.link import DatabaseLink, unknown

@@ -9,7 +9,7 @@ from forge_jobs.client.jobs import Bulk, Progress
 from forge_jobs.client.removal import Removal
 from forge_jobs.errors import InvalidInput, UnknownQueue, UnknownScope
 from forge_jobs.model.job import State
-from forge_jobs.model.queue import EDITABLE, QueueConfig
+from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules import names
 from forge_jobs.rules.duration import checked_duration, in_words
 from forge_jobs.storage.interface.storage import Storage
@@ -139,7 +139,7 @@ class Queues:
 
 def checked_changes(changes: Mapping[str, object]) -> dict[str, Any]:
     """Return the changes of a queue as `storage` takes them. Raises InvalidInput."""
-    known_options(changes, EDITABLE, "A queue")
+    known_options(changes, QueueConfig.EDITABLE, "A queue")
     return {option: CHECKS[option](value, option) for option, value in changes.items()}
 
 

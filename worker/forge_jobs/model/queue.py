@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import ClassVar
 
 DEFAULT_QUEUE = "default"
 
@@ -9,6 +10,22 @@ DEFAULT_QUEUE = "default"
 @dataclass(frozen=True, slots=True)
 class QueueConfig:
     """A queue as its row says. A change reaches running workers within two seconds."""
+
+    EDITABLE: ClassVar = frozenset(
+        {
+            "concurrency",
+            "paused",
+            "backoff_enabled",
+            "backoff_base",
+            "backoff_max",
+            "max_attempts",
+            "done_retention",
+            "dead_retention",
+            "timeout",
+            "rate_limit",
+        }
+    )
+    """The fields that `queues.set` may change."""
 
     name: str
     id: int = 0  # given by the database
@@ -25,20 +42,3 @@ class QueueConfig:
     managed_by: str | None = None  # who alone may edit it; None: anybody
     cooldown_until: datetime | None = None  # state, not configuration: set by Throttled
     throttles: int = 0  # throttles in a row
-
-
-EDITABLE = frozenset(
-    {
-        "concurrency",
-        "paused",
-        "backoff_enabled",
-        "backoff_base",
-        "backoff_max",
-        "max_attempts",
-        "done_retention",
-        "dead_retention",
-        "timeout",
-        "rate_limit",
-    }
-)
-"""The fields of a QueueConfig that `queues.set` may change."""

@@ -21,16 +21,16 @@ RAN = "ran:"
 
 
 def bucket(seconds: float) -> int:
-    """Return the bucket of a time: the one that begins at `begins(bucket)` and ends where the next begins."""
+    """Return the bucket of a time: the one that begins at `bucket_start(bucket)` and ends where the next begins."""
     return max(SHORTEST, min(LONGEST, floor(PER_DOUBLING * log2(seconds)))) if seconds > 0 else SHORTEST
 
 
-def begins(number: int) -> float:
+def bucket_start(number: int) -> float:
     """Return how many seconds are the least in a bucket."""
     return 0.0 if number == SHORTEST else float(2 ** (number / PER_DOUBLING))
 
 
-BOUNDS = tuple(begins(number) for number in range(SHORTEST + 1, LONGEST + 1))
+BOUNDS = tuple(bucket_start(number) for number in range(SHORTEST + 1, LONGEST + 1))
 """Where each bucket but the first begins, in seconds."""
 
 
@@ -74,10 +74,10 @@ class TrackRecord:
             return None
         for number, count in sorted(self.durations.items()):
             if count >= left:
-                lower = begins(number)
-                return lower + (begins(number + 1) - lower) * left / count
+                lower = bucket_start(number)
+                return lower + (bucket_start(number + 1) - lower) * left / count
             left -= count
-        return begins(max(self.durations) + 1)
+        return bucket_start(max(self.durations) + 1)
 
     def written(self) -> dict[str, int]:
         """Return all that is not zero by its name, as databases keep it."""

@@ -21,7 +21,7 @@ from forge_jobs.errors import (
 from forge_jobs.model.cron import CronConfig
 from forge_jobs.model.job import FOREVER, Alike, NewJob
 from forge_jobs.model.moments import as_duration
-from forge_jobs.model.queue import EDITABLE
+from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules import names
 
 
@@ -125,9 +125,9 @@ def check_queue(name: str, changes: Mapping[str, Any]) -> None:
     """Raise InvalidInput for a name that no queue may have, and for changes that none can take."""
     names.queue(name)
     for field in sorted(changes):
-        if field not in EDITABLE:
+        if field not in QueueConfig.EDITABLE:
             raise InvalidInput(
-                f"A queue has no {field!r} to set, allowed is one of {', '.join(sorted(EDITABLE))}."
+                f"A queue has no {field!r} to set, allowed is one of {', '.join(sorted(QueueConfig.EDITABLE))}."
             )
         _check_change(f"{field} of queue {name!r}", field, changes[field])
 

@@ -7,7 +7,7 @@ gate closed may become visible after it.
 
 from datetime import datetime, timedelta
 
-from forge_jobs.model.version import Version, VersionState
+from forge_jobs.model import Version, VersionState
 from forge_operator.plan.actions import Action, DeleteDeployment, DeleteVersion, EmitEvent, MoveVersion, Scale
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout.shrink import holdings, shrink

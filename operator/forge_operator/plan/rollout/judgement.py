@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from forge_jobs.model.track_record import TrackRecord, begins
-from forge_jobs.model.version import Version
+from forge_jobs.model import TrackRecord, Version, bucket_start
 from forge_operator.plan.pool import Pool
 from forge_operator.specs import AbortSpec, RolloutStrategy, WorkersSpec
 from forge_operator.state.observed import Pod
@@ -320,7 +319,7 @@ def slots(case: Case) -> int:
 
 def late(version: Version, patience: float) -> int:
     """Return how many of the version's running jobs were claimed longer ago than that."""
-    return sum(number for age, number in version.running.items() if begins(age) >= patience)
+    return sum(number for age, number in version.running.items() if bucket_start(age) >= patience)
 
 
 def crashes_of(case: Case, version: Version) -> int:

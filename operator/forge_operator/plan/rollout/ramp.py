@@ -3,7 +3,7 @@
 from datetime import timedelta
 from math import ceil
 
-from forge_jobs.model.version import Version, VersionState
+from forge_jobs.model import Version, VersionState
 from forge_operator.conditions import ConditionReason
 from forge_operator.plan.actions import (
     EmitEvent,

@@ -6,7 +6,7 @@ same transaction that opens the new one's.
 
 from dataclasses import replace
 
-from forge_jobs.model.version import Version, VersionState
+from forge_jobs.model import Version, VersionState
 from forge_operator import naming
 from forge_operator.conditions import ConditionReason
 from forge_operator.plan.actions import (

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from forge_jobs.model.version import Version, VersionState
+from forge_jobs.model import Version, VersionState
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout.ramp import ramping_replicas
 from forge_operator.plan.rollout.readiness import pending_replicas

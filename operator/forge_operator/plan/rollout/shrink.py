@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 
 from forge_jobs import WorkerInfo
-from forge_jobs.model.version import Version
+from forge_jobs.model import Version
 from forge_operator.plan.actions import Action, CordonWorkers, DeletePod, Scale, SetDeletionCost
 from forge_operator.plan.pool import Pool
 from forge_operator.state.observed import Deployment, Pod

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from forge_jobs.model.version import Version, VersionState
+from forge_jobs.model import Version, VersionState
 from forge_operator import naming
 from forge_operator.conditions import ConditionReason
 from forge_operator.plan import deployment as manifests

@@ -1,6 +1,6 @@
 """How a version takes over from the one before it."""
 
-from forge_jobs.model.version import Version, VersionState
+from forge_jobs.model import Version, VersionState
 from forge_operator import naming
 from forge_operator.conditions import ConditionReason
 from forge_operator.plan.actions import (

@@ -1,6 +1,6 @@
 """The Deployment of a version: made, made again, and rolled where it must differ."""
 
-from forge_jobs.model.version import Version
+from forge_jobs.model import Version
 from forge_operator import naming
 from forge_operator.plan import deployment as manifests
 from forge_operator.plan.actions import (

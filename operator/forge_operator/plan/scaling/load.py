@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from forge_jobs import CronConfig, QueueConfig, WorkerInfo
-from forge_jobs.model.job import Counts, Unhandled
+from forge_jobs import Counts, CronConfig, QueueConfig, Unhandled, WorkerInfo
 from forge_operator.specs import AutoscalingSpec
 from forge_operator.state.memory import ScalerMemory, Tally
 from forge_operator.state.observed import DatabaseState

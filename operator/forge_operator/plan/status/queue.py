@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from forge_jobs.model.version import Version, VersionState
+from forge_jobs.model import Version, VersionState
 from forge_operator import naming
 from forge_operator.conditions import Condition, ConditionReason, Truth
 from forge_operator.plan import disruption

@@ -243,7 +243,7 @@ async def unknown_queue(database: PostgresDatabase, name: str, *, connection: An
 
 
 def _set_statement(changes: Mapping[str, Any]) -> str:
-    columns = list(changes)  # words of EDITABLE, by `check_queue`
+    columns = list(changes)  # words of QueueConfig.EDITABLE, by `check_queue`
     return (
         SET.replace("{names}", "".join(f", {column}" for column in columns))
         .replace("{values}", "".join(f", ${number}" for number in range(3, 3 + len(columns))))

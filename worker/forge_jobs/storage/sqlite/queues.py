@@ -57,7 +57,7 @@ class SqliteQueues:
             require_owner(refusals.managed_queue, name, owner, managed_by)
             if managed_by is not None:
                 transaction.execute("UPDATE queue SET managed_by = ? WHERE name = ?", (managed_by, name))
-            for field, value in changes.items():  # names of columns, by EDITABLE
+            for field, value in changes.items():  # names of columns, by QueueConfig.EDITABLE
                 _change(transaction, name, field, value)
             queue = get(transaction, name)
             if "concurrency" in changes:
