@@ -264,9 +264,9 @@ async def test_leader_rate_limits_and_crons_are_told(events: Telemetry, storage:
     nobody = await scraped(Metrics(events, storage))
     epoch = await factories.leader(storage)
     await storage.limits.set("slack", capacity=5, refill=0.0)
-    await storage.limits.lease("slack", 2)
+    await storage.tokens.lease("slack", 2)
     await storage.crons.set(factories.cron())
-    await storage.crons.seed("nightly", MOMENT, epoch=epoch)
+    await storage.fires.seed("nightly", MOMENT, epoch=epoch)
 
     page = await scraped(Metrics(events, storage))
 
@@ -339,9 +339,9 @@ async def everything(events: Telemetry, storage: Storage) -> Metrics:
     await storage.queues.set("mail", {"concurrency": 3})
     await storage.limits.set("slack", capacity=5, refill=1.0)
     planned = await storage.crons.set(factories.cron())
-    await storage.crons.seed("nightly", MOMENT, epoch=epoch)
+    await storage.fires.seed("nightly", MOMENT, epoch=epoch)
     [planned] = await storage.crons.all()
-    await storage.crons.fire(planned, [MOMENT], MOMENT + timedelta(days=1), epoch=epoch)
+    await storage.fires.fire(planned, [MOMENT], MOMENT + timedelta(days=1), epoch=epoch)
     return metrics
 
 

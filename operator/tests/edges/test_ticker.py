@@ -126,7 +126,7 @@ async def test_a_cron_that_no_worker_has_seen_wakes_a_sleeping_pool_until_its_ti
     stage.added.clear()
     epoch = await storage.leadership.lead(1, timedelta(minutes=1))
     assert epoch is not None
-    await storage.crons.seed("nightly", await storage.now() + timedelta(hours=6), epoch=epoch)
+    await storage.fires.seed("nightly", await storage.now() + timedelta(hours=6), epoch=epoch)
     await stage.ticker.tick()
     assert stage.added == []
 

@@ -71,7 +71,7 @@ class Limits:
 
     async def empty(self, scope: str) -> None:
         """The bucket is empty and tokens leased from it are void, everywhere at once. Raises UnknownScope."""
-        await self._storage.limits.empty(scope)
+        await self._storage.tokens.empty(scope)
 
 
 def checked_rate(

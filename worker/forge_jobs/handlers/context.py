@@ -31,7 +31,7 @@ def answered(forge: "Forge", work: Coroutine[Any, Any, T], what: str) -> Corouti
     return cast(Coroutine[Any, Any, T], context.answer(work, what))
 
 
-class Tokens(Protocol):
+class ProcessTokens(Protocol):
     """Rate limits, as a worker's process has them."""
 
     async def acquire(self, scope: str, tokens: int = 1, *, wait: timedelta | float | None = None) -> None:
@@ -52,7 +52,7 @@ class Context:
     __slots__ = ("_cancelled", "_loop", "_tokens", "_waits", "claim", "forge", "has_heard", "queue")
 
     def __init__(
-        self, claim: Claim, queue: str, forge: "Forge", tokens: Tokens, loop: asyncio.AbstractEventLoop
+        self, claim: Claim, queue: str, forge: "Forge", tokens: ProcessTokens, loop: asyncio.AbstractEventLoop
     ) -> None:
         self.claim = claim
         self._cancelled = False
@@ -160,7 +160,7 @@ class ContextTokens:
 
     __slots__ = ("_context", "_tokens")
 
-    def __init__(self, context: Context, tokens: Tokens) -> None:
+    def __init__(self, context: Context, tokens: ProcessTokens) -> None:
         self._context = context
         self._tokens = tokens
 

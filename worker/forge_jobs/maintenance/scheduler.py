@@ -60,7 +60,7 @@ async def _advance(
     if config.next_fire_at is not None:
         return config.next_fire_at
     next_fire_at = schedule.next_after(now)  # new, or edited: nothing was missed
-    await storage.crons.seed(config.name, next_fire_at, epoch=epoch)
+    await storage.fires.seed(config.name, next_fire_at, epoch=epoch)
     return next_fire_at
 
 
@@ -68,7 +68,7 @@ async def _fire(
     storage: Storage, telemetry: Telemetry, config: CronConfig, now: datetime, epoch: int
 ) -> datetime:
     fires, next_fire_at = cron.due(config, now)
-    enqueued = await storage.crons.fire(config, fires, next_fire_at, epoch=epoch)
+    enqueued = await storage.fires.fire(config, fires, next_fire_at, epoch=epoch)
     if fires:
         new = sum(not each.duplicate for each in enqueued)
         late = (now - fires[-1]).total_seconds()
@@ -78,4 +78,4 @@ async def _fire(
 
 async def _note(storage: Storage, config: CronConfig, error: str | None, epoch: int) -> None:
     if config.last_error != error:
-        await storage.crons.note_error(config.name, error, epoch=epoch)
+        await storage.fires.note_error(config.name, error, epoch=epoch)

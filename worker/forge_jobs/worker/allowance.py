@@ -21,8 +21,8 @@ class Allowance:
     """Of one worker. What it has is written at each queue; moments are monotonic seconds."""
 
     def __init__(self, storage: Storage, telemetry: Telemetry, worker_id: int) -> None:
-        self._queues = storage.queues
-        self._limits = storage.limits
+        self._slots = storage.slots
+        self._tokens = storage.tokens
         self._telemetry = telemetry
         self._worker_id = worker_id
 
@@ -32,7 +32,7 @@ class Allowance:
             await self.give_back_slots(queue)
         missing = queue.in_hand + limit - queue.slots
         if missing > 0:
-            taken = await self._queues.take_slots(queue.id, self._worker_id, missing)
+            taken = await self._slots.take_slots(queue.id, self._worker_id, missing)
             queue.slots += taken
         return min(limit, queue.slots - queue.in_hand)
 
@@ -44,7 +44,7 @@ class Allowance:
         """The worker has a slot for each job of the queue in hand, and no more."""
         if queue.is_limited and (queue.slots > queue.in_hand or queue.slots_in_doubt):
             queue.slots = queue.in_hand
-            await self._queues.give_back_slots(queue.id, self._worker_id, queue.slots)
+            await self._slots.give_back_slots(queue.id, self._worker_id, queue.slots)
             queue.slots_in_doubt = False
 
     async def give_back_surplus(self, queue: ServedQueue, unused_for: float) -> None:
@@ -72,7 +72,7 @@ class Allowance:
         started or the claim's answer never came: so there is never a start too many.
         """
         try:
-            lease = await self._limits.lease(scope, limit)
+            lease = await self._tokens.lease(scope, limit)
             queue.unknown_scope = None
         except UnknownScope:
             lease = Lease(scope, 0, 0, LONGEST_POLL, 0.0)
@@ -89,4 +89,4 @@ class Allowance:
         if unused <= 0:
             return
         queue.tokens_at = 0.0
-        await self._limits.give_back(lease.scope, unused, lease.generation)
+        await self._tokens.give_back(lease.scope, unused, lease.generation)

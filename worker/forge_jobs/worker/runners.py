@@ -21,7 +21,7 @@ from typing import Any
 
 from forge_jobs.errors import InvalidPayload, StorageUnavailable
 from forge_jobs.forge import Forge
-from forge_jobs.handlers.context import Context, Tokens
+from forge_jobs.handlers.context import Context, ProcessTokens
 from forge_jobs.handlers.handler import Placement
 from forge_jobs.model.decision import HandedBack
 from forge_jobs.model.error_text import describe
@@ -68,7 +68,7 @@ class Runners:
         forge: Forge,
         hand: Hand,
         held: HeldClaims,
-        tokens: Tokens,
+        tokens: ProcessTokens,
         record: Record,
         clock_offset: float,
     ) -> None:

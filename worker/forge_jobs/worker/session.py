@@ -158,7 +158,7 @@ class Session:
 
         hurried = asyncio.Event()
         self._recorder = recorder = Recorder(self._storage, self._telemetry, self._recorded)
-        self._tokens = LeasedTokens(self._storage.limits, self._telemetry)
+        self._tokens = LeasedTokens(self._storage.tokens, self._telemetry)
         self._eras = eras = Eras(self._storage.workers, self._stale.total_seconds(), hurried.set)
         eras.heard(beat)
         queues = {config.id: ServedQueue(config) for config in configs}

@@ -17,7 +17,7 @@ from datetime import timedelta
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.model.decision import Throttled
 from forge_jobs.model.moments import as_duration
-from forge_jobs.storage.interface.limits import Limits
+from forge_jobs.storage.interface.tokens import Tokens
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.telemetry.events import LimitEmptied, TokensLeased
 from forge_jobs.telemetry.telemetry import Telemetry
@@ -54,14 +54,14 @@ class Slice:
 class LeasedTokens:
     """The tokens of one process, for all its handlers. `close` gives back what is left."""
 
-    def __init__(self, limits: Limits, telemetry: Telemetry) -> None:
-        self._limits = limits
+    def __init__(self, tokens: Tokens, telemetry: Telemetry) -> None:
+        self._tokens = tokens
         self._telemetry = telemetry
         self._slices: dict[str, Slice] = {}
         self._returns: set[asyncio.Task[None]] = set()
 
     async def acquire(self, scope: str, tokens: int = 1, *, wait: timedelta | float | None = None) -> None:
-        """See `Tokens.acquire`."""
+        """See `ProcessTokens.acquire`."""
         if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
             raise InvalidInput(f"tokens is {tokens!r}, allowed is a whole number from 1.")
         patience = as_duration(wait, "wait")
@@ -92,8 +92,8 @@ class LeasedTokens:
             raise
 
     async def empty(self, scope: str) -> None:
-        """See `Tokens.empty`."""
-        generation = await self._limits.empty(scope)
+        """See `ProcessTokens.empty`."""
+        generation = await self._tokens.empty(scope)
         self.void(scope)
         if scope in self._slices:
             self._slices[scope].generation = generation
@@ -136,7 +136,7 @@ class LeasedTokens:
         wanted = sum(waiter.tokens for waiter in slice.waiters) - slice.tokens
         generation, slice.voided = slice.generation, False
         try:
-            lease = await self._limits.lease(slice.scope, max(1, wanted + int(len(slice.spent) * AHEAD)))
+            lease = await self._tokens.lease(slice.scope, max(1, wanted + int(len(slice.spent) * AHEAD)))
         except Exception as error:  # whatever it is, those who wait must hear of it
             for waiter in slice.waiters:
                 if not waiter.granted.done():
@@ -168,7 +168,7 @@ class LeasedTokens:
         tokens, slice.tokens = slice.tokens, 0
         if tokens:
             try:
-                await self._limits.give_back(slice.scope, tokens, slice.generation)
+                await self._tokens.give_back(slice.scope, tokens, slice.generation)
             except ForgeError:
                 pass  # they are lost to the bucket, which refills: too few, never too many
 

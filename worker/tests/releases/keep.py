@@ -111,7 +111,7 @@ async def _fill(database: Database) -> None:
             epoch=operator,
         )
         me = await worker(storage, ["default", "mail"], pool="pool", version_id="aaaaaaa1", pod="mail-1")
-        await storage.queues.take_slots(mail.id, me, 3)
+        await storage.slots.take_slots(mail.id, me, 3)
 
         sent = await running(storage, me, payload=b'{"to":"ada@example.com"}', key="ada")
         await storage.claims.finish([done(sent, result=b'"sent"', duration=1.5)])
@@ -131,7 +131,7 @@ async def _fill(database: Database) -> None:
 
         fires_at = MOMENT + timedelta(seconds=1)
         await storage.crons.set(cron(next_fire_at=fires_at))
-        await storage.crons.fire(await storage.crons.get("nightly"), [fires_at], None, epoch=epoch)
+        await storage.fires.fire(await storage.crons.get("nightly"), [fires_at], None, epoch=epoch)
 
 
 async def _keep(database: Database, folder: Path) -> None:

@@ -23,7 +23,7 @@ class Ear:
         await self._storage.limits.ensure(PROBE, capacity=1, refill=1)
         async with asyncio.timeout(SOON):
             while ("empty", PROBE) not in self.told:
-                await self._storage.limits.empty(PROBE)
+                await self._storage.tokens.empty(PROBE)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._something.wait(), 0.05)
         self.told.clear()

@@ -24,9 +24,9 @@ async def spend(storage: Storage, scope: str, times: str) -> int:
     """Lease tokens again and again, give some of them back; return how many were spent."""
     spent = 0
     for turn in range(int(times)):
-        lease = await storage.limits.lease(scope, 3)
+        lease = await storage.tokens.lease(scope, 3)
         unspent = min(lease.tokens, turn % 3)
-        await storage.limits.give_back(scope, unspent, lease.generation)
+        await storage.tokens.give_back(scope, unspent, lease.generation)
         spent += lease.tokens - unspent
     return spent
 
@@ -82,7 +82,7 @@ async def fire(storage: Storage, name: str, epoch: str) -> int:
     cron = await storage.crons.get(name)
     fires = [] if cron.next_fire_at is None else [cron.next_fire_at]
     later: datetime | None = None
-    return len(await storage.crons.fire(cron, fires, later, epoch=int(epoch)))
+    return len(await storage.fires.fire(cron, fires, later, epoch=int(epoch)))
 
 
 ACTIONS = {

@@ -25,7 +25,7 @@ async def epoch(storage):
 async def nightly(storage, epoch):
     """A cron whose next fire is at NIGHT."""
     await storage.crons.set(cron())
-    await storage.crons.seed("nightly", NIGHT, epoch=epoch)
+    await storage.fires.seed("nightly", NIGHT, epoch=epoch)
     return await storage.crons.get("nightly")
 
 
@@ -124,13 +124,13 @@ async def test_the_same_schedule_without_a_next_fire_has_that_which_is_given(sto
 
 async def test_setting_a_cron_clears_its_error(storage, epoch):
     await storage.crons.set(cron())
-    await storage.crons.note_error("nightly", "cannot be understood", epoch=epoch)
+    await storage.fires.note_error("nightly", "cannot be understood", epoch=epoch)
 
     assert (await storage.crons.set(cron())).last_error is None
 
 
 async def test_a_next_fire_that_is_known_is_not_seeded(storage, nightly, epoch):
-    await storage.crons.seed("nightly", NIGHT + DAY, epoch=epoch)
+    await storage.fires.seed("nightly", NIGHT + DAY, epoch=epoch)
 
     assert (await storage.crons.get("nightly")).next_fire_at == NIGHT
     assert await jobs(storage) == []
@@ -140,9 +140,9 @@ async def test_a_fire_enqueues_one_job_and_moves_the_cron_on(storage, epoch):
     await storage.queues.ensure(["mail"])
     facts = {"payload": b"[7]", "codec": "msgpack", "queue": "mail", "priority": 2, "max_attempts": 9}
     await storage.crons.set(cron(timeout=timedelta(seconds=3), **facts))
-    await storage.crons.seed("nightly", NIGHT, epoch=epoch)
+    await storage.fires.seed("nightly", NIGHT, epoch=epoch)
 
-    [answer] = await storage.crons.fire(await storage.crons.get("nightly"), [NIGHT], NIGHT + DAY, epoch=epoch)
+    [answer] = await storage.fires.fire(await storage.crons.get("nightly"), [NIGHT], NIGHT + DAY, epoch=epoch)
 
     found = await storage.jobs.get(answer.id)
     assert (found.kind, found.state, found.timeout) == ("report", State.PENDING, timedelta(seconds=3))
@@ -154,7 +154,7 @@ async def test_a_fire_enqueues_one_job_and_moves_the_cron_on(storage, epoch):
 async def test_a_cron_without_max_attempts_has_those_of_its_queue(storage, nightly, epoch):
     await storage.queues.set("default", {"max_attempts": 11})
 
-    [answer] = await storage.crons.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch)
+    [answer] = await storage.fires.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch)
 
     assert (await storage.jobs.get(answer.id)).max_attempts == 11
 
@@ -162,40 +162,40 @@ async def test_a_cron_without_max_attempts_has_those_of_its_queue(storage, night
 async def test_a_fire_of_several_times_enqueues_one_job_for_each(storage, nightly, epoch):
     fires = [NIGHT, NIGHT + DAY, NIGHT + 2 * DAY]
 
-    answers = await storage.crons.fire(nightly, fires, NIGHT + 3 * DAY, epoch=epoch)
+    answers = await storage.fires.fire(nightly, fires, NIGHT + 3 * DAY, epoch=epoch)
 
     assert len({answer.id for answer in answers}) == 3
     assert (await storage.crons.get("nightly")).last_fire_at == NIGHT + 2 * DAY
 
 
 async def test_a_fire_of_no_times_moves_the_cron_on(storage, nightly, epoch):
-    assert await storage.crons.fire(nightly, [], NIGHT + DAY, epoch=epoch) == []
+    assert await storage.fires.fire(nightly, [], NIGHT + DAY, epoch=epoch) == []
 
     after = await storage.crons.get("nightly")
     assert (after.next_fire_at, after.last_fire_at) == (NIGHT + DAY, None)
 
 
 async def test_a_cron_that_never_fires_again_has_no_next_fire(storage, nightly, epoch):
-    await storage.crons.fire(nightly, [NIGHT], None, epoch=epoch)
+    await storage.fires.fire(nightly, [NIGHT], None, epoch=epoch)
 
     assert (await storage.crons.get("nightly")).next_fire_at is None
 
 
 async def test_the_same_fire_twice_enqueues_once(storage, nightly, epoch):
-    await storage.crons.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch)
+    await storage.fires.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch)
 
-    assert await storage.crons.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch) == []
+    assert await storage.fires.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch) == []
 
     assert len(await jobs(storage)) == 1
 
 
 async def test_a_fire_time_that_has_a_job_gets_no_second_one(storage, nightly, epoch):
-    await storage.crons.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch)
+    await storage.fires.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch)
     await storage.crons.set(cron(enabled=False))
     await storage.crons.set(cron())
-    await storage.crons.seed("nightly", NIGHT, epoch=epoch)  # as a clock that went back would have it
+    await storage.fires.seed("nightly", NIGHT, epoch=epoch)  # as a clock that went back would have it
 
-    await storage.crons.fire(
+    await storage.fires.fire(
         await storage.crons.get("nightly"), [NIGHT, NIGHT + DAY], NIGHT + 2 * DAY, epoch=epoch
     )
 
@@ -205,13 +205,13 @@ async def test_a_fire_time_that_has_a_job_gets_no_second_one(storage, nightly, e
 
 async def test_a_fire_time_has_no_second_job_when_the_first_has_ended(storage, epoch, nightly):
     me = await worker(storage, kinds=("report",))
-    await storage.crons.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch)
+    await storage.fires.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch)
     await storage.claims.finish([done(one, keep=False) for one in await claim(storage, me)])
     await storage.crons.set(cron(enabled=False))
     await storage.crons.set(cron())
-    await storage.crons.seed("nightly", NIGHT, epoch=epoch)
+    await storage.fires.seed("nightly", NIGHT, epoch=epoch)
 
-    await storage.crons.fire(await storage.crons.get("nightly"), [NIGHT], NIGHT + DAY, epoch=epoch)
+    await storage.fires.fire(await storage.crons.get("nightly"), [NIGHT], NIGHT + DAY, epoch=epoch)
 
     assert await jobs(storage) == []
 
@@ -219,10 +219,10 @@ async def test_a_fire_time_has_no_second_job_when_the_first_has_ended(storage, e
 async def test_a_leader_of_the_past_changes_nothing(storage, nightly, epoch, clock):
     old = epoch - 1
 
-    assert await storage.crons.fire(nightly, [NIGHT], NIGHT + DAY, epoch=old) == []
-    await storage.crons.note_error("nightly", "no", epoch=old)
+    assert await storage.fires.fire(nightly, [NIGHT], NIGHT + DAY, epoch=old) == []
+    await storage.fires.note_error("nightly", "no", epoch=old)
     await storage.crons.set(cron("weekly"))
-    await storage.crons.seed("weekly", NIGHT, epoch=old)
+    await storage.fires.seed("weekly", NIGHT, epoch=old)
 
     assert await storage.crons.get("nightly") == nightly
     assert (await storage.crons.get("weekly")).next_fire_at is None
@@ -232,14 +232,14 @@ async def test_a_leader_of_the_past_changes_nothing(storage, nightly, epoch, clo
 async def test_a_leader_whose_lease_ran_out_changes_nothing(storage, nightly, epoch, clock):
     await clock.advance(days=NEVER.days + 1)
 
-    assert await storage.crons.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch) == []
+    assert await storage.fires.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch) == []
     assert await jobs(storage) == []
 
 
 async def test_a_cron_that_was_edited_meanwhile_does_not_fire_its_old_times(storage, nightly, epoch):
     await storage.crons.set(replace(nightly, expression="@weekly"))
 
-    assert await storage.crons.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch) == []
+    assert await storage.fires.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch) == []
     after = await storage.crons.get("nightly")
     assert (after.next_fire_at, after.last_fire_at) == (NIGHT, None)
 
@@ -247,23 +247,23 @@ async def test_a_cron_that_was_edited_meanwhile_does_not_fire_its_old_times(stor
 async def test_a_cron_that_was_deleted_meanwhile_does_not_fire(storage, nightly, epoch):
     await storage.crons.delete("nightly")
 
-    assert await storage.crons.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch) == []
+    assert await storage.fires.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch) == []
     assert await jobs(storage) == []
 
 
 async def test_without_overlap_a_fire_is_skipped_while_a_job_of_the_cron_lives(storage, epoch):
     me = await worker(storage, kinds=("report",))
     await storage.crons.set(cron(overlap=False))
-    await storage.crons.seed("nightly", NIGHT, epoch=epoch)
+    await storage.fires.seed("nightly", NIGHT, epoch=epoch)
     for day in range(2):
         fired = await storage.crons.get("nightly")
-        await storage.crons.fire(fired, [NIGHT + day * DAY], NIGHT + (day + 1) * DAY, epoch=epoch)
+        await storage.fires.fire(fired, [NIGHT + day * DAY], NIGHT + (day + 1) * DAY, epoch=epoch)
 
     assert len(await jobs(storage)) == 1
     assert (await storage.crons.get("nightly")).skipped == 1
 
     await storage.claims.finish([done(one) for one in await claim(storage, me)])
-    await storage.crons.fire(
+    await storage.fires.fire(
         await storage.crons.get("nightly"), [NIGHT + 2 * DAY], NIGHT + 3 * DAY, epoch=epoch
     )
     assert len(await jobs(storage)) == 2
@@ -271,9 +271,9 @@ async def test_without_overlap_a_fire_is_skipped_while_a_job_of_the_cron_lives(s
 
 async def test_without_overlap_only_one_of_several_times_is_run(storage, epoch):
     await storage.crons.set(cron(overlap=False))
-    await storage.crons.seed("nightly", NIGHT, epoch=epoch)
+    await storage.fires.seed("nightly", NIGHT, epoch=epoch)
 
-    await storage.crons.fire(
+    await storage.fires.fire(
         await storage.crons.get("nightly"),
         [NIGHT, NIGHT + DAY, NIGHT + 2 * DAY],
         NIGHT + 3 * DAY,
@@ -288,24 +288,24 @@ async def test_jobs_of_other_crons_and_users_do_not_make_a_fire_skip(storage, ep
     await storage.crons.set(cron(overlap=False))
     await storage.crons.set(cron("other", overlap=False))
     for name in ("nightly", "other"):
-        await storage.crons.seed(name, NIGHT, epoch=epoch)
-        await storage.crons.fire(await storage.crons.get(name), [NIGHT], NIGHT + DAY, epoch=epoch)
+        await storage.fires.seed(name, NIGHT, epoch=epoch)
+        await storage.fires.fire(await storage.crons.get(name), [NIGHT], NIGHT + DAY, epoch=epoch)
 
     assert len(await jobs(storage)) == 2
 
 
 async def test_a_cron_that_cannot_fire_says_why_and_stays_enabled(storage, nightly, epoch):
-    await storage.crons.note_error("nightly", "the hour is 25", epoch=epoch)
+    await storage.fires.note_error("nightly", "the hour is 25", epoch=epoch)
 
     assert await storage.crons.get("nightly") == replace(nightly, last_error="the hour is 25")
-    await storage.crons.note_error("nightly", None, epoch=epoch)
+    await storage.fires.note_error("nightly", None, epoch=epoch)
     assert await storage.crons.get("nightly") == nightly
 
 
 async def test_a_cron_that_fires_has_no_error(storage, nightly, epoch):
-    await storage.crons.note_error("nightly", "the hour is 25", epoch=epoch)
+    await storage.fires.note_error("nightly", "the hour is 25", epoch=epoch)
 
-    await storage.crons.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch)
+    await storage.fires.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch)
 
     assert (await storage.crons.get("nightly")).last_error is None
 
@@ -330,7 +330,7 @@ async def test_a_cron_that_was_triggered_twice_runs_twice(storage, nightly):
 
 
 async def test_a_deleted_cron_leaves_its_jobs(storage, nightly, epoch):
-    [answer] = await storage.crons.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch)
+    [answer] = await storage.fires.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch)
 
     await storage.crons.delete("nightly")
 
@@ -365,7 +365,7 @@ async def test_two_who_fire_at_once_enqueue_one_job(storage, another, nightly, e
     storages = [storage, *[await another() for _ in range(4)]]
 
     answers = await asyncio.gather(
-        *(mine.crons.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch) for mine in storages)
+        *(mine.fires.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch) for mine in storages)
     )
 
     assert sorted(len(answer) for answer in answers) == [0, 0, 0, 0, 1]
@@ -374,7 +374,7 @@ async def test_two_who_fire_at_once_enqueue_one_job(storage, another, nightly, e
 
 async def test_jobs_of_a_cron_are_claimed_like_all_others(storage, nightly, epoch):
     me = await worker(storage, kinds=("report",))
-    await storage.crons.fire(nightly, [NIGHT, NIGHT + DAY], NIGHT + 2 * DAY, epoch=epoch)
+    await storage.fires.fire(nightly, [NIGHT, NIGHT + DAY], NIGHT + 2 * DAY, epoch=epoch)
 
     assert [one.kind for one in await claim(storage, me)] == ["report", "report"]
     assert (await queue(storage)).name == "default"
@@ -382,7 +382,7 @@ async def test_jobs_of_a_cron_are_claimed_like_all_others(storage, nightly, epoc
 
 async def test_fire_times_are_forgotten_after_thirty_days(storage, database, nightly, epoch, clock):
     await clock.set(NIGHT)
-    await storage.crons.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch)
+    await storage.fires.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch)
     await ended(storage, await worker(storage), priority=-1)
 
     await clock.advance(days=29)

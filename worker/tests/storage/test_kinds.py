@@ -158,8 +158,8 @@ async def test_a_cron_that_says_nothing_has_what_its_kind_declares_when_it_fires
     triggered = await storage.crons.trigger("nightly")
     [found] = await storage.crons.all()
     epoch, due = await leader(storage), await storage.now()
-    await storage.crons.seed("nightly", due, epoch=epoch)
-    [fired] = await storage.crons.fire(
+    await storage.fires.seed("nightly", due, epoch=epoch)
+    [fired] = await storage.fires.fire(
         await storage.crons.get("nightly"), [due], due + timedelta(days=1), epoch=epoch
     )
 

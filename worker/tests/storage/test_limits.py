@@ -31,52 +31,52 @@ async def test_a_new_bucket_is_full(storage):
 
 
 async def test_leased_tokens_are_out_of_the_bucket(storage, slack):
-    lease = await storage.limits.lease("slack", 4)
+    lease = await storage.tokens.lease("slack", 4)
 
     assert (lease.scope, lease.tokens, lease.generation) == ("slack", 4, 0)
     assert (await limit(storage)).tokens == pytest.approx(6)
 
 
 async def test_no_more_is_leased_than_there_is(storage, slack):
-    assert (await storage.limits.lease("slack", 25)).tokens == 10
+    assert (await storage.tokens.lease("slack", 25)).tokens == 10
 
-    lease = await storage.limits.lease("slack", 1)
+    lease = await storage.tokens.lease("slack", 1)
 
     assert lease.tokens == 0
     assert lease.retry_after == pytest.approx(0.5, abs=0.01)
 
 
 async def test_the_bucket_fills_with_time_up_to_its_capacity(storage, slack, clock):
-    await storage.limits.lease("slack", 10)
+    await storage.tokens.lease("slack", 10)
 
     await clock.advance(seconds=2)
     assert (await limit(storage)).tokens == pytest.approx(4, abs=0.01)
-    assert (await storage.limits.lease("slack", 10)).tokens == 4
+    assert (await storage.tokens.lease("slack", 10)).tokens == 4
 
     await clock.advance(hours=1)
     assert (await limit(storage)).tokens == 10
-    assert (await storage.limits.lease("slack", 99)).tokens == 10
+    assert (await storage.tokens.lease("slack", 99)).tokens == 10
 
 
 async def test_only_whole_tokens_are_leased_and_the_rest_is_kept(storage, slack, clock):
-    await storage.limits.lease("slack", 10)
+    await storage.tokens.lease("slack", 10)
 
     await clock.advance(seconds=0.75)
-    lease = await storage.limits.lease("slack", 10)
+    lease = await storage.tokens.lease("slack", 10)
     assert lease.tokens == 1
     assert lease.retry_after == pytest.approx(0.25, abs=0.01)
 
     await clock.advance(seconds=0.25)
-    assert (await storage.limits.lease("slack", 10)).tokens == 1
+    assert (await storage.tokens.lease("slack", 10)).tokens == 1
 
 
 async def test_many_small_waits_mint_as_much_as_a_long_one(storage, slack, clock):
-    await storage.limits.lease("slack", 10)
+    await storage.tokens.lease("slack", 10)
 
     got = 0
     for _ in range(40):
         await clock.advance(seconds=0.1)
-        got += (await storage.limits.lease("slack", 10)).tokens
+        got += (await storage.tokens.lease("slack", 10)).tokens
 
     assert got == 8
 
@@ -84,61 +84,61 @@ async def test_many_small_waits_mint_as_much_as_a_long_one(storage, slack, clock
 async def test_a_bucket_that_is_never_filled_says_so(storage):
     await storage.limits.set("once", capacity=1, refill=0)
 
-    assert (await storage.limits.lease("once", 1)).tokens == 1
-    assert math.isinf((await storage.limits.lease("once", 1)).retry_after)
+    assert (await storage.tokens.lease("once", 1)).tokens == 1
+    assert math.isinf((await storage.tokens.lease("once", 1)).retry_after)
 
 
 async def test_tokens_that_were_not_spent_are_given_back(storage, slack):
-    lease = await storage.limits.lease("slack", 5)
+    lease = await storage.tokens.lease("slack", 5)
 
-    await storage.limits.give_back("slack", 3, lease.generation)
+    await storage.tokens.give_back("slack", 3, lease.generation)
 
     assert (await limit(storage)).tokens == pytest.approx(8)
 
 
 async def test_giving_back_never_overfills_the_bucket(storage, slack, clock):
-    lease = await storage.limits.lease("slack", 5)
+    lease = await storage.tokens.lease("slack", 5)
     await clock.advance(hours=1)
 
-    await storage.limits.give_back("slack", 5, lease.generation)
+    await storage.tokens.give_back("slack", 5, lease.generation)
 
     assert (await limit(storage)).tokens == 10
-    assert (await storage.limits.lease("slack", 99)).tokens == 10
+    assert (await storage.tokens.lease("slack", 99)).tokens == 10
 
 
 async def test_a_emptied_bucket_is_empty_for_all_and_fills_again(storage, slack, clock):
-    generation = await storage.limits.empty("slack")
+    generation = await storage.tokens.empty("slack")
 
-    lease = await storage.limits.lease("slack", 1)
+    lease = await storage.tokens.lease("slack", 1)
     assert (lease.tokens, lease.generation, generation) == (0, 1, 1)
     found = await limit(storage)
     assert (found.tokens, found.generation) == (0, 1)
     assert abs(found.emptied_at - clock.now()) < timedelta(milliseconds=1)
 
     await clock.advance(seconds=1)
-    assert (await storage.limits.lease("slack", 5)).tokens == 2
+    assert (await storage.tokens.lease("slack", 5)).tokens == 2
 
 
 async def test_tokens_leased_before_a_bucket_was_emptied_do_not_come_back(storage, slack):
-    lease = await storage.limits.lease("slack", 5)
-    await storage.limits.empty("slack")
+    lease = await storage.tokens.lease("slack", 5)
+    await storage.tokens.empty("slack")
 
-    await storage.limits.give_back("slack", 5, lease.generation)
+    await storage.tokens.give_back("slack", 5, lease.generation)
 
     assert (await limit(storage)).tokens == 0
 
 
 async def test_a_clock_that_goes_back_mints_nothing(storage, slack, clock):
-    await storage.limits.lease("slack", 10)
+    await storage.tokens.lease("slack", 10)
     await clock.advance(hours=-1)
 
-    assert (await storage.limits.lease("slack", 1)).tokens == 0
+    assert (await storage.tokens.lease("slack", 1)).tokens == 0
     await clock.advance(hours=1)
-    assert (await storage.limits.lease("slack", 1)).tokens == 0
+    assert (await storage.tokens.lease("slack", 1)).tokens == 0
 
 
 async def test_new_numbers_keep_the_tokens_cut_to_the_capacity(storage, slack):
-    await storage.limits.lease("slack", 2)
+    await storage.tokens.lease("slack", 2)
 
     assert (await storage.limits.set("slack", capacity=20, refill=1)).tokens == pytest.approx(8)
     assert (await storage.limits.set("slack", capacity=5, refill=1)).tokens == pytest.approx(5)
@@ -153,8 +153,8 @@ async def test_a_limit_that_was_there_keeps_its_numbers(storage, slack):
 
 async def test_an_unknown_scope_is_an_error_that_names_the_known_ones(storage, slack):
     for call in (
-        storage.limits.lease("smtp", 1),
-        storage.limits.empty("smtp"),
+        storage.tokens.lease("smtp", 1),
+        storage.tokens.empty("smtp"),
         storage.limits.delete("smtp"),
     ):
         with pytest.raises(UnknownScope) as caught:
@@ -165,7 +165,7 @@ async def test_an_unknown_scope_is_an_error_that_names_the_known_ones(storage, s
 async def test_giving_back_to_a_limit_that_is_gone_is_nothing(storage, slack):
     await storage.limits.delete("slack")
 
-    await storage.limits.give_back("slack", 1, 0)
+    await storage.tokens.give_back("slack", 1, 0)
 
     assert await storage.limits.all() == []
 
@@ -198,10 +198,10 @@ async def test_a_change_shows_in_the_next_heartbeat(storage, slack):
 
 
 async def test_ten_who_race_for_one_token_get_one(storage, another, slack):
-    await storage.limits.lease("slack", 9)
+    await storage.tokens.lease("slack", 9)
     storages = [storage, *[await another() for _ in range(9)]]
 
-    leases = await asyncio.gather(*(mine.limits.lease("slack", 1) for mine in storages))
+    leases = await asyncio.gather(*(mine.tokens.lease("slack", 1) for mine in storages))
 
     assert sorted(lease.tokens for lease in leases) == [0] * 9 + [1]
 
@@ -212,9 +212,9 @@ async def test_ten_who_take_and_give_back_never_get_one_too_many(storage, anothe
     async def spend(mine):
         spent = 0
         for turn in range(10):
-            lease = await mine.limits.lease("slack", 3)
+            lease = await mine.tokens.lease("slack", 3)
             unspent = lease.tokens if turn % 2 else 0
-            await mine.limits.give_back("slack", unspent, lease.generation)
+            await mine.tokens.give_back("slack", unspent, lease.generation)
             spent += lease.tokens - unspent
         return spent
 

@@ -47,7 +47,7 @@ async def test_ten_processes_that_race_for_tokens_never_get_one_too_many(storage
     spent = await race(*[("spend", "slack", 20)] * 10)
 
     assert sum(spent) == 100
-    assert (await storage.limits.lease("slack", 1)).tokens == 0
+    assert (await storage.tokens.lease("slack", 1)).tokens == 0
 
 
 async def test_ten_processes_that_migrate_at_once_all_succeed(storage, race):
@@ -111,7 +111,7 @@ async def test_of_processes_that_want_to_lead_one_does(storage, race):
 async def test_of_processes_that_fire_a_cron_one_makes_the_job(storage, race):
     epoch = await leader(storage)
     await storage.crons.set(cron())
-    await storage.crons.seed("nightly", datetime(2030, 1, 1, 3, tzinfo=UTC), epoch=epoch)
+    await storage.fires.seed("nightly", datetime(2030, 1, 1, 3, tzinfo=UTC), epoch=epoch)
 
     assert sorted(await race(*[("fire", "nightly", epoch)] * 5)) == [0, 0, 0, 0, 1]
 

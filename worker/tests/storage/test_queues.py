@@ -104,7 +104,7 @@ async def test_a_waiting_job_knows_the_tokens_of_its_queue_s_rate_limit(storage,
     assert (await storage.jobs.waiting(job_id)).tokens is None  # there is no such one
 
     await storage.limits.set("slack", capacity=10, refill=2)
-    await storage.limits.lease("slack", 9)
+    await storage.tokens.lease("slack", 9)
     await clock.advance(seconds=0.25)
     assert (await storage.jobs.waiting(job_id)).tokens == pytest.approx(1.5)
 

@@ -132,7 +132,7 @@ async def test_a_cron_whose_time_has_come_counts_and_one_whose_time_nobody_has_f
     assert await signal(postgres, "(due, workload)") == (1, 1), "a worker has to say when it fires"
 
     epoch = await leader(storage, kinds=("report",))
-    await storage.crons.seed("nightly", await storage.now() + HOUR, epoch=epoch)
+    await storage.fires.seed("nightly", await storage.now() + HOUR, epoch=epoch)
     assert await signal(postgres, "(due, workload)") == (0, 0)
     await postgres.clock.advance(hours=2)
     assert await signal(postgres, "(due, workload)") == (1, 1)

@@ -46,7 +46,7 @@ async def test_a_job_lives_its_whole_life_where_every_table_is_published(
     await storage.workers.register(ME)
     await storage.wakeups.mark_idle(ME.id, [1])
     narrow = (await storage.queues.set("narrow", {"concurrency": 2})).id
-    assert await storage.queues.take_slots(narrow, ME.id, 2) == 2
+    assert await storage.slots.take_slots(narrow, ME.id, 2) == 2
 
     async def claimed(kind: str = "work") -> Claim:
         await storage.jobs.enqueue(NewJob(kind, key="one"))
@@ -71,12 +71,12 @@ async def test_a_job_lives_its_whole_life_where_every_table_is_published(
     assert epoch is not None
     await storage.crons.set(cron())
     at = datetime(2026, 1, 1, tzinfo=UTC)
-    await storage.crons.seed("nightly", at, epoch=epoch)
-    fired = await storage.crons.fire(await storage.crons.get("nightly"), [at], None, epoch=epoch)
+    await storage.fires.seed("nightly", at, epoch=epoch)
+    fired = await storage.fires.fire(await storage.crons.get("nightly"), [at], None, epoch=epoch)
     assert len(fired) == 1
     await storage.crons.delete("nightly")
     await storage.limits.set("smtp", capacity=5, refill=1)
-    await storage.limits.lease("smtp", 1)
+    await storage.tokens.lease("smtp", 1)
     await storage.limits.delete("smtp")
     await storage.queues.set("default", {"done_retention": timedelta(0)})
     await storage.history.sweep(epoch=epoch)

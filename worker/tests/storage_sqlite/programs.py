@@ -47,7 +47,7 @@ async def lease(storage: SqliteStorage) -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     taken = 0
-    while (await storage.limits.lease("slack", 1)).tokens:
+    while (await storage.tokens.lease("slack", 1)).tokens:
         taken += 1
     print(taken)
 

@@ -62,7 +62,7 @@ async def test_no_slot_is_kept_by_a_worker_that_does_not_know_of_it(
     await forge.queues.set("default", concurrency=1)
     later = await work.options(delay=timedelta(days=1)).enqueue()
     async with working(forge):
-        lose(forge.storage.queues, name, carried_out=carried_out)
+        lose(forge.storage.slots, name, carried_out=carried_out)
         first = await work.enqueue()
         await forge.wait(first.id, timeout=20)
         await eventually(lambda: _all_slots_are_free(forge, later.id), within=20)

@@ -29,8 +29,9 @@ def silence(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Any:
         for noun, names in {
             storage.claims: ("claim", "finish", "postpone", "hand_back", "held", "lost"),
             storage.workers: ("register", "beat", "drain", "deregister"),
-            storage.limits: ("lease", "give_back"),
-            storage.queues: ("all", "take_slots", "give_back_slots"),
+            storage.tokens: ("lease", "give_back"),
+            storage.queues: ("all",),
+            storage.slots: ("take_slots", "give_back_slots"),
             storage.schedule: ("make_pending",),
             storage.wakeups: ("mark_idle", "unmark_idle"),
             storage.leadership: ("lead", "resign"),

@@ -12,7 +12,7 @@ from forge_jobs.worker.tokens import LeasedTokens
 
 @pytest.fixture
 async def tokens(forge: Forge) -> LeasedTokens:
-    return LeasedTokens(forge.storage.limits, forge.telemetry)
+    return LeasedTokens(forge.storage.tokens, forge.telemetry)
 
 
 async def spent(tokens: LeasedTokens, scope: str, tries: int) -> int:
@@ -32,7 +32,7 @@ async def test_no_more_tokens_are_spent_than_the_bucket_holds(forge: Forge, toke
 
 async def test_several_processes_never_spend_one_token_too_many(forge: Forge) -> None:
     await forge.limits.set("mail", capacity=40, refill=0.0001)
-    many = [LeasedTokens(forge.storage.limits, forge.telemetry) for _ in range(10)]
+    many = [LeasedTokens(forge.storage.tokens, forge.telemetry) for _ in range(10)]
     got = await asyncio.gather(*(spent(each, "mail", 10) for each in many))
     assert sum(got) == 40
     for each in many:
@@ -48,7 +48,7 @@ async def test_a_token_that_comes_soon_is_waited_for(forge: Forge, tokens: Lease
 
 async def test_a_emptied_bucket_gives_nothing_to_anybody(forge: Forge, tokens: LeasedTokens) -> None:
     await forge.limits.set("mail", capacity=10, refill=0.0001)
-    other = LeasedTokens(forge.storage.limits, forge.telemetry)
+    other = LeasedTokens(forge.storage.tokens, forge.telemetry)
     await tokens.acquire("mail")
 
     await other.empty("mail")
@@ -127,7 +127,7 @@ async def test_a_lease_that_was_on_its_way_when_the_bucket_was_emptied_is_worth_
         await tokens.close()
         await tokens.acquire("mail")
         tokens.void("mail")
-    lease = forge.storage.limits.lease
+    lease = forge.storage.tokens.lease
     leased, may_arrive = asyncio.Event(), asyncio.Event()
 
     async def late(scope: str, count: int) -> Lease:
@@ -136,13 +136,13 @@ async def test_a_lease_that_was_on_its_way_when_the_bucket_was_emptied_is_worth_
         await may_arrive.wait()
         return answer
 
-    monkeypatch.setattr(forge.storage.limits, "lease", late)
+    monkeypatch.setattr(forge.storage.tokens, "lease", late)
     waiting = asyncio.create_task(tokens.acquire("mail", 4, wait=0))
     await leased.wait()
     if by == "this process":
         await tokens.empty("mail")
     else:
-        await forge.storage.limits.empty("mail")
+        await forge.storage.tokens.empty("mail")
         tokens.void("mail")
     may_arrive.set()
 
@@ -157,7 +157,7 @@ async def test_whoever_waits_for_a_token_hears_of_any_error(
     async def broken(scope: str, count: int) -> Lease:
         raise RuntimeError("nobody thought of this")
 
-    monkeypatch.setattr(forge.storage.limits, "lease", broken)
+    monkeypatch.setattr(forge.storage.tokens, "lease", broken)
     async with asyncio.timeout(5):
         with pytest.raises(RuntimeError):
             await tokens.acquire("mail")

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from forge_jobs.model.rate_limit import Lease, RateLimit
+from forge_jobs.model.rate_limit import RateLimit
 
 
 class Limits(Protocol):
@@ -27,12 +27,3 @@ class Limits(Protocol):
 
     async def delete(self, scope: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
         """The rate limit is gone. Raises UnknownScope, and Managed when somebody other than `managed_by` owns it."""
-
-    async def lease(self, scope: str, tokens: int) -> Lease:
-        """Up to `tokens` whole tokens are taken out of the bucket. Raises UnknownScope."""
-
-    async def give_back(self, scope: str, tokens: int, generation: int) -> None:
-        """Unspent tokens are in the bucket again, unless it was emptied since."""
-
-    async def empty(self, scope: str) -> int:
-        """The bucket is empty, tokens leased from it are void, everybody is told; return the new generation. Raises UnknownScope."""

@@ -39,12 +39,6 @@ class Queues(Protocol):
     async def all(self, *, closed: bool = False) -> list[QueueConfig]:
         """Return all queues by name; those that are being deleted only with `closed`, see Removals."""
 
-    async def take_slots(self, queue_id: int, worker_id: int, count: int) -> int:
-        """The worker holds up to `count` slots more; return how many it got. Never more than the queue's concurrency are held."""
-
-    async def give_back_slots(self, queue_id: int, worker_id: int, keep: int) -> None:
-        """The worker holds at most `keep` slots of the queue; idle workers of it are woken."""
-
     async def cool_down(self, queue_id: int, delay: timedelta, throttles: int) -> None:
         """Nothing is claimed from the queue for `delay`, unless it cools down for longer already.
 

@@ -16,6 +16,7 @@ from typing import Protocol
 from forge_jobs.storage.interface.audit import Audit
 from forge_jobs.storage.interface.claims import Claims
 from forge_jobs.storage.interface.crons import Crons
+from forge_jobs.storage.interface.fires import Fires
 from forge_jobs.storage.interface.history import History
 from forge_jobs.storage.interface.jobs import Jobs
 from forge_jobs.storage.interface.kinds import Kinds
@@ -26,6 +27,8 @@ from forge_jobs.storage.interface.queues import Queues
 from forge_jobs.storage.interface.removals import Removals
 from forge_jobs.storage.interface.schedule import Schedule
 from forge_jobs.storage.interface.schema import Schema
+from forge_jobs.storage.interface.slots import Slots
+from forge_jobs.storage.interface.tokens import Tokens
 from forge_jobs.storage.interface.versions import Versions
 from forge_jobs.storage.interface.wakeups import Wakeups
 from forge_jobs.storage.interface.workers import Workers
@@ -39,10 +42,13 @@ class Storage(Protocol):
     claims: Claims
     schedule: Schedule
     queues: Queues
+    slots: Slots
     kinds: Kinds
     removals: Removals
     limits: Limits
+    tokens: Tokens
     crons: Crons
+    fires: Fires
     owners: Owners
     workers: Workers
     versions: Versions

@@ -12,6 +12,7 @@ from forge_jobs.storage.postgres.claims import PostgresClaims
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.connections_left import connections_left
 from forge_jobs.storage.postgres.crons import PostgresCrons
+from forge_jobs.storage.postgres.fires import PostgresFires
 from forge_jobs.storage.postgres.history import PostgresHistory
 from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.kinds import PostgresKinds
@@ -22,6 +23,8 @@ from forge_jobs.storage.postgres.queues import PostgresQueues
 from forge_jobs.storage.postgres.removals import PostgresRemovals
 from forge_jobs.storage.postgres.schedule import PostgresSchedule
 from forge_jobs.storage.postgres.schema import PostgresSchema
+from forge_jobs.storage.postgres.slots import PostgresSlots
+from forge_jobs.storage.postgres.tokens import PostgresTokens
 from forge_jobs.storage.postgres.versions import PostgresVersions
 from forge_jobs.storage.postgres.wakeups import PostgresWakeups
 from forge_jobs.storage.postgres.workers import PostgresWorkers
@@ -61,10 +64,13 @@ class PostgresStorage(Storage):
         self.claims = PostgresClaims(database)
         self.schedule = PostgresSchedule(database)
         self.queues = PostgresQueues(database)
+        self.slots = PostgresSlots(database)
         self.kinds = PostgresKinds(database)
         self.removals = PostgresRemovals(database)
         self.limits = PostgresLimits(database)
+        self.tokens = PostgresTokens(database)
         self.crons = PostgresCrons(database)
+        self.fires = PostgresFires(database)
         self.owners = PostgresOwners(database)
         self.workers = PostgresWorkers(database)
         self.versions = PostgresVersions(database)

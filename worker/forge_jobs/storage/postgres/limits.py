@@ -3,7 +3,7 @@
 from typing import Any
 
 from forge_jobs.errors import UnknownScope
-from forge_jobs.model.rate_limit import NEARLY, Lease, RateLimit
+from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
@@ -49,38 +49,6 @@ WITH gone AS (
 SELECT {schema}.configured() FROM gone
 """
 
-# The row is locked before it is read, so that all take from what the one before left.
-# The billionth: tokens that refill to 0.9999999999 are one token.
-LEASE = """
-WITH bucket AS MATERIALIZED (
-    SELECT scope, {filled} AS tokens FROM {schema}.rate_limit WHERE scope = $1 FOR UPDATE
-), slice AS (
-    SELECT scope, tokens, greatest(0, least($2::bigint, floor(tokens + {nearly}))) AS taken FROM bucket
-)
-UPDATE {schema}.rate_limit
-SET tokens = greatest(0, slice.tokens - slice.taken), refilled_at = greatest(rate_limit.refilled_at, now())
-FROM slice WHERE rate_limit.scope = slice.scope
-RETURNING slice.taken::bigint AS taken, generation, capacity,
-    CASE WHEN slice.tokens - slice.taken >= 1 THEN 0
-         WHEN refill = 0 OR capacity < 1 THEN 'Infinity'
-         ELSE (1 - greatest(0, slice.tokens - slice.taken)) / refill END::double precision AS retry_after
-""".replace("{filled}", FILLED).replace("{nearly}", str(NEARLY))
-
-GIVE_BACK = """
-UPDATE {schema}.rate_limit SET tokens = least(capacity, tokens + greatest(0, $2::bigint))
-WHERE scope = $1 AND generation = $3
-"""
-
-EMPTY = """
-WITH emptied AS (
-    UPDATE {schema}.rate_limit
-    SET tokens = 0, refilled_at = greatest(refilled_at, now()), generation = generation + 1, emptied_at = now()
-    WHERE scope = $1
-    RETURNING generation
-)
-SELECT generation, {schema}.tell('empty:' || $1) FROM emptied
-"""
-
 
 class PostgresLimits:
     """`Limits` in PostgreSQL."""
@@ -122,23 +90,8 @@ class PostgresLimits:
             return
         owner = await self._owner(scope)
         if owner is None:
-            raise await self._unknown(scope)
+            raise await unknown_scope(self._database, scope)
         raise refusals.managed_limit(scope, owner)
-
-    async def lease(self, scope: str, tokens: int) -> Lease:
-        record = await self._database.fetchrow(LEASE, scope, tokens)
-        if record is None:
-            raise await self._unknown(scope)
-        return Lease(scope, record["taken"], record["generation"], record["retry_after"], record["capacity"])
-
-    async def give_back(self, scope: str, tokens: int, generation: int) -> None:
-        await self._database.execute(GIVE_BACK, scope, tokens, generation)
-
-    async def empty(self, scope: str) -> int:
-        generation: int | None = await self._database.fetchval(EMPTY, scope)
-        if generation is None:
-            raise await self._unknown(scope)
-        return generation
 
     async def _owner(self, scope: str) -> str | None:
         owner: str | None = await self._database.fetchval(
@@ -146,9 +99,11 @@ class PostgresLimits:
         )
         return owner
 
-    async def _unknown(self, scope: str) -> UnknownScope:
-        known = await self._database.fetch("SELECT scope FROM {schema}.rate_limit")
-        return UnknownScope(scope, [record["scope"] for record in known])
+
+async def unknown_scope(database: PostgresDatabase, scope: str) -> UnknownScope:
+    """Return the error that names the rate limits there are."""
+    known = await database.fetch("SELECT scope FROM {schema}.rate_limit")
+    return UnknownScope(scope, [record["scope"] for record in known])
 
 
 def _rate_limit(record: Any) -> RateLimit:

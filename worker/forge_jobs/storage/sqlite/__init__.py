@@ -9,6 +9,7 @@ from forge_jobs.storage.sqlite.audit import SqliteAudit
 from forge_jobs.storage.sqlite.claims import SqliteClaims
 from forge_jobs.storage.sqlite.connection import MEMORY, SqliteDatabase
 from forge_jobs.storage.sqlite.crons import SqliteCrons
+from forge_jobs.storage.sqlite.fires import SqliteFires
 from forge_jobs.storage.sqlite.history import SqliteHistory
 from forge_jobs.storage.sqlite.jobs import SqliteJobs
 from forge_jobs.storage.sqlite.kinds import SqliteKinds
@@ -20,6 +21,8 @@ from forge_jobs.storage.sqlite.queues import SqliteQueues
 from forge_jobs.storage.sqlite.removals import SqliteRemovals
 from forge_jobs.storage.sqlite.schedule import SqliteSchedule
 from forge_jobs.storage.sqlite.schema import SqliteSchema
+from forge_jobs.storage.sqlite.slots import SqliteSlots
+from forge_jobs.storage.sqlite.tokens import SqliteTokens
 from forge_jobs.storage.sqlite.versions import SqliteVersions
 from forge_jobs.storage.sqlite.wakeups import SqliteWakeups
 from forge_jobs.storage.sqlite.workers import SqliteWorkers
@@ -52,10 +55,13 @@ class SqliteStorage(Storage):
         self.claims = SqliteClaims(database)
         self.schedule = SqliteSchedule(database)
         self.queues = SqliteQueues(database)
+        self.slots = SqliteSlots(database)
         self.kinds = SqliteKinds(database)
         self.removals = SqliteRemovals(database)
         self.limits = SqliteLimits(database)
+        self.tokens = SqliteTokens(database)
         self.crons = SqliteCrons(database)
+        self.fires = SqliteFires(database)
         self.owners = SqliteOwners(database)
         self.workers = SqliteWorkers(database)
         self.versions = SqliteVersions(database)

@@ -1,8 +1,5 @@
 """Crons in SQLite: schedules, and their fires."""
 
-from collections.abc import Sequence
-from datetime import datetime
-
 from forge_jobs.errors import UnknownCron
 from forge_jobs.model.cron import CronConfig, Missed
 from forge_jobs.model.job import Enqueued
@@ -13,7 +10,6 @@ from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.enqueue import enqueue
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.kinds import named
-from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import micros, moment
 from forge_jobs.storage.sqlite.queues import unknown_queue
 from forge_jobs.storage.sqlite.revision import configured, require_owner
@@ -69,7 +65,7 @@ class SqliteCrons:
             if managed_by is not None:
                 transaction.execute("UPDATE cron SET managed_by = ? WHERE name = ?", (managed_by, cron.name))
             configured(transaction)
-            return _get(transaction, cron.name)
+            return get(transaction, cron.name)
 
         return await self._database.write(change)
 
@@ -83,7 +79,7 @@ class SqliteCrons:
         await self._database.write(ensure)
 
     async def get(self, name: str) -> CronConfig:
-        return await self._database.read(lambda transaction: _get(transaction, name))
+        return await self._database.read(lambda transaction: get(transaction, name))
 
     async def all(self) -> list[CronConfig]:
         rows = await self._database.read(lambda transaction: transaction.rows(f"{SELECT} ORDER BY cron.name"))
@@ -92,87 +88,21 @@ class SqliteCrons:
     async def delete(self, name: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
         def delete(transaction: Transaction) -> None:
             require_epoch(transaction, epoch)
-            require_owner(refusals.managed_cron, name, _get(transaction, name).managed_by, managed_by)
+            require_owner(refusals.managed_cron, name, get(transaction, name).managed_by, managed_by)
             transaction.execute("DELETE FROM cron WHERE name = ?", (name,))
             configured(transaction)
 
         await self._database.write(delete)
 
-    async def seed(self, name: str, next_fire_at: datetime, *, epoch: int) -> None:
-        def seed(transaction: Transaction) -> None:
-            if leads(transaction, epoch):
-                transaction.execute(
-                    "UPDATE cron SET next_fire_at = ? WHERE name = ? AND next_fire_at IS NULL AND enabled",
-                    (micros(next_fire_at), name),
-                )
-
-        await self._database.write(seed)
-
-    async def fire(
-        self,
-        cron: CronConfig,
-        fires: Sequence[datetime],
-        next_fire_at: datetime | None,
-        *,
-        epoch: int,
-    ) -> list[Enqueued]:
-        return await self._database.write(
-            lambda transaction: _fire(transaction, cron, fires, next_fire_at, epoch)
-        )
-
-    async def note_error(self, name: str, error: str | None, *, epoch: int) -> None:
-        def note_error(transaction: Transaction) -> None:
-            if leads(transaction, epoch):
-                transaction.execute("UPDATE cron SET last_error = ? WHERE name = ?", (error, name))
-
-        await self._database.write(note_error)
-
     async def trigger(self, name: str) -> Enqueued:
         def trigger(transaction: Transaction) -> Enqueued:
-            return enqueue(transaction, [_get(transaction, name).job()])[0]
+            return enqueue(transaction, [get(transaction, name).job()])[0]
 
         return await self._database.write(trigger)
 
 
-def _fire(
-    transaction: Transaction,
-    cron: CronConfig,
-    fires: Sequence[datetime],
-    next_fire_at: datetime | None,
-    epoch: int,
-) -> list[Enqueued]:
-    row = transaction.row(
-        "SELECT id, next_fire_at FROM cron WHERE name = ? AND expression = ? AND timezone = ? AND enabled",
-        (cron.name, cron.expression, cron.timezone),
-    )
-    if row is None or row[1] != micros(cron.next_fire_at) or not leads(transaction, epoch):
-        return []
-    cron_id, job = row[0], _get(transaction, cron.name).job()
-    answers: list[Enqueued] = []
-    skipped = 0
-    for fire_at in sorted(map(micros, fires)):
-        if transaction.row("SELECT 1 FROM fire WHERE cron_id = ? AND fire_at = ?", (cron_id, fire_at)):
-            continue
-        [enqueued] = enqueue(transaction, [job])
-        if enqueued.duplicate:
-            skipped += 1
-            continue
-        transaction.execute(
-            "INSERT INTO fire (cron_id, fire_at, job_id) VALUES (?, ?, ?)", (cron_id, fire_at, enqueued.id)
-        )
-        answers.append(enqueued)
-    transaction.execute(
-        """
-        UPDATE cron
-        SET next_fire_at = ?, last_fire_at = coalesce(?, last_fire_at), last_error = NULL, skipped = skipped + ?
-        WHERE id = ?
-        """,
-        (micros(next_fire_at), micros(max(fires, default=None)), skipped, cron_id),
-    )
-    return answers
-
-
-def _get(transaction: Transaction, name: str) -> CronConfig:
+def get(transaction: Transaction, name: str) -> CronConfig:
+    """Return the cron of this name. Raises UnknownCron."""
     row = transaction.row(f"{SELECT} WHERE cron.name = ?", (name,))
     if row is None:
         raise UnknownCron(name, (known[0] for known in transaction.rows("SELECT name FROM cron")))

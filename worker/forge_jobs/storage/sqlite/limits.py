@@ -1,9 +1,7 @@
 """Rate limits in SQLite: token buckets, filled up whenever they are looked at."""
 
-import math
-
 from forge_jobs.errors import UnknownScope
-from forge_jobs.model.rate_limit import NEARLY, Lease, RateLimit
+from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.storage import refusals
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
@@ -34,7 +32,7 @@ class SqliteLimits:
         def change(transaction: Transaction) -> RateLimit:
             require_epoch(transaction, epoch)
             if not _add(transaction, scope, capacity, refill):
-                require_owner(refusals.managed_limit, scope, _get(transaction, scope).managed_by, managed_by)
+                require_owner(refusals.managed_limit, scope, get(transaction, scope).managed_by, managed_by)
                 transaction.execute(
                     f"""
                     UPDATE rate_limit
@@ -49,7 +47,7 @@ class SqliteLimits:
                     "UPDATE rate_limit SET managed_by = ? WHERE scope = ?", (managed_by, scope)
                 )
             configured(transaction)
-            return _get(transaction, scope)
+            return get(transaction, scope)
 
         return await self._database.write(change)
 
@@ -71,60 +69,11 @@ class SqliteLimits:
     async def delete(self, scope: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
         def delete(transaction: Transaction) -> None:
             require_epoch(transaction, epoch)
-            require_owner(refusals.managed_limit, scope, _get(transaction, scope).managed_by, managed_by)
+            require_owner(refusals.managed_limit, scope, get(transaction, scope).managed_by, managed_by)
             transaction.execute("DELETE FROM rate_limit WHERE scope = ?", (scope,))
             configured(transaction)
 
         await self._database.write(delete)
-
-    async def lease(self, scope: str, tokens: int) -> Lease:
-        def lease(transaction: Transaction) -> Lease:
-            limit = _get(transaction, scope)
-            taken = max(0, min(tokens, math.floor(limit.tokens + NEARLY)))
-            left = max(0.0, limit.tokens - taken)
-            transaction.execute(
-                "UPDATE rate_limit SET tokens = ?, refilled_at = max(refilled_at, ?) WHERE scope = ?",
-                (left, transaction.now, scope),
-            )
-            return Lease(scope, taken, limit.generation, _wait(left, limit), limit.capacity)
-
-        return await self._database.write(lease)
-
-    async def give_back(self, scope: str, tokens: int, generation: int) -> None:
-        def give_back(transaction: Transaction) -> None:
-            transaction.execute(
-                f"""
-                UPDATE rate_limit
-                SET tokens = min(capacity, {TOKENS} + :tokens), refilled_at = max(refilled_at, :now)
-                WHERE scope = :scope AND generation = :generation
-                """,
-                {"scope": scope, "tokens": tokens, "generation": generation, "now": transaction.now},
-            )
-
-        await self._database.write(give_back)
-
-    async def empty(self, scope: str) -> int:
-        def empty(transaction: Transaction) -> int:
-            generation: int = _get(transaction, scope).generation + 1
-            transaction.execute(
-                """
-                UPDATE rate_limit
-                SET tokens = 0, refilled_at = max(refilled_at, :now), emptied_at = :now, generation = :generation
-                WHERE scope = :scope
-                """,
-                {"scope": scope, "generation": generation, "now": transaction.now},
-            )
-            transaction.tell("empty", scope)
-            return generation
-
-        return await self._database.write(empty)
-
-
-def _wait(tokens: float, limit: RateLimit) -> float:
-    """Return the seconds until a bucket that holds `tokens` has a whole one."""
-    if tokens >= 1:
-        return 0.0
-    return (1.0 - tokens) / limit.refill if limit.refill > 0 and limit.capacity >= 1 else math.inf
 
 
 def _add(transaction: Transaction, scope: str, capacity: float, refill: float) -> bool:
@@ -140,7 +89,8 @@ def _add(transaction: Transaction, scope: str, capacity: float, refill: float) -
     return bool(added)
 
 
-def _get(transaction: Transaction, scope: str) -> RateLimit:
+def get(transaction: Transaction, scope: str) -> RateLimit:
+    """Return the rate limit of this scope. Raises UnknownScope."""
     row = transaction.row(
         f"SELECT {COLUMNS} FROM rate_limit WHERE scope = :scope", {"scope": scope, "now": transaction.now}
     )

@@ -5,7 +5,58 @@ job that ran when it was set. It counts until it is given back, and while more s
 than the concurrency says, no job is claimed on any of them.
 """
 
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.transaction import Transaction
+
+
+class SqliteSlots:
+    """`Slots` in SQLite."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+
+    async def take_slots(self, queue_id: int, worker_id: int, count: int) -> int:
+        def take(transaction: Transaction) -> int:
+            free: int = (
+                transaction.value(
+                    """
+                SELECT queue.concurrency - (
+                    SELECT count(*) FROM slot WHERE slot.queue_id = queue.id AND slot.worker_id IS NOT NULL)
+                FROM queue, worker
+                WHERE queue.id = ? AND worker.id = ? AND queue.concurrency IS NOT NULL
+                """,
+                    (queue_id, worker_id),
+                )
+                or 0
+            )
+            return transaction.changed(
+                """
+                UPDATE slot SET worker_id = :worker_id
+                WHERE queue_id = :queue_id AND number IN (
+                    SELECT number FROM slot WHERE queue_id = :queue_id AND worker_id IS NULL
+                    ORDER BY number LIMIT :count)
+                """,
+                {"queue_id": queue_id, "worker_id": worker_id, "count": max(0, min(count, free))},
+            )
+
+        return await self._database.write(take)
+
+    async def give_back_slots(self, queue_id: int, worker_id: int, keep: int) -> None:
+        def give_back(transaction: Transaction) -> None:
+            freed = transaction.changed(
+                """
+                UPDATE slot SET worker_id = NULL
+                WHERE queue_id = :queue_id AND number IN (
+                    SELECT number FROM slot WHERE queue_id = :queue_id AND worker_id = :worker_id
+                    ORDER BY number LIMIT -1 OFFSET :keep)
+                """,
+                {"queue_id": queue_id, "worker_id": worker_id, "keep": max(0, keep)},
+            )
+            if freed:
+                fit(transaction, queue_id)
+                transaction.tell("slots", queue_id)
+
+        await self._database.write(give_back)
 
 
 def hold_for_running(transaction: Transaction, queue_id: int) -> None:

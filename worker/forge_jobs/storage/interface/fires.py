@@ -1,0 +1,33 @@
+"""The fires of crons."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from forge_jobs.model.cron import CronConfig
+from forge_jobs.model.job import Enqueued
+
+
+class Fires(Protocol):
+    """Fires, as the leader makes them. It names its epoch, see Leadership."""
+
+    async def seed(self, name: str, next_fire_at: datetime, *, epoch: int) -> None:
+        """`next_fire_at` is written if it is unknown."""
+
+    async def fire(
+        self,
+        cron: CronConfig,
+        fires: Sequence[datetime],
+        next_fire_at: datetime | None,
+        *,
+        epoch: int,
+    ) -> list[Enqueued]:
+        """One job for each of `fires` is enqueued and the cron moved on to `next_fire_at`, together.
+
+        Nothing happens (and nothing is returned) when schedule or `next_fire_at` of `cron` are no
+        longer what the row says, or `epoch` no longer leads. A fire time that has a job already gets no
+        second one, and `last_error` is cleared. Without `overlap`, fires are counted as skipped while a job of the cron lives.
+        """
+
+    async def note_error(self, name: str, error: str | None, *, epoch: int) -> None:
+        """The cron says in `last_error` why it does not fire (None: it does), and stays enabled."""

@@ -1,0 +1,18 @@
+"""Tokens of rate limits."""
+
+from typing import Protocol
+
+from forge_jobs.model.rate_limit import Lease
+
+
+class Tokens(Protocol):
+    """Tokens, as workers take them out of the buckets of rate limits."""
+
+    async def lease(self, scope: str, tokens: int) -> Lease:
+        """Up to `tokens` whole tokens are taken out of the bucket. Raises UnknownScope."""
+
+    async def give_back(self, scope: str, tokens: int, generation: int) -> None:
+        """Unspent tokens are in the bucket again, unless it was emptied since."""
+
+    async def empty(self, scope: str) -> int:
+        """The bucket is empty, tokens leased from it are void, everybody is told; return the new generation. Raises UnknownScope."""

@@ -1,0 +1,104 @@
+"""The fires of crons in PostgreSQL."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from forge_jobs.model.cron import CronConfig
+from forge_jobs.model.job import Enqueued
+from forge_jobs.storage.postgres import key_wait
+from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.contention import tried_again
+from forge_jobs.storage.postgres.crons import COLUMNS, cron_config
+from forge_jobs.storage.postgres.enqueue import enqueue_many
+from forge_jobs.storage.postgres.leadership import LEADS
+
+SEED = """
+UPDATE {schema}.cron SET next_fire_at = $2
+WHERE name = $1 AND next_fire_at IS NULL AND enabled AND {leads}
+""".replace("{leads}", LEADS.replace("{epoch}", "$3"))
+
+MOVE_ON = """
+UPDATE {schema}.cron SET next_fire_at = $3, last_fire_at = coalesce($4, last_fire_at), last_error = NULL
+FROM {schema}.queue
+WHERE cron.name = $1 AND cron.next_fire_at IS NOT DISTINCT FROM $2 AND cron.enabled
+  AND cron.expression = $6 AND cron.timezone = $7 AND {leads}
+  AND queue.id = cron.queue_id
+RETURNING cron.id, {columns}
+""".replace("{leads}", LEADS.replace("{epoch}", "$5")).replace("{columns}", COLUMNS)
+
+NOT_FIRED = """
+SELECT fire_at FROM unnest($2::timestamptz[]) AS given (fire_at)
+WHERE NOT EXISTS (SELECT FROM {schema}.fire WHERE fire.cron_id = $1 AND fire.fire_at = given.fire_at)
+ORDER BY fire_at
+"""
+
+FIRED = """
+WITH fired AS (
+    INSERT INTO {schema}.fire (cron_id, fire_at, job_id)
+    SELECT $1, fire_at, job_id FROM unnest($2::timestamptz[], $3::bigint[]) AS given (fire_at, job_id)
+)
+UPDATE {schema}.cron SET skipped = skipped + $4 WHERE id = $1 AND $4::bigint > 0
+"""
+
+NOTE_ERROR = """
+UPDATE {schema}.cron SET last_error = $2 WHERE name = $1 AND last_error IS DISTINCT FROM $2 AND {leads}
+""".replace("{leads}", LEADS.replace("{epoch}", "$3"))
+
+
+class PostgresFires:
+    """`Fires` in PostgreSQL."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+
+    async def seed(self, name: str, next_fire_at: datetime, *, epoch: int) -> None:
+        await self._database.execute(SEED, name, next_fire_at, epoch)
+
+    @tried_again
+    async def fire(
+        self,
+        cron: CronConfig,
+        fires: Sequence[datetime],
+        next_fire_at: datetime | None,
+        *,
+        epoch: int,
+    ) -> list[Enqueued]:
+        latest = max(fires, default=None)
+        async with self._database.transaction() as connection:
+            await key_wait.bound(connection)  # a key that stays taken shall not keep the other crons
+            record = await self._database.fetchrow(
+                MOVE_ON,
+                cron.name,
+                cron.next_fire_at,
+                next_fire_at,
+                latest,
+                epoch,
+                cron.expression,
+                cron.timezone,
+                connection=connection,
+            )
+            if record is None or not fires:
+                return []
+            facts = dict(record)
+            return await self._fire(facts.pop("id"), cron_config(facts), fires, connection)
+
+    async def note_error(self, name: str, error: str | None, *, epoch: int) -> None:
+        await self._database.execute(NOTE_ERROR, name, error, epoch)
+
+    async def _fire(
+        self, cron_id: int, cron: CronConfig, fires: Sequence[datetime], connection: Any
+    ) -> list[Enqueued]:
+        records = await self._database.fetch(NOT_FIRED, cron_id, list(fires), connection=connection)
+        moments = [record["fire_at"] for record in records]
+        answers = await enqueue_many(self._database, [cron.job()] * len(moments), connection)
+        fired = {moment: job for moment, job in zip(moments, answers, strict=True) if not job.duplicate}
+        await self._database.execute(
+            FIRED,
+            cron_id,
+            list(fired),
+            [job.id for job in fired.values()],
+            len(moments) - len(fired),
+            connection=connection,
+        )
+        return list(fired.values())

@@ -1,0 +1,59 @@
+"""Tokens of rate limits in PostgreSQL, taken out of their buckets."""
+
+from forge_jobs.model.rate_limit import NEARLY, Lease
+from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.limits import FILLED, unknown_scope
+
+# The row is locked before it is read, so that all take from what the one before left.
+# The billionth: tokens that refill to 0.9999999999 are one token.
+LEASE = """
+WITH bucket AS MATERIALIZED (
+    SELECT scope, {filled} AS tokens FROM {schema}.rate_limit WHERE scope = $1 FOR UPDATE
+), slice AS (
+    SELECT scope, tokens, greatest(0, least($2::bigint, floor(tokens + {nearly}))) AS taken FROM bucket
+)
+UPDATE {schema}.rate_limit
+SET tokens = greatest(0, slice.tokens - slice.taken), refilled_at = greatest(rate_limit.refilled_at, now())
+FROM slice WHERE rate_limit.scope = slice.scope
+RETURNING slice.taken::bigint AS taken, generation, capacity,
+    CASE WHEN slice.tokens - slice.taken >= 1 THEN 0
+         WHEN refill = 0 OR capacity < 1 THEN 'Infinity'
+         ELSE (1 - greatest(0, slice.tokens - slice.taken)) / refill END::double precision AS retry_after
+""".replace("{filled}", FILLED).replace("{nearly}", str(NEARLY))
+
+GIVE_BACK = """
+UPDATE {schema}.rate_limit SET tokens = least(capacity, tokens + greatest(0, $2::bigint))
+WHERE scope = $1 AND generation = $3
+"""
+
+EMPTY = """
+WITH emptied AS (
+    UPDATE {schema}.rate_limit
+    SET tokens = 0, refilled_at = greatest(refilled_at, now()), generation = generation + 1, emptied_at = now()
+    WHERE scope = $1
+    RETURNING generation
+)
+SELECT generation, {schema}.tell('empty:' || $1) FROM emptied
+"""
+
+
+class PostgresTokens:
+    """`Tokens` in PostgreSQL."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+
+    async def lease(self, scope: str, tokens: int) -> Lease:
+        record = await self._database.fetchrow(LEASE, scope, tokens)
+        if record is None:
+            raise await unknown_scope(self._database, scope)
+        return Lease(scope, record["taken"], record["generation"], record["retry_after"], record["capacity"])
+
+    async def give_back(self, scope: str, tokens: int, generation: int) -> None:
+        await self._database.execute(GIVE_BACK, scope, tokens, generation)
+
+    async def empty(self, scope: str) -> int:
+        generation: int | None = await self._database.fetchval(EMPTY, scope)
+        if generation is None:
+            raise await unknown_scope(self._database, scope)
+        return generation

@@ -1,0 +1,64 @@
+"""Tokens of rate limits in SQLite, taken out of their buckets."""
+
+import math
+
+from forge_jobs.model.rate_limit import NEARLY, Lease, RateLimit
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
+from forge_jobs.storage.sqlite.limits import TOKENS, get
+from forge_jobs.storage.sqlite.transaction import Transaction
+
+
+class SqliteTokens:
+    """`Tokens` in SQLite."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+
+    async def lease(self, scope: str, tokens: int) -> Lease:
+        def lease(transaction: Transaction) -> Lease:
+            limit = get(transaction, scope)
+            taken = max(0, min(tokens, math.floor(limit.tokens + NEARLY)))
+            left = max(0.0, limit.tokens - taken)
+            transaction.execute(
+                "UPDATE rate_limit SET tokens = ?, refilled_at = max(refilled_at, ?) WHERE scope = ?",
+                (left, transaction.now, scope),
+            )
+            return Lease(scope, taken, limit.generation, _wait(left, limit), limit.capacity)
+
+        return await self._database.write(lease)
+
+    async def give_back(self, scope: str, tokens: int, generation: int) -> None:
+        def give_back(transaction: Transaction) -> None:
+            transaction.execute(
+                f"""
+                UPDATE rate_limit
+                SET tokens = min(capacity, {TOKENS} + :tokens), refilled_at = max(refilled_at, :now)
+                WHERE scope = :scope AND generation = :generation
+                """,
+                {"scope": scope, "tokens": tokens, "generation": generation, "now": transaction.now},
+            )
+
+        await self._database.write(give_back)
+
+    async def empty(self, scope: str) -> int:
+        def empty(transaction: Transaction) -> int:
+            generation: int = get(transaction, scope).generation + 1
+            transaction.execute(
+                """
+                UPDATE rate_limit
+                SET tokens = 0, refilled_at = max(refilled_at, :now), emptied_at = :now, generation = :generation
+                WHERE scope = :scope
+                """,
+                {"scope": scope, "generation": generation, "now": transaction.now},
+            )
+            transaction.tell("empty", scope)
+            return generation
+
+        return await self._database.write(empty)
+
+
+def _wait(tokens: float, limit: RateLimit) -> float:
+    """Return the seconds until a bucket that holds `tokens` has a whole one."""
+    if tokens >= 1:
+        return 0.0
+    return (1.0 - tokens) / limit.refill if limit.refill > 0 and limit.capacity >= 1 else math.inf
