@@ -258,7 +258,7 @@ async def test_why_says_that_all_slots_are_in_use(forge: Forge):
     await forge.enqueue("send", queue="mail")
     waiting = await forge.enqueue("send", queue="mail")
     mail = await forge.queues.get("mail")
-    assert await forge.storage.slots.take_slots(mail.id, worker.id, 1) == 1
+    assert await forge.storage.slots.take(mail.id, worker.id, 1) == 1
     assert len(await claimed(forge, worker, "mail")) == 1
 
     assert (await forge.jobs.why(waiting.id)).reasons == ("The one slot of queue 'mail' is in use.",)

@@ -32,7 +32,7 @@ class Allowance:
             await self.give_back_slots(queue)
         missing = queue.in_hand + limit - queue.slots
         if missing > 0:
-            taken = await self._slots.take_slots(queue.id, self._worker_id, missing)
+            taken = await self._slots.take(queue.id, self._worker_id, missing)
             queue.slots += taken
         return min(limit, queue.slots - queue.in_hand)
 
@@ -44,7 +44,7 @@ class Allowance:
         """The worker has a slot for each job of the queue in hand, and no more."""
         if queue.is_limited and (queue.slots > queue.in_hand or queue.slots_in_doubt):
             queue.slots = queue.in_hand
-            await self._slots.give_back_slots(queue.id, self._worker_id, queue.slots)
+            await self._slots.give_back(queue.id, self._worker_id, queue.slots)
             queue.slots_in_doubt = False
 
     async def give_back_surplus(self, queue: ServedQueue, unused_for: float) -> None:

@@ -111,7 +111,7 @@ async def _fill(database: Database) -> None:
             epoch=operator,
         )
         me = await worker(storage, ["default", "mail"], pool="pool", version_id="aaaaaaa1", pod="mail-1")
-        await storage.slots.take_slots(mail.id, me, 3)
+        await storage.slots.take(mail.id, me, 3)
 
         sent = await running(storage, me, payload=b'{"to":"ada@example.com"}', key="ada")
         await storage.claims.finish([done(sent, result=b'"sent"', duration=1.5)])

@@ -66,7 +66,7 @@ class Walker:
 
     async def claim(self):
         default, narrow = self.queue_ids
-        await self.storage.slots.take_slots(narrow, self.me, self.dice.randint(0, 2))
+        await self.storage.slots.take(narrow, self.me, self.dice.randint(0, 2))
         for queue_id in (default, narrow):
             self.claims += await self.storage.claims.claim(queue_id, self.me, limit=self.dice.randint(1, 6))
 
@@ -89,7 +89,7 @@ class Walker:
         await self.storage.claims.hand_back(self.some_claims())
 
     async def give_back(self):
-        await self.storage.slots.give_back_slots(self.queue_ids[1], self.me, self.dice.randint(0, 2))
+        await self.storage.slots.give_back(self.queue_ids[1], self.me, self.dice.randint(0, 2))
 
     async def vanish(self):
         await self.storage.workers.deregister(self.me)

@@ -52,7 +52,7 @@ async def mended(storage, *faults, **options):
 async def test_nothing_is_found_where_nothing_is_wrong(storage):
     me = await worker(storage)
     await storage.queues.set("mail", {"concurrency": 3})
-    await storage.slots.take_slots((await queue(storage, "mail")).id, me, 2)
+    await storage.slots.take((await queue(storage, "mail")).id, me, 2)
     await ended(storage, me, key="a")
     await ended(storage, me, State.DEAD)
     await running(storage, me, key="c")
@@ -197,25 +197,25 @@ async def test_slots_are_as_many_as_the_concurrency_and_held_by_registered_worke
     me = await worker(storage)
     await storage.queues.set("mail", {"concurrency": 4})
     mail = (await queue(storage, "mail")).id
-    await storage.slots.take_slots(mail, me, 1)
+    await storage.slots.take(mail, me, 1)
     await database.rows(f"UPDATE slot SET worker_id = {NOBODY} WHERE number = 2 RETURNING number")
     await database.rows("DELETE FROM slot WHERE number = 3 RETURNING number")
     await database.rows(f"INSERT INTO slot (queue_id, number) VALUES ({mail}, 7) RETURNING number")
 
     await mended(storage, Fault.SLOT, Fault.SLOT, Fault.SLOT)
 
-    assert await storage.slots.take_slots(mail, me, 10) == 3
+    assert await storage.slots.take(mail, me, 10) == 3
 
 
 async def test_slots_that_are_held_above_a_lowered_concurrency_are_right(storage):
     me = await worker(storage)
     await storage.queues.set("mail", {"concurrency": 4})
     mail = (await queue(storage, "mail")).id
-    await storage.slots.take_slots(mail, me, 4)
+    await storage.slots.take(mail, me, 4)
     await storage.queues.set("mail", {"concurrency": 2})
 
     assert await audit(storage, repair=True) == []
-    await storage.slots.give_back_slots(mail, me, 0)
+    await storage.slots.give_back(mail, me, 0)
 
 
 async def test_counts_are_what_is_in_the_tables(storage, database):

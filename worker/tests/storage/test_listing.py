@@ -222,7 +222,7 @@ async def test_a_waiting_job_knows_when_a_job_of_its_queue_was_taken_last(storag
 async def test_a_waiting_job_knows_the_slots_of_its_queue(storage):
     await storage.queues.set("narrow", {"concurrency": 3, "paused": True})
     me = await worker(storage, ["narrow"])
-    await storage.slots.take_slots((await queue(storage, "narrow")).id, me, 2)
+    await storage.slots.take((await queue(storage, "narrow")).id, me, 2)
 
     facts = await storage.jobs.waiting(await enqueue(storage, queue="narrow"))
 

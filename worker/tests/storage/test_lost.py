@@ -147,11 +147,11 @@ async def test_the_slots_of_a_worker_that_fell_silent_are_free(storage, clock):
     await storage.queues.set("narrow", {"concurrency": 2})
     silent = await worker(storage, ["narrow"])
     narrow = (await queue(storage, "narrow")).id
-    assert await storage.slots.take_slots(narrow, silent, 2) == 2
+    assert await storage.slots.take(narrow, silent, 2) == 2
     await clock.advance(seconds=31)
     await lost_claims(storage)
 
-    assert await storage.slots.take_slots(narrow, await worker(storage, ["narrow"]), 2) == 2
+    assert await storage.slots.take(narrow, await worker(storage, ["narrow"]), 2) == 2
 
 
 async def test_a_claim_whose_worker_deregistered_is_lost(storage):

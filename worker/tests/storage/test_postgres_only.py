@@ -262,7 +262,7 @@ async def test_slots_are_taken_though_another_is_just_taking_some(storage, postg
             "SELECT FROM forge_jobs.slot WHERE queue_id = $1 AND number = 1 FOR UPDATE", narrow
         )
 
-        assert await storage.slots.take_slots(narrow, me, 3) == 2
+        assert await storage.slots.take(narrow, me, 3) == 2
 
 
 async def test_jobs_are_claimed_while_old_ones_are_swept(storage, postgres):

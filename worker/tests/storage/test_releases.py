@@ -67,7 +67,7 @@ async def test_what_a_release_left_undone_is_done_after_an_upgrade(left, databas
         assert await state(storage, cancelled) is State.DEAD
 
         me = await worker(storage, ["default", "mail"])
-        await storage.slots.take_slots((await queue(storage, "mail")).id, me, 10)
+        await storage.slots.take((await queue(storage, "mail")).id, me, 10)
         claims = [*await claim(storage, me), *await claim(storage, me, "mail")]
         assert sorted(one.job_id for one in claims) == sorted({*pending, *begun} - {cancelled})
         assert await storage.claims.finish([done(one) for one in claims]) == []

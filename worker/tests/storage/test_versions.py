@@ -472,7 +472,7 @@ async def test_a_closed_gate_leaves_slots_and_what_runs_alone(storage, epoch):
     await put(storage, epoch, NEW)
     me = await member(storage, queues=["narrow"])
     narrow = (await queue(storage, "narrow")).id
-    assert await storage.slots.take_slots(narrow, me, 2) == 2
+    assert await storage.slots.take(narrow, me, 2) == 2
     await enqueue_many(storage, 2, queue="narrow")
     [claimed] = await claim(storage, me, "narrow", limit=1)
 

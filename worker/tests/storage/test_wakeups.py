@@ -108,10 +108,10 @@ async def test_an_idle_worker_hears_of_a_cron(storage, ear, idle):
 async def test_an_idle_worker_hears_of_slots_that_came_back(storage):
     narrow = (await storage.queues.set("narrow", {"concurrency": 1})).id
     one, two = await worker(storage, ["narrow"]), await worker(storage, ["narrow"])
-    await storage.slots.take_slots(narrow, one, 1)
+    await storage.slots.take(narrow, one, 1)
     await storage.wakeups.mark_idle(two, [narrow])
     async with Ear(storage) as ear:
-        await storage.slots.give_back_slots(narrow, one, 0)
+        await storage.slots.give_back(narrow, one, 0)
 
         await ear.hears("slots", narrow)
 
@@ -119,7 +119,7 @@ async def test_an_idle_worker_hears_of_slots_that_came_back(storage):
 async def test_an_idle_worker_hears_of_slots_of_a_worker_that_went(storage):
     narrow = (await storage.queues.set("narrow", {"concurrency": 1})).id
     one, two = await worker(storage, ["narrow"]), await worker(storage, ["narrow"])
-    await storage.slots.take_slots(narrow, one, 1)
+    await storage.slots.take(narrow, one, 1)
     await storage.wakeups.mark_idle(two, [narrow])
     async with Ear(storage) as ear:
         await storage.workers.deregister(one)
@@ -130,7 +130,7 @@ async def test_an_idle_worker_hears_of_slots_of_a_worker_that_went(storage):
 async def test_an_idle_worker_hears_of_slots_of_a_worker_that_fell_silent(storage, clock):
     narrow = (await storage.queues.set("narrow", {"concurrency": 1})).id
     silent = await worker(storage, ["narrow"])
-    await storage.slots.take_slots(narrow, silent, 1)
+    await storage.slots.take(narrow, silent, 1)
     await clock.advance(minutes=1)
     fresh = await worker(storage, ["narrow"])
     await storage.wakeups.mark_idle(fresh, [narrow])

@@ -124,7 +124,7 @@ async def test_a_worker_that_goes_leaves_nothing_behind(storage, database):
     await storage.queues.set("narrow", {"concurrency": 2})
     me = await worker(storage, ["narrow"])
     narrow = (await queue(storage, "narrow")).id
-    await storage.slots.take_slots(narrow, me, 2)
+    await storage.slots.take(narrow, me, 2)
     await storage.wakeups.mark_idle(me, [narrow])
     await storage.leadership.lead(me, timedelta(seconds=15))
 

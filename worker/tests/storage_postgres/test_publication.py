@@ -46,7 +46,7 @@ async def test_a_job_lives_its_whole_life_where_every_table_is_published(
     await storage.workers.register(ME)
     await storage.wakeups.mark_idle(ME.id, [1])
     narrow = (await storage.queues.set("narrow", {"concurrency": 2})).id
-    assert await storage.slots.take_slots(narrow, ME.id, 2) == 2
+    assert await storage.slots.take(narrow, ME.id, 2) == 2
 
     async def claimed(kind: str = "work") -> Claim:
         await storage.jobs.enqueue(NewJob(kind, key="one"))

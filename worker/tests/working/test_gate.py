@@ -223,7 +223,7 @@ async def test_a_worker_behind_a_closed_gate_asks_for_nothing(
     async with member(database, forge, OLD, "narrow") as worker:
         await eventually(lambda: acknowledged(forge, OLD))
         slots, claims = worker.forge.storage.slots, worker.forge.storage.claims
-        take_slots, claim = slots.take_slots, claims.claim
+        take, claim = slots.take, claims.claim
 
         def noting(what: str, call: Callable[..., Any]) -> Callable[..., Any]:
             def noted(*args: Any, **options: Any) -> Any:
@@ -232,7 +232,7 @@ async def test_a_worker_behind_a_closed_gate_asks_for_nothing(
 
             return noted
 
-        slots.take_slots = noting("slots", take_slots)  # type: ignore[method-assign]
+        slots.take = noting("slots", take)  # type: ignore[method-assign]
         claims.claim = noting("jobs", claim)  # type: ignore[method-assign]
         await eventually(lambda: not worker.session._claimer.is_open)  # type: ignore[union-attr]
         await looked(forge)  # what was on its way has come back

@@ -51,7 +51,7 @@ async def test_a_job_is_run_once_though_an_answer_was_lost(forge: Forge, lose: L
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
-@pytest.mark.parametrize("name", ["take_slots", "give_back_slots"])
+@pytest.mark.parametrize("name", ["take", "give_back"])
 async def test_no_slot_is_kept_by_a_worker_that_does_not_know_of_it(
     forge: Forge, lose: Lose, name: str, carried_out: bool
 ) -> None:

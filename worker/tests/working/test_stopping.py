@@ -31,7 +31,7 @@ def silence(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Any:
             storage.workers: ("register", "beat", "drain", "deregister"),
             storage.tokens: ("lease", "give_back"),
             storage.queues: ("all",),
-            storage.slots: ("take_slots", "give_back_slots"),
+            storage.slots: ("take", "give_back"),
             storage.schedule: ("make_pending",),
             storage.wakeups: ("mark_idle", "unmark_idle"),
             storage.leadership: ("lead", "resign"),

@@ -1,4 +1,4 @@
-"""Crons, and the times at which they fired."""
+"""Crons and how they are configured."""
 
 from typing import Protocol
 
@@ -9,11 +9,7 @@ from forge_jobs.model.job import (
 
 
 class Crons(Protocol):
-    """Schedules, and their fires.
-
-    An operator that configures one names its epoch, as for queues; who fires names the
-    epoch of the leader, see Leadership.
-    """
+    """The configuration of crons. An operator names its epoch, as for queues."""
 
     async def set(
         self, cron: CronConfig, *, managed_by: str | None = None, epoch: int | None = None

@@ -9,7 +9,10 @@ from forge_jobs.model.job import Enqueued
 
 
 class Fires(Protocol):
-    """Fires, as the leader makes them. It names its epoch, see Leadership."""
+    """Fires: the leader enqueues the jobs of crons that are due.
+
+    Every write names the epoch of the leader that makes it; nothing is written when another leads since, see Leadership.
+    """
 
     async def seed(self, name: str, next_fire_at: datetime, *, epoch: int) -> None:
         """`next_fire_at` is written if it is unknown."""

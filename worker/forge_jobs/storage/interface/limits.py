@@ -1,4 +1,4 @@
-"""Rate limits."""
+"""Rate limits and how they are configured."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ from forge_jobs.model.rate_limit import RateLimit
 
 
 class Limits(Protocol):
-    """Token buckets. An operator names its epoch, as for queues."""
+    """The configuration of rate limits. An operator names its epoch, as for queues."""
 
     async def set(
         self,

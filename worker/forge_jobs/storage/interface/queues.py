@@ -8,7 +8,7 @@ from forge_jobs.model.queue import QueueConfig
 
 
 class Queues(Protocol):
-    """The configuration of queues, their slots, and their cool-down.
+    """The configuration of queues, and their cool-down.
 
     An operator names its epoch; PastEpoch is raised, and nothing written, when another
     operator has taken over since.

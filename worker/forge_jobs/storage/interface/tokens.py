@@ -1,4 +1,4 @@
-"""Tokens of rate limits."""
+"""The tokens of rate limits."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ from forge_jobs.model.rate_limit import Lease
 
 
 class Tokens(Protocol):
-    """Tokens, as workers take them out of the buckets of rate limits."""
+    """Tokens: what workers take out of the bucket of a rate limit, and spend."""
 
     async def lease(self, scope: str, tokens: int) -> Lease:
         """Up to `tokens` whole tokens are taken out of the bucket. Raises UnknownScope."""

@@ -1,8 +1,4 @@
-"""Crons in PostgreSQL: their configuration, and their fires.
-
-A fire is one transaction that first moves the cron on, and so locks it: whoever comes
-second finds that `next_fire_at` is no longer what it was, and does nothing.
-"""
+"""Crons in PostgreSQL: how they are configured."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,8 @@
-"""The fires of crons in PostgreSQL."""
+"""The fires of crons in PostgreSQL.
+
+A fire is one transaction that first moves the cron on, and so locks it: whoever comes
+second finds that `next_fire_at` is no longer what it was, and does nothing.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -1,9 +1,4 @@
-"""Queues in PostgreSQL: their configuration, the slots that hold their concurrency, their cool-down.
-
-A queue with a concurrency has that many rows in `slot`, and a worker works with those that
-carry its id. A lowered concurrency leaves the slots that are held, until they are given back; while
-more are held than it says, no job is claimed on any of them.
-"""
+"""Queues in PostgreSQL: their configuration and their cool-down."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta

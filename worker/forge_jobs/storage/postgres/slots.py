@@ -1,4 +1,8 @@
-"""The slots of a queue in PostgreSQL, as its concurrency is changed.
+"""The slots of a queue in PostgreSQL: who holds them, and how they follow a change of its concurrency.
+
+A queue with a concurrency has that many rows in `slot`, and a worker works with those that
+carry its id. A lowered concurrency leaves the slots that are held, until they are given back; while
+more are held than it says, no job is claimed on any of them.
 
 A queue without a concurrency has no slots. When it gets one, the jobs that run have slots
 at once, also beyond the concurrency, so that none is started while so many run.
@@ -100,7 +104,7 @@ class PostgresSlots:
         self._database = database
 
     @tried_again
-    async def take_slots(self, queue_id: int, worker_id: int, count: int) -> int:
+    async def take(self, queue_id: int, worker_id: int, count: int) -> int:
         taken, overfull = await self._take(TAKE_FITTING, queue_id, worker_id, count)
         if not overfull:
             return taken
@@ -110,7 +114,7 @@ class PostgresSlots:
             taken, _ = await self._take(TAKE_OVERFULL, queue_id, worker_id, count, connection=connection)
         return taken
 
-    async def give_back_slots(self, queue_id: int, worker_id: int, keep: int) -> None:
+    async def give_back(self, queue_id: int, worker_id: int, keep: int) -> None:
         await self._database.execute(GIVE_BACK, queue_id, worker_id, keep)
 
     async def _take(

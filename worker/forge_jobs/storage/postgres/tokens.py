@@ -1,4 +1,4 @@
-"""Tokens of rate limits in PostgreSQL, taken out of their buckets."""
+"""The tokens of rate limits in PostgreSQL."""
 
 from forge_jobs.model.rate_limit import NEARLY, Lease
 from forge_jobs.storage.postgres.connection import PostgresDatabase

@@ -1,4 +1,4 @@
-"""Crons in SQLite: schedules, and their fires."""
+"""Crons in SQLite: how they are configured."""
 
 from forge_jobs.errors import UnknownCron
 from forge_jobs.model.cron import CronConfig, Missed

@@ -26,7 +26,7 @@ from forge_jobs.storage.interface.jobs import AHEAD_LIMIT, BATCH
 from forge_jobs.storage.sqlite import handled, moves
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.enqueue import enqueue
-from forge_jobs.storage.sqlite.limits import TOKENS
+from forge_jobs.storage.sqlite.limits import FILLED
 from forge_jobs.storage.sqlite.micros import LAST, moment
 from forge_jobs.storage.sqlite.queues import get as get_queue
 from forge_jobs.storage.sqlite.transaction import Row, Transaction, is_write_lock_busy
@@ -325,7 +325,7 @@ class SqliteJobs:
                 ahead_limit=AHEAD_LIMIT,
                 now=moment(transaction.now),
                 tokens=transaction.value(
-                    f"SELECT {TOKENS} FROM rate_limit WHERE scope = :scope",
+                    f"SELECT {FILLED} FROM rate_limit WHERE scope = :scope",
                     {"scope": queue.rate_limit, "now": transaction.now},
                 ),
             )

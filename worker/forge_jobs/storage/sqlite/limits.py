@@ -10,8 +10,8 @@ from forge_jobs.storage.sqlite.revision import configured, require_owner
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 
 # A clock that went back mints nothing, then or when it comes forward again.
-TOKENS = "min(capacity, tokens + refill * max(0, :now - refilled_at) / 1000000.0)"
-COLUMNS = f"scope, capacity, refill, {TOKENS}, generation, emptied_at, managed_by"
+FILLED = "min(capacity, tokens + refill * max(0, :now - refilled_at) / 1000000.0)"
+COLUMNS = f"scope, capacity, refill, {FILLED}, generation, emptied_at, managed_by"
 
 
 class SqliteLimits:
@@ -36,7 +36,7 @@ class SqliteLimits:
                 transaction.execute(
                     f"""
                     UPDATE rate_limit
-                    SET tokens = min(:capacity, {TOKENS}), refilled_at = max(refilled_at, :now),
+                    SET tokens = min(:capacity, {FILLED}), refilled_at = max(refilled_at, :now),
                         capacity = :capacity, refill = :refill
                     WHERE scope = :scope
                     """,

@@ -1,4 +1,4 @@
-"""Queues in SQLite: configuration, slots and cool-down."""
+"""Queues in SQLite: their configuration and their cool-down."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta

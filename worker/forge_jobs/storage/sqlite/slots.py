@@ -15,7 +15,7 @@ class SqliteSlots:
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
-    async def take_slots(self, queue_id: int, worker_id: int, count: int) -> int:
+    async def take(self, queue_id: int, worker_id: int, count: int) -> int:
         def take(transaction: Transaction) -> int:
             free: int = (
                 transaction.value(
@@ -41,7 +41,7 @@ class SqliteSlots:
 
         return await self._database.write(take)
 
-    async def give_back_slots(self, queue_id: int, worker_id: int, keep: int) -> None:
+    async def give_back(self, queue_id: int, worker_id: int, keep: int) -> None:
         def give_back(transaction: Transaction) -> None:
             freed = transaction.changed(
                 """

@@ -1,10 +1,10 @@
-"""Tokens of rate limits in SQLite, taken out of their buckets."""
+"""The tokens of rate limits in SQLite."""
 
 import math
 
 from forge_jobs.model.rate_limit import NEARLY, Lease, RateLimit
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
-from forge_jobs.storage.sqlite.limits import TOKENS, get
+from forge_jobs.storage.sqlite.limits import FILLED, get
 from forge_jobs.storage.sqlite.transaction import Transaction
 
 
@@ -32,7 +32,7 @@ class SqliteTokens:
             transaction.execute(
                 f"""
                 UPDATE rate_limit
-                SET tokens = min(capacity, {TOKENS} + :tokens), refilled_at = max(refilled_at, :now)
+                SET tokens = min(capacity, {FILLED} + :tokens), refilled_at = max(refilled_at, :now)
                 WHERE scope = :scope AND generation = :generation
                 """,
                 {"scope": scope, "tokens": tokens, "generation": generation, "now": transaction.now},
