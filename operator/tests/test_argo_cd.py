@@ -13,7 +13,7 @@ from docs.kubernetes_tables import PAGE
 from forge_jobs import CronConfig
 from forge_operator.conditions import REASONS, Condition, ConditionReason, Truth
 from forge_operator.plan import actions as act
-from forge_operator.plan.queue import plan_cron
+from forge_operator.plan.cron import plan_cron
 from forge_operator.specs import CronSpec
 from forge_operator.specs.section import read
 from forge_operator.state.observed import CronDatabase, CronObject, ObservedCron, Unknown

@@ -7,7 +7,7 @@ from typing import Any
 from forge_jobs import CronConfig
 from forge_operator.plan import actions as act
 from forge_operator.plan.actions import Plan, SetCron
-from forge_operator.plan.queue import plan_cron
+from forge_operator.plan.cron import plan_cron
 from forge_operator.specs import CronSpec, InvalidSpec
 from forge_operator.specs.section import read
 from forge_operator.state.memory import Memory, Rejection

@@ -11,9 +11,7 @@ from random import Random
 from typing import Any
 
 from forge_jobs import Counts, CronConfig, QueueConfig, RateLimit, Unhandled, WorkerInfo
-from forge_jobs.model import TrackRecord, Version, VersionState
-from forge_jobs.model.track_record import bucket, summed
-from forge_jobs.model.track_record import read as read_record
+from forge_jobs.model import TrackRecord, Version, VersionState, track_record
 from forge_jobs.model.version import OPEN
 from forge_operator import naming
 from forge_operator.plan import actions as act
@@ -283,7 +281,7 @@ class World:
     def seen_version(self, version: Version) -> Version:
         mine = [pod for pod in self.of(version.id) if pod.worker is not None]
         dead = [each for each in self.dead if each.version_id == version.id]
-        ages = [bucket(self.time - (job.started or 0.0)) for job in self.in_progress(version.id)]
+        ages = [track_record.bucket(self.time - (job.started or 0.0)) for job in self.in_progress(version.id)]
         return replace(
             version,
             workers=len(mine) + len(dead),
@@ -302,11 +300,11 @@ class World:
     def record(self, version_id: str) -> TrackRecord:
         mine = [pod.record().written() for pod in self.of(version_id)]
         mine += [each.record.written() for each in self.dead if each.version_id == version_id]
-        return read_record(summed([self.records.get(version_id, {}), *mine]))
+        return track_record.read(track_record.summed([self.records.get(version_id, {}), *mine]))
 
     def keep(self, version_id: str, record: TrackRecord) -> None:
         """A worker is gone; its version keeps what it did."""
-        self.records[version_id] = summed([self.records.get(version_id, {}), record.written()])
+        self.records[version_id] = track_record.summed([self.records.get(version_id, {}), record.written()])
 
     def worker(self, pod: RunningPod) -> WorkerInfo:
         assert pod.worker is not None
@@ -648,7 +646,7 @@ class World:
                 continue
             pod.running.remove(job)
             pod.run_seconds += length
-            pod.durations[bucket(length)] = pod.durations.get(bucket(length), 0) + 1
+            pod.durations[track_record.bucket(length)] = pod.durations.get(track_record.bucket(length), 0) + 1
             if pod.version_id in self.failing:
                 pod.failed += 1
             else:
@@ -676,10 +674,10 @@ class World:
         """What the reaper does: the jobs of lost workers wait again; where a version failed no attempt counts."""
         for each in [each for each in self.dead if each.missed <= self.time]:
             self.dead.remove(each)
-            gone = summed(
+            gone = track_record.summed(
                 [each.record.written(), TrackRecord(lost=len(each.running), workers_lost=1).written()]
             )
-            self.keep(each.version_id, read_record(gone))
+            self.keep(each.version_id, track_record.read(gone))
             version = self.versions.get(each.version_id)
             failed = version is not None and version.state is VersionState.FAILED
             for job in each.running:

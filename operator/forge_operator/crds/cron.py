@@ -2,8 +2,7 @@
 
 from forge_operator import conditions
 from forge_operator.crds.definition import Schema, column, condition_column, definition
-from forge_operator.crds.status import conditions as conditions_schema
-from forge_operator.crds.status import text, timestamp, whole
+from forge_operator.crds.status import condition_list, text, timestamp, whole
 from forge_operator.specs.cron import CronSpec
 from forge_operator.specs.section import schema_of
 
@@ -63,6 +62,6 @@ def _status() -> Schema:
             "lastScheduleTime": timestamp("When a job was last enqueued."),
             "skipped": whole("How many fire times were skipped because the previous job had not ended."),
             "lastSyncTime": timestamp("When the object's configuration was last written to the database."),
-            "conditions": conditions_schema(conditions.OF_CRONS),
+            "conditions": condition_list(conditions.OF_CRONS),
         },
     }

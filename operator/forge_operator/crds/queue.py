@@ -2,8 +2,7 @@
 
 from forge_operator import conditions
 from forge_operator.crds.definition import Schema, column, condition_column, definition
-from forge_operator.crds.status import conditions as conditions_schema
-from forge_operator.crds.status import group, listed, number, text, timestamp, whole
+from forge_operator.crds.status import condition_list, group, listed, number, text, timestamp, whole
 from forge_operator.specs.queue import ForgeQueue, QueueSpec
 from forge_operator.specs.section import schema_of
 
@@ -92,7 +91,7 @@ def _status() -> Schema:
             "versions": listed("The versions, the newest first.", _version(), key="id", most=64),
             "backlog": _backlog(),
             "scaling": _scaling(),
-            "conditions": conditions_schema(conditions.OF_QUEUES),
+            "conditions": condition_list(conditions.OF_QUEUES),
         },
     }
 

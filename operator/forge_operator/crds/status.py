@@ -48,7 +48,7 @@ def listed(description: str, item: Schema, *, key: str, most: int) -> Schema:
     }
 
 
-def conditions(known: Iterable[Condition]) -> Schema:
+def condition_list(known: Iterable[Condition]) -> Schema:
     """Return the schema of a list of conditions, as all of Kubernetes has them."""
     item = group(
         "One of them.",

@@ -22,7 +22,8 @@ from forge_operator.plan.actions import (
     Strand,
     WriteStatus,
 )
-from forge_operator.plan.queue import plan, plan_cron, plan_gone
+from forge_operator.plan.cron import plan_cron
+from forge_operator.plan.queue import plan, plan_gone
 from forge_operator.plan.scaling.load import lookahead
 from forge_operator.specs import InvalidSpec, QueueSpec
 from forge_operator.state.keys import CRON, QUEUE, Key

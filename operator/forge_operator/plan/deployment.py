@@ -42,7 +42,7 @@ DATABASE_FILE = "url"
 """The database's URL as a file of the mounted Secret: a variable stays as it was when the container started."""
 
 
-def apply(pool: Pool, version: Version, edit: Edit | None = None) -> ApplyDeployment:
+def apply_deployment(pool: Pool, version: Version, edit: Edit | None = None) -> ApplyDeployment:
     """Return the action that makes the Deployment of the version that is asked for, or what it should be."""
     assert pool.workers_spec is not None and pool.target is not None
     manifest = deployment_manifest(
@@ -53,7 +53,7 @@ def apply(pool: Pool, version: Version, edit: Edit | None = None) -> ApplyDeploy
     )
 
 
-def dry_run(apply: ApplyDeployment) -> TryDeployment:
+def try_deployment(apply: ApplyDeployment) -> TryDeployment:
     """Return the action that finds out whether the Deployment can be made."""
     return TryDeployment(apply.namespace, apply.name, apply.manifest, apply.template_hash)
 

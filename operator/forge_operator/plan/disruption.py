@@ -17,8 +17,7 @@ from forge_operator.plan.deployment import owner_reference
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout.shrink import FIRST_TO_GO, PodLoad, holdings
 from forge_operator.plan.verdict import ConditionVerdict
-from forge_operator.specs import BudgetChoice as About
-from forge_operator.specs import DisruptionSpec
+from forge_operator.specs import BudgetChoice, DisruptionSpec
 from forge_operator.state.observed import Budget, Deployment, Pod
 
 CALM = timedelta(seconds=60)
@@ -99,10 +98,10 @@ def budget_spec(pool: Pool) -> dict[str, Any] | None:
     """Return what the budget says; None when none is asked for, or nothing is there that may have jobs."""
     asked = disruption(pool)
     versions = sorted(each.id for each in pool.versions.values() if each.state in MAY_HAVE_JOBS)
-    if pool.workers_spec is None or asked.budget is About.NONE or not versions:
+    if pool.workers_spec is None or asked.budget is BudgetChoice.NONE or not versions:
         return None
     of_pool = {naming.POOL_UID: pool.uid}
-    if asked.budget is About.LONG_JOBS:
+    if asked.budget is BudgetChoice.LONG_JOBS:
         return {"maxUnavailable": 0, "selector": {"matchLabels": of_pool | LABELS}}
     of_versions = {"key": naming.VERSION_ID, "operator": "In", "values": versions}
     spec = {
@@ -122,7 +121,7 @@ def verdict(pool: Pool) -> ConditionVerdict:
     cluster = pool.cluster
     if pool.workers_spec is None:
         return ConditionVerdict(ConditionReason.NO_WORKERS)
-    if disruption(pool).budget is About.NONE:
+    if disruption(pool).budget is BudgetChoice.NONE:
         return ConditionVerdict(ConditionReason.NO_BUDGET)
     if cluster.budgets_hidden is not None:
         return ConditionVerdict(ConditionReason.BUDGETS_HIDDEN, cluster.budgets_hidden)
@@ -159,7 +158,7 @@ def marked(pool: Pool, held: PodLoad, since: datetime | None) -> MarkPod | None:
     deployment = pool.deployments.get(pod.version_id)
     annotations = own_annotations(pod, deployment)
     wanted = annotations if is_kept and asked.mark_pods else {}
-    labels = LABELS if is_kept and (asked.mark_pods or asked.budget is About.LONG_JOBS) else {}
+    labels = LABELS if is_kept and (asked.mark_pods or asked.budget is BudgetChoice.LONG_JOBS) else {}
     changed: dict[str, str | None] = {
         **changed_to(wanted, annotations, pod.marks),
         **cost(pool, pod, is_kept=bool(wanted)),

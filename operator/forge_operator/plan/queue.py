@@ -12,7 +12,6 @@ from forge_jobs import CronConfig
 from forge_jobs.model import VersionState
 from forge_operator import naming
 from forge_operator.conditions import Condition, ConditionReason
-from forge_operator.plan import cron as cron_plan
 from forge_operator.plan import deletion, disruption
 from forge_operator.plan.actions import (
     Action,
@@ -32,9 +31,8 @@ from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout import drain, shares, shrink
 from forge_operator.plan.rollout.progress import Progress
 from forge_operator.plan.rollout.rollout import plan_rollout
-from forge_operator.plan.scaling import decide as scaling
 from forge_operator.plan.scaling import load
-from forge_operator.plan.scaling.decide import ScalingDecision, ScalingReason
+from forge_operator.plan.scaling.decide import STALE, ScalingDecision, ScalingReason, decide
 from forge_operator.plan.scaling.load import Load
 from forge_operator.plan.status.queue import (
     failed_sync,
@@ -50,7 +48,7 @@ from forge_operator.plan.status.report import format_timestamp, known_verdicts, 
 from forge_operator.plan.verdict import ConditionVerdict
 from forge_operator.specs import AutoscalingSpec, InvalidSpec, QueueSpec, ReclaimPolicy
 from forge_operator.state.memory import Memory, ScalerMemory, known_failures
-from forge_operator.state.observed import Cluster, DatabaseState, Observed, ObservedCron, QueueObject, Unknown
+from forge_operator.state.observed import Cluster, DatabaseState, Observed, QueueObject, Unknown
 from forge_operator.words import count
 
 AT_ONCE = timedelta(seconds=1)
@@ -89,11 +87,6 @@ def with_silence(observed: Observed) -> Observed:
     before, is_silent = observed.memory.unheard_since, isinstance(observed.database, Unknown)
     since = (before or observed.now) if is_silent else None
     return replace(observed, memory=replace(observed.memory, unheard_since=since))
-
-
-def plan_cron(observed: ObservedCron) -> Plan:
-    """Plan a ForgeCron."""
-    return cron_plan.plan_cron(observed)
 
 
 def plan_gone(owner: str, database: DatabaseState, crons: Sequence[CronConfig] = ()) -> Plan:
@@ -141,7 +134,7 @@ def fallback_replicas(observed: Observed) -> int | None:
         return None
     if is_observing(observed.queue):
         return None
-    if heard is not None and observed.now.timestamp() - heard <= scaling.STALE.total_seconds():
+    if heard is not None and observed.now.timestamp() - heard <= STALE.total_seconds():
         return None
     return spec.workers.autoscaling.fallback_replicas
 
@@ -312,7 +305,7 @@ def decide_size(pool: Pool, amount: Load, memory: ScalerMemory) -> tuple[Scaling
         pods = 1 if workers.replicas is None else workers.replicas
         why = ScalingReason.DEFAULT if workers.replicas is None else ScalingReason.FIXED
         return ScalingDecision(replicas=pods, wanted=pods, reason=why), memory
-    decision, memory = scaling.decide(
+    decision, memory = decide(
         workers.autoscaling,
         workers.slots,
         amount,

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from forge_operator.cluster import api as module
 from forge_operator.cluster.api import DEPLOYMENTS, LEASES, PODS, QUEUES, Kube
 from forge_operator.cluster.errors import (
     Conflict,
@@ -95,7 +94,7 @@ async def test_scale_does_nothing_when_somebody_else_has_scaled(api: ApiServer, 
 async def test_lists_are_read_page_by_page(
     api: ApiServer, kube: Kube, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PAGE", 2)
+    monkeypatch.setattr("forge_operator.cluster.api.PAGE", 2)
     for number in range(5):
         api.put(PODS, {"metadata": {"name": f"pod-{number}", "labels": {"odd": str(number % 2)}}})
 
@@ -107,7 +106,7 @@ async def test_lists_are_read_page_by_page(
 async def test_a_list_that_expires_between_pages_is_read_again_whole(
     api: ApiServer, kube: Kube, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PAGE", 2)
+    monkeypatch.setattr("forge_operator.cluster.api.PAGE", 2)
     for number in range(3):
         api.put(PODS, {"metadata": {"name": f"pod-{number}"}})
 

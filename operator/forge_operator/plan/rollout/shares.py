@@ -6,7 +6,7 @@ from forge_jobs.model import Version, VersionState
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout.ramp import ramping_replicas
 from forge_operator.plan.rollout.readiness import pending_replicas
-from forge_operator.plan.scaling import decide as scaling
+from forge_operator.plan.scaling.decide import split
 
 
 def share(pool: Pool, version: Version, wanted: int) -> int | None:
@@ -16,7 +16,7 @@ def share(pool: Pool, version: Version, wanted: int) -> int | None:
     is_asked = pool.target is not None and version.id == pool.target.id
     match version.state:
         case VersionState.CURRENT if pool.ramping is not None and not pool.is_only_observed:
-            return scaling.split(wanted, pool.ramping.weight_percent)[1]
+            return split(wanted, pool.ramping.weight_percent)[1]
         case VersionState.CURRENT:
             return wanted
         case VersionState.RAMPING if pool.current is None:
@@ -24,7 +24,7 @@ def share(pool: Pool, version: Version, wanted: int) -> int | None:
         case VersionState.RAMPING if is_asked:
             return ramping_replicas(pool, pool.workers_spec, version, wanted)
         case VersionState.RAMPING:
-            return scaling.split(wanted, version.weight_percent)[0]
+            return split(wanted, version.weight_percent)[0]
         case VersionState.PENDING if is_asked:
             return pending_replicas(pool, pool.workers_spec, wanted)
         case VersionState.FAILED if is_asked and version.weight_percent == 100:

@@ -5,7 +5,6 @@ from datetime import timedelta
 from forge_jobs.model import Version, VersionState
 from forge_operator import naming
 from forge_operator.conditions import ConditionReason
-from forge_operator.plan import deployment as manifests
 from forge_operator.plan.actions import (
     Action,
     ApplyDeployment,
@@ -13,6 +12,7 @@ from forge_operator.plan.actions import (
     MoveVersion,
     PutVersion,
 )
+from forge_operator.plan.deployment import template_error, try_deployment
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout import drain
 from forge_operator.plan.rollout.progress import Progress
@@ -44,7 +44,7 @@ def problem(pool: Pool, target: naming.VersionIdentity) -> Progress | None:
     """Return why the version cannot be rolled out; None when it can."""
     assert pool.workers_spec is not None
     template = pool.workers_spec.template
-    invalid = manifests.template_error(template) or naming.reserved_variable(template)
+    invalid = template_error(template) or naming.reserved_variable(template)
     if invalid is not None:
         return Progress((), ConditionReason.INVALID_TEMPLATE, invalid)
     rejection = pool.memory.rejections.get(target.template_hash)
@@ -90,7 +90,7 @@ def start(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted:
     made = [] if target.id in pool.deployments else bring_up(pool, version, replicas)
     # The row before the pods: without it the gate would be open. But no row of what cannot be made.
     actions = [
-        *(manifests.dry_run(each) for each in made if isinstance(each, ApplyDeployment)),
+        *(try_deployment(each) for each in made if isinstance(each, ApplyDeployment)),
         PutVersion(version),
         *made,
         EmitEvent(

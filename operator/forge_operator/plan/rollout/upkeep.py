@@ -2,13 +2,13 @@
 
 from forge_jobs.model import Version
 from forge_operator import naming
-from forge_operator.plan import deployment as manifests
 from forge_operator.plan.actions import (
     Action,
     ApplyDeployment,
     EmitEvent,
     Scale,
 )
+from forge_operator.plan.deployment import apply_deployment
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout.judgement import SETTLE
 from forge_operator.plan.rollout.readiness import (
@@ -29,8 +29,8 @@ def keep_up(pool: Pool, version: Version, replicas: int) -> list[Action]:
     if deployment.deleting:
         return []
     if differs(pool, deployment):
-        return [manifests.apply(pool, version)]
-    return [manifests.apply(pool, version, deployment.edit)] if deployment.edit else []
+        return [apply_deployment(pool, version)]
+    return [apply_deployment(pool, version, deployment.edit)] if deployment.edit else []
 
 
 def differs(pool: Pool, deployment: Deployment) -> bool:
@@ -46,7 +46,7 @@ def differs(pool: Pool, deployment: Deployment) -> bool:
 
 def bring_up(pool: Pool, version: Version, replicas: int) -> list[ApplyDeployment | Scale]:
     """Make the version's Deployment."""
-    apply = manifests.apply(pool, version)
+    apply = apply_deployment(pool, version)
     if replicas <= 1:
         return [apply]  # one is what the API server makes of it; with none, that goes like any other
     # One that is there after all, though nothing found it, keeps its pods: the next look finds it.
