@@ -1,4 +1,4 @@
-"""The benchmark's command line: `python -m benchmarks [all|drain|enqueue|pickup|pinned|idle|sqlite|explain]`."""
+"""The benchmark's command line: `python -m benchmarks [all|throughput|enqueue|pickup|pinned|idle|sqlite|explain]`."""
 
 import tempfile
 import time
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import drain, enqueue, explain, idle, machine, pickup, pinned, report, sqlite
+from benchmarks import enqueue, explain, idle, machine, pickup, pinned, report, sqlite, throughput
 from benchmarks.bench import Bench, NotAllDone
 from benchmarks.child import SideFailed
 from benchmarks.line import Line
@@ -24,7 +24,7 @@ class What(StrEnum):
     """What can be measured."""
 
     ALL = "all"
-    DRAIN = "drain"
+    THROUGHPUT = "throughput"
     ENQUEUE = "enqueue"
     PICKUP = "pickup"
     PINNED = "pinned"
@@ -34,7 +34,7 @@ class What(StrEnum):
 
 
 MEASUREMENTS: dict[What, Callable[[Bench], list[Line]]] = {
-    What.DRAIN: drain.measure,
+    What.THROUGHPUT: throughput.measure,
     What.ENQUEUE: enqueue.measure,
     What.PICKUP: pickup.measure,
     What.PINNED: pinned.measure,
@@ -47,7 +47,10 @@ MEASUREMENTS: dict[What, Callable[[Bench], list[Line]]] = {
 def main(
     what: Annotated[What, typer.Argument(help="What to measure.")] = What.ALL,
     jobs: Annotated[
-        int, typer.Option(min=1000, help="How many jobs a drain has; all other numbers follow it.")
+        int,
+        typer.Option(
+            min=1000, help="How many jobs throughput is measured with; the other measurements scale with it."
+        ),
     ] = 100_000,
     rounds: Annotated[int, typer.Option(min=1, help="How often each side of a measurement runs.")] = 5,
     json: Annotated[Path | None, typer.Option(help="Write everything that was found to this file.")] = None,

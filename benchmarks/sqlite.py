@@ -31,28 +31,28 @@ def filled(bench: Bench, system: str, jobs: int) -> Iterator[Path]:
 
 
 def ours(bench: Bench, jobs: int) -> Sample:
-    """Drain `jobs` jobs with a worker of forge-jobs."""
+    """Work off `jobs` jobs with a worker of forge-jobs."""
     with filled(bench, "forge", jobs) as path:
-        return sampled(child.run("forge.drain", url=f"sqlite:///{path}", jobs=jobs), jobs)
+        return sampled(child.run("forge.work_off", url=f"sqlite:///{path}", jobs=jobs), jobs)
 
 
 def bare(bench: Bench, jobs: int) -> Sample:
-    """Drain `jobs` jobs with the bare statements."""
+    """Work off `jobs` jobs with the bare statements."""
     with filled(bench, "forge", jobs) as path:
-        return sampled(child.run("bare_sqlite.drain", path=str(path), jobs=jobs), jobs)
+        return sampled(child.run("bare_sqlite.work_off", path=str(path), jobs=jobs), jobs)
 
 
 def huey(bench: Bench, jobs: int) -> Sample:
-    """Drain `jobs` jobs with huey."""
+    """Work off `jobs` jobs with huey."""
     with filled(bench, "huey", jobs) as path:
-        return sampled(child.run("huey.drain", path=str(path), jobs=jobs), jobs)
+        return sampled(child.run("huey.work_off", path=str(path), jobs=jobs), jobs)
 
 
 def measure(bench: Bench) -> list[Line]:
-    """Return the drain beside the bare loop and beside huey."""
+    """Return the throughput beside the bare loop and beside huey."""
     jobs, share = max(1, bench.jobs // SHARE), max(1, bench.jobs // PEER_SHARE)
     samples = bench.alternate(
-        "drain on SQLite",
+        "throughput on SQLite",
         {
             "forge-jobs": lambda: ours(bench, jobs),
             "bare loop": lambda: bare(bench, jobs),
@@ -62,12 +62,12 @@ def measure(bench: Bench) -> list[Line]:
     mine = rates(samples["forge-jobs"])
     return [
         Line(
-            "drain on SQLite",
+            "throughput on SQLite",
             "jobs/s",
             mine,
             "bare loop",
             rates(samples["bare loop"]),
             AtLeast(0.4),
         ),
-        Line("drain on SQLite", "jobs/s", mine, "huey", rates(samples["huey"]), AtLeast(3)),
+        Line("throughput on SQLite", "jobs/s", mine, "huey", rates(samples["huey"]), AtLeast(3)),
     ]

@@ -134,7 +134,7 @@ def test_a_version_that_is_as_bad_as_the_one_before_does_not_go_back(breaks: Bre
     assert world.states()["2"] != "failed"
 
 
-def test_a_verdict_is_one_that_the_database_can_keep_whatever_containers_say() -> None:
+def test_a_failure_message_is_one_that_the_database_can_keep_whatever_containers_say() -> None:
     world = ramping()
     new = world.version("2").id
     world.complaint = "CrashLoopBackOff (\x1b[31m" + 900 * "x" + ")"
@@ -142,9 +142,9 @@ def test_a_verdict_is_one_that_the_database_can_keep_whatever_containers_say() -
 
     world.run(400)
 
-    verdict = world.version("2").verdict
-    assert verdict is not None and len(verdict) <= 512 and verdict.isprintable()
-    assert "restarted 3 times" in verdict and verdict.endswith("; version 1 serves again.")
+    message = world.version("2").failure_message
+    assert message is not None and len(message) <= 512 and message.isprintable()
+    assert "restarted 3 times" in message and message.endswith("; version 1 serves again.")
 
 
 # --- too little is known ---

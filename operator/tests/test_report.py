@@ -11,8 +11,8 @@ from forge_jobs import Unhandled
 from forge_operator.conditions import REASONS, Condition, ConditionReason
 from forge_operator.crds import queue_definition
 from forge_operator.plan.actions import EmitEvent, WriteStatus
+from forge_operator.plan.assessment import Assessment
 from forge_operator.plan.status.report import StatusReport, reason_of, reported
-from forge_operator.plan.verdict import ConditionVerdict
 from forge_operator.state.observed import Unknown
 from tests.world import START, Job, World, autoscaled, workers
 
@@ -23,7 +23,7 @@ def report(reason: ConditionReason = ConditionReason.CONFIG_APPLIED, **fields: A
         namespace="shop",
         name="mail",
         generation=1,
-        verdicts={Condition.SYNCED: ConditionVerdict(reason)},
+        assessments={Condition.SYNCED: Assessment(reason)},
         fields=fields,
     )
 
@@ -57,9 +57,9 @@ def test_a_new_time_of_looking_alone_is_not_written() -> None:
 
 
 def test_a_message_of_any_length_fits_the_definition() -> None:
-    verdicts = {Condition.PROGRESSING: ConditionVerdict(ConditionReason.INVALID_TEMPLATE, "no " * 20_000)}
+    assessments = {Condition.PROGRESSING: Assessment(ConditionReason.INVALID_TEMPLATE, "no " * 20_000)}
 
-    (said,) = status(replace(report(), verdicts=verdicts))["conditions"]
+    (said,) = status(replace(report(), assessments=assessments))["conditions"]
 
     schema = queue_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     conditions = schema["properties"]["status"]["properties"]["conditions"]
@@ -197,11 +197,11 @@ def test_a_database_that_stays_away_is_warned_of_after_a_minute_and_one_that_goe
 
 
 def test_what_is_held_back_of_a_new_object_is_warned_of_though_it_was_synced_meanwhile() -> None:
-    verdicts = {
-        Condition.SYNCED: ConditionVerdict(ConditionReason.CONFIG_APPLIED),
-        Condition.KINDS_HANDLED: ConditionVerdict(ConditionReason.UNHANDLED_KINDS),
+    assessments = {
+        Condition.SYNCED: Assessment(ConditionReason.CONFIG_APPLIED),
+        Condition.KINDS_HANDLED: Assessment(ConditionReason.UNHANDLED_KINDS),
     }
-    found = replace(report(lastSyncTime="now"), verdicts=verdicts)
+    found = replace(report(lastSyncTime="now"), assessments=assessments)
     said: dict[int, list[str]] = {}
     before: dict[str, Any] = {}
     for second in (0, 30, 70, 300):

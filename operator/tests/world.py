@@ -422,10 +422,14 @@ class World:
                 raise Violation(f"{action} would close the last open gate")
         if action.state in (VersionState.DRAINED, VersionState.RETIRED) and self.held(version.id):
             raise Violation(f"{action} of a version that holds jobs")
-        self.move(version, action.state, action.weight_percent, action.verdict)
+        self.move(version, action.state, action.weight_percent, action.failure_message)
 
     def move(
-        self, version: Version, state: VersionState, weight: int | None = None, verdict: str | None = None
+        self,
+        version: Version,
+        state: VersionState,
+        weight: int | None = None,
+        failure_message: str | None = None,
     ) -> None:
         changes = version.state is not state
         weighs = version.weight_percent if weight is None else weight
@@ -440,7 +444,7 @@ class World:
             state=state,
             ramping_since=(version.ramping_since or self.now) if ramps else None,
             baseline=baseline if ramps else {},
-            verdict=verdict if changes else version.verdict,
+            failure_message=failure_message if changes else version.failure_message,
             weight_percent=weighs,
             control_revision=version.control_revision + changes,
             state_changed_at=self.now

@@ -27,7 +27,7 @@ SPEC = {
     "workers": {"replicas": 4, "slots": 2, "rollout": ROLLOUT, "template": {"spec": TEMPLATE}},
 }
 
-# How version 2 is broken: what its handlers do, what its containers may have, and what the verdict says.
+# How version 2 is broken: what its handlers do, what its containers may have, and what the message says.
 BROKEN: dict[str, tuple[str, dict[str, Any], str]] = {
     "fails": ("yes", {}, " failed ("),
     "hangs": ("hangs", {}, " hang"),

@@ -19,7 +19,7 @@ from benchmarks.report import number, write
 
 def test_a_ratio_is_the_median_of_the_ratios_of_the_rounds() -> None:
     # the machine became twice as fast after the first round, and both sides with it
-    line = Line("drain", "jobs/s", [10, 20, 22], "bare loop", [20, 40, 40])
+    line = Line("throughput", "jobs/s", [10, 20, 22], "bare loop", [20, 40, 40])
 
     assert (line.ours, line.other, line.ratio) == (20, 40, 0.5)
 
@@ -64,7 +64,7 @@ def test_a_job_that_never_began_is_not_passed_over() -> None:
 
 
 @pytest.mark.parametrize("sample", [{"jobs": 9, "started": 10}, {"jobs": 10, "started": 11}])
-def test_a_drain_that_lost_or_repeated_a_job_does_not_count(sample: dict[str, int]) -> None:
+def test_a_run_that_lost_or_repeated_a_job_does_not_count(sample: dict[str, int]) -> None:
     with pytest.raises(NotAllDone, match="10 jobs were given"):
         sampled({"seconds": 1.0, **sample}, 10)
 
@@ -120,7 +120,9 @@ def test_the_json_holds_the_facts_and_every_sample(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "result.json"
 
     write(
-        path, {"machine": {"Python": "3"}}, [Line("drain", "jobs/s", [1, 2], "bare loop", [4, 4], AtLeast(1))]
+        path,
+        {"machine": {"Python": "3"}},
+        [Line("throughput", "jobs/s", [1, 2], "bare loop", [4, 4], AtLeast(1))],
     )
 
     report = json.loads(path.read_text())
@@ -155,4 +157,4 @@ def test_the_command_line_says_what_can_be_measured() -> None:
         [sys.executable, "-m", "benchmarks", "--help"], cwd=root, capture_output=True, text=True, check=True
     )
 
-    assert all(word in shown.stdout for word in ("drain", "explain", "--jobs", "--rounds", "--json"))
+    assert all(word in shown.stdout for word in ("throughput", "explain", "--jobs", "--rounds", "--json"))

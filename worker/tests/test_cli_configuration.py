@@ -222,8 +222,8 @@ def test_jobs_in_no_state_may_be_forgotten(cli: CommandLine):
     with closing(sqlite3.connect(cli.folder / "queue.sqlite")) as connection, connection:
         connection.execute("DELETE FROM ready")
 
-    assert "say --repair too" in cli("db", "check", "--forget-lost").error
-    assert cli.fine("db", "check", "--repair", "--forget-lost")["mended"] == 4
+    assert "say --repair too" in cli("db", "check", "--delete-stateless").error
+    assert cli.fine("db", "check", "--repair", "--delete-stateless")["mended"] == 4
     assert cli.fine("jobs", "list") == []
 
 
@@ -275,14 +275,14 @@ def test_what_an_owner_managed_that_is_gone_is_taken_back(cli: CommandLine):
             "crons": [],
         }
     ]
-    said = cli("owners", "release", "ForgeQueue shop/mail")
+    said = cli("owners", "dismiss", "ForgeQueue shop/mail")
     assert said.out == "Nobody manages letters, mail, slack any more.\n"
     assert cli("queues", "pause", "mail").code == 0
 
-    again = cli("owners", "release", "ForgeQueue shop/mail")
+    again = cli("owners", "dismiss", "ForgeQueue shop/mail")
     assert (again.code, again.error) == (2, "'ForgeQueue shop/mail' manages nothing; owners: none.\n")
     assert cli("owners", "list").out == "Nobody manages anything.\n"
-    assert cli("owners", "release", "").code == 2
+    assert cli("owners", "dismiss", "").code == 2
 
 
 async def _managed(forge: Forge) -> None:

@@ -276,5 +276,5 @@ def test_jobs_that_stay_locked_are_told_of_and_the_command_has_failed():
     assert report.document == {"cancelled": 2499, "running": 0, "skipped": 0, "locked": 1}
     assert report.parts == ["2,499 jobs were cancelled."]
     assert report.errors == [
-        "1 job was not cancelled: another session keeps it locked; run the command again."
+        "1 job was not cancelled: another transaction keeps it locked; run the command again."
     ]

@@ -127,19 +127,30 @@ def test_a_class_has_a_name_of_its_own() -> None:
 FORBIDDEN = {
     r"str(ike|uck)[ _-]?off|struckoff": "lost",
     r"\breaped\b|jobs?reaped": "taken back",
-    r"(?<!, )\bdead workers?\b|\bdead worker's": "lost",
+    r"(?<!, )\b(dead|stale|gone|vanished) workers?\b|\bdead worker's": "lost",
     r"(?<!handler )\bworkers?( that)? (is|are|was|were) given up|workergivenup": "lost, or cut off",
     r"\bversions?( that)? (is|are|was|were) given up|versions\.given_up": "failed",
     r"\bretiring\b|told to retire|retireworkers|versions\.retire\b": "cordoned",
     r"limits?[ .]drain\b|rate_limit\.drain|drain\w* (the|a) (bucket|rate limit)|limitdrained": "empty",
+    r"\bdrain of [\d{]|drains `?jobs|jobs drained|drain(s|ed|ing)? (the|a) queue|forge\.drain": "work off, throughput",
     r"promot\w* (due|scheduled) jobs|promoter|jobspromoted|jobs_promoted|schedule\.promote": "make pending",
     r"outcome\.released|claims\.release|\breleased? (the |a )?jobs?\b": "hand back",
+    r"owners?[ .]release|\breleas(e|es|ed|ing) (an?|the|its|everything|all) ?(owners?|queues?|crons?|rows?|that)": "dismiss",
+    r"versions?[ .]verdict|verdict of (a|the) version|conditionverdict": "failure message, assessment",
+    r"\bclaims_?lost\b|forget[-_ ]lost": "outcomes dropped, in no state",
+    r"\b(present|one|only) owner of (a|the) job|workers? owns? (a|the|its) jobs?\b": "claim",
+    r"another session (has|had|keeps)": "another transaction",
+    r"promoted standby|promot\w* (a|the) (standby|replica)": "take over",
 }
 """What stands for a word of docs/words.md, and that word. Letters may be large or small."""
 
 SPOKEN = [
     *(file for package in PACKAGES for file in package.rglob("*") if file.suffix in (".py", ".sql")),
-    *(file for folder in ("docs", "crds", "charts", "examples") for file in (ROOT / folder).rglob("*")),
+    *(
+        file
+        for folder in ("docs", "crds", "charts", "examples", "benchmarks")
+        for file in (ROOT / folder).rglob("*")
+    ),
     *ROOT.glob("*.md"),
 ]
 

@@ -48,7 +48,7 @@ class DatabaseActor:
                     action.version_id,
                     action.state,
                     weight_percent=action.weight_percent,
-                    verdict=action.verdict,
+                    failure_message=action.failure_message,
                     epoch=epoch,
                 )
             case DeleteVersion():

@@ -92,7 +92,7 @@ class MoveVersion:
     version_id: str
     state: VersionState
     weight_percent: int | None = None
-    verdict: str | None = None  # why, of one that fails
+    failure_message: str | None = None  # why, of one that fails
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,18 +10,18 @@ from forge_jobs import CronConfig
 from forge_operator import naming
 from forge_operator.conditions import Condition, ConditionReason
 from forge_operator.plan.actions import Action, EmitEvent, Part, Plan, SetCron, Strand
+from forge_operator.plan.assessment import Assessment
 from forge_operator.plan.status.report import (
     StatusReport,
     format_timestamp,
     format_timestamp_or_none,
     generation,
     handled_or_not,
-    known_verdicts,
+    known_assessments,
     paused,
     reason_of,
     reported,
 )
-from forge_operator.plan.verdict import ConditionVerdict
 from forge_operator.specs import CronSpec, InvalidSpec
 from forge_operator.state.memory import known_failures
 from forge_operator.state.observed import CronDatabase, CronObject, ObservedCron, Unknown
@@ -37,7 +37,7 @@ def plan_cron(observed: ObservedCron) -> Plan:
     if cron.deleting_since is not None:
         return Plan((), observed.memory, LATER)
     if cron.annotations.get(naming.PAUSED) == "true":
-        return with_status(observed, known_verdicts(cron.status), {}, ())
+        return with_status(observed, known_assessments(cron.status), {}, ())
     if isinstance(cron.spec, InvalidSpec):
         return with_status(observed, without_sync(ConditionReason.INVALID_SPEC, str(cron.spec)), {}, ())
     if isinstance(observed.database, Unknown):
@@ -67,8 +67,8 @@ def sync(observed: ObservedCron, cron: CronObject, spec: CronSpec, database: Cro
             return with_status(
                 observed, without_sync(ConditionReason.INVALID_SCHEDULE, row.last_error), shown(name, row), ()
             )
-        verdicts = all_well(name) | kinds_handled(spec, database)
-        return with_status(observed, verdicts, shown(name, row), ())
+        assessments = all_well(name) | kinds_handled(spec, database)
+        return with_status(observed, assessments, shown(name, row), ())
     actions: list[Action] = [SetCron(name, spec.schedule, spec.job.kind, values, manager, key)]
     if row is not None and was_synced(cron):
         actions.append(
@@ -79,10 +79,10 @@ def sync(observed: ObservedCron, cron: CronObject, spec: CronSpec, database: Cro
     fields = {**shown(name, row), "lastSyncTime": format_timestamp(observed.now)}
     failures = known_failures(observed.memory, cron.generation)
     memory = replace(observed.memory, failures=failures, generation=cron.generation)
-    verdicts = all_well(name) | kinds_handled(spec, database)
+    assessments = all_well(name) | kinds_handled(spec, database)
     for failure in failures.values():
-        verdicts |= without_sync(ConditionReason.ACTION_FAILED, failure.message)
-    return with_status(replace(observed, memory=memory), verdicts, fields, actions)
+        assessments |= without_sync(ConditionReason.ACTION_FAILED, failure.message)
+    return with_status(replace(observed, memory=memory), assessments, fields, actions)
 
 
 def wanted_values(spec: CronSpec) -> dict[str, Any]:
@@ -125,39 +125,39 @@ def was_synced(cron: CronObject) -> bool:
     return is_same and known.get(Condition.SYNCED.value) == ConditionReason.CONFIG_APPLIED.value
 
 
-def without_sync(reason: ConditionReason, message: str) -> dict[Condition, ConditionVerdict]:
+def without_sync(reason: ConditionReason, message: str) -> dict[Condition, Assessment]:
     """Return the conditions of a cron whose row does not match the object."""
     return {
-        Condition.READY: ConditionVerdict(reason, message),
-        Condition.SYNCED: ConditionVerdict(reason, message),
-        Condition.DATABASE_REACHABLE: ConditionVerdict(ConditionReason.CONNECTED),
+        Condition.READY: Assessment(reason, message),
+        Condition.SYNCED: Assessment(reason, message),
+        Condition.DATABASE_REACHABLE: Assessment(ConditionReason.CONNECTED),
     }
 
 
-def unreachable(unknown: Unknown) -> dict[Condition, ConditionVerdict]:
+def unreachable(unknown: Unknown) -> dict[Condition, Assessment]:
     """Return the conditions while the database does not answer."""
     reason = reason_of(unknown.reason)
     if reason in (ConditionReason.SCHEMA_TOO_OLD, ConditionReason.SCHEMA_TOO_NEW):
         return without_sync(reason, unknown.message)
-    not_known = ConditionVerdict(ConditionReason.DATABASE_UNREACHABLE, unknown.message)
+    not_known = Assessment(ConditionReason.DATABASE_UNREACHABLE, unknown.message)
     return {
         Condition.READY: not_known,
         Condition.SYNCED: not_known,
-        Condition.DATABASE_REACHABLE: ConditionVerdict(reason, unknown.message),
+        Condition.DATABASE_REACHABLE: Assessment(reason, unknown.message),
         Condition.KINDS_HANDLED: not_known,
     }
 
 
-def all_well(name: str) -> dict[Condition, ConditionVerdict]:
+def all_well(name: str) -> dict[Condition, Assessment]:
     """Return the conditions of a cron whose row matches the object."""
     return {
-        Condition.READY: ConditionVerdict(ConditionReason.CONFIGURED),
-        Condition.SYNCED: ConditionVerdict(ConditionReason.CONFIG_APPLIED, f"Cron {name!r} is configured."),
-        Condition.DATABASE_REACHABLE: ConditionVerdict(ConditionReason.CONNECTED),
+        Condition.READY: Assessment(ConditionReason.CONFIGURED),
+        Condition.SYNCED: Assessment(ConditionReason.CONFIG_APPLIED, f"Cron {name!r} is configured."),
+        Condition.DATABASE_REACHABLE: Assessment(ConditionReason.CONNECTED),
     }
 
 
-def kinds_handled(spec: CronSpec, database: CronDatabase) -> dict[Condition, ConditionVerdict]:
+def kinds_handled(spec: CronSpec, database: CronDatabase) -> dict[Condition, Assessment]:
     """Return whether anybody could run the jobs that it enqueues."""
     in_vain = () if database.handled is None else {spec.job.kind} - database.handled
     return {Condition.KINDS_HANDLED: handled_or_not([spec.job.queue], in_vain)}
@@ -180,7 +180,7 @@ def is_suspended(cron: CronObject) -> bool:
 
 def with_status(
     observed: ObservedCron,
-    verdicts: Mapping[Condition, ConditionVerdict],
+    assessments: Mapping[Condition, Assessment],
     fields: Mapping[str, Any],
     actions: list[Action] | tuple[Action, ...],
 ) -> Plan:
@@ -191,7 +191,7 @@ def with_status(
         namespace=cron.namespace,
         name=cron.name,
         generation=generation(cron),
-        verdicts={**verdicts, Condition.PAUSED: paused(cron.annotations, by_spec=is_suspended(cron))},
+        assessments={**assessments, Condition.PAUSED: paused(cron.annotations, by_spec=is_suspended(cron))},
         fields=fields,
         annotations=cron.annotations,
     )

@@ -13,7 +13,7 @@ from forge_operator.plan.actions import (
     RemoveFinalizer,
     SetQueue,
 )
-from forge_operator.plan.verdict import ConditionVerdict
+from forge_operator.plan.assessment import Assessment
 from forge_operator.specs import QueueSpec, ReclaimPolicy
 from forge_operator.state.observed import DatabaseState, Observed, QueueObject, Unknown
 from forge_operator.words import count
@@ -38,7 +38,7 @@ def finish(observed: Observed) -> list[Action] | None:
     manager = naming.owner_of_rows("ForgeQueue", owner.namespace, owner.name)
     keeps = not isinstance(owner.spec, QueueSpec) or owner.spec.reclaim_policy is ReclaimPolicy.RETAIN
     if keeps or is_forced(owner):
-        return [*release(manager, observed.database), let_go]
+        return [*dismiss(manager, observed.database), let_go]
     if jobs_left(owner, observed.database):
         return None
     return [*remove(manager, observed.database), let_go]
@@ -58,8 +58,8 @@ def jobs_left(owner: QueueObject, database: DatabaseState) -> int:
     )
 
 
-def release(manager: str, database: DatabaseState) -> list[Action]:
-    """Release the queues of `manager`, and delete the rate limits that belong to them."""
+def dismiss(manager: str, database: DatabaseState) -> list[Action]:
+    """Let nobody manage the queues of `manager`, and delete the rate limits that belong to them."""
     scopes = {each.scope for each in database.limits if each.managed_by == manager}
     queues = [each for each in database.queues if each.managed_by == manager]
     # From a queue that names a limit which is gone, nobody would ever start a job.
@@ -78,19 +78,19 @@ def remove(manager: str, database: DatabaseState) -> list[Action]:
     ]
 
 
-def verdicts(observed: Observed) -> dict[Condition, ConditionVerdict]:
+def assessments(observed: Observed) -> dict[Condition, Assessment]:
     """Return what DeletionBlocked says, whatever else is known; nothing while the object is not being deleted."""
     if observed.queue.deleting_since is None:
         return {}
     if isinstance(observed.database, Unknown):
         return {
-            Condition.DELETION_BLOCKED: ConditionVerdict(
+            Condition.DELETION_BLOCKED: Assessment(
                 ConditionReason.DATABASE_UNREACHABLE, observed.database.message
             )
         }
     left = jobs_left(observed.queue, observed.database)
     if not left:
-        return {Condition.DELETION_BLOCKED: ConditionVerdict(ConditionReason.QUEUE_EMPTY)}
+        return {Condition.DELETION_BLOCKED: Assessment(ConditionReason.QUEUE_EMPTY)}
     left_over = count(left, "job", ("has", "have"))
     message = f"{left_over} not ended; set annotation {naming.FORCE_DELETE}=true to let the object go without its queue."
-    return {Condition.DELETION_BLOCKED: ConditionVerdict(ConditionReason.QUEUE_NOT_EMPTY, message)}
+    return {Condition.DELETION_BLOCKED: Assessment(ConditionReason.QUEUE_NOT_EMPTY, message)}

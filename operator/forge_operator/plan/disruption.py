@@ -13,10 +13,10 @@ from forge_jobs.model import VersionState
 from forge_operator import naming
 from forge_operator.conditions import ConditionReason
 from forge_operator.plan.actions import Action, ApplyBudget, DeleteBudget, MarkPod, Part, Strand
+from forge_operator.plan.assessment import Assessment
 from forge_operator.plan.deployment import owner_reference
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout.shrink import FIRST_TO_GO, PodLoad, holdings
-from forge_operator.plan.verdict import ConditionVerdict
 from forge_operator.specs import BudgetChoice, DisruptionSpec
 from forge_operator.state.observed import Budget, Deployment, Pod
 
@@ -116,22 +116,22 @@ def disruption(pool: Pool) -> DisruptionSpec:
     return pool.workers_spec.disruption if pool.workers_spec else DisruptionSpec()
 
 
-def verdict(pool: Pool) -> ConditionVerdict:
+def protected(pool: Pool) -> Assessment:
     """Return what Protected says."""
     cluster = pool.cluster
     if pool.workers_spec is None:
-        return ConditionVerdict(ConditionReason.NO_WORKERS)
+        return Assessment(ConditionReason.NO_WORKERS)
     if disruption(pool).budget is BudgetChoice.NONE:
-        return ConditionVerdict(ConditionReason.NO_BUDGET)
+        return Assessment(ConditionReason.NO_BUDGET)
     if cluster.budgets_hidden is not None:
-        return ConditionVerdict(ConditionReason.BUDGETS_HIDDEN, cluster.budgets_hidden)
+        return Assessment(ConditionReason.BUDGETS_HIDDEN, cluster.budgets_hidden)
     if cluster.budget_of_others is not None:
-        return ConditionVerdict(
+        return Assessment(
             ConditionReason.OTHER_BUDGET,
             f"The PodDisruptionBudget {cluster.budget_of_others!r} is in the place of the operator's: "
             "a pod that two of them select cannot be evicted at all.",
         )
-    return ConditionVerdict(
+    return Assessment(
         ConditionReason.NO_BUDGET if cluster.budget is None else ConditionReason.BUDGET_IN_PLACE
     )
 

@@ -26,6 +26,7 @@ from forge_operator.plan.actions import (
     Strand,
     WriteStatus,
 )
+from forge_operator.plan.assessment import Assessment
 from forge_operator.plan.configuration import plan_configuration
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout import drain, shares, shrink
@@ -36,16 +37,15 @@ from forge_operator.plan.scaling.decide import STALE, ScalingDecision, ScalingRe
 from forge_operator.plan.scaling.load import Load
 from forge_operator.plan.status.queue import (
     failed_sync,
-    failure_verdicts,
+    failure_assessments,
     falls_back,
     paused,
+    pool_assessments,
     pool_fields,
-    pool_verdicts,
     queue_report,
     unreachable,
 )
-from forge_operator.plan.status.report import format_timestamp, known_verdicts, reported
-from forge_operator.plan.verdict import ConditionVerdict
+from forge_operator.plan.status.report import format_timestamp, known_assessments, reported
 from forge_operator.specs import AutoscalingSpec, InvalidSpec, QueueSpec, ReclaimPolicy
 from forge_operator.state.memory import Memory, ScalerMemory, known_failures
 from forge_operator.state.observed import Cluster, DatabaseState, Observed, QueueObject, Unknown
@@ -90,11 +90,11 @@ def with_silence(observed: Observed) -> Observed:
 
 
 def plan_gone(owner: str, database: DatabaseState, crons: Sequence[CronConfig] = ()) -> Plan:
-    """Plan for an object that was deleted: its rows are released, its cron is deleted.
+    """Plan for an object that was deleted: nobody manages its queues, its cron is deleted.
 
     `owner` is "ForgeQueue namespace/name" or "ForgeCron namespace/name". Queues stay, with their jobs.
     """
-    actions = deletion.release(owner, database)
+    actions = deletion.dismiss(owner, database)
     known = {each.name: each for each in (*database.crons, *crons)}
     actions += [DeleteCron(each.name, owner) for each in known.values() if each.managed_by == owner]
     return Plan((Strand(Part.CONFIGURATION, tuple(actions)),), Memory(), LATER)
@@ -110,21 +110,21 @@ def refuse(observed: Observed, reason: ConditionReason, message: str) -> Plan:
 
 def leave_alone(observed: Observed) -> Plan:
     """Return the plan for an object that people asked to leave alone: only that is said."""
-    verdicts = known_verdicts(observed.queue.status)
-    return with_status(observed, verdicts | {Condition.PAUSED: paused(observed.queue)}, {}, ())
+    assessments = known_assessments(observed.queue.status)
+    return with_status(observed, assessments | {Condition.PAUSED: paused(observed.queue)}, {}, ())
 
 
 def plan_without_database(observed: Observed, unknown: Unknown) -> Plan:
     """Return the plan without the database: nothing is taken away, evidence that versions are empty is void."""
     memory = replace(observed.memory, empty={})
-    verdicts = unreachable(observed.queue, unknown)
+    assessments = unreachable(observed.queue, unknown)
     replicas = fallback_replicas(observed)
     strands = scaling_strands(fallback(observed, replicas))
     if replicas is not None:
-        verdicts[Condition.SCALING_ACTIVE] = falls_back(replicas)
+        assessments[Condition.SCALING_ACTIVE] = falls_back(replicas)
     if isinstance(observed.cluster, Unknown):
         return Plan(strands, memory, SOON)
-    return with_status(replace(observed, memory=memory), verdicts, {}, strands)
+    return with_status(replace(observed, memory=memory), assessments, {}, strands)
 
 
 def fallback_replicas(observed: Observed) -> int | None:
@@ -153,14 +153,14 @@ def fallback(observed: Observed, replicas: int | None) -> tuple[Scale, ...]:
 
 def with_status(
     observed: Observed,
-    verdicts: dict[Condition, ConditionVerdict],
+    assessments: dict[Condition, Assessment],
     fields: dict[str, object],
     strands: Sequence[Strand],
     *,
     again: timedelta = SOON,
 ) -> Plan:
     """Return the plan with these strands, and with the status if it is due."""
-    report = queue_report(observed.queue, verdicts | deletion.verdicts(observed), fields)
+    report = queue_report(observed.queue, assessments | deletion.assessments(observed), fields)
     more, written_at = reported(report, observed.queue.status, observed.now, observed.memory.status_at)
     memory = replace(observed.memory, status_at=written_at)
     is_begun = any(changes_something(action) for strand in strands for action in strand.actions)
@@ -219,8 +219,8 @@ def plan_with_database(observed: Observed, spec: QueueSpec, database: DatabaseSt
             if observed.now - each.at < FORGOTTEN_AFTER
         },
     )
-    verdicts = pool_verdicts(pool, sync, progress, decision, observes=is_observing(owner))
-    verdicts |= failure_verdicts(failures)
+    assessments = pool_assessments(pool, sync, progress, decision, observes=is_observing(owner))
+    assessments |= failure_assessments(failures)
     fields = pool_fields(pool, amount, decision)
     if sync.actions:
         fields["lastSyncTime"] = format_timestamp(observed.now)
@@ -228,7 +228,7 @@ def plan_with_database(observed: Observed, spec: QueueSpec, database: DatabaseSt
         fields["lastScaleTime"] = format_timestamp(observed.now)
     planned = with_status(
         replace(observed, memory=remembered),
-        verdicts,
+        assessments,
         fields,
         strands,
         again=pace(pool, remembered, progress, decision),

@@ -80,9 +80,9 @@ async def went_back(stage: Stage, how: str) -> None:
     await stage.look()
     found = await version(stage, "2")
     assert str(found.state) == "failed"
-    assert found.verdict is not None and how in found.verdict
+    assert found.failure_message is not None and how in found.failure_message
     assert stage.conditions()["Progressing"] == ("False", "RolloutAborted")
-    assert stage.message("Progressing") == found.verdict
+    assert stage.message("Progressing") == found.failure_message
     assert "RolloutAborted" in stage.reasons()
     assert (await version(stage, "1")).is_open
 

@@ -37,10 +37,10 @@ As = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Confirm that all jobs and all history are deleted.")]
 
 Repair = Annotated[bool, typer.Option("--repair", help="Repair what can be repaired, and say how.")]
-ForgetLost = Annotated[
+DeleteStateless = Annotated[
     bool,
     typer.Option(
-        "--forget-lost",
+        "--delete-stateless",
         help="With --repair: delete jobs that are in no state. Without it they become pending and run again.",
     ),
 ]
@@ -80,21 +80,21 @@ async def status(call: Call) -> Report:
         found = await storage.schema.status()
     rows = Rows(
         ["database", "server", "migration", "needed", "state"],
-        [[storage.url, found.server, str(found.found), str(found.known), _verdict(found)]],
+        [[storage.url, found.server, str(found.found), str(found.known), _standing(found)]],
     )
     return Report({"database": storage.url, **_document(found)}, [rows])
 
 
 @command(group, "check")
-async def check(call: Call, repair: Repair = False, forget_lost: ForgetLost = False) -> Report:
+async def check(call: Call, repair: Repair = False, delete_stateless: DeleteStateless = False) -> Report:
     """Look for rows that contradict each other, such as a job in two states or in none, while workers run. Exit code 1 when something is wrong."""
-    if forget_lost and not repair:
-        raise InvalidInput("--forget-lost says what a repair does; say --repair too.")
+    if delete_stateless and not repair:
+        raise InvalidInput("--delete-stateless says what a repair does; say --repair too.")
     tally = _Findings()
     async with opened(call) as forge:
         audit = forge.storage.audit
         with progress(as_json=call.as_json) as tell:
-            async for look in audit.jobs(repair=repair, forget=forget_lost):
+            async for look in audit.jobs(repair=repair, forget=delete_stateless):
                 tally.add(look.findings, jobs=look.jobs)
                 tell(f"{count(tally.jobs, 'job')} looked at", {"jobs": tally.jobs, "found": tally.found})
             tally.add(await audit.slots(repair=repair))
@@ -205,7 +205,7 @@ async def _opened(call: Call, *, create: bool = False) -> AsyncIterator[Storage]
         await storage.close()
 
 
-def _verdict(status: SchemaStatus) -> str:
+def _standing(status: SchemaStatus) -> str:
     if not status.found:
         return "not migrated"
     if status.found < status.known:

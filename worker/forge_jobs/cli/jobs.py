@@ -362,7 +362,9 @@ class _BulkMove:
 def bulk_report(verb: str, bulk: Bulk) -> Report:
     """Return what became of all jobs that matched; it has failed when some are as they were."""
     noun, them = ("job was", "it") if bulk.locked == 1 else ("jobs were", "them")
-    left = f"{bulk.locked:,} {noun} not {verb}: another session keeps {them} locked; run the command again."
+    left = (
+        f"{bulk.locked:,} {noun} not {verb}: another transaction keeps {them} locked; run the command again."
+    )
     return Report(_document(verb, bulk), [_sentence(verb, bulk)], [left] if bulk.locked else ())
 
 

@@ -26,11 +26,11 @@ async def list_owners(call: Call) -> Report:
     return Report([document(owner) for owner in owners], [_rows(owners)])
 
 
-@command(group, "release")
-async def release(call: Call, name: Name) -> Report:
-    """Release everything that a deleted owner managed. An owner that still exists claims it again."""
+@command(group, "dismiss")
+async def dismiss(call: Call, name: Name) -> Report:
+    """Dismiss an owner that was deleted: nobody manages what it managed. An owner that still exists takes it back."""
     async with opened(call) as forge:
-        owner = await forge.owners.release(name)
+        owner = await forge.owners.dismiss(name)
     held = [*owner.queues, *owner.limits, *owner.crons]
     return Report(document(owner), [f"Nobody manages {', '.join(held)} any more."])
 

@@ -32,7 +32,7 @@ class Bulk:
     changed: int = 0
     skipped: int = 0  # dead jobs that stay so: a living job holds their key
     running: int = 0  # of the changed: they were running, and their workers are told
-    locked: int = 0  # jobs that another session keeps locked: they stay as they are
+    locked: int = 0  # jobs that another transaction keeps locked: they stay as they are
 
     def and_then(self, moved: Moved, state: State) -> "Bulk":
         """Return this and one batch more, of jobs in `state`."""
@@ -174,7 +174,7 @@ class Jobs:
         This and the next two go in batches of 1,000 jobs, each a transaction of its own, and
         tell `progress` after each what was done so far. Interrupted, what is done is done, and
         the call made again goes on. Jobs that are enqueued after the call stay as they are, and so
-        do those that another session keeps locked for longer than 5 s, which are counted as `locked`.
+        do those that another transaction keeps locked for longer than 5 s, which are counted as `locked`.
         """
         states = states_of(state, CANCELLABLE, "cancelled")
         # A job may go back to a state that was walked over before: its attempt fails, or it is handed back.
@@ -217,7 +217,7 @@ class Jobs:
     ) -> Bulk:
         """Move all jobs of these states that are there now; `again` until none is found any more.
 
-        Those that another session has locked are tried again for LOCKED_FOR.
+        Those that another transaction has locked are tried again for LOCKED_FOR.
         """
         _check_filters(queue, kind)
         if queue is not None:

@@ -17,11 +17,11 @@ class Owners:
         """Return all owners by name, with what each manages."""
         return await self._storage.owners.all()
 
-    async def release(self, name: str) -> Owner:
+    async def dismiss(self, name: str) -> Owner:
         """What the owner managed is managed by nobody, and stays as it is; return what that was.
 
         An owner that is still there takes its rows back. Raises InvalidInput, UnknownOwner.
         """
         if not isinstance(name, str) or not name:
             raise InvalidInput(f"The owner is {name!r}, allowed is a name as in managed_by.")
-        return await self._storage.owners.release(name)
+        return await self._storage.owners.dismiss(name)

@@ -63,7 +63,7 @@ class Removal:
                 if await self._storage.removals.erase(closed.id):
                     return
                 if locked and not await patience.is_left():
-                    raise QueueInUse(self._name, f"another session keeps {locked:,} of its jobs locked")
+                    raise QueueInUse(self._name, f"another transaction keeps {locked:,} of its jobs locked")
         except BaseException:
             with suppress(ForgeError):  # else it stays closed, and the deletion can be asked for again
                 await self._open(closed)
@@ -113,7 +113,7 @@ class Removal:
             )
 
     async def _empty(self, name: str) -> int:
-        """The jobs of the queue `name` are moved or deleted; return how many are not, since another session has them locked."""
+        """The jobs of the queue `name` are moved or deleted; return how many are not, since another transaction has them locked."""
         locked = 0
         last = await self._storage.jobs.newest()
         for state in MOVED if self._move_to is not None or self._drop else (State.DONE,):

@@ -61,10 +61,10 @@ class Versions:
         state: VersionState | str,
         *,
         weight_percent: int | None = None,
-        verdict: str | None = None,
+        failure_message: str | None = None,
         epoch: int,
     ) -> bool:
-        """The version is in `state`, and workers are told when that is a change; `verdict` says why in a sentence.
+        """The version is in `state`, and workers are told when that is a change; `failure_message` says why in a sentence.
 
         `state_changed_at` is the moment of the last change of either state or weight.
         False, with nothing changed, when there is no such version, the pool's last open gate
@@ -75,7 +75,9 @@ class Versions:
             _id(version_id),
             choice(state, "state", VersionState),
             weight_percent=None if weight_percent is None else _weight(weight_percent),
-            verdict=None if verdict is None else _text(verdict, "The verdict"),
+            failure_message=None
+            if failure_message is None
+            else _text(failure_message, "The failure message"),
             epoch=epoch_number(epoch),
         )
 

@@ -12,7 +12,7 @@ class Moved:
 
     changed: int
     skipped: int = 0  # dead jobs that stay so: a living job holds their key
-    locked: int = 0  # jobs that another session had locked, or was just moving: they stay as they are
+    locked: int = 0  # jobs that another transaction had locked, or was just moving: they stay as they are
 
 
 @dataclass(frozen=True, slots=True)

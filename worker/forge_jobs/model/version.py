@@ -46,7 +46,7 @@ class Version:
     drain_started_at: datetime | None = None
     drained_at: datetime | None = None
     ramping_since: datetime | None = None  # while it has a share, whichever
-    verdict: str | None = None  # one sentence: why it failed
+    failure_message: str | None = None  # one sentence: why it failed
     queues: tuple[str, ...] | None = None  # that its workers serve; None: not known
     kinds: tuple[str, ...] | None = None  # that its workers had handlers for last; None: it never had one
     # what is true now

@@ -25,7 +25,7 @@ MAX_SERIES = 1000
 """How many pairs of queue and kind are told apart; the jobs of all others are counted as kind "other"."""
 
 _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "forge_jobs_claims_lost": (
+    "forge_outcomes_dropped": (
         "Outcomes that were dropped because the job had been taken back from this process.",
         (),
     ),
@@ -40,11 +40,11 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "forge_outcomes_held": ("Outcomes that could not be written at a try, and were tried again later.", ()),
     "forge_outcomes_unwritten": ("Outcomes that this process could not write before it ended.", ()),
     "forge_jobs_stuck": (
-        "Handlers that went on for 10 s after they were told to stop, so that others got their places.",
+        "Handlers that went on for 10 s after they were told to stop, so that other jobs got their slots.",
         ("queue", "kind"),
     ),
     "forge_jobs_adrift": (
-        "Jobs handed back because this process owned them and did not run them.",
+        "Jobs handed back because this process had claimed them and did not run them.",
         (),
     ),
     "forge_runners_replaced": ("Runners that ended and nobody meant them to.", ()),
@@ -116,8 +116,8 @@ class Counters:
                 self._jobs_ended(event.runs)
             case events.JobsTakenBack():
                 self._jobs_taken_back(event.runs)
-            case events.ClaimsLost():
-                self._add("forge_jobs_claims_lost", len(event.job_ids))
+            case events.OutcomesDropped():
+                self._add("forge_outcomes_dropped", len(event.job_ids))
             case events.OutcomeRefused():
                 self._add("forge_outcomes_refused", 1)
             case events.OutcomesParted():

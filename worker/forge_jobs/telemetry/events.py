@@ -123,7 +123,7 @@ class SubscriberFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimsLost(Event):
+class OutcomesDropped(Event):
     """These outcomes were dropped: the claims had been taken back meanwhile."""
 
     job_ids: Sequence[int]

@@ -19,7 +19,7 @@ OUTCOMES: Mapping[Outcome, tuple[int, str]] = {
 }
 
 SENTENCES: Mapping[type[Event], tuple[int, str]] = {
-    events.ClaimsLost: (
+    events.OutcomesDropped: (
         logging.WARNING,
         "Outcomes of jobs {job_ids} were dropped: the jobs had been taken back meanwhile",
     ),

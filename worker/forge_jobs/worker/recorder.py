@@ -21,8 +21,8 @@ from forge_jobs.storage.outage import Outage
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.telemetry.events import (
     ChoreFailed,
-    ClaimsLost,
     JobsEnded,
+    OutcomesDropped,
     OutcomesHeld,
     OutcomesParted,
     OutcomesUnwritten,
@@ -186,7 +186,7 @@ class Recorder:
             unanswered = {verdict.run.claim.job_id for verdict in part if _may_be_written(verdict)}
             if dropped := set(lost) - unanswered:
                 runs = [run for run in runs if run.claim.job_id not in dropped]
-                self._telemetry.emit(ClaimsLost(sorted(dropped)))
+                self._telemetry.emit(OutcomesDropped(sorted(dropped)))
         if runs:
             self._telemetry.emit(JobsEnded(runs))
 

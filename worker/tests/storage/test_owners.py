@@ -28,10 +28,10 @@ async def test_owners_are_told_with_what_they_manage(storage, managed):
     ]
 
 
-async def test_what_is_released_is_everybodys_and_stays_as_it_is(storage, managed):
+async def test_what_a_dismissed_owner_managed_is_everybodys_and_stays_as_it_is(storage, managed):
     before = {each.name: each.concurrency for each in await storage.queues.all()}
 
-    assert await storage.owners.release(MAIL) == Owner(MAIL, ("letters", "mail"), ("queue:mail",))
+    assert await storage.owners.dismiss(MAIL) == Owner(MAIL, ("letters", "mail"), ("queue:mail",))
 
     assert [each.name for each in await storage.owners.all()] == [NIGHTLY]
     assert {each.name: each.concurrency for each in await storage.queues.all()} == before
@@ -40,7 +40,7 @@ async def test_what_is_released_is_everybodys_and_stays_as_it_is(storage, manage
 
 
 async def test_an_owner_that_is_still_there_takes_its_rows_back(storage, managed):
-    await storage.owners.release(MAIL)
+    await storage.owners.dismiss(MAIL)
 
     assert await storage.queues.manage("mail", MAIL)
     assert await storage.owners.all() == [
@@ -54,16 +54,16 @@ async def test_who_manages_nothing_is_unknown_and_nobody_is_told(storage, manage
     before = await storage.workers.beat(me)
 
     with pytest.raises(UnknownOwner) as caught:
-        await storage.owners.release("ForgeQueue shop/mial")
+        await storage.owners.dismiss("ForgeQueue shop/mial")
 
     assert caught.value.known == (NIGHTLY, MAIL)
     assert (await storage.workers.beat(me)).revision == before.revision
 
 
-async def test_workers_look_at_the_configuration_when_rows_are_released(storage, managed):
+async def test_workers_look_at_the_configuration_when_an_owner_is_dismissed(storage, managed):
     me = await worker(storage)
     before = await storage.workers.beat(me)
 
-    await storage.owners.release(NIGHTLY)
+    await storage.owners.dismiss(NIGHTLY)
 
     assert (await storage.workers.beat(me)).revision > before.revision

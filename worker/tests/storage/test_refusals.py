@@ -233,7 +233,7 @@ async def transfer(storage: Storage) -> None:
         (lambda on: on.crons.get("nowhere"), f"There is no cron 'nowhere'; {CRONS}"),
         (lambda on: on.crons.trigger("nowhere"), f"There is no cron 'nowhere'; {CRONS}"),
         (lambda on: on.crons.delete("nowhere"), f"There is no cron 'nowhere'; {CRONS}"),
-        (lambda on: on.owners.release("nobody"), "'nobody' manages nothing; owners: an operator."),
+        (lambda on: on.owners.dismiss("nobody"), "'nobody' manages nothing; owners: an operator."),
         (
             lambda on: on.workers.beat(NOBODY),
             "Worker 1 is lost: it was not heard of for too long.",

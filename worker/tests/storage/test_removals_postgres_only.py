@@ -105,7 +105,7 @@ async def test_a_queue_of_which_jobs_stay_locked_is_not_deleted(storage, postgre
             await other.execute("SELECT FROM forge_jobs.ready WHERE job_id = $1 FOR UPDATE", first)
             await before.execute("COMMIT")
 
-            with pytest.raises(QueueInUse, match="another session keeps 1 of its jobs locked"):
+            with pytest.raises(QueueInUse, match="another transaction keeps 1 of its jobs locked"):
                 await deleting
 
     assert (await storage.jobs.get(first)).queue == "mail"

@@ -183,12 +183,14 @@ async def test_a_version_has_a_share_since_its_first_one(storage, both, epoch, c
 
 async def test_why_a_version_failed_is_kept_until_it_is_tried_again(storage, both, epoch):
     await storage.versions.move(POOL, NEW, RAMPING, weight_percent=20, epoch=epoch)
-    await storage.versions.move(POOL, NEW, FAILED, verdict="3 containers were OOMKilled.", epoch=epoch)
-    await storage.versions.move(POOL, NEW, FAILED, verdict="Something else.", epoch=epoch)
-    assert (await version(storage)).verdict == "3 containers were OOMKilled."
+    await storage.versions.move(
+        POOL, NEW, FAILED, failure_message="3 containers were OOMKilled.", epoch=epoch
+    )
+    await storage.versions.move(POOL, NEW, FAILED, failure_message="Something else.", epoch=epoch)
+    assert (await version(storage)).failure_message == "3 containers were OOMKilled."
 
     await storage.versions.move(POOL, NEW, PENDING, epoch=epoch)
-    assert (await version(storage)).verdict is None
+    assert (await version(storage)).failure_message is None
 
 
 async def test_workers_of_a_version_that_failed_are_known_also_when_they_are_gone(storage, both, epoch):

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs import Forge, State
-from forge_jobs.telemetry.events import ClaimsLost, HistoryCut
+from forge_jobs.telemetry.events import HistoryCut, OutcomesDropped
 from forge_jobs.testing.local_postgres import LocalPostgres
 from forge_jobs.worker import audit
 from tests.storage.databases import Database
@@ -113,7 +113,7 @@ async def test_a_new_job_with_the_id_of_a_lost_one_is_not_done_with_the_result_o
         await database.rows(f"UPDATE ready SET job_id = {old} WHERE job_id = {new}")
         await forge.queues.resume("default")
         go.set()
-        await eventually(lambda: events.of(ClaimsLost))
+        await eventually(lambda: events.of(OutcomesDropped))
         assert await forge.wait(old, timeout=30) == "new"
     assert ran == ["old", "new"]
 

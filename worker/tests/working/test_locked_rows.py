@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from forge_jobs import Forge, State
-from forge_jobs.telemetry.events import ClaimsLost, OutcomesHeld, OutcomesParted
+from forge_jobs.telemetry.events import OutcomesDropped, OutcomesHeld, OutcomesParted
 from tests.storage.databases import PostgresDatabase
 from tests.working.events import Events
 from tests.working.eventually import eventually
@@ -51,7 +51,7 @@ async def test_a_row_that_somebody_locked_holds_up_its_own_outcome_only(
             somebody.terminate()
         for job_id in ids:
             await forge.wait(job_id, timeout=30)
-    assert not events.of(ClaimsLost)
+    assert not events.of(OutcomesDropped)
     assert any({ids[2], ids[9]} & set(event.job_ids) for event in events.of(OutcomesParted))
 
 

@@ -7,8 +7,8 @@ from forge_jobs import Forge, Retry, State
 from forge_jobs.maintenance.reaper import Reaper
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.telemetry.events import (
-    ClaimsLost,
     OutcomeRefused,
+    OutcomesDropped,
     OutcomesHeld,
     OutcomesParted,
     OutcomesUnwritten,
@@ -54,7 +54,7 @@ async def test_a_result_that_is_refused_is_left_out_and_the_job_is_done(
     parted = events.of(OutcomesParted)
     assert any(refused in event.job_ids and "the trigger says no" in event.error for event in parted)
     assert {(await forge.jobs.get(job_id)).error for job_id in others} == {None}
-    assert not events.of(ClaimsLost)
+    assert not events.of(OutcomesDropped)
 
 
 async def test_an_error_text_that_is_refused_is_replaced_by_why(forge: Forge, database: Database) -> None:

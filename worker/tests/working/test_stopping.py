@@ -11,7 +11,7 @@ import pytest
 from forge_jobs import Context, Forge, State, Worker, WorkerInfo
 from forge_jobs.errors import InvalidInput, StorageUnavailable
 from forge_jobs.telemetry.counters import Counters
-from forge_jobs.telemetry.events import ClaimsLost, JobsEnded, WorkerStarted, WorkerStopped
+from forge_jobs.telemetry.events import JobsEnded, OutcomesDropped, WorkerStarted, WorkerStopped
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -126,7 +126,7 @@ async def is_handed_back(forge: Forge, job_id: int, events: Events) -> None:
     assert (found.state, found.attempt, found.failures) == (State.PENDING, 0, ())
     assert await forge.workers.list() == []
     assert [event.handed_back for event in events.of(WorkerStopped)] == [1]
-    assert events.of(ClaimsLost) == []
+    assert events.of(OutcomesDropped) == []
 
 
 async def test_a_worker_whose_task_is_cancelled_hands_back_and_is_gone(
@@ -237,7 +237,7 @@ async def test_what_is_handed_back_at_a_stop_is_counted_and_none_of_it_called_lo
 
     assert {(await forge.jobs.get(job.id)).attempt for job in jobs} == {0}
     assert [event.handed_back for event in events.of(WorkerStopped)] == [3]
-    assert events.of(ClaimsLost) == []
+    assert events.of(OutcomesDropped) == []
 
 
 async def test_an_outcome_that_is_on_its_way_at_a_stop_is_not_called_lost(
@@ -266,7 +266,7 @@ async def test_an_outcome_that_is_on_its_way_at_a_stop_is_not_called_lost(
         await running
 
     assert (await forge.jobs.get(job.id)).state is State.DONE
-    assert events.of(ClaimsLost) == []
+    assert events.of(OutcomesDropped) == []
     assert sum(len(event.runs) for event in events.of(JobsEnded)) == 1
 
 

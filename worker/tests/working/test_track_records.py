@@ -102,7 +102,9 @@ async def test_jobs_of_dead_workers_lose_no_attempt_only_where_their_version_fai
     job = await forge.enqueue("work")
     assert len(await claim(forge.storage, dead)) == 1
     if failed:
-        assert await forge.versions.move(POOL, NEW, VersionState.FAILED, verdict="It hangs.", epoch=epoch)
+        assert await forge.versions.move(
+            POOL, NEW, VersionState.FAILED, failure_message="It hangs.", epoch=epoch
+        )
 
     async with working(forge, **QUICKLY):
         await forge.wait(job.id, timeout=30)

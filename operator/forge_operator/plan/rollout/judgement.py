@@ -36,7 +36,7 @@ SETTLE = timedelta(minutes=2)
 
 
 LONGEST_SENTENCE = 500
-"""Characters of a verdict: the database keeps it, and what containers say of themselves may be of any kind."""
+"""Characters of a judgement's sentence: the database keeps it, and what containers say of themselves may be of any kind."""
 
 
 class Word(StrEnum):

@@ -31,7 +31,7 @@ def advance_share(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) 
         return promote(pool, version, actions)
     judgement = judge_version(pool, spec, version, wanted)
     if judgement.word is Word.GOES_BACK:
-        move = MoveVersion(pool.uid, version.id, VersionState.FAILED, verdict=judgement.sentence)
+        move = MoveVersion(pool.uid, version.id, VersionState.FAILED, failure_message=judgement.sentence)
         event = EmitEvent("Warning", "RolloutAborted", judgement.sentence)
         return Progress((*actions, move, event), ConditionReason.ROLLOUT_ABORTED, judgement.sentence)
     if spec.rollout.strategy is RolloutStrategy.MANUAL:

@@ -145,7 +145,7 @@ def keep_failed(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) ->
     message = deadline_message(pool, spec, version)
     reason = ConditionReason.PROGRESS_DEADLINE_EXCEEDED
     if aborted:
-        message = version.verdict or f"Version {version.version} ({version.id}) failed."
+        message = version.failure_message or f"Version {version.version} ({version.id}) failed."
         reason = ConditionReason.ROLLOUT_ABORTED
     again = is_asked_by_hand(pool, version) if aborted else is_up(pool, version, 1)
     missing = missing_pods(pool, version.id, pending_replicas(pool, spec, wanted))

@@ -8,6 +8,7 @@ from forge_operator import naming
 from forge_operator.conditions import Condition, ConditionReason, Truth
 from forge_operator.plan import disruption
 from forge_operator.plan.actions import Part
+from forge_operator.plan.assessment import Assessment
 from forge_operator.plan.configuration import Sync
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout.progress import Progress
@@ -18,10 +19,9 @@ from forge_operator.plan.status.report import (
     StatusReport,
     format_timestamp,
     format_timestamp_or_none,
-    known_verdicts,
+    known_assessments,
     reason_of,
 )
-from forge_operator.plan.verdict import ConditionVerdict
 from forge_operator.specs import QueueSpec
 from forge_operator.state.memory import StrandFailure
 from forge_operator.state.observed import QueueObject, Unknown
@@ -35,7 +35,7 @@ ON_THE_WAY = frozenset({ConditionReason.WAITING_FOR_PODS, ConditionReason.PROMOT
 
 
 def queue_report(
-    owner: QueueObject, verdicts: Mapping[Condition, ConditionVerdict], fields: Mapping[str, Any]
+    owner: QueueObject, assessments: Mapping[Condition, Assessment], fields: Mapping[str, Any]
 ) -> StatusReport:
     """Return the report of a ForgeQueue."""
     return StatusReport(
@@ -43,61 +43,61 @@ def queue_report(
         namespace=owner.namespace,
         name=owner.name,
         generation=report.generation(owner),
-        verdicts=verdicts,
+        assessments=assessments,
         fields=fields,
         annotations=owner.annotations,
     )
 
 
-def paused(owner: QueueObject) -> ConditionVerdict:
+def paused(owner: QueueObject) -> Assessment:
     """Return what Paused says."""
     by_spec = isinstance(owner.spec, QueueSpec) and owner.spec.paused
     return report.paused(owner.annotations, by_spec=by_spec)
 
 
-def unreachable(owner: QueueObject, unknown: Unknown) -> dict[Condition, ConditionVerdict]:
+def unreachable(owner: QueueObject, unknown: Unknown) -> dict[Condition, Assessment]:
     """Return the conditions while the database does not answer."""
     reason = reason_of(unknown.reason)
     if reason in (ConditionReason.SCHEMA_TOO_OLD, ConditionReason.SCHEMA_TOO_NEW):
         return failed_sync(owner, reason, unknown.message)
-    not_known = ConditionVerdict(ConditionReason.DATABASE_UNREACHABLE, unknown.message)
+    not_known = Assessment(ConditionReason.DATABASE_UNREACHABLE, unknown.message)
     is_refused = reason is not ConditionReason.CONNECTION_FAILED
     said = {
-        Condition.READY: ConditionVerdict(reason, unknown.message) if is_refused else not_known,
+        Condition.READY: Assessment(reason, unknown.message) if is_refused else not_known,
         Condition.SYNCED: not_known,
-        Condition.DATABASE_REACHABLE: ConditionVerdict(reason, unknown.message),
+        Condition.DATABASE_REACHABLE: Assessment(reason, unknown.message),
         Condition.PROGRESSING: not_known,
         Condition.KINDS_HANDLED: not_known,
     }
-    known = {kind: each for kind, each in known_verdicts(owner.status).items() if kind is Condition.PROTECTED}
+    known = {
+        kind: each for kind, each in known_assessments(owner.status).items() if kind is Condition.PROTECTED
+    }
     return said | stale_scaling(owner) | known | {Condition.PAUSED: paused(owner)}
 
 
-def stale_scaling(owner: QueueObject) -> dict[Condition, ConditionVerdict]:
+def stale_scaling(owner: QueueObject) -> dict[Condition, Assessment]:
     """Return the conditions of scaling while the database does not answer."""
     has_workers = isinstance(owner.spec, QueueSpec) and owner.spec.workers is not None
     reason = ConditionReason.STALE_SIGNAL if has_workers else ConditionReason.NO_WORKERS
     return {
-        Condition.SCALING_ACTIVE: ConditionVerdict(reason),
-        Condition.SCALING_LIMITED: ConditionVerdict(reason),
+        Condition.SCALING_ACTIVE: Assessment(reason),
+        Condition.SCALING_LIMITED: Assessment(reason),
     }
 
 
-def failed_sync(
-    owner: QueueObject, reason: ConditionReason, message: str
-) -> dict[Condition, ConditionVerdict]:
+def failed_sync(owner: QueueObject, reason: ConditionReason, message: str) -> dict[Condition, Assessment]:
     """Return the conditions when the configuration could not be written, and so nothing else was done."""
     return {
-        Condition.READY: ConditionVerdict(reason, message),
-        Condition.SYNCED: ConditionVerdict(reason, message),
-        Condition.DATABASE_REACHABLE: ConditionVerdict(ConditionReason.CONNECTED),
+        Condition.READY: Assessment(reason, message),
+        Condition.SYNCED: Assessment(reason, message),
+        Condition.DATABASE_REACHABLE: Assessment(ConditionReason.CONNECTED),
         Condition.PAUSED: paused(owner),
     }
 
 
-def falls_back(replicas: int) -> ConditionVerdict:
+def falls_back(replicas: int) -> Assessment:
     """Return what ScalingActive says while the database is not heard and fallback.replicas stands in for it."""
-    return ConditionVerdict(
+    return Assessment(
         ConditionReason.FALLBACK,
         f"The database is not heard; {count(replicas, 'pod')} at least, as asked for.",
     )
@@ -112,63 +112,61 @@ CONDITION_OF: Mapping[str, Condition] = {
 """Which condition says that a part of the plan was not carried out."""
 
 
-def failure_verdicts(failures: Mapping[str, StrandFailure]) -> dict[Condition, ConditionVerdict]:
+def failure_assessments(failures: Mapping[str, StrandFailure]) -> dict[Condition, Assessment]:
     """Return the conditions of the parts of the plan that failed the last time."""
     said = {}
     for key, failure in failures.items():
         condition = CONDITION_OF.get(key.partition("/")[0])
         if condition is not None:
-            said[condition] = ConditionVerdict(ConditionReason.ACTION_FAILED, failure.message)
+            said[condition] = Assessment(ConditionReason.ACTION_FAILED, failure.message)
         if condition not in (None, Condition.PROTECTED):  # it works without
-            said[Condition.READY] = ConditionVerdict(ConditionReason.ACTION_FAILED, failure.message)
+            said[Condition.READY] = Assessment(ConditionReason.ACTION_FAILED, failure.message)
     return said
 
 
-def pool_verdicts(
+def pool_assessments(
     pool: Pool, sync: Sync, progress: Progress, decision: ScalingDecision, *, observes: bool
-) -> dict[Condition, ConditionVerdict]:
+) -> dict[Condition, Assessment]:
     """Return the conditions while the database answers."""
     return {
         Condition.READY: ready(pool, progress, decision),
-        Condition.SYNCED: ConditionVerdict(sync.reason, sync.message),
-        Condition.DATABASE_REACHABLE: ConditionVerdict(ConditionReason.CONNECTED),
-        Condition.PROGRESSING: ConditionVerdict(progress.reason, progress.message),
-        **scaling_verdicts(pool, decision, observes=observes),
+        Condition.SYNCED: Assessment(sync.reason, sync.message),
+        Condition.DATABASE_REACHABLE: Assessment(ConditionReason.CONNECTED),
+        Condition.PROGRESSING: Assessment(progress.reason, progress.message),
+        **scaling_assessments(pool, decision, observes=observes),
         Condition.KINDS_HANDLED: kinds_handled(pool),
-        Condition.PROTECTED: disruption.verdict(pool),
+        Condition.PROTECTED: disruption.protected(pool),
         Condition.PAUSED: paused(pool.owner),
     }
 
 
-def kinds_handled(pool: Pool) -> ConditionVerdict:
+def kinds_handled(pool: Pool) -> Assessment:
     """Return whether each job that waits in the queues of the pool has a handler."""
     unhandled = [each for queue in pool.served for each in pool.database.unhandled.get(queue, ())]
     return report.handled_or_not({each.queue for each in unhandled}, {each.kind for each in unhandled})
 
 
-def ready(pool: Pool, progress: Progress, decision: ScalingDecision) -> ConditionVerdict:
+def ready(pool: Pool, progress: Progress, decision: ScalingDecision) -> Assessment:
     """Return what Ready says: the worst of the others."""
     if pool.workers_spec is None:
-        return ConditionVerdict(ConditionReason.CONFIGURED)
+        return Assessment(ConditionReason.CONFIGURED)
     is_awaited = (
         progress.reason is ConditionReason.AWAITING_PROMOTION
     )  # by people, while the version before serves
-    is_failure = (
-        not is_awaited and ConditionVerdict(progress.reason).truth(Condition.PROGRESSING) is Truth.FALSE
-    )
+    is_failure = not is_awaited and Assessment(progress.reason).truth(Condition.PROGRESSING) is Truth.FALSE
     if progress.reason in ON_THE_WAY:
-        return ConditionVerdict(ConditionReason.RECONCILING, progress.message)
+        return Assessment(ConditionReason.RECONCILING, progress.message)
     if is_failure:
-        return ConditionVerdict(progress.reason, progress.message)
+        return Assessment(progress.reason, progress.message)
     if pool.ready(pool.open_versions) == 0 and (decision.replicas > 0 or has_work(decision.load)):
         return with_complaints(pool, ConditionReason.NO_READY_PODS)
-    return ConditionVerdict(ConditionReason.SERVING)
+    return Assessment(ConditionReason.SERVING)
 
 
-def with_complaints(pool: Pool, reason: ConditionReason) -> ConditionVerdict:
+def with_complaints(pool: Pool, reason: ConditionReason) -> Assessment:
     """Return the reason with what Kubernetes says of the pods that should serve."""
     complaints = pool.complaints(pool.open_versions)
-    return ConditionVerdict(reason, f"Pods do not get ready: {'; '.join(complaints)}." if complaints else "")
+    return Assessment(reason, f"Pods do not get ready: {'; '.join(complaints)}." if complaints else "")
 
 
 def has_work(load: Load | None) -> bool:
@@ -176,33 +174,33 @@ def has_work(load: Load | None) -> bool:
     return load is not None and bool(load.backlog or load.in_progress)
 
 
-def scaling_verdicts(
+def scaling_assessments(
     pool: Pool, decision: ScalingDecision, *, observes: bool
-) -> dict[Condition, ConditionVerdict]:
+) -> dict[Condition, Assessment]:
     """Return what ScalingActive and ScalingLimited say."""
     message = explained(decision)
     if pool.workers_spec is None:
-        both = ConditionVerdict(ConditionReason.NO_WORKERS)
+        both = Assessment(ConditionReason.NO_WORKERS)
         return {Condition.SCALING_ACTIVE: both, Condition.SCALING_LIMITED: both}
     if pool.workers_spec.autoscaling is None:
-        both = ConditionVerdict(ConditionReason.FIXED_REPLICAS)
+        both = Assessment(ConditionReason.FIXED_REPLICAS)
         return {Condition.SCALING_ACTIVE: both, Condition.SCALING_LIMITED: both}
     if decision.reason is ScalingReason.STALE_SIGNAL:
         return stale_scaling(pool.owner)
     active = ConditionReason.OBSERVING if observes else ConditionReason.SCALING
     return {
-        Condition.SCALING_ACTIVE: ConditionVerdict(active, message),
+        Condition.SCALING_ACTIVE: Assessment(active, message),
         Condition.SCALING_LIMITED: limited(pool, decision),
     }
 
 
-def limited(pool: Pool, decision: ScalingDecision) -> ConditionVerdict:
+def limited(pool: Pool, decision: ScalingDecision) -> Assessment:
     """Return what ScalingLimited says."""
     if decision.limited is ConditionReason.UNSCHEDULABLE:
         return with_complaints(pool, decision.limited)
     if decision.limited is not ConditionReason.DATABASE_CONNECTION_BUDGET:
-        return ConditionVerdict(decision.limited)
-    return ConditionVerdict(
+        return Assessment(decision.limited)
+    return Assessment(
         decision.limited,
         f"A pod opens up to {count(pool.connections_per_pod, 'connection')}, {pool.connections_told}",
     )

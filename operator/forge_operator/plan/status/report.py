@@ -8,8 +8,8 @@ from typing import Any
 from forge_operator import naming
 from forge_operator.conditions import Condition, ConditionReason, Truth
 from forge_operator.plan.actions import Action, EmitEvent, WriteStatus
+from forge_operator.plan.assessment import Assessment
 from forge_operator.plan.status.annotations import ignored
-from forge_operator.plan.verdict import ConditionVerdict
 from forge_operator.state.observed import CronObject, QueueObject
 
 BETWEEN_NUMBERS = timedelta(seconds=30)
@@ -85,14 +85,14 @@ def reason_of(word: str) -> ConditionReason:
     return BY_WORD.get(word, ConditionReason.CONNECTION_FAILED)
 
 
-Verdicts = Mapping[Condition, ConditionVerdict]
+Assessments = Mapping[Condition, Assessment]
 
 
-def known_verdicts(status: Mapping[str, Any]) -> dict[Condition, ConditionVerdict]:
+def known_assessments(status: Mapping[str, Any]) -> dict[Condition, Assessment]:
     """Return what the conditions of a status say."""
     known = {each["type"]: each for each in status.get("conditions") or ()}
     return {
-        kind: ConditionVerdict(reason_of(known[kind.value]["reason"]), known[kind.value].get("message", ""))
+        kind: Assessment(reason_of(known[kind.value]["reason"]), known[kind.value].get("message", ""))
         for kind in Condition
         if kind.value in known
     }
@@ -109,25 +109,25 @@ MOST_KINDS = 5
 """Kinds that a message lists."""
 
 
-def handled_or_not(queues: Iterable[str], in_vain: Iterable[str]) -> ConditionVerdict:
+def handled_or_not(queues: Iterable[str], in_vain: Iterable[str]) -> Assessment:
     """Return what KindsHandled says of these queues, when nobody has a handler for jobs of the kinds `in_vain`."""
     kinds = sorted(set(in_vain))
     if not kinds:
-        return ConditionVerdict(ConditionReason.ALL_HANDLED)
+        return Assessment(ConditionReason.ALL_HANDLED)
     # Without numbers, which would have it written anew at each look.
     more = f" and {len(kinds) - MOST_KINDS} more" if len(kinds) > MOST_KINDS else ""
-    return ConditionVerdict(
+    return Assessment(
         ConditionReason.UNHANDLED_KINDS,
         f"Nobody who serves {' or '.join(map(repr, sorted(queues)))} has a handler for "
         f"{', '.join(map(repr, kinds[:MOST_KINDS]))}{more}.",
     )
 
 
-def paused(annotations: Mapping[str, str], *, by_spec: bool) -> ConditionVerdict:
+def paused(annotations: Mapping[str, str], *, by_spec: bool) -> Assessment:
     """Return what Paused says."""
     if annotations.get(naming.PAUSED) == "true":
-        return ConditionVerdict(ConditionReason.ANNOTATION_PAUSED)
-    return ConditionVerdict(ConditionReason.SPEC_PAUSED if by_spec else ConditionReason.ACTIVE)
+        return Assessment(ConditionReason.ANNOTATION_PAUSED)
+    return Assessment(ConditionReason.SPEC_PAUSED if by_spec else ConditionReason.ACTIVE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +138,7 @@ class StatusReport:
     namespace: str
     name: str
     generation: int
-    verdicts: Verdicts
+    assessments: Assessments
     fields: Mapping[str, Any] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
 
@@ -170,27 +170,27 @@ def conditions(report: StatusReport, before: Mapping[str, Any], now: datetime) -
     """Return the conditions; the time of a transition changes only with the status."""
     known = {each["type"]: each for each in before.get("conditions") or ()}
     return [
-        condition(kind, verdict, known.get(kind.value), report.generation, now)
-        for kind, verdict in report.verdicts.items()
+        condition(kind, assessment, known.get(kind.value), report.generation, now)
+        for kind, assessment in report.assessments.items()
     ]
 
 
 def condition(
     kind: Condition,
-    verdict: ConditionVerdict,
+    assessment: Assessment,
     before: Mapping[str, Any] | None,
     generation: int,
     now: datetime,
 ) -> dict[str, Any]:
     """Return one condition."""
-    truth = verdict.truth(kind)
+    truth = assessment.truth(kind)
     is_same = before is not None and before.get("status") == truth.value
     since = before["lastTransitionTime"] if is_same and before is not None else format_timestamp(now)
     return {
         "type": kind.value,
         "status": truth.value,
-        "reason": verdict.reason.value,
-        "message": (verdict.message or verdict.reason.meaning)[:LONGEST_MESSAGE],
+        "reason": assessment.reason.value,
+        "message": (assessment.message or assessment.reason.meaning)[:LONGEST_MESSAGE],
         "lastTransitionTime": since,
         "observedGeneration": generation,
     }
@@ -200,23 +200,23 @@ def warnings(report: StatusReport, before: Mapping[str, Any], now: datetime) -> 
     """Return an event for each condition that did not give its bad reason before."""
     known = {each["type"]: each for each in before.get("conditions") or ()}
     return [
-        EmitEvent("Warning", verdict.reason.value, verdict.message or verdict.reason.meaning)
-        for kind, verdict in report.verdicts.items()
+        EmitEvent("Warning", assessment.reason.value, assessment.message or assessment.reason.meaning)
+        for kind, assessment in report.assessments.items()
         if kind not in SAID_ONCE
-        and verdict.reason in WARNED
-        and (has_lasted if is_held_back(verdict, known.get(kind.value, {}), before) else is_news)(
-            verdict, known.get(kind.value, {}), now
+        and assessment.reason in WARNED
+        and (has_lasted if is_held_back(assessment, known.get(kind.value, {}), before) else is_news)(
+            assessment, known.get(kind.value, {}), now
         )
     ]
 
 
-def is_held_back(verdict: ConditionVerdict, condition: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+def is_held_back(assessment: Assessment, condition: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     """Whether the reason goes by itself, and was there before the object was in the database, or came with that."""
-    if verdict.reason not in AT_FIRST:
+    if assessment.reason not in AT_FIRST:
         return False
     if "lastSyncTime" not in before:
         return True
-    if condition.get("reason") != verdict.reason.value:
+    if condition.get("reason") != assessment.reason.value:
         return False
     began = datetime.fromisoformat(condition["lastTransitionTime"])
     return any(
@@ -226,14 +226,14 @@ def is_held_back(verdict: ConditionVerdict, condition: Mapping[str, Any], before
     )
 
 
-def is_news(verdict: ConditionVerdict, before: Mapping[str, Any], now: datetime) -> bool:
+def is_news(assessment: Assessment, before: Mapping[str, Any], now: datetime) -> bool:
     """Whether the condition gave another reason before."""
-    return before.get("reason") != verdict.reason.value
+    return before.get("reason") != assessment.reason.value
 
 
-def has_lasted(verdict: ConditionVerdict, before: Mapping[str, Any], now: datetime) -> bool:
+def has_lasted(assessment: Assessment, before: Mapping[str, Any], now: datetime) -> bool:
     """Whether the condition has given its reason for a while, and this may be the first look that finds it."""
-    if is_news(verdict, before, now):
+    if is_news(assessment, before, now):
         return False
     return YOUNG <= now - datetime.fromisoformat(before["lastTransitionTime"]) <= YOUNG + BETWEEN_LOOKS
 

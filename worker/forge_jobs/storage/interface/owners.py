@@ -11,5 +11,5 @@ class Owners(Protocol):
     async def all(self) -> list[Owner]:
         """Return them by name."""
 
-    async def release(self, name: str) -> Owner:
+    async def dismiss(self, name: str) -> Owner:
         """The owner's rows are managed by nobody; return which. Raises UnknownOwner."""

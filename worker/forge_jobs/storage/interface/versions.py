@@ -32,13 +32,13 @@ class Versions(Protocol):
         state: VersionState,
         *,
         weight_percent: int | None = None,
-        verdict: str | None = None,
+        failure_message: str | None = None,
         epoch: int,
     ) -> bool:
         """The version is in `state`, its control revision grown when that is a change; workers are told.
 
         A new weight alone is no change to them, but its moment is kept as one of the state. With a new
-        share goes a new `baseline`; `verdict` says why the version is in this state.
+        share goes a new `baseline`; `failure_message` says why the version is in this state.
         False, with nothing changed, when it would close the pool's last open gate, or open a
         second current one (`promote` does that), or when there is no such version.
         """

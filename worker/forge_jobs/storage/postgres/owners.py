@@ -23,20 +23,20 @@ WHERE managed_by IS NOT NULL
 GROUP BY managed_by ORDER BY managed_by
 """.replace("{name}", SHOWN_NAME)
 
-RELEASE = """
+DISMISS = """
 WITH queues AS (
     UPDATE {schema}.queue SET managed_by = NULL WHERE managed_by = $1 RETURNING {name} AS name
 ), limits AS (
     UPDATE {schema}.rate_limit SET managed_by = NULL WHERE managed_by = $1 RETURNING scope AS name
 ), crons AS (
     UPDATE {schema}.cron SET managed_by = NULL WHERE managed_by = $1 RETURNING name
-), released AS (
+), dismissed AS (
     SELECT $1::text AS name,
            ARRAY(SELECT name FROM queues ORDER BY name) AS queues,
            ARRAY(SELECT name FROM limits ORDER BY name) AS limits,
            ARRAY(SELECT name FROM crons ORDER BY name) AS crons
 )
-SELECT released.*, {schema}.configured() AS told FROM released
+SELECT dismissed.*, {schema}.configured() AS told FROM dismissed
 WHERE cardinality(queues) + cardinality(limits) + cardinality(crons) > 0
 """.replace("{name}", SHOWN_NAME)
 
@@ -50,8 +50,8 @@ class PostgresOwners:
     async def all(self) -> list[Owner]:
         return [_owner(record) for record in await self._database.fetch(ALL)]
 
-    async def release(self, name: str) -> Owner:
-        record = await self._database.fetchrow(RELEASE, name)
+    async def dismiss(self, name: str) -> Owner:
+        record = await self._database.fetchrow(DISMISS, name)
         if record is None:
             raise UnknownOwner(name, [each.name for each in await self.all()])
         return _owner(record)

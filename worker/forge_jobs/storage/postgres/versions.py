@@ -60,7 +60,7 @@ OPEN = """
 UPDATE {schema}.worker_version
 SET state = 'current', weight_percent = 100, control_revision = control_revision + 1, state_changed_at = now(),
     last_current_at = now(), drain_started_at = NULL, drained_at = NULL,
-    verdict = NULL, ramping_since = NULL, baseline = NULL
+    failure_message = NULL, ramping_since = NULL, baseline = NULL
 WHERE pool = $1 AND id = $2 AND state <> 'current'
 RETURNING true
 """
@@ -84,7 +84,7 @@ WITH before AS MATERIALIZED (
                                 WHEN $3 = 'draining' THEN now() END,
         drained_at = CASE WHEN NOT changes OR $3 IN ('retired', 'failed') THEN drained_at
                           WHEN $3 = 'drained' THEN now() END,
-        verdict = CASE WHEN changes THEN $5 ELSE verdict END,
+        failure_message = CASE WHEN changes THEN $5 ELSE failure_message END,
         ramping_since = CASE WHEN $3 = 'ramping' THEN coalesce(ramping_since, now()) END,
         baseline = CASE WHEN $3 <> 'ramping' THEN NULL
                         WHEN changes OR weight_percent <> $4 THEN standing.records ELSE baseline END
@@ -104,7 +104,7 @@ SELECT CASE WHEN changes THEN {schema}.tell('gate:' || $1) END FROM moved
 ALL = """
 SELECT version.pool, version.id, version.version, version.deployment, version.state, version.weight_percent,
        version.control_revision, version.spec_hash, version.created_at, version.state_changed_at,
-       version.last_current_at, version.drain_started_at, version.drained_at, version.ramping_since, version.verdict,
+       version.last_current_at, version.drain_started_at, version.drained_at, version.ramping_since, version.failure_message,
        version.queues, version.kinds,
        live.workers, live.acknowledged, coalesce(held.jobs, 0) AS in_progress, held.ages AS running,
        version.record, live.records, version.baseline
@@ -209,13 +209,13 @@ class PostgresVersions(Versions):
         state: VersionState,
         *,
         weight_percent: int | None = None,
-        verdict: str | None = None,
+        failure_message: str | None = None,
         epoch: int,
     ) -> bool:
         """The version is in `state`; False, with nothing changed, when its pool's gates forbid it."""
         async with writing(self._database, epoch) as connection:
             moved = await self._database.fetch(
-                MOVE, pool, version_id, state, weight_percent, verdict, connection=connection
+                MOVE, pool, version_id, state, weight_percent, failure_message, connection=connection
             )
             return bool(moved)
 

@@ -21,8 +21,8 @@ class SqliteOwners:
     async def all(self) -> list[Owner]:
         return await self._database.read(_all)
 
-    async def release(self, name: str) -> Owner:
-        def release(transaction: Transaction) -> Owner:
+    async def dismiss(self, name: str) -> Owner:
+        def dismiss(transaction: Transaction) -> Owner:
             owner = _owner(transaction, name)
             if owner == Owner(name):
                 raise UnknownOwner(name, (each.name for each in _all(transaction)))
@@ -31,7 +31,7 @@ class SqliteOwners:
             configured(transaction)
             return owner
 
-        return await self._database.write(release)
+        return await self._database.write(dismiss)
 
 
 def _all(transaction: Transaction) -> list[Owner]:

@@ -45,7 +45,7 @@ OPEN = """
 UPDATE worker_version
 SET state = 'current', weight_percent = 100, control_revision = control_revision + 1, state_changed_at = :now,
     last_current_at = :now, drain_started_at = NULL, drained_at = NULL,
-    verdict = NULL, ramping_since = NULL, baseline = NULL
+    failure_message = NULL, ramping_since = NULL, baseline = NULL
 WHERE pool = :pool AND id = :id AND state <> 'current'
 """
 
@@ -62,7 +62,7 @@ SET state = :state,
                             WHEN :state = 'draining' THEN :now END,
     drained_at = CASE WHEN state = :state OR :state IN ('retired', 'failed') THEN drained_at
                       WHEN :state = 'drained' THEN :now END,
-    verdict = CASE WHEN state <> :state THEN :verdict ELSE verdict END,
+    failure_message = CASE WHEN state <> :state THEN :failure_message ELSE failure_message END,
     ramping_since = CASE WHEN :state = 'ramping' THEN coalesce(ramping_since, :now) END,
     baseline = CASE WHEN :state <> 'ramping' THEN NULL
                     WHEN state <> :state OR weight_percent <> :weight_percent THEN :standing ELSE baseline END
@@ -84,7 +84,7 @@ SELECT version.pool, version.id, version.version, version.deployment, version.st
        version.control_revision, version.spec_hash, version.created_at, version.state_changed_at,
        version.last_current_at, version.drain_started_at, version.drained_at,
        coalesce(live.workers, 0), coalesce(live.observed_revision >= version.control_revision, 1),
-       version.ramping_since, version.verdict, version.baseline, version.queues, version.kinds
+       version.ramping_since, version.failure_message, version.baseline, version.queues, version.kinds
 FROM worker_version AS version
 LEFT JOIN live ON live.pool = version.pool AND live.version_id = version.id
 WHERE ?1 IS NULL OR version.pool = ?1
@@ -174,7 +174,7 @@ class SqliteVersions:
         state: VersionState,
         *,
         weight_percent: int | None = None,
-        verdict: str | None = None,
+        failure_message: str | None = None,
         epoch: int,
     ) -> bool:
         def move(transaction: Transaction) -> bool:
@@ -184,7 +184,7 @@ class SqliteVersions:
                 "id": version_id,
                 "state": state.value,
                 "weight_percent": weight_percent,
-                "verdict": verdict,
+                "failure_message": failure_message,
                 "standing": encoded(
                     {owned: total for (_, owned), total in totals(transaction, pool).items()}
                 ),
@@ -281,7 +281,7 @@ def _version(row: Row, record: Mapping[str, int], running: Mapping[int, int]) ->
         in_progress=sum(running.values()),
         running=running,
         ramping_since=moment(row[15]),
-        verdict=row[16],
+        failure_message=row[16],
         record=read(record),
         baseline=decoded_all(row[17]),
         queues=None if row[18] is None else tuple(json.loads(row[18])),

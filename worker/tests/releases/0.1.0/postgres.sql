@@ -263,7 +263,7 @@ CREATE TABLE "forge_jobs".worker_version (
     drained_at       timestamptz,
     record           jsonb NOT NULL DEFAULT '{}',  -- what the attempts of its workers that are gone came to
     baseline         jsonb,  -- the record of all versions of the pool, when this one got its present share
-    verdict          text,  -- why it failed
+    failure_message  text,  -- why it failed
     PRIMARY KEY (pool, id)
 );
 CREATE UNIQUE INDEX worker_version_current ON "forge_jobs".worker_version (pool) WHERE state = 'current';
@@ -727,7 +727,7 @@ INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, 
 INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1002', 'test-worker-1-1002', 'here', '1002', '1', 'pool', 'aaaaaaa1', 'mail-1', '{default,mail}', '{work}', '10', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}');
 INSERT INTO forge_jobs.worker_label (worker_id, label, at, pool, version_id) OVERRIDING SYSTEM VALUE VALUES ('1001', 'test-worker-1-1001', '2026-01-01 00:00:00+00', NULL, NULL);
 INSERT INTO forge_jobs.worker_label (worker_id, label, at, pool, version_id) OVERRIDING SYSTEM VALUE VALUES ('1002', 'test-worker-1-1002', '2026-01-01 00:00:00+00', 'pool', 'aaaaaaa1');
-INSERT INTO forge_jobs.worker_version (pool, id, version, deployment, spec_hash, state, weight_percent, control_revision, queues, kinds, created_at, state_changed_at, ramping_since, last_current_at, drain_started_at, drained_at, record, baseline, verdict) OVERRIDING SYSTEM VALUE VALUES ('pool', 'aaaaaaa1', '1.0', 'mail-1-0', '', 'current', '100', '1', '{default,mail}', '{work}', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, '2026-01-01 00:00:00+00', NULL, NULL, '{}', NULL, NULL);
+INSERT INTO forge_jobs.worker_version (pool, id, version, deployment, spec_hash, state, weight_percent, control_revision, queues, kinds, created_at, state_changed_at, ramping_since, last_current_at, drain_started_at, drained_at, record, baseline, failure_message) OVERRIDING SYSTEM VALUE VALUES ('pool', 'aaaaaaa1', '1.0', 'mail-1-0', '', 'current', '100', '1', '{default,mail}', '{work}', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, '2026-01-01 00:00:00+00', NULL, NULL, '{}', NULL, NULL);
 SELECT setval('forge_jobs.cron_id_seq', 1);
 SELECT setval('forge_jobs.failure_id_seq', 3);
 SELECT setval('forge_jobs.job_id_seq', 14);

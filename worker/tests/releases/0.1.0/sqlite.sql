@@ -266,7 +266,7 @@ CREATE TABLE worker_version (
     drained_at       INTEGER,
     record           TEXT NOT NULL DEFAULT '{}',  -- what the attempts of its workers that are gone came to
     baseline         TEXT,  -- the record of all versions of the pool, when this one got its present share
-    verdict          TEXT,  -- why it failed
+    failure_message  TEXT,  -- why it failed
     PRIMARY KEY (pool, id)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX worker_version_current ON worker_version (pool) WHERE state = 'current';
@@ -485,4 +485,4 @@ INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, 
 INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1004, 'test-worker-1-1004', 'here', 1004, '1', 'pool', 'aaaaaaa1', 'mail-1', '["default", "mail"]', '["work"]', 10, 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');
 INSERT OR REPLACE INTO worker_label (worker_id, label, at, pool, version_id) VALUES (1003, 'test-worker-1-1003', 1767225600000000, NULL, NULL);
 INSERT OR REPLACE INTO worker_label (worker_id, label, at, pool, version_id) VALUES (1004, 'test-worker-1-1004', 1767225600000000, 'pool', 'aaaaaaa1');
-INSERT OR REPLACE INTO worker_version (pool, id, version, deployment, spec_hash, state, weight_percent, control_revision, queues, kinds, created_at, state_changed_at, ramping_since, last_current_at, drain_started_at, drained_at, record, baseline, verdict) VALUES ('pool', 'aaaaaaa1', '1.0', 'mail-1-0', '', 'current', 100, 1, '["default", "mail"]', '["work"]', 1767225600000000, 1767225600000000, NULL, 1767225600000000, NULL, NULL, '{}', NULL, NULL);
+INSERT OR REPLACE INTO worker_version (pool, id, version, deployment, spec_hash, state, weight_percent, control_revision, queues, kinds, created_at, state_changed_at, ramping_since, last_current_at, drain_started_at, drained_at, record, baseline, failure_message) VALUES ('pool', 'aaaaaaa1', '1.0', 'mail-1-0', '', 'current', 100, 1, '["default", "mail"]', '["work"]', 1767225600000000, 1767225600000000, NULL, 1767225600000000, NULL, NULL, '{}', NULL, NULL);

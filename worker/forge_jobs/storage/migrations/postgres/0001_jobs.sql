@@ -252,7 +252,7 @@ CREATE TABLE {schema}.worker_version (
     drained_at       timestamptz,
     record           jsonb NOT NULL DEFAULT '{}',  -- what the attempts of its workers that are gone came to
     baseline         jsonb,  -- the record of all versions of the pool, when this one got its present share
-    verdict          text,  -- why it failed
+    failure_message  text,  -- why it failed
     PRIMARY KEY (pool, id)
 );
 CREATE UNIQUE INDEX worker_version_current ON {schema}.worker_version (pool) WHERE state = 'current';

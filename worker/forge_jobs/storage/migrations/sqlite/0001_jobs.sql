@@ -256,7 +256,7 @@ CREATE TABLE worker_version (
     drained_at       INTEGER,
     record           TEXT NOT NULL DEFAULT '{}',  -- what the attempts of its workers that are gone came to
     baseline         TEXT,  -- the record of all versions of the pool, when this one got its present share
-    verdict          TEXT,  -- why it failed
+    failure_message  TEXT,  -- why it failed
     PRIMARY KEY (pool, id)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX worker_version_current ON worker_version (pool) WHERE state = 'current';

@@ -27,8 +27,8 @@ def filled(bench: Bench, system: str, jobs: int) -> str:
     return name
 
 
-def ours(bench: Bench, jobs: int, side: str = "forge.drain", **arguments: Any) -> Sample:
-    """Drain `jobs` of our jobs, and look whether the database agrees that they are done."""
+def ours(bench: Bench, jobs: int, side: str = "forge.work_off", **arguments: Any) -> Sample:
+    """Work off `jobs` of our jobs, and look whether the database agrees that they are done."""
     with bench.server.fresh(filled(bench, "forge", jobs)) as url:
         sample = bench.on_server(side, url=url, jobs=jobs, **arguments)
         if (done := int(bench.server.execute(DONE))) != jobs:
@@ -37,28 +37,28 @@ def ours(bench: Bench, jobs: int, side: str = "forge.drain", **arguments: Any) -
 
 
 def pgqueuer(bench: Bench, jobs: int, settings: dict[str, Any]) -> Callable[[], Sample]:
-    """Return what drains `jobs` jobs with pgqueuer."""
+    """Return what works off `jobs` jobs with pgqueuer."""
 
     def side() -> Sample:
         with bench.server.fresh(filled(bench, "pgqueuer", jobs)) as url:
-            return bench.on_server("pgqueuer.drain", url=url, jobs=jobs, **settings)
+            return bench.on_server("pgqueuer.work_off", url=url, jobs=jobs, **settings)
 
     return side
 
 
 def measure(bench: Bench) -> list[Line]:
-    """Return the drain beside the bare loop and beside pgqueuer."""
+    """Return the throughput beside the bare loop and beside pgqueuer."""
     share = max(1, bench.jobs // PEER_SHARE)
     samples = bench.alternate(
-        "drain",
+        "throughput",
         {
             "forge-jobs": lambda: ours(bench, bench.jobs),
-            "bare loop": lambda: ours(bench, bench.jobs, "bare_postgres.drain"),
+            "bare loop": lambda: ours(bench, bench.jobs, "bare_postgres.work_off"),
             **{name: pgqueuer(bench, share, settings) for name, settings in PGQUEUER.items()},
         },
     )
     goals = {"bare loop": AtLeast(0.5), **dict.fromkeys(PGQUEUER, AtLeast(4))}
     return [
-        Line("drain", "jobs/s", rates(samples["forge-jobs"]), name, rates(samples[name]), goal)
+        Line("throughput", "jobs/s", rates(samples["forge-jobs"]), name, rates(samples[name]), goal)
         for name, goal in goals.items()
     ]

@@ -6,7 +6,7 @@ from forge_operator.conditions import REASONS, Condition, ConditionReason, Truth
 
 
 @dataclass(frozen=True, slots=True)
-class ConditionVerdict:
+class Assessment:
     """What a condition says. Its status goes with its reason."""
 
     reason: ConditionReason
