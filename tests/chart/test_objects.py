@@ -453,15 +453,16 @@ def test_data_outside_of_the_volume_is_refused() -> None:
         render({**TRY_OUT, "postgres.dataDirectory": "/elsewhere"})
 
 
-def test_the_password_stays_with_the_data() -> None:
-    kept = named(render(TRY_OUT), "Secret", "forge-jobs-database")
-    volatile = named(render(MATRIX["volatile"]), "Secret", "forge-jobs-database")
+def test_the_password_belongs_to_no_revision_of_the_release() -> None:
+    secret = named(render(TRY_OUT), "Secret", "forge-jobs-database")
 
-    assert kept["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
-    assert "annotations" not in volatile["metadata"]
-    said = kept["stringData"]
-    assert said["url"] == f"postgresql://forge:{said['password']}@forge-jobs-postgres.jobs.svc:5432/forge"
-    assert len(said["password"]) == 32
+    assert secret["metadata"]["annotations"] == {
+        "helm.sh/hook": "pre-install,pre-upgrade",
+        "helm.sh/hook-weight": "-20",
+    }
+    values = secret["stringData"]
+    assert values["url"] == f"postgresql://forge:{values['password']}@forge-jobs-postgres.jobs.svc:5432/forge"
+    assert len(values["password"]) == 32
 
 
 def test_a_secret_of_ones_own_replaces_the_random_password() -> None:

@@ -47,9 +47,17 @@ def test_a_rotated_password_is_picked_up_and_the_long_job_goes_on(
     )
     database.are_done([long], within=LONG + 60)
 
+    installed.helm("rollback", "forge-jobs", "1", "--wait")
+    assert password in url_of(installed), "a rollback put the old password back"
+
     assert {line.attempt for line in database.ran_once([long, *short])} == {1}
     assert queue.lives() == lives, "pods of workers were replaced or restarted"
     assert restarts_of(operator) == operators, "operators were replaced or restarted"
+
+
+def url_of(cluster: Cluster) -> str:
+    """Return the database's URL, by the Secret."""
+    return base64.b64decode(cluster.get("secret", SECRET)["data"]["url"]).decode()
 
 
 def rotate(cluster: Cluster, password: str) -> None:
