@@ -6,6 +6,10 @@ What a handler *decides* (`Dead`, `Retry`, `Throttled`, `Reschedule`) is in `out
 """
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from forge_jobs.model.epoch import OperatorEpoch
 
 
 class ForgeError(Exception):
@@ -123,7 +127,7 @@ class Managed(ForgeError):
 class PastEpoch(ForgeError):
     """The operator that writes is no longer the one that operates; nothing was changed."""
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: "OperatorEpoch") -> None:
         self.epoch = epoch
         super().__init__(f"Epoch {epoch} is not the present one: another operator has taken over.")
 

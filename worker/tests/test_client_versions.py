@@ -10,7 +10,8 @@ import pytest
 
 from forge_jobs import Forge, WorkerInfo
 from forge_jobs.errors import InvalidInput, PastEpoch
-from forge_jobs.model.version import Epoch, Version, VersionState
+from forge_jobs.model.epoch import Epoch
+from forge_jobs.model.version import Version, VersionState
 from tests.command_line import CommandLine, migrated
 
 POOL, ID = "6f0c4e1a-8e5f-4d0c-9b70-2f0d6f9a3c11", "rm452vxk"

@@ -2,15 +2,20 @@
 
 import ast
 import importlib
+import inspect
 import re
 import subprocess
 import sys
 import tomllib
 from collections import defaultdict
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
+from forge_jobs.model.epoch import LeaderEpoch, OperatorEpoch
+from forge_jobs.storage.interface import storage as interface
+from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.migrate import migrations
 from tests.releases.keep import made
 
@@ -48,6 +53,52 @@ def test_signals_are_heard_before_the_rest_of_the_package_is_imported() -> None:
     first = next(node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
 
     assert ast.unparse(first) == "from forge_jobs.system import stop_signals as stop_signals"
+
+
+EPOCHS = """
+from forge_jobs.model.epoch import LeaderEpoch, OperatorEpoch
+from forge_jobs.storage.interface.storage import Storage
+
+async def write(storage: Storage, leads: LeaderEpoch, operates: OperatorEpoch, number: int) -> None:
+    await storage.queues.ensure(["mail"], epoch=operates)
+    await storage.history.sweep(epoch=leads)
+    await storage.queues.ensure(["mail"], epoch=leads)
+    await storage.history.sweep(epoch=operates)
+    await storage.history.sweep(epoch=number)
+"""
+
+
+def test_mypy_refuses_the_epoch_of_an_operator_for_that_of_a_leader(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(EPOCHS, encoding="utf-8")
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+    assert re.findall(
+        r'program.py:(\d+): error: .* has incompatible type "(\w+)"; expected "([^"]+)"', checked.stdout
+    ) == [
+        ("8", "LeaderEpoch", "OperatorEpoch | None"),
+        ("9", "OperatorEpoch", "LeaderEpoch"),
+        ("10", "int", "LeaderEpoch"),
+    ], checked.stdout + checked.stderr
+
+
+def test_every_method_of_a_storage_says_whose_epoch_it_takes() -> None:
+    taken = {
+        f"{noun}.{name}": parameters["epoch"]
+        for noun, protocol in get_type_hints(Storage, vars(interface)).items()
+        if inspect.isclass(protocol)
+        for name, method in inspect.getmembers(protocol, inspect.isfunction)
+        if "epoch" in (parameters := get_type_hints(method, vars(sys.modules[method.__module__])))
+    }
+
+    assert {"queues.set", "versions.promote", "fires.fire", "claims.lost"} <= taken.keys()
+    whose = {OperatorEpoch, OperatorEpoch | None, LeaderEpoch}
+    assert {name: epoch for name, epoch in taken.items() if epoch not in whose} == {}
 
 
 def test_both_databases_have_the_same_migrations() -> None:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from forge_jobs import Forge, ForgeError, SchemaOutdated, SchemaTooNew, Settings
+from forge_jobs.model import OperatorEpoch
 from forge_jobs.telemetry import Event, events
 from forge_operator.cluster.lease import NotLeading
 from forge_operator.state.observed import Unknown
@@ -44,7 +45,7 @@ class DatabaseLink:
         self._leads_since = leads_since
         self._lock = asyncio.Lock()
         self._forge: Forge | None = None
-        self._epoch: int | None = None
+        self._epoch: OperatorEpoch | None = None
         self._past_at = -math.inf  # when the last epoch was found to be past
         self._error: ForgeError | None = None
         self._failed_at = 0.0
@@ -61,7 +62,7 @@ class DatabaseLink:
                 self._forge = await self._opened()
             return self._forge
 
-    async def epoch(self) -> int:
+    async def epoch(self) -> OperatorEpoch:
         """Return the number that all writes of this operator name; the operators before it write no more.
 
         Raises ForgeError, NotLeading.
@@ -74,7 +75,7 @@ class DatabaseLink:
                 self._epoch = (await forge.versions.take_over(self._holder)).number
             return self._epoch
 
-    def is_past(self, epoch: int) -> None:
+    def is_past(self, epoch: OperatorEpoch) -> None:
         """Another operator has taken over. If we lead all the same, it did so too late: the database is ours again."""
         if self._epoch == epoch:
             self._epoch, self._past_at = None, self._clock()

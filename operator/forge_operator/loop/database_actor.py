@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, assert_never
 
 from forge_jobs import Forge, InvalidInput, Managed, QueueConfig
-from forge_jobs.model import FOREVER
+from forge_jobs.model import FOREVER, OperatorEpoch
 from forge_operator.database.link import DatabaseLink
 from forge_operator.loop.halt import OutOfDate, Refused
 from forge_operator.plan.actions import (
@@ -103,7 +103,7 @@ class DatabaseActor:
             raise OutOfDate(str(error)) from None
 
 
-async def _forget_queue(forge: Forge, action: DeleteQueue, epoch: int) -> None:
+async def _forget_queue(forge: Forge, action: DeleteQueue, epoch: OperatorEpoch) -> None:
     """The queue is configured as if it had just been made, by nobody; its name stays, with the history of its jobs."""
     unset = QueueConfig(action.name)
     changes = {name: getattr(unset, name) for name in QueueConfig.EDITABLE}
@@ -118,7 +118,7 @@ def _as_said(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-async def _set_cron(forge: Forge, action: SetCron, epoch: int) -> None:
+async def _set_cron(forge: Forge, action: SetCron, epoch: OperatorEpoch) -> None:
     try:
         await forge.crons.set(
             action.name,

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from forge_jobs.errors import InvalidInput
+from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.rules.names import LARGEST_ID
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -23,12 +24,12 @@ def whole(value: object, name: str, *, least: int = 0, most: int = MAX_INTEGER, 
     return value
 
 
-def epoch_number(value: object) -> int:
+def epoch_number(value: object) -> OperatorEpoch:
     """Return the number of an operator's epoch."""
-    return whole(value, "The epoch", most=MAX_ID)
+    return OperatorEpoch(whole(value, "The epoch", most=MAX_ID))
 
 
-def epoch_or_none(value: object) -> int | None:
+def epoch_or_none(value: object) -> OperatorEpoch | None:
     """Return the number of an operator's epoch; None for somebody who is no operator."""
     return None if value is None else epoch_number(value)
 

@@ -10,6 +10,7 @@ from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.options import Options, OptionValues
 from forge_jobs.model.cron import CronConfig, Missed
+from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.job import Enqueued
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.rules import cron_times as cron
@@ -58,7 +59,7 @@ class Crons:
         kind: str,
         *,
         managed_by: str | None = None,
-        epoch: int | None = None,
+        epoch: OperatorEpoch | None = None,
         **values: Unpack[CronValues],
     ) -> CronConfig:
         """The cron is configured so, whatever it was before, and fires from now on; return it.
@@ -93,7 +94,9 @@ class Crons:
         """
         return await self._storage.crons.trigger(name)
 
-    async def delete(self, name: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
+    async def delete(
+        self, name: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
+    ) -> None:
         """The cron is gone, its jobs stay. Raises UnknownCron, PastEpoch, and Managed when it is not `managed_by`'s."""
         await self._storage.crons.delete(name, managed_by=managed_by, epoch=epoch_or_none(epoch))
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from forge_jobs.client.checks import epoch_or_none, number
 from forge_jobs.errors import InvalidInput, UnknownScope
+from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.rules import names
 from forge_jobs.rules.duration import checked_duration
@@ -38,7 +39,7 @@ class Limits:
         per: timedelta | float | None = None,
         refill: float | None = None,
         managed_by: str | None = None,
-        epoch: int | None = None,
+        epoch: OperatorEpoch | None = None,
     ) -> RateLimit:
         """The rate limit allows `capacity` tokens `per` that time (timedelta or seconds), or `refill` tokens a second.
 
@@ -65,7 +66,9 @@ class Limits:
         capacity, rate = checked_rate(capacity, per, refill)
         await self._storage.limits.ensure(scope, capacity=capacity, refill=rate)
 
-    async def delete(self, scope: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
+    async def delete(
+        self, scope: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
+    ) -> None:
         """The rate limit is gone. Raises UnknownScope, PastEpoch, and Managed when it is not `managed_by`'s."""
         await self._storage.limits.delete(scope, managed_by=managed_by, epoch=epoch_or_none(epoch))
 

@@ -8,6 +8,7 @@ from forge_jobs.client.checks import epoch_or_none, known_options, whole, yes_or
 from forge_jobs.client.jobs import Bulk, Progress
 from forge_jobs.client.removal import Removal
 from forge_jobs.errors import InvalidInput, UnknownQueue, UnknownScope
+from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.job import State
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules import names
@@ -40,12 +41,12 @@ class Queues:
                 return queue
         raise UnknownQueue(name, (queue.name for queue in queues))
 
-    async def ensure(self, *wanted: str, epoch: int | None = None) -> None:
+    async def ensure(self, *wanted: str, epoch: OperatorEpoch | None = None) -> None:
         """Queues of these names exist; those that did keep their configuration. Raises InvalidInput, PastEpoch."""
         await self._storage.queues.ensure([names.queue(name) for name in wanted], epoch=epoch_or_none(epoch))
 
     async def set(
-        self, name: str, *, managed_by: str | None = None, epoch: int | None = None, **changes: Any
+        self, name: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None, **changes: Any
     ) -> QueueConfig:
         """The queue exists with `changes`, and workers follow within two seconds; return it.
 
@@ -64,7 +65,7 @@ class Queues:
         return await self._storage.queues.set(name, wanted, managed_by=managed_by, epoch=epoch_or_none(epoch))
 
     async def manage(
-        self, name: str, owner: str | None, *, previous: str | None = None, epoch: int | None = None
+        self, name: str, owner: str | None, *, previous: str | None = None, epoch: OperatorEpoch | None = None
     ) -> bool:
         """The row belongs to `owner` (None: to nobody); False when somebody other than `previous` owns it.
 
@@ -88,7 +89,7 @@ class Queues:
         drop: bool = False,
         progress: Progress | None = None,
         managed_by: str | None = None,
-        epoch: int | None = None,
+        epoch: OperatorEpoch | None = None,
     ) -> Bulk:
         """The queue is gone; return how many of its jobs were moved or deleted. Done jobs go with it.
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from forge_jobs.client.jobs import Bulk, Progress
 from forge_jobs.client.patience import LOCKED_FOR, Patience
 from forge_jobs.errors import ForgeError, InvalidInput, QueueInUse, UnknownQueue
+from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.job import State
 from forge_jobs.model.queue import DEFAULT_QUEUE, QueueConfig
 from forge_jobs.rules import names
@@ -43,13 +44,13 @@ class Removal:
             for state in MOVED
         }
 
-    async def run(self, *, managed_by: str | None, epoch: int | None) -> Bulk:
+    async def run(self, *, managed_by: str | None, epoch: OperatorEpoch | None) -> Bulk:
         """The queue is gone; return how many jobs were moved or deleted. Raises as `Queues.delete`."""
         for queue in await self._checked():
             await self._remove(queue, managed_by, epoch)
         return self._bulk
 
-    async def _remove(self, queue: QueueConfig, managed_by: str | None, epoch: int | None) -> None:
+    async def _remove(self, queue: QueueConfig, managed_by: str | None, epoch: OperatorEpoch | None) -> None:
         await self._refuse_if_used(queue.name)
         closed = await self._storage.removals.close(
             queue.name, crons_to=self._move_to, drop_crons=self._drop, managed_by=managed_by, epoch=epoch

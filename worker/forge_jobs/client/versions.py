@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from forge_jobs.client.checks import MAX_ID, choice, epoch_number, whole, yes_or_no
 from forge_jobs.errors import InvalidInput
-from forge_jobs.model.version import Epoch, Version, VersionState
+from forge_jobs.model.epoch import Epoch, OperatorEpoch
+from forge_jobs.model.version import Version, VersionState
 from forge_jobs.rules import names
 from forge_jobs.storage.interface.storage import Storage
 
@@ -29,7 +30,7 @@ class Versions:
         """The operator `holder` writes from now on; the epochs before it write no more."""
         return await self._storage.versions.take_over(_text(holder, "The operator's name"))
 
-    async def put(self, version: Version, *, epoch: int) -> bool:
+    async def put(self, version: Version, *, epoch: OperatorEpoch) -> bool:
         """The version is known: a new one in its state, one that was in the state that it has.
 
         Either way it has the version text, the Deployment, the hash and, unless they are None, the
@@ -47,7 +48,7 @@ class Versions:
         )
         return await self._storage.versions.put(checked, epoch=epoch_number(epoch))
 
-    async def promote(self, pool: str, version_id: str, *, epoch: int) -> bool:
+    async def promote(self, pool: str, version_id: str, *, epoch: OperatorEpoch) -> bool:
         """At one instant the version is current and all other open ones of the pool drain; workers are told.
 
         False, with nothing changed, when there is no such version.
@@ -62,7 +63,7 @@ class Versions:
         *,
         weight_percent: int | None = None,
         failure_message: str | None = None,
-        epoch: int,
+        epoch: OperatorEpoch,
     ) -> bool:
         """The version is in `state`, and workers are told when that is a change; `failure_message` says why in a sentence.
 
@@ -85,11 +86,11 @@ class Versions:
         """Return the versions (of one pool), oldest first, with what their workers hold at this instant."""
         return await self._storage.versions.all(None if pool is None else _pool(pool))
 
-    async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
+    async def delete(self, pool: str, version_id: str, *, epoch: OperatorEpoch) -> bool:
         """The row is gone; False when the version is open, or a worker of it is registered."""
         return await self._storage.versions.delete(_pool(pool), _id(version_id), epoch=epoch_number(epoch))
 
-    async def forget(self, pool: str, *, epoch: int) -> bool:
+    async def forget(self, pool: str, *, epoch: OperatorEpoch) -> bool:
         """All versions of the pool are gone, open ones too: for a pool that is no more.
 
         False, with nothing changed, when a worker of the pool is registered, or a job that one
@@ -97,7 +98,7 @@ class Versions:
         """
         return await self._storage.versions.forget(_pool(pool), epoch=epoch_number(epoch))
 
-    async def cordon(self, worker_ids: Sequence[int], cordoned: bool, *, epoch: int) -> None:
+    async def cordon(self, worker_ids: Sequence[int], cordoned: bool, *, epoch: OperatorEpoch) -> None:
         """These workers may claim nothing more (or, not `cordoned`, may again), and are told.
 
         Ids of workers that are gone are passed over.

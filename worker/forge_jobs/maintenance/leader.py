@@ -19,6 +19,7 @@ from forge_jobs.maintenance.answered import Answered
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.offer import Offer
 from forge_jobs.maintenance.reaper import Reaper
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.outage import Outage
@@ -49,7 +50,7 @@ class LeadingWorker:
         stale: timedelta,
         crons_changed: asyncio.Event,
     ) -> None:
-        self.epoch: int | None = None  # while it leads
+        self.epoch: LeaderEpoch | None = None  # while it leads
         self._storage = storage
         self._telemetry = telemetry
         self._worker = worker
@@ -85,7 +86,7 @@ class LeadingWorker:
                 self.epoch = None
                 self._telemetry.emit(LeaderChanged(self._worker.label, False, epoch))
 
-    async def _ask(self) -> int | None:
+    async def _ask(self) -> LeaderEpoch | None:
         """Return the epoch in which this worker leads from now on, None when another does."""
         asked = uptime()
         try:
@@ -102,7 +103,7 @@ class LeadingWorker:
             self._until = asked + LEASE.total_seconds()
         return epoch
 
-    async def _lead(self, epoch: int) -> None:
+    async def _lead(self, epoch: LeaderEpoch) -> None:
         """Run the chores until the lease is lost, or could not be renewed before it ran out."""
         reaper = self._reaper
         chores = asyncio.gather(
@@ -141,7 +142,7 @@ class LeadingWorker:
         except TimeoutError:
             return False
 
-    async def _fire(self, epoch: int) -> float | None:
+    async def _fire(self, epoch: LeaderEpoch) -> float | None:
         fired = await scheduler.fire_due(self._storage, self._telemetry, epoch)
         if self._offer.is_due(fired.unreadable, uptime()) and await self._others_live():
             self._offer.made(uptime())

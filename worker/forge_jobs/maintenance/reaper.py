@@ -12,6 +12,7 @@ from datetime import timedelta
 from forge_jobs.errors import StorageBusy, StorageUnavailable
 from forge_jobs.maintenance.answered import Answered
 from forge_jobs.maintenance.sightings import Sightings
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.worker import Beats
 from forge_jobs.rules.verdict import Verdict, handed_back, lost
 from forge_jobs.storage import batches
@@ -44,7 +45,7 @@ class Reaper:
         self._sightings = Sightings(me, heartbeat=heartbeat, stale=stale)
         self._take_back_at = 0.0
 
-    async def reap(self, epoch: int) -> float | None:
+    async def reap(self, epoch: LeaderEpoch) -> float | None:
         """Make one pass as the leader of this epoch; return 0 when there is more."""
         silent = self._sightings.silent(
             await self._beats(), self._answered.seconds, self._answered.unbroken_since
@@ -69,7 +70,7 @@ class Reaper:
         self._answered.yes()
         return beats
 
-    async def _take_back(self, epoch: int) -> int:
+    async def _take_back(self, epoch: LeaderEpoch) -> int:
         """Jobs of lost workers wait again, or are dead; return how many were looked at, less those that could not."""
         claims = await self._storage.claims.lost(epoch=epoch, limit=BATCH)
         if not claims:

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from forge_jobs.errors import ForgeError, InvalidCron, StorageUnavailable
 from forge_jobs.model.cron import CronConfig
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.rules import cron_times as cron
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.telemetry.events import CronFired, CronHeldUp, CronUnreadable
@@ -24,7 +25,7 @@ class Pass:
     unreadable: tuple[str, ...] = ()  # crons of which this host cannot say when they fire
 
 
-async def fire_due(storage: Storage, telemetry: Telemetry, epoch: int) -> Pass:
+async def fire_due(storage: Storage, telemetry: Telemetry, epoch: LeaderEpoch) -> Pass:
     """Make one pass as the leader of this epoch."""
     crons = [config for config in await storage.crons.all() if config.enabled]
     if not crons:
@@ -49,7 +50,7 @@ async def fire_due(storage: Storage, telemetry: Telemetry, epoch: int) -> Pass:
 
 
 async def _advance(
-    storage: Storage, telemetry: Telemetry, config: CronConfig, now: datetime, epoch: int
+    storage: Storage, telemetry: Telemetry, config: CronConfig, now: datetime, epoch: LeaderEpoch
 ) -> datetime:
     schedule = cron.parse(
         config.expression, config.timezone
@@ -65,7 +66,7 @@ async def _advance(
 
 
 async def _fire(
-    storage: Storage, telemetry: Telemetry, config: CronConfig, now: datetime, epoch: int
+    storage: Storage, telemetry: Telemetry, config: CronConfig, now: datetime, epoch: LeaderEpoch
 ) -> datetime:
     fires, next_fire_at = cron.due(config, now)
     enqueued = await storage.fires.fire(config, fires, next_fire_at, epoch=epoch)
@@ -76,6 +77,6 @@ async def _fire(
     return next_fire_at
 
 
-async def _note(storage: Storage, config: CronConfig, error: str | None, epoch: int) -> None:
+async def _note(storage: Storage, config: CronConfig, error: str | None, epoch: LeaderEpoch) -> None:
     if config.last_error != error:
         await storage.fires.note_error(config.name, error, epoch=epoch)

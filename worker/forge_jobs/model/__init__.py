@@ -3,12 +3,13 @@
 What programs use is in `forge_jobs` itself. Offered here is what events and an operator's calls give and take besides.
 """
 
+from forge_jobs.model.epoch import Epoch, LeaderEpoch, OperatorEpoch
 from forge_jobs.model.facts import Moved
 from forge_jobs.model.job import FOREVER, Claim
 from forge_jobs.model.owner import Owner
 from forge_jobs.model.run import Outcome, Run
 from forge_jobs.model.track_record import TrackRecord, bucket_start
-from forge_jobs.model.version import Epoch, Version, VersionState
+from forge_jobs.model.version import Version, VersionState
 from forge_jobs.model.worker import Leader
 
 __all__ = [
@@ -16,7 +17,9 @@ __all__ = [
     "Claim",
     "Epoch",
     "Leader",
+    "LeaderEpoch",
     "Moved",
+    "OperatorEpoch",
     "Outcome",
     "Owner",
     "Run",

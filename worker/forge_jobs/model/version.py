@@ -73,11 +73,3 @@ class Version:
     def is_open(self) -> bool:
         """Whether its workers may claim."""
         return self.state in OPEN
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """An operator's leadership in the database: every write of an operator names its number."""
-
-    holder: str
-    number: int

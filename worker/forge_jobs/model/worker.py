@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from forge_jobs.model.epoch import LeaderEpoch
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
@@ -82,5 +84,5 @@ class Leader:
 
     worker_id: int
     worker: str | None  # label
-    epoch: int
+    epoch: LeaderEpoch
     until: datetime

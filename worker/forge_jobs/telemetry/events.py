@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import Claim
 from forge_jobs.model.run import Run
 
@@ -348,7 +349,7 @@ class LeaderChanged(Event):
 
     label: str
     leads: bool
-    epoch: int
+    epoch: LeaderEpoch
 
 
 @dataclass(frozen=True, slots=True)

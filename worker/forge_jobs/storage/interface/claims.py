@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import (
     Claim,
     End,
@@ -88,7 +89,7 @@ class Claims(Protocol):
         Payloads are left out; `cancel_requested` is filled in.
         """
 
-    async def lost(self, *, epoch: int, limit: int = 500) -> list[Claim]:
+    async def lost(self, *, epoch: LeaderEpoch, limit: int = 500) -> list[Claim]:
         """Return claims whose worker is not registered, for `finish` or `postpone` on its behalf.
 
         Payloads are left out; `cancel_requested` is filled in. None are returned when `epoch` no longer leads.

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from forge_jobs.model.cron import CronConfig
+from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.job import (
     Enqueued,
 )
@@ -12,7 +13,7 @@ class Crons(Protocol):
     """The configuration of crons. An operator names its epoch, as for queues."""
 
     async def set(
-        self, cron: CronConfig, *, managed_by: str | None = None, epoch: int | None = None
+        self, cron: CronConfig, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
     ) -> CronConfig:
         """The cron is configured so, and its state is kept, but `last_error` is cleared.
 
@@ -29,7 +30,9 @@ class Crons(Protocol):
     async def all(self) -> list[CronConfig]:
         """Return all crons by name."""
 
-    async def delete(self, name: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
+    async def delete(
+        self, name: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
+    ) -> None:
         """The cron is gone, its jobs stay. Raises UnknownCron, and Managed when somebody other than `managed_by` owns it."""
 
     async def trigger(self, name: str) -> Enqueued:

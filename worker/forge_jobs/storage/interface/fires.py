@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from forge_jobs.model.cron import CronConfig
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import Enqueued
 
 
@@ -14,7 +15,7 @@ class Fires(Protocol):
     Every write names the epoch of the leader that makes it; nothing is written when another leads since, see Leadership.
     """
 
-    async def seed(self, name: str, next_fire_at: datetime, *, epoch: int) -> None:
+    async def seed(self, name: str, next_fire_at: datetime, *, epoch: LeaderEpoch) -> None:
         """`next_fire_at` is written if it is unknown."""
 
     async def fire(
@@ -23,7 +24,7 @@ class Fires(Protocol):
         fires: Sequence[datetime],
         next_fire_at: datetime | None,
         *,
-        epoch: int,
+        epoch: LeaderEpoch,
     ) -> list[Enqueued]:
         """One job for each of `fires` is enqueued and the cron moved on to `next_fire_at`, together.
 
@@ -32,5 +33,5 @@ class Fires(Protocol):
         second one, and `last_error` is cleared. Without `overlap`, fires are counted as skipped while a job of the cron lives.
         """
 
-    async def note_error(self, name: str, error: str | None, *, epoch: int) -> None:
+    async def note_error(self, name: str, error: str | None, *, epoch: LeaderEpoch) -> None:
         """The cron says in `last_error` why it does not fire (None: it does), and stays enabled."""

@@ -3,13 +3,14 @@
 from datetime import timedelta
 from typing import Protocol
 
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.worker import Leader
 
 
 class Leadership(Protocol):
     """One lease for the chores."""
 
-    async def lead(self, worker_id: int, duration: timedelta) -> int | None:
+    async def lead(self, worker_id: int, duration: timedelta) -> LeaderEpoch | None:
         """Return the epoch when the worker leads for `duration` from now, None when another does.
 
         The epoch grows with every change of leader. A lease that ends later than two of

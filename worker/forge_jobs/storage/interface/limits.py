@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.rate_limit import RateLimit
 
 
@@ -15,7 +16,7 @@ class Limits(Protocol):
         capacity: float,
         refill: float,
         managed_by: str | None = None,
-        epoch: int | None = None,
+        epoch: OperatorEpoch | None = None,
     ) -> RateLimit:
         """The rate limit exists with these numbers: full when new, otherwise its tokens stay, cut to the capacity. Raises Managed."""
 
@@ -25,5 +26,7 @@ class Limits(Protocol):
     async def all(self) -> list[RateLimit]:
         """Return all rate limits by scope."""
 
-    async def delete(self, scope: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
+    async def delete(
+        self, scope: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
+    ) -> None:
         """The rate limit is gone. Raises UnknownScope, and Managed when somebody other than `managed_by` owns it."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
+from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.queue import QueueConfig
 
 
@@ -14,7 +15,7 @@ class Queues(Protocol):
     operator has taken over since.
     """
 
-    async def ensure(self, names: Sequence[str], *, epoch: int | None = None) -> None:
+    async def ensure(self, names: Sequence[str], *, epoch: OperatorEpoch | None = None) -> None:
         """Queues of these names exist; those that did keep their configuration."""
 
     async def set(
@@ -23,7 +24,7 @@ class Queues(Protocol):
         changes: Mapping[str, Any],
         *,
         managed_by: str | None = None,
-        epoch: int | None = None,
+        epoch: OperatorEpoch | None = None,
     ) -> QueueConfig:
         """The queue exists with `changes` (fields of QueueConfig.EDITABLE); workers are told.
 
@@ -32,7 +33,7 @@ class Queues(Protocol):
         """
 
     async def manage(
-        self, name: str, owner: str | None, *, previous: str | None = None, epoch: int | None = None
+        self, name: str, owner: str | None, *, previous: str | None = None, epoch: OperatorEpoch | None = None
     ) -> bool:
         """The row belongs to `owner` (None: to nobody); False when somebody other than `previous` owns it."""
 

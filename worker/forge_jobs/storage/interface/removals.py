@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.queue import QueueConfig
 
 
@@ -15,7 +16,7 @@ class Removals(Protocol):
         crons_to: str | None = None,
         drop_crons: bool = False,
         managed_by: str | None = None,
-        epoch: int | None = None,
+        epoch: OperatorEpoch | None = None,
     ) -> QueueConfig:
         """No job comes to the queue any more and none is claimed; workers are told. Return what it was.
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from forge_jobs.model.version import Epoch, Version, VersionState
+from forge_jobs.model.epoch import Epoch, OperatorEpoch
+from forge_jobs.model.version import Version, VersionState
 
 
 class Versions(Protocol):
@@ -16,10 +17,10 @@ class Versions(Protocol):
     async def take_over(self, holder: str) -> Epoch:
         """The operator `holder` writes from now on; the epochs before it write no more."""
 
-    async def put(self, version: Version, *, epoch: int) -> bool:
+    async def put(self, version: Version, *, epoch: OperatorEpoch) -> bool:
         """The version is known; one that was keeps its state, and gets the version text, Deployment, hash and queues."""
 
-    async def promote(self, pool: str, version_id: str, *, epoch: int) -> bool:
+    async def promote(self, pool: str, version_id: str, *, epoch: OperatorEpoch) -> bool:
         """In one transaction the version is current and all other open ones of the pool drain; workers are told.
 
         False, with nothing changed, when there is no such version: the last open gate stays open.
@@ -33,7 +34,7 @@ class Versions(Protocol):
         *,
         weight_percent: int | None = None,
         failure_message: str | None = None,
-        epoch: int,
+        epoch: OperatorEpoch,
     ) -> bool:
         """The version is in `state`, its control revision grown when that is a change; workers are told.
 
@@ -49,15 +50,15 @@ class Versions(Protocol):
     async def of_failed(self, worker_ids: Sequence[int]) -> set[int]:
         """Return those of these workers, registered or gone, whose version failed."""
 
-    async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
+    async def delete(self, pool: str, version_id: str, *, epoch: OperatorEpoch) -> bool:
         """The row is gone; False when the version is open, or a worker of it is registered."""
 
-    async def forget(self, pool: str, *, epoch: int) -> bool:
+    async def forget(self, pool: str, *, epoch: OperatorEpoch) -> bool:
         """All rows of the pool are gone, open ones too.
 
         False, with nothing changed, while a worker of the pool is registered or a job that one
         claimed is in progress.
         """
 
-    async def cordon(self, worker_ids: Sequence[int], cordoned: bool, *, epoch: int) -> None:
+    async def cordon(self, worker_ids: Sequence[int], cordoned: bool, *, epoch: OperatorEpoch) -> None:
         """These workers may claim nothing more (or, not `cordoned`, may again); they are told."""

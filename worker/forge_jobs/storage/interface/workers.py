@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.track_record import TrackRecord
 from forge_jobs.model.worker import Beat, Beats, WorkerInfo
 
@@ -52,7 +53,7 @@ class Workers(Protocol):
     async def beats(self) -> Beats:
         """Return when each registered worker beat last."""
 
-    async def declare_lost(self, silent: Mapping[int, datetime], *, epoch: int) -> dict[int, str]:
+    async def declare_lost(self, silent: Mapping[int, datetime], *, epoch: LeaderEpoch) -> dict[int, str]:
         """Workers that beat last at these moments are not registered any more: they can claim nothing, their slots are free.
 
         Their versions keep what their attempts came to, and count those that they held as lost. Return their

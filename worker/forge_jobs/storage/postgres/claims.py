@@ -7,6 +7,7 @@ its job ready again, and every later finish flushes what came before it. Finishi
 from collections.abc import Sequence
 from datetime import timedelta
 
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import (
     LARGE_PAYLOAD,
     LAST_ATTEMPT,
@@ -313,7 +314,7 @@ class PostgresClaims:
         records = await self._database.fetch(HELD, worker_id)
         return [Claim(*record) for record in records]
 
-    async def lost(self, *, epoch: int, limit: int = 500) -> list[Claim]:
+    async def lost(self, *, epoch: LeaderEpoch, limit: int = 500) -> list[Claim]:
         records = await self._database.fetch(LOST, limit, epoch)
         return [Claim(*record) for record in records]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from forge_jobs.errors import UnknownCron, UnknownQueue
 from forge_jobs.model.cron import CronConfig, Missed
+from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.job import Enqueued
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage import refusals
@@ -79,7 +80,7 @@ class PostgresCrons:
 
     @tried_again
     async def set(
-        self, cron: CronConfig, *, managed_by: str | None = None, epoch: int | None = None
+        self, cron: CronConfig, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
     ) -> CronConfig:
         async with writing(self._database, epoch) as connection:
             record = await self._write(SET, replace(cron, managed_by=managed_by), connection)
@@ -104,7 +105,9 @@ class PostgresCrons:
         return [cron_config(record) for record in await self._database.fetch(ALL)]
 
     @tried_again
-    async def delete(self, name: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
+    async def delete(
+        self, name: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
+    ) -> None:
         async with writing(self._database, epoch) as connection:
             gone = await self._database.fetchrow(DELETE, name, managed_by, connection=connection)
         if gone is not None:

@@ -9,13 +9,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from forge_jobs.errors import PastEpoch
+from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 FENCE = "SELECT true FROM {schema}.operator WHERE epoch = $1 FOR UPDATE"
 
 
 @asynccontextmanager
-async def writing(database: PostgresDatabase, epoch: int | None) -> AsyncIterator[Any]:
+async def writing(database: PostgresDatabase, epoch: OperatorEpoch | None) -> AsyncIterator[Any]:
     """Give a connection in a transaction of an operator (None: of anybody else). Raises PastEpoch."""
     async with database.transaction() as connection:
         if epoch is not None and not await database.fetchval(FENCE, epoch, connection=connection):

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from forge_jobs.model.cron import CronConfig
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import Enqueued
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -56,7 +57,7 @@ class PostgresFires:
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
-    async def seed(self, name: str, next_fire_at: datetime, *, epoch: int) -> None:
+    async def seed(self, name: str, next_fire_at: datetime, *, epoch: LeaderEpoch) -> None:
         await self._database.execute(SEED, name, next_fire_at, epoch)
 
     @tried_again
@@ -66,7 +67,7 @@ class PostgresFires:
         fires: Sequence[datetime],
         next_fire_at: datetime | None,
         *,
-        epoch: int,
+        epoch: LeaderEpoch,
     ) -> list[Enqueued]:
         latest = max(fires, default=None)
         async with self._database.transaction() as connection:
@@ -87,7 +88,7 @@ class PostgresFires:
             facts = dict(record)
             return await self._fire(facts.pop("id"), cron_config(facts), fires, connection)
 
-    async def note_error(self, name: str, error: str | None, *, epoch: int) -> None:
+    async def note_error(self, name: str, error: str | None, *, epoch: LeaderEpoch) -> None:
         await self._database.execute(NOTE_ERROR, name, error, epoch)
 
     async def _fire(

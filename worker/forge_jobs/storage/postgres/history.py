@@ -1,5 +1,6 @@
 """The sweep in PostgreSQL: ended jobs go when their queue's retention is over."""
 
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.storage.postgres import endings
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 
@@ -70,7 +71,7 @@ class PostgresHistory:
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
-    async def sweep(self, *, epoch: int, limit: int = 1000) -> int:
+    async def sweep(self, *, epoch: LeaderEpoch, limit: int = 1000) -> int:
         swept: int = await self._database.fetchval(SWEEP, epoch, limit)
         if swept < limit:  # once after each series of full batches
             await self._database.execute(SWEEP_FIRES, epoch, limit)

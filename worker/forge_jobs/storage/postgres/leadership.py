@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import cast
 
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.worker import Leader
 from forge_jobs.storage.interface.leadership import Leadership
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -43,10 +44,10 @@ class PostgresLeadership(Leadership):
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
-    async def lead(self, worker_id: int, duration: timedelta) -> int | None:
+    async def lead(self, worker_id: int, duration: timedelta) -> LeaderEpoch | None:
         """Return the epoch when the worker leads for `duration` from now, None when another does."""
         rows = await self._database.liveness.fetch(LEAD, worker_id, duration.total_seconds())
-        return cast(int, rows[0]["epoch"]) if rows else None
+        return cast(LeaderEpoch, rows[0]["epoch"]) if rows else None
 
     async def resign(self, worker_id: int) -> None:
         """The worker does not lead."""

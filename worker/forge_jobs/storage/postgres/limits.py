@@ -3,6 +3,7 @@
 from typing import Any
 
 from forge_jobs.errors import UnknownScope
+from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -64,7 +65,7 @@ class PostgresLimits:
         capacity: float,
         refill: float,
         managed_by: str | None = None,
-        epoch: int | None = None,
+        epoch: OperatorEpoch | None = None,
     ) -> RateLimit:
         refusals.check_limit(scope, capacity, refill)
         async with writing(self._database, epoch) as connection:
@@ -83,7 +84,9 @@ class PostgresLimits:
         return [_rate_limit(record) for record in await self._database.fetch(ALL)]
 
     @tried_again
-    async def delete(self, scope: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
+    async def delete(
+        self, scope: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
+    ) -> None:
         async with writing(self._database, epoch) as connection:
             gone = await self._database.fetchrow(DELETE, scope, managed_by, connection=connection)
         if gone is not None:

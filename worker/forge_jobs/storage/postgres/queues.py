@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from forge_jobs.errors import UnknownQueue
+from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.storage import refusals
 from forge_jobs.storage.closed_queues import IS_OPEN
@@ -84,7 +85,7 @@ class PostgresQueues:
         self._database = database
 
     @tried_again
-    async def ensure(self, names: Sequence[str], *, epoch: int | None = None) -> None:
+    async def ensure(self, names: Sequence[str], *, epoch: OperatorEpoch | None = None) -> None:
         for name in names:
             refusals.check_queue(name, {})
         # Who may not write needs not, where nothing is missing.
@@ -100,7 +101,7 @@ class PostgresQueues:
         changes: Mapping[str, Any],
         *,
         managed_by: str | None = None,
-        epoch: int | None = None,
+        epoch: OperatorEpoch | None = None,
     ) -> QueueConfig:
         refusals.check_queue(name, changes)
         statement = _set_statement(changes)
@@ -126,7 +127,7 @@ class PostgresQueues:
 
     @tried_again
     async def manage(
-        self, name: str, owner: str | None, *, previous: str | None = None, epoch: int | None = None
+        self, name: str, owner: str | None, *, previous: str | None = None, epoch: OperatorEpoch | None = None
     ) -> bool:
         async with writing(self._database, epoch) as connection:
             is_owned: bool | None = await self._database.fetchval(

@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 
 from forge_jobs.errors import QueueInUse, StorageRefused
+from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules import names
 from forge_jobs.storage import refusals
@@ -82,7 +83,7 @@ class PostgresRemovals:
         crons_to: str | None = None,
         drop_crons: bool = False,
         managed_by: str | None = None,
-        epoch: int | None = None,
+        epoch: OperatorEpoch | None = None,
     ) -> QueueConfig:
         async with writing(self._database, epoch) as connection:
             crons = await self._database.fetch(CRONS, name, connection=connection)

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
+from forge_jobs.model.epoch import Epoch, OperatorEpoch
 from forge_jobs.model.track_record import decoded_all, total
-from forge_jobs.model.version import Epoch, Version, VersionState
+from forge_jobs.model.version import Version, VersionState
 from forge_jobs.storage.interface.versions import Versions
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
@@ -175,7 +176,7 @@ class PostgresVersions(Versions):
         return Epoch(*record)
 
     @tried_again
-    async def put(self, version: Version, *, epoch: int) -> bool:
+    async def put(self, version: Version, *, epoch: OperatorEpoch) -> bool:
         """The version is known; one that was keeps its state, and gets the version text, Deployment, hash and queues."""
         queues = None if version.queues is None else list(version.queues)
         facts = (version.pool, version.id, version.version, version.deployment, version.spec_hash, queues)
@@ -190,7 +191,7 @@ class PostgresVersions(Versions):
             return bool(added)
 
     @tried_again
-    async def promote(self, pool: str, version_id: str, *, epoch: int) -> bool:
+    async def promote(self, pool: str, version_id: str, *, epoch: OperatorEpoch) -> bool:
         """The version is current and all other open ones of the pool drain; False when there is no such version."""
         async with writing(self._database, epoch) as connection:
             if not await self._exists(pool, version_id, connection):
@@ -210,7 +211,7 @@ class PostgresVersions(Versions):
         *,
         weight_percent: int | None = None,
         failure_message: str | None = None,
-        epoch: int,
+        epoch: OperatorEpoch,
     ) -> bool:
         """The version is in `state`; False, with nothing changed, when its pool's gates forbid it."""
         async with writing(self._database, epoch) as connection:
@@ -228,21 +229,21 @@ class PostgresVersions(Versions):
         return {row["worker_id"] for row in await self._database.fetch(OF_FAILED, list(worker_ids))}
 
     @tried_again
-    async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
+    async def delete(self, pool: str, version_id: str, *, epoch: OperatorEpoch) -> bool:
         """The row is gone; False when the version is open, or a worker of it is registered."""
         async with writing(self._database, epoch) as connection:
             await self._database.execute(DELETE, pool, version_id, connection=connection)
             return not await self._exists(pool, version_id, connection)
 
     @tried_again
-    async def forget(self, pool: str, *, epoch: int) -> bool:
+    async def forget(self, pool: str, *, epoch: OperatorEpoch) -> bool:
         """All rows of the pool are gone; False while a worker of it is registered or holds a job."""
         async with writing(self._database, epoch) as connection:
             await self._database.execute(FORGET, pool, connection=connection)
             return not await self._database.fetchval(HAS_VERSIONS, pool, connection=connection)
 
     @tried_again
-    async def cordon(self, worker_ids: Sequence[int], cordoned: bool, *, epoch: int) -> None:
+    async def cordon(self, worker_ids: Sequence[int], cordoned: bool, *, epoch: OperatorEpoch) -> None:
         """These workers may claim nothing more (or, not `cordoned`, may again); they are told."""
         async with writing(self._database, epoch) as connection:
             await self._database.fetch(CORDON, list(worker_ids), cordoned, connection=connection)

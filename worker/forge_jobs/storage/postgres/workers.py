@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from forge_jobs.errors import WorkerLost
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.track_record import TrackRecord, encoded
 from forge_jobs.model.worker import Beat, Beats, Standing, WorkerInfo
 from forge_jobs.storage.interface.workers import Workers
@@ -202,7 +203,7 @@ class PostgresWorkers(Workers):
         now, ids, moments = (await self._database.liveness.fetch(BEATS))[0]
         return Beats(now, dict(zip(ids or (), moments or (), strict=True)))
 
-    async def declare_lost(self, silent: Mapping[int, datetime], *, epoch: int) -> dict[int, str]:
+    async def declare_lost(self, silent: Mapping[int, datetime], *, epoch: LeaderEpoch) -> dict[int, str]:
         """Workers that beat last at these moments are not registered any more, and their slots are free."""
         lost = await self._database.liveness.fetch(DECLARE_LOST, list(silent), list(silent.values()), epoch)
         # A statement of its own, which sees who is gone. Should it be missing, the next call makes up for it.

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import (
     CANCELLED_BY_USER,
     HISTORY_LIMIT,
@@ -192,7 +193,7 @@ class SqliteClaims:
         rows = await self._database.write(lambda transaction: transaction.rows(HELD, (worker_id,)))
         return [_claimed(row) for row in rows]
 
-    async def lost(self, *, epoch: int, limit: int = 500) -> list[Claim]:
+    async def lost(self, *, epoch: LeaderEpoch, limit: int = 500) -> list[Claim]:
         rows = await self._database.write(
             lambda transaction: transaction.rows(LOST, (limit,)) if leads(transaction, epoch) else []
         )

@@ -2,6 +2,7 @@
 
 from forge_jobs.errors import UnknownCron
 from forge_jobs.model.cron import CronConfig, Missed
+from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.job import Enqueued
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.model.queue import DEFAULT_QUEUE
@@ -53,7 +54,7 @@ class SqliteCrons:
         self._database = database
 
     async def set(
-        self, cron: CronConfig, *, managed_by: str | None = None, epoch: int | None = None
+        self, cron: CronConfig, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
     ) -> CronConfig:
         refusals.check_cron(cron)
 
@@ -85,7 +86,9 @@ class SqliteCrons:
         rows = await self._database.read(lambda transaction: transaction.rows(f"{SELECT} ORDER BY cron.name"))
         return [_cron(row) for row in rows]
 
-    async def delete(self, name: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
+    async def delete(
+        self, name: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
+    ) -> None:
         def delete(transaction: Transaction) -> None:
             require_epoch(transaction, epoch)
             require_owner(refusals.managed_cron, name, get(transaction, name).managed_by, managed_by)

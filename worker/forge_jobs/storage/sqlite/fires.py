@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from forge_jobs.model.cron import CronConfig
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import Enqueued
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.crons import get
@@ -19,7 +20,7 @@ class SqliteFires:
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
-    async def seed(self, name: str, next_fire_at: datetime, *, epoch: int) -> None:
+    async def seed(self, name: str, next_fire_at: datetime, *, epoch: LeaderEpoch) -> None:
         def seed(transaction: Transaction) -> None:
             if leads(transaction, epoch):
                 transaction.execute(
@@ -35,13 +36,13 @@ class SqliteFires:
         fires: Sequence[datetime],
         next_fire_at: datetime | None,
         *,
-        epoch: int,
+        epoch: LeaderEpoch,
     ) -> list[Enqueued]:
         return await self._database.write(
             lambda transaction: _fire(transaction, cron, fires, next_fire_at, epoch)
         )
 
-    async def note_error(self, name: str, error: str | None, *, epoch: int) -> None:
+    async def note_error(self, name: str, error: str | None, *, epoch: LeaderEpoch) -> None:
         def note_error(transaction: Transaction) -> None:
             if leads(transaction, epoch):
                 transaction.execute("UPDATE cron SET last_error = ? WHERE name = ?", (error, name))
@@ -54,7 +55,7 @@ def _fire(
     cron: CronConfig,
     fires: Sequence[datetime],
     next_fire_at: datetime | None,
-    epoch: int,
+    epoch: LeaderEpoch,
 ) -> list[Enqueued]:
     row = transaction.row(
         "SELECT id, next_fire_at FROM cron WHERE name = ? AND expression = ? AND timezone = ? AND enabled",

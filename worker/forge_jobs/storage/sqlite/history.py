@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import micros
@@ -17,7 +18,7 @@ class SqliteHistory:
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
-    async def sweep(self, *, epoch: int, limit: int = 1000) -> int:
+    async def sweep(self, *, epoch: LeaderEpoch, limit: int = 1000) -> int:
         return await self._database.write(lambda transaction: _sweep(transaction, epoch, limit))
 
 
@@ -32,7 +33,7 @@ def forget(transaction: Transaction, job_ids: list[int]) -> None:
         transaction.execute_many(sql, rows)
 
 
-def _sweep(transaction: Transaction, epoch: int, limit: int) -> int:
+def _sweep(transaction: Transaction, epoch: LeaderEpoch, limit: int) -> int:
     if not leads(transaction, epoch):
         return 0
     swept = 0

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.worker import Leader
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import later, moment
@@ -14,11 +15,11 @@ class SqliteLeadership:
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
-    async def lead(self, worker_id: int, duration: timedelta) -> int | None:
+    async def lead(self, worker_id: int, duration: timedelta) -> LeaderEpoch | None:
         # An expired lease gets a new epoch even when its holder comes back: in between it did not lead.
         # One that would last for longer than any that was just given is from before the clock was set back.
-        def lead(transaction: Transaction) -> int | None:
-            epoch: int | None = transaction.value(
+        def lead(transaction: Transaction) -> LeaderEpoch | None:
+            epoch: LeaderEpoch | None = transaction.value(
                 """
                 INSERT INTO leader (one, worker_id, epoch, until) VALUES (1, :worker_id, 1, :until)
                 ON CONFLICT (one) DO UPDATE
@@ -62,7 +63,7 @@ def resign(transaction: Transaction, worker_id: int) -> None:
     )
 
 
-def leads(transaction: Transaction, epoch: int) -> bool:
+def leads(transaction: Transaction, epoch: LeaderEpoch) -> bool:
     """Return whether the leader of this epoch leads still."""
     found = transaction.row(
         "SELECT 1 FROM leader WHERE epoch = ? AND worker_id IS NOT NULL AND until > ?",

@@ -1,6 +1,7 @@
 """Rate limits in SQLite: token buckets, filled up whenever they are looked at."""
 
 from forge_jobs.errors import UnknownScope
+from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.storage import refusals
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
@@ -27,7 +28,7 @@ class SqliteLimits:
         capacity: float,
         refill: float,
         managed_by: str | None = None,
-        epoch: int | None = None,
+        epoch: OperatorEpoch | None = None,
     ) -> RateLimit:
         def change(transaction: Transaction) -> RateLimit:
             require_epoch(transaction, epoch)
@@ -66,7 +67,9 @@ class SqliteLimits:
         )
         return [_limit(row) for row in rows]
 
-    async def delete(self, scope: str, *, managed_by: str | None = None, epoch: int | None = None) -> None:
+    async def delete(
+        self, scope: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
+    ) -> None:
         def delete(transaction: Transaction) -> None:
             require_epoch(transaction, epoch)
             require_owner(refusals.managed_limit, scope, get(transaction, scope).managed_by, managed_by)

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from forge_jobs.errors import UnknownQueue
+from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.storage import refusals
 from forge_jobs.storage.closed_queues import IS_OPEN
@@ -27,7 +28,7 @@ class SqliteQueues:
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
-    async def ensure(self, names: Sequence[str], *, epoch: int | None = None) -> None:
+    async def ensure(self, names: Sequence[str], *, epoch: OperatorEpoch | None = None) -> None:
         for name in names:
             refusals.check_queue(name, {})
 
@@ -44,7 +45,7 @@ class SqliteQueues:
         changes: Mapping[str, Any],
         *,
         managed_by: str | None = None,
-        epoch: int | None = None,
+        epoch: OperatorEpoch | None = None,
     ) -> QueueConfig:
         refusals.check_queue(name, changes)
 
@@ -71,7 +72,7 @@ class SqliteQueues:
         return await self._database.write(change)
 
     async def manage(
-        self, name: str, owner: str | None, *, previous: str | None = None, epoch: int | None = None
+        self, name: str, owner: str | None, *, previous: str | None = None, epoch: OperatorEpoch | None = None
     ) -> bool:
         def manage(transaction: Transaction) -> bool:
             require_epoch(transaction, epoch)

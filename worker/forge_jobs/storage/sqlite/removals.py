@@ -3,6 +3,7 @@
 An enqueue is one transaction of the one writer, so that nobody who found the old name is still at it.
 """
 
+from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules import names
 from forge_jobs.storage import refusals
@@ -26,7 +27,7 @@ class SqliteRemovals:
         crons_to: str | None = None,
         drop_crons: bool = False,
         managed_by: str | None = None,
-        epoch: int | None = None,
+        epoch: OperatorEpoch | None = None,
     ) -> QueueConfig:
         def close(transaction: Transaction) -> QueueConfig:
             require_epoch(transaction, epoch)

@@ -8,8 +8,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+from forge_jobs.model.epoch import Epoch, OperatorEpoch
 from forge_jobs.model.track_record import decoded_all, encoded, read
-from forge_jobs.model.version import Epoch, Version, VersionState
+from forge_jobs.model.version import Version, VersionState
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.micros import moment
@@ -140,7 +141,7 @@ class SqliteVersions:
 
         return await self._database.write(take_over)
 
-    async def put(self, version: Version, *, epoch: int) -> bool:
+    async def put(self, version: Version, *, epoch: OperatorEpoch) -> bool:
         queues = None if version.queues is None else json.dumps(version.queues)
         facts = (version.pool, version.id, version.version, version.deployment, version.spec_hash, queues)
 
@@ -155,7 +156,7 @@ class SqliteVersions:
 
         return await self._write(put, epoch)
 
-    async def promote(self, pool: str, version_id: str, *, epoch: int) -> bool:
+    async def promote(self, pool: str, version_id: str, *, epoch: OperatorEpoch) -> bool:
         def promote(transaction: Transaction) -> bool:
             if not _exists(transaction, pool, version_id):
                 return False
@@ -175,7 +176,7 @@ class SqliteVersions:
         *,
         weight_percent: int | None = None,
         failure_message: str | None = None,
-        epoch: int,
+        epoch: OperatorEpoch,
     ) -> bool:
         def move(transaction: Transaction) -> bool:
             before = _state(transaction, pool, version_id)
@@ -218,21 +219,21 @@ class SqliteVersions:
 
         return await self._database.read(of_failed)
 
-    async def delete(self, pool: str, version_id: str, *, epoch: int) -> bool:
+    async def delete(self, pool: str, version_id: str, *, epoch: OperatorEpoch) -> bool:
         def delete(transaction: Transaction) -> bool:
             transaction.execute(DELETE, (pool, version_id))
             return not _exists(transaction, pool, version_id)
 
         return await self._write(delete, epoch)
 
-    async def forget(self, pool: str, *, epoch: int) -> bool:
+    async def forget(self, pool: str, *, epoch: OperatorEpoch) -> bool:
         def forget(transaction: Transaction) -> bool:
             transaction.execute(FORGET, (pool,))
             return transaction.row("SELECT 1 FROM worker_version WHERE pool = ?", (pool,)) is None
 
         return await self._write(forget, epoch)
 
-    async def cordon(self, worker_ids: Sequence[int], cordoned: bool, *, epoch: int) -> None:
+    async def cordon(self, worker_ids: Sequence[int], cordoned: bool, *, epoch: OperatorEpoch) -> None:
         def cordon(transaction: Transaction) -> None:
             for worker_id in worker_ids:
                 for (pool,) in transaction.rows(CORDON, (worker_id, cordoned)):
@@ -240,7 +241,7 @@ class SqliteVersions:
 
         await self._write(cordon, epoch)
 
-    async def _write(self, write: Callable[[Transaction], T], epoch: int) -> T:
+    async def _write(self, write: Callable[[Transaction], T], epoch: OperatorEpoch) -> T:
         """Return what `write` does. Raises PastEpoch."""
 
         def fenced(transaction: Transaction) -> T:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from forge_jobs.errors import WorkerLost
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.track_record import TrackRecord, encoded
 from forge_jobs.model.worker import Beat, Beats, Standing, WorkerInfo
 from forge_jobs.storage.sqlite import era as eras
@@ -167,7 +168,7 @@ class SqliteWorkers:
 
         return await self._database.read(beats)
 
-    async def declare_lost(self, silent: Mapping[int, datetime], *, epoch: int) -> dict[int, str]:
+    async def declare_lost(self, silent: Mapping[int, datetime], *, epoch: LeaderEpoch) -> dict[int, str]:
         def declare_lost(transaction: Transaction) -> dict[int, str]:
             gone: dict[int, str] = {}
             if leads(transaction, epoch):
