@@ -1,7 +1,7 @@
 """What the status of a custom resource can say: conditions, and reasons for them.
 
-Whoever plans picks from here, whoever documents lists it. Each member carries its sentence;
-`REASONS` says which reasons a condition may give, and which status goes with each.
+The plan picks from here, and the documentation lists it. Each member carries its sentence; `REASONS`
+says which reasons a condition may give, and which status goes with each.
 """
 
 from collections.abc import Mapping
@@ -36,15 +36,15 @@ class Condition(StrEnum):
     SCALING_LIMITED = "ScalingLimited", "A limit keeps the number of pods from following the work."
     KINDS_HANDLED = (
         "KindsHandled",
-        "Every job that is due, or that the cron enqueues, may have a handler among the workers of its queue.",
+        "As far as is known, every job that is due, or that the cron enqueues, has a handler among the workers of its queue.",
     )
     PROTECTED = (
         "Protected",
-        "A PodDisruptionBudget limits evictions of its pods, as spec.workers.disruption says.",
+        "A PodDisruptionBudget limits evictions of the pods, as spec.workers.disruption requests.",
     )
     PAUSED = (
         "Paused",
-        "No job of the queue is started, the cron does not fire, or the operator leaves the object alone.",
+        "No job of the queue is started, the cron does not fire, or the operator does not touch the object.",
     )
     DELETION_BLOCKED = "DeletionBlocked", "The object is being deleted and waits until its queue is empty."
 
@@ -82,12 +82,12 @@ class ConditionReason(StrEnum):
         "InvalidSchedule",
         "The schedule or the time zone is not valid, or the schedule never fires.",
     )
-    UNKNOWN_QUEUE = "UnknownQueue", "The database has no queue of the name that the object gives."
+    UNKNOWN_QUEUE = "UnknownQueue", "The database has no queue with the name in the object."
     QUEUE_NAME_CONFLICT = (
         "QueueNameConflict",
-        "Another object owns the queue of this name and keeps it.",
+        "Another object owns the queue with this name and keeps it.",
     )
-    CRON_NAME_CONFLICT = "CronNameConflict", "Another owner has the cron of this name and keeps it."
+    CRON_NAME_CONFLICT = "CronNameConflict", "Another owner has the cron with this name and keeps it."
     SCHEMA_TOO_OLD = "SchemaTooOld", "The database's schema is older than this operator; migrate it."
     SCHEMA_TOO_NEW = "SchemaTooNew", "The database's schema is newer than this operator; update the operator."
 
@@ -97,7 +97,7 @@ class ConditionReason(StrEnum):
     )
 
     # DatabaseReachable
-    CONNECTED = "Connected", "The database answers and takes writes."
+    CONNECTED = "Connected", "The database answers and accepts writes."
     DATABASE_UNREACHABLE = (
         "DatabaseUnreachable",
         "The database does not answer, so nothing is scaled down or deleted.",
@@ -105,7 +105,7 @@ class ConditionReason(StrEnum):
     CONNECTION_FAILED = "ConnectionFailed", "A connection to the database cannot be made."
     AUTH_FAILED = "AuthFailed", "The database refuses the user or the password."
     TLS_FAILED = "TLSFailed", "An encrypted connection to the database cannot be made."
-    READ_ONLY = "ReadOnly", "The database takes no writes: it is a replica, or set to read only."
+    READ_ONLY = "ReadOnly", "The database accepts no writes: it is a replica, or set to read-only."
 
     # Progressing
     NO_WORKERS = "NoWorkers", "The object has no workers of its own."
@@ -116,7 +116,7 @@ class ConditionReason(StrEnum):
     )
     PROMOTING = "Promoting", "The new version is ready and takes over."
     RAMPING = "Ramping", "The new version has a growing share of the slots."
-    DRAINING = "Draining", "The new version serves; jobs of an old one still run."
+    DRAINING = "Draining", "The new version serves; jobs of an old one are still running."
     DRAIN_OVERDUE = "DrainOverdue", "Jobs of an old version have run for longer than drain.timeoutSeconds."
     AWAITING_PROMOTION = (
         "AwaitingPromotion",
@@ -124,7 +124,7 @@ class ConditionReason(StrEnum):
     )
     PROGRESS_DEADLINE_EXCEEDED = (
         "ProgressDeadlineExceeded",
-        "The new version was not ready in time; the old one goes on.",
+        "The new version was not ready in time; the old one keeps serving.",
     )
     TOO_MANY_VERSIONS = (
         "TooManyVersions",
@@ -133,11 +133,11 @@ class ConditionReason(StrEnum):
     INVALID_TEMPLATE = "InvalidTemplate", "The API server refuses the pod template; nothing was rolled out."
     IDENTITY_COLLISION = (
         "IdentityCollision",
-        "A Deployment of the version's name exists and belongs to something else.",
+        "The version's id is already taken by a Deployment or a row that was made from something else.",
     )
     INCONCLUSIVE = (
         "Inconclusive",
-        "The time of a rollout step is over, but the jobs of the new version do not yet suffice to judge it.",
+        "The pause of a rollout step is over, but there is too little evidence to judge the new version.",
     )
     ROLLOUT_ABORTED = (
         "RolloutAborted",
@@ -164,19 +164,19 @@ class ConditionReason(StrEnum):
     )
 
     # ScalingLimited
-    WITHIN_RANGE = "WithinRange", "No limit holds the number of pods."
+    WITHIN_RANGE = "WithinRange", "No limit keeps the number of pods from following the work."
     AT_MIN_REPLICAS = "AtMinReplicas", "The work needs fewer pods than minReplicas."
     AT_MAX_REPLICAS = "AtMaxReplicas", "The work needs more pods than maxReplicas."
     CONCURRENCY_LIMIT = (
         "ConcurrencyLimit",
-        "More pods would have nothing to do: the queue's concurrency is reached.",
+        "More pods would have nothing to do: the queue's concurrency limit is reached.",
     )
     RATE_LIMIT = "RateLimit", "More pods would have nothing to do: the queue's rate limit is reached."
     DATABASE_CONNECTION_BUDGET = (
         "DatabaseConnectionBudget",
         "The database does not have enough connections left for more pods.",
     )
-    UNSCHEDULABLE = "Unschedulable", "Pods cannot be scheduled or started, and more of them could not either."
+    UNSCHEDULABLE = "Unschedulable", "Pods cannot be scheduled or started, so more of them would not help."
 
     # KindsHandled
     ALL_HANDLED = "AllHandled", "As far as is known, every job that is due has a handler."
@@ -190,18 +190,18 @@ class ConditionReason(StrEnum):
     NO_BUDGET = "NoBudget", "No PodDisruptionBudget is requested, or no version has had jobs yet."
     OTHER_BUDGET = (
         "OtherBudget",
-        "Another PodDisruptionBudget selects the pods, so the operator makes none.",
+        "Another PodDisruptionBudget selects the pods, so the operator creates none.",
     )
     BUDGETS_HIDDEN = (
         "BudgetsHidden",
-        "The operator lacks the right to read PodDisruptionBudgets, which the chart grants, so it makes none.",
+        "The operator lacks the right to read PodDisruptionBudgets, which the chart grants, so it creates none.",
     )
 
     # Paused
     ACTIVE = "Active", "The object is not paused."
     SPEC_PAUSED = (
         "SpecPaused",
-        "The spec pauses it: no job of its queue is started, or its cron does not fire.",
+        "The spec pauses the object: no job of its queue is started, or its cron does not fire.",
     )
     ANNOTATION_PAUSED = (
         "AnnotationPaused",

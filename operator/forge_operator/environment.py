@@ -132,7 +132,7 @@ class _Variables:
         found = tuple(dict.fromkeys(each for each in said if each))
         for each in found:
             if not NAME.fullmatch(each):
-                raise InvalidSetting(key, each, f"names of namespaces with commas between ({NAME_ALLOWED})")
+                raise InvalidSetting(key, each, f"names of namespaces, separated by commas ({NAME_ALLOWED})")
         return found
 
     def whole(self, key: str, default: int, *, least: int, most: int) -> int:

@@ -45,7 +45,7 @@ class Operator:
     def why_not_ready(self) -> str | None:
         """Return one sentence, or None when it leads and has seen all objects, or follows a leader."""
         if not self.candidate.answered:
-            return "Who holds the Lease is not known yet."
+            return "It is not known yet who holds the Lease."
         if self.leader is not None and not self.leader.has_seen_all:
             return "Not all objects have been listed yet."
         return None
@@ -106,7 +106,7 @@ async def _until(stop: asyncio.Event, operator: Operator) -> int:
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if not running.done():
-        logger.info("Asked to stop")
+        logger.info("The operator was asked to stop")
         running.cancel()
         done, _ = await asyncio.wait({running}, timeout=STOP_SECONDS)
         return CLEAN if done else FAILED

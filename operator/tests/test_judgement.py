@@ -64,7 +64,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "hangs": (hang, "hang: they have run for more than 60 s"),
     "crashes": (crash, "were restarted 3 times"),
     "leaks": (leak, "were OOMKilled 3 times"),
-    "is ten times slower": (crawl, "times as long as those of the version before"),
+    "is ten times slower": (crawl, "times as long as those of the previous version"),
 }
 
 
@@ -159,8 +159,8 @@ def test_a_version_that_gets_no_jobs_is_not_promoted_by_time_alone() -> None:
     assert world.version("2").weight_percent == 50, "steps without work go on, but for the last"
     assert world.condition("Progressing") == ("True", "Inconclusive")
     assert world.message("Progressing") == (
-        f"Version 2 ({world.version('2').id}) has had no job to be judged by: it takes over when 20 jobs of it have "
-        "ended, or when somebody promotes it."
+        f"Version 2 ({world.version('2').id}) has run no job to be judged by: it takes over when 20 jobs of it have "
+        "ended, or when it is promoted by annotation."
     )
     assert world.condition("Ready") == ("True", "Serving")
     assert world.said().count("Inconclusive") == 1

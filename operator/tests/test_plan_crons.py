@@ -176,4 +176,4 @@ def test_a_cron_whose_jobs_nobody_has_a_handler_for_says_so_before_it_fires() ->
     assert [reason(each, "KindsHandled") for each in (unknown, its_own)] == ["AllHandled", "AllHandled"]
     assert reason(others, "KindsHandled") == "UnhandledKinds"
     (said,) = [each["message"] for each in status(others)["conditions"] if each["type"] == "KindsHandled"]
-    assert said == "Nobody who serves 'mail' has a handler for 'report'."
+    assert said == "No worker of 'mail' has a handler for 'report'."

@@ -101,7 +101,10 @@ def test_a_fallback_brings_pods_up_never_down_and_from_none_too() -> None:
     world.run(20)
     assert world.deployment("1").replicas == 3
     assert world.condition("ScalingActive") == ("False", "Fallback")
-    assert world.message("ScalingActive") == "The database is not heard; 3 pods at least, as asked for."
+    assert (
+        world.message("ScalingActive")
+        == "The database does not answer, so there are at least 3 pods, as autoscaling.fallbackReplicas requests."
+    )
     assert {"Fallback", "WokenUp"} <= set(world.said())
 
     world.database_error = None

@@ -163,7 +163,7 @@ def test_jobs_that_nobody_has_a_handler_for_are_said_and_wake_no_pod() -> None:
 
     (said,) = [each for each in asleep.status["conditions"] if each["type"] == "KindsHandled"]
     assert (said["status"], said["reason"]) == ("False", "UnhandledKinds")
-    assert said["message"] == "Nobody who serves 'mail' has a handler for 'sned'."
+    assert said["message"] == "No worker of 'mail' has a handler for 'sned'."
     assert not asleep.pods
 
 

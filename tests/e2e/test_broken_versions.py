@@ -37,7 +37,7 @@ BROKEN: dict[str, tuple[str, dict[str, Any], str]] = {
         {"requests": {"memory": "128Mi"}, "limits": {"memory": "256Mi"}},
         "OOMKilled",
     ),
-    "is ten times slower": ("slow", {}, "times as long as those of the version before"),
+    "is ten times slower": ("slow", {}, "times as long as those of the previous version"),
 }
 
 
@@ -107,7 +107,7 @@ def test_a_version_that_gets_no_jobs_is_not_promoted_by_time_alone(
     queue.change({"workers": {"version": "2"}})
 
     condition = queue.becomes("Progressing", "True", "Inconclusive", within=180)
-    assert "has had no job to be judged by" in condition["message"], condition
+    assert "has run no job to be judged by" in condition["message"], condition
     always(
         lambda: queue.version("2")["state"] == "Ramping",
         during=30,

@@ -30,7 +30,7 @@ def test_jobs_of_a_kind_that_nobody_handles_wait_for_a_version_that_does(
     waiting += database.enqueue("picky", 0, 1, spread=3, kind="count")  # due while all pods sleep
     space.apply(every_minute("count"))
     told = queue.becomes("KindsHandled", "False", "UnhandledKinds", within=60)
-    assert told["message"] == "Nobody who serves 'picky' has a handler for 'count'."
+    assert told["message"] == "No worker of 'picky' has a handler for 'count'."
     of_the_cron = eventually(
         lambda: unhandled(space.get("forgecron", "counting")), within=60, what="the cron tells of it"
     )

@@ -24,7 +24,7 @@ COLUMNS = (
         "status",
         description="Whether the cron is in the database as the object describes it.",
     ),
-    column("Age", ".metadata.creationTimestamp", "date", description="When the object was made."),
+    column("Age", ".metadata.creationTimestamp", "date", description="When the object was created."),
     # As text: kubectl shows a date that is yet to come as invalid.
     column("Next", ".status.nextScheduleTime", description="When the next job is enqueued.", wide=True),
     column(

@@ -27,15 +27,15 @@ COLUMNS = (
         "Oldest",
         ".status.backlog.oldestAgeSeconds",
         "integer",
-        description="How long the oldest of them has waited, in seconds.",
+        description="How long the oldest job that could start has waited, in seconds.",
     ),
     condition_column(
         "Paused",
         "Paused",
         "status",
-        description="Whether the queue is paused, or the operator leaves the object alone.",
+        description="Whether the queue is paused, or the operator does not touch the object.",
     ),
-    column("Age", ".metadata.creationTimestamp", "date", description="When the object was made."),
+    column("Age", ".metadata.creationTimestamp", "date", description="When the object was created."),
     column("Queue", ".status.queueName", description="The queue's name in the database.", wide=True),
     column(
         "Limit",
@@ -86,8 +86,12 @@ def _status() -> Schema:
             "selector": text("The labels of the current version's pods, for autoscalers."),
             "lastSyncTime": timestamp("When the object's configuration was last written to the database."),
             "lastScaleTime": timestamp("When the number of pods was last changed."),
-            "currentVersion": _version_reference("The version that serves."),
-            "targetVersion": _version_reference("The version that the spec requests."),
+            "currentVersion": _version_reference(
+                "The version that serves.", since="When it last began to serve."
+            ),
+            "targetVersion": _version_reference(
+                "The version that the spec requests.", since="When the version was started."
+            ),
             "versions": listed("The versions, the newest first.", _version(), key="id", most=64),
             "backlog": _backlog(),
             "scaling": _scaling(),
@@ -96,13 +100,13 @@ def _status() -> Schema:
     }
 
 
-def _version_reference(description: str) -> Schema:
+def _version_reference(description: str, *, since: str) -> Schema:
     return group(
         description,
-        id=text("Its id: eight letters and digits."),
-        version=text("What spec.workers.version said."),
-        deployment=text("The name of its Deployment."),
-        since=timestamp("When it became that."),
+        id=text("The id of the version: eight letters and digits."),
+        version=text("The value of spec.workers.version."),
+        deployment=text("The name of the Deployment."),
+        since=timestamp(since),
     )
 
 
@@ -110,15 +114,15 @@ def _version() -> Schema:
     return group(
         "A version.",
         required=("id", "version", "state"),
-        id=text("Its id: eight letters and digits."),
-        version=text("What spec.workers.version said."),
-        deployment=text("The name of its Deployment."),
+        id=text("The id of the version: eight letters and digits."),
+        version=text("The value of spec.workers.version."),
+        deployment=text("The name of the Deployment."),
         state={
             "description": "The state of the version.",
             "type": "string",
             "enum": list(VERSION_STATES),
         },
-        weightPercent=whole("Its share of the slots."),
+        weightPercent=whole("The version's share of the slots, in percent."),
         replicas=whole("Pods of the version."),
         readyReplicas=whole("Pods that are ready."),
         inProgress=whole("Jobs that its workers run."),
@@ -130,7 +134,7 @@ def _version() -> Schema:
 
 def _backlog() -> Schema:
     return group(
-        "What waits in all queues that the workers serve.",
+        "The jobs in all queues that the workers serve.",
         ready=whole("Jobs that could start now. Counted up to a limit, so there may be more."),
         held=whole("Jobs that cannot start, because the queue is paused or at its limit."),
         inProgress=whole("Jobs in progress."),
@@ -142,7 +146,7 @@ def _backlog() -> Schema:
 def _scaling() -> Schema:
     return group(
         "The last scaling decision, and its inputs.",
-        replicas=whole("The number of pods that was decided."),
+        replicas=whole("The number of pods that was decided on."),
         reason=text("The reason for the decision, in one word."),
         message=text("The reason for the decision, as a sentence with its numbers."),
         decidedAt=timestamp("When the decision was made."),

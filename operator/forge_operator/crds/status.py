@@ -1,4 +1,4 @@
-"""The words for declaring what the operator answers in `status`."""
+"""The functions that declare the fields of `status`, which the operator writes."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -51,19 +51,28 @@ def listed(description: str, item: Schema, *, key: str, most: int) -> Schema:
 def condition_list(known: Iterable[Condition]) -> Schema:
     """Return the schema of a list of conditions, as all of Kubernetes has them."""
     item = group(
-        "One of them.",
+        "A condition.",
         required=("type", "status", "lastTransitionTime", "reason", "message"),
-        type={"description": "Its name.", "type": "string", "maxLength": 316},
-        status={"description": "Whether it is so.", "type": "string", "enum": ["True", "False", "Unknown"]},
-        observedGeneration=whole("The generation of the object that it is about.") | {"minimum": 0},
-        lastTransitionTime=timestamp("When its status changed last."),
+        type={"description": "The type of the condition.", "type": "string", "maxLength": 316},
+        status={
+            "description": "The status of the condition.",
+            "type": "string",
+            "enum": ["True", "False", "Unknown"],
+        },
+        observedGeneration=whole("The generation of the object that the condition describes.")
+        | {"minimum": 0},
+        lastTransitionTime=timestamp("When the status last changed."),
         reason={
-            "description": "Why, in one word.",
+            "description": "The reason for the status, in one word.",
             "type": "string",
             "minLength": 1,
             "maxLength": 1024,
             "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
         },
-        message={"description": "Why, in a sentence.", "type": "string", "maxLength": 32768},
+        message={
+            "description": "The reason for the status, as a sentence.",
+            "type": "string",
+            "maxLength": 32768,
+        },
     )
-    return listed(f"How things stand: {', '.join(known)}.", item, key="type", most=32)
+    return listed(f"The conditions of the object: {', '.join(known)}.", item, key="type", most=32)

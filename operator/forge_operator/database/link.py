@@ -71,7 +71,9 @@ class DatabaseLink:
         async with self._lock:
             if self._epoch is None:
                 if not self._leads_since(self._past_at):
-                    raise NotLeading("Another operator writes to the database, and this one may not lead.")
+                    raise NotLeading(
+                        "Another operator has taken over the database, and this one no longer holds the Lease."
+                    )
                 self._epoch = (await forge.versions.take_over(self._holder)).number
             return self._epoch
 
@@ -115,7 +117,8 @@ class DatabaseLink:
 def _told(event: Event) -> None:
     if isinstance(event, events.DatabaseMoved):
         logger.warning(
-            "The database refused a connection, and answers by what its file says now: %s", event.url
+            "The database refused a connection, and accepts one with the URL that its file holds now: %s",
+            event.url,
         )
 
 

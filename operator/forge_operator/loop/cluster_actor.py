@@ -54,17 +54,17 @@ class ClusterActor:
             case DeleteBudget():
                 budgets = budgets_of(action.version)
                 if not await self._kube.delete(budgets, action.namespace, action.name, uid=action.uid):
-                    raise OutOfDate(f"PodDisruptionBudget {action.name} is another one by now.")
+                    raise OutOfDate(f"PodDisruptionBudget {action.name} was replaced meanwhile.")
             case MarkPod():
                 change = {"labels": dict(action.labels), "annotations": dict(action.annotations)}
                 said = {"metadata": {name: value for name, value in change.items() if value}}
                 await _unless_gone(self._kube.merge(PODS, action.namespace, action.pod, said))
             case Scale():
                 if not await self._kube.scale(action.namespace, action.name, action.replicas, was=action.was):
-                    raise OutOfDate(f"Somebody else has scaled {action.name}.")
+                    raise OutOfDate(f"Deployment {action.name} was scaled by somebody else.")
             case DeleteDeployment():
                 if not await self._kube.delete(DEPLOYMENTS, action.namespace, action.name, uid=action.uid):
-                    raise OutOfDate(f"Deployment {action.name} is another one by now.")
+                    raise OutOfDate(f"Deployment {action.name} was replaced meanwhile.")
             case DeletePod():
                 await self._kube.delete(PODS, action.namespace, action.pod, uid=action.uid)
             case SetDeletionCost():
@@ -96,8 +96,8 @@ class ClusterActor:
         """What was applied carries what it is compared with from now on; who had edited it is told of."""
         applied = digest(found)
         if action.edit is not None and action.edit.digest != applied:
-            who = action.edit.by or "Somebody"
-            message = f"{who} had edited {resource.kind} {action.name}; it was made right again."
+            editor = action.edit.by or "somebody"
+            message = f"{resource.kind} {action.name} was edited by {editor} and has been repaired."
             await self._recorder.record(subject, "Warning", "DriftRepaired", message)
         if (found["metadata"].get("annotations") or {}).get(APPLIED) != applied:
             change = {"metadata": {"annotations": {APPLIED: applied}}}

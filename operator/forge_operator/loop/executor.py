@@ -78,7 +78,7 @@ class Executor:
     async def _carry_out(self, subject: Subject, strand: Strand, progress: "_Progress") -> None:
         for action in strand.actions:
             if not self._may_write():
-                raise NotLeading("The Lease is not held any more: nothing is written.")
+                raise NotLeading("This operator no longer holds the Lease, so nothing is written.")
             try:
                 await self._do(subject, action)
             except OutOfDate as stop:

@@ -122,9 +122,9 @@ class LeadingOperator:
                 while await self._readable(namespaces) == namespaces:
                     if informing.done():
                         await informing
-                        raise RuntimeError("The informer ended by itself.")
+                        raise RuntimeError("The informer ended unexpectedly.")
                     if deaf.done():
-                        raise RuntimeError("The API server does not tell any more of objects that change.")
+                        raise RuntimeError("The API server no longer reports changes of objects.")
                     await asyncio.wait(
                         {informing, deaf},
                         timeout=self._environment.resync_seconds,
@@ -165,7 +165,7 @@ class LeadingOperator:
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, LONGEST_DATABASE_RETRY)
             else:
-                logger.info("The database is in use, epoch %d", epoch)
+                logger.info("The database is ready; this operator has epoch %d", epoch)
                 return
 
     def _changed(self, key: Key) -> None:

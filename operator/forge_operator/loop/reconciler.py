@@ -117,7 +117,11 @@ class Reconciler:
             strand = Strand(Part.ROLLOUT, (ForgetPool(pool),), pool)
             done = await self._executor.carry_out(Subject("", QUEUE, "", "", ""), [strand], Memory())
             for failure in done.failed:
-                logger.warning("The versions of pool %s were not forgotten: %s", pool, failure.message)
+                logger.warning(
+                    "The versions of the deleted pool %s could not be removed from the database: %s",
+                    pool,
+                    failure.message,
+                )
             if not done.failed:
                 self.departed.discard(pool)
 

@@ -78,7 +78,7 @@ class Ticker:
         overview = await self._cluster.overview()
         self.has_seen_all = True
         for namespace, error in overview.unreadable.items():
-            logger.warning("The namespace %s is left out: %s", namespace, error)
+            logger.warning("The namespace %s is skipped: %s", namespace, error)
         self._listed(overview.objects)
         for kind, count in lagging(overview.objects).items():
             self._metrics.lagging.labels(kind).set(count)
@@ -139,7 +139,7 @@ class Ticker:
                 await self.tick()
             except Exception:
                 # Whatever it is, the pools have to be looked at again.
-                logger.exception("A look at the load failed")
+                logger.exception("The load could not be read")
 
     async def _watch(self) -> None:
         """Wake pools without pods within milliseconds of an enqueue."""
@@ -171,7 +171,7 @@ class Ticker:
                             self._reconciler.touch(key)
                             self._add(key)
         except ForgeError as error:
-            logger.debug("Sleeping queues cannot be listened to: %s", error)
+            logger.debug("The operator cannot listen for jobs of queues without pods: %s", error)
             await asyncio.sleep(AWAY_SECONDS)
 
 

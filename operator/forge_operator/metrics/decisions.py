@@ -20,15 +20,15 @@ def decision_gauges(decisions: Mapping[str, ScalingDecision]) -> Iterator[Metric
     """Yield the gauges of the last decisions, by pool. A number of pods that is given has no inputs."""
     info = GaugeMetricFamily(
         "forge_autoscaler_decision_info",
-        "Why there should be so many pods, and what bounds them; always 1.",
+        "The reason for the number of pods, and the limit on it, as labels; always 1.",
         labels=("pool", "reason", "limited"),
     )
     desired = GaugeMetricFamily(
-        "forge_autoscaler_desired_replicas", "Pods that there should be.", labels=("pool",)
+        "forge_autoscaler_desired_replicas", "Pods that there should be, as decided.", labels=("pool",)
     )
     wanted = GaugeMetricFamily(
         "forge_autoscaler_wanted_replicas",
-        "Pods that the work alone asks for, before windows and bounds.",
+        "Pods that the work alone needs, before limits and stabilization.",
         labels=("pool",),
     )
     for pool, each in decisions.items():

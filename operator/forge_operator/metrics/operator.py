@@ -46,48 +46,48 @@ class OperatorMetrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.reconciles = self._counter(
-            "forge_operator_reconcile", "Looks at an object, by their result.", "kind", "result"
+            "forge_operator_reconcile", "Reconciliations of an object, by result.", "kind", "result"
         )
         self.durations = Histogram(
             "forge_operator_reconcile_duration_seconds",
-            "How long a look at an object took, with what was done.",
+            "How long a reconciliation took, with its actions.",
             ("kind",),
             registry=self.registry,
             buckets=BUCKETS,
         )
         self.actions = self._counter("forge_operator_actions", "Actions that were carried out.", "action")
         self.decisions = self._counter(
-            "forge_operator_scale_decisions", "Changes of the number of pods, by their reason.", "reason"
+            "forge_operator_scale_decisions", "Changes of the number of pods, by reason.", "reason"
         )
         self.fenced = self._counter(
-            "forge_operator_fenced", "Plans that were given up because what they rested on had changed."
+            "forge_operator_fenced",
+            "Plans that were abandoned because the state that they were made from had changed.",
         )
-        self.resyncs = self._counter(
-            "forge_operator_resync", "Looks at all objects at once, by their result.", "result"
-        )
+        self.resyncs = self._counter("forge_operator_resync", "Listings of all objects, by result.", "result")
         self.loop_lag = self._gauge(
-            "forge_operator_event_loop_lag_seconds", "How late the event loop is, at its latest look."
+            "forge_operator_event_loop_lag_seconds", "How late the event loop was when it was last measured."
         )
         self.leader = self._gauge("forge_operator_leader", "1 while this process holds the Lease.")
         self.database_up = self._gauge(
-            "forge_operator_db_up", "1 while the database answers; of a follower, which does not ask, 0."
+            "forge_operator_db_up",
+            "1 while the database answers; always 0 on a follower, which does not ask it.",
         )
-        self.queue_depth = self._gauge("forge_operator_queue_depth", "Objects that wait to be looked at.")
+        self.queue_depth = self._gauge("forge_operator_queue_depth", "Objects that wait to be reconciled.")
         self.queue_oldest = self._gauge(
-            "forge_operator_queue_oldest_seconds", "How long the first of them has waited."
+            "forge_operator_queue_oldest_seconds", "How long the object that waits longest has waited."
         )
         self._event_age = self._gauge(
             "forge_operator_watch_last_event_age_seconds",
-            "Time since the API server last told of an object of this kind.",
+            "Time since the API server last reported an object of this kind.",
             "kind",
         )
         self.unheard = self._gauge(
             "forge_operator_unheard_objects",
-            "Objects that have changed and that the API server has not told of, when all were listed last.",
+            "Objects whose change the API server had not reported when all objects were last listed.",
         )
         self.lagging = self._gauge(
             "forge_operator_lagging_objects",
-            "Objects whose status is not about what they ask for now, when all were listed last.",
+            "Objects whose status was older than their spec when all objects were last listed.",
             "kind",
         )
         self._versions = self._gauge(
@@ -95,7 +95,7 @@ class OperatorMetrics:
         )
         self._replicas = self._gauge(
             "forge_operator_pool_replicas",
-            "Pods that all Deployments of a pool ask for.",
+            "Pods that the Deployments of a pool request.",
             "pool",
         )
         self._ready = self._gauge(

@@ -61,7 +61,7 @@ def plan_configuration(
         return Sync((), ConditionReason.QUEUE_NAME_CONFLICT, message)
     limits = limit_actions(name, spec, database, manager)
     if limits is None:
-        message = f"The rate limit {naming.limit_scope(name)!r} belongs to somebody else."
+        message = f"The rate limit {naming.limit_scope(name)!r} belongs to another owner."
         return Sync((), ConditionReason.QUEUE_NAME_CONFLICT, message)
     # A queue names a rate limit that exists: it is made before, and taken away after.
     made = [each for each in limits if isinstance(each, SetLimit)]

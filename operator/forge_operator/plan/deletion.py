@@ -33,7 +33,7 @@ def finish(observed: Observed) -> list[Action] | None:
         silent_for = observed.now - (observed.memory.unheard_since or observed.now)
         if silent_for < PATIENCE and not is_forced(owner):
             return None
-        message = "The rows of the queue stay in the database, which could not be asked."
+        message = "The rows of the queue stay in the database, which could not be reached."
         return [EmitEvent("Warning", "OrphanedRows", message), let_go]
     manager = naming.owner_of_rows("ForgeQueue", owner.namespace, owner.name)
     keeps = not isinstance(owner.spec, QueueSpec) or owner.spec.reclaim_policy is ReclaimPolicy.RETAIN

@@ -128,8 +128,8 @@ def protected(pool: Pool) -> Assessment:
     if cluster.budget_of_others is not None:
         return Assessment(
             ConditionReason.OTHER_BUDGET,
-            f"The PodDisruptionBudget {cluster.budget_of_others!r} is in the place of the operator's: "
-            "a pod that two of them select cannot be evicted at all.",
+            f"The PodDisruptionBudget {cluster.budget_of_others!r} selects the pods, so the operator creates none: "
+            "a pod that two budgets select cannot be evicted at all.",
         )
     return Assessment(
         ConditionReason.NO_BUDGET if cluster.budget is None else ConditionReason.BUDGET_IN_PLACE

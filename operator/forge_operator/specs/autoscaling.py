@@ -14,7 +14,9 @@ class ScaleUpSpec(Section):
     """How fast pods may be added."""
 
     stabilization_window: timedelta = seconds(
-        "The smallest number of pods wanted within this time counts.", most=3600, default=0
+        "Pods are added only up to the smallest number that was wanted within this time.",
+        most=3600,
+        default=0,
     )
     max_percent: int = whole(
         "Pods that may be added per period, in percent of the pods at its start, or maxPods, whichever is more.",
@@ -31,7 +33,9 @@ class ScaleDownSpec(Section):
     """How fast pods may be removed."""
 
     stabilization_window: timedelta = seconds(
-        "The largest number of pods wanted within this time counts.", most=3600, default=300
+        "Pods are removed only down to the largest number that was wanted within this time.",
+        most=3600,
+        default=300,
     )
     max_percent: int = whole(
         "Pods that may be removed per period, in percent of the pods at its start, or maxPods, whichever is more.",
@@ -63,16 +67,16 @@ class AutoscalingSpec(Section):
     )
 
     min_replicas: int = whole(
-        "The fewest pods. 0: none while there is no work; the next job then waits for a pod to start.",
+        "The minimum number of pods. 0: none while there is no work; the next job then waits for a pod to start.",
         most=MOST_PODS,
         default=0,
     )
-    max_replicas: int = whole("The most pods.", least=1, most=MOST_PODS, required=True)
+    max_replicas: int = whole("The maximum number of pods.", least=1, most=MOST_PODS, required=True)
     target_latency: timedelta = seconds(
         "How long a job should wait at most before it starts.", least=1, most=DAY, default=30
     )
     target_utilization_percent: int = whole(
-        "What share of the slots should be in use under a steady load; the rest is headroom.",
+        "The share of the slots that should be in use under a steady load; the rest is headroom.",
         least=10,
         most=100,
         default=75,
@@ -84,13 +88,13 @@ class AutoscalingSpec(Section):
         "How long there must be no work before the last pods are removed.", most=30 * DAY, default=300
     )
     prewarm: timedelta = seconds(
-        "How long before a scheduled job is due its pods are started.", most=3600, default=0
+        "How long before a scheduled job is due pods are started for it.", most=3600, default=0
     )
     tolerance_percent: int = whole(
-        "A change of fewer pods than this, in percent of the present ones, is not made.", most=100, default=10
+        "Changes by fewer pods than this, in percent of the present pods, are not made.", most=100, default=10
     )
     fallback_replicas: int | None = whole(
-        "The fewest pods while the database has not answered for 30 s. Absent: the number does not change.",
+        "The minimum number of pods while the database has not answered for 30 s. Absent: the number does not change.",
         most=MOST_PODS,
     )
     scale_up: ScaleUpSpec = part("How fast pods may be added.", ScaleUpSpec)

@@ -46,17 +46,17 @@ class CronJobSpec(Section):
     )
     args: Mapping[str, Any] = as_written("The handler's arguments by name.")
     priority: int | None = whole(
-        "Jobs of smaller numbers start first. Absent: as the handler declares it, else 0.",
+        "Jobs with smaller numbers start first. Absent: what the handler declares, else 0.",
         least=SMALLEST_PRIORITY,
         most=LARGEST_PRIORITY,
     )
     max_attempts: int | None = attempts(
-        "Attempts until the job is dead. 1: no retry. -1: no limit. Absent: as the handler declares it, else as "
-        "the queue says.",
+        "Attempts until the job is dead. 1: no retry. -1: no limit. Absent: what the handler declares, else what "
+        "the queue sets.",
         name="job.maxAttempts",
     )
     timeout: timedelta | None = seconds(
-        "How long an attempt may take. Absent: as the handler declares it, else as the queue says.",
+        "How long an attempt may take. Absent: what the handler declares, else what the queue sets.",
         least=1,
         most=YEAR,
     )
@@ -103,7 +103,7 @@ class CronSpec(Section):
     )
     suspend: bool = flag("When true, nothing is enqueued.", default=False)
     missed_run_policy: MissedRunPolicy = choice(
-        "What becomes of fire times that passed while no worker was running. Skip: nothing if more than a minute late. "
+        "What happens to fire times that passed while no worker was running. Skip: no job if more than a minute late. "
         "Latest: one job for the latest. All: one job for each.",
         MissedRunPolicy,
         default=MissedRunPolicy.LATEST,

@@ -37,19 +37,20 @@ class DrainSpec(Section):
         default=0,
     )
     on_timeout: OnDrainTimeout = choice(
-        "What happens when a drain takes longer than timeoutSeconds. Wait: a condition says so, nothing else. Terminate: the pods are stopped, and jobs that "
+        "What happens when a drain takes longer than timeoutSeconds. Wait: only a condition reports it. Terminate: the pods are stopped, and jobs that "
         "have not ended within their grace period go back to the queue.",
         OnDrainTimeout,
         default=OnDrainTimeout.WAIT,
     )
     shrink_idle: bool = flag(
-        "Whether idle pods of a draining version are removed while others of it still run jobs.", default=True
+        "Whether idle pods of a draining version are removed while its other pods still run jobs.",
+        default=True,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SunsetSpec(Section):
-    """What becomes of an old version that has drained."""
+    """What happens to an old version once it has drained."""
 
     scale_down_delay: timedelta = seconds(
         "How long its pods stay, for a quick rollback.", most=30 * DAY, default=60

@@ -24,7 +24,7 @@ class ConcurrencySpec(Section):
     """How many jobs of the queue are in progress over the whole cluster."""
 
     limit: int | None = whole(
-        "Jobs in progress at once, over all versions and pods. 0: none is started. Absent: no limit.",
+        "Jobs in progress at once, over all versions and pods. 0: no job is started. Absent: no limit.",
         most=100_000,
     )
 
@@ -46,7 +46,7 @@ class BackoffSpec(Section):
         "Whether a failed job waits before it is retried. When false it is retried at once.", default=True
     )
     base: timedelta = seconds(
-        "The wait after the first failure. It doubles with each further one, and varies at random by a fifth.",
+        "The wait after the first failure. It doubles with each further one, and varies randomly by up to a fifth.",
         most=30 * DAY,
         default=10,
     )
@@ -96,7 +96,7 @@ class QueueSpec(Section):
     )
     backoff: BackoffSpec = part("How long a job waits after a failed attempt.", BackoffSpec)
     max_attempts: int = attempts(
-        "Attempts of a job that does not set its own; after the last failure it is dead. 1: no retry. -1: no limit.",
+        "Attempts of a job that sets no number itself; after the last failure it is dead. 1: no retry. -1: no limit.",
         name="maxAttempts",
         default=5,
     )
@@ -112,7 +112,7 @@ class QueueSpec(Section):
     )
     retention: RetentionSpec = part("How long ended jobs are kept.", RetentionSpec)
     reclaim_policy: ReclaimPolicy = choice(
-        "What becomes of the queue when this object is deleted. Retain: it stays, without an owner. Delete: it is deleted "
+        "What happens to the queue when this object is deleted. Retain: it stays, without an owner. Delete: it is deleted "
         "once it is empty, and a finalizer keeps this object until then. Jobs are never deleted.",
         ReclaimPolicy,
         default=ReclaimPolicy.RETAIN,

@@ -30,7 +30,7 @@ class StepSpec(Section):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbortSpec(Section):
-    """When a progressive rollout is aborted by itself, and when a step of it is held."""
+    """When a progressive rollout is aborted automatically, and when a step of it is held."""
 
     max_failure_percent: int = whole(
         "Abort when more of the new version's jobs than this fail, time out, are lost with their worker or hang, "
@@ -40,7 +40,7 @@ class AbortSpec(Section):
         default=50,
     )
     min_samples: int = whole(
-        "How many jobs of the new version must have ended in a step before it is judged. A step with fewer is held.",
+        "How many jobs of the new version must have ended in a step before it is judged. A step with fewer ended jobs is held.",
         least=1,
         most=1_000_000,
         default=20,
@@ -66,7 +66,7 @@ class AbortSpec(Section):
         default=10,
     )
     inconclusive_hold: timedelta = seconds(
-        "How long a step may be held for want of ended jobs before the rollout is aborted. 0: for ever.",
+        "How long a step may be held before the rollout is aborted. 0: for ever.",
         most=365 * DAY,
         default=0,
     )
@@ -110,19 +110,19 @@ class RolloutSpec(Section):
         default=RolloutStrategy.ALL_AT_ONCE,
     )
     steps: tuple[StepSpec, ...] = parts(
-        "The shares of the slots that the new version gets in turn, in a progressive rollout. After the last it gets all.",
+        "The shares of the slots that the new version gets one after another, in a progressive rollout. After the last step it gets all slots.",
         StepSpec,
         key="weightPercent",
         most=20,
     )
     abort: AbortSpec = part(
-        "When a progressive rollout is aborted by itself, and when a step of it is held.", AbortSpec
+        "When a progressive rollout is aborted automatically, and when a step of it is held.", AbortSpec
     )
     min_ready: timedelta = seconds(
         "How long the pods of a new version must be ready before it gets jobs.", most=3600, default=5
     )
     progress_deadline: timedelta = seconds(
-        "How long a new version may take to get ready. Then it fails, and the old one goes on.",
+        "How long a new version may take to get ready. After that it fails, and the old one keeps serving.",
         least=30,
         most=DAY,
         default=600,

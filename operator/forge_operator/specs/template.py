@@ -39,9 +39,9 @@ class PodShape(Section):
     containers: tuple[ContainerShape, ...] = parts(
         "The pod's containers. The first is the worker.", ContainerShape, key="name", most=20, least=1
     )
-    restart_policy: RestartPolicy | None = choice("Always, as for all Deployments.", RestartPolicy)
+    restart_policy: RestartPolicy | None = choice("Always, as in every Deployment.", RestartPolicy)
     termination_grace_period: timedelta | None = seconds(
-        "The grace period of a pod: how long running jobs may go on when it is stopped. Absent: 120.",
+        "How long running jobs may go on when their pod is stopped. Absent: 120.",
         least=5,
         most=DAY,
     )

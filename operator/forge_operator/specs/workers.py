@@ -54,8 +54,8 @@ class WorkersSpec(Section):
         pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
     )
     identity: Identity = choice(
-        "Which change makes a new version. Template: of version or template, so every change of the template is rolled "
-        "out beside the present pods. Version: of version only; a change of the template replaces the pods in place.",
+        "Which change makes a new version. Template: a change of version or template, so every change of the template is "
+        "rolled out beside the present pods. Version: a change of version only; a change of the template replaces the pods in place.",
         Identity,
         default=Identity.TEMPLATE,
     )
@@ -66,13 +66,13 @@ class WorkersSpec(Section):
         most=MOST_PODS,
     )
     autoscaling: AutoscalingSpec | None = part(
-        "The number of pods follows the work. Not together with replicas.",
+        "Makes the number of pods follow the work. It cannot be combined with replicas.",
         AutoscalingSpec,
         optional=True,
     )
     rollout: RolloutSpec = part("How a new version takes over from the old one.", RolloutSpec)
     drain: DrainSpec = part("How an old version ends.", DrainSpec)
-    sunset: SunsetSpec = part("What becomes of an old version that has drained.", SunsetSpec)
+    sunset: SunsetSpec = part("What happens to an old version once it has drained.", SunsetSpec)
     disruption: DisruptionSpec = part(
         "How pods are protected when nodes are drained or removed.", DisruptionSpec
     )

@@ -107,7 +107,7 @@ async def test_a_version_that_gets_no_jobs_is_held_and_says_so(stage: Stage, url
 
     assert (await stage.states())["2"] == "ramping"
     assert stage.conditions()["Progressing"] == ("True", "Inconclusive")
-    assert "has had no job to be judged by" in stage.message("Progressing")
+    assert "has run no job to be judged by" in stage.message("Progressing")
     assert stage.reasons().count("Inconclusive") == 1
 
 
@@ -172,4 +172,4 @@ async def test_another_operator_judges_by_the_same_numbers(
 
     async with staged(api, kube, url, settings=OperatorSettings()) as other:
         other.workers = stage.workers
-        await went_back(other, "times as long as those of the version before")
+        await went_back(other, "times as long as those of the previous version")

@@ -267,7 +267,7 @@ async def test_a_leader_that_is_told_nothing_any_more_ends(api: ApiServer, start
     api.put(QUEUES, {"metadata": {"name": "mail"}, "spec": {"concurrency": {"limit": 4}}})
 
     assert await asyncio.wait_for(operator.process.wait(), 60) == 1
-    assert "does not tell any more of objects that change" in operator.log.read_text(encoding="utf-8")
+    assert "no longer reports changes of objects" in operator.log.read_text(encoding="utf-8")
 
 
 def is_watch(request: Request) -> bool:

@@ -85,7 +85,7 @@ async def test_jobs_and_crons_that_nobody_has_a_handler_for_wake_nobody_until_a_
     await stage.settle()
     assert stage.pods() == {"1": 0}
     assert stage.conditions()["KindsHandled"] == ("False", "UnhandledKinds")
-    assert stage.message("KindsHandled") == "Nobody who serves 'mail' has a handler for 'count'."
+    assert stage.message("KindsHandled") == "No worker of 'mail' has a handler for 'count'."
 
     stage.kinds = ("send", "count")
     stage.queue(workers=workers("2", autoscaling=ASLEEP))

@@ -166,7 +166,7 @@ def failing(case: Case) -> str | None:
     how = ", ".join(f"{number} {word}" for number, word in kinds if number)
     return (
         f"{percent:.0f} % of {count(jobs, 'job')} of {case.name} failed ({how}), "
-        f"{usual:.0f} % of the version before"
+        f"{usual:.0f} % of those of the previous version"
     )
 
 
@@ -179,7 +179,7 @@ def hanging(case: Case) -> str | None:
     running = sum(case.version.running.values())
     return (
         f"{hung.own} of {count(running, 'running job')} of {case.name} hang: they have run for more than "
-        f"{seconds(hung.patience)}, {case.abort.hang_factor} times what 99 % of the version before took at most"
+        f"{seconds(hung.patience)}, {case.abort.hang_factor} times the 99th percentile of the previous version"
     )
 
 
@@ -212,7 +212,7 @@ def slow(case: Case) -> str | None:
         return None
     return (
         f"Half of the jobs of {case.name} take more than {seconds(median)}, "
-        f"{median / usual:.0f} times as long as those of the version before"
+        f"{median / usual:.0f} times as long as those of the previous version"
     )
 
 
@@ -232,13 +232,13 @@ def doubts(case: Case) -> Iterator[str]:
     if late.are_too_many(case.abort):
         yield (
             f"{count(late.own, 'running job')} of {case.name} {'has' if late.own == 1 else 'have'} taken more than "
-            f"{seconds(late.patience)}: the step is held until what becomes of them is known"
+            f"{seconds(late.patience)}: the step is held until they have ended"
         )
     restarted = next((pod for pod in restarted_pods(case, case.version) if not has_lasted(case, pod)), None)
     if restarted is not None:
         yield (
-            f"A container of {case.name} was restarted{as_kubernetes_says(case)}: the step is held until it has lasted "
-            "twice as long as before"
+            f"A container of {case.name} was restarted{as_kubernetes_says(case)}: the step is held until it has run "
+            "twice as long as before the restart"
         )
     ready = available(case)
     if ready < case.replicas and (not ready or case.left > -SETTLE):
@@ -254,8 +254,8 @@ def too_few_jobs(case: Case) -> Iterator[str]:
     if has_nothing_to_do(case.version, case.record) and has_nothing_to_do(case.before, case.record_before):
         if case.is_last:
             yield (
-                f"{case.subject} has had no job to be judged by: it takes over when "
-                f"{count(needed, 'job')} of it {'has' if needed == 1 else 'have'} ended, or when somebody promotes it"
+                f"{case.subject} has run no job to be judged by: it takes over when "
+                f"{count(needed, 'job')} of it {'has' if needed == 1 else 'have'} ended, or when it is promoted by annotation"
             )
         return
     yield (

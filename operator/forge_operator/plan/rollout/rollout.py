@@ -77,8 +77,8 @@ def keep_serving(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -
         return Progress(
             actions,
             ConditionReason.WAITING_FOR_PODS,
-            f"Deployment {deployment.name} of version {version.version} is being deleted, which somebody's finalizer may "
-            "hold up; it is made again when it is gone.",
+            f"Deployment {deployment.name} of version {version.version} is being deleted, and is created again "
+            "once it is gone; a finalizer may hold it up.",
         )
     overdue = [each for each in pool.versions.values() if drain.is_overdue(pool, each)]
     draining = [each for each in pool.versions.values() if each.state is VersionState.DRAINING]

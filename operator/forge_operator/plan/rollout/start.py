@@ -54,7 +54,7 @@ def problem(pool: Pool, target: naming.VersionIdentity) -> Progress | None:
         return Progress(
             (),
             ConditionReason.IDENTITY_COLLISION,
-            f"Version id {target.id} is taken by something else; change spec.workers.version.",
+            f"Version id {target.id} is taken by something else: change spec.workers.version.",
         )
     return None
 

@@ -23,7 +23,7 @@ def keep_up(pool: Pool, version: Version, replicas: int) -> list[Action]:
     if deployment is None:
         again = version.control_revision > 1 or is_past(pool, version.created_at, SETTLE)
         event = EmitEvent(
-            "Warning", "Recreated", f"Deployment {version.deployment} was missing and is made again."
+            "Warning", "Recreated", f"Deployment {version.deployment} was missing and is created again."
         )
         return [*bring_up(pool, version, replicas), *([event] if again else [])]
     if deployment.deleting:

@@ -99,7 +99,8 @@ def falls_back(replicas: int) -> Assessment:
     """Return what ScalingActive says while the database is not heard and fallback.replicas stands in for it."""
     return Assessment(
         ConditionReason.FALLBACK,
-        f"The database is not heard; {count(replicas, 'pod')} at least, as asked for.",
+        f"The database does not answer, so there {'is' if replicas == 1 else 'are'} at least {count(replicas, 'pod')}, as "
+        "autoscaling.fallbackReplicas requests.",
     )
 
 
@@ -212,9 +213,9 @@ def explained(decision: ScalingDecision) -> str:
     if load is None:
         return f"{count(decision.replicas, 'pod')}: {decision.reason}."
     return (
-        f"{count(decision.replicas, 'pod')} ({decision.reason}; the work alone asks for {decision.wanted}): "
+        f"{count(decision.replicas, 'pod')} ({decision.reason}; the work alone needs {decision.wanted}): "
         f"{count(load.backlog, 'job', ('waits', 'wait'))}, the oldest for {load.oldest_age:.0f} s; "
-        f"in progress: {load.in_progress}; a second: {rounded(load.arrival):g} new; a job takes {rounded(load.service):g} s."
+        f"{load.in_progress} in progress; {rounded(load.arrival):g} new per second; a job takes {rounded(load.service):g} s."
     )
 
 

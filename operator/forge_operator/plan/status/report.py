@@ -118,7 +118,7 @@ def handled_or_not(queues: Iterable[str], in_vain: Iterable[str]) -> Assessment:
     more = f" and {len(kinds) - MOST_KINDS} more" if len(kinds) > MOST_KINDS else ""
     return Assessment(
         ConditionReason.UNHANDLED_KINDS,
-        f"Nobody who serves {' or '.join(map(repr, sorted(queues)))} has a handler for "
+        f"No worker of {' or '.join(map(repr, sorted(queues)))} has a handler for "
         f"{', '.join(map(repr, kinds[:MOST_KINDS]))}{more}.",
     )
 
