@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-images e2e lint format bench keep-release images forge-jobs-worker forge-jobs-operator clean
+.PHONY: help demo test test-images e2e lint format bench bench-peers keep-release images forge-jobs-worker forge-jobs-operator clean
 
 help:
 	@echo "make demo                 hash and count a folder of files with a queue on SQLite"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint                 style, types, and which module may import which"
 	@echo "make format               rewrite the code in the house style"
 	@echo "make bench                speed, beside bare loops and other queues; ARGS=... goes to it"
+	@echo "make bench-peers          speed, beside every other queue that can be installed; ARGS=... goes to it"
 	@echo "make keep-release         keep the databases of this release, for later ones to be tested with"
 	@echo "make images               build the images of worker and operator with docker; TAG=... (default latest)"
 	@echo "make clean                remove .venv and everything that was built"
@@ -50,6 +51,10 @@ format: $(VENV)/.installed
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# Each queue is installed in a folder of its own below build/peers, at the first run.
+bench-peers: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.comparison $(ARGS)
 
 keep-release: $(VENV)/.installed
 	cd worker && ../$(BIN)/python -m tests.releases.keep $$(sed -n 's/^version = "\(.*\)"$$/\1/p' ../pyproject.toml)

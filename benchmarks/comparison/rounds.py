@@ -1,0 +1,163 @@
+"""In which order cells are measured, again and again, until every one is known."""
+
+import random
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from benchmarks.comparison import measure
+from benchmarks.comparison.cells import DRAIN, Cell, What
+from benchmarks.comparison.measure import LOAD_SHARE, Result, Subject
+from benchmarks.comparison.process import AdapterFailed
+from benchmarks.comparison.results import Results
+from benchmarks.report import number
+from benchmarks.server import Server
+
+GUESS = 15.0  # seconds for a cell, before one was measured
+Say = Callable[[str], None]
+
+
+def shuffled(cells: Iterable[Cell], seed: int) -> Sequence[Cell]:
+    """Return the cells round by round, each round in an order of its own, the same for the same seed.
+
+    The pickup under load comes last: its load is a share of what the other cells of the round have found.
+    """
+    rounds: dict[int, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        rounds[cell.turn].append(cell)
+    order: list[Cell] = []
+    for turn, found in sorted(rounds.items()):
+        random.Random(seed + turn).shuffle(found)
+        order += sorted(found, key=lambda cell: cell.column.what is What.LOAD)
+    return order
+
+
+class Rounds:
+    """A run: measures what is not known yet, and says how far it is."""
+
+    def __init__(
+        self,
+        server: Server,
+        subjects: Mapping[tuple[str, str], Subject],
+        results: Results,
+        say: Say,
+        tries: int,
+        disturbance: float,
+    ) -> None:
+        self._server = server
+        self._subjects = subjects
+        self._results = results
+        self._say = say
+        self._tries = tries
+        self._disturbance = disturbance
+        self._took: dict[tuple[str, str], list[float]] = defaultdict(list)
+
+    async def run(self, cells: Sequence[Cell]) -> None:
+        """Every cell is known."""
+        for index, cell in enumerate(cells, 1):
+            if self._results.of(cell) is not None:
+                continue
+            began = time.monotonic()
+            result = await self._undisturbed(cell)
+            took = time.monotonic() - began
+            self._results.put(cell.name, {**result, "took": round(took, 1), "at": _now()})
+            self._took[_sort(cell)].append(took)
+            left = sum(
+                map(self._expected, (cell for cell in cells[index:] if self._results.of(cell) is None))
+            )
+            self._say(f"{index} of {len(cells)}, {_minutes(left)} left: {title(cell)}: {shown(cell, result)}")
+
+    async def _undisturbed(self, cell: Cell) -> Result:
+        """Return a cell's result of the turn in which others used the machine least, of a few if they do so much."""
+        best: Result = {}
+        for turn in range(1, self._tries + 1):
+            try:
+                result = await self._measure(cell)
+            except (AdapterFailed, TimeoutError, OSError) as error:
+                return {"failed": str(error) or type(error).__name__}
+            foreign = result["foreign"] or 0
+            if not best or foreign < best["foreign"]:
+                best = {**result, "tries": turn}
+            if foreign <= self._disturbance:
+                break
+        return best
+
+    async def _measure(self, cell: Cell) -> Result:
+        subject = self._subjects[cell.peer, cell.settings]
+        match cell.column.what:
+            case What.SINGLE:
+                return await measure.single(subject, self._server, cell.column)
+            case What.IDLE:
+                return await measure.pickup(subject, self._server, cell.column, measure.IDLE_RATE)
+            case What.LOAD:
+                return await measure.pickup(subject, self._server, cell.column, await self._load(cell))
+            case _:
+                size = await self._size(cell)
+                return await measure.drain(subject, self._server, cell.column, size["jobs"])
+
+    async def _size(self, cell: Cell) -> Result:
+        """Return how many jobs a drain of this queue with this handler has; all rounds have as many."""
+        name = f"size.{cell.peer}.{cell.settings}.{cell.column.handler}"
+        known = self._results.get(name)
+        if known is None:
+            subject = self._subjects[cell.peer, cell.settings]
+            column = cell.column if cell.column.what is What.DRAIN else DRAIN
+            known = await measure.size(subject, self._server, column)
+            self._results.put(name, known)
+        return known
+
+    async def _load(self, cell: Cell) -> float:
+        """Return 70 % of the jobs a second that this machine can enqueue and run of this queue at once; all rounds
+        have as many. Both have the same processors, so one job takes what enqueueing and running one takes together.
+        """
+        name = f"load.{cell.peer}.{cell.settings}"
+        known = self._results.get(name)
+        if known is None:
+            drains = [
+                found
+                for turn in range(1, cell.turn + 1)
+                if (found := self._results.of(Cell(cell.peer, cell.settings, DRAIN, turn))) is not None
+            ] or [await self._size(cell)]
+            each = statistics.median(1 / found["rate"] + 1 / found["bulk"] for found in drains)
+            known = {"rate": LOAD_SHARE / each}
+            self._results.put(name, known)
+        return float(known["rate"])
+
+    def _expected(self, cell: Cell) -> float:
+        known = self._took[_sort(cell)] or [took for some in self._took.values() for took in some]
+        return statistics.mean(known) if known else GUESS
+
+
+def title(cell: Cell) -> str:
+    """Return a cell as it is said while it runs."""
+    column = cell.column
+    of = "callers" if column.what is What.SINGLE else "worker processes"
+    return f"round {cell.turn}, {cell.peer}, {cell.settings}, {column.what}, handler {column.handler}, {of} {column.processes}"
+
+
+def shown(cell: Cell, result: Result) -> str:
+    """Return what a cell has found in a few words."""
+    if "failed" in result:
+        return f"failed: {result['failed']}"
+    if cell.column.what in (What.IDLE, What.LOAD):
+        text = f"p50 {number(result.get('p50', 0))} ms, p99 {number(result.get('p99', 0))} ms"
+    else:
+        text = f"{number(result['rate'])} jobs/s"
+    wrong = [f"{result[word]} {word}" for word in ("left", "lost", "repeated") if result.get(word)]
+    return ", ".join(
+        [text, *wrong, *([f"others used {result['foreign']:.2f} cores"] if result["foreign"] else [])]
+    )
+
+
+def _sort(cell: Cell) -> tuple[str, str]:
+    return cell.settings, cell.column.name
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

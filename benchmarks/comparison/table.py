@@ -1,0 +1,166 @@
+"""The results as tables in Markdown: medians of the rounds, with the least and the greatest."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.comparison.cells import COLUMNS, DRAIN, IDLE, LOAD, PINNED, Column, What
+from benchmarks.comparison.measure import Result
+from benchmarks.report import number
+
+Key = tuple[str, str]  # queue and sort of settings
+WRONG = ("lost", "repeated")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """One number of one queue, over the rounds."""
+
+    samples: Sequence[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.samples)
+
+    def __str__(self) -> str:
+        if len(self.samples) == 1:
+            return number(self.median)
+        return f"{number(self.median)} [{number(min(self.samples))}-{number(max(self.samples))}]"
+
+
+class Found:
+    """All rounds of a run, by queue, settings and what was measured."""
+
+    def __init__(self, results: Mapping[str, Result]) -> None:
+        self._rounds: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
+        for name, result in results.items():
+            parts = name.split(".")
+            if len(parts) == 4 and parts[3].isdigit():
+                self._rounds[parts[0], parts[1], parts[2]].append(result)
+
+    @property
+    def keys(self) -> Sequence[Key]:
+        """The queues and settings that were measured, the fastest first, and those that lose or repeat jobs last."""
+        keys = {(peer, settings) for peer, settings, _ in self._rounds}
+
+        def rank(key: Key) -> tuple[bool, float]:
+            drain = self.range(key, DRAIN, "rate")
+            return bool(self.wrong(key)), -drain.median if drain else 0.0
+
+        return sorted(sorted(keys), key=rank)
+
+    def rounds(self, key: Key, column: Column) -> Sequence[Result]:
+        """Return the results of one number."""
+        return self._rounds.get((*key, column.name), [])
+
+    def range(self, key: Key, column: Column, value: str) -> Range | None:
+        """Return one number over the rounds."""
+        samples = [found[value] for found in self.rounds(key, column) if found.get(value) is not None]
+        return Range(samples) if samples else None
+
+    def wrong(self, key: Key) -> str:
+        """Return what a queue did wrong in a run in which nothing went wrong around it."""
+        said = []
+        for word in WRONG:
+            worst = max(
+                (found.get(word, 0) for column in COLUMNS for found in self.rounds(key, column)), default=0
+            )
+            if worst:
+                said.append(f"{word} up to {worst} jobs of a cell")
+        return " and ".join(said)
+
+    def failures(self) -> Iterator[str]:
+        """Give a sentence for each cell that could not be measured."""
+        for (peer, settings, column), rounds in sorted(self._rounds.items()):
+            for found in rounds[:1]:
+                if "failed" in found:
+                    yield f"{peer}, {settings}, {column}: {found['failed'].splitlines()[-1]}"
+
+    def unfinished(self) -> Iterator[str]:
+        """Give a sentence for each number whose drain was broken off."""
+        for (peer, settings, column), rounds in sorted(self._rounds.items()):
+            if left := [found["left"] for found in rounds if found.get("left")]:
+                yield f"{peer}, {settings}, {column}: broken off with up to {max(left):,} jobs left"
+
+
+def _micro(value: float) -> float:
+    return 1e6 * value
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A column of a table."""
+
+    text: str
+    column: Column
+    value: str
+    scale: Callable[[float], float] = float
+
+
+DRAINS = (
+    Heading("no-op", DRAIN, "rate"),
+    Heading("two processes", COLUMNS[1], "rate"),
+    Heading("pinned", PINNED, "rate"),
+    Heading("10 ms", Column(What.DRAIN, "sleep"), "rate"),
+    Heading("10 ms, two", Column(What.DRAIN, "sleep", 2), "rate"),
+    Heading("query", Column(What.DRAIN, "query"), "rate"),
+    Heading("query, two", Column(What.DRAIN, "query", 2), "rate"),
+)
+COSTS = (
+    Heading("client, µs", DRAIN, "client", _micro),
+    Heading("server, µs", DRAIN, "server", _micro),
+    Heading("WAL, bytes", DRAIN, "wal"),
+    Heading("dead rows", DRAIN, "dead"),
+)
+TIMES = (
+    Heading("bulk, jobs/s", DRAIN, "bulk"),
+    Heading("single, jobs/s", Column(What.SINGLE), "rate"),
+    Heading("single, 16 callers", Column(What.SINGLE, processes=16), "rate"),
+    Heading("idle p50, ms", IDLE, "p50"),
+    Heading("idle p99, ms", IDLE, "p99"),
+    Heading("at 70 % p50, ms", LOAD, "p50"),
+    Heading("at 70 % p99, ms", LOAD, "p99"),
+)
+TABLES = {"Drain, jobs/s": DRAINS, "What a job costs": COSTS, "Enqueueing, and pickup": TIMES}
+
+
+def markdown(found: Found, title: str, headings: Sequence[Heading], keys: Sequence[Key]) -> str:
+    """Return one table; what is not known of any queue is left out, and so is a queue of which nothing is."""
+    headings = [
+        heading
+        for heading in headings
+        if any(found.range(key, heading.column, heading.value) for key in keys)
+    ]
+    if not headings:
+        return ""
+    lines = [
+        f"| {title} | settings | {' | '.join(heading.text for heading in headings)} |",
+        f"| --- | --- |{' ---: |' * len(headings)}",
+    ]
+    for key in keys:
+        ranges = [found.range(key, heading.column, heading.value) for heading in headings]
+        if any(ranges):
+            cells = [
+                "" if known is None else str(Range([heading.scale(sample) for sample in known.samples]))
+                for known, heading in zip(ranges, headings, strict=True)
+            ]
+            name = f"**{key[0]}**" if key[0] == "forge-jobs" else key[0]
+            flag = " (not ranked)" if found.wrong(key) else ""
+            lines.append(f"| {name}{flag} | {key[1]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def tables(results: Mapping[str, Result], databases: Mapping[str, Any]) -> str:
+    """Return all tables, those of each database by themselves."""
+    found = Found(results)
+    parts = []
+    for database, name in (("postgres", "PostgreSQL"), ("sqlite", "SQLite")):
+        keys = [key for key in found.keys if databases.get(key[0]) == database]
+        if keys:
+            parts += [f"#### On {name}"]
+            parts += filter(None, (markdown(found, *table, keys) for table in TABLES.items()))
+    notes = [f"* {' '.join(key)}: {wrong}" for key in found.keys if (wrong := found.wrong(key))]
+    notes += [f"* {sentence}" for sentence in (*found.unfinished(), *found.failures())]
+    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])

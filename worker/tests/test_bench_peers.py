@@ -1,0 +1,319 @@
+"""The comparison with other queues: what it counts, keeps and shows. Nothing here depends on how fast anything is."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.comparison import page
+from benchmarks.comparison.catalogue import FOLDER, Peer, peers
+from benchmarks.comparison.cells import COLUMNS, DRAIN, IDLE, LOAD, Cell, Column, What, cells
+from benchmarks.comparison.chart import Bar, svg
+from benchmarks.comparison.measure import Record, Result, Subject, accounts, drain, pickup, pickups, single
+from benchmarks.comparison.process import AdapterFailed, run
+from benchmarks.comparison.results import OtherRun, Results
+from benchmarks.comparison.rounds import Rounds, shown, shuffled
+from benchmarks.comparison.table import Found, Range, tables
+from benchmarks.processor import busy_seconds, tree_seconds
+from benchmarks.server import Server
+
+OURS = peers()["forge-jobs-sqlite"]
+DATABASES = {"forge-jobs": "postgres", "other": "postgres", "file": "sqlite"}
+
+
+@pytest.fixture
+async def ours() -> Subject:
+    """forge-jobs on SQLite, which needs nothing that has to be installed."""
+    return Subject(OURS, await run(OURS, "describe"), "best", seconds=0.2)
+
+
+@pytest.mark.parametrize("peer", peers().values(), ids=lambda peer: peer.name)
+def test_a_queue_has_an_adapter_and_pinned_packages_or_the_reason_why_not(peer: Peer) -> None:
+    if peer.missing:
+        assert peer.adapter == ""
+    else:
+        assert (FOLDER / peer.adapter).is_file()
+        assert peer.ours or peer.python or peer.node
+        assert all("==" in package for package in peer.python)
+        assert all("@" in package[1:] for package in peer.node)
+
+
+def test_an_adapter_is_of_one_queue() -> None:
+    adapters = [peer.adapter for peer in peers().values() if not peer.missing]
+    shared = {"__init__.py", "adapter.py", "adapter.mjs"}
+
+    assert sorted(adapters) == sorted(
+        file.name for file in FOLDER.iterdir() if file.suffix in (".py", ".mjs") and file.name not in shared
+    )
+
+
+def test_every_cell_has_a_name_of_its_own() -> None:
+    names = [cell.name for cell in cells(DATABASES, rounds=2)]
+
+    assert len(names) == len(set(names))
+
+
+def test_only_what_was_named_is_measured() -> None:
+    found = list(cells(DATABASES, 1, ["other", "drain", "best"]))
+
+    assert {(cell.peer, cell.settings, cell.column.what) for cell in found} == {("other", "best", "drain")}
+
+
+def test_a_file_is_not_asked_for_what_only_a_server_has() -> None:
+    whats = {cell.column.what for cell in cells(DATABASES, 1, ["file"])}
+
+    assert whats == {What.DRAIN, What.SINGLE, What.IDLE}
+
+
+def test_rounds_follow_each_other_and_are_shuffled_in_themselves() -> None:
+    given = list(cells(DATABASES, rounds=3))
+    order = shuffled(given, seed=1)
+
+    assert sorted(order, key=given.index) == given
+    assert [cell.turn for cell in order] == sorted(cell.turn for cell in given)
+    assert order == shuffled(given, seed=1)
+    first, second = ([cell.column for cell in order if cell.turn == turn] for turn in (1, 2))
+    assert first != second
+
+
+def test_the_load_is_found_before_it_is_used() -> None:
+    order = [cell.column.what for cell in shuffled(cells(DATABASES, rounds=1), seed=1)]
+    first = order.index(What.LOAD)
+
+    assert set(order[first:]) == {What.LOAD}
+
+
+def test_lost_and_repeated_jobs_are_counted_over_all_processes() -> None:
+    records = [Record([0, 1, 2], [1, 1, 1]), Record([2, 4], [1, 1])]
+
+    assert accounts(records, jobs=6) == {"lost": 2, "repeated": 1}
+
+
+def test_a_pickup_is_from_the_call_to_the_first_start() -> None:
+    sent = Record([0, 1], [1_000_000, 2_000_000])
+    records = [Record([1, 0], [5_000_000, 4_000_000]), Record([0], [9_000_000])]
+
+    assert sorted(pickups(sent, records)) == [3.0, 3.0]
+
+
+async def test_a_drain_says_what_was_run(ours: Subject) -> None:
+    found = await drain(ours, Server(), DRAIN, jobs=200)
+
+    assert (found["jobs"], found["left"], found["lost"], found["repeated"]) == (200, 0, 0, 0)
+    assert found["rate"] > 0
+    assert found["wal"] is None
+
+
+async def test_two_processes_share_the_jobs(ours: Subject) -> None:
+    found = await drain(ours, Server(), Column(What.DRAIN, "sleep", 2), jobs=200)
+
+    assert (found["left"], found["lost"], found["repeated"]) == (0, 0, 0)
+
+
+async def test_jobs_are_enqueued_one_by_one_for_a_while(ours: Subject) -> None:
+    found = await single(ours, Server(), Column(What.SINGLE, processes=4))
+
+    assert found["jobs"] > 0
+    assert found["seconds"] >= 0.2
+
+
+async def test_pickups_are_measured_of_every_job(ours: Subject) -> None:
+    found = await pickup(ours, Server(), IDLE, rate=200.0)
+
+    assert (found["lost"], found["repeated"]) == (0, 0)
+    assert 0 < found["p50"] <= found["p99"]
+
+
+async def test_an_adapter_that_fails_says_why(tmp_path: Path) -> None:
+    with pytest.raises(AdapterFailed, match=r"(?s)forge-jobs-sqlite failed: .*unable to open database file"):
+        await run(OURS, "prepare", url=str(tmp_path), settings={})
+
+
+def test_what_is_known_is_not_measured_again(tmp_path: Path, ours_known: Results) -> None:
+    said: list[str] = []
+    known = [Cell("other", "best", DRAIN, turn) for turn in (1, 2)]
+    rounds = Rounds(Server(), {}, ours_known, said.append, tries=1, disturbance=1)
+
+    asyncio.run(rounds.run(known))
+
+    assert said == []
+
+
+@pytest.fixture
+def ours_known(tmp_path: Path) -> Results:
+    """The results of two rounds of a drain of another queue."""
+    results = Results(tmp_path)
+    results.open({"source": "a"}, {"machine": {}})
+    for turn in (1, 2):
+        results.put(Cell("other", "best", DRAIN, turn).name, {"rate": 10.0 * turn})
+    return results
+
+
+def test_what_failed_is_measured_again(ours_known: Results) -> None:
+    cell = Cell("other", "best", DRAIN, 3)
+    ours_known.put(cell.name, {"failed": "no"})
+
+    assert ours_known.of(cell) is None
+    assert ours_known.get(cell.name) == {"failed": "no"}
+
+
+def test_results_of_other_code_are_not_mixed(ours_known: Results, tmp_path: Path) -> None:
+    Results(tmp_path).open({"source": "a"}, {})
+    with pytest.raises(OtherRun, match="another source"):
+        Results(tmp_path).open({"source": "b"}, {})
+
+    ours_known.clear()
+    Results(tmp_path).open({"source": "b"}, {})
+    assert list(ours_known.all()) == []
+
+
+def drained(rate: float, **more: Any) -> Result:
+    return {"rate": rate, "client": 1e-6, "server": 2e-6, "wal": 500.0, "lost": 0, "repeated": 0, **more}
+
+
+RESULTS = {
+    **{f"forge-jobs.best.{DRAIN.name}.{turn}": drained(40_000 + turn) for turn in (1, 2, 3)},
+    f"other.best.{DRAIN.name}.1": drained(20_000),
+    f"hasty.best.{DRAIN.name}.1": drained(90_000, repeated=3),
+    f"broken.best.{DRAIN.name}.1": {"failed": "broken failed: no such thing"},
+    f"slow.best.{DRAIN.name}.1": drained(10, left=7),
+    "size.other.best.nothing": {"jobs": 5},
+}
+SERVERS = dict.fromkeys(["forge-jobs", "other", "hasty", "broken", "slow"], "postgres")
+
+
+def test_the_fastest_is_first_and_who_repeats_jobs_is_not_ranked() -> None:
+    keys = [peer for peer, _ in Found(RESULTS).keys]
+
+    assert keys[:3] == ["forge-jobs", "other", "slow"]
+    assert keys[-1] == "hasty"
+
+
+def test_the_table_shows_medians_and_what_went_wrong() -> None:
+    text = tables(RESULTS, SERVERS)
+
+    assert "| **forge-jobs** | best | 40,002 [40,001-40,003] |" in text
+    assert "| hasty (not ranked) | best | 90,000 |" in text
+    assert "* hasty best: repeated up to 3 jobs of a cell" in text
+    assert "* broken, best, drain-nothing-1: broken failed: no such thing" in text
+    assert "* slow, best, drain-nothing-1: broken off with up to 7 jobs left" in text
+    assert "pinned" not in text  # nothing of it is known
+
+
+def test_a_chart_is_a_picture_with_a_bar_for_each() -> None:
+    picture = xml.etree.ElementTree.fromstring(
+        svg("<Drain>", [Bar("a & b", Range([1, 3])), Bar("c", Range([2]))])
+    )
+
+    kinds = [element.tag.rpartition("}")[2] for element in picture]
+    assert kinds.count("rect") == 2
+    assert "a & b" in [element.text for element in picture]
+
+
+def found() -> Mapping[str, Any]:
+    facts = {
+        "database": "postgres",
+        "versions": {"p": "1"},
+        "runtime": "Python",
+        "settings": {"defaults": {"a": 1}, "best": {"a": 2}},
+    }
+    return {
+        "began": "2026-01-01",
+        "command": "make bench-peers",
+        "machine": {"processor": "2 x fast"},
+        "PostgreSQL": {"fsync": "on"},
+        "peers": dict.fromkeys(SERVERS, facts),
+        "cells": RESULTS,
+    }
+
+
+def test_the_page_shows_what_one_has_to_know_to_believe_it() -> None:
+    catalogue = {name: Peer(name, note="It keeps nothing.") for name in SERVERS}
+    text = page.text(found(), {"gone": "it is not in any registry"}, catalogue)
+
+    for word in ("`make bench-peers`", "fsync: on", "p 1", '{"a": 2}', "It keeps nothing."):
+        assert word in text
+    assert "* gone is not measured: it is not in any registry" in text
+
+
+def test_only_what_is_between_the_marks_is_replaced(tmp_path: Path) -> None:
+    document = tmp_path / "benchmarks.md"
+    document.write_text(f"before\n\n{page.BEGIN}\nold\n{page.END}\n\nafter\n")
+
+    page.publish(found(), "new", document, tmp_path / "benchmarks")
+    page.publish(found(), "new", document, tmp_path / "benchmarks")
+
+    text = document.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("\n\nafter\n")
+    assert "old" not in text
+    assert text.count("\nnew\n") == 1
+    assert "(benchmarks/drain.svg)" in text
+    raw = json.loads((tmp_path / "benchmarks" / page.RAW).read_text())
+    assert raw["cells"] == RESULTS
+
+
+def test_queues_that_are_not_ranked_are_not_in_the_charts() -> None:
+    picture = page.charts(found())["drain"]
+
+    assert "forge-jobs" in picture
+    assert "hasty" not in picture
+
+
+def test_the_document_has_the_marks() -> None:
+    text = page.PAGE.read_text(encoding="utf-8")
+
+    assert 0 < text.index(page.BEGIN) < text.index(page.END)
+
+
+def test_a_line_of_progress_says_what_went_wrong_and_who_else_was_there() -> None:
+    cell = Cell("other", "best", DRAIN, 1)
+
+    assert shown(cell, {"rate": 1000.0, "lost": 2, "repeated": 0, "foreign": 0.5}) == (
+        "1,000 jobs/s, 2 lost, others used 0.50 cores"
+    )
+    late = Cell("other", "best", LOAD, 1)
+    assert shown(late, {"p50": 1.5, "p99": 20.0, "foreign": None}) == "p50 1.50 ms, p99 20 ms"
+    assert shown(cell, {"failed": "no"}) == "failed: no"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
+def test_the_time_of_a_process_includes_those_below_it() -> None:
+    busy = "import time\nwhile time.process_time() < 0.2: pass"
+    before, machine_before = tree_seconds(os.getpid()), busy_seconds()
+    subprocess.run([sys.executable, "-c", busy], check=True)
+    after, machine_after = tree_seconds(os.getpid()), busy_seconds()
+
+    assert before is not None and after is not None
+    assert machine_before is not None and machine_after is not None
+    assert after - before >= 0.18  # a tick or two less, as /proc rounds
+    assert tree_seconds(os.getpid(), without=[os.getpid()]) == 0
+    assert machine_after > machine_before
+
+
+def test_a_time_that_nobody_can_tell_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("benchmarks.processor.PROC", tmp_path)
+
+    assert tree_seconds(os.getpid()) is None
+    assert busy_seconds() is None
+
+
+def test_the_command_line_lists_what_there_is_and_refuses_what_there_is_not() -> None:
+    root = Path(__file__).parents[2]
+
+    def comparison(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "benchmarks.comparison", *arguments]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True)
+
+    listed = comparison("--list")
+    assert all(name in listed.stdout for name in (*peers(), *(column.name for column in COLUMNS)))
+    refused = comparison("--only", "celery")
+    assert refused.returncode == 2
+    assert "--only is 'celery', allowed are forge-jobs" in refused.stdout
