@@ -17,10 +17,11 @@ from forge_jobs.cli.progress import progress
 from forge_jobs.cli.values import shortened, shown_attempts, since, until
 from forge_jobs.client.checks import MAX_ID
 from forge_jobs.client.document import document, readable
-from forge_jobs.client.jobs import CANCELLABLE, DELETABLE, MOST_LISTED, RETRIABLE, Bulk, states_of
+from forge_jobs.client.jobs import MOST_LISTED, Bulk, states_of
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.forge import Forge
 from forge_jobs.model.job import Cancelled, Job, State
+from forge_jobs.model.match import Move
 from forge_jobs.rules.duration import in_words
 from forge_jobs.rules.words import first_line, to_the_second
 
@@ -199,7 +200,7 @@ async def cancel(
     async with opened(call) as forge:
         if ids:
             return await _each(forge, ids, _cancel)
-        states = states_of(state, CANCELLABLE, "cancelled")
+        states = states_of(state, Move.CANCEL)
         return await _BulkMove("cancel", "cancelled", states, state, queue, kind).do(
             call, forge, forge.jobs.cancel_all, yes=yes, dry_run=dry_run
         )
@@ -232,7 +233,7 @@ async def retry(
     async with opened(call) as forge:
         if ids:
             return await _each(forge, ids, _retry)
-        states = states_of(state or State.DEAD, RETRIABLE, "retried")
+        states = states_of(state or State.DEAD, Move.RETRY)
         return await _BulkMove("retry", "retried", states, states[0], queue, kind).do(
             call, forge, forge.jobs.retry_all, yes=yes, dry_run=dry_run
         )
@@ -278,7 +279,7 @@ async def delete(
     async with opened(call) as forge:
         if ids:
             return await _each(forge, ids, _delete)
-        states = states_of(state, DELETABLE, "deleted")
+        states = states_of(state, Move.DELETE)
         return await _BulkMove("delete", "deleted", states, state, queue, kind).do(
             call, forge, forge.jobs.delete_all, yes=yes, dry_run=dry_run
         )

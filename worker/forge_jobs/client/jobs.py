@@ -3,26 +3,22 @@
 What is checked here is refused before the database is asked; see `storage.interface` for what each call does there.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from forge_jobs.client.checks import choice, whole
 from forge_jobs.client.patience import LOCKED_FOR, Patience
 from forge_jobs.errors import InvalidInput, UnknownQueue
 from forge_jobs.model.facts import Moved
 from forge_jobs.model.job import WAITING, Cancelled, Counts, Enqueued, Job, State, Unhandled
+from forge_jobs.model.match import Match, Move
 from forge_jobs.rules import names
 from forge_jobs.rules.duration import checked_duration
 from forge_jobs.rules.why import Why, explain
 from forge_jobs.storage.interface.storage import Storage
 
 MOST_LISTED = 10_000
-
-CANCELLABLE = (State.SCHEDULED, State.RETRYING, State.PENDING, State.IN_PROGRESS)
-RETRIABLE = (State.DEAD, State.RETRYING)
-DELETABLE = (State.DONE, State.DEAD, State.SCHEDULED, State.RETRYING, State.PENDING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +42,6 @@ class Bulk:
 
 
 Progress = Callable[[Bulk], object]
-
-
-class _Moving(Protocol):
-    """What `storage.jobs` does to all jobs of a state that match."""
-
-    def __call__(
-        self, state: State, *, last: int, queue: str | None, kind: str | None
-    ) -> AsyncIterator[Moved]: ...
 
 
 class Jobs:
@@ -176,10 +164,10 @@ class Jobs:
         the call made again goes on. Jobs that are enqueued after the call stay as they are, and so
         do those that another transaction keeps locked for longer than 5 s, which are counted as `locked`.
         """
-        states = states_of(state, CANCELLABLE, "cancelled")
+        states = states_of(state, Move.CANCEL)
         # A job may go back to a state that was walked over before: its attempt fails, or it is handed back.
         again = len(states) > 1
-        return await self._all(self._storage.jobs.cancel_all, states, queue, kind, progress, again=again)
+        return await self._move_all(Move.CANCEL, states, queue, kind, progress, again=again)
 
     async def retry_all(
         self,
@@ -190,8 +178,7 @@ class Jobs:
         progress: Progress | None = None,
     ) -> Bulk:
         """Every job that matches is retried as by `retry`; None is dead and retrying. Raises InvalidInput, UnknownQueue."""
-        states = states_of(state, RETRIABLE, "retried")
-        return await self._all(self._storage.jobs.retry_all, states, queue, kind, progress)
+        return await self._move_all(Move.RETRY, states_of(state, Move.RETRY), queue, kind, progress)
 
     async def delete_all(
         self,
@@ -202,12 +189,11 @@ class Jobs:
         progress: Progress | None = None,
     ) -> Bulk:
         """Every job in `state` that matches is deleted as by `delete`. Raises InvalidInput, UnknownQueue."""
-        states = states_of(state, DELETABLE, "deleted")
-        return await self._all(self._storage.jobs.delete_all, states, queue, kind, progress)
+        return await self._move_all(Move.DELETE, states_of(state, Move.DELETE), queue, kind, progress)
 
-    async def _all(
+    async def _move_all(
         self,
-        move: _Moving,
+        move: Move,
         states: Sequence[State],
         queue: str | None,
         kind: str | None,
@@ -228,7 +214,7 @@ class Jobs:
         while True:
             before = bulk = replace(bulk, skipped=0, locked=0)  # who is still met is counted anew
             for state in states:
-                async for moved in move(state, last=last, queue=queue, kind=kind):
+                async for moved in self._storage.jobs.move_all(move, Match(state, last, queue, kind)):
                     bulk = bulk.and_then(moved, state)
                     if progress is not None:
                         progress(bulk)
@@ -250,12 +236,12 @@ def _check_filters(queue: str | None, kind: str | None) -> None:
         names.kind(kind)
 
 
-def states_of(state: State | str | None, allowed: Sequence[State], verb: str) -> Sequence[State]:
-    """Return the states that are meant: the one that is given, else all that are allowed. Raises InvalidInput."""
+def states_of(state: State | str | None, move: Move) -> Sequence[State]:
+    """Return the states that are meant: the one that is given, else all of `move`. Raises InvalidInput when it is none of these."""
     if state is None:
-        return allowed
+        return move.states
     wanted = choice(state, "state", State)
-    if wanted not in allowed:
-        names = ", ".join(each.value for each in allowed)
-        raise InvalidInput(f"Jobs that are {wanted.value} cannot be {verb}, allowed is one of {names}.")
+    if wanted not in move.states:
+        names = ", ".join(allowed.value for allowed in move.states)
+        raise InvalidInput(f"Jobs that are {wanted.value} cannot be {move.value}, allowed is one of {names}.")
     return [wanted]

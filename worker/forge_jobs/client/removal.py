@@ -12,6 +12,7 @@ from forge_jobs.client.patience import LOCKED_FOR, Patience
 from forge_jobs.errors import ForgeError, InvalidInput, QueueInUse, UnknownQueue
 from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.job import State
+from forge_jobs.model.match import Match, Move
 from forge_jobs.model.queue import DEFAULT_QUEUE, QueueConfig
 from forge_jobs.rules import names
 from forge_jobs.storage.interface.storage import Storage
@@ -119,7 +120,7 @@ class Removal:
         last = await self._storage.jobs.newest()
         for state in MOVED if self._move_to is not None or self._drop else (State.DONE,):
             if self._move_to is None:
-                moves = self._storage.jobs.delete_all(state, last=last, queue=name)
+                moves = self._storage.jobs.move_all(Move.DELETE, Match(state, last, name))
             else:
                 moves = self._storage.jobs.transfer_all(state, last=last, queue=name, into=self._move_to)
             async for moved in moves:

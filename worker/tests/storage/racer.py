@@ -12,6 +12,7 @@ from typing import Any
 
 from forge_jobs.model.facts import Moved
 from forge_jobs.model.job import End, NewJob, State
+from forge_jobs.model.match import Match, Move
 from forge_jobs.storage import open_storage
 from forge_jobs.storage.interface.storage import Storage
 
@@ -58,12 +59,12 @@ async def cancel(storage: Storage, last: str) -> list[int]:
 
 
 def _cancelled(storage: Storage, state: State, last: str) -> AsyncIterator[Moved]:
-    return storage.jobs.cancel_all(state, last=int(last), limit=20)
+    return storage.jobs.move_all(Move.CANCEL, Match(state, int(last)), limit=20)
 
 
 async def retry(storage: Storage, last: str) -> list[int]:
     """Retry all dead jobs; return how many, and how many were skipped."""
-    moved = [each async for each in storage.jobs.retry_all(State.DEAD, last=int(last), limit=20)]
+    moved = [each async for each in storage.jobs.move_all(Move.RETRY, Match(State.DEAD, int(last)), limit=20)]
     return [sum(each.changed for each in moved), sum(each.skipped for each in moved)]
 
 

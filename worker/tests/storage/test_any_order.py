@@ -7,18 +7,13 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import ForgeError, JobNotFound, StorageUnavailable, WorkerLost, WrongState
-from forge_jobs.model.job import NewJob, Postponement, Reason, State
+from forge_jobs.model.job import NewJob, Postponement, Reason
+from forge_jobs.model.match import Match, Move
 from tests.storage.factories import dead, done, failed, leader, lost_claims, queue, worker
 from tests.storage.invariants import check_invariants
 
 STALE = timedelta(minutes=5)
 QUEUES = ("default", "narrow")
-WAITING = (State.PENDING, State.SCHEDULED, State.RETRYING)
-BULK = (
-    ("cancel_all", (*WAITING, State.IN_PROGRESS)),
-    ("retry_all", (State.DEAD, State.RETRYING)),
-    ("delete_all", (*WAITING, State.DONE, State.DEAD)),
-)
 
 
 class Walker:
@@ -112,14 +107,9 @@ class Walker:
         await self.storage.jobs.delete(self.some_id())
 
     async def move_some(self):
-        operation, states = self.dice.choice(BULK)
-        moves = getattr(self.storage.jobs, operation)(
-            self.dice.choice(states),
-            last=self.some_id(),
-            queue=self.dice.choice([None, *QUEUES]),
-            limit=self.dice.randint(1, 6),
-        )
-        async for _ in moves:
+        move = self.dice.choice(list(Move))
+        match = Match(self.dice.choice(move.states), self.some_id(), self.dice.choice([None, *QUEUES]))
+        async for _ in self.storage.jobs.move_all(move, match, limit=self.dice.randint(1, 6)):
             if self.dice.random() < 0.3:
                 break  # given up half-way
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.model.job import State
+from forge_jobs.model.match import Match, Move
 from tests.storage.ear import Ear
 from tests.storage.factories import (
     claim,
@@ -69,7 +70,7 @@ async def test_the_newest_job_is_known(storage):
 async def test_all_waiting_jobs_of_a_state_are_dead(storage, where):
     jobs = await one_in_each_state(storage, await worker(storage))
 
-    assert await batches(storage.jobs.cancel_all(where, last=await last(storage))) == [(1, 0)]
+    assert await batches(storage.jobs.move_all(Move.CANCEL, Match(where, await last(storage)))) == [(1, 0)]
 
     assert await states(storage, jobs) == {each: each for each in State} | {where: State.DEAD}
     found = await storage.jobs.get(jobs[where])
@@ -81,12 +82,17 @@ async def test_all_running_jobs_are_flagged_and_their_workers_told_once(storage)
     ids = await enqueue_many(storage, 3)
     await claim(storage, me)
     async with Ear(storage) as ear:
-        assert await changed(storage.jobs.cancel_all(State.IN_PROGRESS, last=await last(storage))) == 3
+        assert (
+            await changed(storage.jobs.move_all(Move.CANCEL, Match(State.IN_PROGRESS, await last(storage))))
+            == 3
+        )
         for job_id in ids:
             await ear.hears("cancel", job_id)
 
     assert sorted((await storage.workers.beat(me)).cancels) == ids
-    assert await batches(storage.jobs.cancel_all(State.IN_PROGRESS, last=await last(storage))) == []
+    assert (
+        await batches(storage.jobs.move_all(Move.CANCEL, Match(State.IN_PROGRESS, await last(storage)))) == []
+    )
 
 
 @pytest.mark.parametrize("where", [State.DEAD, State.RETRYING])
@@ -94,7 +100,7 @@ async def test_all_failed_jobs_of_a_state_are_pending_anew(storage, where):
     me = await worker(storage)
     jobs = await one_in_each_state(storage, me)
 
-    assert await batches(storage.jobs.retry_all(where, last=await last(storage))) == [(1, 0)]
+    assert await batches(storage.jobs.move_all(Move.RETRY, Match(where, await last(storage)))) == [(1, 0)]
 
     assert await states(storage, jobs) == {each: each for each in State} | {where: State.PENDING}
     attempts = {claimed.job_id: claimed.attempt for claimed in await claim(storage, me)}
@@ -105,7 +111,7 @@ async def test_all_failed_jobs_of_a_state_are_pending_anew(storage, where):
 async def test_all_jobs_of_a_state_are_deleted_with_their_history(storage, where):
     jobs = await one_in_each_state(storage, await worker(storage), key=None)
 
-    assert await batches(storage.jobs.delete_all(where, last=await last(storage))) == [(1, 0)]
+    assert await batches(storage.jobs.move_all(Move.DELETE, Match(where, await last(storage)))) == [(1, 0)]
 
     assert {found.id for found in await storage.jobs.find()} == set(jobs.values()) - {jobs[where]}
 
@@ -119,9 +125,11 @@ async def test_jobs_are_met_once_each_in_batches(storage, where):
         for priority in (3, -3):
             await enqueue_many(storage, 5, queue=name, priority=priority, delay=delay)
     if where is State.DEAD:
-        assert await changed(storage.jobs.cancel_all(State.PENDING, last=await last(storage))) == 30
+        assert (
+            await changed(storage.jobs.move_all(Move.CANCEL, Match(State.PENDING, await last(storage)))) == 30
+        )
 
-    moved = await batches(storage.jobs.delete_all(where, last=await last(storage), limit=4))
+    moved = await batches(storage.jobs.move_all(Move.DELETE, Match(where, await last(storage)), limit=4))
 
     assert sum(count for count, _ in moved) == 30
     assert max(count for count, _ in moved) == 4
@@ -135,9 +143,7 @@ async def test_only_jobs_that_match_are_met(storage, where):
     for name in ("default", "mail"):
         await one_in_each_state(storage, me, queue=name, kind="work")
         await one_in_each_state(storage, me, queue=name, kind="play", priority=-1)
-    operation = {State.DEAD: storage.jobs.retry_all, State.DONE: storage.jobs.delete_all}.get(
-        where, storage.jobs.cancel_all
-    )
+    move = {State.DEAD: Move.RETRY, State.DONE: Move.DELETE}.get(where, Move.CANCEL)
 
     for filters, wanted in (
         ({"queue": "mail", "kind": "play"}, 1),
@@ -146,14 +152,16 @@ async def test_only_jobs_that_match_are_met(storage, where):
         ({"queue": "nowhere"}, 0),
         ({}, 1),
     ):
-        assert await changed(operation(where, last=await last(storage), **filters)) == wanted
+        assert (
+            await changed(storage.jobs.move_all(move, Match(where, await last(storage), **filters))) == wanted
+        )
 
 
 async def test_what_is_enqueued_meanwhile_is_not_met(storage):
     ids = await enqueue_many(storage, 6)
     met = 0
 
-    async for moved in storage.jobs.cancel_all(State.PENDING, last=ids[-1], limit=2):
+    async for moved in storage.jobs.move_all(Move.CANCEL, Match(State.PENDING, ids[-1]), limit=2):
         met += moved.changed
         await enqueue_many(storage, 3)
 
@@ -167,7 +175,7 @@ async def test_what_dies_again_meanwhile_is_not_retried_again(storage):
         await ended(storage, me, State.DEAD, max_attempts=1)
     met = 0
 
-    async for moved in storage.jobs.retry_all(State.DEAD, last=await last(storage), limit=2):
+    async for moved in storage.jobs.move_all(Move.RETRY, Match(State.DEAD, await last(storage)), limit=2):
         met += moved.changed
         for claimed in await claim(storage, me):
             await storage.claims.finish([dead(claimed)])
@@ -179,21 +187,23 @@ async def test_a_retry_that_is_given_up_half_way_goes_on_when_it_is_made_again(s
     me = await worker(storage)
     for _ in range(5):
         await ended(storage, me, State.DEAD)
-    moves = storage.jobs.retry_all(State.DEAD, last=await last(storage), limit=2)
+    moves = storage.jobs.move_all(Move.RETRY, Match(State.DEAD, await last(storage)), limit=2)
     async for moved in moves:
         assert moved.changed == 2
         break
     await moves.aclose()
     await check_invariants(storage, database)
 
-    assert await changed(storage.jobs.retry_all(State.DEAD, last=await last(storage), limit=2)) == 3
+    assert (
+        await changed(storage.jobs.move_all(Move.RETRY, Match(State.DEAD, await last(storage)), limit=2)) == 3
+    )
 
 
 async def test_retried_jobs_keep_their_order(storage):
     ids = await enqueue_many(storage, 5)
-    await changed(storage.jobs.cancel_all(State.PENDING, last=ids[-1]))
+    await changed(storage.jobs.move_all(Move.CANCEL, Match(State.PENDING, ids[-1])))
 
-    await changed(storage.jobs.retry_all(State.DEAD, last=ids[-1]))
+    await changed(storage.jobs.move_all(Move.RETRY, Match(State.DEAD, ids[-1])))
 
     assert await claim_ids(storage, await worker(storage)) == ids
 
@@ -209,7 +219,9 @@ async def test_dead_jobs_whose_key_is_held_are_skipped_and_said_so(storage):
     await storage.jobs.cancel(alone)
     await enqueue(storage, key="held")
 
-    assert await batches(storage.jobs.retry_all(State.DEAD, last=await last(storage))) == [(2, 2)]
+    assert await batches(storage.jobs.move_all(Move.RETRY, Match(State.DEAD, await last(storage)))) == [
+        (2, 2)
+    ]
 
     assert await state(storage, held) is State.DEAD
     assert Counter([await state(storage, each) for each in twins]) == {State.PENDING: 1, State.DEAD: 1}
@@ -219,7 +231,7 @@ async def test_dead_jobs_whose_key_is_held_are_skipped_and_said_so(storage):
 async def test_a_cancelled_job_gives_its_key_back(storage):
     first = await enqueue(storage, key="k")
 
-    await changed(storage.jobs.cancel_all(State.PENDING, last=first))
+    await changed(storage.jobs.move_all(Move.CANCEL, Match(State.PENDING, first)))
 
     assert await enqueue(storage, key="k") != first
 
@@ -230,7 +242,7 @@ async def test_a_queue_that_keeps_no_dead_jobs_forgets_the_cancelled(storage):
     await enqueue_many(storage, 3)
     kept = await enqueue_many(storage, 2, queue="mail")
 
-    assert await changed(storage.jobs.cancel_all(State.PENDING, last=await last(storage))) == 5
+    assert await changed(storage.jobs.move_all(Move.CANCEL, Match(State.PENDING, await last(storage)))) == 5
 
     assert sorted(found.id for found in await storage.jobs.find()) == kept
 
@@ -240,12 +252,12 @@ async def test_who_waits_for_the_queue_hears_of_a_retry(storage):
     me = await worker(storage, ["default", "mail"])
     for name in ("default", "mail"):
         await enqueue_many(storage, 3, queue=name)
-    await changed(storage.jobs.cancel_all(State.PENDING, last=await last(storage)))
+    await changed(storage.jobs.move_all(Move.CANCEL, Match(State.PENDING, await last(storage))))
     ids = [(await queue(storage, name)).id for name in ("default", "mail")]
     await storage.wakeups.mark_idle(me, ids)
 
     async with Ear(storage) as ear:
-        await changed(storage.jobs.retry_all(State.DEAD, last=await last(storage)))
+        await changed(storage.jobs.move_all(Move.RETRY, Match(State.DEAD, await last(storage))))
         for queue_id in ids:
             await ear.hears("queue", queue_id)
         assert Counter(ear.told)["queue", str(ids[0])] == 1
@@ -257,11 +269,12 @@ async def test_of_two_who_cancel_and_retry_all_at_once_every_job_is_met_once(sto
         await enqueue(storage, key=f"{number}", priority=number % 3)
     bound = await last(storage)
 
-    for operation, where in (("cancel_all", State.PENDING), ("retry_all", State.DEAD)):
+    for move, where in ((Move.CANCEL, State.PENDING), (Move.RETRY, State.DEAD)):
+        match = Match(where, bound)
         counts = await asyncio.gather(
-            changed(getattr(storage.jobs, operation)(where, last=bound, limit=3)),
-            changed(getattr(other.jobs, operation)(where, last=bound, limit=3)),
+            changed(storage.jobs.move_all(move, match, limit=3)),
+            changed(other.jobs.move_all(move, match, limit=3)),
         )
-        rest = await changed(getattr(storage.jobs, operation)(where, last=bound))
+        rest = await changed(storage.jobs.move_all(move, match))
         assert sum(counts) + rest == 40
         await check_invariants(storage, database)

@@ -14,6 +14,7 @@ from asyncpg.exceptions import InternalClientError, ProtocolError
 from forge_jobs.errors import ForgeError, StorageBusy, StorageContended, StorageRefused, StorageUnavailable
 from forge_jobs.model.job import State
 from forge_jobs.model.kind import Kind
+from forge_jobs.model.match import Match, Move
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.version import Version, VersionState
 from forge_jobs.model.worker import WorkerInfo
@@ -68,7 +69,12 @@ def given(name: str, parameter: str, on: Stage) -> Any:
         **{("queues", "name"): "default", ("removals", "name"): "default"},
         **{("removals", "queue"): QueueConfig("default", on.claim.queue_id)},
         ("versions", "state"): VersionState.DRAINING,
-        ("jobs.retry_all", "state"): State.DEAD,
+        ("jobs.move_all CANCEL", "move"): Move.CANCEL,
+        ("jobs.move_all CANCEL", "match"): Match(State.PENDING, 10**9),
+        ("jobs.move_all RETRY", "move"): Move.RETRY,
+        ("jobs.move_all RETRY", "match"): Match(State.DEAD, 10**9),
+        ("jobs.move_all DELETE", "move"): Move.DELETE,
+        ("jobs.move_all DELETE", "match"): Match(State.PENDING, 10**9),
     }
     for said in (name, name.partition(".")[0]):
         if (said, parameter) in by_noun:
@@ -78,7 +84,7 @@ def given(name: str, parameter: str, on: Stage) -> Any:
 
 async def called(storage: Storage, name: str, on: Stage) -> None:
     """Call a method with all that it requires; of a walk, take every step."""
-    *nouns, verb = name.split(".")
+    *nouns, verb = name.partition(" ")[0].split(".")
     method = getattr(getattr(storage, nouns[0]) if nouns else storage, verb)
     required = [one for one in inspect.signature(method).parameters.values() if one.default is one.empty]
     plain = [given(name, one.name, on) for one in required if one.kind is not one.KEYWORD_ONLY]
@@ -103,7 +109,8 @@ def public_methods() -> list[str]:
     for noun, protocol in get_type_hints(Storage, vars(interface)).items():
         if inspect.isclass(protocol) and protocol.__module__.startswith("forge_jobs.storage.interface."):
             methods |= {f"{noun}.{name}" for name, _ in inspect.getmembers(protocol, inspect.isfunction)}
-    assert {"ping", "jobs.enqueue", "wakeups.mark_idle"} <= methods
+    assert {"ping", "jobs.enqueue", "jobs.move_all", "wakeups.mark_idle"} <= methods
+    methods = methods - {"jobs.move_all"} | {f"jobs.move_all {move.name}" for move in Move}
     return sorted({name for name in methods if not name.rpartition(".")[2].startswith("_")} - NOT_CALLED)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from forge_jobs.model.job import NewJob, State
+from forge_jobs.model.match import Match, Move
 from forge_jobs.storage.migrate import migrations
 from tests.storage.factories import cron, enqueue_many, leader, worker
 
@@ -90,7 +91,7 @@ async def test_processes_that_cancel_all_and_that_work_leave_each_job_one_fate(s
 async def test_processes_that_retry_all_and_that_enqueue_the_keys_leave_each_key_one_job(storage, race):
     await storage.jobs.enqueue_many([NewJob("work", key=f"{number}") for number in range(300)])
     last = await storage.jobs.newest()
-    async for _ in storage.jobs.cancel_all(State.PENDING, last=last):
+    async for _ in storage.jobs.move_all(Move.CANCEL, Match(State.PENDING, last)):
         pass
 
     one, other, made, again = await race(*[("retry", last)] * 2, *[("enqueue_keys", 300)] * 2)

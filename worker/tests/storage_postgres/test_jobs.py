@@ -9,6 +9,7 @@ import pytest
 
 from forge_jobs.errors import JobNotFound, WrongState
 from forge_jobs.model.job import Claim, End, NewJob, Postponement, Reason, State
+from forge_jobs.model.match import Move
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.postgres import history, job_rows, moves
 from forge_jobs.storage.postgres.claims import PostgresClaims
@@ -134,11 +135,11 @@ async def test_a_batch_of_all_that_match_reads_no_whole_table(
     of_queue = (100, 2**62, "work", 1)
 
     for statement, standing in (
-        (moves.CANCEL_ALL[State.PENDING], (0, 0, 0)),
-        (moves.DELETE_ALL[State.DONE], (now, now - timedelta(days=90), 0)),
-        (moves.RETRY_ALL[State.DEAD], (now, now - timedelta(days=90), 0)),
-        (moves.CANCEL_ALL[State.SCHEDULED], (0,)),
-        (moves.CANCEL_ALL[State.IN_PROGRESS], (0,)),
+        (moves.MOVE_ALL[Move.CANCEL][State.PENDING], (0, 0, 0)),
+        (moves.MOVE_ALL[Move.DELETE][State.DONE], (now, now - timedelta(days=90), 0)),
+        (moves.MOVE_ALL[Move.RETRY][State.DEAD], (now, now - timedelta(days=90), 0)),
+        (moves.MOVE_ALL[Move.CANCEL][State.SCHEDULED], (0,)),
+        (moves.MOVE_ALL[Move.CANCEL][State.IN_PROGRESS], (0,)),
     ):
         async with database.transaction() as connection:
             await database.execute(moves.PLANNED_AS_WALKS, connection=connection)

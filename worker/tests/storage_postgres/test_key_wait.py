@@ -101,10 +101,6 @@ async def test_a_retry_of_a_job_whose_key_stays_taken_is_given_up_and_names_it(
         KeyBusy, match=r"Key '42' of kind 'send' .* not ended for 0\.2 s; nothing was changed"
     ):
         await storage.jobs.retry(dead)
-    with pytest.raises(KeyBusy, match=r"A key of this batch .* not ended for 0\.2 s; nothing was changed"):
-        async for _ in storage.jobs.retry_all(State.DEAD, last=dead):
-            pass
-
     assert (await storage.jobs.get(dead)).state is State.DEAD
     await other.execute("ROLLBACK")
     assert await storage.jobs.retry(dead)

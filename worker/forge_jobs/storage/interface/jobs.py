@@ -14,6 +14,7 @@ from forge_jobs.model.job import (
     State,
     Unhandled,
 )
+from forge_jobs.model.match import Match, Move
 
 AHEAD_LIMIT = 10_000
 """So many jobs before a waiting one are counted."""
@@ -73,43 +74,16 @@ class Jobs(Protocol):
     async def delete(self, job_id: int) -> None:
         """The job and its history are gone. Raises JobNotFound, and WrongState when it is in progress."""
 
-    # The next four walk over all jobs that match and are in `state`, along an index from the
-    # front. Each batch is one transaction, and is done when it is told; whoever stops and begins
-    # again goes on. A job is met once at most: none with an id above `last`, and no ended one
-    # that ended after the call. Whoever has a job locked at that moment is not waited for; it is counted as `locked`.
+    # The next two walk over all jobs that match, along an index from the front. Each batch is one
+    # transaction, and is done when it is yielded; whoever stops and begins again goes on. A job is met
+    # once at most: none with an id above `last`, and no ended one that ended after the call. A job that
+    # another transaction has locked at that moment is not waited for; it is counted as `locked`.
 
-    def cancel_all(
-        self,
-        state: State,
-        *,
-        last: int,
-        queue: str | None = None,
-        kind: str | None = None,
-        limit: int = BATCH,
-    ) -> AsyncIterator[Moved]:
-        """The jobs are cancelled as by `cancel`. Running ones that were cancelled before are not met."""
+    def move_all(self, move: Move, match: Match, *, limit: int = BATCH) -> AsyncIterator[Moved]:
+        """The jobs, in a state of `move.states`, are cancelled, retried (the oldest first) or deleted as by the method for one.
 
-    def retry_all(
-        self,
-        state: State,
-        *,
-        last: int,
-        queue: str | None = None,
-        kind: str | None = None,
-        limit: int = BATCH,
-    ) -> AsyncIterator[Moved]:
-        """The dead or retrying jobs are retried as by `retry`, the oldest first."""
-
-    def delete_all(
-        self,
-        state: State,
-        *,
-        last: int,
-        queue: str | None = None,
-        kind: str | None = None,
-        limit: int = BATCH,
-    ) -> AsyncIterator[Moved]:
-        """The jobs, which are not in progress, are deleted as by `delete`."""
+        Running jobs that were cancelled before are not met. Raises KeyBusy as `retry` does.
+        """
 
     def transfer_all(
         self,

@@ -17,6 +17,7 @@ from forge_jobs.model.job import (
     State,
     Unhandled,
 )
+from forge_jobs.model.match import Match, Move
 from forge_jobs.storage import refusals
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT, BATCH
 from forge_jobs.storage.postgres import enqueue, handled, job_rows
@@ -24,12 +25,10 @@ from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.limits import FILLED
 from forge_jobs.storage.postgres.moves import (
     CANCEL,
-    CANCEL_ALL,
     COUNT,
     DELETE,
-    DELETE_ALL,
+    MOVE_ALL,
     RETRY,
-    RETRY_ALL,
     RUN_NOW,
     move,
     move_all,
@@ -132,38 +131,8 @@ class PostgresJobs:
         if record["state"] == State.IN_PROGRESS:
             raise refusals.not_deleted(job_id, record["state"])
 
-    def cancel_all(
-        self,
-        state: State,
-        *,
-        last: int,
-        queue: str | None = None,
-        kind: str | None = None,
-        limit: int = BATCH,
-    ) -> AsyncIterator[Moved]:
-        return move_all(self._database, CANCEL_ALL, state, last=last, queue=queue, kind=kind, limit=limit)
-
-    def retry_all(
-        self,
-        state: State,
-        *,
-        last: int,
-        queue: str | None = None,
-        kind: str | None = None,
-        limit: int = BATCH,
-    ) -> AsyncIterator[Moved]:
-        return move_all(self._database, RETRY_ALL, state, last=last, queue=queue, kind=kind, limit=limit)
-
-    def delete_all(
-        self,
-        state: State,
-        *,
-        last: int,
-        queue: str | None = None,
-        kind: str | None = None,
-        limit: int = BATCH,
-    ) -> AsyncIterator[Moved]:
-        return move_all(self._database, DELETE_ALL, state, last=last, queue=queue, kind=kind, limit=limit)
+    def move_all(self, move: Move, match: Match, *, limit: int = BATCH) -> AsyncIterator[Moved]:
+        return move_all(self._database, MOVE_ALL[move], match, limit)
 
     async def transfer_all(
         self,
@@ -178,9 +147,7 @@ class PostgresJobs:
         if target is None:
             raise await unknown_queue(self._database, into)
         statements = transfer_all(target)
-        async for moved in move_all(
-            self._database, statements, state, last=last, queue=queue, kind=None, limit=limit
-        ):
+        async for moved in move_all(self._database, statements, Match(state, last, queue), limit):
             yield moved
 
     async def count(self, state: State, *, queue: str | None = None, kind: str | None = None) -> int:

@@ -16,6 +16,7 @@ import asyncpg
 from forge_jobs.errors import JobNotFound, KeyBusy, StorageBusy, StorageUnavailable
 from forge_jobs.model.facts import Moved
 from forge_jobs.model.job import State
+from forge_jobs.model.match import Match, Move
 from forge_jobs.model.moments import EPOCH
 from forge_jobs.storage.interface.claims import START
 from forge_jobs.storage.postgres import endings, key_wait
@@ -278,13 +279,9 @@ def _of_batch(statement: str, state: State) -> str:
     )
 
 
-CANCEL_ALL: Mapping[State, str] = {
-    state: _of_batch(_CANCEL, state)
-    for state in (State.SCHEDULED, State.RETRYING, State.PENDING, State.IN_PROGRESS)
-}
-RETRY_ALL: Mapping[State, str] = {state: _of_batch(_RETRY, state) for state in (State.DEAD, State.RETRYING)}
-DELETE_ALL: Mapping[State, str] = {
-    state: _of_batch(_DELETE, state) for state in State if state is not State.IN_PROGRESS
+MOVE_ALL: Mapping[Move, Mapping[State, str]] = {
+    move: {state: _of_batch(statement, state) for state in move.states}
+    for move, statement in ((Move.CANCEL, _CANCEL), (Move.RETRY, _RETRY), (Move.DELETE, _DELETE))
 }
 
 _TRANSFER_ALL: Mapping[State, str] = {
@@ -342,24 +339,20 @@ async def _move_once(database: PostgresDatabase, statement: str, job_id: int) ->
 async def move_all(
     database: PostgresDatabase,
     statements: Mapping[State, str],
-    state: State,
-    *,
-    last: int,
-    queue: str | None,
-    kind: str | None,
+    match: Match,
     limit: int,
 ) -> AsyncIterator[Moved]:
-    """Run the statement of the state until it has met all jobs that match; see `Jobs.cancel_all`."""
-    walk = _WALKS[state]
+    """Run the statement of the state until it has met all jobs that match; see `Jobs.move_all`."""
+    walk = _WALKS[match.state]
     beginning = await _beginning(database, walk)
-    queue_ids: list[int | None] = [record[0] for record in await database.fetch(_QUEUES, queue)]
-    if queue is None and not walk.by_queue:
+    queue_ids: list[int | None] = [record[0] for record in await database.fetch(_QUEUES, match.queue)]
+    if match.queue is None and not walk.by_queue:
         queue_ids = [None]
     for queue_id in queue_ids:
         standing, seen = beginning, limit
         while seen == limit:
-            arguments = (limit, last, kind, queue_id, *standing)
-            record = await again(_move_batch, database, statements[state], arguments)
+            arguments = (limit, match.last, match.kind, queue_id, *standing)
+            record = await again(_move_batch, database, statements[match.state], arguments)
             seen = record["seen"]
             if record["meant"]:
                 met = record["met"]

@@ -19,6 +19,7 @@ from forge_jobs.model.job import (
     State,
     Unhandled,
 )
+from forge_jobs.model.match import Match, Move
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage import refusals
 from forge_jobs.storage.closed_queues import IS_OPEN, SHOWN_NAME
@@ -230,44 +231,8 @@ class SqliteJobs:
 
         await self._database.write(delete)
 
-    def cancel_all(
-        self,
-        state: State,
-        *,
-        last: int,
-        queue: str | None = None,
-        kind: str | None = None,
-        limit: int = BATCH,
-    ) -> AsyncIterator[Moved]:
-        return moves.move_all(
-            self._database, moves.cancel, state, last=last, queue=queue, kind=kind, limit=limit
-        )
-
-    def retry_all(
-        self,
-        state: State,
-        *,
-        last: int,
-        queue: str | None = None,
-        kind: str | None = None,
-        limit: int = BATCH,
-    ) -> AsyncIterator[Moved]:
-        return moves.move_all(
-            self._database, moves.retry, state, last=last, queue=queue, kind=kind, limit=limit
-        )
-
-    def delete_all(
-        self,
-        state: State,
-        *,
-        last: int,
-        queue: str | None = None,
-        kind: str | None = None,
-        limit: int = BATCH,
-    ) -> AsyncIterator[Moved]:
-        return moves.move_all(
-            self._database, moves.delete, state, last=last, queue=queue, kind=kind, limit=limit
-        )
+    def move_all(self, move: Move, match: Match, *, limit: int = BATCH) -> AsyncIterator[Moved]:
+        return moves.move_all(self._database, moves.MOVE_ALL[move], match, limit)
 
     async def transfer_all(
         self,
@@ -280,9 +245,7 @@ class SqliteJobs:
     ) -> AsyncIterator[Moved]:
         target = await self._database.read(lambda transaction: get_queue(transaction, into).id)
         change = partial(moves.transfer, target)
-        async for moved in moves.move_all(
-            self._database, change, state, last=last, queue=queue, kind=None, limit=limit
-        ):
+        async for moved in moves.move_all(self._database, change, Match(state, last, queue), limit):
             yield moved
 
     async def count(self, state: State, *, queue: str | None = None, kind: str | None = None) -> int:

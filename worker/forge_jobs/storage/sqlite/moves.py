@@ -12,6 +12,7 @@ from typing import Any
 from forge_jobs.errors import JobNotFound
 from forge_jobs.model.facts import Moved
 from forge_jobs.model.job import CANCELLED_BY_USER, State
+from forge_jobs.model.match import Match, Move
 from forge_jobs.storage.interface.claims import START
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.history import forget
@@ -247,30 +248,26 @@ STANDING = 7
 
 Change = Callable[[Transaction, Sequence[Place]], int]
 
+MOVE_ALL: Mapping[Move, Change] = {Move.CANCEL: cancel, Move.RETRY: retry, Move.DELETE: delete}
+
 
 async def move_all(
     database: SqliteDatabase,
     change: Change,
-    state: State,
-    *,
-    last: int,
-    queue: str | None,
-    kind: str | None,
+    match: Match,
     limit: int,
 ) -> AsyncIterator[Moved]:
-    """Make the change to all jobs of the state that match; see `Jobs.cancel_all`."""
-    walk = _WALKS[state]
+    """Make the change to all jobs that match; see `Jobs.move_all`."""
+    walk = _WALKS[match.state]
     until, queue_ids = await database.read(
-        lambda transaction: (transaction.now, _queue_ids(transaction, queue))
+        lambda transaction: (transaction.now, _queue_ids(transaction, match.queue))
     )
-    for queue_id in queue_ids if walk.by_queue or queue is not None else [None]:
-        wanted = {"queue_id": queue_id, "last": last, "until": until, "limit": limit}
+    for queue_id in queue_ids if walk.by_queue or match.queue is not None else [None]:
+        wanted = {"queue_id": queue_id, "last": match.last, "until": until, "limit": limit}
         standing: Row | None = walk.beginning
         while standing is not None:
             at = {f"at_{number}": value for number, value in enumerate(standing)}
-            standing, met, changed = await database.write(
-                partial(_batch, walk, wanted | at, state, kind, change)
-            )
+            standing, met, changed = await database.write(partial(_batch, walk, wanted | at, match, change))
             if met:
                 yield Moved(changed, met - changed)
 
@@ -278,8 +275,7 @@ async def move_all(
 def _batch(
     walk: _Walk,
     wanted: dict[str, Any],
-    state: State,
-    kind: str | None,
+    match: Match,
     change: Change,
     transaction: Transaction,
 ) -> tuple[Row | None, int, int]:
@@ -289,8 +285,8 @@ def _batch(
     """
     rows = transaction.rows(walk.sql, wanted)
     standing = rows[-1][STANDING:] if len(rows) == wanted["limit"] else None
-    places = [Place(row[0], state, *row[1:STANDING]) for row in rows]
-    met = [place for place in places if kind is None or place.kind == kind]
+    places = [Place(row[0], match.state, *row[1:STANDING]) for row in rows]
+    met = [place for place in places if match.kind is None or place.kind == match.kind]
     return standing, len(met), change(transaction, met) if met else 0
 
 

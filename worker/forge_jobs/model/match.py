@@ -1,0 +1,37 @@
+"""Calls on all jobs that match: which jobs are meant, and what is done to them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from forge_jobs.model.job import State
+
+
+class Move(StrEnum):
+    """What is done to all jobs that match; the value is what they are afterwards."""
+
+    CANCEL = "cancelled"
+    RETRY = "retried"
+    DELETE = "deleted"
+
+    @property
+    def states(self) -> Sequence[State]:
+        """The states of jobs to which this can be done, in the order in which they are walked over."""
+        return _STATES[self]
+
+
+_STATES: Mapping[Move, Sequence[State]] = {
+    Move.CANCEL: (State.SCHEDULED, State.RETRYING, State.PENDING, State.IN_PROGRESS),
+    Move.RETRY: (State.DEAD, State.RETRYING),
+    Move.DELETE: (State.DONE, State.DEAD, State.SCHEDULED, State.RETRYING, State.PENDING),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The jobs in one state that were there when the job `last` was the newest, of one queue or of all, of one kind or of all."""
+
+    state: State
+    last: int  # the highest id that is meant
+    queue: str | None = None
+    kind: str | None = None
