@@ -9,6 +9,7 @@ import pytest
 
 from forge_jobs.errors import KeyBusy, StorageBusy
 from forge_jobs.model.job import End, NewJob, State
+from forge_jobs.model.match import Match, Move
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.postgres import PostgresStorage, key_wait
 
@@ -104,6 +105,27 @@ async def test_a_retry_of_a_job_whose_key_stays_taken_is_given_up_and_names_it(
     assert (await storage.jobs.get(dead)).state is State.DEAD
     await other.execute("ROLLBACK")
     assert await storage.jobs.retry(dead)
+
+
+async def test_a_retry_of_all_dead_jobs_names_the_key_that_stays_taken(
+    storage: PostgresStorage, dead: int, other: Any
+) -> None:
+    jobs = await storage.jobs.enqueue_many(
+        [NewJob("send", key=key) for key in ("39", "41", "43", "44", "play", None)]
+    )
+    match = Match(State.DEAD, last=jobs[-1].id)
+    async for _ in storage.jobs.move_all(Move.CANCEL, Match(State.PENDING, last=jobs[-1].id)):
+        pass
+
+    with pytest.raises(
+        KeyBusy, match=r"Key '42' of kind 'send' .* not ended for 0\.2 s; nothing was changed"
+    ):
+        async for _ in storage.jobs.move_all(Move.RETRY, match):
+            pass
+
+    assert {job.state for job in await storage.jobs.find()} == {State.DEAD}
+    await other.execute("ROLLBACK")
+    assert sum([moved.changed async for moved in storage.jobs.move_all(Move.RETRY, match)]) == 7
 
 
 @pytest.mark.parametrize("move", ["cancel", "delete", "retry", "run_now"])

@@ -118,7 +118,7 @@ async def enqueue_by_copy(
         if not key_wait.is_key_busy(error):
             raise
         if connection is None:
-            raise await key_wait.busy(database, keys) from error
+            raise await key_wait.busy(database, keys, undone="enqueued") from error
         raise KeyBusy(*(keys[0] if len(keys) == 1 else (None, None))) from error
 
 

@@ -43,12 +43,12 @@ def is_key_busy(error: BaseException) -> bool:
     return isinstance(cause, asyncpg.LockNotAvailableError) and "job_key" in str(cause.context)
 
 
-async def busy(database: PostgresDatabase, keys: Sequence[Key]) -> KeyBusy:
+async def busy(database: PostgresDatabase, keys: Sequence[Key], *, undone: str) -> KeyBusy:
     """Return the error that names which of the keys is held by a transaction that has not ended; takes none of them."""
     while len(keys) > 1:
         half = keys[: len(keys) // 2]
         keys = half if await _is_busy(database, half) else keys[len(half) :]
-    return KeyBusy(*keys[0], KEY_WAIT)
+    return KeyBusy(*keys[0], KEY_WAIT, undone=undone)
 
 
 async def _is_busy(database: PostgresDatabase, keys: Sequence[Key]) -> bool:

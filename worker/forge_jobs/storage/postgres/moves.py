@@ -288,6 +288,19 @@ _TRANSFER_ALL: Mapping[State, str] = {
     state: _of_batch(_TRANSFER, state) for state in State if state is not State.IN_PROGRESS
 }
 
+# By the statement of a batch: which keys it takes, to find the one that it did not get.
+KEYS: Mapping[str, str] = {
+    MOVE_ALL[Move.RETRY][State.DEAD]: _of_batch(
+        """
+WITH {pick}wanted AS (
+    SELECT id, kind, key FROM {schema}.job WHERE id = ANY (ARRAY(SELECT job_id FROM meant)) AND key IS NOT NULL
+)
+SELECT kind, key FROM wanted ORDER BY kind, key, id
+""",
+        State.DEAD,
+    )
+}
+
 _COUNT = """
 SELECT count(*) FROM {schema}.{table} AS place
 WHERE {condition} AND ($1::text IS NULL OR queue_id = (SELECT id FROM {schema}.queue WHERE name = $1))
@@ -372,6 +385,14 @@ async def _move_batch(
     except StorageBusy as error:
         if not key_wait.is_key_busy(error):
             raise
+        if statement in KEYS:
+            async with database.transaction() as connection:
+                await database.execute(PLANNED_AS_WALKS, connection=connection)
+                keys = await database.fetch(KEYS[statement], *arguments, connection=connection)
+            if keys:
+                raise await key_wait.busy(
+                    database, [(row["kind"], row["key"]) for row in keys], undone="changed"
+                ) from error
         raise KeyBusy(None, None, key_wait.KEY_WAIT, undone="changed") from error
 
 
