@@ -67,7 +67,7 @@ class Hand:
         """How many more jobs should be claimed now; few are not worth a statement."""
         ahead = self.ahead
         self.low = ahead // 2
-        if len(self.waiting) > self.low:
+        if len(self.waiting) - 1 > self.low:  # a runner that is about to take one asks before it does
             return 0
         return max(0, self._count + ahead - len(self))
 

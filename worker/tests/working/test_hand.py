@@ -9,7 +9,7 @@ import pytest
 
 from forge_jobs import Context, Forge, Throttled, Worker
 from forge_jobs.telemetry.events import ClaimsAdrift, HistoryCut
-from forge_jobs.worker import audit
+from forge_jobs.worker import audit, runners
 from forge_jobs.worker.hand import Hand
 from tests.working.events import Events
 from tests.working.eventually import eventually
@@ -212,3 +212,28 @@ async def test_what_is_in_hand_of_a_queue_that_is_shut_goes_back(
     await work.enqueue_many([{"shuts": number == 0} for number in range(9)])
     await eventually(lambda: counted(forge, pending=8, in_progress=0))
     assert started == [True]
+
+
+async def test_the_next_claim_is_on_its_way_while_the_rest_of_the_hand_runs(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = Hand.wanted
+    looks: list[tuple[int, int, int]] = []
+
+    def watched(hand: Hand) -> int:
+        waiting, more = len(hand.waiting), wanted(hand)
+        looks.append((waiting, hand.low, more))
+        return more
+
+    monkeypatch.setattr(Hand, "wanted", watched)
+    monkeypatch.setattr(runners, "YIELD_AFTER", 3600.0)  # else the claimer may have its turn by chance
+
+    @forge.handler
+    async def works() -> None:
+        pass
+
+    await works.enqueue_many([{}] * 3000)
+    await Worker(forge, queues=["default"], concurrency=10).run(until_empty=True)
+
+    asked = [more for waiting, low, more in looks if low and waiting == low + 1]
+    assert any(asked), "the claimer was told that the hand runs low, and wanted nothing"
