@@ -2,7 +2,7 @@
 
 Each carries its facts as attributes and prints one full sentence: what was given and
 what is allowed. Drivers' exceptions become these inside `storage` and nowhere else.
-What a handler *decides* (`Dead`, `Retry`, `Throttled`, `Reschedule`) is in `outcome`.
+What a handler *decides* (`Dead`, `Retry`, `Throttled`, `Reschedule`) is in `model/decision`.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ForgeError(Exception):
-    """The root: catch it to catch whatever forge-jobs itself raises."""
+    """The root of all errors that forge-jobs itself raises."""
 
 
 class InvalidInput(ForgeError):
@@ -37,9 +37,9 @@ class InvalidPayload(InvalidInput):
 
 
 class UnfitPayload(InvalidPayload):
-    """A payload does not fit this handler: arguments that it does not take, or a codec that its program lacks.
+    """A payload does not fit this handler: it has arguments that the handler does not take, or its program lacks the codec.
 
-    In a rolling deploy the handler of the next worker may fit.
+    In a rolling deploy it may fit the handler of the next worker.
     """
 
 
@@ -57,7 +57,7 @@ class UnknownQueue(InvalidInput):
 
 
 class QueueInUse(ForgeError):
-    """The queue cannot be deleted, or not yet; it is as it was, but for jobs that were moved or dropped already."""
+    """The queue cannot be deleted now; it stays, without the jobs that were moved or dropped already."""
 
     def __init__(self, name: str, why: str) -> None:
         self.name, self.why = name, why
@@ -83,7 +83,7 @@ class UnknownScope(InvalidInput):
 
 
 class UnknownOwner(InvalidInput):
-    """Nobody of this name manages anything."""
+    """No owner has this name."""
 
     def __init__(self, name: str, known: Iterable[str] = ()) -> None:
         self.name, self.known = name, tuple(sorted(known))
@@ -109,7 +109,7 @@ class JobNotFound(ForgeError):
 
 
 class WrongState(ForgeError):
-    """What was asked is not possible in the state that the job is in; nothing was changed."""
+    """The job is in a state that does not allow the call; nothing was changed."""
 
     def __init__(self, job_id: int, state: str, wanted: str) -> None:
         self.job_id, self.state, self.wanted = job_id, state, wanted
@@ -117,7 +117,7 @@ class WrongState(ForgeError):
 
 
 class Managed(ForgeError):
-    """The row belongs to somebody else (an operator), who alone may edit it."""
+    """The row has an owner (an operator), which alone may change it."""
 
     def __init__(self, what: str, owner: str) -> None:
         self.what, self.owner = what, owner
@@ -125,7 +125,7 @@ class Managed(ForgeError):
 
 
 class PastEpoch(ForgeError):
-    """The operator that writes is no longer the one that operates; nothing was changed."""
+    """The operator that writes was replaced by another; nothing was changed."""
 
     def __init__(self, epoch: "OperatorEpoch") -> None:
         self.epoch = epoch
@@ -148,14 +148,14 @@ class KeyBusy(ForgeError):
 
 
 class WorkerLost(ForgeError):
-    """This worker was lost to the others, who took its jobs back.
+    """The other workers count this one as lost, and took its jobs back.
 
-    It may claim nothing more under its old id; it has to stop its handlers and register anew.
+    It may claim nothing more under its old id; it has to stop its handlers and register again.
     """
 
     def __init__(self, worker_id: int) -> None:
         self.worker_id = worker_id
-        super().__init__(f"Worker {worker_id} is lost: it was not heard of for too long.")
+        super().__init__(f"Worker {worker_id} is lost: it was not heard from for too long.")
 
 
 class WaitTimeout(ForgeError):
@@ -176,33 +176,33 @@ class JobDead(ForgeError):
 
 
 class StorageUnavailable(ForgeError):
-    """The database cannot be reached, or went away in the middle; nothing is known of the last call."""
+    """The database cannot be reached, or went away in the middle of a call, which may have been carried out or not."""
 
 
 class NotOpenHere(ForgeError, RuntimeError):
-    """The database is open in another event loop, thread or process; nothing was sent, and nothing there was touched."""
+    """The database is open in another event loop, thread or process; nothing was sent to it."""
 
 
 class StorageBusy(StorageUnavailable):
-    """Others hold what the call needs, or it took too long: a smaller one may pass now, this one later."""
+    """Others hold what the call needs, or it took too long: a smaller call may succeed now, the same one later."""
 
 
 class StorageContended(StorageBusy):
-    """Others were in the way of a call (a deadlock, a serialization failure) each time that it was tried; nothing was changed.
+    """Every try of a call met a deadlock or a serialization failure; nothing was changed.
 
-    On a caller's own connection it is not tried again: the caller begins the transaction anew.
+    On a caller's own connection a call is tried once: the caller has to begin the transaction again.
     """
 
 
 class StorageRefused(InvalidInput):
-    """The database refuses this call, and would again: for a value, a rule that somebody gave it, or one of its limits; nothing was changed."""
+    """The database refuses this call and would refuse it again: because of a value, a rule that was added to it, or one of its limits. Nothing was changed."""
 
 
 class StorageUnusable(StorageUnavailable):
-    """The database is not for us as it is, and waiting will not change that.
+    """The database cannot be used as it is, and waiting will not change that.
 
     A wrong password, a database that does not exist and may not be made, a missing permission, a
-    folder that cannot be written to. A worker ends with it at its start, and waits for others.
+    folder that cannot be written to. A worker that meets it at its start ends; it waits for any other outage to pass.
     """
 
 
@@ -217,5 +217,5 @@ class SchemaTooNew(ForgeError):
         self.found, self.known = found, known
         super().__init__(
             f"The database schema is at migration {found}, this release knows {known}; "
-            "install the newer forge-jobs."
+            "install a newer forge-jobs."
         )

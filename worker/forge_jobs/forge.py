@@ -435,6 +435,6 @@ def _require_begun() -> None:
     process = sys.modules.get("multiprocessing.process")
     if process is not None and getattr(process.current_process(), "_inheriting", False):
         raise InvalidInput(
-            "The program opens its Forge while a process that another of its processes started imports it; "
-            "allowed is that below if __name__ == '__main__'."
+            "The program opens its Forge while a child process imports it; "
+            "allowed is to open it below if __name__ == '__main__'."
         )

@@ -150,8 +150,8 @@ def names(cli: CommandLine) -> list[str]:
 def test_a_misspelt_queue_is_asked_about_before_a_worker_makes_it(shop: CommandLine):
     session = at_a_terminal(shop, "worker", "shop:forge", "--queues", "mial", "--until-empty", answer="n\n")
 
-    assert "There is no queue mial, and mail is there. Make queue mial? [y/N]" in session.seen
-    assert (session.code, "Queue 'mial' was not made; is 'mail' meant?" in session.seen) == (2, True)
+    assert "There is no queue mial, but there is a queue mail. Make queue mial? [y/N]" in session.seen
+    assert (session.code, "Queue 'mial' was not made; did you mean 'mail'?" in session.seen) == (2, True)
     assert names(shop) == ["default", "mail", "reports"]
 
 
@@ -166,11 +166,11 @@ def test_a_first_start_asks_nothing(shop: CommandLine):
     session = at_a_terminal(shop, "worker", "shop:forge", "--queues", "reports,thumbnails", "--until-empty")
 
     assert (session.code, "[y/N]" in session.seen) == (0, False)
-    assert "There was no queue thumbnails; it was made" in session.seen
+    assert "There was no queue thumbnails, so it was made" in session.seen
 
 
 def test_where_nobody_can_be_asked_a_misspelt_queue_is_warned_of(shop: CommandLine):
     answer = shop("worker", "shop:forge", "--queues", "mial", "--until-empty")
 
     assert answer.code == 0
-    assert "WARNING There was no queue mial, and it was made; is mail meant?" in answer.error
+    assert "WARNING There was no queue mial, so it was made; did you mean mail?" in answer.error

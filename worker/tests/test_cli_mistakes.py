@@ -333,10 +333,10 @@ def test_a_variable_that_means_nothing_is_warned_of_by_every_command(
     monkeypatch.setenv("FORGE_OPERATOR_NAMESPACE", "shop")
 
     answer = cli(*arguments)
-    assert (answer.code, answer.error) == (0, "FORGE_QUEUE is not a setting; is FORGE_QUEUES meant?\n")
+    assert (answer.code, answer.error) == (0, "FORGE_QUEUE is not a setting; did you mean FORGE_QUEUES?\n")
 
     answer = cli(*arguments, "--json")
-    assert json.loads(answer.error) == {"warning": "FORGE_QUEUE is not a setting; is FORGE_QUEUES meant?"}
+    assert json.loads(answer.error) == {"warning": "FORGE_QUEUE is not a setting; did you mean FORGE_QUEUES?"}
     assert answer.document is not None
 
 
@@ -347,6 +347,6 @@ def test_a_variable_that_means_nothing_hides_no_mistake(cli: CommandLine, monkey
 
     assert answer.code == FAILED
     assert answer.error.splitlines() == [
-        "FORGE_DATABASE is not a setting; is FORGE_DATABASE_URL meant?",
+        "FORGE_DATABASE is not a setting; did you mean FORGE_DATABASE_URL?",
         "There is no job 7.",
     ]

@@ -242,7 +242,7 @@ async def test_why_follows_a_job_through_its_life(forge: Forge):
     await forge.queues.resume("mail")
 
     first = await forge.enqueue("send", queue="mail", priority=-1)
-    assert await why(job.id) == "1 job of its queue is before it."
+    assert await why(job.id) == "1 job of its queue is ahead of it."
     await forge.jobs.cancel(first.id)
 
     assert await claimed(forge, worker, "mail") == [job.id]

@@ -151,7 +151,7 @@ def test_workers_are_listed_with_their_version_and_its_state(cli: CommandLine) -
 
     listed = cli("workers", "list").lines
 
-    assert listed[0].split() == "worker state queues running host heard of up leads version pool".split()
+    assert listed[0].split() == "worker state queues running host heard from up leads version pool".split()
     assert [line.split()[:2] for line in listed[1:]] == [["a", "cordoned"], ["b", "alive"], ["c", "alive"]]
     assert listed[1].endswith(f"rm452vxk pending  {POOL}")
     assert listed[2].endswith(f"rm452vxz          {POOL}")  # an operator does not know it

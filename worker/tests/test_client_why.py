@@ -77,7 +77,7 @@ def test_a_job_that_nobody_has_taken_for_longer_than_workers_take_to_look_says_s
 
 def test_a_job_whose_turn_does_not_come_says_that_nothing_of_its_queue_is_taken():
     assert reasons(job(State.PENDING), workers(2), waiting=ready_for(180, ahead=4)) == [
-        "4 jobs of its queue are before it.",
+        "4 jobs of its queue are ahead of it.",
         "It has been ready for 3 min, and has not been taken by workers w1 and w2: "
         "look at their logs and their /readyz.",
     ]
@@ -87,7 +87,7 @@ def test_a_job_whose_queue_moves_only_waits_for_its_turn():
     moving = {"taken_at": NOW - timedelta(seconds=4)}
 
     assert reasons(job(State.PENDING), waiting=ready_for(180, ahead=4, **moving)) == [
-        "4 jobs of its queue are before it."
+        "4 jobs of its queue are ahead of it."
     ]
     assert reasons(job(State.PENDING), waiting=ready_for(180, **moving)) == [
         "It has been ready for 3 min; a job of its queue was taken 4 s ago."
@@ -96,7 +96,7 @@ def test_a_job_whose_queue_moves_only_waits_for_its_turn():
 
 def test_a_job_whose_workers_are_busy_says_so_however_long_it_waits():
     assert reasons(job(State.PENDING), workers(2, in_progress=10), waiting=ready_for(180)) == [
-        "Every worker that could take it is busy: 20 jobs at once are what they run."
+        "Every worker that could take it is busy: their 20 slots are in use."
     ]
 
 
@@ -104,7 +104,7 @@ def test_a_pending_job_repeats_what_workers_say_of_themselves():
     unwell = "It could not look for jobs for 20 s: permission denied for table ready"
 
     assert reasons(job(State.PENDING), workers(1, ailment=unwell), waiting=ready_for(180)) == [
-        f"Worker w1 says of itself: {unwell}"
+        f"Worker w1 reports: {unwell}"
     ]
     assert reasons(job(State.PENDING), workers(5, ailment=unwell), waiting=waiting())[3:] == [
         "2 more workers of its queue cannot work either."
@@ -115,11 +115,11 @@ def test_a_worker_that_fell_silent_is_named():
     assert reasons(job(State.PENDING), [heard_of(20)], waiting=ready_for(60)) == [
         "It has been ready for 1 min, and has not been taken by worker shop-worker-1-7: "
         "look at its log and its /readyz.",
-        "Worker shop-worker-1-7 of its queue was last heard of 20 s ago.",
+        "Worker shop-worker-1-7 of its queue was last heard from 20 s ago.",
     ]
     assert reasons(job(State.PENDING), [heard_of(300)], waiting=waiting()) == [
         "No live worker serves queue 'mail'.",
-        "Worker shop-worker-1-7 of its queue was last heard of 5 min ago.",
+        "Worker shop-worker-1-7 of its queue was last heard from 5 min ago.",
     ]
 
 
@@ -133,7 +133,7 @@ def test_workers_that_beat_seldom_are_alive_until_their_stale_time_is_over():
 
 def test_a_job_that_moves_while_it_is_asked_about_is_to_be_asked_about_again():
     assert reasons(job(State.PENDING), waiting=waiting(ready_at=None)) == [
-        "It was pending, and moves just now: ask again."
+        "It was pending and is changing its state right now: ask again."
     ]
 
 
@@ -157,11 +157,11 @@ def test_a_job_that_moves_while_it_is_asked_about_is_to_be_asked_about_again():
         ),
         (
             waiting(replace(MAIL, rate_limit="slack")),
-            "There is no rate limit 'slack', of which queue 'mail' needs tokens, so none of its jobs may start.",
+            "There is no rate limit 'slack', which queue 'mail' takes tokens from, so none of its jobs may start.",
         ),
-        (waiting(ahead=1), "1 job of its queue is before it."),
-        (waiting(ahead=4321), "4,321 jobs of its queue are before it."),
-        (waiting(ahead=10_000), "10,000+ jobs of its queue are before it."),
+        (waiting(ahead=1), "1 job of its queue is ahead of it."),
+        (waiting(ahead=4321), "4,321 jobs of its queue are ahead of it."),
+        (waiting(ahead=10_000), "10,000+ jobs of its queue are ahead of it."),
     ],
 )
 def test_a_pending_job_names_what_holds_it_back(around: Waiting, reason: str):
@@ -180,7 +180,7 @@ def test_a_pending_job_names_what_holds_it_back(around: Waiting, reason: str):
         ),
         (
             [*workers(2, is_open=False), replace(WORKER, kinds=("other",))],
-            "No worker that could run it may claim: each is of a version that is not promoted or drains, "
+            "No worker that could run it may claim: each is of a version that is not promoted or that drains, "
             "or is cordoned.",
         ),
     ],
@@ -270,7 +270,7 @@ def test_a_running_job_names_its_worker_and_since_when():
 
     assert reasons(running) == [
         "It was claimed by shop-worker-1-7 5 min ago, at 2026-03-01 11:55:00 UTC; this is attempt 1 of 5.",
-        "That worker is alive: it was heard of just now.",
+        "That worker is alive: it was heard from just now.",
     ]
 
 
@@ -278,7 +278,7 @@ def test_a_running_job_says_that_its_worker_does_not_run_it():
     running = job(State.IN_PROGRESS, attempt=1, worker_id=7, worker=WORKER.label, claimed_at=NOW)
 
     assert reasons(running, [replace(WORKER, adrift=(1,))])[1].startswith(
-        "That worker is alive, but does not run it"
+        "That worker is alive but does not run the job"
     )
 
 
@@ -286,9 +286,7 @@ def test_a_running_job_repeats_what_its_worker_says_of_itself():
     running = job(State.IN_PROGRESS, attempt=1, worker_id=7, worker=WORKER.label, claimed_at=NOW)
     unwell = replace(WORKER, ailment="It could not record outcomes for 20 s: disk full")
 
-    assert reasons(running, [unwell])[-1] == (
-        "It says of itself: It could not record outcomes for 20 s: disk full"
-    )
+    assert reasons(running, [unwell])[-1] == ("It reports: It could not record outcomes for 20 s: disk full")
 
 
 def test_a_running_job_says_that_its_timeout_is_over():
@@ -332,7 +330,7 @@ def test_a_running_job_that_is_cancelled_says_so():
 def test_a_running_job_says_when_its_worker_is_silent_or_gone():
     running = job(State.IN_PROGRESS, attempt=1, worker_id=7, worker=WORKER.label, claimed_at=NOW)
 
-    assert reasons(running, [heard_of(25)])[1].startswith("That worker was last heard of 25 s ago")
+    assert reasons(running, [heard_of(25)])[1].startswith("That worker was last heard from 25 s ago")
     assert reasons(running, ())[1].startswith("That worker is lost")
 
 

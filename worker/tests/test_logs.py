@@ -87,8 +87,8 @@ def test_an_exit_that_did_not_end_the_worker_is_said_with_its_job_or_those_that_
     first, second = said(known, known, unknown, unknown)  # each once for a while, however often it comes
 
     ended = f"at {where} would have ended worker {label}, which goes on"
-    assert f"ERROR   SystemExit: 3 {ended}; it is of job 42, and these run: 41,42  " in first
-    assert f"ERROR   SystemExit: 4 {ended}; it is of no job that is known, and these run: 41  " in second
+    assert f"ERROR   SystemExit: 3 {ended}; it came from job 42; running jobs: 41,42  " in first
+    assert f"ERROR   SystemExit: 4 {ended}; it came from no job that is known; running jobs: 41  " in second
 
 
 def test_a_dead_job_is_an_error(said: Any) -> None:
@@ -193,7 +193,7 @@ def test_a_database_that_comes_back_is_said_once_with_how_long_it_was_away(
 
     assert [record.getMessage() for record in caplog.records] == [
         "The database does not answer (claim): connection refused; next try in 1 s",
-        "The database answers again, it was away for 61.25 s",
+        "The database answers again; it was away for 61.25 s",
         "The database does not answer (claim): connection refused; next try in 1 s",
     ]
 
@@ -201,7 +201,7 @@ def test_a_database_that_comes_back_is_said_once_with_how_long_it_was_away(
 def test_a_queue_that_may_be_misspelt_is_a_question(said: Any) -> None:
     [line] = said(telemetry.QueueResembles("mial", "mail"))
 
-    assert "WARNING There was no queue mial, and it was made; is mail meant?" in line
+    assert "WARNING There was no queue mial, so it was made; did you mean mail?" in line
 
 
 def test_two_unserved_queues_are_both_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -241,7 +241,9 @@ def test_a_traceback_is_summed_up_by_its_end(said: Any) -> None:
 def test_a_list_of_nothing_is_none(said: Any) -> None:
     [line] = said(telemetry.HistoryCut([], 3))
 
-    assert "it still knows 3 jobs of this worker; stopped because it does not know them: none" in line
+    assert (
+        "it still knows 3 jobs of this worker; these were stopped, since it does not know them: none" in line
+    )
 
 
 def test_what_is_below_the_level_is_not_said(said: Any) -> None:

@@ -204,7 +204,7 @@ def test_a_password_is_never_shown() -> None:
 def test_a_variable_that_means_nothing_is_warned_of_with_the_nearest_that_does() -> None:
     settings = load(FORGE_QUEUE="mail", FORGE_XYZZY="1", OTHER="x")
     assert settings.unknown == (
-        "FORGE_QUEUE is not a setting; is FORGE_QUEUES meant?",
+        "FORGE_QUEUE is not a setting; did you mean FORGE_QUEUES?",
         "FORGE_XYZZY is not a setting.",
     )
 

@@ -22,7 +22,7 @@ FRESH = 10.0
 """Seconds that what is told may be old. The ticker reads more often while anything is scaled by load."""
 
 LIVE = timedelta(seconds=30)
-"""A worker that was not heard of for so long is not alive, as workers see one another."""
+"""A worker that was not heard from for so long is not alive, as workers see one another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ GAUGES: dict[str, tuple[str, Callable[[QueueFacts], float]]] = {
         lambda told: sum(each.due for each in told.unhandled),
     ),
     "oldest_pending_age_seconds": (
-        "How long the oldest pending job has been pending, 0 when there is none.",
+        "How long the oldest pending job has been pending; 0 when there is none.",
         lambda told: told.oldest_age,
     ),
     "paused": ("Whether the queue is paused.", lambda told: told.queue.paused),
@@ -104,7 +104,7 @@ def told(facts: Facts, known: dict[str, str]) -> Iterator[QueueFacts]:
     live = Counter(
         queue
         for each in facts.workers
-        if each.serves and each.was_heard_of(facts.now, LIVE)
+        if each.serves and each.was_heard_from(facts.now, LIVE)
         for queue in each.queues
     )
     for queue in facts.queues:

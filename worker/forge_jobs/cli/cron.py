@@ -63,7 +63,7 @@ async def set_cron(
         str | None,
         typer.Option(
             metavar="N|forever",
-            help="The most attempts its jobs have. [default: as the handler or the queue says]",
+            help="How many attempts its jobs may have. [default: as the handler or the queue says]",
         ),
     ] = None,
     timeout: Annotated[
@@ -71,7 +71,7 @@ async def set_cron(
         typer.Option(
             metavar="DURATION",
             parser=values.duration("--timeout"),
-            help="The longest an attempt may take. [default: as the handler or the queue says]",
+            help="How long an attempt may take. [default: as the handler or the queue says]",
         ),
     ] = None,
     overlap: Annotated[
@@ -92,7 +92,7 @@ async def set_cron(
         int,
         typer.Option(
             metavar="N",
-            help="How many of them at most, the newest, with --missed all.",
+            help="With --missed all: how many fire times to make up for at most, newest first.",
             parser=values.whole("--missed-limit", least=1, most=MOST_MISSED),
         ),
     ] = 100,

@@ -54,14 +54,14 @@ async def create(call: Call) -> Report:
         await storage.schema.create()
     finally:
         await storage.close()
-    return Report({"database": storage.url, "created": True}, [f"{storage.url} is there."])
+    return Report({"database": storage.url, "created": True}, [f"{storage.url} exists."])
 
 
 @command(group, "migrate")
 async def migrate(call: Call) -> Report:
     """Migrate the tables to this release. Safe to run again, by several at once, and while workers run.
 
-    It waits for locks of others, ten minutes at most, and workers go on meanwhile.
+    It waits up to ten minutes for locks that others hold, and workers go on meanwhile.
     """
     async with _opened(call, create=True) as storage:
         applied = await storage.schema.migrate(patience=PATIENCE, waits=_say)
@@ -89,7 +89,7 @@ async def status(call: Call) -> Report:
 async def check(call: Call, repair: Repair = False, delete_stateless: DeleteStateless = False) -> Report:
     """Look for rows that contradict each other, such as a job in two states or in none, while workers run. Exit code 1 when something is wrong."""
     if delete_stateless and not repair:
-        raise InvalidInput("--delete-stateless says what a repair does; say --repair too.")
+        raise InvalidInput("--delete-stateless changes what a repair does; say --repair too.")
     tally = _Findings()
     async with opened(call) as forge:
         audit = forge.storage.audit
@@ -104,7 +104,7 @@ async def check(call: Call, repair: Repair = False, delete_stateless: DeleteStat
 
 @command(group, "grants")
 async def grants(call: Call, role: Role, purpose: As) -> Report:
-    """Print the SQL by which the owner of the tables grants a role what --as names, and no more. PostgreSQL only."""
+    """Print the SQL by which the owner of the tables grants a role the rights that --as names, and no others. PostgreSQL only."""
     statements = forge_of(call).storage.schema.grants(role, purpose)
     return Report(
         {"role": role, "as": purpose.value, "statements": list(statements)}, ["\n".join(statements)]

@@ -64,7 +64,7 @@ async def enqueue(
         str | None,
         typer.Option(
             metavar="N|forever",
-            help="The most attempts the job has. [default: as the handler or the queue says]",
+            help="How many attempts the job may have. [default: as the handler or the queue says]",
         ),
     ] = None,
     timeout: Annotated[
@@ -72,7 +72,7 @@ async def enqueue(
         typer.Option(
             metavar="DURATION",
             parser=values.duration("--timeout"),
-            help="The longest an attempt may take. [default: as the handler or the queue says]",
+            help="How long an attempt may take. [default: as the handler or the queue says]",
         ),
     ] = None,
     key: Annotated[
@@ -101,7 +101,7 @@ async def enqueue(
 ) -> Report:
     """Enqueue a job and print its id."""
     if wait is not None and count > 1:
-        raise InvalidInput(f"--wait goes with one job, and --count is {count}.")
+        raise InvalidInput(f"--wait goes with one job, but --count is {count}.")
     arguments = values.payload(_text(payload, payload_file))
     options: OptionValues = {}
     if queue is not None:

@@ -57,7 +57,7 @@ Before = Annotated[
     typer.Option(
         "--before",
         metavar="ID",
-        help="Only jobs that come after this one in the list, to get the next page.",
+        help="Only jobs older than this one, to get the next page.",
         parser=values.whole("--before", least=1, most=MAX_ID),
     ),
 ]
@@ -72,7 +72,7 @@ async def list_jobs(
     limit: Limit = 50,
     before: Before = None,
 ) -> Report:
-    """List jobs, the newest first."""
+    """List jobs, newest first."""
     async with opened(call) as forge:
         jobs = await forge.jobs.list(state=state, queue=queue, kind=kind, limit=limit, before=before)
         now = await forge.storage.now()
@@ -106,7 +106,7 @@ def _when(job: Job, now: datetime) -> str:
 
 @command(group, "show")
 async def show(call: Call, id: Id) -> Report:
-    """Show all that is known of a job: payload, result, and the errors of its attempts."""
+    """Show everything known about a job: payload, result, and the errors of its attempts."""
     async with opened(call) as forge:
         job = await forge.jobs.get(id)
     failures = Rows(

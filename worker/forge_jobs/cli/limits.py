@@ -62,7 +62,7 @@ async def set_limit(
 
 @command(group, "empty")
 async def empty(call: Call, scope: Scope) -> Report:
-    """Empty a rate limit for all workers at once, as after an answer 429."""
+    """Empty a rate limit for all workers at once, for example after a 429 response."""
     async with opened(call) as forge:
         await forge.limits.empty(scope)
     return Report({"scope": scope, "emptied": True}, [f"Rate limit {scope!r} is empty."])

@@ -61,13 +61,15 @@ async def set_queue(
     backoff_max: Annotated[
         timedelta | None,
         typer.Option(
-            metavar="DURATION", help="The longest such wait.", parser=values.duration("--backoff-max")
+            metavar="DURATION",
+            help="The longest wait before a retry.",
+            parser=values.duration("--backoff-max"),
         ),
     ] = None,
     max_attempts: Annotated[
         str | None,
         typer.Option(
-            metavar="N|forever", help="The most attempts of a job that does not set its own number."
+            metavar="N|forever", help="How many attempts a job may have that does not set its own number."
         ),
     ] = None,
     done_retention: Annotated[
@@ -97,7 +99,7 @@ async def set_queue(
         str | None,
         typer.Option(
             metavar="SCOPE|none",
-            help="The rate limit that each start of a job takes a token of; none: starts are not limited.",
+            help="The rate limit that each job takes a token from when it starts; none: starts are not limited.",
         ),
     ] = None,
 ) -> Report:
@@ -161,7 +163,7 @@ async def delete(
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> Report:
-    """Delete a queue, and its done jobs. Other jobs, and crons that enqueue to it, keep it unless they are moved or dropped."""
+    """Delete a queue and its done jobs. A queue with other jobs, or with crons that enqueue to it, is kept unless they are moved or dropped."""
     if drop:
         require_a_word(call, "forge-jobs queues delete --drop", yes=yes, dry_run=dry_run)
     async with opened(call) as forge:

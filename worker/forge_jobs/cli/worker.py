@@ -237,8 +237,10 @@ async def _ask_for_new_queues(forge: Forge, queues: Sequence[str]) -> None:
             for name, nearest in (await forge.new_queues(*queues)).items():
                 if nearest is None:
                     continue
-                if not agreed(f"There is no queue {name}, and {nearest} is there. Make queue {name}?"):
-                    raise InvalidInput(f"Queue {name!r} was not made; is {nearest!r} meant?")
+                if not agreed(
+                    f"There is no queue {name}, but there is a queue {nearest}. Make queue {name}?"
+                ):
+                    raise InvalidInput(f"Queue {name!r} was not made; did you mean {nearest!r}?")
                 await forge.queues.ensure(name)
 
 
@@ -281,7 +283,7 @@ async def _run(worker: Worker, until_empty: bool) -> None:
     end_within(_seconds_left(worker), 1 if working.exception() else 0, _say_last)
     working.result()
     if worker.left_behind:  # Python would wait for them, for ever perhaps; their jobs are in other hands
-        _say_last(f"{worker.left_behind} handlers ignored being stopped; the process ends now.")
+        _say_last(f"{worker.left_behind} handlers ignored that they were told to stop; the process ends now.")
         os._exit(0)
 
 

@@ -19,19 +19,19 @@ group = typer.Typer(help="Look at the workers that are alive.")
 
 @command(group, "list")
 async def list_workers(call: Call) -> Report:
-    """List workers, the queues they serve, when they were last heard of, and what hinders them."""
+    """List workers, the queues they serve, when they were last heard from, and what is wrong with them."""
     async with opened(call) as forge:
         workers = await forge.workers.list()
         leader = await forge.workers.leader()
         versions = await forge.versions.all()
         now = await forge.storage.now()
-    columns = ["worker", "state", "queues", "running", "host", "heard of", "up", "leads"]
+    columns = ["worker", "state", "queues", "running", "host", "heard from", "up", "leads"]
     cells = [_row(worker, leader, now) for worker in workers]
     if any(worker.pool for worker in workers):
         columns += ["version", "pool"]
         cells = [[*row, *_belongs(worker, versions)] for row, worker in zip(cells, workers, strict=True)]
     rows = Rows(columns, cells, "No workers.", frozenset({"running"}))
-    ailments = [f"{worker.label} says of itself: {worker.ailment}" for worker in workers if worker.ailment]
+    ailments = [f"{worker.label} reports: {worker.ailment}" for worker in workers if worker.ailment]
     documents = [{**document(worker), "leads": _leads(worker, leader)} for worker in workers]
     return Report(documents, [rows, *ailments])
 
@@ -55,7 +55,7 @@ def _belongs(worker: WorkerInfo, versions: Sequence[Version]) -> list[str]:
 
 
 def _state(worker: WorkerInfo, now: datetime) -> str:
-    if not worker.was_heard_of(now, QUIET):
+    if not worker.was_heard_from(now, QUIET):
         return "silent"
     if worker.ailment:
         return "unwell"

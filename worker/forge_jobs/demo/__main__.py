@@ -36,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
         default=standard_library(),
         help="default: Python's standard library",
     )
-    parser.add_argument("--postgres", action="store_true", help="on a PostgreSQL that is started for it")
+    parser.add_argument(
+        "--postgres", action="store_true", help="use a temporary PostgreSQL, started and stopped by the demo"
+    )
     parser.add_argument("--report", type=Path, default=Path("demo-report.json"), help="default: %(default)s")
     parser.add_argument("--concurrency", type=int, default=20, help="jobs at once, default: %(default)s")
     return parser

@@ -83,7 +83,7 @@ class Handler(Generic[P, R]):
             if _is_context(parameter):
                 raise InvalidInput(
                     f"Handler {self.kind!r} has the context as parameter {parameter.name!r}, "
-                    "allowed is that it is the first."
+                    "allowed is the first parameter."
                 )
         self.arguments = Arguments(function, skip=1 if self.takes_context else 0)
         self.__doc__ = function.__doc__
@@ -201,7 +201,7 @@ def _placement(function: Callable[..., Any], executor: str | None, kind: str) ->
     for is_generator in (inspect.isgeneratorfunction, inspect.isasyncgenfunction):
         if is_generator(entered):
             raise InvalidInput(
-                f"Handler {kind!r} is a generator function, of which a call runs nothing; "
+                f"Handler {kind!r} is a generator function, and calling it runs nothing; "
                 "allowed is a function without yield."
             )
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(entered)
@@ -241,7 +241,7 @@ def _not_importable(function: Callable[..., Any]) -> str | None:
 def _check_function(function: object, what: str) -> None:
     if inspect.isclass(function):
         raise InvalidInput(
-            f"{what} is the class {function.__qualname__!r}, of which a call only makes an object; "
+            f"{what} is the class {function.__qualname__!r}, and calling it only makes an object; "
             "allowed is a function, a method, or an object that can be called."
         )
     if not callable(function):

@@ -66,7 +66,7 @@ class Options:
             "connection" in said and said["connection"] is None
         ):  # a mistake, or the job would not be part of it
             raise InvalidInput(
-                "connection is None, allowed is the connection of a transaction; without one leave it out."
+                "connection is None, allowed is the connection of a transaction; leave it out when there is none."
             )
         for name in {"delay", "timeout"} & said.keys():
             said[name] = as_duration(said[name], name)

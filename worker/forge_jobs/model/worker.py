@@ -40,7 +40,7 @@ class WorkerInfo:
     adrift: tuple[int, ...] = ()  # that are its own, and that it does not run
     ailment: str | None = None  # what keeps it from its work, in a sentence, as of its last beat
 
-    def was_heard_of(self, now: datetime, within: timedelta) -> bool:
+    def was_heard_from(self, now: datetime, within: timedelta) -> bool:
         """Whether its last beat is no older; one from the future says nothing, since a clock was set back after it."""
         return self.beat_at is not None and abs(now - self.beat_at) <= within
 

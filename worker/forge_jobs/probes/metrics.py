@@ -40,7 +40,7 @@ SNAPSHOT_AGE = 1.0
 class Metrics:
     """The numbers of one process. `running` says how many handlers run now.
 
-    A worker counts as live when it was heard of within `stale`. Without a `storage`
+    A worker counts as live when it was heard from within `stale`. Without a `storage`
     only what happened in this process is told.
     """
 
@@ -93,11 +93,11 @@ class Metrics:
         running, capacity = self._running(), sum(self._counters.capacities.values())
         yield _gauge("forge_worker_running_jobs", "Handlers that run in this process.", value=running)
         yield _gauge(
-            "forge_worker_capacity", "Handlers that may run at once in this process.", value=capacity
+            "forge_worker_capacity", "How many handlers may run at once in this process.", value=capacity
         )
         yield _gauge(
             "forge_worker_stuck_handlers",
-            "Handlers that go on in this process though they were told to stop.",
+            "Handlers that go on in this process although they were told to stop.",
             value=self._counters.stuck,
         )
         yield _gauge("forge_leader", "Whether this process leads.", value=self._counters.leads)
@@ -131,7 +131,7 @@ class _Snapshot:
     leader: Leader | None
 
     def live_workers(self, stale: timedelta) -> list[WorkerInfo]:
-        return [each for each in self.workers if each.was_heard_of(self.now, stale)]
+        return [each for each in self.workers if each.was_heard_from(self.now, stale)]
 
 
 async def _ask(storage: "Storage") -> _Snapshot | None:
@@ -179,11 +179,13 @@ def _queues(snapshot: _Snapshot, stale: timedelta) -> Iterator[Metric]:
     yield gauge("dead_jobs", "Dead jobs that are still kept.", {each.queue: each.dead for each in counts})
     yield gauge(
         "oldest_pending_age_seconds",
-        "How long the oldest pending job has been pending, 0 when there is none.",
+        "How long the oldest pending job has been pending; 0 when there is none.",
         ages,
     )
     yield gauge(
-        "concurrency", "Jobs that may be in progress in the whole cluster, absent without a limit.", limited
+        "concurrency",
+        "How many jobs may be in progress at once over all workers; absent without a limit.",
+        limited,
     )
     yield gauge("paused", "Whether the queue is paused.", {each.name: each.paused for each in configs})
     yield gauge("cooling_down", "Whether the queue cools down after a throttled job.", cooling)
@@ -203,7 +205,7 @@ def _cluster(snapshot: _Snapshot, stale: timedelta) -> Iterator[Metric]:
     yield _gauge("forge_workers", "Live workers.", value=len(snapshot.live_workers(stale)))
     yield _gauge(
         "forge_workers_unwell",
-        "Live workers that say that something keeps them from their work.",
+        "Live workers that report that something keeps them from their work.",
         value=sum(each.ailment is not None for each in snapshot.live_workers(stale)),
     )
     yield _gauge("forge_leader_present", "Whether any worker leads.", value=snapshot.leader is not None)
@@ -215,7 +217,7 @@ def _cluster(snapshot: _Snapshot, stale: timedelta) -> Iterator[Metric]:
     )
     yield _gauge(
         "forge_rate_limit_capacity",
-        "Tokens that the bucket holds at most.",
+        "The most tokens that the bucket holds.",
         "scope",
         {each.scope: each.capacity for each in limits},
     )

@@ -81,7 +81,7 @@ async def settled(returned: Any) -> Any:
             require_run(returned)
             return returned
         returned = await awaited
-    raise Retry(reason="The handler returned an awaitable that comes to another, again and again.")
+    raise Retry(reason="The handler returned an awaitable that returns another awaitable, again and again.")
 
 
 def _awaited(returned: Any) -> Awaitable[Any] | None:

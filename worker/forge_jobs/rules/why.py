@@ -13,18 +13,18 @@ from forge_jobs.rules.duration import in_words
 from forge_jobs.rules.words import QUIET, ago, attempt_of, count, first_line, to_the_second
 
 SLOW = timedelta(seconds=2)
-"""From claiming a job to its handler's start it takes less."""
+"""A handler starts sooner than this after its job was claimed."""
 
 OVERDUE = timedelta(seconds=10)
-"""Workers look at least every 5 s: what they may take and have not taken for longer is worth a sentence."""
+"""Workers look at least every 5 s: a job that they may take and have not taken for longer is worth a sentence."""
 
 MOST_NAMED = 3
-"""So many workers are named; of the others it is said how many there are."""
+"""How many workers are named; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """Why a job is where it is: sentences for people, what weighs most first."""
+    """Why a job is where it is: sentences for people, the most important first."""
 
     job_id: int
     state: State
@@ -41,7 +41,7 @@ def explain(
 ) -> Why:
     """Return why `job` is not running, or since when it runs, or how it ended.
 
-    `waiting` is needed for a waiting job; `workers` are all that are registered, and those that were heard of
+    `waiting` is needed for a waiting job; `workers` are all that are registered, and those that were heard from
     within `stale` are alive.
     """
     if job.state in ENDED:
@@ -80,19 +80,19 @@ def _in_progress(job: Job, now: datetime, worker: WorkerInfo | None) -> Iterator
         yield "That worker is lost; the job will be taken back and counted as a failed attempt."
     elif worker.beat_at and now - worker.beat_at > QUIET:
         yield (
-            f"That worker was last heard of {ago(worker.beat_at, now)}; "
+            f"That worker was last heard from {ago(worker.beat_at, now)}; "
             "when it stays silent, the job is taken back and counted as a failed attempt."
         )
     elif job.id in worker.adrift:
-        yield "That worker is alive, but does not run it: it hands it back in a moment."
+        yield "That worker is alive but does not run the job; it hands the job back in a moment."
     elif worker.beat_at:
-        yield f"That worker is alive: it was heard of {ago(worker.beat_at, now)}."
+        yield f"That worker is alive: it was heard from {ago(worker.beat_at, now)}."
         if worker.ailment:
-            yield f"It says of itself: {worker.ailment}"
+            yield f"It reports: {worker.ailment}"
     if worker is not None and job.timeout and job.claimed_at and now - job.claimed_at > job.timeout + SLOW:
         yield f"Its timeout of {in_words(job.timeout)} is over: its handler was told to stop, and has not ended yet."
     if job.error:
-        yield f"The attempt before failed: {first_line(job.error)}"
+        yield f"The previous attempt failed: {first_line(job.error)}"
 
 
 def _scheduled(
@@ -116,7 +116,7 @@ def _time_of(job: Job, now: datetime, workers: Sequence[WorkerInfo], stale: time
     if job.run_at > now:
         return f"{because} waits until {to_the_second(job.run_at)}, in {in_words(job.run_at - now)}."
     was_due = f"{because} was due {ago(job.run_at, now)}, at {to_the_second(job.run_at)}"
-    live = [each for each in workers if each.was_heard_of(now, stale)]
+    live = [each for each in workers if each.was_heard_from(now, stale)]
     if not live:
         return f"{was_due}; no worker is alive that would make it pending."
     if now - job.run_at > OVERDUE:
@@ -129,8 +129,8 @@ class _Serving:
 
     def __init__(self, job: Job, waiting: Waiting, workers: Sequence[WorkerInfo], stale: timedelta) -> None:
         all = [each for each in workers if waiting.queue.name in each.queues and not each.draining]
-        self.quiet = [each for each in all if not each.was_heard_of(waiting.now, QUIET)]
-        self.live = [each for each in all if each.was_heard_of(waiting.now, stale)]
+        self.quiet = [each for each in all if not each.was_heard_from(waiting.now, QUIET)]
+        self.live = [each for each in all if each.was_heard_from(waiting.now, stale)]
         self.able = [each for each in self.live if job.kind in each.kinds]
         self.open = [each for each in self.able if each.is_open]
         self.unwell = [each for each in self.open if each.ailment]
@@ -146,7 +146,7 @@ def _pending(
     job: Job, waiting: Waiting | None, workers: Sequence[WorkerInfo], stale: timedelta
 ) -> Iterator[str]:
     if waiting is None or waiting.ready_at is None:
-        yield "It was pending, and moves just now: ask again."
+        yield "It was pending and is changing its state right now: ask again."
         return
     serving = _Serving(job, waiting, workers, stale)
     held = [*_hindrances(job, waiting, serving), *_competition(waiting, serving)]
@@ -161,7 +161,7 @@ def _hindrances(job: Job, waiting: Waiting, serving: _Serving) -> Iterator[str]:
     """What would keep the job from running even if it were the only one."""
     queue = waiting.queue
     if names.is_closed(queue):
-        yield f"Queue {job.queue!r} is being deleted: its jobs go to another queue, or with it."
+        yield f"Queue {job.queue!r} is being deleted: its jobs are moved to another queue, or deleted with it."
         return
     if queue.paused:
         yield f"Queue {queue.name!r} is paused."
@@ -175,7 +175,7 @@ def _hindrances(job: Job, waiting: Waiting, serving: _Serving) -> Iterator[str]:
         yield f"Queue {queue.name!r} has a concurrency of 0, so none of its jobs may run."
     if queue.rate_limit is not None and waiting.tokens is None:
         yield (
-            f"There is no rate limit {queue.rate_limit!r}, of which queue {queue.name!r} needs tokens, "
+            f"There is no rate limit {queue.rate_limit!r}, which queue {queue.name!r} takes tokens from, "
             "so none of its jobs may start."
         )
     if not serving.live:
@@ -185,11 +185,11 @@ def _hindrances(job: Job, waiting: Waiting, serving: _Serving) -> Iterator[str]:
         yield f"No worker handles kind {job.kind!r}: of {live} serving queue {queue.name!r}, none has a handler for it."
     elif not serving.open:
         yield (
-            "No worker that could run it may claim: each is of a version that is not promoted or drains, "
+            "No worker that could run it may claim: each is of a version that is not promoted or that drains, "
             "or is cordoned."
         )
     for worker in serving.unwell[:MOST_NAMED]:
-        yield f"Worker {worker.label} says of itself: {worker.ailment}"
+        yield f"Worker {worker.label} reports: {worker.ailment}"
     if len(serving.unwell) > MOST_NAMED:
         yield f"{count(len(serving.unwell) - MOST_NAMED, 'more worker')} of its queue cannot work either."
     if not serving.live:
@@ -204,15 +204,15 @@ def _competition(waiting: Waiting, serving: _Serving) -> Iterator[str]:
     if queue.rate_limit is not None and waiting.tokens is not None and waiting.tokens < 1 - NEARLY:
         yield f"The rate limit {queue.rate_limit!r} of the queue has no token."
     if serving.are_busy:
-        places = count(sum(each.concurrency for each in serving.well), "job")
-        yield f"Every worker that could take it is busy: {places} at once are what they run."
+        slots = count(sum(each.concurrency for each in serving.well), "slot")
+        yield f"Every worker that could take it is busy: their {slots} {'is' if slots == '1 slot' else 'are'} in use."
 
 
 def _line(waiting: Waiting) -> Iterator[str]:
     if waiting.ahead >= waiting.ahead_limit > 0:
-        yield f"{waiting.ahead_limit:,}+ jobs of its queue are before it."
+        yield f"{waiting.ahead_limit:,}+ jobs of its queue are ahead of it."
     elif waiting.ahead:
-        yield f"{count(waiting.ahead, 'job')} of its queue {'is' if waiting.ahead == 1 else 'are'} before it."
+        yield f"{count(waiting.ahead, 'job')} of its queue {'is' if waiting.ahead == 1 else 'are'} ahead of it."
 
 
 def _overdue(waiting: Waiting, ready_at: datetime, serving: _Serving) -> Iterator[str]:
@@ -230,9 +230,9 @@ def _overdue(waiting: Waiting, ready_at: datetime, serving: _Serving) -> Iterato
 def _quiet(serving: _Serving, now: datetime) -> Iterator[str]:
     for worker in serving.quiet[:MOST_NAMED]:
         if worker.beat_at is not None:
-            yield f"Worker {worker.label} of its queue was last heard of {ago(worker.beat_at, now)}."
+            yield f"Worker {worker.label} of its queue was last heard from {ago(worker.beat_at, now)}."
     if len(serving.quiet) > MOST_NAMED:
-        yield f"{count(len(serving.quiet) - MOST_NAMED, 'more worker')} of its queue has not been heard of since."
+        yield f"{count(len(serving.quiet) - MOST_NAMED, 'more worker')} of its queue has not been heard from since."
 
 
 def _look_at(workers: Sequence[WorkerInfo]) -> str:

@@ -6,7 +6,7 @@ from forge_jobs.model.job import FOREVER, Job
 from forge_jobs.rules.duration import in_words
 
 QUIET = timedelta(seconds=15)
-"""A worker not heard of for longer is worth a sentence; heartbeats come every few seconds."""
+"""A worker not heard from for longer is worth a sentence; heartbeats come every few seconds."""
 
 
 def attempt_of(job: Job) -> str:

@@ -289,7 +289,9 @@ def _is_service(key: str, value: str) -> bool:
 def _warning(key: str) -> str:
     known = [each.removeprefix("FORGE_") for each in KNOWN]
     nearest = difflib.get_close_matches(key.removeprefix("FORGE_"), known, n=1)
-    return f"{key} is not a setting; is FORGE_{nearest[0]} meant?" if nearest else f"{key} is not a setting."
+    return (
+        f"{key} is not a setting; did you mean FORGE_{nearest[0]}?" if nearest else f"{key} is not a setting."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ def _end(seconds: float, code: int, say: Callable[[str], None], loop: asyncio.Ab
         loop.is_closed() and threading.main_thread().is_alive()
     ):  # nothing hangs: whoever called has other work
         return
-    say(f"What handlers had begun goes on ({_named(loop)}); the process ends now.")
+    say(f"What handlers started still runs ({_named(loop)}); the process ends now.")
     if multiprocessing := sys.modules.get("multiprocessing"):
         for child in multiprocessing.active_children():
             child.terminate()
@@ -45,4 +45,4 @@ def _named(loop: asyncio.AbstractEventLoop) -> str:
     if multiprocessing := sys.modules.get("multiprocessing"):
         left += [f"process {each.name}" for each in multiprocessing.active_children()]
     more = len(left) - MOST_NAMED
-    return ", ".join(left[:MOST_NAMED] + ([f"{more} more"] if more > 0 else [])) or "nobody knows what"
+    return ", ".join(left[:MOST_NAMED] + ([f"{more} more"] if more > 0 else [])) or "something unknown"

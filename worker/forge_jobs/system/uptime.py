@@ -1,4 +1,4 @@
-"""The clock of what may be believed without asking: heartbeats, leases, and who was not heard of.
+"""The clock of what may be believed without asking: heartbeats, leases, and who was not heard from.
 
 It goes on while this machine sleeps, which the clock of the event loop does not on Linux and
 macOS: a worker that wakes up after an hour shall not take itself for one that has just beaten.

@@ -30,27 +30,27 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         (),
     ),
     "forge_outcomes_refused": (
-        "Outcomes that the database did not take, and that were written without what it refused.",
+        "Outcomes that the database refused and that were written without the part that it refused.",
         (),
     ),
     "forge_outcomes_parted": (
-        "Outcomes that could not be written together with others, and were written apart.",
+        "Outcomes that could not be written together with others and were written one by one.",
         (),
     ),
-    "forge_outcomes_held": ("Outcomes that could not be written at a try, and were tried again later.", ()),
+    "forge_outcomes_held": ("Outcomes that could not be written at once and were tried again later.", ()),
     "forge_outcomes_unwritten": ("Outcomes that this process could not write before it ended.", ()),
     "forge_jobs_stuck": (
-        "Handlers that went on for 10 s after they were told to stop, so that other jobs got their slots.",
+        "Handlers that went on for 10 s after they were told to stop, so other jobs got their slots.",
         ("queue", "kind"),
     ),
     "forge_jobs_adrift": (
-        "Jobs handed back because this process had claimed them and did not run them.",
+        "Jobs handed back because this process had claimed them but did not run them.",
         (),
     ),
-    "forge_runners_replaced": ("Runners that ended and nobody meant them to.", ()),
+    "forge_runners_replaced": ("Runners that ended unexpectedly and were replaced.", ()),
     "forge_exits_contained": (
-        "Exits that came out of what a job of this kind had given to the event loop, or out of nobody knows what, "
-        "and that did not end this process.",
+        "Exits (sys.exit and the like) that did not end this process. The kind is that of the job that gave them to the "
+        "event loop, empty when it is not known.",
         ("kind",),
     ),
     "forge_jobs_unknown_kind": (
@@ -65,20 +65,20 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "forge_rate_limit_emptied": ("Times that this process emptied the bucket.", ("scope",)),
     "forge_cron_fired": ("Jobs that this process enqueued for the cron.", ("cron",)),
     "forge_cron_skipped": (
-        "Fire times of the cron that this process skipped because its last job was not ended.",
+        "Fire times of the cron that this process skipped because its last job had not ended.",
         ("cron",),
     ),
     "forge_leader_elections": ("Times that this process became the leader.", ()),
-    "forge_database_losses": ("Times that a call found the database away.", ()),
+    "forge_database_losses": ("Times that the database did not answer a call.", ()),
     "forge_worker_cut_off": (
-        "Times that this process stopped its handlers because it was not heard of for too long.",
+        "Times that this process stopped its handlers because it could not send a heartbeat for too long.",
         (),
     ),
     "forge_loop_blocks": (
         "Times that a handler of this kind blocked the event loop of this process for a second or more.",
         ("kind",),
     ),
-    "forge_chore_failures": ("Times that a chore raised what nobody foresaw.", ("chore",)),
+    "forge_chore_failures": ("Times that a chore failed with an unexpected error.", ("chore",)),
 }
 
 _ALWAYS_SHOWN = frozenset({Outcome.DONE, Outcome.FAILED, Outcome.DEAD})

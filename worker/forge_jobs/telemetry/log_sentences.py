@@ -26,7 +26,7 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     events.HistoryCut: (
         logging.WARNING,
         "The database's history was cut, as by a crash, a fail-over or a restore: it still knows {kept} jobs of this "
-        "worker; stopped because it does not know them: {job_ids}",
+        "worker; these were stopped, since it does not know them: {job_ids}",
     ),
     events.OutcomeRefused: (
         logging.ERROR,
@@ -38,7 +38,7 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     ),
     events.OutcomesHeld: (
         logging.ERROR,
-        "Outcomes of jobs {job_ids} cannot be written: {error}; next try in {retry_in} s, others go on",
+        "Outcomes of jobs {job_ids} cannot be written: {error}; next try in {retry_in} s; other outcomes are written meanwhile",
     ),
     events.OutcomesUnwritten: (
         logging.ERROR,
@@ -52,20 +52,20 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     events.HandlerStuck: (
         logging.ERROR,
         "The handler of job {job_id} goes on though it was told to stop ({why}): it has run for {duration} s, "
-        "and its place is given to another; {stuck} handlers are stuck",
+        "and another job gets its slot; {stuck} handlers are stuck",
     ),
     events.StuckHandlerEnded: (
         logging.WARNING,
-        "The handler of job {job_id}, which ignored being stopped, has ended after {duration} s; {stuck} are stuck",
+        "The handler of job {job_id}, which ignored that it was told to stop, has ended after {duration} s; {stuck} handlers are stuck",
     ),
-    events.RunnerReplaced: (logging.ERROR, "A runner ended: {error}; another has its place"),
+    events.RunnerReplaced: (logging.ERROR, "A runner ended: {error}; another takes its place"),
     events.CloseWaits: (
         logging.WARNING,
-        "The close of the forge waits for {function}, which takes more than {seconds} s",
+        "Closing the forge waits for {function}, which has taken more than {seconds} s",
     ),
     events.SignalTaken: (
         logging.WARNING,
-        "Something in this process took {signal} for itself; it stops the worker again",
+        "Something in this process replaced the worker's handler of {signal}; the worker took it back, so the signal stops it again",
     ),
     events.CancelRefused: (
         logging.WARNING,
@@ -73,26 +73,26 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     ),
     events.GraceLost: (
         logging.WARNING,
-        "Job {job_id} is handed back: what it had started was told to end as the worker was, so it had no grace; "
-        "in a unit of systemd, KillMode=mixed leaves it its grace",
+        "Job {job_id} is handed back: the processes that it had started got the worker's stop signal too, so it had no grace; "
+        "under systemd, KillMode=mixed leaves it its grace",
     ),
     events.ExitContained: (
         logging.ERROR,
-        "{error} at {where} would have ended worker {worker}, which goes on; it is of {origin}, and these run: {running}",
+        "{error} at {where} would have ended worker {worker}, which goes on; it came from {origin}; running jobs: {running}",
     ),
-    events.SubscriberFailed: (logging.ERROR, "Subscriber {subscriber} failed at {heard}: {error}"),
+    events.SubscriberFailed: (logging.ERROR, "Subscriber {subscriber} failed on event {heard}: {error}"),
     events.UnknownKind: (
         logging.WARNING,
         "No handler for kind {kind} of queue {queue}: {jobs} jobs were handed back",
     ),
     events.KindsUnpublished: (
         logging.WARNING,
-        "What the handlers of {kinds} declare could not be published, so jobs that others enqueue by name "
-        "are without it: {error}",
+        "What the handlers of {kinds} declare could not be published, so it does not hold for jobs that others "
+        "enqueue by name: {error}",
     ),
     events.UnknownLimit: (
         logging.ERROR,
-        "There is no rate limit {scope}, of which queue {queue} needs tokens: none of its jobs is started",
+        "There is no rate limit {scope}, which queue {queue} takes tokens from: none of its jobs is started",
     ),
     events.WorkerStarted: (logging.INFO, "Worker {worker} serves {queues}, up to {concurrency} jobs at once"),
     events.WorkerStopping: (
@@ -102,11 +102,11 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     events.WorkerStopped: (logging.INFO, "Worker {worker} stopped, {handed_back} jobs were handed back"),
     events.WorkerCutOff: (
         logging.ERROR,
-        "Worker {worker} could not say in time that it lives, and is cut off: its {running} running jobs are stopped, and wait again",
+        "Worker {worker} could not send a heartbeat in time and is cut off: its {running} running jobs are stopped and wait again",
     ),
     events.LoopBlocked: (
         logging.ERROR,
-        "The event loop of worker {worker} is blocked for {seconds} s by {handler} at {where}: "
+        "The event loop of worker {worker} has been blocked for {seconds} s by {handler} at {where}: "
         "no heartbeat and no other job goes on",
     ),
     events.LoopFree: (
@@ -115,11 +115,11 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     ),
     events.WorkersLost: (
         logging.WARNING,
-        "Workers {labels} were silent for too long, and are lost: their jobs are taken back",
+        "Workers {labels} were silent for too long and are lost: their jobs are taken back",
     ),
     events.GateClosed: (
         logging.INFO,
-        "Worker {worker} may claim nothing: its version is not promoted or drains, or it is cordoned; "
+        "Worker {worker} may claim nothing: its version is not promoted or drains, or the worker is cordoned; "
         "its {running} running jobs go on",
     ),
     events.GateOpened: (logging.INFO, "Worker {worker} may claim again"),
@@ -128,28 +128,28 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.ERROR,
         "The database does not answer ({doing}): {error}; next try in {retry_in} s",
     ),
-    events.DatabaseBack: (logging.WARNING, "The database answers again, it was away for {away} s"),
+    events.DatabaseBack: (logging.WARNING, "The database answers again; it was away for {away} s"),
     events.DatabaseMoved: (
         logging.WARNING,
         "The file with the database's URL was changed, and the database answers at the new one: {url}",
     ),
     events.MigrationWaits: (logging.WARNING, "{why} Next try in {retry_in} s"),
-    events.PollOnly: (logging.WARNING, "Nothing can be heard from the database, so the worker polls: {why}"),
-    events.QueueMade: (logging.INFO, "There was no queue {queue}; it was made"),
+    events.PollOnly: (logging.WARNING, "The database cannot notify the worker, so the worker polls: {why}"),
+    events.QueueMade: (logging.INFO, "There was no queue {queue}, so it was made"),
     events.QueueResembles: (
         logging.WARNING,
-        "There was no queue {queue}, and it was made; is {nearest} meant?",
+        "There was no queue {queue}, so it was made; did you mean {nearest}?",
     ),
     events.QueueUnserved: (
         logging.WARNING,
         "No live worker serves queue {queue}, where {pending} jobs are pending",
     ),
-    events.QueueCooled: (logging.WARNING, "Queue {queue} cools down for {seconds} s, a job was throttled"),
+    events.QueueCooled: (logging.WARNING, "Queue {queue} cools down for {seconds} s: a job was throttled"),
     events.JobStarted: (logging.DEBUG, "Job {job_id} starts"),
     events.JobsMadePending: (logging.DEBUG, "{count} scheduled jobs are pending now"),
     events.CountsFolded: (
         logging.INFO,
-        "{notes} notes of counts had gathered, and were summed up in {seconds} s",
+        "{notes} notes of counts had piled up and were summed in {seconds} s",
     ),
     events.JobsSwept: (logging.DEBUG, "{count} ended jobs were past their retention and are gone"),
     events.CronFired: (
@@ -160,7 +160,7 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     events.CronHeldUp: (logging.ERROR, "Cron {cron} cannot fire now: {error}"),
     events.LeadOffered: (
         logging.WARNING,
-        "Worker {worker} gives up the lead, since it cannot read crons {crons}, and another may",
+        "Worker {worker} gives up the lead, since it cannot read crons {crons} and another worker may be able to",
     ),
     events.TokensLeased: (logging.DEBUG, "{tokens} tokens of rate limit {scope} are leased"),
     events.LimitEmptied: (logging.WARNING, "Rate limit {scope} was emptied"),

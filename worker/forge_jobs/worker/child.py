@@ -71,7 +71,7 @@ def call(
     if type(returned) is CoroutineType:
         returned.close()
         raise Retry(
-            reason="The handler returned a coroutine, and a process of its own has no loop that awaits it; "
+            reason="The handler returned a coroutine, which nothing awaits in a process of its own; "
             "allowed is a plain function."
         )
     return kept_result(returned, claim.codec)

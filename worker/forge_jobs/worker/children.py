@@ -141,7 +141,7 @@ class Child:
         """Return the answer with this number; None when there will be none."""
         try:
             if await self._reader.readexactly(child.NUMBER) != number:
-                raise Retry(reason="something else than its answer was written to the socket of its process")
+                raise Retry(reason="its process wrote something other than its answer to the socket")
             length = await self._reader.readexactly(child.LENGTH)
             return await self._reader.readexactly(int.from_bytes(length))
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -159,7 +159,7 @@ def _console() -> int:
 
 def _ended(code: int | None) -> str:
     if code is None:
-        return "its process ended, with an exit code that something else in the worker's process took"
+        return "its process ended; its exit code is unknown, since something else in the worker's process took it"
     if code >= 0:
         return f"its process ended with exit code {code}"
     try:

@@ -65,7 +65,7 @@ class Endpoints:
         if session is None or not session.is_registered:
             return "The worker is not registered."
         if session.is_stopping:
-            return "The worker stops."
+            return "The worker is stopping."
         if why := await why_unanswered(self._forge.storage.ping):
             return why
         ailment = session.ailment

@@ -124,7 +124,7 @@ class Session:
         """What keeps the worker from its work; None when nothing does. Only while it is registered."""
         alive, count, now = self.runners.alive, self.runners.count, time.monotonic()
         if alive < count:
-            return Ailment(f"Only {alive} of {count} runners are there.")
+            return Ailment(f"Only {alive} of {count} runners are alive.")
         for doing, since, said in (
             ("look for jobs", self._claimer.looked_at, self._claimer.said),
             ("record outcomes", self._recorder.waits_since, self._recorder.said),

@@ -119,7 +119,7 @@ class Worker:
         InvalidSetting. When it has returned it may be called again; while it runs, InvalidInput is raised.
         """
         if self._runs:
-            raise InvalidInput("This Worker runs already, allowed is another Worker beside it.")
+            raise InvalidInput("This Worker is running already, allowed is another Worker beside it.")
         here = threading.current_thread()
         if handle_signals and here is not threading.main_thread():
             raise InvalidInput(

@@ -74,7 +74,7 @@ async def test_an_era_is_settled_when_all_who_beat_of_late_have_taken_stock_in_i
     await storage.workers.end_era()
     assert not (await storage.workers.beat(me)).is_settled
     now = (await storage.workers.beat(other, era=before.era)).standing
-    await clock.advance(seconds=2)  # the third was not heard of for the stale time
+    await clock.advance(seconds=2)  # the third was not heard from for the stale time
     assert not (await storage.workers.beat(me)).is_settled
     await storage.workers.beat(other, era=now.era)
     assert (await storage.workers.beat(me)).is_settled

@@ -1,4 +1,4 @@
-"""A worker that is not heard of loses its jobs, and can do no harm when it comes back."""
+"""A worker that is not heard from loses its jobs, and can do no harm when it comes back."""
 
 import asyncio
 from datetime import timedelta

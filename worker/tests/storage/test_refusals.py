@@ -236,7 +236,7 @@ async def transfer(storage: Storage) -> None:
         (lambda on: on.owners.dismiss("nobody"), "'nobody' manages nothing; owners: an operator."),
         (
             lambda on: on.workers.beat(NOBODY),
-            "Worker 1 is lost: it was not heard of for too long.",
+            "Worker 1 is lost: it was not heard from for too long.",
         ),
         (
             lambda on: on.removals.close("busy"),

@@ -253,7 +253,7 @@ async def test_the_name_of_a_closed_queue_is_shown_to_nobody(storage, database):
     assert {job.queue for job in await forge.jobs.list()} == {"mail"}
     waiting = jobs[State.PENDING]
     assert (await forge.jobs.why(waiting)).reasons == (
-        "Queue 'mail' is being deleted: its jobs go to another queue, or with it.",
+        "Queue 'mail' is being deleted: its jobs are moved to another queue, or deleted with it.",
     )
 
 

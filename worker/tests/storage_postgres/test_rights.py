@@ -349,7 +349,7 @@ async def test_why_says_which_right_the_workers_lack(
 
         async def is_said() -> bool:
             [reason, *_] = (await visitor.jobs.why(job.id)).reasons
-            return "says of itself: It could not look for jobs for" in reason and (
+            return "reports: It could not look for jobs for" in reason and (
                 "lacks a right on table 'ready' (who enqueues needs INSERT, a worker needs SELECT, INSERT, UPDATE, DELETE"
                 in reason
             )

@@ -36,7 +36,7 @@ async def test_a_worker_without_all_its_runners_is_not_ready(forge: Forge) -> No
         assert worker.session is not None
         worker.session.runners.count += 1
         answer = await asyncio.to_thread(ready, worker.metrics_port)
-        assert answer == (503, "Only 3 of 4 runners are there.")
+        assert answer == (503, "Only 3 of 4 runners are alive.")
 
 
 REFUSAL = "The database cannot be used: permission denied for a table."

@@ -263,7 +263,7 @@ def test_a_context_that_would_be_taken_for_an_argument_is_refused() -> None:
 
     with pytest.raises(
         InvalidInput,
-        match=r"^Handler 'work' has the context as parameter 'ctx', allowed is that it is the first\.$",
+        match=r"^Handler 'work' has the context as parameter 'ctx', allowed is the first parameter\.$",
     ):
         Forge("sqlite://:memory:").handler(work)
 

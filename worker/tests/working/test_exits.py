@@ -366,7 +366,7 @@ async def test_a_worker_goes_on_after_exits_that_are_of_no_job_and_names_the_job
     assert (await forge.jobs.get(other.id)).attempt == 1
     lines = [line for line in workers.log().splitlines() if "would have ended worker" in line]
     assert len(lines) == len(ways)
-    assert all(f"of no job that is known, and these run: {other.id},{job.id}" in line for line in lines)
+    assert all(f"from no job that is known; running jobs: {other.id},{job.id}" in line for line in lines)
 
 
 @pytest.mark.parametrize("database", ["postgres"], indirect=True)

@@ -85,7 +85,10 @@ async def test_why_says_that_its_worker_does_not_run_a_job(
 
         async def is_said() -> bool:
             why = await forge.jobs.why(job.id)
-            return "That worker is alive, but does not run it: it hands it back in a moment." in why.reasons
+            return (
+                "That worker is alive but does not run the job; it hands the job back in a moment."
+                in why.reasons
+            )
 
         await eventually(is_said)
     assert await counted(forge, pending=1, in_progress=0)  # who stops hands back what it does not run, too

@@ -226,7 +226,7 @@ async def test_what_a_handler_in_a_process_of_its_own_decides_is_done(children: 
         ("in_child_fork", "its process ended with exit code 5"),
         (
             "in_child_writes_everywhere",
-            "something else than its answer was written to the socket of its process",
+            "its process wrote something other than its answer to the socket",
         ),
     ],
 )
@@ -288,7 +288,7 @@ async def test_a_script_that_works_when_it_is_imported_is_no_worker_in_a_handler
 
     [adds] = [job for job in await forge.jobs.list() if job.kind == "adds"]
     assert adds.state is State.DEAD
-    assert "allowed is that below if __name__ == '__main__'" in (adds.error or "").partition("\n")[0]
+    assert "allowed is to open it below if __name__ == '__main__'" in (adds.error or "").partition("\n")[0]
 
 
 async def test_a_program_that_is_run_as_a_script_has_its_handlers_in_processes_too(
@@ -375,7 +375,7 @@ async def test_a_result_that_cannot_leave_its_process_does_not_run_the_job_again
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        ("in_child_coroutine", "The handler returned a coroutine, and a process of its own has no loop"),
+        ("in_child_coroutine", "The handler returned a coroutine, which nothing awaits"),
         ("in_child_generator", "The handler returned a generator, whose work is not done"),
         ("in_child_enqueues", "ctx.enqueue is used in a handler with executor='process'"),
         ("in_child_enqueues_by_its_program", "forge.enqueue is used in a handler with executor='process'"),

@@ -147,7 +147,7 @@ async def test_a_handler_that_ignores_being_stopped_does_not_keep_the_process(
 
     handed_back = await forge.jobs.get(job.id)
     assert (handed_back.state, handed_back.attempt) == (State.PENDING, 0)
-    assert "ignored being stopped" in workers.log()
+    assert "ignored that they were told to stop" in workers.log()
 
 
 @pytest.mark.parametrize("what", ["thread", "executor", "task", "process"])
@@ -162,7 +162,7 @@ async def test_what_a_handler_left_behind_does_not_keep_the_process(
     assert await worker.wait() == 0
 
     name = "uvloop_0" if what == "executor" else "left"
-    assert "What handlers had begun goes on (" in workers.log() and name in workers.log()
+    assert "What handlers started still runs (" in workers.log() and name in workers.log()
     await eventually(lambda: not any(lives(pid) for pid in everybody))
 
 

@@ -73,7 +73,7 @@ async def _all_slots_are_free(forge: Forge, job_id: int) -> bool:
     return (await forge.storage.jobs.waiting(job_id)).slots_held == 0
 
 
-async def test_a_job_that_came_back_before_its_outcome_was_heard_of_does_not_run_twice_at_once(
+async def test_a_job_that_came_back_before_its_outcome_was_heard_from_does_not_run_twice_at_once(
     forge: Forge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running: list[int] = []

@@ -179,7 +179,7 @@ def endless() -> "asyncio.Future[Any]":
         (lambda: {"sent": [work(1)], "n": 1}, "a coroutine at $.sent[0],"),
         (functools.partial(returns_async, numbers), "a generator,"),
         (functools.partial(returns_async, lambda: {"rows": numbers()}), "a generator at $.rows,"),
-        (functools.partial(returns_async, endless), "an awaitable that comes to another"),
+        (functools.partial(returns_async, endless), "an awaitable that returns another awaitable"),
     ],
 )
 async def test_what_has_not_run_is_a_failed_attempt(
@@ -244,13 +244,13 @@ class Numbers:
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        (numbers, "is a generator function, of which a call runs nothing"),
+        (numbers, "is a generator function, and calling it runs nothing"),
         (numbers_later, "is a generator function"),
         (functools.partial(numbers), "is a generator function"),
         (staticmethod(numbers), "is a generator function"),
         (Numbers(), "is a generator function"),
         (Numbers().__call__, "is a generator function"),
-        (Task, "is the class 'Task', of which a call only makes an object"),
+        (Task, "is the class 'Task', and calling it only makes an object"),
         ("work", "is 'work', allowed is a function"),
         (None, "is None, allowed is a function"),
         (dict.fromkeys, "allowed are parameters that can"),

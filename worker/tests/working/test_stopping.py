@@ -153,7 +153,7 @@ async def test_a_worker_runs_once_at_a_time_and_again_when_it_has_ended(forge: F
     for _ in range(2):
         running = asyncio.create_task(worker.run())
         await forge.wait((await works.enqueue()).id, timeout=30)
-        with pytest.raises(InvalidInput, match="runs already"):
+        with pytest.raises(InvalidInput, match="is running already"):
             await worker.run()
         worker.stop()
         await running
