@@ -6,11 +6,11 @@ transaction, so that what it mends is still so.
 
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from typing import Any
 
 from forge_jobs.model.finding import Finding, Look
 from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.contradictions import (
+    COUNTED,
     JOBS_AT_ONCE,
     RANKS,
     Contradictions,
@@ -26,7 +26,7 @@ from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.revision import configured
 from forge_jobs.storage.sqlite.slots import fit, free_slots_of_the_gone
 from forge_jobs.storage.sqlite.tally import Column, count_move
-from forge_jobs.storage.sqlite.transaction import Transaction
+from forge_jobs.storage.sqlite.transaction import Record, Transaction
 from forge_jobs.storage.sqlite.waiting import make_ready
 
 FIRST, END = -(2**63), 2**63 - 1
@@ -87,7 +87,7 @@ WITH RECURSIVE wanted (queue_id, queue, number, concurrency) AS (
     UNION ALL
     SELECT queue_id, queue, number + 1, concurrency FROM wanted WHERE number < concurrency
 )
-SELECT 'held', {name}, slot.number, slot.worker_id FROM slot JOIN queue ON queue.id = slot.queue_id
+SELECT 'held' AS what, {name} AS queue, slot.number AS number, slot.worker_id AS detail FROM slot JOIN queue ON queue.id = slot.queue_id
 WHERE worker_id IS NOT NULL AND worker_id NOT IN (SELECT id FROM worker)
 UNION ALL
 SELECT 'missing', queue, number, NULL FROM wanted
@@ -110,8 +110,9 @@ WITH counted AS (
            sum(done) AS done, sum(dead) AS dead
     FROM counted GROUP BY queue_id
 )
-SELECT {name}, there.*, coalesce(tally.pending, 0), coalesce(tally.scheduled, 0), coalesce(tally.in_progress, 0),
-       coalesce(tally.done, 0), coalesce(tally.dead, 0)
+SELECT {name} AS queue, there.*, coalesce(tally.pending, 0) AS noted_pending,
+       coalesce(tally.scheduled, 0) AS noted_scheduled, coalesce(tally.in_progress, 0) AS noted_in_progress,
+       coalesce(tally.done, 0) AS noted_done, coalesce(tally.dead, 0) AS noted_dead
 FROM there LEFT JOIN queue ON queue.id = there.queue_id LEFT JOIN tally ON tally.queue_id = there.queue_id
 WHERE (there.pending, there.scheduled, there.in_progress, there.done, there.dead)
    IS NOT (tally.pending, tally.scheduled, tally.in_progress, tally.done, tally.dead)
@@ -167,10 +168,10 @@ class SqliteAudit:
         return [*mended(findings, left), *unmended(left.values())]
 
     async def counts(self, *, repair: bool = False) -> list[Finding]:
-        rows = await self._database.read(lambda transaction: transaction.rows(COUNTS))
+        rows = await self._database.read(lambda transaction: transaction.records(COUNTS))
         if rows and repair:
             rows = await self._database.write(_mend_counts)
-        findings = [count_finding(row[0], row[1], row[7:], row[2:7]) for row in rows]
+        findings = [_count_finding(row) for row in rows]
         return findings if repair else unmended(findings)
 
 
@@ -182,7 +183,7 @@ def _step(transaction: Transaction, first: int, limit: int) -> tuple[int, int]:
 
 
 def _look(transaction: Transaction, first: int, end: int) -> Contradictions:
-    return Contradictions([Row(*row) for row in transaction.rows(LOOK, {"first": first, "end": end})])
+    return Contradictions([Row(**row) for row in transaction.records(LOOK, {"first": first, "end": end})])
 
 
 def _mend(transaction: Transaction, found: Contradictions, forget: bool) -> None:
@@ -213,24 +214,22 @@ def _places(transaction: Transaction, job_id: int) -> list[Place]:
     """Return where the job is, the place that proves most first."""
     registered = {row[0] for row in transaction.rows("SELECT id FROM worker")}
     found: list[Place] = [
-        (state, queue_id, attempt, 0)
-        for state, queue_id, attempt in transaction.rows(
-            "SELECT 'finished', queue_id, attempt FROM finished WHERE job_id = ?1 "
+        (row["state"], row["queue_id"], row["attempt"], 0)
+        for row in transaction.records(
+            "SELECT 'finished' AS state, queue_id, attempt FROM finished WHERE job_id = ?1 "
             "UNION ALL SELECT 'scheduled', queue_id, attempt FROM scheduled WHERE job_id = ?1",
             (job_id,),
         )
     ]
     found += [
-        ("claimed" if worker_id in registered else "abandoned", queue_id, attempt, 0)
-        for queue_id, attempt, worker_id in transaction.rows(
+        ("claimed" if row["worker_id"] in registered else "abandoned", row["queue_id"], row["attempt"], 0)
+        for row in transaction.records(
             "SELECT queue_id, attempt, worker_id FROM claimed WHERE job_id = ?", (job_id,)
         )
     ]
     found += [
-        ("ready", queue_id, attempt, pos)
-        for queue_id, attempt, pos in transaction.rows(
-            "SELECT queue_id, attempt, pos FROM ready WHERE job_id = ?", (job_id,)
-        )
+        ("ready", row["queue_id"], row["attempt"], row["pos"])
+        for row in transaction.records("SELECT queue_id, attempt, pos FROM ready WHERE job_id = ?", (job_id,))
     ]
     return sorted(found, key=lambda place: (RANKS.index(place[0]), -place[2], place[3]))
 
@@ -244,15 +243,14 @@ def _place(transaction: Transaction, job_id: int, forget: bool) -> None:
         _delete_about(transaction, job_id, "failure", "job_key")
         transaction.execute("DELETE FROM job WHERE id = ?", (job_id,))
     else:
-        row = transaction.row("SELECT created_at, queue_id, priority FROM job WHERE id = ?", (job_id,))
-        if row is None:
+        job = transaction.record("SELECT created_at, queue_id, priority FROM job WHERE id = ?", (job_id,))
+        if job is None:
             return
-        created_at, queue_id, priority = row
         attempt = transaction.value(
             "SELECT coalesce(max(attempt), 0) FROM failure WHERE job_id = ?", (job_id,)
         )
-        make_ready(transaction, [(job_id, created_at, queue_id, attempt, priority)])
-        count_move(transaction, [queue_id], None, "pending")
+        make_ready(transaction, [(job_id, job["created_at"], job["queue_id"], attempt, job["priority"])])
+        count_move(transaction, [job["queue_id"]], None, "pending")
 
 
 def _take_out(transaction: Transaction, job_id: int, places: Sequence[Place]) -> None:
@@ -283,7 +281,7 @@ def _delete_about(transaction: Transaction, job_id: int, *tables: str) -> None:
 
 
 def _slots(transaction: Transaction) -> dict[object, Finding]:
-    return {row: slot_finding(*row) for row in transaction.rows(SLOTS)}
+    return {row: slot_finding(**row) for row in transaction.records(SLOTS)}
 
 
 def _mend_slots(transaction: Transaction) -> tuple[dict[object, Finding], dict[object, Finding]]:
@@ -295,10 +293,16 @@ def _mend_slots(transaction: Transaction) -> tuple[dict[object, Finding], dict[o
     return before, _slots(transaction)
 
 
-def _mend_counts(transaction: Transaction) -> list[Any]:
-    rows = transaction.rows(COUNTS)
+def _count_finding(row: Record) -> Finding:
+    noted, real = ([row[f"{prefix}{state}"] for state in COUNTED] for prefix in ("noted_", ""))
+    return count_finding(row["queue"], row["queue_id"], noted, real)
+
+
+def _mend_counts(transaction: Transaction) -> list[Record]:
+    rows = transaction.records(COUNTS)
     transaction.execute_many(
-        "INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead) VALUES (?, ?, ?, ?, ?, ?)",
-        [row[1:7] for row in rows],
+        "INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead) "
+        "VALUES (:queue_id, :pending, :scheduled, :in_progress, :done, :dead)",
+        [dict(row) for row in rows],
     )
     return rows

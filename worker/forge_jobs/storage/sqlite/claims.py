@@ -52,6 +52,8 @@ WHERE queue.id = :queue_id AND worker.id = :worker_id
   AND (:era IS NULL OR (SELECT number FROM era) = :era AND worker.beat_at >= :beat_at)
 """
 
+# The columns of PICK and CLAIMED are read by their places: every job passes through here, and by name it would cost
+# a worker on SQLite eight percent more.
 PICK = """
 SELECT ready.job_id, :worker_id, {attempt}, ready.queue_id, job.kind, {payload}, job.codec, ready.priority,
        ready.pos, job.max_attempts, job.timeout, job.key, job.created_at, false
@@ -356,12 +358,12 @@ def _hand_back(transaction: Transaction, claims: Sequence[Claim]) -> list[int]:
 
 def _cancelled(transaction: Transaction, claims: Sequence[Claim]) -> dict[Proof, int]:
     """Return which of these claims are held and cancelled by a user, and since when they are held."""
-    rows = transaction.rows(
+    rows = transaction.records(
         "SELECT job_id, worker_id, attempt, claimed_at FROM claimed "
         "WHERE job_id IN (SELECT value FROM json_each(?)) AND cancel_requested_at IS NOT NULL",
         (json.dumps([claim.job_id for claim in claims]),),
     )
-    return {row[:3]: row[3] for row in rows}
+    return {(row["job_id"], row["worker_id"], row["attempt"]): row["claimed_at"] for row in rows}
 
 
 def _end_cancelled(transaction: Transaction, claims: Sequence[Claim], cancelled: Mapping[Proof, int]) -> None:
@@ -397,7 +399,7 @@ def _end_cancelled(transaction: Transaction, claims: Sequence[Claim], cancelled:
 def _owned(transaction: Transaction, given: dict[Proof, T]) -> tuple[list[T], list[int]]:
     """Take back the claims that are still held; return what was given for them, and the job ids of the others."""
     ids = json.dumps([proof[0] for proof in given])
-    held = set(
+    held: set[Proof] = set(  # rows as they are: every job that ends passes through here
         transaction.rows(
             "SELECT job_id, worker_id, attempt FROM claimed WHERE job_id IN (SELECT value FROM json_each(?))",
             (ids,),

@@ -23,7 +23,14 @@ from forge_jobs.storage.interface.wakeups import Listener
 from forge_jobs.storage.sqlite import notices
 from forge_jobs.storage.sqlite.file import OpenedFile, is_there, removed
 from forge_jobs.storage.sqlite.micros import micros
-from forge_jobs.storage.sqlite.transaction import DRIVER_ERRORS, Notice, Transaction, Work, translated
+from forge_jobs.storage.sqlite.transaction import (
+    DRIVER_ERRORS,
+    Notice,
+    Transaction,
+    Work,
+    records,
+    translated,
+)
 from forge_jobs.storage.sqlite.writer import Writer
 
 T = TypeVar("T")
@@ -202,7 +209,7 @@ class SqliteDatabase:
     def _check_same_file(self, connection: sqlite3.Connection) -> None:
         if self.in_memory:
             raise InvalidInput("The database is in memory, where no other connection reaches it.")
-        [file] = [row[2] for row in connection.execute("PRAGMA database_list") if row[1] == "main"]
+        [file] = [row["file"] for row in records(connection, "PRAGMA database_list") if row["name"] == "main"]
         if not file or not Path(file).exists() or not Path(file).samefile(self.path):
             raise InvalidInput(
                 f"The given connection is of {file or 'a database in memory'}, allowed is one of {self.path}."

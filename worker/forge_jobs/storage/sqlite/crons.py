@@ -14,11 +14,11 @@ from forge_jobs.storage.sqlite.kinds import named
 from forge_jobs.storage.sqlite.micros import micros, moment
 from forge_jobs.storage.sqlite.queues import unknown_queue
 from forge_jobs.storage.sqlite.revision import configured, require_owner
-from forge_jobs.storage.sqlite.transaction import Row, Transaction
+from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
 COLUMNS = """
     cron.name, expression, kind, timezone, payload, codec,
-    queue.name, queue_said, CASE WHEN priority_said THEN priority END, cron.max_attempts, cron.timeout,
+    queue.name AS queue, queue_said, CASE WHEN priority_said THEN priority END AS priority, cron.max_attempts, cron.timeout,
     overlap, missed, missed_limit, enabled, cron.managed_by, next_fire_at, last_fire_at, last_error, skipped
 """
 SELECT = f"SELECT {COLUMNS} FROM cron JOIN queue ON queue.id = cron.queue_id"
@@ -83,7 +83,9 @@ class SqliteCrons:
         return await self._database.read(lambda transaction: get(transaction, name))
 
     async def all(self) -> list[CronConfig]:
-        rows = await self._database.read(lambda transaction: transaction.rows(f"{SELECT} ORDER BY cron.name"))
+        rows = await self._database.read(
+            lambda transaction: transaction.records(f"{SELECT} ORDER BY cron.name")
+        )
         return [_cron(row) for row in rows]
 
     async def delete(
@@ -106,7 +108,7 @@ class SqliteCrons:
 
 def get(transaction: Transaction, name: str) -> CronConfig:
     """Return the cron of this name. Raises UnknownCron."""
-    row = transaction.row(f"{SELECT} WHERE cron.name = ?", (name,))
+    row = transaction.record(f"{SELECT} WHERE cron.name = ?", (name,))
     if row is None:
         raise UnknownCron(name, (known[0] for known in transaction.rows("SELECT name FROM cron")))
     return _cron(row)
@@ -139,26 +141,26 @@ def _parameters(transaction: Transaction, cron: CronConfig) -> dict[str, object]
     }
 
 
-def _cron(row: Row) -> CronConfig:
+def _cron(row: Record) -> CronConfig:
     return CronConfig(
-        name=row[0],
-        expression=row[1],
-        kind=row[2],
-        timezone=row[3],
-        payload=row[4],
-        codec=row[5],
-        queue=row[6],
-        queue_said=bool(row[7]),
-        priority=row[8],
-        max_attempts=row[9],
-        timeout=stored_duration(row[10]),
-        overlap=bool(row[11]),
-        missed=Missed(row[12]),
-        missed_limit=row[13],
-        enabled=bool(row[14]),
-        managed_by=row[15],
-        next_fire_at=moment(row[16]),
-        last_fire_at=moment(row[17]),
-        last_error=row[18],
-        skipped=row[19],
+        name=row["name"],
+        expression=row["expression"],
+        kind=row["kind"],
+        timezone=row["timezone"],
+        payload=row["payload"],
+        codec=row["codec"],
+        queue=row["queue"],
+        queue_said=bool(row["queue_said"]),
+        priority=row["priority"],
+        max_attempts=row["max_attempts"],
+        timeout=stored_duration(row["timeout"]),
+        overlap=bool(row["overlap"]),
+        missed=Missed(row["missed"]),
+        missed_limit=row["missed_limit"],
+        enabled=bool(row["enabled"]),
+        managed_by=row["managed_by"],
+        next_fire_at=moment(row["next_fire_at"]),
+        last_fire_at=moment(row["last_fire_at"]),
+        last_error=row["last_error"],
+        skipped=row["skipped"],
     )

@@ -61,9 +61,12 @@ def _fire(
         "SELECT id, next_fire_at FROM cron WHERE name = ? AND expression = ? AND timezone = ? AND enabled",
         (cron.name, cron.expression, cron.timezone),
     )
-    if row is None or row[1] != micros(cron.next_fire_at) or not leads(transaction, epoch):
+    if row is None:
         return []
-    cron_id, job = row[0], get(transaction, cron.name).job()
+    cron_id, due = row
+    if due != micros(cron.next_fire_at) or not leads(transaction, epoch):
+        return []
+    job = get(transaction, cron.name).job()
     answers: list[Enqueued] = []
     skipped = 0
     for fire_at in sorted(map(micros, fires)):

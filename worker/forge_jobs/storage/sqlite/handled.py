@@ -31,10 +31,8 @@ def handled(transaction: Transaction) -> dict[str, frozenset[str]]:
 def unhandled(transaction: Transaction) -> list[Unhandled]:
     """Return the jobs that wait in vain, by queue."""
     found = []
-    for queue_id, queue, listed in transaction.rows(
-        "SELECT queue_id, queue, kinds FROM handled ORDER BY queue"
-    ):
-        kinds = frozenset(json.loads(listed))
+    for row in transaction.records("SELECT queue_id, queue, kinds FROM handled ORDER BY queue"):
+        queue_id, queue, kinds = row["queue_id"], row["queue"], frozenset(json.loads(row["kinds"]))
         pending = dict[str, int](transaction.rows(PENDING, (queue_id, FEW_PENDING)))
         if pending and kinds.isdisjoint(pending):
             pending = dict(transaction.rows(PENDING, (queue_id, MOST_PENDING)))

@@ -37,8 +37,12 @@ def _sweep(transaction: Transaction, epoch: LeaderEpoch, limit: int) -> int:
     if not leads(transaction, epoch):
         return 0
     swept = 0
-    for queue_id, done, dead in transaction.rows("SELECT id, done_retention, dead_retention FROM queue"):
-        retentions: tuple[tuple[Column, int], ...] = (("done", done), ("dead", dead))
+    for queue in transaction.records("SELECT id, done_retention, dead_retention FROM queue"):
+        queue_id = queue["id"]
+        retentions: tuple[tuple[Column, int], ...] = (
+            ("done", queue["done_retention"]),
+            ("dead", queue["dead_retention"]),
+        )
         for state, retention in retentions:
             old = transaction.rows(
                 """

@@ -1,6 +1,7 @@
 """Jobs in SQLite, as producers and people handle them."""
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,22 +31,24 @@ from forge_jobs.storage.sqlite.enqueue import enqueue
 from forge_jobs.storage.sqlite.limits import FILLED
 from forge_jobs.storage.sqlite.micros import LAST, moment
 from forge_jobs.storage.sqlite.queues import get as get_queue
-from forge_jobs.storage.sqlite.transaction import Row, Transaction, is_write_lock_busy
+from forge_jobs.storage.sqlite.transaction import Record, Transaction, is_write_lock_busy
 
 JOB = """
-SELECT job.id, {name}, job.kind,
+SELECT job.id, {name} AS queue, job.kind,
        CASE WHEN finished.job_id IS NOT NULL THEN finished.state
             WHEN claimed.job_id IS NOT NULL THEN 'in_progress'
             WHEN scheduled.job_id IS NULL THEN 'pending'
             WHEN scheduled.reason = 'retry' THEN 'retrying'
-            ELSE 'scheduled' END,
+            ELSE 'scheduled' END AS state,
        job.payload, job.codec, job.priority,
-       coalesce(finished.attempt, claimed.attempt, scheduled.attempt, ready.attempt),
+       -- null for a job that became ready later than it was enqueued
+       coalesce(finished.attempt, claimed.attempt, scheduled.attempt, ready.attempt) AS attempt,
        job.max_attempts, job.timeout, job.key, job.created_at, scheduled.run_at, scheduled.reason,
-       coalesce(claimed.worker_id, finished.worker_id), worker_label.label,
+       coalesce(claimed.worker_id, finished.worker_id) AS worker_id, worker_label.label AS worker,
        claimed.claimed_at, claimed.cancel_requested_at, finished.started_at, finished.finished_at,
        CASE WHEN finished.job_id IS NOT NULL THEN finished.error
-            ELSE (SELECT error FROM failure WHERE failure.job_id = job.id ORDER BY failure.id DESC LIMIT 1) END,
+            ELSE (SELECT error FROM failure WHERE failure.job_id = job.id ORDER BY failure.id DESC LIMIT 1) END
+           AS error,
        finished.result
 FROM job
 JOIN queue ON queue.id = job.queue_id
@@ -56,7 +59,6 @@ LEFT JOIN ready ON ready.queue_id = job.queue_id AND ready.priority = job.priori
                AND ready.pos = job.created_at AND ready.job_id = job.id
 LEFT JOIN worker_label ON worker_label.worker_id = coalesce(claimed.worker_id, finished.worker_id)
 """.replace("{name}", SHOWN_NAME)
-ATTEMPT = 7  # its place in a row; null for a job that became ready later than it was enqueued
 
 # The table of each state, read from its newest job until the page is full. Dead jobs are
 # few among the done: they are found by the index, and sorted (the + keeps the table's order out).
@@ -147,20 +149,24 @@ class SqliteJobs:
 
     async def get(self, job_id: int) -> Job:
         def get(transaction: Transaction) -> Job:
-            row = transaction.row(JOB + "WHERE job.id = ?", (job_id,))
+            row = transaction.record(JOB + "WHERE job.id = ?", (job_id,))
             if row is None:
                 raise JobNotFound(job_id)
-            failures = transaction.rows(
+            failures = transaction.records(
                 """
-                SELECT failure.attempt, failure.at, worker_label.label, failure.error
+                SELECT failure.attempt, failure.at, worker_label.label AS worker, failure.error
                 FROM failure LEFT JOIN worker_label ON worker_label.worker_id = failure.worker_id
                 WHERE failure.job_id = ? ORDER BY failure.id
                 """,
                 (job_id,),
             )
-            [row] = _with_attempts(transaction, [row])
-            return _job(
-                row, tuple(Failure(attempt, moment(at), by, error) for attempt, at, by, error in failures)
+            [job] = _jobs(transaction, [row])
+            return replace(
+                job,
+                failures=tuple(
+                    Failure(failure["attempt"], moment(failure["at"]), failure["worker"], failure["error"])
+                    for failure in failures
+                ),
             )
 
         return await self._database.read(get)
@@ -186,10 +192,9 @@ class SqliteJobs:
             conditions.append("place.job_id < :before")
         page = PAGES[state].replace("{conditions}", " AND ".join(conditions))
         statement = FIND.replace("{page}", page)
-        rows = await self._database.read(
-            lambda transaction: _with_attempts(transaction, transaction.rows(statement, wanted))
+        return await self._database.read(
+            lambda transaction: _jobs(transaction, transaction.records(statement, wanted))
         )
-        return [_job(row) for row in rows]
 
     async def cancel(self, job_id: int) -> Cancelled:
         def cancel(transaction: Transaction) -> Cancelled:
@@ -259,9 +264,9 @@ class SqliteJobs:
 
     async def counts(self) -> list[Counts]:
         def counts(transaction: Transaction) -> list[Counts]:
-            rows = transaction.rows(
+            rows = transaction.records(
                 """
-                SELECT queue.id, queue.name, pending, scheduled, in_progress, done, dead
+                SELECT queue.id, queue.name AS queue, pending, scheduled, in_progress, done, dead
                 FROM queue JOIN tally ON tally.queue_id = queue.id WHERE {open} ORDER BY queue.name
                 """.replace("{open}", IS_OPEN)
             )
@@ -328,17 +333,14 @@ def _pending(transaction: Transaction, wanted: dict[str, Any]) -> list[Job]:
     There is no index of them by id: they are read along the claim's, from the end, a few of each class.
     """
     wanted["pos"] = _pos_before(transaction, wanted["before"])
-    found: list[Row] = []
+    found: list[Record] = []
     for queue_id, priority in transaction.rows(CLASSES, wanted):
-        found += transaction.rows(LAST_OF_CLASS, wanted | {"queue_id": queue_id, "priority": priority})
-    found.sort(reverse=True)
-    attempts = {job_id: attempt for _, job_id, attempt in found[: wanted["limit"]]}
+        found += transaction.records(LAST_OF_CLASS, wanted | {"queue_id": queue_id, "priority": priority})
+    found.sort(key=lambda row: (row["pos"], row["job_id"]), reverse=True)
+    attempts = {row["job_id"]: row["attempt"] for row in found[: wanted["limit"]]}
     ids = ", ".join(map(str, attempts))  # ids, from the database
-    rows = {row[0]: row for row in transaction.rows(f"{JOB} WHERE job.id IN ({ids})")}
-    return [
-        _job((*rows[job_id][:ATTEMPT], attempt, *rows[job_id][ATTEMPT + 1 :]))
-        for job_id, attempt in attempts.items()
-    ]
+    rows = {row["id"]: row for row in transaction.records(f"{JOB} WHERE job.id IN ({ids})")}
+    return [_job(rows[job_id], attempt) for job_id, attempt in attempts.items()]
 
 
 def _pos_before(transaction: Transaction, job_id: int | None) -> int:
@@ -355,49 +357,50 @@ def _pos_before(transaction: Transaction, job_id: int | None) -> int:
     return transaction.value(left, (job_id,)) or LAST
 
 
-def _counts(transaction: Transaction, row: Row) -> Counts:
-    queue_id, name, pending, scheduled, in_progress, done, dead = row
-    oldest = moment(transaction.value(OLDEST, {"queue_id": queue_id}))
-    return Counts(name, pending, scheduled, in_progress, done, dead, oldest)
-
-
-def _with_attempts(transaction: Transaction, rows: list[Row]) -> list[Row]:
-    """Fill in the attempts of pending jobs that became ready later than they were enqueued."""
-    if all(row[ATTEMPT] is not None for row in rows):
-        return rows
-    missing = ", ".join(str(row[0]) for row in rows if row[ATTEMPT] is None)  # ids, from the database
-    attempts: dict[int, int] = dict(
-        transaction.rows(f"SELECT job_id, attempt FROM ready WHERE job_id IN ({missing})")
+def _counts(transaction: Transaction, row: Record) -> Counts:
+    return Counts(
+        queue=row["queue"],
+        pending=row["pending"],
+        scheduled=row["scheduled"],
+        in_progress=row["in_progress"],
+        done=row["done"],
+        dead=row["dead"],
+        oldest_pending_at=moment(transaction.value(OLDEST, {"queue_id": row["id"]})),
     )
-    return [
-        row if row[ATTEMPT] is not None else (*row[:ATTEMPT], attempts[row[0]], *row[ATTEMPT + 1 :])
-        for row in rows
-    ]
 
 
-def _job(row: Row, failures: tuple[Failure, ...] = ()) -> Job:
+def _jobs(transaction: Transaction, rows: Sequence[Record]) -> list[Job]:
+    """Return the jobs of these rows, with the attempts of pending ones that became ready later than they were enqueued."""
+    attempts: dict[int, int] = {}
+    if missing := [str(row["id"]) for row in rows if row["attempt"] is None]:  # ids, from the database
+        attempts = dict(
+            transaction.rows(f"SELECT job_id, attempt FROM ready WHERE job_id IN ({', '.join(missing)})")
+        )
+    return [_job(row, attempts[row["id"]] if row["attempt"] is None else row["attempt"]) for row in rows]
+
+
+def _job(row: Record, attempt: int) -> Job:
     return Job(
-        id=row[0],
-        queue=row[1],
-        kind=row[2],
-        state=State(row[3]),
-        payload=row[4],
-        codec=row[5],
-        priority=row[6],
-        attempt=row[7],
-        max_attempts=row[8],
-        timeout=stored_duration(row[9]),
-        key=row[10],
-        created_at=moment(row[11]),
-        run_at=moment(row[12]),
-        reason=None if row[13] is None else Reason(row[13]),
-        worker_id=row[14],
-        worker=row[15],
-        claimed_at=moment(row[16]),
-        cancel_requested_at=moment(row[17]),
-        started_at=moment(row[18]),
-        finished_at=moment(row[19]),
-        error=row[20],
-        result=row[21],
-        failures=failures,
+        id=row["id"],
+        queue=row["queue"],
+        kind=row["kind"],
+        state=State(row["state"]),
+        payload=row["payload"],
+        codec=row["codec"],
+        priority=row["priority"],
+        attempt=attempt,
+        max_attempts=row["max_attempts"],
+        timeout=stored_duration(row["timeout"]),
+        key=row["key"],
+        created_at=moment(row["created_at"]),
+        run_at=moment(row["run_at"]),
+        reason=None if row["reason"] is None else Reason(row["reason"]),
+        worker_id=row["worker_id"],
+        worker=row["worker"],
+        claimed_at=moment(row["claimed_at"]),
+        cancel_requested_at=moment(row["cancel_requested_at"]),
+        started_at=moment(row["started_at"]),
+        finished_at=moment(row["finished_at"]),
+        error=row["error"],
+        result=row["result"],
     )

@@ -6,12 +6,15 @@ from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import moment
-from forge_jobs.storage.sqlite.transaction import Row, Transaction
+from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
 COLUMNS = "kind, queue, priority, max_attempts, timeout, codec, title, owner, docs"
 SELECT = f"SELECT {COLUMNS}, declared_at, declared_by FROM kind"
 NAMED = f"{SELECT} WHERE kind = ?"
-DECLARE = f"INSERT OR REPLACE INTO kind ({COLUMNS}, declared_at, declared_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+DECLARE = f"""
+INSERT OR REPLACE INTO kind ({COLUMNS}, declared_at, declared_by)
+VALUES (:kind, :queue, :priority, :max_attempts, :timeout, :codec, :title, :owner, :docs, :declared_at, :declared_by)
+"""
 MOVE = """
 UPDATE cron SET queue_id = (SELECT id FROM queue WHERE name = coalesce(:queue, 'default'))
 WHERE kind = :kind AND NOT queue_said AND EXISTS (SELECT 1 FROM queue WHERE name = coalesce(:queue, 'default'))
@@ -29,11 +32,12 @@ class SqliteKinds:
             return 0
 
         def declare(transaction: Transaction) -> int:
-            rows = _different(transaction, kinds)
-            transaction.execute_many(DECLARE, [(*row, transaction.now, by) for row in rows])
-            for kind, queue, *_ in rows:
-                transaction.execute(MOVE, {"kind": kind, "queue": queue})
-            return len(rows)
+            different = _different(transaction, kinds)
+            declared = {"declared_at": transaction.now, "declared_by": by}
+            transaction.execute_many(DECLARE, [kind | declared for kind in different])
+            for kind in different:
+                transaction.execute(MOVE, {"kind": kind["kind"], "queue": kind["queue"]})
+            return len(different)
 
         return await self._database.write(declare)
 
@@ -41,7 +45,7 @@ class SqliteKinds:
         return [
             _kind(row)
             for row in await self._database.read(
-                lambda transaction: transaction.rows(f"{SELECT} ORDER BY kind")
+                lambda transaction: transaction.records(f"{SELECT} ORDER BY kind")
             )
         ]
 
@@ -55,33 +59,45 @@ class SqliteKinds:
 
 def named(transaction: Transaction, kinds: Iterable[str]) -> dict[str, Kind]:
     """Return those of `kinds` that are declared."""
-    rows = (transaction.row(NAMED, (kind,)) for kind in kinds)
-    return {row[0]: _kind(row) for row in rows if row is not None}
+    rows = (transaction.record(NAMED, (kind,)) for kind in kinds)
+    return {row["kind"]: _kind(row) for row in rows if row is not None}
 
 
-def _different(transaction: Transaction, kinds: Sequence[Kind]) -> list[Row]:
-    """Return the rows that `kinds` should have, and have not."""
-    wanted = map(_row, kinds)
-    return [row for row in wanted if (transaction.row(NAMED, (row[0],)) or ())[: len(row)] != row]
+def _different(transaction: Transaction, kinds: Sequence[Kind]) -> list[dict[str, object]]:
+    """Return the columns that `kinds` should have, of those that have not."""
+    return [columns for columns in map(_columns, kinds) if not _has(transaction, columns)]
 
 
-def _row(kind: Kind) -> Row:
-    timeout = None if kind.timeout is None else kind.timeout.total_seconds()
-    said = (
-        kind.queue,
-        kind.priority,
-        kind.max_attempts,
-        timeout,
-        kind.codec,
-        kind.title,
-        kind.owner,
-        kind.docs,
+def _has(transaction: Transaction, columns: dict[str, object]) -> bool:
+    row = transaction.record(NAMED, (columns["kind"],))
+    return row is not None and all(row[name] == value for name, value in columns.items())
+
+
+def _columns(kind: Kind) -> dict[str, object]:
+    return {
+        "kind": kind.kind,
+        "queue": kind.queue,
+        "priority": kind.priority,
+        "max_attempts": kind.max_attempts,
+        "timeout": None if kind.timeout is None else kind.timeout.total_seconds(),
+        "codec": kind.codec,
+        "title": kind.title,
+        "owner": kind.owner,
+        "docs": kind.docs,
+    }
+
+
+def _kind(row: Record) -> Kind:
+    return Kind(
+        kind=row["kind"],
+        queue=row["queue"],
+        priority=row["priority"],
+        max_attempts=row["max_attempts"],
+        timeout=stored_duration(row["timeout"]),
+        codec=row["codec"],
+        title=row["title"],
+        owner=row["owner"],
+        docs=row["docs"],
+        declared_at=moment(row["declared_at"]),
+        declared_by=row["declared_by"],
     )
-    return (kind.kind, *said)
-
-
-def _kind(row: Row) -> Kind:
-    kind, queue, priority, max_attempts, seconds, codec, title, owner, docs, declared_at, declared_by = row
-    timeout = stored_duration(seconds)
-    said = (queue, priority, max_attempts, timeout, codec, title, owner, docs)
-    return Kind(kind, *said, moment(declared_at), declared_by)

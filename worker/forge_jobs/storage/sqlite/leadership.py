@@ -44,7 +44,7 @@ class SqliteLeadership:
 
     async def get(self) -> Leader | None:
         row = await self._database.read(
-            lambda transaction: transaction.row(
+            lambda transaction: transaction.record(
                 """
                 SELECT leader.worker_id, worker_label.label, leader.epoch, leader.until
                 FROM leader LEFT JOIN worker_label ON worker_label.worker_id = leader.worker_id
@@ -53,7 +53,9 @@ class SqliteLeadership:
                 (transaction.now,),
             )
         )
-        return None if row is None else Leader(row[0], row[1], row[2], moment(row[3]))
+        if row is None:
+            return None
+        return Leader(row["worker_id"], row["label"], row["epoch"], moment(row["until"]))
 
 
 def resign(transaction: Transaction, worker_id: int) -> None:

@@ -8,11 +8,11 @@ from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.revision import configured, require_owner
-from forge_jobs.storage.sqlite.transaction import Row, Transaction
+from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
 # A clock that went back mints nothing, then or when it comes forward again.
 FILLED = "min(capacity, tokens + refill * max(0, :now - refilled_at) / 1000000.0)"
-COLUMNS = f"scope, capacity, refill, {FILLED}, generation, emptied_at, managed_by"
+COLUMNS = f"scope, capacity, refill, {FILLED} AS tokens, generation, emptied_at, managed_by"
 
 
 class SqliteLimits:
@@ -61,7 +61,7 @@ class SqliteLimits:
 
     async def all(self) -> list[RateLimit]:
         rows = await self._database.read(
-            lambda transaction: transaction.rows(
+            lambda transaction: transaction.records(
                 f"SELECT {COLUMNS} FROM rate_limit ORDER BY scope", {"now": transaction.now}
             )
         )
@@ -94,7 +94,7 @@ def _add(transaction: Transaction, scope: str, capacity: float, refill: float) -
 
 def get(transaction: Transaction, scope: str) -> RateLimit:
     """Return the rate limit of this scope. Raises UnknownScope."""
-    row = transaction.row(
+    row = transaction.record(
         f"SELECT {COLUMNS} FROM rate_limit WHERE scope = :scope", {"scope": scope, "now": transaction.now}
     )
     if row is None:
@@ -102,6 +102,13 @@ def get(transaction: Transaction, scope: str) -> RateLimit:
     return _limit(row)
 
 
-def _limit(row: Row) -> RateLimit:
-    scope, capacity, refill, tokens, generation, emptied_at, managed_by = row
-    return RateLimit(scope, capacity, refill, tokens, generation, moment(emptied_at), managed_by)
+def _limit(row: Record) -> RateLimit:
+    return RateLimit(
+        scope=row["scope"],
+        capacity=row["capacity"],
+        refill=row["refill"],
+        tokens=row["tokens"],
+        generation=row["generation"],
+        emptied_at=moment(row["emptied_at"]),
+        managed_by=row["managed_by"],
+    )

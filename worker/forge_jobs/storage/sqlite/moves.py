@@ -17,7 +17,7 @@ from forge_jobs.storage.interface.claims import START
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.history import forget
 from forge_jobs.storage.sqlite.tally import Column, count_move
-from forge_jobs.storage.sqlite.transaction import Row, Transaction
+from forge_jobs.storage.sqlite.transaction import Record, Transaction
 from forge_jobs.storage.sqlite.waiting import make_ready
 
 FIND = """
@@ -54,17 +54,23 @@ class Place:
 
 def place(transaction: Transaction, job_id: int) -> Place:
     """Return where the job is. Raises JobNotFound."""
-    row = transaction.row(FIND, (job_id,))
-    if row is None:
+    job = transaction.record(FIND, (job_id,))
+    if job is None:
         raise JobNotFound(job_id)
-    id, state, queue_id, priority, kind, key, attempt, created_at = row
-    pos: int | None = None
-    if state == State.PENDING:
-        wanted = {"id": id, "queue_id": queue_id, "priority": priority, "pos": created_at}
+    pos, attempt = None, job["attempt"]
+    if job["state"] == State.PENDING:
+        wanted = {
+            "id": job_id,
+            "queue_id": job["queue_id"],
+            "priority": job["priority"],
+            "pos": job["created_at"],
+        }
         row = transaction.row(OF_CLASS + " AND pos = :pos", wanted)
         # when it became ready later than it was enqueued
         pos, attempt = row or transaction.rows(OF_CLASS, wanted)[0]
-    return Place(id, State(state), queue_id, priority, kind, key, attempt, pos)
+    return Place(
+        job_id, State(job["state"]), job["queue_id"], job["priority"], job["kind"], job["key"], attempt, pos
+    )
 
 
 def cancel(transaction: Transaction, places: Sequence[Place]) -> int:
@@ -194,36 +200,44 @@ class _Walk:
 
     table: str
     after: str
-    standing: str
+    standing: tuple[str, ...]
     beginning: tuple[int, ...]  # before all of them
     by_queue: bool = False  # whether the index begins with the queue, so that each queue is a way of its own
     condition: str = "true"
 
     @property
     def sql(self) -> str:
-        """Return the statement for the next rows; the last columns are where they stand."""
+        """Return the statement for the next rows; their columns `at_0`, `at_1` and so on are where they stand."""
         pos = "place.pos" if self.table == "ready" else "NULL"
+        standing = ", ".join(f"{column} AS at_{number}" for number, column in enumerate(self.standing))
         return f"""
-            SELECT job.id, place.queue_id, job.priority, job.kind, job.key, place.attempt, {pos}, {self.standing}
+            SELECT job.id, place.queue_id, job.priority, job.kind, job.key, place.attempt, {pos} AS pos, {standing}
             FROM {self.table} AS place CROSS JOIN job ON job.id = place.job_id
             WHERE {self.after} AND place.job_id <= :last
-            ORDER BY {self.standing} LIMIT :limit
+            ORDER BY {", ".join(self.standing)} LIMIT :limit
         """
+
+    def at(self, standing: Sequence[int]) -> dict[str, int]:
+        """Return a standing by the names of its columns."""
+        return {f"at_{number}": value for number, value in enumerate(standing)}
+
+    def standing_of(self, row: Record) -> dict[str, int]:
+        """Return where a row of the statement stands."""
+        return self.at([row[f"at_{number}"] for number in range(len(self.standing))])
 
 
 def _by_claim_order() -> _Walk:
-    standing = "place.priority, place.pos, place.job_id"
-    after = f"place.queue_id = :queue_id AND ({standing}) > (:at_0, :at_1, :at_2)"
+    after = "place.queue_id = :queue_id AND (place.priority, place.pos, place.job_id) > (:at_0, :at_1, :at_2)"
+    standing = ("place.priority", "place.pos", "place.job_id")
     return _Walk("ready", after, standing, (*START, 0), by_queue=True)
 
 
 def _by_end(state: State) -> _Walk:
-    standing = "place.finished_at, place.job_id"
     of_state = f"place.queue_id = :queue_id AND place.state = '{state}' AND place.finished_at <= :until"
     return _Walk(
         "finished",
-        f"{of_state} AND ({standing}) > (:at_0, :at_1)",
-        standing,
+        f"{of_state} AND (place.finished_at, place.job_id) > (:at_0, :at_1)",
+        ("place.finished_at", "place.job_id"),
         (0, 0),
         by_queue=True,
         condition=f"place.state = '{state}'",
@@ -232,7 +246,7 @@ def _by_end(state: State) -> _Walk:
 
 def _by_id(table: str, condition: str) -> _Walk:
     after = f"place.job_id > :at_0 AND (:queue_id IS NULL OR place.queue_id = :queue_id) AND {condition}"
-    return _Walk(table, after, "place.job_id", (0,), condition=condition)
+    return _Walk(table, after, ("place.job_id",), (0,), condition=condition)
 
 
 _WALKS = {
@@ -243,9 +257,6 @@ _WALKS = {
     State.DONE: _by_end(State.DONE),
     State.DEAD: _by_end(State.DEAD),
 }
-STANDING = 7
-"""Where in a row its standing begins."""
-
 Change = Callable[[Transaction, Sequence[Place]], int]
 
 MOVE_ALL: Mapping[Move, Change] = {Move.CANCEL: cancel, Move.RETRY: retry, Move.DELETE: delete}
@@ -264,10 +275,11 @@ async def move_all(
     )
     for queue_id in queue_ids if walk.by_queue or match.queue is not None else [None]:
         wanted = {"queue_id": queue_id, "last": match.last, "until": until, "limit": limit}
-        standing: Row | None = walk.beginning
+        standing: dict[str, int] | None = walk.at(walk.beginning)
         while standing is not None:
-            at = {f"at_{number}": value for number, value in enumerate(standing)}
-            standing, met, changed = await database.write(partial(_batch, walk, wanted | at, match, change))
+            standing, met, changed = await database.write(
+                partial(_batch, walk, wanted | standing, match, change)
+            )
             if met:
                 yield Moved(changed, met - changed)
 
@@ -278,14 +290,26 @@ def _batch(
     match: Match,
     change: Change,
     transaction: Transaction,
-) -> tuple[Row | None, int, int]:
+) -> tuple[dict[str, int] | None, int, int]:
     """Make the change to the next jobs; return where the last one stands, how many were met, and how many changed.
 
     So many are looked at and not so many met, since of a rare kind none may be met for long.
     """
-    rows = transaction.rows(walk.sql, wanted)
-    standing = rows[-1][STANDING:] if len(rows) == wanted["limit"] else None
-    places = [Place(row[0], match.state, *row[1:STANDING]) for row in rows]
+    rows = transaction.records(walk.sql, wanted)
+    standing = walk.standing_of(rows[-1]) if len(rows) == wanted["limit"] else None
+    places = [
+        Place(
+            row["id"],
+            match.state,
+            row["queue_id"],
+            row["priority"],
+            row["kind"],
+            row["key"],
+            row["attempt"],
+            row["pos"],
+        )
+        for row in rows
+    ]
     met = [place for place in places if match.kind is None or place.kind == match.kind]
     return standing, len(met), change(transaction, met) if met else 0
 

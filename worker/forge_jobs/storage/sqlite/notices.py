@@ -7,7 +7,7 @@ concern nobody else; woken by those, two idle workers would wake each other for 
 import sqlite3
 from collections.abc import Iterable
 
-from forge_jobs.storage.sqlite.transaction import Notice
+from forge_jobs.storage.sqlite.transaction import Notice, records
 
 KEPT = 256
 """How many of the last notices are kept; who was away for longer is told that it may have missed some."""
@@ -66,10 +66,11 @@ class KnownNotices:
         if self._number is None:
             self._number = last(connection)
             return [MISSED]
-        rows = connection.execute(AFTER, (self._number,)).fetchall()
+        rows = records(connection, AFTER, (self._number,))
         if not rows:
             return []
-        missed = rows[-1][0] - self._number >= KEPT
-        heard = [(kind, subject) for number, kind, subject in rows if number not in self._own]
-        self._number, self._own = rows[-1][0], set()
+        last_number = rows[-1]["number"]
+        missed = last_number - self._number >= KEPT
+        heard = [(row["kind"], row["subject"]) for row in rows if row["number"] not in self._own]
+        self._number, self._own = last_number, set()
         return [MISSED] if missed else heard

@@ -14,7 +14,7 @@ from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.micros import duration, later, micros, moment
 from forge_jobs.storage.sqlite.revision import configured, require_owner
 from forge_jobs.storage.sqlite.slots import fit, hold_for_running
-from forge_jobs.storage.sqlite.transaction import Row, Transaction
+from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
 COLUMNS = (
     "name, id, concurrency, paused, backoff_enabled, backoff_base, backoff_max, max_attempts, "
@@ -91,7 +91,7 @@ class SqliteQueues:
 
     async def all(self, *, closed: bool = False) -> list[QueueConfig]:
         rows = await self._database.read(
-            lambda transaction: transaction.rows(
+            lambda transaction: transaction.records(
                 f"SELECT {COLUMNS} FROM queue WHERE ? OR {IS_OPEN} ORDER BY name", (closed,)
             )
         )
@@ -115,7 +115,7 @@ class SqliteQueues:
 
 def get(transaction: Transaction, name: str) -> QueueConfig:
     """Return the queue of this name. Raises UnknownQueue."""
-    row = transaction.row(f"SELECT {COLUMNS} FROM queue WHERE name = ?", (name,))
+    row = transaction.record(f"SELECT {COLUMNS} FROM queue WHERE name = ?", (name,))
     if row is None:
         raise unknown_queue(transaction, name)
     return _queue(row)
@@ -136,21 +136,21 @@ def _change(transaction: Transaction, name: str, field: str, value: Any) -> None
     transaction.execute(f"UPDATE queue SET {field} = ? WHERE name = ?", (stored, name))
 
 
-def _queue(row: Row) -> QueueConfig:
+def _queue(row: Record) -> QueueConfig:
     return QueueConfig(
-        name=row[0],
-        id=row[1],
-        concurrency=row[2],
-        paused=bool(row[3]),
-        backoff_enabled=bool(row[4]),
-        backoff_base=duration(row[5]),
-        backoff_max=duration(row[6]),
-        max_attempts=row[7],
-        done_retention=duration(row[8]),
-        dead_retention=duration(row[9]),
-        timeout=duration(row[10]),
-        rate_limit=row[11],
-        managed_by=row[12],
-        cooldown_until=moment(row[13]),
-        throttles=row[14],
+        name=row["name"],
+        id=row["id"],
+        concurrency=row["concurrency"],
+        paused=bool(row["paused"]),
+        backoff_enabled=bool(row["backoff_enabled"]),
+        backoff_base=duration(row["backoff_base"]),
+        backoff_max=duration(row["backoff_max"]),
+        max_attempts=row["max_attempts"],
+        done_retention=duration(row["done_retention"]),
+        dead_retention=duration(row["dead_retention"]),
+        timeout=duration(row["timeout"]),
+        rate_limit=row["rate_limit"],
+        managed_by=row["managed_by"],
+        cooldown_until=moment(row["cooldown_until"]),
+        throttles=row["throttles"],
     )

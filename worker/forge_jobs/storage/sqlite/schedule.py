@@ -45,32 +45,35 @@ class SqliteSchedule:
     async def upcoming(self, within: timedelta) -> Mapping[str, tuple[int, datetime]]:
         def upcoming(transaction: Transaction) -> dict[str, tuple[int, datetime]]:
             until, found = later(transaction.now, within), {}
-            for queue_id, queue, kinds in transaction.rows(QUEUES):
-                [(jobs, first)] = transaction.rows(UPCOMING, (queue_id, until, UPCOMING_LIMIT, kinds))
+            for queue in transaction.records(QUEUES):
+                [(jobs, first)] = transaction.rows(
+                    UPCOMING, (queue["id"], until, UPCOMING_LIMIT, queue["kinds"])
+                )
                 if jobs:
-                    found[queue] = jobs, moment(first)
+                    found[queue["name"]] = jobs, moment(first)
             return found
 
         return await self._database.read(upcoming)
 
 
 def _make_pending(transaction: Transaction, limit: int) -> tuple[int, timedelta | None]:
-    due = transaction.rows(
+    due = transaction.records(
         """
         SELECT job_id, queue_id, attempt, priority FROM scheduled
         WHERE run_at <= ? ORDER BY run_at, job_id LIMIT ?
         """,
         (transaction.now, limit),
     )
-    transaction.execute_many("DELETE FROM scheduled WHERE job_id = ?", [(row[0],) for row in due])
+    transaction.execute_many("DELETE FROM scheduled WHERE job_id = ?", [(job["job_id"],) for job in due])
     make_ready(
         transaction,
         [
-            (job_id, transaction.now + place, queue_id, attempt, priority)  # among them, by their time
-            for place, (job_id, queue_id, attempt, priority) in enumerate(due)
+            # among them, by their time
+            (job["job_id"], transaction.now + place, job["queue_id"], job["attempt"], job["priority"])
+            for place, job in enumerate(due)
         ],
     )
-    count_move(transaction, [row[1] for row in due], "scheduled", "pending")
+    count_move(transaction, [job["queue_id"] for job in due], "scheduled", "pending")
     return len(due), _next(transaction)
 
 

@@ -12,19 +12,19 @@ def keep(
     transaction: Transaction, worker_id: int, record: TrackRecord | None = None, *, silent: bool = False
 ) -> None:
     """What the worker, which is about to go, came to is its version's; what it still holds is lost with it."""
-    worker = transaction.row(
+    worker = transaction.record(
         "SELECT pool, version_id, record FROM worker WHERE id = ? AND pool IS NOT NULL", (worker_id,)
     )
     if worker is None:
         return
-    pool, version_id, last = worker
+    pool, version_id = worker["pool"], worker["version_id"]
     held = transaction.value("SELECT count(*) FROM claimed WHERE worker_id = ?", (worker_id,))
     before = transaction.value(
         "SELECT record FROM worker_version WHERE pool = ? AND id = ?", (pool, version_id)
     )
     if before is None:
         return
-    said = _decoded(last) if record is None else record.written()
+    said = _decoded(worker["record"]) if record is None else record.written()
     gone = TrackRecord(lost=held, workers_lost=int(silent)).written()
     transaction.execute(
         "UPDATE worker_version SET record = ? WHERE pool = ? AND id = ?",
@@ -35,21 +35,21 @@ def keep(
 def totals(transaction: Transaction, pool: str | None) -> dict[tuple[str, str], Written]:
     """Return what the attempts of each version (of one pool) have come to by now, by pool and version."""
     found: dict[tuple[str, str], list[Written]] = {}
-    for owner, version_id, record in transaction.rows(
+    for row in transaction.records(
         """
-        SELECT pool, id, record FROM worker_version WHERE ?1 IS NULL OR pool = ?1
+        SELECT pool, id AS version_id, record FROM worker_version WHERE ?1 IS NULL OR pool = ?1
         UNION ALL SELECT pool, version_id, record FROM worker WHERE pool IS NOT NULL AND (?1 IS NULL OR pool = ?1)
         """,
         (pool,),
     ):
-        found.setdefault((owner, version_id), []).append(_decoded(record))
+        found.setdefault((row["pool"], row["version_id"]), []).append(_decoded(row["record"]))
     return {key: summed(records) for key, records in found.items()}
 
 
 def ages(transaction: Transaction, pool: str | None) -> dict[tuple[str, str], dict[int, int]]:
     """Return how many jobs the workers of each version hold, by the bucket of the time since they were claimed."""
     found: dict[tuple[str, str], dict[int, int]] = {}
-    for owner, version_id, claimed_at in transaction.rows(
+    for row in transaction.records(
         """
         SELECT label.pool, label.version_id, claimed.claimed_at
         FROM claimed JOIN worker_label AS label ON label.worker_id = claimed.worker_id  -- which outlives its worker
@@ -57,8 +57,8 @@ def ages(transaction: Transaction, pool: str | None) -> dict[tuple[str, str], di
         """,
         (pool,),
     ):
-        counts = found.setdefault((owner, version_id), {})
-        number = bucket((transaction.now - claimed_at) / 1_000_000)
+        counts = found.setdefault((row["pool"], row["version_id"]), {})
+        number = bucket((transaction.now - row["claimed_at"]) / 1_000_000)
         counts[number] = counts.get(number, 0) + 1
     return found
 

@@ -12,6 +12,8 @@ UNUSABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONL
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
+Record = sqlite3.Row
+"""A row whose columns are read by their names."""
 Parameters = Sequence[Any] | Mapping[str, Any]
 Notice = tuple[str, str]
 
@@ -39,7 +41,7 @@ class Transaction:
         self._connection.executemany(sql, rows)
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[Row]:
-        """Return all rows of the statement."""
+        """Return all rows of the statement. What has more than two columns is read by names, from `records`."""
         return self.execute(sql, parameters).fetchall()
 
     def row(self, sql: str, parameters: Parameters = ()) -> Row | None:
@@ -52,6 +54,15 @@ class Transaction:
         row = self.row(sql, parameters)
         return row[0] if row else None
 
+    def records(self, sql: str, parameters: Parameters = ()) -> list[Record]:
+        """Return all rows of the statement, whose columns have names."""
+        return records(self._connection, sql, parameters)
+
+    def record(self, sql: str, parameters: Parameters = ()) -> Record | None:
+        """Return the first row of the statement, whose columns have names, when there is one."""
+        found = self.records(sql, parameters)
+        return found[0] if found else None
+
     def changed(self, sql: str, parameters: Parameters = ()) -> int:
         """The statement is run; return how many rows it changed."""
         return self.execute(sql, parameters).rowcount
@@ -62,6 +73,14 @@ class Transaction:
 
 
 Work = Callable[[Transaction], T]
+
+
+def records(connection: sqlite3.Connection, sql: str, parameters: Parameters = ()) -> list[Record]:
+    """Return all rows of the statement, whose columns have names."""
+    cursor = connection.execute(sql, parameters)
+    cursor.row_factory = Record
+    return cursor.fetchall()
+
 
 REFUSALS = (
     sqlite3.IntegrityError,

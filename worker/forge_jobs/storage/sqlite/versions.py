@@ -15,7 +15,7 @@ from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.track_records import ages, totals
-from forge_jobs.storage.sqlite.transaction import Row, Transaction
+from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
 T = TypeVar("T")
 
@@ -84,7 +84,8 @@ WITH live AS (
 SELECT version.pool, version.id, version.version, version.deployment, version.state, version.weight_percent,
        version.control_revision, version.spec_hash, version.created_at, version.state_changed_at,
        version.last_current_at, version.drain_started_at, version.drained_at,
-       coalesce(live.workers, 0), coalesce(live.observed_revision >= version.control_revision, 1),
+       coalesce(live.workers, 0) AS workers,
+       coalesce(live.observed_revision >= version.control_revision, 1) AS acknowledged,
        version.ramping_since, version.failure_message, version.baseline, version.queues, version.kinds
 FROM worker_version AS version
 LEFT JOIN live ON live.pool = version.pool AND live.version_id = version.id
@@ -203,8 +204,12 @@ class SqliteVersions:
         def all_of_them(transaction: Transaction) -> list[Version]:
             records, held = totals(transaction, pool), ages(transaction, pool)
             return [
-                _version(row, records.get((row[0], row[1]), {}), held.get((row[0], row[1]), {}))
-                for row in transaction.rows(ALL, (pool,))
+                _version(
+                    row,
+                    records.get((row["pool"], row["id"]), {}),
+                    held.get((row["pool"], row["id"]), {}),
+                )
+                for row in transaction.records(ALL, (pool,))
             ]
 
         return await self._database.read(all_of_them)
@@ -262,29 +267,29 @@ def _state(transaction: Transaction, pool: str, version_id: str) -> str | None:
     return state
 
 
-def _version(row: Row, record: Mapping[str, int], running: Mapping[int, int]) -> Version:
+def _version(row: Record, record: Mapping[str, int], running: Mapping[int, int]) -> Version:
     return Version(
-        pool=row[0],
-        id=row[1],
-        version=row[2],
-        deployment=row[3],
-        state=VersionState(row[4]),
-        weight_percent=row[5],
-        control_revision=row[6],
-        spec_hash=row[7],
-        created_at=moment(row[8]),
-        state_changed_at=moment(row[9]),
-        last_current_at=moment(row[10]),
-        drain_started_at=moment(row[11]),
-        drained_at=moment(row[12]),
-        workers=row[13],
-        acknowledged=bool(row[14]),
+        pool=row["pool"],
+        id=row["id"],
+        version=row["version"],
+        deployment=row["deployment"],
+        state=VersionState(row["state"]),
+        weight_percent=row["weight_percent"],
+        control_revision=row["control_revision"],
+        spec_hash=row["spec_hash"],
+        created_at=moment(row["created_at"]),
+        state_changed_at=moment(row["state_changed_at"]),
+        last_current_at=moment(row["last_current_at"]),
+        drain_started_at=moment(row["drain_started_at"]),
+        drained_at=moment(row["drained_at"]),
+        workers=row["workers"],
+        acknowledged=bool(row["acknowledged"]),
         in_progress=sum(running.values()),
         running=running,
-        ramping_since=moment(row[15]),
-        failure_message=row[16],
+        ramping_since=moment(row["ramping_since"]),
+        failure_message=row["failure_message"],
         record=read(record),
-        baseline=decoded_all(row[17]),
-        queues=None if row[18] is None else tuple(json.loads(row[18])),
-        kinds=None if row[19] is None else tuple(json.loads(row[19])),
+        baseline=decoded_all(row["baseline"]),
+        queues=None if row["queues"] is None else tuple(json.loads(row["queues"])),
+        kinds=None if row["kinds"] is None else tuple(json.loads(row["kinds"])),
     )

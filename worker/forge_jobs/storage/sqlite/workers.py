@@ -16,12 +16,12 @@ from forge_jobs.storage.sqlite.leadership import leads, resign
 from forge_jobs.storage.sqlite.micros import micros, moment
 from forge_jobs.storage.sqlite.slots import free_slots_of_the_gone
 from forge_jobs.storage.sqlite.track_records import keep
-from forge_jobs.storage.sqlite.transaction import Row, Transaction
+from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
 # of a worker: the revision that it acknowledges, whether it may claim, and when it beat last
 GATE = """
-SELECT coalesce(version.control_revision, 0),
-       NOT worker.cordoned AND coalesce(version.state IN ('current', 'ramping'), 1), worker.beat_at
+SELECT coalesce(version.control_revision, 0) AS control_revision,
+       NOT worker.cordoned AND coalesce(version.state IN ('current', 'ramping'), 1) AS is_open, worker.beat_at
 FROM worker
 LEFT JOIN worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
 WHERE worker.id = ?
@@ -85,10 +85,9 @@ class SqliteWorkers:
         said = encoded((record or TrackRecord(succeeded=succeeded, failed=failed)).written())
 
         def beat(transaction: Transaction) -> Beat:
-            gate = transaction.row(GATE, (worker_id,))
+            gate = transaction.record(GATE, (worker_id,))
             if gate is None:
                 raise WorkerLost(worker_id)
-            control_revision, is_open, beaten_at = gate
             present = transaction.value("SELECT number FROM era")
             if present is None:
                 present = secrets.randbits(62)
@@ -106,7 +105,7 @@ class SqliteWorkers:
                     failed,
                     run_seconds,
                     said,
-                    control_revision,
+                    gate["control_revision"],
                     present if era is None else era,
                     ailment,
                     worker_id,
@@ -123,9 +122,9 @@ class SqliteWorkers:
             return Beat(
                 cancels=tuple(row[0] for row in cancels),
                 revision=transaction.value("SELECT revision FROM revision") or 0,
-                is_open=bool(is_open),
+                is_open=bool(gate["is_open"]),
                 standing=Standing(present, moment(transaction.now)),
-                beaten_at=moment(beaten_at),
+                beaten_at=moment(gate["beat_at"]),
                 is_settled=not others,
             )
 
@@ -192,17 +191,18 @@ class SqliteWorkers:
 
     async def all(self) -> list[WorkerInfo]:
         rows = await self._database.read(
-            lambda transaction: transaction.rows(
+            lambda transaction: transaction.records(
                 """
                 WITH held AS (
                     SELECT worker_id, count(*) AS jobs, min(claimed_at) AS since FROM claimed GROUP BY worker_id)
                 SELECT worker.id, worker.label, worker.host, worker.pid, worker.version, worker.queues, worker.kinds,
-                       worker.concurrency, worker.draining, worker.started_at, worker.beat_at, coalesce(held.jobs, 0),
+                       worker.concurrency, worker.draining, worker.started_at, worker.beat_at,
+                       coalesce(held.jobs, 0) AS in_progress,
                        worker.pool, worker.version_id, worker.pod, worker.cordoned,
-                       NOT worker.cordoned AND coalesce(version.state IN ('current', 'ramping'), 1),
-                       worker.observed_revision >= coalesce(version.control_revision, 0),
+                       NOT worker.cordoned AND coalesce(version.state IN ('current', 'ramping'), 1) AS is_open,
+                       worker.observed_revision >= coalesce(version.control_revision, 0) AS acknowledged,
                        worker.succeeded, worker.failed, worker.run_seconds, worker.stuck, worker.adrift,
-                       worker.ailment, held.since
+                       worker.ailment, held.since AS busy_since
                 FROM worker
                 LEFT JOIN worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
                 LEFT JOIN held ON held.worker_id = worker.id
@@ -216,31 +216,31 @@ class SqliteWorkers:
         return await self._database.read(handled.handled)
 
 
-def _worker(row: Row) -> WorkerInfo:
+def _worker(row: Record) -> WorkerInfo:
     return WorkerInfo(
-        id=row[0],
-        label=row[1],
-        host=row[2],
-        pid=row[3],
-        version=row[4],
-        queues=tuple(json.loads(row[5])),
-        kinds=tuple(json.loads(row[6])),
-        concurrency=row[7],
-        draining=bool(row[8]),
-        started_at=moment(row[9]),
-        beat_at=moment(row[10]),
-        in_progress=row[11],
-        pool=row[12],
-        version_id=row[13],
-        pod=row[14],
-        cordoned=bool(row[15]),
-        is_open=bool(row[16]),
-        acknowledged=bool(row[17]),
-        succeeded=row[18],
-        failed=row[19],
-        run_seconds=row[20],
-        stuck=tuple(json.loads(row[21])),
-        adrift=tuple(json.loads(row[22])),
-        ailment=row[23],
-        busy_since=moment(row[24]),
+        id=row["id"],
+        label=row["label"],
+        host=row["host"],
+        pid=row["pid"],
+        version=row["version"],
+        queues=tuple(json.loads(row["queues"])),
+        kinds=tuple(json.loads(row["kinds"])),
+        concurrency=row["concurrency"],
+        draining=bool(row["draining"]),
+        started_at=moment(row["started_at"]),
+        beat_at=moment(row["beat_at"]),
+        in_progress=row["in_progress"],
+        pool=row["pool"],
+        version_id=row["version_id"],
+        pod=row["pod"],
+        cordoned=bool(row["cordoned"]),
+        is_open=bool(row["is_open"]),
+        acknowledged=bool(row["acknowledged"]),
+        succeeded=row["succeeded"],
+        failed=row["failed"],
+        run_seconds=row["run_seconds"],
+        stuck=tuple(json.loads(row["stuck"])),
+        adrift=tuple(json.loads(row["adrift"])),
+        ailment=row["ailment"],
+        busy_since=moment(row["busy_since"]),
     )
