@@ -51,7 +51,7 @@ from forge_jobs.telemetry.events import (
 )
 from forge_jobs.telemetry.telemetry import Telemetry
 
-LONG_CLOSE = 5.0  # seconds after which it is said what a close waits for
+LONG_CLOSE = 5.0  # seconds after which an event says what a close waits for
 
 
 class Forge:
@@ -131,7 +131,7 @@ class Forge:
 
     @property
     def owners(self) -> Owners:
-        """List who manages queues, crons and rate limits, and take these back."""
+        """List and dismiss the owners that manage queues, crons and rate limits."""
         return Owners(self.storage)
 
     @property
@@ -226,7 +226,7 @@ class Forge:
     async def ensure_queues(self, *more: str) -> None:
         """The queues that handlers name, and `more`, exist.
 
-        Of each of `more` that is new and that no handler names telemetry is told, and which name it resembles.
+        For each of `more` that is new and that no handler names, an event says so, and which name it resembles.
         """
         await self._declarations.ensure_queues(self.storage, *more)
 
@@ -237,15 +237,14 @@ class Forge:
     async def publish(self) -> None:
         """What handlers declare holds for jobs of their kinds that others enqueue by name.
 
-        The program that published last wins. Nothing is written when the database says it
-        already; where it may not be written to, an event says so.
+        The program that published last wins. Nothing is written when the database has it already; when it
+        may not be written, an event says so.
         """
         await self._declarations.publish(self.storage)
 
     async def close(self) -> None:
-        """The database is closed, when this was called as often as `open`; once more does nothing. Raises NotOpenHere.
-
-        A worker that runs keeps it open, whatever its handlers close.
+        """The database is closed once this was called as often as `open`; further calls do nothing. Raises
+        NotOpenHere. A worker that runs keeps it open, no matter what its handlers close.
         """
         async with self._entered():
             if self._opened > max(1, self._held):
@@ -267,7 +266,8 @@ class Forge:
                 stack.push_async_callback(self._closing, function)
 
     async def _closing(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Await what shall be done at the close, and say when that takes long: nobody sees what a program waits for."""
+        """Await a function of `at_close`, and emit an event when that takes long: nobody sees what a
+        program waits for."""
         name = getattr(function, "__qualname__", type(function).__qualname__)
         event = CloseWaits(name, LONG_CLOSE)
         timer = asyncio.get_running_loop().call_later(LONG_CLOSE, self.telemetry.emit, event)
@@ -290,13 +290,13 @@ class Forge:
 
         It is waited for as long as it takes; after LONG_CLOSE an event says so.
 
-        It is for what handlers share, such as a client or a pool that was made when first needed.
+        It is for what handlers share, such as a client or a connection pool that was made when first needed.
         """
         self._at_close.append(function)
 
     @contextmanager
     def using(self, storage: Storage) -> Iterator[None]:
-        """`storage` is the database meanwhile; the forge must not be open."""
+        """Inside the block, `storage` is the database; the forge must not be open."""
         before, self._storage = self._storage, storage
         try:
             yield

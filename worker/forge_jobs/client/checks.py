@@ -1,4 +1,4 @@
-"""What the facades allow: a value that passes is returned, any other is InvalidInput in one sentence."""
+"""What the facades allow: a value that passes is returned, any other raises InvalidInput with one sentence."""
 
 import math
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ def epoch_number(value: object) -> OperatorEpoch:
 
 
 def epoch_or_none(value: object) -> OperatorEpoch | None:
-    """Return the number of an operator's epoch; None for somebody who is no operator."""
+    """Return the number of an operator's epoch; None for a caller that is not an operator."""
     return None if value is None else epoch_number(value)
 
 
@@ -54,7 +54,7 @@ def yes_or_no(value: object, name: str) -> bool:
 
 
 def choice(value: object, name: str, choices: type[Choice]) -> Choice:
-    """Return the member of `choices` that `value` is, or says."""
+    """Return the member of `choices` that `value` is or names."""
     if isinstance(value, str):
         for member in choices:
             if member == value:

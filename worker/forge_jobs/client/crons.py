@@ -24,7 +24,7 @@ JOB_OPTIONS = ("queue", "priority", "max_attempts", "timeout")
 
 
 class CronValues(OptionValues, total=False):
-    """What may be said of a cron besides its expression and kind; of the job options, JOB_OPTIONS only."""
+    """The options of a cron besides its expression and kind; of the job options, JOB_OPTIONS only."""
 
     payload: Mapping[str, Any] | None
     codec: str
@@ -62,9 +62,9 @@ class Crons:
         epoch: OperatorEpoch | None = None,
         **values: Unpack[CronValues],
     ) -> CronConfig:
-        """The cron is configured so, whatever it was before, and fires from now on; return it.
+        """The cron has this configuration and no other, and fires from now on; return it.
 
-        `expression` has five fields, six with seconds first, or is @daily or kin. Raises
+        `expression` has five fields, six with seconds first, or is @daily or another alias. Raises
         InvalidCron when it or the time zone cannot be understood, InvalidInput,
         InvalidPayload, UnknownQueue, PastEpoch, and Managed when the row belongs to somebody
         other than `managed_by`; then nothing was changed.
@@ -75,7 +75,7 @@ class Crons:
         return await self._storage.crons.set(wanted, managed_by=managed_by, epoch=epoch_or_none(epoch))
 
     async def ensure(self, name: str, expression: str, kind: str, **values: Unpack[CronValues]) -> None:
-        """The cron exists; a new one fires from now on, one that did exist keeps its configuration. Raises as `set` does."""
+        """The cron exists; a new one fires from now on, an existing one keeps its configuration. Raises as `set` does."""
         await self._storage.crons.ensure(await self._seeded(checked_cron(name, expression, kind, values)))
 
     async def enable(self, name: str) -> CronConfig:
@@ -88,16 +88,15 @@ class Crons:
         return await self._storage.crons.set(replace(await self.get(name), enabled=False))
 
     async def trigger(self, name: str) -> Enqueued:
-        """One job of the cron is enqueued now; its schedule is not moved. Raises UnknownCron.
-
-        When they may not overlap and the last one has not ended, it is that one, a duplicate.
+        """One job of the cron is enqueued now; its schedule does not change. Raises UnknownCron. If its
+        jobs may not overlap and the last one has not ended, that one is returned, as a duplicate.
         """
         return await self._storage.crons.trigger(name)
 
     async def delete(
         self, name: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
     ) -> None:
-        """The cron is gone, its jobs stay. Raises UnknownCron, PastEpoch, and Managed when it is not `managed_by`'s."""
+        """The cron is deleted, its jobs stay. Raises UnknownCron, PastEpoch, and Managed when it is not `managed_by`'s."""
         await self._storage.crons.delete(name, managed_by=managed_by, epoch=epoch_or_none(epoch))
 
     async def _seeded(self, config: CronConfig) -> CronConfig:
@@ -141,5 +140,5 @@ def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> C
 
 
 def _check_schedule(expression: str, timezone: str) -> None:
-    """The expression can be understood, and fires some day. Raises InvalidCron."""
+    """The expression can be understood and fires at least once. Raises InvalidCron."""
     cron.parse(expression, timezone).next_after(datetime.now(UTC))

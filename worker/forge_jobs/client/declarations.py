@@ -13,7 +13,7 @@ from forge_jobs.telemetry.telemetry import Telemetry
 
 
 class Declarations:
-    """Of `handlers`, to which more may come; each call writes what is declared by then."""
+    """The declarations of `handlers`, to which more may be added; each call writes what is declared by then."""
 
     def __init__(self, handlers: Handlers, telemetry: Telemetry) -> None:
         self._handlers = handlers
@@ -21,7 +21,7 @@ class Declarations:
         self._published: list[Kind] = []
 
     def forget(self) -> None:
-        """The next database, or the same one opened anew, may have nothing of it."""
+        """Forget what was written: the next database, or the same one opened again, may not have it."""
         self._published = []
 
     async def ensure_queues(self, storage: Storage, *more: str) -> None:

@@ -48,7 +48,7 @@ def document(fact: Fact) -> dict[str, Any]:
 
 
 def readable(encoded: bytes | None, codec: str) -> Any:
-    """Return a payload or result decoded; what cannot be decoded or is not JSON, as {"base64": ...}."""
+    """Return a payload or result decoded; one that cannot be decoded or is not JSON as {"base64": ...}."""
     if encoded is None:
         return None
     try:
@@ -77,6 +77,6 @@ def _entry(name: str, value: Any, fact: Fact) -> tuple[str, Any]:
 
 def _attempts(value: int | None, fact: Fact) -> int | str | None:
     if isinstance(fact, CronConfig):
-        # Of a cron, null is taken: it means that the queue says how many.
+        # Of a cron, null is taken already: it means that the queue decides.
         return "forever" if value == FOREVER else value
     return None if value == FOREVER else value

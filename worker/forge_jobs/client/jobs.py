@@ -23,15 +23,15 @@ MOST_LISTED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
-    """What a call over many jobs has done so far."""
+    """What a call on many jobs has done so far."""
 
     changed: int = 0
-    skipped: int = 0  # dead jobs that stay so: a living job holds their key
-    running: int = 0  # of the changed: they were running, and their workers are told
-    locked: int = 0  # jobs that another transaction keeps locked: they stay as they are
+    skipped: int = 0  # dead jobs that stay dead, since a living job holds their key
+    running: int = 0  # of the changed ones: they were running, and their workers are told
+    locked: int = 0  # jobs that another transaction keeps locked, so they stay as they are
 
     def and_then(self, moved: Moved, state: State) -> "Bulk":
-        """Return this and one batch more, of jobs in `state`."""
+        """Return this sum with one more batch, of jobs in `state`."""
         running = moved.changed if state is State.IN_PROGRESS else 0
         return Bulk(
             self.changed + moved.changed,
@@ -86,10 +86,11 @@ class Jobs:
         return await self._storage.jobs.counts()
 
     async def unhandled(self) -> Sequence[Unhandled]:
-        """Return, by queue and kind, the jobs that wait in vain: nobody who serves their queue has a handler for them.
+        """Return, by queue and kind, the jobs that wait in vain: no worker that serves their queue has a
+        handler for them.
 
-        Versions of pools that have no worker now count by what their workers had; of a queue that nobody is known to
-        serve nothing is told. Of each queue the first 100 pending jobs are looked at, and the first 100,000 where
+        Versions of pools that have no worker now count by what their workers had; a queue that nobody is
+        known to serve is left out. Of each queue the first 100 pending jobs are looked at, and the first 100,000 where
         nobody handles any of those; of scheduled ones whose time has come, the first 1,000.
         """
         return await self._storage.jobs.unhandled()
@@ -128,7 +129,7 @@ class Jobs:
         return await self._storage.jobs.run_now(names.job_id(job_id))
 
     async def delete(self, job_id: int | Enqueued) -> None:
-        """The job and its history are gone. Raises JobNotFound, and WrongState when it is in progress."""
+        """The job and its history are deleted. Raises JobNotFound, and WrongState when it is in progress."""
         await self._storage.jobs.delete(names.job_id(job_id))
 
     async def count(
@@ -160,8 +161,8 @@ class Jobs:
         """Every waiting or running job that matches is cancelled as by `cancel`. Raises InvalidInput, UnknownQueue.
 
         This and the next two go in batches of 1,000 jobs, each a transaction of its own, and
-        tell `progress` after each what was done so far. Interrupted, what is done is done, and
-        the call made again goes on. Jobs that are enqueued after the call stay as they are, and so
+        tell `progress` after each what was done so far. If it is interrupted, what is done is done; the
+        same call made again goes on. Jobs that are enqueued after the call stay as they are, and so
         do those that another transaction keeps locked for longer than 5 s, which are counted as `locked`.
         """
         states = states_of(state, Move.CANCEL)
@@ -212,7 +213,7 @@ class Jobs:
         bulk = Bulk()
         patience = Patience(LOCKED_FOR)
         while True:
-            before = bulk = replace(bulk, skipped=0, locked=0)  # who is still met is counted anew
+            before = bulk = replace(bulk, skipped=0, locked=0)  # jobs that are still locked are counted again
             for state in states:
                 async for moved in self._storage.jobs.move_all(move, Match(state, last, queue, kind)):
                     bulk = bulk.and_then(moved, state)

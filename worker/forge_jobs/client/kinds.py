@@ -14,12 +14,11 @@ class Kinds:
         self._storage = storage
 
     async def list(self) -> Sequence[Kind]:
-        """Return all kinds by name, with the options that jobs of them have when they say nothing themselves."""
+        """Return all kinds by name, with the options that their jobs have unless they set their own."""
         return await self._storage.kinds.all()
 
     async def forget(self, kind: str) -> bool:
-        """Nothing is known of the kind until a program with a handler for it opens; False when nothing was.
-
-        For kinds that no program has any more: their rows stay until then. Raises InvalidInput.
+        """The kind's row is deleted; False when there was none. For kinds that no program has any more,
+        whose rows stay otherwise; a program with a handler for it writes it again. Raises InvalidInput.
         """
         return await self._storage.kinds.forget(names.kind(kind))

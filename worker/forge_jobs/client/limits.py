@@ -43,7 +43,7 @@ class Limits:
     ) -> RateLimit:
         """The rate limit allows `capacity` tokens `per` that time (timedelta or seconds), or `refill` tokens a second.
 
-        It is full when new; otherwise its tokens stay, cut to the capacity. Raises
+        A new one is full; an existing one keeps its tokens, up to the capacity. Raises
         InvalidInput, PastEpoch, and Managed when the row belongs to somebody other than
         `managed_by`.
         """
@@ -61,7 +61,7 @@ class Limits:
         per: timedelta | float | None = None,
         refill: float | None = None,
     ) -> None:
-        """The rate limit exists; one that did keeps its numbers. Raises InvalidInput."""
+        """The rate limit exists; an existing one keeps its numbers. Raises InvalidInput."""
         names.checked_name(scope, "rate limit")
         capacity, rate = checked_rate(capacity, per, refill)
         await self._storage.limits.ensure(scope, capacity=capacity, refill=rate)
@@ -69,7 +69,7 @@ class Limits:
     async def delete(
         self, scope: str, *, managed_by: str | None = None, epoch: OperatorEpoch | None = None
     ) -> None:
-        """The rate limit is gone. Raises UnknownScope, PastEpoch, and Managed when it is not `managed_by`'s."""
+        """The rate limit is deleted. Raises UnknownScope, PastEpoch, and Managed when it is not `managed_by`'s."""
         await self._storage.limits.delete(scope, managed_by=managed_by, epoch=epoch_or_none(epoch))
 
     async def empty(self, scope: str) -> None:

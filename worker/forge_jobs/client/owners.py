@@ -18,9 +18,8 @@ class Owners:
         return await self._storage.owners.all()
 
     async def dismiss(self, name: str) -> Owner:
-        """What the owner managed is managed by nobody, and stays as it is; return what that was.
-
-        An owner that is still there takes its rows back. Raises InvalidInput, UnknownOwner.
+        """Nobody manages any more what the owner managed, which stays as it is; return what that was. An
+        owner that still exists takes it back. Raises InvalidInput, UnknownOwner.
         """
         if not isinstance(name, str) or not name:
             raise InvalidInput(f"The owner is {name!r}, allowed is a name as in managed_by.")

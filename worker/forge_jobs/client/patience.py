@@ -1,4 +1,4 @@
-"""How long one goes on trying what others are in the way of."""
+"""How long to go on trying while others hold locks."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds
 
 
 class Patience:
-    """So many seconds, from the first time that it is asked; the pauses between tries become longer."""
+    """Patience for `seconds`, from the first pause on; the pauses between tries become longer."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

@@ -42,7 +42,7 @@ class Queues:
         raise UnknownQueue(name, (queue.name for queue in queues))
 
     async def ensure(self, *wanted: str, epoch: OperatorEpoch | None = None) -> None:
-        """Queues of these names exist; those that did keep their configuration. Raises InvalidInput, PastEpoch."""
+        """Queues of these names exist; existing ones keep their configuration. Raises InvalidInput, PastEpoch."""
         await self._storage.queues.ensure([names.queue(name) for name in wanted], epoch=epoch_or_none(epoch))
 
     async def set(
@@ -67,14 +67,15 @@ class Queues:
     async def manage(
         self, name: str, owner: str | None, *, previous: str | None = None, epoch: OperatorEpoch | None = None
     ) -> bool:
-        """The row belongs to `owner` (None: to nobody); False when somebody other than `previous` owns it.
+        """The queue is managed by `owner` (None: by nobody); False when somebody other than `previous`
+        manages it.
 
         Raises UnknownQueue, PastEpoch.
         """
         return await self._storage.queues.manage(name, owner, previous=previous, epoch=epoch_or_none(epoch))
 
     async def pause(self, name: str) -> QueueConfig:
-        """Nothing more of the queue is claimed, what runs goes on. Raises UnknownQueue, Managed."""
+        """No job of the queue is claimed any more; running jobs go on. Raises UnknownQueue, Managed."""
         return await self._set_paused(name, True)
 
     async def resume(self, name: str) -> QueueConfig:
@@ -91,7 +92,7 @@ class Queues:
         managed_by: str | None = None,
         epoch: OperatorEpoch | None = None,
     ) -> Bulk:
-        """The queue is gone; return how many of its jobs were moved or deleted. Done jobs go with it.
+        """The queue is deleted; return how many of its jobs were moved or deleted. Done jobs go with it.
 
         Jobs in any other state, and crons that enqueue to it, keep it from being deleted, unless
         they are moved to the queue `move_to`, with the done ones and what is declared of kinds, or

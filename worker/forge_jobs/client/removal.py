@@ -1,7 +1,7 @@
 """Deleting a queue: it is closed, so that nothing comes to it any more, emptied in batches, and erased.
 
-Until it is erased it can be opened again, which is what happens when something is found that
-must not be lost. A deletion that is interrupted goes on when it is asked for again.
+Until it is erased it can be opened again, and it is when a job or cron is found that must not be lost. A
+deletion that is interrupted goes on when it is asked for again.
 """
 
 from contextlib import suppress
@@ -19,11 +19,11 @@ from forge_jobs.storage.interface.storage import Storage
 
 MOVED = tuple(state for state in State if state is not State.IN_PROGRESS)
 KEPT = tuple(state for state in State if state is not State.DONE)
-"""The states of jobs that are not deleted with their queue unless that is said."""
+"""The states of jobs that are deleted with their queue only on request."""
 
 
 class Removal:
-    """One deletion of a queue: what becomes of its jobs, and who is told how far it is."""
+    """One deletion of a queue: what becomes of its jobs, and who is told of its progress."""
 
     def __init__(
         self, storage: Storage, name: str, move_to: str | None, drop: bool, progress: Progress | None
@@ -46,7 +46,7 @@ class Removal:
         }
 
     async def run(self, *, managed_by: str | None, epoch: OperatorEpoch | None) -> Bulk:
-        """The queue is gone; return how many jobs were moved or deleted. Raises as `Queues.delete`."""
+        """The queue is deleted; return how many jobs were moved or deleted. Raises as `Queues.delete`."""
         for queue in await self._checked():
             await self._remove(queue, managed_by, epoch)
         return self._bulk
@@ -131,7 +131,8 @@ class Removal:
         return locked
 
     async def _open(self, closed: QueueConfig) -> None:
-        """The queue is as it was. A new one of its name, that was made meanwhile, gets what is left."""
+        """The queue is as it was. If a new queue of its name was made meanwhile, that one gets the jobs
+        that are left."""
         if not await self._storage.removals.open(closed):
             self._move_to, self._drop = closed.name, False
             await self._empty(names.closed_queue(closed))

@@ -27,11 +27,11 @@ class Versions:
         self._storage = storage
 
     async def take_over(self, holder: str) -> Epoch:
-        """The operator `holder` writes from now on; the epochs before it write no more."""
+        """The operator `holder` writes from now on; operators of earlier epochs can write no more."""
         return await self._storage.versions.take_over(_text(holder, "The operator's name"))
 
     async def put(self, version: Version, *, epoch: OperatorEpoch) -> bool:
-        """The version is known: a new one in its state, one that was in the state that it has.
+        """The version is recorded: a new one in its state, an existing one keeps the state that it has.
 
         Either way it has the version text, the Deployment, the hash and, unless they are None, the
         queues. False when a second version of the pool would be current. Raises InvalidInput.
@@ -87,11 +87,11 @@ class Versions:
         return await self._storage.versions.all(None if pool is None else _pool(pool))
 
     async def delete(self, pool: str, version_id: str, *, epoch: OperatorEpoch) -> bool:
-        """The row is gone; False when the version is open, or a worker of it is registered."""
+        """The row is deleted; False when the version is open, or a worker of it is registered."""
         return await self._storage.versions.delete(_pool(pool), _id(version_id), epoch=epoch_number(epoch))
 
     async def forget(self, pool: str, *, epoch: OperatorEpoch) -> bool:
-        """All versions of the pool are gone, open ones too: for a pool that is no more.
+        """All versions of the pool are deleted, open ones too: for a pool that does not exist any more.
 
         False, with nothing changed, when a worker of the pool is registered, or a job that one
         claimed is in progress.

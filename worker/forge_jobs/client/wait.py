@@ -16,7 +16,7 @@ from forge_jobs.telemetry.telemetry import Telemetry
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.5  # seconds between looks
 DOING = "waiting for a job"
 LAST_LOOK = timedelta(seconds=1)
-"""So long it is asked, when the time is over, whether the job has ended, and why not."""
+"""Seconds for the last question, when the time is over: has the job ended, and if not, why?"""
 
 
 async def ended(
@@ -64,7 +64,8 @@ async def ended(
 async def _last_look(
     storage: Storage, job_id: int, why: Callable[[int], Awaitable[Why]]
 ) -> tuple[Job | None, str]:
-    """Return the job if it has ended, else None and what weighs most of why not; nothing when that cannot be learned."""
+    """Return the job if it has ended, else None and the main reason why it has not; no reason when that
+    cannot be learned."""
     with suppress(StorageUnavailable, TimeoutError):
         async with asyncio.timeout(LAST_LOOK.total_seconds()):
             job = await storage.jobs.get(job_id)

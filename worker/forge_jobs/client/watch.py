@@ -1,4 +1,4 @@
-"""The watch: says that a queue may have work, to somebody who is no worker, such as an autoscaler.
+"""The watch: tells a program that is not a worker, such as an autoscaler, that a queue may have work.
 
 It marks itself idle for its queues, as a worker does, so that an enqueue tells it within
 milliseconds. Every few seconds it looks at the counts too: for what it could not hear, and
@@ -17,7 +17,7 @@ from forge_jobs.storage.outage import Outage
 from forge_jobs.telemetry.telemetry import Telemetry
 
 LOOK_EVERY = 5.0  # seconds
-UNMARK_TIMEOUT = 5.0  # seconds to take the mark away in; after that it is left to the next who marks itself
+UNMARK_TIMEOUT = 5.0  # seconds to remove the mark; after that the next one to mark itself removes it
 
 
 async def watch(
@@ -51,7 +51,7 @@ class Watch:
         self._telemetry = telemetry
         self._wanted = set(queues)
         self._is_open = is_open
-        self._over: Exception | None = None  # why nothing can be found any more
+        self._over: Exception | None = None  # the error that ended it
         self._ids: dict[int, str] = {}
         self._mark = secrets.randbits(62) + 1  # in place of a worker's id
         self._found: dict[str, None] = {}  # in order, each once
@@ -77,7 +77,7 @@ class Watch:
         outage.over()
 
     async def listen(self) -> None:
-        """Hear of work until cancelled."""
+        """Listen for work until cancelled."""
         outage = Outage("listening", self._telemetry)
         while True:
             try:

@@ -21,7 +21,8 @@ in_plain_handler: "ContextVar[Context | None]" = ContextVar("in_plain_handler", 
 
 
 def answered(forge: "Forge", work: Coroutine[Any, Any, T], what: str) -> Coroutine[Any, Any, T]:
-    """Return the `work` of a method of `forge`, `what`, to be awaited; in a plain handler, where nothing can, the answer.
+    """Return the `work` of the method `what` of `forge`, to be awaited; in a plain handler, which cannot
+    await, return the answer.
 
     Raises InvalidInput in a process of its own, where there is no answer.
     """
@@ -113,7 +114,7 @@ class Context:
     def cancel(self) -> None:
         """`is_cancelled` is true from now on. The worker calls this; it does not cancel the job.
 
-        Whether the handler looked since then is said by `has_heard`.
+        `has_heard` says whether the handler has looked since then.
         """
         if not self._cancelled:
             self.has_heard = False
@@ -126,7 +127,8 @@ class Context:
         return self.answer(self.forge._enqueue(kind, payload, **options), "ctx.enqueue")
 
     def answer(self, work: Coroutine[Any, Any, Any], what: str) -> Any:
-        """Return what `work` of `what` comes to, for whom it is called by: something to await in a loop, the answer in a thread."""
+        """Return the result of `work`, the method `what`: something to await in a loop, the answer in a
+        thread."""
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
@@ -144,7 +146,7 @@ class Context:
         if self._waits is None:
             self._waits = []
         self._waits.append(wait)
-        if self._cancelled:  # just now, and who did it may not have seen this wait
+        if self._cancelled:  # just now, and its caller may not have seen this wait
             wait.cancel()
         try:
             return wait.result()

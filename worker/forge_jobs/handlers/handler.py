@@ -100,7 +100,7 @@ class Handler(Generic[P, R]):
         return Kind(self.kind, *options, self.title, self.owner, self.docs)
 
     def require_importable(self) -> None:
-        """Raise InvalidInput when its module and name lead to something else than its function."""
+        """Raise InvalidInput when its module and name do not lead to its function."""
         found: Any = sys.modules.get(self.__module__)
         found = getattr(found, self.__qualname__, None)
         for _ in range(MOST_WRAPPED):
@@ -119,7 +119,7 @@ class Handler(Generic[P, R]):
         return f"<Handler {self.kind!r}>"
 
     def enqueue(self, **payload: Any) -> Coroutine[Any, Any, Enqueued]:
-        """A job with these arguments waits; to be awaited, but in a plain handler. Raises InvalidPayload when they do not fit the function."""
+        """A job with these arguments waits; to be awaited, except in a plain handler. Raises InvalidPayload when they do not fit the function."""
         return self.forge.enqueue(self.kind, payload)
 
     def enqueue_many(self, payloads: Sequence[Mapping[str, Any]]) -> Coroutine[Any, Any, list[Enqueued]]:
@@ -127,7 +127,7 @@ class Handler(Generic[P, R]):
         return self.forge.enqueue_many(self.kind, payloads)
 
     def options(self, **options: Unpack[OptionValues]) -> "HandlerWithOptions":
-        """Return the handler with options for the jobs that are enqueued through what is returned."""
+        """Return the handler with options for the jobs that are enqueued through the returned object."""
         return HandlerWithOptions(self.forge, self.kind, options)
 
 
@@ -249,7 +249,7 @@ def _check_function(function: object, what: str) -> None:
 
 
 def _entered(function: Any) -> Any:
-    """Return the function that a call enters first, behind what only passes calls on."""
+    """Return the function that a call enters first, behind wrappers that only pass calls on."""
     while True:
         if isinstance(function, functools.partial):
             function = function.func

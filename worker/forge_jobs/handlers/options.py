@@ -1,4 +1,4 @@
-"""Options anywhere a job is made: what may be said besides its kind and payload."""
+"""The options of a job: what may be set besides its kind and payload."""
 
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from forge_jobs.rules import names
 
 
 class Unset(Enum):
-    """Tells "not said" from None where None means something."""
+    """Tells "not set" from None where None means something."""
 
     UNSET = "unset"
 
@@ -42,7 +42,7 @@ class OptionValues(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Options of one job; None or UNSET means not said."""
+    """Options of one job; None or UNSET means not set."""
 
     queue: str | None = None
     delay: timedelta | None = None

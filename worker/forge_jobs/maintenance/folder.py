@@ -7,11 +7,11 @@ from forge_jobs.telemetry.events import CountsFolded
 from forge_jobs.telemetry.telemetry import Telemetry
 
 MANY = 100_000
-"""Notes of which somebody should hear: jobs moved for long while nobody folded."""
+"""How many notes are worth an event: jobs were moved for long while nobody folded."""
 
 
 async def fold(jobs: Jobs, telemetry: Telemetry) -> None:
-    """Make one pass, over however many notes there are."""
+    """Make one pass over all notes."""
     began = time.monotonic()
     notes = await jobs.fold()
     if notes >= MANY:

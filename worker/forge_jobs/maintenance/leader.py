@@ -131,7 +131,7 @@ class LeadingWorker:
             await asyncio.gather(chores, return_exceptions=True)
         if self._offered.is_set():
             self._telemetry.emit(LeadOffered(self._worker.label, sorted(self._offer.crons)))
-            with suppress(Exception):  # it runs out by itself
+            with suppress(Exception):  # the lease runs out by itself
                 await self._storage.leadership.resign(self._worker.id)
 
     async def _offers_within(self, seconds: float) -> bool:

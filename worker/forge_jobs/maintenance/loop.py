@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable
 from forge_jobs.storage.outage import Outage
 
 Chore = Callable[[], Awaitable[float | None]]
-"""Makes one pass, and may return after how many seconds the next should come (at most the interval)."""
+"""Makes one pass; may return the seconds until the next one, if that is sooner than the interval."""
 
 
 async def every(interval: float, chore: Chore, *, outage: Outage, wake: asyncio.Event | None = None) -> None:
     """Run `chore` every `interval` seconds (less up to a tenth, so that many processes spread), and at once on `wake`.
 
-    A chore that fails is tried again, for ever, ever more seldom; `outage` knows since when.
+    A chore that fails is tried again for ever, at growing intervals; `outage` remembers since when it fails.
     """
     while True:
         if wake is not None:

@@ -1,7 +1,7 @@
 """When a leader that cannot read a cron offers the lead to others, who may know its time zone.
 
-At once, and then ever more seldom: of two that both cannot read it, neither shall pass the
-lead to and fro.
+At once, and then at growing intervals, so that two leaders that both cannot read it do not pass the lead to
+and fro.
 """
 
 from collections.abc import Sequence

@@ -22,7 +22,7 @@ class Pass:
     """What one pass over all crons came to."""
 
     next_in: float | None = None  # seconds until the next one is due
-    unreadable: tuple[str, ...] = ()  # crons of which this host cannot say when they fire
+    unreadable: tuple[str, ...] = ()  # crons that this host cannot read
 
 
 async def fire_due(storage: Storage, telemetry: Telemetry, epoch: LeaderEpoch) -> Pass:
@@ -36,12 +36,12 @@ async def fire_due(storage: Storage, telemetry: Telemetry, epoch: LeaderEpoch) -
     for config in crons:
         try:
             upcoming.append(await _advance(storage, telemetry, config, now, epoch))
-        except InvalidCron as error:  # by this host: another may know its time zone
+        except InvalidCron as error:  # another host may know its time zone
             unreadable.append(config.name)
             telemetry.emit(CronUnreadable(config.name, str(error)))
             await _note(storage, config, str(error), epoch)
         except StorageUnavailable:
-            raise  # nor would it answer for the others
+            raise  # the database would not answer for the others either
         except ForgeError as error:
             telemetry.emit(CronHeldUp(config.name, str(error)))
             await _note(storage, config, str(error), epoch)
@@ -54,7 +54,7 @@ async def _advance(
 ) -> datetime:
     schedule = cron.parse(
         config.expression, config.timezone
-    )  # also when it is not due: it may not be known here
+    )  # also when it is not due: this host may not know its time zone
     if config.next_fire_at is not None and config.next_fire_at <= now:
         return await _fire(storage, telemetry, config, now, epoch)
     await _note(storage, config, None, epoch)

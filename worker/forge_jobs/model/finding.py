@@ -10,10 +10,10 @@ class Fault(StrEnum):
     QUEUE = "queue"  # jobs are in a queue that is not there
     PLACE = "place"  # a job is in several states, or in none
     ORPHAN = "orphan"  # a row is about a job that is not there
-    KEY = "key"  # held by a job that does not live, or not held by one that does
+    KEY = "key"  # held by a job that has ended, or not held by one that has not
     SLOT = "slot"  # missing, too many, or held by a worker that is not there
     COUNT = "count"  # not what is in the tables
-    LOST = "lost"  # in progress by a worker that is not there; the reaper's work
+    LOST = "lost"  # in progress by a worker that is not registered; the reaper's work
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one step of an audit looked at, and found."""
+    """What one step of an audit looked at and found."""
 
     jobs: int = 0
     findings: list[Finding] = field(default_factory=list)

@@ -14,13 +14,13 @@ import msgspec
 from msgspec.structs import replace
 
 FOREVER = 0
-"""`max_attempts` of a job that is retried for ever, as it is stored."""
+"""How `max_attempts` of a job that is retried for ever is stored."""
 
 CANCELLED_BY_USER = "cancelled by user"
 """The error of a job that a user cancelled."""
 
 NOBODY = 0
-"""An id that no worker has. A claim that says it proves nothing."""
+"""An id that no worker has. A claim with it proves nothing."""
 
 HISTORY_LIMIT = 32
 """How many errors of a job are kept, the newest."""
@@ -63,9 +63,9 @@ class Reason(StrEnum):
 
 
 class NewJob(msgspec.Struct, frozen=True, gc=False):
-    """A job that is asked for. `delay` and `run_at` exclude each other; the delay counts from the database's now.
-
-    What is None is as the row of its kind says, unless `declared`, else as its queue says or the default is.
+    """A job to be enqueued. `delay` and `run_at` exclude each other; the delay counts from the database's
+    now. A field that is None comes from the row of its kind, unless `declared`; else from its queue, or is
+    the default.
     """
 
     kind: str
@@ -78,7 +78,7 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     key: str | None = None  # at most one job of a kind with this key is not ended
     delay: timedelta | None = None
     run_at: datetime | None = None
-    declared: bool = False  # by the program that asks, so the row of its kind is not looked at
+    declared: bool = False  # by the program that enqueues, so the row of its kind is not read
 
 
 @dataclass(frozen=True, slots=True)

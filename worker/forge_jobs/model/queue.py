@@ -34,11 +34,11 @@ class QueueConfig:
     backoff_enabled: bool = True
     backoff_base: timedelta = timedelta(seconds=10)
     backoff_max: timedelta = timedelta(seconds=1800)
-    max_attempts: int = 5  # for jobs that say nothing; FOREVER (0): no end
+    max_attempts: int = 5  # for jobs that set none; FOREVER (0): no end
     done_retention: timedelta = timedelta(days=7)  # zero: forgotten at once
     dead_retention: timedelta = timedelta(days=30)
-    timeout: timedelta | None = None  # of an attempt, for jobs that say none; None: no limit
-    rate_limit: str | None = None  # scope of which each start takes a token; None: starts are not limited
-    managed_by: str | None = None  # who alone may edit it; None: anybody
+    timeout: timedelta | None = None  # of an attempt, for jobs that set none; None: no limit
+    rate_limit: str | None = None  # scope: each start takes a token of it; None: starts are not limited
+    managed_by: str | None = None  # its owner, which alone may change it; None: anybody may
     cooldown_until: datetime | None = None  # state, not configuration: set by Throttled
     throttles: int = 0  # throttles in a row

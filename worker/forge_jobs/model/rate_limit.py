@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 NEARLY = 1e-9
-"""What a sum of fractions may lack of a whole token."""
+"""How much less than a whole token a sum of fractions may be, to count as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,4 +28,4 @@ class Lease:
     tokens: int  # may be fewer than wanted, also none
     generation: int
     retry_after: float  # seconds until the bucket holds one more token; infinite when it is never refilled
-    capacity: float  # tokens, as many as anybody can ever get at once
+    capacity: float  # tokens, the most that one lease can get

@@ -13,7 +13,7 @@ class Outcome(StrEnum):
     DONE = "done"
     FAILED = "failed"  # will be retried
     DEAD = "dead"
-    CANCELLED = "cancelled"  # dead, because a user said so
+    CANCELLED = "cancelled"  # dead, because a user cancelled it
     THROTTLED = "throttled"
     RESCHEDULED = "rescheduled"
     HANDED_BACK = "handed_back"  # the attempt is not counted

@@ -26,7 +26,7 @@ def bucket(seconds: float) -> int:
 
 
 def bucket_start(number: int) -> float:
-    """Return how many seconds are the least in a bucket."""
+    """Return the shortest time in the bucket, in seconds."""
     return 0.0 if number == SHORTEST else float(2 ** (number / PER_DOUBLING))
 
 
@@ -49,16 +49,16 @@ class TrackRecord:
 
     @property
     def ended(self) -> int:
-        """How many attempts came to an end that says something."""
+        """How many attempts ended in a way that says something about the worker."""
         return self.succeeded + self.failed + self.lost
 
     @property
     def failures(self) -> int:
-        """How many of them were none that anybody wished."""
+        """How many of them failed or were lost."""
         return self.failed + self.lost
 
     def since(self, before: "TrackRecord") -> "TrackRecord":
-        """Return what has come since `before`; what is less than it was, since it was begun anew, counts as none."""
+        """Return the difference to `before`; a number that is smaller now, since counting began again, counts as 0."""
         counts = {name: max(0, getattr(self, name) - getattr(before, name)) for name in COUNTS}
         grown = {
             number: count - before.durations.get(number, 0)
@@ -68,7 +68,7 @@ class TrackRecord:
         return TrackRecord(**counts, durations=grown)
 
     def quantile(self, share: float) -> float | None:
-        """Return about how many seconds that share of the attempts ran at most; None when none has ended."""
+        """Return about how many seconds this share of the attempts ran at most; None when no attempt has ended."""
         left = share * sum(self.durations.values())
         if not left:
             return None
@@ -89,7 +89,7 @@ COUNTS = tuple(each.name for each in fields(TrackRecord) if each.name != "durati
 
 
 def read(written: Mapping[str, int]) -> TrackRecord:
-    """Return the record that was written down so; what a later release wrote beside it is passed over."""
+    """Return the record that `written` made; fields of a later release are ignored."""
     return TrackRecord(
         **{name: written[name] for name in COUNTS if name in written},
         durations={

@@ -41,13 +41,13 @@ class Version:
     control_revision: int = 1  # +1 with every change of state; workers acknowledge it
     spec_hash: str = ""  # digest of what the id was made of
     created_at: datetime | None = None  # database clock, like all below
-    state_changed_at: datetime | None = None  # or its weight: since when all is as it is
+    state_changed_at: datetime | None = None  # or of its weight
     last_current_at: datetime | None = None
     drain_started_at: datetime | None = None
     drained_at: datetime | None = None
-    ramping_since: datetime | None = None  # while it has a share, whichever
+    ramping_since: datetime | None = None  # while it has a share, of any size
     failure_message: str | None = None  # one sentence: why it failed
-    queues: tuple[str, ...] | None = None  # that its workers serve; None: not known
+    queues: tuple[str, ...] | None = None  # that its workers serve; None: unknown
     kinds: tuple[str, ...] | None = None  # that its workers had handlers for last; None: it never had one
     # what is true now
     workers: int = 0  # live ones

@@ -28,7 +28,7 @@ class WorkerInfo:
     pool: str | None = None  # the uid of the pool's owner
     version_id: str | None = None
     pod: str | None = None
-    cordoned: bool = False  # it was told to claim nothing more, since it goes
+    cordoned: bool = False  # it was told to claim nothing more, since its pod is to go
     is_open: bool = True  # its gate is: its version may claim, and it is not cordoned
     acknowledged: bool = True  # it knows the present state of its gate
     # what its attempts came to since it started, as of its last beat
@@ -37,11 +37,11 @@ class WorkerInfo:
     run_seconds: float = 0.0  # summed over attempts that ended
     # jobs, as it last said
     stuck: tuple[int, ...] = ()  # whose handlers go on there though they were told to stop
-    adrift: tuple[int, ...] = ()  # that are its own, and that it does not run
+    adrift: tuple[int, ...] = ()  # that it has claimed and does not run
     ailment: str | None = None  # what keeps it from its work, in a sentence, as of its last beat
 
     def was_heard_from(self, now: datetime, within: timedelta) -> bool:
-        """Whether its last beat is no older; one from the future says nothing, since a clock was set back after it."""
+        """Whether its last beat is no older than `within`; a beat from the future does not count, since a clock was set back after it."""
         return self.beat_at is not None and abs(now - self.beat_at) <= within
 
     @property
@@ -52,7 +52,7 @@ class WorkerInfo:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a worker knows of the database's history; where that is another, it may claim nothing."""
+    """What a worker knows of the database's history; when the history is another, the worker may claim nothing."""
 
     era: int
     beat_at: datetime  # when it beat last, as the database has it

@@ -1,6 +1,6 @@
 """Answer Prometheus.
 
-`worker` makes one `Metrics` a process and hands its `scrape` to `health`. What happened in
+`worker` makes one `Metrics` a process and hands its `scrape` to `server`. What happened in
 this process is counted by `counters`; what is true of the queues is read from the database
 when somebody asks. docs/metrics.md lists every metric.
 """
@@ -40,8 +40,8 @@ SNAPSHOT_AGE = 1.0
 class Metrics:
     """The numbers of one process. `running` says how many handlers run now.
 
-    A worker counts as live when it was heard from within `stale`. Without a `storage`
-    only what happened in this process is told.
+    A worker counts as live when it was heard from within `stale`. Without a `storage` only what happened in
+    this process is reported.
     """
 
     def __init__(
@@ -66,8 +66,8 @@ class Metrics:
     async def scrape(self, accept: str = "") -> tuple[bytes, str]:
         """Return all metrics and their content type, in the format that the Accept header asks for.
 
-        When the database does not answer in time, `forge_database_up` is 0 and what only
-        the database knows is left out.
+        When the database does not answer in time, `forge_database_up` is 0 and the metrics that need it are
+        left out.
         """
         snapshot = await self._current_snapshot()
         # Collected on the loop, so that no batch is seen half; written in a thread, since

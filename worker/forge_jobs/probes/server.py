@@ -1,6 +1,6 @@
 """Answer /metrics, /healthz and /readyz over HTTP.
 
-`worker` starts one `HealthServer` a process and tells it whom to ask. It listens on all
+`worker` starts one `HealthServer` a process and gives it the functions to ask. It listens on all
 addresses by default, since probes of Kubernetes come from outside of the pod. It tells
 nothing secret and changes nothing. Four routes need no web framework, and a worker that
 serves no API need not have one installed.
@@ -68,7 +68,7 @@ class HealthServer:
 
         Raises InvalidSetting when the address cannot be listened on.
         """
-        if not 0 <= self._port <= 65535:  # uvloop would take another one without a word
+        if not 0 <= self._port <= 65535:  # uvloop would silently take another one
             raise InvalidSetting("--metrics-port", self._port, "a port from 0 (any) to 65535")
         try:
             self._server = await asyncio.start_server(self._accept, self._host, self._port, limit=HEAD_LIMIT)

@@ -44,7 +44,7 @@ class Cooldown(NamedTuple):
 
 
 def cooldown(queue: QueueConfig, now: datetime, retry_after: timedelta | None) -> Cooldown:
-    """Decide how long the queue cools down after a throttle that is heard `now`, the database's.
+    """Decide how long the queue cools down after a throttle that is heard `now`, by the database's clock.
 
     `retry_after` is what the handler asked for, None when it did not say.
     """
@@ -66,7 +66,7 @@ def throttle_delay(queue: QueueConfig, throttles: int, retry_after: timedelta | 
 
 
 def throttles_in_a_row(queue: QueueConfig, now: datetime) -> int:
-    """Return how many throttles in a row one that is heard `now` makes.
+    """Return how many throttles in a row there are with one that is heard `now`.
 
     One more than the queue says; the same while the queue is still cooling down, since
     jobs that were already running hear what is known; 1 when the last cool-down is long over.

@@ -1,7 +1,7 @@
 """A cron expression as numbers, and the local times that it names, in any direction.
 
-`cron` asks `parse` for Fields and then for one time after another; what a local time
-means in a time zone is decided there. Times here are naive and whole seconds.
+`cron_times` asks `parse` for Fields and then for one time after another, and decides what a local time
+means in a time zone. Times here are naive and whole seconds.
 """
 
 import re

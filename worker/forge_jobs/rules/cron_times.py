@@ -1,7 +1,7 @@
 """When a cron fires: expressions in a time zone, and which fires are due.
 
-`scheduler` asks `due` for each cron; whoever takes an expression from a person calls
-`parse` first. An expression names local times (`cron_fields`); here they become instants.
+`scheduler` asks `due` for each cron; code that takes an expression from a person calls `parse` first. An
+expression names local times (`cron_expression`); here they become instants.
 """
 
 import functools

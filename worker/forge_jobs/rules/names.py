@@ -51,7 +51,8 @@ def queues(text: str) -> tuple[str, ...]:
 
 
 def listed(value: object, name: str) -> Sequence[Any]:
-    """Return what a list or another collection holds. A text is none: its letters would be taken for names."""
+    """Return the items of a list or another collection. A text is refused, since its letters would be taken
+    for names."""
     if isinstance(value, list | tuple):
         return value
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | memoryview | Mapping):
@@ -110,7 +111,7 @@ def priority(value: object) -> int:
 def max_attempts(value: object) -> int:
     """Return how many attempts a job has, as it is stored: FOREVER for None.
 
-    A 0 is refused, since one who means "no retry" and one who means "for ever" would both write it.
+    A 0 is refused, since it could mean "no retry" as well as "for ever".
     """
     if value is None:
         return FOREVER
@@ -123,7 +124,7 @@ def max_attempts(value: object) -> int:
 
 
 def job_id(value: object, name: str = "The job's id") -> int:
-    """Return the id of a job, which is one, or what an enqueue returned."""
+    """Return the id of a job, given as a number or as the answer of an enqueue."""
     found = value.id if isinstance(value, Enqueued) else value
     if isinstance(found, int) and not isinstance(found, bool) and 1 <= found <= LARGEST_ID:
         return found
@@ -133,9 +134,8 @@ def job_id(value: object, name: str = "The job's id") -> int:
 
 
 def closed_queue(queue: QueueConfig) -> str:
-    """Return the name that a queue has while it is being deleted; of one that is, the name that it has.
-
-    `storage.closed_queues` says in SQL what it was before.
+    """Return the name that a queue has while it is being deleted; a queue that is being deleted keeps it.
+    `storage.closed_queues` says in SQL what its name was before.
     """
     return queue.name if is_closed(queue) else f"{_closed(queue)}{queue.name}"[:MAX_NAME]
 

@@ -1,4 +1,4 @@
-"""What a handler returned: a result only when nothing of it is still to run.
+"""What a handler returned: a result only if nothing of it has still to run.
 
 Calling an async function or a generator function runs nothing of it, and a decorator or
 a lambda may hide what a function is. So what a call returned decides: `settled` awaits it
@@ -26,9 +26,9 @@ from forge_jobs.model.error_text import describe
 LONGEST_RESULT = 16 * 1024 * 1024  # bytes
 
 PLAIN = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
-"""Types of what has surely run, so that most results need no second look."""
+"""Types of values that need not run, so most results need no second look."""
 
-MOST_AWAITED = 10  # awaitables that come to one another
+MOST_AWAITED = 10  # awaitables that return one another
 DEEPEST = 50  # levels of a result that are searched
 
 _TO_RUN: Mapping[type, str] = {
@@ -54,8 +54,8 @@ class KeptResult(msgspec.Struct, gc=False):
 
 
 def kept_result(result: Any, codec: str) -> KeptResult:
-    """Return what is kept of `result`. The work is done: that it cannot be kept is a note, since running it again
-    would do it twice. Raises Retry when it holds work that has not run."""
+    """Return what is kept of `result`. The work is done, so a result that cannot be kept becomes a note:
+    another attempt would do the work twice. Raises Retry when it holds work that has not run."""
     if type(result) is KeptResult:
         return result
     if result is None:
@@ -65,13 +65,13 @@ def kept_result(result: Any, codec: str) -> KeptResult:
     except InvalidPayload as problem:
         require_run(result)
         why = str(problem)
-    except BaseException as problem:  # whatever the program's own types raise when they are looked at
+    except BaseException as problem:  # the program's own types may raise anything when they are looked at
         why = describe(problem)
     return KeptResult(note=f"done, but its result was not kept: {why}")
 
 
 async def settled(returned: Any) -> Any:
-    """Return what `returned` comes to: awaited when it is awaitable or a future of a pool, else as it is.
+    """Return `returned`, awaited when it is awaitable or the future of an executor.
 
     Raises Retry when it is work that nothing runs, such as a generator.
     """
@@ -85,7 +85,7 @@ async def settled(returned: Any) -> Any:
 
 
 def _awaited(returned: Any) -> Awaitable[Any] | None:
-    """Return what to await for `returned`; None when it is what the function came to."""
+    """Return what to await for `returned`; None when `returned` itself is the result."""
     try:
         if isinstance(returned, Future):
             return asyncio.wrap_future(returned)

@@ -1,4 +1,4 @@
-"""What becomes of a job after an attempt: a verdict, and nothing else happens here."""
+"""What becomes of a job after an attempt: a verdict. Pure functions."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from forge_jobs.model.run import Outcome, Run
 from forge_jobs.rules import backoff
 from forge_jobs.rules.returned import kept_result
 
-MOST_LINKS = 50  # of a chain of exceptions that is followed
+MOST_LINKS = 50  # how many exceptions of a chain are followed
 
 
 WORKER_LOST = "worker lost"
@@ -71,7 +71,7 @@ def done(claim: Claim, queue: QueueConfig, codec: str, result: Any, wait: float,
 def judge(
     claim: Claim, queue: QueueConfig, error: BaseException, stopped: Stop | None, wait: float, duration: float
 ) -> Verdict:
-    """Judge an attempt that raised `error`, of which nothing is sure but that it is an exception."""
+    """Judge an attempt that raised `error`, any exception of any class."""
     try:
         return _judge(claim, queue, error, stopped, wait, duration)
     except BaseException:
@@ -114,13 +114,13 @@ def _judge(
 
 
 def _reason(error: Decision) -> str:
-    """Return why a handler decided so; a subclass may have made itself without saying."""
+    """Return the reason of a handler's decision; a subclass may have none."""
     reason = _asked(lambda given, _: str(given), error, "reason")
     return describe(error) if reason is None else reason
 
 
 def _asked(checked: Callable[[Any, str], T], error: Decision, name: str) -> T | None:
-    """Return what a decision asks for, None when it does not say or what it says is not allowed."""
+    """Return the value that a decision asks for; None when it has none, or one that is not allowed."""
     try:
         return checked(getattr(error, name), name)
     except BaseException:
@@ -140,7 +140,8 @@ def _came_of_stopping(error: BaseException) -> bool:
 
 
 def refused(claim: Claim, queue: QueueConfig, error: InvalidPayload, wait: float) -> Verdict:
-    """Judge an attempt whose payload was refused: one that only does not fit may fit the next worker's handler."""
+    """Judge an attempt whose payload was refused: one that does not fit this handler may fit the next
+    worker's."""
     judged = failed if isinstance(error, UnfitPayload) else dead
     return judged(claim, queue, str(error), wait)
 
@@ -201,7 +202,8 @@ def lost(claim: Claim, queue: QueueConfig) -> Verdict:
 
 
 def as_written(verdict: Verdict) -> Run:
-    """Return the run as the database has it: a job that a user cancelled does not wait again, whatever was judged."""
+    """Return the run as the database has it: a job that a user cancelled does not wait again, even if the
+    verdict says so."""
     run = verdict.run
     if type(verdict.write) is End or not run.claim.cancel_requested:
         return run

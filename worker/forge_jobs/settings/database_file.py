@@ -15,13 +15,13 @@ FILE_NAME = "queue_database.toml"
 LEVELS_ABOVE = 4
 
 OUTSIDE_THE_POOL = 4
-"""Connections of a process besides its pool: claims, outcomes, signs of life, and the one that listens."""
+"""Connections of a process besides its connection pool: for claims, outcomes, heartbeats and LISTEN."""
 
 LEAST_CONNECTIONS, MOST_CONNECTIONS = OUTSIDE_THE_POOL + 1, 10_000
-"""Of one process, all together."""
+"""The fewest and the most connections of one process, all together."""
 
 CONNECTIONS = 8
-"""How many a process opens at most when nothing is said: here, with a bare URL, and on Kubernetes."""
+"""The most connections of a process that sets no number: here, with a bare URL, and on Kubernetes."""
 
 SYNCHRONOUS = ("normal", "full")
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -39,7 +39,7 @@ _DATABASE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
 
 
 class AsSaid(str):
-    """Words for an error message that are not a value: shown without quotes."""
+    """Words in an error message that are no value, so they are shown without quotes."""
 
     __slots__ = ()
 

@@ -24,7 +24,7 @@ _AUTHORITY = re.compile(rf"(?:[^@:/?#\[\]\s]*(?::[^@:/?#\[\]\s]*)?@)?(?:{_HOST}(
 def redact(url: str) -> str:
     """Return `url` with *** for its password, fit for logs and messages.
 
-    What is not a URL at all is treated with suspicion: whatever may be a password is hidden.
+    In a text that is not a URL at all, everything that may be a password is hidden.
     """
     text = _PASSWORD_FIELD.sub(r"\1***", url)
     found = _SCHEME.match(text)

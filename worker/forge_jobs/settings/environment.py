@@ -45,7 +45,7 @@ KNOWN = (
     "FORGE_WORKER_PREFIX",
     "FORGE_WORKER_VERSION",
 )
-"""The variables that mean something to people; any other FORGE_* is warned of, but for those of OPERATORS."""
+"""The variables that people set; any other FORGE_* is warned of, except those of OPERATORS."""
 
 OPERATORS = (
     "FORGE_DEPLOYMENT",
@@ -73,7 +73,7 @@ _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a program is told from outside. Its text forms never show a password."""
+    """What the environment tells a program. Its text forms never show a password."""
 
     database_url: str = field(repr=False)  # with its password
     database: str  # the same, fit to be shown
@@ -81,9 +81,9 @@ class Settings:
     storage_options: Mapping[str, Any] = field(
         default_factory=dict
     )  # for open_storage: pool_size, synchronous, url_file
-    max_connections: int | None = None  # FORGE_MAX_CONNECTIONS, whoever names the database; None: not said
+    max_connections: int | None = None  # FORGE_MAX_CONNECTIONS, also with a configuration file; None: not set
     schema: str = DEFAULT_SCHEMA
-    queues: tuple[str, ...] = ()  # empty: not said
+    queues: tuple[str, ...] = ()  # empty: not set
     worker_prefix: str = "forge"
     worker_version: str = "0"
     worker_name: str | None = None  # the whole label of the worker, instead of one made of prefix and version
@@ -315,7 +315,7 @@ class Variables:
         return value
 
     def choice(self, key: str, choices: tuple[str, ...], default: str) -> str:
-        """Return one of `choices`, whatever its capitals."""
+        """Return one of `choices`, in upper or lower case."""
         value = self.text(key)
         if value is not None and value.lower() not in choices:
             raise InvalidSetting(key, value, f"one of {', '.join(choices)}")

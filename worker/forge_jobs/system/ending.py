@@ -26,9 +26,7 @@ def end_within(seconds: float, code: int, say: Callable[[str], None]) -> None:
 
 def _end(seconds: float, code: int, say: Callable[[str], None], loop: asyncio.AbstractEventLoop) -> None:
     time.sleep(seconds)
-    if (
-        loop.is_closed() and threading.main_thread().is_alive()
-    ):  # nothing hangs: whoever called has other work
+    if loop.is_closed() and threading.main_thread().is_alive():  # nothing hangs: the caller has other work
         return
     say(f"What handlers started still runs ({_named(loop)}); the process ends now.")
     if multiprocessing := sys.modules.get("multiprocessing"):

@@ -26,7 +26,7 @@ from forge_jobs.telemetry.logs import current_job
 EXITS = (SystemExit, KeyboardInterrupt)
 
 ENDINGS = ("stop", "shutdown_asyncgens", "shutdown_default_executor")
-"""Functions of a loop by which whoever runs it ends it, or what all in it share."""
+"""Functions of a loop with which its runner ends the loop, or what all in it share."""
 
 CALLED = "{}() of the event loop was called"
 
@@ -70,7 +70,7 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 def end_fork(error: BaseException | None) -> NoReturn:
-    """End a process that a handler forked and that came back from the handler as well, as if that were its end."""
+    """End a process that a handler forked and that returned from the handler too, as if that were its end."""
     code = 0
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -81,7 +81,7 @@ def end_fork(error: BaseException | None) -> NoReturn:
 
 
 class _Shield:
-    """Stands before those functions of a loop that are given what it shall call."""
+    """Stands before the functions of a loop that take a callback."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, stays: bool = False) -> None:
         self.told: list[Told] = []
@@ -195,7 +195,7 @@ def _enduring_loop() -> asyncio.AbstractEventLoop:
 
 
 def _run_for_ever(loop: asyncio.AbstractEventLoop, run_forever: Callable[[], None]) -> None:
-    """Run the loop, whatever ends it, until that happens while nobody is in `contained`, or it cannot run."""
+    """Run the loop again whenever it ends, until it ends while nobody is in `contained`, or cannot run."""
     failures: deque[float] = deque(maxlen=MOST_FAILURES)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A guard ends what a process started when that process is gone, however it went, by SIGKILL too.
+"""A guard ends the processes that a process started when that one is gone, even by SIGKILL.
 
 It is a small process beside, which hears of each process group that begins and ends. When the
 pipe to it closes it kills those that are left. It tells of signals that ask a worker to stop: it
@@ -52,7 +52,7 @@ class Guard:
                 self._tell(f"-{group}\n")
 
     def told(self) -> int:
-        """Return how often a signal so far asked all processes of the worker to stop."""
+        """Return how often a signal has asked all processes of the worker to stop."""
         with self._lock:
             if self._process is not None:
                 assert self._process.stdout is not None
@@ -103,7 +103,7 @@ class Guard:
         process, self._process, self._groups, self._lock = self._process, None, set(), threading.RLock()
         if process is not None:
             _close(process)
-            process.returncode = 0  # nobody here can wait for it
+            process.returncode = 0  # this process cannot wait for it
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:
@@ -137,7 +137,7 @@ def _main() -> None:
 
 
 def _say(number: int, frame: object) -> None:
-    with suppress(OSError):  # nobody listens any more, or has enough of it
+    with suppress(OSError):  # nobody reads any more, or enough was read
         os.write(1, b".")
 
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 class OwnTask(asyncio.Task[T]):
     """A task that is not cancelled from within a job, unless it was made in that job, or runs it.
 
-    Who tries is said by an event. `claim` is the job that the task runs: a timeout of its handler may cancel it.
+    An event names the job that tries. `claim` is the job that the task runs: a timeout of its handler may cancel it.
     """
 
     def __init__(
@@ -48,5 +48,5 @@ class OwnTask(asyncio.Task[T]):
         return False
 
     def tell(self) -> None:
-        """The task is asked to end, wherever that comes from."""
+        """The task is asked to end, no matter where the call comes from."""
         super().cancel()

@@ -1,4 +1,4 @@
-"""A place in a program, as text: the file, the line, the function, and what stands there."""
+"""A place in a program, as text: the file, the line, the function, and the code there."""
 
 import linecache
 import sysconfig
@@ -14,7 +14,7 @@ _HERE = str(Path(__file__).parents[1])
 
 
 def reached(innermost: FrameType | None) -> str:
-    """Return where the innermost frame is that is the program's own; else the innermost."""
+    """Return the place of the innermost frame of the program's own; without one, of the innermost frame."""
     frames = []
     while innermost is not None:
         frames.append((innermost.f_code, innermost.f_lineno))

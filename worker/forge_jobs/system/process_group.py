@@ -19,7 +19,7 @@ from forge_jobs.system.guard import guard
 MOMENT = 2.0  # seconds between SIGTERM and SIGKILL; less than a worker that stops leaves to its handlers
 DEATH = 1.0  # seconds that killed processes have to vanish
 LONGEST_PAUSE = 0.05  # seconds between two looks
-ECHO = 1.0  # seconds within which a signal that is sent to many reaches all of them
+ECHO = 1.0  # seconds within which a signal to many processes reaches all of them
 
 
 class ProcessGroup:
@@ -58,8 +58,8 @@ class ProcessGroup:
     async def exited(self) -> int | None:
         """Return the exit code once the process has ended, negative when a signal killed it; None when nobody can know.
 
-        So it is when this process ignores SIGCHLD, or something in it waits for each child, whosever it is.
-        Others of the group may live on.
+        That is so when this process ignores SIGCHLD, or something in it waits for all children. Other
+        processes of the group may live on.
         """
         descriptor = _pidfd(self._leader.pid)
         if descriptor is not None:
@@ -78,7 +78,7 @@ class ProcessGroup:
     async def was_told(self, code: int | None) -> bool:
         """Whether all processes of the worker, so these too, were told to end since this began, which exited with `code`.
 
-        Then it is no wonder, and nobody's fault, that it failed.
+        Then its failure is nobody's fault.
         """
         until = asyncio.get_running_loop().time()
         is_stop = code is not None and (-code in stop_signals.STOPS or code - 128 in stop_signals.STOPS)
@@ -105,18 +105,18 @@ class ProcessGroup:
         await self._vanished(DEATH)
 
     def _look(self) -> None:
-        """It is known whether the process has ended, and how."""
+        """Note whether the process has ended, and how."""
         if self._has_ended:
             return
         try:
-            # Not by `poll`, which says 0 of what it cannot know.
+            # Not by `poll`, which returns 0 for a code that it cannot know.
             ended, status = os.waitpid(self._leader.pid, os.WNOHANG)
         except ChildProcessError:
             ended, status = self._leader.pid, None
         if ended:
             self._has_ended = True
             self._code = None if status is None else os.waitstatus_to_exitcode(status)
-            self._leader.returncode = self._code or 0  # it is waited for no more
+            self._leader.returncode = self._code or 0  # nothing waits for it any more
 
     async def _vanished(self, within: float) -> None:
         deadline = asyncio.get_running_loop().time() + within
@@ -129,7 +129,7 @@ class ProcessGroup:
         return self._signal(0)
 
     def _signal(self, number: int) -> bool:
-        """Send a signal to the group; return whether somebody was there to hear it."""
+        """Send a signal to the group; return whether any process was there to get it."""
         if self._is_gone:
             return False
         self._reap()
@@ -141,7 +141,8 @@ class ProcessGroup:
         return not self._is_gone
 
     def _reap(self) -> None:
-        """Bury the dead: the leader, and those whose parent died and who were left to us (process 1 in a container)."""
+        """Reap the dead: the leader, and processes whose parent died and that were left to us (process 1 in
+        a container)."""
         if self.lives:
             return
         try:

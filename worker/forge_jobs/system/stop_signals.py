@@ -1,7 +1,7 @@
 """SIGTERM, SIGINT and SIGHUP: what they mean to a worker, from the first line of its process on.
 
-The first one asks it to stop. Who sends it to a whole group (a terminal, systemd) may have a
-parent pass it on too, so what comes within a second is an echo of it; a later one means: now.
+The first one asks it to stop. A sender that signals a whole group (a terminal, systemd) may have a parent
+pass it on too, so a signal within a second is an echo of the first; a later one means: now.
 This module is imported before all others, and only on what is there anyway.
 """
 
@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-ECHO = 1.0  # seconds within which the same wish may be heard again
+ECHO = 1.0  # seconds within which the same signal may come again
 
-LOOK_AGAIN = 1.0  # seconds between two looks at who hears them
+LOOK_AGAIN = 1.0  # seconds between two looks at their handlers
 
 _hearing: dict[int, Callable[[int, FrameType | None], None]] = {}
 
@@ -31,8 +31,8 @@ heard_at: float | None = None
 def listen_early() -> None:
     """If this process is the command `forge-jobs`, it hears signals now, and not only once all is imported.
 
-    A worker that has not begun has nothing to finish: it ends with 0. Other commands end as the
-    signal would have it, also as process 1, for which the kernel has no default action; a Ctrl-C
+    A worker that has not begun has nothing to finish: it ends with 0. Other commands end by the signal's
+    default action, also as process 1, for which the kernel has none; a Ctrl-C
     is a KeyboardInterrupt once `begin` was called, and would be a traceback of imports before.
     """
     arguments = _arguments(sys.orig_argv)
@@ -131,13 +131,14 @@ def noticed(notice: Callable[[int, FrameType | None], None]) -> None:
 
 
 def _before_fork() -> None:
-    """None may reach a fork before it is told from the worker: nobody would hear it."""
+    """No signal may reach a fork before it is told apart from the worker: it would be lost."""
     if _hearing:
         _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
 
 
 def _in_fork() -> None:
-    """In a fork of a worker's process: whoever made it ends it by SIGTERM; the others are for the worker alone."""
+    """In a fork of a worker's process: SIGTERM ends it, as its maker expects; the other signals are for the
+    worker alone."""
     if _hearing:
         for number, ours in _hearing.items():
             if signal.getsignal(number) is ours:

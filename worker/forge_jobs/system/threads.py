@@ -1,7 +1,7 @@
 """Threads for plain handlers: a call is waited for until it has ended, also when its attempt is told to stop.
 
-`runners` has one pool. A thread cannot be stopped from outside, so the place of one that
-was told to stop is taken until it ends, or until `runners` gives it up.
+`runners` has one pool. A thread cannot be stopped from outside, so the slot of one that was told to stop is
+taken until it ends, or until `runners` gives it up.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ class Threads(ThreadPoolExecutor):
     """Threads, made as they are needed, which know the calls that have not ended.
 
     There may be more than `count`: one whose attempt is over, and which did not look
-    whether it should end, keeps its thread, and those after it shall not wait for that.
+    whether it should end, keeps its thread, and later calls are not to wait for it.
     """
 
     def __init__(self, count: int) -> None:
@@ -37,8 +37,8 @@ class Threads(ThreadPoolExecutor):
         """Return what `function` returns in a thread, and raise what it raises, whatever that is.
 
         Cancelled, it waits for the function all the same, unless that has not begun, or
-        `is_left` says that nobody waits for it any more. What the function returned then
-        counts, unless it `obeyed`.
+        `is_left` says that nobody waits for it any more. The value that the function returned then counts,
+        unless it `obeyed`.
         """
         call = self.submit(_caught, function)
         ended = asyncio.wrap_future(call)

@@ -1,7 +1,7 @@
-"""The clock of what may be believed without asking: heartbeats, leases, and who was not heard from.
+"""The clock for what holds until a time has passed: heartbeats, leases, and who was not heard from.
 
 It goes on while this machine sleeps, which the clock of the event loop does not on Linux and
-macOS: a worker that wakes up after an hour shall not take itself for one that has just beaten.
+macOS: a worker that wakes up after an hour must not believe that it has just sent a heartbeat.
 No change of the time of day moves it.
 """
 

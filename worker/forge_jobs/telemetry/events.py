@@ -28,7 +28,7 @@ class JobsEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobStarted(Event):
-    """A handler begins. Emitted only when somebody asked for it with `Telemetry.wants_starts`."""
+    """A handler begins. Emitted only while `Telemetry.wants_starts` is set."""
 
     claim: Claim
     queue: str
@@ -36,13 +36,13 @@ class JobStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class HandlerStuck(Event):
-    """The handler goes on though it was told to stop: its job has its outcome, and its place is another's."""
+    """The handler goes on though it was told to stop: its job has an outcome, and another job gets its slot."""
 
     claim: Claim
     queue: str
     why: str  # it was told to stop
     duration: float  # seconds that it runs
-    stuck: int  # handlers of this worker that are so now
+    stuck: int  # handlers of this worker that are stuck now
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +52,19 @@ class StuckHandlerEnded(Event):
     claim: Claim
     queue: str
     duration: float  # seconds that it ran
-    stuck: int  # handlers of this worker that still are
+    stuck: int  # handlers of this worker that are still stuck
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerReplaced(Event):
-    """A runner ended and nobody meant it to; its job, if it had one, has failed, and another has its place."""
+    """A runner ended unexpectedly; its job, if it had one, has failed, and another runner takes its place."""
 
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True)
 class CloseWaits(Event):
-    """What the program wants done when its forge is closed takes `seconds` already; the close waits for it."""
+    """A function that the program gave to `at_close` has run for `seconds` already; closing the forge waits for it."""
 
     function: str
     seconds: float
@@ -72,7 +72,7 @@ class CloseWaits(Event):
 
 @dataclass(frozen=True, slots=True)
 class SignalTaken(Event):
-    """Something in this process took a signal that stops the worker for itself; it is the worker's again."""
+    """Something in this process replaced the worker's handler of a signal that stops it; the worker's is in place again."""
 
     signal: str
 
@@ -86,7 +86,7 @@ class CancelRefused(Event):
 
 @dataclass(frozen=True, slots=True)
 class GraceLost(Event):
-    """What this job had started heard the signal that stops the worker, and ended: the job is handed back."""
+    """The processes that this job had started got the signal that stops the worker, and ended: the job is handed back."""
 
     claim: Claim
     queue: str
@@ -109,14 +109,14 @@ class ExitContained(Event):
 
 @dataclass(frozen=True, slots=True)
 class ClaimsAdrift(Event):
-    """This worker owned these jobs and did not run them, nobody knows why; they are handed back."""
+    """This worker had claimed these jobs and did not run them, for an unknown reason; they are handed back."""
 
     job_ids: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriberFailed(Event):
-    """A subscriber raised at an event, which all others have heard."""
+    """A subscriber raised at an event; all other subscribers got the event."""
 
     subscriber: str
     heard: str  # the event
@@ -141,7 +141,7 @@ class HistoryCut(Event):
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRefused(Event):
-    """The database does not take the outcome of a job; `kept` was written instead."""
+    """The database refused the outcome of a job; `kept` was written instead."""
 
     job_id: int
     error: str
@@ -183,7 +183,7 @@ class UnknownKind(Event):
 
 @dataclass(frozen=True, slots=True)
 class KindsUnpublished(Event):
-    """What handlers declare could not be written: jobs that others enqueue by name are without it."""
+    """What handlers declare could not be written, so it does not hold for jobs that others enqueue by name."""
 
     kinds: Sequence[str]
     error: str
@@ -232,7 +232,8 @@ class WorkerCutOff(Event):
 
 @dataclass(frozen=True, slots=True)
 class LoopBlocked(Event):
-    """The event loop gives no sign of life for `seconds`: what is at `where` keeps it, for the job `claim` if that is known.
+    """The event loop has given no sign of life for `seconds`: the code at `where` blocks it, of the job
+    `claim` if that is known.
 
     It comes from a thread of its own, and again after twice as long.
     """
@@ -270,7 +271,7 @@ class GateOpened(Event):
 
 @dataclass(frozen=True, slots=True)
 class DatabaseCaveat(Event):
-    """The database was opened, and there is something about it that its users should know."""
+    """The database was opened, and its users should know `sentence` about it."""
 
     sentence: str
 
@@ -292,14 +293,14 @@ class DatabaseBack(Event):
 
 @dataclass(frozen=True, slots=True)
 class DatabaseMoved(Event):
-    """The database refused a connection, and answers by what the file with its URL says now."""
+    """The database refused a connection, and answers at the URL that the file with its URL holds now."""
 
     url: str  # without its password
 
 
 @dataclass(frozen=True, slots=True)
 class MigrationWaits(Event):
-    """The database is being brought up to date, and others hold what that needs."""
+    """A migration waits for locks that others hold."""
 
     why: str
     retry_in: float  # seconds
@@ -307,7 +308,7 @@ class MigrationWaits(Event):
 
 @dataclass(frozen=True, slots=True)
 class PollOnly(Event):
-    """Nothing can be heard from the database, so the worker polls."""
+    """The database cannot notify the worker, so the worker polls."""
 
     why: str
 
@@ -321,7 +322,7 @@ class QueueMade(Event):
 
 @dataclass(frozen=True, slots=True)
 class QueueResembles(Event):
-    """As QueueMade, and the name is so much like that of another queue that it may be misspelt."""
+    """A queue was made as in QueueMade, but its name is so close to another queue's that it may be misspelt."""
 
     queue: str
     nearest: str
@@ -345,7 +346,7 @@ class QueueCooled(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaderChanged(Event):
-    """This worker leads since now, or no longer."""
+    """This worker has begun to lead, or has ended."""
 
     label: str
     leads: bool
@@ -378,7 +379,7 @@ class JobsSwept(Event):
 
 @dataclass(frozen=True, slots=True)
 class CountsFolded(Event):
-    """So many notes of counts had gathered that reading them took long; they are summed up."""
+    """Many notes of counts had piled up, so that reading them took long; they were summed."""
 
     notes: int
     seconds: float
@@ -431,7 +432,7 @@ class LimitEmptied(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChoreFailed(Event):
-    """A chore raised what nobody foresaw; it is tried again in `retry_in` seconds."""
+    """A chore raised an unexpected error; it is tried again in `retry_in` seconds."""
 
     chore: str
     error: BaseException

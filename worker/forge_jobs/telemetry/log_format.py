@@ -17,7 +17,7 @@ OURS = "forge_jobs"
 """The logger whose lines need not say where they come from."""
 
 LONGEST_TEXT = 16_000  # characters
-LONGEST_JSON = 64_000  # bytes of a line from which on its texts are cut
+LONGEST_JSON = 64_000  # bytes of a line; the texts of a longer one are cut
 MOST_ITEMS = 1000  # of a list or an object
 DEEPEST = 6  # levels of it
 
@@ -35,7 +35,7 @@ def _moment(record: logging.LogRecord) -> str:
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time, level, logger, message, and the record's extra fields.
 
-    Whatever a record holds, the line is there and is JSON. A fact whose name is one of ours has an
+    Whatever a record holds, its line is valid JSON. A fact whose name is one of ours has an
     underscore behind it; what JSON does not know is there as text, and what is too long is cut.
     """
 
@@ -157,7 +157,7 @@ def readable(value: Any) -> str:
     """Return a value as people read it: at most three decimals, at most ten of a list. Never raises."""
     try:
         return _readable(value)
-    except Exception as error:  # whatever a class of the program's does when it is printed
+    except Exception as error:  # a class of the program's may do anything when it is printed
         return f"<{type(value).__name__} that cannot be printed: {type(error).__name__}>"
 
 

@@ -1,7 +1,7 @@
-"""Write log lines without ever waiting for whoever reads them.
+"""Write log lines without ever waiting for their reader.
 
 A thread writes what handlers of the logging module hand in. A reader that is stuck (a full pipe, a
-terminal that is held) costs lines, and their number is said when it reads again; the worker goes on.
+terminal that is held) costs lines, and a line says how many when it reads again; the worker goes on.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from typing import TextIO
 
 MOST_WAITING = 4 * 1024 * 1024  # characters that wait to be written
 BATCH = 64 * 1024  # characters in one write
-LAST_LINES = 1.0  # seconds that whoever ends the program waits for them
+LAST_LINES = 1.0  # seconds that the end of the program waits for them
 
 
 class LogLines(logging.Handler):
@@ -28,7 +28,7 @@ class LogLines(logging.Handler):
         os.register_at_fork(after_in_child=self._begin)
 
     def _begin(self) -> None:
-        """Nothing waits; in a fork, whose lines wait in its parent, and which has no thread."""
+        """Begin with no lines; also in a fork: its lines wait in its parent, and it has no thread."""
         self._lines: deque[str] = deque()
         self._waiting = 0  # characters, in `_lines` and in the hands of the thread
         self._dropped = 0
@@ -106,7 +106,7 @@ class LogLines(logging.Handler):
         while left:
             try:
                 left = left[os.write(self._descriptor, left) :]
-            except BlockingIOError:  # somebody else made it so
+            except BlockingIOError:  # somebody else made it non-blocking
                 select.select([], [self._descriptor], [])
 
 

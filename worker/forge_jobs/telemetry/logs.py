@@ -48,7 +48,7 @@ def subscribe(
     format: Literal["text", "json"] = "text",
     stream: TextIO | None = None,
 ) -> Callable[[], None]:
-    """Events become log lines as the command line writes them; call what is returned to end that.
+    """Events become log lines as the command line writes them; call the returned function to end that.
 
     With a `stream`, every line of the program goes there in our format, and no longer to the console
     in another. Without, a program that configured logging itself keeps its handlers, which learn
@@ -94,7 +94,7 @@ _said: "WeakKeyDictionary[Telemetry, list[Callable[[], None]]]" = WeakKeyDiction
 
 
 def say(telemetry: Telemetry) -> Callable[[], None]:
-    """Each event is said once in the log, however often this is called; call what is returned to end that.
+    """Each event becomes one log line, however often this is called; call the returned function to end that.
 
     Where lines go, and which, is as the program configured logging. In one that did not, the
     standard library writes warnings and errors to stderr.
@@ -115,7 +115,7 @@ def say(telemetry: Telemetry) -> Callable[[], None]:
 
 
 def _is_console(handler: logging.Handler) -> bool:
-    """Whether the handler writes to where people look, so that lines of ours would be there twice."""
+    """Whether the handler writes to the console, so that lines of ours would be there twice."""
     return isinstance(handler, logging.StreamHandler) and handler.stream in (
         *(sys.stderr, sys.stdout),
         *(sys.__stderr__, sys.__stdout__),
@@ -146,7 +146,7 @@ def _handler(format: Literal["text", "json"], stream: TextIO) -> logging.Handler
 
 
 class LogSubscriber:
-    """Says each event in one line; what goes on and on is said at growing intervals."""
+    """Logs each event in one line; an event that comes again and again is logged at growing intervals."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._repeats = _Repeats(clock)
@@ -154,7 +154,7 @@ class LogSubscriber:
         self._database_is_lost = False
 
     def __call__(self, event: Event) -> None:
-        # By a configuration that did not name it (`disable_existing_loggers` is the default); a level is how to quiet it.
+        # A configuration that did not name it may have disabled it (`disable_existing_loggers` is the default); a level is how to quiet it.
         logger.disabled = False
         match event:
             case JobsEnded():
@@ -172,9 +172,9 @@ class LogSubscriber:
                 self._say_event(event)
 
     def _jobs_ended(self, runs: Sequence[Run]) -> None:
-        # Asked once for a batch: at 25,000 jobs a second, asking for each would be felt.
+        # Asked once for a batch: at 25,000 jobs a second, asking for each job would cost too much.
         if not logger.isEnabledFor(logging.INFO):
-            done = Outcome.DONE  # a look-up in an Enum is slower than one thinks
+            done = Outcome.DONE  # a look-up in an Enum is slow
             runs = [run for run in runs if run.outcome is not done]
         for run in runs:
             _say_run(run, self._worker)
@@ -211,7 +211,7 @@ class LogSubscriber:
 
 
 class _Repeats:
-    """Decides when something that goes on is said again: after 5 s, then 10 s, …, at most 5 min."""
+    """Decides when a repeated event is logged again: after 5 s, then 10 s, …, at most 5 min."""
 
     FIRST, LONGEST, KEPT = 5.0, 300.0, 1000
 
@@ -220,7 +220,7 @@ class _Repeats:
         self._said: dict[Hashable, tuple[float, float, int]] = {}  # when, interval, unsaid since
 
     def unsaid(self, key: Hashable) -> int | None:
-        """Return how many times it was not said since the last time, or None when it is not said now."""
+        """Return how often the event was left out since it was last logged; None when it is left out now too."""
         now = self._clock()
         at, interval, unsaid = self._said.get(key, (-1e9, 0.0, 0))
         if now - at < interval:
@@ -233,7 +233,7 @@ class _Repeats:
         return unsaid
 
     def forget(self, key: Hashable) -> None:
-        """It is over: when it comes again it is said at once."""
+        """The event is over: when it comes again, it is logged at once."""
         self._said.pop(key, None)
 
 
@@ -269,7 +269,7 @@ def _job_facts(claim: Claim, queue: str | None) -> dict[str, Any]:
     return facts | {"attempt": claim.attempt}
 
 
-# What a field of an event is called in a line, where others (`name` is a field of every
+# The name in a line of a field of an event, where others (`name` is a field of every
 # log record) would not know what it is the name of.
 _NAMES = {"name": "cron", "label": "worker"}
 

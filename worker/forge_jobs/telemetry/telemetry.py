@@ -1,4 +1,4 @@
-"""Telemetry: passes events to whoever subscribed. Nothing subscribed costs one call and an empty loop."""
+"""Telemetry: passes events to subscribers. Without any, an event costs one call and an empty loop."""
 
 from collections.abc import Callable
 
@@ -15,12 +15,12 @@ class Telemetry:
         self.wants_starts = False  # whether anybody wants a JobStarted for each job
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """`subscriber` hears every event from now on; call what is returned to end that."""
+        """`subscriber` gets every event from now on; call the returned function to end that."""
         self._subscribers.append(subscriber)
         return lambda: self._subscribers.remove(subscriber)
 
     def emit(self, event: Event) -> None:
-        """Every subscriber has heard `event`. A subscriber must not block; what one raises, the others are told."""
+        """Every subscriber has got `event`. A subscriber must not block; when one raises, the others get SubscriberFailed."""
         for subscriber in self._subscribers:
             try:
                 subscriber(event)

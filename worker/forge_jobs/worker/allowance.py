@@ -37,7 +37,7 @@ class Allowance:
         return min(limit, queue.slots - queue.in_hand)
 
     def doubt(self, queue: ServedQueue) -> None:
-        """A change of slots was not answered: it may have been carried out, or not."""
+        """A change of slots got no answer: it may have been carried out or not."""
         queue.slots_in_doubt = True
 
     async def give_back_slots(self, queue: ServedQueue) -> None:
@@ -48,7 +48,7 @@ class Allowance:
             queue.slots_in_doubt = False
 
     async def give_back_surplus(self, queue: ServedQueue, unused_for: float) -> None:
-        """Slots that no job in hand has needed for so many seconds are for others."""
+        """Slots that no job in hand has needed for `unused_for` seconds are given back."""
         now = time.monotonic()
         if not queue.is_limited or queue.slots <= queue.in_hand:
             queue.surplus_since = None
@@ -58,18 +58,17 @@ class Allowance:
             await self.give_back_slots(queue)
 
     def configured(self, queue: ServedQueue, config: QueueConfig) -> None:
-        """The queue is configured so from now on."""
+        """The queue has this configuration from now on."""
         if queue.config.concurrency != config.concurrency:
-            # One that had no limit has slots for the jobs in hand by now, or nearly for all.
+            # A queue that had no limit has slots for the jobs in hand by now, or for nearly all.
             queue.slots_in_doubt = config.concurrency is not None
             queue.slots = 0 if config.concurrency is None else queue.slots
         queue.tokens_at = 0.0
 
     async def lease(self, queue: ServedQueue, scope: str, limit: int) -> Lease:
-        """Return tokens for up to `limit` jobs to start, and remember until when there is not one more.
-
-        Each job that is claimed uses one up, also when it is handed back without having been
-        started or the claim's answer never came: so there is never a start too many.
+        """Return tokens for the start of up to `limit` jobs; when there are none, remember when to ask
+        again. Each job that is claimed uses one, also when it is handed back without having been started or
+        when the claim's answer never came, so there is never a start too many.
         """
         try:
             lease = await self._tokens.lease(scope, limit)

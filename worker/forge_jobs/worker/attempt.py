@@ -33,9 +33,9 @@ class Attempt(msgspec.Struct, eq=False):
     context: Context | None = None
     stopped: Stop | None = None
     told: int = 0  # how often the handler was told to stop
-    exited: BaseException | None = None  # out of what the handler gave to the event loop
+    exited: BaseException | None = None  # an exit that came out of what the handler gave to the event loop
     is_over: bool = False  # it has its verdict
-    has_ended: bool = False  # its handler runs no more
+    has_ended: bool = False  # its handler has ended
 
     def tell(self) -> None:
         """The handler is told to stop, once more."""
@@ -45,10 +45,9 @@ class Attempt(msgspec.Struct, eq=False):
         self.task.tell()
 
     def obeyed(self) -> bool:
-        """Whether what a function returned after it was told to stop is no result.
-
-        It comes too late for a job that was cancelled or timed out. When the worker stops,
-        it is one unless the function looked whether it should end.
+        """Whether to drop what a function returned after it was told to stop. It is too late for a job that
+        was cancelled or timed out. When the worker stops, it counts as a result, unless the function had
+        asked whether it should end.
         """
         if self.stopped in (Stop.CANCELLED, Stop.TIMED_OUT):
             return True

@@ -16,8 +16,8 @@ from forge_jobs.worker.recorder import Recorder
 from forge_jobs.worker.runners import Runners
 
 AUDIT_EVERY = 5.0  # seconds between looks at what the database says is ours
-AUDIT_AGAIN = 0.5  # ... and until the second look, when something is in no hand
-AUDIT_SHARE = 100  # ... or as many times what the last one took
+AUDIT_AGAIN = 0.5  # ... until the second look, when a job is in no hand
+AUDIT_SHARE = 100  # ... or this many times what the last look took
 
 
 class ClaimAudit:
@@ -44,7 +44,7 @@ class ClaimAudit:
         self._recorder = recorder
         self._eras = eras
         self._adrift: set[Proof] = set()  # ours by the last look, and in no hand
-        self._unknown: set[Proof] = set()  # in a hand of ours, and not ours by the last look
+        self._unknown: set[Proof] = set()  # in a hand of ours, but not ours by the last look
         self._unknown_at_beat = 0  # how many beats had been heard when the first of them was seen
 
     @property
@@ -53,13 +53,13 @@ class ClaimAudit:
         return frozenset(job_id for job_id, _ in self._adrift)
 
     def hurry(self) -> None:
-        """The next one is due at once."""
+        """The next audit is due at once."""
         self.at = 0.0
 
     async def run(self) -> None:
-        """What two looks say is ours and in no hand is handed back; what they say runs here without a claim is doubted.
-
-        Two, since the first may have been on its way while an outcome was written.
+        """Jobs that two looks find to be ours and in no hand are handed back; claims of jobs that run here
+        and that two looks do not find are doubted. Two looks, since the first may have been on its way
+        while an outcome was written.
         """
         began = time.monotonic()
         self.at = began + AUDIT_EVERY
@@ -72,7 +72,7 @@ class ClaimAudit:
             self._telemetry.emit(ClaimsAdrift(sorted(job_id for job_id, _ in again)))
             for proof in again:
                 self._held.regain(held[proof])
-        # What still runs has no outcome that could have been written.
+        # A job that still runs has no outcome that could have been written.
         self._doubt_unknown((run & proofs(self._hand.claims())) - held.keys())
         now = time.monotonic()
         self.at = now + (
@@ -80,7 +80,7 @@ class ClaimAudit:
         )
 
     async def take_stock(self) -> None:
-        """The history was cut: what is in hand here and has no claim that the database knows is given up.
+        """The history was cut: jobs in hand here whose claim the database does not know are given up.
 
         An outcome of such a job proves nothing any more: a new job may have got its id.
         """
@@ -96,9 +96,8 @@ class ClaimAudit:
         await self._eras.stock_was_taken(doubts)
 
     def _doubt_unknown(self, unknown: set[Proof]) -> None:
-        """Of what runs here, the database does not know these claims. If it is so at two looks, its history was cut.
-
-        Unless the worker was lost, which the beat between them tells.
+        """The database does not know these claims of jobs that run here. If two looks say so, its history
+        was cut; unless the worker was lost, which the beat between them shows.
         """
         if not unknown & self._unknown:
             self._unknown_at_beat = self._eras.beats

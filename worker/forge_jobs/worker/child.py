@@ -66,7 +66,7 @@ def call(
     context = ChildContext(claim, queue, forge)  # type: ignore[arg-type]
     in_plain_handler.set(context)
     returned = function(context, **arguments) if takes_context else function(**arguments)
-    if issubclass(type(returned), Future):  # its type is asked, since a program's own object may raise
+    if issubclass(type(returned), Future):  # not isinstance, which asks the object itself: it may raise
         returned = returned.result()
     if type(returned) is CoroutineType:
         returned.close()
@@ -82,7 +82,7 @@ def framed(number: bytes, message: bytes) -> bytes:
     return number + len(message).to_bytes(LENGTH) + message
 
 
-_is_told = False  # by who told all processes of the worker to end: what the handler has started, too
+_is_told = False  # a signal to all processes of the worker: it reached those that the handler started, too
 
 
 def _remember(number: int, frame: object) -> None:
@@ -92,7 +92,7 @@ def _remember(number: int, frame: object) -> None:
 
 def main() -> None:
     """Answer the worker's calls, which come through what was standard input."""
-    # The worker hears them and says what follows. What the job's handler starts hears them again, which it
+    # The worker hears the signals and decides. Processes that the job's handler starts hear them again, which they
     # would not if they were ignored here.
     stop_signals.noticed(_remember)
     stop_signals.let_through()
@@ -107,7 +107,7 @@ def main() -> None:
 
 
 def _unprepared(facts: tuple[bytes, bytes] | None) -> bytes | None:
-    """The program's main module is imported, as far as need be; return the answer to every call when that fails."""
+    """The program's main module is imported where that is needed; return the answer to every call when the import fails."""
     process = multiprocessing.current_process()
     process._inheriting = True  # type: ignore[attr-defined]  # for whatever must not be started meanwhile
     try:
@@ -139,10 +139,9 @@ def _answer(request: bytes) -> bytes:
 
 
 def _raised(error: BaseException) -> bytes:
-    """Return the answer that raises there what `error` decides, or fails the attempt with what it says.
-
-    A program's own exceptions do not cross: there they could not be made again, or only without
-    what caused them.
+    """Return the answer that raises in the worker the decision `error`, or fails the attempt with its text.
+    A program's own exceptions are not sent: in the worker they could not be made again, or only without
+    their cause.
     """
     for kind in DECISIONS:
         if isinstance(error, kind):

@@ -24,8 +24,8 @@ from forge_jobs.system.process_group import ProcessGroup
 from forge_jobs.worker import child
 
 START = "from forge_jobs.worker.child import main; main()"
-LONGEST_IDLE = 300.0  # seconds that one is kept without a call
-ANSWER_TIMEOUT = 0.5  # seconds to read what a dead one has said
+LONGEST_IDLE = 300.0  # seconds that a process is kept without a call
+ANSWER_TIMEOUT = 0.5  # seconds to read what a dead process has written
 
 
 class Children:
@@ -85,7 +85,7 @@ class Child:
         """Return a new one. Raises OSError when it cannot be started."""
         ours, theirs = socket.socketpair()
         try:
-            # From before its first line on: one that came between fork and exec would end it.
+            # Held back from before its first line on: a signal between fork and exec would end it.
             with theirs, stop_signals.held_back():
                 group = ProcessGroup(
                     deaf([sys.executable, "-c", START]),
@@ -105,11 +105,11 @@ class Child:
 
     @property
     def lives(self) -> bool:
-        """Whether it can be called."""
+        """Whether the process can be called."""
         return self._group.lives and not self._reader.at_eof()
 
     async def answered(self, request: bytes) -> bytes:
-        """Return its answer. Raises Retry when it dies before, or sends what is no answer."""
+        """Return its answer. Raises Retry when it dies first, or sends anything but an answer."""
         number = os.urandom(child.NUMBER)
         self._writer.write(child.framed(number, request))
         answering = asyncio.create_task(self._read(number))
@@ -117,7 +117,7 @@ class Child:
         try:
             await asyncio.wait((answering, dying), return_when=asyncio.FIRST_COMPLETED)
             if not (answering.done() and answering.result()):
-                # A dead one closes the socket, unless it forked: each tells us of the other.
+                # A dead process closes the socket, unless it forked: so both are watched.
                 await asyncio.wait((answering, dying), timeout=ANSWER_TIMEOUT)
             if answering.done() and (answer := answering.result()):
                 return answer
@@ -133,7 +133,7 @@ class Child:
             await asyncio.gather(answering, dying, return_exceptions=True)
 
     async def end(self) -> None:
-        """It runs no more, nor does anything that was started in it."""
+        """The process has ended, and everything that was started in it."""
         self._writer.transport.abort()
         await self._group.kill()
 

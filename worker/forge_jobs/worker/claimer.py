@@ -33,8 +33,8 @@ from forge_jobs.worker.served_queue import LONGEST_POLL, SHORTEST_POLL, ServedQu
 
 LARGEST_CLAIM = 1000
 SCOUT_EVERY = 0.25  # seconds between scouts of a queue
-SCOUT_SHARE = 20  # ... or as many times what the last one took
-SATURATED_AFTER = 1.0  # seconds of full batches after which nobody needs to wake us
+SCOUT_SHARE = 20  # ... or this many times what the last scout took
+SATURATED_AFTER = 1.0  # seconds of full batches after which enqueues need not wake this worker
 LEFT_ALONE = 30.0  # seconds that jobs of an unknown kind are left to others
 LONGEST_IN_HAND = 1.0  # seconds that a job, or a slot, may be kept here without being used
 MOST_UNRECORDED = 4000
@@ -63,7 +63,7 @@ class Claimer:
     ) -> None:
         self.queues = queues  # by id; those that are not served any more as well
         self.is_open = True  # False: the worker's gate is closed, and the database would give it nothing
-        self.looked_at = time.monotonic()  # when it last could do all that it wanted to
+        self.looked_at = time.monotonic()  # when it was last able to make all its claims
         self._storage = storage
         self._telemetry = telemetry
         self._worker = worker
@@ -82,21 +82,21 @@ class Claimer:
         self._outage = Outage("claiming jobs", telemetry)
         self._scouting = Outage("looking for jobs out of turn", telemetry)
         self._has_recorded = False  # since all queues were found empty
-        self._empty_at_beat: int | None = None  # how many beats had been heard then
+        self._empty_at_beat: int | None = None  # how many beats had been answered then
         self._is_last_look = False  # after a beat that followed
 
     @property
     def said(self) -> str | None:
-        """What the database said when it could not, if the last time was one."""
+        """The database's error at the last look, if that failed."""
         return self._outage.said
 
     def stop(self) -> None:
-        """Nothing more is claimed, and `run` returns when no claim is on the wire."""
+        """Nothing more is claimed, and `run` returns once no claim is on the wire."""
         self._is_stopping = True
         self._stirred.set()
 
     def gated(self, is_open: bool) -> None:
-        """The worker may claim, or not: then what it has not begun is for others."""
+        """The worker may claim, or may not: then jobs that it has not begun are handed back."""
         was_open, self.is_open = self.is_open, is_open
         if not is_open:
             self._hand.hand_back()
@@ -116,9 +116,8 @@ class Claimer:
         self._stirred.set()
 
     def wake_behind(self, queue_id: int, priority: int, pos: int, worker_id: int) -> None:
-        """A job of the queue became ready at this place, where no look may come any more: look there.
-
-        What this worker itself handed back is for others.
+        """A job of the queue became ready at this place, which looks may have passed already: look there.
+        Jobs that this worker itself handed back are for others.
         """
         queue = self.queues.get(queue_id)
         if queue is not None and worker_id != self._worker.id:
@@ -126,10 +125,9 @@ class Claimer:
             self.wake(queue_id)
 
     def wake_for_slots(self, queue_id: int) -> None:
-        """Slots of the queue were given back: look, if that was what lacked.
-
-        Who had slots and found no job does not look again, or two idle workers would wake
-        each other for ever by giving back what they took to look.
+        """Slots of the queue were given back: look, if slots were missing. A worker that had slots and
+        found no job does not look again, or two idle workers would wake each other for ever by giving back
+        the slots that they took to look.
         """
         queue = self.queues.get(queue_id)
         if queue is not None and queue.lacks_slots:
@@ -141,9 +139,8 @@ class Claimer:
             queue.marked = False
 
     def configure(self, configs: Iterable[QueueConfig]) -> None:
-        """These queues are served, and configured so, from now on.
-
-        One that was deleted is not looked at any more; one of the same name that is made later is another.
+        """These queues are served from now on, with this configuration. A queue that was deleted is not
+        looked at any more; a later one of the same name is another queue.
         """
         there = {config.id: config for config in configs}
         self._order = [queue for queue in self._order if queue.id in there]
@@ -206,7 +203,7 @@ class Claimer:
             await self._rest(wanted > 0)
 
     async def _take_stock(self) -> None:
-        """The history was cut: once it is known what is still ours, look as if nothing were known of the queues."""
+        """The history was cut: once it is known which claims are still ours, look as if nothing were known of the queues."""
         await self._audit.take_stock()
         for queue in self._order:
             self._allowance.doubt(queue)
@@ -214,7 +211,7 @@ class Claimer:
         self.wake()
 
     async def _let_go(self) -> None:
-        """What this worker cannot use goes back, since somebody else may: jobs that no runner takes, and slots."""
+        """Jobs that no runner takes, and slots that are not used, go back: another worker may use them."""
         if self._hand.is_stalled(LONGEST_IN_HAND):
             self._hand.slow_down()
             self._hand.hand_back()
@@ -222,7 +219,7 @@ class Claimer:
             await self._allowance.give_back_surplus(queue, LONGEST_IN_HAND)
 
     def _is_shut(self, queue: ServedQueue) -> bool:
-        """Whether nothing of the queue may be begun now."""
+        """Whether no job of the queue may be begun now."""
         config = queue.config
         if config.paused or config.concurrency == 0 or queue.throttled > 0:
             return True
@@ -248,7 +245,7 @@ class Claimer:
     async def _look(self, wanted: int) -> None:
         now = time.monotonic()
         due = [queue for queue in self._order if queue.look_at <= now]
-        # the first to be asked changes, so that none is always last
+        # another queue is asked first each time, so that none is always last
         self._order = [*self._order[1:], *self._order[:1]]
         while due and wanted > 0 and not self._is_stopping:
             hungry = []
@@ -259,7 +256,7 @@ class Claimer:
                     break
                 queue.woken = False
                 found = await self._claim(queue, limit)
-                if queue.woken:  # while the look was on its way, which may not have seen why
+                if queue.woken:  # set while the look was on its way, which may have missed the reason
                     queue.look_at, queue.poll, queue.empty = 0.0, SHORTEST_POLL, False
                 wanted -= found
                 if queue.look_at <= now:
@@ -270,11 +267,11 @@ class Claimer:
 
     def _perhaps_empty(self, on_empty: Callable[[], None]) -> None:
         """Every queue was found empty: look once more, unless that was the look."""
-        if self._has_recorded:  # what ended meanwhile may have enqueued more, in any queue
+        if self._has_recorded:  # jobs that ended meanwhile may have enqueued others, in any queue
             self._has_recorded = False
             self._empty_at_beat = None
             self.wake()
-        elif self._empty_at_beat is None:  # in another era nothing is given either: the next beat says so
+        elif self._empty_at_beat is None:  # in another era nothing is given: the next beat says so
             self._empty_at_beat = self._eras.beats
             self._eras.hurry()
         elif not self._is_last_look and self._eras.beats > self._empty_at_beat:
@@ -358,11 +355,11 @@ class Claimer:
         return len(claims)
 
     def _must_see_all(self, queue: ServedQueue) -> bool:
-        """Whether somebody waits to hear that the queue is empty, and it may be."""
+        """Whether somebody waits to hear that the queue is empty, and it may be empty."""
         return self._on_empty is not None and not queue.hints.is_full
 
     def _scout_soon(self, queue: ServedQueue) -> None:
-        """What stands before the hints is found, as soon as another scout is worth its cost."""
+        """A scout finds jobs that stand before the hints; it sets out as soon as it is worth its cost."""
         if queue.scout is None or queue.scout.done():
             queue.scout = OwnTask(self._scout(queue), self._telemetry, name=f"scout of {queue.name}")
 
@@ -396,7 +393,7 @@ class Claimer:
         return [claim for claim in claims if claim.kind in handlers]
 
     async def _found_no_token(self, queue: ServedQueue) -> None:
-        """Look again when there may be one. There may be jobs all the same, so the queue is not empty."""
+        """Look again when there may be a token. There may be jobs all the same, so the queue does not count as empty."""
         await self._allowance.give_back_slots(queue)
         queue.look_at = queue.tokens_at
         queue.empty = await self._has_none(queue)  # nobody adds tokens to a bucket without refill
@@ -414,7 +411,7 @@ class Claimer:
         if not queue.marked and not self._storage.wakeups.poll_only:
             await self._storage.wakeups.mark_idle(self._worker.id, [queue.id])
             queue.marked = True
-            queue.look_at = 0.0  # once more: what came before the mark told nobody
+            queue.look_at = 0.0  # once more: a job that came before the mark woke nobody
             return
         queue.empty = True
         pause = queue.poll
@@ -428,6 +425,6 @@ class Claimer:
         elif queue.marked and now - queue.full_since > SATURATED_AFTER:
             await self._storage.wakeups.unmark_idle(self._worker.id)
             for other in self._order:
-                if other.marked:  # its mark is gone too: look, and mark again
+                if other.marked:  # the mark is gone too: look, and mark again
                     other.look_at = 0.0
             self.forget_marks()

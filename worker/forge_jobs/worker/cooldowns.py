@@ -14,7 +14,7 @@ from forge_jobs.telemetry.telemetry import Telemetry
 
 
 class Cooldowns:
-    """Begins them; `outage` is that of whoever waits for it."""
+    """Begins cooldowns; `outage` is the caller's."""
 
     def __init__(self, storage: Storage, telemetry: Telemetry, outage: Outage) -> None:
         self._storage = storage
@@ -22,9 +22,8 @@ class Cooldowns:
         self._outage = outage
 
     async def begin(self, verdicts: Sequence[Verdict]) -> None:
-        """The queues of those that are throttled cool down, and their jobs wait as long.
-
-        The queues are read, since others throttle them too. However long the database is away, it is waited for.
+        """The queues of throttled jobs cool down, and these jobs wait as long. The queues are read first,
+        since other workers throttle them too. An outage of the database is waited for, however long it is.
         """
         throttled = [verdict for verdict in verdicts if verdict.throttled is not None]
         while throttled:

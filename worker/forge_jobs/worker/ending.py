@@ -1,6 +1,6 @@
 """The ending of a session: its handlers end or are stopped, and the database hears what became of the jobs.
 
-What it does not take in time is left alone: the others find out by themselves.
+What the database does not take in time is left alone: other workers find out by themselves.
 """
 
 import asyncio
@@ -20,17 +20,17 @@ FINAL_WRITES_TIMEOUT = 5.0  # seconds for the last writes together
 
 
 class LastWrites:
-    """What a session writes at its end; each is given up after a while, and once they were begun all together."""
+    """The last writes of a session; each is given up after a while, and when no handler runs any more, all together are."""
 
     def __init__(self) -> None:
         self._until = float("inf")  # monotonic
 
     def begin(self) -> None:
-        """No handler runs any more: from now on all of them together have FINAL_WRITES_TIMEOUT."""
+        """No handler runs any more: from now on all writes together have FINAL_WRITES_TIMEOUT."""
         self._until = time.monotonic() + FINAL_WRITES_TIMEOUT
 
     async def attempted(self, write: Coroutine[Any, Any, None]) -> None:
-        """`write` is done, or the time for it is over."""
+        """`write` has ended, or its time is over."""
         left = min(FINAL_WRITES_TIMEOUT, self._until - time.monotonic())
         try:
             async with asyncio.timeout(max(0.0, left)):
@@ -40,7 +40,7 @@ class LastWrites:
 
 
 class Ending:
-    """Of one session. One that `is_cut_off` has no grace, and leaves what it cannot write to the next session."""
+    """The ending of one session. A session that `is_cut_off` has no grace, and leaves outcomes that it cannot write to the next session."""
 
     def __init__(
         self,
@@ -112,9 +112,8 @@ class Ending:
             task.cancel()
 
     async def _hand_back_the_rest(self) -> None:
-        """What the database says is ours all the same is handed back: a claim that was not waited for, for one.
-
-        Not what has run, and has an outcome that could not be written.
+        """Jobs that the database says are still ours are handed back, such as those of a claim that was not
+        waited for; but not jobs that have run and whose outcome could not be written.
         """
         unwritten = {(claim.job_id, claim.attempt) for claim in self._recorder.claims()}
         held = await self._storage.claims.held(self._worker_id)

@@ -18,14 +18,14 @@ class Eras:
     """Follows the beats of one worker. `hurry()` asks for the next one at once."""
 
     def __init__(self, workers: Workers, stale: float, hurry: Callable[[], None]) -> None:
-        self.beats = 0  # that were heard
+        self.beats = 0  # beats that were answered
         self.hurry = hurry
         self.doubts = 0  # how often it turned out that the history was cut
         self._workers = workers
         self._stale = stale  # seconds
         self._standing: Standing | None = None
-        self.acknowledged: int | None = None  # the era in which all that runs here has a claim
-        self._cleared = 0  # so many of the doubts
+        self.acknowledged: int | None = None  # the era in which every job that runs here has a claim
+        self._cleared = 0  # how many of the doubts
         self._is_cut = False  # though no new era has begun
         self._is_settled = True
         self._unsettled_since: float | None = None
@@ -37,11 +37,11 @@ class Eras:
 
     @property
     def standing(self) -> Standing | None:
-        """What a claim has to name; None while none may be made."""
+        """The era that a claim has to name; None while no claim may be made."""
         return self._standing if self._is_settled and not self.is_in_doubt else None
 
     def heard(self, beat: Beat) -> None:
-        """The worker beat, and this came back."""
+        """The worker's heartbeat was answered with `beat`."""
         self.beats += 1
         before, self._standing = self._standing, beat.standing
         if before is not None and (
@@ -54,12 +54,12 @@ class Eras:
         self._settle(beat.is_settled)
 
     def doubt(self) -> None:
-        """A claim of this worker is gone, though nothing that its beats bring says why."""
+        """A claim of this worker is gone, and its heartbeats do not say why."""
         self.doubts += 1
         self._is_cut = True
 
     async def stock_was_taken(self, doubts: int) -> None:
-        """After so many doubts, what ran here without a claim is stopped, and no outcome of it is on its way."""
+        """Jobs that ran here without a claim have been stopped after this many doubts, and no outcome of theirs is on its way."""
         if self._is_cut:  # others may not have noticed: tell them
             await self._workers.end_era()
             self._is_cut = False
@@ -71,7 +71,7 @@ class Eras:
             self.hurry()  # others wait to hear it
 
     def _settle(self, is_settled: bool) -> None:
-        """Nothing is claimed before all others have taken stock, or had the time to give themselves up."""
+        """Nothing is claimed before all other workers have taken stock, or have had the time to cut themselves off."""
         if is_settled:
             self._is_settled, self._unsettled_since = True, None
             return

@@ -21,7 +21,7 @@ WEIGHT = 0.05  # of one job in the mean
 
 
 class Hand:
-    """Of `count` runners. `hungry()` is called when so few jobs wait that more should be claimed."""
+    """The hand of `count` runners. `hungry()` is called when so few jobs wait that more should be claimed."""
 
     def __init__(self, count: int, record: Record, hungry: Callable[[], None]) -> None:
         self.waiting: deque[tuple[Claim, ServedQueue]] = deque()  # for a runner, in this order
@@ -31,7 +31,7 @@ class Hand:
         self._count = count
         self._record = record
         self._reading: dict[int, tuple[Claim, ServedQueue]] = {}  # by job, those whose payload is being read
-        self._filled_at = 0.0  # the `uptime` at which a job came and none had waited
+        self._filled_at = 0.0  # the `uptime` at which a job came while none waited
         self._idle: deque[asyncio.Future[None]] = deque()  # of runners that wait for a job
         self._mean: float | None = None  # seconds that a job takes
         self._loop = asyncio.get_running_loop()
@@ -50,7 +50,7 @@ class Hand:
         return len(self.running) >= self._count
 
     def is_stalled(self, seconds: float) -> bool:
-        """Whether jobs wait, and for so long no runner has taken one, since each runs another."""
+        """Whether jobs wait and no runner has taken one for that long, since each runs another job."""
         if not self.waiting or not self.is_full:
             return False
         begun_at = next(reversed(self.running.values())).started
@@ -64,7 +64,7 @@ class Hand:
         return min(MOST_AHEAD, int(self._count * AHEAD / max(self._mean, 1e-6)))
 
     def wanted(self) -> int:
-        """How many more jobs should be claimed now; few are not worth a statement."""
+        """How many more jobs should be claimed now; 0 when they would be too few for a statement."""
         ahead = self.ahead
         self.low = ahead // 2
         if len(self.waiting) - 1 > self.low:  # a runner that is about to take one asks before it does

@@ -1,7 +1,7 @@
 """What a session that was cut off leaves to the next one of its process.
 
 It could not reach the database, and stopped its handlers because others might have its
-jobs. Nobody has, when nobody else could reach the database either: then its jobs are still its own.
+jobs. If nobody else could reach the database either, its jobs are still its own.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,8 @@ class Handover:
         self._is_whole = is_whole
 
     def given_up(self, telemetry: Telemetry) -> None:
-        """The process ends before the database answers: an event says whose outcomes nobody writes any more."""
+        """The process ends before the database answers: an event names the jobs whose outcomes are not
+        written."""
         if self._verdicts:
             telemetry.emit(OutcomesUnwritten([verdict.run.claim.job_id for verdict in self._verdicts]))
 
@@ -37,7 +38,7 @@ class Handover:
         await recorder.flush(is_last=False)
         self._verdicts = recorder.unwritten()
         if not self._is_whole or self._verdicts:
-            return  # what is left is found by the reaper
+            return  # the reaper finds the rest
         if rest := await storage.claims.held(self._worker_id):  # a claim whose answer never came
             await storage.claims.hand_back(rest)
         await storage.workers.deregister(self._worker_id)

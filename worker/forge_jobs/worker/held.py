@@ -1,7 +1,7 @@
 """Held claims: which jobs the database says are this worker's, until their outcome is recorded.
 
-A job that was given back with its attempt may come again under the same proof, while it is
-not known that the giving back was written down. It may be written again, and would take the
+A job that was given back with its attempt may come again under the same proof, while it is not known
+whether the hand-back was written. The hand-back may be written again, and would take the
 job away from a handler, so the second claim is given back too.
 """
 
@@ -18,22 +18,22 @@ Proof = tuple[int, int]
 
 
 def proofs(claims: Iterable[Claim]) -> set[Proof]:
-    """Return what proves these claims."""
+    """Return the proofs of these claims."""
     return {(claim.job_id, claim.attempt) for claim in claims}
 
 
 class HeldClaims:
-    """Of one worker; how many they are of each of `queues` stands there."""
+    """The claims of one worker; each of `queues` counts its own in `in_hand`."""
 
     def __init__(self, queues: Mapping[int, ServedQueue], record: Record) -> None:
         self._queues = queues
         self._record = record
         self._proofs: set[Proof] = set()
-        self._again: Counter[Proof] = Counter()  # how often more than once they were claimed
+        self._again: Counter[Proof] = Counter()  # how often again each was claimed
         self._throttled: dict[Proof, ServedQueue] = {}
 
     def claimed(self, queue: ServedQueue, claims: Sequence[Claim]) -> Sequence[Claim]:
-        """These were claimed. Return those that were not held already; the others are handed back."""
+        """These jobs were claimed. Return the claims that were not held already; the others are handed back."""
         queue.in_hand += len(claims)
         claimed = [(claim.job_id, claim.attempt) for claim in claims]
         if self._proofs.isdisjoint(claimed):
@@ -50,7 +50,7 @@ class HeldClaims:
         return new
 
     def regain(self, claim: Claim) -> None:
-        """The claim, of which nothing was known here, is held, and handed back."""
+        """The claim, which was not known here, is held, to be handed back."""
         queue = self._queues.get(claim.queue_id)
         if queue is None:
             return
@@ -60,7 +60,8 @@ class HeldClaims:
         self._record(handed_back(claim, queue.config))
 
     def throttled(self, claim: Claim, queue: ServedQueue) -> None:
-        """Nothing of the queue is claimed until the database knows of this, and gives nothing while the queue cools down."""
+        """A job of the queue was throttled: none is claimed until the database knows of it, which gives
+        none while the queue cools down."""
         self._throttled[claim.job_id, claim.attempt] = queue
         queue.throttled += 1
 

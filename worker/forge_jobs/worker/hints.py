@@ -1,4 +1,5 @@
-"""Where the looks for jobs of one queue begin, so that none walks again over what is known to hold nothing.
+"""Where the looks for jobs of one queue begin, so that none walks again over index entries that are known
+to be dead.
 
 What was claimed stays in the database's index for as long as anybody may still see it, and
 jobs that this worker leaves alone stay for as long as nobody else takes them. A look begins
@@ -16,16 +17,17 @@ from forge_jobs.model.job import Claim
 from forge_jobs.storage.interface.claims import Front
 
 MARGIN = 1_000
-"""Microseconds, and of a bulk as many jobs: what commits later than its neighbours by more is not seen by a full batch."""
+"""Microseconds, and as many jobs of a bulk: a full batch misses jobs that commit later than their
+neighbours by more than this."""
 
 LATE = timedelta(seconds=2)
-"""How far a look goes back that follows one which did not find all it asked for."""
+"""How far a look goes back when the look before did not find all it asked for."""
 
 NOW_AT_ONCE = timedelta(0)
 
 
 class Hints:
-    """Of one queue. Positions are those of the database."""
+    """The hints of one queue. Positions are those of the database."""
 
     def __init__(self) -> None:
         self._pos: dict[int, int] = {}  # by priority
@@ -33,9 +35,8 @@ class Hints:
         self.is_full = False  # whether the last look found as much as it asked for
 
     def options(self) -> dict[str, Any]:
-        """Return what tells the next claim where it begins.
-
-        While every look finds all that it asks for, the next goes on where it ended: that costs least.
+        """Return where the next claim begins. While every look finds all that it asks for, the next goes on
+        where it ended: that costs least.
         """
         if not self._pos:
             return {}
@@ -45,18 +46,19 @@ class Hints:
         return {"hints": list(self._pos.items()), "late": NOW_AT_ONCE if self.is_full else LATE}
 
     def took(self, claims: Sequence[Claim], *, is_full: bool) -> None:
-        """A look found these, in the order of the index; before the last of them there is nothing more."""
+        """A look found these jobs, in the order of the index; before the last of them there are no others."""
         self.is_full = is_full
         for priority, pos in {claim.priority: claim.pos for claim in claims}.items():
             self._raise(priority, pos - MARGIN)
 
     def told(self, priority: int, pos: int) -> None:
-        """A job became ready there, perhaps behind our back."""
+        """A job became ready at this place, perhaps one that looks have passed."""
         if pos < self._pos.get(priority, pos):
             self._pos[priority] = pos
 
     def scouted(self, front: Front, begun: Mapping[int, int]) -> bool:
-        """Take over what a scout found that set out when the hints were `begun`; return whether jobs stand before those."""
+        """Take over what a scout found, which set out when the hints were `begun`; return whether jobs
+        stand before these."""
         lowered = {
             priority: pos
             for priority, pos in front.begins.items()
@@ -79,7 +81,7 @@ class Hints:
         return dict(self._pos)
 
     def leave_alone(self) -> None:
-        """What the last scout found is not for this worker: begin behind it again."""
+        """The jobs that the last scout found are not for this worker: begin behind them again."""
         set_aside, self._set_aside = self._set_aside, {}
         for priority, pos in set_aside.items():
             self._raise(priority, pos)

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from forge_jobs.system import stop_signals
 
-PARENT_PIPE = "_FORGE_PARENT_PIPE"  # no setting: only a parent gives it
+PARENT_PIPE = "_FORGE_PARENT_PIPE"  # not a setting: only a parent sets it
 """Names the variable that holds the file descriptor which ends when the parent does."""
 
 WRONG_USE = 2
@@ -26,7 +26,7 @@ HEALTHY_AFTER = 60.0  # seconds of life after which a crash waits for the first 
 async def run_processes(
     commands: Sequence[Sequence[str]], *, say: Callable[[str], None] = lambda line: None
 ) -> int:
-    """Run each command until all have ended by themselves, or were told to stop; return the exit code.
+    """Run each command until all have ended by themselves or were told to stop; return the exit code.
 
     SIGTERM, SIGINT and SIGHUP are passed on, except for echoes of the first. A child that exits with 2 was
     used wrongly: then all are stopped, and 2 is returned. `say` gets a line for each restart.

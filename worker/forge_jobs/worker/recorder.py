@@ -50,12 +50,12 @@ class Recorder:
         self._asked_at: float | None = (
             None  # monotonic: when the database was first asked to write this batch
         )
-        self._refused_at: float | None = None  # ... it first refused one altogether; None: it took one since
+        self._refused_at: float | None = None  # ... it first refused a whole one; None: it took one since
         self._refusal: str | None = None
         self._arrived = asyncio.Event()
         self._room = batches.LARGEST_BYTES  # of a batch; less after one that took too long
         self._apart: dict[int, Verdict] = {}  # by their identity, in order; to be written apart from now on
-        self._held: dict[int, Verdict] = {}  # ... and these when it is time
+        self._held: dict[int, Verdict] = {}  # ... to be written at the next try
         self._tries: dict[int, int] = {}  # of those held
         self._parted = asyncio.Event()
         self._outage = Outage("recording outcomes", telemetry)
@@ -68,15 +68,14 @@ class Recorder:
 
     @property
     def waits_since(self) -> float | None:
-        """Monotonic: since when the database takes no outcome that it was asked to take; None when it does.
-
-        One alone that is refused says nothing of the others, nor does what somebody's lock holds up.
+        """Since when (monotonic) the database has taken no outcome at all; None when it takes them. One
+        outcome that is refused does not count, nor does one that a lock holds up.
         """
         return min((at for at in (self._asked_at, self._refused_at) if at is not None), default=None)
 
     @property
     def said(self) -> str | None:
-        """What the database said of that, if anything."""
+        """The database's error, if it gave one."""
         return self._outage.said or self._refusal
 
     def claims(self) -> list[Claim]:
@@ -163,7 +162,7 @@ class Recorder:
                     self._room = max(LEAST_ROOM, self._room // 2)
                     return self._part(part, error)
                 await self._outage.wait(error)
-            except Exception as error:  # whatever it is, it must not keep the others waiting
+            except Exception as error:  # any error: it must not keep the other outcomes waiting
                 return self._part(part, error)
             else:
                 self._outage.over()
@@ -177,12 +176,12 @@ class Recorder:
         self._parted.set()
 
     def _settle(self, part: Sequence[Verdict], lost: Sequence[int]) -> None:
-        """The database knows these verdicts, or had given the jobs to others."""
+        """The database knows these verdicts, or dropped them since the jobs had been taken back."""
         self._refused_at = self._refusal = None
         self._recorded(part)
         runs = [verdict.run for verdict in part]
         if lost:
-            # What was carried out at a try that was not answered is not to be found any more either.
+            # A verdict that an unanswered try did write finds no claim either.
             unanswered = {verdict.run.claim.job_id for verdict in part if _may_be_written(verdict)}
             if dropped := set(lost) - unanswered:
                 runs = [run for run in runs if run.claim.job_id not in dropped]
@@ -221,7 +220,7 @@ class Recorder:
             self._telemetry.emit(ChoreFailed("recording outcomes", error, pause))
 
     async def _write_apart(self) -> list[HeldOutcome]:
-        """Those that are to be written apart are written, or held; return the held ones."""
+        """The verdicts that are to be written one by one are written, or held; return the held ones."""
         held = await batches.write_apart(
             self._storage.claims, self._telemetry, list(self._apart.values()), self._settle_apart
         )

@@ -1,4 +1,4 @@
-"""The counts of runs: what the attempts of a worker came to since it started. Every beat says them."""
+"""The counts of runs: what the attempts of a worker came to since it started. Every heartbeat reports them."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from forge_jobs.model.track_record import TrackRecord, bucket
 
 
 class RunCounts:
-    """Of one worker; `with_durations` how long the runs took is counted too."""
+    """The counts of one worker; with `with_durations` how long the runs took is counted too."""
 
     def __init__(self, *, with_durations: bool = False) -> None:
         self.succeeded = 0
@@ -40,7 +40,7 @@ class RunCounts:
 
     @property
     def record(self) -> TrackRecord:
-        """All of it."""
+        """Return all counts as one record."""
         return TrackRecord(
             succeeded=self.succeeded,
             failed=self.failed,

@@ -2,12 +2,12 @@
 
 `claimer` fills the `hand`, `recorder` takes the verdicts. A runner awaits handlers itself
 instead of making a task for each job, which would cost a tenth of what a short job does.
-So what belongs to a job could reach the next one through the task; a runner of which
-anything may have stayed behind ends, and a fresh one takes its place.
+So something of one job could reach the next through the task: a runner in which something may have stayed
+behind ends, and a fresh one takes its place.
 
-Whatever leaves a runner by whatever way, its job gets a verdict: from `_perform`, or
+However a runner is left, its job gets a verdict: from `_perform`, or
 from `_left` when even that failed, or from `_give_up` when the handler ignores that it
-was told to stop. What is in no hand all the same is found by `audit`.
+was told to stop. A job that is in no hand all the same is found by `audit`.
 """
 
 import asyncio
@@ -55,12 +55,12 @@ IN_LOOP = Placement.LOOP  # a look-up in an Enum is slower than one thinks
 
 YIELD_AFTER = 0.002  # seconds after which a runner lets others have the loop
 TELL_EVERY = 5.0  # seconds until a handler that goes on is told to stop again
-TELLS = 2  # so often in vain, and its place is given to another
+TELLS = 2  # how often a handler is told in vain before another runner takes its place
 SECOND_CANCEL_TIMEOUT = 1.0  # seconds that a handler has after it was stopped once more
 
 
 class Runners:
-    """`count` handlers at most run at once. Moments are the event loop's monotonic seconds."""
+    """At most `count` handlers run at once. Moments are the event loop's monotonic seconds."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Runners:
         clock_offset: float,
     ) -> None:
         self.count = count
-        self.stuck: set[Attempt] = set()  # over, but their handlers go on
+        self.stuck: set[Attempt] = set()  # attempts that have their verdict, but whose handlers go on
         self._hand = hand
         self._running = hand.running
         self._held = held
@@ -91,11 +91,11 @@ class Runners:
         self._closed = False
         self._context = copy_context()  # that every job begins with
         self._loop = asyncio.get_running_loop()
-        self._owner = asyncio.current_task()  # when it is cancelled, all that runs here is
+        self._owner = asyncio.current_task()  # when it is cancelled, everything that runs here is cancelled
 
     @property
     def alive(self) -> int:
-        """Runners that wait for jobs or run them: `count`, unless something is very wrong."""
+        """How many runners wait for jobs or run them: `count`, unless something is very wrong."""
         return sum(not task.done() for task in self._tasks)
 
     def start(self) -> None:
@@ -113,7 +113,7 @@ class Runners:
             self._stop(attempt, why)
 
     def cancel(self, job_id: int) -> None:
-        """A user cancelled the job: its handler is told to stop, or it is dead without having been begun."""
+        """A user cancelled the job: its handler is told to stop; a job that was not begun is dead."""
         if attempt := self._running.get(job_id):
             self._stop(attempt, Stop.CANCELLED)
             return
@@ -122,7 +122,7 @@ class Runners:
             self._record(dead(claim, queue.config, CANCELLED_BY_USER, outcome=Outcome.CANCELLED))
 
     def exited(self, claim: Claim, error: BaseException) -> None:
-        """What this job's handler gave to the event loop would have ended the process: the attempt fails, if it still runs."""
+        """A callback, timer or task of this job's handler would have ended the process: the attempt fails, if it still runs."""
         attempt = self._running.get(claim.job_id)
         if attempt is not None and attempt.claim is claim and attempt.exited is None:
             attempt.exited = error
@@ -154,7 +154,7 @@ class Runners:
         return True
 
     async def give_up(self) -> None:
-        """No handler is waited for any more: after a last word, every job that still runs has its verdict."""
+        """No handler is waited for any more: each is told to stop once more, and then every job that still runs gets its verdict."""
         for attempt in list(self._running.values()):
             attempt.tell()
         await self.ended(SECOND_CANCEL_TIMEOUT)
@@ -201,7 +201,7 @@ class Runners:
                         continue
             claim, queue = waiting.popleft()
             await self._perform(task, claim, queue)
-            # Whoever still holds the task may cancel it, whenever a timer fires; a cancellation may wait in it
+            # Code that still holds the task may cancel it, whenever a timer fires; a cancellation may wait in it
             # already, before Python 3.13 also one that was taken back; and no other job may see the context
             # variables that a handler set.
             if (
@@ -237,7 +237,7 @@ class Runners:
         return is_in_hand and verdict is None
 
     async def _perform(self, task: "OwnTask[None]", claim: Claim, queue: ServedQueue) -> None:
-        """Run one job; whatever its handler and its own types do, it has a verdict then."""
+        """Run one job; it has a verdict afterwards, no matter what its handler and the program's types do."""
         if claim.payload is None and not await self._has_payload(claim, queue):
             return
         config = queue.config
@@ -290,7 +290,7 @@ class Runners:
         except GeneratorExit as error:  # this task may await nothing any more
             self._end(attempt, self._judged(attempt, error))
             raise
-        except BaseException as error:  # whatever is raised is this job's business only
+        except BaseException as error:  # anything that is raised concerns this job only
             verdict = self._judged(attempt, error)
         if timer is not None:
             timer.cancel()
@@ -301,7 +301,7 @@ class Runners:
             self._settle(attempt, verdict)
 
     def _is_left(self, attempt: Attempt) -> bool:
-        """Whether nobody waits any more for what a thread does for the attempt."""
+        """Whether nobody waits any more for the thread of the attempt."""
         return self._closed or attempt.stopped is None
 
     def _judged(self, attempt: Attempt, error: BaseException) -> Verdict:
@@ -321,7 +321,7 @@ class Runners:
 
     @property
     def _is_cancelled(self) -> bool:
-        """Whether all that runs here is cancelled by whoever ends the program."""
+        """Whether the program is ending and cancels everything that runs here."""
         return self._closed or (self._owner is not None and self._owner.cancelling() > 0)
 
     def _end(self, attempt: Attempt, verdict: Verdict) -> None:
@@ -343,10 +343,10 @@ class Runners:
         self._record(verdict)
         if verdict.throttled is not None:
             self._held.throttled(attempt.claim, attempt.queue)
-            self._hand.hand_back(attempt.queue)  # the world said "not so fast"
+            self._hand.hand_back(attempt.queue)  # the other side asked for a pause
 
     def _free(self, attempt: Attempt) -> None:
-        """A stuck handler has ended at last."""
+        """A stuck handler has ended."""
         self.stuck.discard(attempt)
         claim, duration = attempt.claim, uptime() - attempt.started
         self._telemetry.emit(StuckHandlerEnded(claim, attempt.queue.name, duration, len(self.stuck)))
@@ -390,7 +390,7 @@ class Runners:
             self._spawn()
 
     def _left(self, task: "asyncio.Task[None]") -> None:
-        """A runner ended. When nobody meant it to, its job gets its verdict, and another takes its place."""
+        """A runner ended. If that was unexpected, its job gets its verdict, and another runner takes its place."""
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         for attempt in [each for each in self._running.values() if each.task is task]:
             problem = error or RuntimeError("its runner ended")

@@ -27,7 +27,7 @@ class ServedQueue:
 
     # allowance
     slots: int = 0  # held, when the queue has a concurrency
-    slots_in_doubt: bool = False  # a change of them was not answered: it may have been carried out, or not
+    slots_in_doubt: bool = False  # a change of them got no answer: it may have been carried out or not
     surplus_since: float | None = None  # since when it holds slots that no job in hand needs
     tokens_at: float = 0.0  # before that its rate limit has no token
     unknown_scope: str | None = None  # its rate limit, when that was last found missing
@@ -38,7 +38,7 @@ class ServedQueue:
     empty: bool = False  # whether the last look found nothing
     lacks_slots: bool = False  # whether it found none that it could take
     woken: bool = False  # since the last look began
-    full_since: float | None = None  # since when every look found as much as it asked for
+    full_since: float | None = None  # since when every look found as many jobs as it asked for
     marked: bool = False  # whether enqueues tell this worker
     left_alone: dict[str, float] = field(default_factory=dict)  # unknown kinds, until when
     hints: Hints = field(default_factory=Hints)
@@ -59,11 +59,11 @@ class ServedQueue:
 
     @property
     def most(self) -> int:
-        """How many jobs to claim at once, so that their payloads have the room that there is."""
+        """How many jobs to claim at once, so that their payloads fit into the room for them."""
         return max(1, int(self.room / max(self.mean, 1.0)))
 
     def took(self, claims: Sequence[Claim]) -> None:
-        """These jobs were claimed at once, in time."""
+        """These jobs were claimed in one statement, in time."""
         if claims:
             some = claims[:: 1 + len(claims) // SAMPLE]
             size = sum(len(claim.payload or b"") for claim in some)
@@ -71,7 +71,7 @@ class ServedQueue:
             self.room = min(LARGEST_ROOM, self.room + LARGE_PAYLOAD)
 
     def took_too_long(self, limit: int) -> None:
-        """A claim of so many jobs was not answered in time: the next one is half as large."""
+        """A claim of `limit` jobs was not answered in time: the next one is half as large."""
         self.mean = max(self.mean, self.room / limit)
         self.room = max(LARGE_PAYLOAD, self.room // 2)
 

@@ -1,6 +1,6 @@
 """A session: one registered life of a worker, from register to deregister.
 
-It builds the parts and says who tells whom. When it is cut off (it could not beat, or
+It builds the parts and connects them. When it is cut off (it could not beat, or
 was lost) it ends, and `worker` begins the next one under a new id.
 """
 
@@ -50,7 +50,7 @@ PENDING_EVERY_WHEN_DEAF = 1.0
 CONFIGURE_EVERY = 60.0
 CONFIGURE_EVERY_WHEN_DEAF = 2.0
 CONFESS_EVERY = 60.0  # and with a beat, when there is something new
-BEAT_AGAIN = 0.25  # seconds, while nothing may be claimed for what is not known of the database's history
+BEAT_AGAIN = 0.25  # seconds, while nothing may be claimed since the database's history is in doubt
 UNWELL_AFTER = (
     15.0  # seconds without a look for jobs, which come every 5 s, or in which a batch is not written
 )
@@ -96,7 +96,7 @@ class Session:
         self._heartbeat = heartbeat
         self._stale = stale
         self._stop = asyncio.Event()
-        self._hurried = asyncio.Event()  # there is no grace any more
+        self._hurried = asyncio.Event()  # the grace is over
         self._config_changed = asyncio.Event()
         self._crons_changed = asyncio.Event()
         self._stirred = asyncio.Event()  # something changed that the claimer may wait for
@@ -139,7 +139,7 @@ class Session:
         return None if ailment is None else str(ailment)
 
     def claim_of(self, task: "asyncio.Task[Any] | None") -> Claim | None:
-        """Return the job whose handler runs in `task`; another thread may ask."""
+        """Return the job whose handler runs in `task`; may be called from another thread."""
         running = list(self.hand.running.values()) if self.is_registered else []
         return next((attempt.claim for attempt in running if attempt.task is task), None)
 
@@ -237,7 +237,7 @@ class Session:
         return ending.result()
 
     def _cancel(self) -> None:
-        """Whoever runs the session wants it to end now: it is stopped without grace."""
+        """The task of `run` was cancelled: the session is stopped without grace."""
         self._hurried.set()
         if not self.is_stopping:
             running = len(self.hand.running)
@@ -275,7 +275,7 @@ class Session:
             self.handed_back += adrift  # recorded ones were counted meanwhile
             for task in broken:
                 if not task.cancelled():
-                    task.result()  # a part that ends by itself is a mistake of ours: say it
+                    task.result()  # a part that ends by itself is a bug of ours: raise it
             return is_cut_off
         finally:
             for task in (claiming, beating, recording, stopping, *chores):
@@ -380,7 +380,7 @@ class Session:
         )
 
     def _astray(self) -> tuple[list[int], list[int]]:
-        """Return the jobs whose handlers are stuck, and those that are ours and that nobody runs here."""
+        """Return the jobs whose handlers are stuck, and those that are ours and that no runner has."""
         return sorted(attempt.claim.job_id for attempt in self.runners.stuck), sorted(self._audit.adrift)
 
     async def _say_what_is_astray(self) -> None:

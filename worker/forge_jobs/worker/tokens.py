@@ -74,7 +74,7 @@ class LeasedTokens:
         slice.waiters.append(waiter)
         slice.wanted.set()
         if slice.lessor is None or slice.lessor.done():
-            # In no job: it leases for all of them.
+            # In no job's context: it leases for all of them.
             slice.lessor = OwnTask(
                 self._lease(slice), self._telemetry, name=f"tokens of {scope}", context=Variables()
             )
@@ -100,12 +100,12 @@ class LeasedTokens:
         self._telemetry.emit(LimitEmptied(scope))
 
     def void(self, scope: str) -> None:
-        """Tokens leased from `scope` are worth nothing any more (another process emptied it)."""
+        """Tokens leased from `scope` are void (another process emptied it)."""
         if slice := self._slices.get(scope):
             slice.tokens, slice.voided = 0, True
 
     async def close(self) -> None:
-        """Nothing is held any more; who still waits is throttled."""
+        """Nothing is held any more; handlers that still wait are throttled."""
         for slice in self._slices.values():
             if slice.lessor is not None:
                 slice.lessor.cancel()
@@ -137,7 +137,7 @@ class LeasedTokens:
         generation, slice.voided = slice.generation, False
         try:
             lease = await self._tokens.lease(slice.scope, max(1, wanted + int(len(slice.spent) * AHEAD)))
-        except Exception as error:  # whatever it is, those who wait must hear of it
+        except Exception as error:  # any error: those who wait must get it
             for waiter in slice.waiters:
                 if not waiter.granted.done():
                     waiter.granted.set_exception(error)
@@ -190,7 +190,7 @@ def _refuse(slice: Slice, retry_after: float, *, late: bool = False, everybody: 
 
 
 def _refuse_impossible(slice: Slice, capacity: float) -> None:
-    """Tell those who want more than the bucket can ever hold: they would be throttled again and again, silently."""
+    """Refuse those who want more than the bucket can ever hold: they would be throttled again and again, silently."""
     for waiter in slice.waiters:
         if waiter.tokens > capacity and not waiter.granted.done():
             waiter.granted.set_exception(

@@ -1,4 +1,4 @@
-"""Wake-ups: passes on what the database tells this process, to whom it concerns."""
+"""Wake-ups: passes notifications of the database on to the parts of the worker."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ _PLACE = re.compile(r"(\d+),(-?\d+),(\d+),(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Who does what when something is told; all are quick and never raise."""
+    """What to call for each kind of notification; all are quick and never raise."""
 
     work: Callable[[int | None], None]  # in this queue; None: perhaps in any
     behind: Callable[
@@ -47,7 +47,7 @@ class Wakeup:
                 await asyncio.sleep(1)
 
     def heard(self, kind: str, subject: str) -> None:
-        """Pass on one thing that was told; what is not understood is left to polling."""
+        """Pass on one notification; one that is not understood is left to polling."""
         listeners = self._listeners
         if kind == "queue" and subject.isdigit():
             listeners.work(int(subject))

@@ -1,6 +1,6 @@
 """A watchdog beside the event loop: says which handler blocks it, while it does.
 
-Nothing else can: heartbeats, cancellations, timeouts and all other jobs wait for the loop. A thread
+Nothing else could: heartbeats, cancellations, timeouts and all other jobs wait for the loop. A thread
 asks it for a sign now and then, so jobs cost nothing more.
 """
 
@@ -20,7 +20,7 @@ from forge_jobs.telemetry.telemetry import Telemetry
 
 LOOK = 0.5  # seconds between two signs that the loop is asked for
 SLICE = 0.1  # seconds between two looks at whether it gave one
-FIRST_WORD = 1.0  # seconds after which it is blocked; said again after twice as long, and so on
+FIRST_WORD = 1.0  # seconds after which it counts as blocked; reported again after twice as long, and so on
 
 
 class Watchdog:
@@ -64,7 +64,7 @@ class Watchdog:
             self._wait(sign)
 
     def _wait(self, sign: threading.Event) -> None:
-        """Return once the loop gave its sign; until then, say what keeps it from that."""
+        """Return once the loop gave its sign; until then, report what blocks it."""
         blocked, next_word, last = 0.0, FIRST_WORD, None
         given = False
         while not given and not self._ended.is_set():

@@ -39,8 +39,8 @@ SHORTEST_HEARTBEAT = timedelta(seconds=0.1)
 class Worker:
     """Serves `queues` with up to `concurrency` handlers at once.
 
-    `grace`, `heartbeat` and `stale` are seconds or a timedelta. What is not given is as the settings
-    say. Raises InvalidInput, with one sentence, when a value is not allowed.
+    `grace`, `heartbeat` and `stale` are seconds or a timedelta. The settings fill in what is not given.
+    Raises InvalidInput, with one sentence, when a value is not allowed.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Worker:
         self.name = settings.worker_name if name is None else names.checked_name(name, "worker")
         names.metrics_port(metrics_port)
         self.session: Session | None = None
-        self.left_behind = 0  # handlers, in threads or not, that ignored being stopped: they still run here
+        self.left_behind = 0  # handlers, in threads or not, that did not stop when told: they still run
         self._endpoints = Endpoints(self.forge, lambda: self.session, metrics_host, metrics_port)
         self._stop = asyncio.Event()
         self._runs = False
@@ -141,7 +141,7 @@ class Worker:
             await unless(self._stop, self._open(stack))
             outage = Outage("registering", self.forge.telemetry)
             handovers: list[Handover] = []
-            has_begun = False  # once it has, whatever the database says may pass
+            has_begun = False  # once it has, any error of the database may pass
             stack.callback(self._give_up, handovers)
             while not self._stop.is_set():
                 session = self.session = Session(
@@ -202,7 +202,7 @@ class Worker:
             handover.given_up(self.forge.telemetry)
 
     def _exited(self, claim: Claim | None, error: BaseException) -> None:
-        """Something that is no handler's call would have ended the event loop: a job's, or nobody knows whose."""
+        """An exit outside of any handler's call would have ended the event loop; `claim` is the job that it came from, if that is known."""
         session, running = self.session, list[int]()
         if session is not None and session.is_registered:
             running = sorted(session.hand.running)
