@@ -24,9 +24,9 @@ def open_storage(
 
     URLs: postgresql://user@host/database, sqlite:///relative/path, sqlite:////absolute/path,
     sqlite://:memory:. `schema`, `pool_size` and `command_timeout` concern PostgreSQL only,
-    `synchronous` SQLite only. `url_file` is a file that may come to say another URL: it is read when
-    PostgreSQL refuses a connection, and `url_changed(url)` is told, without the password, when it
-    answers by that one. Raises InvalidInput.
+    `synchronous` SQLite only. `url_file` is a file in which another URL may be written later: it is read
+    when PostgreSQL refuses a connection, and `url_changed(url)` is called, without the password, when
+    PostgreSQL answers by the URL in it. Raises InvalidInput.
     """
     if not is_database_url(url):
         raise InvalidInput(f"The database URL is {redact(str(url))!r}, allowed is {ALLOWED}.")

@@ -1,9 +1,9 @@
 """Batches of verdicts: written down as a whole, or in parts when the database does not take the whole.
 
-Whoever writes outcomes uses this, a worker for its own and the reaper for those of others. What
-cannot be written must harm nobody else: a batch that is refused, or that somebody's lock holds
-up, is halved until what it was about is alone. An outcome that is refused alone is written
-without what was refused, as far as the database takes any of it; what is held up is tried later.
+A worker writes its own outcomes by this, and the reaper those of lost workers. An outcome that
+cannot be written must harm no other: a batch that is refused, or held up by somebody's lock, is
+halved until that outcome is alone. An outcome that is refused alone is written without what was
+refused, as far as the database takes any of it; one that is held up is tried later.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -52,8 +52,8 @@ def first(verdicts: Sequence[Verdict], room: int) -> Sequence[Verdict]:
     if sum(sizes) <= room:
         return batch
     count = total = 0
-    for one in sizes:
-        total += one
+    for length in sizes:
+        total += length
         if count and total > room:
             break
         count += 1
@@ -88,9 +88,9 @@ async def write_apart(
     verdicts: Sequence[Verdict],
     settled: Callable[[Sequence[Verdict], Sequence[int]], None],
 ) -> list[HeldOutcome]:
-    """The verdicts are written down, each whatever becomes of the others.
+    """Each of the verdicts is written down, whatever becomes of the others.
 
-    `settled(verdicts, lost)` is called for each part that is. A verdict that the database takes
+    `settled(verdicts, lost)` is called for each part that is written. A verdict that the database takes
     only in part is changed to what was written, and an event says so. Return those that are not
     written. When the database cannot be reached nothing more is tried.
     """
@@ -105,7 +105,7 @@ async def write_apart(
                 for verdict in part:
                     verdict.unanswered = True
                 if not isinstance(error, StorageBusy):
-                    held += [HeldOutcome(verdict, error) for each in (part, *waiting) for verdict in each]
+                    held += [HeldOutcome(verdict, error) for rest in (part, *waiting) for verdict in rest]
                     return held
             if len(part) > 1:
                 half = len(part) // 2
@@ -130,8 +130,8 @@ async def write_less(
 
     Return the ids of the jobs whose claim was lost; None when the database takes nothing of it.
     """
-    said = str(error)[:LONGEST_REFUSAL].encode("ascii", "backslashreplace").decode()
-    for less in _less(verdict.write, said):
+    refusal = str(error)[:LONGEST_REFUSAL].encode("ascii", "backslashreplace").decode()
+    for less in _less(verdict.write, refusal):
         try:
             lost = await _write(claims, [less])
         except StorageUnavailable:
@@ -143,27 +143,27 @@ async def write_less(
         if type(less) is End and less.state is State.DEAD and verdict.run.outcome is not Outcome.CANCELLED:
             verdict.run = replace(verdict.run, outcome=Outcome.DEAD, retry_in=None)
         verdict.run = as_written(verdict)
-        telemetry.emit(OutcomeRefused(less.claim.job_id, said, less.error or "nothing of its error"))
+        telemetry.emit(OutcomeRefused(less.claim.job_id, refusal, less.error or "nothing of its error"))
         return lost
     return None
 
 
-def _less(write: Write, said: str) -> Iterator[End | Postponement]:
-    """Yield what may be written when `write` is refused, the most first."""
+def _less(write: Write, refusal: str) -> Iterator[End | Postponement]:
+    """Yield what may be written where `write` is refused, that with the most first."""
     if isinstance(write, Claim):
-        return  # that a job is handed back has no parts
+        return  # a hand-back has no parts to leave out
     if isinstance(write, End) and write.result is not None:
-        write = replace(write, result=None, error=f"done, but its result was not kept: {said}")
+        write = replace(write, result=None, error=f"done, but its result was not kept: {refusal}")
         yield write
     elif write.error is not None:
         if not write.error.isascii():
             yield replace(write, error=write.error.encode("ascii", "backslashreplace").decode())
-        yield replace(write, error=f"its error was not kept: {said}")
+        yield replace(write, error=f"its error was not kept: {refusal}")
     if write.error is not None:
         yield replace(write, error=None)
     if not (isinstance(write, End) and write.state is State.DEAD):
         duration = write.duration if isinstance(write, End) else 0.0
-        yield End(write.claim, State.DEAD, duration, error=f"its outcome could not be stored: {said}")
+        yield End(write.claim, State.DEAD, duration, error=f"its outcome could not be stored: {refusal}")
 
 
 async def _write(claims: Claims, writes: Sequence[Write]) -> list[int]:

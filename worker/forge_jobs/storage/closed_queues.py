@@ -1,6 +1,6 @@
-"""Queues that are being deleted, as SQL: both databases understand it. Their rows have a name that nobody looks for.
+"""Queues that are being deleted, in SQL that both databases understand. Their rows have a name that nobody looks for.
 
-Lists of queues leave them out, and whatever still is of them is shown under the name that they had.
+Lists of queues leave them out, and jobs that are still theirs are shown with the name that the queue had.
 """
 
 _PREFIX = "'deleting:' || queue.id || ':'"

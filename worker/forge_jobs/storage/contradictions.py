@@ -1,4 +1,4 @@
-"""Contradictions between rows, as both databases find them, and the sentences that say them."""
+"""Contradictions between rows, as both databases find them, and the sentences about them."""
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,11 +11,11 @@ JOBS_AT_ONCE = 200_000
 """How many jobs one step of an audit looks at."""
 
 ROUNDS = 3
-"""How often what was found is mended and looked at again: one repair may bring another to light."""
+"""How often contradictions are mended and looked for again: a repair may bring another one to light."""
 
 RANKS = ("finished", "claimed", "scheduled", "ready", "abandoned")
-"""The states of a job in two, the one that proves most first: an end that is written, a claim of a worker that
-is registered, a moment to wait for, a place in the queue, and last a claim of nobody."""
+"""Of the states of a job that is in several, the one that proves most comes first: an end that is written, a claim of
+a registered worker, a moment to wait for, a place in the queue, and last a claim of nobody."""
 
 COUNTED = ("pending", "scheduled", "in_progress", "done", "dead")
 
@@ -37,28 +37,28 @@ class Contradictions:
     rows: Sequence[Row]
 
     def ids(self, *faults: str) -> list[int]:
-        """Return the jobs of these faults."""
+        """Return the ids of the jobs that have these faults."""
         return sorted({row.job_id for row in self.rows if row.fault in faults and row.job_id is not None})
 
     @property
     def queue_ids(self) -> list[int]:
-        """Return the queues that are not there."""
+        """Return the ids of the queues that are missing."""
         return sorted(int(row.what) for row in self.rows if row.fault == "queue" and row.what is not None)
 
     def parts(self, size: int) -> Iterator["Contradictions"]:
-        """Yield them in parts of so many rows."""
+        """Yield the contradictions in parts of `size` rows."""
         for start in range(0, len(self.rows), size):
             yield Contradictions(self.rows[start : start + size])
 
     def findings(self, *, forget: bool = False) -> dict[object, Finding]:
-        """Return a finding each, by what tells it from others; `mended` says what mending it would do."""
-        found: dict[object, Finding] = {}
+        """Return a finding for each contradiction, by a key of its own; its `mended` says what mending it would do."""
+        findings: dict[object, Finding] = {}
         for job_id, states in self._places().items():
-            found["place", job_id] = _misplaced(job_id, states, forget)
+            findings["place", job_id] = _misplaced(job_id, states, forget)
         for row in self.rows:
             if row.fault != "place":
-                found[row] = _SENTENCES[row.fault](row)
-        return found
+                findings[row] = _SENTENCES[row.fault](row)
+        return findings
 
     def _places(self) -> Mapping[int, list[str]]:
         places: dict[int, list[str]] = defaultdict(list)
@@ -75,7 +75,7 @@ async def looked(
     repair: bool,
     forget: bool,
 ) -> list[Finding]:
-    """Return what a look finds; with `repair` it is mended, and the next look shows what that came to."""
+    """Return what a look finds; with `repair` it is mended, and the next look shows whether that helped."""
     found = await look()
     findings: list[Finding] = []
     for _ in range(ROUNDS if repair else 0):
@@ -90,11 +90,11 @@ async def looked(
 
 def mended(before: Mapping[object, Finding], after: Mapping[object, Finding]) -> list[Finding]:
     """Return the findings of one look that the next one, after a repair, does not show any more."""
-    return [finding for what, finding in before.items() if what not in after]
+    return [finding for key, finding in before.items() if key not in after]
 
 
 def unmended(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings as they are while nothing was done."""
+    """Return the findings without what a repair would do, since none was made."""
     return [replace(finding, mended=None) for finding in findings]
 
 
@@ -122,7 +122,7 @@ def _table(state: str) -> str:
 def _orphan(row: Row) -> Finding:
     return Finding(
         Fault.ORPHAN,
-        f"There is a row in {row.what} about job {row.job_id}, which is not there.",
+        f"Table {row.what} has a row about job {row.job_id}, which does not exist.",
         row.job_id,
         "The row is gone.",
     )
@@ -131,7 +131,7 @@ def _orphan(row: Row) -> Finding:
 def _stale_key(row: Row) -> Finding:
     return Finding(
         Fault.KEY,
-        f"Job {row.job_id} holds key {row.key!r} of kind {row.what}, and does not live or has another.",
+        f"Job {row.job_id} holds key {row.key!r} of kind {row.what}, though it has ended or does not have that key.",
         row.job_id,
         "The key is free.",
     )
@@ -155,8 +155,8 @@ def _keyless(row: Row) -> Finding:
 def _queueless(row: Row) -> Finding:
     return Finding(
         Fault.QUEUE,
-        f"There are jobs of queue number {row.what}, which is not there.",
-        mended=f"It is there as {recovered(int(row.what or 0))}, paused.",
+        f"There are jobs of queue number {row.what}, which does not exist.",
+        mended=f"It is made as {recovered(int(row.what or 0))}, paused.",
     )
 
 
@@ -179,7 +179,7 @@ _SENTENCES: Mapping[str, Callable[[Row], Finding]] = {
 
 
 def recovered(queue_id: int) -> str:
-    """Return the name that a queue gets whose row was lost."""
+    """Return the name of a queue that is made because its row was lost."""
     return f"recovered-{queue_id}"
 
 

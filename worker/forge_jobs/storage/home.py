@@ -7,7 +7,7 @@ from forge_jobs.errors import NotOpenHere
 
 
 class Home:
-    """The event loop and the process that this is made in."""
+    """The event loop and the process in which a database was opened."""
 
     __slots__ = ("_loop", "_pid")
 
@@ -17,16 +17,16 @@ class Home:
 
     @property
     def is_forked_from(self) -> bool:
-        """Whether this process is a child of that one: what is open is the parent's, and is left alone."""
+        """Whether this process is a forked child of that one: what is open is the parent's, and is left alone."""
         return os.getpid() != self._pid
 
     @property
     def is_gone(self) -> bool:
-        """Whether nobody can use what is open there from here: the loop was closed, or it is that of a parent."""
+        """Whether what is open there cannot be used from here any more: the loop is closed, or it is that of a parent."""
         return self.is_forked_from or self._loop.is_closed()
 
     def check(self, what: str) -> None:
-        """Raise NotOpenHere unless this is the loop, of the same process."""
+        """Raise NotOpenHere unless this runs in the same loop of the same process; `what` names the database."""
         if self.is_forked_from:
             raise NotOpenHere(
                 f"{what} belongs to process {self._pid} and the event loop that opened it, allowed in a child "
@@ -48,7 +48,7 @@ class Turn:
         self._lock = asyncio.Lock()
 
     def of_loop(self) -> asyncio.Lock:
-        """Return the lock of the running loop: one that tasks of an older loop waited for would refuse us."""
+        """Return the lock of the running loop: asyncio refuses a lock for which tasks of another loop have waited."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop, self._lock = loop, asyncio.Lock()

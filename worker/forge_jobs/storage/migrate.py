@@ -3,12 +3,12 @@
 A migration is a file `migrations/<database>/0001_name.sql`. They are applied in order,
 each once, and never changed or undone: what was wrong is put right by the next one.
 
-A step that only adds leaves the release before it working, so that its processes may go on
-and be started again while a new release is rolled out. One that does not says so in its
-first line, "-- breaking": then every release that does not know it refuses the database.
+A step that only adds leaves the release before it working, so that processes of that release may
+go on, and be started again, while a new one is rolled out. A step that does more begins with the
+line "-- breaking": then every release that does not know it refuses the database.
 
-A step of PostgreSQL that makes an index of a table which may be large says "-- concurrently" in
-its first line: its statements run one by one and outside of any transaction, so that nobody is
+A step of PostgreSQL that makes an index of a table which may be large begins with the line
+"-- concurrently": its statements run one by one and outside of any transaction, so that nobody is
 kept waiting. Each is safe to repeat, since a process may die in the middle: an index is made by
 CREATE INDEX CONCURRENTLY IF NOT EXISTS.
 """
@@ -40,7 +40,7 @@ class Migration:
 
     @property
     def statements(self) -> list[str]:
-        """The statements of a concurrent step, which has no semicolon inside of one."""
+        """The statements of a concurrent step, in which no statement contains a semicolon."""
         lines = (line for line in self.text.splitlines() if not line.lstrip().startswith("--"))
         return [statement for part in "\n".join(lines).split(";") if (statement := part.strip())]
 
@@ -48,10 +48,10 @@ class Migration:
 def migrations(database: str) -> tuple[Migration, ...]:
     """Return all migrations for `database` ("postgres" or "sqlite") in order."""
     folder = files("forge_jobs.storage") / "migrations" / database
-    found = [file for file in folder.iterdir() if file.name.endswith(".sql")]
+    scripts = [file for file in folder.iterdir() if file.name.endswith(".sql")]
     return tuple(
         Migration(int(number), name, file.read_text(encoding="utf-8"))
-        for file in sorted(found, key=lambda file: file.name)
+        for file in sorted(scripts, key=lambda file: file.name)
         for number, _, name in [file.name.removesuffix(".sql").partition("_")]
     )
 
@@ -59,7 +59,7 @@ def migrations(database: str) -> tuple[Migration, ...]:
 def missing(known: Sequence[Migration], found: int, required: int) -> list[Migration]:
     """Return those of `known` that a database at number `found` lacks.
 
-    Raises SchemaTooNew when it has had a breaking one, `required`, that is not among them.
+    Raises SchemaTooNew when a breaking one, `required`, was applied to it that is not among `known`.
     """
     if required > known[-1].number:
         raise SchemaTooNew(found, known[-1].number)

@@ -1,4 +1,4 @@
-"""How many jobs are sent to a database at once: a transaction may hold any number, what is on its way may not."""
+"""How many jobs are sent to a database at once: a transaction may hold any number of them, one message may not."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ LARGEST_BYTES = 4 * 1024 * 1024  # of payloads: what a slow link carries within 
 
 
 def pieces(jobs: Jobs) -> Iterator[list[NewJob]]:
-    """Yield the jobs in pieces, one larger than the bound alone."""
+    """Yield the jobs in pieces of at most LARGEST_PIECE jobs and LARGEST_BYTES; a job larger than that is a piece alone."""
     piece: list[NewJob] = []
     room = LARGEST_BYTES
     for job in jobs:

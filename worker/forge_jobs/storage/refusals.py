@@ -1,7 +1,7 @@
-"""What the storage refuses: one sentence each, which both databases say.
+"""What the storage refuses, and the sentences with which it does, the same on both databases.
 
-Values are looked at before a database sees them, since databases differ in what they take and in how they
-refuse it. What names and numbers are allowed at all is said in `rules.names`.
+Values are checked before a database sees them, since databases differ in what they take and in how they
+refuse it. `rules.names` says which names and numbers are allowed at all.
 """
 
 import math
@@ -41,17 +41,17 @@ def not_deleted(job_id: int, state: str) -> WrongState:
 
 
 def managed_queue(name: str, owner: str) -> Managed:
-    """Return the refusal to change a queue of this owner's."""
+    """Return the refusal to change a queue that belongs to this owner."""
     return Managed(f"Queue {name!r}", owner)
 
 
 def managed_limit(scope: str, owner: str) -> Managed:
-    """Return the refusal to change a rate limit of this owner's."""
+    """Return the refusal to change a rate limit that belongs to this owner."""
     return Managed(f"Rate limit {scope!r}", owner)
 
 
 def managed_cron(name: str, owner: str) -> Managed:
-    """Return the refusal to change a cron of this owner's."""
+    """Return the refusal to change a cron that belongs to this owner."""
     return Managed(f"Cron {name!r}", owner)
 
 
@@ -66,17 +66,17 @@ def not_open(where: str) -> StorageUnavailable:
 
 
 def unusable_connection(why: object) -> InvalidInput:
-    """Return the refusal of a caller's connection, for what the driver says of it."""
+    """Return the refusal of a caller's connection; `why` is what the driver says of it."""
     return InvalidInput(f"The given connection cannot be used: {why}.")
 
 
 def refused_value(why: object) -> StorageRefused:
-    """Return the refusal of a value by the database, or its driver, which says `why`."""
+    """Return the refusal of a value by the database or its driver; `why` is what that says."""
     return StorageRefused(f"The database refuses a value: {why}.")
 
 
 def without_tables(where: str, why: object) -> SchemaOutdated:
-    """Return the refusal of a database that lacks a table or column, which it names in `why`."""
+    """Return the refusal of a database that lacks a table or column; `why` is what it says, and names that."""
     return SchemaOutdated(
         f"{where} does not have the tables of this release ({why}); run forge-jobs db migrate."
     )
@@ -96,7 +96,9 @@ def check_jobs(jobs: Sequence[NewJob] | Alike) -> None:
         check_job(jobs.pattern)
         return
     for field, check in _OF_JOB:
-        for value in {getattr(job, field) for job in jobs} - {None}:  # of many jobs most are alike in most
+        for value in {getattr(job, field) for job in jobs} - {
+            None
+        }:  # jobs of a batch have mostly the same values
             check(value)
 
 
@@ -106,7 +108,7 @@ def _max_attempts(value: int) -> None:
 
 
 def _delay(value: timedelta) -> None:
-    as_duration(max(value, timedelta(0)), "delay")  # a past one is over
+    as_duration(max(value, timedelta(0)), "delay")  # a negative one means at once
 
 
 _OF_JOB: Sequence[tuple[str, Callable[[Any], object]]] = (
@@ -146,7 +148,7 @@ def _check_change(what: str, field: str, value: Any) -> None:
 
 
 def check_limit(scope: str, capacity: float, refill: float) -> None:
-    """Raise InvalidInput for a rate limit that no bucket can have."""
+    """Raise InvalidInput for a rate limit with a name or numbers that are not allowed."""
     names.checked_name(scope, "rate limit")
     if not (0 < capacity < math.inf and 0 <= refill < math.inf):
         raise InvalidInput(

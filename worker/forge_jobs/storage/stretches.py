@@ -1,4 +1,4 @@
-"""The stretches of a queue's index that a claim looks at: all of it, except what hints say holds nothing."""
+"""The stretches of a queue's index that a claim looks at: all of it, except where hints say that there is nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ AFTER_ALL_PRIORITIES = 32768
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """From (priority, pos) on, up to the priority `until`, which is not a part of it."""
+    """A part of the index, from (priority, pos) up to the priority `until`, which does not belong to it."""
 
     priority: int
     pos: int
@@ -18,7 +18,7 @@ class Stretch:
 
 
 def stretches(first: Hint, hints: Sequence[Hint]) -> list[Stretch]:
-    """Return them in the order of the index, from `first` on. A priority without a hint is looked at from its beginning."""
+    """Return the stretches in the order of the index, from `first` on. A priority without a hint begins at its beginning."""
     begins = [first, *sorted(hint for hint in hints if hint > first)]
     ends = [*(priority for priority, _ in begins[1:]), AFTER_ALL_PRIORITIES]
     return [

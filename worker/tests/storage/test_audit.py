@@ -182,7 +182,7 @@ async def test_a_queue_whose_row_was_lost_is_there_again_and_paused(storage, dat
     found = await audit(storage, repair=True)
 
     assert found[0].fault is Fault.QUEUE
-    assert found[0].mended == f"It is there as recovered-{number}, paused."
+    assert found[0].mended == f"It is made as recovered-{number}, paused."
     assert await audit(storage) == []
     again = await queue(storage, f"recovered-{number}")
     assert (again.id, again.paused) == (number, True)

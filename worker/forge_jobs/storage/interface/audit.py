@@ -7,23 +7,23 @@ from forge_jobs.model.finding import Finding, Look
 
 
 class Audit(Protocol):
-    """Whether the rows agree with each other, looked at while workers run. A look waits for nobody and nobody for it.
+    """Finds rows that contradict each other while workers run. A look waits for nobody, and nobody waits for it.
 
-    With `repair` each contradiction is mended that can be, and says how; without, nothing is written.
-    Repeating it does no harm. `forge_jobs.model.finding` says what is looked for.
+    With `repair`, contradictions that can be mended are mended, and their findings say how; without it, nothing is
+    written. Repeating it does no harm. `forge_jobs.model.finding` says what is looked for.
     """
 
     def jobs(
         self, *, repair: bool = False, forget: bool = False, limit: int = 200_000
     ) -> AsyncIterator[Look]:
-        """Look at all jobs, and at all rows about them, `limit` jobs at a time.
+        """Look at all jobs and at all rows about them; yield a Look for each `limit` jobs.
 
-        A job in several states stays in the one that proves most. One in no state is pending,
-        and runs perhaps again; with `forget` it is deleted. A queue that is not there is made, paused.
+        A repair leaves a job that is in several states in the one that proves most. A job that is in no state
+        becomes pending, and may run again; with `forget` it is deleted. A missing queue is made, and paused.
         """
 
     async def slots(self, *, repair: bool = False) -> list[Finding]:
-        """Every queue with a concurrency has that many slots, and registered workers hold them."""
+        """Return the slots that a queue with a concurrency lacks or has too many, and those that no registered worker holds."""
 
     async def counts(self, *, repair: bool = False) -> list[Finding]:
-        """Counts are what is in the tables."""
+        """Return the queues whose counts differ from what is in the tables."""

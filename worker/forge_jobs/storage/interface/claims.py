@@ -24,12 +24,14 @@ START: Hint = (-32768, -1)
 class Front:
     """Where the jobs of a queue begin, at one moment."""
 
-    begins: Mapping[int, int | None]  # by priority in use: the pos of the first that is wanted; None: none is
+    begins: Mapping[
+        int, int | None
+    ]  # by priority in use: the pos of its first job; None: it has none that is counted
     now: int  # the pos of a job that becomes ready at that moment
 
 
 class Claims(Protocol):
-    """Jobs in workers' hands."""
+    """Jobs that workers run."""
 
     async def claim(
         self,
@@ -49,42 +51,43 @@ class Claims(Protocol):
         Nothing is taken when the queue is paused or cools down, or when the worker is not
         registered (any more). In a queue with a concurrency, no more are taken than the
         worker holds slots beyond the `in_hand` jobs of the queue that it has already.
-        Jobs before `hint` are not seen, of whatever priority. Nor are jobs of a priority in `hints`
-        that stand before it, unless they became ready within `late`; of all other priorities every job is seen.
-        Jobs of `without_kinds` are passed over. Nothing is taken when `standing` is not that of
-        this database any more: its history was cut. A payload of more than LARGE_PAYLOAD bytes is left out:
+        Jobs before `hint` are not seen, whatever their priority. Nor are jobs that stand before the hint of their
+        priority in `hints`, unless they became ready within the last `late`; of a priority without a hint every
+        job is seen. Jobs of `without_kinds` are passed over. Nothing is taken when `standing` does not fit this
+        database any more, since its history was cut. A payload of more than LARGE_PAYLOAD bytes is left out:
         `payload` reads it.
         """
 
     async def front(self, queue_id: int, *, without_kinds: Sequence[str] = ()) -> Front:
         """Return where the queue's pending jobs begin, those of `without_kinds` not counted.
 
-        It passes by everything that lies before them, claimed jobs too that others still see.
+        To find that, the database passes everything that lies before them, also jobs that were claimed but
+        that older transactions still see.
         """
 
     async def payload(self, claim: Claim) -> bytes | None:
-        """Return the payload of a job that is claimed; None when the claim was lost."""
+        """Return the payload of a claimed job; None when the claim was lost."""
 
     async def answered(self) -> None:
-        """Whatever outcome was being written by this process when this was called is written, or never will be."""
+        """Every outcome that this process was writing when this was called is written, or never will be."""
 
     async def finish(self, ends: Sequence[End]) -> list[int]:
-        """Record jobs as done or dead; return the ids whose claim was lost: for those nothing was written."""
+        """The jobs are done or dead; return the ids of those whose claim was lost, for which nothing was written."""
 
     async def postpone(self, postponements: Sequence[Postponement]) -> list[int]:
-        """Jobs wait again (ready at once when the wait is over already); return the ids whose claim was lost.
+        """The jobs wait again, or are ready when their wait is over already; return the ids of those whose claim was lost.
 
-        What a user cancelled meanwhile is dead instead, and `cancel_requested` of its claim is filled in.
+        A job that a user cancelled meanwhile is dead instead, and `cancel_requested` of its claim says so.
         """
 
     async def hand_back(self, claims: Sequence[Claim]) -> list[int]:
-        """Jobs are ready again at their old place, attempt not counted; return the ids whose claim was lost.
+        """The jobs are ready again at their old places, the attempt not counted; return the ids of those whose claim was lost.
 
-        What a user cancelled meanwhile is dead instead, and `cancel_requested` of its claim is filled in.
+        A job that a user cancelled meanwhile is dead instead, and `cancel_requested` of its claim says so.
         """
 
     async def held(self, worker_id: int) -> list[Claim]:
-        """Return every claim that the database says is the worker's: how it finds those that it does not run.
+        """Return every claim that the worker has by the database; it may find jobs there that it does not run.
 
         Payloads are left out; `cancel_requested` is filled in.
         """

@@ -22,7 +22,7 @@ class Crons(Protocol):
         """
 
     async def ensure(self, cron: CronConfig) -> None:
-        """The cron exists, with its `next_fire_at`; one that did keeps its configuration. Raises UnknownQueue."""
+        """The cron exists, with its `next_fire_at`; one that existed before keeps its configuration. Raises UnknownQueue."""
 
     async def get(self, name: str) -> CronConfig:
         """Return the cron. Raises UnknownCron."""

@@ -16,7 +16,7 @@ class Fires(Protocol):
     """
 
     async def seed(self, name: str, next_fire_at: datetime, *, epoch: LeaderEpoch) -> None:
-        """`next_fire_at` is written if it is unknown."""
+        """The cron fires next at `next_fire_at`, unless that was known before."""
 
     async def fire(
         self,

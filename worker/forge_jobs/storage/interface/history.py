@@ -11,5 +11,5 @@ class History(Protocol):
     async def sweep(self, *, epoch: LeaderEpoch, limit: int = 1000) -> int:
         """Up to `limit` ended jobs past their queue's retention are gone, done and dead counted together.
 
-        Return how many; nothing when `epoch` no longer leads. Fire times of crons go after 30 days.
+        Return how many; none go when `epoch` no longer leads. Fire times of crons go after 30 days.
         """

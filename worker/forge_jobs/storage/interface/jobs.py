@@ -17,10 +17,10 @@ from forge_jobs.model.job import (
 from forge_jobs.model.match import Match, Move
 
 AHEAD_LIMIT = 10_000
-"""So many jobs before a waiting one are counted."""
+"""At most so many jobs before a waiting one are counted."""
 
 BATCH = 1_000
-"""How many jobs a call on all that match moves in one transaction: each is short, and progress is seen."""
+"""How many jobs a call on all that match moves in one transaction, so that transactions are short and progress is seen."""
 
 
 class Jobs(Protocol):
@@ -30,8 +30,8 @@ class Jobs(Protocol):
         """The job waits, and an idle worker of its queue is woken.
 
         With `connection` (asyncpg's, or sqlite3's) the job is part of the caller's
-        transaction: it appears when that commits, and never when it rolls back. What the job
-        leaves open is as the row of its kind says. Raises UnknownQueue.
+        transaction: it appears when that commits, and never when it rolls back. Options that the job
+        leaves open are those of its kind's row. Raises UnknownQueue.
         """
 
     async def enqueue_many(self, jobs: Sequence[NewJob] | Alike, *, connection: Any = None) -> list[Enqueued]:
@@ -60,7 +60,7 @@ class Jobs(Protocol):
         """
 
     async def cancel(self, job_id: int) -> Cancelled:
-        """A waiting job is dead, "cancelled by user"; a running one is flagged and its worker told. Raises JobNotFound."""
+        """A waiting job is dead, "cancelled by user"; a running one is flagged, and its worker is told. Raises JobNotFound."""
 
     async def retry(self, job_id: int) -> bool:
         """A dead or retrying job is pending with attempts at 0.
@@ -97,7 +97,7 @@ class Jobs(Protocol):
         """The jobs of `queue`, which are not in progress, are jobs of `into`, at their old places."""
 
     async def count(self, state: State, *, queue: str | None = None, kind: str | None = None) -> int:
-        """Return how many jobs one of the walks would meet now, counted one by one."""
+        """Return how many jobs a walk over `state` would meet now, counted one by one."""
 
     async def newest(self) -> int:
         """Return the id of the job enqueued last, 0 when there is none: where a walk over what is there now ends."""
@@ -108,7 +108,7 @@ class Jobs(Protocol):
     async def unhandled(self) -> list[Unhandled]:
         """Return, by queue, the jobs that wait in vain for somebody who has a handler for their kind, most of a kind first.
 
-        What is handled is as `workers.handled` says. Of each queue the first 100 pending jobs are looked at, and the
+        `workers.handled` says which kinds are handled. Of each queue the first 100 pending jobs are looked at, and the
         first 100,000 where nobody handles any of those; of those that are due the first 1,000.
         """
 

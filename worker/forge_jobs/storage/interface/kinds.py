@@ -10,9 +10,9 @@ class Kinds(Protocol):
     """What programs declare of the kinds that they have handlers for."""
 
     async def declare(self, kinds: Sequence[Kind], *, by: str) -> int:
-        """The kinds are declared so, whoever declared them before; return how many were not.
+        """The kinds are declared like this, whoever declared them before; return how many of them were not.
 
-        Nothing is written, and no lock is taken, when all were.
+        Nothing is written, and no lock is taken, when all of them were.
         """
 
     async def all(self) -> list[Kind]:

@@ -8,13 +8,13 @@ from forge_jobs.model.worker import Leader
 
 
 class Leadership(Protocol):
-    """One lease for the chores."""
+    """The lease of the worker that does the chores."""
 
     async def lead(self, worker_id: int, duration: timedelta) -> LeaderEpoch | None:
         """Return the epoch when the worker leads for `duration` from now, None when another does.
 
-        The epoch grows with every change of leader. A lease that ends later than two of
-        `duration` from now is none: the database's clock was set back after it was given.
+        The epoch grows with every change of leader. A lease that ends later than twice `duration`
+        from now does not count: the database's clock was set back after it was given.
         """
 
     async def resign(self, worker_id: int) -> None:

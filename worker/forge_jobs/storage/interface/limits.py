@@ -21,7 +21,7 @@ class Limits(Protocol):
         """The rate limit exists with these numbers: full when new, otherwise its tokens stay, cut to the capacity. Raises Managed."""
 
     async def ensure(self, scope: str, *, capacity: float, refill: float) -> None:
-        """The rate limit exists; one that did keeps its numbers."""
+        """The rate limit exists; one that existed before keeps its numbers."""
 
     async def all(self) -> list[RateLimit]:
         """Return all rate limits by scope."""

@@ -1,4 +1,4 @@
-"""Who manages queues and crons."""
+"""Who manages queues, rate limits and crons."""
 
 from typing import Protocol
 
@@ -6,10 +6,10 @@ from forge_jobs.model.owner import Owner
 
 
 class Owners(Protocol):
-    """Those who manage rows of queues, rate limits and crons."""
+    """Those who manage queues, rate limits and crons."""
 
     async def all(self) -> list[Owner]:
-        """Return them by name."""
+        """Return all owners by name."""
 
     async def dismiss(self, name: str) -> Owner:
         """The owner's rows are managed by nobody; return which. Raises UnknownOwner."""

@@ -16,7 +16,7 @@ class Queues(Protocol):
     """
 
     async def ensure(self, names: Sequence[str], *, epoch: OperatorEpoch | None = None) -> None:
-        """Queues of these names exist; those that did keep their configuration."""
+        """Queues of these names exist; those that existed before keep their configuration."""
 
     async def set(
         self,
@@ -28,7 +28,7 @@ class Queues(Protocol):
     ) -> QueueConfig:
         """The queue exists with `changes` (fields of QueueConfig.EDITABLE); workers are told.
 
-        Whether there is such a `rate_limit` is not looked at. Raises Managed when the row
+        Whether there is a rate limit of the name `rate_limit` is not checked. Raises Managed when the row
         belongs to somebody other than `managed_by`.
         """
 

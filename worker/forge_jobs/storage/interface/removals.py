@@ -18,16 +18,16 @@ class Removals(Protocol):
         managed_by: str | None = None,
         epoch: OperatorEpoch | None = None,
     ) -> QueueConfig:
-        """No job comes to the queue any more and none is claimed; workers are told. Return what it was.
+        """No job comes to the queue any more and none is claimed; workers are told. Return the queue as it was.
 
         Its name is `names.closed_queue` until it is erased or opened, so that nobody finds it. Its
-        crons, and kinds that are declared for it, are of `crons_to` from now on; or its crons are gone. Who began to enqueue before is
-        waited for. Raises UnknownQueue, Managed, QueueInUse: a cron enqueues to it and may
-        neither be moved nor dropped, or somebody who began before does not end; then it is open.
+        crons, and kinds that are declared for it, are of `crons_to` from now on; or its crons are gone. Transactions that began
+        before, and may enqueue to it, are waited for. Raises UnknownQueue, Managed, QueueInUse: a cron enqueues to it
+        and may neither be moved nor dropped, or such a transaction does not end; then the queue is open again.
         """
 
     async def open(self, queue: QueueConfig) -> bool:
-        """The closed queue has the name again that `queue` says; False when another one has it meanwhile."""
+        """The closed queue has its name again, that of `queue`; False when another queue has got it meanwhile."""
 
     async def erase(self, queue_id: int) -> bool:
-        """The queue is gone with its slots and counts; False when a job or cron of it is there."""
+        """The queue is gone with its slots and counts; False while it has a job or a cron."""

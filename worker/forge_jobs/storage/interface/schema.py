@@ -33,18 +33,18 @@ class Schema(Protocol):
         """Every migration of this release is applied; return how many were applied now.
 
         Safe when many processes call it at once, and while workers of this release and of the
-        one before are at work: they go on. What others hold is waited for: `waits` hears who it
-        is, and after `patience` StorageBusy says so. Raises SchemaTooNew, changing nothing,
+        one before are at work: they go on. What others hold is waited for: `waits` is told
+        who they are, and after `patience` StorageBusy is raised. Raises SchemaTooNew, changing nothing,
         when a breaking migration that this release does not know was applied.
         """
 
     async def status(self) -> SchemaStatus:
-        """Say where the database stands, without changing it."""
+        """Return where the database stands, without changing it."""
 
     def grants(self, role: str, purpose: Purpose) -> Sequence[str]:
-        """Return the statements by which the owner of the tables lets a role of the server do that, and nothing else.
+        """Return the statements by which the owner of the tables lets a role do what `purpose` needs, and nothing else.
 
-        What later migrations make comes to the role by itself. Raises InvalidInput where the database knows no roles.
+        Rights to what later migrations make come to the role by themselves. Raises InvalidInput where the database knows no roles.
         """
 
     async def drop(self) -> None:

@@ -58,7 +58,7 @@ class Storage(Protocol):
     wakeups: Wakeups
     url: str  # without its password
     shared: bool  # whether other hosts may use it at the same time
-    caveat: str | None  # what whoever uses this database should know, a sentence; known once it is open
+    caveat: str | None  # a sentence that users of this database should know, set once it is open
 
     async def open(self) -> None:
         """Connections are open. Raises StorageUnavailable. Does not touch the schema."""

@@ -18,7 +18,7 @@ class Versions(Protocol):
         """The operator `holder` writes from now on; the epochs before it write no more."""
 
     async def put(self, version: Version, *, epoch: OperatorEpoch) -> bool:
-        """The version is known; one that was keeps its state, and gets the version text, Deployment, hash and queues."""
+        """The version is known; one that was known keeps its state, and gets the version text, Deployment, hash and queues."""
 
     async def promote(self, pool: str, version_id: str, *, epoch: OperatorEpoch) -> bool:
         """In one transaction the version is current and all other open ones of the pool drain; workers are told.
@@ -61,4 +61,4 @@ class Versions(Protocol):
         """
 
     async def cordon(self, worker_ids: Sequence[int], cordoned: bool, *, epoch: OperatorEpoch) -> None:
-        """These workers may claim nothing more (or, not `cordoned`, may again); they are told."""
+        """The workers may claim nothing more, or may again when not `cordoned`; they are told."""

@@ -10,11 +10,11 @@ class Wakeups(Protocol):
     poll_only: bool  # True: nothing is ever heard; polling is the only means
 
     async def listen(self, heard: "Listener") -> None:
-        """Call `heard(kind, subject)` for everything told, until cancelled.
+        """Call `heard(kind, subject)` for each notice, until cancelled.
 
         Kinds: "queue" (id: work), "behind" (queue id, priority, pos, and the worker that handed it back, or 0: a job
         became ready there, where later ones may have been claimed already), "slots" (id: some were given back), "config", "cancel" (job id), "due", "empty" (scope),
-        "gate" (pool, or "": who has none), and
+        "gate" (pool, or "": workers without one), and
         "reconnect" when listening began, for the first time or again, and things may have been missed before.
         The connection is watched; when it is lost it comes back by itself.
         """
@@ -22,7 +22,7 @@ class Wakeups(Protocol):
     async def mark_idle(self, worker_id: int, queue_ids: Sequence[int]) -> None:
         """An enqueue to one of these queues now tells this worker.
 
-        Who is no registered worker has to say so again within a minute.
+        The mark of one that is not a registered worker is gone after a minute, unless it is made again.
         """
 
     async def unmark_idle(self, worker_id: int) -> None:

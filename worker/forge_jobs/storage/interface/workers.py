@@ -1,4 +1,4 @@
-"""Workers, and what they tell of themselves."""
+"""Workers, and what they say of themselves."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -29,19 +29,20 @@ class Workers(Protocol):
     ) -> Beat:
         """The worker is alive as of now, its attempts came to this since it started, and it acknowledges its gate.
 
-        It runs nothing whose claim was unknown in this `era` (None: nothing at all). An era begins when
-        there is none. `record` is all that the attempts came to, when more is known of it; `ailment` what keeps
-        it from its work now (None: nothing). Raises WorkerLost when it was lost.
+        With `era` it says that it has compared its claims with the database in that era, and runs no job whose claim
+        is unknown there; None: it runs no job at all. An era begins when there is none. `record` is what the attempts
+        came to in full, where more is known than two numbers; `ailment` is what keeps the worker from its work now
+        (None: nothing). Raises WorkerLost when it was lost.
         """
 
     async def astray(self, worker_id: int, *, stuck: Sequence[int], adrift: Sequence[int]) -> None:
-        """The worker says of which jobs handlers go on there that should not, and which of its own it does not run."""
+        """The worker has said for which jobs handlers go on there that should not, and which jobs of its own it does not run."""
 
     async def end_era(self) -> None:
-        """Nobody's standing holds any more: each worker has to look which of its claims the database knows."""
+        """Nobody's standing holds any more: each worker has to find out which of its claims the database knows."""
 
     async def drain(self, worker_id: int) -> None:
-        """The worker says of itself that it claims nothing new."""
+        """The worker has said of itself that it claims nothing new."""
 
     async def deregister(self, worker_id: int, *, record: TrackRecord | None = None) -> None:
         """The worker is gone, with its slots, its idle marks and its leadership.
@@ -66,7 +67,7 @@ class Workers(Protocol):
     async def handled(self) -> dict[str, frozenset[str]]:
         """Return, by queue, the kinds for which those who serve it have handlers.
 
-        Those are workers that may claim, and versions that may, whether they have a worker now or sleep.
+        A queue is served by workers that may claim, and by versions that may, also by those that have no worker now.
         A queue is left out when it is not known: nobody serves it, or a version that is to serve it has
         had no worker yet, and may have any handler.
         """

@@ -1,4 +1,4 @@
-"""Jobs in PostgreSQL 14 or newer, through asyncpg. One file a noun; `connection` is how they reach it."""
+"""Jobs in PostgreSQL 14 or newer, through asyncpg. Each noun has a file, and reaches the database by `connection`."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta

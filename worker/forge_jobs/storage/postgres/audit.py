@@ -1,8 +1,8 @@
 """The audit in PostgreSQL: rows that contradict each other are found, and mended.
 
-Each look is one statement, hence one moment: a job that moves meanwhile is where it was. It
-reads only. What a repair deletes or adds is decided anew by its own statement, which has a
-look of its own; repairs are made one at a time.
+A look is one statement, hence one moment: a job that moves meanwhile is seen where it was. It only
+reads. What a repair deletes or adds is decided anew by its own statement, which looks for itself;
+repairs are made one at a time.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -91,7 +91,7 @@ ORDER BY job_id, fault
 
 COUNT_JOBS = "SELECT count(*) FROM {schema}.job WHERE id >= $1 AND id < $2"
 
-# A queue that nothing is known of but its number: paused, so that nobody runs what nobody has looked at.
+# A queue of which only the number is known: it is paused, so that its jobs do not run before somebody has looked at them.
 RECOVER_QUEUE = """
 WITH made AS (
     INSERT INTO {schema}.queue (id, name, paused) OVERRIDING SYSTEM VALUE VALUES ($1, $2, true)
@@ -103,8 +103,8 @@ SELECT {schema}.configured(), setval(pg_get_serial_sequence('{schema_text}.queue
 FROM made
 """
 
-# Of a job in several states the rows of all but the first are deleted, each as it was seen: when
-# the first moves meanwhile, by its own statement, it is where that put it, and nowhere else.
+# Of a job in several states, the rows of all but the first are deleted, each as it was seen. When a statement
+# moves the first meanwhile, the job is where that statement put it, and nowhere else.
 _REPLACED = """
 WITH {places}, ranked AS MATERIALIZED (
     SELECT *, row_number() OVER (PARTITION BY job_id ORDER BY rank, attempt DESC, pos) AS number FROM place
@@ -135,7 +135,7 @@ WITH {places}, ranked AS MATERIALIZED (
 )
 """.replace("{places}", _PLACES.strip()).replace("{these}", "job_id = ANY ($1::bigint[])")
 
-# What is in no state is pending, at its old place and with the attempts that its history knows of.
+# A job in no state becomes pending, at its old place and with the attempts that its history knows of.
 PLACE = (
     _REPLACED.replace("{excess}", "number > 1")
     .replace(
@@ -265,7 +265,7 @@ COUNTS = (
     .replace("{name}", SHOWN_NAME)
 )
 
-# The difference is of one moment, as is what it is a difference between: moves that come later note themselves.
+# Counts and rows are compared at one moment, and their difference is noted; later moves note their own changes.
 MEND_COUNTS = """
 WITH wrong AS MATERIALIZED ({counts}), noted AS (
     INSERT INTO {schema}.tally (queue_id, pending, scheduled, in_progress, done, dead)
@@ -319,11 +319,11 @@ class PostgresAudit:
     async def _step(
         self, connection: asyncpg.Connection, first: int, end: int, repair: bool, forget: bool
     ) -> list[Finding]:
-        """Look at the jobs from `first` to before `end`; return what was found, and mended."""
+        """Look at the jobs from `first` to before `end`; return what was found and what was mended."""
 
-        async def mend(found: Contradictions) -> None:
+        async def mend(contradictions: Contradictions) -> None:
             async with self._repairing(connection):
-                await self._mend(connection, found, forget)
+                await self._mend(connection, contradictions, forget)
 
         return await looked(lambda: self._look(connection, first, end), mend, repair=repair, forget=forget)
 
@@ -331,15 +331,17 @@ class PostgresAudit:
         records = await connection.fetch(self._database.sql(LOOK), first, end)
         return Contradictions([Row(*record) for record in records])
 
-    async def _mend(self, connection: asyncpg.Connection, found: Contradictions, forget: bool) -> None:
-        for queue_id in found.queue_ids:
+    async def _mend(
+        self, connection: asyncpg.Connection, contradictions: Contradictions, forget: bool
+    ) -> None:
+        for queue_id in contradictions.queue_ids:
             await connection.execute(self._database.sql(RECOVER_QUEUE), queue_id, recovered(queue_id))
-        await connection.execute(self._database.sql(ORPHANS), found.ids("orphan"))
+        await connection.execute(self._database.sql(ORPHANS), contradictions.ids("orphan"))
         if forget:
-            await connection.execute(self._database.sql(FORGET), found.ids("place"))
-        await connection.execute(self._database.sql(PLACE), found.ids("place"))
-        await connection.execute(self._database.sql(FREE_KEYS), found.ids("key"))
-        await connection.execute(self._database.sql(HOLD_KEYS), found.ids("keyless"))
+            await connection.execute(self._database.sql(FORGET), contradictions.ids("place"))
+        await connection.execute(self._database.sql(PLACE), contradictions.ids("place"))
+        await connection.execute(self._database.sql(FREE_KEYS), contradictions.ids("key"))
+        await connection.execute(self._database.sql(HOLD_KEYS), contradictions.ids("keyless"))
 
     async def _slots(self, connection: asyncpg.Connection) -> dict[object, Finding]:
         records: Sequence[Any] = await connection.fetch(self._database.sql(SLOTS))
@@ -347,7 +349,7 @@ class PostgresAudit:
 
     @asynccontextmanager
     async def _repairing(self, connection: asyncpg.Connection) -> AsyncIterator[None]:
-        """A transaction in which nobody else repairs."""
+        """Give a transaction in which nobody else repairs."""
         async with connection.transaction():
             key = lock_key(f"repair {self._database.schema}")
             await connection.execute(self._database.sql(REPAIRS), key)
@@ -355,7 +357,7 @@ class PostgresAudit:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection of the audit's own: to read millions of rows takes longer than a statement may."""
+        """Give a connection of the audit's own: reading millions of rows takes longer than other statements may."""
         connection = await self._database.connect(without_timeout=True)
         try:
             with self._database.translating():

@@ -25,10 +25,10 @@ from forge_jobs.storage.postgres.kinds import named
 from forge_jobs.storage.postgres.queues import unknown_queue
 
 CHUNK = 2_000
-"""Jobs that are made into rows at a time: few enough that other tasks of the event loop get their turn."""
+"""How many jobs are made into rows at a time: few enough that other tasks of the event loop get their turn."""
 
 SOON = timedelta(seconds=10)
-"""Workers look for due jobs this often unasked; they are told of a job that is due sooner."""
+"""How often workers look for due jobs by themselves; they are told of a job that is due sooner."""
 
 JOB_COLUMNS = (
     "id",
@@ -45,7 +45,7 @@ JOB_COLUMNS = (
 READY_COLUMNS = ("job_id", "pos", "queue_id", "attempt", "priority")
 SCHEDULED_COLUMNS = ("job_id", "run_at", "queue_id", "attempt", "priority", "reason")
 
-# The moment as a number, which a caller's connection gives as it is: people have codecs for moments.
+# The moment as a number: a caller's connection may have a codec of its own for moments.
 PREPARE = """
 SELECT {schema}.micros(statement_timestamp()) AS now,
        (SELECT array_agg(nextval('{schema_text}.job_id_seq')) FROM generate_series(1, $1::bigint)) AS ids
@@ -125,7 +125,7 @@ async def enqueue_by_copy(
 async def _enqueue(
     database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any, after: datetime, *, always_tell: bool
 ) -> tuple[list[Enqueued], datetime]:
-    """Return the answers of this piece, and the moment before which all of it has its place."""
+    """Return the answers for this piece, and a moment that is later than the places of all its jobs."""
     jobs = await _resolved(database, jobs, connection)
     queues = await _queues(database, jobs, connection)
     record = await database.fetchrow(PREPARE, len(jobs), connection=connection)
@@ -139,14 +139,14 @@ async def _enqueue(
     batch = _Batch(jobs, ids, now, queues)
     try:
         await batch.copy(database.schema, connection)
-    except (OverflowError, TypeError) as error:  # COPY encodes on our side, and says it plainly
+    except (OverflowError, TypeError) as error:  # COPY encodes on our side, and the error says which value
         raise refusals.refused_value(error) from error
     await _tell(database, batch, connection, always_tell)
     return batch.answers if answers is None else answers, now + len(jobs) * MICROSECOND
 
 
 async def _resolved(database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any) -> Sequence[NewJob]:
-    """Return the jobs with what their kinds say of them where they say nothing themselves."""
+    """Return the jobs; options that they leave open are those of their kinds."""
     open_kinds = {job.kind for job in jobs if not job.declared}
     kinds = await named(database, open_kinds, connection) if open_kinds else {}
     return [resolved(job, kinds.get(job.kind)) for job in jobs] if kinds else jobs
@@ -164,7 +164,7 @@ async def _queues(database: PostgresDatabase, jobs: Sequence[NewJob], connection
 async def _hold_keys(
     database: PostgresDatabase, jobs: Sequence[NewJob], ids: Sequence[int], connection: Any
 ) -> list[Enqueued]:
-    """Hold the keys of the jobs; return their answers, which are duplicates where another holds the key."""
+    """Take the keys of the jobs; return their answers, which are duplicates where another job holds the key."""
     wanted: dict[tuple[str, str], int] = {}
     for job, job_id in zip(jobs, ids, strict=True):
         if job.key is not None:
@@ -172,7 +172,7 @@ async def _hold_keys(
     holders: dict[tuple[str, str], int] = {}
     while open_keys := wanted.keys() - holders.keys():  # a holder may end between the two looks
         holders |= await _of_keys(database, HOLD, connection, open_keys, [wanted[key] for key in open_keys])
-        # Of the others only: what was just taken is ours, and a snapshot of the caller's may still show who had it before.
+        # Of the other keys only: those just taken are ours, though a snapshot of the caller's may still show who had them before.
         if taken_before := open_keys - holders.keys():
             holders |= await _of_keys(database, HOLDERS, connection, taken_before)
     answers = []
@@ -189,14 +189,14 @@ async def _of_keys(
     keys: Set[tuple[str, str]],
     *more: Sequence[int],
 ) -> dict[tuple[str, str], int]:
-    """Run a statement about these keys; return the jobs that it says hold them."""
+    """Run a statement about these keys; return the ids of the jobs that hold them by its answer."""
     kinds, names = [kind for kind, _ in keys], [key for _, key in keys]
     records = await database.fetch(statement, kinds, names, *more, connection=connection)
     return {(record["kind"], record["key"]): record["job_id"] for record in records}
 
 
 class _Batch:
-    """Jobs that are copied together; what is told of them is known after `copy`."""
+    """Jobs that are copied together; after `copy` it is known whom to tell of them."""
 
     def __init__(
         self, jobs: Sequence[NewJob], ids: Sequence[int], now: datetime, queues: dict[str, _Queue]
@@ -210,7 +210,9 @@ class _Batch:
 
     async def copy(self, schema: str, connection: Any) -> None:
         """The jobs are in `job`, and in `ready` or `scheduled`."""
-        patience = 30 + len(self._jobs) / 1000  # seconds; the connection's own would not do for millions
+        patience = (
+            30 + len(self._jobs) / 1000
+        )  # seconds; the connection's own bound is too short for millions of jobs
         for table, columns, rows in (
             ("job", JOB_COLUMNS, self._job_rows()),
             ("ready", READY_COLUMNS, self._ready_rows()),
@@ -244,14 +246,16 @@ class _Batch:
 
 
 class _Chunk:
-    """A few of the jobs, with the ids and the places that they get."""
+    """Some of the jobs, with the ids and the places that they get."""
 
     def __init__(
         self, jobs: Sequence[NewJob], ids: Sequence[int], now: datetime, start: int, queues: dict[str, _Queue]
     ) -> None:
         self.jobs = jobs
         self.ids = ids
-        self.first = now + start * MICROSECOND  # created_at of the first, each next one a microsecond later
+        self.first = (
+            now + start * MICROSECOND
+        )  # created_at of the first job; of each further one it is a microsecond later
         self.priorities = [job.priority or 0 for job in jobs]
         into = [queues[job.queue or DEFAULT_QUEUE] for job in jobs]
         self.queue_ids = [queue.id for queue in into]
@@ -303,7 +307,7 @@ class _Chunk:
 
 
 async def _tell(database: PostgresDatabase, batch: _Batch, connection: Any, always_tell: bool) -> None:
-    """The counts are written, and who waits for the jobs hears when the transaction commits."""
+    """The counts are written; whoever waits for the jobs is told when the transaction commits."""
     every: Counter[int] = Counter()
     scheduled: Counter[int] = Counter()
     classes: set[tuple[int, int]] = set()  # of queue and priority

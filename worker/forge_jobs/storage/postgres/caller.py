@@ -1,4 +1,4 @@
-"""The connection that a caller gives, to make our statements part of their transaction: asyncpg's, of our database."""
+"""A caller's connection, by which our statements become part of the caller's transaction: asyncpg's, to our database."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -25,18 +25,18 @@ async def unwrapped(connection: Any) -> asyncpg.Connection:
         inner = (await outer.get_raw_connection()).driver_connection
         if isinstance(inner, asyncpg.Connection):
             if not inner.is_in_transaction():
-                # SQLAlchemy begins with its first statement, and knows nothing of ours.
+                # SQLAlchemy begins its transaction with the first statement of its own, and does not know of ours.
                 await outer.exec_driver_sql("SELECT 1")
             return inner
-    given = type(connection)
+    kind = type(connection)
     raise InvalidInput(
-        f"connection is a {given.__module__}.{given.__qualname__}, allowed is a connection of asyncpg, "
+        f"connection is a {kind.__module__}.{kind.__qualname__}, allowed is a connection of asyncpg, "
         "or an AsyncConnection or AsyncSession of SQLAlchemy over asyncpg."
     )
 
 
-# Two servers may have databases of one name, and of one number. Who may not ask which server it is
-# is told apart by the database alone.
+# Two servers may have databases of the same name and number. A role that may not ask which server it is
+# on is compared by the database alone.
 IDENTITY = """
 SELECT current_database() AS name,
        (SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = current_database()) AS number,
@@ -45,11 +45,11 @@ SELECT current_database() AS name,
 """
 
 
-def check_same_database(ours: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Raise InvalidInput when what IDENTITY says of two connections differs."""
-    is_other_server = None not in (ours["server"], given["server"]) and ours["server"] != given["server"]
-    if is_other_server or (ours["name"], ours["number"]) != (given["name"], given["number"]):
-        where = f"database {given['name']!r}" + (" of another server" if is_other_server else "")
+def check_same_database(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Raise InvalidInput when IDENTITY answers differently on our connection and on the caller's."""
+    is_other_server = None not in (ours["server"], theirs["server"]) and ours["server"] != theirs["server"]
+    if is_other_server or (ours["name"], ours["number"]) != (theirs["name"], theirs["number"]):
+        where = f"database {theirs['name']!r}" + (" of another server" if is_other_server else "")
         raise InvalidInput(
             f"The given connection is of {where}, allowed is one of database {ours['name']!r}, where the jobs are."
         )
@@ -57,7 +57,7 @@ def check_same_database(ours: Mapping[str, Any], given: Mapping[str, Any]) -> No
 
 @asynccontextmanager
 async def part_of_transaction(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """What runs inside is undone alone when it fails; also in a transaction that the driver knows nothing of."""
+    """What runs inside is undone alone when it fails, also in a transaction that the driver does not know of."""
     await connection.execute("SAVEPOINT forge_jobs")
     try:
         yield

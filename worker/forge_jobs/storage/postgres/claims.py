@@ -1,7 +1,7 @@
-"""Claims in PostgreSQL: jobs taken by workers, and what the workers have to say of them (`outcomes`).
+"""Claims in PostgreSQL: jobs are taken by workers, which write down what became of them (`outcomes`).
 
-A claim commits without waiting for the disk: one that a server crash loses merely makes
-its job ready again, and every later finish flushes what came before it. Finishing waits.
+A claim commits without waiting for the disk: one that is lost in a crash of the server merely leaves
+its job ready, and every later finish flushes what came before it. A finish waits for the disk.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ from forge_jobs.storage.stretches import stretches
 # its order, to merge it, and takes that for the cheapest as long as the statistics say that the
 # table is empty: a vacuum has seen it so, and thousands of jobs have come since.
 
-# The limit is computed by the database, since only it knows at this instant whether the
-# queue is open, the worker is still registered, and how many slots it holds.
+# The limit is computed by the database, since only the database knows at this instant whether the
+# queue is open, whether the worker is still registered, and how many slots it holds.
 # MATERIALIZED: a plain IN (SELECT ... LIMIT n) may be run twice and take more than n.
 CLAIM = """
 WITH pick AS MATERIALIZED (
@@ -74,7 +74,7 @@ FROM taken JOIN {schema}.job ON job.id BETWEEN taken.job_id AND taken.job_id
     f"CASE WHEN octet_length(job.payload) <= {LARGE_PAYLOAD} THEN job.payload END",
 )
 
-# The history of this database is the one that the worker knows: nothing cut it since its last beat.
+# The history of this database is the one that the worker knows: it was not cut since the worker's last beat.
 STANDS = f"""
           AND ({{era}}::bigint IS NULL OR (SELECT {ERA} FROM {{{{schema}}}}.era) = {{era}} AND worker.beat_at >= {{beat_at}}::timestamptz)"""
 
@@ -84,8 +84,8 @@ def _standing(statement: str, first: int) -> str:
     return statement.replace("{stands}", STANDS.format(era=f"${first}", beat_at=f"${first + 1}"))
 
 
-# The same over several stretches of the index, which come as arrays in its order: what lies
-# between them is known to hold nothing. Each is walked only when those before it gave too little.
+# The same over several stretches of the index, which come as arrays in its order; nothing lies between
+# them. Each is walked only when those before it gave too few jobs.
 _PLACES = """    SELECT place.ctid
     FROM unnest($4::smallint[], $5::bigint[], $7::integer[]) AS stretch (priority, pos, until)
     CROSS JOIN LATERAL (
@@ -114,7 +114,7 @@ CLAIM_WITHOUT_KINDS = _standing(
 )
 
 # A loose index scan: a few steps for each priority in use, however many wait. Where nothing
-# may be claimed in a priority, the next that may comes now at the earliest.
+# may be claimed in a priority, the next job that may comes now at the earliest.
 FRONT = """
 WITH RECURSIVE class AS (
     (SELECT priority, pos FROM {schema}.ready WHERE queue_id = $1 ORDER BY priority, pos LIMIT 1)
@@ -227,7 +227,7 @@ class PostgresClaims:
         return Front({priority: pos for priority, pos, _ in records[:-1]}, records[-1]["now"])
 
     async def payload(self, claim: Claim) -> bytes | None:
-        # One at a time, and not on a connection that handlers may have taken.
+        # One at a time, and on a connection that no handler can take.
         records = await self._database.claims.fetch(PAYLOAD, claim.job_id, claim.worker_id, claim.attempt)
         return records[0][0] if records else None
 
@@ -347,7 +347,7 @@ def _fill_in(claims: Sequence[Claim], cancelled: Sequence[int] | None) -> None:
         claim.cancel_requested = claim.job_id in cancelled  # type: ignore[operator]  # there are some
 
 
-def _missing(given: Sequence[int], written: Sequence[int] | None) -> list[int]:
-    if written is not None and len(written) == len(given):
+def _missing(ids: Sequence[int], written: Sequence[int] | None) -> list[int]:
+    if written is not None and len(written) == len(ids):
         return []
-    return sorted(set(given).difference(written or ()))
+    return sorted(set(ids).difference(written or ()))

@@ -1,8 +1,8 @@
-"""What a database URL says to the driver: as libpq, hosting companies and other drivers write it.
+"""What a database URL tells the driver, written as for libpq, by hosting companies or for other drivers.
 
-A parameter is one of asyncpg's, or one that is handled here, or one that means something to
-another driver alone; any other is a setting of the server, which refuses what it does not know.
-What would make a connection less safe than was asked for is refused.
+A parameter is one of asyncpg's, or one that is handled here, or one that concerns only another
+driver; any other is a setting of the server, which refuses settings that it does not know.
+A parameter that would make a connection less safe than was asked for is refused.
 """
 
 import configparser
@@ -24,7 +24,7 @@ OF_THE_DRIVER = frozenset(
     "sslcrl sslpassword ssl_min_protocol_version ssl_max_protocol_version target_session_attrs krbsrvname gsslib".split()
 )
 
-# Of other drivers, poolers and hosts; nothing of it changes what a statement does here. channel_binding
+# Parameters of other drivers, poolers and hosts; none changes what a statement does here. channel_binding
 # is among them because asyncpg has none, and hosts print it into every string.
 WITHOUT_MEANING = frozenset(
     "channel_binding gssencmode gssdelegation keepalives keepalives_idle keepalives_interval "
@@ -54,17 +54,17 @@ _SSL_WORDS = {"true": "require", "1": "require", "false": "disable", "0": "disab
 
 @dataclass(frozen=True, slots=True)
 class ConnectArguments:
-    """What asyncpg is given."""
+    """The arguments for asyncpg."""
 
     dsn: str
-    database: str  # its name on the server; "" when nothing says one
+    database: str  # its name on the server; "" when none is given
     connect_timeout: float  # seconds
     server_settings: Mapping[str, str]
-    tls: ssl.SSLContext | None = None  # None: as the dsn says
+    tls: ssl.SSLContext | None = None  # None: what the dsn says
 
     @property
     def keeps_search_path(self) -> bool:
-        """Whether a search path is asked for: who writes one here means this connection, and no role."""
+        """Whether a search path is asked for: one that is written here is meant for this connection."""
         return "search_path" in self.server_settings or "search_path" in self.server_settings.get(
             "options", ""
         )
@@ -81,24 +81,26 @@ class ConnectArguments:
 
 
 def connect_arguments(url: str) -> ConnectArguments:
-    """Return what the URL and the environment (PGOPTIONS and its kin) say. Raises InvalidInput."""
+    """Return the arguments that the URL and the environment (PGOPTIONS and the like) ask for. Raises InvalidInput."""
     _, _, rest = url.partition("://")
     address, _, query = rest.partition("?")
-    said = _parameters(url, query)
-    service = said.pop("service", None) or os.environ.get("PGSERVICE")
+    parameters = _parameters(url, query)
+    service = parameters.pop("service", None) or os.environ.get("PGSERVICE")
     if service:
-        said = {**_service(service), **said}
+        parameters = {**_service(service), **parameters}
     for variable, name in OF_THE_ENVIRONMENT.items():
         if value := os.environ.get(variable):
-            said.setdefault(name, value)
+            parameters.setdefault(name, value)
     for name, instead in NOT_UNDERSTOOD.items():
-        if name in said:
+        if name in parameters:
             raise InvalidInput(f"The database URL {redact(url)} says {name}, allowed is {instead}.")
-    timeout = _timeout(said.pop("connect_timeout", ""))
-    said.setdefault("application_name", said.get("fallback_application_name", "forge-jobs"))
-    context = _ssl(said)
-    own = {name: value for name, value in said.items() if name in OF_THE_DRIVER}
-    settings = {name: value for name, value in said.items() if name not in OF_THE_DRIVER | WITHOUT_MEANING}
+    timeout = _timeout(parameters.pop("connect_timeout", ""))
+    parameters.setdefault("application_name", parameters.get("fallback_application_name", "forge-jobs"))
+    context = _ssl(parameters)
+    own = {name: value for name, value in parameters.items() if name in OF_THE_DRIVER}
+    settings = {
+        name: value for name, value in parameters.items() if name not in OF_THE_DRIVER | WITHOUT_MEANING
+    }
     written = "&".join(f"{name}={quote(value, safe='')}" for name, value in own.items())
     account, at, place = address.rpartition("@")
     if place.endswith("/"):  # no database is named here
@@ -113,8 +115,8 @@ def connect_arguments(url: str) -> ConnectArguments:
 
 
 def _parameters(url: str, query: str) -> dict[str, str]:
-    """Return what the query says, the last of each; a plus sign is one."""
-    said = {}
+    """Return the parameters of the query, the last one where a name stands twice; a plus sign means itself."""
+    parameters = {}
     for part in filter(None, query.split("&")):
         name, equals, value = part.partition("=")
         if not equals:
@@ -122,55 +124,57 @@ def _parameters(url: str, query: str) -> dict[str, str]:
                 f"The database URL {redact(url)} has a part without a value in its query, allowed is name=value."
             )
         if value:
-            said[unquote(name)] = unquote(value)
-    return said
+            parameters[unquote(name)] = unquote(value)
+    return parameters
 
 
 def _service(name: str) -> dict[str, str]:
-    """Return what the service file says of a service."""
+    """Return the parameters of a service in the service file."""
     named = os.environ.get("PGSERVICEFILE")
     file = Path(named) if named else Path("~/.pg_service.conf").expanduser()
-    found = configparser.RawConfigParser()
+    services = configparser.RawConfigParser()
     try:
         with file.open(encoding="utf-8") as lines:
-            found.read_file(lines)
+            services.read_file(lines)
     except (OSError, configparser.Error, UnicodeError) as error:
         raise InvalidInput(
             f"The database URL names service {name!r}, but {file} cannot be read: {type(error).__name__}."
         ) from None
-    if not found.has_section(name):
+    if not services.has_section(name):
         raise InvalidInput(f"The database URL names service {name!r}, which is not in {file}.")
-    return dict(found.items(name))
+    return dict(services.items(name))
 
 
-def _timeout(said: str) -> float:
-    if not said:
+def _timeout(text: str) -> float:
+    if not text:
         return CONNECT_TIMEOUT
     try:
-        seconds = float(said)
+        seconds = float(text)
     except ValueError:
-        raise InvalidInput(f"connect_timeout is {said!r}, allowed is a number of seconds.") from None
+        raise InvalidInput(f"connect_timeout is {text!r}, allowed is a number of seconds.") from None
     return seconds if seconds > 0 else CONNECT_TIMEOUT
 
 
-def _ssl(said: dict[str, str]) -> ssl.SSLContext | None:
+def _ssl(parameters: dict[str, str]) -> ssl.SSLContext | None:
     """Write sslmode as libpq does; return a context where the certificates of the system are asked for."""
-    other = said.pop("ssl", None)
-    accept = said.pop("sslaccept", None)
-    mode = said.get("sslmode") or other or ("verify-full" if accept == "strict" else None)
-    if said.pop("requiressl", None) == "1":
+    other = parameters.pop("ssl", None)
+    accept = parameters.pop("sslaccept", None)
+    mode = parameters.get("sslmode") or other or ("verify-full" if accept == "strict" else None)
+    if parameters.pop("requiressl", None) == "1":
         mode = mode or "require"
     if mode:
-        said["sslmode"] = mode = _SSL_WORDS.get(mode, mode)
-    if said.get("sslrootcert") != "system":
+        parameters["sslmode"] = mode = _SSL_WORDS.get(mode, mode)
+    if parameters.get("sslrootcert") != "system":
         return None
-    del said["sslrootcert"]
+    del parameters["sslrootcert"]
     if mode not in (None, "verify-full"):
         raise InvalidInput(f"sslmode is {mode!r}, allowed with sslrootcert=system is verify-full.")
-    said.pop("sslmode", None)
+    parameters.pop("sslmode", None)
     context = ssl.create_default_context()
-    if certificate := said.pop("sslcert", None):
-        context.load_cert_chain(certificate, said.pop("sslkey", None), said.pop("sslpassword", None))
+    if certificate := parameters.pop("sslcert", None):
+        context.load_cert_chain(
+            certificate, parameters.pop("sslkey", None), parameters.pop("sslpassword", None)
+        )
     return context
 
 

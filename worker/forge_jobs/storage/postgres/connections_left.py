@@ -1,14 +1,14 @@
-"""How many connections PostgreSQL has left, by what any role may ask: who is connected, the settings, its own limits."""
+"""How many connections PostgreSQL has left, from what any role may ask: who is connected, the settings, its own limits."""
 
 import asyncpg
 
 from forge_jobs.errors import StorageUnavailable
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 
-# Roles without pg_read_all_stats see of others only who they are and in which database. What
-# has both is a connection, or now and then a parallel worker, which counts as one then.
-# The reserves are left to those who come when all else is taken, even where we might use
-# them. Superusers are not held to the limits of databases and roles.
+# Roles without pg_read_all_stats see only the name and the database of others. A process that has both is a
+# connection, or now and then a parallel worker, which is counted as one then.
+# Reserved connections are not counted, even where we might use them: they are for those who come when
+# all others are taken. Superusers are not held to the limits of databases and roles.
 CONNECTIONS_LEFT = """
 WITH connection AS (
     SELECT datid, usesysid
@@ -34,7 +34,7 @@ SELECT greatest(0, min(most - used)) FROM bound
 
 
 async def connections_left(database: PostgresDatabase) -> int | None:
-    """Return how many more connections a role like ours gets; None behind a pooler that shares them, or if we may not ask."""
+    """Return how many more connections our role gets; None behind a pooler that shares them, or where we may not ask."""
     if database.pooled:
         return None
     try:

@@ -1,6 +1,6 @@
-"""What the server gives up because of others, a deadlock or a serialization failure, is tried again.
+"""Transactions that the server gives up because of others, by a deadlock or a serialization failure, are tried again.
 
-It has undone all of it by then, so that nothing is done twice.
+The server has undone them by then, so that nothing is done twice.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 TRIES = 8
-FIRST_PAUSE = 0.01  # seconds at most, doubled each time: little more than a second for all
+FIRST_PAUSE = 0.01  # seconds at most, doubled each time: all tries together take little more than a second
 
 
 async def again(call: Callable[P, Awaitable[T]], *args: P.args, **options: P.kwargs) -> T:
@@ -25,13 +25,13 @@ async def again(call: Callable[P, Awaitable[T]], *args: P.args, **options: P.kwa
         try:
             return await call(*args, **options)
         except StorageContended:
-            await asyncio.sleep(random.uniform(0, pause))  # so that two do not meet again
+            await asyncio.sleep(random.uniform(0, pause))  # so that two tries do not meet again
             pause *= 2
     return await call(*args, **options)
 
 
 def tried_again(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Make a method that is one transaction of ours begin again when others were in its way."""
+    """Decorate a method that is one transaction of ours: it is tried again while others are in its way."""
 
     @wraps(method)
     async def tried(*args: P.args, **options: P.kwargs) -> T:

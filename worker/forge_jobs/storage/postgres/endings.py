@@ -1,17 +1,17 @@
-"""What a job passes through when it leaves a state, as parts of the statements that take it out.
+"""What follows when jobs leave a state, as parts of the statements that take them out.
 
 Each statement begins with a CTE `gone`: the jobs that it has taken out of the table of their state. What follows
-from that is written once, here, as further CTEs. `of` is what stands behind FROM: `gone`, or a part of it.
+from that is written here once, as further CTEs. `of` is what stands after FROM: `gone`, or a part of it.
 """
 
 from forge_jobs.model.job import CANCELLED_BY_USER, HISTORY_LIMIT
 
-# ANY (ARRAY), everywhere: a join might read whole tables, since the planner guesses that they are
-# small, and would compare each row of a batch with each other one where that is forbidden.
+# ANY (ARRAY) everywhere: a join might read whole tables, since the planner guesses that they are small,
+# or, where that is forbidden, compare each row of a batch with each other row.
 
 
 def forgotten(of: str) -> str:
-    """The jobs are no more, nor are their errors: `forgotten`, `unfailed`."""
+    """The jobs and their errors are deleted: `forgotten`, `unfailed`."""
     return f"""forgotten AS (
     DELETE FROM {{schema}}.job WHERE id = ANY (ARRAY(SELECT job_id FROM {of}))
 ), unfailed AS (
@@ -20,14 +20,14 @@ def forgotten(of: str) -> str:
 
 
 def unkeyed(of: str) -> str:
-    """The jobs hold their keys no longer: `unkeyed`."""
+    """The jobs give their keys back: `unkeyed`."""
     return f"""unkeyed AS (
     DELETE FROM {{schema}}.job_key WHERE job_id = ANY (ARRAY(SELECT job_id FROM {of}))
 )"""
 
 
 def failed(which: str) -> str:
-    """The error of those of `gone` is the newest of their history, which is as long as it may be: `trimmed`, `failed`."""
+    """The errors of those of `gone` are the newest of their histories, which stay within their limit: `trimmed`, `failed`."""
     return f"""trimmed AS (
     DELETE FROM {{schema}}.failure USING (SELECT job_id FROM gone WHERE {which}) AS broken
     WHERE failure.job_id BETWEEN broken.job_id AND broken.job_id AND failure.id <= (
@@ -42,7 +42,7 @@ def failed(which: str) -> str:
 def cancelled(which: str = "true", *, ran: str = "NULL::bigint, NULL::timestamptz") -> str:
     """Those of `gone` are dead, "cancelled by user", or forgotten where the dead are not kept.
 
-    `kept`, `unkept`, `forgotten`, `unfailed`, `unkeyed`; `ran` is who ran them, and since when.
+    `kept`, `unkept`, `forgotten`, `unfailed`, `unkeyed`; `ran` gives the columns that say who ran them, and since when.
     """
     return f"""kept AS (
     INSERT INTO {{schema}}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error)
@@ -55,7 +55,7 @@ def cancelled(which: str = "true", *, ran: str = "NULL::bigint, NULL::timestampt
 
 
 def placed(of: str = "gone", *, pos: str = "", order: str = "job_id", attempt: str = "0") -> str:
-    """The jobs are ready, behind all that are, in this order, unless `pos` says where: `placed`."""
+    """The jobs are ready in this order, behind all that are ready, or where `pos` says: `placed`."""
     pos = pos or f"{{schema}}.micros(now()) + row_number() OVER (ORDER BY {order})"
     return f"""placed AS (
     INSERT INTO {{schema}}.ready (job_id, pos, queue_id, attempt, priority)
@@ -65,7 +65,7 @@ def placed(of: str = "gone", *, pos: str = "", order: str = "job_id", attempt: s
 
 
 def tallied(of: str = "gone", **changes: str) -> str:
-    """The counts of the queues are other by these changes, which are aggregates by the name of their column: `tallied`."""
+    """The counts of the queues change by these aggregates, given by the names of their columns: `tallied`."""
     return f"""tallied AS (
     INSERT INTO {{schema}}.tally (queue_id, {", ".join(changes)})
     SELECT queue_id, {", ".join(changes.values())} FROM {of} GROUP BY queue_id

@@ -19,13 +19,13 @@ from forge_jobs.storage.postgres.kinds import queue_of
 from forge_jobs.storage.postgres.queues import unknown_queue
 
 SMALL_BATCH = 200
-"""Up to so many jobs one statement is quicker than COPY, whose transaction takes seven round trips."""
+"""Up to so many jobs, one statement is quicker than COPY, whose transaction takes seven round trips."""
 
 MOMENT = "statement_timestamp()"
 """When a job is asked for: in a caller's transaction now() is its beginning, which may be long ago."""
 
-# Inside a caller's transaction ($10) it is always told: who is idle when that commits is not known yet.
-# And where the job stands, since jobs after it may have been claimed when that commits.
+# Inside a caller's transaction ($10) workers are always told, since it is not known who is idle when that commits.
+# They are told where the job stands, too, since jobs after it may have been claimed by then.
 ENQUEUE = """
 WITH {bound}target AS MATERIALIZED (
     SELECT queue.id AS queue_id, coalesce($2::smallint, kind.priority, 0::smallint) AS priority,
@@ -83,7 +83,7 @@ ENQUEUE_KEYED = (
     .replace("{held}", ", held")
 )
 
-# The statement is a transaction of its own, and bounds its wait for the key before it takes it.
+# The statement is a transaction of its own, and bounds its wait for the key before it takes the key.
 ENQUEUE_KEYED_ALONE = ENQUEUE_KEYED.replace(
     "{bound}", "bound AS MATERIALIZED (SELECT set_config('lock_timeout', $13::text, true)), "
 ).replace("{bounded}", " CROSS JOIN bound")
@@ -92,7 +92,7 @@ ENQUEUE_KEYED = ENQUEUE_KEYED.replace("{bound}", "").replace("{bounded}", "")
 
 HOLDER = "SELECT job_id FROM {schema}.job_key WHERE kind = $1 AND key = $2"
 
-# Numbered before the join, so that ids and places follow the order that was given.
+# Numbered before the join, so that ids and places follow the order of the jobs.
 ENQUEUE_BATCH = """
 WITH asked AS MATERIALIZED (
     SELECT given.*, nextval('{schema_text}.job_id_seq') AS id,
@@ -182,7 +182,7 @@ async def _enqueue_keyed(
 async def _take_key(
     database: PostgresDatabase, job: NewJob, arguments: tuple[object, ...], connection: Any
 ) -> Any:
-    """Return what the statement returns: the job has its key, or another has. Raises KeyBusy."""
+    """Return what the statement returns: the job has its key, or another job has it. Raises KeyBusy."""
     assert job.key is not None
     try:
         if connection is not None:

@@ -17,12 +17,12 @@ def left_to_parent(connection: asyncpg.Connection) -> None:
 def _leave_all() -> None:
     """In a forked child: connections are the parent's, who must not see an end of them.
 
-    asyncpg ends one that nobody holds any more, and asyncio would take its socket out of the
+    asyncpg ends a connection that is garbage-collected, and asyncio would take its socket out of the
     selector that both processes share.
     """
     _inherited.extend(_made)
     for connection in _inherited:
-        connection._aborted = True  # what it believes of itself; it does nothing at its end then
+        connection._aborted = True  # so it seems to itself, and it does nothing when it is collected
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,4 +1,4 @@
-"""The kinds that are handled in PostgreSQL: those for which the ones who serve a queue have handlers, and jobs of no such kind."""
+"""Handled kinds in PostgreSQL: those for which whoever serves a queue has a handler. And the jobs of other kinds."""
 
 from forge_jobs.model.job import Unhandled
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -11,7 +11,7 @@ UNHANDLED = (
 
 
 async def handled(database: PostgresDatabase) -> dict[str, frozenset[str]]:
-    """Return the kinds by queue; a queue of which they are not known is left out."""
+    """Return the handled kinds by queue; a queue of which they are not known is left out."""
     return {queue: frozenset(kinds) for queue, kinds in await database.fetch(HANDLED)}
 
 

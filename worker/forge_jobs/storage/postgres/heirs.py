@@ -1,6 +1,6 @@
-"""Who may use what a migration makes in PostgreSQL: the owner of what was there, and whoever may do the like already.
+"""Who may use what a migration makes in PostgreSQL: the owner of the older tables, and roles that may use those.
 
-Without that, a program whose role was granted rights would lose its work to the next table.
+Without that, a program whose role was granted rights would stop working when a migration makes a table.
 """
 
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from forge_jobs.storage.interface.schema import Purpose
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.rights import RIGHTS
 
-# By one right each, which the purpose has and those before it have not.
+# Each purpose is known by one right that it has and the purposes before it have not.
 _HOLDERS = """
 SELECT DISTINCT mark.purpose, CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END AS role
 FROM (VALUES ('ready', 'INSERT', 'enqueuer'), ('claimed', 'DELETE', 'worker'), ('job', 'SELECT', 'reader'))
@@ -43,16 +43,16 @@ WHERE nspname = $1 AND pg_proc.oid <> ALL ($2::oid[])
 
 @asynccontextmanager
 async def inherited(database: PostgresDatabase, connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """What is made meanwhile in the transaction of `connection` gets the owner of what was there, and its heirs may use it."""
+    """What the transaction of `connection` makes meanwhile gets the owner of the older tables, and roles with rights to those may use it."""
     before = [made["oid"] for made in await connection.fetch(_MADE, database.schema, [])]
     yield
-    found = await connection.fetch(_MADE, database.schema, before)
-    if not found:
+    new = await connection.fetch(_MADE, database.schema, before)
+    if not new:
         return
     statements: list[str] = []
     for purpose, role in await connection.fetch(_HOLDERS, database.schema):
         rights = RIGHTS[Purpose(purpose)]
-        for _, name, is_function, is_guarded in found:
+        for _, name, is_function, is_guarded in new:
             if is_function and is_guarded:
                 statements.append(f"GRANT EXECUTE ON FUNCTION {name} TO {role}")
             elif not is_function and name in rights:
@@ -60,8 +60,8 @@ async def inherited(database: PostgresDatabase, connection: asyncpg.Connection) 
     is_new = connection.get_server_version().major >= 16
     owner = await connection.fetchval(_OWNER, database.schema, "SET" if is_new else "MEMBER")
     if owner is not None:
-        for _, name, is_function, _ in found:
-            what = f"FUNCTION {name}" if is_function else f"TABLE {{schema}}.{name}"
-            statements.append(f"ALTER {what} OWNER TO {owner}")
+        for _, name, is_function, _ in new:
+            target = f"FUNCTION {name}" if is_function else f"TABLE {{schema}}.{name}"
+            statements.append(f"ALTER {target} OWNER TO {owner}")
     for statement in statements:
         await connection.execute(database.sql(statement))

@@ -5,7 +5,7 @@ from forge_jobs.storage.postgres import endings
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 # One walk of the index `finished_sweep` for each queue and state, from the oldest on. Rows
-# that somebody has in hand (a retry by a user) are passed over, so it waits for nobody.
+# that somebody has locked (a retry by a user) are passed over, so the sweep waits for nobody.
 # ANY (ARRAY): a join might read whole tables, since the planner guesses that they are small.
 SWEEP = """
 WITH old AS MATERIALIZED (
@@ -48,7 +48,7 @@ WITH old AS MATERIALIZED (
 DELETE FROM {schema}.fire USING old WHERE fire.cron_id = old.cron_id AND fire.fire_at = old.fire_at
 """
 
-# The label of a worker that lives is as of today; the others are kept for longer than any job
+# The label of a registered worker is kept as of today; the others are kept for longer than any job
 # that may name them.
 SWEEP_LABELS = """
 WITH leads AS MATERIALIZED (
@@ -73,7 +73,7 @@ class PostgresHistory:
 
     async def sweep(self, *, epoch: LeaderEpoch, limit: int = 1000) -> int:
         swept: int = await self._database.fetchval(SWEEP, epoch, limit)
-        if swept < limit:  # once after each series of full batches
+        if swept < limit:  # once, at the end of a series of full batches
             await self._database.execute(SWEEP_FIRES, epoch, limit)
             await self._database.execute(SWEEP_LABELS, epoch)
         return swept

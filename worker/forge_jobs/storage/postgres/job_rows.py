@@ -1,7 +1,7 @@
-"""Jobs as people see them, read from PostgreSQL: a page of ids, then what is known of each.
+"""Jobs as people see them, read from PostgreSQL: a page of ids, then the rows of each job.
 
-Both halves are one statement, hence one look at the database: a job that moves meanwhile
-is seen where it was, never twice and never nowhere.
+Both halves are one statement, hence one snapshot of the database: a job that moves meanwhile
+is seen where it was, and in one state only.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from typing import Any
 from forge_jobs.model.job import HISTORY_LIMIT, Failure, Job, Reason, State
 from forge_jobs.model.moments import stored_duration
 
-# `far` finds pending jobs that did not become ready when they were made, all in one scan,
-# which is left out when there is none.
+# `far` finds pending jobs that became ready later than they were enqueued, all in one scan,
+# which is left out when there are none.
 _SHOW = """
 WITH page AS MATERIALIZED ({page}
 ), near AS MATERIALIZED (
@@ -51,8 +51,8 @@ _NEWEST = """
     WHERE place.job_id < $1 AND {queue} AND {kind}
     ORDER BY place.job_id DESC LIMIT $4"""
 
-# Of the ended jobs nearly all are done: those are met on the way down the ids. The dead are
-# few, and are picked out by the sweep's index first (OFFSET 0: or the planner might not).
+# Nearly all ended jobs are done, and are met on the way down the ids. The dead are few, and are
+# picked out by the sweep's index first (with OFFSET 0, since the planner might not do so).
 _SOURCES = {
     State.SCHEDULED: "(SELECT * FROM {schema}.scheduled WHERE reason <> 'retry')",
     State.RETRYING: "(SELECT * FROM {schema}.scheduled WHERE reason = 'retry')",
@@ -63,9 +63,9 @@ _SOURCES = {
         WHERE state = 'dead' AND queue_id = ANY (ARRAY(SELECT queue.id FROM {schema}.queue)) OFFSET 0)""",
 }
 
-# There is no index of pending jobs by id: they come as they became ready, along the claim's index
-# from its end, a few of each class. Job $1 stands where it is in there; when it is not, at the moment
-# at which it left, so that none is passed over; and when that is not known, after all.
+# There is no index of pending jobs by id: they come in the order in which they became ready, along the claim's
+# index from its end, a few of each queue and priority. A page begins at the place of job $1; where that is not
+# pending any more, at the moment at which it left, so that none is passed over; where that is not known, at the end.
 _PENDING = """
     SELECT found.job_id AS id, found.pos AS rank, found.attempt
     FROM {schema}.queue
@@ -123,7 +123,7 @@ NEWEST: dict[State | None, str] = {
     ),
     **{state: _newest(source) for state, source in _SOURCES.items()},
 }
-"""The statement that finds jobs of a state: those before job $1, of queue $2, kind $3, at most $4."""
+"""By state, the statement that finds jobs of it: those before job $1, of queue $2 and kind $3, at most $4."""
 
 FAILURES = """
 SELECT failure.attempt, failure.at, coalesce(worker.label, worker_label.label) AS worker, failure.error

@@ -1,7 +1,7 @@
-"""How long a job waits for its key, when another transaction has taken it and not ended.
+"""How long a job waits for its key while another transaction that has taken it does not end.
 
-That transaction may never end, and whoever waits for it keeps a connection. In a
-transaction of the caller's the wait is the caller's, who may set `lock_timeout`.
+That transaction may never end, and whoever waits for it keeps a connection. In a caller's
+transaction the wait is up to the caller, who may set `lock_timeout`.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def as_setting(seconds: float) -> str:
 
 
 async def bound(connection: Any, seconds: float | None = None) -> None:
-    """What comes next in this transaction, which is ours, waits for a lock no longer than that."""
+    """Further statements of this transaction, which is ours, wait for a lock for `seconds` at most (None: KEY_WAIT)."""
     await connection.execute(BOUND, as_setting(KEY_WAIT if seconds is None else seconds))
 
 
@@ -66,4 +66,4 @@ async def _is_busy(database: PostgresDatabase, keys: Sequence[Key]) -> bool:
 
 
 class _Untaken(Exception):
-    """Keys that were taken to see whether that is possible are given back."""
+    """Raised to give back keys that were taken only to see whether that is possible."""

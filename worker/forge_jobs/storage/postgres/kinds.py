@@ -1,6 +1,6 @@
 """Kinds in PostgreSQL: what handlers declare, read when a job is enqueued by its kind alone.
 
-A program that opens looks first and writes what differs: of a hundred alike, one writes.
+A program that opens looks first, and writes only what differs: of a hundred alike, one writes.
 """
 
 from collections.abc import Collection, Sequence
@@ -67,10 +67,10 @@ class PostgresKinds:
         self._database = database
 
     async def declare(self, kinds: Sequence[Kind], *, by: str) -> int:
-        given = _columns(kinds)
-        if not await self._database.fetchval(DIFFERENT, *given):
+        columns = _columns(kinds)
+        if not await self._database.fetchval(DIFFERENT, *columns):
             return 0
-        written: int = await self._database.fetchval(DECLARE, *given, by)
+        written: int = await self._database.fetchval(DECLARE, *columns, by)
         return written
 
     async def all(self) -> list[Kind]:
@@ -90,7 +90,7 @@ async def named(database: PostgresDatabase, kinds: Collection[str], connection: 
 
 
 async def queue_of(database: PostgresDatabase, kind: str, connection: Any) -> str:
-    """Return the name of the queue of a job that names none."""
+    """Return the name of the queue of a job of this kind that names none."""
     name: str = await database.fetchval(QUEUE, kind, connection=connection)
     return name
 

@@ -8,11 +8,11 @@ from forge_jobs.model.worker import Leader
 from forge_jobs.storage.interface.leadership import Leadership
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 
-# Whether the leader of an epoch leads still: what each write of it asks.
+# Whether the leader of an epoch still leads; each of its writes asks that.
 LEADS = "EXISTS (SELECT FROM {schema}.leader WHERE leader.epoch = {epoch} AND leader.until > now())"
 
 # An expired lease gets a new epoch even when its holder comes back: in between it did not lead.
-# One that would last for longer than any that was just given is from before the clock was set back.
+# A lease that ends later than one that is given now was given before the clock was set back.
 # WHERE NOT EXISTS: those who do not lead ask every few seconds, and must write nothing.
 LEAD = """
 INSERT INTO {schema}.leader AS held (worker_id, epoch, until)
@@ -39,7 +39,7 @@ WHERE leader.worker_id IS NOT NULL AND leader.until > now()
 
 
 class PostgresLeadership(Leadership):
-    """The lease in one database."""
+    """`Leadership` in PostgreSQL."""
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""Rate limits in PostgreSQL: one row a bucket, refilled by the database's clock when it is looked at."""
+"""Rate limits in PostgreSQL: each bucket is a row, and is refilled by the database's clock when it is read."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.fence import writing
 
-# A clock that went back mints nothing.
+# While the clock is behind, since it was set back, no tokens are added.
 FILLED = """least(rate_limit.capacity, rate_limit.tokens
         + rate_limit.refill * greatest(0, extract(epoch FROM now() - rate_limit.refilled_at)))"""
 

@@ -1,10 +1,10 @@
 """Applying migrations in PostgreSQL to a database that is at work.
 
-Each step is a transaction of its own, that waits LOCK_WAIT at most for each lock: whoever waits
-for a table to be alone with it keeps all others from it who come later. What others hold for
-long (a dump, a report, a session that somebody left open) is waited for between the tries, and
-whoever migrates hears who holds it. One process migrates at a time; those that wait for their
-turn hear whose it is, and give up like those that wait for a table.
+Each step is a transaction of its own, which waits for each lock for LOCK_WAIT at most: one that waits
+for a table that it needs alone keeps everybody who comes later from that table. Locks that others hold
+for long (a dump, a report, a session that somebody left open) are waited for between the tries, and
+whoever migrates is told who holds them. One process migrates at a time; those that wait for their
+turn are told whose it is, and give up as those do that wait for a table.
 """
 
 import asyncio
@@ -108,7 +108,7 @@ async def found(database: PostgresDatabase, connection: asyncpg.Connection) -> t
 
 
 class Migrator:
-    """Applies what a database lacks of `known`, on one connection. `key` is of the lock that only one may have."""
+    """Applies those of `known` that a database lacks, on one connection. `key` is that of the lock which one process at a time has."""
 
     def __init__(
         self,
@@ -126,10 +126,10 @@ class Migrator:
         self._waits = waits
         self._pause = FIRST_PAUSE
         self._found = 0  # the newest migration, by the last look
-        self._look_at = 0.0  # when to look again whose turn it is; 0: it was ours
+        self._look_at = 0.0  # when to find out whose turn it is; 0: it was ours
 
     async def run(self) -> int:
-        """Every migration is applied; return how many were applied by us. Raises SchemaTooNew, StorageBusy, StorageUnusable."""
+        """Every migration is applied; return how many were applied here. Raises SchemaTooNew, StorageBusy, StorageUnusable."""
         applied = 0
         while missing(self._known, *await found(self._database, self._connection)):
             try:
@@ -152,10 +152,10 @@ class Migrator:
         return applied
 
     async def _step(self) -> int:
-        """Apply what comes next, if it is our turn; return how many steps that were."""
+        """Apply the next step, if it is our turn; return how many were applied: one or none."""
         connection = self._connection
         async with connection.transaction(isolation="read_committed"):
-            # Not by waiting: who waits would keep a connection that a pooler has few of.
+            # Without waiting in the server: that would keep a connection, of which a pooler has few.
             if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", self._key):
                 return 0
             newest, required = await found(self._database, connection)
@@ -195,8 +195,8 @@ class Migrator:
     async def _apply_beside(self, step: Migration) -> None:
         """Apply a step outside of any transaction, while ours keeps the turn.
 
-        It keeps nobody from the tables, but waits for all that were at work when it came. An
-        index of it that was left half-made is dropped first.
+        It keeps nobody from the tables, but waits for all transactions that were open when it began. An
+        index that an earlier try left half-made is dropped first.
         """
         beside = await self._database.connect(without_timeout=True)
         try:
@@ -218,10 +218,12 @@ class Migrator:
         try:
             while not (await asyncio.wait([building], timeout=LOOK_EVERY))[0]:
                 holders = await self._connection.fetch(BLOCKS, pid)
-                # In a transaction the answer's snapshot is kept until the next statement, and the index would wait for it.
+                # In a transaction its snapshot would be kept until the next statement, and the index would wait for that.
                 await self._connection.execute("SELECT")
                 for holder in holders:
-                    self._say(_sentence(self._database, "makes an index and waits for", holder), LOOK_EVERY)
+                    self._report(
+                        _sentence(self._database, "makes an index and waits for", holder), LOOK_EVERY
+                    )
         finally:
             if not building.done():
                 building.cancel()
@@ -231,31 +233,31 @@ class Migrator:
 
     async def _wait(self, error: Exception) -> None:
         holder = await self._connection.fetchrow(HOLDS_A_TABLE, self._database.schema)
-        said = _sentence(self._database, "waits for a lock that is held by", holder)
+        sentence = _sentence(self._database, "waits for a lock that is held by", holder)
         pause = self._pause * random.uniform(0.8, 1.2)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        self._say(said, pause, error)
+        self._report(sentence, pause, error)
         await asyncio.sleep(pause)
 
     async def _wait_for_turn(self) -> None:
-        """Wait a moment for another process that migrates. What takes longer is said, and not waited for without end."""
+        """Wait a moment for another process that migrates. A longer wait is reported, and does not go on for ever."""
         now = time.monotonic()
         self._look_at = self._look_at or min(now + LOOK_EVERY, self._until)
         if now >= self._look_at:
             holder = await self._connection.fetchrow(HAS_THE_TURN, self._key)
-            self._say(_sentence(self._database, "waits for that of", holder), TURN_PAUSE)
+            self._report(_sentence(self._database, "waits for that of", holder), TURN_PAUSE)
             self._look_at = now + LOOK_EVERY
         await asyncio.sleep(random.uniform(0.5, 1) * TURN_PAUSE)
 
-    def _say(self, said: str, pause: float, error: Exception | None = None) -> None:
+    def _report(self, sentence: str, pause: float, error: Exception | None = None) -> None:
         if time.monotonic() + pause > self._until:
-            raise StorageBusy(said) from error
+            raise StorageBusy(sentence) from error
         if self._waits is not None:
-            self._waits(said, pause)
+            self._waits(sentence, pause)
 
 
 def _settings() -> str:
-    """Return what a step needs to be set, for its transaction: before `open` it is not known whether a pooler keeps more."""
+    """Return the settings that a step needs, for its transaction: before `open` it is not known whether a pooler would keep others."""
     settings = {name: value for name, value in PINNED.items() if not name.startswith("default_")}
     return local(settings | {"lock_timeout": f"{LOCK_WAIT * 1000:.0f}ms"})
 

@@ -1,10 +1,10 @@
 """Moves that people make in PostgreSQL: jobs cancelled, retried, run early, deleted; one by its id, or all that match.
 
 A move deletes the job's row from the table of one state and inserts it into another, in
-one statement with the change of the counts. Of one job: a statement that raced with another
-move finds nothing to delete, and is then repeated on what it finds after that. Of all that
-match: each batch locks its rows first and passes over those that somebody has in hand, so
-that it waits for no claim and no end, and no claim waits for it.
+one statement with the change of the counts. For one job, a statement that raced with another
+move finds nothing to delete, and is repeated on what that move left. For all that match, each
+batch locks its rows first and passes over those that somebody has locked, so that it waits for
+no claim and no finish, and no claim waits for it.
 """
 
 from collections.abc import AsyncIterator, Mapping, Set
@@ -25,7 +25,7 @@ from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 
 RACES = 50
-"""How often the move of a job may meet another before something must be wrong with the job."""
+"""How often the move of a job may meet another move before something must be wrong."""
 
 _CANCEL = """
 WITH {pick}unqueued AS (
@@ -52,7 +52,7 @@ SELECT {answer}, (SELECT count(*) FROM gone) + (SELECT count(*) FROM flagged) AS
 )
 
 # A dead job is locked before its key is taken: of two retries at once only one may take it.
-# Keys are taken in one order, so that batches that want the same keys do not deadlock.
+# Keys are taken in one order, so that batches that need the same keys do not deadlock.
 _RETRY = (
     """
 WITH {pick}dead AS MATERIALIZED (
@@ -110,7 +110,7 @@ SELECT {answer}, (SELECT count(*) FROM gone) AS moved
     )
 )
 
-# To the queue {into}, at the old places; $4 is the queue that they leave.
+# Jobs go to the queue {into}, at their old places; $4 is the queue that they leave.
 _TRANSFER = """
 WITH {pick}requeued AS (
     UPDATE {schema}.ready SET queue_id = {into} WHERE ctid = ANY (ARRAY({ready})) RETURNING job_id
@@ -183,10 +183,10 @@ RUN_NOW = _of_one(_RUN_NOW)
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """The way over all jobs of a state, along an index: the rows that come next, and where the last one stands.
+    """The way over all jobs of a state, along an index: which rows come next, and where the last one stands.
 
-    Of the arguments $1 is how many are looked at, $2 the last id, $3 the kind, $4 the queue's
-    id; where the last one stands begins at $5.
+    Of the arguments $1 is how many rows are looked at, $2 the last id, $3 the kind, $4 the queue's
+    id; from $5 on they say where the last row stands.
     """
 
     table: str
@@ -194,11 +194,11 @@ class _Walk:
     order: str
     row: str = "job_id"  # by what a row is found again
     condition: str = "true"
-    bound: str = ""  # what stands before the columns of `order` in a standing
+    bound: str = ""  # what comes before the columns of `order` where a row stands
 
     @property
     def by_queue(self) -> bool:
-        """Whether the index begins with the queue, so that each queue is a way of its own."""
+        """Whether the index begins with the queue, so that each queue is walked by itself."""
         return self.table in ("ready", "finished")
 
 
@@ -229,7 +229,7 @@ _WALKS = {
     State.DEAD: _by_end(State.DEAD),
 }
 
-# So many are looked at and not so many found, since of a rare kind none may be found for long.
+# $1 bounds how many rows are looked at, not how many match: of a rare kind there may be none for long.
 _PICK = """seen AS MATERIALIZED (
     SELECT ctid AS place, {order}
     FROM {schema}.{table}
@@ -288,7 +288,7 @@ _TRANSFER_ALL: Mapping[State, str] = {
     state: _of_batch(_TRANSFER, state) for state in State if state is not State.IN_PROGRESS
 }
 
-# By the statement of a batch: which keys it takes, to find the one that it did not get.
+# By the statement of a batch, the one that finds the keys it takes: to name the key that it did not get.
 KEYS: Mapping[str, str] = {
     MOVE_ALL[Move.RETRY][State.DEAD]: _of_batch(
         """
@@ -326,7 +326,7 @@ _QUEUES = "SELECT id FROM {schema}.queue WHERE $1::text IS NULL OR name = $1 ORD
 
 
 async def move(database: PostgresDatabase, statement: str, job_id: int, *, possible: Set[State]) -> Any:
-    """Run the statement until it moved the job, or met it in a state in which that is not possible."""
+    """Run the statement until it has moved the job, or has met it in a state that is not `possible`. Raises JobNotFound."""
     for _ in range(RACES):
         record = await again(_move_once, database, statement, job_id)
         if record is None or record["state"] is None:
@@ -337,7 +337,7 @@ async def move(database: PostgresDatabase, statement: str, job_id: int, *, possi
 
 
 async def _move_once(database: PostgresDatabase, statement: str, job_id: int) -> asyncpg.Record | None:
-    """Return what the statement returns. Raises KeyBusy, and StorageBusy when somebody has the job's row for long."""
+    """Return what the statement returns. Raises KeyBusy, and StorageBusy when somebody keeps the job's row locked."""
     try:
         async with database.transaction() as connection:
             await key_wait.bound(connection)
@@ -397,7 +397,7 @@ async def _move_batch(
 
 
 async def _beginning(database: PostgresDatabase, walk: _Walk) -> tuple[Any, ...]:
-    """Return what stands before all jobs of the walk."""
+    """Return a place before all jobs of the walk."""
     match walk.table:
         case "ready":
             return (*START, 0)

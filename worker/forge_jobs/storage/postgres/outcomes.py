@@ -1,11 +1,11 @@
-"""The outcomes of attempts in PostgreSQL, as statements: jobs that ended, that wait again, that are handed back.
+"""The outcomes of attempts in PostgreSQL, as statements: jobs end, wait again, or are handed back.
 
-Each takes jobs out of `claimed` that the worker still owns; what follows is of `endings`.
+Each takes jobs out of `claimed` whose claims still hold; what follows comes from `endings`.
 """
 
 from forge_jobs.storage.postgres import endings
 
-# What nearly every batch is: done by one worker, nothing to forget, no key, no error. Fewer
+# For nearly every batch: done by one worker, nothing to forget, no key, no error. It has fewer
 # arrays, since encoding them costs the worker as much as the statement costs the server.
 FINISH_PLAIN = """
 WITH gone AS (
@@ -25,7 +25,7 @@ WITH gone AS (
 SELECT array_agg(job_id) FROM gone
 """
 
-# The rest: history of errors, keys, and queues that keep nothing.
+# For all others: errors for the history, keys, and queues that keep nothing.
 FINISH = f"""
 WITH gone AS (
     DELETE FROM {{schema}}.claimed
@@ -52,7 +52,7 @@ WITH gone AS (
 SELECT array_agg(job_id) FROM gone
 """
 
-# What a user cancelled while it was in a worker's hand does not wait again, whatever its worker says of it.
+# A job that a user cancelled while a worker had it does not wait again, whatever the worker says of it.
 _CANCELLED = endings.cancelled("is_cancelled", ran="worker_id, claimed_at")
 _MOVES = "(SELECT gone.*, job_id = ANY (ARRAY(SELECT job_id FROM kept)) AS is_kept FROM gone) AS moves"
 

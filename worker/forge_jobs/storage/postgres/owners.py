@@ -1,4 +1,4 @@
-"""Owners of configuration in PostgreSQL: what the column managed_by says in three tables."""
+"""Owners of configuration in PostgreSQL, from the column managed_by of three tables."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ class PostgresOwners:
     async def dismiss(self, name: str) -> Owner:
         record = await self._database.fetchrow(DISMISS, name)
         if record is None:
-            raise UnknownOwner(name, [each.name for each in await self.all()])
+            raise UnknownOwner(name, [owner.name for owner in await self.all()])
         return _owner(record)
 
 

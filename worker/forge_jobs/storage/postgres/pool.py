@@ -1,4 +1,4 @@
-"""The pool of connections: made as ours are made, emptied within a bound."""
+"""The pool of connections, which are made as all of ours are, and closed within a bound."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ async def make_pool(
     connect: Callable[..., Awaitable[asyncpg.Connection]],
     set_up: Callable[[asyncpg.Connection], Awaitable[None]],
 ) -> asyncpg.Pool:
-    """Return a pool of at most so many connections, none of which is made yet."""
+    """Return a pool of at most `size` connections, none of which is made yet."""
     return await asyncpg.create_pool(
         min_size=0,
         max_size=size,

@@ -9,14 +9,14 @@ LOOKS = 15
 
 
 async def is_behind_pooler(connection: asyncpg.Connection) -> bool:
-    """Whether `connection` ends at a pooler: that makes up the process id which it tells its clients."""
+    """Whether `connection` ends at a pooler: a pooler makes up the process id that it tells its clients."""
     return bool(await _server_pid(connection) != connection.get_server_pid())
 
 
 async def share_servers(first: asyncpg.Connection, second: asyncpg.Connection) -> bool:
     """Whether a pooler gave `second` the server of `first` while that was idle.
 
-    Many looks, since in a busy pooler other clients take servers in between, and a look may tell nothing.
+    It is tried many times, since other clients of a busy pooler take servers in between, and one try may show nothing.
     """
     own = await _server_pid(first)
     try:

@@ -29,7 +29,7 @@ SELECT EXISTS (SELECT FROM unnest($1::text[]) AS given (name)
                WHERE NOT EXISTS (SELECT FROM {schema}.queue WHERE queue.name = given.name))
 """
 
-# Sorted, so that two of them never wait for each other.
+# Sorted, so that two such statements never wait for each other.
 ENSURE = """
 WITH made AS (
     INSERT INTO {schema}.queue (name)
@@ -63,8 +63,8 @@ SELECT found.managed_by IS NOT DISTINCT FROM $2 OR EXISTS (SELECT FROM changed),
 FROM found
 """
 
-# Workers are told of the beginning and of the end, not of each longer one in between: every
-# throttled job of a queue comes here.
+# Workers are told when a cool-down begins, not each time that it becomes longer: every throttled
+# job of a queue comes here.
 COOL_DOWN = """
 WITH before AS MATERIALIZED (
     SELECT id, cooldown_until > now() AS cools FROM {schema}.queue WHERE id = $1 FOR UPDATE
@@ -88,7 +88,7 @@ class PostgresQueues:
     async def ensure(self, names: Sequence[str], *, epoch: OperatorEpoch | None = None) -> None:
         for name in names:
             refusals.check_queue(name, {})
-        # Who may not write needs not, where nothing is missing.
+        # A role that may not write need not, where nothing is missing.
         if epoch is None and not await self._database.fetchval(MISSING, list(names)):
             return
         async with writing(self._database, epoch) as connection:
@@ -162,7 +162,7 @@ async def unknown_queue(database: PostgresDatabase, name: str, *, connection: An
 
 
 def _set_statement(changes: Mapping[str, Any]) -> str:
-    columns = list(changes)  # words of QueueConfig.EDITABLE, by `check_queue`
+    columns = list(changes)  # names in QueueConfig.EDITABLE, checked by `check_queue`
     return (
         SET.replace("{names}", "".join(f", {column}" for column in columns))
         .replace("{values}", "".join(f", ${number}" for number in range(3, 3 + len(columns))))

@@ -1,8 +1,8 @@
 """How a queue goes in PostgreSQL: closed under a name that nobody looks for, then erased when nothing of it is left.
 
-An enqueue finds the queue by its name and inserts under its id, and holds no lock on the queue
-meanwhile, so that it costs nothing. Therefore whoever may have found the old name is waited for:
-all transactions that were open when the new name was committed.
+An enqueue finds the queue by its name and inserts under its id, without a lock on the queue, which
+would cost time. Therefore all transactions are waited for that were open when the new name was
+committed: they may have found the old one.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ from forge_jobs.storage.postgres.fence import writing
 from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config, unknown_queue
 
 PATIENCE = 10.0
-"""Seconds that transactions are waited for which were open before."""
+"""Seconds for which transactions that were open before are waited for."""
 
 FIND = "SELECT {columns} FROM {schema}.queue WHERE name = $1".replace("{columns}", QUEUE_COLUMNS)
 
-# Crons first, and then the queue: so does who sets one, whose foreign key locks the queue.
+# Crons first, and then the queue, in the order of whoever sets a cron: its foreign key locks the queue.
 CRONS = """
 SELECT cron.name, cron.managed_by FROM {schema}.cron JOIN {schema}.queue ON queue.id = cron.queue_id
 WHERE queue.name = $1 ORDER BY cron.id FOR UPDATE OF cron
@@ -40,7 +40,7 @@ MOVE_KINDS = "UPDATE {schema}.kind SET queue = $2 WHERE queue = $1"
 MOVE_CRONS = "UPDATE {schema}.cron SET queue_id = $2 WHERE queue_id = $1"
 DROP_CRONS = "DELETE FROM {schema}.cron WHERE queue_id = $1"
 
-# What autovacuum and its like do has no user. A prepared transaction has no process.
+# Autovacuum and the like have no user. A prepared transaction has no process.
 OPEN_TRANSACTIONS = """
 SELECT DISTINCT virtualtransaction AS transaction, pid
 FROM pg_locks LEFT JOIN pg_stat_activity USING (pid)
@@ -129,7 +129,7 @@ class PostgresRemovals:
             if not isinstance(error.__cause__, asyncpg.ForeignKeyViolationError):  # a cron
                 raise
             return False
-        return await self._database.fetchval(IS_THERE, queue_id) is None  # or somebody else erased it
+        return await self._database.fetchval(IS_THERE, queue_id) is None  # or somebody else has erased it
 
 
 async def _found(database: PostgresDatabase, name: str, connection: Any) -> QueueConfig:
@@ -140,7 +140,7 @@ async def _found(database: PostgresDatabase, name: str, connection: Any) -> Queu
 
 
 async def _wait_for_others(database: PostgresDatabase, name: str) -> None:
-    """Every transaction that is open now has ended. Raises QueueInUse when one does not."""
+    """Every transaction that is open now has ended. Raises QueueInUse when one does not end."""
     until = time.monotonic() + PATIENCE
     waited_for = dict(await database.fetch(OPEN_TRANSACTIONS))
     pause = 0.005
@@ -154,4 +154,4 @@ async def _wait_for_others(database: PostgresDatabase, name: str) -> None:
         await asyncio.sleep(pause)
         pause = min(pause * 2, 0.2)
         still = dict(await database.fetch(OPEN_TRANSACTIONS))
-        waited_for = {each: pid for each, pid in waited_for.items() if each in still}
+        waited_for = {transaction: pid for transaction, pid in waited_for.items() if transaction in still}

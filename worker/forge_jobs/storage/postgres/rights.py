@@ -1,6 +1,6 @@
-"""What a role of the server must be allowed, for each purpose that programs have.
+"""The rights that a role of the server needs, for each purpose of a program.
 
-One role that owns everything is enough. Who wants less grants what is said here, and `heirs` sees to what comes later.
+One role that owns everything is enough. A role with less is granted these rights, and `heirs` sees to what later migrations make.
 """
 
 import re
@@ -52,10 +52,10 @@ RIGHTS: Mapping[Purpose, Mapping[str, str]] = {
 """On tables and views."""
 
 SEQUENCE = "job_id_seq"
-"""Who enqueues takes numbers from it; other numbers come by themselves."""
+"""The sequence from which whoever enqueues takes ids; other ids come by themselves."""
 
 FUNCTIONS = ("configured", "enqueue", "micros", "place", "summed", "tell", "wake")
-"""Whoever may call them does with them what the role may do without."""
+"""They do only what the role that calls them may do by itself."""
 
 VERBS = {
     Purpose.ENQUEUER: "who enqueues needs",
@@ -77,18 +77,20 @@ def grants(schema: str, role: str, purpose: Purpose) -> list[str]:
     if purpose is not Purpose.READER:
         on.append(f"USAGE ON SEQUENCE {schema}.{SEQUENCE}")
     on.append(f"EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema}")
-    return [f"GRANT {each} TO {role};" for each in on]
+    return [f"GRANT {right} TO {role};" for right in on]
 
 
-def missing(said: str, schema: str) -> str | None:
-    """Return which right the server's sentence is about, in whatever language; None when it is about nothing of ours."""
-    words = re.findall(r"[^\s\"'«»„“”,.]+", said)
+def missing(sentence: str, schema: str) -> str | None:
+    """Return which right a sentence of the server is about, whatever its language; None when it is not about ours."""
+    words = re.findall(r"[^\s\"'«»„“”,.]+", sentence)
     if "database" in words:  # whose name may be that of a table
         return None
     if schema in words:
         return f"USAGE on schema {schema!r}"
     for word in words:
-        if needs := [f"{VERBS[each]} {RIGHTS[each][word]}" for each in Purpose if word in RIGHTS[each]]:
+        if needs := [
+            f"{VERBS[purpose]} {RIGHTS[purpose][word]}" for purpose in Purpose if word in RIGHTS[purpose]
+        ]:
             return f"a right on table {word!r} ({', '.join(needs)})"
         if word == SEQUENCE:
             return f"USAGE on sequence {word!r}"

@@ -7,9 +7,9 @@ from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.postgres import endings
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 
-# Any worker may make_pending: rows that another one holds are skipped, so none waits. Where the first stands
-# ($2) is known from the look before, so that what lies before it is not walked over again: jobs that
-# became pending stay in the index for as long as anybody may still see them.
+# Any worker may do this: rows that another one has locked are skipped, so that none waits. Where the first job
+# stands ($2) is known from the look before, so that nothing before it is walked over again: jobs that
+# became pending stay in the index for as long as any transaction may still see them.
 MAKE_PENDING = (
     """
 WITH gone AS (
@@ -26,8 +26,8 @@ SELECT (SELECT count(*) FROM gone), {woken}
     .replace("{woken}", endings.WOKEN)
 )
 
-# The first that is scheduled from a moment on. What SQL put off "for ever" is far away: no duration of
-# ours is infinite.
+# The first job that is scheduled from a moment on. One that SQL has put off to "infinity" is far away, since no
+# duration of ours is infinite.
 NEXT = """
 SELECT run_at, least(run_at, now() + interval '1000 years') - now() AS wait, now() AS now
 FROM {schema}.scheduled WHERE run_at >= $1 ORDER BY run_at LIMIT 1
@@ -37,8 +37,8 @@ FROM_THE_BEGINNING = datetime.min.replace(tzinfo=UTC)  # the driver sends it as 
 
 UPCOMING_LIMIT = 1000
 
-# One walk of the index `scheduled_queue` for each queue, however much is scheduled. Past jobs that nobody
-# could run, as far as the view `scaling_signal` looks.
+# One walk of the index `scheduled_queue` for each queue, however much is scheduled. It passes over jobs that nobody
+# could run, as far as the view `scaling_signal` does.
 UPCOMING = """
 SELECT queue.name, due.jobs, due.first
 FROM {schema}.queue
@@ -75,8 +75,8 @@ class PostgresSchedule:
         if first is None or first["wait"] > timedelta(0):
             return 0, first and first["wait"]
         count: int = await self._database.fetchval(MAKE_PENDING, limit, first["run_at"])
-        # A statement does not see what it has deleted itself. Unless the limit was met, all that was due is
-        # taken, or somebody else takes it.
+        # A statement does not see what it has deleted itself. Unless the limit was reached, all jobs that were due
+        # are taken, by us or by others.
         begin = first["run_at"] if count == limit else first["now"]
         then = await self._database.fetchrow(NEXT, begin)
         return count, then and then["wait"]

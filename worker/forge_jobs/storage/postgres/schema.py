@@ -1,6 +1,6 @@
 """The tables in PostgreSQL: made, brought up to date, looked at, dropped.
 
-Each call has a connection of its own, so that all work before `Storage.open` too.
+Each call makes a connection of its own, so that all of them work before `Storage.open`, too.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ from forge_jobs.storage.postgres.schema_names import quoted
 
 MAINTENANCE_DATABASES = ("postgres", "template1")
 
-CREATE_PATIENCE = 60.0  # seconds for which others that create a database are waited for
+CREATE_PATIENCE = 60.0  # seconds for which others who create a database are waited for
 CREATE_PAUSE = 0.1  # seconds
 TAKE_TURN = "SELECT pg_try_advisory_lock($1)"
 
 
 class PostgresSchema(Schema):
-    """The schema of one database."""
+    """`Schema` in PostgreSQL."""
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
@@ -43,7 +43,7 @@ class PostgresSchema(Schema):
             if not isinstance(error.__cause__, asyncpg.InvalidCatalogNameError):
                 raise
         async with self._connection(MAINTENANCE_DATABASES, without_timeout=True) as connection:
-            # Two at once would both copy the template, which only one may.
+            # One at a time: only one may copy the template.
             name, until = self._database.name, time.monotonic() + CREATE_PATIENCE
             while not await connection.fetchval(TAKE_TURN, lock_key("create database")):
                 if time.monotonic() >= until:
@@ -68,7 +68,7 @@ class PostgresSchema(Schema):
             return await migrator.run()
 
     async def status(self) -> SchemaStatus:
-        """Say where the database stands, without changing it."""
+        """Return where the database stands, without changing it."""
         async with self._connection() as connection:
             newest, required = await found(self._database, connection)
             return SchemaStatus(
@@ -79,7 +79,7 @@ class PostgresSchema(Schema):
             )
 
     def grants(self, role: str, purpose: Purpose) -> list[str]:
-        """Return the statements by which the owner of the tables lets a role of the server do that, and nothing else."""
+        """Return the statements by which the owner of the tables lets a role do what `purpose` needs, and nothing else."""
         return rights.grants(quoted(self._database.schema), quoted(role), purpose)
 
     async def drop(self) -> None:

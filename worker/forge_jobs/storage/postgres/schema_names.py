@@ -43,5 +43,5 @@ class SchemaNames:
         if filled is None:
             # All at once: a schema may be called {channel}.
             names = "|".join(map(re.escape, self._names))
-            filled = self._texts[text] = re.sub(names, lambda found: self._names[found[0]], text)
+            filled = self._texts[text] = re.sub(names, lambda match: self._names[match[0]], text)
         return filled

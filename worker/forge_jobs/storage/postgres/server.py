@@ -1,4 +1,4 @@
-"""What a server has to be, and whether somebody has closed it for writing."""
+"""What a server must be, and whether somebody has closed it for writing."""
 
 from forge_jobs.errors import InvalidInput
 

@@ -1,7 +1,7 @@
-"""What connections are set to, so that what the role, the database or the server say changes nothing.
+"""Settings of our connections, so that those of the role, the database or the server change nothing.
 
-Durations and moments are exact, names are found, and nothing ends what we bound ourselves.
-Read-only is not among it: who closes a database for writing means it.
+Durations and moments are exact, names are found, and no timeout but ours ends a statement.
+Read-only is not among them: whoever closes a database for writing means it.
 """
 
 from collections.abc import Mapping
@@ -26,8 +26,8 @@ PINNED: Mapping[str, str] = {
 SINCE: Mapping[str, int] = {"transaction_timeout": 17}  # pinned to 0 where the server has it
 
 # Every statement of a lane is one walk of one index over tables whose size changes by the
-# second. The planner's statistics are always of yesterday, and a plan made for an empty
-# table would read the whole of a full one.
+# second. The planner's statistics are always old, and a plan made for an empty table would
+# read the whole of a full one.
 WALKS: Mapping[str, str] = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
@@ -37,18 +37,18 @@ WALKS: Mapping[str, str] = {
     "enable_sort": "off",
 }
 
-# What somebody else holds is tried again beside the rest, instead of keeping all of it waiting.
+# A job that somebody else has locked is tried again by itself, instead of keeping its batch waiting.
 OUTCOMES: Mapping[str, str] = {**WALKS, "lock_timeout": "250ms"}
 
-# Whoever holds a row of a worker or of the lease keeps no heartbeat waiting for long: it is tried again.
+# Somebody who has locked the row of a worker or of the lease keeps no heartbeat waiting for long: it is tried again.
 LIVENESS: Mapping[str, str] = {"lock_timeout": "2s"}
 
 # A claim that a crash of the server forgets merely leaves its job waiting.
 CLAIMS: Mapping[str, str] = {**WALKS, "synchronous_commit": "off"}
 
-# Our own tables and functions are named with their schema. A path that names PostgreSQL's own schema
-# later than another lets that one's now() or unnest() come first; any other does nothing to us, and
-# people's triggers on our tables may need it.
+# Our own tables and functions are named with their schema. A path that names another schema before
+# PostgreSQL's own would let now() or unnest() of that schema come first; any other path does nothing to us,
+# and people's triggers on our tables may need it.
 _PATH = "pg_catalog.replace(pg_catalog.current_setting('search_path'), ' ', '')"
 _IS_SHADOWED = f"pg_catalog.array_position(pg_catalog.string_to_array({_PATH}, ','), 'pg_catalog') > 1"
 OWN_FUNCTIONS_FIRST = (
@@ -62,9 +62,9 @@ DURABLE = (
     "WHERE pg_catalog.current_setting('synchronous_commit') = 'off';"
 )
 
-# Behind a pooler that shares its connections nothing can be set for longer than a transaction, so
-# that each costs two round trips more. It is worth them where something has settings of its own, and
-# for the rest only where one of these would do harm.
+# Behind a pooler that shares its connections, settings last for one transaction and cost each transaction two
+# round trips more. That is worth it where a connection has settings of its own, and for the others only where
+# the server has a setting that would do harm.
 DO_HARM = f"""
 SELECT current_setting('default_transaction_isolation') <> 'read committed'
     OR current_setting('synchronous_commit') = 'off'
@@ -76,13 +76,13 @@ SELECT current_setting('default_transaction_isolation') <> 'read committed'
 
 
 def pinned(major: int, more: Mapping[str, str] | None = None, *, keep_search_path: bool = False) -> str:
-    """Return the statements that set a connection of a server of version `major`, with `more` of one kind's own."""
+    """Return the statements that set a connection to a server of version `major`, with `more` settings of its kind."""
     settings = _of(major) | dict(more or {})
     return _set("SET", settings) + _conditional(settings, keep_search_path).format(local="false")
 
 
 def begin_pinned(major: int, more: Mapping[str, str] | None = None, *, keep_search_path: bool = False) -> str:
-    """Return the statements that begin a transaction which is set so, with `more` of one kind's own, and leaves nothing behind."""
+    """Return the statements that begin a transaction with these settings and `more` of its kind, which end with it."""
     settings = _of(major) | dict(more or {})
     return (
         "BEGIN ISOLATION LEVEL READ COMMITTED;\n"
@@ -92,7 +92,7 @@ def begin_pinned(major: int, more: Mapping[str, str] | None = None, *, keep_sear
 
 
 def local(settings: Mapping[str, str]) -> str:
-    """Return the statements that set these for the rest of a transaction."""
+    """Return the statements that make these settings for the rest of a transaction."""
     return _set("SET LOCAL", settings)
 
 
@@ -110,4 +110,4 @@ def _of(major: int) -> dict[str, str]:
 
 
 PLANNED_AS_WALKS = local(WALKS)
-"""The same as of a lane for one transaction, so that it holds behind a pooler too."""
+"""The planner's settings of a lane for one transaction, so that they hold behind a pooler, too."""

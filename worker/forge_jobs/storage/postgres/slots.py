@@ -1,7 +1,7 @@
 """The slots of a queue in PostgreSQL: who holds them, and how they follow a change of its concurrency.
 
 A queue with a concurrency has that many rows in `slot`, and a worker works with those that
-carry its id. A lowered concurrency leaves the slots that are held, until they are given back; while
+carry its id. When the concurrency is lowered, slots that are held stay until they are given back; while
 more are held than it says, no job is claimed on any of them.
 
 A queue without a concurrency has no slots. When it gets one, the jobs that run have slots
@@ -16,12 +16,12 @@ from forge_jobs.errors import StorageBusy
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 
-LOCK_WAIT = "2 s"  # longer than autovacuum takes to step aside; claims wait behind us meanwhile
+LOCK_WAIT = "2 s"  # longer than autovacuum takes to give way; claims wait behind us meanwhile
 
 BEFORE = "SELECT concurrency FROM {schema}.queue WHERE name = $1 FOR NO KEY UPDATE"
 
-# A claim that began before the concurrency was set takes jobs without asking for slots. They are waited
-# for, and those that come next wait here and see what was set.
+# A claim that began before the concurrency was set takes jobs without asking for slots. Such claims are waited
+# for; claims that come later wait until the concurrency is set, and see it.
 STOP_CLAIMS = "SET LOCAL lock_timeout = '" + LOCK_WAIT + "'; LOCK TABLE {schema}.claimed IN SHARE MODE"
 
 HOLD_FOR_RUNNING = """
@@ -40,8 +40,8 @@ SELECT $1, number FROM generate_series(1, $2) AS number
 ON CONFLICT DO NOTHING
 """
 
-# While slots beyond the concurrency are held, fewer of the others may be: OVERFULL takes those.
-# The worker's row is locked, so that it cannot be lost between the look and the taking.
+# While slots beyond the concurrency are held, fewer of the others may be: TAKE_OVERFULL counts them.
+# The worker's row is locked, so that the worker cannot be declared lost before it has taken the slots.
 TAKE = """
 WITH alive AS MATERIALIZED (
     SELECT id FROM {schema}.worker WHERE id = $2 FOR KEY SHARE
@@ -109,7 +109,7 @@ class PostgresSlots:
         if not overfull:
             return taken
         async with self._database.transaction() as connection:
-            # One at a time: the next one's look comes after this one's taking.
+            # One worker at a time: the next one counts after this one has taken its slots.
             await self._database.execute(LOCK, queue_id, connection=connection)
             taken, _ = await self._take(TAKE_OVERFULL, queue_id, worker_id, count, connection=connection)
         return taken
@@ -128,7 +128,7 @@ class PostgresSlots:
 async def lock_before(
     database: PostgresDatabase, name: str, connection: asyncpg.Connection
 ) -> asyncpg.Record | None:
-    """Return the row of the queue with its concurrency, None when there is none; others of its kind wait."""
+    """Lock the queue's row and return it with its concurrency; None when there is no such queue."""
     return await database.fetchrow(BEFORE, name, connection=connection)
 
 

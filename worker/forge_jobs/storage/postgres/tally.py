@@ -1,9 +1,9 @@
-"""The notes from which counts add up in PostgreSQL, and how they become fewer.
+"""The notes that add up to the counts in PostgreSQL, and how they become fewer.
 
-Whatever moves jobs appends a note of what each state gained or lost. A fold replaces notes
-by their sum, a stretch of the table at a time: each stretch is one short transaction, and
-what was folded before a failure stays so. Rows that another folder has in hand are passed
-over, so each note is summed up by one of them.
+Every statement that moves jobs appends a note of what each state gained or lost. A fold replaces
+notes by their sum, a stretch of the table at a time: each stretch is one short transaction, and
+what was folded before a failure stays folded. Rows that another fold has locked are passed over,
+so that each note is added up once.
 """
 
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -11,14 +11,14 @@ from forge_jobs.storage.postgres.connection import PostgresDatabase
 PAGES = 500
 """How much of the table is folded in one transaction: some 50,000 notes."""
 
-# Nothing is written while there is one note a queue, however often it is asked.
+# Nothing is written while each queue has one note, however often this runs.
 EXTENT = """
 SELECT pg_relation_size('{schema_text}.tally') / current_setting('block_size')::bigint
 WHERE EXISTS (SELECT FROM {schema}.tally GROUP BY queue_id HAVING count(*) > 1)
 """
 
-# The sums of the stretch before ($3) are folded with this one, so that one note a queue is
-# left. Where something else stands there by now, no harm is done: any note may be folded.
+# The sums of the stretch before ($3) are folded with this one, so that one note for each queue is left.
+# Where another note stands there by now, no harm is done: any note may be folded.
 FOLD = """
 WITH stretch AS MATERIALIZED (
     SELECT ctid FROM {schema}.tally
@@ -40,7 +40,7 @@ SELECT (SELECT count(*) FROM gone) AS notes, (SELECT coalesce(array_agg(ctid::te
 
 
 async def fold(database: PostgresDatabase, pages: int = PAGES) -> int:
-    """The notes that were there are one a queue, unless others fold too; return how many fewer they are."""
+    """Each queue has one note in place of those that were there, unless others fold, too; return by how many notes there are fewer."""
     extent: int | None = await database.fetchval(EXTENT)
     fewer = 0
     sums: list[str] = []

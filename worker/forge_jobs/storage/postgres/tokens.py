@@ -4,8 +4,8 @@ from forge_jobs.model.rate_limit import NEARLY, Lease
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.limits import FILLED, unknown_scope
 
-# The row is locked before it is read, so that all take from what the one before left.
-# The billionth: tokens that refill to 0.9999999999 are one token.
+# The row is locked before it is read, so that each takes from what the one before it has left.
+# NEARLY: tokens that have refilled to 0.9999999999 are one token.
 LEASE = """
 WITH bucket AS MATERIALIZED (
     SELECT scope, {filled} AS tokens FROM {schema}.rate_limit WHERE scope = $1 FOR UPDATE

@@ -2,8 +2,8 @@
 
 from forge_jobs.model.track_record import BOUNDS, SHORTEST
 
-# What the workers in the statement's `gone` came to is their version's. What they still held is lost
-# with them; no attempt is counted here and by its worker, since that is not registered any more.
+# The records of the workers in the statement's `gone` are added to those of their versions. Attempts that they
+# still held are counted as lost, and only here, since their workers are not registered any more.
 KEPT = """
     UPDATE {schema}.worker_version AS version SET record = {schema}.summed(version.record, sums.record)
     FROM (
@@ -23,7 +23,7 @@ KEPT = """
     WHERE version.pool = sums.pool AND version.id = sums.version_id
 """
 
-# What the attempts of a version have come to by now, as `total`.
+# The sum of the track records of a version and its workers, as `total`.
 TOTAL = """LATERAL (
     SELECT jsonb_object_agg(name, amount) AS record
     FROM (SELECT pairs.name, sum(pairs.amount::bigint) AS amount
@@ -42,5 +42,5 @@ AGE = (
 
 
 def kept(record: str, *, silent: bool) -> str:
-    """Return the statement that keeps what the workers in `gone` came to; `record` is the column that says it."""
+    """Return the CTE that keeps the track records of the workers in `gone`, which are in the column `record`."""
     return KEPT.replace("{record}", record).replace("{silent}", str(int(silent)))

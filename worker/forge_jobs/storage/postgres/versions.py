@@ -47,7 +47,7 @@ EXISTS = "SELECT EXISTS (SELECT FROM {schema}.worker_version WHERE pool = $1 AND
 
 HAS_VERSIONS = "SELECT EXISTS (SELECT FROM {schema}.worker_version WHERE pool = $1)"
 
-# Before the next statement, since at no moment there may be two current ones.
+# Before the next statement, since there may never be two current versions.
 CLOSE_OTHERS = """
 UPDATE {schema}.worker_version
 SET state = 'draining', control_revision = control_revision + 1, state_changed_at = now(),
@@ -137,7 +137,7 @@ JOIN {schema}.worker_version AS version ON version.pool = label.pool AND version
 WHERE label.worker_id = ANY ($1::bigint[]) AND version.state = 'failed'
 """
 
-# Without its row a version is open, so a row stays for as long as somebody may claim by it.
+# A version without a row is open, so the row stays for as long as somebody may claim by it.
 DELETE = """
 DELETE FROM {schema}.worker_version AS version
 WHERE pool = $1 AND id = $2 AND state NOT IN ('current', 'ramping')
@@ -164,7 +164,7 @@ SELECT {schema}.tell('gate:' || pool) FROM (SELECT DISTINCT pool FROM told) AS p
 
 
 class PostgresVersions(Versions):
-    """The versions in one database."""
+    """`Versions` in PostgreSQL."""
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
@@ -177,7 +177,7 @@ class PostgresVersions(Versions):
 
     @tried_again
     async def put(self, version: Version, *, epoch: OperatorEpoch) -> bool:
-        """The version is known; one that was keeps its state, and gets the version text, Deployment, hash and queues."""
+        """The version is known; one that was known keeps its state, and gets the version text, Deployment, hash and queues."""
         queues = None if version.queues is None else list(version.queues)
         facts = (version.pool, version.id, version.version, version.deployment, version.spec_hash, queues)
         async with writing(self._database, epoch) as connection:
@@ -244,7 +244,7 @@ class PostgresVersions(Versions):
 
     @tried_again
     async def cordon(self, worker_ids: Sequence[int], cordoned: bool, *, epoch: OperatorEpoch) -> None:
-        """These workers may claim nothing more (or, not `cordoned`, may again); they are told."""
+        """The workers may claim nothing more, or may again when not `cordoned`; they are told."""
         async with writing(self._database, epoch) as connection:
             await self._database.fetch(CORDON, list(worker_ids), cordoned, connection=connection)
 
@@ -254,7 +254,10 @@ class PostgresVersions(Versions):
 
 def _version(row: Mapping[str, Any]) -> Version:
     facts = dict(row)
-    records = [facts.pop("record"), *(facts.pop("records") or ())]  # summing them here costs less than there
+    records = [
+        facts.pop("record"),
+        *(facts.pop("records") or ()),
+    ]  # adding them up here costs less than in the database
     return Version(
         **{
             **facts,

@@ -1,6 +1,6 @@
-"""Waking in PostgreSQL: LISTEN on a connection of its own, watched, and replaced when it is deaf.
+"""Waking in PostgreSQL: LISTEN on a connection of its own, which is watched, and replaced when it is deaf.
 
-`kind:subject` is what the statements that change something notify, on the one channel of the schema.
+Statements that change something notify `kind:subject`, on the one channel of the schema.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0  # seconds
 
-# Whoever marks itself without being a worker does so again and again while it watches. What
-# it leaves behind when it dies would make every enqueue tell nobody, so the next mark takes it away.
+# A watcher that is no worker marks itself again and again while it watches. A mark that it leaves behind when it
+# dies would make every enqueue notify nobody, so the next mark of anybody takes it away.
 MARK_IDLE = """
 WITH left_behind AS (
     DELETE FROM {schema}.idle
@@ -36,7 +36,7 @@ UNMARK_IDLE = "DELETE FROM {schema}.idle WHERE worker_id = $1"
 
 
 class PostgresWakeups(Wakeups):
-    """What one process hears from one database."""
+    """`Wakeups` in PostgreSQL."""
 
     def __init__(
         self,
@@ -51,9 +51,9 @@ class PostgresWakeups(Wakeups):
         self._answer_within = answer_within.total_seconds()
 
     async def listen(self, heard: Listener) -> None:
-        """Call `heard(kind, subject)` for everything told, until cancelled.
+        """Call `heard(kind, subject)` for each notice, until cancelled.
 
-        Each time that listening begins, `heard("reconnect", "")` says that things may have been missed before.
+        Each time that listening begins, `heard("reconnect", "")` is called, since notices may have been missed before.
         """
         delay = FIRST_RETRY
         while True:
@@ -65,14 +65,14 @@ class PostgresWakeups(Wakeups):
                     delay = FIRST_RETRY
                     await self._watch(ear)
             except StorageBusy:
-                raise  # said by whoever listens: nothing else would
+                raise  # whoever listens reports it, since nobody else would
             except StorageUnavailable:
-                pass  # whoever needs the database finds out by itself, and says so
+                pass  # others need the database as well, and report it
             await asyncio.sleep(delay * random.uniform(0.5, 1))
             delay = min(delay * 2, LAST_RETRY)
 
     async def _poll_only(self) -> None:
-        """Wait until something can be heard; who did not know that nothing can is told by StorageBusy."""
+        """Wait until notices can be heard. Raises StorageBusy when it was not known before that none can."""
         if not self.poll_only:
             self.poll_only = True
             raise StorageBusy(
@@ -108,7 +108,7 @@ class PostgresWakeups(Wakeups):
         while not await ear.is_lost_within(self._check_every):
             if (
                 self._database.moves != moves or self._database.pooled
-            ):  # by chance an ear hears itself there too
+            ):  # by chance a connection hears itself there, too
                 return
             if await ear.is_choked(self._answer_within):
                 raise StorageBusy(
@@ -131,27 +131,27 @@ class Ear:
         self._answered = asyncio.Event()
 
     async def listen(self, channel: str, heard: Listener) -> None:
-        """`heard` is called for everything told on `channel`."""
+        """`heard` is called for each notice on `channel`."""
 
         def tell(connection: Any, pid: int, channel: str, payload: object) -> None:
             kind, _, subject = str(payload).partition(":")
             heard(kind, subject)
 
         self._connection.add_termination_listener(lambda connection: self._lost.set())
-        await self._connection.add_listener(self._own_channel, lambda *told: self._answered.set())
+        await self._connection.add_listener(self._own_channel, lambda *notification: self._answered.set())
         await self._connection.add_listener(channel, tell)
 
     async def is_lost_within(self, seconds: float) -> bool:
-        """Wait for the connection to be lost, for that long at most."""
+        """Return whether the connection is lost within so many seconds."""
         return await _happens(self._lost, seconds)
 
     async def is_choked(self, seconds: float) -> bool:
-        """Whether so many notifications wait for a listener that nobody tells anything any more; see `tell` in the schema."""
+        """Return whether notifications fill their queue so far that nobody notifies any more; see `tell` in the schema."""
         usage = "SELECT pg_notification_queue_usage() >= 0.5"
         return bool(await self._connection.fetchval(usage, timeout=seconds))
 
     async def hears_itself_within(self, seconds: float) -> bool:
-        """Whether a notification to ourselves comes back in that time."""
+        """Return whether a notification to ourselves comes back within so many seconds."""
         self._answered.clear()
         await self._connection.execute(f'NOTIFY "{self._own_channel}"', timeout=seconds)
         return await _happens(self._answered, seconds)

@@ -1,4 +1,4 @@
-"""Workers in PostgreSQL."""
+"""Workers in PostgreSQL: who is alive."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.track_records import kept
 
-# Its number, and which transaction wrote it: a row that a dump brought back is another one.
+# Its number, and which transaction wrote it: a row that was restored from a dump is another era.
 ERA = "number # xmin::text::bigint"
 
 REGISTER = """
@@ -32,8 +32,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now(), now(), $10, $11, $12)
 ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at
 """
 
-# What the worker is told of its gate is what it acknowledges: the version as of the
-# statement's beginning, and its own row as it is now, whatever was written in between.
+# A worker acknowledges what this tells it of its gate: the version's row as of the statement's
+# beginning, and its own row as it is now, whatever was written in between.
 BEAT = """
 WITH alive AS (
     UPDATE {schema}.worker
@@ -84,9 +84,9 @@ SELECT {schema}.wake(queue_id) FROM (SELECT DISTINCT queue_id FROM freed) AS que
 
 BEATS = "SELECT now(), array_agg(id), array_agg(beat_at) FROM {schema}.worker"
 
-# Declaring a worker lost is what fences it: its next claim finds no worker row. A claim that
-# it had on the wire just then belongs to nobody, and is found as lost by the next look. A row
-# that is beaten on at this moment is waited for, and compared as it is then.
+# Declaring a worker lost fences it: its next claim finds no worker row. A claim that was on the wire at
+# that moment belongs to nobody, and is found as lost by the next look. A worker that beats at this moment
+# is waited for, and its row is compared as it is then.
 DECLARE_LOST = """
 WITH gone AS (
     DELETE FROM {schema}.worker
@@ -125,7 +125,7 @@ ORDER BY worker.label, worker.id
 
 
 class PostgresWorkers(Workers):
-    """The workers of one database."""
+    """`Workers` in PostgreSQL."""
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
@@ -163,9 +163,9 @@ class PostgresWorkers(Workers):
         """The worker is alive as of now, and acknowledges its gate. Raises WorkerLost when it was lost."""
         record = record or TrackRecord(succeeded=succeeded, failed=failed)
         written = encoded(record.written())
-        said = worker_id, succeeded, failed, run_seconds, stale.total_seconds(), era, written, ailment
+        beat = worker_id, succeeded, failed, run_seconds, stale.total_seconds(), era, written, ailment
         while True:
-            rows = await self._database.liveness.fetch(BEAT, *said)
+            rows = await self._database.liveness.fetch(BEAT, *beat)
             if not rows:
                 raise WorkerLost(worker_id)
             [row] = rows
@@ -182,21 +182,21 @@ class PostgresWorkers(Workers):
         )
 
     async def end_era(self) -> None:
-        """What workers know of the history is void, until they have compared their claims with it."""
+        """Nobody's standing holds any more: each worker has to find out which of its claims the database knows."""
         await self._database.liveness.fetch(END_ERA)
 
     async def astray(self, worker_id: int, *, stuck: Sequence[int], adrift: Sequence[int]) -> None:
-        """The worker says of which jobs handlers go on there that should not, and which of its own it does not run."""
+        """The worker has said for which jobs handlers go on there that should not, and which jobs of its own it does not run."""
         await self._database.execute(ASTRAY, worker_id, list(stuck), list(adrift))
 
     async def drain(self, worker_id: int) -> None:
-        """The worker says of itself that it claims nothing new."""
+        """The worker has said of itself that it claims nothing new."""
         await self._database.liveness.fetch(DRAIN, worker_id)
 
     async def deregister(self, worker_id: int, *, record: TrackRecord | None = None) -> None:
         """The worker is gone, with its slots, its idle marks and its leadership; its version keeps its record."""
-        said = None if record is None else encoded(record.written())
-        await self._database.liveness.fetch(DEREGISTER, worker_id, said)
+        written = None if record is None else encoded(record.written())
+        await self._database.liveness.fetch(DEREGISTER, worker_id, written)
 
     async def beats(self) -> Beats:
         """Return when each registered worker beat last."""
@@ -206,7 +206,7 @@ class PostgresWorkers(Workers):
     async def declare_lost(self, silent: Mapping[int, datetime], *, epoch: LeaderEpoch) -> dict[int, str]:
         """Workers that beat last at these moments are not registered any more, and their slots are free."""
         lost = await self._database.liveness.fetch(DECLARE_LOST, list(silent), list(silent.values()), epoch)
-        # A statement of its own, which sees who is gone. Should it be missing, the next call makes up for it.
+        # A statement of its own, which sees who is gone. Should it not come to be run, the next call makes up for it.
         await self._database.liveness.fetch(FREE_SLOTS)
         return dict(lost)
 

@@ -1,4 +1,4 @@
-"""Jobs in a SQLite file, through the standard library. One file a noun; `connection` is how they reach it."""
+"""Jobs in a SQLite file, through the standard library. Each noun has a file, and reaches the database by `connection`."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -33,8 +33,8 @@ SYNCHRONOUS = ("NORMAL", "FULL")
 class SqliteStorage(Storage):
     """A SQLite file that holds jobs, for all processes of one host.
 
-    `url` is sqlite:///relative/path, sqlite:////absolute/path or sqlite://:memory:, which
-    ends with this object. With synchronous="NORMAL" a power cut may undo the last commits
+    `url` is sqlite:///relative/path, sqlite:////absolute/path, or sqlite://:memory:, a database
+    that ends with this object. With synchronous="NORMAL" a power cut may undo the last commits
     (a crash of the process does not); "FULL" waits for the disk. `clock` tells the time
     for all statements. The object belongs to the event loop that opens it.
     """

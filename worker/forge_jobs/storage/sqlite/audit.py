@@ -134,7 +134,7 @@ ON CONFLICT DO NOTHING
 """
 
 MENDED_AT_ONCE = 1_000
-"""Contradictions that are mended in one transaction, since nobody else writes meanwhile."""
+"""How many contradictions are mended in one transaction: nobody else writes meanwhile."""
 
 Place = tuple[str, int, int, int]
 """The state that a job is in, its queue, its attempts, and where it stands there."""
@@ -156,9 +156,9 @@ class SqliteAudit:
             yield Look(jobs, await looked(look, partial(self._mend, forget), repair=repair, forget=forget))
             first = end
 
-    async def _mend(self, forget: bool, found: Contradictions) -> None:
-        for part in found.parts(MENDED_AT_ONCE):
-            await self._database.write(partial(_mend, found=part, forget=forget))
+    async def _mend(self, forget: bool, contradictions: Contradictions) -> None:
+        for part in contradictions.parts(MENDED_AT_ONCE):
+            await self._database.write(partial(_mend, contradictions=part, forget=forget))
 
     async def slots(self, *, repair: bool = False) -> list[Finding]:
         findings = await self._database.read(_slots)
@@ -176,7 +176,7 @@ class SqliteAudit:
 
 
 def _step(transaction: Transaction, first: int, limit: int) -> tuple[int, int]:
-    """Return where the jobs after the next ones begin, and how many those are."""
+    """Return the id with which the jobs after the next `limit` begin, and how many the next ones are."""
     end = transaction.value(STEP, (first, limit))
     end = END if end is None else end
     return end, transaction.value("SELECT count(*) FROM job WHERE id >= ? AND id < ?", (first, end))
@@ -186,22 +186,24 @@ def _look(transaction: Transaction, first: int, end: int) -> Contradictions:
     return Contradictions([Row(**row) for row in transaction.records(LOOK, {"first": first, "end": end})])
 
 
-def _mend(transaction: Transaction, found: Contradictions, forget: bool) -> None:
-    for queue_id in found.queue_ids:
+def _mend(transaction: Transaction, contradictions: Contradictions, forget: bool) -> None:
+    for queue_id in contradictions.queue_ids:
         _recover_queue(transaction, queue_id)
-    for job_id in found.ids("orphan"):
+    for job_id in contradictions.ids("orphan"):
         if transaction.row("SELECT 1 FROM job WHERE id = ?", (job_id,)) is not None:
             continue
         _take_out(transaction, job_id, _places(transaction, job_id))
         _delete_about(transaction, job_id, "failure")
-    for job_id in found.ids("place"):
+    for job_id in contradictions.ids("place"):
         _place(transaction, job_id, forget)
-    transaction.execute_many(FREE_KEY, [(row.what, row.key) for row in found.rows if row.fault == "key"])
-    transaction.execute_many(HOLD_KEY, [(job_id,) for job_id in found.ids("keyless")])
+    transaction.execute_many(
+        FREE_KEY, [(row.what, row.key) for row in contradictions.rows if row.fault == "key"]
+    )
+    transaction.execute_many(HOLD_KEY, [(job_id,) for job_id in contradictions.ids("keyless")])
 
 
 def _recover_queue(transaction: Transaction, queue_id: int) -> None:
-    """A queue that nothing is known of but its number is there: paused, so that nobody runs what nobody has looked at."""
+    """A queue of which only the number is known exists: paused, so that its jobs do not run before somebody has looked at them."""
     transaction.execute("DELETE FROM tally WHERE queue_id = ?", (queue_id,))
     transaction.execute(
         "INSERT INTO queue (id, name, paused) VALUES (?, ?, 1) ON CONFLICT DO NOTHING",
@@ -211,9 +213,9 @@ def _recover_queue(transaction: Transaction, queue_id: int) -> None:
 
 
 def _places(transaction: Transaction, job_id: int) -> list[Place]:
-    """Return where the job is, the place that proves most first."""
+    """Return the places in which the job is, that which proves most first."""
     registered = {row[0] for row in transaction.rows("SELECT id FROM worker")}
-    found: list[Place] = [
+    places: list[Place] = [
         (row["state"], row["queue_id"], row["attempt"], 0)
         for row in transaction.records(
             "SELECT 'finished' AS state, queue_id, attempt FROM finished WHERE job_id = ?1 "
@@ -221,21 +223,21 @@ def _places(transaction: Transaction, job_id: int) -> list[Place]:
             (job_id,),
         )
     ]
-    found += [
+    places += [
         ("claimed" if row["worker_id"] in registered else "abandoned", row["queue_id"], row["attempt"], 0)
         for row in transaction.records(
             "SELECT queue_id, attempt, worker_id FROM claimed WHERE job_id = ?", (job_id,)
         )
     ]
-    found += [
+    places += [
         ("ready", row["queue_id"], row["attempt"], row["pos"])
         for row in transaction.records("SELECT queue_id, attempt, pos FROM ready WHERE job_id = ?", (job_id,))
     ]
-    return sorted(found, key=lambda place: (RANKS.index(place[0]), -place[2], place[3]))
+    return sorted(places, key=lambda place: (RANKS.index(place[0]), -place[2], place[3]))
 
 
 def _place(transaction: Transaction, job_id: int, forget: bool) -> None:
-    """The job is in one state, the first of those that it is in; in none: it is pending, or deleted."""
+    """The job is in one state, the first of its places. One that has no place is pending, or deleted with `forget`."""
     places = _places(transaction, job_id)
     if places:
         _take_out(transaction, job_id, places[1:])
@@ -285,7 +287,7 @@ def _slots(transaction: Transaction) -> dict[object, Finding]:
 
 
 def _mend_slots(transaction: Transaction) -> tuple[dict[object, Finding], dict[object, Finding]]:
-    """Return what was found before, and what is left."""
+    """Return the findings before the repair, and those after it."""
     before = _slots(transaction)
     free_slots_of_the_gone(transaction)
     for (queue_id,) in transaction.rows("SELECT id FROM queue"):

@@ -63,7 +63,7 @@ ORDER BY ready.priority, ready.pos, ready.job_id
 LIMIT :limit
 """
 
-# What was picked lies together in the index: from the first to the last of it.
+# The picked jobs lie together in the index, from the first to the last of them.
 RANGE = """
 WHERE ready.queue_id = :queue_id
   AND (ready.priority, ready.pos, ready.job_id) >= (:first_priority, :first_pos, :first_job)
@@ -87,7 +87,7 @@ STATEMENTS = tuple(
 PLAIN = tuple(sql.replace("{more}", "") for sql in STATEMENTS)
 CHOOSY = tuple(sql.replace("{more}", WITHOUT_KINDS) for sql in STATEMENTS)
 
-# The first of each priority: a few steps in the index, however many wait.
+# The first job of each priority: a few steps in the index, however many jobs wait.
 FRONT = """
 WITH RECURSIVE class (priority) AS (
     SELECT min(priority) FROM ready WHERE queue_id = :queue_id
@@ -176,7 +176,7 @@ class SqliteClaims:
         return payload
 
     async def answered(self) -> None:
-        await self._database.write(lambda transaction: None)  # they pass one after the other
+        await self._database.write(lambda transaction: None)  # writes come one after the other
 
     async def finish(self, ends: Sequence[End]) -> list[int]:
         return await self._database.write(lambda transaction: _finish(transaction, ends)) if ends else []
@@ -301,7 +301,7 @@ def _finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
 
 
 def _forget(transaction: Transaction, claims: Sequence[Claim]) -> None:
-    """Nothing is left of these jobs, whose claims were taken back."""
+    """The jobs of these claims, which were taken back, are deleted."""
     ids = [(claim.job_id,) for claim in claims]
     transaction.execute_many("DELETE FROM failure WHERE job_id = ?", ids)
     transaction.execute_many("DELETE FROM job WHERE id = ?", ids)
@@ -309,8 +309,8 @@ def _forget(transaction: Transaction, claims: Sequence[Claim]) -> None:
 
 
 def _postpone(transaction: Transaction, postponements: Sequence[Postponement]) -> list[int]:
-    cancelled = _cancelled(transaction, [each.claim for each in postponements])
-    owned, lost = _owned(transaction, {_proof(each.claim): each for each in postponements})
+    cancelled = _cancelled(transaction, [postponed.claim for postponed in postponements])
+    owned, lost = _owned(transaction, {_proof(postponed.claim): postponed for postponed in postponements})
     now = transaction.now
     ready: list[tuple[int, int, int, int, int]] = []
     scheduled: list[tuple[int, int, int, int, int, str]] = []
@@ -339,7 +339,7 @@ def _postpone(transaction: Transaction, postponements: Sequence[Postponement]) -
     make_scheduled(transaction, scheduled)
     count_move(transaction, [job[2] for job in ready], "in_progress", "pending")
     count_move(transaction, [job[2] for job in scheduled], "in_progress", "scheduled")
-    _end_cancelled(transaction, [each.claim for each in owned], cancelled)
+    _end_cancelled(transaction, [postponed.claim for postponed in owned], cancelled)
     return lost
 
 
@@ -367,7 +367,7 @@ def _cancelled(transaction: Transaction, claims: Sequence[Claim]) -> dict[Proof,
 
 
 def _end_cancelled(transaction: Transaction, claims: Sequence[Claim], cancelled: Mapping[Proof, int]) -> None:
-    """Those of these claims, which were taken back, that a user cancelled are dead; each claim says whether it is one."""
+    """The jobs of these claims, which were taken back, are dead where a user cancelled them; each claim says whether one did."""
     for claim in claims:
         claim.cancel_requested = _proof(claim) in cancelled
     ended = [claim for claim in claims if claim.cancel_requested]
@@ -396,20 +396,20 @@ def _end_cancelled(transaction: Transaction, claims: Sequence[Claim], cancelled:
         _forget(transaction, [claim for claim in ended if not retentions[claim.queue_id]])
 
 
-def _owned(transaction: Transaction, given: dict[Proof, T]) -> tuple[list[T], list[int]]:
-    """Take back the claims that are still held; return what was given for them, and the job ids of the others."""
-    ids = json.dumps([proof[0] for proof in given])
+def _owned(transaction: Transaction, outcomes: dict[Proof, T]) -> tuple[list[T], list[int]]:
+    """Take back the claims that are still held; return their outcomes, and the job ids of the other claims."""
+    ids = json.dumps([proof[0] for proof in outcomes])
     held: set[Proof] = set(  # rows as they are: every job that ends passes through here
         transaction.rows(
             "SELECT job_id, worker_id, attempt FROM claimed WHERE job_id IN (SELECT value FROM json_each(?))",
             (ids,),
         )
     )
-    lost = [proof[0] for proof in given if proof not in held]
+    lost = [proof[0] for proof in outcomes if proof not in held]
     if lost:
-        ids = json.dumps([proof[0] for proof in given if proof in held])
+        ids = json.dumps([proof[0] for proof in outcomes if proof in held])
     transaction.execute("DELETE FROM claimed WHERE job_id IN (SELECT value FROM json_each(?))", (ids,))
-    return [each for proof, each in given.items() if proof in held], lost
+    return [outcome for proof, outcome in outcomes.items() if proof in held], lost
 
 
 def _proof(claim: Claim) -> Proof:

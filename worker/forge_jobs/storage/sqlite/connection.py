@@ -41,7 +41,7 @@ READERS = 4
 
 
 _inherited: list[Any] = []
-"""What a forked child has of its parent, and keeps to its end."""
+"""What a forked child has inherited of its parent, and keeps until it ends."""
 
 
 class SqliteDatabase:
@@ -49,12 +49,12 @@ class SqliteDatabase:
 
     def __init__(self, path: str, *, synchronous: str, clock: Callable[[], datetime] | None) -> None:
         self.path = path if path == MEMORY else str(Path(path).expanduser().absolute())
-        self.busy_seconds = BUSY_SECONDS  # how long a write waits for that of another connection
+        self.busy_seconds = BUSY_SECONDS  # how long a write waits for the write of another connection
         self._synchronous = synchronous
         self._clock = clock
         self._heard: list[Listener] = []
         self._home: Home | None = None  # None: it is not open
-        self._turn = Turn()  # one opens or closes at a time
+        self._turn = Turn()  # one task opens or closes at a time
         self._writer: Writer | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._readers: SimpleQueue[Reader] = SimpleQueue()
@@ -66,7 +66,7 @@ class SqliteDatabase:
 
     @property
     def is_open(self) -> bool:
-        """Whether work can be handed in."""
+        """Whether reads and writes are possible."""
         return self._writer is not None
 
     def now(self) -> int:
@@ -102,7 +102,7 @@ class SqliteDatabase:
                 self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="forge-jobs-sqlite-reader")
 
     async def close(self) -> None:
-        """What was asked for is done, and no connection is open. Raises NotOpenHere."""
+        """Work that was handed in is done, and no connection is open. Raises NotOpenHere."""
         if self._home is None:
             return
         if self._home.is_gone:
@@ -119,7 +119,7 @@ class SqliteDatabase:
                 await writer.stop()
 
     def _forget(self) -> None:
-        """Nothing is open here: what was open ends with its loop that is gone, or is the parent's of this process."""
+        """Nothing is open here: what was open ends with its loop, which is gone, or belongs to the parent of this process."""
         if self._home is None:
             return
         if self._home.is_forked_from:  # its threads are not here, and its files must not be closed
@@ -134,7 +134,7 @@ class SqliteDatabase:
         self._readers, self._heard = SimpleQueue(), []
 
     def _close_readers(self) -> None:
-        """No reader is open but those that read at this moment."""
+        """No reader is open except those that read at this moment."""
         with suppress(Empty):
             while True:
                 self._readers.get_nowait().close()
@@ -173,9 +173,9 @@ class SqliteDatabase:
     def within(self, connection: sqlite3.Connection, work: Work[T]) -> T:
         """Return what `work` returns, run as a part of the caller's transaction.
 
-        When the caller's connection begins transactions by itself, one is begun, and is
-        the caller's to commit; in autocommit mode without one, the work is committed.
-        It runs here and now, in the thread of the event loop, which is the connection's.
+        When the caller's connection begins transactions by itself, one is begun, which the caller
+        commits; in autocommit mode, without a transaction, the work is committed. It runs at once,
+        in the thread of the event loop, to which the connection belongs.
         """
         if not isinstance(connection, sqlite3.Connection):
             raise InvalidInput(
@@ -188,8 +188,8 @@ class SqliteDatabase:
                     connection.execute("BEGIN IMMEDIATE")
                 connection.execute("SAVEPOINT forge_jobs")
                 try:
-                    # A write first: a transaction that begins with a read could not become a writer
-                    # after another process wrote, however long it waited.
+                    # First a write: a transaction that begins with a read could not write any more after
+                    # another process has written, however long it waited.
                     connection.execute("DELETE FROM job_key WHERE false")
                     transaction = Transaction(connection, self.now())
                     result = work(transaction)
@@ -216,7 +216,7 @@ class SqliteDatabase:
             )
 
     def listen(self, heard: Listener) -> Callable[[], None]:
-        """`heard` is called for everything told from now on; call what is returned to end that."""
+        """`heard` is called for each notice from now on, until the returned function is called."""
         self._heard.append(heard)
         return lambda: self._heard.remove(heard)
 
@@ -264,7 +264,7 @@ class SqliteDatabase:
             raise translated(error, self.path) from error
 
     def _reader(self) -> "Reader":
-        """Return a connection to the file that stands under the name now."""
+        """Return a connection to the file that has the name now."""
         with suppress(Empty):
             while True:
                 reader = self._readers.get_nowait()
@@ -291,7 +291,7 @@ class Reader:
 
 @contextmanager
 def _plain_rows(connection: sqlite3.Connection) -> Iterator[None]:
-    """A caller's connection gives rows as tuples and texts as str meanwhile; afterwards as the caller wants them."""
+    """The caller's connection returns rows as tuples and texts as str in this block, and afterwards as the caller wants them."""
     before = connection.row_factory, connection.text_factory
     connection.row_factory, connection.text_factory = None, str
     try:

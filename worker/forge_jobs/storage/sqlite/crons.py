@@ -31,7 +31,7 @@ VALUES (:name, :expression, :kind, :timezone, :payload, :codec, :queue_id, :prio
 """
 ENSURE = INSERT + "ON CONFLICT (name) DO NOTHING"
 
-# What stands on the right of SET is the row as it was.
+# Right of an equals sign, a column is that of the row as it was.
 SET = (
     INSERT
     + """

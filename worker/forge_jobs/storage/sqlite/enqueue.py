@@ -1,4 +1,4 @@
-"""Adding jobs: what `jobs.enqueue` and the crons have in common."""
+"""Enqueueing in SQLite, as by `jobs.enqueue` and by crons."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ def _enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]
     keys: dict[tuple[str, str], int] = {}
     ready: list[tuple[int, int, int, int, int]] = []
     scheduled: list[tuple[int, int, int, int, int, str]] = []
-    # Ids are given here, not by the table, since `ready` needs them too: nobody else writes meanwhile.
+    # Ids are chosen here, not by the table, since `ready` needs them too; nobody else writes meanwhile.
     job_id: int = transaction.value("SELECT seq FROM sqlite_sequence WHERE name = 'job'") or 0
     for job in jobs:
         queue_id, queue_attempts = queues[job.queue or DEFAULT_QUEUE]
@@ -77,20 +77,20 @@ def _enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]
 
 
 def _resolved(transaction: Transaction, jobs: Sequence[NewJob]) -> Sequence[NewJob]:
-    """Return the jobs with what their kinds say of them where they say nothing themselves."""
+    """Return the jobs; options that they leave open are those of their kinds."""
     kinds = named(transaction, {job.kind for job in jobs if not job.declared})
     return [resolved(job, kinds.get(job.kind)) for job in jobs] if kinds else jobs
 
 
 def _queues(transaction: Transaction, jobs: Sequence[NewJob]) -> dict[str, tuple[int, int]]:
     """Return (id, max_attempts) of each queue that is named."""
-    found: dict[str, tuple[int, int]] = {}
+    queues: dict[str, tuple[int, int]] = {}
     for name in {job.queue or DEFAULT_QUEUE for job in jobs}:
         row = transaction.row("SELECT id, max_attempts FROM queue WHERE name = ?", (name,))
         if row is None:
             raise unknown_queue(transaction, name)
-        found[name] = (row[0], row[1])
-    return found
+        queues[name] = row[0], row[1]
+    return queues
 
 
 def _holder(transaction: Transaction, kind: str, key: str) -> int | None:

@@ -1,4 +1,4 @@
-"""The era of the file, see `forge_jobs.eras`."""
+"""The era of the file, see `forge_jobs.worker.eras`."""
 
 import sqlite3
 
@@ -6,6 +6,6 @@ END = "DELETE FROM era"
 
 
 def end(connection: sqlite3.Connection) -> None:
-    """What workers know of the history is void; a file that a release before made has no eras."""
+    """Nobody's standing holds any more. A file of an earlier release has no eras."""
     if connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'era'").fetchone():
         connection.execute(END)

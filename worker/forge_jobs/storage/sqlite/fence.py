@@ -6,6 +6,6 @@ from forge_jobs.storage.sqlite.transaction import Transaction
 
 
 def require_epoch(transaction: Transaction, epoch: OperatorEpoch | None) -> None:
-    """Raise PastEpoch unless the operator of this epoch writes; None: somebody does who is none."""
+    """Raise PastEpoch unless this is the epoch of the present operator; None: of one who is no operator."""
     if epoch is not None and not transaction.value("SELECT epoch = ? FROM operator", (epoch,)):
         raise PastEpoch(epoch)

@@ -21,11 +21,11 @@ class OpenedFile:
 
     @classmethod
     def now(cls, path: str) -> "OpenedFile":
-        """Return what stands under these names at this moment."""
+        """Return the files that have these names at this moment."""
         return cls(path, _identity(path), _identity(f"{path}-wal"))
 
     def fate(self) -> str | None:
-        """Return a sentence on what became of it, None while a connection to it writes where others read."""
+        """Return a sentence that says what became of the file; None while others read what a connection to it writes."""
         main = _identity(self.path)
         if main is None:
             return removed(self.path)
@@ -60,7 +60,7 @@ def who_writes(path: str) -> str:
 
 
 def writer_of(path: str) -> int | None:
-    """Return the process that holds the write lock; None where none does, or where that cannot be said."""
+    """Return the id of the process that holds the write lock; None when there is none, or when it is not known."""
     try:
         inode = Path(f"{path}-shm").stat().st_ino
         locks = Path("/proc/locks").read_text()
@@ -81,7 +81,7 @@ def _covers(first: str, last: str, byte: int) -> bool:
 
 def _identity(path: str) -> Identity | None:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino

@@ -1,4 +1,4 @@
-"""The kinds that are handled in SQLite: those for which the ones who serve a queue have handlers, and jobs of no such kind."""
+"""Handled kinds in SQLite: those for which whoever serves a queue has a handler. And the jobs of other kinds."""
 
 import json
 
@@ -6,9 +6,9 @@ from forge_jobs.model.job import Unhandled
 from forge_jobs.storage.sqlite.transaction import Transaction
 
 FEW_PENDING, MOST_PENDING, MOST_DUE = 100, 100_000, 1000
-"""How many jobs of a queue are looked at, as by the view of PostgreSQL: many pending ones only where nobody handles the first few."""
+"""How many jobs of a queue are looked at, as in PostgreSQL: many pending ones only where nobody handles the first few."""
 
-# The few that stand first are read in order before any kind is looked up.
+# The first jobs are read in order before any kind is looked up.
 PENDING = """
 WITH first AS MATERIALIZED (
     SELECT job_id FROM ready WHERE queue_id = ?1 ORDER BY priority, pos LIMIT ?2)
@@ -23,14 +23,14 @@ SELECT job.kind, count(*) FROM first CROSS JOIN job ON job.id = first.job_id GRO
 
 
 def handled(transaction: Transaction) -> dict[str, frozenset[str]]:
-    """Return the kinds by queue; a queue of which they are not known is left out."""
+    """Return the handled kinds by queue; a queue of which they are not known is left out."""
     rows = transaction.rows("SELECT queue, kinds FROM handled")
     return {queue: frozenset(json.loads(kinds)) for queue, kinds in rows}
 
 
 def unhandled(transaction: Transaction) -> list[Unhandled]:
     """Return the jobs that wait in vain, by queue."""
-    found = []
+    unhandled: list[Unhandled] = []
     for row in transaction.records("SELECT queue_id, queue, kinds FROM handled ORDER BY queue"):
         queue_id, queue, kinds = row["queue_id"], row["queue"], frozenset(json.loads(row["kinds"]))
         pending = dict[str, int](transaction.rows(PENDING, (queue_id, FEW_PENDING)))
@@ -41,5 +41,5 @@ def unhandled(transaction: Transaction) -> list[Unhandled]:
             Unhandled(queue, kind, pending.get(kind, 0), due.get(kind, 0))
             for kind in (pending.keys() | due.keys()) - kinds
         ]
-        found += sorted(in_vain, key=lambda each: (-each.jobs, each.kind))
-    return found
+        unhandled += sorted(in_vain, key=lambda jobs: (-jobs.jobs, jobs.kind))
+    return unhandled

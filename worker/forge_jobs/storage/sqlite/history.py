@@ -23,7 +23,7 @@ class SqliteHistory:
 
 
 def forget(transaction: Transaction, job_ids: list[int]) -> None:
-    """Nothing of these ended jobs is left, but for the tally."""
+    """These ended jobs are deleted; the tally is as it was."""
     rows = [(job_id,) for job_id in job_ids]
     for sql in (
         "DELETE FROM finished WHERE job_id = ?",

@@ -60,8 +60,8 @@ LEFT JOIN ready ON ready.queue_id = job.queue_id AND ready.priority = job.priori
 LEFT JOIN worker_label ON worker_label.worker_id = coalesce(claimed.worker_id, finished.worker_id)
 """.replace("{name}", SHOWN_NAME)
 
-# The table of each state, read from its newest job until the page is full. Dead jobs are
-# few among the done: they are found by the index, and sorted (the + keeps the table's order out).
+# The table of each state, read from its newest job until the page is full. Dead jobs are few
+# among the done: they are found by the index, and sorted (the + keeps SQLite from reading in the table's order).
 NEWEST = "FROM {table} AS place WHERE {conditions} ORDER BY place.job_id DESC LIMIT :limit"
 PAGES = {
     None: NEWEST.replace("{table}", "(SELECT id AS job_id, queue_id FROM job)"),
@@ -77,7 +77,7 @@ PAGES = {
 }
 FIND = JOB + "WHERE job.id IN (SELECT place.job_id {page}) ORDER BY job.id DESC"
 
-# The first pos of each priority: a few steps in the index, however many wait.
+# The first pos of each priority: a few steps in the index, however many jobs wait.
 OLDEST = """
 WITH RECURSIVE class (priority) AS (
     SELECT min(priority) FROM ready WHERE queue_id = :queue_id
@@ -89,7 +89,7 @@ SELECT min((SELECT min(pos) FROM ready WHERE queue_id = :queue_id AND ready.prio
 FROM class WHERE class.priority IS NOT NULL
 """
 
-# The queues and priorities in use: a few steps in the index, however many wait.
+# The queues and priorities in use: a few steps in the index, however many jobs wait.
 CLASSES = """
 WITH RECURSIVE class (queue_id, priority) AS (
     SELECT id, (SELECT min(priority) FROM ready WHERE queue_id = queue.id)
@@ -137,7 +137,7 @@ class SqliteJobs:
             return []
         refusals.check_jobs(jobs)
         try:
-            if connection is not None:  # our workers hear of it like of another process
+            if connection is not None:  # workers of this process hear of it as those of others do
                 return self._database.within(connection, lambda transaction: enqueue(transaction, jobs))
             return await self._database.write(lambda transaction: enqueue(transaction, jobs))
         except StorageUnavailable as error:
@@ -330,7 +330,7 @@ def _ahead(transaction: Transaction, place: moves.Place) -> int:
 def _pending(transaction: Transaction, wanted: dict[str, Any]) -> list[Job]:
     """Return pending jobs, the one that became ready last first.
 
-    There is no index of them by id: they are read along the claim's, from the end, a few of each class.
+    There is no index of them by id: they are read along the claim's, from its end, a few of each queue and priority.
     """
     wanted["pos"] = _pos_before(transaction, wanted["before"])
     found: list[Record] = []
@@ -344,7 +344,7 @@ def _pending(transaction: Transaction, wanted: dict[str, Any]) -> list[Job]:
 
 
 def _pos_before(transaction: Transaction, job_id: int | None) -> int:
-    """Return where a job stands: when it is not pending, the moment at which it left; when that is not known, after all."""
+    """Return the pos of a pending job; of another one the moment at which it left, and where that is not known, the last one."""
     if job_id is None:
         return LAST
     try:

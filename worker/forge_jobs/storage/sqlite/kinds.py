@@ -64,7 +64,7 @@ def named(transaction: Transaction, kinds: Iterable[str]) -> dict[str, Kind]:
 
 
 def _different(transaction: Transaction, kinds: Sequence[Kind]) -> list[dict[str, object]]:
-    """Return the columns that `kinds` should have, of those that have not."""
+    """Return the columns of those of `kinds` that are not declared like that."""
     return [columns for columns in map(_columns, kinds) if not _has(transaction, columns)]
 
 

@@ -17,7 +17,7 @@ class SqliteLeadership:
 
     async def lead(self, worker_id: int, duration: timedelta) -> LeaderEpoch | None:
         # An expired lease gets a new epoch even when its holder comes back: in between it did not lead.
-        # One that would last for longer than any that was just given is from before the clock was set back.
+        # A lease that lasts for more than twice its duration from now was given before the clock was set back.
         def lead(transaction: Transaction) -> LeaderEpoch | None:
             epoch: LeaderEpoch | None = transaction.value(
                 """
@@ -66,9 +66,9 @@ def resign(transaction: Transaction, worker_id: int) -> None:
 
 
 def leads(transaction: Transaction, epoch: LeaderEpoch) -> bool:
-    """Return whether the leader of this epoch leads still."""
-    found = transaction.row(
+    """Return whether the leader of this epoch still leads."""
+    row = transaction.row(
         "SELECT 1 FROM leader WHERE epoch = ? AND worker_id IS NOT NULL AND until > ?",
         (epoch, transaction.now),
     )
-    return found is not None
+    return row is not None

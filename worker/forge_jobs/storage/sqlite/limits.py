@@ -1,4 +1,4 @@
-"""Rate limits in SQLite: token buckets, filled up whenever they are looked at."""
+"""Rate limits in SQLite: each bucket is a row, and is refilled when it is read."""
 
 from forge_jobs.errors import UnknownScope
 from forge_jobs.model.epoch import OperatorEpoch
@@ -10,7 +10,7 @@ from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.revision import configured, require_owner
 from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
-# A clock that went back mints nothing, then or when it comes forward again.
+# While the clock is behind, since it was set back, no tokens are added; nor are they twice when it comes forward again.
 FILLED = "min(capacity, tokens + refill * max(0, :now - refilled_at) / 1000000.0)"
 COLUMNS = f"scope, capacity, refill, {FILLED} AS tokens, generation, emptied_at, managed_by"
 

@@ -1,7 +1,7 @@
 """Moves that people make in SQLite: jobs cancelled, retried, run early, deleted; one by its id, or all that match.
 
-All are made of a batch of jobs in one state, which may be one job. The writer's transaction
-holds the database's one write lock, so a job is where it was found.
+Each is made with a batch of jobs in one state, which may be one job. The writer's transaction
+holds the database's one write lock, so a job stays where it was found.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -66,7 +66,7 @@ def place(transaction: Transaction, job_id: int) -> Place:
             "pos": job["created_at"],
         }
         row = transaction.row(OF_CLASS + " AND pos = :pos", wanted)
-        # when it became ready later than it was enqueued
+        # it may have become ready later than it was enqueued
         pos, attempt = row or transaction.rows(OF_CLASS, wanted)[0]
     return Place(
         job_id, State(job["state"]), job["queue_id"], job["priority"], job["kind"], job["key"], attempt, pos
@@ -78,34 +78,34 @@ def cancel(transaction: Transaction, places: Sequence[Place]) -> int:
     if places[0].state is State.IN_PROGRESS:
         transaction.execute_many(
             "UPDATE claimed SET cancel_requested_at = coalesce(cancel_requested_at, ?) WHERE job_id = ?",
-            [(transaction.now, each.id) for each in places],
+            [(transaction.now, place.id) for place in places],
         )
-        for each in places:
-            transaction.tell("cancel", each.id)
+        for place in places:
+            transaction.tell("cancel", place.id)
         return len(places)
     _take_out(transaction, places)
     _give_keys_back(transaction, places)
     retentions: dict[int, int] = dict(transaction.rows("SELECT id, dead_retention FROM queue"))
-    kept = [each for each in places if retentions[each.queue_id]]
+    kept = [place for place in places if retentions[place.queue_id]]
     transaction.execute_many(
         """
         INSERT INTO finished (job_id, finished_at, queue_id, attempt, state, error)
         VALUES (?, ?, ?, ?, 'dead', ?)
         """,
-        [(each.id, transaction.now, each.queue_id, each.attempt, CANCELLED_BY_USER) for each in kept],
+        [(place.id, transaction.now, place.queue_id, place.attempt, CANCELLED_BY_USER) for place in kept],
     )
-    count_move(transaction, [each.queue_id for each in kept], None, "dead")
+    count_move(transaction, [place.queue_id for place in kept], None, "dead")
     if len(kept) < len(places):
-        forget(transaction, [each.id for each in places if not retentions[each.queue_id]])
+        forget(transaction, [place.id for place in places if not retentions[place.queue_id]])
     return len(places)
 
 
 def retry(transaction: Transaction, places: Sequence[Place]) -> int:
-    """The jobs, all dead or all retrying, are pending with attempts at 0; return how many: not those whose key is held."""
+    """The jobs, all dead or all retrying, are pending with attempts at 0, except where another job holds the key; return how many."""
     if places[0].state is State.DEAD:
-        places = [each for each in places if each.key is None or _takes_its_key(transaction, each)]
+        places = [place for place in places if place.key is None or _takes_its_key(transaction, place)]
     _take_out(transaction, places)
-    _make_pending(transaction, [(each, 0) for each in places])
+    _make_pending(transaction, [(place, 0) for place in places])
     return len(places)
 
 
@@ -119,7 +119,7 @@ def delete(transaction: Transaction, places: Sequence[Place]) -> int:
     """The jobs, all in one state and not in progress, are gone with their history; return how many."""
     _take_out(transaction, places)
     _give_keys_back(transaction, places)
-    forget(transaction, [each.id for each in places])
+    forget(transaction, [place.id for place in places])
     return len(places)
 
 
@@ -129,16 +129,18 @@ def transfer(into: int, transaction: Transaction, places: Sequence[Place]) -> in
     if state is State.PENDING:
         transaction.execute_many(
             "UPDATE ready SET queue_id = ? WHERE queue_id = ? AND priority = ? AND pos = ? AND job_id = ?",
-            [(into, each.queue_id, each.priority, each.pos, each.id) for each in places],
+            [(into, place.queue_id, place.priority, place.pos, place.id) for place in places],
         )
         transaction.tell("queue", into)
     else:
         table = "scheduled" if COLUMNS[state] == "scheduled" else "finished"
         transaction.execute_many(
-            f"UPDATE {table} SET queue_id = ? WHERE job_id = ?", [(into, each.id) for each in places]
+            f"UPDATE {table} SET queue_id = ? WHERE job_id = ?", [(into, place.id) for place in places]
         )
-    transaction.execute_many("UPDATE job SET queue_id = ? WHERE id = ?", [(into, each.id) for each in places])
-    count_move(transaction, [each.queue_id for each in places], COLUMNS[state], None)
+    transaction.execute_many(
+        "UPDATE job SET queue_id = ? WHERE id = ?", [(into, place.id) for place in places]
+    )
+    count_move(transaction, [place.queue_id for place in places], COLUMNS[state], None)
     count_move(transaction, [into] * len(places), None, COLUMNS[state])
     return len(places)
 
@@ -146,7 +148,7 @@ def transfer(into: int, transaction: Transaction, places: Sequence[Place]) -> in
 def count(transaction: Transaction, state: State, queue: str | None, kind: str | None) -> int:
     """Return how many jobs a walk over the state would meet."""
     walk = _WALKS[state]
-    found: int = transaction.value(
+    jobs: int = transaction.value(
         f"""
         SELECT count(*) FROM {walk.table} AS place
         WHERE {walk.condition} AND (:queue IS NULL OR place.queue_id = (SELECT id FROM queue WHERE name = :queue))
@@ -154,7 +156,7 @@ def count(transaction: Transaction, state: State, queue: str | None, kind: str |
         """,
         {"queue": queue, "kind": kind},
     )
-    return found
+    return jobs
 
 
 def _takes_its_key(transaction: Transaction, place: Place) -> bool:
@@ -165,7 +167,7 @@ def _takes_its_key(transaction: Transaction, place: Place) -> bool:
 
 
 def _give_keys_back(transaction: Transaction, places: Sequence[Place]) -> None:
-    ids = [(each.id,) for each in places if each.key is not None]
+    ids = [(place.id,) for place in places if place.key is not None]
     transaction.execute_many("DELETE FROM job_key WHERE job_id = ?", ids)
 
 
@@ -177,32 +179,32 @@ def _take_out(transaction: Transaction, places: Sequence[Place]) -> None:
     if state is State.PENDING:
         transaction.execute_many(
             "DELETE FROM ready WHERE queue_id = ? AND priority = ? AND pos = ? AND job_id = ?",
-            [(each.queue_id, each.priority, each.pos, each.id) for each in places],
+            [(place.queue_id, place.priority, place.pos, place.id) for place in places],
         )
     else:
         table = "scheduled" if COLUMNS[state] == "scheduled" else "finished"
-        transaction.execute_many(f"DELETE FROM {table} WHERE job_id = ?", [(each.id,) for each in places])
-    count_move(transaction, [each.queue_id for each in places], COLUMNS[state], None)
+        transaction.execute_many(f"DELETE FROM {table} WHERE job_id = ?", [(place.id,) for place in places])
+    count_move(transaction, [place.queue_id for place in places], COLUMNS[state], None)
 
 
 def _make_pending(transaction: Transaction, jobs: Sequence[tuple[Place, int]]) -> None:
-    """These are pending with so many attempts, in the order in which they were enqueued."""
+    """The jobs are pending, each with this many attempts, in the order in which they were enqueued."""
     make_ready(
         transaction,
-        [(each.id, transaction.now, each.queue_id, attempt, each.priority) for each, attempt in jobs],
+        [(place.id, transaction.now, place.queue_id, attempt, place.priority) for place, attempt in jobs],
     )
-    count_move(transaction, [each.queue_id for each, _ in jobs], None, "pending")
+    count_move(transaction, [place.queue_id for place, _ in jobs], None, "pending")
 
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """The way over all jobs of a state, along an index: the rows that come after where the last one stands."""
+    """The way over all jobs of a state, along an index: which rows come next, and where the last one stands."""
 
     table: str
     after: str
     standing: tuple[str, ...]
     beginning: tuple[int, ...]  # before all of them
-    by_queue: bool = False  # whether the index begins with the queue, so that each queue is a way of its own
+    by_queue: bool = False  # whether the index begins with the queue, so that each queue is walked by itself
     condition: str = "true"
 
     @property
@@ -293,7 +295,7 @@ def _batch(
 ) -> tuple[dict[str, int] | None, int, int]:
     """Make the change to the next jobs; return where the last one stands, how many were met, and how many changed.
 
-    So many are looked at and not so many met, since of a rare kind none may be met for long.
+    `limit` bounds how many rows are looked at, not how many are met: of a rare kind there may be none for long.
     """
     rows = transaction.records(walk.sql, wanted)
     standing = walk.standing_of(rows[-1]) if len(rows) == wanted["limit"] else None

@@ -1,7 +1,7 @@
-"""What a commit tells, written down in the file, so that other processes hear it too.
+"""The notices of commits, written into the file, so that other processes hear them, too.
 
-`PRAGMA data_version` says that another connection has committed, not what. Most commits, such as heartbeats,
-concern nobody else; woken by those, two idle workers would wake each other for ever.
+`PRAGMA data_version` says that another connection has committed, but not what. Most commits, such as heartbeats,
+concern nobody else; if those woke them, two idle workers would wake each other for ever.
 """
 
 import sqlite3
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from forge_jobs.storage.sqlite.transaction import Notice, records
 
 KEPT = 256
-"""How many of the last notices are kept; who was away for longer is told that it may have missed some."""
+"""How many of the last notices are kept; a process that was away for longer is told that it may have missed some."""
 
 MISSED: Notice = ("reconnect", "")
 
@@ -22,7 +22,7 @@ AFTER = "SELECT number, kind, subject FROM notice WHERE number > ? ORDER BY numb
 
 
 def last(connection: sqlite3.Connection) -> int | None:
-    """Return the number of the last notice; None where the tables are those of an older release, or not there."""
+    """Return the number of the last notice; None where the tables are missing, or those of an older release."""
     try:
         number: int = connection.execute("SELECT coalesce(max(number), 0) FROM notice").fetchone()[0]
     except sqlite3.OperationalError:
@@ -42,7 +42,7 @@ def write(connection: sqlite3.Connection, notices: Iterable[Notice]) -> list[int
 
 
 class KnownNotices:
-    """Which notices this process knows: those that it heard of, and its own."""
+    """The notices that this process knows: those that it has heard, and its own."""
 
     def __init__(self, number: int | None) -> None:
         self._number = number  # all up to this one
@@ -50,11 +50,11 @@ class KnownNotices:
 
     @property
     def is_sure(self) -> bool:
-        """Whether it is known at all which there were."""
+        """Whether it is known which notices there were."""
         return self._number is not None
 
     def told(self, numbers: Iterable[int]) -> None:
-        """These are our own."""
+        """The notices with these numbers are our own."""
         for number in numbers:
             if self._number is not None and number == self._number + 1:
                 self._number = number
@@ -62,7 +62,7 @@ class KnownNotices:
                 self._own.add(number)
 
     def of_others(self, connection: sqlite3.Connection) -> list[Notice]:
-        """Return what others have told since the last time, in order."""
+        """Return the notices of others since the last time, in order."""
         if self._number is None:
             self._number = last(connection)
             return [MISSED]

@@ -1,4 +1,4 @@
-"""Owners of configuration in SQLite: what the column managed_by says in three tables."""
+"""Owners of configuration in SQLite, from the column managed_by of three tables."""
 
 from forge_jobs.errors import UnknownOwner
 from forge_jobs.model.owner import Owner
@@ -25,7 +25,7 @@ class SqliteOwners:
         def dismiss(transaction: Transaction) -> Owner:
             owner = _owner(transaction, name)
             if owner == Owner(name):
-                raise UnknownOwner(name, (each.name for each in _all(transaction)))
+                raise UnknownOwner(name, (known.name for known in _all(transaction)))
             for table, _ in TABLES:
                 transaction.execute(f"UPDATE {table} SET managed_by = NULL WHERE managed_by = ?", (name,))
             configured(transaction)

@@ -58,7 +58,7 @@ class SqliteQueues:
             require_owner(refusals.managed_queue, name, owner, managed_by)
             if managed_by is not None:
                 transaction.execute("UPDATE queue SET managed_by = ? WHERE name = ?", (managed_by, name))
-            for field, value in changes.items():  # names of columns, by QueueConfig.EDITABLE
+            for field, value in changes.items():  # columns, by QueueConfig.EDITABLE
                 _change(transaction, name, field, value)
             queue = get(transaction, name)
             if "concurrency" in changes:
@@ -107,7 +107,9 @@ class SqliteQueues:
                 "UPDATE queue SET cooldown_until = ?, throttles = ? WHERE id = ?",
                 (until, throttles, queue_id),
             )
-            if row[0] <= transaction.now:  # not for each longer one: every throttled job comes here
+            if (
+                row[0] <= transaction.now
+            ):  # not each time that it becomes longer: every throttled job comes here
                 configured(transaction)
 
         await self._database.write(cool_down)

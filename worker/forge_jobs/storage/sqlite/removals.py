@@ -1,6 +1,6 @@
 """How a queue goes in SQLite: closed under a name that nobody looks for, then erased when nothing of it is left.
 
-An enqueue is one transaction of the one writer, so that nobody who found the old name is still at it.
+An enqueue is one transaction of the one writer, so that none that found the old name can still be open.
 """
 
 from forge_jobs.model.epoch import OperatorEpoch

@@ -15,6 +15,6 @@ def configured(transaction: Transaction) -> None:
 def require_owner(
     refusal: Callable[[str, str], Managed], name: str, owner: str | None, managed_by: str | None
 ) -> None:
-    """Raise the refusal when what has this name belongs to an owner other than `managed_by`."""
+    """Raise `refusal(name, owner)` when there is an owner other than `managed_by`."""
     if owner is not None and owner != managed_by:
         raise refusal(name, owner)

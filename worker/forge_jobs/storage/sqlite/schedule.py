@@ -12,8 +12,8 @@ from forge_jobs.storage.sqlite.waiting import make_ready
 
 UPCOMING_LIMIT = 1000
 
-# One walk of the index `scheduled_queue`, however much is scheduled. Past jobs that nobody could run: ?4 is a
-# JSON list of the kinds that are handled, null where those are not known.
+# One walk of the index `scheduled_queue`, however much is scheduled. It passes over jobs that nobody could run: ?4 is
+# a JSON list of the kinds that are handled, null where those are not known.
 UPCOMING = """
 SELECT count(*), min(run_at)
 FROM (
@@ -44,14 +44,15 @@ class SqliteSchedule:
 
     async def upcoming(self, within: timedelta) -> Mapping[str, tuple[int, datetime]]:
         def upcoming(transaction: Transaction) -> dict[str, tuple[int, datetime]]:
-            until, found = later(transaction.now, within), {}
+            until = later(transaction.now, within)
+            due: dict[str, tuple[int, datetime]] = {}
             for queue in transaction.records(QUEUES):
                 [(jobs, first)] = transaction.rows(
                     UPCOMING, (queue["id"], until, UPCOMING_LIMIT, queue["kinds"])
                 )
                 if jobs:
-                    found[queue["name"]] = jobs, moment(first)
-            return found
+                    due[queue["name"]] = jobs, moment(first)
+            return due
 
         return await self._database.read(upcoming)
 

@@ -1,6 +1,6 @@
 """The tables in SQLite: made, brought up to date, looked at, dropped.
 
-All work before `Storage.open` too: then the file is open for as long as the call lasts.
+All calls work before `Storage.open`, too: the file is open then for as long as the call lasts.
 """
 
 import sqlite3
@@ -48,14 +48,14 @@ class SqliteSchema:
             async with self._opened():
                 found, required = await self._database.read(_found)
         else:
-            found = required = 0  # to open a file would be to make it
+            found = required = 0  # opening a file would make it
         return SchemaStatus(
             found, migrations("sqlite")[-1].number, required, f"SQLite {sqlite3.sqlite_version}"
         )
 
     def grants(self, role: str, purpose: Purpose) -> list[str]:
         raise InvalidInput(
-            "SQLite knows no roles: who may read the file may look, who may write it and its folder may do everything."
+            "SQLite knows no roles: whoever may read the file may look, and whoever may write it and its folder may do everything."
         )
 
     async def drop(self) -> None:
@@ -97,7 +97,7 @@ def _migrate(transaction: Transaction, known: Sequence[Migration]) -> int:
 
 
 def _drop(transaction: Transaction) -> None:
-    # Only what our migrations make: the file may hold tables of the program too.
+    # Only what our migrations make: the file may also hold tables of the program.
     for kind, name in reversed(_objects()):
         transaction.execute(f"DROP {kind} IF EXISTS {name}")
     transaction.execute("DROP TABLE IF EXISTS migration")
@@ -114,7 +114,7 @@ def _objects() -> list[tuple[str, str]]:
 
 
 def statements(script: str) -> Iterator[str]:
-    """Split a script: sqlite3's own `executescript` would commit in the middle of our transaction."""
+    """Yield the statements of a script: sqlite3's own `executescript` would commit in the middle of our transaction."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

@@ -1,7 +1,7 @@
 """The slots of a queue with a concurrency: who holds them, and how they follow its changes.
 
-A slot above the concurrency is one that was held when the concurrency was lowered, or of a
-job that ran when it was set. It counts until it is given back, and while more slots are held
+A slot above the concurrency was held when the concurrency was lowered, or belongs to a job
+that ran when it was set. It counts until it is given back, and while more slots are held
 than the concurrency says, no job is claimed on any of them.
 """
 
@@ -60,7 +60,7 @@ class SqliteSlots:
 
 
 def hold_for_running(transaction: Transaction, queue_id: int) -> None:
-    """Of a queue that had no slots, each job that runs has one."""
+    """Each running job of the queue, which had no slots, has one."""
     transaction.execute(
         """
         INSERT OR REPLACE INTO slot (queue_id, number, worker_id)
@@ -71,7 +71,7 @@ def hold_for_running(transaction: Transaction, queue_id: int) -> None:
 
 
 def fit(transaction: Transaction, queue_id: int) -> None:
-    """The queue has as many slots as its concurrency says, and those held above it; held ones come first."""
+    """The queue has as many slots as its concurrency says, and those that are held beyond; held ones come first."""
     concurrency: int | None = transaction.value("SELECT concurrency FROM queue WHERE id = ?", (queue_id,))
     slots, last = transaction.rows("SELECT count(*), max(number) FROM slot WHERE queue_id = ?", (queue_id,))[
         0
@@ -96,7 +96,7 @@ def fit(transaction: Transaction, queue_id: int) -> None:
 
 
 def free_slots_of_the_gone(transaction: Transaction) -> None:
-    """No slot is held by a worker that is not registered; those who wait for one are told."""
+    """No slot is held by a worker that is not registered; workers that wait for one are told."""
     freed = transaction.rows(
         """
         UPDATE slot SET worker_id = NULL

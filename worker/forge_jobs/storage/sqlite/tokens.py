@@ -58,7 +58,7 @@ class SqliteTokens:
 
 
 def _wait(tokens: float, limit: RateLimit) -> float:
-    """Return the seconds until a bucket that holds `tokens` has a whole one."""
+    """Return how many seconds it takes until a bucket that holds `tokens` holds a whole one."""
     if tokens >= 1:
         return 0.0
     return (1.0 - tokens) / limit.refill if limit.refill > 0 and limit.capacity >= 1 else math.inf

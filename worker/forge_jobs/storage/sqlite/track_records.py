@@ -11,7 +11,7 @@ Written = dict[str, int]
 def keep(
     transaction: Transaction, worker_id: int, record: TrackRecord | None = None, *, silent: bool = False
 ) -> None:
-    """What the worker, which is about to go, came to is its version's; what it still holds is lost with it."""
+    """The track record of the worker, which is about to go, is added to its version's; what it still holds counts as lost."""
     worker = transaction.record(
         "SELECT pool, version_id, record FROM worker WHERE id = ? AND pool IS NOT NULL", (worker_id,)
     )
@@ -24,17 +24,17 @@ def keep(
     )
     if before is None:
         return
-    said = _decoded(worker["record"]) if record is None else record.written()
+    own = _decoded(worker["record"]) if record is None else record.written()
     gone = TrackRecord(lost=held, workers_lost=int(silent)).written()
     transaction.execute(
         "UPDATE worker_version SET record = ? WHERE pool = ? AND id = ?",
-        (encoded(summed([_decoded(before), said, gone])), pool, version_id),
+        (encoded(summed([_decoded(before), own, gone])), pool, version_id),
     )
 
 
 def totals(transaction: Transaction, pool: str | None) -> dict[tuple[str, str], Written]:
     """Return what the attempts of each version (of one pool) have come to by now, by pool and version."""
-    found: dict[tuple[str, str], list[Written]] = {}
+    records: dict[tuple[str, str], list[Written]] = {}
     for row in transaction.records(
         """
         SELECT pool, id AS version_id, record FROM worker_version WHERE ?1 IS NULL OR pool = ?1
@@ -42,13 +42,13 @@ def totals(transaction: Transaction, pool: str | None) -> dict[tuple[str, str], 
         """,
         (pool,),
     ):
-        found.setdefault((row["pool"], row["version_id"]), []).append(_decoded(row["record"]))
-    return {key: summed(records) for key, records in found.items()}
+        records.setdefault((row["pool"], row["version_id"]), []).append(_decoded(row["record"]))
+    return {version: summed(written) for version, written in records.items()}
 
 
 def ages(transaction: Transaction, pool: str | None) -> dict[tuple[str, str], dict[int, int]]:
     """Return how many jobs the workers of each version hold, by the bucket of the time since they were claimed."""
-    found: dict[tuple[str, str], dict[int, int]] = {}
+    held: dict[tuple[str, str], dict[int, int]] = {}
     for row in transaction.records(
         """
         SELECT label.pool, label.version_id, claimed.claimed_at
@@ -57,10 +57,10 @@ def ages(transaction: Transaction, pool: str | None) -> dict[tuple[str, str], di
         """,
         (pool,),
     ):
-        counts = found.setdefault((row["pool"], row["version_id"]), {})
+        counts = held.setdefault((row["pool"], row["version_id"]), {})
         number = bucket((transaction.now - row["claimed_at"]) / 1_000_000)
         counts[number] = counts.get(number, 0) + 1
-    return found
+    return held
 
 
 def _decoded(text: str) -> Written:

@@ -1,4 +1,4 @@
-"""What one call sees of the database, and how SQLite's errors become ours."""
+"""The part of a transaction that belongs to one call, and how SQLite's errors become ours."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from forge_jobs.errors import ForgeError, StorageRefused, StorageUnavailable, StorageUnusable
 from forge_jobs.storage import refusals
 
-# Where nothing may be written, or that is no database.
+# Errors of a file that may not be written, or that is no database.
 UNUSABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOTADB}
 
 T = TypeVar("T")
@@ -19,10 +19,10 @@ Notice = tuple[str, str]
 
 
 class Transaction:
-    """One call's part of a transaction: statements, one moment, and what to tell after the commit.
+    """One call's part of a transaction: its statements, its moment, and its notices, which are sent after the commit.
 
     `now` is bound to statements as a parameter: it is the same for all of them, as in
-    Postgres, and no row has to wait for Python to ask for the time.
+    Postgres, and no row has to ask Python for the time.
     """
 
     __slots__ = ("_connection", "notices", "now")
@@ -30,7 +30,7 @@ class Transaction:
     def __init__(self, connection: sqlite3.Connection, now: int) -> None:
         self._connection = connection
         self.now = now  # microseconds since the epoch
-        self.notices: dict[Notice, None] = {}  # in order, each once
+        self.notices: dict[Notice, None] = {}  # in order, without repetitions
 
     def execute(self, sql: str, parameters: Parameters = ()) -> sqlite3.Cursor:
         """The statement is run."""
@@ -60,8 +60,8 @@ class Transaction:
 
     def record(self, sql: str, parameters: Parameters = ()) -> Record | None:
         """Return the first row of the statement, whose columns have names, when there is one."""
-        found = self.records(sql, parameters)
-        return found[0] if found else None
+        rows = self.records(sql, parameters)
+        return rows[0] if rows else None
 
     def changed(self, sql: str, parameters: Parameters = ()) -> int:
         """The statement is run; return how many rows it changed."""
@@ -89,7 +89,7 @@ REFUSALS = (
     OverflowError,
     UnicodeEncodeError,  # half of a surrogate pair
 )
-"""What SQLite, or its driver, says to a value that it cannot hold."""
+"""Errors of SQLite, or of its driver, about a value that it cannot hold."""
 
 
 DRIVER_ERRORS = (sqlite3.Error, sqlite3.Warning, OSError, *REFUSALS)
@@ -99,25 +99,25 @@ def translated(error: Exception, path: str) -> Exception:
     """Return our error for one of SQLite's; any other as it is."""
     if isinstance(error, ForgeError) or not isinstance(error, DRIVER_ERRORS):
         return error
-    said = str(error).partition("\n")[0].rstrip(".")
+    message = str(error).partition("\n")[0].rstrip(".")
     if isinstance(error, REFUSALS):
-        return refusals.refused_value(said)
-    if isinstance(error, sqlite3.OperationalError) and _is_about_the_schema(said):
-        return refusals.without_tables(f"The database {path}", said)
-    if (  # a statement, or a trigger's, is wrong
+        return refusals.refused_value(message)
+    if isinstance(error, sqlite3.OperationalError) and _is_about_the_schema(message):
+        return refusals.without_tables(f"The database {path}", message)
+    if (  # a statement is wrong, or that of a trigger
         isinstance(error, sqlite3.NotSupportedError | sqlite3.Warning)
         or getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
     ):
-        return StorageRefused(f"The database refuses it: {said}.")
+        return StorageRefused(f"The database refuses it: {message}.")
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     kind = StorageUnusable if code in UNUSABLE else StorageUnavailable
-    ours = kind(f"The database {path} cannot be used: {said}.")
+    ours = kind(f"The database {path} cannot be used: {message}.")
     ours.__cause__ = error
     return ours
 
 
 def is_write_lock_busy(error: BaseException) -> bool:
-    """Whether another connection had the one write lock for as long as ours waits."""
+    """Whether another connection has had the one write lock for as long as ours waits."""
     code = getattr(error.__cause__, "sqlite_errorcode", None)
     return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
 

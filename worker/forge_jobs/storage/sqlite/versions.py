@@ -33,7 +33,7 @@ WHERE NOT (?7 = 'current'
            AND EXISTS (SELECT 1 FROM worker_version AS other WHERE other.pool = ?1 AND other.state = 'current'))
 """
 
-# Before the next statement, since at no moment there may be two current ones.
+# Before the next statement, since there may never be two current versions.
 CLOSE_OTHERS = """
 UPDATE worker_version
 SET state = 'draining', control_revision = control_revision + 1, state_changed_at = :now,
@@ -50,7 +50,7 @@ SET state = 'current', weight_percent = 100, control_revision = control_revision
 WHERE pool = :pool AND id = :id AND state <> 'current'
 """
 
-# All that stands right of a = is as it was before the statement.
+# Right of an equals sign, a column is as it was before the statement.
 MOVE = """
 UPDATE worker_version AS version
 SET state = :state,
@@ -100,7 +100,7 @@ JOIN worker_version AS version ON version.pool = label.pool AND version.id = lab
 WHERE label.worker_id = ? AND version.state = ?
 """
 
-# Without its row a version is open, so a row stays for as long as somebody may claim by it.
+# A version without a row is open, so the row stays for as long as somebody may claim by it.
 DELETE = """
 DELETE FROM worker_version
 WHERE pool = ?1 AND id = ?2 AND state NOT IN ('current', 'ramping')

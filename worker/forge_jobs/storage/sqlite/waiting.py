@@ -1,4 +1,4 @@
-"""How a job begins to wait: in `ready` or in `scheduled`. Used by whatever makes one wait."""
+"""How jobs begin to wait, in `ready` or in `scheduled`, whatever makes them wait."""
 
 from collections.abc import Iterable, Sequence
 
@@ -19,7 +19,7 @@ def make_ready(transaction: Transaction, jobs: Sequence[tuple[int, int, int, int
 def make_scheduled(transaction: Transaction, jobs: Sequence[tuple[int, int, int, int, int, str]]) -> None:
     """These (job_id, run_at, queue_id, attempt, priority, reason) are scheduled.
 
-    Whoever sleeps until the next due time is told when that is earlier now.
+    Workers that sleep until the next job is due are told when one is due earlier now.
     """
     if not jobs:
         return

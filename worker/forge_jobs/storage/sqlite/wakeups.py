@@ -1,7 +1,7 @@
-"""Waking in SQLite: told at once within the process, noticed within 100 ms across processes.
+"""Waking in SQLite: at once within the process, within 100 ms across processes.
 
-The writer tells what its own commits did. It also looks at `PRAGMA data_version`, which
-changes with commits of others only, and then reads which `notices` those have left.
+The writer sends the notices of its own commits. It also looks at `PRAGMA data_version`, which
+changes with commits of others only, and then reads the `notices` that those have left.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ class SqliteWakeups:
     async def listen(self, heard: Listener) -> None:
         stop = self._database.listen(heard)
         try:
-            heard("reconnect", "")  # what was told before was missed
+            heard("reconnect", "")  # earlier notices were missed
             await asyncio.get_running_loop().create_future()  # until cancelled
         finally:
             stop()
 
     async def mark_idle(self, worker_id: int, queue_ids: Sequence[int]) -> None:
-        """Nothing to do: telling costs nothing here, so everybody is told always."""
+        """Nothing to do: notices cost nothing here, so everybody always gets them."""
 
     async def unmark_idle(self, worker_id: int) -> None:
         """Nothing to do."""

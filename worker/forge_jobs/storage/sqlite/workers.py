@@ -18,7 +18,7 @@ from forge_jobs.storage.sqlite.slots import free_slots_of_the_gone
 from forge_jobs.storage.sqlite.track_records import keep
 from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
-# of a worker: the revision that it acknowledges, whether it may claim, and when it beat last
+# Of a worker: the control revision of its version, whether it may claim, and when it beat last.
 GATE = """
 SELECT coalesce(version.control_revision, 0) AS control_revision,
        NOT worker.cordoned AND coalesce(version.state IN ('current', 'ramping'), 1) AS is_open, worker.beat_at
@@ -82,7 +82,7 @@ class SqliteWorkers:
         record: TrackRecord | None = None,
         ailment: str | None = None,
     ) -> Beat:
-        said = encoded((record or TrackRecord(succeeded=succeeded, failed=failed)).written())
+        written = encoded((record or TrackRecord(succeeded=succeeded, failed=failed)).written())
 
         def beat(transaction: Transaction) -> Beat:
             gate = transaction.record(GATE, (worker_id,))
@@ -104,7 +104,7 @@ class SqliteWorkers:
                     succeeded,
                     failed,
                     run_seconds,
-                    said,
+                    written,
                     gate["control_revision"],
                     present if era is None else era,
                     ailment,
@@ -172,14 +172,14 @@ class SqliteWorkers:
             gone: dict[int, str] = {}
             if leads(transaction, epoch):
                 for worker_id, beat_at in silent.items():
-                    found = transaction.rows(
+                    labels = transaction.rows(
                         "SELECT id, label FROM worker WHERE id = ? AND beat_at = ?",
                         (worker_id, micros(beat_at)),
                     )
-                    for _ in found:
+                    for _ in labels:
                         keep(transaction, worker_id, silent=True)
                         transaction.execute("DELETE FROM worker WHERE id = ?", (worker_id,))
-                    gone.update(found)
+                    gone.update(labels)
             transaction.execute_many(
                 "UPDATE worker_label SET at = ? WHERE worker_id = ?",
                 [(transaction.now, worker_id) for worker_id in gone],

@@ -22,13 +22,13 @@ from forge_jobs.storage.sqlite.file import OpenedFile, is_there, who_writes, wri
 from forge_jobs.storage.sqlite.transaction import Notice, Transaction, Work, translated
 
 GROUP_LIMIT = 256
-"""Calls in one transaction, so that other processes get their turn."""
+"""How many calls one transaction has at most, so that other processes get their turn."""
 
 LOOK_SECONDS = 0.1
-"""How often we look whether another process has written."""
+"""Seconds between two looks whether another process has written."""
 
 BUSY_STEP = 1.0
-"""Seconds after which whoever waits for the write lock looks who has it."""
+"""Seconds after which it is looked up who has the write lock that is waited for."""
 
 OWN_PATIENCE = 5.0
 """Seconds for which a transaction of another connection of this process is waited for."""
@@ -36,7 +36,7 @@ OWN_PATIENCE = 5.0
 
 @dataclass(slots=True)
 class Submission:
-    """A piece of work and who waits for it."""
+    """A piece of work, and the future of whoever waits for it."""
 
     work: Work[Any]
     future: asyncio.Future[Any]
@@ -62,9 +62,9 @@ class Writer:
         self._heard = heard  # called on the loop, after those who waited were answered
         self._close_readers = close_readers  # called before a file is opened anew
         self._look = look  # whether this is a file, to which other processes can write
-        self._patience = patience  # seconds for which a transaction of somebody else is waited for
+        self._patience = patience  # seconds for which a transaction of another connection is waited for
         self._file: OpenedFile | None = None
-        self._fate: str | None = None  # what became of the file, while nobody was told
+        self._fate: str | None = None  # what became of the file, until somebody is told
         self._known = notices.KnownNotices(None)
         self._loop = asyncio.get_running_loop()
         self._calls: SimpleQueue[Submission | None] = SimpleQueue()
@@ -77,11 +77,11 @@ class Writer:
         await self._opened
 
     def end(self) -> None:
-        """What was submitted is done, and then the thread ends."""
+        """The thread ends once all submitted work is done."""
         self._calls.put(None)
 
     async def stop(self) -> None:
-        """What was submitted is done, and the thread has ended."""
+        """All submitted work is done, and the thread has ended."""
         self.end()
         await asyncio.to_thread(self._thread.join)
 
@@ -97,7 +97,7 @@ class Writer:
     def _run(self) -> None:
         try:
             connection = self._opened_connection()
-        except Exception as error:  # whoever opens must hear of it, whatever it is
+        except Exception as error:  # whatever it is, whoever opens must be told
             self._on_loop(_fail, self._opened, translated(error, self._path))
             return
         self._on_loop(_answer, self._opened, None)
@@ -119,7 +119,7 @@ class Writer:
         return connection
 
     def _opened_anew(self) -> sqlite3.Connection:
-        """Return a connection to what stands under the name now: whose history is another, however old a copy it is."""
+        """Return a connection to the file that has the name now, and end its era: its history is another, even if it is a copy."""
         connection = self._opened_connection()
         try:
             era.end(connection)
@@ -131,22 +131,22 @@ class Writer:
     def _carried_out(
         self, connection: sqlite3.Connection, calls: list[Submission]
     ) -> tuple[sqlite3.Connection, list[Notice]]:
-        """Run the calls where others see it; return the connection to go on with, and what to tell.
+        """Run the calls in the file that others see; return the connection to go on with, and the notices to send.
 
-        When another file stands under the name, or none, they fail, and nothing is written that anybody sees.
+        When another file has the name now, or none, the calls fail, and nothing is written that anybody sees.
         """
         fate = self._fate
         if fate is None:
-            told = self._commit(connection, calls)
+            sent = self._commit(connection, calls)
             fate = self._become()  # afterwards: what was committed to a file that is gone is gone too
             if fate is None:
-                return connection, told
+                return connection, sent
         self._fate = None
         for call in calls:
             call.result, call.error = None, StorageUnavailable(fate)
         if not is_there(self._path):
             return connection, []
-        connection.close()  # before the new one: what was in a lost log is written into the file then
+        connection.close()  # before the new one is opened: a log that was lost is written into the file then
         self._close_readers()
         try:
             return self._opened_anew(), [notices.MISSED]
@@ -170,7 +170,7 @@ class Writer:
     def _on_loop(self, callback: Callable[..., None], *arguments: Any) -> None:
         try:
             self._loop.call_soon_threadsafe(callback, *arguments)
-        except RuntimeError:  # the loop was closed, and we were not: nobody waits any more
+        except RuntimeError:  # the loop was closed before we were: nobody waits any more
             self._calls.put(None)
 
     def _gather(self, connection: sqlite3.Connection) -> list[Submission] | None:
@@ -210,7 +210,7 @@ class Writer:
     _version: int | None = None
 
     def _heard_of_others(self, connection: sqlite3.Connection) -> list[Notice]:
-        """Return what others have told since; when the file is gone, that something was missed, so that all call and are told."""
+        """Return the notices of others since the last time; when the file is gone, that some were missed, so that everybody calls and is told."""
         if self._fate is None and (fate := self._become()) is not None:
             self._fate = fate
             return [notices.MISSED]
@@ -221,12 +221,12 @@ class Writer:
                 return []
             return self._known.of_others(connection)
         except Exception:
-            return []  # whoever calls next is told
+            return []  # the next call fails, and says why
 
     def _commit(self, connection: sqlite3.Connection, calls: list[Submission]) -> list[Notice]:
-        """Run the calls in one transaction; return what to tell. Every call has its result or error."""
+        """Run the calls in one transaction; return the notices to send. Every call has its result or error."""
         told: dict[Notice, None] = {}
-        _roll_back(connection)  # what could not be rolled back when it failed
+        _roll_back(connection)  # a transaction that could not be rolled back when it failed
         try:
             self._begin(connection)
             for call in calls:
@@ -245,7 +245,7 @@ class Writer:
         return list(told)
 
     def _begin(self, connection: sqlite3.Connection) -> None:
-        """Nobody else writes. Whoever waits for a transaction of its own program would wait for ever: not for long."""
+        """Begin a transaction in which nobody else writes. One of this process, which may wait for us, is not waited for long."""
         began = time.monotonic()
         while True:
             try:
