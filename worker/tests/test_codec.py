@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forge_jobs.codecs import plain as codec_module
+from forge_jobs.codecs import plain
 from forge_jobs.codecs.plain import Arguments, codecs, decode, encode, register
 from forge_jobs.errors import InvalidInput, InvalidPayload
 
@@ -82,7 +82,7 @@ class Talking:
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Codecs that a test registers are gone after it."""
-    monkeypatch.setattr(codec_module, "_codecs", dict(codec_module._codecs))
+    monkeypatch.setattr(plain, "_codecs", dict(plain._codecs))
 
 
 def refusal(function: Any, payload: Any, codec: str = "json", *, skip: int = 0) -> str:
@@ -94,7 +94,7 @@ def refusal(function: Any, payload: Any, codec: str = "json", *, skip: int = 0) 
 # Values
 
 
-plain = st.recursive(
+plain_values = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**63)
@@ -108,7 +108,7 @@ plain = st.recursive(
 
 
 @pytest.mark.parametrize("codec", BUILT_IN)
-@given(value=plain)
+@given(value=plain_values)
 def test_plain_objects_come_back_as_they_were(codec: str, value: Any) -> None:
     assert decode(encode(value, codec), codec) == value
 

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from forge_jobs.errors import InvalidSetting, StorageUnavailable
-from forge_jobs.probes import server as health
-from forge_jobs.probes.server import HealthServer, why_unanswered
+from forge_jobs.probes.server import HEAD_LIMIT, HealthServer, why_unanswered
 
 
 class Worker:
@@ -123,13 +122,13 @@ async def test_nonsense_is_a_bad_request(port: int, nonsense: bytes) -> None:
 
 
 async def test_a_request_longer_than_allowed_is_refused(port: int) -> None:
-    response = await sent(port, b"GET /metrics HTTP/1.1\r\nX: " + b"x" * (health.HEAD_LIMIT + 1))
+    response = await sent(port, b"GET /metrics HTTP/1.1\r\nX: " + b"x" * (HEAD_LIMIT + 1))
 
     assert response.startswith(b"HTTP/1.1 431 ")
 
 
 async def test_who_never_ends_its_request_is_sent_away(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "PATIENCE", 0.05)
+    monkeypatch.setattr("forge_jobs.probes.server.PATIENCE", 0.05)
 
     assert (await sent(port, b"GET /metrics HT")).startswith(b"HTTP/1.1 408 ")
 
@@ -137,7 +136,7 @@ async def test_who_never_ends_its_request_is_sent_away(port: int, monkeypatch: p
 async def test_connections_that_are_held_open_give_way_to_a_new_one(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr("forge_jobs.probes.server.MAX_CONNECTIONS", 1)
     reader, held = await asyncio.open_connection("127.0.0.1", port)
     held.write(b"GET ")
 
@@ -162,7 +161,7 @@ async def test_a_probe_that_breaks_is_answered_and_the_program_told(worker: Work
 async def test_an_answer_that_takes_too_long_is_given_up(
     worker: Worker, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "ANSWER_TIMEOUT", 0.05)
+    monkeypatch.setattr("forge_jobs.probes.server.ANSWER_TIMEOUT", 0.05)
 
     async def never(accept: str) -> tuple[bytes, str]:
         await asyncio.Event().wait()

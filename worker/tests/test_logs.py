@@ -15,8 +15,7 @@ import pytest
 from forge_jobs import Forge, Worker
 from forge_jobs.model.job import Claim
 from forge_jobs.model.run import Outcome, Run
-from forge_jobs.telemetry import events as telemetry
-from forge_jobs.telemetry import logs
+from forge_jobs.telemetry import events, logs
 from forge_jobs.telemetry.events import JobsEnded
 from forge_jobs.telemetry.log_format import JsonFormatter, TextFormatter
 from forge_jobs.telemetry.log_sentences import SENTENCES
@@ -48,21 +47,21 @@ def run(outcome: Outcome, **facts: Any) -> Run:
 
 
 @pytest.fixture
-def events() -> Telemetry:
+def telemetry() -> Telemetry:
     return Telemetry()
 
 
 @pytest.fixture
-def said(events: Telemetry) -> Iterator[Callable[..., list[str]]]:
+def said(telemetry: Telemetry) -> Iterator[Callable[..., list[str]]]:
     """Subscribes with the given options and returns the lines for some events."""
     stream = io.StringIO()
     ends: list[Callable[[], None]] = []
 
-    def say(*happened: telemetry.Event, **options: Any) -> list[str]:
+    def say(*happened: events.Event, **options: Any) -> list[str]:
         if not ends:
-            ends.append(logs.subscribe(events, stream=stream, **options))
+            ends.append(logs.subscribe(telemetry, stream=stream, **options))
         for event in happened:
-            events.emit(event)
+            telemetry.emit(event)
         return stream.getvalue().splitlines()
 
     yield say
@@ -81,8 +80,8 @@ def test_a_failed_attempt_is_a_warning_with_its_error_and_when_it_is_tried_again
 
 def test_an_exit_that_did_not_end_the_worker_is_said_with_its_job_or_those_that_run(said: Any) -> None:
     label, where = "shop-worker-1", "shop.py:7 in leave: sys.exit(code)"
-    known = telemetry.ExitContained(label, "SystemExit: 3", where, claim(), running=[41, 42])
-    unknown = telemetry.ExitContained(label, "SystemExit: 4", where, None, running=[41])
+    known = events.ExitContained(label, "SystemExit: 3", where, claim(), running=[41, 42])
+    unknown = events.ExitContained(label, "SystemExit: 4", where, None, running=[41])
 
     first, second = said(known, known, unknown, unknown)  # each once for a while, however often it comes
 
@@ -106,7 +105,7 @@ def test_a_done_job_is_said_at_info_only(said: Any) -> None:
 
 
 def test_every_line_of_a_job_names_the_worker_that_ran_it(said: Any) -> None:
-    started = telemetry.WorkerStarted("shop-worker-1-a", ["mail", "default"], 50)
+    started = events.WorkerStarted("shop-worker-1-a", ["mail", "default"], 50)
 
     lines = said(started, JobsEnded([run(Outcome.DONE)]))
 
@@ -172,8 +171,8 @@ def test_a_database_that_stays_away_is_said_once_and_then_ever_more_seldom(
     said_at = []
     for second in range(600):
         now = float(second)
-        subscriber(telemetry.DatabaseLost("claim", "connection refused", 1.0))
-        subscriber(telemetry.DatabaseLost("heartbeat", "connection refused", 5.0))
+        subscriber(events.DatabaseLost("claim", "connection refused", 1.0))
+        subscriber(events.DatabaseLost("heartbeat", "connection refused", 5.0))
         if caplog.records:
             said_at.append(second)
             caplog.clear()
@@ -186,10 +185,10 @@ def test_a_database_that_comes_back_is_said_once_with_how_long_it_was_away(
 ) -> None:
     subscriber = logs.LogSubscriber(clock=lambda: 0.0)
 
-    subscriber(telemetry.DatabaseLost("claim", "connection refused", 1.0))
-    subscriber(telemetry.DatabaseBack("claim", 61.25))
-    subscriber(telemetry.DatabaseBack("heartbeat", 61.5))
-    subscriber(telemetry.DatabaseLost("claim", "connection refused", 1.0))
+    subscriber(events.DatabaseLost("claim", "connection refused", 1.0))
+    subscriber(events.DatabaseBack("claim", 61.25))
+    subscriber(events.DatabaseBack("heartbeat", 61.5))
+    subscriber(events.DatabaseLost("claim", "connection refused", 1.0))
 
     assert [record.getMessage() for record in caplog.records] == [
         "The database does not answer (claim): connection refused; next try in 1 s",
@@ -199,7 +198,7 @@ def test_a_database_that_comes_back_is_said_once_with_how_long_it_was_away(
 
 
 def test_a_queue_that_may_be_misspelt_is_a_question(said: Any) -> None:
-    [line] = said(telemetry.QueueResembles("mial", "mail"))
+    [line] = said(events.QueueResembles("mial", "mail"))
 
     assert "WARNING There was no queue mial, so it was made; did you mean mail?" in line
 
@@ -208,8 +207,8 @@ def test_two_unserved_queues_are_both_said(caplog: pytest.LogCaptureFixture) -> 
     subscriber = logs.LogSubscriber(clock=lambda: 0.0)
 
     for _ in range(3):
-        subscriber(telemetry.QueueUnserved("mail", 3))
-        subscriber(telemetry.QueueUnserved("default", 1))
+        subscriber(events.QueueUnserved("mail", 3))
+        subscriber(events.QueueUnserved("default", 1))
 
     assert [record.queue for record in caplog.records] == ["mail", "default"]
 
@@ -220,7 +219,7 @@ def test_an_unforeseen_failure_of_a_chore_comes_with_its_traceback(said: Any) ->
     except KeyError as caught:
         error = caught
 
-    lines = said(telemetry.ChoreFailed("sweep", error, 5.0))
+    lines = said(events.ChoreFailed("sweep", error, 5.0))
 
     assert (
         "ERROR   Chore sweep failed: KeyError: 'surprise'; next try in 5 s  chore=sweep retry_in=5"
@@ -239,7 +238,7 @@ def test_a_traceback_is_summed_up_by_its_end(said: Any) -> None:
 
 
 def test_a_list_of_nothing_is_none(said: Any) -> None:
-    [line] = said(telemetry.HistoryCut([], 3))
+    [line] = said(events.HistoryCut([], 3))
 
     assert (
         "it still knows 3 jobs of this worker; these were stopped, since it does not know them: none" in line
@@ -247,16 +246,16 @@ def test_a_list_of_nothing_is_none(said: Any) -> None:
 
 
 def test_what_is_below_the_level_is_not_said(said: Any) -> None:
-    assert said(telemetry.LeaderChanged("a", True, 1), telemetry.JobsMadePending(3), level="WARNING") == []
+    assert said(events.LeaderChanged("a", True, 1), events.JobsMadePending(3), level="WARNING") == []
 
 
 def test_every_event_has_a_sentence() -> None:
-    spoken = {telemetry.JobsEnded, telemetry.JobsTakenBack, telemetry.LeaderChanged, *SENTENCES}
-    known = {each for each in vars(telemetry).values() if isinstance(each, type)}
+    spoken = {events.JobsEnded, events.JobsTakenBack, events.LeaderChanged, *SENTENCES}
+    known = {each for each in vars(events).values() if isinstance(each, type)}
 
-    events = {each for each in known if issubclass(each, telemetry.Event) and each is not telemetry.Event}
+    kinds = {each for each in known if issubclass(each, events.Event) and each is not events.Event}
 
-    assert events == spoken
+    assert kinds == spoken
 
 
 def test_every_sentence_can_be_said(said: Any) -> None:
@@ -278,8 +277,8 @@ def test_every_sentence_can_be_said(said: Any) -> None:
     for event in SENTENCES:
         before = len(said(level="DEBUG"))
         happened = event(*(value(each.type) for each in event.__dataclass_fields__.values()))  # type: ignore[attr-defined]
-        if isinstance(happened, telemetry.DatabaseBack):
-            said(telemetry.DatabaseLost("claim", "refused", 1.0))
+        if isinstance(happened, events.DatabaseBack):
+            said(events.DatabaseLost("claim", "refused", 1.0))
         assert len(said(happened)) > before, event
 
 
@@ -300,7 +299,9 @@ async def test_lines_that_a_handler_writes_itself_name_its_job(said: Any) -> Non
     }
 
 
-def test_a_program_that_configured_logging_keeps_its_handlers_which_learn_the_job(events: Telemetry) -> None:
+def test_a_program_that_configured_logging_keeps_its_handlers_which_learn_the_job(
+    telemetry: Telemetry,
+) -> None:
     heard: list[logging.LogRecord] = []
     theirs = logging.Handler()
     theirs.emit = heard.append  # type: ignore[method-assign]
@@ -308,7 +309,7 @@ def test_a_program_that_configured_logging_keeps_its_handlers_which_learn_the_jo
     root.addHandler(theirs)
     handlers = list(root.handlers)
 
-    end = logs.subscribe(events)
+    end = logs.subscribe(telemetry)
     token = logs.current_job.set((claim(), "mail"))
     logging.getLogger("shop").warning("hello")
     logs.current_job.reset(token)
@@ -322,20 +323,20 @@ def test_a_program_that_configured_logging_keeps_its_handlers_which_learn_the_jo
     assert not hasattr(heard[1], "job_id")
 
 
-def test_a_level_that_does_not_exist_changes_nothing(events: Telemetry) -> None:
+def test_a_level_that_does_not_exist_changes_nothing(telemetry: Telemetry) -> None:
     handlers = list(logging.getLogger().handlers)
 
     with pytest.raises(ValueError, match="LOUD"):
-        logs.subscribe(events, level="LOUD", stream=io.StringIO())
+        logs.subscribe(telemetry, level="LOUD", stream=io.StringIO())
 
     assert logging.getLogger().handlers == handlers
 
 
-def test_starts_of_jobs_are_said_at_debug_only(events: Telemetry) -> None:
-    end = logs.subscribe(events, level="DEBUG", stream=io.StringIO())
+def test_starts_of_jobs_are_said_at_debug_only(telemetry: Telemetry) -> None:
+    end = logs.subscribe(telemetry, level="DEBUG", stream=io.StringIO())
     end()
 
-    assert events.wants_starts
+    assert telemetry.wants_starts
 
 
 async def drained(forge: Forge) -> int:
@@ -396,7 +397,7 @@ async def test_a_program_that_subscribed_hears_each_event_once(tmp_path: Path) -
 
 
 def test_a_program_that_writes_to_the_console_itself_has_no_line_twice(
-    events: Telemetry, monkeypatch: pytest.MonkeyPatch
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     console = io.StringIO()
     monkeypatch.setattr(sys, "stderr", console)
@@ -404,7 +405,7 @@ def test_a_program_that_writes_to_the_console_itself_has_no_line_twice(
     theirs = logging.StreamHandler(console)
     logging.getLogger().addHandler(theirs)
     try:
-        end = logs.subscribe(events, stream=console)
+        end = logs.subscribe(telemetry, stream=console)
         logging.getLogger("shop").warning("hello")
         end()
         assert len(console.getvalue().splitlines()) == 1
@@ -413,7 +414,7 @@ def test_a_program_that_writes_to_the_console_itself_has_no_line_twice(
         logging.getLogger().removeHandler(theirs)
 
 
-def test_a_filter_gives_a_programs_own_handler_the_job(events: Telemetry) -> None:
+def test_a_filter_gives_a_programs_own_handler_the_job(telemetry: Telemetry) -> None:
     heard: list[logging.LogRecord] = []
     theirs = logging.Handler()
     theirs.emit = heard.append  # type: ignore[method-assign]

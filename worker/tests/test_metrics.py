@@ -17,8 +17,7 @@ from forge_jobs.model.job import Claim, State
 from forge_jobs.model.run import Outcome, Run
 from forge_jobs.probes.metrics import Metrics
 from forge_jobs.storage.interface.storage import Storage
-from forge_jobs.telemetry import counters
-from forge_jobs.telemetry import events as telemetry
+from forge_jobs.telemetry import counters, events
 from forge_jobs.telemetry.events import JobsEnded
 from forge_jobs.telemetry.telemetry import Telemetry
 from tests.storage import factories
@@ -57,7 +56,7 @@ async def scraped(metrics: Metrics) -> Page:
 
 
 @pytest.fixture
-def events() -> Telemetry:
+def telemetry() -> Telemetry:
     return Telemetry()
 
 
@@ -72,10 +71,10 @@ async def storage(database: SqliteDatabase) -> AsyncIterator[Storage]:
         yield storage
 
 
-async def test_attempts_are_counted_by_queue_kind_and_outcome(events: Telemetry) -> None:
-    metrics = Metrics(events)
+async def test_attempts_are_counted_by_queue_kind_and_outcome(telemetry: Telemetry) -> None:
+    metrics = Metrics(telemetry)
 
-    events.emit(
+    telemetry.emit(
         JobsEnded([run(Outcome.DONE), run(Outcome.DONE), run(Outcome.FAILED), run(Outcome.DONE, "resize")])
     )
     page = await scraped(metrics)
@@ -86,11 +85,11 @@ async def test_attempts_are_counted_by_queue_kind_and_outcome(events: Telemetry)
 
 
 async def test_a_kind_that_never_failed_shows_so_since_a_rate_does_not_see_a_first_value(
-    events: Telemetry,
+    telemetry: Telemetry,
 ) -> None:
-    metrics = Metrics(events)
+    metrics = Metrics(telemetry)
 
-    events.emit(JobsEnded([run(Outcome.DONE)]))
+    telemetry.emit(JobsEnded([run(Outcome.DONE)]))
     page = await scraped(metrics)
 
     assert page.value("forge_jobs_ended_total", queue="mail", kind="send_email", outcome="failed") == 0
@@ -98,11 +97,13 @@ async def test_a_kind_that_never_failed_shows_so_since_a_rate_does_not_see_a_fir
     assert page.value("forge_jobs_ended_total", queue="mail", kind="send_email", outcome="lost") is None
 
 
-async def test_wait_and_run_time_fall_into_cumulated_buckets(events: Telemetry) -> None:
-    metrics = Metrics(events)
+async def test_wait_and_run_time_fall_into_cumulated_buckets(telemetry: Telemetry) -> None:
+    metrics = Metrics(telemetry)
     labels = {"queue": "mail", "kind": "send_email"}
 
-    events.emit(JobsEnded([run(wait=0.001, duration=0.2), run(wait=0.3, duration=7200.0), run(wait=-0.01)]))
+    telemetry.emit(
+        JobsEnded([run(wait=0.001, duration=0.2), run(wait=0.3, duration=7200.0), run(wait=-0.01)])
+    )
     page = await scraped(metrics)
 
     assert page.value("forge_jobs_wait_seconds_bucket", le="0.001", **labels) == 2
@@ -114,11 +115,11 @@ async def test_wait_and_run_time_fall_into_cumulated_buckets(events: Telemetry) 
     assert page.value("forge_jobs_run_seconds_count", **labels) == 3
 
 
-async def test_a_job_that_was_handed_back_is_counted_but_not_timed(events: Telemetry) -> None:
-    metrics = Metrics(events)
+async def test_a_job_that_was_handed_back_is_counted_but_not_timed(telemetry: Telemetry) -> None:
+    metrics = Metrics(telemetry)
 
-    events.emit(JobsEnded([run(Outcome.HANDED_BACK)]))
-    events.emit(telemetry.JobsTakenBack([run(Outcome.DEAD)]))
+    telemetry.emit(JobsEnded([run(Outcome.HANDED_BACK)]))
+    telemetry.emit(events.JobsTakenBack([run(Outcome.DEAD)]))
     page = await scraped(metrics)
 
     assert page.value("forge_jobs_ended_total", queue="mail", kind="send_email", outcome="handed_back") == 1
@@ -128,48 +129,48 @@ async def test_a_job_that_was_handed_back_is_counted_but_not_timed(events: Telem
 
 
 async def test_endlessly_many_kinds_do_not_become_endlessly_many_series(
-    events: Telemetry, monkeypatch: pytest.MonkeyPatch
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counters, "MAX_SERIES", 3)
-    metrics = Metrics(events)
+    metrics = Metrics(telemetry)
 
-    events.emit(JobsEnded([run(kind=f"kind-{number}") for number in range(10)]))
+    telemetry.emit(JobsEnded([run(kind=f"kind-{number}") for number in range(10)]))
     page = await scraped(metrics)
 
     assert page.value("forge_jobs_ended_total", queue="mail", kind="kind-2", outcome="done") == 1
     assert page.value("forge_jobs_ended_total", queue="mail", kind="other", outcome="done") == 7
 
 
-async def test_a_worker_tells_what_it_runs_and_whether_it_leads(events: Telemetry) -> None:
-    metrics = Metrics(events, running=lambda: 3)
+async def test_a_worker_tells_what_it_runs_and_whether_it_leads(telemetry: Telemetry) -> None:
+    metrics = Metrics(telemetry, running=lambda: 3)
 
-    events.emit(telemetry.WorkerStarted("a", ["mail"], 50))
-    events.emit(telemetry.LeaderChanged("a", True, 7))
+    telemetry.emit(events.WorkerStarted("a", ["mail"], 50))
+    telemetry.emit(events.LeaderChanged("a", True, 7))
     page = await scraped(metrics)
 
     assert page.value("forge_worker_running_jobs") == 3
     assert page.value("forge_worker_capacity") == 50
     assert page.value("forge_leader") == 1
-    events.emit(telemetry.LeaderChanged("a", False, 7))
-    events.emit(telemetry.WorkerStopped("a", 0))
+    telemetry.emit(events.LeaderChanged("a", False, 7))
+    telemetry.emit(events.WorkerStopped("a", 0))
     page = await scraped(metrics)
     assert page.value("forge_worker_capacity") == 0
     assert page.value("forge_leader") == 0
     assert page.value("forge_leader_elections_total") == 1
 
 
-async def test_labels_with_any_characters_come_through(events: Telemetry) -> None:
-    metrics = Metrics(events)
+async def test_labels_with_any_characters_come_through(telemetry: Telemetry) -> None:
+    metrics = Metrics(telemetry)
 
-    events.emit(telemetry.LimitEmptied('sl"ack\\\n'))
+    telemetry.emit(events.LimitEmptied('sl"ack\\\n'))
     page = await scraped(metrics)
 
     assert page.value("forge_rate_limit_emptied_total", scope='sl"ack\\\n') == 1
 
 
-async def test_openmetrics_is_given_to_whom_asks_for_it(events: Telemetry) -> None:
-    metrics = Metrics(events)
-    events.emit(JobsEnded([run()]))
+async def test_openmetrics_is_given_to_whom_asks_for_it(telemetry: Telemetry) -> None:
+    metrics = Metrics(telemetry)
+    telemetry.emit(JobsEnded([run()]))
 
     body, content_type = await metrics.scrape("application/openmetrics-text; version=1.0.0")
 
@@ -177,17 +178,17 @@ async def test_openmetrics_is_given_to_whom_asks_for_it(events: Telemetry) -> No
     assert "forge_jobs_ended" in {family.name for family in parse_openmetrics(body.decode())}
 
 
-async def test_after_close_nothing_is_counted(events: Telemetry) -> None:
-    metrics = Metrics(events)
+async def test_after_close_nothing_is_counted(telemetry: Telemetry) -> None:
+    metrics = Metrics(telemetry)
 
     metrics.close()
-    events.emit(telemetry.JobsSwept(3))
+    telemetry.emit(events.JobsSwept(3))
 
     assert (await scraped(metrics)).value("forge_jobs_swept_total") == 0
 
 
 async def test_each_queue_tells_its_jobs_and_how_long_the_oldest_has_waited(
-    events: Telemetry, storage: Storage, database: SqliteDatabase
+    telemetry: Telemetry, storage: Storage, database: SqliteDatabase
 ) -> None:
     worker_id = await factories.worker(storage, ["mail"])
     await factories.ended(storage, worker_id, queue="mail")
@@ -197,7 +198,7 @@ async def test_each_queue_tells_its_jobs_and_how_long_the_oldest_has_waited(
     await factories.enqueue(storage, queue="mail")
     await database.clock.advance(seconds=20)
 
-    page = await scraped(Metrics(events, storage))
+    page = await scraped(Metrics(telemetry, storage))
 
     assert page.value("forge_queue_done_jobs", queue="mail") == 1
     assert page.value("forge_queue_dead_jobs", queue="mail") == 1
@@ -209,11 +210,11 @@ async def test_each_queue_tells_its_jobs_and_how_long_the_oldest_has_waited(
     assert page.value("forge_database_up") == 1
 
 
-async def test_each_queue_tells_how_it_is_configured(events: Telemetry, storage: Storage) -> None:
+async def test_each_queue_tells_how_it_is_configured(telemetry: Telemetry, storage: Storage) -> None:
     mail = await storage.queues.set("mail", {"concurrency": 3, "paused": True})
     await storage.queues.cool_down(mail.id, timedelta(minutes=1), 1)
 
-    page = await scraped(Metrics(events, storage))
+    page = await scraped(Metrics(telemetry, storage))
 
     assert page.value("forge_queue_concurrency", queue="mail") == 3
     assert page.value("forge_queue_concurrency", queue="default") is None
@@ -224,17 +225,17 @@ async def test_each_queue_tells_how_it_is_configured(events: Telemetry, storage:
 
 
 async def test_a_queue_is_unserved_when_jobs_are_pending_and_no_live_worker_takes_them(
-    events: Telemetry, storage: Storage, database: SqliteDatabase
+    telemetry: Telemetry, storage: Storage, database: SqliteDatabase
 ) -> None:
     worker_id = await factories.worker(storage, ["mail"])
     await factories.worker(storage, ["default"])
     await factories.enqueue(storage, queue="mail")
 
-    served = await scraped(Metrics(events, storage))
+    served = await scraped(Metrics(telemetry, storage))
     await storage.workers.drain(worker_id)
-    draining = await scraped(Metrics(events, storage))
+    draining = await scraped(Metrics(telemetry, storage))
     await database.clock.advance(seconds=31)
-    stale = await scraped(Metrics(events, storage))
+    stale = await scraped(Metrics(telemetry, storage))
 
     assert (served.value("forge_workers"), served.value("forge_queue_live_workers", queue="mail")) == (2, 1)
     assert served.value("forge_queue_unserved", queue="mail") == 0
@@ -247,28 +248,28 @@ async def test_a_queue_is_unserved_when_jobs_are_pending_and_no_live_worker_take
 
 
 async def test_a_queue_is_unserved_when_none_of_its_workers_may_claim(
-    events: Telemetry, storage: Storage
+    telemetry: Telemetry, storage: Storage
 ) -> None:
     worker_id = await factories.worker(storage, ["mail"])
     await factories.enqueue(storage, queue="mail")
     epoch = (await storage.versions.take_over("operator-1")).number
 
     await storage.versions.cordon([worker_id], True, epoch=epoch)
-    closed = await scraped(Metrics(events, storage))
+    closed = await scraped(Metrics(telemetry, storage))
 
     assert (closed.value("forge_workers"), closed.value("forge_queue_live_workers", queue="mail")) == (1, 0)
     assert closed.value("forge_queue_unserved", queue="mail") == 1
 
 
-async def test_leader_rate_limits_and_crons_are_told(events: Telemetry, storage: Storage) -> None:
-    nobody = await scraped(Metrics(events, storage))
+async def test_leader_rate_limits_and_crons_are_told(telemetry: Telemetry, storage: Storage) -> None:
+    nobody = await scraped(Metrics(telemetry, storage))
     epoch = await factories.leader(storage)
     await storage.limits.set("slack", capacity=5, refill=0.0)
     await storage.tokens.lease("slack", 2)
     await storage.crons.set(factories.cron())
     await storage.fires.seed("nightly", MOMENT, epoch=epoch)
 
-    page = await scraped(Metrics(events, storage))
+    page = await scraped(Metrics(telemetry, storage))
 
     assert (nobody.value("forge_leader_present"), page.value("forge_leader_present")) == (0, 1)
     assert page.value("forge_rate_limit_tokens", scope="slack") == 3
@@ -279,10 +280,10 @@ async def test_leader_rate_limits_and_crons_are_told(events: Telemetry, storage:
 
 
 async def test_the_database_is_asked_once_a_second_however_many_scrape(
-    events: Telemetry, storage: Storage
+    telemetry: Telemetry, storage: Storage
 ) -> None:
     now = 100.0
-    metrics = Metrics(events, storage, clock=lambda: now)
+    metrics = Metrics(telemetry, storage, clock=lambda: now)
     await asyncio.gather(*(scraped(metrics) for _ in range(5)))
     await factories.enqueue(storage)
 
@@ -295,11 +296,11 @@ async def test_the_database_is_asked_once_a_second_however_many_scrape(
 
 
 async def test_without_a_database_a_scrape_still_tells_what_happened_here(
-    events: Telemetry, tmp_path: Path
+    telemetry: Telemetry, tmp_path: Path
 ) -> None:
     async with migrated_storage(SqliteDatabase(tmp_path / "gone.sqlite")) as storage:
-        metrics = Metrics(events, storage)
-    events.emit(JobsEnded([run()]))
+        metrics = Metrics(telemetry, storage)
+    telemetry.emit(JobsEnded([run()]))
 
     page = await scraped(metrics)
 
@@ -309,18 +310,18 @@ async def test_without_a_database_a_scrape_still_tells_what_happened_here(
 
 
 async def test_a_database_that_is_too_slow_does_not_hold_up_a_scrape(
-    events: Telemetry, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    telemetry: Telemetry, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("forge_jobs.probes.metrics.DATABASE_TIMEOUT", 0.0)
 
-    page = await scraped(Metrics(events, storage))
+    page = await scraped(Metrics(telemetry, storage))
 
     assert (page.value("forge_database_up"), page.value("forge_workers")) == (0, None)
 
 
-async def everything(events: Telemetry, storage: Storage) -> Metrics:
+async def everything(telemetry: Telemetry, storage: Storage) -> Metrics:
     """Metrics after everything happened once, so that every one of them has a value."""
-    metrics = Metrics(events, storage)
+    metrics = Metrics(telemetry, storage)
     values = {
         "int": 3,
         "str": "some",
@@ -329,12 +330,12 @@ async def everything(events: Telemetry, storage: Storage) -> Metrics:
         "BaseException": KeyError("x"),
         "Claim": run().claim,
     }
-    for event in {each for each in vars(telemetry).values() if isinstance(each, type)}:
-        if event in (telemetry.JobsEnded, telemetry.JobsTakenBack):
-            events.emit(event([run(outcome) for outcome in Outcome]))
-        elif issubclass(event, telemetry.Event) and event not in (telemetry.Event, telemetry.JobStarted):
+    for event in {each for each in vars(events).values() if isinstance(each, type)}:
+        if event in (events.JobsEnded, events.JobsTakenBack):
+            telemetry.emit(event([run(outcome) for outcome in Outcome]))
+        elif issubclass(event, events.Event) and event not in (events.Event, events.JobStarted):
             names = [getattr(each.type, "__name__", str(each.type)) for each in fields(event)]  # type: ignore[arg-type]
-            events.emit(event(*(values.get(name, ()) for name in names)))
+            telemetry.emit(event(*(values.get(name, ()) for name in names)))
     epoch = await factories.leader(storage)
     await storage.queues.set("mail", {"concurrency": 3})
     await storage.limits.set("slack", capacity=5, refill=1.0)
@@ -346,9 +347,9 @@ async def everything(events: Telemetry, storage: Storage) -> Metrics:
 
 
 async def test_the_document_names_every_metric_with_its_labels_and_meaning_and_no_other(
-    events: Telemetry, storage: Storage
+    telemetry: Telemetry, storage: Storage
 ) -> None:
-    page = await scraped(await everything(events, storage))
+    page = await scraped(await everything(telemetry, storage))
     told = set()
     for family in page.families:
         if not family.name.startswith("process_"):
@@ -367,9 +368,9 @@ async def test_the_document_names_every_metric_with_its_labels_and_meaning_and_n
 
 
 async def test_every_metric_that_a_question_of_the_document_uses_exists(
-    events: Telemetry, storage: Storage
+    telemetry: Telemetry, storage: Storage
 ) -> None:
-    page = await scraped(await everything(events, storage))
+    page = await scraped(await everything(telemetry, storage))
     names = {sample.name for sample in page.samples}
 
     asked = "\n".join(re.findall(r"```promql\n(.*?)```", DOCUMENT.read_text(), re.DOTALL))
@@ -378,8 +379,8 @@ async def test_every_metric_that_a_question_of_the_document_uses_exists(
     assert set(re.findall(r"\bforge_\w+", asked)) <= names
 
 
-async def test_help_texts_are_sentences(events: Telemetry, storage: Storage) -> None:
-    page = await scraped(await everything(events, storage))
+async def test_help_texts_are_sentences(telemetry: Telemetry, storage: Storage) -> None:
+    page = await scraped(await everything(telemetry, storage))
 
     for family in page.families:
         assert re.fullmatch(r"[A-Z].*\.", family.documentation), family.name
@@ -388,8 +389,8 @@ async def test_help_texts_are_sentences(events: Telemetry, storage: Storage) -> 
 @pytest.mark.skipif(
     shutil.which("promtool") is None, reason="promtool is not on PATH (apt package prometheus)"
 )
-async def test_promtool_finds_nothing_to_criticise(events: Telemetry, storage: Storage) -> None:
-    body, _ = await (await everything(events, storage)).scrape()
+async def test_promtool_finds_nothing_to_criticise(telemetry: Telemetry, storage: Storage) -> None:
+    body, _ = await (await everything(telemetry, storage)).scrape()
 
     judged = await asyncio.to_thread(
         subprocess.run, ["promtool", "check", "metrics"], input=body, capture_output=True, check=False

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from forge_jobs.settings import database_file
-from forge_jobs.settings import environment as settings
+from forge_jobs.settings.environment import KNOWN
 from forge_jobs.testing.local_postgres import LocalPostgres
 
 ROOT = Path(__file__).parents[2]
@@ -189,7 +189,7 @@ def test_the_configuration_files_in_the_documents_are_allowed(document: Path, tm
 def test_every_variable_is_documented_with_its_name(document: Path) -> None:
     named = set(re.findall(r"^\| `(\w+)` \|", document.read_text(encoding="utf-8"), re.MULTILINE))
 
-    assert named == {*settings.KNOWN, "JOBS_CONFIG_DIR", "JOBS_DATA_DIR"} - {"FORGE_TEST_DATABASE_URL"}
+    assert named == {*KNOWN, "JOBS_CONFIG_DIR", "JOBS_DATA_DIR"} - {"FORGE_TEST_DATABASE_URL"}
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ from forge_jobs.model.cron import CronConfig, Missed
 from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.job import Enqueued
 from forge_jobs.model.queue import DEFAULT_QUEUE
-from forge_jobs.rules import cron_times as cron
-from forge_jobs.rules import names
+from forge_jobs.rules import cron_times, names
 from forge_jobs.storage.interface.storage import Storage
 
 MOST_MISSED = 10_000
@@ -101,7 +100,7 @@ class Crons:
 
     async def _seeded(self, config: CronConfig) -> CronConfig:
         """Return the cron with its first fire after this moment of the database's time, used where it has none."""
-        schedule = cron.parse(config.expression, config.timezone)
+        schedule = cron_times.parse(config.expression, config.timezone)
         return replace(config, next_fire_at=schedule.next_after(await self._storage.now()))
 
 
@@ -141,4 +140,4 @@ def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> C
 
 def _check_schedule(expression: str, timezone: str) -> None:
     """The expression can be understood and fires at least once. Raises InvalidCron."""
-    cron.parse(expression, timezone).next_after(datetime.now(UTC))
+    cron_times.parse(expression, timezone).next_after(datetime.now(UTC))

@@ -11,7 +11,7 @@ from datetime import datetime
 from forge_jobs.errors import ForgeError, InvalidCron, StorageUnavailable
 from forge_jobs.model.cron import CronConfig
 from forge_jobs.model.epoch import LeaderEpoch
-from forge_jobs.rules import cron_times as cron
+from forge_jobs.rules import cron_times
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.telemetry.events import CronFired, CronHeldUp, CronUnreadable
 from forge_jobs.telemetry.telemetry import Telemetry
@@ -52,7 +52,7 @@ async def fire_due(storage: Storage, telemetry: Telemetry, epoch: LeaderEpoch) -
 async def _advance(
     storage: Storage, telemetry: Telemetry, config: CronConfig, now: datetime, epoch: LeaderEpoch
 ) -> datetime:
-    schedule = cron.parse(
+    schedule = cron_times.parse(
         config.expression, config.timezone
     )  # also when it is not due: this host may not know its time zone
     if config.next_fire_at is not None and config.next_fire_at <= now:
@@ -68,7 +68,7 @@ async def _advance(
 async def _fire(
     storage: Storage, telemetry: Telemetry, config: CronConfig, now: datetime, epoch: LeaderEpoch
 ) -> datetime:
-    fires, next_fire_at = cron.due(config, now)
+    fires, next_fire_at = cron_times.due(config, now)
     enqueued = await storage.fires.fire(config, fires, next_fire_at, epoch=epoch)
     if fires:
         new = sum(not each.duplicate for each in enqueued)

@@ -8,7 +8,7 @@ import pytest
 from forge_jobs import Forge, Kind
 from forge_jobs.errors import InvalidCron
 from forge_jobs.maintenance import leader
-from forge_jobs.rules import cron_times as cron
+from forge_jobs.rules import cron_times
 from forge_jobs.telemetry.events import (
     CronFired,
     CronHeldUp,
@@ -87,14 +87,14 @@ is_old_host: ContextVar[bool] = ContextVar("is_old_host", default=False)
 @pytest.fixture
 def old_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some workers of this process may lack a time zone, and leaders change quickly."""
-    parse = cron.parse
+    parse = cron_times.parse
 
-    def parse_here(expression: str, timezone: str = "UTC") -> cron.Cron:
+    def parse_here(expression: str, timezone: str = "UTC") -> cron_times.Cron:
         if timezone == "Europe/Kyiv" and is_old_host.get():
             raise InvalidCron("The time zone is 'Europe/Kyiv', allowed is one that this host knows.")
         return parse(expression, timezone)
 
-    monkeypatch.setattr(cron, "parse", parse_here)
+    monkeypatch.setattr(cron_times, "parse", parse_here)
     monkeypatch.setattr(leader, "RENEW_EVERY", 0.1)
     monkeypatch.setattr(leader, "VACANT", 0.5)
     monkeypatch.setattr(leader, "FIRE_EVERY", 0.2)

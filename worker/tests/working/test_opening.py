@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 import pytest
 
 from forge_jobs import Forge, Worker
-from forge_jobs import forge as app
 from forge_jobs.errors import NotOpenHere, SchemaOutdated, StorageUnavailable
 from forge_jobs.model.job import State
 from forge_jobs.telemetry.events import CloseWaits, Event
@@ -255,7 +254,7 @@ async def test_a_close_that_takes_long_says_what_it_waits_for(
         told.append(event)
         heard.set()
 
-    monkeypatch.setattr(app, "LONG_CLOSE", 0.01)
+    monkeypatch.setattr("forge_jobs.forge.LONG_CLOSE", 0.01)
     closed.at_close(close_pool)
     await closed.open()
     closed.telemetry.subscribe(hear)

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 import pytest
 
 from forge_jobs import Forge, UnknownQueue, WorkerInfo
-from forge_jobs.client import watch as watching
 from forge_jobs.errors import NotOpenHere, StorageUnavailable
 from tests.storage.clock import Clock
 from tests.storage.databases import Database
@@ -46,7 +45,7 @@ async def watched(forge: Forge, *queues: str) -> AsyncIterator[Watched]:
 @pytest.fixture
 def rarely(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is soon was heard, since nobody looks."""
-    monkeypatch.setattr(watching, "LOOK_EVERY", 600.0)
+    monkeypatch.setattr("forge_jobs.client.watch.LOOK_EVERY", 600.0)
 
 
 async def marks(database: Database) -> int:
@@ -94,7 +93,7 @@ async def test_jobs_that_wait_already_are_told_first(forge: Forge, rarely: None)
 async def test_a_queue_is_told_again_while_its_jobs_wait(
     forge: Forge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr("forge_jobs.client.watch.LOOK_EVERY", 0.02)
     await forge.enqueue("send")
 
     async with watched(forge, "default") as one:
@@ -102,7 +101,7 @@ async def test_a_queue_is_told_again_while_its_jobs_wait(
 
 
 async def test_what_is_never_heard_is_found_by_looking(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr("forge_jobs.client.watch.LOOK_EVERY", 0.02)
     forge.storage.wakeups.poll_only = True
     heard = asyncio.Event()
 
@@ -144,7 +143,7 @@ async def test_a_watch_of_a_forge_that_is_not_open_here_waits_for_nothing(
 
 
 async def test_a_watch_ends_with_its_forge(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr("forge_jobs.client.watch.LOOK_EVERY", 0.05)
     forge = Forge(storage=database.storage())
     async with forge:
         watch = forge.watch(["default"])

@@ -9,9 +9,9 @@ from forge_jobs.errors import WorkerLost
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.track_record import TrackRecord, encoded
 from forge_jobs.model.worker import Beat, Beats, Standing, WorkerInfo
-from forge_jobs.storage.sqlite import era as eras
 from forge_jobs.storage.sqlite import handled
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
+from forge_jobs.storage.sqlite.era import END_ERA
 from forge_jobs.storage.sqlite.leadership import leads, resign
 from forge_jobs.storage.sqlite.micros import micros, moment
 from forge_jobs.storage.sqlite.slots import free_slots_of_the_gone
@@ -139,7 +139,7 @@ class SqliteWorkers:
         )
 
     async def end_era(self) -> None:
-        await self._database.write(lambda transaction: transaction.changed(eras.END))
+        await self._database.write(lambda transaction: transaction.changed(END_ERA))
 
     async def drain(self, worker_id: int) -> None:
         await self._database.write(
