@@ -364,10 +364,10 @@ class Forge:
     async def _enqueue(
         self, kind: str, payload: Mapping[str, Any] | None = None, **options: Unpack[OptionValues]
     ) -> Enqueued:
-        said = Options.given(options)
-        pattern, encoded = self._asked(kind, said)
+        asked = Options.given(options)
+        pattern, encoded = self._asked(kind, asked)
         job = replace(pattern, payload=encoded({} if payload is None else payload))
-        return await self.storage.jobs.enqueue(job, connection=said.connection)
+        return await self.storage.jobs.enqueue(job, connection=asked.connection)
 
     def enqueue_many(
         self, kind: str, payloads: Sequence[Mapping[str, Any]], **options: Unpack[OptionValues]
@@ -381,19 +381,19 @@ class Forge:
     async def _enqueue_many(
         self, kind: str, payloads: Sequence[Mapping[str, Any]], **options: Unpack[OptionValues]
     ) -> list[Enqueued]:
-        said = Options.given(options)
-        pattern, encoded = self._asked(kind, said)
+        asked = Options.given(options)
+        pattern, encoded = self._asked(kind, asked)
         jobs = Alike(pattern, names.listed(payloads, "payloads"), encoded)
-        return await self.storage.jobs.enqueue_many(jobs, connection=said.connection)
+        return await self.storage.jobs.enqueue_many(jobs, connection=asked.connection)
 
-    def _asked(self, kind: str, said: Options) -> tuple[NewJob, Callable[[Mapping[str, Any]], bytes]]:
+    def _asked(self, kind: str, asked: Options) -> tuple[NewJob, Callable[[Mapping[str, Any]], bytes]]:
         """Return the job that is asked for but for its payload, and what makes that of arguments."""
         handler = self.handlers.get(names.kind(kind))
         limit = self.settings.max_payload_bytes
         if handler is None:
-            pattern = said.job(kind, b"", "json")
+            pattern = asked.job(kind, b"", "json")
         else:
-            pattern = said.over(handler.defaults).job(kind, b"", handler.codec, declared=True)
+            pattern = asked.over(handler.defaults).job(kind, b"", handler.codec, declared=True)
         check, codec = encode if handler is None else handler.arguments.check, pattern.codec
 
         def encoded(payload: Mapping[str, Any]) -> bytes:

@@ -75,14 +75,14 @@ def test_where_a_scout_finds_nothing_the_looks_begin_at_its_moment():
 
 def test_a_place_that_was_told_of_is_looked_at():
     hints = Hints()
-    hints.told(0, LONG_AGO)
+    hints.lower(0, LONG_AGO)
     assert begins(hints) == {}  # everything is looked at anyway
 
     hints.took([claimed(EARLIER)], is_full=False)
-    hints.told(0, EARLIER)
+    hints.lower(0, EARLIER)
     assert begins(hints) == {0: EARLIER - MARGIN}
 
-    hints.told(0, LONG_AGO)
+    hints.lower(0, LONG_AGO)
     assert begins(hints) == {0: LONG_AGO}
 
 

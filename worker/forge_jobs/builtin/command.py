@@ -61,17 +61,17 @@ async def command(
             pass  # said below, with what it wrote before it was killed
         finally:
             await _ended(group, following)
-        said = _excerpt(stderr) or _excerpt(stdout)
+        output = _excerpt(stderr) or _excerpt(stdout)
         if not in_time:
-            raise Retry(reason=f"timeout after {timeout:g} s{said}")
+            raise Retry(reason=f"timeout after {timeout:g} s{output}")
         if code != 0 and await group.was_told(code):
             raise HandedBack
         if code is None:
-            raise Retry(reason=f"{UNKNOWN_EXIT}{said}")
+            raise Retry(reason=f"{UNKNOWN_EXIT}{output}")
         if code < 0:
-            raise Retry(reason=f"killed by signal {-code} ({_name(-code)}){said}")
+            raise Retry(reason=f"killed by signal {-code} ({_name(-code)}){output}")
         if code > 0:
-            raise Retry(reason=f"exit {code}{said}")
+            raise Retry(reason=f"exit {code}{output}")
         return CommandResult(exit_code=code, stdout=stdout.tail(), stderr=stderr.tail())
 
 

@@ -131,11 +131,11 @@ def _judge(status: int, sentence: str, headers: Mapping[str, str]) -> None:
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that Retry-After asks for, as seconds or as a date; None when it says neither."""
-    said = headers.get("Retry-After", "").strip()
-    if said.isascii() and said.isdigit():
-        seconds = float(said[:10])
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        seconds = float(text[:10])
     else:
-        at, now = _date(said), _date(headers.get("Date", "")) or datetime.now(UTC)
+        at, now = _date(text), _date(headers.get("Date", "")) or datetime.now(UTC)
         if at is None:
             return None
         seconds = (at - now).total_seconds()  # by the server's own clock, when it tells it
@@ -150,7 +150,7 @@ def _date(text: str) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _headers(ctx: Context, given: Mapping[str, str], *, has_body: bool) -> dict[str, str]:
+def _headers(ctx: Context, wanted: Mapping[str, str], *, has_body: bool) -> dict[str, str]:
     """Return the headers of a job's request; those that the payload names win, whatever their capitals."""
     micros = int(ctx.created_at.timestamp() * 1_000_000)
     ours = {
@@ -161,8 +161,8 @@ def _headers(ctx: Context, given: Mapping[str, str], *, has_body: bool) -> dict[
         "Idempotency-Key": f"forge-{ctx.job_id}-{micros}",
         **({"Content-Type": "application/json"} if has_body else {}),
     }
-    named = {name.lower() for name in given}
-    return {**{name: value for name, value in ours.items() if name.lower() not in named}, **given}
+    named = {name.lower() for name in wanted}
+    return {**{name: value for name, value in ours.items() if name.lower() not in named}, **wanted}
 
 
 def _shown(url: str) -> str:

@@ -69,13 +69,13 @@ async def counted(
 
 def described(counts: Mapping[State, int], queue: str | None, kind: str | None) -> str:
     """Return '12,345 pending jobs of queue mail', '3 jobs (1 dead, 2 pending)', 'no jobs'."""
-    found = {state: number for state, number in counts.items() if number}
-    total = sum(found.values())
-    if len(found) == 1:
-        [state] = found
+    present = {state: number for state, number in counts.items() if number}
+    total = sum(present.values())
+    if len(present) == 1:
+        [state] = present
         words = shown_count(total, f"{state.value} job")
-    elif found:
-        parts = ", ".join(f"{number:,} {state.value}" for state, number in found.items())
+    elif present:
+        parts = ", ".join(f"{number:,} {state.value}" for state, number in present.items())
         words = f"{shown_count(total, 'job')} ({parts})"
     else:
         words = "no jobs"

@@ -77,12 +77,12 @@ async def migrate(call: Call) -> Report:
 async def status(call: Call) -> Report:
     """Show which migration the database is at, and which this release needs."""
     async with _opened(call) as storage:
-        found = await storage.schema.status()
+        standing = await storage.schema.status()
     rows = Rows(
         ["database", "server", "migration", "needed", "state"],
-        [[storage.url, found.server, str(found.found), str(found.known), _standing(found)]],
+        [[storage.url, standing.server, str(standing.found), str(standing.known), _standing(standing)]],
     )
-    return Report({"database": storage.url, **_document(found)}, [rows])
+    return Report({"database": storage.url, **_document(standing)}, [rows])
 
 
 @command(group, "check")
@@ -129,10 +129,10 @@ async def reset(call: Call, force: Force = False) -> Report:
     async with _opened(call, create=True) as storage:
         await storage.schema.drop()
         await storage.schema.migrate()
-        found = await storage.schema.status()
+        standing = await storage.schema.status()
     return Report(
-        {"database": storage.url, "reset": True, **_document(found)},
-        [f"{storage.url} is empty, and at migration {found.found}."],
+        {"database": storage.url, "reset": True, **_document(standing)},
+        [f"{storage.url} is empty, and at migration {standing.found}."],
     )
 
 
@@ -168,7 +168,9 @@ class _Findings:
         hint = "" if repair else "; to mend them: forge-jobs db check --repair"
         errors = [f"{count(left, 'contradiction')} in the database{hint}."] if left else []
         document = {"jobs": self.jobs, "found": self.found, "mended": self.mended}
-        return Report(document | {"findings": [_document_of(each) for each in self.shown]}, lines, errors)
+        return Report(
+            document | {"findings": [_document_of(finding) for finding in self.shown]}, lines, errors
+        )
 
 
 def _document_of(finding: Finding) -> dict[str, object]:

@@ -43,11 +43,11 @@ def demo(
     from forge_jobs.demo import run, standard_library
 
     where = (folder or standard_library()).expanduser().absolute()
-    found = asyncio.run(
+    result = asyncio.run(
         run(where, postgres=postgres, report=report, concurrency=concurrency, quiet=call.as_json)
     )
     if call.as_json:
-        return Report(msgspec.to_builtins(found) | {"verified": found.verified}, errors=found.problems)
-    if not found.verified:
+        return Report(msgspec.to_builtins(result) | {"verified": result.verified}, errors=result.problems)
+    if not result.verified:
         raise typer.Exit(1)
     return None

@@ -70,12 +70,12 @@ def common(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; errors of the user are one sentence on stderr."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    as_json = "--json" in given
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in words
     stop_signals.begin()
     try:
         code = get_command(app)(
-            given or ["--help"], prog_name="forge-jobs", standalone_mode=False, obj=Call(as_json)
+            words or ["--help"], prog_name="forge-jobs", standalone_mode=False, obj=Call(as_json)
         )
     except WrongUse as error:
         print_error(_sentence(error), as_json=as_json)
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _write_no_more()  # whoever read stdout has seen enough
         return FAILED
-    return (code or 0) if given else WRONG_USE
+    return (code or 0) if words else WRONG_USE
 
 
 def _write_no_more() -> None:

@@ -112,8 +112,8 @@ async def show(call: Call, id: Id) -> Report:
     failures = Rows(
         ["attempt", "at", "worker", "error"],
         [
-            [str(each.attempt), to_the_second(each.at), each.worker or "", first_line(each.error)]
-            for each in job.failures
+            [str(failure.attempt), to_the_second(failure.at), failure.worker or "", first_line(failure.error)]
+            for failure in job.failures
         ],
     )
     return Report(document(job), [_card(job), *([failures] if job.failures else [])])
@@ -150,9 +150,9 @@ def _shown(moment: datetime | None) -> str | None:
 async def why(call: Call, id: Id) -> Report:
     """Explain why a job is not running, how long it has been running, or how it ended."""
     async with opened(call) as forge:
-        found = await forge.jobs.why(id)
+        answer = await forge.jobs.why(id)
     return Report(
-        document(found), ["\n".join([f"Job {found.job_id} is {found.state.value}.", *found.reasons])]
+        document(answer), ["\n".join([f"Job {answer.job_id} is {answer.state.value}.", *answer.reasons])]
     )
 
 
@@ -344,11 +344,11 @@ class _BulkMove:
         """Return what became of all jobs that match, and show meanwhile how far it is; ask before, unless `yes`."""
         require_a_word(call, f"forge-jobs jobs {self.verb} --all", yes=yes, dry_run=dry_run)
         if not yes:
-            found = await counted(forge.jobs, self.states, self.queue, self.kind)
-            what = described(found, self.queue, self.kind)
+            counts = await counted(forge.jobs, self.states, self.queue, self.kind)
+            what = described(counts, self.queue, self.kind)
             if dry_run:
-                return would_be(found, what, self.done)
-            if any(found.values()):
+                return would_be(counts, what, self.done)
+            if any(counts.values()):
                 require_yes(f"{self.verb.capitalize()} {what}?")
         with progress(as_json=call.as_json) as tell:
             bulk = await change(

@@ -22,13 +22,13 @@ def environment(call: Call) -> dict[str, str]:
     if schema is not None and not is_schema(schema):
         allowed = "a name of 1 to 63 bytes without $ that does not begin with pg_"
         raise InvalidSetting("--schema", schema, allowed)
-    found = dict(os.environ)
+    variables = dict(os.environ)
     if url is not None:
-        found.pop(url_file.VARIABLE, None)
-        found["FORGE_DATABASE_URL"] = url
+        variables.pop(url_file.VARIABLE, None)
+        variables["FORGE_DATABASE_URL"] = url
     if schema is not None:
-        found["FORGE_SCHEMA"] = schema
-    return found
+        variables["FORGE_SCHEMA"] = schema
+    return variables
 
 
 def forge_of(call: Call) -> Forge:

@@ -22,9 +22,9 @@ def load(name: str | None) -> Forge:
         or not separator
         or not all(part.isidentifier() for part in f"{module_name}.{attribute}".split("."))
     ):
-        given = f"The program is {name!r}" if name else "No program is named"
+        problem = f"The program is {name!r}" if name else "No program is named"
         raise InvalidInput(
-            f"{given}, allowed is module:attribute, like shop:forge, as the argument APP or in FORGE_APP."
+            f"{problem}, allowed is module:attribute, like shop:forge, as the argument APP or in FORGE_APP."
         )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -43,11 +43,11 @@ def _module(name: str) -> object:
 
 def _attribute(module: object, module_name: str, attribute: str) -> Forge:
     try:
-        found = reduce(getattr, attribute.split("."), module)
+        forge = reduce(getattr, attribute.split("."), module)
     except AttributeError:
         there = sorted(name for name, value in vars(module).items() if isinstance(value, Forge))
         hint = f"; a Forge there: {', '.join(there)}" if there else ""
         raise InvalidInput(f"Module {module_name!r} has no {attribute!r}{hint}.") from None
-    if not isinstance(found, Forge):
-        raise InvalidInput(f"{module_name}:{attribute} is {type(found).__name__}, allowed is a Forge.")
-    return found
+    if not isinstance(forge, Forge):
+        raise InvalidInput(f"{module_name}:{attribute} is {type(forge).__name__}, allowed is a Forge.")
+    return forge

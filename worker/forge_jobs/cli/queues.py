@@ -54,7 +54,7 @@ async def set_queue(
         timedelta | None,
         typer.Option(
             metavar="DURATION",
-            help="The wait after the first failure; it doubles with each.",
+            help="The wait after the first failure; it doubles with each further failure.",
             parser=values.duration("--backoff-base"),
         ),
     ] = None,
@@ -168,10 +168,10 @@ async def delete(
         require_a_word(call, "forge-jobs queues delete --drop", yes=yes, dry_run=dry_run)
     async with opened(call) as forge:
         if dry_run or (drop and not yes):
-            found = await forge.queues.preview_delete(name, move_to=move_to, drop=drop)
-            what = described(found, name, None)
+            counts = await forge.queues.preview_delete(name, move_to=move_to, drop=drop)
+            what = described(counts, name, None)
             if dry_run:
-                return would_be(found, what, "moved" if move_to else "deleted with it")
+                return would_be(counts, what, "moved" if move_to else "deleted with it")
             require_yes(f"Delete queue {name} and its crons, and with them {what}?")
         with progress(as_json=call.as_json) as tell:
             bulk = await forge.queues.delete(

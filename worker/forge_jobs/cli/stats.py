@@ -74,7 +74,7 @@ async def taken(forge: Forge) -> Report:
     queues = {queue.name: queue for queue in await forge.queues.list()}
     workers = await forge.workers.list()
     leader = await forge.workers.leader()
-    counts = {each.queue: each for each in await forge.jobs.counts()}
+    counts = {row.queue: row for row in await forge.jobs.counts()}
     serving = {
         name: sum(name in worker.queues and not worker.draining for worker in workers) for name in queues
     }

@@ -21,10 +21,10 @@ def duration(name: str, *, least: timedelta = timedelta(0)) -> Callable[[object]
     """Return what reads '90s', '5m', '2h', '7d' or seconds, and raises InvalidInput naming `name`."""
 
     def read(value: object) -> timedelta:
-        found = value if isinstance(value, timedelta) else parse_duration(str(value), name)
-        if found < least:
+        duration = value if isinstance(value, timedelta) else parse_duration(str(value), name)
+        if duration < least:
             raise InvalidInput(f"{name} is {str(value)!r}, allowed is {in_words(least)} or more.")
-        return found
+        return duration
 
     return read
 
@@ -46,9 +46,9 @@ def number(name: str, *, least: float = 0) -> Callable[[object], float]:
 
     def read(value: object) -> float:
         with suppress(ValueError):
-            found = float(str(value))
-            if math.isfinite(found) and found >= least:
-                return found
+            number = float(str(value))
+            if math.isfinite(number) and number >= least:
+                return number
         raise InvalidInput(f"{name} is {str(value)!r}, allowed is a number of {least:g} or more.")
 
     return read
@@ -85,21 +85,21 @@ def timeout(text: str, name: str = "--timeout") -> timedelta | None:
     """Return a duration of more than zero, None for 'none'. Raises InvalidInput."""
     if text.lower() == "none":
         return None
-    found = parse_duration(text, name)
-    if not found:
+    limit = parse_duration(text, name)
+    if not limit:
         raise InvalidInput(f"{name} is {text!r}, allowed is more than 0 s, or none for no limit.")
-    return found
+    return limit
 
 
 def parse_moment(text: str, option: str = "--run-at") -> datetime:
     """Return the moment that ISO 8601 text names; without a zone it is UTC. Raises InvalidInput."""
     try:
-        found = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         raise InvalidInput(
             f"{option} is {text!r}, allowed is a date and time like 2026-01-31T08:00:00Z or 2026-01-31T08:00:00+02:00."
         ) from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def payload(text: str | None, name: str = "The payload") -> dict[str, Any]:
@@ -107,16 +107,16 @@ def payload(text: str | None, name: str = "The payload") -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        found = json.loads(text, parse_constant=_no_number, object_pairs_hook=_object)
+        value = json.loads(text, parse_constant=_no_number, object_pairs_hook=_object)
     except ValueError as error:
         raise InvalidInput(
             f'{name} is not JSON ({error}), allowed is an object like \'{{"to": "a@b"}}\'.'
         ) from None
     except RecursionError:
         raise InvalidInput(f"{name} is nested too deeply.") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise InvalidInput(f'{name} is {shortened(text)}, allowed is a JSON object like \'{{"to": "a@b"}}\'.')
-    return found
+    return value
 
 
 def _no_number(text: str) -> NoReturn:

@@ -88,8 +88,8 @@ class WorkerOptions:
             "--log-format": self.log_format,
             "--log-level": self.log_level.lower(),
         }
-        given = [f"{name}={value}" for name, value in options.items() if value is not None]
-        return [*given, *(["--until-empty"] if self.until_empty else []), "--", str(self.app)]
+        options_set = [f"{name}={value}" for name, value in options.items() if value is not None]
+        return [*options_set, *(["--until-empty"] if self.until_empty else []), "--", str(self.app)]
 
 
 def register(app: typer.Typer) -> None:

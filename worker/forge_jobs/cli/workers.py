@@ -50,7 +50,11 @@ def _row(worker: WorkerInfo, leader: Leader | None, now: datetime) -> list[str]:
 
 
 def _belongs(worker: WorkerInfo, versions: Sequence[Version]) -> list[str]:
-    states = [each.state for each in versions if (each.pool, each.id) == (worker.pool, worker.version_id)]
+    states = [
+        version.state
+        for version in versions
+        if (version.pool, version.id) == (worker.pool, worker.version_id)
+    ]
     return [" ".join([worker.version_id or "", *states]), worker.pool or ""]
 
 

@@ -63,8 +63,8 @@ def choice(value: object, name: str, choices: type[Choice]) -> Choice:
     raise InvalidInput(f"{name} is {value!r}, allowed is one of {allowed}.")
 
 
-def known_options(given: Iterable[str], allowed: Iterable[str], what: str) -> None:
-    """Every option that is `given` is `allowed`."""
-    unknown = sorted(set(given) - set(allowed))
+def known_options(names: Iterable[str], allowed: Iterable[str], what: str) -> None:
+    """Every option of `names` is one of `allowed`."""
+    unknown = sorted(set(names) - set(allowed))
     if unknown:
         raise InvalidInput(f"{what} has no option {unknown[0]!r}; options: {', '.join(sorted(allowed))}.")

@@ -39,12 +39,12 @@ Fact = (
 def document(fact: Fact) -> dict[str, Any]:
     """Return the fact as what `json.dumps` takes."""
     names = (
-        fact.__struct_fields__ if isinstance(fact, msgspec.Struct) else [each.name for each in fields(fact)]
+        fact.__struct_fields__ if isinstance(fact, msgspec.Struct) else [field.name for field in fields(fact)]
     )
-    found = dict(_entry(name, getattr(fact, name), fact) for name in names)
+    entries = dict(_entry(name, getattr(fact, name), fact) for name in names)
     if isinstance(fact, QueueConfig):
-        del found["id"]
-    return found
+        del entries["id"]
+    return entries
 
 
 def readable(encoded: bytes | None, codec: str) -> Any:

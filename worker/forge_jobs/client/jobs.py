@@ -70,16 +70,16 @@ class Jobs:
         that became ready before the job `before`.
         """
         _check_filters(queue, kind)
-        found = await self._storage.jobs.find(
+        jobs = await self._storage.jobs.find(
             state=None if state is None else choice(state, "state", State),
             queue=queue,
             kind=kind,
             limit=whole(limit, "limit", least=1, most=MOST_LISTED),
             before=None if before is None else names.job_id(before, "before"),
         )
-        if queue is not None and not found:
+        if queue is not None and not jobs:
             await self._require_queue(queue)
-        return found
+        return jobs
 
     async def counts(self) -> Sequence[Counts]:
         """Return how many jobs of each queue are in each state, by name of the queue."""
@@ -147,8 +147,8 @@ class Jobs:
         _check_filters(queue, kind)
         if queue is not None:
             await self._require_queue(queue)
-        states = dict.fromkeys(choice(each, "state", State) for each in wanted)
-        return sum([await self._storage.jobs.count(each, queue=queue, kind=kind) for each in states])
+        states = dict.fromkeys(choice(state, "state", State) for state in wanted)
+        return sum([await self._storage.jobs.count(state, queue=queue, kind=kind) for state in states])
 
     async def cancel_all(
         self,

@@ -87,12 +87,12 @@ class Removal:
             raise InvalidInput(
                 f"Queue {DEFAULT_QUEUE!r} cannot be deleted: jobs that name no queue go there."
             )
-        found = [
+        queues_of_name = [
             queue for queue in all if queue.name == names.closed_queue(replace(queue, name=self._name))
         ] + [queue for queue in all if queue.name == self._name and not names.is_closed(queue)]
-        if not found:
+        if not queues_of_name:
             raise UnknownQueue(self._name, queues)
-        return found
+        return queues_of_name
 
     async def _refuse_if_used(self, name: str) -> None:
         """Raise QueueInUse when a job of the queue `name` runs, or a job or cron may neither be moved nor deleted."""
@@ -107,9 +107,9 @@ class Removal:
             raise QueueInUse(
                 self._name, f"cron {crons[0]!r} enqueues to it; say where to move it, or that it is dropped"
             )
-        found = {state: await self._storage.jobs.count(state, queue=name) for state in KEPT}
-        if any(found.values()):
-            shown = ", ".join(f"{number:,} {state.value}" for state, number in found.items() if number)
+        counts = {state: await self._storage.jobs.count(state, queue=name) for state in KEPT}
+        if any(counts.values()):
+            shown = ", ".join(f"{number:,} {state.value}" for state, number in counts.items() if number)
             raise QueueInUse(
                 self._name, f"it has jobs ({shown}); say where to move them, or that they are dropped"
             )

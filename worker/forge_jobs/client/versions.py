@@ -131,7 +131,7 @@ def _text(value: object, what: str) -> str:
 
 
 def _queues(value: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if value is None else tuple(names.queue(each) for each in names.listed(value, "queues"))
+    return None if value is None else tuple(names.queue(name) for name in names.listed(value, "queues"))
 
 
 def _weight(value: object) -> int:

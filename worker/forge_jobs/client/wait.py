@@ -55,9 +55,9 @@ async def ended(
     except TimeoutError:
         if limit is None or not timer.expired():
             raise
-    found, reason = await _last_look(storage, job_id, why)
-    if found is not None:
-        return found
+    ended, reason = await _last_look(storage, job_id, why)
+    if ended is not None:
+        return ended
     raise WaitTimeout(job_id, limit.total_seconds(), reason)
 
 

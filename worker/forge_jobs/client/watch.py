@@ -55,7 +55,7 @@ class Watch:
         self._ids: dict[int, str] = {}
         self._mark = secrets.randbits(62) + 1  # in place of a worker's id
         self._found: dict[str, None] = {}  # in order, each once
-        self._something = asyncio.Event()
+        self._has_work = asyncio.Event()
         self._look = asyncio.Event()
 
     async def begin(self) -> None:
@@ -101,7 +101,7 @@ class Watch:
                     self._over = (
                         error if isinstance(error, NotOpenHere) else refusals.not_open(self._storage.url)
                     )
-                    self._something.set()
+                    self._has_work.set()
                     return
                 await outage.wait(error)
                 continue
@@ -115,8 +115,8 @@ class Watch:
         while not self._found:
             if self._over is not None:
                 raise self._over
-            self._something.clear()
-            await self._something.wait()
+            self._has_work.clear()
+            await self._has_work.wait()
         name = next(iter(self._found))
         del self._found[name]
         return name
@@ -136,4 +136,4 @@ class Watch:
 
     def _find(self, name: str) -> None:
         self._found[name] = None
-        self._something.set()
+        self._has_work.set()

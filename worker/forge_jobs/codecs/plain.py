@@ -179,12 +179,12 @@ class Arguments:
         if not isinstance(error, msgspec.MsgspecError | UnicodeDecodeError | RecursionError):
             why = f"{_type_name(error)}: {why}"
         takes = ", ".join(self.names) or "nothing"
-        said = f"The payload of {self.function} is refused: {why}; it takes {takes}."
+        message = f"The payload of {self.function} is refused: {why}; it takes {takes}."
         try:
             decode(payload, codec)
         except InvalidPayload:
-            return InvalidPayload(said)
-        return UnfitPayload(said)
+            return InvalidPayload(message)
+        return UnfitPayload(message)
 
 
 _asdict = msgspec.structs.asdict
@@ -220,8 +220,8 @@ def _globals(function: Callable[..., Any]) -> dict[str, Any]:
         plain = inspect.unwrap(plain.func)
     if not hasattr(plain, "__globals__") and not inspect.ismethod(plain):
         plain = type(plain).__call__  # an object that can be called
-    found: dict[str, Any] = getattr(plain, "__globals__", {})
-    return found
+    module: dict[str, Any] = getattr(plain, "__globals__", {})
+    return module
 
 
 def _field(parameter: inspect.Parameter, hint: Any) -> tuple[str, Any] | tuple[str, Any, Any]:
@@ -259,7 +259,7 @@ def _pydantic_sentence(error: ValueError) -> str:
     errors = getattr(error, "errors", None)
     if errors is None:
         return str(error)
-    return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'value'}: {each['msg']}" for each in errors())
+    return "; ".join(f"{'.'.join(map(str, error['loc'])) or 'value'}: {error['msg']}" for error in errors())
 
 
 class _Msgspec:
@@ -336,7 +336,7 @@ def _require_whole(value: Any, payload: bytes, codec: str) -> None:
             raise InvalidPayload(
                 f"The payload cannot be written as {codec}: {_type_name(part)} at {_path(place)} ({problem})."
             )
-        waiting.extend([(each, (place, name)) for name, each in inner])
+        waiting.extend([(value, (place, name)) for name, value in inner])
 
 
 def _same_key(part: Mapping[Any, Any], codec: str) -> str | None:
@@ -393,9 +393,9 @@ def _step(name: object) -> str:
 def _fields(value: Any) -> list[tuple[str, Any]]:
     """Return the fields of a Struct, dataclass, attrs class or pydantic model; none of anything else."""
     for fields in ("__struct_fields__", "__dataclass_fields__", "__attrs_attrs__", "model_fields"):
-        found: Iterable[Any] | None = getattr(type(value), fields, None)
-        if found is not None:
-            names = [getattr(name, "name", name) for name in found]
+        declared: Iterable[Any] | None = getattr(type(value), fields, None)
+        if declared is not None:
+            names = [getattr(name, "name", name) for name in declared]
             return [(name, getattr(value, name)) for name in names if hasattr(value, name)]
     return []
 
@@ -406,10 +406,8 @@ def _reason(error: Exception) -> str:
 
 
 def _type_name(value: Any) -> str:
-    found = type(value)
-    return (
-        found.__qualname__ if found.__module__ == "builtins" else f"{found.__module__}.{found.__qualname__}"
-    )
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _name_of(function: Callable[..., Any]) -> str:

@@ -44,8 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _folder(given: str) -> Path:
-    return Path(given).expanduser().absolute()
+def _folder(text: str) -> Path:
+    return Path(text).expanduser().absolute()
 
 
 if __name__ == "__main__":

@@ -24,25 +24,28 @@ def compare(files: Iterable[str], digests: Mapping[str, Digest]) -> Comparison:
 
     A file that was written to meanwhile, or that cannot be read, proves nothing; it is counted.
     """
-    found = Comparison()
+    comparison = Comparison()
     for path in files:
-        _compare_one(path, digests.get(path), found)
-    found.bytes = sum(digest.bytes for digest in digests.values())
-    found.lines = sum(digest.lines for digest in digests.values())
-    if len(found.problems) > SHOWN:
-        found.problems = [*found.problems[:SHOWN], f"{len(found.problems) - SHOWN:,} files more differ"]
-    return found
+        _compare_one(path, digests.get(path), comparison)
+    comparison.bytes = sum(digest.bytes for digest in digests.values())
+    comparison.lines = sum(digest.lines for digest in digests.values())
+    if len(comparison.problems) > SHOWN:
+        comparison.problems = [
+            *comparison.problems[:SHOWN],
+            f"{len(comparison.problems) - SHOWN:,} files more differ",
+        ]
+    return comparison
 
 
-def _compare_one(path: str, digest: Digest | None, found: Comparison) -> None:
+def _compare_one(path: str, digest: Digest | None, comparison: Comparison) -> None:
     try:
         direct = digest_file(path)
     except OSError:
-        found.unreadable += 1
+        comparison.unreadable += 1
         return
     if digest is None:
-        found.problems.append(f"{path} has no result")
+        comparison.problems.append(f"{path} has no result")
     elif digest.modified_ns != direct.modified_ns:
-        found.changed += 1
+        comparison.changed += 1
     elif digest != direct:
-        found.problems.append(f"{path} is {direct.sha256}, the queue found {digest.sha256}")
+        comparison.problems.append(f"{path} is {direct.sha256}, the queue found {digest.sha256}")

@@ -95,18 +95,18 @@ class Handler(Generic[P, R]):
     @property
     def declared(self) -> Kind:
         """What is published of its kind."""
-        said = self.defaults.job(self.kind, b"", self.codec)
-        options = (said.queue, said.priority, said.max_attempts, said.timeout, said.codec)
+        job = self.defaults.job(self.kind, b"", self.codec)
+        options = (job.queue, job.priority, job.max_attempts, job.timeout, job.codec)
         return Kind(self.kind, *options, self.title, self.owner, self.docs)
 
     def require_importable(self) -> None:
         """Raise InvalidInput when its module and name do not lead to its function."""
-        found: Any = sys.modules.get(self.__module__)
-        found = getattr(found, self.__qualname__, None)
+        value: Any = sys.modules.get(self.__module__)
+        value = getattr(value, self.__qualname__, None)
         for _ in range(MOST_WRAPPED):
-            if found is self or found is self.function:
+            if value is self or value is self.function:
                 return
-            found = getattr(found, "__wrapped__", None)
+            value = getattr(value, "__wrapped__", None)
         raise InvalidInput(
             f"Handler {self.kind!r} cannot run in a process of its own: {self.__module__}.{self.__qualname__} is not "
             "its function; allowed is a function under its own name, at the top of a module."

@@ -61,18 +61,18 @@ class Options:
         for name in values:
             if name not in NAMES:
                 raise InvalidInput(f"There is no option {name!r}; options: {', '.join(sorted(NAMES))}.")
-        said: dict[str, Any] = dict(values)
+        checked_values: dict[str, Any] = dict(values)
         if (
-            "connection" in said and said["connection"] is None
+            "connection" in checked_values and checked_values["connection"] is None
         ):  # a mistake, or the job would not be part of it
             raise InvalidInput(
                 "connection is None, allowed is the connection of a transaction; leave it out when there is none."
             )
-        for name in {"delay", "timeout"} & said.keys():
-            said[name] = as_duration(said[name], name)
-        if said.get("run_at") is not None:
-            said["run_at"] = as_moment(said["run_at"], "run_at")
-        return cls(**said).checked()
+        for name in {"delay", "timeout"} & checked_values.keys():
+            checked_values[name] = as_duration(checked_values[name], name)
+        if checked_values.get("run_at") is not None:
+            checked_values["run_at"] = as_moment(checked_values["run_at"], "run_at")
+        return cls(**checked_values).checked()
 
     def checked(self) -> "Options":
         """Return the options. Raises InvalidInput, with one sentence, when one is not allowed."""
@@ -94,8 +94,8 @@ class Options:
         """Return these options, with `defaults` for what was not said."""
         if self is NOTHING_SAID:
             return defaults
-        said = {name: getattr(self, name) for name in NAMES if self._says(name)}
-        return replace(defaults, **said)
+        options = {name: getattr(self, name) for name in NAMES if self._says(name)}
+        return replace(defaults, **options)
 
     def _says(self, name: str) -> bool:
         value = getattr(self, name)
@@ -125,11 +125,11 @@ NOTHING_SAID = Options()
 
 def resolved(job: NewJob, kind: Kind | None) -> NewJob:
     """Return the job with what its kind says of it where it says nothing itself; its queue and priority are known then."""
-    said = Kind(job.kind) if kind is None or job.declared else kind
+    declared = Kind(job.kind) if kind is None or job.declared else kind
     return msgspec.structs.replace(
         job,
-        queue=job.queue or said.queue or DEFAULT_QUEUE,
-        priority=(said.priority or 0) if job.priority is None else job.priority,
-        max_attempts=said.max_attempts if job.max_attempts is None else job.max_attempts,
-        timeout=job.timeout or said.timeout,
+        queue=job.queue or declared.queue or DEFAULT_QUEUE,
+        priority=(declared.priority or 0) if job.priority is None else job.priority,
+        max_attempts=declared.max_attempts if job.max_attempts is None else job.max_attempts,
+        timeout=job.timeout or declared.timeout,
     )

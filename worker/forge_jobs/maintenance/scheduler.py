@@ -71,7 +71,7 @@ async def _fire(
     fires, next_fire_at = cron_times.due(config, now)
     enqueued = await storage.fires.fire(config, fires, next_fire_at, epoch=epoch)
     if fires:
-        new = sum(not each.duplicate for each in enqueued)
+        new = sum(not job.duplicate for job in enqueued)
         late = (now - fires[-1]).total_seconds()
         telemetry.emit(CronFired(config.name, fires, new, len(fires) - new, late))
     return next_fire_at

@@ -65,9 +65,9 @@ def _links(error: BaseException) -> Iterator[tuple[str, BaseException]]:
 
 def _details(links: list[tuple[str, BaseException]], room: int) -> Iterator[str]:
     """Give what is not in the first lines: the rest of each text, and its traceback."""
-    told = links[: room // SHORTEST_SHARE]
-    for number, (relation, link) in enumerate(told):
-        share = room // (len(told) - number) - 1
+    shown = links[: room // SHORTEST_SHARE]
+    for number, (relation, link) in enumerate(shown):
+        share = room // (len(shown) - number) - 1
         text, trace = _said(link), _trace(link)
         is_whole = "\n" not in text and len(text) <= _longest_line(relation)
         if is_whole and not trace:
@@ -96,10 +96,10 @@ def _said(error: BaseException) -> str:
     )
     text = _text(error)
     notes = getattr(error, "__notes__", None)
-    said = f"{name}: {text}" if text else name
+    description = f"{name}: {text}" if text else name
     if isinstance(notes, list):
-        said = "\n".join([said, *(note for note in notes if type(note) is str)])
-    return said
+        description = "\n".join([description, *(note for note in notes if type(note) is str)])
+    return description
 
 
 def _text(error: BaseException) -> str:

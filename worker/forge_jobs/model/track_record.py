@@ -81,11 +81,11 @@ class TrackRecord:
 
     def written(self) -> dict[str, int]:
         """Return all that is not zero by its name, as databases keep it."""
-        found = {name: count for name in COUNTS if (count := getattr(self, name))}
-        return found | {f"{RAN}{number}": count for number, count in self.durations.items() if count}
+        counts = {name: count for name in COUNTS if (count := getattr(self, name))}
+        return counts | {f"{RAN}{number}": count for number, count in self.durations.items() if count}
 
 
-COUNTS = tuple(each.name for each in fields(TrackRecord) if each.name != "durations")
+COUNTS = tuple(field.name for field in fields(TrackRecord) if field.name != "durations")
 
 
 def read(written: Mapping[str, int]) -> TrackRecord:
@@ -105,8 +105,8 @@ def total(texts: Iterable[str | bytes]) -> TrackRecord:
 
 def decoded_all(text: str | bytes | None) -> dict[str, TrackRecord]:
     """Return the records, by version, that a database keeps as this JSON."""
-    found = msgspec.json.decode(text, type=dict[str, dict[str, int]]) if text else {}
-    return {version: read(written) for version, written in found.items()}
+    records = msgspec.json.decode(text, type=dict[str, dict[str, int]]) if text else {}
+    return {version: read(written) for version, written in records.items()}
 
 
 def encoded(written: Mapping[str, Any]) -> str:

@@ -131,7 +131,7 @@ class _Snapshot:
     leader: Leader | None
 
     def live_workers(self, stale: timedelta) -> list[WorkerInfo]:
-        return [each for each in self.workers if each.was_heard_from(self.now, stale)]
+        return [worker for worker in self.workers if worker.was_heard_from(self.now, stale)]
 
 
 async def _ask(storage: "Storage") -> _Snapshot | None:
@@ -155,28 +155,28 @@ async def _ask(storage: "Storage") -> _Snapshot | None:
 def _queues(snapshot: _Snapshot, stale: timedelta) -> Iterator[Metric]:
     """Yield the gauges with one value a queue."""
     counts, configs = snapshot.counts, snapshot.queues
-    serving = [queue for each in snapshot.live_workers(stale) if each.serves for queue in each.queues]
-    ages = {each.queue: _age(snapshot.now, each.oldest_pending_at) for each in counts}
-    unserved = {each.queue: each.pending > 0 and each.queue not in serving for each in counts}
-    limited = {each.name: each.concurrency for each in configs if each.concurrency is not None}
-    cooling = {each.name: _age(each.cooldown_until, snapshot.now) > 0 for each in configs}
+    serving = [queue for worker in snapshot.live_workers(stale) if worker.serves for queue in worker.queues]
+    ages = {count.queue: _age(snapshot.now, count.oldest_pending_at) for count in counts}
+    unserved = {count.queue: count.pending > 0 and count.queue not in serving for count in counts}
+    limited = {queue.name: queue.concurrency for queue in configs if queue.concurrency is not None}
+    cooling = {queue.name: _age(queue.cooldown_until, snapshot.now) > 0 for queue in configs}
 
     def gauge(name: str, meaning: str, values: Mapping[str, float]) -> Metric:
         return _gauge(f"forge_queue_{name}", meaning, "queue", values)
 
     yield gauge(
-        "pending_jobs", "Jobs that may be claimed now.", {each.queue: each.pending for each in counts}
+        "pending_jobs", "Jobs that may be claimed now.", {count.queue: count.pending for count in counts}
     )
     yield gauge(
         "scheduled_jobs",
         "Jobs that wait for their time, retries included.",
-        {each.queue: each.scheduled for each in counts},
+        {count.queue: count.scheduled for count in counts},
     )
     yield gauge(
-        "in_progress_jobs", "Jobs that workers hold.", {each.queue: each.in_progress for each in counts}
+        "in_progress_jobs", "Jobs that workers hold.", {count.queue: count.in_progress for count in counts}
     )
-    yield gauge("done_jobs", "Done jobs that are still kept.", {each.queue: each.done for each in counts})
-    yield gauge("dead_jobs", "Dead jobs that are still kept.", {each.queue: each.dead for each in counts})
+    yield gauge("done_jobs", "Done jobs that are still kept.", {count.queue: count.done for count in counts})
+    yield gauge("dead_jobs", "Dead jobs that are still kept.", {count.queue: count.dead for count in counts})
     yield gauge(
         "oldest_pending_age_seconds",
         "How long the oldest pending job has been pending; 0 when there is none.",
@@ -187,12 +187,12 @@ def _queues(snapshot: _Snapshot, stale: timedelta) -> Iterator[Metric]:
         "How many jobs may be in progress at once over all workers; absent without a limit.",
         limited,
     )
-    yield gauge("paused", "Whether the queue is paused.", {each.name: each.paused for each in configs})
+    yield gauge("paused", "Whether the queue is paused.", {queue.name: queue.paused for queue in configs})
     yield gauge("cooling_down", "Whether the queue cools down after a throttled job.", cooling)
     yield gauge(
         "live_workers",
         "Live workers that may claim jobs of the queue.",
-        {each.name: serving.count(each.name) for each in configs},
+        {queue.name: serving.count(queue.name) for queue in configs},
     )
     yield gauge("unserved", "Whether jobs are pending that no live worker serves.", unserved)
 
@@ -200,32 +200,32 @@ def _queues(snapshot: _Snapshot, stale: timedelta) -> Iterator[Metric]:
 def _cluster(snapshot: _Snapshot, stale: timedelta) -> Iterator[Metric]:
     """Yield the gauges of everything else that the database knows."""
     limits, crons = snapshot.limits, snapshot.crons
-    fired = {each.name: each.last_fire_at.timestamp() for each in crons if each.last_fire_at is not None}
-    planned = {each.name: each.next_fire_at.timestamp() for each in crons if each.next_fire_at is not None}
+    fired = {cron.name: cron.last_fire_at.timestamp() for cron in crons if cron.last_fire_at is not None}
+    planned = {cron.name: cron.next_fire_at.timestamp() for cron in crons if cron.next_fire_at is not None}
     yield _gauge("forge_workers", "Live workers.", value=len(snapshot.live_workers(stale)))
     yield _gauge(
         "forge_workers_unwell",
         "Live workers that report that something keeps them from their work.",
-        value=sum(each.ailment is not None for each in snapshot.live_workers(stale)),
+        value=sum(worker.ailment is not None for worker in snapshot.live_workers(stale)),
     )
     yield _gauge("forge_leader_present", "Whether any worker leads.", value=snapshot.leader is not None)
     yield _gauge(
         "forge_rate_limit_tokens",
         "Tokens in the bucket.",
         "scope",
-        {each.scope: each.tokens for each in limits},
+        {limit.scope: limit.tokens for limit in limits},
     )
     yield _gauge(
         "forge_rate_limit_capacity",
         "The most tokens that the bucket holds.",
         "scope",
-        {each.scope: each.capacity for each in limits},
+        {limit.scope: limit.capacity for limit in limits},
     )
     yield _gauge(
         "forge_cron_enabled",
         "Whether the cron is enabled.",
         "cron",
-        {each.name: each.enabled for each in crons},
+        {cron.name: cron.enabled for cron in crons},
     )
     yield _gauge("forge_cron_last_fire_timestamp_seconds", "When the cron last fired.", "cron", fired)
     yield _gauge("forge_cron_next_fire_timestamp_seconds", "When the cron fires next.", "cron", planned)

@@ -74,9 +74,9 @@ class HealthServer:
             self._server = await asyncio.start_server(self._accept, self._host, self._port, limit=HEAD_LIMIT)
         except OSError as error:
             reason = error.strerror or error
-            given = f"{self._host}:{self._port}"
+            address = f"{self._host}:{self._port}"
             raise InvalidSetting(
-                "--metrics-host and --metrics-port", given, f"a free address of this host ({reason})"
+                "--metrics-host and --metrics-port", address, f"a free address of this host ({reason})"
             ) from None
         port: int = self._server.sockets[0].getsockname()[1]
         return port

@@ -87,17 +87,17 @@ class Fields:
         """Return the first time later than `moment`, None when there is none in fifty years."""
         start = moment.replace(microsecond=0) + timedelta(seconds=1)
         for day in self._days_from(start.date()):
-            found = self._time_from(start.time() if day == start.date() else time.min)
-            if found is not None:
-                return datetime.combine(day, found)
+            local = self._time_from(start.time() if day == start.date() else time.min)
+            if local is not None:
+                return datetime.combine(day, local)
         return None
 
     def until(self, moment: datetime) -> datetime | None:
         """Return the last time that is not later than `moment`, None when there is none in fifty years."""
         for day in self._days_back_from(moment.date()):
-            found = self._time_until(moment.time() if day == moment.date() else time.max)
-            if found is not None:
-                return datetime.combine(day, found)
+            local = self._time_until(moment.time() if day == moment.date() else time.max)
+            if local is not None:
+                return datetime.combine(day, local)
         return None
 
     def _days_from(self, start: date) -> Iterator[date]:
@@ -157,9 +157,9 @@ def parse(expression: str) -> Fields:
     as @daily. Raises InvalidCron, naming the field that is wrong, and when no day would ever come.
     """
     if not isinstance(expression, str) or len(expression) > LONGEST_EXPRESSION or not expression.isascii():
-        given = repr(expression)[: LONGEST_EXPRESSION + 2]
+        shown = repr(expression)[: LONGEST_EXPRESSION + 2]
         raise InvalidCron(
-            f"The cron expression is {given}, {_shape()}, in at most {LONGEST_EXPRESSION} characters."
+            f"The cron expression is {shown}, {_shape()}, in at most {LONGEST_EXPRESSION} characters."
         )
     parts = _parts(expression)
     for name, part in zip(_FIELDS, parts, strict=True):
@@ -179,8 +179,8 @@ def _parts(expression: str) -> list[str]:
     if len(parts) == 5:
         return ["0", *parts]
     if len(parts) != 6:
-        said = "no known alias" if text.startswith("@") else f"{len(parts)} fields"
-        raise InvalidCron(f"The cron expression is {expression!r}, which is {said}; {_shape()}.")
+        problem = "no known alias" if text.startswith("@") else f"{len(parts)} fields"
+        raise InvalidCron(f"The cron expression is {expression!r}, which is {problem}; {_shape()}.")
     return parts
 
 
@@ -196,8 +196,8 @@ def _check(expression: str, name: str, part: str) -> None:
         return
     extra = _EXTRA.get(name)
     for item in part.split(","):
-        found = _ITEM.fullmatch(item)
-        if not (_is_sound(name, found) if found else extra and extra.fullmatch(item)):
+        match = _ITEM.fullmatch(item)
+        if not (_is_sound(name, match) if match else extra and extra.fullmatch(item)):
             raise _wrong(expression, name, part)
 
 
@@ -233,7 +233,7 @@ def _fields(expression: str, parts: Sequence[str]) -> Fields:
         raise _culprit(expression, parts) from None
     minutes, hours, days, months, weekdays, seconds = expanded
     numbered = frozenset(
-        (int(day), n if isinstance(n, int) else _LAST) for day, each in nth.items() for n in each
+        (int(day), n if isinstance(n, int) else _LAST) for day, numbers in nth.items() for n in numbers
     )
     return Fields(
         seconds=_numbers(seconds, range(60)),
@@ -260,9 +260,9 @@ def _culprit(expression: str, parts: Sequence[str]) -> InvalidCron:
 
 
 def _numbers(values: Iterable[int | str], everything: Sequence[int]) -> tuple[int, ...]:
-    if "*" in (each for each in values if isinstance(each, str)):
+    if "*" in (value for value in values if isinstance(value, str)):
         return tuple(everything)
-    return tuple(sorted(each for each in values if isinstance(each, int)))
+    return tuple(sorted(value for value in values if isinstance(value, int)))
 
 
 def _restriction(values: Sequence[int | str], everything: Sequence[int]) -> frozenset[int] | None:

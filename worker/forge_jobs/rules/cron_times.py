@@ -69,13 +69,13 @@ class Cron:
         overlap_end = self._overlap_end(moment)
         # In the second pass of a repeated hour, all its times have fired already.
         start = self._local(moment) if overlap_end is None else overlap_end - _TICK
-        found = self._fields.after(start)
-        return None if found is None else self._instant(found)
+        local = self._fields.after(start)
+        return None if local is None else self._instant(local)
 
     def _last_once(self, moment: datetime) -> datetime | None:
         overlap_end = self._overlap_end(moment)
-        found = self._fields.until(self._local(moment) if overlap_end is None else overlap_end - _TICK)
-        return None if found is None else self._instant(found)
+        local = self._fields.until(self._local(moment) if overlap_end is None else overlap_end - _TICK)
+        return None if local is None else self._instant(local)
 
     def _instant(self, local: datetime) -> datetime:
         """Return when `local` is: the first time if it comes twice, the end of the gap if it never comes."""
@@ -95,9 +95,9 @@ class Cron:
 
     def _next_elapsed(self, moment: datetime) -> datetime | None:
         start = self._local(moment)
-        while (found := self._fields.after(start)) is not None:
+        while (local := self._fields.after(start)) is not None:
             # While the offset stays, local time is elapsed time plus a constant.
-            fire = found.replace(tzinfo=UTC) - self._offset(moment)
+            fire = local.replace(tzinfo=UTC) - self._offset(moment)
             change = self._first_change(moment, fire)
             if change is None:
                 return fire
@@ -105,8 +105,8 @@ class Cron:
         return None
 
     def _last_elapsed(self, moment: datetime) -> datetime | None:
-        while (found := self._fields.until(self._local(moment))) is not None:
-            fire = found.replace(tzinfo=UTC) - self._offset(moment)
+        while (local := self._fields.until(self._local(moment))) is not None:
+            fire = local.replace(tzinfo=UTC) - self._offset(moment)
             change = self._last_change(fire, moment)
             if change is None:
                 return fire

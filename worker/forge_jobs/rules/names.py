@@ -125,9 +125,9 @@ def max_attempts(value: object) -> int:
 
 def job_id(value: object, name: str = "The job's id") -> int:
     """Return the id of a job, given as a number or as the answer of an enqueue."""
-    found = value.id if isinstance(value, Enqueued) else value
-    if isinstance(found, int) and not isinstance(found, bool) and 1 <= found <= LARGEST_ID:
-        return found
+    number = value.id if isinstance(value, Enqueued) else value
+    if isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= LARGEST_ID:
+        return number
     raise InvalidInput(
         f"{name} is {_shown(value)}, allowed is a whole number from 1 to {LARGEST_ID:,}, or what an enqueue returned."
     )

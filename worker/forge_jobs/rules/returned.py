@@ -97,12 +97,12 @@ def _awaited(returned: Any) -> Awaitable[Any] | None:
 def require_run(returned: Any) -> None:
     """Raise Retry when `returned` is, or holds, work that has not run. Nothing runs it later."""
     try:
-        found = _to_run(returned, "", DEEPEST)
+        rest = _to_run(returned, "", DEEPEST)
     except BaseException:  # its own type raises when it is looked at
         return
-    if found:
+    if rest:
         raise Retry(
-            reason=f"The handler returned {found}, whose work is not done; "
+            reason=f"The handler returned {rest}, whose work is not done; "
             "allowed is a function that does its work when it is called or awaited."
         )
 
@@ -118,6 +118,6 @@ def _to_run(value: Any, place: str, levels: int) -> str | None:
         return f"{what} at ${place}" if place else what
     if levels:
         for name, part in parts(value):
-            if found := _to_run(part, f"{place}{name}", levels - 1):
-                return found
+            if rest := _to_run(part, f"{place}{name}", levels - 1):
+                return rest
     return None

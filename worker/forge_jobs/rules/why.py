@@ -47,7 +47,9 @@ def explain(
     if job.state in ENDED:
         reasons = _ended(job, now)
     elif job.state is State.IN_PROGRESS:
-        reasons = _in_progress(job, now, next((each for each in workers if each.id == job.worker_id), None))
+        reasons = _in_progress(
+            job, now, next((worker for worker in workers if worker.id == job.worker_id), None)
+        )
     elif job.state is State.PENDING:
         reasons = _pending(job, waiting, workers, stale)
     else:
@@ -56,7 +58,7 @@ def explain(
 
 
 def _stuck(job: Job, workers: Iterable[WorkerInfo]) -> Iterator[str]:
-    for worker in [each for each in workers if job.id in each.stuck]:
+    for worker in [worker for worker in workers if job.id in worker.stuck]:
         which = "an earlier attempt" if job.state is State.IN_PROGRESS else f"attempt {job.attempt}"
         yield f"The handler of {which} goes on in {worker.label}, though it was told to stop."
 
@@ -116,7 +118,7 @@ def _time_of(job: Job, now: datetime, workers: Sequence[WorkerInfo], stale: time
     if job.run_at > now:
         return f"{because} waits until {to_the_second(job.run_at)}, in {in_words(job.run_at - now)}."
     was_due = f"{because} was due {ago(job.run_at, now)}, at {to_the_second(job.run_at)}"
-    live = [each for each in workers if each.was_heard_from(now, stale)]
+    live = [worker for worker in workers if worker.was_heard_from(now, stale)]
     if not live:
         return f"{was_due}; no worker is alive that would make it pending."
     if now - job.run_at > OVERDUE:
@@ -128,18 +130,18 @@ class _Serving:
     """The workers of a waiting job's queue, as far as they are not about to end."""
 
     def __init__(self, job: Job, waiting: Waiting, workers: Sequence[WorkerInfo], stale: timedelta) -> None:
-        all = [each for each in workers if waiting.queue.name in each.queues and not each.draining]
-        self.quiet = [each for each in all if not each.was_heard_from(waiting.now, QUIET)]
-        self.live = [each for each in all if each.was_heard_from(waiting.now, stale)]
-        self.able = [each for each in self.live if job.kind in each.kinds]
-        self.open = [each for each in self.able if each.is_open]
-        self.unwell = [each for each in self.open if each.ailment]
-        self.well = [each for each in self.open if not each.ailment]
+        all = [worker for worker in workers if waiting.queue.name in worker.queues and not worker.draining]
+        self.quiet = [worker for worker in all if not worker.was_heard_from(waiting.now, QUIET)]
+        self.live = [worker for worker in all if worker.was_heard_from(waiting.now, stale)]
+        self.able = [worker for worker in self.live if job.kind in worker.kinds]
+        self.open = [worker for worker in self.able if worker.is_open]
+        self.unwell = [worker for worker in self.open if worker.ailment]
+        self.well = [worker for worker in self.open if not worker.ailment]
 
     @property
     def are_busy(self) -> bool:
         """Whether each that is well has as many jobs as it runs at once."""
-        return bool(self.well) and all(each.in_progress >= each.concurrency for each in self.well)
+        return bool(self.well) and all(worker.in_progress >= worker.concurrency for worker in self.well)
 
 
 def _pending(
@@ -204,7 +206,7 @@ def _competition(waiting: Waiting, serving: _Serving) -> Iterator[str]:
     if queue.rate_limit is not None and waiting.tokens is not None and waiting.tokens < 1 - NEARLY:
         yield f"The rate limit {queue.rate_limit!r} of the queue has no token."
     if serving.are_busy:
-        slots = count(sum(each.concurrency for each in serving.well), "slot")
+        slots = count(sum(worker.concurrency for worker in serving.well), "slot")
         yield f"Every worker that could take it is busy: their {slots} {'is' if slots == '1 slot' else 'are'} in use."
 
 
@@ -237,7 +239,7 @@ def _quiet(serving: _Serving, now: datetime) -> Iterator[str]:
 
 def _look_at(workers: Sequence[WorkerInfo]) -> str:
     """Return 'workers a and b: look at their logs and their /readyz'."""
-    names = [each.label for each in workers[:MOST_NAMED]]
+    names = [worker.label for worker in workers[:MOST_NAMED]]
     if len(workers) > MOST_NAMED:
         names.append(f"{len(workers) - MOST_NAMED:,} more")
     if len(names) == 1:

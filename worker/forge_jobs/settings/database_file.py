@@ -184,4 +184,4 @@ class Entries:
         value = self.values.get(key, default)
         if isinstance(value, str) and value in choices:
             return value
-        raise self.wrong(key, " or ".join(f'"{each}"' for each in choices))
+        raise self.wrong(key, " or ".join(f'"{choice}"' for choice in choices))

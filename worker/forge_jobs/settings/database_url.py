@@ -27,8 +27,8 @@ def redact(url: str) -> str:
     In a text that is not a URL at all, everything that may be a password is hidden.
     """
     text = _PASSWORD_FIELD.sub(r"\1***", url)
-    found = _SCHEME.match(text)
-    scheme, rest = (found.group(), text[found.end() :]) if found else ("", text)
+    prefix = _SCHEME.match(text)
+    scheme, rest = (prefix.group(), text[prefix.end() :]) if prefix else ("", text)
     if scheme.startswith("sqlite:"):
         return text
     if "@" in rest:

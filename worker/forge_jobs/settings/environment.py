@@ -202,54 +202,54 @@ def _max_connections(variables: "Variables") -> int | None:
 
 
 def _folder(variables: "Variables", key: str, cwd: Path, default: str) -> Path:
-    given = variables.text(key)
-    if given is None:
+    path = variables.text(key)
+    if path is None:
         return cwd / "jobs" / default
-    folder = cwd / os.path.expanduser(given)
+    folder = cwd / os.path.expanduser(path)
     if folder.exists() and not folder.is_dir():
-        raise InvalidSetting(key, given, "a folder")
+        raise InvalidSetting(key, path, "a folder")
     return folder
 
 
 def _command_root(variables: "Variables") -> Path | None:
-    given = variables.text("FORGE_COMMAND_ROOT")
-    if given is None:
+    path = variables.text("FORGE_COMMAND_ROOT")
+    if path is None:
         return None
-    if "\0" in given or not os.path.isdir(given):
-        raise InvalidSetting("FORGE_COMMAND_ROOT", given, "a folder that exists")
-    return Path(given).resolve()
+    if "\0" in path or not os.path.isdir(path):
+        raise InvalidSetting("FORGE_COMMAND_ROOT", path, "a folder that exists")
+    return Path(path).resolve()
 
 
 def _schema(variables: "Variables", database: ConfiguredDatabase, source: str) -> str:
-    given = variables.text("FORGE_SCHEMA")
-    name = given if given is not None else database.schema if database.schema is not None else DEFAULT_SCHEMA
+    text = variables.text("FORGE_SCHEMA")
+    name = text if text is not None else database.schema if database.schema is not None else DEFAULT_SCHEMA
     if not is_schema(name):
-        key = "FORGE_SCHEMA" if given is not None else f"schema in {source}"
+        key = "FORGE_SCHEMA" if text is not None else f"schema in {source}"
         raise InvalidSetting(key, name, "a name of 1 to 63 bytes without $ that does not begin with pg_")
     return name
 
 
 def _queues(variables: "Variables") -> tuple[str, ...]:
-    given = variables.text("FORGE_QUEUES")
-    if given is None:
+    text = variables.text("FORGE_QUEUES")
+    if text is None:
         return ()
     try:
-        return names.queues(given)
+        return names.queues(text)
     except InvalidInput:
         raise InvalidSetting(
             "FORGE_QUEUES",
-            given,
+            text,
             f"names of 1 to {MAX_NAME} printable characters without spaces, with commas between them",
         ) from None
 
 
 def _worker_name(variables: "Variables") -> str | None:
-    given = variables.text("FORGE_WORKER_NAME")
+    name = variables.text("FORGE_WORKER_NAME")
     try:
-        return None if given is None else names.checked_name(given, "worker")
+        return None if name is None else names.checked_name(name, "worker")
     except InvalidInput:
         allowed = f"1 to {MAX_NAME} printable characters without spaces and commas"
-        raise InvalidSetting("FORGE_WORKER_NAME", given, allowed) from None
+        raise InvalidSetting("FORGE_WORKER_NAME", name, allowed) from None
 
 
 def _pool(variables: "Variables") -> str | None:
@@ -257,8 +257,8 @@ def _pool(variables: "Variables") -> str | None:
     version_id = variables.text("FORGE_WORKER_VERSION_ID")
     if (pool is None) != (version_id is None):
         # A worker with half of a name would pass every gate.
-        given, lacks = ("FORGE_POOL_UID", "FORGE_WORKER_VERSION_ID")[:: -1 if pool is None else 1]
-        raise InvalidSetting(given, pool or version_id, f"none without {lacks}")
+        present, lacks = ("FORGE_POOL_UID", "FORGE_WORKER_VERSION_ID")[:: -1 if pool is None else 1]
+        raise InvalidSetting(present, pool or version_id, f"none without {lacks}")
     return pool
 
 
@@ -267,8 +267,8 @@ def _stale(variables: "Variables", heartbeat: timedelta) -> timedelta:
     if stale <= 2 * heartbeat:
         # With less, one late heartbeat would cost a living worker its jobs.
         allowed = f"more than twice FORGE_HEARTBEAT_SECONDS, which is {heartbeat.total_seconds():g}"
-        given = variables.environ.get("FORGE_STALE_SECONDS", AsSaid("30 when it is not set"))
-        raise InvalidSetting("FORGE_STALE_SECONDS", given, allowed)
+        text = variables.environ.get("FORGE_STALE_SECONDS", AsSaid("30 when it is not set"))
+        raise InvalidSetting("FORGE_STALE_SECONDS", text, allowed)
     return stale
 
 
@@ -287,7 +287,7 @@ def _is_service(key: str, value: str) -> bool:
 
 
 def _warning(key: str) -> str:
-    known = [each.removeprefix("FORGE_") for each in KNOWN]
+    known = [name.removeprefix("FORGE_") for name in KNOWN]
     nearest = difflib.get_close_matches(key.removeprefix("FORGE_"), known, n=1)
     return (
         f"{key} is not a setting; did you mean FORGE_{nearest[0]}?" if nearest else f"{key} is not a setting."

@@ -30,13 +30,13 @@ class Outage:
         self.since: float | None = (
             None  # monotonic: of the first of the tries that went wrong; None: the last went well
         )
-        self.said: str | None = None  # by the last of them
+        self.error: str | None = None  # of the last of them
 
     async def wait(self, error: Exception) -> None:
         """Say what went wrong, and return when it is time to try again."""
         if self.since is None:
             self.since = time.monotonic()
-        self.said = str(error) or type(error).__name__
+        self.error = str(error) or type(error).__name__
         pause = self._wait * random.uniform(0.8, 1.2)  # so that a hundred workers do not come back at once
         self._wait = min(self._wait * 2, LONGEST_WAIT)
         if isinstance(error, ForgeError) and not isinstance(error, StorageContended):
@@ -62,7 +62,7 @@ class Outage:
         """The last try went well."""
         if self.since is not None:
             self._telemetry.emit(DatabaseBack(self._doing, time.monotonic() - self.since))
-            self.since = self.said = None
+            self.since = self.error = None
             self._wait = FIRST_WAIT
 
 

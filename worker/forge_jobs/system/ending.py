@@ -36,11 +36,11 @@ def _end(seconds: float, code: int, say: Callable[[str], None], loop: asyncio.Ab
 
 
 def _named(loop: asyncio.AbstractEventLoop) -> str:
-    left = [f"thread {each.name}" for each in threading.enumerate() if not each.daemon]
+    left = [f"thread {thread.name}" for thread in threading.enumerate() if not thread.daemon]
     left = [name for name in left if name != f"thread {threading.main_thread().name}"]
     if not loop.is_closed():
-        left += [f"task {each.get_name()}" for each in asyncio.all_tasks(loop)]
+        left += [f"task {task.get_name()}" for task in asyncio.all_tasks(loop)]
     if multiprocessing := sys.modules.get("multiprocessing"):
-        left += [f"process {each.name}" for each in multiprocessing.active_children()]
+        left += [f"process {child.name}" for child in multiprocessing.active_children()]
     more = len(left) - MOST_NAMED
     return ", ".join(left[:MOST_NAMED] + ([f"{more} more"] if more > 0 else [])) or "something unknown"

@@ -32,25 +32,25 @@ CALLED = "{}() of the event loop was called"
 
 MOST_FAILURES = 20  # of a loop itself within a second: with more it does not work any more
 
-Told = Callable[[Claim | None, BaseException], None]
+ExitListener = Callable[[Claim | None, BaseException], None]
 
 is_fork = False
 """Whether this process was forked off while somebody was in `contained`, as by a handler."""
 
 
 @contextlib.contextmanager
-def contained(told: Told) -> Iterator[None]:
-    """No exit of a job ends the running loop; `told(claim, error)` hears of it, or of one whose job is not known."""
+def contained(listener: ExitListener) -> Iterator[None]:
+    """No exit of a job ends the running loop; `listener(claim, error)` hears of it, or of one whose job is not known."""
     global is_fork
     is_fork = False  # but a worker
     loop = asyncio.get_running_loop()
     shield = _shields.get(loop) or _shields.setdefault(loop, _Shield(loop))
-    shield.told.append(told)
+    shield.listeners.append(listener)
     try:
         yield
     finally:
-        shield.told.remove(told)
-        if not shield.told and not shield.stays:
+        shield.listeners.remove(listener)
+        if not shield.listeners and not shield.stays:
             shield.withdraw()
             del _shields[loop]
 
@@ -84,7 +84,7 @@ class _Shield:
     """Stands before the functions of a loop that take a callback."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, stays: bool = False) -> None:
-        self.told: list[Told] = []
+        self.listeners: list[ExitListener] = []
         self.stays = stays  # until the loop is closed
         self._loop = loop
         self._called = self._call  # always the same object
@@ -110,8 +110,8 @@ class _Shield:
                     functions[name] = self._before[name]
 
     def tell(self, claim: Claim | None, error: BaseException) -> None:
-        for told in list(self.told):
-            told(claim, error)
+        for listener in list(self.listeners):
+            listener(claim, error)
 
     def _call(self, callback: Callable[..., Any], *args: Any) -> None:
         """Call what a job gave to the loop."""
@@ -121,7 +121,7 @@ class _Shield:
             if is_fork:
                 end_fork(error)
             job = current_job.get()
-            if job is None or not (self.told or self.stays):
+            if job is None or not (self.listeners or self.stays):
                 raise
             self.tell(job[0], error)
         if is_fork:
@@ -158,10 +158,10 @@ class _Shield:
         return of
 
     def _ending(self, name: str, before: Callable[..., Any]) -> Callable[..., Any]:
-        def ending(*given: Any, **options: Any) -> Any:
-            if self.told and current_job.get() is not None:
+        def ending(*arguments: Any, **options: Any) -> Any:
+            if self.listeners and current_job.get() is not None:
                 raise SystemExit(CALLED.format(name))
-            return before(*given, **options)
+            return before(*arguments, **options)
 
         return ending
 
@@ -171,12 +171,12 @@ _shields: dict[asyncio.AbstractEventLoop, _Shield] = {}
 
 def _is_contained(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether anybody is in `contained` in this loop."""
-    return loop in _shields and bool(_shields[loop].told)
+    return loop in _shields and bool(_shields[loop].listeners)
 
 
 def _in_fork() -> None:
     global is_fork
-    is_fork = any(shield.told for shield in _shields.values())
+    is_fork = any(shield.listeners for shield in _shields.values())
     _shields.clear()
 
 

@@ -27,7 +27,7 @@ class Guard:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._groups: set[int] = set()
-        self._told = 0
+        self._signals = 0
         self._lock = threading.RLock()
         atexit.register(self._end)
         os.register_at_fork(after_in_child=self._forget_all)
@@ -51,14 +51,14 @@ class Guard:
                 self._groups.remove(group)
                 self._tell(f"-{group}\n")
 
-    def told(self) -> int:
+    def stop_signals(self) -> int:
         """Return how often a signal has asked all processes of the worker to stop."""
         with self._lock:
             if self._process is not None:
                 assert self._process.stdout is not None
                 with suppress(BlockingIOError):
-                    self._told += len(os.read(self._process.stdout.fileno(), 65536))
-            return self._told
+                    self._signals += len(os.read(self._process.stdout.fileno(), 65536))
+            return self._signals
 
     def _tell(self, line: str) -> None:
         try:
@@ -148,10 +148,10 @@ def _groups_left() -> set[int]:
         readable, _, _ = select.select([0], [], [], LOOK)
         if not readable:
             continue
-        said = os.read(0, 65536)
-        if not said:
+        data = os.read(0, 65536)
+        if not data:
             break
-        *lines, text = (text + said).split(b"\n")
+        *lines, text = (text + data).split(b"\n")
         for line in lines:
             (groups.add if line.startswith(b"+") else groups.discard)(int(line[1:]))
     return groups

@@ -9,7 +9,7 @@ from types import CodeType, FrameType
 
 UNKNOWN = "?"
 
-_NOT_OURS = tuple(sysconfig.get_paths()[each] for each in ("stdlib", "platstdlib", "purelib", "platlib"))
+_NOT_OURS = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 _HERE = str(Path(__file__).parents[1])
 
 

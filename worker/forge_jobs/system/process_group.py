@@ -39,7 +39,7 @@ class ProcessGroup:
         stderr: int,
     ) -> None:
         guard.stand()
-        self._told = guard.told()
+        self._signals = guard.stop_signals()
         # Not asyncio's: a start that is cancelled half-way would leave a process that nobody knows, and
         # its waiting goes on while a grandchild holds the pipes.
         self._leader = subprocess.Popen(
@@ -84,7 +84,7 @@ class ProcessGroup:
         is_stop = code is not None and (-code in stop_signals.STOPS or code - 128 in stop_signals.STOPS)
         if is_stop or stop_signals.heard_at is not None:
             until += ECHO
-        while guard.told() == self._told:
+        while guard.stop_signals() == self._signals:
             if asyncio.get_running_loop().time() >= until:
                 return False
             await asyncio.sleep(LONGEST_PAUSE)

@@ -161,7 +161,7 @@ def _for_the_worker(number: int, frame: FrameType | None) -> None:
 def is_answer(error: BaseException) -> bool:
     """Whether this may be how somebody who hears signals now in the place of `heard` answers one."""
     wanted = {KeyboardInterrupt: (signal.SIGINT,), SystemExit: (signal.SIGTERM, signal.SIGHUP)}
-    numbers = [each for kind, meant in wanted.items() if isinstance(error, kind) for each in meant]
+    numbers = [number for kind, meant in wanted.items() if isinstance(error, kind) for number in meant]
     return any(number in _hearing and signal.getsignal(number) is not _hearing[number] for number in numbers)
 
 
@@ -187,7 +187,7 @@ def end_at_once(number: int) -> None:
 
 def _wanted() -> Sequence[signal.Signals]:
     """All, except a SIGHUP that `nohup` asked us to ignore."""
-    return [each for each in STOPS if each is not signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
+    return [stop for stop in STOPS if stop is not signal.SIGHUP or signal.getsignal(stop) != signal.SIG_IGN]
 
 
 def _arguments(command: Sequence[str]) -> Sequence[str] | None:

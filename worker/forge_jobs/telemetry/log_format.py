@@ -82,7 +82,7 @@ class TextFormatter(logging.Formatter):
         if record.stack_info:
             rest += record.stack_info.splitlines()
         # Indented, so that no text from outside can look like a line of its own.
-        return "\n".join([line, *("    " + _visible(each) for each in rest)])
+        return "\n".join([line, *("    " + _visible(text) for text in rest)])
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -109,14 +109,14 @@ def _plain(value: Any, depth: int = 0) -> Any:
             return value if math.isfinite(value) else str(value)
         case dict() if depth < DEEPEST:
             plain: dict[str, Any] = {}
-            for key, each in itertools.islice(value.items(), MOST_ITEMS):
+            for key, item in itertools.islice(value.items(), MOST_ITEMS):
                 name = _text(readable(key))
                 while name in plain:  # two keys that are the same as text
                     name += "_"
-                plain[name] = _plain(each, depth + 1)
+                plain[name] = _plain(item, depth + 1)
             return plain
         case list() | tuple() | set() | frozenset() if depth < DEEPEST:
-            return [_plain(each, depth + 1) for each in itertools.islice(value, MOST_ITEMS)]
+            return [_plain(item, depth + 1) for item in itertools.islice(value, MOST_ITEMS)]
         case _:
             return _text(readable(value))
 
@@ -141,7 +141,7 @@ def _visible(line: str) -> str:
     """Return the line with control characters and lone surrogates spelled out."""
     if line.isprintable():
         return line
-    line = re.sub(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", line)
+    line = re.sub(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]", lambda match: f"\\x{ord(match[0]):02x}", line)
     return line.encode("utf-8", "backslashreplace").decode()
 
 

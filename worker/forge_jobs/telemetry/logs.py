@@ -58,10 +58,10 @@ def subscribe(
     """
     root = logging.getLogger()
     ours = stream is not None or not root.handlers
-    doubled = [each for each in root.handlers if ours and _is_console(each)]
-    before = [(each, each.level) for each in ((logger, root) if ours else (logger,))]
-    for each, _ in before:
-        each.setLevel(level)
+    doubled = [handler for handler in root.handlers if ours and _is_console(handler)]
+    before = [(log, log.level) for log in ((logger, root) if ours else (logger,))]
+    for log, _ in before:
+        log.setLevel(level)
     informed = [_handler(format, stream or sys.stderr)] if ours else list(root.handlers)
     facts = JobFacts()
     for handler in doubled:
@@ -84,8 +84,8 @@ def subscribe(
                 handler.close()
         for handler in doubled:
             root.addHandler(handler)
-        for each, level in before:
-            each.setLevel(level)
+        for log, level in before:
+            log.setLevel(level)
 
     return end
 
@@ -122,15 +122,15 @@ def _is_console(handler: logging.Handler) -> bool:
     )
 
 
-def take_over(given: Style) -> None:
+def take_over(worker_style: Style) -> None:
     """Lines of this process, which runs a handler for a worker, go to stderr as the worker's do."""
     global style
     if style is None:
-        style = given
-        root, handler = logging.getLogger(), _handler(given.format, sys.stderr)
+        style = worker_style
+        root, handler = logging.getLogger(), _handler(worker_style.format, sys.stderr)
         handler.addFilter(JobFacts())
         root.addHandler(handler)
-        root.setLevel(given.level)
+        root.setLevel(worker_style.level)
 
 
 def flush() -> None:
@@ -201,12 +201,12 @@ class LogSubscriber:
                 return
             if unsaid:
                 facts["unsaid"] = unsaid
-        said = {name: readable(value) for name, value in facts.items()}
-        said["handler"] = f"the handler {said['kind']}" if "kind" in said else "something"
-        said["origin"] = f"job {said['job_id']}" if "job_id" in said else "no job that is known"
-        if "error" in said:
-            said["error"] = summary(said["error"])
-        sentence = template.format_map(said)
+        words = {name: readable(value) for name, value in facts.items()}
+        words["handler"] = f"the handler {words['kind']}" if "kind" in words else "something"
+        words["origin"] = f"job {words['job_id']}" if "job_id" in words else "no job that is known"
+        if "error" in words:
+            words["error"] = summary(words["error"])
+        sentence = template.format_map(words)
         _say(level, sentence, facts, event.error if isinstance(event, events.ChoreFailed) else None)
 
 

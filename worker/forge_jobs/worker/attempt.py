@@ -32,14 +32,14 @@ class Attempt(msgspec.Struct, eq=False):
     wait: float  # seconds
     context: Context | None = None
     stopped: Stop | None = None
-    told: int = 0  # how often the handler was told to stop
+    times_told: int = 0  # how often the handler was told to stop
     exited: BaseException | None = None  # an exit that came out of what the handler gave to the event loop
     is_over: bool = False  # it has its verdict
     has_ended: bool = False  # its handler has ended
 
     def tell(self) -> None:
         """The handler is told to stop, once more."""
-        self.told += 1
+        self.times_told += 1
         if self.context is not None:
             self.context.cancel()
         self.task.tell()

@@ -58,11 +58,11 @@ def call(
     logs.current_job.set((claim, queue))
     if module == "__main__":
         module = "__mp_main__" if "__mp_main__" in sys.modules else "__main__"
-    found: Any = sys.modules.get(module) or importlib.import_module(module)
+    handler: Any = sys.modules.get(module) or importlib.import_module(module)
     for part in name.split("."):
-        found = getattr(found, part)
+        handler = getattr(handler, part)
     # The name is a Handler when its function was decorated; otherwise it was declared some other way.
-    function, forge = getattr(found, "function", found), getattr(found, "forge", None)
+    function, forge = getattr(handler, "function", handler), getattr(handler, "forge", None)
     context = ChildContext(claim, queue, forge)  # type: ignore[arg-type]
     in_plain_handler.set(context)
     returned = function(context, **arguments) if takes_context else function(**arguments)

@@ -86,9 +86,9 @@ class Claimer:
         self._is_last_look = False  # after a beat that followed
 
     @property
-    def said(self) -> str | None:
+    def error(self) -> str | None:
         """The database's error at the last look, if that failed."""
-        return self._outage.said
+        return self._outage.error
 
     def stop(self) -> None:
         """Nothing more is claimed, and `run` returns once no claim is on the wire."""
@@ -121,7 +121,7 @@ class Claimer:
         """
         queue = self.queues.get(queue_id)
         if queue is not None and worker_id != self._worker.id:
-            queue.hints.told(priority, pos)
+            queue.hints.lower(priority, pos)
             self.wake(queue_id)
 
     def wake_for_slots(self, queue_id: int) -> None:
@@ -255,10 +255,10 @@ class Claimer:
                 if limit <= 0:
                     break
                 queue.woken = False
-                found = await self._claim(queue, limit)
+                claimed = await self._claim(queue, limit)
                 if queue.woken:  # set while the look was on its way, which may have missed the reason
                     queue.look_at, queue.poll, queue.empty = 0.0, SHORTEST_POLL, False
-                wanted -= found
+                wanted -= claimed
                 if queue.look_at <= now:
                     hungry.append(queue)
             due = hungry
@@ -403,7 +403,7 @@ class Claimer:
         if self._on_empty is None:
             return False
         counts = await self._storage.jobs.counts()
-        return not any(each.pending for each in counts if each.queue == queue.name)
+        return not any(count.pending for count in counts if count.queue == queue.name)
 
     async def _found_nothing(self, queue: ServedQueue) -> None:
         now = time.monotonic()

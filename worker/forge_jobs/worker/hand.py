@@ -116,11 +116,11 @@ class Hand:
     def take_back(self, queue: ServedQueue | None = None) -> list[tuple[Claim, ServedQueue]]:
         """Return the jobs (of the queue) that no handler has begun; they are no longer in hand."""
         unbegun = [*self._reading.values(), *self.waiting]
-        taken = [each for each in unbegun if queue is None or each[1] is queue]
+        taken = [job for job in unbegun if queue is None or job[1] is queue]
         for claim, _ in taken:
             self._reading.pop(claim.job_id, None)
         if taken:
-            stay = [] if queue is None else [each for each in self.waiting if each[1] is not queue]
+            stay = [] if queue is None else [job for job in self.waiting if job[1] is not queue]
             self.waiting.clear()
             self.waiting.extend(stay)
         return taken
@@ -134,8 +134,8 @@ class Hand:
         """Return the job if no handler has begun it; it is no longer in hand."""
         if job_id in self._reading:
             return self._reading.pop(job_id)
-        for place, each in enumerate(self.waiting):
-            if each[0].job_id == job_id:
+        for place, job in enumerate(self.waiting):
+            if job[0].job_id == job_id:
                 del self.waiting[place]
-                return each
+                return job
         return None

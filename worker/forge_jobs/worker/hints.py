@@ -51,7 +51,7 @@ class Hints:
         for priority, pos in {claim.priority: claim.pos for claim in claims}.items():
             self._raise(priority, pos - MARGIN)
 
-    def told(self, priority: int, pos: int) -> None:
+    def lower(self, priority: int, pos: int) -> None:
         """A job became ready at this place, perhaps one that looks have passed."""
         if pos < self._pos.get(priority, pos):
             self._pos[priority] = pos

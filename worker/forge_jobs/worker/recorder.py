@@ -74,9 +74,9 @@ class Recorder:
         return min((at for at in (self._asked_at, self._refused_at) if at is not None), default=None)
 
     @property
-    def said(self) -> str | None:
+    def error(self) -> str | None:
         """The database's error, if it gave one."""
-        return self._outage.said or self._refusal
+        return self._outage.error or self._refusal
 
     def claims(self) -> list[Claim]:
         """Return the claims of all verdicts that the database does not know yet."""
@@ -209,9 +209,9 @@ class Recorder:
                 again_at = time.monotonic() + pause
 
     def _say_held(self, held: Sequence[HeldOutcome], pause: float) -> None:
-        ids = sorted({each.verdict.run.claim.job_id for each in held})
+        ids = sorted({outcome.verdict.run.claim.job_id for outcome in held})
         error = held[0].error
-        refusals = [each.error for each in held if not isinstance(each.error, StorageBusy)]
+        refusals = [outcome.error for outcome in held if not isinstance(outcome.error, StorageBusy)]
         if len(refusals) > 1:
             self._refused_at = self._refused_at or time.monotonic()
             self._refusal = str(refusals[0])

@@ -135,11 +135,14 @@ class Runners:
                 self._record(handed_back(claim, queue.config))
             else:
                 self._hand.add(queue, [claim])
-        told = [attempt for attempt in self._running.values() if attempt.claim.worker_id == NOBODY]
-        for attempt in told:
+        disowned = [attempt for attempt in self._running.values() if attempt.claim.worker_id == NOBODY]
+        for attempt in disowned:
             self._stop(attempt, Stop.UNKNOWN)
         until = time.monotonic() + SECOND_CANCEL_TIMEOUT
-        while any(self._running.get(each.claim.job_id) is each for each in told) and time.monotonic() < until:
+        while (
+            any(self._running.get(attempt.claim.job_id) is attempt for attempt in disowned)
+            and time.monotonic() < until
+        ):
             await asyncio.sleep(0.01)
 
     async def ended(self, within: float) -> bool:
@@ -184,7 +187,7 @@ class Runners:
         task = asyncio.current_task()
         assert isinstance(task, OwnTask)
         current_job.set(None)
-        others = [each for each in copy_context().items() if each[0] is not current_job]
+        others = [variable for variable in copy_context().items() if variable[0] is not current_job]
         hand, waiting = self._hand, self._hand.waiting
         references, cancelling = sys.getrefcount, task.cancelling
         alone = references(task)
@@ -365,7 +368,7 @@ class Runners:
     def _insist(self, attempt: Attempt) -> None:
         if attempt.has_ended:
             return
-        if attempt.told >= TELLS and not attempt.is_over:
+        if attempt.times_told >= TELLS and not attempt.is_over:
             self._give_up(attempt)
         attempt.tell()
         self._loop.call_later(TELL_EVERY, self._insist, attempt)
@@ -392,7 +395,7 @@ class Runners:
     def _left(self, task: "asyncio.Task[None]") -> None:
         """A runner ended. If that was unexpected, its job gets its verdict, and another runner takes its place."""
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        for attempt in [each for each in self._running.values() if each.task is task]:
+        for attempt in [running for running in self._running.values() if running.task is task]:
             problem = error or RuntimeError("its runner ended")
             self._end(attempt, failed(attempt.claim, attempt.queue.config, describe(problem), attempt.wait))
         if task not in self._tasks:
@@ -409,4 +412,4 @@ def _has_changed(variables: Variables, others: Sequence[tuple[ContextVar[Any], o
     """
     if len(variables) != len(others) + 1:
         return True
-    return bool(others) and any(variables[each] is not value for each, value in others)
+    return bool(others) and any(variables[variable] is not value for variable, value in others)

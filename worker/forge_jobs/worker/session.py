@@ -125,13 +125,13 @@ class Session:
         alive, count, now = self.runners.alive, self.runners.count, time.monotonic()
         if alive < count:
             return Ailment(f"Only {alive} of {count} runners are alive.")
-        for doing, since, said in (
-            ("look for jobs", self._claimer.looked_at, self._claimer.said),
-            ("record outcomes", self._recorder.waits_since, self._recorder.said),
-            ("make scheduled jobs pending", self._due_jobs.since, self._due_jobs.said),
+        for doing, since, error in (
+            ("look for jobs", self._claimer.looked_at, self._claimer.error),
+            ("record outcomes", self._recorder.waits_since, self._recorder.error),
+            ("make scheduled jobs pending", self._due_jobs.since, self._due_jobs.error),
         ):
             if since is not None and now - since > UNWELL_AFTER:
-                return Ailment(f"It could not {doing} for {now - since:.0f} s.", said)
+                return Ailment(f"It could not {doing} for {now - since:.0f} s.", error)
         return None
 
     def _said_ailment(self) -> str | None:

@@ -66,10 +66,10 @@ class Watchdog:
     def _wait(self, sign: threading.Event) -> None:
         """Return once the loop gave its sign; until then, report what blocks it."""
         blocked, next_word, last = 0.0, FIRST_WORD, None
-        given = False
-        while not given and not self._ended.is_set():
+        gave_sign = False
+        while not gave_sign and not self._ended.is_set():
             before, worked = time.monotonic(), time.process_time()
-            given = sign.wait(SLICE)
+            gave_sign = sign.wait(SLICE)
             passed = time.monotonic() - before
             if passed > 2 * SLICE and time.process_time() - worked < passed / 2:
                 passed = SLICE  # the whole process was frozen, and this thread with it
@@ -79,7 +79,7 @@ class Watchdog:
                     next_word *= 2
                 last = self._blocked(blocked, is_first=last is None)
                 self._telemetry.emit(last)
-        if last is not None and given:
+        if last is not None and gave_sign:
             self._telemetry.emit(LoopFree(self._label, blocked, last.claim))
 
     def _blocked(self, seconds: float, *, is_first: bool) -> LoopBlocked:
