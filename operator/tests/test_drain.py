@@ -190,9 +190,11 @@ def test_deployments_without_their_labels_are_known_by_their_names() -> None:
 
     done = plan(replace(seen, cluster=replace(seen.cluster, deployments=bare))).actions
 
-    (applied,) = [each for each in done if not isinstance(each, act.WriteStatus)]
+    (applied, reclaimed) = [each for each in done if not isinstance(each, act.WriteStatus)]
     assert isinstance(applied, act.ApplyDeployment), "which brings the label back"
     assert applied.name == world.version("2").deployment
+    assert isinstance(reclaimed, act.ReclaimDeployment), "which changes nothing else of what drains"
+    assert reclaimed.name == world.version("1").deployment
 
 
 def test_a_deployment_that_is_no_versions_own_is_let_be() -> None:

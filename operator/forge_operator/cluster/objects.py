@@ -7,7 +7,16 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, TypeVar
 
-from forge_operator.naming import APPLIED, BUDGET_HASH, DELETION_COST, LABELS, MANAGER, SCALER, VERSION_ID
+from forge_operator.naming import (
+    APPLIED,
+    BUDGET_HASH,
+    DELETION_COST,
+    LABELS,
+    MANAGER,
+    POOL_UID,
+    SCALER,
+    VERSION_ID,
+)
 from forge_operator.plan.budget import processes
 from forge_operator.plan.disruption import MARKS
 from forge_operator.specs import InvalidSpec, read_cron, read_queue
@@ -66,6 +75,7 @@ def cron_object(found: Mapping[str, Any]) -> CronObject:
 def deployment(found: Mapping[str, Any]) -> Deployment:
     """Return the Deployment that `found` is."""
     metadata, status = found["metadata"], found.get("status") or {}
+    owners = tuple(metadata.get("ownerReferences") or ())
     conditions = {
         each["type"]: DeploymentCondition(
             status=each.get("status", "Unknown"),
@@ -82,6 +92,8 @@ def deployment(found: Mapping[str, Any]) -> Deployment:
         replicas=(found.get("spec") or {}).get("replicas", 1),
         processes=processes(found["spec"]["template"]),
         edit=edit(found),
+        disowned=(metadata.get("labels") or {}).get(POOL_UID) not in {each["uid"] for each in owners},
+        owners=owners,
         annotated=frozenset(_annotations(found["spec"]["template"].get("metadata") or {})),
         ready=status.get("readyReplicas", 0),
         available=status.get("availableReplicas", 0),

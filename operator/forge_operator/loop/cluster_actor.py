@@ -20,6 +20,7 @@ from forge_operator.plan.actions import (
     DeletePod,
     EmitEvent,
     MarkPod,
+    ReclaimDeployment,
     RemoveFinalizer,
     Scale,
     SetDeletionCost,
@@ -47,6 +48,8 @@ class ClusterActor:
             case ApplyDeployment():
                 found = await self._apply(action)
                 await self._applied(subject, DEPLOYMENTS, action, found)
+            case ReclaimDeployment():
+                await _unless_gone(self._reclaim(subject, action))
             case ApplyBudget():
                 budgets = budgets_of(action.manifest["apiVersion"])
                 found = await self._kube.apply(budgets, action.namespace, action.name, action.manifest)
@@ -96,12 +99,21 @@ class ClusterActor:
         """What was applied carries what it is compared with from now on; who had edited it is told of."""
         applied = digest(found)
         if action.edit is not None and action.edit.digest != applied:
-            editor = action.edit.by or "somebody"
-            message = f"{resource.kind} {action.name} was edited by {editor} and has been repaired."
-            await self._recorder.record(subject, "Warning", "DriftRepaired", message)
+            await self._repaired(subject, resource, action.name, action.edit.by)
         if (found["metadata"].get("annotations") or {}).get(APPLIED) != applied:
             change = {"metadata": {"annotations": {APPLIED: applied}}}
             await _unless_gone(self._kube.merge(resource, action.namespace, action.name, change))
+
+    async def _reclaim(self, subject: Subject, action: ReclaimDeployment) -> None:
+        metadata: dict[str, Any] = {"labels": dict(action.labels)}
+        if action.owners is not None:
+            metadata["ownerReferences"] = [dict(each) for each in action.owners]
+        await self._kube.merge(DEPLOYMENTS, action.namespace, action.name, {"metadata": metadata})
+        await self._repaired(subject, DEPLOYMENTS, action.name, action.edited_by)
+
+    async def _repaired(self, subject: Subject, resource: Resource, name: str, editor: str | None) -> None:
+        message = f"{resource.kind} {name} was edited by {editor or 'somebody'} and has been repaired."
+        await self._recorder.record(subject, "Warning", "DriftRepaired", message)
 
     async def _apply(
         self, action: TryDeployment | ApplyDeployment, *, dry_run: bool = False

@@ -4,7 +4,7 @@ Doing one twice does no harm. When one fails, those after it in its strand are n
 other strands are, and the next plan, made from what is then true, says what is left.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -172,6 +172,20 @@ class ApplyDeployment:
 
 
 @dataclass(frozen=True, slots=True)
+class ReclaimDeployment:
+    """The Deployment has these owners, and these labels beside others. A missing one is no failure.
+
+    An event says who took them away.
+    """
+
+    namespace: str
+    name: str
+    labels: Mapping[str, str]
+    owners: Sequence[Mapping[str, Any]] | None = None  # None: they stay as they are
+    edited_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
     """The Deployment's scale subresource says `replicas`; not when it no longer says `was` (None: just applied)."""
 
@@ -292,6 +306,7 @@ VersionAction = PutVersion | Promote | MoveVersion | DeleteVersion | ForgetPool 
 ClusterAction = (
     TryDeployment
     | ApplyDeployment
+    | ReclaimDeployment
     | Scale
     | DeleteDeployment
     | SetDeletionCost

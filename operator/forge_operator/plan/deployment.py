@@ -11,7 +11,7 @@ from typing import Any
 
 from forge_jobs.model import Version
 from forge_operator import naming
-from forge_operator.plan.actions import ApplyDeployment, TryDeployment
+from forge_operator.plan.actions import ApplyDeployment, ReclaimDeployment, TryDeployment
 from forge_operator.plan.pool import Pool
 from forge_operator.specs import WorkersSpec
 from forge_operator.specs.section import wrong
@@ -56,6 +56,22 @@ def apply_deployment(pool: Pool, version: Version, edit: Edit | None = None) -> 
 def try_deployment(apply: ApplyDeployment) -> TryDeployment:
     """Return the action that finds out whether the Deployment can be made."""
     return TryDeployment(apply.namespace, apply.name, apply.manifest, apply.template_hash)
+
+
+def reclaim_deployment(pool: Pool, version: Version) -> ReclaimDeployment:
+    """Return the action that makes the version's Deployment one of the pool again."""
+    labels = naming.selector(pool.uid, version.id)
+    deployment = pool.deployments.get(version.id)
+    if deployment is None:
+        return ReclaimDeployment(pool.owner.namespace, version.deployment, labels)  # the next look finds it
+    others = [each for each in deployment.owners if each["uid"] != pool.uid]
+    return ReclaimDeployment(
+        pool.owner.namespace,
+        version.deployment,
+        labels,
+        (*others, owner_reference(pool.owner)),
+        deployment.edit.by if deployment.edit else None,
+    )
 
 
 def template_error(template: Mapping[str, Any]) -> str | None:

@@ -67,6 +67,8 @@ class Deployment:
     replicas: int = 1  # of its spec: ready and starting ones
     processes: int = 1  # workers in each of its pods
     edit: Edit | None = None  # what somebody did to it since it was applied, but for replicas
+    disowned: bool = False  # its ForgeQueue is not among its owners, so it would outlive it
+    owners: tuple[Mapping[str, Any], ...] = ()  # owner references
     annotated: frozenset[str] = frozenset()  # annotations that its template gives to pods
     ready: int = 0
     available: int = 0

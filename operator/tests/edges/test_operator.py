@@ -197,6 +197,64 @@ async def test_owners_and_labels_that_people_take_away_are_there_again(
     assert stage.reasons().count("DriftRepaired") == 1
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ownerReferences": []},
+        {"ownerReferences": [{"kind": "ForgeQueue", "name": "other", "uid": "1", "apiVersion": "v1"}]},
+        {"labels": {VERSION_ID: None}},
+        {"labels": {POOL_UID: None}},
+    ],
+)
+async def test_a_deployment_that_drains_keeps_its_owner_and_the_labels_by_which_it_is_found(
+    stage: Stage, change: dict[str, Any]
+) -> None:
+    await drains(stage)
+    [old, new] = stage.api.all(DEPLOYMENTS)
+
+    stage.api.edit(DEPLOYMENTS, old["metadata"]["name"], {"metadata": change, "spec": {"minReadySeconds": 9}})
+    await stage.look()
+
+    [after, untouched] = stage.api.all(DEPLOYMENTS)
+    assert after["metadata"]["labels"] == old["metadata"]["labels"]
+    assert old["metadata"]["ownerReferences"][0] in after["metadata"]["ownerReferences"]
+    assert after["spec"]["minReadySeconds"] == 9, "all else stays as people left it"
+    assert untouched == new
+    assert stage.reasons().count("DriftRepaired") == 1
+    stage.api.requests.clear()
+    await stage.look()
+    assert sent_to_deployments(stage) == []
+
+
+async def test_a_deployment_that_is_gone_with_pods_left_is_not_made_again_when_it_drains(
+    stage: Stage,
+) -> None:
+    await drains(stage)
+    [old, _] = stage.api.all(DEPLOYMENTS)
+    pods = [each for each in stage.api.all(PODS) if each["metadata"]["labels"][VERSION_ID] in str(old)]
+    stage.api.remove(DEPLOYMENTS, old["metadata"]["name"])
+    for each in pods:
+        stage.api.put(PODS, each)
+    await stage.look()
+
+    assert old["metadata"]["name"] not in [each["metadata"]["name"] for each in stage.api.all(DEPLOYMENTS)]
+    assert "ActionFailed" not in stage.reasons()
+
+
+async def drains(stage: Stage) -> None:
+    """Version 1 drains, and version 2 serves."""
+    stage.queue(workers=workers("1"))
+    await stage.settle()
+    stage.queue(workers=workers("2", image="shop:2"))
+    for _ in range(10):
+        await stage.look()
+        if (await stage.states()).get("2") == "current":
+            break
+        stage.api.start_pods()
+        await stage.beat()
+    assert (await stage.states())["1"] == "draining"
+
+
 async def test_what_was_edited_together_with_the_operators_annotations_is_made_right_again(
     stage: Stage,
 ) -> None:

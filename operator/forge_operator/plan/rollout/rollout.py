@@ -21,7 +21,7 @@ from forge_operator.plan.rollout.progress import Progress
 from forge_operator.plan.rollout.ramp import advance_share
 from forge_operator.plan.rollout.start import bring_back, keep_failed, problem, start, wait_for_pods
 from forge_operator.plan.rollout.supersede import adopt, supersede, take_leave
-from forge_operator.plan.rollout.upkeep import keep_up
+from forge_operator.plan.rollout.upkeep import keep_up, reclaim
 from forge_operator.specs import WorkersSpec
 from forge_operator.words import count
 
@@ -38,7 +38,7 @@ def plan_rollout(pool: Pool, wanted: int) -> tuple[Progress, tuple[Strand, ...]]
         found = advance(pool, pool.workers_spec, pool.target, wanted)
         others = {each.id: supersede(pool, each, found) for each in pool.versions.values()}
         others |= {"told": told(pool), "adopted": adopt(pool)}
-    others["forgotten"] = drain.forget(pool)
+    others |= {"forgotten": drain.forget(pool), "reclaimed": reclaim(pool, found.actions)}
     return found, (
         Strand(Part.ROLLOUT, found.actions),
         *(Strand(Part.ROLLOUT, tuple(actions), of) for of, actions in others.items()),
@@ -96,9 +96,6 @@ def keep_serving(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -
     return Progress(
         actions, ConditionReason.ROLLOUT_COMPLETE, f"Version {version.version} ({version.id}) serves alone."
     )
-
-
-# --- its Deployment ---
 
 
 # --- the others ---

@@ -1,5 +1,7 @@
 """The Deployment of a version: made, made again, and rolled where it must differ."""
 
+from collections.abc import Collection
+
 from forge_jobs.model import Version
 from forge_operator import naming
 from forge_operator.plan.actions import (
@@ -8,7 +10,7 @@ from forge_operator.plan.actions import (
     EmitEvent,
     Scale,
 )
-from forge_operator.plan.deployment import apply_deployment
+from forge_operator.plan.deployment import apply_deployment, reclaim_deployment
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout.judgement import SETTLE
 from forge_operator.plan.rollout.readiness import (
@@ -31,6 +33,30 @@ def keep_up(pool: Pool, version: Version, replicas: int) -> list[Action]:
     if differs(pool, deployment):
         return [apply_deployment(pool, version)]
     return [apply_deployment(pool, version, deployment.edit)] if deployment.edit else []
+
+
+def reclaim(pool: Pool, applied: Collection[Action]) -> list[Action]:
+    """Give Deployments back the owner and the labels that they have lost, where none of `applied` does that.
+
+    Versions that are not requested any more are not applied again, so that people may change what is left
+    of them. But without these a Deployment would outlive its ForgeQueue, or never be scaled down and deleted.
+    """
+    names = {each.name for each in applied if isinstance(each, ApplyDeployment)}
+    return [
+        reclaim_deployment(pool, version)
+        for version in pool.versions.values()
+        if version.deployment not in names and is_lost(pool, version)
+    ]
+
+
+def is_lost(pool: Pool, version: Version) -> bool:
+    """Whether the version's Deployment lacks its owner or a label; one that cannot be found has left pods behind."""
+    deployment = pool.deployments.get(version.id)
+    if deployment is None:
+        return bool(pool.pods(version.id))
+    if deployment.deleting or deployment.name != version.deployment:
+        return False
+    return deployment.disowned or deployment.version_id != version.id
 
 
 def differs(pool: Pool, deployment: Deployment) -> bool:
