@@ -81,6 +81,7 @@ async def compare(
             {name: facts["database"] for name, facts in described.items()},
             options["rounds"],
             options["only"],
+            {name for name, peer in peers.items() if peer.alone},
         ),
         options["seed"],
     )

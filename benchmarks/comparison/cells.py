@@ -75,12 +75,18 @@ def chosen(words: Collection[str], names: Collection[str]) -> Collection[str]:
     return [name for name in names if name in words] or names
 
 
-def cells(databases: dict[str, str], rounds: int, only: Collection[str] = ()) -> Iterator[Cell]:
-    """Give all cells, round by round; `databases` are those of the queues, `only` names queues and what is measured."""
+def cells(
+    databases: dict[str, str], rounds: int, only: Collection[str] = (), alone: Collection[str] = ()
+) -> Iterator[Cell]:
+    """Give all cells, round by round; `databases` are those of the queues, `only` names queues and what is measured.
+
+    The queues of `alone` are not measured with two worker processes.
+    """
     wanted = chosen(only, list(What))
     for turn in range(1, rounds + 1):
         for peer in chosen(only, databases):
             for settings in chosen(only, ("defaults", "best")):
                 for column in columns(settings, databases[peer]):
-                    if column.what in wanted:
+                    shared = column.what is not What.SINGLE and column.processes > 1
+                    if column.what in wanted and not (shared and peer in alone):
                         yield Cell(peer, settings, column, turn)

@@ -1,10 +1,11 @@
 """Each queue in an environment of its own, below build/peers: nothing of one can change another."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.child import ROOT
@@ -62,11 +63,19 @@ def python_for(peer: Peer) -> str:
     needed = tuple(map(int, peer.needs.split("."))) if peer.needs else (3,)
     if sys.version_info >= needed:
         return sys.executable
-    for minor in range(needed[1], needed[1] + 4):
-        found = shutil.which(f"python3.{minor}")
-        if found and subprocess.run([found, "-V"], capture_output=True).returncode == 0:
+    for found in _pythons(needed[1]):
+        if subprocess.run([found, "-V"], capture_output=True).returncode == 0:
             return found
     raise NotInstalled(f"it needs Python {peer.needs} or newer, which this machine does not have")
+
+
+def _pythons(minor: int) -> Iterator[str]:
+    """Give the Pythons of the machine from 3.`minor` on, those of pyenv included, which are in no PATH."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for newer in range(minor, minor + 4):
+        if found := shutil.which(f"python3.{newer}"):
+            yield found
+        yield from map(str, sorted(pyenv.glob(f"3.{newer}.*/bin/python")))
 
 
 def _install_python(place: Path, python: str, packages: Sequence[str]) -> None:

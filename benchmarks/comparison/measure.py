@@ -28,9 +28,12 @@ LOOK = 0.005  # seconds between two looks at what is left
 SETTLE = 2.0  # seconds for a worker to become idle
 FIRST_SIZE = 300  # jobs of the first drain, which says how many a real one needs
 SURE_AFTER = 0.3  # seconds that a drain has to take to say it
+SURE_BEFORE = 15.0  # and after which enough is known
+SMALLEST = 10
 LARGEST = 200_000
 AT_ONCE = 50  # handlers of a worker that sleep or ask the database
 IDLE_RATE = 20.0  # jobs a second for a worker that has nothing else to do
+IDLE_SHARE = 0.25  # of the jobs a second that it can run, at most
 LOAD_SHARE = 0.7
 
 Result = dict[str, Any]
@@ -166,8 +169,10 @@ class Load:
         return round(max(0.0, busy - self._busy - ours + self._ours) / (time.monotonic() - self._began), 3)
 
 
-async def drain(subject: Subject, server: Server, column: Column, jobs: int) -> Result:
-    """Fill a queue, and return what it took to empty it."""
+async def drain(
+    subject: Subject, server: Server, column: Column, jobs: int, patience: float | None = None
+) -> Result:
+    """Fill a queue, and return what it took to empty it; after `patience` seconds it is counted as it is."""
     peer = subject.peer
     async with fresh(subject.described["database"], server) as place:
         given = {"url": place.url, "settings": subject.given(column.handler)}
@@ -182,7 +187,7 @@ async def drain(subject: Subject, server: Server, column: Column, jobs: int) -> 
             load = Load()
             server_before, client_before = place.server_seconds(), working.seconds()
             working.go()
-            left = await _emptied(subject, place, working, jobs)
+            left = await _emptied(subject, place, working, jobs, patience or subject.patience)
             ended = time.monotonic_ns()
             server_after, client_after = place.server_seconds(), working.seconds()
             after = await place.written()
@@ -208,17 +213,17 @@ def _each(before: float | None, after: float | None, jobs: int) -> float | None:
     return None if before is None or after is None or jobs < 1 else (after - before) / jobs
 
 
-async def _emptied(subject: Subject, place: Place, working: Workers, jobs: int) -> int:
+async def _emptied(subject: Subject, place: Place, working: Workers, jobs: int, patience: float) -> int:
     """Return how many jobs are left: none, unless it took too long."""
     statement = subject.described["left"]
-    deadline = time.monotonic() + subject.patience
+    deadline = time.monotonic() + patience
     left = jobs
     while left and time.monotonic() < deadline:
         await asyncio.sleep(LOOK)
         await working.check()
         if working.started >= jobs:
             left = await place.left(statement)
-    return left or await place.left(statement)
+    return left and await place.left(statement)
 
 
 async def single(subject: Subject, server: Server, column: Column) -> Result:
@@ -240,7 +245,7 @@ async def single(subject: Subject, server: Server, column: Column) -> Result:
 
 async def pickup(subject: Subject, server: Server, column: Column, rate: float) -> Result:
     """Enqueue `rate` jobs a second beside one worker, and return how soon they begin."""
-    jobs = max(40, int(rate * subject.seconds * (2 if column.what is What.IDLE else 1)))
+    jobs = max(SMALLEST, int(rate * subject.seconds * (2 if column.what is What.IDLE else 1)))
     async with fresh(subject.described["database"], server) as place:
         given = {"url": place.url, "settings": subject.given(column.handler)}
         await run(subject.peer, "prepare", **given)
@@ -256,13 +261,15 @@ async def pickup(subject: Subject, server: Server, column: Column, rate: float) 
             while working.started < jobs and time.monotonic() < deadline:
                 await asyncio.sleep(LOOK)
                 await working.check()
+            left = await place.left(subject.described["left"]) if working.started < jobs else 0
             records = await working.stop()
         found = pickups(sent, records)
         return {
             **{"jobs": jobs, "wanted": rate, "rate": said["rate"]},
             **{f"p{100 * share:g}": percentile(found, share) for share in (0.5, 0.9, 0.99) if found},
+            "left": left,
             "foreign": foreign,
-            **accounts(records, jobs),
+            **({} if left else accounts(records, jobs)),
         }
 
 
@@ -270,9 +277,9 @@ async def size(subject: Subject, server: Server, column: Column) -> Result:
     """Return how many jobs a drain has to have to last as long as wanted, from small drains."""
     jobs = FIRST_SIZE
     while True:
-        found = await drain(subject, server, column, jobs)
+        found = await drain(subject, server, column, jobs, SURE_BEFORE)
         if found["seconds"] >= SURE_AFTER or jobs >= LARGEST / 10:
             break
         jobs *= 10
     wanted = int(found["rate"] * subject.seconds)
-    return {"jobs": min(LARGEST, max(FIRST_SIZE, wanted)), "rate": found["rate"], "bulk": found["bulk"]}
+    return {"jobs": min(LARGEST, max(SMALLEST, wanted)), "rate": found["rate"], "bulk": found["bulk"]}

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from benchmarks.comparison import measure
 from benchmarks.comparison.cells import DRAIN, Cell, What
-from benchmarks.comparison.measure import LOAD_SHARE, Result, Subject
+from benchmarks.comparison.measure import IDLE_RATE, IDLE_SHARE, LOAD_SHARE, Result, Subject
 from benchmarks.comparison.process import AdapterFailed
 from benchmarks.comparison.results import Results
 from benchmarks.report import number
@@ -90,7 +90,8 @@ class Rounds:
             case What.SINGLE:
                 return await measure.single(subject, self._server, cell.column)
             case What.IDLE:
-                return await measure.pickup(subject, self._server, cell.column, measure.IDLE_RATE)
+                most = IDLE_SHARE * (await self._size(cell))["rate"]
+                return await measure.pickup(subject, self._server, cell.column, min(IDLE_RATE, most))
             case What.LOAD:
                 return await measure.pickup(subject, self._server, cell.column, await self._load(cell))
             case _:

@@ -47,7 +47,7 @@ def test_a_queue_has_an_adapter_and_pinned_packages_or_the_reason_why_not(peer: 
 
 def test_an_adapter_is_of_one_queue() -> None:
     adapters = [peer.adapter for peer in peers().values() if not peer.missing]
-    shared = {"__init__.py", "adapter.py", "adapter.mjs"}
+    shared = {"__init__.py", "adapter.py", "adapter.mjs", "threads.py"}
 
     assert sorted(adapters) == sorted(
         file.name for file in FOLDER.iterdir() if file.suffix in (".py", ".mjs") and file.name not in shared
@@ -70,6 +70,14 @@ def test_a_file_is_not_asked_for_what_only_a_server_has() -> None:
     whats = {cell.column.what for cell in cells(DATABASES, 1, ["file"])}
 
     assert whats == {What.DRAIN, What.SINGLE, What.IDLE}
+
+
+def test_a_queue_of_one_process_is_not_given_two() -> None:
+    columns = [cell.column for cell in cells(DATABASES, 1, ["file"], alone=["file"])]
+
+    assert Column(What.DRAIN) in columns
+    assert Column(What.DRAIN, processes=2) not in columns
+    assert Column(What.SINGLE, processes=16) in columns  # those are callers of one process
 
 
 def test_rounds_follow_each_other_and_are_shuffled_in_themselves() -> None:
