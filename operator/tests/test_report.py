@@ -1,5 +1,6 @@
 """What the status of an object says, and how often."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,6 +14,7 @@ from forge_operator.crds import queue_definition
 from forge_operator.plan.actions import EmitEvent, WriteStatus
 from forge_operator.plan.assessment import Assessment
 from forge_operator.plan.status.report import StatusReport, reason_of, reported
+from forge_operator.state.memory import Memory
 from forge_operator.state.observed import Unknown
 from tests.world import START, Job, World, autoscaled, workers
 
@@ -29,13 +31,13 @@ def report(reason: ConditionReason = ConditionReason.CONFIG_APPLIED, **fields: A
 
 
 def status(found: StatusReport, before: dict[str, Any] | None = None, seconds: float = 0) -> dict[str, Any]:
-    actions, _ = reported(found, before or {}, START + timedelta(seconds=seconds), None)
+    actions, _ = reported(found, before or {}, START + timedelta(seconds=seconds), Memory())
     (write,) = [each for each in actions if isinstance(each, WriteStatus)]
     return dict(write.status)
 
 
 def is_written(found: StatusReport, before: dict[str, Any], seconds: float) -> bool:
-    actions, _ = reported(found, before, START + timedelta(seconds=seconds), START)
+    actions, _ = reported(found, before, START + timedelta(seconds=seconds), Memory(status_at=START))
     return any(isinstance(each, WriteStatus) for each in actions)
 
 
@@ -81,8 +83,8 @@ def test_the_time_of_a_transition_changes_only_with_the_status() -> None:
 
 def test_a_condition_that_turned_bad_is_an_event_once() -> None:
     bad = report(ConditionReason.QUEUE_NAME_CONFLICT)
-    first, _ = reported(bad, status(report()), START, None)
-    again, _ = reported(bad, status(bad), START, None)
+    first, _ = reported(bad, status(report()), START, Memory())
+    again, _ = reported(bad, status(bad), START, Memory())
 
     assert [each.reason for each in first if isinstance(each, EmitEvent)] == ["QueueNameConflict"]
     assert again == []
@@ -196,21 +198,46 @@ def test_a_database_that_stays_away_is_warned_of_after_a_minute_and_one_that_goe
     assert warned(known) == {"ConnectionFailed"}
 
 
-def test_what_is_held_back_of_a_new_object_is_warned_of_though_it_was_synced_meanwhile() -> None:
-    assessments = {
-        Condition.SYNCED: Assessment(ConditionReason.CONFIG_APPLIED),
-        Condition.KINDS_HANDLED: Assessment(ConditionReason.UNHANDLED_KINDS),
-    }
-    found = replace(report(lastSyncTime="now"), assessments=assessments)
-    said: dict[int, list[str]] = {}
+UNHANDLED = Assessment(ConditionReason.UNHANDLED_KINDS)
+HANDLED = Assessment(ConditionReason.ALL_HANDLED)
+
+
+def warned_at(looks: dict[int, Assessment], starts: Collection[int] = ()) -> list[int]:
+    """Return the seconds at which a new object whose kinds are so warns; operators begin anew at `starts`."""
+    seconds: list[int] = []
     before: dict[str, Any] = {}
-    for second in (0, 30, 70, 300):
-        actions, _ = reported(found, before, START + timedelta(seconds=second), None)
-        said[second] = [each.reason for each in actions if isinstance(each, EmitEvent)]
+    memory = Memory()
+    for second, kinds in looks.items():
+        assessments = {
+            Condition.SYNCED: Assessment(ConditionReason.CONFIG_APPLIED),
+            Condition.KINDS_HANDLED: kinds,
+        }
+        found = replace(report(lastSyncTime="now"), assessments=assessments)
+        memory = Memory() if second in starts else memory
+        actions, memory = reported(found, before, START + timedelta(seconds=second), memory)
+        seconds += [second for each in actions if isinstance(each, EmitEvent)]
         written = [each.status for each in actions if isinstance(each, WriteStatus)]
         before = dict(written[0]) if written else before
+    return seconds
 
-    assert said == {0: [], 30: [], 70: ["UnhandledKinds"], 300: []}
+
+def test_what_is_held_back_of_a_new_object_is_warned_of_once_though_it_was_synced_meanwhile() -> None:
+    assert warned_at(dict.fromkeys((0, 30, 59, 61, 66, 71, 100, 125, 126, 300), UNHANDLED)) == [61]
+
+
+def test_what_is_held_back_is_warned_of_however_late_the_next_look_comes() -> None:
+    assert warned_at(dict.fromkeys((0, 30, 400, 405), UNHANDLED)) == [400]
+
+
+def test_what_is_held_back_is_warned_of_by_one_of_two_operators() -> None:
+    looks = dict.fromkeys((0, 30, 70, 75, 300, 305), UNHANDLED)
+
+    assert warned_at(looks, starts=(70,)) == [70], "which the first did not live to see"
+    assert warned_at(looks, starts=(300,)) == [70]
+
+
+def test_what_comes_when_an_object_is_synced_already_is_warned_of_at_once() -> None:
+    assert warned_at({0: UNHANDLED, 10: HANDLED, 20: UNHANDLED, 25: UNHANDLED}) == [20]
 
 
 def warned(world: World) -> set[str]:
@@ -232,7 +259,7 @@ def warned(world: World) -> set[str]:
 def test_an_annotation_that_does_nothing_is_said(
     kind: str, annotations: dict[str, str], sentence: str
 ) -> None:
-    actions, _ = reported(replace(report(), kind=kind, annotations=annotations), {}, START, None)
+    actions, _ = reported(replace(report(), kind=kind, annotations=annotations), {}, START, Memory())
 
     (event,) = [each for each in actions if isinstance(each, EmitEvent)]
     assert (event.type, event.reason) == ("Warning", "AnnotationIgnored")
@@ -248,7 +275,7 @@ def test_an_annotation_that_does_nothing_is_said(
     ],
 )
 def test_of_annotations_that_are_understood_or_not_ours_nothing_is_said(annotations: dict[str, str]) -> None:
-    actions, _ = reported(replace(report(), annotations=annotations), {}, START, None)
+    actions, _ = reported(replace(report(), annotations=annotations), {}, START, Memory())
 
     assert not [each for each in actions if isinstance(each, EmitEvent)]
 

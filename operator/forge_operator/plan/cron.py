@@ -195,7 +195,6 @@ def with_status(
         fields=fields,
         annotations=cron.annotations,
     )
-    more, written_at = reported(report, cron.status, observed.now, observed.memory.status_at)
-    memory = replace(observed.memory, status_at=written_at)
+    more, memory = reported(report, cron.status, observed.now, observed.memory)
     strands = (Strand(Part.CONFIGURATION, tuple(actions)), Strand(Part.REPORT, tuple(more)))
     return Plan(strands, memory, AT_ONCE if actions else LATER)

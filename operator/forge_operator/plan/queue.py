@@ -161,8 +161,7 @@ def with_status(
 ) -> Plan:
     """Return the plan with these strands, and with the status if it is due."""
     report = queue_report(observed.queue, assessments | deletion.assessments(observed), fields)
-    more, written_at = reported(report, observed.queue.status, observed.now, observed.memory.status_at)
-    memory = replace(observed.memory, status_at=written_at)
+    more, memory = reported(report, observed.queue.status, observed.now, observed.memory)
     is_begun = any(changes_something(action) for strand in strands for action in strand.actions)
     return Plan((*strands, Strand(Part.REPORT, tuple(more))), memory, AT_ONCE if is_begun else again)
 

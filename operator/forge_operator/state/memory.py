@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from forge_operator.conditions import Condition, ConditionReason
+
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
@@ -40,6 +42,15 @@ class Empty:
 
     since: datetime
     control_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """A warning that is given once its reason has lasted: since when the condition gives that, and whether it was given."""
+
+    reason: ConditionReason
+    since: datetime
+    given: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +89,7 @@ class Memory:
     generation: int = 0  # of the object that they are about
     unheard_since: datetime | None = None  # first look that could not ask the database, and none since could
     status_at: datetime | None = None  # of the last WriteStatus
+    held_back: Mapping[Condition, HeldBack] = field(default_factory=dict)
 
 
 def known_failures(memory: Memory, generation: int) -> Mapping[str, StrandFailure]:

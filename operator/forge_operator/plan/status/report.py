@@ -1,7 +1,7 @@
 """What the status of an object says: conditions, versions, numbers, and events when a condition turned bad."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,6 +10,7 @@ from forge_operator.conditions import Condition, ConditionReason, Truth
 from forge_operator.plan.actions import Action, EmitEvent, WriteStatus
 from forge_operator.plan.assessment import Assessment
 from forge_operator.plan.status.annotations import ignored
+from forge_operator.state.memory import HeldBack, Memory
 from forge_operator.state.observed import CronObject, QueueObject
 
 BETWEEN_NUMBERS = timedelta(seconds=30)
@@ -68,10 +69,10 @@ AT_FIRST = frozenset(
 """Those of them that come with everything's being made at one time, and go by themselves."""
 
 YOUNG = timedelta(seconds=60)
-"""For how long that may be, of an object that has never been in the database, before it is worth an event."""
+"""How long such a reason may be given of a new object before it is worth an event."""
 
 BETWEEN_LOOKS = timedelta(seconds=65)
-"""The longest time from one look to the next."""
+"""The longest time from one look to the next: within it a warning that was due may not have been given yet."""
 
 SAID_ONCE = frozenset({Condition.READY})
 """Conditions that only repeat another one's reason."""
@@ -90,7 +91,7 @@ Assessments = Mapping[Condition, Assessment]
 
 def known_assessments(status: Mapping[str, Any]) -> dict[Condition, Assessment]:
     """Return what the conditions of a status say."""
-    known = {each["type"]: each for each in status.get("conditions") or ()}
+    known = known_conditions(status)
     return {
         kind: Assessment(reason_of(known[kind.value]["reason"]), known[kind.value].get("message", ""))
         for kind in Condition
@@ -144,14 +145,20 @@ class StatusReport:
 
 
 def reported(
-    report: StatusReport, before: Mapping[str, Any], now: datetime, written_at: datetime | None
-) -> tuple[list[Action], datetime | None]:
-    """Return events for what turned bad or does nothing, the write of the status if it is due, and when the last write was."""
+    report: StatusReport, before: Mapping[str, Any], now: datetime, memory: Memory
+) -> tuple[list[Action], Memory]:
+    """Return events for what turned bad or does nothing, the write of the status if it is due, and what to remember."""
     status = whole_status(report, before, now)
-    events = [*warnings(report, before, now), *ignored(report.kind, report.annotations)]
-    if not is_due(status, before, now, written_at):
-        return events, written_at
-    return [*events, WriteStatus(report.kind, report.namespace, report.name, status)], now
+    held_back = hold_back(report, before, now, memory)
+    events = [*warnings(report, before, now, held_back), *ignored(report.kind, report.annotations)]
+    memory = replace(
+        memory,
+        held_back={kind: replace(each, given=has_lasted(each, now)) for kind, each in held_back.items()},
+    )
+    if not is_due(status, before, now, memory.status_at):
+        return events, memory
+    write = WriteStatus(report.kind, report.namespace, report.name, status)
+    return [*events, write], replace(memory, status_at=now)
 
 
 def whole_status(report: StatusReport, before: Mapping[str, Any], now: datetime) -> dict[str, Any]:
@@ -168,7 +175,7 @@ def whole_status(report: StatusReport, before: Mapping[str, Any], now: datetime)
 
 def conditions(report: StatusReport, before: Mapping[str, Any], now: datetime) -> list[dict[str, Any]]:
     """Return the conditions; the time of a transition changes only with the status."""
-    known = {each["type"]: each for each in before.get("conditions") or ()}
+    known = known_conditions(before)
     return [
         condition(kind, assessment, known.get(kind.value), report.generation, now)
         for kind, assessment in report.assessments.items()
@@ -196,18 +203,60 @@ def condition(
     }
 
 
-def warnings(report: StatusReport, before: Mapping[str, Any], now: datetime) -> list[Action]:
-    """Return an event for each condition that did not give its bad reason before."""
-    known = {each["type"]: each for each in before.get("conditions") or ()}
+def warnings(
+    report: StatusReport, before: Mapping[str, Any], now: datetime, held_back: Mapping[Condition, HeldBack]
+) -> list[Action]:
+    """Return an event for each condition that did not give its bad reason before, or of which it was held back until now."""
+    known = known_conditions(before)
     return [
         EmitEvent("Warning", assessment.reason.value, assessment.message or assessment.reason.meaning)
-        for kind, assessment in report.assessments.items()
-        if kind not in SAID_ONCE
-        and assessment.reason in WARNED
-        and (has_lasted if is_held_back(assessment, known.get(kind.value, {}), before) else is_news)(
-            assessment, known.get(kind.value, {}), now
+        for kind, assessment in worth_a_warning(report)
+        if (
+            has_lasted(held_back[kind], now) and not held_back[kind].given
+            if kind in held_back
+            else is_news(assessment, known.get(kind.value, {}))
         )
     ]
+
+
+def worth_a_warning(report: StatusReport) -> Iterator[tuple[Condition, Assessment]]:
+    """Yield the conditions that give a bad reason, each reason once."""
+    for kind, assessment in report.assessments.items():
+        if kind not in SAID_ONCE and assessment.reason in WARNED:
+            yield kind, assessment
+
+
+def hold_back(
+    report: StatusReport, before: Mapping[str, Any], now: datetime, memory: Memory
+) -> dict[Condition, HeldBack]:
+    """Return the warnings that are not given at once, as they are known before this look; they stay as long as their reason."""
+    known = known_conditions(before)
+    found = {}
+    for kind, assessment in worth_a_warning(report):
+        condition, held = known.get(kind.value, {}), memory.held_back.get(kind)
+        if not is_held_back(assessment, condition, before):
+            continue
+        is_known = held is not None and held.reason is assessment.reason
+        found[kind] = held if held and is_known else first_seen(assessment, condition, now)
+    return found
+
+
+def first_seen(assessment: Assessment, condition: Mapping[str, Any], now: datetime) -> HeldBack:
+    """Return a warning that this operator does not remember; one that was due long ago was given by an earlier operator."""
+    if is_news(assessment, condition):
+        return HeldBack(assessment.reason, now)
+    since = datetime.fromisoformat(condition["lastTransitionTime"])
+    return HeldBack(assessment.reason, since, given=now - since > YOUNG + BETWEEN_LOOKS)
+
+
+def has_lasted(held: HeldBack, now: datetime) -> bool:
+    """Whether the reason has been given for so long that it does not go by itself."""
+    return now - held.since >= YOUNG
+
+
+def known_conditions(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the conditions of a status by their types."""
+    return {each["type"]: each for each in status.get("conditions") or ()}
 
 
 def is_held_back(assessment: Assessment, condition: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
@@ -226,16 +275,9 @@ def is_held_back(assessment: Assessment, condition: Mapping[str, Any], before: M
     )
 
 
-def is_news(assessment: Assessment, before: Mapping[str, Any], now: datetime) -> bool:
+def is_news(assessment: Assessment, condition: Mapping[str, Any]) -> bool:
     """Whether the condition gave another reason before."""
-    return before.get("reason") != assessment.reason.value
-
-
-def has_lasted(assessment: Assessment, before: Mapping[str, Any], now: datetime) -> bool:
-    """Whether the condition has given its reason for a while, and this may be the first look that finds it."""
-    if is_news(assessment, before, now):
-        return False
-    return YOUNG <= now - datetime.fromisoformat(before["lastTransitionTime"]) <= YOUNG + BETWEEN_LOOKS
+    return condition.get("reason") != assessment.reason.value
 
 
 def is_due(
