@@ -34,7 +34,6 @@ def test_nothing_said_is_sqlite_in_the_working_directory() -> None:
     assert load() == Settings(
         database_url="sqlite:////nowhere/at/all/jobs/data/queue.sqlite",
         database="sqlite:////nowhere/at/all/jobs/data/queue.sqlite",
-        database_source="default",
     )
 
 
@@ -80,7 +79,6 @@ def test_everything_may_be_said() -> None:
     assert settings == Settings(
         database_url="postgresql://ann:secret@db/shop",
         database="postgresql://ann:***@db/shop",
-        database_source="FORGE_DATABASE_URL",
         schema="jobs",
         queues=("mail", "default"),
         worker_prefix="shop",
@@ -244,7 +242,6 @@ def test_a_configuration_file_names_the_database(tmp_path: Path) -> None:
     assert settings.database == "postgresql://ann:***@localhost:5432/shop"
     assert settings.storage_options == {"pool_size": 4}
     assert settings.schema == "mine"
-    assert settings.database_source == str(file)
     assert load(tmp_path, DB="secret", FORGE_SCHEMA="other").schema == "other"
     assert load(EMPTY, DB="secret", JOBS_CONFIG_DIR=str(config)) == settings
 
@@ -312,7 +309,6 @@ def test_a_file_with_the_url_wins_over_the_variable(tmp_path: Path) -> None:
 
     assert settings.database_url == "postgresql://ann:secret@db/shop"
     assert settings.database == "postgresql://ann:***@db/shop"
-    assert settings.database_source == "FORGE_DATABASE_URL_FILE"
     assert settings.storage_options == {"url_file": file}
 
 

@@ -9,9 +9,6 @@ import yaml
 from forge_operator.crds.cron import cron_definition
 from forge_operator.crds.queue import queue_definition
 
-LARGEST = 64 * 1024
-"""The largest that a file may be, in bytes: `kubectl apply` keeps a copy in an annotation."""
-
 PLAIN = PurePosixPath("crds")
 CHART = PurePosixPath("charts/forge-jobs/templates/crds")
 

@@ -103,7 +103,6 @@ class DatabaseLink:
         return Settings(
             database_url=self._url,
             database="the operator's database",
-            database_source="FORGE_DATABASE_URL",
             storage_options={
                 "pool_size": CONNECTIONS,
                 "command_timeout": STATEMENT_TIMEOUT,

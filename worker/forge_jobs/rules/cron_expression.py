@@ -73,16 +73,6 @@ class Fields:
         """Whether no hour of the day is left out."""
         return len(self.hours) == 24
 
-    def matches(self, moment: datetime) -> bool:
-        """Whether `moment` (a whole second) is one of the times."""
-        return (
-            moment.second in self.seconds
-            and moment.minute in self.minutes
-            and moment.hour in self.hours
-            and moment.month in self.months
-            and moment.day in self._days_of(moment.year, moment.month)
-        )
-
     def after(self, moment: datetime) -> datetime | None:
         """Return the first time later than `moment`, None when there is none in fifty years."""
         start = moment.replace(microsecond=0) + timedelta(seconds=1)

@@ -77,7 +77,6 @@ class Settings:
 
     database_url: str = field(repr=False)  # with its password
     database: str  # the same, fit to be shown
-    database_source: str  # what named the database: a variable, a file, or "default"
     storage_options: Mapping[str, Any] = field(
         default_factory=dict
     )  # for open_storage: pool_size, synchronous, url_file
@@ -117,7 +116,6 @@ class Settings:
         return cls(
             database_url=database.url,
             database=database_url.redact(database.url),
-            database_source=source,
             storage_options={**database.options, **pool_options(max_connections)},
             max_connections=max_connections,
             schema=_schema(variables, database, source),

@@ -58,7 +58,6 @@ class LeasedTokens:
         self._tokens = tokens
         self._telemetry = telemetry
         self._slices: dict[str, Slice] = {}
-        self._returns: set[asyncio.Task[None]] = set()
 
     async def acquire(self, scope: str, tokens: int = 1, *, wait: timedelta | float | None = None) -> None:
         """See `ProcessTokens.acquire`."""

@@ -50,7 +50,7 @@ class Runs:
 @asynccontextmanager
 async def served(folder: Path, **settings: Any) -> AsyncIterator[Runs]:
     url = f"sqlite:///{folder}/queue.sqlite"
-    forge = Forge(settings=Settings(database_url=url, database=url, database_source="test", **settings))
+    forge = Forge(settings=Settings(database_url=url, database=url, **settings))
     builtin.register(forge)
     async with forge, working(forge, QUEUE, heartbeat=timedelta(seconds=0.2)) as worker:
         yield Runs(forge, worker)
