@@ -20,6 +20,17 @@ async def closed(storage):
         await asyncio.sleep(0)
 
 
+async def waits_for_others(postgres):
+    """Return once another task has seen which transactions are open, so that it waits for none that begins later."""
+    seen = """
+        SELECT 1 FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+          AND state = 'idle' AND query LIKE '%virtualtransaction%'
+    """
+    while not await postgres.rows(seen):
+        await asyncio.sleep(0)
+
+
 async def test_a_job_of_a_transaction_that_was_open_before_is_waited_for_and_moved(storage, postgres):
     await storage.queues.ensure(["mail"])
     async with postgres.transaction() as connection:
@@ -101,6 +112,7 @@ async def test_a_queue_of_which_jobs_stay_locked_is_not_deleted(storage, postgre
         await before.fetch("SELECT 1")
         deleting = asyncio.create_task(Queues(storage).delete("mail", drop=True))
         await closed(storage)
+        await waits_for_others(postgres)
         async with postgres.transaction() as other:
             await other.execute("SELECT FROM forge_jobs.ready WHERE job_id = $1 FOR UPDATE", first)
             await before.execute("COMMIT")
