@@ -1,4 +1,4 @@
-"""What the operator's environment says: one frozen value, read once, each mistake one sentence."""
+"""The operator's environment variables as one frozen value, read once; each mistake is one sentence."""
 
 import os
 import re
@@ -21,7 +21,7 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What one operator is told from outside. Its text form never shows a password."""
+    """The settings of one operator. Their text form never shows a password."""
 
     database_url: str = field(repr=False)
     database_url_file: Path | None = None  # that may come to say another URL
@@ -41,7 +41,7 @@ class Environment:
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, *, namespace: str | None = None) -> Self:
-        """Return what `environ` (the process's) says; `namespace` is that of the own pod.
+        """Return the settings in `environ` (by default the process's); `namespace` is that of the operator's pod.
 
         Raises InvalidSetting: something is missing, or is not allowed.
         """
@@ -95,7 +95,7 @@ def _connections(read: "_Variables") -> int:
 
 
 def _database_url(read: "_Variables") -> tuple[str, Path | None]:
-    """Return the URL, and the file that says it; that file wins."""
+    """Return the URL, and the file that holds it, which wins over the variable."""
     file = read.text(url_file.VARIABLE)
     path = None if file is None else Path(file)
     key, url = "FORGE_DATABASE_URL", read.text("FORGE_DATABASE_URL")
@@ -113,7 +113,7 @@ def _host_name() -> str:
 
 
 class _Variables:
-    """Reads one variable at a time; an empty one says nothing, as charts write it."""
+    """Reads one variable at a time; an empty one counts as absent, since charts write such ones."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ

@@ -1,1 +1,1 @@
-"""The API server: what is read there, and what is written."""
+"""The API server: what the operator reads there, and what it writes."""

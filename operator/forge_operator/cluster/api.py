@@ -65,7 +65,7 @@ LEASES = Resource("coordination.k8s.io/v1", "Lease", "leases")
 
 
 def budgets_of(version: str) -> Resource:
-    """Return PodDisruptionBudgets as this version of their API has them: policy/v1, or policy/v1beta1."""
+    """Return the resource PodDisruptionBudget in this version of its API: policy/v1, or policy/v1beta1."""
     return Resource(version, "PodDisruptionBudget", "poddisruptionbudgets")
 
 
@@ -112,9 +112,9 @@ class Kube:
         *,
         dry_run: bool = False,
     ) -> Object:
-        """The fields that `body` names are so and ours; those that it named before and now does not are gone.
+        """The fields that `body` names have its values and are ours; fields that it named before and no longer names are gone.
 
-        With `dry_run` nothing is changed: it is only found out whether it would be. Raises DryRunUnsupported.
+        With `dry_run` nothing is changed: the API server only checks whether it would be. Raises DryRunUnsupported.
         """
         query = {"fieldManager": MANAGER, "force": "true"} | ({"dryRun": "All"} if dry_run else {})
         return await self._call("PATCH", resource.path(namespace, name), dict(body), query=query, media=APPLY)
@@ -293,7 +293,7 @@ def own_namespace() -> str | None:
 
 
 async def readable(kube: Kube, namespaces: Sequence[str]) -> tuple[str, ...]:
-    """Return those of the namespaces whose objects may be listed; no namespace is all of them, and all or nothing.
+    """Return the namespaces whose objects may be listed; an empty list means all namespaces, which are readable together or not at all.
 
     Raises KubeError: nothing may be listed, or nothing is known.
     """

@@ -1,4 +1,4 @@
-"""What the API server answers when it does not do what it was asked: one class for each way to go on."""
+"""The errors that the API server answers: one class for each way to go on after it."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class KubeError(Exception):
-    """The API server did not do it. `status` is that of HTTP, 0 when there was no answer."""
+    """The API server did not carry out a request. `status` is that of HTTP, 0 when there was no answer."""
 
     def __init__(self, status: int, message: str, *, reason: str = "", retry_after: float | None = None):
         self.status, self.reason, self.message, self.retry_after = status, reason, message, retry_after
@@ -14,11 +14,11 @@ class KubeError(Exception):
 
 
 class NotFound(KubeError):
-    """404, and the API server says of this very object that it is not there."""
+    """404, and the API server says that this very object does not exist."""
 
 
 class Conflict(KubeError):
-    """409: it exists already, was changed meanwhile, or is another object by now."""
+    """409: the object exists already, was changed meanwhile, or was replaced by another one."""
 
 
 class Expired(KubeError):
@@ -26,7 +26,7 @@ class Expired(KubeError):
 
 
 class Rejected(KubeError):
-    """400, 422, or 500 to unknown fields: what was sent is not valid, and sending it again is no use."""
+    """400, 422, or 500 to unknown fields: the request is not valid, and sending it again is of no use."""
 
 
 class DryRunUnsupported(Rejected):
@@ -38,15 +38,15 @@ class Forbidden(KubeError):
 
 
 class TooManyRequests(KubeError):
-    """429: later, please. `retry_after` is in seconds."""
+    """429: the request is to be sent again later. `retry_after` is in seconds."""
 
 
 class Failed(KubeError):
-    """5xx, and the API server says why: it could not do this, as when a webhook is down. Others it may."""
+    """5xx with a reason: the API server could not carry out this request, as when a webhook is down. Other requests may succeed."""
 
 
 class Unreachable(KubeError):
-    """No answer, a 5xx without a word, or one that is not from the API we know; nothing is known of the object."""
+    """No answer, a 5xx without a reason, or an answer in another form than the API's; nothing is known of the object."""
 
 
 CLASSES: Mapping[int, type[KubeError]] = {
@@ -61,7 +61,7 @@ CLASSES: Mapping[int, type[KubeError]] = {
 
 
 ANSWERED = frozenset({500, 504})
-"""Codes with which the API server says that this request failed; 502 and 503 come from what stands before it."""
+"""Codes by which the API server says that this request failed; 502 and 503 come from a proxy before it."""
 
 MISTYPED = "failed to create typed patch object"
 """How a server-side apply that names unknown fields is refused: with 500, and without a reason."""

@@ -1,4 +1,4 @@
-"""Events of Kubernetes about our objects: what repeats is counted, not written again each time."""
+"""Events of Kubernetes about our objects: a repeated one is counted, not written again each time."""
 
 import hashlib
 import time
@@ -11,10 +11,10 @@ from forge_operator.cluster.api import EVENTS, Kube, Object
 from forge_operator.cluster.errors import KubeError, NotFound
 
 SAME_FOR = 300.0
-"""Seconds within which one that says the same is only counted."""
+"""Seconds within which an event with the same message is only counted."""
 
 FORGOTTEN_AFTER = 3000.0
-"""Seconds after which an event is made anew: the API server keeps events for an hour."""
+"""Seconds after which an event is written anew: the API server keeps events for an hour."""
 
 MOST_OF_A_REASON = 20
 """Events of one reason about one object within SAME_FOR; more are left out."""
@@ -43,7 +43,7 @@ class _Told:
 
 
 class EventRecorder:
-    """Writes events; a failure to do so is told to `failed` and stops nothing."""
+    """Writes events; `failed` is called when that fails, and nothing else stops."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class EventRecorder:
         self._told: dict[tuple[str, str, str], _Told] = {}  # uid, reason, message
 
     async def record(self, subject: Subject, type_: str, reason: str, message: str) -> None:
-        """The event is there, once in SAME_FOR for each message, with a count."""
+        """The event exists, once in SAME_FOR for each message, with a count."""
         message = message[:LONGEST_MESSAGE]
         key, now = (subject.uid, reason, message), self._clock()
         self._forget(now)

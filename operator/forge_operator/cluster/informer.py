@@ -22,17 +22,17 @@ from forge_operator.naming import GROUP, MANAGER
 from forge_operator.state.keys import CRON, QUEUE, Key
 
 OURS = f"app.kubernetes.io/managed-by={MANAGER}"
-"""The selector of Deployments that are worth hearing of; asked for on the server."""
+"""The selector of the Deployments whose changes are reported; the API server applies it."""
 
 UNUSED_FINALIZER = f"{GROUP}/kopf"
-"""kopf takes what it believes to be its own finalizer off every object, since no handler here asks for one."""
+"""kopf removes its own finalizer from every object, since no handler here needs one."""
 
 CLEAN_END = 2.0
 """Seconds that kopf gets to close its watches. It may hang there for ever: a watch that is told to end
 while it is about to begin anew goes on."""
 
 DEAF_AFTER = 20.0
-"""Seconds within which the API server tells of a change, by far."""
+"""Seconds within which the API server surely reports a change."""
 
 
 def settings() -> kopf.OperatorSettings:
@@ -148,7 +148,7 @@ class Informer:
         self._changed(key)
 
     def _is_news(self, key: Key, type_: str | None, found: Mapping[str, Any]) -> bool:
-        """Whether more than the status has changed, which we write ourselves."""
+        """Whether something besides the status has changed, which the operator writes itself."""
         if type_ == "DELETED":
             self._seen.pop(key, None)
             return True
@@ -159,7 +159,7 @@ class Informer:
         return True
 
     def missed(self, listed: Mapping[Key, Mapping[str, Any]]) -> int:
-        """Return how many objects, as they were listed just now, were not told of for DEAF_AFTER though they changed."""
+        """Return how many objects, as they were listed just now, changed more than DEAF_AFTER ago without a report from the API server."""
         now = self._clock()
         changed = {key for key, found in listed.items() if self._seen.get(key) != _without_status(found)}
         self._unheard = {key: self._unheard.get(key, now) for key in changed}
@@ -199,7 +199,7 @@ class _Connection(kopf.ConnectionInfo):
 
 
 async def _login(**_facts: Any) -> kopf.ConnectionInfo:
-    """Return the way to the API server that everything else takes, too."""
+    """Return the same connection to the API server that everything else uses."""
     found = await access()
     scheme, _, token = (await found.get_api_key_with_prefix("BearerToken") or "").strip().partition(" ")
     return _Connection(

@@ -52,15 +52,15 @@ class Candidate:
 
     @property
     def holds(self) -> bool:
-        """Whether nobody else can hold it now: it was renewed within the deadline."""
+        """Whether no other operator can hold the Lease now: it was renewed within the deadline."""
         return self._renewed_at is not None and time.monotonic() - self._renewed_at < self._times.deadline
 
     def has_held_since(self, moment: float) -> bool:
-        """Whether nobody else can hold it now, and it was renewed after that moment (monotonic)."""
+        """Whether no other operator can hold the Lease now, and it was renewed after that moment (monotonic)."""
         return self.holds and self._renewed_at is not None and self._renewed_at > moment
 
     async def take(self) -> None:
-        """We hold the Lease; returns when that is so."""
+        """Wait until we hold the Lease."""
         while not await self._tried():
             await asyncio.sleep(self._times.retry)
 

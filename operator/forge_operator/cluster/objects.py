@@ -1,4 +1,4 @@
-"""What plans look at, made from objects as the API server gives them."""
+"""The values that plans are made from, read from objects as the API server gives them."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,12 +31,12 @@ from forge_operator.state.observed import (
 )
 
 STARTING = ("ContainerCreating", "PodInitializing")
-"""Reasons why a container waits in the ordinary course of its start."""
+"""Reasons why a container waits during an ordinary start."""
 
 OVER = ("Succeeded", "Failed")
 
 LONGEST_MESSAGE = 300
-"""Characters of what Kubernetes, or a container that ended, says of itself."""
+"""Characters that are kept of a message of Kubernetes, or of a container that ended."""
 
 T = TypeVar("T")
 
@@ -116,7 +116,7 @@ def budget(found: Mapping[str, Any]) -> Budget:
 
 
 def selects(budget: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """Whether a PodDisruptionBudget is about pods with these labels."""
+    """Whether a PodDisruptionBudget selects pods with these labels."""
     selector = (budget.get("spec") or {}).get("selector")
     if selector is None or (not selector and budget.get("apiVersion") == "policy/v1beta1"):
         return False  # no pod; an empty one is about every pod since policy/v1
@@ -138,7 +138,7 @@ def _meets(requirement: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
 
 
 def digest(found: Mapping[str, Any]) -> str:
-    """Return what stands for everything of an object that is ours to say: its spec but how many pods there are, its owners and our labels.
+    """Return a digest of everything that the operator determines of an object: its spec without the number of pods, its owners and our labels.
 
     It is that of the object as the API server keeps it, with its defaults and its way to write
     quantities: comparing it with what was sent would find differences that nobody made.
@@ -153,7 +153,7 @@ def digest(found: Mapping[str, Any]) -> str:
 
 
 def edit(found: Mapping[str, Any]) -> Edit | None:
-    """Return what somebody did to an object since it was applied; None when nobody did.
+    """Return how an object was edited since it was applied; None when it was not.
 
     One that does not say as what it was applied may be anything, so it is taken to be edited.
     """
@@ -162,7 +162,7 @@ def edit(found: Mapping[str, Any]) -> Edit | None:
 
 
 def last_editor(found: Mapping[str, Any]) -> str | None:
-    """Return the field manager that wrote last to what is ours to say, but for this operator; None when there is none."""
+    """Return the field manager, other than this operator, that last wrote to fields which the operator determines; None when there is none."""
     written = [
         each
         for each in found["metadata"].get("managedFields") or ()
@@ -209,7 +209,7 @@ def pod(found: Mapping[str, Any]) -> Pod | None:
 
 
 def parse_timestamp(text: str | None) -> datetime | None:
-    """Return the moment that a timestamp of the API says."""
+    """Return the moment of a timestamp of the API."""
     return None if text is None else datetime.fromisoformat(text)
 
 

@@ -50,15 +50,15 @@ class ClusterReader:
 
     @property
     def watches_all(self) -> bool:
-        """Whether objects of every namespace are ours to look at."""
+        """Whether the objects of all namespaces are watched."""
         return not self._namespaces
 
     def watches(self, namespace: str) -> bool:
-        """Whether objects of this namespace are ours to look at."""
+        """Whether the objects of this namespace are watched."""
         return not self._namespaces or namespace in self._namespaces
 
     async def overview(self) -> Overview:
-        """Look at everything, and keep it for `object` and `pool`. Raises KubeError: then nothing is known."""
+        """Read everything, and keep it for `object` and `pool`. Raises KubeError: then nothing is known."""
         started_at = time.monotonic()
         objects: dict[Key, Object] = {}
         owners: dict[str, Key] = {}
@@ -80,7 +80,7 @@ class ClusterReader:
 
     @property
     def pools(self) -> Mapping[str, Cluster]:
-        """All pools by the uid of their owner, as they were when everything was looked at last."""
+        """All pools by the uid of their owner, as of the last overview."""
         return {} if self._overview is None else self._overview.pools
 
     async def _listed(self, namespace: str | None) -> tuple[dict[Key, Object], Objects, Objects]:
@@ -165,7 +165,7 @@ def _has_our_name(budget: Object, owner: Key) -> bool:
 
 
 def _is_in_the_way(budget: Object, owner: Key | None, deployments: Iterable[Object]) -> bool:
-    """Whether a budget that is not ours is about pods of these Deployments, or is a stranger with the name of ours."""
+    """Whether a budget that is not ours selects pods of these Deployments, or has the name of ours."""
     metadata = budget["metadata"]
     is_strange = POOL_UID not in (metadata.get("labels") or {})
     if owner is not None and metadata["namespace"] == owner.namespace and is_strange:

@@ -15,7 +15,7 @@ from forge_operator.state.observed import DatabaseState
 
 @dataclass(slots=True, kw_only=True)
 class Facts:
-    """One look at the database. What is due is asked when it is needed, and kept."""
+    """What one round of queries found. Jobs that are due soon are queried when they are needed, and kept."""
 
     forge: Forge
     started_at: float  # monotonic; nothing in it is older
@@ -44,7 +44,7 @@ class Facts:
                 self.workers_of.setdefault(worker.pool, []).append(worker)
 
     async def database(self, pool: str | None, within: timedelta | None) -> DatabaseState:
-        """Return what concerns one pool. Raises ForgeError."""
+        """Return the facts about one pool. Raises ForgeError."""
         return DatabaseState(
             now=self.now,
             queues=self.queues,
@@ -60,7 +60,7 @@ class Facts:
         )
 
     async def busy(self, within: timedelta) -> frozenset[str]:
-        """Return the queues that have jobs which somebody may handle now, or within that time. Raises ForgeError."""
+        """Return the queues with jobs that some worker may handle now, or within that time. Raises ForgeError."""
         if within not in self.busy_within:
             counts = [workable(each, self.unhandled) for each in self.counts]
             now = {each.queue for each in counts if each.pending or each.in_progress}
@@ -81,7 +81,7 @@ class Facts:
 
 
 def by_queue(unhandled: Iterable[Unhandled]) -> dict[str, list[Unhandled]]:
-    """Return the jobs that wait in vain by their queues."""
+    """Return the jobs without a handler by their queues."""
     found: dict[str, list[Unhandled]] = {}
     for each in unhandled:
         found.setdefault(each.queue, []).append(each)
@@ -89,7 +89,7 @@ def by_queue(unhandled: Iterable[Unhandled]) -> dict[str, list[Unhandled]]:
 
 
 class FactsReader:
-    """Reads the facts; many who ask at one time share one look, and the error that it ended with."""
+    """Reads the facts; concurrent callers share one read, and its error."""
 
     def __init__(self, link: DatabaseLink) -> None:
         self._link = link

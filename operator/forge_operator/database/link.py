@@ -20,7 +20,7 @@ logger = logging.getLogger("forge_operator")
 CONNECTIONS = 4
 STATEMENT_TIMEOUT = timedelta(seconds=10)
 PATIENCE = 2.0
-"""Seconds for which a database that could not be opened is not tried again by others."""
+"""Seconds for which other callers do not try again to open a database that could not be opened."""
 
 
 class DatabaseLink:
@@ -63,7 +63,7 @@ class DatabaseLink:
             return self._forge
 
     async def epoch(self) -> OperatorEpoch:
-        """Return the number that all writes of this operator name; the operators before it write no more.
+        """Return the epoch that all writes of this operator carry; earlier operators can write no more.
 
         Raises ForgeError, NotLeading.
         """
@@ -122,7 +122,7 @@ def _told(event: Event) -> None:
 
 
 def unknown(error: ForgeError) -> Unknown:
-    """Return a DatabaseState that knows nothing, and that says why: this error."""
+    """Return that nothing is known of the database, with the error as the reason."""
     return Unknown(_reason(error), str(error))
 
 

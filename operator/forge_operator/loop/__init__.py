@@ -1,1 +1,1 @@
-"""What runs: who leads looks, plans and acts."""
+"""What runs while the operator leads: it observes, plans and acts."""

@@ -1,4 +1,4 @@
-"""What a plan does in the cluster."""
+"""Carries out the actions of a plan that change the cluster."""
 
 from collections.abc import Awaitable
 from contextlib import suppress
@@ -96,7 +96,7 @@ class ClusterActor:
     async def _applied(
         self, subject: Subject, resource: Resource, action: ApplyDeployment | ApplyBudget, found: Object
     ) -> None:
-        """What was applied carries what it is compared with from now on; who had edited it is told of."""
+        """The object carries the digest that later looks compare it with; an event names the editor of one that was repaired."""
         applied = digest(found)
         if action.edit is not None and action.edit.digest != applied:
             await self._repaired(subject, resource, action.name, action.edit.by)

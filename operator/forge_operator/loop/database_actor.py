@@ -1,4 +1,4 @@
-"""What a plan does in the database."""
+"""Carries out the actions of a plan that change the database."""
 
 from collections.abc import Mapping
 from typing import Any, assert_never
@@ -28,7 +28,7 @@ from forge_operator.plan.actions import (
 
 
 class DatabaseActor:
-    """Carries out one action at a time; each names the epoch of the operator that leads."""
+    """Carries out one action at a time; each carries the epoch of the operator that leads."""
 
     def __init__(self, link: DatabaseLink) -> None:
         self._link = link
@@ -104,7 +104,7 @@ class DatabaseActor:
 
 
 async def _forget_queue(forge: Forge, action: DeleteQueue, epoch: OperatorEpoch) -> None:
-    """The queue is configured as if it had just been made, by nobody; its name stays, with the history of its jobs."""
+    """The queue has the default configuration and no manager; its name stays, with the history of its jobs."""
     unset = QueueConfig(action.name)
     changes = {name: getattr(unset, name) for name in QueueConfig.EDITABLE}
     await forge.queues.set(action.name, managed_by=action.managed_by, epoch=epoch, **changes)

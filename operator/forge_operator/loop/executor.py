@@ -1,4 +1,4 @@
-"""Carries out plans: of each strand the actions up to the first that was not done."""
+"""Carries out plans: the actions of each strand up to the first that fails."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +32,7 @@ class Execution:
 
 
 class Executor:
-    """Does what plans say. `may_write` is asked before each action."""
+    """Carries out plans. `may_write` is asked before each action."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Everything that a plan looks at, read for one object. What cannot be read is Unknown, never empty."""
+"""Reads everything that a plan is made from, for one object. What cannot be read is Unknown, never empty."""
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -56,7 +56,7 @@ class Gatherer:
             self._orders.note(observed.queue.uid, ordered(observed.cluster, actions))
 
     def forget(self, uid: str) -> None:
-        """The pool is no more."""
+        """The pool does not exist any more."""
         self._orders.forget(uid)
 
     async def object(self, key: Key, not_before: float) -> Object | None:
@@ -64,7 +64,7 @@ class Gatherer:
         return await self._cluster.object(key, not_before)
 
     async def queue(self, found: Object, memory: Memory, not_before: float) -> Observed:
-        """Return everything about a ForgeQueue."""
+        """Return everything that is observed of a ForgeQueue."""
         queue = queue_object(found)
         owner = Key(QUEUE, queue.namespace, queue.name)
         cluster = await self._cluster.pool(owner, queue.uid, not_before)
@@ -80,7 +80,7 @@ class Gatherer:
         )
 
     async def cron(self, found: Object, memory: Memory, not_before: float) -> ObservedCron:
-        """Return everything about a ForgeCron."""
+        """Return everything that is observed of a ForgeCron."""
         cron = cron_object(found)
         return ObservedCron(
             cron=cron,

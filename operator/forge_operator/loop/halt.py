@@ -1,4 +1,4 @@
-"""Why a strand of a plan goes no further."""
+"""Reasons to stop a strand of a plan."""
 
 
 class OutOfDate(Exception):
@@ -6,7 +6,7 @@ class OutOfDate(Exception):
 
 
 class Refused(Exception):
-    """The API server refuses the object for what it says, and always will: remembered by `rejection`."""
+    """The API server refuses the object because of its content, and will refuse it again: remembered under `rejection`."""
 
     def __init__(self, rejection: str, message: str) -> None:
         self.rejection, self.message = rejection, message

@@ -39,7 +39,7 @@ DATABASE_RETRY, LONGEST_DATABASE_RETRY = 5.0, 60.0
 
 
 class LeadingOperator:
-    """Everything that acts, wired together; nothing is done before `run`."""
+    """The parts of a leading operator, wired together; nothing happens before `run`."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class LeadingOperator:
         return self._ticker.has_seen_all
 
     async def run(self) -> None:
-        """Act until cancelled. Raises when a part of it ended, which none should."""
+        """Act until cancelled. Raises when one of its parts ended, which none should."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._link_early())
@@ -146,7 +146,7 @@ class LeadingOperator:
             return known
 
     def _listed(self, objects: Mapping[Key, Object]) -> None:
-        """All objects are so; an informer that missed a change is no use any more."""
+        """All objects were listed as these; an informer that missed a change is of no use any more."""
         missed = 0 if self._informer is None else self._informer.missed(objects)
         self._metrics.unheard.set(missed)
         if missed:

@@ -1,4 +1,4 @@
-"""One look at one object: gather, plan, carry out. What it does is said by what is true, not by what happened."""
+"""One look at one object: gather, plan, carry out. The plan follows from what is true, not from what has happened."""
 
 import logging
 import time
@@ -33,7 +33,7 @@ from forge_operator.state.observed import Cluster, CronDatabase, DatabaseState, 
 logger = logging.getLogger("forge_operator")
 
 SOON = timedelta(seconds=1)
-"""When to look again after something was found to be otherwise than planned."""
+"""When to look again after an action found that its plan was out of date."""
 
 SELF_TIMED = timedelta(seconds=5)
 """Looks at a pool that is scaled by load which come sooner than this are not left to the ticker."""
@@ -51,7 +51,7 @@ CALM = frozenset({VersionState.CURRENT, VersionState.DRAINED, VersionState.RETIR
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """A pool that is scaled by load: what there is to look out for."""
+    """A pool that is scaled by load, as far as the ticker needs it."""
 
     queues: frozenset[str]
     within: timedelta  # a job that is due so soon counts
@@ -60,7 +60,7 @@ class Scaled:
 
 @dataclass(slots=True)
 class Remembered:
-    """What is kept of an object between two looks."""
+    """What the reconciler keeps of an object between two looks."""
 
     uid: str = ""
     memory: Memory = field(default_factory=Memory)
@@ -73,7 +73,7 @@ class Remembered:
 
 
 class Reconciler:
-    """Looks at objects. Remembers only what may be forgotten. `add` gets those that another look helps."""
+    """Reconciles objects. Remembers nothing that would be missed. `add` gets the keys of objects that are to be looked at again."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Reconciler:
         """Uids of objects that were looked at and are gone; their versions are perhaps not forgotten yet."""
 
     def touch(self, key: Key) -> None:
-        """Something about the object has changed: what was read until now does not count."""
+        """Something about the object has changed: what was read before counts as out of date."""
         self._kept.setdefault(key, Remembered()).changed_at = self._clock()
 
     def known(self) -> Collection[Key]:
@@ -108,11 +108,11 @@ class Reconciler:
         }
 
     def asleep(self) -> dict[Key, Scaled]:
-        """Return those of them that have no pods which may claim."""
+        """Return the scaled pools without pods that may claim."""
         return {key: pool for key, pool in self.scaled().items() if pool.is_asleep}
 
     async def forget(self, pools: Iterable[str]) -> None:
-        """The versions of pools that are no more are gone, once nobody works there. Raises ForgeError, NotLeading."""
+        """The versions of deleted pools are gone, once they have no worker. Raises ForgeError, NotLeading."""
         for pool in pools:
             strand = Strand(Part.ROLLOUT, (ForgetPool(pool),), pool)
             done = await self._executor.carry_out(Subject("", QUEUE, "", "", ""), [strand], Memory())
@@ -126,7 +126,7 @@ class Reconciler:
                 self.departed.discard(pool)
 
     async def look(self, key: Key) -> timedelta | None:
-        """The object is brought nearer to what it asks for; return when to look again.
+        """The object is a step nearer to its spec; return when to look again.
 
         Raises KubeError, ForgeError, NotLeading.
         """
@@ -225,7 +225,7 @@ class Reconciler:
         return None if is_ticked or planned.again >= RESYNCED else planned.again
 
     def _notice(self, key: Key, kept: Remembered, observed: Observed) -> None:
-        """Keep what the ticker asks for, and show what is there."""
+        """Keep what the ticker needs to know, and update the metrics of the pool."""
         cluster, database = observed.cluster, observed.database
         if isinstance(cluster, Cluster):
             spec = observed.queue.spec

@@ -1,4 +1,4 @@
-"""Looks that nobody asks for: at everything once a minute, at load every five seconds, at a sleeping queue when it is woken."""
+"""Looks without a change of an object: at everything once a minute, at load every five seconds, at a queue without pods when a job arrives."""
 
 import asyncio
 import logging
@@ -41,7 +41,7 @@ AWAY_SECONDS = 1.0
 
 
 class Ticker:
-    """Feeds `add` with what should be looked at."""
+    """Calls `add` with the keys of the objects that should be looked at."""
 
     def __init__(
         self,
@@ -189,19 +189,19 @@ def lagging(objects: Mapping[Key, Object]) -> dict[str, int]:
 
 
 def left_over(overview: Overview, facts: Facts) -> list[str]:
-    """Return the pools that are no more but have versions, once nobody works there."""
+    """Return the deleted pools that still have versions and no worker."""
     there = {each["metadata"]["uid"] for each in overview.objects.values()}
     kept = {each.pool for each in facts.versions if each.workers or each.in_progress or is_young(each, facts)}
     return sorted({each.pool for each in facts.versions} - there - kept)
 
 
 def is_young(version: Version, facts: Facts) -> bool:
-    """Whether the version may belong to an object which the list was too early for."""
+    """Whether the version may belong to an object that was created after the list was read."""
     return version.created_at is None or facts.now - version.created_at <= YOUNG
 
 
 def orphans(overview: Overview, facts: Facts) -> set[Key]:
-    """Return the objects that rows name as their owner and that are not there."""
+    """Return the objects that rows name as their owner and that do not exist."""
     owners = {each.managed_by for each in facts.queues}
     owners |= {each.managed_by for each in facts.limits} | {each.managed_by for each in facts.crons}
     named = (Key.of_owner(owner) for owner in owners if owner is not None)

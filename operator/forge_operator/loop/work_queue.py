@@ -1,4 +1,4 @@
-"""A queue of keys to be looked at: one at a time for each key, repeats folded, failures tried again later."""
+"""A queue of keys to look at: each key one at a time, repeats merged, failures tried again later."""
 
 import asyncio
 import random

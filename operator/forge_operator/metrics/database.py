@@ -19,10 +19,10 @@ from forge_operator.plan.scaling.load import held, oldest_age, workable
 from forge_operator.state.keys import Key
 
 FRESH = 10.0
-"""Seconds that what is told may be old. The ticker reads more often while anything is scaled by load."""
+"""How old shown numbers may be, in seconds. The ticker reads more often while anything is scaled by load."""
 
 LIVE = timedelta(seconds=30)
-"""A worker that was not heard from for so long is not alive, as workers see one another."""
+"""A worker that has been silent for so long does not count as alive, as among workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ GAUGES: dict[str, tuple[str, Callable[[QueueFacts], float]]] = {
 
 
 class DatabaseMetrics:
-    """Reads them. `known` are the objects that are told of, if their rows are their own."""
+    """Reads these metrics. `known` are the objects that have some, as far as they own their rows."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class DatabaseMetrics:
         self._facts, self._known, self._may_tell, self._fresh = facts, known, may_tell, fresh
 
     async def read(self) -> list[Metric] | None:
-        """Return them as they are now; None when the database does not answer, or another operator may lead."""
+        """Return the metrics as of now; None when the database does not answer, or another operator may lead."""
         if not self._may_tell():
             return None
         try:

@@ -20,7 +20,7 @@ LOOK_EVERY = 0.5
 
 
 class ReportedHealth(Protocol):
-    """What is asked about the operator."""
+    """What the probes ask the operator."""
 
     def why_not_ready(self) -> str | None:
         """Return one sentence, or None when it is ready."""

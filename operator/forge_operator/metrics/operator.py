@@ -23,10 +23,10 @@ from forge_operator.plan.scaling.decide import ScalingDecision
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 PATIENCE = 2.0
-"""Seconds that a scrape waits for what the database says."""
+"""Seconds that a scrape waits for the database."""
 
 RENEWED = 180.0
-"""Seconds for which a decision is told that was not made again: that happens each minute at least."""
+"""Seconds for which a decision is shown that was not made again; it is made at least once a minute."""
 
 
 class OperatorMetrics:
@@ -119,13 +119,13 @@ class OperatorMetrics:
         self._ready.labels(pool).set(ready)
 
     def decided(self, pool: str, decision: ScalingDecision | None) -> None:
-        """It was decided how many pods the pool should have; None: nothing is decided of it any more."""
+        """The metrics show this decision for the pool; None: they show none any more."""
         self._decisions.pop(pool, None)
         if decision is not None:
             self._decisions[pool] = decision, self._clock()
 
     def forget_pool(self, pool: str) -> None:
-        """Nothing is said of the pool any more."""
+        """The pool has no metrics any more."""
         self._decisions.pop(pool, None)
         states = self._pools.pop(pool, None)
         if states is not None:
@@ -164,7 +164,7 @@ class OperatorMetrics:
 
 
 class DatabaseFamilies(Collector):
-    """Families of metrics that are made anew for each scrape."""
+    """Families of metrics that are read anew for each scrape."""
 
     def __init__(self, families: Sequence[Metric]) -> None:
         self.families = families
@@ -175,7 +175,7 @@ class DatabaseFamilies(Collector):
 
 
 async def nothing_known() -> None:
-    """Say nothing of the database, as one who follows does."""
+    """Return that nothing is known of the database, as on a follower."""
 
 
 def counted(names: Iterable[str]) -> dict[str, int]:

@@ -1,1 +1,1 @@
-"""What to do next: pure functions of what is known."""
+"""Plans, the next actions: pure functions of what is observed."""

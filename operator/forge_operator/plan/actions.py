@@ -325,7 +325,7 @@ Action = RowAction | VersionAction | ClusterAction
 
 
 class Part(StrEnum):
-    """What a strand is about."""
+    """The part of the object that a strand changes."""
 
     CONFIGURATION = "configuration"  # rows, and the finalizer that guards them
     ROLLOUT = "rollout"  # versions
@@ -344,7 +344,7 @@ class Strand:
 
     @property
     def key(self) -> str:
-        """What its failures are remembered by."""
+        """The key under which failures of the strand are remembered."""
         return f"{self.part}/{self.of}"
 
 
@@ -359,5 +359,5 @@ class Plan:
 
     @property
     def actions(self) -> tuple[Action, ...]:
-        """Everything, in the order in which it is done."""
+        """All actions, in the order in which they are carried out."""
         return tuple(action for strand in self.strands for action in strand.actions)

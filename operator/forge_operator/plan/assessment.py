@@ -1,4 +1,4 @@
-"""What a condition is to say."""
+"""The reason and message that a condition is to have."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from forge_operator.conditions import REASONS, Condition, ConditionReason, Truth
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What a condition says. Its status goes with its reason."""
+    """The reason and message of a condition. Its status follows from the reason."""
 
     reason: ConditionReason
     message: str = ""

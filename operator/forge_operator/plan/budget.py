@@ -17,7 +17,7 @@ from forge_operator.state.observed import Cluster, Deployment
 
 
 def starting(cluster: Cluster, workers: Iterable[WorkerInfo]) -> int:
-    """Return how many workers were ordered and are not among those that the database knows.
+    """Return how many workers were ordered and have not registered in the database yet.
 
     Pods on their way out open nothing more; what they have open the server counts.
     """

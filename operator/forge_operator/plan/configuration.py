@@ -1,4 +1,4 @@
-"""What a ForgeQueue says about its queue, brought into the configuration rows; what is so already is not written."""
+"""Brings the configuration of a ForgeQueue into the rows of its queue; a row that is right is not written."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -29,12 +29,12 @@ class Sync:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the queue belongs to the object, so that all else may be done."""
+        """Whether the queue belongs to the object, so that the rest of the plan may be carried out."""
         return self.reason is not ConditionReason.QUEUE_NAME_CONFLICT
 
 
 def wanted_changes(name: str, spec: QueueSpec) -> dict[str, Any]:
-    """Return the configuration that the spec asks for, in the words of `forge.queues.set`."""
+    """Return the configuration in the spec, in the words of `forge.queues.set`."""
     return {
         "concurrency": spec.concurrency.limit,
         "paused": spec.paused,

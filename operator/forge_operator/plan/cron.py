@@ -86,7 +86,7 @@ def sync(observed: ObservedCron, cron: CronObject, spec: CronSpec, database: Cro
 
 
 def wanted_values(spec: CronSpec) -> dict[str, Any]:
-    """Return what the spec asks for besides schedule and kind, in the words of `forge.crons.set`."""
+    """Return the values in the spec besides schedule and kind, in the words of `forge.crons.set`."""
     found: dict[str, Any] = {
         "timezone": spec.time_zone,
         "payload": dict(spec.job.args),
@@ -119,7 +119,7 @@ def is_as_wanted(row: CronConfig, spec: CronSpec, values: Mapping[str, Any]) -> 
 
 
 def was_synced(cron: CronObject) -> bool:
-    """Whether the row once said what this generation says."""
+    """Whether this generation of the object was ever written to the row."""
     known = {each["type"]: each.get("reason") for each in cron.status.get("conditions") or ()}
     is_same = cron.status.get("observedGeneration") == cron.generation
     return is_same and known.get(Condition.SYNCED.value) == ConditionReason.CONFIG_APPLIED.value
@@ -158,7 +158,7 @@ def all_well(name: str) -> dict[Condition, Assessment]:
 
 
 def kinds_handled(spec: CronSpec, database: CronDatabase) -> dict[Condition, Assessment]:
-    """Return whether anybody could run the jobs that it enqueues."""
+    """Return whether some worker has a handler for the jobs that the cron enqueues."""
     in_vain = () if database.handled is None else {spec.job.kind} - database.handled
     return {Condition.KINDS_HANDLED: handled_or_not([spec.job.queue], in_vain)}
 

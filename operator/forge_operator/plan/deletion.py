@@ -26,7 +26,7 @@ It counts from the first look that could not ask, not from the deletion: that ma
 
 
 def finish(observed: Observed) -> list[Action] | None:
-    """Return what lets the object go; None when it still has to wait."""
+    """Return the actions that let the object be deleted; None when it still has to wait."""
     owner = observed.queue
     let_go = RemoveFinalizer(owner.namespace, owner.name)
     if isinstance(observed.database, Unknown):
@@ -45,7 +45,7 @@ def finish(observed: Observed) -> list[Action] | None:
 
 
 def is_forced(owner: QueueObject) -> bool:
-    """Whether somebody wrote that the object is to go whatever is left."""
+    """Whether the annotation asks to delete the object even if its queue has jobs."""
     return owner.annotations.get(naming.FORCE_DELETE) == "true"
 
 
@@ -79,7 +79,7 @@ def remove(manager: str, database: DatabaseState) -> list[Action]:
 
 
 def assessments(observed: Observed) -> dict[Condition, Assessment]:
-    """Return what DeletionBlocked says, whatever else is known; nothing while the object is not being deleted."""
+    """Return the condition DeletionBlocked; none while the object is not being deleted."""
     if observed.queue.deleting_since is None:
         return {}
     if isinstance(observed.database, Unknown):

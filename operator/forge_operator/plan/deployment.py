@@ -43,7 +43,7 @@ DATABASE_FILE = "url"
 
 
 def apply_deployment(pool: Pool, version: Version, edit: Edit | None = None) -> ApplyDeployment:
-    """Return the action that makes the Deployment of the version that is asked for, or what it should be."""
+    """Return the action that creates or updates the Deployment of the requested version."""
     assert pool.workers_spec is not None and pool.target is not None
     manifest = deployment_manifest(
         pool.owner, pool.workers_spec, pool.target, version.deployment, pool.settings
@@ -54,7 +54,7 @@ def apply_deployment(pool: Pool, version: Version, edit: Edit | None = None) -> 
 
 
 def try_deployment(apply: ApplyDeployment) -> TryDeployment:
-    """Return the action that finds out whether the Deployment can be made."""
+    """Return the action that checks by a dry run whether the Deployment can be created."""
     return TryDeployment(apply.namespace, apply.name, apply.manifest, apply.template_hash)
 
 
@@ -223,7 +223,7 @@ def database_volume(settings: OperatorSettings) -> dict[str, Any]:
 
 
 def restricted(container: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the container as the restricted pod security standard wants it, where it says nothing else."""
+    """Return the container with what the Pod Security Standard "restricted" requires, where the template does not say otherwise."""
     context = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     return {**container, "securityContext": {**context, **(container.get("securityContext") or {})}}
 
@@ -256,7 +256,7 @@ def as_worker(
 
 
 def port_of(said: object, settings: OperatorSettings) -> int:
-    """Return the port of the worker's probes: what the template says, if that is a number."""
+    """Return the port of the worker's probes: the one in the template, if that is a number."""
     return int(str(said)) if re.fullmatch("0*[1-9][0-9]{0,4}", str(said)) else settings.metrics_port
 
 
@@ -290,7 +290,7 @@ def probe(path: str, port: int, *, after: int, every: int, failures: int) -> dic
 
 
 def spread(owner: QueueObject, identity: naming.VersionIdentity) -> dict[str, Any]:
-    """Return what spreads the version's pods over nodes, where that is possible."""
+    """Return the constraints that spread the version's pods over nodes, where that is possible."""
     return {
         "maxSkew": 1,
         "topologyKey": "kubernetes.io/hostname",

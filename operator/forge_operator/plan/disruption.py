@@ -21,16 +21,16 @@ from forge_operator.specs import BudgetChoice, DisruptionSpec
 from forge_operator.state.observed import Budget, Deployment, Pod
 
 CALM = timedelta(seconds=60)
-"""For how long a pod has to run no job for long before its marks are taken away."""
+"""How long a pod must have run no long job before its marks are removed."""
 
 MOST_AT_ONCE = 20
 """Pods of a pool whose marks are changed in one look: each is a write of its own."""
 
 LAST_TO_GO = 1000
-"""The deletion cost of a pod that runs a job for long."""
+"""The deletion cost of a pod that runs a long job."""
 
 MAY_HAVE_JOBS = frozenset({VersionState.RAMPING, VersionState.CURRENT, VersionState.DRAINING})
-"""States of versions that a budget is about. Pods of one that never got ready would use it up."""
+"""States of versions whose pods a budget selects. Pods of a version that never got ready would use it up."""
 
 LABELS = {naming.LONG_JOBS: "true"}
 ANNOTATIONS = {naming.SAFE_TO_EVICT: "false", naming.DO_NOT_DISRUPT: "true"}
@@ -49,7 +49,7 @@ def strands(pool: Pool) -> tuple[Strand, ...]:
 
 
 def budget(pool: Pool) -> list[Action]:
-    """Return the next step towards the budget that is asked for."""
+    """Return the next step towards the requested budget."""
     if pool.cluster.budgets_hidden is not None:
         return []
     present, wanted = pool.cluster.budget, manifest(pool)
@@ -75,7 +75,7 @@ def delete(pool: Pool, present: Budget) -> DeleteBudget:
 
 
 def manifest(pool: Pool) -> dict[str, Any] | None:
-    """Return the budget that is asked for; None when there is to be none."""
+    """Return the manifest of the requested budget; None when there is to be none."""
     spec = budget_spec(pool)
     if spec is None or pool.cluster.budget_of_others is not None:
         return None
@@ -95,7 +95,7 @@ def manifest(pool: Pool) -> dict[str, Any] | None:
 
 
 def budget_spec(pool: Pool) -> dict[str, Any] | None:
-    """Return what the budget says; None when none is asked for, or nothing is there that may have jobs."""
+    """Return the spec of the budget; None when none is requested, or no version may have jobs."""
     asked = disruption(pool)
     versions = sorted(each.id for each in pool.versions.values() if each.state in MAY_HAVE_JOBS)
     if pool.workers_spec is None or asked.budget is BudgetChoice.NONE or not versions:
@@ -112,7 +112,7 @@ def budget_spec(pool: Pool) -> dict[str, Any] | None:
 
 
 def disruption(pool: Pool) -> DisruptionSpec:
-    """Return what the object says of disruptions."""
+    """Return the section `disruption` of the object."""
     return pool.workers_spec.disruption if pool.workers_spec else DisruptionSpec()
 
 
@@ -152,7 +152,7 @@ def marks(pool: Pool) -> list[MarkPod]:
 
 
 def marked(pool: Pool, held: PodLoad, since: datetime | None) -> MarkPod | None:
-    """Return what gives the pod the marks that it should have; None when it has them."""
+    """Return the action that gives the pod its marks; None when it has them."""
     pod, asked = held.pod, disruption(pool)
     is_kept = since is not None or (naming.LONG_JOBS in pod.marks and not is_calm(pool, pod))
     deployment = pool.deployments.get(pod.version_id)
@@ -186,12 +186,12 @@ def own_annotations(pod: Pod, deployment: Deployment | None) -> dict[str, str]:
 def changed_to(
     wanted: Mapping[str, str], ours: Iterable[str], present: Mapping[str, str]
 ) -> dict[str, str | None]:
-    """Return what differs of those that are ours; None: it is to be taken away."""
+    """Return the changes of our annotations; None as a value removes one."""
     return {name: wanted.get(name) for name in ours if present.get(name) != wanted.get(name)}
 
 
 def cost(pool: Pool, pod: Pod, *, is_kept: bool) -> dict[str, str | None]:
-    """Return the change of the deletion cost. That of a pod which is to go, or which somebody else gave it, stays."""
+    """Return the change of the deletion cost. One that marks the pod as the first to go, or that somebody else set, stays."""
     if not pool.settings.honours_deletion_cost or pod.deletion_cost == FIRST_TO_GO:
         return {}
     if is_kept and pod.deletion_cost is None:
@@ -207,13 +207,13 @@ def long_since(pool: Pool, held: PodLoad) -> datetime | None:
 
 
 def is_calm(pool: Pool, pod: Pod) -> bool:
-    """Whether every look of late found that the pod ran no job for long."""
+    """Whether all recent looks found that the pod ran no long job."""
     since = pool.memory.calm_since.get(pod.uid)
     return since is not None and pool.now - since >= CALM
 
 
 def calm_since(pool: Pool) -> dict[str, datetime]:
-    """Return since when each marked pod has been seen to run no job for long, for the memory."""
+    """Return since when each marked pod has run no long job, for the memory."""
     return {
         held.pod.uid: pool.memory.calm_since.get(held.pod.uid, pool.now)
         for version in pool.versions.values()

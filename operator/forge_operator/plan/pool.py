@@ -24,7 +24,7 @@ STUCK_AFTER = timedelta(seconds=60)
 
 @dataclass(frozen=True)
 class Pool:
-    """Everything known of the pool; both cluster and database have answered."""
+    """Everything that is known of a pool once both cluster and database have answered."""
 
     owner: QueueObject
     workers_spec: WorkersSpec | None  # None: it should have no workers any more
@@ -38,7 +38,7 @@ class Pool:
 
     @property
     def uid(self) -> str:
-        """What the database calls the pool."""
+        """The name of the pool in the database."""
         return self.owner.uid
 
     @property
@@ -82,7 +82,7 @@ class Pool:
 
     @property
     def asked(self) -> Version | None:
-        """The row of the version that is asked for; None when there is none yet."""
+        """The row of the requested version; None when there is none yet."""
         return self.versions.get(self.target.id) if self.target else None
 
     @property
@@ -120,7 +120,7 @@ class Pool:
         return [each for each in self.database.workers if each.version_id == version_id]
 
     def scaled(self, versions: Sequence[Version]) -> int:
-        """Return how many pods these versions are asked to have, starting ones included."""
+        """Return how many pods the Deployments of these versions request, starting ones included."""
         return sum(each.replicas for version in versions if (each := self.deployments.get(version.id)))
 
     def ready(self, versions: Sequence[Version]) -> int:
@@ -129,7 +129,7 @@ class Pool:
 
     @property
     def connections_per_pod(self) -> int:
-        """How many connections each pod that is asked for opens at most; 0: they are not counted."""
+        """How many connections each pod of the requested version may open; 0: they are not counted."""
         if self.workers_spec is None:
             return 0
         return self.settings.connections_per_worker * budget.processes(self.workers_spec.template)
@@ -142,7 +142,7 @@ class Pool:
 
     @property
     def connections_left(self) -> int | None:
-        """Connections left for pods that were not ordered yet; None: not known, or not counted."""
+        """Connections that are left for further pods; None: not known, or not counted."""
         if self.database.connections_left is None or not self.connections_per_pod:
             return None
         return max(0, self.database.connections_left - self.connections_set_aside)
@@ -154,7 +154,7 @@ class Pool:
         return f"the database has {self.connections_left} left{aside if self.connections_set_aside else ''}."
 
     def complaints(self, versions: Sequence[Version]) -> list[str]:
-        """Return what keeps pods of these versions from getting ready, in Kubernetes' sentences where it has one, each once."""
+        """Return why pods of these versions do not get ready, in Kubernetes' own words where there are any, each reason once."""
         found = {pod.complaint for each in versions for pod in self.pods(each.id) if pod.complaint}
         failures = [
             failure.message

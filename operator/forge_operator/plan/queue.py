@@ -54,13 +54,13 @@ from forge_operator.words import count
 AT_ONCE = timedelta(seconds=1)
 SOON = timedelta(seconds=5)
 LATER = timedelta(seconds=60)
-"""When to look again: after something was done, while something goes on, and when nothing does."""
+"""When to look again: after an action, while something is in progress, and when nothing is."""
 
 FORGOTTEN_AFTER = timedelta(hours=1)
 """How long a refused template is remembered; it is tried again long before that."""
 
 WITHOUT_NUMBERS = AutoscalingSpec(max_replicas=1)
-"""By what the load is measured where nothing is scaled by it."""
+"""The settings by which the load is measured where no pool is scaled by it."""
 
 
 def plan(observed: Observed) -> Plan:
@@ -83,7 +83,7 @@ def plan(observed: Observed) -> Plan:
 
 
 def with_silence(observed: Observed) -> Observed:
-    """Return what is observed, remembering since when the database could not be asked."""
+    """Return the observation with the time since which the database does not answer in its memory."""
     before, is_silent = observed.memory.unheard_since, isinstance(observed.database, Unknown)
     since = (before or observed.now) if is_silent else None
     return replace(observed, memory=replace(observed.memory, unheard_since=since))
@@ -104,18 +104,18 @@ def plan_gone(owner: str, database: DatabaseState, crons: Sequence[CronConfig] =
 
 
 def refuse(observed: Observed, reason: ConditionReason, message: str) -> Plan:
-    """Return the plan that only says why nothing is done."""
+    """Return the plan that only reports why nothing is done."""
     return with_status(observed, failed_sync(observed.queue, reason, message), {}, ())
 
 
 def leave_alone(observed: Observed) -> Plan:
-    """Return the plan for an object that people asked to leave alone: only that is said."""
+    """Return the plan for an object with the annotation `paused`: only the status reports it."""
     assessments = known_assessments(observed.queue.status)
     return with_status(observed, assessments | {Condition.PAUSED: paused(observed.queue)}, {}, ())
 
 
 def plan_without_database(observed: Observed, unknown: Unknown) -> Plan:
-    """Return the plan without the database: nothing is taken away, evidence that versions are empty is void."""
+    """Return the plan while the database does not answer: nothing is removed, and evidence that versions are empty is void."""
     memory = replace(observed.memory, empty={})
     assessments = unreachable(observed.queue, unknown)
     replicas = fallback_replicas(observed)
@@ -128,7 +128,7 @@ def plan_without_database(observed: Observed, unknown: Unknown) -> Plan:
 
 
 def fallback_replicas(observed: Observed) -> int | None:
-    """Return how many pods the pool has at least while the database is not heard; None: it has what it has."""
+    """Return the least number of pods while the database does not answer; None: the number stays as it is."""
     spec, heard = observed.queue.spec, observed.memory.scaler.at
     if not isinstance(spec, QueueSpec) or spec.workers is None or spec.workers.autoscaling is None:
         return None
@@ -244,7 +244,7 @@ def was_synced(owner: QueueObject) -> bool:
 
 
 def finalizer(owner: QueueObject, spec: QueueSpec) -> list[Action]:
-    """Return what gives the object our finalizer, or takes it away: only reclaimPolicy Delete needs one."""
+    """Return the action that adds or removes our finalizer: only reclaimPolicy Delete needs one."""
     has_it = naming.FINALIZER in owner.finalizers
     needs_it = spec.reclaim_policy is ReclaimPolicy.DELETE
     if needs_it and not has_it and owner.deleting_since is None:
@@ -268,7 +268,7 @@ def pool_of(observed: Observed, spec: QueueSpec, cluster: Cluster, database: Dat
 
 
 def target(owner: QueueObject, spec: QueueSpec, database: DatabaseState) -> naming.VersionIdentity | None:
-    """Return the version that is asked for: one that was made of the same keeps its id, however ids are made now."""
+    """Return the requested version: one that was made from the same spec keeps its id, even if ids are made differently now."""
     if spec.workers is None:
         return None
     found = naming.identity(owner.uid, spec.workers)

@@ -1,1 +1,1 @@
-"""Which version gets which pods, and when."""
+"""Rollouts: which version gets which pods, and when."""

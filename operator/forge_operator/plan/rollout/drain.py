@@ -20,7 +20,7 @@ BETWEEN_LOOKS = timedelta(seconds=10)
 
 
 def looks_empty(version: Version) -> bool:
-    """Whether this one look finds the version empty."""
+    """Whether the version is empty as of this look."""
     return not version.is_open and version.acknowledged and version.in_progress == 0
 
 
@@ -171,7 +171,7 @@ def retire(pool: Pool, version: Version) -> list[Action]:
 
 
 def delete(pool: Pool, version: Version) -> list[Action]:
-    """Return what deletes the version's Deployment, if there is one and nobody holds a job of it."""
+    """Return the action that deletes the version's Deployment, if there is one and no worker holds a job of it."""
     deployment = pool.deployments.get(version.id)
     if deployment is None or deployment.deleting or version.in_progress:
         return []
@@ -179,7 +179,7 @@ def delete(pool: Pool, version: Version) -> list[Action]:
 
 
 def forget(pool: Pool) -> list[Action]:
-    """Return what deletes rows of retired versions beyond the history.
+    """Return the actions that delete rows of retired versions beyond the history.
 
     A row is what keeps a straggler from claiming, so it stays while there is a worker, a
     pod or a Deployment of the version.

@@ -17,16 +17,16 @@ from forge_operator.state.observed import Pod
 from forge_operator.words import count
 
 ABORT_RATIO = 2.0
-"""A version only goes back when it is this many times as bad as the one before."""
+"""A version is only aborted when it is this many times as bad as the previous one."""
 
 SHORTEST_HANG = 60.0
 """Seconds that a job may always run before it counts as hanging: those of a lost worker are taken back sooner."""
 
 LATE = 5.0
-"""Seconds that a job may always run before anybody wonders what becomes of it."""
+"""Seconds that a job may always run before it counts as late."""
 
 SHORTEST_SLOWDOWN = 0.05
-"""Seconds below which no job is slow: there, what a machine does beside it is more than what its handler does."""
+"""Seconds below which no job counts as slow: other work of the machine takes longer than such a handler."""
 
 WARM_UP = timedelta(minutes=2)
 """How long a version may be slow before that is judged, unless its step ends sooner."""
@@ -40,7 +40,7 @@ LONGEST_SENTENCE = 500
 
 
 class Word(StrEnum):
-    """What is to become of the version."""
+    """What to do with a version that has a share."""
 
     GOES_ON = "goes on"
     HOLDS = "holds"  # its step does not end yet
@@ -49,7 +49,7 @@ class Word(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What is to become of the version, and why."""
+    """What to do with a version that has a share, and why."""
 
     word: Word
     sentence: str = ""
@@ -60,7 +60,7 @@ GOES_ON = Judgement(Word.GOES_ON)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A version that has a share, the one that it is to replace, and what both have done since it got that."""
+    """A version that has a share, the version that it is to replace, and what both have done since it got the share."""
 
     pool: Pool
     spec: WorkersSpec
@@ -74,28 +74,28 @@ class Case:
 
     @property
     def abort(self) -> AbortSpec:
-        """When it goes back."""
+        """When the rollout is aborted."""
         return self.spec.rollout.abort
 
     @property
     def name(self) -> str:
-        """How people know it."""
+        """The name of the version in a sentence."""
         return f"version {self.version.version} ({self.version.id})"
 
     @property
     def subject(self) -> str:
-        """Its name, where a sentence begins with it."""
+        """The name of the version at the beginning of a sentence."""
         return f"Version {self.version.version} ({self.version.id})"
 
     @property
     def usual_time(self) -> float:
-        """Seconds that 99 % of the jobs of the version before took at most, lately or ever; 0: it has ended none."""
+        """The 99th percentile of the duration of the previous version's jobs in seconds, recently or ever; 0: it has ended none."""
         known = (self.before.record.quantile(0.99), self.record_before.quantile(0.99))
         return max(each or 0.0 for each in known)
 
     @property
     def judged_by(self) -> TrackRecord:
-        """What the version before did: lately, or when that says nothing, ever."""
+        """The record of the previous version to compare with: the recent one, or its whole history when that is too short."""
         lately = self.record_before
         return lately if lately.ended >= self.abort.min_samples else self.before.record
 
@@ -227,7 +227,7 @@ def unready(case: Case) -> str | None:
 
 
 def doubts(case: Case) -> Iterator[str]:
-    """Yield why nothing can be said of it yet, most telling first."""
+    """Yield the reasons why the version cannot be judged yet, the most telling first."""
     late = late_jobs(case, case.usual_time, LATE)
     if late.are_too_many(case.abort):
         yield (
@@ -247,7 +247,7 @@ def doubts(case: Case) -> Iterator[str]:
 
 
 def too_few_jobs(case: Case) -> Iterator[str]:
-    """Yield that too few of its jobs have ended. Where neither version had any the steps go on, but for the last."""
+    """Yield that too few of its jobs have ended. Where neither version had any, all steps but the last go on."""
     needed, ended = case.abort.min_samples, case.record.ended
     if ended >= needed:
         return
@@ -268,12 +268,12 @@ def too_few_jobs(case: Case) -> Iterator[str]:
 
 
 def has_nothing_to_do(version: Version, record: TrackRecord) -> bool:
-    """Whether nothing was begun since the share is what it is, and nothing runs."""
+    """Whether no job was started since the version got its share, and none runs."""
     return record == TrackRecord(workers_lost=record.workers_lost) and not version.in_progress
 
 
 def percentage(part: int, whole: int) -> float:
-    """Return how many of a hundred that is."""
+    """Return the part in percent of the whole."""
     return 100 * part / whole if whole else 0.0
 
 
@@ -294,12 +294,12 @@ class LateJobs:
 
 
 def hung_jobs(case: Case) -> LateJobs:
-    """Return the running jobs of which nobody expects any more that they end."""
+    """Return the running jobs that count as hanging."""
     return late_jobs(case, case.abort.hang_factor * case.usual_time, SHORTEST_HANG)
 
 
 def late_jobs(case: Case, patience: float, least: float) -> LateJobs:
-    """Return the running jobs that have taken longer than that; none while it is not known what jobs take."""
+    """Return the running jobs that have taken longer than that; none while the usual duration is not known."""
     if not patience:
         return LateJobs(least)
     patience = max(patience, least)
@@ -318,7 +318,7 @@ def slots(case: Case) -> int:
 
 
 def late(version: Version, patience: float) -> int:
-    """Return how many of the version's running jobs were claimed longer ago than that."""
+    """Return how many of the version's running jobs were claimed more than `patience` seconds ago."""
     return sum(number for age, number in version.running.items() if bucket_start(age) >= patience)
 
 
@@ -340,7 +340,7 @@ def restarted_pods(case: Case, version: Version) -> list[Pod]:
 
 
 def has_lasted(case: Case, pod: Pod) -> bool:
-    """Whether the pod has been well for longer than it takes whatever ended its container to come again."""
+    """Whether the pod has run since its restart for longer than a step, and for more than twice as long as before it."""
     if pod.restarted_at is None or not pod.ready:
         return False
     return case.pool.now - pod.restarted_at > max(step_length(case), 2 * pod.lasted)
@@ -380,5 +380,5 @@ def as_kubernetes_says(case: Case) -> str:
 
 
 def seconds(length: float) -> str:
-    """Return a length of time as people write it."""
+    """Return a duration in words."""
     return f"{length:.0f} s" if length >= 10 else f"{length:.2g} s"

@@ -1,4 +1,4 @@
-"""How a version gets its share of the slots, step by step."""
+"""Gives a version its share of the slots, step by step."""
 
 from datetime import timedelta
 from math import ceil
@@ -72,7 +72,7 @@ def pause_left(pool: Pool, spec: WorkersSpec, version: Version) -> timedelta:
 
 
 def steps_after(spec: WorkersSpec, version: Version) -> list[StepSpec]:
-    """Return the steps that a version with a share has before it."""
+    """Return the steps that a version with a share has yet to take."""
     return [each for each in spec.rollout.steps if each.weight_percent > version.weight_percent]
 
 

@@ -1,4 +1,4 @@
-"""Whether a version is ready, may take over, or must wait."""
+"""Tells whether a version is ready, may take over, or must wait."""
 
 from datetime import datetime, timedelta
 
@@ -14,7 +14,7 @@ from forge_operator.words import count
 
 
 def missing_pods(pool: Pool, version_id: str, replicas: int) -> int:
-    """Return how many pods the version needs that were not ordered yet."""
+    """Return how many pods the version still needs."""
     deployment = pool.deployments.get(version_id)
     return max(0, replicas - (deployment.replicas if deployment else 0))
 
@@ -76,7 +76,7 @@ def deadline_message(pool: Pool, spec: WorkersSpec, version: Version) -> str:
 
 
 def takes_over_at_once(pool: Pool, spec: WorkersSpec, version: Version) -> bool:
-    """Whether a ready version needs no steps and nobody's word: by its strategy, as the first, or on the way back."""
+    """Whether a ready version takes over without steps or promotion: by its strategy, as the first version, or in a rollback."""
     return (
         spec.rollout.strategy is RolloutStrategy.ALL_AT_ONCE
         or not may_go_on(pool)
@@ -86,7 +86,7 @@ def takes_over_at_once(pool: Pool, spec: WorkersSpec, version: Version) -> bool:
 
 
 def may_go_on(pool: Pool) -> bool:
-    """Whether the current version can serve meanwhile: without Deployment and pods it cannot, nor can be made again."""
+    """Whether the current version can serve meanwhile: without Deployment and pods it cannot, and it cannot be created again."""
     current = pool.current
     return current is not None and (current.id in pool.deployments or bool(pool.pods(current.id)))
 
@@ -112,7 +112,7 @@ def pending_replicas(pool: Pool, spec: WorkersSpec, wanted: int) -> int:
 
 
 def is_ready(pool: Pool, spec: WorkersSpec, version: Version, replicas: int) -> bool:
-    """Whether the version may take over: all its pods are there, or enough when time presses."""
+    """Whether the version may take over: all its pods are ready, or enough of them when its deadline is near."""
     patience = min(SETTLE, spec.rollout.progress_deadline / 2)
     nobody_serves = pool.current is None or pool.ready([pool.current]) == 0
     if (
@@ -125,7 +125,7 @@ def is_ready(pool: Pool, spec: WorkersSpec, version: Version, replicas: int) -> 
 
 
 def is_up(pool: Pool, version: Version, replicas: int) -> bool:
-    """Whether so many of its pods are available, and a worker of it is registered."""
+    """Whether at least that many of its pods are available, and one of its workers is registered."""
     deployment = pool.deployments.get(version.id)
     if deployment is None or deployment.deleting:
         return False

@@ -27,7 +27,7 @@ from forge_operator.words import count
 
 
 def plan_rollout(pool: Pool, wanted: int) -> tuple[Progress, tuple[Strand, ...]]:
-    """Return what becomes of the version that is asked for, and the next steps of all, when the work asks for `wanted` pods.
+    """Plan the next step of the requested version, and those of all others, when the work needs `wanted` pods.
 
     Each version has a strand of its own: what cannot be done about one holds up no other.
     """
@@ -49,7 +49,7 @@ def plan_rollout(pool: Pool, wanted: int) -> tuple[Progress, tuple[Strand, ...]]
 
 
 def advance(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted: int) -> Progress:
-    """Return the next step of the version that is asked for."""
+    """Return the next step of the requested version."""
     refused = problem(pool, target)
     if refused is not None:
         return refused
@@ -70,7 +70,7 @@ def advance(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wante
 
 
 def keep_serving(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
-    """Return what keeps the current version as it should be."""
+    """Return the actions that keep the current version as it should be."""
     actions = tuple(keep_up(pool, version, wanted))
     deployment = pool.deployments.get(version.id)
     if deployment is not None and deployment.deleting:
@@ -102,7 +102,7 @@ def keep_serving(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -
 
 
 def told(pool: Pool) -> list[Action]:
-    """Return what says which queues the version serves, where the release before wrote its row."""
+    """Return the action that adds the queues of the version to a row that the previous release wrote."""
     asked = pool.asked
     if asked is None or asked.queues is not None:
         return []

@@ -1,4 +1,4 @@
-"""How many pods each version gets of those that there should be, and for how many the database has connections."""
+"""Divides the wanted number of pods among versions, and lowers it to the connections that the database has."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from forge_operator.plan.scaling.decide import split
 
 
 def share(pool: Pool, version: Version, wanted: int) -> int | None:
-    """Return how many pods the version should have; None when it is not for the work to decide."""
+    """Return how many pods the version should have; None when the work does not determine it."""
     if pool.workers_spec is None:
         return 0 if version.is_open else None
     is_asked = pool.target is not None and version.id == pool.target.id
@@ -49,12 +49,12 @@ def affordable(pool: Pool, wanted: int) -> int:
 
 
 def present_pods(pool: Pool) -> dict[str, int]:
-    """Return how many pods each version is asked to have."""
+    """Return how many pods the Deployment of each version requests."""
     return {version_id: each.replicas for version_id, each in pool.deployments.items()}
 
 
 def all_shares(pool: Pool, wanted: int) -> dict[str, int]:
-    """Return how many pods each version gets when there are to be `wanted`, the first one's included."""
+    """Return how many pods each version gets of `wanted`, a version without a row included."""
     found = {each.id: share(pool, each, wanted) for each in pool.versions.values()}
     if not pool.open_versions and pool.asked is None and pool.target is not None:
         found[pool.target.id] = wanted
@@ -62,7 +62,7 @@ def all_shares(pool: Pool, wanted: int) -> dict[str, int]:
 
 
 def ordered_pods(present: Mapping[str, int], wanted: Mapping[str, int]) -> int:
-    """Return how many pods there would be more."""
+    """Return how many pods would be added."""
     return sum(max(0, pods - present.get(version_id, 0)) for version_id, pods in wanted.items())
 
 

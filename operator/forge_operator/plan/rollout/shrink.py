@@ -31,7 +31,7 @@ SETTLING = timedelta(seconds=60)
 
 
 class Rank(IntEnum):
-    """Who goes first."""
+    """The order in which pods are removed."""
 
     NOT_READY = 0  # the ReplicaSet takes these first, whatever we would choose
     IDLE_CORDONED = 1
@@ -163,7 +163,7 @@ def marked(pool: Pool, leaving: list[PodLoad]) -> list[Action]:
 def gates(
     pool: Pool, version: Version, deployment: Deployment, chosen: list[PodLoad], kept: list[PodLoad]
 ) -> list[Action]:
-    """Return what closes the gates of those chosen, and opens those of workers that stay after all."""
+    """Return the actions that cordon the workers of the chosen pods, and undo that for workers that stay after all."""
     if not version.is_open:
         return []
     cordoned = tuple(each.id for held in chosen for each in held.workers if not each.cordoned)

@@ -1,4 +1,4 @@
-"""How a version is begun, comes back, or fails."""
+"""Starts a version, brings one back, or fails it."""
 
 from datetime import timedelta
 

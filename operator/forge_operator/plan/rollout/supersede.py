@@ -1,4 +1,4 @@
-"""What becomes of versions that are not asked for any more."""
+"""Plans for versions that are not requested any more."""
 
 from forge_jobs.model import Version, VersionState
 from forge_operator import naming
@@ -17,7 +17,7 @@ from forge_operator.plan.rollout.readiness import (
 
 
 def supersede(pool: Pool, version: Version, asked: Progress) -> list[Action]:
-    """Return the next step of a version that is not asked for any more."""
+    """Return the next step of a version that is not requested any more."""
     assert pool.target is not None
     if version.id == pool.target.id:
         return []

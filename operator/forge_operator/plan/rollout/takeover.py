@@ -32,7 +32,7 @@ def take_over(pool: Pool, spec: WorkersSpec, version: Version, actions: list[Act
 
 
 def await_promotion(version: Version, how: str, actions: list[Action]) -> Progress:
-    """Return that the version waits for people, being as it is."""
+    """Return that the version waits to be promoted, without a further step."""
     return Progress(
         tuple(actions),
         ConditionReason.AWAITING_PROMOTION,

@@ -1,4 +1,4 @@
-"""The Deployment of a version: made, made again, and rolled where it must differ."""
+"""Creates the Deployment of a version, creates it again, and updates it where its template must differ."""
 
 from collections.abc import Collection
 
@@ -20,7 +20,7 @@ from forge_operator.state.observed import Deployment
 
 
 def keep_up(pool: Pool, version: Version, replicas: int) -> list[Action]:
-    """Make the version's Deployment again if it is missing, and roll it where its template must differ."""
+    """Create the version's Deployment again if it is missing, and update it where its template must differ."""
     deployment = pool.deployments.get(version.id)
     if deployment is None:
         again = version.control_revision > 1 or is_past(pool, version.created_at, SETTLE)
@@ -71,7 +71,7 @@ def differs(pool: Pool, deployment: Deployment) -> bool:
 
 
 def bring_up(pool: Pool, version: Version, replicas: int) -> list[ApplyDeployment | Scale]:
-    """Make the version's Deployment."""
+    """Create the version's Deployment with this number of pods."""
     apply = apply_deployment(pool, version)
     if replicas <= 1:
         return [apply]  # one is what the API server makes of it; with none, that goes like any other

@@ -23,7 +23,7 @@ MOST_BOOST = 2.0
 
 
 class ScalingReason(StrEnum):
-    """What decided."""
+    """The rule that decided on a number of pods."""
 
     THROUGHPUT = "Throughput"
     OLDEST_AGE = "OldestAge"
@@ -38,7 +38,7 @@ class ScalingReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalingDecision:
-    """A number of pods, and why it is that."""
+    """A number of pods, and the reason for it."""
 
     replicas: int
     wanted: int  # by the work alone, before windows and bounds
@@ -52,7 +52,7 @@ class ScalingDecision:
 
 
 def wish(spec: AutoscalingSpec, slots: int, load: Load) -> tuple[int, ScalingReason]:
-    """Return how many pods the work asks for: Little's law, raised when the oldest job waits too long."""
+    """Return how many pods the work needs: Little's law, raised when the oldest job waits too long."""
     if load.backlog < spec.activation_backlog and load.in_progress == 0 and load.due_soon == 0:
         return 0, ScalingReason.IDLE
     target = spec.target_latency.total_seconds()
@@ -76,7 +76,7 @@ def wish(spec: AutoscalingSpec, slots: int, load: Load) -> tuple[int, ScalingRea
 
 
 def boost(load: Load, target: float) -> int:
-    """Return how many pods the oldest job's age asks for; 0 when it waits no longer than it should.
+    """Return how many pods the age of the oldest job calls for; 0 when it has not waited longer than it should.
 
     It multiplies ready pods only: with starting ones it would grow at each look until they are up.
     """
@@ -163,7 +163,7 @@ def may_sleep(spec: AutoscalingSpec, load: Load, memory: ScalerMemory, now: floa
 
 
 def grown(spec: AutoscalingSpec, memory: ScalerMemory, wanted: int, current: int, now: float) -> int:
-    """Return how far up from `current` it goes now."""
+    """Return the number of pods after scaling up from `current` as far as the policy lets it now."""
     if current > 0 and wanted <= current * (1 + spec.tolerance_percent / 100):
         return current
     window = spec.scale_up.stabilization_window.total_seconds()
@@ -184,7 +184,7 @@ def shrunk(
     current: int,
     now: float,
 ) -> int:
-    """Return how far down from `current` it goes now: never below what runs, and never in a hurry."""
+    """Return the number of pods after scaling down from `current` as far as the policy lets it now: never below what running jobs need."""
     window = spec.scale_down.stabilization_window.total_seconds()
     highest = max([wanted, *(pods for at, pods in memory.wishes if now - at < window)])
     pods = max(min(highest, current), min(current, ceil(load.in_progress / slots)))
@@ -198,7 +198,7 @@ def shrunk(
 
 
 def bounded(spec: AutoscalingSpec, load: Load, pods: int, wanted: int) -> tuple[int, ConditionReason]:
-    """Return the number of pods within the bounds of the object, and which of them bound it."""
+    """Return the number of pods within the limits of the object, and which of them limited it."""
     pods = max(min(pods, spec.max_replicas), spec.min_replicas)
     if wanted > spec.max_replicas:
         return pods, ConditionReason.AT_MAX_REPLICAS

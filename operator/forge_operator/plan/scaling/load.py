@@ -1,4 +1,4 @@
-"""What the work of a pool's queues amounts to: how much waits, arrives and runs, and how long a job takes.
+"""The load of a pool's queues: how many jobs wait, arrive and run, and how long a job takes.
 
 Rates come from differences between looks, so no query counts what has ended. Estimates
 follow quickly upwards and slowly downwards: too many pods for a minute cost less than too few.
@@ -25,7 +25,7 @@ POD_START = timedelta(seconds=30)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a decision is made from."""
+    """The numbers that a decision is made from."""
 
     at: float  # when it was measured, seconds since 1970 on the operator's clock
     backlog: int = 0  # pending jobs that slots would start
@@ -189,7 +189,7 @@ def due(database: DatabaseState, served: Sequence[str], autoscaling: Autoscaling
 
 
 def is_handled(cron: CronConfig, handled: Mapping[str, Set[str]]) -> bool:
-    """Whether somebody who serves the cron's queue may have a handler for its jobs."""
+    """Whether a worker of the cron's queue may have a handler for its jobs."""
     return cron.kind in handled.get(cron.queue, {cron.kind})
 
 

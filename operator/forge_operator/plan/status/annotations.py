@@ -1,4 +1,4 @@
-"""Annotations that people write on an object: one that is not understood does nothing, so it is said."""
+"""Annotations that people write on an object: one without effect is reported."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from forge_operator.specs.section import wrong
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What may be written into one."""
+    """The values that an annotation may have."""
 
     pattern: str
     allowed: str  # in words
@@ -29,7 +29,7 @@ BY_KIND: Mapping[str, Mapping[str, Annotation]] = {"ForgeQueue": OF_QUEUES, "For
 
 
 def ignored(kind: str, annotations: Mapping[str, str]) -> list[EmitEvent]:
-    """Return a warning for each annotation of ours that nobody understands."""
+    """Return a warning for each annotation of ours that has no effect."""
     return [EmitEvent("Warning", "AnnotationIgnored", each) for each in complaints(kind, annotations)]
 
 

@@ -28,10 +28,10 @@ from forge_operator.state.observed import QueueObject, Unknown
 from forge_operator.words import count
 
 MOST_VERSIONS = 64
-"""Versions that a status lists."""
+"""How many versions a status lists."""
 
 ON_THE_WAY = frozenset({ConditionReason.WAITING_FOR_PODS, ConditionReason.PROMOTING, ConditionReason.RAMPING})
-"""Reasons of Progressing with which what is asked for is not so yet."""
+"""Reasons of Progressing while the requested version does not serve yet."""
 
 
 def queue_report(
@@ -96,7 +96,7 @@ def failed_sync(owner: QueueObject, reason: ConditionReason, message: str) -> di
 
 
 def falls_back(replicas: int) -> Assessment:
-    """Return what ScalingActive says while the database is not heard and fallback.replicas stands in for it."""
+    """Return what ScalingActive says while the database does not answer and the pool has its fallbackReplicas."""
     return Assessment(
         ConditionReason.FALLBACK,
         f"The database does not answer, so there {'is' if replicas == 1 else 'are'} at least {count(replicas, 'pod')}, as "
@@ -171,7 +171,7 @@ def with_complaints(pool: Pool, reason: ConditionReason) -> Assessment:
 
 
 def has_work(load: Load | None) -> bool:
-    """Whether there is something to do."""
+    """Whether jobs wait or run."""
     return load is not None and bool(load.backlog or load.in_progress)
 
 
@@ -256,7 +256,7 @@ def selector_text(pool: Pool, current: Version | None) -> str | None:
 
 
 def reference(version: Version | None, since: Any) -> dict[str, Any] | None:
-    """Return which version it is."""
+    """Return the reference to a version for the status."""
     if version is None:
         return None
     found = {
@@ -269,7 +269,7 @@ def reference(version: Version | None, since: Any) -> dict[str, Any] | None:
 
 
 def target_reference(pool: Pool) -> dict[str, Any] | None:
-    """Return which version is asked for."""
+    """Return the reference to the requested version."""
     if pool.asked is not None:
         return reference(pool.asked, pool.asked.created_at)
     if pool.target is None or pool.workers_spec is None:
@@ -309,7 +309,7 @@ def scaling_fields(pool: Pool, decision: ScalingDecision) -> dict[str, Any]:
 
 
 def inputs(pool: Pool, load: Load) -> dict[str, Any]:
-    """Return what a decision was made from."""
+    """Return the inputs of a decision for the status."""
     assert pool.workers_spec is not None
     autoscaling = pool.workers_spec.autoscaling
     found = {

@@ -20,12 +20,12 @@ LONGEST_MESSAGE = 32_768
 """What the API server takes of a condition; sentences of admission webhooks may be of any length."""
 
 NUMBERS = ("backlog", "scaling", "readyReplicas", "lastSyncTime", "skipped")
-"""Fields that may be late."""
+"""Fields whose change alone may be written late."""
 
 NUMBERS_OF_A_VERSION = ("replicas", "readyReplicas", "inProgress")
 
 MOMENTS = ("observedAt", "decidedAt")
-"""Fields for which alone nothing is written."""
+"""Fields whose change alone is never written."""
 
 WARNED = frozenset(
     {
@@ -66,7 +66,7 @@ AT_FIRST = frozenset(
         ConditionReason.FALLBACK,
     }
 )
-"""Those of them that come with everything's being made at one time, and go by themselves."""
+"""Those of them that are normal while everything is being installed, and go by themselves."""
 
 YOUNG = timedelta(seconds=60)
 """How long such a reason may be given of a new object before it is worth an event."""
@@ -111,7 +111,7 @@ MOST_KINDS = 5
 
 
 def handled_or_not(queues: Iterable[str], in_vain: Iterable[str]) -> Assessment:
-    """Return what KindsHandled says of these queues, when nobody has a handler for jobs of the kinds `in_vain`."""
+    """Return what KindsHandled says of these queues, when no worker has a handler for jobs of the kinds `in_vain`."""
     kinds = sorted(set(in_vain))
     if not kinds:
         return Assessment(ConditionReason.ALL_HANDLED)
@@ -133,7 +133,7 @@ def paused(annotations: Mapping[str, str], *, by_spec: bool) -> Assessment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReport:
-    """What there is to say of an object."""
+    """The content of an object's status."""
 
     kind: str
     namespace: str
