@@ -179,6 +179,10 @@ class StorageUnavailable(ForgeError):
     """The database cannot be reached, or went away in the middle of a call, which may have been carried out or not."""
 
 
+class StorageDown(StorageUnavailable):
+    """Nobody can use the database, as far as can be seen from here: it says so, or nothing listens where it was."""
+
+
 class NotOpenHere(ForgeError, RuntimeError):
     """The database is open in another event loop, thread or process; nothing was sent to it."""
 

@@ -1,10 +1,11 @@
 """Who is silent, as one reaper saw it: heartbeats every 5 seconds, stale after 30, a look every 2.5."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from forge_jobs.errors import StorageDown, StorageUnavailable
 from forge_jobs.maintenance.answered import Answered
 from forge_jobs.maintenance.sightings import Sightings
 from forge_jobs.model.worker import Beats
@@ -176,3 +177,49 @@ def test_a_database_that_fails_now_and_then_hides_nobodys_death() -> None:
         return bool(watch.silent(beats, answered.seconds, answered.unbroken_since))
 
     assert any(is_silent_at(float(moment)) for moment in range(60))
+
+
+@pytest.mark.parametrize(
+    ("times", "what", "found"),
+    [
+        ((), "", 30),
+        ((20,), "a restart", 50),  # between two looks
+        ((20,), "down", 52),
+        ((20,), "a failure", 34),
+        (range(20, 40, 2), "a failure", 70),  # for longer than anybody who lives would be silent
+        (range(20, 400, 20), "down", None),
+        (range(20, 400, 20), "a restart", None),
+        (range(20, 400, 10), "a failure", 38),
+    ],
+)
+def test_who_was_silent_before_nobody_could_use_the_database_has_the_whole_stale_time_after_it(
+    times: Iterable[int], what: str, found: int | None
+) -> None:
+    now = 0.0
+    answered = Answered(lambda: now)
+    watch = Sightings(ME, heartbeat=timedelta(seconds=5), stale=timedelta(seconds=30))
+    life = 1
+
+    def is_silent_at(moment: int) -> bool:
+        nonlocal now, life
+        now = float(moment)
+        if moment in times:
+            if what != "a restart":
+                answered.no(StorageDown("down") if what == "down" else StorageUnavailable("away"))
+                return False
+            life += 1
+        answered.yes(str(life))
+        beats = Beats(NOON + timedelta(seconds=moment), {OTHER: NOON})
+        return bool(watch.silent(beats, answered.seconds, answered.unbroken_since, answered.up_since))
+
+    assert next((moment for moment in range(0, 400, 2) if is_silent_at(moment)), None) == found
+
+
+def test_that_somebody_may_be_lost_is_known_once_two_beats_should_have_come() -> None:
+    watch = Sightings(ME, heartbeat=timedelta(seconds=5), stale=timedelta(seconds=30))
+
+    def is_overdue(after: float, who: int = OTHER) -> bool:
+        return watch.is_overdue(Beats(NOON + timedelta(seconds=after), {who: NOON}))
+
+    assert [is_overdue(after) for after in (0, 5, 7, 7.5, -HOUR)] == [False, False, False, True, True]
+    assert not is_overdue(HOUR, ME)

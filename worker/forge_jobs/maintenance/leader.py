@@ -93,7 +93,7 @@ class LeadingWorker:
             async with asyncio.timeout(self._question):
                 epoch = await self._storage.leadership.lead(self._worker.id, LEASE)
         except BaseException as error:
-            self._answered.no()
+            self._answered.no(error)
             if isinstance(error, TimeoutError):
                 raise StorageUnavailable("The database did not answer in time.") from None
             raise

@@ -47,8 +47,9 @@ class Reaper:
 
     async def reap(self, epoch: LeaderEpoch) -> float | None:
         """Make one pass as the leader of this epoch; return 0 when there is more."""
+        beats = await self._beats()
         silent = self._sightings.silent(
-            await self._beats(), self._answered.seconds, self._answered.unbroken_since
+            beats, self._answered.seconds, self._answered.unbroken_since, self._answered.up_since
         )
         if not silent and uptime() < self._take_back_at:
             return None
@@ -64,10 +65,12 @@ class Reaper:
     async def _beats(self) -> Beats:
         try:
             beats = await self._storage.workers.beats()
-        except BaseException:
-            self._answered.no()
+            if self._sightings.is_overdue(beats):
+                await self._storage.check_not_down()
+        except BaseException as error:
+            self._answered.no(error)
             raise
-        self._answered.yes()
+        self._answered.yes(beats.life)
         return beats
 
     async def _take_back(self, epoch: LeaderEpoch) -> int:

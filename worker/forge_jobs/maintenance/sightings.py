@@ -1,9 +1,9 @@
 """What one reaper saw of the workers, and who of them is silent by that.
 
 A worker is silent when its beat stayed the same for the stale time while this process
-looked on and the database answered (`answered`), by its own clock. The database's clock, which may be set forward or back, and is
-another one after a fail-over, decides nothing by itself: it only shortens the watch over
-workers that had been silent before it began.
+looked on and anybody could use the database (`answered`), by its own clock. The database's
+clock, which may be set forward or back, and is another one after a fail-over, decides nothing
+by itself: it only shortens the watch over workers that had been silent before it began.
 """
 
 from dataclasses import dataclass
@@ -34,10 +34,20 @@ class Sightings:
         self._last: tuple[float, datetime] | None = None
         self._steady_since = 0.0  # looks came one after the other, and the database's clock went like ours
 
-    def silent(self, beats: Beats, at: float, unbroken_since: float = -inf) -> dict[int, datetime]:
+    def is_overdue(self, beats: Beats) -> bool:
+        """Whether a beat of somebody is missing, so that it matters whether it could be made."""
+        return any(
+            abs(beats.now - beat_at).total_seconds() >= FEW_BEATS * self._heartbeat
+            for worker_id, beat_at in beats.at.items()
+            if worker_id != self._me
+        )
+
+    def silent(
+        self, beats: Beats, at: float, unbroken_since: float = -inf, up_since: float = -inf
+    ) -> dict[int, datetime]:
         """Return, of a look at this moment, the workers that are silent, with their last beats.
 
-        Before `unbroken_since` the database may have answered nobody.
+        Before `unbroken_since` the database may have answered nobody, and before `up_since` it did not.
         """
         is_steady = self._is_steady(beats, at)
         if not is_steady:
@@ -52,11 +62,13 @@ class Sightings:
         return {
             worker_id: seen.beat_at
             for worker_id, seen in self._seen.items()
-            if worker_id != self._me and self._is_silent(seen, beats.now, at, unbroken_since)
+            if worker_id != self._me and self._is_silent(seen, beats.now, at, unbroken_since, up_since)
         }
 
-    def _is_silent(self, seen: _Sighting, now: datetime, at: float, unbroken_since: float) -> bool:
-        if at - seen.since >= self._stale.total_seconds():
+    def _is_silent(
+        self, seen: _Sighting, now: datetime, at: float, unbroken_since: float, up_since: float
+    ) -> bool:
+        if at - max(seen.since, up_since) >= self._stale.total_seconds():
             return True
         if at - unbroken_since < self._stale.total_seconds():
             return False  # what is old by the database's clock may be so because nobody could beat

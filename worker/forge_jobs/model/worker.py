@@ -67,7 +67,7 @@ class Beat:
     is_open: bool  # whether the worker may claim: its version is open, and it is not cordoned
     standing: Standing  # as of this beat
     beaten_at: datetime  # the beat before this one, as the database has it
-    is_settled: bool  # whether all who beat of late have taken stock in this era
+    is_settled: bool  # whether all others that are not lost have taken stock in this era
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ class Beats:
 
     now: datetime
     at: Mapping[int, datetime]  # by the worker's id
+    life: str = ""  # of the server; after a crash or a restart, in which nobody could beat, it has another
 
 
 @dataclass(frozen=True, slots=True)

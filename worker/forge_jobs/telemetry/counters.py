@@ -74,6 +74,10 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Times that this process stopped its handlers because it could not send a heartbeat for too long.",
         (),
     ),
+    "forge_worker_outages_outlived": (
+        "Times that this process let its handlers go on for longer than its stale time because nobody could use the database.",
+        (),
+    ),
     "forge_loop_blocks": (
         "Times that a handler of this kind blocked the event loop of this process for a second or more.",
         ("kind",),
@@ -165,6 +169,8 @@ class Counters:
                 self.capacities[event.label] = event.concurrency
             case events.WorkerStopped():
                 self.capacities.pop(event.label, None)
+            case events.OutageOutlived():
+                self._add("forge_worker_outages_outlived", 1)
             case events.WorkerCutOff():
                 self.leads = False
                 self._add("forge_worker_cut_off", 1)

@@ -231,6 +231,15 @@ class WorkerCutOff(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class OutageOutlived(Event):
+    """This worker could not beat for its stale time, `seconds`, and its handlers go on: nobody can use the database."""
+
+    label: str
+    seconds: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class LoopBlocked(Event):
     """The event loop has given no sign of life for `seconds`: the code at `where` blocks it, of the job
     `claim` if that is known.

@@ -104,6 +104,11 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.ERROR,
         "Worker {worker} could not send a heartbeat in time and is cut off: its {running} running jobs are stopped and wait again",
     ),
+    events.OutageOutlived: (
+        logging.WARNING,
+        "Worker {worker} could not say for {seconds} s that it lives, and its running jobs go on: "
+        "nobody can use the database ({error})",
+    ),
     events.LoopBlocked: (
         logging.ERROR,
         "The event loop of worker {worker} has been blocked for {seconds} s by {handler} at {where}: "

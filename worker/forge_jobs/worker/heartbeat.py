@@ -3,17 +3,22 @@
 A worker that could not beat for its stale time may be lost to the others, and others may
 run its jobs. It stops its handlers itself, whether or not it can ask. One that did not try,
 since its process or its machine slept or was kept busy, asks once before it believes anything.
+
+Nobody is lost while nobody can use the database: then handlers go on, however long it takes. Between two tries,
+one after the other, that both met a database that is down, the worker's silence does not count. Whoever leads sees
+the same (`answered`), and counts it anew when the database is back.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from forge_jobs.errors import StorageUnavailable, WorkerLost
+from forge_jobs.errors import StorageDown, StorageUnavailable, WorkerLost
 from forge_jobs.model.worker import Beat
 from forge_jobs.storage.interface.workers import Workers
 from forge_jobs.storage.outage import Outage
 from forge_jobs.system.uptime import uptime
+from forge_jobs.telemetry.events import OutageOutlived
 from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker.run_counts import RunCounts
 
@@ -33,6 +38,7 @@ class Heartbeat:
         workers: Workers,
         telemetry: Telemetry,
         worker_id: int,
+        label: str,
         counts: RunCounts,
         *,
         interval: timedelta,
@@ -44,7 +50,11 @@ class Heartbeat:
         ailment: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._workers = workers
+        self.outlives: float | None = None  # since this `uptime`, an outage longer than the stale time
+        self.error: str | None = None  # by the database, of that
+        self._telemetry = telemetry
         self._worker_id = worker_id
+        self._label = label
         self._counts = counts
         self._interval = interval.total_seconds()
         self._stale = stale.total_seconds()
@@ -57,7 +67,8 @@ class Heartbeat:
 
     async def run(self, since: float) -> None:
         """Beat until the worker is lost, then return. `since` is the moment before it registered."""
-        last = since
+        last = answered = since  # from when its silence counts, and from when it is silent
+        down: float | None = None  # when the try before was begun, if it met a database that is down
         failing = slept = False
         self._fence(last + self._stale)
         while True:
@@ -79,15 +90,31 @@ class Heartbeat:
                 if slept:
                     continue
                 failing = True
+                if isinstance(error, StorageDown):
+                    if down is not None:
+                        last = down
+                        self._fence(last + self._stale)
+                        self._outlive(answered, error)
+                    down = started
+                else:
+                    down = None
                 said = StorageUnavailable(NO_ANSWER) if isinstance(error, TimeoutError) else error
                 await self._wait(self._outage.wait(said), last, self._interval / 2)
                 continue
             failing = slept = False
             self._outage.over()
-            last = started
+            self.outlives = self.error = down = None
+            last = answered = started
             self._fence(last + self._stale)
             self._heard(beat)
             await self._wait(self._hurried.wait(), last, self._interval)
+
+    def _outlive(self, answered: float, error: StorageDown) -> None:
+        """The handlers go on, though the worker has not been heard of since `answered`."""
+        self.error = str(error)
+        if self.outlives is None and uptime() - answered > self._stale:
+            self.outlives = answered
+            self._telemetry.emit(OutageOutlived(self._label, self._stale, self.error))
 
     async def _beat(self) -> Beat:
         said = self._counts
@@ -96,7 +123,6 @@ class Heartbeat:
             succeeded=said.succeeded,
             failed=said.failed,
             run_seconds=said.run_seconds,
-            stale=timedelta(seconds=self._stale),
             era=self._era(),
             record=said.record,
             ailment=self._ailment(),

@@ -125,6 +125,12 @@ class Session:
         alive, count, now = self.runners.alive, self.runners.count, time.monotonic()
         if alive < count:
             return Ailment(f"Only {alive} of {count} runners are alive.")
+        if self._beats.outlives is not None:
+            silent = uptime() - self._beats.outlives
+            return Ailment(
+                f"It could not beat for {silent:.0f} s, and its jobs go on, since nobody can use the database.",
+                self._beats.error,
+            )
         for doing, since, error in (
             ("look for jobs", self._claimer.looked_at, self._claimer.error),
             ("record outcomes", self._recorder.waits_since, self._recorder.error),
@@ -186,10 +192,11 @@ class Session:
             stirred=self._stirred,
             on_empty=self._perhaps_done if until_empty else None,
         )
-        heartbeat = Heartbeat(
+        self._beats = heartbeat = Heartbeat(
             self._storage.workers,
             self._telemetry,
             self.info.id,
+            self.info.label,
             self.counts,
             interval=self._heartbeat,
             stale=self._stale,
@@ -291,7 +298,7 @@ class Session:
     async def _begin(self) -> tuple[float, list[QueueConfig], Beat]:
         """Register; return how many seconds the database's clock is ahead of ours, the queues to serve, and a beat."""
         await self._storage.workers.register(self.info)
-        beat = await self._storage.workers.beat(self.info.id, stale=self._stale)
+        beat = await self._storage.workers.beat(self.info.id)
         while self.handovers:
             await self.handovers[0].carry_out(self._storage, self._telemetry)
             del self.handovers[0]

@@ -1,6 +1,6 @@
 """A worker may claim nothing once the history of the database is another than it knows."""
 
-from tests.storage.factories import claim, claim_ids, enqueue, worker
+from tests.storage.factories import claim, claim_ids, declare_lost, enqueue, leader, worker
 
 
 async def test_who_knows_the_era_and_its_own_beat_may_claim(storage):
@@ -63,7 +63,9 @@ async def test_who_remembers_a_beat_that_the_database_does_not_claims_nothing(st
     assert len(await claim(storage, me, standing=beat.standing)) == 1
 
 
-async def test_an_era_is_settled_when_all_who_beat_of_late_have_taken_stock_in_it(storage, clock):
+async def test_an_era_is_settled_when_all_who_are_not_lost_have_taken_stock_in_it(storage, clock):
+    """However long ago they beat: in an outage nobody can, and what they run goes on."""
+    await leader(storage)
     me, other, dead = await worker(storage), await worker(storage), await worker(storage)
     for worker_id in (dead, other, me):
         before = (await storage.workers.beat(worker_id)).standing
@@ -74,9 +76,11 @@ async def test_an_era_is_settled_when_all_who_beat_of_late_have_taken_stock_in_i
     await storage.workers.end_era()
     assert not (await storage.workers.beat(me)).is_settled
     now = (await storage.workers.beat(other, era=before.era)).standing
-    await clock.advance(seconds=2)  # the third was not heard from for the stale time
+    await clock.advance(seconds=2)
     assert not (await storage.workers.beat(me)).is_settled
     await storage.workers.beat(other, era=now.era)
+    assert not (await storage.workers.beat(me)).is_settled
+    assert dead in await declare_lost(storage)
     assert (await storage.workers.beat(me)).is_settled
 
 

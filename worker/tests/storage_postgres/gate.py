@@ -1,4 +1,4 @@
-"""A way to the server that can go silent."""
+"""A way to the server that can go silent, or refuse whoever takes it."""
 
 import asyncio
 from contextlib import suppress
@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class Gate:
-    """Stands between a client and the server's socket, and may go silent as a dead network does."""
+    """Stands between a client and the server's socket; it may go silent as a dead network does, and refuse as a dead proxy does."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -15,28 +15,49 @@ class Gate:
         self._silent: set[asyncio.StreamWriter] = set()
         self._open: set[asyncio.StreamWriter] = set()
         self._swallowed = 0  # bytes
+        self._port = 0
+        self._takes_all = False  # and gives nothing
         self.url = ""
 
     async def __aenter__(self) -> "Gate":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
-        self.url = f"postgresql://postgres@127.0.0.1:{port}{self._name}"
+        await self.reopen()
+        self.url = f"postgresql://postgres@127.0.0.1:{self._port}{self._name}"
         return self
+
+    async def reopen(self) -> None:
+        """Whoever comes passes."""
+        self._takes_all = False
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
         for writer in self._open:
             writer.close()
 
+    def refuse(self) -> None:
+        """Nobody passes any more, and whoever has passed is cut off."""
+        self._server.close()
+        for writer in self._open:
+            writer.transport.abort()
+
     def swallow(self) -> None:
         """Nothing more passes through the connections that are open now."""
         self._silent |= self._open
+
+    def swallow_all(self) -> None:
+        """The same, and whoever comes is let in and hears nothing."""
+        self.swallow()
+        self._takes_all = True
 
     async def has_swallowed(self) -> bool:
         """Whether anything got lost since."""
         return self._swallowed > 0
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._takes_all:
+            self._open.add(writer)
+            return
         server_reader, server_writer = await asyncio.open_unix_connection(self._socket)
         self._open |= {writer, server_writer}
         await asyncio.gather(self._pass(reader, server_writer), self._pass(server_reader, writer))

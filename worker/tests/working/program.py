@@ -56,6 +56,19 @@ async def die(ctx: Context) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@forge.handler(max_attempts=5)
+async def wait_for(ctx: Context, path: str) -> None:
+    """Go on until there is such a file."""
+    note("start", ctx)
+    try:
+        while not os.path.exists(path):
+            await asyncio.sleep(0.02)
+    except asyncio.CancelledError:
+        note("stopped", ctx)
+        raise
+    note("end", ctx)
+
+
 @forge.handler
 async def stubborn(ctx: Context, seconds: float) -> None:
     """Ignore being told to stop."""

@@ -1,6 +1,8 @@
 """The database goes away and comes back: workers go on by themselves, and nothing is lost."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +21,7 @@ from forge_jobs.telemetry.events import (
     WorkerStopped,
 )
 from forge_jobs.testing.local_postgres import LocalPostgres
+from tests.storage_postgres.gate import Gate
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger
 from tests.working.processes import Fleet, fleet
@@ -145,9 +148,16 @@ async def _status(port: int | None, path: str) -> str:
     return answer.split()[1]
 
 
-async def test_an_outage_longer_than_the_stale_time_costs_no_attempt(server: LocalPostgres) -> None:
+async def test_an_outage_that_may_be_one_for_this_process_alone_costs_no_attempt(
+    server: LocalPostgres,
+) -> None:
     """Handlers are stopped meanwhile, since who cannot ask cannot know whether others took their jobs over."""
-    forge = Forge(server.url())
+    async with Gate(server.url()) as gate:
+        await _outlive(gate)
+
+
+async def _outlive(gate: Gate) -> None:
+    forge = Forge(gate.url)
     said: list[Event] = []
     forge.telemetry.subscribe(said.append)
     started: list[tuple[str, int]] = []
@@ -188,14 +198,14 @@ async def test_an_outage_longer_than_the_stale_time_costs_no_attempt(server: Loc
     tasks = [asyncio.create_task(worker.run()) for worker in workers]
     await eventually(lambda: len(started) == 3)
 
-    server.stop()  # not as in a crash, which may forget claims
+    gate.refuse()
     await eventually(lambda: sum(isinstance(event, WorkerCutOff) for event in said) == 2)
     assert not running
-    server.start()
+    await gate.reopen()
     await eventually(lambda: len(running) == 2)
     may_end.set()
 
-    async with Forge(server.url()) as asking:
+    async with Forge(gate.url) as asking:
         assert [await asking.wait(job, timeout=60) for job in jobs] == ["a", "b"]
         assert await asking.wait(ended, timeout=60) == "c"
     assert sorted(started) == [("a", 1), ("a", 1), ("b", 1), ("b", 1), ("c", 1)]
@@ -207,7 +217,12 @@ async def test_an_outage_longer_than_the_stale_time_costs_no_attempt(server: Loc
 async def test_a_worker_that_ends_while_the_database_is_away_says_which_outcomes_are_unwritten(
     server: LocalPostgres,
 ) -> None:
-    forge = Forge(server.url())
+    async with Gate(server.url()) as gate:
+        await _end_meanwhile(gate)
+
+
+async def _end_meanwhile(gate: Gate) -> None:
+    forge = Forge(gate.url)
     said: list[Event] = []
     forge.telemetry.subscribe(said.append)
     has_started = asyncio.Event()
@@ -222,7 +237,7 @@ async def test_a_worker_that_ends_while_the_database_is_away_says_which_outcomes
     worker = Worker(forge, queues=["default"], heartbeat=timedelta(seconds=0.1), stale=timedelta(seconds=0.5))
     running = asyncio.create_task(worker.run())
     await has_started.wait()
-    server.stop(immediate=True)
+    gate.refuse()
     await eventually(lambda: any(isinstance(event, WorkerStopped) for event in said))
     assert not any(isinstance(event, OutcomesUnwritten) for event in said)  # they may still be
 
@@ -277,29 +292,134 @@ async def test_a_database_that_may_only_be_read_ends_a_worker_that_begins(
         assert "is read-only for this" in workers.log().splitlines()[-1]
 
 
-async def test_a_worker_outlives_an_outage_longer_than_its_stale_time(
-    server: LocalPostgres, workers: Fleet, ledger: Ledger
+@pytest.mark.parametrize("immediate", [False, True])
+@pytest.mark.parametrize("port", [None, 0], ids=["socket", "address"])
+async def test_handlers_go_on_in_an_outage_longer_than_the_stale_time(
+    ledger: Ledger, tmp_path: Path, port: int | None, immediate: bool
+) -> None:
+    go = tmp_path / "go"
+    with LocalPostgres(settings={"fsync": "off"}, port=port) as server:
+        async with fleet(server.url(), ledger, tmp_path) as workers:
+            async with Forge(server.url()) as forge:
+                jobs = [await forge.enqueue("wait_for", {"path": str(go)}) for _ in range(2)]
+                for _ in range(3):  # one of them leads, and may be the idle one
+                    await workers.start("--concurrency", "1")
+                await eventually(lambda: len(ledger.of("start")) == 2, within=60)
+                for index in range(3):
+                    await eventually(lambda index=index: "serves default" in workers.log(index), within=60)
+                await forge.enqueue("nap")  # what is durable makes the claims so
+
+            server.stop(immediate)
+            for index in range(3):
+                await eventually(lambda index=index: OUTLIVED in workers.log(index), within=60)
+            server.start()
+
+            async with Forge(server.url()) as forge:
+                after = await forge.enqueue("nap")
+                await forge.wait(after, timeout=60)
+                await eventually(lambda: _all_heard(forge, 3), within=60)
+                go.touch()
+                for job in jobs:
+                    await forge.wait(job, timeout=60)
+                    done = await forge.jobs.get(job.id)
+                    assert (done.state, done.attempt, done.failures) == (State.DONE, 1, ())
+            for index in range(3):
+                assert "is cut off" not in workers.log(index) and "are lost" not in workers.log(index)
+    ids = {job.id for job in jobs}
+    for what in ("start", "end"):
+        assert sorted(line.job_id for line in ledger.of(what) if line.job_id in ids) == sorted(ids)
+
+
+OUTLIVED = "its running jobs go on: nobody can use the database"
+
+
+async def _all_heard(forge: Forge, count: int) -> bool:
+    beats = await forge.storage.workers.beats()
+    return len(beats.at) == count and all(beats.now - at < timedelta(seconds=2) for at in beats.at.values())
+
+
+async def test_a_server_that_takes_nobody_new_costs_no_worker_its_jobs_whoever_still_has_a_connection(
+    server: LocalPostgres, workers: Fleet, ledger: Ledger, tmp_path: Path
+) -> None:
+    """A "smart" shutdown leaves the leader its connection, and gives the worker, which lost its own, no other."""
+    go = tmp_path / "go"
+    async with Forge(server.url()) as forge:
+        job = await forge.enqueue("wait_for", {"path": str(go)})
+    await workers.start(PGAPPNAME="first")
+    await eventually(lambda: ledger.of("start"), within=60)
+    await workers.start(PGAPPNAME="second")
+    watching = await asyncpg.connect(server.url())
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'first'"
+    if "leads" in workers.log(0):
+        await watching.execute("UPDATE forge_jobs.leader SET worker_id = NULL, until = now()")
+        await eventually(lambda: "leads no longer" in workers.log(0) or "leads" in workers.log(1))
+    await eventually(lambda: "leads" in workers.log(1), within=60)
+
+    os.kill(int((server.data_dir / "postmaster.pid").read_text().split()[0]), signal.SIGTERM)
+    await watching.execute(cut)
+    await eventually(lambda: OUTLIVED in workers.log(0), within=60)
+    await eventually(lambda: "(reaping)" in workers.log(1), within=60)
+    await eventually(lambda: _silent(watching, timedelta(seconds=9)), within=60)
+    assert await watching.fetchval("SELECT count(*) FROM forge_jobs.worker") == 2
+    await watching.close()
+    server.restart()
+    go.touch()
+
+    async with Forge(server.url()) as forge:
+        await forge.wait(job, timeout=60)
+        assert (await forge.jobs.get(job.id)).attempt == 1
+    assert len(ledger.of("start")) == 1
+
+
+async def _silent(connection: asyncpg.Connection, duration: timedelta) -> bool:
+    return bool(
+        await connection.fetchval("SELECT max(now() - beat_at) > $1 FROM forge_jobs.worker", duration)
+    )
+
+
+@pytest.mark.parametrize("how", ["refuse", "swallow_all"])
+async def test_a_worker_that_alone_is_cut_off_stops_its_handlers_before_another_has_its_jobs(
+    server: LocalPostgres, workers: Fleet, ledger: Ledger, tmp_path: Path, how: str
+) -> None:
+    go, logs = tmp_path / "go", tmp_path / "alone"
+    logs.mkdir()
+    async with Forge(server.url()) as forge, Gate(server.url()) as gate, fleet(gate.url, ledger, logs) as one:
+        await forge.queues.set("default", backoff_enabled=False)
+        job = await forge.enqueue("wait_for", {"path": str(go)})
+        await one.start()
+        await eventually(lambda: ledger.of("start"), within=60)
+        await workers.start()
+
+        getattr(gate, how)()
+        await eventually(lambda: "is cut off" in one.log(), within=60)
+        await eventually(lambda: len(ledger.of("start")) == 2, within=60)
+        go.touch()
+        await forge.wait(job, timeout=60)
+
+        done = await forge.jobs.get(job.id)
+        assert (done.attempt, [failure.error for failure in done.failures]) == (2, ["worker lost"])
+        assert OUTLIVED not in one.log()
+    [stopped], [first, second] = ledger.of("stopped"), ledger.of("start")
+    assert first.at < stopped.at < second.at
+    assert [line.attempt for line in ledger.of("end")] == [2]
+
+
+async def test_a_worker_told_to_stop_in_an_outage_stops_within_its_grace_time(
+    server: LocalPostgres, workers: Fleet, ledger: Ledger, tmp_path: Path
 ) -> None:
     async with Forge(server.url()) as forge:
         await forge.queues.set("default", backoff_enabled=False)
-        job = await forge.enqueue("sleep_once", {"seconds": 300})
-        worker = await workers.start()
-        await eventually(lambda: ledger.of("start"))
-
+        job = await forge.enqueue("wait_for", {"path": str(tmp_path / "go")})
+    worker = await workers.start("--grace", "1")
+    await eventually(lambda: ledger.of("start"), within=60)
     server.stop()
-    await eventually(lambda: "is cut off" in workers.log(), within=60)
-    server.start()
+    await eventually(lambda: OUTLIVED in workers.log(), within=60)
 
-    async with Forge(server.url()) as forge:
-        after = await forge.enqueue("nap")
-        await forge.wait(after.id, timeout=60)
-        # its first run was stopped by the worker itself; the job was run again and ended
-        await eventually(lambda: _has_started(ledger, job.id, 2), within=60)
-    assert worker.returncode is None
+    worker.terminate()
+    assert await worker.wait() == 0
 
-
-def _has_started(ledger: Ledger, job_id: int, times: int) -> bool:
-    return len([line for line in ledger.of("start") if line.job_id == job_id]) >= times
+    assert len(ledger.of("stopped")) == 1
+    assert f"{job.id}" in next(line for line in workers.log().splitlines() if "could not be written" in line)
 
 
 async def test_a_wait_outlives_an_outage_and_gives_the_result(server: LocalPostgres) -> None:

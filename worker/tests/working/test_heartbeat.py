@@ -1,17 +1,20 @@
-"""A worker whose process sleeps: it believes nothing that it heard, or did not hear, meanwhile."""
+"""A worker that is not heard of: when its process sleeps it believes nothing that it heard, or did not hear, meanwhile;
+and while nobody can use the database its handlers go on.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from forge_jobs import Forge
-from forge_jobs.errors import StorageUnavailable
+from forge_jobs.errors import StorageDown, StorageUnavailable
 from forge_jobs.system.uptime import uptime
-from forge_jobs.telemetry.events import DatabaseLost, WorkerCutOff
+from forge_jobs.telemetry.events import DatabaseLost, OutageOutlived, WorkerCutOff
 from tests.working.events import Events
+from tests.working.eventually import eventually
 from tests.working.running import working
 
 
@@ -66,3 +69,106 @@ async def test_a_worker_that_slept_in_the_midst_of_a_beat_asks_before_it_gives_u
 
     assert (await forge.jobs.get(job.id)).attempt == 1
     assert events.of(WorkerCutOff) == events.of(DatabaseLost) == []
+
+
+DOWN = StorageDown("The database cannot be reached: connection refused.")
+AWAY = StorageUnavailable("The database did not answer in time.")
+
+Met = Callable[[Iterable[StorageUnavailable]], Awaitable[None]]
+
+
+@pytest.fixture
+def met(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Met:
+    """Return what makes each of the next beats meet an error, one every nine seconds, and waits for the beat after them."""
+    seconds = 0.0
+    errors: list[StorageUnavailable] = []
+    answered = asyncio.Event()
+    beat = forge.storage.workers.beat
+
+    async def missed(*given: Any, **said: Any) -> Any:
+        nonlocal seconds
+        if errors and "era" in said:  # not the first beat of a session
+            seconds += 9
+            raise errors.pop(0)
+        heard = await beat(*given, **said)
+        answered.set()
+        return heard
+
+    async def met(those: Iterable[StorageUnavailable]) -> None:
+        errors.extend(those)
+        answered.clear()
+        while errors or not answered.is_set():
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(forge.storage.workers, "beat", missed)
+    for module in ("heartbeat", "session"):
+        monkeypatch.setattr(f"forge_jobs.worker.{module}.uptime", lambda: uptime() + seconds)
+    return met
+
+
+@pytest.mark.parametrize(
+    ("errors", "goes_on"),
+    [
+        ([DOWN] * 20, True),
+        ([AWAY] + [DOWN] * 20 + [AWAY], True),
+        ([DOWN] * 20 + [AWAY] * 4, False),  # from then on it may be away for this worker alone
+        ([AWAY, DOWN] * 2, False),  # nobody knows what was between them
+        ([AWAY] * 4, False),
+    ],
+)
+async def test_handlers_go_on_for_as_long_as_nobody_can_use_the_database(
+    forge: Forge, events: Events, met: Met, errors: list[StorageUnavailable], goes_on: bool
+) -> None:
+    begun, over = asyncio.Event(), asyncio.Event()
+    stopped: list[int] = []
+
+    @forge.handler
+    async def works() -> str:
+        begun.set()
+        try:
+            await over.wait()
+        except asyncio.CancelledError:
+            stopped.append(1)
+            raise
+        return "done"
+
+    async with working(forge, heartbeat=timedelta(seconds=0.1), stale=timedelta(seconds=30)):
+        job = await works.enqueue()
+        await begun.wait()
+        await met(errors)
+        over.set()
+        assert await forge.wait(job, timeout=20) == "done"
+
+    assert (await forge.jobs.get(job.id)).attempt == 1
+    assert (stopped, bool(events.of(WorkerCutOff))) == (([], False) if goes_on else ([1], True))
+
+
+async def test_a_worker_that_outlives_an_outage_says_so_once_and_what_ails_it(
+    forge: Forge, events: Events, met: Met
+) -> None:
+    ailments: list[str] = []
+
+    async with working(forge, heartbeat=timedelta(seconds=0.1), stale=timedelta(seconds=30)) as worker:
+        session = worker.session
+        assert session is not None
+        forge.telemetry.subscribe(
+            lambda event: ailments.append(str(session.ailment)) if type(event) is OutageOutlived else None
+        )
+        await met([DOWN] * 20)
+        await eventually(lambda: session.ailment is None)
+
+    [said] = events.of(OutageOutlived)
+    assert (said.seconds, said.error) == (30, str(DOWN))
+    [ailment] = ailments
+    assert "its jobs go on, since nobody can use the database: The database cannot be reached" in ailment
+
+
+async def test_no_handler_begins_once_a_worker_in_an_outage_has_been_silent_for_too_long(
+    forge: Forge, met: Met
+) -> None:
+    async with working(forge, heartbeat=timedelta(seconds=0.1), stale=timedelta(seconds=30)) as worker:
+        assert worker.session is not None
+        runners = worker.session.runners
+        before = runners._fence_at
+        await met([DOWN] * 20)
+        assert runners._fence_at > before + 180

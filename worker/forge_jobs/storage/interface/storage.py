@@ -69,6 +69,9 @@ class Storage(Protocol):
     async def ping(self) -> None:
         """The database answers. Raises StorageUnavailable."""
 
+    async def check_not_down(self) -> None:
+        """Raise StorageDown when whoever has no connection to the database gets none, so that others cannot use it though we can."""
+
     async def now(self) -> datetime:
         """Return the database's time."""
 

@@ -1,7 +1,7 @@
 """Workers, and what they say of themselves."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol
 
 from forge_jobs.model.epoch import LeaderEpoch
@@ -22,7 +22,6 @@ class Workers(Protocol):
         succeeded: int = 0,
         failed: int = 0,
         run_seconds: float = 0.0,
-        stale: timedelta = timedelta(seconds=30),
         era: int | None = None,
         record: TrackRecord | None = None,
         ailment: str | None = None,

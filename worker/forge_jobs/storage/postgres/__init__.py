@@ -98,6 +98,10 @@ class PostgresStorage(Storage):
         """The database answers. Raises StorageUnavailable."""
         await self._database.fetchval("SELECT 1")
 
+    async def check_not_down(self) -> None:
+        """Raise StorageDown when whoever has no connection to the database gets none."""
+        await self._database.check_not_down()
+
     async def now(self) -> datetime:
         """Return the database's time."""
         return cast(datetime, await self._database.fetchval("SELECT now()"))

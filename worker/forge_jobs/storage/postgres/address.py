@@ -8,7 +8,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from forge_jobs.errors import ForgeError, InvalidInput, InvalidSetting, StorageUnavailable, StorageUnusable
+from forge_jobs.errors import (
+    ForgeError,
+    InvalidInput,
+    InvalidSetting,
+    StorageDown,
+    StorageUnavailable,
+    StorageUnusable,
+)
 from forge_jobs.settings import url_file
 from forge_jobs.settings.database_url import POSTGRES, redact
 
@@ -49,7 +56,10 @@ class Address:
                 connection = await connect(second)
             except ForgeError as error:
                 # The URL in the file is the one that people want.
-                meant = error if first == self.url else refused
+                meant, other = (error, refused) if first == self.url else (refused, error)
+                if isinstance(meant, StorageDown) and not isinstance(other, StorageDown):
+                    # Others may use it where we cannot reach it.
+                    raise StorageUnavailable(str(meant)) from meant.__cause__
                 raise self._curable(meant, second) from meant.__cause__
             first = second
         self._is_in_doubt = False

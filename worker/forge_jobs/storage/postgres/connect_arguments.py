@@ -7,6 +7,7 @@ A parameter that would make a connection less safe than was asked for is refused
 
 import configparser
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from urllib.parse import quote, unquote
 
 from forge_jobs.errors import InvalidInput
 from forge_jobs.settings.database_url import redact
+from forge_jobs.storage.postgres.down import ServerPlace
 
 CONNECT_TIMEOUT = 10.0  # seconds
 
@@ -60,6 +62,7 @@ class ConnectArguments:
     database: str  # its name on the server; "" when none is given
     connect_timeout: float  # seconds
     server_settings: Mapping[str, str]
+    places: tuple[ServerPlace, ...]  # where the server may be; () when none is given
     tls: ssl.SSLContext | None = None  # None: what the dsn says
 
     @property
@@ -110,6 +113,7 @@ def connect_arguments(url: str) -> ConnectArguments:
         database=_database(account, place, own),
         connect_timeout=timeout,
         server_settings=settings,
+        places=_places(place.partition("/")[0], own),
         tls=context,
     )
 
@@ -182,3 +186,23 @@ def _database(account: str, place: str, own: Mapping[str, str]) -> str:
     _, _, path = place.partition("/")
     named = own.get("dbname", own.get("database", os.environ.get("PGDATABASE", "")))
     return unquote(path) or named or unquote(account.partition(":")[0]) or own.get("user", "")
+
+
+def _places(hosts: str, own: Mapping[str, str]) -> tuple[ServerPlace, ...]:
+    """Return the hosts and ports that the driver tries, as it reads them."""
+    ports = ("" if hosts else own.get("port", "")) or os.environ.get("PGPORT") or "5432"
+    named = (hosts or own.get("host") or os.environ.get("PGHOST", "")).split(",")
+    numbered = ports.split(",")
+    if len(numbered) == 1:
+        numbered *= len(named)
+    places = []
+    for host, otherwise in zip(named, numbered, strict=False):
+        name, port = host, ""
+        if bracketed := re.fullmatch(r"\[([^\]]+)\](?::([0-9]+))?", host):
+            name, port = bracketed[1], bracketed[2] or ""
+        elif not host.startswith("/"):
+            name, _, port = host.partition(":")
+        name, port = (unquote(name), unquote(port)) if hosts else (name, port)
+        if name and (port or otherwise).isdigit():
+            places.append(ServerPlace(name, int(port or otherwise)))
+    return tuple(places) if len(places) == len(named) == len(numbered) else ()

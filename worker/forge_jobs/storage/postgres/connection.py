@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 import asyncpg
 
-from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable, StorageUnusable
+from forge_jobs.errors import ForgeError, InvalidInput, StorageDown, StorageUnavailable, StorageUnusable
 from forge_jobs.settings.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.settings.database_url import ALLOWED, POSTGRES, is_database_url, redact
 from forge_jobs.storage import refusals
@@ -24,6 +24,7 @@ from forge_jobs.storage.postgres.address import Address
 from forge_jobs.storage.postgres.caller import IDENTITY, check_same_database, part_of_transaction, unwrapped
 from forge_jobs.storage.postgres.connect_arguments import ConnectArguments, connect_arguments
 from forge_jobs.storage.postgres.contention import again
+from forge_jobs.storage.postgres.down import SERVER_PLACE, ServerPlace, is_down
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, is_read_only, translated
 from forge_jobs.storage.postgres.forks import left_to_parent
 from forge_jobs.storage.postgres.lane import Lane
@@ -43,6 +44,7 @@ from forge_jobs.storage.postgres.session_settings import (
 # What a pooler does that gives every transaction another server, to who believes that there is none.
 MIXED_UP = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 
+DOWN_TIMEOUT = 2.0  # seconds in which a server that is there takes a connection, or says why not
 LOCK_SHARE = 0.8  # of the time that a statement of the pool may take, for which it waits for a lock
 RELEASE_TIMEOUT = 1.0  # seconds
 
@@ -83,6 +85,9 @@ class PostgresDatabase:
         self._turn = Turn()  # one opens or closes at a time
         self._looking = Turn()
         self._behind_pooler = False  # of whatever mode
+        self._server: ServerPlace | None = (
+            None  # where the server says that it is; None: at the end of its own socket
+        )
         self._is_closed_for_writing = False  # by somebody who meant it, so that waiting cures nothing
         self._in_doubt = False  # whether that is still so
         self._closing: set[asyncio.Task[None]] = set()
@@ -299,18 +304,43 @@ class PostgresDatabase:
                 **arguments.options,
                 "command_timeout": self._timeout,
                 "statement_cache_size": 200 if self._prepares else 0,
+                **options,
             }
+
+            async def connect_to(place: ServerPlace) -> asyncpg.Connection:
+                return await asyncpg.connect(
+                    arguments.dsn, **{**said, "host": place.host, "port": place.port}
+                )
+
             try:
-                return await asyncpg.connect(arguments.dsn, **{**said, **options})
+                return await asyncpg.connect(arguments.dsn, **said)
             except DRIVER_ERRORS as error:
                 ours = translated(error, url=redact(url), schema=self.schema)
                 if ours is None:
                     raise
+                # What stands before the server may be away, or say so, for us alone.
+                if not self._behind_pooler and await is_down(
+                    error, arguments.places, self._server, connect_to
+                ):
+                    ours = StorageDown(str(ours))
                 raise ours from error
             except ValueError as error:
                 raise InvalidInput(f"The database URL {redact(url)} is not valid: {error}.") from error
 
         return await self._address.reached(connect)
+
+    async def check_not_down(self) -> None:
+        """Raise StorageDown when nobody can use the database: whoever has no connection to it gets none."""
+        if self._behind_pooler:
+            return
+        try:
+            async with asyncio.timeout(DOWN_TIMEOUT):
+                connection = await self._connected()
+        except StorageDown:
+            raise
+        except (ForgeError, TimeoutError):
+            return  # it is there, or we alone cannot tell
+        await self.disconnect(connection)
 
     def _moved(self, url: str) -> None:
         """The database answered at another URL than before."""
@@ -425,6 +455,8 @@ class PostgresDatabase:
             self._identity = await first.fetchrow(IDENTITY)
             self._is_closed_for_writing = await first.fetchval(CLOSED_FOR_WRITING)
             self._behind_pooler = await is_behind_pooler(first)
+            host, port = await first.fetchrow(SERVER_PLACE)
+            self._server = None if host is None else ServerPlace(host, port)
             self.pooled = self._behind_pooler and await self._shares(first)
             self._keeps_settings = not self.pooled
             if self.pooled and await first.fetchval(DO_HARM, int(self._timeout * 1000)):

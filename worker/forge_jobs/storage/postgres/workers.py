@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from forge_jobs.errors import WorkerLost
 from forge_jobs.model.epoch import LeaderEpoch
@@ -37,8 +37,8 @@ ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at
 BEAT = """
 WITH alive AS (
     UPDATE {schema}.worker
-    SET beat_at = now(), succeeded = $2, failed = $3, run_seconds = $4, record = $7::jsonb,
-        ailment = $8, era = coalesce($6::bigint, (SELECT {era} FROM {schema}.era)),
+    SET beat_at = now(), succeeded = $2, failed = $3, run_seconds = $4, record = $6::jsonb,
+        ailment = $7, era = coalesce($5::bigint, (SELECT {era} FROM {schema}.era)),
         observed_revision = coalesce((
             SELECT control_revision FROM {schema}.worker_version AS version
             WHERE version.pool = worker.pool AND version.id = worker.version_id), 0)
@@ -55,8 +55,7 @@ SELECT (SELECT revision FROM {schema}.revision) AS revision,
             WHERE version.pool = alive.pool AND version.id = alive.version_id), true) AS is_open,
        present.era, alive.beat_at, (SELECT beat_at FROM {schema}.worker WHERE id = $1) AS beaten_at,
        NOT EXISTS (SELECT FROM {schema}.worker AS other
-                   WHERE other.id <> $1 AND other.era <> present.era
-                     AND other.beat_at > now() - make_interval(secs => $5::double precision)) AS is_settled
+                   WHERE other.id <> $1 AND other.era <> present.era) AS is_settled
 FROM alive, present
 """.replace("{era}", ERA)
 
@@ -82,7 +81,12 @@ WITH gone AS (
 SELECT {schema}.wake(queue_id) FROM (SELECT DISTINCT queue_id FROM freed) AS queues
 """.replace("{kept}", kept("gone.record", silent=False))
 
-BEATS = "SELECT now(), array_agg(id), array_agg(beat_at) FROM {schema}.worker"
+# A restart changes the first part of the server's life, a crash that the server survives the second.
+BEATS = """
+SELECT now(), array_agg(id), array_agg(beat_at),
+       concat(extract(epoch FROM pg_postmaster_start_time()), ' ', (SELECT {era} FROM {schema}.era))
+FROM {schema}.worker
+""".replace("{era}", ERA)
 
 # Declaring a worker lost fences it: its next claim finds no worker row. A claim that was on the wire at
 # that moment belongs to nobody, and is found as lost by the next look. A worker that beats at this moment
@@ -155,7 +159,6 @@ class PostgresWorkers(Workers):
         succeeded: int = 0,
         failed: int = 0,
         run_seconds: float = 0.0,
-        stale: timedelta = timedelta(seconds=30),
         era: int | None = None,
         record: TrackRecord | None = None,
         ailment: str | None = None,
@@ -163,7 +166,7 @@ class PostgresWorkers(Workers):
         """The worker is alive as of now, and acknowledges its gate. Raises WorkerLost when it was lost."""
         record = record or TrackRecord(succeeded=succeeded, failed=failed)
         written = encoded(record.written())
-        beat = worker_id, succeeded, failed, run_seconds, stale.total_seconds(), era, written, ailment
+        beat = worker_id, succeeded, failed, run_seconds, era, written, ailment
         while True:
             rows = await self._database.liveness.fetch(BEAT, *beat)
             if not rows:
@@ -200,8 +203,8 @@ class PostgresWorkers(Workers):
 
     async def beats(self) -> Beats:
         """Return when each registered worker beat last."""
-        now, ids, moments = (await self._database.liveness.fetch(BEATS))[0]
-        return Beats(now, dict(zip(ids or (), moments or (), strict=True)))
+        now, ids, moments, life = (await self._database.liveness.fetch(BEATS))[0]
+        return Beats(now, dict(zip(ids or (), moments or (), strict=True)), life)
 
     async def declare_lost(self, silent: Mapping[int, datetime], *, epoch: LeaderEpoch) -> dict[int, str]:
         """Workers that beat last at these moments are not registered any more, and their slots are free."""

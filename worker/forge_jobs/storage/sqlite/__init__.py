@@ -82,6 +82,9 @@ class SqliteStorage(Storage):
         """The database answers. Raises StorageUnavailable."""
         await self._database.read(lambda transaction: transaction.value("SELECT count(*) FROM sqlite_master"))
 
+    async def check_not_down(self) -> None:
+        """Raise nothing: whoever may open the file can."""
+
     async def now(self) -> datetime:
         """Return the database's time."""
         return moment(self._database.now())

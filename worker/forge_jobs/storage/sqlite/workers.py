@@ -3,7 +3,7 @@
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from forge_jobs.errors import WorkerLost
 from forge_jobs.model.epoch import LeaderEpoch
@@ -77,7 +77,6 @@ class SqliteWorkers:
         succeeded: int = 0,
         failed: int = 0,
         run_seconds: float = 0.0,
-        stale: timedelta = timedelta(seconds=30),
         era: int | None = None,
         record: TrackRecord | None = None,
         ailment: str | None = None,
@@ -116,8 +115,7 @@ class SqliteWorkers:
                 (worker_id,),
             )
             others = transaction.value(
-                "SELECT EXISTS (SELECT 1 FROM worker WHERE id <> ? AND era <> ? AND beat_at > ?)",
-                (worker_id, present, transaction.now - micros(stale)),
+                "SELECT EXISTS (SELECT 1 FROM worker WHERE id <> ? AND era <> ?)", (worker_id, present)
             )
             return Beat(
                 cancels=tuple(row[0] for row in cancels),

@@ -1,0 +1,109 @@
+"""Whether the database is down: nobody can use it, and not only this process.
+
+So it is where the server itself says that it takes nobody (it starts, stops or recovers), or where nothing listens
+at any of its addresses. On this machine that means something only where the server is on it, too: a proxy
+beside us is away for us alone. Whatever else keeps us from the database may keep others from nothing.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS
+
+# What the server sees of itself at the other end of a connection; nothing through its own socket.
+SERVER_PLACE = "SELECT host(inet_server_addr()), inet_server_port()"
+
+REFUSALS = (ConnectionRefusedError, FileNotFoundError, asyncpg.CannotConnectNowError)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPlace:
+    """Where a server may be: a name, an address, or the folder of a unix socket."""
+
+    host: str
+    port: int
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether it is in the file system."""
+        return self.host.startswith("/")
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it, an address, is one of this machine's own."""
+        address = ipaddress.ip_address(self.host.partition("%")[0])
+        if address.is_loopback or address.is_unspecified:
+            return True
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:  # nothing is sent
+                probe.connect((self.host, self.port))
+                return bool(probe.getsockname()[0] == self.host)
+        except OSError:
+            return False
+
+
+async def is_down(
+    error: BaseException,
+    places: Sequence[ServerPlace],
+    server: ServerPlace | None,
+    connect: Callable[[ServerPlace], Awaitable[asyncpg.Connection]],
+) -> bool:
+    """Whether `error`, with which connecting to these places ended, means that nobody can use the database.
+
+    Of several, each one is asked. `server` is where the server said that it is, None where it sits at the end of
+    its own unix socket.
+    """
+    is_summary = type(error) is OSError and error.errno is None  # of what several addresses said
+    if not is_summary and not isinstance(error, REFUSALS):
+        return False
+    addresses = await _addresses(places)
+    for address in addresses:
+        refusal = error if len(addresses) == 1 else await _refusal(address, connect)
+        if not _is_refused(refusal, address, server):
+            return False
+    return bool(addresses)
+
+
+async def _addresses(places: Sequence[ServerPlace]) -> list[ServerPlace]:
+    """Return the addresses of all places; none when one cannot be found."""
+    found: dict[ServerPlace, None] = {}
+    for place in places:
+        if place.is_socket:
+            found[place] = None
+            continue
+        try:
+            named = await asyncio.get_running_loop().getaddrinfo(
+                place.host, place.port, type=socket.SOCK_STREAM
+            )
+        except OSError:
+            return []
+        found.update((ServerPlace(str(address[0]), place.port), None) for *_, address in named)
+    return list(found)
+
+
+async def _refusal(
+    address: ServerPlace, connect: Callable[[ServerPlace], Awaitable[asyncpg.Connection]]
+) -> BaseException | None:
+    try:
+        connection = await connect(address)
+    except (*DRIVER_ERRORS, ValueError) as error:
+        return error
+    connection.terminate()
+    return None
+
+
+def _is_refused(error: BaseException | None, address: ServerPlace, server: ServerPlace | None) -> bool:
+    match error:
+        case asyncpg.CannotConnectNowError():
+            return True
+        case FileNotFoundError() | ConnectionRefusedError() if address.is_socket:
+            return server is None
+        case ConnectionRefusedError():
+            return not address.is_here or address == server
+    return False
