@@ -266,7 +266,9 @@ class Session:
             self._stop.set()
             self._claimer.stop()
             if is_cut_off:
-                self._telemetry.emit(WorkerCutOff(self.info.label, len(self.hand.running)))
+                self._say_cut_off()
+            else:
+                beating.add_done_callback(self._grace_lost)
             ending = Ending(
                 self._storage,
                 self.info.id,
@@ -294,6 +296,15 @@ class Session:
                     Handover(self.info.id, self._recorder.unwritten(), is_whole=not self.left_behind)
                 )
             await self._farewell()
+
+    def _say_cut_off(self) -> None:
+        self._telemetry.emit(WorkerCutOff(self.info.label, len(self.hand.running)))
+
+    def _grace_lost(self, beating: "asyncio.Task[Any]") -> None:
+        """Cut off while it lets its jobs finish: others may have them."""
+        if not beating.cancelled():
+            self._say_cut_off()
+            self._hurried.set()
 
     async def _begin(self) -> tuple[float, list[QueueConfig], Beat]:
         """Register; return how many seconds the database's clock is ahead of ours, the queues to serve, and a beat."""

@@ -12,7 +12,7 @@ import pytest
 from forge_jobs import Forge
 from forge_jobs.errors import StorageDown, StorageUnavailable
 from forge_jobs.system.uptime import uptime
-from forge_jobs.telemetry.events import DatabaseLost, OutageOutlived, WorkerCutOff
+from forge_jobs.telemetry.events import DatabaseLost, OutageOutlived, WorkerCutOff, WorkerStopped
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -172,3 +172,30 @@ async def test_no_handler_begins_once_a_worker_in_an_outage_has_been_silent_for_
         before = runners._fence_at
         await met([DOWN] * 20)
         assert runners._fence_at > before + 180
+
+
+async def test_a_worker_that_stops_and_is_cut_off_meanwhile_gives_its_handlers_no_more_grace(
+    forge: Forge, events: Events, met: Met
+) -> None:
+    begun = asyncio.Event()
+    stopped = asyncio.Event()
+
+    @forge.handler
+    async def works() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    async with working(
+        forge, grace=3600, heartbeat=timedelta(seconds=0.1), stale=timedelta(seconds=30)
+    ) as worker:
+        await works.enqueue()
+        await begun.wait()
+        worker.stop()
+        missing = asyncio.ensure_future(met([AWAY] * 4))
+        await asyncio.wait_for(stopped.wait(), 20)
+        missing.cancel()
+
+    assert events.of(WorkerCutOff) and events.of(WorkerStopped)
