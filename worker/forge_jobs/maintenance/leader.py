@@ -176,7 +176,9 @@ class LeadingWorker:
         wake: asyncio.Event | None = None,
     ) -> Awaitable[None]:
         async def while_leading() -> float | None:
-            return await chore() if uptime() < self._until else None
+            while uptime() >= self._until:  # it is about to end, unless the lease was renewed just now
+                await asyncio.sleep(0.1)
+            return await chore()
 
         return every(interval, while_leading, outage=Outage(doing, self._telemetry), wake=wake)
 

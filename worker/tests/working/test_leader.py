@@ -2,17 +2,20 @@
 
 import asyncio
 from contextvars import ContextVar
+from datetime import timedelta
 
 import pytest
 
 from forge_jobs import Forge, Kind
-from forge_jobs.errors import InvalidCron
+from forge_jobs.errors import InvalidCron, StorageUnavailable
 from forge_jobs.maintenance import leader
 from forge_jobs.rules import cron_times
 from forge_jobs.telemetry.events import (
     CronFired,
     CronHeldUp,
     CronUnreadable,
+    DatabaseBack,
+    DatabaseLost,
     Event,
     LeaderChanged,
     LeadOffered,
@@ -136,3 +139,27 @@ async def test_of_hosts_that_all_cannot_read_a_cron_one_leads_on_and_fires_the_o
     unreadable = await forge.crons.get("nightly")
     assert unreadable.enabled
     assert unreadable.last_error is not None and "Europe/Kyiv" in unreadable.last_error
+
+
+async def test_a_leader_whose_lease_runs_out_in_an_outage_does_not_say_that_the_database_is_back(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = Events()
+    forge.telemetry.subscribe(events.append)
+    monkeypatch.setattr(leader, "LEASE", timedelta(seconds=1))
+    monkeypatch.setattr(leader, "RENEW_EVERY", 0.1)
+
+    async def away(*given: object, **named: object) -> None:
+        raise StorageUnavailable("The database cannot be reached.")
+
+    async def silent(*given: object, **named: object) -> None:
+        await asyncio.Event().wait()
+
+    async with working(forge, heartbeat=0.2, stale=9):
+        await eventually(lambda: events.of(LeaderChanged))
+        monkeypatch.setattr(forge.storage.workers, "beats", away)
+        monkeypatch.setattr(forge.storage.leadership, "lead", silent)
+        await eventually(lambda: len(events.of(LeaderChanged)) == 2)
+
+        assert "reaping" in {event.doing for event in events.of(DatabaseLost)}
+        assert events.of(DatabaseBack) == []
