@@ -41,3 +41,11 @@ def busy_seconds() -> float | None:
         return None
     user, nice, system, _idle, _waiting, irq, softirq, stolen = numbers
     return (user + nice + system + irq + softirq + stolen) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Return how much memory a process has, without those below it; None when it is gone or /proc does not tell."""
+    try:
+        return int((PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None

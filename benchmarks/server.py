@@ -13,7 +13,7 @@ SETTINGS: dict[str, str | int] = {
     "shared_buffers": "1GB",
     "max_wal_size": "8GB",
     "checkpoint_timeout": "30min",
-    "max_connections": 200,
+    "max_connections": 500,
     "jit": "off",
     "log_line_prefix": "%n %d ",  # seconds since the epoch, and the database
 }

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks import machine
 from benchmarks.child import ROOT
-from benchmarks.comparison import catalogue, cells, install, page, process
+from benchmarks.comparison import catalogue, cells, install, page, process, stress
 from benchmarks.comparison.catalogue import Peer
 from benchmarks.comparison.cells import What
 from benchmarks.comparison.measure import Subject
@@ -82,6 +82,7 @@ async def compare(
             options["rounds"],
             options["only"],
             {name for name, peer in peers.items() if peer.alone},
+            {name: stress.of(peers[name]) for name in described},
         ),
         options["seed"],
     )

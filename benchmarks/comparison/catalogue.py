@@ -21,6 +21,7 @@ class Peer:
     needs: str = ""  # the oldest Python that it runs on, if that is newer than ours
     note: str = ""  # what a reader has to know to compare it
     ours: bool = False
+    situations: str = ""  # "all" stress cells, "general" ones, or none
     alone: bool = False  # one process only may work
     missing: str = ""  # why it is not measured
 

@@ -1,6 +1,6 @@
 """What is measured: a cell is one number of one queue with one sort of settings, in one round."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,6 +13,8 @@ class What(StrEnum):
     SINGLE = "single"  # enqueueing, one job a call
     IDLE = "idle"  # the pickup of a worker that has nothing else to do
     LOAD = "load"  # the pickup at 70 % of what the machine can enqueue and run at once
+    STRESS = "stress"  # a drain, or a pickup, in a situation that is hard on a queue
+    SOAK = "soak"  # the pickup at 70 % for as long as wanted, with memory and dead rows from time to time
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class Column:
     """What is measured of every queue."""
 
     what: What
-    handler: str = "nothing"  # or "sleep", "query"
+    handler: str = "nothing"  # or "sleep", "query"; with STRESS the situation
     processes: int = 1  # of workers; with SINGLE, how many callers wait at once
 
     @property
@@ -63,8 +65,15 @@ ON_SQLITE = tuple(column for column in COLUMNS if column.what in (What.DRAIN, Wh
 """A file has one writer and no dead rows."""
 
 
-def columns(settings: str, database: str) -> Sequence[Column]:
-    """Return what is measured of a queue on that database with those settings."""
+ASKED = (What.STRESS, What.SOAK)
+"""What is measured only if it is named, since it takes long."""
+
+
+def columns(settings: str, database: str, situations: Collection[str] = ()) -> Sequence[Column]:
+    """Return what is measured of a queue on that database with those settings, in those situations."""
+    if situations and settings == "best":
+        under = [Column(What.STRESS, situation) for situation in situations]
+        return [*columns(settings, database), *under, Column(What.SOAK)]
     if settings == "defaults":
         return BY_DEFAULT
     return COLUMNS if database == "postgres" else ON_SQLITE
@@ -76,17 +85,21 @@ def chosen(words: Collection[str], names: Collection[str]) -> Collection[str]:
 
 
 def cells(
-    databases: dict[str, str], rounds: int, only: Collection[str] = (), alone: Collection[str] = ()
+    databases: dict[str, str],
+    rounds: int,
+    only: Collection[str] = (),
+    alone: Collection[str] = (),
+    situations: Mapping[str, Collection[str]] | None = None,
 ) -> Iterator[Cell]:
     """Give all cells, round by round; `databases` are those of the queues, `only` names queues and what is measured.
 
-    The queues of `alone` are not measured with two worker processes.
+    The queues of `alone` are not measured with two worker processes; `situations` are those that a queue can be put in.
     """
-    wanted = chosen(only, list(What))
+    wanted = [what for what in What if what in only] or [what for what in What if what not in ASKED]
     for turn in range(1, rounds + 1):
         for peer in chosen(only, databases):
             for settings in chosen(only, ("defaults", "best")):
-                for column in columns(settings, databases[peer]):
+                for column in columns(settings, databases[peer], (situations or {}).get(peer, ())):
                     shared = column.what is not What.SINGLE and column.processes > 1
                     if column.what in wanted and not (shared and peer in alone):
                         yield Cell(peer, settings, column, turn)

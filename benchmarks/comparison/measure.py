@@ -6,11 +6,12 @@ the database that is not durably ended; that is looked at from the moment at whi
 
 import array
 import asyncio
+import itertools
 import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 from benchmarks.comparison.catalogue import Peer
 from benchmarks.comparison.cells import Column, What
 from benchmarks.comparison.place import Place, fresh
-from benchmarks.comparison.process import GOODBYE, Process, run, running
+from benchmarks.comparison.process import GOODBYE, PATIENCE, Process, run, running
 from benchmarks.pickup import percentile
 from benchmarks.processor import busy_seconds, tree_seconds
 from benchmarks.server import Server
@@ -35,8 +36,10 @@ AT_ONCE = 50  # handlers of a worker that sleep or ask the database
 IDLE_RATE = 20.0  # jobs a second for a worker that has nothing else to do
 IDLE_SHARE = 0.25  # of the jobs a second that it can run, at most
 LOAD_SHARE = 0.7
+QUICK_SECONDS = 1.0
 
 Result = dict[str, Any]
+Beside = Callable[["Workers"], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,11 @@ class Subject:
         """Return what the adapter is given; with a handler that takes time all queues run as many at once."""
         settings: Mapping[str, Any] = self.described["settings"][self.settings]
         return settings if handler == "nothing" else {**settings, "concurrency": AT_ONCE}
+
+    @property
+    def share(self) -> float:
+        """How large the situations of a stress cell are: a hundredth in a quick run."""
+        return 1.0 if self.seconds > QUICK_SECONDS else 0.01
 
     @property
     def patience(self) -> float:
@@ -124,6 +132,11 @@ class Workers:
             await asyncio.gather(*self._ends)
         return [Record.read(path) for path in self._paths]
 
+    @property
+    def pids(self) -> Sequence[int]:
+        """The numbers of the processes."""
+        return [process.pid for process in self._processes]
+
     def seconds(self) -> float | None:
         """Return the processor time that they and all below them took so far."""
         times = [tree_seconds(process.pid) for process in self._processes]
@@ -131,9 +144,18 @@ class Workers:
 
 
 @asynccontextmanager
-async def workers(subject: Subject, place: Place, column: Column) -> AsyncIterator[Workers]:
-    """Give worker processes that wait for the word; they are gone after the block."""
-    count = 1 if column.what is What.SINGLE else column.processes
+async def workers(
+    subject: Subject,
+    place: Place,
+    handler: str = "nothing",
+    count: int = 1,
+    every: int = 1,
+    **settings: Any,
+) -> AsyncIterator[Workers]:
+    """Give `count` worker processes that wait for the word; they are gone after the block.
+
+    They note one of each `every` jobs, and have these settings beside their own.
+    """
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="forge-jobs-bench-")))
         processes, paths = [], []
@@ -141,12 +163,12 @@ async def workers(subject: Subject, place: Place, column: Column) -> AsyncIterat
             path = folder / f"worker-{index}"
             arguments = {
                 "url": place.url,
-                "settings": subject.given(column.handler),
-                "handler": column.handler,
+                "settings": {**subject.given(handler), **settings},
+                "handler": handler,
+                "record": str(path),
+                "every": every,
             }
-            process = await stack.enter_async_context(
-                running(subject.peer, "work", {**arguments, "record": str(path)})
-            )
+            process = await stack.enter_async_context(running(subject.peer, "work", arguments))
             processes.append(process)
             paths.append(path)
         for process in processes:
@@ -175,14 +197,14 @@ async def drain(
     """Fill a queue, and return what it took to empty it; after `patience` seconds it is counted as it is."""
     peer = subject.peer
     async with fresh(subject.described["database"], server) as place:
-        given = {"url": place.url, "settings": subject.given(column.handler)}
+        given: dict[str, Any] = {"url": place.url, "settings": subject.given(column.handler)}
         await run(peer, "prepare", **given)
         if column.what is What.PINNED:
             await place.pin()
         filled = await run(peer, "enqueue", jobs=jobs, how="bulk", **given)
         if column.what is not What.PINNED:
             await place.settle()
-        async with workers(subject, place, column) as working:
+        async with workers(subject, place, column.handler, column.processes) as working:
             before = await place.written()
             load = Load()
             server_before, client_before = place.server_seconds(), working.seconds()
@@ -229,7 +251,7 @@ async def _emptied(subject: Subject, place: Place, working: Workers, jobs: int, 
 async def single(subject: Subject, server: Server, column: Column) -> Result:
     """Return how fast jobs are enqueued one by one."""
     async with fresh(subject.described["database"], server) as place:
-        given = {"url": place.url, "settings": subject.given(column.handler)}
+        given: dict[str, Any] = {"url": place.url, "settings": subject.given(column.handler)}
         await run(subject.peer, "prepare", **given)
         load = Load()
         said = await run(
@@ -247,30 +269,63 @@ async def pickup(subject: Subject, server: Server, column: Column, rate: float) 
     """Enqueue `rate` jobs a second beside one worker, and return how soon they begin."""
     jobs = max(SMALLEST, int(rate * subject.seconds * (2 if column.what is What.IDLE else 1)))
     async with fresh(subject.described["database"], server) as place:
-        given = {"url": place.url, "settings": subject.given(column.handler)}
-        await run(subject.peer, "prepare", **given)
-        async with workers(subject, place, column) as working:
-            working.go()
-            await asyncio.sleep(SETTLE)
-            load = Load()
-            with tempfile.NamedTemporaryFile(prefix="forge-jobs-bench-") as file:
-                said = await run(subject.peer, "produce", jobs=jobs, rate=rate, record=file.name, **given)
-                sent = Record.read(Path(file.name))
-            foreign = load.foreign()
-            deadline = time.monotonic() + subject.patience
-            while working.started < jobs and time.monotonic() < deadline:
-                await asyncio.sleep(LOOK)
-                await working.check()
-            left = await place.left(subject.described["left"]) if working.started < jobs else 0
-            records = await working.stop()
-        found = pickups(sent, records)
-        return {
-            **{"jobs": jobs, "wanted": rate, "rate": said["rate"]},
-            **{f"p{100 * share:g}": percentile(found, share) for share in (0.5, 0.9, 0.99) if found},
-            "left": left,
-            "foreign": foreign,
-            **({} if left else accounts(records, jobs)),
-        }
+        await run(subject.peer, "prepare", url=place.url, settings=subject.given())
+        return await pickups_at(subject, place, rate, jobs)
+
+
+async def pickups_at(
+    subject: Subject,
+    place: Place,
+    rate: float,
+    jobs: int,
+    every: int = 1,
+    beside: Beside | None = None,
+    parts: int = 0,
+) -> Result:
+    """Enqueue `rate` jobs a second beside one worker in this place, and return how soon they begin.
+
+    One of each `every` jobs is looked at. `beside` is done meanwhile, and is given the worker. With `parts` the
+    percentiles of so many stretches of the run are returned too.
+    """
+    given: dict[str, Any] = {"url": place.url, "settings": subject.given()}
+    async with workers(subject, place, every=every) as working:
+        working.go()
+        await asyncio.sleep(SETTLE)
+        load = Load()
+        side = asyncio.create_task(beside(working)) if beside is not None else None
+        with tempfile.NamedTemporaryFile(prefix="forge-jobs-bench-") as file:
+            arguments = {"jobs": jobs, "rate": rate, "record": file.name, "every": every, **given}
+            patience = PATIENCE + 2 * jobs / rate
+            said = await run(subject.peer, "produce", patience=patience, **arguments)
+            sent = Record.read(Path(file.name))
+        foreign = load.foreign()
+        deadline = time.monotonic() + subject.patience
+        while working.started < jobs and time.monotonic() < deadline:
+            await asyncio.sleep(LOOK)
+            await working.check()
+        left = await place.left(subject.described["left"]) if working.started < jobs else 0
+        if side is not None:
+            side.cancel()
+            await asyncio.gather(side, return_exceptions=True)
+        records = await working.stop()
+    found = pickups(sent, records)
+    return {
+        **{"jobs": jobs, "wanted": rate, "rate": said["rate"], "left": left, "foreign": foreign},
+        **percentiles(found),
+        **({"over_time": over_time(found, parts)} if parts else {}),
+        **({} if left else accounts(records, (jobs - 1) // every + 1)),
+    }
+
+
+def over_time(found: Sequence[float], parts: int) -> Sequence[Result]:
+    """Return the percentiles of each of `parts` stretches of the run, one after the other."""
+    ends = [len(found) * part // parts for part in range(parts + 1)]
+    return [percentiles(found[start:end]) for start, end in itertools.pairwise(ends)]
+
+
+def percentiles(found: Sequence[float]) -> Result:
+    """Return the percentiles that are kept; none of nothing."""
+    return {f"p{100 * share:g}": percentile(found, share) for share in (0.5, 0.9, 0.99) if found}
 
 
 async def size(subject: Subject, server: Server, column: Column) -> Result:

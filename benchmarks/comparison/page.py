@@ -1,6 +1,7 @@
 """What a reader sees: tables, charts and everything that one has to know to believe them, in docs/benchmarks.md."""
 
 import json
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def text(found: Mapping[str, Any], missing: Mapping[str, str], catalogue: Mappin
     """Return the tables with what belongs to them, as Markdown."""
     described = found["peers"]
     parts = [
-        f"Measured {found['began']} by `{found['command']}`.",
+        f"Measured {found['began']} by `{found['command']}`. {_beside(found['cells'])}",
         _listed({**found["machine"], **found["PostgreSQL"]}),
         tables(found["cells"], {name: facts["database"] for name, facts in described.items()}),
     ]
@@ -88,6 +89,17 @@ def publish(found: Mapping[str, Any], written: str, page: Path = PAGE, folder: P
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     page.write_text(f"{before}{BEGIN}\n\n{pictures}\n{written}\n\n{data}\n\n{END}{after}", encoding="utf-8")
+
+
+def _beside(cells: Mapping[str, Any]) -> str:
+    """Return what others did meanwhile, in a sentence."""
+    foreign = [cell["foreign"] for cell in cells.values() if cell.get("foreign") is not None]
+    if not foreign:
+        return "Nobody could tell what else the machine did."
+    return (
+        f"Meanwhile others used {statistics.median(foreign):.2f} cores in the median cell, "
+        f"and {max(foreign):.2f} in the most disturbed one."
+    )
 
 
 def _listed(facts: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ from benchmarks.server import Server
 PIN = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class"
 WAL = "SELECT (pg_current_wal_lsn() - '0/0')::int8"
 # counted as they are made, so that it does not matter when autovacuum comes by
+LEFT_BEHIND = "SELECT coalesce(sum(n_dead_tup), 0)::int8 FROM pg_stat_user_tables"
 DEAD = "SELECT coalesce(sum(n_tup_upd + n_tup_del), 0)::int8 FROM pg_stat_user_tables"
 
 
@@ -44,6 +45,9 @@ class Place(Protocol):
 
     async def written(self) -> Written:
         """Return what was written so far."""
+
+    async def dead(self) -> int | None:
+        """Return how many dead rows there are now, as the server guesses; None where nobody can tell."""
 
     def server_seconds(self) -> float | None:
         """Return the processor time of the server so far, without that of our own questions."""
@@ -73,6 +77,9 @@ class OnPostgres:
     async def written(self) -> Written:
         return Written(await self._connection.fetchval(WAL), await self._connection.fetchval(DEAD))
 
+    async def dead(self) -> int | None:
+        return int(await self._connection.fetchval(LEFT_BEHIND))
+
     def server_seconds(self) -> float | None:
         return self._server.cpu_seconds(self._ours)
 
@@ -100,6 +107,9 @@ class OnSqlite:
 
     async def written(self) -> Written:
         return Written()
+
+    async def dead(self) -> int | None:
+        return None
 
     def server_seconds(self) -> float | None:
         return None

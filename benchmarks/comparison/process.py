@@ -85,10 +85,10 @@ async def running(peer: Peer, what: str, arguments: dict[str, Any]) -> AsyncIter
             await process.communicate()
 
 
-async def run(peer: Peer, what: str, /, **arguments: Any) -> Any:
-    """Run a command of the adapter to its end; return what it says. Raises AdapterFailed."""
+async def run(peer: Peer, what: str, /, patience: float = PATIENCE, **arguments: Any) -> Any:
+    """Run a command of the adapter to its end, at most `patience` seconds; return what it says. Raises AdapterFailed."""
     async with running(peer, what, arguments) as process:
         try:
-            return await asyncio.wait_for(process.last(), PATIENCE)
+            return await asyncio.wait_for(process.last(), patience)
         except TimeoutError as error:
-            raise AdapterFailed(f"{peer.name} did not {what} within {PATIENCE:g} s") from error
+            raise AdapterFailed(f"{peer.name} did not {what} within {patience:g} s") from error

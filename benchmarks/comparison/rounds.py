@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from benchmarks.comparison import measure
-from benchmarks.comparison.cells import DRAIN, Cell, What
+from benchmarks.comparison import measure, stress
+from benchmarks.comparison.cells import DRAIN, Cell, Column, What
 from benchmarks.comparison.measure import IDLE_RATE, IDLE_SHARE, LOAD_SHARE, Result, Subject
 from benchmarks.comparison.process import AdapterFailed
 from benchmarks.comparison.results import Results
@@ -94,18 +94,23 @@ class Rounds:
                 return await measure.pickup(subject, self._server, cell.column, min(IDLE_RATE, most))
             case What.LOAD:
                 return await measure.pickup(subject, self._server, cell.column, await self._load(cell))
+            case What.SOAK:
+                return await stress.soak(subject, self._server, await self._load(cell))
+            case What.STRESS:
+                size = await self._size(cell)
+                return await stress.drain(subject, self._server, cell.column.handler, size["jobs"])
             case _:
                 size = await self._size(cell)
                 return await measure.drain(subject, self._server, cell.column, size["jobs"])
 
     async def _size(self, cell: Cell) -> Result:
         """Return how many jobs a drain of this queue with this handler has; all rounds have as many."""
-        name = f"size.{cell.peer}.{cell.settings}.{cell.column.handler}"
+        column = cell.column if cell.column.what in (What.DRAIN, What.PINNED) else DRAIN
+        name = f"size.{cell.peer}.{cell.settings}.{column.handler}"
         known = self._results.get(name)
         if known is None:
             subject = self._subjects[cell.peer, cell.settings]
-            column = cell.column if cell.column.what is What.DRAIN else DRAIN
-            known = await measure.size(subject, self._server, column)
+            known = await measure.size(subject, self._server, Column(What.DRAIN, column.handler))
             self._results.put(name, known)
         return known
 
@@ -142,8 +147,8 @@ def shown(cell: Cell, result: Result) -> str:
     """Return what a cell has found in a few words."""
     if "failed" in result:
         return f"failed: {result['failed']}"
-    if cell.column.what in (What.IDLE, What.LOAD):
-        text = f"p50 {number(result.get('p50', 0))} ms, p99 {number(result.get('p99', 0))} ms"
+    if "p99" in result:
+        text = f"p50 {number(result['p50'])} ms, p99 {number(result['p99'])} ms"
     else:
         text = f"{number(result['rate'])} jobs/s"
     wrong = [f"{result[word]} {word}" for word in ("left", "lost", "repeated") if result.get(word)]

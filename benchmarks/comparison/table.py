@@ -64,12 +64,15 @@ class Found:
         """Return what a queue did wrong in a run in which nothing went wrong around it."""
         said = []
         for word in WRONG:
-            worst = max(
-                (found.get(word, 0) for column in COLUMNS for found in self.rounds(key, column)), default=0
-            )
+            worst = max((found.get(word, 0) for found in self._of(key)), default=0)
             if worst:
                 said.append(f"{word} up to {worst} jobs of a cell")
         return " and ".join(said)
+
+    def _of(self, key: Key) -> Iterator[Result]:
+        for (peer, settings, _), rounds in self._rounds.items():
+            if (peer, settings) == key:
+                yield from rounds
 
     def failures(self) -> Iterator[str]:
         """Give a sentence for each cell that could not be measured."""
@@ -97,6 +100,7 @@ class Heading:
     column: Column
     value: str
     scale: Callable[[float], float] = float
+    beside: Column | None = None  # the same number of which is shown as a share
 
 
 DRAINS = (
@@ -123,7 +127,29 @@ TIMES = (
     Heading("at 70 % p50, ms", LOAD, "p50"),
     Heading("at 70 % p99, ms", LOAD, "p99"),
 )
-TABLES = {"Drain, jobs/s": DRAINS, "What a job costs": COSTS, "Enqueueing, and pickup": TIMES}
+CLEAN = Column(What.STRESS, "clean")
+STRESS = (
+    Heading("clean", CLEAN, "rate"),
+    *(
+        Heading(text, Column(What.STRESS, name), "rate", beside=CLEAN)
+        for text, name in (
+            ("1 million waiting", "waiting-1m"),
+            ("10 million", "waiting-10m"),
+            ("1 million scheduled", "scheduled-1m"),
+            ("200 queues", "queues-200"),
+            ("64 idle workers", "idle-64"),
+            ("1 million swept", "swept-1m"),
+        )
+    ),
+    Heading("pickup p50 behind 1.5 million dead rows, ms", Column(What.STRESS, "dead-1500k"), "p50"),
+    Heading("p99, ms", Column(What.STRESS, "dead-1500k"), "p99"),
+)
+TABLES = {
+    "Drain, jobs/s": DRAINS,
+    "What a job costs": COSTS,
+    "Enqueueing, and pickup": TIMES,
+    "Under stress, jobs/s": STRESS,
+}
 
 
 def markdown(found: Found, title: str, headings: Sequence[Heading], keys: Sequence[Key]) -> str:
@@ -143,13 +169,19 @@ def markdown(found: Found, title: str, headings: Sequence[Heading], keys: Sequen
         ranges = [found.range(key, heading.column, heading.value) for heading in headings]
         if any(ranges):
             cells = [
-                "" if known is None else str(Range([heading.scale(sample) for sample in known.samples]))
+                "" if known is None else _cell(found, key, heading, known)
                 for known, heading in zip(ranges, headings, strict=True)
             ]
             name = f"**{key[0]}**" if key[0] == "forge-jobs" else key[0]
             flag = " (not ranked)" if found.wrong(key) else ""
             lines.append(f"| {name}{flag} | {key[1]} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(found: Found, key: Key, heading: Heading, known: Range) -> str:
+    shown = str(Range([heading.scale(sample) for sample in known.samples]))
+    beside = found.range(key, heading.beside, heading.value) if heading.beside else None
+    return f"{shown} ({known.median / beside.median:.2f})" if beside and beside.median else shown
 
 
 def tables(results: Mapping[str, Result], databases: Mapping[str, Any]) -> str:

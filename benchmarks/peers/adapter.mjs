@@ -26,12 +26,20 @@ const seconds = () => Number(process.hrtime.bigint()) / 1e9;
 
 /** Which handlers began, and when, in nanoseconds of the machine's monotonic clock. */
 class Starts {
+  count = 0;
   numbers = [];
   moments = [];
 
+  constructor(every = 1) {
+    this.every = every;
+  }
+
   one(number) {
-    this.moments.push(process.hrtime.bigint());
-    this.numbers.push(number);
+    this.count += 1;
+    if (number % this.every === 0) {
+      this.moments.push(process.hrtime.bigint());
+      this.numbers.push(number);
+    }
   }
 
   write(path) {
@@ -90,10 +98,10 @@ async function enqueue(adapter, { url, settings, how, jobs = 0, callers = 1, las
   return { jobs: sent, seconds: took };
 }
 
-async function produce(adapter, { url, settings, jobs, rate, record }) {
+async function produce(adapter, { url, settings, jobs, rate, record, every }) {
   const size = rate * TICK <= 1 ? 1 : Math.round(rate * TICK);
   const between = size / rate;
-  const sent = new Starts();
+  const sent = new Starts(every);
   const producer = await adapter.producer(url, settings);
   const began = seconds();
   let due = began;
@@ -111,20 +119,20 @@ async function produce(adapter, { url, settings, jobs, rate, record }) {
   return { seconds: took, rate: jobs / took };
 }
 
-async function work(adapter, { url, settings, handler, record }) {
+async function work(adapter, { url, settings, handler, record, every }) {
   const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-  const starts = new Starts();
+  const starts = new Starts(every);
   const body = await handlers(handler, url, starts);
   say({ ready: true });
   await lines.next();
   const worker = await adapter.work(url, settings, body.call);
-  const saying = setInterval(() => say({ started: starts.numbers.length }), SAID_EVERY);
+  const saying = setInterval(() => say({ started: starts.count }), SAID_EVERY);
   await lines.next();
   clearInterval(saying);
   await worker.stop();
   await body.close();
   starts.write(record);
-  return { started: starts.numbers.length, ended: true };
+  return { started: starts.count, ended: true };
 }
 
 /** Run the command that this process was started with. */

@@ -10,7 +10,8 @@ An adapter is a module with
     def producer(url, settings)                       # an async context that gives a Producer
     async def work(url, settings, handler, stopped)   # runs jobs until `stopped`
 
-and `serve(__name__)` at its end. Every job carries its number and a text of 90 bytes. What is said
+and, if it is also measured in them, `async def situation(url, settings, name, jobs)`, which makes what
+`benchmarks/comparison/stress.py` says. `serve(__name__)` is its end. Every job carries its number and a text of 90 bytes. What is said
 goes to the standard output, one JSON object a line. This file and the adapters use nothing but the
 standard library, the packages of their queue, asyncpg for the handler that asks the database, and
 uvloop where the queue's own documents run it.
@@ -69,31 +70,38 @@ class Adapter(Protocol):
 
 
 class Starts:
-    """Which handlers began, and when, in nanoseconds of the machine's monotonic clock."""
+    """Which handlers began, and when, in nanoseconds of the machine's monotonic clock.
 
-    __slots__ = ("moments", "numbers")
+    All are counted. Of each `every` jobs one is noted, so that the notes of an hour do not fill the memory.
+    """
 
-    def __init__(self) -> None:
-        self.numbers: list[int] = []
-        self.moments: list[int] = []
+    __slots__ = ("_every", "_moments", "_numbers", "count")
+
+    def __init__(self, every: int = 1) -> None:
+        self.count = 0
+        self._every = every
+        self._numbers = array.array("q")
+        self._moments = array.array("q")
 
     def one(self, number: int) -> None:
         """That handler begins now."""
-        self.moments.append(time.monotonic_ns())
-        self.numbers.append(number)
+        self.count += 1
+        if not number % self._every:
+            self._moments.append(time.monotonic_ns())
+            self._numbers.append(number)
 
     def write(self, path: str) -> None:
-        """The file holds them: all numbers, then all moments, as whole numbers of 8 bytes."""
+        """The file holds the notes: all numbers, then all moments, as whole numbers of 8 bytes."""
         with open(path, "wb") as file:
-            array.array("q", self.numbers).tofile(file)
-            array.array("q", self.moments).tofile(file)
+            self._numbers.tofile(file)
+            self._moments.tofile(file)
 
 
 class Handler:
     """What every queue is given to run: `await handler(number)`, or `handler.now(number)` in a thread."""
 
-    def __init__(self, kind: str, url: str, database: str) -> None:
-        self.starts = Starts()
+    def __init__(self, kind: str, url: str, database: str, every: int = 1) -> None:
+        self.starts = Starts(every)
         self._kind = kind
         self._url = url
         self._database = database
@@ -190,7 +198,7 @@ async def enqueue(
 
 
 async def produce(
-    adapter: Adapter, url: str, settings: Settings, jobs: int, rate: float, record: str
+    adapter: Adapter, url: str, settings: Settings, jobs: int, rate: float, record: str, every: int = 1
 ) -> dict[str, Any]:
     """Enqueue at `rate` a second whatever comes of it; `record` gets the moment of each call.
 
@@ -199,7 +207,7 @@ async def produce(
     """
     size = 1 if rate * TICK <= 1 else round(rate * TICK)
     pause = size / rate
-    sent = Starts()
+    sent = Starts(every)
     async with adapter.producer(url, settings) as producer:
         began = time.monotonic()
         due = began
@@ -216,9 +224,11 @@ async def produce(
     return {"seconds": seconds, "rate": jobs / seconds}
 
 
-async def work(adapter: Adapter, url: str, settings: Settings, handler: str, record: str) -> dict[str, Any]:
+async def work(
+    adapter: Adapter, url: str, settings: Settings, handler: str, record: str, every: int = 1
+) -> dict[str, Any]:
     """Run jobs from one line of the standard input to the next, and say how many began, again and again."""
-    body = Handler(handler, url, adapter.DATABASE)
+    body = Handler(handler, url, adapter.DATABASE, every)
     await body.open()
     say(ready=True)
     await heard()
@@ -226,13 +236,13 @@ async def work(adapter: Adapter, url: str, settings: Settings, handler: str, rec
     working = asyncio.create_task(adapter.work(url, settings, body, stopped))
     told = asyncio.create_task(heard())
     while not told.done() and not working.done():
-        say(started=len(body.starts.numbers))
+        say(started=body.starts.count)
         await asyncio.wait([told, working], timeout=SAID_EVERY, return_when=asyncio.FIRST_COMPLETED)
     stopped.set()
     await working
     await body.close()
     body.starts.write(record)
-    return {"started": len(body.starts.numbers), "ended": True}
+    return {"started": body.starts.count, "ended": True}
 
 
 def serve(name: str) -> None:
@@ -246,8 +256,8 @@ def serve(name: str) -> None:
         say(**described(adapter))
         return
     doing: Awaitable[dict[str, Any] | None]
-    if command == "prepare":
-        doing = adapter.prepare(**given)
+    if command in ("prepare", "situation"):
+        doing = getattr(adapter, command)(**given)
     else:
         commands: dict[str, Any] = {"enqueue": enqueue, "produce": produce, "work": work}
         doing = commands[command](adapter, **given)

@@ -1,10 +1,12 @@
 """forge-jobs, from this folder's own source."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import itertools
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
-from benchmarks.peers.adapter import PAD, Handler, Producer, Settings, Stopped, serve
+from benchmarks.peers.adapter import BULK, PAD, Handler, Producer, Settings, Stopped, serve
 from benchmarks.workload import CONCURRENCY, KIND, QUEUE
 from forge_jobs import Forge, Worker
 
@@ -16,6 +18,16 @@ BEST: Settings = {"loop": "uvloop", "concurrency": CONCURRENCY}
 LEFT = """
 SELECT (SELECT count(*) FROM forge_jobs.job) - (SELECT count(*) FROM forge_jobs.finished WHERE state = 'done')
 """
+
+
+DAY = 86_400
+SPREAD = 20  # jobs of a queue in one call, where there are many queues
+FILL = 100_000  # scheduled jobs in one call
+
+
+def queues(settings: Settings) -> Sequence[str]:
+    """Return the names of the queues: one, unless a situation has more."""
+    return [QUEUE, *(f"{QUEUE}-{number}" for number in range(1, settings.get("queues", 1)))]
 
 
 def program(url: str, handler: Handler | None = None) -> Forge:
@@ -31,30 +43,49 @@ def program(url: str, handler: Handler | None = None) -> Forge:
 
 
 async def prepare(url: str, settings: Settings) -> None:
-    async with program(url):
-        pass
+    async with program(url) as forge:
+        await forge.queues.ensure(*queues(settings))
+
+
+async def situation(url: str, settings: Settings, name: str, jobs: int) -> None:
+    async with program(url) as forge:
+        if name == "scheduled":
+            for start in range(0, jobs, FILL):
+                payloads = [{"i": -1, "pad": PAD}] * min(FILL, jobs - start)
+                await forge.enqueue_many(KIND, payloads, delay=DAY)
+        else:
+            await forge.queues.set(QUEUE, done_retention=0)
 
 
 class ForgeProducer:
-    def __init__(self, forge: Forge) -> None:
+    def __init__(self, forge: Forge, queues: Sequence[str]) -> None:
         self._forge = forge
+        self._options: Iterator[Any] = itertools.cycle([{"queue": queue} for queue in queues[1:]] or [{}])
+        self._size = BULK if len(queues) == 1 else SPREAD
 
     async def one(self, number: int) -> None:
-        await self._forge.enqueue(KIND, {"i": number, "pad": PAD})
+        await self._forge.enqueue(KIND, {"i": number, "pad": PAD}, **next(self._options))
 
     async def many(self, numbers: Sequence[int]) -> None:
-        await self._forge.enqueue_many(KIND, [{"i": number, "pad": PAD} for number in numbers])
+        payloads = [{"i": number, "pad": PAD} for number in numbers]
+        for start in range(0, len(payloads), self._size):
+            part = payloads[start : start + self._size]
+            await self._forge.enqueue_many(KIND, part, **next(self._options))
 
 
 @asynccontextmanager
 async def producer(url: str, settings: Settings) -> AsyncIterator[Producer]:
     async with program(url) as forge:
         await forge.storage.ping()
-        yield ForgeProducer(forge)
+        yield ForgeProducer(forge, queues(settings))
 
 
 async def work(url: str, settings: Settings, handler: Handler, stopped: Stopped) -> None:
-    worker = Worker(program(url, handler), queues=[QUEUE], concurrency=settings["concurrency"])
+    worker = Worker(
+        program(url, handler),
+        queues=settings.get("served", queues(settings)),
+        concurrency=settings["concurrency"],
+    )
     working = asyncio.create_task(worker.run())
     await stopped.wait()
     worker.stop()

@@ -16,6 +16,10 @@ async def prepare(url: str, settings: Settings) -> None:
     await forge.prepare(f"sqlite:///{url}", settings)
 
 
+async def situation(url: str, settings: Settings, name: str, jobs: int) -> None:
+    await forge.situation(f"sqlite:///{url}", settings, name, jobs)
+
+
 def producer(url: str, settings: Settings) -> AbstractAsyncContextManager[Producer]:
     return forge.producer(f"sqlite:///{url}", settings)
 

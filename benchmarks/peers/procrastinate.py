@@ -14,7 +14,7 @@ DATABASE = "postgres"
 PACKAGES = ("procrastinate", "psycopg")
 # https://procrastinate.readthedocs.io/en/stable/reference.html (App.run_worker_async): one job at a time, rows kept
 DEFAULTS: Settings = {"concurrency": 1, "delete_jobs": "never", "connections": 10}
-# https://procrastinate.readthedocs.io/en/stable/howto/advanced/concurrency.html: more at once for async tasks;
+# https://procrastinate.readthedocs.io/en/stable/howto/production/concurrency.html: more at once for async tasks;
 # https://procrastinate.readthedocs.io/en/stable/howto/production/delete_finished_jobs.html: rows deleted by the worker;
 # https://procrastinate.readthedocs.io/en/stable/howto/basics/connector.html: the pool as large as needed
 BEST: Settings = {"concurrency": 50, "delete_jobs": "always", "connections": 20}

@@ -7,16 +7,27 @@ import subprocess
 import sys
 import xml.etree.ElementTree
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.comparison import page
+from benchmarks.comparison import page, stress
 from benchmarks.comparison.catalogue import FOLDER, Peer, peers
 from benchmarks.comparison.cells import COLUMNS, DRAIN, IDLE, LOAD, Cell, Column, What, cells
 from benchmarks.comparison.chart import Bar, svg
-from benchmarks.comparison.measure import Record, Result, Subject, accounts, drain, pickup, pickups, single
+from benchmarks.comparison.measure import (
+    Record,
+    Result,
+    Subject,
+    accounts,
+    drain,
+    over_time,
+    pickup,
+    pickups,
+    single,
+)
 from benchmarks.comparison.process import AdapterFailed, run
 from benchmarks.comparison.results import OtherRun, Results
 from benchmarks.comparison.rounds import Rounds, shown, shuffled
@@ -139,6 +150,49 @@ async def test_pickups_are_measured_of_every_job(ours: Subject) -> None:
     assert 0 < found["p50"] <= found["p99"]
 
 
+@pytest.mark.parametrize("situation", ["clean", "scheduled-1m", "queues-200", "swept-1m"])
+async def test_a_drain_in_a_situation_counts_what_was_begun(ours: Subject, situation: str) -> None:
+    found = await stress.drain(ours, Server(), situation, jobs=100)
+
+    assert (found["jobs"], found["left"]) == (100, 0)
+    assert found["rate"] > 0
+
+
+async def test_only_the_first_of_many_waiting_jobs_are_counted(ours: Subject) -> None:
+    found = await stress.drain(ours, Server(), "waiting-1m", jobs=100)
+
+    assert (found["jobs"], found["left"]) == (100, 0)
+
+
+async def test_a_soak_says_what_became_of_memory_and_latency(ours: Subject) -> None:
+    found = await stress.soak(replace(ours, seconds=1.0), Server(), rate=1000.0)
+
+    assert (found["jobs"], found["lost"], found["repeated"]) == (1000, 0, 0)
+    assert len(found["over_time"]) == stress.SAMPLES
+    assert all(sample["resident"] > 0 for sample in found["samples"])
+
+
+def test_percentiles_over_time_are_of_stretches_of_the_run() -> None:
+    parts = over_time([1.0, 2.0, 30.0, 40.0], parts=2)
+
+    assert [part["p50"] for part in parts] == [1.0, 30.0]
+
+
+def test_what_takes_long_is_measured_only_if_it_is_named() -> None:
+    situations = {"other": ["clean", "waiting-1m"]}
+    by_itself = {cell.column.what for cell in cells(DATABASES, 1, situations=situations)}
+    named = [cell.column for cell in cells(DATABASES, 1, ["stress"], situations=situations)]
+
+    assert by_itself.isdisjoint({What.STRESS, What.SOAK})
+    assert named == [Column(What.STRESS, "clean"), Column(What.STRESS, "waiting-1m")]
+
+
+def test_a_queue_is_put_only_in_situations_that_its_adapter_can_make() -> None:
+    assert set(stress.of(peers()["forge-jobs"])) == set(stress.SITUATIONS)
+    assert "scheduled-1m" not in stress.of(peers()["graphile-worker"])
+    assert stress.of(peers()["procrastinate"]) == []
+
+
 async def test_an_adapter_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(AdapterFailed, match=r"(?s)forge-jobs-sqlite failed: .*unable to open database file"):
         await run(OURS, "prepare", url=str(tmp_path), settings={})
@@ -192,7 +246,7 @@ RESULTS = {
     f"hasty.best.{DRAIN.name}.1": drained(90_000, repeated=3),
     f"broken.best.{DRAIN.name}.1": {"failed": "broken failed: no such thing"},
     f"slow.best.{DRAIN.name}.1": drained(10, left=7),
-    "size.other.best.nothing": {"jobs": 5},
+    "size.other.best.nothing": {"jobs": 5, "foreign": 0.5},
 }
 SERVERS = dict.fromkeys(["forge-jobs", "other", "hasty", "broken", "slow"], "postgres")
 
@@ -213,6 +267,19 @@ def test_the_table_shows_medians_and_what_went_wrong() -> None:
     assert "* broken, best, drain-nothing-1: broken failed: no such thing" in text
     assert "* slow, best, drain-nothing-1: broken off with up to 7 jobs left" in text
     assert "pinned" not in text  # nothing of it is known
+
+
+def test_what_a_queue_does_under_stress_is_shown_as_a_share_of_the_clean_figure() -> None:
+    text = tables(
+        {
+            "other.best.stress-clean-1.1": {"rate": 1000.0},
+            "other.best.stress-waiting-1m-1.1": {"rate": 900.0},
+        },
+        {"other": "postgres"},
+    )
+
+    assert "| Under stress, jobs/s | settings | clean | 1 million waiting |" in text
+    assert "| other | best | 1,000 | 900 (0.90) |" in text
 
 
 def test_a_chart_is_a_picture_with_a_bar_for_each() -> None:
@@ -248,6 +315,7 @@ def test_the_page_shows_what_one_has_to_know_to_believe_it() -> None:
 
     for word in ("`make bench-peers`", "fsync: on", "p 1", '{"a": 2}', "It keeps nothing."):
         assert word in text
+    assert "others used 0.50 cores in the median cell, and 0.50 in the most" in text
     assert "* gone is not measured: it is not in any registry" in text
 
 

@@ -1,0 +1,172 @@
+"""Situations that are hard on a queue, what a drain or a pickup is in them, and a long run under load.
+
+`clean` is the same measurement without a situation, in the same round. A drain is counted by its
+handlers here, from the start of the first to that of the last, for more may be in the queue than is drained.
+"""
+
+import asyncio
+import time
+from collections.abc import Collection
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.comparison.catalogue import Peer
+from benchmarks.comparison.measure import (
+    IDLE_RATE,
+    LOOK,
+    SETTLE,
+    Load,
+    Record,
+    Result,
+    Subject,
+    Workers,
+    pickups_at,
+    workers,
+)
+from benchmarks.comparison.place import Place, fresh
+from benchmarks.comparison.process import run
+from benchmarks.processor import resident_bytes
+from benchmarks.server import Server
+
+MOST_AT_ONCE = 1_000_000  # jobs that one run of an adapter enqueues
+SAMPLES = 60  # of a soak
+NOTED = 100  # of so many jobs of a soak one is looked at
+ELSEWHERE = "elsewhere"  # the queue of workers that have nothing to do
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What there is beside the jobs that are drained."""
+
+    waiting: int = 0  # jobs
+    scheduled: int = 0  # jobs that are due in a day
+    ended: int = 0  # jobs that are done, and past their retention when the drain begins
+    dead: int = 0  # rows that a transaction which is open keeps from being removed; a pickup is measured
+    queues: int = 1
+    idle: int = 0  # worker processes on another queue
+    general: bool = False  # needs nothing of an adapter but what all have
+
+
+SITUATIONS = {
+    "clean": Situation(general=True),
+    "waiting-1m": Situation(waiting=1_000_000, general=True),
+    "waiting-10m": Situation(waiting=10_000_000, general=True),
+    "scheduled-1m": Situation(scheduled=1_000_000),
+    "queues-200": Situation(queues=200),
+    "idle-64": Situation(idle=64),
+    "swept-1m": Situation(ended=1_000_000),
+    "dead-1500k": Situation(dead=1_500_000, general=True),
+}
+DEAD_ROWS = 2  # that each job leaves, about
+
+
+def of(peer: Peer) -> Collection[str]:
+    """Return the situations that a queue can be put in."""
+    return [
+        name
+        for name, situation in SITUATIONS.items()
+        if peer.situations == "all" or (situation.general and peer.situations)
+    ]
+
+
+async def drain(subject: Subject, server: Server, name: str, jobs: int) -> Result:
+    """Return how fast `jobs` jobs are begun in a situation, or how soon a job is with many dead rows."""
+    situation = SITUATIONS[name]
+    settings = {**subject.given(), "queues": situation.queues}
+    given: dict[str, Any] = {"settings": settings}
+    async with fresh(subject.described["database"], server) as place, AsyncExitStack() as stack:
+        given["url"] = place.url
+        await run(subject.peer, "prepare", **given)
+        await made(subject, place, situation, given)
+        if situation.dead:
+            return await pickups_at(subject, place, IDLE_RATE, max(40, int(2 * IDLE_RATE * subject.seconds)))
+        if not situation.waiting:
+            await run(subject.peer, "enqueue", how="bulk", jobs=jobs, **given)
+        await place.settle()
+        if situation.idle:
+            idle = await stack.enter_async_context(
+                workers(subject, place, count=max(4, int(subject.share * situation.idle)), served=[ELSEWHERE])
+            )
+            idle.go()
+            await asyncio.sleep(SETTLE)
+        async with workers(subject, place, queues=situation.queues) as working:
+            load = Load()
+            working.go()
+            await begun(working, jobs, subject.patience)
+            foreign = load.foreign()
+            records = await working.stop()
+        if situation.idle:
+            await idle.stop()
+        return {**counted(records, jobs), "foreign": foreign}
+
+
+async def begun(working: Workers, jobs: int, patience: float) -> None:
+    """So many handlers have begun, or it took too long."""
+    deadline = time.monotonic() + patience
+    while working.started < jobs and time.monotonic() < deadline:
+        await asyncio.sleep(LOOK)
+        await working.check()
+
+
+def counted(records: Collection[Record], jobs: int) -> Result:
+    """Return how fast the first `jobs` handlers began."""
+    moments = sorted(moment for record in records for moment in record.moments)[:jobs]
+    if len(moments) < 2:
+        return {"jobs": jobs, "rate": 0.0, "left": jobs - len(moments)}
+    seconds = (moments[-1] - moments[0]) / 1e9
+    return {"jobs": jobs, "seconds": seconds, "rate": len(moments) / seconds, "left": jobs - len(moments)}
+
+
+async def made(subject: Subject, place: Place, situation: Situation, given: Any) -> None:
+    """The place is in the situation."""
+    peer = subject.peer
+    if situation.dead:
+        await place.pin()
+    waiting, scheduled, ended, dead = (
+        int(subject.share * count)
+        for count in (situation.waiting, situation.scheduled, situation.ended, situation.dead / DEAD_ROWS)
+    )
+    await enqueued(subject, waiting, given)
+    if scheduled:
+        await run(peer, "situation", name="scheduled", jobs=scheduled, **given)
+    if ended or dead:
+        await enqueued(subject, ended or dead, given)
+        async with workers(subject, place, every=NOTED) as working:
+            working.go()
+            await begun(working, ended or dead, 10 * subject.patience)
+            while await place.left(subject.described["left"]):
+                await asyncio.sleep(SETTLE)
+            await working.stop()
+    if ended:
+        await run(peer, "situation", name="ended", jobs=ended, **given)
+
+
+async def enqueued(subject: Subject, jobs: int, given: Any) -> None:
+    """So many jobs more are in the queue."""
+    for start in range(0, jobs, MOST_AT_ONCE):
+        size = min(MOST_AT_ONCE, jobs - start)
+        await run(subject.peer, "enqueue", how="bulk", jobs=size, **given)
+
+
+async def soak(subject: Subject, server: Server, rate: float) -> Result:
+    """Enqueue `rate` jobs a second for the seconds of the run; return what became of pickup, memory and dead rows."""
+    samples: list[dict[str, Any]] = []
+    async with fresh(subject.described["database"], server) as place:
+        await run(subject.peer, "prepare", url=place.url, settings=subject.given())
+        began = time.monotonic()
+
+        async def look(working: Workers) -> None:
+            while True:
+                await asyncio.sleep(subject.seconds / SAMPLES)
+                samples.append(
+                    {
+                        "at": round(time.monotonic() - began, 1),
+                        "begun": working.started,
+                        "resident": sum(filter(None, map(resident_bytes, working.pids))),
+                        "dead": await place.dead(),
+                    }
+                )
+
+        found = await pickups_at(subject, place, rate, int(rate * subject.seconds), NOTED, look, SAMPLES)
+    return {**found, "samples": samples}
