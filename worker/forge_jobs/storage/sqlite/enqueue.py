@@ -13,6 +13,12 @@ from forge_jobs.storage.sqlite.tally import count_move
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 from forge_jobs.storage.sqlite.waiting import make_ready, make_scheduled
 
+# The columns are named: a later release may add some while this one still runs.
+INSERT = """
+INSERT INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
 
 def enqueue(transaction: Transaction, jobs: Sequence[NewJob] | Alike) -> list[Enqueued]:
     """All jobs wait; those whose key a living job holds are answered with that one. Raises UnknownQueue."""
@@ -64,7 +70,7 @@ def _enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]
             scheduled.append((job_id, due, queue_id, 0, priority, Reason.DELAYED.value))
         else:  # one pos for a whole batch: within it, `ready` is in the order of ids
             ready.append((job_id, now, queue_id, 0, priority))
-    transaction.execute_many("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    transaction.execute_many(INSERT, rows)
     transaction.execute_many(
         "INSERT INTO job_key (kind, key, job_id) VALUES (?, ?, ?)",
         [(kind, key, holder) for (kind, key), holder in keys.items()],
