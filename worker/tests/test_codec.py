@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forge_jobs.codecs import plain
-from forge_jobs.codecs.plain import Arguments, codecs, decode, encode, register
+from forge_jobs.codecs.plain import codecs, decode, encode, register
 from forge_jobs.errors import InvalidInput, InvalidPayload
+from forge_jobs.handlers.arguments import Arguments
 
 BUILT_IN = ["json", "msgpack"]
 

@@ -14,8 +14,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
-from forge_jobs.codecs.plain import Arguments
 from forge_jobs.errors import InvalidInput, UnknownHandler
+from forge_jobs.handlers.arguments import Arguments
 from forge_jobs.handlers.context import Context
 from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
 from forge_jobs.model.job import Enqueued

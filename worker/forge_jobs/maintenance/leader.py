@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from forge_jobs.errors import StorageUnavailable
-from forge_jobs.maintenance import folder, scheduler, sweeper, unserved
+from forge_jobs.maintenance import counts, scheduler, sweeper, unserved
 from forge_jobs.maintenance.answered import Answered
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.offer import Offer
@@ -113,7 +113,7 @@ class LeadingWorker:
                 SWEEP_EVERY, lambda: sweeper.sweep(self._storage.history, self._telemetry, epoch), "sweeping"
             ),
             self._every(
-                FOLD_EVERY, lambda: folder.fold(self._storage.jobs, self._telemetry), "folding counts"
+                FOLD_EVERY, lambda: counts.fold(self._storage.jobs, self._telemetry), "folding counts"
             ),
             self._every(WARN_EVERY, self._warn, "looking for unserved queues"),
         )

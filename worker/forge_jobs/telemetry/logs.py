@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from forge_jobs.model.job import Claim
 from forge_jobs.model.run import Outcome, Run
-from forge_jobs.telemetry import events, log_lines
+from forge_jobs.telemetry import events, log_writer
 from forge_jobs.telemetry.events import Event, JobsEnded
 from forge_jobs.telemetry.log_format import OURS, JsonFormatter, TextFormatter, readable, summary
 from forge_jobs.telemetry.log_sentences import OUTCOMES, REPEATED, SENTENCES
@@ -140,7 +140,7 @@ def flush() -> None:
 
 
 def _handler(format: Literal["text", "json"], stream: TextIO) -> logging.Handler:
-    handler = log_lines.handler(stream)
+    handler = log_writer.handler(stream)
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
     return handler
 

@@ -22,7 +22,7 @@ from forge_jobs.storage.interface.schema import Waits
 from forge_jobs.storage.migrate import Migration, missing
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS
-from forge_jobs.storage.postgres.heirs import inherited
+from forge_jobs.storage.postgres.inherited_rights import inherited
 from forge_jobs.storage.postgres.session_settings import PINNED, local
 
 LOCK_WAIT = 2.0  # seconds

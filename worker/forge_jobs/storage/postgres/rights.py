@@ -1,6 +1,6 @@
 """The rights that a role of the server needs, for each purpose of a program.
 
-One role that owns everything is enough. A role with less is granted these rights, and `heirs` sees to what later migrations make.
+One role that owns everything is enough. A role with less is granted these rights, and `inherited_rights` sees to what later migrations make.
 """
 
 import re

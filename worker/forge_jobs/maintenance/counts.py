@@ -1,4 +1,4 @@
-"""The folder: it compacts the notes that counts are added up from, so that counting stays cheap."""
+"""The counts of jobs: their notes are summed up, so that counting stays cheap."""
 
 import time
 

@@ -18,7 +18,7 @@ BATCH = 64 * 1024  # characters in one write
 LAST_LINES = 1.0  # seconds that the end of the program waits for them
 
 
-class LogLines(logging.Handler):
+class LogWriter(logging.Handler):
     """Writes records to a file descriptor, one after the other, from a thread of its own."""
 
     def __init__(self, descriptor: int) -> None:
@@ -113,6 +113,6 @@ class LogLines(logging.Handler):
 def handler(stream: TextIO) -> logging.Handler:
     """Return a handler that writes to `stream`; one that does not wait when a file, a pipe or a terminal is behind it."""
     try:
-        return LogLines(stream.fileno())
+        return LogWriter(stream.fileno())
     except (OSError, ValueError, AttributeError):
         return logging.StreamHandler(stream)

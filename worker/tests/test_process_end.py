@@ -5,7 +5,7 @@ import sys
 
 PROGRAM = """
 import asyncio, threading, time
-from forge_jobs.system.ending import end_within
+from forge_jobs.system.process_end import end_within
 
 async def work():
     end_within(0.2, 3, print)

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from forge_jobs.telemetry.log_format import JsonFormatter, TextFormatter
-from forge_jobs.telemetry.log_lines import MOST_WAITING, LogLines
+from forge_jobs.telemetry.log_writer import MOST_WAITING, LogWriter
 
 PIPE = 64 * 1024  # bytes that a pipe holds
 
 
 @pytest.fixture
-def pipe() -> Iterator[tuple[int, LogLines]]:
+def pipe() -> Iterator[tuple[int, LogWriter]]:
     """The reading end of a pipe, and a handler that writes JSON to the other."""
     reading, writing = os.pipe()
-    lines = LogLines(writing)
+    lines = LogWriter(writing)
     lines.setFormatter(JsonFormatter())
     yield reading, lines
     os.close(reading)
@@ -43,7 +43,7 @@ def read_until(reading: int, text: str) -> str:
     return said.decode()
 
 
-def test_lines_are_written_in_their_order(pipe: tuple[int, LogLines]) -> None:
+def test_lines_are_written_in_their_order(pipe: tuple[int, LogWriter]) -> None:
     reading, lines = pipe
     for number in range(2000):
         lines.emit(record(f"line {number}"))
@@ -53,7 +53,7 @@ def test_lines_are_written_in_their_order(pipe: tuple[int, LogLines]) -> None:
     assert [json.loads(line)["message"] for line in said] == [f"line {number}" for number in range(2000)]
 
 
-def test_a_pipe_that_nobody_reads_costs_lines_and_nobody_waits(pipe: tuple[int, LogLines]) -> None:
+def test_a_pipe_that_nobody_reads_costs_lines_and_nobody_waits(pipe: tuple[int, LogWriter]) -> None:
     reading, lines = pipe
     long = "x" * 10_000
     handed_in = 2 * MOST_WAITING // len(long)
@@ -83,7 +83,7 @@ def test_a_program_ends_though_nobody_reads_its_last_lines() -> None:
     os.close(reading)
 
 
-def test_a_reader_that_is_gone_harms_nobody(pipe: tuple[int, LogLines]) -> None:
+def test_a_reader_that_is_gone_harms_nobody(pipe: tuple[int, LogWriter]) -> None:
     _, lines = pipe
     reading, writing = os.pipe()
     os.close(reading)
@@ -95,7 +95,7 @@ def test_a_reader_that_is_gone_harms_nobody(pipe: tuple[int, LogLines]) -> None:
     os.close(writing)
 
 
-def test_a_fork_writes_lines_of_its_own(pipe: tuple[int, LogLines]) -> None:
+def test_a_fork_writes_lines_of_its_own(pipe: tuple[int, LogWriter]) -> None:
     reading, lines = pipe
     lines.emit(record("parent"))
     read_until(reading, "parent")

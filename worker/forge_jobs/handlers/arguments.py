@@ -1,0 +1,185 @@
+"""The arguments of a handler, which are the payload of its jobs.
+
+`Arguments` reads a handler's signature once; enqueue asks it whether a payload fits, and an
+attempt decodes with it, so both refuse the same things.
+"""
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from forge_jobs.codecs.plain import MAX_PAYLOAD, decode, encode, type_name
+from forge_jobs.errors import InvalidInput, InvalidPayload, UnfitPayload
+from forge_jobs.model.error_text import sentence
+
+_asdict = msgspec.structs.asdict
+
+
+class Arguments:
+    """What a handler takes: the names and types of its parameters, read once.
+
+    `skip` leading parameters (a context) are not part of the payload. A parameter
+    without annotation takes anything; one with a default may be left out, and the
+    function's own default then applies. Names that the function does not have are
+    refused unless it takes `**kwargs`. Raises InvalidInput when the signature cannot
+    be filled by name, or an annotation cannot be understood.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, skip: int = 0) -> None:
+        self.function = _name_of(function)
+        parameters = _parameters(function, skip)
+        hints = _hints(function, parameters)
+        extra = [p for p in parameters if p.kind is p.VAR_KEYWORD]
+        named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+        self.names = tuple(p.name for p in named)
+        self._takes_more = bool(extra)
+        self._has_defaults = any(p.default is not p.empty for p in named)
+        more = hints[extra[0].name] if extra else Any
+        try:
+            self._struct = msgspec.defstruct(
+                "Arguments",
+                [_field(p, hints[p.name]) for p in named],
+                kw_only=True,
+                forbid_unknown_fields=not extra,
+                gc=False,
+            )
+            self._more: Any = dict[str, more]  # type: ignore[valid-type]
+            self._decoders: dict[
+                str, Callable[[bytes], Any]
+            ] = {}  # those that read all of a payload in one step
+            if not extra:
+                self._decoders = {
+                    "json": msgspec.json.Decoder(self._struct, dec_hook=_from_plain).decode,
+                    "msgpack": msgspec.msgpack.Decoder(self._struct, dec_hook=_from_plain).decode,
+                }
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise InvalidInput(
+                f"The parameters of {self.function} cannot be read from a payload: {sentence(error)}."
+            ) from error
+
+    def decode(self, payload: bytes, codec: str = "json") -> dict[str, Any]:
+        """Return the keyword arguments that `payload` holds, of the types that the handler names.
+
+        Raises InvalidPayload when it cannot be read, and UnfitPayload when it can, but does not
+        fit: a wrong type, an argument that is missing or unknown, a class that refuses it.
+        """
+        try:
+            decoder = self._decoders.get(codec)
+            if decoder is None:
+                return self._convert(decode(payload, codec))
+            arguments = _asdict(decoder(payload))
+        except InvalidPayload:
+            raise
+        except Exception as error:  # the classes of arguments are a program's own code
+            raise self._refusal(payload, codec, error) from error
+        if self._has_defaults:
+            return {name: value for name, value in arguments.items() if value is not msgspec.UNSET}
+        return arguments
+
+    def check(self, arguments: dict[str, Any], codec: str = "json", *, limit: int = MAX_PAYLOAD) -> bytes:
+        """Return `arguments` as a payload that `decode` has accepted. Raises InvalidPayload."""
+        payload = encode(arguments, codec, limit=limit)
+        decoder = self._decoders.get(codec)
+        try:
+            if decoder is not None:
+                decoder(payload)
+                return payload
+        except Exception:
+            pass  # `decode` says what is wrong
+        self.decode(payload, codec)
+        return payload
+
+    def _convert(self, plain: Any) -> dict[str, Any]:
+        struct = msgspec.convert(plain, self._struct, dec_hook=_from_plain)
+        arguments = {name: value for name, value in _asdict(struct).items() if value is not msgspec.UNSET}
+        if self._takes_more:
+            more = {name: value for name, value in plain.items() if name not in self.names}
+            arguments |= msgspec.convert(more, self._more, dec_hook=_from_plain)
+        return arguments
+
+    def _refusal(self, payload: bytes, codec: str, error: Exception) -> InvalidPayload:
+        why = sentence(error)
+        if not isinstance(error, msgspec.MsgspecError | UnicodeDecodeError | RecursionError):
+            why = f"{type_name(error)}: {why}"
+        takes = ", ".join(self.names) or "nothing"
+        message = f"The payload of {self.function} is refused: {why}; it takes {takes}."
+        try:
+            decode(payload, codec)
+        except InvalidPayload:
+            return InvalidPayload(message)
+        return UnfitPayload(message)
+
+
+def _parameters(function: Callable[..., Any], skip: int) -> Sequence[inspect.Parameter]:
+    parameters = list(inspect.signature(function).parameters.values())[skip:]
+    for parameter in parameters:
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+            raise InvalidInput(
+                f"The parameter {str(parameter).split(':')[0]!r} of {_name_of(function)} cannot be given by name, "
+                "allowed are parameters that can."
+            )
+    return parameters
+
+
+def _hints(function: Callable[..., Any], parameters: Sequence[inspect.Parameter]) -> dict[str, Any]:
+    """Return the annotation of each parameter, resolved; those of a context or of the result are left alone."""
+    annotations = {p.name: Any if p.annotation is p.empty else p.annotation for p in parameters}
+    holder = types.SimpleNamespace(__annotations__=annotations)
+    try:
+        return typing.get_type_hints(holder, globalns=_globals(function), include_extras=True)
+    except (NameError, AttributeError, SyntaxError, TypeError) as error:
+        raise InvalidInput(
+            f"The annotations of {_name_of(function)} cannot be resolved: {sentence(error)}; "
+            "allowed are names that its module knows at run time."
+        ) from error
+
+
+def _globals(function: Callable[..., Any]) -> dict[str, Any]:
+    plain: Any = inspect.unwrap(function)
+    while isinstance(plain, functools.partial):
+        plain = inspect.unwrap(plain.func)
+    if not hasattr(plain, "__globals__") and not inspect.ismethod(plain):
+        plain = type(plain).__call__  # an object that can be called
+    module: dict[str, Any] = getattr(plain, "__globals__", {})
+    return module
+
+
+def _field(parameter: inspect.Parameter, hint: Any) -> tuple[str, Any] | tuple[str, Any, Any]:
+    if parameter.default is parameter.empty:
+        return (parameter.name, hint)
+    if parameter.default is None:
+        hint = hint | None if hint is not Any else hint
+    # UNSET is not checked against the type, and tells "left out" from whatever was given.
+    return (parameter.name, hint, msgspec.UNSET)
+
+
+def _from_plain(wanted: type, value: Any) -> Any:
+    """Return `value` as an object of a type that msgspec does not know."""
+    if isinstance(value, wanted):
+        return value
+    validate = getattr(wanted, "model_validate", None)
+    if validate is None:
+        raise TypeError(f"Expected `{wanted.__name__}`, got `{type_name(value)}`")
+    try:
+        return validate(value)
+    except ValueError as error:
+        raise ValueError(_pydantic_sentence(error)) from error
+
+
+def _pydantic_sentence(error: ValueError) -> str:
+    """Return pydantic's findings on one line and without the values, which may be secret."""
+    errors = getattr(error, "errors", None)
+    if errors is None:
+        return str(error)
+    return "; ".join(f"{'.'.join(map(str, error['loc'])) or 'value'}: {error['msg']}" for error in errors())
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__qualname__", type(function).__qualname__).replace("<locals>.", "")
