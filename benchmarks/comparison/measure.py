@@ -1,6 +1,6 @@
 """How one cell is measured. Whatever is measured is seen from outside: the adapters only say what their handlers began.
 
-A drain is counted from the start of the first handler to the moment at which nothing is left in
+Throughput is counted from the start of the first handler to the moment at which nothing is left in
 the database that is not durably ended; that is looked at from the moment at which the last handler began.
 """
 
@@ -27,8 +27,8 @@ from benchmarks.server import Server
 
 LOOK = 0.005  # seconds between two looks at what is left
 SETTLE = 2.0  # seconds for a worker to become idle
-FIRST_SIZE = 300  # jobs of the first drain, which says how many a real one needs
-SURE_AFTER = 0.3  # seconds that a drain has to take to say it
+FIRST_SIZE = 300  # jobs of the first run, which says how many a real one needs
+SURE_AFTER = 0.3  # seconds that it has to take to say it
 SURE_BEFORE = 15.0  # and after which enough is known
 SMALLEST = 10
 LARGEST = 200_000
@@ -63,7 +63,7 @@ class Subject:
 
     @property
     def patience(self) -> float:
-        """How many seconds a drain may take before it is counted as it is."""
+        """How many seconds a full queue may take before it is counted as it is."""
         return 60 + 6 * self.seconds
 
 
@@ -191,7 +191,7 @@ class Load:
         return round(max(0.0, busy - self._busy - ours + self._ours) / (time.monotonic() - self._began), 3)
 
 
-async def drain(
+async def throughput(
     subject: Subject, server: Server, column: Column, jobs: int, patience: float | None = None
 ) -> Result:
     """Fill a queue, and return what it took to empty it; after `patience` seconds it is counted as it is."""
@@ -329,10 +329,10 @@ def percentiles(found: Sequence[float]) -> Result:
 
 
 async def size(subject: Subject, server: Server, column: Column) -> Result:
-    """Return how many jobs a drain has to have to last as long as wanted, from small drains."""
+    """Return how many jobs have to be worked off to last as long as wanted, from few of them."""
     jobs = FIRST_SIZE
     while True:
-        found = await drain(subject, server, column, jobs, SURE_BEFORE)
+        found = await throughput(subject, server, column, jobs, SURE_BEFORE)
         if found["seconds"] >= SURE_AFTER or jobs >= LARGEST / 10:
             break
         jobs *= 10

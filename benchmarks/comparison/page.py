@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.child import ROOT
 from benchmarks.comparison.catalogue import Peer
-from benchmarks.comparison.cells import DRAIN, IDLE, PINNED, Column
+from benchmarks.comparison.cells import IDLE, PINNED, THROUGHPUT, Column
 from benchmarks.comparison.chart import Bar, svg
 from benchmarks.comparison.results import Results
 from benchmarks.comparison.table import Found, Range, tables
@@ -18,15 +18,15 @@ FOLDER = ROOT / "docs" / "benchmarks"
 RAW = "peers.json"
 BEGIN, END = "<!-- bench-peers begins -->", "<!-- bench-peers ends -->"
 CHARTS: dict[str, tuple[str, Column, tuple[str, ...], float]] = {
-    "drain": ("Drain, no-op handler, jobs/s (more is better)", DRAIN, ("rate",), 1),
-    "pinned": ("Drain while a transaction is held open, jobs/s (more is better)", PINNED, ("rate",), 1),
+    "throughput": ("Throughput, no-op handler, jobs/s (more is better)", THROUGHPUT, ("rate",), 1),
+    "pinned": ("Throughput while a transaction is held open, jobs/s (more is better)", PINNED, ("rate",), 1),
     "processor": (
         "Processor time a job, client and server, µs (less is better)",
-        DRAIN,
+        THROUGHPUT,
         ("client", "server"),
         1e6,
     ),
-    "wal": ("WAL a job, bytes (less is better)", DRAIN, ("wal",), 1),
+    "wal": ("WAL a job, bytes (less is better)", THROUGHPUT, ("wal",), 1),
     "pickup": ("Pickup by an idle worker, p99, ms (less is better)", IDLE, ("p99",), 1),
 }
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from benchmarks.comparison import measure, stress
-from benchmarks.comparison.cells import DRAIN, Cell, Column, What
+from benchmarks.comparison.cells import THROUGHPUT, Cell, Column, What
 from benchmarks.comparison.measure import IDLE_RATE, IDLE_SHARE, LOAD_SHARE, Result, Subject
 from benchmarks.comparison.process import AdapterFailed
 from benchmarks.comparison.results import Results
@@ -98,19 +98,19 @@ class Rounds:
                 return await stress.soak(subject, self._server, await self._load(cell))
             case What.STRESS:
                 size = await self._size(cell)
-                return await stress.drain(subject, self._server, cell.column.handler, size["jobs"])
+                return await stress.throughput(subject, self._server, cell.column.handler, size["jobs"])
             case _:
                 size = await self._size(cell)
-                return await measure.drain(subject, self._server, cell.column, size["jobs"])
+                return await measure.throughput(subject, self._server, cell.column, size["jobs"])
 
     async def _size(self, cell: Cell) -> Result:
-        """Return how many jobs a drain of this queue with this handler has; all rounds have as many."""
-        column = cell.column if cell.column.what in (What.DRAIN, What.PINNED) else DRAIN
+        """Return how many jobs of this queue with this handler are worked off; all rounds have as many."""
+        column = cell.column if cell.column.what in (What.THROUGHPUT, What.PINNED) else THROUGHPUT
         name = f"size.{cell.peer}.{cell.settings}.{column.handler}"
         known = self._results.get(name)
         if known is None:
             subject = self._subjects[cell.peer, cell.settings]
-            known = await measure.size(subject, self._server, Column(What.DRAIN, column.handler))
+            known = await measure.size(subject, self._server, Column(What.THROUGHPUT, column.handler))
             self._results.put(name, known)
         return known
 
@@ -121,12 +121,12 @@ class Rounds:
         name = f"load.{cell.peer}.{cell.settings}"
         known = self._results.get(name)
         if known is None:
-            drains = [
+            runs = [
                 found
                 for turn in range(1, cell.turn + 1)
-                if (found := self._results.of(Cell(cell.peer, cell.settings, DRAIN, turn))) is not None
+                if (found := self._results.of(Cell(cell.peer, cell.settings, THROUGHPUT, turn))) is not None
             ] or [await self._size(cell)]
-            each = statistics.median(1 / found["rate"] + 1 / found["bulk"] for found in drains)
+            each = statistics.median(1 / found["rate"] + 1 / found["bulk"] for found in runs)
             known = {"rate": LOAD_SHARE / each}
             self._results.put(name, known)
         return float(known["rate"])

@@ -1,7 +1,7 @@
-"""Situations that are hard on a queue, what a drain or a pickup is in them, and a long run under load.
+"""Situations that are hard on a queue, what throughput or a pickup is in them, and a long run under load.
 
-`clean` is the same measurement without a situation, in the same round. A drain is counted by its
-handlers here, from the start of the first to that of the last, for more may be in the queue than is drained.
+`clean` is the same measurement without a situation, in the same round. Throughput is counted by the
+handlers here, from the start of the first to that of the last, for more may be in the queue than is worked off.
 """
 
 import asyncio
@@ -37,11 +37,11 @@ ELSEWHERE = "elsewhere"  # the queue of workers that have nothing to do
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What there is beside the jobs that are drained."""
+    """What there is beside the jobs that are worked off."""
 
     waiting: int = 0  # jobs
     scheduled: int = 0  # jobs that are due in a day
-    ended: int = 0  # jobs that are done, and past their retention when the drain begins
+    ended: int = 0  # jobs that are done, and past their retention when the measurement begins
     dead: int = 0  # rows that a transaction which is open keeps from being removed; a pickup is measured
     queues: int = 1
     idle: int = 0  # worker processes on another queue
@@ -70,7 +70,7 @@ def of(peer: Peer) -> Collection[str]:
     ]
 
 
-async def drain(subject: Subject, server: Server, name: str, jobs: int) -> Result:
+async def throughput(subject: Subject, server: Server, name: str, jobs: int) -> Result:
     """Return how fast `jobs` jobs are begun in a situation, or how soon a job is with many dead rows."""
     situation = SITUATIONS[name]
     settings = {**subject.given(), "queues": situation.queues}

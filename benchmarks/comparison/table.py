@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.comparison.cells import COLUMNS, DRAIN, IDLE, LOAD, PINNED, Column, What
+from benchmarks.comparison.cells import COLUMNS, IDLE, LOAD, PINNED, THROUGHPUT, Column, What
 from benchmarks.comparison.measure import Result
 from benchmarks.report import number
 
@@ -46,8 +46,8 @@ class Found:
         keys = {(peer, settings) for peer, settings, _ in self._rounds}
 
         def rank(key: Key) -> tuple[bool, float]:
-            drain = self.range(key, DRAIN, "rate")
-            return bool(self.wrong(key)), -drain.median if drain else 0.0
+            throughput = self.range(key, THROUGHPUT, "rate")
+            return bool(self.wrong(key)), -throughput.median if throughput else 0.0
 
         return sorted(sorted(keys), key=rank)
 
@@ -82,7 +82,7 @@ class Found:
                     yield f"{peer}, {settings}, {column}: {found['failed'].splitlines()[-1]}"
 
     def unfinished(self) -> Iterator[str]:
-        """Give a sentence for each number whose drain was broken off."""
+        """Give a sentence for each number whose measurement was broken off."""
         for (peer, settings, column), rounds in sorted(self._rounds.items()):
             if left := [found["left"] for found in rounds if found.get("left")]:
                 yield f"{peer}, {settings}, {column}: broken off with up to {max(left):,} jobs left"
@@ -103,23 +103,23 @@ class Heading:
     beside: Column | None = None  # the same number of which is shown as a share
 
 
-DRAINS = (
-    Heading("no-op", DRAIN, "rate"),
+THROUGHPUTS = (
+    Heading("no-op", THROUGHPUT, "rate"),
     Heading("two processes", COLUMNS[1], "rate"),
     Heading("pinned", PINNED, "rate"),
-    Heading("10 ms", Column(What.DRAIN, "sleep"), "rate"),
-    Heading("10 ms, two", Column(What.DRAIN, "sleep", 2), "rate"),
-    Heading("query", Column(What.DRAIN, "query"), "rate"),
-    Heading("query, two", Column(What.DRAIN, "query", 2), "rate"),
+    Heading("10 ms", Column(What.THROUGHPUT, "sleep"), "rate"),
+    Heading("10 ms, two", Column(What.THROUGHPUT, "sleep", 2), "rate"),
+    Heading("query", Column(What.THROUGHPUT, "query"), "rate"),
+    Heading("query, two", Column(What.THROUGHPUT, "query", 2), "rate"),
 )
 COSTS = (
-    Heading("client, µs", DRAIN, "client", _micro),
-    Heading("server, µs", DRAIN, "server", _micro),
-    Heading("WAL, bytes", DRAIN, "wal"),
-    Heading("dead rows", DRAIN, "dead"),
+    Heading("client, µs", THROUGHPUT, "client", _micro),
+    Heading("server, µs", THROUGHPUT, "server", _micro),
+    Heading("WAL, bytes", THROUGHPUT, "wal"),
+    Heading("dead rows", THROUGHPUT, "dead"),
 )
 TIMES = (
-    Heading("bulk, jobs/s", DRAIN, "bulk"),
+    Heading("bulk, jobs/s", THROUGHPUT, "bulk"),
     Heading("single, jobs/s", Column(What.SINGLE), "rate"),
     Heading("single, 16 callers", Column(What.SINGLE, processes=16), "rate"),
     Heading("idle p50, ms", IDLE, "p50"),
@@ -145,7 +145,7 @@ STRESS = (
     Heading("p99, ms", Column(What.STRESS, "dead-1500k"), "p99"),
 )
 TABLES = {
-    "Drain, jobs/s": DRAINS,
+    "Throughput, jobs/s": THROUGHPUTS,
     "What a job costs": COSTS,
     "Enqueueing, and pickup": TIMES,
     "Under stress, jobs/s": STRESS,

@@ -15,18 +15,18 @@ import pytest
 
 from benchmarks.comparison import page, stress
 from benchmarks.comparison.catalogue import FOLDER, Peer, peers
-from benchmarks.comparison.cells import COLUMNS, DRAIN, IDLE, LOAD, Cell, Column, What, cells
+from benchmarks.comparison.cells import COLUMNS, IDLE, LOAD, THROUGHPUT, Cell, Column, What, cells
 from benchmarks.comparison.chart import Bar, svg
 from benchmarks.comparison.measure import (
     Record,
     Result,
     Subject,
     accounts,
-    drain,
     over_time,
     pickup,
     pickups,
     single,
+    throughput,
 )
 from benchmarks.comparison.process import AdapterFailed, run
 from benchmarks.comparison.results import OtherRun, Results
@@ -72,22 +72,24 @@ def test_every_cell_has_a_name_of_its_own() -> None:
 
 
 def test_only_what_was_named_is_measured() -> None:
-    found = list(cells(DATABASES, 1, ["other", "drain", "best"]))
+    found = list(cells(DATABASES, 1, ["other", "throughput", "best"]))
 
-    assert {(cell.peer, cell.settings, cell.column.what) for cell in found} == {("other", "best", "drain")}
+    assert {(cell.peer, cell.settings, cell.column.what) for cell in found} == {
+        ("other", "best", "throughput")
+    }
 
 
 def test_a_file_is_not_asked_for_what_only_a_server_has() -> None:
     whats = {cell.column.what for cell in cells(DATABASES, 1, ["file"])}
 
-    assert whats == {What.DRAIN, What.SINGLE, What.IDLE}
+    assert whats == {What.THROUGHPUT, What.SINGLE, What.IDLE}
 
 
 def test_a_queue_of_one_process_is_not_given_two() -> None:
     columns = [cell.column for cell in cells(DATABASES, 1, ["file"], alone=["file"])]
 
-    assert Column(What.DRAIN) in columns
-    assert Column(What.DRAIN, processes=2) not in columns
+    assert Column(What.THROUGHPUT) in columns
+    assert Column(What.THROUGHPUT, processes=2) not in columns
     assert Column(What.SINGLE, processes=16) in columns  # those are callers of one process
 
 
@@ -122,8 +124,8 @@ def test_a_pickup_is_from_the_call_to_the_first_start() -> None:
     assert sorted(pickups(sent, records)) == [3.0, 3.0]
 
 
-async def test_a_drain_says_what_was_run(ours: Subject) -> None:
-    found = await drain(ours, Server(), DRAIN, jobs=200)
+async def test_throughput_says_what_was_run(ours: Subject) -> None:
+    found = await throughput(ours, Server(), THROUGHPUT, jobs=200)
 
     assert (found["jobs"], found["left"], found["lost"], found["repeated"]) == (200, 0, 0, 0)
     assert found["rate"] > 0
@@ -131,7 +133,7 @@ async def test_a_drain_says_what_was_run(ours: Subject) -> None:
 
 
 async def test_two_processes_share_the_jobs(ours: Subject) -> None:
-    found = await drain(ours, Server(), Column(What.DRAIN, "sleep", 2), jobs=200)
+    found = await throughput(ours, Server(), Column(What.THROUGHPUT, "sleep", 2), jobs=200)
 
     assert (found["left"], found["lost"], found["repeated"]) == (0, 0, 0)
 
@@ -151,15 +153,15 @@ async def test_pickups_are_measured_of_every_job(ours: Subject) -> None:
 
 
 @pytest.mark.parametrize("situation", ["clean", "scheduled-1m", "queues-200", "swept-1m"])
-async def test_a_drain_in_a_situation_counts_what_was_begun(ours: Subject, situation: str) -> None:
-    found = await stress.drain(ours, Server(), situation, jobs=100)
+async def test_throughput_in_a_situation_counts_what_was_begun(ours: Subject, situation: str) -> None:
+    found = await stress.throughput(ours, Server(), situation, jobs=100)
 
     assert (found["jobs"], found["left"]) == (100, 0)
     assert found["rate"] > 0
 
 
 async def test_only_the_first_of_many_waiting_jobs_are_counted(ours: Subject) -> None:
-    found = await stress.drain(ours, Server(), "waiting-1m", jobs=100)
+    found = await stress.throughput(ours, Server(), "waiting-1m", jobs=100)
 
     assert (found["jobs"], found["left"]) == (100, 0)
 
@@ -200,7 +202,7 @@ async def test_an_adapter_that_fails_says_why(tmp_path: Path) -> None:
 
 def test_what_is_known_is_not_measured_again(tmp_path: Path, ours_known: Results) -> None:
     said: list[str] = []
-    known = [Cell("other", "best", DRAIN, turn) for turn in (1, 2)]
+    known = [Cell("other", "best", THROUGHPUT, turn) for turn in (1, 2)]
     rounds = Rounds(Server(), {}, ours_known, said.append, tries=1, disturbance=1)
 
     asyncio.run(rounds.run(known))
@@ -210,16 +212,16 @@ def test_what_is_known_is_not_measured_again(tmp_path: Path, ours_known: Results
 
 @pytest.fixture
 def ours_known(tmp_path: Path) -> Results:
-    """The results of two rounds of a drain of another queue."""
+    """The results of two rounds of the throughput of another queue."""
     results = Results(tmp_path)
     results.open({"source": "a"}, {"machine": {}})
     for turn in (1, 2):
-        results.put(Cell("other", "best", DRAIN, turn).name, {"rate": 10.0 * turn})
+        results.put(Cell("other", "best", THROUGHPUT, turn).name, {"rate": 10.0 * turn})
     return results
 
 
 def test_what_failed_is_measured_again(ours_known: Results) -> None:
-    cell = Cell("other", "best", DRAIN, 3)
+    cell = Cell("other", "best", THROUGHPUT, 3)
     ours_known.put(cell.name, {"failed": "no"})
 
     assert ours_known.of(cell) is None
@@ -236,16 +238,16 @@ def test_results_of_other_code_are_not_mixed(ours_known: Results, tmp_path: Path
     assert list(ours_known.all()) == []
 
 
-def drained(rate: float, **more: Any) -> Result:
+def measured(rate: float, **more: Any) -> Result:
     return {"rate": rate, "client": 1e-6, "server": 2e-6, "wal": 500.0, "lost": 0, "repeated": 0, **more}
 
 
 RESULTS = {
-    **{f"forge-jobs.best.{DRAIN.name}.{turn}": drained(40_000 + turn) for turn in (1, 2, 3)},
-    f"other.best.{DRAIN.name}.1": drained(20_000),
-    f"hasty.best.{DRAIN.name}.1": drained(90_000, repeated=3),
-    f"broken.best.{DRAIN.name}.1": {"failed": "broken failed: no such thing"},
-    f"slow.best.{DRAIN.name}.1": drained(10, left=7),
+    **{f"forge-jobs.best.{THROUGHPUT.name}.{turn}": measured(40_000 + turn) for turn in (1, 2, 3)},
+    f"other.best.{THROUGHPUT.name}.1": measured(20_000),
+    f"hasty.best.{THROUGHPUT.name}.1": measured(90_000, repeated=3),
+    f"broken.best.{THROUGHPUT.name}.1": {"failed": "broken failed: no such thing"},
+    f"slow.best.{THROUGHPUT.name}.1": measured(10, left=7),
     "size.other.best.nothing": {"jobs": 5, "foreign": 0.5},
 }
 SERVERS = dict.fromkeys(["forge-jobs", "other", "hasty", "broken", "slow"], "postgres")
@@ -264,8 +266,8 @@ def test_the_table_shows_medians_and_what_went_wrong() -> None:
     assert "| **forge-jobs** | best | 40,002 [40,001-40,003] |" in text
     assert "| hasty (not ranked) | best | 90,000 |" in text
     assert "* hasty best: repeated up to 3 jobs of a cell" in text
-    assert "* broken, best, drain-nothing-1: broken failed: no such thing" in text
-    assert "* slow, best, drain-nothing-1: broken off with up to 7 jobs left" in text
+    assert "* broken, best, throughput-nothing-1: broken failed: no such thing" in text
+    assert "* slow, best, throughput-nothing-1: broken off with up to 7 jobs left" in text
     assert "pinned" not in text  # nothing of it is known
 
 
@@ -284,7 +286,7 @@ def test_what_a_queue_does_under_stress_is_shown_as_a_share_of_the_clean_figure(
 
 def test_a_chart_is_a_picture_with_a_bar_for_each() -> None:
     picture = xml.etree.ElementTree.fromstring(
-        svg("<Drain>", [Bar("a & b", Range([1, 3])), Bar("c", Range([2]))])
+        svg("<Throughput>", [Bar("a & b", Range([1, 3])), Bar("c", Range([2]))])
     )
 
     kinds = [element.tag.rpartition("}")[2] for element in picture]
@@ -331,13 +333,13 @@ def test_only_what_is_between_the_marks_is_replaced(tmp_path: Path) -> None:
     assert text.endswith("\n\nafter\n")
     assert "old" not in text
     assert text.count("\nnew\n") == 1
-    assert "(benchmarks/drain.svg)" in text
+    assert "(benchmarks/throughput.svg)" in text
     raw = json.loads((tmp_path / "benchmarks" / page.RAW).read_text())
     assert raw["cells"] == RESULTS
 
 
 def test_queues_that_are_not_ranked_are_not_in_the_charts() -> None:
-    picture = page.charts(found())["drain"]
+    picture = page.charts(found())["throughput"]
 
     assert "forge-jobs" in picture
     assert "hasty" not in picture
@@ -350,7 +352,7 @@ def test_the_document_has_the_marks() -> None:
 
 
 def test_a_line_of_progress_says_what_went_wrong_and_who_else_was_there() -> None:
-    cell = Cell("other", "best", DRAIN, 1)
+    cell = Cell("other", "best", THROUGHPUT, 1)
 
     assert shown(cell, {"rate": 1000.0, "lost": 2, "repeated": 0, "foreign": 0.5}) == (
         "1,000 jobs/s, 2 lost, others used 0.50 cores"
