@@ -1,11 +1,15 @@
 """Whether there is a PgBouncer, or one of its kind, between us and PostgreSQL."""
 
 import asyncio
+import random
 from typing import cast
 
 import asyncpg
 
-LOOKS = 15
+LOOKS = 8
+ASKED = 4  # times that the idle connection is asked at each look
+LONGEST_PAUSE = 0.002  # seconds between two questions, so that no other client keeps in step with them
+PATIENCE = 20  # answers that one connection gets while the other waits for its first
 
 
 async def is_behind_pooler(connection: asyncpg.Connection) -> bool:
@@ -14,18 +18,47 @@ async def is_behind_pooler(connection: asyncpg.Connection) -> bool:
 
 
 async def share_servers(first: asyncpg.Connection, second: asyncpg.Connection) -> bool:
-    """Whether a pooler gave `second` the server of `first` while that was idle.
+    """Whether a pooler gave `second` the server of `first` while that was idle, or `first` another one.
 
     It is tried many times, since other clients of a busy pooler take servers in between, and one try may show nothing.
     """
     own = await _server_pid(first)
     try:
         for _ in range(LOOKS):
-            async with asyncio.timeout(2), second.transaction():
-                if await _server_pid(second) == own or await _server_pid(first) != own:
+            transaction = second.transaction()
+            if not await _starts(transaction, beside=first):
+                return True  # there is one server for both
+            try:
+                if await _server_pid(second) == own:
                     return True
+                for _ in range(ASKED):
+                    await asyncio.sleep(random.uniform(0, LONGEST_PAUSE))
+                    if await _server_pid(first) != own:
+                        return True
+            finally:
+                await transaction.rollback()
     except TimeoutError:
-        return True  # there is one server for both
+        return True
+    return False
+
+
+async def _starts(transaction: asyncpg.transaction.Transaction, *, beside: asyncpg.Connection) -> bool:
+    """Whether `transaction` gets a server; False when it has none though the other connection was answered again and again.
+
+    On a slow machine both are slow.
+    """
+    starting = asyncio.ensure_future(transaction.start())
+    try:
+        for _ in range(PATIENCE):
+            await asyncio.wait([starting], timeout=0.1)
+            if starting.done():
+                starting.result()
+                return True
+            await _server_pid(beside)
+    finally:
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait([starting])
     return False
 
 
