@@ -14,7 +14,7 @@ from contextvars import Context as Variables
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from forge_jobs.errors import ForgeError, InvalidInput
+from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable, StorageUnusable
 from forge_jobs.model.decision import Throttled
 from forge_jobs.model.moments import as_duration
 from forge_jobs.storage.interface.tokens import Tokens
@@ -136,7 +136,14 @@ class LeasedTokens:
         generation, slice.voided = slice.generation, False
         try:
             lease = await self._tokens.lease(slice.scope, max(1, wanted + int(len(slice.spent) * AHEAD)))
-        except Exception as error:  # any error: those who wait must get it
+        except Exception as error:
+            if isinstance(error, StorageUnavailable) and not isinstance(error, StorageUnusable):
+                # An outage is no mistake of the job: who cannot wait longer is throttled, which counts no attempt.
+                _refuse(slice, SHORTEST_RETRY, why=f"rate limit {slice.scope!r} cannot be asked: {error}")
+                if slice.waiters:
+                    await asyncio.sleep(SHORTEST_RETRY * random.uniform(0.5, 1.0))
+                return
+            # Any other error: those who wait must get it.
             for waiter in slice.waiters:
                 if not waiter.granted.done():
                     waiter.granted.set_exception(error)
@@ -172,7 +179,9 @@ class LeasedTokens:
                 pass  # they are lost to the bucket, which refills: too few, never too many
 
 
-def _refuse(slice: Slice, retry_after: float, *, late: bool = False, everybody: bool = False) -> None:
+def _refuse(
+    slice: Slice, retry_after: float, *, late: bool = False, everybody: bool = False, why: str | None = None
+) -> None:
     """Throttle the waiters whose patience ends before the next token, or (`late`) has ended."""
     now = time.monotonic()
     ready_at = now if late else now + retry_after
@@ -182,7 +191,8 @@ def _refuse(slice: Slice, retry_after: float, *, late: bool = False, everybody: 
             continue
         if everybody or waiter.until < ready_at:
             again = min(max(retry_after, SHORTEST_RETRY), LONGEST_RETRY)
-            waiter.granted.set_exception(Throttled(again, f"rate limit {slice.scope!r} has no token"))
+            why = why or f"rate limit {slice.scope!r} has no token"
+            waiter.granted.set_exception(Throttled(again, why))
         else:
             stay.append(waiter)
     slice.waiters = stay

@@ -1,13 +1,17 @@
 """Rate limits as handlers use them."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from forge_jobs import Context, Forge, InvalidInput, State, Throttled, UnknownScope, Worker
+from forge_jobs.errors import StorageUnavailable
 from forge_jobs.model.rate_limit import Lease
 from forge_jobs.telemetry.events import Event, TokensLeased
+from forge_jobs.worker import tokens as leased
 from forge_jobs.worker.tokens import LeasedTokens
+from tests.working.running import working
 
 
 @pytest.fixture
@@ -162,3 +166,51 @@ async def test_whoever_waits_for_a_token_hears_of_any_error(
         with pytest.raises(RuntimeError):
             await tokens.acquire("mail")
     await tokens.close()
+
+
+@pytest.fixture
+def away(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list; for each number in it, the database does not answer once when tokens are asked for."""
+    monkeypatch.setattr(leased, "SHORTEST_RETRY", 0.1)
+    times: list[int] = []
+    lease = forge.storage.tokens.lease
+
+    async def lease_later(*given: Any) -> Lease:
+        if times:
+            times.pop()
+            raise StorageUnavailable("The database cannot be reached.")
+        return await lease(*given)
+
+    monkeypatch.setattr(forge.storage.tokens, "lease", lease_later)
+    return times
+
+
+async def test_tokens_are_waited_for_while_the_database_is_away(
+    forge: Forge, tokens: LeasedTokens, away: list[int]
+) -> None:
+    await forge.limits.set("mail", capacity=10, refill=1)
+    away.extend(range(3))
+
+    await tokens.acquire("mail", wait=30)
+
+    assert not away
+    await tokens.close()
+
+
+async def test_a_job_that_cannot_wait_for_tokens_while_the_database_is_away_loses_no_attempt(
+    forge: Forge, away: list[int]
+) -> None:
+    await forge.limits.set("mail", capacity=10, refill=1)
+    attempts: list[int] = []
+
+    @forge.handler(max_attempts=1)
+    async def send(ctx: Context) -> None:
+        attempts.append(ctx.attempt)
+        await ctx.rate_limit.acquire("mail", wait=0)
+
+    away.append(1)
+    job = await send.enqueue()
+    async with working(forge):
+        await forge.wait(job, timeout=30)
+
+    assert attempts == [1, 1]
