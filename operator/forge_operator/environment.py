@@ -88,10 +88,10 @@ def _pools(read: "_Variables", schema: str) -> OperatorSettings:
 
 def _connections(read: "_Variables") -> int:
     name = "FORGE_OPERATOR_CONNECTIONS_PER_WORKER"
-    said = read.whole(name, OperatorSettings().connections_per_worker, least=0, most=MOST_CONNECTIONS)
-    if 0 < said < LEAST_CONNECTIONS:
-        raise InvalidSetting(name, str(said), f"0, or {LEAST_CONNECTIONS} to {MOST_CONNECTIONS}")
-    return said
+    number = read.whole(name, OperatorSettings().connections_per_worker, least=0, most=MOST_CONNECTIONS)
+    if 0 < number < LEAST_CONNECTIONS:
+        raise InvalidSetting(name, str(number), f"0, or {LEAST_CONNECTIONS} to {MOST_CONNECTIONS}")
+    return number
 
 
 def _database_url(read: "_Variables") -> tuple[str, Path | None]:
@@ -128,40 +128,40 @@ class _Variables:
         return self._matching(key, KEY, "the key of a Secret: letters, digits, -, _ and .")
 
     def names(self, key: str) -> tuple[str, ...]:
-        said = (each.strip() for each in (self.text(key) or "").split(","))
-        found = tuple(dict.fromkeys(each for each in said if each))
-        for each in found:
-            if not NAME.fullmatch(each):
-                raise InvalidSetting(key, each, f"names of namespaces, separated by commas ({NAME_ALLOWED})")
-        return found
+        parts = (name.strip() for name in (self.text(key) or "").split(","))
+        names = tuple(dict.fromkeys(name for name in parts if name))
+        for name in names:
+            if not NAME.fullmatch(name):
+                raise InvalidSetting(key, name, f"names of namespaces, separated by commas ({NAME_ALLOWED})")
+        return names
 
     def whole(self, key: str, default: int, *, least: int, most: int) -> int:
-        said = self.text(key)
-        if said is None:
+        text = self.text(key)
+        if text is None:
             return default
-        if not re.fullmatch(r"\d{1,9}", said) or not least <= int(said) <= most:
-            raise InvalidSetting(key, said, f"a whole number from {least} to {most}")
-        return int(said)
+        if not re.fullmatch(r"\d{1,9}", text) or not least <= int(text) <= most:
+            raise InvalidSetting(key, text, f"a whole number from {least} to {most}")
+        return int(text)
 
     def seconds(self, key: str, default: float, *, least: float, most: float) -> float:
-        said = self.text(key)
-        if said is None:
+        text = self.text(key)
+        if text is None:
             return default
-        if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", said) or not least <= float(said) <= most:
-            raise InvalidSetting(key, said, f"seconds from {least:g} to {most:g}")
-        return float(said)
+        if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text) or not least <= float(text) <= most:
+            raise InvalidSetting(key, text, f"seconds from {least:g} to {most:g}")
+        return float(text)
 
     def choice(self, key: str, allowed: tuple[str, ...], default: str) -> str:
-        said = (self.text(key) or default).lower()
-        if said not in allowed:
-            raise InvalidSetting(key, said, f"one of {', '.join(allowed)}")
-        return said
+        text = (self.text(key) or default).lower()
+        if text not in allowed:
+            raise InvalidSetting(key, text, f"one of {', '.join(allowed)}")
+        return text
 
     def yes_or_no(self, key: str, default: bool) -> bool:
         return self.choice(key, ("true", "false"), str(default).lower()) == "true"
 
     def _matching(self, key: str, pattern: re.Pattern[str], allowed: str) -> str | None:
-        said = self.text(key)
-        if said is not None and not pattern.fullmatch(said):
-            raise InvalidSetting(key, said, allowed)
-        return said
+        text = self.text(key)
+        if text is not None and not pattern.fullmatch(text):
+            raise InvalidSetting(key, text, allowed)
+        return text

@@ -162,8 +162,8 @@ def budget_name(name: str) -> str:
 
 def annotations(version: str, found: VersionIdentity, connection_hash: str | None) -> dict[str, str]:
     """Return the annotations of a Deployment: what its labels are too short for."""
-    said = {VERSION: version, VERSION_HASH: found.digest, TEMPLATE_HASH: found.template_hash}
-    return said if connection_hash is None else said | {CONNECTION_HASH: connection_hash}
+    texts = {VERSION: version, VERSION_HASH: found.digest, TEMPLATE_HASH: found.template_hash}
+    return texts if connection_hash is None else texts | {CONNECTION_HASH: connection_hash}
 
 
 def queue_name(name: str, spec: object) -> str:

@@ -172,14 +172,14 @@ class Kube:
 
     async def version(self) -> tuple[int, int]:
         """Return the API server's version: (1, 20)."""
-        said = await self._call("GET", "/version")
-        digits = "".join(letter for letter in str(said.get("minor", "")) if letter.isdigit())
-        return int(said.get("major") or 1), int(digits or 0)
+        version = await self._call("GET", "/version")
+        digits = "".join(letter for letter in str(version.get("minor", "")) if letter.isdigit())
+        return int(version.get("major") or 1), int(digits or 0)
 
     async def versions_of(self, group: str) -> frozenset[str]:
         """Return the versions that the API server has of an API: policy/v1. Raises KubeError."""
-        said = await self._call("GET", f"/apis/{group}")
-        return frozenset(each["groupVersion"] for each in said.get("versions") or ())
+        api_group = await self._call("GET", f"/apis/{group}")
+        return frozenset(version["groupVersion"] for version in api_group.get("versions") or ())
 
     async def _pages(
         self, resource: Resource, namespace: str | None, selector: str | None, limit: int | None

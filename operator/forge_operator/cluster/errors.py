@@ -72,15 +72,15 @@ NO_DRY_RUN = "does not support dry run"
 
 def error_of(status: int, body: bytes, *, asked: str, retry_after: str | None = None) -> KubeError:
     """Return the error that an answer stands for; `asked` is method and path, for the sentence."""
-    said = _document(body)
-    message = str(said.get("message") or body[:200].decode(errors="replace").strip() or "no message")
-    reason = str(said.get("reason") or "")
+    status_object = _document(body)
+    message = str(status_object.get("message") or body[:200].decode(errors="replace").strip() or "no message")
+    reason = str(status_object.get("reason") or "")
     sentence = f"{asked}: {status} {message}"
     if status == 404:
         # A server that does not know the kind (yet) answers 404 too: that says nothing of the object.
-        names_it = bool((said.get("details") or {}).get("name"))
+        names_it = bool((status_object.get("details") or {}).get("name"))
         return (NotFound if names_it else Unreachable)(status, sentence, reason=reason)
-    return class_of(status, reason, message, is_said=bool(said))(
+    return class_of(status, reason, message, is_said=bool(status_object))(
         status, sentence, reason=reason, retry_after=_seconds(retry_after)
     )
 
@@ -96,10 +96,10 @@ def class_of(status: int, reason: str, message: str, *, is_said: bool = True) ->
 
 def _document(body: bytes) -> Mapping[str, Any]:
     try:
-        said = json.loads(body)
+        document = json.loads(body)
     except ValueError:
         return {}
-    return said if isinstance(said, dict) and said.get("kind") == "Status" else {}
+    return document if isinstance(document, dict) and document.get("kind") == "Status" else {}
 
 
 def _seconds(text: str | None) -> float | None:

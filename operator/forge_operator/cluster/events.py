@@ -35,7 +35,7 @@ class Subject:
 
 
 @dataclass(slots=True)
-class _Told:
+class _Written:
     name: str
     first: str
     count: int
@@ -54,29 +54,29 @@ class EventRecorder:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kube, self._identity, self._failed, self._clock = kube, identity, failed, clock
-        self._told: dict[tuple[str, str, str], _Told] = {}  # uid, reason, message
+        self._written: dict[tuple[str, str, str], _Written] = {}  # uid, reason, message
 
     async def record(self, subject: Subject, type_: str, reason: str, message: str) -> None:
         """The event exists, once in SAME_FOR for each message, with a count."""
         message = message[:LONGEST_MESSAGE]
         key, now = (subject.uid, reason, message), self._clock()
         self._forget(now)
-        told = self._told.get(key)
+        event = self._written.get(key)
         try:
-            if told is None:
+            if event is None:
                 if self._recent(subject.uid, reason, now) < MOST_OF_A_REASON:
-                    self._told[key] = await self._create(subject, type_, reason, message, now)
+                    self._written[key] = await self._create(subject, type_, reason, message, now)
                 return
-            told.count += 1
-            if now - told.written_at >= SAME_FOR:
-                told.written_at = now
-                await self._count(subject.namespace, told)
+            event.count += 1
+            if now - event.written_at >= SAME_FOR:
+                event.written_at = now
+                await self._count(subject.namespace, event)
         except NotFound:
-            self._told.pop(key, None)  # it was too old; or the namespace is gone
+            self._written.pop(key, None)  # it was too old; or the namespace is gone
         except KubeError as error:
             self._failed(error)
 
-    async def _create(self, subject: Subject, type_: str, reason: str, message: str, now: float) -> _Told:
+    async def _create(self, subject: Subject, type_: str, reason: str, message: str, now: float) -> _Written:
         moment = _moment()
         name = _name(subject, reason, message)
         body: Object = {
@@ -95,22 +95,22 @@ class EventRecorder:
             "count": 1,
         }
         await self._kube.create(EVENTS, subject.namespace, body)
-        return _Told(name, moment, 1, now)
+        return _Written(name, moment, 1, now)
 
-    async def _count(self, namespace: str, told: _Told) -> None:
-        change = {"count": told.count, "lastTimestamp": _moment()}
-        await self._kube.merge(EVENTS, namespace, told.name, change)
+    async def _count(self, namespace: str, event: _Written) -> None:
+        change = {"count": event.count, "lastTimestamp": _moment()}
+        await self._kube.merge(EVENTS, namespace, event.name, change)
 
     def _recent(self, uid: str, reason: str, now: float) -> int:
         return sum(
             1
-            for (subject, why, _), told in self._told.items()
-            if subject == uid and why == reason and now - told.written_at < SAME_FOR
+            for (subject, why, _), event in self._written.items()
+            if subject == uid and why == reason and now - event.written_at < SAME_FOR
         )
 
     def _forget(self, now: float) -> None:
-        for key in [key for key, told in self._told.items() if now - told.written_at > FORGOTTEN_AFTER]:
-            del self._told[key]
+        for key in [key for key, event in self._written.items() if now - event.written_at > FORGOTTEN_AFTER]:
+            del self._written[key]
 
 
 def _reference(subject: Subject) -> dict[str, Any]:

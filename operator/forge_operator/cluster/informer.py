@@ -108,7 +108,7 @@ class Informer:
 
     def _run(self, loop: asyncio.AbstractEventLoop, ended: "Future[None]") -> None:
         def tell(kind: str, event: Mapping[str, Any]) -> None:
-            loop.call_soon_threadsafe(self._told, kind, event)
+            loop.call_soon_threadsafe(self._reported, kind, event)
 
         async def operate() -> None:
             # An event of its loop: for one of threading, kopf would leave a thread waiting, and
@@ -136,7 +136,7 @@ class Informer:
             # Whatever ended kopf has to be known outside of this thread.
             _end(ended, error)
 
-    def _told(self, kind: str, event: Mapping[str, Any]) -> None:
+    def _reported(self, kind: str, event: Mapping[str, Any]) -> None:
         self._heard(kind)
         found = event["object"]
         key = _key(kind, found)

@@ -77,12 +77,12 @@ def deployment(found: Mapping[str, Any]) -> Deployment:
     metadata, status = found["metadata"], found.get("status") or {}
     owners = tuple(metadata.get("ownerReferences") or ())
     conditions = {
-        each["type"]: DeploymentCondition(
-            status=each.get("status", "Unknown"),
-            reason=each.get("reason", ""),
-            message=each.get("message", ""),
+        condition["type"]: DeploymentCondition(
+            status=condition.get("status", "Unknown"),
+            reason=condition.get("reason", ""),
+            message=condition.get("message", ""),
         )
-        for each in status.get("conditions") or ()
+        for condition in status.get("conditions") or ()
     }
     return Deployment(
         name=metadata["name"],
@@ -92,7 +92,7 @@ def deployment(found: Mapping[str, Any]) -> Deployment:
         replicas=(found.get("spec") or {}).get("replicas", 1),
         processes=processes(found["spec"]["template"]),
         edit=edit(found),
-        disowned=(metadata.get("labels") or {}).get(POOL_UID) not in {each["uid"] for each in owners},
+        disowned=(metadata.get("labels") or {}).get(POOL_UID) not in {owner["uid"] for owner in owners},
         owners=owners,
         annotated=frozenset(_annotations(found["spec"]["template"].get("metadata") or {})),
         ready=status.get("readyReplicas", 0),
@@ -121,7 +121,9 @@ def selects(budget: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     if selector is None or (not selector and budget.get("apiVersion") == "policy/v1beta1"):
         return False  # no pod; an empty one is about every pod since policy/v1
     equal = (selector.get("matchLabels") or {}).items() <= labels.items()
-    return equal and all(_meets(each, labels) for each in selector.get("matchExpressions") or ())
+    return equal and all(
+        _meets(requirement, labels) for requirement in selector.get("matchExpressions") or ()
+    )
 
 
 def _meets(requirement: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
@@ -144,12 +146,12 @@ def digest(found: Mapping[str, Any]) -> str:
     quantities: comparing it with what was sent would find differences that nobody made.
     """
     metadata = found["metadata"]
-    said = {
+    ours = {
         "spec": {name: value for name, value in (found.get("spec") or {}).items() if name != "replicas"},
         "owners": metadata.get("ownerReferences") or [],
         "labels": {name: value for name, value in (metadata.get("labels") or {}).items() if name in LABELS},
     }
-    return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    return sha256(json.dumps(ours, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def edit(found: Mapping[str, Any]) -> Edit | None:
@@ -164,11 +166,11 @@ def edit(found: Mapping[str, Any]) -> Edit | None:
 def last_editor(found: Mapping[str, Any]) -> str | None:
     """Return the field manager, other than this operator, that last wrote to fields which the operator determines; None when there is none."""
     written = [
-        each
-        for each in found["metadata"].get("managedFields") or ()
-        if each.get("manager") not in (MANAGER, SCALER) and _is_about_ours(each.get("fieldsV1") or {})
+        entry
+        for entry in found["metadata"].get("managedFields") or ()
+        if entry.get("manager") not in (MANAGER, SCALER) and _is_about_ours(entry.get("fieldsV1") or {})
     ]
-    written.sort(key=lambda each: each.get("time") or "")
+    written.sort(key=lambda entry: entry.get("time") or "")
     return written[-1]["manager"] if written else None
 
 
@@ -182,9 +184,9 @@ def pod(found: Mapping[str, Any]) -> Pod | None:
     metadata, status = found["metadata"], found.get("status") or {}
     if status.get("phase") in OVER:
         return None
-    conditions = {each["type"]: each for each in status.get("conditions") or ()}
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
     containers = status.get("containerStatuses") or ()
-    endings = [ended for each in containers if (ended := _last_ending(each))]
+    endings = [ended for container in containers if (ended := _last_ending(container))]
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -202,7 +204,7 @@ def pod(found: Mapping[str, Any]) -> Pod | None:
             (trouble.reason for trouble in _troubles(conditions, status) if trouble.waits), None
         ),
         complaint=next((str(trouble) for trouble in _troubles(conditions, status)), None),
-        restarts=sum(each.get("restartCount", 0) for each in containers),
+        restarts=sum(container.get("restartCount", 0) for container in containers),
         out_of_memory=sum(ended.get("reason") == "OOMKilled" for ended in endings),
         **_last_restart(endings),
     )
@@ -226,7 +228,8 @@ def _last_ending(container: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def _last_restart(endings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return when a container of a pod ended last, and how long it had run by then."""
     spans = [
-        (parse_timestamp(each.get("finishedAt")), parse_timestamp(each.get("startedAt"))) for each in endings
+        (parse_timestamp(ending.get("finishedAt")), parse_timestamp(ending.get("startedAt")))
+        for ending in endings
     ]
     ended = max(((end, begin or end) for end, begin in spans if end is not None), default=None)
     return {"restarted_at": ended[0], "lasted": ended[0] - ended[1]} if ended else {}
@@ -250,13 +253,13 @@ def _troubles(conditions: Mapping[str, Mapping[str, Any]], status: Mapping[str, 
     scheduled = conditions.get("PodScheduled") or {}
     if scheduled.get("status") == "False":
         yield _Trouble(scheduled.get("reason") or "Unschedulable", _cut(scheduled.get("message")))
-    for each in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
-        state, before = each.get("state") or {}, (each.get("lastState") or {}).get("terminated")
+    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        state, before = container.get("state") or {}, (container.get("lastState") or {}).get("terminated")
         waiting, ended = state.get("waiting") or {}, state.get("terminated") or before
         reason = waiting.get("reason")
         if reason and reason not in STARTING:
             yield _Trouble(reason, _ending(ended) if ended else _cut(waiting.get("message")))
-        elif ended and ended.get("exitCode") and not each.get("ready"):
+        elif ended and ended.get("exitCode") and not container.get("ready"):
             yield _Trouble("Restarted" if before else "Ended", _ending(ended), waits=False)
 
 

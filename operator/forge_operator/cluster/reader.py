@@ -73,7 +73,7 @@ class ClusterReader:
                 unreadable[namespace] = error
                 continue
             objects |= listed[0]
-            owners |= {each["metadata"]["uid"]: key for key, each in listed[0].items()}
+            owners |= {item["metadata"]["uid"]: key for key, item in listed[0].items()}
             pools |= _pools(*listed[1:], await self._read_budgets(namespace), owners)
         self._overview = Overview(started_at, objects, pools, unreadable)
         return self._overview
@@ -86,9 +86,9 @@ class ClusterReader:
     async def _listed(self, namespace: str | None) -> tuple[dict[Key, Object], Objects, Objects]:
         """Return the objects of the namespace, their Deployments and their pods."""
         objects = {
-            Key(kind, each["metadata"]["namespace"], each["metadata"]["name"]): each
+            Key(kind, item["metadata"]["namespace"], item["metadata"]["name"]): item
             for kind, resource in BY_KIND.items()
-            for each in await self._kube.list(resource, namespace)
+            for item in await self._kube.list(resource, namespace)
         }
         made = await self._kube.list(DEPLOYMENTS, namespace, selector=POOL_UID)
         return objects, made, await self._kube.list(PODS, namespace, selector=POOL_UID)
@@ -131,17 +131,17 @@ def _pools(
     """Return the pools by the uid of their owner, as far as that is among `owners` with its own namespace and name."""
     deployments_of, pods_of = _by_pool(made, owners), _by_pool(pods, owners)
     ours = _our_budgets(budgets.found, owners)
-    rightful = {id(each) for uid, each in ours.items() if uid in owners}
-    others = [each for each in budgets.found if id(each) not in rightful]
+    rightful = {id(item) for uid, item in ours.items() if uid in owners}
+    others = [item for item in budgets.found if id(item) not in rightful]
     found = {}
     for uid in deployments_of.keys() | pods_of.keys() | ours.keys():
         deployments, owner = deployments_of.get(uid, []), owners.get(uid)
         found[uid] = Cluster(
-            deployments=tuple(deployment(each) for each in deployments),
-            pods=tuple(alive for each in pods_of.get(uid, ()) if (alive := pod(each)) is not None),
+            deployments=tuple(deployment(item) for item in deployments),
+            pods=tuple(alive for item in pods_of.get(uid, ()) if (alive := pod(item)) is not None),
             budget=budget(ours[uid]) if uid in ours else None,
             budget_of_others=next(
-                (each["metadata"]["name"] for each in others if _is_in_the_way(each, owner, deployments)),
+                (item["metadata"]["name"] for item in others if _is_in_the_way(item, owner, deployments)),
                 None,
             ),
             budgets_hidden=budgets.hidden,
@@ -152,10 +152,10 @@ def _pools(
 def _our_budgets(found: Iterable[Object], owners: Mapping[str, Key]) -> dict[str, Object]:
     """Return the budget of each pool: the one of the right name, since labels may have been copied with it."""
     return {
-        uid: each
+        uid: item
         for uid, budgets in _by_pool(found, owners).items()
-        for each in budgets
-        if uid not in owners or _has_our_name(each, owners[uid])
+        for item in budgets
+        if uid not in owners or _has_our_name(item, owners[uid])
     }
 
 
@@ -172,18 +172,18 @@ def _is_in_the_way(budget: Object, owner: Key | None, deployments: Iterable[Obje
         if _has_our_name(budget, owner):
             return True
     return any(
-        selects(budget, (each["spec"]["template"].get("metadata") or {}).get("labels") or {})
-        for each in deployments
-        if each["metadata"]["namespace"] == metadata["namespace"]
+        selects(budget, (item["spec"]["template"].get("metadata") or {}).get("labels") or {})
+        for item in deployments
+        if item["metadata"]["namespace"] == metadata["namespace"]
     )
 
 
 def _by_pool(found: Iterable[Object], owners: Mapping[str, Key]) -> dict[str, list[Object]]:
     """Return the objects of each pool. A label can be copied into any namespace: only that of the owner counts."""
     pools: dict[str, list[Object]] = {}
-    for each in found:
-        metadata = each["metadata"]
+    for item in found:
+        metadata = item["metadata"]
         uid = (metadata.get("labels") or {}).get(POOL_UID)
         if uid and (uid not in owners or owners[uid].namespace == metadata["namespace"]):
-            pools.setdefault(uid, []).append(each)
+            pools.setdefault(uid, []).append(item)
     return pools

@@ -36,7 +36,7 @@ class Facts:
     crons_by_name: dict[str, CronConfig] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.crons_by_name = {each.name: each for each in self.crons}
+        self.crons_by_name = {cron.name: cron for cron in self.crons}
         for version in self.versions:
             self.versions_of.setdefault(version.pool, []).append(version)
         for worker in self.workers:
@@ -62,14 +62,18 @@ class Facts:
     async def busy(self, within: timedelta) -> frozenset[str]:
         """Return the queues with jobs that some worker may handle now, or within that time. Raises ForgeError."""
         if within not in self.busy_within:
-            counts = [workable(each, self.unhandled) for each in self.counts]
-            now = {each.queue for each in counts if each.pending or each.in_progress}
+            counts = [workable(queue_counts, self.unhandled) for queue_counts in self.counts]
+            now = {
+                queue_counts.queue
+                for queue_counts in counts
+                if queue_counts.pending or queue_counts.in_progress
+            }
             fires = {
-                each.queue
-                for each in self.crons
+                cron.queue
+                for cron in self.crons
                 # Without a time it is new, or was edited: a worker has to find its first one.
-                if each.enabled and (each.next_fire_at or self.now) <= self.now + within
-                if is_handled(each, self.handled)
+                if cron.enabled and (cron.next_fire_at or self.now) <= self.now + within
+                if is_handled(cron, self.handled)
             }
             self.busy_within[within] = frozenset(now | fires | (await self._upcoming(within)).keys())
         return self.busy_within[within]
@@ -83,8 +87,8 @@ class Facts:
 def by_queue(unhandled: Iterable[Unhandled]) -> dict[str, list[Unhandled]]:
     """Return the jobs without a handler by their queues."""
     found: dict[str, list[Unhandled]] = {}
-    for each in unhandled:
-        found.setdefault(each.queue, []).append(each)
+    for jobs in unhandled:
+        found.setdefault(jobs.queue, []).append(jobs)
     return found
 
 

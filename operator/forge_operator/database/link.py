@@ -90,7 +90,7 @@ class DatabaseLink:
 
     async def _opened(self) -> Forge:
         forge = Forge(settings=self._settings())
-        forge.telemetry.subscribe(_told)
+        forge.telemetry.subscribe(_on_event)
         try:
             await forge.open(migrate=False)
         except ForgeError as error:
@@ -113,7 +113,7 @@ class DatabaseLink:
         )
 
 
-def _told(event: Event) -> None:
+def _on_event(event: Event) -> None:
     if isinstance(event, events.DatabaseMoved):
         logger.warning(
             "The database refused a connection, and accepts one with the URL that its file holds now: %s",

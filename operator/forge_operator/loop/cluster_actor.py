@@ -60,8 +60,8 @@ class ClusterActor:
                     raise OutOfDate(f"PodDisruptionBudget {action.name} was replaced meanwhile.")
             case MarkPod():
                 change = {"labels": dict(action.labels), "annotations": dict(action.annotations)}
-                said = {"metadata": {name: value for name, value in change.items() if value}}
-                await _unless_gone(self._kube.merge(PODS, action.namespace, action.pod, said))
+                patch = {"metadata": {name: value for name, value in change.items() if value}}
+                await _unless_gone(self._kube.merge(PODS, action.namespace, action.pod, patch))
             case Scale():
                 if not await self._kube.scale(action.namespace, action.name, action.replicas, was=action.was):
                     raise OutOfDate(f"Deployment {action.name} was scaled by somebody else.")
@@ -107,7 +107,7 @@ class ClusterActor:
     async def _reclaim(self, subject: Subject, action: ReclaimDeployment) -> None:
         metadata: dict[str, Any] = {"labels": dict(action.labels)}
         if action.owners is not None:
-            metadata["ownerReferences"] = [dict(each) for each in action.owners]
+            metadata["ownerReferences"] = [dict(owner) for owner in action.owners]
         await self._kube.merge(DEPLOYMENTS, action.namespace, action.name, {"metadata": metadata})
         await self._repaired(subject, DEPLOYMENTS, action.name, action.edited_by)
 
@@ -134,7 +134,7 @@ class ClusterActor:
             present = list(metadata.get("finalizers") or ())
             if (FINALIZER in present) is wanted:
                 return
-            others = [each for each in present if each != FINALIZER]
+            others = [finalizer for finalizer in present if finalizer != FINALIZER]
             change = {
                 "resourceVersion": metadata["resourceVersion"],
                 "finalizers": [*others, FINALIZER] if wanted else others,

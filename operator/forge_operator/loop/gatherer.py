@@ -116,5 +116,5 @@ class Gatherer:
             now=facts.now,
             row=facts.crons_by_name.get(name),
             handled=facts.handled.get(queue) if queue is not None else None,
-            queue_exists=queue is None or any(each.name == queue for each in facts.queues),
+            queue_exists=queue is None or any(row.name == queue for row in facts.queues),
         )

@@ -82,8 +82,8 @@ class LeadingOperator:
         )
         self._informer: Informer | None = None
         self._is_deaf = asyncio.Event()
-        told = DatabaseMetrics(facts, self._reconciler.known, may_tell=lambda: candidate.holds)
-        metrics.database = told.read
+        database_metrics = DatabaseMetrics(facts, self._reconciler.known, may_tell=lambda: candidate.holds)
+        metrics.database = database_metrics.read
         metrics.database_up.set_function(lambda: float(self._link.is_up))
         metrics.queue_depth.set_function(lambda: float(self._queue.depth))
         metrics.queue_oldest.set_function(lambda: self._queue.oldest)

@@ -158,7 +158,7 @@ class Reconciler:
                 kept.changed_at = self._clock()
         kept.memory = done.memory
         self._count(done)
-        if any(isinstance(each, SetQueue | EnsureQueues) for each in done.actions):
+        if any(isinstance(action, SetQueue | EnsureQueues) for action in done.actions):
             self._wake_crons()
         if done.stopped_by is not None:
             logger.info("%s: %s", key.owner, done.stopped_by)
@@ -172,7 +172,7 @@ class Reconciler:
                 "%s: %s; next try at %s", key.owner, failure.message, f"{failure.again_at:%H:%M:%S} UTC"
             )
         now = datetime.now(UTC)
-        tries = [max(SOON, each.again_at - now) for each in done.memory.failures.values()]
+        tries = [max(SOON, failed.again_at - now) for failed in done.memory.failures.values()]
         return min(tries if again is None else [*tries, again], default=None)
 
     async def _planned(self, key: Key, kept: Remembered, found: Object, not_before: float) -> Plan:
@@ -232,10 +232,10 @@ class Reconciler:
             kept.served, kept.within = _scaled_queues(observed.queue.name, spec)
             kept.is_asleep = bool(kept.served) and not _claims(cluster, database)
         if isinstance(cluster, Cluster) and isinstance(database, DatabaseState):
-            kept.is_calm = all(each.state in CALM for each in database.versions)
-            states = counted(str(each.state) for each in database.versions)
-            replicas = sum(each.replicas for each in cluster.deployments)
-            ready = sum(each.ready for each in cluster.deployments)
+            kept.is_calm = all(version.state in CALM for version in database.versions)
+            states = counted(str(version.state) for version in database.versions)
+            replicas = sum(deployment.replicas for deployment in cluster.deployments)
+            ready = sum(deployment.ready for deployment in cluster.deployments)
             self._metrics.pool(f"{key.namespace}/{key.name}", states, replicas, ready)
 
     def _count(self, done: Execution) -> None:
@@ -258,8 +258,10 @@ def _claims(cluster: Cluster, database: DatabaseState | Unknown) -> bool:
     """
     closed: set[str] = set()
     if isinstance(database, DatabaseState):
-        closed = {each.id for each in database.versions if not each.is_open}
-    return any(each.replicas > 0 for each in cluster.deployments if each.version_id not in closed)
+        closed = {version.id for version in database.versions if not version.is_open}
+    return any(
+        deployment.replicas > 0 for deployment in cluster.deployments if deployment.version_id not in closed
+    )
 
 
 def _scaled_queues(name: str, spec: QueueSpec | InvalidSpec) -> tuple[tuple[str, ...], timedelta]:

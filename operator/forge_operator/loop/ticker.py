@@ -158,12 +158,12 @@ class Ticker:
                     await listening
 
     def _sleeping_queues(self) -> frozenset[str]:
-        return frozenset[str]().union(*(each.queues for each in self._reconciler.asleep().values()))
+        return frozenset[str]().union(*(pool.queues for pool in self._reconciler.asleep().values()))
 
     async def _listen(self, queues: frozenset[str]) -> None:
         try:
             forge = await self._link.forge()
-            known = {each.name for each in await forge.queues.list()}
+            known = {queue.name for queue in await forge.queues.list()}
             async with aclosing(forge.watch(sorted(queues & known))) as woken:
                 async for queue in woken:
                     for key, pool in self._reconciler.asleep().items():
@@ -190,9 +190,13 @@ def lagging(objects: Mapping[Key, Object]) -> dict[str, int]:
 
 def left_over(overview: Overview, facts: Facts) -> list[str]:
     """Return the deleted pools that still have versions and no worker."""
-    there = {each["metadata"]["uid"] for each in overview.objects.values()}
-    kept = {each.pool for each in facts.versions if each.workers or each.in_progress or is_young(each, facts)}
-    return sorted({each.pool for each in facts.versions} - there - kept)
+    there = {found["metadata"]["uid"] for found in overview.objects.values()}
+    kept = {
+        version.pool
+        for version in facts.versions
+        if version.workers or version.in_progress or is_young(version, facts)
+    }
+    return sorted({version.pool for version in facts.versions} - there - kept)
 
 
 def is_young(version: Version, facts: Facts) -> bool:
@@ -202,7 +206,7 @@ def is_young(version: Version, facts: Facts) -> bool:
 
 def orphans(overview: Overview, facts: Facts) -> set[Key]:
     """Return the objects that rows name as their owner and that do not exist."""
-    owners = {each.managed_by for each in facts.queues}
-    owners |= {each.managed_by for each in facts.limits} | {each.managed_by for each in facts.crons}
+    owners = {queue.managed_by for queue in facts.queues}
+    owners |= {limit.managed_by for limit in facts.limits} | {cron.managed_by for cron in facts.crons}
     named = (Key.of_owner(owner) for owner in owners if owner is not None)
     return {key for key in named if key is not None and key not in overview.objects}

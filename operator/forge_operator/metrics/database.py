@@ -39,35 +39,35 @@ class QueueFacts:
 
 
 GAUGES: dict[str, tuple[str, Callable[[QueueFacts], float]]] = {
-    "pending_jobs": ("Jobs that may be claimed now.", lambda told: told.counts.pending),
+    "pending_jobs": ("Jobs that may be claimed now.", lambda facts: facts.counts.pending),
     "scheduled_jobs": (
         "Jobs that wait for their time, retries included.",
-        lambda told: told.counts.scheduled,
+        lambda facts: facts.counts.scheduled,
     ),
-    "in_progress_jobs": ("Jobs that workers hold.", lambda told: told.counts.in_progress),
-    "done_jobs": ("Done jobs that are still kept.", lambda told: told.counts.done),
-    "dead_jobs": ("Dead jobs that are still kept.", lambda told: told.counts.dead),
+    "in_progress_jobs": ("Jobs that workers hold.", lambda facts: facts.counts.in_progress),
+    "done_jobs": ("Done jobs that are still kept.", lambda facts: facts.counts.done),
+    "dead_jobs": ("Dead jobs that are still kept.", lambda facts: facts.counts.dead),
     "held_jobs": (
         "Pending jobs that would not start however many workers there were.",
-        lambda told: held(told.workable, told.queue),
+        lambda facts: held(facts.workable, facts.queue),
     ),
     "unhandled_jobs": (
         "Pending jobs of kinds for which nobody who serves the queue has a handler.",
-        lambda told: sum(each.pending for each in told.unhandled),
+        lambda facts: sum(jobs.pending for jobs in facts.unhandled),
     ),
     "unhandled_due_jobs": (
         "Scheduled jobs of such kinds whose time has come.",
-        lambda told: sum(each.due for each in told.unhandled),
+        lambda facts: sum(jobs.due for jobs in facts.unhandled),
     ),
     "oldest_pending_age_seconds": (
         "How long the oldest pending job has been pending; 0 when there is none.",
-        lambda told: told.oldest_age,
+        lambda facts: facts.oldest_age,
     ),
-    "paused": ("Whether the queue is paused.", lambda told: told.queue.paused),
-    "live_workers": ("Live workers that may claim jobs of the queue.", lambda told: told.live_workers),
+    "paused": ("Whether the queue is paused.", lambda facts: facts.queue.paused),
+    "live_workers": ("Live workers that may claim jobs of the queue.", lambda facts: facts.live_workers),
     "unserved": (
         "Whether jobs are pending that no live worker serves.",
-        lambda told: told.counts.pending > 0 and not told.live_workers,
+        lambda facts: facts.counts.pending > 0 and not facts.live_workers,
     ),
 }
 
@@ -93,19 +93,19 @@ class DatabaseMetrics:
             facts = await self._facts.read(time.monotonic() - self._fresh)
         except ForgeError:
             return None
-        known = {each.owner: f"{each.namespace}/{each.name}" for each in self._known()}
-        crons = [each for each in facts.crons if each.managed_by in known]
-        return [*queue_gauges(told(facts, known)), *cron_gauges(crons)]
+        known = {key.owner: f"{key.namespace}/{key.name}" for key in self._known()}
+        crons = [cron for cron in facts.crons if cron.managed_by in known]
+        return [*queue_gauges(queue_facts(facts, known)), *cron_gauges(crons)]
 
 
-def told(facts: Facts, known: dict[str, str]) -> Iterator[QueueFacts]:
+def queue_facts(facts: Facts, known: dict[str, str]) -> Iterator[QueueFacts]:
     """Yield what is said of every queue whose owner is known; `known` says what its pool is called."""
-    counts = {each.queue: each for each in facts.counts}
+    counts = {queue_counts.queue: queue_counts for queue_counts in facts.counts}
     live = Counter(
         queue
-        for each in facts.workers
-        if each.serves and each.was_heard_from(facts.now, LIVE)
-        for queue in each.queues
+        for worker in facts.workers
+        if worker.serves and worker.was_heard_from(facts.now, LIVE)
+        for queue in worker.queues
     )
     for queue in facts.queues:
         if queue.managed_by in known:
@@ -122,13 +122,13 @@ def told(facts: Facts, known: dict[str, str]) -> Iterator[QueueFacts]:
             )
 
 
-def queue_gauges(told: Iterable[QueueFacts] = ()) -> Iterator[Metric]:
+def queue_gauges(facts: Iterable[QueueFacts] = ()) -> Iterator[Metric]:
     """Yield the gauges of queues."""
-    rows = list(told)
+    rows = list(facts)
     for name, (meaning, value) in GAUGES.items():
         family = GaugeMetricFamily(f"forge_queue_{name}", meaning, labels=("pool", "queue"))
-        for each in rows:
-            family.add_metric((each.pool, each.queue.name), value(each))
+        for row in rows:
+            family.add_metric((row.pool, row.queue.name), value(row))
         yield family
 
 
@@ -138,8 +138,8 @@ def cron_gauges(crons: Collection[CronConfig] = ()) -> Iterator[Metric]:
     due = GaugeMetricFamily(
         "forge_cron_next_fire_timestamp_seconds", "When the cron fires next.", labels=("cron",)
     )
-    for each in crons:
-        enabled.add_metric((each.name,), each.enabled)
-        if each.next_fire_at is not None:
-            due.add_metric((each.name,), each.next_fire_at.timestamp())
+    for cron in crons:
+        enabled.add_metric((cron.name,), cron.enabled)
+        if cron.next_fire_at is not None:
+            due.add_metric((cron.name,), cron.next_fire_at.timestamp())
     yield from (enabled, due)

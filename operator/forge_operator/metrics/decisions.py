@@ -31,14 +31,14 @@ def decision_gauges(decisions: Mapping[str, ScalingDecision]) -> Iterator[Metric
         "Pods that the work alone needs, before limits and stabilization.",
         labels=("pool",),
     )
-    for pool, each in decisions.items():
-        info.add_metric((pool, each.reason.value, each.limited.value), 1)
-        desired.add_metric((pool,), each.replicas)
-        wanted.add_metric((pool,), each.wanted)
+    for pool, decision in decisions.items():
+        info.add_metric((pool, decision.reason.value, decision.limited.value), 1)
+        desired.add_metric((pool,), decision.replicas)
+        wanted.add_metric((pool,), decision.wanted)
     yield from (info, desired, wanted)
     for name, (meaning, value) in INPUTS.items():
         family = GaugeMetricFamily(f"forge_autoscaler_{name}", meaning, labels=("pool",))
-        for pool, each in decisions.items():
-            if each.load is not None:
-                family.add_metric((pool,), value(each.load))
+        for pool, decision in decisions.items():
+            if decision.load is not None:
+                family.add_metric((pool,), value(decision.load))
         yield family

@@ -41,8 +41,8 @@ class OperatorMetrics:
         self.database: Callable[[], Awaitable[Sequence[Metric] | None]] = nothing_known
         self._patience, self._clock = patience, clock
         self._decisions: dict[str, tuple[ScalingDecision, float]] = {}  # by pool, with the time
-        self._told = DatabaseFamilies([*queue_gauges(), *cron_gauges(), *decision_gauges({})])
-        self.registry.register(self._told)
+        self._families = DatabaseFamilies([*queue_gauges(), *cron_gauges(), *decision_gauges({})])
+        self.registry.register(self._families)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.reconciles = self._counter(
@@ -136,8 +136,8 @@ class OperatorMetrics:
 
     async def scrape(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics as text, and the text's content type."""
-        said = await self._asked()
-        self._told.families = [] if said is None else [*said, *decision_gauges(self._renewed())]
+        families = await self._asked()
+        self._families.families = [] if families is None else [*families, *decision_gauges(self._renewed())]
         now = time.monotonic()
         for kind, at in self._heard.items():
             self._event_age.labels(kind).set(now - at)

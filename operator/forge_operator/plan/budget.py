@@ -21,7 +21,7 @@ def starting(cluster: Cluster, workers: Iterable[WorkerInfo]) -> int:
 
     Pods on their way out open nothing more; what they have open the server counts.
     """
-    connected = {each.pod for each in workers}
+    connected = {worker.pod for worker in workers}
     return sum(
         unconnected(cluster, deployment, connected) * deployment.processes
         for deployment in cluster.deployments
@@ -31,13 +31,13 @@ def starting(cluster: Cluster, workers: Iterable[WorkerInfo]) -> int:
 
 def unconnected(cluster: Cluster, deployment: Deployment, connected: set[str | None]) -> int:
     """Return how many pods the Deployment has, or is to have, without a worker in the database."""
-    alive = [each for each in cluster.pods if each.version_id == deployment.version_id and not each.deleting]
-    return max(deployment.replicas, len(alive)) - sum(1 for each in alive if each.name in connected)
+    alive = [pod for pod in cluster.pods if pod.version_id == deployment.version_id and not pod.deleting]
+    return max(deployment.replicas, len(alive)) - sum(1 for pod in alive if pod.name in connected)
 
 
 def ordered(cluster: Cluster, actions: Iterable[Action]) -> Cluster:
     """Return the cluster as it is to be when these actions are done, as far as there are more pods or fewer."""
-    deployments = {each.name: each for each in cluster.deployments}
+    deployments = {deployment.name: deployment for deployment in cluster.deployments}
     for action in actions:
         match action:
             case ApplyDeployment() if action.name not in deployments:
@@ -63,13 +63,13 @@ def made(action: ApplyDeployment) -> Deployment:
 def processes(template: Mapping[str, Any]) -> int:
     """Return how many workers each pod of this template runs: what `--processes` says in its command."""
     worker = template["spec"]["containers"][0]
-    words = [str(each) for each in (*(worker.get("command") or ()), *(worker.get("args") or ()))]
+    words = [str(part) for part in (*(worker.get("command") or ()), *(worker.get("args") or ()))]
     found = 1
     for word, following in pairwise([*words, ""]):
         option, equals, value = word.partition("=")
-        said = value if equals else following
-        if option == "--processes" and said.isdecimal():
-            found = max(1, int(said))
+        number = value if equals else following
+        if option == "--processes" and number.isdecimal():
+            found = max(1, int(number))
     return found
 
 
@@ -117,6 +117,6 @@ class Orders:
 def by_pool(workers: Iterable[WorkerInfo]) -> dict[str | None, list[WorkerInfo]]:
     """Return the workers of each pool."""
     found: dict[str | None, list[WorkerInfo]] = {}
-    for each in workers:
-        found.setdefault(each.pool, []).append(each)
+    for worker in workers:
+        found.setdefault(worker.pool, []).append(worker)
     return found

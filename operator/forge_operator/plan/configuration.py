@@ -55,7 +55,7 @@ def plan_configuration(
     """Plan the rows of the spec: queue, rate limit and further queues. The first owner of a queue keeps it."""
     name = naming.queue_name(owner.name, spec)
     manager = naming.owner_of_rows("ForgeQueue", owner.namespace, owner.name)
-    row = next((each for each in database.queues if each.name == name), None)
+    row = next((candidate for candidate in database.queues if candidate.name == name), None)
     if row is not None and row.managed_by not in (None, manager):
         message = f"Queue {name!r} belongs to {row.managed_by}."
         return Sync((), ConditionReason.QUEUE_NAME_CONFLICT, message)
@@ -64,8 +64,8 @@ def plan_configuration(
         message = f"The rate limit {naming.limit_scope(name)!r} belongs to another owner."
         return Sync((), ConditionReason.QUEUE_NAME_CONFLICT, message)
     # A queue names a rate limit that exists: it is made before, and taken away after.
-    made = [each for each in limits if isinstance(each, SetLimit)]
-    taken_away = [each for each in limits if not isinstance(each, SetLimit)]
+    made = [limit for limit in limits if isinstance(limit, SetLimit)]
+    taken_away = [limit for limit in limits if not isinstance(limit, SetLimit)]
     queue = queue_actions(row, name, spec, manager)
     actions = [*made, *queue, *taken_away, *served_queues(spec, database)]
     if actions and was_synced:
@@ -93,7 +93,7 @@ def queue_actions(row: QueueConfig | None, name: str, spec: QueueSpec, manager: 
 def limit_actions(name: str, spec: QueueSpec, database: DatabaseState, manager: str) -> list[Action] | None:
     """Write or delete the queue's rate limit; None when it belongs to another owner."""
     scope = naming.limit_scope(name)
-    row = next((each for each in database.limits if each.scope == scope), None)
+    row = next((limit for limit in database.limits if limit.scope == scope), None)
     if spec.rate_limit is None:
         return [DeleteLimit(scope, manager)] if row is not None and row.managed_by == manager else []
     if row is not None and row.managed_by not in (None, manager):
@@ -109,6 +109,6 @@ def served_queues(spec: QueueSpec, database: DatabaseState) -> list[Action]:
     """Create the further queues that the workers serve, so that a worker can start."""
     if spec.workers is None:
         return []
-    known = {each.name for each in database.queues}
-    missing = tuple(each for each in spec.workers.queues if each not in known)
+    known = {queue.name for queue in database.queues}
+    missing = tuple(queue for queue in spec.workers.queues if queue not in known)
     return [EnsureQueues(missing)] if missing else []

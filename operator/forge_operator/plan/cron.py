@@ -120,7 +120,7 @@ def is_as_wanted(row: CronConfig, spec: CronSpec, values: Mapping[str, Any]) -> 
 
 def was_synced(cron: CronObject) -> bool:
     """Whether this generation of the object was ever written to the row."""
-    known = {each["type"]: each.get("reason") for each in cron.status.get("conditions") or ()}
+    known = {condition["type"]: condition.get("reason") for condition in cron.status.get("conditions") or ()}
     is_same = cron.status.get("observedGeneration") == cron.generation
     return is_same and known.get(Condition.SYNCED.value) == ConditionReason.CONFIG_APPLIED.value
 

@@ -52,29 +52,35 @@ def is_forced(owner: QueueObject) -> bool:
 def jobs_left(owner: QueueObject, database: DatabaseState) -> int:
     """Return how many jobs of the queue have not ended; 0 when the queue is not the object's."""
     manager = naming.owner_of_rows("ForgeQueue", owner.namespace, owner.name)
-    names = {each.name for each in database.queues if each.managed_by == manager}
+    names = {queue.name for queue in database.queues if queue.managed_by == manager}
     return sum(
-        each.pending + each.scheduled + each.in_progress for each in database.counts if each.queue in names
+        queue_counts.pending + queue_counts.scheduled + queue_counts.in_progress
+        for queue_counts in database.counts
+        if queue_counts.queue in names
     )
 
 
 def dismiss(manager: str, database: DatabaseState) -> list[Action]:
     """Let nobody manage the queues of `manager`, and delete the rate limits that belong to them."""
-    scopes = {each.scope for each in database.limits if each.managed_by == manager}
-    queues = [each for each in database.queues if each.managed_by == manager]
+    scopes = {limit.scope for limit in database.limits if limit.managed_by == manager}
+    queues = [queue for queue in database.queues if queue.managed_by == manager]
     # From a queue that names a limit which is gone, nobody would ever start a job.
     return [
-        *(SetQueue(each.name, {"rate_limit": None}, manager) for each in queues if each.rate_limit in scopes),
+        *(
+            SetQueue(queue.name, {"rate_limit": None}, manager)
+            for queue in queues
+            if queue.rate_limit in scopes
+        ),
         *(DeleteLimit(scope, manager) for scope in sorted(scopes)),
-        *(ManageQueue(each.name, None, manager) for each in queues),
+        *(ManageQueue(queue.name, None, manager) for queue in queues),
     ]
 
 
 def remove(manager: str, database: DatabaseState) -> list[Action]:
     """Delete the rows of `manager`: first the queue, which names its rate limit."""
     return [
-        *(DeleteQueue(each.name, manager) for each in database.queues if each.managed_by == manager),
-        *(DeleteLimit(each.scope, manager) for each in database.limits if each.managed_by == manager),
+        *(DeleteQueue(queue.name, manager) for queue in database.queues if queue.managed_by == manager),
+        *(DeleteLimit(limit.scope, manager) for limit in database.limits if limit.managed_by == manager),
     ]
 
 

@@ -64,7 +64,7 @@ def reclaim_deployment(pool: Pool, version: Version) -> ReclaimDeployment:
     deployment = pool.deployments.get(version.id)
     if deployment is None:
         return ReclaimDeployment(pool.owner.namespace, version.deployment, labels)  # the next look finds it
-    others = [each for each in deployment.owners if each["uid"] != pool.uid]
+    others = [owner for owner in deployment.owners if owner["uid"] != pool.uid]
     return ReclaimDeployment(
         pool.owner.namespace,
         version.deployment,
@@ -106,7 +106,7 @@ def template_error(template: Mapping[str, Any]) -> str | None:
 
 def is_list_of_objects(value: object) -> bool:
     """Whether the value is a list of which every item is an object."""
-    return isinstance(value, list | tuple) and all(isinstance(each, Mapping) for each in value)
+    return isinstance(value, list | tuple) and all(isinstance(item, Mapping) for item in value)
 
 
 def deployment_manifest(
@@ -175,7 +175,7 @@ def pod_template(
             naming.CONNECTION_HASH: settings.connection_hash,
         }
     spec = template["spec"] = pod_spec(owner, workers, identity, name, settings, template["spec"])
-    if any(each.get("name") == TEMPORARY for each in spec["volumes"]):
+    if any(volume.get("name") == TEMPORARY for volume in spec["volumes"]):
         metadata["annotations"] = {LOCAL_VOLUMES: TEMPORARY, **(metadata.get("annotations") or {})}
     return template
 
@@ -197,14 +197,14 @@ def pod_spec(
     spec.setdefault("enableServiceLinks", False)  # hundreds of variables that nobody wants
     if settings.topology_spread:
         spec.setdefault("topologySpreadConstraints", [spread(owner, identity)])
-    worker, *others = (restricted(each) for each in spec["containers"])
+    worker, *others = (restricted(container) for container in spec["containers"])
     injected = environment(owner, workers, identity, name, settings)
     worker = as_worker(worker, injected, settings, grace)
     spec["containers"] = [worker, *others]
     if spec.get("initContainers"):
-        spec["initContainers"] = [restricted(each) for each in spec["initContainers"]]
+        spec["initContainers"] = [restricted(container) for container in spec["initContainers"]]
     volumes = [*(spec.get("volumes") or []), database_volume(settings)]
-    if any(each["name"] == TEMPORARY for each in worker["volumeMounts"]):
+    if any(mount["name"] == TEMPORARY for mount in worker["volumeMounts"]):
         volumes.append({"name": TEMPORARY, "emptyDir": {}})
     spec["volumes"] = volumes
     return spec
@@ -233,7 +233,7 @@ def as_worker(
 ) -> dict[str, Any]:
     """Return the worker's container with its environment, port, probes and a place for temporary files."""
     given = container.get("env") or []
-    said = {each.get("name"): each.get("value") for each in given}
+    values = {variable.get("name"): variable.get("value") for variable in given}
     defaults = {
         "FORGE_METRICS_PORT": str(settings.metrics_port),
         "FORGE_GRACE_SECONDS": str(grace - min(GRACE_MARGIN, grace // 2)),
@@ -243,8 +243,8 @@ def as_worker(
     }
     if settings.connections_per_worker:
         defaults["FORGE_MAX_CONNECTIONS"] = str(settings.connections_per_worker)
-    added = [{"name": key, "value": value} for key, value in defaults.items() if key not in said]
-    port = port_of(said.get("FORGE_METRICS_PORT"), settings)
+    added = [{"name": key, "value": value} for key, value in defaults.items() if key not in values]
+    port = port_of(values.get("FORGE_METRICS_PORT"), settings)
     found = {**container, "env": [*injected, *added, *given], "ports": ports(container, port)}
     found["securityContext"] = {"readOnlyRootFilesystem": True, **found["securityContext"]}
     found["volumeMounts"] = mounts(found)
@@ -255,15 +255,15 @@ def as_worker(
     return found
 
 
-def port_of(said: object, settings: OperatorSettings) -> int:
+def port_of(value: object, settings: OperatorSettings) -> int:
     """Return the port of the worker's probes: the one in the template, if that is a number."""
-    return int(str(said)) if re.fullmatch("0*[1-9][0-9]{0,4}", str(said)) else settings.metrics_port
+    return int(str(value)) if re.fullmatch("0*[1-9][0-9]{0,4}", str(value)) else settings.metrics_port
 
 
 def ports(container: Mapping[str, Any], port: int) -> list[dict[str, Any]]:
     """Return the container's ports with that of the metrics."""
     given = container.get("ports") or []
-    if any(each.get("name") == PORT_NAME or each.get("containerPort") == port for each in given):
+    if any(declared.get("name") == PORT_NAME or declared.get("containerPort") == port for declared in given):
         return list(given)
     return [*given, {"name": PORT_NAME, "containerPort": port, "protocol": "TCP"}]
 
@@ -273,7 +273,7 @@ def mounts(container: Mapping[str, Any]) -> list[dict[str, Any]]:
     database = {"name": DATABASE, "mountPath": DATABASE_FOLDER, "readOnly": True}
     given = [*(container.get("volumeMounts") or []), database]
     is_read_only = container["securityContext"]["readOnlyRootFilesystem"]
-    if not is_read_only or any(each.get("mountPath") == "/tmp" for each in given):
+    if not is_read_only or any(mount.get("mountPath") == "/tmp" for mount in given):
         return given
     return [*given, {"name": TEMPORARY, "mountPath": "/tmp"}]
 

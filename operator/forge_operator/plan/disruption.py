@@ -41,7 +41,7 @@ def strands(pool: Pool) -> tuple[Strand, ...]:
     """Plan the budget and the marks of pods, each mark apart: a pod that cannot be marked holds up no other."""
     return (
         Strand(Part.DISRUPTION, tuple(budget(pool)), "budget"),
-        *(Strand(Part.DISRUPTION, (each,), each.pod) for each in marks(pool)),
+        *(Strand(Part.DISRUPTION, (mark,), mark.pod) for mark in marks(pool)),
     )
 
 
@@ -97,7 +97,7 @@ def manifest(pool: Pool) -> dict[str, Any] | None:
 def budget_spec(pool: Pool) -> dict[str, Any] | None:
     """Return the spec of the budget; None when none is requested, or no version may have jobs."""
     asked = disruption(pool)
-    versions = sorted(each.id for each in pool.versions.values() if each.state in MAY_HAVE_JOBS)
+    versions = sorted(version.id for version in pool.versions.values() if version.state in MAY_HAVE_JOBS)
     if pool.workers_spec is None or asked.budget is BudgetChoice.NONE or not versions:
         return None
     of_pool = {naming.POOL_UID: pool.uid}
@@ -147,7 +147,7 @@ def marks(pool: Pool) -> list[MarkPod]:
         for held in holdings(pool, version.id)
         if (change := marked(pool, held, since := long_since(pool, held))) is not None
     ]
-    changes.sort(key=lambda each: each[0])
+    changes.sort(key=lambda change: change[0])
     return [change for _, change in changes[:MOST_AT_ONCE]]
 
 
@@ -201,7 +201,7 @@ def cost(pool: Pool, pod: Pod, *, is_kept: bool) -> dict[str, str | None]:
 
 def long_since(pool: Pool, held: PodLoad) -> datetime | None:
     """Return since when the pod runs its oldest job, if that is long ago."""
-    since = min((each.busy_since for each in held.workers if each.busy_since is not None), default=None)
+    since = min((worker.busy_since for worker in held.workers if worker.busy_since is not None), default=None)
     is_long = since is not None and pool.database.now - since >= disruption(pool).long_after
     return since if is_long else None
 

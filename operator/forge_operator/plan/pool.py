@@ -71,14 +71,22 @@ class Pool:
     @cached_property
     def versions(self) -> dict[str, Version]:
         """The versions by id, oldest first."""
-        return {each.id: each for each in self.database.versions if each.pool == self.uid}
+        return {version.id: version for version in self.database.versions if version.pool == self.uid}
 
     @cached_property
     def deployments(self) -> dict[str, Deployment]:
         """The Deployments by version id: by their names, which nobody can change, and where no row has that by their labels."""
-        known = {each.deployment: each.id for each in self.versions.values()}
-        labelled = {each.version_id: each for each in self.cluster.deployments if each.name not in known}
-        return labelled | {known[each.name]: each for each in self.cluster.deployments if each.name in known}
+        known = {version.deployment: version.id for version in self.versions.values()}
+        labelled = {
+            deployment.version_id: deployment
+            for deployment in self.cluster.deployments
+            if deployment.name not in known
+        }
+        return labelled | {
+            known[deployment.name]: deployment
+            for deployment in self.cluster.deployments
+            if deployment.name in known
+        }
 
     @property
     def asked(self) -> Version | None:
@@ -88,44 +96,44 @@ class Pool:
     @property
     def current(self) -> Version | None:
         """The version that serves."""
-        return next((each for each in self.versions.values() if each.state is VersionState.CURRENT), None)
+        return next(
+            (version for version in self.versions.values() if version.state is VersionState.CURRENT), None
+        )
 
     @property
     def ramping(self) -> Version | None:
         """The newest version that serves beside the current one."""
-        found = [each for each in self.versions.values() if each.state is VersionState.RAMPING]
+        found = [version for version in self.versions.values() if version.state is VersionState.RAMPING]
         return found[-1] if found else None
 
     @property
     def open_versions(self) -> list[Version]:
         """The versions whose workers may claim."""
-        return [each for each in self.versions.values() if each.is_open]
+        return [version for version in self.versions.values() if version.is_open]
 
     @property
     def active(self) -> list[Version]:
         """The versions that count against maxActiveVersions."""
-        return [each for each in self.versions.values() if each.state in ACTIVE]
+        return [version for version in self.versions.values() if version.state in ACTIVE]
 
     def pods(self, version_id: str, *, alive: bool = True) -> list[Pod]:
         """Return the version's pods, those that are being deleted left out unless not `alive`, newest first."""
         found = [
-            each
-            for each in self.cluster.pods
-            if each.version_id == version_id and not (alive and each.deleting)
+            pod for pod in self.cluster.pods if pod.version_id == version_id and not (alive and pod.deleting)
         ]
         return sorted(found, key=lambda pod: (pod.created_at or self.now, pod.name), reverse=True)
 
     def workers(self, version_id: str) -> list[WorkerInfo]:
         """Return the version's registered workers."""
-        return [each for each in self.database.workers if each.version_id == version_id]
+        return [worker for worker in self.database.workers if worker.version_id == version_id]
 
     def scaled(self, versions: Sequence[Version]) -> int:
         """Return how many pods the Deployments of these versions request, starting ones included."""
-        return sum(each.replicas for version in versions if (each := self.deployments.get(version.id)))
+        return sum(found.replicas for version in versions if (found := self.deployments.get(version.id)))
 
     def ready(self, versions: Sequence[Version]) -> int:
         """Return how many ready pods these versions have."""
-        return sum(each.ready for version in versions if (each := self.deployments.get(version.id)))
+        return sum(found.ready for version in versions if (found := self.deployments.get(version.id)))
 
     @property
     def connections_per_pod(self) -> int:
@@ -148,25 +156,25 @@ class Pool:
         return max(0, self.database.connections_left - self.connections_set_aside)
 
     @property
-    def connections_told(self) -> str:
+    def connections_in_words(self) -> str:
         """How many connections are left, as the end of a sentence."""
         aside = f" ({self.connections_set_aside} are set aside for pods that start)"
         return f"the database has {self.connections_left} left{aside if self.connections_set_aside else ''}."
 
     def complaints(self, versions: Sequence[Version]) -> list[str]:
         """Return why pods of these versions do not get ready, in Kubernetes' own words where there are any, each reason once."""
-        found = {pod.complaint for each in versions for pod in self.pods(each.id) if pod.complaint}
+        found = {pod.complaint for version in versions for pod in self.pods(version.id) if pod.complaint}
         failures = [
             failure.message
-            for each in versions
-            if (deployment := self.deployments.get(each.id))
+            for version in versions
+            if (deployment := self.deployments.get(version.id))
             and (failure := deployment.conditions.get("ReplicaFailure"))
             and failure.status == "True"
         ]
         leaving = [
             f"Deployment {deployment.name} is being deleted"
-            for each in versions
-            if (deployment := self.deployments.get(each.id)) and deployment.deleting
+            for version in versions
+            if (deployment := self.deployments.get(version.id)) and deployment.deleting
         ]
         return [*sorted(found), *failures, *leaving]
 
@@ -174,10 +182,10 @@ class Pool:
     def is_stuck(self) -> bool:
         """Whether a pod has waited for a minute and cannot be placed or started."""
         return any(
-            each.pending_reason is not None
-            and not each.ready
-            and not each.deleting
-            and each.created_at is not None
-            and self.now - each.created_at > STUCK_AFTER
-            for each in self.cluster.pods
+            pod.pending_reason is not None
+            and not pod.ready
+            and not pod.deleting
+            and pod.created_at is not None
+            and self.now - pod.created_at > STUCK_AFTER
+            for pod in self.cluster.pods
         )

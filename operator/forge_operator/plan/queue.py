@@ -95,8 +95,8 @@ def plan_gone(owner: str, database: DatabaseState, crons: Sequence[CronConfig] =
     `owner` is "ForgeQueue namespace/name" or "ForgeCron namespace/name". Queues stay, with their jobs.
     """
     actions = deletion.dismiss(owner, database)
-    known = {each.name: each for each in (*database.crons, *crons)}
-    actions += [DeleteCron(each.name, owner) for each in known.values() if each.managed_by == owner]
+    known = {cron.name: cron for cron in (*database.crons, *crons)}
+    actions += [DeleteCron(cron.name, owner) for cron in known.values() if cron.managed_by == owner]
     return Plan((Strand(Part.CONFIGURATION, tuple(actions)),), Memory(), LATER)
 
 
@@ -145,9 +145,9 @@ def fallback(observed: Observed, replicas: int | None) -> tuple[Scale, ...]:
         return ()
     serving = (observed.queue.status.get("currentVersion") or {}).get("id")
     return tuple(
-        Scale(observed.queue.namespace, each.name, replicas, "Fallback", each.replicas)
-        for each in observed.cluster.deployments
-        if each.version_id == serving and not each.deleting and each.replicas < replicas
+        Scale(observed.queue.namespace, deployment.name, replicas, "Fallback", deployment.replicas)
+        for deployment in observed.cluster.deployments
+        if deployment.version_id == serving and not deployment.deleting and deployment.replicas < replicas
     )
 
 
@@ -173,7 +173,7 @@ def changes_something(action: Action) -> bool:
 
 def scaling_strands(actions: Sequence[Scale]) -> tuple[Strand, ...]:
     """Return a strand for each of these changes of a number of pods, with its event."""
-    return tuple(Strand(Part.SCALING, (each, scale_event(each)), each.name) for each in actions)
+    return tuple(Strand(Part.SCALING, (action, scale_event(action)), action.name) for action in actions)
 
 
 # --- with everything known ---
@@ -213,9 +213,9 @@ def plan_with_database(observed: Observed, spec: QueueSpec, database: DatabaseSt
         cordoned_since=shrink.cordoned_since(pool),
         calm_since=disruption.calm_since(pool),
         rejections={
-            key: each
-            for key, each in observed.memory.rejections.items()
-            if observed.now - each.at < FORGOTTEN_AFTER
+            key: rejection
+            for key, rejection in observed.memory.rejections.items()
+            if observed.now - rejection.at < FORGOTTEN_AFTER
         },
     )
     assessments = pool_assessments(pool, sync, progress, decision, observes=is_observing(owner))
@@ -239,7 +239,7 @@ def was_synced(owner: QueueObject) -> bool:
     """Whether the rows once said what this generation says."""
     if owner.status.get("observedGeneration") != owner.generation:
         return False
-    known = {each["type"]: each.get("reason") for each in owner.status.get("conditions") or ()}
+    known = {condition["type"]: condition.get("reason") for condition in owner.status.get("conditions") or ()}
     return known.get(Condition.SYNCED.value) == ConditionReason.CONFIG_APPLIED.value
 
 
@@ -272,7 +272,7 @@ def target(owner: QueueObject, spec: QueueSpec, database: DatabaseState) -> nami
     if spec.workers is None:
         return None
     found = naming.identity(owner.uid, spec.workers)
-    known = next((each for each in database.versions if each.spec_hash == found.digest), None)
+    known = next((version for version in database.versions if version.spec_hash == found.digest), None)
     return replace(found, id=known.id) if known else found
 
 
@@ -334,7 +334,7 @@ def scale_strands(pool: Pool, wanted: int, decision: ScalingDecision) -> list[St
         actions = shrink.shrink(pool, version, deployment, replicas, decision.reason)
         if deployment.replicas < replicas:
             actions.append(shrink.scale(pool, deployment, replicas, decision.reason))
-        events = [scale_event(each) for each in actions if isinstance(each, Scale)]
+        events = [scale_event(action) for action in actions if isinstance(action, Scale)]
         strands.append(Strand(Part.SCALING, (*actions, *events), deployment.name))
     return strands
 
@@ -357,7 +357,7 @@ def scale_event(action: Scale) -> EmitEvent:
 def pace(pool: Pool, memory: Memory, progress: Progress, decision: ScalingDecision) -> timedelta:
     """Return when to look again if nothing was done. An enqueue wakes a pool that has nothing to do."""
     is_settled = all(
-        each.state in (VersionState.CURRENT, VersionState.RETIRED) for each in pool.versions.values()
+        version.state in (VersionState.CURRENT, VersionState.RETIRED) for version in pool.versions.values()
     )
     waits = progress.reason is ConditionReason.DATABASE_CONNECTION_BUDGET
     if not is_settled or waits or memory.cordoned_since:

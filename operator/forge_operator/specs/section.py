@@ -22,9 +22,9 @@ class InvalidSpec(InvalidInput):
     `path` is where: "spec.backoff.baseSeconds". The text is one full sentence.
     """
 
-    def __init__(self, path: str, said: str) -> None:
+    def __init__(self, path: str, complaint: str) -> None:
         self.path = path
-        super().__init__(f"{path}{said}.")
+        super().__init__(f"{path}{complaint}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

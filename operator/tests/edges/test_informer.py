@@ -70,13 +70,13 @@ def test_an_object_that_changed_and_was_not_told_of_in_time_is_missed() -> None:
     watcher = Informer(lambda key: None, clock=lambda: now)
     key = Key(QUEUE, "default", "mail")
     before, after = ({"metadata": {"name": "mail", "namespace": "default", "generation": n}} for n in (1, 2))
-    watcher._told(QUEUE, {"type": "ADDED", "object": before})
+    watcher._reported(QUEUE, {"type": "ADDED", "object": before})
     assert watcher.missed({key: before}) == 0
 
     assert watcher.missed({key: after}) == 0, "the API server may be about to tell"
     now += DEAF_AFTER
     assert watcher.missed({key: after}) == 1
-    watcher._told(QUEUE, {"type": "MODIFIED", "object": after})
+    watcher._reported(QUEUE, {"type": "MODIFIED", "object": after})
     assert watcher.missed({key: after}) == 0
 
 
@@ -87,5 +87,5 @@ def test_an_object_that_changes_all_the_time_is_not_missed_while_it_is_told_of()
     for generation in range(5):
         found = {"metadata": {"name": "mail", "namespace": "default", "generation": generation}}
         assert watcher.missed({key: found}) == 0, "listed a moment before it is told of"
-        watcher._told(QUEUE, {"type": "MODIFIED", "object": found})
+        watcher._reported(QUEUE, {"type": "MODIFIED", "object": found})
         now += DEAF_AFTER

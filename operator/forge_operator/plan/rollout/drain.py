@@ -184,14 +184,14 @@ def forget(pool: Pool) -> list[Action]:
     A row is what keeps a straggler from claiming, so it stays while there is a worker, a
     pod or a Deployment of the version.
     """
-    history = [each for each in pool.versions.values() if each.state is VersionState.RETIRED]
+    history = [version for version in pool.versions.values() if version.state is VersionState.RETIRED]
     history.sort(key=lambda version: version.state_changed_at or pool.database.now, reverse=True)
     return [
-        DeleteVersion(pool.uid, each.id)
-        for each in history[pool.sunset.history_limit :]
-        if not each.workers
-        and not each.in_progress
-        and each.id not in pool.deployments
-        and not pool.pods(each.id, alive=False)
-        and (pool.target is None or each.id != pool.target.id)
+        DeleteVersion(pool.uid, version.id)
+        for version in history[pool.sunset.history_limit :]
+        if not version.workers
+        and not version.in_progress
+        and version.id not in pool.deployments
+        and not pool.pods(version.id, alive=False)
+        and (pool.target is None or version.id != pool.target.id)
     ]

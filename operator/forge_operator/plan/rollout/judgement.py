@@ -91,7 +91,7 @@ class Case:
     def usual_time(self) -> float:
         """The 99th percentile of the duration of the previous version's jobs in seconds, recently or ever; 0: it has ended none."""
         known = (self.before.record.quantile(0.99), self.record_before.quantile(0.99))
-        return max(each or 0.0 for each in known)
+        return max(quantile or 0.0 for quantile in known)
 
     @property
     def judged_by(self) -> TrackRecord:
@@ -134,7 +134,7 @@ def judge(
 
 def goes_back(sentence: str, before: Version) -> Judgement:
     """Return the judgement that the rollout is aborted, in a sentence that the database can keep."""
-    plain = "".join(each if each.isprintable() else " " for each in sentence)
+    plain = "".join(character if character.isprintable() else " " for character in sentence)
     end = f"; version {before.version} serves again."
     return Judgement(Word.GOES_BACK, plain[: LONGEST_SENTENCE - len(end)] + end)
 
@@ -186,8 +186,8 @@ def hanging(case: Case) -> str | None:
 def crashing(case: Case) -> str | None:
     """Return that its containers are started again and again, or its workers fall silent."""
     crashes, usual = crashes_of(case, case.version), crashes_of(case, case.before)
-    each, each_before = crashes / pods_of(case, case.version), usual / pods_of(case, case.before)
-    if crashes <= case.abort.max_restarts or each <= ABORT_RATIO * each_before:
+    per_pod, per_pod_before = crashes / pods_of(case, case.version), usual / pods_of(case, case.before)
+    if crashes <= case.abort.max_restarts or per_pod <= ABORT_RATIO * per_pod_before:
         return None
     restarts = restarts_of(case, case.version)
     if restarts <= case.abort.max_restarts:
@@ -314,7 +314,7 @@ def late_jobs(case: Case, patience: float, least: float) -> LateJobs:
 
 def slots(case: Case) -> int:
     """Return how many jobs its workers run at once."""
-    return sum(each.concurrency for each in case.pool.workers(case.version.id))
+    return sum(worker.concurrency for worker in case.pool.workers(case.version.id))
 
 
 def late(version: Version, patience: float) -> int:
@@ -375,8 +375,8 @@ def available(case: Case) -> int:
 
 def as_kubernetes_says(case: Case) -> str:
     """Return what Kubernetes says of its pods, as the end of a sentence."""
-    said = case.pool.complaints([case.version])
-    return f" ({'; '.join(said)})" if said else ""
+    complaints = case.pool.complaints([case.version])
+    return f" ({'; '.join(complaints)})" if complaints else ""
 
 
 def seconds(length: float) -> str:

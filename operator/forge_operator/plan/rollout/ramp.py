@@ -73,7 +73,7 @@ def pause_left(pool: Pool, spec: WorkersSpec, version: Version) -> timedelta:
 
 def steps_after(spec: WorkersSpec, version: Version) -> list[StepSpec]:
     """Return the steps that a version with a share has yet to take."""
-    return [each for each in spec.rollout.steps if each.weight_percent > version.weight_percent]
+    return [step for step in spec.rollout.steps if step.weight_percent > version.weight_percent]
 
 
 def ramping_replicas(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> int:
@@ -99,5 +99,5 @@ def judge_version(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) 
 
 def step_of(spec: WorkersSpec, version: Version) -> StepSpec:
     """Return the step that the version's share belongs to, also when the steps were changed since."""
-    reached = [each for each in spec.rollout.steps if each.weight_percent <= version.weight_percent]
+    reached = [step for step in spec.rollout.steps if step.weight_percent <= version.weight_percent]
     return reached[-1] if reached else StepSpec(weight_percent=version.weight_percent, pause=timedelta(0))

@@ -37,7 +37,7 @@ def unaffordable(pool: Pool, spec: WorkersSpec, pods: int) -> Progress:
         (),
         ConditionReason.DATABASE_CONNECTION_BUDGET,
         f"Version {spec.version} waits: {count(pods, 'more pod', ('opens', 'open'))} up to "
-        f"{count(pods * pool.connections_per_pod, 'connection')}, {pool.connections_told}",
+        f"{count(pods * pool.connections_per_pod, 'connection')}, {pool.connections_in_words}",
     )
 
 

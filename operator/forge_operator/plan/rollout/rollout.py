@@ -33,11 +33,11 @@ def plan_rollout(pool: Pool, wanted: int) -> tuple[Progress, tuple[Strand, ...]]
     """
     if pool.workers_spec is None or pool.target is None:
         found = Progress((), ConditionReason.NO_WORKERS, "The object has no workers of its own.")
-        others = {each.id: take_leave(pool, each) for each in pool.versions.values()}
+        others = {version.id: take_leave(pool, version) for version in pool.versions.values()}
     else:
         found = advance(pool, pool.workers_spec, pool.target, wanted)
-        others = {each.id: supersede(pool, each, found) for each in pool.versions.values()}
-        others |= {"told": told(pool), "adopted": adopt(pool)}
+        others = {version.id: supersede(pool, version, found) for version in pool.versions.values()}
+        others |= {"recorded": record_queues(pool), "adopted": adopt(pool)}
     others |= {"forgotten": drain.forget(pool), "reclaimed": reclaim(pool, found.actions)}
     return found, (
         Strand(Part.ROLLOUT, found.actions),
@@ -80,8 +80,8 @@ def keep_serving(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -
             f"Deployment {deployment.name} of version {version.version} is being deleted, and is created again "
             "once it is gone; a finalizer may hold it up.",
         )
-    overdue = [each for each in pool.versions.values() if drain.is_overdue(pool, each)]
-    draining = [each for each in pool.versions.values() if each.state is VersionState.DRAINING]
+    overdue = [other for other in pool.versions.values() if drain.is_overdue(pool, other)]
+    draining = [other for other in pool.versions.values() if other.state is VersionState.DRAINING]
     if overdue:
         return Progress(
             actions,
@@ -89,8 +89,8 @@ def keep_serving(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -
             f"Version {overdue[0].version} ({overdue[0].id}) still runs {count(overdue[0].in_progress, 'job')}.",
         )
     if draining:
-        held = sum(each.in_progress for each in draining)
-        names = ", ".join(f"{each.version} ({each.id})" for each in draining)
+        held = sum(other.in_progress for other in draining)
+        names = ", ".join(f"{other.version} ({other.id})" for other in draining)
         runs = f"{count(held, 'job')} of {names} still {'runs' if held == 1 else 'run'}"
         return Progress(actions, ConditionReason.DRAINING, f"Version {version.version} serves; {runs}.")
     return Progress(
@@ -101,7 +101,7 @@ def keep_serving(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -
 # --- the others ---
 
 
-def told(pool: Pool) -> list[Action]:
+def record_queues(pool: Pool) -> list[Action]:
     """Return the action that adds the queues of the version to a row that the previous release wrote."""
     asked = pool.asked
     if asked is None or asked.queues is not None:

@@ -50,12 +50,12 @@ def affordable(pool: Pool, wanted: int) -> int:
 
 def present_pods(pool: Pool) -> dict[str, int]:
     """Return how many pods the Deployment of each version requests."""
-    return {version_id: each.replicas for version_id, each in pool.deployments.items()}
+    return {version_id: deployment.replicas for version_id, deployment in pool.deployments.items()}
 
 
 def all_shares(pool: Pool, wanted: int) -> dict[str, int]:
     """Return how many pods each version gets of `wanted`, a version without a row included."""
-    found = {each.id: share(pool, each, wanted) for each in pool.versions.values()}
+    found = {version.id: share(pool, version, wanted) for version in pool.versions.values()}
     if not pool.open_versions and pool.asked is None and pool.target is not None:
         found[pool.target.id] = wanted
     return {version_id: pods for version_id, pods in found.items() if pods is not None}

@@ -51,19 +51,20 @@ class PodLoad:
     @property
     def in_progress(self) -> int:
         """Jobs that its workers run."""
-        return sum(each.in_progress for each in self.workers)
+        return sum(worker.in_progress for worker in self.workers)
 
     @property
     def is_cordoned(self) -> bool:
         """Whether all its workers were told to claim nothing more."""
-        return all(each.cordoned for each in self.workers)
+        return all(worker.cordoned for worker in self.workers)
 
 
 def holdings(pool: Pool, version_id: str) -> list[PodLoad]:
     """Return the version's living pods with their workers, newest first."""
     workers = pool.workers(version_id)
     return [
-        PodLoad(pod, tuple(each for each in workers if each.pod == pod.name)) for pod in pool.pods(version_id)
+        PodLoad(pod, tuple(worker for worker in workers if worker.pod == pod.name))
+        for pod in pool.pods(version_id)
     ]
 
 
@@ -82,14 +83,14 @@ def rank(held: PodLoad, pool: Pool) -> tuple[int, int]:
 
 def waited(workers: Sequence[WorkerInfo], pool: Pool) -> timedelta:
     """Return for how long all these workers have been seen cordoned."""
-    since = [pool.memory.cordoned_since.get(each.id, pool.now) for each in workers]
+    since = [pool.memory.cordoned_since.get(worker.id, pool.now) for worker in workers]
     return pool.now - max(since) if since else timedelta(0)
 
 
 def cordoned_since(pool: Pool) -> dict[int, datetime]:
     """Return since when each cordoned worker has been seen so, for the memory."""
     before = pool.memory.cordoned_since
-    return {each.id: before.get(each.id, pool.now) for each in pool.database.workers if each.cordoned}
+    return {worker.id: before.get(worker.id, pool.now) for worker in pool.database.workers if worker.cordoned}
 
 
 def can_go(held: PodLoad, version: Version, pool: Pool) -> bool:
@@ -97,10 +98,10 @@ def can_go(held: PodLoad, version: Version, pool: Pool) -> bool:
     if held.in_progress:
         return False
     if not version.is_open:
-        return version.acknowledged or all(each.acknowledged for each in held.workers)
+        return version.acknowledged or all(worker.acknowledged for worker in held.workers)
     if not held.is_cordoned:
         return False
-    return all(each.acknowledged for each in held.workers) or waited(held.workers, pool) > PATIENCE
+    return all(worker.acknowledged for worker in held.workers) or waited(held.workers, pool) > PATIENCE
 
 
 def shrink(pool: Pool, version: Version, deployment: Deployment, replicas: int, reason: str) -> list[Action]:
@@ -135,7 +136,7 @@ def is_accounted_for(held: PodLoad, version: Version, everyone: list[PodLoad]) -
     """Whether every running job of the version can be traced to a pod. A ready pod without workers may run one that cannot."""
     if held.workers or not held.pod.ready:
         return True
-    return version.in_progress <= sum(each.in_progress for each in everyone)
+    return version.in_progress <= sum(load.in_progress for load in everyone)
 
 
 def may_end(version: Version, everyone: list[PodLoad], leaving: list[PodLoad]) -> bool:
@@ -166,12 +167,12 @@ def gates(
     """Return the actions that cordon the workers of the chosen pods, and undo that for workers that stay after all."""
     if not version.is_open:
         return []
-    cordoned = tuple(each.id for held in chosen for each in held.workers if not each.cordoned)
+    cordoned = tuple(worker.id for held in chosen for worker in held.workers if not worker.cordoned)
     actions: list[Action] = [CordonWorkers(cordoned, True)] if cordoned else []
-    back = [held for held in kept if any(each.cordoned for each in held.workers)]
+    back = [held for held in kept if any(worker.cordoned for worker in held.workers)]
     is_settled = len(chosen) + len(kept) <= deployment.replicas
     if back and (is_settled or all(waited(held.workers, pool) > SETTLING for held in back)):
-        ids = tuple(each.id for held in back for each in held.workers if each.cordoned)
+        ids = tuple(worker.id for held in back for worker in held.workers if worker.cordoned)
         actions += [CordonWorkers(ids, False)]
     marked_in_vain = [held for held in kept if held.pod.deletion_cost == FIRST_TO_GO]
     if is_settled:

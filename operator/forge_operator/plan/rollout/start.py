@@ -71,7 +71,7 @@ def is_taken(pool: Pool, target: naming.VersionIdentity) -> bool:
 
 def start(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted: int) -> Progress:
     """Start a version that has no row yet."""
-    replaced = [each for each in pool.active if is_replaceable(each)]
+    replaced = [other for other in pool.active if is_replaceable(other)]
     if len(pool.active) - len(replaced) >= spec.rollout.max_active_versions:
         return too_many(spec)
     replicas = pending_replicas(pool, spec, wanted)
@@ -90,7 +90,7 @@ def start(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted:
     made = [] if target.id in pool.deployments else bring_up(pool, version, replicas)
     # The row before the pods: without it the gate would be open. But no row of what cannot be made.
     actions = [
-        *(try_deployment(each) for each in made if isinstance(each, ApplyDeployment)),
+        *(try_deployment(action) for action in made if isinstance(action, ApplyDeployment)),
         PutVersion(version),
         *made,
         EmitEvent(
@@ -162,7 +162,7 @@ def keep_failed(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) ->
 
 def bring_back(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) -> Progress:
     """Bring back a version that drains, is drained or retired: the way of a rollback."""
-    others = [each for each in pool.active if each.id != version.id and not is_replaceable(each)]
+    others = [other for other in pool.active if other.id != version.id and not is_replaceable(other)]
     if len(others) >= spec.rollout.max_active_versions:
         return too_many(spec)
     if is_up(pool, version, 1) and takes_over_at_once(pool, spec, version):

@@ -40,7 +40,7 @@ def supersede(pool: Pool, version: Version, asked: Progress) -> list[Action]:
 
 def withdraw(pool: Pool, version: Version, asked: Progress) -> list[Action]:
     """Return how a version that never became current gives way to a newer one: at once, if it never got a job."""
-    is_begun = pool.asked is not None or any(isinstance(each, PutVersion) for each in asked.actions)
+    is_begun = pool.asked is not None or any(isinstance(action, PutVersion) for action in asked.actions)
     # What the newer one waits for may be just what this one holds.
     if not is_begun and asked.reason is not ConditionReason.DATABASE_CONNECTION_BUDGET:
         return []
@@ -64,24 +64,25 @@ def adopt(pool: Pool) -> list[Action]:
     assert pool.target is not None
     if pool.current is None:
         return []
-    known = {each.deployment for each in pool.versions.values()}
+    known = {version.deployment for version in pool.versions.values()}
     return [
         PutVersion(
             Version(
                 pool=pool.uid,
-                id=each.version_id,
-                version=naming.label_value(each.annotations.get(naming.VERSION, "")) or each.version_id,
-                deployment=each.name,
-                spec_hash=naming.known_digest(each.annotations.get(naming.VERSION_HASH, "")),
+                id=deployment.version_id,
+                version=naming.label_value(deployment.annotations.get(naming.VERSION, ""))
+                or deployment.version_id,
+                deployment=deployment.name,
+                spec_hash=naming.known_digest(deployment.annotations.get(naming.VERSION_HASH, "")),
                 state=VersionState.DRAINING,
             )
         )
-        for each in pool.cluster.deployments
-        if naming.is_version_id(each.version_id)
-        and each.name not in known
-        and each.version_id not in pool.versions
-        and each.version_id != pool.target.id
-        and not each.deleting
+        for deployment in pool.cluster.deployments
+        if naming.is_version_id(deployment.version_id)
+        and deployment.name not in known
+        and deployment.version_id not in pool.versions
+        and deployment.version_id != pool.target.id
+        and not deployment.deleting
     ]
 
 

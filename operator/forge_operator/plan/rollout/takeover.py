@@ -62,6 +62,6 @@ def missing_kinds(pool: Pool, before: Version | None, after: Version) -> list[st
     """Return the kinds that workers of `before` handle and those of `after` do not."""
     if before is None:
         return []
-    old = {kind for each in pool.workers(before.id) for kind in each.kinds}
-    new = {kind for each in pool.workers(after.id) for kind in each.kinds}
+    old = {kind for worker in pool.workers(before.id) for kind in worker.kinds}
+    new = {kind for worker in pool.workers(after.id) for kind in worker.kinds}
     return sorted(old - new)

@@ -41,7 +41,7 @@ def reclaim(pool: Pool, applied: Collection[Action]) -> list[Action]:
     Versions that are not requested any more are not applied again, so that people may change what is left
     of them. But without these a Deployment would outlive its ForgeQueue, or never be scaled down and deleted.
     """
-    names = {each.name for each in applied if isinstance(each, ApplyDeployment)}
+    names = {action.name for action in applied if isinstance(action, ApplyDeployment)}
     return [
         reclaim_deployment(pool, version)
         for version in pool.versions.values()

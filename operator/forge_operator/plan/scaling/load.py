@@ -56,21 +56,31 @@ def measure(
     now: float,
 ) -> tuple[Load, ScalerMemory]:
     """Return the load of the queues `served`, and the estimates to go on from."""
-    counts = [workable(each, database.unhandled) for each in database.counts if each.queue in served]
-    queues = {each.name: each for each in database.queues if each.name in served}
-    pending, in_progress = sum(each.pending for each in counts), sum(each.in_progress for each in counts)
+    counts = [
+        workable(queue_counts, database.unhandled)
+        for queue_counts in database.counts
+        if queue_counts.queue in served
+    ]
+    queues = {queue.name: queue for queue in database.queues if queue.name in served}
+    pending, in_progress = (
+        sum(queue_counts.pending for queue_counts in counts),
+        sum(queue_counts.in_progress for queue_counts in counts),
+    )
     memory = followed(memory, pending, in_progress, database.workers, now)
     target = autoscaling.target_latency.total_seconds()
     service = expected_service(memory, in_progress)
     startable = {
-        each.queue: startable_backlog(each, queues.get(each.queue), target, service) for each in counts
+        queue_counts.queue: startable_backlog(queue_counts, queues.get(queue_counts.queue), target, service)
+        for queue_counts in counts
     }
     soon, later = due(database, served, autoscaling)
     return Load(
         at=now,
         backlog=sum(startable.values()),
-        held=sum(held(each, queues.get(each.queue)) for each in counts),
-        oldest_age=oldest_age((each for each in counts if startable[each.queue]), database.now),
+        held=sum(held(queue_counts, queues.get(queue_counts.queue)) for queue_counts in counts),
+        oldest_age=oldest_age(
+            (queue_counts for queue_counts in counts if startable[queue_counts.queue]), database.now
+        ),
         in_progress=in_progress,
         arrival=memory.arrival,
         service=service,
@@ -82,7 +92,7 @@ def measure(
 
 def workable(counts: Counts, unhandled: Mapping[str, Sequence[Unhandled]]) -> Counts:
     """Return the counts without the pending jobs that no worker could run, however many there were."""
-    in_vain = sum(each.pending for each in unhandled.get(counts.queue, ()))
+    in_vain = sum(jobs.pending for jobs in unhandled.get(counts.queue, ()))
     if not in_vain:
         return counts
     # Whether the oldest is one of those is not known, and its age alone must not raise the number of pods.
@@ -97,7 +107,7 @@ def followed(
     Jobs that arrived are those that finished, and those by which the number inside grew.
     A look that comes early weighs little: an estimate is an integral over time.
     """
-    tallies = {each.id: Tally(each.succeeded + each.failed, each.run_seconds) for each in workers}
+    tallies = {worker.id: Tally(worker.succeeded + worker.failed, worker.run_seconds) for worker in workers}
     inside = pending + in_progress
     seen = replace(memory, at=now, inside=inside, tallies=tallies)
     if memory.at is None or now <= memory.at:
@@ -139,9 +149,9 @@ def expected_service(memory: ScalerMemory, in_progress: int) -> float:
 def finished_since(before: Mapping[int, Tally], after: Mapping[int, Tally]) -> tuple[int, float]:
     """Return how many jobs workers finished between two looks, and for how long those ran in all."""
     nothing = Tally(0, 0.0)
-    finished = sum(max(0, each.finished - before.get(id_, nothing).finished) for id_, each in after.items())
+    finished = sum(max(0, tally.finished - before.get(id_, nothing).finished) for id_, tally in after.items())
     seconds = sum(
-        max(0.0, each.run_seconds - before.get(id_, nothing).run_seconds) for id_, each in after.items()
+        max(0.0, tally.run_seconds - before.get(id_, nothing).run_seconds) for id_, tally in after.items()
     )
     return finished, seconds
 
@@ -173,14 +183,18 @@ def held(counts: Counts, queue: QueueConfig | None) -> int:
 
 def oldest_age(counts: Iterable[Counts], now: datetime) -> float:
     """Return for how many seconds the oldest pending job waits; 0 when none does."""
-    since = [each.oldest_pending_at for each in counts if each.oldest_pending_at is not None]
+    since = [
+        queue_counts.oldest_pending_at
+        for queue_counts in counts
+        if queue_counts.oldest_pending_at is not None
+    ]
     return max(0.0, (now - min(since)).total_seconds()) if since else 0.0
 
 
 def due(database: DatabaseState, served: Sequence[str], autoscaling: AutoscalingSpec) -> tuple[int, bool]:
     """Return how many jobs are due within the time to warm up, and whether any is before a pod could be back."""
     firsts = [(count, first) for queue, (count, first) in database.upcoming.items() if queue in served]
-    crons = [each for each in database.crons if each.queue in served and is_handled(each, database.handled)]
+    crons = [cron for cron in database.crons if cron.queue in served and is_handled(cron, database.handled)]
     firsts += [(1, at) for at in next_fires(crons, database.now)]
     warm, later = database.now + autoscaling.prewarm, database.now + lookahead(autoscaling)
     # Workers make what is due claimable, and fire crons: overdue, it waits for a pod, prewarmed or not.
@@ -195,12 +209,12 @@ def is_handled(cron: CronConfig, handled: Mapping[str, Set[str]]) -> bool:
 
 def next_fires(crons: Iterable[CronConfig], now: datetime) -> list[datetime]:
     """Return when the crons need a worker next: at once while none has found their first time."""
-    return [each.next_fire_at or now for each in crons if each.enabled]
+    return [cron.next_fire_at or now for cron in crons if cron.enabled]
 
 
 def concurrency(queues: Iterable[QueueConfig]) -> int | None:
     """Return how many jobs the queues together allow at once; None when one of them has no limit."""
-    limits = [each.concurrency for each in queues if not each.paused]
+    limits = [queue.concurrency for queue in queues if not queue.paused]
     if not limits or None in limits:
         return None
-    return sum(each for each in limits if each is not None)
+    return sum(limit for limit in limits if limit is not None)

@@ -30,7 +30,7 @@ BY_KIND: Mapping[str, Mapping[str, Annotation]] = {"ForgeQueue": OF_QUEUES, "For
 
 def ignored(kind: str, annotations: Mapping[str, str]) -> list[EmitEvent]:
     """Return a warning for each annotation of ours that has no effect."""
-    return [EmitEvent("Warning", "AnnotationIgnored", each) for each in complaints(kind, annotations)]
+    return [EmitEvent("Warning", "AnnotationIgnored", sentence) for sentence in complaints(kind, annotations)]
 
 
 def complaints(kind: str, annotations: Mapping[str, str]) -> Iterator[str]:

@@ -62,7 +62,7 @@ def unreachable(owner: QueueObject, unknown: Unknown) -> dict[Condition, Assessm
         return failed_sync(owner, reason, unknown.message)
     not_known = Assessment(ConditionReason.DATABASE_UNREACHABLE, unknown.message)
     is_refused = reason is not ConditionReason.CONNECTION_FAILED
-    said = {
+    assessments = {
         Condition.READY: Assessment(reason, unknown.message) if is_refused else not_known,
         Condition.SYNCED: not_known,
         Condition.DATABASE_REACHABLE: Assessment(reason, unknown.message),
@@ -70,9 +70,11 @@ def unreachable(owner: QueueObject, unknown: Unknown) -> dict[Condition, Assessm
         Condition.KINDS_HANDLED: not_known,
     }
     known = {
-        kind: each for kind, each in known_assessments(owner.status).items() if kind is Condition.PROTECTED
+        kind: assessment
+        for kind, assessment in known_assessments(owner.status).items()
+        if kind is Condition.PROTECTED
     }
-    return said | stale_scaling(owner) | known | {Condition.PAUSED: paused(owner)}
+    return assessments | stale_scaling(owner) | known | {Condition.PAUSED: paused(owner)}
 
 
 def stale_scaling(owner: QueueObject) -> dict[Condition, Assessment]:
@@ -115,14 +117,14 @@ CONDITION_OF: Mapping[str, Condition] = {
 
 def failure_assessments(failures: Mapping[str, StrandFailure]) -> dict[Condition, Assessment]:
     """Return the conditions of the parts of the plan that failed the last time."""
-    said = {}
+    assessments = {}
     for key, failure in failures.items():
         condition = CONDITION_OF.get(key.partition("/")[0])
         if condition is not None:
-            said[condition] = Assessment(ConditionReason.ACTION_FAILED, failure.message)
+            assessments[condition] = Assessment(ConditionReason.ACTION_FAILED, failure.message)
         if condition not in (None, Condition.PROTECTED):  # it works without
-            said[Condition.READY] = Assessment(ConditionReason.ACTION_FAILED, failure.message)
-    return said
+            assessments[Condition.READY] = Assessment(ConditionReason.ACTION_FAILED, failure.message)
+    return assessments
 
 
 def pool_assessments(
@@ -143,8 +145,8 @@ def pool_assessments(
 
 def kinds_handled(pool: Pool) -> Assessment:
     """Return whether each job that waits in the queues of the pool has a handler."""
-    unhandled = [each for queue in pool.served for each in pool.database.unhandled.get(queue, ())]
-    return report.handled_or_not({each.queue for each in unhandled}, {each.kind for each in unhandled})
+    unhandled = [jobs for queue in pool.served for jobs in pool.database.unhandled.get(queue, ())]
+    return report.handled_or_not({jobs.queue for jobs in unhandled}, {jobs.kind for jobs in unhandled})
 
 
 def ready(pool: Pool, progress: Progress, decision: ScalingDecision) -> Assessment:
@@ -203,7 +205,7 @@ def limited(pool: Pool, decision: ScalingDecision) -> Assessment:
         return Assessment(decision.limited)
     return Assessment(
         decision.limited,
-        f"A pod opens up to {count(pool.connections_per_pod, 'connection')}, {pool.connections_told}",
+        f"A pod opens up to {count(pool.connections_per_pod, 'connection')}, {pool.connections_in_words}",
     )
 
 
@@ -231,12 +233,14 @@ def pool_fields(pool: Pool, load: Load, decision: ScalingDecision) -> dict[str, 
     return {
         "queueName": naming.queue_name(pool.owner.name, pool.owner.spec),
         "replicas": serving.replicas if serving else 0,
-        "readyReplicas": sum(each.ready for each in pool.cluster.deployments),
+        "readyReplicas": sum(deployment.ready for deployment in pool.cluster.deployments),
         "desiredReplicas": decision.replicas,
         "selector": selector_text(pool, current),
         "currentVersion": reference(current, current.last_current_at if current else None),
         "targetVersion": target_reference(pool),
-        "versions": [version_fields(pool, each) for each in reversed(pool.versions.values())][:MOST_VERSIONS],
+        "versions": [version_fields(pool, version) for version in reversed(pool.versions.values())][
+            :MOST_VERSIONS
+        ],
         "backlog": {
             "ready": load.backlog,
             "held": load.held,

@@ -78,7 +78,7 @@ SAID_ONCE = frozenset({Condition.READY})
 """Conditions that only repeat another one's reason."""
 
 
-BY_WORD = {each.value: each for each in ConditionReason}
+BY_WORD = {reason.value: reason for reason in ConditionReason}
 
 
 def reason_of(word: str) -> ConditionReason:
@@ -153,7 +153,7 @@ def reported(
     events = [*warnings(report, before, now, held_back), *ignored(report.kind, report.annotations)]
     memory = replace(
         memory,
-        held_back={kind: replace(each, given=has_lasted(each, now)) for kind, each in held_back.items()},
+        held_back={kind: replace(held, given=has_lasted(held, now)) for kind, held in held_back.items()},
     )
     if not is_due(status, before, now, memory.status_at):
         return events, memory
@@ -164,10 +164,10 @@ def reported(
 def whole_status(report: StatusReport, before: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """Return the status to write: fields that could not be found out are as they were."""
     kept = {key: value for key, value in before.items() if key not in report.fields}
-    said = {key: value for key, value in report.fields.items() if value is not None}
+    known = {key: value for key, value in report.fields.items() if value is not None}
     return {
         **kept,
-        **said,
+        **known,
         "observedGeneration": report.generation,
         "conditions": conditions(report, before, now),
     }
@@ -256,7 +256,7 @@ def has_lasted(held: HeldBack, now: datetime) -> bool:
 
 def known_conditions(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return the conditions of a status by their types."""
-    return {each["type"]: each for each in status.get("conditions") or ()}
+    return {known["type"]: known for known in status.get("conditions") or ()}
 
 
 def is_held_back(assessment: Assessment, condition: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
@@ -269,9 +269,9 @@ def is_held_back(assessment: Assessment, condition: Mapping[str, Any], before: M
         return False
     began = datetime.fromisoformat(condition["lastTransitionTime"])
     return any(
-        began <= datetime.fromisoformat(each["lastTransitionTime"])
-        for each in before["conditions"]
-        if each["type"] == Condition.SYNCED.value and each["status"] == Truth.TRUE.value
+        began <= datetime.fromisoformat(known["lastTransitionTime"])
+        for known in before["conditions"]
+        if known["type"] == Condition.SYNCED.value and known["status"] == Truth.TRUE.value
     )
 
 
@@ -305,15 +305,15 @@ def without_moments(status: Mapping[str, Any]) -> dict[str, Any]:
 def without_numbers(status: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a status says besides numbers."""
     plain = {key: value for key, value in status.items() if key not in NUMBERS}
-    plain["versions"] = [without(each, NUMBERS_OF_A_VERSION) for each in status.get("versions") or ()]
-    plain["conditions"] = [without(each, ("message",)) for each in status.get("conditions") or ()]
+    plain["versions"] = [without(version, NUMBERS_OF_A_VERSION) for version in status.get("versions") or ()]
+    plain["conditions"] = [without(item, ("message",)) for item in status.get("conditions") or ()]
     return plain
 
 
 def without(value: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Return the mapping without these names."""
     left_out = set(names)
-    return {key: each for key, each in value.items() if key not in left_out}
+    return {key: part for key, part in value.items() if key not in left_out}
 
 
 def format_timestamp(value: datetime) -> str:
