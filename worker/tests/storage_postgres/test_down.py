@@ -157,13 +157,29 @@ async def test_of_several_servers_all_have_to_be_down(said: list[BaseException |
     assert await is_down(REFUSES, places, None, connect) is is_so
 
 
-async def test_a_proxy_on_this_machine_is_not_the_server(other: LocalPostgres) -> None:
-    """The second of these addresses is none that the server has named as its own."""
+async def test_where_the_server_has_several_addresses_on_this_machine_its_own_has_to_be_among_them(
+    other: LocalPostgres,
+) -> None:
+    """As of `localhost`, which mostly has two."""
     url = other.url().replace(f":{other.port}/", f":{other.port},127.0.0.2:{other.port}/")
     async with opened(url) as database:
         other.stop()
 
-        assert await said_of(database) is StorageUnavailable
+        assert await said_of(database) is StorageDown
+
+
+async def test_an_address_that_this_machine_does_not_have_is_no_way_for_anybody() -> None:
+    """As the second one of `localhost` where there is no IPv6."""
+    places = [ServerPlace("127.0.0.1", 5432), ServerPlace("::1", 5432)]
+
+    async def connect(place: ServerPlace) -> asyncpg.Connection:
+        raise (
+            REFUSES if place == places[0] else OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        )
+
+    summary = OSError("Multiple exceptions: ...")
+    assert await is_down(summary, places, places[0], connect)
+    assert not await is_down(summary, places, None, connect)
 
 
 async def test_where_the_database_moves_to_has_to_be_down_as_well(

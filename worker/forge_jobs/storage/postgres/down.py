@@ -6,6 +6,7 @@ beside us is away for us alone. Whatever else keeps us from the database may kee
 """
 
 import asyncio
+import errno
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -65,7 +66,7 @@ async def is_down(
     addresses = await _addresses(places)
     for address in addresses:
         refusal = error if len(addresses) == 1 else await _refusal(address, connect)
-        if not _is_refused(refusal, address, server):
+        if not _is_refused(refusal, address, server, is_asked=server in addresses):
             return False
     return bool(addresses)
 
@@ -98,12 +99,17 @@ async def _refusal(
     return None
 
 
-def _is_refused(error: BaseException | None, address: ServerPlace, server: ServerPlace | None) -> bool:
+def _is_refused(
+    error: BaseException | None, address: ServerPlace, server: ServerPlace | None, *, is_asked: bool
+) -> bool:
+    """Whether nobody gets in at this address; `is_asked` when the server's own is among those that are asked."""
     match error:
         case asyncpg.CannotConnectNowError():
             return True
         case FileNotFoundError() | ConnectionRefusedError() if address.is_socket:
             return server is None
         case ConnectionRefusedError():
-            return not address.is_here or address == server
+            return is_asked or not address.is_here
+        case OSError(errno=errno.EADDRNOTAVAIL):  # this machine has no such address: ::1 without IPv6
+            return is_asked and address.is_here
     return False
