@@ -297,11 +297,11 @@ async def test_a_database_that_may_only_be_read_ends_a_worker_that_begins(
 async def test_handlers_go_on_in_an_outage_longer_than_the_stale_time(
     ledger: Ledger, tmp_path: Path, port: int | None, immediate: bool
 ) -> None:
-    go = tmp_path / "go"
+    meanwhile, after = tmp_path / "meanwhile", tmp_path / "after"
     with LocalPostgres(settings={"fsync": "off"}, port=port) as server:
         async with fleet(server.url(), ledger, tmp_path) as workers:
             async with Forge(server.url()) as forge:
-                jobs = [await forge.enqueue("wait_for", {"path": str(go)}) for _ in range(2)]
+                jobs = [await forge.enqueue("wait_for", {"path": str(path)}) for path in (meanwhile, after)]
                 for _ in range(3):  # one of them leads, and may be the idle one
                     await workers.start("--concurrency", "1")
                 await eventually(lambda: len(ledger.of("start")) == 2, within=60)
@@ -312,13 +312,14 @@ async def test_handlers_go_on_in_an_outage_longer_than_the_stale_time(
             server.stop(immediate)
             for index in range(3):
                 await eventually(lambda index=index: OUTLIVED in workers.log(index), within=60)
+            meanwhile.touch()
+            await eventually(lambda: [line for line in ledger.of("end") if line.job_id == jobs[0].id])
             server.start()
 
             async with Forge(server.url()) as forge:
-                after = await forge.enqueue("nap")
-                await forge.wait(after, timeout=60)
+                await forge.wait(await forge.enqueue("nap"), timeout=60)
                 await eventually(lambda: _all_heard(forge, 3), within=60)
-                go.touch()
+                after.touch()
                 for job in jobs:
                     await forge.wait(job, timeout=60)
                     done = await forge.jobs.get(job.id)
