@@ -43,6 +43,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --explicit-package-bases worker/tests
 	$(BIN)/lint-imports
 
 format: $(VENV)/.installed

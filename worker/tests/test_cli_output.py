@@ -77,4 +77,4 @@ def test_what_the_streams_encoding_lacks_is_spelled_out(monkeypatch: pytest.Monk
     print_error("There is no queue 'å\ud800'.", as_json=False)
 
     ascii_only.flush()
-    assert ascii_only.buffer.getvalue() == b"There is no queue '\\xe5\\ud800'.\n"  # type: ignore[attr-defined]
+    assert ascii_only.buffer.getvalue() == b"There is no queue '\\xe5\\ud800'.\n"

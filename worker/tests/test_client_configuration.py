@@ -55,7 +55,7 @@ async def test_a_queue_takes_a_timeout_and_a_rate_limit_and_gives_them_up(forge:
 
     mail = await forge.queues.set("mail", timeout=None, rate_limit=None)
     assert mail == await forge.queues.get("mail")
-    assert mail.timeout is mail.rate_limit is None
+    assert (mail.timeout, mail.rate_limit) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_an_exception_is_one_line_and_then_its_traceback() -> None:
 def test_a_cause_is_named_before_any_traceback() -> None:
     try:
         try:
-            {}["the real reason"]
+            _ = dict[str, int]()["the real reason"]
         except KeyError as error:
             raise RuntimeError("could not load") from error
     except RuntimeError as error:
@@ -48,6 +48,7 @@ def test_what_was_being_handled_is_named_unless_it_was_suppressed() -> None:
                 raise RuntimeError("could not parse") from None
             except RuntimeError as error:
                 return error
+        raise AssertionError("a text is no number")
 
     assert describe(fail(None)).splitlines()[1].startswith("while handling ValueError: invalid literal")
     assert "the real reason" not in describe(fail("suppressed"))

@@ -1,5 +1,6 @@
 """A PostgreSQL to throw away: it starts, stops, comes back, and leaves nothing."""
 
+import importlib.util
 import signal
 import subprocess
 import sys
@@ -10,7 +11,6 @@ import asyncpg
 import pytest
 
 from forge_jobs.errors import ForgeError
-from forge_jobs.testing import local_postgres
 from forge_jobs.testing.local_postgres import LocalPostgres
 
 FAST = {"fsync": "off", "autovacuum": "off"}
@@ -122,7 +122,7 @@ def test_a_setting_that_it_refuses_is_an_error_of_one_sentence() -> None:
 
 
 def test_without_the_package_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_postgres.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
     with pytest.raises(ForgeError, match="pip install"), LocalPostgres():
         pass

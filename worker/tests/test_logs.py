@@ -210,7 +210,7 @@ def test_two_unserved_queues_are_both_said(caplog: pytest.LogCaptureFixture) -> 
         subscriber(events.QueueUnserved("mail", 3))
         subscriber(events.QueueUnserved("default", 1))
 
-    assert [record.queue for record in caplog.records] == ["mail", "default"]
+    assert [vars(record)["queue"] for record in caplog.records] == ["mail", "default"]
 
 
 def test_an_unforeseen_failure_of_a_chore_comes_with_its_traceback(said: Any) -> None:
@@ -304,7 +304,7 @@ def test_a_program_that_configured_logging_keeps_its_handlers_which_learn_the_jo
 ) -> None:
     heard: list[logging.LogRecord] = []
     theirs = logging.Handler()
-    theirs.emit = heard.append  # type: ignore[method-assign]
+    theirs.emit = heard.append  # type: ignore[assignment, method-assign]
     root = logging.getLogger()
     root.addHandler(theirs)
     handlers = list(root.handlers)
@@ -417,7 +417,7 @@ def test_a_program_that_writes_to_the_console_itself_has_no_line_twice(
 def test_a_filter_gives_a_programs_own_handler_the_job(telemetry: Telemetry) -> None:
     heard: list[logging.LogRecord] = []
     theirs = logging.Handler()
-    theirs.emit = heard.append  # type: ignore[method-assign]
+    theirs.emit = heard.append  # type: ignore[assignment, method-assign]
     theirs.addFilter(logs.JobFacts())
     token = logs.current_job.set((claim(), "mail"))
 

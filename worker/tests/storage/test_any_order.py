@@ -162,7 +162,7 @@ async def test_every_job_stays_in_one_place_whatever_many_do_at_once(storage, an
     narrow = (await storage.queues.set("narrow", {"concurrency": 3})).id
     queue_ids = ((await queue(storage)).id, narrow)
     storages = [storage, *[await another() for _ in range(4)]]
-    epoch, ids = await leader(storage), []
+    epoch, ids = await leader(storage), list[int]()
     walkers = [Walker(mine, random.Random(dice.random()), epoch, ids, queue_ids) for mine in storages]
 
     for _ in range(4):

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -103,7 +104,7 @@ async def test_a_queue_is_not_deleted_while_a_job_of_it_runs(storage, options):
 async def test_jobs_in_every_state_are_moved_to_the_other_queue_and_counted_there(storage):
     jobs = await one_in_each_waiting_state(storage, "mail")
     before = {job_id: await storage.jobs.get(job_id) for job_id in jobs.values()}
-    told = []
+    told: list[Any] = []
 
     moved = await Queues(storage).delete("mail", move_to="default", progress=told.append)
 
@@ -141,7 +142,7 @@ async def test_dropped_jobs_are_gone_in_every_state(storage):
 async def test_a_queue_is_emptied_in_batches(storage):
     await storage.queues.ensure(["mail"])
     await enqueue_many(storage, 2500, queue="mail")
-    told = []
+    told: list[Any] = []
 
     await Queues(storage).delete("mail", move_to="default", progress=told.append)
 

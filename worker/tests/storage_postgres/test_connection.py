@@ -443,6 +443,7 @@ async def test_a_heartbeat_whose_connection_has_gone_silent_finds_another_in_tim
             storage.workers,
             Telemetry(),
             7,
+            "a",
             RunCounts(),
             interval=timedelta(seconds=0.1),
             stale=timedelta(seconds=15),

@@ -8,8 +8,8 @@ import pytest
 
 from forge_jobs.model.job import NewJob
 from forge_jobs.model.worker import WorkerInfo
-from forge_jobs.storage.interface.claims import Hint
-from forge_jobs.storage.postgres.claims import CLAIM_STRETCHES, CLAIM_WITHOUT_KINDS, START, PostgresClaims
+from forge_jobs.storage.interface.claims import START, Hint
+from forge_jobs.storage.postgres.claims import CLAIM_STRETCHES, CLAIM_WITHOUT_KINDS, PostgresClaims
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.schedule import PostgresSchedule

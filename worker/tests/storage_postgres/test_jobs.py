@@ -17,6 +17,7 @@ from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.queues import PostgresQueues
 from forge_jobs.storage.postgres.schema import PostgresSchema
+from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 from forge_jobs.storage.postgres.tally import fold
 from forge_jobs.storage.postgres.workers import PostgresWorkers
 from tests.storage_postgres.conftest import until
@@ -142,7 +143,7 @@ async def test_a_batch_of_all_that_match_reads_no_whole_table(
         (moves.MOVE_ALL[Move.CANCEL][State.IN_PROGRESS], (0,)),
     ):
         async with database.transaction() as connection:
-            await database.execute(moves.PLANNED_AS_WALKS, connection=connection)
+            await database.execute(PLANNED_AS_WALKS, connection=connection)
             plan = await _plan(database, statement, *of_queue, *standing, connection=connection)
         assert "Seq Scan on" not in plan
 

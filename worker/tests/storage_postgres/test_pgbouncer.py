@@ -240,7 +240,7 @@ async def test_what_somebody_locked_is_waited_for_as_shortly_as_without_a_pooler
             lambda: storage.workers.beat(7),
         ):
             with pytest.raises(StorageBusy) as caught:
-                await call()  # type: ignore[no-untyped-call]
+                await call()
             assert isinstance(caught.value.__cause__, asyncpg.LockNotAvailableError)
 
     assert await storage.claims.finish([End(first, State.DONE)]) == []

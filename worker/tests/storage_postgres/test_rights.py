@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -76,7 +77,7 @@ async def opened(url: str, purpose: Purpose) -> PostgresStorage:
 
 TROUBLES = (ChoreFailed, DatabaseLost, KindsUnpublished, OutcomesHeld, OutcomeRefused, CronHeldUp)
 
-OPTIONS = [
+OPTIONS: list[dict[str, Any]] = [
     {"priority": 3},
     {"max_attempts": 2},
     {"timeout": HOUR},
@@ -180,7 +181,7 @@ async def test_who_may_only_enqueue_may_do_nothing_else(tables: asyncpg.Connecti
         lambda: storage._database.fetch("UPDATE {schema}.job SET priority = -1"),
     ):
         with pytest.raises(StorageUnusable, match=r"The role of .* lacks a right on table '\w+'"):
-            await call()  # type: ignore[no-untyped-call]
+            await call()
     await storage.close()
 
 
@@ -327,7 +328,7 @@ async def test_who_may_only_look_sees_everything_and_changes_nothing(
             lambda: forge.queues.pause("default"),
         ):
             with pytest.raises(StorageUnusable, match=r"lacks a right on table '\w+'"):
-                await change()  # type: ignore[no-untyped-call]
+                await change()
 
 
 async def test_why_says_which_right_the_workers_lack(

@@ -1,7 +1,7 @@
 """What only SQLite does: one file, one writer, other processes without a server between them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -36,7 +36,7 @@ async def storage(url: str) -> AsyncIterator[SqliteStorage]:
 def in_thread(url: str) -> Callable[..., object]:
     """Run an async function with a storage of its own, in an event loop of its own."""
 
-    def run(work: Callable[[SqliteStorage], object]) -> object:
+    def run(work: Callable[[SqliteStorage], Awaitable[object]]) -> object:
         async def with_storage() -> object:
             storage = SqliteStorage(url)
             await storage.open()

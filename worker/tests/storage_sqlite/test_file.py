@@ -5,6 +5,7 @@ import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -248,7 +249,7 @@ async def test_a_log_that_was_removed_is_said_and_costs_no_job(storage, path):
 
 
 async def test_whoever_listens_hears_that_the_file_is_another(storage, path, url):
-    heard = asyncio.Queue()
+    heard: asyncio.Queue[Any] = asyncio.Queue()
     listening = asyncio.create_task(storage.wakeups.listen(lambda kind, subject: heard.put_nowait(kind)))
     assert await heard.get() == "reconnect"  # listening began
     _move_away(path)

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from contextlib import closing
 from itertools import chain
+from typing import Any
 
 from forge_jobs.model.job import NewJob
 from forge_jobs.storage.migrate import migrations
@@ -37,7 +38,7 @@ async def test_two_processes_take_not_one_token_too_many(storage, url):
 
 
 async def test_what_another_process_commits_is_heard(storage, url):
-    heard = asyncio.Queue()
+    heard: asyncio.Queue[Any] = asyncio.Queue()
     listening = asyncio.create_task(storage.wakeups.listen(lambda kind, subject: heard.put_nowait(kind)))
     assert await heard.get() == "reconnect"  # listening began
 
@@ -67,7 +68,7 @@ async def test_heartbeats_and_claims_of_others_wake_nobody(storage, url):
 
 
 async def test_whoever_was_away_for_many_notices_is_told_that_some_were_missed(storage, url):
-    heard = asyncio.Queue()
+    heard: asyncio.Queue[Any] = asyncio.Queue()
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as other, other:
         listening = asyncio.create_task(storage.wakeups.listen(lambda kind, subject: heard.put_nowait(kind)))
         assert await heard.get() == "reconnect"  # listening began

@@ -51,7 +51,7 @@ async def test_every_way_to_enqueue_waits_in_a_plain_handler(forge: Forge) -> No
             after.enqueue(number=1),
             after.options(priority=3).enqueue(number=2),
             *after.enqueue_many([{"number": 3}]),  # type: ignore[misc]
-            *after.options(delay=60).enqueue_many([{"number": 4}]),  # type: ignore[misc]
+            *after.options(delay=60).enqueue_many([{"number": 4}]),
             forge.enqueue("after", {"number": 5}),
         ]
         return [job.id for job in made]

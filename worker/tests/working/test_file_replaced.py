@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from forge_jobs import Forge
 from forge_jobs.telemetry.events import DatabaseLost, Event, HistoryCut, WorkerCutOff
@@ -42,7 +43,7 @@ async def test_jobs_of_the_new_file_are_run_and_the_replacement_is_said(sqlite: 
 async def test_a_handler_whose_claim_a_restored_copy_does_not_have_is_stopped_however_new_the_copy_is(
     sqlite: SqliteDatabase,
 ) -> None:
-    forge, began, stopped, cut = Forge(storage=sqlite.storage()), [], [], []
+    forge, began, stopped, cut = Forge(storage=sqlite.storage()), list[Any](), list[Any](), list[Any]()
 
     @forge.handler
     async def work(n: int) -> None:

@@ -260,6 +260,7 @@ async def test_what_a_workers_attempts_came_to_is_known_with_its_pod(
             await forge.enqueue("breaks", {"ends": ends})
         await eventually(lambda: worker.session and worker.session.counts.failed == 1)
         await eventually(lambda: worker.session and worker.session.counts.succeeded == 2)
+        assert worker.session is not None
         await forge.versions.cordon([worker.session.info.id], True, epoch=epoch)  # so that it beats at once
 
         info = await eventually(lambda: _counted(forge))

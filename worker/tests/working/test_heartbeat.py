@@ -68,7 +68,7 @@ async def test_a_worker_that_slept_in_the_midst_of_a_beat_asks_before_it_gives_u
         assert await forge.wait(job, timeout=20) == "done"
 
     assert (await forge.jobs.get(job.id)).attempt == 1
-    assert events.of(WorkerCutOff) == events.of(DatabaseLost) == []
+    assert (events.of(WorkerCutOff), events.of(DatabaseLost)) == ([], [])
 
 
 DOWN = StorageDown("The database cannot be reached: connection refused.")

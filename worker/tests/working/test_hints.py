@@ -78,12 +78,12 @@ async def test_a_wake_up_that_comes_while_a_look_is_on_its_way_is_not_lost(
         claims = await claim_before(queue_id, *given, **options)
         if claims and not behind:
             behind.append(await enqueue(forge.storage, payload=b"{}"))
-            assert worker.session is not None
-            worker.session._claimer.wake(queue_id)
+            assert served.session is not None
+            served.session._claimer.wake(queue_id)
         return claims
 
     monkeypatch.setattr(forge.storage.claims, "claim", claimed_as_another_comes)
-    async with working(forge) as worker:
+    async with working(forge) as served:
         first = await enqueue(forge.storage, payload=b"{}")
         await eventually(lambda: behind and {first, *behind} <= set(ran))
 

@@ -179,7 +179,7 @@ async def test_another_loop_is_refused_in_a_sentence_and_harms_nobody(forge: For
 
     for attempt in (lambda: forge.enqueue("work"), lambda: forge.jobs.list(), opened, forge.close):
         with pytest.raises(NotOpenHere, match="belongs to the event loop that opened it"):
-            await asyncio.to_thread(lambda attempt=attempt: asyncio.run(attempt()))
+            await asyncio.to_thread(lambda attempt=attempt: asyncio.run(attempt()))  # type: ignore[misc]
 
     assert (await forge.enqueue("work")).id
 

@@ -80,7 +80,7 @@ WAYS: dict[str, Callable[..., Any]] = {
     "lambda": lambda number=7: work(number),
     "something to be awaited": lambda: Later(),
     "runs it itself": lambda number=7: (
-        asyncio.run(asyncio.wait_for(asyncio.sleep(0, "ok"), 9)) if ran.append(number) is None else None
+        asyncio.run(asyncio.wait_for(asyncio.sleep(0, "ok"), 9)) if ran.append(number) is None else None  # type: ignore[func-returns-value]
     ),
 }
 
