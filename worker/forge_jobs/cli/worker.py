@@ -25,11 +25,10 @@ from forge_jobs.rules import names
 from forge_jobs.settings.environment import Settings
 from forge_jobs.storage.outage import Outage, unless
 from forge_jobs.system import exits, stop_signals
-from forge_jobs.system.own_task import OwnTask
+from forge_jobs.system.own_task import OwnTask, carried_through
 from forge_jobs.system.process_end import end_within
 from forge_jobs.telemetry import logs
 from forge_jobs.worker.processes import python_command, run_processes, stop_with_parent
-from forge_jobs.worker.session import carried_through
 from forge_jobs.worker.worker import Worker
 
 MOST_PROCESSES = 256

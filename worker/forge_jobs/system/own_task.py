@@ -5,7 +5,7 @@ The tasks of the worker are there as well: it would end, hand the job back, and 
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context as Variables
 from contextvars import copy_context
 from typing import Any, TypeVar
@@ -50,3 +50,15 @@ class OwnTask(asyncio.Task[T]):
     def tell(self) -> None:
         """The task is asked to end, no matter where the call comes from."""
         super().cancel()
+
+
+async def carried_through(task: "asyncio.Task[Any]", cancelled: Callable[[], None] = lambda: None) -> bool:
+    """Wait for the task to end, whoever cancels meanwhile; say so, and return whether anybody did."""
+    was_cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            was_cancelled = True
+            cancelled()
+    return was_cancelled

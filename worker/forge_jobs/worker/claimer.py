@@ -327,6 +327,13 @@ class Claimer:
         except StorageBusy:
             queue.took_too_long(limit)
             raise
+        await self._took(queue, claims, lease, limit=limit, asked=asked)
+        return len(claims)
+
+    async def _took(
+        self, queue: ServedQueue, claims: Sequence[Claim], lease: Lease | None, *, limit: int, asked: int
+    ) -> None:
+        """These jobs were claimed when `asked` were wanted and slots, runners and tokens allowed `limit`."""
         after = time.monotonic()
         queue.took(claims)
         if claims:
@@ -346,13 +353,12 @@ class Claimer:
             if limit < asked:  # slots, runners or tokens end here, not the jobs
                 queue.look_at = after + SHORTEST_POLL
             queue.look_at = max(queue.look_at, queue.tokens_at)
-            return len(claims)
+            return
         queue.full_since = None
         if claims:
             queue.look_at, queue.poll, queue.empty = after + SHORTEST_POLL, SHORTEST_POLL, False
         else:
             await self._found_nothing(queue)
-        return len(claims)
 
     def _must_see_all(self, queue: ServedQueue) -> bool:
         """Whether somebody waits to hear that the queue is empty, and it may be empty."""

@@ -21,7 +21,7 @@ from forge_jobs.model.run import Outcome
 from forge_jobs.model.worker import Beat, WorkerInfo
 from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage.outage import Outage
-from forge_jobs.system.own_task import OwnTask
+from forge_jobs.system.own_task import OwnTask, carried_through
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import (
     PollOnly,
@@ -56,18 +56,6 @@ UNWELL_AFTER = (
 )
 
 T = TypeVar("T")
-
-
-async def carried_through(task: "asyncio.Task[Any]", cancelled: Callable[[], None] = lambda: None) -> bool:
-    """Wait for the task to end, whoever cancels meanwhile; say so, and return whether anybody did."""
-    was_cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            was_cancelled = True
-            cancelled()
-    return was_cancelled
 
 
 class Session:
@@ -160,66 +148,13 @@ class Session:
         if begun is None:
             await self._deregister()
             return False
-        offset, configs, beat = begun
-
-        hurried = asyncio.Event()
-        self._recorder = recorder = Recorder(self._storage, self._telemetry, self._recorded)
-        self._tokens = LeasedTokens(self._storage.tokens, self._telemetry)
-        self._eras = eras = Eras(self._storage.workers, self._stale.total_seconds(), hurried.set)
-        eras.heard(beat)
-        queues = {config.id: ServedQueue(config) for config in configs}
-        self.hand = hand = Hand(self.info.concurrency, recorder.add, self._stirred.set)
-        held = HeldClaims(queues, recorder.add)
-        self.runners = runners = Runners(
-            self.info.concurrency, self._forge, hand, held, self._tokens, recorder.add, offset
-        )
-        self._audit = ClaimAudit(
-            self._storage.claims, self._telemetry, self.info.id, hand, held, runners, recorder, eras
-        )
-        self._claimer = claimer = Claimer(
-            self._storage,
-            self._telemetry,
-            self.info,
-            queues,
-            self._forge.handlers,
-            hand=hand,
-            held=held,
-            allowance=Allowance(self._storage, self._telemetry, self.info.id),
-            audit=self._audit,
-            recorder=recorder,
-            eras=eras,
-            clock_offset=offset,
-            stirred=self._stirred,
-            on_empty=self._perhaps_done if until_empty else None,
-        )
-        self._beats = heartbeat = Heartbeat(
-            self._storage.workers,
-            self._telemetry,
-            self.info.id,
-            self.info.label,
-            self.counts,
-            interval=self._heartbeat,
-            stale=self._stale,
-            heard=self._beaten,
-            fence=runners.fence,
-            hurried=hurried,
-            era=lambda: eras.acknowledged,
-            ailment=self._said_ailment,
-        )
-        self.leader = LeadingWorker(
-            self._storage,
-            self._telemetry,
-            self.info,
-            heartbeat=self._heartbeat,
-            stale=self._stale,
-            crons_changed=self._crons_changed,
-        )
+        self._build(*begun, on_empty=self._perhaps_done if until_empty else None)
         self.is_registered = True
         self._telemetry.emit(WorkerStarted(self.info.label, self.info.queues, self.info.concurrency))
         self.runners.start()
-        claiming = self._task(claimer.run(), "claimer")
-        beating = self._task(heartbeat.run(before), "heartbeat")
-        recording = self._task(recorder.run(), "recorder")
+        claiming = self._task(self._claimer.run(), "claimer")
+        beating = self._task(self._beats.run(before), "heartbeat")
+        recording = self._task(self._recorder.run(), "recorder")
         chores = [
             self._task(self.leader.run(), "leader"),
             *self._listening(),
@@ -242,6 +177,68 @@ class Session:
         if await carried_through(ending, self._cancel) or cancelled:
             raise asyncio.CancelledError
         return ending.result()
+
+    def _build(
+        self,
+        offset: float,
+        configs: Sequence[QueueConfig],
+        beat: Beat,
+        *,
+        on_empty: Callable[[], None] | None,
+    ) -> None:
+        """The parts that work under this id are made and connected."""
+        hurried = asyncio.Event()
+        self._recorder = recorder = Recorder(self._storage, self._telemetry, self._recorded)
+        self._tokens = LeasedTokens(self._storage.tokens, self._telemetry)
+        self._eras = eras = Eras(self._storage.workers, self._stale.total_seconds(), hurried.set)
+        eras.heard(beat)
+        queues = {config.id: ServedQueue(config) for config in configs}
+        self.hand = hand = Hand(self.info.concurrency, recorder.add, self._stirred.set)
+        held = HeldClaims(queues, recorder.add)
+        self.runners = runners = Runners(
+            self.info.concurrency, self._forge, hand, held, self._tokens, recorder.add, offset
+        )
+        self._audit = ClaimAudit(
+            self._storage.claims, self._telemetry, self.info.id, hand, held, runners, recorder, eras
+        )
+        self._claimer = Claimer(
+            self._storage,
+            self._telemetry,
+            self.info,
+            queues,
+            self._forge.handlers,
+            hand=hand,
+            held=held,
+            allowance=Allowance(self._storage, self._telemetry, self.info.id),
+            audit=self._audit,
+            recorder=recorder,
+            eras=eras,
+            clock_offset=offset,
+            stirred=self._stirred,
+            on_empty=on_empty,
+        )
+        self._beats = Heartbeat(
+            self._storage.workers,
+            self._telemetry,
+            self.info.id,
+            self.info.label,
+            self.counts,
+            interval=self._heartbeat,
+            stale=self._stale,
+            heard=self._beaten,
+            fence=runners.fence,
+            hurried=hurried,
+            era=lambda: eras.acknowledged,
+            ailment=self._said_ailment,
+        )
+        self.leader = LeadingWorker(
+            self._storage,
+            self._telemetry,
+            self.info,
+            heartbeat=self._heartbeat,
+            stale=self._stale,
+            crons_changed=self._crons_changed,
+        )
 
     def _cancel(self) -> None:
         """The task of `run` was cancelled: the session is stopped without grace."""

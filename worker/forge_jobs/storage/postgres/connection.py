@@ -22,9 +22,9 @@ from forge_jobs.storage import refusals
 from forge_jobs.storage.home import Home, Turn
 from forge_jobs.storage.postgres.address import Address
 from forge_jobs.storage.postgres.caller import IDENTITY, check_same_database, part_of_transaction, unwrapped
-from forge_jobs.storage.postgres.connect_arguments import ConnectArguments, connect_arguments
+from forge_jobs.storage.postgres.connect import arguments_of, connect
 from forge_jobs.storage.postgres.contention import again
-from forge_jobs.storage.postgres.down import SERVER_PLACE, ServerPlace, is_down
+from forge_jobs.storage.postgres.down import SERVER_PLACE, Connect, ServerPlace, is_down
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, is_read_only, translated
 from forge_jobs.storage.postgres.forks import left_to_parent
 from forge_jobs.storage.postgres.lane import Lane
@@ -110,13 +110,11 @@ class PostgresDatabase:
     @property
     def name(self) -> str:
         """The name of the database on its server, or "" when neither the URL nor the environment says one."""
-        return self._arguments(self._address.url).database
+        return arguments_of(self._address.url).database
 
-    def _arguments(self, url: str) -> ConnectArguments:
-        try:
-            return connect_arguments(url)
-        except (OSError, ValueError) as error:  # a certificate that cannot be read
-            raise InvalidInput(f"The database URL {redact(url)} is not valid: {error}.") from error
+    @property
+    def _keeps_search_path(self) -> bool:
+        return arguments_of(self._address.url).keeps_search_path
 
     async def fetch(self, sql: str, *args: Any, connection: Any = None) -> list[asyncpg.Record]:
         """Return all rows, on the caller's `connection` when one is given."""
@@ -216,7 +214,7 @@ class PostgresDatabase:
             begin = begin_pinned(
                 connection.get_server_version().major,
                 settings,
-                keep_search_path=self._arguments(self._address.url).keeps_search_path,
+                keep_search_path=self._keeps_search_path,
             )
         if begin is None:
             yield
@@ -298,36 +296,25 @@ class PostgresDatabase:
     async def _connected(self, **options: Any) -> asyncpg.Connection:
         """Return a new connection, with these `options` of the driver besides ours."""
 
-        async def connect(url: str) -> asyncpg.Connection:
-            arguments = self._arguments(url)
-            said = {
-                **arguments.options,
-                "command_timeout": self._timeout,
-                "statement_cache_size": 200 if self._prepares else 0,
-                **options,
-            }
+        async def connect_by(url: str) -> asyncpg.Connection:
+            return await connect(
+                url,
+                {
+                    "command_timeout": self._timeout,
+                    "statement_cache_size": 200 if self._prepares else 0,
+                    **options,
+                },
+                schema=self.schema,
+                is_down=self._is_down,
+            )
 
-            async def connect_to(place: ServerPlace) -> asyncpg.Connection:
-                return await asyncpg.connect(
-                    arguments.dsn, **{**said, "host": place.host, "port": place.port}
-                )
+        return await self._address.reached(connect_by)
 
-            try:
-                return await asyncpg.connect(arguments.dsn, **said)
-            except DRIVER_ERRORS as error:
-                ours = translated(error, url=redact(url), schema=self.schema)
-                if ours is None:
-                    raise
-                # What stands before the server may be away, or say so, for us alone.
-                if not self._behind_pooler and await is_down(
-                    error, arguments.places, self._server, connect_to
-                ):
-                    ours = StorageDown(str(ours))
-                raise ours from error
-            except ValueError as error:
-                raise InvalidInput(f"The database URL {redact(url)} is not valid: {error}.") from error
-
-        return await self._address.reached(connect)
+    async def _is_down(
+        self, error: BaseException, places: Sequence[ServerPlace], connect_to: Connect
+    ) -> bool:
+        # What stands before the server may be away, or say so, for us alone.
+        return not self._behind_pooler and await is_down(error, places, self._server, connect_to)
 
     async def check_not_down(self) -> None:
         """Raise StorageDown when nobody can use the database: whoever has no connection to it gets none."""
@@ -441,9 +428,7 @@ class PostgresDatabase:
             keeps = not await is_behind_pooler(connection)
         if keeps:
             major = connection.get_server_version().major
-            await connection.execute(
-                pinned(major, settings, keep_search_path=self._arguments(self._address.url).keeps_search_path)
-            )
+            await connection.execute(pinned(major, settings, keep_search_path=self._keeps_search_path))
 
     async def _look(self) -> None:
         """It is known whether a pooler gives every transaction another server, and how they begin then."""
@@ -460,9 +445,7 @@ class PostgresDatabase:
             self.pooled = self._behind_pooler and await self._shares(first)
             self._keeps_settings = not self.pooled
             if self.pooled and await first.fetchval(DO_HARM, int(self._timeout * 1000)):
-                self._begin = begin_pinned(
-                    version.major, keep_search_path=self._arguments(self._address.url).keeps_search_path
-                )
+                self._begin = begin_pinned(version.major, keep_search_path=self._keeps_search_path)
         finally:
             await self.disconnect(first)
 

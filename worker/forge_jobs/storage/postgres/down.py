@@ -49,11 +49,11 @@ class ServerPlace:
             return False
 
 
+Connect = Callable[[ServerPlace], Awaitable[asyncpg.Connection]]
+
+
 async def is_down(
-    error: BaseException,
-    places: Sequence[ServerPlace],
-    server: ServerPlace | None,
-    connect: Callable[[ServerPlace], Awaitable[asyncpg.Connection]],
+    error: BaseException, places: Sequence[ServerPlace], server: ServerPlace | None, connect: Connect
 ) -> bool:
     """Whether `error`, with which connecting to these places ended, means that nobody can use the database.
 
@@ -88,9 +88,7 @@ async def _addresses(places: Sequence[ServerPlace]) -> list[ServerPlace]:
     return list(found)
 
 
-async def _refusal(
-    address: ServerPlace, connect: Callable[[ServerPlace], Awaitable[asyncpg.Connection]]
-) -> BaseException | None:
+async def _refusal(address: ServerPlace, connect: Connect) -> BaseException | None:
     try:
         connection = await connect(address)
     except (*DRIVER_ERRORS, ValueError) as error:
