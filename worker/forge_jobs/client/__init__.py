@@ -1,1 +1,25 @@
-"""What people do with a database of jobs, one file a noun; the command line and the HTTP API are these calls."""
+"""What people do with a database of jobs, one file a noun; the command line makes these calls, too.
+
+A Forge has one object of each class that is offered here: `forge.jobs`, `forge.queues` and so on.
+"""
+
+from forge_jobs.client.crons import Crons, CronValues
+from forge_jobs.client.jobs import Jobs
+from forge_jobs.client.kinds import Kinds
+from forge_jobs.client.limits import Limits
+from forge_jobs.client.owners import Owners
+from forge_jobs.client.queues import Queues
+from forge_jobs.client.versions import Versions
+from forge_jobs.client.workers import Workers
+
+__all__ = [
+    "CronValues",
+    "Crons",
+    "Jobs",
+    "Kinds",
+    "Limits",
+    "Owners",
+    "Queues",
+    "Versions",
+    "Workers",
+]

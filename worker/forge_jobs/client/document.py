@@ -1,4 +1,4 @@
-"""Facts as JSON documents: one shape for the command line and the HTTP API.
+"""Facts as JSON documents: one shape for the command line and for programs.
 
 Moments are ISO 8601 in UTC, durations numbers of seconds whose names end in `_seconds`,
 ids of workers strings (they are too large for a JavaScript number), "for ever" is null.

@@ -5,7 +5,7 @@ What programs use is in `forge_jobs` itself. Offered here is what events and an 
 
 from forge_jobs.model.epoch import Epoch, LeaderEpoch, OperatorEpoch
 from forge_jobs.model.facts import Moved
-from forge_jobs.model.job import FOREVER, Claim
+from forge_jobs.model.job import FOREVER, Claim, NewJob
 from forge_jobs.model.owner import Owner
 from forge_jobs.model.run import Outcome, Run
 from forge_jobs.model.track_record import TrackRecord, bucket_start
@@ -19,6 +19,7 @@ __all__ = [
     "Leader",
     "LeaderEpoch",
     "Moved",
+    "NewJob",
     "OperatorEpoch",
     "Outcome",
     "Owner",

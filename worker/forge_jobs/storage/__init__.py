@@ -9,6 +9,8 @@ from forge_jobs.settings.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.settings.database_url import ALLOWED, is_database_url, redact
 from forge_jobs.storage.interface.storage import Storage
 
+__all__ = ["Storage", "open_storage"]
+
 
 def open_storage(
     url: str,
