@@ -51,7 +51,8 @@ def template(**said: Any) -> dict[str, Any]:
 
 def complete(resource: Resource) -> Resource:
     """Return the resource as the API server stores it: with defaults, without nulls."""
-    return _completed(SCHEMAS[resource["kind"]], copy.deepcopy(resource))
+    completed: Resource = _completed(SCHEMAS[resource["kind"]], copy.deepcopy(resource))
+    return completed
 
 
 def refusals(resource: Resource, old: Resource | None = None) -> list[str]:

@@ -70,7 +70,7 @@ def test_processes_are_as_the_command_says(said: dict[str, Sequence[str]], expec
 
 def test_what_a_plan_orders_counts_before_the_api_server_has_it() -> None:
     manifest = {"metadata": {"labels": {"forge-jobs.dev/version-id": "w"}}, "spec": {"template": template()}}
-    actions = [
+    actions: list[act.Action] = [
         act.Scale("shop", "web", 5, "Throughput", 2),
         act.ApplyDeployment("shop", "new", manifest, "hash"),
         act.Scale("shop", "new", 3, "Created"),
@@ -113,7 +113,10 @@ STEPS = st.lists(
 def test_what_is_added_up_once_is_what_adding_all_up_each_time_gives(
     steps: list[tuple[str, str, int]],
 ) -> None:
-    orders, noted, seen, known = Orders(), {}, {}, ()
+    orders = Orders()
+    noted: dict[str, Cluster] = {}
+    seen: dict[str, Cluster] = {}
+    known: tuple[WorkerInfo, ...] = ()
     for step, pool, number in steps:
         found = cluster(number, *(pod(f"{pool}-{index}") for index in range(number)))
         match step:

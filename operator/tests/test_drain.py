@@ -133,7 +133,9 @@ def test_a_drained_version_keeps_its_pods_for_a_while_then_its_deployment_then_i
 
 
 def test_only_the_last_versions_are_remembered() -> None:
-    said = {"sunset": {"scaleDownDelaySeconds": 0, "deleteDelaySeconds": 0, "historyLimit": 2}}
+    said: dict[str, Any] = {
+        "sunset": {"scaleDownDelaySeconds": 0, "deleteDelaySeconds": 0, "historyLimit": 2}
+    }
     world = World({"workers": workers(**said)}).run(30)
     for version in "23456":
         world.change(workers=workers(version, **said))
@@ -159,7 +161,7 @@ def replace_pod(world: World) -> str:
         world.of(world.version("1").id)[0], name="straggler", running=[], worker=next(world.numbers)
     )
     world.pods[pod.name] = pod
-    world.stop = lambda each: None if each.name == "straggler" else World.stop(world, each)  # type: ignore[method-assign]
+    world.stop = lambda pod: None if pod.name == "straggler" else World.stop(world, pod)  # type: ignore[method-assign]
     return pod.name
 
 
@@ -249,8 +251,8 @@ def test_a_deployment_of_a_retired_version_stays_while_somebody_holds_a_job_of_i
 def test_a_row_stays_while_a_worker_of_its_version_is_registered() -> None:
     world = draining(30, sunset={"scaleDownDelaySeconds": 0, "deleteDelaySeconds": 0, "historyLimit": 0})
     first, seen = world.version("1").id, World.seen_version
-    world.seen_version = lambda each: replace(  # type: ignore[method-assign]
-        seen(world, each), **({"workers": 1} if each.id == first else {})
+    world.seen_version = lambda version: replace(  # type: ignore[method-assign]
+        found := seen(world, version), workers=1 if version.id == first else found.workers
     )
 
     world.run(200)

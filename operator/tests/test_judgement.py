@@ -289,7 +289,7 @@ def test_a_warm_up_is_forgiven_within_a_long_step() -> None:
         ({"maxSlowdownFactor": 100}, crawl),
     ],
 )
-def test_a_judgement_can_be_switched_off(abort: dict[str, int], breaks: Break) -> None:
+def test_a_judgement_can_be_switched_off(abort: dict[str, Any], breaks: Break) -> None:
     world = ramping(rollout(**abort))
     breaks(world, world.version("2").id)
 

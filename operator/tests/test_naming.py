@@ -73,13 +73,13 @@ def test_the_order_of_keys_in_a_template_is_no_other_version() -> None:
     assert naming.version_id(UID, "1", {"a": 1, "b": 2}) == naming.version_id(UID, "1", {"b": 2, "a": 1})
 
 
-PART_OF_THE_ID = {
+PART_OF_THE_ID: dict[str, Any] = {
     "version": "2",
     "template": template(metadata={"labels": {"team": "shop"}}),
     "slots": 7,
     "queues": ["other"],
 }
-NO_PART_OF_THE_ID = {
+NO_PART_OF_THE_ID: dict[str, dict[str, Any]] = {
     "name_prefix": {"namePrefix": "shop"},
     "identity": {},  # says which of the others count
     "replicas": {"replicas": 9},

@@ -1,7 +1,9 @@
 """What a ForgeQueue says, brought into the configuration rows."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from forge_jobs import QueueConfig, RateLimit
 from forge_operator.plan import actions as act
@@ -117,7 +119,7 @@ def test_a_rate_limit_of_somebody_else_is_left_alone() -> None:
     assert writes(world) == [act.SetQueue("mail", world_row(world), OURS)]
 
 
-def world_row(world: World) -> object:
+def world_row(world: World) -> Mapping[str, Any]:
     """What a queue with nothing said is set to."""
     return {
         "concurrency": None,

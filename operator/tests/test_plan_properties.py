@@ -1,5 +1,7 @@
 """Whatever people, clusters and databases do: what must never happen does not, and calm brings quiet."""
 
+from typing import Any
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +25,7 @@ TAKES_AWAY = (
     act.CordonWorkers,
 )
 
-ROLLOUTS = (
+ROLLOUTS: tuple[dict[str, Any], ...] = (
     {},
     {"strategy": "Manual"},
     {"strategy": "Progressive", "steps": [{"weightPercent": 20, "pauseSeconds": 30}]},
@@ -85,8 +87,8 @@ def happen(world: World, said: dict, name: str, value: object) -> None:  # type:
             name = sorted(world.deployments)[number % len(world.deployments)]
             version = world.deployments[name].version_id
             del world.deployments[name]
-            for pod in world.alive(version):
-                pod.deleting = world.time
+            for running in world.alive(version):
+                running.deleting = world.time
         case "break", str(version):
             world.broken |= {each.id for each in world.versions.values() if each.version == version}
         case "promote by hand", _:

@@ -742,8 +742,8 @@ def test_pods_without_a_registered_worker_do_not_take_over() -> None:
     world.look()
     target = world.version("2").id
     seen = World.seen_version
-    world.seen_version = lambda each: replace(  # type: ignore[method-assign]
-        seen(world, each), **({"workers": 0} if each.id == target else {})
+    world.seen_version = lambda version: replace(  # type: ignore[method-assign]
+        found := seen(world, version), workers=0 if version.id == target else found.workers
     )
 
     world.run(300)

@@ -188,7 +188,7 @@ def test_an_operator_that_starts_anew_in_the_middle_goes_on(replicas: int) -> No
 def test_the_last_pod_stays_while_a_dead_worker_holds_a_job_of_the_version() -> None:
     world = serving(1)
     seen = World.seen_version
-    world.seen_version = lambda each: replace(seen(world, each), in_progress=1)  # type: ignore[method-assign]
+    world.seen_version = lambda version: replace(seen(world, version), in_progress=1)  # type: ignore[method-assign]
 
     shrink(world, 0)
     world.run(120)

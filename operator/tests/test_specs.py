@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +17,8 @@ from forge_operator.specs import (
     AutoscalingSpec,
     CronJobSpec,
     CronSpec,
+    ForgeCron,
+    ForgeQueue,
     InvalidSpec,
     QueueSpec,
     WorkersSpec,
@@ -37,7 +39,10 @@ from tests.custom_resources import (
 )
 from tests.rule_examples import EXAMPLES, Example, Examples
 
-READERS = {"ForgeQueue": read_queue, "ForgeCron": read_cron}
+READERS: dict[str, Callable[[Resource], ForgeQueue | ForgeCron]] = {
+    "ForgeQueue": read_queue,
+    "ForgeCron": read_cron,
+}
 SPECS: dict[str, type[Section]] = {"ForgeQueue": QueueSpec, "ForgeCron": CronSpec}
 
 
@@ -122,7 +127,7 @@ def test_the_defaults_are_those_of_the_library() -> None:
     )
     assert (spec.retention.done, spec.retention.dead) == (ours["done_retention"], ours["dead_retention"])
     assert (spec.concurrency.limit, spec.paused) == (ours["concurrency"], ours["paused"])
-    assert spec.timeout is spec.rate_limit is spec.workers is None
+    assert (spec.timeout, spec.rate_limit, spec.workers) == (None, None, None)
 
 
 def _queue_config() -> Any:

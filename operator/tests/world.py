@@ -293,9 +293,10 @@ class World:
 
     def in_progress(self, version_id: str | None = None) -> Iterator[Job]:
         """The jobs that workers (of one version) hold, dead ones included."""
-        for each in (*self.pods.values(), *self.dead):
-            if version_id in (None, each.version_id):
-                yield from each.running
+        holders: list[RunningPod | DeadWorker] = [*self.pods.values(), *self.dead]
+        for holder in holders:
+            if version_id in (None, holder.version_id):
+                yield from holder.running
 
     def record(self, version_id: str) -> TrackRecord:
         mine = [pod.record().written() for pod in self.of(version_id)]

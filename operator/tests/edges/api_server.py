@@ -309,7 +309,9 @@ class ApiServer:
             if asked.method == "POST":
                 return self._create(resource, namespace or "default", asked.body)
             return self._list(resource, namespace, asked.query)
-        present = self._found(resource, namespace, name) if asked.method != "PATCH" else None
+        if asked.method == "PATCH":
+            return self._patch(resource, namespace, name, sub, asked)
+        present = self._found(resource, namespace, name)
         match asked.method:
             case "GET":
                 return _scale_of(present) if sub == "scale" else copy.deepcopy(present)
@@ -321,8 +323,6 @@ class ApiServer:
             case "PUT":
                 _same_version(present, asked.body, name)
                 return self._store(resource, present, copy.deepcopy(asked.body))
-            case "PATCH":
-                return self._patch(resource, namespace, name, sub, asked)
         raise Refused(405, "MethodNotAllowed", asked.method)
 
     def _patch(self, resource: Resource, namespace: str, name: str, sub: str, asked: Request) -> Object:
@@ -494,7 +494,7 @@ def _parsed(path: str) -> tuple[Any, Any, Any, str]:
         namespace, rest = rest[1], rest[2:]
     for resource in RESOURCES:
         if resource.group_version == group_version and rest[:1] == [resource.plural]:
-            return resource, namespace, *([*rest[1:], None][:1]), "".join(rest[2:3])
+            return resource, namespace, rest[1] if len(rest) > 1 else None, "".join(rest[2:3])
     raise Refused(404, "NotFound", "the server could not find the requested resource")
 
 

@@ -25,7 +25,7 @@ MANY = {"maxReplicas": 20, "targetLatencySeconds": 1, "scaleUp": {"maxPods": 20}
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[LocalPostgres]:
     """A PostgreSQL with few connections, and a role for those who may not use its reserve."""
-    settings = {"fsync": "off", "max_connections": 40, "reserved_connections": 2}
+    settings: dict[str, str | int] = {"fsync": "off", "max_connections": 40, "reserved_connections": 2}
     with LocalPostgres(settings=settings) as server:
         server.execute("CREATE ROLE ordinary LOGIN")
         yield server

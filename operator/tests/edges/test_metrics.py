@@ -2,10 +2,11 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from forge_jobs import WorkerInfo
@@ -238,7 +239,7 @@ async def test_a_decision_that_nobody_renews_is_told_no_more() -> None:
     assert (await scraped(metrics)).of_the_database() == set()
 
 
-async def nothing() -> list[object]:
+async def nothing() -> Sequence[Metric] | None:
     return []
 
 
