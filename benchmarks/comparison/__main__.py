@@ -111,7 +111,7 @@ def main(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"A queue, one of {', '.join(What)}, or one of {', '.join(SORTS)}; may be repeated."
+            help=f"A queue, one of {', '.join(What)}, a column of --list, or one of {', '.join(SORTS)}."
         ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each cell is measured.")] = 5,
@@ -136,7 +136,7 @@ def main(
     console = Console() if sys.stdout.isatty() else Console(width=130)
     peers = catalogue.peers()
     words = [word for words in only or () for word in words.split(",")]
-    known = [*peers, *What, *SORTS]
+    known = [*peers, *What, *SORTS, *cells.COLUMN_NAMES]
     if unknown := [word for word in words if word not in known]:
         console.print(f"--only is {unknown[0]!r}, allowed are {', '.join(known)}", style="red", markup=False)
         raise typer.Exit(2)

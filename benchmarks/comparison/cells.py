@@ -59,6 +59,7 @@ COLUMNS = (
     IDLE,
     LOAD,
 )
+COLUMN_NAMES = tuple(column.name for column in COLUMNS)
 BY_DEFAULT = (THROUGHPUT, IDLE)
 """What is measured of a queue with its defaults: what they cost, and how soon they find a job."""
 ON_SQLITE = tuple(
@@ -99,11 +100,12 @@ def cells(
 
     The queues of `alone` are not measured with two worker processes; `situations` are those that a queue can be put in.
     """
-    wanted = [what for what in What if what in only] or [what for what in What if what not in ASKED]
+    named = set(only) & {*What, *COLUMN_NAMES}
     for turn in range(1, rounds + 1):
         for peer in chosen(only, databases):
             for settings in chosen(only, ("defaults", "best")):
                 for column in columns(settings, databases[peer], (situations or {}).get(peer, ())):
                     shared = column.what is not What.SINGLE and column.processes > 1
-                    if column.what in wanted and not (shared and peer in alone):
+                    wanted = {column.what, column.name} & named if named else column.what not in ASKED
+                    if wanted and not (shared and peer in alone):
                         yield Cell(peer, settings, column, turn)

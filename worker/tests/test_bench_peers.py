@@ -79,6 +79,12 @@ def test_only_what_was_named_is_measured() -> None:
     }
 
 
+def test_one_column_can_be_named() -> None:
+    found = list(cells(DATABASES, 1, ["best", "throughput-sleep-2", "idle"]))
+
+    assert {cell.column for cell in found} == {Column(What.THROUGHPUT, "sleep", 2), IDLE}
+
+
 def test_a_file_is_not_asked_for_what_only_a_server_has() -> None:
     whats = {cell.column.what for cell in cells(DATABASES, 1, ["file"])}
 
