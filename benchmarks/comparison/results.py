@@ -25,18 +25,23 @@ class Results:
         self.folder = folder
 
     def open(self, run: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        """The folder is that of this run, new or begun before; `facts` are kept from its beginning.
+        """The folder is that of this run, new or begun before; `facts` are kept from its beginning, but for the queues,
+        which may be others each time, and the command.
 
         Raises OtherRun when what `run` says differs, for its numbers could not be compared.
         """
         path = self.folder / RUN
         if path.exists():
-            before = json.loads(path.read_text())["run"]
-            if differs := [key for key, value in run.items() if before.get(key) != value]:
+            known = json.loads(path.read_text())
+            if differs := [key for key, value in run.items() if known["run"].get(key) != value]:
                 raise OtherRun(
                     f"{self.folder} holds a run with another {' and '.join(differs)}; "
                     "--fresh throws it away, --folder names another place"
                 )
+            peers = {**known.get("peers", {}), **facts.get("peers", {})}
+            missing = {**known.get("missing", {}), **facts.get("missing", {})}
+            absent = {name: why for name, why in missing.items() if name not in peers}
+            _write(path, {**known, "peers": peers, "missing": absent, "command": facts.get("command")})
             return
         _write(path, {"run": run, **facts})
 

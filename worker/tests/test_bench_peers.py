@@ -244,6 +244,16 @@ def test_results_of_other_code_are_not_mixed(ours_known: Results, tmp_path: Path
     assert list(ours_known.all()) == []
 
 
+def test_a_run_that_goes_on_knows_the_queues_of_both_times(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    results.open({}, {"peers": {"a": 1}, "missing": {"b": "no", "c": "no"}, "began": "then"})
+    results.open({}, {"peers": {"b": 2}, "missing": {}, "began": "now"})
+
+    assert results.facts["peers"] == {"a": 1, "b": 2}
+    assert results.facts["missing"] == {"c": "no"}
+    assert results.facts["began"] == "then"
+
+
 def measured(rate: float, **more: Any) -> Result:
     return {"rate": rate, "client": 1e-6, "server": 2e-6, "wal": 500.0, "lost": 0, "repeated": 0, **more}
 
