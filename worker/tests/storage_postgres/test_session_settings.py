@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -14,6 +15,13 @@ from forge_jobs.model.job import End, NewJob, Postponement, Reason, State
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.session_settings import (
+    TIMEOUTS,
+    local,
+    pinned,
+    settle,
+    transaction_begun_by,
+)
 from tests.storage_postgres.test_pgbouncer import PGBOUNCER, Start, bouncer  # noqa: F401  a fixture
 
 ODD = {
@@ -64,6 +72,36 @@ async def odd(url: str) -> AsyncIterator[str]:
     await setter.close()
 
 
+WAITS_LONG = """
+SELECT EXISTS (
+    SELECT FROM pg_locks
+    WHERE relation = 'pg_proc'::regclass AND NOT granted AND waitstart < clock_timestamp() - interval '100 ms'
+)
+"""
+
+
+@asynccontextmanager
+async def slowly(url: str) -> AsyncIterator[None]:
+    """What asks the server for a function meanwhile waits for longer than the timeouts of ODD."""
+    slowing = asyncio.create_task(_slow(url))
+    yield
+    slowing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await slowing
+
+
+async def _slow(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        while True:
+            async with connection.transaction():
+                await connection.execute("LOCK TABLE pg_catalog.pg_proc")
+                while not await connection.fetchval(WAITS_LONG):
+                    await asyncio.sleep(0.01)
+    finally:
+        connection.terminate()
+
+
 async def lives(storage: PostgresStorage) -> None:
     """A job is enqueued, claimed, postponed and ended, at moments that are exact."""
     await storage.workers.register(WorkerInfo(7, "w-1-7", "host", 1, "1", ("default",), ("work",), 5))
@@ -100,6 +138,45 @@ async def test_no_setting_of_a_role_or_a_database_changes_what_happens(odd: str)
     await lives(storage)
     assert [await planned(storage, count) for count in (1, 100, 1000)] == [HALF_A_YEAR] * 3
     await storage.close()
+
+
+async def test_a_slow_server_is_opened_whatever_timeouts_the_role_has(odd: str, url: str) -> None:
+    storage = PostgresStorage(odd)
+    async with slowly(url):
+        assert (await storage.schema.status()).found == 0
+        await storage.open()
+    await storage.schema.migrate()
+
+    await lives(storage)
+    await storage.close()
+
+
+@pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
+async def test_so_is_one_behind_a_pooler(odd: str, url: str, bouncer: Start) -> None:  # noqa: F811
+    await PostgresStorage(odd).schema.migrate()
+    storage = PostgresStorage(bouncer("transaction", user="odd"))
+    async with slowly(url):
+        await storage.open()
+
+    await lives(storage)
+    await storage.close()
+
+
+async def test_settings_that_the_timeout_of_the_role_ends_are_made_again(odd: str) -> None:
+    connection = await asyncpg.connect(odd)
+    await connection.execute("CREATE SEQUENCE public.tries")
+    late = "SELECT CASE WHEN nextval('public.tries') < 3 THEN pg_sleep(60) END;"
+
+    await settle(connection, late + pinned(connection.get_server_version().major))
+
+    assert await connection.fetchval("SHOW statement_timeout") == "0"
+    assert await connection.fetchval("SELECT last_value FROM public.tries") >= 3
+
+    await connection.execute("ALTER SEQUENCE public.tries RESTART; SET statement_timeout = '20ms'")
+    async with transaction_begun_by(connection, f"BEGIN; {late} {local(TIMEOUTS)}"):
+        assert await connection.fetchval("SHOW statement_timeout") == "0"
+    assert await connection.fetchval("SHOW statement_timeout") == "20ms"
+    await connection.close()
 
 
 @pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")

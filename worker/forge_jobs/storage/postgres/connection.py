@@ -34,11 +34,14 @@ from forge_jobs.storage.postgres.schema_names import SchemaNames
 from forge_jobs.storage.postgres.server import CLOSED_FOR_WRITING, check_server
 from forge_jobs.storage.postgres.session_settings import (
     CLAIMS,
-    DO_HARM,
     LIVENESS,
     OUTCOMES,
     begin_pinned,
+    do_harm,
     pinned,
+    settle,
+    transaction_begun_by,
+    without_timeouts,
 )
 
 # What a pooler does that gives every transaction another server, to who believes that there is none.
@@ -219,14 +222,8 @@ class PostgresDatabase:
         if begin is None:
             yield
             return
-        await connection.execute(begin)
-        try:
+        async with transaction_begun_by(connection, begin):
             yield
-        except BaseException:
-            with suppress(*DRIVER_ERRORS):
-                await connection.execute("ROLLBACK", timeout=RELEASE_TIMEOUT)
-            raise
-        await connection.execute("COMMIT")
 
     async def open(self) -> None:
         """The database has answered and its pooler, if any, is known. Raises StorageUnavailable, InvalidInput, NotOpenHere."""
@@ -422,13 +419,15 @@ class PostgresDatabase:
         left_to_parent(connection)
         self._own.add(connection)
         if self._identity is None and self.is_open:
-            self._identity = await connection.fetchrow(IDENTITY)
+            async with without_timeouts(connection):
+                self._identity = await connection.fetchrow(IDENTITY)
         keeps = self._keeps_settings
         if keeps is None:  # any pooler may give the connection to another client after us
-            keeps = not await is_behind_pooler(connection)
+            async with without_timeouts(connection):
+                keeps = not await is_behind_pooler(connection)
         if keeps:
             major = connection.get_server_version().major
-            await connection.execute(pinned(major, settings, keep_search_path=self._keeps_search_path))
+            await settle(connection, pinned(major, settings, keep_search_path=self._keeps_search_path))
 
     async def _look(self) -> None:
         """It is known whether a pooler gives every transaction another server, and how they begin then."""
@@ -437,14 +436,15 @@ class PostgresDatabase:
         try:
             version = first.get_server_version()
             check_server(self.url, version.major, version.minor)
-            self._identity = await first.fetchrow(IDENTITY)
-            self._is_closed_for_writing = await first.fetchval(CLOSED_FOR_WRITING)
-            self._behind_pooler = await is_behind_pooler(first)
-            host, port = await first.fetchrow(SERVER_PLACE)
+            async with without_timeouts(first):
+                self._identity = await first.fetchrow(IDENTITY)
+                self._is_closed_for_writing = await first.fetchval(CLOSED_FOR_WRITING)
+                self._behind_pooler = await is_behind_pooler(first)
+                host, port = await first.fetchrow(SERVER_PLACE)
             self._server = None if host is None else ServerPlace(host, port)
             self.pooled = self._behind_pooler and await self._shares(first)
             self._keeps_settings = not self.pooled
-            if self.pooled and await first.fetchval(DO_HARM, int(self._timeout * 1000)):
+            if self.pooled and await do_harm(first, self._timeout):
                 self._begin = begin_pinned(version.major, keep_search_path=self._keeps_search_path)
         finally:
             await self.disconnect(first)

@@ -2,9 +2,12 @@
 
 import asyncio
 import random
+from contextlib import AsyncExitStack
 from typing import cast
 
 import asyncpg
+
+from forge_jobs.storage.postgres.session_settings import without_timeouts
 
 LOOKS = 8
 ASKED = 4  # times that the idle connection is asked at each look
@@ -22,44 +25,49 @@ async def share_servers(first: asyncpg.Connection, second: asyncpg.Connection) -
 
     It is tried many times, since other clients of a busy pooler take servers in between, and one try may show nothing.
     """
-    own = await _server_pid(first)
+    own = await _next_server_pid(first)
     try:
         for _ in range(LOOKS):
-            transaction = second.transaction()
-            if not await _starts(transaction, beside=first):
-                return True  # there is one server for both
-            try:
+            async with AsyncExitStack() as transaction:
+                if not await _begins(transaction, second, beside=first):
+                    return True  # there is one server for both
                 if await _server_pid(second) == own:
                     return True
                 for _ in range(ASKED):
                     await asyncio.sleep(random.uniform(0, LONGEST_PAUSE))
-                    if await _server_pid(first) != own:
+                    if await _next_server_pid(first) != own:
                         return True
-            finally:
-                await transaction.rollback()
     except TimeoutError:
         return True
     return False
 
 
-async def _starts(transaction: asyncpg.transaction.Transaction, *, beside: asyncpg.Connection) -> bool:
-    """Whether `transaction` gets a server; False when it has none though the other connection was answered again and again.
+async def _begins(
+    transaction: AsyncExitStack, connection: asyncpg.Connection, *, beside: asyncpg.Connection
+) -> bool:
+    """Whether a transaction of `connection` gets a server; False when it has none though the other connection was answered again and again.
 
-    On a slow machine both are slow.
+    On a slow machine both are slow. Whoever leaves `transaction` ends it.
     """
-    starting = asyncio.ensure_future(transaction.start())
+    beginning = asyncio.ensure_future(transaction.enter_async_context(without_timeouts(connection)))
     try:
         for _ in range(PATIENCE):
-            await asyncio.wait([starting], timeout=0.1)
-            if starting.done():
-                starting.result()
+            await asyncio.wait([beginning], timeout=0.1)
+            if beginning.done():
+                beginning.result()
                 return True
-            await _server_pid(beside)
+            await _next_server_pid(beside)
     finally:
-        if not starting.done():
-            starting.cancel()
-            await asyncio.wait([starting])
+        if not beginning.done():
+            beginning.cancel()
+            await asyncio.wait([beginning])
     return False
+
+
+async def _next_server_pid(connection: asyncpg.Connection) -> int:
+    """Return the server of a transaction that begins and ends here."""
+    async with without_timeouts(connection):
+        return await _server_pid(connection)
 
 
 async def _server_pid(connection: asyncpg.Connection) -> int:

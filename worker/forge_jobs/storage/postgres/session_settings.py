@@ -4,9 +4,26 @@ Durations and moments are exact, names are found, and no timeout but ours ends a
 Read-only is not among them: whoever closes a database for writing means it.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+
+import asyncpg
+
+from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS
+
+TRIES = 8
+ROLLBACK_TIMEOUT = 1.0  # seconds
+
+# A timeout of the role holds until ours is set, so these come first.
+TIMEOUTS: Mapping[str, str] = {
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    # A process that was frozen in the middle of a transaction must not keep its locks for ever.
+    "idle_in_transaction_session_timeout": "60000",
+}
 
 PINNED: Mapping[str, str] = {
+    **TIMEOUTS,
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
     "TimeZone": "UTC",
@@ -16,10 +33,6 @@ PINNED: Mapping[str, str] = {
     "extra_float_digits": "1",
     "standard_conforming_strings": "on",
     "row_security": "on",
-    "lock_timeout": "0",
-    "statement_timeout": "0",
-    # A process that was frozen in the middle of a transaction must not keep its locks for ever.
-    "idle_in_transaction_session_timeout": "60000",
     "jit": "off",
 }
 
@@ -96,6 +109,53 @@ def local(settings: Mapping[str, str]) -> str:
     return _set("SET LOCAL", settings)
 
 
+async def settle(connection: asyncpg.Connection, settings: str) -> None:
+    """These `settings`, which begin with TIMEOUTS, hold, however short a timeout the role has.
+
+    On a slow server even the first of them may take longer than the role allows, and is tried again.
+    """
+    statements = settings
+    for _ in range(TRIES - 1):
+        try:
+            await connection.execute(statements)
+            return
+        except asyncpg.QueryCanceledError:
+            statements = f"ROLLBACK;\n{settings}"
+    await connection.execute(statements)
+
+
+@asynccontextmanager
+async def transaction_begun_by(connection: asyncpg.Connection, begin: str) -> AsyncIterator[None]:
+    """What runs inside is one transaction, with the settings that these statements make."""
+    await settle(connection, begin)
+    try:
+        yield
+    except BaseException:
+        with suppress(*DRIVER_ERRORS):
+            await connection.execute("ROLLBACK", timeout=ROLLBACK_TIMEOUT)
+        raise
+    await connection.execute("COMMIT")
+
+
+def without_timeouts(connection: asyncpg.Connection) -> AbstractAsyncContextManager[None]:
+    """What runs inside is one transaction that no timeout of the role ends.
+
+    It is for what is asked on a connection that has no settings of ours, since it is not known yet
+    whether it would keep them. All other settings are those of the role.
+    """
+    return transaction_begun_by(
+        connection, "BEGIN;\n" + local({**TIMEOUTS, **_since(connection.get_server_version().major)})
+    )
+
+
+async def do_harm(connection: asyncpg.Connection, seconds: float) -> bool:
+    """Whether a setting of this connection would change what happens, or end a statement within so many seconds."""
+    try:
+        return bool(await connection.fetchval(DO_HARM, int(seconds * 1000)))
+    except (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError):
+        return True  # the timeout has answered
+
+
 def _set(verb: str, settings: Mapping[str, str]) -> str:
     return "".join(f"{verb} {name} = '{value}';\n" for name, value in settings.items())
 
@@ -106,7 +166,11 @@ def _conditional(settings: Mapping[str, str], keep_search_path: bool) -> str:
 
 
 def _of(major: int) -> dict[str, str]:
-    return dict(PINNED) | {name: "0" for name, since in SINCE.items() if major >= since}
+    return {**TIMEOUTS, **_since(major), **PINNED}
+
+
+def _since(major: int) -> dict[str, str]:
+    return {name: "0" for name, since in SINCE.items() if major >= since}
 
 
 PLANNED_AS_WALKS = local(WALKS)
