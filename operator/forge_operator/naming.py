@@ -28,7 +28,7 @@ MANAGER = "forge-jobs-operator"
 """The field manager of everything that is applied, and a label of it."""
 
 SCALER = "forge-jobs-autoscaler"
-"""The field manager of `replicas` alone: whoever else scales is seen as another one."""
+"""The field manager of `replicas` alone, so that other autoscalers are told apart from the operator."""
 
 POOL_UID = f"{GROUP}/pool-uid"
 VERSION_ID = f"{GROUP}/version-id"
@@ -75,7 +75,7 @@ def label_value(text: str) -> str:
 
 
 def digest(document: Mapping[str, Any]) -> bytes:
-    """Return the SHA-256 of a document, the same whatever the order of its keys."""
+    """Return the SHA-256 of a document, which does not depend on the order of its keys."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).digest()
 

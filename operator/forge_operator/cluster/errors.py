@@ -22,7 +22,7 @@ class Conflict(KubeError):
 
 
 class Expired(KubeError):
-    """410: the version of a list that was asked for is too old; list from the beginning."""
+    """410: the requested version of a list is too old; list from the beginning."""
 
 
 class Rejected(KubeError):

@@ -1,7 +1,7 @@
-"""kopf as informer: it tells which objects have changed, and decides nothing. The only file that imports it.
+"""kopf as informer: it reports which objects have changed, and decides nothing. No other file imports kopf.
 
-It runs in a thread with an event loop of its own, since it takes every task of its loop for
-its own when it ends. It writes nothing to any object: no annotation, no finalizer, no event.
+kopf runs in a thread with an event loop of its own, since it cancels every task of its loop when it
+ends. It writes nothing to any object: no annotation, no finalizer, no event.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ OURS = f"app.kubernetes.io/managed-by={MANAGER}"
 """The selector of the Deployments whose changes are reported; the API server applies it."""
 
 UNUSED_FINALIZER = f"{GROUP}/kopf"
-"""kopf removes its own finalizer from every object, since no handler here needs one."""
+"""The finalizer that kopf takes for its own and removes from every object, since no handler here needs one."""
 
 CLEAN_END = 2.0
-"""Seconds that kopf gets to close its watches. It may hang there for ever: a watch that is told to end
-while it is about to begin anew goes on."""
+"""Seconds that kopf gets to close its watches. It may hang for ever: a watch that is stopped while it
+reconnects goes on."""
 
 DEAF_AFTER = 20.0
 """Seconds within which the API server surely reports a change."""
@@ -60,7 +60,7 @@ def settings() -> kopf.OperatorSettings:
 
 
 class Informer:
-    """Tells `changed` of every object that changed, in the event loop of whoever starts it."""
+    """Calls `changed` with every object that changed, in the event loop that the informer was started in."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class Informer:
         try:
             asyncio.run(operate())
         except BaseException as error:
-            # Whatever ended kopf has to be known outside of this thread.
+            # Any error that ended kopf has to be known outside of this thread.
             _end(ended, error)
 
     def _reported(self, kind: str, event: Mapping[str, Any]) -> None:

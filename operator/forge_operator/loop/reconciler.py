@@ -251,10 +251,10 @@ class Reconciler:
 
 
 def _claims(cluster: Cluster, database: DatabaseState | Unknown) -> bool:
-    """Whether a pod is asked for that may claim, as far as is known.
+    """Whether a Deployment requests pods that may claim, as far as is known.
 
-    Pods on their way out may be there for minutes, and finish what they have; so do those of
-    a draining version. Neither takes what is enqueued now.
+    Pods that are being deleted may run for minutes and finish their jobs; so do those of a draining
+    version. Neither claims a job that is enqueued now.
     """
     closed: set[str] = set()
     if isinstance(database, DatabaseState):

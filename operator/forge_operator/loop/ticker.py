@@ -122,7 +122,7 @@ class Ticker:
             try:
                 await self.resync()
             except Exception as error:
-                # Whatever it is, everything has to be looked at again.
+                # After any error, everything has to be looked at again.
                 self._metrics.resyncs.labels("error").inc()
                 trace = None if isinstance(error, KubeError) else error
                 logger.warning("Not all objects could be read: %s", error, exc_info=trace)
@@ -138,7 +138,7 @@ class Ticker:
             try:
                 await self.tick()
             except Exception:
-                # Whatever it is, the pools have to be looked at again.
+                # After any error, the pools have to be looked at again.
                 logger.exception("The load could not be read")
 
     async def _watch(self) -> None:

@@ -22,7 +22,7 @@ class _Entry:
 
     waiting_since: float | None = None  # in the line
     running: bool = False
-    again: bool = False  # asked for while it was running
+    again: bool = False  # added while it was being looked at
     timer: asyncio.TimerHandle | None = None
     due: float = 0.0  # of the timer
     failures: int = 0
@@ -35,8 +35,8 @@ class _Entry:
 class WorkQueue(Generic[K]):
     """Calls `look(key)` for every key that was added.
 
-    What `look` returns is when to look again without being told to (None: not). When it
-    raises, `failed` is told, and it is tried again after 1, 2, 4, … 300 seconds.
+    `look` returns when to look again even if the key is not added (None: never). When it raises, `failed`
+    is called, and the look is repeated after 1, 2, 4, … 300 seconds.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class WorkQueue(Generic[K]):
         try:
             delay = await self._look(key)
         except Exception as error:
-            # Whatever it is, the other keys must go on, and this one gets another chance.
+            # After any error the other keys must go on, and this one gets another chance.
             entry.failures += 1
             wait = min(self._longest_retry, self._first_retry * 2.0 ** min(entry.failures - 1, 30))
             wait *= random.uniform(1 - JITTER, 1 + JITTER)

@@ -1,7 +1,7 @@
-"""What Prometheus is told of the queue of each ForgeQueue, and of each ForgeCron: what the database says.
+"""The metrics of the queue of each ForgeQueue, and of each ForgeCron, read from the database.
 
-Workers tell the same under the same names, while there are any. It is read when somebody
-asks, not when the object is looked at: nobody looks often at a pool that is calm.
+Workers show metrics of the same names, while there are any. These are read at a scrape and not when the
+object is reconciled, since that is seldom for a pool with nothing to do.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""What Prometheus is told of the decisions: how many pods each pool should have, and from which numbers."""
+"""The metrics of scaling decisions: how many pods each pool should have, and the inputs of that."""
 
 from collections.abc import Callable, Iterator, Mapping
 

@@ -1,8 +1,8 @@
 """Answers /healthz, /readyz and /metrics.
 
-Alive means that the event loop turns: neither database nor API server matter, since an
-operator that is started anew could not reach them either. Ready means that it leads and has
-seen all objects, or that it follows somebody who leads.
+Alive means that the event loop turns. Neither database nor API server matter, since an operator
+that was restarted could not reach them either. Ready means that the operator leads and has seen
+all objects, or that it knows which other one leads.
 """
 
 import asyncio

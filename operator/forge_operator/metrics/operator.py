@@ -32,8 +32,8 @@ RENEWED = 180.0
 class OperatorMetrics:
     """All metrics of one process, in a registry of its own.
 
-    `database` says what the database says now, or None when that is not known; nothing that
-    rests on it is told then. It is set while the process leads.
+    `database` returns the metrics that are read from the database, or None when it does not answer; then
+    they are left out. It is set while the process leads.
     """
 
     def __init__(self, *, patience: float = PATIENCE, clock: Callable[[], float] = time.monotonic) -> None:
@@ -109,7 +109,7 @@ class OperatorMetrics:
         self._heard[kind] = time.monotonic()
 
     def pool(self, pool: str, states: Mapping[str, int], replicas: int, ready: int) -> None:
-        """The pool <namespace>/<name> has so many versions in each state, so many pods are asked for, and ready."""
+        """The metrics of the pool <namespace>/<name> show these versions by state, requested pods and ready pods."""
         for gone in self._pools.get(pool, set()) - states.keys():
             self._versions.remove(pool, gone)
         self._pools[pool] = set(states)

@@ -1,8 +1,7 @@
-"""Connections to the database that nobody has opened yet, but somebody will.
+"""Connections to the database for pods that were ordered and have not connected yet.
 
-The server counts what is open. A pod that was ordered and has not connected is not among
-that, so its connections are set aside, those of other pools included: neither two looks in
-quick succession nor two pools spend the same ones.
+The server counts open connections only, so those of ordered pods are set aside, in all pools: neither
+two looks in quick succession nor two pools spend the same ones.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -19,10 +19,10 @@ from forge_operator.state.observed import Edit, QueueObject
 from forge_operator.state.settings import OperatorSettings
 
 GRACE_MARGIN = 10
-"""Seconds before the end of a pod's grace at which its worker hands back what it has not finished, at most half of it.
+"""Seconds before the end of a pod's grace period at which its worker hands back unfinished jobs, at most half of the period.
 
-A worker then needs up to 3 s for handlers that are told to stop, and up to 5 s for its last
-writes when the database is slow.
+A worker then needs up to 3 s for its handlers to stop, and up to 5 s for its last writes when the
+database is slow.
 """
 
 OBJECTS = ("env", "ports", "volumeMounts")

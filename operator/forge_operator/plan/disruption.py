@@ -1,8 +1,8 @@
-"""What is kept from being taken away by others: a PodDisruptionBudget for each pool, and marks on pods that run jobs for long.
+"""Protects pods from evictions: a PodDisruptionBudget for each pool, and marks on pods that run long jobs.
 
-A short job ends within the grace of its pod, whoever takes that away; a long one begins anew. So what
-counts is not whether a pod is busy, which may change many times a second, but whether it has run a
-job for long: then it is marked, and for a while after. Whether nodes are drained or scaled down, others decide.
+A short job ends within the grace period of its pod, however the pod is removed; a long job starts again.
+So a pod is not marked when it is busy, which may change many times a second, but when it has run a job
+for long, and for a while after that.
 """
 
 from collections.abc import Iterable, Mapping

@@ -28,7 +28,7 @@ class Pool:
 
     owner: QueueObject
     workers_spec: WorkersSpec | None  # None: it should have no workers any more
-    target: VersionIdentity | None  # the version that is asked for
+    target: VersionIdentity | None  # the requested version
     cluster: Cluster
     database: DatabaseState
     settings: OperatorSettings

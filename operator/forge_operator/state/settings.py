@@ -1,4 +1,4 @@
-"""What an operator is told when it starts, as far as plans and manifests need it."""
+"""The settings of an operator, as far as plans and manifests need them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ class SecretKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorSettings:
-    """The same for every ForgeQueue of one operator."""
+    """The settings that hold for every ForgeQueue of one operator."""
 
     database: SecretKey = field(default_factory=SecretKey)
     schema: str = "forge_jobs"
@@ -25,7 +25,7 @@ class OperatorSettings:
     grace_seconds: int = 120  # terminationGracePeriodSeconds of templates that say nothing
     topology_spread: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)  # for every worker; a template's own win
-    # that one may open, and is told so; 0: it is not told, nor are they counted
+    # the most that a worker may open; 0: workers use their default, and are not counted
     connections_per_worker: int = CONNECTIONS
     # what the API server can do
     honours_deletion_cost: bool = True  # False before Kubernetes 1.22: victims are deleted by name

@@ -114,8 +114,8 @@ def remove_pods(pool: Pool, version: Version) -> list[Action]:
 def stop(pool: Pool, version: Version) -> list[Action]:
     """End the work of a version that failed: idle pods go first, and after a while all do.
 
-    Its workers then hand back what they cannot finish, and no attempt of these jobs counts. Not at the
-    first look: whoever finishes in time has nothing to hand back.
+    Its workers then hand back what they cannot finish, and the attempts of these jobs do not
+    count. That happens after `handBackSeconds`, since jobs that end in time need not be handed back.
     """
     deployment = pool.deployments.get(version.id)
     if deployment is None or deployment.deleting or deployment.replicas == 0:

@@ -1,8 +1,7 @@
-"""What is thought of a version that has a share of the slots, by what happens to its jobs and its containers.
+"""Judges a version that has a share of the slots, by its jobs and its containers.
 
-It is compared with the current version in the same minutes: since it got its present share, of which
-both have about what they ask for. What the database keeps is all that is needed, so an operator that
-was just started judges as the one before it did.
+It is compared with the current version in the same time, since it got its present share. All the numbers
+that this needs are in the database, so an operator that has just started judges as the previous one did.
 """
 
 from collections.abc import Iterator

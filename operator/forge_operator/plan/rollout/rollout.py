@@ -45,7 +45,7 @@ def plan_rollout(pool: Pool, wanted: int) -> tuple[Progress, tuple[Strand, ...]]
     )
 
 
-# --- the version that is asked for ---
+# --- the requested version ---
 
 
 def advance(pool: Pool, spec: WorkersSpec, target: naming.VersionIdentity, wanted: int) -> Progress:

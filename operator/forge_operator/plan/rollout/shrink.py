@@ -33,7 +33,7 @@ SETTLING = timedelta(seconds=60)
 class Rank(IntEnum):
     """The order in which pods are removed."""
 
-    NOT_READY = 0  # the ReplicaSet takes these first, whatever we would choose
+    NOT_READY = 0  # the ReplicaSet removes these first in any case
     IDLE_CORDONED = 1
     IDLE = 2
     BUSY_CORDONED = 3

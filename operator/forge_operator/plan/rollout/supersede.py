@@ -35,7 +35,7 @@ def supersede(pool: Pool, version: Version, asked: Progress) -> list[Action]:
         case VersionState.RETIRED:
             return drain.delete(pool, version)
         case VersionState.CURRENT:
-            return []  # it serves until the one that is asked for does
+            return []  # it serves until the requested version does
 
 
 def withdraw(pool: Pool, version: Version, asked: Progress) -> list[Action]:
@@ -57,9 +57,9 @@ def move(pool: Pool, version: Version, state: VersionState) -> MoveVersion:
 def adopt(pool: Pool) -> list[Action]:
     """Return rows for Deployments of the pool that have none, as after a database was restored.
 
-    Their gates stand open until then. They drain, unless they are what is asked for: that
-    gets its row like any new version. Nothing is closed while nobody else serves. People may have
-    written anything into their annotations: of that only what a version may be called is taken over.
+    Their gates are open until then. They drain, except for the requested version, which gets its row like
+    any new one. No gate is closed while no other version serves. Annotations may hold anything that people
+    wrote: only a valid name of a version is taken from them.
     """
     assert pool.target is not None
     if pool.current is None:

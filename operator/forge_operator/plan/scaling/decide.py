@@ -86,7 +86,7 @@ def boost(load: Load, target: float) -> int:
 
 
 def observed_change(memory: ScalerMemory, current: int, now: float) -> ScalerMemory:
-    """Return the memory after a look at the number of pods: a change counts, whoever made it.
+    """Return the memory after a look at the number of pods: every change counts, also one by hand.
 
     On the first look the present number of pods counts as wanted, since nothing is known of how it came about.
     """

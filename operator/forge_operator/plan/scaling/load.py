@@ -171,7 +171,7 @@ def startable_backlog(counts: Counts, queue: QueueConfig | None, target: float, 
 
 
 def held(counts: Counts, queue: QueueConfig | None) -> int:
-    """Return how many pending jobs would not start now whatever the number of pods."""
+    """Return how many pending jobs would not start now with any number of pods."""
     if queue is None:
         return 0
     if queue.paused:

@@ -115,7 +115,7 @@ def handled_or_not(queues: Iterable[str], in_vain: Iterable[str]) -> Assessment:
     kinds = sorted(set(in_vain))
     if not kinds:
         return Assessment(ConditionReason.ALL_HANDLED)
-    # Without numbers, which would have it written anew at each look.
+    # Without numbers, since with them the message would be written again at each look.
     more = f" and {len(kinds) - MOST_KINDS} more" if len(kinds) > MOST_KINDS else ""
     return Assessment(
         ConditionReason.UNHANDLED_KINDS,
