@@ -9,7 +9,7 @@ import pytest
 from forge_jobs.model import VersionState
 from forge_operator.plan import actions as act
 from forge_operator.plan.queue import plan
-from forge_operator.plan.rollout.drain import evidence, is_proven_empty
+from forge_operator.plan.rollout.emptiness import evidence, is_proven_empty
 from forge_operator.state.memory import Memory
 from forge_operator.state.observed import Cluster, Deployment, Unknown
 from tests.world import START, World, workers

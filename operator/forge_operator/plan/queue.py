@@ -12,7 +12,7 @@ from forge_jobs import CronConfig
 from forge_jobs.model import VersionState
 from forge_operator import naming
 from forge_operator.conditions import Condition, ConditionReason
-from forge_operator.plan import deletion, disruption
+from forge_operator.plan import disruption, queue_deletion
 from forge_operator.plan.actions import (
     Action,
     AddFinalizer,
@@ -29,7 +29,7 @@ from forge_operator.plan.actions import (
 from forge_operator.plan.assessment import Assessment
 from forge_operator.plan.configuration import plan_configuration
 from forge_operator.plan.pool import Pool
-from forge_operator.plan.rollout import drain, shares, shrink
+from forge_operator.plan.rollout import emptiness, shares, shrink
 from forge_operator.plan.rollout.progress import Progress
 from forge_operator.plan.rollout.rollout import plan_rollout
 from forge_operator.plan.scaling import load
@@ -70,7 +70,7 @@ def plan(observed: Observed) -> Plan:
     if owner.deleting_since is not None and naming.FINALIZER not in owner.finalizers:
         return Plan((), observed.memory, LATER)  # the rest is garbage collection's
     if owner.deleting_since is not None:
-        last = deletion.finish(observed)
+        last = queue_deletion.finish(observed)
         if last is not None:
             return Plan((Strand(Part.CONFIGURATION, tuple(last)),), observed.memory, AT_ONCE)
     if isinstance(spec, InvalidSpec):
@@ -94,7 +94,7 @@ def plan_gone(owner: str, database: DatabaseState, crons: Sequence[CronConfig] =
 
     `owner` is "ForgeQueue namespace/name" or "ForgeCron namespace/name". Queues stay, with their jobs.
     """
-    actions = deletion.dismiss(owner, database)
+    actions = queue_deletion.dismiss(owner, database)
     known = {cron.name: cron for cron in (*database.crons, *crons)}
     actions += [DeleteCron(cron.name, owner) for cron in known.values() if cron.managed_by == owner]
     return Plan((Strand(Part.CONFIGURATION, tuple(actions)),), Memory(), LATER)
@@ -160,7 +160,7 @@ def with_status(
     again: timedelta = SOON,
 ) -> Plan:
     """Return the plan with these strands, and with the status if it is due."""
-    report = queue_report(observed.queue, assessments | deletion.assessments(observed), fields)
+    report = queue_report(observed.queue, assessments | queue_deletion.assessments(observed), fields)
     more, memory = reported(report, observed.queue.status, observed.now, observed.memory)
     is_begun = any(changes_something(action) for strand in strands for action in strand.actions)
     return Plan((*strands, Strand(Part.REPORT, tuple(more))), memory, AT_ONCE if is_begun else again)
@@ -209,7 +209,7 @@ def plan_with_database(observed: Observed, spec: QueueSpec, database: DatabaseSt
         failures=failures,
         generation=owner.generation,
         scaler=memory,
-        empty=drain.evidence(list(pool.versions.values()), observed.memory, database.now),
+        empty=emptiness.evidence(list(pool.versions.values()), observed.memory, database.now),
         cordoned_since=shrink.cordoned_since(pool),
         calm_since=disruption.calm_since(pool),
         rejections={

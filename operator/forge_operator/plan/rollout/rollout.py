@@ -16,7 +16,7 @@ from forge_operator.plan.actions import (
     Strand,
 )
 from forge_operator.plan.pool import Pool
-from forge_operator.plan.rollout import drain
+from forge_operator.plan.rollout import drain, sunset
 from forge_operator.plan.rollout.progress import Progress
 from forge_operator.plan.rollout.ramp import advance_share
 from forge_operator.plan.rollout.start import bring_back, keep_failed, problem, start, wait_for_pods
@@ -38,7 +38,7 @@ def plan_rollout(pool: Pool, wanted: int) -> tuple[Progress, tuple[Strand, ...]]
         found = advance(pool, pool.workers_spec, pool.target, wanted)
         others = {version.id: supersede(pool, version, found) for version in pool.versions.values()}
         others |= {"recorded": record_queues(pool), "adopted": adopt(pool)}
-    others |= {"forgotten": drain.forget(pool), "reclaimed": reclaim(pool, found.actions)}
+    others |= {"forgotten": sunset.forget(pool), "reclaimed": reclaim(pool, found.actions)}
     return found, (
         Strand(Part.ROLLOUT, found.actions),
         *(Strand(Part.ROLLOUT, tuple(actions), of) for of, actions in others.items()),

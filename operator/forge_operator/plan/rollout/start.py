@@ -14,7 +14,7 @@ from forge_operator.plan.actions import (
 )
 from forge_operator.plan.deployment import template_error, try_deployment
 from forge_operator.plan.pool import Pool
-from forge_operator.plan.rollout import drain
+from forge_operator.plan.rollout import failed
 from forge_operator.plan.rollout.progress import Progress
 from forge_operator.plan.rollout.readiness import (
     complaint,
@@ -156,7 +156,7 @@ def keep_failed(pool: Pool, spec: WorkersSpec, version: Version, wanted: int) ->
             message,
         )
     if aborted:
-        return Progress(tuple(drain.remove_pods(pool, version)), reason, message)
+        return Progress(tuple(failed.remove_pods(pool, version)), reason, message)
     return Progress(tuple(keep_up(pool, version, 1)), reason, message)
 
 

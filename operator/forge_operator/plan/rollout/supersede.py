@@ -9,7 +9,7 @@ from forge_operator.plan.actions import (
     PutVersion,
 )
 from forge_operator.plan.pool import Pool
-from forge_operator.plan.rollout import drain
+from forge_operator.plan.rollout import drain, failed, sunset
 from forge_operator.plan.rollout.progress import Progress
 from forge_operator.plan.rollout.readiness import (
     is_replaceable,
@@ -27,13 +27,13 @@ def supersede(pool: Pool, version: Version, asked: Progress) -> list[Action]:
         case VersionState.RAMPING:
             return [move(pool, version, VersionState.DRAINING)] if pool.current else []
         case VersionState.FAILED:
-            return drain.drop(pool, version)
+            return failed.drop(pool, version)
         case VersionState.DRAINING:
             return drain.drain(pool, version)
         case VersionState.DRAINED:
-            return drain.sunset(pool, version)
+            return sunset.sunset(pool, version)
         case VersionState.RETIRED:
-            return drain.delete(pool, version)
+            return sunset.delete(pool, version)
         case VersionState.CURRENT:
             return []  # it serves until the requested version does
 
@@ -46,7 +46,7 @@ def withdraw(pool: Pool, version: Version, asked: Progress) -> list[Action]:
         return []
     if not is_replaceable(version):
         return [move(pool, version, VersionState.DRAINING)]
-    return [move(pool, version, VersionState.RETIRED), *drain.delete(pool, version)]
+    return [move(pool, version, VersionState.RETIRED), *sunset.delete(pool, version)]
 
 
 def move(pool: Pool, version: Version, state: VersionState) -> MoveVersion:
@@ -99,14 +99,14 @@ def take_leave(pool: Pool, version: Version) -> list[Action]:
         case VersionState.PENDING:
             return [move(pool, version, VersionState.DRAINING)]
         case VersionState.FAILED:
-            return drain.drop(pool, version)
+            return failed.drop(pool, version)
         case VersionState.DRAINING:
             return drain.drain(pool, version)
         case VersionState.DRAINED:
-            return drain.sunset(pool, version)
+            return sunset.sunset(pool, version)
         case VersionState.RETIRED:
-            return drain.delete(pool, version)
+            return sunset.delete(pool, version)
         case _ if deployment and deployment.replicas == 0 and not pool.pods(version.id, alive=False):
-            return drain.delete(pool, version)
+            return sunset.delete(pool, version)
         case _:
             return []
