@@ -112,7 +112,7 @@ async def test_the_log_names_the_handler_while_it_blocks_and_when_the_loop_runs_
     await eventually(lambda: "runs again" in workers.log())
 
     lines = workers.log().splitlines()
-    before = next(line for line in lines if "is blocked for" in line)
+    before = next(line for line in lines if "has been blocked for" in line)
     [after] = [line for line in lines if "runs again" in line]
     assert "by the handler block at" in before and "in block: time.sleep(seconds)" in before
     assert "by the handler block" in after
