@@ -208,12 +208,15 @@ async def test_an_exit_is_said_with_the_place_that_it_came_from(forge: Forge, ev
 async def test_an_exit_that_outlives_its_job_leaves_the_outcome_alone_and_harms_nobody(
     forge: Forge, events: Events
 ) -> None:
+    other_runs = asyncio.get_running_loop().create_future()
+
     @forge.handler
     async def leaves() -> None:
-        asyncio.get_running_loop().call_later(0.1, leave)
+        other_runs.add_done_callback(lambda _: leave())
 
     @forge.handler
     async def stays() -> None:
+        other_runs.set_result(None)
         await eventually(lambda: events.of(ExitContained))
 
     async with working(forge, concurrency=1):
