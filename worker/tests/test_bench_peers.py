@@ -378,17 +378,35 @@ def test_a_line_of_progress_says_what_went_wrong_and_who_else_was_there() -> Non
     assert shown(cell, {"failed": "no"}) == "failed: no"
 
 
+BUSY = "import time\nwhile time.process_time() < 0.2: pass"
+
+PARENT_OF_BUSY = """
+import subprocess, sys
+sys.stdin.readline()
+subprocess.run([sys.executable, "-c", sys.argv[1]], check=True)
+print("it has ended", flush=True)
+sys.stdin.readline()
+"""
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
 def test_the_time_of_a_process_includes_those_below_it() -> None:
-    busy = "import time\nwhile time.process_time() < 0.2: pass"
-    before, machine_before = tree_seconds(os.getpid()), busy_seconds()
-    subprocess.run([sys.executable, "-c", busy], check=True)
-    after, machine_after = tree_seconds(os.getpid()), busy_seconds()
+    machine_before = busy_seconds()
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT_OF_BUSY, BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdin is not None and parent.stdout is not None
+        before = tree_seconds(parent.pid)
+        print(file=parent.stdin, flush=True)
+        assert parent.stdout.readline()
+        after = tree_seconds(parent.pid)
+        without = tree_seconds(parent.pid, without=[parent.pid])
+    machine_after = busy_seconds()
 
     assert before is not None and after is not None
     assert machine_before is not None and machine_after is not None
     assert after - before >= 0.18  # a tick or two less, as /proc rounds
-    assert tree_seconds(os.getpid(), without=[os.getpid()]) == 0
+    assert without == 0
     assert machine_after > machine_before
 
 
