@@ -12,7 +12,8 @@ from forge_jobs.model.rate_limit import Lease
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.telemetry.events import UnknownLimit
 from forge_jobs.telemetry.telemetry import Telemetry
-from forge_jobs.worker.served_queue import LONGEST_POLL, ServedQueue
+from forge_jobs.worker.polling import LONGEST_POLL
+from forge_jobs.worker.served_queue import ServedQueue
 
 SHORTEST_RETRY = 0.05  # seconds between looks for a token
 

@@ -28,8 +28,9 @@ from forge_jobs.worker.eras import Eras
 from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.held import HeldClaims
 from forge_jobs.worker.hints import Hints
+from forge_jobs.worker.polling import LONGEST_POLL, SHORTEST_POLL
 from forge_jobs.worker.recorder import Recorder
-from forge_jobs.worker.served_queue import LONGEST_POLL, SHORTEST_POLL, ServedQueue
+from forge_jobs.worker.served_queue import ServedQueue
 
 LARGEST_CLAIM = 1000
 SCOUT_EVERY = 0.25  # seconds between scouts of a queue

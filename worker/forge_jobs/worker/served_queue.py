@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from forge_jobs.model.job import LARGE_PAYLOAD, Claim
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.worker.hints import Hints
+from forge_jobs.worker.polling import SHORTEST_POLL
 
 LARGEST_ROOM = 4 * 1024 * 1024  # bytes
 SAMPLE = 16  # payloads of a claim that are measured: none of them is large
-SHORTEST_POLL, LONGEST_POLL = 0.1, 5.0  # seconds
 
 
 @dataclass(slots=True)
