@@ -8,7 +8,8 @@ from tests.e2e.database import POD, Database
 from tests.e2e.waiting import always, eventually
 
 STATEFULSET = "statefulset/forge-jobs-postgres"
-AWAY = 40.0  # seconds; after 30 a worker cannot prove any more that it is alive, and numbers are too old to scale by
+AWAY = 40.0  # seconds; after 30 without a beat a worker is silent, and numbers are too old to scale by
+LONG = 100.0  # seconds of a job that runs before, during and after that
 AUTOSCALING = {
     "minReplicas": 0,
     "maxReplicas": 2,
@@ -64,9 +65,11 @@ def test_an_outage_of_postgres_scales_nothing_down_and_loses_no_job(
     measure: Callable[[str, str], None],
 ) -> None:
     queue = space.queue("blind", {"workers": {"replicas": None, "slots": 2, "autoscaling": AUTOSCALING}})
-    jobs = eventually(lambda: database.enqueue("blind", 5, 24), within=60, what="the queue is there")
+    (long,) = eventually(lambda: database.enqueue("blind", LONG), within=60, what="the queue is there")
+    jobs = database.enqueue("blind", 5, 24)
     eventually(lambda: len(queue.ready_pods()) == 2, within=120, what="there are two pods")
     lives, operators = queue.lives(), restarts_of(operator)
+    database.are_running([long], within=30)
 
     installed.kubectl("scale", STATEFULSET, "--replicas=0")
     try:
@@ -83,6 +86,8 @@ def test_an_outage_of_postgres_scales_nothing_down_and_loses_no_job(
     ended = Counter(line.job_id for line in database.ledger(jobs) if line.what == "ended")
     assert set(ended) == set(jobs), "jobs were lost"
     assert {line.attempt for line in database.ledger(jobs)} == {1}, "the outage cost attempts"
+    database.are_done([long], within=LONG + 30)
+    database.ran_once([long])
     again = [job for job, times in ended.items() if times > 1]
     measure(
         f"PostgreSQL away for {AWAY:.0f} s: jobs, of which lost, of which ended again",
