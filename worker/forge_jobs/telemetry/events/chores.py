@@ -1,0 +1,98 @@
+"""Events of the chores, and of whoever leads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.run import Run
+from forge_jobs.telemetry.events.event import Event
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderChanged(Event):
+    """This worker has begun to lead, or has ended."""
+
+    label: str
+    leads: bool
+    epoch: LeaderEpoch
+
+
+@dataclass(frozen=True, slots=True)
+class LeadOffered(Event):
+    """This worker gives up the lead, since it cannot read these crons and another worker may."""
+
+    label: str
+    crons: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersLost(Event):
+    """These workers fell silent: they can claim nothing more, and their jobs are taken back."""
+
+    labels: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class JobsTakenBack(Event):
+    """Jobs of lost workers: waiting again, or dead."""
+
+    runs: Sequence[Run]
+
+
+@dataclass(frozen=True, slots=True)
+class JobsMadePending(Event):
+    """Scheduled jobs became due and are pending."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobsSwept(Event):
+    """Ended jobs were deleted, since their queue's retention had passed."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class CountsFolded(Event):
+    """Many notes of counts had piled up, so that reading them took long; they were summed."""
+
+    notes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CronFired(Event):
+    """A cron enqueued the jobs of these fire times, or skipped them."""
+
+    name: str
+    fires: Sequence[datetime]
+    enqueued: int
+    skipped: int
+    late: float  # seconds after the newest fire time
+
+
+@dataclass(frozen=True, slots=True)
+class CronUnreadable(Event):
+    """This host cannot say when the cron fires (it does not know the time zone, or the expression); it stays enabled."""
+
+    name: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class CronHeldUp(Event):
+    """The cron is due and could not fire: another transaction has its key, or its queue is gone. It is tried again."""
+
+    name: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChoreFailed(Event):
+    """A chore raised an unexpected error; it is tried again in `retry_in` seconds."""
+
+    chore: str
+    error: BaseException
+    retry_in: float

@@ -1,0 +1,121 @@
+"""Events of the process that works: a worker, its runners, and what listens to it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from forge_jobs.model.job import Claim
+from forge_jobs.telemetry.events.event import Event
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted(Event):
+    """The worker is registered, and claims."""
+
+    label: str
+    queues: Sequence[str]
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopping(Event):
+    """The worker claims nothing new and finishes what runs, for `grace` seconds at most."""
+
+    label: str
+    reason: str
+    running: int
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopped(Event):
+    """A worker has stopped; `handed_back` of its jobs wait again."""
+
+    label: str
+    handed_back: int  # jobs
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCutOff(Event):
+    """This worker could not beat for its stale time, or was lost; its handlers are stopped."""
+
+    label: str
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutageOutlived(Event):
+    """This worker could not beat for its stale time, `seconds`, and its handlers go on: nobody can use the database."""
+
+    label: str
+    seconds: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoopBlocked(Event):
+    """The event loop has given no sign of life for `seconds`: the code at `where` blocks it, of the job
+    `claim` if that is known.
+
+    It comes from a thread of its own, and again after twice as long.
+    """
+
+    label: str
+    seconds: float
+    claim: Claim | None
+    where: str
+    is_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LoopFree(Event):
+    """The event loop, which had been blocked for `seconds`, runs again."""
+
+    label: str
+    seconds: float
+    claim: Claim | None
+
+
+@dataclass(frozen=True, slots=True)
+class GateClosed(Event):
+    """The worker may claim nothing: its version is not promoted or drains, or it is cordoned."""
+
+    label: str
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class GateOpened(Event):
+    """The worker may claim again."""
+
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerReplaced(Event):
+    """A runner ended unexpectedly; its job, if it had one, has failed, and another runner takes its place."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class SignalTaken(Event):
+    """Something in this process replaced the worker's handler of a signal that stops it; the worker's is in place again."""
+
+    signal: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseWaits(Event):
+    """A function that the program gave to `at_close` has run for `seconds` already; closing the forge waits for it."""
+
+    function: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriberFailed(Event):
+    """A subscriber raised at an event; all other subscribers got the event."""
+
+    subscriber: str
+    heard: str  # the event
+    error: BaseException
