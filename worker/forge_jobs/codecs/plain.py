@@ -239,5 +239,6 @@ def _reason(error: Exception) -> str:
 
 
 def type_name(value: Any) -> str:
+    """Return the name of the value's type, with its module unless it is built in."""
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

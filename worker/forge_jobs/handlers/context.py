@@ -65,14 +65,17 @@ class Context:
 
     @property
     def job_id(self) -> int:
+        """The id of the job, the same in all of its attempts."""
         return self.claim.job_id
 
     @property
     def kind(self) -> str:
+        """The kind of the job."""
         return self.claim.kind
 
     @property
     def key(self) -> str | None:
+        """The key that the job was enqueued with; None: it has none."""
         return self.claim.key
 
     @property

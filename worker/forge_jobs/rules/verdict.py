@@ -231,4 +231,5 @@ def judge_stopped(
 
 
 def timed_out(claim: Claim) -> str:
+    """Return the error of an attempt that took longer than its timeout."""
     return f"timed out after {claim.timeout:g} s"

@@ -26,6 +26,7 @@ class Threads(ThreadPoolExecutor):
         self.calls: set[Future[Any]] = set()
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Return the call, which counts among `calls` until it has ended."""
         call = super().submit(function, *args, **kwargs)
         self.calls.add(call)
         call.add_done_callback(self.calls.discard)

@@ -47,10 +47,12 @@ class ServedQueue:
 
     @property
     def id(self) -> int:
+        """The id of the queue's row."""
         return self.config.id
 
     @property
     def name(self) -> str:
+        """The name of the queue."""
         return self.config.name
 
     def left_alone_now(self, now: float) -> list[str]:

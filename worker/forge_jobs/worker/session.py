@@ -42,6 +42,7 @@ from forge_jobs.worker.recorder import Recorder
 from forge_jobs.worker.run_counts import RunCounts
 from forge_jobs.worker.runners import Runners
 from forge_jobs.worker.served_queue import ServedQueue
+from forge_jobs.worker.stray_jobs import StrayJobs
 from forge_jobs.worker.tokens import LeasedTokens
 from forge_jobs.worker.wakeup import Listeners, Wakeup
 
@@ -49,7 +50,7 @@ PENDING_EVERY = 5.0
 PENDING_EVERY_WHEN_DEAF = 1.0
 CONFIGURE_EVERY = 60.0
 CONFIGURE_EVERY_WHEN_DEAF = 2.0
-CONFESS_EVERY = 60.0  # and with a beat, when there is something new
+REPORT_EVERY = 60.0  # and with a beat, when there is something new
 BEAT_AGAIN = 0.25  # seconds, while nothing may be claimed since the database's history is in doubt
 UNWELL_AFTER = (
     15.0  # seconds without a look for jobs, which come every 5 s, or in which a batch is not written
@@ -90,8 +91,7 @@ class Session:
         self._stirred = asyncio.Event()  # something changed that the claimer may wait for
         self._due = asyncio.Event()
         self._due_jobs = Outage("making scheduled jobs pending", self._telemetry)
-        self._confess = asyncio.Event()
-        self._confessed: tuple[list[int], list[int]] = ([], [])
+        self._strays_changed = asyncio.Event()
         self._revision: int | None = None
         self._last_writes = LastWrites()
         self.counts = RunCounts(with_durations=info.pool is not None)  # only operators ask for them
@@ -160,7 +160,7 @@ class Session:
             *self._listening(),
             self._making_pending(),
             self._configuring(),
-            self._confessing(),
+            self._reporting_strays(),
         ]
         stopping = self._task(self._stop.wait(), "stop")
         cancelled = False
@@ -201,6 +201,7 @@ class Session:
         self._audit = ClaimAudit(
             self._storage.claims, self._telemetry, self.info.id, hand, held, runners, recorder, eras
         )
+        self._strays = StrayJobs(self._storage.workers, self.info.id, runners, self._audit)
         self._claimer = Claimer(
             self._storage,
             self._telemetry,
@@ -383,27 +384,16 @@ class Session:
             "configuration",
         )
 
-    def _confessing(self) -> "asyncio.Task[Any]":
+    def _reporting_strays(self) -> "asyncio.Task[Any]":
         return self._task(
             every(
-                CONFESS_EVERY,
-                self._say_what_is_astray,
-                outage=Outage("saying which jobs are stuck", self._telemetry),
-                wake=self._confess,
+                REPORT_EVERY,
+                self._strays.report,
+                outage=Outage("reporting which jobs are stuck", self._telemetry),
+                wake=self._strays_changed,
             ),
-            "confession",
+            "stray jobs",
         )
-
-    def _astray(self) -> tuple[list[int], list[int]]:
-        """Return the jobs whose handlers are stuck, and those that are ours and that no runner has."""
-        return sorted(attempt.claim.job_id for attempt in self.runners.stuck), sorted(self._audit.adrift)
-
-    async def _say_what_is_astray(self) -> None:
-        astray = self._astray()
-        if astray != self._confessed:
-            stuck, adrift = astray
-            await self._storage.workers.astray(self.info.id, stuck=stuck, adrift=adrift)
-            self._confessed = astray
 
     async def _configure(self) -> None:
         self._claimer.configure(await self._served())
@@ -436,8 +426,8 @@ class Session:
             self._configuration_changed()
         self._revision = beat.revision
         self._claimer.gated(beat.is_open)
-        if self._astray() != self._confessed:
-            self._confess.set()
+        if self._strays.have_changed:
+            self._strays_changed.set()
 
     def _cancelled(self, job_ids: Sequence[int]) -> None:
         """These jobs were cancelled; those still in hand are dead without having been begun."""

@@ -38,6 +38,7 @@ class Wakeup:
         self._outage = Outage("listening", telemetry)
 
     async def run(self) -> None:
+        """Listen, and listen again after an outage."""
         while True:
             try:
                 await self._wakeups.listen(self.heard)

@@ -25,10 +25,10 @@ from forge_jobs.storage.postgres.caller import IDENTITY, check_same_database, pa
 from forge_jobs.storage.postgres.connect import arguments_of, connect
 from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.down import SERVER_PLACE, Connect, ServerPlace, is_down
-from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, is_read_only, translated
+from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, MIXED_UP, is_read_only, translated
 from forge_jobs.storage.postgres.forks import left_to_parent
 from forge_jobs.storage.postgres.lane import Lane
-from forge_jobs.storage.postgres.pool import CLOSE_TIMEOUT, POOLED, bare, closed, make_pool
+from forge_jobs.storage.postgres.pool import CLOSE_TIMEOUT, POOLED, bare, closed, make_pool, release
 from forge_jobs.storage.postgres.pooler import is_behind_pooler, share_servers
 from forge_jobs.storage.postgres.schema_names import SchemaNames
 from forge_jobs.storage.postgres.server import CLOSED_FOR_WRITING, check_server
@@ -44,12 +44,8 @@ from forge_jobs.storage.postgres.session_settings import (
     without_timeouts,
 )
 
-# What a pooler does that gives every transaction another server, to who believes that there is none.
-MIXED_UP = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
-
 DOWN_TIMEOUT = 2.0  # seconds in which a server that is there takes a connection, or says why not
 LOCK_SHARE = 0.8  # of the time that a statement of the pool may take, for which it waits for a lock
-RELEASE_TIMEOUT = 1.0  # seconds
 
 
 class PostgresDatabase:
@@ -71,8 +67,7 @@ class PostgresDatabase:
     ) -> None:
         if not is_database_url(url) or not POSTGRES.match(url):
             raise InvalidInput(f"The database URL is {redact(url)!r}, allowed is {ALLOWED}.")
-        self.schema = schema
-        self.channel = schema
+        self.schema = self.channel = schema
         self.pooled = False  # a pooler gives every transaction another server; known once open
         self.claims = Lane(self, CLAIMS)
         self.outcomes = Lane(self, OUTCOMES)
@@ -88,18 +83,16 @@ class PostgresDatabase:
         self._turn = Turn()  # one opens or closes at a time
         self._looking = Turn()
         self._behind_pooler = False  # of whatever mode
-        self._server: ServerPlace | None = (
-            None  # where the server says that it is; None: at the end of its own socket
-        )
+        # Where the server says that it is; None: at the end of its own socket.
+        self._server: ServerPlace | None = None
         self._is_closed_for_writing = False  # by somebody who meant it, so that waiting cures nothing
         self._in_doubt = False  # whether that is still so
         self._closing: set[asyncio.Task[None]] = set()
         self._own: WeakSet[asyncpg.Connection] = WeakSet()
         self._checked: WeakSet[asyncpg.Connection] = WeakSet()  # callers' that are of our database
         self._identity: asyncpg.Record | None = None  # of our database; None: before `open`
-        self._keeps_settings: bool | None = (
-            None  # whether what is set holds for a connection; None: before `open`
-        )
+        # Whether what is set holds for a connection; None: before `open`.
+        self._keeps_settings: bool | None = None
         self._begin: str | None = None  # how each transaction begins, where a connection keeps no settings
         # The connections of the pool are of no more use: the server is read-only, elsewhere, or silent.
         self._is_past = False
@@ -186,10 +179,7 @@ class PostgresDatabase:
                 self._is_past = True
                 raise
             finally:
-                # After a cancellation this waits for the server to say that it has stopped, and a
-                # server that says nothing more must not keep whoever was cancelled.
-                with suppress(*DRIVER_ERRORS):
-                    await pool.release(given, timeout=RELEASE_TIMEOUT)
+                await release(pool, given)
 
     def _is_own(self, connection: Any) -> bool:
         """Whether it is one of ours, in which a transaction of ours goes on."""
@@ -375,10 +365,8 @@ class PostgresDatabase:
             if self.pooled is before:
                 return
             self._prepares = not self.pooled
-            old, self._pool = (
-                self._pool,
-                await make_pool(self._pool_size, self._connected, self._set_up_pooled),
-            )
+            old = self._pool
+            self._pool = await make_pool(self._pool_size, self._connected, self._set_up_pooled)
             for lane in self._lanes:
                 lane.renew()
         closing = asyncio.ensure_future(closed(old))

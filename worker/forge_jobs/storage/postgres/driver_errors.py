@@ -20,6 +20,9 @@ from forge_jobs.storage.postgres.rights import missing
 
 DRIVER_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, InternalClientError)
 
+# What a pooler does that gives every transaction another server, to who believes that there is none.
+MIXED_UP = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+
 _UNLOGGED_IN_RECOVERY = (
     "get_relation_info"  # the server's function, which a standby ends at before it says more
 )

@@ -1,7 +1,8 @@
-"""The pool of connections, which are made as all of ours are, and closed within a bound."""
+"""The pool of connections, which are made as all of ours are, and given back and closed within a bound."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -11,6 +12,7 @@ from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS
 POOLED = (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)
 
 CLOSE_TIMEOUT = 5.0  # seconds
+RELEASE_TIMEOUT = 1.0  # seconds
 
 
 async def make_pool(
@@ -37,6 +39,16 @@ async def closed(pool: asyncpg.Pool | None) -> None:
             await pool.close()
     except DRIVER_ERRORS:
         pool.terminate()
+
+
+async def release(pool: asyncpg.Pool, connection: asyncpg.Connection) -> None:
+    """The connection is the pool's again, or is closed.
+
+    After a cancellation this waits for the server to say that it has stopped, and a server that says
+    nothing more must not keep whoever was cancelled.
+    """
+    with suppress(*DRIVER_ERRORS):
+        await pool.release(connection, timeout=RELEASE_TIMEOUT)
 
 
 def bare(connection: Any) -> asyncpg.Connection:
