@@ -244,8 +244,8 @@ def _reasons(
     false: tuple[ConditionReason, ...] = (),
     unknown: tuple[ConditionReason, ...] = (),
 ) -> Mapping[ConditionReason, Truth]:
-    found = {reason: Truth.TRUE for reason in true} | {reason: Truth.FALSE for reason in false}
-    return MappingProxyType(found | {reason: Truth.UNKNOWN for reason in unknown})
+    truths = {reason: Truth.TRUE for reason in true} | {reason: Truth.FALSE for reason in false}
+    return MappingProxyType(truths | {reason: Truth.UNKNOWN for reason in unknown})
 
 
 REASONS: Mapping[Condition, Mapping[ConditionReason, Truth]] = MappingProxyType(

@@ -91,12 +91,12 @@ def version_id(owner_uid: str, version: str, template: Mapping[str, Any] | None)
     The owner is in it, so that a ForgeQueue which is deleted and made again never takes
     over what is left of the earlier one.
     """
-    found = digest({"v": 1, "owner": owner_uid, "version": version, "template": template})
-    number, letters = int.from_bytes(found, "big"), []
+    hashed = digest({"v": 1, "owner": owner_uid, "version": version, "template": template})
+    number, letters = int.from_bytes(hashed, "big"), []
     for _ in range(ID_LENGTH):
         number, letter = divmod(number, len(ALPHABET))
         letters.append(ALPHABET[letter])
-    return "".join(letters), found.hex()
+    return "".join(letters), hashed.hex()
 
 
 def is_version_id(text: str) -> bool:

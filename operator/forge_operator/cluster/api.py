@@ -247,12 +247,12 @@ class Kube:
 
 def _decoded(content: bytes, asked: str) -> Object:
     try:
-        found = json.loads(content or b"{}")
+        document = json.loads(content or b"{}")
     except ValueError:
         raise Unreachable(200, f"{asked}: the answer is not JSON") from None
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise Unreachable(200, f"{asked}: the answer is not an object")
-    return found
+    return document
 
 
 @asynccontextmanager

@@ -37,26 +37,26 @@ DEAF_AFTER = 20.0
 
 def settings() -> kopf.OperatorSettings:
     """Return how kopf is to behave."""
-    found = kopf.OperatorSettings()
-    found.scanning.disabled = True
-    found.peering.standalone = True
-    found.posting.enabled = False
-    found.posting.loggers = False
-    found.persistence.finalizer = UNUSED_FINALIZER
-    found.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP, v1=False)
-    found.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(
+    options = kopf.OperatorSettings()
+    options.scanning.disabled = True
+    options.peering.standalone = True
+    options.posting.enabled = False
+    options.posting.loggers = False
+    options.persistence.finalizer = UNUSED_FINALIZER
+    options.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP, v1=False)
+    options.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(
         prefix=GROUP, key="last-handled-configuration", v1=False
     )
-    watching = found.watching
+    watching = options.watching
     watching.server_timeout, watching.client_timeout, watching.connect_timeout = 290, 330, 5
     watching.inactivity_timeout, watching.reconnect_backoff, watching.chunk_size = 70, 1.0, 500
     watching.label_selectors[DEPLOYMENTS.group_version, DEPLOYMENTS.plural] = OURS
-    found.networking.request_timeout, found.networking.connect_timeout = 30, 5
-    found.networking.error_backoffs = (0.5, 1, 2, 3)  # then what is refused ends kopf, and so the process
-    found.execution.default_backoff, found.execution.max_workers = 15, 8
-    found.queueing.worker_limit = None
-    found.process.ultimate_exiting_timeout = None  # nobody waits for its end: see Informer.run
-    return found
+    options.networking.request_timeout, options.networking.connect_timeout = 30, 5
+    options.networking.error_backoffs = (0.5, 1, 2, 3)  # then what is refused ends kopf, and so the process
+    options.execution.default_backoff, options.execution.max_workers = 15, 8
+    options.queueing.worker_limit = None
+    options.process.ultimate_exiting_timeout = None  # nobody waits for its end: see Informer.run
+    return options
 
 
 class Informer:
@@ -138,12 +138,12 @@ class Informer:
 
     def _reported(self, kind: str, event: Mapping[str, Any]) -> None:
         self._heard(kind)
-        found = event["object"]
-        key = _key(kind, found)
+        changed = event["object"]
+        key = _key(kind, changed)
         if key is None:
             return
         self._unheard.pop(key, None)
-        if key.kind == kind and not self._is_news(key, event.get("type"), found):
+        if key.kind == kind and not self._is_news(key, event.get("type"), changed):
             return
         self._changed(key)
 
@@ -200,19 +200,21 @@ class _Connection(kopf.ConnectionInfo):
 
 async def _login(**_facts: Any) -> kopf.ConnectionInfo:
     """Return the same connection to the API server that everything else uses."""
-    found = await access()
-    scheme, _, token = (await found.get_api_key_with_prefix("BearerToken") or "").strip().partition(" ")
+    configuration = await access()
+    scheme, _, token = (
+        (await configuration.get_api_key_with_prefix("BearerToken") or "").strip().partition(" ")
+    )
     return _Connection(
-        server=found.host,
-        ca_path=found.ssl_ca_cert,
-        insecure=not found.verify_ssl,
-        username=found.username or None,
-        password=found.password or None,
+        server=configuration.host,
+        ca_path=configuration.ssl_ca_cert,
+        insecure=not configuration.verify_ssl,
+        username=configuration.username or None,
+        password=configuration.password or None,
         scheme=scheme.capitalize() or None if token else None,
         token=token or scheme or None,
-        certificate_path=found.cert_file,
-        private_key_path=found.key_file,
-        proxy_url=found.proxy,
+        certificate_path=configuration.cert_file,
+        private_key_path=configuration.key_file,
+        proxy_url=configuration.proxy,
     )
 
 

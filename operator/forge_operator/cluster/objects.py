@@ -274,10 +274,10 @@ def _ending(ended: Mapping[str, Any]) -> str:
 def _sentence(line: str) -> str:
     """Return the message of a log line that is JSON, any other line as it is."""
     try:
-        found = json.loads(line)
+        document = json.loads(line)
     except ValueError:
         return line
-    return str(found["message"]) if isinstance(found, dict) and found.get("message") else line
+    return str(document["message"]) if isinstance(document, dict) and document.get("message") else line
 
 
 def _cut(message: str | None) -> str:

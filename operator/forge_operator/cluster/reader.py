@@ -133,10 +133,10 @@ def _pools(
     ours = _our_budgets(budgets.found, owners)
     rightful = {id(item) for uid, item in ours.items() if uid in owners}
     others = [item for item in budgets.found if id(item) not in rightful]
-    found = {}
+    clusters = {}
     for uid in deployments_of.keys() | pods_of.keys() | ours.keys():
         deployments, owner = deployments_of.get(uid, []), owners.get(uid)
-        found[uid] = Cluster(
+        clusters[uid] = Cluster(
             deployments=tuple(deployment(item) for item in deployments),
             pods=tuple(alive for item in pods_of.get(uid, ()) if (alive := pod(item)) is not None),
             budget=budget(ours[uid]) if uid in ours else None,
@@ -146,7 +146,7 @@ def _pools(
             ),
             budgets_hidden=budgets.hidden,
         )
-    return found
+    return clusters
 
 
 def _our_budgets(found: Iterable[Object], owners: Mapping[str, Key]) -> dict[str, Object]:

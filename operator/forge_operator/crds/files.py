@@ -20,12 +20,12 @@ SINCE = {"x-kubernetes-validations:": "1.29-0", "selectableFields:": "1.31-0"}
 
 def files() -> dict[str, str]:
     """Return the text of each file by its path in the repository."""
-    found = {}
+    texts = {}
     for definition in (queue_definition(), cron_definition()):
         name = f"{definition['spec']['names']['plural']}.yaml"
-        found[str(PLAIN / name)] = HEADER + _yaml(definition)
-        found[str(CHART / name)] = HEADER + _chart_copy(definition)
-    return found
+        texts[str(PLAIN / name)] = HEADER + _yaml(definition)
+        texts[str(CHART / name)] = HEADER + _chart_copy(definition)
+    return texts
 
 
 def _chart_copy(definition: dict[str, Any]) -> str:

@@ -117,7 +117,7 @@ class FactsReader:
         self._error = None
         try:
             forge = await self._link.forge()
-            found = Facts(
+            facts = Facts(
                 forge=forge,
                 started_at=started_at,
                 now=await forge.storage.now(),
@@ -137,4 +137,4 @@ class FactsReader:
             self._error, self._failed_at = error, started_at
             raise
         self._link.is_up = True
-        return found
+        return facts

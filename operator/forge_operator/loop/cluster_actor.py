@@ -129,8 +129,8 @@ class ClusterActor:
 
     async def _set_finalizer(self, namespace: str, name: str, wanted: bool) -> None:
         try:
-            found = await self._kube.get(QUEUES, namespace, name)
-            metadata = found["metadata"]
+            queue = await self._kube.get(QUEUES, namespace, name)
+            metadata = queue["metadata"]
             present = list(metadata.get("finalizers") or ())
             if (FINALIZER in present) is wanted:
                 return

@@ -63,13 +63,13 @@ def processes(template: Mapping[str, Any]) -> int:
     """Return how many workers each pod of this template runs: what `--processes` says in its command."""
     worker = template["spec"]["containers"][0]
     words = [str(part) for part in (*(worker.get("command") or ()), *(worker.get("args") or ()))]
-    found = 1
+    workers = 1
     for word, following in pairwise([*words, ""]):
         option, equals, value = word.partition("=")
         number = value if equals else following
         if option == "--processes" and number.isdecimal():
-            found = max(1, int(number))
-    return found
+            workers = max(1, int(number))
+    return workers
 
 
 class Orders:
@@ -108,9 +108,9 @@ class Orders:
         return self._total - self._starting.get(uid, 0)
 
     def _count(self, uid: str, cluster: Cluster | None) -> None:
-        found = 0 if cluster is None else starting(cluster, self._by_pool.get(uid, ()))
-        self._total += found - self._starting.get(uid, 0)
-        self._starting[uid] = found
+        elsewhere = 0 if cluster is None else starting(cluster, self._by_pool.get(uid, ()))
+        self._total += elsewhere - self._starting.get(uid, 0)
+        self._starting[uid] = elsewhere
 
 
 def by_pool(workers: Iterable[WorkerInfo]) -> dict[str | None, list[WorkerInfo]]:

@@ -245,14 +245,14 @@ def as_worker(
         defaults["FORGE_MAX_CONNECTIONS"] = str(settings.connections_per_worker)
     added = [{"name": key, "value": value} for key, value in defaults.items() if key not in values]
     port = port_of(values.get("FORGE_METRICS_PORT"), settings)
-    found = {**container, "env": [*injected, *added, *given], "ports": ports(container, port)}
-    found["securityContext"] = {"readOnlyRootFilesystem": True, **found["securityContext"]}
-    found["volumeMounts"] = mounts(found)
+    worker = {**container, "env": [*injected, *added, *given], "ports": ports(container, port)}
+    worker["securityContext"] = {"readOnlyRootFilesystem": True, **worker["securityContext"]}
+    worker["volumeMounts"] = mounts(worker)
     # Then Kubernetes knows the last lines of one that crashed, and conditions repeat the very last.
-    found.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")
-    found.setdefault("livenessProbe", probe("/healthz", port, after=10, every=10, failures=6))
-    found.setdefault("readinessProbe", probe("/readyz", port, after=3, every=5, failures=3))
-    return found
+    worker.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")
+    worker.setdefault("livenessProbe", probe("/healthz", port, after=10, every=10, failures=6))
+    worker.setdefault("readinessProbe", probe("/readyz", port, after=3, every=5, failures=3))
+    return worker
 
 
 def port_of(value: object, settings: OperatorSettings) -> int:

@@ -103,8 +103,8 @@ class Pool:
     @property
     def ramping(self) -> Version | None:
         """The newest version that serves beside the current one."""
-        found = [version for version in self.versions.values() if version.state is VersionState.RAMPING]
-        return found[-1] if found else None
+        ramping = [version for version in self.versions.values() if version.state is VersionState.RAMPING]
+        return ramping[-1] if ramping else None
 
     @property
     def open_versions(self) -> list[Version]:
@@ -118,10 +118,10 @@ class Pool:
 
     def pods(self, version_id: str, *, alive: bool = True) -> list[Pod]:
         """Return the version's pods, those that are being deleted left out unless not `alive`, newest first."""
-        found = [
+        pods = [
             pod for pod in self.cluster.pods if pod.version_id == version_id and not (alive and pod.deleting)
         ]
-        return sorted(found, key=lambda pod: (pod.created_at or self.now, pod.name), reverse=True)
+        return sorted(pods, key=lambda pod: (pod.created_at or self.now, pod.name), reverse=True)
 
     def workers(self, version_id: str) -> list[WorkerInfo]:
         """Return the version's registered workers."""
@@ -163,7 +163,7 @@ class Pool:
 
     def complaints(self, versions: Sequence[Version]) -> list[str]:
         """Return why pods of these versions do not get ready, in Kubernetes' own words where there are any, each reason once."""
-        found = {pod.complaint for version in versions for pod in self.pods(version.id) if pod.complaint}
+        complaints = {pod.complaint for version in versions for pod in self.pods(version.id) if pod.complaint}
         failures = [
             failure.message
             for version in versions
@@ -176,7 +176,7 @@ class Pool:
             for version in versions
             if (deployment := self.deployments.get(version.id)) and deployment.deleting
         ]
-        return [*sorted(found), *failures, *leaving]
+        return [*sorted(complaints), *failures, *leaving]
 
     @property
     def is_stuck(self) -> bool:

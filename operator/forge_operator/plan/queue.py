@@ -271,9 +271,9 @@ def target(owner: QueueObject, spec: QueueSpec, database: DatabaseState) -> nami
     """Return the requested version: one that was made from the same spec keeps its id, even if ids are made differently now."""
     if spec.workers is None:
         return None
-    found = naming.identity(owner.uid, spec.workers)
-    known = next((version for version in database.versions if version.spec_hash == found.digest), None)
-    return replace(found, id=known.id) if known else found
+    requested = naming.identity(owner.uid, spec.workers)
+    known = next((version for version in database.versions if version.spec_hash == requested.digest), None)
+    return replace(requested, id=known.id) if known else requested
 
 
 def measure(pool: Pool, spec: QueueSpec, observed: Observed) -> tuple[Load, ScalerMemory]:

@@ -46,9 +46,9 @@ def attempts(description: str, *, name: str, default: int | None = None) -> Any:
     )
 
     def read_attempts(value: object, path: str) -> int:
-        found = number(value, path)
-        rule.check(found, path)
-        return FOREVER if found == FOR_EVER else found
+        attempts_given = number(value, path)
+        rule.check(attempts_given, path)
+        return FOREVER if attempts_given == FOR_EVER else attempts_given
 
     schema = {**_whole_schema(FOR_EVER, MOST), "x-kubernetes-validations": [rule.schema()]}
     return _field(schema, read_attempts, description, default=default)
@@ -90,8 +90,8 @@ def texts(description: str, *, items: int, most: int, pattern: str) -> Any:
     schema, read_text = _text(1, most, pattern, ())
 
     def read_texts(value: object, path: str) -> tuple[str, ...]:
-        found = tuple(read_text(item, at) for item, at in _items(value, path, 0, items))
-        return _all_different(found, found, path)
+        values = tuple(read_text(item, at) for item, at in _items(value, path, 0, items))
+        return _all_different(values, values, path)
 
     return _field(
         {"type": "array", "maxItems": items, "x-kubernetes-list-type": "set", "items": schema},
@@ -153,8 +153,8 @@ def parts(description: str, section: type[Section], *, key: str, most: int, leas
         schema["minItems"] = least
 
     def read_parts(value: object, path: str) -> tuple[Section, ...]:
-        found = tuple(read(section, item, at) for item, at in _items(value, path, least, most))
-        return _all_different(found, [item[key] for item in value], path)  # type: ignore[attr-defined]
+        sections = tuple(read(section, item, at) for item, at in _items(value, path, least, most))
+        return _all_different(sections, [item[key] for item in value], path)  # type: ignore[attr-defined]
 
     if least:
         return _field(schema, read_parts, description, required=True)

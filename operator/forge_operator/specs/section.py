@@ -42,8 +42,8 @@ class Rule:
 
     def schema(self) -> dict[str, str]:
         """Return the rule as an item of x-kubernetes-validations."""
-        found = {"rule": self.cel, "message": self.message, "reason": self.reason}
-        return found | {"fieldPath": self.at} if self.at else found
+        rule = {"rule": self.cel, "message": self.message, "reason": self.reason}
+        return rule | {"fieldPath": self.at} if self.at else rule
 
     def check(self, read: object, path: str) -> None:
         """The rule holds for what was read at `path`. Raises InvalidSpec."""
@@ -107,10 +107,10 @@ def read(section: type[S], raw: object, path: str) -> S:
             values[item.name] = field.read(raw[name], f"{path}.{name}")
         elif is_required(item):
             raise InvalidSpec(f"{path}.{name}", " is missing")
-    found = section(**values)
+    value = section(**values)
     for rule in section.RULES:
-        rule.check(found, path)
-    return found
+        rule.check(value, path)
+    return value
 
 
 def is_required(item: "dataclasses.Field[Any]") -> bool:

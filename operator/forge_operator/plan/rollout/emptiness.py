@@ -21,14 +21,14 @@ def looks_empty(version: Version) -> bool:
 
 def evidence(versions: list[Version], memory: Memory, now: datetime) -> dict[str, Empty]:
     """Return since when all looks have found each version empty; `now` is the database's."""
-    found = {}
+    empty = {}
     for version in versions:
         if not looks_empty(version):
             continue
         before = memory.empty.get(version.id)
         goes_on = before is not None and before.control_revision == version.control_revision
-        found[version.id] = before if before is not None and goes_on else Empty(now, version.control_revision)
-    return found
+        empty[version.id] = before if before is not None and goes_on else Empty(now, version.control_revision)
+    return empty
 
 
 def is_proven_empty(version: Version, memory: Memory, now: datetime) -> bool:

@@ -32,15 +32,15 @@ def plan_rollout(pool: Pool, wanted: int) -> tuple[Progress, tuple[Strand, ...]]
     Each version has a strand of its own: what cannot be done about one holds up no other.
     """
     if pool.workers_spec is None or pool.target is None:
-        found = Progress((), ConditionReason.NO_WORKERS, "The object has no workers of its own.")
+        progress = Progress((), ConditionReason.NO_WORKERS, "The object has no workers of its own.")
         others = {version.id: take_leave(pool, version) for version in pool.versions.values()}
     else:
-        found = advance(pool, pool.workers_spec, pool.target, wanted)
-        others = {version.id: supersede(pool, version, found) for version in pool.versions.values()}
+        progress = advance(pool, pool.workers_spec, pool.target, wanted)
+        others = {version.id: supersede(pool, version, progress) for version in pool.versions.values()}
         others |= {"recorded": record_queues(pool), "adopted": adopt(pool)}
-    others |= {"forgotten": sunset.forget(pool), "reclaimed": reclaim(pool, found.actions)}
-    return found, (
-        Strand(Part.ROLLOUT, found.actions),
+    others |= {"forgotten": sunset.forget(pool), "reclaimed": reclaim(pool, progress.actions)}
+    return progress, (
+        Strand(Part.ROLLOUT, progress.actions),
         *(Strand(Part.ROLLOUT, tuple(actions), of) for of, actions in others.items()),
     )
 

@@ -55,10 +55,10 @@ def present_pods(pool: Pool) -> dict[str, int]:
 
 def all_shares(pool: Pool, wanted: int) -> dict[str, int]:
     """Return how many pods each version gets of `wanted`, a version without a row included."""
-    found = {version.id: share(pool, version, wanted) for version in pool.versions.values()}
+    pods_by_version = {version.id: share(pool, version, wanted) for version in pool.versions.values()}
     if not pool.open_versions and pool.asked is None and pool.target is not None:
-        found[pool.target.id] = wanted
-    return {version_id: pods for version_id, pods in found.items() if pods is not None}
+        pods_by_version[pool.target.id] = wanted
+    return {version_id: pods for version_id, pods in pods_by_version.items() if pods is not None}
 
 
 def ordered_pods(present: Mapping[str, int], wanted: Mapping[str, int]) -> int:

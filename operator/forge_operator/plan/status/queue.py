@@ -263,13 +263,13 @@ def reference(version: Version | None, since: Any) -> dict[str, Any] | None:
     """Return the reference to a version for the status."""
     if version is None:
         return None
-    found = {
+    fields = {
         "id": version.id,
         "version": version.version,
         "deployment": version.deployment,
         "since": format_timestamp_or_none(since),
     }
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 def target_reference(pool: Pool) -> dict[str, Any] | None:
@@ -284,7 +284,7 @@ def target_reference(pool: Pool) -> dict[str, Any] | None:
 def version_fields(pool: Pool, version: Version) -> dict[str, Any]:
     """Return what the status says of one version."""
     deployment = pool.deployments.get(version.id)
-    found = {
+    fields = {
         "id": version.id,
         "version": version.version,
         "deployment": version.deployment,
@@ -297,26 +297,26 @@ def version_fields(pool: Pool, version: Version) -> dict[str, Any]:
         "drainStartedAt": format_timestamp_or_none(version.drain_started_at),
         "drainedAt": format_timestamp_or_none(version.drained_at),
     }
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 def scaling_fields(pool: Pool, decision: ScalingDecision) -> dict[str, Any]:
     """Return the decision with what it was made from."""
-    found = {
+    fields = {
         "replicas": decision.replicas,
         "wanted": decision.wanted,
         "reason": decision.reason.value,
         "message": explained(decision),
         "decidedAt": format_timestamp(pool.now),
     }
-    return found | ({"inputs": inputs(pool, decision.load)} if decision.load else {})
+    return fields | ({"inputs": inputs(pool, decision.load)} if decision.load else {})
 
 
 def inputs(pool: Pool, load: Load) -> dict[str, Any]:
     """Return the inputs of a decision for the status."""
     assert pool.workers_spec is not None
     autoscaling = pool.workers_spec.autoscaling
-    found = {
+    fields = {
         "backlog": load.backlog,
         "inProgress": load.in_progress,
         "dueSoon": load.due_soon,
@@ -331,4 +331,4 @@ def inputs(pool: Pool, load: Load) -> dict[str, Any]:
         "connectionsLeft": load.connections_left,
         "observedAt": format_timestamp(pool.database.now),
     }
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in fields.items() if value is not None}

@@ -231,14 +231,14 @@ def hold_back(
 ) -> dict[Condition, HeldBack]:
     """Return the warnings that are not given at once, as they are known before this look; they stay as long as their reason."""
     known = known_conditions(before)
-    found = {}
+    held_back = {}
     for kind, assessment in worth_a_warning(report):
         condition, held = known.get(kind.value, {}), memory.held_back.get(kind)
         if not is_held_back(assessment, condition, before):
             continue
         is_known = held is not None and held.reason is assessment.reason
-        found[kind] = held if held and is_known else first_seen(assessment, condition, now)
-    return found
+        held_back[kind] = held if held and is_known else first_seen(assessment, condition, now)
+    return held_back
 
 
 def first_seen(assessment: Assessment, condition: Mapping[str, Any], now: datetime) -> HeldBack:
