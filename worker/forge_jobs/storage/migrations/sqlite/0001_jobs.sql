@@ -1,11 +1,12 @@
--- The tables of forge-jobs in SQLite, in the order in which one understands them.
+-- The tables of forge-jobs in SQLite, in the order in which they are best read.
 --
--- A job's state is the table that its id is in: scheduled, ready, claimed or finished. What was asked for is in
--- `job`, which is written once; a move deletes a narrow row in one table and inserts one in another, in one
--- transaction.
+-- The state of a job is the table that holds its id: scheduled, ready, claimed or finished. What was enqueued is in
+-- `job`, whose rows are written once and never updated. When a job changes its state, one transaction deletes a
+-- narrow row from one table and inserts one into another.
 --
--- Moments and durations are microseconds (moments since the epoch), lists and records are JSON, unless a line
--- says otherwise. Here is no function enqueue and none of the views of counts: who opens the file has the library.
+-- Unless a comment says otherwise, durations are in microseconds, moments are in microseconds since the epoch, and
+-- lists and records are JSON. Unlike PostgreSQL, SQLite has no function `enqueue` and no views of counts here,
+-- because every program that opens the file has the library.
 
 
 -- Queues
@@ -16,10 +17,10 @@ CREATE TABLE queue (
         CHECK (name <> '' AND length(name) <= 128 AND instr(name, ',') = 0
                AND name NOT GLOB '*[' || char(9, 10, 11, 12, 13, 32) || ']*'),
     paused          INTEGER NOT NULL DEFAULT 0,
-    concurrency     INTEGER CHECK (concurrency >= 0),  -- null: as many jobs as workers take
-    rate_limit      TEXT,  -- the scope of which each start takes a token; it may be missing
-    -- of jobs that say nothing themselves
-    max_attempts    INTEGER NOT NULL DEFAULT 5 CHECK (max_attempts >= 0),  -- 0: for ever
+    concurrency     INTEGER CHECK (concurrency >= 0),  -- null: no limit
+    rate_limit      TEXT,  -- the scope of the rate limit from which each start takes a token; it need not exist
+    -- the defaults for jobs that do not set their own
+    max_attempts    INTEGER NOT NULL DEFAULT 5 CHECK (max_attempts >= 0),  -- 0: no limit
     timeout         INTEGER CHECK (timeout > 0),
     backoff_enabled INTEGER NOT NULL DEFAULT 1,
     backoff_base    INTEGER NOT NULL DEFAULT 10000000,
@@ -27,28 +28,30 @@ CREATE TABLE queue (
     done_retention  INTEGER NOT NULL DEFAULT 604800000000,
     dead_retention  INTEGER NOT NULL DEFAULT 2592000000000,
     managed_by      TEXT,
-    cooldown_until  INTEGER,  -- no job starts before
-    throttles       INTEGER NOT NULL DEFAULT 0  -- how often in a row
+    cooldown_until  INTEGER,  -- no job starts before this moment
+    throttles       INTEGER NOT NULL DEFAULT 0  -- how many times in a row the queue was throttled
 );
 
--- +1 with every change of configuration, so that a worker that hears nothing has one number to look at.
+-- One number that grows by 1 with every change of the configuration, so that a worker that receives no notifications
+-- can see that something has changed.
 CREATE TABLE revision (
     one      INTEGER PRIMARY KEY CHECK (one = 1),
     revision INTEGER NOT NULL DEFAULT 0
 );
 
--- What handlers declare of their kinds, for jobs that others enqueue by name. Programs write it when they
--- open, if it is not there already. Null: the handler says nothing of it.
+-- The options that handlers declare for their kinds, so that they also hold for jobs that are enqueued by name. A
+-- program writes them when it opens the database, unless they are there already. Null: the handler does not set the
+-- option.
 CREATE TABLE kind (
     kind         TEXT PRIMARY KEY,
     queue        TEXT,
     priority     INTEGER,
-    max_attempts INTEGER,  -- 0: for ever
+    max_attempts INTEGER,  -- 0: no limit
     timeout      REAL,  -- seconds
     codec        TEXT NOT NULL,
     title        TEXT,
-    owner        TEXT,  -- who answers for it
-    docs         TEXT,  -- a link
+    owner        TEXT,  -- who is responsible for the handler
+    docs         TEXT,  -- a link to its documentation
     declared_at  INTEGER NOT NULL,
     declared_by  TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -56,13 +59,13 @@ CREATE TABLE kind (
 
 -- Jobs
 
--- What was asked for: written once, never updated. AUTOINCREMENT, so that the id of a deleted job is never
--- given to another.
+-- The jobs as they were enqueued: each row is written once and never updated. Because of AUTOINCREMENT the id of a
+-- deleted job is never given to another job.
 CREATE TABLE job (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     queue_id     INTEGER NOT NULL,
     priority     INTEGER NOT NULL CHECK (priority BETWEEN -32768 AND 32767),
-    max_attempts INTEGER NOT NULL,  -- 0: for ever
+    max_attempts INTEGER NOT NULL,  -- 0: no limit
     timeout      REAL,  -- seconds
     kind         TEXT NOT NULL,
     codec        TEXT NOT NULL,
@@ -71,7 +74,7 @@ CREATE TABLE job (
     payload      BLOB NOT NULL
 );
 
--- The keys of jobs that have not ended; a row goes when its job ends.
+-- The keys of jobs that have not ended. A row is deleted when its job ends.
 CREATE TABLE job_key (
     kind   TEXT NOT NULL,
     key    TEXT NOT NULL,
@@ -86,21 +89,21 @@ CREATE TABLE scheduled (
     job_id   INTEGER PRIMARY KEY,
     run_at   INTEGER NOT NULL,
     queue_id INTEGER NOT NULL,
-    attempt  INTEGER NOT NULL,  -- attempts counted so far
+    attempt  INTEGER NOT NULL,  -- the number of attempts that counted so far
     priority INTEGER NOT NULL,
     reason   TEXT NOT NULL CHECK (reason IN ('delayed', 'retry', 'throttled', 'rescheduled'))
 );
 CREATE INDEX scheduled_run_at ON scheduled (run_at);
--- What is due soon in one queue, however much waits in the others.
+-- Finds the jobs of one queue that are due soon, however many jobs wait in other queues.
 CREATE INDEX scheduled_queue ON scheduled (queue_id, run_at);
 
--- The hot table is its own index, whose order is the order of claims. There is no index by job: one that has
--- been ready since it was made has pos = created_at, the others are found by a scan of their queue and priority.
+-- The busiest table is its own index, which is in the order of claims. There is no index on job_id: a job that has
+-- been ready since it was enqueued is found by pos = created_at, and any other by a scan of its queue and priority.
 CREATE TABLE ready (
     job_id   INTEGER NOT NULL,
-    pos      INTEGER NOT NULL,  -- when it became ready
+    pos      INTEGER NOT NULL,  -- when the job became ready
     queue_id INTEGER NOT NULL,
-    attempt  INTEGER NOT NULL,  -- attempts counted so far
+    attempt  INTEGER NOT NULL,  -- the number of attempts that counted so far
     priority INTEGER NOT NULL,
     PRIMARY KEY (queue_id, priority, pos, job_id)
 ) WITHOUT ROWID;
@@ -110,14 +113,14 @@ CREATE TABLE claimed (
     worker_id           INTEGER NOT NULL,
     claimed_at          INTEGER NOT NULL,
     cancel_requested_at INTEGER,
-    attempt             INTEGER NOT NULL,  -- this one included
+    attempt             INTEGER NOT NULL,  -- including the one that runs
     queue_id            INTEGER NOT NULL
 );
 CREATE INDEX claimed_cancel ON claimed (worker_id) WHERE cancel_requested_at IS NOT NULL;
 
 CREATE TABLE finished (
     job_id      INTEGER PRIMARY KEY,
-    worker_id   INTEGER,  -- null: it never ran
+    worker_id   INTEGER,  -- null: the job never ran
     started_at  INTEGER,
     finished_at INTEGER NOT NULL,
     queue_id    INTEGER NOT NULL,
@@ -129,9 +132,9 @@ CREATE TABLE finished (
 CREATE INDEX finished_sweep ON finished (queue_id, state, finished_at);
 
 
--- What is kept of attempts, and how many jobs there are
+-- Failed attempts, and the counts of jobs
 
--- The errors of a job, the newest 32.
+-- The newest 32 errors of each job.
 CREATE TABLE failure (
     id        INTEGER PRIMARY KEY AUTOINCREMENT,
     job_id    INTEGER NOT NULL,
@@ -142,8 +145,9 @@ CREATE TABLE failure (
 );
 CREATE INDEX failure_job ON failure (job_id, id);
 
--- How many jobs of a queue each state holds: one row a queue, since one writer never waits for another here.
--- Every move adds its batch; triggers for each row would cost a third of the speed.
+-- How many jobs of each queue are in each state. One row per queue is enough, because SQLite has only one writer at a
+-- time. Whatever moves jobs adds the numbers of its whole batch: triggers for each row would cost a third of the
+-- speed.
 CREATE TABLE tally (
     queue_id    INTEGER PRIMARY KEY REFERENCES queue ON DELETE CASCADE,
     pending     INTEGER NOT NULL DEFAULT 0,
@@ -160,12 +164,12 @@ END;
 -- Workers
 
 CREATE TABLE worker (
-    id                INTEGER PRIMARY KEY,  -- random, never used twice
+    id                INTEGER PRIMARY KEY,  -- random, never used again
     label             TEXT NOT NULL,
     host              TEXT NOT NULL,
     pid               INTEGER NOT NULL,
     version           TEXT NOT NULL,
-    -- where an operator runs it: the pool, the version of the pool, the pod
+    -- where an operator runs the worker: the pool, the version of the pool and the pod
     pool              TEXT,
     version_id        TEXT,
     pod               TEXT,
@@ -174,24 +178,24 @@ CREATE TABLE worker (
     concurrency       INTEGER NOT NULL,
     draining          INTEGER NOT NULL DEFAULT 0,
     cordoned          INTEGER NOT NULL DEFAULT 0,
-    observed_revision INTEGER NOT NULL DEFAULT 0,  -- of its version's control; -1: cordoned, or not any more
+    observed_revision INTEGER NOT NULL DEFAULT 0,  -- last control_revision that it followed; -1: cordoned changed since
     started_at        INTEGER NOT NULL,
-    -- as it said at its last beat
+    -- as the worker said with its last heartbeat
     beat_at           INTEGER NOT NULL,
-    era               INTEGER,  -- in which it knows all of its claims; null: it has not said yet
-    ailment           TEXT,  -- what keeps it from its work; null: nothing
+    era               INTEGER,  -- the era in which the worker knows all of its claims; null: not said yet
+    ailment           TEXT,  -- what keeps the worker from working; null: nothing
     succeeded         INTEGER NOT NULL DEFAULT 0,
     failed            INTEGER NOT NULL DEFAULT 0,
     run_seconds       REAL NOT NULL DEFAULT 0,
-    record            TEXT NOT NULL DEFAULT '{}',  -- what its attempts came to, by name
-    -- what only the worker knows, for whoever asks why a job does not end
-    stuck             TEXT NOT NULL DEFAULT '[]',  -- jobs whose handlers go on though they were told to stop
-    adrift            TEXT NOT NULL DEFAULT '[]'  -- jobs that are the worker's and that it does not run
+    record            TEXT NOT NULL DEFAULT '{}',  -- how its attempts ended, as counts by name
+    -- what only the worker knows, and what explains why a job does not end
+    stuck             TEXT NOT NULL DEFAULT '[]',  -- the jobs whose handlers go on although they were told to stop
+    adrift            TEXT NOT NULL DEFAULT '[]'  -- the jobs that the worker has claimed but does not run
 );
 CREATE INDEX worker_of_version ON worker (pool, version_id);
 
--- The labels of workers, which stay when they are gone, so that history can be read and a claim leads to
--- its version.
+-- The labels of workers. A row stays when its worker is gone, so that the history of jobs can still be read and a
+-- claim can be traced to the version of its worker.
 CREATE TABLE worker_label (
     worker_id  INTEGER PRIMARY KEY,
     label      TEXT NOT NULL,
@@ -200,15 +204,16 @@ CREATE TABLE worker_label (
     version_id TEXT
 );
 
--- Workers that wait for work of a queue and want to be told. Not used here, where telling costs nothing.
+-- The workers that wait for jobs of a queue and want to be notified. SQLite does not use it, because notices cost
+-- nothing here.
 CREATE TABLE idle (
     queue_id  INTEGER NOT NULL,
     worker_id INTEGER NOT NULL,
     PRIMARY KEY (queue_id, worker_id)
 ) WITHOUT ROWID;
 
--- What commits have told, the last of them, each thing once: other processes on the file read here what
--- concerns them. Numbers grow; the table is small, so it has no index by them.
+-- The notices for other processes that have opened the file: the latest of each kind and subject. A later notice has
+-- a higher number. There is no index on the number, because the table is small.
 CREATE TABLE notice (
     kind    TEXT NOT NULL,
     subject TEXT NOT NULL,
@@ -216,13 +221,15 @@ CREATE TABLE notice (
     PRIMARY KEY (kind, subject)
 ) WITHOUT ROWID;
 
--- An era of the database: a stretch of its history that nothing has cut, as a restore from a backup does.
+-- The era of the database: the number of a stretch of its history that was not cut, as it is by a restore from a
+-- backup.
 CREATE TABLE era (
     one    INTEGER PRIMARY KEY DEFAULT 1 CHECK (one = 1),
     number INTEGER NOT NULL  -- random
 ) STRICT;
 
--- The worker that leads. Each of its writes names the epoch.
+-- The worker that leads. Whatever it writes as the leader names its epoch; what an earlier epoch writes is
+-- refused.
 CREATE TABLE leader (
     one       INTEGER PRIMARY KEY CHECK (one = 1),
     worker_id INTEGER,
@@ -233,9 +240,10 @@ CREATE TABLE leader (
 
 -- Versions of worker pools
 
--- The gates that let workers claim. An operator writes them; without one there are none, and all are open.
+-- The versions of each pool, whose states are the gates that let their workers claim. Only an operator writes them.
+-- Without an operator there are no gates, and all workers may claim.
 CREATE TABLE worker_version (
-    pool             TEXT NOT NULL,  -- the uid of its owner
+    pool             TEXT NOT NULL,  -- the uid of the owner of the pool
     id               TEXT NOT NULL,
     version          TEXT NOT NULL,
     deployment       TEXT NOT NULL,
@@ -243,20 +251,20 @@ CREATE TABLE worker_version (
     state            TEXT NOT NULL CHECK (
         state IN ('pending', 'ramping', 'current', 'draining', 'drained', 'retired', 'failed')),
     weight_percent   INTEGER NOT NULL CHECK (weight_percent BETWEEN 0 AND 100),
-    control_revision INTEGER NOT NULL,  -- +1 with every change of state; workers acknowledge it
-    -- what its workers serve and handle, known also while it sleeps. Its owner says the queues, its workers say
-    -- both when they register. Null: nobody has yet.
+    control_revision INTEGER NOT NULL,  -- grows by 1 with every change of state; workers acknowledge it
+    -- The queues that its workers serve and the kinds that they have handlers for, which are known even while no
+    -- worker runs. The owner of the pool sets the queues, and workers set both when they register. Null: not set yet.
     queues           TEXT,
     kinds            TEXT,
     created_at       INTEGER NOT NULL,
-    state_changed_at INTEGER NOT NULL,  -- also with a new weight
-    ramping_since    INTEGER,  -- while it has a share
+    state_changed_at INTEGER NOT NULL,  -- when the state or the weight changed
+    ramping_since    INTEGER,  -- since when the version has had a share; null: it has none
     last_current_at  INTEGER,
     drain_started_at INTEGER,
     drained_at       INTEGER,
-    record           TEXT NOT NULL DEFAULT '{}',  -- what the attempts of its workers that are gone came to
-    baseline         TEXT,  -- the record of all versions of the pool, when this one got its present share
-    failure_message  TEXT,  -- why it failed
+    record           TEXT NOT NULL DEFAULT '{}',  -- how the attempts of its workers that are gone have ended
+    baseline         TEXT,  -- the record of all versions of the pool when this one got its present share
+    failure_message  TEXT,  -- why the version failed
     PRIMARY KEY (pool, id)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX worker_version_current ON worker_version (pool) WHERE state = 'current';
@@ -271,7 +279,7 @@ CREATE TABLE operator (
 
 -- Limits over all workers
 
--- One row for each job that a queue with a concurrency may have in progress.
+-- One row for each job that a queue with a limited concurrency may have in progress.
 CREATE TABLE slot (
     queue_id  INTEGER NOT NULL REFERENCES queue ON DELETE CASCADE,
     number    INTEGER NOT NULL,  -- from 1
@@ -285,7 +293,7 @@ CREATE TABLE rate_limit (
     refill      REAL NOT NULL CHECK (refill >= 0),  -- tokens per second
     tokens      REAL NOT NULL,
     refilled_at INTEGER NOT NULL,
-    generation  INTEGER NOT NULL DEFAULT 0,  -- +1 when it is emptied; tokens leased before are not given back
+    generation  INTEGER NOT NULL DEFAULT 0,  -- grows by 1 when the bucket is emptied, which voids the leased tokens
     emptied_at  INTEGER,
     managed_by  TEXT
 );
@@ -302,13 +310,13 @@ CREATE TABLE cron (
     kind          TEXT NOT NULL,
     payload       BLOB NOT NULL,
     codec         TEXT NOT NULL,
-    -- Queue and priority may be left to the kind. Then these are what the kind has now, so that they can be
-    -- read alone.
+    -- A cron may leave its queue and its priority to its kind. Then these columns hold what the kind declares at
+    -- present, so that nobody has to look there.
     queue_id      INTEGER NOT NULL REFERENCES queue,
     queue_said    INTEGER NOT NULL DEFAULT 1,
     priority      INTEGER NOT NULL CHECK (priority BETWEEN -32768 AND 32767),
     priority_said INTEGER NOT NULL DEFAULT 1,
-    max_attempts  INTEGER,  -- null: the queue's
+    max_attempts  INTEGER,  -- null: as the kind, or else the queue, says
     timeout       REAL,  -- seconds
     overlap       INTEGER NOT NULL,
     missed        TEXT NOT NULL CHECK (missed IN ('skip', 'latest', 'all')),
@@ -320,7 +328,7 @@ CREATE TABLE cron (
     skipped       INTEGER NOT NULL DEFAULT 0
 );
 
--- One job for each fire time, whoever fires.
+-- Each fire time of a cron has one job, whichever worker fires it.
 CREATE TABLE fire (
     cron_id INTEGER NOT NULL REFERENCES cron ON DELETE CASCADE,
     fire_at INTEGER NOT NULL,
@@ -331,9 +339,8 @@ CREATE TABLE fire (
 
 -- Views
 
--- For people and other tools: every job with its state. A queue that is being deleted has a name that nobody
--- looks for, and nobody should see: 'deleting:', its id, ':' and the name that it had. Its jobs are shown
--- under that.
+-- For people and other tools: every job with its state. A queue that is being deleted has a temporary name that
+-- nobody should see: 'deleting:', its id, ':' and its former name. Its jobs are shown under the former name.
 CREATE VIEW jobs AS
 SELECT job.id,
        CASE WHEN substr(queue.name, 1, length('deleting:' || queue.id || ':')) <> 'deleting:' || queue.id || ':'
@@ -357,9 +364,9 @@ LEFT JOIN finished ON finished.job_id = job.id
 LEFT JOIN claimed ON claimed.job_id = job.id
 LEFT JOIN scheduled ON scheduled.job_id = job.id;
 
--- The kinds for which those who serve a queue have handlers: workers that may claim, and versions that may,
--- awake or not. A queue of which that is not known is left out: nobody serves it, or a version that is to
--- serve it has had no worker yet, and may have any handler.
+-- For each queue, the kinds that are handled by those who serve it: by workers that may claim, and by versions that
+-- may, even while they have no worker. A queue is left out where that is not known: either nobody serves it, or a
+-- version that is to serve it has had no worker yet and may have any handler.
 CREATE VIEW handled AS
 WITH serving AS (
     SELECT worker.queues, worker.kinds
@@ -386,7 +393,7 @@ WHERE NOT EXISTS (SELECT 1 FROM untold WHERE queues IS NULL)
 GROUP BY queue.id, queue.name;
 
 
--- What is there from the first moment
+-- The rows that are there from the beginning
 
 INSERT INTO revision (one) VALUES (1);
 INSERT INTO queue (name) VALUES ('default');
