@@ -79,7 +79,7 @@ class Rounds:
                 return {"failed": str(error) or type(error).__name__}
             foreign = result["foreign"] or 0
             if not best or foreign < best["foreign"]:
-                best = {**result, "tries": turn}
+                best = {**result, "tries": turn, "disturbed": foreign > self._disturbance}
             if foreign <= self._disturbance:
                 break
         return best

@@ -3,7 +3,7 @@
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.comparison.cells import COLUMNS, IDLE, LOAD, PINNED, THROUGHPUT, Column, What
@@ -19,15 +19,17 @@ class Range:
     """One number of one queue, over the rounds."""
 
     samples: Sequence[float]
+    disturbed: bool = False  # by others, who used the machine too much in a round
 
     @property
     def median(self) -> float:
         return statistics.median(self.samples)
 
     def __str__(self) -> str:
+        median = f"{'~' if self.disturbed else ''}{number(self.median)}"
         if len(self.samples) == 1:
-            return number(self.median)
-        return f"{number(self.median)} [{number(min(self.samples))}-{number(max(self.samples))}]"
+            return median
+        return f"{median} [{number(min(self.samples))}-{number(max(self.samples))}]"
 
 
 class Found:
@@ -57,8 +59,9 @@ class Found:
 
     def range(self, key: Key, column: Column, value: str) -> Range | None:
         """Return one number over the rounds."""
-        samples = [found[value] for found in self.rounds(key, column) if found.get(value) is not None]
-        return Range(samples) if samples else None
+        rounds = [found for found in self.rounds(key, column) if found.get(value) is not None]
+        disturbed = any(found.get("disturbed") for found in rounds)
+        return Range([found[value] for found in rounds], disturbed) if rounds else None
 
     def wrong(self, key: Key) -> str:
         """Return what a queue did wrong in a run in which nothing went wrong around it."""
@@ -179,7 +182,7 @@ def markdown(found: Found, title: str, headings: Sequence[Heading], keys: Sequen
 
 
 def _cell(found: Found, key: Key, heading: Heading, known: Range) -> str:
-    shown = str(Range([heading.scale(sample) for sample in known.samples]))
+    shown = str(replace(known, samples=[heading.scale(sample) for sample in known.samples]))
     beside = found.range(key, heading.beside, heading.value) if heading.beside else None
     return f"{shown} ({known.median / beside.median:.2f})" if beside and beside.median else shown
 
@@ -194,5 +197,9 @@ def tables(results: Mapping[str, Result], databases: Mapping[str, Any]) -> str:
             parts += [f"#### On {name}"]
             parts += filter(None, (markdown(found, *table, keys) for table in TABLES.items()))
     notes = [f"* {' '.join(key)}: {wrong}" for key in found.keys if (wrong := found.wrong(key))]
+    if any(result.get("disturbed") for result in results.values()):
+        notes.append(
+            "* ~ others used the machine too much in a round of this cell, however often it was measured"
+        )
     notes += [f"* {sentence}" for sentence in (*found.unfinished(), *found.failures())]
     return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])

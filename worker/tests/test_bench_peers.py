@@ -287,6 +287,14 @@ def test_the_table_shows_medians_and_what_went_wrong() -> None:
     assert "pinned" not in text  # nothing of it is known
 
 
+def test_a_number_that_was_disturbed_is_marked() -> None:
+    name = f"other.best.{THROUGHPUT.name}"
+    text = tables({f"{name}.1": {"rate": 9.0, "disturbed": True}, f"{name}.2": {"rate": 11.0}}, SERVERS)
+
+    assert "| other | best | ~10 [9.00-11] |" in text
+    assert "* ~ others used the machine too much" in text
+
+
 def test_what_a_queue_does_under_stress_is_shown_as_a_share_of_the_clean_figure() -> None:
     text = tables(
         {
