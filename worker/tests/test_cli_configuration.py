@@ -222,7 +222,7 @@ def test_jobs_in_no_state_may_be_forgotten(cli: CommandLine):
     with closing(sqlite3.connect(cli.folder / "queue.sqlite")) as connection, connection:
         connection.execute("DELETE FROM ready")
 
-    assert "say --repair too" in cli("db", "check", "--delete-stateless").error
+    assert "pass --repair too" in cli("db", "check", "--delete-stateless").error
     assert cli.fine("db", "check", "--repair", "--delete-stateless")["mended"] == 4
     assert cli.fine("jobs", "list") == []
 

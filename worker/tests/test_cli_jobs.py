@@ -185,7 +185,7 @@ def test_enqueue_waits_for_its_job_when_told_so(cli: CommandLine):
     assert cli.fine("stats")["queues"][0]["pending"] == 1
 
     refused = cli("enqueue", "send", "--wait", "1s", "--count", "2")
-    assert (refused.code, refused.error) == (2, "--wait goes with one job, but --count is 2.\n")
+    assert (refused.code, refused.error) == (2, "--wait works with one job only, but --count is 2.\n")
     assert cli.fine("stats")["queues"][0]["pending"] == 1
 
 

@@ -1,4 +1,4 @@
-"""The errors that the API server answers: one class for each way to go on after it."""
+"""The errors that the API server answers with: one class for each way to react."""
 
 import json
 from collections.abc import Mapping

@@ -60,7 +60,7 @@ def settings() -> kopf.OperatorSettings:
 
 
 class Informer:
-    """Calls `changed` with every object that changed, in the event loop that the informer was started in."""
+    """Calls `changed` for every object that changed, in the event loop that started it."""
 
     def __init__(
         self,

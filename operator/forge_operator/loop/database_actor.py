@@ -112,7 +112,7 @@ async def _forget_queue(forge: Forge, action: DeleteQueue, epoch: OperatorEpoch)
 
 
 def _as_said(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a row as calls take them: "for ever" is None there."""
+    """Return the values of a row as the calls of a Forge take them: None stands for "for ever"."""
     return {
         key: None if key == "max_attempts" and value == FOREVER else value for key, value in values.items()
     }

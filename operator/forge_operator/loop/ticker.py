@@ -64,7 +64,7 @@ class Ticker:
         self.has_seen_all = False
 
     async def run(self) -> None:
-        """Go on until cancelled."""
+        """Look until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._resyncs())
             group.create_task(self._ticks())
@@ -104,7 +104,7 @@ class Ticker:
             facts = await self._facts.read(time.monotonic() - self._tick_seconds / 2)
             keys = [key for key, pool in scaled.items() if await self._is_due(pool, facts)]
         except ForgeError:
-            # Those that are awake say so in their status; those that sleep sleep on.
+            # Objects with pods report it in their status; those without stay without.
             keys = [key for key, pool in scaled.items() if not pool.is_asleep]
         if len(keys) >= MANY:
             with suppress(KubeError):

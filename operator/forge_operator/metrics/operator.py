@@ -109,7 +109,9 @@ class OperatorMetrics:
         self._heard[kind] = time.monotonic()
 
     def pool(self, pool: str, states: Mapping[str, int], replicas: int, ready: int) -> None:
-        """The metrics of the pool <namespace>/<name> show these versions by state, requested pods and ready pods."""
+        """The pool <namespace>/<name> has this many versions in each state, and this many pods requested
+        and ready.
+        """
         for gone in self._pools.get(pool, set()) - states.keys():
             self._versions.remove(pool, gone)
         self._pools[pool] = set(states)

@@ -21,7 +21,7 @@ from forge_operator.state.observed import DatabaseState, QueueObject
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """What to write, and what to say about it. `reason` is one of Synced's."""
+    """What to write, and what to report about it. `reason` is a reason of the condition Synced."""
 
     actions: tuple[Action, ...]
     reason: ConditionReason

@@ -140,7 +140,7 @@ def protected(pool: Pool) -> Assessment:
 
 
 def marks(pool: Pool) -> list[MarkPod]:
-    """Return the changes of marks that are due, at most so many at once: first those of pods that run the longest."""
+    """Return the changes of marks that are due, at most MOST_AT_ONCE: first those of pods that run the longest."""
     changes = [
         (since or pool.database.now, change)
         for version in pool.versions.values()

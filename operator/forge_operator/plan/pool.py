@@ -90,7 +90,7 @@ class Pool:
 
     @property
     def asked(self) -> Version | None:
-        """The row of the requested version; None when there is none yet."""
+        """The row of the requested version; None before there is one."""
         return self.versions.get(self.target.id) if self.target else None
 
     @property

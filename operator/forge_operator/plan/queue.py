@@ -253,7 +253,7 @@ def finalizer(owner: QueueObject, spec: QueueSpec) -> list[Action]:
 
 
 def pool_of(observed: Observed, spec: QueueSpec, cluster: Cluster, database: DatabaseState) -> Pool:
-    """Return the pool."""
+    """Return the pool of the observed ForgeQueue."""
     return Pool(
         owner=observed.queue,
         workers_spec=spec.workers,

@@ -131,7 +131,7 @@ def choice(description: str, choices: type[StrEnum], *, default: StrEnum | None 
 
 
 def part(description: str, section: type[Section], *, optional: bool = False, required: bool = False) -> Any:
-    """Declare a section within a section. When it is absent it has its defaults, or is None if `optional`."""
+    """Declare a section within a section. Absent, it has its defaults, or is None if `optional`."""
     schema = schema_of(section)
     absent: dict[str, Any] = {"required": True} if required else {} if optional else {"factory": section}
     if absent.get("factory"):

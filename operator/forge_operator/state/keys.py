@@ -21,7 +21,7 @@ class Key(NamedTuple):
 
     @classmethod
     def of_owner(cls, owner: str) -> Self | None:
-        """Return the object that a column managed_by names; None when it is none of ours."""
+        """Return the object that an owner in `managed_by` names; None when it is not one of ours."""
         kind, _, place = owner.partition(" ")
         namespace, slash, name = place.partition("/")
         if kind not in (QUEUE, CRON) or not slash or not namespace or not name or "/" in name:

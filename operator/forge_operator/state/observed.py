@@ -18,7 +18,7 @@ from forge_operator.state.settings import OperatorSettings
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """It could not be read. `reason` is one of DatabaseReachable's, for a database."""
+    """A value that could not be read. For a database, `reason` is a reason of the condition DatabaseReachable."""
 
     reason: str
     message: str  # one sentence, without passwords

@@ -85,7 +85,7 @@ class Http:
         except TimeoutError:
             raise Retry(reason=f"{what}: no answer within {timeout:g} s") from None
         except aiohttp.InvalidURL:
-            raise Dead(f"{what}: this is no address of a request") from None
+            raise Dead(f"{what}: this is not an address to send a request to") from None
         except ValueError as error:  # a header that cannot be sent
             raise Dead(f"{what}: {error}") from None
         except (aiohttp.ClientError, OSError) as error:

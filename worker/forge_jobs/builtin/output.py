@@ -42,7 +42,7 @@ class Output:
             self.descriptor = -1
 
     def tail(self, most: int = KEPT) -> str:
-        """Return at most so many bytes from the end of what was written, as text."""
+        """Return at most the last `most` bytes of what was written, as text."""
         return bytes(self._tail[-most:]).decode("utf-8", "replace")
 
     async def follow(self) -> None:

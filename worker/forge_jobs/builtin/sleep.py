@@ -11,5 +11,5 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 
 
 async def sleep(seconds: Seconds = 1.0) -> None:
-    """Return after so many seconds."""
+    """Return after that many seconds."""
     await asyncio.sleep(seconds)

@@ -1,4 +1,4 @@
-"""Asking before something is done that cannot be undone: a person at a terminal is asked, a script has to say --yes."""
+"""Asking before something is done that cannot be undone: a person at a terminal is asked, a script passes --yes."""
 
 import signal
 import sys
@@ -56,7 +56,7 @@ def require_a_word(call: Call, what: str, *, yes: bool, dry_run: bool) -> None:
         raise InvalidInput("--yes and --dry-run are both given, allowed is one of them.")
     if not yes and not dry_run and not can_ask(call):
         raise InvalidInput(
-            f"{what} cannot be undone, and nobody can be asked here; say --yes, or look with --dry-run."
+            f"{what} cannot be undone, and nobody can be asked here; pass --yes, or preview with --dry-run."
         )
 
 

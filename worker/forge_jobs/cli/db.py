@@ -89,7 +89,7 @@ async def status(call: Call) -> Report:
 async def check(call: Call, repair: Repair = False, delete_stateless: DeleteStateless = False) -> Report:
     """Look for rows that contradict each other, such as a job in two states or in none, while workers run. Exit code 1 when something is wrong."""
     if delete_stateless and not repair:
-        raise InvalidInput("--delete-stateless changes what a repair does; say --repair too.")
+        raise InvalidInput("--delete-stateless changes what a repair does; pass --repair too.")
     tally = _Findings()
     async with opened(call) as forge:
         audit = forge.storage.audit
@@ -188,7 +188,7 @@ def _say(why: str, retry_in: float) -> None:
 
 def _require_force(force: bool, verb: str) -> None:
     if not force:
-        raise InvalidInput(f"forge-jobs db {verb} deletes all jobs and all history; say so with --force.")
+        raise InvalidInput(f"forge-jobs db {verb} deletes all jobs and all history; confirm with --force.")
 
 
 @asynccontextmanager

@@ -101,7 +101,7 @@ async def enqueue(
 ) -> Report:
     """Enqueue a job and print its id."""
     if wait is not None and count > 1:
-        raise InvalidInput(f"--wait goes with one job, but --count is {count}.")
+        raise InvalidInput(f"--wait works with one job only, but --count is {count}.")
     arguments = values.payload(_text(payload, payload_file))
     options: OptionValues = {}
     if queue is not None:

@@ -209,7 +209,7 @@ async def cancel(
 async def _cancel(forge: Forge, id: int) -> tuple[str, str]:
     cancelled = await forge.jobs.cancel(id)
     if cancelled is Cancelled.ENDED:
-        raise ForgeError(f"Job {id} had ended before; nothing was changed.")
+        raise ForgeError(f"Job {id} had already ended; nothing was changed.")
     is_running = cancelled is Cancelled.REQUESTED
     return (
         cancelled.value,
@@ -274,7 +274,7 @@ async def delete(
     _check_choice(ids, all, state, queue, kind, dry_run)
     if all and state is None:
         raise InvalidInput(
-            "forge-jobs jobs delete --all needs a --state, so that no more is deleted than was meant."
+            "forge-jobs jobs delete --all needs a --state, so that it deletes no more than you meant."
         )
     async with opened(call) as forge:
         if ids:
@@ -301,7 +301,7 @@ def _check_choice(
     """Jobs are named by ids, or by --all with filters; a filter never narrows ids."""
     if bool(ids) == all:
         raise InvalidInput(
-            "Say which jobs: either their ids, or --all with the filters --state, --queue, --kind."
+            "Name the jobs: either by their ids, or with --all and the filters --state, --queue, --kind."
         )
     if ids and (state or queue or kind):
         raise InvalidInput("The filters --state, --queue and --kind go with --all, not with ids.")

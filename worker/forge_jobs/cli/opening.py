@@ -44,7 +44,7 @@ def require_file(url: str) -> None:
 
 
 def say_caveat(call: Call, storage: Storage) -> None:
-    """What whoever uses this database should know is on stderr. Only once it is open."""
+    """Print to stderr what users of this database should know. To be called once it is open."""
     if storage.caveat is not None:
         print_warning(storage.caveat, as_json=call.as_json)
 

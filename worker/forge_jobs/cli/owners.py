@@ -11,7 +11,7 @@ from forge_jobs.cli.output import Report, Rows
 from forge_jobs.client.document import document
 from forge_jobs.model.owner import Owner
 
-group = typer.Typer(help="Look at who manages queues, crons and rate limits, and take these back.")
+group = typer.Typer(help="See who manages queues, crons and rate limits, and take them back.")
 
 Name = Annotated[
     str, typer.Argument(help="The owner, as the list names it: 'ForgeQueue shop/mail'.", metavar="OWNER")

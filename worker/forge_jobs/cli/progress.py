@@ -1,4 +1,4 @@
-"""How far a command is that takes long: on stderr, so that stdout is what it is without."""
+"""The progress of a command that takes long. It goes to stderr, so that stdout holds the result alone."""
 
 import json
 import sys

@@ -99,7 +99,7 @@ async def set_queue(
         str | None,
         typer.Option(
             metavar="SCOPE|none",
-            help="The rate limit that each job takes a token from when it starts; none: starts are not limited.",
+            help="The rate limit from which each job takes a token when it starts; none: starts are not limited.",
         ),
     ] = None,
 ) -> Report:

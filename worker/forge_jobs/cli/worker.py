@@ -56,7 +56,7 @@ class LogLevel(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What one process does; None is as the settings say."""
+    """Options of one worker process. None: the settings decide."""
 
     app: str | None
     queues: tuple[str, ...] | None
@@ -282,7 +282,7 @@ async def _run(worker: Worker, until_empty: bool) -> None:
     end_within(_seconds_left(worker), 1 if working.exception() else 0, _say_last)
     working.result()
     if worker.left_behind:  # Python would wait for them, for ever perhaps; their jobs are in other hands
-        _say_last(f"{worker.left_behind} handlers ignored that they were told to stop; the process ends now.")
+        _say_last(f"{worker.left_behind} handlers did not stop when told to; the process ends now.")
         os._exit(0)
 
 

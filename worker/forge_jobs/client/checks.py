@@ -64,7 +64,7 @@ def choice(value: object, name: str, choices: type[Choice]) -> Choice:
 
 
 def known_options(names: Iterable[str], allowed: Iterable[str], what: str) -> None:
-    """Every option of `names` is one of `allowed`."""
+    """Raise InvalidInput unless every option is one of `allowed`."""
     unknown = sorted(set(names) - set(allowed))
     if unknown:
         raise InvalidInput(f"{what} has no option {unknown[0]!r}; options: {', '.join(sorted(allowed))}.")

@@ -238,7 +238,9 @@ def _check_filters(queue: str | None, kind: str | None) -> None:
 
 
 def states_of(state: State | str | None, move: Move) -> Sequence[State]:
-    """Return the states that are meant: the one that is given, else all of `move`. Raises InvalidInput when it is none of these."""
+    """Return the states to act on: the one that is given, else all that `move` allows. Raises InvalidInput
+    when it allows no such state.
+    """
     if state is None:
         return move.states
     wanted = choice(state, "state", State)

@@ -22,5 +22,5 @@ class Owners:
         owner that still exists takes it back. Raises InvalidInput, UnknownOwner.
         """
         if not isinstance(name, str) or not name:
-            raise InvalidInput(f"The owner is {name!r}, allowed is a name as in managed_by.")
+            raise InvalidInput(f"The owner is {name!r}, allowed is a name such as managed_by has.")
         return await self._storage.owners.dismiss(name)

@@ -1,4 +1,4 @@
-"""How long to go on trying while others hold locks."""
+"""How long to keep trying while other transactions hold locks."""
 
 import asyncio
 import time

@@ -99,7 +99,8 @@ class Removal:
         running = await self._storage.jobs.find(state=State.IN_PROGRESS, queue=name, limit=1)
         if running:
             raise QueueInUse(
-                self._name, "a job of it is in progress; pause it, and wait for the job or cancel it"
+                self._name,
+                "one of its jobs is in progress; pause the queue, and wait for the job or cancel it",
             )
         if self._move_to is not None or self._drop:
             return

@@ -91,7 +91,7 @@ class Watch:
         while True:
             self._look.clear()
             try:
-                # first the mark: what comes after it is heard, what came before it is seen
+                # The mark comes first: later jobs are announced, and earlier ones are found by looking.
                 await self._storage.wakeups.mark_idle(self._mark, list(self._ids))
                 for counts in await self._storage.jobs.counts():
                     if counts.pending and counts.queue in self._wanted:

@@ -128,7 +128,9 @@ _Place = tuple["_Place", Any] | None  # of what it is a part, and its name there
 
 
 def _is_flat(value: Any, plain: frozenset[type]) -> bool:
-    """Whether `value` is of the `plain` types, or a dict of such: most payloads and results are, and are written as they are."""
+    """Whether `value` is of the `plain` types, or a dict of such. Most payloads and results are, and need
+    no conversion.
+    """
     if type(value) is not dict:
         return type(value) in plain
     for key, part in value.items():  # for the few of a payload the quickest way
@@ -173,7 +175,7 @@ def _require_whole(value: Any, payload: bytes, codec: str) -> None:
 
 
 def _same_key(part: Mapping[Any, Any], codec: str) -> str | None:
-    """Say which keys are one key when they are written, or are not what they were."""
+    """Return what is wrong with the keys when two become one in writing, or one is no number; else None."""
     written: dict[Any, Any] = {}
     for key in part:
         if codec == "json" and isinstance(key, float) and not math.isfinite(key):

@@ -1,4 +1,4 @@
-"""Whether what came out of the queue equals what a direct walk finds."""
+"""Compares what came out of the queue with what a direct walk finds."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ def compare(files: Iterable[str], digests: Mapping[str, Digest]) -> Comparison:
     if len(comparison.problems) > SHOWN:
         comparison.problems = [
             *comparison.problems[:SHOWN],
-            f"{len(comparison.problems) - SHOWN:,} files more differ",
+            f"{len(comparison.problems) - SHOWN:,} more files differ",
         ]
     return comparison
 

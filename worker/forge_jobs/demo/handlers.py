@@ -33,7 +33,7 @@ def digest(path: str) -> Digest:
 
 
 async def announce(ctx: Context, folder: str) -> str:
-    """Stand for a call to a service that allows only so many a second."""
+    """Stand in for a call to a service that allows only so many calls a second."""
     await ctx.rate_limit.acquire(LIMIT, wait=LIMIT_WAIT)
     return folder
 

@@ -19,7 +19,7 @@ from forge_jobs.telemetry.telemetry import Telemetry
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What one pass over all crons came to."""
+    """The result of one pass over all crons."""
 
     next_in: float | None = None  # seconds until the next one is due
     unreadable: tuple[str, ...] = ()  # crons that this host cannot read

@@ -46,7 +46,9 @@ def kept(text: str) -> str:
 
 
 def _links(error: BaseException) -> Iterator[tuple[str, BaseException]]:
-    """Give the exception, the members of its group, and what caused it; each once, with what it is to the one before."""
+    """Yield the exception, the members of its group and its causes, each once and with its relation to the
+    one before.
+    """
     seen: set[int] = set()
     waiting = [("", error)]
     while waiting and len(seen) < MOST_LINKS:

@@ -8,7 +8,7 @@ from forge_jobs.model.queue import QueueConfig
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What one batch of a call on all jobs that match did."""
+    """The result of one batch of a call on all jobs that match."""
 
     changed: int
     skipped: int = 0  # dead jobs that stay so: a living job holds their key

@@ -1,4 +1,4 @@
-"""What one attempt came to."""
+"""The result of one attempt."""
 
 from enum import StrEnum
 

@@ -127,7 +127,7 @@ def _time_of(job: Job, now: datetime, workers: Sequence[WorkerInfo], stale: time
 
 
 class _Serving:
-    """The workers of a waiting job's queue, as far as they are not about to end."""
+    """The workers of a waiting job's queue, without those that are about to end."""
 
     def __init__(self, job: Job, waiting: Waiting, workers: Sequence[WorkerInfo], stale: timedelta) -> None:
         all = [worker for worker in workers if waiting.queue.name in worker.queues and not worker.draining]

@@ -153,7 +153,7 @@ class Entries:
         return InvalidSetting(f"{key} in {self.path}", shown, allowed)
 
     def refuse_unknown(self, known: tuple[str, ...], adapter: str) -> None:
-        """Every entry is one of those `known`; others are typing errors."""
+        """Raise InvalidSetting when an entry is not one of those `known`: it is likely to be misspelt."""
         for key in self.values:
             if key not in known:
                 raise self.wrong(key, f"for {adapter}: {', '.join(known)}", AsSaid("an unknown key"))

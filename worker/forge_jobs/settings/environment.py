@@ -154,7 +154,7 @@ class Settings:
 
 
 def pool_options(max_connections: int | None) -> dict[str, Any]:
-    """Return the options for open_storage of a process that opens at most so many; none when that is not said."""
+    """Return the options for open_storage that keep a process within `max_connections`; none when that is None."""
     if max_connections is None:
         return {}
     return {"pool_size": max_connections - database_file.OUTSIDE_THE_POOL}
@@ -306,7 +306,7 @@ class Variables:
         return value
 
     def matching(self, key: str, pattern: re.Pattern[str], allowed: str) -> str | None:
-        """Return a text of this pattern."""
+        """Return a text that matches this pattern."""
         value = self.text(key)
         if value is not None and not pattern.fullmatch(value):
             raise InvalidSetting(key, value, allowed)

@@ -53,7 +53,9 @@ class OwnTask(asyncio.Task[T]):
 
 
 async def carried_through(task: "asyncio.Task[Any]", cancelled: Callable[[], None] = lambda: None) -> bool:
-    """Wait for the task to end, whoever cancels meanwhile; say so, and return whether anybody did."""
+    """Wait for the task to end, even when this is cancelled meanwhile: then call `cancelled`. Return
+    whether it was.
+    """
     was_cancelled = False
     while not task.done():
         try:

@@ -30,7 +30,7 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     ),
     events.OutcomeRefused: (
         logging.ERROR,
-        "The database does not take the outcome of job {job_id} ({error}); written instead: {kept}",
+        "The database refused the outcome of job {job_id} ({error}); written instead: {kept}",
     ),
     events.OutcomesParted: (
         logging.WARNING,
@@ -56,7 +56,7 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     ),
     events.StuckHandlerEnded: (
         logging.WARNING,
-        "The handler of job {job_id}, which ignored that it was told to stop, has ended after {duration} s; {stuck} handlers are stuck",
+        "The handler of job {job_id}, which had been told to stop, ended after {duration} s; {stuck} handlers are stuck",
     ),
     events.RunnerReplaced: (logging.ERROR, "A runner ended: {error}; another takes its place"),
     events.CloseWaits: (
@@ -65,7 +65,7 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     ),
     events.SignalTaken: (
         logging.WARNING,
-        "Something in this process replaced the worker's handler of {signal}; the worker took it back, so the signal stops it again",
+        "Something in this process replaced the worker's handler for {signal}; the worker restored it, so the signal stops it again",
     ),
     events.CancelRefused: (
         logging.WARNING,
@@ -106,7 +106,7 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     ),
     events.OutageOutlived: (
         logging.WARNING,
-        "Worker {worker} could not say for {seconds} s that it lives, and its running jobs go on: "
+        "Worker {worker} could not send a heartbeat for {seconds} s, and its running jobs go on: "
         "nobody can use the database ({error})",
     ),
     events.LoopBlocked: (

@@ -406,7 +406,9 @@ class Claimer:
         queue.empty = await self._has_none(queue)  # nobody adds tokens to a bucket without refill
 
     async def _has_none(self, queue: ServedQueue) -> bool:
-        """Whether a queue from which nothing can be claimed now has no job; asked only when that matters."""
+        """Whether the queue has no pending job, when none can be claimed now; False unless the worker is to
+        end then.
+        """
         if self._on_empty is None:
             return False
         counts = await self._storage.jobs.counts()

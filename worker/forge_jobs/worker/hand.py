@@ -94,7 +94,9 @@ class Hand:
         self._reading[claim.job_id] = claim, queue
 
     def has_read(self, claim: Claim) -> bool:
-        """The payload is read, or cannot be. Return whether the job is in hand: else it was handed back or dropped."""
+        """The payload was read, or could not be. Return whether the job is still in hand; else it was
+        handed back or dropped.
+        """
         if (reading := self._reading.get(claim.job_id)) is None or reading[0] is not claim:
             return False
         del self._reading[claim.job_id]

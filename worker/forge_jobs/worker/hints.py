@@ -77,7 +77,7 @@ class Hints:
         return bool(lowered)
 
     def set_out(self) -> dict[int, int]:
-        """Return the hints as a scout needs them in the end."""
+        """Return the hints that a scout compares with when it returns."""
         return dict(self._pos)
 
     def leave_alone(self) -> None:

@@ -220,7 +220,7 @@ class Recorder:
             self._telemetry.emit(ChoreFailed("recording outcomes", error, pause))
 
     async def _write_apart(self) -> list[HeldOutcome]:
-        """The verdicts that are to be written one by one are written, or held; return the held ones."""
+        """Write the verdicts that need to be written one by one; return those that have to be held."""
         held = await batches.write_apart(
             self._storage.claims, self._telemetry, list(self._apart.values()), self._settle_apart
         )

@@ -355,7 +355,9 @@ class Runners:
         self._telemetry.emit(StuckHandlerEnded(claim, attempt.queue.name, duration, len(self.stuck)))
 
     def _stop(self, attempt: Attempt, why: Stop) -> None:
-        """The handler is told to stop, and again while it goes on; a user's wish outranks what was the reason before."""
+        """Tell the handler to stop, and again while it goes on. A cancellation by a user replaces any
+        reason given before.
+        """
         if attempt.has_ended:
             return
         if attempt.stopped is None:
@@ -374,7 +376,7 @@ class Runners:
         self._loop.call_later(TELL_EVERY, self._insist, attempt)
 
     def _give_up(self, attempt: Attempt) -> None:
-        """The job has its verdict though its handler goes on, and another runner has its place."""
+        """The job has its verdict although its handler still runs; another runner takes the place of this one."""
         duration = uptime() - attempt.started
         claim, queue, why = attempt.claim, attempt.queue, attempt.stopped or Stop.STOPPING
         self.stuck.add(attempt)

@@ -10,7 +10,7 @@ from forge_jobs.worker.hints import Hints
 from forge_jobs.worker.polling import SHORTEST_POLL
 
 LARGEST_ROOM = 4 * 1024 * 1024  # bytes
-SAMPLE = 16  # payloads of a claim that are measured: none of them is large
+SAMPLE = 16  # payloads that are measured of each claim
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class ServedQueue:
 
     @property
     def most(self) -> int:
-        """How many jobs to claim at once, so that their payloads fit into the room for them."""
+        """How many jobs to claim at once, so that their payloads fit into `room`."""
         return max(1, int(self.room / max(self.mean, 1.0)))
 
     def took(self, claims: Sequence[Claim]) -> None:

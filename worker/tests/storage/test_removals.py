@@ -95,7 +95,7 @@ async def test_a_queue_is_not_deleted_while_a_job_of_it_runs(storage, options):
     await running(storage, await worker(storage, ["mail"]), queue="mail")
     waiting = await enqueue(storage, queue="mail")
 
-    with pytest.raises(QueueInUse, match="a job of it is in progress"):
+    with pytest.raises(QueueInUse, match="one of its jobs is in progress"):
         await Queues(storage).delete("mail", **options)
 
     assert (await storage.jobs.get(waiting)).queue == "mail"

@@ -147,7 +147,7 @@ async def test_a_handler_that_ignores_being_stopped_does_not_keep_the_process(
 
     handed_back = await forge.jobs.get(job.id)
     assert (handed_back.state, handed_back.attempt) == (State.PENDING, 0)
-    assert "ignored that they were told to stop" in workers.log()
+    assert "did not stop when told to" in workers.log()
 
 
 @pytest.mark.parametrize("what", ["thread", "executor", "task", "process"])

@@ -75,7 +75,7 @@ async def test_a_job_in_progress_keeps_its_queue_and_ends_as_if_nothing_had_been
     async with working(forge, "mail"):
         job = await forge.enqueue("hold", queue="mail")
         await begun.wait()
-        with pytest.raises(QueueInUse, match="a job of it is in progress"):
+        with pytest.raises(QueueInUse, match="one of its jobs is in progress"):
             await forge.queues.delete("mail", drop=True)
         go.set()
         assert await forge.wait(job, timeout=20) == "fine"

@@ -279,7 +279,7 @@ async def test_a_signal_that_a_handler_took_for_itself_stops_the_worker_again(
 ) -> None:
     worker = await workers.start()
     await forge.wait(await forge.enqueue("take_signals", {"how": how}), timeout=30)
-    await eventually(lambda: "replaced the worker's handler of SIGTERM" in workers.log())
+    await eventually(lambda: "replaced the worker's handler for SIGTERM" in workers.log())
 
     worker.terminate()
 

@@ -216,7 +216,7 @@ def slow(case: Case) -> str | None:
 
 
 def unready(case: Case) -> str | None:
-    """Return that none of its pods has been ready for long."""
+    """Say so when none of the version's pods has been ready for long."""
     if available(case) or case.left > -case.spec.rollout.progress_deadline:
         return None
     return f"No pod of {case.name} is ready{as_kubernetes_says(case)}"
@@ -246,7 +246,7 @@ def doubts(case: Case) -> Iterator[str]:
 
 
 def too_few_jobs(case: Case) -> Iterator[str]:
-    """Yield that too few of its jobs have ended. Where neither version had any, all steps but the last go on."""
+    """Say so when too few of its jobs have ended. Where neither version had any, all steps but the last go on."""
     needed, ended = case.abort.min_samples, case.record.ended
     if ended >= needed:
         return
@@ -272,7 +272,7 @@ def has_nothing_to_do(version: Version, record: TrackRecord) -> bool:
 
 
 def percentage(part: int, whole: int) -> float:
-    """Return the part in percent of the whole."""
+    """Return `part` as a percentage of `whole`."""
     return 100 * part / whole if whole else 0.0
 
 

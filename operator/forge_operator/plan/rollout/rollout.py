@@ -1,7 +1,7 @@
 """How a version takes over: Pending, perhaps Ramping, Current; and what becomes of those before it.
 
-At no moment a pool that was served has no open gate: the old version's is closed by the
-same transaction that opens the new one's.
+A pool that was served always has an open gate: one transaction closes the old version's and opens the
+new one's.
 """
 
 from dataclasses import replace

@@ -69,7 +69,7 @@ def holdings(pool: Pool, version_id: str) -> list[PodLoad]:
 
 
 def rank(held: PodLoad, pool: Pool) -> tuple[int, int]:
-    """Return how early the pod goes: smaller is sooner."""
+    """Return how soon the pod goes: the smaller, the sooner."""
     if not held.pod.ready and not held.in_progress:
         return Rank.NOT_READY, 0
     leaves = bool(held.workers) and held.is_cordoned

@@ -229,7 +229,9 @@ def worth_a_warning(report: StatusReport) -> Iterator[tuple[Condition, Assessmen
 def hold_back(
     report: StatusReport, before: Mapping[str, Any], now: datetime, memory: Memory
 ) -> dict[Condition, HeldBack]:
-    """Return the warnings that are not given at once, as they are known before this look; they stay as long as their reason."""
+    """Return the warnings that are not emitted at once, as known before this look; they stay as long as
+    their reason does.
+    """
     known = known_conditions(before)
     held_back = {}
     for kind, assessment in worth_a_warning(report):

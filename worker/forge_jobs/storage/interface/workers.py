@@ -35,7 +35,9 @@ class Workers(Protocol):
         """
 
     async def astray(self, worker_id: int, *, stuck: Sequence[int], adrift: Sequence[int]) -> None:
-        """The worker has said for which jobs handlers go on there that should not, and which jobs of its own it does not run."""
+        """The worker has reported the jobs whose handlers are stuck, and those that it has claimed and does
+        not run.
+        """
 
     async def end_era(self) -> None:
         """Nobody's standing holds any more: each worker has to find out which of its claims the database knows."""

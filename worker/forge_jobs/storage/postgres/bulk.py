@@ -307,7 +307,7 @@ class _Chunk:
 
 
 async def _tell(database: PostgresDatabase, batch: _Batch, connection: Any, always_tell: bool) -> None:
-    """The counts are written; whoever waits for the jobs is told when the transaction commits."""
+    """The counts are written; workers that wait for jobs are notified when the transaction commits."""
     every: Counter[int] = Counter()
     scheduled: Counter[int] = Counter()
     classes: set[tuple[int, int]] = set()  # of queue and priority

@@ -57,7 +57,7 @@ def check_same_database(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> N
 
 @asynccontextmanager
 async def part_of_transaction(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """What runs inside is undone alone when it fails, also in a transaction that the driver does not know of."""
+    """When what runs inside fails, it alone is undone, even in a transaction that the driver does not know of."""
     await connection.execute("SAVEPOINT forge_jobs")
     try:
         yield

@@ -182,7 +182,7 @@ class PostgresDatabase:
                 await release(pool, given)
 
     def _is_own(self, connection: Any) -> bool:
-        """Whether it is one of ours, in which a transaction of ours goes on."""
+        """Whether the connection is one of ours, with a transaction of ours in progress."""
         return isinstance(connection, POOLED) and bare(connection) in self._own
 
     async def _of_caller(self, connection: Any) -> Any:
@@ -355,7 +355,9 @@ class PostgresDatabase:
                 await self._look_again()
 
     async def _look_again(self) -> None:
-        """It is known again what lies between; when that is not as before, no connection of before is used."""
+        """Look again for a pooler before the server; if its mode has changed, connections made before are
+        not used any more.
+        """
         async with self._looking.of_loop():
             if not self._in_doubt:
                 return

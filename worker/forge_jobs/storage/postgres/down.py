@@ -36,7 +36,7 @@ class ServerPlace:
 
     @property
     def is_here(self) -> bool:
-        """Whether it, an address, is one of this machine's own."""
+        """Whether the address is one of this machine's own."""
         address = ipaddress.ip_address(self.host.partition("%")[0])
         if address.is_loopback or address.is_unspecified:
             return True

@@ -90,7 +90,7 @@ async def named(database: PostgresDatabase, kinds: Collection[str], connection: 
 
 
 async def queue_of(database: PostgresDatabase, kind: str, connection: Any) -> str:
-    """Return the name of the queue of a job of this kind that names none."""
+    """Return the queue of a job of this kind when the job names none."""
     name: str = await database.fetchval(QUEUE, kind, connection=connection)
     return name
 

@@ -81,7 +81,9 @@ def grants(schema: str, role: str, purpose: Purpose) -> list[str]:
 
 
 def missing(sentence: str, schema: str) -> str | None:
-    """Return which right a sentence of the server is about, whatever its language; None when it is not about ours."""
+    """Return the right that an error of the server says is missing, in whatever language; None when the
+    error is about something else.
+    """
     words = re.findall(r"[^\s\"'«»„“”,.]+", sentence)
     if "database" in words:  # whose name may be that of a table
         return None

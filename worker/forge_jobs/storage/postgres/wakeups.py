@@ -88,7 +88,7 @@ class PostgresWakeups(Wakeups):
         await self._database.execute(MARK_IDLE, worker_id, list(queue_ids))
 
     async def unmark_idle(self, worker_id: int) -> None:
-        """Enqueues need not tell this worker."""
+        """The worker is no longer marked idle, so enqueues do not notify it."""
         await self._database.execute(UNMARK_IDLE, worker_id)
 
     @asynccontextmanager
@@ -142,7 +142,7 @@ class Ear:
         await self._connection.add_listener(channel, tell)
 
     async def is_lost_within(self, seconds: float) -> bool:
-        """Return whether the connection is lost within so many seconds."""
+        """Return whether the connection is lost within that many seconds."""
         return await _happens(self._lost, seconds)
 
     async def is_choked(self, seconds: float) -> bool:
@@ -151,7 +151,7 @@ class Ear:
         return bool(await self._connection.fetchval(usage, timeout=seconds))
 
     async def hears_itself_within(self, seconds: float) -> bool:
-        """Return whether a notification to ourselves comes back within so many seconds."""
+        """Return whether a notification that the connection sends to itself arrives within that many seconds."""
         self._answered.clear()
         await self._connection.execute(f'NOTIFY "{self._own_channel}"', timeout=seconds)
         return await _happens(self._answered, seconds)

@@ -60,7 +60,9 @@ def who_writes(path: str) -> str:
 
 
 def writer_of(path: str) -> int | None:
-    """Return the id of the process that holds the write lock; None when there is none, or when it is not known."""
+    """Return the id of the process that holds the write lock; None when no process does, or it cannot be
+    told which.
+    """
     try:
         inode = Path(f"{path}-shm").stat().st_ino
         locks = Path("/proc/locks").read_text()

@@ -36,7 +36,7 @@ OWN_PATIENCE = 5.0
 
 @dataclass(slots=True)
 class Submission:
-    """A piece of work, and the future of whoever waits for it."""
+    """A piece of work, with the future of the caller that waits for it."""
 
     work: Work[Any]
     future: asyncio.Future[Any]

@@ -1,4 +1,4 @@
-"""Events of the chores, and of whoever leads."""
+"""Events of the chores, and of the leader that does them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -24,7 +24,7 @@ class DatabaseLost(Event):
 
 @dataclass(frozen=True, slots=True)
 class DatabaseBack(Event):
-    """The database answers again, to whoever was `doing` that."""
+    """The database answers again; `doing` is what had been waiting for it."""
 
     doing: str
     away: float  # seconds
@@ -39,8 +39,9 @@ class DatabaseMoved(Event):
 
 @dataclass(frozen=True, slots=True)
 class HistoryCut(Event):
-    """The database's history is another than it was: after a crash, a fail-over or a restore. It does not know the
-    claims of these jobs, which are given up; it knows `kept` claims of this worker."""
+    """The database lost a part of its history, by a crash, a failover or a restore. It does not know the
+    claims of these jobs, which are stopped; it knows `kept` claims of this worker.
+    """
 
     job_ids: Sequence[int]
     kept: int

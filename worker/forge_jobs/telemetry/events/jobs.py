@@ -107,7 +107,9 @@ class OutcomesParted(Event):
 
 @dataclass(frozen=True, slots=True)
 class OutcomesHeld(Event):
-    """These outcomes cannot be written now, and are tried again in `retry_in` seconds; others go on."""
+    """These outcomes cannot be written now, and are tried again in `retry_in` seconds; others are written
+    meanwhile.
+    """
 
     job_ids: Sequence[int]
     error: str
