@@ -348,6 +348,10 @@ class Strand:
         return f"{self.part}/{self.of}"
 
 
+AT_ONCE, SOON, LATER = timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=60)
+"""When to look again: after an action, while something is in progress, and when nothing is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to do now, what to remember, and when to look again without being told to."""

@@ -3,13 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 from forge_jobs import CronConfig
 from forge_operator import naming
 from forge_operator.conditions import Condition, ConditionReason
-from forge_operator.plan.actions import Action, EmitEvent, Part, Plan, SetCron, Strand
+from forge_operator.plan.actions import AT_ONCE, LATER, Action, EmitEvent, Part, Plan, SetCron, Strand
 from forge_operator.plan.assessment import Assessment
 from forge_operator.plan.status.report import (
     StatusReport,
@@ -23,12 +22,8 @@ from forge_operator.plan.status.report import (
     reported,
 )
 from forge_operator.specs import CronSpec, InvalidSpec
-from forge_operator.state.memory import known_failures
+from forge_operator.state.memory import RETRY_REJECTED, known_failures
 from forge_operator.state.observed import CronDatabase, CronObject, ObservedCron, Unknown
-
-AT_ONCE = timedelta(seconds=1)
-LATER = timedelta(seconds=60)
-RETRY_REJECTED = timedelta(seconds=60)
 
 
 def plan_cron(observed: ObservedCron) -> Plan:

@@ -14,6 +14,9 @@ from forge_operator import naming
 from forge_operator.conditions import Condition, ConditionReason
 from forge_operator.plan import disruption, queue_deletion
 from forge_operator.plan.actions import (
+    AT_ONCE,
+    LATER,
+    SOON,
     Action,
     AddFinalizer,
     DeleteCron,
@@ -50,11 +53,6 @@ from forge_operator.specs import AutoscalingSpec, InvalidSpec, QueueSpec, Reclai
 from forge_operator.state.memory import Memory, ScalerMemory, known_failures
 from forge_operator.state.observed import Cluster, DatabaseState, Observed, QueueObject, Unknown
 from forge_operator.words import count
-
-AT_ONCE = timedelta(seconds=1)
-SOON = timedelta(seconds=5)
-LATER = timedelta(seconds=60)
-"""When to look again: after an action, while something is in progress, and when nothing is."""
 
 FORGOTTEN_AFTER = timedelta(hours=1)
 """How long a refused template is remembered; it is tried again long before that."""

@@ -6,9 +6,12 @@ made by `plan` and handed back to the next one; the adapter only writes `rejecti
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from forge_operator.conditions import Condition, ConditionReason
+
+RETRY_REJECTED = timedelta(seconds=60)
+"""How long after a refusal what was refused is tried again."""
 
 
 @dataclass(frozen=True, slots=True)

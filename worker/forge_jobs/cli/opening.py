@@ -10,7 +10,7 @@ from forge_jobs.cli.output import print_warning
 from forge_jobs.errors import InvalidSetting, SchemaOutdated, SchemaTooNew
 from forge_jobs.forge import Forge
 from forge_jobs.settings import database_url, url_file
-from forge_jobs.settings.environment import Settings, is_schema
+from forge_jobs.settings.environment import SCHEMA_ALLOWED, Settings, is_schema
 from forge_jobs.storage.interface.storage import Storage
 
 
@@ -20,8 +20,7 @@ def environment(call: Call) -> dict[str, str]:
     if url is not None and not database_url.is_database_url(url):
         raise InvalidSetting("--database-url", database_url.redact(url), database_url.ALLOWED)
     if schema is not None and not is_schema(schema):
-        allowed = "a name of 1 to 63 bytes without $ that does not begin with pg_"
-        raise InvalidSetting("--schema", schema, allowed)
+        raise InvalidSetting("--schema", schema, SCHEMA_ALLOWED)
     variables = dict(os.environ)
     if url is not None:
         variables.pop(url_file.VARIABLE, None)

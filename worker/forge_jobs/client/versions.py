@@ -1,6 +1,5 @@
 """Versions of worker pools as an operator handles them: which build of the workers may claim."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,8 +10,6 @@ from forge_jobs.model.version import Version, VersionState
 from forge_jobs.rules import names
 from forge_jobs.storage.interface.storage import Storage
 
-_POOL = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_ID = re.compile(r"[a-z0-9]{8}")
 MAX_TEXT = 512
 
 
@@ -111,17 +108,15 @@ class Versions:
 
 
 def _pool(value: object) -> str:
-    if isinstance(value, str) and _POOL.fullmatch(value):
+    if isinstance(value, str) and names.POOL.fullmatch(value):
         return value
-    raise InvalidInput(
-        f"The pool is {value!r}, allowed are 1 to 128 characters of a-z, A-Z, 0-9, ., _ and -."
-    )
+    raise InvalidInput(f"The pool is {value!r}, allowed are {names.POOL_ALLOWED}.")
 
 
 def _id(value: object) -> str:
-    if isinstance(value, str) and _ID.fullmatch(value):
+    if isinstance(value, str) and names.VERSION_ID.fullmatch(value):
         return value
-    raise InvalidInput(f"The version's id is {value!r}, allowed are 8 characters of a-z and 0-9.")
+    raise InvalidInput(f"The version's id is {value!r}, allowed are {names.VERSION_ID_ALLOWED}.")
 
 
 def _text(value: object, what: str) -> str:

@@ -18,6 +18,16 @@ LABEL_PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 LABEL_PART_ALLOWED = "1 to 63 characters of a-z, A-Z, 0-9, ., _ and -, a letter or digit first and last"
 
+POOL = re.compile(r"[A-Za-z0-9._-]{1,128}")
+"""What the uid of a pool may be."""
+
+POOL_ALLOWED = "1 to 128 characters of a-z, A-Z, 0-9, ., _ and -"
+
+VERSION_ID = re.compile(r"[a-z0-9]{8}")
+"""What the id of a version may be."""
+
+VERSION_ID_ALLOWED = "8 characters of a-z and 0-9"
+
 _PLAIN = re.compile(r"[!-+\--~]{1,128}")  # every printable ASCII character but the space and the comma
 
 MAX_LINE = 500

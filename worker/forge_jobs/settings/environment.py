@@ -22,6 +22,7 @@ from forge_jobs.settings import database_file, database_url, url_file
 from forge_jobs.settings.database_file import AsSaid, ConfiguredDatabase
 
 DEFAULT_SCHEMA = "forge_jobs"
+SCHEMA_ALLOWED = "a name of 1 to 63 bytes without $ that does not begin with pg_"
 
 KNOWN = (
     "FORGE_APP",
@@ -63,10 +64,6 @@ OPERATORS_OWN = "FORGE_OPERATOR_"
 # Kubernetes gives every pod such variables for a service whose name begins with "forge".
 _SERVICE = re.compile(r"FORGE_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_(TCP|UDP|SCTP)(_.*)?)")
 
-_POOL = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_POOL_ALLOWED = "1 to 128 characters of a-z, A-Z, 0-9, ., _ and -"
-_VERSION_ID = re.compile(r"[a-z0-9]{8}")
-_VERSION_ID_ALLOWED = "8 characters of a-z and 0-9"
 _APP = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -130,7 +127,9 @@ class Settings:
             or "0",
             worker_name=_worker_name(variables),
             pool=_pool(variables),
-            version_id=variables.matching("FORGE_WORKER_VERSION_ID", _VERSION_ID, _VERSION_ID_ALLOWED),
+            version_id=variables.matching(
+                "FORGE_WORKER_VERSION_ID", names.VERSION_ID, names.VERSION_ID_ALLOWED
+            ),
             pod=variables.text("FORGE_POD_NAME"),
             concurrency=variables.whole("FORGE_CONCURRENCY", 10, least=1, most=10_000),
             heartbeat=heartbeat,
@@ -223,7 +222,7 @@ def _schema(variables: "Variables", database: ConfiguredDatabase, source: str) -
     name = text if text is not None else database.schema if database.schema is not None else DEFAULT_SCHEMA
     if not is_schema(name):
         key = "FORGE_SCHEMA" if text is not None else f"schema in {source}"
-        raise InvalidSetting(key, name, "a name of 1 to 63 bytes without $ that does not begin with pg_")
+        raise InvalidSetting(key, name, SCHEMA_ALLOWED)
     return name
 
 
@@ -251,7 +250,7 @@ def _worker_name(variables: "Variables") -> str | None:
 
 
 def _pool(variables: "Variables") -> str | None:
-    pool = variables.matching("FORGE_POOL_UID", _POOL, _POOL_ALLOWED)
+    pool = variables.matching("FORGE_POOL_UID", names.POOL, names.POOL_ALLOWED)
     version_id = variables.text("FORGE_WORKER_VERSION_ID")
     if (pool is None) != (version_id is None):
         # A worker with half of a name would pass every gate.

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from forge_jobs.model.finding import Fault, Finding
 
+FIRST, END = -(2**63), 2**63 - 1
+"""The ids of jobs lie between these."""
+
 JOBS_AT_ONCE = 200_000
 """How many jobs one step of an audit looks at."""
 

@@ -1,7 +1,5 @@
 """Starts a version, brings one back, or fails it."""
 
-from datetime import timedelta
-
 from forge_jobs.model import Version, VersionState
 from forge_operator import naming
 from forge_operator.conditions import ConditionReason
@@ -34,10 +32,8 @@ from forge_operator.plan.rollout.readiness import (
 from forge_operator.plan.rollout.takeover import promote, take_over
 from forge_operator.plan.rollout.upkeep import bring_up, keep_up
 from forge_operator.specs import WorkersSpec
+from forge_operator.state.memory import RETRY_REJECTED
 from forge_operator.words import count
-
-RETRY_REJECTED = timedelta(seconds=60)
-"""How long after the API server refused a manifest it is asked again."""
 
 
 def problem(pool: Pool, target: naming.VersionIdentity) -> Progress | None:

@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Protocol
 
+UPCOMING_LIMIT = 1_000
+"""How many jobs of a queue `upcoming` counts at most."""
+
 
 class Schedule(Protocol):
     """Jobs that wait for their time."""
 
     async def upcoming(self, within: timedelta) -> Mapping[str, tuple[int, datetime]]:
-        """Return, by queue, how many jobs are due within this time (counted up to 1,000) and when the first is.
+        """Return, by queue, how many jobs are due within this time (counted up to UPCOMING_LIMIT) and when the first is.
 
         Jobs of kinds that nobody handles, as `workers.handled` says, are left out.
         """

@@ -14,6 +14,8 @@ import asyncpg
 from forge_jobs.model.finding import Finding, Look
 from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.contradictions import (
+    END,
+    FIRST,
     JOBS_AT_ONCE,
     Contradictions,
     Row,
@@ -26,8 +28,6 @@ from forge_jobs.storage.contradictions import (
 )
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.schema import lock_key
-
-FIRST, END = -(2**63), 2**63 - 1
 
 STEP = "SELECT id FROM {schema}.job WHERE id >= $1 ORDER BY id OFFSET $2 LIMIT 1"
 

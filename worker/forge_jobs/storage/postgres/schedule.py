@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from forge_jobs.storage.closed_queues import IS_OPEN
+from forge_jobs.storage.interface.schedule import UPCOMING_LIMIT
 from forge_jobs.storage.postgres import endings
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 
@@ -35,7 +36,6 @@ FROM {schema}.scheduled WHERE run_at >= $1 ORDER BY run_at LIMIT 1
 
 FROM_THE_BEGINNING = datetime.min.replace(tzinfo=UTC)  # the driver sends it as -infinity
 
-UPCOMING_LIMIT = 1000
 
 # One walk of the index `scheduled_queue` for each queue, however much is scheduled. It passes over jobs that nobody
 # could run, as far as the view `scaling_signal` does.

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from datetime import datetime
 
 from forge_jobs.errors import InvalidInput
+from forge_jobs.settings.database_url import MEMORY
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.sqlite.audit import SqliteAudit
 from forge_jobs.storage.sqlite.claims import SqliteClaims
-from forge_jobs.storage.sqlite.connection import MEMORY, SqliteDatabase
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.crons import SqliteCrons
 from forge_jobs.storage.sqlite.fires import SqliteFires
 from forge_jobs.storage.sqlite.history import SqliteHistory

@@ -11,6 +11,8 @@ from forge_jobs.model.finding import Finding, Look
 from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.contradictions import (
     COUNTED,
+    END,
+    FIRST,
     JOBS_AT_ONCE,
     RANKS,
     Contradictions,
@@ -28,8 +30,6 @@ from forge_jobs.storage.sqlite.slots import fit, free_slots_of_the_gone
 from forge_jobs.storage.sqlite.tally import Column, count_move
 from forge_jobs.storage.sqlite.transaction import Record, Transaction
 from forge_jobs.storage.sqlite.waiting import make_ready
-
-FIRST, END = -(2**63), 2**63 - 1
 
 STEP = "SELECT id FROM job WHERE id >= ? ORDER BY id LIMIT 1 OFFSET ?"
 

@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from forge_jobs.errors import InvalidInput, StorageUnavailable, StorageUnusable
+from forge_jobs.settings.database_url import MEMORY
 from forge_jobs.storage import refusals
 from forge_jobs.storage.home import Home, Turn
 from forge_jobs.storage.interface.wakeups import Listener
@@ -35,7 +36,6 @@ from forge_jobs.storage.sqlite.writer import Writer
 
 T = TypeVar("T")
 
-MEMORY = ":memory:"
 BUSY_SECONDS = 30.0
 READERS = 4
 

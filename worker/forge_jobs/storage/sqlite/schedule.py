@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from forge_jobs.storage.closed_queues import IS_OPEN
+from forge_jobs.storage.interface.schedule import UPCOMING_LIMIT
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import duration, later, moment
 from forge_jobs.storage.sqlite.tally import count_move
 from forge_jobs.storage.sqlite.transaction import Transaction
 from forge_jobs.storage.sqlite.waiting import make_ready
-
-UPCOMING_LIMIT = 1000
 
 # One walk of the index `scheduled_queue`, however much is scheduled. It passes over jobs that nobody could run: ?4 is
 # a JSON list of the kinds that are handled, null where those are not known.
