@@ -1,6 +1,6 @@
 """Each side of a measurement runs in a process of its own, so that none inherits from another.
 
-A side is a function in `benchmarks.sides`, called by name ("forge.work_off") with keyword
+A side is a function in `benchmarks.sides`, called by name ("forge.work_through") with keyword
 arguments; what it returns comes back as JSON, on the last line of its standard output.
 """
 

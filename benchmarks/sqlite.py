@@ -33,19 +33,19 @@ def filled(bench: Bench, system: str, jobs: int) -> Iterator[Path]:
 def ours(bench: Bench, jobs: int) -> Sample:
     """Work off `jobs` jobs with a worker of forge-jobs."""
     with filled(bench, "forge", jobs) as path:
-        return sampled(child.run("forge.work_off", url=f"sqlite:///{path}", jobs=jobs), jobs)
+        return sampled(child.run("forge.work_through", url=f"sqlite:///{path}", jobs=jobs), jobs)
 
 
 def bare(bench: Bench, jobs: int) -> Sample:
     """Work off `jobs` jobs with the bare statements."""
     with filled(bench, "forge", jobs) as path:
-        return sampled(child.run("bare_sqlite.work_off", path=str(path), jobs=jobs), jobs)
+        return sampled(child.run("bare_sqlite.work_through", path=str(path), jobs=jobs), jobs)
 
 
 def huey(bench: Bench, jobs: int) -> Sample:
     """Work off `jobs` jobs with huey."""
     with filled(bench, "huey", jobs) as path:
-        return sampled(child.run("huey.work_off", path=str(path), jobs=jobs), jobs)
+        return sampled(child.run("huey.work_through", path=str(path), jobs=jobs), jobs)
 
 
 def measure(bench: Bench) -> list[Line]:

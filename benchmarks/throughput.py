@@ -27,7 +27,7 @@ def filled(bench: Bench, system: str, jobs: int) -> str:
     return name
 
 
-def ours(bench: Bench, jobs: int, side: str = "forge.work_off", **arguments: Any) -> Sample:
+def ours(bench: Bench, jobs: int, side: str = "forge.work_through", **arguments: Any) -> Sample:
     """Work off `jobs` of our jobs, and look whether the database agrees that they are done."""
     with bench.server.fresh(filled(bench, "forge", jobs)) as url:
         sample = bench.on_server(side, url=url, jobs=jobs, **arguments)
@@ -41,7 +41,7 @@ def pgqueuer(bench: Bench, jobs: int, settings: dict[str, Any]) -> Callable[[], 
 
     def side() -> Sample:
         with bench.server.fresh(filled(bench, "pgqueuer", jobs)) as url:
-            return bench.on_server("pgqueuer.work_off", url=url, jobs=jobs, **settings)
+            return bench.on_server("pgqueuer.work_through", url=url, jobs=jobs, **settings)
 
     return side
 
@@ -53,7 +53,7 @@ def measure(bench: Bench) -> list[Line]:
         "throughput",
         {
             "forge-jobs": lambda: ours(bench, bench.jobs),
-            "bare loop": lambda: ours(bench, bench.jobs, "bare_postgres.work_off"),
+            "bare loop": lambda: ours(bench, bench.jobs, "bare_postgres.work_through"),
             **{name: pgqueuer(bench, share, settings) for name, settings in PGQUEUER.items()},
         },
     )

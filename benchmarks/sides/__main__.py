@@ -1,4 +1,4 @@
-"""Run one side: `python -m benchmarks.sides forge.work_off '{"url": "...", "jobs": 1000}'`."""
+"""Run one side: `python -m benchmarks.sides forge.work_through '{"url": "...", "jobs": 1000}'`."""
 
 import asyncio
 import importlib

@@ -76,7 +76,7 @@ class Loop:
             self.last = time.monotonic()
 
 
-async def work_off(url: str, jobs: int) -> dict[str, Any]:
+async def work_through(url: str, jobs: int) -> dict[str, Any]:
     """Claim and finish all jobs."""
     sql = PostgresDatabase(url).sql
     claims, outcomes = await _connected(url, CLAIMS), await _connected(url, WALKS)

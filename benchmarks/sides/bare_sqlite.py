@@ -37,7 +37,7 @@ TALLY_CLAIMED = "UPDATE tally SET pending = pending - ?1, in_progress = in_progr
 TALLY_DONE = "UPDATE tally SET in_progress = in_progress - ?1, done = done + ?1 WHERE queue_id = ?2"
 
 
-def work_off(path: str, jobs: int) -> dict[str, Any]:
+def work_through(path: str, jobs: int) -> dict[str, Any]:
     """Claim and finish all jobs."""
     connection = sqlite3.connect(path, isolation_level=None, cached_statements=256)
     for pragma in PRAGMAS:

@@ -55,7 +55,7 @@ async def enqueue(url: str, jobs: int) -> dict[str, Any]:
         return {"seconds": time.monotonic() - began, "jobs": len(answers)}
 
 
-async def work_off(
+async def work_through(
     url: str, jobs: int, concurrency: int = CONCURRENCY, is_pinned: bool = False
 ) -> dict[str, Any]:
     """Run all jobs; with `is_pinned` while a transaction is open that sees the database as it was before."""

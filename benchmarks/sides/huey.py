@@ -36,7 +36,7 @@ def fill(path: str, jobs: int) -> None:
     huey.storage.close()
 
 
-def work_off(path: str, jobs: int, threads: int = THREADS) -> dict[str, Any]:
+def work_through(path: str, jobs: int, threads: int = THREADS) -> dict[str, Any]:
     """Run all jobs."""
     starts = Starts()
     huey, _ = program(path, starts)

@@ -39,7 +39,7 @@ async def fill(url: str, jobs: int) -> None:
     await connection.close()
 
 
-async def work_off(url: str, jobs: int, batch: int = BATCH, managers: int = MANAGERS) -> dict[str, Any]:
+async def work_through(url: str, jobs: int, batch: int = BATCH, managers: int = MANAGERS) -> dict[str, Any]:
     """Run all jobs."""
     starts = Starts()
     done = 0

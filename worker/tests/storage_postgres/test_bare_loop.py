@@ -19,7 +19,7 @@ async def counts(url: str) -> Counts:
 async def test_the_bare_loop_ends_every_job_and_counts_it(url: str) -> None:
     await forge.fill(url, JOBS)
 
-    drained = await bare_postgres.work_off(url, JOBS)
+    drained = await bare_postgres.work_through(url, JOBS)
 
     after = await counts(url)
     assert drained["jobs"] == JOBS
@@ -30,7 +30,7 @@ async def test_a_worker_runs_what_the_bare_copy_enqueued(url: str) -> None:
     await forge.prepare(url)
     await bare_postgres.enqueue(url, JOBS)
 
-    drained = await forge.work_off(url, WARM_UP + JOBS)
+    drained = await forge.work_through(url, WARM_UP + JOBS)
 
     assert (drained["started"], drained["jobs"]) == (WARM_UP + JOBS, WARM_UP + JOBS)
 

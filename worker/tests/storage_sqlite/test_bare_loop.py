@@ -14,7 +14,7 @@ async def test_the_bare_loop_ends_every_job_and_counts_it(tmp_path: Path) -> Non
     url = f"sqlite:///{path}"
     await forge.fill(url, JOBS)
 
-    drained = bare_sqlite.work_off(str(path), JOBS)
+    drained = bare_sqlite.work_through(str(path), JOBS)
 
     async with Forge(url) as program:
         [counts] = [counts for counts in await program.storage.jobs.counts() if counts.queue == QUEUE]
