@@ -168,6 +168,7 @@ def test_only_the_storage_holds_sql_and_imports_drivers() -> None:
 
 
 ACTING = {
+    "asyncio",
     "asyncpg",
     "kubernetes",
     "logging",
@@ -191,12 +192,15 @@ PURE = (
 
 def test_values_and_rules_import_nothing_that_acts() -> None:
     acts = {
-        path: sorted(imported(tree) & ACTING)
+        path: imported(tree) & ACTING
         for path, tree in TREES.items()
         if path.startswith(PURE) and imported(tree) & ACTING
     }
 
-    assert acts == {}
+    assert acts == {
+        "forge_jobs/rules/returned.py": {"asyncio"},  # what a handler returned may have to be awaited
+        "forge_jobs/rules/verdict.py": {"asyncio"},  # the name of an exception
+    }
 
 
 LOGS = {
