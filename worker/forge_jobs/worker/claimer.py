@@ -19,7 +19,6 @@ from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.rules.verdict import Verdict, handed_back
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.outage import Outage
-from forge_jobs.system.own_task import OwnTask
 from forge_jobs.telemetry.events import GateClosed, GateOpened, UnknownKind
 from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker.allowance import Allowance
@@ -30,11 +29,10 @@ from forge_jobs.worker.held import HeldClaims
 from forge_jobs.worker.hints import Hints
 from forge_jobs.worker.polling import LONGEST_POLL, SHORTEST_POLL
 from forge_jobs.worker.recorder import Recorder
+from forge_jobs.worker.scouts import Scouts
 from forge_jobs.worker.served_queue import ServedQueue
 
 LARGEST_CLAIM = 1000
-SCOUT_EVERY = 0.25  # seconds between scouts of a queue
-SCOUT_SHARE = 20  # ... or this many times what the last scout took
 SATURATED_AFTER = 1.0  # seconds of full batches after which enqueues need not wake this worker
 LEFT_ALONE = 30.0  # seconds that jobs of an unknown kind are left to others
 LONGEST_IN_HAND = 1.0  # seconds that a job, or a slot, may be kept here without being used
@@ -81,7 +79,7 @@ class Claimer:
         self._is_stopping = False
         self._order = list(queues.values())
         self._outage = Outage("claiming jobs", telemetry)
-        self._scouting = Outage("looking for jobs out of turn", telemetry)
+        self._scouts = Scouts(storage.claims, telemetry, self.wake)
         self._has_recorded = False  # since all queues were found empty
         self._empty_at_beat: int | None = None  # how many beats had been answered then
         self._is_last_look = False  # after a beat that followed
@@ -172,10 +170,7 @@ class Claimer:
         try:
             await self._run()
         finally:
-            scouts = [queue.scout for queue in self._order if queue.scout is not None]
-            for scout in scouts:
-                scout.cancel()
-            await asyncio.gather(*scouts, return_exceptions=True)
+            await self._scouts.close()
 
     async def _run(self) -> None:
         while not self._is_stopping:
@@ -248,14 +243,17 @@ class Claimer:
         due = [queue for queue in self._order if queue.look_at <= now]
         # another queue is asked first each time, so that none is always last
         self._order = [*self._order[1:], *self._order[:1]]
+        least = self._hand.worth_a_claim
+        asked: set[int] = set()
         while due and wanted > 0 and not self._is_stopping:
             hungry = []
             for position, queue in enumerate(due):
                 share = -(-wanted // (len(due) - position))
-                limit = min(share, LARGEST_CLAIM)
+                limit = min(max(share, least), wanted, LARGEST_CLAIM)
                 if limit <= 0:
                     break
                 queue.woken = False
+                asked.add(queue.id)
                 claimed = await self._claim(queue, limit)
                 if queue.woken:  # set while the look was on its way, which may have missed the reason
                     queue.look_at, queue.poll, queue.empty = 0.0, SHORTEST_POLL, False
@@ -263,6 +261,8 @@ class Claimer:
                 if queue.look_at <= now:
                     hungry.append(queue)
             due = hungry
+        if len(asked) < len(self._order):  # the others have their turn at the next look
+            self._order.sort(key=lambda queue: queue.id in asked)
         if self._on_empty is not None and all(queue.empty for queue in self._order):
             self._perhaps_empty(self._on_empty)
 
@@ -347,7 +347,7 @@ class Claimer:
             self._hand.hand_back(queue)
         if lease is not None:
             await self._allowance.give_back_tokens(queue, lease, lease.tokens - len(known))
-        self._scout_soon(queue)
+        self._scouts.send(queue)
         if len(claims) == limit:
             queue.look_at, queue.poll, queue.empty = 0.0, SHORTEST_POLL, False
             await self._saturated(queue, after)
@@ -364,26 +364,6 @@ class Claimer:
     def _must_see_all(self, queue: ServedQueue) -> bool:
         """Whether somebody waits to hear that the queue is empty, and it may be empty."""
         return self._on_empty is not None and not queue.hints.is_full
-
-    def _scout_soon(self, queue: ServedQueue) -> None:
-        """A scout finds jobs that stand before the hints; it sets out as soon as it is worth its cost."""
-        if queue.scout is None or queue.scout.done():
-            queue.scout = OwnTask(self._scout(queue), self._telemetry, name=f"scout of {queue.name}")
-
-    async def _scout(self, queue: ServedQueue) -> None:
-        await asyncio.sleep(max(0.0, queue.scout_at - time.monotonic()))
-        now = time.monotonic()
-        begun = queue.hints.set_out()
-        try:
-            front = await self._storage.claims.front(queue.id, without_kinds=queue.left_alone_now(now))
-        except Exception as error:  # the looks go on meanwhile
-            await self._scouting.wait(error)
-            return
-        self._scouting.over()
-        after = time.monotonic()
-        queue.scout_at = after + max(SCOUT_EVERY, SCOUT_SHARE * (after - now))
-        if queue.hints.scouted(front, begun):
-            self.wake(queue.id)
 
     def _known(self, queue: ServedQueue, claims: Sequence[Claim]) -> list[Claim]:
         """Return the claims that this program has a handler for; hand the others back."""

@@ -16,6 +16,7 @@ from forge_jobs.worker.served_queue import ServedQueue
 
 AHEAD = 0.05  # seconds of work that are claimed ahead
 MOST_AHEAD = 500  # jobs
+SHARES = 10  # queues, of as many as there may be, that what is claimed ahead comes from
 LONG_JOB = 0.2  # seconds of mean run time from which nothing is claimed ahead
 WEIGHT = 0.05  # of one job in the mean
 
@@ -62,6 +63,11 @@ class Hand:
         if self._mean is None or self._mean > LONG_JOB:
             return 0
         return min(MOST_AHEAD, int(self._count * AHEAD / max(self._mean, 1e-6)))
+
+    @property
+    def worth_a_claim(self) -> int:
+        """How many jobs a claim should ask one queue for: more than one only of short jobs, which hold the others up for milliseconds."""
+        return max(1, self.ahead // SHARES)
 
     def wanted(self) -> int:
         """How many more jobs should be claimed now; 0 when they would be too few for a statement."""

@@ -1,6 +1,5 @@
 """A queue as one worker serves it: its configuration, and where the worker stands with it."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -43,7 +42,6 @@ class ServedQueue:
     left_alone: dict[str, float] = field(default_factory=dict)  # unknown kinds, until when
     hints: Hints = field(default_factory=Hints)
     scout_at: float = 0.0  # when the next scout may set out
-    scout: "asyncio.Task[None] | None" = None  # that is on its way, or waits for that moment
 
     @property
     def id(self) -> int:

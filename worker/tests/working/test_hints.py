@@ -8,7 +8,7 @@ import pytest
 from forge_jobs import Forge
 from forge_jobs.model.job import Claim
 from forge_jobs.storage.interface.storage import Storage
-from forge_jobs.worker import claimer
+from forge_jobs.worker import claimer, scouts
 from tests.storage.databases import Database
 from tests.storage.factories import claim, enqueue, worker
 from tests.working.eventually import eventually
@@ -70,7 +70,7 @@ async def test_a_wake_up_that_comes_while_a_look_is_on_its_way_is_not_lost(
 ) -> None:
     # So only a wake-up brings another look.
     monkeypatch.setattr(claimer, "SHORTEST_POLL", 3600.0)
-    monkeypatch.setattr(claimer, "SCOUT_EVERY", 3600.0)
+    monkeypatch.setattr(scouts, "SCOUT_EVERY", 3600.0)
     behind: list[int] = []
     claim_before = forge.storage.claims.claim
 

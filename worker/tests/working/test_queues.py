@@ -1,10 +1,12 @@
 """One worker, several queues."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from forge_jobs import Context, Forge, InvalidInput, State, Worker
+from forge_jobs.worker import scouts
 from tests.working.eventually import eventually
 from tests.working.running import working
 
@@ -108,3 +110,71 @@ async def test_a_limit_that_is_set_again_counts_the_jobs_that_were_started_witho
     assert max(started) <= 3
     for job_id in ids:
         assert (await forge.jobs.get(job_id)).state is State.DONE
+
+
+async def test_of_many_queues_with_short_jobs_each_has_its_turn_and_gives_many_at_a_time(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queues = [f"q{number}" for number in range(60)]
+    claim = forge.storage.claims.claim
+    claims: list[tuple[int, int]] = []  # the queue, and how many jobs it gave
+
+    async def counted(queue_id: int, *given: Any, **options: Any) -> Any:
+        jobs = await claim(queue_id, *given, **options)
+        if jobs:
+            claims.append((queue_id, len(jobs)))
+        return jobs
+
+    monkeypatch.setattr(forge.storage.claims, "claim", counted)
+
+    @forge.handler
+    async def work() -> None:
+        pass
+
+    await forge.queues.ensure(*queues)
+    for queue in queues:
+        await forge.enqueue_many("work", [{}] * 100, queue=queue)
+    await Worker(forge, queues=queues, concurrency=10).run(until_empty=True)
+
+    assert sum(jobs for _, jobs in claims) == 6000
+    assert len(claims) <= 300, "each statement brought few jobs"
+    turns = [queue_id for queue_id, _ in claims]
+    third = next(place for place, queue_id in enumerate(turns) if turns[:place].count(queue_id) == 2)
+    assert set(turns[:third]) == set(turns), "a queue had its third turn before another had its first"
+
+
+async def test_however_many_queues_there_are_one_scout_is_on_its_way_at_a_time(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scouts, "SCOUT_EVERY", 0.0)
+    monkeypatch.setattr(scouts, "SCOUT_SHARE", 0)
+    queues = [f"q{number}" for number in range(10)]
+    front = forge.storage.claims.front
+    underway, most, sent = 0, 0, set()
+    all_sent = asyncio.Event()
+
+    async def watched(queue_id: int, **options: Any) -> Any:
+        nonlocal underway, most
+        underway += 1
+        most = max(most, underway)
+        try:
+            return await front(queue_id, **options)
+        finally:
+            underway -= 1
+            sent.add(queue_id)
+            if len(sent) == len(queues):
+                all_sent.set()
+
+    monkeypatch.setattr(forge.storage.claims, "front", watched)
+
+    @forge.handler
+    async def work() -> None:
+        pass
+
+    await forge.queues.ensure(*queues)
+    for queue in queues:
+        await forge.enqueue_many("work", [{}] * 20, queue=queue)
+    async with working(forge, *queues):
+        await asyncio.wait_for(all_sent.wait(), 30)
+
+    assert most == 1
