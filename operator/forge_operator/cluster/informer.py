@@ -148,7 +148,7 @@ class Informer:
         self._changed(key)
 
     def _is_news(self, key: Key, type_: str | None, found: Mapping[str, Any]) -> bool:
-        """Whether something besides the status has changed, which the operator writes itself."""
+        """Whether anything has changed besides the status, which the operator itself writes."""
         if type_ == "DELETED":
             self._seen.pop(key, None)
             return True

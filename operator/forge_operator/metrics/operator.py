@@ -121,7 +121,7 @@ class OperatorMetrics:
         self._ready.labels(pool).set(ready)
 
     def decided(self, pool: str, decision: ScalingDecision | None) -> None:
-        """The metrics show this decision for the pool; None: they show none any more."""
+        """The metrics show this decision for the pool; None: they show none for it."""
         self._decisions.pop(pool, None)
         if decision is not None:
             self._decisions[pool] = decision, self._clock()

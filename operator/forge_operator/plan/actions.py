@@ -278,7 +278,7 @@ class RemoveFinalizer:
 
 @dataclass(frozen=True, slots=True)
 class WriteStatus:
-    """The object's status is this, whole."""
+    """The whole status of the object is as given."""
 
     kind: str  # ForgeQueue or ForgeCron
     namespace: str

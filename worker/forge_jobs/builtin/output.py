@@ -1,4 +1,4 @@
-"""What a command writes to one of its outputs: said line by line in the log, its end kept."""
+"""What a command writes to one of its outputs: each line is logged, and the end is kept."""
 
 import asyncio
 import logging

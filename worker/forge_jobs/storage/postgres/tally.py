@@ -1,4 +1,4 @@
-"""The notes that add up to the counts in PostgreSQL, and how they become fewer.
+"""The notes that add up to the counts in PostgreSQL, and how they are folded.
 
 Every statement that moves jobs appends a note of what each state gained or lost. A fold replaces
 notes by their sum, a stretch of the table at a time: each stretch is one short transaction, and
