@@ -337,3 +337,14 @@ def test_a_file_that_is_spoken_of_exists() -> None:
     assert {
         (path, name) for path, name in spoken if not any(f"/{file}".endswith(f"/{name}") for file in there)
     } == set()
+
+
+def test_tests_are_functions() -> None:
+    classes = {
+        f"{file.relative_to(ROOT)}: {name}"
+        for folder in ("worker/tests", "operator/tests", "tests")
+        for file in (ROOT / folder).rglob("*.py")
+        for name in re.findall(r"^class (Test\w*)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+
+    assert classes == set()
