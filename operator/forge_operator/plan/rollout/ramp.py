@@ -5,19 +5,11 @@ from math import ceil
 
 from forge_jobs.model import Version, VersionState
 from forge_operator.conditions import ConditionReason
-from forge_operator.plan.actions import (
-    EmitEvent,
-    MoveVersion,
-)
+from forge_operator.plan.actions import EmitEvent, MoveVersion
 from forge_operator.plan.pool import Pool
-from forge_operator.plan.rollout.judgement import SETTLE, Judgement, Word, judge
+from forge_operator.plan.rollout.judgement import Judgement, Word, judge
 from forge_operator.plan.rollout.progress import Progress
-from forge_operator.plan.rollout.readiness import (
-    complaint,
-    is_up,
-    may_go_on,
-    takes_over_at_once,
-)
+from forge_operator.plan.rollout.readiness import SETTLE, complaint, is_up, may_go_on, takes_over_at_once
 from forge_operator.plan.rollout.takeover import await_promotion, promote
 from forge_operator.plan.rollout.upkeep import keep_up
 from forge_operator.plan.scaling.decide import split

@@ -6,11 +6,13 @@ from forge_jobs.model import Version, VersionState
 from forge_operator import naming
 from forge_operator.conditions import ConditionReason
 from forge_operator.plan.pool import Pool
-from forge_operator.plan.rollout.judgement import SETTLE
 from forge_operator.plan.rollout.progress import Progress
 from forge_operator.plan.scaling.decide import split
 from forge_operator.specs import RolloutStrategy, WorkersSpec
 from forge_operator.words import count
+
+SETTLE = timedelta(minutes=2)
+"""How long a new version may wait for its last pods when some are ready: the cluster may have no room for all."""
 
 
 def missing_pods(pool: Pool, version_id: str, replicas: int) -> int:
