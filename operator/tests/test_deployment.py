@@ -8,7 +8,7 @@ import pytest
 from forge_jobs import Settings
 from forge_jobs.settings.database_file import OUTSIDE_THE_POOL
 from forge_operator import naming
-from forge_operator.plan.deployment import deployment_manifest
+from forge_operator.plan.deployment.deployment import deployment_manifest
 from forge_operator.specs import QueueSpec
 from forge_operator.specs.section import read
 from forge_operator.state.observed import QueueObject

@@ -14,7 +14,7 @@ from forge_operator import naming
 from forge_operator.conditions import ConditionReason
 from forge_operator.plan.actions import Action, ApplyBudget, DeleteBudget, MarkPod, Part, Strand
 from forge_operator.plan.assessment import Assessment
-from forge_operator.plan.deployment import owner_reference
+from forge_operator.plan.deployment.deployment import owner_reference
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout.shrink import FIRST_TO_GO, PodLoad, holdings
 from forge_operator.specs import BudgetChoice, DisruptionSpec

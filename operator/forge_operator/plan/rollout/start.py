@@ -3,14 +3,9 @@
 from forge_jobs.model import Version, VersionState
 from forge_operator import naming
 from forge_operator.conditions import ConditionReason
-from forge_operator.plan.actions import (
-    Action,
-    ApplyDeployment,
-    EmitEvent,
-    MoveVersion,
-    PutVersion,
-)
-from forge_operator.plan.deployment import template_error, try_deployment
+from forge_operator.plan.actions import Action, ApplyDeployment, EmitEvent, MoveVersion, PutVersion
+from forge_operator.plan.deployment.deployment import try_deployment
+from forge_operator.plan.deployment.template_error import template_error
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout import failed
 from forge_operator.plan.rollout.progress import Progress

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from forge_jobs.model import Version
 from forge_operator import naming
 from forge_operator.plan.actions import Action, ApplyDeployment, EmitEvent, Scale
-from forge_operator.plan.deployment import apply_deployment, reclaim_deployment
+from forge_operator.plan.deployment.deployment import apply_deployment, reclaim_deployment
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout.readiness import SETTLE, is_past
 from forge_operator.state.observed import Deployment

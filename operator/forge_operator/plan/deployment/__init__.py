@@ -1,0 +1,1 @@
+"""The Deployment of a version, from its owner down to the variables of its worker."""
