@@ -6,8 +6,9 @@ from typing import Any
 
 from forge_jobs import CronConfig
 from forge_operator.plan import actions as act
-from forge_operator.plan.actions import Plan, SetCron
+from forge_operator.plan.actions import SetCron
 from forge_operator.plan.cron import plan_cron
+from forge_operator.plan.plan import Plan
 from forge_operator.specs import CronSpec, InvalidSpec
 from forge_operator.specs.section import read
 from forge_operator.state.memory import Memory, Rejection

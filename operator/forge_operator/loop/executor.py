@@ -14,7 +14,8 @@ from forge_operator.database.link import DatabaseLink
 from forge_operator.loop.cluster_actor import ClusterActor
 from forge_operator.loop.database_actor import DatabaseActor
 from forge_operator.loop.halt import OutOfDate, Refused
-from forge_operator.plan.actions import Action, RowAction, Strand, VersionAction
+from forge_operator.plan.actions import Action, RowAction, VersionAction
+from forge_operator.plan.plan import Strand
 from forge_operator.state.memory import Memory, Rejection, StrandFailure
 
 FIRST_RETRY, LONGEST_RETRY = timedelta(seconds=1), timedelta(seconds=60)

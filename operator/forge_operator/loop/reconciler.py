@@ -12,17 +12,9 @@ from forge_operator.cluster.events import Subject
 from forge_operator.loop.executor import Execution, Executor
 from forge_operator.loop.gatherer import Gatherer
 from forge_operator.metrics.operator import OperatorMetrics, counted
-from forge_operator.plan.actions import (
-    EnsureQueues,
-    ForgetPool,
-    Part,
-    Plan,
-    Scale,
-    SetQueue,
-    Strand,
-    WriteStatus,
-)
+from forge_operator.plan.actions import EnsureQueues, ForgetPool, Scale, SetQueue, WriteStatus
 from forge_operator.plan.cron import plan_cron
+from forge_operator.plan.plan import Part, Plan, Strand
 from forge_operator.plan.queue import plan, plan_gone
 from forge_operator.plan.scaling.load import lookahead
 from forge_operator.specs import InvalidSpec, QueueSpec

@@ -8,8 +8,9 @@ from typing import Any
 from forge_jobs import CronConfig
 from forge_operator import naming
 from forge_operator.conditions import Condition, ConditionReason
-from forge_operator.plan.actions import AT_ONCE, LATER, Action, EmitEvent, Part, Plan, SetCron, Strand
+from forge_operator.plan.actions import Action, EmitEvent, SetCron
 from forge_operator.plan.assessment import Assessment
+from forge_operator.plan.plan import AT_ONCE, LATER, Part, Plan, Strand
 from forge_operator.plan.status.report import (
     StatusReport,
     format_timestamp,

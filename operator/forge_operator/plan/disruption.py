@@ -12,9 +12,10 @@ from typing import Any
 from forge_jobs.model import VersionState
 from forge_operator import naming
 from forge_operator.conditions import ConditionReason
-from forge_operator.plan.actions import Action, ApplyBudget, DeleteBudget, MarkPod, Part, Strand
+from forge_operator.plan.actions import Action, ApplyBudget, DeleteBudget, MarkPod
 from forge_operator.plan.assessment import Assessment
 from forge_operator.plan.deployment.deployment import owner_reference
+from forge_operator.plan.plan import Part, Strand
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout.shrink import FIRST_TO_GO, PodLoad, holdings
 from forge_operator.specs import BudgetChoice, DisruptionSpec

@@ -14,30 +14,25 @@ from forge_operator import naming
 from forge_operator.conditions import Condition, ConditionReason
 from forge_operator.plan import disruption, queue_deletion
 from forge_operator.plan.actions import (
-    AT_ONCE,
-    LATER,
-    SOON,
     Action,
     AddFinalizer,
     DeleteCron,
     EmitEvent,
     MarkPod,
-    Part,
-    Plan,
     RemoveFinalizer,
     Scale,
-    Strand,
     WriteStatus,
 )
 from forge_operator.plan.assessment import Assessment
 from forge_operator.plan.configuration import plan_configuration
+from forge_operator.plan.plan import AT_ONCE, LATER, SOON, Part, Plan, Strand
 from forge_operator.plan.pool import Pool
-from forge_operator.plan.rollout import emptiness, shares, shrink
+from forge_operator.plan.pool_size import decide_size, fallback_replicas, is_observing, measure
+from forge_operator.plan.rollout import emptiness, shrink
 from forge_operator.plan.rollout.progress import Progress
 from forge_operator.plan.rollout.rollout import plan_rollout
-from forge_operator.plan.scaling import load
-from forge_operator.plan.scaling.decide import STALE, ScalingDecision, ScalingReason, decide
-from forge_operator.plan.scaling.load import Load
+from forge_operator.plan.scale_strands import fallback, scale_strands, scaling_strands
+from forge_operator.plan.scaling.decide import ScalingDecision
 from forge_operator.plan.status.queue import (
     failed_sync,
     failure_assessments,
@@ -49,16 +44,12 @@ from forge_operator.plan.status.queue import (
     unreachable,
 )
 from forge_operator.plan.status.report import format_timestamp, known_assessments, reported
-from forge_operator.specs import AutoscalingSpec, InvalidSpec, QueueSpec, ReclaimPolicy
-from forge_operator.state.memory import Memory, ScalerMemory, known_failures
+from forge_operator.specs import InvalidSpec, QueueSpec, ReclaimPolicy
+from forge_operator.state.memory import Memory, known_failures
 from forge_operator.state.observed import Cluster, DatabaseState, Observed, QueueObject, Unknown
-from forge_operator.words import count
 
 FORGOTTEN_AFTER = timedelta(hours=1)
 """How long a refused template is remembered; it is tried again long before that."""
-
-WITHOUT_NUMBERS = AutoscalingSpec(max_replicas=1)
-"""The settings by which the load is measured where no pool is scaled by it."""
 
 
 def plan(observed: Observed) -> Plan:
@@ -125,30 +116,6 @@ def plan_without_database(observed: Observed, unknown: Unknown) -> Plan:
     return with_status(replace(observed, memory=memory), assessments, {}, strands)
 
 
-def fallback_replicas(observed: Observed) -> int | None:
-    """Return the least number of pods while the database does not answer; None: the number stays as it is."""
-    spec, heard = observed.queue.spec, observed.memory.scaler.at
-    if not isinstance(spec, QueueSpec) or spec.workers is None or spec.workers.autoscaling is None:
-        return None
-    if is_observing(observed.queue):
-        return None
-    if heard is not None and observed.now.timestamp() - heard <= STALE.total_seconds():
-        return None
-    return spec.workers.autoscaling.fallback_replicas
-
-
-def fallback(observed: Observed, replicas: int | None) -> tuple[Scale, ...]:
-    """Scale the serving version up to its fallback."""
-    if replicas is None or isinstance(observed.cluster, Unknown):
-        return ()
-    serving = (observed.queue.status.get("currentVersion") or {}).get("id")
-    return tuple(
-        Scale(observed.queue.namespace, deployment.name, replicas, "Fallback", deployment.replicas)
-        for deployment in observed.cluster.deployments
-        if deployment.version_id == serving and not deployment.deleting and deployment.replicas < replicas
-    )
-
-
 def with_status(
     observed: Observed,
     assessments: dict[Condition, Assessment],
@@ -167,11 +134,6 @@ def with_status(
 def changes_something(action: Action) -> bool:
     """Whether the action may make the next look different. Marks may wait for their turn, so that few are written a second."""
     return not isinstance(action, EmitEvent | WriteStatus | MarkPod)
-
-
-def scaling_strands(actions: Sequence[Scale]) -> tuple[Strand, ...]:
-    """Return a strand for each of these changes of a number of pods, with its event."""
-    return tuple(Strand(Part.SCALING, (action, scale_event(action)), action.name) for action in actions)
 
 
 # --- with everything known ---
@@ -272,84 +234,6 @@ def target(owner: QueueObject, spec: QueueSpec, database: DatabaseState) -> nami
     requested = naming.identity(owner.uid, spec.workers)
     known = next((version for version in database.versions if version.spec_hash == requested.digest), None)
     return replace(requested, id=known.id) if known else requested
-
-
-def measure(pool: Pool, spec: QueueSpec, observed: Observed) -> tuple[Load, ScalerMemory]:
-    """Return the load of the queues that the pool serves."""
-    autoscaling = (spec.workers.autoscaling if spec.workers else None) or WITHOUT_NUMBERS
-    found, memory = load.measure(
-        pool.database, pool.served, autoscaling, observed.memory.scaler, observed.now.timestamp()
-    )
-    rate = None
-    if spec.rate_limit is not None and len(pool.served) == 1:
-        rate = spec.rate_limit.limit / spec.rate_limit.period.total_seconds()
-    ready = pool.ready(pool.open_versions)
-    return replace(
-        found,
-        ready=ready,
-        rate_limit=rate,
-        connections_left=pool.connections_left,
-        is_stuck=pool.is_stuck,
-    ), memory
-
-
-def decide_size(pool: Pool, amount: Load, memory: ScalerMemory) -> tuple[ScalingDecision, ScalerMemory]:
-    """Return how many pods there should be."""
-    workers = pool.workers_spec
-    if workers is None:
-        return ScalingDecision(replicas=0, wanted=0, reason=ScalingReason.FIXED), memory
-    if workers.autoscaling is None:
-        pods = 1 if workers.replicas is None else workers.replicas
-        why = ScalingReason.DEFAULT if workers.replicas is None else ScalingReason.FIXED
-        return ScalingDecision(replicas=pods, wanted=pods, reason=why), memory
-    decision, memory = decide(
-        workers.autoscaling,
-        workers.slots,
-        amount,
-        memory,
-        current=pool.scaled(pool.open_versions),
-        now=pool.now.timestamp(),
-    )
-    pods = shares.affordable(pool, decision.replicas)
-    if pods < decision.replicas:
-        decision = replace(decision, replicas=pods, limited=ConditionReason.DATABASE_CONNECTION_BUDGET)
-    return decision, memory
-
-
-def is_observing(owner: QueueObject) -> bool:
-    """Whether decisions of the autoscaler are only to be shown."""
-    return owner.annotations.get(naming.AUTOSCALING) == "observe"
-
-
-def scale_strands(pool: Pool, wanted: int, decision: ScalingDecision) -> list[Strand]:
-    """Return the next step of each Deployment towards its number of pods. Draining ones are not scaled by the work."""
-    strands: list[Strand] = []
-    for version in pool.versions.values():
-        replicas = shares.share(pool, version, wanted)
-        deployment = pool.deployments.get(version.id)
-        if replicas is None or deployment is None or deployment.deleting:
-            continue
-        actions = shrink.shrink(pool, version, deployment, replicas, decision.reason)
-        if deployment.replicas < replicas:
-            actions.append(shrink.scale(pool, deployment, replicas, decision.reason))
-        events = [scale_event(action) for action in actions if isinstance(action, Scale)]
-        strands.append(Strand(Part.SCALING, (*actions, *events), deployment.name))
-    return strands
-
-
-def scale_event(action: Scale) -> EmitEvent:
-    """Return the event for a change of the number of pods."""
-    was = action.was or 0
-    if action.replicas == 0:
-        return EmitEvent("Normal", "ScaledToZero", f"{action.name}: {was} to 0 pods ({action.reason}).")
-    if was == 0:
-        return EmitEvent(
-            "Normal", "WokenUp", f"{action.name}: 0 to {count(action.replicas, 'pod')} ({action.reason})."
-        )
-    kind = "ScaledUp" if action.replicas > was else "ScaledDown"
-    return EmitEvent(
-        "Normal", kind, f"{action.name}: {was} to {count(action.replicas, 'pod')} ({action.reason})."
-    )
 
 
 def pace(pool: Pool, memory: Memory, progress: Progress, decision: ScalingDecision) -> timedelta:

@@ -23,12 +23,11 @@ from forge_operator.plan.actions import (
     DeleteQueue,
     EnsureQueues,
     ManageQueue,
-    Part,
     SetCron,
     SetLimit,
     SetQueue,
-    Strand,
 )
+from forge_operator.plan.plan import Part, Strand
 from forge_operator.state.keys import CRON, QUEUE, Key
 from forge_operator.state.memory import Memory
 from tests.edges.api_server import BUDGETS, ApiServer, Refused, Request, forbids

@@ -9,12 +9,8 @@ from dataclasses import replace
 from forge_jobs.model import Version, VersionState
 from forge_operator import naming
 from forge_operator.conditions import ConditionReason
-from forge_operator.plan.actions import (
-    Action,
-    Part,
-    PutVersion,
-    Strand,
-)
+from forge_operator.plan.actions import Action, PutVersion
+from forge_operator.plan.plan import Part, Strand
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout import drain, sunset
 from forge_operator.plan.rollout.progress import Progress

@@ -7,9 +7,9 @@ from forge_jobs.model import Version, VersionState
 from forge_operator import naming
 from forge_operator.conditions import Condition, ConditionReason, Truth
 from forge_operator.plan import disruption
-from forge_operator.plan.actions import Part
 from forge_operator.plan.assessment import Assessment
 from forge_operator.plan.configuration import Sync
+from forge_operator.plan.plan import Part
 from forge_operator.plan.pool import Pool
 from forge_operator.plan.rollout.progress import Progress
 from forge_operator.plan.scaling.decide import ScalingDecision, ScalingReason
