@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import re
+import statistics
 import sys
 import typing
 from collections.abc import Iterator
@@ -60,15 +61,23 @@ def test_a_file_is_named_after_what_is_in_it() -> None:
     assert [path for path in TREES if says_nothing.fullmatch(path.rpartition("/")[2])] == []
 
 
-def test_no_file_is_longer_than_450_lines() -> None:
-    lines = {
+def lengths(package: Path) -> dict[str, int]:
+    """Return the number of lines of each file of a package."""
+    return {
         path: len((package.parent / path).read_text(encoding="utf-8").splitlines())
-        for package in PACKAGES
         for path in TREES
-        if path.startswith(package.name)
+        if path.startswith(f"{package.name}/")
     }
 
-    assert {path: number for path, number in lines.items() if number > 450} == {}
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_no_file_is_longer_than_450_lines(package: Path) -> None:
+    assert {path: number for path, number in lengths(package).items() if number > 450} == {}
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_half_of_the_files_have_at_most_110_lines(package: Path) -> None:
+    assert statistics.median(lengths(package).values()) <= 110
 
 
 LONG = {
