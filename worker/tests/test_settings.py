@@ -11,6 +11,7 @@ from forge_jobs import Forge
 from forge_jobs.errors import InvalidInput, InvalidSetting
 from forge_jobs.settings.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.settings.environment import KNOWN, Settings
+from forge_jobs.settings.home_folder import expanded
 from forge_jobs.storage import open_storage
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.postgres import PostgresStorage
@@ -325,3 +326,8 @@ def test_a_file_without_a_url_is_refused_and_not_repeated(
     assert str(file) in sentence
     assert said in sentence
     assert "s3cret" not in sentence
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "~\0", "~nobody-of-this-name\0"])
+def test_a_home_folder_that_is_not_there_is_a_path_like_any_other(path: str) -> None:
+    assert str(expanded(path)) == path

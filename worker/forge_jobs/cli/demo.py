@@ -10,6 +10,7 @@ import typer
 from forge_jobs.cli import values
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.output import Report
+from forge_jobs.settings.home_folder import expanded
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +43,7 @@ def demo(
     # Only this command needs it, and it takes the worker with it.
     from forge_jobs.demo import run, standard_library
 
-    where = (folder or standard_library()).expanduser().absolute()
+    where = expanded(str(folder or standard_library())).absolute()
     result = asyncio.run(
         run(where, postgres=postgres, report=report, concurrency=concurrency, quiet=call.as_json)
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from forge_jobs.demo import run, standard_library
 from forge_jobs.errors import ForgeError, InvalidInput
+from forge_jobs.settings.home_folder import expanded
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _folder(text: str) -> Path:
-    return Path(text).expanduser().absolute()
+    return expanded(text).absolute()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The file that says which database: queue_database.toml, as `settings` finds and reads it."""
 
-import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 
 from forge_jobs.errors import InvalidSetting
 from forge_jobs.settings.database_url import postgres_url, redact, sqlite_url
+from forge_jobs.settings.home_folder import expanded
 
 FILE_NAME = "queue_database.toml"
 LEVELS_ABOVE = 4
@@ -95,7 +95,7 @@ def _parse(path: Path) -> dict[str, Any]:
 
 def _sqlite(entries: "Entries", file: Path, default: Path) -> ConfiguredDatabase:
     named = entries.text("path", "a path")
-    path = file.parent / os.path.expanduser(named) if named is not None else default
+    path = file.parent / expanded(named) if named is not None else default
     if path.is_dir():
         raise entries.wrong("path", "a file, not a folder")
     synchronous = entries.choice("synchronous", SYNCHRONOUS, "normal")

@@ -20,6 +20,7 @@ from forge_jobs.model.job import MAX_NAME
 from forge_jobs.rules import names
 from forge_jobs.settings import database_file, database_url, url_file
 from forge_jobs.settings.database_file import AsSaid, ConfiguredDatabase
+from forge_jobs.settings.home_folder import expanded
 
 DEFAULT_SCHEMA = "forge_jobs"
 SCHEMA_ALLOWED = "a name of 1 to 63 bytes without $ that does not begin with pg_"
@@ -173,7 +174,7 @@ def is_schema(name: str) -> bool:
 def _database(variables: "Variables", cwd: Path) -> tuple[ConfiguredDatabase, str]:
     file = variables.text(url_file.VARIABLE)
     if file is not None:
-        named = cwd / os.path.expanduser(file)
+        named = cwd / expanded(file)
         return ConfiguredDatabase(url_file.read(named), {"url_file": named}), url_file.VARIABLE
     url = variables.text("FORGE_DATABASE_URL")
     if url is not None:
@@ -202,7 +203,7 @@ def _folder(variables: "Variables", key: str, cwd: Path, default: str) -> Path:
     path = variables.text(key)
     if path is None:
         return cwd / "jobs" / default
-    folder = cwd / os.path.expanduser(path)
+    folder = cwd / expanded(path)
     if folder.exists() and not folder.is_dir():
         raise InvalidSetting(key, path, "a folder")
     return folder

@@ -22,6 +22,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from forge_jobs.errors import ForgeError
+from forge_jobs.settings.home_folder import expanded
 
 SUPERUSER = "postgres"
 ROOT_RUNS_AS = "nobody"  # PostgreSQL refuses to run as root
@@ -65,7 +66,7 @@ class LocalPostgres:
     ) -> None:
         self.settings: dict[str, str | int] = dict(settings or {})
         self.port = _free_port() if port == 0 else port
-        self._wanted_data_dir = None if data_dir is None else Path(data_dir).expanduser().resolve()
+        self._wanted_data_dir = None if data_dir is None else expanded(str(data_dir)).resolve()
         self._user = ROOT_RUNS_AS if os.geteuid() == 0 else None
         self._home: Path | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 
 from forge_jobs.errors import InvalidInput
 from forge_jobs.settings.database_url import redact
+from forge_jobs.settings.home_folder import expanded
 from forge_jobs.storage.postgres.down import ServerPlace
 
 CONNECT_TIMEOUT = 10.0  # seconds
@@ -135,7 +136,7 @@ def _parameters(url: str, query: str) -> dict[str, str]:
 def _service(name: str) -> dict[str, str]:
     """Return the parameters of a service in the service file."""
     named = os.environ.get("PGSERVICEFILE")
-    file = Path(named) if named else Path("~/.pg_service.conf").expanduser()
+    file = Path(named) if named else expanded("~/.pg_service.conf")
     services = configparser.RawConfigParser()
     try:
         with file.open(encoding="utf-8") as lines:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from forge_jobs.errors import InvalidInput, StorageUnavailable, StorageUnusable
 from forge_jobs.settings.database_url import MEMORY
+from forge_jobs.settings.home_folder import expanded
 from forge_jobs.storage import refusals
 from forge_jobs.storage.home import Home, Turn
 from forge_jobs.storage.interface.wakeups import Listener
@@ -48,7 +49,7 @@ class SqliteDatabase:
     """A SQLite file, opened and closed; runs the work that the nouns hand to it."""
 
     def __init__(self, path: str, *, synchronous: str, clock: Callable[[], datetime] | None) -> None:
-        self.path = path if path == MEMORY else str(Path(path).expanduser().absolute())
+        self.path = path if path == MEMORY else str(expanded(path).absolute())
         self.busy_seconds = BUSY_SECONDS  # how long a write waits for the write of another connection
         self._synchronous = synchronous
         self._clock = clock
