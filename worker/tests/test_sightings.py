@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from forge_jobs.errors import StorageDown, StorageUnavailable
-from forge_jobs.maintenance.answered import Answered
 from forge_jobs.maintenance.sightings import Sightings
+from forge_jobs.maintenance.silence_clock import SilenceClock
 from forge_jobs.model.worker import Beats
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -125,22 +125,22 @@ def test_who_was_seen_before_others_led_need_not_be_watched_anew() -> None:
 def test_silence_counts_only_while_the_database_answers() -> None:
     """Nobody could beat for ten minutes; then one is back after 29 seconds, and one is not."""
     now = 0.0
-    answered = Answered(lambda: now)
+    clock = SilenceClock(lambda: now)
     watch = Sightings(ME, heartbeat=timedelta(seconds=5), stale=timedelta(seconds=30))
     found: dict[float, set[int]] = {}
     for moment in (*range(0, 100, 2), *range(700, 760, 1)):
         now = float(moment)
         if moment == 700:
-            answered.no()
+            clock.unanswered()
             continue
-        answered.yes()
+        clock.answered()
         back = moment >= 729
         beats = {OTHER: min(moment, 98), 3: moment if moment < 99 or back else 98}
         seen = Beats(
             NOON + timedelta(seconds=moment),
             {worker: NOON + timedelta(seconds=at) for worker, at in beats.items()},
         )
-        found[now] = set(watch.silent(seen, answered.seconds, answered.unbroken_since))
+        found[now] = set(watch.silent(seen, clock.seconds, clock.unbroken_since))
 
     first = min(moment for moment, silent in found.items() if silent)
     assert 730 <= first <= 732
@@ -150,31 +150,31 @@ def test_silence_counts_only_while_the_database_answers() -> None:
 @pytest.mark.parametrize("away", [20.0, 600.0])
 def test_who_begins_to_look_when_an_outage_is_over_waits_the_whole_stale_time(away: float) -> None:
     now = 0.0
-    answered = Answered(lambda: now)
+    clock = SilenceClock(lambda: now)
     watch = Sightings(ME, heartbeat=timedelta(seconds=5), stale=timedelta(seconds=30))
     last = NOON - timedelta(seconds=away)
 
     def is_silent_at(moment: float) -> bool:
         nonlocal now
         now = moment
-        answered.yes()
+        clock.answered()
         beats = Beats(NOON + timedelta(seconds=moment), {OTHER: last})
-        return bool(watch.silent(beats, answered.seconds, answered.unbroken_since))
+        return bool(watch.silent(beats, clock.seconds, clock.unbroken_since))
 
     assert [moment for moment in range(0, 40, 2) if is_silent_at(moment)][:1] == [30]
 
 
 def test_a_database_that_fails_now_and_then_hides_nobodys_death() -> None:
     now = 0.0
-    answered = Answered(lambda: now)
+    clock = SilenceClock(lambda: now)
     watch = Sightings(ME, heartbeat=timedelta(seconds=5), stale=timedelta(seconds=30))
 
     def is_silent_at(moment: float) -> bool:
         nonlocal now
         now = moment
-        answered.no() if moment % 10 == 0 else answered.yes()
+        clock.unanswered() if moment % 10 == 0 else clock.answered()
         beats = Beats(NOON + timedelta(seconds=moment), {OTHER: NOON})
-        return bool(watch.silent(beats, answered.seconds, answered.unbroken_since))
+        return bool(watch.silent(beats, clock.seconds, clock.unbroken_since))
 
     assert any(is_silent_at(float(moment)) for moment in range(60))
 
@@ -196,7 +196,7 @@ def test_who_was_silent_before_nobody_could_use_the_database_has_the_whole_stale
     times: Iterable[int], what: str, found: int | None
 ) -> None:
     now = 0.0
-    answered = Answered(lambda: now)
+    clock = SilenceClock(lambda: now)
     watch = Sightings(ME, heartbeat=timedelta(seconds=5), stale=timedelta(seconds=30))
     life = 1
 
@@ -205,12 +205,12 @@ def test_who_was_silent_before_nobody_could_use_the_database_has_the_whole_stale
         now = float(moment)
         if moment in times:
             if what != "a restart":
-                answered.no(StorageDown("down") if what == "down" else StorageUnavailable("away"))
+                clock.unanswered(StorageDown("down") if what == "down" else StorageUnavailable("away"))
                 return False
             life += 1
-        answered.yes(str(life))
+        clock.answered(str(life))
         beats = Beats(NOON + timedelta(seconds=moment), {OTHER: NOON})
-        return bool(watch.silent(beats, answered.seconds, answered.unbroken_since, answered.up_since))
+        return bool(watch.silent(beats, clock.seconds, clock.unbroken_since, clock.up_since))
 
     assert next((moment for moment in range(0, 400, 2) if is_silent_at(moment)), None) == found
 

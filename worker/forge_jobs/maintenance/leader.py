@@ -15,10 +15,10 @@ from datetime import timedelta
 
 from forge_jobs.errors import StorageUnavailable
 from forge_jobs.maintenance import counts, scheduler, sweeper, unserved
-from forge_jobs.maintenance.answered import Answered
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.offer import Offer
 from forge_jobs.maintenance.reaper import Reaper
+from forge_jobs.maintenance.silence_clock import SilenceClock
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface.storage import Storage
@@ -57,9 +57,9 @@ class LeadingWorker:
         self._question = min(LONGEST_QUESTION, stale.total_seconds() / 3)
         self._crons_changed = crons_changed
         self._outage = Outage("leading", telemetry)
-        self._answered = Answered()
+        self._clock = SilenceClock()
         self._reaper = Reaper(
-            storage, telemetry, worker.id, heartbeat=heartbeat, stale=stale, answered=self._answered
+            storage, telemetry, worker.id, heartbeat=heartbeat, stale=stale, clock=self._clock
         )
         self._offer = Offer()
         self._offered = asyncio.Event()  # set while others may have the lead
@@ -93,11 +93,11 @@ class LeadingWorker:
             async with asyncio.timeout(self._question):
                 epoch = await self._storage.leadership.lead(self._worker.id, LEASE)
         except BaseException as error:
-            self._answered.no(error)
+            self._clock.unanswered(error)
             if isinstance(error, TimeoutError):
                 raise StorageUnavailable("The database did not answer in time.") from None
             raise
-        self._answered.yes()
+        self._clock.answered()
         self._outage.over()
         if epoch is not None:
             self._until = asked + LEASE.total_seconds()

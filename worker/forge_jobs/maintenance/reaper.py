@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from forge_jobs.errors import StorageBusy, StorageUnavailable
-from forge_jobs.maintenance.answered import Answered
 from forge_jobs.maintenance.sightings import Sightings
+from forge_jobs.maintenance.silence_clock import SilenceClock
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.worker import Beats
 from forge_jobs.rules.verdict import Verdict, handed_back, lost
@@ -36,12 +36,12 @@ class Reaper:
         *,
         heartbeat: timedelta,
         stale: timedelta,
-        answered: Answered | None = None,
+        clock: SilenceClock | None = None,
     ) -> None:
         self.look_every = heartbeat.total_seconds() / 2
         self._storage = storage
         self._telemetry = telemetry
-        self._answered = Answered() if answered is None else answered
+        self._clock = SilenceClock() if clock is None else clock
         self._sightings = Sightings(me, heartbeat=heartbeat, stale=stale)
         self._take_back_at = 0.0
 
@@ -49,7 +49,7 @@ class Reaper:
         """Make one pass as the leader of this epoch; return 0 when there is more."""
         beats = await self._beats()
         silent = self._sightings.silent(
-            beats, self._answered.seconds, self._answered.unbroken_since, self._answered.up_since
+            beats, self._clock.seconds, self._clock.unbroken_since, self._clock.up_since
         )
         if not silent and uptime() < self._take_back_at:
             return None
@@ -68,9 +68,9 @@ class Reaper:
             if self._sightings.is_overdue(beats):
                 await self._storage.check_not_down()
         except BaseException as error:
-            self._answered.no(error)
+            self._clock.unanswered(error)
             raise
-        self._answered.yes(beats.life)
+        self._clock.answered(beats.life)
         return beats
 
     async def _take_back(self, epoch: LeaderEpoch) -> int:

@@ -1,7 +1,7 @@
 """What one reaper saw of the workers, and who of them is silent by that.
 
 A worker is silent when its beat stayed the same for the stale time while this process
-looked on and anybody could use the database (`answered`), by its own clock. The database's
+looked on and anybody could use the database (`silence_clock`), by its own clock. The database's
 clock, which may be set forward or back, and is another one after a fail-over, decides nothing
 by itself: it only shortens the watch over workers that had been silent before it began.
 """
@@ -24,7 +24,7 @@ class _Sighting:
 
 
 class Sightings:
-    """Of the workers, as `me` sees them, who is one of them and never silent. Moments are `seconds` of an Answered."""
+    """Of the workers, as `me` sees them, who is one of them and never silent. Moments are `seconds` of a SilenceClock."""
 
     def __init__(self, me: int, *, heartbeat: timedelta, stale: timedelta) -> None:
         self._me = me

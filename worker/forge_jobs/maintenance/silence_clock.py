@@ -1,4 +1,4 @@
-"""For how long the database has answered this process: the clock by which a reaper counts silence.
+"""The clock by which a reaper counts silence: it goes while the database answers this process.
 
 Who could not beat because nobody could is not dead, so the time of an outage counts for nothing,
 and neither does that in which this process did not ask. After an outage that was one for everybody silence is
@@ -14,8 +14,8 @@ LONGEST = 15.0
 """Seconds between two answers for which the database is taken to have answered all the time: leaders ask every five."""
 
 
-class Answered:
-    """Told of each answer, and of each that did not come."""
+class SilenceClock:
+    """Told of each answer, and of each that did not come. What it shows are seconds of this clock."""
 
     def __init__(self, clock: Callable[[], float] = uptime) -> None:
         self.seconds = 0.0  # it grows with each answer
@@ -26,7 +26,7 @@ class Answered:
         self._is_broken = False  # something came between the last answer and now
         self._life: str | None = None  # of the server, as far as it was heard
 
-    def yes(self, life: str | None = None) -> None:
+    def answered(self, life: str | None = None) -> None:
         """The database answered just now; `life` is that of its server, where the answer says it."""
         now = self._clock()
         elapsed = 0.0 if self._last is None else now - self._last
@@ -42,7 +42,7 @@ class Answered:
             self.seconds += elapsed
         self._last, self._is_broken = now, False
 
-    def no(self, error: BaseException | None = None) -> None:
+    def unanswered(self, error: BaseException | None = None) -> None:
         """It did not: from its last answer to its next one nothing counts."""
         self._is_broken = True
         if isinstance(error, StorageDown):
