@@ -387,6 +387,7 @@ async def test_a_worker_that_alone_is_cut_off_stops_its_handlers_before_another_
     async with Forge(server.url()) as forge, Gate(server.url()) as gate, fleet(gate.url, ledger, logs) as one:
         await forge.queues.set("default", backoff_enabled=False)
         job = await forge.enqueue("wait_for", {"path": str(go)})
+        await workers.start_leader()
         await one.start()
         await eventually(lambda: ledger.of("start"), within=60)
         await workers.start()

@@ -48,6 +48,7 @@ async def test_a_job_that_kills_its_process_every_time_ends_dead(
 ) -> None:
     await forge.queues.set("default", backoff_enabled=False)
     job = await forge.enqueue("die", max_attempts=3)
+    await workers.start_leader()
 
     for attempt in (1, 2, 3):
         worker = await workers.start()
@@ -70,6 +71,7 @@ async def test_a_worker_frozen_past_its_stale_time_cannot_finish_what_another_ha
     forge: Forge, workers: Fleet, ledger: Ledger
 ) -> None:
     await forge.queues.set("default", backoff_enabled=False)
+    await workers.start_leader()
     frozen = await workers.start()
     job = await forge.enqueue("nap", {"seconds": 6})
     await eventually(lambda: ledger.of("start"))
@@ -80,12 +82,12 @@ async def test_a_worker_frozen_past_its_stale_time_cannot_finish_what_another_ha
     second = await forge.jobs.get(job.id)
     frozen.send_signal(signal.SIGCONT)
 
-    await eventually(lambda: "is cut off" in workers.log(0))
+    await eventually(lambda: "is cut off" in workers.log(1))
     await eventually(lambda: _is(forge, job.id, State.DONE))
     finished = await forge.jobs.get(job.id)
     assert (finished.attempt, finished.worker_id) == (2, second.worker_id)
     assert frozen.returncode is None  # it goes on under a new id
-    await eventually(lambda: _live_workers(forge, 2))
+    await eventually(lambda: _live_workers(forge, 3))
 
 
 async def test_a_worker_frozen_past_its_stale_time_goes_on_when_nobody_has_its_jobs(
