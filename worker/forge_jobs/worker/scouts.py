@@ -48,21 +48,28 @@ class Scouts:
 
     async def _scout(self, queue: ServedQueue) -> None:
         await _until(queue.scout_at)
-        async with self._turn:
-            await _until(self._rested_at)
-            now = time.monotonic()
-            begun = queue.hints.set_out()
-            try:
-                front = await self._claims.front(queue.id, without_kinds=queue.left_alone_now(now))
-            except Exception as error:  # the looks go on meanwhile
-                await self._outage.wait(error)
-                return
-            self._outage.over()
+        try:
+            async with self._turn:
+                await _until(self._rested_at)
+                is_before = await self._look(queue)
+        except Exception as error:  # the looks go on meanwhile, and so do the scouts of other queues
+            await self._outage.wait(error)
+            return
+        self._outage.over()
+        if is_before:
+            self._found(queue.id)
+
+    async def _look(self, queue: ServedQueue) -> bool:
+        """Return whether jobs stand before the queue's hints. However it ends, a rest follows."""
+        now = time.monotonic()
+        begun = queue.hints.set_out()
+        try:
+            front = await self._claims.front(queue.id, without_kinds=queue.left_alone_now(now))
+        finally:
             after = time.monotonic()
             self._rested_at = after + SCOUT_SHARE * (after - now)
             queue.scout_at = max(after + SCOUT_EVERY, self._rested_at)
-        if queue.hints.scouted(front, begun):
-            self._found(queue.id)
+        return queue.hints.scouted(front, begun)
 
 
 async def _until(moment: float) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from forge_jobs import Context, Forge, InvalidInput, State, Worker
+from forge_jobs.errors import StorageBusy
+from forge_jobs.storage.outage import Outage
 from forge_jobs.worker import scouts
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -178,3 +180,36 @@ async def test_however_many_queues_there_are_one_scout_is_on_its_way_at_a_time(
         await asyncio.wait_for(all_sent.wait(), 30)
 
     assert most == 1
+
+
+async def test_a_queue_whose_scout_fails_holds_up_no_other(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front = forge.storage.claims.front
+    failing: list[int] = []
+    other_sent = asyncio.Event()
+
+    async def refused(queue_id: int, **options: Any) -> Any:
+        if queue_id in (failing or [queue_id]):
+            failing[:] = [queue_id]
+            raise StorageBusy("it took too long")
+        other_sent.set()
+        return await front(queue_id, **options)
+
+    async def forever(outage: Outage, error: Exception) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(forge.storage.claims, "front", refused)
+    monkeypatch.setattr(scouts, "SCOUT_SHARE", 0)
+
+    @forge.handler
+    async def work() -> None:
+        pass
+
+    await forge.queues.ensure("q0", "q1")
+    for queue in ("q0", "q1"):
+        await forge.enqueue_many("work", [{}] * 20, queue=queue)
+    with monkeypatch.context() as patch:
+        patch.setattr(Outage, "wait", forever)
+        async with working(forge, "q0", "q1"):
+            await asyncio.wait_for(other_sent.wait(), 30)
