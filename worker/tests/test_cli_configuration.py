@@ -72,6 +72,25 @@ def test_queues_are_paused_and_resumed(cli: CommandLine):
     assert [queue["paused"] for queue in cli.fine("queues", "resume", "mail")] == [False]
 
 
+def test_a_pause_may_end_by_itself(cli: CommandLine):
+    [queue] = cli.fine("queues", "pause", "default", "--for", "2h", "--why", "the bank is closed")
+
+    assert queue["paused_until"] is not None
+    assert queue["pause_reason"] == "the bank is closed"
+    assert "paused for 2 h" in cli("queues", "list").out
+    assert (
+        "Queue 'default' is paused until 2099-01-01 00:00:00 UTC."
+        in cli("queues", "pause", "default", "--until", "2099-01-01").lines
+    )
+
+
+def test_a_pause_has_one_end(cli: CommandLine):
+    said = cli("queues", "pause", "default", "--for", "2h", "--until", "2099-01-01")
+
+    assert said.code == 2
+    assert "--for and --until are both given, allowed is one of them." in said.error
+
+
 def test_one_unknown_queue_keeps_all_from_being_paused(cli: CommandLine):
     assert cli("queues", "pause", "default", "nix").code == 2
     assert not cli.fine("queues", "list")[0]["paused"]

@@ -74,6 +74,11 @@ async def test_a_queue_takes_a_timeout_and_a_rate_limit_and_gives_them_up(forge:
         {"concurrency": True},
         {"concurrency": 10**9},
         {"paused": "yes"},
+        {"paused_until": datetime(2030, 1, 1, tzinfo=UTC)},
+        {"paused": False, "pause_reason": "for fun"},
+        {"paused": True, "paused_until": datetime(2030, 1, 1)},
+        {"paused": True, "paused_until": 60},
+        {"paused": True, "pause_reason": "two\nlines"},
         {"backoff_enabled": 1},
         {"backoff_base": -1},
         {"backoff_base": "10s"},
@@ -105,6 +110,32 @@ async def test_a_queue_needs_a_name(forge: Forge, name: Any):
         await forge.queues.ensure("good", name)
 
     assert [queue.name for queue in await forge.queues.list()] == ["default", "mail"]
+
+
+async def test_a_pause_is_given_an_end_as_a_moment_or_as_a_time(forge: Forge):
+    now = await forge.storage.now()
+
+    until = (
+        await forge.queues.pause("mail", until=timedelta(hours=2), why="the bank is closed")
+    ).paused_until
+    assert until is not None
+    assert timedelta(hours=2) <= until - now < timedelta(hours=3)
+
+    moment = now.replace(microsecond=0) + timedelta(days=1)
+    paused = await forge.queues.pause("mail", until=moment)
+    assert (paused.paused_until, paused.pause_reason) == (moment, None)
+
+    resumed = await forge.queues.resume("mail")
+    assert (resumed.paused, resumed.paused_until) == (False, None)
+
+
+async def test_a_pause_cannot_end_in_the_past(forge: Forge):
+    with pytest.raises(
+        InvalidInput, match=r"until is 2020-01-01 00:00:00 UTC, allowed is a moment after now"
+    ):
+        await forge.queues.pause("mail", until=datetime(2020, 1, 1, tzinfo=UTC))
+
+    assert not (await forge.queues.get("mail")).paused
 
 
 async def test_what_belongs_to_another_is_not_changed(forge: Forge):

@@ -12,6 +12,7 @@ from forge_jobs.model.job import FOREVER, Job, Reason, State
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.rules.why import explain
+from forge_jobs.rules.words import to_the_second
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 MAIL = QueueConfig("mail")
@@ -141,6 +142,12 @@ def test_a_job_that_moves_while_it_is_asked_about_is_to_be_asked_about_again():
     ("around", "reason"),
     [
         (waiting(replace(MAIL, paused=True)), "Queue 'mail' is paused."),
+        (
+            waiting(
+                replace(MAIL, paused=True, paused_until=NOW + timedelta(hours=2), pause_reason="no stamps")
+            ),
+            f"Queue 'mail' is paused until {to_the_second(NOW + timedelta(hours=2))}, for another 2 h: no stamps.",
+        ),
         (
             waiting(replace(MAIL, cooldown_until=NOW + timedelta(seconds=90), throttles=2)),
             "Queue 'mail' cools down after 2 throttles in a row until 2026-03-01 12:01:30 UTC, in 1 min 30 s.",

@@ -1,7 +1,7 @@
 """Queues as people handle them: look at their configuration, and tune it live."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from forge_jobs.client.checks import epoch_or_none, known_options, whole, yes_or_no
@@ -10,9 +10,11 @@ from forge_jobs.client.removal import Removal
 from forge_jobs.errors import InvalidInput, UnknownQueue, UnknownScope
 from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.job import State
+from forge_jobs.model.moments import as_moment
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules import names
 from forge_jobs.rules.duration import checked_duration, in_words
+from forge_jobs.rules.words import to_the_second
 from forge_jobs.storage.interface.storage import Storage
 
 MAX_CONCURRENCY = 100_000
@@ -51,8 +53,8 @@ class Queues:
         """The queue exists with `changes`, and workers follow within two seconds; return it.
 
         Changes are `concurrency` (jobs in progress over the whole cluster; None: no limit),
-        `paused`, `backoff_enabled`, `backoff_base`, `backoff_max`, `max_attempts` (None: for
-        ever), `done_retention`, `dead_retention` (zero: forgotten at once), `timeout` (of jobs
+        `paused`, and with it `paused_until` (a moment) and `pause_reason`, `backoff_enabled`,
+        `backoff_base`, `backoff_max`, `max_attempts` (None: for ever), `done_retention`, `dead_retention` (zero: forgotten at once), `timeout` (of jobs
         that say none; None: no limit), `rate_limit` (the scope of which each start of a job
         takes one token; None: starts are not limited). Durations are timedelta or seconds.
         Raises InvalidInput, UnknownScope, PastEpoch, and Managed when the row belongs to
@@ -74,13 +76,24 @@ class Queues:
         """
         return await self._storage.queues.manage(name, owner, previous=previous, epoch=epoch_or_none(epoch))
 
-    async def pause(self, name: str) -> QueueConfig:
-        """No job of the queue is claimed any more; running jobs go on. Raises UnknownQueue, Managed."""
-        return await self._set_paused(name, True)
+    async def pause(
+        self, name: str, *, until: datetime | timedelta | float | None = None, why: str | None = None
+    ) -> QueueConfig:
+        """No job of the queue is claimed any more; running jobs go on.
+
+        `until` ends the pause: a moment, or how long it lasts as a timedelta or seconds (None:
+        until `resume`). It ends within a second or so, as long as a worker leads. `why` is shown
+        to whoever asks why a job waits. A queue that is paused already is paused as said now.
+        Raises UnknownQueue, Managed, InvalidInput.
+        """
+        queue = await self.get(name)
+        changes = {"paused": True, "paused_until": await self._pause_end(until), "pause_reason": why}
+        return await self._storage.queues.set(queue.name, checked_changes(changes))
 
     async def resume(self, name: str) -> QueueConfig:
         """The queue is claimed from again. Raises UnknownQueue, Managed."""
-        return await self._set_paused(name, False)
+        queue = await self.get(name)
+        return await self._storage.queues.set(queue.name, checked_changes({"paused": False}))
 
     async def delete(
         self,
@@ -114,9 +127,18 @@ class Queues:
         """Return how many jobs in which states `delete` would move or delete now, and change nothing. Raises as it does."""
         return await Removal(self._storage, name, move_to, yes_or_no(drop, "drop"), None).preview()
 
-    async def _set_paused(self, name: str, paused: bool) -> QueueConfig:
-        queue = await self.get(name)
-        return await self._storage.queues.set(queue.name, {"paused": paused})
+    async def _pause_end(self, until: datetime | timedelta | float | None) -> datetime | None:
+        if until is None:
+            return None
+        now = await self._storage.now()
+        if not isinstance(until, datetime):
+            return now + checked_duration(until, "until")
+        end = as_moment(until, "until")
+        if end <= now:
+            raise InvalidInput(
+                f"until is {to_the_second(end)}, allowed is a moment after now, {to_the_second(now)}."
+            )
+        return end
 
     async def _check_backoff(self, name: str, wanted: Mapping[str, Any]) -> None:
         """`backoff_base` would not exceed `backoff_max`, the one that is not changed included."""
@@ -142,7 +164,15 @@ class Queues:
 def checked_changes(changes: Mapping[str, object]) -> dict[str, Any]:
     """Return the changes of a queue as `storage` takes them. Raises InvalidInput."""
     known_options(changes, QueueConfig.EDITABLE, "A queue")
-    return {option: CHECKS[option](value, option) for option, value in changes.items()}
+    if "paused" in changes:
+        changes = {"paused_until": None, "pause_reason": None, **changes}
+    checked = {option: CHECKS[option](value, option) for option, value in changes.items()}
+    for option in ("paused_until", "pause_reason"):
+        if checked.get(option) is not None and not checked.get("paused"):
+            raise InvalidInput(
+                f"{option} is given for a queue that is not paused, allowed is together with paused=True."
+            )
+    return checked
 
 
 def _concurrency(value: object, name: str) -> int | None:
@@ -162,9 +192,19 @@ def _rate_limit(value: object, _: str) -> str | None:
     return None if value is None else names.checked_name(value, "rate limit")
 
 
+def _paused_until(value: object, name: str) -> datetime | None:
+    return None if value is None else as_moment(value, name)
+
+
+def _pause_reason(value: object, name: str) -> str | None:
+    return None if value is None else names.line(value, name)
+
+
 CHECKS: Mapping[str, Callable[[object, str], Any]] = {
     "concurrency": _concurrency,
     "paused": yes_or_no,
+    "paused_until": _paused_until,
+    "pause_reason": _pause_reason,
     "backoff_enabled": yes_or_no,
     "backoff_base": checked_duration,
     "backoff_max": checked_duration,

@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from forge_jobs.errors import StorageUnavailable
-from forge_jobs.maintenance import counts, scheduler, sweeper, unserved
+from forge_jobs.maintenance import counts, pauses, scheduler, sweeper, unserved
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.offer import Offer
 from forge_jobs.maintenance.reaper import Reaper
@@ -35,6 +35,7 @@ FIRE_EVERY = 5.0
 SWEEP_EVERY = 60.0
 FOLD_EVERY = 10.0
 WARN_EVERY = 30.0
+RESUME_EVERY = 2.0
 
 
 class LeadingWorker:
@@ -116,6 +117,11 @@ class LeadingWorker:
                 FOLD_EVERY, lambda: counts.fold(self._storage.jobs, self._telemetry), "folding counts"
             ),
             self._every(WARN_EVERY, self._warn, "looking for unserved queues"),
+            self._every(
+                RESUME_EVERY,
+                lambda: pauses.end_pauses(self._storage.queues, self._telemetry),
+                "ending pauses",
+            ),
         )
         try:
             while uptime() < self._until and not await self._offers_within(RENEW_EVERY):

@@ -35,7 +35,7 @@ def stored_duration(seconds: float | None) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=min(seconds, LONGEST.total_seconds()))
 
 
-def as_moment(value: datetime, name: str) -> datetime:
+def as_moment(value: object, name: str) -> datetime:
     """Return `value` in UTC, at least EARLIEST and at most LATEST. Raises InvalidInput when it has no time zone."""
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise InvalidInput(f"{name} is {value!r}, allowed is a datetime with a time zone.")

@@ -15,6 +15,8 @@ class QueueConfig:
         {
             "concurrency",
             "paused",
+            "paused_until",
+            "pause_reason",
             "backoff_enabled",
             "backoff_base",
             "backoff_max",
@@ -31,6 +33,8 @@ class QueueConfig:
     id: int = 0  # given by the database
     concurrency: int | None = None  # jobs in progress over the whole cluster; None: no limit
     paused: bool = False
+    paused_until: datetime | None = None  # None: until it is resumed
+    pause_reason: str | None = None  # in the words of whoever paused it
     backoff_enabled: bool = True
     backoff_base: timedelta = timedelta(seconds=10)
     backoff_max: timedelta = timedelta(seconds=1800)

@@ -6,7 +6,7 @@ refuse it. `rules.names` says which names and numbers are allowed at all.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from forge_jobs.errors import (
@@ -20,7 +20,7 @@ from forge_jobs.errors import (
 )
 from forge_jobs.model.cron import CronConfig
 from forge_jobs.model.job import FOREVER, Alike, NewJob
-from forge_jobs.model.moments import as_duration
+from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules import names
 
@@ -141,6 +141,10 @@ def _check_change(what: str, field: str, value: Any) -> None:
         raise InvalidInput(f"{what} is {value!r}, allowed is more than 0 s.")
     if field == "rate_limit":
         names.checked_name(value, "rate limit")
+    elif field == "pause_reason":
+        names.line(value, what)
+    elif isinstance(value, datetime):
+        as_moment(value, what)
     elif isinstance(value, timedelta):
         as_duration(value, what)
     elif not 0 <= value <= names.MOST_ATTEMPTS:

@@ -7,6 +7,8 @@ from typing import Any
 
 from forge_jobs import Forge, State
 from forge_jobs.model.job import Claim
+from forge_jobs.telemetry.events import PausesEnded
+from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
 
@@ -26,6 +28,18 @@ async def test_a_paused_queue_starts_nothing_and_goes_on_when_resumed(forge: For
 
         await forge.queues.resume("default")
         await forge.wait(job.id, timeout=10)
+
+
+async def test_a_pause_ends_by_itself_and_waiting_jobs_run(forge: Forge, events: Events) -> None:
+    @forge.handler
+    async def quick() -> None:
+        pass
+
+    async with working(forge):
+        await forge.queues.pause("default", until=0.3, why="a short rest")
+        job = await quick.enqueue()
+        await forge.wait(job.id, timeout=20)
+    assert events.of(PausesEnded) == [PausesEnded(["default"])]
 
 
 async def _queue(forge: Forge, name: str) -> str:

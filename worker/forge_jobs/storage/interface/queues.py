@@ -40,6 +40,12 @@ class Queues(Protocol):
     async def all(self, *, closed: bool = False) -> list[QueueConfig]:
         """Return all queues by name; those that are being deleted only with `closed`, see Removals."""
 
+    async def end_pauses(self) -> tuple[Sequence[str], timedelta | None]:
+        """No queue is paused whose pause was to end by now, and workers are told.
+
+        Return the names of those that were, and how long it is until the next pause ends (None: none does).
+        """
+
     async def cool_down(self, queue_id: int, delay: timedelta, throttles: int) -> None:
         """Nothing is claimed from the queue for `delay`, unless it cools down for longer already.
 

@@ -14,8 +14,8 @@ from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.fence import writing
 
-QUEUE_COLUMNS = """queue.name, queue.id, queue.concurrency, queue.paused, queue.backoff_enabled, queue.backoff_base,
-    queue.backoff_max, queue.max_attempts, queue.done_retention, queue.dead_retention, queue.timeout,
+QUEUE_COLUMNS = """queue.name, queue.id, queue.concurrency, queue.paused, queue.paused_until, queue.pause_reason,
+    queue.backoff_enabled, queue.backoff_base, queue.backoff_max, queue.max_attempts, queue.done_retention, queue.dead_retention, queue.timeout,
     queue.rate_limit, queue.managed_by, queue.cooldown_until, queue.throttles"""
 
 ALL = "SELECT {columns} FROM {schema}.queue WHERE $1 OR {open} ORDER BY name".replace(
@@ -76,6 +76,18 @@ WITH before AS MATERIALIZED (
 )
 SELECT {schema}.configured() FROM cooled WHERE cools IS NOT TRUE
 """
+
+END_PAUSES = """
+WITH ended AS (
+    UPDATE {schema}.queue SET paused = false, paused_until = NULL, pause_reason = NULL
+    WHERE paused_until <= now() AND {open}
+    RETURNING name, {schema}.wake(id)
+)
+SELECT array_agg(name ORDER BY name) AS ended,
+       CASE WHEN count(*) > 0 THEN {schema}.configured() END,
+       (SELECT min(paused_until) - now() FROM {schema}.queue WHERE paused_until > now() AND {open}) AS next_in
+FROM ended
+""".replace("{open}", IS_OPEN)
 
 
 class PostgresQueues:
@@ -142,6 +154,11 @@ class PostgresQueues:
 
     async def cool_down(self, queue_id: int, delay: timedelta, throttles: int) -> None:
         await self._database.execute(COOL_DOWN, queue_id, delay.total_seconds(), throttles)
+
+    @tried_again
+    async def end_pauses(self) -> tuple[Sequence[str], timedelta | None]:
+        [record] = await self._database.fetch(END_PAUSES)
+        return record["ended"] or (), record["next_in"]
 
     async def _owner(self, name: str, connection: Any) -> str:
         owner = await self._database.fetchval(

@@ -1,7 +1,7 @@
 """Queues in SQLite: their configuration and their cool-down."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from forge_jobs.errors import UnknownQueue
@@ -17,8 +17,8 @@ from forge_jobs.storage.sqlite.slots import fit, hold_for_running
 from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
 COLUMNS = (
-    "name, id, concurrency, paused, backoff_enabled, backoff_base, backoff_max, max_attempts, "
-    "done_retention, dead_retention, timeout, rate_limit, managed_by, cooldown_until, throttles"
+    "name, id, concurrency, paused, paused_until, pause_reason, backoff_enabled, backoff_base, backoff_max, "
+    "max_attempts, done_retention, dead_retention, timeout, rate_limit, managed_by, cooldown_until, throttles"
 )
 
 
@@ -58,8 +58,8 @@ class SqliteQueues:
             require_owner(refusals.managed_queue, name, owner, managed_by)
             if managed_by is not None:
                 transaction.execute("UPDATE queue SET managed_by = ? WHERE name = ?", (managed_by, name))
-            for field, value in changes.items():  # columns, by QueueConfig.EDITABLE
-                _change(transaction, name, field, value)
+            if changes:
+                _change(transaction, name, changes)
             queue = get(transaction, name)
             if "concurrency" in changes:
                 if before is None and queue.concurrency is not None:
@@ -114,6 +114,12 @@ class SqliteQueues:
 
         await self._database.write(cool_down)
 
+    async def end_pauses(self) -> tuple[Sequence[str], timedelta | None]:
+        next_in = await self._database.read(_next_pause_end)  # so that looking keeps no writer waiting
+        if next_in is None or next_in > timedelta(0):
+            return (), next_in
+        return await self._database.write(_end_pauses)
+
 
 def get(transaction: Transaction, name: str) -> QueueConfig:
     """Return the queue of this name. Raises UnknownQueue."""
@@ -133,9 +139,31 @@ def _add(transaction: Transaction, name: str) -> bool:
     return bool(transaction.changed("INSERT INTO queue (name) VALUES (?) ON CONFLICT DO NOTHING", (name,)))
 
 
-def _change(transaction: Transaction, name: str, field: str, value: Any) -> None:
-    stored = micros(value) if isinstance(value, timedelta) else value
-    transaction.execute(f"UPDATE queue SET {field} = ? WHERE name = ?", (stored, name))
+def _change(transaction: Transaction, name: str, changes: Mapping[str, Any]) -> None:
+    fields = ", ".join(f"{field} = ?" for field in changes)  # columns, by QueueConfig.EDITABLE
+    values = [
+        micros(value) if isinstance(value, timedelta | datetime) else value for value in changes.values()
+    ]
+    transaction.execute(f"UPDATE queue SET {fields} WHERE name = ?", (*values, name))
+
+
+def _end_pauses(transaction: Transaction) -> tuple[Sequence[str], timedelta | None]:
+    ended = transaction.rows(
+        f"UPDATE queue SET paused = 0, paused_until = NULL, pause_reason = NULL "
+        f"WHERE paused_until <= ? AND {IS_OPEN} RETURNING id, name",
+        (transaction.now,),
+    )
+    if ended:
+        configured(transaction)
+    for queue_id, _ in ended:
+        transaction.tell("queue", queue_id)
+    return sorted(name for _, name in ended), _next_pause_end(transaction)
+
+
+def _next_pause_end(transaction: Transaction) -> timedelta | None:
+    """Return how long it is until a pause ends: zero or less when one is over; None when none ends by itself."""
+    row = transaction.row(f"SELECT min(paused_until) - ? FROM queue WHERE {IS_OPEN}", (transaction.now,))
+    return None if row is None else duration(row[0])
 
 
 def _queue(row: Record) -> QueueConfig:
@@ -144,6 +172,8 @@ def _queue(row: Record) -> QueueConfig:
         id=row["id"],
         concurrency=row["concurrency"],
         paused=bool(row["paused"]),
+        paused_until=moment(row["paused_until"]),
+        pause_reason=row["pause_reason"],
         backoff_enabled=bool(row["backoff_enabled"]),
         backoff_base=duration(row["backoff_base"]),
         backoff_max=duration(row["backoff_max"]),

@@ -46,6 +46,7 @@ from forge_jobs.telemetry.events.jobs import (
 from forge_jobs.telemetry.events.queues import (
     KindsUnpublished,
     LimitEmptied,
+    PausesEnded,
     QueueCooled,
     QueueMade,
     QueueResembles,
@@ -107,6 +108,7 @@ __all__ = [
     "OutcomesHeld",
     "OutcomesParted",
     "OutcomesUnwritten",
+    "PausesEnded",
     "PollOnly",
     "QueueCooled",
     "QueueMade",

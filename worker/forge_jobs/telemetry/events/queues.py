@@ -38,6 +38,13 @@ class QueueCooled(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PausesEnded(Event):
+    """The time until which these queues were paused has come, so they are claimed from again."""
+
+    queues: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class KindsUnpublished(Event):
     """What handlers declare could not be written, so it does not hold for jobs that others enqueue by name."""
 

@@ -26,6 +26,8 @@ CREATE TABLE "forge_jobs".queue (
     id              integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name            text NOT NULL UNIQUE CHECK (name <> '' AND length(name) <= 128 AND name !~ '[,[:space:]]'),
     paused          boolean NOT NULL DEFAULT false,
+    paused_until    timestamptz,  -- when the pause ends; null: when somebody ends it
+    pause_reason    text,  -- in the words of whoever paused it
     concurrency     integer CHECK (concurrency >= 0),  -- null: no limit
     rate_limit      text,  -- the scope of the rate limit from which each start takes a token; it need not exist
     -- the defaults for jobs that do not set their own
@@ -38,7 +40,8 @@ CREATE TABLE "forge_jobs".queue (
     dead_retention  interval NOT NULL DEFAULT '30 days',
     managed_by      text,
     cooldown_until  timestamptz,  -- no job starts before this moment
-    throttles       integer NOT NULL DEFAULT 0  -- how many times in a row the queue was throttled
+    throttles       integer NOT NULL DEFAULT 0,  -- how many times in a row the queue was throttled
+    CHECK (paused OR (paused_until IS NULL AND pause_reason IS NULL))
 );
 
 -- One number that grows by 1 with every change of the configuration, so that a worker that receives no notifications
@@ -656,8 +659,8 @@ DELETE FROM forge_jobs.failure;
 DELETE FROM forge_jobs.claimed;
 DELETE FROM forge_jobs.cron;
 DELETE FROM forge_jobs.queue;
-INSERT INTO forge_jobs.queue (id, name, paused, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('1', 'default', 'false', NULL, NULL, '5', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0');
-INSERT INTO forge_jobs.queue (id, name, paused, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('2', 'mail', 'false', '3', 'mail', '8', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0');
+INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('1', 'default', 'false', NULL, NULL, NULL, NULL, '5', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0');
+INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('2', 'mail', 'false', NULL, NULL, '3', 'mail', '8', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0');
 INSERT INTO forge_jobs.cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, overlap, missed, missed_limit, managed_by, next_fire_at, last_fire_at, last_error, skipped) OVERRIDING SYSTEM VALUE VALUES ('1', 'nightly', '0 3 * * *', 'UTC', 'true', 'report', E'\\x7b7d', 'json', '1', 'true', '0', 'false', NULL, NULL, 'true', 'latest', '100', NULL, NULL, '2026-01-01 00:00:01+00', NULL, '0');
 INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('7', '1002', '2026-01-01 00:00:00+00', NULL, '1', '2');
 INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('8', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '2');

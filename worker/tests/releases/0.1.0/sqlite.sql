@@ -27,6 +27,8 @@ CREATE TABLE queue (
         CHECK (name <> '' AND length(name) <= 128 AND instr(name, ',') = 0
                AND name NOT GLOB '*[' || char(9, 10, 11, 12, 13, 32) || ']*'),
     paused          INTEGER NOT NULL DEFAULT 0,
+    paused_until    INTEGER,  -- when the pause ends; null: when somebody ends it
+    pause_reason    TEXT,  -- in the words of whoever paused it
     concurrency     INTEGER CHECK (concurrency >= 0),  -- null: no limit
     rate_limit      TEXT,  -- the scope of the rate limit from which each start takes a token; it need not exist
     -- the defaults for jobs that do not set their own
@@ -39,7 +41,8 @@ CREATE TABLE queue (
     dead_retention  INTEGER NOT NULL DEFAULT 2592000000000,
     managed_by      TEXT,
     cooldown_until  INTEGER,  -- no job starts before this moment
-    throttles       INTEGER NOT NULL DEFAULT 0  -- how many times in a row the queue was throttled
+    throttles       INTEGER NOT NULL DEFAULT 0,  -- how many times in a row the queue was throttled
+    CHECK (paused OR (paused_until IS NULL AND pause_reason IS NULL))
 );
 
 -- One number that grows by 1 with every change of the configuration, so that a worker that receives no notifications
@@ -433,8 +436,8 @@ DELETE FROM failure;
 DELETE FROM claimed;
 DELETE FROM cron;
 DELETE FROM queue;
-INSERT OR REPLACE INTO queue (id, name, paused, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (1, 'default', 0, NULL, NULL, 5, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
-INSERT OR REPLACE INTO queue (id, name, paused, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (2, 'mail', 0, 3, 'mail', 8, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
+INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (1, 'default', 0, NULL, NULL, NULL, NULL, 5, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
+INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (2, 'mail', 0, NULL, NULL, 3, 'mail', 8, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
 INSERT OR REPLACE INTO cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, overlap, missed, missed_limit, managed_by, next_fire_at, last_fire_at, last_error, skipped) VALUES (1, 'nightly', '0 3 * * *', 'UTC', 1, 'report', X'7B7D', 'json', 1, 1, 0, 0, NULL, NULL, 1, 'latest', 100, NULL, NULL, 1767225601000000, NULL, 0);
 INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (7, 1004, 1767225600000000, NULL, 1, 2);
 INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (8, 1004, 1767225600000000, 1767225600000000, 1, 2);

@@ -15,6 +15,8 @@ CREATE TABLE {schema}.queue (
     id              integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name            text NOT NULL UNIQUE CHECK (name <> '' AND length(name) <= 128 AND name !~ '[,[:space:]]'),
     paused          boolean NOT NULL DEFAULT false,
+    paused_until    timestamptz,  -- when the pause ends; null: when somebody ends it
+    pause_reason    text,  -- in the words of whoever paused it
     concurrency     integer CHECK (concurrency >= 0),  -- null: no limit
     rate_limit      text,  -- the scope of the rate limit from which each start takes a token; it need not exist
     -- the defaults for jobs that do not set their own
@@ -27,7 +29,8 @@ CREATE TABLE {schema}.queue (
     dead_retention  interval NOT NULL DEFAULT '30 days',
     managed_by      text,
     cooldown_until  timestamptz,  -- no job starts before this moment
-    throttles       integer NOT NULL DEFAULT 0  -- how many times in a row the queue was throttled
+    throttles       integer NOT NULL DEFAULT 0,  -- how many times in a row the queue was throttled
+    CHECK (paused OR (paused_until IS NULL AND pause_reason IS NULL))
 );
 
 -- One number that grows by 1 with every change of the configuration, so that a worker that receives no notifications

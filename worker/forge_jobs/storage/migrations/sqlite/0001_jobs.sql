@@ -17,6 +17,8 @@ CREATE TABLE queue (
         CHECK (name <> '' AND length(name) <= 128 AND instr(name, ',') = 0
                AND name NOT GLOB '*[' || char(9, 10, 11, 12, 13, 32) || ']*'),
     paused          INTEGER NOT NULL DEFAULT 0,
+    paused_until    INTEGER,  -- when the pause ends; null: when somebody ends it
+    pause_reason    TEXT,  -- in the words of whoever paused it
     concurrency     INTEGER CHECK (concurrency >= 0),  -- null: no limit
     rate_limit      TEXT,  -- the scope of the rate limit from which each start takes a token; it need not exist
     -- the defaults for jobs that do not set their own
@@ -29,7 +31,8 @@ CREATE TABLE queue (
     dead_retention  INTEGER NOT NULL DEFAULT 2592000000000,
     managed_by      TEXT,
     cooldown_until  INTEGER,  -- no job starts before this moment
-    throttles       INTEGER NOT NULL DEFAULT 0  -- how many times in a row the queue was throttled
+    throttles       INTEGER NOT NULL DEFAULT 0,  -- how many times in a row the queue was throttled
+    CHECK (paused OR (paused_until IS NULL AND pause_reason IS NULL))
 );
 
 -- One number that grows by 1 with every change of the configuration, so that a worker that receives no notifications
