@@ -60,6 +60,13 @@ def first(verdicts: Sequence[Verdict], room: int) -> Sequence[Verdict]:
     return batch[:count]
 
 
+def cut(verdicts: Sequence[Verdict], room: int) -> Iterator[Sequence[Verdict]]:
+    """Yield the verdicts in batches as `first` has them."""
+    while verdicts:
+        yield (batch := first(verdicts, room))
+        verdicts = verdicts[len(batch) :]
+
+
 def parts(verdicts: Sequence[Verdict]) -> list[Sequence[Verdict]]:
     """Return the verdicts in parts that one statement each writes."""
     if all(type(verdict.write) is End for verdict in verdicts):
@@ -87,14 +94,15 @@ async def write_apart(
     telemetry: Telemetry,
     verdicts: Sequence[Verdict],
     settled: Callable[[Sequence[Verdict], Sequence[int]], None],
+    room: int = LARGEST_BYTES,
 ) -> list[HeldOutcome]:
-    """Each of the verdicts is written down, whatever becomes of the others.
+    """Each of the verdicts is written down, whatever becomes of the others, in batches of at most `room` bytes.
 
     `settled(verdicts, lost)` is called for each part that is written. A verdict that the database takes
     only in part is changed to what was written, and an event says so. Return those that are not
     written. When the database cannot be reached nothing more is tried.
     """
-    waiting = [list(part) for part in reversed(parts(verdicts))]
+    waiting = [list(batch) for part in parts(verdicts) for batch in cut(part, room)][::-1]
     held: list[HeldOutcome] = []
     while waiting:
         part = waiting.pop()

@@ -222,7 +222,7 @@ class Recorder:
     async def _write_apart(self) -> list[HeldOutcome]:
         """Write the verdicts that need to be written one by one; return those that have to be held."""
         held = await batches.write_apart(
-            self._storage.claims, self._telemetry, list(self._apart.values()), self._settle_apart
+            self._storage.claims, self._telemetry, list(self._apart.values()), self._settle_apart, self._room
         )
         still = []
         for verdict, error in held:
