@@ -23,6 +23,14 @@ def below(pid: int) -> list[int]:
     return [each for child in children for each in (child, *below(child))]
 
 
+def most_memory(pid: int) -> int:
+    """Return the most resident memory, in bytes, that the process has had so far."""
+    [line] = [
+        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")
+    ]
+    return int(line.split()[1]) * 1024
+
+
 def tell_all(pid: int, number: signal.Signals) -> None:
     """Send a signal to the process and to all below it, as a supervisor does that stops a whole service."""
     for each in (pid, *below(pid)):

@@ -41,6 +41,11 @@ async def nap(ctx: Context, seconds: float = 0.0) -> None:
 
 
 @forge.handler
+async def take(text: str) -> None:
+    """Be given something large."""
+
+
+@forge.handler
 async def sleep_once(ctx: Context, seconds: float) -> None:
     """Sleep in the first attempt only."""
     note("start", ctx)

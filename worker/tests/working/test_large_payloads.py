@@ -9,6 +9,7 @@ from forge_jobs import Forge, State, Worker
 from forge_jobs.errors import StorageRefused, StorageUnavailable
 from forge_jobs.model.job import LARGE_PAYLOAD
 from tests.working.eventually import eventually
+from tests.working.processes import Fleet, most_memory
 from tests.working.running import working
 
 LARGE = "x" * (2 * LARGE_PAYLOAD)
@@ -95,6 +96,19 @@ async def test_a_stop_hands_back_a_job_whose_payload_is_being_read(
         await reading.wait()
     job = await forge.jobs.get(job_id)
     assert (job.state, job.attempt) == (State.PENDING, 0)
+
+
+async def test_a_worker_that_is_given_large_payloads_stays_small(forge: Forge, workers: Fleet) -> None:
+    worker = await workers.start("--concurrency", "10", FORGE_LOG_LEVEL="error")
+    small = await forge.enqueue_many("nap", [{}] * 2000)  # so that the worker claims many jobs ahead
+    await forge.wait(small[-1], timeout=60)
+    await forge.queues.pause("default")
+    for _ in range(5):
+        large = await forge.enqueue_many("take", [{"text": "x" * (1024 * 1024 - 20)}] * 30)
+    await forge.queues.resume("default")
+    await forge.wait(large[-1], timeout=60)
+
+    assert most_memory(worker.pid) < 120 * 1024 * 1024
 
 
 async def _is_dead(forge: Forge, job_id: int) -> bool:
