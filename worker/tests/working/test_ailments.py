@@ -30,13 +30,29 @@ def ready(port: int | None) -> tuple[int, str | None]:
         return error.code, json.load(error)["why"]
 
 
-async def test_a_worker_without_all_its_runners_is_not_ready(forge: Forge) -> None:
-    async with working(forge, concurrency=3, metrics_port=0, metrics_host="127.0.0.1") as worker:
+async def test_a_worker_without_all_its_runners_is_not_ready_and_jobs_say_so(forge: Forge) -> None:
+    over = asyncio.Event()
+
+    @forge.handler
+    async def hold() -> None:
+        await over.wait()
+
+    async with working(
+        forge, concurrency=3, metrics_port=0, metrics_host="127.0.0.1", heartbeat=timedelta(seconds=0.1)
+    ) as worker:
         assert await asyncio.to_thread(ready, worker.metrics_port) == (200, None)
         assert worker.session is not None
         worker.session.runners.count += 1
         answer = await asyncio.to_thread(ready, worker.metrics_port)
         assert answer == (503, "Only 3 of 4 runners are alive.")
+
+        job = await hold.enqueue()
+
+        async def is_the_reason() -> bool:
+            return "It reports: Only 3 of 4 runners are alive." in (await forge.jobs.why(job)).reasons
+
+        await eventually(is_the_reason)
+        over.set()
 
 
 REFUSAL = "The database cannot be used: permission denied for a table."
