@@ -1,11 +1,12 @@
 """When it is certain that nobody can use the database, and when it is not."""
 
+import asyncio
 import errno
 import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ from forge_jobs.errors import StorageDown, StorageUnavailable
 from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connect_arguments import connect_arguments
 from forge_jobs.storage.postgres.connection import PostgresDatabase
-from forge_jobs.storage.postgres.down import ServerPlace, is_down
+from forge_jobs.storage.postgres.down import UNKNOWN, ServerPlace, is_down, place_of
 from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage_postgres.conftest import until
 from tests.storage_postgres.gate import Gate
@@ -101,6 +102,69 @@ async def test_a_way_that_only_we_take_says_nothing_of_the_database(url: str) ->
 
         assert await said_of(database) is StorageUnavailable
         await database.check_not_down()
+
+
+@asynccontextmanager
+async def tunnel(near: ServerPlace, far: ServerPlace) -> AsyncIterator[asyncio.Server]:
+    """Forward what comes to `near` to `far`, as ssh does; the server that is given may be closed, with all that go through it."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        writer.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if far.is_socket:
+            far_reader, far_writer = await asyncio.open_unix_connection(_socket_of(far))
+        else:
+            far_reader, far_writer = await asyncio.open_connection(far.host, far.port)
+        writers.extend((writer, far_writer))
+        await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
+
+    if near.is_socket:
+        server = await asyncio.start_unix_server(forward, _socket_of(near))
+    else:
+        server = await asyncio.start_server(forward, near.host, near.port)
+    try:
+        yield server
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+
+
+def _socket_of(place: ServerPlace) -> str:
+    return f"{place.host}/.s.PGSQL.{place.port}"
+
+
+async def test_a_tunnel_to_the_socket_of_a_server_is_no_socket_of_the_server(
+    url: str, tmp_path: Path
+) -> None:
+    """Its end here is away for us alone, though the server knows of no address at its other end."""
+    [far] = connect_arguments(url).places
+    near = ServerPlace(str(tmp_path), 5432)
+    async with tunnel(near, far) as server, opened(url.replace(far.host, near.host)) as database:
+        assert await database.liveness.fetch("SELECT 1")
+        server.close()
+        database.liveness.renew()
+
+        assert await said_of(database) is StorageUnavailable
+        await database.check_not_down()
+
+
+async def test_where_a_server_is_that_a_tunnel_leads_to_is_not_known(mortal: LocalPostgres) -> None:
+    """At the tunnel's other end it may have the address that its end here has."""
+    [far] = connect_arguments(mortal.url()).places
+    direct = await asyncpg.connect(mortal.url())
+    assert await place_of(direct) == (None if far.is_socket else far)
+    await direct.close()
+    async with tunnel(ServerPlace("127.0.0.1", 0), far) as server:
+        port = server.sockets[0].getsockname()[1]
+        led = await asyncpg.connect(mortal.url(), host="127.0.0.1", port=port)
+        assert await place_of(led) == UNKNOWN
+        await led.close()
 
 
 async def test_a_name_that_is_not_found_says_nothing_of_the_database(

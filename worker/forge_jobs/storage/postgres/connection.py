@@ -24,7 +24,7 @@ from forge_jobs.storage.postgres.address import Address
 from forge_jobs.storage.postgres.caller import IDENTITY, check_same_database, part_of_transaction, unwrapped
 from forge_jobs.storage.postgres.connect import arguments_of, connect
 from forge_jobs.storage.postgres.contention import again
-from forge_jobs.storage.postgres.down import SERVER_PLACE, Connect, ServerPlace, is_down
+from forge_jobs.storage.postgres.down import UNKNOWN, Connect, ServerPlace, is_down, place_of
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, MIXED_UP, is_read_only, translated
 from forge_jobs.storage.postgres.forks import left_to_parent
 from forge_jobs.storage.postgres.lane import Lane
@@ -83,8 +83,7 @@ class PostgresDatabase:
         self._turn = Turn()  # one opens or closes at a time
         self._looking = Turn()
         self._behind_pooler = False  # of whatever mode
-        # Where the server says that it is; None: at the end of its own socket.
-        self._server: ServerPlace | None = None
+        self._server: ServerPlace | None = UNKNOWN  # see `place_of`
         self._is_closed_for_writing = False  # by somebody who meant it, so that waiting cures nothing
         self._in_doubt = False  # whether that is still so
         self._closing: set[asyncio.Task[None]] = set()
@@ -430,8 +429,7 @@ class PostgresDatabase:
                 self._identity = await first.fetchrow(IDENTITY)
                 self._is_closed_for_writing = await first.fetchval(CLOSED_FOR_WRITING)
                 self._behind_pooler = await is_behind_pooler(first)
-                host, port = await first.fetchrow(SERVER_PLACE)
-            self._server = None if host is None else ServerPlace(host, port)
+                self._server = await place_of(first)
             self.pooled = self._behind_pooler and await self._shares(first)
             self._keeps_settings = not self.pooled
             if self.pooled and await do_harm(first, self._timeout):

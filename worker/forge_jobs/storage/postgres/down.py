@@ -2,7 +2,8 @@
 
 So it is where the server itself says that it takes nobody (it starts, stops or recovers), or where nothing listens
 at any of its addresses. On this machine that means something only where the server is on it, too: a proxy
-beside us is away for us alone. Whatever else keeps us from the database may keep others from nothing.
+beside us is away for us alone, and so is a tunnel, at whose other end the server may have the very address that
+ours has at this one. Whatever else keeps us from the database may keep others from nothing.
 """
 
 import asyncio
@@ -11,13 +12,14 @@ import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import asyncpg
 
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS
 
-# What the server sees of itself at the other end of a connection; nothing through its own socket.
-SERVER_PLACE = "SELECT host(inet_server_addr()), inet_server_port()"
+# What the server sees of both ends of a connection; nothing through its own socket.
+ENDS = "SELECT host(inet_server_addr()), inet_server_port(), host(inet_client_addr()), inet_client_port()"
 
 REFUSALS = (ConnectionRefusedError, FileNotFoundError, asyncpg.CannotConnectNowError)
 
@@ -49,7 +51,24 @@ class ServerPlace:
             return False
 
 
+UNKNOWN = ServerPlace("", 0)
+"""Of a server to which something leads us that may be on this machine."""
+
 Connect = Callable[[ServerPlace], Awaitable[asyncpg.Connection]]
+
+
+async def place_of(connection: asyncpg.Connection) -> ServerPlace | None:
+    """Return where the server says that it is, None at the end of its own unix socket, UNKNOWN where something leads us to it.
+
+    A server keeps a lock beside its socket, and sees us where we see ourselves unless somebody connects in our name.
+    """
+    host, port, our_host, our_port = await connection.fetchrow(ENDS)
+    if host is None:
+        path = connection._addr
+        return None if isinstance(path, str) and Path(f"{path}.lock").exists() else UNKNOWN
+    name = connection._transport.get_extra_info("sockname")
+    is_direct = isinstance(name, tuple) and (name[0].partition("%")[0], name[1]) == (our_host, our_port)
+    return ServerPlace(host, port) if is_direct else UNKNOWN
 
 
 async def is_down(
@@ -57,8 +76,7 @@ async def is_down(
 ) -> bool:
     """Whether `error`, with which connecting to these places ended, means that nobody can use the database.
 
-    Of several, each one is asked. `server` is where the server said that it is, None where it sits at the end of
-    its own unix socket.
+    Of several, each one is asked. `server` is what `place_of` returned.
     """
     is_summary = type(error) is OSError and error.errno is None  # of what several addresses said
     if not is_summary and not isinstance(error, REFUSALS):
