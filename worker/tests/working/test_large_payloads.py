@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from forge_jobs import Forge, State, Worker
-from forge_jobs.errors import StorageRefused, StorageUnavailable
+from forge_jobs.errors import StorageBusy, StorageRefused, StorageUnavailable
 from forge_jobs.model.job import LARGE_PAYLOAD
+from forge_jobs.worker.served_queue import LARGEST_ROOM
 from tests.working.eventually import eventually
 from tests.working.processes import Fleet, most_memory
 from tests.working.running import working
@@ -33,6 +34,34 @@ async def test_jobs_with_large_and_small_payloads_all_run_until_the_queue_is_emp
     await Worker(forge, queues=["default"], concurrency=4).run(until_empty=True)
 
     assert sorted(seen) == list(enumerate(sizes))
+
+
+async def test_a_claim_is_bounded_in_bytes_and_halved_when_it_takes_too_long(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, carried = forge.storage.claims.claim, LARGEST_ROOM // 3
+    limits: list[int] = []
+    seen: list[int] = []
+
+    async def claims(*given: Any, limit: int, **named: Any) -> Any:
+        limits.append(limit)
+        if limit * LARGE_PAYLOAD > carried:
+            raise StorageBusy("The database was too slow: the statement took longer than it may.")
+        return await claim(*given, limit=limit, **named)
+
+    @forge.handler
+    async def measure(number: int, text: str) -> None:
+        seen.append(number)
+
+    monkeypatch.setattr(forge.storage.claims, "claim", claims)
+    text = "x" * (LARGE_PAYLOAD - 50)
+    await measure.enqueue_many([{"number": number, "text": text} for number in range(200)])
+    await Worker(forge, queues=["default"], concurrency=200).run(until_empty=True)
+
+    assert sorted(seen) == list(range(200))
+    most = LARGEST_ROOM // LARGE_PAYLOAD
+    assert limits[:3] == [most, most // 2, most // 4]
+    assert max(limits) == most
 
 
 async def test_a_payload_that_cannot_be_read_now_costs_no_attempt(
