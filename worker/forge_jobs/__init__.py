@@ -40,7 +40,18 @@ from forge_jobs.handlers.context import Context
 from forge_jobs.handlers.handler import Handler
 from forge_jobs.model.cron import CronConfig, Missed
 from forge_jobs.model.decision import Dead, Reschedule, Retry, Throttled
-from forge_jobs.model.job import Cancelled, Counts, Enqueued, Failure, Job, Reason, State, Unhandled
+from forge_jobs.model.job import (
+    Cancelled,
+    Counts,
+    Enqueued,
+    Failure,
+    Job,
+    KeyMode,
+    Reason,
+    Removed,
+    State,
+    Unhandled,
+)
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.rate_limit import RateLimit
@@ -69,6 +80,7 @@ __all__ = [
     "JobDead",
     "JobNotFound",
     "KeyBusy",
+    "KeyMode",
     "Kind",
     "Managed",
     "Missed",
@@ -78,6 +90,7 @@ __all__ = [
     "QueueInUse",
     "RateLimit",
     "Reason",
+    "Removed",
     "Reschedule",
     "Retry",
     "SchemaOutdated",

@@ -70,8 +70,34 @@ def test_a_duplicate_is_the_job_that_is_there_and_said(cli: CommandLine):
     first = cli.fine("enqueue", "send", "--key", "k")
     second = cli.fine("enqueue", "send", "--key", "k")
 
-    assert (first["duplicate"], second) == (False, {"id": first["id"], "duplicate": True})
+    assert (first["is_new"], first["duplicate"]) == (True, False)
+    assert second == {
+        "id": first["id"],
+        "duplicate": True,
+        "replaced": False,
+        "supersedes": None,
+        "payload_differs": False,
+        "is_new": False,
+    }
     assert "has not ended" in cli("enqueue", "send", "--key", "k").out
+
+
+def test_a_job_is_replaced_and_removed_by_its_key(cli: CommandLine):
+    first = cli.fine("enqueue", "send", '{"n": 1}', "--key", "k", "--delay", "1h")
+    second = cli.fine("enqueue", "send", '{"n": 2}', "--key", "k", "--key-mode", "preserve_run_at")
+
+    assert (second["id"], second["replaced"], second["payload_differs"]) == (first["id"], True, True)
+    job = cli.fine("jobs", "show", str(first["id"]))
+    assert (job["state"], job["payload"]) == ("scheduled", {"n": 2})
+    assert "and replaced" in cli("enqueue", "send", "--key", "k", "--key-mode", "replace").out
+    assert cli.fine("jobs", "remove", "send", "k") == {"kind": "send", "key": "k", "result": "deleted"}
+    assert "has the key 'k'" in cli("jobs", "remove", "send", "k").error
+
+
+def test_a_mode_needs_a_key_and_a_name_that_there_is(cli: CommandLine):
+    assert "key_mode is given and key is not" in cli("enqueue", "send", "--key-mode", "replace").error
+    wrong = cli("enqueue", "send", "--key", "k", "--key-mode", "replac").error
+    assert "'replac'" in wrong and "dedupe, replace, preserve_run_at" in wrong
 
 
 def test_many_jobs_are_enqueued_by_count(cli: CommandLine):

@@ -15,7 +15,7 @@ from forge_jobs.cli.output import Report
 from forge_jobs.client.document import document
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.options import OptionValues
-from forge_jobs.model.job import Enqueued
+from forge_jobs.model.job import Enqueued, KeyMode
 from forge_jobs.rules.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
 
 MOST_COPIES = 1_000_000
@@ -82,6 +82,14 @@ async def enqueue(
             help="Deduplicate: while a job of this kind with this key has not ended, enqueue no other.",
         ),
     ] = None,
+    key_mode: Annotated[
+        KeyMode | None,
+        typer.Option(
+            metavar="MODE",
+            parser=values.one_of("--key-mode", KeyMode),
+            help=f"What to do when a job has the key: {', '.join(KeyMode)}. [default: dedupe]",
+        ),
+    ] = None,
     count: Annotated[
         int,
         typer.Option(
@@ -118,6 +126,8 @@ async def enqueue(
         options["timeout"] = timeout
     if key is not None:
         options["key"] = key
+    if key_mode is not None:
+        options["key_mode"] = key_mode
     async with opened(call) as forge:
         if count == 1:
             job = await forge.enqueue(kind, arguments, **options)
@@ -130,8 +140,16 @@ async def enqueue(
 
 
 def _one(job: Enqueued) -> Report:
-    note = " (there already: a job with this key has not ended)" if job.duplicate else ""
-    return Report(document(job), [f"{job.id}{note}"])
+    return Report(document(job), [f"{job.id}{_note(job)}"])
+
+
+def _note(job: Enqueued) -> str:
+    other = ", with another payload" if job.payload_differs else ""
+    if job.duplicate:
+        return f" (there already{other}: a job with this key has not ended)"
+    if job.replaced:
+        return " (there already, and replaced)"
+    return "" if job.supersedes is None else f" (job {job.supersedes} runs, and is not tried again)"
 
 
 def _many(made: list[Enqueued]) -> Report:

@@ -20,7 +20,7 @@ from forge_jobs.client.document import document, readable
 from forge_jobs.client.jobs import MOST_LISTED, Bulk, states_of
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.forge import Forge
-from forge_jobs.model.job import Cancelled, Job, State
+from forge_jobs.model.job import Cancelled, Job, Removed, State
 from forge_jobs.model.match import Move
 from forge_jobs.rules.duration import in_words
 from forge_jobs.rules.words import first_line, to_the_second
@@ -288,6 +288,27 @@ async def delete(
 async def _delete(forge: Forge, id: int) -> tuple[str, str]:
     await forge.jobs.delete(id)
     return "deleted", f"Job {id} is deleted."
+
+
+@command(group, "remove")
+async def remove(
+    call: Call,
+    kind: Annotated[str, typer.Argument(help="The kind of the job.", metavar="KIND")],
+    key: Annotated[str, typer.Argument(help="Its key.", metavar="KEY")],
+) -> Report:
+    """Delete the job that has a key, while it waits. One that runs goes on, but is never tried again."""
+    async with opened(call) as forge:
+        removed = await forge.jobs.remove(kind, key)
+    match removed:
+        case Removed.NOT_FOUND:
+            raise ForgeError(f"No job of kind {kind!r} that has not ended has the key {key!r}.")
+        case Removed.WILL_NOT_RETRY:
+            sentence = (
+                f"The job with the key {key!r} is running; it is never tried again, and the key is free."
+            )
+        case _:
+            sentence = f"The job with the key {key!r} is deleted."
+    return Report({"kind": kind, "key": key, "result": removed.value}, [sentence])
 
 
 def _check_choice(

@@ -44,6 +44,8 @@ def document(fact: Fact) -> dict[str, Any]:
     entries = dict(_entry(name, getattr(fact, name), fact) for name in names)
     if isinstance(fact, QueueConfig):
         del entries["id"]
+    if isinstance(fact, Enqueued):
+        entries["is_new"] = fact.is_new
     return entries
 
 

@@ -6,12 +6,13 @@ What is checked here is refused before the database is asked; see `storage.inter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from forge_jobs.client.checks import choice, whole
 from forge_jobs.client.patience import LOCKED_FOR, Patience
 from forge_jobs.errors import InvalidInput, UnknownQueue
 from forge_jobs.model.facts import Moved
-from forge_jobs.model.job import WAITING, Cancelled, Counts, Enqueued, Job, State, Unhandled
+from forge_jobs.model.job import WAITING, Cancelled, Counts, Enqueued, Job, Removed, State, Unhandled
 from forge_jobs.model.match import Match, Move
 from forge_jobs.rules import names
 from forge_jobs.rules.duration import checked_duration
@@ -131,6 +132,15 @@ class Jobs:
     async def delete(self, job_id: int | Enqueued) -> None:
         """The job and its history are deleted. Raises JobNotFound, and WrongState when it is in progress."""
         await self._storage.jobs.delete(names.job_id(job_id))
+
+    async def remove(self, kind: str, key: str, *, connection: Any = None) -> Removed:
+        """The living job of `kind` with `key`, if there is one, is deleted; one that runs loses the key, and is never
+        tried again.
+
+        With `connection` that is part of the caller's transaction, as for `enqueue`. Raises InvalidInput, and KeyBusy
+        when another transaction has the job or the key and does not end.
+        """
+        return await self._storage.keys.remove(names.kind(kind), names.key(key), connection=connection)
 
     async def count(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from forge_jobs.model.run import Outcome
 from forge_jobs.telemetry.events import CronFired, Event, JobsEnded
 
-ENDS = (Outcome.DONE, Outcome.DEAD, Outcome.CANCELLED)
+ENDS = (Outcome.DONE, Outcome.DEAD, Outcome.CANCELLED, Outcome.SUPERSEDED)
 
 
 class DemoWatch:

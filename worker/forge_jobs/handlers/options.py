@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypedDict
 import msgspec
 
 from forge_jobs.errors import InvalidInput
-from forge_jobs.model.job import FOREVER, NewJob
+from forge_jobs.model.job import FOREVER, KeyMode, NewJob
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.queue import DEFAULT_QUEUE
@@ -37,6 +37,7 @@ class OptionValues(TypedDict, total=False):
     max_attempts: int | None  # None: for ever
     timeout: timedelta | float | None
     key: str
+    key_mode: KeyMode | str  # what becomes of the job when another one has the key
     connection: Any
 
 
@@ -51,6 +52,7 @@ class Options:
     max_attempts: int | Unset | None = UNSET
     timeout: timedelta | None = None
     key: str | None = None
+    key_mode: KeyMode | None = None
     connection: Any = None
 
     @classmethod
@@ -72,6 +74,8 @@ class Options:
             checked_values[name] = as_duration(checked_values[name], name)
         if checked_values.get("run_at") is not None:
             checked_values["run_at"] = as_moment(checked_values["run_at"], "run_at")
+        if "key_mode" in checked_values:
+            checked_values["key_mode"] = names.key_mode(checked_values["key_mode"])
         return cls(**checked_values).checked()
 
     def checked(self) -> "Options":
@@ -84,6 +88,8 @@ class Options:
             names.max_attempts(self.max_attempts)
         if self.key is not None:
             names.key(self.key)
+        elif self.key_mode is not None:
+            raise InvalidInput("key_mode is given and key is not, allowed is both.")
         if self.timeout is not None and self.timeout <= timedelta(0):
             raise InvalidInput(f"timeout is {self.timeout}, allowed is more than zero.")
         if self.delay is not None and self.run_at is not None:
@@ -113,6 +119,7 @@ class Options:
             max_attempts=None if isinstance(attempts, Unset) else FOREVER if attempts is None else attempts,
             timeout=self.timeout,
             key=self.key,
+            key_mode=self.key_mode or KeyMode.DEDUPE,
             delay=self.delay,
             run_at=self.run_at,
             declared=declared,

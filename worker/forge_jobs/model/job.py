@@ -19,6 +19,9 @@ FOREVER = 0
 CANCELLED_BY_USER = "cancelled by user"
 """The error of a job that a user cancelled."""
 
+SUPERSEDED = "superseded: its key went to another job, or was removed"
+"""The error of a job that lost its key while it ran, and did not end with that attempt."""
+
 NOBODY = 0
 """An id that no worker has. A claim with it proves nothing."""
 
@@ -62,6 +65,16 @@ class Reason(StrEnum):
     RESCHEDULED = "rescheduled"
 
 
+class KeyMode(StrEnum):
+    """What becomes of a new job when another one of its kind has its key and has not ended."""
+
+    DEDUPE = "dedupe"  # nothing: the other one is the answer
+    REPLACE = "replace"  # it takes the other's place; one that runs goes on, and is never tried again
+    PRESERVE_RUN_AT = (
+        "preserve_run_at"  # the same, but one that waits for its first attempt stays where it waits
+    )
+
+
 class NewJob(msgspec.Struct, frozen=True, gc=False):
     """A job to be enqueued. `delay` and `run_at` exclude each other; the delay counts from the database's
     now. A field that is None comes from the row of its kind, unless `declared`; else from its queue, or is
@@ -76,9 +89,15 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     max_attempts: int | None = None  # FOREVER: no end
     timeout: timedelta | None = None
     key: str | None = None  # at most one job of a kind with this key is not ended
+    key_mode: KeyMode = KeyMode.DEDUPE  # matters only with a key
     delay: timedelta | None = None
     run_at: datetime | None = None
     declared: bool = False  # by the program that enqueues, so the row of its kind is not read
+
+    @property
+    def replaces(self) -> bool:
+        """Whether it takes its key from the job that has it."""
+        return self.key is not None and self.key_mode is not KeyMode.DEDUPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +120,18 @@ class Alike:
 
 
 class Enqueued(msgspec.Struct, frozen=True, gc=False):
-    """The answer to an enqueue: a new job, or (`duplicate`) the living one with the same kind and key."""
+    """The answer to an enqueue: a new job, or the living one with the same kind and key, as it was or replaced."""
 
     id: int
-    duplicate: bool = False
+    duplicate: bool = False  # nothing was enqueued: this job has the key
+    replaced: bool = False  # this job had the key and waited; it is now what was asked for
+    supersedes: int | None = None  # the job that runs and had the key before; it is never tried again
+    payload_differs: bool | None = False  # the job that had the key had another payload; None: not known
+
+    @property
+    def is_new(self) -> bool:
+        """Whether this job was not there before."""
+        return not (self.duplicate or self.replaced)
 
 
 class Claim(msgspec.Struct, gc=False):
@@ -124,6 +151,7 @@ class Claim(msgspec.Struct, gc=False):
     key: str | None
     created_at: datetime
     cancel_requested: bool = False
+    superseded: bool = False  # its key went to another job, or was removed: it may end, but not wait again
 
     @property
     def is_last_attempt(self) -> bool:
@@ -151,6 +179,11 @@ class Postponement(msgspec.Struct, gc=False):
     run_at: datetime | None = None
     error: str | None = None  # goes to the job's history
     counted: bool = True  # False: the attempt is given back
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts of the job have counted from now on."""
+        return self.claim.attempt if self.counted else self.claim.attempt - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,3 +259,11 @@ class Cancelled(StrEnum):
     DEAD = "dead"  # it was waiting; it is dead now
     REQUESTED = "requested"  # it runs; its worker is told
     ENDED = "ended"  # it had ended; nothing was changed
+
+
+class Removed(StrEnum):
+    """What removing the job of a key did."""
+
+    DELETED = "deleted"  # it was waiting; it is gone
+    WILL_NOT_RETRY = "will_not_retry"  # it runs, without its key now, and is never tried again
+    NOT_FOUND = "not_found"  # no living job has the key

@@ -14,6 +14,7 @@ class Outcome(StrEnum):
     FAILED = "failed"  # will be retried
     DEAD = "dead"
     CANCELLED = "cancelled"  # dead, because a user cancelled it
+    SUPERSEDED = "superseded"  # dead, because its key went to another job, or was removed
     THROTTLED = "throttled"
     RESCHEDULED = "rescheduled"
     HANDED_BACK = "handed_back"  # the attempt is not counted

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from forge_jobs.errors import InvalidInput
-from forge_jobs.model.job import FOREVER, MAX_KEY, MAX_NAME, Enqueued
+from forge_jobs.model.job import FOREVER, MAX_KEY, MAX_NAME, Enqueued, KeyMode
 from forge_jobs.model.queue import QueueConfig
 
 LABEL_PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -80,6 +80,13 @@ def key(value: object) -> str:
     if isinstance(value, str) and 0 < len(value) <= MAX_KEY and "\0" not in value and _is_text(value):
         return value
     raise InvalidInput(f"The key is {_shown(value)}, allowed are 1 to {MAX_KEY} characters of text.")
+
+
+def key_mode(value: object) -> KeyMode:
+    """Return what becomes of a job when another one has its key."""
+    if isinstance(value, str) and value in list(KeyMode):
+        return KeyMode(value)
+    raise InvalidInput(f"key_mode is {_shown(value)}, allowed is one of {', '.join(KeyMode)}.")
 
 
 def line(value: object, what: str) -> str:

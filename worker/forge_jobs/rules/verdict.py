@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from forge_jobs.errors import InvalidPayload, UnfitPayload
 from forge_jobs.model.decision import Dead, Decision, HandedBack, Reschedule, Retry, Throttled
 from forge_jobs.model.error_text import describe, kept
-from forge_jobs.model.job import CANCELLED_BY_USER, Claim, End, Postponement, Reason, State
+from forge_jobs.model.job import CANCELLED_BY_USER, SUPERSEDED, Claim, End, Postponement, Reason, State
 from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.run import Outcome, Run
@@ -202,12 +202,16 @@ def lost(claim: Claim, queue: QueueConfig) -> Verdict:
 
 
 def as_written(verdict: Verdict) -> Run:
-    """Return the run as the database has it: a job that a user cancelled does not wait again, even if the
-    verdict says so."""
+    """Return the run as the database has it: a job that a user cancelled, or that lost its key, does not wait
+    again, even if the verdict says so."""
     run = verdict.run
-    if type(verdict.write) is End or not run.claim.cancel_requested:
+    if type(verdict.write) is End:
         return run
-    return Run(run.claim, run.queue, Outcome.CANCELLED, run.wait, run.duration, CANCELLED_BY_USER)
+    if run.claim.cancel_requested:
+        return Run(run.claim, run.queue, Outcome.CANCELLED, run.wait, run.duration, CANCELLED_BY_USER)
+    if run.claim.superseded:
+        return Run(run.claim, run.queue, Outcome.SUPERSEDED, run.wait, run.duration, run.error or SUPERSEDED)
+    return run
 
 
 def judge_stopped(

@@ -4,14 +4,15 @@ Usage: racer.py URL ACTION [ARGUMENT...]. It says "ready", waits for a line, act
 """
 
 import asyncio
-import json
 import sys
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from forge_jobs.model.facts import Moved
-from forge_jobs.model.job import End, NewJob, State
+from forge_jobs.model.job import End, KeyMode, NewJob, State
 from forge_jobs.model.match import Match, Move
 from forge_jobs.storage import open_storage
 from forge_jobs.storage.interface.storage import Storage
@@ -35,6 +36,15 @@ async def spend(storage: Storage, scope: str, times: str) -> int:
 async def enqueue(storage: Storage, key: str) -> list[Any]:
     answer = await storage.jobs.enqueue(NewJob("work", key=key))
     return [answer.id, answer.duplicate]
+
+
+async def replace(storage: Storage, key: str, times: str) -> list[Any]:
+    """Enqueue the key again and again, in every mode; return the answers."""
+    return [
+        await storage.jobs.enqueue(NewJob("work", key=key, key_mode=mode))
+        for _ in range(int(times))
+        for mode in KeyMode
+    ]
 
 
 async def work(storage: Storage, worker_id: str) -> list[int]:
@@ -88,7 +98,7 @@ async def fire(storage: Storage, name: str, epoch: str) -> int:
 
 ACTIONS = {
     action.__name__: action
-    for action in (migrate, spend, enqueue, enqueue_keys, work, cancel, retry, lead, fire)
+    for action in (migrate, spend, enqueue, replace, enqueue_keys, work, cancel, retry, lead, fire)
 }
 
 
@@ -98,7 +108,7 @@ async def main(url: str, action: str, *arguments: str) -> None:
     try:
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
-        print(json.dumps(await ACTIONS[action](storage, *arguments)))
+        print(msgspec.json.encode(await ACTIONS[action](storage, *arguments)).decode())
     finally:
         await storage.close()
 

@@ -116,6 +116,23 @@ async def test_keys_count_in_sql_too(postgres, storage):
     assert await enqueue(storage, "send", key="l") == second
 
 
+async def test_sql_replaces_and_removes_by_a_key_too(postgres, storage):
+    first = await enqueue(storage, "send", key="k", priority=3)
+    same = "SELECT forge_jobs.enqueue('send', '{\"n\": 2}', key => 'k', key_mode => 'replace', max_attempts => 2)"
+
+    assert await postgres.rows(same) == [(first,)]
+
+    found = await storage.jobs.get(first)
+    assert (found.payload, found.priority, found.max_attempts) == (b'{"n": 2}', 0, 2)
+    [claimed] = await claim(storage, await worker(storage, kinds=["send"]))
+    [[second]] = await postgres.rows(same)
+    assert second != first
+    assert await postgres.rows("SELECT forge_jobs.remove('send', 'k')") == [("deleted",)]
+    assert await postgres.rows("SELECT forge_jobs.remove('send', 'k')") == [("not_found",)]
+    await storage.claims.postpone([failed(claimed)])
+    assert await state(storage, first) is State.DEAD
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
@@ -130,6 +147,8 @@ async def test_keys_count_in_sql_too(postgres, storage):
         ("enqueue('work', timeout => '-1 second')", "timeout is"),
         ("enqueue('work', key => '')", "key is"),
         ("enqueue(NULL)", "kind"),
+        ("enqueue('work', key => 'k', key_mode => 'replac')", "dedupe, replace, preserve_run_at"),
+        ("enqueue('work', key_mode => 'replace')", "key_mode is given and key is not"),
         ("enqueue('work', '[1]')", "object"),
         ("enqueue('work', 'null')", "object"),
     ],

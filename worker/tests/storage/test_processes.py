@@ -66,6 +66,16 @@ async def test_of_processes_that_enqueue_one_key_at_once_one_lands(storage, race
     assert sorted(duplicate for _, duplicate in answers) == [False] + [True] * 5
 
 
+async def test_of_ten_processes_that_replace_one_key_at_once_each_gets_the_one_living_job(
+    storage, race, database
+):
+    answers = await race(*[("replace", "cart", 10)] * 10)
+
+    assert [len(mine) for mine in answers] == [30] * 10
+    assert len({answer["id"] for mine in answers for answer in mine}) == 1
+    assert await database.rows("SELECT count(*) FROM job") == [(1,)]
+
+
 async def test_processes_that_work_at_once_run_each_job_once(storage, race):
     ids = await enqueue_many(storage, 600)
     workers = [await worker(storage) for _ in range(4)]

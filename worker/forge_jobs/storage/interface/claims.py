@@ -77,13 +77,14 @@ class Claims(Protocol):
     async def postpone(self, postponements: Sequence[Postponement]) -> list[int]:
         """The jobs wait again, or are ready when their wait is over already; return the ids of those whose claim was lost.
 
-        A job that a user cancelled meanwhile is dead instead, and `cancel_requested` of its claim says so.
+        A job that a user cancelled meanwhile is dead instead, and `cancel_requested` of its claim says so; one that
+        lost its key is dead too, and `superseded` of its claim says so.
         """
 
     async def hand_back(self, claims: Sequence[Claim]) -> list[int]:
         """The jobs are ready again at their old places, the attempt not counted; return the ids of those whose claim was lost.
 
-        A job that a user cancelled meanwhile is dead instead, and `cancel_requested` of its claim says so.
+        A job that was cancelled or lost its key meanwhile is dead instead, as by `postpone`.
         """
 
     async def held(self, worker_id: int) -> list[Claim]:

@@ -19,6 +19,7 @@ from forge_jobs.storage.interface.crons import Crons
 from forge_jobs.storage.interface.fires import Fires
 from forge_jobs.storage.interface.history import History
 from forge_jobs.storage.interface.jobs import Jobs
+from forge_jobs.storage.interface.keys import Keys
 from forge_jobs.storage.interface.kinds import Kinds
 from forge_jobs.storage.interface.leadership import Leadership
 from forge_jobs.storage.interface.limits import Limits
@@ -39,6 +40,7 @@ class Storage(Protocol):
 
     schema: Schema
     jobs: Jobs
+    keys: Keys
     claims: Claims
     schedule: Schedule
     queues: Queues

@@ -15,6 +15,7 @@ from forge_jobs.storage.postgres.crons import PostgresCrons
 from forge_jobs.storage.postgres.fires import PostgresFires
 from forge_jobs.storage.postgres.history import PostgresHistory
 from forge_jobs.storage.postgres.jobs import PostgresJobs
+from forge_jobs.storage.postgres.keys import PostgresKeys
 from forge_jobs.storage.postgres.kinds import PostgresKinds
 from forge_jobs.storage.postgres.leadership import PostgresLeadership
 from forge_jobs.storage.postgres.limits import PostgresLimits
@@ -61,6 +62,7 @@ class PostgresStorage(Storage):
         self.caveat: str | None = None
         self.schema = PostgresSchema(database)
         self.jobs = PostgresJobs(database)
+        self.keys = PostgresKeys(database)
         self.claims = PostgresClaims(database)
         self.schedule = PostgresSchedule(database)
         self.queues = PostgresQueues(database)

@@ -55,6 +55,8 @@ WITH mine AS MATERIALIZED (
     SELECT job_id FROM place GROUP BY job_id HAVING count(*) > 1
 ), ended AS MATERIALIZED (
     SELECT job_id FROM place WHERE state = 'finished'
+), runs AS MATERIALIZED (
+    SELECT job_id FROM place WHERE state IN ('claimed', 'abandoned')
 ), held AS MATERIALIZED (
     SELECT job_id, kind, key FROM {schema}.job_key WHERE {these}
 )
@@ -81,6 +83,7 @@ SELECT 'keyless', id, kind, key,
        (SELECT job_id FROM {schema}.job_key WHERE job_key.kind = mine.kind AND job_key.key = mine.key)
 FROM mine
 WHERE key IS NOT NULL AND NOT EXISTS (SELECT FROM ended WHERE ended.job_id = mine.id)
+  AND NOT EXISTS (SELECT FROM runs WHERE runs.job_id = mine.id)  -- it may be superseded
   AND NOT EXISTS (SELECT FROM held WHERE held.job_id = mine.id AND held.kind = mine.kind AND held.key = mine.key)
 UNION ALL
 SELECT 'lost', job_id, worker_id::text, NULL, NULL FROM place
@@ -196,6 +199,7 @@ INSERT INTO {schema}.job_key (kind, key, job_id)
 SELECT kind, key, id FROM {schema}.job
 WHERE id = ANY ($1) AND key IS NOT NULL
   AND NOT EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = job.id)
+  AND NOT EXISTS (SELECT FROM {schema}.claimed WHERE claimed.job_id = job.id)
 ORDER BY kind, key, id
 ON CONFLICT DO NOTHING
 """

@@ -21,6 +21,7 @@ from forge_jobs.storage import pieces, refusals
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
+from forge_jobs.storage.postgres.keys import is_lock_kept, replace_many
 from forge_jobs.storage.postgres.kinds import named
 from forge_jobs.storage.postgres.queues import unknown_queue
 
@@ -67,6 +68,11 @@ SELECT kind, key, job_key.job_id
 FROM {schema}.job_key JOIN unnest($1::text[], $2::text[]) AS given (kind, key) USING (kind, key)
 """
 
+DIFFERING = """
+SELECT number, {schema}.payload_differs(job_id, payload, codec)
+FROM unnest($1::integer[], $2::bigint[], $3::bytea[], $4::text[]) AS given (number, job_id, payload, codec)
+"""
+
 TELL = """
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS given (queue_id, pending, scheduled)
@@ -106,8 +112,10 @@ async def enqueue_by_copy(
                 await key_wait.bound(transaction)
             after = EPOCH
             for piece in pieces.pieces(jobs):
-                made, after = await _enqueue(
-                    database, piece, transaction, after, always_tell=connection is not None
+                put = _enqueue_keyed if keys else _enqueue
+                known = await _resolved(database, piece, transaction)
+                made, after = await put(
+                    database, known, transaction, after, always_tell=connection is not None
                 )
                 answers += made
         return answers
@@ -115,18 +123,30 @@ async def enqueue_by_copy(
     try:
         return await (again(attempt) if connection is None else attempt())
     except StorageUnavailable as error:
-        if not key_wait.is_key_busy(error):
+        if not keys or not is_lock_kept(error):
             raise
-        if connection is None:
+        if connection is None and key_wait.is_key_busy(error):
             raise await key_wait.busy(database, keys, undone="enqueued") from error
         raise KeyBusy(*(keys[0] if len(keys) == 1 else (None, None))) from error
+
+
+async def _enqueue_keyed(
+    database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any, after: datetime, *, always_tell: bool
+) -> tuple[list[Enqueued], datetime]:
+    """Do as `_enqueue` does with jobs of which some may take the places of others: those come last."""
+    others = [job for job in jobs if not job.replaces]
+    answers, after = await _enqueue(database, others, connection, after, always_tell=always_tell)
+    if len(others) == len(jobs):
+        return answers, after
+    made = await _replace(database, [job for job in jobs if job.replaces], connection)
+    first, last = iter(answers), iter(made)
+    return [next(last if job.replaces else first) for job in jobs], after
 
 
 async def _enqueue(
     database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any, after: datetime, *, always_tell: bool
 ) -> tuple[list[Enqueued], datetime]:
     """Return the answers for this piece, and a moment that is later than the places of all its jobs."""
-    jobs = await _resolved(database, jobs, connection)
     queues = await _queues(database, jobs, connection)
     record = await database.fetchrow(PREPARE, len(jobs), connection=connection)
     assert record is not None
@@ -179,7 +199,49 @@ async def _hold_keys(
     for job, job_id in zip(jobs, ids, strict=True):
         holder = job_id if job.key is None else holders[job.kind, job.key]
         answers.append(Enqueued(holder, duplicate=holder != job_id))
+    if any(answer.duplicate for answer in answers):
+        await _compare(database, jobs, ids, answers, connection)
     return answers
+
+
+async def _compare(
+    database: PostgresDatabase,
+    jobs: Sequence[NewJob],
+    ids: Sequence[int],
+    answers: list[Enqueued],
+    connection: Any,
+) -> None:
+    """The answers that name other jobs say whether those have other payloads."""
+    mine = dict(zip(ids, jobs, strict=True))
+    theirs: list[int] = []
+    for number, (job, answer) in enumerate(zip(jobs, answers, strict=True)):
+        if not answer.duplicate:
+            continue
+        if answer.id in mine:
+            differs = mine[answer.id].payload != job.payload
+            answers[number] = Enqueued(answer.id, duplicate=True, payload_differs=differs)
+        else:
+            theirs.append(number)
+    records = await database.fetch(
+        DIFFERING,
+        theirs,
+        [answers[number].id for number in theirs],
+        [jobs[number].payload for number in theirs],
+        [jobs[number].codec for number in theirs],
+        connection=connection,
+    )
+    for number, differs in records:
+        answers[number] = Enqueued(answers[number].id, duplicate=True, payload_differs=differs)
+
+
+async def _replace(database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any) -> list[Enqueued]:
+    queues = await _queues(database, jobs, connection)
+    into = [queues[job.queue or DEFAULT_QUEUE] for job in jobs]
+    attempts = [
+        queue.max_attempts if job.max_attempts is None else job.max_attempts
+        for job, queue in zip(jobs, into, strict=True)
+    ]
+    return await replace_many(database, jobs, [queue.id for queue in into], attempts, connection)
 
 
 async def _of_keys(

@@ -6,6 +6,7 @@ its job ready, and every later finish flushes what came before it. A finish wait
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import (
@@ -21,7 +22,14 @@ from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.leadership import LEADS
-from forge_jobs.storage.postgres.outcomes import FINISH, FINISH_PLAIN, HAND_BACK, POSTPONE
+from forge_jobs.storage.postgres.outcomes import (
+    FINISH,
+    FINISH_PLAIN,
+    HAND_BACK,
+    HAND_BACK_KEYED,
+    POSTPONE,
+    POSTPONE_KEYED,
+)
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 from forge_jobs.storage.postgres.workers import ERA
 from forge_jobs.storage.stretches import stretches
@@ -268,6 +276,9 @@ class PostgresClaims:
         return _missing(ids, records[0][0])
 
     async def postpone(self, postponements: Sequence[Postponement]) -> list[int]:
+        if not postponements:
+            return []
+        postponements = sorted(postponements, key=_job)
         columns = list(
             zip(
                 *(
@@ -281,32 +292,42 @@ class PostgresClaims:
                         postponed.delay.total_seconds(),
                         postponed.run_at,
                         postponed.error,
-                        postponed.counted,
+                        postponed.attempts,
                     )
-                    for postponed in sorted(postponements, key=_job)
+                    for postponed in postponements
                 ),
                 strict=True,
             )
         )
-        if not columns:
-            return []
-        records = await self._database.outcomes.fetch(POSTPONE, *columns)
-        _fill_in([postponed.claim for postponed in postponements], records[0][1])
-        return _missing(columns[0], records[0][0])
+        claims = [postponed.claim for postponed in postponements]
+        return await self._given_up(POSTPONE, POSTPONE_KEYED, claims, columns)
 
     async def hand_back(self, claims: Sequence[Claim]) -> list[int]:
+        if not claims:
+            return []
+        claims = sorted(claims, key=_id)
         columns = list(
             zip(
                 *(
                     (claim.job_id, claim.worker_id, claim.attempt, claim.queue_id, claim.priority, claim.pos)
-                    for claim in sorted(claims, key=_id)
+                    for claim in claims
                 ),
                 strict=True,
             )
         )
-        if not columns:
-            return []
-        records = await self._database.outcomes.fetch(HAND_BACK, *columns)
+        return await self._given_up(HAND_BACK, HAND_BACK_KEYED, claims, columns)
+
+    async def _given_up(
+        self, statement: str, keyed: str, claims: Sequence[Claim], columns: Sequence[Sequence[Any]]
+    ) -> list[int]:
+        """Run the statement by which these jobs wait again, the one with keys if any has one; claims say what came of it."""
+        has_key = [claim.key is not None for claim in claims]
+        if any(has_key):
+            records = await self._database.outcomes.fetch(keyed, *columns, has_key)
+            for claim in claims if records[0][2] else ():
+                claim.superseded = claim.job_id in records[0][2]
+        else:
+            records = await self._database.outcomes.fetch(statement, *columns)
         _fill_in(claims, records[0][1])
         return _missing(columns[0], records[0][0])
 

@@ -4,7 +4,7 @@ Each statement begins with a CTE `gone`: the jobs that it has taken out of the t
 from that is written here once, as further CTEs. `of` is what stands after FROM: `gone`, or a part of it.
 """
 
-from forge_jobs.model.job import CANCELLED_BY_USER, HISTORY_LIMIT
+from forge_jobs.model.job import CANCELLED_BY_USER, HISTORY_LIMIT, SUPERSEDED
 
 # ANY (ARRAY) everywhere: a join might read whole tables, since the planner guesses that they are small,
 # or, where that is forbidden, compare each row of a batch with each other row.
@@ -39,14 +39,21 @@ def failed(which: str) -> str:
 )"""
 
 
-def cancelled(which: str = "true", *, ran: str = "NULL::bigint, NULL::timestamptz") -> str:
-    """Those of `gone` are dead, "cancelled by user", or forgotten where the dead are not kept.
+BY_USER = f"'{CANCELLED_BY_USER}'"
+
+BY_WHAT = f"CASE WHEN is_cancelled THEN '{CANCELLED_BY_USER}' ELSE '{SUPERSEDED}' END"
+
+
+def cancelled(
+    which: str = "true", *, ran: str = "NULL::bigint, NULL::timestamptz", error: str = BY_USER
+) -> str:
+    """Those of `gone` are dead, "cancelled by user" or as `error` says, or forgotten where the dead are not kept.
 
     `kept`, `unkept`, `forgotten`, `unfailed`, `unkeyed`; `ran` gives the columns that say who ran them, and since when.
     """
     return f"""kept AS (
     INSERT INTO {{schema}}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error)
-    SELECT job_id, {ran}, now(), queue_id, attempt, 'dead', '{CANCELLED_BY_USER}' FROM gone
+    SELECT job_id, {ran}, now(), queue_id, attempt, 'dead', {error} FROM gone
     WHERE {which} AND (SELECT dead_retention FROM {{schema}}.queue WHERE queue.id = gone.queue_id) > interval '0'
     RETURNING job_id, queue_id
 ), unkept AS MATERIALIZED (

@@ -15,6 +15,7 @@ from forge_jobs.storage.pieces import keys, pieces
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.bulk import enqueue_by_copy
 from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.keys import holder, in_time, replaced
 from forge_jobs.storage.postgres.kinds import queue_of
 from forge_jobs.storage.postgres.queues import unknown_queue
 
@@ -68,6 +69,15 @@ ENQUEUE_PLAIN = (
     .replace("{held}", "")
 )
 
+# Of a job that takes the place of the one with its key, `replace_job` does what follows.
+REPLACE = (
+    ENQUEUE[: ENQUEUE.index("{keyed}")]
+    + """
+SELECT made.* FROM target CROSS JOIN LATERAL {schema}.replace_job(
+    queue_id, priority, max_attempts, timeout, $5, $6, $7, $12::text, $13::text, due, $10::boolean) AS made
+"""
+)
+
 ENQUEUE_KEYED = (
     ENQUEUE.replace(
         "{keyed}",
@@ -84,13 +94,14 @@ ENQUEUE_KEYED = (
 )
 
 # The statement is a transaction of its own, and bounds its wait for the key before it takes the key.
-ENQUEUE_KEYED_ALONE = ENQUEUE_KEYED.replace(
-    "{bound}", "bound AS MATERIALIZED (SELECT set_config('lock_timeout', $13::text, true)), "
-).replace("{bounded}", " CROSS JOIN bound")
-
-ENQUEUE_KEYED = ENQUEUE_KEYED.replace("{bound}", "").replace("{bounded}", "")
-
-HOLDER = "SELECT job_id FROM {schema}.job_key WHERE kind = $1 AND key = $2"
+_BOUND = "bound AS MATERIALIZED (SELECT set_config('lock_timeout', {wait}::text, true)), "
+ENQUEUE_KEYED_ALONE, REPLACE_ALONE = (
+    statement.replace("{bound}", _BOUND.replace("{wait}", wait)).replace("{bounded}", " CROSS JOIN bound")
+    for statement, wait in ((ENQUEUE_KEYED, "$13"), (REPLACE, "$14"))
+)
+ENQUEUE_KEYED, REPLACE = (
+    statement.replace("{bound}", "").replace("{bounded}", "") for statement in (ENQUEUE_KEYED, REPLACE)
+)
 
 # Numbered before the join, so that ids and places follow the order of the jobs.
 ENQUEUE_BATCH = """
@@ -157,7 +168,8 @@ async def enqueue(database: PostgresDatabase, job: NewJob, connection: Any) -> E
         job.declared,
     )
     if job.key is not None:
-        return await _enqueue_keyed(database, job, arguments, connection)
+        put = _replace if job.replaces else _enqueue_keyed
+        return await put(database, job, arguments, connection)
     record = await database.fetchrow(ENQUEUE_PLAIN, *arguments, connection=connection)
     if record is None:
         raise await _unknown_queue(database, job, connection)
@@ -173,10 +185,26 @@ async def _enqueue_keyed(
             raise await _unknown_queue(database, job, connection)
         if record[0] is not None:
             return Enqueued(record[0])
-        holder = await database.fetchval(HOLDER, job.kind, job.key, connection=connection)
-        if holder is not None:
-            return Enqueued(holder, duplicate=True)
+        if (there := await holder(database, job, connection)) is not None:
+            return there
         # The holder ended between the two looks, so its key is free.
+
+
+async def _replace(
+    database: PostgresDatabase, job: NewJob, arguments: tuple[object, ...], connection: Any
+) -> Enqueued:
+    assert job.key is not None
+    facts = (*arguments, job.key, job.key_mode.value)
+
+    async def attempt() -> Any:
+        if connection is not None:
+            return await database.fetchrow(REPLACE, *facts, connection=connection)
+        return await database.fetchrow(REPLACE_ALONE, *facts, key_wait.as_setting(key_wait.KEY_WAIT))
+
+    record = await in_time(attempt, job.kind, job.key, connection)
+    if record is None:
+        raise await _unknown_queue(database, job, connection)
+    return replaced(record)
 
 
 async def _take_key(

@@ -3,6 +3,8 @@
 Each takes jobs out of `claimed` whose claims still hold; what follows comes from `endings`.
 """
 
+from collections.abc import Mapping
+
 from forge_jobs.storage.postgres import endings
 
 # For nearly every batch: done by one worker, nothing to forget, no key, no error. It has fewer
@@ -52,59 +54,119 @@ WITH gone AS (
 SELECT array_agg(job_id) FROM gone
 """
 
-# A job that a user cancelled while a worker had it does not wait again, whatever the worker says of it.
-_CANCELLED = endings.cancelled("is_cancelled", ran="worker_id, claimed_at")
 _MOVES = "(SELECT gone.*, job_id = ANY (ARRAY(SELECT job_id FROM kept)) AS is_kept FROM gone) AS moves"
 
-POSTPONE = f"""
-WITH gone AS (
+# Of jobs with keys, one that lost its key while it ran is superseded. Whoever takes a key away has locked the claim
+# before. The key's row is locked here all the same: this statement, which may have waited for the claim, would else see the
+# key as it was before the wait, and two jobs with one key would live.
+_OWN_KEYS = """, own AS MATERIALIZED (
+    SELECT job_id FROM {schema}.job_key WHERE job_id = ANY (ARRAY(SELECT job_id FROM taken WHERE keyed))
+    FOR KEY SHARE
+), gone AS MATERIALIZED (
+    SELECT *, keyed AND job_id <> ALL (ARRAY(SELECT job_id FROM own)) AS is_superseded FROM taken
+)"""
+
+
+def _gone(given: Mapping[str, str], more: str = "", *, keyed: bool) -> str:
+    """Return the CTE `gone`: the jobs, given as arrays of these types by name, whose claims still held.
+
+    With `keyed` a further array says which of them have keys, and `gone` says which are superseded.
+    """
+    types = [*given.values(), *(["boolean"] if keyed else [])]
+    arrays = ", ".join(f"${number}::{type}[]" for number, type in enumerate(types, start=1))
+    names = ", ".join([*given, *(["keyed"] if keyed else [])])
+    return f"""{"taken" if keyed else "gone"} AS (
     DELETE FROM {{schema}}.claimed
-    USING unnest($1::bigint[], $2::bigint[], $3::integer[], $4::integer[], $5::smallint[], $6::text[],
-                 $7::double precision[], $8::timestamptz[], $9::text[], $10::boolean[])
-          AS given (job_id, worker_id, attempt, queue_id, priority, reason, delay, run_at, error, counted)
+    USING unnest({arrays}) AS given ({names})
     WHERE claimed.job_id BETWEEN given.job_id AND given.job_id
       AND claimed.worker_id = given.worker_id AND claimed.attempt = given.attempt
-    RETURNING given.*, coalesce(given.run_at, now() + make_interval(secs => given.delay)) AS due,
-              given.attempt - CASE WHEN given.counted THEN 0 ELSE 1 END AS attempts,
-              claimed.claimed_at, claimed.cancel_requested_at IS NOT NULL AS is_cancelled
-), {_CANCELLED}, waits AS (
-    INSERT INTO {{schema}}.scheduled (job_id, run_at, queue_id, attempt, priority, reason)
-    SELECT job_id, due, queue_id, attempts, priority, reason FROM gone WHERE due > now() AND NOT is_cancelled
-), {endings.placed("gone WHERE due <= now() AND NOT is_cancelled", attempt="attempts")}, {
-    endings.failed("error IS NOT NULL AND job_id <> ALL (ARRAY(SELECT job_id FROM unkept))")
-}, {
-    endings.tallied(
-        _MOVES,
-        in_progress="-count(*)",
-        scheduled="count(*) FILTER (WHERE due > now() AND NOT is_cancelled)",
-        pending="count(*) FILTER (WHERE due <= now() AND NOT is_cancelled)",
-        dead="count(*) FILTER (WHERE is_kept)",
+    RETURNING given.*, {more}claimed.claimed_at, claimed.cancel_requested_at IS NOT NULL AS is_cancelled
+){_OWN_KEYS if keyed else ""}"""
+
+
+def _ended(*, keyed: bool) -> tuple[str, str, str]:
+    """Return what says that a job does not wait again, whatever its worker says; the CTEs by which it is dead then;
+    and the columns of the answer that name such jobs.
+
+    A user cancelled it while a worker had it, or it is superseded.
+    """
+    cancelled = "array_agg(job_id) FILTER (WHERE is_cancelled)"
+    if not keyed:
+        return "is_cancelled", endings.cancelled("is_cancelled", ran="worker_id, claimed_at"), cancelled
+    which = "(is_cancelled OR is_superseded)"
+    return (
+        which,
+        endings.cancelled(which, ran="worker_id, claimed_at", error=endings.BY_WHAT),
+        f"{cancelled}, array_agg(job_id) FILTER (WHERE is_superseded AND NOT is_cancelled)",
     )
-}
-SELECT array_agg(job_id), array_agg(job_id) FILTER (WHERE is_cancelled), {endings.WOKEN}
+
+
+def _postpone(*, keyed: bool) -> str:
+    ended, ends, answer = _ended(keyed=keyed)
+    given = {
+        "job_id": "bigint",
+        "worker_id": "bigint",
+        "attempt": "integer",
+        "queue_id": "integer",
+        "priority": "smallint",
+        "reason": "text",
+        "delay": "double precision",
+        "run_at": "timestamptz",
+        "error": "text",
+        "attempts": "integer",
+    }
+    due = "coalesce(given.run_at, now() + make_interval(secs => given.delay)) AS due,\n              "
+    return f"""
+WITH {_gone(given, due, keyed=keyed)}, {ends}, waits AS (
+    INSERT INTO {{schema}}.scheduled (job_id, run_at, queue_id, attempt, priority, reason)
+    SELECT job_id, due, queue_id, attempts, priority, reason FROM gone WHERE due > now() AND NOT {ended}
+), {endings.placed(f"gone WHERE due <= now() AND NOT {ended}", attempt="attempts")}, {
+        endings.failed("error IS NOT NULL AND job_id <> ALL (ARRAY(SELECT job_id FROM unkept))")
+    }, {
+        endings.tallied(
+            _MOVES,
+            in_progress="-count(*)",
+            scheduled=f"count(*) FILTER (WHERE due > now() AND NOT {ended})",
+            pending=f"count(*) FILTER (WHERE due <= now() AND NOT {ended})",
+            dead="count(*) FILTER (WHERE is_kept)",
+        )
+    }
+SELECT array_agg(job_id), {answer}, {endings.WOKEN}
 FROM gone
 """
 
-HAND_BACK = f"""
-WITH gone AS (
-    DELETE FROM {{schema}}.claimed
-    USING unnest($1::bigint[], $2::bigint[], $3::integer[], $4::integer[], $5::smallint[], $6::bigint[])
-          AS given (job_id, worker_id, attempt, queue_id, priority, pos)
-    WHERE claimed.job_id BETWEEN given.job_id AND given.job_id
-      AND claimed.worker_id = given.worker_id AND claimed.attempt = given.attempt
-    RETURNING given.*, claimed.claimed_at, claimed.cancel_requested_at IS NOT NULL AS is_cancelled
-), {_CANCELLED}, {endings.placed("gone WHERE NOT is_cancelled", pos="pos", attempt="attempt - 1")}, {
-    endings.tallied(
-        _MOVES,
-        in_progress="-count(*)",
-        pending="count(*) FILTER (WHERE NOT is_cancelled)",
-        dead="count(*) FILTER (WHERE is_kept)",
-    )
-}
-SELECT array_agg(job_id), array_agg(job_id) FILTER (WHERE is_cancelled), {endings.WOKEN},
+
+def _hand_back(*, keyed: bool) -> str:
+    ended, ends, answer = _ended(keyed=keyed)
+    given = {
+        "job_id": "bigint",
+        "worker_id": "bigint",
+        "attempt": "integer",
+        "queue_id": "integer",
+        "priority": "smallint",
+        "pos": "bigint",
+    }
+    return f"""
+WITH {_gone(given, keyed=keyed)}, {ends}, {
+        endings.placed(f"gone WHERE NOT {ended}", pos="pos", attempt="attempt - 1")
+    }, {
+        endings.tallied(
+            _MOVES,
+            in_progress="-count(*)",
+            pending=f"count(*) FILTER (WHERE NOT {ended})",
+            dead="count(*) FILTER (WHERE is_kept)",
+        )
+    }
+SELECT array_agg(job_id), {answer}, {endings.WOKEN},
        (SELECT count({{schema}}.tell('behind:' || concat_ws(',', queue_id, priority, pos, worker_id)))
-        FROM (SELECT queue_id, priority, worker_id, min(pos) AS pos FROM gone WHERE NOT is_cancelled GROUP BY 1, 2, 3)
+        FROM (SELECT queue_id, priority, worker_id, min(pos) AS pos FROM gone WHERE NOT {
+        ended
+    } GROUP BY 1, 2, 3)
              AS back
         WHERE EXISTS (SELECT FROM {{schema}}.idle WHERE idle.queue_id = back.queue_id))
 FROM gone
 """
+
+
+POSTPONE, POSTPONE_KEYED = _postpone(keyed=False), _postpone(keyed=True)
+HAND_BACK, HAND_BACK_KEYED = _hand_back(keyed=False), _hand_back(keyed=True)

@@ -54,7 +54,20 @@ RIGHTS: Mapping[Purpose, Mapping[str, str]] = {
 SEQUENCE = "job_id_seq"
 """The sequence from which whoever enqueues takes ids; other ids come by themselves."""
 
-FUNCTIONS = ("configured", "enqueue", "micros", "place", "summed", "tell", "wake")
+FUNCTIONS = (
+    "begin_wait",
+    "configured",
+    "differs",
+    "enqueue",
+    "micros",
+    "payload_differs",
+    "place",
+    "remove",
+    "replace_job",
+    "summed",
+    "tell",
+    "wake",
+)
 """They do only what the role that calls them may do by itself."""
 
 VERBS = {

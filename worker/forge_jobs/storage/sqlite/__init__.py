@@ -13,6 +13,7 @@ from forge_jobs.storage.sqlite.crons import SqliteCrons
 from forge_jobs.storage.sqlite.fires import SqliteFires
 from forge_jobs.storage.sqlite.history import SqliteHistory
 from forge_jobs.storage.sqlite.jobs import SqliteJobs
+from forge_jobs.storage.sqlite.keys import SqliteKeys
 from forge_jobs.storage.sqlite.kinds import SqliteKinds
 from forge_jobs.storage.sqlite.leadership import SqliteLeadership
 from forge_jobs.storage.sqlite.limits import SqliteLimits
@@ -53,6 +54,7 @@ class SqliteStorage(Storage):
         self.caveat = None
         self.schema = SqliteSchema(database)
         self.jobs = SqliteJobs(database)
+        self.keys = SqliteKeys(database)
         self.claims = SqliteClaims(database)
         self.schedule = SqliteSchedule(database)
         self.queues = SqliteQueues(database)

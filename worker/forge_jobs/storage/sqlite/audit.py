@@ -73,6 +73,7 @@ SELECT 'keyless', id, kind, key,
        (SELECT job_id FROM job_key WHERE job_key.kind = mine.kind AND job_key.key = mine.key)
 FROM mine
 WHERE key IS NOT NULL AND id NOT IN (SELECT job_id FROM ended)
+  AND id NOT IN (SELECT job_id FROM place WHERE state IN ('claimed', 'abandoned'))  -- it may be superseded
   AND NOT EXISTS (SELECT 1 FROM job_key AS held
                   WHERE held.job_id = mine.id AND held.kind = mine.kind AND held.key = mine.key)
 UNION ALL
@@ -130,6 +131,7 @@ WHERE kind = ? AND key = ? AND (
 HOLD_KEY = """
 INSERT INTO job_key (kind, key, job_id)
 SELECT kind, key, id FROM job WHERE id = ? AND key IS NOT NULL AND id NOT IN (SELECT job_id FROM finished)
+  AND id NOT IN (SELECT job_id FROM claimed)
 ON CONFLICT DO NOTHING
 """
 

@@ -15,6 +15,7 @@ from forge_jobs.model.job import (
     HISTORY_LIMIT,
     LARGE_PAYLOAD,
     LAST_ATTEMPT,
+    SUPERSEDED,
     Claim,
     End,
     Postponement,
@@ -309,16 +310,16 @@ def _forget(transaction: Transaction, claims: Sequence[Claim]) -> None:
 
 
 def _postpone(transaction: Transaction, postponements: Sequence[Postponement]) -> list[int]:
-    cancelled = _cancelled(transaction, [postponed.claim for postponed in postponements])
+    ended = _ended_meanwhile(transaction, [postponed.claim for postponed in postponements])
     owned, lost = _owned(transaction, {_proof(postponed.claim): postponed for postponed in postponements})
     now = transaction.now
     ready: list[tuple[int, int, int, int, int]] = []
     scheduled: list[tuple[int, int, int, int, int, str]] = []
     for postponed in owned:
         claim = postponed.claim
-        if _proof(claim) in cancelled:
+        if _proof(claim) in ended:
             continue
-        attempt = claim.attempt if postponed.counted else claim.attempt - 1
+        attempt = postponed.attempts
         due = later(now, postponed.delay) if postponed.run_at is None else micros(postponed.run_at)
         if due > now:
             scheduled.append(
@@ -339,15 +340,15 @@ def _postpone(transaction: Transaction, postponements: Sequence[Postponement]) -
     make_scheduled(transaction, scheduled)
     count_move(transaction, [job[2] for job in ready], "in_progress", "pending")
     count_move(transaction, [job[2] for job in scheduled], "in_progress", "scheduled")
-    _end_cancelled(transaction, [postponed.claim for postponed in owned], cancelled)
+    _end(transaction, [postponed.claim for postponed in owned], ended)
     return lost
 
 
 def _hand_back(transaction: Transaction, claims: Sequence[Claim]) -> list[int]:
-    cancelled = _cancelled(transaction, claims)
+    ended = _ended_meanwhile(transaction, claims)
     owned, lost = _owned(transaction, {_proof(claim): claim for claim in claims})
-    _end_cancelled(transaction, owned, cancelled)
-    owned = [claim for claim in owned if not claim.cancel_requested]
+    _end(transaction, owned, ended)
+    owned = [claim for claim in owned if _proof(claim) not in ended]
     make_ready(
         transaction,
         [(claim.job_id, claim.pos, claim.queue_id, claim.attempt - 1, claim.priority) for claim in owned],
@@ -356,21 +357,34 @@ def _hand_back(transaction: Transaction, claims: Sequence[Claim]) -> list[int]:
     return lost
 
 
-def _cancelled(transaction: Transaction, claims: Sequence[Claim]) -> dict[Proof, int]:
-    """Return which of these claims are held and cancelled by a user, and since when they are held."""
-    rows = transaction.records(
-        "SELECT job_id, worker_id, attempt, claimed_at FROM claimed "
-        "WHERE job_id IN (SELECT value FROM json_each(?)) AND cancel_requested_at IS NOT NULL",
-        (json.dumps([claim.job_id for claim in claims]),),
+def _ended_meanwhile(transaction: Transaction, claims: Sequence[Claim]) -> dict[Proof, int]:
+    """Return which of these claims are held but do not wait again, and since when they are held; each claim says why.
+
+    A user cancelled the job, or it is superseded: it has a key that it does not hold.
+    """
+    rows = transaction.rows(
+        """
+        SELECT job_id, worker_id, attempt, claimed_at, cancel_requested_at IS NOT NULL,
+               job_id IN (SELECT value FROM json_each(:keyed))
+               AND NOT EXISTS (SELECT 1 FROM job_key WHERE job_key.job_id = claimed.job_id)
+        FROM claimed WHERE job_id IN (SELECT value FROM json_each(:ids))
+        """,
+        {
+            "ids": json.dumps([claim.job_id for claim in claims]),
+            "keyed": json.dumps([claim.job_id for claim in claims if claim.key is not None]),
+        },
     )
-    return {(row["job_id"], row["worker_id"], row["attempt"]): row["claimed_at"] for row in rows}
-
-
-def _end_cancelled(transaction: Transaction, claims: Sequence[Claim], cancelled: Mapping[Proof, int]) -> None:
-    """The jobs of these claims, which were taken back, are dead where a user cancelled them; each claim says whether one did."""
+    cancelled = {row[:3] for row in rows if row[4]}
+    superseded = {row[:3] for row in rows if row[5] and not row[4]}
     for claim in claims:
         claim.cancel_requested = _proof(claim) in cancelled
-    ended = [claim for claim in claims if claim.cancel_requested]
+        claim.superseded = _proof(claim) in superseded
+    return {row[:3]: row[3] for row in rows if row[4] or row[5]}
+
+
+def _end(transaction: Transaction, claims: Sequence[Claim], since: Mapping[Proof, int]) -> None:
+    """Those of the jobs, whose claims were taken back, that are in `since` are dead: cancelled, or superseded."""
+    ended = [claim for claim in claims if _proof(claim) in since]
     if not ended:
         return
     retentions: dict[int, int] = dict(transaction.rows("SELECT id, dead_retention FROM queue"))
@@ -379,12 +393,12 @@ def _end_cancelled(transaction: Transaction, claims: Sequence[Claim], cancelled:
         (
             claim.job_id,
             claim.worker_id,
-            cancelled[_proof(claim)],
+            since[_proof(claim)],
             transaction.now,
             claim.queue_id,
             claim.attempt,
             State.DEAD.value,
-            CANCELLED_BY_USER,
+            CANCELLED_BY_USER if claim.cancel_requested else SUPERSEDED,
             None,
         )
         for claim in kept

@@ -1,27 +1,21 @@
 """Enqueueing in SQLite, as by `jobs.enqueue` and by crons."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from forge_jobs.handlers.options import resolved
 from forge_jobs.model.job import Alike, Enqueued, NewJob, Reason
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.storage.pieces import pieces
+from forge_jobs.storage.sqlite.keys import INSERT, due, duplicate, replace
 from forge_jobs.storage.sqlite.kinds import named
-from forge_jobs.storage.sqlite.micros import later, micros
 from forge_jobs.storage.sqlite.queues import unknown_queue
 from forge_jobs.storage.sqlite.tally import count_move
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 from forge_jobs.storage.sqlite.waiting import make_ready, make_scheduled
 
-# The columns are named: a later release may add some while this one still runs.
-INSERT = """
-INSERT INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-
 
 def enqueue(transaction: Transaction, jobs: Sequence[NewJob] | Alike) -> list[Enqueued]:
-    """All jobs wait; those whose key a living job holds are answered with that one. Raises UnknownQueue."""
+    """All jobs wait; those whose key a living job holds are answered with that one, or replace it. Raises UnknownQueue."""
     answers: list[Enqueued] = []
     for piece in pieces(jobs):
         answers += _enqueue(transaction, piece)
@@ -31,9 +25,26 @@ def enqueue(transaction: Transaction, jobs: Sequence[NewJob] | Alike) -> list[En
 def _enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
     jobs = _resolved(transaction, jobs)
     queues = _queues(transaction, jobs)
-    now, answers = transaction.now, []
+    if all(job.key is None for job in jobs):
+        return _add(transaction, jobs, queues)
+    # Those that take the places of others come last, since these others may be among them.
+    added = iter(_add(transaction, [job for job in jobs if not job.replaces], queues))
+    return [_put(transaction, job, queues) if job.replaces else next(added) for job in jobs]
+
+
+def _put(transaction: Transaction, job: NewJob, queues: Mapping[str, tuple[int, int]]) -> Enqueued:
+    queue_id, queue_attempts = queues[job.queue or DEFAULT_QUEUE]
+    attempts = queue_attempts if job.max_attempts is None else job.max_attempts
+    return replace(transaction, job, queue_id, attempts)
+
+
+def _add(
+    transaction: Transaction, jobs: Sequence[NewJob], queues: Mapping[str, tuple[int, int]]
+) -> list[Enqueued]:
+    now = transaction.now
+    answers: list[Enqueued] = []
     rows: list[Row] = []
-    keys: dict[tuple[str, str], int] = {}
+    keys: dict[tuple[str, str], tuple[int, NewJob]] = {}
     ready: list[tuple[int, int, int, int, int]] = []
     scheduled: list[tuple[int, int, int, int, int, str]] = []
     # Ids are chosen here, not by the table, since `ready` needs them too; nobody else writes meanwhile.
@@ -41,11 +52,10 @@ def _enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]
     for job in jobs:
         queue_id, queue_attempts = queues[job.queue or DEFAULT_QUEUE]
         if job.key is not None:
-            holder = keys.get((job.kind, job.key)) or _holder(transaction, job.kind, job.key)
-            if holder is not None:
-                answers.append(Enqueued(holder, duplicate=True))
+            if there := _of_batch(keys, job) or duplicate(transaction, job):
+                answers.append(there)
                 continue
-            keys[job.kind, job.key] = job_id + 1
+            keys[job.kind, job.key] = job_id + 1, job
         job_id += 1
         answers.append(Enqueued(job_id))
         priority = job.priority or 0
@@ -65,21 +75,27 @@ def _enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]
                 job.payload,
             )
         )
-        due = _due(job, now)
-        if due > now:
-            scheduled.append((job_id, due, queue_id, 0, priority, Reason.DELAYED.value))
+        run_at = due(job, now)
+        if run_at > now:
+            scheduled.append((job_id, run_at, queue_id, 0, priority, Reason.DELAYED.value))
         else:  # one pos for a whole batch: within it, `ready` is in the order of ids
             ready.append((job_id, now, queue_id, 0, priority))
     transaction.execute_many(INSERT, rows)
     transaction.execute_many(
         "INSERT INTO job_key (kind, key, job_id) VALUES (?, ?, ?)",
-        [(kind, key, holder) for (kind, key), holder in keys.items()],
+        [(kind, key, holder) for (kind, key), (holder, _) in keys.items()],
     )
     make_ready(transaction, ready)
     make_scheduled(transaction, scheduled)
     count_move(transaction, [job[2] for job in ready], None, "pending")
     count_move(transaction, [job[2] for job in scheduled], None, "scheduled")
     return answers
+
+
+def _of_batch(keys: Mapping[tuple[str, str], tuple[int, NewJob]], job: NewJob) -> Enqueued | None:
+    """Return the answer that names the job of the same batch with the key of `job`; None: there is none."""
+    holder, first = keys.get((job.kind, job.key or ""), (0, job))
+    return Enqueued(holder, duplicate=True, payload_differs=job.payload != first.payload) if holder else None
 
 
 def _resolved(transaction: Transaction, jobs: Sequence[NewJob]) -> Sequence[NewJob]:
@@ -97,16 +113,3 @@ def _queues(transaction: Transaction, jobs: Sequence[NewJob]) -> dict[str, tuple
             raise unknown_queue(transaction, name)
         queues[name] = row[0], row[1]
     return queues
-
-
-def _holder(transaction: Transaction, kind: str, key: str) -> int | None:
-    holder: int | None = transaction.value(
-        "SELECT job_id FROM job_key WHERE kind = ? AND key = ?", (kind, key)
-    )
-    return holder
-
-
-def _due(job: NewJob, now: int) -> int:
-    if job.run_at is not None:
-        return micros(job.run_at)
-    return now if job.delay is None else later(now, job.delay)

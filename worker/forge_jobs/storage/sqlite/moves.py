@@ -83,7 +83,7 @@ def cancel(transaction: Transaction, places: Sequence[Place]) -> int:
         for place in places:
             transaction.tell("cancel", place.id)
         return len(places)
-    _take_out(transaction, places)
+    take_out(transaction, places)
     _give_keys_back(transaction, places)
     retentions: dict[int, int] = dict(transaction.rows("SELECT id, dead_retention FROM queue"))
     kept = [place for place in places if retentions[place.queue_id]]
@@ -104,20 +104,20 @@ def retry(transaction: Transaction, places: Sequence[Place]) -> int:
     """The jobs, all dead or all retrying, are pending with attempts at 0, except where another job holds the key; return how many."""
     if places[0].state is State.DEAD:
         places = [place for place in places if place.key is None or _takes_its_key(transaction, place)]
-    _take_out(transaction, places)
+    take_out(transaction, places)
     _make_pending(transaction, [(place, 0) for place in places])
     return len(places)
 
 
 def run_now(transaction: Transaction, place: Place) -> None:
     """The scheduled job is pending."""
-    _take_out(transaction, [place])
+    take_out(transaction, [place])
     _make_pending(transaction, [(place, place.attempt)])
 
 
 def delete(transaction: Transaction, places: Sequence[Place]) -> int:
     """The jobs, all in one state and not in progress, are gone with their history; return how many."""
-    _take_out(transaction, places)
+    take_out(transaction, places)
     _give_keys_back(transaction, places)
     forget(transaction, [place.id for place in places])
     return len(places)
@@ -171,7 +171,7 @@ def _give_keys_back(transaction: Transaction, places: Sequence[Place]) -> None:
     transaction.execute_many("DELETE FROM job_key WHERE job_id = ?", ids)
 
 
-def _take_out(transaction: Transaction, places: Sequence[Place]) -> None:
+def take_out(transaction: Transaction, places: Sequence[Place]) -> None:
     """The jobs are in no state and no longer counted. They are in one state, not in progress."""
     if not places:
         return

@@ -11,8 +11,8 @@ CREATE TABLE IF NOT EXISTS migration (
 -- The tables of forge-jobs in SQLite, in the order in which they are best read.
 --
 -- The state of a job is the table that holds its id: scheduled, ready, claimed or finished. What was enqueued is in
--- `job`, whose rows are written once and never updated. When a job changes its state, one transaction deletes a
--- narrow row from one table and inserts one into another.
+-- `job`, whose rows are written once, unless a waiting job is replaced. When a job changes its state, one transaction
+-- deletes a narrow row from one table and inserts one into another.
 --
 -- Unless a comment says otherwise, durations are in microseconds, moments are in microseconds since the epoch, and
 -- lists and records are JSON. Unlike PostgreSQL, SQLite has no function `enqueue` and no views of counts here,
@@ -72,8 +72,8 @@ CREATE TABLE kind (
 
 -- Jobs
 
--- The jobs as they were enqueued: each row is written once and never updated. Because of AUTOINCREMENT the id of a
--- deleted job is never given to another job.
+-- The jobs as they were enqueued. A row is updated only when somebody replaces the job while it waits, or moves it to
+-- another queue. Because of AUTOINCREMENT the id of a deleted job is never given to another job.
 CREATE TABLE job (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     queue_id     INTEGER NOT NULL,
@@ -87,7 +87,8 @@ CREATE TABLE job (
     payload      BLOB NOT NULL
 );
 
--- The keys of jobs that have not ended. A row is deleted when its job ends.
+-- The keys of jobs that have not ended. A row is deleted when its job ends. Each waiting job that has a key has a row
+-- here. A running job loses it to the one that replaces it: then it is superseded, and does not wait again.
 CREATE TABLE job_key (
     kind   TEXT NOT NULL,
     key    TEXT NOT NULL,
