@@ -73,6 +73,15 @@ class UnknownHandler(InvalidInput):
         super().__init__(f"No handler is registered for kind {kind!r}; kinds: {there}.")
 
 
+class UndeclaredKind(InvalidInput):
+    """No program has declared this kind of jobs, and no worker has a handler for it."""
+
+    def __init__(self, kind: str, known: Iterable[str] = ()) -> None:
+        self.kind, self.known = kind, tuple(sorted(known))
+        there = ", ".join(self.known) or "none"
+        super().__init__(f"There is no kind {kind!r}; kinds: {there}.")
+
+
 class UnknownScope(InvalidInput):
     """No rate limit has this scope."""
 

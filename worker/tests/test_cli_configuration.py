@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from forge_jobs import Forge
+from forge_jobs import Forge, Kind
 from tests.command_line import CommandLine, migrated
 
 
@@ -89,6 +89,37 @@ def test_a_pause_has_one_end(cli: CommandLine):
 
     assert said.code == 2
     assert "--for and --until are both given, allowed is one of them." in said.error
+
+
+def declared(cli: CommandLine, *kinds: str) -> None:
+    cli.using(lambda forge: forge.storage.kinds.declare([Kind(kind) for kind in kinds], by="a test"))
+
+
+def test_kinds_are_listed_paused_and_resumed(cli: CommandLine):
+    declared(cli, "send", "fax")
+
+    [paused] = cli.fine("kinds", "pause", "send", "--for", "2h", "--why", "the bank is closed")
+    assert (paused["kind"], paused["reason"]) == ("send", "the bank is closed")
+
+    fax, send = cli.fine("kinds", "list")
+    assert (fax["paused"], send["paused"]["reason"]) == (None, "the bank is closed")
+    assert "paused for 2 h" in cli("kinds", "list").out
+
+    assert cli("kinds", "resume", "send", "fax").lines == [
+        "Kind 'send' is resumed.",
+        "Kind 'fax' was not paused.",
+    ]
+    assert cli.fine("kinds", "forget", "fax") == {"kind": "fax", "forgotten": True}
+
+
+def test_one_unknown_kind_keeps_all_from_being_paused(cli: CommandLine):
+    declared(cli, "send", "fax")
+
+    answer = cli("kinds", "pause", "send", "sned")
+
+    assert answer.code == 2
+    assert "There is no kind 'sned'; kinds: fax, send." in answer.error
+    assert [kind["paused"] for kind in cli.fine("kinds", "list")] == [None, None]
 
 
 def test_one_unknown_queue_keeps_all_from_being_paused(cli: CommandLine):

@@ -9,6 +9,7 @@ import pytest
 
 from forge_jobs.model.facts import Waiting
 from forge_jobs.model.job import FOREVER, Job, Reason, State
+from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.rules.why import explain
@@ -142,6 +143,11 @@ def test_a_job_that_moves_while_it_is_asked_about_is_to_be_asked_about_again():
     ("around", "reason"),
     [
         (waiting(replace(MAIL, paused=True)), "Queue 'mail' is paused."),
+        (
+            waiting(MAIL, paused_kind=PausedKind("send", NOW - timedelta(seconds=1))),
+            f"Kind 'send' is paused until {to_the_second(NOW - timedelta(seconds=1))}, "
+            "and about to be resumed by the leading worker.",
+        ),
         (
             waiting(
                 replace(MAIL, paused=True, paused_until=NOW + timedelta(hours=2), pause_reason="no stamps")

@@ -338,6 +338,7 @@ async def everything(telemetry: Telemetry, storage: Storage) -> Metrics:
             telemetry.emit(event(*(values.get(name, ()) for name in names)))
     epoch = await factories.leader(storage)
     await storage.queues.set("mail", {"concurrency": 3})
+    await storage.kinds.pause("send", until=None, reason=None)
     await storage.limits.set("slack", capacity=5, refill=1.0)
     planned = await storage.crons.set(factories.cron())
     await storage.fires.seed("nightly", MOMENT, epoch=epoch)

@@ -25,6 +25,7 @@ class Facts:
     counts: tuple[Counts, ...]
     handled: Mapping[str, Set[str]]  # kinds by queue, where they are known
     unhandled: Mapping[str, Sequence[Unhandled]]  # by queue
+    paused_kinds: Set[str]
     crons: tuple[CronConfig, ...]
     versions: Sequence[Version]  # of all pools
     workers: Sequence[WorkerInfo]  # of all pools and of none
@@ -128,6 +129,7 @@ class FactsReader:
                 counts=tuple(await forge.jobs.counts()),
                 handled=await forge.workers.handled(),
                 unhandled=by_queue(await forge.jobs.unhandled()),
+                paused_kinds={paused.kind for paused in await forge.kinds.paused()},
                 crons=tuple(await forge.crons.list()),
                 # After the workers: one that connects in between is set aside once more, never forgotten.
                 connections_left=await forge.storage.connections_left(),

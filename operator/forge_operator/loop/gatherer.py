@@ -116,5 +116,6 @@ class Gatherer:
             now=facts.now,
             row=facts.crons_by_name.get(name),
             handled=facts.handled.get(queue) if queue is not None else None,
+            paused_kinds=facts.paused_kinds,
             queue_exists=queue is None or any(row.name == queue for row in facts.queues),
         )

@@ -49,15 +49,17 @@ GAUGES: dict[str, tuple[str, Callable[[QueueFacts], float]]] = {
     "dead_jobs": ("Dead jobs that are still kept.", lambda facts: facts.counts.dead),
     "held_jobs": (
         "Pending jobs that would not start however many workers there were.",
-        lambda facts: held(facts.workable, facts.queue),
+        lambda facts: (
+            held(facts.workable, facts.queue) + sum(jobs.pending for jobs in facts.unhandled if jobs.paused)
+        ),
     ),
     "unhandled_jobs": (
         "Pending jobs of kinds for which nobody who serves the queue has a handler.",
-        lambda facts: sum(jobs.pending for jobs in facts.unhandled),
+        lambda facts: sum(jobs.pending for jobs in facts.unhandled if not jobs.paused),
     ),
     "unhandled_due_jobs": (
         "Scheduled jobs of such kinds whose time has come.",
-        lambda facts: sum(jobs.due for jobs in facts.unhandled),
+        lambda facts: sum(jobs.due for jobs in facts.unhandled if not jobs.paused),
     ),
     "oldest_pending_age_seconds": (
         "How long the oldest pending job has been pending; 0 when there is none.",

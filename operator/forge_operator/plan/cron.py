@@ -155,7 +155,7 @@ def all_well(name: str) -> dict[Condition, Assessment]:
 
 def kinds_handled(spec: CronSpec, database: CronDatabase) -> dict[Condition, Assessment]:
     """Return whether some worker has a handler for the jobs that the cron enqueues."""
-    in_vain = () if database.handled is None else {spec.job.kind} - database.handled
+    in_vain = () if database.handled is None else {spec.job.kind} - database.handled - database.paused_kinds
     return {Condition.KINDS_HANDLED: handled_or_not([spec.job.queue], in_vain)}
 
 

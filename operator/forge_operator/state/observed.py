@@ -171,8 +171,9 @@ class CronDatabase:
     row: CronConfig | None  # None: there is none
     queue_exists: bool = True
     handled: Set[str] | None = (
-        None  # kinds for which somebody who serves its queue has a handler; None: not known
+        None  # kinds for which somebody who serves its queue has a handler, and that are not paused; None: not known
     )
+    paused_kinds: Set[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from forge_jobs.cli import cron, db, demo, enqueue, jobs, limits, owners, queues, stats, worker, workers
+from forge_jobs.cli import (
+    cron,
+    db,
+    demo,
+    enqueue,
+    jobs,
+    kinds,
+    limits,
+    owners,
+    queues,
+    stats,
+    worker,
+    workers,
+)
 from forge_jobs.cli.command import Call, DatabaseUrl, Json, Schema
 from forge_jobs.cli.output import Unwritten, print_error, print_warning
 from forge_jobs.errors import ForgeError, InvalidInput
@@ -34,6 +47,7 @@ enqueue.register(app)
 app.add_typer(db.group, name="db")
 app.add_typer(jobs.group, name="jobs")
 app.add_typer(queues.group, name="queues")
+app.add_typer(kinds.group, name="kinds")
 app.add_typer(cron.group, name="cron")
 app.add_typer(workers.group, name="workers")
 app.add_typer(limits.group, name="limits")

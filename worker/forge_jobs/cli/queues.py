@@ -10,12 +10,12 @@ from forge_jobs.cli.asking import DryRun, Yes, described, require_a_word, requir
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows
+from forge_jobs.cli.pause import For, Until, Why, pause_end, until_when
 from forge_jobs.cli.progress import progress
 from forge_jobs.client.document import document
-from forge_jobs.errors import InvalidInput
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules.duration import in_words
-from forge_jobs.rules.words import count, to_the_second
+from forge_jobs.rules.words import count
 
 group = typer.Typer(help="Look at queues, pause, tune and delete them; workers follow within two seconds.")
 
@@ -129,32 +129,17 @@ async def set_queue(
 
 
 @command(group, "pause")
-async def pause(
-    call: Call,
-    names: Names,
-    for_: Annotated[
-        timedelta | None,
-        typer.Option(
-            "--for", metavar="DURATION", help="Resume after this time.", parser=values.duration("--for")
-        ),
-    ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Resume at this moment: ISO 8601, UTC when it names no zone."),
-    ] = None,
-    why: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The reason, shown to whoever asks why a job waits.")
-    ] = None,
-) -> Report:
+async def pause(call: Call, names: Names, for_: For = None, until: Until = None, why: Why = None) -> Report:
     """Stop claiming jobs of queues; running jobs go on."""
-    if for_ is not None and until is not None:
-        raise InvalidInput("--for and --until are both given, allowed is one of them.")
-    end = for_ if until is None else values.parse_moment(until, "--until")
+    end = pause_end(for_, until)
     async with opened(call) as forge:
         for name in names:
             await forge.queues.get(name)  # so that one unknown name changes nothing
         queues = [await forge.queues.pause(name, until=end, why=why) for name in names]
-    return Report([document(queue) for queue in queues], [_paused(queue) for queue in queues])
+    return Report(
+        [document(queue) for queue in queues],
+        [f"Queue {queue.name!r} is paused{until_when(queue.paused_until)}." for queue in queues],
+    )
 
 
 @command(group, "resume")
@@ -247,11 +232,6 @@ def _row(queue: QueueConfig, now: datetime) -> list[str]:
         in_words(queue.dead_retention),
         queue.managed_by or "",
     ]
-
-
-def _paused(queue: QueueConfig) -> str:
-    end = "" if queue.paused_until is None else f" until {to_the_second(queue.paused_until)}"
-    return f"Queue {queue.name!r} is paused{end}."
 
 
 def state(queue: QueueConfig, now: datetime) -> str:

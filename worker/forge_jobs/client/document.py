@@ -15,7 +15,9 @@ from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.cron import CronConfig
 from forge_jobs.model.job import FOREVER, Counts, Enqueued, Failure, Job
+from forge_jobs.model.kind import Kind
 from forge_jobs.model.owner import Owner
+from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.model.worker import Leader, WorkerInfo
@@ -27,6 +29,8 @@ Fact = (
     | Counts
     | Enqueued
     | QueueConfig
+    | Kind
+    | PausedKind
     | RateLimit
     | CronConfig
     | Owner
@@ -78,7 +82,7 @@ def _entry(name: str, value: Any, fact: Fact) -> tuple[str, Any]:
 
 
 def _attempts(value: int | None, fact: Fact) -> int | str | None:
-    if isinstance(fact, CronConfig):
-        # Of a cron, null is taken already: it means that the queue decides.
+    if isinstance(fact, CronConfig | Kind):
+        # Of these, null is taken already: it means that the queue decides.
         return "forever" if value == FOREVER else value
     return None if value == FOREVER else value

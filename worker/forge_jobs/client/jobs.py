@@ -11,7 +11,7 @@ from typing import Any
 from forge_jobs.client.checks import choice, whole
 from forge_jobs.client.patience import LOCKED_FOR, Patience
 from forge_jobs.errors import InvalidInput, UnknownQueue
-from forge_jobs.model.facts import Moved
+from forge_jobs.model.facts import Moved, Waiting
 from forge_jobs.model.job import WAITING, Cancelled, Counts, Enqueued, Job, Removed, State, Unhandled
 from forge_jobs.model.match import Match, Move
 from forge_jobs.rules import names
@@ -109,9 +109,14 @@ class Jobs:
         """Return in sentences why the job is not running, since when it runs, or how it ended. Raises JobNotFound."""
         job = await self.get(job_id)
         workers = await self._storage.workers.all()
-        waiting = await self._storage.jobs.waiting(job.id) if job.state in WAITING else None
+        waiting = await self._waiting(job) if job.state in WAITING else None
         now = await self._storage.now() if waiting is None else waiting.now
         return explain(job, now, waiting=waiting, workers=workers, stale=self._stale)
+
+    async def _waiting(self, job: Job) -> Waiting:
+        waiting = await self._storage.jobs.waiting(job.id)
+        paused = (kind for kind in await self._storage.kinds.paused() if kind.kind == job.kind)
+        return replace(waiting, paused_kind=next(paused, None))
 
     async def cancel(self, job_id: int | Enqueued) -> Cancelled:
         """A waiting job is dead, "cancelled by user"; a running one is flagged, and its worker told. Raises JobNotFound."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from forge_jobs.client.checks import epoch_or_none, known_options, whole, yes_or_no
 from forge_jobs.client.jobs import Bulk, Progress
+from forge_jobs.client.pause import pause_end
 from forge_jobs.client.removal import Removal
 from forge_jobs.errors import InvalidInput, UnknownQueue, UnknownScope
 from forge_jobs.model.epoch import OperatorEpoch
@@ -14,7 +15,6 @@ from forge_jobs.model.moments import as_moment
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules import names
 from forge_jobs.rules.duration import checked_duration, in_words
-from forge_jobs.rules.words import to_the_second
 from forge_jobs.storage.interface.storage import Storage
 
 MAX_CONCURRENCY = 100_000
@@ -87,7 +87,7 @@ class Queues:
         Raises UnknownQueue, Managed, InvalidInput.
         """
         queue = await self.get(name)
-        changes = {"paused": True, "paused_until": await self._pause_end(until), "pause_reason": why}
+        changes = {"paused": True, "paused_until": await pause_end(self._storage, until), "pause_reason": why}
         return await self._storage.queues.set(queue.name, checked_changes(changes))
 
     async def resume(self, name: str) -> QueueConfig:
@@ -126,19 +126,6 @@ class Queues:
     ) -> Mapping[State, int]:
         """Return how many jobs in which states `delete` would move or delete now, and change nothing. Raises as it does."""
         return await Removal(self._storage, name, move_to, yes_or_no(drop, "drop"), None).preview()
-
-    async def _pause_end(self, until: datetime | timedelta | float | None) -> datetime | None:
-        if until is None:
-            return None
-        now = await self._storage.now()
-        if not isinstance(until, datetime):
-            return now + checked_duration(until, "until")
-        end = as_moment(until, "until")
-        if end <= now:
-            raise InvalidInput(
-                f"until is {to_the_second(end)}, allowed is a moment after now, {to_the_second(now)}."
-            )
-        return end
 
     async def _check_backoff(self, name: str, wanted: Mapping[str, Any]) -> None:
         """`backoff_base` would not exceed `backoff_max`, the one that is not changed included."""

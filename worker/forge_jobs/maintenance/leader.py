@@ -119,7 +119,7 @@ class LeadingWorker:
             self._every(WARN_EVERY, self._warn, "looking for unserved queues"),
             self._every(
                 RESUME_EVERY,
-                lambda: pauses.end_pauses(self._storage.queues, self._telemetry),
+                lambda: pauses.end_pauses(self._storage, self._telemetry),
                 "ending pauses",
             ),
         )

@@ -1,13 +1,19 @@
 """Pauses that were to last until a moment end when it has come."""
 
-from forge_jobs.storage.interface.queues import Queues
-from forge_jobs.telemetry.events import PausesEnded
+from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.telemetry.events import KindsResumed, QueuesResumed
 from forge_jobs.telemetry.telemetry import Telemetry
 
 
-async def end_pauses(queues: Queues, telemetry: Telemetry) -> float | None:
+async def end_pauses(storage: Storage, telemetry: Telemetry) -> float | None:
     """Make one pass; return how many seconds later the next pause ends, None when none does."""
-    ended, next_in = await queues.end_pauses()
-    if ended:
-        telemetry.emit(PausesEnded(ended))
-    return None if next_in is None else next_in.total_seconds()
+    queues, next_queue_in = await storage.queues.end_pauses()
+    if queues:
+        telemetry.emit(QueuesResumed(queues))
+    kinds, next_kind_in = await storage.kinds.end_pauses()
+    if kinds:
+        telemetry.emit(KindsResumed(kinds))
+    return min(
+        (next_in.total_seconds() for next_in in (next_queue_in, next_kind_in) if next_in is not None),
+        default=None,
+    )

@@ -7,6 +7,7 @@ from forge_jobs.model.epoch import Epoch, LeaderEpoch, OperatorEpoch
 from forge_jobs.model.facts import Moved
 from forge_jobs.model.job import FOREVER, Claim, NewJob
 from forge_jobs.model.owner import Owner
+from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.model.run import Outcome, Run
 from forge_jobs.model.track_record import TrackRecord, bucket_start
 from forge_jobs.model.version import Version, VersionState
@@ -23,6 +24,7 @@ __all__ = [
     "OperatorEpoch",
     "Outcome",
     "Owner",
+    "PausedKind",
     "Run",
     "TrackRecord",
     "Version",

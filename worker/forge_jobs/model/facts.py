@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.model.queue import QueueConfig
 
 
@@ -41,3 +42,4 @@ class Waiting:
     ready_at: datetime | None = None  # since when it is pending; None: it is not
     taken_at: datetime | None = None  # when one of the queue's jobs was claimed last, as far as rows tell
     tokens: float | None = None  # of the queue's rate limit; None: it has none, or there is no such one
+    paused_kind: PausedKind | None = None  # None: its kind is not paused

@@ -240,12 +240,15 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Unhandled:
-    """Jobs of one queue and kind that wait in vain: nobody who serves the queue has a handler for them."""
+    """Jobs of one queue and kind that wait in vain: nobody who serves the queue has a handler for them, or
+    their kind is paused.
+    """
 
     queue: str
     kind: str
     pending: int = 0
     due: int = 0  # scheduled ones whose time has come
+    paused: bool = False  # whether their kind is paused
 
     @property
     def jobs(self) -> int:

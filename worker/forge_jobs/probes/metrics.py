@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from forge_jobs.errors import ForgeError
 from forge_jobs.model.cron import CronConfig
 from forge_jobs.model.job import Counts
+from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.model.worker import Leader, WorkerInfo
@@ -129,6 +130,7 @@ class _Snapshot:
     limits: list[RateLimit]
     crons: list[CronConfig]
     leader: Leader | None
+    paused_kinds: list[PausedKind]
 
     def live_workers(self, stale: timedelta) -> list[WorkerInfo]:
         return [worker for worker in self.workers if worker.was_heard_from(self.now, stale)]
@@ -147,6 +149,7 @@ async def _ask(storage: "Storage") -> _Snapshot | None:
                 limits=await storage.limits.all(),
                 crons=await storage.crons.all(),
                 leader=await storage.leadership.get(),
+                paused_kinds=await storage.kinds.paused(),
             )
     except (ForgeError, TimeoutError):
         return None
@@ -207,6 +210,12 @@ def _cluster(snapshot: _Snapshot, stale: timedelta) -> Iterator[Metric]:
         "forge_workers_unwell",
         "Live workers that report that something keeps them from their work.",
         value=sum(worker.ailment is not None for worker in snapshot.live_workers(stale)),
+    )
+    yield _gauge(
+        "forge_kind_paused",
+        "Whether the kind is paused; a kind that is not paused is absent.",
+        "kind",
+        {paused.kind: 1 for paused in snapshot.paused_kinds},
     )
     yield _gauge("forge_leader_present", "Whether any worker leads.", value=snapshot.leader is not None)
     yield _gauge(

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 
 from forge_jobs.model.facts import Waiting
 from forge_jobs.model.job import ENDED, Job, Reason, State
-from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.rate_limit import NEARLY
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.rules import names
@@ -160,12 +159,14 @@ def _pending(
     ]
 
 
-def _paused(queue: QueueConfig, now: datetime) -> str:
-    until = queue.paused_until
-    end = "" if until is None else f" until {to_the_second(until)}, for another {in_words(until - now)}"
-    if until is not None and until <= now:
-        end = f" until {to_the_second(until)}, and the leading worker is about to resume it"
-    return f"Queue {queue.name!r} is paused{end}{f': {queue.pause_reason}' if queue.pause_reason else ''}."
+def _paused(what: str, until: datetime | None, reason: str | None, now: datetime) -> str:
+    if until is None:
+        end = ""
+    elif until > now:
+        end = f" until {to_the_second(until)}, for another {in_words(until - now)}"
+    else:
+        end = f" until {to_the_second(until)}, and about to be resumed by the leading worker"
+    return f"{what} is paused{end}{f': {reason}' if reason else ''}."
 
 
 def _hindrances(job: Job, waiting: Waiting, serving: _Serving) -> Iterator[str]:
@@ -175,7 +176,9 @@ def _hindrances(job: Job, waiting: Waiting, serving: _Serving) -> Iterator[str]:
         yield f"Queue {job.queue!r} is being deleted: its jobs are moved to another queue, or deleted with it."
         return
     if queue.paused:
-        yield _paused(queue, waiting.now)
+        yield _paused(f"Queue {queue.name!r}", queue.paused_until, queue.pause_reason, waiting.now)
+    if (kind := waiting.paused_kind) is not None:
+        yield _paused(f"Kind {kind.kind!r}", kind.until, kind.reason, waiting.now)
     if queue.cooldown_until and queue.cooldown_until > waiting.now:
         row = f" after {count(queue.throttles, 'throttle')} in a row" if queue.throttles else ""
         yield (

@@ -150,7 +150,14 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.WARNING,
         "No live worker serves queue {queue}, where {pending} jobs are pending",
     ),
-    events.PausesEnded: (logging.INFO, "The time is over until which queues {queues} were paused"),
+    events.QueuesResumed: (
+        logging.INFO,
+        "Queues {queues} are resumed: the time is over for which they were paused",
+    ),
+    events.KindsResumed: (
+        logging.INFO,
+        "Kinds {kinds} are resumed: the time is over for which they were paused",
+    ),
     events.QueueCooled: (logging.WARNING, "Queue {queue} cools down for {seconds} s: a job was throttled"),
     events.JobStarted: (logging.DEBUG, "Job {job_id} starts"),
     events.JobsMadePending: (logging.DEBUG, "{count} scheduled jobs are pending now"),

@@ -8,12 +8,11 @@ idle, looks once more, and leaves the queue alone for longer and longer, up to f
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from forge_jobs.errors import StorageBusy
 from forge_jobs.handlers.handler import Handlers
 from forge_jobs.model.job import Claim
-from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.rate_limit import Lease
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.rules.verdict import Verdict, handed_back
@@ -30,7 +29,7 @@ from forge_jobs.worker.hints import Hints
 from forge_jobs.worker.polling import LONGEST_POLL, SHORTEST_POLL
 from forge_jobs.worker.recorder import Recorder
 from forge_jobs.worker.scouts import Scouts
-from forge_jobs.worker.served_queue import ServedQueue
+from forge_jobs.worker.served_queue import Configuration, ServedQueue
 
 LARGEST_CLAIM = 1000
 SATURATED_AFTER = 1.0  # seconds of full batches after which enqueues need not wake this worker
@@ -137,18 +136,20 @@ class Claimer:
         for queue in self._order:
             queue.marked = False
 
-    def configure(self, configs: Iterable[QueueConfig]) -> None:
+    def configure(self, wanted: Configuration) -> None:
         """These queues are served from now on, with this configuration. A queue that was deleted is not
         looked at any more; a later one of the same name is another queue.
         """
-        there = {config.id: config for config in configs}
+        there = {config.id: config for config in wanted.queues}
         self._order = [queue for queue in self._order if queue.id in there]
         served = {queue.id for queue in self._order}
         for config in there.values():
-            queue = self.queues.setdefault(config.id, ServedQueue(config))
+            queue = self.queues.setdefault(config.id, ServedQueue(config, wanted.paused_kinds))
             if config.id not in served:
                 self._order.append(queue)
                 self.wake(config.id)
+            if queue.paused_kinds != wanted.paused_kinds:
+                self._pause_kinds(queue, wanted.paused_kinds)
             if queue.config == config:
                 continue
             self._allowance.configured(queue, config)
@@ -156,6 +157,13 @@ class Claimer:
             if self._is_shut(queue):
                 self._hand.hand_back(queue)
             self.wake(config.id)
+
+    def _pause_kinds(self, queue: ServedQueue, kinds: frozenset[str]) -> None:
+        """No job of these kinds is begun; those that were paused before are looked for from the queue's beginning."""
+        queue.paused_kinds = kinds
+        queue.hints = Hints()
+        self._hand.hand_back(queue)
+        self.wake(queue.id)
 
     def recorded(self, verdicts: Sequence[Verdict]) -> None:
         """These jobs are no longer in hand."""
@@ -366,8 +374,13 @@ class Claimer:
         return self._on_empty is not None and not queue.hints.is_full
 
     def _known(self, queue: ServedQueue, claims: Sequence[Claim]) -> list[Claim]:
-        """Return the claims that this program has a handler for; hand the others back."""
-        handlers = self._handlers
+        """Return the claims that this program has a handler for and may begin; hand the others back."""
+        handlers, paused = self._handlers, queue.paused_kinds
+        if paused:  # some may have been on their way while they were paused
+            for claim in claims:
+                if claim.kind in paused:
+                    self._recorder.add(handed_back(claim, queue.config))
+            claims = [claim for claim in claims if claim.kind not in paused]
         if all(claim.kind in handlers for claim in claims):
             return list(claims)
         unknown = [claim for claim in claims if claim.kind not in handlers]

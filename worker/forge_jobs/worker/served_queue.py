@@ -1,6 +1,6 @@
 """A queue as one worker serves it: its configuration, and where the worker stands with it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from forge_jobs.model.job import LARGE_PAYLOAD, Claim
@@ -12,11 +12,20 @@ LARGEST_ROOM = 4 * 1024 * 1024  # bytes
 SAMPLE = 16  # payloads that are measured of each claim
 
 
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What is configured about the queues that a worker serves."""
+
+    queues: Sequence[QueueConfig]
+    paused_kinds: frozenset[str]
+
+
 @dataclass(slots=True)
 class ServedQueue:
     """Each group of facts is written by one part of the worker. Moments are the event loop's monotonic seconds."""
 
     config: QueueConfig
+    paused_kinds: Collection[str] = ()
     room: int = LARGEST_ROOM  # bytes of payloads in one claim; less after one that took too long
     mean: float = LARGE_PAYLOAD  # bytes of a payload in the last claims; before the first one, what it may be
 
@@ -54,8 +63,8 @@ class ServedQueue:
         return self.config.name
 
     def left_alone_now(self, now: float) -> list[str]:
-        """Return the kinds that are left to others at this moment."""
-        return [kind for kind, until in self.left_alone.items() if until > now]
+        """Return the kinds that this worker does not begin at this moment."""
+        return [*self.paused_kinds, *(kind for kind, until in self.left_alone.items() if until > now)]
 
     @property
     def most(self) -> int:

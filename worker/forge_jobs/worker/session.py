@@ -16,7 +16,6 @@ from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.pending import make_pending
 from forge_jobs.model.ailment import Ailment
 from forge_jobs.model.job import Claim, Postponement
-from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.run import Outcome
 from forge_jobs.model.worker import Beat, WorkerInfo
 from forge_jobs.rules.verdict import Verdict
@@ -41,7 +40,7 @@ from forge_jobs.worker.held import HeldClaims
 from forge_jobs.worker.recorder import Recorder
 from forge_jobs.worker.run_counts import RunCounts
 from forge_jobs.worker.runners import Runners
-from forge_jobs.worker.served_queue import ServedQueue
+from forge_jobs.worker.served_queue import Configuration, ServedQueue
 from forge_jobs.worker.stray_jobs import StrayJobs
 from forge_jobs.worker.tokens import LeasedTokens
 from forge_jobs.worker.wakeup import Listeners, Wakeup
@@ -181,7 +180,7 @@ class Session:
     def _build(
         self,
         offset: float,
-        configs: Sequence[QueueConfig],
+        configuration: Configuration,
         beat: Beat,
         *,
         on_empty: Callable[[], None] | None,
@@ -192,7 +191,8 @@ class Session:
         self._tokens = LeasedTokens(self._storage.tokens, self._telemetry)
         self._eras = eras = Eras(self._storage.workers, self._stale.total_seconds(), hurried.set)
         eras.heard(beat)
-        queues = {config.id: ServedQueue(config) for config in configs}
+        paused = configuration.paused_kinds
+        queues = {config.id: ServedQueue(config, paused) for config in configuration.queues}
         self.hand = hand = Hand(self.info.concurrency, recorder.add, self._stirred.set)
         held = HeldClaims(queues, recorder.add)
         self.runners = runners = Runners(
@@ -304,7 +304,7 @@ class Session:
             self._say_cut_off()
             self._hurried.set()
 
-    async def _begin(self) -> tuple[float, list[QueueConfig], Beat]:
+    async def _begin(self) -> tuple[float, Configuration, Beat]:
         """Register; return how many seconds the database's clock is ahead of ours, the queues to serve, and a beat."""
         await self._storage.workers.register(self.info)
         beat = await self._storage.workers.beat(self.info.id)
@@ -312,11 +312,12 @@ class Session:
             await self.handovers[0].carry_out(self._storage, self._telemetry)
             del self.handovers[0]
         offset = (await self._storage.now() - datetime.now(UTC)).total_seconds()
-        return offset, await self._served(), beat
+        return offset, await self._configuration(), beat
 
-    async def _served(self) -> list[QueueConfig]:
+    async def _configuration(self) -> Configuration:
         names = set(self.info.queues)
-        return [config for config in await self._storage.queues.all() if config.name in names]
+        queues = [config for config in await self._storage.queues.all() if config.name in names]
+        return Configuration(queues, frozenset(paused.kind for paused in await self._storage.kinds.paused()))
 
     async def _unless_stopped(self, beginning: Coroutine[Any, Any, T]) -> T | None:
         """Return what `beginning` returns; None when the session is stopped meanwhile."""
@@ -396,7 +397,7 @@ class Session:
         )
 
     async def _configure(self) -> None:
-        self._claimer.configure(await self._served())
+        self._claimer.configure(await self._configuration())
 
     def _configuration_changed(self) -> None:
         self._config_changed.set()

@@ -161,3 +161,14 @@ async def test_the_example_for_keda_gets_one_number_whether_or_not_there_is_such
     await storage.queues.ensure(["mail"])
     await enqueue_many(storage, 3, queue="mail")
     assert await postgres.rows(query) == [(3.0,)]
+
+
+async def test_jobs_of_a_paused_kind_are_held_and_no_work(postgres, storage):
+    await worker(storage, kinds=("work", "send"))
+    await enqueue_many(storage, 3, kind="send")
+    await enqueue_many(storage, 2)
+    await storage.kinds.pause("send", until=None, reason=None)
+
+    assert await signal(postgres, "held") == 3
+    assert await signal(postgres, "workload") == 2
+    assert await signal(postgres, "unhandled") == 0

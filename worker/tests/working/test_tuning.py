@@ -7,7 +7,7 @@ from typing import Any
 
 from forge_jobs import Forge, State
 from forge_jobs.model.job import Claim
-from forge_jobs.telemetry.events import PausesEnded
+from forge_jobs.telemetry.events import QueuesResumed
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -39,7 +39,7 @@ async def test_a_pause_ends_by_itself_and_waiting_jobs_run(forge: Forge, events:
         await forge.queues.pause("default", until=0.3, why="a short rest")
         job = await quick.enqueue()
         await forge.wait(job.id, timeout=20)
-    assert events.of(PausesEnded) == [PausesEnded(["default"])]
+    assert events.of(QueuesResumed) == [QueuesResumed(["default"])]
 
 
 async def _queue(forge: Forge, name: str) -> str:

@@ -145,7 +145,9 @@ def pool_assessments(
 
 def kinds_handled(pool: Pool) -> Assessment:
     """Return whether each job that waits in the queues of the pool has a handler."""
-    unhandled = [jobs for queue in pool.served for jobs in pool.database.unhandled.get(queue, ())]
+    unhandled = [
+        jobs for queue in pool.served for jobs in pool.database.unhandled.get(queue, ()) if not jobs.paused
+    ]
     return report.handled_or_not({jobs.queue for jobs in unhandled}, {jobs.kind for jobs in unhandled})
 
 

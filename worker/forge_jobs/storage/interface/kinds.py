@@ -1,9 +1,11 @@
 """Kinds of jobs, and the options of their handlers."""
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from forge_jobs.model.kind import Kind
+from forge_jobs.model.paused_kind import PausedKind
 
 
 class Kinds(Protocol):
@@ -20,3 +22,15 @@ class Kinds(Protocol):
 
     async def forget(self, kind: str) -> bool:
         """The kind is not declared; False when it was not."""
+
+    async def pause(self, kind: str, *, until: datetime | None, reason: str | None) -> PausedKind:
+        """The kind is paused like this, however it was paused before; workers are told."""
+
+    async def resume(self, kind: str) -> bool:
+        """The kind is not paused, and workers are told; False when it was not."""
+
+    async def paused(self) -> list[PausedKind]:
+        """Return the paused kinds by name."""
+
+    async def end_pauses(self) -> tuple[Sequence[str], timedelta | None]:
+        """No kind is paused whose pause was to end by now; see `Queues.end_pauses`."""

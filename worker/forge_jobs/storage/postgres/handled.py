@@ -5,9 +5,7 @@ from forge_jobs.storage.postgres.connection import PostgresDatabase
 
 HANDLED = "SELECT queue, kinds FROM {schema}.handled"
 
-UNHANDLED = (
-    "SELECT queue, kind, pending, due FROM {schema}.unhandled ORDER BY queue, pending + due DESC, kind"
-)
+UNHANDLED = "SELECT queue, kind, pending, due, paused FROM {schema}.unhandled ORDER BY queue, pending + due DESC, kind"
 
 
 async def handled(database: PostgresDatabase) -> dict[str, frozenset[str]]:

@@ -4,11 +4,14 @@ A program that opens looks first, and writes only what differs: of a hundred ali
 """
 
 from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import stored_duration
+from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.contention import tried_again
 
 _DECLARED = "queue, priority, max_attempts, timeout, codec, title, owner, docs"
 
@@ -55,6 +58,30 @@ WITH gone AS (
 SELECT true FROM gone
 """
 
+PAUSE = """
+WITH paused AS (
+    INSERT INTO {schema}.paused_kind (kind, until, reason, paused_at) VALUES ($1, $2, $3, now())
+    ON CONFLICT (kind) DO UPDATE SET (until, reason, paused_at) = (excluded.until, excluded.reason, excluded.paused_at)
+    RETURNING kind, until, reason, paused_at
+)
+SELECT paused.*, {schema}.configured() FROM paused
+"""
+
+RESUME = """
+WITH resumed AS (DELETE FROM {schema}.paused_kind WHERE kind = $1 RETURNING kind)
+SELECT true, {schema}.configured() FROM resumed
+"""
+
+PAUSED = "SELECT kind, until, reason, paused_at FROM {schema}.paused_kind ORDER BY kind"
+
+END_PAUSES = """
+WITH ended AS (DELETE FROM {schema}.paused_kind WHERE until <= now() RETURNING kind)
+SELECT array_agg(kind ORDER BY kind) AS ended,
+       CASE WHEN count(*) > 0 THEN {schema}.configured() END,
+       (SELECT min(until) - now() FROM {schema}.paused_kind WHERE until > now()) AS next_in
+FROM ended
+"""
+
 NAMED = "SELECT * FROM {schema}.kind WHERE kind = ANY ($1::text[])"
 
 QUEUE = "SELECT coalesce((SELECT queue FROM {schema}.kind WHERE kind = $1), 'default')"
@@ -81,6 +108,23 @@ class PostgresKinds:
 
     async def forget(self, kind: str) -> bool:
         return bool(await self._database.fetchval(FORGET, kind))
+
+    @tried_again
+    async def pause(self, kind: str, *, until: datetime | None, reason: str | None) -> PausedKind:
+        [record] = await self._database.fetch(PAUSE, kind, until, reason)
+        return PausedKind(record["kind"], record["until"], record["reason"], record["paused_at"])
+
+    @tried_again
+    async def resume(self, kind: str) -> bool:
+        return bool(await self._database.fetchval(RESUME, kind))
+
+    async def paused(self) -> list[PausedKind]:
+        return [PausedKind(**record) for record in await self._database.fetch(PAUSED)]
+
+    @tried_again
+    async def end_pauses(self) -> tuple[Sequence[str], timedelta | None]:
+        [record] = await self._database.fetch(END_PAUSES)
+        return record["ended"] or (), record["next_in"]
 
 
 async def named(database: PostgresDatabase, kinds: Collection[str], connection: Any) -> dict[str, Kind]:

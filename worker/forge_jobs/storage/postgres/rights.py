@@ -20,6 +20,7 @@ _WORKED_ON = (
     "job_key",
     "kind",
     "leader",
+    "paused_kind",
     "queue",
     "rate_limit",
     "ready",

@@ -31,6 +31,7 @@ def handled(transaction: Transaction) -> dict[str, frozenset[str]]:
 def unhandled(transaction: Transaction) -> list[Unhandled]:
     """Return the jobs that wait in vain, by queue."""
     unhandled: list[Unhandled] = []
+    paused = {kind for (kind,) in transaction.rows("SELECT kind FROM paused_kind")}
     for row in transaction.records("SELECT queue_id, queue, kinds FROM handled ORDER BY queue"):
         queue_id, queue, kinds = row["queue_id"], row["queue"], frozenset(json.loads(row["kinds"]))
         pending = dict[str, int](transaction.rows(PENDING, (queue_id, FEW_PENDING)))
@@ -38,7 +39,7 @@ def unhandled(transaction: Transaction) -> list[Unhandled]:
             pending = dict(transaction.rows(PENDING, (queue_id, MOST_PENDING)))
         due = dict[str, int](transaction.rows(DUE, (queue_id, MOST_DUE, transaction.now)))
         in_vain = [
-            Unhandled(queue, kind, pending.get(kind, 0), due.get(kind, 0))
+            Unhandled(queue, kind, pending.get(kind, 0), due.get(kind, 0), kind in paused)
             for kind in (pending.keys() | due.keys()) - kinds
         ]
         unhandled += sorted(in_vain, key=lambda jobs: (-jobs.jobs, jobs.kind))

@@ -1,11 +1,14 @@
 """Kinds in SQLite: what handlers declare, read when a job is enqueued by its kind alone."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import stored_duration
+from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
-from forge_jobs.storage.sqlite.micros import moment
+from forge_jobs.storage.sqlite.micros import duration, micros, moment
+from forge_jobs.storage.sqlite.revision import configured
 from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
 COLUMNS = "kind, queue, priority, max_attempts, timeout, codec, title, owner, docs"
@@ -55,6 +58,56 @@ class SqliteKinds:
             return bool(transaction.changed("DELETE FROM kind WHERE kind = ?", (kind,)))
 
         return await self._database.write(forget)
+
+    async def pause(self, kind: str, *, until: datetime | None, reason: str | None) -> PausedKind:
+        def pause(transaction: Transaction) -> PausedKind:
+            transaction.execute(
+                "INSERT OR REPLACE INTO paused_kind (kind, until, reason, paused_at) VALUES (?, ?, ?, ?)",
+                (kind, micros(until), reason, transaction.now),
+            )
+            configured(transaction)
+            return PausedKind(kind, until, reason, moment(transaction.now))
+
+        return await self._database.write(pause)
+
+    async def resume(self, kind: str) -> bool:
+        def resume(transaction: Transaction) -> bool:
+            if not transaction.changed("DELETE FROM paused_kind WHERE kind = ?", (kind,)):
+                return False
+            configured(transaction)
+            return True
+
+        return await self._database.write(resume)
+
+    async def paused(self) -> list[PausedKind]:
+        rows = await self._database.read(
+            lambda transaction: transaction.rows(
+                "SELECT kind, until, reason, paused_at FROM paused_kind ORDER BY kind"
+            )
+        )
+        return [
+            PausedKind(kind, moment(until), reason, moment(paused_at))
+            for kind, until, reason, paused_at in rows
+        ]
+
+    async def end_pauses(self) -> tuple[Sequence[str], timedelta | None]:
+        next_in = await self._database.read(_next_pause_end)  # so that looking keeps no writer waiting
+        if next_in is None or next_in > timedelta(0):
+            return (), next_in
+        return await self._database.write(_end_pauses)
+
+
+def _end_pauses(transaction: Transaction) -> tuple[Sequence[str], timedelta | None]:
+    ended = transaction.rows("DELETE FROM paused_kind WHERE until <= ? RETURNING kind", (transaction.now,))
+    if ended:
+        configured(transaction)
+    return sorted(kind for (kind,) in ended), _next_pause_end(transaction)
+
+
+def _next_pause_end(transaction: Transaction) -> timedelta | None:
+    """Return how long it is until a pause ends: zero or less when one is over; None when none ends by itself."""
+    micros_left: int | None = transaction.value("SELECT min(until) - ? FROM paused_kind", (transaction.now,))
+    return duration(micros_left)
 
 
 def named(transaction: Transaction, kinds: Iterable[str]) -> dict[str, Kind]:

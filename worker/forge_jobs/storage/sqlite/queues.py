@@ -162,8 +162,10 @@ def _end_pauses(transaction: Transaction) -> tuple[Sequence[str], timedelta | No
 
 def _next_pause_end(transaction: Transaction) -> timedelta | None:
     """Return how long it is until a pause ends: zero or less when one is over; None when none ends by itself."""
-    row = transaction.row(f"SELECT min(paused_until) - ? FROM queue WHERE {IS_OPEN}", (transaction.now,))
-    return None if row is None else duration(row[0])
+    micros_left: int | None = transaction.value(
+        f"SELECT min(paused_until) - ? FROM queue WHERE {IS_OPEN}", (transaction.now,)
+    )
+    return duration(micros_left)
 
 
 def _queue(row: Record) -> QueueConfig:

@@ -38,10 +38,17 @@ class QueueCooled(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class PausesEnded(Event):
+class QueuesResumed(Event):
     """The time until which these queues were paused has come, so they are claimed from again."""
 
     queues: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class KindsResumed(Event):
+    """The time until which these kinds were paused has come, so their jobs are begun again."""
+
+    kinds: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)

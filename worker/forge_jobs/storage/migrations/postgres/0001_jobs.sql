@@ -57,6 +57,14 @@ CREATE TABLE {schema}.kind (
     declared_by  text NOT NULL
 );
 
+-- The kinds that are paused, whether anybody declares them or not.
+CREATE TABLE {schema}.paused_kind (
+    kind      text PRIMARY KEY,
+    until     timestamptz,  -- when the pause ends; null: when somebody ends it
+    reason    text,  -- in the words of whoever paused it
+    paused_at timestamptz NOT NULL
+);
+
 
 -- Jobs
 
@@ -699,7 +707,7 @@ LEFT JOIN LATERAL (
 ) AS oldest ON true
 WHERE substr(queue.name, 1, length('deleting:' || queue.id || ':')) <> 'deleting:' || queue.id || ':';
 
--- For each queue, the kinds that are handled by those who serve it: by workers that may claim, and by versions that
+-- For each queue, the kinds that are handled by those who serve it and that are not paused: by workers that may claim, and by versions that
 -- may, even while they have no worker. A queue is left out where that is not known: either nobody serves it, or a
 -- version that is to serve it has had no worker yet and may have any handler.
 CREATE VIEW {schema}.handled AS
@@ -723,18 +731,21 @@ SELECT queue.id AS queue_id, queue.name AS queue,
 FROM serving
 CROSS JOIN LATERAL unnest(serving.queues) AS served (name)
 JOIN {schema}.queue ON queue.name = served.name
-LEFT JOIN LATERAL unnest(serving.kinds) AS handler (kind) ON true
+LEFT JOIN LATERAL unnest(serving.kinds) AS handler (kind)
+    ON NOT EXISTS (SELECT FROM {schema}.paused_kind WHERE paused_kind.kind = handler.kind)
 WHERE NOT EXISTS (SELECT FROM untold WHERE untold.queues IS NULL)
   AND NOT EXISTS (SELECT FROM untold CROSS JOIN LATERAL unnest(untold.queues) AS theirs (name)
                   WHERE theirs.name = queue.name)
 GROUP BY queue.id, queue.name;
 
--- The jobs that wait in vain, counted by kind: nobody who serves their queue has a handler for them. Workers skip such
+-- The jobs that wait in vain, counted by kind: the kind is paused, or nobody who serves their queue has a handler for
+-- it. Workers skip such
 -- jobs, which therefore collect at the front of their queue. So the view looks at the first 100 pending jobs of each
 -- queue, and at the first 100,000 where nobody handles any of those 100. Of the due jobs it looks at the first 1,000.
 -- The kind of a job is found by a subquery, since the planner may turn a join into a scan of all of `job`.
 CREATE VIEW {schema}.unhandled AS
-SELECT handled.queue_id, handled.queue, waiting.kind, waiting.pending, waiting.due
+SELECT handled.queue_id, handled.queue, waiting.kind, waiting.pending, waiting.due,
+       EXISTS (SELECT FROM {schema}.paused_kind WHERE paused_kind.kind = waiting.kind) AS paused
 FROM {schema}.handled
 CROSS JOIN LATERAL (
     SELECT kind, count(*) FILTER (WHERE is_pending) AS pending, count(*) FILTER (WHERE NOT is_pending) AS due
@@ -763,11 +774,11 @@ WHERE waiting.kind <> ALL (handled.kinds);
 
 -- For autoscalers: how many jobs of each queue wait and run, in one row per queue, in which no number is null. While
 -- there are no workers, nobody makes due jobs pending, fires crons or sets the first fire time of a new cron, so
--- whatever is due counts as work too. Jobs that a pause or the concurrency keeps from starting are `held`. Jobs that
+-- whatever is due counts as work too. Jobs that a pause (of the queue, or of the kind) or the concurrency keeps from starting are `held`. Jobs that
 -- nobody has a handler for do not count as work; they have a column of their own.
 CREATE VIEW {schema}.scaling_signal AS
 SELECT depth.queue, depth.pending, depth.scheduled, depth.in_progress, due.jobs AS due,
-       workable.jobs - CASE
+       coalesce(vain.paused, 0) + workable.jobs - CASE
            WHEN queue.paused THEN 0
            ELSE greatest(least(workable.jobs, queue.concurrency - depth.in_progress), 0) END AS held,
        CASE WHEN queue.paused THEN depth.in_progress
@@ -775,7 +786,7 @@ SELECT depth.queue, depth.pending, depth.scheduled, depth.in_progress, due.jobs 
                 depth.in_progress + workable.jobs + due.jobs, queue.concurrency)) END AS workload,
        coalesce(greatest(({schema}.micros(now()) - depth.oldest_pos) / 1000000.0, 0), 0)::double precision
            AS oldest_pending_age_seconds,
-       vain.jobs AS unhandled
+       coalesce(vain.unhandled, 0) AS unhandled
 FROM {schema}.depth
 JOIN {schema}.queue ON queue.id = depth.queue_id
 LEFT JOIN {schema}.handled ON handled.queue_id = queue.id
@@ -794,11 +805,11 @@ CROSS JOIN LATERAL (
               AND (handled.kinds IS NULL OR cron.kind = ANY (handled.kinds))) AS jobs
 ) AS due
 LEFT JOIN (
-    SELECT queue_id, sum(pending)::bigint AS pending, sum(pending + due)::bigint AS jobs
+    SELECT queue_id, sum(pending)::bigint AS pending, sum(pending) FILTER (WHERE paused)::bigint AS paused,
+           sum(pending + due) FILTER (WHERE NOT paused)::bigint AS unhandled
     FROM {schema}.unhandled GROUP BY queue_id
-) AS counted ON counted.queue_id = queue.id
-CROSS JOIN LATERAL (SELECT coalesce(counted.jobs, 0) AS jobs) AS vain
-CROSS JOIN LATERAL (SELECT greatest(depth.pending - coalesce(counted.pending, 0), 0) AS jobs) AS workable;
+) AS vain ON vain.queue_id = queue.id
+CROSS JOIN LATERAL (SELECT greatest(depth.pending - coalesce(vain.pending, 0), 0) AS jobs) AS workable;
 
 
 -- The rows that are there from the beginning

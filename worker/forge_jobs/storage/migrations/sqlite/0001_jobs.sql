@@ -59,6 +59,14 @@ CREATE TABLE kind (
     declared_by  TEXT NOT NULL
 ) WITHOUT ROWID;
 
+-- The kinds that are paused, whether anybody declares them or not.
+CREATE TABLE paused_kind (
+    kind      TEXT PRIMARY KEY,
+    until     INTEGER,  -- when the pause ends; null: when somebody ends it
+    reason    TEXT,  -- in the words of whoever paused it
+    paused_at INTEGER NOT NULL
+) WITHOUT ROWID;
+
 
 -- Jobs
 
@@ -368,7 +376,7 @@ LEFT JOIN finished ON finished.job_id = job.id
 LEFT JOIN claimed ON claimed.job_id = job.id
 LEFT JOIN scheduled ON scheduled.job_id = job.id;
 
--- For each queue, the kinds that are handled by those who serve it: by workers that may claim, and by versions that
+-- For each queue, the kinds that are handled by those who serve it and that are not paused: by workers that may claim, and by versions that
 -- may, even while they have no worker. A queue is left out where that is not known: either nobody serves it, or a
 -- version that is to serve it has had no worker yet and may have any handler.
 CREATE VIEW handled AS
@@ -392,6 +400,7 @@ FROM serving
 JOIN json_each(serving.queues) AS served
 JOIN queue ON queue.name = served.value
 LEFT JOIN json_each(serving.kinds) AS handler
+    ON handler.value NOT IN (SELECT kind FROM paused_kind)
 WHERE NOT EXISTS (SELECT 1 FROM untold WHERE queues IS NULL)
   AND queue.name NOT IN (SELECT theirs.value FROM untold JOIN json_each(untold.queues) AS theirs)
 GROUP BY queue.id, queue.name;

@@ -1,0 +1,36 @@
+"""The options of commands that pause something."""
+
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from forge_jobs.cli import values
+from forge_jobs.errors import InvalidInput
+from forge_jobs.rules.words import to_the_second
+
+For = Annotated[
+    timedelta | None,
+    typer.Option(
+        "--for", metavar="DURATION", help="Resume after this time.", parser=values.duration("--for")
+    ),
+]
+Until = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Resume at this moment: ISO 8601, UTC when it names no zone."),
+]
+Why = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="The reason, shown to whoever asks why a job waits.")
+]
+
+
+def pause_end(duration: timedelta | None, until: str | None) -> datetime | timedelta | None:
+    """Return when the pause is to end, as given by --for or --until. Raises InvalidInput."""
+    if duration is not None and until is not None:
+        raise InvalidInput("--for and --until are both given, allowed is one of them.")
+    return duration if until is None else values.parse_moment(until, "--until")
+
+
+def until_when(end: datetime | None) -> str:
+    """Return ' until 2026-01-31 08:00:00 UTC', and nothing where there is no end."""
+    return "" if end is None else f" until {to_the_second(end)}"
