@@ -215,10 +215,8 @@ class Claimer:
         self.wake()
 
     async def _let_go(self) -> None:
-        """Jobs that no runner takes, and slots that are not used, go back: another worker may use them."""
-        if self._hand.is_stalled(LONGEST_IN_HAND):
-            self._hand.slow_down()
-            self._hand.hand_back()
+        """Jobs that no runner will take soon, and slots that are not used, go back: another worker may use them."""
+        self._hand.hand_back_surplus(LONGEST_IN_HAND)
         for queue in self._order:
             await self._allowance.give_back_surplus(queue, LONGEST_IN_HAND)
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 from forge_jobs.model.job import Claim
 from forge_jobs.rules.verdict import handed_back
-from forge_jobs.system.uptime import uptime
 from forge_jobs.worker.attempt import Attempt, Record
+from forge_jobs.worker.pace import Pace
 from forge_jobs.worker.served_queue import ServedQueue
 
 AHEAD = 0.05  # seconds of work that are claimed ahead
@@ -32,7 +32,8 @@ class Hand:
         self._count = count
         self._record = record
         self._reading: dict[int, tuple[Claim, ServedQueue]] = {}  # by job, those whose payload is being read
-        self._filled_at = 0.0  # the `uptime` at which a job came while none waited
+        self._added = 0  # jobs that ever waited for a runner, but for those that went back
+        self._pace = Pace()
         self._idle: deque[asyncio.Future[None]] = deque()  # of runners that wait for a job
         self._mean: float | None = None  # seconds that a job takes
         self._loop = asyncio.get_running_loop()
@@ -46,23 +47,11 @@ class Hand:
         return max(0, self._count - len(self))
 
     @property
-    def is_full(self) -> bool:
-        """Whether every runner runs a job."""
-        return len(self.running) >= self._count
-
-    def is_stalled(self, seconds: float) -> bool:
-        """Whether jobs wait and no runner has taken one for that long, since each runs another job."""
-        if not self.waiting or not self.is_full:
-            return False
-        begun_at = next(reversed(self.running.values())).started
-        return uptime() - max(begun_at, self._filled_at) >= seconds
-
-    @property
     def ahead(self) -> int:
-        """How many jobs to claim ahead of those that run, by how long a job takes."""
+        """How many jobs to claim ahead of those that run, by how long a job takes and how fast jobs are taken."""
         if self._mean is None or self._mean > LONG_JOB:
             return 0
-        return min(MOST_AHEAD, int(self._count * AHEAD / max(self._mean, 1e-6)))
+        return int(min(MOST_AHEAD, self._count * AHEAD / max(self._mean, 1e-6), self._pace.within(AHEAD)))
 
     @property
     def worth_a_claim(self) -> int:
@@ -79,10 +68,11 @@ class Hand:
 
     def add(self, queue: ServedQueue, claims: Sequence[Claim]) -> None:
         """These jobs will be run, in this order."""
-        if not self.waiting:
-            self._filled_at = uptime()
-        self.waiting.extend((claim, queue) for claim in claims)
         new = len(claims)
+        if new and not self.waiting:
+            self._pace.begin(self._added)
+        self.waiting.extend((claim, queue) for claim in claims)
+        self._added += new
         while new and self._idle:
             idle = self._idle.popleft()
             if not idle.done():  # else its runner is gone
@@ -112,10 +102,6 @@ class Hand:
         """A job took so long: the longer they take, the fewer are claimed ahead."""
         self._mean = seconds if self._mean is None else self._mean + (seconds - self._mean) * WEIGHT
 
-    def slow_down(self) -> None:
-        """Nothing is claimed ahead until jobs are seen to be short again."""
-        self._mean = 2 * LONG_JOB
-
     def claims(self) -> list[Claim]:
         """Return the claims of all jobs that run, or wait here to be run."""
         begun = [attempt.claim for attempt in self.running.values()]
@@ -129,6 +115,7 @@ class Hand:
             self._reading.pop(claim.job_id, None)
         if taken:
             stay = [] if queue is None else [job for job in self.waiting if job[1] is not queue]
+            self._added -= len(self.waiting) - len(stay)
             self.waiting.clear()
             self.waiting.extend(stay)
         return taken
@@ -138,6 +125,16 @@ class Hand:
         for claim, of in self.take_back(queue):
             self._record(handed_back(claim, of.config))
 
+    def hand_back_surplus(self, seconds: float) -> None:
+        """The jobs that no runner will take within so many seconds are for others. Those that came last go."""
+        if not self.waiting:
+            return
+        self._pace.look(self._added - len(self.waiting))
+        while len(self.waiting) > self._pace.within(seconds):
+            claim, queue = self.waiting.pop()
+            self._added -= 1
+            self._record(handed_back(claim, queue.config))
+
     def drop(self, job_id: int) -> tuple[Claim, ServedQueue] | None:
         """Return the job if no handler has begun it; it is no longer in hand."""
         if job_id in self._reading:
@@ -145,5 +142,6 @@ class Hand:
         for place, job in enumerate(self.waiting):
             if job[0].job_id == job_id:
                 del self.waiting[place]
+                self._added -= 1
                 return job
         return None

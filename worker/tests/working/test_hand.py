@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from forge_jobs import Context, Forge, Throttled, Worker
+from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import ClaimsAdrift, HistoryCut
-from forge_jobs.worker import audit, runners
+from forge_jobs.worker import audit, pace, runners
 from forge_jobs.worker.hand import Hand
 from tests.working.events import Events
 from tests.working.eventually import eventually
@@ -160,6 +161,55 @@ async def test_jobs_that_wait_behind_a_long_one_go_back_whatever_stirs_their_wor
     await eventually(lambda: counted(forge, pending=0, in_progress=0))
 
 
+async def test_jobs_that_no_runner_will_take_in_the_next_second_go_back_though_jobs_end(
+    forge: Forge, ahead: Worker, gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment = uptime()
+    begun: list[int] = []
+    monkeypatch.setattr(pace, "uptime", lambda: moment)
+
+    @forge.handler
+    async def work(number: int) -> None:
+        nonlocal moment
+        begun.append(number)
+        if number >= 1:
+            await gate.wait()
+        moment += 0.5
+
+    await work.enqueue_many([{"number": number} for number in range(9)])
+
+    async def some_are_for_others() -> bool:
+        [counts] = [counts for counts in await forge.jobs.counts() if counts.queue == "default"]
+        return counts.pending >= 3
+
+    await eventually(lambda: len(begun) == 2)
+    await eventually(some_are_for_others)
+    assert begun == [0, 1]
+    gate.set()
+    await eventually(lambda: counted(forge, pending=0, in_progress=0))
+
+
+async def test_no_more_is_claimed_ahead_than_the_runners_really_take_in_50_ms(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment, most = 0.0, 0
+    monkeypatch.setattr(pace, "uptime", lambda: moment)
+
+    @forge.handler
+    async def hold_up_the_loop() -> None:
+        nonlocal moment, most
+        moment += 0.01
+        if moment > 1.0:
+            assert worker.session is not None
+            most = max(most, worker.session.hand.ahead)
+
+    await hold_up_the_loop.enqueue_many([{}] * 1000)
+    worker = Worker(forge, queues=["default"], concurrency=100)
+    await worker.run(until_empty=True)
+
+    assert 1 <= most <= 10
+
+
 async def test_slots_that_a_busy_worker_does_not_use_go_back(forge: Forge, gate: asyncio.Event) -> None:
     @forge.handler
     async def long() -> None:
@@ -176,7 +226,7 @@ async def test_slots_that_a_busy_worker_does_not_use_go_back(forge: Forge, gate:
     async with working(forge, "narrow", "default", concurrency=6, grace=timedelta(0)) as worker:
         assert worker.session is not None
         hand = worker.session.hand
-        await eventually(lambda: hand.is_full)
+        await eventually(lambda: len(hand.running) == 6)
 
         async def only_one_is_held() -> bool:
             return await held() == 1
