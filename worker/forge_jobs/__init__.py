@@ -6,6 +6,7 @@ from forge_jobs.system import stop_signals as stop_signals
 # isort: split
 from forge_jobs.client.jobs import Bulk
 from forge_jobs.errors import (
+    ClaimLost,
     ForgeError,
     InvalidCron,
     InvalidInput,
@@ -64,6 +65,7 @@ from forge_jobs.worker.worker import Worker
 __all__ = [
     "Bulk",
     "Cancelled",
+    "ClaimLost",
     "Context",
     "Counts",
     "CronConfig",

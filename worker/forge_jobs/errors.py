@@ -167,6 +167,19 @@ class WorkerLost(ForgeError):
         super().__init__(f"Worker {worker_id} is lost: it was not heard from for too long.")
 
 
+class ClaimLost(ForgeError):
+    """The job was taken back from this attempt, so that it may not complete the job; nothing was written.
+
+    The transaction should be rolled back: another attempt does the work, or has done it.
+    """
+
+    def __init__(self, job_id: int, attempt: int) -> None:
+        self.job_id, self.attempt = job_id, attempt
+        super().__init__(
+            f"Job {job_id} is no longer this attempt's to complete: attempt {attempt} was taken back or has ended."
+        )
+
+
 class WaitTimeout(ForgeError):
     """The job did not end within the time that the caller wanted to wait; `reason` says why, where that is known."""
 

@@ -359,7 +359,9 @@ class Forge:
         Raises InvalidPayload, UnknownQueue, InvalidInput; then nothing was enqueued. In a plain
         handler the call waits by itself, and returns the answer.
         """
-        return answered(self, self._enqueue(kind, payload, **options), "forge.enqueue")
+        return answered(
+            self, self._enqueue(kind, payload, **options), "forge.enqueue", options.get("connection")
+        )
 
     async def _enqueue(
         self, kind: str, payload: Mapping[str, Any] | None = None, **options: Unpack[OptionValues]
@@ -376,7 +378,12 @@ class Forge:
 
         Payloads are encoded while they are sent, a few MiB at a time.
         """
-        return answered(self, self._enqueue_many(kind, payloads, **options), "forge.enqueue_many")
+        return answered(
+            self,
+            self._enqueue_many(kind, payloads, **options),
+            "forge.enqueue_many",
+            options.get("connection"),
+        )
 
     async def _enqueue_many(
         self, kind: str, payloads: Sequence[Mapping[str, Any]], **options: Unpack[OptionValues]

@@ -7,8 +7,13 @@ from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
 
-from forge_jobs.errors import InvalidInput
-from forge_jobs.model.job import Claim
+from forge_jobs.errors import ClaimLost, InvalidInput
+from forge_jobs.handlers.sync_connection import at_once, is_sync
+from forge_jobs.model.completion import Completion
+from forge_jobs.model.job import Claim, End, Postponement, Reason, State
+from forge_jobs.model.moments import as_duration, as_moment
+from forge_jobs.model.run import Outcome
+from forge_jobs.rules.returned import kept_result
 
 if TYPE_CHECKING:
     from forge_jobs.forge import Forge
@@ -20,7 +25,9 @@ in_plain_handler: "ContextVar[Context | None]" = ContextVar("in_plain_handler", 
 """The context of the plain handler whose thread or process this is; None outside of plain handlers."""
 
 
-def answered(forge: "Forge", work: Coroutine[Any, Any, T], what: str) -> Coroutine[Any, Any, T]:
+def answered(
+    forge: "Forge", work: Coroutine[Any, Any, T], what: str, connection: Any = None
+) -> Coroutine[Any, Any, T]:
     """Return the `work` of the method `what` of `forge`, to be awaited; in a plain handler, which cannot
     await, return the answer.
 
@@ -29,7 +36,7 @@ def answered(forge: "Forge", work: Coroutine[Any, Any, T], what: str) -> Corouti
     context = in_plain_handler.get()
     if context is None or (asyncio._get_running_loop() is not None and forge is not context.forge):
         return work  # in a loop of the handler's own, another Forge was opened there
-    return cast(Coroutine[Any, Any, T], context.answer(work, what))
+    return cast(Coroutine[Any, Any, T], context.answer(work, what, connection))
 
 
 class ProcessTokens(Protocol):
@@ -50,7 +57,17 @@ class Context:
     attempt is told to stop meanwhile, or was before, it raises asyncio.CancelledError.
     """
 
-    __slots__ = ("_cancelled", "_loop", "_tokens", "_waits", "claim", "forge", "has_heard", "queue")
+    __slots__ = (
+        "_cancelled",
+        "_loop",
+        "_tokens",
+        "_waits",
+        "claim",
+        "completion",
+        "forge",
+        "has_heard",
+        "queue",
+    )
 
     def __init__(
         self, claim: Claim, queue: str, forge: "Forge", tokens: ProcessTokens, loop: asyncio.AbstractEventLoop
@@ -62,6 +79,9 @@ class Context:
         self._tokens = tokens
         self._loop = loop
         self._waits: list[Future[Any]] | None = None  # what threads wait for
+        self.completion: Completion | None = (
+            None  # what the handler wrote of the job in a transaction of its own
+        )
 
     @property
     def job_id(self) -> int:
@@ -127,24 +147,82 @@ class Context:
 
     def enqueue(self, kind: str, payload: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Enqueue another job and return its Enqueued, as `forge.enqueue` does; to be awaited in an async handler."""
-        return self.answer(self.forge._enqueue(kind, payload, **options), "ctx.enqueue")
+        return self.answer(
+            self.forge._enqueue(kind, payload, **options), "ctx.enqueue", options.get("connection")
+        )
 
-    def answer(self, work: Coroutine[Any, Any, Any], what: str) -> Any:
+    def complete(self, connection: Any, *, result: Any = None) -> Any:
+        """In the transaction of `connection` the job is done, with this result; to be awaited in an async handler.
+
+        The work that is written there and the job's completion are one commit. Call it last: the transaction
+        holds the job from then on. When the handler ends, the job is done if the transaction was
+        committed, and the attempt has failed if it was rolled back. Raises ClaimLost when the job was taken
+        back: let it roll the transaction back. Raises InvalidInput for a connection that is in no transaction, or is of
+        another database.
+        """
+        _require_given(connection)
+        return self.answer(self._complete(connection, result), "ctx.complete", connection)
+
+    def reschedule(
+        self, connection: Any, *, at: datetime | None = None, after: timedelta | float | None = None
+    ) -> Any:
+        """In the transaction of `connection` the job waits until `at` (an aware datetime), or for `after` (seconds or timedelta).
+
+        It costs no attempt. All else is as with `complete`.
+        """
+        _require_given(connection)
+        if (at is None) is (after is None):
+            raise InvalidInput("ctx.reschedule takes at= or after=, allowed is exactly one of them.")
+        moment, delay = None if at is None else as_moment(at, "at"), as_duration(after, "after")
+        return self.answer(self._reschedule(connection, moment, delay), "ctx.reschedule", connection)
+
+    async def _complete(self, connection: Any, result: Any) -> None:
+        kept = kept_result(result, self.claim.codec)
+        end = End(self.claim, State.DONE, result=kept.encoded, error=kept.note)
+        write = self.forge.storage.completions.complete(end, connection=connection)
+        await self._completed(write, Outcome.DONE)
+
+    async def _reschedule(self, connection: Any, at: datetime | None, after: timedelta | None) -> None:
+        postponement = Postponement(
+            self.claim, Reason.RESCHEDULED, after or timedelta(0), run_at=at, counted=False
+        )
+        write = self.forge.storage.completions.reschedule(postponement, connection=connection)
+        await self._completed(write, Outcome.RESCHEDULED)
+
+    async def _completed(self, write: Coroutine[Any, Any, int | None], outcome: Outcome) -> None:
+        claim = self.claim
+        claimed_at = await write
+        if claimed_at is not None:
+            self.completion = Completion(claim.job_id, claim.worker_id, claim.attempt, claimed_at, outcome)
+        elif self.completion is None:
+            raise ClaimLost(claim.job_id, claim.attempt)
+        else:
+            raise InvalidInput(
+                f"Job {claim.job_id} was completed or rescheduled by this attempt before, allowed is once."
+            )
+
+    def answer(self, work: Coroutine[Any, Any, Any], what: str, connection: Any = None) -> Any:
         """Return the result of `work`, the method `what`: something to await in a loop, the answer in a
-        thread."""
+        thread. Work on a `connection` of the handler's is done where that belongs."""
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
-            return self._waited(work)
-        if running is self._loop:
+            if connection is None or not is_sync(connection):
+                return self._waited(work)
+            self._check_not_stopped(work)
+            return at_once(work)
+        if running is self._loop or connection is not None:
             return work
         return _run_in(self._loop, work)
 
-    def _waited(self, work: Coroutine[Any, Any, Any]) -> Any:
+    def _check_not_stopped(self, work: Coroutine[Any, Any, Any]) -> None:
         if self._cancelled or self._loop.is_closed():
             work.close()
             self.has_heard = True
             raise asyncio.CancelledError("the attempt was told to stop")
+
+    def _waited(self, work: Coroutine[Any, Any, Any]) -> Any:
+        self._check_not_stopped(work)
         wait = asyncio.run_coroutine_threadsafe(work, self._loop)
         if self._waits is None:
             self._waits = []
@@ -184,6 +262,11 @@ class ContextTokens:
         return self._context.answer(self._tokens.empty(scope), "ctx.rate_limit")
 
 
+def _require_given(connection: Any) -> None:
+    if connection is None:
+        raise InvalidInput("connection is None, allowed is the connection of a transaction.")
+
+
 async def _run_in(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
     """Return what `work` comes to in the worker's loop; a handler may run one of its own in its thread."""
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
@@ -209,7 +292,19 @@ class ChildContext(Context):
         """Raises InvalidInput."""
         raise _refused("ctx.enqueue")
 
-    def answer(self, work: Coroutine[Any, Any, Any], what: str) -> Coroutine[Any, Any, Any]:
+    def complete(self, connection: Any, *, result: Any = None) -> NoReturn:
+        """Raises InvalidInput."""
+        raise _refused("ctx.complete")
+
+    def reschedule(
+        self, connection: Any, *, at: datetime | None = None, after: timedelta | float | None = None
+    ) -> NoReturn:
+        """Raises InvalidInput."""
+        raise _refused("ctx.reschedule")
+
+    def answer(
+        self, work: Coroutine[Any, Any, Any], what: str, connection: Any = None
+    ) -> Coroutine[Any, Any, Any]:
         """Return `work` in a loop, of a program that opens a Forge of its own there. Raises InvalidInput elsewhere."""
         if asyncio._get_running_loop() is not None:
             return work

@@ -186,6 +186,12 @@ class Postponement(msgspec.Struct, gc=False):
         return self.claim.attempt if self.counted else self.claim.attempt - 1
 
 
+class Settled(msgspec.Struct, gc=False):
+    """An attempt of which nothing is left to write: its handler completed the job in a transaction of its own."""
+
+    claim: Claim
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """One line of a job's error history."""

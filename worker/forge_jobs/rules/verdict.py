@@ -10,9 +10,19 @@ import msgspec
 from msgspec.structs import replace
 
 from forge_jobs.errors import InvalidPayload, UnfitPayload
+from forge_jobs.model.completion import Completion, Fate
 from forge_jobs.model.decision import Dead, Decision, HandedBack, Reschedule, Retry, Throttled
 from forge_jobs.model.error_text import describe, kept
-from forge_jobs.model.job import CANCELLED_BY_USER, SUPERSEDED, Claim, End, Postponement, Reason, State
+from forge_jobs.model.job import (
+    CANCELLED_BY_USER,
+    SUPERSEDED,
+    Claim,
+    End,
+    Postponement,
+    Reason,
+    Settled,
+    State,
+)
 from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.run import Outcome, Run
@@ -47,7 +57,7 @@ class Verdict(msgspec.Struct, gc=False):
     `unanswered` once the database was asked to write it and gave no answer: it may have.
     """
 
-    write: End | Postponement | Claim
+    write: End | Postponement | Claim | Settled
     run: Run
     throttled: Throttled | None = None
     unanswered: bool = False
@@ -205,13 +215,41 @@ def as_written(verdict: Verdict) -> Run:
     """Return the run as the database has it: a job that a user cancelled, or that lost its key, does not wait
     again, even if the verdict says so."""
     run = verdict.run
-    if type(verdict.write) is End:
+    if type(verdict.write) in (End, Settled):
         return run
     if run.claim.cancel_requested:
         return Run(run.claim, run.queue, Outcome.CANCELLED, run.wait, run.duration, CANCELLED_BY_USER)
     if run.claim.superseded:
         return Run(run.claim, run.queue, Outcome.SUPERSEDED, run.wait, run.duration, run.error or SUPERSEDED)
     return run
+
+
+def completed(
+    claim: Claim, queue: QueueConfig, completion: Completion, fate: Fate, otherwise: Verdict
+) -> Verdict:
+    """Judge an attempt whose handler completed the job in a transaction that was committed: nothing is left to write.
+
+    `otherwise` is the verdict that it would have had, which shows what the handler did after that.
+    """
+    run, note = otherwise.run, None
+    if run.outcome is not Outcome.DONE:
+        note = f"completed by its handler, which ended otherwise: {run.error or run.outcome.value}"
+    elif type(otherwise.write) is End and otherwise.write.result is not None:
+        note = "completed by its handler; what that returned was not kept"
+    outcome = Outcome.CANCELLED if fate is Fate.CANCELLED else completion.outcome
+    return Verdict(
+        Settled(claim), Run(claim, queue.name, outcome, run.wait, run.duration, note and kept(note))
+    )
+
+
+def not_committed(claim: Claim, queue: QueueConfig, fate: Fate, otherwise: Verdict) -> Verdict:
+    """Judge an attempt whose handler completed the job in a transaction that was not committed: it has failed,
+    by the sentence for that unless the handler gave a reason of its own."""
+    if otherwise.run.outcome is not Outcome.DONE:
+        return otherwise
+    what = "has not ended" if fate is Fate.OPEN else "was rolled back"
+    error = f"The transaction in which its handler completed job {claim.job_id} {what}."
+    return failed(claim, queue, error, otherwise.run.wait, otherwise.run.duration)
 
 
 def judge_stopped(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from forge_jobs.errors import ForgeError, StorageBusy, StorageUnavailable
-from forge_jobs.model.job import Claim, End, Postponement, State
+from forge_jobs.model.job import Claim, End, Postponement, Settled, State
 from forge_jobs.model.run import Outcome
 from forge_jobs.rules.verdict import Verdict, as_written
 from forge_jobs.storage.interface.claims import Claims
@@ -23,7 +23,7 @@ LARGEST_BATCH = 1000  # verdicts
 LARGEST_BYTES = 4 * 1024 * 1024  # of results and errors: what a slow link carries within a statement's time
 LONGEST_REFUSAL = 500  # characters of what the database said
 
-Write = End | Postponement | Claim
+Write = End | Postponement | Claim | Settled
 
 
 class HeldOutcome(NamedTuple):
@@ -158,8 +158,8 @@ async def write_less(
 
 def _less(write: Write, refusal: str) -> Iterator[End | Postponement]:
     """Yield what may be written where `write` is refused, that with the most first."""
-    if isinstance(write, Claim):
-        return  # a hand-back has no parts to leave out
+    if isinstance(write, Claim | Settled):
+        return  # these have no parts to leave out
     if isinstance(write, End) and write.result is not None:
         write = replace(write, result=None, error=f"done, but its result was not kept: {refusal}")
         yield write
@@ -180,5 +180,7 @@ async def _write(claims: Claims, writes: Sequence[Write]) -> list[int]:
             return await claims.finish(writes)  # type: ignore[arg-type]  # all are of one kind
         case Postponement():
             return await claims.postpone(writes)  # type: ignore[arg-type]
+        case Settled():
+            return []
         case _:
             return await claims.hand_back(writes)  # type: ignore[arg-type]

@@ -70,6 +70,13 @@ def unusable_connection(why: object) -> InvalidInput:
     return InvalidInput(f"The given connection cannot be used: {why}.")
 
 
+def no_transaction() -> InvalidInput:
+    """Return the refusal to complete a job on a connection that would commit that by itself."""
+    return InvalidInput(
+        "The given connection is in no transaction; allowed is one in which the work and its completion are committed together."
+    )
+
+
 def refused_value(why: object) -> StorageRefused:
     """Return the refusal of a value by the database or its driver; `why` is what that says."""
     return StorageRefused(f"The database refuses a value: {why}.")

@@ -72,8 +72,10 @@ class ClaimAudit:
             self._telemetry.emit(ClaimsAdrift(sorted(job_id for job_id, _ in again)))
             for proof in again:
                 self._held.regain(held[proof])
-        # A job that still runs has no outcome that could have been written.
-        self._doubt_unknown((run & proofs(self._hand.claims())) - held.keys())
+        # A job that still runs has no outcome that could have been written, but by its handler.
+        completed = self._hand.completed()
+        running = {proof for proof in proofs(self._hand.claims()) if proof[0] not in completed}
+        self._doubt_unknown((run & running) - held.keys())
         now = time.monotonic()
         self.at = now + (
             AUDIT_AGAIN if self._adrift or self._unknown else max(AUDIT_EVERY, AUDIT_SHARE * (now - began))

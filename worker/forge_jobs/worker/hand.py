@@ -107,6 +107,14 @@ class Hand:
         begun = [attempt.claim for attempt in self.running.values()]
         return begun + [claim for claim, _ in (*self._reading.values(), *self.waiting)]
 
+    def completed(self) -> set[int]:
+        """Return the jobs that run here and whose handlers have completed them, so that their claims may be gone."""
+        return {
+            job_id
+            for job_id, attempt in self.running.items()
+            if attempt.context is not None and attempt.context.completion is not None
+        }
+
     def take_back(self, queue: ServedQueue | None = None) -> list[tuple[Claim, ServedQueue]]:
         """Return the jobs (of the queue) that no handler has begun; they are no longer in hand."""
         unbegun = [*self._reading.values(), *self.waiting]

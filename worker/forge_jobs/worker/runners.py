@@ -47,6 +47,7 @@ from forge_jobs.telemetry.events import GraceLost, HandlerStuck, JobStarted, Run
 from forge_jobs.telemetry.logs import current_job
 from forge_jobs.worker.attempt import Attempt, Record, call
 from forge_jobs.worker.children import Children
+from forge_jobs.worker.completions import HandlerCompletions
 from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.held import HeldClaims
 from forge_jobs.worker.served_queue import ServedQueue
@@ -83,6 +84,7 @@ class Runners:
         self._handlers = forge.handlers
         self._telemetry = forge.telemetry
         self._tokens = tokens
+        self._completions = HandlerCompletions(forge.storage, forge.telemetry)
         self._record = record
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = Threads(count)
@@ -297,6 +299,8 @@ class Runners:
             verdict = self._judged(attempt, error)
         if timer is not None:
             timer.cancel()
+        if attempt.context is not None and attempt.context.completion is not None:
+            verdict = await self._completions.judged(attempt, attempt.context.completion, verdict)
         attempt.has_ended = True
         if attempt.is_over:
             self._free(attempt)

@@ -15,7 +15,7 @@ from forge_jobs.maintenance.leader import LeadingWorker
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.pending import make_pending
 from forge_jobs.model.ailment import Ailment
-from forge_jobs.model.job import Claim, Postponement
+from forge_jobs.model.job import Claim, Postponement, Settled
 from forge_jobs.model.run import Outcome
 from forge_jobs.model.worker import Beat, WorkerInfo
 from forge_jobs.rules.verdict import Verdict
@@ -440,7 +440,7 @@ class Session:
         self.counts.count(verdict.run for verdict in verdicts)
         if self.is_stopping:
             self.handed_back += sum(verdict.run.outcome is Outcome.HANDED_BACK for verdict in verdicts)
-        if any(type(verdict.write) is Postponement for verdict in verdicts):
+        if any(type(verdict.write) in (Postponement, Settled) for verdict in verdicts):
             self._due.set()
 
     def _perhaps_done(self) -> None:

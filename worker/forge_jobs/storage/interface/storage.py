@@ -15,6 +15,7 @@ from typing import Protocol
 
 from forge_jobs.storage.interface.audit import Audit
 from forge_jobs.storage.interface.claims import Claims
+from forge_jobs.storage.interface.completions import Completions
 from forge_jobs.storage.interface.crons import Crons
 from forge_jobs.storage.interface.fires import Fires
 from forge_jobs.storage.interface.history import History
@@ -42,6 +43,7 @@ class Storage(Protocol):
     jobs: Jobs
     keys: Keys
     claims: Claims
+    completions: Completions
     schedule: Schedule
     queues: Queues
     slots: Slots

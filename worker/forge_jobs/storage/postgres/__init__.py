@@ -9,6 +9,7 @@ from forge_jobs.settings.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.postgres.audit import PostgresAudit
 from forge_jobs.storage.postgres.claims import PostgresClaims
+from forge_jobs.storage.postgres.completions import PostgresCompletions
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.connections_left import connections_left
 from forge_jobs.storage.postgres.crons import PostgresCrons
@@ -64,6 +65,7 @@ class PostgresStorage(Storage):
         self.jobs = PostgresJobs(database)
         self.keys = PostgresKeys(database)
         self.claims = PostgresClaims(database)
+        self.completions = PostgresCompletions(database)
         self.schedule = PostgresSchedule(database)
         self.queues = PostgresQueues(database)
         self.slots = PostgresSlots(database)

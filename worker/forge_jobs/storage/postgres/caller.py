@@ -7,30 +7,17 @@ from typing import Any
 import asyncpg
 
 from forge_jobs.errors import InvalidInput
+from forge_jobs.storage.libraries import drivers_connection, named
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS
 
 
 async def unwrapped(connection: Any) -> asyncpg.Connection:
-    """Return asyncpg's connection inside what a caller gave.
-
-    That is asyncpg's own, or SQLAlchemy's AsyncConnection or AsyncSession over asyncpg,
-    known by their methods. Raises InvalidInput for anything else.
-    """
-    if isinstance(connection, asyncpg.Connection | asyncpg.pool.PoolConnectionProxy):
-        return connection
-    outer = connection
-    if hasattr(outer, "get_bind") and hasattr(outer, "connection"):  # an AsyncSession
-        outer = await outer.connection()
-    if hasattr(outer, "get_raw_connection") and hasattr(outer, "exec_driver_sql"):
-        inner = (await outer.get_raw_connection()).driver_connection
-        if isinstance(inner, asyncpg.Connection):
-            if not inner.is_in_transaction():
-                # SQLAlchemy begins its transaction with the first statement of its own, and does not know of ours.
-                await outer.exec_driver_sql("SELECT 1")
-            return inner
-    kind = type(connection)
+    """Return asyncpg's connection inside of what a caller gave. Raises InvalidInput when there is none."""
+    inner = await drivers_connection(connection)
+    if isinstance(inner, asyncpg.Connection | asyncpg.pool.PoolConnectionProxy):
+        return inner
     raise InvalidInput(
-        f"connection is a {kind.__module__}.{kind.__qualname__}, allowed is a connection of asyncpg, "
+        f"connection is a {named(inner)}, allowed is a connection of asyncpg, "
         "or an AsyncConnection or AsyncSession of SQLAlchemy over asyncpg."
     )
 

@@ -163,7 +163,9 @@ WHERE claimed.worker_id = $1
 
 LOST = HELD.replace(
     "WHERE claimed.worker_id = $1",
-    "WHERE NOT EXISTS (SELECT FROM {schema}.worker WHERE worker.id = claimed.worker_id) AND {leads} LIMIT $1",
+    "WHERE NOT EXISTS (SELECT FROM {schema}.worker WHERE worker.id = claimed.worker_id) AND {leads} LIMIT $1\n"
+    # One that a transaction of its handler holds is passed over: its worker may be frozen in it.
+    "FOR UPDATE OF claimed SKIP LOCKED",
 ).replace("{leads}", LEADS.replace("{epoch}", "$2"))
 
 
@@ -279,26 +281,7 @@ class PostgresClaims:
         if not postponements:
             return []
         postponements = sorted(postponements, key=_job)
-        columns = list(
-            zip(
-                *(
-                    (
-                        postponed.claim.job_id,
-                        postponed.claim.worker_id,
-                        postponed.claim.attempt,
-                        postponed.claim.queue_id,
-                        postponed.claim.priority,
-                        postponed.reason.value,
-                        postponed.delay.total_seconds(),
-                        postponed.run_at,
-                        postponed.error,
-                        postponed.attempts,
-                    )
-                    for postponed in postponements
-                ),
-                strict=True,
-            )
-        )
+        columns = list(zip(*map(row, postponements), strict=True))
         claims = [postponed.claim for postponed in postponements]
         return await self._given_up(POSTPONE, POSTPONE_KEYED, claims, columns)
 
@@ -338,6 +321,23 @@ class PostgresClaims:
     async def lost(self, *, epoch: LeaderEpoch, limit: int = 500) -> list[Claim]:
         records = await self._database.fetch(LOST, limit, epoch)
         return [Claim(*record) for record in records]
+
+
+def row(postponed: Postponement) -> tuple[Any, ...]:
+    """Return what POSTPONE is told of one job."""
+    claim = postponed.claim
+    return (
+        claim.job_id,
+        claim.worker_id,
+        claim.attempt,
+        claim.queue_id,
+        claim.priority,
+        postponed.reason.value,
+        postponed.delay.total_seconds(),
+        postponed.run_at,
+        postponed.error,
+        postponed.attempts,
+    )
 
 
 def _is_plain(end: End, worker_id: int) -> bool:

@@ -344,9 +344,18 @@ async def _move_once(database: PostgresDatabase, statement: str, job_id: int) ->
             return await database.fetchrow(statement, job_id, connection=connection)
     except StorageBusy as error:
         if not key_wait.is_key_busy(error):
-            raise
+            raise _held(job_id, error) from error
         kind, key = await database.fetchrow(_KEY, job_id) or (None, None)
         raise KeyBusy(kind, key, key_wait.KEY_WAIT, undone="changed") from error
+
+
+def _held(job_id: int, error: StorageBusy) -> StorageBusy:
+    if not isinstance(error.__cause__, asyncpg.LockNotAvailableError):
+        return error
+    return StorageBusy(
+        f"Job {job_id} is held by a transaction, such as one in which its handler completes it, "
+        f"that has not ended for {key_wait.KEY_WAIT:g} s; nothing was changed."
+    )
 
 
 async def move_all(

@@ -8,6 +8,7 @@ from forge_jobs.settings.database_url import MEMORY
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.sqlite.audit import SqliteAudit
 from forge_jobs.storage.sqlite.claims import SqliteClaims
+from forge_jobs.storage.sqlite.completions import SqliteCompletions
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.crons import SqliteCrons
 from forge_jobs.storage.sqlite.fires import SqliteFires
@@ -56,6 +57,7 @@ class SqliteStorage(Storage):
         self.jobs = SqliteJobs(database)
         self.keys = SqliteKeys(database)
         self.claims = SqliteClaims(database)
+        self.completions = SqliteCompletions(database)
         self.schedule = SqliteSchedule(database)
         self.queues = SqliteQueues(database)
         self.slots = SqliteSlots(database)

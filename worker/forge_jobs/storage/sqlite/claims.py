@@ -180,12 +180,12 @@ class SqliteClaims:
         await self._database.write(lambda transaction: None)  # writes come one after the other
 
     async def finish(self, ends: Sequence[End]) -> list[int]:
-        return await self._database.write(lambda transaction: _finish(transaction, ends)) if ends else []
+        return await self._database.write(lambda transaction: finish(transaction, ends)) if ends else []
 
     async def postpone(self, postponements: Sequence[Postponement]) -> list[int]:
         if not postponements:
             return []
-        return await self._database.write(lambda transaction: _postpone(transaction, postponements))
+        return await self._database.write(lambda transaction: postpone(transaction, postponements))
 
     async def hand_back(self, claims: Sequence[Claim]) -> list[int]:
         return (
@@ -258,7 +258,8 @@ def _take(transaction: Transaction, wanted: dict[str, Any], statements: tuple[st
     return rows
 
 
-def _finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
+def finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
+    """The jobs are done or dead; return the ids of those whose claim was lost."""
     owned, lost = _owned(transaction, {_proof(end.claim): end for end in ends})
     now = transaction.now
     kept = [end for end in owned if end.keep]
@@ -309,7 +310,8 @@ def _forget(transaction: Transaction, claims: Sequence[Claim]) -> None:
     count_move(transaction, [claim.queue_id for claim in claims], "in_progress", None)
 
 
-def _postpone(transaction: Transaction, postponements: Sequence[Postponement]) -> list[int]:
+def postpone(transaction: Transaction, postponements: Sequence[Postponement]) -> list[int]:
+    """The jobs wait again, or are dead where a user cancelled them or another took the place of their key; return the ids of those whose claim was lost."""
     ended = _ended_meanwhile(transaction, [postponed.claim for postponed in postponements])
     owned, lost = _owned(transaction, {_proof(postponed.claim): postponed for postponed in postponements})
     now = transaction.now

@@ -22,6 +22,7 @@ from forge_jobs.settings.home_folder import expanded
 from forge_jobs.storage import refusals
 from forge_jobs.storage.home import Home, Turn
 from forge_jobs.storage.interface.wakeups import Listener
+from forge_jobs.storage.libraries import drivers_connection, named
 from forge_jobs.storage.sqlite import notices
 from forge_jobs.storage.sqlite.file import OpenedFile, is_there, removed
 from forge_jobs.storage.sqlite.micros import micros
@@ -171,22 +172,38 @@ class SqliteDatabase:
             return await self.write(work)
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, work)
 
-    def within(self, connection: sqlite3.Connection, work: Work[T]) -> T:
+    async def within(
+        self, connection: Any, work: Work[T], refusal: Callable[[], Exception] | None = None
+    ) -> T:
         """Return what `work` returns, run as a part of the caller's transaction.
 
         When the caller's connection begins transactions by itself, one is begun, which the caller
-        commits; in autocommit mode, without a transaction, the work is committed. It runs at once,
-        in the thread of the event loop, to which the connection belongs.
+        commits; in autocommit mode, without a transaction, the work is committed, or `refusal` raised. It runs at
+        once, in this thread, to which the connection belongs; that of aiosqlite has a thread of its own.
         """
-        if not isinstance(connection, sqlite3.Connection):
+        given = await drivers_connection(connection)
+        if isinstance(given, sqlite3.Connection):
+            return self._within(given, work, refusal)
+        inner = getattr(given, "_conn", None) if named(given).startswith("aiosqlite.") else None
+        if not isinstance(inner, sqlite3.Connection):
             raise InvalidInput(
-                f"connection is a {type(connection).__name__}, allowed is a sqlite3.Connection."
+                f"connection is a {named(given)}, allowed is a connection of sqlite3 or aiosqlite, "
+                "also inside of SQLAlchemy's or Django's."
             )
+        result: T = await given._execute(self._within, inner, work, refusal)
+        return result
+
+    def _within(
+        self, connection: sqlite3.Connection, work: Work[T], refusal: Callable[[], Exception] | None
+    ) -> T:
         with _plain_rows(connection):
             try:
                 self._check_same_file(connection)
-                if not connection.in_transaction and connection.isolation_level is not None:
-                    connection.execute("BEGIN IMMEDIATE")
+                if not connection.in_transaction:
+                    if _begins_by_itself(connection):
+                        connection.execute("BEGIN IMMEDIATE")
+                    elif refusal is not None:
+                        raise refusal()
                 connection.execute("SAVEPOINT forge_jobs")
                 try:
                     # First a write: a transaction that begins with a read could not write any more after
@@ -288,6 +305,12 @@ class Reader:
     def close(self) -> None:
         """The connection is closed."""
         self.connection.close()
+
+
+def _begins_by_itself(connection: sqlite3.Connection) -> bool:
+    """Whether the caller's connection has transactions that they did not begin by a statement."""
+    # From Python 3.12 on a connection may be told to commit each statement.
+    return connection.isolation_level is not None and getattr(connection, "autocommit", None) is not True
 
 
 @contextmanager

@@ -138,7 +138,7 @@ class SqliteJobs:
         refusals.check_jobs(jobs)
         try:
             if connection is not None:  # workers of this process hear of it as those of others do
-                return self._database.within(connection, lambda transaction: enqueue(transaction, jobs))
+                return await self._database.within(connection, lambda transaction: enqueue(transaction, jobs))
             return await self._database.write(lambda transaction: enqueue(transaction, jobs))
         except StorageUnavailable as error:
             keys = {(job.kind, job.key) for job in jobs if job.key is not None}

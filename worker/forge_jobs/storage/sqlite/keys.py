@@ -40,7 +40,9 @@ class SqliteKeys:
     async def remove(self, kind: str, key: str, *, connection: Any = None) -> Removed:
         try:
             if connection is not None:
-                return self._database.within(connection, lambda transaction: _remove(transaction, kind, key))
+                return await self._database.within(
+                    connection, lambda transaction: _remove(transaction, kind, key)
+                )
             return await self._database.write(lambda transaction: _remove(transaction, kind, key))
         except StorageUnavailable as error:
             if not is_write_lock_busy(error):

@@ -1,0 +1,26 @@
+"""What became of the transaction in which a handler completed its job, by what the tables show of the job."""
+
+from dataclasses import dataclass
+
+from forge_jobs.model.completion import Completion, Fate
+from forge_jobs.model.job import State
+from forge_jobs.model.run import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What other transactions see of a job after an attempt has completed it."""
+
+    is_claimed: bool  # by this attempt
+    is_locked: bool  # that row, by a transaction that has not ended
+    ended: State | None  # how this attempt ended the job, if it did
+    is_known: bool  # the job is there; a queue may keep nothing
+
+
+def fate(completion: Completion, traces: Traces) -> Fate:
+    """Return what became of the transaction."""
+    if traces.is_claimed:
+        return Fate.OPEN if traces.is_locked else Fate.UNDONE
+    if completion.outcome is Outcome.RESCHEDULED:
+        return Fate.CANCELLED if traces.ended is State.DEAD or not traces.is_known else Fate.COMMITTED
+    return Fate.COMMITTED if traces.ended is State.DONE or not traces.is_known else Fate.LOST

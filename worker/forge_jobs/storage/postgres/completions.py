@@ -1,0 +1,103 @@
+"""Completions in PostgreSQL: an outcome, written by a statement of the caller's transaction.
+
+A transaction may have begun long before, so moments are those of the statement. It holds the row of the
+claim until it ends. Whoever looks what became of it does not wait for that.
+"""
+
+from typing import Any
+
+from forge_jobs.model.completion import Completion, Fate
+from forge_jobs.model.job import End, Postponement, State
+from forge_jobs.rules.fate import Traces, fate
+from forge_jobs.storage import refusals
+from forge_jobs.storage.interface.completions import Completions
+from forge_jobs.storage.postgres import endings
+from forge_jobs.storage.postgres.claims import row
+from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.enqueue import MOMENT
+from forge_jobs.storage.postgres.outcomes import POSTPONE, POSTPONE_KEYED
+
+_PROOF = "job_id = $1 AND worker_id = $2 AND attempt = $3"
+_CLAIM = _PROOF + " AND {schema}.micros(claimed_at) = $4"
+
+COMPLETE = f"""
+WITH gone AS (
+    DELETE FROM {{schema}}.claimed WHERE {_PROOF}
+    RETURNING job_id, worker_id, attempt, queue_id, claimed_at, coalesce(
+        (SELECT done_retention > interval '0' FROM {{schema}}.queue WHERE queue.id = claimed.queue_id), true) AS keep
+), ended AS (
+    INSERT INTO {{schema}}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result)
+    SELECT job_id, worker_id, claimed_at, {
+    MOMENT
+}, queue_id, attempt, 'done', $4::text, $5::bytea FROM gone WHERE keep
+), {endings.tallied(in_progress="-count(*)", done="count(*) FILTER (WHERE keep)")}, {
+    endings.unkeyed("gone")
+}, {endings.forgotten("gone WHERE NOT keep")}
+SELECT {{schema}}.micros(claimed_at) FROM gone
+"""
+
+
+def _reschedule(postpone: str, waits: str) -> str:
+    """Return the statement that postpones, for a transaction of which it is not known when it commits.
+
+    Who will be idle then is not known either, so workers are always told; and also where the job stands, since jobs
+    after it may have been claimed by then. `waits` says which of `gone` do wait again.
+    """
+    told = f"""(SELECT count({{schema}}.tell('queue:' || queue_id)) FROM (SELECT DISTINCT queue_id FROM placed) AS woken),
+       (SELECT count({{schema}}.tell('behind:' || concat_ws(',', queue_id, priority, {{schema}}.micros(now()), 0)))
+        FROM gone WHERE due <= now() AND {waits}),
+       (SELECT count({{schema}}.tell('due:')) FROM gone WHERE due > now() AND {waits})"""
+    return (
+        postpone.replace(
+            "SELECT array_agg(job_id),", "SELECT {schema}.micros(min(claimed_at)), array_agg(job_id),"
+        )
+        .replace(endings.WOKEN, told)
+        .replace("now()", MOMENT)
+    )
+
+
+RESCHEDULE = _reschedule(POSTPONE, "NOT is_cancelled")
+RESCHEDULE_KEYED = _reschedule(POSTPONE_KEYED, "NOT (is_cancelled OR is_superseded)")
+
+# A row that was deleted since the snapshot is neither: it looks locked, and the next look shows what became of it.
+FATE = f"""
+WITH free AS MATERIALIZED (
+    SELECT FROM {{schema}}.claimed WHERE {_CLAIM} FOR UPDATE SKIP LOCKED
+)
+SELECT EXISTS (SELECT FROM {{schema}}.claimed WHERE {_CLAIM}) AS is_claimed,
+       NOT EXISTS (SELECT FROM free) AS is_locked,
+       (SELECT state FROM {{schema}}.finished WHERE {_PROOF}) AS ended,
+       EXISTS (SELECT FROM {{schema}}.job WHERE id = $1) AS is_known
+"""
+
+
+class PostgresCompletions(Completions):
+    """`Completions` in PostgreSQL."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+
+    async def complete(self, end: End, *, connection: Any) -> int | None:
+        claim = end.claim
+        proof = claim.job_id, claim.worker_id, claim.attempt
+        return await self._run(connection, COMPLETE, *proof, end.error, end.result)
+
+    async def reschedule(self, postponement: Postponement, *, connection: Any) -> int | None:
+        columns = [[value] for value in row(postponement)]
+        if postponement.claim.key is None:
+            return await self._run(connection, RESCHEDULE, *columns)
+        return await self._run(connection, RESCHEDULE_KEYED, *columns, [True])
+
+    async def _run(self, connection: Any, statement: str, *arguments: object) -> int | None:
+        async with self._database.connection(connection) as given:
+            if not given.is_in_transaction():
+                raise refusals.no_transaction()
+            claimed_at: int | None = await given.fetchval(self._database.sql(statement), *arguments)
+            return claimed_at
+
+    async def fate(self, completion: Completion) -> Fate:
+        proof = completion.job_id, completion.worker_id, completion.attempt
+        record = await self._database.fetchrow(FATE, *proof, completion.claimed_at)
+        assert record is not None
+        ended = None if record["ended"] is None else State(record["ended"])
+        return fate(completion, Traces(record["is_claimed"], record["is_locked"], ended, record["is_known"]))

@@ -1,0 +1,74 @@
+"""Completions in SQLite: an outcome, written by statements of the caller's transaction, which has the one write lock.
+
+So nobody else writes until it ends, and whoever looks what became of it waits for that.
+"""
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from forge_jobs.errors import StorageUnavailable
+from forge_jobs.model.completion import Completion, Fate
+from forge_jobs.model.job import Claim, End, Postponement, State
+from forge_jobs.rules.fate import Traces, fate
+from forge_jobs.storage import refusals
+from forge_jobs.storage.interface.completions import Completions
+from forge_jobs.storage.sqlite.claims import finish, postpone
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
+from forge_jobs.storage.sqlite.transaction import Transaction, is_write_lock_busy
+
+CLAIMED_AT = "SELECT claimed_at FROM claimed WHERE job_id = ? AND worker_id = ? AND attempt = ?"
+KEEPS = "SELECT done_retention > 0 FROM queue WHERE id = ?"
+ENDED = "SELECT state FROM finished WHERE job_id = ? AND worker_id = ? AND attempt = ?"
+
+
+class SqliteCompletions(Completions):
+    """`Completions` in SQLite."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+
+    async def complete(self, end: End, *, connection: Any) -> int | None:
+        def complete(transaction: Transaction) -> int | None:
+            claimed_at = _claimed_at(transaction, end.claim)
+            if claimed_at is not None:
+                keep = bool(transaction.value(KEEPS, (end.claim.queue_id,)))
+                duration = (transaction.now - claimed_at) / 1_000_000
+                finish(transaction, [replace(end, keep=keep, duration=duration)])
+            return claimed_at
+
+        return await self._database.within(connection, complete, refusals.no_transaction)
+
+    async def reschedule(self, postponement: Postponement, *, connection: Any) -> int | None:
+        def reschedule(transaction: Transaction) -> int | None:
+            claimed_at = _claimed_at(transaction, postponement.claim)
+            if claimed_at is not None:
+                postpone(transaction, [postponement])
+            return claimed_at
+
+        return await self._database.within(connection, reschedule, refusals.no_transaction)
+
+    async def fate(self, completion: Completion) -> Fate:
+        proof = completion.job_id, completion.worker_id, completion.attempt
+
+        def look(transaction: Transaction) -> Fate:
+            ended = transaction.value(ENDED, proof)
+            traces = Traces(
+                is_claimed=transaction.value(CLAIMED_AT, proof) == completion.claimed_at,
+                is_locked=False,
+                ended=None if ended is None else State(ended),
+                is_known=transaction.value("SELECT id FROM job WHERE id = ?", proof[:1]) is not None,
+            )
+            return fate(completion, traces)
+
+        try:
+            return await self._database.write(look)
+        except StorageUnavailable as error:
+            if is_write_lock_busy(error):
+                return Fate.OPEN
+            raise
+
+
+def _claimed_at(transaction: Transaction, claim: Claim) -> int | None:
+    claimed_at: int | None = transaction.value(CLAIMED_AT, (claim.job_id, claim.worker_id, claim.attempt))
+    return claimed_at

@@ -1,0 +1,54 @@
+"""What a handler completed in a transaction of its own: when the handler has ended, it is looked up what became of that.
+
+Until then the attempt has no verdict. What is written afterwards is guarded by the claim, so that a
+transaction which ends later than anybody waited for makes no difference to the job.
+"""
+
+import asyncio
+import time
+
+from forge_jobs.model.completion import Completion, Fate
+from forge_jobs.rules.verdict import Verdict, completed, not_committed
+from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.storage.outage import Outage
+from forge_jobs.telemetry.telemetry import Telemetry
+from forge_jobs.worker.attempt import Attempt
+
+OPEN_PATIENCE = 5.0  # seconds that a transaction has to end after its handler
+FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.5  # seconds between two looks at one that is open
+LAST_LOOK = 1.0  # seconds for a look, when the attempt is told to stop
+
+
+class HandlerCompletions:
+    """The completions of a worker's handlers."""
+
+    def __init__(self, storage: Storage, telemetry: Telemetry) -> None:
+        self._storage = storage
+        self._outage = Outage("looking for a completion", telemetry)
+
+    async def judged(self, attempt: Attempt, completion: Completion, verdict: Verdict) -> Verdict:
+        """Return the verdict of an attempt that has completed its job itself, and would have this one otherwise.
+
+        An outage of the database is waited for, unless the attempt is told to stop.
+        """
+        claim, config = attempt.claim, attempt.queue.config
+        try:
+            fate = await self._fate(completion)
+        except asyncio.CancelledError:
+            try:
+                async with asyncio.timeout(LAST_LOOK):
+                    fate = await self._fate(completion)
+            except (asyncio.CancelledError, TimeoutError):
+                return verdict
+        if fate in (Fate.COMMITTED, Fate.CANCELLED):
+            return completed(claim, config, completion, fate, verdict)
+        return not_committed(claim, config, fate, verdict)
+
+    async def _fate(self, completion: Completion) -> Fate:
+        until, pause = time.monotonic() + OPEN_PATIENCE, FIRST_PAUSE
+        while True:
+            fate = await self._outage.until_answered(lambda: self._storage.completions.fate(completion))
+            if fate is not Fate.OPEN or time.monotonic() >= until:
+                return fate
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)

@@ -1,0 +1,69 @@
+"""A user's program whose handler books its job in a table and completes it, in one transaction; some jobs kill their worker on the way."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sqlite3
+from typing import Any
+
+import asyncpg
+
+from forge_jobs import Context, Forge
+
+forge = Forge()
+
+POINTS = ("before", "booked", "completed", "committed")  # where a job may kill its worker
+
+MAKE_BOOK = (
+    "CREATE TABLE book (job_id bigint, attempt integer)"  # without a key: what is booked twice is seen
+)
+BOOK = "INSERT INTO book VALUES ({}, {})"
+
+
+@forge.handler(max_attempts=None)
+async def book(ctx: Context, kill: str | None = None, pause: float = 0.0) -> None:
+    """Book the job, once; in its first attempt it kills its worker at the point `kill`."""
+    await _reach("before", ctx, kill, pause)
+    if forge.storage.shared:
+        await _book_in_postgres(ctx, kill, pause)
+    else:
+        _book_in_sqlite(ctx, kill)
+    await _reach("committed", ctx, kill, pause)
+
+
+async def _book_in_postgres(ctx: Context, kill: str | None, pause: float) -> None:
+    connection = await asyncpg.connect(os.environ["FORGE_DATABASE_URL"])
+    try:
+        async with connection.transaction():
+            await connection.execute(BOOK.format(ctx.job_id, ctx.attempt))
+            await _reach("booked", ctx, kill, pause)
+            await ctx.complete(connection)
+            await _reach("completed", ctx, kill, pause)
+    finally:
+        connection.terminate() if connection.is_in_transaction() else await connection.close()
+
+
+def _book_in_sqlite(ctx: Context, kill: str | None) -> None:
+    path = os.environ["FORGE_DATABASE_URL"].removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(BOOK.format(ctx.job_id, ctx.attempt))
+        _perhaps_die("booked", ctx, kill)
+        completing: Any = ctx.complete(connection)
+        with contextlib.suppress(StopIteration):
+            completing.send(None)  # nothing is awaited between the lock and the commit
+        _perhaps_die("completed", ctx, kill)
+        connection.execute("COMMIT")
+
+
+async def _reach(point: str, ctx: Context, kill: str | None, pause: float) -> None:
+    _perhaps_die(point, ctx, kill)
+    if pause:
+        await asyncio.sleep(random.uniform(0, pause))
+
+
+def _perhaps_die(point: str, ctx: Context, kill: str | None) -> None:
+    if kill == point and ctx.attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
