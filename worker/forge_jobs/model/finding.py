@@ -13,6 +13,7 @@ class Fault(StrEnum):
     KEY = "key"  # held by a job that has ended, or not held by one that has not
     SLOT = "slot"  # missing, too many, or held by a worker that is not there
     COUNT = "count"  # not what is in the tables
+    UNDATED = "undated"  # a done job that the sweep would not find
     LOST = "lost"  # in progress by a worker that is not registered; the reaper's work
 
 

@@ -163,6 +163,15 @@ def _queueless(row: Row) -> Finding:
     )
 
 
+def _undated(row: Row) -> Finding:
+    return Finding(
+        Fault.UNDATED,
+        f"Job {row.job_id} is done, but not noted among those that were done at its moment: it would be kept for ever.",
+        row.job_id,
+        "It is noted.",
+    )
+
+
 def _lost(row: Row) -> Finding:
     return Finding(
         Fault.LOST,
@@ -177,6 +186,7 @@ _SENTENCES: Mapping[str, Callable[[Row], Finding]] = {
     "key": _stale_key,
     "keyless": _keyless,
     "queue": _queueless,
+    "undated": _undated,
     "lost": _lost,
 }
 

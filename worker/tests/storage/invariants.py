@@ -17,6 +17,8 @@ async def check_invariants(storage: Storage, database: Database) -> None:
     await _no_queue_has_more_held_slots_than_its_concurrency(database)
     await _counts_are_true(storage, database)
     await _failures_belong_to_jobs(database)
+    if database.kind == "postgres":
+        await _done_jobs_are_noted_with_their_moments(database)
     assert await database.left_open(storage) == []
 
 
@@ -59,6 +61,15 @@ async def _failures_belong_to_jobs(database: Database) -> None:
     assert await database.rows("SELECT job_id FROM failure WHERE job_id NOT IN (SELECT id FROM job)") == []
     long = "SELECT job_id, count(*) FROM failure GROUP BY job_id HAVING count(*) > 32"
     assert await database.rows(long) == []
+
+
+async def _done_jobs_are_noted_with_their_moments(database: Database) -> None:
+    forgotten = await database.rows(
+        "SELECT job_id FROM finished WHERE state = 'done' AND NOT EXISTS (SELECT FROM done_together AS noted "
+        "WHERE noted.queue_id = finished.queue_id AND noted.at = finished.finished_at "
+        "AND job_id BETWEEN first_id AND last_id AND (job_ids IS NULL OR job_id = ANY (job_ids)))"
+    )
+    assert forgotten == []
 
 
 async def _counts_are_true(storage: Storage, database: Database) -> None:

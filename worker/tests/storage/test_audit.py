@@ -96,7 +96,7 @@ async def test_a_job_in_no_state_is_deleted_when_that_is_asked_for(storage, data
 @pytest.mark.parametrize(
     ("places", "stays"),
     [
-        (("ready", "scheduled", "claimed", "finished"), State.DONE),
+        (("ready", "scheduled", "claimed", "finished"), State.DEAD),
         (("ready", "scheduled", "claimed"), State.IN_PROGRESS),
         (("ready", "scheduled"), State.SCHEDULED),
         (("ready", "abandoned"), State.PENDING),
@@ -121,7 +121,7 @@ async def test_a_job_in_several_states_stays_in_the_one_that_proves_most(storage
                 "abandoned": "INSERT INTO claimed (job_id, worker_id, claimed_at, attempt, queue_id) "
                 f"SELECT {job_id}, {NOBODY}, created_at, 1, 1 FROM job WHERE id = {job_id} RETURNING job_id",
                 "finished": "INSERT INTO finished (job_id, finished_at, queue_id, attempt, state) "
-                f"SELECT {job_id}, created_at, 1, 1, 'done' FROM job WHERE id = {job_id} RETURNING job_id",
+                f"SELECT {job_id}, created_at, 1, 1, 'dead' FROM job WHERE id = {job_id} RETURNING job_id",
             }[place]
         )
 

@@ -94,6 +94,47 @@ async def test_no_more_than_the_limit_go_at_once_and_the_rest_later(storage, clo
     assert swept == [10, 10, 5, 0]
 
 
+async def test_jobs_that_ended_together_go_together_however_far_apart_they_were_enqueued(storage, clock):
+    me, epoch = await worker(storage), await leader(storage)
+    await enqueue_many(storage, 40)
+    first, *between, last = await claim(storage, me)
+    await storage.claims.finish([done(last), done(first)])
+    await clock.advance(days=4)
+    await storage.claims.finish([done(one) for one in between])
+    await clock.advance(days=4)
+
+    assert await storage.history.sweep(epoch=epoch) == 2
+    assert await ids(storage) == [one.job_id for one in between]
+    await clock.advance(days=4)
+    assert await storage.history.sweep(epoch=epoch) == 38
+
+
+async def test_jobs_that_users_deleted_keep_the_sweep_from_no_others(storage, clock):
+    me, epoch = await worker(storage), await leader(storage)
+    for _ in range(5):
+        await storage.jobs.delete(await ended(storage, me))
+    await ended(storage, me)
+    await clock.advance(days=8)
+
+    assert await storage.history.sweep(epoch=epoch, limit=2) == 1
+    assert await ids(storage) == []
+
+
+async def test_a_job_that_went_to_another_queue_is_kept_as_long_as_that_says(storage, clock):
+    await storage.queues.set("long", {"done_retention": timedelta(days=365)})
+    me, epoch = await worker(storage), await leader(storage)
+    jobs = [await ended(storage, me) for _ in range(3)]
+    await clock.advance(days=6)
+    async for _ in storage.jobs.transfer_all(State.DONE, last=jobs[1], queue="default", into="long"):
+        pass
+    await clock.advance(days=6)
+
+    assert await storage.history.sweep(epoch=epoch) == 1
+    assert await ids(storage) == jobs[:2]
+    await clock.advance(days=354)
+    assert await storage.history.sweep(epoch=epoch) == 2
+
+
 async def test_done_and_dead_are_counted_together(storage, clock):
     me, epoch = await worker(storage), await leader(storage)
     for _ in range(2):

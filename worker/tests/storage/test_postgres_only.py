@@ -8,6 +8,7 @@ import pytest
 
 from forge_jobs.client import jobs
 from forge_jobs.errors import InvalidInput
+from forge_jobs.model.finding import Fault
 from forge_jobs.model.job import FOREVER, State
 from forge_jobs.model.kind import Kind
 from tests.storage.ear import PROBE, Ear
@@ -379,3 +380,35 @@ async def test_jobs_that_another_session_had_locked_are_tried_again(storage, pos
         await told.wait()
 
     assert await moving == jobs.Bulk(3)
+
+
+async def test_the_sweep_waits_for_no_job_that_another_session_keeps_locked(storage, postgres, clock):
+    me, epoch = await worker(storage), await leader(storage)
+    ids = await enqueue_many(storage, 6)
+    await storage.claims.finish([done(one) for one in await claim(storage, me)])
+    await clock.advance(days=8)
+    async with postgres.transaction() as connection:
+        await connection.execute(
+            "SELECT FROM forge_jobs.finished WHERE job_id = ANY ($1) FOR UPDATE", ids[1:3]
+        )
+
+        assert await storage.history.sweep(epoch=epoch) == 4
+        assert await storage.history.sweep(epoch=epoch) == 0
+
+    assert await storage.history.sweep(epoch=epoch) == 2
+    assert await postgres.rows("SELECT FROM forge_jobs.done_together") == []
+
+
+async def test_a_done_job_that_the_sweep_would_not_find_is_found_by_the_audit(storage, postgres, clock):
+    me, epoch = await worker(storage), await leader(storage)
+    job_id = await ended(storage, me)
+    await postgres.rows("DELETE FROM forge_jobs.done_together RETURNING at")
+
+    [found] = [one async for look in storage.audit.jobs() for one in look.findings]
+    [mended] = [one async for look in storage.audit.jobs(repair=True) for one in look.findings]
+
+    assert (found.fault, found.job_id, found.mended) == (Fault.UNDATED, job_id, None)
+    assert mended.mended == "It is noted."
+    assert [one async for look in storage.audit.jobs() for one in look.findings] == []
+    await clock.advance(days=8)
+    assert await storage.history.sweep(epoch=epoch) == 1

@@ -26,6 +26,7 @@ from forge_jobs.storage.contradictions import (
     slot_finding,
     unmended,
 )
+from forge_jobs.storage.postgres import endings
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.schema import lock_key
 
@@ -46,6 +47,12 @@ place AS MATERIALIZED (
     UNION ALL
     SELECT job_id, 'ready', 4, queue_id, attempt, pos, NULL, ctid FROM {schema}.ready WHERE {these}
 )"""
+
+_UNDATED = """state = 'done' AND NOT EXISTS (
+    SELECT FROM {schema}.done_together AS dated
+    WHERE dated.queue_id = finished.queue_id AND dated.at = finished.finished_at
+      AND finished.job_id BETWEEN dated.first_id AND dated.last_id
+      AND (dated.job_ids IS NULL OR finished.job_id = ANY (dated.job_ids)))"""
 
 # `ready` has no index by job, so each step reads all of it: that is why steps are large.
 LOOK = """
@@ -86,11 +93,14 @@ WHERE key IS NOT NULL AND NOT EXISTS (SELECT FROM ended WHERE ended.job_id = min
   AND NOT EXISTS (SELECT FROM runs WHERE runs.job_id = mine.id)  -- it may be superseded
   AND NOT EXISTS (SELECT FROM held WHERE held.job_id = mine.id AND held.kind = mine.kind AND held.key = mine.key)
 UNION ALL
+SELECT 'undated', job_id, NULL, NULL, NULL FROM {schema}.finished WHERE {these} AND {undated}
+UNION ALL
 SELECT 'lost', job_id, worker_id::text, NULL, NULL FROM place
 WHERE state = 'abandoned' AND EXISTS (SELECT FROM mine WHERE mine.id = place.job_id)
   AND NOT EXISTS (SELECT FROM crowded WHERE crowded.job_id = place.job_id)
 ORDER BY job_id, fault
-""".replace("{places}", _PLACES.strip()).replace("{these}", "job_id >= $1 AND job_id < $2")
+""".replace("{places}", _PLACES.strip())
+LOOK = LOOK.replace("{these}", "job_id >= $1 AND job_id < $2").replace("{undated}", _UNDATED)
 
 COUNT_JOBS = "SELECT count(*) FROM {schema}.job WHERE id >= $1 AND id < $2"
 
@@ -203,6 +213,10 @@ WHERE id = ANY ($1) AND key IS NOT NULL
 ORDER BY kind, key, id
 ON CONFLICT DO NOTHING
 """
+
+DATE = "WITH {dated} SELECT".replace(
+    "{dated}", endings.dated(f"{{schema}}.finished WHERE job_id = ANY ($1) AND {_UNDATED}", at="finished_at")
+)
 
 SLOTS = """
 SELECT 'held' AS what, {name} AS queue, slot.number, slot.worker_id AS detail
@@ -346,6 +360,7 @@ class PostgresAudit:
         await connection.execute(self._database.sql(PLACE), contradictions.ids("place"))
         await connection.execute(self._database.sql(FREE_KEYS), contradictions.ids("key"))
         await connection.execute(self._database.sql(HOLD_KEYS), contradictions.ids("keyless"))
+        await connection.execute(self._database.sql(DATE), contradictions.ids("undated"))
 
     async def _slots(self, connection: asyncpg.Connection) -> dict[object, Finding]:
         records: Sequence[Any] = await connection.fetch(self._database.sql(SLOTS))

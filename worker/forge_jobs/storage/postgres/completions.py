@@ -30,9 +30,9 @@ WITH gone AS (
     SELECT job_id, worker_id, claimed_at, {
     MOMENT
 }, queue_id, attempt, 'done', $4::text, $5::bytea FROM gone WHERE keep
-), {endings.tallied(in_progress="-count(*)", done="count(*) FILTER (WHERE keep)")}, {
-    endings.unkeyed("gone")
-}, {endings.forgotten("gone WHERE NOT keep")}
+), {endings.dated("gone WHERE keep", at=MOMENT)}, {
+    endings.tallied(in_progress="-count(*)", done="count(*) FILTER (WHERE keep)")
+}, {endings.unkeyed("gone")}, {endings.forgotten("gone WHERE NOT keep")}
 SELECT {{schema}}.micros(claimed_at) FROM gone
 """
 

@@ -79,6 +79,31 @@ def tallied(of: str = "gone", **changes: str) -> str:
 )"""
 
 
+SPREAD = 2
+"""Jobs that were done together are noted as a range of ids when that is less than so many times as long as they are many."""
+
+JOB_IDS = f"CASE WHEN max(job_id) - min(job_id) >= {SPREAD} * count(*) THEN array_agg(job_id) END"
+"""Of jobs that were done together, the ids, where their range does not say enough."""
+
+
+def dated(of: str, *, queue: str = "queue_id", at: str = "now()") -> str:
+    """It is noted that these jobs are done, and since when: `dated`."""
+    return f"""dated AS (
+    INSERT INTO {{schema}}.done_together (at, first_id, last_id, queue_id, jobs, job_ids)
+    SELECT at, min(job_id), max(job_id), queue_id, count(*), {JOB_IDS}
+    FROM (SELECT job_id, {queue} AS queue_id, {at} AS at FROM {of}) AS done GROUP BY queue_id, at
+)"""
+
+
+DATED_JOBS = """unnest(coalesce(dated.job_ids, ARRAY(SELECT generate_series(dated.first_id, dated.last_id)))) AS given (job_id)
+    CROSS JOIN LATERAL (
+        SELECT finished.ctid AS place, finished.started_at
+        FROM {schema}.finished
+        WHERE finished.job_id = given.job_id AND finished.state = 'done'
+          AND finished.finished_at = dated.at AND finished.queue_id = dated.queue_id
+        OFFSET 0) AS done"""
+"""The jobs that a row `dated` of `done_together` names, where they are still the same, each looked up; what stands after FROM."""
+
 WOKEN = (
     "(SELECT count(*) FROM (SELECT DISTINCT queue_id FROM placed) AS woken, {schema}.wake(woken.queue_id))"
 )

@@ -3,38 +3,75 @@
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.storage.postgres import endings
 from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.leadership import LEADS
 
-# One walk of the index `finished_sweep` for each queue and state, from the oldest on. Rows
-# that somebody has locked (a retry by a user) are passed over, so the sweep waits for nobody.
-# ANY (ARRAY): a join might read whole tables, since the planner guesses that they are small.
+_EXACT = "make_interval(secs => extract(epoch FROM queue.{retention})::double precision)"
+
+# The done are found by the rows of `done_together` whose moment is past their queue's retention, the dead by an index
+# of their own, both of each queue from the oldest on, and no further than the limit. Rows that somebody has locked (a
+# move by a user) are passed over, so the sweep waits for nobody. A row of `done_together` goes, too, when none of
+# its jobs is left behind. ANY (ARRAY) and BETWEEN one AND the same: a join might read whole tables, since the planner
+# guesses that they are small.
 SWEEP = """
-WITH old AS MATERIALIZED (
+WITH dated AS MATERIALIZED (
+    SELECT due.*, row_number() OVER () AS number
+    FROM {schema}.queue
+    CROSS JOIN LATERAL (
+        SELECT dated.ctid AS place, dated.*
+        FROM {schema}.done_together AS dated
+        WHERE dated.queue_id = queue.id AND dated.at <= now() - {done_retention}
+        ORDER BY dated.at
+        LIMIT $2
+    ) AS due
+    WHERE {leads}
+    LIMIT $2
+), done AS MATERIALIZED (
+    SELECT done.place, dated.number
+    FROM dated CROSS JOIN LATERAL {locked_jobs}
+    LIMIT $2
+), dead AS MATERIALIZED (
     SELECT ended.place
     FROM {schema}.queue
-    CROSS JOIN (VALUES ('done'), ('dead')) AS kind (state)
     CROSS JOIN LATERAL (
         SELECT finished.ctid AS place
         FROM {schema}.finished
-        WHERE finished.queue_id = queue.id AND finished.state = kind.state
-          AND finished.finished_at
-              <= now() - make_interval(secs => extract(epoch FROM
-                  CASE kind.state WHEN 'done' THEN queue.done_retention ELSE queue.dead_retention END)::double precision)
+        WHERE finished.queue_id = queue.id AND finished.state = 'dead'
+          AND finished.finished_at <= now() - {dead_retention}
         ORDER BY finished.finished_at
         LIMIT $2
         FOR UPDATE SKIP LOCKED
     ) AS ended
-    WHERE EXISTS (SELECT FROM {schema}.leader WHERE leader.epoch = $1 AND leader.until > now())
-    LIMIT $2
+    WHERE {leads}
+    LIMIT $2 - (SELECT count(*) FROM done)
 ), gone AS (
-    DELETE FROM {schema}.finished WHERE finished.ctid = ANY (ARRAY(SELECT place FROM old))
+    DELETE FROM {schema}.finished
+    WHERE finished.ctid = ANY (ARRAY(SELECT place FROM done UNION ALL SELECT place FROM dead))
     RETURNING finished.job_id, finished.queue_id, finished.state
-), {forgotten}, {tallied}
-SELECT count(*) FROM gone
-""".replace("{forgotten}", endings.forgotten("gone")).replace(
-    "{tallied}",
-    endings.tallied(
-        done="-count(*) FILTER (WHERE state = 'done')", dead="-count(*) FILTER (WHERE state = 'dead')"
-    ),
+), {forgotten}, {tallied}, reached AS MATERIALIZED (
+    SELECT dated.*, coalesce(taken.jobs, 0) AS taken
+    FROM dated LEFT JOIN (SELECT number, count(*) AS jobs FROM done GROUP BY number) AS taken USING (number)
+    WHERE (SELECT count(*) FROM done) < $2 OR number <= (SELECT max(number) FROM done)
+), undated AS (
+    DELETE FROM {schema}.done_together WHERE ctid = ANY (ARRAY(
+        SELECT place FROM reached AS dated
+        WHERE jobs = taken OR taken = (SELECT count(*) FROM {dated_jobs})))
+    RETURNING at
+)
+SELECT (SELECT count(*) FROM gone) AS swept, (SELECT count(*) FROM undated) AS undated
+"""
+SWEEP = (
+    SWEEP.replace("{leads}", LEADS.replace("{epoch}", "$1"))
+    .replace("{done_retention}", _EXACT.replace("{retention}", "done_retention"))
+    .replace("{dead_retention}", _EXACT.replace("{retention}", "dead_retention"))
+    .replace("{dated_jobs}", endings.DATED_JOBS)
+    .replace("{locked_jobs}", endings.DATED_JOBS.replace("OFFSET 0", "FOR UPDATE SKIP LOCKED"))
+    .replace("{forgotten}", endings.forgotten("gone"))
+    .replace(
+        "{tallied}",
+        endings.tallied(
+            done="-count(*) FILTER (WHERE state = 'done')", dead="-count(*) FILTER (WHERE state = 'dead')"
+        ),
+    )
 )
 
 SWEEP_FIRES = """
@@ -72,7 +109,10 @@ class PostgresHistory:
         self._database = database
 
     async def sweep(self, *, epoch: LeaderEpoch, limit: int = 1000) -> int:
-        swept: int = await self._database.fetchval(SWEEP, epoch, limit)
+        swept, undated = 0, limit
+        while swept < limit and undated >= limit:  # jobs of the past that are all gone are no reason to pause
+            [(gone, undated)] = await self._database.fetch(SWEEP, epoch, limit - swept)
+            swept += gone
         if swept < limit:  # once, at the end of a series of full batches
             await self._database.execute(SWEEP_FIRES, epoch, limit)
             await self._database.execute(SWEEP_LABELS, epoch)

@@ -52,7 +52,7 @@ _NEWEST = """
     ORDER BY place.job_id DESC LIMIT $4"""
 
 # Nearly all ended jobs are done, and are met on the way down the ids. The dead are few, and are
-# picked out by the sweep's index first (with OFFSET 0, since the planner might not do so).
+# picked out by their own index first (with OFFSET 0, since the planner might not do so).
 _SOURCES = {
     State.SCHEDULED: "(SELECT * FROM {schema}.scheduled WHERE reason <> 'retry')",
     State.RETRYING: "(SELECT * FROM {schema}.scheduled WHERE reason = 'retry')",

@@ -20,7 +20,7 @@ from forge_jobs.model.job import (
 from forge_jobs.model.match import Match, Move
 from forge_jobs.storage import refusals
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT, BATCH
-from forge_jobs.storage.postgres import enqueue, handled, job_rows
+from forge_jobs.storage.postgres import endings, enqueue, handled, job_rows
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.limits import FILLED
 from forge_jobs.storage.postgres.moves import (
@@ -52,11 +52,13 @@ SELECT {columns}, now() AS now, held.slots, held.slots_held,
     timestamptz 'epoch' + place.pos * interval '1 microsecond' AS ready_at,
     (SELECT max(at) FROM (
         SELECT max(claimed_at) AS at FROM {schema}.claimed WHERE claimed.queue_id = queue.id
-        UNION ALL SELECT ended.started_at
-        FROM (VALUES ('done'), ('dead')) AS outcome (state) CROSS JOIN LATERAL (
-            SELECT started_at FROM {schema}.finished
-            WHERE finished.queue_id = queue.id AND finished.state = outcome.state
-            ORDER BY finished_at DESC LIMIT 1) AS ended) AS taken) AS taken_at,
+        UNION ALL (SELECT done.started_at
+                   FROM {schema}.done_together AS dated CROSS JOIN LATERAL {dated_jobs}
+                   WHERE dated.queue_id = queue.id
+                   ORDER BY dated.at DESC LIMIT 1)
+        UNION ALL (SELECT started_at FROM {schema}.finished
+                   WHERE finished.queue_id = queue.id AND finished.state = 'dead'
+                   ORDER BY finished_at DESC LIMIT 1)) AS taken) AS taken_at,
     (SELECT ({filled})::double precision FROM {schema}.rate_limit WHERE rate_limit.scope = queue.rate_limit) AS tokens,
     (SELECT count(*) FROM (
         SELECT FROM {schema}.ready
@@ -71,6 +73,7 @@ CROSS JOIN LATERAL (
 ) AS held
 WHERE job.id = $1
 """.replace("{columns}", QUEUE_COLUMNS)
+    .replace("{dated_jobs}", endings.DATED_JOBS)
     .replace("{filled}", FILLED)
     .replace("{limit}", str(AHEAD_LIMIT))
 )

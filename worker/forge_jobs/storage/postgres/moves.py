@@ -117,11 +117,12 @@ WITH {pick}requeued AS (
 ), rescheduled AS (
     UPDATE {schema}.scheduled SET queue_id = {into} WHERE job_id = ANY (ARRAY({scheduled})) RETURNING job_id
 ), refiled AS (
-    UPDATE {schema}.finished SET queue_id = {into} WHERE job_id = ANY (ARRAY({finished})) RETURNING job_id, state
-), gone AS (
+    UPDATE {schema}.finished SET queue_id = {into} WHERE job_id = ANY (ARRAY({finished}))
+    RETURNING job_id, state, finished_at
+), {dated}, gone AS (
     SELECT job_id, 'pending' AS state FROM requeued
     UNION ALL SELECT job_id, 'scheduled' FROM rescheduled
-    UNION ALL SELECT * FROM refiled
+    UNION ALL SELECT job_id, state FROM refiled
 ), rewritten AS (
     UPDATE {schema}.job SET queue_id = {into} WHERE id = ANY (ARRAY(SELECT job_id FROM gone))
 ), tallied AS (
@@ -132,7 +133,7 @@ WITH {pick}requeued AS (
 )
 SELECT {answer}, (SELECT count(*) FROM gone) AS moved,
        (SELECT count({schema}.wake({into})) FROM (SELECT FROM requeued LIMIT 1) AS woken)
-"""
+""".replace("{dated}", endings.dated("refiled WHERE state = 'done'", queue="{into}", at="finished_at"))
 
 _RUN_NOW = (
     """
@@ -195,19 +196,8 @@ class _Walk:
     row: str = "job_id"  # by what a row is found again
     condition: str = "true"
     bound: str = ""  # what comes before the columns of `order` where a row stands
-
-    @property
-    def by_queue(self) -> bool:
-        """Whether the index begins with the queue, so that each queue is walked by itself."""
-        return self.table in ("ready", "finished")
-
-
-def _by_end(state: State) -> _Walk:
-    after = (
-        f"queue_id = $4 AND state = '{state}' AND finished_at BETWEEN $6::timestamptz AND $5::timestamptz "
-        "AND (finished_at, job_id) > ($6, $7::bigint)"
-    )
-    return _Walk("finished", after, "finished_at, job_id", bound="$5, ")
+    by_queue: bool = False  # whether the index begins with the queue, so that each queue is walked by itself
+    of_queue: str = "true"  # of the rows that are looked at, which are meant
 
 
 def _by_id(table: str, condition: str) -> _Walk:
@@ -221,23 +211,38 @@ _WALKS = {
         "queue_id = $4 AND (priority, pos) >= ($5::smallint, $6::bigint) AND (priority, pos, job_id) > ($5, $6, $7::bigint)",
         "priority, pos, job_id",
         row="ctid",
+        by_queue=True,
     ),
     State.SCHEDULED: _by_id("scheduled", "reason <> 'retry'"),
     State.RETRYING: _by_id("scheduled", "reason = 'retry'"),
     State.IN_PROGRESS: _by_id("claimed", "cancel_requested_at IS NULL"),
-    State.DONE: _by_end(State.DONE),
-    State.DEAD: _by_end(State.DEAD),
+    # Millions may be done, and no index says of which queue: all that are done are looked at, a batch at a time.
+    State.DONE: _Walk(
+        "finished",
+        "job_id > $5::bigint",
+        "job_id",
+        condition="state = 'done'",
+        of_queue="($4::integer IS NULL OR queue_id = $4)",
+    ),
+    State.DEAD: _Walk(
+        "finished",
+        "queue_id = $4 AND finished_at BETWEEN $6::timestamptz AND $5::timestamptz AND (finished_at, job_id) > ($6, $7::bigint)",
+        "finished_at, job_id",
+        condition="state = 'dead'",
+        bound="$5, ",
+        by_queue=True,
+    ),
 }
 
 # $1 bounds how many rows are looked at, not how many match: of a rare kind there may be none for long.
 _PICK = """seen AS MATERIALIZED (
-    SELECT ctid AS place, {order}
+    SELECT ctid AS place, queue_id, {order}
     FROM {schema}.{table}
     WHERE {after} AND {condition} AND job_id <= $2::bigint
     ORDER BY {order} LIMIT $1
 ), meant AS MATERIALIZED (
     SELECT {found} FROM seen
-    WHERE $3::text IS NULL OR (SELECT job.kind FROM {schema}.job WHERE job.id = seen.job_id) = $3
+    WHERE ($3::text IS NULL OR (SELECT job.kind FROM {schema}.job WHERE job.id = seen.job_id) = $3) AND {of_queue}
 ), pick AS MATERIALIZED (
     SELECT ctid AS place, job_id
     FROM {schema}.{table}
@@ -272,6 +277,7 @@ def _of_batch(statement: str, state: State) -> str:
         table=walk.table,
         after=walk.after,
         condition=walk.condition,
+        of_queue=walk.of_queue,
         order=walk.order,
         row=walk.row,
         found="place" if walk.row == "ctid" else walk.row,
@@ -311,7 +317,7 @@ COUNT: Mapping[State, str] = {
     state: _filled(
         _COUNT,
         table=walk.table,
-        condition=f"state = '{state}'" if walk.table == "finished" else walk.condition,
+        condition=walk.condition,
     )
     for state, walk in _WALKS.items()
 }
@@ -407,10 +413,8 @@ async def _move_batch(
 
 async def _beginning(database: PostgresDatabase, walk: _Walk) -> tuple[Any, ...]:
     """Return a place before all jobs of the walk."""
-    match walk.table:
-        case "ready":
-            return (*START, 0)
-        case "finished":
-            return (await database.fetchval("SELECT now()"), EPOCH, 0)
-        case _:
-            return (0,)
+    if not walk.by_queue:
+        return (0,)
+    if walk.table == "ready":
+        return (*START, 0)
+    return (await database.fetchval("SELECT now()"), EPOCH, 0)

@@ -20,12 +20,18 @@ WITH gone AS (
 ), ended AS (
     INSERT INTO {schema}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result)
     SELECT job_id, $1, now() - make_interval(secs => duration), now(), queue_id, attempt, 'done', NULL, result FROM gone
+), batch AS (
+    SELECT queue_id, count(*) AS jobs, min(job_id) AS first_id, max(job_id) AS last_id, array_agg(job_id) AS job_ids
+    FROM gone GROUP BY queue_id
 ), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, in_progress, done)
-    SELECT queue_id, -count(*), count(*) FROM gone GROUP BY queue_id
+    INSERT INTO {schema}.tally (queue_id, in_progress, done) SELECT queue_id, -jobs, jobs FROM batch
+), dated AS (
+    INSERT INTO {schema}.done_together (at, first_id, last_id, queue_id, jobs, job_ids)
+    SELECT now(), first_id, last_id, queue_id, jobs, CASE WHEN last_id - first_id >= {spread} * jobs THEN job_ids END
+    FROM batch
 )
 SELECT array_agg(job_id) FROM gone
-"""
+""".replace("{spread}", str(endings.SPREAD))
 
 # For all others: errors for the history, keys, and queues that keep nothing.
 FINISH = f"""
@@ -48,9 +54,9 @@ WITH gone AS (
         done="count(*) FILTER (WHERE keep AND NOT is_dead)",
         dead="count(*) FILTER (WHERE keep AND is_dead)",
     )
-}, {endings.failed("keep AND is_dead AND error IS NOT NULL")}, {endings.unkeyed("gone WHERE keyed")}, {
-    endings.forgotten("gone WHERE NOT keep")
-}
+}, {endings.dated("gone WHERE keep AND NOT is_dead")}, {
+    endings.failed("keep AND is_dead AND error IS NOT NULL")
+}, {endings.unkeyed("gone WHERE keyed")}, {endings.forgotten("gone WHERE NOT keep")}
 SELECT array_agg(job_id) FROM gone
 """
 

@@ -61,6 +61,8 @@ WITH gone AS (
     RETURNING id
 ), uncounted AS (
     DELETE FROM {schema}.tally USING gone WHERE queue_id = gone.id
+), undated AS (
+    DELETE FROM {schema}.done_together USING gone WHERE queue_id = gone.id
 ), unmarked AS (
     DELETE FROM {schema}.idle USING gone WHERE queue_id = gone.id
 )

@@ -11,6 +11,7 @@ from forge_jobs.storage.interface.schema import Purpose
 _WORKED_ON = (
     "claimed",
     "cron",
+    "done_together",
     "era",
     "failure",
     "finished",

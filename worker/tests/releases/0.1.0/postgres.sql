@@ -157,7 +157,23 @@ CREATE TABLE "forge_jobs".finished (
     error       text,
     result      bytea
 );
-CREATE INDEX finished_sweep ON "forge_jobs".finished (queue_id, state, finished_at);
+-- Only for the dead, which are few: an entry for each job would be an eighth of what a job costs the server.
+CREATE INDEX finished_dead ON "forge_jobs".finished (queue_id, finished_at) WHERE state = 'dead';
+
+-- Which jobs of a queue were done at which moment, so that they are found again in the order in which they ended. Each
+-- statement that records jobs as done appends one row for each of its queues: whoever sets `state`, `queue_id` or
+-- `finished_at` of a done job adds a row here. Rows may name jobs that are not there any more. A row goes when its
+-- moment is past the retention of its queue and none of its jobs is left.
+CREATE TABLE "forge_jobs".done_together (
+    at       timestamptz NOT NULL,  -- finished_at of these jobs
+    first_id bigint NOT NULL,  -- their lowest id
+    last_id  bigint NOT NULL,  -- their highest id
+    queue_id integer NOT NULL,
+    jobs     integer NOT NULL,  -- how many they were
+    job_ids  bigint[]  -- null: they are most of those from first_id to last_id
+);
+CREATE INDEX done_together_order ON "forge_jobs".done_together (queue_id, at);
+ALTER TABLE "forge_jobs".done_together REPLICA IDENTITY FULL;  -- for the same reason as `ready`
 
 
 -- Failed attempts, and the counts of jobs
@@ -849,6 +865,7 @@ DELETE FROM forge_jobs.job;
 DELETE FROM forge_jobs.fire;
 DELETE FROM forge_jobs.finished;
 DELETE FROM forge_jobs.failure;
+DELETE FROM forge_jobs.done_together;
 DELETE FROM forge_jobs.claimed;
 DELETE FROM forge_jobs.cron;
 DELETE FROM forge_jobs.queue;
@@ -857,6 +874,7 @@ INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, conc
 INSERT INTO forge_jobs.cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, overlap, missed, missed_limit, managed_by, next_fire_at, last_fire_at, last_error, skipped) OVERRIDING SYSTEM VALUE VALUES ('1', 'nightly', '0 3 * * *', 'UTC', 'true', 'report', E'\\x7b7d', 'json', '1', 'true', '0', 'false', NULL, NULL, 'true', 'latest', '100', NULL, NULL, '2026-01-01 00:00:01+00', NULL, '0');
 INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('7', '1002', '2026-01-01 00:00:00+00', NULL, '1', '2');
 INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('8', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '2');
+INSERT INTO forge_jobs.done_together (at, first_id, last_id, queue_id, jobs, job_ids) OVERRIDING SYSTEM VALUE VALUES ('2026-01-01 00:00:00+00', '1', '1', '1', '1', NULL);
 INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERRIDING SYSTEM VALUE VALUES ('1', '2', '1', '2026-01-01 00:00:00+00', '1002', 'it broke');
 INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERRIDING SYSTEM VALUE VALUES ('2', '3', '1', '2026-01-01 00:00:00+00', '1002', 'it broke');
 INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERRIDING SYSTEM VALUE VALUES ('3', '4', '1', '2026-01-01 00:00:00+00', '1002', 'it broke');

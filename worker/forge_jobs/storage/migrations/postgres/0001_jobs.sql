@@ -146,7 +146,23 @@ CREATE TABLE {schema}.finished (
     error       text,
     result      bytea
 );
-CREATE INDEX finished_sweep ON {schema}.finished (queue_id, state, finished_at);
+-- Only for the dead, which are few: an entry for each job would be an eighth of what a job costs the server.
+CREATE INDEX finished_dead ON {schema}.finished (queue_id, finished_at) WHERE state = 'dead';
+
+-- Which jobs of a queue were done at which moment, so that they are found again in the order in which they ended. Each
+-- statement that records jobs as done appends one row for each of its queues: whoever sets `state`, `queue_id` or
+-- `finished_at` of a done job adds a row here. Rows may name jobs that are not there any more. A row goes when its
+-- moment is past the retention of its queue and none of its jobs is left.
+CREATE TABLE {schema}.done_together (
+    at       timestamptz NOT NULL,  -- finished_at of these jobs
+    first_id bigint NOT NULL,  -- their lowest id
+    last_id  bigint NOT NULL,  -- their highest id
+    queue_id integer NOT NULL,
+    jobs     integer NOT NULL,  -- how many they were
+    job_ids  bigint[]  -- null: they are most of those from first_id to last_id
+);
+CREATE INDEX done_together_order ON {schema}.done_together (queue_id, at);
+ALTER TABLE {schema}.done_together REPLICA IDENTITY FULL;  -- for the same reason as `ready`
 
 
 -- Failed attempts, and the counts of jobs
