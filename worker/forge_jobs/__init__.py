@@ -38,6 +38,7 @@ from forge_jobs.errors import (
     WrongState,
 )
 from forge_jobs.forge import Forge
+from forge_jobs.handlers.batch import Batch, BatchJob, run_isolated
 from forge_jobs.handlers.context import Context
 from forge_jobs.handlers.handler import Handler
 from forge_jobs.model.cron import CronConfig, Missed
@@ -63,6 +64,8 @@ from forge_jobs.settings.environment import Settings
 from forge_jobs.worker.worker import Worker
 
 __all__ = [
+    "Batch",
+    "BatchJob",
     "Bulk",
     "Cancelled",
     "ClaimLost",
@@ -120,4 +123,5 @@ __all__ = [
     "Worker",
     "WorkerInfo",
     "WrongState",
+    "run_isolated",
 ]

@@ -33,6 +33,7 @@ from forge_jobs.client.watch import watch
 from forge_jobs.client.workers import Workers
 from forge_jobs.codecs.plain import decode, encode
 from forge_jobs.errors import InvalidInput, JobDead, SchemaOutdated, SchemaTooNew
+from forge_jobs.handlers.batch import Batch
 from forge_jobs.handlers.context import answered
 from forge_jobs.handlers.handler import Handler, Handlers, P, R
 from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
@@ -327,6 +328,7 @@ class Forge:
         timeout: timedelta | float | None = None,
         codec: str = "json",
         executor: str | None = None,
+        batch: Batch | None = None,
         title: str | None = None,
         owner: str | None = None,
         docs: str | None = None,
@@ -340,7 +342,8 @@ class Forge:
         Context. The other parameters are the payload; their annotations are checked.
 
         Options hold for every job of the kind that does not say otherwise, whoever enqueues
-        it. `title`, `owner` (who answers for it) and `docs` (a link) are for people. Raises InvalidInput.
+        it. With `batch` the function does many jobs in one call: it takes a list of BatchJob and
+        returns an outcome for each. `title`, `owner` (who answers for it) and `docs` (a link) are for people. Raises InvalidInput.
         """
 
         def declare(function: Callable[..., Any]) -> Handler[..., Any]:

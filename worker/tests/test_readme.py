@@ -204,6 +204,14 @@ def test_an_example_runs(example: str, last_line: str | None, shell: Shell) -> N
     assert last_line in (None, *printed)
 
 
+def test_the_example_with_a_batch_runs(shell: Shell) -> None:
+    printed = shell.run(
+        f"python {ROOT / 'examples' / 'pages.py'}", FORGE_DATABASE_URL="sqlite://:memory:"
+    ).splitlines()
+
+    assert printed == ["250 pages are indexed, 1 was refused", "at most 100 at a time"]
+
+
 def test_the_example_with_a_transaction_runs(shell: Shell) -> None:
     with LocalPostgres() as server:
         printed = shell.run(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from forge_jobs.errors import InvalidInput, UnknownHandler
 from forge_jobs.handlers.arguments import Arguments
+from forge_jobs.handlers.batch import Batch, Batches
 from forge_jobs.handlers.context import Context
 from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
 from forge_jobs.model.job import Enqueued
@@ -56,15 +57,20 @@ class Handler(Generic[P, R]):
         timeout: timedelta | float | None = None,
         codec: str = "json",
         executor: str | None = None,
+        batch: Batch | None = None,
         title: str | None = None,
         owner: str | None = None,
         docs: str | None = None,
     ) -> None:
         self.forge = forge
         if isinstance(function, Handler):
-            function = cast(Callable[P, R], function.function)
-        self.function: Callable[P, R] = function
+            function = cast(Handler[P, R], function).__wrapped__
+        self.__wrapped__: Callable[P, R] = function
         self.kind = names.kind(_kind(function) if kind is None else kind)
+        batches = None if batch is None else _batches(function, batch, self.kind)
+        self.function: Callable[..., Any] = (
+            function if batches is None else batches.join
+        )  # what an attempt calls
         self.defaults = Options(
             queue=queue, priority=priority, max_attempts=max_attempts, timeout=as_duration(timeout, "timeout")
         ).checked()
@@ -76,8 +82,8 @@ class Handler(Generic[P, R]):
         self.title = None if title is None else names.line(title, "title")
         self.owner = None if owner is None else names.line(owner, "owner")
         self.docs = None if docs is None else names.line(docs, "docs")
-        self.placement = _placement(function, executor, self.kind)
-        parameters = _parameters(function, self.kind)
+        self.placement = _placement(self.function, executor, self.kind)
+        parameters = _parameters(self.function, self.kind)
         self.takes_context = bool(parameters) and _is_context(parameters[0])
         for parameter in parameters[1:]:
             if _is_context(parameter):
@@ -85,12 +91,13 @@ class Handler(Generic[P, R]):
                     f"Handler {self.kind!r} has the context as parameter {parameter.name!r}, "
                     "allowed is the first parameter."
                 )
-        self.arguments = Arguments(function, skip=1 if self.takes_context else 0)
+        self.arguments = (
+            batches.arguments if batches else Arguments(function, skip=1 if self.takes_context else 0)
+        )
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", self.kind)
         self.__module__ = getattr(function, "__module__", None) or ""
         self.__qualname__ = getattr(function, "__qualname__", self.kind)
-        self.__wrapped__ = function
 
     @property
     def declared(self) -> Kind:
@@ -113,7 +120,7 @@ class Handler(Generic[P, R]):
         )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self.function(*args, **kwargs)
+        return self.__wrapped__(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"<Handler {self.kind!r}>"
@@ -178,6 +185,12 @@ class Handlers(Mapping[str, Handler[Any, Any]]):
 
     def __len__(self) -> int:
         return len(self._by_kind)
+
+
+def _batches(function: Callable[..., Any], batch: object, kind: str) -> Batches:
+    if not isinstance(batch, Batch):
+        raise InvalidInput(f"batch of handler {kind!r} is {batch!r}, allowed is a Batch.")
+    return Batches(function, batch, kind)
 
 
 def _is_context(parameter: inspect.Parameter) -> bool:
