@@ -34,6 +34,10 @@ class Outage:
 
     async def wait(self, error: Exception) -> None:
         """Say what went wrong, and return when it is time to try again."""
+        await asyncio.sleep(self.failed(error))
+
+    def failed(self, error: Exception) -> float:
+        """Say what went wrong. Return in how many seconds it is time to try again."""
         if self.since is None:
             self.since = time.monotonic()
         self.error = str(error) or type(error).__name__
@@ -43,7 +47,7 @@ class Outage:
             self._telemetry.emit(DatabaseLost(self._doing, str(error), pause))
         else:
             self._telemetry.emit(ChoreFailed(self._doing, error, pause))
-        await asyncio.sleep(pause)
+        return pause
 
     async def until_answered(self, call: Callable[[], Awaitable[T]]) -> T:
         """Return what `call` returns, however long the database is away. Raises what waiting does not cure."""

@@ -27,6 +27,7 @@ from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.held import HeldClaims
 from forge_jobs.worker.hints import Hints
 from forge_jobs.worker.polling import LONGEST_POLL, SHORTEST_POLL
+from forge_jobs.worker.queues_aside import QueuesAside
 from forge_jobs.worker.recorder import Recorder
 from forge_jobs.worker.scouts import Scouts
 from forge_jobs.worker.served_queue import Configuration, ServedQueue
@@ -78,6 +79,7 @@ class Claimer:
         self._is_stopping = False
         self._order = list(queues.values())
         self._outage = Outage("claiming jobs", telemetry)
+        self._aside = QueuesAside(telemetry, self._doubt)
         self._scouts = Scouts(storage.claims, telemetry, self.wake)
         self._has_recorded = False  # since all queues were found empty
         self._empty_at_beat: int | None = None  # how many beats had been answered then
@@ -85,8 +87,8 @@ class Claimer:
 
     @property
     def error(self) -> str | None:
-        """The database's error at the last look, if that failed."""
-        return self._outage.error
+        """The database's error at the last look, if that failed for any queue."""
+        return self._outage.error or self._aside.error
 
     def stop(self) -> None:
         """Nothing more is claimed, and `run` returns once no claim is on the wire."""
@@ -141,6 +143,9 @@ class Claimer:
         looked at any more; a later one of the same name is another queue.
         """
         there = {config.id: config for config in wanted.queues}
+        for queue in self._order:
+            if queue.id not in there:
+                self._aside.forget(queue)
         self._order = [queue for queue in self._order if queue.id in there]
         served = {queue.id for queue in self._order}
         for config in there.values():
@@ -196,13 +201,12 @@ class Claimer:
                     await self._look(wanted)
                     self._outage.over()
             except Exception as error:  # whatever goes wrong here, the worker goes on
-                self._audit.hurry()  # a claim whose answer never came may have been carried out
                 for queue in self._order:
-                    self._allowance.doubt(queue)
+                    self._doubt(queue)
                 await self._outage.wait(error)
                 self._eras.hurry()
                 continue
-            if self._eras.standing is not None:
+            if self._eras.standing is not None and self._aside.error is None:
                 self.looked_at = time.monotonic()
             await self._rest(wanted > 0)
 
@@ -218,7 +222,13 @@ class Claimer:
         """Jobs that no runner will take soon, and slots that are not used, go back: another worker may use them."""
         self._hand.hand_back_surplus(LONGEST_IN_HAND)
         for queue in self._order:
-            await self._allowance.give_back_surplus(queue, LONGEST_IN_HAND)
+            if queue.is_limited:
+                with self._aside.apart(queue):
+                    await self._allowance.give_back_surplus(queue, LONGEST_IN_HAND)
+
+    def _doubt(self, queue: ServedQueue) -> None:
+        self._audit.hurry()  # a claim whose answer never came may have been carried out
+        self._allowance.doubt(queue)
 
     def _is_shut(self, queue: ServedQueue) -> bool:
         """Whether no job of the queue may be begun now."""
@@ -260,7 +270,9 @@ class Claimer:
                     break
                 queue.woken = False
                 asked.add(queue.id)
-                claimed = await self._claim(queue, limit)
+                claimed = 0
+                with self._aside.apart(queue):
+                    claimed = await self._claim(queue, limit)
                 if queue.woken:  # set while the look was on its way, which may have missed the reason
                     queue.look_at, queue.poll, queue.empty = 0.0, SHORTEST_POLL, False
                 wanted -= claimed
@@ -291,6 +303,9 @@ class Claimer:
         if not self.is_open:
             await self._found_nothing(queue)  # gives slots back
             return 0
+        if time.monotonic() < queue.aside_until:
+            queue.look_at, queue.empty = queue.aside_until, False
+            return 0
         if queue.throttled:
             queue.look_at = time.monotonic() + SHORTEST_POLL
             return 0
@@ -305,6 +320,7 @@ class Claimer:
             queue.lacks_slots = limit <= 0
             if queue.lacks_slots:
                 await self._found_nothing(queue)
+                self._aside.answered(queue)
                 queue.empty = queue.config.concurrency == 0 or await self._has_none(queue)
                 return 0
         lease: Lease | None = None
@@ -312,6 +328,7 @@ class Claimer:
             lease = await self._allowance.lease(queue, queue.config.rate_limit, limit)
             if not lease.tokens:
                 await self._found_no_token(queue)
+                self._aside.answered(queue)
                 return 0
             limit = lease.tokens
         standing = self._eras.standing
@@ -334,6 +351,7 @@ class Claimer:
         except StorageBusy:
             queue.took_too_long(limit)
             raise
+        self._aside.answered(queue)
         await self._took(queue, claims, lease, limit=limit, asked=asked)
         return len(claims)
 

@@ -48,6 +48,7 @@ class ServedQueue:
     woken: bool = False  # since the last look began
     full_since: float | None = None  # since when every look found as many jobs as it asked for
     marked: bool = False  # whether enqueues tell this worker
+    aside_until: float = 0.0  # before that it is not asked, since calls for it failed
     left_alone: dict[str, float] = field(default_factory=dict)  # unknown kinds, until when
     hints: Hints = field(default_factory=Hints)
     scout_at: float = 0.0  # when the next scout may set out

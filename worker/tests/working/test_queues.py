@@ -8,7 +8,10 @@ import pytest
 from forge_jobs import Context, Forge, InvalidInput, State, Worker
 from forge_jobs.errors import StorageBusy
 from forge_jobs.storage.outage import Outage
+from forge_jobs.telemetry.events import DatabaseBack, DatabaseLost
 from forge_jobs.worker import scouts
+from tests.storage.databases import Database
+from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
 
@@ -213,3 +216,53 @@ async def test_a_queue_whose_scout_fails_holds_up_no_other(
         patch.setattr(Outage, "wait", forever)
         async with working(forge, "q0", "q1"):
             await asyncio.wait_for(other_sent.wait(), 30)
+
+
+async def test_a_queue_whose_claims_fail_holds_up_no_other_and_is_named(
+    forge: Forge, database: Database, events: Events
+) -> None:
+    @forge.handler
+    async def work() -> None:
+        pass
+
+    await forge.queues.ensure("bad", "good")
+    [bad] = [queue.id for queue in await forge.queues.list() if queue.name == "bad"]
+    await database.refuse("claimed", f"new.queue_id = {bad}")
+    held_up = await work.options(queue="bad").enqueue()
+
+    async with working(forge, "bad", "good") as worker:
+        await eventually(lambda: any("queue bad" in event.doing for event in events.of(DatabaseLost)))
+        for _ in range(20):
+            await forge.wait((await work.options(queue="good").enqueue()).id, timeout=30)
+        assert worker.session is not None
+        assert "the trigger says no" in str(worker.session._claimer.error)
+        await database.accept()
+        await forge.wait(held_up.id, timeout=30)
+        await eventually(lambda: any("queue bad" in event.doing for event in events.of(DatabaseBack)))
+        assert worker.session._claimer.error is None
+
+
+async def test_what_fails_for_every_queue_puts_none_aside(
+    forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = forge.storage.claims.claim
+    failures = iter(range(6))
+
+    async def slow(*given: Any, **options: Any) -> Any:
+        if next(failures, None) is not None:
+            raise StorageBusy("it took too long")
+        return await claim(*given, **options)
+
+    monkeypatch.setattr(forge.storage.claims, "claim", slow)
+
+    @forge.handler
+    async def work() -> None:
+        pass
+
+    await forge.queues.ensure("q0", "q1", "q2")
+    async with working(forge, "q0", "q1", "q2"):
+        for queue in ("q0", "q1", "q2"):
+            await forge.wait((await work.options(queue=queue).enqueue()).id, timeout=60)
+
+    assert {event.doing for event in events.of(DatabaseLost)} == {"claiming jobs"}
+    assert [event.doing for event in events.of(DatabaseBack)] == ["claiming jobs"]
