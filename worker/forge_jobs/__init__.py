@@ -17,6 +17,7 @@ from forge_jobs.errors import (
     KeyBusy,
     Managed,
     NotOpenHere,
+    NotUnique,
     PastEpoch,
     QueueInUse,
     SchemaOutdated,
@@ -41,6 +42,7 @@ from forge_jobs.forge import Forge
 from forge_jobs.handlers.batch import Batch, BatchJob, run_isolated
 from forge_jobs.handlers.context import Context
 from forge_jobs.handlers.handler import Handler
+from forge_jobs.handlers.unique import Unique
 from forge_jobs.model.cron import CronConfig, Missed
 from forge_jobs.model.decision import Dead, Reschedule, Retry, Throttled
 from forge_jobs.model.job import (
@@ -91,6 +93,7 @@ __all__ = [
     "Managed",
     "Missed",
     "NotOpenHere",
+    "NotUnique",
     "PastEpoch",
     "QueueConfig",
     "QueueInUse",
@@ -113,6 +116,7 @@ __all__ = [
     "UndeclaredKind",
     "UnfitPayload",
     "Unhandled",
+    "Unique",
     "UnknownCron",
     "UnknownHandler",
     "UnknownOwner",

@@ -156,6 +156,16 @@ class KeyBusy(ForgeError):
         )
 
 
+class NotUnique(ForgeError):
+    """Another job (`job_id`) is the same, as its Unique says, and nothing was enqueued."""
+
+    def __init__(self, kind: str, job_id: int) -> None:
+        self.kind, self.job_id = kind, job_id
+        super().__init__(
+            f"Job {job_id} of kind {kind!r} is the same, and unique says on_conflict='raise'; nothing was enqueued."
+        )
+
+
 class WorkerLost(ForgeError):
     """The other workers count this one as lost, and took its jobs back.
 

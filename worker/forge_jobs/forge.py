@@ -18,8 +18,6 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, Unpack, overload
 
-from msgspec.structs import replace
-
 from forge_jobs.client.crons import Crons
 from forge_jobs.client.declarations import Declarations
 from forge_jobs.client.jobs import Jobs
@@ -31,13 +29,15 @@ from forge_jobs.client.versions import Versions
 from forge_jobs.client.wait import ended
 from forge_jobs.client.watch import watch
 from forge_jobs.client.workers import Workers
-from forge_jobs.codecs.plain import decode, encode
+from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidInput, JobDead, SchemaOutdated, SchemaTooNew
 from forge_jobs.handlers.batch import Batch
 from forge_jobs.handlers.context import answered
 from forge_jobs.handlers.handler import Handler, Handlers, P, R
 from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
-from forge_jobs.model.job import Alike, Enqueued, Job, NewJob, State
+from forge_jobs.handlers.request import Request, requested
+from forge_jobs.handlers.unique import Unique
+from forge_jobs.model.job import Enqueued, Job, State
 from forge_jobs.model.moments import as_duration
 from forge_jobs.rules import names
 from forge_jobs.settings.environment import Settings, pool_options
@@ -326,6 +326,8 @@ class Forge:
         priority: int | None = None,
         max_attempts: int | Unset | None = UNSET,
         timeout: timedelta | float | None = None,
+        unique: Unique | None = None,
+        singleton: bool = False,
         codec: str = "json",
         executor: str | None = None,
         batch: Batch | None = None,
@@ -342,8 +344,9 @@ class Forge:
         Context. The other parameters are the payload; their annotations are checked.
 
         Options hold for every job of the kind that does not say otherwise, whoever enqueues
-        it. With `batch` the function does many jobs in one call: it takes a list of BatchJob and
-        returns an outcome for each. `title`, `owner` (who answers for it) and `docs` (a link) are for people. Raises InvalidInput.
+        it; `unique` and `singleton` hold for jobs that this program enqueues. With `batch` the function does many jobs in
+        one call: it takes a list of BatchJob and returns an outcome for each. `title`, `owner` (who answers for it) and
+        `docs` (a link) are for people. Raises InvalidInput.
         """
 
         def declare(function: Callable[..., Any]) -> Handler[..., Any]:
@@ -370,8 +373,7 @@ class Forge:
         self, kind: str, payload: Mapping[str, Any] | None = None, **options: Unpack[OptionValues]
     ) -> Enqueued:
         asked = Options.given(options)
-        pattern, encoded = self._asked(kind, asked)
-        job = replace(pattern, payload=encoded({} if payload is None else payload))
+        job = self._requested(kind, asked).job({} if payload is None else payload)
         return await self.storage.jobs.enqueue(job, connection=asked.connection)
 
     def enqueue_many(
@@ -392,28 +394,11 @@ class Forge:
         self, kind: str, payloads: Sequence[Mapping[str, Any]], **options: Unpack[OptionValues]
     ) -> list[Enqueued]:
         asked = Options.given(options)
-        pattern, encoded = self._asked(kind, asked)
-        jobs = Alike(pattern, names.listed(payloads, "payloads"), encoded)
+        jobs = self._requested(kind, asked).jobs(names.listed(payloads, "payloads"))
         return await self.storage.jobs.enqueue_many(jobs, connection=asked.connection)
 
-    def _asked(self, kind: str, asked: Options) -> tuple[NewJob, Callable[[Mapping[str, Any]], bytes]]:
-        """Return the job that is asked for but for its payload, and what makes that of arguments."""
-        handler = self.handlers.get(names.kind(kind))
-        limit = self.settings.max_payload_bytes
-        if handler is None:
-            pattern = asked.job(kind, b"", "json")
-        else:
-            pattern = asked.over(handler.defaults).job(kind, b"", handler.codec, declared=True)
-        check, codec = encode if handler is None else handler.arguments.check, pattern.codec
-
-        def encoded(payload: Mapping[str, Any]) -> bytes:
-            if type(payload) is not dict and not isinstance(payload, Mapping):
-                raise InvalidInput(
-                    f"The payload of {kind!r} is {payload!r}, allowed is a mapping of argument names."
-                )
-            return check(payload if type(payload) is dict else dict(payload), codec, limit=limit)
-
-        return pattern, encoded
+    def _requested(self, kind: str, asked: Options) -> Request:
+        return requested(kind, self.handlers.get(names.kind(kind)), asked, self.settings.max_payload_bytes)
 
     def wait(
         self, job: int | Enqueued, *, timeout: timedelta | float | None = None

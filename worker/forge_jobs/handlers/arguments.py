@@ -37,8 +37,9 @@ class Arguments:
         extra = [p for p in parameters if p.kind is p.VAR_KEYWORD]
         named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
         self.names = tuple(p.name for p in named)
+        self.defaults = {p.name: p.default for p in named if p.default is not p.empty}
         self._takes_more = bool(extra)
-        self._has_defaults = any(p.default is not p.empty for p in named)
+        self._has_defaults = bool(self.defaults)
         more = hints[extra[0].name] if extra else Any
         try:
             self._struct = msgspec.defstruct(
@@ -61,6 +62,10 @@ class Arguments:
             raise InvalidInput(
                 f"The parameters of {self.function} cannot be read from a payload: {sentence(error)}."
             ) from error
+
+    def takes(self, name: str) -> bool:
+        """Whether a payload may have an argument of this name."""
+        return name in self.names or self._takes_more
 
     def decode(self, payload: bytes, codec: str = "json") -> dict[str, Any]:
         """Return the keyword arguments that `payload` holds, of the types that the handler names.

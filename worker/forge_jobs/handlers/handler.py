@@ -19,6 +19,7 @@ from forge_jobs.handlers.arguments import Arguments
 from forge_jobs.handlers.batch import Batch, Batches
 from forge_jobs.handlers.context import Context
 from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
+from forge_jobs.handlers.unique import Unique, require_arguments
 from forge_jobs.model.job import Enqueued
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import as_duration
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+SINGLETON = "singleton"
+"""The key of the only job of a kind."""
 
 LAMBDA = "<lambda>"
 MOST_WRAPPED = 20  # decorators around a handler
@@ -55,6 +59,8 @@ class Handler(Generic[P, R]):
         priority: int | None = None,
         max_attempts: int | Unset | None = UNSET,
         timeout: timedelta | float | None = None,
+        unique: Unique | None = None,
+        singleton: bool = False,
         codec: str = "json",
         executor: str | None = None,
         batch: Batch | None = None,
@@ -71,8 +77,16 @@ class Handler(Generic[P, R]):
         self.function: Callable[..., Any] = (
             function if batches is None else batches.join
         )  # what an attempt calls
+        if singleton and unique is not None:
+            raise InvalidInput("unique and singleton are both given, allowed is one of them.")
+        self.is_singleton = singleton
         self.defaults = Options(
-            queue=queue, priority=priority, max_attempts=max_attempts, timeout=as_duration(timeout, "timeout")
+            queue=queue,
+            priority=priority,
+            max_attempts=None if singleton and max_attempts is UNSET else max_attempts,
+            timeout=as_duration(timeout, "timeout"),
+            key=SINGLETON if singleton else None,
+            unique=unique,
         ).checked()
         if not isinstance(codec, str):
             raise InvalidInput(
@@ -94,6 +108,8 @@ class Handler(Generic[P, R]):
         self.arguments = (
             batches.arguments if batches else Arguments(function, skip=1 if self.takes_context else 0)
         )
+        if unique is not None:
+            require_arguments(unique, self.kind, self.arguments)
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", self.kind)
         self.__module__ = getattr(function, "__module__", None) or ""
@@ -128,6 +144,15 @@ class Handler(Generic[P, R]):
     def enqueue(self, **payload: Any) -> Coroutine[Any, Any, Enqueued]:
         """A job with these arguments waits; to be awaited, except in a plain handler. Raises InvalidPayload when they do not fit the function."""
         return self.forge.enqueue(self.kind, payload)
+
+    def ensure(self, **payload: Any) -> Coroutine[Any, Any, Enqueued]:
+        """The one living job of a singleton is there: the one that was, or a new one with these arguments.
+
+        Raises InvalidInput when the handler is no singleton.
+        """
+        if not self.is_singleton:
+            raise InvalidInput(f"Handler {self.kind!r} is no singleton, allowed is one with singleton=True.")
+        return self.enqueue(**payload)
 
     def enqueue_many(self, payloads: Sequence[Mapping[str, Any]]) -> Coroutine[Any, Any, list[Enqueued]]:
         """One job for each of `payloads` waits, or none; answers are in their order."""

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, TypedDict
 import msgspec
 
 from forge_jobs.errors import InvalidInput
+from forge_jobs.handlers.unique import Unique
 from forge_jobs.model.job import FOREVER, KeyMode, NewJob
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import as_duration, as_moment
@@ -38,6 +39,7 @@ class OptionValues(TypedDict, total=False):
     timeout: timedelta | float | None
     key: str
     key_mode: KeyMode | str  # what becomes of the job when another one has the key
+    unique: Unique
     connection: Any
 
 
@@ -53,6 +55,7 @@ class Options:
     timeout: timedelta | None = None
     key: str | None = None
     key_mode: KeyMode | None = None
+    unique: Unique | None = None
     connection: Any = None
 
     @classmethod
@@ -90,18 +93,34 @@ class Options:
             names.key(self.key)
         elif self.key_mode is not None:
             raise InvalidInput("key_mode is given and key is not, allowed is both.")
+        if self.unique is not None:
+            self._check_unique(self.unique)
         if self.timeout is not None and self.timeout <= timedelta(0):
             raise InvalidInput(f"timeout is {self.timeout}, allowed is more than zero.")
         if self.delay is not None and self.run_at is not None:
             raise InvalidInput("delay and run_at are both given, allowed is one of them.")
         return self
 
+    def _check_unique(self, unique: Unique) -> None:
+        if not isinstance(unique, Unique):
+            raise InvalidInput(f"unique is {unique!r}, allowed is a Unique.")
+        if self.key is not None:
+            raise InvalidInput("key and unique are both given, allowed is one of them.")
+        for name in ("delay", "run_at"):
+            if unique.debounce is not None and getattr(self, name) is not None:
+                raise InvalidInput(f"{name} and a debounce are both given, allowed is one of them.")
+
     def over(self, defaults: "Options") -> "Options":
         """Return these options, with `defaults` for what was not said."""
         if self is NOTHING_SAID:
             return defaults
         options = {name: getattr(self, name) for name in NAMES if self._says(name)}
-        return replace(defaults, **options)
+        if self.key is not None:
+            options["unique"] = None  # a key of its own counts for more than what is said of all
+        both = replace(defaults, **options)
+        if both.unique is not None:
+            both._check_unique(both.unique)
+        return both
 
     def _says(self, name: str) -> bool:
         value = getattr(self, name)

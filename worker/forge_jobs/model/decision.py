@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
+from forge_jobs.errors import InvalidInput
 from forge_jobs.model.moments import as_duration, as_moment
 
 
@@ -50,11 +51,19 @@ class Retry(Decision):
 
 
 class Reschedule(Decision):
-    """Nothing failed; run the job again at `at` (an aware datetime). Costs no attempt."""
+    """Nothing failed; run the job again at `at` (an aware datetime), after `after` (a timedelta or seconds), or now.
 
-    def __init__(self, at: datetime) -> None:
-        self.at = as_moment(at, "Reschedule.at")
-        super().__init__(f"rescheduled to {self.at.isoformat()}")
+    The next run is a first attempt: those so far count no more. Raises InvalidInput when both are given.
+    """
+
+    def __init__(self, at: datetime | None = None, *, after: timedelta | float | None = None) -> None:
+        if at is not None and after is not None:
+            raise InvalidInput("Reschedule is given at and after, allowed is one of them.")
+        self.at = None if at is None else as_moment(at, "Reschedule.at")
+        self.after = as_duration(0 if at is None and after is None else after, "Reschedule.after")
+        super().__init__(
+            f"rescheduled to {self.at.isoformat()}" if self.at else f"rescheduled in {self.after}"
+        )
 
 
 class Throttled(Decision):

@@ -70,9 +70,21 @@ class KeyMode(StrEnum):
 
     DEDUPE = "dedupe"  # nothing: the other one is the answer
     REPLACE = "replace"  # it takes the other's place; one that runs goes on, and is never tried again
-    PRESERVE_RUN_AT = (
-        "preserve_run_at"  # the same, but one that waits for its first attempt stays where it waits
-    )
+    PRESERVE_RUN_AT = "preserve_run_at"  # the same, but one that never ran stays where it waits
+    PUT_OFF = "put_off"  # the same, but one that is not due waits anew, at most `max_wait` since the first
+
+
+KEY_MODES = (KeyMode.DEDUPE, KeyMode.REPLACE, KeyMode.PRESERVE_RUN_AT)
+"""Those that people may ask for; they get the other one by a debounce."""
+
+
+class Hold(msgspec.Struct, frozen=True, gc=False):
+    """For a time no other job of a kind with this fingerprint is enqueued, whether the job has ended or not."""
+
+    fingerprint: bytes
+    within: timedelta
+    extends: bool = False  # each further enqueue begins the time anew
+    at_most: timedelta | None = None  # since the first; None: no end
 
 
 class NewJob(msgspec.Struct, frozen=True, gc=False):
@@ -93,11 +105,14 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     delay: timedelta | None = None
     run_at: datetime | None = None
     declared: bool = False  # by the program that enqueues, so the row of its kind is not read
+    hold: Hold | None = None  # excludes a key
+    max_wait: timedelta | None = None  # of a job that is put off, since the first; None: no end
+    must_be_new: bool = False  # NotUnique is raised when it is not
 
     @property
-    def replaces(self) -> bool:
-        """Whether it takes its key from the job that has it."""
-        return self.key is not None and self.key_mode is not KeyMode.DEDUPE
+    def is_put(self) -> bool:
+        """Whether more is looked at than whether its key is free: it may take another's place, or has a hold."""
+        return self.hold is not None or (self.key is not None and self.key_mode is not KeyMode.DEDUPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +194,13 @@ class Postponement(msgspec.Struct, gc=False):
     run_at: datetime | None = None
     error: str | None = None  # goes to the job's history
     counted: bool = True  # False: the attempt is given back
+    afresh: bool = False  # all attempts are
 
     @property
     def attempts(self) -> int:
         """How many attempts of the job have counted from now on."""
+        if self.afresh:
+            return 0
         return self.claim.attempt if self.counted else self.claim.attempt - 1
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from forge_jobs.errors import InvalidInput
-from forge_jobs.model.job import FOREVER, MAX_KEY, MAX_NAME, Enqueued, KeyMode
+from forge_jobs.model.job import FOREVER, KEY_MODES, MAX_KEY, MAX_NAME, Enqueued, KeyMode
 from forge_jobs.model.queue import QueueConfig
 
 LABEL_PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -84,9 +84,9 @@ def key(value: object) -> str:
 
 def key_mode(value: object) -> KeyMode:
     """Return what becomes of a job when another one has its key."""
-    if isinstance(value, str) and value in list(KeyMode):
+    if isinstance(value, str) and value in KEY_MODES:
         return KeyMode(value)
-    raise InvalidInput(f"key_mode is {_shown(value)}, allowed is one of {', '.join(KeyMode)}.")
+    raise InvalidInput(f"key_mode is {_shown(value)}, allowed is one of {', '.join(KEY_MODES)}.")
 
 
 def line(value: object, what: str) -> str:

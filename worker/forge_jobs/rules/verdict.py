@@ -96,13 +96,14 @@ def _judge(
     if isinstance(error, Dead):
         return dead(claim, queue, _reason(error), wait, duration)
     if isinstance(error, Reschedule):
-        at = _asked(as_moment, error, "at")
-        if at is None:
+        at, after = _asked(as_moment, error, "at"), _asked(as_duration, error, "after")
+        if at is None and after is None:
             return failed(
                 claim, queue, f"rescheduled, but not to a moment: {describe(error)}", wait, duration
             )
+        delay = timedelta(0) if after is None else after
         return Verdict(
-            Postponement(claim, Reason.RESCHEDULED, run_at=at, counted=False),
+            Postponement(claim, Reason.RESCHEDULED, delay, run_at=at, afresh=True),
             Run(claim, queue.name, Outcome.RESCHEDULED, wait, duration),
         )
     if isinstance(error, Throttled):

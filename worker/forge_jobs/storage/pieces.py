@@ -25,6 +25,12 @@ def pieces(jobs: Jobs) -> Iterator[list[NewJob]]:
         yield piece
 
 
+def are_plain(jobs: Jobs) -> bool:
+    """Whether none of them has anything that another job may have: a key, or a hold."""
+    looked_at = [jobs.pattern] if isinstance(jobs, Alike) else jobs
+    return all(job.key is None and job.hold is None for job in looked_at)
+
+
 def keys(jobs: Jobs) -> list[tuple[str, str]]:
     """Return (kind, key) of those that have a key, sorted, without encoding a payload."""
     looked_at = [jobs.pattern] if isinstance(jobs, Alike) else jobs

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from forge_jobs.model.job import Postponement, Reason, State
+from forge_jobs.model.job import Hold, Postponement, Reason, State
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.version import Version, VersionState
 from forge_jobs.storage.migrate import Migration, migrations
@@ -125,6 +125,7 @@ async def _fill(database: Database) -> None:
         await running(storage, me, queue="mail", timeout=timedelta(minutes=5), payload=b'{"to":"cyd"}')
         await storage.jobs.cancel((await running(storage, me, queue="mail", key="dan")).job_id)
         await enqueue(storage, delay=timedelta(days=1), key="eve")
+        await enqueue(storage, delay=timedelta(days=1), hold=Hold(b"sixteen of bytes", timedelta(days=2)))
         await enqueue_many(storage, 3, payload=b'{"of":"many"}')
         await database.clock.advance(seconds=1)
         await enqueue(storage, queue="mail", priority=-5, codec="msgpack", payload=b"\x81\xa2to\xa3fay")

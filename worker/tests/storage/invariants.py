@@ -14,6 +14,7 @@ async def check_invariants(storage: Storage, database: Database) -> None:
     """Assert all of them."""
     await _each_job_is_in_exactly_one_place(database)
     await _living_keys_belong_to_living_jobs(database)
+    await _holds_are_of_the_kinds_of_their_jobs(database)
     await _no_queue_has_more_held_slots_than_its_concurrency(database)
     await _counts_are_true(storage, database)
     await _failures_belong_to_jobs(database)
@@ -42,6 +43,13 @@ async def _living_keys_belong_to_living_jobs(database: Database) -> None:
     waiting = await database.rows(f"{keyed} AND id NOT IN (SELECT job_id FROM claimed)")
     assert keys <= living
     assert {tuple(row) for row in waiting} <= keys
+
+
+async def _holds_are_of_the_kinds_of_their_jobs(database: Database) -> None:
+    """A hold may outlive its job."""
+    others = "SELECT job_id FROM unique_hold JOIN job ON job.id = unique_hold.job_id WHERE job.kind <> unique_hold.kind"
+    assert await database.rows(others) == []
+    assert await database.rows("SELECT job_id FROM unique_hold WHERE until < since") == []
 
 
 async def _no_queue_has_more_held_slots_than_its_concurrency(database: Database) -> None:

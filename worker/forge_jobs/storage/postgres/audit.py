@@ -177,6 +177,8 @@ WITH gone AS (
     RETURNING id
 ), unfailed AS (
     DELETE FROM {schema}.failure WHERE job_id = ANY (ARRAY(SELECT id FROM gone))
+), unheld AS (
+    DELETE FROM {schema}.unique_hold WHERE job_id = ANY (ARRAY(SELECT id FROM gone))
 )
 DELETE FROM {schema}.job_key WHERE job_id = ANY (ARRAY(SELECT id FROM gone))
 """

@@ -12,7 +12,7 @@ from itertools import accumulate, chain, repeat
 from operator import add, attrgetter
 from typing import Any
 
-from forge_jobs.errors import KeyBusy, StorageUnavailable
+from forge_jobs.errors import KeyBusy, NotUnique, StorageUnavailable
 from forge_jobs.handlers.options import resolved
 from forge_jobs.model.job import Alike, Enqueued, NewJob, Reason
 from forge_jobs.model.moments import EPOCH, MICROSECOND
@@ -21,7 +21,7 @@ from forge_jobs.storage import pieces, refusals
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
-from forge_jobs.storage.postgres.keys import is_lock_kept, replace_many
+from forge_jobs.storage.postgres.keys import is_lock_kept, put_many
 from forge_jobs.storage.postgres.kinds import named
 from forge_jobs.storage.postgres.queues import unknown_queue
 
@@ -103,18 +103,18 @@ async def enqueue_by_copy(
     database: PostgresDatabase, jobs: Sequence[NewJob] | Alike, connection: Any
 ) -> list[Enqueued]:
     """All jobs wait, or none; see `Jobs.enqueue_many`."""
-    keys = pieces.keys(jobs)
+    keys, plain = pieces.keys(jobs), pieces.are_plain(jobs)
 
     async def attempt() -> list[Enqueued]:
         answers: list[Enqueued] = []
         async with database.transaction(connection) as transaction:
-            if keys and connection is None:
+            if not plain and connection is None:
                 await key_wait.bound(transaction)
             after = EPOCH
             for piece in pieces.pieces(jobs):
-                put = _enqueue_keyed if keys else _enqueue
+                enqueued = _enqueue if plain else _enqueue_keyed
                 known = await _resolved(database, piece, transaction)
-                made, after = await put(
+                made, after = await enqueued(
                     database, known, transaction, after, always_tell=connection is not None
                 )
                 answers += made
@@ -123,9 +123,9 @@ async def enqueue_by_copy(
     try:
         return await (again(attempt) if connection is None else attempt())
     except StorageUnavailable as error:
-        if not keys or not is_lock_kept(error):
+        if plain or not is_lock_kept(error):
             raise
-        if connection is None and key_wait.is_key_busy(error):
+        if keys and connection is None and key_wait.is_key_busy(error):
             raise await key_wait.busy(database, keys, undone="enqueued") from error
         raise KeyBusy(*(keys[0] if len(keys) == 1 else (None, None))) from error
 
@@ -133,14 +133,14 @@ async def enqueue_by_copy(
 async def _enqueue_keyed(
     database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any, after: datetime, *, always_tell: bool
 ) -> tuple[list[Enqueued], datetime]:
-    """Do as `_enqueue` does with jobs of which some may take the places of others: those come last."""
-    others = [job for job in jobs if not job.replaces]
+    """Do as `_enqueue` does with jobs of which some may take the places of others, or have holds: those come last."""
+    others = [job for job in jobs if not job.is_put]
     answers, after = await _enqueue(database, others, connection, after, always_tell=always_tell)
     if len(others) == len(jobs):
         return answers, after
-    made = await _replace(database, [job for job in jobs if job.replaces], connection)
+    made = await _put(database, [job for job in jobs if job.is_put], connection)
     first, last = iter(answers), iter(made)
-    return [next(last if job.replaces else first) for job in jobs], after
+    return [next(last if job.is_put else first) for job in jobs], after
 
 
 async def _enqueue(
@@ -198,6 +198,8 @@ async def _hold_keys(
     answers = []
     for job, job_id in zip(jobs, ids, strict=True):
         holder = job_id if job.key is None else holders[job.kind, job.key]
+        if job.must_be_new and holder != job_id:
+            raise NotUnique(job.kind, holder)
         answers.append(Enqueued(holder, duplicate=holder != job_id))
     if any(answer.duplicate for answer in answers):
         await _compare(database, jobs, ids, answers, connection)
@@ -234,14 +236,14 @@ async def _compare(
         answers[number] = Enqueued(answers[number].id, duplicate=True, payload_differs=differs)
 
 
-async def _replace(database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any) -> list[Enqueued]:
+async def _put(database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any) -> list[Enqueued]:
     queues = await _queues(database, jobs, connection)
     into = [queues[job.queue or DEFAULT_QUEUE] for job in jobs]
     attempts = [
         queue.max_attempts if job.max_attempts is None else job.max_attempts
         for job, queue in zip(jobs, into, strict=True)
     ]
-    return await replace_many(database, jobs, [queue.id for queue in into], attempts, connection)
+    return await put_many(database, jobs, [queue.id for queue in into], attempts, connection)
 
 
 async def _of_keys(

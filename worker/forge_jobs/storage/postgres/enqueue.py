@@ -11,11 +11,11 @@ from typing import Any
 from forge_jobs.errors import KeyBusy, StorageUnavailable, UnknownQueue
 from forge_jobs.model.job import Alike, Enqueued, NewJob
 from forge_jobs.storage import refusals
-from forge_jobs.storage.pieces import keys, pieces
+from forge_jobs.storage.pieces import are_plain, pieces
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.bulk import enqueue_by_copy
 from forge_jobs.storage.postgres.connection import PostgresDatabase
-from forge_jobs.storage.postgres.keys import holder, in_time, replaced
+from forge_jobs.storage.postgres.keys import holder, in_time, name, put, uniqueness
 from forge_jobs.storage.postgres.kinds import queue_of
 from forge_jobs.storage.postgres.queues import unknown_queue
 
@@ -69,12 +69,14 @@ ENQUEUE_PLAIN = (
     .replace("{held}", "")
 )
 
-# Of a job that takes the place of the one with its key, `replace_job` does what follows.
-REPLACE = (
+# Of a job that may take the place of another, or has a hold, `put_job` does what follows.
+PUT = (
     ENQUEUE[: ENQUEUE.index("{keyed}")]
     + """
-SELECT made.* FROM target CROSS JOIN LATERAL {schema}.replace_job(
-    queue_id, priority, max_attempts, timeout, $5, $6, $7, $12::text, $13::text, due, $10::boolean) AS made
+SELECT made.* FROM target CROSS JOIN LATERAL {schema}.put_job(
+    queue_id, priority, max_attempts, timeout, $5, $6, $7, $12::text, $13::text,
+    make_interval(secs => $14::double precision), $15::bytea, make_interval(secs => $16::double precision), $17::boolean,
+    due, $10::boolean) AS made
 """
 )
 
@@ -95,12 +97,12 @@ ENQUEUE_KEYED = (
 
 # The statement is a transaction of its own, and bounds its wait for the key before it takes the key.
 _BOUND = "bound AS MATERIALIZED (SELECT set_config('lock_timeout', {wait}::text, true)), "
-ENQUEUE_KEYED_ALONE, REPLACE_ALONE = (
+ENQUEUE_KEYED_ALONE, PUT_ALONE = (
     statement.replace("{bound}", _BOUND.replace("{wait}", wait)).replace("{bounded}", " CROSS JOIN bound")
-    for statement, wait in ((ENQUEUE_KEYED, "$13"), (REPLACE, "$14"))
+    for statement, wait in ((ENQUEUE_KEYED, "$13"), (PUT, "$18"))
 )
-ENQUEUE_KEYED, REPLACE = (
-    statement.replace("{bound}", "").replace("{bounded}", "") for statement in (ENQUEUE_KEYED, REPLACE)
+ENQUEUE_KEYED, PUT = (
+    statement.replace("{bound}", "").replace("{bounded}", "") for statement in (ENQUEUE_KEYED, PUT)
 )
 
 # Numbered before the join, so that ids and places follow the order of the jobs.
@@ -167,9 +169,10 @@ async def enqueue(database: PostgresDatabase, job: NewJob, connection: Any) -> E
         connection is not None,
         job.declared,
     )
+    if job.is_put:
+        return await _put(database, job, arguments, connection)
     if job.key is not None:
-        put = _replace if job.replaces else _enqueue_keyed
-        return await put(database, job, arguments, connection)
+        return await _enqueue_keyed(database, job, arguments, connection)
     record = await database.fetchrow(ENQUEUE_PLAIN, *arguments, connection=connection)
     if record is None:
         raise await _unknown_queue(database, job, connection)
@@ -190,21 +193,20 @@ async def _enqueue_keyed(
         # The holder ended between the two looks, so its key is free.
 
 
-async def _replace(
+async def _put(
     database: PostgresDatabase, job: NewJob, arguments: tuple[object, ...], connection: Any
 ) -> Enqueued:
-    assert job.key is not None
-    facts = (*arguments, job.key, job.key_mode.value)
+    facts = (*arguments, job.key, job.key_mode.value, *uniqueness(job))
 
     async def attempt() -> Any:
         if connection is not None:
-            return await database.fetchrow(REPLACE, *facts, connection=connection)
-        return await database.fetchrow(REPLACE_ALONE, *facts, key_wait.as_setting(key_wait.KEY_WAIT))
+            return await database.fetchrow(PUT, *facts, connection=connection)
+        return await database.fetchrow(PUT_ALONE, *facts, key_wait.as_setting(key_wait.KEY_WAIT))
 
-    record = await in_time(attempt, job.kind, job.key, connection)
+    record = await in_time(attempt, job.kind, name(job), connection)
     if record is None:
         raise await _unknown_queue(database, job, connection)
-    return replaced(record)
+    return put(record, job)
 
 
 async def _take_key(
@@ -231,7 +233,7 @@ async def enqueue_many(
     if not jobs:
         return []
     refusals.check_jobs(jobs)
-    if len(jobs) <= SMALL_BATCH and not keys(jobs):
+    if len(jobs) <= SMALL_BATCH and are_plain(jobs):
         piece = next(pieces(jobs))
         if len(piece) == len(jobs):
             return await _enqueue_batch(database, piece, connection)

@@ -85,6 +85,18 @@ WITH old AS MATERIALIZED (
 DELETE FROM {schema}.fire USING old WHERE fire.cron_id = old.cron_id AND fire.fire_at = old.fire_at
 """
 
+# Of two that meet at a hold, the one who enqueues wins: its row is passed over while it is locked, and is not expired then.
+SWEEP_HOLDS = """
+WITH old AS MATERIALIZED (
+    SELECT unique_hold.ctid AS place FROM {schema}.unique_hold
+    WHERE unique_hold.until <= now()
+      AND EXISTS (SELECT FROM {schema}.leader WHERE leader.epoch = $1 AND leader.until > now())
+    ORDER BY unique_hold.until LIMIT $2
+    FOR UPDATE SKIP LOCKED
+)
+DELETE FROM {schema}.unique_hold WHERE ctid = ANY (ARRAY(SELECT place FROM old))
+"""
+
 # The label of a registered worker is kept as of today; the others are kept for longer than any job
 # that may name them.
 SWEEP_LABELS = """
@@ -115,5 +127,6 @@ class PostgresHistory:
             swept += gone
         if swept < limit:  # once, at the end of a series of full batches
             await self._database.execute(SWEEP_FIRES, epoch, limit)
+            await self._database.execute(SWEEP_HOLDS, epoch, limit)
             await self._database.execute(SWEEP_LABELS, epoch)
         return swept

@@ -4,11 +4,12 @@ What replaces and what removes are functions of the database, since SQL may call
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import asyncpg
 
-from forge_jobs.errors import ForgeError, KeyBusy, StorageUnavailable
+from forge_jobs.errors import ForgeError, KeyBusy, NotUnique, StorageUnavailable
 from forge_jobs.model.job import Enqueued, NewJob, Removed
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -30,17 +31,20 @@ WHERE job_id = ANY (ARRAY(
 ORDER BY job_id FOR UPDATE
 """
 
-REPLACE_MANY = """
+PUT_MANY = """
 SELECT number, made.*
 FROM (
     SELECT * FROM unnest($1::integer[], $2::smallint[], $3::integer[], $4::double precision[], $5::text[], $6::text[],
-                         $7::bytea[], $8::text[], $9::text[], $10::timestamptz[], $11::double precision[])
-        WITH ORDINALITY AS given (queue_id, priority, max_attempts, timeout, kind, codec, payload, key, mode, run_at, delay, number)
-    ORDER BY kind, key, number OFFSET 0
+                         $7::bytea[], $8::text[], $9::text[], $10::timestamptz[], $11::double precision[],
+                         $12::double precision[], $13::bytea[], $14::double precision[], $15::boolean[])
+        WITH ORDINALITY AS given (queue_id, priority, max_attempts, timeout, kind, codec, payload, key, mode, run_at, delay,
+                                  max_wait, fingerprint, within, extends, number)
+    ORDER BY kind, key, fingerprint, number OFFSET 0
 ) AS given
-CROSS JOIN LATERAL {schema}.replace_job(
-    queue_id, priority, max_attempts, timeout, kind, codec, payload, key, mode,
-    coalesce(run_at, statement_timestamp() + make_interval(secs => delay)), $12) AS made
+CROSS JOIN LATERAL {schema}.put_job(
+    queue_id, priority, max_attempts, timeout, kind, codec, payload, key, mode, make_interval(secs => max_wait),
+    fingerprint, make_interval(secs => within), extends,
+    coalesce(run_at, statement_timestamp() + make_interval(secs => delay)), $16) AS made
 """
 
 REMOVE = "SELECT {schema}.remove($1, $2)"
@@ -87,10 +91,12 @@ async def holder(database: PostgresDatabase, job: NewJob, connection: Any) -> En
     record = await database.fetchrow(HOLDER, job.kind, job.key, job.payload, job.codec, connection=connection)
     if record is None:
         return None
+    if job.must_be_new:
+        raise NotUnique(job.kind, record["job_id"])
     return Enqueued(record["job_id"], duplicate=True, payload_differs=record["differs"])
 
 
-async def replace_many(
+async def put_many(
     database: PostgresDatabase,
     jobs: Sequence[NewJob],
     queue_ids: Sequence[int],
@@ -102,31 +108,52 @@ async def replace_many(
         LOCK_RUNNING, [job.kind for job in jobs], [job.key for job in jobs], connection=connection
     )
     records = await database.fetch(
-        REPLACE_MANY,
+        PUT_MANY,
         queue_ids,
         [job.priority or 0 for job in jobs],
         attempts,
-        [None if job.timeout is None else job.timeout.total_seconds() for job in jobs],
+        [_seconds(job.timeout) for job in jobs],
         [job.kind for job in jobs],
         [job.codec for job in jobs],
         [job.payload for job in jobs],
         [job.key for job in jobs],
         [job.key_mode.value for job in jobs],
         [job.run_at for job in jobs],
-        [None if job.delay is None else job.delay.total_seconds() for job in jobs],
+        [_seconds(job.delay) for job in jobs],
+        *zip(*map(uniqueness, jobs), strict=True),
         True,
         connection=connection,
     )
-    answers = {record["number"]: replaced(record) for record in records}
-    return [answers[number] for number in range(1, len(jobs) + 1)]
+    by_number = {record["number"]: record for record in records}
+    return [put(by_number[number], job) for number, job in enumerate(jobs, start=1)]
 
 
-def replaced(record: asyncpg.Record) -> Enqueued:
-    """Return what `replace_job` answers."""
-    had = record["is_replaced"] or record["supersedes"] is not None
+def uniqueness(job: NewJob) -> tuple[float | None, bytes | None, float | None, bool]:
+    """Return what of the job goes to `put_job`: max_wait, fingerprint, within, extends."""
+    hold = job.hold
+    if hold is None:
+        return _seconds(job.max_wait), None, None, False
+    return _seconds(hold.at_most), hold.fingerprint, hold.within.total_seconds(), hold.extends
+
+
+def put(record: asyncpg.Record, job: NewJob) -> Enqueued:
+    """Return what `put_job` answers about the job. Raises NotUnique."""
+    outcome = record["outcome"]
+    if job.must_be_new and outcome != "new":
+        raise NotUnique(job.kind, record["id"])
     return Enqueued(
         record["id"],
-        replaced=record["is_replaced"],
+        duplicate=outcome == "duplicate",
+        replaced=outcome == "replaced",
         supersedes=record["supersedes"],
-        payload_differs=record["differs"] if had else False,
+        payload_differs=record["differs"],
     )
+
+
+def name(job: NewJob) -> str:
+    """Return how people are told of what the job may not have: its key, or what makes it unique."""
+    return job.key or f"unique:{job.hold.fingerprint.hex() if job.hold else ''}"
+
+
+def _seconds(duration: timedelta | None) -> float | None:
+    return None if duration is None else duration.total_seconds()

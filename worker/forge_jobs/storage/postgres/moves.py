@@ -95,7 +95,9 @@ WITH {pick}unqueued AS (
     SELECT *, 'pending' AS state FROM unqueued
     UNION ALL SELECT *, 'scheduled' FROM unscheduled
     UNION ALL SELECT * FROM unfinished
-), {forgotten}, {unkeyed}, {tallied}
+), {forgotten}, {unkeyed}, unheld AS (
+    DELETE FROM {schema}.unique_hold WHERE job_id = ANY (ARRAY(SELECT job_id FROM gone))
+), {tallied}
 SELECT {answer}, (SELECT count(*) FROM gone) AS moved
 """.replace("{forgotten}", endings.forgotten("gone"))
     .replace("{unkeyed}", endings.unkeyed("gone"))

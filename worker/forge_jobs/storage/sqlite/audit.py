@@ -244,7 +244,7 @@ def _place(transaction: Transaction, job_id: int, forget: bool) -> None:
     if places:
         _take_out(transaction, job_id, places[1:])
     elif forget:
-        _delete_about(transaction, job_id, "failure", "job_key")
+        _delete_about(transaction, job_id, "failure", "job_key", "unique_hold")
         transaction.execute("DELETE FROM job WHERE id = ?", (job_id,))
     else:
         job = transaction.record("SELECT created_at, queue_id, priority FROM job WHERE id = ?", (job_id,))

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from forge_jobs.handlers.options import resolved
 from forge_jobs.model.job import Alike, Enqueued, NewJob, Reason
 from forge_jobs.model.queue import DEFAULT_QUEUE
-from forge_jobs.storage.pieces import pieces
-from forge_jobs.storage.sqlite.keys import INSERT, due, duplicate, replace
+from forge_jobs.storage.pieces import are_plain, pieces
+from forge_jobs.storage.sqlite.keys import INSERT, due, duplicate, put, require_new
 from forge_jobs.storage.sqlite.kinds import named
 from forge_jobs.storage.sqlite.queues import unknown_queue
 from forge_jobs.storage.sqlite.tally import count_move
@@ -25,17 +25,17 @@ def enqueue(transaction: Transaction, jobs: Sequence[NewJob] | Alike) -> list[En
 def _enqueue(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
     jobs = _resolved(transaction, jobs)
     queues = _queues(transaction, jobs)
-    if all(job.key is None for job in jobs):
+    if are_plain(jobs):
         return _add(transaction, jobs, queues)
-    # Those that take the places of others come last, since these others may be among them.
-    added = iter(_add(transaction, [job for job in jobs if not job.replaces], queues))
-    return [_put(transaction, job, queues) if job.replaces else next(added) for job in jobs]
+    # Those that may take the places of others come last, since these others may be among them.
+    added = iter(_add(transaction, [job for job in jobs if not job.is_put], queues))
+    return [_put(transaction, job, queues) if job.is_put else next(added) for job in jobs]
 
 
 def _put(transaction: Transaction, job: NewJob, queues: Mapping[str, tuple[int, int]]) -> Enqueued:
     queue_id, queue_attempts = queues[job.queue or DEFAULT_QUEUE]
     attempts = queue_attempts if job.max_attempts is None else job.max_attempts
-    return replace(transaction, job, queue_id, attempts)
+    return put(transaction, job, queue_id, attempts)
 
 
 def _add(
@@ -53,7 +53,7 @@ def _add(
         queue_id, queue_attempts = queues[job.queue or DEFAULT_QUEUE]
         if job.key is not None:
             if there := _of_batch(keys, job) or duplicate(transaction, job):
-                answers.append(there)
+                answers.append(require_new(job, there))
                 continue
             keys[job.kind, job.key] = job_id + 1, job
         job_id += 1

@@ -61,7 +61,8 @@ def _sweep(transaction: Transaction, epoch: LeaderEpoch, limit: int) -> int:
 
 
 def _sweep_traces(transaction: Transaction) -> None:
-    """Fire times go after 30 days, labels of workers that are gone when no kept job can name them."""
+    """Fire times go after 30 days, holds when they have expired, labels of workers that are gone when no kept job can name them."""
+    transaction.execute("DELETE FROM unique_hold WHERE until <= ?", (transaction.now,))
     transaction.execute("DELETE FROM fire WHERE fire_at < ?", (transaction.now - micros(FIRES_KEPT),))
     transaction.execute(
         """

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from forge_jobs.codecs.plain import decode
-from forge_jobs.errors import InvalidPayload, KeyBusy, StorageUnavailable
-from forge_jobs.model.job import Enqueued, KeyMode, NewJob, Reason, Removed, State
+from forge_jobs.errors import InvalidPayload, KeyBusy, NotUnique, StorageUnavailable
+from forge_jobs.model.job import WAITING, Enqueued, Hold, KeyMode, NewJob, Reason, Removed, State
 from forge_jobs.storage.sqlite import moves
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import later, micros
@@ -18,6 +18,10 @@ from forge_jobs.storage.sqlite.transaction import Transaction, is_write_lock_bus
 from forge_jobs.storage.sqlite.waiting import make_ready, make_scheduled
 
 HOLDER = "SELECT job_id FROM job_key WHERE kind = ? AND key = ?"
+
+HELD = "SELECT job_id, since FROM unique_hold WHERE kind = ? AND fingerprint = ? AND until > ?"
+
+HOLD = "INSERT OR REPLACE INTO unique_hold (kind, fingerprint, since, until, job_id) VALUES (?, ?, ?, ?, ?)"
 
 UPDATE = """
 UPDATE job SET queue_id = ?, priority = ?, max_attempts = ?, timeout = ?, codec = ?, payload = ?, created_at = ?
@@ -71,29 +75,72 @@ def duplicate(transaction: Transaction, job: NewJob) -> Enqueued | None:
     return Enqueued(holder, duplicate=True, payload_differs=_payload_differs(transaction, holder, job))
 
 
-def replace(transaction: Transaction, job: NewJob, queue_id: int, attempts: int) -> Enqueued:
-    """The job, whose options are known, waits in place of the living one that has its key."""
-    holder = transaction.value(HOLDER, (job.kind, job.key))
+def put(transaction: Transaction, job: NewJob, queue_id: int, attempts: int) -> Enqueued:
+    """The job, whose options are known, waits, or another one that has its key or fingerprint is the answer. Raises NotUnique."""
+    holder = (
+        transaction.value(HOLDER, (job.kind, job.key))
+        if job.hold is None
+        else _held(transaction, job, job.hold)
+    )
     if holder is None:
         return Enqueued(_insert(transaction, job, queue_id, attempts))
     differs = _payload_differs(transaction, holder, job)
+    same = Enqueued(holder, duplicate=True, payload_differs=differs)
+    if job.hold is not None and (job.key_mode is not KeyMode.REPLACE or differs is None):
+        return require_new(job, same)
     place = moves.place(transaction, holder)
+    if job.hold is not None and place.state not in WAITING:
+        return same
     if place.state is State.IN_PROGRESS:
         transaction.execute("DELETE FROM job_key WHERE job_id = ?", (holder,))
         new_id = _insert(transaction, job, queue_id, attempts)
         return Enqueued(new_id, supersedes=holder, payload_differs=differs)
-    run_at = transaction.value("SELECT run_at FROM scheduled WHERE job_id = ?", (holder,))
-    created_at = transaction.value("SELECT created_at FROM job WHERE id = ?", (holder,))
-    stays = job.key_mode is KeyMode.PRESERVE_RUN_AT and place.attempt == 0
-    moves.take_out(transaction, [place])
-    transaction.execute("DELETE FROM failure WHERE job_id = ?", (holder,))
-    facts = (queue_id, job.priority or 0, attempts, _seconds(job), job.codec, job.payload)
-    transaction.execute(UPDATE, (*facts, created_at if stays else transaction.now, holder))
-    if stays and run_at is None:
-        _wait(transaction, holder, job, queue_id, transaction.now, place.pos)
-    else:
-        _wait(transaction, holder, job, queue_id, run_at if stays else due(job, transaction.now))
+    _rewrite(transaction, place, job, queue_id, attempts)
     return Enqueued(holder, replaced=True, payload_differs=differs)
+
+
+def require_new(job: NewJob, answer: Enqueued) -> Enqueued:
+    """Return the answer that names another job. Raises NotUnique when the job has to be new."""
+    if job.must_be_new:
+        raise NotUnique(job.kind, answer.id)
+    return answer
+
+
+def _held(transaction: Transaction, job: NewJob, hold: Hold) -> int | None:
+    """Return the job that has the fingerprint at present, whose time may begin anew; None: there is none."""
+    row = transaction.record(HELD, (job.kind, hold.fingerprint, transaction.now))
+    if row is None:
+        return None
+    if hold.extends:
+        until = later(transaction.now, hold.within)
+        if hold.at_most is not None:
+            until = min(until, later(row["since"], hold.at_most))
+        transaction.execute(
+            "UPDATE unique_hold SET until = max(until, ?) WHERE job_id = ?", (until, row["job_id"])
+        )
+    job_id: int = row["job_id"]
+    return job_id
+
+
+def _rewrite(transaction: Transaction, place: moves.Place, job: NewJob, queue_id: int, attempts: int) -> None:
+    """The waiting job is the one that is asked for, with its id, as if it was enqueued now."""
+    now = transaction.now
+    run_at = transaction.value("SELECT run_at FROM scheduled WHERE job_id = ?", (place.id,))
+    created_at = transaction.value("SELECT created_at FROM job WHERE id = ?", (place.id,))
+    stays = job.key_mode in (KeyMode.PRESERVE_RUN_AT, KeyMode.PUT_OFF) and place.attempt == 0
+    moves.take_out(transaction, [place])
+    transaction.execute("DELETE FROM failure WHERE job_id = ?", (place.id,))
+    facts = (queue_id, job.priority or 0, attempts, _seconds(job), job.codec, job.payload)
+    transaction.execute(UPDATE, (*facts, created_at if stays else now, place.id))
+    if not stays:
+        _wait(transaction, place.id, job, queue_id, due(job, now))
+    elif run_at is None:
+        _wait(transaction, place.id, job, queue_id, now, place.pos)
+    elif job.key_mode is KeyMode.PUT_OFF:
+        latest = due(job, now) if job.max_wait is None else later(created_at, job.max_wait)
+        _wait(transaction, place.id, job, queue_id, min(due(job, now), latest))
+    else:
+        _wait(transaction, place.id, job, queue_id, run_at)
 
 
 def due(job: NewJob, now: int) -> int:
@@ -104,14 +151,17 @@ def due(job: NewJob, now: int) -> int:
 
 
 def _insert(transaction: Transaction, job: NewJob, queue_id: int, attempts: int) -> int:
-    """The job waits and has its key, which nobody has; return its id."""
+    """The job waits and has its key or fingerprint, which nobody has; return its id."""
     job_id = (transaction.value("SELECT seq FROM sqlite_sequence WHERE name = 'job'") or 0) + 1
     now = transaction.now
     facts = (job.priority or 0, attempts, _seconds(job), job.kind, job.codec, job.key, now, job.payload)
     transaction.execute(INSERT, (job_id, queue_id, *facts))
-    transaction.execute(
-        "INSERT INTO job_key (kind, key, job_id) VALUES (?, ?, ?)", (job.kind, job.key, job_id)
-    )
+    if job.hold is None:
+        named = (job.kind, job.key, job_id)
+        transaction.execute("INSERT INTO job_key (kind, key, job_id) VALUES (?, ?, ?)", named)
+    else:
+        until = later(now, job.hold.within)
+        transaction.execute(HOLD, (job.kind, job.hold.fingerprint, now, until, job_id))
     _wait(transaction, job_id, job, queue_id, due(job, now))
     return job_id
 
@@ -129,8 +179,12 @@ def _wait(
         count_move(transaction, [queue_id], None, "pending")
 
 
-def _payload_differs(transaction: Transaction, job_id: int, job: NewJob) -> bool:
-    payload, codec = transaction.rows("SELECT payload, codec FROM job WHERE id = ?", (job_id,))[0]
+def _payload_differs(transaction: Transaction, job_id: int, job: NewJob) -> bool | None:
+    """Return whether the job was enqueued with another payload; None: it is gone."""
+    row = transaction.row("SELECT payload, codec FROM job WHERE id = ?", (job_id,))
+    if row is None:
+        return None
+    payload, codec = row
     if (payload, codec) == (job.payload, job.codec):
         return False
     if codec != "json" or job.codec != "json":

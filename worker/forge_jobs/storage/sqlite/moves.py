@@ -119,6 +119,7 @@ def delete(transaction: Transaction, places: Sequence[Place]) -> int:
     """The jobs, all in one state and not in progress, are gone with their history; return how many."""
     take_out(transaction, places)
     _give_keys_back(transaction, places)
+    transaction.execute_many("DELETE FROM unique_hold WHERE job_id = ?", [(place.id,) for place in places])
     forget(transaction, [place.id for place in places])
     return len(places)
 

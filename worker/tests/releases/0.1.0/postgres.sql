@@ -103,6 +103,18 @@ CREATE TABLE "forge_jobs".job_key (
     PRIMARY KEY (kind, key)
 );
 
+-- For a time, no other job of the kind with the same fingerprint is enqueued, whether the job has ended or not. A row is
+-- deleted when its job is deleted by somebody, and some time after it has expired.
+CREATE TABLE "forge_jobs".unique_hold (
+    kind        text NOT NULL,
+    fingerprint bytea NOT NULL,  -- of what the job says
+    since       timestamptz NOT NULL,
+    until       timestamptz NOT NULL,
+    job_id      bigint NOT NULL UNIQUE,
+    PRIMARY KEY (kind, fingerprint)
+);
+CREATE INDEX unique_hold_until ON "forge_jobs".unique_hold (until);
+
 
 -- The states of a job
 
@@ -481,81 +493,142 @@ BEGIN
 END
 $$;
 
--- Enqueues a job with a key in place of the living job that has the key. One that waits is the new job from now on, with
--- its id; with the mode 'preserve_run_at', if no attempt of it has counted, it stays where it waits. One that runs goes
--- on, but loses its key to the new job, so that it is never tried again.
+-- Makes a waiting job the one that is asked for, with its id, as if it was enqueued now; false: it does not wait. Of a job
+-- whose attempts have not counted, 'preserve_run_at' keeps the place or the time, and 'put_off' lets it wait anew, but no
+-- longer than `max_wait` since it was enqueued first, or stay where it is if it is pending.
 --
--- Each step locks the row of the job's state first, and only then changes anything. What others did meanwhile shows in
--- finding nothing to lock, and then all begins again. The row of a waiting job is made anew, so that no claim that looked
--- before takes the job with its old payload.
-CREATE FUNCTION "forge_jobs".replace_job(
+-- The row of the job's state is locked first, and made anew, so that no claim that looked before takes the job with its
+-- old payload.
+CREATE FUNCTION "forge_jobs".rewrite_job(
+    job_id bigint, queue_id integer, priority smallint, max_attempts integer, timeout double precision, codec text,
+    payload bytea, mode text, max_wait interval, due timestamptz, late boolean
+) RETURNS boolean LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    waited record;
+    stays boolean;
+    since timestamptz;
+BEGIN
+    DELETE FROM "forge_jobs".ready WHERE ready.ctid = "forge_jobs".place(rewrite_job.job_id)
+    RETURNING ready.queue_id, ready.attempt, ready.pos, NULL::timestamptz AS run_at INTO waited;
+    IF NOT FOUND THEN
+        DELETE FROM "forge_jobs".scheduled WHERE scheduled.job_id = rewrite_job.job_id
+        RETURNING scheduled.queue_id, scheduled.attempt, NULL::bigint AS pos, scheduled.run_at INTO waited;
+    END IF;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    INSERT INTO "forge_jobs".tally (queue_id, pending, scheduled)
+    VALUES (waited.queue_id, -(waited.run_at IS NULL)::integer, -(waited.run_at IS NOT NULL)::integer);
+    stays := mode IN ('preserve_run_at', 'put_off') AND waited.attempt = 0;
+    UPDATE "forge_jobs".job
+    SET queue_id = rewrite_job.queue_id, priority = rewrite_job.priority, max_attempts = rewrite_job.max_attempts,
+        timeout = rewrite_job.timeout, codec = rewrite_job.codec, payload = rewrite_job.payload,
+        created_at = CASE WHEN stays THEN job.created_at ELSE statement_timestamp() END
+    WHERE job.id = rewrite_job.job_id
+    RETURNING job.created_at INTO since;
+    DELETE FROM "forge_jobs".failure WHERE failure.job_id = rewrite_job.job_id;
+    IF stays AND mode = 'put_off' AND waited.run_at IS NOT NULL THEN
+        due := least(rewrite_job.due, since + max_wait);
+    ELSIF stays THEN
+        due := waited.run_at;
+    END IF;
+    PERFORM "forge_jobs".begin_wait(
+        rewrite_job.job_id, rewrite_job.queue_id, rewrite_job.priority, rewrite_job.due, late,
+        CASE WHEN stays THEN waited.pos END);
+    RETURN true;
+END
+$$;
+
+-- Enqueues a job whose key or fingerprint another one may have. The outcome is 'new', 'duplicate' or 'replaced'.
+--
+-- With a key, the new job takes the place of the living one that has it: one that waits is rewritten, and one that runs
+-- goes on, but loses its key to the new job, so that it is never tried again. With a fingerprint, the job has a hold for a
+-- time, in which others of the kind with that fingerprint are duplicates, whether it has ended or not; with the mode
+-- 'replace' they rewrite it while it waits. If `extends`, each of them begins the time anew, no longer than `max_wait`
+-- since the first.
+--
+-- Each step locks one row, and changes something only if it was there. What others did meanwhile shows in finding
+-- nothing, and then all begins again.
+CREATE FUNCTION "forge_jobs".put_job(
     queue_id integer, priority smallint, max_attempts integer, timeout double precision, kind text, codec text,
-    payload bytea, key text, mode text, due timestamptz, late boolean,
-    OUT id bigint, OUT is_replaced boolean, OUT supersedes bigint, OUT differs boolean
+    payload bytea, key text, mode text, max_wait interval, fingerprint bytea, within interval, extends boolean,
+    due timestamptz, late boolean,
+    OUT id bigint, OUT outcome text, OUT supersedes bigint, OUT differs boolean
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
+    moment timestamptz := statement_timestamp();
     holder bigint;
-    waited record;
-    stays boolean;
     tries integer := 0;
 BEGIN
-    is_replaced := false;
     LOOP
         tries := tries + 1;
         IF tries > 100 THEN
-            RAISE EXCEPTION 'the job with the key % is moved by others all the time', replace_job.key
+            RAISE EXCEPTION 'the job with the key % is moved by others all the time', put_job.key
                 USING ERRCODE = 'serialization_failure';
         END IF;
-        SELECT job_key.job_id INTO holder FROM "forge_jobs".job_key
-        WHERE job_key.kind = replace_job.kind AND job_key.key = replace_job.key;
-        IF NOT FOUND THEN
-            replace_job.id := nextval('"forge_jobs".job_id_seq');
-            INSERT INTO "forge_jobs".job_key (kind, key, job_id)
-            VALUES (replace_job.kind, replace_job.key, replace_job.id) ON CONFLICT DO NOTHING;
-            CONTINUE WHEN NOT FOUND;
-            EXIT;
+        IF fingerprint IS NULL THEN
+            SELECT job_key.job_id INTO holder FROM "forge_jobs".job_key
+            WHERE job_key.kind = put_job.kind AND job_key.key = put_job.key;
+        ELSE
+            SELECT unique_hold.job_id INTO holder FROM "forge_jobs".unique_hold
+            WHERE unique_hold.kind = put_job.kind AND unique_hold.fingerprint = put_job.fingerprint
+              AND unique_hold.until > moment;
         END IF;
-        DELETE FROM "forge_jobs".ready WHERE ready.ctid = "forge_jobs".place(holder)
-        RETURNING ready.queue_id, ready.attempt, ready.pos, NULL::timestamptz AS run_at INTO waited;
         IF NOT FOUND THEN
-            DELETE FROM "forge_jobs".scheduled WHERE scheduled.job_id = holder
-            RETURNING scheduled.queue_id, scheduled.attempt, NULL::bigint AS pos, scheduled.run_at INTO waited;
+            put_job.id := nextval('"forge_jobs".job_id_seq');
+            IF put_job.fingerprint IS NULL THEN
+                INSERT INTO "forge_jobs".job_key (kind, key, job_id)
+                VALUES (put_job.kind, put_job.key, put_job.id) ON CONFLICT DO NOTHING;
+            ELSE
+                INSERT INTO "forge_jobs".unique_hold (kind, fingerprint, since, until, job_id)
+                VALUES (put_job.kind, put_job.fingerprint, moment, moment + within, put_job.id)
+                ON CONFLICT (kind, fingerprint) DO UPDATE
+                SET since = excluded.since, until = excluded.until, job_id = excluded.job_id
+                WHERE unique_hold.until <= moment;
+            END IF;
+            EXIT WHEN FOUND;
+            CONTINUE;
         END IF;
-        IF FOUND THEN
-            INSERT INTO "forge_jobs".tally (queue_id, pending, scheduled)
-            VALUES (waited.queue_id, -(waited.run_at IS NULL)::integer, -(waited.run_at IS NOT NULL)::integer);
-            replace_job.differs := "forge_jobs".payload_differs(holder, replace_job.payload, replace_job.codec);
-            stays := mode = 'preserve_run_at' AND waited.attempt = 0;
-            UPDATE "forge_jobs".job
-            SET queue_id = replace_job.queue_id, priority = replace_job.priority, max_attempts = replace_job.max_attempts,
-                timeout = replace_job.timeout, codec = replace_job.codec, payload = replace_job.payload,
-                created_at = CASE WHEN stays THEN job.created_at ELSE statement_timestamp() END
-            WHERE job.id = holder;
-            DELETE FROM "forge_jobs".failure WHERE failure.job_id = holder;
-            PERFORM "forge_jobs".begin_wait(
-                holder, replace_job.queue_id, replace_job.priority,
-                CASE WHEN stays THEN waited.run_at ELSE replace_job.due END, late, CASE WHEN stays THEN waited.pos END);
-            replace_job.id := holder;
-            is_replaced := true;
+        put_job.differs := "forge_jobs".payload_differs(holder, put_job.payload, put_job.codec);
+        IF put_job.fingerprint IS NULL OR mode = 'replace' THEN
+            IF "forge_jobs".rewrite_job(
+                holder, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.codec,
+                put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late)
+            THEN
+                put_job.id := holder;
+                outcome := 'replaced';
+                RETURN;
+            END IF;
+        END IF;
+        IF put_job.fingerprint IS NOT NULL THEN
+            IF extends THEN
+                UPDATE "forge_jobs".unique_hold SET until = greatest(until, least(moment + within, since + max_wait))
+                WHERE unique_hold.kind = put_job.kind AND unique_hold.fingerprint = put_job.fingerprint
+                  AND unique_hold.job_id = holder;
+            END IF;
+            put_job.id := holder;
+            outcome := 'duplicate';
             RETURN;
         END IF;
         PERFORM FROM "forge_jobs".claimed WHERE claimed.job_id = holder FOR UPDATE;
         IF FOUND THEN
-            replace_job.id := nextval('"forge_jobs".job_id_seq');
-            UPDATE "forge_jobs".job_key SET job_id = replace_job.id
-            WHERE job_key.kind = replace_job.kind AND job_key.key = replace_job.key AND job_key.job_id = holder;
-            CONTINUE WHEN NOT FOUND;
-            supersedes := holder;
-            replace_job.differs := "forge_jobs".payload_differs(holder, replace_job.payload, replace_job.codec);
-            EXIT;
+            put_job.id := nextval('"forge_jobs".job_id_seq');
+            UPDATE "forge_jobs".job_key SET job_id = put_job.id
+            WHERE job_key.kind = put_job.kind AND job_key.key = put_job.key AND job_key.job_id = holder;
+            IF FOUND THEN
+                supersedes := holder;
+                EXIT;
+            END IF;
         END IF;
     END LOOP;
+    outcome := 'new';
+    differs := CASE WHEN supersedes IS NULL THEN false ELSE differs END;
     INSERT INTO "forge_jobs".job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload)
-    VALUES (replace_job.id, replace_job.queue_id, replace_job.priority, replace_job.max_attempts, replace_job.timeout,
-            replace_job.kind, replace_job.codec, replace_job.key, statement_timestamp(), replace_job.payload);
-    PERFORM "forge_jobs".begin_wait(
-        replace_job.id, replace_job.queue_id, replace_job.priority, replace_job.due, late);
+    VALUES (put_job.id, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.kind,
+            put_job.codec, put_job.key, moment, put_job.payload);
+    PERFORM "forge_jobs".begin_wait(put_job.id, put_job.queue_id, put_job.priority, put_job.due, late);
 END
 $$;
 
@@ -655,10 +728,10 @@ BEGIN
                              declared.max_attempts, into_queue.max_attempts);
     seconds := coalesce(extract(epoch FROM enqueue.timeout), declared.timeout);
     IF enqueue.key_mode <> 'dedupe' THEN
-        SELECT replaced.id INTO new_id
-        FROM "forge_jobs".replace_job(into_queue.id, enqueue.priority::smallint, enqueue.max_attempts, seconds, enqueue.kind, 'json',
-                                  convert_to(enqueue.payload::text, 'UTF8'), enqueue.key, enqueue.key_mode, enqueue.run_at,
-                                  true) AS replaced;
+        SELECT made.id INTO new_id
+        FROM "forge_jobs".put_job(into_queue.id, enqueue.priority::smallint, enqueue.max_attempts, seconds, enqueue.kind,
+                              'json', convert_to(enqueue.payload::text, 'UTF8'), enqueue.key, enqueue.key_mode, NULL,
+                              NULL, NULL, false, enqueue.run_at, true) AS made;
         RETURN new_id;
     END IF;
     new_id := nextval(pg_get_serial_sequence('"forge_jobs".job', 'id'));
@@ -850,6 +923,7 @@ INSERT INTO "forge_jobs".queue (name) VALUES ('default');
 DELETE FROM forge_jobs.worker_version;
 DELETE FROM forge_jobs.worker_label;
 DELETE FROM forge_jobs.worker;
+DELETE FROM forge_jobs.unique_hold;
 DELETE FROM forge_jobs.tally;
 DELETE FROM forge_jobs.slot;
 DELETE FROM forge_jobs.scheduled;
@@ -880,7 +954,7 @@ INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERR
 INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERRIDING SYSTEM VALUE VALUES ('3', '4', '1', '2026-01-01 00:00:00+00', '1002', 'it broke');
 INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('1', '1002', '2025-12-31 23:59:58.5+00', '2026-01-01 00:00:00+00', '1', '1', 'done', NULL, E'\\x2273656e7422');
 INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('2', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '1', 'dead', 'it broke', NULL);
-INSERT INTO forge_jobs.fire (cron_id, fire_at, job_id) OVERRIDING SYSTEM VALUE VALUES ('1', '2026-01-01 00:00:01+00', '14');
+INSERT INTO forge_jobs.fire (cron_id, fire_at, job_id) OVERRIDING SYSTEM VALUE VALUES ('1', '2026-01-01 00:00:01+00', '15');
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '5', NULL, 'work', 'json', 'ada', '2026-01-01 00:00:00+00', E'\\x7b22746f223a22616461406578616d706c652e636f6d227d');
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a226e6f626f6479227d');
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('3', '1', '0', '5', NULL, 'work', 'json', 'bob', '2026-01-01 00:00:00+00', E'\\x7b7d');
@@ -890,11 +964,12 @@ INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind,
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('7', '2', '0', '8', '300', 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a22637964227d');
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('8', '2', '0', '8', NULL, 'work', 'json', 'dan', '2026-01-01 00:00:00+00', E'\\x7b7d');
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('9', '1', '0', '5', NULL, 'work', 'json', 'eve', '2026-01-01 00:00:00+00', E'\\x7b7d');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('10', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b226f66223a226d616e79227d');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('11', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000001+00', E'\\x7b226f66223a226d616e79227d');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('12', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000002+00', E'\\x7b226f66223a226d616e79227d');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('13', '2', '-5', '8', NULL, 'work', 'msgpack', NULL, '2026-01-01 00:00:01+00', E'\\x81a2746fa3666179');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('14', '1', '0', '5', NULL, 'report', 'json', NULL, '2026-01-01 00:00:01+00', E'\\x7b7d');
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('10', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d');
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('11', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b226f66223a226d616e79227d');
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('12', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000001+00', E'\\x7b226f66223a226d616e79227d');
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('13', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000002+00', E'\\x7b226f66223a226d616e79227d');
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('14', '2', '-5', '8', NULL, 'work', 'msgpack', NULL, '2026-01-01 00:00:01+00', E'\\x81a2746fa3666179');
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('15', '1', '0', '5', NULL, 'report', 'json', NULL, '2026-01-01 00:00:01+00', E'\\x7b7d');
 INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'bob', '3');
 INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'dan', '8');
 INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'eve', '9');
@@ -903,17 +978,18 @@ INSERT INTO forge_jobs.leader (one, worker_id, epoch, until) OVERRIDING SYSTEM V
 INSERT INTO forge_jobs.migration (number, name, applied_at, breaking) OVERRIDING SYSTEM VALUE VALUES ('1', 'jobs', '2026-01-01 00:00:00+00', 'false');
 INSERT INTO forge_jobs.operator (one, holder, epoch) OVERRIDING SYSTEM VALUE VALUES ('true', 'operator-1', '1');
 INSERT INTO forge_jobs.rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by) OVERRIDING SYSTEM VALUE VALUES ('mail', '10', '1', '10', '2026-01-01 00:00:00+00', '0', NULL, NULL);
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('10', '1767225600000000', '1', '0', '0');
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('11', '1767225600000001', '1', '0', '0');
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('12', '1767225600000002', '1', '0', '0');
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('13', '1767225601000000', '2', '0', '-5');
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('14', '1767225601000000', '1', '0', '0');
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('11', '1767225600000000', '1', '0', '0');
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('12', '1767225600000001', '1', '0', '0');
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('13', '1767225600000002', '1', '0', '0');
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('14', '1767225601000000', '2', '0', '-5');
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('15', '1767225601000000', '1', '0', '0');
 INSERT INTO forge_jobs.revision (one, revision) OVERRIDING SYSTEM VALUE VALUES ('true', '3');
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason) OVERRIDING SYSTEM VALUE VALUES ('3', '2026-01-01 00:00:10+00', '1', '1', '0', 'retry');
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason) OVERRIDING SYSTEM VALUE VALUES ('4', '2026-01-01 00:00:10+00', '1', '1', '0', 'retry');
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason) OVERRIDING SYSTEM VALUE VALUES ('5', '2026-01-02 00:00:00+00', '1', '0', '0', 'throttled');
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason) OVERRIDING SYSTEM VALUE VALUES ('6', '2026-01-02 00:00:00+00', '1', '0', '0', 'rescheduled');
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason) OVERRIDING SYSTEM VALUE VALUES ('9', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed');
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason) OVERRIDING SYSTEM VALUE VALUES ('10', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed');
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '1002');
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '2', '1002');
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '3', '1002');
@@ -930,6 +1006,7 @@ INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, d
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0');
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0');
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0');
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0');
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0');
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0');
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0');
@@ -943,6 +1020,7 @@ INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, d
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0');
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0');
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0');
+INSERT INTO forge_jobs.unique_hold (kind, fingerprint, since, until, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', E'\\x7369787465656e206f66206279746573', '2026-01-01 00:00:00+00', '2026-01-03 00:00:00+00', '10');
 INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1001', 'test-worker-1-1001', 'here', '1001', '1', NULL, NULL, NULL, '{default}', '{work}', '10', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}');
 INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1002', 'test-worker-1-1002', 'here', '1002', '1', 'pool', 'aaaaaaa1', 'mail-1', '{default,mail}', '{work}', '10', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}');
 INSERT INTO forge_jobs.worker_label (worker_id, label, at, pool, version_id) OVERRIDING SYSTEM VALUE VALUES ('1001', 'test-worker-1-1001', '2026-01-01 00:00:00+00', NULL, NULL);
@@ -950,5 +1028,5 @@ INSERT INTO forge_jobs.worker_label (worker_id, label, at, pool, version_id) OVE
 INSERT INTO forge_jobs.worker_version (pool, id, version, deployment, spec_hash, state, weight_percent, control_revision, queues, kinds, created_at, state_changed_at, ramping_since, last_current_at, drain_started_at, drained_at, record, baseline, failure_message) OVERRIDING SYSTEM VALUE VALUES ('pool', 'aaaaaaa1', '1.0', 'mail-1-0', '', 'current', '100', '1', '{default,mail}', '{work}', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, '2026-01-01 00:00:00+00', NULL, NULL, '{}', NULL, NULL);
 SELECT setval('forge_jobs.cron_id_seq', 1);
 SELECT setval('forge_jobs.failure_id_seq', 3);
-SELECT setval('forge_jobs.job_id_seq', 14);
+SELECT setval('forge_jobs.job_id_seq', 15);
 SELECT setval('forge_jobs.queue_id_seq', 2);

@@ -104,6 +104,18 @@ CREATE TABLE job_key (
     PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
 
+-- For a time, no other job of the kind with the same fingerprint is enqueued, whether the job has ended or not. A row is
+-- deleted when its job is deleted by somebody, and some time after it has expired.
+CREATE TABLE unique_hold (
+    kind        TEXT NOT NULL,
+    fingerprint BLOB NOT NULL,  -- of what the job says
+    since       INTEGER NOT NULL,
+    until       INTEGER NOT NULL,
+    job_id      INTEGER NOT NULL UNIQUE,
+    PRIMARY KEY (kind, fingerprint)
+) WITHOUT ROWID;
+CREATE INDEX unique_hold_until ON unique_hold (until);
+
 
 -- The states of a job
 
@@ -427,6 +439,7 @@ INSERT INTO queue (name) VALUES ('default');
 DELETE FROM worker_version;
 DELETE FROM worker_label;
 DELETE FROM worker;
+DELETE FROM unique_hold;
 DELETE FROM tally;
 DELETE FROM slot;
 DELETE FROM scheduled;
@@ -456,7 +469,7 @@ INSERT OR REPLACE INTO failure (id, job_id, attempt, at, worker_id, error) VALUE
 INSERT OR REPLACE INTO failure (id, job_id, attempt, at, worker_id, error) VALUES (3, 4, 1, 1767225600000000, 1004, 'it broke');
 INSERT OR REPLACE INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) VALUES (1, 1004, 1767225598500000, 1767225600000000, 1, 1, 'done', NULL, X'2273656E7422');
 INSERT OR REPLACE INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) VALUES (2, 1004, 1767225600000000, 1767225600000000, 1, 1, 'dead', 'it broke', NULL);
-INSERT OR REPLACE INTO fire (cron_id, fire_at, job_id) VALUES (1, 1767225601000000, 14);
+INSERT OR REPLACE INTO fire (cron_id, fire_at, job_id) VALUES (1, 1767225601000000, 15);
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (1, 1, 0, 5, NULL, 'work', 'json', 'ada', 1767225600000000, X'7B22746F223A22616461406578616D706C652E636F6D227D');
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (2, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A226E6F626F6479227D');
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (3, 1, 0, 5, NULL, 'work', 'json', 'bob', 1767225600000000, X'7B7D');
@@ -466,11 +479,12 @@ INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind,
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (7, 2, 0, 8, 300.0, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A22637964227D');
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (8, 2, 0, 8, NULL, 'work', 'json', 'dan', 1767225600000000, X'7B7D');
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (9, 1, 0, 5, NULL, 'work', 'json', 'eve', 1767225600000000, X'7B7D');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (10, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D');
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (10, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D');
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (11, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D');
 INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (12, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (13, 2, -5, 8, NULL, 'work', 'msgpack', NULL, 1767225601000000, X'81A2746FA3666179');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (14, 1, 0, 5, NULL, 'report', 'json', NULL, 1767225601000000, X'7B7D');
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (13, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D');
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (14, 2, -5, 8, NULL, 'work', 'msgpack', NULL, 1767225601000000, X'81A2746FA3666179');
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (15, 1, 0, 5, NULL, 'report', 'json', NULL, 1767225601000000, X'7B7D');
 INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'bob', 3);
 INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'dan', 8);
 INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'eve', 9);
@@ -485,22 +499,24 @@ INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '1', 18);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '2', 16);
 INSERT OR REPLACE INTO operator (one, holder, epoch) VALUES (1, 'operator-1', 1);
 INSERT OR REPLACE INTO rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by) VALUES ('mail', 10.0, 1.0, 10.0, 1767225600000000, 0, NULL, NULL);
-INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (10, 1767225600000000, 1, 0, 0);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (11, 1767225600000000, 1, 0, 0);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (12, 1767225600000000, 1, 0, 0);
-INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (13, 1767225601000000, 2, 0, -5);
-INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (14, 1767225601000000, 1, 0, 0);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (13, 1767225600000000, 1, 0, 0);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (14, 1767225601000000, 2, 0, -5);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (15, 1767225601000000, 1, 0, 0);
 INSERT OR REPLACE INTO revision (one, revision) VALUES (1, 3);
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason) VALUES (3, 1767225610000000, 1, 1, 0, 'retry');
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason) VALUES (4, 1767225610000000, 1, 1, 0, 'retry');
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason) VALUES (5, 1767312000000000, 1, 0, 0, 'throttled');
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason) VALUES (6, 1767312000000000, 1, 0, 0, 'rescheduled');
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason) VALUES (9, 1767312000000000, 1, 0, 0, 'delayed');
+INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason) VALUES (10, 1767312000000000, 1, 0, 0, 'delayed');
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 1, 1004);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 2, 1004);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 3, 1004);
-INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead) VALUES (1, 4, 5, 0, 1, 1);
+INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead) VALUES (1, 4, 6, 0, 1, 1);
 INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead) VALUES (2, 1, 0, 2, 0, 0);
+INSERT OR REPLACE INTO unique_hold (kind, fingerprint, since, until, job_id) VALUES ('work', X'7369787465656E206F66206279746573', 1767225600000000, 1767398400000000, 10);
 INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1003, 'test-worker-1-1003', 'here', 1003, '1', NULL, NULL, NULL, '["default"]', '["work"]', 10, 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');
 INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1004, 'test-worker-1-1004', 'here', 1004, '1', 'pool', 'aaaaaaa1', 'mail-1', '["default", "mail"]', '["work"]', 10, 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');
 INSERT OR REPLACE INTO worker_label (worker_id, label, at, pool, version_id) VALUES (1003, 'test-worker-1-1003', 1767225600000000, NULL, NULL);

@@ -92,6 +92,18 @@ CREATE TABLE {schema}.job_key (
     PRIMARY KEY (kind, key)
 );
 
+-- For a time, no other job of the kind with the same fingerprint is enqueued, whether the job has ended or not. A row is
+-- deleted when its job is deleted by somebody, and some time after it has expired.
+CREATE TABLE {schema}.unique_hold (
+    kind        text NOT NULL,
+    fingerprint bytea NOT NULL,  -- of what the job says
+    since       timestamptz NOT NULL,
+    until       timestamptz NOT NULL,
+    job_id      bigint NOT NULL UNIQUE,
+    PRIMARY KEY (kind, fingerprint)
+);
+CREATE INDEX unique_hold_until ON {schema}.unique_hold (until);
+
 
 -- The states of a job
 
@@ -470,81 +482,142 @@ BEGIN
 END
 $$;
 
--- Enqueues a job with a key in place of the living job that has the key. One that waits is the new job from now on, with
--- its id; with the mode 'preserve_run_at', if no attempt of it has counted, it stays where it waits. One that runs goes
--- on, but loses its key to the new job, so that it is never tried again.
+-- Makes a waiting job the one that is asked for, with its id, as if it was enqueued now; false: it does not wait. Of a job
+-- whose attempts have not counted, 'preserve_run_at' keeps the place or the time, and 'put_off' lets it wait anew, but no
+-- longer than `max_wait` since it was enqueued first, or stay where it is if it is pending.
 --
--- Each step locks the row of the job's state first, and only then changes anything. What others did meanwhile shows in
--- finding nothing to lock, and then all begins again. The row of a waiting job is made anew, so that no claim that looked
--- before takes the job with its old payload.
-CREATE FUNCTION {schema}.replace_job(
+-- The row of the job's state is locked first, and made anew, so that no claim that looked before takes the job with its
+-- old payload.
+CREATE FUNCTION {schema}.rewrite_job(
+    job_id bigint, queue_id integer, priority smallint, max_attempts integer, timeout double precision, codec text,
+    payload bytea, mode text, max_wait interval, due timestamptz, late boolean
+) RETURNS boolean LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    waited record;
+    stays boolean;
+    since timestamptz;
+BEGIN
+    DELETE FROM {schema}.ready WHERE ready.ctid = {schema}.place(rewrite_job.job_id)
+    RETURNING ready.queue_id, ready.attempt, ready.pos, NULL::timestamptz AS run_at INTO waited;
+    IF NOT FOUND THEN
+        DELETE FROM {schema}.scheduled WHERE scheduled.job_id = rewrite_job.job_id
+        RETURNING scheduled.queue_id, scheduled.attempt, NULL::bigint AS pos, scheduled.run_at INTO waited;
+    END IF;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    INSERT INTO {schema}.tally (queue_id, pending, scheduled)
+    VALUES (waited.queue_id, -(waited.run_at IS NULL)::integer, -(waited.run_at IS NOT NULL)::integer);
+    stays := mode IN ('preserve_run_at', 'put_off') AND waited.attempt = 0;
+    UPDATE {schema}.job
+    SET queue_id = rewrite_job.queue_id, priority = rewrite_job.priority, max_attempts = rewrite_job.max_attempts,
+        timeout = rewrite_job.timeout, codec = rewrite_job.codec, payload = rewrite_job.payload,
+        created_at = CASE WHEN stays THEN job.created_at ELSE statement_timestamp() END
+    WHERE job.id = rewrite_job.job_id
+    RETURNING job.created_at INTO since;
+    DELETE FROM {schema}.failure WHERE failure.job_id = rewrite_job.job_id;
+    IF stays AND mode = 'put_off' AND waited.run_at IS NOT NULL THEN
+        due := least(rewrite_job.due, since + max_wait);
+    ELSIF stays THEN
+        due := waited.run_at;
+    END IF;
+    PERFORM {schema}.begin_wait(
+        rewrite_job.job_id, rewrite_job.queue_id, rewrite_job.priority, rewrite_job.due, late,
+        CASE WHEN stays THEN waited.pos END);
+    RETURN true;
+END
+$$;
+
+-- Enqueues a job whose key or fingerprint another one may have. The outcome is 'new', 'duplicate' or 'replaced'.
+--
+-- With a key, the new job takes the place of the living one that has it: one that waits is rewritten, and one that runs
+-- goes on, but loses its key to the new job, so that it is never tried again. With a fingerprint, the job has a hold for a
+-- time, in which others of the kind with that fingerprint are duplicates, whether it has ended or not; with the mode
+-- 'replace' they rewrite it while it waits. If `extends`, each of them begins the time anew, no longer than `max_wait`
+-- since the first.
+--
+-- Each step locks one row, and changes something only if it was there. What others did meanwhile shows in finding
+-- nothing, and then all begins again.
+CREATE FUNCTION {schema}.put_job(
     queue_id integer, priority smallint, max_attempts integer, timeout double precision, kind text, codec text,
-    payload bytea, key text, mode text, due timestamptz, late boolean,
-    OUT id bigint, OUT is_replaced boolean, OUT supersedes bigint, OUT differs boolean
+    payload bytea, key text, mode text, max_wait interval, fingerprint bytea, within interval, extends boolean,
+    due timestamptz, late boolean,
+    OUT id bigint, OUT outcome text, OUT supersedes bigint, OUT differs boolean
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
+    moment timestamptz := statement_timestamp();
     holder bigint;
-    waited record;
-    stays boolean;
     tries integer := 0;
 BEGIN
-    is_replaced := false;
     LOOP
         tries := tries + 1;
         IF tries > 100 THEN
-            RAISE EXCEPTION 'the job with the key % is moved by others all the time', replace_job.key
+            RAISE EXCEPTION 'the job with the key % is moved by others all the time', put_job.key
                 USING ERRCODE = 'serialization_failure';
         END IF;
-        SELECT job_key.job_id INTO holder FROM {schema}.job_key
-        WHERE job_key.kind = replace_job.kind AND job_key.key = replace_job.key;
-        IF NOT FOUND THEN
-            replace_job.id := nextval('{schema_text}.job_id_seq');
-            INSERT INTO {schema}.job_key (kind, key, job_id)
-            VALUES (replace_job.kind, replace_job.key, replace_job.id) ON CONFLICT DO NOTHING;
-            CONTINUE WHEN NOT FOUND;
-            EXIT;
+        IF fingerprint IS NULL THEN
+            SELECT job_key.job_id INTO holder FROM {schema}.job_key
+            WHERE job_key.kind = put_job.kind AND job_key.key = put_job.key;
+        ELSE
+            SELECT unique_hold.job_id INTO holder FROM {schema}.unique_hold
+            WHERE unique_hold.kind = put_job.kind AND unique_hold.fingerprint = put_job.fingerprint
+              AND unique_hold.until > moment;
         END IF;
-        DELETE FROM {schema}.ready WHERE ready.ctid = {schema}.place(holder)
-        RETURNING ready.queue_id, ready.attempt, ready.pos, NULL::timestamptz AS run_at INTO waited;
         IF NOT FOUND THEN
-            DELETE FROM {schema}.scheduled WHERE scheduled.job_id = holder
-            RETURNING scheduled.queue_id, scheduled.attempt, NULL::bigint AS pos, scheduled.run_at INTO waited;
+            put_job.id := nextval('{schema_text}.job_id_seq');
+            IF put_job.fingerprint IS NULL THEN
+                INSERT INTO {schema}.job_key (kind, key, job_id)
+                VALUES (put_job.kind, put_job.key, put_job.id) ON CONFLICT DO NOTHING;
+            ELSE
+                INSERT INTO {schema}.unique_hold (kind, fingerprint, since, until, job_id)
+                VALUES (put_job.kind, put_job.fingerprint, moment, moment + within, put_job.id)
+                ON CONFLICT (kind, fingerprint) DO UPDATE
+                SET since = excluded.since, until = excluded.until, job_id = excluded.job_id
+                WHERE unique_hold.until <= moment;
+            END IF;
+            EXIT WHEN FOUND;
+            CONTINUE;
         END IF;
-        IF FOUND THEN
-            INSERT INTO {schema}.tally (queue_id, pending, scheduled)
-            VALUES (waited.queue_id, -(waited.run_at IS NULL)::integer, -(waited.run_at IS NOT NULL)::integer);
-            replace_job.differs := {schema}.payload_differs(holder, replace_job.payload, replace_job.codec);
-            stays := mode = 'preserve_run_at' AND waited.attempt = 0;
-            UPDATE {schema}.job
-            SET queue_id = replace_job.queue_id, priority = replace_job.priority, max_attempts = replace_job.max_attempts,
-                timeout = replace_job.timeout, codec = replace_job.codec, payload = replace_job.payload,
-                created_at = CASE WHEN stays THEN job.created_at ELSE statement_timestamp() END
-            WHERE job.id = holder;
-            DELETE FROM {schema}.failure WHERE failure.job_id = holder;
-            PERFORM {schema}.begin_wait(
-                holder, replace_job.queue_id, replace_job.priority,
-                CASE WHEN stays THEN waited.run_at ELSE replace_job.due END, late, CASE WHEN stays THEN waited.pos END);
-            replace_job.id := holder;
-            is_replaced := true;
+        put_job.differs := {schema}.payload_differs(holder, put_job.payload, put_job.codec);
+        IF put_job.fingerprint IS NULL OR mode = 'replace' THEN
+            IF {schema}.rewrite_job(
+                holder, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.codec,
+                put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late)
+            THEN
+                put_job.id := holder;
+                outcome := 'replaced';
+                RETURN;
+            END IF;
+        END IF;
+        IF put_job.fingerprint IS NOT NULL THEN
+            IF extends THEN
+                UPDATE {schema}.unique_hold SET until = greatest(until, least(moment + within, since + max_wait))
+                WHERE unique_hold.kind = put_job.kind AND unique_hold.fingerprint = put_job.fingerprint
+                  AND unique_hold.job_id = holder;
+            END IF;
+            put_job.id := holder;
+            outcome := 'duplicate';
             RETURN;
         END IF;
         PERFORM FROM {schema}.claimed WHERE claimed.job_id = holder FOR UPDATE;
         IF FOUND THEN
-            replace_job.id := nextval('{schema_text}.job_id_seq');
-            UPDATE {schema}.job_key SET job_id = replace_job.id
-            WHERE job_key.kind = replace_job.kind AND job_key.key = replace_job.key AND job_key.job_id = holder;
-            CONTINUE WHEN NOT FOUND;
-            supersedes := holder;
-            replace_job.differs := {schema}.payload_differs(holder, replace_job.payload, replace_job.codec);
-            EXIT;
+            put_job.id := nextval('{schema_text}.job_id_seq');
+            UPDATE {schema}.job_key SET job_id = put_job.id
+            WHERE job_key.kind = put_job.kind AND job_key.key = put_job.key AND job_key.job_id = holder;
+            IF FOUND THEN
+                supersedes := holder;
+                EXIT;
+            END IF;
         END IF;
     END LOOP;
+    outcome := 'new';
+    differs := CASE WHEN supersedes IS NULL THEN false ELSE differs END;
     INSERT INTO {schema}.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload)
-    VALUES (replace_job.id, replace_job.queue_id, replace_job.priority, replace_job.max_attempts, replace_job.timeout,
-            replace_job.kind, replace_job.codec, replace_job.key, statement_timestamp(), replace_job.payload);
-    PERFORM {schema}.begin_wait(
-        replace_job.id, replace_job.queue_id, replace_job.priority, replace_job.due, late);
+    VALUES (put_job.id, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.kind,
+            put_job.codec, put_job.key, moment, put_job.payload);
+    PERFORM {schema}.begin_wait(put_job.id, put_job.queue_id, put_job.priority, put_job.due, late);
 END
 $$;
 
@@ -644,10 +717,10 @@ BEGIN
                              declared.max_attempts, into_queue.max_attempts);
     seconds := coalesce(extract(epoch FROM enqueue.timeout), declared.timeout);
     IF enqueue.key_mode <> 'dedupe' THEN
-        SELECT replaced.id INTO new_id
-        FROM {schema}.replace_job(into_queue.id, enqueue.priority::smallint, enqueue.max_attempts, seconds, enqueue.kind, 'json',
-                                  convert_to(enqueue.payload::text, 'UTF8'), enqueue.key, enqueue.key_mode, enqueue.run_at,
-                                  true) AS replaced;
+        SELECT made.id INTO new_id
+        FROM {schema}.put_job(into_queue.id, enqueue.priority::smallint, enqueue.max_attempts, seconds, enqueue.kind,
+                              'json', convert_to(enqueue.payload::text, 'UTF8'), enqueue.key, enqueue.key_mode, NULL,
+                              NULL, NULL, false, enqueue.run_at, true) AS made;
         RETURN new_id;
     END IF;
     new_id := nextval(pg_get_serial_sequence('{schema_text}.job', 'id'));

@@ -94,6 +94,18 @@ CREATE TABLE job_key (
     PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
 
+-- For a time, no other job of the kind with the same fingerprint is enqueued, whether the job has ended or not. A row is
+-- deleted when its job is deleted by somebody, and some time after it has expired.
+CREATE TABLE unique_hold (
+    kind        TEXT NOT NULL,
+    fingerprint BLOB NOT NULL,  -- of what the job says
+    since       INTEGER NOT NULL,
+    until       INTEGER NOT NULL,
+    job_id      INTEGER NOT NULL UNIQUE,
+    PRIMARY KEY (kind, fingerprint)
+) WITHOUT ROWID;
+CREATE INDEX unique_hold_until ON unique_hold (until);
+
 
 -- The states of a job
 
