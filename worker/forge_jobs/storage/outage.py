@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from math import inf
 from typing import Any, TypeVar
 
 from forge_jobs.errors import ForgeError, StorageContended, StorageUnavailable, StorageUnusable
@@ -32,16 +33,17 @@ class Outage:
         )
         self.error: str | None = None  # of the last of them
 
-    async def wait(self, error: Exception) -> None:
-        """Say what went wrong, and return when it is time to try again."""
-        await asyncio.sleep(self.failed(error))
+    async def wait(self, error: Exception, *, at_most: float = inf) -> None:
+        """Say what went wrong, and return when it is time to try again, after `at_most` so many seconds."""
+        await asyncio.sleep(self.failed(error, at_most=at_most))
 
-    def failed(self, error: Exception) -> float:
-        """Say what went wrong. Return in how many seconds it is time to try again."""
+    def failed(self, error: Exception, *, at_most: float = inf) -> float:
+        """Say what went wrong. Return in how many seconds it is time to try again, at most in so many."""
         if self.since is None:
             self.since = time.monotonic()
         self.error = str(error) or type(error).__name__
         pause = self._wait * random.uniform(0.8, 1.2)  # so that a hundred workers do not come back at once
+        pause = min(pause, at_most)
         self._wait = min(self._wait * 2, LONGEST_WAIT)
         if isinstance(error, ForgeError) and not isinstance(error, StorageContended):
             self._telemetry.emit(DatabaseLost(self._doing, str(error), pause))

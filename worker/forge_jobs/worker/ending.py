@@ -90,7 +90,8 @@ class Ending:
         self._hand.hand_back()
         if not self._is_cut_off:
             await self._let_finish(stopped_at + grace, hurried)
-            self._runners.stop(Stop.STOPPING)
+        # Also what was begun meanwhile, of a claim that was on the wire.
+        self._runners.stop(Stop.CUT_OFF if self._is_cut_off else Stop.STOPPING)
         if not await self._runners.ended(CANCEL_TIMEOUT):
             await self._runners.give_up()
         self._hand.hand_back()

@@ -2,7 +2,8 @@
 
 A worker that could not beat for its stale time may be lost to the others, and others may
 run its jobs. It stops its handlers itself, whether or not it can ask. One that did not try,
-since its process or its machine slept or was kept busy, asks once before it believes anything.
+since its process or its machine slept or was kept busy, asks before it believes anything: by the connection
+that it had, which may have ended meanwhile, and by a new one.
 
 Nobody is lost while nobody can use the database: then handlers go on, however long it takes. Between two tries,
 one after the other, that both met a database that is down, the worker's silence does not count. Whoever leads sees
@@ -10,7 +11,7 @@ the same (`answered`), and counts it anew when the database is back.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import timedelta
 
 from forge_jobs.errors import StorageDown, StorageUnavailable, WorkerLost
@@ -22,7 +23,8 @@ from forge_jobs.telemetry.events import OutageOutlived
 from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker.run_counts import RunCounts
 
-LAST_QUESTION = 1.0  # seconds that a worker which slept waits to hear whether it was lost
+LAST_QUESTION = 1.0  # seconds that a worker which slept waits for an answer whether it was lost
+LAST_QUESTIONS = 2.0  # seconds in which it asks
 NO_ANSWER = "The database did not answer in time."
 
 
@@ -69,16 +71,22 @@ class Heartbeat:
         """Beat until the worker is lost, then return. `since` is the moment before it registered."""
         last = answered = since  # from when its silence counts, and from when it is silent
         down: float | None = None  # when the try before was begun, if it met a database that is down
+        until: float | None = None  # for so long it asks, though it is silent for too long
         failing = slept = False
         self._fence(last + self._stale)
         while True:
             started = uptime()
             left = last + self._stale - started
-            if left <= 0 and failing:
-                return
+            if left <= 0:
+                if until is None and (not failing or left < -LAST_QUESTION):
+                    until = started + LAST_QUESTIONS  # it was not awake when its time was over
+                down = None  # whoever could use the database while it slept may have its jobs
+                left = 0.0 if until is None else until - started
+                if left <= 0:
+                    return
             self._hurried.clear()  # before the beat: what is told while it is on its way may come too late for it
             # A connection that has gone silent must leave time for another.
-            at_most = min(left, self._stale / 3) if left > 0 else LAST_QUESTION
+            at_most = min(left, self._stale / 3 if until is None else LAST_QUESTION)
             try:
                 async with asyncio.timeout(at_most):
                     beat = await self._beat()
@@ -88,9 +96,10 @@ class Heartbeat:
                 # Longer than it was given: this process slept meanwhile, and knows nothing. Twice is no sleep.
                 slept = not slept and uptime() - started > at_most + LAST_QUESTION
                 if slept:
+                    until = None
                     continue
                 failing = True
-                if isinstance(error, StorageDown):
+                if isinstance(error, StorageDown) and until is None:
                     if down is not None:
                         last = down
                         self._fence(last + self._stale)
@@ -99,15 +108,17 @@ class Heartbeat:
                 else:
                     down = None
                 said = StorageUnavailable(NO_ANSWER) if isinstance(error, TimeoutError) else error
-                await self._wait(self._outage.wait(said), last, self._interval / 2)
+                await self._outage.wait(
+                    said, at_most=max(0.0, min(left + started - uptime(), self._interval / 2))
+                )
                 continue
             failing = slept = False
             self._outage.over()
-            self.outlives = self.error = down = None
+            self.outlives = self.error = down = until = None
             last = answered = started
             self._fence(last + self._stale)
             self._heard(beat)
-            await self._wait(self._hurried.wait(), last, self._interval)
+            await self._rest(last + self._stale)
 
     def _outlive(self, answered: float, error: StorageDown) -> None:
         """The handlers go on, though the worker has not been heard of since `answered`."""
@@ -128,11 +139,10 @@ class Heartbeat:
             ailment=self._ailment(),
         )
 
-    async def _wait(self, something: Awaitable[object], last: float, at_most: float) -> None:
-        """Wait for `something`, but never past the moment when the worker has to give up."""
-        left = last + self._stale - uptime()
+    async def _rest(self, until: float) -> None:
+        """Wait for the next beat's turn, but never past the moment when the worker has to give up."""
         try:
-            async with asyncio.timeout(max(0.0, min(left, at_most))):
-                await something
+            async with asyncio.timeout(max(0.0, min(until - uptime(), self._interval))):
+                await self._hurried.wait()
         except TimeoutError:
             pass

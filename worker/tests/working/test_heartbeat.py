@@ -12,7 +12,13 @@ import pytest
 from forge_jobs import Forge
 from forge_jobs.errors import StorageDown, StorageUnavailable
 from forge_jobs.system.uptime import uptime
-from forge_jobs.telemetry.events import DatabaseLost, OutageOutlived, WorkerCutOff, WorkerStopped
+from forge_jobs.telemetry.events import (
+    DatabaseBack,
+    DatabaseLost,
+    OutageOutlived,
+    WorkerCutOff,
+    WorkerStopped,
+)
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -71,6 +77,105 @@ async def test_a_worker_that_slept_in_the_midst_of_a_beat_asks_before_it_gives_u
     assert (events.of(WorkerCutOff), events.of(DatabaseLost)) == ([], [])
 
 
+Slept = Callable[[list[BaseException], list[BaseException]], None]
+
+
+@pytest.fixture
+def slept(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Slept:
+    """Return what makes the next beats raise these errors, then an hour pass while none is on its way, and the beats
+    after it raise those.
+    """
+    hours = 0
+    before: list[BaseException] = []
+    after: list[BaseException] = []
+    is_asked = False
+    beat = forge.storage.workers.beat
+
+    async def beaten(*given: Any, **said: Any) -> Any:
+        nonlocal hours, is_asked
+        if "era" not in said:  # the first beat of a session
+            return await beat(*given, **said)
+        if is_asked and len(before) <= 1:
+            is_asked = False
+            asyncio.get_running_loop().call_soon(passes)
+        elif not is_asked and not before and after:
+            raise after.pop(0)
+        if before:
+            raise before.pop(0)
+        return await beat(*given, **said)
+
+    def passes() -> None:
+        nonlocal hours
+        hours += 1
+
+    def slept(failed: list[BaseException], fails: list[BaseException]) -> None:
+        nonlocal is_asked
+        before.extend(failed)
+        after.extend(fails)
+        is_asked = True
+
+    monkeypatch.setattr(forge.storage.workers, "beat", beaten)
+    for module in ("heartbeat", "runners"):
+        monkeypatch.setattr(f"forge_jobs.worker.{module}.uptime", lambda: uptime() + hours * 3600)
+    return slept
+
+
+@pytest.mark.parametrize("before", [[], [StorageUnavailable("reset")], [StorageDown("refused")] * 2], ids=len)
+@pytest.mark.parametrize(
+    "after",
+    [
+        [StorageUnavailable("the connection was closed")],  # of before; the next one is new
+        [TimeoutError()],
+        [StorageDown("refused"), StorageUnavailable("reset")],
+    ],
+    ids=lambda errors: type(errors[0]).__name__,
+)
+async def test_a_worker_that_slept_between_two_beats_asks_by_a_new_connection_before_it_gives_up(
+    forge: Forge, events: Events, slept: Slept, before: list[BaseException], after: list[BaseException]
+) -> None:
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    @forge.handler
+    async def works() -> str:
+        begun.set()
+        await over.wait()
+        return "done"
+
+    async with working(forge, heartbeat=timedelta(seconds=0.1)):
+        job = await works.enqueue()
+        await begun.wait()
+        slept(before, after)
+        await eventually(lambda: events.of(DatabaseBack))
+        over.set()
+        assert await forge.wait(job, timeout=20) == "done"
+
+    assert (await forge.jobs.get(job.id)).attempt == 1
+    assert events.of(WorkerCutOff) == []
+
+
+async def test_a_worker_that_slept_and_wakes_up_in_an_outage_stops_its_handlers(
+    forge: Forge, events: Events, slept: Slept
+) -> None:
+    """While it slept the database may have been there, and others may have its jobs."""
+    begun, stopped = asyncio.Event(), asyncio.Event()
+
+    @forge.handler
+    async def works() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    async with working(forge, heartbeat=timedelta(seconds=0.1)):
+        await works.enqueue()
+        await begun.wait()
+        slept([StorageDown("refused")] * 4, [StorageDown("refused")] * 200)
+        await asyncio.wait_for(stopped.wait(), 20)
+        assert events.of(WorkerCutOff)
+        slept([], [])
+
+
 DOWN = StorageDown("The database cannot be reached: connection refused.")
 AWAY = StorageUnavailable("The database did not answer in time.")
 
@@ -79,7 +184,7 @@ Met = Callable[[Iterable[StorageUnavailable]], Awaitable[None]]
 
 @pytest.fixture
 def met(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Met:
-    """Return what makes each of the next beats meet an error, one every nine seconds, and waits for the beat after them."""
+    """Return what makes each of the next beats meet an error, one every 0.9 seconds, and waits for the beat after them."""
     seconds = 0.0
     errors: list[StorageUnavailable] = []
     answered = asyncio.Event()
@@ -88,7 +193,7 @@ def met(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Met:
     async def missed(*given: Any, **said: Any) -> Any:
         nonlocal seconds
         if errors and "era" in said:  # not the first beat of a session
-            seconds += 9
+            seconds += 0.9
             raise errors.pop(0)
         heard = await beat(*given, **said)
         answered.set()
@@ -111,9 +216,9 @@ def met(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Met:
     [
         ([DOWN] * 20, True),
         ([AWAY] + [DOWN] * 20 + [AWAY], True),
-        ([DOWN] * 20 + [AWAY] * 4, False),  # from then on it may be away for this worker alone
-        ([AWAY, DOWN] * 2, False),  # nobody knows what was between them
-        ([AWAY] * 4, False),
+        ([DOWN] * 20 + [AWAY] * 8, False),  # from then on it may be away for this worker alone
+        ([AWAY, DOWN] * 6, False),  # nobody knows what was between them
+        ([AWAY] * 12, False),
     ],
 )
 async def test_handlers_go_on_for_as_long_as_nobody_can_use_the_database(
@@ -132,7 +237,7 @@ async def test_handlers_go_on_for_as_long_as_nobody_can_use_the_database(
             raise
         return "done"
 
-    async with working(forge, heartbeat=timedelta(seconds=0.1), stale=timedelta(seconds=30)):
+    async with working(forge, heartbeat=timedelta(seconds=0.1), stale=timedelta(seconds=6)):
         job = await works.enqueue()
         await begun.wait()
         await met(errors)
@@ -148,7 +253,7 @@ async def test_a_worker_that_outlives_an_outage_says_so_once_and_what_ails_it(
 ) -> None:
     ailments: list[str] = []
 
-    async with working(forge, heartbeat=timedelta(seconds=0.1), stale=timedelta(seconds=30)) as worker:
+    async with working(forge, heartbeat=timedelta(seconds=0.1), stale=timedelta(seconds=6)) as worker:
         session = worker.session
         assert session is not None
         forge.telemetry.subscribe(
@@ -158,7 +263,7 @@ async def test_a_worker_that_outlives_an_outage_says_so_once_and_what_ails_it(
         await eventually(lambda: session.ailment is None)
 
     [said] = events.of(OutageOutlived)
-    assert (said.seconds, said.error) == (30, str(DOWN))
+    assert (said.seconds, said.error) == (6, str(DOWN))
     [ailment] = ailments
     assert "its jobs go on, since nobody can use the database: The database cannot be reached" in ailment
 
@@ -166,12 +271,12 @@ async def test_a_worker_that_outlives_an_outage_says_so_once_and_what_ails_it(
 async def test_no_handler_begins_once_a_worker_in_an_outage_has_been_silent_for_too_long(
     forge: Forge, met: Met
 ) -> None:
-    async with working(forge, heartbeat=timedelta(seconds=0.1), stale=timedelta(seconds=30)) as worker:
+    async with working(forge, heartbeat=timedelta(seconds=0.1), stale=timedelta(seconds=6)) as worker:
         assert worker.session is not None
         runners = worker.session.runners
         before = runners._fence_at
         await met([DOWN] * 20)
-        assert runners._fence_at > before + 180
+        assert runners._fence_at > before + 15
 
 
 async def test_a_worker_that_stops_and_is_cut_off_meanwhile_gives_its_handlers_no_more_grace(
@@ -189,12 +294,12 @@ async def test_a_worker_that_stops_and_is_cut_off_meanwhile_gives_its_handlers_n
             stopped.set()
 
     async with working(
-        forge, grace=3600, heartbeat=timedelta(seconds=0.1), stale=timedelta(seconds=30)
+        forge, grace=3600, heartbeat=timedelta(seconds=0.1), stale=timedelta(seconds=6)
     ) as worker:
         await works.enqueue()
         await begun.wait()
         worker.stop()
-        missing = asyncio.ensure_future(met([AWAY] * 4))
+        missing = asyncio.ensure_future(met([AWAY] * 12))
         await asyncio.wait_for(stopped.wait(), 20)
         missing.cancel()
 
