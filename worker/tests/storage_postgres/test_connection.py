@@ -1,7 +1,9 @@
 """The pool, the lanes, and what becomes of the driver's errors."""
 
 import asyncio
+import gc
 import sqlite3
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -138,6 +140,43 @@ async def test_whoever_waits_on_a_silent_network_can_be_cancelled_and_try_again(
         assert waiting.cancelled()
         assert await fetch("SELECT 3") == [(3,)]
         await database.close()
+
+
+async def test_whoever_is_cancelled_twice_on_a_silent_network_leaves_no_task_that_nobody_hears(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, facts: complaints.append(facts))
+    releasing, given_up = asyncio.Event(), asyncio.Event()
+    released = asyncpg.pool.PoolConnectionHolder.release
+
+    async def release(*given: Any) -> None:
+        releasing.set()
+        try:
+            await released(*given)
+        finally:
+            given_up.set()
+
+    monkeypatch.setattr(asyncpg.pool.PoolConnectionHolder, "release", release)
+    async with Gate(url) as gate:
+        database = PostgresDatabase(gate.url)
+        await database.open()
+        await database.fetchval("SELECT 1")
+        gate.swallow_all()
+        releasing.clear()
+        given_up.clear()
+        asking = asyncio.create_task(database.fetchval("SELECT 2"))
+        await until(gate.has_swallowed)
+        asking.cancel()
+        await releasing.wait()
+        asking.cancel()
+        await asyncio.wait([asking])
+        del asking
+        await given_up.wait()
+        await asyncio.sleep(0)
+        gc.collect()
+        await database.close()
+    assert complaints == []
 
 
 async def test_of_connections_that_fell_silent_together_only_one_is_waited_for(url: str) -> None:
@@ -290,6 +329,24 @@ async def test_a_missing_schema_says_what_to_run(database: PostgresDatabase) -> 
 async def test_a_missing_database_says_what_to_run(server: LocalPostgres) -> None:
     with pytest.raises(StorageUnavailable, match='"nowhere" does not exist; run forge-jobs db create'):
         await PostgresDatabase(server.url("nowhere")).open()
+
+
+async def test_a_database_that_takes_no_connections_is_unavailable_until_it_does(
+    server: LocalPostgres, url: str
+) -> None:
+    """As during a restore: it has refused nothing of what is kept for it."""
+    name = url.partition("?")[0].rpartition("/")[2]
+    async with AsyncExitStack() as stack:
+        database = PostgresDatabase(url)
+        await database.open()
+        stack.push_async_callback(database.close)
+        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        stack.callback(server.execute, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        for use in (database.outcomes.fetch, database.fetch):
+            with pytest.raises(StorageUnavailable, match="not currently accepting connections"):
+                await use("SELECT 1")
+        with pytest.raises(StorageUnavailable, match="not currently accepting connections"):
+            await PostgresDatabase(url).open()
 
 
 async def test_a_refused_connection_names_the_address_and_no_password() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import asyncpg
 
-from forge_jobs.errors import InvalidInput, StorageDown
+from forge_jobs.errors import InvalidInput, StorageDown, StorageRefused, StorageUnavailable
 from forge_jobs.settings.database_url import redact
 from forge_jobs.storage.postgres.connect_arguments import ConnectArguments, connect_arguments
 from forge_jobs.storage.postgres.down import Connect, ServerPlace
@@ -44,6 +44,8 @@ async def connect(
         ours = translated(error, url=redact(url), schema=schema)
         if ours is None:
             raise
+        if isinstance(ours, StorageRefused):  # who was not let in was not heard either
+            ours = StorageUnavailable(str(ours))
         if await is_down(error, arguments.places, connect_to):
             ours = StorageDown(str(ours))
         raise ours from error

@@ -1,6 +1,7 @@
 """The pool of connections, which are made as all of ours are, and given back and closed within a bound."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -45,10 +46,20 @@ async def release(pool: asyncpg.Pool, connection: asyncpg.Connection) -> None:
     """The connection is the pool's again, or is closed.
 
     After a cancellation this waits for the server to say that it has stopped, and a server that says
-    nothing more must not keep whoever was cancelled.
+    nothing more must not keep whoever was cancelled. Cancelled once more, it goes on by itself.
     """
     with suppress(*DRIVER_ERRORS):
-        await pool.release(connection, timeout=RELEASE_TIMEOUT)
+        if sys.exception() is None:
+            await pool.release(connection, timeout=RELEASE_TIMEOUT)
+        else:  # what becomes of it has to be heard by somebody
+            releasing = asyncio.ensure_future(pool.release(connection, timeout=RELEASE_TIMEOUT))
+            releasing.add_done_callback(_heard)
+            await asyncio.shield(releasing)
+
+
+def _heard(task: asyncio.Future[None]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def bare(connection: Any) -> asyncpg.Connection:
