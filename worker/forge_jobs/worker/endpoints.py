@@ -66,7 +66,7 @@ class Endpoints:
             return "The worker is not registered."
         if session.is_stopping:
             return "The worker is stopping."
-        if why := await why_unanswered(self._forge.storage.ping):
-            return why
+        unanswered = await why_unanswered(self._forge.storage.ping)
         ailment = session.ailment
-        return None if ailment is None else ailment.sentence
+        reasons = [unanswered, None if ailment is None else ailment.sentence]
+        return " ".join(filter(None, reasons)) or None

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from forge_jobs.errors import StorageDown, StorageUnavailable, WorkerLost
+from forge_jobs.model.ailment import Ailment
 from forge_jobs.model.worker import Beat
 from forge_jobs.storage.interface.workers import Workers
 from forge_jobs.storage.outage import Outage
@@ -52,8 +53,8 @@ class Heartbeat:
         ailment: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._workers = workers
-        self.outlives: float | None = None  # since this `uptime`, an outage longer than the stale time
-        self.error: str | None = None  # by the database, of that
+        self._outlives: float | None = None  # since this `uptime`, an outage longer than the stale time
+        self._error: str | None = None  # by the database, of that
         self._telemetry = telemetry
         self._worker_id = worker_id
         self._label = label
@@ -114,18 +115,29 @@ class Heartbeat:
                 continue
             failing = slept = False
             self._outage.over()
-            self.outlives = self.error = down = until = None
+            self._outlives = self._error = down = until = None
             last = answered = started
             self._fence(last + self._stale)
             self._heard(beat)
             await self._rest(last + self._stale)
 
+    @property
+    def ailment(self) -> Ailment | None:
+        """That its jobs go on in an outage longer than the stale time, if they do."""
+        if self._outlives is None:
+            return None
+        silent = uptime() - self._outlives
+        return Ailment(
+            f"It could not beat for {silent:.0f} s, and its jobs go on, since nobody can use the database.",
+            self._error,
+        )
+
     def _outlive(self, answered: float, error: StorageDown) -> None:
         """The handlers go on, though the worker has not been heard of since `answered`."""
-        self.error = str(error)
-        if self.outlives is None and uptime() - answered > self._stale:
-            self.outlives = answered
-            self._telemetry.emit(OutageOutlived(self._label, self._stale, self.error))
+        self._error = str(error)
+        if self._outlives is None and uptime() - answered > self._stale:
+            self._outlives = answered
+            self._telemetry.emit(OutageOutlived(self._label, self._stale, self._error))
 
     async def _beat(self) -> Beat:
         said = self._counts

@@ -70,6 +70,7 @@ class Session:
         heartbeat: timedelta,
         stale: timedelta,
         handovers: list[Handover] | None = None,
+        begun: Callable[[], None] = lambda: None,
     ) -> None:
         self.info = info
         self.handovers = [] if handovers is None else handovers  # of sessions before, less those carried out
@@ -77,6 +78,8 @@ class Session:
         self.hand: Hand
         self.runners: Runners
         self.is_registered = False
+        self.has_begun = False  # jobs may have been claimed under its id
+        self._begun = begun  # called as soon as it has
         self._forge = forge
         self._storage = forge.storage
         self._telemetry = forge.telemetry
@@ -109,15 +112,12 @@ class Session:
     @property
     def ailment(self) -> Ailment | None:
         """What keeps the worker from its work; None when nothing does. Only while it is registered."""
+        return self._beats.ailment or self._ailment_of_parts()
+
+    def _ailment_of_parts(self) -> Ailment | None:
         alive, count, now = self.runners.alive, self.runners.count, time.monotonic()
         if alive < count:
             return Ailment(f"Only {alive} of {count} runners are alive.")
-        if self._beats.outlives is not None:
-            silent = uptime() - self._beats.outlives
-            return Ailment(
-                f"It could not beat for {silent:.0f} s, and its jobs go on, since nobody can use the database.",
-                self._beats.error,
-            )
         for doing, since, error in (
             ("look for jobs", self._claimer.looked_at, self._claimer.error),
             ("record outcomes", self._recorder.waits_since, self._recorder.error),
@@ -128,7 +128,7 @@ class Session:
         return None
 
     def _said_ailment(self) -> str | None:
-        ailment = self.ailment
+        ailment = self._ailment_of_parts()  # who hears it knows by that that the database is there
         return None if ailment is None else str(ailment)
 
     def claim_of(self, task: "asyncio.Task[Any] | None") -> Claim | None:
@@ -148,7 +148,8 @@ class Session:
             await self._deregister()
             return False
         self._build(*begun, on_empty=self._perhaps_done if until_empty else None)
-        self.is_registered = True
+        self.is_registered = self.has_begun = True
+        self._begun()
         self._telemetry.emit(WorkerStarted(self.info.label, self.info.queues, self.info.concurrency))
         self.runners.start()
         claiming = self._task(self._claimer.run(), "claimer")

@@ -143,14 +143,16 @@ class Worker:
             handovers: list[Handover] = []
             has_begun = False  # once it has, any error of the database may pass
             stack.callback(self._give_up, handovers)
+            info = self._info()
             while not self._stop.is_set():
                 session = self.session = Session(
                     self.forge,
-                    self._info(),
+                    info,
                     grace=self.grace,
                     heartbeat=self.heartbeat,
                     stale=self.stale,
                     handovers=handovers,
+                    begun=outage.over,
                 )
                 try:
                     with Watchdog(self.forge.telemetry, session.info.label, session.claim_of):
@@ -158,16 +160,18 @@ class Worker:
                 except ForgeError as error:
                     if isinstance(error, StorageUnusable) and not has_begun:
                         raise
+                    if session.has_begun:  # else it may be registered, and nobody should miss it later
+                        info = self._info()
                     await unless(self._stop, outage.wait(error))
                     continue
                 except asyncio.CancelledError:
                     self._say_stopped(session)
                     raise
-                outage.over()
                 has_begun = True
                 self._say_stopped(session)
                 if not is_cut_off:
                     return
+                info = self._info()
 
     async def _open(self, stack: AsyncExitStack) -> None:
         """Probes are answered, the database is open and has the queues; `stack` ends what was begun."""

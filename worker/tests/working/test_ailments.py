@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from forge_jobs import Forge
-from forge_jobs.errors import StorageUnusable
+from forge_jobs.errors import StorageDown, StorageUnusable
 from forge_jobs.worker import claimer, session
 from tests.storage.databases import Database
 from tests.working.eventually import eventually
@@ -167,3 +168,44 @@ async def test_an_ailment_that_no_database_can_hold_keeps_no_worker_from_beating
             return "wide \\u2602" in (each.ailment or "")
 
         await eventually(is_listed)
+
+
+async def test_a_worker_that_outlives_an_outage_says_so_to_probes_and_never_by_a_beat(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who hears a beat knows by it that the database is there."""
+    told: list[str | None] = []
+    beat = forge.storage.workers.beat
+
+    async def beaten(*given: Any, **said: Any) -> Any:
+        told.append(said.get("ailment"))
+        return await beat(*given, **said)
+
+    async def down(*given: Any, **said: Any) -> Any:
+        raise StorageDown("connection refused")
+
+    monkeypatch.setattr(forge.storage.workers, "beat", beaten)
+    options = {"heartbeat": timedelta(seconds=0.1), "stale": timedelta(seconds=0.5)}
+    async with working(forge, metrics_port=0, metrics_host="127.0.0.1", **options) as worker:
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(forge.storage.workers, "beat", down)
+            meanwhile.setattr(forge.storage, "ping", down)
+
+            async def is_said() -> bool:
+                status, why = await asyncio.to_thread(ready, worker.metrics_port)
+                return (
+                    status == 503
+                    and why is not None
+                    and re.fullmatch(
+                        r"The database cannot be reached\. It could not beat for \d s, and its jobs go on, "
+                        r"since nobody can use the database\.",
+                        why,
+                    )
+                    is not None
+                )
+
+            await eventually(is_said)
+            told.clear()
+        await eventually(lambda: len(told) > 1)
+
+    assert set(told) == {None}

@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -18,13 +19,16 @@ from forge_jobs.telemetry.events import (
     Event,
     OutcomesUnwritten,
     WorkerCutOff,
+    WorkerStarted,
     WorkerStopped,
 )
 from forge_jobs.testing.local_postgres import LocalPostgres
 from tests.storage_postgres.gate import Gate
+from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.ledger import Ledger
 from tests.working.processes import Fleet, fleet
+from tests.working.running import working
 
 
 @pytest.fixture
@@ -466,3 +470,27 @@ async def test_a_wait_on_a_forge_that_is_not_open_is_no_outage(server: LocalPost
 
     with pytest.raises(StorageUnavailable, match="is not open"):
         await forge.wait(job)
+
+
+@pytest.mark.parametrize("name", ["beat", "register"])
+async def test_a_worker_that_could_not_begin_is_not_missed_by_anybody_later(
+    forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It may be registered though it did not hear so: the next try is of the same worker."""
+    answers = 0
+    call = getattr(forge.storage.workers, name)
+
+    async def lost(*given: Any, **said: Any) -> Any:
+        nonlocal answers
+        answered = await call(*given, **said)
+        answers += 1
+        if answers <= 3:
+            raise StorageUnavailable("connection was closed in the middle of operation")
+        return answered
+
+    monkeypatch.setattr(forge.storage.workers, name, lost)
+    async with working(forge):
+        assert [each.label for each in await forge.storage.workers.all()] == [
+            each.label for each in events.of(WorkerStarted)
+        ]
+        assert [each.doing for each in events.of(DatabaseBack)] == ["registering"]
