@@ -66,6 +66,10 @@ class LeadingWorker:
         self._offered = asyncio.Event()  # set while others may have the lead
         self._until = 0.0  # when the lease runs out, as an `uptime`
 
+    def heard(self, life: str) -> None:
+        """The database answered just now, in this life of its server; others may lead, who have seen that it began."""
+        self._clock.answered(life)
+
     async def run(self) -> None:
         """Lead whenever nobody else does."""
         while True:

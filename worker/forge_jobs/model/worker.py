@@ -68,6 +68,7 @@ class Beat:
     standing: Standing  # as of this beat
     beaten_at: datetime  # the beat before this one, as the database has it
     is_settled: bool  # whether all others that are not lost have taken stock in this era
+    life: str = ""  # as of `Beats`
 
 
 @dataclass(frozen=True, slots=True)

@@ -418,6 +418,7 @@ class Session:
     def _beaten(self, beat: Beat) -> None:
         might_claim = self._eras.standing is not None
         self._eras.heard(beat)
+        self.leader.heard(beat.life)
         if self._eras.standing is not None and not might_claim:
             self._claimer.wake()
         self._stirred.set()

@@ -72,6 +72,11 @@ async def test_a_worker_that_was_never_registered_is_lost(storage):
         await storage.workers.beat(NOBODY)
 
 
+async def test_a_heartbeat_and_a_look_at_all_of_them_name_the_same_life_of_the_server(storage):
+    me = await worker(storage)
+    assert (await storage.workers.beat(me)).life == (await storage.workers.beats()).life
+
+
 async def test_a_heartbeat_without_changes_says_the_same_revision(storage):
     me = await worker(storage)
 

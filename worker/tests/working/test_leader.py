@@ -2,13 +2,16 @@
 
 import asyncio
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from forge_jobs import Forge, Kind
 from forge_jobs.errors import InvalidCron, StorageUnavailable
 from forge_jobs.maintenance import leader
+from forge_jobs.model.worker import Beat
 from forge_jobs.rules import cron_times
 from forge_jobs.telemetry.events import (
     CronFired,
@@ -52,6 +55,30 @@ async def test_a_cron_that_cannot_fire_keeps_none_of_the_others(forge: Forge) ->
 
 def _epochs(*workers: object) -> list[int]:
     return [worker.session.leader.epoch for worker in workers if worker.session.leader.epoch is not None]  # type: ignore[attr-defined]
+
+
+async def test_whoever_leads_next_knows_of_a_restart_that_was_over_before(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that were silent meanwhile have their whole stale time from then on, whoever leads."""
+    life = "one"
+    beat = forge.storage.workers.beat
+
+    async def beaten(*given: Any, **said: Any) -> Beat:
+        return replace(await beat(*given, **said), life=life)
+
+    monkeypatch.setattr(forge.storage.workers, "beat", beaten)
+    async with (
+        working(forge) as first,
+        working(forge, heartbeat=timedelta(seconds=0.1)) as second,
+    ):
+        await eventually(lambda: _epochs(first))
+        assert second.session is not None
+        clock = second.session.leader._clock
+        await eventually(lambda: clock.seconds > 0)
+        assert clock.up_since == 0
+        life = "two"
+        await eventually(lambda: clock.up_since > 0)
 
 
 async def test_a_leader_that_stops_leaves_the_lead_to_the_next(forge: Forge) -> None:

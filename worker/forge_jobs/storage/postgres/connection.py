@@ -243,9 +243,8 @@ class PostgresDatabase:
         self._home.check(self.url)
         async with self._turn.of_loop():
             pool, self._pool, self._home = self._pool, None, None
-            for lane in self._lanes:
-                await lane.close()
-            await closed(pool)
+            # Together: a server that has gone silent lets each wait for its whole time.
+            await asyncio.gather(closed(pool), *(lane.close() for lane in self._lanes))
             if self._closing:
                 await asyncio.wait(self._closing)
 

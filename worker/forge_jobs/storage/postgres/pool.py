@@ -12,7 +12,7 @@ from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS
 
 POOLED = (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)
 
-CLOSE_TIMEOUT = 5.0  # seconds
+CLOSE_TIMEOUT = 2.0  # seconds
 RELEASE_TIMEOUT = 1.0  # seconds
 
 

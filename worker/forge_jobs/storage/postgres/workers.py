@@ -32,6 +32,9 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now(), now(), $10, $11, $12)
 ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at
 """
 
+# A restart changes the first part of the server's life, a crash that the server survives the second.
+LIFE = "concat(extract(epoch FROM pg_postmaster_start_time()), ' ', {era})"
+
 # A worker acknowledges what this tells it of its gate: the version's row as of the statement's
 # beginning, and its own row as it is now, whatever was written in between.
 BEAT = """
@@ -55,9 +58,10 @@ SELECT (SELECT revision FROM {schema}.revision) AS revision,
             WHERE version.pool = alive.pool AND version.id = alive.version_id), true) AS is_open,
        present.era, alive.beat_at, (SELECT beat_at FROM {schema}.worker WHERE id = $1) AS beaten_at,
        NOT EXISTS (SELECT FROM {schema}.worker AS other
-                   WHERE other.id <> $1 AND other.era <> present.era) AS is_settled
+                   WHERE other.id <> $1 AND other.era <> present.era) AS is_settled,
+       {life} AS life
 FROM alive, present
-""".replace("{era}", ERA)
+""".replace("{life}", LIFE.replace("{era}", "present.era")).replace("{era}", ERA)
 
 BEGIN_ERA = "INSERT INTO {schema}.era (number) VALUES ($1) ON CONFLICT DO NOTHING"
 
@@ -81,12 +85,9 @@ WITH gone AS (
 SELECT {schema}.wake(queue_id) FROM (SELECT DISTINCT queue_id FROM freed) AS queues
 """.replace("{kept}", kept("gone.record", silent=False))
 
-# A restart changes the first part of the server's life, a crash that the server survives the second.
 BEATS = """
-SELECT now(), array_agg(id), array_agg(beat_at),
-       concat(extract(epoch FROM pg_postmaster_start_time()), ' ', (SELECT {era} FROM {schema}.era))
-FROM {schema}.worker
-""".replace("{era}", ERA)
+SELECT now(), array_agg(id), array_agg(beat_at), {life} FROM {schema}.worker
+""".replace("{life}", LIFE.replace("{era}", f"(SELECT {ERA} FROM {{schema}}.era)"))
 
 # Declaring a worker lost fences it: its next claim finds no worker row. A claim that was on the wire at
 # that moment belongs to nobody, and is found as lost by the next look. A worker that beats at this moment
@@ -182,6 +183,7 @@ class PostgresWorkers(Workers):
             standing=Standing(row["era"], row["beat_at"]),
             beaten_at=row["beaten_at"],
             is_settled=row["is_settled"],
+            life=row["life"],
         )
 
     async def end_era(self) -> None:
