@@ -5,6 +5,7 @@ from forge_jobs.system import stop_signals as stop_signals
 
 # isort: split
 from forge_jobs.client.jobs import Bulk
+from forge_jobs.codecs.encoded import Encoded
 from forge_jobs.errors import (
     ClaimLost,
     ForgeError,
@@ -75,6 +76,7 @@ __all__ = [
     "Counts",
     "CronConfig",
     "Dead",
+    "Encoded",
     "Enqueued",
     "Failure",
     "Forge",

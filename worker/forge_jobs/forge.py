@@ -10,16 +10,15 @@ from collections.abc import (
     Coroutine,
     Iterable,
     Iterator,
-    Mapping,
-    Sequence,
 )
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, Unpack, overload
+from typing import Any, Self, overload
 
 from forge_jobs.client.crons import Crons
 from forge_jobs.client.declarations import Declarations
+from forge_jobs.client.enqueue import Producer
 from forge_jobs.client.jobs import Jobs
 from forge_jobs.client.kinds import Kinds
 from forge_jobs.client.limits import Limits
@@ -34,8 +33,7 @@ from forge_jobs.errors import InvalidInput, JobDead, SchemaOutdated, SchemaTooNe
 from forge_jobs.handlers.batch import Batch
 from forge_jobs.handlers.context import answered
 from forge_jobs.handlers.handler import Handler, Handlers, P, R
-from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
-from forge_jobs.handlers.request import Request, requested
+from forge_jobs.handlers.options import UNSET, Unset
 from forge_jobs.handlers.unique import Unique
 from forge_jobs.model.job import Enqueued, Job, State
 from forge_jobs.model.moments import as_duration
@@ -55,7 +53,7 @@ from forge_jobs.telemetry.telemetry import Telemetry
 LONG_CLOSE = 5.0  # seconds after which an event says what a close waits for
 
 
-class Forge:
+class Forge(Producer):
     """Handlers and a database. `async with forge:` opens it; its handlers may be declared before.
 
     `url` is a database URL; when None, the settings say which database (FORGE_DATABASE_URL_FILE
@@ -355,50 +353,6 @@ class Forge:
             return handler
 
         return declare if function is None else declare(function)
-
-    def enqueue(
-        self, kind: str, payload: Mapping[str, Any] | None = None, **options: Unpack[OptionValues]
-    ) -> Coroutine[Any, Any, Enqueued]:
-        """A job of `kind` waits, with the options of its handler where none are given here; to be awaited.
-
-        That is the handler of this program, else what another has published of the kind.
-        Raises InvalidPayload, UnknownQueue, InvalidInput; then nothing was enqueued. In a plain
-        handler the call waits by itself, and returns the answer.
-        """
-        return answered(
-            self, self._enqueue(kind, payload, **options), "forge.enqueue", options.get("connection")
-        )
-
-    async def _enqueue(
-        self, kind: str, payload: Mapping[str, Any] | None = None, **options: Unpack[OptionValues]
-    ) -> Enqueued:
-        asked = Options.given(options)
-        job = self._requested(kind, asked).job({} if payload is None else payload)
-        return await self.storage.jobs.enqueue(job, connection=asked.connection)
-
-    def enqueue_many(
-        self, kind: str, payloads: Sequence[Mapping[str, Any]], **options: Unpack[OptionValues]
-    ) -> Coroutine[Any, Any, list[Enqueued]]:
-        """One job for each of `payloads` waits, or none; answers are in their order; to be awaited as `enqueue`.
-
-        Payloads are encoded while they are sent, a few MiB at a time.
-        """
-        return answered(
-            self,
-            self._enqueue_many(kind, payloads, **options),
-            "forge.enqueue_many",
-            options.get("connection"),
-        )
-
-    async def _enqueue_many(
-        self, kind: str, payloads: Sequence[Mapping[str, Any]], **options: Unpack[OptionValues]
-    ) -> list[Enqueued]:
-        asked = Options.given(options)
-        jobs = self._requested(kind, asked).jobs(names.listed(payloads, "payloads"))
-        return await self.storage.jobs.enqueue_many(jobs, connection=asked.connection)
-
-    def _requested(self, kind: str, asked: Options) -> Request:
-        return requested(kind, self.handlers.get(names.kind(kind)), asked, self.settings.max_payload_bytes)
 
     def wait(
         self, job: int | Enqueued, *, timeout: timedelta | float | None = None

@@ -194,8 +194,12 @@ def test_every_variable_is_documented_with_its_name(document: Path) -> None:
 
 @pytest.mark.parametrize(
     ("example", "last_line"),
-    [("nightly.py", "dead channel 'closed' is closed"), ("stretch.py", None)],
-    ids=["nightly.py", "stretch.py"],
+    [
+        ("nightly.py", "dead channel 'closed' is closed"),
+        ("stretch.py", None),
+        ("bookings.py", "order 1 is booked"),
+    ],
+    ids=["nightly.py", "stretch.py", "bookings.py"],
 )
 def test_an_example_runs(example: str, last_line: str | None, shell: Shell) -> None:
     printed = shell.run(f"python {ROOT / 'examples' / example}").splitlines()

@@ -168,7 +168,7 @@ class Context:
     ) -> Any:
         """In the transaction of `connection` the job waits until `at` (an aware datetime), or for `after` (seconds or timedelta).
 
-        It costs no attempt. All else is as with `complete`.
+        The next run is a first attempt: those so far count no more. All else is as with `complete`.
         """
         _require_given(connection)
         if (at is None) is (after is None):
@@ -184,7 +184,7 @@ class Context:
 
     async def _reschedule(self, connection: Any, at: datetime | None, after: timedelta | None) -> None:
         postponement = Postponement(
-            self.claim, Reason.RESCHEDULED, after or timedelta(0), run_at=at, counted=False
+            self.claim, Reason.RESCHEDULED, after or timedelta(0), run_at=at, afresh=True
         )
         write = self.forge.storage.completions.reschedule(postponement, connection=connection)
         await self._completed(write, Outcome.RESCHEDULED)

@@ -20,7 +20,7 @@ from forge_jobs.handlers.batch import Batch, Batches
 from forge_jobs.handlers.context import Context
 from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
 from forge_jobs.handlers.unique import Unique, require_arguments
-from forge_jobs.model.job import Enqueued
+from forge_jobs.model.job import Enqueued, NewJob
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import as_duration
 from forge_jobs.rules import names
@@ -158,6 +158,10 @@ class Handler(Generic[P, R]):
         """One job for each of `payloads` waits, or none; answers are in their order."""
         return self.forge.enqueue_many(self.kind, payloads)
 
+    def job(self, **payload: Any) -> NewJob:
+        """Return a job with these arguments, for `forge.enqueue_batch`. Raises InvalidPayload."""
+        return self.forge.job(self.kind, payload)
+
     def options(self, **options: Unpack[OptionValues]) -> "HandlerWithOptions":
         """Return the handler with options for the jobs that are enqueued through the returned object."""
         return HandlerWithOptions(self.forge, self.kind, options)
@@ -178,6 +182,14 @@ class HandlerWithOptions:
     def enqueue_many(self, payloads: Sequence[Mapping[str, Any]]) -> Coroutine[Any, Any, list[Enqueued]]:
         """One job for each of `payloads` waits, or none."""
         return self.forge.enqueue_many(self.kind, payloads, **self.values)
+
+    def enqueue_sync(self, **payload: Any) -> Enqueued:
+        """As `enqueue`, in the transaction of the `connection` among the options, whose calls are not awaited."""
+        return self.forge.enqueue_sync(self.kind, payload, **self.values)
+
+    def job(self, **payload: Any) -> NewJob:
+        """Return a job with these arguments and options, for `forge.enqueue_batch`."""
+        return self.forge.job(self.kind, payload, **self.values)
 
 
 class Handlers(Mapping[str, Handler[Any, Any]]):

@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from forge_jobs.codecs.encoded import Encoded
 from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.handler import Handler
@@ -13,30 +14,38 @@ from forge_jobs.handlers.options import Options
 from forge_jobs.handlers.unique import Unique, require_arguments
 from forge_jobs.model.job import Alike, NewJob
 
+Payload = Mapping[str, Any] | Encoded
+"""What the handler is called with, by name, or bytes that say so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """Jobs of one kind with the same options."""
 
     pattern: NewJob
-    encode: Callable[[Mapping[str, Any]], bytes]
+    encode: Callable[[Payload], bytes]
     unique: Unique | None
     defaults: Mapping[str, Any]  # of the handler's arguments
 
-    def job(self, arguments: Mapping[str, Any]) -> NewJob:
+    def job(self, arguments: Payload) -> NewJob:
         """Return the job with these arguments. Raises InvalidPayload, InvalidInput."""
         job = replace(self.pattern, payload=self.encode(arguments))
         return job if self.unique is None else self.unique.applied(job, self.defaults)
 
-    def jobs(self, payloads: Sequence[Mapping[str, Any]]) -> Alike | list[NewJob]:
+    def jobs(self, payloads: Sequence[Payload]) -> Alike | list[NewJob]:
         """Return a job for each of the payloads, which are encoded when they are needed unless each job has to be known."""
         if self.unique is None:
             return Alike(self.pattern, payloads, self.encode)
         return [self.job(payload) for payload in payloads]
 
 
-def requested(kind: str, handler: Handler[Any, Any] | None, options: Options, limit: int) -> Request:
-    """Return what is asked for with these options; `limit` is how many bytes a payload may have. Raises InvalidInput."""
+def requested(
+    kind: str, handler: Handler[Any, Any] | None, options: Options, limit: int, *, like: Payload | None
+) -> Request:
+    """Return what is asked for with these options, for payloads with the codec of one that is `like` them.
+
+    `limit` is how many bytes a payload may have. Raises InvalidInput.
+    """
     check: Callable[..., bytes] = encode
     merged, codec = options, "json"
     if handler is not None:
@@ -45,13 +54,19 @@ def requested(kind: str, handler: Handler[Any, Any] | None, options: Options, li
         if options.unique is not None:
             require_arguments(options.unique, kind, handler.arguments)
         merged, check, codec = options.over(handler.defaults), handler.arguments.check, handler.codec
+    if isinstance(like, Encoded):
+        codec = like.codec
 
-    def encoded(payload: Mapping[str, Any]) -> bytes:
-        if type(payload) is not dict and not isinstance(payload, Mapping):
-            raise InvalidInput(
-                f"The payload of {kind!r} is {payload!r}, allowed is a mapping of argument names."
-            )
-        return check(payload if type(payload) is dict else dict(payload), codec, limit=limit)
+    def encoded(payload: Payload) -> bytes:
+        if type(payload) is not dict:
+            if isinstance(payload, Encoded):
+                return _passed(payload, codec, limit)
+            if not isinstance(payload, Mapping):
+                raise InvalidInput(
+                    f"The payload of {kind!r} is {payload!r}, allowed is a mapping of argument names, or Encoded."
+                )
+            payload = dict(payload)
+        return check(payload, codec, limit=limit)
 
     pattern = merged.job(kind, b"", codec, declared=handler is not None)
     return Request(pattern, encoded, merged.unique, {} if handler is None else handler.arguments.defaults)
@@ -63,3 +78,12 @@ def _require_no_other_key(kind: str, options: Options) -> None:
             raise InvalidInput(
                 f"Handler {kind!r} is a singleton and {name} is given, allowed is one of them."
             )
+
+
+def _passed(payload: Encoded, codec: str, limit: int) -> bytes:
+    """Return the bytes of a payload that is encoded, by this codec as all of its batch."""
+    if payload.codec != codec:
+        raise InvalidInput(
+            f"A payload is encoded as {payload.codec}, and the others as {codec}; allowed is one codec, or enqueue_batch."
+        )
+    return payload.checked(limit)

@@ -1,25 +1,42 @@
-"""A caller's connection, by which our statements become part of the caller's transaction: asyncpg's, to our database."""
+"""A caller's connection, by which our statements become part of the caller's transaction, to our database."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import asyncpg
-
 from forge_jobs.errors import InvalidInput
+from forge_jobs.handlers.sync_connection import is_sync
 from forge_jobs.storage.libraries import drivers_connection, named
 from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS
+from forge_jobs.storage.postgres.pool import POOLED, bare
+from forge_jobs.storage.postgres.psycopg_connection import PsycopgConnection, is_psycopg
 
 
-async def unwrapped(connection: Any) -> asyncpg.Connection:
-    """Return asyncpg's connection inside of what a caller gave. Raises InvalidInput when there is none."""
+async def unwrapped(connection: Any) -> Any:
+    """Return the connection inside of what a caller gave, as one of asyncpg's or one that runs statements as that does.
+
+    Raises InvalidInput when it is of no driver that we can use.
+    """
+    if isinstance(connection, PsycopgConnection):
+        return connection
     inner = await drivers_connection(connection)
-    if isinstance(inner, asyncpg.Connection | asyncpg.pool.PoolConnectionProxy):
+    if isinstance(inner, POOLED):
+        if is_sync(connection):
+            raise InvalidInput(
+                f"connection is a {named(connection)} over asyncpg, allowed is the AsyncConnection or AsyncSession around it."
+            )
         return inner
+    if is_psycopg(inner):
+        return PsycopgConnection(inner)
     raise InvalidInput(
-        f"connection is a {named(inner)}, allowed is a connection of asyncpg, "
-        "or an AsyncConnection or AsyncSession of SQLAlchemy over asyncpg."
+        f"connection is a {named(inner)}, allowed is a connection of asyncpg or psycopg 3, "
+        "also inside of SQLAlchemy's or Django's."
     )
+
+
+def drivers_own(connection: Any) -> Any:
+    """Return the driver's connection, which stays the same as long as it is open, inside of what `unwrapped` returned."""
+    return connection.inner if isinstance(connection, PsycopgConnection) else bare(connection)
 
 
 # Two servers may have databases of the same name and number. A role that may not ask which server it is
@@ -32,18 +49,36 @@ SELECT current_database() AS name,
 """
 
 
-def check_same_database(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+async def check_database(name: str, ours: Mapping[str, Any] | None, theirs: Any) -> bool:
+    """Raise InvalidInput when a caller's connection is of another database than ours, whose name this is.
+
+    Before ours was opened `ours` is None, and names alone are compared. Return whether more was.
+    """
+    if ours is not None:
+        _check_same_database(ours, await theirs.fetchrow(IDENTITY))
+    elif name and isinstance(theirs, PsycopgConnection) and name != theirs.inner.info.dbname:
+        there = await theirs.fetchval("SELECT current_database()::text")
+        if there != name:
+            raise _is_of(f"database {there!r}", name)
+    return ours is not None
+
+
+def _check_same_database(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
     """Raise InvalidInput when IDENTITY answers differently on our connection and on the caller's."""
     is_other_server = None not in (ours["server"], theirs["server"]) and ours["server"] != theirs["server"]
     if is_other_server or (ours["name"], ours["number"]) != (theirs["name"], theirs["number"]):
         where = f"database {theirs['name']!r}" + (" of another server" if is_other_server else "")
-        raise InvalidInput(
-            f"The given connection is of {where}, allowed is one of database {ours['name']!r}, where the jobs are."
-        )
+        raise _is_of(where, ours["name"])
+
+
+def _is_of(where: str, name: str) -> InvalidInput:
+    return InvalidInput(
+        f"The given connection is of {where}, allowed is one of database {name!r}, where the jobs are."
+    )
 
 
 @asynccontextmanager
-async def part_of_transaction(connection: asyncpg.Connection) -> AsyncIterator[None]:
+async def part_of_transaction(connection: Any) -> AsyncIterator[None]:
     """When what runs inside fails, it alone is undone, even in a transaction that the driver does not know of."""
     await connection.execute("SAVEPOINT forge_jobs")
     try:

@@ -21,7 +21,13 @@ from forge_jobs.settings.database_url import ALLOWED, POSTGRES, is_database_url,
 from forge_jobs.storage import refusals
 from forge_jobs.storage.home import Home, Turn
 from forge_jobs.storage.postgres.address import Address
-from forge_jobs.storage.postgres.caller import IDENTITY, check_same_database, part_of_transaction, unwrapped
+from forge_jobs.storage.postgres.caller import (
+    IDENTITY,
+    check_database,
+    drivers_own,
+    part_of_transaction,
+    unwrapped,
+)
 from forge_jobs.storage.postgres.connect import arguments_of, connect
 from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.down import UNKNOWN, Connect, ServerPlace, is_down, place_of
@@ -88,7 +94,7 @@ class PostgresDatabase:
         self._in_doubt = False  # whether that is still so
         self._closing: set[asyncio.Task[None]] = set()
         self._own: WeakSet[asyncpg.Connection] = WeakSet()
-        self._checked: WeakSet[asyncpg.Connection] = WeakSet()  # callers' that are of our database
+        self._checked: WeakSet[Any] = WeakSet()  # callers' that are of our database
         self._identity: asyncpg.Record | None = None  # of our database; None: before `open`
         # Whether what is set holds for a connection; None: before `open`.
         self._keeps_settings: bool | None = None
@@ -185,12 +191,11 @@ class PostgresDatabase:
         return isinstance(connection, POOLED) and bare(connection) in self._own
 
     async def _of_caller(self, connection: Any) -> Any:
-        """Return asyncpg's connection inside of what a caller gave. Raises InvalidInput when it is not of our database."""
+        """Return the connection inside of what a caller gave. Raises InvalidInput when it is not of our database."""
         given = await unwrapped(connection)
-        if self._identity is not None and bare(given) not in self._checked:
-            # A connection never changes its database, so that each is asked once.
-            check_same_database(self._identity, await given.fetchrow(IDENTITY))
-            self._checked.add(bare(given))
+        own = drivers_own(given)  # it never changes its database, so that each is asked once
+        if own not in self._checked and await check_database(self.name, self._identity, given):
+            self._checked.add(own)
         return given
 
     @asynccontextmanager

@@ -184,13 +184,15 @@ class SqliteDatabase:
         given = await drivers_connection(connection)
         if isinstance(given, sqlite3.Connection):
             return self._within(given, work, refusal)
-        inner = getattr(given, "_conn", None) if named(given).startswith("aiosqlite.") else None
-        if not isinstance(inner, sqlite3.Connection):
+        if not named(given).startswith("aiosqlite."):
             raise InvalidInput(
                 f"connection is a {named(given)}, allowed is a connection of sqlite3 or aiosqlite, "
                 "also inside of SQLAlchemy's or Django's."
             )
-        result: T = await given._execute(self._within, inner, work, refusal)
+        try:
+            result: T = await given._execute(self._within, given._conn, work, refusal)
+        except ValueError as error:  # it is closed
+            raise refusals.unusable_connection(str(error)) from error
         return result
 
     def _within(

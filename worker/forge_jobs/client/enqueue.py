@@ -1,0 +1,141 @@
+"""Enqueueing, as a program does it: by name or with a handler, alone or together, awaited or at once."""
+
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, TypeVar, Unpack, cast
+
+from forge_jobs.errors import InvalidInput
+from forge_jobs.handlers.context import answered
+from forge_jobs.handlers.handler import Handlers
+from forge_jobs.handlers.options import UNSET, Options, OptionValues
+from forge_jobs.handlers.request import Payload, Request, requested
+from forge_jobs.handlers.sync_connection import at_once, is_sync
+from forge_jobs.model.job import Enqueued, NewJob
+from forge_jobs.rules import names
+from forge_jobs.settings.environment import Settings
+from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.storage.libraries import named
+
+T = TypeVar("T")
+
+
+class Producer:
+    """What a Forge does to enqueue jobs."""
+
+    handlers: Handlers
+
+    @property
+    def settings(self) -> Settings:
+        """Overwritten by Forge."""
+        raise NotImplementedError
+
+    @property
+    def storage(self) -> Storage:
+        """Overwritten by Forge."""
+        raise NotImplementedError
+
+    def enqueue(
+        self, kind: str, payload: Payload | None = None, **options: Unpack[OptionValues]
+    ) -> Coroutine[Any, Any, Enqueued]:
+        """A job of `kind` waits, with the options of its handler where none are given here; to be awaited.
+
+        That is the handler of this program, else what another has published of the kind.
+        Raises InvalidPayload, UnknownQueue, InvalidInput; then nothing was enqueued. In a plain
+        handler the call waits by itself, and returns the answer.
+        """
+        work = self._enqueue(kind, payload, **options)
+        return self._answered(work, "forge.enqueue", options.get("connection"))
+
+    def enqueue_many(
+        self, kind: str, payloads: Sequence[Payload], **options: Unpack[OptionValues]
+    ) -> Coroutine[Any, Any, list[Enqueued]]:
+        """One job for each of `payloads` waits, or none; answers are in their order; to be awaited as `enqueue`.
+
+        Payloads are encoded while they are sent, a few MiB at a time.
+        """
+        work = self._enqueue_many(kind, payloads, **options)
+        return self._answered(work, "forge.enqueue_many", options.get("connection"))
+
+    def enqueue_batch(
+        self, jobs: Iterable[NewJob], *, connection: Any = UNSET
+    ) -> Coroutine[Any, Any, list[Enqueued]]:
+        """All of `jobs`, which `job` of a handler or of the forge has made, wait, or none; to be awaited as `enqueue`.
+
+        Answers are in their order. With `connection` they are part of that transaction.
+        """
+        work = self._enqueue_batch(jobs, connection)
+        return self._answered(work, "forge.enqueue_batch", None if connection is UNSET else connection)
+
+    def enqueue_sync(
+        self, kind: str, payload: Payload | None = None, **options: Unpack[OptionValues]
+    ) -> Enqueued:
+        """As `enqueue`, in the transaction of a `connection` whose calls are not awaited, and without an event loop.
+
+        It is psycopg's, sqlite3's, SQLAlchemy's or Django's; the forge need not be open. Call it in the thread to which the
+        connection belongs.
+        """
+        work = self._enqueue(kind, payload, **options)
+        return _at_once("enqueue_sync", options.get("connection"), work)
+
+    def enqueue_many_sync(
+        self, kind: str, payloads: Sequence[Payload], **options: Unpack[OptionValues]
+    ) -> list[Enqueued]:
+        """As `enqueue_many`, in the way of `enqueue_sync`."""
+        work = self._enqueue_many(kind, payloads, **options)
+        return _at_once("enqueue_many_sync", options.get("connection"), work)
+
+    def enqueue_batch_sync(self, jobs: Iterable[NewJob], *, connection: Any) -> list[Enqueued]:
+        """As `enqueue_batch`, in the way of `enqueue_sync`."""
+        return _at_once("enqueue_batch_sync", connection, self._enqueue_batch(jobs, connection))
+
+    def job(self, kind: str, payload: Payload | None = None, **options: Unpack[OptionValues]) -> NewJob:
+        """Return a job for `enqueue_batch`, with the options that it has there. Nothing is enqueued. Raises as `enqueue`."""
+        asked = Options.given(options)
+        if asked.connection is not None:
+            raise InvalidInput(
+                "A job of a batch has no connection of its own, allowed is enqueue_batch(jobs, connection=...)."
+            )
+        return self._job(kind, payload, asked)
+
+    async def _enqueue(
+        self, kind: str, payload: Payload | None = None, **options: Unpack[OptionValues]
+    ) -> Enqueued:
+        asked = Options.given(options)
+        return await self.storage.jobs.enqueue(self._job(kind, payload, asked), connection=asked.connection)
+
+    async def _enqueue_many(
+        self, kind: str, payloads: Sequence[Payload], **options: Unpack[OptionValues]
+    ) -> list[Enqueued]:
+        asked, listed = Options.given(options), names.listed(payloads, "payloads")
+        jobs = self._requested(kind, asked, next(iter(listed), None)).jobs(listed)
+        return await self.storage.jobs.enqueue_many(jobs, connection=asked.connection)
+
+    async def _enqueue_batch(self, jobs: Iterable[NewJob], connection: Any) -> list[Enqueued]:
+        listed = names.listed(jobs, "jobs")
+        for place, job in enumerate(listed):
+            if type(job) is not NewJob:
+                raise InvalidInput(
+                    f"jobs[{place}] is {job!r}, allowed is what forge.job(...) or the job(...) of a handler returns."
+                )
+        asked = Options.given({} if connection is UNSET else {"connection": connection})
+        return await self.storage.jobs.enqueue_many(listed, connection=asked.connection)
+
+    def _job(self, kind: str, payload: Payload | None, asked: Options) -> NewJob:
+        return self._requested(kind, asked, payload).job({} if payload is None else payload)
+
+    def _requested(self, kind: str, asked: Options, like: Payload | None) -> Request:
+        handler = self.handlers.get(names.kind(kind))
+        return requested(kind, handler, asked, self.settings.max_payload_bytes, like=like)
+
+    def _answered(self, work: Coroutine[Any, Any, T], what: str, connection: Any) -> Coroutine[Any, Any, T]:
+        return answered(cast(Any, self), work, what, connection)
+
+
+def _at_once(what: str, connection: Any, work: Coroutine[Any, Any, T]) -> T:
+    if not is_sync(connection):
+        work.close()
+        given = "not given" if connection is None else f"a {named(connection)}"
+        raise InvalidInput(
+            f"connection is {given}, allowed in {what} is one whose calls are not awaited: "
+            "of psycopg 3, sqlite3, SQLAlchemy or Django."
+        )
+    return at_once(work)

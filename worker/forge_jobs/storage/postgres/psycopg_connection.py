@@ -1,0 +1,176 @@
+"""A caller's connection of psycopg 3, sync or async, which runs our statements as asyncpg's would.
+
+Placeholders are the server's own ($1), rows are ours, whatever row factory the caller has, and errors become those that
+asyncpg has for the same SQLSTATE. On a sync connection no method waits for the event loop.
+"""
+
+import inspect
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import lru_cache
+from typing import Any
+
+import asyncpg
+
+from forge_jobs.errors import InvalidInput
+
+Placed = Callable[[Sequence[Any]], "PsycopgRow"]
+
+
+class PsycopgRow(tuple[Any, ...]):
+    """A row whose columns are also found by their names."""
+
+    names: dict[str, int]
+
+    def __getitem__(self, column: Any) -> Any:
+        return super().__getitem__(self.names[column] if isinstance(column, str) else column)
+
+    def keys(self) -> Iterable[str]:
+        """Return the names of the columns."""
+        return self.names.keys()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the value of a column, or `default` where there is none."""
+        return self[name] if name in self.names else default
+
+
+def is_psycopg(connection: Any) -> bool:
+    """Whether this is a connection of psycopg 3."""
+    psycopg = sys.modules.get("psycopg")
+    return psycopg is not None and isinstance(connection, psycopg.Connection | psycopg.AsyncConnection)
+
+
+class PsycopgConnection:
+    """The part of asyncpg's connection that our statements need, on one of psycopg's."""
+
+    def __init__(self, connection: Any) -> None:
+        psycopg = sys.modules["psycopg"]
+        if not hasattr(psycopg, "RawCursor"):
+            raise InvalidInput(
+                f"The given connection is of psycopg {psycopg.__version__}, allowed is 3.2 or newer."
+            )
+        self.inner = connection
+        is_async = isinstance(connection, psycopg.AsyncConnection)
+        self._cursor = psycopg.AsyncRawCursor if is_async else psycopg.RawCursor
+        self._error: type[Exception] = psycopg.Error
+        self._idle = psycopg.pq.TransactionStatus.IDLE
+
+    def is_in_transaction(self) -> bool:
+        """Whether what is run now is committed by the caller."""
+        return not self.inner.autocommit or self.inner.info.transaction_status != self._idle
+
+    async def fetch(self, sql: str, *args: Any) -> list[PsycopgRow]:
+        """Return all rows."""
+        with self._translating():
+            cursor = await self._executed(sql, args)
+            return [] if cursor.description is None else await _awaited(cursor.fetchall())
+
+    async def fetchrow(self, sql: str, *args: Any) -> PsycopgRow | None:
+        """Return the first row, or None."""
+        rows = await self.fetch(sql, *args)
+        return rows[0] if rows else None
+
+    async def fetchval(self, sql: str, *args: Any) -> Any:
+        """Return the first value of the first row, or None."""
+        rows = await self.fetch(sql, *args)
+        return rows[0][0] if rows else None
+
+    async def execute(self, sql: str, *args: Any) -> str:
+        """Run a statement (without `args`: any number of them); return the server's status."""
+        with self._translating():
+            cursor = await self._executed(sql, args)
+            return str(cursor.statusmessage)
+
+    async def copy_records_to_table(
+        self,
+        table: str,
+        *,
+        schema_name: str,
+        columns: Sequence[str],
+        records: Iterable[Sequence[Any]],
+        timeout: float,
+    ) -> None:
+        """The records are in the table. How long that may take is up to the caller's connection."""
+        into = ", ".join(f'"{column}"' for column in columns)
+        with self._translating():
+            async with self._copying(f'COPY "{schema_name}"."{table}" ({into}) FROM STDIN') as copy:
+                for record in records:
+                    await _awaited(copy.write_row(record))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """What runs inside is committed, on a connection that commits each statement by itself."""
+        await self.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            await self.execute("ROLLBACK")
+            raise
+        await self.execute("COMMIT")
+
+    async def _executed(self, sql: str, args: Sequence[Any]) -> Any:
+        cursor = self._cursor(self.inner, row_factory=_rows)
+        for name, loader in _loaders().items():  # whatever loaders the caller's connection has
+            cursor.adapters.register_loader(name, loader)
+        await _awaited(cursor.execute(sql, args or None))
+        return cursor
+
+    @asynccontextmanager
+    async def _copying(self, sql: str) -> AsyncIterator[Any]:
+        copying = self._cursor(self.inner).copy(sql)
+        if hasattr(copying, "__aenter__"):
+            async with copying as copy:
+                yield copy
+        else:
+            with copying as copy:
+                yield copy
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except self._error as error:
+            raise as_of_asyncpg(error) from error
+
+
+def as_of_asyncpg(error: Any) -> asyncpg.PostgresError | asyncpg.InterfaceError:
+    """Return what asyncpg raises where psycopg raises this."""
+    said = str(error).partition("\n")[0]
+    if error.sqlstate is not None:
+        diagnosis = error.diag
+        fields = {
+            "C": error.sqlstate,
+            "M": diagnosis.message_primary or said,
+            "W": diagnosis.context or "",
+            "R": diagnosis.source_function or "",
+        }
+        made: asyncpg.PostgresError = asyncpg.PostgresError.new(fields)
+        return made
+    if type(error).__name__ == "DataError":
+        return asyncpg.DataError(said)
+    if type(error).__name__ == "OperationalError":
+        return asyncpg.ConnectionDoesNotExistError(said)
+    return asyncpg.InterfaceError(said)
+
+
+@lru_cache
+def _loaders() -> dict[str, Any]:
+    """Return psycopg's own loaders of the types that our statements return."""
+    types = sys.modules["psycopg"].types
+    return {
+        **dict.fromkeys(("int2", "int4", "int8"), types.numeric.IntLoader),
+        "float8": types.numeric.FloatLoader,
+        "bool": types.bool.BoolLoader,
+        **dict.fromkeys(("text", "name"), types.string.TextLoader),
+    }
+
+
+def _rows(cursor: Any) -> Placed:
+    """Make rows, as a row factory of psycopg."""
+    names = {column.name: place for place, column in enumerate(cursor.description or ())}
+    return type("PsycopgRow", (PsycopgRow,), {"names": names})
+
+
+async def _awaited(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
