@@ -32,6 +32,7 @@ from forge_jobs.errors import (
     UndeclaredKind,
     UnfitPayload,
     UnknownCron,
+    UnknownGroup,
     UnknownHandler,
     UnknownOwner,
     UnknownQueue,
@@ -46,6 +47,7 @@ from forge_jobs.handlers.handler import Handler
 from forge_jobs.handlers.unique import Unique
 from forge_jobs.model.cron import CronConfig, Missed
 from forge_jobs.model.decision import Dead, Reschedule, Retry, Throttled
+from forge_jobs.model.group import Group, GroupStatus, Overflow
 from forge_jobs.model.job import (
     Cancelled,
     Counts,
@@ -81,6 +83,8 @@ __all__ = [
     "Failure",
     "Forge",
     "ForgeError",
+    "Group",
+    "GroupStatus",
     "Handler",
     "InvalidCron",
     "InvalidInput",
@@ -96,6 +100,7 @@ __all__ = [
     "Missed",
     "NotOpenHere",
     "NotUnique",
+    "Overflow",
     "PastEpoch",
     "QueueConfig",
     "QueueInUse",
@@ -120,6 +125,7 @@ __all__ = [
     "Unhandled",
     "Unique",
     "UnknownCron",
+    "UnknownGroup",
     "UnknownHandler",
     "UnknownOwner",
     "UnknownQueue",

@@ -91,6 +91,16 @@ class UnknownScope(InvalidInput):
         super().__init__(f"There is no rate limit {scope!r}; rate limits: {there}.")
 
 
+class UnknownGroup(InvalidInput):
+    """No group has this name: no job of it waits or runs, and nobody has set its limit."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"There is no group {name!r}: none of its jobs waits or runs, and it has no limit of its own."
+        )
+
+
 class UnknownOwner(InvalidInput):
     """No owner has this name."""
 

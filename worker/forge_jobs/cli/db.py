@@ -98,6 +98,7 @@ async def check(call: Call, repair: Repair = False, delete_stateless: DeleteStat
                 tally.add(look.findings, jobs=look.jobs)
                 tell(f"{count(tally.jobs, 'job')} looked at", {"jobs": tally.jobs, "found": tally.found})
             tally.add(await audit.slots(repair=repair))
+            tally.add(await audit.groups(repair=repair))
             tally.add(await audit.counts(repair=repair))
     return tally.report(repair)
 

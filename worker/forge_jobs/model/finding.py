@@ -12,6 +12,7 @@ class Fault(StrEnum):
     ORPHAN = "orphan"  # a row is about a job that is not there
     KEY = "key"  # held by a job that has ended, or not held by one that has not
     SLOT = "slot"  # missing, too many, or held by a worker that is not there
+    GROUP = "group"  # a place that is taken by nobody who needs it, is missing, or is free while jobs stand in line
     COUNT = "count"  # not what is in the tables
     UNDATED = "undated"  # a done job that the sweep would not find
     LOST = "lost"  # in progress by a worker that is not registered; the reaper's work

@@ -46,13 +46,14 @@ class State(StrEnum):
 
     SCHEDULED = "scheduled"  # in `scheduled`, waits for run_at
     RETRYING = "retrying"  # in `scheduled` after a failure, waits for run_at
+    BLOCKED = "blocked"  # in `blocked`, waits for a place in a group
     PENDING = "pending"  # in `ready`, may be claimed
     IN_PROGRESS = "in_progress"  # in `claimed`, a worker has it
     DONE = "done"  # in `finished`
     DEAD = "dead"  # in `finished`
 
 
-WAITING = frozenset({State.SCHEDULED, State.RETRYING, State.PENDING})
+WAITING = frozenset({State.SCHEDULED, State.RETRYING, State.BLOCKED, State.PENDING})
 ENDED = frozenset({State.DONE, State.DEAD})
 
 
@@ -104,6 +105,7 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     key_mode: KeyMode = KeyMode.DEDUPE  # matters only with a key
     delay: timedelta | None = None
     run_at: datetime | None = None
+    groups: str | None = None  # as `model.group.encoded` returns them
     declared: bool = False  # by the program that enqueues, so the row of its kind is not read
     hold: Hold | None = None  # excludes a key
     max_wait: timedelta | None = None  # of a job that is put off, since the first; None: no end
@@ -142,6 +144,7 @@ class Enqueued(msgspec.Struct, frozen=True, gc=False):
     replaced: bool = False  # this job had the key and waited; it is now what was asked for
     supersedes: int | None = None  # the job that runs and had the key before; it is never tried again
     payload_differs: bool | None = False  # the job that had the key had another payload; None: not known
+    dropped: bool = False  # a group had no place for it and drops what is too much: this job has the place
 
     @property
     def is_new(self) -> bool:
@@ -165,6 +168,7 @@ class Claim(msgspec.Struct, gc=False):
     timeout: float | None  # seconds
     key: str | None
     created_at: datetime
+    links: int | None = None  # what its end concerns besides itself, the sum of GROUPS; None: nothing
     cancel_requested: bool = False
     superseded: bool = False  # its key went to another job, or was removed: it may end, but not wait again
 
@@ -246,6 +250,7 @@ class Job:
     finished_at: datetime | None = None  # done, dead
     error: str | None = None  # the last error
     result: bytes | None = None  # done, encoded with `codec`
+    groups: str | None = None  # JSON: the names of its groups, and what it says of each
     failures: tuple[Failure, ...] = field(default=())  # newest last; only from `get`
 
 
@@ -256,6 +261,7 @@ class Counts:
     queue: str
     pending: int = 0
     scheduled: int = 0  # retrying included
+    blocked: int = 0
     in_progress: int = 0
     done: int = 0  # still kept
     dead: int = 0  # still kept

@@ -21,9 +21,9 @@ class Move(StrEnum):
 
 
 _STATES: Mapping[Move, Sequence[State]] = {
-    Move.CANCEL: (State.SCHEDULED, State.RETRYING, State.PENDING, State.IN_PROGRESS),
+    Move.CANCEL: (State.SCHEDULED, State.RETRYING, State.BLOCKED, State.PENDING, State.IN_PROGRESS),
     Move.RETRY: (State.DEAD, State.RETRYING),
-    Move.DELETE: (State.DONE, State.DEAD, State.SCHEDULED, State.RETRYING, State.PENDING),
+    Move.DELETE: (State.DONE, State.DEAD, State.SCHEDULED, State.RETRYING, State.BLOCKED, State.PENDING),
 }
 
 

@@ -69,11 +69,11 @@ def cut(verdicts: Sequence[Verdict], room: int) -> Iterator[Sequence[Verdict]]:
 
 def parts(verdicts: Sequence[Verdict]) -> list[Sequence[Verdict]]:
     """Return the verdicts in parts that one statement each writes."""
-    if all(type(verdict.write) is End for verdict in verdicts):
+    if all(type(verdict.write) is End and verdict.run.claim.links is None for verdict in verdicts):
         return [verdicts] if verdicts else []
-    kinds: dict[type[Write], list[Verdict]] = {}
+    kinds: dict[tuple[type[Write], bool], list[Verdict]] = {}
     for verdict in verdicts:
-        kinds.setdefault(type(verdict.write), []).append(verdict)
+        kinds.setdefault((type(verdict.write), verdict.run.claim.links is not None), []).append(verdict)
     return list(kinds.values())
 
 

@@ -16,11 +16,11 @@ JOBS_AT_ONCE = 200_000
 ROUNDS = 3
 """How often contradictions are mended and looked for again: a repair may bring another one to light."""
 
-RANKS = ("finished", "claimed", "scheduled", "ready", "abandoned")
+RANKS = ("finished", "claimed", "scheduled", "blocked", "ready", "abandoned")
 """Of the states of a job that is in several, the one that proves most comes first: an end that is written, a claim of
-a registered worker, a moment to wait for, a place in the queue, and last a claim of nobody."""
+a registered worker, a moment to wait for, a line to stand in, a place in the queue, and last a claim of nobody."""
 
-COUNTED = ("pending", "scheduled", "in_progress", "done", "dead")
+COUNTED = ("pending", "scheduled", "blocked", "in_progress", "done", "dead")
 
 
 class Row(NamedTuple):
@@ -212,6 +212,33 @@ def slot_finding(what: str, queue: str, number: int, detail: int | None) -> Find
             return Finding(
                 Fault.SLOT, f"{slot} is beyond the queue's concurrency, {detail}.", mended="It is gone."
             )
+
+
+def group_finding(what: str, group: str, job_id: int | None) -> Finding:
+    """Return the finding about a group, or about a job in it."""
+    found, mended = {
+        "stale": (
+            f"Job {job_id} has a place in group {group!r}, though it is neither pending nor in progress.",
+            "The place is free.",
+        ),
+        "missing": (
+            f"Job {job_id} is pending or in progress and has no place in its group {group!r}.",
+            "It has one.",
+        ),
+        "lineless": (
+            f"Job {job_id} stands in the line of group {group}, which does not exist.",
+            "It is scheduled, and joins its groups.",
+        ),
+        "front": (
+            f"The front of group {group!r} is behind one of its jobs.",
+            "It is where the first one stands.",
+        ),
+        "standing": (
+            f"Jobs of group {group!r} are blocked, though there is a place for them.",
+            "It is theirs.",
+        ),
+    }[what]
+    return Finding(Fault.GROUP, found, job_id, mended)
 
 
 def count_finding(queue: str | None, queue_id: int, noted: Sequence[int], real: Sequence[int]) -> Finding:

@@ -31,6 +31,12 @@ def are_plain(jobs: Jobs) -> bool:
     return all(job.key is None and job.hold is None for job in looked_at)
 
 
+def has_groups(jobs: Jobs) -> bool:
+    """Whether one of them has a group, without encoding a payload."""
+    looked_at = [jobs.pattern] if isinstance(jobs, Alike) else jobs
+    return any(job.groups is not None for job in looked_at)
+
+
 def keys(jobs: Jobs) -> list[tuple[str, str]]:
     """Return (kind, key) of those that have a key, sorted, without encoding a payload."""
     looked_at = [jobs.pattern] if isinstance(jobs, Alike) else jobs

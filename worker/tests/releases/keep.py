@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import Hold, Postponement, Reason, State
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.version import Version, VersionState
@@ -127,6 +128,9 @@ async def _fill(database: Database) -> None:
         await enqueue(storage, delay=timedelta(days=1), key="eve")
         await enqueue(storage, delay=timedelta(days=1), hold=Hold(b"sixteen of bytes", timedelta(days=2)))
         await enqueue_many(storage, 3, payload=b'{"of":"many"}')
+        for _ in range(2):
+            await enqueue(storage, groups=encoded([Group("customer:42", limit=1)]))
+        await enqueue(storage, delay=timedelta(days=1), groups=encoded([Group("customer:42"), Group("all")]))
         await database.clock.advance(seconds=1)
         await enqueue(storage, queue="mail", priority=-5, codec="msgpack", payload=b"\x81\xa2to\xa3fay")
 

@@ -1,13 +1,15 @@
 """What is true of every database at every moment, whatever was done to it."""
 
+import json
 from collections import Counter
 from typing import Any
 
+from forge_jobs.model.group import GROUPS, decoded
 from forge_jobs.model.job import Counts
 from forge_jobs.storage.interface.storage import Storage
 from tests.storage.databases import Database
 
-STATES = ("scheduled", "ready", "claimed", "finished")
+STATES = ("scheduled", "blocked", "ready", "claimed", "finished")
 
 
 async def check_invariants(storage: Storage, database: Database) -> None:
@@ -20,6 +22,8 @@ async def check_invariants(storage: Storage, database: Database) -> None:
     await _failures_belong_to_jobs(database)
     if database.kind == "postgres":
         await _done_jobs_are_noted_with_their_moments(database)
+    await _places_in_groups_are_those_of_pending_and_running_jobs(database)
+    await _no_job_is_blocked_whose_groups_have_a_place(database)
     assert await database.left_open(storage) == []
 
 
@@ -65,6 +69,37 @@ async def _no_queue_has_more_held_slots_than_its_concurrency(database: Database)
     assert await database.rows(strangers) == []
 
 
+async def _places_in_groups_are_those_of_pending_and_running_jobs(database: Database) -> None:
+    names = {row[0]: row[1] for row in await database.rows("SELECT id, name FROM job_group")}
+    taken = {(row[0], names[row[1]]) for row in await database.rows("SELECT job_id, group_id FROM occupant")}
+    active = {
+        row[0] for table in ("ready", "claimed") for row in await database.rows(f"SELECT job_id FROM {table}")
+    }
+    linked = await database.rows(
+        "SELECT id, links, groups FROM job WHERE links IS NOT NULL OR groups IS NOT NULL"
+    )
+    assert all(links == GROUPS for _, links, _ in linked)
+    assert taken == {(job, name) for job, _, groups in linked if job in active for name in decoded(groups)}
+    scheduled = await database.rows("SELECT job_id FROM scheduled WHERE links IS NOT NULL")
+    ids = {row[0] for row in linked}
+    assert {row[0] for row in scheduled} == ids & {
+        row[0] for row in await database.rows("SELECT job_id FROM scheduled")
+    }
+    assert {row[0] for row in await database.rows("SELECT job_id FROM blocked")} <= ids
+
+
+async def _no_job_is_blocked_whose_groups_have_a_place(database: Database) -> None:
+    limits = {
+        row[0]: row[1] for row in await database.rows("SELECT id, coalesce(set_limit, said) FROM job_group")
+    }
+    taken = Counter(row[0] for row in await database.rows("SELECT group_id FROM occupant"))
+    full = {group for group, limit in limits.items() if taken[group] >= limit}
+    for job, line, groups in await database.rows("SELECT job_id, group_id, groups FROM blocked"):
+        of_job = {line} if groups is None else set(json.loads(groups) if isinstance(groups, str) else groups)
+        assert line in of_job <= set(limits), f"job {job} stands in a line that is not of its groups"
+        assert of_job & full, f"job {job} is blocked, and no group of it is full"
+
+
 async def _failures_belong_to_jobs(database: Database) -> None:
     assert await database.rows("SELECT job_id FROM failure WHERE job_id NOT IN (SELECT id FROM job)") == []
     long = "SELECT job_id, count(*) FROM failure GROUP BY job_id HAVING count(*) > 32"
@@ -96,6 +131,7 @@ async def _counts_are_true(storage: Storage, database: Database) -> None:
 COUNTED = {
     "pending": "SELECT queue_id, count(*) FROM ready GROUP BY queue_id",
     "scheduled": "SELECT queue_id, count(*) FROM scheduled GROUP BY queue_id",
+    "blocked": "SELECT queue_id, count(*) FROM blocked GROUP BY queue_id",
     "in_progress": "SELECT queue_id, count(*) FROM claimed GROUP BY queue_id",
     "done": "SELECT queue_id, count(*) FROM finished WHERE state = 'done' GROUP BY queue_id",
     "dead": "SELECT queue_id, count(*) FROM finished WHERE state = 'dead' GROUP BY queue_id",

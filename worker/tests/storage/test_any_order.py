@@ -2,11 +2,20 @@
 
 import asyncio
 import random
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 
-from forge_jobs.errors import ForgeError, JobNotFound, StorageUnavailable, WorkerLost, WrongState
+from forge_jobs.errors import (
+    ForgeError,
+    JobNotFound,
+    StorageUnavailable,
+    UnknownGroup,
+    WorkerLost,
+    WrongState,
+)
+from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import NewJob, Postponement, Reason
 from forge_jobs.model.match import Match, Move
 from tests.storage.factories import dead, done, failed, leader, lost_claims, queue, worker
@@ -48,7 +57,19 @@ class Walker:
         key = self.dice.choice([None, None, "a", "b", "c"])
         delay = self.dice.choice([None, None, timedelta(seconds=30)])
         name = self.dice.choice(QUEUES)
-        return NewJob("work", queue=name, key=key, delay=delay, priority=self.dice.choice([0, 0, 1]))
+        return NewJob(
+            "work",
+            queue=name,
+            key=key,
+            delay=delay,
+            priority=self.dice.choice([0, 0, 1]),
+            groups=self.some_groups(),
+        )
+
+    def some_groups(self):
+        names = self.dice.choice([[], [], ["x"], ["y"], ["x", "y"], ["y", "z"]])
+        overflow = self.dice.choice(["wait", "wait", "drop_newest", "cancel_running"])
+        return encoded(Group(name, self.dice.choice([None, 1, 2]), overflow) for name in names)
 
     async def enqueue(self):
         self.ids.append((await self.storage.jobs.enqueue(self.some_job())).id)
@@ -125,6 +146,9 @@ class Walker:
         await self.storage.workers.beat(self.me)
         await self.storage.history.sweep(epoch=self.epoch, limit=5)
         await self.storage.jobs.fold()
+        await self.storage.groups.audit(epoch=self.epoch)
+        with suppress(UnknownGroup):
+            await self.storage.groups.set(self.dice.choice("xyz"), self.dice.choice([None, 1, 3]))
 
     async def tune(self):
         changes = {

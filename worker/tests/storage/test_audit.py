@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.model.finding import Fault
+from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import State
 from tests.storage.factories import (
     NOBODY,
@@ -33,6 +34,7 @@ async def audit(storage, **options):
     async for look in storage.audit.jobs(limit=options.pop("limit", 3), **options):
         found += look.findings
     found += await storage.audit.slots(repair=options.get("repair", False))
+    found += await storage.audit.groups(repair=options.get("repair", False))
     return found + await storage.audit.counts(repair=options.get("repair", False))
 
 
@@ -275,3 +277,62 @@ async def test_audits_that_repair_at_once_do_it_once(storage, database, another)
 
     assert await audit(storage) == []
     assert sorted(await claim_ids(storage, me)) == ids
+
+
+GROUP = {"groups": encoded([Group("a")])}
+
+
+async def test_a_place_that_a_job_has_which_does_not_run_is_free_again(storage, database):
+    first, second = await enqueue(storage, **GROUP), await enqueue(storage, **GROUP)
+    await database.run(
+        f"DELETE FROM occupant; INSERT INTO occupant (job_id, group_id, since) SELECT {second}, id, 0 FROM job_group"
+    )
+
+    repaired = await mended(storage, Fault.GROUP, Fault.GROUP)
+
+    assert sorted(one.job_id for one in repaired) == [first, second]
+
+
+async def test_jobs_that_are_blocked_beside_a_free_place_get_it(storage, database):
+    ids = [await enqueue(storage, **GROUP) for _ in range(3)]
+    await database.run("UPDATE job_group SET said = 2")
+
+    await mended(storage, Fault.GROUP)
+
+    assert [await state(storage, one) for one in ids] == [State.PENDING, State.PENDING, State.BLOCKED]
+
+
+async def test_a_blocked_job_whose_group_is_not_there_joins_it_again(storage, database):
+    await enqueue(storage, **GROUP)
+    blocked = await enqueue(storage, **GROUP)
+    await database.run("UPDATE blocked SET group_id = 99")
+
+    await mended(storage, Fault.GROUP)
+
+    await storage.schedule.make_pending()
+    assert await state(storage, blocked) is State.BLOCKED
+
+
+async def test_a_job_of_a_group_that_is_in_no_state_joins_it_again(storage, database):
+    await enqueue(storage, **GROUP)
+    blocked = await enqueue(storage, **GROUP)
+    await database.run("DELETE FROM blocked; UPDATE tally SET blocked = 0 WHERE blocked = 1")
+
+    await mended(storage, Fault.PLACE)
+
+    await storage.schedule.make_pending()
+    assert await state(storage, blocked) is State.BLOCKED
+
+
+async def test_a_blocked_job_that_is_pending_too_stays_blocked(storage, database):
+    await enqueue(storage, **GROUP)
+    blocked = await enqueue(storage, **GROUP)
+    await database.run(
+        "INSERT INTO ready (job_id, pos, queue_id, attempt, priority) SELECT job_id, pos, queue_id, 0, 0 FROM blocked; "
+        "UPDATE tally SET pending = pending + 1 WHERE pending = 1"
+    )
+
+    await audit(storage, repair=True)
+
+    assert await audit(storage) == []
+    assert await state(storage, blocked) is State.BLOCKED

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import State
 from forge_jobs.model.match import Match, Move
 from tests.storage.ear import Ear
@@ -46,11 +47,13 @@ async def one_in_each_state(storage, me, **facts):
     buried = await ended(storage, me, State.DEAD, **facts)
     failing = await running(storage, me, **facts)
     await storage.claims.postpone([failed(failing, delay=HOUR)])
+    group = encoded([Group(f"of {failing.job_id}")])
     return {
         State.DONE: finished,
         State.DEAD: buried,
         State.RETRYING: failing.job_id,
-        State.IN_PROGRESS: (await running(storage, me, **facts)).job_id,
+        State.IN_PROGRESS: (await running(storage, me, groups=group, **facts)).job_id,
+        State.BLOCKED: await enqueue(storage, groups=group, **facts),
         State.SCHEDULED: await enqueue(storage, delay=HOUR, **facts),
         State.PENDING: await enqueue(storage, **facts),
     }

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import JobNotFound
+from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import State
 from forge_jobs.model.moments import LONGEST
 from tests.storage.factories import claim, ended, enqueue, enqueue_many, failed, queue, running, worker
@@ -19,11 +20,13 @@ async def one_in_each_state(storage, me):
     buried = await ended(storage, me, State.DEAD)
     failing = await running(storage, me)
     await storage.claims.postpone([failed(failing, delay=HOUR)])
+    group = encoded([Group(f"of {failing.job_id}")])
     return {
         State.DONE: finished,
         State.DEAD: buried,
         State.RETRYING: failing.job_id,
-        State.IN_PROGRESS: (await running(storage, me, "send")).job_id,
+        State.IN_PROGRESS: (await running(storage, me, "send", groups=group)).job_id,
+        State.BLOCKED: await enqueue(storage, groups=group),
         State.SCHEDULED: await enqueue(storage, delay=HOUR),
         State.PENDING: await enqueue(storage, "send"),
     }
@@ -69,7 +72,7 @@ async def test_a_listed_job_says_the_same_as_the_job_itself(storage):
         ):
             assert getattr(listed, name) == getattr(alone, name), (name, listed.state)
         assert listed.failures == ()
-    assert len(jobs) == 6
+    assert len(jobs) == 7
 
 
 async def test_jobs_are_found_by_queue_and_kind(storage):

@@ -9,6 +9,7 @@ import pytest
 from forge_jobs import Forge
 from forge_jobs.client.queues import Queues
 from forge_jobs.errors import Managed, PastEpoch, QueueInUse, UnknownQueue
+from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import State
 from forge_jobs.model.kind import Kind
 from forge_jobs.probes.metrics import Metrics
@@ -337,7 +338,9 @@ async def test_an_enqueue_at_the_same_moment_is_moved_or_refused_but_never_lost(
 
 @pytest.mark.parametrize("where", list(State))
 async def test_the_jobs_that_a_walk_would_meet_are_counted(storage, where):
-    await running(storage, await worker(storage, ["mail"]), queue="mail")
+    group = encoded([Group("a")])
+    await running(storage, await worker(storage, ["mail"]), queue="mail", groups=group)
+    await enqueue(storage, queue="mail", groups=group)
     await one_in_each_waiting_state(storage, "mail")
     await enqueue(storage, "other")
 
@@ -346,3 +349,16 @@ async def test_the_jobs_that_a_walk_would_meet_are_counted(storage, where):
     assert await storage.jobs.count(where, kind="nothing") == 0
     assert await storage.jobs.count(where, queue="default") == (1 if where is State.PENDING else 0)
     assert await storage.jobs.count(where) == (2 if where is State.PENDING else 1)
+
+
+async def test_blocked_jobs_move_to_another_queue_and_hold_no_queue_that_is_empty(storage):
+    await storage.queues.ensure(["mail"])
+    group = encoded([Group("a")])
+    first = await enqueue(storage, groups=group)
+    blocked = await enqueue(storage, queue="mail", groups=group)
+
+    await Queues(storage).delete("mail", move_to="default")
+
+    assert await queue_names(storage) == ["default"]
+    await storage.jobs.cancel(first)
+    assert await claim_ids(storage, await worker(storage)) == [blocked]

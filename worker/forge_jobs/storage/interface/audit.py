@@ -25,5 +25,8 @@ class Audit(Protocol):
     async def slots(self, *, repair: bool = False) -> list[Finding]:
         """Return the slots that a queue with a concurrency lacks or has too many, and those that no registered worker holds."""
 
+    async def groups(self, *, repair: bool = False) -> list[Finding]:
+        """Return the places in groups that nobody who is pending or in progress has, and what else is wrong about groups."""
+
     async def counts(self, *, repair: bool = False) -> list[Finding]:
         """Return the queues whose counts differ from what is in the tables."""

@@ -18,6 +18,7 @@ from forge_jobs.storage.interface.claims import Claims
 from forge_jobs.storage.interface.completions import Completions
 from forge_jobs.storage.interface.crons import Crons
 from forge_jobs.storage.interface.fires import Fires
+from forge_jobs.storage.interface.groups import Groups
 from forge_jobs.storage.interface.history import History
 from forge_jobs.storage.interface.jobs import Jobs
 from forge_jobs.storage.interface.keys import Keys
@@ -47,6 +48,7 @@ class Storage(Protocol):
     schedule: Schedule
     queues: Queues
     slots: Slots
+    groups: Groups
     kinds: Kinds
     removals: Removals
     limits: Limits

@@ -14,6 +14,7 @@ from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.connections_left import connections_left
 from forge_jobs.storage.postgres.crons import PostgresCrons
 from forge_jobs.storage.postgres.fires import PostgresFires
+from forge_jobs.storage.postgres.groups import PostgresGroups
 from forge_jobs.storage.postgres.history import PostgresHistory
 from forge_jobs.storage.postgres.jobs import PostgresJobs
 from forge_jobs.storage.postgres.keys import PostgresKeys
@@ -69,6 +70,7 @@ class PostgresStorage(Storage):
         self.schedule = PostgresSchedule(database)
         self.queues = PostgresQueues(database)
         self.slots = PostgresSlots(database)
+        self.groups = PostgresGroups(database)
         self.kinds = PostgresKinds(database)
         self.removals = PostgresRemovals(database)
         self.limits = PostgresLimits(database)

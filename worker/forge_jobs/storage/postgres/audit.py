@@ -20,6 +20,7 @@ from forge_jobs.storage.contradictions import (
     Contradictions,
     Row,
     count_finding,
+    group_finding,
     looked,
     mended,
     recovered,
@@ -28,6 +29,7 @@ from forge_jobs.storage.contradictions import (
 )
 from forge_jobs.storage.postgres import endings
 from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.group_audit import GROUPS, MEND
 from forge_jobs.storage.postgres.schema import lock_key
 
 STEP = "SELECT id FROM {schema}.job WHERE id >= $1 ORDER BY id OFFSET $2 LIMIT 1"
@@ -37,7 +39,7 @@ place AS MATERIALIZED (
     SELECT job_id, 'finished' AS state, 1 AS rank, queue_id, attempt, 0 AS pos, NULL::bigint AS worker_id, ctid
     FROM {schema}.finished WHERE {these}
     UNION ALL
-    SELECT job_id, CASE WHEN lives THEN 'claimed' ELSE 'abandoned' END, CASE WHEN lives THEN 2 ELSE 5 END,
+    SELECT job_id, CASE WHEN lives THEN 'claimed' ELSE 'abandoned' END, CASE WHEN lives THEN 2 ELSE 6 END,
            queue_id, attempt, 0, worker_id, ctid
     FROM (SELECT claimed.*, claimed.ctid,
                  EXISTS (SELECT FROM {schema}.worker WHERE worker.id = claimed.worker_id) AS lives
@@ -45,7 +47,9 @@ place AS MATERIALIZED (
     UNION ALL
     SELECT job_id, 'scheduled', 3, queue_id, attempt, 0, NULL, ctid FROM {schema}.scheduled WHERE {these}
     UNION ALL
-    SELECT job_id, 'ready', 4, queue_id, attempt, pos, NULL, ctid FROM {schema}.ready WHERE {these}
+    SELECT job_id, 'blocked', 4, queue_id, attempt, 0, NULL, ctid FROM {schema}.blocked WHERE {these}
+    UNION ALL
+    SELECT job_id, 'ready', 5, queue_id, attempt, pos, NULL, ctid FROM {schema}.ready WHERE {these}
 )"""
 
 _UNDATED = """state = 'done' AND NOT EXISTS (
@@ -129,6 +133,9 @@ WITH {places}, ranked AS MATERIALIZED (
 ), unscheduled AS (
     DELETE FROM {schema}.scheduled WHERE ctid = ANY (ARRAY(SELECT ctid FROM excess WHERE state = 'scheduled'))
     RETURNING queue_id
+), unblocked AS (
+    DELETE FROM {schema}.blocked WHERE ctid = ANY (ARRAY(SELECT ctid FROM excess WHERE state = 'blocked'))
+    RETURNING queue_id
 ), unclaimed AS (
     DELETE FROM {schema}.claimed
     WHERE ctid = ANY (ARRAY(SELECT ctid FROM excess WHERE state IN ('claimed', 'abandoned')))
@@ -137,32 +144,43 @@ WITH {places}, ranked AS MATERIALIZED (
     DELETE FROM {schema}.finished WHERE ctid = ANY (ARRAY(SELECT ctid FROM excess WHERE state = 'finished'))
     RETURNING queue_id, state
 ), {more}tallied AS (
-    INSERT INTO {schema}.tally (queue_id, pending, scheduled, in_progress, done, dead)
-    SELECT queue_id, sum(pending), sum(scheduled), sum(in_progress), sum(done), sum(dead)
-    FROM (SELECT queue_id, -1 AS pending, 0 AS scheduled, 0 AS in_progress, 0 AS done, 0 AS dead FROM unqueued
-          UNION ALL SELECT queue_id, 0, -1, 0, 0, 0 FROM unscheduled
-          UNION ALL SELECT queue_id, 0, 0, -1, 0, 0 FROM unclaimed
-          UNION ALL SELECT queue_id, 0, 0, 0, -(state = 'done')::integer, -(state = 'dead')::integer FROM unfinished
+    INSERT INTO {schema}.tally (queue_id, pending, scheduled, blocked, in_progress, done, dead)
+    SELECT queue_id, sum(pending), sum(scheduled), sum(blocked), sum(in_progress), sum(done), sum(dead)
+    FROM (SELECT queue_id, -1 AS pending, 0 AS scheduled, 0 AS blocked, 0 AS in_progress, 0 AS done, 0 AS dead FROM unqueued
+          UNION ALL SELECT queue_id, 0, -1, 0, 0, 0, 0 FROM unscheduled
+          UNION ALL SELECT queue_id, 0, 0, -1, 0, 0, 0 FROM unblocked
+          UNION ALL SELECT queue_id, 0, 0, 0, -1, 0, 0 FROM unclaimed
+          UNION ALL SELECT queue_id, 0, 0, 0, 0, -(state = 'done')::integer, -(state = 'dead')::integer FROM unfinished
           {counted}) AS moves
     GROUP BY queue_id
 )
 """.replace("{places}", _PLACES.strip()).replace("{these}", "job_id = ANY ($1::bigint[])")
 
-# A job in no state becomes pending, at its old place and with the attempts that its history knows of.
+# A job in no state becomes pending, at its old place and with the attempts that its history knows of. One that is linked
+# is scheduled for now, so that it joins its groups.
 PLACE = (
     _REPLACED.replace("{excess}", "number > 1")
     .replace(
         "{more}",
-        """again AS (
-    INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
-    SELECT id, {schema}.micros(created_at), queue_id,
-           coalesce((SELECT max(attempt) FROM {schema}.failure WHERE failure.job_id = job.id), 0), priority
+        """nowhere AS MATERIALIZED (
+    SELECT id, created_at, queue_id, priority, links,
+           coalesce((SELECT max(attempt) FROM {schema}.failure WHERE failure.job_id = job.id), 0) AS attempt
     FROM {schema}.job
     WHERE id = ANY ($1) AND NOT EXISTS (SELECT FROM place WHERE place.job_id = job.id)
+), again AS (
+    INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
+    SELECT id, {schema}.micros(created_at), queue_id, attempt, priority FROM nowhere WHERE links IS NULL
+    RETURNING queue_id
+), due AS (
+    INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links)
+    SELECT id, now(), queue_id, attempt, priority, 'delayed', links FROM nowhere WHERE links IS NOT NULL
     RETURNING queue_id
 ), """,
     )
-    .replace("{counted}", "UNION ALL SELECT queue_id, 1, 0, 0, 0, 0 FROM again")
+    .replace(
+        "{counted}",
+        "UNION ALL SELECT queue_id, 1, 0, 0, 0, 0, 0 FROM again UNION ALL SELECT queue_id, 0, 1, 0, 0, 0, 0 FROM due",
+    )
     + "SELECT count(*) FROM (SELECT DISTINCT queue_id FROM again) AS woken, {schema}.wake(woken.queue_id)"
 )
 
@@ -172,6 +190,7 @@ WITH gone AS (
     WHERE id = ANY ($1)
       AND NOT EXISTS (SELECT FROM {schema}.ready WHERE job_id = id)
       AND NOT EXISTS (SELECT FROM {schema}.scheduled WHERE job_id = id)
+      AND NOT EXISTS (SELECT FROM {schema}.blocked WHERE job_id = id)
       AND NOT EXISTS (SELECT FROM {schema}.claimed WHERE job_id = id)
       AND NOT EXISTS (SELECT FROM {schema}.finished WHERE job_id = id)
     RETURNING id
@@ -255,25 +274,28 @@ SELECT count(*) FROM (SELECT queue_id FROM freed UNION SELECT queue_id FROM made
 """
 
 _COUNTS = """
-SELECT queue_id, sum(pending) AS pending, sum(scheduled) AS scheduled, sum(in_progress) AS in_progress,
-       sum(done) AS done, sum(dead) AS dead,
-       sum(noted_pending) AS noted_pending, sum(noted_scheduled) AS noted_scheduled,
+SELECT queue_id, sum(pending) AS pending, sum(scheduled) AS scheduled, sum(blocked) AS blocked,
+       sum(in_progress) AS in_progress, sum(done) AS done, sum(dead) AS dead,
+       sum(noted_pending) AS noted_pending, sum(noted_scheduled) AS noted_scheduled, sum(noted_blocked) AS noted_blocked,
        sum(noted_in_progress) AS noted_in_progress, sum(noted_done) AS noted_done, sum(noted_dead) AS noted_dead
 FROM (
-    SELECT queue_id, count(*) AS pending, 0 AS scheduled, 0 AS in_progress, 0 AS done, 0 AS dead,
-           0 AS noted_pending, 0 AS noted_scheduled, 0 AS noted_in_progress, 0 AS noted_done, 0 AS noted_dead
+    SELECT queue_id, count(*) AS pending, 0 AS scheduled, 0 AS blocked, 0 AS in_progress, 0 AS done, 0 AS dead,
+           0 AS noted_pending, 0 AS noted_scheduled, 0 AS noted_blocked, 0 AS noted_in_progress, 0 AS noted_done,
+           0 AS noted_dead
     FROM {schema}.ready GROUP BY queue_id
-    UNION ALL SELECT queue_id, 0, count(*), 0, 0, 0, 0, 0, 0, 0, 0 FROM {schema}.scheduled GROUP BY queue_id
-    UNION ALL SELECT queue_id, 0, 0, count(*), 0, 0, 0, 0, 0, 0, 0 FROM {schema}.claimed GROUP BY queue_id
-    UNION ALL SELECT queue_id, 0, 0, 0, count(*) FILTER (WHERE state = 'done'), count(*) FILTER (WHERE state = 'dead'),
-                     0, 0, 0, 0, 0
+    UNION ALL SELECT queue_id, 0, count(*), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM {schema}.scheduled GROUP BY queue_id
+    UNION ALL SELECT queue_id, 0, 0, count(*), 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM {schema}.blocked GROUP BY queue_id
+    UNION ALL SELECT queue_id, 0, 0, 0, count(*), 0, 0, 0, 0, 0, 0, 0, 0 FROM {schema}.claimed GROUP BY queue_id
+    UNION ALL SELECT queue_id, 0, 0, 0, 0, count(*) FILTER (WHERE state = 'done'),
+                     count(*) FILTER (WHERE state = 'dead'), 0, 0, 0, 0, 0, 0
               FROM {schema}.finished GROUP BY queue_id
-    UNION ALL SELECT queue_id, 0, 0, 0, 0, 0, sum(pending), sum(scheduled), sum(in_progress), sum(done), sum(dead)
+    UNION ALL SELECT queue_id, 0, 0, 0, 0, 0, 0, sum(pending), sum(scheduled), coalesce(sum(blocked), 0),
+                     sum(in_progress), sum(done), sum(dead)
               FROM {schema}.tally GROUP BY queue_id
 ) AS counted
 GROUP BY queue_id
-HAVING (sum(pending), sum(scheduled), sum(in_progress), sum(done), sum(dead))
-    <> (sum(noted_pending), sum(noted_scheduled), sum(noted_in_progress), sum(noted_done), sum(noted_dead))
+HAVING (sum(pending), sum(scheduled), sum(blocked), sum(in_progress), sum(done), sum(dead))
+    <> (sum(noted_pending), sum(noted_scheduled), sum(noted_blocked), sum(noted_in_progress), sum(noted_done), sum(noted_dead))
 """
 
 COUNTS = (
@@ -288,8 +310,9 @@ COUNTS = (
 # Counts and rows are compared at one moment, and their difference is noted; later moves note their own changes.
 MEND_COUNTS = """
 WITH wrong AS MATERIALIZED ({counts}), noted AS (
-    INSERT INTO {schema}.tally (queue_id, pending, scheduled, in_progress, done, dead)
-    SELECT queue_id, pending - noted_pending, scheduled - noted_scheduled, in_progress - noted_in_progress,
+    INSERT INTO {schema}.tally (queue_id, pending, scheduled, blocked, in_progress, done, dead)
+    SELECT queue_id, pending - noted_pending, scheduled - noted_scheduled, blocked - noted_blocked,
+           in_progress - noted_in_progress,
            done - noted_done, dead - noted_dead
     FROM wrong
 )
@@ -327,13 +350,24 @@ class PostgresAudit:
             left = await self._slots(connection)
             return [*mended(findings, left), *unmended(left.values())]
 
+    async def groups(self, *, repair: bool = False) -> list[Finding]:
+        async with self._connection() as connection:
+            findings = await self._groups(connection)
+            if not repair or not findings:
+                return unmended(findings.values())
+            async with self._repairing(connection):
+                for statement in MEND:
+                    await connection.execute(self._database.sql(statement))
+            left = await self._groups(connection)
+            return [*mended(findings, left), *unmended(left.values())]
+
     async def counts(self, *, repair: bool = False) -> list[Finding]:
         async with self._connection() as connection:
             records = await connection.fetch(self._database.sql(COUNTS))
             if records and repair:
                 async with self._repairing(connection):
                     records = await connection.fetch(self._database.sql(MEND_COUNTS))
-        findings = [count_finding(record[0], record[1], record[7:], record[2:7]) for record in records]
+        findings = [count_finding(record[0], record[1], record[8:], record[2:8]) for record in records]
         return findings if repair else unmended(findings)
 
     async def _step(
@@ -363,6 +397,10 @@ class PostgresAudit:
         await connection.execute(self._database.sql(FREE_KEYS), contradictions.ids("key"))
         await connection.execute(self._database.sql(HOLD_KEYS), contradictions.ids("keyless"))
         await connection.execute(self._database.sql(DATE), contradictions.ids("undated"))
+
+    async def _groups(self, connection: asyncpg.Connection) -> dict[object, Finding]:
+        records: Sequence[Any] = await connection.fetch(self._database.sql(GROUPS))
+        return {tuple(record): group_finding(*record) for record in records}
 
     async def _slots(self, connection: asyncpg.Connection) -> dict[object, Finding]:
         records: Sequence[Any] = await connection.fetch(self._database.sql(SLOTS))

@@ -12,8 +12,11 @@ from itertools import accumulate, chain, repeat
 from operator import add, attrgetter
 from typing import Any
 
+from msgspec.structs import replace
+
 from forge_jobs.errors import KeyBusy, NotUnique, StorageUnavailable
 from forge_jobs.handlers.options import resolved
+from forge_jobs.model.group import GROUPS
 from forge_jobs.model.job import Alike, Enqueued, NewJob, Reason
 from forge_jobs.model.moments import EPOCH, MICROSECOND
 from forge_jobs.model.queue import DEFAULT_QUEUE
@@ -24,6 +27,7 @@ from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.keys import is_lock_kept, put_many
 from forge_jobs.storage.postgres.kinds import named
 from forge_jobs.storage.postgres.queues import unknown_queue
+from forge_jobs.storage.postgres.schedule import join_all
 
 CHUNK = 2_000
 """How many jobs are made into rows at a time: few enough that other tasks of the event loop get their turn."""
@@ -42,9 +46,11 @@ JOB_COLUMNS = (
     "key",
     "created_at",
     "payload",
+    "links",
+    "groups",
 )
 READY_COLUMNS = ("job_id", "pos", "queue_id", "attempt", "priority")
-SCHEDULED_COLUMNS = ("job_id", "run_at", "queue_id", "attempt", "priority", "reason")
+SCHEDULED_COLUMNS = ("job_id", "run_at", "queue_id", "attempt", "priority", "reason", "links")
 
 # The moment as a number: a caller's connection may have a codec of its own for moments.
 PREPARE = """
@@ -121,7 +127,10 @@ async def enqueue_by_copy(
         return answers
 
     try:
-        return await (again(attempt) if connection is None else attempt())
+        answers = await (again(attempt) if connection is None else attempt())
+        if connection is None and pieces.has_groups(jobs):
+            answers = await _joined(database, answers)
+        return answers
     except StorageUnavailable as error:
         if plain or not is_lock_kept(error):
             raise
@@ -259,6 +268,15 @@ async def _of_keys(
     return {(record["kind"], record["key"]): record["job_id"] for record in records}
 
 
+async def _joined(database: PostgresDatabase, answers: Sequence[Enqueued]) -> list[Enqueued]:
+    """The jobs have joined their groups; should this fail, a worker sees to it. Return the answers as they are by then."""
+    try:
+        dropped = set(await join_all(database))
+    except StorageUnavailable:
+        dropped = set()
+    return [replace(answer, dropped=True) if answer.id in dropped else answer for answer in answers]
+
+
 class _Batch:
     """Jobs that are copied together; after `copy` it is known whom to tell of them."""
 
@@ -327,10 +345,12 @@ class _Chunk:
             queue.max_attempts if job.max_attempts is None else job.max_attempts
             for job, queue in zip(jobs, into, strict=True)
         ]
+        # A job with groups joins them when it is due, also when that is now: no row of a group is locked meanwhile.
         self.later = {
             number: due
             for number, job in enumerate(jobs)
-            if (job.run_at is not None or job.delay is not None) and (due := _due(job, now)) > now
+            if (job.run_at is not None or job.delay is not None or job.groups is not None)
+            and ((due := _due(job, now)) > now or job.groups is not None)
         }
 
     def job_rows(self) -> Iterator[tuple[Any, ...]]:
@@ -347,6 +367,8 @@ class _Chunk:
             [job.key for job in jobs],
             accumulate(repeat(MICROSECOND, len(jobs) - 1), add, initial=self.first),
             map(_payloads, jobs),
+            [GROUPS if job.groups is not None else None for job in jobs],
+            [job.groups for job in jobs],
             strict=True,
         )
 
@@ -367,6 +389,7 @@ class _Chunk:
                 0,
                 self.priorities[number],
                 Reason.DELAYED.value,
+                None if self.jobs[number].groups is None else GROUPS,
             )
 
 

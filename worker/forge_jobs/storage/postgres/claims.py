@@ -20,15 +20,19 @@ from forge_jobs.model.job import (
 from forge_jobs.model.moments import MICROSECOND
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
+from forge_jobs.storage.postgres import groups
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.outcomes import (
     FINISH,
+    FINISH_LINKED,
     FINISH_PLAIN,
     HAND_BACK,
     HAND_BACK_KEYED,
+    HAND_BACK_LINKED,
     POSTPONE,
     POSTPONE_KEYED,
+    POSTPONE_LINKED,
 )
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 from forge_jobs.storage.postgres.workers import ERA
@@ -74,7 +78,7 @@ WITH pick AS MATERIALIZED (
     SELECT $1, -count(*), count(*) FROM taken HAVING count(*) > 0
 )
 SELECT job.id, {attempt}, job.kind, {payload}, job.codec, job.priority, taken.pos,
-       job.max_attempts, job.timeout, job.key, job.created_at
+       job.max_attempts, job.timeout, job.key, job.created_at, job.links
 FROM taken JOIN {schema}.job ON job.id BETWEEN taken.job_id AND taken.job_id
 """.replace("{attempt}", f"least(taken.attempt, {LAST_ATTEMPT - 1}) + 1").replace(
     # its length is known without reading it
@@ -155,7 +159,7 @@ WHERE claimed.job_id = $1 AND claimed.worker_id = $2 AND claimed.attempt = $3
 
 HELD = """
 SELECT job.id, claimed.worker_id, claimed.attempt, job.queue_id, job.kind, ''::bytea, job.codec, job.priority,
-       {schema}.micros(claimed.claimed_at), job.max_attempts, job.timeout, job.key, job.created_at,
+       {schema}.micros(claimed.claimed_at), job.max_attempts, job.timeout, job.key, job.created_at, job.links,
        claimed.cancel_requested_at IS NOT NULL
 FROM {schema}.claimed JOIN {schema}.job ON job.id BETWEEN claimed.job_id AND claimed.job_id
 WHERE claimed.worker_id = $1
@@ -223,8 +227,9 @@ class PostgresClaims:
                 timeout,
                 key,
                 made,
+                links,
             )
-            for job, attempt, kind, payload, codec, urgency, at, attempts, timeout, key, made in records
+            for job, attempt, kind, payload, codec, urgency, at, attempts, timeout, key, made, links in records
         ]
         claims.sort(key=_place)  # RETURNING promises no order
         return claims
@@ -263,8 +268,9 @@ class PostgresClaims:
                 results if any(result is not None for result in results) else None,
             )
         else:
+            is_linked = any(end.claim.links is not None for end in ends)
             records = await self._database.outcomes.fetch(
-                FINISH,
+                FINISH_LINKED if is_linked else FINISH,
                 ids,
                 [end.claim.worker_id for end in ends],
                 [end.claim.attempt for end in ends],
@@ -275,6 +281,8 @@ class PostgresClaims:
                 [end.keep for end in ends],
                 [end.claim.key is not None for end in ends],
             )
+            if is_linked:
+                await groups.admit(self._database, records[0]["again"])
         return _missing(ids, records[0][0])
 
     async def postpone(self, postponements: Sequence[Postponement]) -> list[int]:
@@ -283,7 +291,8 @@ class PostgresClaims:
         postponements = sorted(postponements, key=_job)
         columns = list(zip(*map(row, postponements), strict=True))
         claims = [postponed.claim for postponed in postponements]
-        return await self._given_up(POSTPONE, POSTPONE_KEYED, claims, columns)
+        statements = (POSTPONE, POSTPONE_KEYED, POSTPONE_LINKED)
+        return await self._given_up(statements, claims, columns)
 
     async def hand_back(self, claims: Sequence[Claim]) -> list[int]:
         if not claims:
@@ -298,20 +307,27 @@ class PostgresClaims:
                 strict=True,
             )
         )
-        return await self._given_up(HAND_BACK, HAND_BACK_KEYED, claims, columns)
+        statements = (HAND_BACK, HAND_BACK_KEYED, HAND_BACK_LINKED)
+        return await self._given_up(statements, claims, columns)
 
     async def _given_up(
-        self, statement: str, keyed: str, claims: Sequence[Claim], columns: Sequence[Sequence[Any]]
+        self, statements: tuple[str, str, str], claims: Sequence[Claim], columns: Sequence[Sequence[Any]]
     ) -> list[int]:
-        """Run the statement by which these jobs wait again, the one with keys if any has one; claims say what came of it."""
+        """Run the statement by which these jobs wait again: the plain one, the one for jobs of which any has a key, or
+        the one where any is linked. Claims say what came of it.
+        """
+        plain, keyed, linked = statements
+        is_linked = any(claim.links is not None for claim in claims)
         has_key = [claim.key is not None for claim in claims]
-        if any(has_key):
-            records = await self._database.outcomes.fetch(keyed, *columns, has_key)
+        if is_linked or any(has_key):
+            records = await self._database.outcomes.fetch(linked if is_linked else keyed, *columns, has_key)
             for claim in claims if records[0][2] else ():
                 claim.superseded = claim.job_id in records[0][2]
         else:
-            records = await self._database.outcomes.fetch(statement, *columns)
+            records = await self._database.outcomes.fetch(plain, *columns)
         _fill_in(claims, records[0][1])
+        if is_linked:
+            await groups.admit(self._database, records[0]["again"])
         return _missing(columns[0], records[0][0])
 
     async def held(self, worker_id: int) -> list[Claim]:
@@ -347,6 +363,7 @@ def _is_plain(end: End, worker_id: int) -> bool:
         and end.keep
         and end.error is None
         and claim.key is None
+        and claim.links is None
         and claim.worker_id == worker_id
     )
 

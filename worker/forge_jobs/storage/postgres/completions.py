@@ -11,11 +11,11 @@ from forge_jobs.model.job import End, Postponement, State
 from forge_jobs.rules.fate import Traces, fate
 from forge_jobs.storage import refusals
 from forge_jobs.storage.interface.completions import Completions
-from forge_jobs.storage.postgres import endings
+from forge_jobs.storage.postgres import endings, groups
 from forge_jobs.storage.postgres.claims import row
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.enqueue import MOMENT
-from forge_jobs.storage.postgres.outcomes import POSTPONE, POSTPONE_KEYED
+from forge_jobs.storage.postgres.outcomes import POSTPONE, POSTPONE_KEYED, POSTPONE_LINKED
 
 _PROOF = "job_id = $1 AND worker_id = $2 AND attempt = $3"
 _CLAIM = _PROOF + " AND {schema}.micros(claimed_at) = $4"
@@ -32,7 +32,7 @@ WITH gone AS (
 }, queue_id, attempt, 'done', $4::text, $5::bytea FROM gone WHERE keep
 ), {endings.dated("gone WHERE keep", at=MOMENT)}, {
     endings.tallied(in_progress="-count(*)", done="count(*) FILTER (WHERE keep)")
-}, {endings.unkeyed("gone")}, {endings.forgotten("gone WHERE NOT keep")}
+}, {endings.unkeyed("gone")}, {endings.forgotten("gone WHERE NOT keep")}, {endings.vacated("gone")}
 SELECT {{schema}}.micros(claimed_at) FROM gone
 """
 
@@ -58,6 +58,20 @@ def _reschedule(postpone: str, waits: str) -> str:
 
 RESCHEDULE = _reschedule(POSTPONE, "NOT is_cancelled")
 RESCHEDULE_KEYED = _reschedule(POSTPONE_KEYED, "NOT (is_cancelled OR is_superseded)")
+RESCHEDULE_LINKED = _reschedule(
+    POSTPONE_LINKED.replace(f", {endings.left()}", "").replace(
+        ", waits AS (", f", {endings.vacated('gone')}, waits AS (", 1
+    ),
+    "NOT (is_cancelled OR is_superseded)",
+)
+
+# The transaction of somebody else locks no group: the places that are free since its commit are given away now.
+HAND_OVER = """
+SELECT {schema}.admit(array_agg(job_group.id))
+FROM {schema}.job CROSS JOIN LATERAL jsonb_object_keys(job.groups::jsonb) AS rule (name)
+JOIN {schema}.job_group ON job_group.name = rule.name
+WHERE job.id = $1 AND job.groups IS NOT NULL
+"""
 
 # A row that was deleted since the snapshot is neither: it looks locked, and the next look shows what became of it.
 FATE = f"""
@@ -67,7 +81,8 @@ WITH free AS MATERIALIZED (
 SELECT EXISTS (SELECT FROM {{schema}}.claimed WHERE {_CLAIM}) AS is_claimed,
        NOT EXISTS (SELECT FROM free) AS is_locked,
        (SELECT state FROM {{schema}}.finished WHERE {_PROOF}) AS ended,
-       EXISTS (SELECT FROM {{schema}}.job WHERE id = $1) AS is_known
+       EXISTS (SELECT FROM {{schema}}.job WHERE id = $1) AS is_known,
+       EXISTS (SELECT FROM {{schema}}.job WHERE id = $1 AND groups IS NOT NULL) AS has_groups
 """
 
 
@@ -84,6 +99,10 @@ class PostgresCompletions(Completions):
 
     async def reschedule(self, postponement: Postponement, *, connection: Any) -> int | None:
         columns = [[value] for value in row(postponement)]
+        if postponement.claim.links is not None:
+            return await self._run(
+                connection, RESCHEDULE_LINKED, *columns, [postponement.claim.key is not None]
+            )
         if postponement.claim.key is None:
             return await self._run(connection, RESCHEDULE, *columns)
         return await self._run(connection, RESCHEDULE_KEYED, *columns, [True])
@@ -100,4 +119,8 @@ class PostgresCompletions(Completions):
         record = await self._database.fetchrow(FATE, *proof, completion.claimed_at)
         assert record is not None
         ended = None if record["ended"] is None else State(record["ended"])
-        return fate(completion, Traces(record["is_claimed"], record["is_locked"], ended, record["is_known"]))
+        traces = Traces(record["is_claimed"], record["is_locked"], ended, record["is_known"])
+        became = fate(completion, traces)
+        if record["has_groups"] and became in (Fate.COMMITTED, Fate.CANCELLED):
+            await groups.admit(self._database, await self._database.fetchval(HAND_OVER, completion.job_id))
+        return became

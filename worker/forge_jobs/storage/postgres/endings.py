@@ -71,6 +71,19 @@ def placed(of: str = "gone", *, pos: str = "", order: str = "job_id", attempt: s
 )"""
 
 
+def due_now(attempt: str) -> str:
+    """Those of `gone` that are linked are scheduled for now: whoever makes jobs pending lets them join their groups: `due`."""
+    return f"""due AS (
+    INSERT INTO {{schema}}.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links)
+    SELECT job_id, now(), queue_id, {attempt}, priority, 'delayed', links FROM gone WHERE links IS NOT NULL
+    RETURNING job_id
+)"""
+
+
+TOLD_DUE = "(SELECT {schema}.tell('due:') FROM due LIMIT 1), (SELECT count(*) FROM due) AS due"
+"""Whoever makes jobs pending is told of those that are `due`; columns of the answer."""
+
+
 def tallied(of: str = "gone", **changes: str) -> str:
     """The counts of the queues change by these aggregates, given by the names of their columns: `tallied`."""
     return f"""tallied AS (
@@ -103,6 +116,19 @@ DATED_JOBS = """unnest(coalesce(dated.job_ids, ARRAY(SELECT generate_series(date
           AND finished.finished_at = dated.at AND finished.queue_id = dated.queue_id
         OFFSET 0) AS done"""
 """The jobs that a row `dated` of `done_together` names, where they are still the same, each looked up; what stands after FROM."""
+
+
+def vacated(of: str) -> str:
+    """The places that the jobs had in groups are free; nobody gets them yet: `vacated`."""
+    return f"""vacated AS (
+    DELETE FROM {{schema}}.occupant WHERE job_id = ANY (ARRAY(SELECT job_id FROM {of}))
+)"""
+
+
+def left(of: str = "") -> str:
+    """Those of `gone` have no places in groups any more; a column of the answer with groups to `admit` to again."""
+    return f"{{schema}}.leave_groups(array_agg(job_id) {of}) AS again"
+
 
 WOKEN = (
     "(SELECT count(*) FROM (SELECT DISTINCT queue_id FROM placed) AS woken, {schema}.wake(woken.queue_id))"

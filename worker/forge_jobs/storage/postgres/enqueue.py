@@ -9,15 +9,19 @@ from datetime import timedelta
 from typing import Any
 
 from forge_jobs.errors import KeyBusy, StorageUnavailable, UnknownQueue
+from forge_jobs.model.group import GROUPS
 from forge_jobs.model.job import Alike, Enqueued, NewJob
 from forge_jobs.storage import refusals
 from forge_jobs.storage.pieces import are_plain, pieces
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.bulk import enqueue_by_copy
 from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.groups import settle
+from forge_jobs.storage.postgres.joining import JOINED
 from forge_jobs.storage.postgres.keys import holder, in_time, name, put, uniqueness
 from forge_jobs.storage.postgres.kinds import queue_of
 from forge_jobs.storage.postgres.queues import unknown_queue
+from forge_jobs.storage.postgres.statement import filled
 
 SMALL_BATCH = 200
 """Up to so many jobs, one statement is quicker than COPY, whose transaction takes seven round trips."""
@@ -105,16 +109,30 @@ ENQUEUE_KEYED, PUT = (
     statement.replace("{bound}", "").replace("{bounded}", "") for statement in (ENQUEUE_KEYED, PUT)
 )
 
+_OF_GROUPS = (
+    "groups_given",
+    "groups",
+    "joined",
+    "linked",
+    "links",
+    "not_dropped",
+    "plain",
+    "link",
+    "has_groups",
+    "or_later",
+    "and_joined",
+)
+
 # Numbered before the join, so that ids and places follow the order of the jobs.
 ENQUEUE_BATCH = """
 WITH asked AS MATERIALIZED (
     SELECT given.*, nextval('{schema_text}.job_id_seq') AS id,
            {moment} + (number - 1) * interval '1 microsecond' AS created_at
     FROM unnest($1::text[], $2::smallint[], $3::integer[], $4::double precision[], $5::text[], $6::text[],
-                $7::bytea[], $8::timestamptz[], $9::double precision[], $11::boolean[]) WITH ORDINALITY
-         AS given (queue, priority, max_attempts, timeout, kind, codec, payload, run_at, delay, declared, number)
+                $7::bytea[], $8::timestamptz[], $9::double precision[], $11::boolean[]{groups_given}) WITH ORDINALITY
+         AS given (queue, priority, max_attempts, timeout, kind, codec, payload, run_at, delay, declared{groups}, number)
 ), wanted AS MATERIALIZED (
-    SELECT asked.id, asked.number, asked.created_at, asked.kind, asked.codec, asked.payload,
+    SELECT asked.id, asked.number, asked.created_at, asked.kind, asked.codec, asked.payload{groups},
            coalesce(asked.queue, kind.queue, 'default') AS queue,
            coalesce(asked.priority, kind.priority, 0::smallint) AS priority,
            coalesce(asked.max_attempts, kind.max_attempts) AS max_attempts,
@@ -126,18 +144,21 @@ WITH asked AS MATERIALIZED (
     FROM wanted LEFT JOIN {schema}.queue ON queue.name = wanted.queue
 ), known AS MATERIALIZED (
     SELECT * FROM target WHERE NOT EXISTS (SELECT FROM target WHERE queue_id IS NULL)
-), made AS (
-    INSERT INTO {schema}.job (id, queue_id, priority, max_attempts, timeout, kind, codec, created_at, payload)
-    SELECT id, queue_id, priority, attempts, timeout, kind, codec, created_at, payload FROM known ORDER BY number
+){joined}, made AS (
+    INSERT INTO {schema}.job (id, queue_id, priority, max_attempts, timeout, kind, codec, created_at, payload{linked})
+    SELECT id, queue_id, priority, attempts, timeout, kind, codec, created_at, payload{links}
+    FROM known{not_dropped} ORDER BY number
 ), placed AS (
     INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
-    SELECT id, {schema}.micros(created_at), queue_id, 0, priority FROM known WHERE due <= {moment} ORDER BY number
+    SELECT id, {schema}.micros(created_at), queue_id, 0, priority
+    FROM known WHERE due <= {moment}{plain} ORDER BY number
 ), planned AS (
-    INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason)
-    SELECT id, due, queue_id, 0, priority, 'delayed' FROM known WHERE due > {moment}
+    INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason{link})
+    SELECT id, due, queue_id, 0, priority, 'delayed'{has_groups} FROM known WHERE due > {moment}{or_later}
 ), sums AS MATERIALIZED (
-    SELECT queue_id, count(*) FILTER (WHERE due <= {moment}) AS pending, count(*) FILTER (WHERE due > {moment}) AS scheduled,
-           min(due) FILTER (WHERE due > {moment}) AS soonest
+    SELECT queue_id, count(*) FILTER (WHERE due <= {moment}{plain}) AS pending,
+           count(*) FILTER (WHERE due > {moment}{or_later}) AS scheduled,
+           min(due) FILTER (WHERE due > {moment}{or_later}) AS soonest
     FROM known GROUP BY queue_id
 ), tallied AS (
     INSERT INTO {schema}.tally (queue_id, pending, scheduled) SELECT queue_id, pending, scheduled FROM sums
@@ -149,13 +170,36 @@ SELECT (SELECT array_agg(id ORDER BY number) FROM known), (SELECT min(queue) FRO
        (SELECT {schema}.tell('due:') FROM (SELECT min(soonest) AS soonest FROM sums) AS first
         WHERE $10 AND soonest IS NOT NULL OR soonest < {moment} + interval '10 seconds'),
        (SELECT count({schema}.tell('behind:' || concat_ws(',', queue_id, priority, {schema}.micros({moment}), 0)))
-        FROM (SELECT DISTINCT queue_id, priority FROM known WHERE $10 AND due <= {moment}) AS placed)
+        FROM (SELECT DISTINCT queue_id, priority FROM known WHERE $10 AND due <= {moment}) AS placed){and_joined}
 """.replace("{moment}", MOMENT)
+
+# Where some have groups. Inside a caller's transaction no row of a group may be locked, so those jobs are scheduled for
+# now: whoever hears of the commit makes them pending, or blocked.
+ENQUEUE_LINKED = filled(
+    ENQUEUE_BATCH,
+    groups_given=", $12::text[]",
+    groups=", groups",
+    joined=f""", linked AS MATERIALIZED (
+    SELECT id AS job_id, queue_id, priority, 0 AS attempt, {{schema}}.micros(created_at) AS pos, groups, created_at
+    FROM known WHERE groups IS NOT NULL AND due <= {MOMENT} AND NOT $10
+), joined AS MATERIALIZED ({JOINED.replace("{of}", "linked")})""",
+    linked=", links, groups",
+    links=f", CASE WHEN groups IS NOT NULL THEN {GROUPS} END, groups",
+    not_dropped=" WHERE id <> ALL (coalesce((SELECT dropped FROM joined), '{}'))",
+    plain=" AND groups IS NULL",
+    link=", links",
+    has_groups=f", CASE WHEN groups IS NOT NULL THEN {GROUPS} END",
+    or_later=" OR $10 AND groups IS NOT NULL",
+    and_joined=", joined.* FROM joined",
+)
+ENQUEUE_BATCH = filled(ENQUEUE_BATCH, **dict.fromkeys(_OF_GROUPS, ""))
 
 
 async def enqueue(database: PostgresDatabase, job: NewJob, connection: Any) -> Enqueued:
     """The job waits, in one statement; see `Jobs.enqueue`."""
     refusals.check_job(job)
+    if job.groups is not None:
+        return (await enqueue_many(database, [job], connection))[0]
     arguments = (
         job.queue,
         job.priority,
@@ -243,8 +287,9 @@ async def enqueue_many(
 async def _enqueue_batch(
     database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any
 ) -> list[Enqueued]:
+    is_linked = any(job.groups is not None for job in jobs)
     record = await database.fetchrow(
-        ENQUEUE_BATCH,
+        ENQUEUE_LINKED if is_linked else ENQUEUE_BATCH,
         [job.queue for job in jobs],
         [job.priority for job in jobs],
         [job.max_attempts for job in jobs],
@@ -256,13 +301,21 @@ async def _enqueue_batch(
         [_seconds(job.delay) for job in jobs],
         connection is not None,
         [job.declared for job in jobs],
+        *([[job.groups for job in jobs]] if is_linked else []),
         connection=connection,
     )
     assert record is not None
     ids, unknown = record[0], record[1]
     if unknown is not None:
         raise await unknown_queue(database, unknown, connection=connection)
-    return [Enqueued(job_id) for job_id in ids]
+    if not is_linked:
+        return [Enqueued(job_id) for job_id in ids]
+    await settle(database, record)
+    holders = dict(zip(record["dropped"] or (), record["holders"] or (), strict=True))
+    return [
+        Enqueued(holders[job_id], duplicate=True, dropped=True) if job_id in holders else Enqueued(job_id)
+        for job_id in ids
+    ]
 
 
 async def _unknown_queue(database: PostgresDatabase, job: NewJob, connection: Any) -> UnknownQueue:

@@ -29,7 +29,7 @@ WITH page AS MATERIALIZED ({page}
 SELECT near.id, near.queue, near.kind, near.state, near.priority, coalesce(near.attempts, far.attempt, 0) AS attempt,
        near.max_attempts, near.timeout, near.key, near.codec, near.payload, near.created_at, near.run_at, near.reason,
        near.claimed_at, near.cancel_requested_at, near.worker_id, coalesce(worker.label, worker_label.label) AS worker,
-       near.started_at, near.finished_at, near.result,
+       near.started_at, near.finished_at, near.result, near.groups,
        CASE WHEN near.state = 'done' THEN near.error ELSE coalesce(near.error, (
            SELECT failure.error FROM {schema}.failure
            WHERE failure.job_id = near.id ORDER BY failure.id DESC LIMIT 1)) END AS error
@@ -56,6 +56,7 @@ _NEWEST = """
 _SOURCES = {
     State.SCHEDULED: "(SELECT * FROM {schema}.scheduled WHERE reason <> 'retry')",
     State.RETRYING: "(SELECT * FROM {schema}.scheduled WHERE reason = 'retry')",
+    State.BLOCKED: "{schema}.blocked",
     State.IN_PROGRESS: "{schema}.claimed",
     State.DONE: "(SELECT * FROM {schema}.finished WHERE state = 'done')",
     State.DEAD: """(

@@ -1,9 +1,10 @@
 """Jobs in PostgreSQL: enqueued, looked at, and moved by people."""
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Any
 
-from forge_jobs.errors import JobNotFound
+from forge_jobs.errors import JobNotFound, StorageUnavailable
 from forge_jobs.model.facts import Moved, Waiting
 from forge_jobs.model.job import (
     ENDED,
@@ -20,7 +21,7 @@ from forge_jobs.model.job import (
 from forge_jobs.model.match import Match, Move
 from forge_jobs.storage import refusals
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT, BATCH
-from forge_jobs.storage.postgres import endings, enqueue, handled, job_rows
+from forge_jobs.storage.postgres import endings, enqueue, groups, handled, job_rows
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.limits import FILLED
 from forge_jobs.storage.postgres.moves import (
@@ -35,13 +36,14 @@ from forge_jobs.storage.postgres.moves import (
     transfer_all,
 )
 from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config, unknown_queue
+from forge_jobs.storage.postgres.schedule import join_all
 from forge_jobs.storage.postgres.tally import fold
 
 NEWEST = "SELECT coalesce(max(id), 0) FROM {schema}.job"
 LAST_ID = 2**63 - 1
 
 COUNTS = """
-SELECT queue, pending, scheduled, in_progress, done, dead,
+SELECT queue, pending, scheduled, blocked, in_progress, done, dead,
        timestamptz 'epoch' + oldest_pos * interval '1 microsecond' AS oldest_pending_at
 FROM {schema}.depth ORDER BY queue
 """
@@ -112,6 +114,7 @@ class PostgresJobs:
 
     async def cancel(self, job_id: int) -> Cancelled:
         record = await move(self._database, CANCEL, job_id, possible=WAITING | {State.IN_PROGRESS})
+        await groups.admit(self._database, record["again"])
         if record["state"] in ENDED:
             return Cancelled.ENDED
         return Cancelled.REQUESTED if record["state"] == State.IN_PROGRESS else Cancelled.DEAD
@@ -121,18 +124,21 @@ class PostgresJobs:
         record = await move(self._database, RETRY, job_id, possible=possible)
         if record["state"] not in possible:
             raise refusals.not_retried(job_id, record["state"])
+        await self._join(record["due"])
         return bool(record["moved"])
 
     async def run_now(self, job_id: int) -> bool:
         record = await move(self._database, RUN_NOW, job_id, possible={State.SCHEDULED, State.RETRYING})
         if record["state"] not in WAITING:
             raise refusals.not_run_now(job_id, record["state"])
+        await self._join(record["due"])
         return bool(record["moved"])
 
     async def delete(self, job_id: int) -> None:
         record = await move(self._database, DELETE, job_id, possible=WAITING | ENDED)
         if record["state"] == State.IN_PROGRESS:
             raise refusals.not_deleted(job_id, record["state"])
+        await groups.admit(self._database, record["again"])
 
     def move_all(self, move: Move, match: Match, *, limit: int = BATCH) -> AsyncIterator[Moved]:
         return move_all(self._database, MOVE_ALL[move], match, limit)
@@ -185,6 +191,12 @@ class PostgresJobs:
             )
         }
         return Waiting(queue=queue_config(facts), ahead_limit=AHEAD_LIMIT, **around)
+
+    async def _join(self, due: int) -> None:
+        """Jobs that were made due just now have joined their groups; should this fail, a worker sees to it."""
+        if due:
+            with suppress(StorageUnavailable):
+                await join_all(self._database)
 
     async def fold(self) -> int:
         return await fold(self._database)

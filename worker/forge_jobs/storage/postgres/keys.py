@@ -36,15 +36,16 @@ SELECT number, made.*
 FROM (
     SELECT * FROM unnest($1::integer[], $2::smallint[], $3::integer[], $4::double precision[], $5::text[], $6::text[],
                          $7::bytea[], $8::text[], $9::text[], $10::timestamptz[], $11::double precision[],
-                         $12::double precision[], $13::bytea[], $14::double precision[], $15::boolean[])
+                         $12::double precision[], $13::bytea[], $14::double precision[], $15::boolean[],
+                         $17::text[])
         WITH ORDINALITY AS given (queue_id, priority, max_attempts, timeout, kind, codec, payload, key, mode, run_at, delay,
-                                  max_wait, fingerprint, within, extends, number)
+                                  max_wait, fingerprint, within, extends, groups, number)
     ORDER BY kind, key, fingerprint, number OFFSET 0
 ) AS given
 CROSS JOIN LATERAL {schema}.put_job(
     queue_id, priority, max_attempts, timeout, kind, codec, payload, key, mode, make_interval(secs => max_wait),
     fingerprint, make_interval(secs => within), extends,
-    coalesce(run_at, statement_timestamp() + make_interval(secs => delay)), $16) AS made
+    coalesce(run_at, statement_timestamp() + make_interval(secs => delay)), $16, groups) AS made
 """
 
 REMOVE = "SELECT {schema}.remove($1, $2)"
@@ -122,6 +123,7 @@ async def put_many(
         [_seconds(job.delay) for job in jobs],
         *zip(*map(uniqueness, jobs), strict=True),
         True,
+        [job.groups for job in jobs],
         connection=connection,
     )
     by_number = {record["number"]: record for record in records}

@@ -8,7 +8,6 @@ no claim and no finish, and no claim waits for it.
 """
 
 from collections.abc import AsyncIterator, Mapping, Set
-from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -23,33 +22,51 @@ from forge_jobs.storage.postgres import endings, key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
+from forge_jobs.storage.postgres.statement import filled
+from forge_jobs.storage.postgres.walks import WALKS, Walk
 
 RACES = 50
 """How often the move of a job may meet another move before something must be wrong."""
 
-_CANCEL = """
+# The jobs leave their groups. One that stood in the line of one of several may have been the only one there of all
+# that have the same groups: another has to take its turn.
+_LEFT = """(SELECT {schema}.leave_groups(array_agg(job_id)) FROM gone)
+           || (SELECT {schema}.admit(array_agg(one)) FROM unblocked CROSS JOIN LATERAL unnest(groups) AS one) AS again"""
+
+_CANCEL = (
+    """
 WITH {pick}unqueued AS (
     DELETE FROM {schema}.ready WHERE ctid = ANY (ARRAY({ready})) RETURNING job_id, queue_id, attempt
 ), unscheduled AS (
     DELETE FROM {schema}.scheduled WHERE job_id = ANY (ARRAY({scheduled})) RETURNING job_id, queue_id, attempt
+), unblocked AS (
+    DELETE FROM {schema}.blocked WHERE job_id = ANY (ARRAY({blocked})) RETURNING job_id, queue_id, attempt, groups
 ), gone AS (
-    SELECT *, 1 AS pending, 0 AS scheduled FROM unqueued UNION ALL SELECT *, 0, 1 FROM unscheduled
+    SELECT *, 1 AS pending, 0 AS scheduled, 0 AS blocked FROM unqueued
+    UNION ALL SELECT *, 0, 1, 0 FROM unscheduled
+    UNION ALL SELECT job_id, queue_id, attempt, 0, 0, 1 FROM unblocked
 ), {cancelled}, {tallied}, flagged AS (
     UPDATE {schema}.claimed SET cancel_requested_at = coalesce(cancel_requested_at, now())
     WHERE job_id = ANY (ARRAY({claimed})) RETURNING job_id
 )
 SELECT {answer}, (SELECT count(*) FROM gone) + (SELECT count(*) FROM flagged) AS moved,
-       (SELECT count({schema}.tell('cancel:' || job_id)) FROM flagged)
-""".replace("{cancelled}", endings.cancelled()).replace(
-    "{tallied}",
-    endings.tallied(
-        """(SELECT queue_id, pending, scheduled, 0 AS dead FROM gone
-          UNION ALL SELECT queue_id, 0, 0, 1 FROM kept) AS moves""",
-        pending="-sum(pending)",
-        scheduled="-sum(scheduled)",
-        dead="sum(dead)",
-    ),
+       (SELECT count({schema}.tell('cancel:' || job_id)) FROM flagged), {left}
+""".replace("{left}", _LEFT)
+    .replace("{cancelled}", endings.cancelled())
+    .replace(
+        "{tallied}",
+        endings.tallied(
+            """(SELECT queue_id, pending, scheduled, blocked, 0 AS dead FROM gone
+          UNION ALL SELECT queue_id, 0, 0, 0, 1 FROM kept) AS moves""",
+            pending="-sum(pending)",
+            scheduled="-sum(scheduled)",
+            blocked="-sum(blocked)",
+            dead="sum(dead)",
+        ),
+    )
 )
+
+_UNLINKED = "gone WHERE links IS NULL"
 
 # A dead job is locked before its key is taken: of two retries at once only one may take it.
 # Keys are taken in one order, so that batches that need the same keys do not deadlock.
@@ -71,15 +88,24 @@ WITH {pick}dead AS MATERIALIZED (
     RETURNING job_id
 ), unscheduled AS (
     DELETE FROM {schema}.scheduled WHERE job_id = ANY (ARRAY({scheduled})) AND reason = 'retry'
-    RETURNING job_id, queue_id, priority
+    RETURNING job_id, queue_id, priority, links
 ), gone AS (
-    SELECT id AS job_id, queue_id, priority, 1 AS dead, 0 AS scheduled
+    SELECT id AS job_id, queue_id, priority, links, 1 AS dead, 0 AS scheduled
     FROM {schema}.job WHERE id = ANY (ARRAY(SELECT job_id FROM revived))
     UNION ALL SELECT *, 0, 1 FROM unscheduled
-), {placed}, {tallied}
-SELECT {answer}, (SELECT count(*) FROM gone) AS moved, {woken}
-""".replace("{placed}", endings.placed())
-    .replace("{tallied}", endings.tallied(pending="count(*)", scheduled="-sum(scheduled)", dead="-sum(dead)"))
+), {placed}, {due}, {tallied}
+SELECT {answer}, (SELECT count(*) FROM gone) AS moved, {woken}, {told}
+""".replace("{placed}", endings.placed(_UNLINKED))
+    .replace("{due}", endings.due_now("0"))
+    .replace("{told}", endings.TOLD_DUE)
+    .replace(
+        "{tallied}",
+        endings.tallied(
+            pending="count(*) FILTER (WHERE links IS NULL)",
+            scheduled="count(*) FILTER (WHERE links IS NOT NULL) - sum(scheduled)",
+            dead="-sum(dead)",
+        ),
+    )
     .replace("{woken}", endings.WOKEN)
 )
 
@@ -89,24 +115,28 @@ WITH {pick}unqueued AS (
     DELETE FROM {schema}.ready WHERE ctid = ANY (ARRAY({ready})) RETURNING job_id, queue_id
 ), unscheduled AS (
     DELETE FROM {schema}.scheduled WHERE job_id = ANY (ARRAY({scheduled})) RETURNING job_id, queue_id
+), unblocked AS (
+    DELETE FROM {schema}.blocked WHERE job_id = ANY (ARRAY({blocked})) RETURNING job_id, queue_id, groups
 ), unfinished AS (
     DELETE FROM {schema}.finished WHERE job_id = ANY (ARRAY({finished})) RETURNING job_id, queue_id, state
 ), gone AS (
     SELECT *, 'pending' AS state FROM unqueued
     UNION ALL SELECT *, 'scheduled' FROM unscheduled
+    UNION ALL SELECT job_id, queue_id, 'blocked' FROM unblocked
     UNION ALL SELECT * FROM unfinished
 ), {forgotten}, {unkeyed}, unheld AS (
     DELETE FROM {schema}.unique_hold WHERE job_id = ANY (ARRAY(SELECT job_id FROM gone))
 ), {tallied}
-SELECT {answer}, (SELECT count(*) FROM gone) AS moved
-""".replace("{forgotten}", endings.forgotten("gone"))
+SELECT {answer}, (SELECT count(*) FROM gone) AS moved, {left}
+""".replace("{left}", _LEFT)
+    .replace("{forgotten}", endings.forgotten("gone"))
     .replace("{unkeyed}", endings.unkeyed("gone"))
     .replace(
         "{tallied}",
         endings.tallied(
             **{
                 state: f"-count(*) FILTER (WHERE state = '{state}')"
-                for state in ("pending", "scheduled", "done", "dead")
+                for state in ("pending", "scheduled", "blocked", "done", "dead")
             }
         ),
     )
@@ -118,18 +148,22 @@ WITH {pick}requeued AS (
     UPDATE {schema}.ready SET queue_id = {into} WHERE ctid = ANY (ARRAY({ready})) RETURNING job_id
 ), rescheduled AS (
     UPDATE {schema}.scheduled SET queue_id = {into} WHERE job_id = ANY (ARRAY({scheduled})) RETURNING job_id
+), relined AS (
+    UPDATE {schema}.blocked SET queue_id = {into} WHERE job_id = ANY (ARRAY({blocked})) RETURNING job_id
 ), refiled AS (
     UPDATE {schema}.finished SET queue_id = {into} WHERE job_id = ANY (ARRAY({finished}))
     RETURNING job_id, state, finished_at
 ), {dated}, gone AS (
     SELECT job_id, 'pending' AS state FROM requeued
     UNION ALL SELECT job_id, 'scheduled' FROM rescheduled
+    UNION ALL SELECT job_id, 'blocked' FROM relined
     UNION ALL SELECT job_id, state FROM refiled
 ), rewritten AS (
     UPDATE {schema}.job SET queue_id = {into} WHERE id = ANY (ARRAY(SELECT job_id FROM gone))
 ), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, pending, scheduled, done, dead)
+    INSERT INTO {schema}.tally (queue_id, pending, scheduled, blocked, done, dead)
     SELECT id, sign * count(*) FILTER (WHERE state = 'pending'), sign * count(*) FILTER (WHERE state = 'scheduled'),
+           sign * count(*) FILTER (WHERE state = 'blocked'),
            sign * count(*) FILTER (WHERE state = 'done'), sign * count(*) FILTER (WHERE state = 'dead')
     FROM gone CROSS JOIN (VALUES ($4::integer, -1), ({into}, 1)) AS side (id, sign) GROUP BY id, sign
 )
@@ -140,11 +174,19 @@ SELECT {answer}, (SELECT count(*) FROM gone) AS moved,
 _RUN_NOW = (
     """
 WITH gone AS (
-    DELETE FROM {schema}.scheduled WHERE job_id = $1 RETURNING job_id, queue_id, attempt, priority
-), {placed}, {tallied}
-SELECT {answer}, (SELECT count(*) FROM gone) AS moved, {woken}
-""".replace("{placed}", endings.placed(pos="{schema}.micros(now())", attempt="attempt"))
-    .replace("{tallied}", endings.tallied(pending="count(*)", scheduled="-count(*)"))
+    DELETE FROM {schema}.scheduled WHERE job_id = $1 RETURNING job_id, queue_id, attempt, priority, links
+), {placed}, {due}, {tallied}
+SELECT {answer}, (SELECT count(*) FROM gone) AS moved, {woken}, {told}
+""".replace("{placed}", endings.placed(_UNLINKED, pos="{schema}.micros(now())", attempt="attempt"))
+    .replace("{due}", endings.due_now("attempt"))
+    .replace("{told}", endings.TOLD_DUE)
+    .replace(
+        "{tallied}",
+        endings.tallied(
+            pending="count(*) FILTER (WHERE links IS NULL)",
+            scheduled="-count(*) FILTER (WHERE links IS NULL)",
+        ),
+    )
     .replace("{woken}", endings.WOKEN)
 )
 
@@ -157,19 +199,14 @@ _KEY_IS_HELD = """EXISTS (
     WHERE job.id = $1 AND job_key.job_id <> job.id)"""
 
 
-def _filled(statement: str, **parts: str) -> str:
-    for name, text in parts.items():
-        statement = statement.replace("{" + name + "}", text)
-    return statement
-
-
 def _of_one(statement: str, answer: str = "{state} AS state") -> str:
     """Return the statement for the job $1, wherever it is."""
-    return _filled(
+    return filled(
         statement,
         pick="",
         ready="SELECT {schema}.place($1)",
         scheduled="SELECT $1::bigint",
+        blocked="SELECT $1::bigint",
         claimed="SELECT $1::bigint",
         finished="SELECT $1::bigint",
         dead="SELECT job_id FROM {schema}.finished WHERE job_id = $1 AND state = 'dead' FOR UPDATE",
@@ -183,58 +220,6 @@ RETRY = _of_one(_RETRY, "{state} AS state, " + _KEY_IS_HELD + " AS is_key_held")
 DELETE = _of_one(_DELETE)
 RUN_NOW = _of_one(_RUN_NOW)
 
-
-@dataclass(frozen=True, slots=True)
-class _Walk:
-    """The way over all jobs of a state, along an index: which rows come next, and where the last one stands.
-
-    Of the arguments $1 is how many rows are looked at, $2 the last id, $3 the kind, $4 the queue's
-    id; from $5 on they say where the last row stands.
-    """
-
-    table: str
-    after: str
-    order: str
-    row: str = "job_id"  # by what a row is found again
-    condition: str = "true"
-    bound: str = ""  # what comes before the columns of `order` where a row stands
-    by_queue: bool = False  # whether the index begins with the queue, so that each queue is walked by itself
-    of_queue: str = "true"  # of the rows that are looked at, which are meant
-
-
-def _by_id(table: str, condition: str) -> _Walk:
-    after = "job_id > $5::bigint AND ($4::integer IS NULL OR queue_id = $4)"
-    return _Walk(table, after, "job_id", condition=condition)
-
-
-_WALKS = {
-    State.PENDING: _Walk(
-        "ready",
-        "queue_id = $4 AND (priority, pos) >= ($5::smallint, $6::bigint) AND (priority, pos, job_id) > ($5, $6, $7::bigint)",
-        "priority, pos, job_id",
-        row="ctid",
-        by_queue=True,
-    ),
-    State.SCHEDULED: _by_id("scheduled", "reason <> 'retry'"),
-    State.RETRYING: _by_id("scheduled", "reason = 'retry'"),
-    State.IN_PROGRESS: _by_id("claimed", "cancel_requested_at IS NULL"),
-    # Millions may be done, and no index says of which queue: all that are done are looked at, a batch at a time.
-    State.DONE: _Walk(
-        "finished",
-        "job_id > $5::bigint",
-        "job_id",
-        condition="state = 'done'",
-        of_queue="($4::integer IS NULL OR queue_id = $4)",
-    ),
-    State.DEAD: _Walk(
-        "finished",
-        "queue_id = $4 AND finished_at BETWEEN $6::timestamptz AND $5::timestamptz AND (finished_at, job_id) > ($6, $7::bigint)",
-        "finished_at, job_id",
-        condition="state = 'dead'",
-        bound="$5, ",
-        by_queue=True,
-    ),
-}
 
 # $1 bounds how many rows are looked at, not how many match: of a rare kind there may be none for long.
 _PICK = """seen AS MATERIALIZED (
@@ -258,7 +243,7 @@ _ANSWER = """(SELECT count(*) FROM seen) AS seen, (SELECT count(*) FROM meant) A
 
 def _of_batch(statement: str, state: State) -> str:
     """Return the statement for the next jobs of a state."""
-    walk = _WALKS[state]
+    walk = WALKS[state]
 
     def taken(table: str, column: str = "job_id", type: str = "bigint") -> str:
         return (
@@ -267,11 +252,12 @@ def _of_batch(statement: str, state: State) -> str:
             else f"SELECT NULL::{type} AS {column} WHERE false"
         )
 
-    return _filled(
+    return filled(
         statement,
         pick=_PICK,
         ready=taken("ready", "place", "tid"),
         scheduled=taken("scheduled"),
+        blocked=taken("blocked"),
         claimed=taken("claimed"),
         finished=taken("finished"),
         dead=taken("finished"),
@@ -316,18 +302,18 @@ WHERE {condition} AND ($1::text IS NULL OR queue_id = (SELECT id FROM {schema}.q
 """
 
 COUNT: Mapping[State, str] = {
-    state: _filled(
+    state: filled(
         _COUNT,
         table=walk.table,
         condition=walk.condition,
     )
-    for state, walk in _WALKS.items()
+    for state, walk in WALKS.items()
 }
 
 
 def transfer_all(into: int) -> Mapping[State, str]:
     """Return the statements that bring jobs to the queue of this id."""
-    return {state: _filled(statement, into=str(int(into))) for state, statement in _TRANSFER_ALL.items()}
+    return {state: filled(statement, into=str(int(into))) for state, statement in _TRANSFER_ALL.items()}
 
 
 _QUEUES = "SELECT id FROM {schema}.queue WHERE $1::text IS NULL OR name = $1 ORDER BY id"
@@ -373,7 +359,7 @@ async def move_all(
     limit: int,
 ) -> AsyncIterator[Moved]:
     """Run the statement of the state until it has met all jobs that match; see `Jobs.move_all`."""
-    walk = _WALKS[match.state]
+    walk = WALKS[match.state]
     beginning = await _beginning(database, walk)
     queue_ids: list[int | None] = [record[0] for record in await database.fetch(_QUEUES, match.queue)]
     if match.queue is None and not walk.by_queue:
@@ -413,7 +399,7 @@ async def _move_batch(
         raise KeyBusy(None, None, key_wait.KEY_WAIT, undone="changed") from error
 
 
-async def _beginning(database: PostgresDatabase, walk: _Walk) -> tuple[Any, ...]:
+async def _beginning(database: PostgresDatabase, walk: Walk) -> tuple[Any, ...]:
     """Return a place before all jobs of the walk."""
     if not walk.by_queue:
         return (0,)

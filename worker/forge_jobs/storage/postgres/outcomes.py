@@ -60,6 +60,9 @@ WITH gone AS (
 SELECT array_agg(job_id) FROM gone
 """
 
+# The same for jobs that are linked to others: those get what is free now.
+FINISH_LINKED = f"{FINISH.rstrip().removesuffix('FROM gone')}, {endings.left()} FROM gone"
+
 _MOVES = "(SELECT gone.*, job_id = ANY (ARRAY(SELECT job_id FROM kept)) AS is_kept FROM gone) AS moves"
 
 # Of jobs with keys, one that lost its key while it ran is superseded. Whoever takes a key away has locked the claim
@@ -107,8 +110,12 @@ def _ended(*, keyed: bool) -> tuple[str, str, str]:
     )
 
 
-def _postpone(*, keyed: bool) -> str:
+def _postpone(*, keyed: bool, linked: bool = False) -> str:
     ended, ends, answer = _ended(keyed=keyed)
+    # A linked job is scheduled even when it is due: it has to stand in line again, behind those that wait already.
+    is_later, is_ready = ("true", "false") if linked else ("due > now()", "due <= now()")
+    links = ", (SELECT job.links FROM {schema}.job WHERE job.id = gone.job_id)" if linked else ""
+    told = ", (SELECT {schema}.tell('due:') WHERE min(due) <= now() + interval '10 seconds')"
     given = {
         "job_id": "bigint",
         "worker_id": "bigint",
@@ -124,26 +131,29 @@ def _postpone(*, keyed: bool) -> str:
     due = "coalesce(given.run_at, now() + make_interval(secs => given.delay)) AS due,\n              "
     return f"""
 WITH {_gone(given, due, keyed=keyed)}, {ends}, waits AS (
-    INSERT INTO {{schema}}.scheduled (job_id, run_at, queue_id, attempt, priority, reason)
-    SELECT job_id, due, queue_id, attempts, priority, reason FROM gone WHERE due > now() AND NOT {ended}
-), {endings.placed(f"gone WHERE due <= now() AND NOT {ended}", attempt="attempts")}, {
+    INSERT INTO {{schema}}.scheduled (job_id, run_at, queue_id, attempt, priority, reason{
+        ", links" if linked else ""
+    })
+    SELECT job_id, due, queue_id, attempts, priority, reason{links} FROM gone WHERE {is_later} AND NOT {ended}
+), {endings.placed(f"gone WHERE {is_ready} AND NOT {ended}", attempt="attempts")}, {
         endings.failed("error IS NOT NULL AND job_id <> ALL (ARRAY(SELECT job_id FROM unkept))")
     }, {
         endings.tallied(
             _MOVES,
             in_progress="-count(*)",
-            scheduled=f"count(*) FILTER (WHERE due > now() AND NOT {ended})",
-            pending=f"count(*) FILTER (WHERE due <= now() AND NOT {ended})",
+            scheduled=f"count(*) FILTER (WHERE {is_later} AND NOT {ended})",
+            pending=f"count(*) FILTER (WHERE {is_ready} AND NOT {ended})",
             dead="count(*) FILTER (WHERE is_kept)",
         )
     }
-SELECT array_agg(job_id), {answer}, {endings.WOKEN}
+SELECT array_agg(job_id), {answer}, {endings.WOKEN}{f", {endings.left()}{told}" if linked else ""}
 FROM gone
 """
 
 
-def _hand_back(*, keyed: bool) -> str:
+def _hand_back(*, keyed: bool, linked: bool = False) -> str:
     ended, ends, answer = _ended(keyed=keyed)
+    left = f", {endings.left(f'FILTER (WHERE {ended})')}" if linked else ""  # the others keep what they have
     given = {
         "job_id": "bigint",
         "worker_id": "bigint",
@@ -169,10 +179,12 @@ SELECT array_agg(job_id), {answer}, {endings.WOKEN},
         ended
     } GROUP BY 1, 2, 3)
              AS back
-        WHERE EXISTS (SELECT FROM {{schema}}.idle WHERE idle.queue_id = back.queue_id))
+        WHERE EXISTS (SELECT FROM {{schema}}.idle WHERE idle.queue_id = back.queue_id)){left}
 FROM gone
 """
 
 
 POSTPONE, POSTPONE_KEYED = _postpone(keyed=False), _postpone(keyed=True)
+POSTPONE_LINKED = _postpone(keyed=True, linked=True)
 HAND_BACK, HAND_BACK_KEYED = _hand_back(keyed=False), _hand_back(keyed=True)
+HAND_BACK_LINKED = _hand_back(keyed=True, linked=True)

@@ -56,6 +56,7 @@ WITH gone AS (
     DELETE FROM {schema}.queue
     WHERE id = $1 AND NOT EXISTS (SELECT FROM {schema}.ready WHERE queue_id = $1)
       AND NOT EXISTS (SELECT FROM {schema}.scheduled WHERE queue_id = $1)
+      AND NOT EXISTS (SELECT FROM {schema}.blocked WHERE queue_id = $1)
       AND NOT EXISTS (SELECT FROM {schema}.claimed WHERE queue_id = $1)
       AND NOT EXISTS (SELECT FROM {schema}.finished WHERE queue_id = $1)
     RETURNING id

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from forge_jobs.storage.interface.schema import Purpose
 
 _WORKED_ON = (
+    "blocked",
     "claimed",
     "cron",
     "done_together",
@@ -16,11 +17,14 @@ _WORKED_ON = (
     "failure",
     "finished",
     "fire",
+    "group_front",
     "idle",
     "job",
+    "job_group",
     "job_key",
     "kind",
     "leader",
+    "occupant",
     "paused_kind",
     "queue",
     "rate_limit",
@@ -38,11 +42,15 @@ _LOOKED_AT = ("depth", "handled", "jobs", "migration", "operator", "scaling_sign
 
 RIGHTS: Mapping[Purpose, Mapping[str, str]] = {
     Purpose.ENQUEUER: {
+        "blocked": "INSERT, SELECT, UPDATE, DELETE",
+        "group_front": "INSERT, SELECT, DELETE",
         "idle": "SELECT",
         "job": "INSERT, SELECT (id)",
+        "job_group": "INSERT, SELECT, UPDATE",
         "job_key": "INSERT, SELECT",
         "kind": "SELECT",
         "migration": "SELECT",
+        "occupant": "INSERT, SELECT",
         "queue": "SELECT",
         "ready": "INSERT",
         "scheduled": "INSERT",
@@ -58,16 +66,23 @@ SEQUENCE = "job_id_seq"
 """The sequence from which whoever enqueues takes ids; other ids come by themselves."""
 
 FUNCTIONS = (
+    "admit",
     "begin_wait",
     "configured",
     "differs",
     "enqueue",
+    "join_groups",
+    "leave_groups",
+    "let_in",
     "micros",
+    "move_front",
     "payload_differs",
     "place",
+    "places_left",
     "remove",
     "put_job",
     "rewrite_job",
+    "stand_in_line",
     "summed",
     "tell",
     "wake",

@@ -1,12 +1,13 @@
 """The schedule in PostgreSQL: jobs that wait for their time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.schedule import UPCOMING_LIMIT
-from forge_jobs.storage.postgres import endings
+from forge_jobs.storage.postgres import endings, groups
 from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.joining import DROPPED, JOINED
 
 # Any worker may do this: rows that another one has locked are skipped, so that none waits. Where the first job
 # stands ($2) is known from the look before, so that nothing before it is walked over again: jobs that
@@ -19,11 +20,20 @@ WITH gone AS (
         SELECT ctid FROM {schema}.scheduled
         WHERE run_at >= $2 AND run_at <= now() ORDER BY run_at LIMIT $1
         FOR UPDATE SKIP LOCKED))
-    RETURNING job_id, run_at, queue_id, attempt, priority
-), {placed}, {tallied}
-SELECT (SELECT count(*) FROM gone), {woken}
-""".replace("{placed}", endings.placed(order="run_at, job_id", attempt="attempt"))
-    .replace("{tallied}", endings.tallied(scheduled="-count(*)", pending="count(*)"))
+    RETURNING job_id, run_at, queue_id, attempt, priority, links
+), {placed}, {tallied}, linked AS MATERIALIZED (
+    SELECT gone.*, job.groups, job.created_at,
+           {schema}.micros(now()) + row_number() OVER (ORDER BY gone.run_at, gone.job_id) AS pos
+    FROM gone JOIN {schema}.job ON job.id BETWEEN gone.job_id AND gone.job_id WHERE gone.links IS NOT NULL
+), joined AS MATERIALIZED ({joined}), {dropped}
+SELECT (SELECT count(*) FROM gone) AS jobs, {woken}, joined.* FROM joined
+""".replace("{placed}", endings.placed("gone WHERE links IS NULL", order="run_at, job_id", attempt="attempt"))
+    .replace(
+        "{tallied}",
+        endings.tallied(scheduled="-count(*)", pending="count(*) FILTER (WHERE links IS NULL)"),
+    )
+    .replace("{joined}", JOINED.replace("{of}", "linked"))
+    .replace("{dropped}", DROPPED)
     .replace("{woken}", endings.WOKEN)
 )
 
@@ -33,6 +43,9 @@ NEXT = """
 SELECT run_at, least(run_at, now() + interval '1000 years') - now() AS wait, now() AS now
 FROM {schema}.scheduled WHERE run_at >= $1 ORDER BY run_at LIMIT 1
 """
+
+TOGETHER = 1000
+"""How many jobs are made pending in one transaction."""
 
 FROM_THE_BEGINNING = datetime.min.replace(tzinfo=UTC)  # the driver sends it as -infinity
 
@@ -70,13 +83,31 @@ class PostgresSchedule:
         records = await self._database.fetch(UPCOMING, within.total_seconds())
         return {queue: (jobs, first) for queue, jobs, first in records}
 
-    async def make_pending(self, *, limit: int = 1000) -> tuple[int, timedelta | None]:
+    async def make_pending(self, *, limit: int = TOGETHER) -> tuple[int, timedelta | None]:
         first = await self._database.fetchrow(NEXT, FROM_THE_BEGINNING)
         if first is None or first["wait"] > timedelta(0):
             return 0, first and first["wait"]
-        count: int = await self._database.fetchval(MAKE_PENDING, limit, first["run_at"])
+        count, _ = await _make_pending(self._database, limit, first["run_at"])
         # A statement does not see what it has deleted itself. Unless the limit was reached, all jobs that were due
         # are taken, by us or by others.
         begin = first["run_at"] if count == limit else first["now"]
         then = await self._database.fetchrow(NEXT, begin)
         return count, then and then["wait"]
+
+
+async def join_all(database: PostgresDatabase) -> list[int]:
+    """All jobs that are due are made pending, or blocked; return those that their groups have dropped."""
+    dropped: list[int] = []
+    count = TOGETHER
+    while count == TOGETHER:
+        count, of_these = await _make_pending(database, TOGETHER, FROM_THE_BEGINNING)
+        dropped += of_these
+    return dropped
+
+
+async def _make_pending(database: PostgresDatabase, limit: int, first: datetime) -> tuple[int, Sequence[int]]:
+    """Return how many jobs were made pending, or blocked, and which their groups have dropped."""
+    record = await database.fetchrow(MAKE_PENDING, limit, first)
+    assert record is not None
+    await groups.settle(database, record)
+    return record["jobs"], record["dropped"] or ()

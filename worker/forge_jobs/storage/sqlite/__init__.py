@@ -12,6 +12,7 @@ from forge_jobs.storage.sqlite.completions import SqliteCompletions
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.crons import SqliteCrons
 from forge_jobs.storage.sqlite.fires import SqliteFires
+from forge_jobs.storage.sqlite.groups import SqliteGroups
 from forge_jobs.storage.sqlite.history import SqliteHistory
 from forge_jobs.storage.sqlite.jobs import SqliteJobs
 from forge_jobs.storage.sqlite.keys import SqliteKeys
@@ -61,6 +62,7 @@ class SqliteStorage(Storage):
         self.schedule = SqliteSchedule(database)
         self.queues = SqliteQueues(database)
         self.slots = SqliteSlots(database)
+        self.groups = SqliteGroups(database)
         self.kinds = SqliteKinds(database)
         self.removals = SqliteRemovals(database)
         self.limits = SqliteLimits(database)

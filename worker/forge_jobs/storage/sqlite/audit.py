@@ -24,12 +24,13 @@ from forge_jobs.storage.contradictions import (
     slot_finding,
     unmended,
 )
+from forge_jobs.storage.sqlite import group_audit
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.revision import configured
 from forge_jobs.storage.sqlite.slots import fit, free_slots_of_the_gone
 from forge_jobs.storage.sqlite.tally import Column, count_move
 from forge_jobs.storage.sqlite.transaction import Record, Transaction
-from forge_jobs.storage.sqlite.waiting import make_ready
+from forge_jobs.storage.sqlite.waiting import make_ready, make_scheduled
 
 STEP = "SELECT id FROM job WHERE id >= ? ORDER BY id LIMIT 1 OFFSET ?"
 
@@ -41,6 +42,7 @@ WITH place AS MATERIALIZED (
     SELECT job_id, iif(worker_id IN (SELECT id FROM worker), 'claimed', 'abandoned'), queue_id, worker_id
     FROM claimed WHERE {these}
     UNION ALL SELECT job_id, 'scheduled', queue_id, NULL FROM scheduled WHERE {these}
+    UNION ALL SELECT job_id, 'blocked', queue_id, NULL FROM blocked WHERE {these}
     UNION ALL SELECT job_id, 'ready', queue_id, NULL FROM ready WHERE {these}
 ), mine AS MATERIALIZED (
     SELECT id, queue_id, kind, key FROM job WHERE id >= :first AND id < :end
@@ -101,22 +103,26 @@ ORDER BY 2, 3
 
 COUNTS = """
 WITH counted AS (
-    SELECT queue_id, count(*) AS pending, 0 AS scheduled, 0 AS in_progress, 0 AS done, 0 AS dead FROM ready GROUP BY 1
-    UNION ALL SELECT queue_id, 0, count(*), 0, 0, 0 FROM scheduled GROUP BY 1
-    UNION ALL SELECT queue_id, 0, 0, count(*), 0, 0 FROM claimed GROUP BY 1
-    UNION ALL SELECT queue_id, 0, 0, 0, sum(state = 'done'), sum(state = 'dead') FROM finished GROUP BY 1
-    UNION ALL SELECT id, 0, 0, 0, 0, 0 FROM queue
+    SELECT queue_id, count(*) AS pending, 0 AS scheduled, 0 AS blocked, 0 AS in_progress, 0 AS done, 0 AS dead
+    FROM ready GROUP BY 1
+    UNION ALL SELECT queue_id, 0, count(*), 0, 0, 0, 0 FROM scheduled GROUP BY 1
+    UNION ALL SELECT queue_id, 0, 0, count(*), 0, 0, 0 FROM blocked GROUP BY 1
+    UNION ALL SELECT queue_id, 0, 0, 0, count(*), 0, 0 FROM claimed GROUP BY 1
+    UNION ALL SELECT queue_id, 0, 0, 0, 0, sum(state = 'done'), sum(state = 'dead') FROM finished GROUP BY 1
+    UNION ALL SELECT id, 0, 0, 0, 0, 0, 0 FROM queue
 ), there AS (
-    SELECT queue_id, sum(pending) AS pending, sum(scheduled) AS scheduled, sum(in_progress) AS in_progress,
+    SELECT queue_id, sum(pending) AS pending, sum(scheduled) AS scheduled, sum(blocked) AS blocked,
+           sum(in_progress) AS in_progress,
            sum(done) AS done, sum(dead) AS dead
     FROM counted GROUP BY queue_id
 )
 SELECT {name} AS queue, there.*, coalesce(tally.pending, 0) AS noted_pending,
-       coalesce(tally.scheduled, 0) AS noted_scheduled, coalesce(tally.in_progress, 0) AS noted_in_progress,
+       coalesce(tally.scheduled, 0) AS noted_scheduled, coalesce(tally.blocked, 0) AS noted_blocked,
+       coalesce(tally.in_progress, 0) AS noted_in_progress,
        coalesce(tally.done, 0) AS noted_done, coalesce(tally.dead, 0) AS noted_dead
 FROM there LEFT JOIN queue ON queue.id = there.queue_id LEFT JOIN tally ON tally.queue_id = there.queue_id
-WHERE (there.pending, there.scheduled, there.in_progress, there.done, there.dead)
-   IS NOT (tally.pending, tally.scheduled, tally.in_progress, tally.done, tally.dead)
+WHERE (there.pending, there.scheduled, there.blocked, there.in_progress, there.done, there.dead)
+   IS NOT (tally.pending, tally.scheduled, tally.blocked, tally.in_progress, tally.done, tally.dead)
 ORDER BY there.queue_id
 """.replace("{name}", SHOWN_NAME)
 
@@ -167,6 +173,13 @@ class SqliteAudit:
         if not repair or not findings:
             return unmended(findings.values())
         findings, left = await self._database.write(_mend_slots)
+        return [*mended(findings, left), *unmended(left.values())]
+
+    async def groups(self, *, repair: bool = False) -> list[Finding]:
+        findings = await self._database.read(group_audit.look)
+        if not repair or not findings:
+            return unmended(findings.values())
+        findings, left = await self._database.write(group_audit.mend)
         return [*mended(findings, left), *unmended(left.values())]
 
     async def counts(self, *, repair: bool = False) -> list[Finding]:
@@ -221,7 +234,8 @@ def _places(transaction: Transaction, job_id: int) -> list[Place]:
         (row["state"], row["queue_id"], row["attempt"], 0)
         for row in transaction.records(
             "SELECT 'finished' AS state, queue_id, attempt FROM finished WHERE job_id = ?1 "
-            "UNION ALL SELECT 'scheduled', queue_id, attempt FROM scheduled WHERE job_id = ?1",
+            "UNION ALL SELECT 'scheduled', queue_id, attempt FROM scheduled WHERE job_id = ?1 "
+            "UNION ALL SELECT 'blocked', queue_id, attempt FROM blocked WHERE job_id = ?1",
             (job_id,),
         )
     ]
@@ -247,12 +261,27 @@ def _place(transaction: Transaction, job_id: int, forget: bool) -> None:
         _delete_about(transaction, job_id, "failure", "job_key", "unique_hold")
         transaction.execute("DELETE FROM job WHERE id = ?", (job_id,))
     else:
-        job = transaction.record("SELECT created_at, queue_id, priority FROM job WHERE id = ?", (job_id,))
+        job = transaction.record(
+            "SELECT created_at, queue_id, priority, links FROM job WHERE id = ?", (job_id,)
+        )
         if job is None:
             return
         attempt = transaction.value(
             "SELECT coalesce(max(attempt), 0) FROM failure WHERE job_id = ?", (job_id,)
         )
+        if job["links"] is not None:  # it has to join its groups
+            due = (
+                job_id,
+                transaction.now,
+                job["queue_id"],
+                attempt,
+                job["priority"],
+                "delayed",
+                job["links"],
+            )
+            make_scheduled(transaction, [due])
+            count_move(transaction, [job["queue_id"]], None, "scheduled")
+            return
         make_ready(transaction, [(job_id, job["created_at"], job["queue_id"], attempt, job["priority"])])
         count_move(transaction, [job["queue_id"]], None, "pending")
 
@@ -270,9 +299,9 @@ def _take_out(transaction: Transaction, job_id: int, places: Sequence[Place]) ->
         elif state == "finished":
             counted = transaction.value("SELECT state FROM finished WHERE job_id = ?", (job_id,))
             _delete_about(transaction, job_id, "finished")
-        elif state == "scheduled":
-            counted = "scheduled"
-            _delete_about(transaction, job_id, "scheduled")
+        elif state in ("scheduled", "blocked"):
+            counted = "scheduled" if state == "scheduled" else "blocked"
+            _delete_about(transaction, job_id, state)
         else:
             counted = "in_progress"
             _delete_about(transaction, job_id, "claimed")
@@ -305,8 +334,8 @@ def _count_finding(row: Record) -> Finding:
 def _mend_counts(transaction: Transaction) -> list[Record]:
     rows = transaction.records(COUNTS)
     transaction.execute_many(
-        "INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead) "
-        "VALUES (:queue_id, :pending, :scheduled, :in_progress, :done, :dead)",
+        "INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, blocked, in_progress, done, dead) "
+        "VALUES (:queue_id, :pending, :scheduled, :blocked, :in_progress, :done, :dead)",
         [dict(row) for row in rows],
     )
     return rows

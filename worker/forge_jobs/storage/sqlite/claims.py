@@ -23,6 +23,7 @@ from forge_jobs.model.job import (
 )
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
+from forge_jobs.storage.sqlite import groups
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import later, micros, moment
@@ -57,7 +58,7 @@ WHERE queue.id = :queue_id AND worker.id = :worker_id
 # a worker on SQLite eight percent more.
 PICK = """
 SELECT ready.job_id, :worker_id, {attempt}, ready.queue_id, job.kind, {payload}, job.codec, ready.priority,
-       ready.pos, job.max_attempts, job.timeout, job.key, job.created_at, false
+       ready.pos, job.max_attempts, job.timeout, job.key, job.created_at, job.links, false
 FROM ready JOIN job ON job.id = ready.job_id
 WHERE ready.queue_id = :queue_id AND ready.priority < :until AND (ready.priority, ready.pos) >= (:priority, :pos){more}
 ORDER BY ready.priority, ready.pos, ready.job_id
@@ -115,7 +116,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 CLAIMED = """
 SELECT job.id, claimed.worker_id, claimed.attempt, job.queue_id, job.kind, x'', job.codec, job.priority,
-       claimed.claimed_at, job.max_attempts, job.timeout, job.key, job.created_at,
+       claimed.claimed_at, job.max_attempts, job.timeout, job.key, job.created_at, job.links,
        claimed.cancel_requested_at IS NOT NULL
 FROM claimed JOIN job ON job.id = claimed.job_id
 """
@@ -218,7 +219,8 @@ def _claimed(row: Row) -> Claim:
         timeout=row[10],
         key=row[11],
         created_at=moment(row[12]),
-        cancel_requested=bool(row[13]),
+        links=row[13],
+        cancel_requested=bool(row[14]),
     )
 
 
@@ -299,6 +301,7 @@ def finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
     )
     if len(kept) < len(owned):
         _forget(transaction, [end.claim for end in owned if not end.keep])
+    groups.leave_of(transaction, [end.claim for end in owned])
     return lost
 
 
@@ -316,16 +319,24 @@ def postpone(transaction: Transaction, postponements: Sequence[Postponement]) ->
     owned, lost = _owned(transaction, {_proof(postponed.claim): postponed for postponed in postponements})
     now = transaction.now
     ready: list[tuple[int, int, int, int, int]] = []
-    scheduled: list[tuple[int, int, int, int, int, str]] = []
+    scheduled: list[tuple[int, int, int, int, int, str, int | None]] = []
     for postponed in owned:
         claim = postponed.claim
         if _proof(claim) in ended:
             continue
         attempt = postponed.attempts
         due = later(now, postponed.delay) if postponed.run_at is None else micros(postponed.run_at)
-        if due > now:
+        if due > now or claim.links is not None:  # a linked one has to stand in line again
             scheduled.append(
-                (claim.job_id, due, claim.queue_id, attempt, claim.priority, postponed.reason.value)
+                (
+                    claim.job_id,
+                    due,
+                    claim.queue_id,
+                    attempt,
+                    claim.priority,
+                    postponed.reason.value,
+                    claim.links,
+                )
             )
         else:
             ready.append((claim.job_id, now, claim.queue_id, attempt, claim.priority))
@@ -343,6 +354,7 @@ def postpone(transaction: Transaction, postponements: Sequence[Postponement]) ->
     count_move(transaction, [job[2] for job in ready], "in_progress", "pending")
     count_move(transaction, [job[2] for job in scheduled], "in_progress", "scheduled")
     _end(transaction, [postponed.claim for postponed in owned], ended)
+    groups.leave_of(transaction, [postponed.claim for postponed in owned])
     return lost
 
 
@@ -350,6 +362,7 @@ def _hand_back(transaction: Transaction, claims: Sequence[Claim]) -> list[int]:
     ended = _ended_meanwhile(transaction, claims)
     owned, lost = _owned(transaction, {_proof(claim): claim for claim in claims})
     _end(transaction, owned, ended)
+    groups.leave_of(transaction, [claim for claim in owned if _proof(claim) in ended])
     owned = [claim for claim in owned if _proof(claim) not in ended]
     make_ready(
         transaction,

@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from forge_jobs.handlers.options import resolved
+from forge_jobs.model.group import GROUPS
 from forge_jobs.model.job import Alike, Enqueued, NewJob, Reason
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.storage.pieces import are_plain, pieces
+from forge_jobs.storage.sqlite import groups, moves
+from forge_jobs.storage.sqlite.history import forget
 from forge_jobs.storage.sqlite.keys import INSERT, due, duplicate, put, require_new
 from forge_jobs.storage.sqlite.kinds import named
 from forge_jobs.storage.sqlite.queues import unknown_queue
@@ -46,7 +49,8 @@ def _add(
     rows: list[Row] = []
     keys: dict[tuple[str, str], tuple[int, NewJob]] = {}
     ready: list[tuple[int, int, int, int, int]] = []
-    scheduled: list[tuple[int, int, int, int, int, str]] = []
+    scheduled: list[tuple[int, int, int, int, int, str, int | None]] = []
+    joining: list[groups.Joining] = []
     # Ids are chosen here, not by the table, since `ready` needs them too; nobody else writes meanwhile.
     job_id: int = transaction.value("SELECT seq FROM sqlite_sequence WHERE name = 'job'") or 0
     for job in jobs:
@@ -61,6 +65,7 @@ def _add(
         priority = job.priority or 0
         attempts = queue_attempts if job.max_attempts is None else job.max_attempts
         timeout = None if job.timeout is None else job.timeout.total_seconds()
+        links = None if job.groups is None else GROUPS
         rows.append(
             (
                 job_id,
@@ -73,11 +78,15 @@ def _add(
                 job.key,
                 now,
                 job.payload,
+                links,
+                job.groups,
             )
         )
         run_at = due(job, now)
         if run_at > now:
-            scheduled.append((job_id, run_at, queue_id, 0, priority, Reason.DELAYED.value))
+            scheduled.append((job_id, run_at, queue_id, 0, priority, Reason.DELAYED.value, links))
+        elif job.groups is not None:
+            joining.append(groups.Joining(job_id, now, queue_id, 0, priority, job.groups, now))
         else:  # one pos for a whole batch: within it, `ready` is in the order of ids
             ready.append((job_id, now, queue_id, 0, priority))
     transaction.execute_many(INSERT, rows)
@@ -89,7 +98,21 @@ def _add(
     make_scheduled(transaction, scheduled)
     count_move(transaction, [job[2] for job in ready], None, "pending")
     count_move(transaction, [job[2] for job in scheduled], None, "scheduled")
-    return answers
+    return _joined(transaction, joining, answers) if joining else answers
+
+
+def _joined(
+    transaction: Transaction, joining: Sequence[groups.Joining], answers: Sequence[Enqueued]
+) -> list[Enqueued]:
+    """The jobs join their groups; those that these drop are gone. Return the answers as they are by then."""
+    dropped, in_way = groups.join(transaction, joining)
+    transaction.execute_many("DELETE FROM job_key WHERE job_id = ?", [(job_id,) for job_id in dropped])
+    forget(transaction, list(dropped))
+    moves.cancel_each(transaction, in_way)
+    return [
+        Enqueued(dropped[answer.id], duplicate=True, dropped=True) if answer.id in dropped else answer
+        for answer in answers
+    ]
 
 
 def _of_batch(keys: Mapping[tuple[str, str], tuple[int, NewJob]], job: NewJob) -> Enqueued | None:

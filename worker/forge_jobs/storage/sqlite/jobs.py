@@ -37,24 +37,26 @@ JOB = """
 SELECT job.id, {name} AS queue, job.kind,
        CASE WHEN finished.job_id IS NOT NULL THEN finished.state
             WHEN claimed.job_id IS NOT NULL THEN 'in_progress'
+            WHEN blocked.job_id IS NOT NULL THEN 'blocked'
             WHEN scheduled.job_id IS NULL THEN 'pending'
             WHEN scheduled.reason = 'retry' THEN 'retrying'
             ELSE 'scheduled' END AS state,
        job.payload, job.codec, job.priority,
        -- null for a job that became ready later than it was enqueued
-       coalesce(finished.attempt, claimed.attempt, scheduled.attempt, ready.attempt) AS attempt,
+       coalesce(finished.attempt, claimed.attempt, scheduled.attempt, blocked.attempt, ready.attempt) AS attempt,
        job.max_attempts, job.timeout, job.key, job.created_at, scheduled.run_at, scheduled.reason,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id, worker_label.label AS worker,
        claimed.claimed_at, claimed.cancel_requested_at, finished.started_at, finished.finished_at,
        CASE WHEN finished.job_id IS NOT NULL THEN finished.error
             ELSE (SELECT error FROM failure WHERE failure.job_id = job.id ORDER BY failure.id DESC LIMIT 1) END
            AS error,
-       finished.result
+       finished.result, job.groups
 FROM job
 JOIN queue ON queue.id = job.queue_id
 LEFT JOIN finished ON finished.job_id = job.id
 LEFT JOIN claimed ON claimed.job_id = job.id
 LEFT JOIN scheduled ON scheduled.job_id = job.id
+LEFT JOIN blocked ON blocked.job_id = job.id
 LEFT JOIN ready ON ready.queue_id = job.queue_id AND ready.priority = job.priority
                AND ready.pos = job.created_at AND ready.job_id = job.id
 LEFT JOIN worker_label ON worker_label.worker_id = coalesce(claimed.worker_id, finished.worker_id)
@@ -67,6 +69,7 @@ PAGES = {
     None: NEWEST.replace("{table}", "(SELECT id AS job_id, queue_id FROM job)"),
     State.SCHEDULED: NEWEST.replace("{table}", "scheduled").replace("WHERE", "WHERE reason <> 'retry' AND"),
     State.RETRYING: NEWEST.replace("{table}", "scheduled").replace("WHERE", "WHERE reason = 'retry' AND"),
+    State.BLOCKED: NEWEST.replace("{table}", "blocked"),
     State.IN_PROGRESS: NEWEST.replace("{table}", "claimed"),
     State.DONE: NEWEST.replace("{table}", "finished").replace("WHERE", "WHERE state = 'done' AND"),
     State.DEAD: """
@@ -218,7 +221,7 @@ class SqliteJobs:
     async def run_now(self, job_id: int) -> bool:
         def run_now(transaction: Transaction) -> bool:
             place = moves.place(transaction, job_id)
-            if place.state is State.PENDING:
+            if place.state in (State.PENDING, State.BLOCKED):
                 return False
             if place.state not in (State.SCHEDULED, State.RETRYING):
                 raise refusals.not_run_now(job_id, place.state)
@@ -266,7 +269,7 @@ class SqliteJobs:
         def counts(transaction: Transaction) -> list[Counts]:
             rows = transaction.records(
                 """
-                SELECT queue.id, queue.name AS queue, pending, scheduled, in_progress, done, dead
+                SELECT queue.id, queue.name AS queue, pending, scheduled, blocked, in_progress, done, dead
                 FROM queue JOIN tally ON tally.queue_id = queue.id WHERE {open} ORDER BY queue.name
                 """.replace("{open}", IS_OPEN)
             )
@@ -362,6 +365,7 @@ def _counts(transaction: Transaction, row: Record) -> Counts:
         queue=row["queue"],
         pending=row["pending"],
         scheduled=row["scheduled"],
+        blocked=row["blocked"],
         in_progress=row["in_progress"],
         done=row["done"],
         dead=row["dead"],
@@ -403,4 +407,5 @@ def _job(row: Record, attempt: int) -> Job:
         finished_at=moment(row["finished_at"]),
         error=row["error"],
         result=row["result"],
+        groups=row["groups"],
     )

@@ -9,8 +9,9 @@ import msgspec
 
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidPayload, KeyBusy, NotUnique, StorageUnavailable
+from forge_jobs.model.group import GROUPS
 from forge_jobs.model.job import WAITING, Enqueued, Hold, KeyMode, NewJob, Reason, Removed, State
-from forge_jobs.storage.sqlite import moves
+from forge_jobs.storage.sqlite import groups, moves
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import later, micros
 from forge_jobs.storage.sqlite.tally import count_move
@@ -24,14 +25,14 @@ HELD = "SELECT job_id, since FROM unique_hold WHERE kind = ? AND fingerprint = ?
 HOLD = "INSERT OR REPLACE INTO unique_hold (kind, fingerprint, since, until, job_id) VALUES (?, ?, ?, ?, ?)"
 
 UPDATE = """
-UPDATE job SET queue_id = ?, priority = ?, max_attempts = ?, timeout = ?, codec = ?, payload = ?, created_at = ?
+UPDATE job SET queue_id = ?, priority = ?, max_attempts = ?, timeout = ?, codec = ?, payload = ?, created_at = ?, links = ?, groups = ?
 WHERE id = ?
 """
 
 # The columns are named: a later release may add some while this one still runs.
 INSERT = """
-INSERT INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
@@ -131,7 +132,9 @@ def _rewrite(transaction: Transaction, place: moves.Place, job: NewJob, queue_id
     moves.take_out(transaction, [place])
     transaction.execute("DELETE FROM failure WHERE job_id = ?", (place.id,))
     facts = (queue_id, job.priority or 0, attempts, _seconds(job), job.codec, job.payload)
-    transaction.execute(UPDATE, (*facts, created_at if stays else now, place.id))
+    linked = (_links(job), job.groups)
+    transaction.execute(UPDATE, (*facts, created_at if stays else now, *linked, place.id))
+    moves.leave_groups(transaction, [place])
     if not stays:
         _wait(transaction, place.id, job, queue_id, due(job, now))
     elif run_at is None:
@@ -155,7 +158,7 @@ def _insert(transaction: Transaction, job: NewJob, queue_id: int, attempts: int)
     job_id = (transaction.value("SELECT seq FROM sqlite_sequence WHERE name = 'job'") or 0) + 1
     now = transaction.now
     facts = (job.priority or 0, attempts, _seconds(job), job.kind, job.codec, job.key, now, job.payload)
-    transaction.execute(INSERT, (job_id, queue_id, *facts))
+    transaction.execute(INSERT, (job_id, queue_id, *facts, _links(job), job.groups))
     if job.hold is None:
         named = (job.kind, job.key, job_id)
         transaction.execute("INSERT INTO job_key (kind, key, job_id) VALUES (?, ?, ?)", named)
@@ -172,8 +175,14 @@ def _wait(
     """The job, which is in no state, waits until `due`, or, when that is over, at its place in the queue, the last unless given."""
     priority = job.priority or 0
     if due > transaction.now:
-        make_scheduled(transaction, [(job_id, due, queue_id, 0, priority, Reason.DELAYED.value)])
+        make_scheduled(transaction, [(job_id, due, queue_id, 0, priority, Reason.DELAYED.value, _links(job))])
         count_move(transaction, [queue_id], None, "scheduled")
+    elif job.groups is not None:
+        now = transaction.now
+        moves.join(
+            transaction,
+            [groups.Joining(job_id, now if pos is None else pos, queue_id, 0, priority, job.groups, now)],
+        )
     else:
         make_ready(transaction, [(job_id, transaction.now if pos is None else pos, queue_id, 0, priority)])
         count_move(transaction, [queue_id], None, "pending")
@@ -193,6 +202,10 @@ def _payload_differs(transaction: Transaction, job_id: int, job: NewJob) -> bool
         return bool(decode(payload, codec) != decode(job.payload, codec))
     except (InvalidPayload, msgspec.MsgspecError):
         return True
+
+
+def _links(job: NewJob) -> int | None:
+    return None if job.groups is None else GROUPS
 
 
 def _seconds(job: NewJob) -> float | None:

@@ -4,16 +4,18 @@ Each is made with a batch of jobs in one state, which may be one job. The writer
 holds the database's one write lock, so a job stays where it was found.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from forge_jobs.errors import JobNotFound
 from forge_jobs.model.facts import Moved
-from forge_jobs.model.job import CANCELLED_BY_USER, State
+from forge_jobs.model.group import DROPPED_ERROR
+from forge_jobs.model.job import CANCELLED_BY_USER, ENDED, State
 from forge_jobs.model.match import Match, Move
 from forge_jobs.storage.interface.claims import START
+from forge_jobs.storage.sqlite import groups
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.history import forget
 from forge_jobs.storage.sqlite.tally import Column, count_move
@@ -21,7 +23,7 @@ from forge_jobs.storage.sqlite.transaction import Record, Transaction
 from forge_jobs.storage.sqlite.waiting import make_ready
 
 FIND = """
-SELECT job.id, jobs.state, job.queue_id, job.priority, job.kind, job.key, jobs.attempt, job.created_at
+SELECT job.id, jobs.state, job.queue_id, job.priority, job.kind, job.key, jobs.attempt, job.created_at, job.groups
 FROM job JOIN jobs ON jobs.id = job.id WHERE job.id = ?
 """
 
@@ -32,9 +34,17 @@ OF_CLASS = (
 COLUMNS: Mapping[State, Column] = {
     State.SCHEDULED: "scheduled",
     State.RETRYING: "scheduled",
+    State.BLOCKED: "blocked",
     State.PENDING: "pending",
     State.DONE: "done",
     State.DEAD: "dead",
+}
+
+TABLES: Mapping[Column, str] = {
+    "scheduled": "scheduled",
+    "blocked": "blocked",
+    "done": "finished",
+    "dead": "finished",
 }
 
 
@@ -50,6 +60,8 @@ class Place:
     key: str | None
     attempt: int
     pos: int | None  # of a pending job
+    created_at: int
+    groups: str | None  # as in `job`
 
 
 def place(transaction: Transaction, job_id: int) -> Place:
@@ -69,7 +81,16 @@ def place(transaction: Transaction, job_id: int) -> Place:
         # it may have become ready later than it was enqueued
         pos, attempt = row or transaction.rows(OF_CLASS, wanted)[0]
     return Place(
-        job_id, State(job["state"]), job["queue_id"], job["priority"], job["kind"], job["key"], attempt, pos
+        job_id,
+        State(job["state"]),
+        job["queue_id"],
+        job["priority"],
+        job["kind"],
+        job["key"],
+        attempt,
+        pos,
+        job["created_at"],
+        job["groups"],
     )
 
 
@@ -84,20 +105,50 @@ def cancel(transaction: Transaction, places: Sequence[Place]) -> int:
             transaction.tell("cancel", place.id)
         return len(places)
     take_out(transaction, places)
-    _give_keys_back(transaction, places)
+    end(transaction, places, CANCELLED_BY_USER)
+    leave_groups(transaction, places)
+    return len(places)
+
+
+def cancel_each(transaction: Transaction, job_ids: Iterable[int]) -> None:
+    """Those of these jobs that have not ended are dead or flagged."""
+    for job_id in dict.fromkeys(job_ids):
+        found = place(transaction, job_id)
+        if found.state not in ENDED:
+            cancel(transaction, [found])
+
+
+class Ended(Protocol):
+    """What is to be known of a job that is in no state and ends."""
+
+    @property
+    def id(self) -> int:
+        """Its id."""
+
+    @property
+    def queue_id(self) -> int:
+        """Its queue."""
+
+    @property
+    def attempt(self) -> int:
+        """How many attempts counted."""
+
+
+def end(transaction: Transaction, jobs: Sequence[Ended], error: str) -> None:
+    """The jobs, which are in no state, are dead with this error, or forgotten where the dead are not kept."""
+    transaction.execute_many("DELETE FROM job_key WHERE job_id = ?", [(job.id,) for job in jobs])
     retentions: dict[int, int] = dict(transaction.rows("SELECT id, dead_retention FROM queue"))
-    kept = [place for place in places if retentions[place.queue_id]]
+    kept = [job for job in jobs if retentions[job.queue_id]]
     transaction.execute_many(
         """
         INSERT INTO finished (job_id, finished_at, queue_id, attempt, state, error)
         VALUES (?, ?, ?, ?, 'dead', ?)
         """,
-        [(place.id, transaction.now, place.queue_id, place.attempt, CANCELLED_BY_USER) for place in kept],
+        [(job.id, transaction.now, job.queue_id, job.attempt, error) for job in kept],
     )
-    count_move(transaction, [place.queue_id for place in kept], None, "dead")
-    if len(kept) < len(places):
-        forget(transaction, [place.id for place in places if not retentions[place.queue_id]])
-    return len(places)
+    count_move(transaction, [job.queue_id for job in kept], None, "dead")
+    if len(kept) < len(jobs):
+        forget(transaction, [job.id for job in jobs if not retentions[job.queue_id]])
 
 
 def retry(transaction: Transaction, places: Sequence[Place]) -> int:
@@ -121,6 +172,7 @@ def delete(transaction: Transaction, places: Sequence[Place]) -> int:
     _give_keys_back(transaction, places)
     transaction.execute_many("DELETE FROM unique_hold WHERE job_id = ?", [(place.id,) for place in places])
     forget(transaction, [place.id for place in places])
+    leave_groups(transaction, places)
     return len(places)
 
 
@@ -134,7 +186,7 @@ def transfer(into: int, transaction: Transaction, places: Sequence[Place]) -> in
         )
         transaction.tell("queue", into)
     else:
-        table = "scheduled" if COLUMNS[state] == "scheduled" else "finished"
+        table = TABLES[COLUMNS[state]]
         transaction.execute_many(
             f"UPDATE {table} SET queue_id = ? WHERE job_id = ?", [(into, place.id) for place in places]
         )
@@ -183,18 +235,44 @@ def take_out(transaction: Transaction, places: Sequence[Place]) -> None:
             [(place.queue_id, place.priority, place.pos, place.id) for place in places],
         )
     else:
-        table = "scheduled" if COLUMNS[state] == "scheduled" else "finished"
+        table = TABLES[COLUMNS[state]]
         transaction.execute_many(f"DELETE FROM {table} WHERE job_id = ?", [(place.id,) for place in places])
     count_move(transaction, [place.queue_id for place in places], COLUMNS[state], None)
 
 
 def _make_pending(transaction: Transaction, jobs: Sequence[tuple[Place, int]]) -> None:
-    """The jobs are pending, each with this many attempts, in the order in which they were enqueued."""
+    """The jobs are pending, each with this many attempts, in the order in which they were enqueued; or blocked."""
+    plain = [(place, attempt) for place, attempt in jobs if place.groups is None]
     make_ready(
         transaction,
-        [(place.id, transaction.now, place.queue_id, attempt, place.priority) for place, attempt in jobs],
+        [(place.id, transaction.now, place.queue_id, attempt, place.priority) for place, attempt in plain],
     )
-    count_move(transaction, [place.queue_id for place, _ in jobs], None, "pending")
+    count_move(transaction, [place.queue_id for place, _ in plain], None, "pending")
+    now = transaction.now
+    joining = [
+        groups.Joining(place.id, now, place.queue_id, attempt, place.priority, place.groups, place.created_at)
+        for place, attempt in jobs
+        if place.groups is not None
+    ]
+    join(transaction, joining)
+
+
+def join(transaction: Transaction, jobs: Sequence[groups.Joining]) -> None:
+    """The jobs, which are in no state, join their groups; those that their groups drop are dead."""
+    dropped, in_way = groups.join(transaction, jobs)
+    end(transaction, [job for job in jobs if job.id in dropped], DROPPED_ERROR)
+    cancel_each(transaction, in_way)
+
+
+def leave_groups(transaction: Transaction, places: Sequence[Place]) -> None:
+    """The jobs, which are in no state to run any more, have no places in groups; others get what is free now."""
+    linked = [place for place in places if place.groups is not None]
+    if linked:
+        groups.leave(transaction, [place.id for place in linked])
+        # One that stood in the line of one of several may have been the only one there of all that have the same groups.
+        groups.admit(
+            transaction, {one for place in linked for one in groups.ids_of(transaction, place.groups)}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +292,8 @@ class _Walk:
         pos = "place.pos" if self.table == "ready" else "NULL"
         standing = ", ".join(f"{column} AS at_{number}" for number, column in enumerate(self.standing))
         return f"""
-            SELECT job.id, place.queue_id, job.priority, job.kind, job.key, place.attempt, {pos} AS pos, {standing}
+            SELECT job.id, place.queue_id, job.priority, job.kind, job.key, place.attempt, {pos} AS pos,
+                   job.created_at, job.groups, {standing}
             FROM {self.table} AS place CROSS JOIN job ON job.id = place.job_id
             WHERE {self.after} AND place.job_id <= :last
             ORDER BY {", ".join(self.standing)} LIMIT :limit
@@ -256,6 +335,7 @@ _WALKS = {
     State.PENDING: _by_claim_order(),
     State.SCHEDULED: _by_id("scheduled", "place.reason <> 'retry'"),
     State.RETRYING: _by_id("scheduled", "place.reason = 'retry'"),
+    State.BLOCKED: _by_id("blocked", "true"),
     State.IN_PROGRESS: _by_id("claimed", "place.cancel_requested_at IS NULL"),
     State.DONE: _by_end(State.DONE),
     State.DEAD: _by_end(State.DEAD),
@@ -310,6 +390,8 @@ def _batch(
             row["key"],
             row["attempt"],
             row["pos"],
+            row["created_at"],
+            row["groups"],
         )
         for row in rows
     ]

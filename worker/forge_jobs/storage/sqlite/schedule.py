@@ -1,14 +1,15 @@
 """The schedule in SQLite: jobs that wait for their time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.schedule import UPCOMING_LIMIT
+from forge_jobs.storage.sqlite import groups, moves
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import duration, later, moment
 from forge_jobs.storage.sqlite.tally import count_move
-from forge_jobs.storage.sqlite.transaction import Transaction
+from forge_jobs.storage.sqlite.transaction import Record, Transaction
 from forge_jobs.storage.sqlite.waiting import make_ready
 
 # One walk of the index `scheduled_queue`, however much is scheduled. It passes over jobs that nobody could run: ?4 is
@@ -59,7 +60,7 @@ class SqliteSchedule:
 def _make_pending(transaction: Transaction, limit: int) -> tuple[int, timedelta | None]:
     due = transaction.records(
         """
-        SELECT job_id, queue_id, attempt, priority FROM scheduled
+        SELECT job_id, queue_id, attempt, priority, links FROM scheduled
         WHERE run_at <= ? ORDER BY run_at, job_id LIMIT ?
         """,
         (transaction.now, limit),
@@ -71,10 +72,38 @@ def _make_pending(transaction: Transaction, limit: int) -> tuple[int, timedelta 
             # among them, by their time
             (job["job_id"], transaction.now + place, job["queue_id"], job["attempt"], job["priority"])
             for place, job in enumerate(due)
+            if job["links"] is None
         ],
     )
-    count_move(transaction, [job["queue_id"] for job in due], "scheduled", "pending")
+    plain = [job["queue_id"] for job in due if job["links"] is None]
+    count_move(transaction, plain, "scheduled", "pending")
+    if len(plain) < len(due):
+        _join(
+            transaction,
+            [(job, transaction.now + place) for place, job in enumerate(due) if job["links"] is not None],
+        )
     return len(due), _next(transaction)
+
+
+def _join(transaction: Transaction, jobs: Sequence[tuple[Record, int]]) -> None:
+    """These jobs, which were scheduled, join their groups at these places; those that their groups drop are dead."""
+    count_move(transaction, [job["queue_id"] for job, _ in jobs], "scheduled", None)
+    joining = []
+    for job, pos in jobs:
+        asked = transaction.record("SELECT groups, created_at FROM job WHERE id = ?", (job["job_id"],))
+        assert asked is not None
+        joining.append(
+            groups.Joining(
+                job["job_id"],
+                pos,
+                job["queue_id"],
+                job["attempt"],
+                job["priority"],
+                asked["groups"],
+                asked["created_at"],
+            )
+        )
+    moves.join(transaction, joining)
 
 
 def _next(transaction: Transaction) -> timedelta | None:

@@ -16,8 +16,10 @@ def make_ready(transaction: Transaction, jobs: Sequence[tuple[int, int, int, int
         transaction.tell("queue", queue_id)
 
 
-def make_scheduled(transaction: Transaction, jobs: Sequence[tuple[int, int, int, int, int, str]]) -> None:
-    """These (job_id, run_at, queue_id, attempt, priority, reason) are scheduled.
+def make_scheduled(
+    transaction: Transaction, jobs: Sequence[tuple[int, int, int, int, int, str, int | None]]
+) -> None:
+    """These (job_id, run_at, queue_id, attempt, priority, reason, links) are scheduled.
 
     Workers that sleep until the next job is due are told when one is due earlier now.
     """
@@ -25,7 +27,8 @@ def make_scheduled(transaction: Transaction, jobs: Sequence[tuple[int, int, int,
         return
     earliest = transaction.value("SELECT min(run_at) FROM scheduled")
     transaction.execute_many(
-        "INSERT INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
         jobs,
     )
     if earliest is None or min(job[1] for job in jobs) < earliest:

@@ -11,10 +11,10 @@ CREATE TABLE IF NOT EXISTS "forge_jobs".migration (
 
 -- The tables of forge-jobs in PostgreSQL, in the order in which they are best read.
 --
--- The state of a job is the table that holds its id: scheduled, ready, claimed or finished. What was enqueued is in
--- `job`, whose rows are written once, unless a waiting job is replaced. When a job changes its state, a single statement
--- deletes a narrow row from one table and inserts one into another. These tables refer to queues and jobs by id, without
--- foreign keys, because every change of state would have to pay for them.
+-- The state of a job is the table that holds its id: scheduled, blocked, ready, claimed or finished. What was enqueued
+-- is in `job`, whose rows are written once, unless a waiting job is replaced. When a job changes its state, a single
+-- statement deletes a narrow row from one table and inserts one into another. These tables refer to queues and jobs by id,
+-- without foreign keys, because every change of state would have to pay for them.
 --
 -- Names in braces are placeholders: for the schema, as a quoted identifier or as text inside a literal, and for the
 -- notification channel. All times come from the clock of the database, which tests can move.
@@ -91,7 +91,10 @@ CREATE TABLE "forge_jobs".job (
     codec        text NOT NULL,
     key          text,
     created_at   timestamptz NOT NULL,
-    payload      bytea NOT NULL
+    payload      bytea NOT NULL,
+    -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
+    links        smallint,  -- the sum of 1: groups
+    groups       text  -- JSON: the names of its groups, and what it says of each
 );
 
 -- The keys of jobs that have not ended. A row is deleted when its job ends. Each waiting job that has a key has a row
@@ -124,11 +127,25 @@ CREATE TABLE "forge_jobs".scheduled (
     queue_id integer NOT NULL,
     attempt  integer NOT NULL,  -- the number of attempts that counted so far
     priority smallint NOT NULL,
-    reason   text NOT NULL CHECK (reason IN ('delayed', 'retry', 'throttled', 'rescheduled'))
+    reason   text NOT NULL CHECK (reason IN ('delayed', 'retry', 'throttled', 'rescheduled')),
+    links    smallint  -- as in `job`
 ) WITH (autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX scheduled_run_at ON "forge_jobs".scheduled (run_at);
 -- Finds the jobs of one queue that are due soon, however many jobs wait in other queues.
 CREATE INDEX scheduled_queue ON "forge_jobs".scheduled (queue_id, run_at);
+
+-- Jobs that wait for a place in a group. Each stands in the line of one of its groups that has none.
+CREATE TABLE "forge_jobs".blocked (
+    job_id   bigint PRIMARY KEY,
+    group_id bigint NOT NULL,  -- in whose line it stands
+    pos      bigint NOT NULL,  -- since when, in microseconds since the epoch
+    queue_id integer NOT NULL,
+    attempt  integer NOT NULL,  -- the number of attempts that counted so far
+    priority smallint NOT NULL,
+    groups   bigint[]  -- all of its groups, in order; null: the one in whose line it stands
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
+CREATE INDEX blocked_line ON "forge_jobs".blocked (group_id, priority, pos, job_id);
+CREATE INDEX blocked_groups ON "forge_jobs".blocked USING gin (groups) WHERE groups IS NOT NULL;
 
 -- The busiest table: narrow, with a single index, which is in the order of claims. There is no index on job_id: a job
 -- that has been ready since it was enqueued is found by pos = created_at, and any other by a scan of its queue and
@@ -210,7 +227,8 @@ CREATE TABLE "forge_jobs".tally (
     scheduled   bigint NOT NULL DEFAULT 0,
     in_progress bigint NOT NULL DEFAULT 0,
     done        bigint NOT NULL DEFAULT 0,
-    dead        bigint NOT NULL DEFAULT 0
+    dead        bigint NOT NULL DEFAULT 0,
+    blocked     bigint  -- null in the rows of statements that concern no group
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 ALTER TABLE "forge_jobs".tally REPLICA IDENTITY FULL;  -- for the same reason as `ready`
 
@@ -345,6 +363,40 @@ CREATE TABLE "forge_jobs".rate_limit (
 ) WITH (fillfactor = 50);
 
 
+-- Groups
+
+-- A job with groups is pending or in progress only while it has a place in each of them. A group has as many places as
+-- its limit; jobs for which there is none are in `blocked`. Whoever gives places away locks the row of the group, which
+-- is hardly ever updated, decides with what the next statement sees, and keeps the lock until it commits.
+CREATE TABLE "forge_jobs".job_group (
+    id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name      text NOT NULL UNIQUE,
+    said      integer NOT NULL CHECK (said > 0),  -- the limit that the newest job said that said one
+    said_at   timestamptz NOT NULL,
+    set_limit integer CHECK (set_limit > 0)  -- the limit that people have set, which is stronger; null: none
+);
+
+-- The jobs that have a place in a group.
+CREATE TABLE "forge_jobs".occupant (
+    job_id   bigint NOT NULL,
+    group_id bigint NOT NULL,
+    since    bigint NOT NULL,  -- microseconds since the epoch; never less than that of the group's front
+    PRIMARY KEY (job_id, group_id)
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
+CREATE INDEX occupant_group ON "forge_jobs".occupant (group_id, since);
+
+-- Where the rows of a group begin in `occupant` and in `blocked`: no job of it stands before that. While a long
+-- transaction keeps rows from being cleared away that were deleted, nobody walks over them. For the same reason a new row
+-- with the next number takes the place of the old one from time to time, and the row with the largest number is read.
+CREATE TABLE "forge_jobs".group_front (
+    group_id bigint NOT NULL,
+    number   bigint NOT NULL,
+    since    bigint NOT NULL,
+    lines    jsonb NOT NULL,  -- the first pos of each priority; where a priority is missing, no job of it is blocked
+    PRIMARY KEY (group_id, number)
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
+
+
 -- Crons
 
 CREATE TABLE "forge_jobs".cron (
@@ -432,22 +484,295 @@ CREATE FUNCTION "forge_jobs".place(job_id bigint) RETURNS tid LANGUAGE sql STABL
     FROM "forge_jobs".job
     WHERE job.id = $1
       AND NOT EXISTS (SELECT FROM "forge_jobs".scheduled WHERE scheduled.job_id = $1)
+      AND NOT EXISTS (SELECT FROM "forge_jobs".blocked WHERE blocked.job_id = $1)
       AND NOT EXISTS (SELECT FROM "forge_jobs".claimed WHERE claimed.job_id = $1)
       AND NOT EXISTS (SELECT FROM "forge_jobs".finished WHERE finished.job_id = $1)
+$$;
+
+-- How many places a group has free. Whoever asks has locked its row.
+CREATE FUNCTION "forge_jobs".places_left(of_group bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN (
+        SELECT coalesce(job_group.set_limit, job_group.said) - (
+            SELECT count(*) FROM "forge_jobs".occupant
+            WHERE occupant.group_id = of_group AND occupant.since >= coalesce((
+                SELECT front.since FROM "forge_jobs".group_front AS front
+                WHERE front.group_id = of_group ORDER BY front.number DESC LIMIT 1), 0))
+        FROM "forge_jobs".job_group WHERE job_group.id = of_group);
+END
+$$;
+
+-- The front of a group, whose row the caller has locked, is where its first job stands.
+CREATE FUNCTION "forge_jobs".move_front(of_group bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    front "forge_jobs".group_front;
+BEGIN
+    SELECT * INTO front FROM "forge_jobs".group_front WHERE group_id = of_group ORDER BY number DESC LIMIT 1;
+    DELETE FROM "forge_jobs".group_front WHERE group_id = of_group AND number = front.number;
+    INSERT INTO "forge_jobs".group_front (group_id, number, since, lines)
+    SELECT of_group, coalesce(front.number, 0) + 1,
+           coalesce((SELECT min(occupant.since) FROM "forge_jobs".occupant
+                     WHERE occupant.group_id = of_group AND occupant.since >= coalesce(front.since, 0)), front.since, 0),
+           coalesce((
+               SELECT jsonb_object_agg(line.key, first.pos)
+               FROM jsonb_each_text(front.lines) AS line
+               CROSS JOIN LATERAL (
+                   SELECT blocked.pos FROM "forge_jobs".blocked
+                   WHERE blocked.group_id = of_group AND blocked.priority = line.key::smallint
+                     AND blocked.pos >= line.value::bigint
+                   ORDER BY blocked.pos LIMIT 1) AS first), '{}');
+END
+$$;
+
+-- The job stands in the line of a group whose row the caller has locked.
+CREATE FUNCTION "forge_jobs".stand_in_line(
+    new_id bigint, of_group bigint, since bigint, into_queue integer, attempts integer, urgency smallint, all_groups bigint[]
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    front "forge_jobs".group_front;
+BEGIN
+    INSERT INTO "forge_jobs".blocked (job_id, group_id, pos, queue_id, attempt, priority, groups)
+    VALUES (new_id, of_group, since, into_queue, attempts, urgency,
+            CASE WHEN cardinality(all_groups) > 1 THEN all_groups END);
+    SELECT * INTO front FROM "forge_jobs".group_front WHERE group_id = of_group ORDER BY number DESC LIMIT 1;
+    IF coalesce((front.lines ->> urgency::text)::bigint > stand_in_line.since, true) THEN
+        DELETE FROM "forge_jobs".group_front WHERE group_id = of_group AND number = front.number;
+        INSERT INTO "forge_jobs".group_front (group_id, number, since, lines)
+        VALUES (of_group, coalesce(front.number, 0) + 1, coalesce(front.since, 0),
+                coalesce(front.lines, '{}') || jsonb_build_object(urgency, stand_in_line.since));
+    END IF;
+END
+$$;
+
+-- The job has a place in each of these groups, whose rows the caller has locked, and is ready.
+CREATE FUNCTION "forge_jobs".let_in(
+    new_id bigint, all_groups bigint[], place bigint, into_queue integer, attempts integer, urgency smallint
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO "forge_jobs".occupant (job_id, group_id, since)
+    SELECT new_id, one, greatest("forge_jobs".micros(now()), (
+        SELECT front.since FROM "forge_jobs".group_front AS front
+        WHERE front.group_id = one ORDER BY front.number DESC LIMIT 1))
+    FROM unnest(all_groups) AS one;
+    INSERT INTO "forge_jobs".ready (job_id, pos, queue_id, attempt, priority)
+    VALUES (new_id, place, into_queue, attempts, urgency);
+    IF random() < 0.04 THEN
+        PERFORM "forge_jobs".move_front(one) FROM unnest(all_groups) AS one;
+    END IF;
+END
+$$;
+
+-- Gives the free places of these groups to the jobs that stand in their lines: by priority, and then to those that have
+-- waited longest. A job of several groups that has no place in another one goes over to the line of that one. Returns
+-- groups that have to be admitted to again, in a transaction of its own: the row of one of them was locked, and to wait
+-- for it would be out of order. Null: there are none.
+CREATE FUNCTION "forge_jobs".admit(wanted bigint[]) RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    locked bigint[];
+    also bigint[];
+    todo bigint[];
+    again bigint[];
+    of_group bigint;
+    free bigint;
+    refused text[];  -- the sets of groups of which one has no place
+    full_group bigint;
+    line record;
+    next "forge_jobs".blocked;
+    admitted integer[] := '{}';
+BEGIN
+    SELECT array_agg(id) INTO locked FROM (
+        SELECT id FROM "forge_jobs".job_group WHERE id = ANY (wanted) ORDER BY id FOR NO KEY UPDATE) AS ours;
+    todo := locked;
+    WHILE cardinality(todo) > 0 LOOP
+        of_group := todo[1];
+        todo := todo[2:];
+        free := "forge_jobs".places_left(of_group);
+        refused := '{}';
+        <<places>>
+        WHILE free > 0 LOOP
+            FOR line IN
+                SELECT each.key::smallint AS priority, each.value::bigint AS pos
+                FROM (SELECT front.lines FROM "forge_jobs".group_front AS front
+                      WHERE front.group_id = of_group ORDER BY front.number DESC LIMIT 1) AS front
+                CROSS JOIN LATERAL jsonb_each_text(front.lines) AS each
+                ORDER BY each.key::smallint
+            LOOP
+                SELECT * INTO next FROM "forge_jobs".blocked
+                WHERE blocked.group_id = of_group AND blocked.priority = line.priority AND blocked.pos >= line.pos
+                  AND (blocked.groups IS NULL OR blocked.groups::text <> ALL (refused))
+                ORDER BY blocked.pos, blocked.job_id LIMIT 1
+                FOR UPDATE SKIP LOCKED;  -- whoever takes a job out of the line does not wait here, and nobody for it
+                EXIT WHEN FOUND;
+            END LOOP;
+            EXIT places WHEN next.job_id IS NULL;
+            full_group := NULL;
+            IF next.groups IS NOT NULL THEN
+                SELECT array_agg(id) INTO also FROM (
+                    SELECT id FROM "forge_jobs".job_group WHERE id = ANY (next.groups) AND id <> ALL (locked)
+                    FOR NO KEY UPDATE SKIP LOCKED) AS more;
+                locked := locked || also;
+                IF NOT next.groups <@ locked THEN
+                    again := again || next.groups;
+                    refused := refused || next.groups::text;
+                    next := NULL;
+                    CONTINUE;
+                END IF;
+                SELECT one INTO full_group FROM unnest(next.groups) AS one WHERE "forge_jobs".places_left(one) <= 0 LIMIT 1;
+                todo := todo || array_remove(next.groups, of_group);
+            END IF;
+            DELETE FROM "forge_jobs".blocked WHERE blocked.job_id = next.job_id;
+            IF full_group IS NULL THEN
+                PERFORM "forge_jobs".let_in(next.job_id, coalesce(next.groups, ARRAY[of_group]),
+                                        "forge_jobs".micros(now()) + cardinality(admitted), next.queue_id, next.attempt, next.priority);
+                admitted := admitted || next.queue_id;
+                free := free - 1;
+            ELSE
+                PERFORM "forge_jobs".stand_in_line(next.job_id, full_group, next.pos, next.queue_id, next.attempt,
+                                               next.priority, next.groups);
+                refused := refused || next.groups::text;
+            END IF;
+            next := NULL;
+        END LOOP;
+    END LOOP;
+    IF cardinality(admitted) > 0 THEN
+        INSERT INTO "forge_jobs".tally (queue_id, pending, blocked)
+        SELECT one, count(*), -count(*) FROM unnest(admitted) AS one GROUP BY one;
+        PERFORM "forge_jobs".wake(one) FROM (SELECT DISTINCT one FROM unnest(admitted) AS one) AS queues;
+    END IF;
+    RETURN again;
+END
+$$;
+
+-- The jobs have no place in any group any more, and those that stand in line get what is free now. Returns what `admit`
+-- returns.
+CREATE FUNCTION "forge_jobs".leave_groups(ids bigint[]) RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    vacated bigint[];
+BEGIN
+    WITH gone AS (
+        DELETE FROM "forge_jobs".occupant WHERE job_id = ANY (ids) RETURNING group_id
+    )
+    SELECT array_agg(DISTINCT group_id) INTO vacated FROM gone;
+    RETURN CASE WHEN vacated IS NOT NULL THEN "forge_jobs".admit(vacated) END;
+END
+$$;
+
+-- These jobs, which are in no state, are ready at their places, or blocked, in their order. `rules` are their groups as
+-- in `job.groups`. `dropped` are those that their rules drop because there is no place: they stay in no state; `holders`
+-- are the jobs that have the places. `in_way` are jobs that the caller has to cancel, as the rules of others say, and
+-- `again` is what `admit` returns.
+CREATE FUNCTION "forge_jobs".join_groups(
+    ids bigint[], queue_ids integer[], priorities smallint[], attempts integer[], places bigint[], rules text[],
+    asked_at timestamptz[], OUT dropped bigint[], OUT holders bigint[], OUT in_way bigint[], OUT again bigint[]
+) LANGUAGE plpgsql AS $$
+DECLARE
+    names text[];
+    locked bigint[];
+    changed bigint;
+    mine bigint[];
+    full_groups bigint[];
+    rule record;
+    has_said boolean;
+    is_dropped boolean;
+    ready integer[] := '{}';
+    waiting integer[] := '{}';
+BEGIN
+    IF ids IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT array_agg(DISTINCT one.key), bool_or(one.value ? 'limit') INTO names, has_said
+    FROM unnest(rules) AS asked (rules) CROSS JOIN LATERAL jsonb_each(asked.rules::jsonb) AS one;
+    LOOP
+        WITH made AS (  -- in one order, so that no two wait for each other
+            INSERT INTO "forge_jobs".job_group (name, said, said_at)
+            SELECT one, 1, '-infinity' FROM unnest(names) AS one
+            WHERE NOT EXISTS (SELECT FROM "forge_jobs".job_group WHERE job_group.name = one)
+            ORDER BY one
+            ON CONFLICT DO NOTHING
+            RETURNING id
+        )
+        INSERT INTO "forge_jobs".group_front (group_id, number, since, lines) SELECT made.id, 0, 0, '{}' FROM made;
+        SELECT array_agg(id) INTO locked FROM (
+            SELECT job_group.id FROM "forge_jobs".job_group WHERE job_group.name = ANY (names)
+            ORDER BY job_group.id FOR NO KEY UPDATE) AS ours;
+        EXIT WHEN cardinality(locked) = cardinality(names);  -- else one was forgotten meanwhile
+    END LOOP;
+    IF has_said THEN
+        WITH said AS (
+            SELECT DISTINCT ON (one.key) one.key AS name, (one.value ->> 'limit')::integer AS said, asked.at
+            FROM unnest(rules, asked_at) WITH ORDINALITY AS asked (rules, at, number)
+            CROSS JOIN LATERAL jsonb_each(asked.rules::jsonb) AS one
+            WHERE one.value ? 'limit' ORDER BY one.key, asked.at DESC, asked.number DESC
+        ), written AS (
+            UPDATE "forge_jobs".job_group SET said = said.said, said_at = said.at FROM said
+            WHERE job_group.name = said.name AND job_group.said_at <= said.at AND job_group.said <> said.said
+            RETURNING job_group.id
+        )
+        SELECT count(*) INTO changed FROM written;
+    END IF;
+    again := "forge_jobs".admit(locked);  -- those that stand in line come first
+    FOR number IN 1 .. cardinality(ids) LOOP
+        SELECT array_agg(job_group.id ORDER BY job_group.id) INTO mine FROM "forge_jobs".job_group
+        WHERE job_group.name IN (SELECT jsonb_object_keys(rules[number]::jsonb));
+        SELECT array_agg(one) INTO full_groups FROM unnest(mine) AS one WHERE "forge_jobs".places_left(one) <= 0;
+        IF full_groups IS NULL THEN
+            PERFORM "forge_jobs".let_in(ids[number], coalesce(mine, '{}'), places[number], queue_ids[number],
+                                    attempts[number], priorities[number]);
+            ready := ready || queue_ids[number];
+            CONTINUE;
+        END IF;
+        is_dropped := false;
+        IF attempts[number] = 0 THEN  -- a retry is not new, and waits for its turn
+            FOR rule IN
+                SELECT job_group.id, one.value ->> 'overflow' AS overflow
+                FROM jsonb_each(rules[number]::jsonb) AS one JOIN "forge_jobs".job_group ON job_group.name = one.key
+                WHERE job_group.id = ANY (full_groups) AND one.value ? 'overflow'
+                ORDER BY one.value ->> 'overflow' DESC  -- dropped or not is to be known first
+            LOOP
+                IF rule.overflow = 'drop_newest' THEN
+                    is_dropped := true;
+                    dropped := dropped || ids[number];
+                    holders := holders || (SELECT occupant.job_id FROM "forge_jobs".occupant
+                                           WHERE occupant.group_id = rule.id ORDER BY occupant.since LIMIT 1);
+                    EXIT;
+                ELSIF rule.overflow = 'cancel_running' THEN
+                    in_way := in_way
+                        || ARRAY(SELECT blocked.job_id FROM "forge_jobs".blocked WHERE blocked.group_id = rule.id)
+                        || ARRAY(SELECT blocked.job_id FROM "forge_jobs".blocked WHERE blocked.groups @> ARRAY[rule.id])
+                        || ARRAY(SELECT occupant.job_id FROM "forge_jobs".occupant
+                                 WHERE occupant.group_id = rule.id ORDER BY occupant.since, occupant.job_id LIMIT 1);
+                END IF;
+            END LOOP;
+        END IF;
+        IF NOT is_dropped THEN
+            PERFORM "forge_jobs".stand_in_line(ids[number], full_groups[1], places[number], queue_ids[number],
+                                           attempts[number], priorities[number], mine);
+            waiting := waiting || queue_ids[number];
+        END IF;
+    END LOOP;
+    INSERT INTO "forge_jobs".tally (queue_id, pending, blocked)
+    SELECT one.queue_id, count(*) FILTER (WHERE one.is_ready), count(*) FILTER (WHERE NOT one.is_ready)
+    FROM (SELECT unnest(ready) AS queue_id, true AS is_ready UNION ALL SELECT unnest(waiting), false) AS one
+    GROUP BY one.queue_id;
+    PERFORM "forge_jobs".wake(one) FROM (SELECT DISTINCT one FROM unnest(ready) AS one) AS queues;
+END
 $$;
 
 -- A job that is in no state begins to wait: until `due`, or, when that is past or null, at the place `pos` in its queue,
 -- the last one unless it is given. In a transaction that others may outrun (`late`), workers are told in any case, and
 -- also where the job stands, since jobs after it may have been claimed by the time it is seen.
 CREATE FUNCTION "forge_jobs".begin_wait(
-    job_id bigint, queue_id integer, priority smallint, due timestamptz, late boolean, pos bigint DEFAULT NULL
+    job_id bigint, queue_id integer, priority smallint, due timestamptz, late boolean, pos bigint DEFAULT NULL,
+    links smallint DEFAULT NULL
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    IF begin_wait.due > statement_timestamp() THEN
-        INSERT INTO "forge_jobs".scheduled (job_id, run_at, queue_id, attempt, priority, reason)
-        VALUES (begin_wait.job_id, begin_wait.due, begin_wait.queue_id, 0, begin_wait.priority, 'delayed');
+    -- One that is linked is scheduled for now: nothing that others need is locked, and whoever makes it pending sees to it.
+    IF links IS NOT NULL OR begin_wait.due > statement_timestamp() THEN
+        INSERT INTO "forge_jobs".scheduled (job_id, run_at, queue_id, attempt, priority, reason, links)
+        VALUES (begin_wait.job_id, coalesce(begin_wait.due, statement_timestamp()), begin_wait.queue_id, 0,
+                begin_wait.priority, 'delayed', begin_wait.links);
         INSERT INTO "forge_jobs".tally (queue_id, scheduled) VALUES (begin_wait.queue_id, 1);
-        IF late OR begin_wait.due < statement_timestamp() + interval '10 seconds' THEN
+        IF late OR links IS NOT NULL OR begin_wait.due < statement_timestamp() + interval '10 seconds' THEN
             PERFORM "forge_jobs".tell('due:');
         END IF;
         RETURN;
@@ -501,12 +826,13 @@ $$;
 -- old payload.
 CREATE FUNCTION "forge_jobs".rewrite_job(
     job_id bigint, queue_id integer, priority smallint, max_attempts integer, timeout double precision, codec text,
-    payload bytea, mode text, max_wait interval, due timestamptz, late boolean
+    payload bytea, mode text, max_wait interval, due timestamptz, late boolean, groups text
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     waited record;
     stays boolean;
+    is_blocked boolean := false;
     since timestamptz;
 BEGIN
     DELETE FROM "forge_jobs".ready WHERE ready.ctid = "forge_jobs".place(rewrite_job.job_id)
@@ -516,15 +842,22 @@ BEGIN
         RETURNING scheduled.queue_id, scheduled.attempt, NULL::bigint AS pos, scheduled.run_at INTO waited;
     END IF;
     IF NOT FOUND THEN
-        RETURN false;
+        DELETE FROM "forge_jobs".blocked WHERE blocked.job_id = rewrite_job.job_id
+        RETURNING blocked.queue_id, blocked.attempt, NULL::bigint AS pos, NULL::timestamptz AS run_at INTO waited;
+        IF NOT FOUND THEN
+            RETURN false;
+        END IF;
+        is_blocked := true;
     END IF;
-    INSERT INTO "forge_jobs".tally (queue_id, pending, scheduled)
-    VALUES (waited.queue_id, -(waited.run_at IS NULL)::integer, -(waited.run_at IS NOT NULL)::integer);
+    INSERT INTO "forge_jobs".tally (queue_id, pending, scheduled, blocked)
+    VALUES (waited.queue_id, -(waited.run_at IS NULL AND NOT is_blocked)::integer, -(waited.run_at IS NOT NULL)::integer,
+            -nullif(is_blocked::integer, 0));
     stays := mode IN ('preserve_run_at', 'put_off') AND waited.attempt = 0;
     UPDATE "forge_jobs".job
     SET queue_id = rewrite_job.queue_id, priority = rewrite_job.priority, max_attempts = rewrite_job.max_attempts,
         timeout = rewrite_job.timeout, codec = rewrite_job.codec, payload = rewrite_job.payload,
-        created_at = CASE WHEN stays THEN job.created_at ELSE statement_timestamp() END
+        created_at = CASE WHEN stays THEN job.created_at ELSE statement_timestamp() END,
+        links = CASE WHEN rewrite_job.groups IS NOT NULL THEN 1 END, groups = rewrite_job.groups
     WHERE job.id = rewrite_job.job_id
     RETURNING job.created_at INTO since;
     DELETE FROM "forge_jobs".failure WHERE failure.job_id = rewrite_job.job_id;
@@ -535,7 +868,12 @@ BEGIN
     END IF;
     PERFORM "forge_jobs".begin_wait(
         rewrite_job.job_id, rewrite_job.queue_id, rewrite_job.priority, rewrite_job.due, late,
-        CASE WHEN stays THEN waited.pos END);
+        CASE WHEN stays THEN waited.pos END, CASE WHEN rewrite_job.groups IS NOT NULL THEN 1::smallint END);
+    IF late THEN  -- nobody shall wait for this transaction: who joins a group next, or the audit, sees what is free
+        DELETE FROM "forge_jobs".occupant WHERE occupant.job_id = rewrite_job.job_id;
+    ELSE
+        PERFORM "forge_jobs".leave_groups(ARRAY[rewrite_job.job_id]);
+    END IF;
     RETURN true;
 END
 $$;
@@ -553,7 +891,7 @@ $$;
 CREATE FUNCTION "forge_jobs".put_job(
     queue_id integer, priority smallint, max_attempts integer, timeout double precision, kind text, codec text,
     payload bytea, key text, mode text, max_wait interval, fingerprint bytea, within interval, extends boolean,
-    due timestamptz, late boolean,
+    due timestamptz, late boolean, groups text DEFAULT NULL,
     OUT id bigint, OUT outcome text, OUT supersedes bigint, OUT differs boolean
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -595,7 +933,7 @@ BEGIN
         IF put_job.fingerprint IS NULL OR mode = 'replace' THEN
             IF "forge_jobs".rewrite_job(
                 holder, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.codec,
-                put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late)
+                put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups)
             THEN
                 put_job.id := holder;
                 outcome := 'replaced';
@@ -625,10 +963,13 @@ BEGIN
     END LOOP;
     outcome := 'new';
     differs := CASE WHEN supersedes IS NULL THEN false ELSE differs END;
-    INSERT INTO "forge_jobs".job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload)
+    INSERT INTO "forge_jobs".job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links,
+                              groups)
     VALUES (put_job.id, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.kind,
-            put_job.codec, put_job.key, moment, put_job.payload);
-    PERFORM "forge_jobs".begin_wait(put_job.id, put_job.queue_id, put_job.priority, put_job.due, late);
+            put_job.codec, put_job.key, moment, put_job.payload, CASE WHEN put_job.groups IS NOT NULL THEN 1 END,
+            put_job.groups);
+    PERFORM "forge_jobs".begin_wait(put_job.id, put_job.queue_id, put_job.priority, put_job.due, late, NULL,
+                                CASE WHEN put_job.groups IS NOT NULL THEN 1::smallint END);
 END
 $$;
 
@@ -647,17 +988,23 @@ BEGIN
             RETURN 'not_found';
         END IF;
         DELETE FROM "forge_jobs".ready WHERE ready.ctid = "forge_jobs".place(holder)
-        RETURNING ready.queue_id, true AS is_pending INTO waited;
+        RETURNING ready.queue_id, 'pending' AS state INTO waited;
         IF NOT FOUND THEN
             DELETE FROM "forge_jobs".scheduled WHERE scheduled.job_id = holder
-            RETURNING scheduled.queue_id, false AS is_pending INTO waited;
+            RETURNING scheduled.queue_id, 'scheduled' AS state INTO waited;
+        END IF;
+        IF NOT FOUND THEN
+            DELETE FROM "forge_jobs".blocked WHERE blocked.job_id = holder
+            RETURNING blocked.queue_id, 'blocked' AS state INTO waited;
         END IF;
         IF FOUND THEN
-            INSERT INTO "forge_jobs".tally (queue_id, pending, scheduled)
-            VALUES (waited.queue_id, -waited.is_pending::integer, -(NOT waited.is_pending)::integer);
+            INSERT INTO "forge_jobs".tally (queue_id, pending, scheduled, blocked)
+            VALUES (waited.queue_id, -(waited.state = 'pending')::integer, -(waited.state = 'scheduled')::integer,
+                    -(waited.state = 'blocked')::integer);
             DELETE FROM "forge_jobs".job_key WHERE job_key.job_id = holder;
             DELETE FROM "forge_jobs".failure WHERE failure.job_id = holder;
             DELETE FROM "forge_jobs".job WHERE job.id = holder;
+            PERFORM "forge_jobs".leave_groups(ARRAY[holder]);
             RETURN 'deleted';
         END IF;
         PERFORM FROM "forge_jobs".claimed WHERE claimed.job_id = holder FOR UPDATE;
@@ -765,20 +1112,22 @@ SELECT job.id,
        job.kind,
        CASE WHEN finished.job_id IS NOT NULL THEN finished.state
             WHEN claimed.job_id IS NOT NULL THEN 'in_progress'
+            WHEN blocked.job_id IS NOT NULL THEN 'blocked'
             WHEN scheduled.job_id IS NULL THEN 'pending'
             WHEN scheduled.reason = 'retry' THEN 'retrying'
             ELSE 'scheduled' END AS state,
        job.priority,
-       coalesce(finished.attempt, claimed.attempt, scheduled.attempt) AS attempt,
+       coalesce(finished.attempt, claimed.attempt, scheduled.attempt, blocked.attempt) AS attempt,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
-       finished.started_at, finished.finished_at, finished.error, finished.result
+       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups
 FROM "forge_jobs".job
 JOIN "forge_jobs".queue ON queue.id = job.queue_id
 LEFT JOIN "forge_jobs".finished ON finished.job_id = job.id
 LEFT JOIN "forge_jobs".claimed ON claimed.job_id = job.id
-LEFT JOIN "forge_jobs".scheduled ON scheduled.job_id = job.id;
+LEFT JOIN "forge_jobs".scheduled ON scheduled.job_id = job.id
+LEFT JOIN "forge_jobs".blocked ON blocked.job_id = job.id;
 
 -- How many jobs of each queue are in each state, and the pos of the oldest pending job. That job is found by a loose
 -- index scan, which takes one probe for each priority in use, however many jobs wait.
@@ -786,11 +1135,11 @@ CREATE VIEW "forge_jobs".depth AS
 SELECT queue.id AS queue_id, queue.name AS queue,
        coalesce(sums.pending, 0)::bigint AS pending, coalesce(sums.scheduled, 0)::bigint AS scheduled,
        coalesce(sums.in_progress, 0)::bigint AS in_progress, coalesce(sums.done, 0)::bigint AS done,
-       coalesce(sums.dead, 0)::bigint AS dead, oldest.pos AS oldest_pos
+       coalesce(sums.dead, 0)::bigint AS dead, coalesce(sums.blocked, 0)::bigint AS blocked, oldest.pos AS oldest_pos
 FROM "forge_jobs".queue
 LEFT JOIN (
     SELECT queue_id, sum(pending) AS pending, sum(scheduled) AS scheduled, sum(in_progress) AS in_progress,
-           sum(done) AS done, sum(dead) AS dead
+           sum(done) AS done, sum(dead) AS dead, sum(blocked) AS blocked
     FROM "forge_jobs".tally GROUP BY queue_id
 ) AS sums ON sums.queue_id = queue.id
 LEFT JOIN LATERAL (
@@ -872,12 +1221,13 @@ CROSS JOIN LATERAL (
 ) AS waiting
 WHERE waiting.kind <> ALL (handled.kinds);
 
--- For autoscalers: how many jobs of each queue wait and run, in one row per queue, in which no number is null. While
--- there are no workers, nobody makes due jobs pending, fires crons or sets the first fire time of a new cron, so
--- whatever is due counts as work too. Jobs that a pause (of the queue, or of the kind) or the concurrency keeps from starting are `held`. Jobs that
--- nobody has a handler for do not count as work; they have a column of their own.
+-- For autoscalers: how many jobs of each queue wait and run, in one row per queue, in which no number is null. Blocked
+-- jobs are no work: nobody can run them before those that have the places of their groups. While there are no workers,
+-- nobody makes due jobs pending, fires crons or sets the first fire time of a new cron, so whatever is due counts as
+-- work too. Jobs that a pause (of the queue, or of the kind) or the concurrency keeps from starting are `held`. Jobs
+-- that nobody has a handler for do not count as work; they have a column of their own.
 CREATE VIEW "forge_jobs".scaling_signal AS
-SELECT depth.queue, depth.pending, depth.scheduled, depth.in_progress, due.jobs AS due,
+SELECT depth.queue, depth.pending, depth.scheduled, depth.blocked, depth.in_progress, due.jobs AS due,
        coalesce(vain.paused, 0) + workable.jobs - CASE
            WHEN queue.paused THEN 0
            ELSE greatest(least(workable.jobs, queue.concurrency - depth.in_progress), 0) END AS held,
@@ -931,21 +1281,26 @@ DELETE FROM forge_jobs.revision;
 DELETE FROM forge_jobs.ready;
 DELETE FROM forge_jobs.rate_limit;
 DELETE FROM forge_jobs.operator;
+DELETE FROM forge_jobs.occupant;
 DELETE FROM forge_jobs.migration;
 DELETE FROM forge_jobs.leader;
 DELETE FROM forge_jobs.kind;
 DELETE FROM forge_jobs.job_key;
+DELETE FROM forge_jobs.job_group;
 DELETE FROM forge_jobs.job;
+DELETE FROM forge_jobs.group_front;
 DELETE FROM forge_jobs.fire;
 DELETE FROM forge_jobs.finished;
 DELETE FROM forge_jobs.failure;
 DELETE FROM forge_jobs.done_together;
 DELETE FROM forge_jobs.claimed;
+DELETE FROM forge_jobs.blocked;
 DELETE FROM forge_jobs.cron;
 DELETE FROM forge_jobs.queue;
 INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('1', 'default', 'false', NULL, NULL, NULL, NULL, '5', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0');
 INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('2', 'mail', 'false', NULL, NULL, '3', 'mail', '8', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0');
 INSERT INTO forge_jobs.cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, overlap, missed, missed_limit, managed_by, next_fire_at, last_fire_at, last_error, skipped) OVERRIDING SYSTEM VALUE VALUES ('1', 'nightly', '0 3 * * *', 'UTC', 'true', 'report', E'\\x7b7d', 'json', '1', 'true', '0', 'false', NULL, NULL, 'true', 'latest', '100', NULL, NULL, '2026-01-01 00:00:01+00', NULL, '0');
+INSERT INTO forge_jobs.blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) OVERRIDING SYSTEM VALUE VALUES ('15', '1', '1767225600000000', '1', '0', '0', NULL);
 INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('7', '1002', '2026-01-01 00:00:00+00', NULL, '1', '2');
 INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('8', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '2');
 INSERT INTO forge_jobs.done_together (at, first_id, last_id, queue_id, jobs, job_ids) OVERRIDING SYSTEM VALUE VALUES ('2026-01-01 00:00:00+00', '1', '1', '1', '1', NULL);
@@ -954,72 +1309,85 @@ INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERR
 INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERRIDING SYSTEM VALUE VALUES ('3', '4', '1', '2026-01-01 00:00:00+00', '1002', 'it broke');
 INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('1', '1002', '2025-12-31 23:59:58.5+00', '2026-01-01 00:00:00+00', '1', '1', 'done', NULL, E'\\x2273656e7422');
 INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('2', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '1', 'dead', 'it broke', NULL);
-INSERT INTO forge_jobs.fire (cron_id, fire_at, job_id) OVERRIDING SYSTEM VALUE VALUES ('1', '2026-01-01 00:00:01+00', '15');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '5', NULL, 'work', 'json', 'ada', '2026-01-01 00:00:00+00', E'\\x7b22746f223a22616461406578616d706c652e636f6d227d');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a226e6f626f6479227d');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('3', '1', '0', '5', NULL, 'work', 'json', 'bob', '2026-01-01 00:00:00+00', E'\\x7b7d');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('4', '1', '0', '0', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('5', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('6', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('7', '2', '0', '8', '300', 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a22637964227d');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('8', '2', '0', '8', NULL, 'work', 'json', 'dan', '2026-01-01 00:00:00+00', E'\\x7b7d');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('9', '1', '0', '5', NULL, 'work', 'json', 'eve', '2026-01-01 00:00:00+00', E'\\x7b7d');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('10', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('11', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b226f66223a226d616e79227d');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('12', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000001+00', E'\\x7b226f66223a226d616e79227d');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('13', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000002+00', E'\\x7b226f66223a226d616e79227d');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('14', '2', '-5', '8', NULL, 'work', 'msgpack', NULL, '2026-01-01 00:00:01+00', E'\\x81a2746fa3666179');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) OVERRIDING SYSTEM VALUE VALUES ('15', '1', '0', '5', NULL, 'report', 'json', NULL, '2026-01-01 00:00:01+00', E'\\x7b7d');
+INSERT INTO forge_jobs.fire (cron_id, fire_at, job_id) OVERRIDING SYSTEM VALUE VALUES ('1', '2026-01-01 00:00:01+00', '18');
+INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '{"0": 1767225600000000}');
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '5', NULL, 'work', 'json', 'ada', '2026-01-01 00:00:00+00', E'\\x7b22746f223a22616461406578616d706c652e636f6d227d', NULL, NULL);
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a226e6f626f6479227d', NULL, NULL);
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('3', '1', '0', '5', NULL, 'work', 'json', 'bob', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL);
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('4', '1', '0', '0', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL);
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('5', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL);
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('6', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL);
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('7', '2', '0', '8', '300', 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a22637964227d', NULL, NULL);
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('8', '2', '0', '8', NULL, 'work', 'json', 'dan', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL);
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('9', '1', '0', '5', NULL, 'work', 'json', 'eve', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL);
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('10', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL);
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('11', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL);
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('12', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000001+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL);
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('13', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000002+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL);
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('14', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{"limit":1}}');
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('15', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{"limit":1}}');
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('16', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{},"all":{}}');
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('17', '2', '-5', '8', NULL, 'work', 'msgpack', NULL, '2026-01-01 00:00:01+00', E'\\x81a2746fa3666179', NULL, NULL);
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('18', '1', '0', '5', NULL, 'report', 'json', NULL, '2026-01-01 00:00:01+00', E'\\x7b7d', NULL, NULL);
+INSERT INTO forge_jobs.job_group (id, name, said, said_at, set_limit) OVERRIDING SYSTEM VALUE VALUES ('1', 'customer:42', '1', '-infinity', NULL);
 INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'bob', '3');
 INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'dan', '8');
 INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'eve', '9');
 INSERT INTO forge_jobs.kind (kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, declared_at, declared_by) OVERRIDING SYSTEM VALUE VALUES ('report', NULL, NULL, NULL, NULL, 'json', NULL, 'accounting', NULL, '2026-01-01 00:00:00+00', 'shop');
 INSERT INTO forge_jobs.leader (one, worker_id, epoch, until) OVERRIDING SYSTEM VALUE VALUES ('true', '1001', '1', '2053-05-19 00:00:00+00');
 INSERT INTO forge_jobs.migration (number, name, applied_at, breaking) OVERRIDING SYSTEM VALUE VALUES ('1', 'jobs', '2026-01-01 00:00:00+00', 'false');
+INSERT INTO forge_jobs.occupant (job_id, group_id, since) OVERRIDING SYSTEM VALUE VALUES ('14', '1', '1767225600000000');
 INSERT INTO forge_jobs.operator (one, holder, epoch) OVERRIDING SYSTEM VALUE VALUES ('true', 'operator-1', '1');
 INSERT INTO forge_jobs.rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by) OVERRIDING SYSTEM VALUE VALUES ('mail', '10', '1', '10', '2026-01-01 00:00:00+00', '0', NULL, NULL);
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('11', '1767225600000000', '1', '0', '0');
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('12', '1767225600000001', '1', '0', '0');
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('13', '1767225600000002', '1', '0', '0');
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('14', '1767225601000000', '2', '0', '-5');
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('15', '1767225601000000', '1', '0', '0');
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('14', '1767225600000000', '1', '0', '0');
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('17', '1767225601000000', '2', '0', '-5');
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('18', '1767225601000000', '1', '0', '0');
 INSERT INTO forge_jobs.revision (one, revision) OVERRIDING SYSTEM VALUE VALUES ('true', '3');
-INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason) OVERRIDING SYSTEM VALUE VALUES ('3', '2026-01-01 00:00:10+00', '1', '1', '0', 'retry');
-INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason) OVERRIDING SYSTEM VALUE VALUES ('4', '2026-01-01 00:00:10+00', '1', '1', '0', 'retry');
-INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason) OVERRIDING SYSTEM VALUE VALUES ('5', '2026-01-02 00:00:00+00', '1', '0', '0', 'throttled');
-INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason) OVERRIDING SYSTEM VALUE VALUES ('6', '2026-01-02 00:00:00+00', '1', '0', '0', 'rescheduled');
-INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason) OVERRIDING SYSTEM VALUE VALUES ('9', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed');
-INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason) OVERRIDING SYSTEM VALUE VALUES ('10', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed');
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('3', '2026-01-01 00:00:10+00', '1', '1', '0', 'retry', NULL);
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('4', '2026-01-01 00:00:10+00', '1', '1', '0', 'retry', NULL);
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('5', '2026-01-02 00:00:00+00', '1', '0', '0', 'throttled', NULL);
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('6', '2026-01-02 00:00:00+00', '1', '0', '0', 'rescheduled', NULL);
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('9', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', NULL);
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('10', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', NULL);
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('16', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', '1');
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '1002');
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '2', '1002');
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '3', '1002');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '-1', '0', '1');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '-1', '1', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('1', '3', '0', '0', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('2', '-1', '0', '1', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('2', '-1', '0', '1', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0');
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '-1', '0', '1', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '-1', '1', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '0', '0', '0', '1');
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '0', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '0', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', '0');
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '3', '0', '0', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '-1', '0', '1', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '-1', '0', '1', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL);
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL);
 INSERT INTO forge_jobs.unique_hold (kind, fingerprint, since, until, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', E'\\x7369787465656e206f66206279746573', '2026-01-01 00:00:00+00', '2026-01-03 00:00:00+00', '10');
 INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1001', 'test-worker-1-1001', 'here', '1001', '1', NULL, NULL, NULL, '{default}', '{work}', '10', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}');
 INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1002', 'test-worker-1-1002', 'here', '1002', '1', 'pool', 'aaaaaaa1', 'mail-1', '{default,mail}', '{work}', '10', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}');
@@ -1028,5 +1396,6 @@ INSERT INTO forge_jobs.worker_label (worker_id, label, at, pool, version_id) OVE
 INSERT INTO forge_jobs.worker_version (pool, id, version, deployment, spec_hash, state, weight_percent, control_revision, queues, kinds, created_at, state_changed_at, ramping_since, last_current_at, drain_started_at, drained_at, record, baseline, failure_message) OVERRIDING SYSTEM VALUE VALUES ('pool', 'aaaaaaa1', '1.0', 'mail-1-0', '', 'current', '100', '1', '{default,mail}', '{work}', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, '2026-01-01 00:00:00+00', NULL, NULL, '{}', NULL, NULL);
 SELECT setval('forge_jobs.cron_id_seq', 1);
 SELECT setval('forge_jobs.failure_id_seq', 3);
-SELECT setval('forge_jobs.job_id_seq', 15);
+SELECT setval('forge_jobs.job_group_id_seq', 1);
+SELECT setval('forge_jobs.job_id_seq', 18);
 SELECT setval('forge_jobs.queue_id_seq', 2);

@@ -10,9 +10,9 @@ CREATE TABLE IF NOT EXISTS migration (
 
 -- The tables of forge-jobs in SQLite, in the order in which they are best read.
 --
--- The state of a job is the table that holds its id: scheduled, ready, claimed or finished. What was enqueued is in
--- `job`, whose rows are written once, unless a waiting job is replaced. When a job changes its state, one transaction
--- deletes a narrow row from one table and inserts one into another.
+-- The state of a job is the table that holds its id: scheduled, blocked, ready, claimed or finished. What was enqueued
+-- is in `job`, whose rows are written once, unless a waiting job is replaced. When a job changes its state, one
+-- transaction deletes a narrow row from one table and inserts one into another.
 --
 -- Unless a comment says otherwise, durations are in microseconds, moments are in microseconds since the epoch, and
 -- lists and records are JSON. Unlike PostgreSQL, SQLite has no function `enqueue` and no views of counts here,
@@ -92,7 +92,10 @@ CREATE TABLE job (
     codec        TEXT NOT NULL,
     key          TEXT,
     created_at   INTEGER NOT NULL,
-    payload      BLOB NOT NULL
+    payload      BLOB NOT NULL,
+    -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
+    links        INTEGER,  -- the sum of 1: groups
+    groups       TEXT  -- the names of its groups, and what it says of each
 );
 
 -- The keys of jobs that have not ended. A row is deleted when its job ends. Each waiting job that has a key has a row
@@ -125,11 +128,24 @@ CREATE TABLE scheduled (
     queue_id INTEGER NOT NULL,
     attempt  INTEGER NOT NULL,  -- the number of attempts that counted so far
     priority INTEGER NOT NULL,
-    reason   TEXT NOT NULL CHECK (reason IN ('delayed', 'retry', 'throttled', 'rescheduled'))
+    reason   TEXT NOT NULL CHECK (reason IN ('delayed', 'retry', 'throttled', 'rescheduled')),
+    links    INTEGER  -- as in `job`
 );
 CREATE INDEX scheduled_run_at ON scheduled (run_at);
 -- Finds the jobs of one queue that are due soon, however many jobs wait in other queues.
 CREATE INDEX scheduled_queue ON scheduled (queue_id, run_at);
+
+-- Jobs that wait for a place in a group. Each stands in the line of one of its groups that has none.
+CREATE TABLE blocked (
+    job_id   INTEGER PRIMARY KEY,
+    group_id INTEGER NOT NULL,  -- in whose line it stands
+    pos      INTEGER NOT NULL,  -- since when
+    queue_id INTEGER NOT NULL,
+    attempt  INTEGER NOT NULL,  -- the number of attempts that counted so far
+    priority INTEGER NOT NULL,
+    groups   TEXT  -- all of its groups; null: the one in whose line it stands
+);
+CREATE INDEX blocked_line ON blocked (group_id, priority, pos, job_id);
 
 -- The busiest table is its own index, which is in the order of claims. There is no index on job_id: a job that has
 -- been ready since it was enqueued is found by pos = created_at, and any other by a scan of its queue and priority.
@@ -188,7 +204,8 @@ CREATE TABLE tally (
     scheduled   INTEGER NOT NULL DEFAULT 0,
     in_progress INTEGER NOT NULL DEFAULT 0,
     done        INTEGER NOT NULL DEFAULT 0,
-    dead        INTEGER NOT NULL DEFAULT 0
+    dead        INTEGER NOT NULL DEFAULT 0,
+    blocked     INTEGER NOT NULL DEFAULT 0
 );
 CREATE TRIGGER queue_tally AFTER INSERT ON queue BEGIN
     INSERT INTO tally (queue_id) VALUES (NEW.id);
@@ -333,6 +350,28 @@ CREATE TABLE rate_limit (
 );
 
 
+-- Groups
+
+-- A job with groups is pending or in progress only while it has a place in each of them. A group has as many places as
+-- its limit; jobs for which there is none are in `blocked`.
+CREATE TABLE job_group (
+    id        INTEGER PRIMARY KEY AUTOINCREMENT,
+    name      TEXT NOT NULL UNIQUE,
+    said      INTEGER NOT NULL CHECK (said > 0),  -- the limit that the newest job said that said one
+    said_at   INTEGER NOT NULL,
+    set_limit INTEGER CHECK (set_limit > 0)  -- the limit that people have set, which is stronger; null: none
+);
+
+-- The jobs that have a place in a group.
+CREATE TABLE occupant (
+    job_id   INTEGER NOT NULL,
+    group_id INTEGER NOT NULL,
+    since    INTEGER NOT NULL,
+    PRIMARY KEY (job_id, group_id)
+) WITHOUT ROWID;
+CREATE INDEX occupant_group ON occupant (group_id, since);
+
+
 -- Crons
 
 CREATE TABLE cron (
@@ -383,20 +422,22 @@ SELECT job.id,
        job.kind,
        CASE WHEN finished.job_id IS NOT NULL THEN finished.state
             WHEN claimed.job_id IS NOT NULL THEN 'in_progress'
+            WHEN blocked.job_id IS NOT NULL THEN 'blocked'
             WHEN scheduled.job_id IS NULL THEN 'pending'
             WHEN scheduled.reason = 'retry' THEN 'retrying'
             ELSE 'scheduled' END AS state,
        job.priority,
-       coalesce(finished.attempt, claimed.attempt, scheduled.attempt) AS attempt,
+       coalesce(finished.attempt, claimed.attempt, scheduled.attempt, blocked.attempt) AS attempt,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
-       finished.started_at, finished.finished_at, finished.error, finished.result
+       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups
 FROM job
 JOIN queue ON queue.id = job.queue_id
 LEFT JOIN finished ON finished.job_id = job.id
 LEFT JOIN claimed ON claimed.job_id = job.id
-LEFT JOIN scheduled ON scheduled.job_id = job.id;
+LEFT JOIN scheduled ON scheduled.job_id = job.id
+LEFT JOIN blocked ON blocked.job_id = job.id;
 
 -- For each queue, the kinds that are handled by those who serve it and that are not paused: by workers that may claim, and by versions that
 -- may, even while they have no worker. A queue is left out where that is not known: either nobody serves it, or a
@@ -447,21 +488,25 @@ DELETE FROM revision;
 DELETE FROM ready;
 DELETE FROM rate_limit;
 DELETE FROM operator;
+DELETE FROM occupant;
 DELETE FROM notice;
 DELETE FROM migration;
 DELETE FROM leader;
 DELETE FROM kind;
 DELETE FROM job_key;
+DELETE FROM job_group;
 DELETE FROM job;
 DELETE FROM fire;
 DELETE FROM finished;
 DELETE FROM failure;
 DELETE FROM claimed;
+DELETE FROM blocked;
 DELETE FROM cron;
 DELETE FROM queue;
 INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (1, 'default', 0, NULL, NULL, NULL, NULL, 5, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
 INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (2, 'mail', 0, NULL, NULL, 3, 'mail', 8, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
 INSERT OR REPLACE INTO cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, overlap, missed, missed_limit, managed_by, next_fire_at, last_fire_at, last_error, skipped) VALUES (1, 'nightly', '0 3 * * *', 'UTC', 1, 'report', X'7B7D', 'json', 1, 1, 0, 0, NULL, NULL, 1, 'latest', 100, NULL, NULL, 1767225601000000, NULL, 0);
+INSERT OR REPLACE INTO blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) VALUES (15, 1, 1767225600000000, 1, 0, 0, NULL);
 INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (7, 1004, 1767225600000000, NULL, 1, 2);
 INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (8, 1004, 1767225600000000, 1767225600000000, 1, 2);
 INSERT OR REPLACE INTO failure (id, job_id, attempt, at, worker_id, error) VALUES (1, 2, 1, 1767225600000000, 1004, 'it broke');
@@ -469,22 +514,26 @@ INSERT OR REPLACE INTO failure (id, job_id, attempt, at, worker_id, error) VALUE
 INSERT OR REPLACE INTO failure (id, job_id, attempt, at, worker_id, error) VALUES (3, 4, 1, 1767225600000000, 1004, 'it broke');
 INSERT OR REPLACE INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) VALUES (1, 1004, 1767225598500000, 1767225600000000, 1, 1, 'done', NULL, X'2273656E7422');
 INSERT OR REPLACE INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) VALUES (2, 1004, 1767225600000000, 1767225600000000, 1, 1, 'dead', 'it broke', NULL);
-INSERT OR REPLACE INTO fire (cron_id, fire_at, job_id) VALUES (1, 1767225601000000, 15);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (1, 1, 0, 5, NULL, 'work', 'json', 'ada', 1767225600000000, X'7B22746F223A22616461406578616D706C652E636F6D227D');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (2, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A226E6F626F6479227D');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (3, 1, 0, 5, NULL, 'work', 'json', 'bob', 1767225600000000, X'7B7D');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (4, 1, 0, 0, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (5, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (6, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (7, 2, 0, 8, 300.0, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A22637964227D');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (8, 2, 0, 8, NULL, 'work', 'json', 'dan', 1767225600000000, X'7B7D');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (9, 1, 0, 5, NULL, 'work', 'json', 'eve', 1767225600000000, X'7B7D');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (10, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (11, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (12, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (13, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (14, 2, -5, 8, NULL, 'work', 'msgpack', NULL, 1767225601000000, X'81A2746FA3666179');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload) VALUES (15, 1, 0, 5, NULL, 'report', 'json', NULL, 1767225601000000, X'7B7D');
+INSERT OR REPLACE INTO fire (cron_id, fire_at, job_id) VALUES (1, 1767225601000000, 18);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) VALUES (1, 1, 0, 5, NULL, 'work', 'json', 'ada', 1767225600000000, X'7B22746F223A22616461406578616D706C652E636F6D227D', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) VALUES (2, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A226E6F626F6479227D', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) VALUES (3, 1, 0, 5, NULL, 'work', 'json', 'bob', 1767225600000000, X'7B7D', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) VALUES (4, 1, 0, 0, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) VALUES (5, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) VALUES (6, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) VALUES (7, 2, 0, 8, 300.0, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A22637964227D', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) VALUES (8, 2, 0, 8, NULL, 'work', 'json', 'dan', 1767225600000000, X'7B7D', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) VALUES (9, 1, 0, 5, NULL, 'work', 'json', 'eve', 1767225600000000, X'7B7D', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) VALUES (10, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) VALUES (11, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) VALUES (12, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) VALUES (13, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) VALUES (14, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{"limit":1}}');
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) VALUES (15, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{"limit":1}}');
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) VALUES (16, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{},"all":{}}');
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) VALUES (17, 2, -5, 8, NULL, 'work', 'msgpack', NULL, 1767225601000000, X'81A2746FA3666179', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) VALUES (18, 1, 0, 5, NULL, 'report', 'json', NULL, 1767225601000000, X'7B7D', NULL, NULL);
+INSERT OR REPLACE INTO job_group (id, name, said, said_at, set_limit) VALUES (1, 'customer:42', 1, 1767225600000000, NULL);
 INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'bob', 3);
 INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'dan', 8);
 INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'eve', 9);
@@ -492,30 +541,33 @@ INSERT OR REPLACE INTO kind (kind, queue, priority, max_attempts, timeout, codec
 INSERT OR REPLACE INTO leader (one, worker_id, epoch, until) VALUES (1, 1003, 1, 2631225600000000);
 INSERT OR REPLACE INTO migration (number, name, applied_at, breaking) VALUES (1, 'jobs', 1767225600000000, 0);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('cancel', '8', 14);
-INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('config', '', 17);
+INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('config', '', 18);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('due', '', 8);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('gate', 'pool', 4);
-INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '1', 18);
-INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '2', 16);
+INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '1', 19);
+INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '2', 17);
+INSERT OR REPLACE INTO occupant (job_id, group_id, since) VALUES (14, 1, 1767225600000000);
 INSERT OR REPLACE INTO operator (one, holder, epoch) VALUES (1, 'operator-1', 1);
 INSERT OR REPLACE INTO rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by) VALUES ('mail', 10.0, 1.0, 10.0, 1767225600000000, 0, NULL, NULL);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (11, 1767225600000000, 1, 0, 0);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (12, 1767225600000000, 1, 0, 0);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (13, 1767225600000000, 1, 0, 0);
-INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (14, 1767225601000000, 2, 0, -5);
-INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (15, 1767225601000000, 1, 0, 0);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (14, 1767225600000000, 1, 0, 0);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (17, 1767225601000000, 2, 0, -5);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (18, 1767225601000000, 1, 0, 0);
 INSERT OR REPLACE INTO revision (one, revision) VALUES (1, 3);
-INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason) VALUES (3, 1767225610000000, 1, 1, 0, 'retry');
-INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason) VALUES (4, 1767225610000000, 1, 1, 0, 'retry');
-INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason) VALUES (5, 1767312000000000, 1, 0, 0, 'throttled');
-INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason) VALUES (6, 1767312000000000, 1, 0, 0, 'rescheduled');
-INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason) VALUES (9, 1767312000000000, 1, 0, 0, 'delayed');
-INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason) VALUES (10, 1767312000000000, 1, 0, 0, 'delayed');
+INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (3, 1767225610000000, 1, 1, 0, 'retry', NULL);
+INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (4, 1767225610000000, 1, 1, 0, 'retry', NULL);
+INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (5, 1767312000000000, 1, 0, 0, 'throttled', NULL);
+INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (6, 1767312000000000, 1, 0, 0, 'rescheduled', NULL);
+INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (9, 1767312000000000, 1, 0, 0, 'delayed', NULL);
+INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (10, 1767312000000000, 1, 0, 0, 'delayed', NULL);
+INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (16, 1767312000000000, 1, 0, 0, 'delayed', 1);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 1, 1004);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 2, 1004);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 3, 1004);
-INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead) VALUES (1, 4, 6, 0, 1, 1);
-INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead) VALUES (2, 1, 0, 2, 0, 0);
+INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) VALUES (1, 5, 7, 0, 1, 1, 1);
+INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) VALUES (2, 1, 0, 2, 0, 0, 0);
 INSERT OR REPLACE INTO unique_hold (kind, fingerprint, since, until, job_id) VALUES ('work', X'7369787465656E206F66206279746573', 1767225600000000, 1767398400000000, 10);
 INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1003, 'test-worker-1-1003', 'here', 1003, '1', NULL, NULL, NULL, '["default"]', '["work"]', 10, 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');
 INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1004, 'test-worker-1-1004', 'here', 1004, '1', 'pool', 'aaaaaaa1', 'mail-1', '["default", "mail"]', '["work"]', 10, 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');

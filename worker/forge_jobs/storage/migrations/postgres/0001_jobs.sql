@@ -1,9 +1,9 @@
 -- The tables of forge-jobs in PostgreSQL, in the order in which they are best read.
 --
--- The state of a job is the table that holds its id: scheduled, ready, claimed or finished. What was enqueued is in
--- `job`, whose rows are written once, unless a waiting job is replaced. When a job changes its state, a single statement
--- deletes a narrow row from one table and inserts one into another. These tables refer to queues and jobs by id, without
--- foreign keys, because every change of state would have to pay for them.
+-- The state of a job is the table that holds its id: scheduled, blocked, ready, claimed or finished. What was enqueued
+-- is in `job`, whose rows are written once, unless a waiting job is replaced. When a job changes its state, a single
+-- statement deletes a narrow row from one table and inserts one into another. These tables refer to queues and jobs by id,
+-- without foreign keys, because every change of state would have to pay for them.
 --
 -- Names in braces are placeholders: for the schema, as a quoted identifier or as text inside a literal, and for the
 -- notification channel. All times come from the clock of the database, which tests can move.
@@ -80,7 +80,10 @@ CREATE TABLE {schema}.job (
     codec        text NOT NULL,
     key          text,
     created_at   timestamptz NOT NULL,
-    payload      bytea NOT NULL
+    payload      bytea NOT NULL,
+    -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
+    links        smallint,  -- the sum of 1: groups
+    groups       text  -- JSON: the names of its groups, and what it says of each
 );
 
 -- The keys of jobs that have not ended. A row is deleted when its job ends. Each waiting job that has a key has a row
@@ -113,11 +116,25 @@ CREATE TABLE {schema}.scheduled (
     queue_id integer NOT NULL,
     attempt  integer NOT NULL,  -- the number of attempts that counted so far
     priority smallint NOT NULL,
-    reason   text NOT NULL CHECK (reason IN ('delayed', 'retry', 'throttled', 'rescheduled'))
+    reason   text NOT NULL CHECK (reason IN ('delayed', 'retry', 'throttled', 'rescheduled')),
+    links    smallint  -- as in `job`
 ) WITH (autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX scheduled_run_at ON {schema}.scheduled (run_at);
 -- Finds the jobs of one queue that are due soon, however many jobs wait in other queues.
 CREATE INDEX scheduled_queue ON {schema}.scheduled (queue_id, run_at);
+
+-- Jobs that wait for a place in a group. Each stands in the line of one of its groups that has none.
+CREATE TABLE {schema}.blocked (
+    job_id   bigint PRIMARY KEY,
+    group_id bigint NOT NULL,  -- in whose line it stands
+    pos      bigint NOT NULL,  -- since when, in microseconds since the epoch
+    queue_id integer NOT NULL,
+    attempt  integer NOT NULL,  -- the number of attempts that counted so far
+    priority smallint NOT NULL,
+    groups   bigint[]  -- all of its groups, in order; null: the one in whose line it stands
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
+CREATE INDEX blocked_line ON {schema}.blocked (group_id, priority, pos, job_id);
+CREATE INDEX blocked_groups ON {schema}.blocked USING gin (groups) WHERE groups IS NOT NULL;
 
 -- The busiest table: narrow, with a single index, which is in the order of claims. There is no index on job_id: a job
 -- that has been ready since it was enqueued is found by pos = created_at, and any other by a scan of its queue and
@@ -199,7 +216,8 @@ CREATE TABLE {schema}.tally (
     scheduled   bigint NOT NULL DEFAULT 0,
     in_progress bigint NOT NULL DEFAULT 0,
     done        bigint NOT NULL DEFAULT 0,
-    dead        bigint NOT NULL DEFAULT 0
+    dead        bigint NOT NULL DEFAULT 0,
+    blocked     bigint  -- null in the rows of statements that concern no group
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 ALTER TABLE {schema}.tally REPLICA IDENTITY FULL;  -- for the same reason as `ready`
 
@@ -334,6 +352,40 @@ CREATE TABLE {schema}.rate_limit (
 ) WITH (fillfactor = 50);
 
 
+-- Groups
+
+-- A job with groups is pending or in progress only while it has a place in each of them. A group has as many places as
+-- its limit; jobs for which there is none are in `blocked`. Whoever gives places away locks the row of the group, which
+-- is hardly ever updated, decides with what the next statement sees, and keeps the lock until it commits.
+CREATE TABLE {schema}.job_group (
+    id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name      text NOT NULL UNIQUE,
+    said      integer NOT NULL CHECK (said > 0),  -- the limit that the newest job said that said one
+    said_at   timestamptz NOT NULL,
+    set_limit integer CHECK (set_limit > 0)  -- the limit that people have set, which is stronger; null: none
+);
+
+-- The jobs that have a place in a group.
+CREATE TABLE {schema}.occupant (
+    job_id   bigint NOT NULL,
+    group_id bigint NOT NULL,
+    since    bigint NOT NULL,  -- microseconds since the epoch; never less than that of the group's front
+    PRIMARY KEY (job_id, group_id)
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
+CREATE INDEX occupant_group ON {schema}.occupant (group_id, since);
+
+-- Where the rows of a group begin in `occupant` and in `blocked`: no job of it stands before that. While a long
+-- transaction keeps rows from being cleared away that were deleted, nobody walks over them. For the same reason a new row
+-- with the next number takes the place of the old one from time to time, and the row with the largest number is read.
+CREATE TABLE {schema}.group_front (
+    group_id bigint NOT NULL,
+    number   bigint NOT NULL,
+    since    bigint NOT NULL,
+    lines    jsonb NOT NULL,  -- the first pos of each priority; where a priority is missing, no job of it is blocked
+    PRIMARY KEY (group_id, number)
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
+
+
 -- Crons
 
 CREATE TABLE {schema}.cron (
@@ -421,22 +473,295 @@ CREATE FUNCTION {schema}.place(job_id bigint) RETURNS tid LANGUAGE sql STABLE AS
     FROM {schema}.job
     WHERE job.id = $1
       AND NOT EXISTS (SELECT FROM {schema}.scheduled WHERE scheduled.job_id = $1)
+      AND NOT EXISTS (SELECT FROM {schema}.blocked WHERE blocked.job_id = $1)
       AND NOT EXISTS (SELECT FROM {schema}.claimed WHERE claimed.job_id = $1)
       AND NOT EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = $1)
+$$;
+
+-- How many places a group has free. Whoever asks has locked its row.
+CREATE FUNCTION {schema}.places_left(of_group bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN (
+        SELECT coalesce(job_group.set_limit, job_group.said) - (
+            SELECT count(*) FROM {schema}.occupant
+            WHERE occupant.group_id = of_group AND occupant.since >= coalesce((
+                SELECT front.since FROM {schema}.group_front AS front
+                WHERE front.group_id = of_group ORDER BY front.number DESC LIMIT 1), 0))
+        FROM {schema}.job_group WHERE job_group.id = of_group);
+END
+$$;
+
+-- The front of a group, whose row the caller has locked, is where its first job stands.
+CREATE FUNCTION {schema}.move_front(of_group bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    front {schema}.group_front;
+BEGIN
+    SELECT * INTO front FROM {schema}.group_front WHERE group_id = of_group ORDER BY number DESC LIMIT 1;
+    DELETE FROM {schema}.group_front WHERE group_id = of_group AND number = front.number;
+    INSERT INTO {schema}.group_front (group_id, number, since, lines)
+    SELECT of_group, coalesce(front.number, 0) + 1,
+           coalesce((SELECT min(occupant.since) FROM {schema}.occupant
+                     WHERE occupant.group_id = of_group AND occupant.since >= coalesce(front.since, 0)), front.since, 0),
+           coalesce((
+               SELECT jsonb_object_agg(line.key, first.pos)
+               FROM jsonb_each_text(front.lines) AS line
+               CROSS JOIN LATERAL (
+                   SELECT blocked.pos FROM {schema}.blocked
+                   WHERE blocked.group_id = of_group AND blocked.priority = line.key::smallint
+                     AND blocked.pos >= line.value::bigint
+                   ORDER BY blocked.pos LIMIT 1) AS first), '{}');
+END
+$$;
+
+-- The job stands in the line of a group whose row the caller has locked.
+CREATE FUNCTION {schema}.stand_in_line(
+    new_id bigint, of_group bigint, since bigint, into_queue integer, attempts integer, urgency smallint, all_groups bigint[]
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    front {schema}.group_front;
+BEGIN
+    INSERT INTO {schema}.blocked (job_id, group_id, pos, queue_id, attempt, priority, groups)
+    VALUES (new_id, of_group, since, into_queue, attempts, urgency,
+            CASE WHEN cardinality(all_groups) > 1 THEN all_groups END);
+    SELECT * INTO front FROM {schema}.group_front WHERE group_id = of_group ORDER BY number DESC LIMIT 1;
+    IF coalesce((front.lines ->> urgency::text)::bigint > stand_in_line.since, true) THEN
+        DELETE FROM {schema}.group_front WHERE group_id = of_group AND number = front.number;
+        INSERT INTO {schema}.group_front (group_id, number, since, lines)
+        VALUES (of_group, coalesce(front.number, 0) + 1, coalesce(front.since, 0),
+                coalesce(front.lines, '{}') || jsonb_build_object(urgency, stand_in_line.since));
+    END IF;
+END
+$$;
+
+-- The job has a place in each of these groups, whose rows the caller has locked, and is ready.
+CREATE FUNCTION {schema}.let_in(
+    new_id bigint, all_groups bigint[], place bigint, into_queue integer, attempts integer, urgency smallint
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO {schema}.occupant (job_id, group_id, since)
+    SELECT new_id, one, greatest({schema}.micros(now()), (
+        SELECT front.since FROM {schema}.group_front AS front
+        WHERE front.group_id = one ORDER BY front.number DESC LIMIT 1))
+    FROM unnest(all_groups) AS one;
+    INSERT INTO {schema}.ready (job_id, pos, queue_id, attempt, priority)
+    VALUES (new_id, place, into_queue, attempts, urgency);
+    IF random() < 0.04 THEN
+        PERFORM {schema}.move_front(one) FROM unnest(all_groups) AS one;
+    END IF;
+END
+$$;
+
+-- Gives the free places of these groups to the jobs that stand in their lines: by priority, and then to those that have
+-- waited longest. A job of several groups that has no place in another one goes over to the line of that one. Returns
+-- groups that have to be admitted to again, in a transaction of its own: the row of one of them was locked, and to wait
+-- for it would be out of order. Null: there are none.
+CREATE FUNCTION {schema}.admit(wanted bigint[]) RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    locked bigint[];
+    also bigint[];
+    todo bigint[];
+    again bigint[];
+    of_group bigint;
+    free bigint;
+    refused text[];  -- the sets of groups of which one has no place
+    full_group bigint;
+    line record;
+    next {schema}.blocked;
+    admitted integer[] := '{}';
+BEGIN
+    SELECT array_agg(id) INTO locked FROM (
+        SELECT id FROM {schema}.job_group WHERE id = ANY (wanted) ORDER BY id FOR NO KEY UPDATE) AS ours;
+    todo := locked;
+    WHILE cardinality(todo) > 0 LOOP
+        of_group := todo[1];
+        todo := todo[2:];
+        free := {schema}.places_left(of_group);
+        refused := '{}';
+        <<places>>
+        WHILE free > 0 LOOP
+            FOR line IN
+                SELECT each.key::smallint AS priority, each.value::bigint AS pos
+                FROM (SELECT front.lines FROM {schema}.group_front AS front
+                      WHERE front.group_id = of_group ORDER BY front.number DESC LIMIT 1) AS front
+                CROSS JOIN LATERAL jsonb_each_text(front.lines) AS each
+                ORDER BY each.key::smallint
+            LOOP
+                SELECT * INTO next FROM {schema}.blocked
+                WHERE blocked.group_id = of_group AND blocked.priority = line.priority AND blocked.pos >= line.pos
+                  AND (blocked.groups IS NULL OR blocked.groups::text <> ALL (refused))
+                ORDER BY blocked.pos, blocked.job_id LIMIT 1
+                FOR UPDATE SKIP LOCKED;  -- whoever takes a job out of the line does not wait here, and nobody for it
+                EXIT WHEN FOUND;
+            END LOOP;
+            EXIT places WHEN next.job_id IS NULL;
+            full_group := NULL;
+            IF next.groups IS NOT NULL THEN
+                SELECT array_agg(id) INTO also FROM (
+                    SELECT id FROM {schema}.job_group WHERE id = ANY (next.groups) AND id <> ALL (locked)
+                    FOR NO KEY UPDATE SKIP LOCKED) AS more;
+                locked := locked || also;
+                IF NOT next.groups <@ locked THEN
+                    again := again || next.groups;
+                    refused := refused || next.groups::text;
+                    next := NULL;
+                    CONTINUE;
+                END IF;
+                SELECT one INTO full_group FROM unnest(next.groups) AS one WHERE {schema}.places_left(one) <= 0 LIMIT 1;
+                todo := todo || array_remove(next.groups, of_group);
+            END IF;
+            DELETE FROM {schema}.blocked WHERE blocked.job_id = next.job_id;
+            IF full_group IS NULL THEN
+                PERFORM {schema}.let_in(next.job_id, coalesce(next.groups, ARRAY[of_group]),
+                                        {schema}.micros(now()) + cardinality(admitted), next.queue_id, next.attempt, next.priority);
+                admitted := admitted || next.queue_id;
+                free := free - 1;
+            ELSE
+                PERFORM {schema}.stand_in_line(next.job_id, full_group, next.pos, next.queue_id, next.attempt,
+                                               next.priority, next.groups);
+                refused := refused || next.groups::text;
+            END IF;
+            next := NULL;
+        END LOOP;
+    END LOOP;
+    IF cardinality(admitted) > 0 THEN
+        INSERT INTO {schema}.tally (queue_id, pending, blocked)
+        SELECT one, count(*), -count(*) FROM unnest(admitted) AS one GROUP BY one;
+        PERFORM {schema}.wake(one) FROM (SELECT DISTINCT one FROM unnest(admitted) AS one) AS queues;
+    END IF;
+    RETURN again;
+END
+$$;
+
+-- The jobs have no place in any group any more, and those that stand in line get what is free now. Returns what `admit`
+-- returns.
+CREATE FUNCTION {schema}.leave_groups(ids bigint[]) RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    vacated bigint[];
+BEGIN
+    WITH gone AS (
+        DELETE FROM {schema}.occupant WHERE job_id = ANY (ids) RETURNING group_id
+    )
+    SELECT array_agg(DISTINCT group_id) INTO vacated FROM gone;
+    RETURN CASE WHEN vacated IS NOT NULL THEN {schema}.admit(vacated) END;
+END
+$$;
+
+-- These jobs, which are in no state, are ready at their places, or blocked, in their order. `rules` are their groups as
+-- in `job.groups`. `dropped` are those that their rules drop because there is no place: they stay in no state; `holders`
+-- are the jobs that have the places. `in_way` are jobs that the caller has to cancel, as the rules of others say, and
+-- `again` is what `admit` returns.
+CREATE FUNCTION {schema}.join_groups(
+    ids bigint[], queue_ids integer[], priorities smallint[], attempts integer[], places bigint[], rules text[],
+    asked_at timestamptz[], OUT dropped bigint[], OUT holders bigint[], OUT in_way bigint[], OUT again bigint[]
+) LANGUAGE plpgsql AS $$
+DECLARE
+    names text[];
+    locked bigint[];
+    changed bigint;
+    mine bigint[];
+    full_groups bigint[];
+    rule record;
+    has_said boolean;
+    is_dropped boolean;
+    ready integer[] := '{}';
+    waiting integer[] := '{}';
+BEGIN
+    IF ids IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT array_agg(DISTINCT one.key), bool_or(one.value ? 'limit') INTO names, has_said
+    FROM unnest(rules) AS asked (rules) CROSS JOIN LATERAL jsonb_each(asked.rules::jsonb) AS one;
+    LOOP
+        WITH made AS (  -- in one order, so that no two wait for each other
+            INSERT INTO {schema}.job_group (name, said, said_at)
+            SELECT one, 1, '-infinity' FROM unnest(names) AS one
+            WHERE NOT EXISTS (SELECT FROM {schema}.job_group WHERE job_group.name = one)
+            ORDER BY one
+            ON CONFLICT DO NOTHING
+            RETURNING id
+        )
+        INSERT INTO {schema}.group_front (group_id, number, since, lines) SELECT made.id, 0, 0, '{}' FROM made;
+        SELECT array_agg(id) INTO locked FROM (
+            SELECT job_group.id FROM {schema}.job_group WHERE job_group.name = ANY (names)
+            ORDER BY job_group.id FOR NO KEY UPDATE) AS ours;
+        EXIT WHEN cardinality(locked) = cardinality(names);  -- else one was forgotten meanwhile
+    END LOOP;
+    IF has_said THEN
+        WITH said AS (
+            SELECT DISTINCT ON (one.key) one.key AS name, (one.value ->> 'limit')::integer AS said, asked.at
+            FROM unnest(rules, asked_at) WITH ORDINALITY AS asked (rules, at, number)
+            CROSS JOIN LATERAL jsonb_each(asked.rules::jsonb) AS one
+            WHERE one.value ? 'limit' ORDER BY one.key, asked.at DESC, asked.number DESC
+        ), written AS (
+            UPDATE {schema}.job_group SET said = said.said, said_at = said.at FROM said
+            WHERE job_group.name = said.name AND job_group.said_at <= said.at AND job_group.said <> said.said
+            RETURNING job_group.id
+        )
+        SELECT count(*) INTO changed FROM written;
+    END IF;
+    again := {schema}.admit(locked);  -- those that stand in line come first
+    FOR number IN 1 .. cardinality(ids) LOOP
+        SELECT array_agg(job_group.id ORDER BY job_group.id) INTO mine FROM {schema}.job_group
+        WHERE job_group.name IN (SELECT jsonb_object_keys(rules[number]::jsonb));
+        SELECT array_agg(one) INTO full_groups FROM unnest(mine) AS one WHERE {schema}.places_left(one) <= 0;
+        IF full_groups IS NULL THEN
+            PERFORM {schema}.let_in(ids[number], coalesce(mine, '{}'), places[number], queue_ids[number],
+                                    attempts[number], priorities[number]);
+            ready := ready || queue_ids[number];
+            CONTINUE;
+        END IF;
+        is_dropped := false;
+        IF attempts[number] = 0 THEN  -- a retry is not new, and waits for its turn
+            FOR rule IN
+                SELECT job_group.id, one.value ->> 'overflow' AS overflow
+                FROM jsonb_each(rules[number]::jsonb) AS one JOIN {schema}.job_group ON job_group.name = one.key
+                WHERE job_group.id = ANY (full_groups) AND one.value ? 'overflow'
+                ORDER BY one.value ->> 'overflow' DESC  -- dropped or not is to be known first
+            LOOP
+                IF rule.overflow = 'drop_newest' THEN
+                    is_dropped := true;
+                    dropped := dropped || ids[number];
+                    holders := holders || (SELECT occupant.job_id FROM {schema}.occupant
+                                           WHERE occupant.group_id = rule.id ORDER BY occupant.since LIMIT 1);
+                    EXIT;
+                ELSIF rule.overflow = 'cancel_running' THEN
+                    in_way := in_way
+                        || ARRAY(SELECT blocked.job_id FROM {schema}.blocked WHERE blocked.group_id = rule.id)
+                        || ARRAY(SELECT blocked.job_id FROM {schema}.blocked WHERE blocked.groups @> ARRAY[rule.id])
+                        || ARRAY(SELECT occupant.job_id FROM {schema}.occupant
+                                 WHERE occupant.group_id = rule.id ORDER BY occupant.since, occupant.job_id LIMIT 1);
+                END IF;
+            END LOOP;
+        END IF;
+        IF NOT is_dropped THEN
+            PERFORM {schema}.stand_in_line(ids[number], full_groups[1], places[number], queue_ids[number],
+                                           attempts[number], priorities[number], mine);
+            waiting := waiting || queue_ids[number];
+        END IF;
+    END LOOP;
+    INSERT INTO {schema}.tally (queue_id, pending, blocked)
+    SELECT one.queue_id, count(*) FILTER (WHERE one.is_ready), count(*) FILTER (WHERE NOT one.is_ready)
+    FROM (SELECT unnest(ready) AS queue_id, true AS is_ready UNION ALL SELECT unnest(waiting), false) AS one
+    GROUP BY one.queue_id;
+    PERFORM {schema}.wake(one) FROM (SELECT DISTINCT one FROM unnest(ready) AS one) AS queues;
+END
 $$;
 
 -- A job that is in no state begins to wait: until `due`, or, when that is past or null, at the place `pos` in its queue,
 -- the last one unless it is given. In a transaction that others may outrun (`late`), workers are told in any case, and
 -- also where the job stands, since jobs after it may have been claimed by the time it is seen.
 CREATE FUNCTION {schema}.begin_wait(
-    job_id bigint, queue_id integer, priority smallint, due timestamptz, late boolean, pos bigint DEFAULT NULL
+    job_id bigint, queue_id integer, priority smallint, due timestamptz, late boolean, pos bigint DEFAULT NULL,
+    links smallint DEFAULT NULL
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    IF begin_wait.due > statement_timestamp() THEN
-        INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason)
-        VALUES (begin_wait.job_id, begin_wait.due, begin_wait.queue_id, 0, begin_wait.priority, 'delayed');
+    -- One that is linked is scheduled for now: nothing that others need is locked, and whoever makes it pending sees to it.
+    IF links IS NOT NULL OR begin_wait.due > statement_timestamp() THEN
+        INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links)
+        VALUES (begin_wait.job_id, coalesce(begin_wait.due, statement_timestamp()), begin_wait.queue_id, 0,
+                begin_wait.priority, 'delayed', begin_wait.links);
         INSERT INTO {schema}.tally (queue_id, scheduled) VALUES (begin_wait.queue_id, 1);
-        IF late OR begin_wait.due < statement_timestamp() + interval '10 seconds' THEN
+        IF late OR links IS NOT NULL OR begin_wait.due < statement_timestamp() + interval '10 seconds' THEN
             PERFORM {schema}.tell('due:');
         END IF;
         RETURN;
@@ -490,12 +815,13 @@ $$;
 -- old payload.
 CREATE FUNCTION {schema}.rewrite_job(
     job_id bigint, queue_id integer, priority smallint, max_attempts integer, timeout double precision, codec text,
-    payload bytea, mode text, max_wait interval, due timestamptz, late boolean
+    payload bytea, mode text, max_wait interval, due timestamptz, late boolean, groups text
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     waited record;
     stays boolean;
+    is_blocked boolean := false;
     since timestamptz;
 BEGIN
     DELETE FROM {schema}.ready WHERE ready.ctid = {schema}.place(rewrite_job.job_id)
@@ -505,15 +831,22 @@ BEGIN
         RETURNING scheduled.queue_id, scheduled.attempt, NULL::bigint AS pos, scheduled.run_at INTO waited;
     END IF;
     IF NOT FOUND THEN
-        RETURN false;
+        DELETE FROM {schema}.blocked WHERE blocked.job_id = rewrite_job.job_id
+        RETURNING blocked.queue_id, blocked.attempt, NULL::bigint AS pos, NULL::timestamptz AS run_at INTO waited;
+        IF NOT FOUND THEN
+            RETURN false;
+        END IF;
+        is_blocked := true;
     END IF;
-    INSERT INTO {schema}.tally (queue_id, pending, scheduled)
-    VALUES (waited.queue_id, -(waited.run_at IS NULL)::integer, -(waited.run_at IS NOT NULL)::integer);
+    INSERT INTO {schema}.tally (queue_id, pending, scheduled, blocked)
+    VALUES (waited.queue_id, -(waited.run_at IS NULL AND NOT is_blocked)::integer, -(waited.run_at IS NOT NULL)::integer,
+            -nullif(is_blocked::integer, 0));
     stays := mode IN ('preserve_run_at', 'put_off') AND waited.attempt = 0;
     UPDATE {schema}.job
     SET queue_id = rewrite_job.queue_id, priority = rewrite_job.priority, max_attempts = rewrite_job.max_attempts,
         timeout = rewrite_job.timeout, codec = rewrite_job.codec, payload = rewrite_job.payload,
-        created_at = CASE WHEN stays THEN job.created_at ELSE statement_timestamp() END
+        created_at = CASE WHEN stays THEN job.created_at ELSE statement_timestamp() END,
+        links = CASE WHEN rewrite_job.groups IS NOT NULL THEN 1 END, groups = rewrite_job.groups
     WHERE job.id = rewrite_job.job_id
     RETURNING job.created_at INTO since;
     DELETE FROM {schema}.failure WHERE failure.job_id = rewrite_job.job_id;
@@ -524,7 +857,12 @@ BEGIN
     END IF;
     PERFORM {schema}.begin_wait(
         rewrite_job.job_id, rewrite_job.queue_id, rewrite_job.priority, rewrite_job.due, late,
-        CASE WHEN stays THEN waited.pos END);
+        CASE WHEN stays THEN waited.pos END, CASE WHEN rewrite_job.groups IS NOT NULL THEN 1::smallint END);
+    IF late THEN  -- nobody shall wait for this transaction: who joins a group next, or the audit, sees what is free
+        DELETE FROM {schema}.occupant WHERE occupant.job_id = rewrite_job.job_id;
+    ELSE
+        PERFORM {schema}.leave_groups(ARRAY[rewrite_job.job_id]);
+    END IF;
     RETURN true;
 END
 $$;
@@ -542,7 +880,7 @@ $$;
 CREATE FUNCTION {schema}.put_job(
     queue_id integer, priority smallint, max_attempts integer, timeout double precision, kind text, codec text,
     payload bytea, key text, mode text, max_wait interval, fingerprint bytea, within interval, extends boolean,
-    due timestamptz, late boolean,
+    due timestamptz, late boolean, groups text DEFAULT NULL,
     OUT id bigint, OUT outcome text, OUT supersedes bigint, OUT differs boolean
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -584,7 +922,7 @@ BEGIN
         IF put_job.fingerprint IS NULL OR mode = 'replace' THEN
             IF {schema}.rewrite_job(
                 holder, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.codec,
-                put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late)
+                put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups)
             THEN
                 put_job.id := holder;
                 outcome := 'replaced';
@@ -614,10 +952,13 @@ BEGIN
     END LOOP;
     outcome := 'new';
     differs := CASE WHEN supersedes IS NULL THEN false ELSE differs END;
-    INSERT INTO {schema}.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload)
+    INSERT INTO {schema}.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links,
+                              groups)
     VALUES (put_job.id, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.kind,
-            put_job.codec, put_job.key, moment, put_job.payload);
-    PERFORM {schema}.begin_wait(put_job.id, put_job.queue_id, put_job.priority, put_job.due, late);
+            put_job.codec, put_job.key, moment, put_job.payload, CASE WHEN put_job.groups IS NOT NULL THEN 1 END,
+            put_job.groups);
+    PERFORM {schema}.begin_wait(put_job.id, put_job.queue_id, put_job.priority, put_job.due, late, NULL,
+                                CASE WHEN put_job.groups IS NOT NULL THEN 1::smallint END);
 END
 $$;
 
@@ -636,17 +977,23 @@ BEGIN
             RETURN 'not_found';
         END IF;
         DELETE FROM {schema}.ready WHERE ready.ctid = {schema}.place(holder)
-        RETURNING ready.queue_id, true AS is_pending INTO waited;
+        RETURNING ready.queue_id, 'pending' AS state INTO waited;
         IF NOT FOUND THEN
             DELETE FROM {schema}.scheduled WHERE scheduled.job_id = holder
-            RETURNING scheduled.queue_id, false AS is_pending INTO waited;
+            RETURNING scheduled.queue_id, 'scheduled' AS state INTO waited;
+        END IF;
+        IF NOT FOUND THEN
+            DELETE FROM {schema}.blocked WHERE blocked.job_id = holder
+            RETURNING blocked.queue_id, 'blocked' AS state INTO waited;
         END IF;
         IF FOUND THEN
-            INSERT INTO {schema}.tally (queue_id, pending, scheduled)
-            VALUES (waited.queue_id, -waited.is_pending::integer, -(NOT waited.is_pending)::integer);
+            INSERT INTO {schema}.tally (queue_id, pending, scheduled, blocked)
+            VALUES (waited.queue_id, -(waited.state = 'pending')::integer, -(waited.state = 'scheduled')::integer,
+                    -(waited.state = 'blocked')::integer);
             DELETE FROM {schema}.job_key WHERE job_key.job_id = holder;
             DELETE FROM {schema}.failure WHERE failure.job_id = holder;
             DELETE FROM {schema}.job WHERE job.id = holder;
+            PERFORM {schema}.leave_groups(ARRAY[holder]);
             RETURN 'deleted';
         END IF;
         PERFORM FROM {schema}.claimed WHERE claimed.job_id = holder FOR UPDATE;
@@ -754,20 +1101,22 @@ SELECT job.id,
        job.kind,
        CASE WHEN finished.job_id IS NOT NULL THEN finished.state
             WHEN claimed.job_id IS NOT NULL THEN 'in_progress'
+            WHEN blocked.job_id IS NOT NULL THEN 'blocked'
             WHEN scheduled.job_id IS NULL THEN 'pending'
             WHEN scheduled.reason = 'retry' THEN 'retrying'
             ELSE 'scheduled' END AS state,
        job.priority,
-       coalesce(finished.attempt, claimed.attempt, scheduled.attempt) AS attempt,
+       coalesce(finished.attempt, claimed.attempt, scheduled.attempt, blocked.attempt) AS attempt,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
-       finished.started_at, finished.finished_at, finished.error, finished.result
+       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups
 FROM {schema}.job
 JOIN {schema}.queue ON queue.id = job.queue_id
 LEFT JOIN {schema}.finished ON finished.job_id = job.id
 LEFT JOIN {schema}.claimed ON claimed.job_id = job.id
-LEFT JOIN {schema}.scheduled ON scheduled.job_id = job.id;
+LEFT JOIN {schema}.scheduled ON scheduled.job_id = job.id
+LEFT JOIN {schema}.blocked ON blocked.job_id = job.id;
 
 -- How many jobs of each queue are in each state, and the pos of the oldest pending job. That job is found by a loose
 -- index scan, which takes one probe for each priority in use, however many jobs wait.
@@ -775,11 +1124,11 @@ CREATE VIEW {schema}.depth AS
 SELECT queue.id AS queue_id, queue.name AS queue,
        coalesce(sums.pending, 0)::bigint AS pending, coalesce(sums.scheduled, 0)::bigint AS scheduled,
        coalesce(sums.in_progress, 0)::bigint AS in_progress, coalesce(sums.done, 0)::bigint AS done,
-       coalesce(sums.dead, 0)::bigint AS dead, oldest.pos AS oldest_pos
+       coalesce(sums.dead, 0)::bigint AS dead, coalesce(sums.blocked, 0)::bigint AS blocked, oldest.pos AS oldest_pos
 FROM {schema}.queue
 LEFT JOIN (
     SELECT queue_id, sum(pending) AS pending, sum(scheduled) AS scheduled, sum(in_progress) AS in_progress,
-           sum(done) AS done, sum(dead) AS dead
+           sum(done) AS done, sum(dead) AS dead, sum(blocked) AS blocked
     FROM {schema}.tally GROUP BY queue_id
 ) AS sums ON sums.queue_id = queue.id
 LEFT JOIN LATERAL (
@@ -861,12 +1210,13 @@ CROSS JOIN LATERAL (
 ) AS waiting
 WHERE waiting.kind <> ALL (handled.kinds);
 
--- For autoscalers: how many jobs of each queue wait and run, in one row per queue, in which no number is null. While
--- there are no workers, nobody makes due jobs pending, fires crons or sets the first fire time of a new cron, so
--- whatever is due counts as work too. Jobs that a pause (of the queue, or of the kind) or the concurrency keeps from starting are `held`. Jobs that
--- nobody has a handler for do not count as work; they have a column of their own.
+-- For autoscalers: how many jobs of each queue wait and run, in one row per queue, in which no number is null. Blocked
+-- jobs are no work: nobody can run them before those that have the places of their groups. While there are no workers,
+-- nobody makes due jobs pending, fires crons or sets the first fire time of a new cron, so whatever is due counts as
+-- work too. Jobs that a pause (of the queue, or of the kind) or the concurrency keeps from starting are `held`. Jobs
+-- that nobody has a handler for do not count as work; they have a column of their own.
 CREATE VIEW {schema}.scaling_signal AS
-SELECT depth.queue, depth.pending, depth.scheduled, depth.in_progress, due.jobs AS due,
+SELECT depth.queue, depth.pending, depth.scheduled, depth.blocked, depth.in_progress, due.jobs AS due,
        coalesce(vain.paused, 0) + workable.jobs - CASE
            WHEN queue.paused THEN 0
            ELSE greatest(least(workable.jobs, queue.concurrency - depth.in_progress), 0) END AS held,

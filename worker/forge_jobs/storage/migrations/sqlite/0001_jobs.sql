@@ -1,8 +1,8 @@
 -- The tables of forge-jobs in SQLite, in the order in which they are best read.
 --
--- The state of a job is the table that holds its id: scheduled, ready, claimed or finished. What was enqueued is in
--- `job`, whose rows are written once, unless a waiting job is replaced. When a job changes its state, one transaction
--- deletes a narrow row from one table and inserts one into another.
+-- The state of a job is the table that holds its id: scheduled, blocked, ready, claimed or finished. What was enqueued
+-- is in `job`, whose rows are written once, unless a waiting job is replaced. When a job changes its state, one
+-- transaction deletes a narrow row from one table and inserts one into another.
 --
 -- Unless a comment says otherwise, durations are in microseconds, moments are in microseconds since the epoch, and
 -- lists and records are JSON. Unlike PostgreSQL, SQLite has no function `enqueue` and no views of counts here,
@@ -82,7 +82,10 @@ CREATE TABLE job (
     codec        TEXT NOT NULL,
     key          TEXT,
     created_at   INTEGER NOT NULL,
-    payload      BLOB NOT NULL
+    payload      BLOB NOT NULL,
+    -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
+    links        INTEGER,  -- the sum of 1: groups
+    groups       TEXT  -- the names of its groups, and what it says of each
 );
 
 -- The keys of jobs that have not ended. A row is deleted when its job ends. Each waiting job that has a key has a row
@@ -115,11 +118,24 @@ CREATE TABLE scheduled (
     queue_id INTEGER NOT NULL,
     attempt  INTEGER NOT NULL,  -- the number of attempts that counted so far
     priority INTEGER NOT NULL,
-    reason   TEXT NOT NULL CHECK (reason IN ('delayed', 'retry', 'throttled', 'rescheduled'))
+    reason   TEXT NOT NULL CHECK (reason IN ('delayed', 'retry', 'throttled', 'rescheduled')),
+    links    INTEGER  -- as in `job`
 );
 CREATE INDEX scheduled_run_at ON scheduled (run_at);
 -- Finds the jobs of one queue that are due soon, however many jobs wait in other queues.
 CREATE INDEX scheduled_queue ON scheduled (queue_id, run_at);
+
+-- Jobs that wait for a place in a group. Each stands in the line of one of its groups that has none.
+CREATE TABLE blocked (
+    job_id   INTEGER PRIMARY KEY,
+    group_id INTEGER NOT NULL,  -- in whose line it stands
+    pos      INTEGER NOT NULL,  -- since when
+    queue_id INTEGER NOT NULL,
+    attempt  INTEGER NOT NULL,  -- the number of attempts that counted so far
+    priority INTEGER NOT NULL,
+    groups   TEXT  -- all of its groups; null: the one in whose line it stands
+);
+CREATE INDEX blocked_line ON blocked (group_id, priority, pos, job_id);
 
 -- The busiest table is its own index, which is in the order of claims. There is no index on job_id: a job that has
 -- been ready since it was enqueued is found by pos = created_at, and any other by a scan of its queue and priority.
@@ -178,7 +194,8 @@ CREATE TABLE tally (
     scheduled   INTEGER NOT NULL DEFAULT 0,
     in_progress INTEGER NOT NULL DEFAULT 0,
     done        INTEGER NOT NULL DEFAULT 0,
-    dead        INTEGER NOT NULL DEFAULT 0
+    dead        INTEGER NOT NULL DEFAULT 0,
+    blocked     INTEGER NOT NULL DEFAULT 0
 );
 CREATE TRIGGER queue_tally AFTER INSERT ON queue BEGIN
     INSERT INTO tally (queue_id) VALUES (NEW.id);
@@ -323,6 +340,28 @@ CREATE TABLE rate_limit (
 );
 
 
+-- Groups
+
+-- A job with groups is pending or in progress only while it has a place in each of them. A group has as many places as
+-- its limit; jobs for which there is none are in `blocked`.
+CREATE TABLE job_group (
+    id        INTEGER PRIMARY KEY AUTOINCREMENT,
+    name      TEXT NOT NULL UNIQUE,
+    said      INTEGER NOT NULL CHECK (said > 0),  -- the limit that the newest job said that said one
+    said_at   INTEGER NOT NULL,
+    set_limit INTEGER CHECK (set_limit > 0)  -- the limit that people have set, which is stronger; null: none
+);
+
+-- The jobs that have a place in a group.
+CREATE TABLE occupant (
+    job_id   INTEGER NOT NULL,
+    group_id INTEGER NOT NULL,
+    since    INTEGER NOT NULL,
+    PRIMARY KEY (job_id, group_id)
+) WITHOUT ROWID;
+CREATE INDEX occupant_group ON occupant (group_id, since);
+
+
 -- Crons
 
 CREATE TABLE cron (
@@ -373,20 +412,22 @@ SELECT job.id,
        job.kind,
        CASE WHEN finished.job_id IS NOT NULL THEN finished.state
             WHEN claimed.job_id IS NOT NULL THEN 'in_progress'
+            WHEN blocked.job_id IS NOT NULL THEN 'blocked'
             WHEN scheduled.job_id IS NULL THEN 'pending'
             WHEN scheduled.reason = 'retry' THEN 'retrying'
             ELSE 'scheduled' END AS state,
        job.priority,
-       coalesce(finished.attempt, claimed.attempt, scheduled.attempt) AS attempt,
+       coalesce(finished.attempt, claimed.attempt, scheduled.attempt, blocked.attempt) AS attempt,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
-       finished.started_at, finished.finished_at, finished.error, finished.result
+       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups
 FROM job
 JOIN queue ON queue.id = job.queue_id
 LEFT JOIN finished ON finished.job_id = job.id
 LEFT JOIN claimed ON claimed.job_id = job.id
-LEFT JOIN scheduled ON scheduled.job_id = job.id;
+LEFT JOIN scheduled ON scheduled.job_id = job.id
+LEFT JOIN blocked ON blocked.job_id = job.id;
 
 -- For each queue, the kinds that are handled by those who serve it and that are not paused: by workers that may claim, and by versions that
 -- may, even while they have no worker. A queue is left out where that is not known: either nobody serves it, or a

@@ -1,0 +1,164 @@
+"""Groups in PostgreSQL. The functions of the schema decide who gets a place, under the lock of the group's row; see there."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import asyncpg
+
+from forge_jobs.errors import JobNotFound, StorageUnavailable, UnknownGroup
+from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.group import GroupStatus
+from forge_jobs.model.job import WAITING, State
+from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.leadership import LEADS
+from forge_jobs.storage.postgres.moves import CANCEL, move
+
+ADMIT = "SELECT {schema}.admit($1)"
+
+ROUNDS = 20
+"""How often groups are admitted to again because others have them locked, until that is left to the leader."""
+
+ALL = """
+SELECT job_group.name, coalesce(job_group.set_limit, job_group.said) AS "limit", job_group.set_limit,
+       (SELECT count(*) FROM {schema}.occupant WHERE occupant.group_id = job_group.id) AS occupants,
+       (SELECT count(*) FROM {schema}.blocked WHERE blocked.group_id = job_group.id) AS blocked
+FROM {schema}.job_group
+WHERE $1::text IS NULL OR job_group.name = $1
+ORDER BY job_group.name LIMIT $2
+"""
+
+SET = """
+WITH written AS (
+    INSERT INTO {schema}.job_group (name, said, said_at, set_limit) VALUES ($1, 1, '-infinity', $2)
+    ON CONFLICT (name) DO UPDATE SET set_limit = excluded.set_limit
+    RETURNING id
+)
+SELECT id, {schema}.admit(ARRAY[id]) AS again FROM written
+"""
+
+UNSET = """
+WITH written AS (
+    UPDATE {schema}.job_group SET set_limit = NULL WHERE name = $1 RETURNING id
+)
+SELECT id, {schema}.admit(ARRAY[id]) AS again FROM written
+"""
+
+# A place is taken by a job that is pending or in progress: one that has ended, waits, or does not exist has none. So it
+# is after a worker that knows no groups, or after a repair.
+STALE = """
+WITH looked_at AS MATERIALIZED (
+    SELECT DISTINCT job_id FROM (
+        SELECT job_id FROM {schema}.occupant WHERE job_id > $1 ORDER BY job_id LIMIT $2) AS next
+), stale AS MATERIALIZED (
+    SELECT job_id FROM looked_at
+    WHERE EXISTS (SELECT FROM {schema}.leader WHERE leader.epoch = $3 AND leader.until > now()) AND (
+        EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = looked_at.job_id)
+        OR EXISTS (SELECT FROM {schema}.scheduled WHERE scheduled.job_id = looked_at.job_id)
+        OR EXISTS (SELECT FROM {schema}.blocked WHERE blocked.job_id = looked_at.job_id)
+        OR NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = looked_at.job_id))
+)
+SELECT (SELECT max(job_id) FROM looked_at) AS last, count(*) AS stale, {schema}.leave_groups(array_agg(job_id)) AS again
+FROM stale
+"""
+
+# Of each line one job is looked at for each of its sets of groups: where that one has no place, no other has.
+STANDING = """
+SELECT array_agg(DISTINCT line.group_id)
+FROM (SELECT DISTINCT group_id, groups FROM {schema}.blocked) AS line
+WHERE NOT EXISTS (
+    SELECT FROM unnest(coalesce(line.groups, ARRAY[line.group_id])) AS one WHERE {schema}.places_left(one) <= 0)
+"""
+
+# Lock, and look with what the next statement sees: a group that is taken into use meanwhile stays.
+UNUSED = """
+SELECT id FROM {schema}.job_group
+WHERE set_limit IS NULL AND {unused} AND {leads}
+ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
+"""
+FORGET = """
+WITH gone AS (
+    DELETE FROM {schema}.job_group WHERE id = ANY ($1::bigint[]) AND {unused} RETURNING id
+), unfronted AS (
+    DELETE FROM {schema}.group_front WHERE group_id = ANY (ARRAY(SELECT id FROM gone))
+)
+SELECT count(*) FROM gone
+"""
+_UNUSED = """NOT EXISTS (SELECT FROM {schema}.occupant WHERE occupant.group_id = job_group.id)
+    AND NOT EXISTS (SELECT FROM {schema}.blocked WHERE blocked.group_id = job_group.id)
+    AND NOT EXISTS (SELECT FROM {schema}.blocked WHERE blocked.groups @> ARRAY[job_group.id])"""
+UNUSED = UNUSED.replace("{unused}", _UNUSED).replace("{leads}", LEADS.replace("{epoch}", "$2"))
+FORGET = FORGET.replace("{unused}", _UNUSED)
+
+STEP = 5_000
+"""How many places one step of the audit looks at, and how many groups it forgets."""
+
+
+class PostgresGroups:
+    """`Groups` in PostgreSQL."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+
+    async def all(self, *, name: str | None = None, limit: int = 10_000) -> list[GroupStatus]:
+        return [GroupStatus(**record) for record in await self._database.fetch(ALL, name, limit)]
+
+    async def set(self, name: str, limit: int | None) -> None:
+        if limit is None:
+            record = await self._database.fetchrow(UNSET, name)
+            if record is None:
+                raise UnknownGroup(name)
+        else:
+            record = await self._database.fetchrow(SET, name, limit)
+        assert record is not None
+        await admit(self._database, record["again"])
+
+    async def audit(self, *, epoch: LeaderEpoch) -> int:
+        mended: int = 0
+        last = 0
+        while True:
+            record = await self._database.fetchrow(STALE, last, STEP, epoch)
+            assert record is not None
+            mended += record["stale"]
+            await admit(self._database, record["again"])
+            if record["last"] is None:
+                break
+            last = record["last"]
+        standing = await self._database.fetchval(STANDING)
+        if standing:
+            mended += len(standing)
+            await admit(self._database, standing)
+        async with self._database.transaction() as connection:
+            unused = await self._database.fetch(UNUSED, STEP, epoch, connection=connection)
+            if unused:
+                ids = [record[0] for record in unused]
+                await self._database.execute(FORGET, ids, connection=connection)
+        return mended
+
+
+async def admit(database: PostgresDatabase, groups: Sequence[int] | None) -> None:
+    """Free places of these groups are given away, also where another transaction had one of their rows locked.
+
+    What cannot be done now is left to the leader's audit.
+    """
+    for _ in range(ROUNDS):
+        if not groups:
+            return
+        try:
+            groups = await database.fetchval(ADMIT, sorted(set(groups)))
+        except StorageUnavailable:
+            return
+
+
+async def cancel(database: PostgresDatabase, job_ids: Sequence[int] | None) -> None:
+    """These jobs are cancelled, since newer ones of their groups take their places."""
+    for job_id in dict.fromkeys(job_ids or ()):
+        with suppress(JobNotFound):
+            record = await move(database, CANCEL, job_id, possible=WAITING | {State.IN_PROGRESS})
+            await admit(database, record["again"])
+
+
+async def settle(database: PostgresDatabase, joined: asyncpg.Record | dict[str, Any]) -> None:
+    """What the function `join_groups` has left to its caller is done."""
+    await cancel(database, joined["in_way"])
+    await admit(database, joined["again"])

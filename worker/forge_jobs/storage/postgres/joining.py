@@ -1,0 +1,29 @@
+"""How jobs join their groups in PostgreSQL, as parts of the statements that make them wait."""
+
+from forge_jobs.model.group import DROPPED_ERROR
+from forge_jobs.storage.postgres import endings
+
+# The rows of {of} have to be there when the function is called, hence the aggregate; in order of their places.
+JOINED = """
+    SELECT joined.* FROM (
+        SELECT array_agg(job_id ORDER BY pos) AS ids, array_agg(queue_id ORDER BY pos) AS queue_ids,
+               array_agg(priority ORDER BY pos) AS priorities, array_agg(attempt ORDER BY pos) AS attempts,
+               array_agg(pos ORDER BY pos) AS places, array_agg(groups ORDER BY pos) AS rules,
+               array_agg(created_at ORDER BY pos) AS asked_at
+        FROM {of}
+    ) AS asked
+    CROSS JOIN LATERAL {schema}.join_groups(ids, queue_ids, priorities, attempts, places, rules, asked_at) AS joined
+"""
+
+# Scheduled jobs that are dropped when they are due have ended.
+_DROPPED = "(SELECT linked.* FROM linked WHERE job_id = ANY (ARRAY(SELECT unnest(joined.dropped) FROM joined))) AS lost"
+DROPPED = f"""kept AS (
+    INSERT INTO {{schema}}.finished (job_id, finished_at, queue_id, attempt, state, error)
+    SELECT job_id, now(), queue_id, attempt, 'dead', '{DROPPED_ERROR}' FROM {_DROPPED}
+    WHERE (SELECT dead_retention FROM {{schema}}.queue WHERE queue.id = lost.queue_id) > interval '0'
+    RETURNING job_id, queue_id
+), unkept AS MATERIALIZED (
+    SELECT job_id FROM {_DROPPED} EXCEPT SELECT job_id FROM kept
+), {endings.forgotten("unkept")}, {endings.unkeyed(_DROPPED)}, mourned AS (
+    INSERT INTO {{schema}}.tally (queue_id, dead) SELECT queue_id, count(*) FROM kept GROUP BY queue_id
+)"""

@@ -1,0 +1,264 @@
+"""Groups in SQLite. Whoever writes is alone, so what is free when somebody looks is free when it is given away."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from forge_jobs.errors import UnknownGroup
+from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.group import Group, GroupStatus, Overflow, decoded
+from forge_jobs.model.job import Claim
+from forge_jobs.storage.sqlite.connection import SqliteDatabase
+from forge_jobs.storage.sqlite.leadership import leads
+from forge_jobs.storage.sqlite.tally import count_move
+from forge_jobs.storage.sqlite.transaction import Record, Transaction
+from forge_jobs.storage.sqlite.waiting import make_ready
+
+ALL = """
+SELECT name, coalesce(set_limit, said) AS "limit", set_limit,
+       (SELECT count(*) FROM occupant WHERE occupant.group_id = job_group.id) AS occupants,
+       (SELECT count(*) FROM blocked WHERE blocked.group_id = job_group.id) AS blocked
+FROM job_group WHERE :name IS NULL OR name = :name ORDER BY name LIMIT :limit
+"""
+
+SAY = """
+INSERT INTO job_group (name, said, said_at) VALUES (:name, coalesce(:limit, 1), iif(:limit IS NULL, 0, :at))
+ON CONFLICT (name) DO UPDATE SET said = excluded.said, said_at = excluded.said_at
+WHERE :limit IS NOT NULL AND job_group.said_at <= :at
+RETURNING id
+"""
+
+FREE = """
+SELECT coalesce(set_limit, said) - (SELECT count(*) FROM occupant WHERE group_id = id) FROM job_group WHERE id = ?
+"""
+
+NEXT = """
+SELECT job_id, queue_id, attempt, priority, pos, groups FROM blocked
+WHERE group_id = ? AND (groups IS NULL OR groups NOT IN (SELECT value FROM json_each(?)))
+ORDER BY priority, pos, job_id LIMIT 1
+"""
+
+STALE = """
+SELECT DISTINCT job_id FROM occupant
+WHERE job_id IN (SELECT job_id FROM finished) OR job_id IN (SELECT job_id FROM scheduled)
+   OR job_id IN (SELECT job_id FROM blocked) OR job_id NOT IN (SELECT id FROM job)
+"""
+
+FORGET = """
+DELETE FROM job_group
+WHERE set_limit IS NULL AND id NOT IN (SELECT group_id FROM occupant) AND id NOT IN (SELECT group_id FROM blocked)
+  AND id NOT IN (SELECT each.value FROM blocked JOIN json_each(blocked.groups) AS each)
+"""
+
+
+class Joining(NamedTuple):
+    """A job that is in no state and asks for its places."""
+
+    id: int
+    pos: int
+    queue_id: int
+    attempt: int
+    priority: int
+    groups: str
+    asked_at: int
+
+
+class Joined(NamedTuple):
+    """What became of jobs besides that they are ready or blocked."""
+
+    dropped: dict[
+        int, int
+    ]  # jobs that are in no state, as their groups say, each with one that has its place
+    in_way: list[int]  # jobs that have to be cancelled, as newer ones say
+
+
+class SqliteGroups:
+    """`Groups` in SQLite."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+
+    async def all(self, *, name: str | None = None, limit: int = 10_000) -> list[GroupStatus]:
+        rows = await self._database.read(
+            lambda transaction: transaction.records(ALL, {"name": name, "limit": limit})
+        )
+        return [GroupStatus(**row) for row in rows]
+
+    async def set(self, name: str, limit: int | None) -> None:
+        def set(transaction: Transaction) -> None:
+            if limit is not None:
+                _say(transaction, Group(name), transaction.now)
+            group_id = transaction.value(
+                "UPDATE job_group SET set_limit = ? WHERE name = ? RETURNING id", (limit, name)
+            )
+            if group_id is None:
+                raise UnknownGroup(name)
+            admit(transaction, [group_id])
+
+        await self._database.write(set)
+
+    async def audit(self, *, epoch: LeaderEpoch) -> int:
+        def audit(transaction: Transaction) -> int:
+            if not leads(transaction, epoch):
+                return 0
+            stale = [row[0] for row in transaction.rows(STALE)]
+            leave(transaction, stale)
+            admitted = admit_all(transaction)
+            transaction.execute(FORGET)
+            return len(stale) + admitted
+
+        return await self._database.write(audit)
+
+
+def join(transaction: Transaction, jobs: Sequence[Joining]) -> Joined:
+    """These jobs are ready at their places, or blocked, in their order."""
+    dropped: dict[int, int] = {}
+    in_way: list[int] = []
+    for job in jobs:
+        rules = decoded(job.groups)
+        ids = {name: _say(transaction, rule, job.asked_at) for name, rule in rules.items()}
+        full = [
+            name
+            for name, group_id in sorted(ids.items(), key=lambda item: item[1])
+            if not _is_free(transaction, group_id)
+        ]
+        if not full:
+            _let_in(transaction, job.id, list(ids.values()), job.pos, job.queue_id, job.attempt, job.priority)
+            count_move(transaction, [job.queue_id], None, "pending")
+            continue
+        overflows = {} if job.attempt else {name: rules[name].overflow for name in full}  # a retry is not new
+        if dropping := [name for name, overflow in overflows.items() if overflow == Overflow.DROP_NEWEST]:
+            dropped[job.id] = _occupants(transaction, ids[dropping[0]])[0]
+            continue
+        for name, overflow in overflows.items():
+            if overflow == Overflow.CANCEL_RUNNING:
+                in_line = transaction.rows("SELECT job_id FROM blocked WHERE group_id = ?", (ids[name],))
+                in_way += [*(row[0] for row in in_line), _occupants(transaction, ids[name])[0]]
+        _stand_in_line(transaction, job, ids[full[0]], sorted(ids.values()))
+        count_move(transaction, [job.queue_id], None, "blocked")
+    return Joined(dropped, in_way)
+
+
+def leave(transaction: Transaction, job_ids: Iterable[int]) -> None:
+    """The jobs have no place in any group any more, and those that stand in line get what is free now."""
+    ids = json.dumps(list(job_ids))
+    vacated = transaction.rows(
+        "DELETE FROM occupant WHERE job_id IN (SELECT value FROM json_each(?)) RETURNING group_id", (ids,)
+    )
+    admit(transaction, sorted({row[0] for row in vacated}))
+
+
+def admit_all(transaction: Transaction) -> int:
+    """Free places of all groups are given to the jobs that stand in their lines; return how many were."""
+    return admit(transaction, [row[0] for row in transaction.rows("SELECT DISTINCT group_id FROM blocked")])
+
+
+def take_place(transaction: Transaction, job_id: int, name: str) -> None:
+    """The job has a place in the group of this name, also when there is none left."""
+    transaction.execute(
+        "INSERT INTO occupant (job_id, group_id, since) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        (job_id, _say(transaction, Group(name), transaction.now), transaction.now),
+    )
+
+
+def ids_of(transaction: Transaction, groups: str | None) -> list[int]:
+    """Return the ids of these groups, as far as they are known."""
+    names = json.dumps(list(decoded(groups)))
+    return [
+        row[0]
+        for row in transaction.rows(
+            "SELECT id FROM job_group WHERE name IN (SELECT value FROM json_each(?))", (names,)
+        )
+    ]
+
+
+def leave_of(transaction: Transaction, claims: Iterable[Claim]) -> None:
+    """The jobs of these claims, which were taken back, have no places in groups; others get what is free now."""
+    if linked := [claim.job_id for claim in claims if claim.links is not None]:
+        leave(transaction, linked)
+
+
+def admit(transaction: Transaction, groups: Iterable[int]) -> int:
+    """Free places of these groups are given to the jobs that stand in their lines; return how many were.
+
+    A job of several groups that has no place in another one goes over to the line of that one.
+    """
+    todo = list(groups)
+    admitted: list[int] = []
+    while todo:
+        group_id = todo.pop()
+        refused: list[str] = []  # the sets of groups of which one has no place
+        while _is_free(transaction, group_id):
+            rows = transaction.records(NEXT, (group_id, json.dumps(refused)))
+            if not rows:
+                break
+            [job] = rows
+            of_job = [group_id] if job["groups"] is None else json.loads(job["groups"])
+            full = [one for one in of_job if not _is_free(transaction, one)]
+            todo += [one for one in of_job if one != group_id]
+            if full:
+                refused.append(job["groups"])
+                transaction.execute(
+                    "UPDATE blocked SET group_id = ? WHERE job_id = ?", (full[0], job["job_id"])
+                )
+                continue
+            _admit(transaction, job, of_job, transaction.now + len(admitted))
+            admitted.append(job["queue_id"])
+    count_move(transaction, admitted, "blocked", "pending")
+    return len(admitted)
+
+
+def _admit(transaction: Transaction, job: Record, groups: Sequence[int], pos: int) -> None:
+    transaction.execute("DELETE FROM blocked WHERE job_id = ?", (job["job_id"],))
+    _let_in(transaction, job["job_id"], groups, pos, job["queue_id"], job["attempt"], job["priority"])
+
+
+def _let_in(
+    transaction: Transaction,
+    job_id: int,
+    groups: Sequence[int],
+    pos: int,
+    queue_id: int,
+    attempt: int,
+    priority: int,
+) -> None:
+    transaction.execute_many(
+        "INSERT INTO occupant (job_id, group_id, since) VALUES (?, ?, ?)",
+        [(job_id, group_id, transaction.now) for group_id in groups],
+    )
+    make_ready(transaction, [(job_id, pos, queue_id, attempt, priority)])
+
+
+def _stand_in_line(transaction: Transaction, job: Joining, group_id: int, groups: Sequence[int]) -> None:
+    transaction.execute(
+        "INSERT INTO blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            job.id,
+            group_id,
+            job.pos,
+            job.queue_id,
+            job.attempt,
+            job.priority,
+            json.dumps(groups) if len(groups) > 1 else None,
+        ),
+    )
+
+
+def _say(transaction: Transaction, group: Group, at: int) -> int:
+    """The group exists, and has the limit that this says; jobs that wait get what is free then. Return its id."""
+    said = transaction.value(SAY, {"name": group.name, "limit": group.limit, "at": at})
+    if said is not None:
+        admit(transaction, [said])
+    group_id: int = transaction.value("SELECT id FROM job_group WHERE name = ?", (group.name,))
+    return group_id
+
+
+def _is_free(transaction: Transaction, group_id: int) -> bool:
+    return bool(transaction.value(FREE, (group_id,)) > 0)
+
+
+def _occupants(transaction: Transaction, group_id: int) -> list[int]:
+    rows = transaction.rows(
+        "SELECT job_id FROM occupant WHERE group_id = ? ORDER BY since, job_id", (group_id,)
+    )
+    return [row[0] for row in rows]

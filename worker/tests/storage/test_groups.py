@@ -1,0 +1,436 @@
+"""Of the jobs of a group only so many at once are pending or in progress; the others are blocked."""
+
+from datetime import timedelta
+
+import pytest
+
+from forge_jobs.errors import UnknownGroup, WrongState
+from forge_jobs.model.group import Group, encoded
+from forge_jobs.model.job import State
+from forge_jobs.model.match import Match, Move
+from tests.storage.factories import claim, dead, done, enqueue, failed, job, leader, state, worker
+
+
+def of(*groups, **facts):
+    """A job's facts with these groups."""
+    return {"groups": encoded(Group(one) if isinstance(one, str) else one for one in groups), **facts}
+
+
+async def test_the_first_job_of_a_group_is_pending_and_the_others_are_blocked(storage):
+    ids = [await enqueue(storage, **of("a")) for _ in range(3)]
+
+    assert [await state(storage, one) for one in ids] == [State.PENDING, State.BLOCKED, State.BLOCKED]
+    [counts] = await storage.jobs.counts()
+    assert (counts.pending, counts.blocked) == (1, 2)
+
+
+async def test_as_many_jobs_are_pending_as_the_limit_says(storage):
+    ids = [await enqueue(storage, **of(Group("a", limit=2))) for _ in range(3)]
+
+    assert [await state(storage, one) for one in ids] == [State.PENDING, State.PENDING, State.BLOCKED]
+
+
+async def test_a_group_spans_queues_and_kinds(storage):
+    await storage.queues.ensure(["mail"])
+    await enqueue(storage, "one", **of("a"))
+
+    assert await state(storage, await enqueue(storage, "other", **of("a", queue="mail"))) is State.BLOCKED
+
+
+async def test_groups_do_not_wait_for_each_other(storage):
+    await enqueue(storage, **of("a"))
+
+    assert await state(storage, await enqueue(storage, **of("b"))) is State.PENDING
+    assert await state(storage, await enqueue(storage)) is State.PENDING
+
+
+@pytest.mark.parametrize("end", [done, dead])
+async def test_a_job_that_ends_hands_its_place_to_the_next(storage, end):
+    me = await worker(storage)
+    ids = [await enqueue(storage, **of("a")) for _ in range(3)]
+    [running] = await claim(storage, me)
+
+    assert await storage.claims.finish([end(running)]) == []
+
+    assert [await state(storage, one) for one in ids[1:]] == [State.PENDING, State.BLOCKED]
+
+
+async def test_a_plain_job_and_one_of_a_group_end_in_one_batch(storage):
+    me = await worker(storage)
+    await enqueue(storage)
+    await enqueue(storage, key="k")
+    await enqueue(storage, **of("a"))
+    blocked = await enqueue(storage, **of("a"))
+
+    assert await storage.claims.finish([done(one) for one in await claim(storage, me)]) == []
+
+    assert await state(storage, blocked) is State.PENDING
+
+
+async def test_blocked_jobs_get_places_by_priority_and_then_in_their_order(storage):
+    me = await worker(storage)
+    first = await enqueue(storage, **of("a"))
+    late, later = await enqueue(storage, **of("a", priority=5)), await enqueue(storage, **of("a"))
+    urgent = await enqueue(storage, **of("a", priority=-5))
+    order = []
+
+    for _ in range(4):
+        [running] = await claim(storage, me)
+        order.append(running.job_id)
+        await storage.claims.finish([done(running)])
+
+    assert order == [first, urgent, later, late]
+
+
+async def test_many_priorities_and_many_ends_keep_the_order(storage):
+    me = await worker(storage)
+    ids = [(number % 3, await enqueue(storage, **of("a", priority=number % 3))) for number in range(60)]
+    order = []
+
+    for _ in range(60):
+        [running] = await claim(storage, me)
+        order.append((running.priority, running.job_id))
+        await storage.claims.finish([done(running)])
+
+    assert order == [ids[0], *sorted(ids[1:])]
+
+
+async def test_a_job_that_waits_for_its_retry_gives_its_place_up(storage, clock):
+    me = await worker(storage)
+    await clock.freeze()
+    first, second = await enqueue(storage, **of("a")), await enqueue(storage, **of("a"))
+    [running] = await claim(storage, me)
+
+    await storage.claims.postpone([failed(running)])
+    assert (await state(storage, first), await state(storage, second)) == (State.RETRYING, State.PENDING)
+
+    await clock.advance(seconds=11)
+    assert (await storage.schedule.make_pending())[0] == 1
+    assert (await state(storage, first), await state(storage, second)) == (State.BLOCKED, State.PENDING)
+    assert (await storage.jobs.get(first)).attempt == 1
+
+
+async def test_a_job_that_is_tried_again_at_once_stands_behind_those_that_wait(storage):
+    me = await worker(storage)
+    first, second = await enqueue(storage, **of("a")), await enqueue(storage, **of("a"))
+
+    await storage.claims.postpone([failed(one, delay=timedelta(0)) for one in await claim(storage, me)])
+    await storage.schedule.make_pending()
+
+    assert (await state(storage, first), await state(storage, second)) == (State.BLOCKED, State.PENDING)
+
+
+async def test_a_job_that_is_handed_back_keeps_its_place(storage):
+    me = await worker(storage)
+    first, second = await enqueue(storage, **of("a")), await enqueue(storage, **of("a"))
+
+    await storage.claims.hand_back(await claim(storage, me))
+
+    assert (await state(storage, first), await state(storage, second)) == (State.PENDING, State.BLOCKED)
+
+
+@pytest.mark.parametrize("write", ["postpone", "hand_back"])
+async def test_a_running_job_that_a_user_cancelled_gives_its_place_up_when_its_worker_returns_it(
+    storage, write
+):
+    me = await worker(storage)
+    first, second = await enqueue(storage, **of("a")), await enqueue(storage, **of("a"))
+    claims = await claim(storage, me)
+    await storage.jobs.cancel(first)
+
+    await (
+        storage.claims.hand_back(claims)
+        if write == "hand_back"
+        else storage.claims.postpone([failed(one) for one in claims])
+    )
+
+    assert (await state(storage, first), await state(storage, second)) == (State.DEAD, State.PENDING)
+
+
+@pytest.mark.parametrize("move", ["cancel", "delete"])
+async def test_a_pending_job_that_goes_hands_its_place_to_the_next(storage, move):
+    first, second = await enqueue(storage, **of("a")), await enqueue(storage, **of("a"))
+
+    await getattr(storage.jobs, move)(first)
+
+    assert await state(storage, second) is State.PENDING
+
+
+@pytest.mark.parametrize("move", ["cancel", "delete"])
+async def test_a_blocked_job_that_goes_had_no_place(storage, move):
+    ids = [await enqueue(storage, **of("a")) for _ in range(3)]
+
+    await getattr(storage.jobs, move)(ids[1])
+
+    assert [await state(storage, one) for one in (ids[0], ids[2])] == [State.PENDING, State.BLOCKED]
+
+
+async def test_a_blocked_job_cannot_be_retried_or_run_now(storage):
+    await enqueue(storage, **of("a"))
+    blocked = await enqueue(storage, **of("a"))
+
+    with pytest.raises(WrongState):
+        await storage.jobs.retry(blocked)
+    assert await storage.jobs.run_now(blocked) is False
+
+
+async def test_a_dead_job_that_is_retried_joins_its_group_again(storage):
+    first, second = await enqueue(storage, **of("a")), await enqueue(storage, **of("a"))
+    await storage.jobs.cancel(first)
+
+    assert await storage.jobs.retry(first)
+
+    assert (await state(storage, first), await state(storage, second)) == (State.BLOCKED, State.PENDING)
+
+
+async def test_a_scheduled_job_joins_its_group_when_it_is_due(storage, clock):
+    await clock.freeze()
+    delayed = await enqueue(storage, **of("a", delay=timedelta(seconds=5)))
+    first = await enqueue(storage, **of("a"))
+    assert (await state(storage, delayed), await state(storage, first)) == (State.SCHEDULED, State.PENDING)
+
+    assert await storage.jobs.run_now(delayed)
+
+    assert await state(storage, delayed) is State.BLOCKED
+
+
+async def test_many_jobs_are_enqueued_with_their_groups(storage):
+    me = await worker(storage)
+    answers = await storage.jobs.enqueue_many(
+        [job(**of(f"g{number % 2}")) for number in range(500)] + [job()]
+    )
+
+    [counts] = await storage.jobs.counts()
+    assert (len(answers), counts.pending, counts.blocked, counts.scheduled) == (501, 3, 498, 0)
+    ended = 0
+    while claims := await claim(storage, me):
+        ended += len(claims)
+        await storage.claims.finish([done(one) for one in claims])
+    assert ended == 501
+
+
+async def test_the_limit_that_was_said_last_holds(storage):
+    ids = [await enqueue(storage, **of("a")) for _ in range(3)]
+
+    more = await enqueue(storage, **of(Group("a", limit=3)))
+
+    assert [await state(storage, one) for one in ids] == [State.PENDING] * 3
+    assert await state(storage, more) is State.BLOCKED
+    await enqueue(storage, **of("a"))
+    [group] = await storage.groups.all()
+    assert (group.name, group.limit, group.occupants, group.blocked) == ("a", 3, 3, 2)
+
+
+async def test_the_limit_that_people_set_is_stronger_than_what_jobs_say(storage):
+    me = await worker(storage)
+    ids = [await enqueue(storage, **of(Group("a", limit=1))) for _ in range(3)]
+
+    await storage.groups.set("a", 2)
+    await enqueue(storage, **of(Group("a", limit=1)))
+
+    assert [await state(storage, one) for one in ids] == [State.PENDING, State.PENDING, State.BLOCKED]
+    await storage.groups.set("a", None)
+    assert [await state(storage, one) for one in ids] == [State.PENDING, State.PENDING, State.BLOCKED]
+    running = await claim(storage, me)
+    await storage.claims.finish([done(running[0])])
+    assert await state(storage, ids[2]) is State.BLOCKED
+    await storage.claims.finish([done(running[1])])
+    assert await state(storage, ids[2]) is State.PENDING
+
+
+async def test_the_limit_of_a_group_that_nobody_uses_is_kept_where_people_set_it(storage):
+    with pytest.raises(UnknownGroup):
+        await storage.groups.set("a", None)
+    await storage.groups.set("a", 2)
+    await storage.groups.audit(epoch=await leader(storage))
+
+    [group] = await storage.groups.all()
+    assert (group.limit, group.set_limit) == (2, 2)
+
+
+async def test_a_job_of_several_groups_waits_until_each_has_a_place(storage):
+    me = await worker(storage)
+    await enqueue(storage, **of("a"))
+    await enqueue(storage, **of("b"))
+    both = await enqueue(storage, **of("a", "b"))
+    assert await state(storage, both) is State.BLOCKED
+
+    one, other = await claim(storage, me)
+    await storage.claims.finish([done(one)])
+    assert await state(storage, both) is State.BLOCKED
+    await storage.claims.finish([done(other)])
+    assert await state(storage, both) is State.PENDING
+
+
+async def test_a_job_that_waits_for_another_group_keeps_nobody_from_the_place_that_is_free(storage):
+    me = await worker(storage)
+    await enqueue(storage, **of("a"))
+    await enqueue(storage, **of("b"))
+    both, more = await enqueue(storage, **of("a", "b")), await enqueue(storage, **of("a"))
+    of_a, of_b = await claim(storage, me)
+
+    await storage.claims.finish([done(of_a)])
+
+    assert (await state(storage, both), await state(storage, more)) == (State.BLOCKED, State.PENDING)
+    await storage.claims.finish([done(of_b)])
+    assert await state(storage, both) is State.BLOCKED
+    [last] = await claim(storage, me)
+    await storage.claims.finish([done(last)])
+    assert await state(storage, both) is State.PENDING
+
+
+async def test_tenants_share_a_group_that_all_of_them_are_in(storage):
+    me = await worker(storage)
+    everyone = Group("all", limit=2)
+    made = [await enqueue(storage, **of(f"t{number % 3}", everyone)) for number in range(30)]
+    ended = []
+
+    while claims := await claim(storage, me):
+        assert len(claims) <= 2
+        ended += [one.job_id for one in claims]
+        await storage.claims.finish([done(one) for one in claims])
+
+    assert sorted(ended) == made
+
+
+async def test_a_blocked_job_of_several_groups_that_goes_leaves_its_turn_to_the_next(storage):
+    me = await worker(storage)
+    everyone = Group("all", limit=1)
+    await enqueue(storage, **of(everyone))
+    ids = [await enqueue(storage, **of("a", everyone)) for _ in range(3)]
+
+    await storage.jobs.cancel(ids[0])
+    await storage.claims.finish([done(one) for one in await claim(storage, me)])
+
+    assert [await state(storage, one) for one in ids[1:]] == [State.PENDING, State.BLOCKED]
+
+
+async def test_a_group_that_drops_the_newest_answers_with_the_job_that_has_the_place(storage):
+    only = Group("a", overflow="drop_newest")
+    first = await enqueue(storage, **of(only))
+
+    answer = await storage.jobs.enqueue(job(**of(only)))
+
+    assert (answer.id, answer.duplicate, answer.dropped) == (first, True, True)
+    assert await storage.jobs.newest() == first
+
+
+async def test_a_scheduled_job_that_is_dropped_when_it_is_due_is_dead(storage, clock):
+    await clock.freeze()
+    only = Group("a", overflow="drop_newest")
+    delayed = await enqueue(storage, **of(only, delay=timedelta(seconds=5), key="k"))
+    await enqueue(storage, **of(only))
+
+    await clock.advance(seconds=6)
+    await storage.schedule.make_pending()
+
+    found = await storage.jobs.get(delayed)
+    assert (found.state, found.error) == (State.DEAD, "dropped: its group had no place for it")
+
+
+async def test_the_retry_of_a_job_is_not_the_newest(storage):
+    me = await worker(storage)
+    only = Group("a", overflow="drop_newest")
+    first = await enqueue(storage, **of(only))
+    await storage.claims.postpone([failed(one, delay=timedelta(0)) for one in await claim(storage, me)])
+    await enqueue(storage, **of(only))
+
+    await storage.schedule.make_pending()
+
+    assert await state(storage, first) is State.BLOCKED
+
+
+async def test_a_group_that_cancels_what_runs_makes_room_for_the_newest(storage):
+    me = await worker(storage)
+    newest = Group("a", overflow="cancel_running")
+    first = await enqueue(storage, **of(newest))
+    [running] = await claim(storage, me)
+    second = await enqueue(storage, **of(newest))
+    third = await enqueue(storage, **of(newest))
+
+    assert (await storage.jobs.get(first)).cancel_requested_at is not None
+    assert (await state(storage, second), await state(storage, third)) == (State.DEAD, State.BLOCKED)
+    await storage.claims.finish([dead(running, "cancelled by user")])
+    assert await state(storage, third) is State.PENDING
+
+
+async def test_a_group_that_cancels_what_runs_cancels_what_is_pending_too(storage):
+    newest = Group("a", overflow="cancel_running")
+    first, second = await enqueue(storage, **of(newest)), await enqueue(storage, **of(newest))
+
+    assert (await state(storage, first), await state(storage, second)) == (State.DEAD, State.PENDING)
+
+
+async def test_the_audit_frees_places_that_a_worker_which_knows_no_groups_has_left(storage, database):
+    me = await worker(storage)
+    _, second = await enqueue(storage, **of("a")), await enqueue(storage, **of("a"))
+    [running] = await claim(storage, me)
+    running.links = None  # as such a worker reads it
+    await storage.claims.finish([done(running)])
+    assert await state(storage, second) is State.BLOCKED
+
+    assert await storage.groups.audit(epoch=await leader(storage)) == 1
+
+    assert await state(storage, second) is State.PENDING
+
+
+async def test_the_audit_lets_in_who_was_forgotten_and_forgets_groups_that_nobody_uses(storage, database):
+    first, second = await enqueue(storage, **of("a")), await enqueue(storage, **of("a"))
+    await database.run("UPDATE job_group SET said = 2")
+    epoch = await leader(storage)
+
+    assert await storage.groups.audit(epoch=epoch) == 1
+    assert await state(storage, second) is State.PENDING
+    for one in (first, second):
+        await storage.jobs.cancel(one)
+    assert await storage.groups.audit(epoch=epoch) == 0
+
+    assert await storage.groups.all() == []
+
+
+async def test_who_does_not_lead_audits_nothing(storage, database):
+    epoch = await leader(storage)
+    _, second = await enqueue(storage, **of("a")), await enqueue(storage, **of("a"))
+    me = await worker(storage)
+    [running] = await claim(storage, me)
+    running.links = None
+    await storage.claims.finish([done(running)])
+
+    await storage.groups.audit(epoch=epoch - 1)
+
+    assert await state(storage, second) is State.BLOCKED
+    await storage.groups.audit(epoch=epoch)
+
+
+async def test_a_lost_job_gives_its_place_to_the_next(storage):
+    me = await worker(storage)
+    first, second = await enqueue(storage, **of("a")), await enqueue(storage, **of("a"))
+    await claim(storage, me)
+    await storage.workers.deregister(me)
+
+    lost = await storage.claims.lost(epoch=await leader(storage))
+    assert [one.links for one in lost] == [1]
+    await storage.claims.postpone([failed(one, "worker lost") for one in lost])
+
+    assert (await state(storage, first), await state(storage, second)) == (State.RETRYING, State.PENDING)
+
+
+async def test_blocked_jobs_are_listed_counted_and_cancelled_together(storage):
+    ids = [await enqueue(storage, **of("a")) for _ in range(4)]
+
+    assert [one.id for one in await storage.jobs.find(state=State.BLOCKED)] == ids[:0:-1]
+    assert await storage.jobs.count(State.BLOCKED) == 3
+    moved = [one async for one in storage.jobs.move_all(Move.CANCEL, Match(State.BLOCKED, ids[2]))]
+    assert sum(one.changed for one in moved) == 2
+    assert [await state(storage, one) for one in ids] == [
+        State.PENDING,
+        State.DEAD,
+        State.DEAD,
+        State.BLOCKED,
+    ]
+
+
+async def test_the_facts_of_a_job_say_its_groups(storage):
+    found = await storage.jobs.get(await enqueue(storage, **of(Group("a", limit=3), "b")))
+
+    assert found.groups == '{"a":{"limit":3},"b":{}}'
