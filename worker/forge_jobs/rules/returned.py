@@ -113,7 +113,7 @@ def _to_run(value: Any, place: str, levels: int) -> str | None:
     if isinstance(value, Future | asyncio.Future):
         what = None if value.done() else "what still runs"
     elif what is None and inspect.isawaitable(value):
-        what = f"{type(value).__name__}, which nobody awaited,"
+        what = f"an unawaited {type(value).__name__}"
     if what:
         return f"{what} at ${place}" if place else what
     if levels:

@@ -168,7 +168,7 @@ def endless() -> "asyncio.Future[Any]":
         (lambda: functools.partial(work, 1), "a partial,"),
         (lambda: work, "a function,"),
         (lambda: {"do": [Sender().send]}, "a method at $.do[0],"),
-        (lambda: {"later": Later()}, "Later, which nobody awaited, at $.later,"),
+        (lambda: {"later": Later()}, "an unawaited Later at $.later,"),
         (
             functools.partial(returns_async, lambda: [asyncio.create_task(asyncio.sleep(60))]),
             "what still runs at $[0],",
@@ -190,6 +190,39 @@ async def test_what_has_not_run_is_a_failed_attempt(
     assert (job.state, ran) == (State.DEAD, [])
     assert job.error is not None and says in job.error
     assert "\n" not in job.error
+
+
+def later() -> Later:
+    return Later()
+
+
+def numbers_of_another() -> Iterator[int]:
+    return numbers()
+
+
+def nested() -> dict[str, Any]:
+    return {"sent": [work(1)]}
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (later, "an unawaited Later,"),
+        (numbers_of_another, "a generator,"),
+        (nested, "a coroutine at $.sent[0],"),
+    ],
+)
+async def test_what_has_not_run_in_a_process_of_its_own_is_a_failed_attempt(
+    forge: Forge, function: Callable[[], Any], says: str
+) -> None:
+    forge.handler(kind="work", max_attempts=1, executor="process")(function)
+    job = await forge.enqueue("work")
+    await Worker(forge, queues=["default"]).run(until_empty=True)
+
+    ended = await forge.jobs.get(job.id)
+    assert (ended.state, ended.result) == (State.DEAD, None)
+    assert ended.error is not None and says in ended.error
 
 
 class Unseen:
