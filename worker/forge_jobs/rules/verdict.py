@@ -54,13 +54,15 @@ class Verdict(msgspec.Struct, gc=False):
 
     A Claim in `write` is handed back. `throttled` is the decision that cools the queue down; it is
     None again once it is known for how long, and the job waits as long: `wait_for_cooldown`.
-    `unanswered` once the database was asked to write it and gave no answer: it may have.
+    `unanswered` once the database was asked to write it and gave no answer: it may have. `size` is
+    how many bytes of result and error are to be written, about.
     """
 
     write: End | Postponement | Claim | Settled
     run: Run
     throttled: Throttled | None = None
     unanswered: bool = False
+    size: int = 0
 
 
 def done(claim: Claim, queue: QueueConfig, codec: str, result: Any, wait: float, duration: float) -> Verdict:
@@ -72,10 +74,13 @@ def done(claim: Claim, queue: QueueConfig, codec: str, result: Any, wait: float,
         except Retry as unfinished:
             return failed(claim, queue, unfinished.reason, wait, duration)
         encoded, note = kept_of_it.encoded, kept_of_it.note
-    return Verdict(
+    verdict = Verdict(
         End(claim, State.DONE, duration, encoded, note and kept(note), queue.done_retention > timedelta(0)),
         Run(claim, queue.name, Outcome.DONE, wait, duration, note),
     )
+    if encoded:
+        verdict.size = len(encoded)
+    return verdict
 
 
 def judge(
@@ -175,6 +180,7 @@ def failed(
     return Verdict(
         Postponement(claim, Reason.RETRY, delay, error=error),
         Run(claim, queue.name, outcome, wait, duration, error, delay.total_seconds()),
+        size=len(error),
     )
 
 
@@ -191,6 +197,7 @@ def dead(
     return Verdict(
         End(claim, State.DEAD, duration, error=error, keep=queue.dead_retention > timedelta(0)),
         Run(claim, queue.name, outcome, wait, duration, error),
+        size=len(error),
     )
 
 

@@ -33,22 +33,10 @@ class HeldOutcome(NamedTuple):
     error: Exception
 
 
-def size(verdict: Verdict) -> int:
-    """Return how many bytes of result and error are to be written, about."""
-    write = verdict.write
-    if type(write) is End:
-        if write.result is None and write.error is None:
-            return 0
-        return len(write.result or b"") + len(write.error or "")
-    if type(write) is Postponement:
-        return len(write.error or "")
-    return 0
-
-
 def first(verdicts: Sequence[Verdict], room: int) -> Sequence[Verdict]:
     """Return as many of the first verdicts as one batch may have: at least one, and at most `room` bytes."""
     batch = verdicts[:LARGEST_BATCH]
-    sizes = list(map(size, batch))
+    sizes = [verdict.size for verdict in batch]
     if sum(sizes) <= room:
         return batch
     count = total = 0

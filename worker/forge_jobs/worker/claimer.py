@@ -36,7 +36,6 @@ LARGEST_CLAIM = 1000
 SATURATED_AFTER = 1.0  # seconds of full batches after which enqueues need not wake this worker
 LEFT_ALONE = 30.0  # seconds that jobs of an unknown kind are left to others
 LONGEST_IN_HAND = 1.0  # seconds that a job, or a slot, may be kept here without being used
-MOST_UNRECORDED = 4000
 
 
 class Claimer:
@@ -194,7 +193,7 @@ class Claimer:
                 await self._let_go()
                 if self._eras.is_in_doubt:
                     await self._take_stock()
-                wanted = min(self._hand.wanted(), MOST_UNRECORDED - self._recorder.pending)
+                wanted = min(self._hand.wanted(), self._recorder.room)
                 if self._eras.standing is None:
                     wanted = 0
                 if wanted > 0:

@@ -34,6 +34,8 @@ LEAST_ROOM = 64 * 1024  # bytes
 FIRST_HOLD, LONGEST_HOLD = 0.25, 10.0  # seconds until what is held is tried again
 LARGE = 256 * 1024  # bytes of an outcome that a slow link may not carry within a statement's time
 TRIES_OF_LARGE = 3
+MOST_UNWRITTEN = 4000  # verdicts that wait to be written; when there are more, no job is claimed
+MOST_UNWRITTEN_BYTES = 2 * batches.LARGEST_BYTES  # when results and errors are more, no job is begun
 
 
 class Recorder:
@@ -54,6 +56,9 @@ class Recorder:
         self._refusal: str | None = None
         self._arrived = asyncio.Event()
         self._room = batches.LARGEST_BYTES  # of a batch; less after one that took too long
+        self._bytes = 0  # of all verdicts that wait to be written
+        self.is_full = False  # results wait that are too many bytes, so no job should be begun
+        self._lighter = asyncio.Event()
         self._apart: dict[int, Verdict] = {}  # by their identity, in order; to be written apart from now on
         self._held: dict[int, Verdict] = {}  # ... to be written at the next try
         self._tries: dict[int, int] = {}  # of those held
@@ -78,6 +83,17 @@ class Recorder:
         """The database's error, if it gave one."""
         return self._outage.error or self._refusal
 
+    @property
+    def room(self) -> int:
+        """How many more jobs may be claimed, so that not too much waits to be written."""
+        return 0 if self.is_full else max(0, MOST_UNWRITTEN - self.pending)
+
+    async def has_room(self) -> None:
+        """Wait while it is full."""
+        while self.is_full:
+            self._lighter.clear()
+            await self._lighter.wait()
+
     def claims(self) -> list[Claim]:
         """Return the claims of all verdicts that the database does not know yet."""
         return [verdict.run.claim for verdict in self.unwritten()]
@@ -91,6 +107,9 @@ class Recorder:
         self._gathered.append(verdict)
         if len(self._gathered) == 1:
             self._arrived.set()
+        if verdict.size:
+            self._bytes += verdict.size
+            self.is_full = self._bytes > MOST_UNWRITTEN_BYTES
 
     async def run(self) -> None:
         """Write verdicts down as they come, until cancelled."""
@@ -178,6 +197,10 @@ class Recorder:
     def _settle(self, part: Sequence[Verdict], lost: Sequence[int]) -> None:
         """The database knows these verdicts, or dropped them since the jobs had been taken back."""
         self._refused_at = self._refusal = None
+        if self._bytes:
+            self._bytes -= sum(verdict.size for verdict in part)
+            self.is_full = self._bytes > MOST_UNWRITTEN_BYTES
+            self._lighter.set()
         self._recorded(part)
         runs = [verdict.run for verdict in part]
         if lost:
@@ -227,7 +250,7 @@ class Recorder:
         still = []
         for verdict, error in held:
             tries = self._tries[id(verdict)] = self._tries.get(id(verdict), 0) + 1
-            if isinstance(error, StorageBusy) and tries >= TRIES_OF_LARGE and batches.size(verdict) > LARGE:
+            if isinstance(error, StorageBusy) and tries >= TRIES_OF_LARGE and verdict.size > LARGE:
                 lost = await batches.write_less(self._storage.claims, self._telemetry, verdict, error)
                 if lost is not None:
                     self._settle_apart([verdict], lost)

@@ -45,11 +45,12 @@ from forge_jobs.system.threads import Threads
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import GraceLost, HandlerStuck, JobStarted, RunnerReplaced, StuckHandlerEnded
 from forge_jobs.telemetry.logs import current_job
-from forge_jobs.worker.attempt import Attempt, Record, call
+from forge_jobs.worker.attempt import Attempt, call
 from forge_jobs.worker.children import Children
 from forge_jobs.worker.completions import HandlerCompletions
 from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.held import HeldClaims
+from forge_jobs.worker.recorder import Recorder
 from forge_jobs.worker.served_queue import ServedQueue
 
 IN_LOOP = Placement.LOOP  # a look-up in an Enum is slower than one thinks
@@ -70,7 +71,7 @@ class Runners:
         hand: Hand,
         held: HeldClaims,
         tokens: ProcessTokens,
-        record: Record,
+        recorder: Recorder,
         clock_offset: float,
     ) -> None:
         self.count = count
@@ -85,7 +86,8 @@ class Runners:
         self._telemetry = forge.telemetry
         self._tokens = tokens
         self._completions = HandlerCompletions(forge.storage, forge.telemetry)
-        self._record = record
+        self._record = recorder.add
+        self._recorder = recorder
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = Threads(count)
         self._processes = Children()
@@ -190,7 +192,7 @@ class Runners:
         assert isinstance(task, OwnTask)
         current_job.set(None)
         others = [variable for variable in copy_context().items() if variable[0] is not current_job]
-        hand, waiting = self._hand, self._hand.waiting
+        hand, waiting, recorder = self._hand, self._hand.waiting, self._recorder
         references, cancelling = sys.getrefcount, task.cancelling
         alone = references(task)
         yielded_at = time.monotonic()
@@ -198,6 +200,9 @@ class Runners:
             while not waiting:
                 await hand.arrival()
                 yielded_at = time.monotonic()
+            if recorder.is_full:
+                await recorder.has_room()
+                continue
             if len(waiting) - 1 <= hand.low:
                 hand.hungry()
                 if len(waiting) - 1 == hand.low:

@@ -197,7 +197,7 @@ class Session:
         self.hand = hand = Hand(self.info.concurrency, recorder.add, self._stirred.set)
         held = HeldClaims(queues, recorder.add)
         self.runners = runners = Runners(
-            self.info.concurrency, self._forge, hand, held, self._tokens, recorder.add, offset
+            self.info.concurrency, self._forge, hand, held, self._tokens, recorder, offset
         )
         self._audit = ClaimAudit(
             self._storage.claims, self._telemetry, self.info.id, hand, held, runners, recorder, eras

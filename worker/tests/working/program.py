@@ -46,6 +46,12 @@ async def take(text: str) -> None:
 
 
 @forge.handler
+async def make(length: int) -> str:
+    """Return something large."""
+    return "x" * length
+
+
+@forge.handler
 async def sleep_once(ctx: Context, seconds: float) -> None:
     """Sleep in the first attempt only."""
     note("start", ctx)

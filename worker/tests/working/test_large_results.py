@@ -11,7 +11,10 @@ from forge_jobs.errors import StorageBusy
 from forge_jobs.model.job import End
 from forge_jobs.storage.batches import LARGEST_BYTES
 from forge_jobs.telemetry.events import OutcomeRefused
+from forge_jobs.worker.recorder import MOST_UNWRITTEN_BYTES
 from tests.working.events import Events
+from tests.working.eventually import eventually
+from tests.working.processes import Fleet, most_memory
 from tests.working.running import working
 
 SIZE = 1_000_000  # bytes of a result
@@ -56,3 +59,52 @@ async def test_a_batch_of_results_is_bounded_in_bytes_and_halved_when_it_takes_t
     assert max(sent) <= whole
     assert sent.count(whole) == 1  # the first; after it less is tried
     assert events.of(OutcomeRefused) == []
+
+
+async def test_no_job_is_begun_while_too_many_results_wait_to_be_written(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, answers = forge.storage.claims.finish, asyncio.Event()
+    drawn = 0
+
+    async def finishes(ends: Sequence[End]) -> Any:
+        await answers.wait()
+        return await finish(ends)
+
+    @forge.handler
+    async def short() -> None:
+        pass
+
+    @forge.handler
+    async def draw() -> str:
+        nonlocal drawn
+        drawn += 1
+        return "x" * (SIZE - 2)
+
+    async with working(forge, concurrency=2) as worker:
+        assert worker.session is not None
+        hand = worker.session.hand
+        shorts = await short.enqueue_many([{}] * 200)  # so that the worker claims many jobs ahead
+        await forge.wait(shorts[-1], timeout=30)
+        monkeypatch.setattr(forge.storage.claims, "finish", finishes)
+        jobs = await draw.enqueue_many([{}] * 100)
+        most = MOST_UNWRITTEN_BYTES // SIZE + 1
+        await eventually(lambda: drawn >= most)
+        await eventually(lambda: not hand.claims())  # what was not begun is for others
+        assert drawn <= most + 2 * worker.concurrency
+
+        answers.set()
+        for job in jobs:
+            assert len(await forge.wait(job.id, timeout=60)) == SIZE - 2
+    assert {(await forge.jobs.get(job.id)).attempt for job in jobs} == {1}
+
+
+async def test_a_worker_that_makes_large_results_stays_small(forge: Forge, workers: Fleet) -> None:
+    worker = await workers.start("--concurrency", "10", FORGE_LOG_LEVEL="error")
+    small = await forge.enqueue_many("nap", [{}] * 2000)  # so that the worker claims many jobs ahead
+    await forge.wait(small[-1], timeout=60)
+    jobs = await forge.enqueue_many("make", [{"length": SIZE}] * 200)
+    for job in jobs:
+        await forge.wait(job, timeout=60)
+
+    assert most_memory(worker.pid) < 150 * 1024 * 1024
