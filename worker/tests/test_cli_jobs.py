@@ -100,6 +100,36 @@ def test_a_mode_needs_a_key_and_a_name_that_there_is(cli: CommandLine):
     assert "'replac'" in wrong and "dedupe, replace, preserve_run_at" in wrong
 
 
+def test_jobs_that_say_the_same_are_one(cli: CommandLine):
+    same = ("enqueue", "report", '{"user": 7, "pages": 1}', "--unique-by", "user", "--unique-within", "1h")
+    first = cli.fine(*same)
+
+    assert (first["is_new"], cli.fine(*same)["id"]) == (True, first["id"])
+    assert "one is enough for now" in cli(*same).out
+    assert "on_conflict='raise'" in cli(*same, "--on-conflict", "raise").error
+    later = cli.fine(
+        *("enqueue", "index", '{"page": 1}', "--unique-by", "*", "--debounce", "5m", "--max-wait", "1h")
+    )
+    assert cli.fine("jobs", "show", str(later["id"]))["state"] == "scheduled"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--unique-within", "1h"), "--unique-within is given and --unique-by is not"),
+        (
+            ("--unique-by", "usr"),
+            "unique names the argument 'usr', which the payload of 'send' does not have",
+        ),
+        (("--unique-by", "*", "--on-conflict", "retrun"), "allowed is one of return, raise, replace"),
+        (("--unique-by", "*", "--key", "k"), "key and unique are both given"),
+        (("--unique-by", "*", "--max-wait", "5s"), "Unique.max_wait is given and debounce is not"),
+    ],
+)
+def test_a_wrong_uniqueness_is_said(cli: CommandLine, words: tuple[str, ...], sentence: str):
+    assert sentence in cli("enqueue", "send", "{}", *words).error
+
+
 def test_many_jobs_are_enqueued_by_count(cli: CommandLine):
     made = cli.fine("enqueue", "send", "--count", "12000")
 

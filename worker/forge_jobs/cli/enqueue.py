@@ -3,7 +3,7 @@
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -15,6 +15,7 @@ from forge_jobs.cli.output import Report
 from forge_jobs.client.document import document
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.options import OptionValues
+from forge_jobs.handlers.unique import CONFLICTS, Unique
 from forge_jobs.model.job import Enqueued, KeyMode
 from forge_jobs.rules.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
 
@@ -90,6 +91,44 @@ async def enqueue(
             help=f"What to do when a job has the key: {', '.join(KeyMode)}. [default: dedupe]",
         ),
     ] = None,
+    unique_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Instead of a key: the arguments by which jobs are the same, like user,day; * is all of them.",
+        ),
+    ] = None,
+    unique_within: Annotated[
+        timedelta | None,
+        typer.Option(
+            metavar="DURATION",
+            parser=values.duration("--unique-within"),
+            help="For so long they are the same, whether they have ended or not. [default: until they have ended]",
+        ),
+    ] = None,
+    debounce: Annotated[
+        timedelta | None,
+        typer.Option(
+            metavar="DURATION",
+            parser=values.duration("--debounce"),
+            help="Run it once for so long no other one that is the same was enqueued.",
+        ),
+    ] = None,
+    max_wait: Annotated[
+        timedelta | None,
+        typer.Option(
+            metavar="DURATION",
+            parser=values.duration("--max-wait"),
+            help="But no later than this after the first one.",
+        ),
+    ] = None,
+    on_conflict: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            help=f"What to do when one is there: {', '.join(CONFLICTS)}. [default: return]",
+        ),
+    ] = None,
     count: Annotated[
         int,
         typer.Option(
@@ -128,10 +167,14 @@ async def enqueue(
         options["key"] = key
     if key_mode is not None:
         options["key_mode"] = key_mode
+    if unique := _unique(unique_by, unique_within, debounce, max_wait, on_conflict):
+        options["unique"] = unique
     async with opened(call) as forge:
         if count == 1:
             job = await forge.enqueue(kind, arguments, **options)
-            return _one(job) if wait is None else await ended(forge, job.id, wait)
+            return (
+                _one(job, is_unique=unique is not None) if wait is None else await ended(forge, job.id, wait)
+            )
         made: list[Enqueued] = []
         while len(made) < count:
             copies = [arguments] * min(count - len(made), TOGETHER)
@@ -139,14 +182,36 @@ async def enqueue(
     return _many(made)
 
 
-def _one(job: Enqueued) -> Report:
-    return Report(document(job), [f"{job.id}{_note(job)}"])
+def _unique(
+    by: str | None,
+    within: timedelta | None,
+    debounce: timedelta | None,
+    max_wait: timedelta | None,
+    on_conflict: str | None,
+) -> Unique | None:
+    if by is None:
+        for name, value in (
+            ("--unique-within", within),
+            ("--debounce", debounce),
+            ("--max-wait", max_wait),
+            ("--on-conflict", on_conflict),
+        ):
+            if value is not None:
+                raise InvalidInput(f"{name} is given and --unique-by is not, allowed is both.")
+        return None
+    names = None if by == "*" else tuple(name.strip() for name in by.split(","))
+    return Unique(names, within, cast(Any, on_conflict or "return"), debounce, max_wait)
 
 
-def _note(job: Enqueued) -> str:
+def _one(job: Enqueued, *, is_unique: bool) -> Report:
+    return Report(document(job), [f"{job.id}{_note(job, is_unique=is_unique)}"])
+
+
+def _note(job: Enqueued, *, is_unique: bool) -> str:
     other = ", with another payload" if job.payload_differs else ""
     if job.duplicate:
-        return f" (there already{other}: a job with this key has not ended)"
+        why = "one is enough for now" if is_unique else "a job with this key has not ended"
+        return f" (there already{other}: {why})"
     if job.replaced:
         return " (there already, and replaced)"
     return "" if job.supersedes is None else f" (job {job.supersedes} runs, and is not tried again)"
