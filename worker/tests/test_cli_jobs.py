@@ -96,6 +96,7 @@ def test_a_job_is_replaced_and_removed_by_its_key(cli: CommandLine):
 
 def test_a_mode_needs_a_key_and_a_name_that_there_is(cli: CommandLine):
     assert "key_mode is given and key is not" in cli("enqueue", "send", "--key-mode", "replace").error
+    assert "put_off" in cli("enqueue", "send", "--key", "k", "--key-mode", "put_off").error
     wrong = cli("enqueue", "send", "--key", "k", "--key-mode", "replac").error
     assert "'replac'" in wrong and "dedupe, replace, preserve_run_at" in wrong
 

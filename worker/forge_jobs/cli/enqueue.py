@@ -16,7 +16,7 @@ from forge_jobs.client.document import document
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.options import OptionValues
 from forge_jobs.handlers.unique import CONFLICTS, Unique
-from forge_jobs.model.job import Enqueued, KeyMode
+from forge_jobs.model.job import KEY_MODES, Enqueued, KeyMode
 from forge_jobs.rules.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
 
 MOST_COPIES = 1_000_000
@@ -87,8 +87,8 @@ async def enqueue(
         KeyMode | None,
         typer.Option(
             metavar="MODE",
-            parser=values.one_of("--key-mode", KeyMode),
-            help=f"What to do when a job has the key: {', '.join(KeyMode)}. [default: dedupe]",
+            parser=values.key_mode,
+            help=f"What to do when a job has the key: {', '.join(KEY_MODES)}. [default: dedupe]",
         ),
     ] = None,
     unique_by: Annotated[

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from forge_jobs.client.checks import MAX_INTEGER, Choice, choice
 from forge_jobs.client.queues import MAX_CONCURRENCY
 from forge_jobs.errors import InvalidInput
-from forge_jobs.model.job import FOREVER
+from forge_jobs.model.job import FOREVER, KEY_MODES, KeyMode
 from forge_jobs.rules.duration import in_words, parse_duration
 
 WHOLE = re.compile(r"-?[0-9]{1,19}")
@@ -57,6 +57,13 @@ def number(name: str, *, least: float = 0) -> Callable[[object], float]:
 def one_of(name: str, choices: type[Choice]) -> Callable[[object], Choice]:
     """Return what reads a member of `choices`, and raises InvalidInput naming `name`."""
     return lambda value: choice(str(value), name, choices)
+
+
+def key_mode(text: object) -> KeyMode:
+    """Return what becomes of a job when another one has its key. Raises InvalidInput."""
+    if str(text) in KEY_MODES:
+        return KeyMode(str(text))
+    raise InvalidInput(f"--key-mode is {str(text)!r}, allowed is one of {', '.join(KEY_MODES)}.")
 
 
 def attempts(text: str, name: str = "--max-attempts") -> int | None:

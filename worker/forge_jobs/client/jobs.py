@@ -12,7 +12,7 @@ from forge_jobs.client.checks import choice, whole
 from forge_jobs.client.patience import LOCKED_FOR, Patience
 from forge_jobs.errors import InvalidInput, UnknownQueue
 from forge_jobs.model.facts import Moved, Waiting
-from forge_jobs.model.job import WAITING, Cancelled, Counts, Enqueued, Job, Removed, State, Unhandled
+from forge_jobs.model.job import NOBODY, WAITING, Cancelled, Counts, Enqueued, Job, Removed, State, Unhandled
 from forge_jobs.model.match import Match, Move
 from forge_jobs.rules import names
 from forge_jobs.rules.duration import checked_duration
@@ -111,7 +111,17 @@ class Jobs:
         workers = await self._storage.workers.all()
         waiting = await self._waiting(job) if job.state in WAITING else None
         now = await self._storage.now() if waiting is None else waiting.now
-        return explain(job, now, waiting=waiting, workers=workers, stale=self._stale)
+        heir = job.id
+        if job.key is not None and job.state is State.IN_PROGRESS:
+            heir = await self._storage.keys.holder(job.kind, job.key) or NOBODY
+        return explain(
+            job,
+            now,
+            waiting=waiting,
+            workers=workers,
+            stale=self._stale,
+            superseded_by=None if heir == job.id else heir,
+        )
 
     async def _waiting(self, job: Job) -> Waiting:
         waiting = await self._storage.jobs.waiting(job.id)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from forge_jobs.model.facts import Waiting
-from forge_jobs.model.job import ENDED, Job, Reason, State
+from forge_jobs.model.job import ENDED, NOBODY, Job, Reason, State
 from forge_jobs.model.rate_limit import NEARLY
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.rules import names
@@ -38,17 +38,18 @@ def explain(
     waiting: Waiting | None = None,
     workers: Sequence[WorkerInfo] = (),
     stale: timedelta = timedelta(seconds=30),
+    superseded_by: int | None = None,
 ) -> Why:
     """Return why `job` is not running, or since when it runs, or how it ended.
 
     `waiting` is needed for a waiting job; `workers` are all that are registered, and those that were heard from
-    within `stale` are alive.
+    within `stale` are alive. `superseded_by` is the job that has the key of one in progress, NOBODY when none has it.
     """
     if job.state in ENDED:
         reasons = _ended(job, now)
     elif job.state is State.IN_PROGRESS:
         reasons = _in_progress(
-            job, now, next((worker for worker in workers if worker.id == job.worker_id), None)
+            job, now, next((worker for worker in workers if worker.id == job.worker_id), None), superseded_by
         )
     elif job.state is State.PENDING:
         reasons = _pending(job, waiting, workers, stale)
@@ -72,12 +73,17 @@ def _ended(job: Job, now: datetime) -> Iterator[str]:
         yield f"Its error was: {first_line(job.error)}"
 
 
-def _in_progress(job: Job, now: datetime, worker: WorkerInfo | None) -> Iterator[str]:
+def _in_progress(
+    job: Job, now: datetime, worker: WorkerInfo | None, superseded_by: int | None
+) -> Iterator[str]:
     name = job.worker or (f"worker {job.worker_id}" if job.worker_id is not None else "a worker")
     since = f" {ago(job.claimed_at, now)}, at {to_the_second(job.claimed_at)}" if job.claimed_at else ""
     yield f"It was claimed by {name}{since}; this is attempt {attempt_of(job)}."
     if job.cancel_requested_at:
         yield f"A user asked {ago(job.cancel_requested_at, now)} that it be cancelled; its worker has not ended it yet."
+    if superseded_by is not None:
+        heir = "was removed" if superseded_by == NOBODY else f"went to job {superseded_by}"
+        yield f"It is superseded: its key {job.key!r} {heir}, so it is not tried again when this attempt fails."
     if worker is None:
         yield "That worker is lost; the job will be taken back and counted as a failed attempt."
     elif worker.beat_at and now - worker.beat_at > QUIET:

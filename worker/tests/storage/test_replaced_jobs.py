@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from forge_jobs.client.jobs import Jobs
 from forge_jobs.errors import UnknownQueue
 from forge_jobs.model.job import SUPERSEDED, Enqueued, KeyMode, Postponement, Reason, Removed, State
 from tests.storage.factories import (
@@ -239,6 +240,21 @@ async def test_the_answer_says_whether_the_payload_differs(storage, mode):
     packed = await put(storage, mode, payload=b"\x80", codec="msgpack")
 
     assert [one.payload_differs for one in (same, spaced, other, packed)] == [False, False, True, True]
+
+
+async def test_why_names_the_job_that_has_the_key_now(storage):
+    claimed = await running(storage, await worker(storage), key="cart")
+    answer = await put(storage)
+    jobs = Jobs(storage)
+
+    taken = (await jobs.why(claimed.job_id)).reasons
+    await storage.keys.remove("work", "cart")
+    removed = (await jobs.why(claimed.job_id)).reasons
+    ours = (await jobs.why(await enqueue(storage, key="cart"))).reasons
+
+    assert f"It is superseded: its key 'cart' went to job {answer.id}, so it is not tried again" in taken[1]
+    assert "It is superseded: its key 'cart' was removed" in removed[1]
+    assert not any("superseded" in reason for reason in ours)
 
 
 @pytest.mark.parametrize("mode", REPLACING)

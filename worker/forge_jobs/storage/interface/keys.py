@@ -8,6 +8,9 @@ from forge_jobs.model.job import Removed
 class Keys(Protocol):
     """Keys of jobs that have not ended."""
 
+    async def holder(self, kind: str, key: str) -> int | None:
+        """Return the id of the living job of `kind` that has `key`; None: there is none."""
+
     async def remove(self, kind: str, key: str, *, connection: Any = None) -> Removed:
         """The living job of `kind` that has `key` is gone; one that runs loses the key, and is never tried again.
 

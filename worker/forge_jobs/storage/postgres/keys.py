@@ -17,6 +17,8 @@ from forge_jobs.storage.postgres.contention import again
 
 T = TypeVar("T")
 
+HOLDER_ID = "SELECT job_id FROM {schema}.job_key WHERE kind = $1 AND key = $2"
+
 HOLDER = """
 SELECT job_id, {schema}.payload_differs(job_id, $3::bytea, $4::text) AS differs
 FROM {schema}.job_key WHERE kind = $1 AND key = $2
@@ -56,6 +58,10 @@ class PostgresKeys:
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
+
+    async def holder(self, kind: str, key: str) -> int | None:
+        job_id: int | None = await self._database.fetchval(HOLDER_ID, kind, key)
+        return job_id
 
     async def remove(self, kind: str, key: str, *, connection: Any = None) -> Removed:
         async def attempt() -> str:

@@ -42,6 +42,12 @@ class SqliteKeys:
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
+    async def holder(self, kind: str, key: str) -> int | None:
+        job_id: int | None = await self._database.read(
+            lambda transaction: transaction.value(HOLDER, (kind, key))
+        )
+        return job_id
+
     async def remove(self, kind: str, key: str, *, connection: Any = None) -> Removed:
         try:
             if connection is not None:
