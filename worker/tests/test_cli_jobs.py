@@ -77,6 +77,7 @@ def test_a_duplicate_is_the_job_that_is_there_and_said(cli: CommandLine):
         "replaced": False,
         "supersedes": None,
         "payload_differs": False,
+        "dropped": False,
         "is_new": False,
     }
     assert "has not ended" in cli("enqueue", "send", "--key", "k").out
