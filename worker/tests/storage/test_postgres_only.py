@@ -66,6 +66,21 @@ async def test_sql_may_leave_out_everything_but_the_kind(postgres, storage):
     assert (found.queue, found.payload, found.max_attempts) == ("default", b"{}", 5)
 
 
+async def test_sql_may_enqueue_bytes_in_any_codec_with_every_option(postgres, storage):
+    await storage.queues.set("mail", {})
+    [[job_id]] = await postgres.rows(
+        r"""SELECT forge_jobs.enqueue_bytes('send', '\x81a16e07', codec => 'msgpack', queue => 'mail', priority => 3,
+                                           max_attempts => 2, timeout => '2 seconds', key => 'k', key_mode => 'replace',
+                                           delay => '1 hour')"""
+    )
+
+    found = await storage.jobs.get(job_id)
+    assert (found.payload, found.codec) == (b"\x81\xa1n\x07", "msgpack")
+    assert (found.kind, found.queue, found.priority, found.max_attempts) == ("send", "mail", 3, 2)
+    assert (found.timeout, found.key, found.state) == (timedelta(seconds=2), "k", State.SCHEDULED)
+    assert timedelta(minutes=59) < found.run_at - found.created_at <= timedelta(hours=1)
+
+
 async def test_sql_may_enqueue_for_later(postgres, storage, ear):
     [[job_id]] = await postgres.rows(
         "SELECT forge_jobs.enqueue('work', run_at => now() + interval '2 seconds')"
@@ -151,6 +166,10 @@ async def test_sql_replaces_and_removes_by_a_key_too(postgres, storage):
         ("enqueue('work', key => 'k', key_mode => 'replac')", "dedupe, replace, preserve_run_at"),
         ("enqueue('work', key_mode => 'replace')", "key_mode is given and key is not"),
         ("enqueue('work', '[1]')", "object"),
+        ("enqueue('work', run_at => now(), delay => '1 s')", "delay and run_at are both given"),
+        ("enqueue_bytes('work', NULL)", "payload is null, allowed are bytes"),
+        ("enqueue_bytes('work', '', codec => '')", "codec is"),
+        ("enqueue_bytes('', '')", "kind is"),
         ("enqueue('work', 'null')", "object"),
     ],
 )

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from forge_jobs import ClaimLost, Context, Forge, InvalidInput, Job, Retry, State, Worker
+from forge_jobs import Batch, BatchJob, ClaimLost, Context, Forge, InvalidInput, Job, Retry, State, Worker
 from forge_jobs.model.job import Reason
 from forge_jobs.model.run import Outcome, Run
 from forge_jobs.telemetry.events import HistoryCut, JobsEnded, OutcomesDropped
@@ -19,6 +20,11 @@ from tests.storage.factories import failed
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
+
+
+@dataclass
+class Order:
+    number: int
 
 
 class RolledBack(Exception):
@@ -310,3 +316,17 @@ async def test_a_transaction_that_ends_after_its_handler_decides_all_the_same(
 
     assert await forge.wait(job, timeout=5) == 1
     assert [run.outcome for run in ended(events)] == [Outcome.DONE]
+
+
+async def test_the_jobs_of_a_batch_are_completed_in_one_transaction(forge: Forge, database: Database) -> None:
+    @forge.handler(batch=Batch(size=10))
+    async def work(jobs: list[BatchJob[Order]]) -> None:
+        async with database.transaction() as connection:
+            for job in jobs:
+                await job.ctx.complete(connection, result=len(jobs))
+
+    made = await forge.enqueue_many("work", [{"number": number} for number in range(4)])
+    await run(forge)
+
+    results = [await forge.wait(job, timeout=5) for job in made]
+    assert sum(1 / size for size in results) >= 1

@@ -71,6 +71,7 @@ FUNCTIONS = (
     "configured",
     "differs",
     "enqueue",
+    "enqueue_bytes",
     "join_groups",
     "leave_groups",
     "let_in",

@@ -1013,10 +1013,11 @@ $$;
 -- Enqueues a job from any language: SELECT forge_jobs.enqueue('send_email', '{"to": "a@example.com"}', queue => 'mail')
 -- For an argument that is null, the value that the handler of the kind declares is taken, or else that of the queue.
 -- The job is created at the time of the statement, since the transaction may have begun long ago.
-CREATE FUNCTION {schema}.enqueue(
-    kind text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL, priority integer DEFAULT NULL,
+-- A payload in another codec, or one that is encoded already, goes to enqueue_bytes, which has every option.
+CREATE FUNCTION {schema}.enqueue_bytes(
+    kind text, payload bytea, codec text DEFAULT 'json', queue text DEFAULT NULL, priority integer DEFAULT NULL,
     run_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
-    timeout interval DEFAULT NULL, key text DEFAULT NULL, key_mode text DEFAULT NULL
+    timeout interval DEFAULT NULL, key text DEFAULT NULL, key_mode text DEFAULT NULL, delay interval DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -1026,65 +1027,90 @@ DECLARE
     new_id bigint;
     held_by bigint;
 BEGIN
-    SELECT * INTO declared FROM {schema}.kind d WHERE d.kind = enqueue.kind;
-    queue := coalesce(enqueue.queue, declared.queue, 'default');
-    priority := coalesce(enqueue.priority, declared.priority, 0);
-    SELECT q.id, q.max_attempts INTO into_queue FROM {schema}.queue q WHERE q.name = enqueue.queue;
+    SELECT * INTO declared FROM {schema}.kind d WHERE d.kind = enqueue_bytes.kind;
+    queue := coalesce(enqueue_bytes.queue, declared.queue, 'default');
+    priority := coalesce(enqueue_bytes.priority, declared.priority, 0);
+    SELECT q.id, q.max_attempts INTO into_queue FROM {schema}.queue q WHERE q.name = enqueue_bytes.queue;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'There is no queue "%".', enqueue.queue USING ERRCODE = 'invalid_parameter_value';
+        RAISE EXCEPTION 'There is no queue "%".', enqueue_bytes.queue USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF coalesce(enqueue.kind, '') = '' OR length(enqueue.kind) > 128 THEN
-        RAISE EXCEPTION 'kind is "%", allowed are 1 to 128 characters.', enqueue.kind
+    IF coalesce(enqueue_bytes.kind, '') = '' OR length(enqueue_bytes.kind) > 128 THEN
+        RAISE EXCEPTION 'kind is "%", allowed are 1 to 128 characters.', enqueue_bytes.kind
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF jsonb_typeof(enqueue.payload) IS DISTINCT FROM 'object' THEN
-        RAISE EXCEPTION 'payload is a JSON %, allowed is an object.', coalesce(jsonb_typeof(enqueue.payload), 'null')
+    IF enqueue_bytes.payload IS NULL THEN
+        RAISE EXCEPTION 'payload is null, allowed are bytes.' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF coalesce(enqueue_bytes.codec, '') = '' OR length(enqueue_bytes.codec) > 128 THEN
+        RAISE EXCEPTION 'codec is "%", allowed are 1 to 128 characters.', left(enqueue_bytes.codec, 80)
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF enqueue.max_attempts = 0 OR enqueue.max_attempts < -1 THEN
-        RAISE EXCEPTION 'max_attempts is %, allowed is 1 (no retry) or more, or -1 for ever.', enqueue.max_attempts
+    IF enqueue_bytes.run_at IS NOT NULL AND enqueue_bytes.delay IS NOT NULL THEN
+        RAISE EXCEPTION 'delay and run_at are both given, allowed is one of them.'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF enqueue.timeout <= interval '0' OR enqueue.timeout > interval '365000 days' THEN
-        RAISE EXCEPTION 'timeout is %, allowed is more than zero and at most 365,000 days.', enqueue.timeout
+    run_at := coalesce(enqueue_bytes.run_at, statement_timestamp() + enqueue_bytes.delay);
+    IF enqueue_bytes.max_attempts = 0 OR enqueue_bytes.max_attempts < -1 THEN
+        RAISE EXCEPTION 'max_attempts is %, allowed is 1 (no retry) or more, or -1 for ever.', enqueue_bytes.max_attempts
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF enqueue.key = '' OR length(enqueue.key) > 512 THEN
-        RAISE EXCEPTION 'key is "%", allowed are 1 to 512 characters.', left(enqueue.key, 80)
+    IF enqueue_bytes.timeout <= interval '0' OR enqueue_bytes.timeout > interval '365000 days' THEN
+        RAISE EXCEPTION 'timeout is %, allowed is more than zero and at most 365,000 days.', enqueue_bytes.timeout
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF enqueue.key_mode NOT IN ('dedupe', 'replace', 'preserve_run_at') THEN
-        RAISE EXCEPTION 'key_mode is "%", allowed is one of dedupe, replace, preserve_run_at.', left(enqueue.key_mode, 80)
+    IF enqueue_bytes.key = '' OR length(enqueue_bytes.key) > 512 THEN
+        RAISE EXCEPTION 'key is "%", allowed are 1 to 512 characters.', left(enqueue_bytes.key, 80)
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF enqueue.key_mode IS NOT NULL AND enqueue.key IS NULL THEN
+    IF enqueue_bytes.key_mode NOT IN ('dedupe', 'replace', 'preserve_run_at') THEN
+        RAISE EXCEPTION 'key_mode is "%", allowed is one of dedupe, replace, preserve_run_at.', left(enqueue_bytes.key_mode, 80)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF enqueue_bytes.key_mode IS NOT NULL AND enqueue_bytes.key IS NULL THEN
         RAISE EXCEPTION 'key_mode is given and key is not, allowed is both.' USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    max_attempts := coalesce(nullif(enqueue.max_attempts, -1), CASE WHEN enqueue.max_attempts = -1 THEN 0 END,
+    max_attempts := coalesce(nullif(enqueue_bytes.max_attempts, -1), CASE WHEN enqueue_bytes.max_attempts = -1 THEN 0 END,
                              declared.max_attempts, into_queue.max_attempts);
-    seconds := coalesce(extract(epoch FROM enqueue.timeout), declared.timeout);
-    IF enqueue.key_mode <> 'dedupe' THEN
+    seconds := coalesce(extract(epoch FROM enqueue_bytes.timeout), declared.timeout);
+    IF enqueue_bytes.key_mode <> 'dedupe' THEN
         SELECT made.id INTO new_id
-        FROM {schema}.put_job(into_queue.id, enqueue.priority::smallint, enqueue.max_attempts, seconds, enqueue.kind,
-                              'json', convert_to(enqueue.payload::text, 'UTF8'), enqueue.key, enqueue.key_mode, NULL,
-                              NULL, NULL, false, enqueue.run_at, true) AS made;
+        FROM {schema}.put_job(into_queue.id, enqueue_bytes.priority::smallint, enqueue_bytes.max_attempts, seconds,
+                              enqueue_bytes.kind, enqueue_bytes.codec, enqueue_bytes.payload, enqueue_bytes.key, enqueue_bytes.key_mode, NULL,
+                              NULL, NULL, false, enqueue_bytes.run_at, true) AS made;
         RETURN new_id;
     END IF;
     new_id := nextval(pg_get_serial_sequence('{schema_text}.job', 'id'));
-    WHILE enqueue.key IS NOT NULL LOOP
-        INSERT INTO {schema}.job_key AS k (kind, key, job_id) VALUES (enqueue.kind, enqueue.key, new_id)
+    WHILE enqueue_bytes.key IS NOT NULL LOOP
+        INSERT INTO {schema}.job_key AS k (kind, key, job_id) VALUES (enqueue_bytes.kind, enqueue_bytes.key, new_id)
             ON CONFLICT DO NOTHING;
         EXIT WHEN FOUND;
-        SELECT k.job_id INTO held_by FROM {schema}.job_key k WHERE k.kind = enqueue.kind AND k.key = enqueue.key;
+        SELECT k.job_id INTO held_by
+        FROM {schema}.job_key k WHERE k.kind = enqueue_bytes.kind AND k.key = enqueue_bytes.key;
         IF FOUND THEN
             RETURN held_by;
         END IF;
     END LOOP;
     INSERT INTO {schema}.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload)
-    VALUES (new_id, into_queue.id, enqueue.priority, enqueue.max_attempts, seconds, enqueue.kind, 'json', enqueue.key,
-            statement_timestamp(), convert_to(enqueue.payload::text, 'UTF8'));
-    PERFORM {schema}.begin_wait(new_id, into_queue.id, enqueue.priority::smallint, enqueue.run_at, true);
+    VALUES (new_id, into_queue.id, enqueue_bytes.priority, enqueue_bytes.max_attempts, seconds, enqueue_bytes.kind,
+            enqueue_bytes.codec, enqueue_bytes.key, statement_timestamp(), enqueue_bytes.payload);
+    PERFORM {schema}.begin_wait(new_id, into_queue.id, enqueue_bytes.priority::smallint, enqueue_bytes.run_at, true);
     RETURN new_id;
+END
+$$;
+
+CREATE FUNCTION {schema}.enqueue(
+    kind text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL, priority integer DEFAULT NULL,
+    run_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
+    timeout interval DEFAULT NULL, key text DEFAULT NULL, key_mode text DEFAULT NULL, delay interval DEFAULT NULL
+) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    IF jsonb_typeof(enqueue.payload) IS DISTINCT FROM 'object' THEN
+        RAISE EXCEPTION 'payload is a JSON %, allowed is an object.', coalesce(jsonb_typeof(enqueue.payload), 'null')
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN {schema}.enqueue_bytes(
+        enqueue.kind, convert_to(enqueue.payload::text, 'UTF8'), 'json', enqueue.queue, enqueue.priority,
+        enqueue.run_at, enqueue.max_attempts, enqueue.timeout, enqueue.key, enqueue.key_mode, enqueue.delay);
 END
 $$;
 
