@@ -52,6 +52,18 @@ def test_at_a_terminal_the_count_is_asked_about_and_yes_does_it(jobs: CommandLin
     assert pending(jobs) == 0
 
 
+def test_a_retry_of_all_is_asked_about_too(cli: CommandLine):
+    cli.fine("enqueue", "send", "--count", "3")
+    cli.fine("jobs", "cancel", "--all", "--yes")  # dead
+
+    refused = at_a_terminal(cli, "jobs", "retry", "--all", answer="n\n")
+    assert "Retry 3 dead jobs? [y/N]" in refused.seen
+    assert (refused.code, pending(cli)) == (1, 0)
+
+    agreed = at_a_terminal(cli, "jobs", "retry", "--all", answer="y\n")
+    assert (agreed.code, agreed.out, pending(cli)) == (0, "3 jobs were retried.\n", 3)
+
+
 @pytest.mark.parametrize(("answer", "code"), [("n\n", 1), ("\n", 1), ("\x03", 130), ("\x04", 130)])
 def test_any_other_answer_changes_nothing(jobs: CommandLine, answer: str, code: int):
     session = at_a_terminal(jobs, "jobs", "delete", "--all", "--state", "pending", answer=answer)

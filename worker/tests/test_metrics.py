@@ -128,6 +128,23 @@ async def test_a_job_that_was_handed_back_is_counted_but_not_timed(telemetry: Te
     assert page.value("forge_jobs_wait_seconds_count", queue="mail", kind="send_email") == 0
 
 
+async def test_a_handler_that_goes_on_though_it_was_told_to_stop_is_counted_and_present_until_it_ends(
+    telemetry: Telemetry,
+) -> None:
+    metrics = Metrics(telemetry)
+    claim = run().claim
+
+    telemetry.emit(events.HandlerStuck(claim, "mail", "timed out", 12.0, 1))
+    page = await scraped(metrics)
+    assert page.value("forge_jobs_stuck_total", queue="mail", kind="send_email") == 1
+    assert page.value("forge_worker_stuck_handlers") == 1
+
+    telemetry.emit(events.StuckHandlerEnded(claim, "mail", 60.0, 0))
+    page = await scraped(metrics)
+    assert page.value("forge_jobs_stuck_total", queue="mail", kind="send_email") == 1
+    assert page.value("forge_worker_stuck_handlers") == 0
+
+
 async def test_endlessly_many_kinds_do_not_become_endlessly_many_series(
     telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
