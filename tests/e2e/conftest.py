@@ -47,6 +47,7 @@ TOGETHER = (
     "two_owners",
     "invalid_queue",
     "configuration_change",
+    "secret_required",
 )
 
 # These take away what others need, or measure what others would disturb: each has the cluster for itself.

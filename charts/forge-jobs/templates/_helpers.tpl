@@ -256,13 +256,19 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{/* Stops an installation whose database Secret is missing, where the cluster can be asked:
 its pods would wait for it until Helm's timeout, without a word. */}}
 {{- define "forge-jobs.requireSecret" -}}
-{{- if and .Release.IsInstall (not .Values.postgres.enabled) (lookup "v1" "ServiceAccount" .Release.Namespace "default") }}
+{{- if and .Release.IsInstall (lookup "v1" "ServiceAccount" .Release.Namespace "default") }}
 {{- $name := include "forge-jobs.databaseSecret" . }}
+{{- $keys := ternary (list "password" "url") (list .Values.database.key) .Values.postgres.enabled }}
 {{- $secret := lookup "v1" "Secret" .Release.Namespace $name }}
-{{- if not $secret }}
-{{- fail (printf "There is no Secret %s in the namespace %s. Make it first: kubectl -n %s create secret generic %s --from-literal=%s=postgresql://user:password@host:5432/name" $name .Release.Namespace .Release.Namespace $name .Values.database.key) }}
-{{- else if not (hasKey ($secret.data | default dict) .Values.database.key) }}
-{{- fail (printf "The Secret %s in the namespace %s has no key %s; database.key names another one." $name .Release.Namespace .Values.database.key) }}
+{{- if $secret }}
+{{- range $key := $keys }}
+{{- if not (hasKey ($secret.data | default dict) $key) }}
+{{- fail (printf "The Secret %s in the namespace %s has no key %s%s" $name $.Release.Namespace $key (ternary "." "; database.key names another one." $.Values.postgres.enabled)) }}
+{{- end }}
+{{- end }}
+{{- else if or .Values.postgres.existingSecret (not .Values.postgres.enabled) }}
+{{- $literals := ternary "--from-literal=password=password " "" .Values.postgres.enabled }}
+{{- fail (printf "There is no Secret %s in the namespace %s. Make it first: kubectl -n %s create secret generic %s %s--from-literal=%s=postgresql://user:password@host:5432/name" $name .Release.Namespace .Release.Namespace $name $literals (last $keys)) }}
 {{- end }}
 {{- end }}
 {{- end }}
