@@ -21,6 +21,7 @@ from forge_jobs.errors import (
     NotUnique,
     PastEpoch,
     QueueInUse,
+    RateLimited,
     SchemaOutdated,
     SchemaTooNew,
     StorageBusy,
@@ -61,6 +62,7 @@ from forge_jobs.model.job import (
     Unhandled,
 )
 from forge_jobs.model.kind import Kind
+from forge_jobs.model.permit import KeyUse, Permit
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.model.worker import WorkerInfo
@@ -95,6 +97,7 @@ __all__ = [
     "JobNotFound",
     "KeyBusy",
     "KeyMode",
+    "KeyUse",
     "Kind",
     "Managed",
     "Missed",
@@ -102,9 +105,11 @@ __all__ = [
     "NotUnique",
     "Overflow",
     "PastEpoch",
+    "Permit",
     "QueueConfig",
     "QueueInUse",
     "RateLimit",
+    "RateLimited",
     "Reason",
     "Removed",
     "Reschedule",

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from forge_jobs.model.epoch import OperatorEpoch
 
 
@@ -98,6 +100,16 @@ class UnknownGroup(InvalidInput):
         self.name = name
         super().__init__(
             f"There is no group {name!r}: none of its jobs waits or runs, and it has no limit of its own."
+        )
+
+
+class RateLimited(ForgeError):
+    """A key of a rate limit has not so many tokens in time; nothing was spent. `retry_after` is when it will have them."""
+
+    def __init__(self, scope: str, key: str, retry_after: "timedelta") -> None:
+        self.scope, self.key, self.retry_after = scope, key, retry_after
+        super().__init__(
+            f"Rate limit {scope!r} has no token for {key!r} before {retry_after.total_seconds():.3g} s."
         )
 
 

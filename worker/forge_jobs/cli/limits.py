@@ -11,6 +11,7 @@ from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows
 from forge_jobs.client.document import document
 from forge_jobs.model.rate_limit import RateLimit
+from forge_jobs.rules.duration import in_words
 
 group = typer.Typer(help="Look at rate limits, set, empty and delete them.")
 
@@ -58,6 +59,33 @@ async def set_limit(
     async with opened(call) as forge:
         limit = await forge.limits.set(scope, capacity, per=per, refill=refill)
     return Report(document(limit), [_rows([limit])])
+
+
+@command(group, "keys")
+async def keys(
+    call: Call,
+    scope: Scope,
+    top: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="How many keys to list.")] = 20,
+) -> Report:
+    """List the keys of a rate limit that are in use, those of which the most is spent first."""
+    async with opened(call) as forge:
+        limit = await forge.limits.get(scope)
+        hottest = await forge.limits.hottest(scope, limit=top)
+        now = await forge.storage.now()
+    cells = [
+        [
+            use.key,
+            values.shown_number(use.spent),
+            values.shown_number(max(0.0, limit.capacity - use.spent)),
+            in_words(use.free_at - now),
+        ]
+        for use in hottest
+    ]
+    columns = ["key", "spent", "left", "full again in"]
+    return Report(
+        [document(use) for use in hottest],
+        [Rows(columns, cells, "No key is in use.", frozenset({"spent", "left"}))],
+    )
 
 
 @command(group, "empty")

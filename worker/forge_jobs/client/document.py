@@ -18,6 +18,7 @@ from forge_jobs.model.job import FOREVER, Counts, Enqueued, Failure, Job
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.owner import Owner
 from forge_jobs.model.paused_kind import PausedKind
+from forge_jobs.model.permit import KeyUse
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.model.worker import Leader, WorkerInfo
@@ -31,6 +32,7 @@ Fact = (
     | QueueConfig
     | Kind
     | PausedKind
+    | KeyUse
     | RateLimit
     | CronConfig
     | Owner

@@ -4,11 +4,13 @@ import math
 from collections.abc import Sequence
 from datetime import timedelta
 
-from forge_jobs.client.checks import epoch_or_none, number
+from forge_jobs.client.checks import epoch_or_none, number, whole
 from forge_jobs.errors import InvalidInput, UnknownScope
 from forge_jobs.model.epoch import OperatorEpoch
+from forge_jobs.model.permit import KeyUse, Permit, PermitRequest
 from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.rules import names
+from forge_jobs.rules.cost import checked_cost
 from forge_jobs.rules.duration import checked_duration
 from forge_jobs.storage.interface.storage import Storage
 
@@ -71,6 +73,36 @@ class Limits:
     ) -> None:
         """The rate limit is deleted. Raises UnknownScope, PastEpoch, and Managed when it is not `managed_by`'s."""
         await self._storage.limits.delete(scope, managed_by=managed_by, epoch=epoch_or_none(epoch))
+
+    async def reserve(
+        self, scope: str, key: str, cost: float = 1, *, within: timedelta | float | None = None
+    ) -> Permit:
+        """`cost` tokens of the key are spent; they may be used after `wait` of the permit that is returned.
+
+        Each key has a bucket of its own, as large and as fast as the rate limit says. When its
+        tokens come later than `within` (0: now; None: ever), nothing is spent and
+        RateLimited is raised. For programs that are no jobs; a handler has `ctx.rate_limit`. Raises UnknownScope, InvalidInput.
+        """
+        names.checked_name(scope, "rate limit")
+        wanted = PermitRequest(scope, names.key(key), checked_cost(cost, "cost"))
+        if within is None:
+            [permit] = await self._storage.permits.reserve([wanted])
+            return permit
+        longest = checked_duration(within, "within")
+        return await self._storage.permits.reserve_within(scope, key, wanted.cost, longest)
+
+    async def settle(self, permit: Permit, actual: float) -> None:
+        """`actual` tokens were used in place of the permit's `cost`: what is left is given back, what was used
+        beyond it is spent. Raises UnknownScope, InvalidInput.
+        """
+        more = checked_cost(actual, "actual", least=0) - permit.cost
+        if more:
+            await self._storage.permits.spend_more(permit.scope, permit.key, more)
+
+    async def hottest(self, scope: str, *, limit: int = 20) -> Sequence[KeyUse]:
+        """Return the keys of which the most is spent at this moment, the most first. Raises UnknownScope, InvalidInput."""
+        names.checked_name(scope, "rate limit")
+        return await self._storage.permits.hottest(scope, limit=whole(limit, "limit", least=1, most=10_000))
 
     async def empty(self, scope: str) -> None:
         """The bucket is empty and tokens leased from it are void, everywhere at once. Raises UnknownScope."""

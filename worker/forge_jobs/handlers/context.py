@@ -42,8 +42,13 @@ def answered(
 class ProcessTokens(Protocol):
     """Rate limits, as a worker's process has them."""
 
-    async def acquire(self, scope: str, tokens: int = 1, *, wait: timedelta | float | None = None) -> None:
+    async def acquire(self, scope: str, tokens: float = 1, *, wait: timedelta | float | None = None) -> None:
         """`tokens` of the rate limit are spent."""
+
+    async def acquire_of_key(
+        self, scope: str, key: str, cost: float, *, wait: timedelta | float | None, job_id: int
+    ) -> None:
+        """`cost` tokens of the key are spent, for this job."""
 
     async def empty(self, scope: str) -> None:
         """The bucket is empty for the whole cluster."""
@@ -247,14 +252,26 @@ class ContextTokens:
         self._context = context
         self._tokens = tokens
 
-    def acquire(self, scope: str, tokens: int = 1, *, wait: timedelta | float | None = None) -> Any:
-        """`tokens` of the rate limit are spent.
+    def acquire(
+        self,
+        scope: str,
+        tokens: float = 1,
+        *,
+        key: str | None = None,
+        wait: timedelta | float | None = None,
+    ) -> Any:
+        """`tokens` of the rate limit are spent; with `key`, of the bucket that the key has for itself.
 
         Waits up to `wait` (seconds or timedelta, default one second) for them, and raises
         Throttled with the time to try again when that is too short: the job then waits
-        without an attempt counted. Raises UnknownScope, and InvalidInput when the rate limit
-        can never hold so many.
+        without an attempt counted. With `key`, it waits for the turn that is kept for it, and the other
+        jobs of its queue go on; only then `tokens` may be a fraction. Raises UnknownScope, and
+        InvalidInput when the rate limit can never hold so many.
         """
+        if key is not None:
+            job_id = self._context.job_id
+            work = self._tokens.acquire_of_key(scope, key, tokens, wait=wait, job_id=job_id)
+            return self._context.answer(work, "ctx.rate_limit")
         return self._context.answer(self._tokens.acquire(scope, tokens, wait=wait), "ctx.rate_limit")
 
     def empty(self, scope: str) -> Any:

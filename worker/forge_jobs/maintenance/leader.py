@@ -115,7 +115,7 @@ class LeadingWorker:
             self._every(reaper.look_every, lambda: reaper.reap(epoch), "reaping"),
             self._every(FIRE_EVERY, lambda: self._fire(epoch), "firing crons", self._crons_changed),
             self._every(
-                SWEEP_EVERY, lambda: sweeper.sweep(self._storage.history, self._telemetry, epoch), "sweeping"
+                SWEEP_EVERY, lambda: sweeper.sweep(self._storage, self._telemetry, epoch), "sweeping"
             ),
             self._every(
                 FOLD_EVERY, lambda: counts.fold(self._storage.jobs, self._telemetry), "folding counts"

@@ -1,7 +1,7 @@
-"""The sweeper: ended jobs past their queue's retention are forgotten."""
+"""The sweeper: ended jobs past their queue's retention are forgotten, and keys of rate limits that nobody uses."""
 
 from forge_jobs.model.epoch import LeaderEpoch
-from forge_jobs.storage.interface.history import History
+from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.telemetry.events import JobsSwept
 from forge_jobs.telemetry.telemetry import Telemetry
 
@@ -9,9 +9,10 @@ BATCH = 1000
 PAUSE_BETWEEN_BATCHES = 0.05  # seconds between batches, so that sweeping a big history slows nobody
 
 
-async def sweep(history: History, telemetry: Telemetry, epoch: LeaderEpoch) -> float | None:
+async def sweep(storage: Storage, telemetry: Telemetry, epoch: LeaderEpoch) -> float | None:
     """Make one pass; return when the next should come if there is more."""
-    count = await history.sweep(epoch=epoch, limit=BATCH)
-    if count:
-        telemetry.emit(JobsSwept(count))
-    return PAUSE_BETWEEN_BATCHES if count >= BATCH else None
+    jobs = await storage.history.sweep(epoch=epoch, limit=BATCH)
+    if jobs:
+        telemetry.emit(JobsSwept(jobs))
+    keys = await storage.permits.sweep(limit=BATCH)
+    return PAUSE_BETWEEN_BATCHES if max(jobs, keys) >= BATCH else None

@@ -79,6 +79,18 @@ class Throttled(Decision):
         super().__init__(reason)
 
 
+class AwaitsTurn(Decision):
+    """The job runs again at `at`, when its turn has come. Costs no attempt, and no other job is held up.
+
+    Raised by `ctx.rate_limit.acquire` with a key, not by handlers.
+    """
+
+    def __init__(self, at: datetime, reason: str) -> None:
+        self.at = as_moment(at, "AwaitsTurn.at")
+        self.reason = str(reason)
+        super().__init__(f"waits until {self.at.isoformat()}: {reason}")
+
+
 class HandedBack(Decision):
     """Who stops the worker told what the handler had started to end, too: the job is pending again, as if not begun.
 

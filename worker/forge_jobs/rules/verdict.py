@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from forge_jobs.errors import InvalidPayload, UnfitPayload
 from forge_jobs.model.completion import Completion, Fate
-from forge_jobs.model.decision import Dead, Decision, HandedBack, Reschedule, Retry, Throttled
+from forge_jobs.model.decision import AwaitsTurn, Dead, Decision, HandedBack, Reschedule, Retry, Throttled
 from forge_jobs.model.error_text import describe, kept
 from forge_jobs.model.job import (
     CANCELLED_BY_USER,
@@ -110,6 +110,11 @@ def _judge(
         return Verdict(
             Postponement(claim, Reason.RESCHEDULED, delay, run_at=at, afresh=True),
             Run(claim, queue.name, Outcome.RESCHEDULED, wait, duration),
+        )
+    if isinstance(error, AwaitsTurn):
+        return Verdict(
+            Postponement(claim, Reason.THROTTLED, run_at=error.at, counted=False),
+            Run(claim, queue.name, Outcome.THROTTLED, wait, duration, error.reason),
         )
     if isinstance(error, Throttled):
         reason = _reason(error)

@@ -158,6 +158,15 @@ def _check_change(what: str, field: str, value: Any) -> None:
         raise InvalidInput(f"{what} is {value!r}, allowed is a whole number from 0 to {names.MOST_ATTEMPTS}.")
 
 
+def no_permit(scope: str, cost: float, capacity: float, refill: float) -> InvalidInput:
+    """Return the error that says why a rate limit gives no permit for so many tokens of a key."""
+    if not refill:
+        return InvalidInput(f"Rate limit {scope!r} is never refilled, so that it cannot be used by key.")
+    return InvalidInput(
+        f"{cost:g} tokens of rate limit {scope!r} are wanted, allowed is at most {capacity:g}."
+    )
+
+
 def check_limit(scope: str, capacity: float, refill: float) -> None:
     """Raise InvalidInput for a rate limit with a name or numbers that are not allowed."""
     names.checked_name(scope, "rate limit")

@@ -189,7 +189,7 @@ class Session:
         """The parts that work under this id are made and connected."""
         hurried = asyncio.Event()
         self._recorder = recorder = Recorder(self._storage, self._telemetry, self._recorded)
-        self._tokens = LeasedTokens(self._storage.tokens, self._telemetry)
+        self._tokens = LeasedTokens(self._storage.tokens, self._storage.permits, self._telemetry)
         self._eras = eras = Eras(self._storage.workers, self._stale.total_seconds(), hurried.set)
         eras.heard(beat)
         paused = configuration.paused_kinds

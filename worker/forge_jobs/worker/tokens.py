@@ -17,10 +17,14 @@ from datetime import timedelta
 from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable, StorageUnusable
 from forge_jobs.model.decision import Throttled
 from forge_jobs.model.moments import as_duration
+from forge_jobs.rules import names
+from forge_jobs.rules.cost import checked_cost
+from forge_jobs.storage.interface.permits import Permits
 from forge_jobs.storage.interface.tokens import Tokens
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.telemetry.events import LimitEmptied, TokensLeased
 from forge_jobs.telemetry.telemetry import Telemetry
+from forge_jobs.worker.key_tokens import KeyTokens
 
 DEFAULT_WAIT = 1.0
 AHEAD = 0.25  # seconds of use that are leased beyond what is waited for
@@ -54,12 +58,13 @@ class Slice:
 class LeasedTokens:
     """The tokens of one process, for all its handlers. `close` gives back what is left."""
 
-    def __init__(self, tokens: Tokens, telemetry: Telemetry) -> None:
+    def __init__(self, tokens: Tokens, permits: Permits, telemetry: Telemetry) -> None:
         self._tokens = tokens
+        self._of_keys = KeyTokens(permits, telemetry)
         self._telemetry = telemetry
         self._slices: dict[str, Slice] = {}
 
-    async def acquire(self, scope: str, tokens: int = 1, *, wait: timedelta | float | None = None) -> None:
+    async def acquire(self, scope: str, tokens: float = 1, *, wait: timedelta | float | None = None) -> None:
         """See `ProcessTokens.acquire`."""
         if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
             raise InvalidInput(f"tokens is {tokens!r}, allowed is a whole number from 1.")
@@ -90,6 +95,19 @@ class LeasedTokens:
                 slice.waiters.remove(waiter)
             raise
 
+    async def acquire_of_key(
+        self, scope: str, key: str, cost: float, *, wait: timedelta | float | None, job_id: int
+    ) -> None:
+        """See `ProcessTokens.acquire_of_key`."""
+        patience = as_duration(wait, "wait")
+        await self._of_keys.acquire(
+            scope,
+            names.key(key),
+            checked_cost(cost),
+            timedelta(seconds=DEFAULT_WAIT) if patience is None else patience,
+            job_id,
+        )
+
     async def empty(self, scope: str) -> None:
         """See `ProcessTokens.empty`."""
         generation = await self._tokens.empty(scope)
@@ -105,6 +123,7 @@ class LeasedTokens:
 
     async def close(self) -> None:
         """Nothing is held any more; handlers that still wait are throttled."""
+        await self._of_keys.close()
         for slice in self._slices.values():
             if slice.lessor is not None:
                 slice.lessor.cancel()

@@ -16,7 +16,7 @@ from tests.working.running import working
 
 @pytest.fixture
 async def tokens(forge: Forge) -> LeasedTokens:
-    return LeasedTokens(forge.storage.tokens, forge.telemetry)
+    return LeasedTokens(forge.storage.tokens, forge.storage.permits, forge.telemetry)
 
 
 async def spent(tokens: LeasedTokens, scope: str, tries: int) -> int:
@@ -36,7 +36,7 @@ async def test_no_more_tokens_are_spent_than_the_bucket_holds(forge: Forge, toke
 
 async def test_several_processes_never_spend_one_token_too_many(forge: Forge) -> None:
     await forge.limits.set("mail", capacity=40, refill=0.0001)
-    many = [LeasedTokens(forge.storage.tokens, forge.telemetry) for _ in range(10)]
+    many = [LeasedTokens(forge.storage.tokens, forge.storage.permits, forge.telemetry) for _ in range(10)]
     got = await asyncio.gather(*(spent(each, "mail", 10) for each in many))
     assert sum(got) == 40
     for each in many:
@@ -52,7 +52,7 @@ async def test_a_token_that_comes_soon_is_waited_for(forge: Forge, tokens: Lease
 
 async def test_a_emptied_bucket_gives_nothing_to_anybody(forge: Forge, tokens: LeasedTokens) -> None:
     await forge.limits.set("mail", capacity=10, refill=0.0001)
-    other = LeasedTokens(forge.storage.tokens, forge.telemetry)
+    other = LeasedTokens(forge.storage.tokens, forge.storage.permits, forge.telemetry)
     await tokens.acquire("mail")
 
     await other.empty("mail")

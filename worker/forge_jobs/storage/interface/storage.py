@@ -26,6 +26,7 @@ from forge_jobs.storage.interface.kinds import Kinds
 from forge_jobs.storage.interface.leadership import Leadership
 from forge_jobs.storage.interface.limits import Limits
 from forge_jobs.storage.interface.owners import Owners
+from forge_jobs.storage.interface.permits import Permits
 from forge_jobs.storage.interface.queues import Queues
 from forge_jobs.storage.interface.removals import Removals
 from forge_jobs.storage.interface.schedule import Schedule
@@ -53,6 +54,7 @@ class Storage(Protocol):
     removals: Removals
     limits: Limits
     tokens: Tokens
+    permits: Permits
     crons: Crons
     fires: Fires
     owners: Owners

@@ -22,6 +22,7 @@ from forge_jobs.storage.postgres.kinds import PostgresKinds
 from forge_jobs.storage.postgres.leadership import PostgresLeadership
 from forge_jobs.storage.postgres.limits import PostgresLimits
 from forge_jobs.storage.postgres.owners import PostgresOwners
+from forge_jobs.storage.postgres.permits import PostgresPermits
 from forge_jobs.storage.postgres.queues import PostgresQueues
 from forge_jobs.storage.postgres.removals import PostgresRemovals
 from forge_jobs.storage.postgres.schedule import PostgresSchedule
@@ -75,6 +76,7 @@ class PostgresStorage(Storage):
         self.removals = PostgresRemovals(database)
         self.limits = PostgresLimits(database)
         self.tokens = PostgresTokens(database)
+        self.permits = PostgresPermits(database)
         self.crons = PostgresCrons(database)
         self.fires = PostgresFires(database)
         self.owners = PostgresOwners(database)

@@ -21,6 +21,7 @@ from forge_jobs.storage.sqlite.leadership import SqliteLeadership
 from forge_jobs.storage.sqlite.limits import SqliteLimits
 from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.owners import SqliteOwners
+from forge_jobs.storage.sqlite.permits import SqlitePermits
 from forge_jobs.storage.sqlite.queues import SqliteQueues
 from forge_jobs.storage.sqlite.removals import SqliteRemovals
 from forge_jobs.storage.sqlite.schedule import SqliteSchedule
@@ -67,6 +68,7 @@ class SqliteStorage(Storage):
         self.removals = SqliteRemovals(database)
         self.limits = SqliteLimits(database)
         self.tokens = SqliteTokens(database)
+        self.permits = SqlitePermits(database)
         self.crons = SqliteCrons(database)
         self.fires = SqliteFires(database)
         self.owners = SqliteOwners(database)

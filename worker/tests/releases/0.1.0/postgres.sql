@@ -362,6 +362,24 @@ CREATE TABLE "forge_jobs".rate_limit (
     managed_by  text
 ) WITH (fillfactor = 50);
 
+-- The keys of a rate limit that are in use, each with a bucket of its own. A row is deleted some time after its bucket is
+-- full again.
+CREATE TABLE "forge_jobs".rate_key (
+    scope       text NOT NULL REFERENCES "forge_jobs".rate_limit ON DELETE CASCADE,
+    key         text NOT NULL,
+    refilled_at timestamptz NOT NULL,  -- when all that was spent and promised will be refilled
+    PRIMARY KEY (scope, key)
+) WITH (fillfactor = 50);
+
+-- Permits to spend tokens of a key from a moment on, for jobs that wait for it.
+CREATE TABLE "forge_jobs".permit (
+    job_id bigint NOT NULL,
+    scope  text NOT NULL,
+    key    text NOT NULL,
+    at     timestamptz NOT NULL,
+    PRIMARY KEY (job_id, scope, key)
+);
+
 
 -- Groups
 

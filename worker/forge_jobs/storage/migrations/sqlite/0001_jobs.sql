@@ -339,6 +339,24 @@ CREATE TABLE rate_limit (
     managed_by  TEXT
 );
 
+-- The keys of a rate limit that are in use, each with a bucket of its own. A row is deleted some time after its bucket is
+-- full again.
+CREATE TABLE rate_key (
+    scope       TEXT NOT NULL REFERENCES rate_limit ON DELETE CASCADE,
+    key         TEXT NOT NULL,
+    refilled_at INTEGER NOT NULL,  -- when all that was spent and promised will be refilled
+    PRIMARY KEY (scope, key)
+);
+
+-- Permits to spend tokens of a key from a moment on, for jobs that wait for it.
+CREATE TABLE permit (
+    job_id INTEGER NOT NULL,
+    scope  TEXT NOT NULL,
+    key    TEXT NOT NULL,
+    at     INTEGER NOT NULL,
+    PRIMARY KEY (job_id, scope, key)
+) WITHOUT ROWID;
+
 
 -- Groups
 

@@ -1,0 +1,39 @@
+"""Permits: leave to spend tokens of one key of a rate limit, now or at a moment."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class PermitRequest:
+    """Somebody wants to spend `cost` tokens of a key.
+
+    For a job that cannot wait longer than `patience`, a permit for later is kept, and is the answer when
+    the job asks again.
+    """
+
+    scope: str
+    key: str
+    cost: float = 1.0
+    job_id: int | None = None
+    patience: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """`cost` tokens of the key may be spent from `at` on, which is `wait` after the moment of the answer."""
+
+    scope: str
+    key: str
+    cost: float
+    at: datetime
+    wait: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """How much of a key's tokens is spent, or promised, at this moment."""
+
+    key: str
+    spent: float  # tokens; more than the rate limit's capacity where permits for later were given
+    free_at: datetime  # when nothing of it is spent any more

@@ -1,0 +1,79 @@
+"""Tokens of rate limits by key, for the handlers of this process.
+
+What handlers ask for at one moment is one statement: while it is on its way, the next one gathers.
+"""
+
+import asyncio
+from contextvars import Context as Variables
+from datetime import timedelta
+
+from forge_jobs.errors import InvalidInput, StorageUnavailable, StorageUnusable
+from forge_jobs.model.decision import AwaitsTurn, Throttled
+from forge_jobs.model.permit import Permit, PermitRequest
+from forge_jobs.storage.interface.permits import Permits
+from forge_jobs.system.own_task import OwnTask
+from forge_jobs.telemetry.telemetry import Telemetry
+
+MOST_AT_ONCE = 1000  # requests of one statement
+RETRY = 1.0  # seconds, when the database cannot be asked
+
+
+class KeyTokens:
+    """Permits of one process. What a handler was granted and does not use is spent: too few, never too many."""
+
+    def __init__(self, permits: Permits, telemetry: Telemetry) -> None:
+        self._permits = permits
+        self._telemetry = telemetry
+        self._asked: list[tuple[PermitRequest, asyncio.Future[Permit]]] = []
+        self._asking: asyncio.Task[None] | None = None
+
+    async def acquire(self, scope: str, key: str, cost: float, patience: timedelta, job_id: int) -> None:
+        """The tokens are spent, and may be used now.
+
+        Waits up to `patience` for them. Raises AwaitsTurn when they come later: they are kept for the job.
+        """
+        answer: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
+        self._asked.append((PermitRequest(scope, key, cost, job_id, patience), answer))
+        if self._asking is None or self._asking.done():
+            # In no job's context: it asks for all of them.
+            self._asking = OwnTask(self._ask(), self._telemetry, name="tokens of keys", context=Variables())
+        permit = await answer
+        if permit.wait > patience:
+            raise AwaitsTurn(permit.at, f"rate limit {scope!r} has a token for {key!r} then")
+        await asyncio.sleep(permit.wait.total_seconds())
+
+    async def close(self) -> None:
+        """Nobody is answered any more."""
+        if self._asking is not None:
+            self._asking.cancel()
+        for _, answer in self._asked:
+            answer.cancel()
+        self._asked.clear()
+
+    async def _ask(self) -> None:
+        while self._asked:
+            asked, self._asked = self._asked[:MOST_AT_ONCE], self._asked[MOST_AT_ONCE:]
+            await self._answer([each for each in asked if not each[1].done()])
+
+    async def _answer(self, asked: list[tuple[PermitRequest, asyncio.Future[Permit]]]) -> None:
+        try:
+            permits = await self._permits.reserve([request for request, _ in asked])
+        except Exception as error:
+            if isinstance(error, InvalidInput) and len(asked) > 1:  # it is the mistake of one of them
+                for each in asked:
+                    await self._answer([each])
+                return
+            for request, answer in asked:
+                if not answer.done():
+                    answer.set_exception(_as_decision(error, request))
+            return
+        for (_, answer), permit in zip(asked, permits, strict=True):
+            if not answer.done():
+                answer.set_result(permit)
+
+
+def _as_decision(error: Exception, request: PermitRequest) -> Exception:
+    """Return what a handler hears. An outage is no mistake of the job: it is throttled, which counts no attempt."""
+    if isinstance(error, StorageUnavailable) and not isinstance(error, StorageUnusable):
+        return Throttled(RETRY, f"rate limit {request.scope!r} cannot be asked: {error}")
+    return error

@@ -1,0 +1,227 @@
+"""Each key of a rate limit has tokens of its own; who comes too early is told when its turn is."""
+
+import asyncio
+import random
+from datetime import timedelta
+
+import pytest
+
+from forge_jobs.errors import InvalidInput, RateLimited, UnknownScope
+from forge_jobs.model.permit import PermitRequest
+
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture(autouse=True)
+async def api(storage):
+    """5 at once, and 2 a second."""
+    await storage.limits.set("api", capacity=5, refill=2.0)
+
+
+async def waits(storage, *keys, **facts):
+    permits = await storage.permits.reserve([PermitRequest("api", key, **facts) for key in keys])
+    return [permit.wait.total_seconds() for permit in permits]
+
+
+async def test_a_key_has_its_burst_and_then_one_token_after_another(storage, clock):
+    await clock.freeze()
+
+    assert await waits(storage, *["ann"] * 8) == [0, 0, 0, 0, 0, 0.5, 1, 1.5]
+
+
+async def test_keys_do_not_share_tokens(storage, clock):
+    await clock.freeze()
+
+    assert await waits(storage, *["ann"] * 6, "bob") == [0, 0, 0, 0, 0, 0.5, 0]
+
+
+async def test_requests_in_one_call_and_in_many_get_the_same(storage, clock):
+    await clock.freeze()
+    together = await waits(storage, *["ann"] * 9)
+
+    assert [wait for _ in range(9) for wait in await waits(storage, "bob")] == together
+
+
+async def test_tokens_come_back_with_time_up_to_the_burst(storage, clock):
+    await clock.freeze()
+    await waits(storage, *["ann"] * 5)
+
+    await clock.advance(seconds=1)
+    assert await waits(storage, *["ann"] * 3) == [0, 0, 0.5]
+
+    await clock.advance(days=1)
+    assert await waits(storage, *["ann"] * 6) == [0, 0, 0, 0, 0, 0.5]
+
+
+async def test_what_costs_more_takes_more(storage, clock):
+    await clock.freeze()
+
+    assert await waits(storage, "ann", cost=4) == [0]
+    assert await waits(storage, "ann", cost=2) == [0.5]
+    assert await waits(storage, "ann", cost=0.5) == [0.75]
+
+
+async def test_the_permit_says_from_when_on_it_holds(storage, clock):
+    now = await clock.freeze()
+    await waits(storage, *["ann"] * 6)
+
+    [permit] = await storage.permits.reserve([PermitRequest("api", "ann")])
+
+    assert (permit.at, permit.wait, permit.cost) == (now + SECOND, SECOND, 1)
+
+
+async def test_whoever_cannot_wait_spends_nothing_and_hears_when_to_come_again(storage, clock):
+    await clock.freeze()
+    for _ in range(5):
+        await storage.permits.reserve_within("api", "ann", 1, timedelta(0))
+
+    for _ in range(2):
+        with pytest.raises(RateLimited, match=r"has no token for 'ann' before 0\.5 s") as refused:
+            await storage.permits.reserve_within("api", "ann", 1, timedelta(seconds=0.4))
+        assert refused.value.retry_after == timedelta(seconds=0.5)
+
+    permit = await storage.permits.reserve_within("api", "ann", 1, timedelta(seconds=0.5))
+    assert permit.wait == timedelta(seconds=0.5)
+
+
+async def test_what_was_reserved_and_not_used_is_given_back_and_what_was_used_beyond_is_paid(storage, clock):
+    await clock.freeze()
+    await waits(storage, "ann", cost=5)
+
+    await storage.permits.spend_more("api", "ann", -3)
+    assert await waits(storage, *["ann"] * 4) == [0, 0, 0, 0.5]
+
+    await storage.permits.spend_more("api", "bob", 7)
+    assert await waits(storage, "bob") == [1.5]
+
+
+async def test_a_job_that_asks_again_gets_the_permit_that_was_kept_for_it(storage, clock):
+    now = await clock.freeze()
+    await waits(storage, *["ann"] * 5)
+    assert await waits(storage, "ann", job_id=7) == [0.5]
+    assert await waits(storage, "ann") == [1.0]
+
+    assert await waits(storage, "ann", job_id=7) == [0.5], "it asks too early"
+    await clock.set(now + timedelta(seconds=0.5))
+    assert await waits(storage, "ann", job_id=7) == [0], "its time has come, though others wait"
+    assert await waits(storage, "ann", job_id=7) == [1.0], "a permit is used once"
+
+
+async def test_a_job_that_waits_for_its_turn_needs_no_permit_that_is_kept(storage, clock):
+    await clock.freeze()
+    await waits(storage, *["ann"] * 5)
+
+    assert await waits(storage, "ann", job_id=7, patience=SECOND) == [0.5]
+    assert await waits(storage, "ann", job_id=7, patience=SECOND) == [1.0]
+
+
+async def test_the_keys_in_use_are_listed_the_hottest_first(storage, clock):
+    now = await clock.freeze()
+    await waits(storage, *["ann"] * 3, *["bob"] * 9, "eve")
+    await clock.advance(seconds=0.5)
+
+    bob, ann = await storage.permits.hottest("api", limit=2)
+
+    assert (bob.key, round(bob.spent, 3), bob.free_at) == ("bob", 8, now + timedelta(seconds=4.5))
+    assert (ann.key, round(ann.spent, 3)) == ("ann", 2)
+    assert [use.key for use in await storage.permits.hottest("api", limit=10)] == ["bob", "ann"], (
+        "eve's tokens are back"
+    )
+
+
+async def test_a_key_has_a_row_only_while_it_is_in_use(storage, clock):
+    await waits(storage, *["ann"] * 3, "bob")
+    await clock.advance(seconds=1)
+
+    assert await storage.permits.sweep(limit=10) == 1
+    assert [use.key for use in await storage.permits.hottest("api", limit=10)] == ["ann"]
+
+    await clock.advance(seconds=1)
+    assert await storage.permits.sweep(limit=10) == 1
+    assert await storage.permits.sweep(limit=10) == 0
+
+
+async def test_old_permits_are_swept(storage, clock):
+    await waits(storage, *["ann"] * 5)
+    await waits(storage, "ann", job_id=7)
+    await clock.advance(days=2)
+
+    assert await storage.permits.sweep(limit=10) == 2
+
+
+async def test_the_keys_go_with_their_rate_limit(storage):
+    await waits(storage, "ann")
+
+    await storage.limits.delete("api")
+
+    with pytest.raises(UnknownScope):
+        await storage.permits.hottest("api", limit=10)
+    await storage.limits.set("api", capacity=5, refill=2.0)
+    assert await storage.permits.hottest("api", limit=10) == []
+
+
+async def test_changed_numbers_hold_for_what_comes_from_then_on(storage, clock):
+    await clock.freeze()
+    await waits(storage, *["ann"] * 5)
+
+    await storage.limits.set("api", capacity=5, refill=10.0)
+
+    assert await waits(storage, "ann") == [2.1], "what was spent comes back as it was to"
+
+
+async def test_what_can_never_be_is_refused(storage):
+    await storage.limits.set("once", capacity=5, refill=0)
+    with pytest.raises(InvalidInput, match="never refilled"):
+        await storage.permits.reserve([PermitRequest("once", "ann")])
+    for refused in (
+        storage.permits.reserve([PermitRequest("api", "ann"), PermitRequest("api", "bob", cost=6)]),
+        storage.permits.reserve_within("api", "ann", 6, SECOND),
+    ):
+        with pytest.raises(
+            InvalidInput, match="6 tokens of rate limit 'api' are wanted, allowed is at most 5"
+        ):
+            await refused
+    for refused in (
+        storage.permits.reserve([PermitRequest("nix", "ann")]),
+        storage.permits.reserve_within("nix", "ann", 1, SECOND),
+        storage.permits.spend_more("nix", "ann", 1),
+    ):
+        with pytest.raises(UnknownScope, match="rate limits: api, once"):
+            await refused
+
+
+async def test_where_one_of_many_requests_is_refused_nothing_is_spent(storage, clock):
+    await clock.freeze()
+    wanted = [PermitRequest("api", "ann", cost=5), PermitRequest("api", "ann", cost=6)]
+
+    with pytest.raises(InvalidInput, match="6 tokens"):
+        await storage.permits.reserve(wanted)
+
+    assert await waits(storage, "ann", cost=5) == [0]
+
+
+async def test_many_who_race_never_get_more_than_the_limit_allows(storage, another, clock):
+    now = await clock.freeze()
+    seeded = random.Random(7)
+    storages = [storage, *[await another() for _ in range(3)]]
+
+    async def race(mine):
+        taken = []
+        for _ in range(20):
+            wanted = [
+                PermitRequest("api", seeded.choice("abc"), cost=seeded.choice([1, 2]))
+                for _ in range(seeded.randint(1, 5))
+            ]
+            taken += await mine.permits.reserve(wanted)
+        return taken
+
+    permits = [permit for taken in await asyncio.gather(*map(race, storages)) for permit in taken]
+
+    for key in "abc":
+        mine = sorted((permit for permit in permits if permit.key == key), key=lambda permit: permit.at)
+        spent = 0.0
+        for permit in mine:
+            spent += permit.cost
+            assert spent <= 5 + 2 * (permit.at - now).total_seconds() + 1e-3
+        last = mine[-1].at
+        assert spent >= 2 * (last - now).total_seconds(), "and none of it is lost"

@@ -1,0 +1,185 @@
+"""Handlers take tokens of a key; who comes too early waits for its turn and holds up nobody."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from forge_jobs import Context, Forge, InvalidInput, Job, RateLimited, State
+from forge_jobs.errors import StorageUnavailable, UnknownScope
+from forge_jobs.model.job import Reason
+from tests.working.eventually import eventually
+from tests.working.running import working
+
+
+async def are(forge: Forge, state: State, count: int) -> bool:
+    return len(await forge.jobs.list(state=state)) == count
+
+
+async def of_user(forge: Forge, user: str) -> list[Job]:
+    return [job for job in await forge.jobs.list() if f'"{user}"' in job.payload.decode()]
+
+
+async def test_a_job_whose_key_has_no_token_waits_for_its_turn_and_others_go_on(forge: Forge) -> None:
+    await forge.limits.set("api", capacity=2, per=timedelta(hours=1))
+
+    @forge.handler
+    async def call(ctx: Context, user: str) -> None:
+        await ctx.rate_limit.acquire("api", key=user, wait=0)
+
+    await call.enqueue_many([{"user": "ann"}] * 4 + [{"user": "bob"}])
+    async with working(forge, concurrency=5):
+        await eventually(lambda: are(forge, State.DONE, 3))
+        await eventually(lambda: are(forge, State.SCHEDULED, 2))
+        await forge.wait((await call.enqueue(user="eve")).id, timeout=20)
+
+    first, second = sorted(
+        (job for job in await of_user(forge, "ann") if job.state is State.SCHEDULED),
+        key=lambda job: job.run_at or datetime.max.replace(tzinfo=UTC),
+    )
+    assert (first.reason, first.attempt, second.attempt) == (Reason.THROTTLED, 0, 0)
+    assert first.run_at is not None
+    assert second.run_at is not None
+    assert timedelta(minutes=29.9) < second.run_at - first.run_at < timedelta(minutes=30.1)
+
+
+async def test_a_job_runs_when_its_turn_has_come_whoever_else_waits(forge: Forge) -> None:
+    await forge.limits.set("api", capacity=1, refill=2.0)
+    began: list[int] = []
+
+    @forge.handler
+    async def call(ctx: Context, number: int) -> None:
+        await ctx.rate_limit.acquire("api", key="ann", wait=0)
+        began.append(number)
+
+    await call.enqueue_many([{"number": number} for number in range(4)])
+    async with working(forge, concurrency=1):
+        await eventually(lambda: are(forge, State.DONE, 4))
+    assert sorted(began) == [0, 1, 2, 3]
+
+
+async def test_a_handler_may_wait_for_its_tokens(forge: Forge) -> None:
+    await forge.limits.set("api", capacity=1, refill=10.0)
+
+    @forge.handler
+    async def call(ctx: Context) -> None:
+        await ctx.rate_limit.acquire("api", 0.5, key="ann", wait=30)
+
+    await call.enqueue_many([{}] * 6)
+    async with working(forge, concurrency=6):
+        await eventually(lambda: are(forge, State.DONE, 6))
+    assert all(job.attempt == 1 for job in await forge.jobs.list())
+
+
+async def test_a_plain_handler_takes_tokens_of_a_key_too(forge: Forge) -> None:
+    await forge.limits.set("api", capacity=1, per=3600)
+
+    @forge.handler
+    def call(ctx: Context) -> None:
+        ctx.rate_limit.acquire("api", key="ann", wait=0)
+
+    await call.enqueue_many([{}] * 2)
+    async with working(forge):
+        await eventually(lambda: are(forge, State.DONE, 1))
+        await eventually(lambda: are(forge, State.SCHEDULED, 1))
+
+
+async def test_many_handlers_ask_with_few_statements(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:
+    await forge.limits.set("api", capacity=1000, refill=1000)
+    sizes: list[int] = []
+    reserve = forge.storage.permits.reserve
+
+    async def counted(wanted: Any) -> Any:
+        sizes.append(len(wanted))
+        return await reserve(wanted)
+
+    monkeypatch.setattr(forge.storage.permits, "reserve", counted)
+
+    @forge.handler
+    async def call(ctx: Context, user: int) -> None:
+        await ctx.rate_limit.acquire("api", key=str(user))
+
+    await call.enqueue_many([{"user": number % 7} for number in range(100)])
+    async with working(forge, concurrency=100):
+        await eventually(lambda: are(forge, State.DONE, 100))
+    assert sum(sizes) == 100
+    assert len(sizes) < 50
+
+
+async def test_the_mistake_of_one_handler_is_no_other_s(forge: Forge) -> None:
+    await forge.limits.set("api", capacity=3, refill=100)
+    both = asyncio.Barrier(3)
+
+    @forge.handler(max_attempts=1)
+    async def call(ctx: Context, scope: str, tokens: float) -> None:
+        await both.wait()
+        await ctx.rate_limit.acquire(scope, tokens, key="ann")
+
+    good = await call.enqueue(scope="api", tokens=1)
+    unknown = await call.enqueue(scope="nix", tokens=1)
+    too_many = await call.enqueue(scope="api", tokens=4)
+    async with working(forge, concurrency=3):
+        await eventually(lambda: are(forge, State.DEAD, 2))
+        await forge.wait(good.id, timeout=20)
+    assert "There is no rate limit 'nix'" in str((await forge.jobs.get(unknown.id)).error)
+    assert "allowed is at most 3" in str((await forge.jobs.get(too_many.id)).error)
+
+
+async def test_in_an_outage_a_job_that_asks_is_throttled_and_loses_no_attempt(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await forge.limits.set("api", capacity=3, refill=100)
+    reserve = forge.storage.permits.reserve
+
+    async def away(wanted: Any) -> Any:
+        monkeypatch.setattr(forge.storage.permits, "reserve", reserve)
+        raise StorageUnavailable("it is away")
+
+    monkeypatch.setattr(forge.storage.permits, "reserve", away)
+
+    @forge.handler(max_attempts=1)
+    async def call(ctx: Context) -> None:
+        await ctx.rate_limit.acquire("api", key="ann")
+
+    job = await call.enqueue()
+    async with working(forge):
+        await forge.wait(job.id, timeout=30)
+    assert (await forge.jobs.get(job.id)).attempt == 1
+
+
+async def test_programs_reserve_settle_and_see_the_hottest_keys(forge: Forge) -> None:
+    await forge.limits.set("api", capacity=10, per=3600)
+
+    permit = await forge.limits.reserve("api", "ann", 8, within=0)
+    with pytest.raises(RateLimited, match="no token for 'ann'"):
+        await forge.limits.reserve("api", "ann", 8, within=0)
+    await forge.limits.settle(permit, 1.5)
+    await forge.limits.reserve("api", "ann", 8, within=0)
+    await forge.limits.reserve("api", "bob")
+    later = await forge.limits.reserve("api", "ann", 10)
+
+    assert later.wait > timedelta(minutes=50)
+    ann, bob = await forge.limits.hottest("api")
+    assert (ann.key, round(ann.spent, 1), bob.key, round(bob.spent, 1)) == ("ann", 19.5, "bob", 1.0)
+
+
+@pytest.mark.parametrize("cost", [0, -1, "3", None, True, float("nan"), float("inf")])
+async def test_a_cost_that_cannot_be_is_refused(forge: Forge, cost: Any) -> None:
+    await forge.limits.set("api", capacity=10, per=3600)
+
+    with pytest.raises(InvalidInput, match="allowed is a number of more than 0"):
+        await forge.limits.reserve("api", "ann", cost)
+    assert await forge.limits.hottest("api") == []
+
+
+async def test_unknown_limits_and_keys_that_cannot_be_are_refused(forge: Forge) -> None:
+    await forge.limits.set("api", capacity=10, per=3600)
+
+    with pytest.raises(UnknownScope):
+        await forge.limits.reserve("nix", "ann")
+    with pytest.raises(UnknownScope):
+        await forge.limits.hottest("nix")
+    for key in ("", "x" * 513, 3):
+        with pytest.raises(InvalidInput, match="The key is"):
+            await forge.limits.reserve("api", key)  # type: ignore[arg-type]
