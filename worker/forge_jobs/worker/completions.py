@@ -7,6 +7,7 @@ transaction which ends later than anybody waited for makes no difference to the 
 import asyncio
 import time
 
+from forge_jobs.errors import ForgeError
 from forge_jobs.model.completion import Completion, Fate
 from forge_jobs.rules.verdict import Verdict, completed, not_committed
 from forge_jobs.storage.interface.storage import Storage
@@ -38,8 +39,10 @@ class HandlerCompletions:
             try:
                 async with asyncio.timeout(LAST_LOOK):
                     fate = await self._fate(completion)
-            except (asyncio.CancelledError, TimeoutError):
+            except (asyncio.CancelledError, TimeoutError, ForgeError):
                 return verdict
+        except ForgeError:  # waiting cures nothing; the verdict is written if the claim holds then
+            return verdict
         if fate in (Fate.COMMITTED, Fate.CANCELLED):
             return completed(claim, config, completion, fate, verdict)
         return not_committed(claim, config, fate, verdict)

@@ -19,7 +19,7 @@ from psycopg.rows import dict_row
 from sqlalchemy import orm
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from forge_jobs import Context, Enqueued, Forge, InvalidInput, KeyBusy, State, UnknownQueue, Worker
+from forge_jobs import Context, Enqueued, Forge, InvalidInput, KeyBusy, State, Unique, UnknownQueue, Worker
 from forge_jobs.errors import StorageContended, StorageRefused, StorageUnavailable
 from forge_jobs.storage.postgres.psycopg_connection import PsycopgConnection
 from tests.storage.conftest import *  # noqa: F403  the databases
@@ -527,3 +527,23 @@ async def test_an_adapter_of_the_callers_changes_nothing_for_us(
         many = forge.enqueue_many_sync("work", [{}] * 300, connection=connection)
 
     assert [type(job.id) for job in (made, *many)] == [int] * 301
+
+
+@of_each_library
+async def test_keys_and_uniqueness_hold_on_a_sync_connection(
+    forge: Forge, postgres: PostgresDatabase, library: Library
+) -> None:
+    def work() -> list[Enqueued]:
+        with library(postgres.url) as connection:
+            return [
+                forge.enqueue_sync("work", {"n": 1}, key="k", connection=connection),
+                forge.enqueue_sync("work", {"n": 2}, key="k", key_mode="replace", connection=connection),
+                *forge.enqueue_many_sync(
+                    "once", [{"n": 3}, {"n": 3}], unique=Unique(by="n", within=60), connection=connection
+                ),
+            ]
+
+    first, second, third, fourth = await in_a_thread(work)
+
+    assert (first.id, third.id) == (second.id, fourth.id)
+    assert (await forge.jobs.get(first.id)).payload == b'{"n":2}'

@@ -23,8 +23,11 @@ BOOK = "INSERT INTO book VALUES ({}, {})"
 
 
 @forge.handler(max_attempts=None)
-async def book(ctx: Context, kill: str | None = None, pause: float = 0.0) -> None:
-    """Book the job, once; in its first attempt it kills its worker at the point `kill`."""
+async def book(ctx: Context, kill: str | None = None, freeze: str | None = None, pause: float = 0.0) -> None:
+    """Book the job, once; in its first attempt it kills its worker at the point `kill`, or freezes it at `freeze`."""
+    if freeze is not None and ctx.attempt == 1:
+        await _book_in_postgres(ctx, freeze, pause, signal.SIGSTOP)
+        return
     await _reach("before", ctx, kill, pause)
     if forge.storage.shared:
         await _book_in_postgres(ctx, kill, pause)
@@ -33,14 +36,16 @@ async def book(ctx: Context, kill: str | None = None, pause: float = 0.0) -> Non
     await _reach("committed", ctx, kill, pause)
 
 
-async def _book_in_postgres(ctx: Context, kill: str | None, pause: float) -> None:
+async def _book_in_postgres(
+    ctx: Context, kill: str | None, pause: float, number: signal.Signals = signal.SIGKILL
+) -> None:
     connection = await asyncpg.connect(os.environ["FORGE_DATABASE_URL"])
     try:
         async with connection.transaction():
             await connection.execute(BOOK.format(ctx.job_id, ctx.attempt))
-            await _reach("booked", ctx, kill, pause)
+            await _reach("booked", ctx, kill, pause, number)
             await ctx.complete(connection)
-            await _reach("completed", ctx, kill, pause)
+            await _reach("completed", ctx, kill, pause, number)
     finally:
         connection.terminate() if connection.is_in_transaction() else await connection.close()
 
@@ -58,12 +63,14 @@ def _book_in_sqlite(ctx: Context, kill: str | None) -> None:
         connection.execute("COMMIT")
 
 
-async def _reach(point: str, ctx: Context, kill: str | None, pause: float) -> None:
-    _perhaps_die(point, ctx, kill)
+async def _reach(
+    point: str, ctx: Context, kill: str | None, pause: float, number: signal.Signals = signal.SIGKILL
+) -> None:
+    _perhaps_die(point, ctx, kill, number)
     if pause:
         await asyncio.sleep(random.uniform(0, pause))
 
 
-def _perhaps_die(point: str, ctx: Context, kill: str | None) -> None:
+def _perhaps_die(point: str, ctx: Context, kill: str | None, number: signal.Signals = signal.SIGKILL) -> None:
     if kill == point and ctx.attempt == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)

@@ -17,8 +17,10 @@ from forge_jobs.telemetry.events import OutcomesDropped, OutcomesHeld
 from forge_jobs.worker import completions
 from tests.storage.databases import PostgresDatabase
 from tests.storage.factories import claim, done, enqueue_many, leader, lost_claims, running, worker
+from tests.working.bookkeeping import MAKE_BOOK
 from tests.working.events import Events
 from tests.working.eventually import eventually
+from tests.working.processes import Fleet
 from tests.working.running import working
 from tests.working.test_completions import RolledBack, run
 
@@ -187,3 +189,30 @@ async def test_an_outage_between_the_commit_and_its_look_is_waited_for(
 
     assert await forge.wait(job, timeout=5) == 1
     assert not events.of(OutcomesDropped) and tries == 3
+
+
+async def test_a_worker_that_freezes_in_its_transaction_keeps_that_job_only_and_until_it_is_gone(
+    forge: Forge, postgres: PostgresDatabase, workers: Fleet
+) -> None:
+    await postgres.run(MAKE_BOOK)
+    await forge.queues.set("default", backoff_enabled=False)
+    await workers.start_leader()
+    others = await forge.enqueue_many("book", [{"pause": 600}] * 3)
+    held = await forge.enqueue("book", {"freeze": "completed"})
+    frozen = await workers.start("--concurrency", "4", app="bookkeeping:forge")
+    await eventually(lambda: _are_in_progress(forge, [job.id for job in (*others, held)]), within=60)
+    await postgres.run("UPDATE forge_jobs.job SET payload = '{}'")
+
+    await workers.start("--concurrency", "4", app="bookkeeping:forge")
+
+    for job in others:
+        await forge.wait(job, timeout=60)
+    assert (await forge.jobs.get(held.id)).state is State.IN_PROGRESS
+    frozen.kill()
+    await forge.wait(held, timeout=60)
+    booked = await postgres.rows("SELECT job_id, attempt FROM book ORDER BY job_id")
+    assert booked == [(job.id, 2) for job in (*others, held)]
+
+
+async def _are_in_progress(forge: Forge, ids: list[int]) -> bool:
+    return all([(await forge.jobs.get(job_id)).state is State.IN_PROGRESS for job_id in ids])

@@ -113,7 +113,9 @@ class PsycopgConnection:
         cursor = self._cursor(self.inner, row_factory=_rows)
         for name, loader in _loaders().items():  # whatever loaders the caller's connection has
             cursor.adapters.register_loader(name, loader)
-        await _awaited(cursor.execute(sql, args or None))
+        # An array is a list to psycopg; a tuple would be a row.
+        lists = [list(value) if isinstance(value, tuple) else value for value in args]
+        await _awaited(cursor.execute(sql, lists or None))
         return cursor
 
     @asynccontextmanager

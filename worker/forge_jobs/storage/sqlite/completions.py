@@ -1,6 +1,6 @@
 """Completions in SQLite: an outcome, written by statements of the caller's transaction, which has the one write lock.
 
-So nobody else writes until it ends, and whoever looks what became of it waits for that.
+So nobody else writes until it ends. Whoever looks what became of it, and sees no commit, waits for that.
 """
 
 from typing import Any
@@ -61,7 +61,10 @@ class SqliteCompletions(Completions):
             )
             return fate(completion, traces)
 
-        try:
+        seen = await self._database.read(look)
+        if seen is not Fate.UNDONE:
+            return seen
+        try:  # with the write lock, which no other transaction has then
             return await self._database.write(look)
         except StorageUnavailable as error:
             if is_write_lock_busy(error):
