@@ -157,8 +157,8 @@ class Claimer:
             if queue.config == config:
                 continue
             self._allowance.configured(queue, config)
-            queue.config = config
-            if self._is_shut(queue):
+            limits, queue.config = queue.limits, config
+            if queue.limits != limits or self._is_shut(queue):
                 self._hand.hand_back(queue)
             self.wake(config.id)
 
@@ -311,6 +311,7 @@ class Claimer:
         if time.monotonic() < queue.tokens_at:  # a wake-up brings no token
             queue.look_at = queue.tokens_at
             return 0
+        queue.asked_under = queue.limits
         asked = limit = min(limit, queue.most)
         if not queue.is_claimed_ahead:
             limit = min(limit, max(1, self._hand.free))
@@ -366,7 +367,8 @@ class Claimer:
         queue.hints.took(claims, is_full=len(claims) == limit)
         known = self._known(queue, new)
         self._hand.add(queue, known)
-        if not self.is_open or self._is_shut(queue):  # that came about while the claim was on its way
+        is_outdated = queue.limits != queue.asked_under
+        if is_outdated or not self.is_open or self._is_shut(queue):  # while the claim was on its way
             self._hand.hand_back(queue)
         if lease is not None:
             await self._allowance.give_back_tokens(queue, lease, lease.tokens - len(known))

@@ -20,6 +20,10 @@ class Configuration:
     paused_kinds: frozenset[str]
 
 
+Limits = tuple[int | None, str | None]
+"""Of a queue: its concurrency and the scope of its rate limit."""
+
+
 @dataclass(slots=True)
 class ServedQueue:
     """Each group of facts is written by one part of the worker. Moments are the event loop's monotonic seconds."""
@@ -41,6 +45,7 @@ class ServedQueue:
     unknown_scope: str | None = None  # its rate limit, when that was last found missing
 
     # claimer
+    asked_under: Limits = None, None  # its limits when it was last asked for jobs
     look_at: float = 0.0  # when to look for jobs again
     poll: float = SHORTEST_POLL  # the wait after a look that finds nothing
     empty: bool = False  # whether the last look found nothing
@@ -84,6 +89,11 @@ class ServedQueue:
         """A claim of `limit` jobs was not answered in time: the next one is half as large."""
         self.mean = max(self.mean, self.room / limit)
         self.room = max(LARGE_PAYLOAD, self.room // 2)
+
+    @property
+    def limits(self) -> Limits:
+        """What decides how many jobs may be claimed: those that were claimed under other limits may be too many."""
+        return self.config.concurrency, self.config.rate_limit
 
     @property
     def is_limited(self) -> bool:

@@ -267,6 +267,57 @@ async def test_what_is_in_hand_of_a_queue_that_is_shut_goes_back(
     assert started == [True]
 
 
+@pytest.mark.parametrize("how", [{"concurrency": 1}, {"rate_limit": "empty"}])
+async def test_what_was_claimed_ahead_of_a_limit_is_claimed_again_under_it(
+    forge: Forge, ahead: Worker, how: dict[str, Any]
+) -> None:
+    started: list[bool] = []
+    await forge.limits.set("empty", capacity=1, refill=0)
+    assert (await forge.storage.tokens.lease("empty", 1)).tokens == 1
+
+    @forge.handler
+    async def work(limits: bool) -> None:
+        started.append(limits)
+        if limits:
+            await forge.queues.set("default", **how)
+            await eventually(lambda: counted(forge, pending=8, in_progress=1))
+            await forge.queues.set("default", paused=True)
+
+    await work.enqueue_many([{"limits": number == 0} for number in range(9)])
+    await eventually(lambda: counted(forge, pending=8, in_progress=0))
+    assert started == [True]
+
+
+async def test_a_limit_that_is_set_while_a_claim_is_on_its_way_holds_for_what_it_brings(
+    forge: Forge, gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = forge.storage.claims.claim
+    started: list[int] = []
+
+    async def slow(queue_id: int, *given: Any, **options: Any) -> Any:
+        claims = await claim(queue_id, *given, **options)
+        if claims:
+            monkeypatch.setattr(forge.storage.claims, "claim", claim)
+            await forge.queues.set("default", concurrency=1)
+            assert worker.session is not None
+            queue = worker.session._claimer.queues[queue_id]
+            await eventually(lambda: queue.config.concurrency == 1)
+        return claims
+
+    monkeypatch.setattr(forge.storage.claims, "claim", slow)
+
+    @forge.handler
+    async def work(number: int) -> None:
+        started.append(number)
+        await gate.wait()
+
+    await work.enqueue_many([{"number": number} for number in range(9)])
+    async with working(forge, concurrency=4, grace=timedelta(0)) as worker:
+        await eventually(lambda: started)
+        await eventually(lambda: counted(forge, pending=8, in_progress=1))
+        assert len(started) == 1
+
+
 async def test_the_next_claim_is_on_its_way_while_the_rest_of_the_hand_runs(
     forge: Forge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
