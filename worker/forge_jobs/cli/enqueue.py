@@ -122,6 +122,12 @@ async def enqueue(
             help="But no later than this after the first one.",
         ),
     ] = None,
+    latest: Annotated[
+        bool,
+        typer.Option(
+            "--latest", help="While one of them runs, keep the last one waiting until that has ended."
+        ),
+    ] = False,
     on_conflict: Annotated[
         str | None,
         typer.Option(
@@ -167,7 +173,7 @@ async def enqueue(
         options["key"] = key
     if key_mode is not None:
         options["key_mode"] = key_mode
-    if unique := _unique(unique_by, unique_within, debounce, max_wait, on_conflict):
+    if unique := _unique(unique_by, unique_within, debounce, max_wait, on_conflict, latest):
         options["unique"] = unique
     async with opened(call) as forge:
         if count == 1:
@@ -188,6 +194,7 @@ def _unique(
     debounce: timedelta | None,
     max_wait: timedelta | None,
     on_conflict: str | None,
+    latest: bool,
 ) -> Unique | None:
     if by is None:
         for name, value in (
@@ -195,12 +202,13 @@ def _unique(
             ("--debounce", debounce),
             ("--max-wait", max_wait),
             ("--on-conflict", on_conflict),
+            ("--latest", latest or None),
         ):
             if value is not None:
                 raise InvalidInput(f"{name} is given and --unique-by is not, allowed is both.")
         return None
     names = None if by == "*" else tuple(name.strip() for name in by.split(","))
-    return Unique(names, within, cast(Any, on_conflict or "return"), debounce, max_wait)
+    return Unique(names, within, cast(Any, on_conflict or "return"), debounce, max_wait, None, latest)
 
 
 def _one(job: Enqueued, *, is_unique: bool) -> Report:

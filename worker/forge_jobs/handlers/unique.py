@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from forge_jobs.codecs.plain import decode, encode
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.arguments import Arguments
+from forge_jobs.model.group import Group, decoded, encoded
 from forge_jobs.model.job import Hold, KeyMode, NewJob
 from forge_jobs.model.moments import as_duration
 from forge_jobs.rules import names
@@ -31,6 +32,8 @@ class Unique:
     after the first, and with what the last one said; with edge="leading" the first starts at once, and the others are
     left out. Times are timedeltas or seconds, by the database's clock.
 
+    With `latest`, while one of them runs one more waits until that has ended, with what the last one said.
+
     `on_conflict`: "return" answers with the job that is there, "raise" raises NotUnique, and "replace" makes that one, while
     it waits, what was asked for. Raises InvalidInput.
     """
@@ -41,6 +44,7 @@ class Unique:
     debounce: timedelta | float | None = None
     max_wait: timedelta | float | None = None
     edge: Literal["leading", "trailing"] | None = None
+    latest: bool = False
 
     def __post_init__(self) -> None:
         by = (self.by,) if isinstance(self.by, str) else self.by
@@ -60,12 +64,24 @@ class Unique:
             if duration is not None and duration <= timedelta(0):
                 raise InvalidInput(f"Unique.{name} is {duration}, allowed is more than zero.")
             object.__setattr__(self, name, duration)
+        if self.latest:
+            self._check_latest()
         if self.debounce is None:
             for name in ("max_wait", "edge"):
                 if getattr(self, name) is not None:
                     raise InvalidInput(f"Unique.{name} is given and debounce is not, allowed is both.")
         else:
             self._check_debounce()
+
+    def _check_latest(self) -> None:
+        if self.within is not None:
+            raise InvalidInput("Unique.within and Unique.latest are both given, allowed is one of them.")
+        if self.on_conflict != "return":
+            raise InvalidInput(
+                f"Unique.on_conflict is {self.on_conflict!r} and latest is given, allowed is 'return' with it."
+            )
+        if self.edge == "leading":
+            raise InvalidInput("Unique.edge is 'leading' and latest is given, allowed is 'trailing' with it.")
 
     def _check_debounce(self) -> None:
         if self.within is not None:
@@ -97,11 +113,15 @@ class Unique:
             until = None if self.max_wait is None else _time(self.max_wait)
             return replace(job, hold=Hold(fingerprint, _time(self.debounce), extends=True, at_most=until))
         key = f"unique:{fingerprint.hex()}"
+        if self.latest:
+            job = replace(job, groups=_one_by_one(job, fingerprint), key=key, key_mode=KeyMode.REPLACE)
         if self.debounce is not None:
             longest = None if self.max_wait is None else _time(self.max_wait)
             return replace(
                 job, key=key, key_mode=KeyMode.PUT_OFF, delay=_time(self.debounce), max_wait=longest
             )
+        if self.latest:
+            return job
         mode = KeyMode.REPLACE if self.on_conflict == "replace" else KeyMode.DEDUPE
         return replace(job, key=key, key_mode=mode, must_be_new=raises)
 
@@ -118,6 +138,12 @@ class Unique:
             said = {name: said[name] for name in self.by}
         text = msgspec.json.encode(said, order="sorted", enc_hook=repr)
         return hashlib.sha256(text).digest()[:FINGERPRINT]
+
+
+def _one_by_one(job: NewJob, fingerprint: bytes) -> str | None:
+    """Return the groups of the job with one more, which all have that are the same: one of them runs at a time."""
+    name = hashlib.sha256(job.kind.encode() + b"\0" + fingerprint).digest()[:FINGERPRINT].hex()
+    return encoded([*decoded(job.groups).values(), Group(f"unique:{name}", 1)])
 
 
 def require_arguments(unique: Unique, kind: str, arguments: Arguments) -> None:
