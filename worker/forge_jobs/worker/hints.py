@@ -65,6 +65,7 @@ class Hints:
             if pos is not None and pos < begun.get(priority, pos)
         }
         if lowered:
+            self.is_full = False  # a look that goes on where the last one ended may pass them again
             self._set_aside = dict(self._pos)
             self._pos.update(lowered)
         for priority in begun.keys() | front.begins.keys():

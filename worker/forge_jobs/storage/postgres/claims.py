@@ -38,20 +38,16 @@ from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 from forge_jobs.storage.postgres.workers import ERA
 from forge_jobs.storage.stretches import stretches
 
+ALONE = 1_214_801_227
+"""With the id of a queue the key of an advisory lock, which whoever claims from the queue tries to get."""
+
 # Jobs are joined by `BETWEEN one AND the same`. By `=` the planner may read the whole of an index in
 # its order, to merge it, and takes that for the cheapest as long as the statistics say that the
 # table is empty: a vacuum has seen it so, and thousands of jobs have come since.
 
 # The limit is computed by the database, since only the database knows at this instant whether the
 # queue is open, whether the worker is still registered, and how many slots it holds.
-# MATERIALIZED: a plain IN (SELECT ... LIMIT n) may be run twice and take more than n.
-CLAIM = """
-WITH pick AS MATERIALIZED (
-    SELECT ready.ctid
-    FROM {schema}.ready
-    WHERE queue_id = $1 AND (priority, pos) >= ($4::smallint, $5::bigint)
-    ORDER BY priority, pos
-    LIMIT coalesce((
+_MOST = """coalesce((
         SELECT CASE
             WHEN queue.paused OR queue.cooldown_until > now() THEN 0
             WHEN worker.cordoned OR version.state NOT IN ('current', 'ramping') THEN 0  -- its gate is closed
@@ -65,10 +61,13 @@ WITH pick AS MATERIALIZED (
         FROM {schema}.queue
         CROSS JOIN {schema}.worker
         LEFT JOIN {schema}.worker_version AS version ON version.pool = worker.pool AND version.id = worker.version_id
-        WHERE queue.id = $1 AND worker.id = $2{stands}), 0)
-    FOR UPDATE SKIP LOCKED
-), taken AS (
-    DELETE FROM {schema}.ready USING pick WHERE ready.ctid = pick.ctid
+        WHERE queue.id = $1 AND worker.id = $2{stands}), 0)"""
+
+# MATERIALIZED: a plain IN (SELECT ... LIMIT n) may be run twice and take more than n. What a statement that waited
+# meets may be of another queue by then, so the queue is asked for again.
+_CLAIM = """
+WITH {pick}, taken AS (
+    DELETE FROM {schema}.ready USING pick WHERE ready.ctid = pick.ctid AND ready.queue_id = $1
     RETURNING ready.job_id, ready.attempt, ready.pos
 ), owned AS (
     INSERT INTO {schema}.claimed (job_id, worker_id, claimed_at, attempt, queue_id)
@@ -86,6 +85,39 @@ FROM taken JOIN {schema}.job ON job.id BETWEEN taken.job_id AND taken.job_id
     f"CASE WHEN octet_length(job.payload) <= {LARGE_PAYLOAD} THEN job.payload END",
 )
 
+# Locking a row costs as much WAL as deleting it. A claim that is alone in its queue does without: it takes the rows
+# that nobody has ever locked (xmax is 0), each in the instant in which it finds it. Should somebody lock a row in just
+# that instant, the claim waits for that, for as long as its lane waits for locks. A claim that finds another one in
+# the queue locks its rows, and passes over those that are locked; so do all claims below, and find what this one left.
+_WALK = """(
+        SELECT ready.ctid
+        FROM {schema}.ready
+        WHERE queue_id = $1 AND (priority, pos) >= ($4::smallint, $5::bigint){free}
+        ORDER BY priority, pos
+        LIMIT coalesce((SELECT jobs FROM most WHERE {is_mine}), 0){lock})"""
+CLAIM = (
+    _CLAIM.replace(
+        "{pick}",
+        """most AS MATERIALIZED (
+    SELECT {most} AS jobs, pg_try_advisory_xact_lock({alone}, $1) AS is_alone
+), pick AS MATERIALIZED (
+    {alone_walk} UNION ALL SELECT ctid FROM {locking_walk} AS locked
+)""".replace(
+            "{alone_walk}",
+            _WALK.replace("{free}", " AND ready.xmax = 0")
+            .replace("{is_mine}", "is_alone")
+            .replace("{lock}", ""),
+        ).replace(
+            "{locking_walk}",
+            _WALK.replace("{free}", "")
+            .replace("{is_mine}", "NOT is_alone")
+            .replace("{lock}", " FOR UPDATE SKIP LOCKED"),
+        ),
+    )
+    .replace("{most}", _MOST)
+    .replace("{alone}", str(ALONE))
+)
+
 # The history of this database is the one that the worker knows: it was not cut since the worker's last beat.
 STANDS = f"""
           AND ({{era}}::bigint IS NULL OR (SELECT {ERA} FROM {{{{schema}}}}.era) = {{era}} AND worker.beat_at >= {{beat_at}}::timestamptz)"""
@@ -98,7 +130,10 @@ def _standing(statement: str, first: int) -> str:
 
 # The same over several stretches of the index, which come as arrays in its order; nothing lies between
 # them. Each is walked only when those before it gave too few jobs.
-_PLACES = """    SELECT place.ctid
+_CLAIM_STRETCHES = _CLAIM.replace(
+    "{pick}",
+    """pick AS MATERIALIZED (
+    SELECT place.ctid
     FROM unnest($4::smallint[], $5::bigint[], $7::integer[]) AS stretch (priority, pos, until)
     CROSS JOIN LATERAL (
         SELECT ready.ctid
@@ -109,12 +144,9 @@ _PLACES = """    SELECT place.ctid
         ORDER BY ready.priority, ready.pos
         LIMIT $3
         FOR UPDATE SKIP LOCKED) AS place
-    LIMIT"""
-_PICK, _LOCK = (
-    CLAIM[CLAIM.index("    SELECT ready.ctid") : CLAIM.index(" coalesce((")],
-    "    FOR UPDATE SKIP LOCKED\n",
-)
-_CLAIM_STRETCHES = CLAIM.replace(_LOCK, "").replace(_PICK, _PLACES)
+    LIMIT {most}
+)""",
+).replace("{most}", _MOST)
 
 _WITHOUT_KINDS = """
           AND NOT EXISTS (SELECT FROM {schema}.job WHERE job.id BETWEEN ready.job_id AND ready.job_id AND job.kind = ANY ({kinds}::text[]))"""
@@ -193,9 +225,9 @@ class PostgresClaims:
         standing: Standing | None = None,
     ) -> list[Claim]:
         stands = (None, None) if standing is None else (standing.era, standing.beat_at)
-        if not hints and not without_kinds:
+        if hint is not None and not hints and not without_kinds:
             records = await self._database.claims.fetch(
-                CLAIM, queue_id, worker_id, limit, *(hint or START), in_hand, *stands
+                CLAIM, queue_id, worker_id, limit, *hint, in_hand, *stands
             )
         else:
             looked_at = stretches(hint or START, hints)

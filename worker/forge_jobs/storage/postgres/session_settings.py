@@ -57,7 +57,7 @@ OUTCOMES: Mapping[str, str] = {**WALKS, "lock_timeout": "250ms"}
 LIVENESS: Mapping[str, str] = {"lock_timeout": "2s"}
 
 # A claim that a crash of the server forgets merely leaves its job waiting.
-CLAIMS: Mapping[str, str] = {**WALKS, "synchronous_commit": "off"}
+CLAIMS: Mapping[str, str] = {**WALKS, "synchronous_commit": "off", "lock_timeout": "2s"}
 
 # Our own tables and functions are named with their schema. A path that names another schema before
 # PostgreSQL's own would let now() or unnest() of that schema come first; any other path does nothing to us,
