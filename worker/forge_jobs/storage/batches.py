@@ -77,6 +77,13 @@ async def write(claims: Claims, part: Sequence[Verdict]) -> list[int]:
     return lost
 
 
+def unanswered(part: Sequence[Verdict], error: BaseException) -> None:
+    """The database did not answer to whether it had written these, unless the error says that it was not asked."""
+    if not isinstance(error, StorageUnavailable) or error.was_asked:
+        for verdict in part:
+            verdict.unanswered = True
+
+
 async def write_apart(
     claims: Claims,
     telemetry: Telemetry,
@@ -98,8 +105,7 @@ async def write_apart(
             lost = await write(claims, part)
         except Exception as error:
             if isinstance(error, StorageUnavailable):
-                for verdict in part:
-                    verdict.unanswered = True
+                unanswered(part, error)
                 if not isinstance(error, StorageBusy):
                     held += [HeldOutcome(verdict, error) for rest in (part, *waiting) for verdict in rest]
                     return held

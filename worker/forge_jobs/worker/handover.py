@@ -32,7 +32,7 @@ class Handover:
 
         Jobs that others have taken over meanwhile are left alone. Raises StorageUnavailable; then it may be tried again.
         """
-        recorder = Recorder(storage, telemetry, lambda verdicts: None)
+        recorder = Recorder(storage, telemetry, lambda verdicts, runs: None)
         for verdict in self._verdicts:
             recorder.add(verdict)
         await recorder.flush(is_last=False)

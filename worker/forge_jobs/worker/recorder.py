@@ -13,6 +13,7 @@ from itertools import chain
 
 from forge_jobs.errors import ForgeError, StorageBusy, StorageUnavailable
 from forge_jobs.model.job import NOBODY, Claim
+from forge_jobs.model.run import Run
 from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage import batches
 from forge_jobs.storage.batches import HeldOutcome
@@ -39,10 +40,15 @@ MOST_UNWRITTEN_BYTES = 2 * batches.LARGEST_BYTES  # when results and errors are 
 
 
 class Recorder:
-    """Takes verdicts from runners. `recorded(verdicts)` is called for each batch that the database knows."""
+    """Takes verdicts from runners. `recorded(verdicts, runs)` is called for each batch that the database knows, with
+    the runs of those that were not dropped.
+    """
 
     def __init__(
-        self, storage: Storage, telemetry: Telemetry, recorded: Callable[[Sequence[Verdict]], None]
+        self,
+        storage: Storage,
+        telemetry: Telemetry,
+        recorded: Callable[[Sequence[Verdict], Sequence[Run]], None],
     ) -> None:
         self._storage = storage
         self._telemetry = telemetry
@@ -173,8 +179,7 @@ class Recorder:
             try:
                 lost = await batches.write(self._storage.claims, part)
             except (StorageUnavailable, asyncio.CancelledError) as error:
-                for verdict in part:
-                    verdict.unanswered = True
+                batches.unanswered(part, error)
                 if isinstance(error, asyncio.CancelledError):
                     raise
                 if isinstance(error, StorageBusy):
@@ -201,14 +206,15 @@ class Recorder:
             self._bytes -= sum(verdict.size for verdict in part)
             self.is_full = self._bytes > MOST_UNWRITTEN_BYTES
             self._lighter.set()
-        self._recorded(part)
+        # A verdict that an unanswered try did write finds no claim either.
+        dropped = set(lost)
         runs = [verdict.run for verdict in part]
-        if lost:
-            # A verdict that an unanswered try did write finds no claim either.
-            unanswered = {verdict.run.claim.job_id for verdict in part if _may_be_written(verdict)}
-            if dropped := set(lost) - unanswered:
-                runs = [run for run in runs if run.claim.job_id not in dropped]
-                self._telemetry.emit(OutcomesDropped(sorted(dropped)))
+        if dropped:
+            dropped -= {verdict.run.claim.job_id for verdict in part if _may_be_written(verdict)}
+            runs = [run for run in runs if run.claim.job_id not in dropped]
+        self._recorded(part, runs)
+        if dropped:
+            self._telemetry.emit(OutcomesDropped(sorted(dropped)))
         if runs:
             self._telemetry.emit(JobsEnded(runs))
 

@@ -16,7 +16,7 @@ from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.pending import make_pending
 from forge_jobs.model.ailment import Ailment
 from forge_jobs.model.job import Claim, Postponement, Settled
-from forge_jobs.model.run import Outcome
+from forge_jobs.model.run import Outcome, Run
 from forge_jobs.model.worker import Beat, WorkerInfo
 from forge_jobs.rules.verdict import Verdict
 from forge_jobs.storage.outage import Outage
@@ -437,11 +437,11 @@ class Session:
         for job_id in job_ids:
             self.runners.cancel(job_id)
 
-    def _recorded(self, verdicts: Sequence[Verdict]) -> None:
+    def _recorded(self, verdicts: Sequence[Verdict], runs: Sequence[Run]) -> None:
         self._claimer.recorded(verdicts)
-        self.counts.count(verdict.run for verdict in verdicts)
+        self.counts.count(runs)
         if self.is_stopping:
-            self.handed_back += sum(verdict.run.outcome is Outcome.HANDED_BACK for verdict in verdicts)
+            self.handed_back += sum(run.outcome is Outcome.HANDED_BACK for run in runs)
         if any(type(verdict.write) in (Postponement, Settled) for verdict in verdicts):
             self._due.set()
 

@@ -405,6 +405,10 @@ async def test_a_worker_that_alone_is_cut_off_stops_its_handlers_before_another_
         done = await forge.jobs.get(job.id)
         assert (done.attempt, [failure.error for failure in done.failures]) == (2, ["worker lost"])
         assert OUTLIVED not in one.log()
+        if how == "refuse":  # so that the database was never asked before
+            await gate.reopen()
+            await eventually(lambda: f"Outcomes of jobs {job.id} were dropped" in one.log(), within=60)
+            assert "was handed back" not in one.log()
     [stopped], [first, second] = ledger.of("stopped"), ledger.of("start")
     assert first.at < stopped.at < second.at
     assert [line.attempt for line in ledger.of("end")] == [2]

@@ -42,7 +42,11 @@ class Lane:
         self._database.require_open()
         await self._database.sure()
         async with self._turn.of_loop():
-            connection = await self._connected()
+            try:
+                connection = await self._connected()
+            except StorageUnavailable as error:
+                error.was_asked = False
+                raise
             try:
                 async with self._database.pinned_transaction(connection, self._settings):
                     return cast(list[asyncpg.Record], await connection.fetch(text, *args))
