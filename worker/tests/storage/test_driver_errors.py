@@ -212,6 +212,13 @@ async def test_no_error_of_a_driver_leaves_the_storage(database: Database, fault
     assert let_out == {}
 
 
+def test_a_connection_that_is_lost_in_the_midst_of_a_call_is_said_without_the_drivers_states() -> None:
+    error = InternalClientError("cannot switch to state 15; another operation (2) is in progress")
+    ours = postgres_error(error, url="here", schema="s")
+    assert isinstance(ours, StorageUnavailable)
+    assert str(ours) == "The database here went away in the middle of a call."
+
+
 def test_every_error_of_the_drivers_has_one_of_ours() -> None:
     for error in (*map(by_state, states()), *POSTGRES.values()):
         for is_callers in (False, True):

@@ -83,6 +83,8 @@ def translated(error: BaseException, *, url: str, schema: str, is_callers: bool 
             return StorageUnavailable(f"The database {url} went away: {_said(error)}.")
         case asyncpg.InterfaceError() | InternalClientError() if is_callers:  # the latter: a codec of theirs
             return refusals.unusable_connection(_said(error))
+        case InternalClientError() if "cannot switch to state" in str(error):  # it was lost at that moment
+            return StorageUnavailable(f"The database {url} went away in the middle of a call.")
         case asyncpg.InterfaceError() | InternalClientError():
             return StorageUnavailable(f"The database {url} cannot be reached: {_said(error)}.")
     return None
