@@ -19,10 +19,13 @@ from forge_jobs.errors import (
     StorageRefused,
     StorageUnavailable,
 )
+from forge_jobs.model.completion import Completion
 from forge_jobs.model.job import State
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.match import Match, Move
+from forge_jobs.model.permit import PermitRequest
 from forge_jobs.model.queue import QueueConfig
+from forge_jobs.model.run import Outcome
 from forge_jobs.model.version import Version, VersionState
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface import storage as interface
@@ -65,6 +68,14 @@ def given(name: str, parameter: str, on: Stage) -> Any:
             "by": "me",
         },
         **{"names": ["default", "mail"], "changes": {"max_attempts": 3}, "owner": None, "throttles": 1},
+        **{
+            "key": "k",
+            "until": AT,
+            "reason": "why",
+            "wanted": [PermitRequest("smtp", "k")],
+            "cost": 1.0,
+            "completion": Completion(on.job_id, ME.id, 1, 1, Outcome.DONE),
+        },
         **{"scope": "smtp", "capacity": 5, "refill": 1, "tokens": 1, "generation": 0, "keep": 0},
         **{"cron": cron(next_fire_at=AT), "fires": [AT], "next_fire_at": AT, "error": "it broke"},
         **{"version": VERSION, "pool": "pool", "version_id": "v1", "holder": "me", "epoch": on.epoch},
@@ -106,8 +117,15 @@ async def called(storage: Storage, name: str, on: Stage) -> None:
 
 
 # `open` and `close` are tried with databases that are away; whoever listens waits for one that is;
-# which rights are needed is known without one.
-NOT_CALLED = {"open", "close", "wakeups.listen", "schema.grants"}
+# which rights are needed is known without one; and a completion is part of a transaction of the caller's.
+NOT_CALLED = {
+    "open",
+    "close",
+    "wakeups.listen",
+    "schema.grants",
+    "completions.complete",
+    "completions.reschedule",
+}
 
 
 def public_methods() -> list[str]:
@@ -236,6 +254,9 @@ async def test_what_a_later_attempt_may_find_better_is_told_from_what_is_refused
     database: Database, fault: Fault
 ) -> None:
     async def raised(state: str) -> type[BaseException]:
+        await storage.jobs.enqueue(
+            job()
+        )  # so that there is a connection: who is not let in was refused nothing
         fault.set(by_state(state))
         with pytest.raises(ForgeError) as caught:
             await storage.jobs.enqueue(job())
