@@ -19,6 +19,7 @@ from typing import Any, Self, overload
 from forge_jobs.client.crons import Crons
 from forge_jobs.client.declarations import Declarations
 from forge_jobs.client.enqueue import Producer
+from forge_jobs.client.groups import Groups
 from forge_jobs.client.jobs import Jobs
 from forge_jobs.client.kinds import Kinds
 from forge_jobs.client.limits import Limits
@@ -32,6 +33,7 @@ from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidInput, JobDead, SchemaOutdated, SchemaTooNew
 from forge_jobs.handlers.batch import Batch
 from forge_jobs.handlers.context import answered
+from forge_jobs.handlers.grouping import Groups as JobGroups
 from forge_jobs.handlers.handler import Handler, Handlers, P, R
 from forge_jobs.handlers.options import UNSET, Unset
 from forge_jobs.handlers.unique import Unique
@@ -122,6 +124,11 @@ class Forge(Producer):
     def kinds(self) -> Kinds:
         """List what all programs declare of the kinds of jobs that they have handlers for."""
         return Kinds(self.storage)
+
+    @property
+    def groups(self) -> Groups:
+        """List groups of jobs, and set their limits."""
+        return Groups(self.storage)
 
     @property
     def limits(self) -> Limits:
@@ -325,6 +332,7 @@ class Forge(Producer):
         max_attempts: int | Unset | None = UNSET,
         timeout: timedelta | float | None = None,
         unique: Unique | None = None,
+        group: JobGroups | Callable[..., JobGroups | None] | None = None,
         singleton: bool = False,
         codec: str = "json",
         executor: str | None = None,
@@ -342,7 +350,7 @@ class Forge(Producer):
         Context. The other parameters are the payload; their annotations are checked.
 
         Options hold for every job of the kind that does not say otherwise, whoever enqueues
-        it; `unique` and `singleton` hold for jobs that this program enqueues. With `batch` the function does many jobs in
+        it; `unique`, `group` and `singleton` hold for jobs that this program enqueues. With `batch` the function does many jobs in
         one call: it takes a list of BatchJob and returns an outcome for each. `title`, `owner` (who answers for it) and
         `docs` (a link) are for people. Raises InvalidInput.
         """

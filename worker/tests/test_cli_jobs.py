@@ -336,3 +336,29 @@ def test_jobs_that_stay_locked_are_told_of_and_the_command_has_failed():
     assert report.errors == [
         "1 job was not cancelled: another transaction keeps it locked; run the command again."
     ]
+
+
+def test_groups_are_said_looked_at_and_set(cli: CommandLine):
+    first, second = (
+        cli.fine("enqueue", "send", "--group", "a", "--group-limit", "1")["id"] for _ in range(2)
+    )
+
+    assert cli.fine("jobs", "show", str(second))["state"] == "blocked"
+    assert cli.fine("jobs", "why", str(second))["reasons"] == [
+        f"Its group 'a' runs 1 at a time: job {first} has the place and is pending."
+    ]
+    assert cli.fine("groups", "list") == [
+        {"name": "a", "limit": 1, "set_limit": None, "occupants": 1, "blocked": 1}
+    ]
+    assert cli.fine("groups", "set", "a", "--limit", "2")["occupants"] == 2
+    assert cli.fine("groups", "show", "a")["set_limit"] == 2
+    assert cli.fine("groups", "unset", "a")["limit"] == 1
+    dropped = cli.fine("enqueue", "send", "--group", "a", "--overflow", "drop_newest")
+    assert (dropped["id"], dropped["dropped"]) == (first, True)
+    assert cli.fine("stats")["queues"][0]["blocked"] == 0
+
+
+def test_half_of_a_group_is_told(cli: CommandLine):
+    answer = cli("enqueue", "send", "--group-limit", "2")
+
+    assert "--group-limit or --overflow is given and --group is not" in answer.error

@@ -16,6 +16,7 @@ from forge_jobs.client.document import document
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.options import OptionValues
 from forge_jobs.handlers.unique import CONFLICTS, Unique
+from forge_jobs.model.group import MOST_PLACES, Group, Overflow
 from forge_jobs.model.job import KEY_MODES, Enqueued, KeyMode
 from forge_jobs.rules.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
 
@@ -135,6 +136,27 @@ async def enqueue(
             help=f"What to do when one is there: {', '.join(CONFLICTS)}. [default: return]",
         ),
     ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Its group: of the jobs of a group only so many run at once, one unless it is said.",
+        ),
+    ] = None,
+    group_limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="How many jobs of the group may be pending or in progress at once.",
+            parser=values.whole("--group-limit", least=1, most=MOST_PLACES),
+        ),
+    ] = None,
+    overflow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(Overflow), help="What happens when the group has no place. [default: wait]"
+        ),
+    ] = None,
     count: Annotated[
         int,
         typer.Option(
@@ -175,6 +197,10 @@ async def enqueue(
         options["key_mode"] = key_mode
     if unique := _unique(unique_by, unique_within, debounce, max_wait, on_conflict, latest):
         options["unique"] = unique
+    if group is not None:
+        options["group"] = Group(group, group_limit, overflow or Overflow.WAIT)
+    elif group_limit is not None or overflow is not None:
+        raise InvalidInput("--group-limit or --overflow is given and --group is not, allowed is both.")
     async with opened(call) as forge:
         if count == 1:
             job = await forge.enqueue(kind, arguments, **options)
@@ -216,6 +242,8 @@ def _one(job: Enqueued, *, is_unique: bool) -> Report:
 
 
 def _note(job: Enqueued, *, is_unique: bool) -> str:
+    if job.dropped:
+        return " (dropped: the group has no place; this job has it)"
     other = ", with another payload" if job.payload_differs else ""
     if job.duplicate:
         why = "one is enough for now" if is_unique else "a job with this key has not ended"

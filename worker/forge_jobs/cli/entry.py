@@ -14,6 +14,7 @@ from forge_jobs.cli import (
     db,
     demo,
     enqueue,
+    groups,
     jobs,
     kinds,
     limits,
@@ -50,6 +51,7 @@ app.add_typer(queues.group, name="queues")
 app.add_typer(kinds.group, name="kinds")
 app.add_typer(cron.group, name="cron")
 app.add_typer(workers.group, name="workers")
+app.add_typer(groups.group, name="groups")
 app.add_typer(limits.group, name="limits")
 app.add_typer(owners.group, name="owners")
 stats.register(app)

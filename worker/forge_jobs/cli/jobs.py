@@ -101,7 +101,7 @@ def _when(job: Job, now: datetime) -> str:
         return until(job.run_at, now)
     if job.state is State.IN_PROGRESS:
         return f"for {since(job.claimed_at, now)}"
-    return "" if job.state is State.PENDING else f"{since(job.finished_at, now)} ago"
+    return "" if job.state in (State.PENDING, State.BLOCKED) else f"{since(job.finished_at, now)} ago"
 
 
 @command(group, "show")
@@ -131,6 +131,7 @@ def _card(job: Job) -> str:
         "attempt": shown_attempts(job.attempt, job.max_attempts),
         "timeout": in_words(job.timeout) if job.timeout else None,
         "key": job.key,
+        "groups": ", ".join(group.name for group in job.groups) or None,
         "worker": job.worker,
         **{name.removesuffix("_at").replace("_", " "): _shown(getattr(job, name)) for name in moments},
         "payload": json.dumps(readable(job.payload, job.codec), ensure_ascii=False),

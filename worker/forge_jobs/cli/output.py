@@ -16,6 +16,7 @@ from forge_jobs.errors import ForgeError
 COLOURS = {
     "scheduled": "cyan",
     "retrying": "yellow",
+    "blocked": "yellow",
     "pending": "blue",
     "in_progress": "magenta",
     "done": "green",

@@ -20,8 +20,19 @@ from forge_jobs.model.job import Counts
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules.words import count
 
-COLUMNS = ("queue", "state", "pending", "oldest", "scheduled", "running", "done", "dead", "workers")
-NUMBERS = frozenset({"pending", "oldest", "scheduled", "running", "done", "dead", "workers"})
+COLUMNS = (
+    "queue",
+    "state",
+    "pending",
+    "oldest",
+    "blocked",
+    "scheduled",
+    "running",
+    "done",
+    "dead",
+    "workers",
+)
+NUMBERS = frozenset({"pending", "oldest", "blocked", "scheduled", "running", "done", "dead", "workers"})
 
 
 def register(app: typer.Typer) -> None:
@@ -101,6 +112,7 @@ def _row(queue: QueueConfig, counts: Counts, workers: int, now: datetime) -> lis
         state(queue, now),
         f"{counts.pending:,}",
         values.since(counts.oldest_pending_at, now),
+        f"{counts.blocked:,}",
         f"{counts.scheduled:,}",
         f"{counts.in_progress:,}" + ("" if queue.concurrency is None else f"/{queue.concurrency:,}"),
         f"{counts.done:,}",

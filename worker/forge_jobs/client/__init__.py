@@ -4,6 +4,7 @@ A Forge has one object of each class that is offered here: `forge.jobs`, `forge.
 """
 
 from forge_jobs.client.crons import Crons, CronValues
+from forge_jobs.client.groups import Groups
 from forge_jobs.client.jobs import Jobs
 from forge_jobs.client.kinds import Kinds
 from forge_jobs.client.limits import Limits
@@ -15,6 +16,7 @@ from forge_jobs.client.workers import Workers
 __all__ = [
     "CronValues",
     "Crons",
+    "Groups",
     "Jobs",
     "Kinds",
     "Limits",

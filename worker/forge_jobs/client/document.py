@@ -14,6 +14,7 @@ import msgspec
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.cron import CronConfig
+from forge_jobs.model.group import GroupStatus
 from forge_jobs.model.job import FOREVER, Counts, Enqueued, Failure, Job
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.owner import Owner
@@ -33,6 +34,7 @@ Fact = (
     | Kind
     | PausedKind
     | KeyUse
+    | GroupStatus
     | RateLimit
     | CronConfig
     | Owner

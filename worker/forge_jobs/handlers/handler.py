@@ -18,6 +18,7 @@ from forge_jobs.errors import InvalidInput, UnknownHandler
 from forge_jobs.handlers.arguments import Arguments
 from forge_jobs.handlers.batch import Batch, Batches
 from forge_jobs.handlers.context import Context
+from forge_jobs.handlers.grouping import Grouping, Groups
 from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
 from forge_jobs.handlers.unique import Unique, require_arguments
 from forge_jobs.model.job import Enqueued, NewJob
@@ -60,6 +61,7 @@ class Handler(Generic[P, R]):
         max_attempts: int | Unset | None = UNSET,
         timeout: timedelta | float | None = None,
         unique: Unique | None = None,
+        group: Groups | Callable[..., Groups | None] | None = None,
         singleton: bool = False,
         codec: str = "json",
         executor: str | None = None,
@@ -87,6 +89,7 @@ class Handler(Generic[P, R]):
             timeout=as_duration(timeout, "timeout"),
             key=SINGLETON if singleton else None,
             unique=unique,
+            group=None if group is None else Grouping.given(group),
         ).checked()
         if not isinstance(codec, str):
             raise InvalidInput(
@@ -110,6 +113,8 @@ class Handler(Generic[P, R]):
         )
         if unique is not None:
             require_arguments(unique, self.kind, self.arguments)
+        if self.defaults.group is not None:
+            self.defaults.group.require_arguments(self.kind, self.arguments)
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", self.kind)
         self.__module__ = getattr(function, "__module__", None) or ""

@@ -1,5 +1,6 @@
 """The options of a job: what may be set besides its kind and payload."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -8,6 +9,7 @@ from typing import Any, Final, Literal, TypedDict
 import msgspec
 
 from forge_jobs.errors import InvalidInput
+from forge_jobs.handlers.grouping import Grouping, Groups
 from forge_jobs.handlers.unique import Unique
 from forge_jobs.model.job import FOREVER, KeyMode, NewJob
 from forge_jobs.model.kind import Kind
@@ -40,6 +42,7 @@ class OptionValues(TypedDict, total=False):
     key: str
     key_mode: KeyMode | str  # what becomes of the job when another one has the key
     unique: Unique
+    group: Groups | Callable[..., Groups | None]  # of the arguments
     connection: Any
 
 
@@ -56,6 +59,7 @@ class Options:
     key: str | None = None
     key_mode: KeyMode | None = None
     unique: Unique | None = None
+    group: Grouping | None = None
     connection: Any = None
 
     @classmethod
@@ -79,6 +83,8 @@ class Options:
             checked_values["run_at"] = as_moment(checked_values["run_at"], "run_at")
         if "key_mode" in checked_values:
             checked_values["key_mode"] = names.key_mode(checked_values["key_mode"])
+        if checked_values.get("group") is not None:
+            checked_values["group"] = Grouping.given(checked_values["group"])
         return cls(**checked_values).checked()
 
     def checked(self) -> "Options":
@@ -141,6 +147,7 @@ class Options:
             key_mode=self.key_mode or KeyMode.DEDUPE,
             delay=self.delay,
             run_at=self.run_at,
+            groups=None if self.group is None else self.group.fixed,
             declared=declared,
         )
 

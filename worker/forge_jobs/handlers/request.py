@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from forge_jobs.codecs.encoded import Encoded
 from forge_jobs.codecs.plain import encode
 from forge_jobs.errors import InvalidInput
+from forge_jobs.handlers.grouping import Grouping
 from forge_jobs.handlers.handler import Handler
 from forge_jobs.handlers.options import Options
 from forge_jobs.handlers.unique import Unique, require_arguments
@@ -25,16 +26,19 @@ class Request:
     pattern: NewJob
     encode: Callable[[Payload], bytes]
     unique: Unique | None
+    group: Grouping | None  # where it differs from job to job
     defaults: Mapping[str, Any]  # of the handler's arguments
 
     def job(self, arguments: Payload) -> NewJob:
         """Return the job with these arguments. Raises InvalidPayload, InvalidInput."""
         job = replace(self.pattern, payload=self.encode(arguments))
+        if self.group is not None:
+            job = replace(job, groups=self.group.of(job.kind, arguments, self.defaults))
         return job if self.unique is None else self.unique.applied(job, self.defaults)
 
     def jobs(self, payloads: Sequence[Payload]) -> Alike | list[NewJob]:
         """Return a job for each of the payloads, which are encoded when they are needed unless each job has to be known."""
-        if self.unique is None:
+        if self.unique is None and self.group is None:
             return Alike(self.pattern, payloads, self.encode)
         return [self.job(payload) for payload in payloads]
 
@@ -53,6 +57,8 @@ def requested(
             _require_no_other_key(kind, options)
         if options.unique is not None:
             require_arguments(options.unique, kind, handler.arguments)
+        if options.group is not None:
+            options.group.require_arguments(kind, handler.arguments)
         merged, check, codec = options.over(handler.defaults), handler.arguments.check, handler.codec
     if isinstance(like, Encoded):
         codec = like.codec
@@ -69,7 +75,10 @@ def requested(
         return check(payload, codec, limit=limit)
 
     pattern = merged.job(kind, b"", codec, declared=handler is not None)
-    return Request(pattern, encoded, merged.unique, {} if handler is None else handler.arguments.defaults)
+    grouping = None if merged.group is None or merged.group.function is None else merged.group
+    return Request(
+        pattern, encoded, merged.unique, grouping, {} if handler is None else handler.arguments.defaults
+    )
 
 
 def _require_no_other_key(kind: str, options: Options) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from forge_jobs.errors import StorageUnavailable
-from forge_jobs.maintenance import counts, pauses, scheduler, sweeper, unserved
+from forge_jobs.maintenance import counts, groups, pauses, scheduler, sweeper, unserved
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.offer import Offer
 from forge_jobs.maintenance.reaper import Reaper
@@ -35,6 +35,7 @@ FIRE_EVERY = 5.0
 SWEEP_EVERY = 60.0
 FOLD_EVERY = 10.0
 WARN_EVERY = 30.0
+AUDIT_GROUPS_EVERY = 30.0
 RESUME_EVERY = 2.0
 
 
@@ -119,6 +120,11 @@ class LeadingWorker:
             ),
             self._every(
                 FOLD_EVERY, lambda: counts.fold(self._storage.jobs, self._telemetry), "folding counts"
+            ),
+            self._every(
+                AUDIT_GROUPS_EVERY,
+                lambda: groups.audit(self._storage.groups, self._telemetry, epoch),
+                "looking after groups",
             ),
             self._every(WARN_EVERY, self._warn, "looking for unserved queues"),
             self._every(

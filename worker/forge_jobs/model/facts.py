@@ -1,5 +1,6 @@
 """Facts that a database tells of itself and of its jobs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -30,6 +31,17 @@ class SchemaStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class FullGroup:
+    """A group that has no place for a job, and who is before it."""
+
+    name: str
+    limit: int
+    holder: int | None  # the job that has had its place for longest
+    holder_since: datetime | None  # when that was claimed; None: it is pending
+    ahead: int | None  # jobs before this one in the line in which it stands; None: it stands in another line
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """Facts about a waiting job's surroundings, from which `why` makes its reasons."""
 
@@ -42,4 +54,5 @@ class Waiting:
     ready_at: datetime | None = None  # since when it is pending; None: it is not
     taken_at: datetime | None = None  # when one of the queue's jobs was claimed last, as far as rows tell
     tokens: float | None = None  # of the queue's rate limit; None: it has none, or there is no such one
+    full_groups: Sequence[FullGroup] = ()  # of the job's groups, those that have no place
     paused_kind: PausedKind | None = None  # None: its kind is not paused

@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from forge_jobs.model.group import Group
+
 FOREVER = 0
 """How `max_attempts` of a job that is retried for ever is stored."""
 
@@ -250,7 +252,7 @@ class Job:
     finished_at: datetime | None = None  # done, dead
     error: str | None = None  # the last error
     result: bytes | None = None  # done, encoded with `codec`
-    groups: str | None = None  # JSON: the names of its groups, and what it says of each
+    groups: tuple[Group, ...] = ()
     failures: tuple[Failure, ...] = field(default=())  # newest last; only from `get`
 
 

@@ -176,6 +176,11 @@ def _queues(snapshot: _Snapshot, stale: timedelta) -> Iterator[Metric]:
         {count.queue: count.scheduled for count in counts},
     )
     yield gauge(
+        "blocked_jobs",
+        "Jobs that wait for a place in a group.",
+        {count.queue: count.blocked for count in counts},
+    )
+    yield gauge(
         "in_progress_jobs", "Jobs that workers hold.", {count.queue: count.in_progress for count in counts}
     )
     yield gauge("done_jobs", "Done jobs that are still kept.", {count.queue: count.done for count in counts})

@@ -41,7 +41,7 @@ def checked_name(value: object, what: str) -> str:
     if isinstance(value, str) and (_PLAIN.fullmatch(value) or _is_name(value)):
         return value
     raise InvalidInput(
-        f"The {what} is {_shown(value)}, allowed are 1 to {MAX_NAME} printable characters without spaces and commas."
+        f"The {what} is {shown(value)}, allowed are 1 to {MAX_NAME} printable characters without spaces and commas."
     )
 
 
@@ -67,7 +67,7 @@ def listed(value: object, name: str) -> Sequence[Any]:
         return value
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | memoryview | Mapping):
         return list(value)
-    raise InvalidInput(f"{name} is {_shown(value)}, allowed is a list.")
+    raise InvalidInput(f"{name} is {shown(value)}, allowed is a list.")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -77,30 +77,30 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 def key(value: object) -> str:
     """Return the key of a job: 1 to 512 characters of text."""
-    if isinstance(value, str) and 0 < len(value) <= MAX_KEY and "\0" not in value and _is_text(value):
+    if isinstance(value, str) and 0 < len(value) <= MAX_KEY and "\0" not in value and is_text(value):
         return value
-    raise InvalidInput(f"The key is {_shown(value)}, allowed are 1 to {MAX_KEY} characters of text.")
+    raise InvalidInput(f"The key is {shown(value)}, allowed are 1 to {MAX_KEY} characters of text.")
 
 
 def key_mode(value: object) -> KeyMode:
     """Return what becomes of a job when another one has its key."""
     if isinstance(value, str) and value in KEY_MODES:
         return KeyMode(value)
-    raise InvalidInput(f"key_mode is {_shown(value)}, allowed is one of {', '.join(KEY_MODES)}.")
+    raise InvalidInput(f"key_mode is {shown(value)}, allowed is one of {', '.join(KEY_MODES)}.")
 
 
 def line(value: object, what: str) -> str:
     """Return a `what` for people: 1 to 500 characters of text on one line."""
     if isinstance(value, str) and 0 < len(value) <= MAX_LINE and value.isprintable():
         return value
-    raise InvalidInput(f"{what} is {_shown(value)}, allowed are 1 to {MAX_LINE} printable characters.")
+    raise InvalidInput(f"{what} is {shown(value)}, allowed are 1 to {MAX_LINE} printable characters.")
 
 
 def label_part(value: object, what: str) -> str:
     """Return a part of a worker's label."""
     if isinstance(value, str) and LABEL_PART.fullmatch(value):
         return value
-    raise InvalidInput(f"{what} is {_shown(value)}, allowed are {LABEL_PART_ALLOWED}.")
+    raise InvalidInput(f"{what} is {shown(value)}, allowed are {LABEL_PART_ALLOWED}.")
 
 
 def metrics_port(value: object) -> int:
@@ -108,7 +108,7 @@ def metrics_port(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and -1 <= value <= 65_535:
         return value
     raise InvalidInput(
-        f"metrics_port is {_shown(value)}, allowed is a whole number from -1 (none) to 65535, 0 being any free one."
+        f"metrics_port is {shown(value)}, allowed is a whole number from -1 (none) to 65535, 0 being any free one."
     )
 
 
@@ -121,7 +121,7 @@ def priority(value: object) -> int:
     ):
         return value
     raise InvalidInput(
-        f"The priority is {_shown(value)}, allowed is a whole number from {SMALLEST_PRIORITY} to {LARGEST_PRIORITY}."
+        f"The priority is {shown(value)}, allowed is a whole number from {SMALLEST_PRIORITY} to {LARGEST_PRIORITY}."
     )
 
 
@@ -135,7 +135,7 @@ def max_attempts(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_ATTEMPTS:
         return value
     raise InvalidInput(
-        f"max_attempts is {_shown(value)}, allowed is a whole number from 1 (no retry) to {MOST_ATTEMPTS}, "
+        f"max_attempts is {shown(value)}, allowed is a whole number from 1 (no retry) to {MOST_ATTEMPTS}, "
         "or None for ever."
     )
 
@@ -146,7 +146,7 @@ def job_id(value: object, name: str = "The job's id") -> int:
     if isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= LARGEST_ID:
         return number
     raise InvalidInput(
-        f"{name} is {_shown(value)}, allowed is a whole number from 1 to {LARGEST_ID:,}, or what an enqueue returned."
+        f"{name} is {shown(value)}, allowed is a whole number from 1 to {LARGEST_ID:,}, or what an enqueue returned."
     )
 
 
@@ -170,11 +170,12 @@ def _is_name(value: str) -> bool:
     return 0 < len(value) <= MAX_NAME and value.isprintable() and not set(value) & {" ", ","}
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
     """Whether a database can hold `value`: half of a surrogate pair is no text."""
     return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def _shown(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 200 else f"{shown[:200]}… ({len(shown):,} characters)"
+def shown(value: object) -> str:
+    """Return what was given, as an error says it: not much more than 200 characters."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}… ({len(text):,} characters)"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from forge_jobs.model.facts import Waiting
+from forge_jobs.model.facts import FullGroup, Waiting
 from forge_jobs.model.job import ENDED, NOBODY, Job, Reason, State
 from forge_jobs.model.rate_limit import NEARLY
 from forge_jobs.model.worker import WorkerInfo
@@ -53,6 +53,8 @@ def explain(
         )
     elif job.state is State.PENDING:
         reasons = _pending(job, waiting, workers, stale)
+    elif job.state is State.BLOCKED:
+        reasons = _blocked(job, now, waiting)
     else:
         reasons = _scheduled(job, now, waiting, workers, stale)
     return Why(job.id, job.state, (*reasons, *_stuck(job, workers)))
@@ -101,6 +103,33 @@ def _in_progress(
         yield f"Its timeout of {in_words(job.timeout)} is over: its handler was told to stop, and has not ended yet."
     if job.error:
         yield f"The previous attempt failed: {first_line(job.error)}"
+
+
+def _blocked(job: Job, now: datetime, waiting: Waiting | None) -> Iterator[str]:
+    for group in () if waiting is None else waiting.full_groups:
+        at_once = f"Its group {group.name!r} runs {group.limit:,} at a time"
+        if group.holder is None:
+            holder = "another job has just taken the place"
+        elif group.holder_since is None:
+            holder = f"job {group.holder} has {_place(group)} and is pending"
+        else:
+            holder = f"job {group.holder} is in progress for {in_words(now - group.holder_since)}"
+        yield f"{at_once}: {holder}.{_before(group, waiting.ahead_limit if waiting else 0)}"
+    if waiting is None or not waiting.full_groups:
+        yield "It was blocked and is changing its state right now: ask again."
+    if job.error:
+        yield f"Its last error was: {first_line(job.error)}"
+
+
+def _place(group: FullGroup) -> str:
+    return "the place" if group.limit == 1 else "one of the places"
+
+
+def _before(group: FullGroup, most: int) -> str:
+    if not group.ahead:
+        return ""
+    jobs = f"{most:,}+ jobs" if group.ahead >= most else count(group.ahead, "job")
+    return f" {jobs} of the group {'is' if group.ahead == 1 else 'are'} before it."
 
 
 def _scheduled(

@@ -5,7 +5,7 @@ counters cost microseconds for each observation, and a worker may end 25,000 job
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import Metric
@@ -82,8 +82,21 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Times that a handler of this kind blocked the event loop of this process for a second or more.",
         ("kind",),
     ),
+    "forge_group_places_mended": (
+        "Places in groups that this process found left behind, and gave away.",
+        (),
+    ),
     "forge_chore_failures": ("Times that a chore failed with an unexpected error.", ("chore",)),
 }
+
+_OF_JOBS: Mapping[type[Event], str] = {
+    events.OutcomesDropped: "forge_outcomes_dropped",
+    events.OutcomesParted: "forge_outcomes_parted",
+    events.OutcomesHeld: "forge_outcomes_held",
+    events.OutcomesUnwritten: "forge_outcomes_unwritten",
+    events.ClaimsAdrift: "forge_jobs_adrift",
+}
+"""The counters to which these events add as many as they name jobs."""
 
 _ALWAYS_SHOWN = frozenset({Outcome.DONE, Outcome.FAILED, Outcome.DEAD})
 """Shown as 0 too, since `rate` and `increase` do not see a series' first value."""
@@ -120,23 +133,21 @@ class Counters:
                 self._jobs_ended(event.runs)
             case events.JobsTakenBack():
                 self._jobs_taken_back(event.runs)
-            case events.OutcomesDropped():
-                self._add("forge_outcomes_dropped", len(event.job_ids))
+            case (
+                events.OutcomesDropped()
+                | events.OutcomesParted()
+                | events.OutcomesHeld()
+                | events.OutcomesUnwritten()
+                | events.ClaimsAdrift()
+            ):
+                self._add(_OF_JOBS[type(event)], len(event.job_ids))
             case events.OutcomeRefused():
                 self._add("forge_outcomes_refused", 1)
-            case events.OutcomesParted():
-                self._add("forge_outcomes_parted", len(event.job_ids))
-            case events.OutcomesHeld():
-                self._add("forge_outcomes_held", len(event.job_ids))
-            case events.OutcomesUnwritten():
-                self._add("forge_outcomes_unwritten", len(event.job_ids))
             case events.HandlerStuck():
                 self._add("forge_jobs_stuck", 1, event.queue, event.claim.kind)
                 self.stuck += 1
             case events.StuckHandlerEnded():
                 self.stuck -= 1
-            case events.ClaimsAdrift():
-                self._add("forge_jobs_adrift", len(event.job_ids))
             case events.RunnerReplaced():
                 self._add("forge_runners_replaced", 1)
             case events.ExitContained():
@@ -145,6 +156,8 @@ class Counters:
                 self._add("forge_jobs_unknown_kind", event.jobs, event.queue)
             case events.JobsMadePending():
                 self._add("forge_jobs_made_pending", event.count)
+            case events.GroupsMended():
+                self._add("forge_group_places_mended", event.count)
             case events.JobsSwept():
                 self._add("forge_jobs_swept", event.count)
             case events.QueueCooled():

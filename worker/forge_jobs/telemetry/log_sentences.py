@@ -29,6 +29,10 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         "The database's history was cut, as by a crash, a fail-over or a restore: it still knows {kept} jobs of this "
         "worker; these were stopped, since it does not know them: {job_ids}",
     ),
+    events.GroupsMended: (
+        logging.WARNING,
+        "{count} places in groups had been left taken, or free beside jobs that wait for them: they are given away now",
+    ),
     events.OutcomeRefused: (
         logging.ERROR,
         "The database refused the outcome of job {job_id} ({error}); written instead: {kept}",

@@ -431,3 +431,34 @@ async def test_a_done_job_that_the_sweep_would_not_find_is_found_by_the_audit(st
     assert [one async for look in storage.audit.jobs() for one in look.findings] == []
     await clock.advance(days=8)
     assert await storage.history.sweep(epoch=epoch) == 1
+
+
+async def test_a_job_that_sql_enqueues_has_its_group(storage, database):
+    for _ in range(2):
+        await database.rows("SELECT forge_jobs.enqueue('work', group_name => 'a', group_limit => 1)")
+    await storage.schedule.make_pending()
+
+    [group] = await storage.groups.all()
+    assert (group.name, group.limit, group.occupants, group.blocked) == ("a", 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("group_name => ''", 'group_name is "", allowed are 1 to 128 characters.'),
+        (
+            "group_name => 'a', group_limit => 0",
+            "group_limit is 0, allowed is a whole number from 1 to 1000.",
+        ),
+        (
+            "group_name => 'a', overflow => 'x'",
+            'overflow is "x", allowed is one of wait, drop_newest, cancel_running.',
+        ),
+        ("group_limit => 2", "group_limit or overflow is given and group_name is not, allowed is both."),
+    ],
+)
+async def test_sql_is_told_of_a_wrong_group(storage, database, arguments, said):
+    with pytest.raises(asyncpg.PostgresError) as raised:
+        await database.rows(f"SELECT forge_jobs.enqueue('work', {arguments})")
+
+    assert str(raised.value) == said

@@ -8,8 +8,10 @@ import asyncpg
 
 from forge_jobs.errors import JobNotFound, StorageUnavailable, UnknownGroup
 from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.facts import FullGroup
 from forge_jobs.model.group import GroupStatus
 from forge_jobs.model.job import WAITING, State
+from forge_jobs.storage.interface.jobs import AHEAD_LIMIT
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.moves import CANCEL, move
@@ -43,6 +45,24 @@ WITH written AS (
 )
 SELECT id, {schema}.admit(ARRAY[id]) AS again FROM written
 """
+
+FULL = """
+SELECT job_group.name, coalesce(job_group.set_limit, job_group.said) AS "limit", first.job_id AS holder,
+       claimed.claimed_at AS holder_since,
+       CASE WHEN one.id = mine.group_id THEN (SELECT count(*) FROM (
+           SELECT FROM {schema}.blocked AS other
+           WHERE other.group_id = mine.group_id
+             AND (other.priority, other.pos, other.job_id) < (mine.priority, mine.pos, mine.job_id)
+           LIMIT {most}) AS counted) END AS ahead
+FROM {schema}.blocked AS mine
+CROSS JOIN LATERAL unnest(coalesce(mine.groups, ARRAY[mine.group_id])) AS one (id)
+JOIN {schema}.job_group ON job_group.id = one.id
+LEFT JOIN LATERAL (SELECT occupant.job_id FROM {schema}.occupant WHERE occupant.group_id = one.id
+                   ORDER BY occupant.since, occupant.job_id LIMIT 1) AS first ON true
+LEFT JOIN {schema}.claimed ON claimed.job_id = first.job_id
+WHERE mine.job_id = $1 AND {schema}.places_left(one.id) <= 0
+ORDER BY ahead NULLS LAST, job_group.name
+""".replace("{most}", str(AHEAD_LIMIT))
 
 # A place is taken by a job that is pending or in progress: one that has ended, waits, or does not exist has none. So it
 # is after a worker that knows no groups, or after a repair.
@@ -134,6 +154,11 @@ class PostgresGroups:
                 ids = [record[0] for record in unused]
                 await self._database.execute(FORGET, ids, connection=connection)
         return mended
+
+
+async def full_groups(database: PostgresDatabase, job_id: int) -> list[FullGroup]:
+    """Return the groups of a blocked job that have no place, that in whose line it stands first."""
+    return [FullGroup(**record) for record in await database.fetch(FULL, job_id)]
 
 
 async def admit(database: PostgresDatabase, groups: Sequence[int] | None) -> None:

@@ -7,6 +7,7 @@ is seen where it was, and in one state only.
 from collections.abc import Sequence
 from typing import Any
 
+from forge_jobs.model.group import decoded
 from forge_jobs.model.job import HISTORY_LIMIT, Failure, Job, Reason, State
 from forge_jobs.model.moments import stored_duration
 
@@ -140,9 +141,11 @@ def shown(record: Any, failures: Sequence[Any] = ()) -> Job:
     """Return the job of a record, with failures newest first as FAILURES finds them."""
     facts = dict(record)
     timeout, reason = facts.pop("timeout"), facts.pop("reason")
+    groups = tuple(decoded(facts.pop("groups")).values())
     return Job(
         **facts | {"state": State(facts["state"])},
         timeout=stored_duration(timeout),
+        groups=groups,
         reason=None if reason is None else Reason(reason),
         failures=tuple(Failure(**failure) for failure in reversed(failures)),
     )

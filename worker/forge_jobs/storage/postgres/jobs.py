@@ -190,7 +190,8 @@ class PostgresJobs:
                 "ahead",
             )
         }
-        return Waiting(queue=queue_config(facts), ahead_limit=AHEAD_LIMIT, **around)
+        full = await groups.full_groups(self._database, job_id)
+        return Waiting(queue=queue_config(facts), ahead_limit=AHEAD_LIMIT, full_groups=full, **around)
 
     async def _join(self, due: int) -> None:
         """Jobs that were made due just now have joined their groups; should this fail, a worker sees to it."""

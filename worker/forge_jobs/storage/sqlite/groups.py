@@ -6,10 +6,13 @@ from typing import NamedTuple
 
 from forge_jobs.errors import UnknownGroup
 from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.facts import FullGroup
 from forge_jobs.model.group import Group, GroupStatus, Overflow, decoded
 from forge_jobs.model.job import Claim
+from forge_jobs.storage.interface.jobs import AHEAD_LIMIT
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
+from forge_jobs.storage.sqlite.micros import moment
 from forge_jobs.storage.sqlite.tally import count_move
 from forge_jobs.storage.sqlite.transaction import Record, Transaction
 from forge_jobs.storage.sqlite.waiting import make_ready
@@ -48,6 +51,25 @@ FORGET = """
 DELETE FROM job_group
 WHERE set_limit IS NULL AND id NOT IN (SELECT group_id FROM occupant) AND id NOT IN (SELECT group_id FROM blocked)
   AND id NOT IN (SELECT each.value FROM blocked JOIN json_each(blocked.groups) AS each)
+"""
+
+
+FULL = """
+SELECT job_group.name, coalesce(set_limit, said) AS "limit", first.job_id AS holder, claimed.claimed_at AS holder_since,
+       iif(job_group.id = mine.group_id, (SELECT count(*) FROM (
+           SELECT 1 FROM blocked AS other
+           WHERE other.group_id = mine.group_id
+             AND (other.priority, other.pos, other.job_id) < (mine.priority, mine.pos, mine.job_id)
+           LIMIT :most)), NULL) AS ahead
+FROM blocked AS mine
+JOIN json_each(coalesce(mine.groups, json_array(mine.group_id))) AS one
+JOIN job_group ON job_group.id = one.value
+LEFT JOIN occupant AS first ON first.group_id = job_group.id AND first.job_id = (
+    SELECT job_id FROM occupant WHERE occupant.group_id = job_group.id ORDER BY since, job_id LIMIT 1)
+LEFT JOIN claimed ON claimed.job_id = first.job_id
+WHERE mine.job_id = :id
+  AND coalesce(set_limit, said) <= (SELECT count(*) FROM occupant WHERE occupant.group_id = job_group.id)
+ORDER BY ahead IS NULL, job_group.name
 """
 
 
@@ -108,6 +130,12 @@ class SqliteGroups:
             return len(stale) + admitted
 
         return await self._database.write(audit)
+
+
+def full_groups(transaction: Transaction, job_id: int) -> list[FullGroup]:
+    """Return the groups of a blocked job that have no place, that in whose line it stands first."""
+    rows = transaction.records(FULL, {"id": job_id, "most": AHEAD_LIMIT})
+    return [FullGroup(**{**row, "holder_since": moment(row["holder_since"])}) for row in rows]
 
 
 def join(transaction: Transaction, jobs: Sequence[Joining]) -> Joined:

@@ -7,6 +7,7 @@ from typing import Any
 
 from forge_jobs.errors import JobNotFound, KeyBusy, StorageUnavailable
 from forge_jobs.model.facts import Moved, Waiting
+from forge_jobs.model.group import decoded
 from forge_jobs.model.job import (
     ENDED,
     Alike,
@@ -25,7 +26,7 @@ from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage import refusals
 from forge_jobs.storage.closed_queues import IS_OPEN, SHOWN_NAME
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT, BATCH
-from forge_jobs.storage.sqlite import handled, moves
+from forge_jobs.storage.sqlite import groups, handled, moves
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.enqueue import enqueue
 from forge_jobs.storage.sqlite.limits import FILLED
@@ -294,6 +295,7 @@ class SqliteJobs:
                 taken_at=moment(transaction.value(TAKEN_AT, of_queue)),
                 ahead=_ahead(transaction, place),
                 ahead_limit=AHEAD_LIMIT,
+                full_groups=groups.full_groups(transaction, job_id),
                 now=moment(transaction.now),
                 tokens=transaction.value(
                     f"SELECT {FILLED} FROM rate_limit WHERE scope = :scope",
@@ -407,5 +409,5 @@ def _job(row: Record, attempt: int) -> Job:
         finished_at=moment(row["finished_at"]),
         error=row["error"],
         result=row["result"],
-        groups=row["groups"],
+        groups=tuple(decoded(row["groups"]).values()),
     )

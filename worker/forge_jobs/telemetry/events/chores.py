@@ -96,3 +96,10 @@ class ChoreFailed(Event):
     chore: str
     error: BaseException
     retry_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsMended(Event):
+    """Places in groups were left taken, or free beside jobs that wait: as by a crash, or by a worker that knows no groups."""
+
+    count: int

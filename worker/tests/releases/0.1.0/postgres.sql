@@ -1046,7 +1046,8 @@ $$;
 CREATE FUNCTION "forge_jobs".enqueue_bytes(
     kind text, payload bytea, codec text DEFAULT 'json', queue text DEFAULT NULL, priority integer DEFAULT NULL,
     run_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
-    timeout interval DEFAULT NULL, key text DEFAULT NULL, key_mode text DEFAULT NULL, delay interval DEFAULT NULL
+    timeout interval DEFAULT NULL, key text DEFAULT NULL, key_mode text DEFAULT NULL, delay interval DEFAULT NULL,
+    group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -1055,6 +1056,7 @@ DECLARE
     seconds double precision;
     new_id bigint;
     held_by bigint;
+    its_groups text;
 BEGIN
     SELECT * INTO declared FROM "forge_jobs".kind d WHERE d.kind = enqueue_bytes.kind;
     queue := coalesce(enqueue_bytes.queue, declared.queue, 'default');
@@ -1098,6 +1100,26 @@ BEGIN
     IF enqueue_bytes.key_mode IS NOT NULL AND enqueue_bytes.key IS NULL THEN
         RAISE EXCEPTION 'key_mode is given and key is not, allowed is both.' USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF enqueue_bytes.group_name = '' OR length(enqueue_bytes.group_name) > 128 THEN
+        RAISE EXCEPTION 'group_name is "%", allowed are 1 to 128 characters.', left(enqueue_bytes.group_name, 80)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF enqueue_bytes.group_limit NOT BETWEEN 1 AND 1000 THEN
+        RAISE EXCEPTION 'group_limit is %, allowed is a whole number from 1 to 1000.', enqueue_bytes.group_limit
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF enqueue_bytes.overflow NOT IN ('wait', 'drop_newest', 'cancel_running') THEN
+        RAISE EXCEPTION 'overflow is "%", allowed is one of wait, drop_newest, cancel_running.', left(enqueue_bytes.overflow, 80)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF enqueue_bytes.group_name IS NULL AND (enqueue_bytes.group_limit IS NOT NULL OR enqueue_bytes.overflow IS NOT NULL) THEN
+        RAISE EXCEPTION 'group_limit or overflow is given and group_name is not, allowed is both.'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF enqueue_bytes.group_name IS NOT NULL THEN
+        its_groups := jsonb_build_object(enqueue_bytes.group_name, jsonb_strip_nulls(jsonb_build_object(
+            'limit', enqueue_bytes.group_limit, 'overflow', nullif(enqueue_bytes.overflow, 'wait'))))::text;
+    END IF;
     max_attempts := coalesce(nullif(enqueue_bytes.max_attempts, -1), CASE WHEN enqueue_bytes.max_attempts = -1 THEN 0 END,
                              declared.max_attempts, into_queue.max_attempts);
     seconds := coalesce(extract(epoch FROM enqueue_bytes.timeout), declared.timeout);
@@ -1105,7 +1127,7 @@ BEGIN
         SELECT made.id INTO new_id
         FROM "forge_jobs".put_job(into_queue.id, enqueue_bytes.priority::smallint, enqueue_bytes.max_attempts, seconds,
                               enqueue_bytes.kind, enqueue_bytes.codec, enqueue_bytes.payload, enqueue_bytes.key, enqueue_bytes.key_mode, NULL,
-                              NULL, NULL, false, enqueue_bytes.run_at, true) AS made;
+                              NULL, NULL, false, enqueue_bytes.run_at, true, its_groups) AS made;
         RETURN new_id;
     END IF;
     new_id := nextval(pg_get_serial_sequence('"forge_jobs".job', 'id'));
@@ -1119,10 +1141,13 @@ BEGIN
             RETURN held_by;
         END IF;
     END LOOP;
-    INSERT INTO "forge_jobs".job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload)
+    INSERT INTO "forge_jobs".job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links,
+                              groups)
     VALUES (new_id, into_queue.id, enqueue_bytes.priority, enqueue_bytes.max_attempts, seconds, enqueue_bytes.kind,
-            enqueue_bytes.codec, enqueue_bytes.key, statement_timestamp(), enqueue_bytes.payload);
-    PERFORM "forge_jobs".begin_wait(new_id, into_queue.id, enqueue_bytes.priority::smallint, enqueue_bytes.run_at, true);
+            enqueue_bytes.codec, enqueue_bytes.key, statement_timestamp(), enqueue_bytes.payload,
+            CASE WHEN its_groups IS NOT NULL THEN 1 END, its_groups);
+    PERFORM "forge_jobs".begin_wait(new_id, into_queue.id, enqueue_bytes.priority::smallint, enqueue_bytes.run_at, true, NULL,
+                                CASE WHEN its_groups IS NOT NULL THEN 1::smallint END);
     RETURN new_id;
 END
 $$;
@@ -1130,7 +1155,8 @@ $$;
 CREATE FUNCTION "forge_jobs".enqueue(
     kind text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL, priority integer DEFAULT NULL,
     run_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
-    timeout interval DEFAULT NULL, key text DEFAULT NULL, key_mode text DEFAULT NULL, delay interval DEFAULT NULL
+    timeout interval DEFAULT NULL, key text DEFAULT NULL, key_mode text DEFAULT NULL, delay interval DEFAULT NULL,
+    group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
     IF jsonb_typeof(enqueue.payload) IS DISTINCT FROM 'object' THEN
@@ -1139,7 +1165,8 @@ BEGIN
     END IF;
     RETURN "forge_jobs".enqueue_bytes(
         enqueue.kind, convert_to(enqueue.payload::text, 'UTF8'), 'json', enqueue.queue, enqueue.priority,
-        enqueue.run_at, enqueue.max_attempts, enqueue.timeout, enqueue.key, enqueue.key_mode, enqueue.delay);
+        enqueue.run_at, enqueue.max_attempts, enqueue.timeout, enqueue.key, enqueue.key_mode, enqueue.delay,
+        enqueue.group_name, enqueue.group_limit, enqueue.overflow);
 END
 $$;
 

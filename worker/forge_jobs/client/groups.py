@@ -1,0 +1,39 @@
+"""Groups as people handle them: who has their places, and how many there are."""
+
+from collections.abc import Sequence
+
+from forge_jobs.client.checks import whole
+from forge_jobs.errors import UnknownGroup
+from forge_jobs.model.group import GroupStatus
+from forge_jobs.rules import groups
+from forge_jobs.storage.interface.storage import Storage
+
+MOST_LISTED = 10_000
+
+
+class Groups:
+    """The groups that are in use, or whose limit people have set. Reached as `forge.groups`."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def list(self, *, limit: int = 100) -> Sequence[GroupStatus]:
+        """Return groups by name, `limit` at most. Raises InvalidInput."""
+        return await self._storage.groups.all(limit=whole(limit, "limit", least=1, most=MOST_LISTED))
+
+    async def get(self, name: str) -> GroupStatus:
+        """Return the group. Raises UnknownGroup, InvalidInput."""
+        for group in await self._storage.groups.all(name=groups.name(name)):
+            return group
+        raise UnknownGroup(name)
+
+    async def set(self, name: str, limit: int | None) -> GroupStatus | None:
+        """The group has this limit from now on, whatever its jobs say; None: it has again the limit that they say.
+
+        Jobs for which there is a place now are pending, and those that have one keep it. Return the group; None when
+        nobody uses it any more. Raises InvalidInput, and UnknownGroup when there is nothing to take back.
+        """
+        await self._storage.groups.set(
+            groups.name(name), None if limit is None else groups.limit(name, limit)
+        )
+        return next(iter(await self._storage.groups.all(name=name)), None)
