@@ -25,7 +25,7 @@ class Scouts:
         self._claims = claims
         self._telemetry = telemetry
         self._found = found
-        self._outage = Outage("looking for jobs out of turn", telemetry)
+        self._outages: dict[int, Outage] = {}  # by queue; of those whose last scout failed
         self._turn = asyncio.Lock()
         self._rested_at = 0.0  # when the next one may set out, to whichever queue
         self._tasks: dict[
@@ -53,9 +53,11 @@ class Scouts:
                 await _until(self._rested_at)
                 is_before = await self._look(queue)
         except Exception as error:  # the looks go on meanwhile, and so do the scouts of other queues
-            await self._outage.wait(error)
+            doing = f"looking for jobs of queue {queue.name} out of turn"
+            await self._outages.setdefault(queue.id, Outage(doing, self._telemetry)).wait(error)
             return
-        self._outage.over()
+        if outage := self._outages.pop(queue.id, None):
+            outage.over()
         if is_before:
             self._found(queue.id)
 

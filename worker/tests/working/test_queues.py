@@ -218,6 +218,40 @@ async def test_a_queue_whose_scout_fails_holds_up_no_other(
             await asyncio.wait_for(other_sent.wait(), 30)
 
 
+async def test_scouts_that_fail_for_one_queue_are_told_of_until_one_succeeds_there(
+    forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front = forge.storage.claims.front
+    monkeypatch.setattr(scouts, "SCOUT_EVERY", 0.0)
+    monkeypatch.setattr(scouts, "SCOUT_SHARE", 0)
+    failures = 0
+
+    async def refused(queue_id: int, **options: Any) -> Any:
+        nonlocal failures
+        if queue_id == bad and failures < 3:
+            failures += 1
+            raise StorageBusy("it took too long")
+        return await front(queue_id, **options)
+
+    monkeypatch.setattr(forge.storage.claims, "front", refused)
+
+    @forge.handler
+    async def work() -> None:
+        pass
+
+    await forge.queues.ensure("bad", "good")
+    [bad] = [queue.id for queue in await forge.queues.list() if queue.name == "bad"]
+    async with working(forge, "bad", "good"):
+        async with asyncio.timeout(60):
+            while not events.of(DatabaseBack):
+                for queue in ("bad", "good"):
+                    await forge.wait((await work.options(queue=queue).enqueue()).id)
+
+    doing = "looking for jobs of queue bad out of turn"
+    assert [event.doing for event in events.of(DatabaseLost)] == [doing] * 3
+    assert [event.doing for event in events.of(DatabaseBack)] == [doing]
+
+
 async def test_a_queue_whose_claims_fail_holds_up_no_other_and_is_named(
     forge: Forge, database: Database, events: Events
 ) -> None:
