@@ -140,6 +140,15 @@ def _stale_key(row: Row) -> Finding:
     )
 
 
+def _strange_hold(row: Row) -> Finding:
+    return Finding(
+        Fault.KEY,
+        f"Job {row.job_id} has a hold of kind {row.what}, which is not its kind.",
+        row.job_id,
+        "The hold is gone.",
+    )
+
+
 def _keyless(row: Row) -> Finding:
     if row.other is None:
         return Finding(
@@ -184,6 +193,7 @@ def _lost(row: Row) -> Finding:
 _SENTENCES: Mapping[str, Callable[[Row], Finding]] = {
     "orphan": _orphan,
     "key": _stale_key,
+    "hold": _strange_hold,
     "keyless": _keyless,
     "queue": _queueless,
     "undated": _undated,

@@ -7,7 +7,7 @@ import pytest
 
 from forge_jobs.model.finding import Fault
 from forge_jobs.model.group import Group, encoded
-from forge_jobs.model.job import State
+from forge_jobs.model.job import Hold, State
 from tests.storage.factories import (
     NOBODY,
     claim,
@@ -158,6 +158,19 @@ async def test_keys_are_held_by_living_jobs_only(storage, database):
 
     assert (await storage.jobs.enqueue(job(key="mine"))).id == living
     assert not (await storage.jobs.enqueue(job(key="free"))).duplicate
+
+
+async def test_a_hold_of_another_kind_than_its_job_is_gone(storage, database):
+    wanted = job(hold=Hold(b"user 7", HOUR))
+    first = await storage.jobs.enqueue(wanted)
+    await database.rows("UPDATE unique_hold SET kind = 'other' WHERE true RETURNING job_id")
+
+    [found] = await audit(storage, repair=True)
+
+    assert found.found == f"Job {first.id} has a hold of kind other, which is not its kind."
+    assert (found.fault, found.mended) == (Fault.KEY, "The hold is gone.")
+    assert (await storage.jobs.enqueue(wanted)).is_new
+    assert await audit(storage) == []
 
 
 async def test_a_key_that_two_living_jobs_want_is_said_and_left(storage, database):

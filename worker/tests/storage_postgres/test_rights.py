@@ -13,7 +13,7 @@ import pytest
 from forge_jobs import Context, Forge, Reschedule, Retry, Worker
 from forge_jobs.errors import ForgeError, StorageUnusable
 from forge_jobs.model.group import Group, encoded
-from forge_jobs.model.job import NewJob
+from forge_jobs.model.job import Hold, NewJob
 from forge_jobs.storage.interface.schema import Purpose
 from forge_jobs.storage.postgres import PostgresStorage, rights
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -86,6 +86,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"run_at": datetime(2100, 1, 1, tzinfo=UTC)},
     {"key": "one"},
     {"key": "one"},
+    {"hold": Hold(b"one", HOUR)},
+    {"hold": Hold(b"one", HOUR)},
     {"queue": "default", "codec": "msgpack", "payload": b"\x80"},
 ]
 
@@ -96,7 +98,9 @@ async def singly(storage: PostgresStorage) -> None:
 
 
 async def in_a_small_batch(storage: PostgresStorage) -> None:
-    await storage.jobs.enqueue_many([NewJob("work", **option) for option in OPTIONS if "key" not in option])
+    await storage.jobs.enqueue_many(
+        [NewJob("work", **option) for option in OPTIONS if not option.keys() & {"key", "hold"}]
+    )
 
 
 async def in_bulk(storage: PostgresStorage) -> None:

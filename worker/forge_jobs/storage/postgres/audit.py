@@ -97,6 +97,9 @@ WHERE key IS NOT NULL AND NOT EXISTS (SELECT FROM ended WHERE ended.job_id = min
   AND NOT EXISTS (SELECT FROM runs WHERE runs.job_id = mine.id)  -- it may be superseded
   AND NOT EXISTS (SELECT FROM held WHERE held.job_id = mine.id AND held.kind = mine.kind AND held.key = mine.key)
 UNION ALL
+SELECT 'hold', job_id, unique_hold.kind, NULL, NULL FROM {schema}.unique_hold JOIN mine ON mine.id = unique_hold.job_id
+WHERE {these} AND mine.kind <> unique_hold.kind
+UNION ALL
 SELECT 'undated', job_id, NULL, NULL, NULL FROM {schema}.finished WHERE {these} AND {undated}
 UNION ALL
 SELECT 'lost', job_id, worker_id::text, NULL, NULL FROM place
@@ -223,6 +226,11 @@ WHERE job_id = ANY ($1) AND (
     NOT EXISTS (SELECT FROM {schema}.job
                 WHERE job.id = job_key.job_id AND job.kind = job_key.kind AND job.key = job_key.key)
     OR EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = job_key.job_id))
+"""
+
+FREE_HOLDS = """
+DELETE FROM {schema}.unique_hold USING {schema}.job
+WHERE job.id = unique_hold.job_id AND job.id = ANY ($1) AND job.kind <> unique_hold.kind
 """
 
 HOLD_KEYS = """
@@ -395,6 +403,7 @@ class PostgresAudit:
             await connection.execute(self._database.sql(FORGET), contradictions.ids("place"))
         await connection.execute(self._database.sql(PLACE), contradictions.ids("place"))
         await connection.execute(self._database.sql(FREE_KEYS), contradictions.ids("key"))
+        await connection.execute(self._database.sql(FREE_HOLDS), contradictions.ids("hold"))
         await connection.execute(self._database.sql(HOLD_KEYS), contradictions.ids("keyless"))
         await connection.execute(self._database.sql(DATE), contradictions.ids("undated"))
 

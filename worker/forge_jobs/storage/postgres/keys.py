@@ -111,9 +111,10 @@ async def put_many(
     connection: Any,
 ) -> list[Enqueued]:
     """Each of the jobs, whose options are known, takes its key; of those with one key the last one has it in the end."""
-    await database.execute(
-        LOCK_RUNNING, [job.kind for job in jobs], [job.key for job in jobs], connection=connection
-    )
+    if keyed := [job for job in jobs if job.key is not None]:
+        await database.execute(
+            LOCK_RUNNING, [job.kind for job in keyed], [job.key for job in keyed], connection=connection
+        )
     records = await database.fetch(
         PUT_MANY,
         queue_ids,

@@ -57,6 +57,7 @@ RIGHTS: Mapping[Purpose, Mapping[str, str]] = {
         "ready": "INSERT",
         "scheduled": "INSERT",
         "tally": "INSERT",
+        "unique_hold": "INSERT, SELECT, UPDATE",
     },
     Purpose.WORKER: dict.fromkeys(_WORKED_ON, "SELECT, INSERT, UPDATE, DELETE")
     | dict.fromkeys(_LOOKED_AT, "SELECT"),

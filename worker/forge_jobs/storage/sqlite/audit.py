@@ -79,6 +79,9 @@ WHERE key IS NOT NULL AND id NOT IN (SELECT job_id FROM ended)
   AND NOT EXISTS (SELECT 1 FROM job_key AS held
                   WHERE held.job_id = mine.id AND held.kind = mine.kind AND held.key = mine.key)
 UNION ALL
+SELECT 'hold', job_id, unique_hold.kind, NULL, NULL FROM unique_hold JOIN mine ON mine.id = unique_hold.job_id
+WHERE mine.kind <> unique_hold.kind
+UNION ALL
 SELECT 'lost', job_id, CAST(worker_id AS TEXT), NULL, NULL FROM place
 WHERE state = 'abandoned' AND job_id IN (SELECT id FROM mine) AND job_id NOT IN (SELECT job_id FROM crowded)
 ORDER BY 2, 1
@@ -133,6 +136,8 @@ WHERE kind = ? AND key = ? AND (
                 WHERE job.id = job_key.job_id AND job.kind = job_key.kind AND job.key = job_key.key)
     OR job_id IN (SELECT job_id FROM finished))
 """
+
+FREE_HOLD = "DELETE FROM unique_hold WHERE job_id = ?1 AND kind <> (SELECT kind FROM job WHERE id = ?1)"
 
 HOLD_KEY = """
 INSERT INTO job_key (kind, key, job_id)
@@ -214,6 +219,7 @@ def _mend(transaction: Transaction, contradictions: Contradictions, forget: bool
     transaction.execute_many(
         FREE_KEY, [(row.what, row.key) for row in contradictions.rows if row.fault == "key"]
     )
+    transaction.execute_many(FREE_HOLD, [(job_id,) for job_id in contradictions.ids("hold")])
     transaction.execute_many(HOLD_KEY, [(job_id,) for job_id in contradictions.ids("keyless")])
 
 
