@@ -45,6 +45,7 @@ from forge_jobs.forge import Forge
 from forge_jobs.handlers.batch import Batch, BatchJob, run_isolated
 from forge_jobs.handlers.context import Context
 from forge_jobs.handlers.handler import Handler
+from forge_jobs.handlers.key_limit import KeyLimit
 from forge_jobs.handlers.unique import Unique
 from forge_jobs.model.cron import CronConfig, Missed
 from forge_jobs.model.decision import Dead, Reschedule, Retry, Throttled
@@ -96,6 +97,7 @@ __all__ = [
     "JobDead",
     "JobNotFound",
     "KeyBusy",
+    "KeyLimit",
     "KeyMode",
     "KeyUse",
     "Kind",

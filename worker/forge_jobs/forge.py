@@ -10,6 +10,7 @@ from collections.abc import (
     Coroutine,
     Iterable,
     Iterator,
+    Sequence,
 )
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -35,6 +36,7 @@ from forge_jobs.handlers.batch import Batch
 from forge_jobs.handlers.context import answered
 from forge_jobs.handlers.grouping import Groups as JobGroups
 from forge_jobs.handlers.handler import Handler, Handlers, P, R
+from forge_jobs.handlers.key_limit import KeyLimit
 from forge_jobs.handlers.options import UNSET, Unset
 from forge_jobs.handlers.unique import Unique
 from forge_jobs.model.job import Enqueued, Job, State
@@ -337,6 +339,7 @@ class Forge(Producer):
         codec: str = "json",
         executor: str | None = None,
         batch: Batch | None = None,
+        limits: KeyLimit | Sequence[KeyLimit] = (),
         title: str | None = None,
         owner: str | None = None,
         docs: str | None = None,

@@ -1,7 +1,7 @@
 """What a handler is given besides its payload."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextvars import ContextVar
 from datetime import datetime, timedelta
@@ -49,6 +49,9 @@ class ProcessTokens(Protocol):
         self, scope: str, key: str, cost: float, *, wait: timedelta | float | None, job_id: int
     ) -> None:
         """`cost` tokens of the key are spent, for this job."""
+
+    async def take_turn(self, tokens: Sequence[tuple[str, str, float]], *, job_id: int) -> None:
+        """The tokens (scope, key, cost) of all these keys are spent, for this job."""
 
     async def empty(self, scope: str) -> None:
         """The bucket is empty for the whole cluster."""
@@ -133,6 +136,13 @@ class Context:
         if self._cancelled:
             self.has_heard = True
         return self._cancelled
+
+    async def take_turn(self, tokens: Sequence[tuple[str, str, float]]) -> None:
+        """The tokens that the handler's limits ask of this job are spent. The worker calls this before the handler.
+
+        Raises AwaitsTurn, by which the job waits, when there are too few.
+        """
+        await self._tokens.take_turn(tokens, job_id=self.claim.job_id)
 
     @property
     def rate_limit(self) -> "ContextTokens":

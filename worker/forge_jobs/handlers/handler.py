@@ -19,6 +19,7 @@ from forge_jobs.handlers.arguments import Arguments
 from forge_jobs.handlers.batch import Batch, Batches
 from forge_jobs.handlers.context import Context
 from forge_jobs.handlers.grouping import Grouping, Groups
+from forge_jobs.handlers.key_limit import KeyLimit, checked_limits
 from forge_jobs.handlers.options import UNSET, Options, OptionValues, Unset
 from forge_jobs.handlers.unique import Unique, require_arguments
 from forge_jobs.model.job import Enqueued, NewJob
@@ -66,6 +67,7 @@ class Handler(Generic[P, R]):
         codec: str = "json",
         executor: str | None = None,
         batch: Batch | None = None,
+        limits: KeyLimit | Sequence[KeyLimit] = (),
         title: str | None = None,
         owner: str | None = None,
         docs: str | None = None,
@@ -101,7 +103,7 @@ class Handler(Generic[P, R]):
         self.docs = None if docs is None else names.line(docs, "docs")
         self.placement = _placement(self.function, executor, self.kind)
         parameters = _parameters(self.function, self.kind)
-        self.takes_context = bool(parameters) and _is_context(parameters[0])
+        self.takes_context = self._wants_context = bool(parameters) and _is_context(parameters[0])
         for parameter in parameters[1:]:
             if _is_context(parameter):
                 raise InvalidInput(
@@ -111,6 +113,11 @@ class Handler(Generic[P, R]):
         self.arguments = (
             batches.arguments if batches else Arguments(function, skip=1 if self.takes_context else 0)
         )
+        self.limits = checked_limits(limits, self.kind, self.arguments)
+        if self.limits and batches:
+            raise InvalidInput("batch and limits are both given, allowed is one of them.")
+        if self.limits and self.placement is Placement.LOOP:
+            self.function, self.takes_context = self._in_turn, True
         if unique is not None:
             require_arguments(unique, self.kind, self.arguments)
         if self.defaults.group is not None:
@@ -119,6 +126,12 @@ class Handler(Generic[P, R]):
         self.__name__ = getattr(function, "__name__", self.kind)
         self.__module__ = getattr(function, "__module__", None) or ""
         self.__qualname__ = getattr(function, "__qualname__", self.kind)
+
+    async def _in_turn(self, ctx: Context, **arguments: Any) -> Any:
+        """Call the function when the job's turn has come."""
+        await ctx.take_turn([limit.tokens_of(arguments) for limit in self.limits])
+        function: Callable[..., Any] = self.__wrapped__
+        return await (function(ctx, **arguments) if self._wants_context else function(**arguments))
 
     @property
     def declared(self) -> Kind:

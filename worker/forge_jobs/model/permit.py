@@ -28,6 +28,7 @@ class Permit:
     cost: float
     at: datetime
     wait: timedelta
+    is_kept: bool = False  # for the job, until it asks again
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ What handlers ask for at one moment is one statement: while it is on its way, th
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextvars import Context as Variables
 from datetime import timedelta
 
@@ -15,6 +16,7 @@ from forge_jobs.system.own_task import OwnTask
 from forge_jobs.telemetry.telemetry import Telemetry
 
 MOST_AT_ONCE = 1000  # requests of one statement
+KEEP_ANYWAY = timedelta(days=-36_500)  # as patience: a permit is kept even when it holds already
 RETRY = 1.0  # seconds, when the database cannot be asked
 
 
@@ -32,15 +34,33 @@ class KeyTokens:
 
         Waits up to `patience` for them. Raises AwaitsTurn when they come later: they are kept for the job.
         """
-        answer: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
-        self._asked.append((PermitRequest(scope, key, cost, job_id, patience), answer))
-        if self._asking is None or self._asking.done():
-            # In no job's context: it asks for all of them.
-            self._asking = OwnTask(self._ask(), self._telemetry, name="tokens of keys", context=Variables())
-        permit = await answer
+        permit = await self._permit(PermitRequest(scope, key, cost, job_id, patience))
         if permit.wait > patience:
             raise AwaitsTurn(permit.at, f"rate limit {scope!r} has a token for {key!r} then")
         await asyncio.sleep(permit.wait.total_seconds())
+
+    async def take_turn(self, tokens: Sequence[tuple[str, str, float]], job_id: int) -> None:
+        """The tokens (scope, key, cost) of all these keys are spent, and may be used now.
+
+        Raises AwaitsTurn when one of them comes later: all are kept for the job.
+        """
+        patience = timedelta(0) if len(tokens) == 1 else KEEP_ANYWAY
+        requests = [PermitRequest(*each, job_id, patience) for each in tokens]
+        permits = await asyncio.gather(*map(self._permit, requests))
+        last = max(permits, key=lambda permit: permit.at)
+        if last.wait:
+            raise AwaitsTurn(last.at, f"rate limit {last.scope!r} has a token for {last.key!r} then")
+        # All are there, so that none has to be kept: whoever asks again gets what was kept.
+        kept = [request for request, permit in zip(requests, permits, strict=True) if permit.is_kept]
+        await asyncio.gather(*map(self._permit, kept))
+
+    async def _permit(self, request: PermitRequest) -> Permit:
+        answer: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
+        self._asked.append((request, answer))
+        if self._asking is None or self._asking.done():
+            # In no job's context: it asks for all of them.
+            self._asking = OwnTask(self._ask(), self._telemetry, name="tokens of keys", context=Variables())
+        return await answer
 
     async def close(self) -> None:
         """Nobody is answered any more."""

@@ -10,6 +10,7 @@ import asyncio
 import random
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextvars import Context as Variables
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -107,6 +108,10 @@ class LeasedTokens:
             timedelta(seconds=DEFAULT_WAIT) if patience is None else patience,
             job_id,
         )
+
+    async def take_turn(self, tokens: Sequence[tuple[str, str, float]], *, job_id: int) -> None:
+        """See `ProcessTokens.take_turn`."""
+        await self._of_keys.take_turn(tokens, job_id)
 
     async def empty(self, scope: str) -> None:
         """See `ProcessTokens.empty`."""

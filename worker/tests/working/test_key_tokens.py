@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Context, Forge, InvalidInput, Job, RateLimited, State
+from forge_jobs import Context, Forge, InvalidInput, Job, KeyLimit, RateLimited, State
 from forge_jobs.errors import StorageUnavailable, UnknownScope
 from forge_jobs.model.job import Reason
 from tests.working.eventually import eventually
@@ -146,6 +146,84 @@ async def test_in_an_outage_a_job_that_asks_is_throttled_and_loses_no_attempt(
     async with working(forge):
         await forge.wait(job.id, timeout=30)
     assert (await forge.jobs.get(job.id)).attempt == 1
+
+
+@pytest.mark.parametrize("where", ["loop", "thread"])
+async def test_a_handler_declares_by_what_its_jobs_are_limited(forge: Forge, where: str) -> None:
+    await forge.limits.set("api", capacity=3, per=3600)
+    limit = KeyLimit("api", by="user", cost=lambda user, pages: pages)
+    began: list[str] = []
+
+    if where == "loop":
+
+        @forge.handler(kind="call", limits=limit)
+        async def call(user: str, pages: int) -> None:
+            began.append(user)
+
+    else:
+
+        @forge.handler(kind="call", limits=[limit])
+        def plain_call(user: str, pages: int) -> None:
+            began.append(user)
+
+    await forge.enqueue_many("call", [{"user": "ann", "pages": 2}] * 2 + [{"user": "bob", "pages": 3}])
+    async with working(forge, concurrency=1):
+        await eventually(lambda: are(forge, State.DONE, 2))
+        await eventually(lambda: are(forge, State.SCHEDULED, 1))
+    assert sorted(began) == ["ann", "bob"]
+    [waiting] = await forge.jobs.list(state=State.SCHEDULED)
+    assert (waiting.reason, waiting.attempt) == (Reason.THROTTLED, 0)
+
+
+async def test_a_job_with_several_limits_begins_when_all_let_it_and_pays_each_once(forge: Forge) -> None:
+    await forge.limits.set("user", capacity=10, per=3600)
+    await forge.limits.set("all", capacity=1, refill=3.0)
+    began: list[int] = []
+
+    @forge.handler(limits=[KeyLimit("user", by="user"), KeyLimit("all", by=lambda user, number: "everybody")])
+    async def call(user: str, number: int) -> None:
+        began.append(number)
+
+    await call.enqueue_many([{"user": "ann", "number": number} for number in range(4)])
+    async with working(forge, concurrency=4):
+        await eventually(lambda: are(forge, State.DONE, 4))
+    assert sorted(began) == [0, 1, 2, 3]
+    [ann] = await forge.limits.hottest("user")
+    assert 3.9 < ann.spent <= 4
+
+
+async def test_a_limit_that_cannot_be_declared_is_refused(forge: Forge) -> None:
+    async def call(user: str) -> None: ...
+
+    for limits, said in (
+        ([KeyLimit("api", by="usr")], "by 'usr', allowed is one of its arguments: it takes user"),
+        ("api", "allowed is a list of KeyLimit"),
+        ([3], "allowed is a list of KeyLimit"),
+    ):
+        with pytest.raises(InvalidInput, match=said):
+            forge.handler(kind="call", limits=limits)(call)  # type: ignore[call-overload]
+    for wrong in (
+        {"scope": "a b", "by": "x"},
+        {"scope": "api", "by": 3},
+        {"scope": "api", "by": "x", "cost": 0},
+    ):
+        with pytest.raises(InvalidInput, match="allowed"):
+            KeyLimit(**wrong)  # type: ignore[arg-type]
+
+
+async def test_a_key_that_cannot_be_fails_its_own_job(forge: Forge) -> None:
+    await forge.limits.set("api", capacity=3, per=3600)
+
+    @forge.handler(limits=KeyLimit("api", by="user"), max_attempts=1)
+    async def call(user: str | None) -> None: ...
+
+    await call.enqueue(user=None)
+    await call.enqueue(user="ann")
+    async with working(forge):
+        await eventually(lambda: are(forge, State.DEAD, 1))
+        await eventually(lambda: are(forge, State.DONE, 1))
+    [dead] = await forge.jobs.list(state=State.DEAD)
+    assert "The key of rate limit 'api' is None" in str(dead.error)
 
 
 async def test_programs_reserve_settle_and_see_the_hottest_keys(forge: Forge) -> None:

@@ -45,9 +45,10 @@ WITH given AS MATERIALIZED (
     SELECT job_id, scope, key, at FROM permitted WHERE job_id IS NOT NULL AND at > now() + patience
     ON CONFLICT DO NOTHING
 )
-SELECT number, greatest(at, now()) AS at, greatest(at - now(), interval '0') AS wait
-FROM (SELECT number, at FROM permitted UNION ALL SELECT number, at FROM kept) AS permits
-UNION ALL SELECT number, NULL, NULL FROM refused
+SELECT number, greatest(at, now()) AS at, greatest(at - now(), interval '0') AS wait, is_kept
+FROM (SELECT number, at, job_id IS NOT NULL AND at > now() + patience AS is_kept FROM permitted
+      UNION ALL SELECT number, at, at > now() FROM kept) AS permits
+UNION ALL SELECT number, NULL, NULL, NULL FROM refused
 ORDER BY number
 """
 
@@ -127,7 +128,7 @@ class PostgresPermits:
                 refused = wanted[record["number"] - 1]
                 await self._refuse(refused.scope, refused.cost)
         return [
-            Permit(request.scope, request.key, request.cost, record["at"], record["wait"])
+            Permit(request.scope, request.key, request.cost, record["at"], record["wait"], record["is_kept"])
             for request, record in zip(wanted, records, strict=True)
         ]
 

@@ -80,16 +80,15 @@ def _reserved(transaction: Transaction, request: PermitRequest) -> Permit:
     if kept is not None:
         if kept[0] <= transaction.now:
             transaction.execute("DELETE FROM permit WHERE job_id = ? AND scope = ? AND key = ?", place)
-        return _permit(transaction, scope, key, cost, kept[0])
+        return _permit(transaction, scope, key, cost, kept[0], is_kept=kept[0] > transaction.now)
     limit = _refilled(transaction, scope, cost)
     refilled_at = _refilled_at(transaction, scope, key) + _time(limit, cost)
     _write(transaction, scope, key, refilled_at)
-    permit = _permit(transaction, scope, key, cost, refilled_at - _time(limit, limit.capacity))
-    if request.job_id is not None and permit.wait > request.patience:
-        transaction.execute(
-            "INSERT INTO permit (job_id, scope, key, at) VALUES (?, ?, ?, ?)", (*place, micros(permit.at))
-        )
-    return permit
+    at = refilled_at - _time(limit, limit.capacity)
+    is_kept = request.job_id is not None and at > transaction.now + micros(request.patience)
+    if is_kept:
+        transaction.execute("INSERT INTO permit (job_id, scope, key, at) VALUES (?, ?, ?, ?)", (*place, at))
+    return _permit(transaction, scope, key, cost, at, is_kept=is_kept)
 
 
 def _refilled(transaction: Transaction, scope: str, cost: float) -> RateLimit:
@@ -119,6 +118,8 @@ def _write(transaction: Transaction, scope: str, key: str, refilled_at: int) -> 
     )
 
 
-def _permit(transaction: Transaction, scope: str, key: str, cost: float, at: int) -> Permit:
+def _permit(
+    transaction: Transaction, scope: str, key: str, cost: float, at: int, *, is_kept: bool = False
+) -> Permit:
     at = max(at, transaction.now)
-    return Permit(scope, key, cost, moment(at), duration(at - transaction.now))
+    return Permit(scope, key, cost, moment(at), duration(at - transaction.now), is_kept)
