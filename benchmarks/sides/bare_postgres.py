@@ -118,6 +118,8 @@ def _rows(queue_id: int, first: int, jobs: int) -> tuple[list[Any], list[Any]]:
             None,
             now + timedelta(microseconds=number),
             ENCODED,
+            None,
+            None,
         )
         for number in range(jobs)
     ]
