@@ -4,10 +4,12 @@ from datetime import timedelta
 
 import pytest
 
-from forge_jobs.errors import UnknownGroup, WrongState
+from forge_jobs.errors import JobNotFound, UnknownGroup, WrongState
+from forge_jobs.model.completion import Completion, Fate
 from forge_jobs.model.group import Group, encoded
-from forge_jobs.model.job import State
+from forge_jobs.model.job import KeyMode, Postponement, Reason, Removed, State
 from forge_jobs.model.match import Match, Move
+from forge_jobs.model.run import Outcome
 from tests.storage.factories import claim, dead, done, enqueue, failed, job, leader, state, worker
 
 
@@ -434,3 +436,51 @@ async def test_the_facts_of_a_job_say_its_groups(storage):
     found = await storage.jobs.get(await enqueue(storage, **of(Group("a", limit=3), "b")))
 
     assert found.groups == (Group("a", limit=3), Group("b"))
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.RESCHEDULED])
+async def test_a_place_that_a_transaction_of_the_handler_gave_up_is_handed_over_when_its_fate_is_known(
+    storage, database, outcome
+):
+    me = await worker(storage)
+    first, second = await enqueue(storage, **of("a")), await enqueue(storage, **of("a"))
+    [running] = await claim(storage, me)
+
+    async with database.transaction() as connection:
+        if outcome is Outcome.DONE:
+            at = await storage.completions.complete(done(running), connection=connection)
+        else:
+            put_off = Postponement(running, Reason.RESCHEDULED, delay=timedelta(days=1))
+            at = await storage.completions.reschedule(put_off, connection=connection)
+    completion = Completion(running.job_id, me, running.attempt, at, outcome)
+
+    assert await storage.completions.fate(completion) is Fate.COMMITTED
+    assert await state(storage, second) is State.PENDING
+    assert await state(storage, first) is (State.DONE if outcome is Outcome.DONE else State.SCHEDULED)
+
+
+async def test_a_job_that_replaces_one_with_a_place_joins_its_own_groups(storage):
+    first = await enqueue(storage, **of("a", key="k"))
+    second = await enqueue(storage, **of("a"))
+
+    answer = await storage.jobs.enqueue(job(**of("b", key="k", key_mode=KeyMode.REPLACE)))
+    await storage.groups.audit(epoch=await leader(storage))
+
+    assert (answer.id, answer.replaced) == (first, True)
+    assert await state(storage, second) is State.PENDING
+    assert (await storage.jobs.get(first)).groups == (Group("b"),)
+    assert await state(storage, first) is State.PENDING
+
+
+async def test_a_blocked_job_is_removed_by_its_key(storage):
+    first = await enqueue(storage, **of("a", key="k"))
+    second = await enqueue(storage, **of("a", key="l"))
+    third = await enqueue(storage, **of("a"))
+
+    assert await storage.keys.remove("work", "l") is Removed.DELETED
+    assert await storage.keys.remove("work", "k") is Removed.DELETED
+
+    assert await state(storage, third) is State.PENDING
+    for gone in (first, second):
+        with pytest.raises(JobNotFound):
+            await storage.jobs.get(gone)
