@@ -31,6 +31,7 @@ from forge_jobs.worker.queues_aside import QueuesAside
 from forge_jobs.worker.recorder import Recorder
 from forge_jobs.worker.scouts import Scouts
 from forge_jobs.worker.served_queue import Configuration, ServedQueue
+from forge_jobs.worker.until_empty import UntilEmpty
 
 LARGEST_CLAIM = 1000
 SATURATED_AFTER = 1.0  # seconds of full batches after which enqueues need not wake this worker
@@ -74,15 +75,14 @@ class Claimer:
         self._eras = eras
         self._clock_offset = clock_offset  # seconds that the database's clock is ahead of ours
         self._stirred = stirred  # set: something changed that the claimer may wait for
-        self._on_empty = on_empty  # called when a round found every queue empty
         self._is_stopping = False
         self._order = list(queues.values())
         self._outage = Outage("claiming jobs", telemetry)
         self._aside = QueuesAside(telemetry, self._doubt)
         self._scouts = Scouts(storage.claims, telemetry, self.wake)
-        self._has_recorded = False  # since all queues were found empty
-        self._empty_at_beat: int | None = None  # how many beats had been answered then
-        self._is_last_look = False  # after a beat that followed
+        self._until_empty = (
+            None if on_empty is None else UntilEmpty(eras, storage.schedule, telemetry, self.wake, on_empty)
+        )
 
     @property
     def error(self) -> str | None:
@@ -171,9 +171,10 @@ class Claimer:
 
     def recorded(self, verdicts: Sequence[Verdict]) -> None:
         """These jobs are no longer in hand."""
-        self._has_recorded = True
+        if self._until_empty is not None:
+            self._until_empty.recorded()
         for queue in self._held.recorded(verdicts):
-            if not queue.is_claimed_ahead or self._on_empty is not None:
+            if not queue.is_claimed_ahead or self._until_empty is not None:
                 queue.look_at = 0.0
         self._stirred.set()
 
@@ -280,23 +281,8 @@ class Claimer:
             due = hungry
         if len(asked) < len(self._order):  # the others have their turn at the next look
             self._order.sort(key=lambda queue: queue.id in asked)
-        if self._on_empty is not None and all(queue.empty for queue in self._order):
-            self._perhaps_empty(self._on_empty)
-
-    def _perhaps_empty(self, on_empty: Callable[[], None]) -> None:
-        """Every queue was found empty: look once more, unless that was the look."""
-        if self._has_recorded:  # jobs that ended meanwhile may have enqueued others, in any queue
-            self._has_recorded = False
-            self._empty_at_beat = None
-            self.wake()
-        elif self._empty_at_beat is None:  # in another era nothing is given: the next beat says so
-            self._empty_at_beat = self._eras.beats
-            self._eras.hurry()
-        elif not self._is_last_look and self._eras.beats > self._empty_at_beat:
-            self._is_last_look = True
-            self.wake()
-        elif self._is_last_look:
-            on_empty()
+        if self._until_empty is not None and all(queue.empty for queue in self._order):
+            await self._until_empty.found_empty()
 
     async def _claim(self, queue: ServedQueue, limit: int) -> int:
         if not self.is_open:
@@ -361,8 +347,8 @@ class Claimer:
         """These jobs were claimed when `asked` were wanted and slots, runners and tokens allowed `limit`."""
         after = time.monotonic()
         queue.took(claims)
-        if claims:
-            self._empty_at_beat, self._is_last_look = None, False
+        if claims and self._until_empty is not None:
+            self._until_empty.claimed()
         new = self._held.claimed(queue, claims)
         queue.hints.took(claims, is_full=len(claims) == limit)
         known = self._known(queue, new)
@@ -388,7 +374,7 @@ class Claimer:
 
     def _must_see_all(self, queue: ServedQueue) -> bool:
         """Whether somebody waits to hear that the queue is empty, and it may be empty."""
-        return self._on_empty is not None and not queue.hints.is_full
+        return self._until_empty is not None and not queue.hints.is_full
 
     def _known(self, queue: ServedQueue, claims: Sequence[Claim]) -> list[Claim]:
         """Return the claims that this program has a handler for and may begin; hand the others back."""
@@ -419,7 +405,7 @@ class Claimer:
         """Whether the queue has no pending job, when none can be claimed now; False unless the worker is to
         end then.
         """
-        if self._on_empty is None:
+        if self._until_empty is None:
             return False
         counts = await self._storage.jobs.counts()
         return not any(count.pending for count in counts if count.queue == queue.name)

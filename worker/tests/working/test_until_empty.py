@@ -7,7 +7,9 @@ import pytest
 
 from forge_jobs import Context, Forge, State, Worker
 from forge_jobs.model.job import NewJob
+from forge_jobs.worker import session
 from tests.storage.databases import Database
+from tests.working.eventually import eventually
 
 
 async def run(forge: Forge, *queues: str) -> None:
@@ -49,6 +51,29 @@ async def test_what_the_last_job_enqueued_elsewhere_is_run_too(
     await run(forge, "default", "other")
 
     assert {job.state for job in await forge.jobs.list(kind="second")} == {State.DONE}
+
+
+async def test_a_job_whose_time_has_come_is_run_though_nobody_made_it_pending_yet(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def late(*_: Any) -> None:
+        """The chore has not had its turn."""
+
+    monkeypatch.setattr(session, "make_pending", late)
+
+    @forge.handler
+    async def work() -> None: ...
+
+    job = await work.options(delay=0.001).enqueue()
+    await eventually(lambda: _is_due(forge, job.id))
+    await run(forge)
+
+    assert (await forge.jobs.get(job.id)).state is State.DONE
+
+
+async def _is_due(forge: Forge, job_id: int) -> bool:
+    run_at = (await forge.jobs.get(job_id)).run_at
+    return run_at is None or run_at <= await forge.storage.now()
 
 
 async def test_an_empty_queue_without_slots_is_empty(forge: Forge) -> None:
