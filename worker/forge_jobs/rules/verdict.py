@@ -34,6 +34,9 @@ MOST_LINKS = 50  # how many exceptions of a chain are followed
 
 WORKER_LOST = "worker lost"
 
+ENDED, DONE = State.DONE, Outcome.DONE  # a look-up in an Enum is slower than one thinks
+NO_TIME = timedelta(0)
+
 
 T = TypeVar("T")
 
@@ -75,8 +78,8 @@ def done(claim: Claim, queue: QueueConfig, codec: str, result: Any, wait: float,
             return failed(claim, queue, unfinished.reason, wait, duration)
         encoded, note = kept_of_it.encoded, kept_of_it.note
     verdict = Verdict(
-        End(claim, State.DONE, duration, encoded, note and kept(note), queue.done_retention > timedelta(0)),
-        Run(claim, queue.name, Outcome.DONE, wait, duration, note),
+        End(claim, ENDED, duration, encoded, note and kept(note), queue.done_retention > NO_TIME),
+        Run(claim, queue.name, DONE, wait, duration, note),
     )
     if encoded:
         verdict.size = len(encoded)
@@ -200,7 +203,7 @@ def dead(
     """The job is dead."""
     error = kept(error)
     return Verdict(
-        End(claim, State.DEAD, duration, error=error, keep=queue.dead_retention > timedelta(0)),
+        End(claim, State.DEAD, duration, error=error, keep=queue.dead_retention > NO_TIME),
         Run(claim, queue.name, outcome, wait, duration, error),
         size=len(error),
     )

@@ -41,6 +41,8 @@ from forge_jobs.storage.stretches import stretches
 ALONE = 1_214_801_227
 """With the id of a queue the key of an advisory lock, which whoever claims from the queue tries to get."""
 
+DONE = State.DONE  # a look-up in an Enum is slower than one thinks
+
 # Jobs are joined by `BETWEEN one AND the same`. By `=` the planner may read the whole of an index in
 # its order, to merge it, and takes that for the cheapest as long as the statistics say that the
 # table is empty: a vacuum has seen it so, and thousands of jobs have come since.
@@ -391,7 +393,7 @@ def row(postponed: Postponement) -> tuple[Any, ...]:
 def _is_plain(end: End, worker_id: int) -> bool:
     claim = end.claim
     return (
-        end.state is State.DONE
+        end.state is DONE
         and end.keep
         and end.error is None
         and claim.key is None
