@@ -30,10 +30,11 @@ class Attempt(msgspec.Struct, eq=False):
     task: "OwnTask[Any]"
     started: float  # an `uptime`
     wait: float  # seconds
-    context: Context | None = None
+    context: Context | None = None  # of a handler that takes it, or is called in a thread or a process
     stopped: Stop | None = None
     times_told: int = 0  # how often the handler was told to stop
     exited: BaseException | None = None  # an exit that came out of what the handler gave to the event loop
+    has_begun: bool = False  # its payload was read, and its handler is called
     is_over: bool = False  # it has its verdict
     has_ended: bool = False  # its handler has ended
 

@@ -269,27 +269,28 @@ class Runners:
             if claim.timeout is None and config.timeout is not None:
                 # for this attempt: the next asks the queue again
                 claim.timeout = config.timeout.total_seconds()
-            context = attempt.context = Context(claim, config.name, self._forge, self._tokens, self._loop)
             if claim.timeout is not None:
                 timer = self._loop.call_later(claim.timeout, self._stop, attempt, Stop.TIMED_OUT)
             if self._telemetry.wants_starts:
                 self._telemetry.emit(JobStarted(claim, config.name))
-            if handler.placement is IN_LOOP:
-                result = await (
-                    handler.function(context, **arguments)
-                    if handler.takes_context
-                    else handler.function(**arguments)
-                )
+            attempt.has_begun = True
+            if handler.placement is IN_LOOP and not handler.takes_context:
+                result = await handler.function(**arguments)
             else:
-                result = await call(
-                    handler,
-                    attempt,
-                    context,
-                    arguments,
-                    self._threads,
-                    self._processes,
-                    partial(self._is_left, attempt),
-                )
+                context = Context(claim, config.name, self._forge, self._tokens, self._loop)
+                attempt.context = context
+                if handler.placement is IN_LOOP:
+                    result = await handler.function(context, **arguments)
+                else:
+                    result = await call(
+                        handler,
+                        attempt,
+                        context,
+                        arguments,
+                        self._threads,
+                        self._processes,
+                        partial(self._is_left, attempt),
+                    )
             if result is not None and type(result) not in PLAIN:
                 result = await settled(result)
             if exits.is_fork:
@@ -323,7 +324,7 @@ class Runners:
         duration = uptime() - attempt.started
         if attempt.exited is not None and attempt.stopped is not Stop.CANCELLED:
             return failed(claim, config, describe(attempt.exited), attempt.wait, duration)
-        if attempt.context is None and isinstance(error, InvalidPayload):
+        if not attempt.has_begun and isinstance(error, InvalidPayload):
             return refused(claim, config, error, attempt.wait)
         if isinstance(error, HandedBack):
             self._telemetry.emit(GraceLost(claim, config.name))

@@ -48,6 +48,20 @@ async def test_what_a_handler_returns_is_the_result(forge: Forge) -> None:
     assert (await forge.jobs.get(job.id)).state is State.DONE
 
 
+async def test_a_handler_that_enqueues_what_cannot_be_encoded_has_failed_and_is_retried(forge: Forge) -> None:
+    @forge.handler
+    async def stores(value: object) -> None: ...
+
+    @forge.handler
+    async def passes_on() -> None:
+        await stores.enqueue(value=object())
+
+    job = await passes_on.enqueue()
+    await run(forge)
+
+    assert (await forge.jobs.get(job.id)).state is State.RETRYING
+
+
 async def test_a_plain_function_runs_in_a_thread(forge: Forge) -> None:
     @forge.handler
     def where() -> bool:
