@@ -214,32 +214,32 @@ class Handlers(Mapping[str, Handler[Any, Any]]):
     """The handlers of a program, by kind."""
 
     def __init__(self) -> None:
-        self._by_kind: dict[str, Handler[Any, Any]] = {}
+        self.by_kind: dict[str, Handler[Any, Any]] = {}  # the same, for whom a call of a method is too dear
 
     def add(self, handler: Handler[Any, Any]) -> None:
         """`handler` does its kind from now on. Raises InvalidInput when the kind has a handler."""
-        if handler.kind in self._by_kind:
-            there = self._by_kind[handler.kind]
+        if handler.kind in self.by_kind:
+            there = self.by_kind[handler.kind]
             raise InvalidInput(
                 f"Kind {handler.kind!r} has a handler already: {there.__module__}.{there.__qualname__}."
             )
-        self._by_kind[handler.kind] = handler
+        self.by_kind[handler.kind] = handler
 
     def named(self, kind: str) -> Handler[Any, Any]:
         """Return the handler of `kind`. Raises UnknownHandler."""
-        handler = self._by_kind.get(kind)
+        handler = self.by_kind.get(kind)
         if handler is None:
-            raise UnknownHandler(kind, self._by_kind)
+            raise UnknownHandler(kind, self.by_kind)
         return handler
 
     def __getitem__(self, kind: str) -> Handler[Any, Any]:
-        return self._by_kind[kind]
+        return self.by_kind[kind]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._by_kind)
+        return iter(self.by_kind)
 
     def __len__(self) -> int:
-        return len(self._by_kind)
+        return len(self.by_kind)
 
 
 def _batches(function: Callable[..., Any], batch: object, kind: str) -> Batches:

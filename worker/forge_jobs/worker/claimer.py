@@ -376,7 +376,7 @@ class Claimer:
         """Whether somebody waits to hear that the queue is empty, and it may be empty."""
         return self._until_empty is not None and not queue.hints.is_full
 
-    def _known(self, queue: ServedQueue, claims: Sequence[Claim]) -> list[Claim]:
+    def _known(self, queue: ServedQueue, claims: Sequence[Claim]) -> Sequence[Claim]:
         """Return the claims that this program has a handler for and may begin; hand the others back."""
         handlers, paused = self._handlers, queue.paused_kinds
         if paused:  # some may have been on their way while they were paused
@@ -384,8 +384,8 @@ class Claimer:
                 if claim.kind in paused:
                     self._recorder.add(handed_back(claim, queue.config))
             claims = [claim for claim in claims if claim.kind not in paused]
-        if all(claim.kind in handlers for claim in claims):
-            return list(claims)
+        if all(kind in handlers for kind in {claim.kind for claim in claims}):
+            return claims
         unknown = [claim for claim in claims if claim.kind not in handlers]
         for kind, jobs in Counter(claim.kind for claim in unknown).items():
             queue.left_alone[kind] = time.monotonic() + LEFT_ALONE

@@ -7,6 +7,7 @@ short, so that no runner waits for a claim; what no handler has begun can go bac
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import repeat
 
 from forge_jobs.model.job import Claim
 from forge_jobs.rules.verdict import handed_back
@@ -71,7 +72,7 @@ class Hand:
         new = len(claims)
         if new and not self.waiting:
             self._pace.begin(self._added)
-        self.waiting.extend((claim, queue) for claim in claims)
+        self.waiting.extend(zip(claims, repeat(queue), strict=False))
         self._added += new
         while new and self._idle:
             idle = self._idle.popleft()

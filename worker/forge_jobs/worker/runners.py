@@ -82,7 +82,7 @@ class Runners:
         self._fence_at = float("inf")  # an `uptime`: from then on no handler is started
         self._clock_offset = clock_offset  # seconds that the database's clock is ahead of ours
         self._forge = forge
-        self._handlers = forge.handlers
+        self._handlers = forge.handlers.by_kind
         self._telemetry = forge.telemetry
         self._tokens = tokens
         self._completions = HandlerCompletions(forge.storage, forge.telemetry)

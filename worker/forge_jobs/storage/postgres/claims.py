@@ -6,6 +6,7 @@ its job ready, and every later finish flushes what came before it. A finish wait
 
 from collections.abc import Sequence
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any
 
 from forge_jobs.model.epoch import LeaderEpoch
@@ -40,6 +41,8 @@ from forge_jobs.storage.stretches import stretches
 
 ALONE = 1_214_801_227
 """With the id of a queue the key of an advisory lock, which whoever claims from the queue tries to get."""
+
+ID, JOB, PLACE = attrgetter("job_id"), attrgetter("claim.job_id"), attrgetter("priority", "pos")
 
 DONE = State.DONE  # a look-up in an Enum is slower than one thinks
 
@@ -265,7 +268,7 @@ class PostgresClaims:
             )
             for job, attempt, kind, payload, codec, urgency, at, attempts, timeout, key, made, links in records
         ]
-        claims.sort(key=_place)  # RETURNING promises no order
+        claims.sort(key=PLACE)  # RETURNING promises no order
         return claims
 
     async def front(self, queue_id: int, *, without_kinds: Sequence[str] = ()) -> Front:
@@ -286,9 +289,7 @@ class PostgresClaims:
     async def finish(self, ends: Sequence[End]) -> list[int]:
         if not ends:
             return []
-        ends = sorted(
-            ends, key=_job
-        )  # rows are locked in one order, so that batches that overlap do not deadlock
+        ends = sorted(ends, key=JOB)  # rows are locked in one order: batches that overlap do not deadlock
         ids = [end.claim.job_id for end in ends]
         worker_id = ends[0].claim.worker_id
         if all(_is_plain(end, worker_id) for end in ends):
@@ -322,7 +323,7 @@ class PostgresClaims:
     async def postpone(self, postponements: Sequence[Postponement]) -> list[int]:
         if not postponements:
             return []
-        postponements = sorted(postponements, key=_job)
+        postponements = sorted(postponements, key=JOB)
         columns = list(zip(*map(row, postponements), strict=True))
         claims = [postponed.claim for postponed in postponements]
         statements = (POSTPONE, POSTPONE_KEYED, POSTPONE_LINKED)
@@ -331,7 +332,7 @@ class PostgresClaims:
     async def hand_back(self, claims: Sequence[Claim]) -> list[int]:
         if not claims:
             return []
-        claims = sorted(claims, key=_id)
+        claims = sorted(claims, key=ID)
         columns = list(
             zip(
                 *(
@@ -400,18 +401,6 @@ def _is_plain(end: End, worker_id: int) -> bool:
         and claim.links is None
         and claim.worker_id == worker_id
     )
-
-
-def _job(write: End | Postponement) -> int:
-    return write.claim.job_id
-
-
-def _id(claim: Claim) -> int:
-    return claim.job_id
-
-
-def _place(claim: Claim) -> tuple[int, int]:
-    return claim.priority, claim.pos
 
 
 def _fill_in(claims: Sequence[Claim], cancelled: Sequence[int] | None) -> None:
