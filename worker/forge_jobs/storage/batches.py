@@ -57,7 +57,7 @@ def cut(verdicts: Sequence[Verdict], room: int) -> Iterator[Sequence[Verdict]]:
 
 def parts(verdicts: Sequence[Verdict]) -> list[Sequence[Verdict]]:
     """Return the verdicts in parts that one statement each writes."""
-    if all(type(verdict.write) is End and verdict.run.claim.links is None for verdict in verdicts):
+    if all([type(verdict.write) is End and verdict.run.claim.links is None for verdict in verdicts]):
         return [verdicts] if verdicts else []
     kinds: dict[tuple[type[Write], bool], list[Verdict]] = {}
     for verdict in verdicts:

@@ -67,18 +67,25 @@ class HeldClaims:
 
     def recorded(self, verdicts: Sequence[Verdict]) -> list[ServedQueue]:
         """These claims are no longer held; return their queues."""
-        for proof in [(verdict.run.claim.job_id, verdict.run.claim.attempt) for verdict in verdicts]:
-            if proof not in self._again:
-                self._proofs.discard(proof)
-            elif self._again[proof] > 1:
-                self._again[proof] -= 1
-            else:
-                del self._again[proof]
-            if self._throttled and (throttled := self._throttled.pop(proof, None)):
-                throttled.throttled -= 1
+        claims = [verdict.run.claim for verdict in verdicts]
+        if self._again or self._throttled:
+            for claim in claims:
+                self._let_go((claim.job_id, claim.attempt))
+        else:
+            self._proofs -= proofs(claims)
         queues = []
-        for queue_id, count in Counter(verdict.run.claim.queue_id for verdict in verdicts).items():
+        for queue_id, count in Counter([claim.queue_id for claim in claims]).items():
             queue = self._queues[queue_id]
             queue.in_hand -= count
             queues.append(queue)
         return queues
+
+    def _let_go(self, proof: Proof) -> None:
+        if proof not in self._again:
+            self._proofs.discard(proof)
+        elif self._again[proof] > 1:
+            self._again[proof] -= 1
+        else:
+            del self._again[proof]
+        if throttled := self._throttled.pop(proof, None):
+            throttled.throttled -= 1

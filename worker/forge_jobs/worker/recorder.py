@@ -158,7 +158,7 @@ class Recorder:
         self._on_the_wire = batch
         self._asked_at = time.monotonic()
         try:
-            if any(verdict.throttled is not None for verdict in batch):
+            if any([verdict.throttled is not None for verdict in batch]):
                 await self._cooldowns.begin(batch)
             parts = batches.parts(batch)
             while parts:

@@ -1,6 +1,7 @@
 """The counts of runs: what the attempts of a worker came to since it started. Every heartbeat reports them."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 
 from forge_jobs.model.run import Outcome, Run
 from forge_jobs.model.track_record import TrackRecord, bucket
@@ -21,24 +22,25 @@ class RunCounts:
         self.durations: dict[int, int] = {}  # of the first two, by bucket
         self._with_durations = with_durations
 
-    def count(self, runs: Iterable[Run]) -> None:
+    def count(self, runs: Sequence[Run]) -> None:
         """These runs ended, and the database knows it."""
-        durations = self.durations if self._with_durations else None
-        for run in runs:
-            outcome = run.outcome
-            if outcome is DONE:
-                self.succeeded += 1
-            elif outcome is Outcome.FAILED or outcome is Outcome.DEAD:
-                self.failed += 1
-                self.timed_out += run.timed_out
-            else:
-                self.handed_back += outcome is Outcome.HANDED_BACK
-                self.postponed += outcome is Outcome.RESCHEDULED or outcome is Outcome.THROTTLED
-                continue
-            self.run_seconds += run.duration
-            if durations is not None:
-                number = bucket(run.duration)
-                durations[number] = durations.get(number, 0) + 1
+        took = [run.duration for run in runs if run.outcome is DONE]
+        self.succeeded += len(took)
+        if len(took) < len(runs):
+            took += self._count_others([run for run in runs if run.outcome is not DONE])
+        self.run_seconds += sum(took)
+        if self._with_durations:
+            for number, count in Counter(map(bucket, took)).items():
+                self.durations[number] = self.durations.get(number, 0) + count
+
+    def _count_others(self, runs: Sequence[Run]) -> list[float]:
+        """Return how long those took that failed."""
+        failed = [run for run in runs if run.outcome in (Outcome.FAILED, Outcome.DEAD)]
+        self.failed += len(failed)
+        self.timed_out += sum(run.timed_out for run in failed)
+        self.handed_back += sum(run.outcome is Outcome.HANDED_BACK for run in runs)
+        self.postponed += sum(run.outcome in (Outcome.RESCHEDULED, Outcome.THROTTLED) for run in runs)
+        return [run.duration for run in failed]
 
     @property
     def record(self) -> TrackRecord:

@@ -442,7 +442,7 @@ class Session:
         self.counts.count(runs)
         if self.is_stopping:
             self.handed_back += sum(run.outcome is Outcome.HANDED_BACK for run in runs)
-        if any(type(verdict.write) in (Postponement, Settled) for verdict in verdicts):
+        if not {type(verdict.write) for verdict in verdicts}.isdisjoint((Postponement, Settled)):
             self._due.set()
 
     def _perhaps_done(self) -> None:
