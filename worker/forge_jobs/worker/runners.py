@@ -91,7 +91,8 @@ class Runners:
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = Threads(count)
         self._processes = Children()
-        self._ended = asyncio.Event()
+        self._ended = asyncio.Event()  # all handlers, once somebody waits for that
+        self._is_waited_for = False
         self._closed = False
         self._context = copy_context()  # that every job begins with
         self._loop = asyncio.get_running_loop()
@@ -151,6 +152,7 @@ class Runners:
 
     async def ended(self, within: float) -> bool:
         """Whether all handlers ended within this many seconds."""
+        self._is_waited_for = True
         try:
             async with asyncio.timeout(within):
                 while self._running:
@@ -195,11 +197,11 @@ class Runners:
         hand, waiting, recorder = self._hand, self._hand.waiting, self._recorder
         references, cancelling = sys.getrefcount, task.cancelling
         alone = references(task)
-        yielded_at = time.monotonic()
+        yielded_at = uptime()
         while not self._closed:
             while not waiting:
                 await hand.arrival()
-                yielded_at = time.monotonic()
+                yielded_at = uptime()
             if recorder.is_full:
                 await recorder.has_room()
                 continue
@@ -210,7 +212,7 @@ class Runners:
                     if not waiting:
                         continue
             claim, queue = waiting.popleft()
-            await self._perform(task, claim, queue)
+            ended_at = await self._perform(task, claim, queue)
             # Code that still holds the task may cancel it, whenever a timer fires; a cancellation may wait in it
             # already, before Python 3.13 also one that was taken back; and no other job may see the context
             # variables that a handler set.
@@ -218,13 +220,14 @@ class Runners:
                 references(task) != alone
                 or cancelling()
                 or task._must_cancel  # type: ignore[attr-defined]
-                or _has_changed(copy_context(), others)
+                or len(variables := copy_context()) != len(others) + 1
+                or (others and _has_another(variables, others))
             ):
                 self._replace(task)
                 return
-            if time.monotonic() - yielded_at > YIELD_AFTER:
+            if ended_at - yielded_at > YIELD_AFTER:
                 await asyncio.sleep(0)
-                yielded_at = time.monotonic()
+                yielded_at = uptime()
 
     async def _has_payload(self, claim: Claim, queue: ServedQueue) -> bool:
         """Read the large payload of a job that is about to begin. False: it is no longer in hand."""
@@ -246,15 +249,18 @@ class Runners:
                 self._record(verdict)
         return is_in_hand and verdict is None
 
-    async def _perform(self, task: "OwnTask[None]", claim: Claim, queue: ServedQueue) -> None:
-        """Run one job; it has a verdict afterwards, no matter what its handler and the program's types do."""
+    async def _perform(self, task: "OwnTask[None]", claim: Claim, queue: ServedQueue) -> float:
+        """Run one job; it has a verdict afterwards, no matter what its handler and the program's types do.
+
+        Return the `uptime` at which its handler ended.
+        """
         if claim.payload is None and not await self._has_payload(claim, queue):
-            return
+            return uptime()
         config = queue.config
         started = uptime()
         if started > self._fence_at:  # others may have it by now; the session ends in a moment
             self._record(handed_back(claim, config))
-            return
+            return started
         wait = time.time() + self._clock_offset - claim.pos / 1_000_000
         if wait < 0.0:  # two clocks were compared
             wait = 0.0
@@ -297,11 +303,13 @@ class Runners:
                 exits.end_fork(None)
             if attempt.exited is not None:
                 raise attempt.exited
-            verdict = done(claim, queue.config, claim.codec, result, wait, uptime() - started)
+            ended_at = uptime()
+            verdict = done(claim, queue.config, claim.codec, result, wait, ended_at - started)
         except GeneratorExit as error:  # this task may await nothing any more
             self._end(attempt, self._judged(attempt, error))
             raise
         except BaseException as error:  # anything that is raised concerns this job only
+            ended_at = uptime()
             verdict = self._judged(attempt, error)
         if timer is not None:
             timer.cancel()
@@ -312,6 +320,7 @@ class Runners:
             self._free(attempt)
         else:
             self._settle(attempt, verdict)
+        return ended_at
 
     def _is_left(self, attempt: Attempt) -> bool:
         """Whether nobody waits any more for the thread of the attempt."""
@@ -350,7 +359,7 @@ class Runners:
         attempt.is_over = True
         running = self._running
         running.pop(attempt.claim.job_id, None)
-        if not running:
+        if self._is_waited_for and not running:
             self._ended.set()
         self._hand.took(verdict.run.duration)
         self._record(verdict)
@@ -417,11 +426,9 @@ class Runners:
             self._telemetry.emit(RunnerReplaced(error or RuntimeError("it returned")))
 
 
-def _has_changed(variables: Variables, others: Sequence[tuple[ContextVar[Any], object]]) -> bool:
-    """Whether a handler left there more than `current_job` and `others`, or another object in one of these.
+def _has_another(variables: Variables, others: Sequence[tuple[ContextVar[Any], object]]) -> bool:
+    """Whether a handler left another object in one of `others`.
 
     One that is equal is another: it may be the list that the job before has filled, and comparing may raise.
     """
-    if len(variables) != len(others) + 1:
-        return True
-    return bool(others) and any(variables[variable] is not value for variable, value in others)
+    return any(variables[variable] is not value for variable, value in others)
