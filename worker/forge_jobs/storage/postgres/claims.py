@@ -293,12 +293,12 @@ class PostgresClaims:
         ids = [end.claim.job_id for end in ends]
         worker_id = ends[0].claim.worker_id
         if _are_plain(ends, worker_id):
-            results = [end.result for end in ends]
+            attempts, results = [end.claim.attempt for end in ends], [end.result for end in ends]
             records = await self._database.outcomes.fetch(
                 FINISH_PLAIN,
                 worker_id,
                 ids,
-                [end.claim.attempt for end in ends],
+                None if set(attempts) == {1} else attempts,
                 [end.duration for end in ends],
                 results if any([result is not None for result in results]) else None,
             )

@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from forge_jobs.storage.postgres import endings
 
 # For nearly every batch: done by one worker, nothing to forget, no key, no error. It has fewer
-# arrays, since encoding them costs the worker as much as the statement costs the server.
+# arrays, since encoding them costs the worker as much as the statement costs the server; that of the attempts
+# is NULL where all are first ones.
 FINISH_PLAIN = """
 WITH gone AS (
     DELETE FROM {schema}.claimed
     USING unnest($2::bigint[], $3::integer[], $4::double precision[], $5::bytea[])
           AS given (job_id, attempt, duration, result)
     WHERE claimed.job_id BETWEEN given.job_id AND given.job_id
-      AND claimed.worker_id = $1 AND claimed.attempt = given.attempt
-    RETURNING given.job_id, given.attempt, given.duration, given.result, claimed.queue_id
+      AND claimed.worker_id = $1 AND claimed.attempt = coalesce(given.attempt, 1)
+    RETURNING given.job_id, claimed.attempt, given.duration, given.result, claimed.queue_id
 ), ended AS (
     INSERT INTO {schema}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result)
     SELECT job_id, $1, now() - make_interval(secs => duration), now(), queue_id, attempt, 'done', NULL, result FROM gone
