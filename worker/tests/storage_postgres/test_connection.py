@@ -471,6 +471,31 @@ async def test_a_pool_that_is_used_up_keeps_no_worker_from_saying_that_it_lives(
     await storage.close()
 
 
+async def test_whoever_cancels_all_tasks_cancels_no_call_by_the_tasks_of_the_driver(url: str) -> None:
+    storage = PostgresStorage(url, pool_size=2)
+    await storage.open()
+    await storage.schema.migrate()
+
+    async def calls() -> int:
+        return sum([len(await storage.queues.all()) for _ in range(200)])
+
+    spared = asyncio.all_tasks()
+    call = asyncio.create_task(calls())
+    cancelled = 0
+    while not call.done():
+        for task in asyncio.all_tasks() - spared - {call}:
+            cancelled += task.cancel()
+        await asyncio.sleep(0)
+
+    assert (await call, cancelled > 0) == (200, True)
+    call = asyncio.create_task(calls())
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await storage.close()
+
+
 async def test_whoever_holds_a_workers_row_keeps_its_heartbeat_waiting_for_moments_only(url: str) -> None:
     storage = PostgresStorage(url)
     await storage.open()

@@ -383,7 +383,7 @@ class PostgresDatabase:
         """Errors of the driver become ours inside this block; those of our making are left alone."""
         try:
             yield
-        except DRIVER_ERRORS as error:
+        except (*DRIVER_ERRORS, asyncio.CancelledError) as error:
             ours = self.translated(error, is_callers=is_callers)
             if ours is None:
                 raise

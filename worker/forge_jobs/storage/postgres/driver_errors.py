@@ -1,5 +1,6 @@
 """What asyncpg raises, and which of our errors that is: each one has one, so that none leaves `storage` as it is."""
 
+import asyncio
 import re
 import ssl
 
@@ -60,8 +61,21 @@ def is_read_only(error: BaseException) -> bool:
     )
 
 
+def is_foreign_cancellation(error: BaseException) -> bool:
+    """Whether what this task waited for was cancelled, and nobody has cancelled this task.
+
+    The driver makes tasks of its own, which code that cancels all tasks finds.
+    """
+    if not isinstance(error, asyncio.CancelledError):
+        return False
+    task = asyncio.current_task()
+    return task is not None and not task.cancelling()
+
+
 def translated(error: BaseException, *, url: str, schema: str, is_callers: bool = False) -> ForgeError | None:
     """Return our error for one of DRIVER_ERRORS, that came from a caller's connection or from one of ours; None for others."""
+    if not is_callers and is_foreign_cancellation(error):
+        return StorageUnavailable("What the call waited for was cancelled by other code of this process.")
     match error:
         case TimeoutError():
             return StorageUnavailable(f"The database {url} did not answer in time.")

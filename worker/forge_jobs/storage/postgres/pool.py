@@ -3,12 +3,11 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 import asyncpg
 
-from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS
+from forge_jobs.storage.postgres.driver_errors import DRIVER_ERRORS, is_foreign_cancellation
 
 POOLED = (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)
 
@@ -45,16 +44,23 @@ async def closed(pool: asyncpg.Pool | None) -> None:
 async def release(pool: asyncpg.Pool, connection: asyncpg.Connection) -> None:
     """The connection is the pool's again, or is closed.
 
-    After a cancellation this waits for the server to say that it has stopped, and a server that says
+    Somebody who cancels the driver's own tasks cancels nobody here. After a cancellation this waits for the server to say that it has stopped, and a server that says
     nothing more must not keep whoever was cancelled. Cancelled once more, it goes on by itself.
     """
-    with suppress(*DRIVER_ERRORS):
+    inner = bare(connection)
+    try:
         if sys.exception() is None:
             await pool.release(connection, timeout=RELEASE_TIMEOUT)
         else:  # what becomes of it has to be heard by somebody
             releasing = asyncio.ensure_future(pool.release(connection, timeout=RELEASE_TIMEOUT))
             releasing.add_done_callback(_heard)
             await asyncio.shield(releasing)
+    except DRIVER_ERRORS:
+        pass
+    except asyncio.CancelledError as error:
+        if not is_foreign_cancellation(error):
+            raise
+        inner.terminate()  # its release may not have begun; one that ends gives its place in the pool back
 
 
 def _heard(task: asyncio.Future[None]) -> None:
