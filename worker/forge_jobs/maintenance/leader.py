@@ -9,7 +9,7 @@ for as long as somebody leads.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -23,6 +23,7 @@ from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.outage import Outage
+from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import LeaderChanged, LeadOffered
 from forge_jobs.telemetry.telemetry import Telemetry
@@ -111,8 +112,31 @@ class LeadingWorker:
 
     async def _lead(self, epoch: LeaderEpoch) -> None:
         """Run the chores until the lease is lost, or could not be renewed before it ran out."""
+        chores = self._chores(epoch)
+        try:
+            while uptime() < self._until and not await self._offers_within(RENEW_EVERY):
+                for chore in chores:
+                    if chore.done():
+                        chore.result()  # none ends by itself, unless it is a bug of ours: raise it
+                try:
+                    renewed = await self._ask()
+                except Exception as error:  # the lease may yet be renewed
+                    await self._outage.wait(error)
+                    continue
+                if renewed != epoch:
+                    return
+        finally:
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
+        if self._offered.is_set():
+            self._telemetry.emit(LeadOffered(self._worker.label, sorted(self._offer.crons)))
+            with suppress(Exception):  # the lease runs out by itself
+                await self._storage.leadership.resign(self._worker.id)
+
+    def _chores(self, epoch: LeaderEpoch) -> Sequence[asyncio.Task[None]]:
         reaper = self._reaper
-        chores = asyncio.gather(
+        return (
             self._every(reaper.look_every, lambda: reaper.reap(epoch), "reaping"),
             self._every(FIRE_EVERY, lambda: self._fire(epoch), "firing crons", self._crons_changed),
             self._every(
@@ -133,22 +157,6 @@ class LeadingWorker:
                 "ending pauses",
             ),
         )
-        try:
-            while uptime() < self._until and not await self._offers_within(RENEW_EVERY):
-                try:
-                    renewed = await self._ask()
-                except Exception as error:  # the lease may yet be renewed
-                    await self._outage.wait(error)
-                    continue
-                if renewed != epoch:
-                    return
-        finally:
-            chores.cancel()
-            await asyncio.gather(chores, return_exceptions=True)
-        if self._offered.is_set():
-            self._telemetry.emit(LeadOffered(self._worker.label, sorted(self._offer.crons)))
-            with suppress(Exception):  # the lease runs out by itself
-                await self._storage.leadership.resign(self._worker.id)
 
     async def _offers_within(self, seconds: float) -> bool:
         """Whether the lead is to be given up; wait for that so long."""
@@ -190,13 +198,14 @@ class LeadingWorker:
         chore: Callable[[], Awaitable[float | None]],
         doing: str,
         wake: asyncio.Event | None = None,
-    ) -> Awaitable[None]:
+    ) -> asyncio.Task[None]:
         async def while_leading() -> float | None:
             while uptime() >= self._until:  # it is about to end, unless the lease was renewed just now
                 await asyncio.sleep(0.1)
             return await chore()
 
-        return every(interval, while_leading, outage=Outage(doing, self._telemetry), wake=wake)
+        chore_again = every(interval, while_leading, outage=Outage(doing, self._telemetry), wake=wake)
+        return OwnTask(chore_again, self._telemetry, name=f"{doing} of {self._worker.label}")
 
     async def _warn(self) -> None:
         await unserved.warn_of_unserved(self._storage, self._telemetry)

@@ -20,7 +20,9 @@ from typing import Any, Self
 from forge_jobs.model.decision import HandedBack, Retry
 from forge_jobs.system import stop_signals
 from forge_jobs.system.guard import deaf
+from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.process_group import ProcessGroup
+from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.worker import child
 
 START = "from forge_jobs.worker.child import main; main()"
@@ -31,7 +33,8 @@ ANSWER_TIMEOUT = 0.5  # seconds to read what a dead process has written
 class Children:
     """Processes for calls, made as they are needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
         self._idle: deque[tuple[Child, float]] = deque()  # and since when, the one used last at the end
 
     async def call(self, *args: Any, **kwargs: Any) -> Any:
@@ -43,7 +46,7 @@ class Children:
         request = pickle.dumps((args, kwargs), protocol=pickle.HIGHEST_PROTOCOL)
         process = await self._one()
         try:
-            returned, value = pickle.loads(await process.answered(request))
+            returned, value = pickle.loads(await process.answered(request, self._telemetry))
         except BaseException:
             await process.end()
             raise
@@ -108,12 +111,12 @@ class Child:
         """Whether the process can be called."""
         return self._group.lives and not self._reader.at_eof()
 
-    async def answered(self, request: bytes) -> bytes:
-        """Return its answer. Raises Retry when it dies first, or sends anything but an answer."""
+    async def answered(self, request: bytes, telemetry: Telemetry) -> bytes:
+        """Return its answer; only the job that is asked for may cancel that. Raises Retry when it dies first, or sends anything but an answer."""
         number = os.urandom(child.NUMBER)
         self._writer.write(child.framed(number, request))
-        answering = asyncio.create_task(self._read(number))
-        dying = asyncio.create_task(self._group.exited())
+        answering = OwnTask(self._read(number), telemetry, name="answer of a process")
+        dying = OwnTask(self._group.exited(), telemetry, name="end of a process")
         try:
             await asyncio.wait((answering, dying), return_when=asyncio.FIRST_COMPLETED)
             if not (answering.done() and answering.result()):

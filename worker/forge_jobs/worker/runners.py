@@ -90,7 +90,7 @@ class Runners:
         self._recorder = recorder
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = Threads(count)
-        self._processes = Children()
+        self._processes = Children(self._telemetry)
         self._ended = asyncio.Event()  # all handlers, once somebody waits for that
         self._is_waited_for = False
         self._closed = False

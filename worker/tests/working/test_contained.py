@@ -494,11 +494,13 @@ async def test_a_worker_process_goes_on_when_a_handler_cancels_all_tasks(
     process = await workers.start()
     await eventually(lambda: " serves " in workers.log())
     other = await forge.enqueue("nap", {"seconds": 1}, max_attempts=1)
-    await eventually(lambda: ledger.of("start"))
+    in_process = await forge.enqueue("compute", {"seconds": 1}, max_attempts=1)
+    await eventually(lambda: len(ledger.of("start")) == 2)
     odd = await forge.enqueue("cancel_all", {"itself": itself}, max_attempts=1)
     await eventually(lambda: _has_ended(forge, odd.id))
 
     await forge.wait(other, timeout=20)
+    await forge.wait(in_process, timeout=20)
     await forge.wait(await forge.enqueue("nap"), timeout=20)
     assert (await forge.jobs.get(other.id)).attempt == 1
     assert "(cancel_all) tried to cancel tasks of the worker, which go on" in workers.log()

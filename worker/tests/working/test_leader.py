@@ -37,6 +37,27 @@ async def test_one_of_several_workers_leads(forge: Forge) -> None:
         assert leader.worker_id in {one.session.info.id, two.session.info.id}  # type: ignore[union-attr]
 
 
+async def test_a_handler_that_cancels_all_tasks_ends_no_chore_of_the_leader(forge: Forge) -> None:
+    @forge.handler
+    async def cancels() -> None:
+        for task in asyncio.all_tasks() - spared - {asyncio.current_task()}:
+            task.cancel()
+
+    await forge.queues.set("mail")
+    spared = asyncio.all_tasks()
+    async with working(forge) as worker:
+        spared |= {task for task in asyncio.all_tasks() if "Worker.run" in repr(task.get_coro())}
+        await eventually(lambda: worker.session is not None and worker.session.leader.epoch is not None)
+        await forge.wait((await cancels.enqueue()).id, timeout=20)
+
+        await forge.queues.pause("mail", until=0.1)
+        await eventually(lambda: _is_resumed(forge))
+
+
+async def _is_resumed(forge: Forge) -> bool:
+    return not (await forge.queues.get("mail")).paused
+
+
 async def test_a_cron_that_cannot_fire_keeps_none_of_the_others(forge: Forge) -> None:
     events = Events()
     forge.telemetry.subscribe(events.append)
