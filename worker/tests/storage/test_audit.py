@@ -297,9 +297,7 @@ GROUP = {"groups": encoded([Group("a")])}
 
 async def test_a_place_that_a_job_has_which_does_not_run_is_free_again(storage, database):
     first, second = await enqueue(storage, **GROUP), await enqueue(storage, **GROUP)
-    await database.run(
-        f"DELETE FROM occupant; INSERT INTO occupant (job_id, group_id, since) SELECT {second}, id, 0 FROM job_group"
-    )
+    await database.run(f"UPDATE occupant SET job_id = {second}")
 
     repaired = await mended(storage, Fault.GROUP, Fault.GROUP)
 

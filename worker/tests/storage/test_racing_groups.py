@@ -23,7 +23,7 @@ LIMITS = {"one": 1, "two": 1, "three": 3}
 JOBS = 60  # of each producer
 
 
-async def produce(storage, database, dice):
+async def produce(storage, database, dice, turn):
     made = 0
     while made < JOBS:
         jobs = [
@@ -31,7 +31,8 @@ async def produce(storage, database, dice):
             for _ in range(dice.randint(1, 4))
         ]
         if dice.random() < 0.2:
-            async with database.transaction() as connection:
+            # one at a time: on SQLite the next one would wait for this one in the only thread there is
+            async with turn, database.transaction() as connection:
                 await storage.jobs.enqueue_many(jobs, connection=connection)
                 await asyncio.sleep(0)
         else:
@@ -85,12 +86,12 @@ async def race(storage, another, database, seed):
     over: Counter[str] = Counter()
     producing = True
     racing = True
-    epoch = await leader(storage)
+    epoch, turn = await leader(storage), asyncio.Lock()
 
     async def produced():
         nonlocal producing
         made = await asyncio.gather(
-            *[produce(await another(), database, random.Random(dice.random())) for _ in range(3)]
+            *[produce(await another(), database, random.Random(dice.random()), turn) for _ in range(3)]
         )
         producing = False
         return sum(made)

@@ -56,7 +56,7 @@ async def test_it_says_what_counts_says(postgres, storage):
 async def test_a_queue_without_jobs_has_numbers_too(postgres, storage):
     told = await postgres.rows("SELECT * FROM forge_jobs.scaling_signal")
 
-    assert told == [("default", 0, 0, 0, 0, 0, 0, 0.0, 0)]
+    assert told == [("default", 0, 0, 0, 0, 0, 0, 0, 0.0, 0)]
 
 
 async def test_the_workload_is_what_runs_and_what_could_start(postgres, storage):

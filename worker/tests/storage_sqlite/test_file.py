@@ -166,7 +166,9 @@ async def test_a_refused_job_leaves_the_callers_transaction_as_it_was(storage, p
 
 
 async def test_something_that_is_no_connection_is_a_clear_error(storage):
-    with pytest.raises(InvalidInput, match=r"sqlite3\.Connection"):
+    with pytest.raises(
+        InvalidInput, match=r"connection is a builtins\.str, allowed is a connection of sqlite3"
+    ):
         await storage.jobs.enqueue(NewJob("work"), connection="here")
 
 

@@ -17,7 +17,8 @@ forge = Forge()
 POINTS = ("before", "booked", "completed", "committed")  # where a job may kill its worker
 
 MAKE_BOOK = (
-    "CREATE TABLE book (job_id bigint, attempt integer)"  # without a key: what is booked twice is seen
+    # the tables of a program stay between tests; without a key, so that what is booked twice is seen
+    "DROP TABLE IF EXISTS book; CREATE TABLE book (job_id bigint, attempt integer)"
 )
 BOOK = "INSERT INTO book VALUES ({}, {})"
 
