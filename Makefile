@@ -31,7 +31,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/python -m forge_jobs.demo $${POSTGRES:+--postgres} -- $${DIR:+"$$DIR"}
 
 test: $(VENV)/.installed
-	$(BIN)/pytest -n auto $(ARGS)
+	$(BIN)/pytest -n 4 $(ARGS)
 
 test-images: $(VENV)/.installed
 	$(BIN)/pytest tests/images $(ARGS)
