@@ -30,7 +30,8 @@ class HandlerCompletions:
     async def judged(self, attempt: Attempt, completion: Completion, verdict: Verdict) -> Verdict:
         """Return the verdict of an attempt that has completed its job itself, and would have this one otherwise.
 
-        An outage of the database is waited for, unless the attempt is told to stop.
+        An outage of the database is waited for, unless the attempt is told to stop. What cannot be looked up has
+        not been committed as far as anybody knows: the attempt has failed if its claim still holds.
         """
         claim, config = attempt.claim, attempt.queue.config
         try:
@@ -40,9 +41,9 @@ class HandlerCompletions:
                 async with asyncio.timeout(LAST_LOOK):
                     fate = await self._fate(completion)
             except (asyncio.CancelledError, TimeoutError, ForgeError):
-                return verdict
-        except ForgeError:  # waiting cures nothing; the verdict is written if the claim holds then
-            return verdict
+                fate = Fate.OPEN
+        except ForgeError:  # waiting cures nothing
+            fate = Fate.OPEN
         if fate in (Fate.COMMITTED, Fate.CANCELLED):
             return completed(claim, config, completion, fate, verdict)
         return not_committed(claim, config, fate, verdict)

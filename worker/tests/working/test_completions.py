@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from forge_jobs import Batch, BatchJob, ClaimLost, Context, Forge, InvalidInput, Job, Retry, State, Worker
+from forge_jobs.errors import StorageRefused
+from forge_jobs.model.completion import Completion, Fate
 from forge_jobs.model.job import Reason
 from forge_jobs.model.run import Outcome, Run
 from forge_jobs.telemetry.events import HistoryCut, JobsEnded, OutcomesDropped
@@ -80,6 +82,28 @@ async def test_an_attempt_whose_completion_was_rolled_back_has_failed_in_one_sen
     assert job.state is State.DEAD
     assert job.error == f"The transaction in which its handler completed job {job.id} was rolled back."
     assert not events.of(OutcomesDropped)
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+async def test_a_completion_that_cannot_be_looked_up_is_no_reason_to_call_the_job_done(
+    forge: Forge, database: Database, monkeypatch: pytest.MonkeyPatch, is_committed: bool
+) -> None:
+    async def unknown(completion: Completion) -> Fate:
+        raise StorageRefused("Nobody may look now.")
+
+    monkeypatch.setattr(forge.storage.completions, "fate", unknown)
+
+    async def work(ctx: Context) -> str:
+        with contextlib.suppress(RolledBack):
+            async with database.transaction() as connection:
+                await ctx.complete(connection)
+                if not is_committed:
+                    raise RolledBack
+        return "done, it believes"
+
+    job = await one(forge, work)
+
+    assert job.state is (State.DONE if is_committed else State.DEAD)
 
 
 async def test_what_a_handler_raises_is_the_error_when_its_transaction_is_rolled_back(
