@@ -44,7 +44,7 @@ class UntilEmpty:
         """Every queue was found empty: look once more, unless that was the last look."""
         if self._has_recorded:
             self._has_recorded = False
-            self._empty_at_beat = None
+            self._empty_at_beat, self._is_last_look = None, False
             self._look_again()
         elif self._empty_at_beat is None:
             self._empty_at_beat = self._eras.beats
