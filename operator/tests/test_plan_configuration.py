@@ -124,6 +124,8 @@ def world_row(world: World) -> Mapping[str, Any]:
     return {
         "concurrency": None,
         "paused": False,
+        "paused_until": None,
+        "pause_reason": None,
         "backoff_enabled": True,
         "backoff_base": timedelta(seconds=10),
         "backoff_max": timedelta(seconds=1800),

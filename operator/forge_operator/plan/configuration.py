@@ -38,6 +38,8 @@ def wanted_changes(name: str, spec: QueueSpec) -> dict[str, Any]:
     return {
         "concurrency": spec.concurrency.limit,
         "paused": spec.paused,
+        "paused_until": None,
+        "pause_reason": None,
         "backoff_enabled": spec.backoff.enabled,
         "backoff_base": spec.backoff.base,
         "backoff_max": spec.backoff.max,
