@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Coroutine, Hashable, Sequence
+from contextvars import Context as Variables
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -168,22 +169,21 @@ class _Gathering:
         self._timer.cancel()
         self._closed()
         if self._members:
-            self._call = self._loop.create_task(self._run(list(self._members)))
+            # in no job's context: it works for all of them
+            self._call = self._loop.create_task(self._run(list(self._members)), context=Variables())
 
     async def _run(self, members: Sequence[_Member]) -> None:
         """Call the function; whatever it does, each member has an outcome."""
         jobs = [member.job for member in members]
         try:
             outcomes = _outcomes(await self._function(jobs), len(members))
-        except GeneratorExit:  # this task may do nothing any more
-            raise
         except BaseException as error:  # one that ends processes is the failure of these jobs
             for member in members:
                 member.fail(error)
             return
         for member, outcome in zip(members, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                member.fail(outcome)
+            if isinstance(outcome, BaseException) or _is_exception_class(outcome):
+                member.fail(outcome if isinstance(outcome, BaseException) else outcome())
             else:
                 member.succeed(outcome)
 
@@ -215,17 +215,23 @@ async def run_isolated(connection: Any, work: Coroutine[Any, Any, T]) -> T | Exc
     nothing, and its error can be returned as the outcome of its job. Raises InvalidInput for another connection.
     """
     savepoint = getattr(connection, "begin_nested", None) or getattr(connection, "transaction", None)
-    if savepoint is None:
+    place: Any = None if savepoint is None else savepoint()
+    if not hasattr(place, "__aenter__"):
         work.close()
         raise InvalidInput(
             f"connection is a {type(connection).__name__}, "
             "allowed is one of asyncpg, psycopg or SQLAlchemy that is in a transaction."
         )
     try:
-        async with savepoint():
+        async with place:
             return await work
     except Exception as error:
         return error
+
+
+def _is_exception_class(outcome: object) -> bool:
+    """Whether it could be raised as it is: `Dead` in place of `Dead()`."""
+    return isinstance(outcome, type) and issubclass(outcome, BaseException)
 
 
 def _outcomes(returned: Any, count: int) -> Sequence[Any]:

@@ -95,17 +95,18 @@ async def test_jobs_are_gathered_by_what_their_arguments_say(forge: Forge) -> No
 async def test_each_job_has_its_own_outcome(forge: Forge) -> None:
     later = (await forge.storage.now()) + timedelta(days=1)
 
-    @forge.handler(batch=Batch(size=4, within=30), max_attempts=3)
+    @forge.handler(batch=Batch(size=5, within=30), max_attempts=3)
     async def index(jobs: list[BatchJob[Page]]) -> list[Any]:
         outcomes: dict[str, Any] = {
             "/good": "fine",
             "/bad": ValueError("no such page"),
             "/gone": Dead("it is gone"),
+            "/class": Dead,
             "/later": Reschedule(later),
         }
         return [outcomes[job.arguments.url] for job in jobs]
 
-    await index.enqueue_many([{"url": url} for url in ("/good", "/bad", "/gone", "/later")])
+    await index.enqueue_many([{"url": url} for url in ("/good", "/bad", "/gone", "/later", "/class")])
     async with working(forge, concurrency=10):
 
         async def are_judged() -> bool:
@@ -114,12 +115,13 @@ async def test_each_job_has_its_own_outcome(forge: Forge) -> None:
             )
 
         await eventually(are_judged)
-        good, bad, gone, postponed = await jobs_of(forge, "index")
+        good, bad, gone, postponed, of_class = await jobs_of(forge, "index")
 
     assert (good.state, good.result) == (State.DONE, b'"fine"')
     assert (bad.state, bad.attempt) == (State.RETRYING, 1)
     assert "ValueError: no such page" in (bad.error or "")
     assert (gone.state, gone.error) == (State.DEAD, "it is gone")
+    assert of_class.state is State.DEAD
     assert (postponed.state, postponed.reason, postponed.run_at) == (
         State.SCHEDULED,
         Reason.RESCHEDULED,
@@ -212,7 +214,7 @@ async def all_but_one_ended(forge: Forge) -> bool:
 async def test_a_call_whose_jobs_have_all_timed_out_is_told_to_stop(forge: Forge) -> None:
     told = asyncio.Event()
 
-    @forge.handler(batch=Batch(size=2, within=30), max_attempts=1, timeout=0.3)
+    @forge.handler(batch=Batch(size=2, within=0.2), max_attempts=1, timeout=0.3)
     async def index(jobs: list[BatchJob[Page]]) -> None:
         try:
             await asyncio.Event().wait()
@@ -232,7 +234,7 @@ async def test_a_call_that_does_not_obey_is_said_to_go_on(
     monkeypatch.setattr(runners, "TELL_EVERY", 0.1)
     go = asyncio.Event()
 
-    @forge.handler(batch=Batch(size=2, within=30), max_attempts=1, timeout=0.2)
+    @forge.handler(batch=Batch(size=2, within=0.1), max_attempts=1, timeout=0.2)
     async def index(jobs: list[BatchJob[Page]]) -> None:
         while not go.is_set():
             try:
@@ -320,11 +322,14 @@ def test_a_function_that_can_take_no_batch_is_refused(forge_unopened: Forge) -> 
     async def of_none() -> None: ...
     async def of_another(jobs: list[int]) -> None: ...
     async def of_text(jobs: list[BatchJob[str]]) -> None: ...
+    async def of_pages(jobs: list[BatchJob[Page]]) -> None: ...
     def plain(jobs: list[BatchJob[Page]]) -> None: ...
 
     for function in (of_two, of_none, of_another, of_text, plain):
         with pytest.raises(InvalidInput, match=f"{function.__name__}.*allowed is"):
             forge_unopened.handler(batch=Batch())(function)
+    with pytest.raises(InvalidInput, match="allowed is less than the timeout of its jobs"):
+        forge_unopened.handler(kind="index", batch=Batch(within=2), timeout=1)(of_pages)
     with pytest.raises(InvalidInput, match="batch of handler 'index' is 25, allowed is a Batch"):
         forge_unopened.handler(kind="index", batch=25)(of_none)  # type: ignore[call-overload]
 
