@@ -12,6 +12,7 @@ from forge_jobs.handlers.sync_connection import at_once, is_sync
 from forge_jobs.model.completion import Completion
 from forge_jobs.model.job import Claim, End, Postponement, Reason, State
 from forge_jobs.model.moments import as_duration, as_moment
+from forge_jobs.model.permit import PermitRequest
 from forge_jobs.model.run import Outcome
 from forge_jobs.rules.returned import kept_result
 
@@ -45,13 +46,15 @@ class ProcessTokens(Protocol):
     async def acquire(self, scope: str, tokens: float = 1, *, wait: timedelta | float | None = None) -> None:
         """`tokens` of the rate limit are spent."""
 
-    async def acquire_of_key(
-        self, scope: str, key: str, cost: float, *, wait: timedelta | float | None, job_id: int
+    async def take_of_keys(
+        self,
+        tokens: Sequence[tuple[str, str, float]],
+        *,
+        wait: timedelta | float | None,
+        job_id: int,
+        taken: list[PermitRequest],
     ) -> None:
-        """`cost` tokens of the key are spent, for this job."""
-
-    async def take_turn(self, tokens: Sequence[tuple[str, str, float]], *, job_id: int) -> None:
-        """The tokens (scope, key, cost) of all these keys are spent, for this job."""
+        """The tokens (scope, key, cost) of all these keys are spent, for this job, and are among the `taken` of its run."""
 
     async def empty(self, scope: str) -> None:
         """The bucket is empty for the whole cluster."""
@@ -68,6 +71,7 @@ class Context:
     __slots__ = (
         "_cancelled",
         "_loop",
+        "_taken",
         "_tokens",
         "_waits",
         "claim",
@@ -87,6 +91,7 @@ class Context:
         self._tokens = tokens
         self._loop = loop
         self._waits: list[Future[Any]] | None = None  # what threads wait for
+        self._taken: list[PermitRequest] | None = None  # tokens of keys
         self.completion: Completion | None = (
             None  # what the handler wrote of the job in a transaction of its own
         )
@@ -142,7 +147,15 @@ class Context:
 
         Raises AwaitsTurn, by which the job waits, when there are too few.
         """
-        await self._tokens.take_turn(tokens, job_id=self.claim.job_id)
+        await self.take_of_keys(tokens, wait=0)
+
+    async def take_of_keys(
+        self, tokens: Sequence[tuple[str, str, float]], *, wait: timedelta | float | None
+    ) -> None:
+        """These tokens are spent, and may be used now. Raises AwaitsTurn when some come later than `wait`."""
+        if self._taken is None:
+            self._taken = []
+        await self._tokens.take_of_keys(tokens, wait=wait, job_id=self.claim.job_id, taken=self._taken)
 
     @property
     def rate_limit(self) -> "ContextTokens":
@@ -279,8 +292,7 @@ class ContextTokens:
         InvalidInput when the rate limit can never hold so many.
         """
         if key is not None:
-            job_id = self._context.job_id
-            work = self._tokens.acquire_of_key(scope, key, tokens, wait=wait, job_id=job_id)
+            work = self._context.take_of_keys([(scope, key, tokens)], wait=wait)
             return self._context.answer(work, "ctx.rate_limit")
         return self._context.answer(self._tokens.acquire(scope, tokens, wait=wait), "ctx.rate_limit")
 

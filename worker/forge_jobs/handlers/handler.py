@@ -113,6 +113,12 @@ class Handler(Generic[P, R]):
         self.arguments = (
             batches.arguments if batches else Arguments(function, skip=1 if self.takes_context else 0)
         )
+        longest = self.defaults.timeout
+        if batch is not None and longest is not None and batch.seconds >= longest.total_seconds():
+            raise InvalidInput(
+                f"within of the batch of handler {self.kind!r} is {batch.within!r}, "
+                f"allowed is less than the timeout of its jobs, {longest}."
+            )
         self.limits = checked_limits(limits, self.kind, self.arguments)
         if self.limits and batches:
             raise InvalidInput("batch and limits are both given, allowed is one of them.")
@@ -127,9 +133,14 @@ class Handler(Generic[P, R]):
         self.__module__ = getattr(function, "__module__", None) or ""
         self.__qualname__ = getattr(function, "__qualname__", self.kind)
 
+    def tokens_of(self, arguments: Mapping[str, Any]) -> Sequence[tuple[str, str, float]]:
+        """Return the tokens (scope, key, cost) that its limits ask of a job with these arguments. Raises InvalidInput."""
+        said = {**self.arguments.defaults, **arguments}
+        return [limit.tokens_of(said) for limit in self.limits]
+
     async def _in_turn(self, ctx: Context, **arguments: Any) -> Any:
         """Call the function when the job's turn has come."""
-        await ctx.take_turn([limit.tokens_of(arguments) for limit in self.limits])
+        await ctx.take_turn(self.tokens_of(arguments))
         function: Callable[..., Any] = self.__wrapped__
         return await (function(ctx, **arguments) if self._wants_context else function(**arguments))
 

@@ -9,13 +9,14 @@ class PermitRequest:
     """Somebody wants to spend `cost` tokens of a key.
 
     For a job that cannot wait longer than `patience`, a permit for later is kept, and is the answer when
-    the job asks again.
+    the job asks for the same again: the same `take` of the key in a run, at the same cost.
     """
 
     scope: str
     key: str
     cost: float = 1.0
     job_id: int | None = None
+    take: int = 1
     patience: timedelta = timedelta(0)
 
 
@@ -28,7 +29,6 @@ class Permit:
     cost: float
     at: datetime
     wait: timedelta
-    is_kept: bool = False  # for the job, until it asks again
 
 
 @dataclass(frozen=True, slots=True)

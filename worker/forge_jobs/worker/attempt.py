@@ -69,7 +69,7 @@ async def call(
     What a thread does is not waited for when the call is cancelled and `is_left` says so.
     """
     if handler.limits:
-        await context.take_turn([limit.tokens_of(arguments) for limit in handler.limits])
+        await context.take_turn(handler.tokens_of(arguments))
     if handler.placement is Placement.THREAD:
         function = functools.partial(
             handler.function, *([context] if handler.takes_context else []), **arguments

@@ -16,7 +16,6 @@ from forge_jobs.system.own_task import OwnTask
 from forge_jobs.telemetry.telemetry import Telemetry
 
 MOST_AT_ONCE = 1000  # requests of one statement
-KEEP_ANYWAY = timedelta(days=-36_500)  # as patience: a permit is kept even when it holds already
 RETRY = 1.0  # seconds, when the database cannot be asked
 
 
@@ -29,30 +28,32 @@ class KeyTokens:
         self._asked: list[tuple[PermitRequest, asyncio.Future[Permit]]] = []
         self._asking: asyncio.Task[None] | None = None
 
-    async def acquire(self, scope: str, key: str, cost: float, patience: timedelta, job_id: int) -> None:
-        """The tokens are spent, and may be used now.
+    async def take(
+        self,
+        tokens: Sequence[tuple[str, str, float]],
+        patience: timedelta,
+        job_id: int,
+        taken: list[PermitRequest],
+    ) -> None:
+        """The tokens (scope, key, cost) of all these keys are spent, may be used now, and are among the `taken`.
 
-        Waits up to `patience` for them. Raises AwaitsTurn when they come later: they are kept for the job.
+        `taken` are those that this run of the job has taken before. Waits up to `patience`. Raises
+        AwaitsTurn when some come later: then all are kept for the job, the taken ones as well, so that
+        it pays none of them twice.
         """
-        permit = await self._permit(PermitRequest(scope, key, cost, job_id, patience))
-        if permit.wait > patience:
-            raise AwaitsTurn(permit.at, f"rate limit {scope!r} has a token for {key!r} then")
-        await asyncio.sleep(permit.wait.total_seconds())
-
-    async def take_turn(self, tokens: Sequence[tuple[str, str, float]], job_id: int) -> None:
-        """The tokens (scope, key, cost) of all these keys are spent, and may be used now.
-
-        Raises AwaitsTurn when one of them comes later: all are kept for the job.
-        """
-        patience = timedelta(0) if len(tokens) == 1 else KEEP_ANYWAY
-        requests = [PermitRequest(*each, job_id, patience) for each in tokens]
-        permits = await asyncio.gather(*map(self._permit, requests))
+        wanted: list[PermitRequest] = []
+        for scope, key, cost in tokens:
+            take = 1 + sum((one.scope, one.key) == (scope, key) for one in (*taken, *wanted))
+            wanted.append(PermitRequest(scope, key, cost, job_id, take, patience))
+        permits = await asyncio.gather(*map(self._permit, wanted))
         last = max(permits, key=lambda permit: permit.at)
-        if last.wait:
+        if last.wait > patience:
+            granted = [one for one, permit in zip(wanted, permits, strict=True) if permit.wait <= patience]
+            if taken or granted:
+                await self._permits.keep([*taken, *granted])
             raise AwaitsTurn(last.at, f"rate limit {last.scope!r} has a token for {last.key!r} then")
-        # All are there, so that none has to be kept: whoever asks again gets what was kept.
-        kept = [request for request, permit in zip(requests, permits, strict=True) if permit.is_kept]
-        await asyncio.gather(*map(self._permit, kept))
+        taken.extend(wanted)
+        await asyncio.sleep(last.wait.total_seconds())
 
     async def _permit(self, request: PermitRequest) -> Permit:
         answer: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
@@ -78,6 +79,10 @@ class KeyTokens:
     async def _answer(self, asked: list[tuple[PermitRequest, asyncio.Future[Permit]]]) -> None:
         try:
             permits = await self._permits.reserve([request for request, _ in asked])
+        except asyncio.CancelledError:
+            for _, answer in asked:
+                answer.cancel()
+            raise
         except Exception as error:
             if isinstance(error, InvalidInput) and len(asked) > 1:  # it is the mistake of one of them
                 for each in asked:

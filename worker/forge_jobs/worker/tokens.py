@@ -18,6 +18,7 @@ from datetime import timedelta
 from forge_jobs.errors import ForgeError, InvalidInput, StorageUnavailable, StorageUnusable
 from forge_jobs.model.decision import Throttled
 from forge_jobs.model.moments import as_duration
+from forge_jobs.model.permit import PermitRequest
 from forge_jobs.rules import names
 from forge_jobs.rules.cost import checked_cost
 from forge_jobs.storage.interface.permits import Permits
@@ -96,22 +97,18 @@ class LeasedTokens:
                 slice.waiters.remove(waiter)
             raise
 
-    async def acquire_of_key(
-        self, scope: str, key: str, cost: float, *, wait: timedelta | float | None, job_id: int
+    async def take_of_keys(
+        self,
+        tokens: Sequence[tuple[str, str, float]],
+        *,
+        wait: timedelta | float | None,
+        job_id: int,
+        taken: list[PermitRequest],
     ) -> None:
-        """See `ProcessTokens.acquire_of_key`."""
-        patience = as_duration(wait, "wait")
-        await self._of_keys.acquire(
-            scope,
-            names.key(key),
-            checked_cost(cost),
-            timedelta(seconds=DEFAULT_WAIT) if patience is None else patience,
-            job_id,
-        )
-
-    async def take_turn(self, tokens: Sequence[tuple[str, str, float]], *, job_id: int) -> None:
-        """See `ProcessTokens.take_turn`."""
-        await self._of_keys.take_turn(tokens, job_id)
+        """See `ProcessTokens.take_of_keys`."""
+        checked = [(scope, names.key(key), checked_cost(cost)) for scope, key, cost in tokens]
+        patience = as_duration(DEFAULT_WAIT if wait is None else wait, "wait") or timedelta(0)
+        await self._of_keys.take(checked, patience, job_id, taken)
 
     async def empty(self, scope: str) -> None:
         """See `ProcessTokens.empty`."""

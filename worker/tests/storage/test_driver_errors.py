@@ -73,6 +73,7 @@ def given(name: str, parameter: str, on: Stage) -> Any:
             "until": AT,
             "reason": "why",
             "wanted": [PermitRequest("smtp", "k")],
+            "granted": [PermitRequest("smtp", "k", job_id=on.job_id)],
             "cost": 1.0,
             "completion": Completion(on.job_id, ME.id, 1, 1, Outcome.DONE),
         },

@@ -107,6 +107,38 @@ async def test_a_job_that_asks_again_gets_the_permit_that_was_kept_for_it(storag
     assert await waits(storage, "ann", job_id=7) == [1.0], "a permit is used once"
 
 
+async def test_what_a_job_was_granted_and_has_not_used_is_kept_and_not_paid_again(storage, clock):
+    await clock.freeze()
+    granted = [PermitRequest("api", "ann", 5, job_id=7)]
+    await storage.permits.reserve(granted)
+
+    await storage.permits.keep(granted)
+    await storage.permits.keep(granted)
+
+    assert await waits(storage, "ann", cost=5, job_id=7) == [0]
+    assert await waits(storage, "ann", cost=1, job_id=7) == [0.5]
+
+
+async def test_each_take_of_a_key_in_a_run_has_its_own_permit(storage, clock):
+    now = await clock.freeze()
+    await waits(storage, *["ann"] * 5)
+    assert await waits(storage, "ann", job_id=7, take=1) == [0.5]
+    assert await waits(storage, "ann", job_id=7, take=2) == [1.0]
+
+    await clock.set(now + SECOND)
+    assert await waits(storage, "ann", job_id=7, take=2) == [0]
+    assert await waits(storage, "ann", job_id=7, take=1) == [0]
+    assert await waits(storage, "ann") == [0.5]
+
+
+async def test_a_permit_of_another_cost_is_no_answer(storage, clock):
+    await clock.freeze()
+    await waits(storage, *["ann"] * 5)
+    assert await waits(storage, "ann", job_id=7) == [0.5]
+
+    assert await waits(storage, "ann", job_id=7, cost=2) == [1.5]
+
+
 async def test_a_job_that_waits_for_its_turn_needs_no_permit_that_is_kept(storage, clock):
     await clock.freeze()
     await waits(storage, *["ann"] * 5)

@@ -9,6 +9,7 @@ import pytest
 from forge_jobs import Context, Forge, InvalidInput, Job, KeyLimit, RateLimited, State
 from forge_jobs.errors import StorageUnavailable, UnknownScope
 from forge_jobs.model.job import Reason
+from forge_jobs.worker.key_tokens import KeyTokens
 from tests.working.eventually import eventually
 from tests.working.running import working
 
@@ -192,6 +193,34 @@ async def test_a_job_with_several_limits_begins_when_all_let_it_and_pays_each_on
     assert 3.9 < ann.spent <= 4
 
 
+async def test_a_job_that_takes_tokens_of_one_key_again_and_again_ends(forge: Forge) -> None:
+    await forge.limits.set("api", capacity=1, refill=4.0)
+    begun: list[int] = []
+
+    @forge.handler(limits=KeyLimit("api", by="user"))
+    async def call(ctx: Context, user: str) -> None:
+        begun.append(ctx.attempt)
+        await ctx.rate_limit.acquire("api", key=user, wait=0)
+        await ctx.rate_limit.acquire("api", key=user, wait=0)
+
+    job = await call.enqueue(user="ann")
+    async with working(forge):
+        await forge.wait(job.id, timeout=30)
+    assert len(begun) == 3, "it ran once for each of the three tokens, and none was paid twice"
+
+
+async def test_a_limit_knows_the_defaults_of_arguments(forge: Forge) -> None:
+    await forge.limits.set("api", capacity=10, per=3600)
+
+    @forge.handler(limits=KeyLimit("api", by="user", cost=lambda user, words: words))
+    async def call(user: str = "ann", words: int = 3) -> None: ...
+
+    async with working(forge):
+        await forge.wait((await call.enqueue()).id, timeout=20)
+    [ann] = await forge.limits.hottest("api")
+    assert (ann.key, round(ann.spent, 1)) == ("ann", 3.0)
+
+
 async def test_a_limit_that_cannot_be_declared_is_refused(forge: Forge) -> None:
     async def call(user: str) -> None: ...
 
@@ -261,3 +290,23 @@ async def test_unknown_limits_and_keys_that_cannot_be_are_refused(forge: Forge) 
     for key in ("", "x" * 513, 3):
         with pytest.raises(InvalidInput, match="The key is"):
             await forge.limits.reserve("api", key)  # type: ignore[arg-type]
+
+
+async def test_whoever_waits_for_an_answer_when_the_worker_ends_is_told(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def never(wanted: Any) -> Any:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(forge.storage.permits, "reserve", never)
+    tokens = KeyTokens(forge.storage.permits, forge.telemetry)
+    waiting = asyncio.create_task(tokens.take([("api", "ann", 1.0)], timedelta(0), 7, []))
+    await asked.wait()
+
+    await tokens.close()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(waiting, 20)

@@ -21,6 +21,9 @@ class Permits(Protocol):
         never refilled or can never hold so many; then nothing is spent.
         """
 
+    async def keep(self, granted: Sequence[PermitRequest]) -> None:
+        """Permits that were granted to jobs, which have not used them, are kept until they ask again."""
+
     async def reserve_within(self, scope: str, key: str, cost: float, within: timedelta) -> Permit:
         """As `reserve`, unless the moment lies further ahead than `within`: then nothing is spent, and
         RateLimited is raised."""

@@ -14,18 +14,19 @@ from forge_jobs.storage.postgres.limits import unknown_scope
 # taken in one order, so that two such statements do not deadlock.
 RESERVE = """
 WITH given AS MATERIALIZED (
-    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::double precision[], $5::interval[])
-        WITH ORDINALITY AS given (job_id, scope, key, cost, patience, number)
+    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::double precision[], $5::interval[], $6::smallint[])
+        WITH ORDINALITY AS given (job_id, scope, key, cost, patience, take, number)
 ), refused AS MATERIALIZED (
     SELECT number FROM given LEFT JOIN {schema}.rate_limit USING (scope)
     WHERE NOT coalesce(refill > 0 AND cost <= capacity, false)
 ), kept AS MATERIALIZED (
-    SELECT given.number, permit.job_id, permit.scope, permit.key, permit.at
-    FROM given JOIN {schema}.permit USING (job_id, scope, key)
+    SELECT given.number, permit.job_id, permit.scope, permit.key, permit.take, permit.at
+    FROM given JOIN {schema}.permit USING (job_id, scope, key, take, cost)
     WHERE NOT EXISTS (SELECT FROM refused)
 ), used AS (
     DELETE FROM {schema}.permit USING kept
-    WHERE (permit.job_id, permit.scope, permit.key) = (kept.job_id, kept.scope, kept.key) AND kept.at <= now()
+    WHERE (permit.job_id, permit.scope, permit.key, permit.take) = (kept.job_id, kept.scope, kept.key, kept.take)
+      AND kept.at <= now()
 ), wanted AS MATERIALIZED (
     SELECT given.*, make_interval(secs => capacity / refill) AS burst,
            make_interval(secs => sum(cost / refill) OVER (PARTITION BY scope, key ORDER BY number)) AS so_far,
@@ -41,15 +42,21 @@ WITH given AS MATERIALIZED (
 ), permitted AS (
     SELECT wanted.*, spent.refilled_at - in_all + so_far - burst AS at FROM wanted JOIN spent USING (scope, key)
 ), written AS (
-    INSERT INTO {schema}.permit (job_id, scope, key, at)
-    SELECT job_id, scope, key, at FROM permitted WHERE job_id IS NOT NULL AND at > now() + patience
-    ON CONFLICT DO NOTHING
+    INSERT INTO {schema}.permit (job_id, scope, key, take, cost, at)
+    SELECT job_id, scope, key, take, cost, at FROM permitted WHERE job_id IS NOT NULL AND at > now() + patience
+    ON CONFLICT (job_id, scope, key, take) DO UPDATE SET cost = excluded.cost, at = excluded.at
 )
-SELECT number, greatest(at, now()) AS at, greatest(at - now(), interval '0') AS wait, is_kept
-FROM (SELECT number, at, job_id IS NOT NULL AND at > now() + patience AS is_kept FROM permitted
-      UNION ALL SELECT number, at, at > now() FROM kept) AS permits
-UNION ALL SELECT number, NULL, NULL, NULL FROM refused
+SELECT number, greatest(at, now()) AS at, greatest(at - now(), interval '0') AS wait
+FROM (SELECT number, at FROM permitted UNION ALL SELECT number, at FROM kept) AS permits
+UNION ALL SELECT number, NULL, NULL FROM refused
 ORDER BY number
+"""
+
+KEEP = """
+INSERT INTO {schema}.permit (job_id, scope, key, take, cost, at)
+SELECT given.*, now()
+FROM unnest($1::bigint[], $2::text[], $3::text[], $4::smallint[], $5::double precision[]) AS given
+ON CONFLICT DO NOTHING
 """
 
 RESERVE_WITHIN = """
@@ -122,15 +129,27 @@ class PostgresPermits:
             [request.key for request in wanted],
             [request.cost for request in wanted],
             [request.patience for request in wanted],
+            [request.take for request in wanted],
         )
         for record in records:
             if record["at"] is None:
                 refused = wanted[record["number"] - 1]
                 await self._refuse(refused.scope, refused.cost)
         return [
-            Permit(request.scope, request.key, request.cost, record["at"], record["wait"], record["is_kept"])
+            Permit(request.scope, request.key, request.cost, record["at"], record["wait"])
             for request, record in zip(wanted, records, strict=True)
         ]
+
+    @tried_again
+    async def keep(self, granted: Sequence[PermitRequest]) -> None:
+        await self._database.execute(
+            KEEP,
+            [request.job_id for request in granted],
+            [request.scope for request in granted],
+            [request.key for request in granted],
+            [request.take for request in granted],
+            [request.cost for request in granted],
+        )
 
     @tried_again
     async def reserve_within(self, scope: str, key: str, cost: float, within: timedelta) -> Permit:

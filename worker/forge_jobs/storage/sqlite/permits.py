@@ -28,6 +28,18 @@ class SqlitePermits:
 
         return await self._database.write(reserve)
 
+    async def keep(self, granted: Sequence[PermitRequest]) -> None:
+        def keep(transaction: Transaction) -> None:
+            transaction.execute_many(
+                "INSERT OR IGNORE INTO permit (job_id, scope, key, take, cost, at) VALUES (?, ?, ?, ?, ?, ?)",
+                [
+                    (request.job_id, request.scope, request.key, request.take, request.cost, transaction.now)
+                    for request in granted
+                ],
+            )
+
+        await self._database.write(keep)
+
     async def reserve_within(self, scope: str, key: str, cost: float, within: timedelta) -> Permit:
         def reserve(transaction: Transaction) -> Permit:
             limit = _refilled(transaction, scope, cost)
@@ -75,20 +87,23 @@ class SqlitePermits:
 
 def _reserved(transaction: Transaction, request: PermitRequest) -> Permit:
     scope, key, cost = request.scope, request.key, request.cost
-    place = (request.job_id, scope, key)
-    kept = transaction.row("SELECT at FROM permit WHERE job_id = ? AND scope = ? AND key = ?", place)
+    place = (request.job_id, scope, key, request.take, cost)
+    is_it = "WHERE job_id = ? AND scope = ? AND key = ? AND take = ? AND cost = ?"
+    kept = transaction.row(f"SELECT at FROM permit {is_it}", place)
     if kept is not None:
         if kept[0] <= transaction.now:
-            transaction.execute("DELETE FROM permit WHERE job_id = ? AND scope = ? AND key = ?", place)
-        return _permit(transaction, scope, key, cost, kept[0], is_kept=kept[0] > transaction.now)
+            transaction.execute(f"DELETE FROM permit {is_it}", place)
+        return _permit(transaction, scope, key, cost, kept[0])
     limit = _refilled(transaction, scope, cost)
     refilled_at = _refilled_at(transaction, scope, key) + _time(limit, cost)
     _write(transaction, scope, key, refilled_at)
     at = refilled_at - _time(limit, limit.capacity)
-    is_kept = request.job_id is not None and at > transaction.now + micros(request.patience)
-    if is_kept:
-        transaction.execute("INSERT INTO permit (job_id, scope, key, at) VALUES (?, ?, ?, ?)", (*place, at))
-    return _permit(transaction, scope, key, cost, at, is_kept=is_kept)
+    if request.job_id is not None and at > transaction.now + micros(request.patience):
+        transaction.execute(
+            "INSERT OR REPLACE INTO permit (job_id, scope, key, take, cost, at) VALUES (?, ?, ?, ?, ?, ?)",
+            (*place, at),
+        )
+    return _permit(transaction, scope, key, cost, at)
 
 
 def _refilled(transaction: Transaction, scope: str, cost: float) -> RateLimit:
@@ -118,8 +133,6 @@ def _write(transaction: Transaction, scope: str, key: str, refilled_at: int) -> 
     )
 
 
-def _permit(
-    transaction: Transaction, scope: str, key: str, cost: float, at: int, *, is_kept: bool = False
-) -> Permit:
+def _permit(transaction: Transaction, scope: str, key: str, cost: float, at: int) -> Permit:
     at = max(at, transaction.now)
-    return Permit(scope, key, cost, moment(at), duration(at - transaction.now), is_kept)
+    return Permit(scope, key, cost, moment(at), duration(at - transaction.now))

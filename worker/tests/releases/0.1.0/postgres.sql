@@ -371,13 +371,16 @@ CREATE TABLE "forge_jobs".rate_key (
     PRIMARY KEY (scope, key)
 ) WITH (fillfactor = 50);
 
--- Permits to spend tokens of a key from a moment on, for jobs that wait for it.
+-- Permits to spend tokens of a key from a moment on, for jobs that wait for one of them. Who asks for the same once more
+-- gets what was kept for it.
 CREATE TABLE "forge_jobs".permit (
     job_id bigint NOT NULL,
     scope  text NOT NULL,
     key    text NOT NULL,
+    take   smallint NOT NULL,  -- which one of this key it is in a run of the job, from 1
+    cost   double precision NOT NULL,  -- tokens
     at     timestamptz NOT NULL,
-    PRIMARY KEY (job_id, scope, key)
+    PRIMARY KEY (job_id, scope, key, take)
 );
 
 

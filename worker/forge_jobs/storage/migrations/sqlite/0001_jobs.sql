@@ -348,13 +348,16 @@ CREATE TABLE rate_key (
     PRIMARY KEY (scope, key)
 );
 
--- Permits to spend tokens of a key from a moment on, for jobs that wait for it.
+-- Permits to spend tokens of a key from a moment on, for jobs that wait for one of them. Who asks for the same once more
+-- gets what was kept for it.
 CREATE TABLE permit (
     job_id INTEGER NOT NULL,
     scope  TEXT NOT NULL,
     key    TEXT NOT NULL,
+    take   INTEGER NOT NULL,  -- which one of this key it is in a run of the job, from 1
+    cost   REAL NOT NULL,  -- tokens
     at     INTEGER NOT NULL,
-    PRIMARY KEY (job_id, scope, key)
+    PRIMARY KEY (job_id, scope, key, take)
 ) WITHOUT ROWID;
 
 
