@@ -438,6 +438,20 @@ async def test_the_facts_of_a_job_say_its_groups(storage):
     assert found.groups == (Group("a", limit=3), Group("b"))
 
 
+async def test_a_place_of_a_job_that_its_queue_does_not_keep_is_handed_over_too(storage, database):
+    await storage.queues.set("default", {"done_retention": timedelta(0)})
+    me = await worker(storage)
+    await enqueue(storage, **of("a"))
+    second = await enqueue(storage, **of("a"))
+    [running] = await claim(storage, me)
+
+    async with database.transaction() as connection:
+        at = await storage.completions.complete(done(running), connection=connection)
+
+    await storage.completions.fate(Completion(running.job_id, me, running.attempt, at, Outcome.DONE))
+    assert await state(storage, second) is State.PENDING
+
+
 @pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.RESCHEDULED])
 async def test_a_place_that_a_transaction_of_the_handler_gave_up_is_handed_over_when_its_fate_is_known(
     storage, database, outcome

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from forge_jobs.errors import KeyBusy, StorageBusy
+from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import End, NewJob, State
 from forge_jobs.model.match import Match, Move
 from forge_jobs.model.worker import WorkerInfo
@@ -143,4 +144,20 @@ async def test_a_job_whose_row_somebody_locked_is_waited_for_as_shortly(
         ):
             await getattr(storage.jobs, move)(job_id)
     await getattr(storage.jobs, move)(job_id)
+    await connection.close()
+
+
+async def test_a_job_is_enqueued_once_although_what_it_shall_cancel_is_locked(
+    storage: PostgresStorage, url: str
+) -> None:
+    newest = NewJob("send", groups=encoded([Group("a", overflow="cancel_running")]))
+    first = await storage.jobs.enqueue(newest)
+    connection = await asyncpg.connect(url)
+    async with connection.transaction():
+        await connection.execute("SELECT FROM forge_jobs.ready FOR UPDATE")
+
+        second = await storage.jobs.enqueue(newest)
+
+    states = {job.id: job.state for job in await storage.jobs.find() if job.id in (first.id, second.id)}
+    assert states == {first.id: State.PENDING, second.id: State.BLOCKED}
     await connection.close()

@@ -121,6 +121,10 @@ class PostgresCompletions(Completions):
         ended = None if record["ended"] is None else State(record["ended"])
         traces = Traces(record["is_claimed"], record["is_locked"], ended, record["is_known"])
         became = fate(completion, traces)
-        if record["has_groups"] and became in (Fate.COMMITTED, Fate.CANCELLED):
+        if became not in (Fate.COMMITTED, Fate.CANCELLED):
+            return became
+        if record["has_groups"]:
             await groups.admit(self._database, await self._database.fetchval(HAND_OVER, completion.job_id))
+        elif not record["is_known"]:  # its queue keeps nothing, so that nobody can say which groups it had
+            await groups.admit(self._database, await self._database.fetchval(groups.STANDING))
         return became

@@ -176,9 +176,12 @@ async def admit(database: PostgresDatabase, groups: Sequence[int] | None) -> Non
 
 
 async def cancel(database: PostgresDatabase, job_ids: Sequence[int] | None) -> None:
-    """These jobs are cancelled, since newer ones of their groups take their places."""
+    """These jobs are cancelled, since newer ones of their groups take their places.
+
+    The newer ones are there already, so that one which cannot be cancelled now is no error of theirs: they wait until it ends.
+    """
     for job_id in dict.fromkeys(job_ids or ()):
-        with suppress(JobNotFound):
+        with suppress(JobNotFound, StorageUnavailable):
             record = await move(database, CANCEL, job_id, possible=WAITING | {State.IN_PROGRESS})
             await admit(database, record["again"])
 
