@@ -219,9 +219,16 @@ class Context:
 
     async def _completed(self, write: Coroutine[Any, Any, int | None], outcome: Outcome) -> None:
         claim = self.claim
-        claimed_at = await write
+        proof = claim.job_id, claim.worker_id, claim.attempt
+        try:
+            claimed_at = await write
+        except (
+            asyncio.CancelledError
+        ):  # it may have been carried out, and the handler may commit all the same
+            self.completion = self.completion or Completion(*proof, None, outcome)
+            raise
         if claimed_at is not None:
-            self.completion = Completion(claim.job_id, claim.worker_id, claim.attempt, claimed_at, outcome)
+            self.completion = Completion(*proof, claimed_at, outcome)
         elif self.completion is None:
             raise ClaimLost(claim.job_id, claim.attempt)
         else:

@@ -17,7 +17,9 @@ class Completion(msgspec.Struct, frozen=True, gc=False):
     job_id: int
     worker_id: int
     attempt: int
-    claimed_at: int  # microseconds since the epoch, database clock
+    claimed_at: (
+        int | None
+    )  # microseconds since the epoch, database clock; None: the statement was not answered
     outcome: Outcome  # DONE or RESCHEDULED
 
 

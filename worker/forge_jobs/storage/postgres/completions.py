@@ -18,7 +18,7 @@ from forge_jobs.storage.postgres.enqueue import MOMENT
 from forge_jobs.storage.postgres.outcomes import POSTPONE, POSTPONE_KEYED, POSTPONE_LINKED
 
 _PROOF = "job_id = $1 AND worker_id = $2 AND attempt = $3"
-_CLAIM = _PROOF + " AND {schema}.micros(claimed_at) = $4"
+_CLAIM = _PROOF + " AND ($4::bigint IS NULL OR {schema}.micros(claimed_at) = $4)"
 
 COMPLETE = f"""
 WITH gone AS (

@@ -53,8 +53,9 @@ class SqliteCompletions(Completions):
 
         def look(transaction: Transaction) -> Fate:
             ended = transaction.value(ENDED, proof)
+            claimed_at = transaction.value(CLAIMED_AT, proof)
             traces = Traces(
-                is_claimed=transaction.value(CLAIMED_AT, proof) == completion.claimed_at,
+                is_claimed=claimed_at is not None and completion.claimed_at in (None, claimed_at),
                 is_locked=False,
                 ended=None if ended is None else State(ended),
                 is_known=transaction.value("SELECT id FROM job WHERE id = ?", proof[:1]) is not None,
