@@ -10,7 +10,7 @@ from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import KeyMode, Postponement, Reason, Removed, State
 from forge_jobs.model.match import Match, Move
 from forge_jobs.model.run import Outcome
-from tests.storage.factories import claim, dead, done, enqueue, failed, job, leader, state, worker
+from tests.storage.factories import claim, dead, done, ended, enqueue, failed, job, leader, state, worker
 
 
 def of(*groups, **facts):
@@ -430,6 +430,34 @@ async def test_blocked_jobs_are_listed_counted_and_cancelled_together(storage):
         State.DEAD,
         State.BLOCKED,
     ]
+
+
+@pytest.mark.parametrize("overflow", ["drop_newest", "cancel_running"])
+@pytest.mark.parametrize("reason", [Reason.THROTTLED, Reason.RESCHEDULED])
+async def test_a_job_that_comes_back_drops_and_cancels_nothing(storage, overflow, reason):
+    rule = Group("a", overflow=overflow)
+    me = await worker(storage)
+    first = await enqueue(storage, **of(rule))
+    [running] = await claim(storage, me)
+    await storage.claims.postpone([Postponement(running, reason, delay=timedelta(0), counted=False)])
+    second = await enqueue(storage, **of(rule))
+
+    await storage.schedule.make_pending()
+
+    assert await state(storage, second) is State.PENDING
+    assert await state(storage, first) is State.BLOCKED
+
+
+async def test_a_dead_job_that_is_retried_drops_and_cancels_nothing(storage):
+    rule = Group("a", overflow="drop_newest")
+    first = await ended(storage, await worker(storage), State.DEAD, **of(rule))
+    second = await enqueue(storage, **of(rule))
+
+    await storage.jobs.retry(first)
+    await storage.schedule.make_pending()
+
+    assert await state(storage, second) is State.PENDING
+    assert await state(storage, first) is State.BLOCKED
 
 
 async def test_the_facts_of_a_job_say_its_groups(storage):

@@ -176,7 +176,7 @@ PLACE = (
     RETURNING queue_id
 ), due AS (
     INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links)
-    SELECT id, now(), queue_id, attempt, priority, 'delayed', links FROM nowhere WHERE links IS NOT NULL
+    SELECT id, now(), queue_id, attempt, priority, 'rescheduled', links FROM nowhere WHERE links IS NOT NULL
     RETURNING queue_id
 ), """,
     )

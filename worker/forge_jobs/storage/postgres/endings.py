@@ -72,10 +72,10 @@ def placed(of: str = "gone", *, pos: str = "", order: str = "job_id", attempt: s
 
 
 def due_now(attempt: str) -> str:
-    """Those of `gone` that are linked are scheduled for now: whoever makes jobs pending lets them join their groups: `due`."""
+    """Those of `gone` that are linked are scheduled for now: whoever makes jobs pending lets them join their groups, as jobs that are not new: `due`."""
     return f"""due AS (
     INSERT INTO {{schema}}.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links)
-    SELECT job_id, now(), queue_id, {attempt}, priority, 'delayed', links FROM gone WHERE links IS NOT NULL
+    SELECT job_id, now(), queue_id, {attempt}, priority, 'rescheduled', links FROM gone WHERE links IS NOT NULL
     RETURNING job_id
 )"""
 

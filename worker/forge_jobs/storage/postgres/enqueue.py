@@ -180,7 +180,8 @@ ENQUEUE_LINKED = filled(
     groups_given=", $12::text[]",
     groups=", groups",
     joined=f""", linked AS MATERIALIZED (
-    SELECT id AS job_id, queue_id, priority, 0 AS attempt, {{schema}}.micros(created_at) AS pos, groups, created_at
+    SELECT id AS job_id, queue_id, priority, 0 AS attempt, {{schema}}.micros(created_at) AS pos, groups, created_at,
+           true AS is_new
     FROM known WHERE groups IS NOT NULL AND due <= {MOMENT} AND NOT $10
 ), joined AS MATERIALIZED ({JOINED.replace("{of}", "linked")})""",
     linked=", links, groups",

@@ -54,7 +54,7 @@ WITH gone AS (
     RETURNING blocked.job_id, blocked.queue_id, blocked.attempt, blocked.priority
 ), due AS (
     INSERT INTO {{schema}}.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links)
-    SELECT job_id, now(), queue_id, attempt, priority, 'delayed', (SELECT links FROM {{schema}}.job WHERE id = job_id) FROM gone
+    SELECT job_id, now(), queue_id, attempt, priority, 'rescheduled', (SELECT links FROM {{schema}}.job WHERE id = job_id) FROM gone
 )
 INSERT INTO {{schema}}.tally (queue_id, scheduled, blocked) SELECT queue_id, count(*), -count(*) FROM gone GROUP BY queue_id
 """,

@@ -9,10 +9,11 @@ JOINED = """
         SELECT array_agg(job_id ORDER BY pos) AS ids, array_agg(queue_id ORDER BY pos) AS queue_ids,
                array_agg(priority ORDER BY pos) AS priorities, array_agg(attempt ORDER BY pos) AS attempts,
                array_agg(pos ORDER BY pos) AS places, array_agg(groups ORDER BY pos) AS rules,
-               array_agg(created_at ORDER BY pos) AS asked_at
+               array_agg(created_at ORDER BY pos) AS asked_at, array_agg(is_new ORDER BY pos) AS are_new
         FROM {of}
     ) AS asked
-    CROSS JOIN LATERAL {schema}.join_groups(ids, queue_ids, priorities, attempts, places, rules, asked_at) AS joined
+    CROSS JOIN LATERAL {schema}.join_groups(
+        ids, queue_ids, priorities, attempts, places, rules, asked_at, are_new) AS joined
 """
 
 # Scheduled jobs that are dropped when they are due have ended.

@@ -20,9 +20,9 @@ WITH gone AS (
         SELECT ctid FROM {schema}.scheduled
         WHERE run_at >= $2 AND run_at <= now() ORDER BY run_at LIMIT $1
         FOR UPDATE SKIP LOCKED))
-    RETURNING job_id, run_at, queue_id, attempt, priority, links
+    RETURNING job_id, run_at, queue_id, attempt, priority, links, reason
 ), {placed}, {tallied}, linked AS MATERIALIZED (
-    SELECT gone.*, job.groups, job.created_at,
+    SELECT gone.*, job.groups, job.created_at, gone.reason = 'delayed' AS is_new,
            {schema}.micros(now()) + row_number() OVER (ORDER BY gone.run_at, gone.job_id) AS pos
     FROM gone JOIN {schema}.job ON job.id BETWEEN gone.job_id AND gone.job_id WHERE gone.links IS NOT NULL
 ), joined AS MATERIALIZED ({joined}), {dropped}

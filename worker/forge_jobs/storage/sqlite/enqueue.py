@@ -86,7 +86,7 @@ def _add(
         if run_at > now:
             scheduled.append((job_id, run_at, queue_id, 0, priority, Reason.DELAYED.value, links))
         elif job.groups is not None:
-            joining.append(groups.Joining(job_id, now, queue_id, 0, priority, job.groups, now))
+            joining.append(groups.Joining(job_id, now, queue_id, 0, priority, job.groups, now, is_new=True))
         else:  # one pos for a whole batch: within it, `ready` is in the order of ids
             ready.append((job_id, now, queue_id, 0, priority))
     transaction.execute_many(INSERT, rows)

@@ -83,6 +83,7 @@ class Joining(NamedTuple):
     priority: int
     groups: str
     asked_at: int
+    is_new: bool  # it asks for the first time
 
 
 class Joined(NamedTuple):
@@ -154,7 +155,8 @@ def join(transaction: Transaction, jobs: Sequence[Joining]) -> Joined:
             _let_in(transaction, job.id, list(ids.values()), job.pos, job.queue_id, job.attempt, job.priority)
             count_move(transaction, [job.queue_id], None, "pending")
             continue
-        overflows = {} if job.attempt else {name: rules[name].overflow for name in full}  # a retry is not new
+        # one that has waited here or run before waits for its turn
+        overflows = {name: rules[name].overflow for name in full} if job.is_new else {}
         if dropping := [name for name, overflow in overflows.items() if overflow == Overflow.DROP_NEWEST]:
             dropped[job.id] = _occupants(transaction, ids[dropping[0]])[0]
             continue

@@ -187,7 +187,11 @@ def _wait(
         now = transaction.now
         moves.join(
             transaction,
-            [groups.Joining(job_id, now if pos is None else pos, queue_id, 0, priority, job.groups, now)],
+            [
+                groups.Joining(
+                    job_id, now if pos is None else pos, queue_id, 0, priority, job.groups, now, is_new=True
+                )
+            ],
         )
     else:
         make_ready(transaction, [(job_id, transaction.now if pos is None else pos, queue_id, 0, priority)])

@@ -250,7 +250,16 @@ def _make_pending(transaction: Transaction, jobs: Sequence[tuple[Place, int]]) -
     count_move(transaction, [place.queue_id for place, _ in plain], None, "pending")
     now = transaction.now
     joining = [
-        groups.Joining(place.id, now, place.queue_id, attempt, place.priority, place.groups, place.created_at)
+        groups.Joining(
+            place.id,
+            now,
+            place.queue_id,
+            attempt,
+            place.priority,
+            place.groups,
+            place.created_at,
+            is_new=False,
+        )
         for place, attempt in jobs
         if place.groups is not None
     ]

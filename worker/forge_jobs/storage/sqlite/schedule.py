@@ -60,7 +60,7 @@ class SqliteSchedule:
 def _make_pending(transaction: Transaction, limit: int) -> tuple[int, timedelta | None]:
     due = transaction.records(
         """
-        SELECT job_id, queue_id, attempt, priority, links FROM scheduled
+        SELECT job_id, queue_id, attempt, priority, links, reason FROM scheduled
         WHERE run_at <= ? ORDER BY run_at, job_id LIMIT ?
         """,
         (transaction.now, limit),
@@ -101,6 +101,7 @@ def _join(transaction: Transaction, jobs: Sequence[tuple[Record, int]]) -> None:
                 job["priority"],
                 asked["groups"],
                 asked["created_at"],
+                is_new=job["reason"] == "delayed",
             )
         )
     moves.join(transaction, joining)

@@ -668,12 +668,12 @@ END
 $$;
 
 -- These jobs, which are in no state, are ready at their places, or blocked, in their order. `rules` are their groups as
--- in `job.groups`. `dropped` are those that their rules drop because there is no place: they stay in no state; `holders`
--- are the jobs that have the places. `in_way` are jobs that the caller has to cancel, as the rules of others say, and
+-- in `job.groups`; those that `are_new` ask for the first time. `dropped` are those that their rules drop because there
+-- is no place: they stay in no state; `holders` are the jobs that have the places. `in_way` are jobs that the caller has to cancel, as the rules of others say, and
 -- `again` is what `admit` returns.
 CREATE FUNCTION {schema}.join_groups(
     ids bigint[], queue_ids integer[], priorities smallint[], attempts integer[], places bigint[], rules text[],
-    asked_at timestamptz[], OUT dropped bigint[], OUT holders bigint[], OUT in_way bigint[], OUT again bigint[]
+    asked_at timestamptz[], are_new boolean[], OUT dropped bigint[], OUT holders bigint[], OUT in_way bigint[], OUT again bigint[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
     names text[];
@@ -732,7 +732,7 @@ BEGIN
             CONTINUE;
         END IF;
         is_dropped := false;
-        IF attempts[number] = 0 THEN  -- a retry is not new, and waits for its turn
+        IF are_new[number] THEN  -- one that has waited here or run before waits for its turn
             FOR rule IN
                 SELECT job_group.id, one.value ->> 'overflow' AS overflow
                 FROM jsonb_each(rules[number]::jsonb) AS one JOIN {schema}.job_group ON job_group.name = one.key
