@@ -9,7 +9,8 @@ import pytest
 from forge_jobs.client import jobs
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.finding import Fault
-from forge_jobs.model.job import FOREVER, State
+from forge_jobs.model.group import Group, encoded
+from forge_jobs.model.job import FOREVER, Removed, State
 from forge_jobs.model.kind import Kind
 from tests.storage.ear import PROBE, Ear
 from tests.storage.factories import (
@@ -462,3 +463,36 @@ async def test_sql_is_told_of_a_wrong_group(storage, database, arguments, said):
         await database.rows(f"SELECT forge_jobs.enqueue('work', {arguments})")
 
     assert str(raised.value) == said
+
+
+async def test_whoever_removes_a_job_in_a_transaction_keeps_no_other_of_its_group_waiting(storage, postgres):
+    group = {"groups": encoded([Group("a", limit=2)])}
+    me = await worker(storage)
+    await enqueue(storage, **group)
+    [running] = await claim(storage, me)
+    await enqueue(storage, key="k", **group)
+    blocked = await enqueue(storage, **group)
+
+    async with postgres.transaction() as connection:
+        assert await storage.keys.remove("work", "k", connection=connection) is Removed.DELETED
+
+        assert await storage.claims.finish([done(running)]) == []
+        assert await state(storage, blocked) is State.PENDING
+
+    assert await storage.jobs.counts()
+
+
+async def test_a_job_behind_one_that_was_removed_from_the_lines_of_two_groups_gets_its_places(storage):
+    both = {"groups": encoded([Group("a"), Group("b")])}
+    me = await worker(storage)
+    await enqueue(storage, groups=encoded([Group("a")]))
+    [in_a] = await claim(storage, me)
+    await enqueue(storage, groups=encoded([Group("b")]))
+    [in_b] = await claim(storage, me)
+    await enqueue(storage, key="k", **both)
+    sibling = await enqueue(storage, **both)
+    await storage.claims.finish([done(in_a)])
+    await storage.keys.remove("work", "k")
+    await storage.claims.finish([done(in_b)])
+
+    assert await state(storage, sibling) is State.PENDING

@@ -50,7 +50,7 @@ CROSS JOIN LATERAL {schema}.put_job(
     coalesce(run_at, statement_timestamp() + make_interval(secs => delay)), $16, groups) AS made
 """
 
-REMOVE = "SELECT {schema}.remove($1, $2)"
+REMOVE = "SELECT {schema}.remove($1, $2, $3)"
 
 
 class PostgresKeys:
@@ -68,7 +68,9 @@ class PostgresKeys:
             async with self._database.transaction(connection) as transaction:
                 if connection is None:
                     await key_wait.bound(transaction)
-                answer: str = await self._database.fetchval(REMOVE, kind, key, connection=transaction)
+                answer: str = await self._database.fetchval(
+                    REMOVE, kind, key, connection is None, connection=transaction
+                )
                 return answer
 
         return Removed(await in_time(attempt, kind, key, connection, undone="removed"))

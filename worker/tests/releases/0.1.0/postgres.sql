@@ -995,12 +995,14 @@ END
 $$;
 
 -- Removes the living job of a kind that has this key: 'deleted', 'will_not_retry' if it runs, which then goes on without
--- its key and is never tried again, or 'not_found'.
-CREATE FUNCTION "forge_jobs".remove(kind text, key text) RETURNS text LANGUAGE plpgsql AS $$
+-- its key and is never tried again, or 'not_found'. With `at_once` the places in groups that this frees are given away
+-- here, which locks the groups until the transaction ends; else the leader gives them away within half a minute.
+CREATE FUNCTION "forge_jobs".remove(kind text, key text, at_once boolean DEFAULT false) RETURNS text LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     holder bigint;
     waited record;
+    its_groups bigint[];
 BEGIN
     FOR round IN 1..100 LOOP
         SELECT job_key.job_id INTO holder FROM "forge_jobs".job_key
@@ -1024,8 +1026,15 @@ BEGIN
                     -(waited.state = 'blocked')::integer);
             DELETE FROM "forge_jobs".job_key WHERE job_key.job_id = holder;
             DELETE FROM "forge_jobs".failure WHERE failure.job_id = holder;
+            SELECT array_agg(job_group.id) INTO its_groups
+            FROM "forge_jobs".job CROSS JOIN LATERAL jsonb_object_keys(job.groups::jsonb) AS rule (name)
+            JOIN "forge_jobs".job_group ON job_group.name = rule.name
+            WHERE job.id = holder AND job.groups IS NOT NULL;
             DELETE FROM "forge_jobs".job WHERE job.id = holder;
-            PERFORM "forge_jobs".leave_groups(ARRAY[holder]);
+            DELETE FROM "forge_jobs".occupant WHERE occupant.job_id = holder;
+            IF at_once AND its_groups IS NOT NULL THEN  -- all: it may have been the only one in the line of one of them
+                PERFORM "forge_jobs".admit(its_groups);
+            END IF;
             RETURN 'deleted';
         END IF;
         PERFORM FROM "forge_jobs".claimed WHERE claimed.job_id = holder FOR UPDATE;

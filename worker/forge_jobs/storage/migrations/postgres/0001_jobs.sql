@@ -984,12 +984,14 @@ END
 $$;
 
 -- Removes the living job of a kind that has this key: 'deleted', 'will_not_retry' if it runs, which then goes on without
--- its key and is never tried again, or 'not_found'.
-CREATE FUNCTION {schema}.remove(kind text, key text) RETURNS text LANGUAGE plpgsql AS $$
+-- its key and is never tried again, or 'not_found'. With `at_once` the places in groups that this frees are given away
+-- here, which locks the groups until the transaction ends; else the leader gives them away within half a minute.
+CREATE FUNCTION {schema}.remove(kind text, key text, at_once boolean DEFAULT false) RETURNS text LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     holder bigint;
     waited record;
+    its_groups bigint[];
 BEGIN
     FOR round IN 1..100 LOOP
         SELECT job_key.job_id INTO holder FROM {schema}.job_key
@@ -1013,8 +1015,15 @@ BEGIN
                     -(waited.state = 'blocked')::integer);
             DELETE FROM {schema}.job_key WHERE job_key.job_id = holder;
             DELETE FROM {schema}.failure WHERE failure.job_id = holder;
+            SELECT array_agg(job_group.id) INTO its_groups
+            FROM {schema}.job CROSS JOIN LATERAL jsonb_object_keys(job.groups::jsonb) AS rule (name)
+            JOIN {schema}.job_group ON job_group.name = rule.name
+            WHERE job.id = holder AND job.groups IS NOT NULL;
             DELETE FROM {schema}.job WHERE job.id = holder;
-            PERFORM {schema}.leave_groups(ARRAY[holder]);
+            DELETE FROM {schema}.occupant WHERE occupant.job_id = holder;
+            IF at_once AND its_groups IS NOT NULL THEN  -- all: it may have been the only one in the line of one of them
+                PERFORM {schema}.admit(its_groups);
+            END IF;
             RETURN 'deleted';
         END IF;
         PERFORM FROM {schema}.claimed WHERE claimed.job_id = holder FOR UPDATE;
