@@ -5,7 +5,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from forge_jobs import Forge, State
+from forge_jobs import Forge, State, Worker
 from forge_jobs.model.job import Claim
 from forge_jobs.telemetry.events import QueuesResumed
 from tests.working.events import Events
@@ -80,13 +80,13 @@ async def test_a_changed_backoff_counts_from_the_next_failure(forge: Forge) -> N
         raise ValueError("broken")
 
     await forge.queues.set("default", backoff_base=timedelta(hours=1), backoff_max=timedelta(hours=1))
-    async with working(forge):
+    async with working(forge) as worker:
         slow = await breaks.enqueue()
         await eventually(lambda: _failed(forge, slow.id, 1))
         assert (await forge.jobs.get(slow.id)).state is State.RETRYING
 
         await forge.queues.set("default", backoff_enabled=False)
-        await eventually(lambda: _backoff_is_off(forge))
+        await eventually(lambda: _knows_that_backoff_is_off(worker))
         quick = await breaks.enqueue()
         await eventually(lambda: _failed(forge, quick.id, 5))
 
@@ -95,8 +95,10 @@ async def _failed(forge: Forge, job_id: int, times: int) -> bool:
     return len((await forge.jobs.get(job_id)).failures) == times
 
 
-async def _backoff_is_off(forge: Forge) -> bool:
-    return not (await forge.queues.get("default")).backoff_enabled
+def _knows_that_backoff_is_off(worker: Worker) -> bool:
+    assert worker.session is not None
+    [queue] = worker.session._claimer.queues.values()
+    return not queue.config.backoff_enabled
 
 
 async def test_idle_workers_of_a_queue_with_a_concurrency_leave_each_other_asleep(forge: Forge) -> None:
