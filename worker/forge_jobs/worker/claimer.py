@@ -25,7 +25,7 @@ from forge_jobs.worker.audit import ClaimAudit
 from forge_jobs.worker.eras import Eras
 from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.held import HeldClaims
-from forge_jobs.worker.hints import Hints
+from forge_jobs.worker.hints import Outing
 from forge_jobs.worker.polling import LONGEST_POLL, SHORTEST_POLL
 from forge_jobs.worker.queues_aside import QueuesAside
 from forge_jobs.worker.recorder import Recorder
@@ -165,7 +165,7 @@ class Claimer:
     def _pause_kinds(self, queue: ServedQueue, kinds: frozenset[str]) -> None:
         """No job of these kinds is begun; those that were paused before are looked for from the queue's beginning."""
         queue.paused_kinds = kinds
-        queue.hints = Hints()
+        queue.hints.forget()
         self._hand.hand_back(queue)
         self.wake(queue.id)
 
@@ -215,7 +215,7 @@ class Claimer:
         await self._audit.take_stock()
         for queue in self._order:
             self._allowance.doubt(queue)
-            queue.hints = Hints()
+            queue.hints.forget()
         self.wake()
 
     async def _let_go(self) -> None:
@@ -324,6 +324,7 @@ class Claimer:
             if lease is not None:
                 await self._allowance.give_back_tokens(queue, lease, lease.tokens)
             return 0
+        look = queue.hints.set_out()
         try:
             claims = await self._storage.claims.claim(
                 queue.id,
@@ -338,20 +339,27 @@ class Claimer:
             queue.took_too_long(limit)
             raise
         self._aside.answered(queue)
-        await self._took(queue, claims, lease, limit=limit, asked=asked)
+        await self._took(queue, look, claims, lease, limit=limit, asked=asked)
         return len(claims)
 
     async def _took(
-        self, queue: ServedQueue, claims: Sequence[Claim], lease: Lease | None, *, limit: int, asked: int
+        self,
+        queue: ServedQueue,
+        look: Outing,
+        claims: Sequence[Claim],
+        lease: Lease | None,
+        *,
+        limit: int,
+        asked: int,
     ) -> None:
-        """These jobs were claimed when `asked` were wanted and slots, runners and tokens allowed `limit`."""
+        """The look claimed these jobs when `asked` were wanted and slots, runners and tokens allowed `limit`."""
         after = time.monotonic()
         queue.took(claims)
         if claims and self._until_empty is not None:
             self._until_empty.claimed()
         new = self._held.claimed(queue, claims)
-        queue.hints.took(claims, is_full=len(claims) == limit)
-        known = self._known(queue, new)
+        queue.hints.took(look, claims, is_full=len(claims) == limit)
+        known = self._known(queue, look, new)
         self._hand.add(queue, known)
         is_outdated = queue.limits != queue.asked_under
         if is_outdated or not self.is_open or self._is_shut(queue):  # while the claim was on its way
@@ -376,7 +384,7 @@ class Claimer:
         """Whether somebody waits to hear that the queue is empty, and it may be empty."""
         return self._until_empty is not None and not queue.hints.is_full
 
-    def _known(self, queue: ServedQueue, claims: Sequence[Claim]) -> Sequence[Claim]:
+    def _known(self, queue: ServedQueue, look: Outing, claims: Sequence[Claim]) -> Sequence[Claim]:
         """Return the claims that this program has a handler for and may begin; hand the others back."""
         handlers, paused = self._handlers, queue.paused_kinds
         if paused:  # some may have been on their way while they were paused
@@ -392,7 +400,7 @@ class Claimer:
             self._telemetry.emit(UnknownKind(queue.name, kind, jobs))
         for claim in unknown:
             self._recorder.add(handed_back(claim, queue.config))
-        queue.hints.leave_alone()
+        queue.hints.leave_alone(look)
         return [claim for claim in claims if claim.kind in handlers]
 
     async def _found_no_token(self, queue: ServedQueue) -> None:

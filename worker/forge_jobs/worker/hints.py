@@ -7,11 +7,15 @@ behind them, in each priority where the last one ended, and goes a moment back, 
 became ready earlier may be seen later. Whatever else stands before a hint is found by a
 scout, which looks from the very beginning, in the background and at a share of its own cost,
 or was told of.
+
+Looks and scouts take their time, and neither knows what the other finds, or what was told of
+meanwhile. So each is told of every lowering while it is on its way, and raises no hint above that.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
+from weakref import WeakSet
 
 from forge_jobs.model.job import Claim
 from forge_jobs.storage.interface.claims import Front
@@ -26,12 +30,30 @@ LATE = timedelta(seconds=2)
 NOW_AT_ONCE = timedelta(0)
 
 
+class Outing:
+    """A look, or a scout, on its way. Positions are those of the database, by priority."""
+
+    def __init__(self, begun: dict[int, int], set_aside: dict[int, int]) -> None:
+        self.begun = begun  # the hints when it set out
+        self.set_aside = set_aside  # what they were before a scout had lowered them
+        self.told: dict[int, int] = {}  # where, since it set out, jobs became ready that it may not see
+
+    def tell(self, priority: int, pos: int) -> None:
+        """A job became ready at this place, or was found there."""
+        self.told[priority] = min(pos, self.told.get(priority, pos))
+
+    def up_to(self, priority: int, pos: int) -> int:
+        """Return how far it can say that there are no jobs, if it saw none before `pos`."""
+        return min(pos, self.told.get(priority, pos))
+
+
 class Hints:
     """The hints of one queue. Positions are those of the database."""
 
     def __init__(self) -> None:
         self._pos: dict[int, int] = {}  # by priority
-        self._set_aside: dict[int, int] = {}  # what stood before the last lowering
+        self._set_aside: dict[int, int] = {}  # what stood before the last lowering by a scout
+        self._on_their_way = WeakSet[Outing]()  # until nobody asks any more
         self.is_full = False  # whether the last look found as much as it asked for
 
     def options(self) -> dict[str, Any]:
@@ -45,47 +67,68 @@ class Hints:
             return {"hint": hint}
         return {"hints": list(self._pos.items()), "late": NOW_AT_ONCE if self.is_full else LATE}
 
-    def took(self, claims: Sequence[Claim], *, is_full: bool) -> None:
-        """A look found these jobs, in the order of the index; before the last of them there are no others."""
-        self.is_full = is_full
+    def forget(self) -> None:
+        """Nothing is known of the queue any more; what is on its way counts for nothing."""
+        self._pos.clear()
+        self._set_aside.clear()
+        self._on_their_way.clear()
+        self.is_full = False
+
+    def set_out(self) -> Outing:
+        """A look, or a scout, begins now; give it to `took` or `scouted` when it returns."""
+        outing = Outing(dict(self._pos), dict(self._set_aside))
+        self._on_their_way.add(outing)
+        return outing
+
+    def took(self, look: Outing, claims: Sequence[Claim], *, is_full: bool) -> None:
+        """The look found these jobs, in the order of the index; before the last of them there are no others but
+        those that it was told of.
+        """
+        if look not in self._on_their_way:
+            return
+        self.is_full = is_full and not look.told  # the next one may not go on where this one ended
         for priority, pos in {claim.priority: claim.pos for claim in claims}.items():
-            self._raise(priority, pos - MARGIN)
+            self._raise(priority, look.up_to(priority, pos - MARGIN))
 
     def lower(self, priority: int, pos: int) -> None:
         """A job became ready at this place, perhaps one that looks have passed."""
-        if pos < self._pos.get(priority, pos):
-            self._pos[priority] = pos
+        for outing in self._on_their_way:
+            outing.tell(priority, pos)
+        for hints in (self._pos, self._set_aside):
+            if pos < hints.get(priority, pos):
+                hints[priority] = pos
+        if priority not in self._pos:
+            self.is_full = False  # a look that goes on where the last one ended passes more urgent jobs
 
-    def scouted(self, front: Front, begun: Mapping[int, int]) -> bool:
-        """Take over what a scout found, which set out when the hints were `begun`; return whether jobs
-        stand before these."""
+    def scouted(self, front: Front, scout: Outing) -> bool:
+        """Take over what the scout found; return whether jobs stand before the hints with which it set out."""
+        if scout not in self._on_their_way:
+            return False
         lowered = {
             priority: pos
             for priority, pos in front.begins.items()
-            if pos is not None and pos < begun.get(priority, pos)
+            if pos is not None and pos < scout.begun.get(priority, pos)
         }
         if lowered:
+            before = dict(self._pos)
+            for priority, pos in lowered.items():
+                self.lower(priority, pos)
+            self._set_aside = before
             self.is_full = False  # a look that goes on where the last one ended may pass them again
-            self._set_aside = dict(self._pos)
-            self._pos.update(lowered)
-        for priority in begun.keys() | front.begins.keys():
-            pos = front.begins.get(priority)
-            if pos is None:
+        for priority in scout.begun.keys() | front.begins.keys():
+            found = front.begins.get(priority)
+            if found is None:
                 self.is_full = False
-                self._raise(priority, front.now - MARGIN)
+                self._raise(priority, scout.up_to(priority, front.now - MARGIN))
             elif priority not in self._pos:
-                self._pos[priority] = pos
+                self._pos[priority] = scout.up_to(priority, found)
         return bool(lowered)
 
-    def set_out(self) -> dict[int, int]:
-        """Return the hints that a scout compares with when it returns."""
-        return dict(self._pos)
-
-    def leave_alone(self) -> None:
-        """The jobs that the last scout found are not for this worker: begin behind them again."""
-        set_aside, self._set_aside = self._set_aside, {}
-        for priority, pos in set_aside.items():
-            self._raise(priority, pos)
+    def leave_alone(self, look: Outing) -> None:
+        """Jobs that the look found are not for this worker: begin again where it would have begun without a scout."""
+        if look in self._on_their_way:
+            for priority, pos in look.set_aside.items():
+                self._raise(priority, look.up_to(priority, pos))
 
     def _raise(self, priority: int, pos: int) -> None:
         self._pos[priority] = max(pos, self._pos.get(priority, pos))

@@ -64,14 +64,14 @@ class Scouts:
     async def _look(self, queue: ServedQueue) -> bool:
         """Return whether jobs stand before the queue's hints. However it ends, a rest follows."""
         now = time.monotonic()
-        begun = queue.hints.set_out()
+        scout = queue.hints.set_out()
         try:
             front = await self._claims.front(queue.id, without_kinds=queue.left_alone_now(now))
         finally:
             after = time.monotonic()
             self._rested_at = after + SCOUT_SHARE * (after - now)
             queue.scout_at = max(after + SCOUT_EVERY, self._rested_at)
-        return queue.hints.scouted(front, begun)
+        return queue.hints.scouted(front, scout)
 
 
 async def _until(moment: float) -> None:

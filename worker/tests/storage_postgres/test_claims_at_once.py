@@ -75,10 +75,11 @@ async def test_what_a_scout_finds_is_not_looked_for_by_a_claim_that_may_pass_it(
     database: PostgresDatabase, ids: list[int]
 ) -> None:
     hints = Hints()
-    hints.took(await PostgresClaims(database).claim(QUEUE, ME, limit=3), is_full=True)
+    hints.took(hints.set_out(), await PostgresClaims(database).claim(QUEUE, ME, limit=3), is_full=True)
     assert "hint" in hints.options()
-    begun = {priority: pos + 10_000_000 for priority, pos in hints.set_out().items()}
+    scout = hints.set_out()
+    scout.begun = {priority: pos + 10_000_000 for priority, pos in scout.begun.items()}
 
-    assert hints.scouted(await PostgresClaims(database).front(QUEUE), begun)
+    assert hints.scouted(await PostgresClaims(database).front(QUEUE), scout)
 
     assert "hint" not in hints.options()

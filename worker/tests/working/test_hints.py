@@ -1,6 +1,7 @@
 """Jobs that stand where a worker has already looked are found all the same."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from forge_jobs import Forge
 from forge_jobs.model.job import Claim
 from forge_jobs.storage.interface.storage import Storage
-from forge_jobs.worker import claimer, scouts
+from forge_jobs.worker import claimer, hints, scouts
 from tests.storage.databases import Database
 from tests.storage.factories import claim, enqueue, worker
 from tests.working.eventually import eventually
@@ -107,3 +108,31 @@ async def test_known_jobs_run_behind_and_between_kinds_that_nobody_handles(
             return counts.pending + counts.in_progress == 150
 
         await eventually(are_the_others_left)  # the last job is done once that is recorded
+
+
+async def test_a_job_handed_back_while_a_look_is_on_its_way_is_found(
+    forge: Forge, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So only where the next look begins decides.
+    monkeypatch.setattr(scouts, "SCOUT_EVERY", 3600.0)
+    monkeypatch.setattr(hints, "MARGIN", 0)
+    monkeypatch.setattr(hints, "LATE", timedelta(0))
+    other = await worker(forge.storage)
+    behind = await enqueue(forge.storage, payload=b"{}")
+    held = await claim(forge.storage, other)
+    claim_before = forge.storage.claims.claim
+
+    async def claimed_as_another_comes_back(queue_id: int, *given: Any, **options: Any) -> Sequence[Claim]:
+        claims = await claim_before(queue_id, *given, **options)
+        if claims and held:
+            await forge.storage.claims.hand_back(held)
+            [back] = held
+            held.clear()
+            assert served.session is not None
+            served.session._claimer.wake_behind(queue_id, back.priority, back.pos, other)
+        return claims
+
+    monkeypatch.setattr(forge.storage.claims, "claim", claimed_as_another_comes_back)
+    async with working(forge) as served:
+        first = await enqueue(forge.storage, payload=b"{}")
+        await eventually(lambda: {first, behind} <= set(ran))
