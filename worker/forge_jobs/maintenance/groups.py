@@ -11,3 +11,4 @@ async def audit(groups: Groups, telemetry: Telemetry, epoch: LeaderEpoch) -> Non
     mended = await groups.audit(epoch=epoch)
     if mended:
         telemetry.emit(GroupsMended(mended))
+    await groups.forget(epoch=epoch)

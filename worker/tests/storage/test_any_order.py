@@ -16,7 +16,7 @@ from forge_jobs.errors import (
     WrongState,
 )
 from forge_jobs.model.group import Group, encoded
-from forge_jobs.model.job import NewJob, Postponement, Reason
+from forge_jobs.model.job import KeyMode, NewJob, Postponement, Reason
 from forge_jobs.model.match import Match, Move
 from tests.storage.factories import dead, done, failed, leader, lost_claims, queue, worker
 from tests.storage.invariants import check_invariants
@@ -61,6 +61,7 @@ class Walker:
             "work",
             queue=name,
             key=key,
+            key_mode=self.dice.choice(list(KeyMode)),
             delay=delay,
             priority=self.dice.choice([0, 0, 1]),
             groups=self.some_groups(),
@@ -124,6 +125,9 @@ class Walker:
     async def run_now(self):
         await self.storage.jobs.run_now(self.some_id())
 
+    async def remove(self):
+        await self.storage.keys.remove("work", self.dice.choice("abc"))
+
     async def delete(self):
         await self.storage.jobs.delete(self.some_id())
 
@@ -146,7 +150,7 @@ class Walker:
         await self.storage.workers.beat(self.me)
         await self.storage.history.sweep(epoch=self.epoch, limit=5)
         await self.storage.jobs.fold()
-        await self.storage.groups.audit(epoch=self.epoch)
+        await self.storage.groups.forget(epoch=self.epoch)  # no audit, which would hide who was left behind
         with suppress(UnknownGroup):
             await self.storage.groups.set(self.dice.choice("xyz"), self.dice.choice([None, 1, 3]))
 
@@ -172,6 +176,7 @@ ACTIONS = {
     Walker.retry: 2,
     Walker.run_now: 2,
     Walker.delete: 2,
+    Walker.remove: 1,
     Walker.move_some: 2,
     Walker.look: 1,
     Walker.make_pending: 2,

@@ -244,7 +244,7 @@ async def test_the_limit_of_a_group_that_nobody_uses_is_kept_where_people_set_it
     with pytest.raises(UnknownGroup):
         await storage.groups.set("a", None)
     await storage.groups.set("a", 2)
-    await storage.groups.audit(epoch=await leader(storage))
+    await storage.groups.forget(epoch=await leader(storage))
 
     [group] = await storage.groups.all()
     assert (group.limit, group.set_limit) == (2, 2)
@@ -376,17 +376,26 @@ async def test_the_audit_frees_places_that_a_worker_which_knows_no_groups_has_le
     assert await state(storage, second) is State.PENDING
 
 
-async def test_the_audit_lets_in_who_was_forgotten_and_forgets_groups_that_nobody_uses(storage, database):
-    first, second = await enqueue(storage, **of("a")), await enqueue(storage, **of("a"))
+async def test_the_audit_lets_in_who_was_left_behind(storage, database):
+    _, second = await enqueue(storage, **of("a")), await enqueue(storage, **of("a"))
     await database.run("UPDATE job_group SET said = 2")
     epoch = await leader(storage)
 
     assert await storage.groups.audit(epoch=epoch) == 1
     assert await state(storage, second) is State.PENDING
-    for one in (first, second):
-        await storage.jobs.cancel(one)
     assert await storage.groups.audit(epoch=epoch) == 0
 
+
+async def test_the_leader_forgets_groups_that_nobody_uses(storage):
+    first = await enqueue(storage, **of("a"))
+    epoch = await leader(storage)
+    await storage.groups.forget(epoch=epoch)
+    assert [one.name for one in await storage.groups.all()] == ["a"]
+    await storage.jobs.cancel(first)
+
+    await storage.groups.forget(epoch=epoch - 1)
+    assert [one.name for one in await storage.groups.all()] == ["a"]
+    await storage.groups.forget(epoch=epoch)
     assert await storage.groups.all() == []
 
 
@@ -506,7 +515,6 @@ async def test_a_job_that_replaces_one_with_a_place_joins_its_own_groups(storage
     second = await enqueue(storage, **of("a"))
 
     answer = await storage.jobs.enqueue(job(**of("b", key="k", key_mode=KeyMode.REPLACE)))
-    await storage.groups.audit(epoch=await leader(storage))
 
     assert (answer.id, answer.replaced) == (first, True)
     assert await state(storage, second) is State.PENDING

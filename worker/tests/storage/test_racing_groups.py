@@ -1,6 +1,7 @@
 """Many at once in the same groups: no limit is ever passed, no place is lost, and nobody is left behind."""
 
 import asyncio
+import itertools
 import random
 from collections import Counter
 from datetime import timedelta
@@ -20,7 +21,7 @@ GROUPS = {
     "other": [Group("two", limit=1), Group("three", limit=3)],
 }
 LIMITS = {"one": 1, "two": 1, "three": 3}
-JOBS = 60  # of each producer
+ROUNDS, JOBS, TURNS = 10, 8, 5  # of each producer and of each worker in a round
 
 
 async def produce(storage, database, dice, turn):
@@ -41,15 +42,12 @@ async def produce(storage, database, dice, turn):
     return made
 
 
-async def work(storage, dice, is_over):
-    """Do what there is until it is over and nothing is left."""
-    me, ended = await worker(storage), 0
-    while True:
-        over = is_over()
+async def work(storage, dice, me):
+    """Make a few turns; return how many jobs have ended."""
+    ended = 0
+    for _ in range(TURNS):
         await storage.schedule.make_pending()
         claims = await claim(storage, me, limit=dice.randint(1, 10))
-        if not claims and over and not await left(storage):
-            return ended
         dice.shuffle(claims)
         again = [one for one in claims if dice.random() < 0.1 and one.attempt < 3]
         if again and dice.random() < 0.5:
@@ -60,16 +58,12 @@ async def work(storage, dice, is_over):
         await storage.claims.finish([dice.choice([done, done, dead])(one) for one in ends])
         ended += len(ends)
         await asyncio.sleep(0)
-
-
-async def left(storage):
-    [counts] = await storage.jobs.counts()
-    return counts.pending + counts.scheduled + counts.blocked + counts.in_progress
+    return ended
 
 
 async def watch(storage, database, seen, epoch, is_over):
     """The limits hold at every moment, while somebody forgets groups that nobody uses."""
-    while not is_over():
+    while not is_over.is_set():
         taken = Counter(
             name
             for (name,) in await database.rows(
@@ -77,40 +71,40 @@ async def watch(storage, database, seen, epoch, is_over):
             )
         )
         seen.update({name: 1 for name, count in taken.items() if count > LIMITS[name]})
-        await storage.groups.audit(epoch=epoch)
+        await storage.groups.forget(epoch=epoch)
         await asyncio.sleep(0.005)
 
 
+async def left(storage):
+    [counts] = await storage.jobs.counts()
+    return counts.pending + counts.scheduled + counts.blocked + counts.in_progress
+
+
 async def race(storage, another, database, seed):
-    dice = random.Random(seed)
-    over: Counter[str] = Counter()
-    producing = True
-    racing = True
+    """Everybody stands still after each round, and nobody may have been left behind: nothing audits the groups beside."""
+    dice, over = random.Random(seed), Counter[str]()
     epoch, turn = await leader(storage), asyncio.Lock()
-
-    async def produced():
-        nonlocal producing
-        made = await asyncio.gather(
-            *[produce(await another(), database, random.Random(dice.random()), turn) for _ in range(3)]
+    producers = [(await another(), random.Random(dice.random())) for _ in range(3)]
+    workers = [(mine := await another(), random.Random(dice.random()), await worker(mine)) for _ in range(3)]
+    made = ended = 0
+    for number in itertools.count():
+        producing = producers if number < ROUNDS else []
+        is_over = asyncio.Event()
+        watching = asyncio.create_task(watch(storage, database, over, epoch, is_over))
+        numbers = await asyncio.gather(
+            *(produce(mine, database, chance, turn) for mine, chance in producing),
+            *(work(mine, chance, me) for mine, chance, me in workers),
         )
-        producing = False
-        return sum(made)
-
-    async def worked():
-        nonlocal racing
-        ended = await asyncio.gather(
-            *[work(await another(), random.Random(dice.random()), lambda: not producing) for _ in range(3)]
-        )
-        racing = False
-        return sum(ended)
-
-    async with asyncio.timeout(120):
-        made, ended, _ = await asyncio.gather(
-            produced(), worked(), watch(storage, database, over, epoch, lambda: not racing)
-        )
+        is_over.set()
+        await watching
+        await check_invariants(storage, database)
+        made += sum(numbers[: len(producing)])
+        ended += (now_ended := sum(numbers[len(producing) :]))
+        if not producing and not await left(storage):
+            break
+        assert producing or now_ended, "jobs are left, and nobody can claim one"
     assert over == {}
     assert ended == made
-    await check_invariants(storage, database)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

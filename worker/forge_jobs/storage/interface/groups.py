@@ -21,5 +21,8 @@ class Groups(Protocol):
     async def audit(self, *, epoch: LeaderEpoch) -> int:
         """No ended or waiting job has a place, and no job is blocked whose groups have one; return how much was mended.
 
-        Groups that nobody uses are forgotten. Nothing is changed when `epoch` no longer leads.
+        Nothing is changed when `epoch` no longer leads.
         """
+
+    async def forget(self, *, epoch: LeaderEpoch) -> None:
+        """Groups that nobody uses are forgotten, unless people have set their limit or `epoch` no longer leads."""

@@ -111,7 +111,7 @@ UNUSED = UNUSED.replace("{unused}", _UNUSED).replace("{leads}", LEADS.replace("{
 FORGET = FORGET.replace("{unused}", _UNUSED)
 
 STEP = 5_000
-"""How many places one step of the audit looks at, and how many groups it forgets."""
+"""How many places one step of the audit looks at, and how many groups are forgotten at once."""
 
 
 class PostgresGroups:
@@ -148,12 +148,14 @@ class PostgresGroups:
         if standing:
             mended += len(standing)
             await admit(self._database, standing)
+        return mended
+
+    async def forget(self, *, epoch: LeaderEpoch) -> None:
         async with self._database.transaction() as connection:
             unused = await self._database.fetch(UNUSED, STEP, epoch, connection=connection)
             if unused:
                 ids = [record[0] for record in unused]
                 await self._database.execute(FORGET, ids, connection=connection)
-        return mended
 
 
 async def full_groups(database: PostgresDatabase, job_id: int) -> list[FullGroup]:

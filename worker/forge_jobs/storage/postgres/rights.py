@@ -84,6 +84,7 @@ FUNCTIONS = (
     "place",
     "places_left",
     "remove",
+    "remove_job",
     "put_job",
     "rewrite_job",
     "stand_in_line",

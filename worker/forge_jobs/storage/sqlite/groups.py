@@ -126,11 +126,16 @@ class SqliteGroups:
                 return 0
             stale = [row[0] for row in transaction.rows(STALE)]
             leave(transaction, stale)
-            admitted = admit_all(transaction)
-            transaction.execute(FORGET)
-            return len(stale) + admitted
+            return len(stale) + admit_all(transaction)
 
         return await self._database.write(audit)
+
+    async def forget(self, *, epoch: LeaderEpoch) -> None:
+        def forget(transaction: Transaction) -> None:
+            if leads(transaction, epoch):
+                transaction.execute(FORGET)
+
+        await self._database.write(forget)
 
 
 def full_groups(transaction: Transaction, job_id: int) -> list[FullGroup]:

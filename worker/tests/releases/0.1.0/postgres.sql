@@ -844,11 +844,12 @@ $$;
 -- longer than `max_wait` since it was enqueued first, or stay where it is if it is pending.
 --
 -- The row of the job's state is locked first, and made anew, so that no claim that looked before takes the job with its
--- old payload.
+-- old payload. Its places are given up; `vacated` are the groups to which whoever ends the transaction has to admit.
 CREATE FUNCTION "forge_jobs".rewrite_job(
     job_id bigint, queue_id integer, priority smallint, max_attempts integer, timeout double precision, codec text,
-    payload bytea, mode text, max_wait interval, due timestamptz, late boolean, groups text
-) RETURNS boolean LANGUAGE plpgsql AS $$
+    payload bytea, mode text, max_wait interval, due timestamptz, late boolean, groups text,
+    OUT is_rewritten boolean, OUT vacated bigint[]
+) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     waited record;
@@ -864,11 +865,14 @@ BEGIN
     END IF;
     IF NOT FOUND THEN
         DELETE FROM "forge_jobs".blocked WHERE blocked.job_id = rewrite_job.job_id
-        RETURNING blocked.queue_id, blocked.attempt, NULL::bigint AS pos, NULL::timestamptz AS run_at INTO waited;
+        RETURNING blocked.queue_id, blocked.attempt, NULL::bigint AS pos, NULL::timestamptz AS run_at, blocked.groups
+        INTO waited;
         IF NOT FOUND THEN
-            RETURN false;
+            is_rewritten := false;
+            RETURN;
         END IF;
         is_blocked := true;
+        vacated := waited.groups;  -- it may have been the only one in its line of all that have the same groups
     END IF;
     INSERT INTO "forge_jobs".tally (queue_id, pending, scheduled, blocked)
     VALUES (waited.queue_id, -(waited.run_at IS NULL AND NOT is_blocked)::integer, -(waited.run_at IS NOT NULL)::integer,
@@ -890,12 +894,13 @@ BEGIN
     PERFORM "forge_jobs".begin_wait(
         rewrite_job.job_id, rewrite_job.queue_id, rewrite_job.priority, rewrite_job.due, late,
         CASE WHEN stays THEN waited.pos END, CASE WHEN rewrite_job.groups IS NOT NULL THEN 1::smallint END);
-    IF late THEN  -- nobody shall wait for this transaction: who joins a group next, or the audit, sees what is free
-        DELETE FROM "forge_jobs".occupant WHERE occupant.job_id = rewrite_job.job_id;
-    ELSE
-        PERFORM "forge_jobs".leave_groups(ARRAY[rewrite_job.job_id]);
+    IF NOT is_blocked THEN
+        WITH gone AS (
+            DELETE FROM "forge_jobs".occupant WHERE occupant.job_id = rewrite_job.job_id RETURNING occupant.group_id
+        )
+        SELECT array_agg(gone.group_id) INTO vacated FROM gone;
     END IF;
-    RETURN true;
+    is_rewritten := true;
 END
 $$;
 
@@ -908,18 +913,19 @@ $$;
 -- since the first.
 --
 -- Each step locks one row, and changes something only if it was there. What others did meanwhile shows in finding
--- nothing, and then all begins again.
+-- nothing, and then all begins again. `vacated` is as in `rewrite_job`.
 CREATE FUNCTION "forge_jobs".put_job(
     queue_id integer, priority smallint, max_attempts integer, timeout double precision, kind text, codec text,
     payload bytea, key text, mode text, max_wait interval, fingerprint bytea, within interval, extends boolean,
     due timestamptz, late boolean, groups text DEFAULT NULL,
-    OUT id bigint, OUT outcome text, OUT supersedes bigint, OUT differs boolean
+    OUT id bigint, OUT outcome text, OUT supersedes bigint, OUT differs boolean, OUT vacated bigint[]
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     moment timestamptz := statement_timestamp();
     holder bigint;
     tries integer := 0;
+    rewritten record;
 BEGIN
     LOOP
         tries := tries + 1;
@@ -952,12 +958,13 @@ BEGIN
         END IF;
         put_job.differs := "forge_jobs".payload_differs(holder, put_job.payload, put_job.codec);
         IF put_job.fingerprint IS NULL OR mode = 'replace' THEN
-            IF "forge_jobs".rewrite_job(
+            SELECT * INTO rewritten FROM "forge_jobs".rewrite_job(
                 holder, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.codec,
-                put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups)
-            THEN
+                put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups);
+            IF rewritten.is_rewritten THEN
                 put_job.id := holder;
                 outcome := 'replaced';
+                vacated := rewritten.vacated;
                 RETURN;
             END IF;
         END IF;
@@ -995,20 +1002,19 @@ END
 $$;
 
 -- Removes the living job of a kind that has this key: 'deleted', 'will_not_retry' if it runs, which then goes on without
--- its key and is never tried again, or 'not_found'. With `at_once` the places in groups that this frees are given away
--- here, which locks the groups until the transaction ends; else the leader gives them away within half a minute.
-CREATE FUNCTION "forge_jobs".remove(kind text, key text, at_once boolean DEFAULT false) RETURNS text LANGUAGE plpgsql AS $$
+-- its key and is never tried again, or 'not_found'. `vacated` is as in `rewrite_job`.
+CREATE FUNCTION "forge_jobs".remove_job(kind text, key text, OUT outcome text, OUT vacated bigint[]) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     holder bigint;
     waited record;
-    its_groups bigint[];
 BEGIN
     FOR round IN 1..100 LOOP
         SELECT job_key.job_id INTO holder FROM "forge_jobs".job_key
-        WHERE job_key.kind = remove.kind AND job_key.key = remove.key;
+        WHERE job_key.kind = remove_job.kind AND job_key.key = remove_job.key;
         IF NOT FOUND THEN
-            RETURN 'not_found';
+            outcome := 'not_found';
+            RETURN;
         END IF;
         DELETE FROM "forge_jobs".ready WHERE ready.ctid = "forge_jobs".place(holder)
         RETURNING ready.queue_id, 'pending' AS state INTO waited;
@@ -1026,29 +1032,34 @@ BEGIN
                     -(waited.state = 'blocked')::integer);
             DELETE FROM "forge_jobs".job_key WHERE job_key.job_id = holder;
             DELETE FROM "forge_jobs".failure WHERE failure.job_id = holder;
-            SELECT array_agg(job_group.id) INTO its_groups
+            SELECT array_agg(job_group.id) INTO vacated  -- all: it may have been the only one in the line of one of them
             FROM "forge_jobs".job CROSS JOIN LATERAL jsonb_object_keys(job.groups::jsonb) AS rule (name)
             JOIN "forge_jobs".job_group ON job_group.name = rule.name
             WHERE job.id = holder AND job.groups IS NOT NULL;
             DELETE FROM "forge_jobs".job WHERE job.id = holder;
             DELETE FROM "forge_jobs".occupant WHERE occupant.job_id = holder;
-            IF at_once AND its_groups IS NOT NULL THEN  -- all: it may have been the only one in the line of one of them
-                PERFORM "forge_jobs".admit(its_groups);
-            END IF;
-            RETURN 'deleted';
+            outcome := 'deleted';
+            RETURN;
         END IF;
         PERFORM FROM "forge_jobs".claimed WHERE claimed.job_id = holder FOR UPDATE;
         IF FOUND THEN
             DELETE FROM "forge_jobs".job_key
-            WHERE job_key.kind = remove.kind AND job_key.key = remove.key AND job_key.job_id = holder;
+            WHERE job_key.kind = remove_job.kind AND job_key.key = remove_job.key AND job_key.job_id = holder;
             IF FOUND THEN
-                RETURN 'will_not_retry';
+                outcome := 'will_not_retry';
+                RETURN;
             END IF;
         END IF;
     END LOOP;
-    RAISE EXCEPTION 'the job with the key % is moved by others all the time', remove.key
+    RAISE EXCEPTION 'the job with the key % is moved by others all the time', remove_job.key
         USING ERRCODE = 'serialization_failure';
 END
+$$;
+
+-- Removes a job by its key from any language. Places in groups that this frees are given away by the leader, within half
+-- a minute: nobody is to wait for the caller's commit.
+CREATE FUNCTION "forge_jobs".remove(kind text, key text) RETURNS text LANGUAGE sql AS $$
+    SELECT outcome FROM "forge_jobs".remove_job($1, $2)
 $$;
 
 -- Enqueues a job from any language: SELECT forge_jobs.enqueue('send_email', '{"to": "a@example.com"}', queue => 'mail')
