@@ -1,7 +1,8 @@
 """Where the looks of a worker begin, and what brings them back to an earlier place."""
 
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from forge_jobs.model.job import Claim
 from forge_jobs.storage.interface.claims import Front
@@ -11,7 +12,7 @@ LONG_AGO, EARLIER, NOW = 1_000_000, 50_000_000, 90_000_000
 
 
 def claimed(pos: int, priority: int = 0) -> Claim:
-    return Claim(1, 1, 1, 1, "work", b"", "json", priority, pos, 5, None, None, datetime.now(UTC))
+    return Claim(1, 1, 1, 1, "work", b"", "json", priority, pos, 5, None, None, time.time())
 
 
 def took(hints: Hints, claims: Sequence[Claim], *, is_full: bool) -> None:

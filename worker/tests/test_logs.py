@@ -38,7 +38,7 @@ def claim(job_id: int = 42, kind: str = "send_email", attempt: int = 2) -> Claim
         max_attempts=5,
         timeout=None,
         key=None,
-        created_at=MOMENT,
+        created=MOMENT.timestamp(),
     )
 
 

@@ -30,7 +30,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 def run(
     outcome: Outcome = Outcome.DONE, kind: str = "send_email", wait: float = 0.0, duration: float = 0.0
 ) -> Run:
-    claim = Claim(42, 7, 1, 1, kind, b"{}", "json", 0, 0, 5, None, None, MOMENT)
+    claim = Claim(42, 7, 1, 1, kind, b"{}", "json", 0, 0, 5, None, None, MOMENT.timestamp())
     return Run(claim, "mail", outcome, wait, duration)
 
 

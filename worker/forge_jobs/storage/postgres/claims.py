@@ -82,7 +82,7 @@ WITH {pick}, taken AS (
     SELECT $1, -count(*), count(*) FROM taken HAVING count(*) > 0
 )
 SELECT job.id, {attempt}, job.kind, {payload}, job.codec, job.priority, taken.pos,
-       job.max_attempts, job.timeout, job.key, job.created_at, job.links
+       job.max_attempts, job.timeout, job.key, date_part('epoch', job.created_at), job.links
 FROM taken JOIN {schema}.job ON job.id BETWEEN taken.job_id AND taken.job_id
 """.replace("{attempt}", f"least(taken.attempt, {LAST_ATTEMPT - 1}) + 1").replace(
     # its length is known without reading it
@@ -196,7 +196,7 @@ WHERE claimed.job_id = $1 AND claimed.worker_id = $2 AND claimed.attempt = $3
 
 HELD = """
 SELECT job.id, claimed.worker_id, claimed.attempt, job.queue_id, job.kind, ''::bytea, job.codec, job.priority,
-       {schema}.micros(claimed.claimed_at), job.max_attempts, job.timeout, job.key, job.created_at, job.links,
+       {schema}.micros(claimed.claimed_at), job.max_attempts, job.timeout, job.key, date_part('epoch', job.created_at), job.links,
        claimed.cancel_requested_at IS NOT NULL
 FROM {schema}.claimed JOIN {schema}.job ON job.id BETWEEN claimed.job_id AND claimed.job_id
 WHERE claimed.worker_id = $1

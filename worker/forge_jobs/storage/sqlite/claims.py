@@ -26,7 +26,7 @@ from forge_jobs.storage.interface.claims import START, Front, Hint
 from forge_jobs.storage.sqlite import groups
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
-from forge_jobs.storage.sqlite.micros import later, micros, moment
+from forge_jobs.storage.sqlite.micros import later, micros
 from forge_jobs.storage.sqlite.tally import count_move
 from forge_jobs.storage.sqlite.transaction import Row, Transaction
 from forge_jobs.storage.sqlite.waiting import make_ready, make_scheduled, remember_failures
@@ -60,7 +60,7 @@ WHERE queue.id = :queue_id AND worker.id = :worker_id
 # a worker on SQLite eight percent more.
 PICK = """
 SELECT ready.job_id, :worker_id, {attempt}, ready.queue_id, job.kind, {payload}, job.codec, ready.priority,
-       ready.pos, job.max_attempts, job.timeout, job.key, job.created_at, job.links, false
+       ready.pos, job.max_attempts, job.timeout, job.key, job.created_at / 1e6, job.links, false
 FROM ready JOIN job ON job.id = ready.job_id
 WHERE ready.queue_id = :queue_id AND ready.priority < :until AND (ready.priority, ready.pos) >= (:priority, :pos){more}
 ORDER BY ready.priority, ready.pos, ready.job_id
@@ -118,7 +118,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 CLAIMED = """
 SELECT job.id, claimed.worker_id, claimed.attempt, job.queue_id, job.kind, x'', job.codec, job.priority,
-       claimed.claimed_at, job.max_attempts, job.timeout, job.key, job.created_at, job.links,
+       claimed.claimed_at, job.max_attempts, job.timeout, job.key, job.created_at / 1e6, job.links,
        claimed.cancel_requested_at IS NOT NULL
 FROM claimed JOIN job ON job.id = claimed.job_id
 """
@@ -220,7 +220,7 @@ def _claimed(row: Row) -> Claim:
         max_attempts=row[9],
         timeout=row[10],
         key=row[11],
-        created_at=moment(row[12]),
+        created=row[12],
         links=row[13],
         cancel_requested=bool(row[14]),
     )
