@@ -534,3 +534,120 @@ async def test_a_blocked_job_is_removed_by_its_key(storage):
     for gone in (first, second):
         with pytest.raises(JobNotFound):
             await storage.jobs.get(gone)
+
+
+@pytest.mark.parametrize("mode", [KeyMode.PRESERVE_RUN_AT, KeyMode.PUT_OFF])
+async def test_a_job_that_is_replaced_where_its_time_is_preserved_keeps_its_place_in_its_group(storage, mode):
+    first = await enqueue(storage, **of("a", key="k"))
+    second = await enqueue(storage, **of("a"))
+
+    answer = await storage.jobs.enqueue(job(**of("a", key="k", key_mode=mode, payload=b"2")))
+
+    assert (answer.id, answer.replaced) == (first, True)
+    assert (await state(storage, first), await state(storage, second)) == (State.PENDING, State.BLOCKED)
+    assert [one.payload for one in await claim(storage, await worker(storage))] == [b"2"]
+
+
+async def test_a_blocked_job_that_is_replaced_where_its_time_is_preserved_keeps_its_place_in_line(
+    storage, clock
+):
+    me = await worker(storage)
+    ids = []
+    for key in ("a", "b", "c"):
+        ids.append(await enqueue(storage, **of("a", key=key)))
+        await clock.advance(seconds=1)
+
+    answer = await storage.jobs.enqueue(
+        job(**of("a", key="b", key_mode=KeyMode.PRESERVE_RUN_AT, payload=b"2"))
+    )
+    ended_in_order = []
+    while claims := await claim(storage, me):
+        ended_in_order += [one.job_id for one in claims]
+        await storage.claims.finish([done(one) for one in claims])
+
+    assert (answer.id, answer.replaced) == (ids[1], True)
+    assert ended_in_order == ids
+
+
+async def test_a_limit_holds_that_a_job_says_which_is_replaced_at_its_place(storage):
+    await enqueue(storage, **of("a", key="k"))
+    second = await enqueue(storage, **of("a"))
+
+    await storage.jobs.enqueue(
+        job(**of(Group("a", limit=2), key="k", key_mode=KeyMode.PRESERVE_RUN_AT, payload=b"2"))
+    )
+
+    assert await state(storage, second) is State.PENDING
+    [group] = await storage.groups.all()
+    assert (group.limit, group.occupants, group.blocked) == (2, 2, 0)
+
+
+@pytest.mark.parametrize("groups", [(), ("b",)])
+async def test_a_job_that_leaves_its_group_when_it_is_replaced_hands_its_place_over(storage, groups):
+    await enqueue(storage, **of("a", key="k"))
+    second = await enqueue(storage, **of("a"))
+    facts = of(*groups, key="k", key_mode=KeyMode.REPLACE) if groups else {"key": "k", "key_mode": "replace"}
+
+    await storage.jobs.enqueue_many([job(**{**facts, "key_mode": KeyMode.REPLACE})] * 2)
+
+    assert await state(storage, second) is State.PENDING
+
+
+async def test_a_job_of_several_groups_that_is_replaced_leaves_its_turn_to_the_next(storage):
+    me = await worker(storage)
+    everyone = Group("all", limit=1)
+    await enqueue(storage, **of(everyone))
+    await enqueue(storage, **of("a", everyone, key="k"))
+    third = await enqueue(storage, **of("a", everyone))
+
+    await storage.jobs.enqueue(job(key="k", key_mode=KeyMode.REPLACE))
+    await storage.claims.finish([done(one) for one in await claim(storage, me)])
+
+    assert await state(storage, third) is State.PENDING
+
+
+@pytest.mark.parametrize("how", ["replace", "remove", "leave"])
+async def test_a_place_that_a_transaction_of_a_caller_frees_is_given_away_when_somebody_looks(
+    storage, database, how
+):
+    await enqueue(storage, **of("a", key="k"))
+    second = await enqueue(storage, **of("a"))
+
+    async with database.transaction() as connection:
+        if how == "remove":
+            assert await storage.keys.remove("work", "k", connection=connection) is Removed.DELETED
+        else:
+            facts = of("b") if how == "replace" else {}
+            replacing = job(**facts, key="k", key_mode=KeyMode.REPLACE)
+            assert (await storage.jobs.enqueue(replacing, connection=connection)).replaced
+    await storage.schedule.make_pending()
+
+    assert await state(storage, second) is State.PENDING
+
+
+async def test_a_place_that_a_handler_frees_whose_worker_is_killed_is_given_away_when_somebody_looks(
+    storage, database
+):
+    me = await worker(storage)
+    await enqueue(storage, **of("a"))
+    second = await enqueue(storage, **of("a"))
+    [running] = await claim(storage, me)
+
+    async with database.transaction() as connection:
+        await storage.completions.complete(done(running), connection=connection)
+    await storage.schedule.make_pending()
+
+    assert await state(storage, second) is State.PENDING
+
+
+async def test_a_group_that_cancels_what_runs_cancels_jobs_that_wait_for_another_group_too(storage):
+    me = await worker(storage)
+    await enqueue(storage, **of("b"))
+    both = await enqueue(storage, **of("a", "b"))
+    await enqueue(storage, **of("a"))
+    await claim(storage, me)
+
+    newest = await enqueue(storage, **of(Group("a", overflow="cancel_running")))
+
+    assert await state(storage, both) is State.DEAD
+    assert await state(storage, newest) is State.BLOCKED

@@ -20,5 +20,7 @@ class Schedule(Protocol):
     async def make_pending(self, *, limit: int = 1000) -> tuple[int, timedelta | None]:
         """Up to `limit` jobs whose time has come are ready, idle workers are woken.
 
+        What transactions have left unsettled of groups is done: places are given away, jobs in the way of newer ones cancelled.
+
         Return how many, and how long until the next one is due (None: nothing is scheduled).
         """

@@ -6,11 +6,12 @@ The server has more to do with a row than we have, so whatever can be made while
 
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import accumulate, chain, repeat
 from operator import add, attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -24,7 +25,7 @@ from forge_jobs.storage import pieces, refusals
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
-from forge_jobs.storage.postgres.groups import admit
+from forge_jobs.storage.postgres.groups import settle_all
 from forge_jobs.storage.postgres.keys import is_lock_kept, put_many
 from forge_jobs.storage.postgres.kinds import named
 from forge_jobs.storage.postgres.queues import unknown_queue
@@ -106,23 +107,14 @@ class _Queue:
     max_attempts: int
 
 
-class _Made(NamedTuple):
-    """What became of a piece of the jobs."""
-
-    answers: list[Enqueued]
-    after: datetime  # later than the places of all of them
-    vacated: Sequence[int] = ()  # groups that have to be admitted to when the transaction is committed
-
-
 async def enqueue_by_copy(
     database: PostgresDatabase, jobs: Sequence[NewJob] | Alike, connection: Any
 ) -> list[Enqueued]:
     """All jobs wait, or none; see `Jobs.enqueue_many`."""
     keys, plain = pieces.keys(jobs), pieces.are_plain(jobs)
 
-    async def attempt() -> tuple[list[Enqueued], list[int]]:
+    async def attempt() -> list[Enqueued]:
         answers: list[Enqueued] = []
-        vacated: list[int] = []
         async with database.transaction(connection) as transaction:
             if not plain and connection is None:
                 await key_wait.bound(transaction)
@@ -130,18 +122,19 @@ async def enqueue_by_copy(
             for piece in pieces.pieces(jobs):
                 enqueued = _enqueue if plain else _enqueue_keyed
                 known = await _resolved(database, piece, transaction)
-                made = await enqueued(database, known, transaction, after, always_tell=connection is not None)
-                answers += made.answers
-                vacated += made.vacated
-                after = made.after
-        return answers, vacated
+                made, after = await enqueued(
+                    database, known, transaction, after, always_tell=connection is not None
+                )
+                answers += made
+        return answers
 
     try:
-        answers, vacated = await (again(attempt) if connection is None else attempt())
-        if connection is None:
-            await admit(database, vacated)
-            if pieces.has_groups(jobs):
-                answers = await _joined(database, answers)
+        answers = await (again(attempt) if connection is None else attempt())
+        if connection is None and any(answer.replaced for answer in answers):
+            with suppress(StorageUnavailable):  # then a worker sees to it
+                await settle_all(database)
+        if connection is None and pieces.has_groups(jobs):
+            answers = await _joined(database, answers)
         return answers
     except StorageUnavailable as error:
         if plain or not is_lock_kept(error):
@@ -153,20 +146,21 @@ async def enqueue_by_copy(
 
 async def _enqueue_keyed(
     database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any, after: datetime, *, always_tell: bool
-) -> "_Made":
+) -> tuple[list[Enqueued], datetime]:
     """Do as `_enqueue` does with jobs of which some may take the places of others, or have holds: those come last."""
     others = [job for job in jobs if not job.is_put]
-    made = await _enqueue(database, others, connection, after, always_tell=always_tell)
+    answers, after = await _enqueue(database, others, connection, after, always_tell=always_tell)
     if len(others) == len(jobs):
-        return made
-    answers, vacated = await _put(database, [job for job in jobs if job.is_put], connection)
-    first, last = iter(made.answers), iter(answers)
-    return _Made([next(last if job.is_put else first) for job in jobs], made.after, vacated)
+        return answers, after
+    made = await _put(database, [job for job in jobs if job.is_put], connection)
+    first, last = iter(answers), iter(made)
+    return [next(last if job.is_put else first) for job in jobs], after
 
 
 async def _enqueue(
     database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any, after: datetime, *, always_tell: bool
-) -> "_Made":
+) -> tuple[list[Enqueued], datetime]:
+    """Return the answers for this piece, and a moment that is later than the places of all its jobs."""
     queues = await _queues(database, jobs, connection)
     record = await database.fetchrow(PREPARE, len(jobs), connection=connection)
     assert record is not None
@@ -182,7 +176,7 @@ async def _enqueue(
     except (OverflowError, TypeError) as error:  # COPY encodes on our side, and the error says which value
         raise refusals.refused_value(error) from error
     await _tell(database, batch, connection, always_tell)
-    return _Made(batch.answers if answers is None else answers, now + len(jobs) * MICROSECOND)
+    return batch.answers if answers is None else answers, now + len(jobs) * MICROSECOND
 
 
 async def _resolved(database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any) -> Sequence[NewJob]:
@@ -256,9 +250,7 @@ async def _compare(
         answers[number] = Enqueued(answers[number].id, duplicate=True, payload_differs=differs)
 
 
-async def _put(
-    database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any
-) -> tuple[list[Enqueued], list[int]]:
+async def _put(database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any) -> list[Enqueued]:
     queues = await _queues(database, jobs, connection)
     into = [queues[job.queue or DEFAULT_QUEUE] for job in jobs]
     attempts = [

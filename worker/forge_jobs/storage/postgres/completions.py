@@ -65,14 +65,6 @@ RESCHEDULE_LINKED = _reschedule(
     "NOT (is_cancelled OR is_superseded)",
 )
 
-# The transaction of somebody else locks no group: the places that are free since its commit are given away now.
-HAND_OVER = """
-SELECT {schema}.admit(array_agg(job_group.id))
-FROM {schema}.job CROSS JOIN LATERAL jsonb_object_keys(job.groups::jsonb) AS rule (name)
-JOIN {schema}.job_group ON job_group.name = rule.name
-WHERE job.id = $1 AND job.groups IS NOT NULL
-"""
-
 # A row that was deleted since the snapshot is neither: it looks locked, and the next look shows what became of it.
 FATE = f"""
 WITH free AS MATERIALIZED (
@@ -82,7 +74,7 @@ SELECT EXISTS (SELECT FROM {{schema}}.claimed WHERE {_CLAIM}) AS is_claimed,
        NOT EXISTS (SELECT FROM free) AS is_locked,
        (SELECT state FROM {{schema}}.finished WHERE {_PROOF}) AS ended,
        EXISTS (SELECT FROM {{schema}}.job WHERE id = $1) AS is_known,
-       EXISTS (SELECT FROM {{schema}}.job WHERE id = $1 AND groups IS NOT NULL) AS has_groups
+       EXISTS (SELECT FROM {{schema}}.unsettled WHERE group_id IS NOT NULL) AS has_left_places
 """
 
 
@@ -120,11 +112,6 @@ class PostgresCompletions(Completions):
         assert record is not None
         ended = None if record["ended"] is None else State(record["ended"])
         traces = Traces(record["is_claimed"], record["is_locked"], ended, record["is_known"])
-        became = fate(completion, traces)
-        if became not in (Fate.COMMITTED, Fate.CANCELLED):
-            return became
-        if record["has_groups"]:
-            await groups.admit(self._database, await self._database.fetchval(HAND_OVER, completion.job_id))
-        elif not record["is_known"]:  # its queue keeps nothing, so that nobody can say which groups it had
-            await groups.admit(self._database, await self._database.fetchval(groups.STANDING))
-        return became
+        if record["has_left_places"]:
+            await groups.hand_over(self._database)
+        return fate(completion, traces)

@@ -119,9 +119,11 @@ DATED_JOBS = """unnest(coalesce(dated.job_ids, ARRAY(SELECT generate_series(date
 
 
 def vacated(of: str) -> str:
-    """The places that the jobs had in groups are free; nobody gets them yet: `vacated`."""
+    """The places that the jobs had in groups are free, and given away after the commit: `vacated`, `unsettled`."""
     return f"""vacated AS (
-    DELETE FROM {{schema}}.occupant WHERE job_id = ANY (ARRAY(SELECT job_id FROM {of}))
+    DELETE FROM {{schema}}.occupant WHERE job_id = ANY (ARRAY(SELECT job_id FROM {of})) RETURNING group_id
+), unsettled AS (
+    INSERT INTO {{schema}}.unsettled (group_id) SELECT DISTINCT group_id FROM vacated
 )"""
 
 

@@ -16,7 +16,7 @@ from forge_jobs.storage.pieces import are_plain, pieces
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.bulk import enqueue_by_copy
 from forge_jobs.storage.postgres.connection import PostgresDatabase
-from forge_jobs.storage.postgres.groups import admit, settle
+from forge_jobs.storage.postgres.groups import settle
 from forge_jobs.storage.postgres.joining import JOINED
 from forge_jobs.storage.postgres.keys import holder, in_time, name, put, uniqueness
 from forge_jobs.storage.postgres.kinds import queue_of
@@ -77,7 +77,7 @@ ENQUEUE_PLAIN = (
 PUT = (
     ENQUEUE[: ENQUEUE.index("{keyed}")]
     + """
-SELECT made.*{admitted} FROM target CROSS JOIN LATERAL {schema}.put_job(
+SELECT made.* FROM target CROSS JOIN LATERAL {schema}.put_job(
     queue_id, priority, max_attempts, timeout, $5, $6, $7, $12::text, $13::text,
     make_interval(secs => $14::double precision), $15::bytea, make_interval(secs => $16::double precision), $17::boolean,
     due, $10::boolean) AS made
@@ -99,16 +99,15 @@ ENQUEUE_KEYED = (
     .replace("{held}", ", held")
 )
 
-# The statement is a transaction of its own: it bounds its wait for the key before it takes the key, and gives away the
-# places in groups that it frees.
+# The statement is a transaction of its own, and bounds its wait for the key before it takes the key.
 _BOUND = "bound AS MATERIALIZED (SELECT set_config('lock_timeout', {wait}::text, true)), "
-_ADMITTED = ", CASE WHEN vacated IS NOT NULL THEN {schema}.admit(vacated) END AS again"
 ENQUEUE_KEYED_ALONE, PUT_ALONE = (
-    filled(statement, bound=_BOUND.replace("{wait}", wait), bounded=" CROSS JOIN bound", **more)
-    for statement, wait, more in ((ENQUEUE_KEYED, "$13", {}), (PUT, "$18", {"admitted": _ADMITTED}))
+    statement.replace("{bound}", _BOUND.replace("{wait}", wait)).replace("{bounded}", " CROSS JOIN bound")
+    for statement, wait in ((ENQUEUE_KEYED, "$13"), (PUT, "$18"))
 )
-ENQUEUE_KEYED = filled(ENQUEUE_KEYED, bound="", bounded="")
-PUT = filled(PUT, bound="", bounded="", admitted="")
+ENQUEUE_KEYED, PUT = (
+    statement.replace("{bound}", "").replace("{bounded}", "") for statement in (ENQUEUE_KEYED, PUT)
+)
 
 _OF_GROUPS = (
     "groups_given",
@@ -252,8 +251,6 @@ async def _put(
     record = await in_time(attempt, job.kind, name(job), connection)
     if record is None:
         raise await _unknown_queue(database, job, connection)
-    if connection is None:
-        await admit(database, record["again"])
     return put(record, job)
 
 

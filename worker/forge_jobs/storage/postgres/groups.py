@@ -1,12 +1,20 @@
 """Groups in PostgreSQL. The functions of the schema decide who gets a place, under the lock of the group's row; see there."""
 
+import random
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 import asyncpg
 
-from forge_jobs.errors import JobNotFound, StorageUnavailable, UnknownGroup
+from forge_jobs.errors import (
+    JobNotFound,
+    KeyBusy,
+    StorageBusy,
+    StorageRefused,
+    StorageUnavailable,
+    UnknownGroup,
+)
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.facts import FullGroup
 from forge_jobs.model.group import GroupStatus
@@ -19,7 +27,29 @@ from forge_jobs.storage.postgres.moves import CANCEL, move
 ADMIT = "SELECT {schema}.admit($1)"
 
 ROUNDS = 20
-"""How often groups are admitted to again because others have them locked, until that is left to the leader."""
+"""How often groups are admitted to again because others have them locked, until that is left to whoever looks next."""
+
+LEAVE = "INSERT INTO {schema}.unsettled (group_id) SELECT unnest($1::bigint[])"
+
+# Whoever gets here first takes it on, so that none waits for another one.
+SETTLE = """
+WITH mine AS (
+    DELETE FROM {schema}.unsettled WHERE id = ANY (ARRAY(
+        SELECT id FROM {schema}.unsettled WHERE group_id IS NOT NULL ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED))
+    RETURNING group_id
+)
+SELECT count(*) AS settled, {schema}.admit(array_agg(DISTINCT group_id)) AS again,
+       (SELECT array_agg(DISTINCT job_id) FROM {schema}.unsettled WHERE job_id IS NOT NULL) AS in_way
+FROM mine
+"""
+
+SETTLED = "DELETE FROM {schema}.unsettled WHERE job_id = $1"
+
+GLANCE = 0.05
+"""Seconds for which a job that is to be cancelled may be locked; then the next look finds it again."""
+
+MOST_LOCKED = 10
+"""With so many that are locked a look has been long enough."""
 
 ALL = """
 SELECT job_group.name, coalesce(job_group.set_limit, job_group.said) AS "limit", job_group.set_limit,
@@ -166,7 +196,7 @@ async def full_groups(database: PostgresDatabase, job_id: int) -> list[FullGroup
 async def admit(database: PostgresDatabase, groups: Sequence[int] | None) -> None:
     """Free places of these groups are given away, also where another transaction had one of their rows locked.
 
-    What cannot be done now is left to the leader's audit.
+    What cannot be done now is left to whoever looks next.
     """
     for _ in range(ROUNDS):
         if not groups:
@@ -174,21 +204,54 @@ async def admit(database: PostgresDatabase, groups: Sequence[int] | None) -> Non
         try:
             groups = await database.fetchval(ADMIT, sorted(set(groups)))
         except StorageUnavailable:
-            return
-
-
-async def cancel(database: PostgresDatabase, job_ids: Sequence[int] | None) -> None:
-    """These jobs are cancelled, since newer ones of their groups take their places.
-
-    The newer ones are there already, so that one which cannot be cancelled now is no error of theirs: they wait until it ends.
-    """
-    for job_id in dict.fromkeys(job_ids or ()):
-        with suppress(JobNotFound, StorageUnavailable):
-            record = await move(database, CANCEL, job_id, possible=WAITING | {State.IN_PROGRESS})
-            await admit(database, record["again"])
+            break
+    if groups:
+        with suppress(StorageUnavailable):
+            await database.execute(LEAVE, sorted(set(groups)))
 
 
 async def settle(database: PostgresDatabase, joined: asyncpg.Record | dict[str, Any]) -> None:
-    """What the function `join_groups` has left to its caller is done."""
-    await cancel(database, joined["in_way"])
+    """What the function `join_groups` has left to its caller is done, or is found by whoever looks next.
+
+    The jobs that joined are there already, so that what cannot be done now is no error of theirs.
+    """
+    with suppress(StorageUnavailable):
+        await _cancel(database, joined["in_way"])
     await admit(database, joined["again"])
+
+
+async def settle_all(database: PostgresDatabase) -> None:
+    """What transactions that are committed have left to do for groups is done, but for what others have locked."""
+    await _cancel(database, await hand_over(database))
+
+
+async def hand_over(database: PostgresDatabase) -> Sequence[int] | None:
+    """Places that were freed in transactions of callers are given away; return the jobs that are to be cancelled."""
+    while True:
+        record = await database.fetchrow(SETTLE)
+        assert record is not None
+        await admit(database, record["again"])
+        if not record["settled"]:
+            in_way: Sequence[int] | None = record["in_way"]
+            return in_way
+
+
+async def _cancel(database: PostgresDatabase, job_ids: Sequence[int] | None) -> None:
+    """These jobs, whose places newer ones want, are cancelled; those that cannot be stay unsettled."""
+    locked = 0
+    for job_id in random.sample(
+        job_ids or (), len(job_ids or ())
+    ):  # whatever is locked, it hides no other for long
+        try:
+            record = await move(
+                database, CANCEL, job_id, possible=WAITING | {State.IN_PROGRESS}, patience=GLANCE
+            )
+        except JobNotFound:
+            record = None
+        except (StorageBusy, StorageRefused, KeyBusy):  # a role that only enqueues may cancel nothing
+            locked += 1
+            if locked == MOST_LOCKED:
+                return
+            continue
+        await database.execute(SETTLED, job_id)
+        await admit(database, record and record["again"])

@@ -6,10 +6,10 @@ from forge_jobs.storage.postgres import endings
 # The rows of {of} have to be there when the function is called, hence the aggregate; in order of their places.
 JOINED = """
     SELECT joined.* FROM (
-        SELECT array_agg(job_id ORDER BY pos) AS ids, array_agg(queue_id ORDER BY pos) AS queue_ids,
-               array_agg(priority ORDER BY pos) AS priorities, array_agg(attempt ORDER BY pos) AS attempts,
-               array_agg(pos ORDER BY pos) AS places, array_agg(groups ORDER BY pos) AS rules,
-               array_agg(created_at ORDER BY pos) AS asked_at, array_agg(is_new ORDER BY pos) AS are_new
+        SELECT array_agg(job_id ORDER BY pos, job_id) AS ids, array_agg(queue_id ORDER BY pos, job_id) AS queue_ids,
+               array_agg(priority ORDER BY pos, job_id) AS priorities, array_agg(attempt ORDER BY pos, job_id) AS attempts,
+               array_agg(pos ORDER BY pos, job_id) AS places, array_agg(groups ORDER BY pos, job_id) AS rules,
+               array_agg(created_at ORDER BY pos, job_id) AS asked_at, array_agg(is_new ORDER BY pos, job_id) AS are_new
         FROM {of}
     ) AS asked
     CROSS JOIN LATERAL {schema}.join_groups(

@@ -14,7 +14,6 @@ from forge_jobs.model.job import Enqueued, NewJob, Removed
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
-from forge_jobs.storage.postgres.groups import admit
 
 T = TypeVar("T")
 
@@ -51,8 +50,7 @@ CROSS JOIN LATERAL {schema}.put_job(
     coalesce(run_at, statement_timestamp() + make_interval(secs => delay)), $16, groups) AS made
 """
 
-REMOVE = "SELECT outcome FROM {schema}.remove_job($1, $2)"
-REMOVE_ALONE = "SELECT outcome, {schema}.admit(vacated) AS again FROM {schema}.remove_job($1, $2)"
+REMOVE = "SELECT {schema}.remove($1, $2, $3)"
 
 
 class PostgresKeys:
@@ -66,19 +64,16 @@ class PostgresKeys:
         return job_id
 
     async def remove(self, kind: str, key: str, *, connection: Any = None) -> Removed:
-        async def attempt() -> asyncpg.Record:
+        async def attempt() -> str:
             async with self._database.transaction(connection) as transaction:
                 if connection is None:
                     await key_wait.bound(transaction)
-                statement = REMOVE if connection is not None else REMOVE_ALONE
-                record = await self._database.fetchrow(statement, kind, key, connection=transaction)
-                assert record is not None
-                return record
+                answer: str = await self._database.fetchval(
+                    REMOVE, kind, key, connection is None, connection=transaction
+                )
+                return answer
 
-        removed = await in_time(attempt, kind, key, connection, undone="removed")
-        if connection is None:
-            await admit(self._database, removed["again"])
-        return Removed(removed["outcome"])
+        return Removed(await in_time(attempt, kind, key, connection, undone="removed"))
 
 
 async def in_time(
@@ -116,11 +111,8 @@ async def put_many(
     queue_ids: Sequence[int],
     attempts: Sequence[int],
     connection: Any,
-) -> tuple[list[Enqueued], list[int]]:
-    """Each of the jobs, whose options are known, takes its key; of those with one key the last one has it in the end.
-
-    Return the answers, and the groups that have to be admitted to when the transaction is committed.
-    """
+) -> list[Enqueued]:
+    """Each of the jobs, whose options are known, takes its key; of those with one key the last one has it in the end."""
     if keyed := [job for job in jobs if job.key is not None]:
         await database.execute(
             LOCK_RUNNING, [job.kind for job in keyed], [job.key for job in keyed], connection=connection
@@ -144,8 +136,7 @@ async def put_many(
         connection=connection,
     )
     by_number = {record["number"]: record for record in records}
-    vacated = [group for record in records for group in record["vacated"] or ()]
-    return [put(by_number[number], job) for number, job in enumerate(jobs, start=1)], vacated
+    return [put(by_number[number], job) for number, job in enumerate(jobs, start=1)]
 
 
 def uniqueness(job: NewJob) -> tuple[float | None, bytes | None, float | None, bool]:

@@ -319,10 +319,20 @@ def transfer_all(into: int) -> Mapping[State, str]:
 _QUEUES = "SELECT id FROM {schema}.queue WHERE $1::text IS NULL OR name = $1 ORDER BY id"
 
 
-async def move(database: PostgresDatabase, statement: str, job_id: int, *, possible: Set[State]) -> Any:
-    """Run the statement until it has moved the job, or has met it in a state that is not `possible`. Raises JobNotFound."""
+async def move(
+    database: PostgresDatabase,
+    statement: str,
+    job_id: int,
+    *,
+    possible: Set[State],
+    patience: float = key_wait.KEY_WAIT,
+) -> Any:
+    """Run the statement until it has moved the job, or has met it in a state that is not `possible`.
+
+    Raises JobNotFound, and KeyBusy or StorageBusy when a lock is not given for `patience` seconds.
+    """
     for _ in range(RACES):
-        record = await again(_move_once, database, statement, job_id)
+        record = await again(_move_once, database, statement, job_id, patience)
         if record is None or record["state"] is None:
             raise JobNotFound(job_id)
         if record["moved"] or record["state"] not in possible or record.get("is_key_held"):
@@ -330,25 +340,27 @@ async def move(database: PostgresDatabase, statement: str, job_id: int, *, possi
     raise StorageUnavailable(f"Job {job_id} is being moved by others all the time.")
 
 
-async def _move_once(database: PostgresDatabase, statement: str, job_id: int) -> asyncpg.Record | None:
+async def _move_once(
+    database: PostgresDatabase, statement: str, job_id: int, patience: float
+) -> asyncpg.Record | None:
     """Return what the statement returns. Raises KeyBusy, and StorageBusy when somebody keeps the job's row locked."""
     try:
         async with database.transaction() as connection:
-            await key_wait.bound(connection)
+            await key_wait.bound(connection, patience)
             return await database.fetchrow(statement, job_id, connection=connection)
     except StorageBusy as error:
         if not key_wait.is_key_busy(error):
-            raise _held(job_id, error) from error
+            raise _held(job_id, error, patience) from error
         kind, key = await database.fetchrow(_KEY, job_id) or (None, None)
-        raise KeyBusy(kind, key, key_wait.KEY_WAIT, undone="changed") from error
+        raise KeyBusy(kind, key, patience, undone="changed") from error
 
 
-def _held(job_id: int, error: StorageBusy) -> StorageBusy:
+def _held(job_id: int, error: StorageBusy, patience: float) -> StorageBusy:
     if not isinstance(error.__cause__, asyncpg.LockNotAvailableError):
         return error
     return StorageBusy(
         f"Job {job_id} is held by a transaction, such as one in which its handler completes it, "
-        f"that has not ended for {key_wait.KEY_WAIT:g} s; nothing was changed."
+        f"that has not ended for {patience:g} s; nothing was changed."
     )
 
 

@@ -23,7 +23,8 @@ WITH gone AS (
     RETURNING job_id, run_at, queue_id, attempt, priority, links, reason
 ), {placed}, {tallied}, linked AS MATERIALIZED (
     SELECT gone.*, job.groups, job.created_at, gone.reason = 'delayed' AS is_new,
-           {schema}.micros(now()) + row_number() OVER (ORDER BY gone.run_at, gone.job_id) AS pos
+           CASE WHEN gone.reason = 'delayed' THEN greatest({schema}.micros(gone.run_at), {schema}.micros(job.created_at))
+                ELSE {schema}.micros(now()) + row_number() OVER (ORDER BY gone.run_at, gone.job_id) END AS pos
     FROM gone JOIN {schema}.job ON job.id BETWEEN gone.job_id AND gone.job_id WHERE gone.links IS NOT NULL
 ), joined AS MATERIALIZED ({joined}), {dropped}
 SELECT (SELECT count(*) FROM gone) AS jobs, {woken}, joined.* FROM joined
@@ -84,6 +85,7 @@ class PostgresSchedule:
         return {queue: (jobs, first) for queue, jobs, first in records}
 
     async def make_pending(self, *, limit: int = TOGETHER) -> tuple[int, timedelta | None]:
+        await groups.settle_all(self._database)
         first = await self._database.fetchrow(NEXT, FROM_THE_BEGINNING)
         if first is None or first["wait"] > timedelta(0):
             return 0, first and first["wait"]

@@ -41,6 +41,12 @@ WHERE group_id = ? AND (groups IS NULL OR groups NOT IN (SELECT value FROM json_
 ORDER BY priority, pos, job_id LIMIT 1
 """
 
+# Those that wait for a place in the group, in whatever line they stand.
+IN_LINE = """
+SELECT job_id FROM blocked
+WHERE group_id = :group_id OR :group_id IN (SELECT value FROM json_each(coalesce(groups, '[]')))
+"""
+
 STALE = """
 SELECT DISTINCT job_id FROM occupant
 WHERE job_id IN (SELECT job_id FROM finished) OR job_id IN (SELECT job_id FROM scheduled)
@@ -167,7 +173,7 @@ def join(transaction: Transaction, jobs: Sequence[Joining]) -> Joined:
             continue
         for name, overflow in overflows.items():
             if overflow == Overflow.CANCEL_RUNNING:
-                in_line = transaction.rows("SELECT job_id FROM blocked WHERE group_id = ?", (ids[name],))
+                in_line = transaction.rows(IN_LINE, {"group_id": ids[name]})
                 in_way += [*(row[0] for row in in_line), _occupants(transaction, ids[name])[0]]
         _stand_in_line(transaction, job, ids[full[0]], sorted(ids.values()))
         count_move(transaction, [job.queue_id], None, "blocked")
@@ -205,6 +211,16 @@ def ids_of(transaction: Transaction, groups: str | None) -> list[int]:
             "SELECT id FROM job_group WHERE name IN (SELECT value FROM json_each(?))", (names,)
         )
     ]
+
+
+def keeps_place(transaction: Transaction, before: str | None, groups: str | None) -> bool:
+    """Whether a job that says `groups` may keep the places that it has by what it said before; then what it says of them holds."""
+    rules = decoded(groups)
+    if decoded(before).keys() != rules.keys():
+        return False
+    for rule in rules.values():
+        _say(transaction, rule, transaction.now)
+    return True
 
 
 def leave_of(transaction: Transaction, claims: Iterable[Claim]) -> None:

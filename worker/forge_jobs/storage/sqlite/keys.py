@@ -133,6 +133,7 @@ def _rewrite(transaction: Transaction, place: moves.Place, job: NewJob, queue_id
     """The waiting job is the one that is asked for, with its id, as if it was enqueued now."""
     now = transaction.now
     run_at = transaction.value("SELECT run_at FROM scheduled WHERE job_id = ?", (place.id,))
+    pos = transaction.value("SELECT pos FROM blocked WHERE job_id = ?", (place.id,))
     created_at = transaction.value("SELECT created_at FROM job WHERE id = ?", (place.id,))
     stays = job.key_mode in (KeyMode.PRESERVE_RUN_AT, KeyMode.PUT_OFF) and place.attempt == 0
     moves.take_out(transaction, [place])
@@ -140,11 +141,16 @@ def _rewrite(transaction: Transaction, place: moves.Place, job: NewJob, queue_id
     facts = (queue_id, job.priority or 0, attempts, _seconds(job), job.codec, job.payload)
     linked = (_links(job), job.groups)
     transaction.execute(UPDATE, (*facts, created_at if stays else now, *linked, place.id))
+    if stays and place.state is State.PENDING and groups.keeps_place(transaction, place.groups, job.groups):
+        assert place.pos is not None
+        make_ready(transaction, [(place.id, place.pos, queue_id, 0, job.priority or 0)])
+        count_move(transaction, [queue_id], None, "pending")
+        return
     moves.leave_groups(transaction, [place])
     if not stays:
         _wait(transaction, place.id, job, queue_id, due(job, now))
     elif run_at is None:
-        _wait(transaction, place.id, job, queue_id, now, place.pos)
+        _wait(transaction, place.id, job, queue_id, now, place.pos if pos is None else pos)
     elif job.key_mode is KeyMode.PUT_OFF:
         latest = due(job, now) if job.max_wait is None else later(created_at, job.max_wait)
         _wait(transaction, place.id, job, queue_id, min(due(job, now), latest))

@@ -417,6 +417,15 @@ CREATE TABLE "forge_jobs".group_front (
     PRIMARY KEY (group_id, number)
 ) WITH (autovacuum_vacuum_scale_factor = 0.05);
 
+-- What groups still need when a transaction is committed, for whoever looks first: the one that caused it, or else any
+-- worker. A transaction of a caller locks no group, so it gives no place away.
+CREATE TABLE "forge_jobs".unsettled (
+    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    group_id bigint,  -- its free places are to be given away
+    job_id   bigint,  -- it is to be cancelled, since newer jobs of a group want its place
+    CHECK (num_nonnulls(group_id, job_id) = 1)
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
+
 
 -- Crons
 
@@ -678,10 +687,45 @@ BEGIN
 END
 $$;
 
+-- The job is in no state to run any more, or never was: it has no place in these groups, and stands in no line. `groups`
+-- is what `job.groups` was. The places are given away here, which locks the groups until the transaction ends, or,
+-- where that may be long (`late`), by whoever looks after its commit.
+CREATE FUNCTION "forge_jobs".hand_over(gone_id bigint, groups text, late boolean) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    left_groups bigint[];
+BEGIN
+    DELETE FROM "forge_jobs".occupant WHERE occupant.job_id = gone_id;
+    IF groups IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT array_agg(job_group.id) INTO left_groups  -- all: it may have been the only one in the line of one of them
+    FROM jsonb_object_keys(groups::jsonb) AS rule (name) JOIN "forge_jobs".job_group ON job_group.name = rule.name;
+    IF NOT late THEN
+        left_groups := "forge_jobs".admit(left_groups);
+    END IF;
+    IF left_groups IS NOT NULL THEN
+        INSERT INTO "forge_jobs".unsettled (group_id) SELECT DISTINCT one FROM unnest(left_groups) AS one;
+        PERFORM "forge_jobs".tell('due:');
+    END IF;
+END
+$$;
+
+-- Whether a job that says these groups may keep the places that it has by those that it said before.
+CREATE FUNCTION "forge_jobs".keeps_places(before text, now_said text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN (SELECT coalesce(array_agg(name ORDER BY name), '{}') FROM jsonb_object_keys(before::jsonb) AS name)
+         = (SELECT coalesce(array_agg(name ORDER BY name), '{}') FROM jsonb_object_keys(now_said::jsonb) AS name)
+       AND NOT EXISTS (
+           SELECT FROM jsonb_each(now_said::jsonb) AS rule JOIN "forge_jobs".job_group ON job_group.name = rule.key
+           WHERE (rule.value ->> 'limit')::integer <> job_group.said);
+END
+$$;
+
 -- These jobs, which are in no state, are ready at their places, or blocked, in their order. `rules` are their groups as
 -- in `job.groups`; those that `are_new` ask for the first time. `dropped` are those that their rules drop because there
--- is no place: they stay in no state; `holders` are the jobs that have the places. `in_way` are jobs that the caller has to cancel, as the rules of others say, and
--- `again` is what `admit` returns.
+-- is no place: they stay in no state; `holders` are the jobs that have the places. `in_way` are
+-- jobs that are to be cancelled, as the rules of others say; they are `unsettled` until that is done. `again` is what
+-- `admit` returns.
 CREATE FUNCTION "forge_jobs".join_groups(
     ids bigint[], queue_ids integer[], priorities smallint[], attempts integer[], places bigint[], rules text[],
     asked_at timestamptz[], are_new boolean[], OUT dropped bigint[], OUT holders bigint[], OUT in_way bigint[], OUT again bigint[]
@@ -737,8 +781,10 @@ BEGIN
         WHERE job_group.name IN (SELECT jsonb_object_keys(rules[number]::jsonb));
         SELECT array_agg(one) INTO full_groups FROM unnest(mine) AS one WHERE "forge_jobs".places_left(one) <= 0;
         IF full_groups IS NULL THEN
-            PERFORM "forge_jobs".let_in(ids[number], coalesce(mine, '{}'), places[number], queue_ids[number],
-                                    attempts[number], priorities[number]);
+            -- in its queue it is behind those that are ready, although it may have asked long before
+            PERFORM "forge_jobs".let_in(ids[number], coalesce(mine, '{}'),
+                                    greatest(places[number], "forge_jobs".micros(now()) + cardinality(ready)),
+                                    queue_ids[number], attempts[number], priorities[number]);
             ready := ready || queue_ids[number];
             CONTINUE;
         END IF;
@@ -771,6 +817,7 @@ BEGIN
             waiting := waiting || queue_ids[number];
         END IF;
     END LOOP;
+    INSERT INTO "forge_jobs".unsettled (job_id) SELECT DISTINCT one FROM unnest(in_way) AS one;
     INSERT INTO "forge_jobs".tally (queue_id, pending, blocked)
     SELECT one.queue_id, count(*) FILTER (WHERE one.is_ready), count(*) FILTER (WHERE NOT one.is_ready)
     FROM (SELECT unnest(ready) AS queue_id, true AS is_ready UNION ALL SELECT unnest(waiting), false) AS one
@@ -844,17 +891,18 @@ $$;
 -- longer than `max_wait` since it was enqueued first, or stay where it is if it is pending.
 --
 -- The row of the job's state is locked first, and made anew, so that no claim that looked before takes the job with its
--- old payload. Its places are given up; `vacated` are the groups to which whoever ends the transaction has to admit.
+-- old payload.
 CREATE FUNCTION "forge_jobs".rewrite_job(
     job_id bigint, queue_id integer, priority smallint, max_attempts integer, timeout double precision, codec text,
-    payload bytea, mode text, max_wait interval, due timestamptz, late boolean, groups text,
-    OUT is_rewritten boolean, OUT vacated bigint[]
-) LANGUAGE plpgsql AS $$
+    payload bytea, mode text, max_wait interval, due timestamptz, late boolean, groups text
+) RETURNS boolean LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     waited record;
     stays boolean;
+    keeps boolean;
     is_blocked boolean := false;
+    groups_before text;
     since timestamptz;
 BEGIN
     DELETE FROM "forge_jobs".ready WHERE ready.ctid = "forge_jobs".place(rewrite_job.job_id)
@@ -865,19 +913,18 @@ BEGIN
     END IF;
     IF NOT FOUND THEN
         DELETE FROM "forge_jobs".blocked WHERE blocked.job_id = rewrite_job.job_id
-        RETURNING blocked.queue_id, blocked.attempt, NULL::bigint AS pos, NULL::timestamptz AS run_at, blocked.groups
-        INTO waited;
+        RETURNING blocked.queue_id, blocked.attempt, blocked.pos, NULL::timestamptz AS run_at INTO waited;
         IF NOT FOUND THEN
-            is_rewritten := false;
-            RETURN;
+            RETURN false;
         END IF;
         is_blocked := true;
-        vacated := waited.groups;  -- it may have been the only one in its line of all that have the same groups
     END IF;
     INSERT INTO "forge_jobs".tally (queue_id, pending, scheduled, blocked)
     VALUES (waited.queue_id, -(waited.run_at IS NULL AND NOT is_blocked)::integer, -(waited.run_at IS NOT NULL)::integer,
             -nullif(is_blocked::integer, 0));
     stays := mode IN ('preserve_run_at', 'put_off') AND waited.attempt = 0;
+    SELECT job.groups INTO groups_before FROM "forge_jobs".job WHERE job.id = rewrite_job.job_id;
+    keeps := stays AND waited.run_at IS NULL AND NOT is_blocked AND "forge_jobs".keeps_places(groups_before, rewrite_job.groups);
     UPDATE "forge_jobs".job
     SET queue_id = rewrite_job.queue_id, priority = rewrite_job.priority, max_attempts = rewrite_job.max_attempts,
         timeout = rewrite_job.timeout, codec = rewrite_job.codec, payload = rewrite_job.payload,
@@ -888,19 +935,17 @@ BEGIN
     DELETE FROM "forge_jobs".failure WHERE failure.job_id = rewrite_job.job_id;
     IF stays AND mode = 'put_off' AND waited.run_at IS NOT NULL THEN
         due := least(rewrite_job.due, since + max_wait);
-    ELSIF stays THEN
-        due := waited.run_at;
+    ELSIF stays THEN  -- with groups, it is scheduled for when it began to wait, and stands in its line as of then
+        due := coalesce(waited.run_at, timestamptz 'epoch' + waited.pos * interval '1 microsecond');
     END IF;
     PERFORM "forge_jobs".begin_wait(
         rewrite_job.job_id, rewrite_job.queue_id, rewrite_job.priority, rewrite_job.due, late,
-        CASE WHEN stays THEN waited.pos END, CASE WHEN rewrite_job.groups IS NOT NULL THEN 1::smallint END);
-    IF NOT is_blocked THEN
-        WITH gone AS (
-            DELETE FROM "forge_jobs".occupant WHERE occupant.job_id = rewrite_job.job_id RETURNING occupant.group_id
-        )
-        SELECT array_agg(gone.group_id) INTO vacated FROM gone;
+        CASE WHEN stays THEN waited.pos END,
+        CASE WHEN rewrite_job.groups IS NOT NULL AND NOT keeps THEN 1::smallint END);
+    IF NOT keeps THEN
+        PERFORM "forge_jobs".hand_over(rewrite_job.job_id, groups_before, late);
     END IF;
-    is_rewritten := true;
+    RETURN true;
 END
 $$;
 
@@ -913,19 +958,18 @@ $$;
 -- since the first.
 --
 -- Each step locks one row, and changes something only if it was there. What others did meanwhile shows in finding
--- nothing, and then all begins again. `vacated` is as in `rewrite_job`.
+-- nothing, and then all begins again.
 CREATE FUNCTION "forge_jobs".put_job(
     queue_id integer, priority smallint, max_attempts integer, timeout double precision, kind text, codec text,
     payload bytea, key text, mode text, max_wait interval, fingerprint bytea, within interval, extends boolean,
     due timestamptz, late boolean, groups text DEFAULT NULL,
-    OUT id bigint, OUT outcome text, OUT supersedes bigint, OUT differs boolean, OUT vacated bigint[]
+    OUT id bigint, OUT outcome text, OUT supersedes bigint, OUT differs boolean
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     moment timestamptz := statement_timestamp();
     holder bigint;
     tries integer := 0;
-    rewritten record;
 BEGIN
     LOOP
         tries := tries + 1;
@@ -958,13 +1002,12 @@ BEGIN
         END IF;
         put_job.differs := "forge_jobs".payload_differs(holder, put_job.payload, put_job.codec);
         IF put_job.fingerprint IS NULL OR mode = 'replace' THEN
-            SELECT * INTO rewritten FROM "forge_jobs".rewrite_job(
+            IF "forge_jobs".rewrite_job(
                 holder, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.codec,
-                put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups);
-            IF rewritten.is_rewritten THEN
+                put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups)
+            THEN
                 put_job.id := holder;
                 outcome := 'replaced';
-                vacated := rewritten.vacated;
                 RETURN;
             END IF;
         END IF;
@@ -1002,19 +1045,20 @@ END
 $$;
 
 -- Removes the living job of a kind that has this key: 'deleted', 'will_not_retry' if it runs, which then goes on without
--- its key and is never tried again, or 'not_found'. `vacated` is as in `rewrite_job`.
-CREATE FUNCTION "forge_jobs".remove_job(kind text, key text, OUT outcome text, OUT vacated bigint[]) LANGUAGE plpgsql AS $$
+-- its key and is never tried again, or 'not_found'. With `at_once` the places in groups that this frees are given away
+-- here, which locks the groups until the transaction ends; else a worker that hears of the commit gives them away.
+CREATE FUNCTION "forge_jobs".remove(kind text, key text, at_once boolean DEFAULT false) RETURNS text LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     holder bigint;
     waited record;
+    its_groups text;
 BEGIN
     FOR round IN 1..100 LOOP
         SELECT job_key.job_id INTO holder FROM "forge_jobs".job_key
-        WHERE job_key.kind = remove_job.kind AND job_key.key = remove_job.key;
+        WHERE job_key.kind = remove.kind AND job_key.key = remove.key;
         IF NOT FOUND THEN
-            outcome := 'not_found';
-            RETURN;
+            RETURN 'not_found';
         END IF;
         DELETE FROM "forge_jobs".ready WHERE ready.ctid = "forge_jobs".place(holder)
         RETURNING ready.queue_id, 'pending' AS state INTO waited;
@@ -1032,34 +1076,22 @@ BEGIN
                     -(waited.state = 'blocked')::integer);
             DELETE FROM "forge_jobs".job_key WHERE job_key.job_id = holder;
             DELETE FROM "forge_jobs".failure WHERE failure.job_id = holder;
-            SELECT array_agg(job_group.id) INTO vacated  -- all: it may have been the only one in the line of one of them
-            FROM "forge_jobs".job CROSS JOIN LATERAL jsonb_object_keys(job.groups::jsonb) AS rule (name)
-            JOIN "forge_jobs".job_group ON job_group.name = rule.name
-            WHERE job.id = holder AND job.groups IS NOT NULL;
-            DELETE FROM "forge_jobs".job WHERE job.id = holder;
-            DELETE FROM "forge_jobs".occupant WHERE occupant.job_id = holder;
-            outcome := 'deleted';
-            RETURN;
+            DELETE FROM "forge_jobs".job WHERE job.id = holder RETURNING job.groups INTO its_groups;
+            PERFORM "forge_jobs".hand_over(holder, its_groups, NOT at_once);
+            RETURN 'deleted';
         END IF;
         PERFORM FROM "forge_jobs".claimed WHERE claimed.job_id = holder FOR UPDATE;
         IF FOUND THEN
             DELETE FROM "forge_jobs".job_key
-            WHERE job_key.kind = remove_job.kind AND job_key.key = remove_job.key AND job_key.job_id = holder;
+            WHERE job_key.kind = remove.kind AND job_key.key = remove.key AND job_key.job_id = holder;
             IF FOUND THEN
-                outcome := 'will_not_retry';
-                RETURN;
+                RETURN 'will_not_retry';
             END IF;
         END IF;
     END LOOP;
-    RAISE EXCEPTION 'the job with the key % is moved by others all the time', remove_job.key
+    RAISE EXCEPTION 'the job with the key % is moved by others all the time', remove.key
         USING ERRCODE = 'serialization_failure';
 END
-$$;
-
--- Removes a job by its key from any language. Places in groups that this frees are given away by the leader, within half
--- a minute: nobody is to wait for the caller's commit.
-CREATE FUNCTION "forge_jobs".remove(kind text, key text) RETURNS text LANGUAGE sql AS $$
-    SELECT outcome FROM "forge_jobs".remove_job($1, $2)
 $$;
 
 -- Enqueues a job from any language: SELECT forge_jobs.enqueue('send_email', '{"to": "a@example.com"}', queue => 'mail')

@@ -1,0 +1,85 @@
+"""What groups still need when a transaction has ended that could not see to it, as only a server has them."""
+
+import pytest
+
+from forge_jobs.model.group import Group, encoded
+from forge_jobs.model.job import KeyMode, State
+from tests.storage.ear import Ear
+from tests.storage.factories import claim, dead, done, enqueue, job, state, worker
+
+pytestmark = pytest.mark.parametrize("database", ["postgres"], indirect=True)
+
+NEWEST = {"groups": encoded([Group("a", overflow="cancel_running")])}
+ONE = {"groups": encoded([Group("a")])}
+
+
+async def locked(connection, job_id):
+    await connection.execute("SELECT FROM forge_jobs.claimed WHERE job_id = $1 FOR UPDATE", job_id)
+
+
+async def test_a_running_job_that_a_transaction_holds_is_cancelled_for_a_newer_one_after_that(
+    storage, database
+):
+    me = await worker(storage)
+    first = await enqueue(storage, **NEWEST)
+    [running] = await claim(storage, me)
+
+    async with database.transaction() as connection:
+        await locked(connection, first)
+        second = await enqueue(storage, **NEWEST)
+        await storage.schedule.make_pending()
+        assert (await storage.jobs.get(first)).cancel_requested_at is None
+    await storage.schedule.make_pending()
+
+    assert (await storage.jobs.get(first)).cancel_requested_at is not None
+    assert await state(storage, second) is State.BLOCKED
+    await storage.claims.finish([dead(running, "cancelled by user")])
+    assert await state(storage, second) is State.PENDING
+    assert await database.rows("SELECT * FROM unsettled") == []
+
+
+async def test_a_running_job_that_ends_while_a_transaction_holds_it_is_cancelled_by_nobody(storage, database):
+    me = await worker(storage)
+    first = await enqueue(storage, **NEWEST)
+    [running] = await claim(storage, me)
+    async with database.transaction() as connection:
+        await locked(connection, first)
+        second = await enqueue(storage, **NEWEST)
+    await storage.claims.finish([done(running)])
+
+    await storage.schedule.make_pending()
+
+    assert (await state(storage, first), await state(storage, second)) == (State.DONE, State.PENDING)
+    assert await database.rows("SELECT * FROM unsettled") == []
+
+
+async def test_many_that_are_locked_hide_none_that_is_not(storage, database, monkeypatch):
+    monkeypatch.setattr("forge_jobs.storage.postgres.groups.MOST_LOCKED", 1)
+    me = await worker(storage)
+    held = await enqueue(storage, groups=encoded([Group("b")]))
+    free = await enqueue(storage, **ONE)
+    await claim(storage, me)
+
+    async with database.transaction() as connection:
+        await locked(connection, held)
+        await database.run(f"INSERT INTO unsettled (job_id) VALUES ({held}), ({free})")
+        while (await storage.jobs.get(free)).cancel_requested_at is None:
+            await storage.schedule.make_pending()
+
+    await storage.schedule.make_pending()
+    assert (await storage.jobs.get(held)).cancel_requested_at is not None
+
+
+@pytest.mark.parametrize("how", ["replace", "remove", "sql"])
+async def test_workers_are_told_of_the_commit_that_frees_a_place(storage, database, how):
+    await enqueue(storage, key="k", **ONE)
+    async with Ear(storage) as ear:
+        async with database.transaction() as connection:
+            if how == "remove":
+                await storage.keys.remove("work", "k", connection=connection)
+            elif how == "sql":
+                await connection.execute("SELECT forge_jobs.remove('work', 'k')")
+            else:
+                replacing = job(key="k", key_mode=KeyMode.REPLACE)
+                await storage.jobs.enqueue(replacing, connection=connection)
+        await ear.hears("due")
