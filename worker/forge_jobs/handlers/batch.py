@@ -138,6 +138,7 @@ class _Gathering:
         self._closed = closed
         self._loop = asyncio.get_running_loop()
         self._members: list[_Member] = []
+        self._left: list[_Member] = []  # told to stop; each waits until the call has ended
         self._call: asyncio.Task[None] | None = None
         self._timer: asyncio.Handle
         if within:
@@ -188,18 +189,27 @@ class _Gathering:
                 member.succeed(outcome)
 
     async def _leave(self, member: _Member) -> None:
-        """The member's job was told to stop. The others go on; with the last one the function is told to stop,
-        and waited for, so that one that does not obey is seen to go on.
+        """The member's job was told to stop. The others go on; with the last one the function is told to stop.
+
+        Either way the job waits until the call has ended, since it may run again then, unless a user has
+        cancelled it. So a function that does not obey is seen to go on, too.
         """
         self._members.remove(member)
-        if self._members:
-            return
+        is_last = not self._members
         if self._call is None:
-            self._timer.cancel()
-            self._closed()
+            if is_last:
+                self._timer.cancel()
+                self._closed()
             return
-        while not self._call.done():
-            self._call.cancel()
+        self._left.append(member)
+        if is_last:
+            for other in self._left:
+                other.job.ctx.is_shared = False
+        else:
+            member.job.ctx.is_shared = True
+        while not self._call.done() and (is_last or not member.job.ctx.is_final):
+            if is_last:
+                self._call.cancel()
             try:
                 await asyncio.wait([self._call])
             except asyncio.CancelledError:  # told to stop again

@@ -78,6 +78,8 @@ class Context:
         "completion",
         "forge",
         "has_heard",
+        "is_final",
+        "is_shared",
         "queue",
     )
 
@@ -86,6 +88,8 @@ class Context:
     ) -> None:
         self.claim = claim
         self._cancelled = False
+        self.is_final = False  # its job was cancelled by a user: it does not run again
+        self.is_shared = False  # it was told to stop, and what it runs goes on for other jobs
         self.queue = queue
         self.forge = forge
         self._tokens = tokens
@@ -162,11 +166,12 @@ class Context:
         """The rate limits."""
         return ContextTokens(self, self._tokens)
 
-    def cancel(self) -> None:
+    def cancel(self, *, is_final: bool) -> None:
         """`is_cancelled` is true from now on. The worker calls this; it does not cancel the job.
 
-        `has_heard` says whether the handler has looked since then.
+        `has_heard` says whether the handler has looked since then. With `is_final` the job does not run again.
         """
+        self.is_final = is_final
         if not self._cancelled:
             self.has_heard = False
             self._cancelled = True

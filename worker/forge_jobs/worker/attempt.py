@@ -38,11 +38,16 @@ class Attempt(msgspec.Struct, eq=False):
     is_over: bool = False  # it has its verdict
     has_ended: bool = False  # its handler has ended
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether the call was told by this job to stop, and goes on for others."""
+        return self.context is not None and self.context.is_shared
+
     def tell(self) -> None:
         """The handler is told to stop, once more."""
         self.times_told += 1
         if self.context is not None:
-            self.context.cancel()
+            self.context.cancel(is_final=self.stopped is Stop.CANCELLED)
         self.task.tell()
 
     def obeyed(self) -> bool:

@@ -385,13 +385,16 @@ class Runners:
             self._loop.call_later(TELL_EVERY, self._insist, attempt)
         elif why is Stop.CANCELLED:
             attempt.stopped = why
+            if attempt.is_shared:
+                attempt.tell()
 
     def _insist(self, attempt: Attempt) -> None:
         if attempt.has_ended:
             return
-        if attempt.times_told >= TELLS and not attempt.is_over:
-            self._give_up(attempt)
-        attempt.tell()
+        if not attempt.is_shared:
+            if attempt.times_told >= TELLS and not attempt.is_over:
+                self._give_up(attempt)
+            attempt.tell()
         self._loop.call_later(TELL_EVERY, self._insist, attempt)
 
     def _give_up(self, attempt: Attempt) -> None:
