@@ -1,7 +1,7 @@
 """Forge: what a user's program holds; its handlers, its database, and the way to both."""
 
-import asyncio
 import sys
+import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -17,6 +17,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, overload
 
+from forge_jobs.client.closing import closing
 from forge_jobs.client.crons import Crons
 from forge_jobs.client.declarations import Declarations
 from forge_jobs.client.enqueue import Producer
@@ -47,14 +48,11 @@ from forge_jobs.storage import open_storage
 from forge_jobs.storage.home import Home, Turn
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.telemetry.events import (
-    CloseWaits,
     DatabaseCaveat,
     DatabaseMoved,
     MigrationWaits,
 )
 from forge_jobs.telemetry.telemetry import Telemetry
-
-LONG_CLOSE = 5.0  # seconds after which an event says what a close waits for
 
 
 class Forge(Producer):
@@ -250,39 +248,34 @@ class Forge(Producer):
         """
         await self._declarations.publish(self.storage)
 
-    async def close(self) -> None:
+    async def close(self, *, grace: timedelta | float | None = None) -> None:
         """The database is closed once this was called as often as `open`; further calls do nothing. Raises
         NotOpenHere. A worker that runs keeps it open, no matter what its handlers close.
+
+        The functions of `at_close` have `grace` (seconds or a timedelta; None: that of the settings) together.
         """
+        given = as_duration(grace, "grace")
         async with self._entered():
             if self._opened > max(1, self._held):
                 self._opened -= 1
             elif self._held:
                 return
             elif self._opened:
-                await self._shut()
+                await self._shut(given)
             elif self._storage is not None:
                 await self._storage.close()
 
-    async def _shut(self) -> None:
+    async def _shut(self, grace: timedelta | None = None) -> None:
         self._opened = 0
         self._declarations.forget()
         async with AsyncExitStack() as stack:
             if self._storage is not None:
                 stack.push_async_callback(self._storage.close)
-            for function in self._at_close:
-                stack.push_async_callback(self._closing, function)
-
-    async def _closing(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Await a function of `at_close`, and emit an event when that takes long: nobody sees what a
-        program waits for."""
-        name = getattr(function, "__qualname__", type(function).__qualname__)
-        event = CloseWaits(name, LONG_CLOSE)
-        timer = asyncio.get_running_loop().call_later(LONG_CLOSE, self.telemetry.emit, event)
-        try:
-            await function()
-        finally:
-            timer.cancel()
+            if self._at_close:
+                seconds = (self.settings.grace if grace is None else grace).total_seconds()
+                until = time.monotonic() + seconds
+                for function in self._at_close:
+                    stack.push_async_callback(closing, function, until, self.telemetry)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -296,7 +289,8 @@ class Forge(Producer):
     def at_close(self, function: Callable[[], Awaitable[None]]) -> None:
         """`function` is awaited whenever the forge is closed, before its database is; the last one first.
 
-        It is waited for as long as it takes; after LONG_CLOSE an event says so.
+        After 5 s an event says what is waited for. What has not ended by the end of the grace is
+        cancelled, which an event says too, and left behind if it goes on all the same.
 
         It is for what handlers share, such as a client or a connection pool that was made when first needed.
         """

@@ -68,6 +68,10 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.WARNING,
         "Closing the forge waits for {function}, which has taken more than {seconds} s",
     ),
+    events.CloseGivenUp: (
+        logging.ERROR,
+        "Closing the forge gives {function} up after {seconds:.1f} s: it is cancelled, and what it closes may be left open",
+    ),
     events.SignalTaken: (
         logging.WARNING,
         "Something in this process replaced the worker's handler for {signal}; the worker restored it, so the signal stops it again",

@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -92,6 +93,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._runs = False
         self._reason = ""
+        self._stopped_at: float | None = None  # monotonic
 
     @property
     def metrics_port(self) -> int | None:
@@ -103,6 +105,7 @@ class Worker:
         if self._stop.is_set():
             return
         self._reason = reason
+        self._stopped_at = time.monotonic()
         self._stop.set()
         if self.session is not None:
             self._say_stopping(self.session)
@@ -131,6 +134,7 @@ class Worker:
         finally:
             self._runs = False
             self._stop = asyncio.Event()
+            self._stopped_at = None
 
     async def _run(self, until_empty: bool, handle_signals: bool) -> None:
         async with AsyncExitStack() as stack:
@@ -178,10 +182,15 @@ class Worker:
         await stack.enter_async_context(self._endpoints)
         outage = Outage("opening the database", self.forge.telemetry)
         await outage.until_answered(self.forge.open)
-        stack.push_async_callback(self.forge.close)
+        stack.push_async_callback(self._close)
         stack.enter_context(self.forge.held())
         await outage.until_answered(lambda: self.forge.ensure_queues(*self.queues))
         await self.forge.publish()
+
+    async def _close(self) -> None:
+        """The forge is closed, which has what is left of the grace since the worker was told to stop."""
+        passed = 0.0 if self._stopped_at is None else time.monotonic() - self._stopped_at
+        await self.forge.close(grace=max(0.0, self.grace.total_seconds() - passed))
 
     def _info(self) -> WorkerInfo:
         worker_id = secrets.randbits(62) + 1

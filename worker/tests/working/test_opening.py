@@ -9,7 +9,7 @@ import pytest
 from forge_jobs import Forge, Worker
 from forge_jobs.errors import NotOpenHere, SchemaOutdated, StorageUnavailable
 from forge_jobs.model.job import State
-from forge_jobs.telemetry.events import CloseWaits, Event
+from forge_jobs.telemetry.events import CloseGivenUp, CloseWaits, Event
 from tests.storage.databases import Database
 
 FORKS = """
@@ -254,7 +254,7 @@ async def test_a_close_that_takes_long_says_what_it_waits_for(
         told.append(event)
         heard.set()
 
-    monkeypatch.setattr("forge_jobs.forge.LONG_CLOSE", 0.01)
+    monkeypatch.setattr("forge_jobs.client.closing.LONG_CLOSE", 0.01)
     closed.at_close(close_pool)
     await closed.open()
     closed.telemetry.subscribe(hear)
@@ -265,3 +265,60 @@ async def test_a_close_that_takes_long_says_what_it_waits_for(
     [event] = told
     assert isinstance(event, CloseWaits)
     assert event.function.endswith("close_pool")
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+async def test_a_close_gives_up_what_does_not_end_within_the_grace_and_closes_the_rest(
+    closed: Forge, monkeypatch: pytest.MonkeyPatch, obeys: bool
+) -> None:
+    monkeypatch.setattr("forge_jobs.client.closing.LEAST", 0.0)
+    monkeypatch.setattr("forge_jobs.client.closing.CANCEL_TIMEOUT", 0.05)
+    told: list[Event] = []
+    order: list[str] = []
+    let_go = asyncio.Event()
+
+    async def hang() -> None:
+        while not let_go.is_set():
+            try:
+                await let_go.wait()
+            except asyncio.CancelledError:
+                order.append("cancelled")
+                if obeys:
+                    raise
+
+    async def close_pool() -> None:
+        order.append("closed")
+
+    closed.at_close(close_pool)
+    closed.at_close(hang)
+    await closed.open()
+    closed.telemetry.subscribe(told.append)
+
+    async with asyncio.timeout(30):
+        await closed.close(grace=0.05)
+
+    let_go.set()
+    [event] = told
+    assert isinstance(event, CloseGivenUp)
+    assert event.function.endswith("hang")
+    assert order == ["cancelled", "closed"]
+    with pytest.raises(StorageUnavailable):
+        await closed.jobs.list()
+
+
+async def test_a_worker_ends_though_what_is_to_be_closed_does_not(
+    closed: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forge_jobs.client.closing.LEAST", 0.05)
+    told: list[Event] = []
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    closed.at_close(hang)
+    closed.telemetry.subscribe(told.append)
+
+    async with asyncio.timeout(60):
+        await Worker(closed, queues=["default"], grace=0).run(until_empty=True)
+
+    assert [event.function for event in told if isinstance(event, CloseGivenUp)] == [hang.__qualname__]

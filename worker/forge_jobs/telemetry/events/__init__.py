@@ -57,6 +57,7 @@ from forge_jobs.telemetry.events.queues import (
     UnknownLimit,
 )
 from forge_jobs.telemetry.events.workers import (
+    CloseGivenUp,
     CloseWaits,
     GateClosed,
     GateOpened,
@@ -76,6 +77,7 @@ __all__ = [
     "CancelRefused",
     "ChoreFailed",
     "ClaimsAdrift",
+    "CloseGivenUp",
     "CloseWaits",
     "CountsFolded",
     "CronFired",

@@ -113,6 +113,14 @@ class CloseWaits(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CloseGivenUp(Event):
+    """A function that the program gave to `at_close` had not ended after `seconds`: it is cancelled and not waited for any more."""
+
+    function: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class SubscriberFailed(Event):
     """A subscriber raised at an event; all other subscribers got the event."""
 
