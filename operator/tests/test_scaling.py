@@ -296,6 +296,24 @@ def test_jobs_of_a_paused_queue_are_no_backlog_but_held() -> None:
     assert (found.backlog, found.held) == (0, 50)
 
 
+def test_jobs_of_a_paused_kind_are_no_backlog_but_held() -> None:
+    found, _ = measure(
+        database(
+            Counts("mail", pending=50, in_progress=4),
+            queues=(QueueConfig("mail", concurrency=4),),
+            unhandled={
+                "mail": [Unhandled("mail", "fax", 30, due=2, paused=True), Unhandled("mail", "sned", 5)]
+            },
+        ),
+        ("mail",),
+        scaling(),
+        ScalerMemory(),
+        0.0,
+    )
+
+    assert (found.backlog, found.held) == (15, 45)
+
+
 def test_jobs_that_nobody_could_run_are_no_work() -> None:
     long_ago = START - timedelta(hours=1)
     counts = Counts("mail", pending=50, oldest_pending_at=long_ago)

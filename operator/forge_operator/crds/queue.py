@@ -136,7 +136,9 @@ def _backlog() -> Schema:
     return group(
         "The jobs in all queues that the workers serve.",
         ready=whole("Jobs that could start now. Counted up to a limit, so there may be more."),
-        held=whole("Jobs that cannot start, because the queue is paused or at its limit."),
+        held=whole(
+            "Jobs that cannot start, because the queue or their kind is paused, or the queue is at its limit."
+        ),
         inProgress=whole("Jobs in progress."),
         oldestAgeSeconds=whole("How many seconds the oldest job that could start has waited."),
         observedAt=timestamp("When this was counted, by the database's clock."),

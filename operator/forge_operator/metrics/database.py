@@ -50,9 +50,7 @@ GAUGES: dict[str, tuple[str, Callable[[QueueFacts], float]]] = {
     "dead_jobs": ("Dead jobs that are still kept.", lambda facts: facts.counts.dead),
     "held_jobs": (
         "Pending jobs that would not start however many workers there were.",
-        lambda facts: (
-            held(facts.workable, facts.queue) + sum(jobs.pending for jobs in facts.unhandled if jobs.paused)
-        ),
+        lambda facts: held(facts.workable, facts.queue, facts.unhandled),
     ),
     "unhandled_jobs": (
         "Pending jobs of kinds for which nobody who serves the queue has a handler.",

@@ -29,7 +29,9 @@ class Load:
 
     at: float  # when it was measured, seconds since 1970 on the operator's clock
     backlog: int = 0  # pending jobs that slots would start
-    held: int = 0  # pending jobs that no slot could start: paused, or at the concurrency limit
+    held: int = (
+        0  # pending jobs that no slot could start: queue or kind is paused, or at the concurrency limit
+    )
     oldest_age: float = 0.0  # seconds that the oldest of the backlog has waited
     in_progress: int = 0
     arrival: float = 0.0  # jobs a second
@@ -77,7 +79,10 @@ def measure(
     return Load(
         at=now,
         backlog=sum(startable.values()),
-        held=sum(held(queue_counts, queues.get(queue_counts.queue)) for queue_counts in counts),
+        held=sum(
+            held(queue_counts, queues.get(queue_counts.queue), database.unhandled.get(queue_counts.queue, ()))
+            for queue_counts in counts
+        ),
         oldest_age=oldest_age(
             (queue_counts for queue_counts in counts if startable[queue_counts.queue]), database.now
         ),
@@ -170,15 +175,19 @@ def startable_backlog(counts: Counts, queue: QueueConfig | None, target: float, 
     return min(counts.pending, int(queue.concurrency * max(1.0, target / max(service, 0.001))))
 
 
-def held(counts: Counts, queue: QueueConfig | None) -> int:
-    """Return how many pending jobs would not start now with any number of pods."""
+def held(counts: Counts, queue: QueueConfig | None, unhandled: Iterable[Unhandled] = ()) -> int:
+    """Return how many pending jobs would not start now with any number of pods.
+
+    `counts` are without the `unhandled` ones, of which those of a paused kind are held.
+    """
+    paused = sum(jobs.pending for jobs in unhandled if jobs.paused)
     if queue is None:
-        return 0
+        return paused
     if queue.paused:
-        return counts.pending
+        return paused + counts.pending
     if queue.concurrency is None:
-        return 0
-    return max(0, counts.pending - max(0, queue.concurrency - counts.in_progress))
+        return paused
+    return paused + max(0, counts.pending - max(0, queue.concurrency - counts.in_progress))
 
 
 def oldest_age(counts: Iterable[Counts], now: datetime) -> float:
