@@ -18,7 +18,7 @@ async def drivers_connection(connection: Any) -> Any:
         return _of_django(connection)
     outer = connection
     if hasattr(outer, "get_bind") and hasattr(outer, "connection"):  # a Session or an AsyncSession
-        outer = await _awaited(outer.connection())
+        outer = await awaited(outer.connection())
     if not hasattr(outer, "exec_driver_sql"):
         return outer
     if hasattr(outer, "get_raw_connection"):  # an AsyncConnection
@@ -27,7 +27,7 @@ async def drivers_connection(connection: Any) -> Any:
         inner = outer.connection.driver_connection
     if not _is_in_transaction(inner):
         # SQLAlchemy begins its transaction with the first statement of its own, and does not know of ours.
-        await _awaited(outer.exec_driver_sql("SELECT 1"))
+        await awaited(outer.exec_driver_sql("SELECT 1"))
     return inner
 
 
@@ -66,5 +66,6 @@ def _is_in_transaction(connection: Any) -> bool:
     return bool(getattr(connection, "in_transaction", False))  # sqlite3, aiosqlite
 
 
-async def _awaited(value: Any) -> Any:
+async def awaited(value: Any) -> Any:
+    """Return the value, which libraries with an async side have to be awaited for."""
     return await value if inspect.isawaitable(value) else value

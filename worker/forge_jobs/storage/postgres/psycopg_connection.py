@@ -4,7 +4,6 @@ Placeholders are the server's own ($1), rows are ours, whatever row factory the 
 asyncpg has for the same SQLSTATE. On a sync connection no method waits for the event loop.
 """
 
-import inspect
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 import asyncpg
 
 from forge_jobs.errors import InvalidInput
+from forge_jobs.storage.libraries import awaited
 
 Placed = Callable[[Sequence[Any]], "PsycopgRow"]
 
@@ -64,7 +64,7 @@ class PsycopgConnection:
         """Return all rows."""
         with self._translating():
             cursor = await self._executed(sql, args)
-            return [] if cursor.description is None else await _awaited(cursor.fetchall())
+            return [] if cursor.description is None else await awaited(cursor.fetchall())
 
     async def fetchrow(self, sql: str, *args: Any) -> PsycopgRow | None:
         """Return the first row, or None."""
@@ -96,7 +96,7 @@ class PsycopgConnection:
         with self._translating():
             async with self._copying(f'COPY "{schema_name}"."{table}" ({into}) FROM STDIN') as copy:
                 for record in records:
-                    await _awaited(copy.write_row(record))
+                    await awaited(copy.write_row(record))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
@@ -115,7 +115,7 @@ class PsycopgConnection:
             cursor.adapters.register_loader(name, loader)
         # An array is a list to psycopg; a tuple would be a row.
         lists = [list(value) if isinstance(value, tuple) else value for value in args]
-        await _awaited(cursor.execute(sql, lists or None))
+        await awaited(cursor.execute(sql, lists or None))
         return cursor
 
     @asynccontextmanager
@@ -170,9 +170,10 @@ def _loaders() -> dict[str, Any]:
 
 def _rows(cursor: Any) -> Placed:
     """Make rows, as a row factory of psycopg."""
-    names = {column.name: place for place, column in enumerate(cursor.description or ())}
+    return _row_class(tuple(column.name for column in cursor.description or ()))
+
+
+@lru_cache(maxsize=1024)  # a class is made slowly, and our statements are few
+def _row_class(columns: tuple[str, ...]) -> type[PsycopgRow]:
+    names = {column: place for place, column in enumerate(columns)}
     return type("PsycopgRow", (PsycopgRow,), {"names": names})
-
-
-async def _awaited(value: Any) -> Any:
-    return await value if inspect.isawaitable(value) else value
