@@ -83,6 +83,7 @@ async def compare(
             options["only"],
             {name for name, peer in peers.items() if peer.alone},
             {name: stress.of(peers[name]) for name in described},
+            {name for name, peer in peers.items() if peer.bare},
         ),
         options["seed"],
     )

@@ -23,6 +23,7 @@ class Peer:
     ours: bool = False
     situations: str = ""  # "all" stress cells, "general" ones, or none
     alone: bool = False  # one process only may work
+    bare: bool = False  # no queue, but what to compare one with: only its throughput is measured
     missing: str = ""  # why it is not measured
 
     @property

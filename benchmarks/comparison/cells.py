@@ -95,10 +95,12 @@ def cells(
     only: Collection[str] = (),
     alone: Collection[str] = (),
     situations: Mapping[str, Collection[str]] | None = None,
+    bare: Collection[str] = (),
 ) -> Iterator[Cell]:
     """Give all cells, round by round; `databases` are those of the queues, `only` names queues and what is measured.
 
     The queues of `alone` are not measured with two worker processes; `situations` are those that a queue can be put in.
+    Of `bare` loops only the throughput is measured.
     """
     named = set(only) & {*What, *COLUMN_NAMES}
     for turn in range(1, rounds + 1):
@@ -107,5 +109,7 @@ def cells(
                 for column in columns(settings, databases[peer], (situations or {}).get(peer, ())):
                     shared = column.what is not What.SINGLE and column.processes > 1
                     wanted = {column.what, column.name} & named if named else column.what not in ASKED
+                    if peer in bare and (settings, column) != ("best", THROUGHPUT):
+                        continue
                     if wanted and not (shared and peer in alone):
                         yield Cell(peer, settings, column, turn)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.child import ROOT
+from benchmarks.comparison import goals
 from benchmarks.comparison.catalogue import Peer
 from benchmarks.comparison.cells import IDLE, PINNED, THROUGHPUT, Column
 from benchmarks.comparison.chart import Bar, svg
@@ -39,10 +40,12 @@ def raw(results: Results) -> dict[str, Any]:
 def text(found: Mapping[str, Any], missing: Mapping[str, str], catalogue: Mapping[str, Peer]) -> str:
     """Return the tables with what belongs to them, as Markdown."""
     described = found["peers"]
+    databases = {name: facts["database"] for name, facts in described.items()}
     parts = [
         f"Measured {found['began']} by `{found['command']}`. {_beside(found['cells'])}",
         _listed({**found["machine"], **found["PostgreSQL"]}),
-        tables(found["cells"], {name: facts["database"] for name, facts in described.items()}),
+        goals.markdown(goals.goals(found["cells"], catalogue, databases)),
+        tables(found["cells"], databases),
     ]
     settings = [
         f"| {name} | {', '.join(f'{package} {version}' for package, version in facts['versions'].items())}, "

@@ -6,7 +6,7 @@ one batch is claimed while the one before it is finished.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -38,13 +38,19 @@ class Loop:
     """Two connections that claim and finish all jobs of one queue."""
 
     def __init__(
-        self, claims: asyncpg.Connection, outcomes: asyncpg.Connection, queue_id: int, sql: Any
+        self,
+        claims: asyncpg.Connection,
+        outcomes: asyncpg.Connection,
+        queue_id: int,
+        sql: Any,
+        begun: Callable[[Sequence[Any]], None],
     ) -> None:
         self.done = 0
         self.first = 0.0
         self.last = 0.0
         self._claims, self._outcomes = claims, outcomes
         self._queue_id = queue_id
+        self._begun = begun  # is given the records of each claim
         self._claim, self._finish = sql(CLAIM), sql(FINISH_PLAIN)
         self._batches: asyncio.Queue[list[Any]] = asyncio.Queue(BATCHES_AHEAD)
 
@@ -56,6 +62,7 @@ class Loop:
                 self._claim, self._queue_id, WORKER_ID, BARE_BATCH, *hint, 0, *ANY_ERA
             )
             self.first = self.first or time.monotonic()
+            self._begun(records)
             await self._batches.put(records)
             if not records:
                 return
@@ -76,12 +83,18 @@ class Loop:
             self.last = time.monotonic()
 
 
-async def work_through(url: str, jobs: int) -> dict[str, Any]:
-    """Claim and finish all jobs."""
+def _nothing(records: Sequence[Any]) -> None:
+    pass
+
+
+async def work_through(
+    url: str, jobs: int, begun: Callable[[Sequence[Any]], None] = _nothing
+) -> dict[str, Any]:
+    """Claim and finish all jobs; `begun` is given the records of each claim."""
     sql = PostgresDatabase(url).sql
     claims, outcomes = await _connected(url, CLAIMS), await _connected(url, WALKS)
     await outcomes.execute(sql(REGISTER), WORKER_ID)
-    loop = Loop(claims, outcomes, await outcomes.fetchval(sql(QUEUE_ID)), sql)
+    loop = Loop(claims, outcomes, await outcomes.fetchval(sql(QUEUE_ID)), sql, begun)
     before = Usage.now()
     await asyncio.gather(loop.claim(), loop.finish())
     used = before.until(Usage.now())

@@ -6,6 +6,7 @@ One connection with the library's pragmas; each batch is one transaction to clai
 import json
 import sqlite3
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.sides.told import Usage
@@ -37,8 +38,12 @@ TALLY_CLAIMED = "UPDATE tally SET pending = pending - ?1, in_progress = in_progr
 TALLY_DONE = "UPDATE tally SET in_progress = in_progress - ?1, done = done + ?1 WHERE queue_id = ?2"
 
 
-def work_through(path: str, jobs: int) -> dict[str, Any]:
-    """Claim and finish all jobs."""
+def _nothing(rows: Sequence[Any]) -> None:
+    pass
+
+
+def work_through(path: str, jobs: int, begun: Callable[[Sequence[Any]], None] = _nothing) -> dict[str, Any]:
+    """Claim and finish all jobs; `begun` is given the rows of each claim."""
     connection = sqlite3.connect(path, isolation_level=None, cached_statements=256)
     for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}").fetchall()
@@ -48,6 +53,7 @@ def work_through(path: str, jobs: int) -> dict[str, Any]:
     before = Usage.now()
     while rows := claim(connection, queue_id):
         first = first or time.monotonic()
+        begun(rows)
         done += finish(connection, queue_id, rows)
         last = time.monotonic()
     used = before.until(Usage.now())

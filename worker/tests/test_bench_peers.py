@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.comparison import page, stress
+from benchmarks.comparison import goals, page, stress
 from benchmarks.comparison.catalogue import FOLDER, Peer, peers
 from benchmarks.comparison.cells import COLUMNS, IDLE, LOAD, THROUGHPUT, Cell, Column, What, cells
 from benchmarks.comparison.chart import Bar, svg
@@ -97,6 +97,12 @@ def test_a_queue_of_one_process_is_not_given_two() -> None:
     assert Column(What.THROUGHPUT) in columns
     assert Column(What.THROUGHPUT, processes=2) not in columns
     assert Column(What.SINGLE, processes=16) in columns  # those are callers of one process
+
+
+def test_of_a_bare_loop_only_the_throughput_is_measured() -> None:
+    found = [cell for cell in cells(DATABASES, 1, bare=["other"]) if cell.peer == "other"]
+
+    assert found == [Cell("other", "best", THROUGHPUT, 1)]
 
 
 def test_rounds_follow_each_other_and_are_shuffled_in_themselves() -> None:
@@ -184,6 +190,40 @@ def test_percentiles_over_time_are_of_stretches_of_the_run() -> None:
     parts = over_time([1.0, 2.0, 30.0, 40.0], parts=2)
 
     assert [part["p50"] for part in parts] == [1.0, 30.0]
+
+
+def test_a_goal_is_a_ratio_of_rounds_beside_the_best_of_the_others() -> None:
+    results = {
+        f"{peer}.best.throughput-nothing-1.{turn}": {
+            "rate": rate,
+            "client": 1e-6,
+            "server": 2e-6,
+            "wal": 400.0,
+        }
+        for peer, rates in (
+            ("forge-jobs", (100.0, 300.0)),
+            ("graphile-worker", (50.0, 200.0)),
+            ("pgqueuer", (10.0, 20.0)),
+            ("procrastinate", (5.0, 50.0)),
+        )
+        for turn, rate in enumerate(rates, 1)
+    }
+    results["saq.best.throughput-nothing-1.1"] = {"rate": 900.0, "lost": 1}
+    found = goals.goals(results, peers(), dict.fromkeys(peers(), "postgres"))
+
+    assert [(line.what, line.beside, line.ratio, line.is_met) for line in found] == [
+        ("throughput", "graphile-worker", 1.75, False),
+        ("throughput", "procrastinate", 13.0, True),
+        ("client and server", "graphile-worker", 1.0, False),
+        ("WAL", "", None, True),
+    ]
+    assert "| throughput | jobs/s | 200 | 125 | graphile-worker | 1.75 | ratio >= 2 | no |" in goals.markdown(
+        found
+    )
+
+
+def test_goals_of_which_a_side_is_missing_are_not_shown() -> None:
+    assert goals.markdown(goals.goals({"forge-jobs.best.idle-nothing-1.1": {"p99": 3.0}}, peers(), {})) == ""
 
 
 def test_what_takes_long_is_measured_only_if_it_is_named() -> None:
