@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from tests.working.eventually import eventually
@@ -46,6 +46,12 @@ def told_again(worker: asyncio.subprocess.Process) -> bool:
         with contextlib.suppress(ProcessLookupError):
             os.kill(worker.pid, signal.SIGTERM)
     return worker.returncode is not None
+
+
+MOST_LINES = 200  # of a log, in the report of a test that failed
+
+fleets: "list[Fleet]" = []
+"""Those of the test that runs, for its report."""
 
 
 class Fleet:
@@ -92,6 +98,19 @@ class Fleet:
         """What a worker said."""
         return (self._logs / f"worker-{index}.log").read_text()
 
+    def reports(self) -> Iterator[tuple[str, str]]:
+        """Yield a title and a text of each worker, the end of what it said, and of what handlers wrote down."""
+        for index, worker in enumerate(self._workers):
+            state = "runs" if worker.returncode is None else f"ended with {worker.returncode}"
+            with contextlib.suppress(OSError):  # its folder may be gone
+                lines = self.log(index).splitlines()[-MOST_LINES:]
+                yield f"{self._logs.name}/worker-{index}.log, process {worker.pid}, {state}", "\n".join(lines)
+        with contextlib.suppress(OSError):
+            yield (
+                "the ledger of the handlers",
+                "\n".join(self._ledger.path.read_text().splitlines()[-MOST_LINES:]),
+            )
+
     async def end(self) -> None:
         for worker in self._workers:
             if worker.returncode is None:
@@ -105,6 +124,7 @@ class Fleet:
 async def fleet(url: str, ledger: Ledger, logs: Path) -> AsyncIterator[Fleet]:
     """Workers for one test."""
     workers = Fleet(url, ledger, logs)
+    fleets.append(workers)
     try:
         yield workers
     finally:
