@@ -232,8 +232,6 @@ class JobDead(ForgeError):
 class StorageUnavailable(ForgeError):
     """The database cannot be reached, or went away in the middle of a call, which may have been carried out or not."""
 
-    was_asked = True  # False: the call was not even sent, so it was not carried out
-
 
 class StorageDown(StorageUnavailable):
     """Nobody can use the database, as far as can be seen from here: it says so, or nothing listens where it was."""

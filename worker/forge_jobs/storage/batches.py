@@ -6,6 +6,7 @@ halved until that outcome is alone. An outcome that is refused alone is written 
 refused, as far as the database takes any of it; one that is held up is tried later.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from forge_jobs.model.job import Claim, End, Postponement, Settled, State
 from forge_jobs.model.run import Outcome
 from forge_jobs.rules.verdict import Verdict, as_written
 from forge_jobs.storage.interface.claims import Claims
+from forge_jobs.storage.unsent import may_be_carried_out
 from forge_jobs.telemetry.events import OutcomeRefused
 from forge_jobs.telemetry.telemetry import Telemetry
 
@@ -68,20 +70,14 @@ def parts(verdicts: Sequence[Verdict]) -> list[Sequence[Verdict]]:
 async def write(claims: Claims, part: Sequence[Verdict]) -> list[int]:
     """The verdicts, all of one kind, are written down; return the ids of the jobs whose claim was lost.
 
-    Their runs say what was written: a job that a user cancelled does not wait again.
+    Their runs say what was written: a job that a user cancelled does not wait again. When nobody knows whether
+    they are written, they are `unanswered` from then on.
     """
-    lost = await _write(claims, [verdict.write for verdict in part])
+    lost = await _write(claims, part, [verdict.write for verdict in part])
     if type(part[0].write) is not End:
         for verdict in part:
             verdict.run = as_written(verdict)
     return lost
-
-
-def unanswered(part: Sequence[Verdict], error: BaseException) -> None:
-    """The database did not answer to whether it had written these, unless the error says that it was not asked."""
-    if not isinstance(error, StorageUnavailable) or error.was_asked:
-        for verdict in part:
-            verdict.unanswered = True
 
 
 async def write_apart(
@@ -104,11 +100,9 @@ async def write_apart(
         try:
             lost = await write(claims, part)
         except Exception as error:
-            if isinstance(error, StorageUnavailable):
-                unanswered(part, error)
-                if not isinstance(error, StorageBusy):
-                    held += [HeldOutcome(verdict, error) for rest in (part, *waiting) for verdict in rest]
-                    return held
+            if isinstance(error, StorageUnavailable) and not isinstance(error, StorageBusy):
+                held += [HeldOutcome(verdict, error) for rest in (part, *waiting) for verdict in rest]
+                return held
             if len(part) > 1:
                 half = len(part) // 2
                 waiting += [part[half:], part[:half]]
@@ -135,7 +129,7 @@ async def write_less(
     refusal = str(error)[:LONGEST_REFUSAL].encode("ascii", "backslashreplace").decode()
     for less in _less(verdict.write, refusal):
         try:
-            lost = await _write(claims, [less])
+            lost = await _write(claims, [verdict], [less])
         except StorageUnavailable:
             return None
         except ForgeError:
@@ -168,7 +162,17 @@ def _less(write: Write, refusal: str) -> Iterator[End | Postponement]:
         yield End(write.claim, State.DEAD, duration, error=f"its outcome could not be stored: {refusal}")
 
 
-async def _write(claims: Claims, writes: Sequence[Write]) -> list[int]:
+async def _write(claims: Claims, part: Sequence[Verdict], writes: Sequence[Write]) -> list[int]:
+    try:
+        return await _written(claims, writes)
+    except (StorageUnavailable, asyncio.CancelledError) as error:
+        if may_be_carried_out(error):
+            for verdict in part:
+                verdict.unanswered = True
+        raise
+
+
+async def _written(claims: Claims, writes: Sequence[Write]) -> list[int]:
     match writes[0]:
         case End():
             return await claims.finish(writes)  # type: ignore[arg-type]  # all are of one kind

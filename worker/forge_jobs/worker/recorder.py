@@ -178,10 +178,7 @@ class Recorder:
         while True:
             try:
                 lost = await batches.write(self._storage.claims, part)
-            except (StorageUnavailable, asyncio.CancelledError) as error:
-                batches.unanswered(part, error)
-                if isinstance(error, asyncio.CancelledError):
-                    raise
+            except StorageUnavailable as error:
                 if isinstance(error, StorageBusy):
                     self._room = max(LEAST_ROOM, self._room // 2)
                     return self._part(part, error)

@@ -15,6 +15,7 @@ class Gate:
         self._silent: set[asyncio.StreamWriter] = set()
         self._open: set[asyncio.StreamWriter] = set()
         self._swallowed = 0  # bytes
+        self._taken = 0  # connections that lead nowhere
         self._port = 0
         self._takes_all = False  # and gives nothing
         self.url = ""
@@ -54,9 +55,14 @@ class Gate:
         """Whether anything got lost since."""
         return self._swallowed > 0
 
+    async def has_taken(self) -> bool:
+        """Whether somebody was let in who hears nothing."""
+        return self._taken > 0
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._takes_all:
             self._open.add(writer)
+            self._taken += 1
             return
         server_reader, server_writer = await asyncio.open_unix_connection(self._socket)
         self._open |= {writer, server_writer}

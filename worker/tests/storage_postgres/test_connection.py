@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import sqlite3
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
@@ -24,6 +25,7 @@ from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.lane import Lane
 from forge_jobs.storage.postgres.server import check_server
+from forge_jobs.storage.unsent import may_be_carried_out
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.telemetry import Telemetry
 from forge_jobs.testing.local_postgres import LocalPostgres
@@ -139,6 +141,41 @@ async def test_whoever_waits_on_a_silent_network_can_be_cancelled_and_try_again(
 
         assert waiting.cancelled()
         assert await fetch("SELECT 3") == [(3,)]
+        await database.close()
+
+
+@pytest.mark.parametrize("sent", [True, False])
+async def test_it_is_known_of_a_cancelled_statement_whether_it_was_sent(url: str, sent: bool) -> None:
+    async with Gate(url) as gate:
+        database = PostgresDatabase(gate.url)
+        await database.open()
+        if sent:
+            await database.outcomes.fetch("SELECT 1")
+        gate.swallow_all()
+
+        asking = asyncio.create_task(_carried_out(database.outcomes.fetch("SELECT 2")))
+        await until(gate.has_swallowed if sent else gate.has_taken)
+        asking.cancel()
+
+        assert await asking is sent
+        await database.close()
+
+
+async def _carried_out(call: Awaitable[object]) -> bool:
+    try:
+        await call
+    except BaseException as error:
+        return may_be_carried_out(error)
+    return True
+
+
+async def test_a_statement_that_finds_no_connection_is_not_sent(url: str) -> None:
+    async with Gate(url) as gate:
+        database = PostgresDatabase(gate.url)
+        await database.open()
+        gate.refuse()
+
+        assert not await _carried_out(database.outcomes.fetch("SELECT 1"))
         await database.close()
 
 

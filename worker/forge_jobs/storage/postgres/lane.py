@@ -9,6 +9,7 @@ import asyncpg
 from forge_jobs.errors import StorageBusy, StorageUnavailable
 from forge_jobs.storage.home import Turn
 from forge_jobs.storage.postgres.contention import again
+from forge_jobs.storage.unsent import unsent
 
 if TYPE_CHECKING:
     from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -33,34 +34,38 @@ class Lane:
         """Return all rows. Cancelled in the middle, nothing is known of what the statement did.
 
         Raises StorageUnavailable, StorageBusy when it took too long or something stayed locked, and
-        StorageRefused for whatever else the server says no to.
+        StorageRefused for whatever else the server says no to. Whatever is raised before the statement was
+        sent is `unsent`.
         """
         return await again(self._fetch, sql, *args)
 
     async def _fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         text = self._database.sql(sql)
-        self._database.require_open()
-        await self._database.sure()
-        async with self._turn.of_loop():
-            try:
+        is_sent = False
+        try:
+            self._database.require_open()
+            await self._database.sure()
+            async with self._turn.of_loop():
                 connection = await self._connected()
-            except StorageUnavailable as error:
-                error.was_asked = False
-                raise
-            try:
-                async with self._database.pinned_transaction(connection, self._settings):
-                    return cast(list[asyncpg.Record], await connection.fetch(text, *args))
-            except BaseException as error:
-                ours = self._database.translated(error)
-                if isinstance(error, TimeoutError):
-                    ours = StorageBusy(str(ours))
-                if not isinstance(error, asyncpg.PostgresError) or (
-                    isinstance(ours, StorageUnavailable) and not isinstance(ours, StorageBusy)
-                ):
-                    self._abandon(connection)
-                if ours is None:
-                    raise
-                raise ours from error
+                try:
+                    async with self._database.pinned_transaction(connection, self._settings):
+                        is_sent = True
+                        return cast(list[asyncpg.Record], await connection.fetch(text, *args))
+                except BaseException as error:
+                    ours = self._database.translated(error)
+                    if isinstance(error, TimeoutError):
+                        ours = StorageBusy(str(ours))
+                    if not isinstance(error, asyncpg.PostgresError) or (
+                        isinstance(ours, StorageUnavailable) and not isinstance(ours, StorageBusy)
+                    ):
+                        self._abandon(connection)
+                    if ours is None:
+                        raise
+                    raise ours from error
+        except BaseException as error:
+            if not is_sent:
+                unsent(error)
+            raise
 
     async def close(self) -> None:
         """The connection is closed, and a statement that runs is cancelled."""
