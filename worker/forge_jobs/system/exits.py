@@ -3,7 +3,8 @@
 While anybody is in `contained`, what a job gives to the loop (a callback, a timer, a task) ends
 nothing but itself. A loop has no hook for that, so its functions are replaced meanwhile. What
 is of no job, such as a signal's handler or the protocol of a connection, ends the loop: one
-that `run` made goes on, one of somebody else does not.
+that `run` made goes on, one of somebody else does not. A signal's handler that would come out of the
+worker's own code there comes out of the loop instead.
 
 A fork that a job makes of the process meanwhile is no worker, though it has all that makes one.
 It ends when it comes back from what the job does.
@@ -18,9 +19,12 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context as Variables
 from functools import partial
+from types import FrameType
 from typing import Any, NoReturn
 
 from forge_jobs.model.job import Claim
+from forge_jobs.system.own_task import OwnTask
+from forge_jobs.system.signal_handlers import kept_apart
 from forge_jobs.telemetry.logs import current_job
 
 EXITS = (SystemExit, KeyboardInterrupt)
@@ -58,13 +62,14 @@ def contained(listener: ExitListener) -> Iterator[None]:
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
     """As `asyncio.run`, in the fastest loop that is installed; it goes on while anybody is in `contained`.
 
-    What jobs leave behind does not change how it ends either.
+    What jobs leave behind does not change how it ends either. Only in the main thread.
     """
     loop = _enduring_loop()
     _shields[loop] = _Shield(loop, stays=True)
     try:
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            runner.run(coroutine)
+        with kept_apart(loop, partial(_may_interrupt, loop)):
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                runner.run(coroutine)
     finally:
         del _shields[loop]
 
@@ -172,6 +177,22 @@ _shields: dict[asyncio.AbstractEventLoop, _Shield] = {}
 def _is_contained(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether anybody is in `contained` in this loop."""
     return loop in _shields and bool(_shields[loop].listeners)
+
+
+def _may_interrupt(loop: asyncio.AbstractEventLoop, frame: FrameType | None) -> bool:
+    """Whether what runs at this moment is not the worker's own: what it raises is of who runs, if of anybody."""
+    if not _is_contained(loop):
+        return True
+    task = asyncio.current_task(loop)
+    if isinstance(task, OwnTask):
+        return task.is_in_handler
+    if task is not None:
+        return True
+    while frame is not None:  # the loop itself, or a callback
+        if frame.f_code is _Shield._call.__code__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _in_fork() -> None:

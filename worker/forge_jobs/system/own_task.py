@@ -22,6 +22,7 @@ class OwnTask(asyncio.Task[T]):
     """A task that is not cancelled from within a job, unless it was made in that job, or runs it.
 
     An event names the job that tries. `claim` is the job that the task runs: a timeout of its handler may cancel it.
+    While it `is_in_handler`, what runs in it is the handler's own.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class OwnTask(asyncio.Task[T]):
     ) -> None:
         context = copy_context() if context is None else context
         self.claim: Claim | None = None
+        self.is_in_handler = False
         self._telemetry = telemetry
         self._made_in = context.get(current_job)
         # Not by the loop: it might be asked from within a job, or make tasks of its own kind.

@@ -279,7 +279,7 @@ class Runners:
                 timer = self._loop.call_later(claim.timeout, self._stop, attempt, Stop.TIMED_OUT)
             if self._telemetry.wants_starts:
                 self._telemetry.emit(JobStarted(claim, config.name))
-            attempt.has_begun = True
+            attempt.has_begun = task.is_in_handler = True
             if handler.placement is IN_LOOP and not handler.takes_context:
                 result = await handler.function(**arguments)
             else:
@@ -311,6 +311,7 @@ class Runners:
         except BaseException as error:  # anything that is raised concerns this job only
             ended_at = uptime()
             verdict = self._judged(attempt, error)
+        task.is_in_handler = False
         if timer is not None:
             timer.cancel()
         if attempt.context is not None and attempt.context.completion is not None:

@@ -248,9 +248,9 @@ async def leave(ways: list[str]) -> None:
             case "signal":
                 loop.add_signal_handler(signal.SIGUSR1, leave)
                 os.kill(os.getpid(), signal.SIGUSR1)
-            case "alarm" | "timeout":
-                signal.signal(signal.SIGALRM, leave if way == "alarm" else raise_timeout)
-                signal.setitimer(signal.ITIMER_REAL, 0.2)
+            case "alarm":
+                signal.signal(signal.SIGALRM, leave)
+                nobodys.run(loop.call_soon, signal.setitimer, signal.ITIMER_REAL, 0.2)
             case "protocol":
                 ours, theirs = socket.socketpair()
                 await loop.create_connection(Leaving, sock=ours)
@@ -264,6 +264,55 @@ async def leave(ways: list[str]) -> None:
         contained.clear()
     loop.set_exception_handler(None)
     forget()
+
+
+@forge.handler
+async def interrupt(calls: list[str]) -> None:
+    """Have a signal's handler, which exits, interrupt each of these calls of the worker's own parts."""
+    contained = asyncio.Event()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, ExitContained):
+            contained.set()
+
+    def leave(*given: Any) -> None:
+        sys.exit(call)
+
+    def interrupted(part: Any, name: str) -> None:
+        before = getattr(part, name)
+
+        async def once(*given: Any, **options: Any) -> Any:
+            setattr(part, name, before)
+            signal.raise_signal(signal.SIGALRM)
+            return await before(*given, **options)
+
+        setattr(part, name, once)
+
+    signal.signal(signal.SIGALRM, leave)
+    forget = forge.telemetry.subscribe(hear)
+    for call in calls:
+        part, _, name = call.partition(".")
+        interrupted(getattr(forge.storage, part), name)
+        await forge.enqueue("nap")  # which is claimed, and ends
+        await contained.wait()
+        contained.clear()
+    forget()
+
+
+@forge.handler
+async def limit_by_alarm() -> str:
+    """Limit a call by a signal, as a library does that has no better way."""
+
+    def raise_timeout(*given: Any) -> None:
+        raise TimeoutError("too slow")
+
+    signal.signal(signal.SIGALRM, raise_timeout)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        time.sleep(60)
+    except TimeoutError as error:
+        return str(error)
+    return "not limited"
 
 
 @forge.handler

@@ -346,7 +346,7 @@ def loop_of_workers(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str,
 
 
 NOBODYS = ["callback", "signal", "alarm", "stop", "exception handler"]
-ASYNCIOS = ["timeout", "protocol"]  # after these, uvloop goes on by itself
+ASYNCIOS = ["protocol"]  # after this, uvloop goes on by itself
 
 
 @pytest.mark.parametrize("database", ["postgres"], indirect=True)
@@ -370,6 +370,45 @@ async def test_a_worker_goes_on_after_exits_that_are_of_no_job_and_names_the_job
     lines = [line for line in workers.log().splitlines() if "would have ended worker" in line]
     assert len(lines) == len(ways)
     assert all(f"from no job that is known; running jobs: {other.id},{job.id}" in line for line in lines)
+
+
+CALLS = [
+    "workers.beat",
+    "claims.claim",
+    "claims.finish",
+    "schedule.make_pending",
+    "leadership.lead",
+]
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+@pytest.mark.parametrize("event_loop_policy", ["asyncio"], indirect=True)
+async def test_a_signal_handler_that_exits_interrupts_no_part_of_the_worker(
+    forge: Forge, workers: Fleet, ledger: Ledger, loop_of_workers: dict[str, str]
+) -> None:
+    worker = await workers.start(**loop_of_workers)
+    other = await forge.enqueue("stay")
+    await eventually(lambda: ledger.of("start"))
+
+    await forge.wait(await forge.enqueue("interrupt", {"calls": CALLS}), timeout=60)
+    await forge.enqueue("release")
+    await forge.wait(other.id, timeout=30)
+    worker.terminate()
+    assert await worker.wait() == 0
+
+    assert (await forge.jobs.get(other.id)).attempt == 1
+    assert workers.log().count("it came from no job that is known") == len(CALLS)
+    assert all(word not in workers.log() for word in ("is cut off", "does not answer"))
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+@pytest.mark.parametrize("event_loop_policy", ["asyncio"], indirect=True)
+async def test_a_signal_handler_interrupts_the_job_that_runs(
+    forge: Forge, workers: Fleet, loop_of_workers: dict[str, str]
+) -> None:
+    await workers.start(**loop_of_workers)
+
+    assert await forge.wait(await forge.enqueue("limit_by_alarm"), timeout=60) == "too slow"
 
 
 @pytest.mark.parametrize("database", ["postgres"], indirect=True)
