@@ -6,7 +6,7 @@ from typing import Any
 
 
 async def eventually(
-    condition: Callable[[], Any] | Callable[[], Awaitable[Any]], *, within: float = 30.0
+    condition: Callable[[], Any] | Callable[[], Awaitable[Any]], *, within: float = 60.0
 ) -> Any:
     """Return what `condition` returns as soon as it is truthy; fail after `within` seconds."""
     found: Any = None

@@ -46,7 +46,7 @@ async def test_jobs_that_a_worker_begins_at_one_moment_are_done_in_one_call(forg
 
     enqueued = await index.enqueue_many([{"url": f"/{number}"} for number in range(7)])
     async with working(forge, concurrency=10):
-        ended = [await forge.wait(each.id, timeout=20) for each in enqueued]
+        ended = [await forge.wait(each.id, timeout=30) for each in enqueued]
 
     assert sorted(url for call in calls for url in call) == [f"/{number}" for number in range(7)]
     assert len(calls) < 7
@@ -75,7 +75,7 @@ async def test_a_batch_that_is_not_full_begins_when_its_time_is_over(forge: Forg
 
     async with working(forge, concurrency=10):
         job = await index.enqueue(url="/")
-        await forge.wait(job.id, timeout=20)
+        await forge.wait(job.id, timeout=30)
     assert sizes == [1]
 
 
@@ -181,7 +181,7 @@ async def test_a_call_that_ends_the_process_fails_its_jobs_only(forge: Forge) ->
     await index.enqueue_many([{"url": "/1"}, {"url": "/2"}])
     async with working(forge, concurrency=10):
         await eventually(lambda: all_ended(forge, "index"))
-        await forge.wait((await other.enqueue()).id, timeout=20)
+        await forge.wait((await other.enqueue()).id, timeout=30)
     assert {job.state for job in await jobs_of(forge, "index")} == {State.DEAD}
     assert all("SystemExit" in (job.error or "") for job in await jobs_of(forge, "index"))
 
@@ -202,7 +202,7 @@ async def test_a_job_that_is_cancelled_leaves_the_others_of_its_batch(forge: For
         await forge.jobs.cancel(cancelled.id)
         await eventually(lambda: all_but_one_ended(forge))
         go.set()
-        await forge.wait(other.id, timeout=20)
+        await forge.wait(other.id, timeout=30)
     assert (await forge.jobs.get(cancelled.id)).error == "cancelled by user"
     assert sorted(heard) == [False, True]
 
@@ -345,7 +345,7 @@ async def test_jobs_without_a_type_take_any_arguments(forge: Forge) -> None:
         seen.extend(job.arguments for job in jobs)
 
     async with working(forge):
-        await forge.wait((await index.enqueue(a=1, b=[2])).id, timeout=20)
+        await forge.wait((await index.enqueue(a=1, b=[2])).id, timeout=30)
     assert seen == [{"a": 1, "b": [2]}]
 
 

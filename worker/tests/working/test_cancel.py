@@ -56,7 +56,7 @@ async def test_a_handler_that_finishes_in_spite_of_being_cancelled_is_done(forge
         job = await tidy.enqueue()
         await eventually(lambda: _state(forge, job.id, State.IN_PROGRESS))
         await forge.jobs.cancel(job.id)
-        assert await forge.wait(job.id, timeout=10) == "finished anyway"
+        assert await forge.wait(job.id, timeout=30) == "finished anyway"
 
 
 async def test_a_worker_goes_on_after_a_cancelled_job(forge: Forge) -> None:
@@ -74,7 +74,7 @@ async def test_a_worker_goes_on_after_a_cancelled_job(forge: Forge) -> None:
             job = await endless.enqueue()
             await eventually(lambda job=job: _state(forge, job.id, State.IN_PROGRESS))
             await forge.jobs.cancel(job.id)
-            assert await forge.wait((await nap.enqueue()).id, timeout=10) == "fine"
+            assert await forge.wait((await nap.enqueue()).id, timeout=30) == "fine"
 
 
 async def test_a_handler_in_a_thread_sees_that_it_is_cancelled(forge: Forge) -> None:
@@ -131,7 +131,7 @@ async def test_a_handler_that_ignores_being_stopped_does_not_keep_its_worker(for
     await started.wait()
     worker.stop()
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             await asyncio.shield(running)
         assert (await forge.jobs.get(job.id)).state is State.PENDING
     finally:
@@ -155,7 +155,7 @@ async def test_a_handler_that_obeys_the_second_time_does_not_keep_its_worker(for
     running = asyncio.create_task(worker.run())
     await started.wait()
     worker.stop()
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         await running
     assert (await forge.jobs.get(job.id)).state is State.PENDING
 
@@ -309,7 +309,7 @@ async def test_a_handler_that_ignores_being_stopped_gives_its_place_up(
         await eventually(lambda: job.id in running)  # a claimed one that waits for its runner would just end
         if why == "it is cancelled":
             await forge.jobs.cancel(job.id)
-        assert await forge.wait((await nap.enqueue()).id, timeout=20) == "fine"
+        assert await forge.wait((await nap.enqueue()).id, timeout=30) == "fine"
 
         found = await forge.jobs.get(job.id)
         if why == "it is cancelled":

@@ -60,7 +60,7 @@ async def test_a_committed_completion_is_the_outcome_and_the_worker_writes_none(
     job = await one(forge, work)
 
     assert job.state is State.DONE and job.error is None
-    assert await forge.wait(job.id, timeout=5) == {"total": 3}
+    assert await forge.wait(job.id, timeout=30) == {"total": 3}
     assert [run.outcome for run in ended(events)] == [Outcome.DONE]
     assert not events.of(OutcomesDropped)
     [counts] = await forge.jobs.counts()
@@ -111,9 +111,11 @@ async def test_what_became_of_a_completion_that_was_cancelled_is_looked_up_too(
     forge: Forge, database: Database, events: Events, monkeypatch: pytest.MonkeyPatch, is_committed: bool
 ) -> None:
     complete = forge.storage.completions.complete
+    limits: list[asyncio.Timeout] = []
 
     async def never_answered(end: End, *, connection: Any) -> None:
         await complete(end, connection=connection)
+        limits[0].reschedule(asyncio.get_running_loop().time())  # its time is over
         await asyncio.Event().wait()
 
     monkeypatch.setattr(forge.storage.completions, "complete", never_answered)
@@ -125,7 +127,8 @@ async def test_what_became_of_a_completion_that_was_cancelled_is_looked_up_too(
         with contextlib.suppress(RolledBack):
             async with database.transaction() as connection:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(0.05):
+                    async with asyncio.timeout(None) as limit:
+                        limits.append(limit)
                         await ctx.complete(connection)
                 if not is_committed:
                     raise RolledBack
@@ -174,7 +177,7 @@ async def test_what_a_handler_does_after_the_commit_changes_nothing(
     jobs = [await handler.enqueue() for handler in (fails, returns, goes_on)]
     await run(forge)
 
-    assert [await forge.wait(job, timeout=5) for job in jobs] == [1, 1, 1]
+    assert [await forge.wait(job, timeout=30) for job in jobs] == [1, 1, 1]
     runs = {run.claim.kind: run for run in ended(events)}
     assert {run.outcome for run in runs.values()} == {Outcome.DONE}
     assert (runs["fails"].error or "").startswith(
@@ -260,7 +263,7 @@ async def test_a_transaction_that_fails_may_be_begun_again_with_the_completion(
 
     job = await one(forge, work)
 
-    assert await forge.wait(job.id, timeout=5) is True
+    assert await forge.wait(job.id, timeout=30) is True
 
 
 async def test_a_job_is_completed_once(forge: Forge, database: Database) -> None:
@@ -286,7 +289,7 @@ async def test_what_is_no_connection_is_refused_and_the_attempt_goes_on(forge: F
 
     job = await one(forge, work)
 
-    assert await forge.wait(job.id, timeout=5) == "as usual"
+    assert await forge.wait(job.id, timeout=30) == "as usual"
 
 
 @pytest.mark.parametrize(
@@ -369,7 +372,7 @@ async def test_a_transaction_that_ends_after_its_handler_decides_all_the_same(
     job = await work.enqueue()
     await run(forge)
 
-    assert await forge.wait(job, timeout=5) == 1
+    assert await forge.wait(job, timeout=30) == 1
     assert [run.outcome for run in ended(events)] == [Outcome.DONE]
 
 
@@ -383,4 +386,4 @@ async def test_the_jobs_of_a_batch_are_completed_in_one_transaction(forge: Forge
     made = await forge.enqueue_many("work", [{"number": number} for number in range(4)])
     await run(forge)
 
-    assert [await forge.wait(job, timeout=5) for job in made] == [4] * 4
+    assert [await forge.wait(job, timeout=30) for job in made] == [4] * 4

@@ -161,7 +161,7 @@ async def test_sqlalchemy_carries_the_completion(
     await run(forge)
     await engine.dispose()
 
-    assert await forge.wait(done_one, timeout=5) is True
+    assert await forge.wait(done_one, timeout=30) is True
     assert "was rolled back" in ((await forge.jobs.get(undone.id)).error or "")
 
 
@@ -187,7 +187,7 @@ async def test_an_outage_between_the_commit_and_its_look_is_waited_for(
     job = await work.enqueue()
     await run(forge)
 
-    assert await forge.wait(job, timeout=5) == 1
+    assert await forge.wait(job, timeout=30) == 1
     assert not events.of(OutcomesDropped) and tries == 3
 
 

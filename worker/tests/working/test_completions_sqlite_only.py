@@ -29,7 +29,7 @@ async def test_a_plain_handler_completes_its_job_on_a_connection_of_its_thread(
 
     job = await one(forge, work)
 
-    assert await forge.wait(job.id, timeout=5) is False
+    assert await forge.wait(job.id, timeout=30) is False
     assert len(await forge.jobs.list(kind="after")) == 1
 
 
@@ -43,5 +43,5 @@ async def test_aiosqlite_carries_the_completion(forge: Forge, sqlite: SqliteData
 
     job = await one(forge, work)
 
-    assert await forge.wait(job.id, timeout=5) == 1
+    assert await forge.wait(job.id, timeout=30) == 1
     assert len(await forge.jobs.list(kind="after")) == 1

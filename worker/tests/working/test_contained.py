@@ -39,7 +39,7 @@ async def one(forge: Forge, function: Callable[..., Any], **payload: Any) -> Job
         await eventually(lambda: _has_ended(forge, odd.id))
         others = await works.enqueue_many([{"number": number} for number in range(8)])
         for other in others:
-            await forge.wait(other.id, timeout=20)
+            await forge.wait(other.id, timeout=30)
         assert worker.session.runners.alive == 1
     assert ran == list(range(8))
     assert [(await forge.jobs.get(other.id)).attempt for other in others] == [1] * 8
@@ -233,7 +233,7 @@ async def test_a_context_variable_that_a_handler_set_reaches_no_other_job(
 
     async with working(forge, concurrency=1):
         for job in await sets.enqueue_many([{}, {}, {}]):
-            await forge.wait(job.id, timeout=20)
+            await forge.wait(job.id, timeout=30)
     assert [value is first for value in seen] == [True, True, True]
     assert events.of(RunnerReplaced) == []
 
@@ -270,7 +270,7 @@ async def test_a_payload_whose_own_type_raises_fails_its_attempt(forge: Forge, e
     )  # by a program that does not have the function
     odd.__annotations__["price"] = Price
     forge.handler(kind="odd", max_attempts=1)(odd)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         await Worker(forge, queues=["default"], concurrency=1).run(until_empty=True)
     found = await forge.jobs.get(job.id)
     assert (found.state, found.attempt) == (State.RETRYING, 1)
@@ -297,7 +297,7 @@ async def test_log_lines_of_a_payloads_own_type_name_the_job(
         caplog.clear()
         jobs = [await handler.enqueue(price={"currency": currency}) for currency in ("EUR", "USD")]
         for job in jobs:
-            await forge.wait(job.id, timeout=20)
+            await forge.wait(job.id, timeout=30)
     caplog.handler.removeFilter(facts)
     lines = [record for record in caplog.records if record.name == "shop"]
     by_worker = [getattr(line, "job_id", None) for line in lines if hasattr(line, "job_id")]
@@ -347,7 +347,7 @@ async def test_a_decision_that_says_nothing_more_is_carried_out(
         raise decision("order 7")
 
     job = await decides.enqueue()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         await Worker(forge, queues=["default"], concurrency=1).run(until_empty=True)
 
     found = await forge.jobs.get(job.id)
@@ -401,7 +401,7 @@ async def test_a_runner_that_ends_by_itself_is_replaced_and_said(forge: Forge, e
                 task.cancel()
         await eventually(lambda: len(events.of(RunnerReplaced)) == 2)
         assert worker.session.runners.alive == 2
-        assert await forge.wait((await works.enqueue()).id, timeout=20) == "fine"
+        assert await forge.wait((await works.enqueue()).id, timeout=30) == "fine"
 
 
 async def test_a_job_whose_verdict_cannot_be_found_has_failed_with_its_runner(
@@ -478,8 +478,8 @@ async def test_a_handler_that_cancels_all_tasks_cancels_none_of_the_worker_and_o
         odd = await cancels.enqueue()
         await eventually(lambda: _has_ended(forge, odd.id))
 
-        assert await forge.wait(other, timeout=20) == "ok"
-        assert await forge.wait(await goes_on.enqueue(), timeout=20) == "ok"
+        assert await forge.wait(other, timeout=30) == "ok"
+        assert await forge.wait(await goes_on.enqueue(), timeout=30) == "ok"
         assert (worker.session, session.ailment) == (session, None)
 
     assert (await forge.jobs.get(odd.id)).state is (State.DEAD if itself else State.DONE)
@@ -499,9 +499,9 @@ async def test_a_worker_process_goes_on_when_a_handler_cancels_all_tasks(
     odd = await forge.enqueue("cancel_all", {"itself": itself}, max_attempts=1)
     await eventually(lambda: _has_ended(forge, odd.id))
 
-    await forge.wait(other, timeout=20)
-    await forge.wait(in_process, timeout=20)
-    await forge.wait(await forge.enqueue("nap"), timeout=20)
+    await forge.wait(other, timeout=30)
+    await forge.wait(in_process, timeout=30)
+    await forge.wait(await forge.enqueue("nap"), timeout=30)
     assert (await forge.jobs.get(other.id)).attempt == 1
     assert "(cancel_all) tried to cancel tasks of the worker, which go on" in workers.log()
 

@@ -37,7 +37,7 @@ async def test_a_plain_handler_enqueues_and_gets_the_answer_itself(forge: Forge)
 
     job = await one(forge, work)
 
-    assert await forge.wait(job.id, timeout=5) == [True, False, True]
+    assert await forge.wait(job.id, timeout=30) == [True, False, True]
     [made] = await forge.jobs.list(kind="next")
     assert (made.state, made.payload) == (State.PENDING, b'{"number":1}')
 
@@ -58,7 +58,7 @@ async def test_every_way_to_enqueue_waits_in_a_plain_handler(forge: Forge) -> No
 
     job = await one(forge, work)
 
-    made = await forge.wait(job.id, timeout=5)
+    made = await forge.wait(job.id, timeout=30)
     assert [(await forge.jobs.get(one)).payload for one in made] == [
         b'{"number":%d}' % number for number in range(1, 6)
     ]
@@ -74,7 +74,7 @@ async def test_a_plain_handler_may_open_a_program_in_a_loop_of_its_own(forge: Fo
 
     job = await one(forge, work)
 
-    assert await forge.wait(job.id, timeout=5) == 2
+    assert await forge.wait(job.id, timeout=30) == 2
 
 
 async def test_a_plain_handler_is_told_what_was_wrong_with_its_enqueue(forge: Forge) -> None:
@@ -98,7 +98,7 @@ async def test_a_plain_handler_spends_tokens_and_waits_for_them(forge: Forge) ->
 
     job = await one(forge, work)
 
-    assert await forge.wait(job.id, timeout=5) == "spent"
+    assert await forge.wait(job.id, timeout=30) == "spent"
     [limit] = await forge.limits.list()
     assert limit.generation == 1
 
@@ -125,7 +125,7 @@ async def test_a_function_that_an_async_handler_calls_in_a_thread_does_the_same(
 
     job = await one(forge, work)
 
-    assert await forge.wait(job.id, timeout=5) is True
+    assert await forge.wait(job.id, timeout=30) is True
 
 
 async def test_a_plain_handler_with_a_loop_of_its_own_awaits(forge: Forge) -> None:
@@ -139,7 +139,7 @@ async def test_a_plain_handler_with_a_loop_of_its_own_awaits(forge: Forge) -> No
     job = await one(forge, work)
 
     last, first = await forge.jobs.list(kind="next")
-    assert await forge.wait(job.id, timeout=5) == [first.id, last.id]
+    assert await forge.wait(job.id, timeout=30) == [first.id, last.id]
 
 
 async def test_a_plain_handler_waits_for_a_job(forge: Forge) -> None:
@@ -148,11 +148,11 @@ async def test_a_plain_handler_waits_for_a_job(forge: Forge) -> None:
         return 42
 
     def work() -> Any:
-        return forge.wait(asked.enqueue(), timeout=20)  # type: ignore[arg-type]
+        return forge.wait(asked.enqueue(), timeout=30)  # type: ignore[arg-type]
 
     job = await one(forge, work)
 
-    assert await forge.wait(job.id, timeout=5) == 42
+    assert await forge.wait(job.id, timeout=30) == 42
 
 
 async def test_an_async_handler_behind_a_plain_decorator_awaits(forge: Forge) -> None:
@@ -166,7 +166,7 @@ async def test_an_async_handler_behind_a_plain_decorator_awaits(forge: Forge) ->
     job = await one(forge, work)
 
     [made] = await forge.jobs.list(kind="next")
-    assert await forge.wait(job.id, timeout=5) == made.id
+    assert await forge.wait(job.id, timeout=30) == made.id
 
 
 async def test_a_plain_handler_that_waits_hears_when_it_should_stop(forge: Forge) -> None:

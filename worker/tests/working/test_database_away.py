@@ -125,7 +125,7 @@ async def test_a_worker_in_a_program_waits_for_its_database_too(server: LocalPos
     await running
 
     async with forge:
-        assert await forge.wait(job.id, timeout=1) == "worked"
+        assert await forge.wait(job.id, timeout=30) == "worked"
 
 
 async def test_a_worker_that_waits_for_its_database_is_alive_and_not_ready(server: LocalPostgres) -> None:

@@ -85,7 +85,7 @@ async def test_a_plain_handler_enqueues_a_batch_and_gets_the_answer_itself(forge
     job = await work.enqueue()
     await run(forge)
 
-    assert await forge.wait(job, timeout=5) == 2
+    assert await forge.wait(job, timeout=30) == 2
 
 
 @pytest.mark.parametrize("wrong", ["welcome", {"kind": "welcome"}, 7, None])
@@ -131,7 +131,7 @@ async def test_bytes_that_are_encoded_already_reach_the_handler_as_they_are(forg
     ]
     await run(forge)
 
-    assert [await forge.wait(job, timeout=5) for job in made] == [5] * 5
+    assert [await forge.wait(job, timeout=30) for job in made] == [5] * 5
     stored = await forge.jobs.get(made[0].id)
     assert (stored.payload, stored.codec) == (payload.payload, codec)
 

@@ -177,7 +177,7 @@ async def test_an_exit_in_what_a_handler_gave_to_the_loop_fails_its_job_and_no_o
         poison, other = await leaves.enqueue(), await stays.enqueue()
         await eventually(lambda: _is(forge, poison.id, State.DEAD))
         over.set()
-        assert await forge.wait(other.id, timeout=20) == "stayed"
+        assert await forge.wait(other.id, timeout=30) == "stayed"
 
     assert (await forge.jobs.get(other.id)).attempt == 1
     assert str((await forge.jobs.get(poison.id)).error).startswith(REASONS[way])
@@ -221,7 +221,7 @@ async def test_an_exit_that_outlives_its_job_leaves_the_outcome_alone_and_harms_
 
     async with working(forge, concurrency=1):
         first, second = await leaves.enqueue(), await stays.enqueue()
-        await forge.wait(second.id, timeout=20)
+        await forge.wait(second.id, timeout=30)
 
     assert (await forge.jobs.get(first.id)).state is State.DONE
     [event] = events.of(ExitContained)
@@ -243,7 +243,7 @@ async def test_a_handler_that_ends_what_all_in_the_loop_share_fails(forge: Forge
     async with working(forge):
         job = await ends.enqueue()
         await eventually(lambda: _is(forge, job.id, State.DEAD))
-        assert await forge.wait(await goes_on.enqueue(), timeout=20) == 7
+        assert await forge.wait(await goes_on.enqueue(), timeout=30) == 7
     assert str((await forge.jobs.get(job.id)).error).startswith(f"SystemExit: {name}()")
 
 

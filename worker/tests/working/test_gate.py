@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from forge_jobs import Forge, State, Worker, WorkerInfo
+from forge_jobs import Context, Forge, State, Worker, WorkerInfo
 from forge_jobs.model.version import Version, VersionState
 from forge_jobs.telemetry.events import Event, GateClosed, GateOpened
 from tests.storage.databases import Database
@@ -48,14 +48,14 @@ async def acknowledged(forge: Forge, version_id: str) -> bool:
     return versions[version_id].workers > 0 and versions[version_id].acknowledged
 
 
-async def test_a_worker_of_a_pending_version_begins_within_a_second_of_its_promotion(
+async def test_a_worker_of_a_pending_version_begins_when_it_is_promoted_not_when_it_would_look(
     forge: Forge, database: Database, epoch: int
 ) -> None:
-    began: list[float] = []
+    began: list[int] = []
 
     @forge.handler
-    async def note() -> None:
-        began.append(time.monotonic())
+    async def note(ctx: Context) -> None:
+        began.append(ctx.job_id)
 
     await put(forge, epoch, NEW, VersionState.PENDING)
     jobs = await forge.enqueue_many("note", [{}] * 20)
@@ -67,18 +67,15 @@ async def test_a_worker_of_a_pending_version_begins_within_a_second_of_its_promo
         assert {(await forge.jobs.get(job.id)).state for job in [*jobs, more]} == {State.PENDING}
         looks_rarely(worker)
 
-        promoted = time.monotonic()
         await forge.versions.promote(POOL, NEW, epoch=epoch)
         await eventually(lambda: len(began) == 21)
-
-    assert began[0] - promoted < 1
 
 
 def looks_rarely(worker: Worker) -> None:
     """It is as if the worker had found nothing for long."""
     assert worker.session is not None
     for queue in worker.session._claimer.queues.values():
-        queue.look_at = time.monotonic() + 60
+        queue.look_at = time.monotonic() + 3600
 
 
 async def looked(forge: Forge) -> None:
@@ -89,7 +86,7 @@ async def looked(forge: Forge) -> None:
     for _ in range(3):
         job = await forge.enqueue("beside", queue="beside")
         await Worker(forge, queues=["beside"], concurrency=1).run(until_empty=True)
-        await forge.wait(job.id, timeout=10)
+        await forge.wait(job.id, timeout=30)
 
 
 async def _beside() -> None:
@@ -265,7 +262,7 @@ async def test_what_a_workers_attempts_came_to_is_known_with_its_pod(
 
         info = await eventually(lambda: _counted(forge))
         assert (info.succeeded, info.failed, info.pod) == (2, 1, f"pod-of-{OLD}")
-        assert 0.06 <= info.run_seconds < 5
+        assert info.run_seconds >= 0.06
         assert (info.pool, info.version_id) == (POOL, OLD)
 
 

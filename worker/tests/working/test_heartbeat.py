@@ -71,7 +71,7 @@ async def test_a_worker_that_slept_in_the_midst_of_a_beat_asks_before_it_gives_u
         await begun.wait()
         await sleep(error)
         over.set()
-        assert await forge.wait(job, timeout=20) == "done"
+        assert await forge.wait(job, timeout=30) == "done"
 
     assert (await forge.jobs.get(job.id)).attempt == 1
     assert (events.of(WorkerCutOff), events.of(DatabaseLost)) == ([], [])
@@ -147,7 +147,7 @@ async def test_a_worker_that_slept_between_two_beats_asks_by_a_new_connection_be
         slept(before, after)
         await eventually(lambda: events.of(DatabaseBack))
         over.set()
-        assert await forge.wait(job, timeout=20) == "done"
+        assert await forge.wait(job, timeout=30) == "done"
 
     assert (await forge.jobs.get(job.id)).attempt == 1
     assert events.of(WorkerCutOff) == []
@@ -171,7 +171,7 @@ async def test_a_worker_that_slept_and_wakes_up_in_an_outage_stops_its_handlers(
         await works.enqueue()
         await begun.wait()
         slept([StorageDown("refused")] * 4, [StorageDown("refused")] * 200)
-        await asyncio.wait_for(stopped.wait(), 20)
+        await asyncio.wait_for(stopped.wait(), 30)
         assert events.of(WorkerCutOff)
         slept([], [])
 
@@ -242,7 +242,7 @@ async def test_handlers_go_on_for_as_long_as_nobody_can_use_the_database(
         await begun.wait()
         await met(errors)
         over.set()
-        assert await forge.wait(job, timeout=20) == "done"
+        assert await forge.wait(job, timeout=30) == "done"
 
     assert (await forge.jobs.get(job.id)).attempt == 1
     assert (stopped, bool(events.of(WorkerCutOff))) == (([], False) if goes_on else ([1], True))
@@ -300,7 +300,7 @@ async def test_a_worker_that_stops_and_is_cut_off_meanwhile_gives_its_handlers_n
         await begun.wait()
         worker.stop()
         missing = asyncio.ensure_future(met([AWAY] * 12))
-        await asyncio.wait_for(stopped.wait(), 20)
+        await asyncio.wait_for(stopped.wait(), 30)
         missing.cancel()
 
     assert events.of(WorkerCutOff) and events.of(WorkerStopped)

@@ -428,8 +428,8 @@ async def test_a_function_that_is_no_handler_by_its_name_runs_in_a_process_too(f
     forge.handler(kind="tell", executor="process", max_attempts=1)(plain_with_context)
     add, tell = await forge.enqueue("add", {"left": 2, "right": 3}), await forge.enqueue("tell")
     await run(forge)
-    assert await forge.wait(add.id, timeout=1) == 5
-    assert await forge.wait(tell.id, timeout=1) == "tell in default"
+    assert await forge.wait(add.id, timeout=30) == 5
+    assert await forge.wait(tell.id, timeout=30) == "tell in default"
 
 
 async def test_threads_that_did_not_stop_in_time_leave_others_theirs(

@@ -33,7 +33,7 @@ async def test_a_job_whose_key_has_no_token_waits_for_its_turn_and_others_go_on(
     async with working(forge, concurrency=5):
         await eventually(lambda: are(forge, State.DONE, 3))
         await eventually(lambda: are(forge, State.SCHEDULED, 2))
-        await forge.wait((await call.enqueue(user="eve")).id, timeout=20)
+        await forge.wait((await call.enqueue(user="eve")).id, timeout=30)
 
     first, second = sorted(
         (job for job in await of_user(forge, "ann") if job.state is State.SCHEDULED),
@@ -122,7 +122,7 @@ async def test_the_mistake_of_one_handler_is_no_other_s(forge: Forge) -> None:
     too_many = await call.enqueue(scope="api", tokens=4)
     async with working(forge, concurrency=3):
         await eventually(lambda: are(forge, State.DEAD, 2))
-        await forge.wait(good.id, timeout=20)
+        await forge.wait(good.id, timeout=30)
     assert "There is no rate limit 'nix'" in str((await forge.jobs.get(unknown.id)).error)
     assert "allowed is at most 3" in str((await forge.jobs.get(too_many.id)).error)
 
@@ -216,7 +216,7 @@ async def test_a_limit_knows_the_defaults_of_arguments(forge: Forge) -> None:
     async def call(user: str = "ann", words: int = 3) -> None: ...
 
     async with working(forge):
-        await forge.wait((await call.enqueue()).id, timeout=20)
+        await forge.wait((await call.enqueue()).id, timeout=30)
     [ann] = await forge.limits.hottest("api")
     assert (ann.key, round(ann.spent, 1)) == ("ann", 3.0)
 
@@ -309,4 +309,4 @@ async def test_whoever_waits_for_an_answer_when_the_worker_ends_is_told(
     await tokens.close()
 
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(waiting, 20)
+        await asyncio.wait_for(waiting, 30)

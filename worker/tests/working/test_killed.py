@@ -144,7 +144,7 @@ async def test_a_handler_that_ignores_being_stopped_does_not_keep_the_process(
     await eventually(lambda: ledger.of("start"))
 
     worker.terminate()
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         assert await worker.wait() == 0
 
     handed_back = await forge.jobs.get(job.id)

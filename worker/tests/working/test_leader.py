@@ -48,7 +48,7 @@ async def test_a_handler_that_cancels_all_tasks_ends_no_chore_of_the_leader(forg
     async with working(forge) as worker:
         spared |= {task for task in asyncio.all_tasks() if "Worker.run" in repr(task.get_coro())}
         await eventually(lambda: worker.session is not None and worker.session.leader.epoch is not None)
-        await forge.wait((await cancels.enqueue()).id, timeout=20)
+        await forge.wait((await cancels.enqueue()).id, timeout=30)
 
         await forge.queues.pause("mail", until=0.1)
         await eventually(lambda: _is_resumed(forge))

@@ -64,8 +64,8 @@ async def test_no_slot_is_kept_by_a_worker_that_does_not_know_of_it(
     async with working(forge):
         lose(forge.storage.slots, name, carried_out=carried_out)
         first = await work.enqueue()
-        await forge.wait(first.id, timeout=20)
-        await eventually(lambda: _all_slots_are_free(forge, later.id), within=20)
+        await forge.wait(first.id, timeout=30)
+        await eventually(lambda: _all_slots_are_free(forge, later.id))
     assert (await forge.jobs.get(first.id)).state is State.DONE
 
 

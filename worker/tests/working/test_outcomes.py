@@ -44,7 +44,7 @@ async def test_what_a_handler_returns_is_the_result(forge: Forge) -> None:
     job = await add.enqueue(left=2, right=3)
     await run(forge)
 
-    assert await forge.wait(job.id, timeout=5) == 5
+    assert await forge.wait(job.id, timeout=30) == 5
     assert (await forge.jobs.get(job.id)).state is State.DONE
 
 
@@ -70,7 +70,7 @@ async def test_a_plain_function_runs_in_a_thread(forge: Forge) -> None:
     job = await where.enqueue()
     await run(forge)
 
-    assert await forge.wait(job.id, timeout=5) is False
+    assert await forge.wait(job.id, timeout=30) is False
 
 
 async def test_a_failure_waits_for_the_queues_backoff_and_keeps_its_error(forge: Forge, clock: Clock) -> None:
@@ -236,7 +236,7 @@ async def test_whatever_a_handler_raises_the_worker_goes_on(forge: Forge, error:
     job = await works.enqueue()
     await run(forge)
 
-    assert await forge.wait(job.id, timeout=5) == "fine"
+    assert await forge.wait(job.id, timeout=30) == "fine"
     assert (await forge.jobs.get(broken.id)).state is State.RETRYING
 
 
@@ -402,7 +402,7 @@ async def test_what_was_enqueued_is_waited_for_and_the_time_that_is_over_says_wh
     assert caught.value.reason == "No live worker serves queue 'default'."
 
     async with working(forge):
-        assert await forge.wait(job, timeout=20) == "fine"
+        assert await forge.wait(job, timeout=30) == "fine"
 
 
 async def test_a_wait_without_time_finds_what_has_ended(forge: Forge) -> None:

@@ -35,14 +35,14 @@ async def test_no_job_of_a_paused_kind_begins_while_others_of_its_queue_do(
         await forge.kinds.pause("send", why="the bank is closed")
         await follows(worker, "send")
         waiting = await send.enqueue()
-        await forge.wait((await work.enqueue()).id, timeout=20)
+        await forge.wait((await work.enqueue()).id, timeout=30)
         assert begun == ["work"]
         assert (await forge.jobs.get(waiting.id)).state is State.PENDING
         [why, *_] = (await forge.jobs.why(waiting.id)).reasons
         assert why == "Kind 'send' is paused: the bank is closed."
 
         await forge.kinds.resume("send")
-        await forge.wait(waiting.id, timeout=20)
+        await forge.wait(waiting.id, timeout=30)
     assert begun == ["work", "send"]
     assert not events.of(UnknownKind)
 
@@ -60,7 +60,7 @@ async def test_a_worker_that_starts_knows_which_kinds_are_paused(forge: Forge) -
     await forge.storage.kinds.pause("send", until=None, reason=None)
     await send.enqueue()
     async with working(forge):
-        await forge.wait((await work.enqueue()).id, timeout=20)
+        await forge.wait((await work.enqueue()).id, timeout=30)
     assert begun == []
 
 
@@ -113,5 +113,5 @@ async def test_the_pause_of_a_kind_ends_by_itself(forge: Forge, events: Events) 
         await forge.kinds.pause("send", until=1)
         await follows(worker, "send")
         job = await send.enqueue()
-        await forge.wait(job.id, timeout=20)
+        await forge.wait(job.id, timeout=30)
     assert events.of(KindsResumed) == [KindsResumed(["send"])]

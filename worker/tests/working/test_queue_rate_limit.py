@@ -25,7 +25,7 @@ async def a_worker_looked(forge: Forge) -> None:
     await forge.queues.ensure("other")
     async with working(forge, "other"):
         for _ in range(5):
-            await forge.wait((await forge.enqueue("work", queue="other")).id, timeout=10)
+            await forge.wait((await forge.enqueue("work", queue="other")).id, timeout=30)
 
 
 async def test_no_more_jobs_start_than_there_are_tokens_however_many_workers_race(forge: Forge) -> None:
@@ -113,7 +113,7 @@ async def test_a_worker_that_runs_until_empty_ends_when_the_bucket_is_as_empty_a
     await forge.limits.set("slack", capacity=3, refill=0)
     await forge.queues.set("default", rate_limit="slack")
     await forge.enqueue_many("work", [{}] * 3)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         await Worker(forge, queues=["default"], concurrency=3).run(until_empty=True)
 
     assert await pending(forge) == 0
@@ -130,7 +130,7 @@ async def test_a_emptied_bucket_stops_the_queue_and_only_that(forge: Forge) -> N
     await forge.limits.set("slack", capacity=1000, refill=0)
     await forge.queues.set("default", rate_limit="slack")
     async with working(forge):
-        await forge.wait((await forge.enqueue("work", {"number": 0})).id, timeout=10)
+        await forge.wait((await forge.enqueue("work", {"number": 0})).id, timeout=30)
         await forge.limits.empty("slack")
         await a_worker_looked(forge)  # a look that began before may still use the token that it took
         job = await forge.enqueue("work", {"number": 1})
@@ -162,7 +162,7 @@ async def test_a_queue_whose_rate_limit_is_gone_is_not_claimed_from_and_that_is_
         assert reason.startswith("There is no rate limit 'slack'")
 
         await forge.queues.set("default", rate_limit=None)
-        await forge.wait(job.id, timeout=10)
+        await forge.wait(job.id, timeout=30)
     assert said == [UnknownLimit("default", "slack")]
 
 
@@ -175,7 +175,7 @@ async def test_slots_are_free_while_there_is_no_token(forge: Forge) -> None:
     await forge.queues.set("default", rate_limit="slack", concurrency=2)
     async with working(forge):
         first, second = await forge.enqueue_many("work", [{}, {}])
-        await forge.wait(first.id, timeout=10)
+        await forge.wait(first.id, timeout=30)
         await eventually(lambda: _slots_are_free(forge, second.id))
 
 
@@ -201,7 +201,7 @@ async def test_the_queue_s_timeout_holds_for_jobs_that_say_none_and_follows_chan
         await forge.queues.set("default", timeout=timedelta(seconds=0.15))
         await eventually(lambda: _timed_out_after(forge, "0.15"))
         go.set()
-        await forge.wait(of_its_own.id, timeout=10)
+        await forge.wait(of_its_own.id, timeout=30)
 
 
 async def test_a_job_s_own_shorter_timeout_wins_over_the_queue_s(forge: Forge) -> None:

@@ -27,14 +27,14 @@ async def test_a_worker_goes_on_when_its_queue_is_deleted_and_serves_a_new_one_o
     events: list[Event] = []
     forge.telemetry.subscribe(events.append)
     async with working(forge, "mail", "default"):
-        await forge.wait(await forge.enqueue("quick", queue="mail"), timeout=20)
+        await forge.wait(await forge.enqueue("quick", queue="mail"), timeout=30)
         await forge.queues.delete("mail")
         with pytest.raises(UnknownQueue):
             await forge.enqueue("quick", queue="mail")
-        await forge.wait(await forge.enqueue("quick"), timeout=20)
+        await forge.wait(await forge.enqueue("quick"), timeout=30)
 
         await forge.queues.ensure("mail")
-        await forge.wait(await forge.enqueue("quick", queue="mail"), timeout=20)
+        await forge.wait(await forge.enqueue("quick", queue="mail"), timeout=30)
     assert not [each for each in events if isinstance(each, ChoreFailed | DatabaseLost | WorkerCutOff)]
 
 
@@ -46,7 +46,7 @@ async def test_a_worker_of_a_deleted_queue_alone_waits_for_a_new_one(forge: Forg
     async with working(forge, "mail"):
         await forge.queues.delete("mail")
         await forge.queues.ensure("mail")
-        await forge.wait(await forge.enqueue("quick", queue="mail"), timeout=20)
+        await forge.wait(await forge.enqueue("quick", queue="mail"), timeout=30)
 
 
 async def test_moved_jobs_are_run_by_those_who_serve_the_other_queue(forge: Forge) -> None:
@@ -59,7 +59,7 @@ async def test_moved_jobs_are_run_by_those_who_serve_the_other_queue(forge: Forg
     async with working(forge):
         await forge.queues.delete("mail", move_to="default")
         for job in jobs:
-            await forge.wait(job, timeout=20)
+            await forge.wait(job, timeout=30)
 
 
 async def test_a_job_in_progress_keeps_its_queue_and_ends_as_if_nothing_had_been_asked(forge: Forge) -> None:
@@ -78,7 +78,7 @@ async def test_a_job_in_progress_keeps_its_queue_and_ends_as_if_nothing_had_been
         with pytest.raises(QueueInUse, match="one of its jobs is in progress"):
             await forge.queues.delete("mail", drop=True)
         go.set()
-        assert await forge.wait(job, timeout=20) == "fine"
+        assert await forge.wait(job, timeout=30) == "fine"
 
 
 async def served(forge: Forge, *queues: str) -> list[Event]:

@@ -92,7 +92,7 @@ async def test_an_async_function_runs_however_it_is_wrapped(forge: Forge, way: s
     job = await run(forge, WAYS[way], **payload)
 
     assert (job.state, job.error, ran) == (State.DONE, None, [7])
-    assert await forge.wait(job.id, timeout=5) == "ok"
+    assert await forge.wait(job.id, timeout=30) == "ok"
 
 
 async def test_what_a_hidden_async_function_raises_fails_its_attempt(forge: Forge) -> None:
@@ -131,7 +131,7 @@ async def test_a_task_and_a_future_of_a_pool_are_waited_for(forge: Forge) -> Non
     task = await forge.enqueue("in_background")
     future = await run(forge, in_pool)
 
-    assert await forge.wait(task.id, timeout=5) == "ok"
+    assert await forge.wait(task.id, timeout=30) == "ok"
     assert future.state is State.DONE
     assert sorted(map(str, ran)) == ["1", "2"]
     pool.shutdown()
@@ -262,7 +262,7 @@ async def test_a_context_reaches_a_hidden_async_function(forge: Forge) -> None:
 
     job = await run(forge, tells)
 
-    assert await forge.wait(job.id, timeout=5) == 1
+    assert await forge.wait(job.id, timeout=30) == 1
 
 
 class Task:

@@ -23,11 +23,11 @@ async def test_a_paused_queue_starts_nothing_and_goes_on_when_resumed(forge: For
         job = await quick.enqueue()
         other = await forge.enqueue("quick", queue=await _queue(forge, "other"))
         async with working(forge, "other"):
-            await forge.wait(other.id, timeout=10)  # a worker had time to look
+            await forge.wait(other.id, timeout=30)  # a worker had time to look
         assert (await forge.jobs.get(job.id)).state is State.PENDING
 
         await forge.queues.resume("default")
-        await forge.wait(job.id, timeout=10)
+        await forge.wait(job.id, timeout=30)
 
 
 async def test_a_pause_ends_by_itself_and_waiting_jobs_run(forge: Forge, events: Events) -> None:
@@ -38,7 +38,7 @@ async def test_a_pause_ends_by_itself_and_waiting_jobs_run(forge: Forge, events:
     async with working(forge):
         await forge.queues.pause("default", until=0.3, why="a short rest")
         job = await quick.enqueue()
-        await forge.wait(job.id, timeout=20)
+        await forge.wait(job.id, timeout=30)
     assert events.of(QueuesResumed) == [QueuesResumed(["default"])]
 
 

@@ -49,7 +49,7 @@ async def test_a_worker_goes_on_after_any_error(
         session = worker.session
         armed.append(True)
         await forge.queues.set("default", backoff_enabled=False)
-        await forge.wait((await work.enqueue()).id, timeout=20)
-        await eventually(broke.is_set, within=10)
-        await forge.wait((await work.enqueue()).id, timeout=20)
+        await forge.wait((await work.enqueue()).id, timeout=30)
+        await eventually(broke.is_set)
+        await forge.wait((await work.enqueue()).id, timeout=30)
         assert worker.session is session

@@ -160,7 +160,7 @@ async def test_while_one_runs_the_latest_waits_until_it_has_ended(forge: Forge) 
     answers = [await index.enqueue(page=1, version=version) for version in (2, 3, 4)]
     waits = (await forge.jobs.get(answers[0])).state
     other = await index.enqueue(page=2, version=9)
-    await forge.wait(other, timeout=20)
+    await forge.wait(other, timeout=30)
     go_on.set()
     await worker
 
