@@ -211,6 +211,21 @@ async def test_many_jobs_are_enqueued_with_their_groups(storage):
     assert ended == 501
 
 
+async def test_jobs_that_join_their_groups_leave_others_that_are_due_to_the_workers(storage, clock):
+    await clock.freeze()
+    other = await enqueue(storage, delay=timedelta(seconds=5))
+    delayed = await enqueue(storage, **of("b", delay=timedelta(days=1)))
+    await clock.advance(seconds=6)
+
+    answers = await storage.jobs.enqueue_many([job(**of("a"))] * 500)
+    await storage.jobs.run_now(delayed)
+
+    assert await state(storage, answers[0].id) is State.PENDING
+    assert await state(storage, answers[-1].id) is State.BLOCKED
+    assert await state(storage, delayed) is State.PENDING
+    assert await state(storage, other) is State.SCHEDULED
+
+
 async def test_the_limit_that_was_said_last_holds(storage):
     ids = [await enqueue(storage, **of("a")) for _ in range(3)]
 

@@ -29,7 +29,7 @@ from forge_jobs.storage.postgres.groups import settle_all
 from forge_jobs.storage.postgres.keys import is_lock_kept, put_many
 from forge_jobs.storage.postgres.kinds import named
 from forge_jobs.storage.postgres.queues import unknown_queue
-from forge_jobs.storage.postgres.schedule import join_all
+from forge_jobs.storage.postgres.schedule import join
 
 CHUNK = 2_000
 """How many jobs are made into rows at a time: few enough that other tasks of the event loop get their turn."""
@@ -276,7 +276,7 @@ async def _of_keys(
 async def _joined(database: PostgresDatabase, answers: Sequence[Enqueued]) -> list[Enqueued]:
     """The jobs have joined their groups; should this fail, a worker sees to it. Return the answers as they are by then."""
     try:
-        dropped = set(await join_all(database))
+        dropped = set(await join(database, [answer.id for answer in answers if not answer.duplicate]))
     except StorageUnavailable:
         dropped = set()
     return [replace(answer, dropped=True) if answer.id in dropped else answer for answer in answers]

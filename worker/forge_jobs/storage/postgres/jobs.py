@@ -36,7 +36,7 @@ from forge_jobs.storage.postgres.moves import (
     transfer_all,
 )
 from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config, unknown_queue
-from forge_jobs.storage.postgres.schedule import join_all
+from forge_jobs.storage.postgres.schedule import join
 from forge_jobs.storage.postgres.tally import fold
 
 NEWEST = "SELECT coalesce(max(id), 0) FROM {schema}.job"
@@ -124,14 +124,14 @@ class PostgresJobs:
         record = await move(self._database, RETRY, job_id, possible=possible)
         if record["state"] not in possible:
             raise refusals.not_retried(job_id, record["state"])
-        await self._join(record["due"])
+        await self._join(job_id, record["due"])
         return bool(record["moved"])
 
     async def run_now(self, job_id: int) -> bool:
         record = await move(self._database, RUN_NOW, job_id, possible={State.SCHEDULED, State.RETRYING})
         if record["state"] not in WAITING:
             raise refusals.not_run_now(job_id, record["state"])
-        await self._join(record["due"])
+        await self._join(job_id, record["due"])
         return bool(record["moved"])
 
     async def delete(self, job_id: int) -> None:
@@ -193,11 +193,11 @@ class PostgresJobs:
         full = await groups.full_groups(self._database, job_id)
         return Waiting(queue=queue_config(facts), ahead_limit=AHEAD_LIMIT, full_groups=full, **around)
 
-    async def _join(self, due: int) -> None:
-        """Jobs that were made due just now have joined their groups; should this fail, a worker sees to it."""
+    async def _join(self, job_id: int, due: int) -> None:
+        """The job has joined its groups if it was made due just now; should this fail, a worker sees to it."""
         if due:
             with suppress(StorageUnavailable):
-                await join_all(self._database)
+                await join(self._database, [job_id])
 
     async def fold(self) -> int:
         return await fold(self._database)

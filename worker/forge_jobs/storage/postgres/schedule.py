@@ -8,17 +8,18 @@ from forge_jobs.storage.interface.schedule import UPCOMING_LIMIT
 from forge_jobs.storage.postgres import endings, groups
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.joining import DROPPED, JOINED
+from forge_jobs.storage.postgres.statement import filled
 
 # Any worker may do this: rows that another one has locked are skipped, so that none waits. Where the first job
 # stands ($2) is known from the look before, so that nothing before it is walked over again: jobs that
 # became pending stay in the index for as long as any transaction may still see them.
-MAKE_PENDING = (
+_MAKE_PENDING = (
     """
 WITH gone AS (
     DELETE FROM {schema}.scheduled
     WHERE ctid = ANY (ARRAY (
         SELECT ctid FROM {schema}.scheduled
-        WHERE run_at >= $2 AND run_at <= now() ORDER BY run_at LIMIT $1
+        WHERE {due}
         FOR UPDATE SKIP LOCKED))
     RETURNING job_id, run_at, queue_id, attempt, priority, links, reason
 ), {placed}, {tallied}, linked AS MATERIALIZED (
@@ -37,6 +38,10 @@ SELECT (SELECT count(*) FROM gone) AS jobs, {woken}, joined.* FROM joined
     .replace("{dropped}", DROPPED)
     .replace("{woken}", endings.WOKEN)
 )
+MAKE_PENDING = filled(_MAKE_PENDING, due="run_at >= $2 AND run_at <= now() ORDER BY run_at LIMIT $1")
+
+# Found by their ids, so that it costs the same whatever else is due, or was, as a long transaction may still see it.
+JOIN = filled(_MAKE_PENDING, due="job_id = ANY ($1::bigint[]) AND run_at <= now() ORDER BY job_id")
 
 # The first job that is scheduled from a moment on. One that SQL has put off to "infinity" is far away, since no
 # duration of ours is infinite.
@@ -89,7 +94,10 @@ class PostgresSchedule:
         first = await self._database.fetchrow(NEXT, FROM_THE_BEGINNING)
         if first is None or first["wait"] > timedelta(0):
             return 0, first and first["wait"]
-        count, _ = await _make_pending(self._database, limit, first["run_at"])
+        record = await self._database.fetchrow(MAKE_PENDING, limit, first["run_at"])
+        assert record is not None
+        await groups.settle(self._database, record)
+        count: int = record["jobs"]
         # A statement does not see what it has deleted itself. Unless the limit was reached, all jobs that were due
         # are taken, by us or by others.
         begin = first["run_at"] if count == limit else first["now"]
@@ -97,19 +105,12 @@ class PostgresSchedule:
         return count, then and then["wait"]
 
 
-async def join_all(database: PostgresDatabase) -> list[int]:
-    """All jobs that are due are made pending, or blocked; return those that their groups have dropped."""
+async def join(database: PostgresDatabase, job_ids: Sequence[int]) -> list[int]:
+    """Of these jobs those that are due are made pending, or blocked; return those that their groups have dropped."""
     dropped: list[int] = []
-    count = TOGETHER
-    while count == TOGETHER:
-        count, of_these = await _make_pending(database, TOGETHER, FROM_THE_BEGINNING)
-        dropped += of_these
+    for start in range(0, len(job_ids), TOGETHER):
+        record = await database.fetchrow(JOIN, job_ids[start : start + TOGETHER])
+        assert record is not None
+        await groups.settle(database, record)
+        dropped += record["dropped"] or ()
     return dropped
-
-
-async def _make_pending(database: PostgresDatabase, limit: int, first: datetime) -> tuple[int, Sequence[int]]:
-    """Return how many jobs were made pending, or blocked, and which their groups have dropped."""
-    record = await database.fetchrow(MAKE_PENDING, limit, first)
-    assert record is not None
-    await groups.settle(database, record)
-    return record["jobs"], record["dropped"] or ()
