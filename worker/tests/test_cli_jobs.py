@@ -348,7 +348,16 @@ def test_groups_are_said_looked_at_and_set(cli: CommandLine):
         f"Its group 'a' runs 1 at a time: job {first} has the place and is pending."
     ]
     assert cli.fine("groups", "list") == [
-        {"name": "a", "limit": 1, "set_limit": None, "occupants": 1, "blocked": 1}
+        {
+            "name": "a",
+            "limit": 1,
+            "set_limit": None,
+            "occupants": 1,
+            "blocked": 1,
+            "paused": False,
+            "paused_until": None,
+            "pause_reason": None,
+        }
     ]
     assert cli.fine("groups", "set", "a", "--limit", "2")["occupants"] == 2
     assert cli.fine("groups", "show", "a")["set_limit"] == 2
@@ -356,6 +365,25 @@ def test_groups_are_said_looked_at_and_set(cli: CommandLine):
     dropped = cli.fine("enqueue", "send", "--group", "a", "--overflow", "drop_newest")
     assert (dropped["id"], dropped["dropped"]) == (first, True)
     assert cli.fine("stats")["queues"][0]["blocked"] == 0
+
+
+def test_groups_are_paused_and_resumed(cli: CommandLine):
+    job = cli.fine("enqueue", "send", "--group", "a")["id"]
+
+    paused = cli.fine("groups", "pause", "a", "b", "--for", "2h", "--why", "their shop moves")
+
+    assert [(one["name"], one["paused"], one["pause_reason"]) for one in paused] == [
+        ("a", True, "their shop moves"),
+        ("b", True, "their shop moves"),
+    ]
+    assert "paused for 2 h" in cli("groups", "list").out
+    [why] = cli.fine("jobs", "why", str(job))["reasons"]
+    assert why.startswith("Its group 'a' is paused until ") and why.endswith(": their shop moves.")
+    assert cli("groups", "resume", "a", "c").lines == [
+        "Group 'a' is resumed.",
+        "Group 'c' was not paused.",
+    ]
+    assert cli.fine("jobs", "show", str(job))["state"] == "pending"
 
 
 def test_half_of_a_group_is_told(cli: CommandLine):

@@ -1,5 +1,7 @@
 """How a program says the groups of its jobs, and what it is told when it says them wrongly."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from forge_jobs import Forge, Group, InvalidInput, State, UnknownGroup, Worker
@@ -160,3 +162,18 @@ async def test_a_worker_runs_the_jobs_of_a_group_one_after_the_other_until_none_
     await Worker(forge, queues=["default"], concurrency=5).run(until_empty=True)
 
     assert (most, order) == (1, list(range(20)))
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"name": ""}, "group is ''"),
+        ({"name": "a", "until": -1}, "until is -1"),
+        ({"name": "a", "until": datetime(2020, 1, 1, tzinfo=UTC)}, "allowed is a moment after now"),
+        ({"name": "a", "why": "two\nlines"}, "why is"),
+    ],
+)
+async def test_a_pause_that_is_said_wrongly_pauses_nothing(forge, said, sentence):
+    with pytest.raises(InvalidInput, match=sentence):
+        await forge.groups.pause(**said)
+    assert await forge.groups.list() == []

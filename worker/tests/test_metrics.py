@@ -356,6 +356,7 @@ async def everything(telemetry: Telemetry, storage: Storage) -> Metrics:
     epoch = await factories.leader(storage)
     await storage.queues.set("mail", {"concurrency": 3})
     await storage.kinds.pause("send", until=None, reason=None)
+    await storage.groups.pause("a", until=None, reason=None)
     await storage.limits.set("slack", capacity=5, refill=1.0)
     planned = await storage.crons.set(factories.cron())
     await storage.fires.seed("nightly", MOMENT, epoch=epoch)

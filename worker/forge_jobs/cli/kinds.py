@@ -1,7 +1,7 @@
 """`forge-jobs kinds`: what programs declare of the kinds of jobs, and pauses of kinds."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -10,7 +10,7 @@ from forge_jobs.cli import values
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows
-from forge_jobs.cli.pause import For, Until, Why, pause_end, until_when
+from forge_jobs.cli.pause import For, Until, Why, pause_end, state_of, until_when
 from forge_jobs.client.document import document
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.paused_kind import PausedKind
@@ -97,7 +97,4 @@ def _rows(kinds: Sequence[Kind], paused: Mapping[str, PausedKind], now: datetime
 
 
 def _state(pause: PausedKind | None, now: datetime) -> str:
-    if pause is None:
-        return "active"
-    left = timedelta(0) if pause.until is None else pause.until - now
-    return f"paused for {in_words(left)}" if left > timedelta(0) else "paused"
+    return state_of(pause is not None, None if pause is None else pause.until, now)

@@ -7,6 +7,7 @@ import typer
 
 from forge_jobs.cli import values
 from forge_jobs.errors import InvalidInput
+from forge_jobs.rules.duration import in_words
 from forge_jobs.rules.words import to_the_second
 
 For = Annotated[
@@ -34,3 +35,11 @@ def pause_end(duration: timedelta | None, until: str | None) -> datetime | timed
 def until_when(end: datetime | None) -> str:
     """Return ' until 2026-01-31 08:00:00 UTC', and nothing where there is no end."""
     return "" if end is None else f" until {to_the_second(end)}"
+
+
+def state_of(is_paused: bool, end: datetime | None, now: datetime) -> str:
+    """Return 'active', 'paused', or 'paused for 5 min'."""
+    if not is_paused:
+        return "active"
+    left = timedelta(0) if end is None else end - now
+    return f"paused for {in_words(left)}" if left > timedelta(0) else "paused"

@@ -1,18 +1,20 @@
 """Groups as people handle them: who has their places, and how many there are."""
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 from forge_jobs.client.checks import whole
+from forge_jobs.client.pause import pause_end
 from forge_jobs.errors import UnknownGroup
 from forge_jobs.model.group import GroupStatus
-from forge_jobs.rules import groups
+from forge_jobs.rules import groups, names
 from forge_jobs.storage.interface.storage import Storage
 
 MOST_LISTED = 10_000
 
 
 class Groups:
-    """The groups that are in use, or whose limit people have set. Reached as `forge.groups`."""
+    """The groups that are in use or paused, or whose limit people have set. Reached as `forge.groups`."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -37,3 +39,21 @@ class Groups:
             groups.name(name), None if limit is None else groups.limit(name, limit)
         )
         return next(iter(await self._storage.groups.all(name=name)), None)
+
+    async def pause(
+        self, name: str, *, until: datetime | timedelta | float | None = None, why: str | None = None
+    ) -> GroupStatus:
+        """No job of the group begins any more, in whatever queue; running jobs go on. Return the group.
+
+        Its pending jobs are blocked, in their order, and so are those that come, also where nobody uses the group yet.
+        Workers hand back what they have not begun, within two seconds. `until` and `why` are as for
+        `forge.queues.pause`. A group that is paused already is paused as said now. Raises InvalidInput.
+        """
+        reason = None if why is None else names.line(why, "why")
+        end = await pause_end(self._storage, until)
+        await self._storage.groups.pause(groups.name(name), until=end, reason=reason)
+        return await self.get(name)
+
+    async def resume(self, name: str) -> bool:
+        """The group gives its places away again; False when it was not paused. Raises InvalidInput."""
+        return await self._storage.groups.resume(groups.name(name))

@@ -1,7 +1,7 @@
 """Pauses that were to last until a moment end when it has come."""
 
 from forge_jobs.storage.interface.storage import Storage
-from forge_jobs.telemetry.events import KindsResumed, QueuesResumed
+from forge_jobs.telemetry.events import GroupsResumed, KindsResumed, QueuesResumed
 from forge_jobs.telemetry.telemetry import Telemetry
 
 
@@ -13,7 +13,8 @@ async def end_pauses(storage: Storage, telemetry: Telemetry) -> float | None:
     kinds, next_kind_in = await storage.kinds.end_pauses()
     if kinds:
         telemetry.emit(KindsResumed(kinds))
-    return min(
-        (next_in.total_seconds() for next_in in (next_queue_in, next_kind_in) if next_in is not None),
-        default=None,
-    )
+    groups, next_group_in = await storage.groups.end_pauses()
+    if groups:
+        telemetry.emit(GroupsResumed(groups))
+    ends = (next_queue_in, next_kind_in, next_group_in)
+    return min((next_in.total_seconds() for next_in in ends if next_in is not None), default=None)

@@ -32,13 +32,16 @@ class SchemaStatus:
 
 @dataclass(frozen=True, slots=True)
 class FullGroup:
-    """A group that has no place for a job, and who is before it."""
+    """A group that has no place for a job, or is paused, and who is before it."""
 
     name: str
     limit: int
     holder: int | None  # the job that has had its place for longest
     holder_since: datetime | None  # when that was claimed; None: it is pending
     ahead: int | None  # jobs before this one in the line in which it stands; None: it stands in another line
+    paused: bool = False
+    paused_until: datetime | None = None  # None: until it is resumed
+    pause_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

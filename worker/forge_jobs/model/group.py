@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -40,6 +41,9 @@ class GroupStatus:
     set_limit: int | None = None  # by people, stronger than what jobs say; None: not set
     occupants: int = 0  # jobs that have a place
     blocked: int = 0  # jobs that stand in its line
+    paused: bool = False  # it gives no places away
+    paused_until: datetime | None = None  # None: until it is resumed
+    pause_reason: str | None = None  # in the words of whoever paused it
 
 
 DROPPED_ERROR = "dropped: its group had no place for it"

@@ -131,6 +131,7 @@ class _Snapshot:
     crons: list[CronConfig]
     leader: Leader | None
     paused_kinds: list[PausedKind]
+    paused_groups: list[str]
 
     def live_workers(self, stale: timedelta) -> list[WorkerInfo]:
         return [worker for worker in self.workers if worker.was_heard_from(self.now, stale)]
@@ -150,6 +151,7 @@ async def _ask(storage: "Storage") -> _Snapshot | None:
                 crons=await storage.crons.all(),
                 leader=await storage.leadership.get(),
                 paused_kinds=await storage.kinds.paused(),
+                paused_groups=await storage.groups.paused(),
             )
     except (ForgeError, TimeoutError):
         return None
@@ -221,6 +223,12 @@ def _cluster(snapshot: _Snapshot, stale: timedelta) -> Iterator[Metric]:
         "Whether the kind is paused; a kind that is not paused is absent.",
         "kind",
         {paused.kind: 1 for paused in snapshot.paused_kinds},
+    )
+    yield _gauge(
+        "forge_group_paused",
+        "Whether the group is paused; a group that is not paused is absent.",
+        "group",
+        dict.fromkeys(snapshot.paused_groups, 1),
     )
     yield _gauge("forge_leader_present", "Whether any worker leads.", value=snapshot.leader is not None)
     yield _gauge(

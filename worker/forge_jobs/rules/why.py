@@ -107,6 +107,10 @@ def _in_progress(
 
 def _blocked(job: Job, now: datetime, waiting: Waiting | None) -> Iterator[str]:
     for group in () if waiting is None else waiting.full_groups:
+        if group.paused:
+            sentence = _paused(f"Its group {group.name!r}", group.paused_until, group.pause_reason, now)
+            yield f"{sentence}{_before(group, waiting.ahead_limit if waiting else 0)}"
+            continue
         at_once = f"Its group {group.name!r} runs {group.limit:,} at a time"
         if group.holder is None:
             holder = "another job has just taken the place"

@@ -166,6 +166,10 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         logging.INFO,
         "Kinds {kinds} are resumed: the time is over for which they were paused",
     ),
+    events.GroupsResumed: (
+        logging.INFO,
+        "Groups {groups} are resumed: the time is over for which they were paused",
+    ),
     events.QueueCooled: (logging.WARNING, "Queue {queue} cools down for {seconds} s: a job was throttled"),
     events.JobStarted: (logging.DEBUG, "Job {job_id} starts"),
     events.JobsMadePending: (logging.DEBUG, "{count} scheduled jobs are pending now"),

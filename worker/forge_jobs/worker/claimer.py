@@ -77,6 +77,7 @@ class Claimer:
         self._stirred = stirred  # set: something changed that the claimer may wait for
         self._is_stopping = False
         self._order = list(queues.values())
+        self._paused_groups: frozenset[str] = frozenset()
         self._outage = Outage("claiming jobs", telemetry)
         self._aside = QueuesAside(telemetry, self._doubt)
         self._scouts = Scouts(storage.claims, telemetry, self.wake)
@@ -146,6 +147,9 @@ class Claimer:
             if queue.id not in there:
                 self._aside.forget(queue)
         self._order = [queue for queue in self._order if queue.id in there]
+        if wanted.paused_groups - self._paused_groups:  # a hand-back lets their jobs stand in line again
+            self._hand.hand_back()
+        self._paused_groups = wanted.paused_groups
         served = {queue.id for queue in self._order}
         for config in there.values():
             queue = self.queues.setdefault(config.id, ServedQueue(config, wanted.paused_kinds))

@@ -18,6 +18,7 @@ class Configuration:
 
     queues: Sequence[QueueConfig]
     paused_kinds: frozenset[str]
+    paused_groups: frozenset[str] = frozenset()
 
 
 Limits = tuple[int | None, str | None]

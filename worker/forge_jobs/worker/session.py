@@ -316,9 +316,9 @@ class Session:
         return offset, await self._configuration(), beat
 
     async def _configuration(self) -> Configuration:
-        names = set(self.info.queues)
-        queues = [config for config in await self._storage.queues.all() if config.name in names]
-        return Configuration(queues, frozenset(paused.kind for paused in await self._storage.kinds.paused()))
+        queues = [queue for queue in await self._storage.queues.all() if queue.name in self.info.queues]
+        kinds = frozenset(paused.kind for paused in await self._storage.kinds.paused())
+        return Configuration(queues, kinds, frozenset(await self._storage.groups.paused()))
 
     async def _unless_stopped(self, beginning: Coroutine[Any, Any, T]) -> T | None:
         """Return what `beginning` returns; None when the session is stopped meanwhile."""

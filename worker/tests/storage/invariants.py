@@ -86,6 +86,12 @@ async def _places_in_groups_are_those_of_pending_and_running_jobs(database: Data
         row[0] for row in await database.rows("SELECT job_id FROM scheduled")
     }
     assert {row[0] for row in await database.rows("SELECT job_id FROM blocked")} <= ids
+    of_paused = (
+        "SELECT occupant.job_id FROM occupant JOIN job_group ON job_group.id = occupant.group_id "
+        "JOIN paused_group ON paused_group.name = job_group.name"
+    )
+    running = {row[0] for row in await database.rows("SELECT job_id FROM claimed")}
+    assert {row[0] for row in await database.rows(of_paused)} <= running
 
 
 async def _no_job_is_blocked_whose_groups_have_a_place(database: Database) -> None:
@@ -93,7 +99,9 @@ async def _no_job_is_blocked_whose_groups_have_a_place(database: Database) -> No
         row[0]: row[1] for row in await database.rows("SELECT id, coalesce(set_limit, said) FROM job_group")
     }
     taken = Counter(row[0] for row in await database.rows("SELECT group_id FROM occupant"))
+    paused = "SELECT id FROM job_group JOIN paused_group ON paused_group.name = job_group.name"
     full = {group for group, limit in limits.items() if taken[group] >= limit}
+    full |= {row[0] for row in await database.rows(paused)}
     for job, line, groups in await database.rows("SELECT job_id, group_id, groups FROM blocked"):
         of_job = {line} if groups is None else set(json.loads(groups) if isinstance(groups, str) else groups)
         assert line in of_job <= set(limits), f"job {job} stands in a line that is not of its groups"

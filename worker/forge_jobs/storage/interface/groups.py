@@ -1,5 +1,7 @@
 """Groups: of their jobs only so many at once are pending or in progress."""
 
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from forge_jobs.model.epoch import LeaderEpoch
@@ -18,8 +20,24 @@ class Groups(Protocol):
         Jobs for which there is a place now are pending; jobs that have one keep it. Raises UnknownGroup with None.
         """
 
+    async def pause(self, name: str, *, until: datetime | None, reason: str | None) -> None:
+        """The group is paused like this, however it was paused before; workers are told.
+
+        It gives no places away, and its pending jobs are blocked. Those that workers have claimed keep their places.
+        """
+
+    async def resume(self, name: str) -> bool:
+        """The group is not paused, and gives the places away that it has; False when it was not."""
+
+    async def paused(self) -> list[str]:
+        """Return the names of the paused groups."""
+
+    async def end_pauses(self) -> tuple[Sequence[str], timedelta | None]:
+        """No group is paused whose pause was to end by now; see `Queues.end_pauses`."""
+
     async def audit(self, *, epoch: LeaderEpoch) -> int:
-        """No ended or waiting job has a place, and no job is blocked whose groups have one; return how much was mended.
+        """No ended or waiting job has a place, no job is blocked whose groups have one, and none is pending in a paused
+        group; return how many places were taken away and given away where they had been left.
 
         Nothing is changed when `epoch` no longer leads.
         """

@@ -132,6 +132,13 @@ def left(of: str = "") -> str:
     return f"{{schema}}.leave_groups(array_agg(job_id) {of}) AS again"
 
 
+def left_or_withdrawn(of: str) -> str:
+    """The same, and those that are `placed` although a group of theirs is paused stand in its line again."""
+    return f"""{left(of).removesuffix(" AS again")} || (
+           SELECT {{schema}}.withdraw() FROM (SELECT count(*) FROM placed) AS all_placed
+           WHERE EXISTS (SELECT FROM {{schema}}.paused_group)) AS again"""
+
+
 WOKEN = (
     "(SELECT count(*) FROM (SELECT DISTINCT queue_id FROM placed) AS woken, {schema}.wake(woken.queue_id))"
 )

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -21,6 +22,7 @@ from forge_jobs.model.group import GroupStatus
 from forge_jobs.model.job import WAITING, State
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT
 from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.contention import tried_again
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.moves import CANCEL, move
 
@@ -52,12 +54,13 @@ MOST_LOCKED = 10
 """With so many that are locked a look has been long enough."""
 
 ALL = """
-SELECT job_group.name, coalesce(job_group.set_limit, job_group.said) AS "limit", job_group.set_limit,
+SELECT name, coalesce(job_group.set_limit, job_group.said, 1) AS "limit", job_group.set_limit,
        (SELECT count(*) FROM {schema}.occupant WHERE occupant.group_id = job_group.id) AS occupants,
-       (SELECT count(*) FROM {schema}.blocked WHERE blocked.group_id = job_group.id) AS blocked
-FROM {schema}.job_group
-WHERE $1::text IS NULL OR job_group.name = $1
-ORDER BY job_group.name LIMIT $2
+       (SELECT count(*) FROM {schema}.blocked WHERE blocked.group_id = job_group.id) AS blocked,
+       paused_group.name IS NOT NULL AS paused, paused_group.until AS paused_until, paused_group.reason AS pause_reason
+FROM {schema}.job_group FULL JOIN {schema}.paused_group USING (name)
+WHERE $1::text IS NULL OR name = $1
+ORDER BY name LIMIT $2
 """
 
 SET = """
@@ -76,6 +79,35 @@ WITH written AS (
 SELECT id, {schema}.admit(ARRAY[id]) AS again FROM written
 """
 
+# The pause is there before the row of the group is locked, so that whoever comes after the lock sees it.
+PAUSE = """
+WITH paused AS (
+    INSERT INTO {schema}.paused_group (name, until, reason, paused_at) VALUES ($1, $2, $3, now())
+    ON CONFLICT (name) DO UPDATE SET (until, reason, paused_at) = (excluded.until, excluded.reason, excluded.paused_at)
+    RETURNING name
+)
+SELECT {schema}.configured(), {schema}.withdraw() AS again FROM paused
+"""
+
+_RESUMED = """SELECT array_agg(name ORDER BY name) AS ended, CASE WHEN count(*) > 0 THEN {schema}.configured() END,
+       {schema}.admit(ARRAY(SELECT id FROM {schema}.job_group WHERE job_group.name = ANY (array_agg(ended.name)))) AS again"""
+
+RESUME = f"""
+WITH ended AS (DELETE FROM {{schema}}.paused_group WHERE name = $1 RETURNING name)
+{_RESUMED} FROM ended
+"""
+
+END_PAUSES = f"""
+WITH ended AS (DELETE FROM {{schema}}.paused_group WHERE until <= now() RETURNING name)
+{_RESUMED}, (SELECT min(until) - now() FROM {{schema}}.paused_group WHERE until > now()) AS next_in FROM ended
+"""
+
+PAUSED = "SELECT name FROM {schema}.paused_group ORDER BY name"
+
+WITHDRAW = "SELECT {schema}.withdraw() WHERE EXISTS (SELECT FROM {schema}.paused_group) AND {leads}".replace(
+    "{leads}", LEADS.replace("{epoch}", "$1")
+)
+
 FULL = """
 SELECT job_group.name, coalesce(job_group.set_limit, job_group.said) AS "limit", first.job_id AS holder,
        claimed.claimed_at AS holder_since,
@@ -83,10 +115,12 @@ SELECT job_group.name, coalesce(job_group.set_limit, job_group.said) AS "limit",
            SELECT FROM {schema}.blocked AS other
            WHERE other.group_id = mine.group_id
              AND (other.priority, other.pos, other.job_id) < (mine.priority, mine.pos, mine.job_id)
-           LIMIT {most}) AS counted) END AS ahead
+           LIMIT {most}) AS counted) END AS ahead,
+       paused_group.name IS NOT NULL AS paused, paused_group.until AS paused_until, paused_group.reason AS pause_reason
 FROM {schema}.blocked AS mine
 CROSS JOIN LATERAL unnest(coalesce(mine.groups, ARRAY[mine.group_id])) AS one (id)
 JOIN {schema}.job_group ON job_group.id = one.id
+LEFT JOIN {schema}.paused_group ON paused_group.name = job_group.name
 LEFT JOIN LATERAL (SELECT occupant.job_id FROM {schema}.occupant WHERE occupant.group_id = one.id
                    ORDER BY occupant.since, occupant.job_id LIMIT 1) AS first ON true
 LEFT JOIN {schema}.claimed ON claimed.job_id = first.job_id
@@ -163,6 +197,26 @@ class PostgresGroups:
         assert record is not None
         await admit(self._database, record["again"])
 
+    @tried_again
+    async def pause(self, name: str, *, until: datetime | None, reason: str | None) -> None:
+        [record] = await self._database.fetch(PAUSE, name, until, reason)
+        await admit(self._database, record["again"])
+
+    @tried_again
+    async def resume(self, name: str) -> bool:
+        [record] = await self._database.fetch(RESUME, name)
+        await admit(self._database, record["again"])
+        return record["ended"] is not None
+
+    async def paused(self) -> list[str]:
+        return [record["name"] for record in await self._database.fetch(PAUSED)]
+
+    @tried_again
+    async def end_pauses(self) -> tuple[Sequence[str], timedelta | None]:
+        [record] = await self._database.fetch(END_PAUSES)
+        await admit(self._database, record["again"])
+        return record["ended"] or (), record["next_in"]
+
     async def audit(self, *, epoch: LeaderEpoch) -> int:
         mended: int = 0
         last = 0
@@ -174,6 +228,10 @@ class PostgresGroups:
             if record["last"] is None:
                 break
             last = record["last"]
+        withdrawn = await self._database.fetchval(WITHDRAW, epoch)
+        if withdrawn:
+            mended += len(withdrawn)
+            await admit(self._database, withdrawn)
         standing = await self._database.fetchval(STANDING)
         if standing:
             mended += len(standing)

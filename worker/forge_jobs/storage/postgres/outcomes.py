@@ -154,7 +154,9 @@ FROM gone
 
 def _hand_back(*, keyed: bool, linked: bool = False) -> str:
     ended, ends, answer = _ended(keyed=keyed)
-    left = f", {endings.left(f'FILTER (WHERE {ended})')}" if linked else ""  # the others keep what they have
+    left = ""
+    if linked:  # the others keep what they have, unless a group is paused
+        left = f", {endings.left_or_withdrawn(f'FILTER (WHERE {ended})')}"
     given = {
         "job_id": "bigint",
         "worker_id": "bigint",

@@ -25,6 +25,7 @@ _WORKED_ON = (
     "kind",
     "leader",
     "occupant",
+    "paused_group",
     "paused_kind",
     "permit",
     "queue",
@@ -54,6 +55,7 @@ RIGHTS: Mapping[Purpose, Mapping[str, str]] = {
         "kind": "SELECT",
         "migration": "SELECT",
         "occupant": "INSERT, SELECT",
+        "paused_group": "SELECT",
         "queue": "SELECT",
         "ready": "INSERT",
         "scheduled": "INSERT",
@@ -94,6 +96,7 @@ FUNCTIONS = (
     "summed",
     "tell",
     "wake",
+    "withdraw",
 )
 """They do only what the role that calls them may do by itself."""
 

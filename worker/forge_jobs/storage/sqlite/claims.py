@@ -367,6 +367,8 @@ def _hand_back(transaction: Transaction, claims: Sequence[Claim]) -> list[int]:
         [(claim.job_id, claim.pos, claim.queue_id, claim.attempt - 1, claim.priority) for claim in owned],
     )
     count_move(transaction, [claim.queue_id for claim in owned], "in_progress", "pending")
+    if any(claim.links is not None for claim in owned):
+        groups.withdraw(transaction)
     return lost
 
 

@@ -25,7 +25,8 @@ FROM blocked JOIN job_group ON job_group.id = blocked.group_id
 WHERE NOT EXISTS (
     SELECT 1 FROM job_group AS one
     WHERE (one.id = blocked.group_id OR one.id IN (SELECT value FROM json_each(coalesce(blocked.groups, '[]'))))
-      AND coalesce(one.set_limit, one.said) <= (SELECT count(*) FROM occupant WHERE occupant.group_id = one.id))
+      AND (coalesce(one.set_limit, one.said) <= (SELECT count(*) FROM occupant WHERE occupant.group_id = one.id)
+           OR one.name IN (SELECT name FROM paused_group)))
 ORDER BY 2, 1, 3
 """
 

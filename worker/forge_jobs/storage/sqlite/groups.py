@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from forge_jobs.errors import UnknownGroup
@@ -12,16 +13,20 @@ from forge_jobs.model.job import Claim
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
-from forge_jobs.storage.sqlite.micros import moment
+from forge_jobs.storage.sqlite.micros import duration, micros, moment
+from forge_jobs.storage.sqlite.revision import configured
 from forge_jobs.storage.sqlite.tally import count_move
-from forge_jobs.storage.sqlite.transaction import Record, Transaction
+from forge_jobs.storage.sqlite.transaction import Record, Row, Transaction
 from forge_jobs.storage.sqlite.waiting import make_ready
 
 ALL = """
-SELECT name, coalesce(set_limit, said) AS "limit", set_limit,
+SELECT known.name, coalesce(set_limit, said, 1) AS "limit", set_limit,
        (SELECT count(*) FROM occupant WHERE occupant.group_id = job_group.id) AS occupants,
-       (SELECT count(*) FROM blocked WHERE blocked.group_id = job_group.id) AS blocked
-FROM job_group WHERE :name IS NULL OR name = :name ORDER BY name LIMIT :limit
+       (SELECT count(*) FROM blocked WHERE blocked.group_id = job_group.id) AS blocked,
+       paused_group.name IS NOT NULL AS paused, until AS paused_until, reason AS pause_reason
+FROM (SELECT name FROM job_group UNION SELECT name FROM paused_group) AS known
+LEFT JOIN job_group USING (name) LEFT JOIN paused_group USING (name)
+WHERE :name IS NULL OR known.name = :name ORDER BY known.name LIMIT :limit
 """
 
 SAY = """
@@ -32,7 +37,25 @@ RETURNING id
 """
 
 FREE = """
-SELECT coalesce(set_limit, said) - (SELECT count(*) FROM occupant WHERE group_id = id) FROM job_group WHERE id = ?
+SELECT coalesce(set_limit, said) - (SELECT count(*) FROM occupant WHERE group_id = id),
+       EXISTS (SELECT 1 FROM paused_group WHERE paused_group.name = job_group.name)
+FROM job_group WHERE id = ?
+"""
+
+PAUSE = "INSERT OR REPLACE INTO paused_group (name, until, reason, paused_at) VALUES (?, ?, ?, ?)"
+
+# The jobs that are pending in paused groups, those that have waited longest last.
+PENDING = """
+SELECT job_id, queue_id, attempt, priority, pos FROM ready
+WHERE job_id IN (
+    SELECT occupant.job_id FROM occupant JOIN job_group ON job_group.id = occupant.group_id JOIN paused_group USING (name)
+    WHERE occupant.job_id NOT IN (SELECT job_id FROM claimed))
+ORDER BY pos DESC, job_id DESC
+"""
+
+PAUSED_OF = """
+SELECT job_group.id FROM occupant JOIN job_group ON job_group.id = occupant.group_id JOIN paused_group USING (name)
+WHERE occupant.job_id = ? ORDER BY 1 LIMIT 1
 """
 
 NEXT = """
@@ -66,15 +89,18 @@ SELECT job_group.name, coalesce(set_limit, said) AS "limit", first.job_id AS hol
            SELECT 1 FROM blocked AS other
            WHERE other.group_id = mine.group_id
              AND (other.priority, other.pos, other.job_id) < (mine.priority, mine.pos, mine.job_id)
-           LIMIT :most)), NULL) AS ahead
+           LIMIT :most)), NULL) AS ahead,
+       paused_group.name IS NOT NULL AS paused, until AS paused_until, reason AS pause_reason
 FROM blocked AS mine
 JOIN json_each(coalesce(mine.groups, json_array(mine.group_id))) AS one
 JOIN job_group ON job_group.id = one.value
+LEFT JOIN paused_group ON paused_group.name = job_group.name
 LEFT JOIN occupant AS first ON first.group_id = job_group.id AND first.job_id = (
     SELECT job_id FROM occupant WHERE occupant.group_id = job_group.id ORDER BY since, job_id LIMIT 1)
 LEFT JOIN claimed ON claimed.job_id = first.job_id
 WHERE mine.job_id = :id
-  AND coalesce(set_limit, said) <= (SELECT count(*) FROM occupant WHERE occupant.group_id = job_group.id)
+  AND (paused_group.name IS NOT NULL
+       OR coalesce(set_limit, said) <= (SELECT count(*) FROM occupant WHERE occupant.group_id = job_group.id))
 ORDER BY ahead IS NULL, job_group.name
 """
 
@@ -111,7 +137,10 @@ class SqliteGroups:
         rows = await self._database.read(
             lambda transaction: transaction.records(ALL, {"name": name, "limit": limit})
         )
-        return [GroupStatus(**row) for row in rows]
+        return [
+            GroupStatus(**{**row, "paused": bool(row["paused"]), "paused_until": moment(row["paused_until"])})
+            for row in rows
+        ]
 
     async def set(self, name: str, limit: int | None) -> None:
         def set(transaction: Transaction) -> None:
@@ -126,13 +155,41 @@ class SqliteGroups:
 
         await self._database.write(set)
 
+    async def pause(self, name: str, *, until: datetime | None, reason: str | None) -> None:
+        def pause(transaction: Transaction) -> None:
+            transaction.execute(PAUSE, (name, micros(until), reason, transaction.now))
+            withdraw(transaction)
+            configured(transaction)
+
+        await self._database.write(pause)
+
+    async def resume(self, name: str) -> bool:
+        def resume(transaction: Transaction) -> bool:
+            ended = transaction.rows("DELETE FROM paused_group WHERE name = ? RETURNING name", (name,))
+            return bool(_resumed(transaction, ended))
+
+        return await self._database.write(resume)
+
+    async def paused(self) -> list[str]:
+        rows = await self._database.read(
+            lambda transaction: transaction.rows("SELECT name FROM paused_group ORDER BY name")
+        )
+        return [name for (name,) in rows]
+
+    async def end_pauses(self) -> tuple[Sequence[str], timedelta | None]:
+        next_in = await self._database.read(_next_pause_end)  # so that looking keeps no writer waiting
+        if next_in is None or next_in > timedelta(0):
+            return (), next_in
+        return await self._database.write(_end_pauses)
+
     async def audit(self, *, epoch: LeaderEpoch) -> int:
         def audit(transaction: Transaction) -> int:
             if not leads(transaction, epoch):
                 return 0
             stale = [row[0] for row in transaction.rows(STALE)]
             leave(transaction, stale)
-            return len(stale) + admit_all(transaction)
+            withdrawn = withdraw(transaction)
+            return len(stale) + withdrawn + admit_all(transaction)
 
         return await self._database.write(audit)
 
@@ -147,7 +204,17 @@ class SqliteGroups:
 def full_groups(transaction: Transaction, job_id: int) -> list[FullGroup]:
     """Return the groups of a blocked job that have no place, that in whose line it stands first."""
     rows = transaction.records(FULL, {"id": job_id, "most": AHEAD_LIMIT})
-    return [FullGroup(**{**row, "holder_since": moment(row["holder_since"])}) for row in rows]
+    return [
+        FullGroup(
+            **{
+                **row,
+                "holder_since": moment(row["holder_since"]),
+                "paused": bool(row["paused"]),
+                "paused_until": moment(row["paused_until"]),
+            }
+        )
+        for row in rows
+    ]
 
 
 def join(transaction: Transaction, jobs: Sequence[Joining]) -> Joined:
@@ -168,13 +235,20 @@ def join(transaction: Transaction, jobs: Sequence[Joining]) -> Joined:
             continue
         # one that has waited here or run before waits for its turn
         overflows = {name: rules[name].overflow for name in full} if job.is_new else {}
-        if dropping := [name for name, overflow in overflows.items() if overflow == Overflow.DROP_NEWEST]:
-            dropped[job.id] = _occupants(transaction, ids[dropping[0]])[0]
+        dropping = [ids[name] for name, overflow in overflows.items() if overflow == Overflow.DROP_NEWEST]
+        # one that is full only because it is paused has as many who wait as it has places
+        if holders := [
+            [*_occupants(transaction, one), *_line(transaction, one)]
+            for one in dropping
+            if _free(transaction, one) <= len(_line(transaction, one))
+        ]:
+            dropped[job.id] = holders[0][0]
             continue
         for name, overflow in overflows.items():
             if overflow == Overflow.CANCEL_RUNNING:
-                in_line = transaction.rows(IN_LINE, {"group_id": ids[name]})
-                in_way += [*(row[0] for row in in_line), _occupants(transaction, ids[name])[0]]
+                in_way += [row[0] for row in transaction.rows(IN_LINE, {"group_id": ids[name]})]
+                if _free(transaction, ids[name]) <= 0:
+                    in_way.append(_occupants(transaction, ids[name])[0])
         _stand_in_line(transaction, job, ids[full[0]], sorted(ids.values()))
         count_move(transaction, [job.queue_id], None, "blocked")
     return Joined(dropped, in_way)
@@ -187,6 +261,31 @@ def leave(transaction: Transaction, job_ids: Iterable[int]) -> None:
         "DELETE FROM occupant WHERE job_id IN (SELECT value FROM json_each(?)) RETURNING group_id", (ids,)
     )
     admit(transaction, sorted({row[0] for row in vacated}))
+
+
+def withdraw(transaction: Transaction) -> int:
+    """The jobs that are pending in paused groups stand in line again, before those that stand there; return how many."""
+    if not transaction.value("SELECT EXISTS (SELECT 1 FROM paused_group)"):
+        return 0  # nobody has to look for them in all that is ready
+    rows = transaction.records(PENDING)
+    for row in rows:
+        job_id, priority = row["job_id"], row["priority"]
+        group_id = transaction.value(PAUSED_OF, (job_id,))
+        front = transaction.value(
+            "SELECT min(pos) FROM blocked WHERE group_id = ? AND priority = ?", (group_id, priority)
+        )
+        pos = row["pos"] if front is None else min(row["pos"], front - 1)
+        transaction.execute(
+            "DELETE FROM ready WHERE queue_id = ? AND priority = ? AND pos = ? AND job_id = ?",
+            (row["queue_id"], priority, row["pos"], job_id),
+        )
+        groups = transaction.rows("DELETE FROM occupant WHERE job_id = ? RETURNING group_id", (job_id,))
+        its_groups = sorted(one for (one,) in groups)
+        job = Joining(job_id, pos, row["queue_id"], row["attempt"], priority, "", pos, is_new=False)
+        _stand_in_line(transaction, job, group_id, its_groups)
+        count_move(transaction, [row["queue_id"]], "pending", "blocked")
+        admit(transaction, its_groups)
+    return len(rows)
 
 
 def admit_all(transaction: Transaction) -> int:
@@ -305,7 +404,42 @@ def _say(transaction: Transaction, group: Group, at: int) -> int:
 
 
 def _is_free(transaction: Transaction, group_id: int) -> bool:
-    return bool(transaction.value(FREE, (group_id,)) > 0)
+    free, is_paused = transaction.rows(FREE, (group_id,))[0]
+    return bool(free > 0 and not is_paused)
+
+
+def _free(transaction: Transaction, group_id: int) -> int:
+    """Return how many places the group has, also while it is paused and gives none away."""
+    free: int = transaction.rows(FREE, (group_id,))[0][0]
+    return free
+
+
+def _line(transaction: Transaction, group_id: int) -> list[int]:
+    rows = transaction.rows(
+        "SELECT job_id FROM blocked WHERE group_id = ? ORDER BY priority, pos, job_id", (group_id,)
+    )
+    return [row[0] for row in rows]
+
+
+def _resumed(transaction: Transaction, ended: Sequence[Row]) -> list[str]:
+    """These groups are paused no more: they give their places away, and workers are told; return their names."""
+    names = sorted(name for (name,) in ended)
+    if names:
+        ids = "SELECT id FROM job_group WHERE name IN (SELECT value FROM json_each(?))"
+        admit(transaction, [one for (one,) in transaction.rows(ids, (json.dumps(names),))])
+        configured(transaction)
+    return names
+
+
+def _end_pauses(transaction: Transaction) -> tuple[Sequence[str], timedelta | None]:
+    ended = transaction.rows("DELETE FROM paused_group WHERE until <= ? RETURNING name", (transaction.now,))
+    return _resumed(transaction, ended), _next_pause_end(transaction)
+
+
+def _next_pause_end(transaction: Transaction) -> timedelta | None:
+    """Return how long it is until a pause ends; see `kinds`."""
+    micros_left: int | None = transaction.value("SELECT min(until) - ? FROM paused_group", (transaction.now,))
+    return duration(micros_left)
 
 
 def _occupants(transaction: Transaction, group_id: int) -> list[int]:

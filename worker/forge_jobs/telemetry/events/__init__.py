@@ -45,6 +45,7 @@ from forge_jobs.telemetry.events.jobs import (
     UnknownKind,
 )
 from forge_jobs.telemetry.events.queues import (
+    GroupsResumed,
     KindsResumed,
     KindsUnpublished,
     LimitEmptied,
@@ -93,6 +94,7 @@ __all__ = [
     "GateOpened",
     "GraceLost",
     "GroupsMended",
+    "GroupsResumed",
     "HandlerStuck",
     "HistoryCut",
     "JobStarted",

@@ -1,4 +1,4 @@
-"""Events of queues, kinds and rate limits."""
+"""Events of queues, kinds, groups and rate limits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,6 +49,13 @@ class KindsResumed(Event):
     """The time until which these kinds were paused has come, so their jobs are begun again."""
 
     kinds: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsResumed(Event):
+    """The time until which these groups were paused has come, so they give their places away again."""
+
+    groups: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -383,6 +383,14 @@ CREATE TABLE job_group (
     set_limit INTEGER CHECK (set_limit > 0)  -- the limit that people have set, which is stronger; null: none
 );
 
+-- The groups that are paused, whether anybody uses them or not.
+CREATE TABLE paused_group (
+    name      TEXT PRIMARY KEY,
+    until     INTEGER,  -- when the pause ends; null: when somebody ends it
+    reason    TEXT,  -- in the words of whoever paused it
+    paused_at INTEGER NOT NULL
+) WITHOUT ROWID;
+
 -- The jobs that have a place in a group.
 CREATE TABLE occupant (
     job_id   INTEGER NOT NULL,

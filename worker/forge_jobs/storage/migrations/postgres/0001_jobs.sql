@@ -386,6 +386,14 @@ CREATE TABLE {schema}.job_group (
     set_limit integer CHECK (set_limit > 0)  -- the limit that people have set, which is stronger; null: none
 );
 
+-- The groups that are paused, whether anybody uses them or not.
+CREATE TABLE {schema}.paused_group (
+    name      text PRIMARY KEY,
+    until     timestamptz,  -- when the pause ends; null: when somebody ends it
+    reason    text,  -- in the words of whoever paused it
+    paused_at timestamptz NOT NULL
+);
+
 -- The jobs that have a place in a group.
 CREATE TABLE {schema}.occupant (
     job_id   bigint NOT NULL,
@@ -508,15 +516,18 @@ CREATE FUNCTION {schema}.place(job_id bigint) RETURNS tid LANGUAGE sql STABLE AS
       AND NOT EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = $1)
 $$;
 
--- How many places a group has free. Whoever asks has locked its row.
-CREATE FUNCTION {schema}.places_left(of_group bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+-- How many places a group has free; while it is paused it gives none away. Whoever asks has locked its row.
+CREATE FUNCTION {schema}.places_left(of_group bigint, even_if_paused boolean DEFAULT false) RETURNS bigint
+LANGUAGE plpgsql AS $$
 BEGIN
     RETURN (
-        SELECT coalesce(job_group.set_limit, job_group.said) - (
+        SELECT CASE WHEN NOT even_if_paused
+                     AND EXISTS (SELECT FROM {schema}.paused_group WHERE paused_group.name = job_group.name) THEN 0
+        ELSE coalesce(job_group.set_limit, job_group.said) - (
             SELECT count(*) FROM {schema}.occupant
             WHERE occupant.group_id = of_group AND occupant.since >= coalesce((
                 SELECT front.since FROM {schema}.group_front AS front
-                WHERE front.group_id = of_group ORDER BY front.number DESC LIMIT 1), 0))
+                WHERE front.group_id = of_group ORDER BY front.number DESC LIMIT 1), 0)) END
         FROM {schema}.job_group WHERE job_group.id = of_group);
 END
 $$;
@@ -710,6 +721,48 @@ BEGIN
 END
 $$;
 
+-- The jobs that are pending in paused groups stand in line again, before those that stand there. Returns groups in which
+-- they had places too, as `admit` does.
+CREATE FUNCTION {schema}.withdraw() RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    paused bigint[];
+    again bigint[];
+    waited record;
+    its_groups bigint[];
+    of_group bigint;
+BEGIN
+    SELECT array_agg(id) INTO paused FROM (
+        SELECT job_group.id FROM {schema}.job_group JOIN {schema}.paused_group USING (name)
+        ORDER BY job_group.id FOR NO KEY UPDATE OF job_group) AS ours;
+    IF NOT EXISTS (  -- else nobody has to look for them in all that is ready
+        SELECT FROM {schema}.occupant
+        WHERE occupant.group_id = ANY (paused)
+          AND NOT EXISTS (SELECT FROM {schema}.claimed WHERE claimed.job_id = occupant.job_id)) THEN
+        RETURN NULL;
+    END IF;
+    FOR waited IN
+        SELECT ready.ctid AS at, ready.* FROM {schema}.ready
+        WHERE ready.job_id = ANY (ARRAY(SELECT occupant.job_id FROM {schema}.occupant WHERE occupant.group_id = ANY (paused)))
+        ORDER BY ready.pos DESC FOR UPDATE SKIP LOCKED
+    LOOP
+        DELETE FROM {schema}.ready WHERE ready.ctid = waited.at;
+        WITH gone AS (
+            DELETE FROM {schema}.occupant WHERE occupant.job_id = waited.job_id RETURNING occupant.group_id
+        )
+        SELECT array_agg(gone.group_id ORDER BY gone.group_id), min(gone.group_id) FILTER (WHERE gone.group_id = ANY (paused))
+        INTO its_groups, of_group FROM gone;
+        PERFORM {schema}.stand_in_line(
+            waited.job_id, of_group,
+            least(waited.pos, (SELECT (front.lines ->> waited.priority::text)::bigint - 1 FROM {schema}.group_front AS front
+                               WHERE front.group_id = of_group ORDER BY front.number DESC LIMIT 1)),
+            waited.queue_id, waited.attempt, waited.priority, its_groups);
+        INSERT INTO {schema}.tally (queue_id, pending, blocked) VALUES (waited.queue_id, -1, 1);
+        again := again || its_groups;
+    END LOOP;
+    RETURN again;
+END
+$$;
+
 -- These jobs, which are in no state, are ready at their places, or blocked, in their order. `rules` are their groups as
 -- in `job.groups`; those that `are_new` ask for the first time. `dropped` are those that their rules drop because there
 -- is no place: they stay in no state; `holders` are the jobs that have the places. `in_way` are
@@ -786,17 +839,24 @@ BEGIN
                 ORDER BY one.value ->> 'overflow' DESC  -- dropped or not is to be known first
             LOOP
                 IF rule.overflow = 'drop_newest' THEN
+                    -- One that is full only because it is paused has as many who wait as it has places.
+                    CONTINUE WHEN {schema}.places_left(rule.id, true)
+                        > (SELECT count(*) FROM {schema}.blocked WHERE blocked.group_id = rule.id);
                     is_dropped := true;
                     dropped := dropped || ids[number];
-                    holders := holders || (SELECT occupant.job_id FROM {schema}.occupant
-                                           WHERE occupant.group_id = rule.id ORDER BY occupant.since LIMIT 1);
+                    holders := holders || coalesce(
+                        (SELECT occupant.job_id FROM {schema}.occupant
+                         WHERE occupant.group_id = rule.id ORDER BY occupant.since LIMIT 1),
+                        (SELECT blocked.job_id FROM {schema}.blocked
+                         WHERE blocked.group_id = rule.id ORDER BY blocked.priority, blocked.pos LIMIT 1));
                     EXIT;
                 ELSIF rule.overflow = 'cancel_running' THEN
                     in_way := in_way
                         || ARRAY(SELECT blocked.job_id FROM {schema}.blocked WHERE blocked.group_id = rule.id)
                         || ARRAY(SELECT blocked.job_id FROM {schema}.blocked WHERE blocked.groups @> ARRAY[rule.id])
                         || ARRAY(SELECT occupant.job_id FROM {schema}.occupant
-                                 WHERE occupant.group_id = rule.id ORDER BY occupant.since, occupant.job_id LIMIT 1);
+                                 WHERE occupant.group_id = rule.id AND {schema}.places_left(rule.id, true) <= 0
+                                 ORDER BY occupant.since, occupant.job_id LIMIT 1);
                 END IF;
             END LOOP;
         END IF;
