@@ -121,12 +121,15 @@ class PostgresHistory:
         self._database = database
 
     async def sweep(self, *, epoch: LeaderEpoch, limit: int = 1000) -> int:
-        swept, undated = 0, limit
-        while swept < limit and undated >= limit:  # jobs of the past that are all gone are no reason to pause
-            [(gone, undated)] = await self._database.fetch(SWEEP, epoch, limit - swept)
+        swept, is_more = 0, True
+        while swept < limit and is_more:
+            asked = limit - swept
+            [(gone, undated)] = await self._database.fetch(SWEEP, epoch, asked)
             swept += gone
+            is_more = undated >= asked  # jobs of the past that are all gone are no reason to pause
         if swept < limit:  # once, at the end of a series of full batches
-            await self._database.execute(SWEEP_FIRES, epoch, limit)
-            await self._database.execute(SWEEP_HOLDS, epoch, limit)
+            for sweep in (SWEEP_FIRES, SWEEP_HOLDS):
+                while await self._database.execute(sweep, epoch, limit) == f"DELETE {limit}":
+                    pass
             await self._database.execute(SWEEP_LABELS, epoch)
         return swept
