@@ -266,6 +266,17 @@ def test_an_annotation_that_does_nothing_is_said(
     assert sentence in event.message
 
 
+def test_an_annotation_that_does_nothing_is_said_once_for_as_long_as_it_is_there() -> None:
+    memory, said = Memory(), []
+    wrong = [{"forge-jobs.dev/paused": "yes"}] * 3 + [{"forge-jobs.dev/paused": "no"}] * 2 + [{}]
+    for annotations in [*wrong, wrong[0], wrong[0]]:
+        actions, memory = reported(replace(report(), annotations=annotations), {}, START, memory)
+        said.append([each.reason for each in actions if isinstance(each, EmitEvent)])
+
+    once, nothing = ["AnnotationIgnored"], list[str]()
+    assert said == [once, nothing, nothing, once, nothing, nothing, once, nothing]
+
+
 @pytest.mark.parametrize(
     "annotations",
     [

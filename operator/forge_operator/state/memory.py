@@ -93,6 +93,7 @@ class Memory:
     unheard_since: datetime | None = None  # first look that could not ask the database, and none since could
     status_at: datetime | None = None  # of the last WriteStatus
     held_back: Mapping[Condition, HeldBack] = field(default_factory=dict)
+    complained: tuple[str, ...] = ()  # of annotations, at the last look
 
 
 def known_failures(memory: Memory, generation: int) -> Mapping[str, StrandFailure]:

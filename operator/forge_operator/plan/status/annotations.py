@@ -1,7 +1,7 @@
 """Annotations that people write on an object: one without effect is reported."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from forge_operator import naming
@@ -28,9 +28,11 @@ OF_QUEUES = {
 BY_KIND: Mapping[str, Mapping[str, Annotation]] = {"ForgeQueue": OF_QUEUES, "ForgeCron": OF_CRONS}
 
 
-def ignored(kind: str, annotations: Mapping[str, str]) -> list[EmitEvent]:
-    """Return a warning for each annotation of ours that has no effect."""
-    return [EmitEvent("Warning", "AnnotationIgnored", sentence) for sentence in complaints(kind, annotations)]
+def ignored(sentences: Iterable[str], said: Collection[str]) -> list[EmitEvent]:
+    """Return a warning for each of these complaints that was not `said` at the look before."""
+    return [
+        EmitEvent("Warning", "AnnotationIgnored", sentence) for sentence in sentences if sentence not in said
+    ]
 
 
 def complaints(kind: str, annotations: Mapping[str, str]) -> Iterator[str]:

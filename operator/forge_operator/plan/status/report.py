@@ -9,7 +9,7 @@ from forge_operator import naming
 from forge_operator.conditions import Condition, ConditionReason, Truth
 from forge_operator.plan.actions import Action, EmitEvent, WriteStatus
 from forge_operator.plan.assessment import Assessment
-from forge_operator.plan.status.annotations import ignored
+from forge_operator.plan.status.annotations import complaints, ignored
 from forge_operator.state.memory import HeldBack, Memory
 from forge_operator.state.observed import CronObject, QueueObject
 
@@ -150,9 +150,11 @@ def reported(
     """Return events for what turned bad or does nothing, the write of the status if it is due, and what to remember."""
     status = whole_status(report, before, now)
     held_back = hold_back(report, before, now, memory)
-    events = [*warnings(report, before, now, held_back), *ignored(report.kind, report.annotations)]
+    complained = tuple(complaints(report.kind, report.annotations))
+    events = [*warnings(report, before, now, held_back), *ignored(complained, memory.complained)]
     memory = replace(
         memory,
+        complained=complained,
         held_back={kind: replace(held, given=has_lasted(held, now)) for kind, held in held_back.items()},
     )
     if not is_due(status, before, now, memory.status_at):
