@@ -381,7 +381,7 @@ class Forge(Producer):
 def _result(job: Job) -> Any:
     if job.state is State.DEAD:
         raise JobDead(job.id, job.error)
-    return None if job.result is None else decode(job.result, job.codec)
+    return None if job.result is None else decode(job.result, job.codec, what="result")
 
 
 def _require_begun() -> None:

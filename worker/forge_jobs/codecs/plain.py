@@ -55,8 +55,8 @@ def codecs() -> tuple[str, ...]:
     return tuple(sorted(_codecs))
 
 
-def encode(value: Any, codec: str = "json", *, limit: int = MAX_PAYLOAD) -> bytes:
-    """Return `value` as bytes, at most `limit` of them.
+def encode(value: Any, codec: str = "json", *, limit: int = MAX_PAYLOAD, what: str = "payload") -> bytes:
+    """Return `value`, which is `what` in errors, as bytes, at most `limit` of them.
 
     JSON and MessagePack take what JSON has, and datetimes, UUIDs, Decimals, enums, sets,
     dataclasses, msgspec Structs and pydantic models. Raises InvalidPayload, naming the place
@@ -67,24 +67,24 @@ def encode(value: Any, codec: str = "json", *, limit: int = MAX_PAYLOAD) -> byte
     try:
         payload = encoder.encode(value)
     except Exception as error:  # codecs and pydantic models are a program's own code
-        raise InvalidPayload(_unencodable(value, codec, encoder, error)) from error
+        raise InvalidPayload(_unencodable(value, codec, encoder, error, what)) from error
     if not isinstance(payload, bytes):
         raise InvalidPayload(f"The codec {codec!r} made {type_name(payload)}, allowed is bytes.")
     if not _is_flat(value, _EXACT) and codec in _BUILT_IN:
-        _require_whole(value, payload, codec)
+        _require_whole(value, payload, codec, what)
     if len(payload) > limit:
-        raise InvalidPayload(f"The payload has {len(payload):,} bytes as {codec}, allowed are {limit:,}.")
+        raise InvalidPayload(f"The {what} has {len(payload):,} bytes as {codec}, allowed are {limit:,}.")
     return payload
 
 
-def decode(payload: bytes, codec: str = "json") -> Any:
-    """Return what `payload` says, as plain objects. Raises InvalidPayload; UnfitPayload when there is no such codec."""
+def decode(payload: bytes, codec: str = "json", *, what: str = "payload") -> Any:
+    """Return what `payload`, which is `what` in errors, says, as plain objects. Raises InvalidPayload; UnfitPayload when there is no such codec."""
     try:
         return _codec(codec).decode(payload)
     except InvalidPayload:
         raise
     except Exception as error:  # codecs are a program's own code
-        raise InvalidPayload(f"The payload cannot be read as {codec}: {sentence(error)}.") from error
+        raise InvalidPayload(f"The {what} cannot be read as {codec}: {sentence(error)}.") from error
 
 
 def _to_plain(value: Any) -> Any:
@@ -139,7 +139,7 @@ def _is_flat(value: Any, plain: frozenset[type]) -> bool:
     return True
 
 
-def _require_whole(value: Any, payload: bytes, codec: str) -> None:
+def _require_whole(value: Any, payload: bytes, codec: str, what: str) -> None:
     """Raise InvalidPayload when a part of `value` is not in `payload`, though the codec, a built-in one, did not mind."""
     # Without a null no float has to be looked at.
     plain = _EXACT if codec == "json" and b"null" in payload else _SCALARS
@@ -169,7 +169,7 @@ def _require_whole(value: Any, payload: bytes, codec: str) -> None:
             inner = _fields(part)
         if problem is not None:
             raise InvalidPayload(
-                f"The payload cannot be written as {codec}: {type_name(part)} at {_path(place)} ({problem})."
+                f"The {what} cannot be written as {codec}: {type_name(part)} at {_path(place)} ({problem})."
             )
         waiting.extend([(value, (place, name)) for name, value in inner])
 
@@ -195,11 +195,11 @@ def _path(place: _Place) -> str:
     return "".join(["$", *reversed(names)])
 
 
-def _unencodable(value: Any, codec: str, encoder: Codec, error: Exception) -> str:
+def _unencodable(value: Any, codec: str, encoder: Codec, error: Exception, what: str) -> str:
     if isinstance(error, RecursionError):
-        return f"The payload cannot be written as {codec}: it is nested too deeply, or holds itself."
+        return f"The {what} cannot be written as {codec}: it is nested too deeply, or holds itself."
     place, culprit = _culprit(value, "$", encoder)
-    return f"The payload cannot be written as {codec}: {type_name(culprit)} at {place}{_reason(error)}."
+    return f"The {what} cannot be written as {codec}: {type_name(culprit)} at {place}{_reason(error)}."
 
 
 def _culprit(value: Any, place: str, encoder: Codec) -> tuple[str, Any]:

@@ -61,7 +61,7 @@ def kept_result(result: Any, codec: str) -> KeptResult:
     if result is None:
         return KeptResult()
     try:
-        return KeptResult(encode(result, codec, limit=LONGEST_RESULT))
+        return KeptResult(encode(result, codec, limit=LONGEST_RESULT, what="result"))
     except InvalidPayload as problem:
         require_run(result)
         why = str(problem)
