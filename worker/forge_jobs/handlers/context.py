@@ -213,16 +213,18 @@ class Context:
         kept = kept_result(result, self.claim.codec)
         end = End(self.claim, State.DONE, result=kept.encoded, error=kept.note)
         write = self.forge.storage.completions.complete(end, connection=connection)
-        await self._completed(write, Outcome.DONE)
+        await self._completed(write, Outcome.DONE, connection)
 
     async def _reschedule(self, connection: Any, at: datetime | None, after: timedelta | None) -> None:
         postponement = Postponement(
             self.claim, Reason.RESCHEDULED, after or timedelta(0), run_at=at, afresh=True
         )
         write = self.forge.storage.completions.reschedule(postponement, connection=connection)
-        await self._completed(write, Outcome.RESCHEDULED)
+        await self._completed(write, Outcome.RESCHEDULED, connection)
 
-    async def _completed(self, write: Coroutine[Any, Any, int | None], outcome: Outcome) -> None:
+    async def _completed(
+        self, write: Coroutine[Any, Any, int | None], outcome: Outcome, connection: Any
+    ) -> None:
         claim = self.claim
         proof = claim.job_id, claim.worker_id, claim.attempt
         try:
@@ -234,12 +236,14 @@ class Context:
             raise
         if claimed_at is not None:
             self.completion = Completion(*proof, claimed_at, outcome)
-        elif self.completion is None:
-            raise ClaimLost(claim.job_id, claim.attempt)
-        else:
+        elif self.completion is not None and await self.forge.storage.completions.stands(
+            self.completion, connection=connection
+        ):
             raise InvalidInput(
                 f"Job {claim.job_id} was completed or rescheduled by this attempt before, allowed is once."
             )
+        else:
+            raise ClaimLost(claim.job_id, claim.attempt)
 
     def answer(self, work: Coroutine[Any, Any, Any], what: str, connection: Any = None) -> Any:
         """Return the result of `work`, the method `what`: something to await in a loop, the answer in a

@@ -19,6 +19,7 @@ FOREVER = 0
 """How `max_attempts` of a job that is retried for ever is stored."""
 
 CANCELLED_BY_USER = "cancelled by user"
+WORKER_LOST = "worker lost"
 """The error of a job that a user cancelled."""
 
 SUPERSEDED = "superseded: its key went to another job, or was removed"

@@ -13,6 +13,7 @@ class Traces:
 
     is_claimed: bool  # by this attempt
     is_locked: bool  # that row, by a transaction that has not ended
+    is_taken_back: bool  # this attempt failed since its worker was lost
     ended: State | None  # how this attempt ended the job, if it did
     is_known: bool  # the job is there; a queue may keep nothing
 
@@ -21,6 +22,8 @@ def fate(completion: Completion, traces: Traces) -> Fate:
     """Return what became of the transaction."""
     if traces.is_claimed:
         return Fate.OPEN if traces.is_locked else Fate.UNDONE
+    if traces.is_taken_back:
+        return Fate.LOST
     if completion.outcome is Outcome.RESCHEDULED:
         return Fate.CANCELLED if traces.ended is State.DEAD or not traces.is_known else Fate.COMMITTED
     return Fate.COMMITTED if traces.ended is State.DONE or not traces.is_known else Fate.LOST

@@ -16,6 +16,7 @@ from forge_jobs.model.error_text import describe, kept
 from forge_jobs.model.job import (
     CANCELLED_BY_USER,
     SUPERSEDED,
+    WORKER_LOST,
     Claim,
     End,
     Postponement,
@@ -31,8 +32,6 @@ from forge_jobs.rules.returned import kept_result
 
 MOST_LINKS = 50  # how many exceptions of a chain are followed
 
-
-WORKER_LOST = "worker lost"
 
 ENDED, DONE = State.DONE, Outcome.DONE  # a look-up in an Enum is slower than one thinks
 NO_TIME = timedelta(0)

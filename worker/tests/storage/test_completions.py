@@ -12,6 +12,7 @@ from forge_jobs.model.job import KeyMode, Postponement, Reason, State
 from forge_jobs.model.run import Outcome
 from tests.storage.factories import (
     claim,
+    dead,
     done,
     enqueue,
     failed,
@@ -90,6 +91,24 @@ async def test_a_claim_that_is_lost_after_a_rollback_is_told_from_a_commit(stora
             completion = await complete(storage, claimed, connection)
             raise RolledBack
     await storage.claims.postpone([failed(claimed, "worker lost")])
+
+    assert await storage.completions.fate(completion) is Fate.LOST
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+async def test_a_claim_that_is_lost_after_a_rollback_is_told_from_a_job_that_was_rescheduled(
+    storage, database, is_last
+):
+    claimed = await running(storage, await worker(storage))
+    with contextlib.suppress(RolledBack):
+        async with database.transaction() as connection:
+            completion = await reschedule(storage, claimed, connection)
+            raise RolledBack
+    assert await storage.completions.fate(completion) is Fate.UNDONE
+    if is_last:
+        await storage.claims.finish([dead(claimed, "worker lost")])
+    else:
+        await storage.claims.postpone([failed(claimed, "worker lost")])
 
     assert await storage.completions.fate(completion) is Fate.LOST
 

@@ -126,6 +126,7 @@ NOT_CALLED = {
     "schema.grants",
     "completions.complete",
     "completions.reschedule",
+    "completions.stands",
 }
 
 

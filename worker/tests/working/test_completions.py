@@ -278,6 +278,32 @@ async def test_a_job_is_completed_once(forge: Forge, database: Database) -> None
     assert (await one(forge, work)).state is State.DONE
 
 
+async def test_who_completes_again_after_a_rollback_hears_that_the_claim_was_lost_since(
+    forge: Forge, database: Database
+) -> None:
+    raised: list[Exception] = []
+
+    @forge.handler(kind="work")
+    async def work(ctx: Context) -> None:
+        if ctx.attempt > 1:
+            return
+        with contextlib.suppress(ZeroDivisionError):
+            async with database.transaction() as connection:
+                await ctx.complete(connection)
+                raise ZeroDivisionError
+        await forge.storage.claims.postpone([failed(ctx.claim, delay=timedelta(0))])
+        async with database.transaction() as connection:
+            try:
+                await ctx.complete(connection)
+            except (ClaimLost, InvalidInput) as error:
+                raised.append(error)
+
+    job = await work.enqueue()
+    async with working(forge):
+        await forge.wait(job, timeout=30)
+    assert [type(error) for error in raised] == [ClaimLost]
+
+
 @pytest.mark.parametrize("wrong", [None, "a string", object()])
 async def test_what_is_no_connection_is_refused_and_the_attempt_goes_on(forge: Forge, wrong: object) -> None:
     async def work(ctx: Context) -> str:
@@ -314,7 +340,8 @@ async def test_a_result_that_cannot_be_kept_leaves_a_note(forge: Forge, database
 
     job = await one(forge, work)
 
-    assert job.state is State.DONE and "its result was not kept" in (job.error or "")
+    assert job.state is State.DONE
+    assert "its result was not kept: The result cannot be written as json" in (job.error or "")
 
 
 async def test_a_process_of_its_own_cannot_complete_its_job(forge: Forge) -> None:

@@ -25,3 +25,6 @@ class Completions(Protocol):
 
     async def fate(self, completion: Completion) -> Fate:
         """Return what became of the transaction, without waiting for one that has not ended where that is possible."""
+
+    async def stands(self, completion: Completion, *, connection: Any) -> bool:
+        """Return whether the completion is there as the caller's transaction sees it, in which the claim is not."""

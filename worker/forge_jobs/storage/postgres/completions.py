@@ -7,7 +7,7 @@ claim until it ends. Whoever looks what became of it does not wait for that.
 from typing import Any
 
 from forge_jobs.model.completion import Completion, Fate
-from forge_jobs.model.job import End, Postponement, State
+from forge_jobs.model.job import WORKER_LOST, End, Postponement, State
 from forge_jobs.rules.fate import Traces, fate
 from forge_jobs.storage import refusals
 from forge_jobs.storage.interface.completions import Completions
@@ -72,6 +72,8 @@ WITH free AS MATERIALIZED (
 )
 SELECT EXISTS (SELECT FROM {{schema}}.claimed WHERE {_CLAIM}) AS is_claimed,
        NOT EXISTS (SELECT FROM free) AS is_locked,
+       EXISTS (SELECT FROM {{schema}}.failure WHERE {_PROOF} AND error = '{WORKER_LOST}')
+       OR EXISTS (SELECT FROM {{schema}}.finished WHERE {_PROOF} AND error = '{WORKER_LOST}') AS is_taken_back,
        (SELECT state FROM {{schema}}.finished WHERE {_PROOF}) AS ended,
        EXISTS (SELECT FROM {{schema}}.job WHERE id = $1) AS is_known,
        EXISTS (SELECT FROM {{schema}}.unsettled WHERE group_id IS NOT NULL) AS has_left_places
@@ -107,11 +109,25 @@ class PostgresCompletions(Completions):
             return claimed_at
 
     async def fate(self, completion: Completion) -> Fate:
-        proof = completion.job_id, completion.worker_id, completion.attempt
-        record = await self._database.fetchrow(FATE, *proof, completion.claimed_at)
+        record = await self._database.fetchrow(FATE, *_proof(completion))
         assert record is not None
-        ended = None if record["ended"] is None else State(record["ended"])
-        traces = Traces(record["is_claimed"], record["is_locked"], ended, record["is_known"])
         if record["has_left_places"]:
             await groups.hand_over(self._database)
-        return fate(completion, traces)
+        return _became(completion, record)
+
+    async def stands(self, completion: Completion, *, connection: Any) -> bool:
+        async with self._database.connection(connection) as given:
+            record = await given.fetchrow(self._database.sql(FATE), *_proof(completion))
+        return _became(completion, record) in (Fate.COMMITTED, Fate.CANCELLED)
+
+
+def _proof(completion: Completion) -> tuple[int, int, int, int | None]:
+    return completion.job_id, completion.worker_id, completion.attempt, completion.claimed_at
+
+
+def _became(completion: Completion, record: Any) -> Fate:
+    ended = None if record["ended"] is None else State(record["ended"])
+    traces = Traces(
+        record["is_claimed"], record["is_locked"], record["is_taken_back"], ended, record["is_known"]
+    )
+    return fate(completion, traces)

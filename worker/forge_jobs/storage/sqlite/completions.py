@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from forge_jobs.errors import StorageUnavailable
 from forge_jobs.model.completion import Completion, Fate
-from forge_jobs.model.job import Claim, End, Postponement, State
+from forge_jobs.model.job import WORKER_LOST, Claim, End, Postponement, State
 from forge_jobs.rules.fate import Traces, fate
 from forge_jobs.storage import refusals
 from forge_jobs.storage.interface.completions import Completions
@@ -20,6 +20,12 @@ from forge_jobs.storage.sqlite.transaction import Transaction, is_write_lock_bus
 CLAIMED_AT = "SELECT claimed_at FROM claimed WHERE job_id = ? AND worker_id = ? AND attempt = ?"
 KEEPS = "SELECT done_retention > 0 FROM queue WHERE id = ?"
 ENDED = "SELECT state FROM finished WHERE job_id = ? AND worker_id = ? AND attempt = ?"
+
+
+TAKEN_BACK = """
+SELECT 1 FROM failure WHERE job_id = ?1 AND worker_id = ?2 AND attempt = ?3 AND error = ?4
+UNION ALL SELECT 1 FROM finished WHERE job_id = ?1 AND worker_id = ?2 AND attempt = ?3 AND error = ?4
+"""
 
 
 class SqliteCompletions(Completions):
@@ -48,19 +54,15 @@ class SqliteCompletions(Completions):
 
         return await self._database.within(connection, reschedule, refusals.no_transaction)
 
-    async def fate(self, completion: Completion) -> Fate:
-        proof = completion.job_id, completion.worker_id, completion.attempt
+    async def stands(self, completion: Completion, *, connection: Any) -> bool:
+        def look(transaction: Transaction) -> bool:
+            return _fate(transaction, completion) in (Fate.COMMITTED, Fate.CANCELLED)
 
+        return await self._database.within(connection, look, refusals.no_transaction)
+
+    async def fate(self, completion: Completion) -> Fate:
         def look(transaction: Transaction) -> Fate:
-            ended = transaction.value(ENDED, proof)
-            claimed_at = transaction.value(CLAIMED_AT, proof)
-            traces = Traces(
-                is_claimed=claimed_at is not None and completion.claimed_at in (None, claimed_at),
-                is_locked=False,
-                ended=None if ended is None else State(ended),
-                is_known=transaction.value("SELECT id FROM job WHERE id = ?", proof[:1]) is not None,
-            )
-            return fate(completion, traces)
+            return _fate(transaction, completion)
 
         seen = await self._database.read(look)
         if seen is not Fate.UNDONE:
@@ -71,6 +73,20 @@ class SqliteCompletions(Completions):
             if is_write_lock_busy(error):
                 return Fate.OPEN
             raise
+
+
+def _fate(transaction: Transaction, completion: Completion) -> Fate:
+    proof = completion.job_id, completion.worker_id, completion.attempt
+    claimed_at = transaction.value(CLAIMED_AT, proof)
+    ended = transaction.value(ENDED, proof)
+    traces = Traces(
+        is_claimed=claimed_at is not None and completion.claimed_at in (None, claimed_at),
+        is_locked=False,
+        is_taken_back=transaction.value(TAKEN_BACK, (*proof, WORKER_LOST)) is not None,
+        ended=None if ended is None else State(ended),
+        is_known=transaction.value("SELECT id FROM job WHERE id = ?", proof[:1]) is not None,
+    )
+    return fate(completion, traces)
 
 
 def _claimed_at(transaction: Transaction, claim: Claim) -> int | None:
