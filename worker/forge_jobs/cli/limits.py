@@ -55,7 +55,7 @@ async def set_limit(
         ),
     ] = None,
 ) -> Report:
-    """Create a rate limit, or change one. A new one is full; a changed one keeps its tokens, up to the capacity."""
+    """Create a rate limit, or change one. A new one is full; a changed one keeps its tokens, up to the capacity, and holds for its keys at once."""
     async with opened(call) as forge:
         limit = await forge.limits.set(scope, capacity, per=per, refill=refill)
     return Report(document(limit), [_rows([limit])])
@@ -77,7 +77,7 @@ async def keys(
             use.key,
             values.shown_number(use.spent),
             values.shown_number(max(0.0, limit.capacity - use.spent)),
-            in_words(use.free_at - now),
+            "never" if use.free_at is None else in_words(use.free_at - now),
         ]
         for use in hottest
     ]
@@ -90,7 +90,7 @@ async def keys(
 
 @command(group, "empty")
 async def empty(call: Call, scope: Scope) -> Report:
-    """Empty a rate limit for all workers at once, for example after a 429 response."""
+    """Empty a rate limit and all its keys, for all workers at once, for example after a 429 response."""
     async with opened(call) as forge:
         await forge.limits.empty(scope)
     return Report({"scope": scope, "emptied": True}, [f"Rate limit {scope!r} is empty."])

@@ -45,15 +45,18 @@ class Limits:
     ) -> RateLimit:
         """The rate limit allows `capacity` tokens `per` that time (timedelta or seconds), or `refill` tokens a second.
 
-        A new one is full; an existing one keeps its tokens, up to the capacity. Raises
-        InvalidInput, PastEpoch, and Managed when the row belongs to somebody other than
-        `managed_by`.
+        A new one is full; an existing one keeps its tokens, up to the capacity. For its keys the numbers hold
+        at once: what was spent of them comes back at the new speed, and jobs that wait for tokens of theirs come
+        sooner, or are put off once more. Raises InvalidInput, PastEpoch, and Managed when the row belongs to
+        somebody other than `managed_by`.
         """
         names.checked_name(scope, "rate limit")
         capacity, rate = checked_rate(capacity, per, refill)
-        return await self._storage.limits.set(
+        limit = await self._storage.limits.set(
             scope, capacity=capacity, refill=rate, managed_by=managed_by, epoch=epoch_or_none(epoch)
         )
+        await self._storage.permits.moved(scope)
+        return limit
 
     async def ensure(
         self,
@@ -105,7 +108,9 @@ class Limits:
         return await self._storage.permits.hottest(scope, limit=whole(limit, "limit", least=1, most=10_000))
 
     async def empty(self, scope: str) -> None:
-        """The bucket is empty and tokens leased from it are void, everywhere at once. Raises UnknownScope."""
+        """The bucket and those of all its keys are empty, and tokens leased from it are void, everywhere at once.
+        A job to which a later moment was promised keeps that. Raises UnknownScope.
+        """
         await self._storage.tokens.empty(scope)
 
 

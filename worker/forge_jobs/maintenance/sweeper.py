@@ -14,5 +14,5 @@ async def sweep(storage: Storage, telemetry: Telemetry, epoch: LeaderEpoch) -> f
     jobs = await storage.history.sweep(epoch=epoch, limit=BATCH)
     if jobs:
         telemetry.emit(JobsSwept(jobs))
-    keys = await storage.permits.sweep(limit=BATCH)
-    return PAUSE_BETWEEN_BATCHES if max(jobs, keys) >= BATCH else None
+    is_more = await storage.permits.sweep(limit=BATCH)
+    return PAUSE_BETWEEN_BATCHES if jobs >= BATCH or is_more else None

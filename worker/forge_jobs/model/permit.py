@@ -37,4 +37,4 @@ class KeyUse:
 
     key: str
     spent: float  # tokens; more than the rate limit's capacity where permits for later were given
-    free_at: datetime  # when nothing of it is spent any more
+    free_at: datetime | None  # when nothing of it is spent any more; None: never, since nothing is refilled

@@ -7,7 +7,9 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import InvalidInput, RateLimited, UnknownScope
+from forge_jobs.model.job import Postponement, Reason
 from forge_jobs.model.permit import PermitRequest
+from tests.storage.factories import running, worker
 
 SECOND = timedelta(seconds=1)
 
@@ -161,24 +163,46 @@ async def test_the_keys_in_use_are_listed_the_hottest_first(storage, clock):
     )
 
 
-async def test_a_key_has_a_row_only_while_it_is_in_use(storage, clock):
+async def test_a_key_has_a_row_only_while_it_is_in_use(storage, clock, database):
+    async def keys():
+        return [row[0] for row in await database.rows("SELECT key FROM rate_key ORDER BY key")]
+
     await waits(storage, *["ann"] * 3, "bob")
     await clock.advance(seconds=1)
 
-    assert await storage.permits.sweep(limit=10) == 1
-    assert [use.key for use in await storage.permits.hottest("api", limit=10)] == ["ann"]
+    assert not await storage.permits.sweep(limit=10)
+    assert await keys() == ["ann"]
 
     await clock.advance(seconds=1)
-    assert await storage.permits.sweep(limit=10) == 1
-    assert await storage.permits.sweep(limit=10) == 0
+    await storage.permits.sweep(limit=10)
+    assert await keys() == []
 
 
-async def test_old_permits_are_swept(storage, clock):
+async def test_a_sweep_looks_at_so_many_keys_and_the_next_at_those_behind_them(storage, clock, database):
+    await waits(storage, *["ann"] * 3, "bob", "eve")
+    await clock.advance(seconds=1)
+
+    assert [await storage.permits.sweep(limit=1) for _ in range(4)] == [True, True, True, False]
+    assert [row[0] for row in await database.rows("SELECT key FROM rate_key")] == ["ann"]
+
+    await clock.advance(seconds=1)
+    assert await storage.permits.sweep(limit=1)
+    assert await database.rows("SELECT key FROM rate_key") == []
+
+
+async def test_old_permits_are_swept_so_many_at_once(storage, clock, database):
     await waits(storage, *["ann"] * 5)
-    await waits(storage, "ann", job_id=7)
-    await clock.advance(days=2)
+    for job_id in (7, 8, 9):
+        await waits(storage, "ann", job_id=job_id)
+    await clock.advance(hours=23)
+    await storage.permits.sweep(limit=10)
+    assert len(await database.rows("SELECT job_id FROM permit")) == 3
 
-    assert await storage.permits.sweep(limit=10) == 2
+    await clock.advance(days=1)
+    assert await storage.permits.sweep(limit=2)
+    assert len(await database.rows("SELECT job_id FROM permit")) == 1
+    assert not await storage.permits.sweep(limit=2)
+    assert await database.rows("SELECT job_id FROM permit") == []
 
 
 async def test_the_keys_go_with_their_rate_limit(storage):
@@ -192,13 +216,152 @@ async def test_the_keys_go_with_their_rate_limit(storage):
     assert await storage.permits.hottest("api", limit=10) == []
 
 
-async def test_changed_numbers_hold_for_what_comes_from_then_on(storage, clock):
+async def test_a_faster_limit_helps_keys_and_permits_at_once_and_a_slower_one_holds_them(storage, clock):
     await clock.freeze()
     await waits(storage, *["ann"] * 5)
+    assert await waits(storage, "ann", job_id=7) == [0.5]
+    assert await waits(storage, "ann") == [1]
 
     await storage.limits.set("api", capacity=5, refill=10.0)
+    assert await waits(storage, "ann", job_id=7) == [0.1]
+    assert await waits(storage, "ann") == [0.3]
 
-    assert await waits(storage, "ann") == [2.1], "what was spent comes back as it was to"
+    await storage.limits.set("api", capacity=5, refill=0.5)
+    assert await waits(storage, "ann", job_id=7) == [2]
+    assert await waits(storage, "ann") == [8]
+
+    await clock.advance(seconds=2)
+    assert await waits(storage, "ann", job_id=7) == [0]
+
+
+async def test_what_flowed_before_a_change_stays_counted_as_it_flowed(storage, clock):
+    await clock.freeze()
+    await waits(storage, *["ann"] * 5)
+    await clock.advance(seconds=1)
+
+    await storage.limits.set("api", capacity=5, refill=1.0)
+    await clock.advance(seconds=1)
+
+    assert await waits(storage, *["ann"] * 4) == [0, 0, 0, 1]
+
+
+async def test_a_larger_bucket_helps_keys_at_once_and_a_smaller_one_holds_them(storage, clock):
+    await clock.freeze()
+    await waits(storage, *["ann"] * 5)
+    assert await waits(storage, "ann", job_id=7) == [0.5]
+
+    await storage.limits.set("api", capacity=7, refill=2.0)
+    assert await waits(storage, "ann", job_id=7) == [0]
+    assert await waits(storage, *["ann"] * 2) == [0, 0.5]
+
+    await storage.limits.set("api", capacity=1, refill=2.0)
+    assert await waits(storage, "ann") == [4]
+    assert await waits(storage, *["bob"] * 2) == [0, 0.5]
+
+
+async def test_a_limit_that_is_emptied_is_empty_for_each_key(storage, clock):
+    await clock.freeze()
+    await waits(storage, *["ann"] * 3)
+
+    await storage.tokens.empty("api")
+
+    assert await waits(storage, "ann", "bob", "bob") == [0.5, 0.5, 1]
+    with pytest.raises(RateLimited) as refused:
+        await storage.permits.reserve_within("api", "eve", 1, timedelta(0))
+    assert refused.value.retry_after == timedelta(seconds=0.5)
+    await clock.advance(days=1)
+    await storage.permits.sweep(limit=10)
+    assert await waits(storage, *["ann"] * 6) == [0, 0, 0, 0, 0, 0.5]
+
+
+async def test_who_was_promised_a_later_token_keeps_it_when_the_limit_is_emptied(storage, clock):
+    await clock.freeze()
+    await waits(storage, *["ann"] * 5)
+    granted = [PermitRequest("api", "bob", 1, job_id=8)]
+    await storage.permits.reserve(granted)
+    await storage.permits.keep(granted)
+    assert await waits(storage, "ann", job_id=7) == [0.5]
+
+    await storage.tokens.empty("api")
+
+    assert await waits(storage, "ann", job_id=7) == [0.5]
+    assert await waits(storage, "ann") == [1]
+    assert await waits(storage, "bob", job_id=8) == [0.5], "its token was there, and is gone"
+
+
+async def test_jobs_that_wait_for_a_permit_come_sooner_when_the_limit_is_faster(storage, clock):
+    now = await clock.freeze()
+    await storage.limits.set("other", capacity=1, refill=0.01)
+    me = await worker(storage)
+    jobs = [await running(storage, me) for _ in range(3)]
+    await storage.permits.reserve([PermitRequest("api", "ann", 5), PermitRequest("other", "ann")])
+    wanted = [
+        PermitRequest("api", "ann", 5, job_id=jobs[0].job_id),
+        PermitRequest("api", "ann", 5, job_id=jobs[1].job_id),
+        PermitRequest("other", "ann", job_id=jobs[1].job_id),
+        PermitRequest("api", "ann", 1, job_id=jobs[2].job_id),
+    ]
+    first, _, both, _ = await storage.permits.reserve(wanted)
+    whole_day = now + timedelta(days=1)
+    moments = [first.at, both.at, whole_day]
+    await storage.claims.postpone(
+        [
+            Postponement(claim, Reason.THROTTLED, run_at=at, counted=False)
+            for claim, at in zip(jobs, moments, strict=True)
+        ]
+    )
+
+    await storage.limits.set("api", capacity=5, refill=20.0)
+    await storage.permits.moved("api")
+
+    assert [(await storage.jobs.get(job.job_id)).run_at for job in jobs] == [
+        now + timedelta(seconds=0.25),
+        both.at,
+        whole_day,
+    ], "the second waits for another limit, and the third for something else"
+
+
+async def test_permits_that_come_later_now_are_kept_for_longer(storage, clock):
+    now = await clock.freeze()
+    await waits(storage, *["ann"] * 5)
+    await waits(storage, "ann", job_id=7, cost=5)
+
+    await storage.limits.set("api", capacity=5, refill=5 / 172_800)
+    await storage.permits.moved("api")
+    await clock.set(now + timedelta(days=1.5))
+    await storage.permits.sweep(limit=10)
+
+    assert await waits(storage, "ann", job_id=7, cost=5) == [43_200]
+
+
+async def test_a_limit_that_is_not_refilled_any_more_lists_its_keys(storage):
+    await waits(storage, "ann")
+
+    await storage.limits.set("api", capacity=5, refill=0)
+    await storage.permits.moved("api")
+
+    [ann] = await storage.permits.hottest("api", limit=10)
+    assert (ann.key, ann.free_at) == ("ann", None)
+
+
+async def test_who_is_told_to_come_again_is_never_told_to_come_now(storage, another, clock):
+    await clock.freeze()
+    storages = [storage, *[await another() for _ in range(7)]]
+
+    async def take(mine):
+        refused = []
+        for _ in range(4):
+            try:
+                await mine.permits.reserve_within("api", "ann", 1, timedelta(0))
+            except RateLimited as error:
+                refused.append(error.retry_after)
+        return refused
+
+    answers = await asyncio.gather(*map(take, storages))
+
+    refused = [wait for some in answers for wait in some]
+    assert len(refused) == 32 - 5
+    assert all(wait > timedelta(0) for wait in refused)
 
 
 async def test_what_can_never_be_is_refused(storage):

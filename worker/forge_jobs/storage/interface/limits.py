@@ -18,7 +18,9 @@ class Limits(Protocol):
         managed_by: str | None = None,
         epoch: OperatorEpoch | None = None,
     ) -> RateLimit:
-        """The rate limit exists with these numbers: full when new, otherwise its tokens stay, cut to the capacity. Raises Managed."""
+        """The rate limit exists with these numbers: full when new, otherwise its tokens stay, cut to the capacity. What
+        is spent of its keys stays spent, and flows back as fast as it says now. Raises Managed.
+        """
 
     async def ensure(self, scope: str, *, capacity: float, refill: float) -> None:
         """The rate limit exists; one that existed before keeps its numbers."""

@@ -10,8 +10,10 @@ from forge_jobs.model.permit import KeyUse, Permit, PermitRequest
 class Permits(Protocol):
     """Each key of a rate limit has a bucket of its own, with the capacity and the refill of the limit.
 
-    A bucket is one moment: when all that was spent and promised will be refilled (the "theoretical arrival
-    time" of the generic cell rate algorithm, ITU-T I.371). It has a row while that lies ahead.
+    A bucket is one number: how many tokens will have flowed towards each key of the limit when all that was
+    spent and promised of this key is refilled (the "theoretical arrival time" of the generic cell rate
+    algorithm, ITU-T I.371, with the tokens as its clock). So a limit that flows faster or slower, or is
+    emptied, is so for all keys and permits at once. A key has a row while that number lies ahead.
     """
 
     async def reserve(self, wanted: Sequence[PermitRequest]) -> list[Permit]:
@@ -34,5 +36,10 @@ class Permits(Protocol):
     async def hottest(self, scope: str, *, limit: int) -> list[KeyUse]:
         """Return the keys of which the most is spent, the most first. Raises UnknownScope."""
 
-    async def sweep(self, *, limit: int) -> int:
-        """Rows of keys of which nothing is spent any more are gone, up to `limit`, and old permits; return how many rows."""
+    async def moved(self, scope: str) -> None:
+        """Jobs that wait for a permit of the rate limit come when it is for by the numbers of now, if that is earlier."""
+
+    async def sweep(self, *, limit: int) -> bool:
+        """Look at up to `limit` keys, those after the last ones, and at as many old permits: what nobody uses any more
+        is gone. Return whether there may be more.
+        """

@@ -15,4 +15,6 @@ class Tokens(Protocol):
         """Unspent tokens are in the bucket again, unless it was emptied since."""
 
     async def empty(self, scope: str) -> int:
-        """The bucket is empty, tokens leased from it are void, everybody is told; return the new generation. Raises UnknownScope."""
+        """The bucket is empty, and so are those of all keys; tokens leased from it, and permits for which the tokens
+        were there, are void; everybody is told. Return the new generation. Raises UnknownScope.
+        """

@@ -14,6 +14,10 @@ from forge_jobs.storage.postgres.fence import writing
 FILLED = """least(rate_limit.capacity, rate_limit.tokens
         + rate_limit.refill * greatest(0, extract(epoch FROM now() - rate_limit.refilled_at)))"""
 
+# How many tokens have flowed towards each key.
+FLOWED = """(rate_limit.flowed
+        + rate_limit.refill * greatest(0, extract(epoch FROM now() - rate_limit.flowed_at)::double precision))"""
+
 ALL = """
 SELECT scope, capacity, refill, {filled}::double precision AS tokens, generation, emptied_at, managed_by
 FROM {schema}.rate_limit ORDER BY scope
@@ -21,22 +25,23 @@ FROM {schema}.rate_limit ORDER BY scope
 
 SET = """
 WITH written AS (
-    INSERT INTO {schema}.rate_limit (scope, capacity, refill, tokens, refilled_at, managed_by)
-    VALUES ($1, $2, $3, $2, now(), $4)
+    INSERT INTO {schema}.rate_limit (scope, capacity, refill, tokens, refilled_at, flowed_at, managed_by)
+    VALUES ($1, $2, $3, $2, now(), now(), $4)
     ON CONFLICT (scope) DO UPDATE
     SET capacity = excluded.capacity, refill = excluded.refill, tokens = least(excluded.capacity, {filled}),
         refilled_at = greatest(rate_limit.refilled_at, now()),
+        flowed = {flowed}, flowed_at = greatest(rate_limit.flowed_at, now()),
         managed_by = coalesce(rate_limit.managed_by, excluded.managed_by)
     WHERE rate_limit.managed_by IS NULL OR rate_limit.managed_by = excluded.managed_by
     RETURNING scope, capacity, refill, tokens, generation, emptied_at, managed_by
 )
 SELECT written.*, {schema}.configured() AS told FROM written
-""".replace("{filled}", FILLED)
+""".replace("{filled}", FILLED).replace("{flowed}", FLOWED)
 
 ENSURE = """
 WITH made AS (
-    INSERT INTO {schema}.rate_limit (scope, capacity, refill, tokens, refilled_at)
-    VALUES ($1, $2, $3, $2, now())
+    INSERT INTO {schema}.rate_limit (scope, capacity, refill, tokens, refilled_at, flowed_at)
+    VALUES ($1, $2, $3, $2, now(), now())
     ON CONFLICT DO NOTHING
     RETURNING scope
 )

@@ -8,7 +8,22 @@ from forge_jobs.model.permit import KeyUse, Permit, PermitRequest
 from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
-from forge_jobs.storage.postgres.limits import unknown_scope
+from forge_jobs.storage.postgres.limits import FLOWED, unknown_scope
+
+TOGETHER = 1000
+"""Jobs whose permits are moved in one statement."""
+
+BUCKET = """
+    SELECT scope, capacity, refill, emptied, {flowed} AS flowed, greatest({flowed}, emptied) AS full_from
+    FROM {schema}.rate_limit
+""".replace("{flowed}", FLOWED)
+
+# How long it takes until the tokens for which `full_at` is the number are in the bucket. Sums of fractions are not
+# exact: what is less than two microseconds away is there.
+WAIT = """make_interval(secs => CASE
+        WHEN {full_at} - capacity - flowed < refill * 0.000002 THEN 0
+        ELSE least(({full_at} - capacity - flowed) / nullif(refill, 0), {longest}) END)"""
+WAIT = WAIT.replace("{longest}", "31536000000")  # 1000 years
 
 # All requests for one key take one update of its row; the sums say which of them comes when. The rows are
 # taken in one order, so that two such statements do not deadlock.
@@ -16,102 +31,161 @@ RESERVE = """
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::double precision[], $5::interval[], $6::smallint[])
         WITH ORDINALITY AS given (job_id, scope, key, cost, patience, take, number)
+), bucket AS MATERIALIZED ({bucket} WHERE scope = ANY ($2)
 ), refused AS MATERIALIZED (
-    SELECT number FROM given LEFT JOIN {schema}.rate_limit USING (scope)
+    SELECT number FROM given LEFT JOIN bucket USING (scope)
     WHERE NOT coalesce(refill > 0 AND cost <= capacity, false)
 ), kept AS MATERIALIZED (
-    SELECT given.number, permit.job_id, permit.scope, permit.key, permit.take, permit.at
-    FROM given JOIN {schema}.permit USING (job_id, scope, key, take, cost)
-    WHERE NOT EXISTS (SELECT FROM refused)
+    SELECT given.number, permit.job_id, permit.scope, permit.key, permit.take, {wait_of_kept} AS wait
+    FROM given JOIN {schema}.permit USING (job_id, scope, key, take, cost) JOIN bucket USING (scope)
+    WHERE permit.full_at > bucket.emptied AND NOT EXISTS (SELECT FROM refused)
 ), used AS (
     DELETE FROM {schema}.permit USING kept
     WHERE (permit.job_id, permit.scope, permit.key, permit.take) = (kept.job_id, kept.scope, kept.key, kept.take)
-      AND kept.at <= now()
+      AND kept.wait = interval '0'
 ), wanted AS MATERIALIZED (
-    SELECT given.*, make_interval(secs => capacity / refill) AS burst,
-           make_interval(secs => sum(cost / refill) OVER (PARTITION BY scope, key ORDER BY number)) AS so_far,
-           make_interval(secs => sum(cost / refill) OVER (PARTITION BY scope, key)) AS in_all
-    FROM given JOIN {schema}.rate_limit USING (scope)
+    SELECT given.*, capacity, refill, flowed, full_from,
+           sum(cost) OVER (PARTITION BY scope, key ORDER BY number) AS so_far,
+           sum(cost) OVER (PARTITION BY scope, key) AS in_all
+    FROM given JOIN bucket USING (scope)
     WHERE NOT EXISTS (SELECT FROM refused) AND number NOT IN (SELECT number FROM kept)
 ), spent AS (
-    INSERT INTO {schema}.rate_key (scope, key, refilled_at)
-    SELECT DISTINCT scope, key, now() + in_all FROM wanted ORDER BY scope, key
+    INSERT INTO {schema}.rate_key (scope, key, full_at)
+    SELECT DISTINCT scope, key, full_from + in_all FROM wanted ORDER BY scope, key
     ON CONFLICT (scope, key) DO UPDATE
-    SET refilled_at = greatest(rate_key.refilled_at, now()) + (excluded.refilled_at - now())
-    RETURNING scope, key, refilled_at
+    SET full_at = greatest(0, rate_key.full_at - (SELECT full_from FROM bucket WHERE bucket.scope = excluded.scope))
+                  + excluded.full_at
+    RETURNING scope, key, full_at
 ), permitted AS (
-    SELECT wanted.*, spent.refilled_at - in_all + so_far - burst AS at FROM wanted JOIN spent USING (scope, key)
+    SELECT number, job_id, scope, key, take, cost, patience, numbered.full_at, {wait_of_new} AS wait
+    FROM (SELECT wanted.*, spent.full_at - in_all + so_far AS full_at FROM wanted JOIN spent USING (scope, key)) AS numbered
 ), written AS (
-    INSERT INTO {schema}.permit (job_id, scope, key, take, cost, at)
-    SELECT job_id, scope, key, take, cost, at FROM permitted WHERE job_id IS NOT NULL AND at > now() + patience
-    ON CONFLICT (job_id, scope, key, take) DO UPDATE SET cost = excluded.cost, at = excluded.at
+    INSERT INTO {schema}.permit (job_id, scope, key, take, cost, full_at, until)
+    SELECT job_id, scope, key, take, cost, full_at, now() + wait + interval '24 hours'
+    FROM permitted WHERE job_id IS NOT NULL AND wait > patience
+    ON CONFLICT (job_id, scope, key, take) DO UPDATE
+    SET cost = excluded.cost, full_at = excluded.full_at, until = excluded.until
 )
-SELECT number, greatest(at, now()) AS at, greatest(at - now(), interval '0') AS wait
-FROM (SELECT number, at FROM permitted UNION ALL SELECT number, at FROM kept) AS permits
+SELECT number, now() + wait AS at, wait
+FROM (SELECT number, wait FROM permitted UNION ALL SELECT number, wait FROM kept) AS permits
 UNION ALL SELECT number, NULL, NULL FROM refused
 ORDER BY number
 """
+RESERVE = (
+    RESERVE.replace("{bucket}", BUCKET)
+    .replace("{wait_of_kept}", WAIT.replace("{full_at}", "permit.full_at"))
+    .replace("{wait_of_new}", WAIT.replace("{full_at}", "numbered.full_at"))
+)
 
+# One that is there already is for later, or was for tokens of a bucket that was emptied meanwhile.
 KEEP = """
-INSERT INTO {schema}.permit (job_id, scope, key, take, cost, at)
-SELECT given.*, now()
-FROM unnest($1::bigint[], $2::text[], $3::text[], $4::smallint[], $5::double precision[]) AS given
-ON CONFLICT DO NOTHING
-"""
+INSERT INTO {schema}.permit (job_id, scope, key, take, cost, full_at, until)
+SELECT given.*, flowed + capacity, now() + interval '24 hours'
+FROM unnest($1::bigint[], $2::text[], $3::text[], $4::smallint[], $5::double precision[])
+    AS given (job_id, scope, key, take, cost)
+JOIN ({bucket}) AS bucket USING (scope)
+ON CONFLICT (job_id, scope, key, take) DO UPDATE
+SET cost = excluded.cost, full_at = greatest(permit.full_at, excluded.full_at),
+    until = greatest(permit.until, excluded.until)
+""".replace("{bucket}", BUCKET)
 
 RESERVE_WITHIN = """
-WITH wanted AS MATERIALIZED (
-    SELECT scope, make_interval(secs => $3::double precision / refill) AS cost, make_interval(secs => capacity / refill) AS burst
-    FROM {schema}.rate_limit WHERE scope = $1 AND refill > 0 AND $3 <= capacity
+WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1 AND refill > 0 AND $3::double precision <= capacity
 ), spent AS (
-    INSERT INTO {schema}.rate_key (scope, key, refilled_at) SELECT scope, $2, now() + cost FROM wanted
+    INSERT INTO {schema}.rate_key (scope, key, full_at) SELECT scope, $2, full_from + $3 FROM bucket
+    WHERE {wait_of_first} <= $4
     ON CONFLICT (scope, key) DO UPDATE
-    SET refilled_at = greatest(rate_key.refilled_at, now()) + (excluded.refilled_at - now())
-    WHERE greatest(rate_key.refilled_at, now()) + (excluded.refilled_at - now())
-          <= now() + $4 + (SELECT burst FROM wanted)
-    RETURNING refilled_at
+    SET full_at = greatest(rate_key.full_at, (SELECT full_from FROM bucket)) + $3
+    WHERE (SELECT {wait_of_next} FROM bucket) <= $4
+    RETURNING full_at
+), moment AS (
+    SELECT coalesce((SELECT full_at FROM spent),
+                    greatest((SELECT full_at FROM {schema}.rate_key WHERE (scope, key) = ($1, $2)), full_from) + $3) AS full_at
+    FROM bucket
 )
-SELECT EXISTS (SELECT FROM spent) AS is_spent, greatest(at, now()) AS at, greatest(at - now(), interval '0') AS wait
-FROM wanted CROSS JOIN LATERAL (
-    SELECT coalesce((SELECT refilled_at FROM spent) - burst,
-                    (SELECT refilled_at FROM {schema}.rate_key WHERE (rate_key.scope, rate_key.key) = ($1, $2)) + cost - burst,
-                    now()) AS at
-) AS moment
+SELECT EXISTS (SELECT FROM spent) AS is_spent, now() + wait AS at, wait
+FROM (SELECT {wait} AS wait FROM bucket CROSS JOIN moment) AS permit
 """
+RESERVE_WITHIN = (
+    RESERVE_WITHIN.replace("{bucket}", BUCKET)
+    .replace("{wait_of_first}", WAIT.replace("{full_at}", "(full_from + $3)"))
+    .replace("{wait_of_next}", WAIT.replace("{full_at}", "(greatest(rate_key.full_at, full_from) + $3)"))
+    .replace("{wait}", WAIT.replace("{full_at}", "moment.full_at"))
+)
 
 SPEND_MORE = """
-WITH more AS (
-    SELECT scope, make_interval(secs => $3::double precision / refill) AS cost FROM {schema}.rate_limit WHERE scope = $1 AND refill > 0
+WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1 AND refill > 0
 ), spent AS (
-    INSERT INTO {schema}.rate_key (scope, key, refilled_at) SELECT scope, $2, now() + cost FROM more
+    INSERT INTO {schema}.rate_key (scope, key, full_at) SELECT scope, $2, full_from + $3::double precision FROM bucket
     ON CONFLICT (scope, key) DO UPDATE
-    SET refilled_at = greatest(rate_key.refilled_at, now()) + (excluded.refilled_at - now())
+    SET full_at = greatest(rate_key.full_at, (SELECT full_from FROM bucket)) + $3
 )
-SELECT true FROM more
-"""
+SELECT true FROM bucket
+""".replace("{bucket}", BUCKET)
 
 HOTTEST = """
-SELECT key, extract(epoch FROM refilled_at - now())::double precision * refill AS spent, refilled_at
-FROM {schema}.rate_key JOIN {schema}.rate_limit USING (scope)
-WHERE scope = $1 AND rate_key.refilled_at > now()
-ORDER BY rate_key.refilled_at DESC, key LIMIT $2
-""".replace("refilled_at - now()", "rate_key.refilled_at - now()").replace(
-    "AS spent, refilled_at", "AS spent, rate_key.refilled_at"
-)
+WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1)
+SELECT key, greatest(full_at, emptied) - flowed AS spent,
+       CASE WHEN refill > 0
+            THEN now() + make_interval(secs => least((greatest(full_at, emptied) - flowed) / refill, 31536000000)) END AS free_at
+FROM {schema}.rate_key JOIN bucket USING (scope)
+WHERE scope = $1 AND greatest(full_at, emptied) - flowed > refill * 0.000002
+ORDER BY full_at DESC, key LIMIT $2
+""".replace("{bucket}", BUCKET)
 
 KNOWN = "SELECT capacity, refill FROM {schema}.rate_limit WHERE scope = $1"
 
-# A key that is used meanwhile is looked at once more, and stays.
-SWEEP = """
-WITH unused AS (
-    DELETE FROM {schema}.rate_key
-    WHERE ctid = ANY (ARRAY(SELECT ctid FROM {schema}.rate_key WHERE refilled_at <= now() LIMIT $1)) AND refilled_at <= now()
-    RETURNING 1
-), forgotten AS (
-    DELETE FROM {schema}.permit WHERE at < now() - interval '1 day' RETURNING 1
+# Of the next jobs by id: those that wait for a permit, and for nothing that comes later, come when that is for now. A
+# job waits for a permit if it is scheduled for the moment that this was for.
+MOVED = """
+WITH page AS MATERIALIZED (
+    SELECT DISTINCT job_id
+    FROM (SELECT job_id FROM {schema}.permit WHERE job_id > $2 ORDER BY job_id LIMIT $3) AS first
+), bucket AS MATERIALIZED ({bucket}
+), kept AS MATERIALIZED (
+    SELECT permit.job_id, permit.scope, permit.key, permit.take, permit.until, now() + {wait} AS at
+    FROM {schema}.permit JOIN bucket USING (scope)
+    WHERE permit.job_id = ANY (ARRAY(SELECT job_id FROM page)) AND refill > 0
+), longer AS (
+    UPDATE {schema}.permit SET until = kept.at + interval '24 hours' FROM kept
+    WHERE (permit.job_id, permit.scope, permit.key, permit.take) = (kept.job_id, kept.scope, kept.key, kept.take)
+      AND permit.until < kept.at + interval '24 hours' AND permit.scope = $1
+), sooner AS (
+    UPDATE {schema}.scheduled SET run_at = turn.at
+    FROM (SELECT job_id, max(at) AS at, max(until) - interval '24 hours' AS said
+          FROM kept GROUP BY job_id HAVING bool_or(scope = $1)) AS turn
+    WHERE scheduled.job_id = turn.job_id AND scheduled.reason = 'throttled'
+      AND scheduled.run_at > turn.at AND scheduled.run_at <= turn.said + interval '1 millisecond'
+    RETURNING run_at
 )
-SELECT (SELECT count(*) FROM unused) + (SELECT count(*) FROM forgotten)
+SELECT (SELECT max(job_id) FROM page) AS last, (SELECT {schema}.tell('due:') FROM sooner LIMIT 1)
 """
+MOVED = MOVED.replace("{bucket}", BUCKET).replace("{wait}", WAIT.replace("{full_at}", "permit.full_at"))
+
+# A walk along the primary key, a page a call: an index of `full_at` would have to be written by every use of a key.
+# A key that is used meanwhile is looked at once more, and stays.
+SWEEP_KEYS = """
+WITH page AS MATERIALIZED (
+    SELECT ctid AS place, scope, key, full_at FROM {schema}.rate_key WHERE (scope, key) > ($1, $2) ORDER BY scope, key LIMIT $3
+), bucket AS MATERIALIZED ({bucket}
+), unused AS (
+    DELETE FROM {schema}.rate_key
+    WHERE ctid = ANY (ARRAY(SELECT place FROM page JOIN bucket USING (scope) WHERE full_at <= flowed))
+)
+SELECT count(*) AS keys, (max(ARRAY[scope, key]))[1] AS scope, (max(ARRAY[scope, key]))[2] AS key FROM page
+""".replace("{bucket}", BUCKET)
+
+SWEEP_PERMITS = """
+WITH old AS (
+    DELETE FROM {schema}.permit
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM {schema}.permit WHERE until <= now() ORDER BY until LIMIT $1
+                            FOR UPDATE SKIP LOCKED))
+    RETURNING 1
+)
+SELECT count(*) FROM old
+"""
+
+FIRST_KEY = "", ""
 
 
 class PostgresPermits:
@@ -119,6 +193,7 @@ class PostgresPermits:
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
+        self._swept_to = FIRST_KEY
 
     @tried_again
     async def reserve(self, wanted: Sequence[PermitRequest]) -> list[Permit]:
@@ -153,12 +228,15 @@ class PostgresPermits:
 
     @tried_again
     async def reserve_within(self, scope: str, key: str, cost: float, within: timedelta) -> Permit:
-        record = await self._database.fetchrow(RESERVE_WITHIN, scope, key, cost, within)
-        if record is None:
-            await self._refuse(scope, cost)
-        elif record["is_spent"]:
-            return Permit(scope, key, cost, record["at"], record["wait"])
-        raise RateLimited(scope, key, timedelta(0) if record is None else record["wait"])
+        while True:
+            record = await self._database.fetchrow(RESERVE_WITHIN, scope, key, cost, within)
+            if record is None:
+                await self._refuse(scope, cost)
+            elif record["is_spent"]:
+                return Permit(scope, key, cost, record["at"], record["wait"])
+            elif record["wait"] > within:
+                raise RateLimited(scope, key, record["wait"])
+            # Others have spent them since the statement began, which does not see how many.
 
     @tried_again
     async def spend_more(self, scope: str, key: str, cost: float) -> None:
@@ -169,12 +247,25 @@ class PostgresPermits:
         records = await self._database.fetch(HOTTEST, scope, limit)
         if not records and not await self._database.fetchrow(KNOWN, scope):
             raise await unknown_scope(self._database, scope)
-        return [KeyUse(record["key"], record["spent"], record["refilled_at"]) for record in records]
+        return [KeyUse(record["key"], record["spent"], record["free_at"]) for record in records]
+
+    async def moved(self, scope: str) -> None:
+        last: int | None = 0
+        while last is not None:
+            last = await self._move(scope, last)
 
     @tried_again
-    async def sweep(self, *, limit: int) -> int:
-        swept: int = await self._database.fetchval(SWEEP, limit)
-        return swept
+    async def _move(self, scope: str, after: int) -> int | None:
+        last: int | None = await self._database.fetchval(MOVED, scope, after, TOGETHER)
+        return last
+
+    @tried_again
+    async def sweep(self, *, limit: int) -> bool:
+        permits: int = await self._database.fetchval(SWEEP_PERMITS, limit)
+        keys: int
+        [(keys, *last)] = await self._database.fetch(SWEEP_KEYS, *self._swept_to, limit)
+        self._swept_to = tuple(last) if keys == limit else FIRST_KEY
+        return permits >= limit or keys >= limit
 
     async def _refuse(self, scope: str, cost: float) -> None:
         """Raise the reason why the rate limit gives no permit for `cost` tokens."""

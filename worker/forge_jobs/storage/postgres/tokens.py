@@ -2,7 +2,7 @@
 
 from forge_jobs.model.rate_limit import NEARLY, Lease
 from forge_jobs.storage.postgres.connection import PostgresDatabase
-from forge_jobs.storage.postgres.limits import FILLED, unknown_scope
+from forge_jobs.storage.postgres.limits import FILLED, FLOWED, unknown_scope
 
 # The row is locked before it is read, so that each takes from what the one before it has left.
 # NEARLY: tokens that have refilled to 0.9999999999 are one token.
@@ -29,12 +29,13 @@ WHERE scope = $1 AND generation = $3
 EMPTY = """
 WITH emptied AS (
     UPDATE {schema}.rate_limit
-    SET tokens = 0, refilled_at = greatest(refilled_at, now()), generation = generation + 1, emptied_at = now()
+    SET tokens = 0, refilled_at = greatest(refilled_at, now()), generation = generation + 1, emptied_at = now(),
+        emptied = {flowed} + capacity
     WHERE scope = $1
     RETURNING generation
 )
 SELECT generation, {schema}.tell('empty:' || $1) FROM emptied
-"""
+""".replace("{flowed}", FLOWED)
 
 
 class PostgresTokens:

@@ -12,6 +12,8 @@ from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
 # While the clock is behind, since it was set back, no tokens are added; nor are they twice when it comes forward again.
 FILLED = "min(capacity, tokens + refill * max(0, :now - refilled_at) / 1000000.0)"
+# How many tokens have flowed towards each key.
+FLOWED = "flowed + refill * max(0, :now - flowed_at) / 1000000.0"
 COLUMNS = f"scope, capacity, refill, {FILLED} AS tokens, generation, emptied_at, managed_by"
 
 
@@ -38,6 +40,7 @@ class SqliteLimits:
                     f"""
                     UPDATE rate_limit
                     SET tokens = min(:capacity, {FILLED}), refilled_at = max(refilled_at, :now),
+                        flowed = {FLOWED}, flowed_at = max(flowed_at, :now),
                         capacity = :capacity, refill = :refill
                     WHERE scope = :scope
                     """,
@@ -84,8 +87,8 @@ def _add(transaction: Transaction, scope: str, capacity: float, refill: float) -
     refusals.check_limit(scope, capacity, refill)
     added = transaction.changed(
         """
-        INSERT INTO rate_limit (scope, capacity, refill, tokens, refilled_at)
-        VALUES (:scope, :capacity, :refill, :capacity, :now) ON CONFLICT DO NOTHING
+        INSERT INTO rate_limit (scope, capacity, refill, tokens, refilled_at, flowed_at)
+        VALUES (:scope, :capacity, :refill, :capacity, :now, :now) ON CONFLICT DO NOTHING
         """,
         {"scope": scope, "capacity": capacity, "refill": refill, "now": transaction.now},
     )

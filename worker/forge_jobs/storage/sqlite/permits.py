@@ -1,19 +1,47 @@
 """Permits in SQLite: one row for each key of a rate limit that is in use."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from forge_jobs.errors import RateLimited
 from forge_jobs.model.permit import KeyUse, Permit, PermitRequest
-from forge_jobs.model.rate_limit import RateLimit
 from forge_jobs.storage import refusals
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
-from forge_jobs.storage.sqlite.limits import get
-from forge_jobs.storage.sqlite.micros import duration, micros, moment
+from forge_jobs.storage.sqlite.limits import FLOWED, get
+from forge_jobs.storage.sqlite.micros import duration, moment
 from forge_jobs.storage.sqlite.transaction import Transaction
 
 SECOND = 1_000_000  # microseconds
 DAY = 86_400 * SECOND
+NEARLY = 2  # microseconds: sums of fractions are not exact, and what is less than this away is there
+LONGEST = 1000 * 365 * DAY
+FIRST_KEY = "", ""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A rate limit at a moment, as its keys see it: all numbers are in tokens, that moment in microseconds."""
+
+    now: int
+    capacity: float
+    refill: float
+    flowed: float  # towards each key, from the beginning until now
+    emptied: float  # no bucket is full before so many have flowed
+
+    @property
+    def full_from(self) -> float:
+        """When a bucket of which nothing is spent is full."""
+        return max(self.flowed, self.emptied)
+
+    def time(self, tokens: float) -> int:
+        """Return how many microseconds it takes until so many tokens have flowed."""
+        wait = tokens / self.refill * SECOND
+        return 0 if wait < NEARLY else round(min(wait, LONGEST))
+
+    def wait(self, full_at: float) -> int:
+        """Return in how many microseconds the tokens for which this is the number are in the bucket."""
+        return self.time(full_at - self.capacity - self.flowed)
 
 
 class SqlitePermits:
@@ -21,6 +49,7 @@ class SqlitePermits:
 
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
+        self._swept_to = FIRST_KEY
 
     async def reserve(self, wanted: Sequence[PermitRequest]) -> list[Permit]:
         def reserve(transaction: Transaction) -> list[Permit]:
@@ -30,109 +59,170 @@ class SqlitePermits:
 
     async def keep(self, granted: Sequence[PermitRequest]) -> None:
         def keep(transaction: Transaction) -> None:
-            transaction.execute_many(
-                "INSERT OR IGNORE INTO permit (job_id, scope, key, take, cost, at) VALUES (?, ?, ?, ?, ?, ?)",
-                [
-                    (request.job_id, request.scope, request.key, request.take, request.cost, transaction.now)
-                    for request in granted
-                ],
-            )
+            for request in granted:
+                flow = _flow(transaction, request.scope)
+                _keep(transaction, request, flow.flowed + flow.capacity, transaction.now)
 
         await self._database.write(keep)
 
     async def reserve_within(self, scope: str, key: str, cost: float, within: timedelta) -> Permit:
         def reserve(transaction: Transaction) -> Permit:
-            limit = _refilled(transaction, scope, cost)
-            refilled_at = _refilled_at(transaction, scope, key) + _time(limit, cost)
-            permit = _permit(transaction, scope, key, cost, refilled_at - _time(limit, limit.capacity))
-            if permit.wait > within:
-                raise RateLimited(scope, key, permit.wait)
-            _write(transaction, scope, key, refilled_at)
-            return permit
+            flow = _refilled(transaction, scope, cost)
+            full_at = _full_at(transaction, flow, scope, key) + cost
+            wait = flow.wait(full_at)
+            if duration(wait) > within:
+                raise RateLimited(scope, key, duration(wait))
+            _write(transaction, scope, key, full_at)
+            return _permit(transaction, scope, key, cost, wait)
 
         return await self._database.write(reserve)
 
     async def spend_more(self, scope: str, key: str, cost: float) -> None:
         def spend(transaction: Transaction) -> None:
-            limit = _refilled(transaction, scope, 0)
-            _write(transaction, scope, key, _refilled_at(transaction, scope, key) + _time(limit, cost))
+            flow = _refilled(transaction, scope, 0)
+            _write(transaction, scope, key, _full_at(transaction, flow, scope, key) + cost)
 
         await self._database.write(spend)
 
     async def hottest(self, scope: str, *, limit: int) -> list[KeyUse]:
         def hottest(transaction: Transaction) -> list[KeyUse]:
-            refill = get(transaction, scope).refill
+            flow = _flow(transaction, scope)
             rows = transaction.rows(
-                "SELECT key, refilled_at FROM rate_key WHERE scope = ? AND refilled_at > ? "
-                "ORDER BY refilled_at DESC, key LIMIT ?",
-                (scope, transaction.now, limit),
+                "SELECT key, max(full_at, ?1) - ?2 AS spent FROM rate_key WHERE scope = ?3 AND spent > ?4 "
+                "ORDER BY full_at DESC, key LIMIT ?5",
+                (flow.emptied, flow.flowed, scope, flow.refill * NEARLY / SECOND, limit),
             )
             return [
-                KeyUse(key, (refilled_at - transaction.now) / SECOND * refill, moment(refilled_at))
-                for key, refilled_at in rows
+                KeyUse(key, spent, moment(flow.now + flow.time(spent)) if flow.refill else None)
+                for key, spent in rows
             ]
 
         return await self._database.read(hottest)
 
-    async def sweep(self, *, limit: int) -> int:
-        def sweep(transaction: Transaction) -> int:
-            unused = transaction.changed(
-                "DELETE FROM rate_key WHERE rowid IN (SELECT rowid FROM rate_key WHERE refilled_at <= ? LIMIT ?)",
+    async def moved(self, scope: str) -> None:
+        def move(transaction: Transaction) -> None:
+            flows = {
+                name: _flow(transaction, name) for (name,) in transaction.rows("SELECT scope FROM rate_limit")
+            }
+            turns: dict[int, tuple[int, int]] = {}  # by job: when its last permit is for, and when that was
+            for job_id, name, key, take, full_at, until in transaction.rows(
+                "SELECT job_id, scope, key, take, full_at, until FROM permit "
+                "WHERE job_id IN (SELECT job_id FROM permit WHERE scope = ?)",
+                (scope,),
+            ):
+                if not flows[name].refill:
+                    continue
+                at = transaction.now + flows[name].wait(full_at)
+                latest, said = turns.get(job_id, (0, 0))
+                turns[job_id] = max(latest, at), max(said, until - DAY)
+                if name == scope and until < at + DAY:
+                    transaction.execute(
+                        "UPDATE permit SET until = ? WHERE job_id = ? AND scope = ? AND key = ? AND take = ?",
+                        (at + DAY, job_id, scope, key, take),
+                    )
+            sooner = 0
+            for job_id, (
+                at,
+                said,
+            ) in turns.items():  # a job waits for a permit if it is scheduled for its moment
+                sooner += transaction.changed(
+                    "UPDATE scheduled SET run_at = ?1 WHERE job_id = ?2 AND reason = 'throttled' "
+                    "AND run_at > ?1 AND run_at <= ?3",
+                    (at, job_id, said + SECOND // 1000),
+                )
+            if sooner:
+                transaction.tell("due")
+
+        await self._database.write(move)
+
+    async def sweep(self, *, limit: int) -> bool:
+        def sweep(transaction: Transaction) -> tuple[int, Sequence[tuple[str, str]]]:
+            permits = transaction.changed(
+                "DELETE FROM permit WHERE (job_id, scope, key, take) IN "
+                "(SELECT job_id, scope, key, take FROM permit WHERE until <= ? ORDER BY until LIMIT ?)",
                 (transaction.now, limit),
             )
-            return unused + transaction.changed("DELETE FROM permit WHERE at < ?", (transaction.now - DAY,))
+            page = transaction.rows(
+                "SELECT scope, key, full_at FROM rate_key WHERE (scope, key) > (?, ?) ORDER BY scope, key LIMIT ?",
+                (*self._swept_to, limit),
+            )
+            flowed = {scope: _flow(transaction, scope).flowed for scope in {row[0] for row in page}}
+            transaction.execute_many(
+                "DELETE FROM rate_key WHERE scope = ? AND key = ?",
+                [(scope, key) for scope, key, full_at in page if full_at <= flowed[scope]],
+            )
+            return permits, [(scope, key) for scope, key, _ in page]
 
-        return await self._database.write(sweep)
+        permits, keys = await self._database.write(sweep)
+        self._swept_to = keys[-1] if len(keys) == limit else FIRST_KEY
+        return max(permits, len(keys)) >= limit
 
 
 def _reserved(transaction: Transaction, request: PermitRequest) -> Permit:
     scope, key, cost = request.scope, request.key, request.cost
+    flow = _refilled(transaction, scope, cost)
     place = (request.job_id, scope, key, request.take, cost)
     is_it = "WHERE job_id = ? AND scope = ? AND key = ? AND take = ? AND cost = ?"
-    kept = transaction.row(f"SELECT at FROM permit {is_it}", place)
+    kept = transaction.row(f"SELECT full_at FROM permit {is_it} AND full_at > ?", (*place, flow.emptied))
     if kept is not None:
-        if kept[0] <= transaction.now:
+        wait = flow.wait(kept[0])
+        if not wait:
             transaction.execute(f"DELETE FROM permit {is_it}", place)
-        return _permit(transaction, scope, key, cost, kept[0])
-    limit = _refilled(transaction, scope, cost)
-    refilled_at = _refilled_at(transaction, scope, key) + _time(limit, cost)
-    _write(transaction, scope, key, refilled_at)
-    at = refilled_at - _time(limit, limit.capacity)
-    if request.job_id is not None and at > transaction.now + micros(request.patience):
+        return _permit(transaction, scope, key, cost, wait)
+    full_at = _full_at(transaction, flow, scope, key) + cost
+    _write(transaction, scope, key, full_at)
+    wait = flow.wait(full_at)
+    if request.job_id is not None and duration(wait) > request.patience:
         transaction.execute(
-            "INSERT OR REPLACE INTO permit (job_id, scope, key, take, cost, at) VALUES (?, ?, ?, ?, ?, ?)",
-            (*place, at),
+            "DELETE FROM permit WHERE job_id = ? AND scope = ? AND key = ? AND take = ?", place[:4]
         )
-    return _permit(transaction, scope, key, cost, at)
+        _keep(transaction, request, full_at, transaction.now + wait)
+    return _permit(transaction, scope, key, cost, wait)
 
 
-def _refilled(transaction: Transaction, scope: str, cost: float) -> RateLimit:
-    """Return the rate limit. Raises UnknownScope, and InvalidInput when it gives no permit for `cost` tokens."""
-    limit = get(transaction, scope)
-    if not limit.refill or cost > limit.capacity:
-        raise refusals.no_permit(scope, cost, limit.capacity, limit.refill)
-    return limit
-
-
-def _time(limit: RateLimit, tokens: float) -> int:
-    """Return how many microseconds it takes until so many tokens are refilled."""
-    return round(tokens / limit.refill * SECOND)
-
-
-def _refilled_at(transaction: Transaction, scope: str, key: str) -> int:
-    """Return when the bucket of the key is full: now at the earliest."""
-    row = transaction.row("SELECT refilled_at FROM rate_key WHERE scope = ? AND key = ?", (scope, key))
-    return transaction.now if row is None else max(row[0], transaction.now)
-
-
-def _write(transaction: Transaction, scope: str, key: str, refilled_at: int) -> None:
+def _keep(transaction: Transaction, request: PermitRequest, full_at: float, at: int) -> None:
+    """The permit is there. One that is there already is for later, or was for tokens of a bucket that was emptied meanwhile."""
     transaction.execute(
-        "INSERT INTO rate_key (scope, key, refilled_at) VALUES (?, ?, ?) "
-        "ON CONFLICT (scope, key) DO UPDATE SET refilled_at = excluded.refilled_at",
-        (scope, key, refilled_at),
+        """
+        INSERT INTO permit (job_id, scope, key, take, cost, full_at, until) VALUES (?, ?, ?, ?, ?, ?, ?)
+        ON CONFLICT (job_id, scope, key, take) DO UPDATE
+        SET cost = excluded.cost, full_at = max(full_at, excluded.full_at), until = max(until, excluded.until)
+        """,
+        (request.job_id, request.scope, request.key, request.take, request.cost, full_at, at + DAY),
     )
 
 
-def _permit(transaction: Transaction, scope: str, key: str, cost: float, at: int) -> Permit:
-    at = max(at, transaction.now)
-    return Permit(scope, key, cost, moment(at), duration(at - transaction.now))
+def _flow(transaction: Transaction, scope: str) -> Flow:
+    """Return the rate limit as its keys see it. Raises UnknownScope."""
+    limit = get(transaction, scope)
+    [(flowed, emptied)] = transaction.rows(
+        f"SELECT {FLOWED}, emptied FROM rate_limit WHERE scope = :scope",
+        {"scope": scope, "now": transaction.now},
+    )
+    return Flow(transaction.now, limit.capacity, limit.refill, flowed, emptied)
+
+
+def _refilled(transaction: Transaction, scope: str, cost: float) -> Flow:
+    """Return the rate limit. Raises UnknownScope, and InvalidInput when it gives no permit for `cost` tokens."""
+    flow = _flow(transaction, scope)
+    if not flow.refill or cost > flow.capacity:
+        raise refusals.no_permit(scope, cost, flow.capacity, flow.refill)
+    return flow
+
+
+def _full_at(transaction: Transaction, flow: Flow, scope: str, key: str) -> float:
+    """Return when the bucket of the key is full, if nothing more is spent."""
+    row = transaction.row("SELECT full_at FROM rate_key WHERE scope = ? AND key = ?", (scope, key))
+    return flow.full_from if row is None else max(row[0], flow.full_from)
+
+
+def _write(transaction: Transaction, scope: str, key: str, full_at: float) -> None:
+    transaction.execute(
+        "INSERT INTO rate_key (scope, key, full_at) VALUES (?, ?, ?) "
+        "ON CONFLICT (scope, key) DO UPDATE SET full_at = excluded.full_at",
+        (scope, key, full_at),
+    )
+
+
+def _permit(transaction: Transaction, scope: str, key: str, cost: float, wait: int) -> Permit:
+    return Permit(scope, key, cost, moment(transaction.now + wait), duration(wait))

@@ -4,7 +4,7 @@ import math
 
 from forge_jobs.model.rate_limit import NEARLY, Lease, RateLimit
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
-from forge_jobs.storage.sqlite.limits import FILLED, get
+from forge_jobs.storage.sqlite.limits import FILLED, FLOWED, get
 from forge_jobs.storage.sqlite.transaction import Transaction
 
 
@@ -44,9 +44,10 @@ class SqliteTokens:
         def empty(transaction: Transaction) -> int:
             generation: int = get(transaction, scope).generation + 1
             transaction.execute(
-                """
+                f"""
                 UPDATE rate_limit
-                SET tokens = 0, refilled_at = max(refilled_at, :now), emptied_at = :now, generation = :generation
+                SET tokens = 0, refilled_at = max(refilled_at, :now), emptied_at = :now, generation = :generation,
+                    emptied = {FLOWED} + capacity
                 WHERE scope = :scope
                 """,
                 {"scope": scope, "generation": generation, "now": transaction.now},

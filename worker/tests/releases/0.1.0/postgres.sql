@@ -359,7 +359,12 @@ CREATE TABLE "forge_jobs".rate_limit (
     refilled_at timestamptz NOT NULL,
     generation  bigint NOT NULL DEFAULT 0,  -- grows by 1 when the bucket is emptied, which voids the leased tokens
     emptied_at  timestamptz,
-    managed_by  text
+    managed_by  text,
+    -- How many tokens have flowed towards each key from the beginning to a moment; `rate_key` and `permit` measure in
+    -- these, so that what is said here holds for all keys at once.
+    flowed      double precision NOT NULL DEFAULT 0,
+    flowed_at   timestamptz NOT NULL DEFAULT now(),
+    emptied     double precision NOT NULL DEFAULT 0  -- no bucket is full before so many have flowed
 ) WITH (fillfactor = 50);
 
 -- The keys of a rate limit that are in use, each with a bucket of its own. A row is deleted some time after its bucket is
@@ -367,21 +372,23 @@ CREATE TABLE "forge_jobs".rate_limit (
 CREATE TABLE "forge_jobs".rate_key (
     scope       text NOT NULL REFERENCES "forge_jobs".rate_limit ON DELETE CASCADE,
     key         text NOT NULL,
-    refilled_at timestamptz NOT NULL,  -- when all that was spent and promised will be refilled
+    full_at     double precision NOT NULL,  -- how many tokens have flowed when all that was spent and promised is refilled
     PRIMARY KEY (scope, key)
 ) WITH (fillfactor = 50);
 
 -- Permits to spend tokens of a key from a moment on, for jobs that wait for one of them. Who asks for the same once more
 -- gets what was kept for it.
 CREATE TABLE "forge_jobs".permit (
-    job_id bigint NOT NULL,
-    scope  text NOT NULL,
-    key    text NOT NULL,
-    take   smallint NOT NULL,  -- which one of this key it is in a run of the job, from 1
-    cost   double precision NOT NULL,  -- tokens
-    at     timestamptz NOT NULL,
+    job_id  bigint NOT NULL,
+    scope   text NOT NULL REFERENCES "forge_jobs".rate_limit ON DELETE CASCADE,
+    key     text NOT NULL,
+    take    smallint NOT NULL,  -- which one of this key it is in a run of the job, from 1
+    cost    double precision NOT NULL,  -- tokens
+    full_at double precision NOT NULL,  -- as in `rate_key`; it is for when its tokens are in the bucket, a capacity before
+    until   timestamptz NOT NULL,  -- a day after that moment, if nobody has used it, it is deleted
     PRIMARY KEY (job_id, scope, key, take)
 );
+CREATE INDEX permit_until ON "forge_jobs".permit (until);
 
 
 -- Groups
@@ -1524,7 +1531,7 @@ INSERT INTO forge_jobs.leader (one, worker_id, epoch, until) OVERRIDING SYSTEM V
 INSERT INTO forge_jobs.migration (number, name, applied_at, breaking) OVERRIDING SYSTEM VALUE VALUES ('1', 'jobs', '2026-01-01 00:00:00+00', 'false');
 INSERT INTO forge_jobs.occupant (job_id, group_id, since) OVERRIDING SYSTEM VALUE VALUES ('14', '1', '1767225600000000');
 INSERT INTO forge_jobs.operator (one, holder, epoch) OVERRIDING SYSTEM VALUE VALUES ('true', 'operator-1', '1');
-INSERT INTO forge_jobs.rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by) OVERRIDING SYSTEM VALUE VALUES ('mail', '10', '1', '10', '2026-01-01 00:00:00+00', '0', NULL, NULL);
+INSERT INTO forge_jobs.rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by, flowed, flowed_at, emptied) OVERRIDING SYSTEM VALUE VALUES ('mail', '10', '1', '10', '2026-01-01 00:00:00+00', '0', NULL, NULL, '0', '2026-01-01 00:00:00+00', '0');
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('11', '1767225600000000', '1', '0', '0');
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('12', '1767225600000001', '1', '0', '0');
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('13', '1767225600000002', '1', '0', '0');

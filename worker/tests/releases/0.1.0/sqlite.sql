@@ -346,7 +346,12 @@ CREATE TABLE rate_limit (
     refilled_at INTEGER NOT NULL,
     generation  INTEGER NOT NULL DEFAULT 0,  -- grows by 1 when the bucket is emptied, which voids the leased tokens
     emptied_at  INTEGER,
-    managed_by  TEXT
+    managed_by  TEXT,
+    -- How many tokens have flowed towards each key from the beginning to a moment; `rate_key` and `permit` measure in
+    -- these, so that what is said here holds for all keys at once.
+    flowed      REAL NOT NULL DEFAULT 0,
+    flowed_at   INTEGER NOT NULL,
+    emptied     REAL NOT NULL DEFAULT 0  -- no bucket is full before so many have flowed
 );
 
 -- The keys of a rate limit that are in use, each with a bucket of its own. A row is deleted some time after its bucket is
@@ -354,21 +359,23 @@ CREATE TABLE rate_limit (
 CREATE TABLE rate_key (
     scope       TEXT NOT NULL REFERENCES rate_limit ON DELETE CASCADE,
     key         TEXT NOT NULL,
-    refilled_at INTEGER NOT NULL,  -- when all that was spent and promised will be refilled
+    full_at     REAL NOT NULL,  -- how many tokens have flowed when all that was spent and promised is refilled
     PRIMARY KEY (scope, key)
-);
+) WITHOUT ROWID;
 
 -- Permits to spend tokens of a key from a moment on, for jobs that wait for one of them. Who asks for the same once more
 -- gets what was kept for it.
 CREATE TABLE permit (
-    job_id INTEGER NOT NULL,
-    scope  TEXT NOT NULL,
-    key    TEXT NOT NULL,
-    take   INTEGER NOT NULL,  -- which one of this key it is in a run of the job, from 1
-    cost   REAL NOT NULL,  -- tokens
-    at     INTEGER NOT NULL,
+    job_id  INTEGER NOT NULL,
+    scope   TEXT NOT NULL REFERENCES rate_limit ON DELETE CASCADE,
+    key     TEXT NOT NULL,
+    take    INTEGER NOT NULL,  -- which one of this key it is in a run of the job, from 1
+    cost    REAL NOT NULL,  -- tokens
+    full_at REAL NOT NULL,  -- as in `rate_key`; it is for when its tokens are in the bucket, a capacity before
+    until   INTEGER NOT NULL,  -- a day after that moment, if nobody has used it, it is deleted
     PRIMARY KEY (job_id, scope, key, take)
 ) WITHOUT ROWID;
+CREATE INDEX permit_until ON permit (until);
 
 
 -- Groups
@@ -577,7 +584,7 @@ INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '1', 19);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '2', 17);
 INSERT OR REPLACE INTO occupant (job_id, group_id, since) VALUES (14, 1, 1767225600000000);
 INSERT OR REPLACE INTO operator (one, holder, epoch) VALUES (1, 'operator-1', 1);
-INSERT OR REPLACE INTO rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by) VALUES ('mail', 10.0, 1.0, 10.0, 1767225600000000, 0, NULL, NULL);
+INSERT OR REPLACE INTO rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by, flowed, flowed_at, emptied) VALUES ('mail', 10.0, 1.0, 10.0, 1767225600000000, 0, NULL, NULL, 0.0, 1767225600000000, 0.0);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (11, 1767225600000000, 1, 0, 0);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (12, 1767225600000000, 1, 0, 0);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (13, 1767225600000000, 1, 0, 0);

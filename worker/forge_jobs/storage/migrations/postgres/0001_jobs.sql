@@ -348,7 +348,12 @@ CREATE TABLE {schema}.rate_limit (
     refilled_at timestamptz NOT NULL,
     generation  bigint NOT NULL DEFAULT 0,  -- grows by 1 when the bucket is emptied, which voids the leased tokens
     emptied_at  timestamptz,
-    managed_by  text
+    managed_by  text,
+    -- How many tokens have flowed towards each key from the beginning to a moment; `rate_key` and `permit` measure in
+    -- these, so that what is said here holds for all keys at once.
+    flowed      double precision NOT NULL DEFAULT 0,
+    flowed_at   timestamptz NOT NULL DEFAULT now(),
+    emptied     double precision NOT NULL DEFAULT 0  -- no bucket is full before so many have flowed
 ) WITH (fillfactor = 50);
 
 -- The keys of a rate limit that are in use, each with a bucket of its own. A row is deleted some time after its bucket is
@@ -356,21 +361,23 @@ CREATE TABLE {schema}.rate_limit (
 CREATE TABLE {schema}.rate_key (
     scope       text NOT NULL REFERENCES {schema}.rate_limit ON DELETE CASCADE,
     key         text NOT NULL,
-    refilled_at timestamptz NOT NULL,  -- when all that was spent and promised will be refilled
+    full_at     double precision NOT NULL,  -- how many tokens have flowed when all that was spent and promised is refilled
     PRIMARY KEY (scope, key)
 ) WITH (fillfactor = 50);
 
 -- Permits to spend tokens of a key from a moment on, for jobs that wait for one of them. Who asks for the same once more
 -- gets what was kept for it.
 CREATE TABLE {schema}.permit (
-    job_id bigint NOT NULL,
-    scope  text NOT NULL,
-    key    text NOT NULL,
-    take   smallint NOT NULL,  -- which one of this key it is in a run of the job, from 1
-    cost   double precision NOT NULL,  -- tokens
-    at     timestamptz NOT NULL,
+    job_id  bigint NOT NULL,
+    scope   text NOT NULL REFERENCES {schema}.rate_limit ON DELETE CASCADE,
+    key     text NOT NULL,
+    take    smallint NOT NULL,  -- which one of this key it is in a run of the job, from 1
+    cost    double precision NOT NULL,  -- tokens
+    full_at double precision NOT NULL,  -- as in `rate_key`; it is for when its tokens are in the bucket, a capacity before
+    until   timestamptz NOT NULL,  -- a day after that moment, if nobody has used it, it is deleted
     PRIMARY KEY (job_id, scope, key, take)
 );
+CREATE INDEX permit_until ON {schema}.permit (until);
 
 
 -- Groups
