@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from forge_jobs.model.job import Claim
+from forge_jobs.system import place
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.signal_handlers import kept_apart
 from forge_jobs.telemetry.logs import current_job
@@ -186,8 +187,8 @@ def _may_interrupt(loop: asyncio.AbstractEventLoop, frame: FrameType | None) -> 
     task = asyncio.current_task(loop)
     if isinstance(task, OwnTask):
         return task.is_in_handler
-    if task is not None:
-        return True
+    if task is not None:  # one that a driver made for the worker is the worker's
+        return current_job.get() is not None or place.is_in_program(frame)
     while frame is not None:  # the loop itself, or a callback
         if frame.f_code is _Shield._call.__code__:
             return True

@@ -22,6 +22,11 @@ def reached(innermost: FrameType | None) -> str:
     return _first(frames) or (_place(*frames[0]) if frames else UNKNOWN)
 
 
+def is_in_program(innermost: FrameType | None) -> bool:
+    """Whether code of the program's own is among what runs there."""
+    return any(_first([(frame.f_code, line)]) is not None for frame, line in traceback.walk_stack(innermost))
+
+
 def raised(error: BaseException) -> str:
     """Return the innermost place of the program's own that `error` came from; UNKNOWN when it came from none."""
     frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
