@@ -1,7 +1,8 @@
 """What is true of every database at every moment, whatever was done to it."""
 
-import json
+import re
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from forge_jobs.model.group import GROUPS, decoded
@@ -12,26 +13,84 @@ from tests.storage.databases import Database
 STATES = ("scheduled", "blocked", "ready", "claimed", "finished")
 
 
+KEYED = "SELECT id, kind, key FROM job WHERE key IS NOT NULL AND id NOT IN (SELECT job_id FROM finished)"
+
+READ = {
+    "jobs": "SELECT id FROM job",
+    **{table: f"SELECT job_id FROM {table}" for table in STATES},
+    "keys": "SELECT job_id, kind, key FROM job_key",
+    "living keyed jobs": KEYED,
+    "waiting keyed jobs": f"{KEYED} AND id NOT IN (SELECT job_id FROM claimed)",
+    "holds of other kinds": (
+        "SELECT job_id FROM unique_hold JOIN job ON job.id = unique_hold.job_id WHERE job.kind <> unique_hold.kind"
+    ),
+    "holds that end before they begin": "SELECT job_id FROM unique_hold WHERE until < since",
+    "queues with too many slots": (
+        "SELECT queue.name, queue.concurrency, count(*) FROM queue JOIN slot ON slot.queue_id = queue.id "
+        "WHERE slot.worker_id IS NOT NULL GROUP BY queue.name, queue.concurrency "
+        "HAVING count(*) > coalesce(queue.concurrency, 0)"
+    ),
+    "slots of strangers": (
+        "SELECT worker_id FROM slot WHERE worker_id IS NOT NULL AND worker_id NOT IN (SELECT id FROM worker)"
+    ),
+    "groups": "SELECT id, name, coalesce(set_limit, said) FROM job_group",
+    "occupants": "SELECT job_id, group_id FROM occupant",
+    "linked jobs": "SELECT id, links, groups FROM job WHERE links IS NOT NULL OR groups IS NOT NULL",
+    "linked scheduled jobs": "SELECT job_id FROM scheduled WHERE links IS NOT NULL",
+    "occupants of paused groups": (
+        "SELECT occupant.job_id FROM occupant JOIN job_group ON job_group.id = occupant.group_id "
+        "JOIN paused_group ON paused_group.name = job_group.name"
+    ),
+    "paused groups": "SELECT id FROM job_group JOIN paused_group ON paused_group.name = job_group.name",
+    "lines": "SELECT job_id, group_id, CAST(groups AS text) FROM blocked",
+    "failures of no job": "SELECT job_id FROM failure WHERE job_id NOT IN (SELECT id FROM job)",
+    "jobs with too many failures": (
+        "SELECT job_id, count(*) FROM failure GROUP BY job_id HAVING count(*) > 32"
+    ),
+    "counts of pending": "SELECT queue_id, count(*) FROM ready GROUP BY queue_id",
+    "counts of scheduled": "SELECT queue_id, count(*) FROM scheduled GROUP BY queue_id",
+    "counts of blocked": "SELECT queue_id, count(*) FROM blocked GROUP BY queue_id",
+    "counts of in_progress": "SELECT queue_id, count(*) FROM claimed GROUP BY queue_id",
+    "counts of done": "SELECT queue_id, count(*) FROM finished WHERE state = 'done' GROUP BY queue_id",
+    "counts of dead": "SELECT queue_id, count(*) FROM finished WHERE state = 'dead' GROUP BY queue_id",
+}
+"""What is looked at, all of it at one moment."""
+
+READ_OF_POSTGRES = {
+    "done jobs without a note": (
+        "SELECT job_id FROM finished WHERE state = 'done' AND NOT EXISTS (SELECT FROM done_together AS noted "
+        "WHERE noted.queue_id = finished.queue_id AND noted.at = finished.finished_at "
+        "AND job_id BETWEEN first_id AND last_id AND (job_ids IS NULL OR job_id = ANY (job_ids)))"
+    ),
+}
+
+COUNTED = ("pending", "scheduled", "blocked", "in_progress", "done", "dead")
+
+Rows = Mapping[str, list[tuple[Any, ...]]]
+
+
 async def check_invariants(storage: Storage, database: Database) -> None:
     """Assert all of them."""
-    await _each_job_is_in_exactly_one_place(database)
-    await _living_keys_belong_to_living_jobs(database)
-    await _holds_are_of_the_kinds_of_their_jobs(database)
-    await _no_queue_has_more_held_slots_than_its_concurrency(database)
-    await _counts_are_true(storage, database)
-    await _failures_belong_to_jobs(database)
-    if database.kind == "postgres":
-        await _done_jobs_are_noted_with_their_moments(database)
-    await _places_in_groups_are_those_of_pending_and_running_jobs(database)
-    await _no_job_is_blocked_whose_groups_have_a_place(database)
+    rows = await database.answers(READ | READ_OF_POSTGRES if database.kind == "postgres" else READ)
+    _each_job_is_in_exactly_one_place(rows)
+    _living_keys_belong_to_living_jobs(rows)
+    _holds_are_of_the_kinds_of_their_jobs(rows)
+    _no_queue_has_more_held_slots_than_its_concurrency(rows)
+    _failures_belong_to_jobs(rows)
+    _done_jobs_are_noted_with_their_moments(rows)
+    _places_in_groups_are_those_of_pending_and_running_jobs(rows)
+    _no_job_is_blocked_whose_groups_have_a_place(rows)
+    await _counts_are_true(storage, rows)
     assert await database.left_open(storage) == []
 
 
-async def _each_job_is_in_exactly_one_place(database: Database) -> None:
-    jobs = {row[0] for row in await database.rows("SELECT id FROM job")}
-    places: Counter[int] = Counter()
-    for table in STATES:
-        places.update(row[0] for row in await database.rows(f"SELECT job_id FROM {table}"))
+def _firsts(rows: list[tuple[Any, ...]]) -> set[Any]:
+    return {row[0] for row in rows}
+
+
+def _each_job_is_in_exactly_one_place(rows: Rows) -> None:
+    jobs = _firsts(rows["jobs"])
+    places = Counter(row[0] for table in STATES for row in rows[table])
     assert set(places) <= jobs, f"in a state without being a job: {sorted(set(places) - jobs)}"
     assert jobs <= set(places), f"jobs that are nowhere: {sorted(jobs - set(places))}"
     assert max(places.values(), default=1) == 1, (
@@ -39,111 +98,68 @@ async def _each_job_is_in_exactly_one_place(database: Database) -> None:
     )
 
 
-async def _living_keys_belong_to_living_jobs(database: Database) -> None:
+def _living_keys_belong_to_living_jobs(rows: Rows) -> None:
     """A running job may have lost its key to another one; a waiting one has it."""
-    keys = {tuple(row) for row in await database.rows("SELECT job_id, kind, key FROM job_key")}
-    keyed = "SELECT id, kind, key FROM job WHERE key IS NOT NULL AND id NOT IN (SELECT job_id FROM finished)"
-    living = {tuple(row) for row in await database.rows(keyed)}
-    waiting = await database.rows(f"{keyed} AND id NOT IN (SELECT job_id FROM claimed)")
-    assert keys <= living
-    assert {tuple(row) for row in waiting} <= keys
+    keys = set(rows["keys"])
+    assert keys <= set(rows["living keyed jobs"])
+    assert set(rows["waiting keyed jobs"]) <= keys
 
 
-async def _holds_are_of_the_kinds_of_their_jobs(database: Database) -> None:
+def _holds_are_of_the_kinds_of_their_jobs(rows: Rows) -> None:
     """A hold may outlive its job."""
-    others = "SELECT job_id FROM unique_hold JOIN job ON job.id = unique_hold.job_id WHERE job.kind <> unique_hold.kind"
-    assert await database.rows(others) == []
-    assert await database.rows("SELECT job_id FROM unique_hold WHERE until < since") == []
+    assert rows["holds of other kinds"] == []
+    assert rows["holds that end before they begin"] == []
 
 
-async def _no_queue_has_more_held_slots_than_its_concurrency(database: Database) -> None:
-    over = await database.rows(
-        "SELECT queue.name, queue.concurrency, count(*) FROM queue JOIN slot ON slot.queue_id = queue.id "
-        "WHERE slot.worker_id IS NOT NULL GROUP BY queue.name, queue.concurrency "
-        "HAVING count(*) > coalesce(queue.concurrency, 0)"
-    )
-    assert over == []
-    strangers = (
-        "SELECT worker_id FROM slot WHERE worker_id IS NOT NULL AND worker_id NOT IN (SELECT id FROM worker)"
-    )
-    assert await database.rows(strangers) == []
+def _no_queue_has_more_held_slots_than_its_concurrency(rows: Rows) -> None:
+    assert rows["queues with too many slots"] == []
+    assert rows["slots of strangers"] == []
 
 
-async def _places_in_groups_are_those_of_pending_and_running_jobs(database: Database) -> None:
-    names = {row[0]: row[1] for row in await database.rows("SELECT id, name FROM job_group")}
-    taken = {(row[0], names[row[1]]) for row in await database.rows("SELECT job_id, group_id FROM occupant")}
-    active = {
-        row[0] for table in ("ready", "claimed") for row in await database.rows(f"SELECT job_id FROM {table}")
-    }
-    linked = await database.rows(
-        "SELECT id, links, groups FROM job WHERE links IS NOT NULL OR groups IS NOT NULL"
-    )
+def _places_in_groups_are_those_of_pending_and_running_jobs(rows: Rows) -> None:
+    names = {row[0]: row[1] for row in rows["groups"]}
+    taken = {(job, names[group]) for job, group in rows["occupants"]}
+    active = _firsts(rows["ready"] + rows["claimed"])
+    linked = rows["linked jobs"]
     assert all(links == GROUPS for _, links, _ in linked)
     assert taken == {(job, name) for job, _, groups in linked if job in active for name in decoded(groups)}
-    scheduled = await database.rows("SELECT job_id FROM scheduled WHERE links IS NOT NULL")
-    ids = {row[0] for row in linked}
-    assert {row[0] for row in scheduled} == ids & {
-        row[0] for row in await database.rows("SELECT job_id FROM scheduled")
-    }
-    assert {row[0] for row in await database.rows("SELECT job_id FROM blocked")} <= ids
-    of_paused = (
-        "SELECT occupant.job_id FROM occupant JOIN job_group ON job_group.id = occupant.group_id "
-        "JOIN paused_group ON paused_group.name = job_group.name"
-    )
-    running = {row[0] for row in await database.rows("SELECT job_id FROM claimed")}
-    assert {row[0] for row in await database.rows(of_paused)} <= running
+    ids = _firsts(linked)
+    assert _firsts(rows["linked scheduled jobs"]) == ids & _firsts(rows["scheduled"])
+    assert _firsts(rows["blocked"]) <= ids
+    assert _firsts(rows["occupants of paused groups"]) <= _firsts(rows["claimed"])
 
 
-async def _no_job_is_blocked_whose_groups_have_a_place(database: Database) -> None:
-    limits = {
-        row[0]: row[1] for row in await database.rows("SELECT id, coalesce(set_limit, said) FROM job_group")
-    }
-    taken = Counter(row[0] for row in await database.rows("SELECT group_id FROM occupant"))
-    paused = "SELECT id FROM job_group JOIN paused_group ON paused_group.name = job_group.name"
+def _no_job_is_blocked_whose_groups_have_a_place(rows: Rows) -> None:
+    limits = {row[0]: row[2] for row in rows["groups"]}
+    taken = Counter(group for _, group in rows["occupants"])
     full = {group for group, limit in limits.items() if taken[group] >= limit}
-    full |= {row[0] for row in await database.rows(paused)}
-    for job, line, groups in await database.rows("SELECT job_id, group_id, groups FROM blocked"):
-        of_job = {line} if groups is None else set(json.loads(groups) if isinstance(groups, str) else groups)
+    full |= _firsts(rows["paused groups"])
+    for job, line, groups in rows["lines"]:
+        of_job = {line} if groups is None else {int(number) for number in re.findall(r"\d+", groups)}
         assert line in of_job <= set(limits), f"job {job} stands in a line that is not of its groups"
         assert of_job & full, f"job {job} is blocked, and no group of it is full"
 
 
-async def _failures_belong_to_jobs(database: Database) -> None:
-    assert await database.rows("SELECT job_id FROM failure WHERE job_id NOT IN (SELECT id FROM job)") == []
-    long = "SELECT job_id, count(*) FROM failure GROUP BY job_id HAVING count(*) > 32"
-    assert await database.rows(long) == []
+def _failures_belong_to_jobs(rows: Rows) -> None:
+    assert rows["failures of no job"] == []
+    assert rows["jobs with too many failures"] == []
 
 
-async def _done_jobs_are_noted_with_their_moments(database: Database) -> None:
-    forgotten = await database.rows(
-        "SELECT job_id FROM finished WHERE state = 'done' AND NOT EXISTS (SELECT FROM done_together AS noted "
-        "WHERE noted.queue_id = finished.queue_id AND noted.at = finished.finished_at "
-        "AND job_id BETWEEN first_id AND last_id AND (job_ids IS NULL OR job_id = ANY (job_ids)))"
-    )
-    assert forgotten == []
+def _done_jobs_are_noted_with_their_moments(rows: Rows) -> None:
+    assert rows.get("done jobs without a note", []) == []
 
 
-async def _counts_are_true(storage: Storage, database: Database) -> None:
+async def _counts_are_true(storage: Storage, rows: Rows) -> None:
     said = {counts.queue: _numbers(counts) for counts in await storage.jobs.counts()}
     names = {
         queue.id: queue.name for queue in await storage.queues.all()
     }  # of what is deleted nothing is said
     real: dict[str, dict[str, Any]] = {name: _numbers(Counts(name)) for name in names.values()}
-    for field, sql in COUNTED.items():
-        for queue_id, count in await database.rows(sql):
+    for field in COUNTED:
+        for queue_id, count in rows[f"counts of {field}"]:
             if queue_id in names:
                 real[names[queue_id]][field] = count
     assert said == real
-
-
-COUNTED = {
-    "pending": "SELECT queue_id, count(*) FROM ready GROUP BY queue_id",
-    "scheduled": "SELECT queue_id, count(*) FROM scheduled GROUP BY queue_id",
-    "blocked": "SELECT queue_id, count(*) FROM blocked GROUP BY queue_id",
-    "in_progress": "SELECT queue_id, count(*) FROM claimed GROUP BY queue_id",
-    "done": "SELECT queue_id, count(*) FROM finished WHERE state = 'done' GROUP BY queue_id",
-    "dead": "SELECT queue_id, count(*) FROM finished WHERE state = 'dead' GROUP BY queue_id",
-}
 
 
 def _numbers(counts: Counts) -> dict[str, Any]:
