@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from collections import Counter
 from datetime import UTC, datetime
@@ -19,27 +21,24 @@ RACER = Path(__file__).with_name("racer.py")
 
 @pytest.fixture
 async def race(database):
-    """Run processes with these arguments, started together when all are ready; return their answers."""
+    """Run processes with these arguments, which begin together when all are ready; return their answers."""
     started = []
 
     async def run(*commands):
-        started.extend(await asyncio.gather(*map(start, commands)))
-        for process in started:
-            assert await process.stdout.readline() == b"ready\n"
-        answers = await asyncio.gather(*(process.communicate(b"go\n") for process in started))
-        assert [process.returncode for process in started] == [0] * len(commands)
-        return [json.loads(printed) for printed, _ in answers]
-
-    async def start(command):
-        words = (str(RACER), database.url, *map(str, command))
-        pipe = asyncio.subprocess.PIPE
-        return await asyncio.create_subprocess_exec(sys.executable, *words, stdin=pipe, stdout=pipe)
+        words = (str(RACER), database.url, json.dumps([list(map(str, command)) for command in commands]))
+        racer = await asyncio.create_subprocess_exec(
+            sys.executable, *words, stdout=asyncio.subprocess.PIPE, start_new_session=True
+        )
+        started.append(racer)
+        printed, _ = await racer.communicate()
+        assert racer.returncode == 0
+        return json.loads(printed)
 
     yield run
-    for process in started:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
+    for racer in started:
+        if racer.returncode is None:
+            os.killpg(racer.pid, signal.SIGKILL)
+            await racer.communicate()
 
 
 async def test_ten_processes_that_race_for_tokens_never_get_one_too_many(storage, race):
