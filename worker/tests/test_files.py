@@ -8,6 +8,7 @@ import statistics
 import sys
 import typing
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,17 @@ from forge_jobs.client import Crons, Jobs, Kinds, Limits, Owners, Queues, Versio
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (ROOT / "worker" / "forge_jobs", ROOT / "operator" / "forge_operator")
-TREES = {
-    str(file.relative_to(package.parent)): ast.parse(file.read_text(encoding="utf-8"))
-    for package in PACKAGES
-    for file in sorted(package.rglob("*.py"))
-}
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Return every file of both packages; parsed by the first test that asks, and not by all who collect the tests."""
+    return {
+        str(file.relative_to(package.parent)): ast.parse(file.read_text(encoding="utf-8"))
+        for package in PACKAGES
+        for file in sorted(package.rglob("*.py"))
+    }
+
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -50,7 +57,7 @@ def test_both_packages_are_looked_at() -> None:
         "forge_jobs/forge.py",
         "forge_jobs/storage/sqlite/claims.py",
         "forge_operator/program.py",
-    } <= TREES.keys()
+    } <= trees().keys()
 
 
 def test_a_file_is_named_after_what_is_in_it() -> None:
@@ -58,14 +65,14 @@ def test_a_file_is_named_after_what_is_in_it() -> None:
         r"(base|common|core|helpers?|lib|misc|shared|stuff|tools?|utils?|utilities)\.py"
     )
 
-    assert [path for path in TREES if says_nothing.fullmatch(path.rpartition("/")[2])] == []
+    assert [path for path in trees() if says_nothing.fullmatch(path.rpartition("/")[2])] == []
 
 
 def lengths(package: Path) -> dict[str, int]:
     """Return the number of lines of each file of a package."""
     return {
         path: len((package.parent / path).read_text(encoding="utf-8").splitlines())
-        for path in TREES
+        for path in trees()
         if path.startswith(f"{package.name}/")
     }
 
@@ -89,7 +96,7 @@ LONG = {
 def test_no_function_does_more_than_60_lines() -> None:
     """The signature and the docstring apart: a command has a line or more for each option."""
     long = {}
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for function in functions(tree):
             body = function.body[1:] if ast.get_docstring(function) else function.body
             if body and (body[-1].end_lineno or 0) - body[0].lineno + 1 > 60:
@@ -113,7 +120,7 @@ def depth(node: ast.AST, above: int = 0) -> int:
 def test_no_function_nests_more_than_five_blocks() -> None:
     deep = {
         f"{path}: {function.name}"
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for function in functions(tree)
         if depth(function) > 5
     }
@@ -141,17 +148,17 @@ DOCUMENTED_ABOVE = {
 def test_every_public_name_has_a_docstring() -> None:
     undocumented = {
         f"{path}: {name}"
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for name, node in public(tree)
         if not ast.get_docstring(node)  # type: ignore[arg-type]
         and not ("." in name and path.startswith(tuple(DOCUMENTED_ABOVE)))
     }
 
     assert undocumented == set()
-    assert [path for path, tree in TREES.items() if not ast.get_docstring(tree)] == []
+    assert [path for path, tree in trees().items() if not ast.get_docstring(tree)] == []
     assert [
         f"{path}: {name}"
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         if path.startswith("forge_jobs/storage/interface/")
         for name, node in public(tree)
         if not ast.get_docstring(node)  # type: ignore[arg-type]
@@ -164,7 +171,7 @@ STATEMENT = re.compile(
 
 
 def test_only_the_storage_holds_sql_and_imports_drivers() -> None:
-    outside = {path: tree for path, tree in TREES.items() if not path.startswith("forge_jobs/storage/")}
+    outside = {path: tree for path, tree in trees().items() if not path.startswith("forge_jobs/storage/")}
     statements = {
         path
         for path, tree in outside.items()
@@ -202,7 +209,7 @@ PURE = (
 def test_values_and_rules_import_nothing_that_acts() -> None:
     acts = {
         path: imported(tree) & ACTING
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         if path.startswith(PURE) and imported(tree) & ACTING
     }
 
@@ -225,7 +232,7 @@ LOGS = {
 
 def test_logic_emits_events_and_holds_no_log_text() -> None:
     allowed = tuple(place for places in LOGS.values() for place in places)
-    logging = {path for path, tree in TREES.items() if "logging" in imported(tree)}
+    logging = {path for path, tree in trees().items() if "logging" in imported(tree)}
 
     assert {path for path in logging if not path.startswith(allowed)} == set()
 
@@ -243,7 +250,7 @@ def test_no_file_imports_another_in_a_circle() -> None:
 
 def test_each_noun_of_the_storage_has_a_file_for_each_database() -> None:
     interface, postgres, sqlite = (
-        {path.rpartition("/")[2] for path in TREES if path.startswith(f"forge_jobs/storage/{folder}/")}
+        {path.rpartition("/")[2] for path in trees() if path.startswith(f"forge_jobs/storage/{folder}/")}
         for folder in ("interface", "postgres", "sqlite")
     )
 
@@ -254,7 +261,7 @@ def test_every_action_that_is_declared_can_be_planned() -> None:
     actions = importlib.import_module("forge_operator.plan.actions")
     declared = {
         name
-        for name, node in public(TREES["forge_operator/plan/actions.py"])
+        for name, node in public(trees()["forge_operator/plan/actions.py"])
         if isinstance(node, ast.ClassDef)
     }
 
@@ -333,7 +340,7 @@ def test_a_file_that_is_spoken_of_exists() -> None:
     }
     spoken = {
         (path, name)
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Module | ast.ClassDef | Function)
         for name in re.findall(r"`((?:\w+/)*\w+\.py)`", ast.get_docstring(node) or "")
