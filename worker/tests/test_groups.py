@@ -147,6 +147,23 @@ async def test_why_names_the_job_that_has_the_place_and_how_many_are_before(forg
     )
 
 
+@pytest.mark.parametrize("what", ["queue", "kind"])
+async def test_why_says_that_the_job_that_has_the_place_is_paused(forge, what):
+    first, blocked = [await forge.enqueue("bill", {"customer": 1}) for _ in range(2)]
+    if what == "queue":
+        await forge.queues.pause("default", why="the bank is closed")
+    else:
+        await forge.kinds.pause("bill", why="the bank is closed")
+
+    [reason] = (await forge.jobs.why(blocked)).reasons
+
+    named = "queue 'default'" if what == "queue" else "kind 'bill'"
+    assert reason == (
+        f"Its group 'customer:1' runs 1 at a time: job {first.id} has the place and is pending, "
+        f"and its {named} is paused: the bank is closed."
+    )
+
+
 async def test_a_worker_runs_the_jobs_of_a_group_one_after_the_other_until_none_is_left(forge: Forge) -> None:
     running, most, order = 0, 0, []
 

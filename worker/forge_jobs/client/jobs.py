@@ -87,12 +87,13 @@ class Jobs:
         return await self._storage.jobs.counts()
 
     async def unhandled(self) -> Sequence[Unhandled]:
-        """Return, by queue and kind, the jobs that wait in vain: no worker that serves their queue has a
-        handler for them.
+        """Return, by queue and kind, the jobs that wait in vain: their kind is paused, or no worker that serves
+        their queue has a handler for them.
 
-        Versions of pools that have no worker now count by what their workers had; a queue that nobody is
-        known to serve is left out. Of each queue the first 100 pending jobs are looked at, and the first 100,000 where
-        nobody handles any of those; of scheduled ones whose time has come, the first 1,000.
+        Versions of pools that have no worker now count by what their workers had; of a queue that nobody is
+        known to serve, only jobs of paused kinds are told. Of each queue the first 100 pending jobs are looked at, and
+        the first 100,000 where nobody handles any of those, or while a kind is paused; of scheduled ones whose time
+        has come, the first 1,000.
         """
         return await self._storage.jobs.unhandled()
 

@@ -42,6 +42,12 @@ class FullGroup:
     paused: bool = False
     paused_until: datetime | None = None  # None: until it is resumed
     pause_reason: str | None = None
+    paused_queue: str | None = None  # of the holder, which is pending; None: its queue is not paused
+    paused_kind: str | None = None  # of the holder, which is pending; None: its kind is not paused
+    holder_paused_until: datetime | None = (
+        None  # by its queue, or else by its kind; None: until that is resumed
+    )
+    holder_pause_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,14 +108,14 @@ def _in_progress(
 def _blocked(job: Job, now: datetime, waiting: Waiting | None) -> Iterator[str]:
     for group in () if waiting is None else waiting.full_groups:
         if group.paused:
-            sentence = _paused(f"Its group {group.name!r}", group.paused_until, group.pause_reason, now)
-            yield f"{sentence}{_before(group, waiting.ahead_limit if waiting else 0)}"
+            paused = _pause(group.paused_until, group.pause_reason, now)
+            yield f"Its group {group.name!r} {paused}.{_before(group, waiting.ahead_limit if waiting else 0)}"
             continue
         at_once = f"Its group {group.name!r} runs {group.limit:,} at a time"
         if group.holder is None:
             holder = "another job has just taken the place"
         elif group.holder_since is None:
-            holder = f"job {group.holder} has {_place(group)} and is pending"
+            holder = f"job {group.holder} has {_place(group)} and is pending{_held(group, now)}"
         else:
             holder = f"job {group.holder} is in progress for {in_words(now - group.holder_since)}"
         yield f"{at_once}: {holder}.{_before(group, waiting.ahead_limit if waiting else 0)}"
@@ -123,6 +123,16 @@ def _blocked(job: Job, now: datetime, waiting: Waiting | None) -> Iterator[str]:
         yield "It was blocked and is changing its state right now: ask again."
     if job.error:
         yield f"Its last error was: {first_line(job.error)}"
+
+
+def _held(group: FullGroup, now: datetime) -> str:
+    if group.paused_queue is not None:
+        what = f"queue {group.paused_queue!r}"
+    elif group.paused_kind is not None:
+        what = f"kind {group.paused_kind!r}"
+    else:
+        return ""
+    return f", and its {what} {_pause(group.holder_paused_until, group.holder_pause_reason, now)}"
 
 
 def _place(group: FullGroup) -> str:
@@ -198,14 +208,14 @@ def _pending(
     ]
 
 
-def _paused(what: str, until: datetime | None, reason: str | None, now: datetime) -> str:
+def _pause(until: datetime | None, reason: str | None, now: datetime) -> str:
     if until is None:
         end = ""
     elif until > now:
         end = f" until {to_the_second(until)}, for another {in_words(until - now)}"
     else:
         end = f" until {to_the_second(until)}, and about to be resumed by the leading worker"
-    return f"{what} is paused{end}{f': {reason}' if reason else ''}."
+    return f"is paused{end}{f': {reason}' if reason else ''}"
 
 
 def _hindrances(job: Job, waiting: Waiting, serving: _Serving) -> Iterator[str]:
@@ -215,9 +225,9 @@ def _hindrances(job: Job, waiting: Waiting, serving: _Serving) -> Iterator[str]:
         yield f"Queue {job.queue!r} is being deleted: its jobs are moved to another queue, or deleted with it."
         return
     if queue.paused:
-        yield _paused(f"Queue {queue.name!r}", queue.paused_until, queue.pause_reason, waiting.now)
+        yield f"Queue {queue.name!r} {_pause(queue.paused_until, queue.pause_reason, waiting.now)}."
     if (kind := waiting.paused_kind) is not None:
-        yield _paused(f"Kind {kind.kind!r}", kind.until, kind.reason, waiting.now)
+        yield f"Kind {kind.kind!r} {_pause(kind.until, kind.reason, waiting.now)}."
     if queue.cooldown_until and queue.cooldown_until > waiting.now:
         row = f" after {count(queue.throttles, 'throttle')} in a row" if queue.throttles else ""
         yield (

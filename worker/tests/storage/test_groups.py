@@ -666,3 +666,24 @@ async def test_a_group_that_cancels_what_runs_cancels_jobs_that_wait_for_another
 
     assert await state(storage, both) is State.DEAD
     assert await state(storage, newest) is State.BLOCKED
+
+
+@pytest.mark.parametrize("what", ["queue", "kind"])
+async def test_the_facts_of_a_blocked_job_say_that_the_one_before_it_is_paused(storage, clock, what):
+    until = await clock.freeze() + timedelta(minutes=5)
+    first, second = await enqueue(storage, **of("a")), await enqueue(storage, **of("a"))
+    if what == "queue":
+        await storage.queues.set(
+            "default", {"paused": True, "paused_until": until, "pause_reason": "the bank is closed"}
+        )
+    else:
+        await storage.kinds.pause("work", until=until, reason="the bank is closed")
+
+    [full] = (await storage.jobs.waiting(second)).full_groups
+
+    assert (full.holder, full.holder_paused_until, full.holder_pause_reason) == (
+        first,
+        until,
+        "the bank is closed",
+    )
+    assert (full.paused_queue, full.paused_kind) == (("default", None) if what == "queue" else (None, "work"))

@@ -172,3 +172,20 @@ async def test_jobs_of_a_paused_kind_are_held_and_no_work(postgres, storage):
     assert await signal(postgres, "held") == 3
     assert await signal(postgres, "workload") == 2
     assert await signal(postgres, "unhandled") == 0
+
+
+@pytest.mark.parametrize("serving", [True, False])
+async def test_jobs_of_a_paused_kind_are_no_work_wherever_they_stand_and_whoever_serves_them(
+    postgres, storage, serving
+):
+    if serving:
+        await worker(storage, kinds=("work", "send"))
+    await enqueue_many(storage, 101, kind="send")
+    await enqueue_many(storage, 2, delay=HOUR, kind="send")
+    await enqueue_many(storage, 150, kind="work", priority=-1)
+    await storage.crons.set(cron("nightly", kind="send"))
+    await postgres.clock.advance(hours=2)
+
+    await storage.kinds.pause("send", until=None, reason=None)
+
+    assert await signal(postgres, "(held, due, workload, unhandled)") == (101, 0, 150, 0)

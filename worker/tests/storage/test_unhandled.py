@@ -169,3 +169,30 @@ async def test_a_few_of_a_queue_are_looked_at_and_many_where_nobody_handles_thos
 
     await enqueue(storage, "work", priority=-1)
     assert await storage.jobs.unhandled() == [Unhandled("default", "sned", pending=99)]
+
+
+@pytest.mark.parametrize("serving", [True, False])
+async def test_jobs_of_paused_kinds_are_told_wherever_they_stand_and_whoever_serves_them(storage, serving):
+    if serving:
+        await worker(storage, kinds=("work", "send"))
+    await enqueue_many(storage, 101, kind="send")
+    await enqueue(storage, "work")
+    await enqueue_many(storage, 150, kind="work", priority=-1)
+
+    await storage.kinds.pause("send", until=None, reason=None)
+
+    assert await storage.jobs.unhandled() == [Unhandled("default", "send", pending=101, paused=True)]
+
+
+@pytest.mark.parametrize("serving", [True, False])
+async def test_no_job_of_a_paused_kind_is_due_soon(storage, serving):
+    if serving:
+        await worker(storage, kinds=("work", "send"))
+    await enqueue_many(storage, 3, kind="send", delay=HOUR)
+    await enqueue(storage, "work", delay=HOUR)
+
+    await storage.kinds.pause("send", until=None, reason=None)
+
+    assert {queue: jobs for queue, (jobs, _) in (await storage.schedule.upcoming(2 * HOUR)).items()} == {
+        "default": 1
+    }

@@ -355,6 +355,36 @@ async def test_jobs_of_an_async_connection_share_the_fate_of_its_transaction(
 
 
 @of_each_async_library
+@pytest.mark.parametrize("count", [1, 300])
+async def test_an_async_connection_of_another_database_is_refused_whether_or_not_the_forge_is_open(
+    forge: Forge, postgres: PostgresDatabase, library: AsyncLibrary, count: int
+) -> None:
+    other = psycopg.conninfo.make_conninfo(postgres.url, dbname="postgres")
+    if library in (with_asyncpg, with_a_session_over_asyncpg):  # asyncpg takes URLs only
+        other = postgres.url.replace(postgres.name, "postgres")
+    async with library(other) as connection:
+        for which in (forge, Forge(postgres.url)):
+            with pytest.raises(
+                InvalidInput, match=r"^The given connection is of database 'postgres', allowed is"
+            ):
+                await which.enqueue_many("work", [{}] * count, connection=connection)
+
+
+@of_each_async_library
+async def test_a_forge_that_is_not_open_enqueues_by_an_async_connection(
+    forge: Forge, postgres: PostgresDatabase, library: AsyncLibrary
+) -> None:
+    closed = Forge(postgres.url)
+    async with library(postgres.url) as connection:
+        made = [
+            await closed.enqueue("work", connection=connection),
+            *await closed.enqueue_many("work", [{}] * 300, connection=connection),
+        ]
+
+    assert len(made) == len(await forge.jobs.list(limit=1000)) == 301
+
+
+@of_each_async_library
 async def test_a_handler_completes_its_job_by_an_async_connection(
     forge: Forge, postgres: PostgresDatabase, library: AsyncLibrary
 ) -> None:

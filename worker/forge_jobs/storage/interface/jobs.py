@@ -108,8 +108,9 @@ class Jobs(Protocol):
     async def unhandled(self) -> list[Unhandled]:
         """Return, by queue, the jobs that wait in vain for somebody who has a handler for their kind, most of a kind first.
 
-        `workers.handled` says which kinds are handled. Of each queue the first 100 pending jobs are looked at, and the
-        first 100,000 where nobody handles any of those; of those that are due the first 1,000.
+        `workers.handled` says which kinds are handled; jobs of paused kinds are told whoever handles them. Of each
+        queue the first 100 pending jobs are looked at, and the first 100,000 where nobody handles any of those, or
+        while a kind is paused; of those that are due the first 1,000.
         """
 
     async def waiting(self, job_id: int) -> Waiting:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from weakref import WeakSet
 
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.sync_connection import is_sync
@@ -49,18 +50,43 @@ SELECT current_database() AS name,
 """
 
 
-async def check_database(name: str, ours: Mapping[str, Any] | None, theirs: Any) -> bool:
-    """Raise InvalidInput when a caller's connection is of another database than ours, whose name this is.
+class CallersConnections:
+    """The connections of callers that are known to be of our database."""
 
-    Before ours was opened `ours` is None, and names alone are compared. Return whether more was.
-    """
-    if ours is not None:
-        _check_same_database(ours, await theirs.fetchrow(IDENTITY))
-    elif name and isinstance(theirs, PsycopgConnection) and name != theirs.inner.info.dbname:
-        there = await theirs.fetchval("SELECT current_database()::text")
-        if there != name:
-            raise _is_of(f"database {there!r}", name)
-    return ours is not None
+    def __init__(self) -> None:
+        self.ours: Mapping[str, Any] | None = (
+            None  # what IDENTITY answers there; None: not known, as before `open`
+        )
+        self._checked: WeakSet[Any] = WeakSet()
+
+    def compare_with(self, ours: Mapping[str, Any] | None) -> None:
+        """What was compared with something else before is compared with this."""
+        if ours != self.ours:
+            self.ours, self._checked = ours, WeakSet()
+
+    async def check(self, theirs: Any, name: str) -> None:
+        """Raise InvalidInput when a connection, as `unwrapped` returns it, is of another database than ours, whose name this is.
+
+        As long as no more is known of ours, names alone are compared.
+        """
+        own, checked = drivers_own(theirs), self._checked
+        if own in checked:  # it never changes its database, so that each is asked once
+            return
+        if self.ours is not None:
+            _check_same_database(self.ours, await theirs.fetchrow(IDENTITY))
+        elif name and name != _asked_for(theirs):  # a pooler may have names of its own
+            there = await theirs.fetchval("SELECT current_database()::text")
+            if there != name:
+                raise _is_of(f"database {there!r}", name)
+        checked.add(own)
+
+
+def _asked_for(theirs: Any) -> str | None:
+    """Return the name by which the caller has asked for the database, where the driver says it without a question."""
+    if isinstance(theirs, PsycopgConnection):
+        name: str | None = theirs.inner.info.dbname
+        return name
+    return getattr(getattr(bare(theirs), "_params", None), "database", None)
 
 
 def _check_same_database(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:

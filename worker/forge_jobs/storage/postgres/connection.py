@@ -23,8 +23,7 @@ from forge_jobs.storage.home import Home, Turn
 from forge_jobs.storage.postgres.address import Address
 from forge_jobs.storage.postgres.caller import (
     IDENTITY,
-    check_database,
-    drivers_own,
+    CallersConnections,
     part_of_transaction,
     unwrapped,
 )
@@ -94,8 +93,7 @@ class PostgresDatabase:
         self._in_doubt = False  # whether that is still so
         self._closing: set[asyncio.Task[None]] = set()
         self._own: WeakSet[asyncpg.Connection] = WeakSet()
-        self._checked: WeakSet[Any] = WeakSet()  # callers' that are of our database
-        self._identity: asyncpg.Record | None = None  # of our database; None: before `open`
+        self._callers = CallersConnections()
         # Whether what is set holds for a connection; None: before `open`.
         self._keeps_settings: bool | None = None
         self._begin: str | None = None  # how each transaction begins, where a connection keeps no settings
@@ -193,9 +191,7 @@ class PostgresDatabase:
     async def _of_caller(self, connection: Any) -> Any:
         """Return the connection inside of what a caller gave. Raises InvalidInput when it is not of our database."""
         given = await unwrapped(connection)
-        own = drivers_own(given)  # it never changes its database, so that each is asked once
-        if own not in self._checked and await check_database(self.name, self._identity, given):
-            self._checked.add(own)
+        await self._callers.check(given, self.name)
         return given
 
     @asynccontextmanager
@@ -323,7 +319,7 @@ class PostgresDatabase:
         """The database answered at another URL than before."""
         self.moves += 1
         self._is_past = True
-        self._identity, self._checked = None, WeakSet()  # it may be a copy on another server
+        self._callers.compare_with(None)  # it may be a copy on another server
         self.doubt()
         self._url_changed(url)
 
@@ -411,9 +407,9 @@ class PostgresDatabase:
     ) -> None:
         left_to_parent(connection)
         self._own.add(connection)
-        if self._identity is None and self.is_open:
+        if self._callers.ours is None and self.is_open:
             async with without_timeouts(connection):
-                self._identity = await connection.fetchrow(IDENTITY)
+                self._callers.compare_with(await connection.fetchrow(IDENTITY))
         keeps = self._keeps_settings
         if keeps is None:  # any pooler may give the connection to another client after us
             async with without_timeouts(connection):
@@ -430,7 +426,7 @@ class PostgresDatabase:
             version = first.get_server_version()
             check_server(self.url, version.major, version.minor)
             async with without_timeouts(first):
-                self._identity = await first.fetchrow(IDENTITY)
+                self._callers.compare_with(await first.fetchrow(IDENTITY))
                 self._is_closed_for_writing = await first.fetchval(CLOSED_FOR_WRITING)
                 self._behind_pooler = await is_behind_pooler(first)
                 self._server = await place_of(first)

@@ -20,6 +20,7 @@ from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.facts import FullGroup
 from forge_jobs.model.group import GroupStatus
 from forge_jobs.model.job import WAITING, State
+from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
@@ -110,7 +111,9 @@ WITHDRAW = "SELECT {schema}.withdraw() WHERE EXISTS (SELECT FROM {schema}.paused
 
 FULL = """
 SELECT job_group.name, coalesce(job_group.set_limit, job_group.said) AS "limit", first.job_id AS holder,
-       claimed.claimed_at AS holder_since,
+       claimed.claimed_at AS holder_since, queue.name AS paused_queue, paused_kind.kind AS paused_kind,
+       CASE WHEN queue.id IS NOT NULL THEN queue.paused_until ELSE paused_kind.until END AS holder_paused_until,
+       CASE WHEN queue.id IS NOT NULL THEN queue.pause_reason ELSE paused_kind.reason END AS holder_pause_reason,
        CASE WHEN one.id = mine.group_id THEN (SELECT count(*) FROM (
            SELECT FROM {schema}.blocked AS other
            WHERE other.group_id = mine.group_id
@@ -124,9 +127,12 @@ LEFT JOIN {schema}.paused_group ON paused_group.name = job_group.name
 LEFT JOIN LATERAL (SELECT occupant.job_id FROM {schema}.occupant WHERE occupant.group_id = one.id
                    ORDER BY occupant.since, occupant.job_id LIMIT 1) AS first ON true
 LEFT JOIN {schema}.claimed ON claimed.job_id = first.job_id
+LEFT JOIN {schema}.job ON job.id = first.job_id AND claimed.job_id IS NULL
+LEFT JOIN {schema}.queue ON queue.id = job.queue_id AND queue.paused AND {open}
+LEFT JOIN {schema}.paused_kind ON paused_kind.kind = job.kind
 WHERE mine.job_id = $1 AND {schema}.places_left(one.id) <= 0
 ORDER BY ahead NULLS LAST, job_group.name
-""".replace("{most}", str(AHEAD_LIMIT))
+""".replace("{most}", str(AHEAD_LIMIT)).replace("{open}", IS_OPEN)
 
 # A place is taken by a job that is pending or in progress: one that has ended, waits, or does not exist has none. So it
 # is after a worker that knows no groups, or after a repair.

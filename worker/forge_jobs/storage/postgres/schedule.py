@@ -71,8 +71,11 @@ CROSS JOIN LATERAL (
             WHERE scheduled.queue_id = queue.id
               AND scheduled.run_at <= now() + make_interval(secs => $1::double precision)
             ORDER BY scheduled.run_at LIMIT 100000) AS first
-        WHERE handled.kinds IS NULL
-           OR (SELECT job.kind FROM {schema}.job WHERE job.id = first.job_id) = ANY (handled.kinds)
+        WHERE CASE
+            WHEN handled.kinds IS NOT NULL
+            THEN (SELECT job.kind FROM {schema}.job WHERE job.id = first.job_id) = ANY (handled.kinds)
+            ELSE NOT EXISTS (SELECT FROM {schema}.paused_kind WHERE paused_kind.kind = (
+                SELECT job.kind FROM {schema}.job WHERE job.id = first.job_id)) END
         ORDER BY first.run_at LIMIT {limit}) AS counted
 ) AS due
 WHERE due.jobs > 0 AND {open}

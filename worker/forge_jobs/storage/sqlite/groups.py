@@ -10,6 +10,7 @@ from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.facts import FullGroup
 from forge_jobs.model.group import Group, GroupStatus, Overflow, decoded
 from forge_jobs.model.job import Claim
+from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
@@ -23,7 +24,8 @@ ALL = """
 SELECT known.name, coalesce(set_limit, said, 1) AS "limit", set_limit,
        (SELECT count(*) FROM occupant WHERE occupant.group_id = job_group.id) AS occupants,
        (SELECT count(*) FROM blocked WHERE blocked.group_id = job_group.id) AS blocked,
-       paused_group.name IS NOT NULL AS paused, until AS paused_until, reason AS pause_reason
+       paused_group.name IS NOT NULL AS paused, paused_group.until AS paused_until,
+       paused_group.reason AS pause_reason
 FROM (SELECT name FROM job_group UNION SELECT name FROM paused_group) AS known
 LEFT JOIN job_group USING (name) LEFT JOIN paused_group USING (name)
 WHERE :name IS NULL OR known.name = :name ORDER BY known.name LIMIT :limit
@@ -83,14 +85,18 @@ WHERE set_limit IS NULL AND id NOT IN (SELECT group_id FROM occupant) AND id NOT
 """
 
 
-FULL = """
+FULL = f"""
 SELECT job_group.name, coalesce(set_limit, said) AS "limit", first.job_id AS holder, claimed.claimed_at AS holder_since,
+       queue.name AS paused_queue, paused_kind.kind AS paused_kind,
+       iif(queue.id IS NULL, paused_kind.until, queue.paused_until) AS holder_paused_until,
+       iif(queue.id IS NULL, paused_kind.reason, queue.pause_reason) AS holder_pause_reason,
        iif(job_group.id = mine.group_id, (SELECT count(*) FROM (
            SELECT 1 FROM blocked AS other
            WHERE other.group_id = mine.group_id
              AND (other.priority, other.pos, other.job_id) < (mine.priority, mine.pos, mine.job_id)
            LIMIT :most)), NULL) AS ahead,
-       paused_group.name IS NOT NULL AS paused, until AS paused_until, reason AS pause_reason
+       paused_group.name IS NOT NULL AS paused, paused_group.until AS paused_until,
+       paused_group.reason AS pause_reason
 FROM blocked AS mine
 JOIN json_each(coalesce(mine.groups, json_array(mine.group_id))) AS one
 JOIN job_group ON job_group.id = one.value
@@ -98,6 +104,9 @@ LEFT JOIN paused_group ON paused_group.name = job_group.name
 LEFT JOIN occupant AS first ON first.group_id = job_group.id AND first.job_id = (
     SELECT job_id FROM occupant WHERE occupant.group_id = job_group.id ORDER BY since, job_id LIMIT 1)
 LEFT JOIN claimed ON claimed.job_id = first.job_id
+LEFT JOIN job ON job.id = first.job_id AND claimed.job_id IS NULL
+LEFT JOIN queue ON queue.id = job.queue_id AND queue.paused AND {IS_OPEN}
+LEFT JOIN paused_kind ON paused_kind.kind = job.kind
 WHERE mine.job_id = :id
   AND (paused_group.name IS NOT NULL
        OR coalesce(set_limit, said) <= (SELECT count(*) FROM occupant WHERE occupant.group_id = job_group.id))
@@ -204,15 +213,9 @@ class SqliteGroups:
 def full_groups(transaction: Transaction, job_id: int) -> list[FullGroup]:
     """Return the groups of a blocked job that have no place, that in whose line it stands first."""
     rows = transaction.records(FULL, {"id": job_id, "most": AHEAD_LIMIT})
+    moments = ("holder_since", "paused_until", "holder_paused_until")
     return [
-        FullGroup(
-            **{
-                **row,
-                "holder_since": moment(row["holder_since"]),
-                "paused": bool(row["paused"]),
-                "paused_until": moment(row["paused_until"]),
-            }
-        )
+        FullGroup(**{**row, "paused": bool(row["paused"]), **{name: moment(row[name]) for name in moments}})
         for row in rows
     ]
 

@@ -3,10 +3,16 @@
 import json
 
 from forge_jobs.model.job import Unhandled
+from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.sqlite.transaction import Transaction
 
 FEW_PENDING, MOST_PENDING, MOST_DUE = 100, 100_000, 1000
-"""How many jobs of a queue are looked at, as in PostgreSQL: many pending ones only where nobody handles the first few."""
+"""How many jobs of a queue are looked at, as in PostgreSQL: many pending ones only where nobody handles the first few, or a kind is paused."""
+
+QUEUES = f"""
+SELECT queue.id AS queue_id, queue.name AS queue, handled.kinds
+FROM queue LEFT JOIN handled ON handled.queue_id = queue.id WHERE {IS_OPEN} ORDER BY queue.name
+"""
 
 # The first jobs are read in order before any kind is looked up.
 PENDING = """
@@ -32,15 +38,22 @@ def unhandled(transaction: Transaction) -> list[Unhandled]:
     """Return the jobs that wait in vain, by queue."""
     unhandled: list[Unhandled] = []
     paused = {kind for (kind,) in transaction.rows("SELECT kind FROM paused_kind")}
-    for row in transaction.records("SELECT queue_id, queue, kinds FROM handled ORDER BY queue"):
-        queue_id, queue, kinds = row["queue_id"], row["queue"], frozenset(json.loads(row["kinds"]))
-        pending = dict[str, int](transaction.rows(PENDING, (queue_id, FEW_PENDING)))
-        if pending and kinds.isdisjoint(pending):
+    for row in transaction.records(QUEUES):
+        queue_id, queue = row["queue_id"], row["queue"]
+        kinds = None if row["kinds"] is None else frozenset[str](json.loads(row["kinds"]))
+        if kinds is None and not paused:
+            continue
+        # Jobs of paused kinds may stand anywhere, and are told whoever serves their queue.
+        pending = dict[str, int](
+            transaction.rows(PENDING, (queue_id, MOST_PENDING if paused else FEW_PENDING))
+        )
+        if kinds is not None and not paused and pending and kinds.isdisjoint(pending):
             pending = dict(transaction.rows(PENDING, (queue_id, MOST_PENDING)))
         due = dict[str, int](transaction.rows(DUE, (queue_id, MOST_DUE, transaction.now)))
         in_vain = [
             Unhandled(queue, kind, pending.get(kind, 0), due.get(kind, 0), kind in paused)
-            for kind in (pending.keys() | due.keys()) - kinds
+            for kind in pending.keys() | due.keys()
+            if kind in paused or (kinds is not None and kind not in kinds)
         ]
         unhandled += sorted(in_vain, key=lambda jobs: (-jobs.jobs, jobs.kind))
     return unhandled

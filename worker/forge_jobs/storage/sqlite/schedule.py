@@ -19,8 +19,9 @@ SELECT count(*), min(run_at)
 FROM (
     SELECT first.run_at
     FROM (SELECT job_id, run_at FROM scheduled WHERE queue_id = ?1 AND run_at <= ?2 ORDER BY run_at LIMIT 100000) AS first
-    WHERE ?4 IS NULL
-       OR (SELECT kind FROM job WHERE job.id = first.job_id) IN (SELECT value FROM json_each(?4))
+    WHERE iif(?4 IS NULL,
+              (SELECT kind FROM job WHERE job.id = first.job_id) NOT IN (SELECT kind FROM paused_kind),
+              (SELECT kind FROM job WHERE job.id = first.job_id) IN (SELECT value FROM json_each(?4)))
     ORDER BY first.run_at LIMIT ?3)
 """
 

@@ -1383,36 +1383,44 @@ GROUP BY queue.id, queue.name;
 -- The jobs that wait in vain, counted by kind: the kind is paused, or nobody who serves their queue has a handler for
 -- it. Workers skip such
 -- jobs, which therefore collect at the front of their queue. So the view looks at the first 100 pending jobs of each
--- queue, and at the first 100,000 where nobody handles any of those 100. Of the due jobs it looks at the first 1,000.
--- The kind of a job is found by a subquery, since the planner may turn a join into a scan of all of `job`.
+-- queue, and at the first 100,000 where nobody handles any of those 100. Jobs of paused kinds may stand anywhere, and
+-- are told whoever serves their queue: while a kind is paused, it looks at the first 100,000. Of the due jobs it looks
+-- at the first 1,000. The kind of a job is found by a subquery, since the planner may turn a join into a scan of all
+-- of `job`.
 CREATE VIEW "forge_jobs".unhandled AS
-SELECT handled.queue_id, handled.queue, waiting.kind, waiting.pending, waiting.due,
-       EXISTS (SELECT FROM "forge_jobs".paused_kind WHERE paused_kind.kind = waiting.kind) AS paused
-FROM "forge_jobs".handled
+SELECT queue.id AS queue_id, queue.name AS queue, waiting.kind, waiting.pending, waiting.due, waiting.paused
+FROM "forge_jobs".queue
+LEFT JOIN "forge_jobs".handled ON handled.queue_id = queue.id
 CROSS JOIN LATERAL (
-    SELECT kind, count(*) FILTER (WHERE is_pending) AS pending, count(*) FILTER (WHERE NOT is_pending) AS due
+    SELECT kind, count(*) FILTER (WHERE is_pending) AS pending, count(*) FILTER (WHERE NOT is_pending) AS due,
+           EXISTS (SELECT FROM "forge_jobs".paused_kind WHERE paused_kind.kind = each.kind) AS paused
     FROM (
         SELECT (SELECT job.kind FROM "forge_jobs".job WHERE job.id = first.job_id) AS kind, first.is_pending
         FROM (
             (SELECT ready.job_id, true AS is_pending FROM "forge_jobs".ready
-             WHERE ready.queue_id = handled.queue_id
+             WHERE ready.queue_id = queue.id
              ORDER BY ready.priority, ready.pos
-             LIMIT CASE WHEN EXISTS (
-                 SELECT FROM (
-                     SELECT ready.job_id FROM "forge_jobs".ready
-                     WHERE ready.queue_id = handled.queue_id
-                     ORDER BY ready.priority, ready.pos LIMIT 100) AS few
-                 WHERE (SELECT job.kind FROM "forge_jobs".job WHERE job.id = few.job_id) = ANY (handled.kinds)
-             ) THEN 100 ELSE 100000 END)
+             LIMIT CASE
+                 WHEN EXISTS (SELECT FROM "forge_jobs".paused_kind) THEN 100000
+                 WHEN handled.kinds IS NULL THEN 0
+                 WHEN EXISTS (
+                     SELECT FROM (
+                         SELECT ready.job_id FROM "forge_jobs".ready
+                         WHERE ready.queue_id = queue.id
+                         ORDER BY ready.priority, ready.pos LIMIT 100) AS few
+                     WHERE (SELECT job.kind FROM "forge_jobs".job WHERE job.id = few.job_id) = ANY (handled.kinds)
+                 ) THEN 100 ELSE 100000 END)
             UNION ALL
             (SELECT scheduled.job_id, false FROM "forge_jobs".scheduled
-             WHERE scheduled.queue_id = handled.queue_id AND scheduled.run_at <= now()
-             ORDER BY scheduled.run_at LIMIT 1000)
+             WHERE scheduled.queue_id = queue.id AND scheduled.run_at <= now()
+             ORDER BY scheduled.run_at
+             LIMIT CASE WHEN handled.kinds IS NULL AND NOT EXISTS (SELECT FROM "forge_jobs".paused_kind) THEN 0 ELSE 1000 END)
         ) AS first
     ) AS each
     GROUP BY kind
 ) AS waiting
-WHERE waiting.kind <> ALL (handled.kinds);
+WHERE (waiting.paused OR waiting.kind <> ALL (handled.kinds))
+  AND substr(queue.name, 1, length('deleting:' || queue.id || ':')) <> 'deleting:' || queue.id || ':';
 
 -- For autoscalers: how many jobs of each queue wait and run, in one row per queue, in which no number is null. Blocked
 -- jobs are no work: nobody can run them before those that have the places of their groups. While there are no workers,
@@ -1439,13 +1447,17 @@ CROSS JOIN LATERAL (
                     SELECT scheduled.job_id FROM "forge_jobs".scheduled
                     WHERE scheduled.queue_id = queue.id AND scheduled.run_at <= now()
                     ORDER BY scheduled.run_at LIMIT 100000) AS first
-                WHERE handled.kinds IS NULL
-                   OR (SELECT job.kind FROM "forge_jobs".job WHERE job.id = first.job_id) = ANY (handled.kinds)
+                WHERE CASE
+                    WHEN handled.kinds IS NOT NULL
+                    THEN (SELECT job.kind FROM "forge_jobs".job WHERE job.id = first.job_id) = ANY (handled.kinds)
+                    ELSE NOT EXISTS (SELECT FROM "forge_jobs".paused_kind WHERE paused_kind.kind = (
+                        SELECT job.kind FROM "forge_jobs".job WHERE job.id = first.job_id)) END
                 LIMIT 1000) AS counted)
          + (SELECT count(*) FROM "forge_jobs".cron
             WHERE cron.queue_id = queue.id AND cron.enabled
               AND coalesce(cron.next_fire_at, '-infinity') <= now()
-              AND (handled.kinds IS NULL OR cron.kind = ANY (handled.kinds))) AS jobs
+              AND coalesce(cron.kind = ANY (handled.kinds), NOT EXISTS (
+                  SELECT FROM "forge_jobs".paused_kind WHERE paused_kind.kind = cron.kind))) AS jobs
 ) AS due
 LEFT JOIN (
     SELECT queue_id, sum(pending)::bigint AS pending, sum(pending) FILTER (WHERE paused)::bigint AS paused,
