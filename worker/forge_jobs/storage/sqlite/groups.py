@@ -24,8 +24,7 @@ ALL = """
 SELECT known.name, coalesce(set_limit, said, 1) AS "limit", set_limit,
        (SELECT count(*) FROM occupant WHERE occupant.group_id = job_group.id) AS occupants,
        (SELECT count(*) FROM blocked WHERE blocked.group_id = job_group.id) AS blocked,
-       paused_group.name IS NOT NULL AS paused, paused_group.until AS paused_until,
-       paused_group.reason AS pause_reason
+       paused_group.name IS NOT NULL AS paused, paused_group.until AS paused_until, paused_group.reason AS pause_reason
 FROM (SELECT name FROM job_group UNION SELECT name FROM paused_group) AS known
 LEFT JOIN job_group USING (name) LEFT JOIN paused_group USING (name)
 WHERE :name IS NULL OR known.name = :name ORDER BY known.name LIMIT :limit
@@ -68,8 +67,7 @@ ORDER BY priority, pos, job_id LIMIT 1
 
 # Those that wait for a place in the group, in whatever line they stand.
 IN_LINE = """
-SELECT job_id FROM blocked
-WHERE group_id = :group_id OR :group_id IN (SELECT value FROM json_each(coalesce(groups, '[]')))
+SELECT job_id FROM blocked WHERE group_id = :group_id OR :group_id IN (SELECT value FROM json_each(coalesce(groups, '[]')))
 """
 
 STALE = """
@@ -84,7 +82,6 @@ WHERE set_limit IS NULL AND id NOT IN (SELECT group_id FROM occupant) AND id NOT
   AND id NOT IN (SELECT each.value FROM blocked JOIN json_each(blocked.groups) AS each)
 """
 
-
 FULL = f"""
 SELECT job_group.name, coalesce(set_limit, said) AS "limit", first.job_id AS holder, claimed.claimed_at AS holder_since,
        queue.name AS paused_queue, paused_kind.kind AS paused_kind,
@@ -95,8 +92,7 @@ SELECT job_group.name, coalesce(set_limit, said) AS "limit", first.job_id AS hol
            WHERE other.group_id = mine.group_id
              AND (other.priority, other.pos, other.job_id) < (mine.priority, mine.pos, mine.job_id)
            LIMIT :most)), NULL) AS ahead,
-       paused_group.name IS NOT NULL AS paused, paused_group.until AS paused_until,
-       paused_group.reason AS pause_reason
+       paused_group.name IS NOT NULL AS paused, paused_group.until AS paused_until, paused_group.reason AS pause_reason
 FROM blocked AS mine
 JOIN json_each(coalesce(mine.groups, json_array(mine.group_id))) AS one
 JOIN job_group ON job_group.id = one.value
