@@ -133,6 +133,7 @@ def _rows(queue_id: int, first: int, jobs: int) -> tuple[list[Any], list[Any]]:
             ENCODED,
             None,
             None,
+            None,
         )
         for number in range(jobs)
     ]

@@ -329,6 +329,7 @@ class Forge(Producer):
         timeout: timedelta | float | None = None,
         unique: Unique | None = None,
         group: JobGroups | Callable[..., JobGroups | None] | None = None,
+        tags: Iterable[str] | None = None,
         singleton: bool = False,
         codec: str = "json",
         executor: str | None = None,
@@ -347,7 +348,7 @@ class Forge(Producer):
         Context. The other parameters are the payload; their annotations are checked.
 
         Options hold for every job of the kind that does not say otherwise, whoever enqueues
-        it; `unique`, `group` and `singleton` hold for jobs that this program enqueues. With `batch` the function does many jobs in
+        it; `unique`, `group`, `tags` and `singleton` hold for jobs that this program enqueues. With `batch` the function does many jobs in
         one call: it takes a list of BatchJob and returns an outcome for each. `title`, `owner` (who answers for it) and
         `docs` (a link) are for people. Raises InvalidInput.
         """

@@ -386,6 +386,23 @@ def test_groups_are_paused_and_resumed(cli: CommandLine):
     assert cli.fine("jobs", "show", str(job))["state"] == "pending"
 
 
+def test_jobs_are_tagged_and_found_by_their_tags(cli: CommandLine):
+    first = cli.fine("enqueue", "send", "--tag", "a", "--tag", "b")["id"]
+    second = cli.fine("enqueue", "send", "--tag", "b")["id"]
+
+    assert cli.fine("jobs", "show", str(first))["tags"] == ["a", "b"]
+    assert "tags              a, b" in cli("jobs", "show", str(first)).out
+    assert [job["id"] for job in cli.fine("jobs", "list", "--tag", "b")] == [second, first]
+    assert [job["id"] for job in cli.fine("jobs", "list", "--tag", "b", "--tag", "a")] == [first]
+    preview = cli("jobs", "cancel", "--all", "--tag", "b", "--dry-run")
+    assert preview.out == "2 pending jobs with tag b would be cancelled. Nothing was changed.\n"
+    assert cli.fine("jobs", "cancel", "--all", "--tag", "a", "--yes")["cancelled"] == 1
+    assert cli.fine("jobs", "retry", "--all", "--tag", "a", "--yes")["retried"] == 1
+    assert cli.fine("jobs", "delete", "--all", "--state", "pending", "--tag", "b", "--yes")["deleted"] == 2
+    answer = cli("jobs", "retry", str(first), "--tag", "a")
+    assert "The filters --state, --queue, --kind and --tag go with --all, not with ids." in answer.error
+
+
 def test_half_of_a_group_is_told(cli: CommandLine):
     answer = cli("enqueue", "send", "--group-limit", "2")
 

@@ -61,13 +61,15 @@ def require_a_word(call: Call, what: str, *, yes: bool, dry_run: bool) -> None:
 
 
 async def counted(
-    jobs: Jobs, states: Sequence[State], queue: str | None, kind: str | None
+    jobs: Jobs, states: Sequence[State], queue: str | None, kind: str | None, tags: Sequence[str] = ()
 ) -> dict[State, int]:
     """Return how many jobs of each of the states match."""
-    return {state: await jobs.count(state=state, queue=queue, kind=kind) for state in states}
+    return {state: await jobs.count(state=state, queue=queue, kind=kind, tags=tags) for state in states}
 
 
-def described(counts: Mapping[State, int], queue: str | None, kind: str | None) -> str:
+def described(
+    counts: Mapping[State, int], queue: str | None, kind: str | None, tags: Sequence[str] = ()
+) -> str:
     """Return '12,345 pending jobs of queue mail', '3 jobs (1 dead, 2 pending)', 'no jobs'."""
     present = {state: number for state, number in counts.items() if number}
     total = sum(present.values())
@@ -79,7 +81,8 @@ def described(counts: Mapping[State, int], queue: str | None, kind: str | None) 
         words = f"{shown_count(total, 'job')} ({parts})"
     else:
         words = "no jobs"
-    return words + (f" of kind {kind}" if kind else "") + (f" of queue {queue}" if queue else "")
+    tagged = f" with {'tag' if len(tags) == 1 else 'tags'} {', '.join(tags)}" if tags else ""
+    return words + (f" of kind {kind}" if kind else "") + (f" of queue {queue}" if queue else "") + tagged
 
 
 def would_be(counts: Mapping[State, int], what: str, done: str) -> Report:

@@ -157,6 +157,10 @@ async def enqueue(
             metavar="|".join(Overflow), help="What happens when the group has no place. [default: wait]"
         ),
     ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TAG", help="A tag, by which the job can be found; may be given several times."),
+    ] = None,
     count: Annotated[
         int,
         typer.Option(
@@ -201,6 +205,8 @@ async def enqueue(
         options["group"] = Group(group, group_limit, overflow or Overflow.WAIT)
     elif group_limit is not None or overflow is not None:
         raise InvalidInput("--group-limit or --overflow is given and --group is not, allowed is both.")
+    if tag:
+        options["tags"] = tag
     async with opened(call) as forge:
         if count == 1:
             job = await forge.enqueue(kind, arguments, **options)

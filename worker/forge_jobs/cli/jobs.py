@@ -43,6 +43,12 @@ OfState = Annotated[
 ]
 OfQueue = Annotated[str | None, typer.Option("--queue", metavar="NAME", help="Only jobs of this queue.")]
 OfKind = Annotated[str | None, typer.Option("--kind", metavar="KIND", help="Only jobs of this kind.")]
+WithTags = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tag", metavar="TAG", help="Only jobs with this tag; given several times, with all of them."
+    ),
+]
 Limit = Annotated[
     int,
     typer.Option(
@@ -69,12 +75,15 @@ async def list_jobs(
     state: OfState = None,
     queue: OfQueue = None,
     kind: OfKind = None,
+    tag: WithTags = None,
     limit: Limit = 50,
     before: Before = None,
 ) -> Report:
     """List jobs, newest first."""
     async with opened(call) as forge:
-        jobs = await forge.jobs.list(state=state, queue=queue, kind=kind, limit=limit, before=before)
+        jobs = await forge.jobs.list(
+            state=state, queue=queue, kind=kind, tags=tag or (), limit=limit, before=before
+        )
         now = await forge.storage.now()
     columns = ["id", "state", "kind", "queue", "attempt", "priority", "age", "when", "error"]
     rows = Rows(columns, [_row(job, now) for job in jobs], "No jobs.", frozenset({"id", "priority"}))
@@ -132,6 +141,7 @@ def _card(job: Job) -> str:
         "timeout": in_words(job.timeout) if job.timeout else None,
         "key": job.key,
         "groups": ", ".join(group.name for group in job.groups) or None,
+        "tags": ", ".join(job.tags) or None,
         "worker": job.worker,
         **{name.removesuffix("_at").replace("_", " "): _shown(getattr(job, name)) for name in moments},
         "payload": json.dumps(readable(job.payload, job.codec), ensure_ascii=False),
@@ -193,16 +203,17 @@ async def cancel(
     state: OfState = None,
     queue: OfQueue = None,
     kind: OfKind = None,
+    tag: WithTags = None,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> Report:
     """Cancel jobs: waiting ones are dead at once, running ones are stopped by their worker. No retry."""
-    _check_choice(ids, all, state, queue, kind, dry_run)
+    _check_choice(ids, all, state, queue, kind, tag, dry_run)
     async with opened(call) as forge:
         if ids:
             return await _each(forge, ids, _cancel)
         states = states_of(state, Move.CANCEL)
-        return await _BulkMove("cancel", "cancelled", states, state, queue, kind).do(
+        return await _BulkMove("cancel", "cancelled", states, state, queue, kind, tag or ()).do(
             call, forge, forge.jobs.cancel_all, yes=yes, dry_run=dry_run
         )
 
@@ -226,16 +237,17 @@ async def retry(
     state: OfState = None,
     queue: OfQueue = None,
     kind: OfKind = None,
+    tag: WithTags = None,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> Report:
     """Run dead or retrying jobs again now, with attempts counted from 0. --all takes the dead ones, unless --state says."""
-    _check_choice(ids, all, state, queue, kind, dry_run)
+    _check_choice(ids, all, state, queue, kind, tag, dry_run)
     async with opened(call) as forge:
         if ids:
             return await _each(forge, ids, _retry)
         states = states_of(state or State.DEAD, Move.RETRY)
-        return await _BulkMove("retry", "retried", states, states[0], queue, kind).do(
+        return await _BulkMove("retry", "retried", states, states[0], queue, kind, tag or ()).do(
             call, forge, forge.jobs.retry_all, yes=yes, dry_run=dry_run
         )
 
@@ -268,11 +280,12 @@ async def delete(
     state: OfState = None,
     queue: OfQueue = None,
     kind: OfKind = None,
+    tag: WithTags = None,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> Report:
     """Delete jobs and their history; not while they are running. --all needs a --state."""
-    _check_choice(ids, all, state, queue, kind, dry_run)
+    _check_choice(ids, all, state, queue, kind, tag, dry_run)
     if all and state is None:
         raise InvalidInput(
             "forge-jobs jobs delete --all needs a --state, so that it deletes no more than you meant."
@@ -281,7 +294,7 @@ async def delete(
         if ids:
             return await _each(forge, ids, _delete)
         states = states_of(state, Move.DELETE)
-        return await _BulkMove("delete", "deleted", states, state, queue, kind).do(
+        return await _BulkMove("delete", "deleted", states, state, queue, kind, tag or ()).do(
             call, forge, forge.jobs.delete_all, yes=yes, dry_run=dry_run
         )
 
@@ -318,15 +331,16 @@ def _check_choice(
     state: State | None,
     queue: str | None,
     kind: str | None,
+    tags: list[str] | None,
     dry_run: bool,
 ) -> None:
     """Jobs are named by ids, or by --all with filters; a filter never narrows ids."""
     if bool(ids) == all:
         raise InvalidInput(
-            "Name the jobs: either by their ids, or with --all and the filters --state, --queue, --kind."
+            "Name the jobs: either by their ids, or with --all and the filters --state, --queue, --kind, --tag."
         )
-    if ids and (state or queue or kind):
-        raise InvalidInput("The filters --state, --queue and --kind go with --all, not with ids.")
+    if ids and (state or queue or kind or tags):
+        raise InvalidInput("The filters --state, --queue, --kind and --tag go with --all, not with ids.")
     if ids and dry_run:
         raise InvalidInput("--dry-run goes with --all, not with ids.")
 
@@ -359,6 +373,7 @@ class _BulkMove:
     state: State | None
     queue: str | None
     kind: str | None
+    tags: Sequence[str]
 
     async def do(
         self, call: Call, forge: Forge, change: Callable[..., Awaitable[Bulk]], *, yes: bool, dry_run: bool
@@ -366,8 +381,8 @@ class _BulkMove:
         """Return what became of all jobs that match, and show meanwhile how far it is; ask before, unless `yes`."""
         require_a_word(call, f"forge-jobs jobs {self.verb} --all", yes=yes, dry_run=dry_run)
         if not yes:
-            counts = await counted(forge.jobs, self.states, self.queue, self.kind)
-            what = described(counts, self.queue, self.kind)
+            counts = await counted(forge.jobs, self.states, self.queue, self.kind, self.tags)
+            what = described(counts, self.queue, self.kind, self.tags)
             if dry_run:
                 return would_be(counts, what, self.done)
             if any(counts.values()):
@@ -377,6 +392,7 @@ class _BulkMove:
                 state=self.state,
                 queue=self.queue,
                 kind=self.kind,
+                tags=self.tags,
                 progress=lambda so_far: tell(_sentence(self.done, so_far), _document(self.done, so_far)),
             )
         return bulk_report(self.done, bulk)

@@ -3,7 +3,7 @@
 What is checked here is refused before the database is asked; see `storage.interface` for what each call does there.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -62,12 +62,13 @@ class Jobs:
         state: State | str | None = None,
         queue: str | None = None,
         kind: str | None = None,
+        tags: Iterable[str] = (),
         limit: int = 100,
         before: int | Enqueued | None = None,
     ) -> Sequence[Job]:
-        """Return jobs, newest id first, with ids below `before`. Raises InvalidInput, UnknownQueue.
+        """Return jobs that have all of `tags`, newest id first, with ids below `before`. Raises InvalidInput, UnknownQueue.
 
-        Pending jobs come in the order in which they became ready, the last one first, and those
+        Without tags, pending jobs come in the order in which they became ready, the last one first, and those
         that became ready before the job `before`.
         """
         _check_filters(queue, kind)
@@ -77,6 +78,7 @@ class Jobs:
             kind=kind,
             limit=whole(limit, "limit", least=1, most=MOST_LISTED),
             before=None if before is None else names.job_id(before, "before"),
+            with_tags=names.tags(tags),
         )
         if queue is not None and not jobs:
             await self._require_queue(queue)
@@ -164,6 +166,7 @@ class Jobs:
         state: State | str | Sequence[State | str],
         queue: str | None = None,
         kind: str | None = None,
+        tags: Iterable[str] = (),
     ) -> int:
         """Return how many jobs are in the state (or one of the states) and match, counted one by one.
 
@@ -174,7 +177,13 @@ class Jobs:
         if queue is not None:
             await self._require_queue(queue)
         states = dict.fromkeys(choice(state, "state", State) for state in wanted)
-        return sum([await self._storage.jobs.count(state, queue=queue, kind=kind) for state in states])
+        with_tags = names.tags(tags)
+        return sum(
+            [
+                await self._storage.jobs.count(state, queue=queue, kind=kind, with_tags=with_tags)
+                for state in states
+            ]
+        )
 
     async def cancel_all(
         self,
@@ -182,6 +191,7 @@ class Jobs:
         state: State | str | None = None,
         queue: str | None = None,
         kind: str | None = None,
+        tags: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> Bulk:
         """Every waiting or running job that matches is cancelled as by `cancel`. Raises InvalidInput, UnknownQueue.
@@ -194,7 +204,7 @@ class Jobs:
         states = states_of(state, Move.CANCEL)
         # A job may go back to a state that was walked over before: its attempt fails, or it is handed back.
         again = len(states) > 1
-        return await self._move_all(Move.CANCEL, states, queue, kind, progress, again=again)
+        return await self._move_all(Move.CANCEL, states, queue, kind, tags, progress, again=again)
 
     async def retry_all(
         self,
@@ -202,10 +212,11 @@ class Jobs:
         state: State | str | None = State.DEAD,
         queue: str | None = None,
         kind: str | None = None,
+        tags: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> Bulk:
         """Every job that matches is retried as by `retry`; None is dead and retrying. Raises InvalidInput, UnknownQueue."""
-        return await self._move_all(Move.RETRY, states_of(state, Move.RETRY), queue, kind, progress)
+        return await self._move_all(Move.RETRY, states_of(state, Move.RETRY), queue, kind, tags, progress)
 
     async def delete_all(
         self,
@@ -213,10 +224,11 @@ class Jobs:
         state: State | str,
         queue: str | None = None,
         kind: str | None = None,
+        tags: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> Bulk:
         """Every job in `state` that matches is deleted as by `delete`. Raises InvalidInput, UnknownQueue."""
-        return await self._move_all(Move.DELETE, states_of(state, Move.DELETE), queue, kind, progress)
+        return await self._move_all(Move.DELETE, states_of(state, Move.DELETE), queue, kind, tags, progress)
 
     async def _move_all(
         self,
@@ -224,6 +236,7 @@ class Jobs:
         states: Sequence[State],
         queue: str | None,
         kind: str | None,
+        tags: Iterable[str],
         progress: Progress | None,
         *,
         again: bool = False,
@@ -233,6 +246,7 @@ class Jobs:
         Those that another transaction has locked are tried again for LOCKED_FOR.
         """
         _check_filters(queue, kind)
+        with_tags = names.tags(tags)
         if queue is not None:
             await self._require_queue(queue)
         last = await self._storage.jobs.newest()
@@ -241,7 +255,9 @@ class Jobs:
         while True:
             before = bulk = replace(bulk, skipped=0, locked=0)  # jobs that are still locked are counted again
             for state in states:
-                async for moved in self._storage.jobs.move_all(move, Match(state, last, queue, kind)):
+                async for moved in self._storage.jobs.move_all(
+                    move, Match(state, last, queue, kind, with_tags)
+                ):
                     bulk = bulk.and_then(moved, state)
                     if progress is not None:
                         progress(bulk)

@@ -8,7 +8,7 @@ import functools
 import inspect
 import sys
 import types
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -63,6 +63,7 @@ class Handler(Generic[P, R]):
         timeout: timedelta | float | None = None,
         unique: Unique | None = None,
         group: Groups | Callable[..., Groups | None] | None = None,
+        tags: Iterable[str] | None = None,
         singleton: bool = False,
         codec: str = "json",
         executor: str | None = None,
@@ -92,6 +93,7 @@ class Handler(Generic[P, R]):
             key=SINGLETON if singleton else None,
             unique=unique,
             group=None if group is None else Grouping.given(group),
+            tags=None if tags is None else names.tags(tags),
         ).checked()
         if not isinstance(codec, str):
             raise InvalidInput(
@@ -113,8 +115,7 @@ class Handler(Generic[P, R]):
         self.arguments = (
             batches.arguments if batches else Arguments(function, skip=1 if self.takes_context else 0)
         )
-        longest = self.defaults.timeout
-        if batch is not None and longest is not None and batch.seconds >= longest.total_seconds():
+        if batch and (longest := self.defaults.timeout) and batch.seconds >= longest.total_seconds():
             raise InvalidInput(
                 f"within of the batch of handler {self.kind!r} is {batch.within!r}, "
                 f"allowed is less than the timeout of its jobs, {longest}."

@@ -1,6 +1,6 @@
 """The options of a job: what may be set besides its kind and payload."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -43,6 +43,7 @@ class OptionValues(TypedDict, total=False):
     key_mode: KeyMode | str  # what becomes of the job when another one has the key
     unique: Unique
     group: Groups | Callable[..., Groups | None]  # of the arguments
+    tags: Iterable[str]
     connection: Any
 
 
@@ -60,6 +61,7 @@ class Options:
     key_mode: KeyMode | None = None
     unique: Unique | None = None
     group: Grouping | None = None
+    tags: tuple[str, ...] | None = None
     connection: Any = None
 
     @classmethod
@@ -85,6 +87,8 @@ class Options:
             checked_values["key_mode"] = names.key_mode(checked_values["key_mode"])
         if checked_values.get("group") is not None:
             checked_values["group"] = Grouping.given(checked_values["group"])
+        if "tags" in checked_values:
+            checked_values["tags"] = names.tags(checked_values["tags"])
         return cls(**checked_values).checked()
 
     def checked(self) -> "Options":
@@ -148,6 +152,7 @@ class Options:
             delay=self.delay,
             run_at=self.run_at,
             groups=None if self.group is None else self.group.fixed,
+            tags=self.tags or (),
             declared=declared,
         )
 

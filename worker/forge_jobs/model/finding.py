@@ -11,6 +11,7 @@ class Fault(StrEnum):
     PLACE = "place"  # a job is in several states, or in none
     ORPHAN = "orphan"  # a row is about a job that is not there
     KEY = "key"  # held by a job that has ended, or not held by one that has not
+    TAG = "tag"  # a job is not found by a tag that it has, or found by one that it does not have
     SLOT = "slot"  # missing, too many, or held by a worker that is not there
     GROUP = "group"  # a place that is taken by nobody who needs it, is missing, or is free while jobs stand in line
     COUNT = "count"  # not what is in the tables

@@ -43,6 +43,12 @@ MAX_NAME = 128
 MAX_KEY = 512
 """The longest key of a job, in characters."""
 
+MOST_TAGS = 10
+"""How many tags a job may have."""
+
+MAX_TAG = 64
+"""The longest tag of a job, in characters."""
+
 
 class State(StrEnum):
     """Where a job is; each state is the table that holds the job's id."""
@@ -109,6 +115,7 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     delay: timedelta | None = None
     run_at: datetime | None = None
     groups: str | None = None  # as `model.group.encoded` returns them
+    tags: tuple[str, ...] = ()
     declared: bool = False  # by the program that enqueues, so the row of its kind is not read
     hold: Hold | None = None  # excludes a key
     max_wait: timedelta | None = None  # of a job that is put off, since the first; None: no end
@@ -259,6 +266,7 @@ class Job:
     error: str | None = None  # the last error
     result: bytes | None = None  # done, encoded with `codec`
     groups: tuple[Group, ...] = ()
+    tags: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = field(default=())  # newest last; only from `get`
 
 

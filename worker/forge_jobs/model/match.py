@@ -29,9 +29,10 @@ _STATES: Mapping[Move, Sequence[State]] = {
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The jobs in one state that were there when the job `last` was the newest, of one queue or of all, of one kind or of all."""
+    """The jobs in one state that were there when the job `last` was the newest, of one queue or of all, of one kind or of all, with all of the tags."""
 
     state: State
     last: int  # the highest id that is meant
     queue: str | None = None
     kind: str | None = None
+    tags: tuple[str, ...] = ()

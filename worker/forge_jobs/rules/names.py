@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from forge_jobs.errors import InvalidInput
-from forge_jobs.model.job import FOREVER, KEY_MODES, MAX_KEY, MAX_NAME, Enqueued, KeyMode
+from forge_jobs.model.job import FOREVER, KEY_MODES, MAX_KEY, MAX_NAME, MAX_TAG, MOST_TAGS, Enqueued, KeyMode
 from forge_jobs.model.queue import QueueConfig
 
 LABEL_PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -87,6 +87,23 @@ def key_mode(value: object) -> KeyMode:
     if isinstance(value, str) and value in KEY_MODES:
         return KeyMode(value)
     raise InvalidInput(f"key_mode is {shown(value)}, allowed is one of {', '.join(KEY_MODES)}.")
+
+
+def tags(value: object) -> tuple[str, ...]:
+    """Return the tags of a job, or those to look for, each once: at most 10 of 1 to 64 printable characters."""
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
+        raise InvalidInput(f"tags is {shown(value)}, allowed is a list.")
+    found = tuple(dict.fromkeys(tag(one) for one in value))
+    if len(found) > MOST_TAGS:
+        raise InvalidInput(f"{len(found)} tags are given, allowed are at most {MOST_TAGS}.")
+    return found
+
+
+def tag(value: object) -> str:
+    """Return one tag."""
+    if isinstance(value, str) and 0 < len(value) <= MAX_TAG and value.isprintable():
+        return value
+    raise InvalidInput(f"A tag is {shown(value)}, allowed are 1 to {MAX_TAG} printable characters.")
 
 
 def line(value: object, what: str) -> str:

@@ -28,7 +28,9 @@ class Row(NamedTuple):
 
     fault: str
     job_id: int | None
-    what: str | None  # the state that the job is in; of a key its kind; the number of a queue or a worker
+    what: (
+        str | None
+    )  # the state that the job is in; of a key its kind; a tag; the number of a queue or a worker
     key: str | None
     other: int | None  # the job that holds the key
 
@@ -149,6 +151,24 @@ def _strange_hold(row: Row) -> Finding:
     )
 
 
+def _strange_tag(row: Row) -> Finding:
+    return Finding(
+        Fault.TAG,
+        f"Job {row.job_id} is found by tag {row.what!r}, though it is not there or does not have that tag.",
+        row.job_id,
+        "It is not found by it any more.",
+    )
+
+
+def _tagless(row: Row) -> Finding:
+    return Finding(
+        Fault.TAG,
+        f"Job {row.job_id} is not found by its tag {row.what!r}.",
+        row.job_id,
+        "It is found by it.",
+    )
+
+
 def _keyless(row: Row) -> Finding:
     if row.other is None:
         return Finding(
@@ -195,6 +215,8 @@ _SENTENCES: Mapping[str, Callable[[Row], Finding]] = {
     "key": _stale_key,
     "hold": _strange_hold,
     "keyless": _keyless,
+    "tag": _strange_tag,
+    "tagless": _tagless,
     "queue": _queueless,
     "undated": _undated,
     "lost": _lost,

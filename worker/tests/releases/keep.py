@@ -56,7 +56,7 @@ DIALECTS = {
         "forge_jobs.",
         "SELECT attname FROM pg_attribute WHERE attrelid = 'forge_jobs.{}'::regclass AND attnum > 0 ORDER BY attnum",
         "quote_nullable({}::text)",
-        "INSERT INTO {} OVERRIDING SYSTEM VALUE VALUES ({});",
+        "INSERT INTO {} OVERRIDING SYSTEM VALUE VALUES ({}) ON CONFLICT DO NOTHING;",  # a trigger may have written it
         "SELECT format('SELECT setval(%L, %s);', schemaname || '.' || sequencename, last_value) FROM pg_sequences "
         "WHERE schemaname = 'forge_jobs' AND last_value IS NOT NULL ORDER BY sequencename",
     ),
@@ -131,6 +131,7 @@ async def _fill(database: Database) -> None:
         for _ in range(2):
             await enqueue(storage, groups=encoded([Group("customer:42", limit=1)]))
         await enqueue(storage, delay=timedelta(days=1), groups=encoded([Group("customer:42"), Group("all")]))
+        await enqueue(storage, delay=timedelta(days=1), tags=("customer:42", "paid"))
         await database.clock.advance(seconds=1)
         await enqueue(storage, queue="mail", priority=-5, codec="msgpack", payload=b"\x81\xa2to\xa3fay")
 

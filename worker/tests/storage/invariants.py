@@ -47,6 +47,7 @@ READ = {
     "jobs with too many failures": (
         "SELECT job_id, count(*) FROM failure GROUP BY job_id HAVING count(*) > 32"
     ),
+    "tags": "SELECT job_id, tag FROM job_tag",
     "counts of pending": "SELECT queue_id, count(*) FROM ready GROUP BY queue_id",
     "counts of scheduled": "SELECT queue_id, count(*) FROM scheduled GROUP BY queue_id",
     "counts of blocked": "SELECT queue_id, count(*) FROM blocked GROUP BY queue_id",
@@ -57,12 +58,15 @@ READ = {
 """What is looked at, all of it at one moment."""
 
 READ_OF_POSTGRES = {
+    "tags of jobs": "SELECT id, tag FROM job CROSS JOIN LATERAL unnest(tags) AS tag",
     "done jobs without a note": (
         "SELECT job_id FROM finished WHERE state = 'done' AND NOT EXISTS (SELECT FROM done_together AS noted "
         "WHERE noted.queue_id = finished.queue_id AND noted.at = finished.finished_at "
         "AND job_id BETWEEN first_id AND last_id AND (job_ids IS NULL OR job_id = ANY (job_ids)))"
     ),
 }
+
+READ_OF_SQLITE = {"tags of jobs": "SELECT job.id, tag.value FROM job JOIN json_each(job.tags) AS tag"}
 
 COUNTED = ("pending", "scheduled", "blocked", "in_progress", "done", "dead")
 
@@ -71,12 +75,15 @@ Rows = Mapping[str, list[tuple[Any, ...]]]
 
 async def check_invariants(storage: Storage, database: Database) -> None:
     """Assert all of them."""
-    rows = await database.answers(READ | READ_OF_POSTGRES if database.kind == "postgres" else READ)
+    rows = await database.answers(
+        READ | (READ_OF_POSTGRES if database.kind == "postgres" else READ_OF_SQLITE)
+    )
     _each_job_is_in_exactly_one_place(rows)
     _living_keys_belong_to_living_jobs(rows)
     _holds_are_of_the_kinds_of_their_jobs(rows)
     _no_queue_has_more_held_slots_than_its_concurrency(rows)
     _failures_belong_to_jobs(rows)
+    _jobs_are_found_by_their_tags(rows)
     _done_jobs_are_noted_with_their_moments(rows)
     _places_in_groups_are_those_of_pending_and_running_jobs(rows)
     _no_job_is_blocked_whose_groups_have_a_place(rows)
@@ -138,6 +145,10 @@ def _no_job_is_blocked_whose_groups_have_a_place(rows: Rows) -> None:
         of_job = {line} if groups is None else {int(number) for number in re.findall(r"\d+", groups)}
         assert line in of_job <= set(limits), f"job {job} stands in a line that is not of its groups"
         assert of_job & full, f"job {job} is blocked, and no group of it is full"
+
+
+def _jobs_are_found_by_their_tags(rows: Rows) -> None:
+    assert sorted(rows["tags"]) == sorted(rows["tags of jobs"])
 
 
 def _failures_belong_to_jobs(rows: Rows) -> None:

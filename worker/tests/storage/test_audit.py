@@ -160,6 +160,26 @@ async def test_keys_are_held_by_living_jobs_only(storage, database):
     assert not (await storage.jobs.enqueue(job(key="free"))).duplicate
 
 
+async def test_a_job_is_found_by_its_tags_again_and_by_no_others(storage, database):
+    tagged, plain = await enqueue(storage, tags=("a", "b")), await enqueue(storage)
+    await database.rows("DELETE FROM job_tag WHERE tag = 'b' RETURNING job_id")
+    for strange in (plain, 999):
+        await database.rows(f"INSERT INTO job_tag (tag, job_id) VALUES ('c', {strange}) RETURNING job_id")
+
+    said = {(one.fault, one.job_id, one.found) for one in await audit(storage)}
+
+    assert said == {
+        (Fault.TAG, tagged, f"Job {tagged} is not found by its tag 'b'."),
+        (
+            Fault.TAG,
+            plain,
+            f"Job {plain} is found by tag 'c', though it is not there or does not have that tag.",
+        ),
+        (Fault.TAG, 999, "Job 999 is found by tag 'c', though it is not there or does not have that tag."),
+    }
+    await mended(storage, Fault.TAG, Fault.TAG, Fault.TAG)
+
+
 async def test_a_hold_of_another_kind_than_its_job_is_gone(storage, database):
     wanted = job(hold=Hold(b"user 7", HOUR))
     first = await storage.jobs.enqueue(wanted)

@@ -1,6 +1,7 @@
 """What only PostgreSQL can do: enqueue from SQL, more than one schema, and silence where nobody waits."""
 
 import asyncio
+import re
 from datetime import timedelta
 
 import asyncpg
@@ -12,6 +13,7 @@ from forge_jobs.model.finding import Fault
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import FOREVER, Removed, State
 from forge_jobs.model.kind import Kind
+from forge_jobs.storage.postgres import job_rows
 from tests.storage.ear import PROBE, Ear
 from tests.storage.factories import (
     claim,
@@ -441,6 +443,68 @@ async def test_a_job_that_sql_enqueues_has_its_group(storage, database):
 
     [group] = await storage.groups.all()
     assert (group.name, group.limit, group.occupants, group.blocked) == ("a", 1, 1, 1)
+
+
+async def test_a_job_that_sql_enqueues_has_its_tags(storage, database):
+    [(plain,)] = await database.rows("SELECT forge_jobs.enqueue('work', tags => ARRAY['b', 'a', 'b'])")
+    replaced = "SELECT forge_jobs.enqueue('work', key => 'k', key_mode => 'replace', tags => ARRAY['{tag}'])"
+    [(keyed,)] = await database.rows(replaced.format(tag="c"))
+    assert await database.rows(replaced.format(tag="a")) == [(keyed,)]
+
+    assert (await storage.jobs.get(plain)).tags == ("a", "b")
+    assert [found.id for found in await storage.jobs.find(with_tags=("a",))] == [keyed, plain]
+    assert await storage.jobs.find(with_tags=("c",)) == []
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ("ARRAY['a', NULL]", "tags is {a,NULL}, allowed are tags of 1 to 64 printable characters."),
+        ("ARRAY['']", 'tags is {""}, allowed are tags of 1 to 64 printable characters.'),
+        (
+            "ARRAY[repeat('x', 65)]",
+            f"tags is {'{' + 'x' * 65 + '}'}, allowed are tags of 1 to 64 printable characters.",
+        ),
+        (
+            "(SELECT array_agg(one::text) FROM generate_series(1, 11) AS one)",
+            "tags has 11 entries, allowed are at most 10.",
+        ),
+    ],
+)
+async def test_sql_is_told_of_wrong_tags(storage, database, tags, said):
+    with pytest.raises(asyncpg.PostgresError) as raised:
+        await database.rows(f"SELECT forge_jobs.enqueue('work', tags => {tags})")
+
+    assert str(raised.value) == said
+
+
+ARGUMENTS = ("", "5000", "NULL", "NULL", "50", "ARRAY['a']")
+"""Of the statements that look for jobs, from $1 on."""
+
+
+async def test_a_page_of_jobs_with_a_tag_is_read_along_an_index(storage, database):
+    await database.run(
+        "INSERT INTO forge_jobs.job (queue_id, priority, max_attempts, kind, codec, created_at, payload, tags) "
+        "SELECT 1, 0, 5, 'work', 'json', now(), '', CASE WHEN n % 3 = 0 THEN ARRAY['a'] END "
+        "FROM generate_series(1, 5000) AS n"
+    )
+    await database.run("ANALYZE forge_jobs.job, forge_jobs.job_tag")
+
+    plans = [
+        await database.rows(
+            "EXPLAIN "
+            + re.sub(r"\$(\d)", lambda number: ARGUMENTS[int(number[1])], statement).replace(
+                "{schema}", "forge_jobs"
+            )
+        )
+        for statement in (job_rows.TAGGED[None], job_rows.TAGGED[State.PENDING])
+    ]
+    await database.run("DELETE FROM forge_jobs.job")
+
+    for plan in plans:
+        text = "\n".join(line for (line,) in plan)
+        assert "Index Only Scan Backward using job_tag_pkey" in text, text
+    assert await database.rows("SELECT * FROM forge_jobs.job_tag") == []
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ async def opened(url: str, purpose: Purpose) -> PostgresStorage:
 TROUBLES = (ChoreFailed, DatabaseLost, KindsUnpublished, OutcomesHeld, OutcomeRefused, CronHeldUp)
 
 OPTIONS: list[dict[str, Any]] = [
+    {"tags": ("a",)},
     {"priority": 3},
     {"max_attempts": 2},
     {"timeout": HOUR},

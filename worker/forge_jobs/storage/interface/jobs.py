@@ -51,10 +51,11 @@ class Jobs(Protocol):
         kind: str | None = None,
         limit: int = 100,
         before: int | None = None,
+        with_tags: tuple[str, ...] = (),
     ) -> list[Job]:
-        """Return jobs, newest id first, with ids below `before`.
+        """Return jobs that have all of these tags, newest id first, with ids below `before`.
 
-        Pending jobs come in the order in which they became ready, the last one first, and
+        Without tags, pending jobs come in the order in which they became ready, the last one first, and
         `before` is a place in that order; a job that is not pending any more stands where it
         left it, so that the next page may show jobs again, but passes none over.
         """
@@ -96,7 +97,14 @@ class Jobs(Protocol):
     ) -> AsyncIterator[Moved]:
         """The jobs of `queue`, which are not in progress, are jobs of `into`, at their old places."""
 
-    async def count(self, state: State, *, queue: str | None = None, kind: str | None = None) -> int:
+    async def count(
+        self,
+        state: State,
+        *,
+        queue: str | None = None,
+        kind: str | None = None,
+        with_tags: tuple[str, ...] = (),
+    ) -> int:
         """Return how many jobs a walk over `state` would meet now, counted one by one."""
 
     async def newest(self) -> int:

@@ -27,7 +27,7 @@ from forge_jobs.storage.contradictions import (
     slot_finding,
     unmended,
 )
-from forge_jobs.storage.postgres import endings
+from forge_jobs.storage.postgres import endings, tags
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.group_audit import GROUPS, MEND
 from forge_jobs.storage.postgres.schema import lock_key
@@ -61,7 +61,7 @@ _UNDATED = """state = 'done' AND NOT EXISTS (
 # `ready` has no index by job, so each step reads all of it: that is why steps are large.
 LOOK = """
 WITH mine AS MATERIALIZED (
-    SELECT id, queue_id, kind, key FROM {schema}.job WHERE id >= $1 AND id < $2
+    SELECT id, queue_id, kind, key, tags FROM {schema}.job WHERE id >= $1 AND id < $2
 ), {places}, crowded AS MATERIALIZED (
     SELECT job_id FROM place GROUP BY job_id HAVING count(*) > 1
 ), ended AS MATERIALIZED (
@@ -101,12 +101,12 @@ SELECT 'hold', job_id, unique_hold.kind, NULL, NULL FROM {schema}.unique_hold JO
 WHERE {these} AND mine.kind <> unique_hold.kind
 UNION ALL
 SELECT 'undated', job_id, NULL, NULL, NULL FROM {schema}.finished WHERE {these} AND {undated}
-UNION ALL
+UNION ALL{tags}UNION ALL
 SELECT 'lost', job_id, worker_id::text, NULL, NULL FROM place
 WHERE state = 'abandoned' AND EXISTS (SELECT FROM mine WHERE mine.id = place.job_id)
   AND NOT EXISTS (SELECT FROM crowded WHERE crowded.job_id = place.job_id)
 ORDER BY job_id, fault
-""".replace("{places}", _PLACES.strip())
+""".replace("{places}", _PLACES.strip()).replace("{tags}", tags.LOOK)
 LOOK = LOOK.replace("{these}", "job_id >= $1 AND job_id < $2").replace("{undated}", _UNDATED)
 
 COUNT_JOBS = "SELECT count(*) FROM {schema}.job WHERE id >= $1 AND id < $2"
@@ -404,6 +404,7 @@ class PostgresAudit:
         await connection.execute(self._database.sql(PLACE), contradictions.ids("place"))
         await connection.execute(self._database.sql(FREE_KEYS), contradictions.ids("key"))
         await connection.execute(self._database.sql(FREE_HOLDS), contradictions.ids("hold"))
+        await connection.execute(self._database.sql(tags.MEND), contradictions.ids("tag", "tagless"))
         await connection.execute(self._database.sql(HOLD_KEYS), contradictions.ids("keyless"))
         await connection.execute(self._database.sql(DATE), contradictions.ids("undated"))
 

@@ -50,6 +50,7 @@ JOB_COLUMNS = (
     "payload",
     "links",
     "groups",
+    "tags",
 )
 READY_COLUMNS = ("job_id", "pos", "queue_id", "attempt", "priority")
 SCHEDULED_COLUMNS = ("job_id", "run_at", "queue_id", "attempt", "priority", "reason", "links")
@@ -374,6 +375,7 @@ class _Chunk:
             map(_payloads, jobs),
             [GROUPS if job.groups is not None else None for job in jobs],
             [job.groups for job in jobs],
+            [job.tags or None for job in jobs],
             strict=True,
         )
 

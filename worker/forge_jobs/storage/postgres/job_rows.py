@@ -10,6 +10,7 @@ from typing import Any
 from forge_jobs.model.group import decoded
 from forge_jobs.model.job import HISTORY_LIMIT, Failure, Job, Reason, State
 from forge_jobs.model.moments import stored_duration
+from forge_jobs.storage.postgres import tags
 
 # `far` finds pending jobs that became ready later than they were enqueued, all in one scan,
 # which is left out when there are none.
@@ -30,7 +31,7 @@ WITH page AS MATERIALIZED ({page}
 SELECT near.id, near.queue, near.kind, near.state, near.priority, coalesce(near.attempts, far.attempt, 0) AS attempt,
        near.max_attempts, near.timeout, near.key, near.codec, near.payload, near.created_at, near.run_at, near.reason,
        near.claimed_at, near.cancel_requested_at, near.worker_id, coalesce(worker.label, worker_label.label) AS worker,
-       near.started_at, near.finished_at, near.result, near.groups,
+       near.started_at, near.finished_at, near.result, near.groups, near.tags,
        CASE WHEN near.state = 'done' THEN near.error ELSE coalesce(near.error, (
            SELECT failure.error FROM {schema}.failure
            WHERE failure.job_id = near.id ORDER BY failure.id DESC LIMIT 1)) END AS error
@@ -127,6 +128,9 @@ NEWEST: dict[State | None, str] = {
 }
 """By state, the statement that finds jobs of it: those before job $1, of queue $2 and kind $3, at most $4."""
 
+TAGGED: dict[State | None, str] = {state: _SHOW.replace("{page}", page) for state, page in tags.PAGES.items()}
+"""The same, of those that have all tags of $5, newest id first."""
+
 FAILURES = """
 SELECT failure.attempt, failure.at, coalesce(worker.label, worker_label.label) AS worker, failure.error
 FROM {schema}.failure
@@ -142,10 +146,12 @@ def shown(record: Any, failures: Sequence[Any] = ()) -> Job:
     facts = dict(record)
     timeout, reason = facts.pop("timeout"), facts.pop("reason")
     groups = tuple(decoded(facts.pop("groups")).values())
+    its_tags = tuple(facts.pop("tags") or ())
     return Job(
         **facts | {"state": State(facts["state"])},
         timeout=stored_duration(timeout),
         groups=groups,
+        tags=its_tags,
         reason=None if reason is None else Reason(reason),
         failures=tuple(Failure(**failure) for failure in reversed(failures)),
     )

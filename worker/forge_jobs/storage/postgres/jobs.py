@@ -21,7 +21,7 @@ from forge_jobs.model.job import (
 from forge_jobs.model.match import Match, Move
 from forge_jobs.storage import refusals
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT, BATCH
-from forge_jobs.storage.postgres import endings, enqueue, groups, handled, job_rows
+from forge_jobs.storage.postgres import endings, enqueue, groups, handled, job_rows, tags
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.limits import FILLED
 from forge_jobs.storage.postgres.moves import (
@@ -29,6 +29,7 @@ from forge_jobs.storage.postgres.moves import (
     COUNT,
     DELETE,
     MOVE_ALL,
+    MOVE_TAGGED,
     RETRY,
     RUN_NOW,
     move,
@@ -107,9 +108,11 @@ class PostgresJobs:
         kind: str | None = None,
         limit: int = 100,
         before: int | None = None,
+        with_tags: tuple[str, ...] = (),
     ) -> list[Job]:
         last = LAST_ID if before is None else before
-        records = await self._database.fetch(job_rows.NEWEST[state], last, queue, kind, limit)
+        statement, more = (job_rows.TAGGED, [with_tags]) if with_tags else (job_rows.NEWEST, [])
+        records = await self._database.fetch(statement[state], last, queue, kind, limit, *more)
         return [job_rows.shown(record) for record in records]
 
     async def cancel(self, job_id: int) -> Cancelled:
@@ -141,7 +144,8 @@ class PostgresJobs:
         await groups.admit(self._database, record["again"])
 
     def move_all(self, move: Move, match: Match, *, limit: int = BATCH) -> AsyncIterator[Moved]:
-        return move_all(self._database, MOVE_ALL[move], match, limit)
+        statements = MOVE_TAGGED if match.tags else MOVE_ALL
+        return move_all(self._database, statements[move], match, limit)
 
     async def transfer_all(
         self,
@@ -159,8 +163,16 @@ class PostgresJobs:
         async for moved in move_all(self._database, statements, Match(state, last, queue), limit):
             yield moved
 
-    async def count(self, state: State, *, queue: str | None = None, kind: str | None = None) -> int:
-        found: int = await self._database.fetchval(COUNT[state], queue, kind)
+    async def count(
+        self,
+        state: State,
+        *,
+        queue: str | None = None,
+        kind: str | None = None,
+        with_tags: tuple[str, ...] = (),
+    ) -> int:
+        statement, more = (tags.COUNT, [with_tags]) if with_tags else (COUNT, [])
+        found: int = await self._database.fetchval(statement[state], queue, kind, *more)
         return found
 
     async def newest(self) -> int:

@@ -23,7 +23,7 @@ from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 from forge_jobs.storage.postgres.statement import filled
-from forge_jobs.storage.postgres.walks import WALKS, Walk
+from forge_jobs.storage.postgres.walks import WALKS, Walk, of_batch
 
 RACES = 50
 """How often the move of a job may meet another move before something must be wrong."""
@@ -221,70 +221,23 @@ DELETE = _of_one(_DELETE)
 RUN_NOW = _of_one(_RUN_NOW)
 
 
-# $1 bounds how many rows are looked at, not how many match: of a rare kind there may be none for long.
-_PICK = """seen AS MATERIALIZED (
-    SELECT ctid AS place, queue_id, {order}
-    FROM {schema}.{table}
-    WHERE {after} AND {condition} AND job_id <= $2::bigint
-    ORDER BY {order} LIMIT $1
-), meant AS MATERIALIZED (
-    SELECT {found} FROM seen
-    WHERE ($3::text IS NULL OR (SELECT job.kind FROM {schema}.job WHERE job.id = seen.job_id) = $3) AND {of_queue}
-), pick AS MATERIALIZED (
-    SELECT ctid AS place, job_id
-    FROM {schema}.{table}
-    WHERE {row} = ANY (ARRAY(SELECT {found} FROM meant)) AND {condition}
-    FOR UPDATE SKIP LOCKED
-), """
-
-_ANSWER = """(SELECT count(*) FROM seen) AS seen, (SELECT count(*) FROM meant) AS meant, (SELECT count(*) FROM pick) AS met,
-       (SELECT row({bound}{order}) AS standing FROM seen ORDER BY standing DESC LIMIT 1) AS last"""
-
-
-def _of_batch(statement: str, state: State) -> str:
-    """Return the statement for the next jobs of a state."""
-    walk = WALKS[state]
-
-    def taken(table: str, column: str = "job_id", type: str = "bigint") -> str:
-        return (
-            f"SELECT {column} FROM pick"
-            if walk.table == table
-            else f"SELECT NULL::{type} AS {column} WHERE false"
-        )
-
-    return filled(
-        statement,
-        pick=_PICK,
-        ready=taken("ready", "place", "tid"),
-        scheduled=taken("scheduled"),
-        blocked=taken("blocked"),
-        claimed=taken("claimed"),
-        finished=taken("finished"),
-        dead=taken("finished"),
-        answer=_ANSWER,
-        table=walk.table,
-        after=walk.after,
-        condition=walk.condition,
-        of_queue=walk.of_queue,
-        order=walk.order,
-        row=walk.row,
-        found="place" if walk.row == "ctid" else walk.row,
-        bound=walk.bound,
-    )
-
-
 MOVE_ALL: Mapping[Move, Mapping[State, str]] = {
-    move: {state: _of_batch(statement, state) for state in move.states}
+    move: {state: of_batch(statement, state) for state in move.states}
+    for move, statement in ((Move.CANCEL, _CANCEL), (Move.RETRY, _RETRY), (Move.DELETE, _DELETE))
+}
+
+MOVE_TAGGED: Mapping[Move, Mapping[State, str]] = {
+    move: {state: of_batch(statement, state, tagged=True) for state in move.states}
     for move, statement in ((Move.CANCEL, _CANCEL), (Move.RETRY, _RETRY), (Move.DELETE, _DELETE))
 }
 
 _TRANSFER_ALL: Mapping[State, str] = {
-    state: _of_batch(_TRANSFER, state) for state in State if state is not State.IN_PROGRESS
+    state: of_batch(_TRANSFER, state) for state in State if state is not State.IN_PROGRESS
 }
 
 # By the statement of a batch, the one that finds the keys it takes: to name the key that it did not get.
 KEYS: Mapping[str, str] = {
-    MOVE_ALL[Move.RETRY][State.DEAD]: _of_batch(
+    statements[Move.RETRY][State.DEAD]: of_batch(
         """
 WITH {pick}wanted AS (
     SELECT id, kind, key FROM {schema}.job WHERE id = ANY (ARRAY(SELECT job_id FROM meant)) AND key IS NOT NULL
@@ -292,7 +245,9 @@ WITH {pick}wanted AS (
 SELECT kind, key FROM wanted ORDER BY kind, key, id
 """,
         State.DEAD,
+        tagged=statements is MOVE_TAGGED,
     )
+    for statements in (MOVE_ALL, MOVE_TAGGED)
 }
 
 _COUNT = """
@@ -372,14 +327,21 @@ async def move_all(
 ) -> AsyncIterator[Moved]:
     """Run the statement of the state until it has met all jobs that match; see `Jobs.move_all`."""
     walk = WALKS[match.state]
-    beginning = await _beginning(database, walk)
+    beginning = (0,) if match.tags else await _beginning(database, walk)
+    more: tuple[object, ...] = ()
+    if match.tags:
+        more = (
+            (match.tags, await database.fetchval("SELECT now()"))
+            if walk.table == "finished"
+            else (match.tags,)
+        )
     queue_ids: list[int | None] = [record[0] for record in await database.fetch(_QUEUES, match.queue)]
-    if match.queue is None and not walk.by_queue:
+    if match.queue is None and (match.tags or not walk.by_queue):
         queue_ids = [None]
     for queue_id in queue_ids:
         standing, seen = beginning, limit
         while seen == limit:
-            arguments = (limit, match.last, match.kind, queue_id, *standing)
+            arguments = (limit, match.last, match.kind, queue_id, *standing, *more)
             record = await again(_move_batch, database, statements[match.state], arguments)
             seen = record["seen"]
             if record["meant"]:

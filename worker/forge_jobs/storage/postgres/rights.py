@@ -22,6 +22,7 @@ _WORKED_ON = (
     "job",
     "job_group",
     "job_key",
+    "job_tag",
     "kind",
     "leader",
     "occupant",
@@ -52,6 +53,7 @@ RIGHTS: Mapping[Purpose, Mapping[str, str]] = {
         "job": "INSERT, SELECT (id)",
         "job_group": "INSERT, SELECT, UPDATE",
         "job_key": "INSERT, SELECT",
+        "job_tag": "INSERT",
         "kind": "SELECT",
         "migration": "SELECT",
         "occupant": "INSERT, SELECT",
@@ -91,12 +93,14 @@ FUNCTIONS = (
     "places_left",
     "remove",
     "put_job",
+    "rarest",
     "rewrite_job",
     "stand_in_line",
     "summed",
     "tell",
     "wake",
     "withdraw",
+    "write_tags",
 )
 """They do only what the role that calls them may do by itself."""
 

@@ -1,8 +1,9 @@
 """The ways over all jobs of a state in PostgreSQL."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forge_jobs.model.job import State
+from forge_jobs.storage.postgres.statement import filled
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +58,104 @@ WALKS = {
         by_queue=True,
     ),
 }
+
+
+# $1 bounds how many rows are looked at, not how many match: of a rare kind there may be none for long.
+_PICK = """seen AS MATERIALIZED (
+    SELECT ctid AS place, queue_id, {order}
+    FROM {schema}.{table}
+    WHERE {after} AND {condition} AND job_id <= $2::bigint
+    ORDER BY {order} LIMIT $1
+), meant AS MATERIALIZED (
+    SELECT {found} FROM seen
+    WHERE ($3::text IS NULL OR (SELECT job.kind FROM {schema}.job WHERE job.id = seen.job_id) = $3) AND {of_queue}
+), pick AS MATERIALIZED (
+    SELECT ctid AS place, job_id
+    FROM {schema}.{table}
+    WHERE {row} = ANY (ARRAY(SELECT {found} FROM meant)) AND {condition}
+    FOR UPDATE SKIP LOCKED
+), """
+
+# The same along the tags. A job that has been ready since it was enqueued is found by the index of `ready`; the others,
+# if there are any, by one scan.
+_PICK_TAGGED = """seen AS MATERIALIZED (
+    SELECT job_id FROM {schema}.job_tag
+    WHERE tag = (SELECT {schema}.rarest($6::text[])) AND job_id > $5::bigint AND job_id <= $2::bigint
+    ORDER BY job_id LIMIT $1
+), mine AS MATERIALIZED (
+    SELECT job.id AS job_id, job.queue_id, job.priority, {schema}.micros(job.created_at) AS pos FROM {schema}.job
+    WHERE job.id = ANY (ARRAY(SELECT job_id FROM seen)) AND job.tags @> $6
+      AND ($3::text IS NULL OR job.kind = $3) AND ($4::integer IS NULL OR job.queue_id = $4)
+), {meant}, pick AS MATERIALIZED (
+    SELECT ctid AS place, job_id
+    FROM {schema}.{table}
+    WHERE {row} = ANY (ARRAY(SELECT {found} FROM meant)) AND {condition}
+    FOR UPDATE SKIP LOCKED
+), """
+
+_MEANT = """meant AS MATERIALIZED (
+    SELECT job_id FROM {schema}.{table} WHERE job_id = ANY (ARRAY(SELECT job_id FROM mine)) AND {condition}
+)"""
+
+_MEANT_READY = """near AS MATERIALIZED (
+    SELECT mine.job_id, ready.place
+    FROM mine CROSS JOIN LATERAL (
+        SELECT ready.ctid AS place FROM {schema}.ready
+        WHERE ready.queue_id = mine.queue_id AND ready.priority = mine.priority AND ready.pos = mine.pos
+          AND ready.job_id = mine.job_id LIMIT 1) AS ready
+), far AS MATERIALIZED (
+    SELECT job_id FROM mine
+    EXCEPT SELECT job_id FROM near
+    EXCEPT SELECT job_id FROM {schema}.scheduled WHERE job_id = ANY (ARRAY(SELECT job_id FROM mine))
+    EXCEPT SELECT job_id FROM {schema}.blocked WHERE job_id = ANY (ARRAY(SELECT job_id FROM mine))
+    EXCEPT SELECT job_id FROM {schema}.claimed WHERE job_id = ANY (ARRAY(SELECT job_id FROM mine))
+    EXCEPT SELECT job_id FROM {schema}.finished WHERE job_id = ANY (ARRAY(SELECT job_id FROM mine))
+), meant AS MATERIALIZED (
+    SELECT job_id, place FROM near
+    UNION ALL
+    SELECT job_id, ctid FROM {schema}.ready
+    WHERE (SELECT count(*) FROM far) > 0 AND (job_id IN (SELECT job_id FROM far)) IS TRUE
+)"""
+
+_ANSWER = """(SELECT count(*) FROM seen) AS seen, (SELECT count(*) FROM meant) AS meant, (SELECT count(*) FROM pick) AS met,
+       (SELECT row({bound}{order}) AS standing FROM seen ORDER BY standing DESC LIMIT 1) AS last"""
+
+
+def of_batch(statement: str, state: State, *, tagged: bool = False) -> str:
+    """Return the statement for the next jobs of a state; `tagged`: of those that have all tags of $6, and of ended ones
+    those that had ended by $7.
+    """
+    walk = WALKS[state]
+    pick = _PICK
+    if tagged:
+        walk = replace(walk, order="job_id", bound="")
+        if walk.table == "finished":
+            walk = replace(walk, condition=f"{walk.condition} AND finished_at <= $7::timestamptz")
+        pick = _PICK_TAGGED.replace("{meant}", _MEANT_READY if walk.table == "ready" else _MEANT)
+
+    def taken(table: str, column: str = "job_id", type: str = "bigint") -> str:
+        return (
+            f"SELECT {column} FROM pick"
+            if walk.table == table
+            else f"SELECT NULL::{type} AS {column} WHERE false"
+        )
+
+    return filled(
+        statement,
+        pick=pick,
+        ready=taken("ready", "place", "tid"),
+        scheduled=taken("scheduled"),
+        blocked=taken("blocked"),
+        claimed=taken("claimed"),
+        finished=taken("finished"),
+        dead=taken("finished"),
+        answer=_ANSWER,
+        table=walk.table,
+        after=walk.after,
+        condition=walk.condition,
+        of_queue=walk.of_queue,
+        order=walk.order,
+        row=walk.row,
+        found="place" if walk.row == "ctid" else walk.row,
+        bound=walk.bound,
+    )

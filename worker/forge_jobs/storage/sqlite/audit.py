@@ -24,7 +24,7 @@ from forge_jobs.storage.contradictions import (
     slot_finding,
     unmended,
 )
-from forge_jobs.storage.sqlite import group_audit
+from forge_jobs.storage.sqlite import group_audit, tags
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.revision import configured
 from forge_jobs.storage.sqlite.slots import fit, free_slots_of_the_gone
@@ -81,11 +81,11 @@ WHERE key IS NOT NULL AND id NOT IN (SELECT job_id FROM ended)
 UNION ALL
 SELECT 'hold', job_id, unique_hold.kind, NULL, NULL FROM unique_hold JOIN mine ON mine.id = unique_hold.job_id
 WHERE mine.kind <> unique_hold.kind
-UNION ALL
+UNION ALL{tags}UNION ALL
 SELECT 'lost', job_id, CAST(worker_id AS TEXT), NULL, NULL FROM place
 WHERE state = 'abandoned' AND job_id IN (SELECT id FROM mine) AND job_id NOT IN (SELECT job_id FROM crowded)
 ORDER BY 2, 1
-""".replace("{these}", "job_id >= :first AND job_id < :end")
+""".replace("{tags}", tags.LOOK).replace("{these}", "job_id >= :first AND job_id < :end")
 
 SLOTS = """
 WITH RECURSIVE wanted (queue_id, queue, number, concurrency) AS (
@@ -220,6 +220,7 @@ def _mend(transaction: Transaction, contradictions: Contradictions, forget: bool
         FREE_KEY, [(row.what, row.key) for row in contradictions.rows if row.fault == "key"]
     )
     transaction.execute_many(FREE_HOLD, [(job_id,) for job_id in contradictions.ids("hold")])
+    tags.mend(transaction, contradictions.ids("tag", "tagless"))
     transaction.execute_many(HOLD_KEY, [(job_id,) for job_id in contradictions.ids("keyless")])
 
 
@@ -264,7 +265,7 @@ def _place(transaction: Transaction, job_id: int, forget: bool) -> None:
     if places:
         _take_out(transaction, job_id, places[1:])
     elif forget:
-        _delete_about(transaction, job_id, "failure", "job_key", "unique_hold")
+        _delete_about(transaction, job_id, "failure", "job_key", "job_tag", "unique_hold")
         transaction.execute("DELETE FROM job WHERE id = ?", (job_id,))
     else:
         job = transaction.record(

@@ -23,7 +23,7 @@ from forge_jobs.model.job import (
 )
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
-from forge_jobs.storage.sqlite import groups
+from forge_jobs.storage.sqlite import groups, tags
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import later, micros
@@ -305,6 +305,7 @@ def finish(transaction: Transaction, ends: Sequence[End]) -> list[int]:
 
 def _forget(transaction: Transaction, claims: Sequence[Claim]) -> None:
     """The jobs of these claims, which were taken back, are deleted."""
+    tags.forget(transaction, [claim.job_id for claim in claims])
     ids = [(claim.job_id,) for claim in claims]
     transaction.execute_many("DELETE FROM failure WHERE job_id = ?", ids)
     transaction.execute_many("DELETE FROM job WHERE id = ?", ids)

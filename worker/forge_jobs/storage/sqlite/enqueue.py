@@ -7,7 +7,7 @@ from forge_jobs.model.group import GROUPS
 from forge_jobs.model.job import Alike, Enqueued, NewJob, Reason
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.storage.pieces import are_plain, pieces
-from forge_jobs.storage.sqlite import groups, moves
+from forge_jobs.storage.sqlite import groups, moves, tags
 from forge_jobs.storage.sqlite.history import forget
 from forge_jobs.storage.sqlite.keys import INSERT, due, duplicate, put, require_new
 from forge_jobs.storage.sqlite.kinds import named
@@ -51,6 +51,7 @@ def _add(
     ready: list[tuple[int, int, int, int, int]] = []
     scheduled: list[tuple[int, int, int, int, int, str, int | None]] = []
     joining: list[groups.Joining] = []
+    tagged: list[tuple[int, tuple[str, ...]]] = []
     # Ids are chosen here, not by the table, since `ready` needs them too; nobody else writes meanwhile.
     job_id: int = transaction.value("SELECT seq FROM sqlite_sequence WHERE name = 'job'") or 0
     for job in jobs:
@@ -80,8 +81,11 @@ def _add(
                 job.payload,
                 links,
                 job.groups,
+                tags.encoded(job.tags) if job.tags else None,
             )
         )
+        if job.tags:
+            tagged.append((job_id, job.tags))
         run_at = due(job, now)
         if run_at > now:
             scheduled.append((job_id, run_at, queue_id, 0, priority, Reason.DELAYED.value, links))
@@ -90,6 +94,7 @@ def _add(
         else:  # one pos for a whole batch: within it, `ready` is in the order of ids
             ready.append((job_id, now, queue_id, 0, priority))
     transaction.execute_many(INSERT, rows)
+    tags.add(transaction, tagged)
     transaction.execute_many(
         "INSERT INTO job_key (kind, key, job_id) VALUES (?, ?, ?)",
         [(kind, key, holder) for (kind, key), (holder, _) in keys.items()],

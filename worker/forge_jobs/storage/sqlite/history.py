@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.storage.sqlite import tags
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import micros
@@ -24,6 +25,7 @@ class SqliteHistory:
 
 def forget(transaction: Transaction, job_ids: list[int]) -> None:
     """These ended jobs are deleted; the tally is as it was."""
+    tags.forget(transaction, job_ids)
     rows = [(job_id,) for job_id in job_ids]
     for sql in (
         "DELETE FROM finished WHERE job_id = ?",

@@ -26,7 +26,7 @@ from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage import refusals
 from forge_jobs.storage.closed_queues import IS_OPEN, SHOWN_NAME
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT, BATCH
-from forge_jobs.storage.sqlite import groups, handled, moves
+from forge_jobs.storage.sqlite import groups, handled, moves, places, tags, walks
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.enqueue import enqueue
 from forge_jobs.storage.sqlite.limits import FILLED
@@ -51,7 +51,7 @@ SELECT job.id, {name} AS queue, job.kind,
        CASE WHEN finished.job_id IS NOT NULL THEN finished.error
             ELSE (SELECT error FROM failure WHERE failure.job_id = job.id ORDER BY failure.id DESC LIMIT 1) END
            AS error,
-       finished.result, job.groups
+       finished.result, job.groups, job.tags
 FROM job
 JOIN queue ON queue.id = job.queue_id
 LEFT JOIN finished ON finished.job_id = job.id
@@ -79,6 +79,15 @@ PAGES = {
         ORDER BY +place.job_id DESC LIMIT :limit
     """,
 }
+# The same along the tags; the state is that of the view, which looks at a row of each table for each job.
+TAGGED = """
+    FROM job_tag AS place CROSS JOIN job ON job.id = place.job_id
+    WHERE place.tag = :tag AND (:state IS NULL OR (SELECT state FROM jobs WHERE jobs.id = place.job_id) = :state)
+      AND (:queue IS NULL OR job.queue_id = (SELECT id FROM queue WHERE name = :queue))
+      AND (:kind IS NULL OR job.kind = :kind) AND (:before IS NULL OR place.job_id < :before) AND {has_all}
+    ORDER BY place.job_id DESC LIMIT :limit
+""".replace("{has_all}", tags.HAS_ALL)
+
 FIND = JOB + "WHERE job.id IN (SELECT place.job_id {page}) ORDER BY job.id DESC"
 
 # The first pos of each priority: a few steps in the index, however many jobs wait.
@@ -183,8 +192,12 @@ class SqliteJobs:
         kind: str | None = None,
         limit: int = 100,
         before: int | None = None,
+        with_tags: tuple[str, ...] = (),
     ) -> list[Job]:
-        wanted = {"queue": queue, "kind": kind, "before": before, "limit": limit}
+        wanted: dict[str, Any] = {"queue": queue, "kind": kind, "before": before, "limit": limit}
+        if with_tags:
+            wanted |= {"tags": tags.encoded(with_tags), "state": state}
+            return await self._database.read(lambda transaction: _tagged(transaction, wanted, with_tags))
         if state is State.PENDING:
             return await self._database.read(lambda transaction: _pending(transaction, wanted))
         conditions = ["true"]
@@ -202,7 +215,7 @@ class SqliteJobs:
 
     async def cancel(self, job_id: int) -> Cancelled:
         def cancel(transaction: Transaction) -> Cancelled:
-            place = moves.place(transaction, job_id)
+            place = places.place(transaction, job_id)
             if place.state in ENDED:
                 return Cancelled.ENDED
             moves.cancel(transaction, [place])
@@ -212,7 +225,7 @@ class SqliteJobs:
 
     async def retry(self, job_id: int) -> bool:
         def retry(transaction: Transaction) -> bool:
-            place = moves.place(transaction, job_id)
+            place = places.place(transaction, job_id)
             if place.state not in (State.DEAD, State.RETRYING):
                 raise refusals.not_retried(job_id, place.state)
             return moves.retry(transaction, [place]) == 1
@@ -221,7 +234,7 @@ class SqliteJobs:
 
     async def run_now(self, job_id: int) -> bool:
         def run_now(transaction: Transaction) -> bool:
-            place = moves.place(transaction, job_id)
+            place = places.place(transaction, job_id)
             if place.state in (State.PENDING, State.BLOCKED):
                 return False
             if place.state not in (State.SCHEDULED, State.RETRYING):
@@ -233,7 +246,7 @@ class SqliteJobs:
 
     async def delete(self, job_id: int) -> None:
         def delete(transaction: Transaction) -> None:
-            place = moves.place(transaction, job_id)
+            place = places.place(transaction, job_id)
             if place.state is State.IN_PROGRESS:
                 raise refusals.not_deleted(job_id, place.state)
             moves.delete(transaction, [place])
@@ -257,8 +270,17 @@ class SqliteJobs:
         async for moved in moves.move_all(self._database, change, Match(state, last, queue), limit):
             yield moved
 
-    async def count(self, state: State, *, queue: str | None = None, kind: str | None = None) -> int:
-        return await self._database.read(lambda transaction: moves.count(transaction, state, queue, kind))
+    async def count(
+        self,
+        state: State,
+        *,
+        queue: str | None = None,
+        kind: str | None = None,
+        with_tags: tuple[str, ...] = (),
+    ) -> int:
+        return await self._database.read(
+            lambda transaction: walks.count(transaction, state, queue, kind, with_tags)
+        )
 
     async def newest(self) -> int:
         job_id: int = await self._database.read(
@@ -283,7 +305,7 @@ class SqliteJobs:
 
     async def waiting(self, job_id: int) -> Waiting:
         def waiting(transaction: Transaction) -> Waiting:
-            place = moves.place(transaction, job_id)
+            place = places.place(transaction, job_id)
             name = transaction.value("SELECT name FROM queue WHERE id = ?", (place.queue_id,))
             queue = get_queue(transaction, name)
             of_queue = {"queue_id": place.queue_id}
@@ -310,7 +332,7 @@ class SqliteJobs:
         return 0
 
 
-def _ahead(transaction: Transaction, place: moves.Place) -> int:
+def _ahead(transaction: Transaction, place: places.Place) -> int:
     """Return how many jobs are claimed before this pending one, counted up to AHEAD_LIMIT."""
     if place.state is not State.PENDING:
         return 0
@@ -330,6 +352,12 @@ def _ahead(transaction: Transaction, place: moves.Place) -> int:
         wanted,
     )
     return ahead
+
+
+def _tagged(transaction: Transaction, wanted: dict[str, Any], with_tags: tuple[str, ...]) -> list[Job]:
+    """Return jobs that have all of these tags, newest first."""
+    wanted["tag"] = tags.rarest(transaction, with_tags)
+    return _jobs(transaction, transaction.records(FIND.replace("{page}", TAGGED), wanted))
 
 
 def _pending(transaction: Transaction, wanted: dict[str, Any]) -> list[Job]:
@@ -353,7 +381,7 @@ def _pos_before(transaction: Transaction, job_id: int | None) -> int:
     if job_id is None:
         return LAST
     try:
-        place = moves.place(transaction, job_id)
+        place = places.place(transaction, job_id)
     except JobNotFound:
         return LAST
     if place.pos is not None:
@@ -410,4 +438,5 @@ def _job(row: Record, attempt: int) -> Job:
         error=row["error"],
         result=row["result"],
         groups=tuple(decoded(row["groups"]).values()),
+        tags=tags.decoded(row["tags"]),
     )

@@ -11,7 +11,7 @@ from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidPayload, KeyBusy, NotUnique, StorageUnavailable
 from forge_jobs.model.group import GROUPS
 from forge_jobs.model.job import WAITING, Enqueued, Hold, KeyMode, NewJob, Reason, Removed, State
-from forge_jobs.storage.sqlite import groups, moves
+from forge_jobs.storage.sqlite import groups, moves, places, tags
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import later, micros
 from forge_jobs.storage.sqlite.tally import count_move
@@ -25,14 +25,14 @@ HELD = "SELECT job_id, since FROM unique_hold WHERE kind = ? AND fingerprint = ?
 HOLD = "INSERT OR REPLACE INTO unique_hold (kind, fingerprint, since, until, job_id) VALUES (?, ?, ?, ?, ?)"
 
 UPDATE = """
-UPDATE job SET queue_id = ?, priority = ?, max_attempts = ?, timeout = ?, codec = ?, payload = ?, created_at = ?, links = ?, groups = ?
+UPDATE job SET queue_id = ?, priority = ?, max_attempts = ?, timeout = ?, codec = ?, payload = ?, created_at = ?, links = ?, groups = ?, tags = ?
 WHERE id = ?
 """
 
 # The columns are named: a later release may add some while this one still runs.
 INSERT = """
-INSERT INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
@@ -66,7 +66,7 @@ def _remove(transaction: Transaction, kind: str, key: str) -> Removed:
     holder = transaction.value(HOLDER, (kind, key))
     if holder is None:
         return Removed.NOT_FOUND
-    place = moves.place(transaction, holder)
+    place = places.place(transaction, holder)
     if place.state is State.IN_PROGRESS:
         transaction.execute("DELETE FROM job_key WHERE job_id = ?", (holder,))
         return Removed.WILL_NOT_RETRY
@@ -95,7 +95,7 @@ def put(transaction: Transaction, job: NewJob, queue_id: int, attempts: int) -> 
     same = Enqueued(holder, duplicate=True, payload_differs=differs)
     if job.hold is not None and (job.key_mode is not KeyMode.REPLACE or differs is None):
         return require_new(job, same)
-    place = moves.place(transaction, holder)
+    place = places.place(transaction, holder)
     if job.hold is not None and place.state not in WAITING:
         return same
     if place.state is State.IN_PROGRESS:
@@ -129,7 +129,9 @@ def _held(transaction: Transaction, job: NewJob, hold: Hold) -> int | None:
     return job_id
 
 
-def _rewrite(transaction: Transaction, place: moves.Place, job: NewJob, queue_id: int, attempts: int) -> None:
+def _rewrite(
+    transaction: Transaction, place: places.Place, job: NewJob, queue_id: int, attempts: int
+) -> None:
     """The waiting job is the one that is asked for, with its id, as if it was enqueued now."""
     now = transaction.now
     run_at = transaction.value("SELECT run_at FROM scheduled WHERE job_id = ?", (place.id,))
@@ -139,8 +141,10 @@ def _rewrite(transaction: Transaction, place: moves.Place, job: NewJob, queue_id
     moves.take_out(transaction, [place])
     transaction.execute("DELETE FROM failure WHERE job_id = ?", (place.id,))
     facts = (queue_id, job.priority or 0, attempts, _seconds(job), job.codec, job.payload)
-    linked = (_links(job), job.groups)
+    linked = (_links(job), job.groups, tags.encoded(job.tags))
+    tags.forget(transaction, [place.id])
     transaction.execute(UPDATE, (*facts, created_at if stays else now, *linked, place.id))
+    tags.add(transaction, [(place.id, job.tags)])
     if stays and place.state is State.PENDING and groups.keeps_place(transaction, place.groups, job.groups):
         assert place.pos is not None
         make_ready(transaction, [(place.id, place.pos, queue_id, 0, job.priority or 0)])
@@ -170,7 +174,8 @@ def _insert(transaction: Transaction, job: NewJob, queue_id: int, attempts: int)
     job_id = (transaction.value("SELECT seq FROM sqlite_sequence WHERE name = 'job'") or 0) + 1
     now = transaction.now
     facts = (job.priority or 0, attempts, _seconds(job), job.kind, job.codec, job.key, now, job.payload)
-    transaction.execute(INSERT, (job_id, queue_id, *facts, _links(job), job.groups))
+    transaction.execute(INSERT, (job_id, queue_id, *facts, _links(job), job.groups, tags.encoded(job.tags)))
+    tags.add(transaction, [(job_id, job.tags)])
     if job.hold is None:
         named = (job.kind, job.key, job_id)
         transaction.execute("INSERT INTO job_key (kind, key, job_id) VALUES (?, ?, ?)", named)

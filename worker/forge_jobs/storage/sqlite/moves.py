@@ -5,31 +5,20 @@ holds the database's one write lock, so a job stays where it was found.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from forge_jobs.errors import JobNotFound
 from forge_jobs.model.facts import Moved
 from forge_jobs.model.group import DROPPED_ERROR
 from forge_jobs.model.job import CANCELLED_BY_USER, ENDED, State
 from forge_jobs.model.match import Match, Move
-from forge_jobs.storage.interface.claims import START
-from forge_jobs.storage.sqlite import groups
+from forge_jobs.storage.sqlite import groups, walks
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.history import forget
+from forge_jobs.storage.sqlite.places import Place, place
 from forge_jobs.storage.sqlite.tally import Column, count_move
-from forge_jobs.storage.sqlite.transaction import Record, Transaction
+from forge_jobs.storage.sqlite.transaction import Transaction
 from forge_jobs.storage.sqlite.waiting import make_ready
-
-FIND = """
-SELECT job.id, jobs.state, job.queue_id, job.priority, job.kind, job.key, jobs.attempt, job.created_at, job.groups
-FROM job JOIN jobs ON jobs.id = job.id WHERE job.id = ?
-"""
-
-OF_CLASS = (
-    "SELECT pos, attempt FROM ready WHERE queue_id = :queue_id AND priority = :priority AND job_id = :id"
-)
 
 COLUMNS: Mapping[State, Column] = {
     State.SCHEDULED: "scheduled",
@@ -46,52 +35,6 @@ TABLES: Mapping[Column, str] = {
     "done": "finished",
     "dead": "finished",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a job is, and what it takes to move it."""
-
-    id: int
-    state: State
-    queue_id: int
-    priority: int
-    kind: str
-    key: str | None
-    attempt: int
-    pos: int | None  # of a pending job
-    created_at: int
-    groups: str | None  # as in `job`
-
-
-def place(transaction: Transaction, job_id: int) -> Place:
-    """Return where the job is. Raises JobNotFound."""
-    job = transaction.record(FIND, (job_id,))
-    if job is None:
-        raise JobNotFound(job_id)
-    pos, attempt = None, job["attempt"]
-    if job["state"] == State.PENDING:
-        wanted = {
-            "id": job_id,
-            "queue_id": job["queue_id"],
-            "priority": job["priority"],
-            "pos": job["created_at"],
-        }
-        row = transaction.row(OF_CLASS + " AND pos = :pos", wanted)
-        # it may have become ready later than it was enqueued
-        pos, attempt = row or transaction.rows(OF_CLASS, wanted)[0]
-    return Place(
-        job_id,
-        State(job["state"]),
-        job["queue_id"],
-        job["priority"],
-        job["kind"],
-        job["key"],
-        attempt,
-        pos,
-        job["created_at"],
-        job["groups"],
-    )
 
 
 def cancel(transaction: Transaction, places: Sequence[Place]) -> int:
@@ -198,20 +141,6 @@ def transfer(into: int, transaction: Transaction, places: Sequence[Place]) -> in
     return len(places)
 
 
-def count(transaction: Transaction, state: State, queue: str | None, kind: str | None) -> int:
-    """Return how many jobs a walk over the state would meet."""
-    walk = _WALKS[state]
-    jobs: int = transaction.value(
-        f"""
-        SELECT count(*) FROM {walk.table} AS place
-        WHERE {walk.condition} AND (:queue IS NULL OR place.queue_id = (SELECT id FROM queue WHERE name = :queue))
-          AND (:kind IS NULL OR (SELECT kind FROM job WHERE job.id = place.job_id) = :kind)
-        """,
-        {"queue": queue, "kind": kind},
-    )
-    return jobs
-
-
 def _takes_its_key(transaction: Transaction, place: Place) -> bool:
     return 1 == transaction.changed(
         "INSERT INTO job_key (kind, key, job_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
@@ -284,71 +213,6 @@ def leave_groups(transaction: Transaction, places: Sequence[Place]) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Walk:
-    """The way over all jobs of a state, along an index: which rows come next, and where the last one stands."""
-
-    table: str
-    after: str
-    standing: tuple[str, ...]
-    beginning: tuple[int, ...]  # before all of them
-    by_queue: bool = False  # whether the index begins with the queue, so that each queue is walked by itself
-    condition: str = "true"
-
-    @property
-    def sql(self) -> str:
-        """Return the statement for the next rows; their columns `at_0`, `at_1` and so on are where they stand."""
-        pos = "place.pos" if self.table == "ready" else "NULL"
-        standing = ", ".join(f"{column} AS at_{number}" for number, column in enumerate(self.standing))
-        return f"""
-            SELECT job.id, place.queue_id, job.priority, job.kind, job.key, place.attempt, {pos} AS pos,
-                   job.created_at, job.groups, {standing}
-            FROM {self.table} AS place CROSS JOIN job ON job.id = place.job_id
-            WHERE {self.after} AND place.job_id <= :last
-            ORDER BY {", ".join(self.standing)} LIMIT :limit
-        """
-
-    def at(self, standing: Sequence[int]) -> dict[str, int]:
-        """Return a standing by the names of its columns."""
-        return {f"at_{number}": value for number, value in enumerate(standing)}
-
-    def standing_of(self, row: Record) -> dict[str, int]:
-        """Return where a row of the statement stands."""
-        return self.at([row[f"at_{number}"] for number in range(len(self.standing))])
-
-
-def _by_claim_order() -> _Walk:
-    after = "place.queue_id = :queue_id AND (place.priority, place.pos, place.job_id) > (:at_0, :at_1, :at_2)"
-    standing = ("place.priority", "place.pos", "place.job_id")
-    return _Walk("ready", after, standing, (*START, 0), by_queue=True)
-
-
-def _by_end(state: State) -> _Walk:
-    of_state = f"place.queue_id = :queue_id AND place.state = '{state}' AND place.finished_at <= :until"
-    return _Walk(
-        "finished",
-        f"{of_state} AND (place.finished_at, place.job_id) > (:at_0, :at_1)",
-        ("place.finished_at", "place.job_id"),
-        (0, 0),
-        by_queue=True,
-        condition=f"place.state = '{state}'",
-    )
-
-
-def _by_id(table: str, condition: str) -> _Walk:
-    after = f"place.job_id > :at_0 AND (:queue_id IS NULL OR place.queue_id = :queue_id) AND {condition}"
-    return _Walk(table, after, ("place.job_id",), (0,), condition=condition)
-
-
-_WALKS = {
-    State.PENDING: _by_claim_order(),
-    State.SCHEDULED: _by_id("scheduled", "place.reason <> 'retry'"),
-    State.RETRYING: _by_id("scheduled", "place.reason = 'retry'"),
-    State.BLOCKED: _by_id("blocked", "true"),
-    State.IN_PROGRESS: _by_id("claimed", "place.cancel_requested_at IS NULL"),
-    State.DONE: _by_end(State.DONE),
-    State.DEAD: _by_end(State.DEAD),
-}
 Change = Callable[[Transaction, Sequence[Place]], int]
 
 MOVE_ALL: Mapping[Move, Change] = {Move.CANCEL: cancel, Move.RETRY: retry, Move.DELETE: delete}
@@ -361,55 +225,21 @@ async def move_all(
     limit: int,
 ) -> AsyncIterator[Moved]:
     """Make the change to all jobs that match; see `Jobs.move_all`."""
-    walk = _WALKS[match.state]
     until, queue_ids = await database.read(
-        lambda transaction: (transaction.now, _queue_ids(transaction, match.queue))
+        lambda transaction: (transaction.now, walks.queue_ids(transaction, match))
     )
-    for queue_id in queue_ids if walk.by_queue or match.queue is not None else [None]:
+    for queue_id in queue_ids:
         wanted = {"queue_id": queue_id, "last": match.last, "until": until, "limit": limit}
-        standing: dict[str, int] | None = walk.at(walk.beginning)
+        standing: dict[str, int] | None = walks.beginning(match)
         while standing is not None:
-            standing, met, changed = await database.write(
-                partial(_batch, walk, wanted | standing, match, change)
-            )
+            standing, met, changed = await database.write(partial(_batch, wanted | standing, match, change))
             if met:
                 yield Moved(changed, met - changed)
 
 
 def _batch(
-    walk: _Walk,
-    wanted: dict[str, Any],
-    match: Match,
-    change: Change,
-    transaction: Transaction,
+    wanted: dict[str, Any], match: Match, change: Change, transaction: Transaction
 ) -> tuple[dict[str, int] | None, int, int]:
-    """Make the change to the next jobs; return where the last one stands, how many were met, and how many changed.
-
-    `limit` bounds how many rows are looked at, not how many are met: of a rare kind there may be none for long.
-    """
-    rows = transaction.records(walk.sql, wanted)
-    standing = walk.standing_of(rows[-1]) if len(rows) == wanted["limit"] else None
-    places = [
-        Place(
-            row["id"],
-            match.state,
-            row["queue_id"],
-            row["priority"],
-            row["kind"],
-            row["key"],
-            row["attempt"],
-            row["pos"],
-            row["created_at"],
-            row["groups"],
-        )
-        for row in rows
-    ]
-    met = [place for place in places if match.kind is None or place.kind == match.kind]
+    """Make the change to the next jobs; return where the last one stands, how many were met, and how many changed."""
+    standing, met = walks.batch(transaction, match, wanted)
     return standing, len(met), change(transaction, met) if met else 0
-
-
-def _queue_ids(transaction: Transaction, queue: str | None) -> list[int]:
-    rows = transaction.rows(
-        "SELECT id FROM queue WHERE :queue IS NULL OR name = :queue ORDER BY id", {"queue": queue}
-    )
-    return [row[0] for row in rows]

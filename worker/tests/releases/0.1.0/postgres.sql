@@ -94,7 +94,16 @@ CREATE TABLE "forge_jobs".job (
     payload      bytea NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
     links        smallint,  -- the sum of 1: groups
-    groups       text  -- JSON: the names of its groups, and what it says of each
+    groups       text,  -- JSON: the names of its groups, and what it says of each
+    tags         text[]  -- null: none
+);
+
+-- The tags of jobs, so that the jobs with one are found, in the order of their ids. Triggers on `job` write it: only for
+-- jobs that have tags.
+CREATE TABLE "forge_jobs".job_tag (
+    tag    text NOT NULL,
+    job_id bigint NOT NULL,
+    PRIMARY KEY (tag, job_id)
 );
 
 -- The keys of jobs that have not ended. A row is deleted when its job ends. Each waiting job that has a key has a row
@@ -515,6 +524,31 @@ CREATE FUNCTION "forge_jobs".summed(one jsonb, other jsonb) RETURNS jsonb LANGUA
     FROM (SELECT name, sum(amount::bigint) AS total
           FROM (SELECT * FROM jsonb_each_text($1) UNION ALL SELECT * FROM jsonb_each_text($2)) AS pairs (name, amount)
           GROUP BY name) AS totals
+$$;
+
+-- The rows of `job_tag` are those of `job.tags`.
+CREATE FUNCTION "forge_jobs".write_tags() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        DELETE FROM "forge_jobs".job_tag WHERE job_tag.tag = ANY (OLD.tags) AND job_tag.job_id = OLD.id;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO "forge_jobs".job_tag (tag, job_id) SELECT unnest(NEW.tags), NEW.id;
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER tagged AFTER INSERT ON "forge_jobs".job FOR EACH ROW WHEN (NEW.tags IS NOT NULL)
+    EXECUTE FUNCTION "forge_jobs".write_tags();
+CREATE TRIGGER untagged AFTER DELETE ON "forge_jobs".job FOR EACH ROW WHEN (OLD.tags IS NOT NULL)
+    EXECUTE FUNCTION "forge_jobs".write_tags();
+CREATE TRIGGER retagged AFTER UPDATE OF tags ON "forge_jobs".job FOR EACH ROW WHEN (NEW.tags IS DISTINCT FROM OLD.tags)
+    EXECUTE FUNCTION "forge_jobs".write_tags();
+
+-- Which of these tags the fewest jobs have, counted up to 1,000: a look for jobs that have all of them begins there.
+CREATE FUNCTION "forge_jobs".rarest(tags text[]) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT one FROM unnest($1) AS one
+    ORDER BY (SELECT count(*) FROM (SELECT FROM "forge_jobs".job_tag WHERE job_tag.tag = one LIMIT 1000) AS few) LIMIT 1
 $$;
 
 -- Finds the row of a pending job in `ready`; null: the job is in another state. The index finds a job that has been
@@ -961,7 +995,7 @@ $$;
 -- old payload.
 CREATE FUNCTION "forge_jobs".rewrite_job(
     job_id bigint, queue_id integer, priority smallint, max_attempts integer, timeout double precision, codec text,
-    payload bytea, mode text, max_wait interval, due timestamptz, late boolean, groups text
+    payload bytea, mode text, max_wait interval, due timestamptz, late boolean, groups text, tags text[]
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -996,7 +1030,7 @@ BEGIN
     SET queue_id = rewrite_job.queue_id, priority = rewrite_job.priority, max_attempts = rewrite_job.max_attempts,
         timeout = rewrite_job.timeout, codec = rewrite_job.codec, payload = rewrite_job.payload,
         created_at = CASE WHEN stays THEN job.created_at ELSE statement_timestamp() END,
-        links = CASE WHEN rewrite_job.groups IS NOT NULL THEN 1 END, groups = rewrite_job.groups
+        links = CASE WHEN rewrite_job.groups IS NOT NULL THEN 1 END, groups = rewrite_job.groups, tags = rewrite_job.tags
     WHERE job.id = rewrite_job.job_id
     RETURNING job.created_at INTO since;
     DELETE FROM "forge_jobs".failure WHERE failure.job_id = rewrite_job.job_id;
@@ -1029,7 +1063,7 @@ $$;
 CREATE FUNCTION "forge_jobs".put_job(
     queue_id integer, priority smallint, max_attempts integer, timeout double precision, kind text, codec text,
     payload bytea, key text, mode text, max_wait interval, fingerprint bytea, within interval, extends boolean,
-    due timestamptz, late boolean, groups text DEFAULT NULL,
+    due timestamptz, late boolean, groups text DEFAULT NULL, tags text[] DEFAULT NULL,
     OUT id bigint, OUT outcome text, OUT supersedes bigint, OUT differs boolean
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -1071,7 +1105,7 @@ BEGIN
         IF put_job.fingerprint IS NULL OR mode = 'replace' THEN
             IF "forge_jobs".rewrite_job(
                 holder, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.codec,
-                put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups)
+                put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups, put_job.tags)
             THEN
                 put_job.id := holder;
                 outcome := 'replaced';
@@ -1102,10 +1136,10 @@ BEGIN
     outcome := 'new';
     differs := CASE WHEN supersedes IS NULL THEN false ELSE differs END;
     INSERT INTO "forge_jobs".job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links,
-                              groups)
+                              groups, tags)
     VALUES (put_job.id, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.kind,
             put_job.codec, put_job.key, moment, put_job.payload, CASE WHEN put_job.groups IS NOT NULL THEN 1 END,
-            put_job.groups);
+            put_job.groups, put_job.tags);
     PERFORM "forge_jobs".begin_wait(put_job.id, put_job.queue_id, put_job.priority, put_job.due, late, NULL,
                                 CASE WHEN put_job.groups IS NOT NULL THEN 1::smallint END);
 END
@@ -1169,7 +1203,7 @@ CREATE FUNCTION "forge_jobs".enqueue_bytes(
     kind text, payload bytea, codec text DEFAULT 'json', queue text DEFAULT NULL, priority integer DEFAULT NULL,
     run_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
     timeout interval DEFAULT NULL, key text DEFAULT NULL, key_mode text DEFAULT NULL, delay interval DEFAULT NULL,
-    group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL
+    group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL, tags text[] DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -1242,6 +1276,16 @@ BEGIN
         its_groups := jsonb_build_object(enqueue_bytes.group_name, jsonb_strip_nulls(jsonb_build_object(
             'limit', enqueue_bytes.group_limit, 'overflow', nullif(enqueue_bytes.overflow, 'wait'))))::text;
     END IF;
+    SELECT array_agg(DISTINCT one) INTO tags FROM unnest(enqueue_bytes.tags) AS one;
+    IF cardinality(enqueue_bytes.tags) > 10 THEN
+        RAISE EXCEPTION 'tags has % entries, allowed are at most 10.', cardinality(enqueue_bytes.tags)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF EXISTS (SELECT FROM unnest(enqueue_bytes.tags) AS one
+               WHERE one IS NULL OR one = '' OR length(one) > 64 OR one ~ '[[:cntrl:]]') THEN
+        RAISE EXCEPTION 'tags is %, allowed are tags of 1 to 64 printable characters.', left(enqueue_bytes.tags::text, 80)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     max_attempts := coalesce(nullif(enqueue_bytes.max_attempts, -1), CASE WHEN enqueue_bytes.max_attempts = -1 THEN 0 END,
                              declared.max_attempts, into_queue.max_attempts);
     seconds := coalesce(extract(epoch FROM enqueue_bytes.timeout), declared.timeout);
@@ -1249,7 +1293,7 @@ BEGIN
         SELECT made.id INTO new_id
         FROM "forge_jobs".put_job(into_queue.id, enqueue_bytes.priority::smallint, enqueue_bytes.max_attempts, seconds,
                               enqueue_bytes.kind, enqueue_bytes.codec, enqueue_bytes.payload, enqueue_bytes.key, enqueue_bytes.key_mode, NULL,
-                              NULL, NULL, false, enqueue_bytes.run_at, true, its_groups) AS made;
+                              NULL, NULL, false, enqueue_bytes.run_at, true, its_groups, enqueue_bytes.tags) AS made;
         RETURN new_id;
     END IF;
     new_id := nextval(pg_get_serial_sequence('"forge_jobs".job', 'id'));
@@ -1264,10 +1308,10 @@ BEGIN
         END IF;
     END LOOP;
     INSERT INTO "forge_jobs".job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links,
-                              groups)
+                              groups, tags)
     VALUES (new_id, into_queue.id, enqueue_bytes.priority, enqueue_bytes.max_attempts, seconds, enqueue_bytes.kind,
             enqueue_bytes.codec, enqueue_bytes.key, statement_timestamp(), enqueue_bytes.payload,
-            CASE WHEN its_groups IS NOT NULL THEN 1 END, its_groups);
+            CASE WHEN its_groups IS NOT NULL THEN 1 END, its_groups, enqueue_bytes.tags);
     PERFORM "forge_jobs".begin_wait(new_id, into_queue.id, enqueue_bytes.priority::smallint, enqueue_bytes.run_at, true, NULL,
                                 CASE WHEN its_groups IS NOT NULL THEN 1::smallint END);
     RETURN new_id;
@@ -1278,7 +1322,7 @@ CREATE FUNCTION "forge_jobs".enqueue(
     kind text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL, priority integer DEFAULT NULL,
     run_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
     timeout interval DEFAULT NULL, key text DEFAULT NULL, key_mode text DEFAULT NULL, delay interval DEFAULT NULL,
-    group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL
+    group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL, tags text[] DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
     IF jsonb_typeof(enqueue.payload) IS DISTINCT FROM 'object' THEN
@@ -1288,7 +1332,7 @@ BEGIN
     RETURN "forge_jobs".enqueue_bytes(
         enqueue.kind, convert_to(enqueue.payload::text, 'UTF8'), 'json', enqueue.queue, enqueue.priority,
         enqueue.run_at, enqueue.max_attempts, enqueue.timeout, enqueue.key, enqueue.key_mode, enqueue.delay,
-        enqueue.group_name, enqueue.group_limit, enqueue.overflow);
+        enqueue.group_name, enqueue.group_limit, enqueue.overflow, enqueue.tags);
 END
 $$;
 
@@ -1314,7 +1358,7 @@ SELECT job.id,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
-       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups
+       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags
 FROM "forge_jobs".job
 JOIN "forge_jobs".queue ON queue.id = job.queue_id
 LEFT JOIN "forge_jobs".finished ON finished.job_id = job.id
@@ -1490,6 +1534,7 @@ DELETE FROM forge_jobs.occupant;
 DELETE FROM forge_jobs.migration;
 DELETE FROM forge_jobs.leader;
 DELETE FROM forge_jobs.kind;
+DELETE FROM forge_jobs.job_tag;
 DELETE FROM forge_jobs.job_key;
 DELETE FROM forge_jobs.job_group;
 DELETE FROM forge_jobs.job;
@@ -1502,105 +1547,110 @@ DELETE FROM forge_jobs.claimed;
 DELETE FROM forge_jobs.blocked;
 DELETE FROM forge_jobs.cron;
 DELETE FROM forge_jobs.queue;
-INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('1', 'default', 'false', NULL, NULL, NULL, NULL, '5', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0');
-INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('2', 'mail', 'false', NULL, NULL, '3', 'mail', '8', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0');
-INSERT INTO forge_jobs.cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, overlap, missed, missed_limit, managed_by, next_fire_at, last_fire_at, last_error, skipped) OVERRIDING SYSTEM VALUE VALUES ('1', 'nightly', '0 3 * * *', 'UTC', 'true', 'report', E'\\x7b7d', 'json', '1', 'true', '0', 'false', NULL, NULL, 'true', 'latest', '100', NULL, NULL, '2026-01-01 00:00:01+00', NULL, '0');
-INSERT INTO forge_jobs.blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) OVERRIDING SYSTEM VALUE VALUES ('15', '1', '1767225600000000', '1', '0', '0', NULL);
-INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('7', '1002', '2026-01-01 00:00:00+00', NULL, '1', '2');
-INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('8', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '2');
-INSERT INTO forge_jobs.done_together (at, first_id, last_id, queue_id, jobs, job_ids) OVERRIDING SYSTEM VALUE VALUES ('2026-01-01 00:00:00+00', '1', '1', '1', '1', NULL);
-INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERRIDING SYSTEM VALUE VALUES ('1', '2', '1', '2026-01-01 00:00:00+00', '1002', 'it broke');
-INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERRIDING SYSTEM VALUE VALUES ('2', '3', '1', '2026-01-01 00:00:00+00', '1002', 'it broke');
-INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERRIDING SYSTEM VALUE VALUES ('3', '4', '1', '2026-01-01 00:00:00+00', '1002', 'it broke');
-INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('1', '1002', '2025-12-31 23:59:58.5+00', '2026-01-01 00:00:00+00', '1', '1', 'done', NULL, E'\\x2273656e7422');
-INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('2', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '1', 'dead', 'it broke', NULL);
-INSERT INTO forge_jobs.fire (cron_id, fire_at, job_id) OVERRIDING SYSTEM VALUE VALUES ('1', '2026-01-01 00:00:01+00', '18');
-INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '{"0": 1767225600000000}');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '5', NULL, 'work', 'json', 'ada', '2026-01-01 00:00:00+00', E'\\x7b22746f223a22616461406578616d706c652e636f6d227d', NULL, NULL);
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a226e6f626f6479227d', NULL, NULL);
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('3', '1', '0', '5', NULL, 'work', 'json', 'bob', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL);
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('4', '1', '0', '0', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL);
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('5', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL);
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('6', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL);
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('7', '2', '0', '8', '300', 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a22637964227d', NULL, NULL);
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('8', '2', '0', '8', NULL, 'work', 'json', 'dan', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL);
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('9', '1', '0', '5', NULL, 'work', 'json', 'eve', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL);
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('10', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL);
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('11', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL);
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('12', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000001+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL);
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('13', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000002+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL);
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('14', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{"limit":1}}');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('15', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{"limit":1}}');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('16', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{},"all":{}}');
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('17', '2', '-5', '8', NULL, 'work', 'msgpack', NULL, '2026-01-01 00:00:01+00', E'\\x81a2746fa3666179', NULL, NULL);
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups) OVERRIDING SYSTEM VALUE VALUES ('18', '1', '0', '5', NULL, 'report', 'json', NULL, '2026-01-01 00:00:01+00', E'\\x7b7d', NULL, NULL);
-INSERT INTO forge_jobs.job_group (id, name, said, said_at, set_limit) OVERRIDING SYSTEM VALUE VALUES ('1', 'customer:42', '1', '-infinity', NULL);
-INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'bob', '3');
-INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'dan', '8');
-INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'eve', '9');
-INSERT INTO forge_jobs.kind (kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, declared_at, declared_by) OVERRIDING SYSTEM VALUE VALUES ('report', NULL, NULL, NULL, NULL, 'json', NULL, 'accounting', NULL, '2026-01-01 00:00:00+00', 'shop');
-INSERT INTO forge_jobs.leader (one, worker_id, epoch, until) OVERRIDING SYSTEM VALUE VALUES ('true', '1001', '1', '2053-05-19 00:00:00+00');
-INSERT INTO forge_jobs.migration (number, name, applied_at, breaking) OVERRIDING SYSTEM VALUE VALUES ('1', 'jobs', '2026-01-01 00:00:00+00', 'false');
-INSERT INTO forge_jobs.occupant (job_id, group_id, since) OVERRIDING SYSTEM VALUE VALUES ('14', '1', '1767225600000000');
-INSERT INTO forge_jobs.operator (one, holder, epoch) OVERRIDING SYSTEM VALUE VALUES ('true', 'operator-1', '1');
-INSERT INTO forge_jobs.rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by, flowed, flowed_at, emptied) OVERRIDING SYSTEM VALUE VALUES ('mail', '10', '1', '10', '2026-01-01 00:00:00+00', '0', NULL, NULL, '0', '2026-01-01 00:00:00+00', '0');
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('11', '1767225600000000', '1', '0', '0');
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('12', '1767225600000001', '1', '0', '0');
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('13', '1767225600000002', '1', '0', '0');
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('14', '1767225600000000', '1', '0', '0');
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('17', '1767225601000000', '2', '0', '-5');
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('18', '1767225601000000', '1', '0', '0');
-INSERT INTO forge_jobs.revision (one, revision) OVERRIDING SYSTEM VALUE VALUES ('true', '3');
-INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('3', '2026-01-01 00:00:10+00', '1', '1', '0', 'retry', NULL);
-INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('4', '2026-01-01 00:00:10+00', '1', '1', '0', 'retry', NULL);
-INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('5', '2026-01-02 00:00:00+00', '1', '0', '0', 'throttled', NULL);
-INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('6', '2026-01-02 00:00:00+00', '1', '0', '0', 'rescheduled', NULL);
-INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('9', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', NULL);
-INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('10', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', NULL);
-INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('16', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', '1');
-INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '1002');
-INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '2', '1002');
-INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '3', '1002');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '-1', '0', '1', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '-1', '1', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '0', '0', '0', '1');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '0', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '0', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', '0');
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '3', '0', '0', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '-1', '0', '1', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '-1', '0', '1', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL);
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL);
-INSERT INTO forge_jobs.unique_hold (kind, fingerprint, since, until, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', E'\\x7369787465656e206f66206279746573', '2026-01-01 00:00:00+00', '2026-01-03 00:00:00+00', '10');
-INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1001', 'test-worker-1-1001', 'here', '1001', '1', NULL, NULL, NULL, '{default}', '{work}', '10', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}');
-INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1002', 'test-worker-1-1002', 'here', '1002', '1', 'pool', 'aaaaaaa1', 'mail-1', '{default,mail}', '{work}', '10', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}');
-INSERT INTO forge_jobs.worker_label (worker_id, label, at, pool, version_id) OVERRIDING SYSTEM VALUE VALUES ('1001', 'test-worker-1-1001', '2026-01-01 00:00:00+00', NULL, NULL);
-INSERT INTO forge_jobs.worker_label (worker_id, label, at, pool, version_id) OVERRIDING SYSTEM VALUE VALUES ('1002', 'test-worker-1-1002', '2026-01-01 00:00:00+00', 'pool', 'aaaaaaa1');
-INSERT INTO forge_jobs.worker_version (pool, id, version, deployment, spec_hash, state, weight_percent, control_revision, queues, kinds, created_at, state_changed_at, ramping_since, last_current_at, drain_started_at, drained_at, record, baseline, failure_message) OVERRIDING SYSTEM VALUE VALUES ('pool', 'aaaaaaa1', '1.0', 'mail-1-0', '', 'current', '100', '1', '{default,mail}', '{work}', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, '2026-01-01 00:00:00+00', NULL, NULL, '{}', NULL, NULL);
+INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('1', 'default', 'false', NULL, NULL, NULL, NULL, '5', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('2', 'mail', 'false', NULL, NULL, '3', 'mail', '8', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, overlap, missed, missed_limit, managed_by, next_fire_at, last_fire_at, last_error, skipped) OVERRIDING SYSTEM VALUE VALUES ('1', 'nightly', '0 3 * * *', 'UTC', 'true', 'report', E'\\x7b7d', 'json', '1', 'true', '0', 'false', NULL, NULL, 'true', 'latest', '100', NULL, NULL, '2026-01-01 00:00:01+00', NULL, '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) OVERRIDING SYSTEM VALUE VALUES ('15', '1', '1767225600000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('7', '1002', '2026-01-01 00:00:00+00', NULL, '1', '2') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('8', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '2') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.done_together (at, first_id, last_id, queue_id, jobs, job_ids) OVERRIDING SYSTEM VALUE VALUES ('2026-01-01 00:00:00+00', '1', '1', '1', '1', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERRIDING SYSTEM VALUE VALUES ('1', '2', '1', '2026-01-01 00:00:00+00', '1002', 'it broke') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERRIDING SYSTEM VALUE VALUES ('2', '3', '1', '2026-01-01 00:00:00+00', '1002', 'it broke') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERRIDING SYSTEM VALUE VALUES ('3', '4', '1', '2026-01-01 00:00:00+00', '1002', 'it broke') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('1', '1002', '2025-12-31 23:59:58.5+00', '2026-01-01 00:00:00+00', '1', '1', 'done', NULL, E'\\x2273656e7422') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('2', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '1', 'dead', 'it broke', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.fire (cron_id, fire_at, job_id) OVERRIDING SYSTEM VALUE VALUES ('1', '2026-01-01 00:00:01+00', '19') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '{"0": 1767225600000000}') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '5', NULL, 'work', 'json', 'ada', '2026-01-01 00:00:00+00', E'\\x7b22746f223a22616461406578616d706c652e636f6d227d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a226e6f626f6479227d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('3', '1', '0', '5', NULL, 'work', 'json', 'bob', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('4', '1', '0', '0', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('5', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('6', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('7', '2', '0', '8', '300', 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a22637964227d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('8', '2', '0', '8', NULL, 'work', 'json', 'dan', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('9', '1', '0', '5', NULL, 'work', 'json', 'eve', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('10', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('11', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('12', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000001+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('13', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000002+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('14', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{"limit":1}}', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('15', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{"limit":1}}', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('16', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{},"all":{}}', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('17', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, '{customer:42,paid}') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('18', '2', '-5', '8', NULL, 'work', 'msgpack', NULL, '2026-01-01 00:00:01+00', E'\\x81a2746fa3666179', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('19', '1', '0', '5', NULL, 'report', 'json', NULL, '2026-01-01 00:00:01+00', E'\\x7b7d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job_group (id, name, said, said_at, set_limit) OVERRIDING SYSTEM VALUE VALUES ('1', 'customer:42', '1', '-infinity', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'bob', '3') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'dan', '8') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'eve', '9') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job_tag (tag, job_id) OVERRIDING SYSTEM VALUE VALUES ('customer:42', '17') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job_tag (tag, job_id) OVERRIDING SYSTEM VALUE VALUES ('paid', '17') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.kind (kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, declared_at, declared_by) OVERRIDING SYSTEM VALUE VALUES ('report', NULL, NULL, NULL, NULL, 'json', NULL, 'accounting', NULL, '2026-01-01 00:00:00+00', 'shop') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.leader (one, worker_id, epoch, until) OVERRIDING SYSTEM VALUE VALUES ('true', '1001', '1', '2053-05-19 00:00:00+00') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.migration (number, name, applied_at, breaking) OVERRIDING SYSTEM VALUE VALUES ('1', 'jobs', '2026-01-01 00:00:00+00', 'false') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.occupant (job_id, group_id, since) OVERRIDING SYSTEM VALUE VALUES ('14', '1', '1767225600000000') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.operator (one, holder, epoch) OVERRIDING SYSTEM VALUE VALUES ('true', 'operator-1', '1') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by, flowed, flowed_at, emptied) OVERRIDING SYSTEM VALUE VALUES ('mail', '10', '1', '10', '2026-01-01 00:00:00+00', '0', NULL, NULL, '0', '2026-01-01 00:00:00+00', '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('11', '1767225600000000', '1', '0', '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('12', '1767225600000001', '1', '0', '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('13', '1767225600000002', '1', '0', '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('14', '1767225600000000', '1', '0', '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('18', '1767225601000000', '2', '0', '-5') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('19', '1767225601000000', '1', '0', '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.revision (one, revision) OVERRIDING SYSTEM VALUE VALUES ('true', '3') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('3', '2026-01-01 00:00:10+00', '1', '1', '0', 'retry', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('4', '2026-01-01 00:00:10+00', '1', '1', '0', 'retry', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('5', '2026-01-02 00:00:00+00', '1', '0', '0', 'throttled', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('6', '2026-01-02 00:00:00+00', '1', '0', '0', 'rescheduled', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('9', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('10', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('16', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', '1') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('17', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '1002') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '2', '1002') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '3', '1002') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '-1', '0', '1', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '-1', '1', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '0', '0', '0', '1') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '3', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '-1', '0', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '-1', '0', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.unique_hold (kind, fingerprint, since, until, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', E'\\x7369787465656e206f66206279746573', '2026-01-01 00:00:00+00', '2026-01-03 00:00:00+00', '10') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1001', 'test-worker-1-1001', 'here', '1001', '1', NULL, NULL, NULL, '{default}', '{work}', '10', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1002', 'test-worker-1-1002', 'here', '1002', '1', 'pool', 'aaaaaaa1', 'mail-1', '{default,mail}', '{work}', '10', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.worker_label (worker_id, label, at, pool, version_id) OVERRIDING SYSTEM VALUE VALUES ('1001', 'test-worker-1-1001', '2026-01-01 00:00:00+00', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.worker_label (worker_id, label, at, pool, version_id) OVERRIDING SYSTEM VALUE VALUES ('1002', 'test-worker-1-1002', '2026-01-01 00:00:00+00', 'pool', 'aaaaaaa1') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.worker_version (pool, id, version, deployment, spec_hash, state, weight_percent, control_revision, queues, kinds, created_at, state_changed_at, ramping_since, last_current_at, drain_started_at, drained_at, record, baseline, failure_message) OVERRIDING SYSTEM VALUE VALUES ('pool', 'aaaaaaa1', '1.0', 'mail-1-0', '', 'current', '100', '1', '{default,mail}', '{work}', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, '2026-01-01 00:00:00+00', NULL, NULL, '{}', NULL, NULL) ON CONFLICT DO NOTHING;
 SELECT setval('forge_jobs.cron_id_seq', 1);
 SELECT setval('forge_jobs.failure_id_seq', 3);
 SELECT setval('forge_jobs.job_group_id_seq', 1);
-SELECT setval('forge_jobs.job_id_seq', 18);
+SELECT setval('forge_jobs.job_id_seq', 19);
 SELECT setval('forge_jobs.queue_id_seq', 2);

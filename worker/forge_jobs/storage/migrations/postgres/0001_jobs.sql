@@ -83,7 +83,16 @@ CREATE TABLE {schema}.job (
     payload      bytea NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
     links        smallint,  -- the sum of 1: groups
-    groups       text  -- JSON: the names of its groups, and what it says of each
+    groups       text,  -- JSON: the names of its groups, and what it says of each
+    tags         text[]  -- null: none
+);
+
+-- The tags of jobs, so that the jobs with one are found, in the order of their ids. Triggers on `job` write it: only for
+-- jobs that have tags.
+CREATE TABLE {schema}.job_tag (
+    tag    text NOT NULL,
+    job_id bigint NOT NULL,
+    PRIMARY KEY (tag, job_id)
 );
 
 -- The keys of jobs that have not ended. A row is deleted when its job ends. Each waiting job that has a key has a row
@@ -504,6 +513,31 @@ CREATE FUNCTION {schema}.summed(one jsonb, other jsonb) RETURNS jsonb LANGUAGE s
     FROM (SELECT name, sum(amount::bigint) AS total
           FROM (SELECT * FROM jsonb_each_text($1) UNION ALL SELECT * FROM jsonb_each_text($2)) AS pairs (name, amount)
           GROUP BY name) AS totals
+$$;
+
+-- The rows of `job_tag` are those of `job.tags`.
+CREATE FUNCTION {schema}.write_tags() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        DELETE FROM {schema}.job_tag WHERE job_tag.tag = ANY (OLD.tags) AND job_tag.job_id = OLD.id;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO {schema}.job_tag (tag, job_id) SELECT unnest(NEW.tags), NEW.id;
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER tagged AFTER INSERT ON {schema}.job FOR EACH ROW WHEN (NEW.tags IS NOT NULL)
+    EXECUTE FUNCTION {schema}.write_tags();
+CREATE TRIGGER untagged AFTER DELETE ON {schema}.job FOR EACH ROW WHEN (OLD.tags IS NOT NULL)
+    EXECUTE FUNCTION {schema}.write_tags();
+CREATE TRIGGER retagged AFTER UPDATE OF tags ON {schema}.job FOR EACH ROW WHEN (NEW.tags IS DISTINCT FROM OLD.tags)
+    EXECUTE FUNCTION {schema}.write_tags();
+
+-- Which of these tags the fewest jobs have, counted up to 1,000: a look for jobs that have all of them begins there.
+CREATE FUNCTION {schema}.rarest(tags text[]) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT one FROM unnest($1) AS one
+    ORDER BY (SELECT count(*) FROM (SELECT FROM {schema}.job_tag WHERE job_tag.tag = one LIMIT 1000) AS few) LIMIT 1
 $$;
 
 -- Finds the row of a pending job in `ready`; null: the job is in another state. The index finds a job that has been
@@ -950,7 +984,7 @@ $$;
 -- old payload.
 CREATE FUNCTION {schema}.rewrite_job(
     job_id bigint, queue_id integer, priority smallint, max_attempts integer, timeout double precision, codec text,
-    payload bytea, mode text, max_wait interval, due timestamptz, late boolean, groups text
+    payload bytea, mode text, max_wait interval, due timestamptz, late boolean, groups text, tags text[]
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -985,7 +1019,7 @@ BEGIN
     SET queue_id = rewrite_job.queue_id, priority = rewrite_job.priority, max_attempts = rewrite_job.max_attempts,
         timeout = rewrite_job.timeout, codec = rewrite_job.codec, payload = rewrite_job.payload,
         created_at = CASE WHEN stays THEN job.created_at ELSE statement_timestamp() END,
-        links = CASE WHEN rewrite_job.groups IS NOT NULL THEN 1 END, groups = rewrite_job.groups
+        links = CASE WHEN rewrite_job.groups IS NOT NULL THEN 1 END, groups = rewrite_job.groups, tags = rewrite_job.tags
     WHERE job.id = rewrite_job.job_id
     RETURNING job.created_at INTO since;
     DELETE FROM {schema}.failure WHERE failure.job_id = rewrite_job.job_id;
@@ -1018,7 +1052,7 @@ $$;
 CREATE FUNCTION {schema}.put_job(
     queue_id integer, priority smallint, max_attempts integer, timeout double precision, kind text, codec text,
     payload bytea, key text, mode text, max_wait interval, fingerprint bytea, within interval, extends boolean,
-    due timestamptz, late boolean, groups text DEFAULT NULL,
+    due timestamptz, late boolean, groups text DEFAULT NULL, tags text[] DEFAULT NULL,
     OUT id bigint, OUT outcome text, OUT supersedes bigint, OUT differs boolean
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -1060,7 +1094,7 @@ BEGIN
         IF put_job.fingerprint IS NULL OR mode = 'replace' THEN
             IF {schema}.rewrite_job(
                 holder, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.codec,
-                put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups)
+                put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups, put_job.tags)
             THEN
                 put_job.id := holder;
                 outcome := 'replaced';
@@ -1091,10 +1125,10 @@ BEGIN
     outcome := 'new';
     differs := CASE WHEN supersedes IS NULL THEN false ELSE differs END;
     INSERT INTO {schema}.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links,
-                              groups)
+                              groups, tags)
     VALUES (put_job.id, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.kind,
             put_job.codec, put_job.key, moment, put_job.payload, CASE WHEN put_job.groups IS NOT NULL THEN 1 END,
-            put_job.groups);
+            put_job.groups, put_job.tags);
     PERFORM {schema}.begin_wait(put_job.id, put_job.queue_id, put_job.priority, put_job.due, late, NULL,
                                 CASE WHEN put_job.groups IS NOT NULL THEN 1::smallint END);
 END
@@ -1158,7 +1192,7 @@ CREATE FUNCTION {schema}.enqueue_bytes(
     kind text, payload bytea, codec text DEFAULT 'json', queue text DEFAULT NULL, priority integer DEFAULT NULL,
     run_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
     timeout interval DEFAULT NULL, key text DEFAULT NULL, key_mode text DEFAULT NULL, delay interval DEFAULT NULL,
-    group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL
+    group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL, tags text[] DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -1231,6 +1265,16 @@ BEGIN
         its_groups := jsonb_build_object(enqueue_bytes.group_name, jsonb_strip_nulls(jsonb_build_object(
             'limit', enqueue_bytes.group_limit, 'overflow', nullif(enqueue_bytes.overflow, 'wait'))))::text;
     END IF;
+    SELECT array_agg(DISTINCT one) INTO tags FROM unnest(enqueue_bytes.tags) AS one;
+    IF cardinality(enqueue_bytes.tags) > 10 THEN
+        RAISE EXCEPTION 'tags has % entries, allowed are at most 10.', cardinality(enqueue_bytes.tags)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF EXISTS (SELECT FROM unnest(enqueue_bytes.tags) AS one
+               WHERE one IS NULL OR one = '' OR length(one) > 64 OR one ~ '[[:cntrl:]]') THEN
+        RAISE EXCEPTION 'tags is %, allowed are tags of 1 to 64 printable characters.', left(enqueue_bytes.tags::text, 80)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     max_attempts := coalesce(nullif(enqueue_bytes.max_attempts, -1), CASE WHEN enqueue_bytes.max_attempts = -1 THEN 0 END,
                              declared.max_attempts, into_queue.max_attempts);
     seconds := coalesce(extract(epoch FROM enqueue_bytes.timeout), declared.timeout);
@@ -1238,7 +1282,7 @@ BEGIN
         SELECT made.id INTO new_id
         FROM {schema}.put_job(into_queue.id, enqueue_bytes.priority::smallint, enqueue_bytes.max_attempts, seconds,
                               enqueue_bytes.kind, enqueue_bytes.codec, enqueue_bytes.payload, enqueue_bytes.key, enqueue_bytes.key_mode, NULL,
-                              NULL, NULL, false, enqueue_bytes.run_at, true, its_groups) AS made;
+                              NULL, NULL, false, enqueue_bytes.run_at, true, its_groups, enqueue_bytes.tags) AS made;
         RETURN new_id;
     END IF;
     new_id := nextval(pg_get_serial_sequence('{schema_text}.job', 'id'));
@@ -1253,10 +1297,10 @@ BEGIN
         END IF;
     END LOOP;
     INSERT INTO {schema}.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links,
-                              groups)
+                              groups, tags)
     VALUES (new_id, into_queue.id, enqueue_bytes.priority, enqueue_bytes.max_attempts, seconds, enqueue_bytes.kind,
             enqueue_bytes.codec, enqueue_bytes.key, statement_timestamp(), enqueue_bytes.payload,
-            CASE WHEN its_groups IS NOT NULL THEN 1 END, its_groups);
+            CASE WHEN its_groups IS NOT NULL THEN 1 END, its_groups, enqueue_bytes.tags);
     PERFORM {schema}.begin_wait(new_id, into_queue.id, enqueue_bytes.priority::smallint, enqueue_bytes.run_at, true, NULL,
                                 CASE WHEN its_groups IS NOT NULL THEN 1::smallint END);
     RETURN new_id;
@@ -1267,7 +1311,7 @@ CREATE FUNCTION {schema}.enqueue(
     kind text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL, priority integer DEFAULT NULL,
     run_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
     timeout interval DEFAULT NULL, key text DEFAULT NULL, key_mode text DEFAULT NULL, delay interval DEFAULT NULL,
-    group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL
+    group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL, tags text[] DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
     IF jsonb_typeof(enqueue.payload) IS DISTINCT FROM 'object' THEN
@@ -1277,7 +1321,7 @@ BEGIN
     RETURN {schema}.enqueue_bytes(
         enqueue.kind, convert_to(enqueue.payload::text, 'UTF8'), 'json', enqueue.queue, enqueue.priority,
         enqueue.run_at, enqueue.max_attempts, enqueue.timeout, enqueue.key, enqueue.key_mode, enqueue.delay,
-        enqueue.group_name, enqueue.group_limit, enqueue.overflow);
+        enqueue.group_name, enqueue.group_limit, enqueue.overflow, enqueue.tags);
 END
 $$;
 
@@ -1303,7 +1347,7 @@ SELECT job.id,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
-       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups
+       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags
 FROM {schema}.job
 JOIN {schema}.queue ON queue.id = job.queue_id
 LEFT JOIN {schema}.finished ON finished.job_id = job.id

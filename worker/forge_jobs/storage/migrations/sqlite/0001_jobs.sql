@@ -85,8 +85,16 @@ CREATE TABLE job (
     payload      BLOB NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
     links        INTEGER,  -- the sum of 1: groups
-    groups       TEXT  -- the names of its groups, and what it says of each
+    groups       TEXT,  -- the names of its groups, and what it says of each
+    tags         TEXT  -- null: none
 );
+
+-- The tags of jobs, so that the jobs with one are found, in the order of their ids.
+CREATE TABLE job_tag (
+    tag    TEXT NOT NULL,
+    job_id INTEGER NOT NULL,
+    PRIMARY KEY (tag, job_id)
+) WITHOUT ROWID;
 
 -- The keys of jobs that have not ended. A row is deleted when its job ends. Each waiting job that has a key has a row
 -- here. A running job loses it to the one that replaces it: then it is superseded, and does not wait again.
@@ -457,7 +465,7 @@ SELECT job.id,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
-       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups
+       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags
 FROM job
 JOIN queue ON queue.id = job.queue_id
 LEFT JOIN finished ON finished.job_id = job.id
