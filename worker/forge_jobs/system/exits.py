@@ -19,11 +19,9 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context as Variables
 from functools import partial
-from types import FrameType
 from typing import Any, NoReturn
 
 from forge_jobs.model.job import Claim
-from forge_jobs.system import place
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.signal_handlers import kept_apart
 from forge_jobs.telemetry.logs import current_job
@@ -180,20 +178,14 @@ def _is_contained(loop: asyncio.AbstractEventLoop) -> bool:
     return loop in _shields and bool(_shields[loop].listeners)
 
 
-def _may_interrupt(loop: asyncio.AbstractEventLoop, frame: FrameType | None) -> bool:
-    """Whether what runs at this moment is not the worker's own: what it raises is of who runs, if of anybody."""
+def _may_interrupt(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether what runs at this moment is a task that is not the worker's own. A callback is not: what it was to wake,
+    such as a job that sleeps, would sleep for ever.
+    """
     if not _is_contained(loop):
         return True
     task = asyncio.current_task(loop)
-    if isinstance(task, OwnTask):
-        return task.is_in_handler
-    if task is not None:  # one that a driver made for the worker is the worker's
-        return current_job.get() is not None or place.is_in_program(frame)
-    while frame is not None:  # the loop itself, or a callback
-        if frame.f_code is _Shield._call.__code__:
-            return True
-        frame = frame.f_back
-    return False
+    return task.is_in_handler if isinstance(task, OwnTask) else task is not None
 
 
 def _in_fork() -> None:

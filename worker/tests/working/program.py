@@ -316,6 +316,21 @@ async def limit_by_alarm() -> str:
 
 
 @forge.handler
+async def wake_amid_a_signal() -> None:
+    """Wait for a callback that is interrupted by a signal, whose handler exits."""
+    loop = asyncio.get_running_loop()
+    woken = loop.create_future()
+
+    def wake() -> None:
+        signal.raise_signal(signal.SIGALRM)
+        woken.set_result(None)
+
+    signal.signal(signal.SIGALRM, lambda *given: sys.exit("alarm"))
+    loop.call_soon(wake)
+    await woken
+
+
+@forge.handler
 async def leave_again_and_again() -> None:
     loop = asyncio.get_running_loop()
 

@@ -413,6 +413,17 @@ async def test_a_signal_handler_interrupts_the_job_that_runs(
 
 @pytest.mark.parametrize("database", ["postgres"], indirect=True)
 @pytest.mark.parametrize("event_loop_policy", ["asyncio"], indirect=True)
+async def test_a_signal_handler_interrupts_no_callback_that_a_job_waits_for(
+    forge: Forge, workers: Fleet, loop_of_workers: dict[str, str]
+) -> None:
+    await workers.start(**loop_of_workers)
+
+    await forge.wait(await forge.enqueue("wake_amid_a_signal"), timeout=60)
+    assert "it came from no job that is known" in workers.log()
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+@pytest.mark.parametrize("event_loop_policy", ["asyncio"], indirect=True)
 @pytest.mark.parametrize("loop_of_workers", ["asyncio"], indirect=True)
 async def test_a_worker_whose_loop_cannot_run_any_more_ends(
     forge: Forge, workers: Fleet, loop_of_workers: dict[str, str]
