@@ -134,6 +134,7 @@ def _rows(queue_id: int, first: int, jobs: int) -> tuple[list[Any], list[Any]]:
             None,
             None,
             None,
+            None,
         )
         for number in range(jobs)
     ]

@@ -108,7 +108,7 @@ class Forge(Producer):
     @property
     def jobs(self) -> Jobs:
         """Get, list, cancel, retry, delete and explain jobs."""
-        return Jobs(self.storage, stale=self.settings.stale)
+        return Jobs(self.storage, stale=self.settings.stale, encode=self.encoded)
 
     @property
     def queues(self) -> Queues:

@@ -403,6 +403,24 @@ def test_jobs_are_tagged_and_found_by_their_tags(cli: CommandLine):
     assert "The filters --state, --queue, --kind and --tag go with --all, not with ids." in answer.error
 
 
+def test_an_ended_job_is_run_again_with_other_arguments(cli: CommandLine):
+    old = cli.fine("enqueue", "send", '{"to": "ada"}', "--key", "k")["id"]
+    assert (
+        f"Job {old} is pending; only an ended job can be run again." in cli("jobs", "rerun", str(old)).error
+    )
+    cli.fine("jobs", "cancel", str(old))
+
+    new = cli.fine("jobs", "rerun", str(old), '{"to": "bob"}')
+
+    assert new == {"id": old + 1, "rerun_of": old}
+    assert cli.fine("jobs", "show", str(old))["reruns"] == [old + 1]
+    assert cli.fine("jobs", "show", str(old + 1))["payload"] == {"to": "bob"}
+    assert f"run again as      {old + 1}" in cli("jobs", "show", str(old)).out
+    assert f"rerun of          {old}" in cli("jobs", "show", str(old + 1)).out
+    again = cli("jobs", "rerun", str(old))
+    assert f"Job {old} was not run again: job {old + 1} has its key, and has not ended." in again.error
+
+
 def test_half_of_a_group_is_told(cli: CommandLine):
     answer = cli("enqueue", "send", "--group-limit", "2")
 

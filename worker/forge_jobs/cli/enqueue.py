@@ -1,8 +1,6 @@
 """`forge-jobs enqueue`: make a job by name; no handler need be there."""
 
-import sys
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -181,7 +179,7 @@ async def enqueue(
     """Enqueue a job and print its id."""
     if wait is not None and count > 1:
         raise InvalidInput(f"--wait works with one job only, but --count is {count}.")
-    arguments = values.payload(_text(payload, payload_file))
+    arguments = values.payload(values.text(payload, payload_file))
     options: OptionValues = {}
     if queue is not None:
         options["queue"] = queue
@@ -262,16 +260,3 @@ def _note(job: Enqueued, *, is_unique: bool) -> str:
 def _many(made: list[Enqueued]) -> Report:
     ids = sorted({job.id for job in made})
     return Report({"ids": ids, "enqueued": len(ids)}, ["\n".join(map(str, ids))])
-
-
-def _text(payload: str | None, file: str | None) -> str | None:
-    if payload is not None and file is not None:
-        raise InvalidInput("The payload is given twice, allowed is the argument or --payload-file.")
-    if file is None:
-        return payload
-    try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
-    except OSError as error:
-        raise InvalidInput(f"--payload-file is {file!r}, which cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"--payload-file is {file!r}, which is not UTF-8 text.") from error

@@ -142,6 +142,8 @@ def _card(job: Job) -> str:
         "key": job.key,
         "groups": ", ".join(group.name for group in job.groups) or None,
         "tags": ", ".join(job.tags) or None,
+        "rerun of": None if job.rerun_of is None else f"{job.rerun_of}",
+        "run again as": ", ".join(map(str, job.reruns)) or None,
         "worker": job.worker,
         **{name.removesuffix("_at").replace("_", " "): _shown(getattr(job, name)) for name in moments},
         "payload": json.dumps(readable(job.payload, job.codec), ensure_ascii=False),
@@ -256,6 +258,27 @@ async def _retry(forge: Forge, id: int) -> tuple[str, str]:
     if not await forge.jobs.retry(id):
         raise ForgeError(f"Job {id} was not retried: another job with its key has not ended.")
     return "pending", f"Job {id} is pending."
+
+
+@command(group, "rerun")
+async def rerun(
+    call: Call,
+    id: Id,
+    payload: Annotated[
+        str | None,
+        typer.Argument(help="Other arguments than it had, a JSON object.", metavar="[JSON]"),
+    ] = None,
+    payload_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Read the other arguments from a file; - is stdin.")
+    ] = None,
+) -> Report:
+    """Enqueue a new job that is like an ended one, with its arguments or others. Each shows the other."""
+    text = values.text(payload, payload_file)
+    async with opened(call) as forge:
+        job = await forge.jobs.rerun(id, None if text is None else values.payload(text))
+    if job.duplicate:
+        raise ForgeError(f"Job {id} was not run again: job {job.id} has its key, and has not ended.")
+    return Report({"id": job.id, "rerun_of": id}, [f"Job {job.id} runs job {id} again."])
 
 
 @command(group, "run-now")

@@ -3,9 +3,11 @@
 import json
 import math
 import re
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, NoReturn
 
 from forge_jobs.client.checks import MAX_INTEGER, Choice, choice
@@ -169,3 +171,17 @@ def shortened(text: str, most: int = 60) -> str:
     """Return at most that many characters, on one line."""
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def text(payload: str | None, file: str | None) -> str | None:
+    """Return the payload that is given, or that of a file, - being stdin; None: neither is given. Raises InvalidInput."""
+    if payload is not None and file is not None:
+        raise InvalidInput("The payload is given twice, allowed is the argument or --payload-file.")
+    if file is None:
+        return payload
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
+    except OSError as error:
+        raise InvalidInput(f"--payload-file is {file!r}, which cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"--payload-file is {file!r}, which is not UTF-8 text.") from error

@@ -3,10 +3,11 @@
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar, Unpack, cast
 
+from forge_jobs.codecs.encoded import Encoded
 from forge_jobs.errors import InvalidInput
 from forge_jobs.handlers.context import answered
 from forge_jobs.handlers.handler import Handlers
-from forge_jobs.handlers.options import UNSET, Options, OptionValues
+from forge_jobs.handlers.options import NOTHING_SAID, UNSET, Options, OptionValues
 from forge_jobs.handlers.request import Payload, Request, requested
 from forge_jobs.handlers.sync_connection import at_once, is_sync
 from forge_jobs.model.job import Enqueued, NewJob
@@ -121,6 +122,13 @@ class Producer:
 
     def _job(self, kind: str, payload: Payload | None, asked: Options) -> NewJob:
         return self._requested(kind, asked, payload).job({} if payload is None else payload)
+
+    def encoded(self, kind: str, payload: Payload, codec: str) -> bytes:
+        """Return the payload of a job of this kind, encoded. Raises InvalidPayload when it does not fit its handler."""
+        handler = self.handlers.get(kind)
+        like = Encoded(b"", codec)
+        request = requested(kind, handler, NOTHING_SAID, self.settings.max_payload_bytes, like=like)
+        return request.encode(payload)
 
     def _requested(self, kind: str, asked: Options, like: Payload | None) -> Request:
         handler = self.handlers.get(names.kind(kind))

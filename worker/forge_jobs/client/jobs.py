@@ -8,11 +8,28 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from forge_jobs.client.checks import choice, whole
 from forge_jobs.client.patience import LOCKED_FOR, Patience
-from forge_jobs.errors import InvalidInput, UnknownQueue
+from forge_jobs.codecs.encoded import Encoded
+from forge_jobs.errors import InvalidInput, UnknownQueue, WrongState
+from forge_jobs.handlers.request import Payload
 from forge_jobs.model.facts import Moved, Waiting
-from forge_jobs.model.job import NOBODY, WAITING, Cancelled, Counts, Enqueued, Job, Removed, State, Unhandled
+from forge_jobs.model.group import encoded
+from forge_jobs.model.job import (
+    ENDED,
+    NOBODY,
+    WAITING,
+    Cancelled,
+    Counts,
+    Enqueued,
+    Job,
+    NewJob,
+    Removed,
+    State,
+    Unhandled,
+)
 from forge_jobs.model.match import Match, Move
 from forge_jobs.rules import names
 from forge_jobs.rules.duration import checked_duration
@@ -44,13 +61,19 @@ class Bulk:
 
 Progress = Callable[[Bulk], object]
 
+Encode = Callable[[str, Payload, str], bytes]
+"""Encodes the payload of a job of a kind with a codec, and raises InvalidPayload when it is not that of its handler."""
+
 
 class Jobs:
     """All jobs of a database. Reached as `forge.jobs`. A job is named by its id, or by what an enqueue returned."""
 
-    def __init__(self, storage: Storage, *, stale: timedelta = timedelta(seconds=30)) -> None:
+    def __init__(
+        self, storage: Storage, *, stale: timedelta = timedelta(seconds=30), encode: Encode | None = None
+    ) -> None:
         self._storage = storage
         self._stale = stale
+        self._encode = encode
 
     async def get(self, job_id: int | Enqueued) -> Job:
         """Return the job with its state and error history. Raises JobNotFound."""
@@ -142,6 +165,35 @@ class Jobs:
         does not end.
         """
         return await self._storage.jobs.retry(names.job_id(job_id))
+
+    async def rerun(self, job_id: int | Enqueued, payload: Payload | None = None) -> Enqueued:
+        """A new job waits that is like an ended one, with its payload or another one; each shows the other.
+
+        It has the kind, the queue and the options of the ended job. Where a living job has the key of that, nothing is
+        enqueued, and the answer is a duplicate. Raises JobNotFound, WrongState in other states, InvalidPayload,
+        UnknownQueue when the queue is gone.
+        """
+        job = await self.get(job_id)
+        if job.state not in ENDED:
+            raise WrongState(job.id, job.state, "only an ended job can be run again")
+        new = NewJob(
+            job.kind,
+            job.payload,
+            job.codec,
+            job.queue,
+            job.priority,
+            job.max_attempts,
+            job.timeout,
+            job.key,
+            groups=encoded(job.groups),
+            tags=job.tags,
+            rerun_of=job.id,
+            declared=True,
+        )
+        if payload is not None and self._encode is not None:
+            codec = payload.codec if isinstance(payload, Encoded) else job.codec
+            new = msgspec.structs.replace(new, payload=self._encode(job.kind, payload, codec), codec=codec)
+        return await self._storage.jobs.enqueue(new)
 
     async def run_now(self, job_id: int | Enqueued) -> bool:
         """A scheduled or retrying job is pending; False when it was pending already. Raises JobNotFound, WrongState."""

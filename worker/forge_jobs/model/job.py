@@ -43,6 +43,9 @@ MAX_NAME = 128
 MAX_KEY = 512
 """The longest key of a job, in characters."""
 
+MOST_RERUNS = 100
+"""How many of the jobs that run a job again are shown with it, the newest."""
+
 MOST_TAGS = 10
 """How many tags a job may have."""
 
@@ -116,6 +119,7 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     run_at: datetime | None = None
     groups: str | None = None  # as `model.group.encoded` returns them
     tags: tuple[str, ...] = ()
+    rerun_of: int | None = None  # the job that it runs again; excludes a hold, and a key mode
     declared: bool = False  # by the program that enqueues, so the row of its kind is not read
     hold: Hold | None = None  # excludes a key
     max_wait: timedelta | None = None  # of a job that is put off, since the first; None: no end
@@ -267,6 +271,8 @@ class Job:
     result: bytes | None = None  # done, encoded with `codec`
     groups: tuple[Group, ...] = ()
     tags: tuple[str, ...] = ()
+    rerun_of: int | None = None  # the job that it runs again, which may be gone
+    reruns: tuple[int, ...] = ()  # the jobs that run it again, newest last; only from `get`
     failures: tuple[Failure, ...] = field(default=())  # newest last; only from `get`
 
 

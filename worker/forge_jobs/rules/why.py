@@ -73,6 +73,8 @@ def _ended(job: Job, now: datetime) -> Iterator[str]:
     yield f"It is {verb}{when}; {attempts}."
     if job.state is State.DEAD:
         yield f"Its error was: {first_line(job.error)}"
+    if job.reruns:
+        yield f"It was run again as job {job.reruns[-1]}."
 
 
 def _in_progress(

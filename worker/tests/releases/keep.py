@@ -131,7 +131,8 @@ async def _fill(database: Database) -> None:
         for _ in range(2):
             await enqueue(storage, groups=encoded([Group("customer:42", limit=1)]))
         await enqueue(storage, delay=timedelta(days=1), groups=encoded([Group("customer:42"), Group("all")]))
-        await enqueue(storage, delay=timedelta(days=1), tags=("customer:42", "paid"))
+        tagged = await enqueue(storage, delay=timedelta(days=1), tags=("customer:42", "paid"))
+        await enqueue(storage, delay=timedelta(days=1), rerun_of=tagged)
         await database.clock.advance(seconds=1)
         await enqueue(storage, queue="mail", priority=-5, codec="msgpack", payload=b"\x81\xa2to\xa3fay")
 

@@ -51,6 +51,7 @@ JOB_COLUMNS = (
     "links",
     "groups",
     "tags",
+    "rerun_of",
 )
 READY_COLUMNS = ("job_id", "pos", "queue_id", "attempt", "priority")
 SCHEDULED_COLUMNS = ("job_id", "run_at", "queue_id", "attempt", "priority", "reason", "links")
@@ -376,6 +377,7 @@ class _Chunk:
             [GROUPS if job.groups is not None else None for job in jobs],
             [job.groups for job in jobs],
             [job.tags or None for job in jobs],
+            [job.rerun_of for job in jobs],
             strict=True,
         )
 

@@ -173,19 +173,19 @@ SELECT (SELECT array_agg(id ORDER BY number) FROM known), (SELECT min(queue) FRO
         FROM (SELECT DISTINCT queue_id, priority FROM known WHERE $10 AND due <= {moment}) AS placed){and_joined}
 """.replace("{moment}", MOMENT)
 
-# Where some have groups or tags. Inside a caller's transaction no row of a group may be locked, so those jobs are scheduled for
+# Where some have groups or tags, or run others again. Inside a caller's transaction no row of a group may be locked, so those jobs are scheduled for
 # now: whoever hears of the commit makes them pending, or blocked.
 ENQUEUE_LINKED = filled(
     ENQUEUE_BATCH,
-    groups_given=", $12::text[], $13::text[]",
-    groups=", groups, tags",
+    groups_given=", $12::text[], $13::text[], $14::bigint[]",
+    groups=", groups, tags, rerun_of",
     joined=f""", linked AS MATERIALIZED (
     SELECT id AS job_id, queue_id, priority, 0 AS attempt, {{schema}}.micros(created_at) AS pos, groups, created_at,
            true AS is_new
     FROM known WHERE groups IS NOT NULL AND due <= {MOMENT} AND NOT $10
 ), joined AS MATERIALIZED ({JOINED.replace("{of}", "linked")})""",
-    linked=", links, groups, tags",
-    links=f", CASE WHEN groups IS NOT NULL THEN {GROUPS} END, groups, {tags.DECODED}",
+    linked=", links, groups, tags, rerun_of",
+    links=f", CASE WHEN groups IS NOT NULL THEN {GROUPS} END, groups, {tags.DECODED}, rerun_of",
     not_dropped=" WHERE id <> ALL (coalesce((SELECT dropped FROM joined), '{}'))",
     plain=" AND groups IS NULL",
     link=", links",
@@ -199,7 +199,7 @@ ENQUEUE_BATCH = filled(ENQUEUE_BATCH, **dict.fromkeys(_OF_GROUPS, ""))
 async def enqueue(database: PostgresDatabase, job: NewJob, connection: Any) -> Enqueued:
     """The job waits, in one statement; see `Jobs.enqueue`."""
     refusals.check_job(job)
-    if job.groups is not None or job.tags:
+    if job.groups is not None or job.tags or job.rerun_of is not None:
         return (await enqueue_many(database, [job], connection))[0]
     arguments = (
         job.queue,
@@ -288,7 +288,7 @@ async def enqueue_many(
 async def _enqueue_batch(
     database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any
 ) -> list[Enqueued]:
-    is_linked = any(job.groups is not None or job.tags for job in jobs)
+    is_linked = any(job.groups is not None or job.tags or job.rerun_of is not None for job in jobs)
     record = await database.fetchrow(
         ENQUEUE_LINKED if is_linked else ENQUEUE_BATCH,
         [job.queue for job in jobs],
@@ -302,7 +302,11 @@ async def _enqueue_batch(
         [_seconds(job.delay) for job in jobs],
         connection is not None,
         [job.declared for job in jobs],
-        *([[job.groups for job in jobs], tags.encoded(jobs)] if is_linked else []),
+        *(
+            [[job.groups for job in jobs], tags.encoded(jobs), [job.rerun_of for job in jobs]]
+            if is_linked
+            else []
+        ),
         connection=connection,
     )
     assert record is not None

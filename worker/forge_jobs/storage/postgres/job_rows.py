@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from forge_jobs.model.group import decoded
-from forge_jobs.model.job import HISTORY_LIMIT, Failure, Job, Reason, State
+from forge_jobs.model.job import HISTORY_LIMIT, MOST_RERUNS, Failure, Job, Reason, State
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage.postgres import tags
 
@@ -31,7 +31,7 @@ WITH page AS MATERIALIZED ({page}
 SELECT near.id, near.queue, near.kind, near.state, near.priority, coalesce(near.attempts, far.attempt, 0) AS attempt,
        near.max_attempts, near.timeout, near.key, near.codec, near.payload, near.created_at, near.run_at, near.reason,
        near.claimed_at, near.cancel_requested_at, near.worker_id, coalesce(worker.label, worker_label.label) AS worker,
-       near.started_at, near.finished_at, near.result, near.groups, near.tags,
+       near.started_at, near.finished_at, near.result, near.groups, near.tags, near.rerun_of,
        CASE WHEN near.state = 'done' THEN near.error ELSE coalesce(near.error, (
            SELECT failure.error FROM {schema}.failure
            WHERE failure.job_id = near.id ORDER BY failure.id DESC LIMIT 1)) END AS error
@@ -141,8 +141,13 @@ ORDER BY failure.id DESC LIMIT {limit}
 """.replace("{limit}", str(HISTORY_LIMIT))
 
 
-def shown(record: Any, failures: Sequence[Any] = ()) -> Job:
-    """Return the job of a record, with failures newest first as FAILURES finds them."""
+RERUNS = "SELECT id FROM {schema}.job WHERE rerun_of = $1 ORDER BY id DESC LIMIT {limit}".replace(
+    "{limit}", str(MOST_RERUNS)
+)
+
+
+def shown(record: Any, failures: Sequence[Any] = (), reruns: Sequence[Any] = ()) -> Job:
+    """Return the job of a record, with failures and reruns newest first as FAILURES and RERUNS find them."""
     facts = dict(record)
     timeout, reason = facts.pop("timeout"), facts.pop("reason")
     groups = tuple(decoded(facts.pop("groups")).values())
@@ -152,6 +157,7 @@ def shown(record: Any, failures: Sequence[Any] = ()) -> Job:
         timeout=stored_duration(timeout),
         groups=groups,
         tags=its_tags,
+        reruns=tuple(rerun["id"] for rerun in reversed(reruns)),
         reason=None if reason is None else Reason(reason),
         failures=tuple(Failure(**failure) for failure in reversed(failures)),
     )

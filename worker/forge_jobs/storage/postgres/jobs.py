@@ -98,7 +98,8 @@ class PostgresJobs:
         record = await self._database.fetchrow(job_rows.ONE, job_id)
         if record is None:
             raise JobNotFound(job_id)
-        return job_rows.shown(record, await self._database.fetch(job_rows.FAILURES, job_id))
+        failures = await self._database.fetch(job_rows.FAILURES, job_id)
+        return job_rows.shown(record, failures, await self._database.fetch(job_rows.RERUNS, job_id))
 
     async def find(
         self,

@@ -65,25 +65,8 @@ def _add(
         answers.append(Enqueued(job_id))
         priority = job.priority or 0
         attempts = queue_attempts if job.max_attempts is None else job.max_attempts
-        timeout = None if job.timeout is None else job.timeout.total_seconds()
         links = None if job.groups is None else GROUPS
-        rows.append(
-            (
-                job_id,
-                queue_id,
-                priority,
-                attempts,
-                timeout,
-                job.kind,
-                job.codec,
-                job.key,
-                now,
-                job.payload,
-                links,
-                job.groups,
-                tags.encoded(job.tags) if job.tags else None,
-            )
-        )
+        rows.append(_row(job_id, queue_id, attempts, links, job, now))
         if job.tags:
             tagged.append((job_id, job.tags))
         run_at = due(job, now)
@@ -104,6 +87,25 @@ def _add(
     count_move(transaction, [job[2] for job in ready], None, "pending")
     count_move(transaction, [job[2] for job in scheduled], None, "scheduled")
     return _joined(transaction, joining, answers) if joining else answers
+
+
+def _row(job_id: int, queue_id: int, attempts: int, links: int | None, job: NewJob, now: int) -> Row:
+    return (
+        job_id,
+        queue_id,
+        job.priority or 0,
+        attempts,
+        None if job.timeout is None else job.timeout.total_seconds(),
+        job.kind,
+        job.codec,
+        job.key,
+        now,
+        job.payload,
+        links,
+        job.groups,
+        tags.encoded(job.tags) if job.tags else None,
+        job.rerun_of,
+    )
 
 
 def _joined(

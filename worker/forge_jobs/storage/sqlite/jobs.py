@@ -10,6 +10,7 @@ from forge_jobs.model.facts import Moved, Waiting
 from forge_jobs.model.group import decoded
 from forge_jobs.model.job import (
     ENDED,
+    MOST_RERUNS,
     Alike,
     Cancelled,
     Counts,
@@ -51,7 +52,7 @@ SELECT job.id, {name} AS queue, job.kind,
        CASE WHEN finished.job_id IS NOT NULL THEN finished.error
             ELSE (SELECT error FROM failure WHERE failure.job_id = job.id ORDER BY failure.id DESC LIMIT 1) END
            AS error,
-       finished.result, job.groups, job.tags
+       finished.result, job.groups, job.tags, job.rerun_of
 FROM job
 JOIN queue ON queue.id = job.queue_id
 LEFT JOIN finished ON finished.job_id = job.id
@@ -133,6 +134,8 @@ SELECT max(at) FROM (
                              ORDER BY finished_at DESC LIMIT 1))
 """
 
+RERUNS = "SELECT id FROM job WHERE rerun_of = ? ORDER BY id DESC LIMIT ?"
+
 SLOTS_HELD = "SELECT count(*) FROM slot WHERE queue_id = :queue_id AND worker_id IS NOT NULL"
 
 
@@ -174,8 +177,10 @@ class SqliteJobs:
                 (job_id,),
             )
             [job] = _jobs(transaction, [row])
+            reruns = transaction.rows(RERUNS, (job_id, MOST_RERUNS))
             return replace(
                 job,
+                reruns=tuple(id for (id,) in reversed(reruns)),
                 failures=tuple(
                     Failure(failure["attempt"], moment(failure["at"]), failure["worker"], failure["error"])
                     for failure in failures
@@ -439,4 +444,5 @@ def _job(row: Record, attempt: int) -> Job:
         result=row["result"],
         groups=tuple(decoded(row["groups"]).values()),
         tags=tags.decoded(row["tags"]),
+        rerun_of=row["rerun_of"],
     )

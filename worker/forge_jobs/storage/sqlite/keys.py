@@ -31,8 +31,9 @@ WHERE id = ?
 
 # The columns are named: a later release may add some while this one still runs.
 INSERT = """
-INSERT INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags,
+                 rerun_of)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
@@ -174,7 +175,8 @@ def _insert(transaction: Transaction, job: NewJob, queue_id: int, attempts: int)
     job_id = (transaction.value("SELECT seq FROM sqlite_sequence WHERE name = 'job'") or 0) + 1
     now = transaction.now
     facts = (job.priority or 0, attempts, _seconds(job), job.kind, job.codec, job.key, now, job.payload)
-    transaction.execute(INSERT, (job_id, queue_id, *facts, _links(job), job.groups, tags.encoded(job.tags)))
+    linked = (_links(job), job.groups, tags.encoded(job.tags), job.rerun_of)
+    transaction.execute(INSERT, (job_id, queue_id, *facts, *linked))
     tags.add(transaction, [(job_id, job.tags)])
     if job.hold is None:
         named = (job.kind, job.key, job_id)

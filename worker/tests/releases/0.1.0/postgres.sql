@@ -95,8 +95,10 @@ CREATE TABLE "forge_jobs".job (
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
     links        smallint,  -- the sum of 1: groups
     groups       text,  -- JSON: the names of its groups, and what it says of each
-    tags         text[]  -- null: none
+    tags         text[],  -- null: none
+    rerun_of     bigint  -- the job that it runs again, which may be gone; null: none
 );
+CREATE INDEX job_rerun ON "forge_jobs".job (rerun_of) WHERE rerun_of IS NOT NULL;
 
 -- The tags of jobs, so that the jobs with one are found, in the order of their ids. Triggers on `job` write it: only for
 -- jobs that have tags.
@@ -1358,7 +1360,7 @@ SELECT job.id,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
-       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags
+       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags, job.rerun_of
 FROM "forge_jobs".job
 JOIN "forge_jobs".queue ON queue.id = job.queue_id
 LEFT JOIN "forge_jobs".finished ON finished.job_id = job.id
@@ -1559,27 +1561,28 @@ INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERR
 INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERRIDING SYSTEM VALUE VALUES ('3', '4', '1', '2026-01-01 00:00:00+00', '1002', 'it broke') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('1', '1002', '2025-12-31 23:59:58.5+00', '2026-01-01 00:00:00+00', '1', '1', 'done', NULL, E'\\x2273656e7422') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('2', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '1', 'dead', 'it broke', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.fire (cron_id, fire_at, job_id) OVERRIDING SYSTEM VALUE VALUES ('1', '2026-01-01 00:00:01+00', '19') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '{"0": 1767225600000000}') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '5', NULL, 'work', 'json', 'ada', '2026-01-01 00:00:00+00', E'\\x7b22746f223a22616461406578616d706c652e636f6d227d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a226e6f626f6479227d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('3', '1', '0', '5', NULL, 'work', 'json', 'bob', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('4', '1', '0', '0', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('5', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('6', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('7', '2', '0', '8', '300', 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a22637964227d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('8', '2', '0', '8', NULL, 'work', 'json', 'dan', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('9', '1', '0', '5', NULL, 'work', 'json', 'eve', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('10', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('11', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('12', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000001+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('13', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000002+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('14', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{"limit":1}}', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('15', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{"limit":1}}', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('16', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{},"all":{}}', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('17', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, '{customer:42,paid}') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('18', '2', '-5', '8', NULL, 'work', 'msgpack', NULL, '2026-01-01 00:00:01+00', E'\\x81a2746fa3666179', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) OVERRIDING SYSTEM VALUE VALUES ('19', '1', '0', '5', NULL, 'report', 'json', NULL, '2026-01-01 00:00:01+00', E'\\x7b7d', NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.fire (cron_id, fire_at, job_id) OVERRIDING SYSTEM VALUE VALUES ('1', '2026-01-01 00:00:01+00', '20') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '2', '1767225600000000', '{"0": 1767225600000000}') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '5', NULL, 'work', 'json', 'ada', '2026-01-01 00:00:00+00', E'\\x7b22746f223a22616461406578616d706c652e636f6d227d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a226e6f626f6479227d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('3', '1', '0', '5', NULL, 'work', 'json', 'bob', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('4', '1', '0', '0', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('5', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('6', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('7', '2', '0', '8', '300', 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a22637964227d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('8', '2', '0', '8', NULL, 'work', 'json', 'dan', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('9', '1', '0', '5', NULL, 'work', 'json', 'eve', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('10', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('11', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('12', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000001+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('13', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00.000002+00', E'\\x7b226f66223a226d616e79227d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('14', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{"limit":1}}', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('15', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{"limit":1}}', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('16', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', '1', '{"customer:42":{},"all":{}}', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('17', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, '{customer:42,paid}', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('18', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, '17') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('19', '2', '-5', '8', NULL, 'work', 'msgpack', NULL, '2026-01-01 00:00:01+00', E'\\x81a2746fa3666179', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('20', '1', '0', '5', NULL, 'report', 'json', NULL, '2026-01-01 00:00:01+00', E'\\x7b7d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job_group (id, name, said, said_at, set_limit) OVERRIDING SYSTEM VALUE VALUES ('1', 'customer:42', '1', '-infinity', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'bob', '3') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'dan', '8') ON CONFLICT DO NOTHING;
@@ -1596,8 +1599,8 @@ INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDI
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('12', '1767225600000001', '1', '0', '0') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('13', '1767225600000002', '1', '0', '0') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('14', '1767225600000000', '1', '0', '0') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('18', '1767225601000000', '2', '0', '-5') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('19', '1767225601000000', '1', '0', '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('19', '1767225601000000', '2', '0', '-5') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('20', '1767225601000000', '1', '0', '0') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.revision (one, revision) OVERRIDING SYSTEM VALUE VALUES ('true', '3') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('3', '2026-01-01 00:00:10+00', '1', '1', '0', 'retry', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('4', '2026-01-01 00:00:10+00', '1', '1', '0', 'retry', NULL) ON CONFLICT DO NOTHING;
@@ -1607,6 +1610,7 @@ INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, r
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('10', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('16', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', '1') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('17', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) OVERRIDING SYSTEM VALUE VALUES ('18', '2026-01-02 00:00:00+00', '1', '0', '0', 'delayed', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '1002') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '2', '1002') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '3', '1002') ON CONFLICT DO NOTHING;
@@ -1625,6 +1629,7 @@ INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, d
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
@@ -1652,5 +1657,5 @@ INSERT INTO forge_jobs.worker_version (pool, id, version, deployment, spec_hash,
 SELECT setval('forge_jobs.cron_id_seq', 1);
 SELECT setval('forge_jobs.failure_id_seq', 3);
 SELECT setval('forge_jobs.job_group_id_seq', 1);
-SELECT setval('forge_jobs.job_id_seq', 19);
+SELECT setval('forge_jobs.job_id_seq', 20);
 SELECT setval('forge_jobs.queue_id_seq', 2);

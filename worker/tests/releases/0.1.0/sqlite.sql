@@ -96,8 +96,10 @@ CREATE TABLE job (
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
     links        INTEGER,  -- the sum of 1: groups
     groups       TEXT,  -- the names of its groups, and what it says of each
-    tags         TEXT  -- null: none
+    tags         TEXT,  -- null: none
+    rerun_of     INTEGER  -- the job that it runs again, which may be gone; null: none
 );
+CREATE INDEX job_rerun ON job (rerun_of) WHERE rerun_of IS NOT NULL;
 
 -- The tags of jobs, so that the jobs with one are found, in the order of their ids.
 CREATE TABLE job_tag (
@@ -475,7 +477,7 @@ SELECT job.id,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
-       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags
+       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags, job.rerun_of
 FROM job
 JOIN queue ON queue.id = job.queue_id
 LEFT JOIN finished ON finished.job_id = job.id
@@ -559,26 +561,27 @@ INSERT OR REPLACE INTO failure (id, job_id, attempt, at, worker_id, error) VALUE
 INSERT OR REPLACE INTO failure (id, job_id, attempt, at, worker_id, error) VALUES (3, 4, 1, 1767225600000000, 1004, 'it broke');
 INSERT OR REPLACE INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) VALUES (1, 1004, 1767225598500000, 1767225600000000, 1, 1, 'done', NULL, X'2273656E7422');
 INSERT OR REPLACE INTO finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) VALUES (2, 1004, 1767225600000000, 1767225600000000, 1, 1, 'dead', 'it broke', NULL);
-INSERT OR REPLACE INTO fire (cron_id, fire_at, job_id) VALUES (1, 1767225601000000, 19);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) VALUES (1, 1, 0, 5, NULL, 'work', 'json', 'ada', 1767225600000000, X'7B22746F223A22616461406578616D706C652E636F6D227D', NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) VALUES (2, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A226E6F626F6479227D', NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) VALUES (3, 1, 0, 5, NULL, 'work', 'json', 'bob', 1767225600000000, X'7B7D', NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) VALUES (4, 1, 0, 0, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) VALUES (5, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) VALUES (6, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) VALUES (7, 2, 0, 8, 300.0, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A22637964227D', NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) VALUES (8, 2, 0, 8, NULL, 'work', 'json', 'dan', 1767225600000000, X'7B7D', NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) VALUES (9, 1, 0, 5, NULL, 'work', 'json', 'eve', 1767225600000000, X'7B7D', NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) VALUES (10, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) VALUES (11, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) VALUES (12, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) VALUES (13, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) VALUES (14, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{"limit":1}}', NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) VALUES (15, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{"limit":1}}', NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) VALUES (16, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{},"all":{}}', NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) VALUES (17, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, '["customer:42","paid"]');
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) VALUES (18, 2, -5, 8, NULL, 'work', 'msgpack', NULL, 1767225601000000, X'81A2746FA3666179', NULL, NULL, NULL);
-INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags) VALUES (19, 1, 0, 5, NULL, 'report', 'json', NULL, 1767225601000000, X'7B7D', NULL, NULL, NULL);
+INSERT OR REPLACE INTO fire (cron_id, fire_at, job_id) VALUES (1, 1767225601000000, 20);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (1, 1, 0, 5, NULL, 'work', 'json', 'ada', 1767225600000000, X'7B22746F223A22616461406578616D706C652E636F6D227D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (2, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A226E6F626F6479227D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (3, 1, 0, 5, NULL, 'work', 'json', 'bob', 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (4, 1, 0, 0, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (5, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (6, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (7, 2, 0, 8, 300.0, 'work', 'json', NULL, 1767225600000000, X'7B22746F223A22637964227D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (8, 2, 0, 8, NULL, 'work', 'json', 'dan', 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (9, 1, 0, 5, NULL, 'work', 'json', 'eve', 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (10, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (11, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (12, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (13, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B226F66223A226D616E79227D', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (14, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{"limit":1}}', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (15, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{"limit":1}}', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (16, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', 1, '{"customer:42":{},"all":{}}', NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (17, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, '["customer:42","paid"]', NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (18, 1, 0, 5, NULL, 'work', 'json', NULL, 1767225600000000, X'7B7D', NULL, NULL, NULL, 17);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (19, 2, -5, 8, NULL, 'work', 'msgpack', NULL, 1767225601000000, X'81A2746FA3666179', NULL, NULL, NULL, NULL);
+INSERT OR REPLACE INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) VALUES (20, 1, 0, 5, NULL, 'report', 'json', NULL, 1767225601000000, X'7B7D', NULL, NULL, NULL, NULL);
 INSERT OR REPLACE INTO job_group (id, name, said, said_at, set_limit) VALUES (1, 'customer:42', 1, 1767225600000000, NULL);
 INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'bob', 3);
 INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'dan', 8);
@@ -601,8 +604,8 @@ INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (12, 1767225600000000, 1, 0, 0);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (13, 1767225600000000, 1, 0, 0);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (14, 1767225600000000, 1, 0, 0);
-INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (18, 1767225601000000, 2, 0, -5);
-INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (19, 1767225601000000, 1, 0, 0);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (19, 1767225601000000, 2, 0, -5);
+INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (20, 1767225601000000, 1, 0, 0);
 INSERT OR REPLACE INTO revision (one, revision) VALUES (1, 3);
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (3, 1767225610000000, 1, 1, 0, 'retry', NULL);
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (4, 1767225610000000, 1, 1, 0, 'retry', NULL);
@@ -612,10 +615,11 @@ INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, r
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (10, 1767312000000000, 1, 0, 0, 'delayed', NULL);
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (16, 1767312000000000, 1, 0, 0, 'delayed', 1);
 INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (17, 1767312000000000, 1, 0, 0, 'delayed', NULL);
+INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, reason, links) VALUES (18, 1767312000000000, 1, 0, 0, 'delayed', NULL);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 1, 1004);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 2, 1004);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 3, 1004);
-INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) VALUES (1, 5, 8, 0, 1, 1, 1);
+INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) VALUES (1, 5, 9, 0, 1, 1, 1);
 INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) VALUES (2, 1, 0, 2, 0, 0, 0);
 INSERT OR REPLACE INTO unique_hold (kind, fingerprint, since, until, job_id) VALUES ('work', X'7369787465656E206F66206279746573', 1767225600000000, 1767398400000000, 10);
 INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1003, 'test-worker-1-1003', 'here', 1003, '1', NULL, NULL, NULL, '["default"]', '["work"]', 10, 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');

@@ -84,8 +84,10 @@ CREATE TABLE {schema}.job (
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
     links        smallint,  -- the sum of 1: groups
     groups       text,  -- JSON: the names of its groups, and what it says of each
-    tags         text[]  -- null: none
+    tags         text[],  -- null: none
+    rerun_of     bigint  -- the job that it runs again, which may be gone; null: none
 );
+CREATE INDEX job_rerun ON {schema}.job (rerun_of) WHERE rerun_of IS NOT NULL;
 
 -- The tags of jobs, so that the jobs with one are found, in the order of their ids. Triggers on `job` write it: only for
 -- jobs that have tags.
@@ -1347,7 +1349,7 @@ SELECT job.id,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
-       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags
+       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags, job.rerun_of
 FROM {schema}.job
 JOIN {schema}.queue ON queue.id = job.queue_id
 LEFT JOIN {schema}.finished ON finished.job_id = job.id

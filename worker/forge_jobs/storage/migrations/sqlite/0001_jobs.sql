@@ -86,8 +86,10 @@ CREATE TABLE job (
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
     links        INTEGER,  -- the sum of 1: groups
     groups       TEXT,  -- the names of its groups, and what it says of each
-    tags         TEXT  -- null: none
+    tags         TEXT,  -- null: none
+    rerun_of     INTEGER  -- the job that it runs again, which may be gone; null: none
 );
+CREATE INDEX job_rerun ON job (rerun_of) WHERE rerun_of IS NOT NULL;
 
 -- The tags of jobs, so that the jobs with one are found, in the order of their ids.
 CREATE TABLE job_tag (
@@ -465,7 +467,7 @@ SELECT job.id,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
-       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags
+       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags, job.rerun_of
 FROM job
 JOIN queue ON queue.id = job.queue_id
 LEFT JOIN finished ON finished.job_id = job.id
