@@ -184,6 +184,17 @@ async def test_of_ten_that_enqueue_at_once_one_lands_and_one_more_when_the_time_
     assert await database.rows("SELECT count(*) FROM job") == [(2,)]
 
 
+async def test_all_holds_that_have_expired_are_swept_however_few_go_at_once(storage, database, clock):
+    epoch = await leader(storage)
+    for number in range(5):
+        await storage.jobs.enqueue(held(bytes([number])))
+    await clock.advance(days=1)
+
+    await storage.history.sweep(epoch=epoch, limit=2)
+
+    assert await database.rows("SELECT fingerprint FROM unique_hold") == []
+
+
 async def test_holds_that_have_expired_are_swept(storage, database, clock):
     epoch = await leader(storage)
     await storage.jobs.enqueue(held())

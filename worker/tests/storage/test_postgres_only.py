@@ -421,6 +421,18 @@ async def test_the_sweep_waits_for_no_job_that_another_session_keeps_locked(stor
     assert await postgres.rows("SELECT FROM forge_jobs.done_together") == []
 
 
+async def test_the_sweep_goes_on_behind_jobs_of_the_past_that_are_all_gone(storage, postgres, clock):
+    me, epoch = await worker(storage), await leader(storage)
+    for keeps in (True, False, False, False, False, True, True):
+        job_id = await ended(storage, me)
+        if not keeps:
+            await storage.jobs.delete(job_id)
+        await clock.advance(seconds=1)
+    await clock.advance(days=8)
+
+    assert await storage.history.sweep(epoch=epoch, limit=3) == 3
+
+
 async def test_a_done_job_that_the_sweep_would_not_find_is_found_by_the_audit(storage, postgres, clock):
     me, epoch = await worker(storage), await leader(storage)
     job_id = await ended(storage, me)
