@@ -1,4 +1,4 @@
-"""The benchmark's command line: `python -m benchmarks [all|throughput|enqueue|pickup|pinned|idle|sqlite|explain]`."""
+"""The benchmark's command line: `python -m benchmarks [all|throughput|enqueue|pickup|pinned|keys|idle|sqlite|explain]`."""
 
 import tempfile
 import time
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import enqueue, explain, idle, machine, pickup, pinned, report, sqlite, throughput
+from benchmarks import enqueue, explain, idle, keys, machine, pickup, pinned, report, sqlite, throughput
 from benchmarks.bench import Bench, NotAllDone
 from benchmarks.child import SideFailed
 from benchmarks.line import Line
@@ -28,6 +28,7 @@ class What(StrEnum):
     ENQUEUE = "enqueue"
     PICKUP = "pickup"
     PINNED = "pinned"
+    KEYS = "keys"
     IDLE = "idle"
     SQLITE = "sqlite"
     EXPLAIN = "explain"
@@ -38,6 +39,7 @@ MEASUREMENTS: dict[What, Callable[[Bench], list[Line]]] = {
     What.ENQUEUE: enqueue.measure,
     What.PICKUP: pickup.measure,
     What.PINNED: pinned.measure,
+    What.KEYS: keys.measure,
     What.IDLE: idle.measure,
     What.SQLITE: sqlite.measure,
     What.EXPLAIN: explain.measure,

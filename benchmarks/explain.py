@@ -23,6 +23,7 @@ from forge_jobs.storage.postgres.claims import CLAIM
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.enqueue import ENQUEUE_PLAIN
 from forge_jobs.storage.postgres.outcomes import FINISH_PLAIN
+from forge_jobs.storage.postgres.permits import FIRST_KEY, SWEEP_KEYS, SWEEP_PERMITS
 from forge_jobs.storage.postgres.schedule import MAKE_PENDING
 from forge_jobs.storage.postgres.session_settings import CLAIMS, WALKS, pinned
 
@@ -32,6 +33,14 @@ LARGE_FACTOR = 10  # times the jobs of a run
 DUE = 100  # scheduled jobs whose time has come
 DUE_SECONDS = 1.0
 DAY = 86_400.0
+SWEPT = 1000  # permits, and keys, in one look of the sweep
+KEYED = """
+INSERT INTO forge_jobs.rate_limit (scope, capacity, refill, tokens, refilled_at) VALUES ('keys', 5, 1, 5, now());
+INSERT INTO forge_jobs.rate_key (scope, key, full_at) SELECT 'keys', number, number - {due} FROM generate_series(1, {waiting}) AS number;
+INSERT INTO forge_jobs.permit (job_id, scope, key, take, cost, full_at, until)
+SELECT number, 'keys', number, 1, 1, 5, now() + (number - {due}) * interval '1 minute'
+FROM generate_series(1, {waiting}) AS number
+"""
 TAKEN_SHARE = 10  # a tenth of the jobs is taken while a transaction holds on to the dead rows
 PIN = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM forge_jobs.queue"
 
@@ -137,6 +146,8 @@ class Explainer:
         await self.explain("finish", FINISH_PLAIN, finish, WALKS)
         await asyncio.sleep(DUE_SECONDS)
         await self.explain("make-pending", MAKE_PENDING, (DUE, "-infinity"), {})
+        await self.explain("sweep of permits", SWEEP_PERMITS, (SWEPT,), {})
+        await self.explain("sweep of keys", SWEEP_KEYS, (*FIRST_KEY, SWEPT), {})
         enqueue = (QUEUE, 0, None, None, KIND, "json", ENCODED, None, None, False, True)
         await self.explain("enqueue", ENQUEUE_PLAIN, enqueue, {})
         pin = await asyncpg.connect(self._url)
@@ -172,6 +183,7 @@ def plans(bench: Bench, waiting: int) -> list[Plan]:
         child.run("forge.fill", url=url, jobs=waiting)
         child.run("forge.fill", url=url, jobs=waiting, delay=DAY)
         child.run("forge.fill", url=url, jobs=DUE, delay=DUE_SECONDS)
+        bench.server.execute(KEYED.format(due=DUE, waiting=waiting))
         bench.server.execute("VACUUM (ANALYZE)")
         explainer = Explainer(url, waiting)
         asyncio.run(explainer.run())

@@ -60,7 +60,18 @@ async def work_through(
 ) -> dict[str, Any]:
     """Run all jobs; with `is_pinned` while a transaction is open that sees the database as it was before."""
     starts = Starts()
-    forge = program(url, starts)
+    return await through(program(url, starts), starts, url, jobs, concurrency, is_pinned)
+
+
+async def through(
+    forge: Forge,
+    starts: Starts,
+    url: str,
+    jobs: int,
+    concurrency: int = CONCURRENCY,
+    is_pinned: bool = False,
+) -> dict[str, Any]:
+    """Run all jobs with this program, as `work_through`."""
     worker = Worker(forge, queues=[QUEUE], concurrency=concurrency)
     done = 0
     last = 0.0

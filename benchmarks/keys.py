@@ -1,0 +1,75 @@
+"""What a rate limit by key costs its jobs, with a million keys in use, of which the jobs use ten thousand."""
+
+from benchmarks import child
+from benchmarks.bench import Bench, NotAllDone, Sample, rates
+from benchmarks.line import AtLeast, AtMostTimes, Line
+
+KEYS_FACTOR = 10  # times the jobs of a run: a million
+HOT_SHARE = 10  # a tenth of the jobs: ten thousand
+SPENT = "SELECT sum(full_at) FROM forge_jobs.rate_key"
+ROWS = "SELECT count(*) FROM forge_jobs.rate_key"
+
+
+def filled(bench: Bench, keys: int, hot: int) -> str:
+    """Return the template of a database with so many keys in use, and jobs of the hot ones."""
+    name = f"keyed_{keys}"
+    if not bench.server.has_template(name):
+        with bench.doing(f"spending tokens of {keys:,} keys"), bench.server.template(name) as url:
+            child.run("keyed.fill", url=url, jobs=bench.jobs, keys=keys, hot=hot)
+    return name
+
+
+class Drains:
+    """The drains of queues whose jobs use hot keys, and how long their claims took, in microseconds a job."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self.hot = max(1, bench.jobs // HOT_SHARE)
+        self.claims: dict[tuple[int, bool], list[float]] = {}
+
+    def drain(self, keys: int, *, is_limited: bool) -> Sample:
+        """Work off the jobs; look whether each has paid its token, and no other."""
+        bench = self._bench
+        with bench.server.fresh(filled(bench, keys, self.hot)) as url:
+            before = float(bench.server.execute(SPENT))
+            sample, said = bench.on_server_said(
+                "keyed.work_through", url=url, jobs=bench.jobs, is_limited=is_limited
+            )
+            spent = float(bench.server.execute(SPENT)) - before
+        if round(spent) != (bench.jobs if is_limited else 0):
+            raise NotAllDone(f"{bench.jobs} jobs have run, {spent:.0f} tokens of keys were spent")
+        self.claims.setdefault((keys, is_limited), []).append(1_000_000 * said["claims"] / bench.jobs)
+        return sample
+
+
+def swept(bench: Bench, keys: int, hot: int) -> list[float]:
+    """Let all keys be used no more, and sweep; return how many milliseconds each look took."""
+    with bench.server.fresh(filled(bench, keys, hot)) as url, bench.doing(f"sweeping {keys:,} keys"):
+        looks = child.run("keyed.sweep", url=url)["looks"]
+        if (left := int(bench.server.execute(ROWS))) != 0:
+            raise NotAllDone(f"{left} keys have a row though nobody uses them")
+    return [1000 * look for look in looks]
+
+
+def measure(bench: Bench) -> list[Line]:
+    """Return the throughput and the claims of jobs with a limit by key, beside those without, and what a sweep takes."""
+    keys, drains = KEYS_FACTOR * bench.jobs, Drains(bench)
+    many, few, without = f"{keys:,} keys", f"{drains.hot:,} keys", "without a limit"
+    samples = bench.alternate(
+        "limited by key",
+        {
+            many: lambda: drains.drain(keys, is_limited=True),
+            few: lambda: drains.drain(drains.hot, is_limited=True),
+            without: lambda: drains.drain(keys, is_limited=False),
+        },
+    )
+    ours, claims = rates(samples[many]), drains.claims
+    what = f"limited by key, {many} in use"
+    return [
+        Line(f"throughput, {what}", "jobs/s", ours, f"{few} in use", rates(samples[few]), AtLeast(0.85)),
+        Line(f"throughput, {what}", "jobs/s", ours, without, rates(samples[without])),
+        Line(
+            f"claim, {what}", "µs a job", claims[keys, True], without, claims[keys, False], AtMostTimes(1.15)
+        ),
+        Line(f"look of the sweep, {many} used no more", "ms", swept(bench, keys, drains.hot)),
+    ]
