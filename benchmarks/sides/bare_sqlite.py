@@ -13,7 +13,8 @@ from benchmarks.sides.told import Usage
 from benchmarks.workload import BARE_BATCH
 from forge_jobs.model.job import Claim
 from forge_jobs.storage.interface.claims import START
-from forge_jobs.storage.sqlite.claims import ALLOWED, FINISH, PLAIN
+from forge_jobs.storage.sqlite.claims import ALLOWED, PLAIN
+from forge_jobs.storage.sqlite.outcomes import FINISH
 from forge_jobs.storage.stretches import AFTER_ALL_PRIORITIES
 
 WORKER_ID = 1

@@ -222,7 +222,7 @@ class WaitTimeout(ForgeError):
 
 
 class JobDead(ForgeError):
-    """The job that was waited for ended dead; `error` is what its last attempt said."""
+    """The job that was waited for ended dead, or expired; `error` is what its last attempt said."""
 
     def __init__(self, job_id: int, error: str | None) -> None:
         self.job_id, self.error = job_id, error

@@ -327,6 +327,8 @@ class Forge(Producer):
         priority: int | None = None,
         max_attempts: int | Unset | None = UNSET,
         timeout: timedelta | float | None = None,
+        start_by: timedelta | float | None = None,
+        deadline: timedelta | float | None = None,
         unique: Unique | None = None,
         group: JobGroups | Callable[..., JobGroups | None] | None = None,
         tags: Iterable[str] | None = None,
@@ -348,7 +350,7 @@ class Forge(Producer):
         Context. The other parameters are the payload; their annotations are checked.
 
         Options hold for every job of the kind that does not say otherwise, whoever enqueues
-        it; `unique`, `group`, `tags` and `singleton` hold for jobs that this program enqueues. With `batch` the function does many jobs in
+        it; `start_by`, `deadline`, `unique`, `group`, `tags` and `singleton` hold for jobs that this program enqueues. With `batch` the function does many jobs in
         one call: it takes a list of BatchJob and returns an outcome for each. `title`, `owner` (who answers for it) and
         `docs` (a link) are for people. Raises InvalidInput.
         """
@@ -365,7 +367,7 @@ class Forge(Producer):
     ) -> Coroutine[Any, Any, Any]:
         """Return the result of the job, an id or what `enqueue` returned, once it is done; to be awaited as `enqueue`.
 
-        An outage of the database is waited for. Raises JobDead when the job ends dead,
+        An outage of the database is waited for. Raises JobDead when the job ends dead or expired,
         WaitTimeout after `timeout` (seconds or timedelta; then it can be waited for again),
         JobNotFound when it is unknown or its queue keeps nothing, InvalidInput.
         """
@@ -380,7 +382,7 @@ class Forge(Producer):
 
 
 def _result(job: Job) -> Any:
-    if job.state is State.DEAD:
+    if job.state in (State.DEAD, State.EXPIRED):
         raise JobDead(job.id, job.error)
     return None if job.result is None else decode(job.result, job.codec, what="result")
 

@@ -250,7 +250,7 @@ def test_what_is_below_the_level_is_not_said(said: Any) -> None:
 
 
 def test_every_event_has_a_sentence() -> None:
-    spoken = {events.JobsEnded, events.JobsTakenBack, events.LeaderChanged, *SENTENCES}
+    spoken = {events.JobsEnded, events.JobsTakenBack, events.JobsOutOfTime, events.LeaderChanged, *SENTENCES}
     offered = {getattr(events, name) for name in events.__all__} - {events.Event}
     declared = {
         kind.__name__ for kind in events.Event.__subclasses__() if kind.__module__.startswith("forge_jobs.")

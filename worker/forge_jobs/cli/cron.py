@@ -74,6 +74,22 @@ async def set_cron(
             help="How long an attempt may take. [default: as the handler or the queue says]",
         ),
     ] = None,
+    start_by: Annotated[
+        timedelta | None,
+        typer.Option(
+            metavar="DURATION",
+            parser=values.duration("--start-by"),
+            help="Its jobs expire unless they begin within this time.",
+        ),
+    ] = None,
+    deadline: Annotated[
+        timedelta | None,
+        typer.Option(
+            metavar="DURATION",
+            parser=values.duration("--deadline"),
+            help="Its jobs are stopped, and dead, unless they end within this time.",
+        ),
+    ] = None,
     overlap: Annotated[
         bool,
         typer.Option(
@@ -115,6 +131,10 @@ async def set_cron(
         wanted["max_attempts"] = values.attempts(max_attempts)
     if timeout is not None:
         wanted["timeout"] = timeout
+    if start_by is not None:
+        wanted["start_by"] = start_by
+    if deadline is not None:
+        wanted["deadline"] = deadline
     async with opened(call) as forge:
         cron = await forge.crons.set(name, expression, kind, **wanted)
         now = await forge.storage.now()

@@ -75,6 +75,20 @@ async def enqueue(
             help="How long an attempt may take. [default: as the handler or the queue says]",
         ),
     ] = None,
+    start_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME|DURATION",
+            help="It expires unless it begins by this ISO 8601 time, or within this time of when it is due.",
+        ),
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME|DURATION",
+            help="It is stopped, and dead, unless it ends by this ISO 8601 time, or within this time of when it is due.",
+        ),
+    ] = None,
     key: Annotated[
         str | None,
         typer.Option(
@@ -193,6 +207,10 @@ async def enqueue(
         options["max_attempts"] = values.attempts(max_attempts)
     if timeout is not None:
         options["timeout"] = timeout
+    if start_by is not None:
+        options["start_by"] = values.limit(start_by, "--start-by")
+    if deadline is not None:
+        options["deadline"] = values.limit(deadline, "--deadline")
     if key is not None:
         options["key"] = key
     if key_mode is not None:

@@ -145,6 +145,8 @@ def _card(job: Job) -> str:
         "rerun of": None if job.rerun_of is None else f"{job.rerun_of}",
         "run again as": ", ".join(map(str, job.reruns)) or None,
         "worker": job.worker,
+        "start by": _shown(job.start_by),
+        "deadline": _shown(job.deadline),
         **{name.removesuffix("_at").replace("_", " "): _shown(getattr(job, name)) for name in moments},
         "payload": json.dumps(readable(job.payload, job.codec), ensure_ascii=False),
         "result": None
@@ -243,7 +245,7 @@ async def retry(
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> Report:
-    """Run dead or retrying jobs again now, with attempts counted from 0. --all takes the dead ones, unless --state says."""
+    """Run dead, expired or retrying jobs again now, with attempts counted from 0. --all takes the dead ones, unless --state says."""
     _check_choice(ids, all, state, queue, kind, tag, dry_run)
     async with opened(call) as forge:
         if ids:

@@ -21,6 +21,7 @@ COLOURS = {
     "in_progress": "magenta",
     "done": "green",
     "dead": "red",
+    "expired": "red",
     "paused": "yellow",
     "disabled": "yellow",
     "silent": "red",

@@ -30,9 +30,12 @@ COLUMNS = (
     "running",
     "done",
     "dead",
+    "expired",
     "workers",
 )
-NUMBERS = frozenset({"pending", "oldest", "blocked", "scheduled", "running", "done", "dead", "workers"})
+NUMBERS = frozenset(
+    {"pending", "oldest", "blocked", "scheduled", "running", "done", "dead", "expired", "workers"}
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -117,5 +120,6 @@ def _row(queue: QueueConfig, counts: Counts, workers: int, now: datetime) -> lis
         f"{counts.in_progress:,}" + ("" if queue.concurrency is None else f"/{queue.concurrency:,}"),
         f"{counts.done:,}",
         f"{counts.dead:,}",
+        f"{counts.expired:,}",
         f"{workers:,}",
     ]

@@ -111,6 +111,17 @@ def parse_moment(text: str, option: str = "--run-at") -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def limit(text: str, option: str) -> datetime | timedelta:
+    """Return the moment, or the duration, that a time limit is given as. Raises InvalidInput."""
+    with suppress(InvalidInput):
+        return parse_duration(text, option)
+    with suppress(InvalidInput):
+        return parse_moment(text, option)
+    raise InvalidInput(
+        f"{option} is {text!r}, allowed is a duration like 90s, 5m or 2h, or a date and time like 2026-01-31T08:00:00Z."
+    )
+
+
 def payload(text: str | None, name: str = "The payload") -> dict[str, Any]:
     """Return the JSON object that `text` is, {} for none. Raises InvalidInput."""
     if text is None:

@@ -13,13 +13,17 @@ from forge_jobs.model.cron import CronConfig, Missed
 from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.job import Enqueued
 from forge_jobs.model.queue import DEFAULT_QUEUE
-from forge_jobs.rules import cron_times, names
+from forge_jobs.rules import cron_times, names, time_limits
 from forge_jobs.storage.interface.storage import Storage
 
 MOST_MISSED = 10_000
 """The largest `missed_limit`."""
 
-JOB_OPTIONS = ("queue", "priority", "max_attempts", "timeout")
+JOB_OPTIONS = ("queue", "priority", "max_attempts", "timeout", "start_by", "deadline")
+
+
+LIMITS = ("start_by", "deadline")
+"""Of these options of a job only durations, since the cron fires again and again."""
 
 
 class CronValues(OptionValues, total=False):
@@ -118,6 +122,7 @@ def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> C
             f"The payload of cron {name!r} is {payload!r}, allowed is a mapping of argument names."
         )
     options = {option: values[option] for option in JOB_OPTIONS if option in values}  # type: ignore[literal-required]
+    limits = {name: time_limits.duration(options.get(name), name) for name in LIMITS}
     job = Options.given(options).job(kind, encode(dict(payload), codec), codec)  # type: ignore[arg-type]
     return CronConfig(
         name=name,
@@ -131,6 +136,8 @@ def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> C
         priority=job.priority,
         max_attempts=job.max_attempts,
         timeout=job.timeout,
+        start_by=limits["start_by"],
+        deadline=limits["deadline"],
         overlap=yes_or_no(values.get("overlap", True), "overlap"),
         missed=choice(values.get("missed", Missed.LATEST), "missed", Missed),
         missed_limit=whole(values.get("missed_limit", 100), "missed_limit", least=1, most=MOST_MISSED),

@@ -159,7 +159,7 @@ class Jobs:
         return await self._storage.jobs.cancel(names.job_id(job_id))
 
     async def retry(self, job_id: int | Enqueued) -> bool:
-        """A dead or retrying job is pending with attempts at 0; False when a living job holds its key.
+        """A dead, expired or retrying job is pending with attempts at 0, an ended one without time limits; False when a living job holds its key.
 
         Raises JobNotFound, WrongState in other states, and KeyBusy when another transaction has taken the key and
         does not end.

@@ -25,7 +25,7 @@ from forge_jobs.handlers.unique import Unique, require_arguments
 from forge_jobs.model.job import Enqueued, NewJob
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import as_duration
-from forge_jobs.rules import names
+from forge_jobs.rules import names, time_limits
 
 if TYPE_CHECKING:
     from forge_jobs.forge import Forge
@@ -61,6 +61,8 @@ class Handler(Generic[P, R]):
         priority: int | None = None,
         max_attempts: int | Unset | None = UNSET,
         timeout: timedelta | float | None = None,
+        start_by: timedelta | float | None = None,
+        deadline: timedelta | float | None = None,
         unique: Unique | None = None,
         group: Groups | Callable[..., Groups | None] | None = None,
         tags: Iterable[str] | None = None,
@@ -90,6 +92,8 @@ class Handler(Generic[P, R]):
             priority=priority,
             max_attempts=None if singleton and max_attempts is UNSET else max_attempts,
             timeout=as_duration(timeout, "timeout"),
+            start_by=time_limits.duration(start_by, "start_by"),
+            deadline=time_limits.duration(deadline, "deadline"),
             key=SINGLETON if singleton else None,
             unique=unique,
             group=None if group is None else Grouping.given(group),
@@ -115,11 +119,8 @@ class Handler(Generic[P, R]):
         self.arguments = (
             batches.arguments if batches else Arguments(function, skip=1 if self.takes_context else 0)
         )
-        if batch and (longest := self.defaults.timeout) and batch.seconds >= longest.total_seconds():
-            raise InvalidInput(
-                f"within of the batch of handler {self.kind!r} is {batch.within!r}, "
-                f"allowed is less than the timeout of its jobs, {longest}."
-            )
+        if batch is not None:
+            self._check_patience(batch)
         self.limits = checked_limits(limits, self.kind, self.arguments)
         if self.limits and batches:
             raise InvalidInput("batch and limits are both given, allowed is one of them.")
@@ -133,6 +134,15 @@ class Handler(Generic[P, R]):
         self.__name__ = getattr(function, "__name__", self.kind)
         self.__module__ = getattr(function, "__module__", None) or ""
         self.__qualname__ = getattr(function, "__qualname__", self.kind)
+
+    def _check_patience(self, batch: Batch) -> None:
+        """Raise InvalidInput when a job would be timed out while others are gathered for its batch."""
+        longest = self.defaults.timeout
+        if longest is not None and batch.seconds >= longest.total_seconds():
+            raise InvalidInput(
+                f"within of the batch of handler {self.kind!r} is {batch.within!r}, "
+                f"allowed is less than the timeout of its jobs, {longest}."
+            )
 
     def tokens_of(self, arguments: Mapping[str, Any]) -> Sequence[tuple[str, str, float]]:
         """Return the tokens (scope, key, cost) that its limits ask of a job with these arguments. Raises InvalidInput."""

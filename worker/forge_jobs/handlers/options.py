@@ -15,7 +15,8 @@ from forge_jobs.model.job import FOREVER, KeyMode, NewJob
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.queue import DEFAULT_QUEUE
-from forge_jobs.rules import names
+from forge_jobs.model.time_limit import Limit
+from forge_jobs.rules import names, time_limits
 
 
 class Unset(Enum):
@@ -39,6 +40,8 @@ class OptionValues(TypedDict, total=False):
     priority: int  # smaller first
     max_attempts: int | None  # None: for ever
     timeout: timedelta | float | None
+    start_by: datetime | timedelta | float  # a moment, or how long after it is due
+    deadline: datetime | timedelta | float
     key: str
     key_mode: KeyMode | str  # what becomes of the job when another one has the key
     unique: Unique
@@ -57,6 +60,8 @@ class Options:
     priority: int | None = None
     max_attempts: int | Unset | None = UNSET
     timeout: timedelta | None = None
+    start_by: Limit | None = None
+    deadline: Limit | None = None
     key: str | None = None
     key_mode: KeyMode | None = None
     unique: Unique | None = None
@@ -81,6 +86,8 @@ class Options:
             )
         for name in {"delay", "timeout"} & checked_values.keys():
             checked_values[name] = as_duration(checked_values[name], name)
+        for name in {"start_by", "deadline"} & checked_values.keys():
+            checked_values[name] = time_limits.limit(checked_values[name], name)
         if checked_values.get("run_at") is not None:
             checked_values["run_at"] = as_moment(checked_values["run_at"], "run_at")
         if "key_mode" in checked_values:
@@ -109,6 +116,7 @@ class Options:
             raise InvalidInput(f"timeout is {self.timeout}, allowed is more than zero.")
         if self.delay is not None and self.run_at is not None:
             raise InvalidInput("delay and run_at are both given, allowed is one of them.")
+        time_limits.check(self.run_at, self.start_by, self.deadline)
         return self
 
     def _check_unique(self, unique: Unique) -> None:
@@ -130,6 +138,7 @@ class Options:
         both = replace(defaults, **options)
         if both.unique is not None:
             both._check_unique(both.unique)
+        time_limits.check(both.run_at, both.start_by, both.deadline)
         return both
 
     def _says(self, name: str) -> bool:
@@ -154,6 +163,8 @@ class Options:
             groups=None if self.group is None else self.group.fixed,
             tags=self.tags or (),
             declared=declared,
+            start_by=self.start_by,
+            deadline=self.deadline,
         )
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from forge_jobs.errors import StorageUnavailable
-from forge_jobs.maintenance import counts, groups, pauses, scheduler, sweeper, unserved
+from forge_jobs.maintenance import counts, groups, pauses, scheduler, sweeper, time_limits, unserved
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.offer import Offer
 from forge_jobs.maintenance.reaper import Reaper
@@ -38,6 +38,7 @@ FOLD_EVERY = 10.0
 WARN_EVERY = 30.0
 AUDIT_GROUPS_EVERY = 30.0
 RESUME_EVERY = 2.0
+EXPIRE_EVERY = 1.0
 
 
 class LeadingWorker:
@@ -155,6 +156,11 @@ class LeadingWorker:
                 RESUME_EVERY,
                 lambda: pauses.end_pauses(self._storage, self._telemetry),
                 "ending pauses",
+            ),
+            self._every(
+                EXPIRE_EVERY,
+                lambda: time_limits.expire(self._storage, self._telemetry, epoch),
+                "ending jobs that are out of time",
             ),
         )
 

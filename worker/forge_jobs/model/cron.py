@@ -31,6 +31,9 @@ class CronConfig:
     priority: int | None = None
     max_attempts: int | None = None  # FOREVER: no end
     timeout: timedelta | None = None
+    # the time limits of its jobs, from when they are enqueued
+    start_by: timedelta | None = None
+    deadline: timedelta | None = None
     overlap: bool = True  # False: a fire is skipped while the cron's last job is not ended
     missed: Missed = Missed.LATEST
     missed_limit: int = 100
@@ -52,5 +55,7 @@ class CronConfig:
             priority=self.priority,
             max_attempts=self.max_attempts,
             timeout=self.timeout,
+            start_by=self.start_by,
+            deadline=self.deadline,
             key=None if self.overlap else f"cron:{self.name}",
         )

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from forge_jobs.model.group import Group
+from forge_jobs.model.group import GROUPS, Group
+from forge_jobs.model.time_limit import LIMITED, Limit, TimeLimits
 
 FOREVER = 0
 """How `max_attempts` of a job that is retried for ever is stored."""
@@ -63,10 +64,11 @@ class State(StrEnum):
     IN_PROGRESS = "in_progress"  # in `claimed`, a worker has it
     DONE = "done"  # in `finished`
     DEAD = "dead"  # in `finished`
+    EXPIRED = "expired"  # in `finished`, was not begun in time
 
 
 WAITING = frozenset({State.SCHEDULED, State.RETRYING, State.BLOCKED, State.PENDING})
-ENDED = frozenset({State.DONE, State.DEAD})
+ENDED = frozenset({State.DONE, State.DEAD, State.EXPIRED})
 
 
 class Reason(StrEnum):
@@ -124,6 +126,19 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     hold: Hold | None = None  # excludes a key
     max_wait: timedelta | None = None  # of a job that is put off, since the first; None: no end
     must_be_new: bool = False  # NotUnique is raised when it is not
+    start_by: Limit | None = None  # when it has to have been begun
+    deadline: Limit | None = None  # when it has to have ended
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether it has a time limit."""
+        return self.start_by is not None or self.deadline is not None
+
+    @property
+    def links(self) -> int | None:
+        """What its end concerns besides itself, as in `Claim`."""
+        links = (0 if self.groups is None else GROUPS) + (LIMITED if self.is_limited else 0)
+        return links or None
 
     @property
     def is_put(self) -> bool:
@@ -182,9 +197,14 @@ class Claim(msgspec.Struct, gc=False):
     timeout: float | None  # seconds
     key: str | None
     created: float  # when it was enqueued, database clock, seconds since the epoch
-    links: int | None = None  # what its end concerns besides itself, the sum of GROUPS; None: nothing
+    links: int | None = (
+        None  # what its end concerns besides itself, the sum of GROUPS and LIMITED; None: nothing
+    )
     cancel_requested: bool = False
     superseded: bool = False  # its key went to another job, or was removed: it may end, but not wait again
+    limits: TimeLimits | None = None  # None: it has none
+    ended_by: str | None = None  # the error of a job that does not wait again, since its time is over
+    expired: bool = False  # of such a job, whether it was not begun in time
 
     @property
     def created_at(self) -> datetime:
@@ -201,7 +221,7 @@ class End(msgspec.Struct, gc=False):
     """An attempt that ended its job: done with an encoded `result`, or dead with an `error`."""
 
     claim: Claim
-    state: State  # DONE or DEAD
+    state: State  # DONE or DEAD; a job expires in the database only
     duration: float = 0.0  # seconds that the handler ran
     result: bytes | None = None  # encoded with the job's codec
     error: str | None = None
@@ -270,6 +290,10 @@ class Job:
     error: str | None = None  # the last error
     result: bytes | None = None  # done, encoded with `codec`
     groups: tuple[Group, ...] = ()
+    start_by: datetime | None = (
+        None  # when it has to have been begun; None: no limit, or it was, or has ended
+    )
+    deadline: datetime | None = None  # when it has to have ended; None: no limit, or it has ended
     tags: tuple[str, ...] = ()
     rerun_of: int | None = None  # the job that it runs again, which may be gone
     reruns: tuple[int, ...] = ()  # the jobs that run it again, newest last; only from `get`
@@ -287,6 +311,7 @@ class Counts:
     in_progress: int = 0
     done: int = 0  # still kept
     dead: int = 0  # still kept
+    expired: int = 0  # still kept
     oldest_pending_at: datetime | None = None
 
 

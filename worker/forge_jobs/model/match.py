@@ -22,8 +22,16 @@ class Move(StrEnum):
 
 _STATES: Mapping[Move, Sequence[State]] = {
     Move.CANCEL: (State.SCHEDULED, State.RETRYING, State.BLOCKED, State.PENDING, State.IN_PROGRESS),
-    Move.RETRY: (State.DEAD, State.RETRYING),
-    Move.DELETE: (State.DONE, State.DEAD, State.SCHEDULED, State.RETRYING, State.BLOCKED, State.PENDING),
+    Move.RETRY: (State.DEAD, State.EXPIRED, State.RETRYING),
+    Move.DELETE: (
+        State.DONE,
+        State.DEAD,
+        State.EXPIRED,
+        State.SCHEDULED,
+        State.RETRYING,
+        State.BLOCKED,
+        State.PENDING,
+    ),
 }
 
 

@@ -14,6 +14,7 @@ class Outcome(StrEnum):
     FAILED = "failed"  # will be retried
     DEAD = "dead"
     CANCELLED = "cancelled"  # dead, because a user cancelled it
+    EXPIRED = "expired"  # the job was not begun in time, and its handler not called
     SUPERSEDED = "superseded"  # dead, because its key went to another job, or was removed
     THROTTLED = "throttled"
     RESCHEDULED = "rescheduled"

@@ -188,6 +188,9 @@ def _queues(snapshot: _Snapshot, stale: timedelta) -> Iterator[Metric]:
     yield gauge("done_jobs", "Done jobs that are still kept.", {count.queue: count.done for count in counts})
     yield gauge("dead_jobs", "Dead jobs that are still kept.", {count.queue: count.dead for count in counts})
     yield gauge(
+        "expired_jobs", "Expired jobs that are still kept.", {count.queue: count.expired for count in counts}
+    )
+    yield gauge(
         "oldest_pending_age_seconds",
         "How long the oldest pending job has been pending; 0 when there is none.",
         ages,

@@ -27,6 +27,7 @@ from forge_jobs.model.job import (
 from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.run import Outcome, Run
+from forge_jobs.model.time_limit import overdue
 from forge_jobs.rules import backoff
 from forge_jobs.rules.returned import kept_result
 
@@ -45,6 +46,8 @@ class Stop(StrEnum):
 
     CANCELLED = CANCELLED_BY_USER
     TIMED_OUT = "timed out"
+    OVERDUE = "its deadline has come"
+    LATE = "it may not begin any more"
     STOPPING = "the worker stops"
     CUT_OFF = "the worker was cut off"
     UNKNOWN = "the database does not know its claim"
@@ -131,6 +134,8 @@ def _judge(
         return failed(claim, queue, _reason(error), wait, duration, after=_asked(as_duration, error, "after"))
     if stopped is Stop.TIMED_OUT:
         return failed(claim, queue, f"{timed_out(claim)}, then {describe(error)}", wait, duration)
+    if stopped is Stop.OVERDUE:
+        return dead(claim, queue, f"{past_deadline(claim)}, then {describe(error)}", wait, duration)
     if stopped is not None and _came_of_stopping(error):
         return handed_back(claim, queue, wait, duration)
     return failed(claim, queue, describe(error), wait, duration)
@@ -227,8 +232,8 @@ def lost(claim: Claim, queue: QueueConfig) -> Verdict:
 
 
 def as_written(verdict: Verdict) -> Run:
-    """Return the run as the database has it: a job that a user cancelled, or that lost its key, does not wait
-    again, even if the verdict says so."""
+    """Return the run as the database has it: a job that a user cancelled, that lost its key, or whose time is over does
+    not wait again, even if the verdict says so."""
     run = verdict.run
     if type(verdict.write) in (End, Settled):
         return run
@@ -236,6 +241,9 @@ def as_written(verdict: Verdict) -> Run:
         return Run(run.claim, run.queue, Outcome.CANCELLED, run.wait, run.duration, CANCELLED_BY_USER)
     if run.claim.superseded:
         return Run(run.claim, run.queue, Outcome.SUPERSEDED, run.wait, run.duration, run.error or SUPERSEDED)
+    if run.claim.ended_by is not None:
+        outcome = Outcome.EXPIRED if run.claim.expired else Outcome.DEAD
+        return Run(run.claim, run.queue, outcome, run.wait, run.duration, run.error or run.claim.ended_by)
     return run
 
 
@@ -284,9 +292,17 @@ def judge_stopped(
         verdict = failed(claim, queue, error, wait, duration)
         verdict.run = replace(verdict.run, timed_out=True)
         return verdict
+    if stopped is Stop.OVERDUE:
+        error = past_deadline(claim)
+        return dead(claim, queue, f"{error}; its handler goes on" if goes_on else error, wait, duration)
     return handed_back(claim, queue, wait, duration)
 
 
 def timed_out(claim: Claim) -> str:
     """Return the error of an attempt that took longer than its timeout."""
     return f"timed out after {claim.timeout:g} s"
+
+
+def past_deadline(claim: Claim) -> str:
+    """Return the error of an attempt that was stopped at its job's deadline."""
+    return overdue(claim.limits.deadline or 0.0) if claim.limits else Stop.OVERDUE.value

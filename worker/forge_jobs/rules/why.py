@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from forge_jobs.model.facts import FullGroup, Waiting
-from forge_jobs.model.job import ENDED, NOBODY, Job, Reason, State
+from forge_jobs.model.job import ENDED, NOBODY, WAITING, Job, Reason, State
 from forge_jobs.model.rate_limit import NEARLY
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.rules import names
@@ -57,7 +57,21 @@ def explain(
         reasons = _blocked(job, now, waiting)
     else:
         reasons = _scheduled(job, now, waiting, workers, stale)
-    return Why(job.id, job.state, (*reasons, *_stuck(job, workers)))
+    return Why(job.id, job.state, (*reasons, *_time_limits(job, now), *_stuck(job, workers)))
+
+
+def _time_limits(job: Job, now: datetime) -> Iterator[str]:
+    """What will become of a job that has not ended, and when."""
+    if job.start_by is not None and job.state in WAITING:
+        yield f"It expires unless it begins by {_moment(job.start_by, now)}."
+    if job.deadline is not None and job.state not in ENDED:
+        stopped = "its handler is told to stop then" if job.state is State.IN_PROGRESS else "it is dead then"
+        yield f"Its deadline is {_moment(job.deadline, now)}: {stopped}."
+
+
+def _moment(moment: datetime, now: datetime) -> str:
+    when = f"in {in_words(moment - now)}" if moment > now else f"{in_words(now - moment)} ago"
+    return f"{to_the_second(moment)}, {when}"
 
 
 def _stuck(job: Job, workers: Iterable[WorkerInfo]) -> Iterator[str]:
@@ -67,11 +81,10 @@ def _stuck(job: Job, workers: Iterable[WorkerInfo]) -> Iterator[str]:
 
 
 def _ended(job: Job, now: datetime) -> Iterator[str]:
-    verb = "done" if job.state is State.DONE else "dead"
     attempts = "it never ran" if not job.attempt else f"its last attempt was {attempt_of(job)}"
     when = f" since {to_the_second(job.finished_at)}, {ago(job.finished_at, now)}" if job.finished_at else ""
-    yield f"It is {verb}{when}; {attempts}."
-    if job.state is State.DEAD:
+    yield f"It is {job.state.value}{when}; {attempts}."
+    if job.state is not State.DONE:
         yield f"Its error was: {first_line(job.error)}"
     if job.reruns:
         yield f"It was run again as job {job.reruns[-1]}."

@@ -20,7 +20,7 @@ RANKS = ("finished", "claimed", "scheduled", "blocked", "ready", "abandoned")
 """Of the states of a job that is in several, the one that proves most comes first: an end that is written, a claim of
 a registered worker, a moment to wait for, a line to stand in, a place in the queue, and last a claim of nobody."""
 
-COUNTED = ("pending", "scheduled", "blocked", "in_progress", "done", "dead")
+COUNTED = ("pending", "scheduled", "blocked", "in_progress", "done", "dead", "expired")
 
 
 class Row(NamedTuple):
@@ -127,7 +127,7 @@ def _table(state: str) -> str:
 def _orphan(row: Row) -> Finding:
     return Finding(
         Fault.ORPHAN,
-        f"Table {row.what} has a row about job {row.job_id}, which does not exist.",
+        f"Table {row.what} has a row about job {row.job_id}, which {'has ended, or ' if row.what == 'time_limit' else ''}does not exist.",
         row.job_id,
         "The row is gone.",
     )

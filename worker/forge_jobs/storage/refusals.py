@@ -22,7 +22,7 @@ from forge_jobs.model.cron import CronConfig
 from forge_jobs.model.job import FOREVER, Alike, NewJob
 from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.queue import QueueConfig
-from forge_jobs.rules import names
+from forge_jobs.rules import names, time_limits
 
 
 def not_retried(job_id: int, state: str) -> WrongState:
@@ -127,6 +127,8 @@ _OF_JOB: Sequence[tuple[str, Callable[[Any], object]]] = (
     ("max_attempts", _max_attempts),
     ("delay", _delay),
     ("timeout", lambda value: as_duration(value, "timeout")),
+    ("start_by", lambda value: time_limits.limit(value, "start_by")),
+    ("deadline", lambda value: time_limits.limit(value, "deadline")),
 )
 
 

@@ -12,6 +12,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
 from forge_jobs.model.run import Outcome, Run
+from forge_jobs.model.time_limit import OutOfTime
 from forge_jobs.telemetry import events
 from forge_jobs.telemetry.events import Event, JobsEnded
 
@@ -98,6 +99,14 @@ _OF_JOBS: Mapping[type[Event], str] = {
 }
 """The counters to which these events add as many as they name jobs."""
 
+_OF_ONE: Mapping[type[Event], str] = {
+    events.OutcomeRefused: "forge_outcomes_refused",
+    events.RunnerReplaced: "forge_runners_replaced",
+    events.DatabaseLost: "forge_database_losses",
+    events.OutageOutlived: "forge_worker_outages_outlived",
+}
+"""The counters to which these events add one."""
+
 _ALWAYS_SHOWN = frozenset({Outcome.DONE, Outcome.FAILED, Outcome.DEAD})
 """Shown as 0 too, since `rate` and `increase` do not see a series' first value."""
 
@@ -133,6 +142,8 @@ class Counters:
                 self._jobs_ended(event.runs)
             case events.JobsTakenBack():
                 self._jobs_taken_back(event.runs)
+            case events.JobsOutOfTime():
+                self._jobs_out_of_time(event.jobs)
             case (
                 events.OutcomesDropped()
                 | events.OutcomesParted()
@@ -141,15 +152,18 @@ class Counters:
                 | events.ClaimsAdrift()
             ):
                 self._add(_OF_JOBS[type(event)], len(event.job_ids))
-            case events.OutcomeRefused():
-                self._add("forge_outcomes_refused", 1)
+            case (
+                events.OutcomeRefused()
+                | events.RunnerReplaced()
+                | events.DatabaseLost()
+                | events.OutageOutlived()
+            ):
+                self._add(_OF_ONE[type(event)], 1)
             case events.HandlerStuck():
                 self._add("forge_jobs_stuck", 1, event.queue, event.claim.kind)
                 self.stuck += 1
             case events.StuckHandlerEnded():
                 self.stuck -= 1
-            case events.RunnerReplaced():
-                self._add("forge_runners_replaced", 1)
             case events.ExitContained():
                 self._add("forge_exits_contained", 1, event.claim.kind if event.claim else "")
             case events.UnknownKind():
@@ -172,8 +186,6 @@ class Counters:
             case events.LeaderChanged():
                 self.leads = event.leads
                 self._add("forge_leader_elections", int(event.leads))
-            case events.DatabaseLost():
-                self._add("forge_database_losses", 1)
             case events.ChoreFailed():
                 self._add("forge_chore_failures", 1, event.chore)
             case events.LoopBlocked() if event.is_first:
@@ -182,8 +194,6 @@ class Counters:
                 self.capacities[event.label] = event.concurrency
             case events.WorkerStopped():
                 self.capacities.pop(event.label, None)
-            case events.OutageOutlived():
-                self._add("forge_worker_outages_outlived", 1)
             case events.WorkerCutOff():
                 self.leads = False
                 self._add("forge_worker_cut_off", 1)
@@ -197,7 +207,7 @@ class Counters:
         # 0.2 us for batches of 200 jobs of one kind, and loses more for small or mixed ones.
         find, handed_back = self._series.get, Outcome.HANDED_BACK
         for run in runs:
-            series = find((run.queue, run.claim.kind)) or self._new_series(run)
+            series = find((run.queue, run.claim.kind)) or self._series_of(run.queue, run.claim.kind)
             outcome = run.outcome
             series.outcomes[outcome] += 1
             if outcome is not handed_back:  # it ran to no end of its own, or not at all
@@ -213,18 +223,25 @@ class Counters:
         # Nobody knows how long they ran, so the histograms stay as they are.
         for run in runs:
             self._add("forge_jobs_taken_back", 1, run.queue)
-            series = self._series.get((run.queue, run.claim.kind)) or self._new_series(run)
-            series.outcomes[run.outcome] += 1
+            self._series_of(run.queue, run.claim.kind).outcomes[run.outcome] += 1
 
-    def _new_series(self, run: Run) -> _Series:
-        kind = run.claim.kind if len(self._series) < MAX_SERIES else "other"
-        return self._series.setdefault((run.queue, kind), _Series())
+    def _jobs_out_of_time(self, jobs: Sequence[OutOfTime]) -> None:
+        for job in jobs:
+            outcome = Outcome.EXPIRED if job.expired else Outcome.DEAD
+            self._series_of(job.queue, job.kind).outcomes[outcome] += 1
+
+    def _series_of(self, queue: str, kind: str) -> _Series:
+        if (queue, kind) not in self._series and len(self._series) >= MAX_SERIES:
+            kind = "other"
+        return self._series.setdefault((queue, kind), _Series())
 
     def collect(self) -> Iterator[Metric]:
         """Yield the numbers as Prometheus knows them."""
         labels = ("queue", "kind")
         ended = CounterMetricFamily(
-            "forge_jobs_ended", "Attempts that ended in this process.", labels=(*labels, "outcome")
+            "forge_jobs_ended",
+            "Attempts that ended in this process, and waiting jobs whose time was over.",
+            labels=(*labels, "outcome"),
         )
         wait = HistogramMetricFamily(
             "forge_jobs_wait_seconds",

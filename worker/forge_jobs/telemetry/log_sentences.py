@@ -12,6 +12,7 @@ OUTCOMES: Mapping[Outcome, tuple[int, str]] = {
     Outcome.FAILED: (logging.WARNING, "failed"),
     Outcome.DEAD: (logging.ERROR, "is dead"),
     Outcome.CANCELLED: (logging.INFO, "was cancelled"),
+    Outcome.EXPIRED: (logging.WARNING, "has expired"),
     Outcome.SUPERSEDED: (logging.INFO, "was superseded"),
     Outcome.THROTTLED: (logging.INFO, "was throttled"),
     Outcome.RESCHEDULED: (logging.INFO, "was rescheduled"),

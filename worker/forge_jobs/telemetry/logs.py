@@ -162,6 +162,16 @@ class LogSubscriber:
             case events.JobsTakenBack():
                 for run in event.runs:
                     _say_run(run, worker=None)
+            case events.JobsOutOfTime():
+                for job in event.jobs:
+                    facts = {"job_id": job.job_id, "kind": job.kind, "queue": job.queue, "error": job.error}
+                    level = logging.WARNING if job.expired else logging.ERROR
+                    outcome = Outcome.EXPIRED if job.expired else Outcome.DEAD
+                    _say(
+                        level,
+                        f"Job {job.job_id} {OUTCOMES[outcome][1]}: {job.error}",
+                        facts | {"outcome": outcome.value},
+                    )
             case events.LeaderChanged():
                 sentence = f"Worker {event.label} {'leads' if event.leads else 'leads no longer'}"
                 _say(logging.INFO, sentence, _facts(event))

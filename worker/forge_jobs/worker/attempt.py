@@ -4,7 +4,9 @@
 handler is told to stop by cancelling the task that it runs in; `stopped` remembers why.
 """
 
+import asyncio
 import functools
+import time
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
@@ -14,12 +16,15 @@ import msgspec
 from forge_jobs.handlers.context import Context, in_plain_handler
 from forge_jobs.handlers.handler import Handler, Placement
 from forge_jobs.model.job import Claim
+from forge_jobs.model.time_limit import TimeLimits
 from forge_jobs.rules.verdict import Stop, Verdict
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.threads import Threads
 from forge_jobs.telemetry import logs
 from forge_jobs.worker.children import Children
 from forge_jobs.worker.served_queue import ServedQueue
+
+LONGEST_TIMER = 10 * 365 * 86_400.0  # seconds; the event loop takes no longer ones
 
 
 class Attempt(msgspec.Struct, eq=False):
@@ -52,12 +57,30 @@ class Attempt(msgspec.Struct, eq=False):
 
     def obeyed(self) -> bool:
         """Whether to drop what a function returned after it was told to stop. It is too late for a job that
-        was cancelled or timed out. When the worker stops, it counts as a result, unless the function had
+        was cancelled, timed out or overdue. When the worker stops, it counts as a result, unless the function had
         asked whether it should end.
         """
-        if self.stopped in (Stop.CANCELLED, Stop.TIMED_OUT):
+        if self.stopped in (Stop.CANCELLED, Stop.TIMED_OUT, Stop.OVERDUE):
             return True
         return self.context is None or self.context.has_heard
+
+
+def limited(
+    attempt: Attempt, limits: TimeLimits, clock_offset: float, stop: Callable[[Attempt, Stop], None]
+) -> asyncio.TimerHandle | None:
+    """Return the timer that stops the attempt at its timeout or at its job's deadline. One that comes too late ends here.
+
+    `clock_offset` is how many seconds the database's clock is ahead of ours.
+    """
+    now, timeout = time.time() + clock_offset, attempt.claim.timeout
+    if limits.is_over(now):  # the database decides what becomes of it
+        attempt.stopped = Stop.LATE
+        raise asyncio.CancelledError
+    later = asyncio.get_running_loop().call_later
+    left = LONGEST_TIMER if limits.deadline is None else limits.deadline - now
+    if timeout is not None and timeout <= left:
+        return later(timeout, stop, attempt, Stop.TIMED_OUT)
+    return None if limits.deadline is None else later(min(left, LONGEST_TIMER), stop, attempt, Stop.OVERDUE)
 
 
 async def call(

@@ -45,7 +45,7 @@ from forge_jobs.system.threads import Threads
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import GraceLost, HandlerStuck, JobStarted, RunnerReplaced, StuckHandlerEnded
 from forge_jobs.telemetry.logs import current_job
-from forge_jobs.worker.attempt import Attempt, call
+from forge_jobs.worker.attempt import Attempt, call, limited
 from forge_jobs.worker.children import Children
 from forge_jobs.worker.completions import HandlerCompletions
 from forge_jobs.worker.hand import Hand
@@ -275,7 +275,9 @@ class Runners:
             if claim.timeout is None and config.timeout is not None:
                 # for this attempt: the next asks the queue again
                 claim.timeout = config.timeout.total_seconds()
-            if claim.timeout is not None:
+            if claim.limits is not None:
+                timer = limited(attempt, claim.limits, self._clock_offset, self._stop)
+            elif claim.timeout is not None:
                 timer = self._loop.call_later(claim.timeout, self._stop, attempt, Stop.TIMED_OUT)
             if self._telemetry.wants_starts:
                 self._telemetry.emit(JobStarted(claim, config.name))

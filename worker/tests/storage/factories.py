@@ -1,7 +1,7 @@
 """Makers of what the tests of the storage need; each shows only the facts that matter."""
 
 import itertools
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from forge_jobs.model.cron import CronConfig
@@ -11,6 +11,7 @@ from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface.storage import Storage
 
 NEVER = timedelta(days=10_000)
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 NOBODY = 1  # a worker id that is never registered
 _numbers = itertools.count(1001)
 
@@ -96,6 +97,13 @@ async def ended(storage: Storage, worker_id: int, state: State = State.DONE, **f
     claimed = await running(storage, worker_id, **facts)
     await storage.claims.finish([done(claimed) if state is State.DONE else dead(claimed)])
     return claimed.job_id
+
+
+async def expired(storage: Storage, worker_id: int, **facts: Any) -> int:
+    """Enqueue a job that comes too late, and hand it back; return its id."""
+    late = await running(storage, worker_id, start_by=LONG_AGO, **facts)
+    await storage.claims.hand_back([late])
+    return late.job_id
 
 
 async def state(storage: Storage, job_id: int) -> State:

@@ -48,12 +48,15 @@ READ = {
         "SELECT job_id, count(*) FROM failure GROUP BY job_id HAVING count(*) > 32"
     ),
     "tags": "SELECT job_id, tag FROM job_tag",
+    "time limits": "SELECT job_id FROM time_limit",
+    "living limited jobs": "SELECT id FROM job WHERE links >= 2 AND id NOT IN (SELECT job_id FROM finished)",
     "counts of pending": "SELECT queue_id, count(*) FROM ready GROUP BY queue_id",
     "counts of scheduled": "SELECT queue_id, count(*) FROM scheduled GROUP BY queue_id",
     "counts of blocked": "SELECT queue_id, count(*) FROM blocked GROUP BY queue_id",
     "counts of in_progress": "SELECT queue_id, count(*) FROM claimed GROUP BY queue_id",
     "counts of done": "SELECT queue_id, count(*) FROM finished WHERE state = 'done' GROUP BY queue_id",
     "counts of dead": "SELECT queue_id, count(*) FROM finished WHERE state = 'dead' GROUP BY queue_id",
+    "counts of expired": "SELECT queue_id, count(*) FROM finished WHERE state = 'expired' GROUP BY queue_id",
 }
 """What is looked at, all of it at one moment."""
 
@@ -68,7 +71,7 @@ READ_OF_POSTGRES = {
 
 READ_OF_SQLITE = {"tags of jobs": "SELECT job.id, tag.value FROM job JOIN json_each(job.tags) AS tag"}
 
-COUNTED = ("pending", "scheduled", "blocked", "in_progress", "done", "dead")
+COUNTED = ("pending", "scheduled", "blocked", "in_progress", "done", "dead", "expired")
 
 Rows = Mapping[str, list[tuple[Any, ...]]]
 
@@ -83,6 +86,7 @@ async def check_invariants(storage: Storage, database: Database) -> None:
     _holds_are_of_the_kinds_of_their_jobs(rows)
     _no_queue_has_more_held_slots_than_its_concurrency(rows)
     _failures_belong_to_jobs(rows)
+    _time_limits_are_those_of_living_jobs(rows)
     _jobs_are_found_by_their_tags(rows)
     _done_jobs_are_noted_with_their_moments(rows)
     _places_in_groups_are_those_of_pending_and_running_jobs(rows)
@@ -128,7 +132,7 @@ def _places_in_groups_are_those_of_pending_and_running_jobs(rows: Rows) -> None:
     taken = {(job, names[group]) for job, group in rows["occupants"]}
     active = _firsts(rows["ready"] + rows["claimed"])
     linked = rows["linked jobs"]
-    assert all(links == GROUPS for _, links, _ in linked)
+    assert all((links & GROUPS == GROUPS) == (groups is not None) for _, links, groups in linked)
     assert taken == {(job, name) for job, _, groups in linked if job in active for name in decoded(groups)}
     ids = _firsts(linked)
     assert _firsts(rows["linked scheduled jobs"]) == ids & _firsts(rows["scheduled"])
@@ -154,6 +158,10 @@ def _jobs_are_found_by_their_tags(rows: Rows) -> None:
 def _failures_belong_to_jobs(rows: Rows) -> None:
     assert rows["failures of no job"] == []
     assert rows["jobs with too many failures"] == []
+
+
+def _time_limits_are_those_of_living_jobs(rows: Rows) -> None:
+    assert _firsts(rows["time limits"]) <= _firsts(rows["living limited jobs"])
 
 
 def _done_jobs_are_noted_with_their_moments(rows: Rows) -> None:

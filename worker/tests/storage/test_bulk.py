@@ -17,6 +17,7 @@ from tests.storage.factories import (
     ended,
     enqueue,
     enqueue_many,
+    expired,
     failed,
     queue,
     running,
@@ -45,12 +46,14 @@ async def one_in_each_state(storage, me, **facts):
     """Return {state: id} of one job in each state."""
     finished = await ended(storage, me, **facts)
     buried = await ended(storage, me, State.DEAD, **facts)
+    late = await expired(storage, me, **facts)
     failing = await running(storage, me, **facts)
     await storage.claims.postpone([failed(failing, delay=HOUR)])
     group = encoded([Group(f"of {failing.job_id}")])
     return {
         State.DONE: finished,
         State.DEAD: buried,
+        State.EXPIRED: late,
         State.RETRYING: failing.job_id,
         State.IN_PROGRESS: (await running(storage, me, groups=group, **facts)).job_id,
         State.BLOCKED: await enqueue(storage, groups=group, **facts),
@@ -98,7 +101,7 @@ async def test_all_running_jobs_are_flagged_and_their_workers_told_once(storage)
     )
 
 
-@pytest.mark.parametrize("where", [State.DEAD, State.RETRYING])
+@pytest.mark.parametrize("where", [State.DEAD, State.EXPIRED, State.RETRYING])
 async def test_all_failed_jobs_of_a_state_are_pending_anew(storage, where):
     me = await worker(storage)
     jobs = await one_in_each_state(storage, me)
@@ -146,7 +149,9 @@ async def test_only_jobs_that_match_are_met(storage, where):
     for name in ("default", "mail"):
         await one_in_each_state(storage, me, queue=name, kind="work")
         await one_in_each_state(storage, me, queue=name, kind="play", priority=-1)
-    move = {State.DEAD: Move.RETRY, State.DONE: Move.DELETE}.get(where, Move.CANCEL)
+    move = {State.DEAD: Move.RETRY, State.EXPIRED: Move.RETRY, State.DONE: Move.DELETE}.get(
+        where, Move.CANCEL
+    )
 
     for filters, wanted in (
         ({"queue": "mail", "kind": "play"}, 1),

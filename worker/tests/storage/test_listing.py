@@ -9,7 +9,17 @@ from forge_jobs.errors import JobNotFound
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import State
 from forge_jobs.model.moments import LONGEST
-from tests.storage.factories import claim, ended, enqueue, enqueue_many, failed, queue, running, worker
+from tests.storage.factories import (
+    claim,
+    ended,
+    enqueue,
+    enqueue_many,
+    expired,
+    failed,
+    queue,
+    running,
+    worker,
+)
 
 HOUR = timedelta(hours=1)
 
@@ -24,6 +34,7 @@ async def one_in_each_state(storage, me):
     return {
         State.DONE: finished,
         State.DEAD: buried,
+        State.EXPIRED: await expired(storage, me),
         State.RETRYING: failing.job_id,
         State.IN_PROGRESS: (await running(storage, me, "send", groups=group)).job_id,
         State.BLOCKED: await enqueue(storage, groups=group),
@@ -72,7 +83,7 @@ async def test_a_listed_job_says_the_same_as_the_job_itself(storage):
         ):
             assert getattr(listed, name) == getattr(alone, name), (name, listed.state)
         assert listed.failures == ()
-    assert len(jobs) == 7
+    assert len(jobs) == 8
 
 
 async def test_jobs_are_found_by_queue_and_kind(storage):

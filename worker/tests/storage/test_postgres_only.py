@@ -541,6 +541,39 @@ async def test_sql_is_told_of_a_wrong_group(storage, database, arguments, said):
     assert str(raised.value) == said
 
 
+@pytest.mark.parametrize(
+    "options", ["", ", key => 'k'", ", key => 'k', key_mode => 'replace'", ", group_name => 'a'"]
+)
+async def test_a_job_that_sql_enqueues_has_its_time_limits(storage, database, clock, options):
+    await database.rows(
+        "SELECT forge_jobs.enqueue('work', start_by => now() + interval '1 minute', "
+        f"deadline => now() + interval '1 hour'{options})"
+    )
+    epoch = await leader(storage)
+    await storage.schedule.make_pending()
+    [found] = await storage.jobs.find()
+    assert found.deadline - found.start_by == timedelta(minutes=59)
+
+    await clock.advance(minutes=2)
+    await storage.time_limits.expire(epoch=epoch)
+
+    assert (await storage.jobs.get(found.id)).state is State.EXPIRED
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "run_at => '2030-01-02', start_by => '2030-01-01'",
+        "run_at => '2030-01-02', deadline => '2030-01-02'",
+        "start_by => '2030-01-02', deadline => '2030-01-01'",
+    ],
+)
+async def test_sql_is_told_of_time_limits_that_no_job_can_keep(storage, database, arguments):
+    with pytest.raises(asyncpg.PostgresError, match=r"allowed is a (later )?moment"):
+        await database.rows(f"SELECT forge_jobs.enqueue('work', {arguments})")
+    assert await storage.jobs.find() == []
+
+
 async def test_whoever_removes_a_job_in_a_transaction_keeps_no_other_of_its_group_waiting(storage, postgres):
     group = {"groups": encoded([Group("a", limit=2)])}
     me = await worker(storage)

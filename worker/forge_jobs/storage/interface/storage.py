@@ -32,6 +32,7 @@ from forge_jobs.storage.interface.removals import Removals
 from forge_jobs.storage.interface.schedule import Schedule
 from forge_jobs.storage.interface.schema import Schema
 from forge_jobs.storage.interface.slots import Slots
+from forge_jobs.storage.interface.time_limits import JobTimeLimits
 from forge_jobs.storage.interface.tokens import Tokens
 from forge_jobs.storage.interface.versions import Versions
 from forge_jobs.storage.interface.wakeups import Wakeups
@@ -50,6 +51,7 @@ class Storage(Protocol):
     queues: Queues
     slots: Slots
     groups: Groups
+    time_limits: JobTimeLimits
     kinds: Kinds
     removals: Removals
     limits: Limits

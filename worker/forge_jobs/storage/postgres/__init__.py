@@ -28,6 +28,7 @@ from forge_jobs.storage.postgres.removals import PostgresRemovals
 from forge_jobs.storage.postgres.schedule import PostgresSchedule
 from forge_jobs.storage.postgres.schema import PostgresSchema
 from forge_jobs.storage.postgres.slots import PostgresSlots
+from forge_jobs.storage.postgres.time_limits import PostgresTimeLimits
 from forge_jobs.storage.postgres.tokens import PostgresTokens
 from forge_jobs.storage.postgres.versions import PostgresVersions
 from forge_jobs.storage.postgres.wakeups import PostgresWakeups
@@ -72,6 +73,7 @@ class PostgresStorage(Storage):
         self.queues = PostgresQueues(database)
         self.slots = PostgresSlots(database)
         self.groups = PostgresGroups(database)
+        self.time_limits = PostgresTimeLimits(database)
         self.kinds = PostgresKinds(database)
         self.removals = PostgresRemovals(database)
         self.limits = PostgresLimits(database)

@@ -29,6 +29,7 @@ from forge_jobs.storage.contradictions import (
 )
 from forge_jobs.storage.postgres import endings, tags
 from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.count_audit import COUNTS, MEND_COUNTS
 from forge_jobs.storage.postgres.group_audit import GROUPS, MEND
 from forge_jobs.storage.postgres.schema import lock_key
 
@@ -85,6 +86,10 @@ WHERE NOT EXISTS (SELECT FROM mine WHERE mine.id = place.job_id)
 UNION ALL
 SELECT DISTINCT 'orphan', job_id, 'failure', NULL, NULL::bigint FROM {schema}.failure
 WHERE {these} AND NOT EXISTS (SELECT FROM mine WHERE mine.id = failure.job_id)
+UNION ALL
+SELECT 'orphan', job_id, 'time_limit', NULL, NULL FROM {schema}.time_limit
+WHERE {these} AND (NOT EXISTS (SELECT FROM mine WHERE mine.id = time_limit.job_id)
+                   OR EXISTS (SELECT FROM ended WHERE ended.job_id = time_limit.job_id))
 UNION ALL
 SELECT 'key', job_id, kind, key, NULL FROM held
 WHERE NOT EXISTS (SELECT FROM mine WHERE mine.id = held.job_id AND mine.kind = held.kind AND mine.key = held.key)
@@ -147,13 +152,15 @@ WITH {places}, ranked AS MATERIALIZED (
     DELETE FROM {schema}.finished WHERE ctid = ANY (ARRAY(SELECT ctid FROM excess WHERE state = 'finished'))
     RETURNING queue_id, state
 ), {more}tallied AS (
-    INSERT INTO {schema}.tally (queue_id, pending, scheduled, blocked, in_progress, done, dead)
-    SELECT queue_id, sum(pending), sum(scheduled), sum(blocked), sum(in_progress), sum(done), sum(dead)
-    FROM (SELECT queue_id, -1 AS pending, 0 AS scheduled, 0 AS blocked, 0 AS in_progress, 0 AS done, 0 AS dead FROM unqueued
-          UNION ALL SELECT queue_id, 0, -1, 0, 0, 0, 0 FROM unscheduled
-          UNION ALL SELECT queue_id, 0, 0, -1, 0, 0, 0 FROM unblocked
-          UNION ALL SELECT queue_id, 0, 0, 0, -1, 0, 0 FROM unclaimed
-          UNION ALL SELECT queue_id, 0, 0, 0, 0, -(state = 'done')::integer, -(state = 'dead')::integer FROM unfinished
+    INSERT INTO {schema}.tally (queue_id, pending, scheduled, blocked, in_progress, done, dead, expired)
+    SELECT queue_id, sum(pending), sum(scheduled), sum(blocked), sum(in_progress), sum(done), sum(dead), sum(expired)
+    FROM (SELECT queue_id, -1 AS pending, 0 AS scheduled, 0 AS blocked, 0 AS in_progress, 0 AS done, 0 AS dead, 0 AS expired
+          FROM unqueued
+          UNION ALL SELECT queue_id, 0, -1, 0, 0, 0, 0, 0 FROM unscheduled
+          UNION ALL SELECT queue_id, 0, 0, -1, 0, 0, 0, 0 FROM unblocked
+          UNION ALL SELECT queue_id, 0, 0, 0, -1, 0, 0, 0 FROM unclaimed
+          UNION ALL SELECT queue_id, 0, 0, 0, 0, -(state = 'done')::integer, -(state = 'dead')::integer,
+                           -(state = 'expired')::integer FROM unfinished
           {counted}) AS moves
     GROUP BY queue_id
 )
@@ -182,7 +189,7 @@ PLACE = (
     )
     .replace(
         "{counted}",
-        "UNION ALL SELECT queue_id, 1, 0, 0, 0, 0, 0 FROM again UNION ALL SELECT queue_id, 0, 1, 0, 0, 0, 0 FROM due",
+        "UNION ALL SELECT queue_id, 1, 0, 0, 0, 0, 0, 0 FROM again UNION ALL SELECT queue_id, 0, 1, 0, 0, 0, 0, 0 FROM due",
     )
     + "SELECT count(*) FROM (SELECT DISTINCT queue_id FROM again) AS woken, {schema}.wake(woken.queue_id)"
 )
@@ -201,6 +208,8 @@ WITH gone AS (
     DELETE FROM {schema}.failure WHERE job_id = ANY (ARRAY(SELECT id FROM gone))
 ), unheld AS (
     DELETE FROM {schema}.unique_hold WHERE job_id = ANY (ARRAY(SELECT id FROM gone))
+), unlimited AS (
+    DELETE FROM {schema}.time_limit WHERE job_id = ANY (ARRAY(SELECT id FROM gone))
 )
 DELETE FROM {schema}.job_key WHERE job_id = ANY (ARRAY(SELECT id FROM gone))
 """
@@ -214,7 +223,12 @@ ORPHANS = (
         """unfailed AS (
     DELETE FROM {schema}.failure WHERE job_id = ANY ($1) AND """
         + _NOT_THERE.replace("{table}", "failure")
-        + "\n), ",
+        + """
+), unlimited AS (
+    DELETE FROM {schema}.time_limit WHERE job_id = ANY ($1) AND (
+        EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = time_limit.job_id) OR """
+        + _NOT_THERE.replace("{table}", "time_limit")
+        + ")\n), ",
     )
     .replace("{counted}", "")
     + "SELECT"
@@ -281,52 +295,6 @@ WITH freed AS (
 SELECT count(*) FROM (SELECT queue_id FROM freed UNION SELECT queue_id FROM made) AS woken, {schema}.wake(woken.queue_id)
 """
 
-_COUNTS = """
-SELECT queue_id, sum(pending) AS pending, sum(scheduled) AS scheduled, sum(blocked) AS blocked,
-       sum(in_progress) AS in_progress, sum(done) AS done, sum(dead) AS dead,
-       sum(noted_pending) AS noted_pending, sum(noted_scheduled) AS noted_scheduled, sum(noted_blocked) AS noted_blocked,
-       sum(noted_in_progress) AS noted_in_progress, sum(noted_done) AS noted_done, sum(noted_dead) AS noted_dead
-FROM (
-    SELECT queue_id, count(*) AS pending, 0 AS scheduled, 0 AS blocked, 0 AS in_progress, 0 AS done, 0 AS dead,
-           0 AS noted_pending, 0 AS noted_scheduled, 0 AS noted_blocked, 0 AS noted_in_progress, 0 AS noted_done,
-           0 AS noted_dead
-    FROM {schema}.ready GROUP BY queue_id
-    UNION ALL SELECT queue_id, 0, count(*), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM {schema}.scheduled GROUP BY queue_id
-    UNION ALL SELECT queue_id, 0, 0, count(*), 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM {schema}.blocked GROUP BY queue_id
-    UNION ALL SELECT queue_id, 0, 0, 0, count(*), 0, 0, 0, 0, 0, 0, 0, 0 FROM {schema}.claimed GROUP BY queue_id
-    UNION ALL SELECT queue_id, 0, 0, 0, 0, count(*) FILTER (WHERE state = 'done'),
-                     count(*) FILTER (WHERE state = 'dead'), 0, 0, 0, 0, 0, 0
-              FROM {schema}.finished GROUP BY queue_id
-    UNION ALL SELECT queue_id, 0, 0, 0, 0, 0, 0, sum(pending), sum(scheduled), coalesce(sum(blocked), 0),
-                     sum(in_progress), sum(done), sum(dead)
-              FROM {schema}.tally GROUP BY queue_id
-) AS counted
-GROUP BY queue_id
-HAVING (sum(pending), sum(scheduled), sum(blocked), sum(in_progress), sum(done), sum(dead))
-    <> (sum(noted_pending), sum(noted_scheduled), sum(noted_blocked), sum(noted_in_progress), sum(noted_done), sum(noted_dead))
-"""
-
-COUNTS = (
-    (
-        "SELECT {name}, counted.* FROM ({counts}) AS counted "
-        "LEFT JOIN {schema}.queue ON queue.id = counted.queue_id ORDER BY queue_id"
-    )
-    .replace("{counts}", _COUNTS)
-    .replace("{name}", SHOWN_NAME)
-)
-
-# Counts and rows are compared at one moment, and their difference is noted; later moves note their own changes.
-MEND_COUNTS = """
-WITH wrong AS MATERIALIZED ({counts}), noted AS (
-    INSERT INTO {schema}.tally (queue_id, pending, scheduled, blocked, in_progress, done, dead)
-    SELECT queue_id, pending - noted_pending, scheduled - noted_scheduled, blocked - noted_blocked,
-           in_progress - noted_in_progress,
-           done - noted_done, dead - noted_dead
-    FROM wrong
-)
-SELECT {name}, wrong.* FROM wrong LEFT JOIN {schema}.queue ON queue.id = wrong.queue_id ORDER BY queue_id
-""".replace("{counts}", _COUNTS).replace("{name}", SHOWN_NAME)
-
 REPAIRS = "SELECT pg_advisory_xact_lock($1)"
 
 
@@ -375,7 +343,7 @@ class PostgresAudit:
             if records and repair:
                 async with self._repairing(connection):
                     records = await connection.fetch(self._database.sql(MEND_COUNTS))
-        findings = [count_finding(record[0], record[1], record[8:], record[2:8]) for record in records]
+        findings = [count_finding(record[0], record[1], record[9:], record[2:9]) for record in records]
         return findings if repair else unmended(findings)
 
     async def _step(

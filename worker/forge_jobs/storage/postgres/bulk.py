@@ -17,12 +17,11 @@ from msgspec.structs import replace
 
 from forge_jobs.errors import KeyBusy, NotUnique, StorageUnavailable
 from forge_jobs.handlers.options import resolved
-from forge_jobs.model.group import GROUPS
 from forge_jobs.model.job import Alike, Enqueued, NewJob, Reason
 from forge_jobs.model.moments import EPOCH, MICROSECOND
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.storage import pieces, refusals
-from forge_jobs.storage.postgres import key_wait
+from forge_jobs.storage.postgres import key_wait, time_limits
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.groups import settle_all
@@ -55,6 +54,7 @@ JOB_COLUMNS = (
 )
 READY_COLUMNS = ("job_id", "pos", "queue_id", "attempt", "priority")
 SCHEDULED_COLUMNS = ("job_id", "run_at", "queue_id", "attempt", "priority", "reason", "links")
+LIMIT_COLUMNS = ("job_id", "start_by", "deadline", "look_at")
 
 # The moment as a number: a caller's connection may have a codec of its own for moments.
 PREPARE = """
@@ -306,8 +306,11 @@ class _Batch:
             ("job", JOB_COLUMNS, self._job_rows()),
             ("ready", READY_COLUMNS, self._ready_rows()),
             ("scheduled", SCHEDULED_COLUMNS, self._scheduled_rows()),
+            ("time_limit", LIMIT_COLUMNS, self._limit_rows()),
         ):
-            if table != "scheduled" or any(chunk.later for chunk in self.chunks):
+            if table in ("job", "ready") or any(
+                chunk.later if table == "scheduled" else chunk.are_linked for chunk in self.chunks
+            ):
                 await connection.copy_records_to_table(
                     table, schema_name=schema, columns=columns, records=rows, timeout=patience
                 )
@@ -320,6 +323,9 @@ class _Batch:
 
     def _scheduled_rows(self) -> Iterator[tuple[Any, ...]]:
         return chain.from_iterable(chunk.scheduled_rows() for chunk in self.chunks)
+
+    def _limit_rows(self) -> Iterator[tuple[Any, ...]]:
+        return chain.from_iterable(chunk.limit_rows() for chunk in self.chunks)
 
     def _made(self) -> Iterator["_Chunk"]:
         for start in range(0, len(self._jobs), CHUNK):
@@ -342,6 +348,8 @@ class _Chunk:
     ) -> None:
         self.jobs = jobs
         self.ids = ids
+        self.now = now
+        self.are_linked = any([job.links is not None for job in jobs])
         self.first = (
             now + start * MICROSECOND
         )  # created_at of the first job; of each further one it is a microsecond later
@@ -374,7 +382,7 @@ class _Chunk:
             [job.key for job in jobs],
             accumulate(repeat(MICROSECOND, len(jobs) - 1), add, initial=self.first),
             map(_payloads, jobs),
-            [GROUPS if job.groups is not None else None for job in jobs],
+            [job.links for job in jobs] if self.are_linked else repeat(None, len(jobs)),
             [job.groups for job in jobs],
             [job.tags or None for job in jobs],
             [job.rerun_of for job in jobs],
@@ -398,8 +406,13 @@ class _Chunk:
                 0,
                 self.priorities[number],
                 Reason.DELAYED.value,
-                None if self.jobs[number].groups is None else GROUPS,
+                self.jobs[number].links,
             )
+
+    def limit_rows(self) -> Iterator[tuple[Any, ...]]:
+        for job_id, job in zip(self.ids, self.jobs, strict=True):
+            if job.is_limited:
+                yield time_limits.row(job_id, job, _due(job, self.now))
 
 
 async def _tell(database: PostgresDatabase, batch: _Batch, connection: Any, always_tell: bool) -> None:

@@ -21,7 +21,7 @@ from forge_jobs.model.job import (
 from forge_jobs.model.moments import MICROSECOND
 from forge_jobs.model.worker import Standing
 from forge_jobs.storage.interface.claims import START, Front, Hint
-from forge_jobs.storage.postgres import groups
+from forge_jobs.storage.postgres import groups, time_limits
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.outcomes import (
@@ -269,6 +269,8 @@ class PostgresClaims:
             for job, attempt, kind, payload, codec, urgency, at, attempts, timeout, key, made, links in records
         ]
         claims.sort(key=PLACE)  # RETURNING promises no order
+        if any([claim.links is not None for claim in claims]):
+            await time_limits.read(self._database, claims)
         return claims
 
     async def front(self, queue_id: int, *, without_kinds: Sequence[str] = ()) -> Front:
@@ -358,6 +360,8 @@ class PostgresClaims:
             records = await self._database.outcomes.fetch(linked if is_linked else keyed, *columns, has_key)
             for claim in claims if records[0][2] else ():
                 claim.superseded = claim.job_id in records[0][2]
+            if is_linked and records[0]["over"]:
+                time_limits.fill_in(claims, records[0])
         else:
             records = await self._database.outcomes.fetch(plain, *columns)
         _fill_in(claims, records[0][1])

@@ -32,7 +32,9 @@ WITH gone AS (
 }, queue_id, attempt, 'done', $4::text, $5::bytea FROM gone WHERE keep
 ), {endings.dated("gone WHERE keep", at=MOMENT)}, {
     endings.tallied(in_progress="-count(*)", done="count(*) FILTER (WHERE keep)")
-}, {endings.unkeyed("gone")}, {endings.forgotten("gone WHERE NOT keep")}, {endings.vacated("gone")}
+}, {endings.unkeyed("gone")}, {endings.forgotten("gone WHERE NOT keep")}, {endings.vacated("gone")}, {
+    endings.unlimited("gone")
+}
 SELECT {{schema}}.micros(claimed_at) FROM gone
 """
 
@@ -62,7 +64,7 @@ RESCHEDULE_LINKED = _reschedule(
     POSTPONE_LINKED.replace(f", {endings.left()}", "").replace(
         ", waits AS (", f", {endings.vacated('gone')}, waits AS (", 1
     ),
-    "NOT (is_cancelled OR is_superseded)",
+    f"NOT (is_cancelled OR is_superseded OR {endings.BY_TIME} IS NOT NULL)",
 )
 
 # A row that was deleted since the snapshot is neither: it looks locked, and the next look shows what became of it.

@@ -19,15 +19,16 @@ from forge_jobs.storage.postgres.queues import unknown_queue
 
 COLUMNS = """cron.name, cron.expression, cron.kind, cron.timezone, cron.payload, cron.codec,
     queue.name AS queue, cron.queue_said,
-    CASE WHEN cron.priority_said THEN cron.priority END AS priority, cron.max_attempts, cron.timeout, cron.overlap, cron.missed, cron.missed_limit, cron.enabled,
+    CASE WHEN cron.priority_said THEN cron.priority END AS priority, cron.max_attempts, cron.timeout, cron.start_by, cron.deadline,
+    cron.overlap, cron.missed, cron.missed_limit, cron.enabled,
     cron.managed_by, cron.next_fire_at, cron.last_fire_at, cron.last_error, cron.skipped"""
 
 _INSERT = """
     INSERT INTO {schema}.cron (name, expression, timezone, kind, payload, codec, queue_id, priority, max_attempts,
                                timeout, overlap, missed, missed_limit, enabled, managed_by, queue_said,
-                               priority_said, next_fire_at)
+                               priority_said, next_fire_at, start_by, deadline)
     SELECT $1, $2, $3, $4, $5, $6, id, coalesce($8, 0::smallint), $9, $10, $11, $12, $13, $14, $15,
-           $7::text IS NOT NULL, $8 IS NOT NULL, CASE WHEN $14 THEN $16::timestamptz END
+           $7::text IS NOT NULL, $8 IS NOT NULL, CASE WHEN $14 THEN $16::timestamptz END, $17, $18
     FROM {schema}.queue
     WHERE name = coalesce($7, (SELECT queue FROM {schema}.kind WHERE kind.kind = $4), 'default')"""
 
@@ -45,7 +46,7 @@ WITH written AS ({insert}
     SET expression = excluded.expression, timezone = excluded.timezone, kind = excluded.kind,
         payload = excluded.payload, codec = excluded.codec, queue_id = excluded.queue_id,
         priority = excluded.priority, max_attempts = excluded.max_attempts, timeout = excluded.timeout,
-        overlap = excluded.overlap, missed = excluded.missed, missed_limit = excluded.missed_limit,
+        start_by = excluded.start_by, deadline = excluded.deadline, overlap = excluded.overlap, missed = excluded.missed, missed_limit = excluded.missed_limit,
         queue_said = excluded.queue_said, priority_said = excluded.priority_said,
         enabled = excluded.enabled, managed_by = coalesce(cron.managed_by, excluded.managed_by), last_error = NULL,
         next_fire_at = coalesce(CASE WHEN (cron.expression, cron.timezone, cron.enabled)
@@ -122,7 +123,9 @@ class PostgresCrons:
 
     async def _write(self, statement: str, cron: CronConfig, connection: Any = None) -> Any:
         refusals.check_cron(cron)
-        timeout = None if cron.timeout is None else cron.timeout.total_seconds()
+        timeout, start_by, deadline = (
+            limit and limit.total_seconds() for limit in (cron.timeout, cron.start_by, cron.deadline)
+        )
         return await self._database.fetchrow(
             statement,
             cron.name,
@@ -141,6 +144,8 @@ class PostgresCrons:
             cron.enabled,
             cron.managed_by,
             cron.next_fire_at,
+            start_by,
+            deadline,
             connection=connection,
         )
 
@@ -168,8 +173,5 @@ def cron_config(record: Mapping[str, Any]) -> CronConfig:
     """Return the cron of a record that has COLUMNS."""
     facts = dict(record)
     facts.pop("told", None)
-    timeout = facts.pop("timeout")
-    return CronConfig(
-        **facts | {"missed": Missed(facts["missed"])},
-        timeout=stored_duration(timeout),
-    )
+    limits = {name: stored_duration(facts[name]) for name in ("timeout", "start_by", "deadline")}
+    return CronConfig(**facts | limits | {"missed": Missed(facts["missed"])})

@@ -4,6 +4,7 @@ Each statement begins with a CTE `gone`: the jobs that it has taken out of the t
 from that is written here once, as further CTEs. `of` is what stands after FROM: `gone`, or a part of it.
 """
 
+from forge_jobs.model.group import GROUPS
 from forge_jobs.model.job import CANCELLED_BY_USER, HISTORY_LIMIT, SUPERSEDED
 
 # ANY (ARRAY) everywhere: a join might read whole tables, since the planner guesses that they are small,
@@ -39,21 +40,37 @@ def failed(which: str) -> str:
 )"""
 
 
+def unlimited(of: str) -> str:
+    """The jobs have no time limits any more: `unlimited`."""
+    return f"""unlimited AS (
+    DELETE FROM {{schema}}.time_limit WHERE job_id = ANY (ARRAY(SELECT job_id FROM {of}))
+)"""
+
+
 BY_USER = f"'{CANCELLED_BY_USER}'"
 
 BY_WHAT = f"CASE WHEN is_cancelled THEN '{CANCELLED_BY_USER}' ELSE '{SUPERSEDED}' END"
 
 
+BY_TIME = "limit_error"
+"""The error of those of `gone` that end since their time is over, and null of all others."""
+
+
 def cancelled(
-    which: str = "true", *, ran: str = "NULL::bigint, NULL::timestamptz", error: str = BY_USER
+    which: str = "true",
+    *,
+    ran: str = "NULL::bigint, NULL::timestamptz",
+    error: str = BY_USER,
+    state: str = "'dead'",
+    attempt: str = "attempt",
 ) -> str:
-    """Those of `gone` are dead, "cancelled by user" or as `error` says, or forgotten where the dead are not kept.
+    """Those of `gone` are dead, "cancelled by user" or as the others say, or forgotten where the dead are not kept.
 
     `kept`, `unkept`, `forgotten`, `unfailed`, `unkeyed`; `ran` gives the columns that say who ran them, and since when.
     """
     return f"""kept AS (
     INSERT INTO {{schema}}.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error)
-    SELECT job_id, {ran}, now(), queue_id, attempt, 'dead', {error} FROM gone
+    SELECT job_id, {ran}, now(), queue_id, {attempt}, {state}, {error} FROM gone
     WHERE {which} AND (SELECT dead_retention FROM {{schema}}.queue WHERE queue.id = gone.queue_id) > interval '0'
     RETURNING job_id, queue_id
 ), unkept AS MATERIALIZED (
@@ -71,11 +88,15 @@ def placed(of: str = "gone", *, pos: str = "", order: str = "job_id", attempt: s
 )"""
 
 
+HAVE_GROUPS = f"coalesce(links & {GROUPS}, 0) <> 0"
+HAVE_NO_GROUPS = f"coalesce(links & {GROUPS}, 0) = 0"
+
+
 def due_now(attempt: str) -> str:
-    """Those of `gone` that are linked are scheduled for now: whoever makes jobs pending lets them join their groups, as jobs that are not new: `due`."""
+    """Those of `gone` with groups are scheduled for now: whoever makes jobs pending lets them join these, as jobs that are not new: `due`."""
     return f"""due AS (
     INSERT INTO {{schema}}.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links)
-    SELECT job_id, now(), queue_id, {attempt}, priority, 'rescheduled', links FROM gone WHERE links IS NOT NULL
+    SELECT job_id, now(), queue_id, {attempt}, priority, 'rescheduled', links FROM gone WHERE {HAVE_GROUPS}
     RETURNING job_id
 )"""
 

@@ -9,11 +9,10 @@ from datetime import timedelta
 from typing import Any
 
 from forge_jobs.errors import KeyBusy, StorageUnavailable, UnknownQueue
-from forge_jobs.model.group import GROUPS
 from forge_jobs.model.job import Alike, Enqueued, NewJob
 from forge_jobs.storage import refusals
 from forge_jobs.storage.pieces import are_plain, pieces
-from forge_jobs.storage.postgres import key_wait, tags
+from forge_jobs.storage.postgres import key_wait, tags, time_limits
 from forge_jobs.storage.postgres.bulk import enqueue_by_copy
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.groups import settle
@@ -173,25 +172,40 @@ SELECT (SELECT array_agg(id ORDER BY number) FROM known), (SELECT min(queue) FRO
         FROM (SELECT DISTINCT queue_id, priority FROM known WHERE $10 AND due <= {moment}) AS placed){and_joined}
 """.replace("{moment}", MOMENT)
 
-# Where some have groups or tags, or run others again. Inside a caller's transaction no row of a group may be locked, so those jobs are scheduled for
+_START_BY = "coalesce(start_by, due + make_interval(secs => start_within))"
+_DEADLINE = "coalesce(deadline, due + make_interval(secs => ends_within))"
+
+# Where some have groups, tags or time limits, or run others again. Inside a caller's transaction no row of a group may be locked, so those jobs are scheduled for
 # now: whoever hears of the commit makes them pending, or blocked.
-ENQUEUE_LINKED = filled(
-    ENQUEUE_BATCH,
-    groups_given=", $12::text[], $13::text[], $14::bigint[]",
-    groups=", groups, tags, rerun_of",
-    joined=f""", linked AS MATERIALIZED (
+ENQUEUE_LINKED = (
+    filled(
+        ENQUEUE_BATCH,
+        groups_given=", $12::text[], $13::timestamptz[], $14::double precision[], $15::timestamptz[], $16::double precision[], $17::text[], $18::bigint[]",
+        groups=", groups, start_by, start_within, deadline, ends_within, tags, rerun_of",
+        joined=f""", linked AS MATERIALIZED (
     SELECT id AS job_id, queue_id, priority, 0 AS attempt, {{schema}}.micros(created_at) AS pos, groups, created_at,
            true AS is_new
     FROM known WHERE groups IS NOT NULL AND due <= {MOMENT} AND NOT $10
 ), joined AS MATERIALIZED ({JOINED.replace("{of}", "linked")})""",
-    linked=", links, groups, tags, rerun_of",
-    links=f", CASE WHEN groups IS NOT NULL THEN {GROUPS} END, groups, {tags.DECODED}, rerun_of",
-    not_dropped=" WHERE id <> ALL (coalesce((SELECT dropped FROM joined), '{}'))",
-    plain=" AND groups IS NULL",
-    link=", links",
-    has_groups=f", CASE WHEN groups IS NOT NULL THEN {GROUPS} END",
-    or_later=" OR $10 AND groups IS NOT NULL",
-    and_joined=", joined.* FROM joined",
+        linked=", links, groups, tags, rerun_of",
+        links=f", {{links}}, groups, {tags.DECODED}, rerun_of",
+        not_dropped=" WHERE id <> ALL (coalesce((SELECT dropped FROM joined), '{}'))",
+        plain=" AND groups IS NULL",
+        link=", links",
+        has_groups=", {links}",
+        or_later=" OR $10 AND groups IS NOT NULL",
+        and_joined=", joined.* FROM joined",
+    )
+    .replace("{links}", f"{{schema}}.links_of(groups, {_START_BY}, {_DEADLINE})")
+    .replace(
+        "), placed AS (",
+        f"""), limited AS (
+    INSERT INTO {{schema}}.time_limit (job_id, start_by, deadline, look_at)
+    SELECT id, {_START_BY}, {_DEADLINE}, least({_START_BY}, {_DEADLINE}) FROM known
+    WHERE coalesce({_START_BY}, {_DEADLINE}) IS NOT NULL AND id <> ALL (coalesce((SELECT dropped FROM joined), '{{}}'))
+), placed AS (""",
+        1,
+    )
 )
 ENQUEUE_BATCH = filled(ENQUEUE_BATCH, **dict.fromkeys(_OF_GROUPS, ""))
 
@@ -199,7 +213,7 @@ ENQUEUE_BATCH = filled(ENQUEUE_BATCH, **dict.fromkeys(_OF_GROUPS, ""))
 async def enqueue(database: PostgresDatabase, job: NewJob, connection: Any) -> Enqueued:
     """The job waits, in one statement; see `Jobs.enqueue`."""
     refusals.check_job(job)
-    if job.groups is not None or job.tags or job.rerun_of is not None:
+    if job.links is not None or job.tags or job.rerun_of is not None:
         return (await enqueue_many(database, [job], connection))[0]
     arguments = (
         job.queue,
@@ -288,7 +302,7 @@ async def enqueue_many(
 async def _enqueue_batch(
     database: PostgresDatabase, jobs: Sequence[NewJob], connection: Any
 ) -> list[Enqueued]:
-    is_linked = any(job.groups is not None or job.tags or job.rerun_of is not None for job in jobs)
+    is_linked = any(job.links is not None or job.tags or job.rerun_of is not None for job in jobs)
     record = await database.fetchrow(
         ENQUEUE_LINKED if is_linked else ENQUEUE_BATCH,
         [job.queue for job in jobs],
@@ -303,7 +317,12 @@ async def _enqueue_batch(
         connection is not None,
         [job.declared for job in jobs],
         *(
-            [[job.groups for job in jobs], tags.encoded(jobs), [job.rerun_of for job in jobs]]
+            [
+                [job.groups for job in jobs],
+                *time_limits.columns(jobs),
+                tags.encoded(jobs),
+                [job.rerun_of for job in jobs],
+            ]
             if is_linked
             else []
         ),

@@ -7,7 +7,7 @@ from forge_jobs.storage.postgres.leadership import LEADS
 
 _EXACT = "make_interval(secs => extract(epoch FROM queue.{retention})::double precision)"
 
-# The done are found by the rows of `done_together` whose moment is past their queue's retention, the dead by an index
+# The done are found by the rows of `done_together` whose moment is past their queue's retention, the others by an index
 # of their own, both of each queue from the oldest on, and no further than the limit. Rows that somebody has locked (a
 # move by a user) are passed over, so the sweep waits for nobody. A row of `done_together` goes, too, when none of
 # its jobs is left behind. ANY (ARRAY) and BETWEEN one AND the same: a join might read whole tables, since the planner
@@ -35,7 +35,7 @@ WITH dated AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT finished.ctid AS place
         FROM {schema}.finished
-        WHERE finished.queue_id = queue.id AND finished.state = 'dead'
+        WHERE finished.queue_id = queue.id AND finished.state <> 'done'
           AND finished.finished_at <= now() - {dead_retention}
         ORDER BY finished.finished_at
         LIMIT $2
@@ -69,7 +69,9 @@ SWEEP = (
     .replace(
         "{tallied}",
         endings.tallied(
-            done="-count(*) FILTER (WHERE state = 'done')", dead="-count(*) FILTER (WHERE state = 'dead')"
+            done="-count(*) FILTER (WHERE state = 'done')",
+            dead="-count(*) FILTER (WHERE state = 'dead')",
+            expired="-nullif(count(*) FILTER (WHERE state = 'expired'), 0)",
         ),
     )
 )

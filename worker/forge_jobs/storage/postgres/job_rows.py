@@ -31,7 +31,7 @@ WITH page AS MATERIALIZED ({page}
 SELECT near.id, near.queue, near.kind, near.state, near.priority, coalesce(near.attempts, far.attempt, 0) AS attempt,
        near.max_attempts, near.timeout, near.key, near.codec, near.payload, near.created_at, near.run_at, near.reason,
        near.claimed_at, near.cancel_requested_at, near.worker_id, coalesce(worker.label, worker_label.label) AS worker,
-       near.started_at, near.finished_at, near.result, near.groups, near.tags, near.rerun_of,
+       near.started_at, near.finished_at, near.result, near.groups, near.tags, near.rerun_of, near.start_by, near.deadline,
        CASE WHEN near.state = 'done' THEN near.error ELSE coalesce(near.error, (
            SELECT failure.error FROM {schema}.failure
            WHERE failure.job_id = near.id ORDER BY failure.id DESC LIMIT 1)) END AS error
@@ -61,9 +61,12 @@ _SOURCES = {
     State.BLOCKED: "{schema}.blocked",
     State.IN_PROGRESS: "{schema}.claimed",
     State.DONE: "(SELECT * FROM {schema}.finished WHERE state = 'done')",
-    State.DEAD: """(
-        SELECT job_id, queue_id FROM {schema}.finished
-        WHERE state = 'dead' AND queue_id = ANY (ARRAY(SELECT queue.id FROM {schema}.queue)) OFFSET 0)""",
+    **{
+        state: f"""(
+        SELECT job_id, queue_id FROM {{schema}}.finished
+        WHERE state = '{state}' AND queue_id = ANY (ARRAY(SELECT queue.id FROM {{schema}}.queue)) OFFSET 0)"""
+        for state in (State.DEAD, State.EXPIRED)
+    },
 }
 
 # There is no index of pending jobs by id: they come in the order in which they became ready, along the claim's

@@ -44,7 +44,7 @@ NEWEST = "SELECT coalesce(max(id), 0) FROM {schema}.job"
 LAST_ID = 2**63 - 1
 
 COUNTS = """
-SELECT queue, pending, scheduled, blocked, in_progress, done, dead,
+SELECT queue, pending, scheduled, blocked, in_progress, done, dead, expired,
        timestamptz 'epoch' + oldest_pos * interval '1 microsecond' AS oldest_pending_at
 FROM {schema}.depth ORDER BY queue
 """
@@ -60,7 +60,7 @@ SELECT {columns}, now() AS now, held.slots, held.slots_held,
                    WHERE dated.queue_id = queue.id
                    ORDER BY dated.at DESC LIMIT 1)
         UNION ALL (SELECT started_at FROM {schema}.finished
-                   WHERE finished.queue_id = queue.id AND finished.state = 'dead'
+                   WHERE finished.queue_id = queue.id AND finished.state <> 'done'
                    ORDER BY finished_at DESC LIMIT 1)) AS taken) AS taken_at,
     (SELECT ({filled})::double precision FROM {schema}.rate_limit WHERE rate_limit.scope = queue.rate_limit) AS tokens,
     (SELECT count(*) FROM (
@@ -124,7 +124,7 @@ class PostgresJobs:
         return Cancelled.REQUESTED if record["state"] == State.IN_PROGRESS else Cancelled.DEAD
 
     async def retry(self, job_id: int) -> bool:
-        possible = {State.DEAD, State.RETRYING}
+        possible = {State.DEAD, State.EXPIRED, State.RETRYING}
         record = await move(self._database, RETRY, job_id, possible=possible)
         if record["state"] not in possible:
             raise refusals.not_retried(job_id, record["state"])

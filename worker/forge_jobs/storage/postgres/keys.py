@@ -11,7 +11,7 @@ import asyncpg
 
 from forge_jobs.errors import ForgeError, KeyBusy, NotUnique, StorageUnavailable
 from forge_jobs.model.job import Enqueued, NewJob, Removed
-from forge_jobs.storage.postgres import key_wait, tags
+from forge_jobs.storage.postgres import key_wait, tags, time_limits
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
 
@@ -39,16 +39,19 @@ FROM (
     SELECT * FROM unnest($1::integer[], $2::smallint[], $3::integer[], $4::double precision[], $5::text[], $6::text[],
                          $7::bytea[], $8::text[], $9::text[], $10::timestamptz[], $11::double precision[],
                          $12::double precision[], $13::bytea[], $14::double precision[], $15::boolean[],
-                         $17::text[], $18::text[])
+                         $17::text[], $18::text[], $19::timestamptz[], $20::double precision[], $21::timestamptz[], $22::double precision[])
         WITH ORDINALITY AS given (queue_id, priority, max_attempts, timeout, kind, codec, payload, key, mode, run_at, delay,
-                                  max_wait, fingerprint, within, extends, groups, tags, number)
+                                  max_wait, fingerprint, within, extends, groups, tags, start_by, start_within, deadline,
+                                  ends_within, number)
     ORDER BY kind, key, fingerprint, number OFFSET 0
 ) AS given
 CROSS JOIN LATERAL {schema}.put_job(
     queue_id, priority, max_attempts, timeout, kind, codec, payload, key, mode, make_interval(secs => max_wait),
     fingerprint, make_interval(secs => within), extends,
-    coalesce(run_at, statement_timestamp() + make_interval(secs => delay)), $16, groups, {tags}) AS made
-"""
+    coalesce(run_at, statement_timestamp() + make_interval(secs => delay)), $16, groups, {tags},
+    coalesce(start_by, {due} + make_interval(secs => start_within)),
+    coalesce(deadline, {due} + make_interval(secs => ends_within))) AS made
+""".replace("{due}", "coalesce(run_at, statement_timestamp() + make_interval(secs => coalesce(delay, 0)))")
 
 PUT_MANY = PUT_MANY.replace("{tags}", tags.DECODED)
 
@@ -136,6 +139,7 @@ async def put_many(
         True,
         [job.groups for job in jobs],
         tags.encoded(jobs),
+        *time_limits.columns(jobs),
         connection=connection,
     )
     by_number = {record["number"]: record for record in records}

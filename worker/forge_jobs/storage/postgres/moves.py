@@ -52,7 +52,7 @@ WITH {pick}unqueued AS (
 SELECT {answer}, (SELECT count(*) FROM gone) + (SELECT count(*) FROM flagged) AS moved,
        (SELECT count({schema}.tell('cancel:' || job_id)) FROM flagged), {left}
 """.replace("{left}", _LEFT)
-    .replace("{cancelled}", endings.cancelled())
+    .replace("{cancelled}", f"{endings.cancelled()}, {endings.unlimited('gone')}")
     .replace(
         "{tallied}",
         endings.tallied(
@@ -66,7 +66,7 @@ SELECT {answer}, (SELECT count(*) FROM gone) + (SELECT count(*) FROM flagged) AS
     )
 )
 
-_UNLINKED = "gone WHERE links IS NULL"
+_UNLINKED = f"gone WHERE {endings.HAVE_NO_GROUPS}"
 
 # A dead job is locked before its key is taken: of two retries at once only one may take it.
 # Keys are taken in one order, so that batches that need the same keys do not deadlock.
@@ -85,14 +85,16 @@ WITH {pick}dead AS MATERIALIZED (
 ), revived AS (
     DELETE FROM {schema}.finished WHERE job_id = ANY (ARRAY(
         SELECT job_id FROM wanted WHERE key IS NULL UNION ALL SELECT job_id FROM held))
-    RETURNING job_id
+    RETURNING job_id, state
 ), unscheduled AS (
     DELETE FROM {schema}.scheduled WHERE job_id = ANY (ARRAY({scheduled})) AND reason = 'retry'
     RETURNING job_id, queue_id, priority, links
 ), gone AS (
-    SELECT id AS job_id, queue_id, priority, links, 1 AS dead, 0 AS scheduled
-    FROM {schema}.job WHERE id = ANY (ARRAY(SELECT job_id FROM revived))
-    UNION ALL SELECT *, 0, 1 FROM unscheduled
+    SELECT id AS job_id, queue_id, priority, links, 1 - expired.is_so AS dead, expired.is_so AS expired, 0 AS scheduled
+    FROM {schema}.job
+    CROSS JOIN LATERAL (SELECT (id = ANY (ARRAY(SELECT job_id FROM revived WHERE state = 'expired')))::integer AS is_so) AS expired
+    WHERE id = ANY (ARRAY(SELECT job_id FROM revived))
+    UNION ALL SELECT *, 0, 0, 1 FROM unscheduled
 ), {placed}, {due}, {tallied}
 SELECT {answer}, (SELECT count(*) FROM gone) AS moved, {woken}, {told}
 """.replace("{placed}", endings.placed(_UNLINKED))
@@ -101,9 +103,10 @@ SELECT {answer}, (SELECT count(*) FROM gone) AS moved, {woken}, {told}
     .replace(
         "{tallied}",
         endings.tallied(
-            pending="count(*) FILTER (WHERE links IS NULL)",
-            scheduled="count(*) FILTER (WHERE links IS NOT NULL) - sum(scheduled)",
+            pending=f"count(*) FILTER (WHERE {endings.HAVE_NO_GROUPS})",
+            scheduled=f"count(*) FILTER (WHERE {endings.HAVE_GROUPS}) - sum(scheduled)",
             dead="-sum(dead)",
+            expired="-nullif(sum(expired), 0)",
         ),
     )
     .replace("{woken}", endings.WOKEN)
@@ -130,13 +133,13 @@ WITH {pick}unqueued AS (
 SELECT {answer}, (SELECT count(*) FROM gone) AS moved, {left}
 """.replace("{left}", _LEFT)
     .replace("{forgotten}", endings.forgotten("gone"))
-    .replace("{unkeyed}", endings.unkeyed("gone"))
+    .replace("{unkeyed}", f"{endings.unkeyed('gone')}, {endings.unlimited('gone')}")
     .replace(
         "{tallied}",
         endings.tallied(
             **{
                 state: f"-count(*) FILTER (WHERE state = '{state}')"
-                for state in ("pending", "scheduled", "blocked", "done", "dead")
+                for state in ("pending", "scheduled", "blocked", "done", "dead", "expired")
             }
         ),
     )
@@ -161,10 +164,11 @@ WITH {pick}requeued AS (
 ), rewritten AS (
     UPDATE {schema}.job SET queue_id = {into} WHERE id = ANY (ARRAY(SELECT job_id FROM gone))
 ), tallied AS (
-    INSERT INTO {schema}.tally (queue_id, pending, scheduled, blocked, done, dead)
+    INSERT INTO {schema}.tally (queue_id, pending, scheduled, blocked, done, dead, expired)
     SELECT id, sign * count(*) FILTER (WHERE state = 'pending'), sign * count(*) FILTER (WHERE state = 'scheduled'),
            sign * count(*) FILTER (WHERE state = 'blocked'),
-           sign * count(*) FILTER (WHERE state = 'done'), sign * count(*) FILTER (WHERE state = 'dead')
+           sign * count(*) FILTER (WHERE state = 'done'), sign * count(*) FILTER (WHERE state = 'dead'),
+           sign * count(*) FILTER (WHERE state = 'expired')
     FROM gone CROSS JOIN (VALUES ($4::integer, -1), ({into}, 1)) AS side (id, sign) GROUP BY id, sign
 )
 SELECT {answer}, (SELECT count(*) FROM gone) AS moved,
@@ -183,8 +187,8 @@ SELECT {answer}, (SELECT count(*) FROM gone) AS moved, {woken}, {told}
     .replace(
         "{tallied}",
         endings.tallied(
-            pending="count(*) FILTER (WHERE links IS NULL)",
-            scheduled="-count(*) FILTER (WHERE links IS NULL)",
+            pending=f"count(*) FILTER (WHERE {endings.HAVE_NO_GROUPS})",
+            scheduled=f"-count(*) FILTER (WHERE {endings.HAVE_NO_GROUPS})",
         ),
     )
     .replace("{woken}", endings.WOKEN)
@@ -209,7 +213,7 @@ def _of_one(statement: str, answer: str = "{state} AS state") -> str:
         blocked="SELECT $1::bigint",
         claimed="SELECT $1::bigint",
         finished="SELECT $1::bigint",
-        dead="SELECT job_id FROM {schema}.finished WHERE job_id = $1 AND state = 'dead' FOR UPDATE",
+        dead="SELECT job_id FROM {schema}.finished WHERE job_id = $1 AND state <> 'done' FOR UPDATE",
         answer=answer,
         state=_STATE,
     )
@@ -237,17 +241,18 @@ _TRANSFER_ALL: Mapping[State, str] = {
 
 # By the statement of a batch, the one that finds the keys it takes: to name the key that it did not get.
 KEYS: Mapping[str, str] = {
-    statements[Move.RETRY][State.DEAD]: of_batch(
+    statements[Move.RETRY][state]: of_batch(
         """
 WITH {pick}wanted AS (
     SELECT id, kind, key FROM {schema}.job WHERE id = ANY (ARRAY(SELECT job_id FROM meant)) AND key IS NOT NULL
 )
 SELECT kind, key FROM wanted ORDER BY kind, key, id
 """,
-        State.DEAD,
+        state,
         tagged=statements is MOVE_TAGGED,
     )
     for statements in (MOVE_ALL, MOVE_TAGGED)
+    for state in (State.DEAD, State.EXPIRED)
 }
 
 _COUNT = """

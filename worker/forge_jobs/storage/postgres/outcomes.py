@@ -5,7 +5,8 @@ Each takes jobs out of `claimed` whose claims still hold; what follows comes fro
 
 from collections.abc import Mapping
 
-from forge_jobs.storage.postgres import endings
+from forge_jobs.storage.postgres import endings, time_limits
+from forge_jobs.storage.postgres.statement import filled
 
 # For nearly every batch: done by one worker, nothing to forget, no key, no error. It has fewer
 # arrays, since encoding them costs the worker as much as the statement costs the server; that of the attempts
@@ -61,8 +62,10 @@ WITH gone AS (
 SELECT array_agg(job_id) FROM gone
 """
 
-# The same for jobs that are linked to others: those get what is free now.
-FINISH_LINKED = f"{FINISH.rstrip().removesuffix('FROM gone')}, {endings.left()} FROM gone"
+# The same for jobs that are linked to others, which get what is free now, or that have time limits.
+FINISH_LINKED = f"{FINISH.rstrip().removesuffix('FROM gone')}, {endings.left()} FROM gone".replace(
+    "), ended AS (", f"), {endings.unlimited('gone')}, ended AS (", 1
+)
 
 _MOVES = "(SELECT gone.*, job_id = ANY (ARRAY(SELECT job_id FROM kept)) AS is_kept FROM gone) AS moves"
 
@@ -73,15 +76,24 @@ _OWN_KEYS = """, own AS MATERIALIZED (
     SELECT job_id FROM {schema}.job_key WHERE job_id = ANY (ARRAY(SELECT job_id FROM taken WHERE keyed))
     FOR KEY SHARE
 ), gone AS MATERIALIZED (
-    SELECT *, keyed AND job_id <> ALL (ARRAY(SELECT job_id FROM own)) AS is_superseded FROM taken
+    SELECT *, keyed AND job_id <> ALL (ARRAY(SELECT job_id FROM own)) AS is_superseded{limits} FROM taken{limited}
 )"""
 
+_IS_EXPIRED = "coalesce(time_limit.start_by <= now(){not_begun}, false)"
+_IS_OVERDUE = "coalesce(time_limit.deadline <= {due}, false)"
+_LIMITS = f""", {_IS_EXPIRED} AS is_expired, CASE
+        WHEN {_IS_EXPIRED} THEN {time_limits.EXPIRED}
+        WHEN {_IS_OVERDUE} THEN {time_limits.OVERDUE} END AS {endings.BY_TIME}"""
+_LIMITED = " LEFT JOIN {schema}.time_limit USING (job_id)"
 
-def _gone(given: Mapping[str, str], more: str = "", *, keyed: bool) -> str:
+
+def _gone(given: Mapping[str, str], more: str = "", *, keyed: bool, limits: str = "") -> str:
     """Return the CTE `gone`: the jobs, given as arrays of these types by name, whose claims still held.
 
-    With `keyed` a further array says which of them have keys, and `gone` says which are superseded.
+    With `keyed` a further array says which of them have keys, and `gone` says which are superseded; with `limits` also
+    whose time is over.
     """
+    own = _OWN_KEYS.replace("{limits}", limits).replace("{limited}", _LIMITED if limits else "")
     types = [*given.values(), *(["boolean"] if keyed else [])]
     arrays = ", ".join(f"${number}::{type}[]" for number, type in enumerate(types, start=1))
     names = ", ".join([*given, *(["keyed"] if keyed else [])])
@@ -91,18 +103,39 @@ def _gone(given: Mapping[str, str], more: str = "", *, keyed: bool) -> str:
     WHERE claimed.job_id BETWEEN given.job_id AND given.job_id
       AND claimed.worker_id = given.worker_id AND claimed.attempt = given.attempt
     RETURNING given.*, {more}claimed.claimed_at, claimed.cancel_requested_at IS NOT NULL AS is_cancelled
-){_OWN_KEYS if keyed else ""}"""
+){own if keyed else ""}"""
 
 
-def _ended(*, keyed: bool) -> tuple[str, str, str]:
+def _ended(*, keyed: bool, linked: bool, never_ran: str = "false") -> tuple[str, str, str]:
     """Return what says that a job does not wait again, whatever its worker says; the CTEs by which it is dead then;
     and the columns of the answer that name such jobs.
 
-    A user cancelled it while a worker had it, or it is superseded.
+    A user cancelled it while a worker had it, it is superseded, or it is linked and its time is over; of such jobs those
+    with `never_ran` have not begun.
     """
     cancelled = "array_agg(job_id) FILTER (WHERE is_cancelled)"
     if not keyed:
         return "is_cancelled", endings.cancelled("is_cancelled", ran="worker_id, claimed_at"), cancelled
+    if linked:
+        which = f"(is_cancelled OR is_superseded OR {endings.BY_TIME} IS NOT NULL)"
+        by_time = f"NOT (is_cancelled OR is_superseded) AND {endings.BY_TIME} IS NOT NULL"
+        not_begun = f"{by_time} AND {never_ran}"
+        ends = endings.cancelled(
+            which,
+            ran=f"CASE WHEN {not_begun} THEN NULL ELSE worker_id END, CASE WHEN {not_begun} THEN NULL ELSE claimed_at END",
+            error=f"CASE WHEN {by_time} THEN {endings.BY_TIME} ELSE {endings.BY_WHAT} END",
+            state=f"CASE WHEN {by_time} AND is_expired THEN 'expired' ELSE 'dead' END",
+            attempt=f"CASE WHEN {not_begun} THEN attempt - 1 ELSE attempt END",
+        )
+        return (
+            which,
+            f"{ends}, {endings.unlimited(f'gone WHERE {which}')}",
+            f"""array_agg(job_id) FILTER (WHERE is_cancelled),
+       array_agg(job_id) FILTER (WHERE is_superseded AND NOT is_cancelled),
+       array_agg(job_id) FILTER (WHERE {by_time}) AS over,
+       array_agg({endings.BY_TIME}) FILTER (WHERE {by_time}) AS errors,
+       array_agg(is_expired) FILTER (WHERE {by_time}) AS expired""",
+        )
     which = "(is_cancelled OR is_superseded)"
     return (
         which,
@@ -111,8 +144,26 @@ def _ended(*, keyed: bool) -> tuple[str, str, str]:
     )
 
 
+def _ends_counted(*, linked: bool) -> dict[str, str]:
+    """Return what those that ended add to the counts."""
+    if not linked:
+        return {"dead": "count(*) FILTER (WHERE is_kept)"}
+    expired = "is_kept AND is_expired AND NOT (is_cancelled OR is_superseded)"
+    return {
+        "dead": f"count(*) FILTER (WHERE is_kept AND NOT ({expired}))",
+        "expired": f"count(*) FILTER (WHERE {expired})",
+    }
+
+
 def _postpone(*, keyed: bool, linked: bool = False) -> str:
-    ended, ends, answer = _ended(keyed=keyed)
+    ended, ends, answer = _ended(keyed=keyed, linked=linked)
+    begun = "reason IN ('retry', 'rescheduled')"
+    limits = filled(_LIMITS, not_begun=f" AND NOT {begun}", due="due") if linked else ""
+    if linked:  # one that was begun need not be begun by any moment any more
+        ends += f""", begun AS (
+    UPDATE {{schema}}.time_limit SET start_by = NULL, look_at = coalesce(deadline, look_at)
+    WHERE start_by IS NOT NULL AND job_id = ANY (ARRAY(SELECT job_id FROM gone WHERE {begun} AND NOT {ended}))
+)"""
     # A linked job is scheduled even when it is due: it has to stand in line again, behind those that wait already.
     is_later, is_ready = ("true", "false") if linked else ("due > now()", "due <= now()")
     links = ", (SELECT job.links FROM {schema}.job WHERE job.id = gone.job_id)" if linked else ""
@@ -131,7 +182,7 @@ def _postpone(*, keyed: bool, linked: bool = False) -> str:
     }
     due = "coalesce(given.run_at, now() + make_interval(secs => given.delay)) AS due,\n              "
     return f"""
-WITH {_gone(given, due, keyed=keyed)}, {ends}, waits AS (
+WITH {_gone(given, due, keyed=keyed, limits=limits)}, {ends}, waits AS (
     INSERT INTO {{schema}}.scheduled (job_id, run_at, queue_id, attempt, priority, reason{
         ", links" if linked else ""
     })
@@ -144,7 +195,7 @@ WITH {_gone(given, due, keyed=keyed)}, {ends}, waits AS (
             in_progress="-count(*)",
             scheduled=f"count(*) FILTER (WHERE {is_later} AND NOT {ended})",
             pending=f"count(*) FILTER (WHERE {is_ready} AND NOT {ended})",
-            dead="count(*) FILTER (WHERE is_kept)",
+            **_ends_counted(linked=linked),
         )
     }
 SELECT array_agg(job_id), {answer}, {endings.WOKEN}{f", {endings.left()}{told}" if linked else ""}
@@ -153,7 +204,8 @@ FROM gone
 
 
 def _hand_back(*, keyed: bool, linked: bool = False) -> str:
-    ended, ends, answer = _ended(keyed=keyed)
+    ended, ends, answer = _ended(keyed=keyed, linked=linked, never_ran="true")
+    limits = filled(_LIMITS, not_begun="", due="now()") if linked else ""
     left = ""
     if linked:  # the others keep what they have, unless a group is paused
         left = f", {endings.left_or_withdrawn(f'FILTER (WHERE {ended})')}"
@@ -166,14 +218,14 @@ def _hand_back(*, keyed: bool, linked: bool = False) -> str:
         "pos": "bigint",
     }
     return f"""
-WITH {_gone(given, keyed=keyed)}, {ends}, {
+WITH {_gone(given, keyed=keyed, limits=limits)}, {ends}, {
         endings.placed(f"gone WHERE NOT {ended}", pos="pos", attempt="attempt - 1")
     }, {
         endings.tallied(
             _MOVES,
             in_progress="-count(*)",
             pending=f"count(*) FILTER (WHERE NOT {ended})",
-            dead="count(*) FILTER (WHERE is_kept)",
+            **_ends_counted(linked=linked),
         )
     }
 SELECT array_agg(job_id), {answer}, {endings.WOKEN},

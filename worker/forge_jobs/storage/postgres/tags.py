@@ -31,6 +31,7 @@ _IN_STATE: dict[State | None, str] = {
     State.IN_PROGRESS: _stands("claimed"),
     State.DONE: _stands("finished", "state = 'done'"),
     State.DEAD: _stands("finished", "state = 'dead'"),
+    State.EXPIRED: _stands("finished", "state = 'expired'"),
 }
 
 _TAGGED = """{schema}.job_tag AS place

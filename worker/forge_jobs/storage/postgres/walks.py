@@ -29,6 +29,17 @@ def _by_id(table: str, condition: str) -> Walk:
     return Walk(table, after, "job_id", condition=condition)
 
 
+def _by_end(condition: str) -> Walk:
+    return Walk(
+        "finished",
+        "queue_id = $4 AND finished_at BETWEEN $6::timestamptz AND $5::timestamptz AND (finished_at, job_id) > ($6, $7::bigint)",
+        "finished_at, job_id",
+        condition=condition,
+        bound="$5, ",
+        by_queue=True,
+    )
+
+
 WALKS = {
     State.PENDING: Walk(
         "ready",
@@ -49,14 +60,8 @@ WALKS = {
         condition="state = 'done'",
         of_queue="($4::integer IS NULL OR queue_id = $4)",
     ),
-    State.DEAD: Walk(
-        "finished",
-        "queue_id = $4 AND finished_at BETWEEN $6::timestamptz AND $5::timestamptz AND (finished_at, job_id) > ($6, $7::bigint)",
-        "finished_at, job_id",
-        condition="state = 'dead'",
-        bound="$5, ",
-        by_queue=True,
-    ),
+    State.DEAD: _by_end("state = 'dead'"),
+    State.EXPIRED: _by_end("state = 'expired'"),
 }
 
 

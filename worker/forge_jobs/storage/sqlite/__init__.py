@@ -27,6 +27,7 @@ from forge_jobs.storage.sqlite.removals import SqliteRemovals
 from forge_jobs.storage.sqlite.schedule import SqliteSchedule
 from forge_jobs.storage.sqlite.schema import SqliteSchema
 from forge_jobs.storage.sqlite.slots import SqliteSlots
+from forge_jobs.storage.sqlite.time_limits import SqliteTimeLimits
 from forge_jobs.storage.sqlite.tokens import SqliteTokens
 from forge_jobs.storage.sqlite.versions import SqliteVersions
 from forge_jobs.storage.sqlite.wakeups import SqliteWakeups
@@ -64,6 +65,7 @@ class SqliteStorage(Storage):
         self.queues = SqliteQueues(database)
         self.slots = SqliteSlots(database)
         self.groups = SqliteGroups(database)
+        self.time_limits = SqliteTimeLimits(database)
         self.kinds = SqliteKinds(database)
         self.removals = SqliteRemovals(database)
         self.limits = SqliteLimits(database)

@@ -66,6 +66,9 @@ UNION ALL
 SELECT DISTINCT 'orphan', job_id, 'failure', NULL, NULL FROM failure
 WHERE {these} AND job_id NOT IN (SELECT id FROM mine)
 UNION ALL
+SELECT 'orphan', job_id, 'time_limit', NULL, NULL FROM time_limit
+WHERE {these} AND (job_id NOT IN (SELECT id FROM mine) OR job_id IN (SELECT job_id FROM ended))
+UNION ALL
 SELECT 'key', job_id, kind, key, NULL FROM job_key AS held
 WHERE {these} AND (
     NOT EXISTS (SELECT 1 FROM job WHERE job.id = held.job_id AND job.kind = held.kind AND job.key = held.key)
@@ -104,30 +107,33 @@ WHERE slot.worker_id IS NULL AND slot.number > queue.concurrency
 ORDER BY 2, 3
 """.replace("{name}", SHOWN_NAME)
 
+_STATES = ", ".join(COUNTED)
+
 COUNTS = """
-WITH counted AS (
-    SELECT queue_id, count(*) AS pending, 0 AS scheduled, 0 AS blocked, 0 AS in_progress, 0 AS done, 0 AS dead
-    FROM ready GROUP BY 1
-    UNION ALL SELECT queue_id, 0, count(*), 0, 0, 0, 0 FROM scheduled GROUP BY 1
-    UNION ALL SELECT queue_id, 0, 0, count(*), 0, 0, 0 FROM blocked GROUP BY 1
-    UNION ALL SELECT queue_id, 0, 0, 0, count(*), 0, 0 FROM claimed GROUP BY 1
-    UNION ALL SELECT queue_id, 0, 0, 0, 0, sum(state = 'done'), sum(state = 'dead') FROM finished GROUP BY 1
-    UNION ALL SELECT id, 0, 0, 0, 0, 0, 0 FROM queue
+WITH counted (queue_id, state) AS (
+    SELECT queue_id, 'pending' FROM ready
+    UNION ALL SELECT queue_id, 'scheduled' FROM scheduled
+    UNION ALL SELECT queue_id, 'blocked' FROM blocked
+    UNION ALL SELECT queue_id, 'in_progress' FROM claimed
+    UNION ALL SELECT queue_id, state FROM finished
+    UNION ALL SELECT id, NULL FROM queue
 ), there AS (
-    SELECT queue_id, sum(pending) AS pending, sum(scheduled) AS scheduled, sum(blocked) AS blocked,
-           sum(in_progress) AS in_progress,
-           sum(done) AS done, sum(dead) AS dead
-    FROM counted GROUP BY queue_id
+    SELECT queue_id, {sums} FROM counted GROUP BY queue_id
 )
-SELECT {name} AS queue, there.*, coalesce(tally.pending, 0) AS noted_pending,
-       coalesce(tally.scheduled, 0) AS noted_scheduled, coalesce(tally.blocked, 0) AS noted_blocked,
-       coalesce(tally.in_progress, 0) AS noted_in_progress,
-       coalesce(tally.done, 0) AS noted_done, coalesce(tally.dead, 0) AS noted_dead
+SELECT {name} AS queue, there.*, {noted}
 FROM there LEFT JOIN queue ON queue.id = there.queue_id LEFT JOIN tally ON tally.queue_id = there.queue_id
-WHERE (there.pending, there.scheduled, there.blocked, there.in_progress, there.done, there.dead)
-   IS NOT (tally.pending, tally.scheduled, tally.blocked, tally.in_progress, tally.done, tally.dead)
+WHERE ({there}) IS NOT ({tally})
 ORDER BY there.queue_id
-""".replace("{name}", SHOWN_NAME)
+"""
+COUNTS = (
+    COUNTS.replace("{name}", SHOWN_NAME)
+    .replace(
+        "{sums}", ", ".join(f"count(*) FILTER (WHERE state = '{state}') AS {state}" for state in COUNTED)
+    )
+    .replace("{noted}", ", ".join(f"coalesce(tally.{state}, 0) AS noted_{state}" for state in COUNTED))
+    .replace("{there}", ", ".join(f"there.{state}" for state in COUNTED))
+    .replace("{tally}", ", ".join(f"tally.{state}" for state in COUNTED))
+)
 
 FREE_KEY = """
 DELETE FROM job_key
@@ -210,10 +216,12 @@ def _mend(transaction: Transaction, contradictions: Contradictions, forget: bool
     for queue_id in contradictions.queue_ids:
         _recover_queue(transaction, queue_id)
     for job_id in contradictions.ids("orphan"):
+        if transaction.row("SELECT 1 FROM finished WHERE job_id = ?", (job_id,)) is not None:
+            _delete_about(transaction, job_id, "time_limit")
         if transaction.row("SELECT 1 FROM job WHERE id = ?", (job_id,)) is not None:
             continue
         _take_out(transaction, job_id, _places(transaction, job_id))
-        _delete_about(transaction, job_id, "failure")
+        _delete_about(transaction, job_id, "failure", "time_limit")
     for job_id in contradictions.ids("place"):
         _place(transaction, job_id, forget)
     transaction.execute_many(
@@ -265,7 +273,7 @@ def _place(transaction: Transaction, job_id: int, forget: bool) -> None:
     if places:
         _take_out(transaction, job_id, places[1:])
     elif forget:
-        _delete_about(transaction, job_id, "failure", "job_key", "job_tag", "unique_hold")
+        _delete_about(transaction, job_id, "failure", "job_key", "job_tag", "unique_hold", "time_limit")
         transaction.execute("DELETE FROM job WHERE id = ?", (job_id,))
     else:
         job = transaction.record(
@@ -341,8 +349,8 @@ def _count_finding(row: Record) -> Finding:
 def _mend_counts(transaction: Transaction) -> list[Record]:
     rows = transaction.records(COUNTS)
     transaction.execute_many(
-        "INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, blocked, in_progress, done, dead) "
-        "VALUES (:queue_id, :pending, :scheduled, :blocked, :in_progress, :done, :dead)",
+        f"INSERT OR REPLACE INTO tally (queue_id, {_STATES}) "
+        f"VALUES (:queue_id, {', '.join(f':{state}' for state in COUNTED)})",
         [dict(row) for row in rows],
     )
     return rows

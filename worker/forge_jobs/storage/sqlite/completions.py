@@ -13,8 +13,8 @@ from forge_jobs.model.job import WORKER_LOST, Claim, End, Postponement, State
 from forge_jobs.rules.fate import Traces, fate
 from forge_jobs.storage import refusals
 from forge_jobs.storage.interface.completions import Completions
-from forge_jobs.storage.sqlite.claims import finish, postpone
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
+from forge_jobs.storage.sqlite.outcomes import finish, postpone
 from forge_jobs.storage.sqlite.transaction import Transaction, is_write_lock_busy
 
 CLAIMED_AT = "SELECT claimed_at FROM claimed WHERE job_id = ? AND worker_id = ? AND attempt = ?"

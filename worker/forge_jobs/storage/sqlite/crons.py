@@ -19,15 +19,16 @@ from forge_jobs.storage.sqlite.transaction import Record, Transaction
 COLUMNS = """
     cron.name, expression, kind, timezone, payload, codec,
     queue.name AS queue, queue_said, CASE WHEN priority_said THEN priority END AS priority, cron.max_attempts, cron.timeout,
-    overlap, missed, missed_limit, enabled, cron.managed_by, next_fire_at, last_fire_at, last_error, skipped
+    start_by, deadline, overlap, missed, missed_limit, enabled, cron.managed_by, next_fire_at, last_fire_at, last_error, skipped
 """
 SELECT = f"SELECT {COLUMNS} FROM cron JOIN queue ON queue.id = cron.queue_id"
 
 INSERT = """
 INSERT INTO cron (name, expression, kind, timezone, payload, codec, queue_id, priority, max_attempts, timeout, overlap,
-                  missed, missed_limit, enabled, queue_said, priority_said, next_fire_at)
+                  missed, missed_limit, enabled, queue_said, priority_said, next_fire_at, start_by, deadline)
 VALUES (:name, :expression, :kind, :timezone, :payload, :codec, :queue_id, :priority, :max_attempts, :timeout, :overlap,
-        :missed, :missed_limit, :enabled, :queue_said, :priority_said, CASE WHEN :enabled THEN :next_fire_at END)
+        :missed, :missed_limit, :enabled, :queue_said, :priority_said, CASE WHEN :enabled THEN :next_fire_at END, :start_by,
+        :deadline)
 """
 ENSURE = INSERT + "ON CONFLICT (name) DO NOTHING"
 
@@ -41,7 +42,8 @@ ON CONFLICT (name) DO UPDATE SET
     expression = excluded.expression, kind = excluded.kind, timezone = excluded.timezone, payload = excluded.payload,
     codec = excluded.codec, queue_id = excluded.queue_id, priority = excluded.priority,
     queue_said = excluded.queue_said, priority_said = excluded.priority_said,
-    max_attempts = excluded.max_attempts, timeout = excluded.timeout, overlap = excluded.overlap,
+    max_attempts = excluded.max_attempts, timeout = excluded.timeout,
+    start_by = excluded.start_by, deadline = excluded.deadline, overlap = excluded.overlap,
     missed = excluded.missed, missed_limit = excluded.missed_limit, enabled = excluded.enabled, last_error = NULL
 """
 )
@@ -133,6 +135,8 @@ def _parameters(transaction: Transaction, cron: CronConfig) -> dict[str, object]
         "priority_said": cron.priority is not None,
         "max_attempts": cron.max_attempts,
         "timeout": None if cron.timeout is None else cron.timeout.total_seconds(),
+        "start_by": None if cron.start_by is None else cron.start_by.total_seconds(),
+        "deadline": None if cron.deadline is None else cron.deadline.total_seconds(),
         "overlap": cron.overlap,
         "missed": cron.missed.value,
         "missed_limit": cron.missed_limit,
@@ -154,6 +158,8 @@ def _cron(row: Record) -> CronConfig:
         priority=row["priority"],
         max_attempts=row["max_attempts"],
         timeout=stored_duration(row["timeout"]),
+        start_by=stored_duration(row["start_by"]),
+        deadline=stored_duration(row["deadline"]),
         overlap=bool(row["overlap"]),
         missed=Missed(row["missed"]),
         missed_limit=row["missed_limit"],

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from forge_jobs.handlers.options import resolved
-from forge_jobs.model.group import GROUPS
 from forge_jobs.model.job import Alike, Enqueued, NewJob, Reason
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.storage.pieces import are_plain, pieces
-from forge_jobs.storage.sqlite import groups, moves, tags
+from forge_jobs.storage.sqlite import groups, moves, tags, time_limits
 from forge_jobs.storage.sqlite.history import forget
 from forge_jobs.storage.sqlite.keys import INSERT, due, duplicate, put, require_new
 from forge_jobs.storage.sqlite.kinds import named
@@ -52,6 +51,7 @@ def _add(
     scheduled: list[tuple[int, int, int, int, int, str, int | None]] = []
     joining: list[groups.Joining] = []
     tagged: list[tuple[int, tuple[str, ...]]] = []
+    limited: list[tuple[int, NewJob, int]] = []
     # Ids are chosen here, not by the table, since `ready` needs them too; nobody else writes meanwhile.
     job_id: int = transaction.value("SELECT seq FROM sqlite_sequence WHERE name = 'job'") or 0
     for job in jobs:
@@ -65,11 +65,13 @@ def _add(
         answers.append(Enqueued(job_id))
         priority = job.priority or 0
         attempts = queue_attempts if job.max_attempts is None else job.max_attempts
-        links = None if job.groups is None else GROUPS
+        links = job.links
         rows.append(_row(job_id, queue_id, attempts, links, job, now))
         if job.tags:
             tagged.append((job_id, job.tags))
         run_at = due(job, now)
+        if job.is_limited:
+            limited.append((job_id, job, max(run_at, now)))
         if run_at > now:
             scheduled.append((job_id, run_at, queue_id, 0, priority, Reason.DELAYED.value, links))
         elif job.groups is not None:
@@ -78,6 +80,8 @@ def _add(
             ready.append((job_id, now, queue_id, 0, priority))
     transaction.execute_many(INSERT, rows)
     tags.add(transaction, tagged)
+    for limits in limited:
+        time_limits.begin(transaction, *limits)
     transaction.execute_many(
         "INSERT INTO job_key (kind, key, job_id) VALUES (?, ?, ?)",
         [(kind, key, holder) for (kind, key), (holder, _) in keys.items()],

@@ -30,6 +30,7 @@ def forget(transaction: Transaction, job_ids: list[int]) -> None:
     for sql in (
         "DELETE FROM finished WHERE job_id = ?",
         "DELETE FROM failure WHERE job_id = ?",
+        "DELETE FROM time_limit WHERE job_id = ?",
         "DELETE FROM job WHERE id = ?",
     ):
         transaction.execute_many(sql, rows)
@@ -44,6 +45,7 @@ def _sweep(transaction: Transaction, epoch: LeaderEpoch, limit: int) -> int:
         retentions: tuple[tuple[Column, int], ...] = (
             ("done", queue["done_retention"]),
             ("dead", queue["dead_retention"]),
+            ("expired", queue["dead_retention"]),
         )
         for state, retention in retentions:
             old = transaction.rows(

@@ -25,10 +25,11 @@ from forge_jobs.model.job import (
 from forge_jobs.model.match import Match, Move
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage import refusals
-from forge_jobs.storage.closed_queues import IS_OPEN, SHOWN_NAME
+from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.interface.jobs import AHEAD_LIMIT, BATCH
 from forge_jobs.storage.sqlite import groups, handled, moves, places, tags, walks
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
+from forge_jobs.storage.sqlite.counts import counts
 from forge_jobs.storage.sqlite.enqueue import enqueue
 from forge_jobs.storage.sqlite.limits import FILLED
 from forge_jobs.storage.sqlite.micros import LAST, moment
@@ -52,13 +53,14 @@ SELECT job.id, {name} AS queue, job.kind,
        CASE WHEN finished.job_id IS NOT NULL THEN finished.error
             ELSE (SELECT error FROM failure WHERE failure.job_id = job.id ORDER BY failure.id DESC LIMIT 1) END
            AS error,
-       finished.result, job.groups, job.tags, job.rerun_of
+       finished.result, job.groups, job.tags, job.rerun_of, time_limit.start_by, time_limit.deadline
 FROM job
 JOIN queue ON queue.id = job.queue_id
 LEFT JOIN finished ON finished.job_id = job.id
 LEFT JOIN claimed ON claimed.job_id = job.id
 LEFT JOIN scheduled ON scheduled.job_id = job.id
 LEFT JOIN blocked ON blocked.job_id = job.id
+LEFT JOIN time_limit ON time_limit.job_id = job.id
 LEFT JOIN ready ON ready.queue_id = job.queue_id AND ready.priority = job.priority
                AND ready.pos = job.created_at AND ready.job_id = job.id
 LEFT JOIN worker_label ON worker_label.worker_id = coalesce(claimed.worker_id, finished.worker_id)
@@ -67,18 +69,21 @@ LEFT JOIN worker_label ON worker_label.worker_id = coalesce(claimed.worker_id, f
 # The table of each state, read from its newest job until the page is full. Dead jobs are few
 # among the done: they are found by the index, and sorted (the + keeps SQLite from reading in the table's order).
 NEWEST = "FROM {table} AS place WHERE {conditions} ORDER BY place.job_id DESC LIMIT :limit"
-PAGES = {
+PAGES: dict[State | None, str] = {
     None: NEWEST.replace("{table}", "(SELECT id AS job_id, queue_id FROM job)"),
     State.SCHEDULED: NEWEST.replace("{table}", "scheduled").replace("WHERE", "WHERE reason <> 'retry' AND"),
     State.RETRYING: NEWEST.replace("{table}", "scheduled").replace("WHERE", "WHERE reason = 'retry' AND"),
     State.BLOCKED: NEWEST.replace("{table}", "blocked"),
     State.IN_PROGRESS: NEWEST.replace("{table}", "claimed"),
     State.DONE: NEWEST.replace("{table}", "finished").replace("WHERE", "WHERE state = 'done' AND"),
-    State.DEAD: """
+    **{
+        state: f"""
         FROM finished AS place
-        WHERE queue_id IN (SELECT id FROM queue) AND state = 'dead' AND {conditions}
+        WHERE queue_id IN (SELECT id FROM queue) AND state = '{state}' AND {{conditions}}
         ORDER BY +place.job_id DESC LIMIT :limit
-    """,
+    """
+        for state in (State.DEAD, State.EXPIRED)
+    },
 }
 # The same along the tags; the state is that of the view, which looks at a row of each table for each job.
 TAGGED = """
@@ -90,18 +95,6 @@ TAGGED = """
 """.replace("{has_all}", tags.HAS_ALL)
 
 FIND = JOB + "WHERE job.id IN (SELECT place.job_id {page}) ORDER BY job.id DESC"
-
-# The first pos of each priority: a few steps in the index, however many jobs wait.
-OLDEST = """
-WITH RECURSIVE class (priority) AS (
-    SELECT min(priority) FROM ready WHERE queue_id = :queue_id
-    UNION ALL
-    SELECT (SELECT min(priority) FROM ready WHERE queue_id = :queue_id AND ready.priority > class.priority)
-    FROM class WHERE class.priority IS NOT NULL
-)
-SELECT min((SELECT min(pos) FROM ready WHERE queue_id = :queue_id AND ready.priority = class.priority))
-FROM class WHERE class.priority IS NOT NULL
-"""
 
 # The queues and priorities in use: a few steps in the index, however many jobs wait.
 CLASSES = """
@@ -231,7 +224,7 @@ class SqliteJobs:
     async def retry(self, job_id: int) -> bool:
         def retry(transaction: Transaction) -> bool:
             place = places.place(transaction, job_id)
-            if place.state not in (State.DEAD, State.RETRYING):
+            if place.state not in (State.DEAD, State.EXPIRED, State.RETRYING):
                 raise refusals.not_retried(job_id, place.state)
             return moves.retry(transaction, [place]) == 1
 
@@ -294,15 +287,6 @@ class SqliteJobs:
         return job_id
 
     async def counts(self) -> list[Counts]:
-        def counts(transaction: Transaction) -> list[Counts]:
-            rows = transaction.records(
-                """
-                SELECT queue.id, queue.name AS queue, pending, scheduled, blocked, in_progress, done, dead
-                FROM queue JOIN tally ON tally.queue_id = queue.id WHERE {open} ORDER BY queue.name
-                """.replace("{open}", IS_OPEN)
-            )
-            return [_counts(transaction, row) for row in rows]
-
         return await self._database.read(counts)
 
     async def unhandled(self) -> list[Unhandled]:
@@ -395,19 +379,6 @@ def _pos_before(transaction: Transaction, job_id: int | None) -> int:
     return transaction.value(left, (job_id,)) or LAST
 
 
-def _counts(transaction: Transaction, row: Record) -> Counts:
-    return Counts(
-        queue=row["queue"],
-        pending=row["pending"],
-        scheduled=row["scheduled"],
-        blocked=row["blocked"],
-        in_progress=row["in_progress"],
-        done=row["done"],
-        dead=row["dead"],
-        oldest_pending_at=moment(transaction.value(OLDEST, {"queue_id": row["id"]})),
-    )
-
-
 def _jobs(transaction: Transaction, rows: Sequence[Record]) -> list[Job]:
     """Return the jobs of these rows, with the attempts of pending ones that became ready later than they were enqueued."""
     attempts: dict[int, int] = {}
@@ -445,4 +416,6 @@ def _job(row: Record, attempt: int) -> Job:
         groups=tuple(decoded(row["groups"]).values()),
         tags=tags.decoded(row["tags"]),
         rerun_of=row["rerun_of"],
+        start_by=moment(row["start_by"]),
+        deadline=moment(row["deadline"]),
     )

@@ -9,9 +9,8 @@ import msgspec
 
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidPayload, KeyBusy, NotUnique, StorageUnavailable
-from forge_jobs.model.group import GROUPS
 from forge_jobs.model.job import WAITING, Enqueued, Hold, KeyMode, NewJob, Reason, Removed, State
-from forge_jobs.storage.sqlite import groups, moves, places, tags
+from forge_jobs.storage.sqlite import groups, moves, places, tags, time_limits
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import later, micros
 from forge_jobs.storage.sqlite.tally import count_move
@@ -142,10 +141,11 @@ def _rewrite(
     moves.take_out(transaction, [place])
     transaction.execute("DELETE FROM failure WHERE job_id = ?", (place.id,))
     facts = (queue_id, job.priority or 0, attempts, _seconds(job), job.codec, job.payload)
-    linked = (_links(job), job.groups, tags.encoded(job.tags))
+    linked = (job.links, job.groups, tags.encoded(job.tags))
     tags.forget(transaction, [place.id])
     transaction.execute(UPDATE, (*facts, created_at if stays else now, *linked, place.id))
     tags.add(transaction, [(place.id, job.tags)])
+    time_limits.begin(transaction, place.id, job, max(due(job, now), now))
     if stays and place.state is State.PENDING and groups.keeps_place(transaction, place.groups, job.groups):
         assert place.pos is not None
         make_ready(transaction, [(place.id, place.pos, queue_id, 0, job.priority or 0)])
@@ -175,9 +175,10 @@ def _insert(transaction: Transaction, job: NewJob, queue_id: int, attempts: int)
     job_id = (transaction.value("SELECT seq FROM sqlite_sequence WHERE name = 'job'") or 0) + 1
     now = transaction.now
     facts = (job.priority or 0, attempts, _seconds(job), job.kind, job.codec, job.key, now, job.payload)
-    linked = (_links(job), job.groups, tags.encoded(job.tags), job.rerun_of)
+    linked = (job.links, job.groups, tags.encoded(job.tags), job.rerun_of)
     transaction.execute(INSERT, (job_id, queue_id, *facts, *linked))
     tags.add(transaction, [(job_id, job.tags)])
+    time_limits.begin(transaction, job_id, job, max(due(job, now), now))
     if job.hold is None:
         named = (job.kind, job.key, job_id)
         transaction.execute("INSERT INTO job_key (kind, key, job_id) VALUES (?, ?, ?)", named)
@@ -194,7 +195,7 @@ def _wait(
     """The job, which is in no state, waits until `due`, or, when that is over, at its place in the queue, the last unless given."""
     priority = job.priority or 0
     if due > transaction.now:
-        make_scheduled(transaction, [(job_id, due, queue_id, 0, priority, Reason.DELAYED.value, _links(job))])
+        make_scheduled(transaction, [(job_id, due, queue_id, 0, priority, Reason.DELAYED.value, job.links)])
         count_move(transaction, [queue_id], None, "scheduled")
     elif job.groups is not None:
         now = transaction.now
@@ -225,10 +226,6 @@ def _payload_differs(transaction: Transaction, job_id: int, job: NewJob) -> bool
         return bool(decode(payload, codec) != decode(job.payload, codec))
     except (InvalidPayload, msgspec.MsgspecError):
         return True
-
-
-def _links(job: NewJob) -> int | None:
-    return None if job.groups is None else GROUPS
 
 
 def _seconds(job: NewJob) -> float | None:

@@ -27,6 +27,7 @@ COLUMNS: Mapping[State, Column] = {
     State.PENDING: "pending",
     State.DONE: "done",
     State.DEAD: "dead",
+    State.EXPIRED: "expired",
 }
 
 TABLES: Mapping[Column, str] = {
@@ -34,6 +35,7 @@ TABLES: Mapping[Column, str] = {
     "blocked": "blocked",
     "done": "finished",
     "dead": "finished",
+    "expired": "finished",
 }
 
 
@@ -77,26 +79,27 @@ class Ended(Protocol):
         """How many attempts counted."""
 
 
-def end(transaction: Transaction, jobs: Sequence[Ended], error: str) -> None:
-    """The jobs, which are in no state, are dead with this error, or forgotten where the dead are not kept."""
+def end(transaction: Transaction, jobs: Sequence[Ended], error: str, state: State = State.DEAD) -> None:
+    """The jobs, which are in no state, are dead or expired with this error, or forgotten where the dead are not kept."""
+    transaction.execute_many("DELETE FROM time_limit WHERE job_id = ?", [(job.id,) for job in jobs])
     transaction.execute_many("DELETE FROM job_key WHERE job_id = ?", [(job.id,) for job in jobs])
     retentions: dict[int, int] = dict(transaction.rows("SELECT id, dead_retention FROM queue"))
     kept = [job for job in jobs if retentions[job.queue_id]]
     transaction.execute_many(
         """
         INSERT INTO finished (job_id, finished_at, queue_id, attempt, state, error)
-        VALUES (?, ?, ?, ?, 'dead', ?)
+        VALUES (?, ?, ?, ?, ?, ?)
         """,
-        [(job.id, transaction.now, job.queue_id, job.attempt, error) for job in kept],
+        [(job.id, transaction.now, job.queue_id, job.attempt, state.value, error) for job in kept],
     )
-    count_move(transaction, [job.queue_id for job in kept], None, "dead")
+    count_move(transaction, [job.queue_id for job in kept], None, COLUMNS[state])
     if len(kept) < len(jobs):
         forget(transaction, [job.id for job in jobs if not retentions[job.queue_id]])
 
 
 def retry(transaction: Transaction, places: Sequence[Place]) -> int:
-    """The jobs, all dead or all retrying, are pending with attempts at 0, except where another job holds the key; return how many."""
-    if places[0].state is State.DEAD:
+    """The jobs, all dead, all expired or all retrying, are pending with attempts at 0, except where another job holds the key; return how many."""
+    if places[0].state is not State.RETRYING:
         places = [place for place in places if place.key is None or _takes_its_key(transaction, place)]
     take_out(transaction, places)
     _make_pending(transaction, [(place, 0) for place in places])

@@ -76,6 +76,7 @@ WALKS = {
     State.IN_PROGRESS: _by_id("claimed", "place.cancel_requested_at IS NULL"),
     State.DONE: _by_end(State.DONE),
     State.DEAD: _by_end(State.DEAD),
+    State.EXPIRED: _by_end(State.EXPIRED),
 }
 
 # Along the tags, from job to job. The state is that of the view, which looks at a row of each table for each job.

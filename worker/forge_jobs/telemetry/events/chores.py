@@ -6,6 +6,7 @@ from datetime import datetime
 
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.run import Run
+from forge_jobs.model.time_limit import OutOfTime
 from forge_jobs.telemetry.events.event import Event
 
 
@@ -103,3 +104,10 @@ class GroupsMended(Event):
     """Places in groups were left taken, or free beside jobs that wait: as by a crash, or by a worker that knows no groups."""
 
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobsOutOfTime(Event):
+    """These waiting jobs ended, since they were not begun in time or were to have ended by now."""
+
+    jobs: Sequence[OutOfTime]

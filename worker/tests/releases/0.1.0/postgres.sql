@@ -93,7 +93,7 @@ CREATE TABLE "forge_jobs".job (
     created_at   timestamptz NOT NULL,
     payload      bytea NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
-    links        smallint,  -- the sum of 1: groups
+    links        smallint,  -- the sum of 1: groups, 2: time limits
     groups       text,  -- JSON: the names of its groups, and what it says of each
     tags         text[],  -- null: none
     rerun_of     bigint  -- the job that it runs again, which may be gone; null: none
@@ -128,6 +128,15 @@ CREATE TABLE "forge_jobs".unique_hold (
     PRIMARY KEY (kind, fingerprint)
 );
 CREATE INDEX unique_hold_until ON "forge_jobs".unique_hold (until);
+
+-- The time limits of jobs that have not ended. The leader ends the jobs whose time is over. A row goes when its job ends.
+CREATE TABLE "forge_jobs".time_limit (
+    job_id   bigint PRIMARY KEY,
+    start_by timestamptz,  -- null: none, or it was begun
+    deadline timestamptz,  -- null: none
+    look_at  timestamptz NOT NULL  -- when the leader has to look at it
+);
+CREATE INDEX time_limit_look ON "forge_jobs".time_limit (look_at);
 
 
 -- The states of a job
@@ -193,12 +202,12 @@ CREATE TABLE "forge_jobs".finished (
     finished_at timestamptz NOT NULL,
     queue_id    integer NOT NULL,
     attempt     integer NOT NULL,
-    state       text NOT NULL CHECK (state IN ('done', 'dead')),
+    state       text NOT NULL CHECK (state IN ('done', 'dead', 'expired')),
     error       text,
     result      bytea
 );
--- Only for the dead, which are few: an entry for each job would be an eighth of what a job costs the server.
-CREATE INDEX finished_dead ON "forge_jobs".finished (queue_id, finished_at) WHERE state = 'dead';
+-- Only for those that are not done, which are few: an entry for each job would be an eighth of what a job costs the server.
+CREATE INDEX finished_undone ON "forge_jobs".finished (queue_id, finished_at) WHERE state <> 'done';
 
 -- Which jobs of a queue were done at which moment, so that they are found again in the order in which they ended. Each
 -- statement that records jobs as done appends one row for each of its queues: whoever sets `state`, `queue_id` or
@@ -239,7 +248,8 @@ CREATE TABLE "forge_jobs".tally (
     in_progress bigint NOT NULL DEFAULT 0,
     done        bigint NOT NULL DEFAULT 0,
     dead        bigint NOT NULL DEFAULT 0,
-    blocked     bigint  -- null in the rows of statements that concern no group
+    blocked     bigint,  -- null in the rows of statements that concern no group
+    expired     bigint  -- null in those that concern no time limit
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 ALTER TABLE "forge_jobs".tally REPLICA IDENTITY FULL;  -- for the same reason as `ready`
 
@@ -472,6 +482,9 @@ CREATE TABLE "forge_jobs".cron (
     priority_said boolean NOT NULL DEFAULT true,
     max_attempts  integer,  -- null: as the kind, or else the queue, says
     timeout       double precision,  -- seconds
+    -- the time limits of its jobs, in seconds from when they are enqueued
+    start_by      double precision,
+    deadline      double precision,
     overlap       boolean NOT NULL,
     missed        text NOT NULL CHECK (missed IN ('skip', 'latest', 'all')),
     missed_limit  integer NOT NULL CHECK (missed_limit > 0),
@@ -841,7 +854,7 @@ BEGIN
     IF ids IS NULL THEN
         RETURN;
     END IF;
-    SELECT array_agg(DISTINCT one.key), bool_or(one.value ? 'limit') INTO names, has_said
+    SELECT coalesce(array_agg(DISTINCT one.key), '{}'), bool_or(one.value ? 'limit') INTO names, has_said
     FROM unnest(rules) AS asked (rules) CROSS JOIN LATERAL jsonb_each(asked.rules::jsonb) AS one;
     LOOP
         WITH made AS (  -- in one order, so that no two wait for each other
@@ -856,7 +869,7 @@ BEGIN
         SELECT array_agg(id) INTO locked FROM (
             SELECT job_group.id FROM "forge_jobs".job_group WHERE job_group.name = ANY (names)
             ORDER BY job_group.id FOR NO KEY UPDATE) AS ours;
-        EXIT WHEN cardinality(locked) = cardinality(names);  -- else one was forgotten meanwhile
+        EXIT WHEN coalesce(cardinality(locked), 0) = cardinality(names);  -- else one was forgotten meanwhile
     END LOOP;
     IF has_said THEN
         WITH said AS (
@@ -937,13 +950,13 @@ CREATE FUNCTION "forge_jobs".begin_wait(
     links smallint DEFAULT NULL
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    -- One that is linked is scheduled for now: nothing that others need is locked, and whoever makes it pending sees to it.
-    IF links IS NOT NULL OR begin_wait.due > statement_timestamp() THEN
+    -- One with groups is scheduled for now: nothing that others need is locked, and whoever makes it pending sees to it.
+    IF coalesce(links & 1, 0) = 1 OR begin_wait.due > statement_timestamp() THEN
         INSERT INTO "forge_jobs".scheduled (job_id, run_at, queue_id, attempt, priority, reason, links)
         VALUES (begin_wait.job_id, coalesce(begin_wait.due, statement_timestamp()), begin_wait.queue_id, 0,
                 begin_wait.priority, 'delayed', begin_wait.links);
         INSERT INTO "forge_jobs".tally (queue_id, scheduled) VALUES (begin_wait.queue_id, 1);
-        IF late OR links IS NOT NULL OR begin_wait.due < statement_timestamp() + interval '10 seconds' THEN
+        IF late OR coalesce(links & 1, 0) = 1 OR begin_wait.due < statement_timestamp() + interval '10 seconds' THEN
             PERFORM "forge_jobs".tell('due:');
         END IF;
         RETURN;
@@ -960,6 +973,12 @@ BEGIN
                               coalesce(begin_wait.pos, "forge_jobs".micros(statement_timestamp())), 0));
     END IF;
 END
+$$;
+
+-- What a job with these groups and time limits is linked to; null: nothing.
+CREATE FUNCTION "forge_jobs".links_of(groups text, start_by timestamptz, deadline timestamptz) RETURNS smallint
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT nullif(($1 IS NOT NULL)::integer + 2 * (coalesce($2, $3) IS NOT NULL)::integer, 0)::smallint
 $$;
 
 -- Whether two payloads mean something different. JSON is compared by its meaning; what is no JSON that the database
@@ -997,7 +1016,8 @@ $$;
 -- old payload.
 CREATE FUNCTION "forge_jobs".rewrite_job(
     job_id bigint, queue_id integer, priority smallint, max_attempts integer, timeout double precision, codec text,
-    payload bytea, mode text, max_wait interval, due timestamptz, late boolean, groups text, tags text[]
+    payload bytea, mode text, max_wait interval, due timestamptz, late boolean, groups text, tags text[], start_by timestamptz,
+    deadline timestamptz
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -1032,9 +1052,14 @@ BEGIN
     SET queue_id = rewrite_job.queue_id, priority = rewrite_job.priority, max_attempts = rewrite_job.max_attempts,
         timeout = rewrite_job.timeout, codec = rewrite_job.codec, payload = rewrite_job.payload,
         created_at = CASE WHEN stays THEN job.created_at ELSE statement_timestamp() END,
-        links = CASE WHEN rewrite_job.groups IS NOT NULL THEN 1 END, groups = rewrite_job.groups, tags = rewrite_job.tags
+        links = "forge_jobs".links_of(rewrite_job.groups, rewrite_job.start_by, rewrite_job.deadline), groups = rewrite_job.groups,
+        tags = rewrite_job.tags
     WHERE job.id = rewrite_job.job_id
     RETURNING job.created_at INTO since;
+    DELETE FROM "forge_jobs".time_limit WHERE time_limit.job_id = rewrite_job.job_id;
+    INSERT INTO "forge_jobs".time_limit (job_id, start_by, deadline, look_at)
+    SELECT rewrite_job.job_id, rewrite_job.start_by, rewrite_job.deadline, least(rewrite_job.start_by, rewrite_job.deadline)
+    WHERE coalesce(rewrite_job.start_by, rewrite_job.deadline) IS NOT NULL;
     DELETE FROM "forge_jobs".failure WHERE failure.job_id = rewrite_job.job_id;
     IF stays AND mode = 'put_off' AND waited.run_at IS NOT NULL THEN
         due := least(rewrite_job.due, since + max_wait);
@@ -1044,7 +1069,8 @@ BEGIN
     PERFORM "forge_jobs".begin_wait(
         rewrite_job.job_id, rewrite_job.queue_id, rewrite_job.priority, rewrite_job.due, late,
         CASE WHEN stays THEN waited.pos END,
-        CASE WHEN rewrite_job.groups IS NOT NULL AND NOT keeps THEN 1::smallint END);
+        CASE WHEN keeps THEN "forge_jobs".links_of(NULL, rewrite_job.start_by, rewrite_job.deadline)
+             ELSE "forge_jobs".links_of(rewrite_job.groups, rewrite_job.start_by, rewrite_job.deadline) END);
     IF NOT keeps THEN
         PERFORM "forge_jobs".hand_over(rewrite_job.job_id, groups_before, late);
     END IF;
@@ -1065,7 +1091,8 @@ $$;
 CREATE FUNCTION "forge_jobs".put_job(
     queue_id integer, priority smallint, max_attempts integer, timeout double precision, kind text, codec text,
     payload bytea, key text, mode text, max_wait interval, fingerprint bytea, within interval, extends boolean,
-    due timestamptz, late boolean, groups text DEFAULT NULL, tags text[] DEFAULT NULL,
+    due timestamptz, late boolean, groups text DEFAULT NULL, tags text[] DEFAULT NULL, start_by timestamptz DEFAULT NULL,
+    deadline timestamptz DEFAULT NULL,
     OUT id bigint, OUT outcome text, OUT supersedes bigint, OUT differs boolean
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -1107,7 +1134,8 @@ BEGIN
         IF put_job.fingerprint IS NULL OR mode = 'replace' THEN
             IF "forge_jobs".rewrite_job(
                 holder, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.codec,
-                put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups, put_job.tags)
+                put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups, put_job.tags,
+                put_job.start_by, put_job.deadline)
             THEN
                 put_job.id := holder;
                 outcome := 'replaced';
@@ -1140,10 +1168,13 @@ BEGIN
     INSERT INTO "forge_jobs".job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links,
                               groups, tags)
     VALUES (put_job.id, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.kind,
-            put_job.codec, put_job.key, moment, put_job.payload, CASE WHEN put_job.groups IS NOT NULL THEN 1 END,
-            put_job.groups, put_job.tags);
+            put_job.codec, put_job.key, moment, put_job.payload,
+            "forge_jobs".links_of(put_job.groups, put_job.start_by, put_job.deadline), put_job.groups, put_job.tags);
+    INSERT INTO "forge_jobs".time_limit (job_id, start_by, deadline, look_at)
+    SELECT put_job.id, put_job.start_by, put_job.deadline, least(put_job.start_by, put_job.deadline)
+    WHERE coalesce(put_job.start_by, put_job.deadline) IS NOT NULL;
     PERFORM "forge_jobs".begin_wait(put_job.id, put_job.queue_id, put_job.priority, put_job.due, late, NULL,
-                                CASE WHEN put_job.groups IS NOT NULL THEN 1::smallint END);
+                                "forge_jobs".links_of(put_job.groups, put_job.start_by, put_job.deadline));
 END
 $$;
 
@@ -1179,6 +1210,7 @@ BEGIN
                     -(waited.state = 'blocked')::integer);
             DELETE FROM "forge_jobs".job_key WHERE job_key.job_id = holder;
             DELETE FROM "forge_jobs".failure WHERE failure.job_id = holder;
+            DELETE FROM "forge_jobs".time_limit WHERE time_limit.job_id = holder;
             DELETE FROM "forge_jobs".job WHERE job.id = holder RETURNING job.groups INTO its_groups;
             PERFORM "forge_jobs".hand_over(holder, its_groups, NOT at_once);
             RETURN 'deleted';
@@ -1205,7 +1237,8 @@ CREATE FUNCTION "forge_jobs".enqueue_bytes(
     kind text, payload bytea, codec text DEFAULT 'json', queue text DEFAULT NULL, priority integer DEFAULT NULL,
     run_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
     timeout interval DEFAULT NULL, key text DEFAULT NULL, key_mode text DEFAULT NULL, delay interval DEFAULT NULL,
-    group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL, tags text[] DEFAULT NULL
+    group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL, tags text[] DEFAULT NULL,
+    start_by timestamptz DEFAULT NULL, deadline timestamptz DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -1288,6 +1321,14 @@ BEGIN
         RAISE EXCEPTION 'tags is %, allowed are tags of 1 to 64 printable characters.', left(enqueue_bytes.tags::text, 80)
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF enqueue_bytes.start_by <= enqueue_bytes.run_at OR enqueue_bytes.deadline <= enqueue_bytes.run_at THEN
+        RAISE EXCEPTION 'start_by or deadline is not after run_at, which is %, allowed is a later moment.', enqueue_bytes.run_at
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF enqueue_bytes.deadline <= enqueue_bytes.start_by THEN
+        RAISE EXCEPTION 'deadline is %, allowed is a moment after start_by, which is %.', enqueue_bytes.deadline,
+            enqueue_bytes.start_by USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     max_attempts := coalesce(nullif(enqueue_bytes.max_attempts, -1), CASE WHEN enqueue_bytes.max_attempts = -1 THEN 0 END,
                              declared.max_attempts, into_queue.max_attempts);
     seconds := coalesce(extract(epoch FROM enqueue_bytes.timeout), declared.timeout);
@@ -1295,7 +1336,8 @@ BEGIN
         SELECT made.id INTO new_id
         FROM "forge_jobs".put_job(into_queue.id, enqueue_bytes.priority::smallint, enqueue_bytes.max_attempts, seconds,
                               enqueue_bytes.kind, enqueue_bytes.codec, enqueue_bytes.payload, enqueue_bytes.key, enqueue_bytes.key_mode, NULL,
-                              NULL, NULL, false, enqueue_bytes.run_at, true, its_groups, enqueue_bytes.tags) AS made;
+                              NULL, NULL, false, enqueue_bytes.run_at, true, its_groups, enqueue_bytes.tags,
+                              enqueue_bytes.start_by, enqueue_bytes.deadline) AS made;
         RETURN new_id;
     END IF;
     new_id := nextval(pg_get_serial_sequence('"forge_jobs".job', 'id'));
@@ -1313,9 +1355,12 @@ BEGIN
                               groups, tags)
     VALUES (new_id, into_queue.id, enqueue_bytes.priority, enqueue_bytes.max_attempts, seconds, enqueue_bytes.kind,
             enqueue_bytes.codec, enqueue_bytes.key, statement_timestamp(), enqueue_bytes.payload,
-            CASE WHEN its_groups IS NOT NULL THEN 1 END, its_groups, enqueue_bytes.tags);
+            "forge_jobs".links_of(its_groups, enqueue_bytes.start_by, enqueue_bytes.deadline), its_groups, enqueue_bytes.tags);
+    INSERT INTO "forge_jobs".time_limit (job_id, start_by, deadline, look_at)
+    SELECT new_id, enqueue_bytes.start_by, enqueue_bytes.deadline, least(enqueue_bytes.start_by, enqueue_bytes.deadline)
+    WHERE coalesce(enqueue_bytes.start_by, enqueue_bytes.deadline) IS NOT NULL;
     PERFORM "forge_jobs".begin_wait(new_id, into_queue.id, enqueue_bytes.priority::smallint, enqueue_bytes.run_at, true, NULL,
-                                CASE WHEN its_groups IS NOT NULL THEN 1::smallint END);
+                                "forge_jobs".links_of(its_groups, enqueue_bytes.start_by, enqueue_bytes.deadline));
     RETURN new_id;
 END
 $$;
@@ -1324,7 +1369,8 @@ CREATE FUNCTION "forge_jobs".enqueue(
     kind text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL, priority integer DEFAULT NULL,
     run_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
     timeout interval DEFAULT NULL, key text DEFAULT NULL, key_mode text DEFAULT NULL, delay interval DEFAULT NULL,
-    group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL, tags text[] DEFAULT NULL
+    group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL, tags text[] DEFAULT NULL,
+    start_by timestamptz DEFAULT NULL, deadline timestamptz DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
     IF jsonb_typeof(enqueue.payload) IS DISTINCT FROM 'object' THEN
@@ -1334,7 +1380,7 @@ BEGIN
     RETURN "forge_jobs".enqueue_bytes(
         enqueue.kind, convert_to(enqueue.payload::text, 'UTF8'), 'json', enqueue.queue, enqueue.priority,
         enqueue.run_at, enqueue.max_attempts, enqueue.timeout, enqueue.key, enqueue.key_mode, enqueue.delay,
-        enqueue.group_name, enqueue.group_limit, enqueue.overflow, enqueue.tags);
+        enqueue.group_name, enqueue.group_limit, enqueue.overflow, enqueue.tags, enqueue.start_by, enqueue.deadline);
 END
 $$;
 
@@ -1360,13 +1406,15 @@ SELECT job.id,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
-       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags, job.rerun_of
+       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags, job.rerun_of,
+       time_limit.start_by, time_limit.deadline
 FROM "forge_jobs".job
 JOIN "forge_jobs".queue ON queue.id = job.queue_id
 LEFT JOIN "forge_jobs".finished ON finished.job_id = job.id
 LEFT JOIN "forge_jobs".claimed ON claimed.job_id = job.id
 LEFT JOIN "forge_jobs".scheduled ON scheduled.job_id = job.id
-LEFT JOIN "forge_jobs".blocked ON blocked.job_id = job.id;
+LEFT JOIN "forge_jobs".blocked ON blocked.job_id = job.id
+LEFT JOIN "forge_jobs".time_limit ON time_limit.job_id = job.id;
 
 -- How many jobs of each queue are in each state, and the pos of the oldest pending job. That job is found by a loose
 -- index scan, which takes one probe for each priority in use, however many jobs wait.
@@ -1374,11 +1422,12 @@ CREATE VIEW "forge_jobs".depth AS
 SELECT queue.id AS queue_id, queue.name AS queue,
        coalesce(sums.pending, 0)::bigint AS pending, coalesce(sums.scheduled, 0)::bigint AS scheduled,
        coalesce(sums.in_progress, 0)::bigint AS in_progress, coalesce(sums.done, 0)::bigint AS done,
-       coalesce(sums.dead, 0)::bigint AS dead, coalesce(sums.blocked, 0)::bigint AS blocked, oldest.pos AS oldest_pos
+       coalesce(sums.dead, 0)::bigint AS dead, coalesce(sums.blocked, 0)::bigint AS blocked,
+       coalesce(sums.expired, 0)::bigint AS expired, oldest.pos AS oldest_pos
 FROM "forge_jobs".queue
 LEFT JOIN (
     SELECT queue_id, sum(pending) AS pending, sum(scheduled) AS scheduled, sum(in_progress) AS in_progress,
-           sum(done) AS done, sum(dead) AS dead, sum(blocked) AS blocked
+           sum(done) AS done, sum(dead) AS dead, sum(blocked) AS blocked, sum(expired) AS expired
     FROM "forge_jobs".tally GROUP BY queue_id
 ) AS sums ON sums.queue_id = queue.id
 LEFT JOIN LATERAL (
@@ -1551,7 +1600,7 @@ DELETE FROM forge_jobs.cron;
 DELETE FROM forge_jobs.queue;
 INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('1', 'default', 'false', NULL, NULL, NULL, NULL, '5', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('2', 'mail', 'false', NULL, NULL, '3', 'mail', '8', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, overlap, missed, missed_limit, managed_by, next_fire_at, last_fire_at, last_error, skipped) OVERRIDING SYSTEM VALUE VALUES ('1', 'nightly', '0 3 * * *', 'UTC', 'true', 'report', E'\\x7b7d', 'json', '1', 'true', '0', 'false', NULL, NULL, 'true', 'latest', '100', NULL, NULL, '2026-01-01 00:00:01+00', NULL, '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, overlap, missed, missed_limit, managed_by, next_fire_at, last_fire_at, last_error, skipped) OVERRIDING SYSTEM VALUE VALUES ('1', 'nightly', '0 3 * * *', 'UTC', 'true', 'report', E'\\x7b7d', 'json', '1', 'true', '0', 'false', NULL, NULL, NULL, NULL, 'true', 'latest', '100', NULL, NULL, '2026-01-01 00:00:01+00', NULL, '0') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) OVERRIDING SYSTEM VALUE VALUES ('15', '1', '1767225600000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('7', '1002', '2026-01-01 00:00:00+00', NULL, '1', '2') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('8', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '2') ON CONFLICT DO NOTHING;
@@ -1562,7 +1611,7 @@ INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERR
 INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('1', '1002', '2025-12-31 23:59:58.5+00', '2026-01-01 00:00:00+00', '1', '1', 'done', NULL, E'\\x2273656e7422') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('2', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '1', 'dead', 'it broke', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.fire (cron_id, fire_at, job_id) OVERRIDING SYSTEM VALUE VALUES ('1', '2026-01-01 00:00:01+00', '20') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '2', '1767225600000000', '{"0": 1767225600000000}') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '{"0": 1767225600000000}') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '5', NULL, 'work', 'json', 'ada', '2026-01-01 00:00:00+00', E'\\x7b22746f223a22616461406578616d706c652e636f6d227d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a226e6f626f6479227d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('3', '1', '0', '5', NULL, 'work', 'json', 'bob', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
@@ -1614,40 +1663,40 @@ INSERT INTO forge_jobs.scheduled (job_id, run_at, queue_id, attempt, priority, r
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '1002') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '2', '1002') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.slot (queue_id, number, worker_id) OVERRIDING SYSTEM VALUE VALUES ('2', '3', '1002') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '-1', '0', '1', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '-1', '1', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '0', '0', '0', '1') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', '0') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('1', '3', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '-1', '0', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '-1', '0', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '-1', '0', '1', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '-1', '0', '1', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '-1', '1', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '0', '0', '0', '1', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '-1', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '0', '1', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', '0', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('1', '3', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('2', '-1', '0', '1', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('2', '-1', '0', '1', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '0', '0', '0', NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.unique_hold (kind, fingerprint, since, until, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', E'\\x7369787465656e206f66206279746573', '2026-01-01 00:00:00+00', '2026-01-03 00:00:00+00', '10') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1001', 'test-worker-1-1001', 'here', '1001', '1', NULL, NULL, NULL, '{default}', '{work}', '10', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) OVERRIDING SYSTEM VALUE VALUES ('1002', 'test-worker-1-1002', 'here', '1002', '1', 'pool', 'aaaaaaa1', 'mail-1', '{default,mail}', '{work}', '10', 'false', 'false', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL, NULL, '0', '0', '0', '{}', '{}', '{}') ON CONFLICT DO NOTHING;

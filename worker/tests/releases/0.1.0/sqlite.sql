@@ -94,7 +94,7 @@ CREATE TABLE job (
     created_at   INTEGER NOT NULL,
     payload      BLOB NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
-    links        INTEGER,  -- the sum of 1: groups
+    links        INTEGER,  -- the sum of 1: groups, 2: time limits
     groups       TEXT,  -- the names of its groups, and what it says of each
     tags         TEXT,  -- null: none
     rerun_of     INTEGER  -- the job that it runs again, which may be gone; null: none
@@ -128,6 +128,15 @@ CREATE TABLE unique_hold (
     PRIMARY KEY (kind, fingerprint)
 ) WITHOUT ROWID;
 CREATE INDEX unique_hold_until ON unique_hold (until);
+
+-- The time limits of jobs that have not ended. The leader ends the jobs whose time is over. A row goes when its job ends.
+CREATE TABLE time_limit (
+    job_id   INTEGER PRIMARY KEY,
+    start_by INTEGER,  -- null: none, or it was begun
+    deadline INTEGER,  -- null: none
+    look_at  INTEGER NOT NULL  -- when the leader has to look at it
+);
+CREATE INDEX time_limit_look ON time_limit (look_at);
 
 
 -- The states of a job
@@ -185,7 +194,7 @@ CREATE TABLE finished (
     finished_at INTEGER NOT NULL,
     queue_id    INTEGER NOT NULL,
     attempt     INTEGER NOT NULL,
-    state       TEXT NOT NULL CHECK (state IN ('done', 'dead')),
+    state       TEXT NOT NULL CHECK (state IN ('done', 'dead', 'expired')),
     error       TEXT,
     result      BLOB
 );
@@ -215,7 +224,8 @@ CREATE TABLE tally (
     in_progress INTEGER NOT NULL DEFAULT 0,
     done        INTEGER NOT NULL DEFAULT 0,
     dead        INTEGER NOT NULL DEFAULT 0,
-    blocked     INTEGER NOT NULL DEFAULT 0
+    blocked     INTEGER NOT NULL DEFAULT 0,
+    expired     INTEGER NOT NULL DEFAULT 0
 );
 CREATE TRIGGER queue_tally AFTER INSERT ON queue BEGIN
     INSERT INTO tally (queue_id) VALUES (NEW.id);
@@ -437,6 +447,9 @@ CREATE TABLE cron (
     priority_said INTEGER NOT NULL DEFAULT 1,
     max_attempts  INTEGER,  -- null: as the kind, or else the queue, says
     timeout       REAL,  -- seconds
+    -- the time limits of its jobs, in seconds from when they are enqueued
+    start_by      REAL,
+    deadline      REAL,
     overlap       INTEGER NOT NULL,
     missed        TEXT NOT NULL CHECK (missed IN ('skip', 'latest', 'all')),
     missed_limit  INTEGER NOT NULL CHECK (missed_limit > 0),
@@ -477,13 +490,15 @@ SELECT job.id,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
-       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags, job.rerun_of
+       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags, job.rerun_of,
+       time_limit.start_by, time_limit.deadline
 FROM job
 JOIN queue ON queue.id = job.queue_id
 LEFT JOIN finished ON finished.job_id = job.id
 LEFT JOIN claimed ON claimed.job_id = job.id
 LEFT JOIN scheduled ON scheduled.job_id = job.id
-LEFT JOIN blocked ON blocked.job_id = job.id;
+LEFT JOIN blocked ON blocked.job_id = job.id
+LEFT JOIN time_limit ON time_limit.job_id = job.id;
 
 -- For each queue, the kinds that are handled by those who serve it and that are not paused: by workers that may claim, and by versions that
 -- may, even while they have no worker. A queue is left out where that is not known: either nobody serves it, or a
@@ -552,7 +567,7 @@ DELETE FROM cron;
 DELETE FROM queue;
 INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (1, 'default', 0, NULL, NULL, NULL, NULL, 5, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
 INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (2, 'mail', 0, NULL, NULL, 3, 'mail', 8, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
-INSERT OR REPLACE INTO cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, overlap, missed, missed_limit, managed_by, next_fire_at, last_fire_at, last_error, skipped) VALUES (1, 'nightly', '0 3 * * *', 'UTC', 1, 'report', X'7B7D', 'json', 1, 1, 0, 0, NULL, NULL, 1, 'latest', 100, NULL, NULL, 1767225601000000, NULL, 0);
+INSERT OR REPLACE INTO cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, overlap, missed, missed_limit, managed_by, next_fire_at, last_fire_at, last_error, skipped) VALUES (1, 'nightly', '0 3 * * *', 'UTC', 1, 'report', X'7B7D', 'json', 1, 1, 0, 0, NULL, NULL, NULL, NULL, 1, 'latest', 100, NULL, NULL, 1767225601000000, NULL, 0);
 INSERT OR REPLACE INTO blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) VALUES (15, 1, 1767225600000000, 1, 0, 0, NULL);
 INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (7, 1004, 1767225600000000, NULL, 1, 2);
 INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (8, 1004, 1767225600000000, 1767225600000000, 1, 2);
@@ -619,8 +634,8 @@ INSERT OR REPLACE INTO scheduled (job_id, run_at, queue_id, attempt, priority, r
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 1, 1004);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 2, 1004);
 INSERT OR REPLACE INTO slot (queue_id, number, worker_id) VALUES (2, 3, 1004);
-INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) VALUES (1, 5, 9, 0, 1, 1, 1);
-INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked) VALUES (2, 1, 0, 2, 0, 0, 0);
+INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) VALUES (1, 5, 9, 0, 1, 1, 1, 0);
+INSERT OR REPLACE INTO tally (queue_id, pending, scheduled, in_progress, done, dead, blocked, expired) VALUES (2, 1, 0, 2, 0, 0, 0, 0);
 INSERT OR REPLACE INTO unique_hold (kind, fingerprint, since, until, job_id) VALUES ('work', X'7369787465656E206F66206279746573', 1767225600000000, 1767398400000000, 10);
 INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1003, 'test-worker-1-1003', 'here', 1003, '1', NULL, NULL, NULL, '["default"]', '["work"]', 10, 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');
 INSERT OR REPLACE INTO worker (id, label, host, pid, version, pool, version_id, pod, queues, kinds, concurrency, draining, cordoned, observed_revision, started_at, beat_at, era, ailment, succeeded, failed, run_seconds, record, stuck, adrift) VALUES (1004, 'test-worker-1-1004', 'here', 1004, '1', 'pool', 'aaaaaaa1', 'mail-1', '["default", "mail"]', '["work"]', 10, 0, 0, 0, 1767225600000000, 1767225600000000, NULL, NULL, 0, 0, 0.0, '{}', '[]', '[]');

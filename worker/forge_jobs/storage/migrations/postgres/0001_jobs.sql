@@ -82,7 +82,7 @@ CREATE TABLE {schema}.job (
     created_at   timestamptz NOT NULL,
     payload      bytea NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
-    links        smallint,  -- the sum of 1: groups
+    links        smallint,  -- the sum of 1: groups, 2: time limits
     groups       text,  -- JSON: the names of its groups, and what it says of each
     tags         text[],  -- null: none
     rerun_of     bigint  -- the job that it runs again, which may be gone; null: none
@@ -117,6 +117,15 @@ CREATE TABLE {schema}.unique_hold (
     PRIMARY KEY (kind, fingerprint)
 );
 CREATE INDEX unique_hold_until ON {schema}.unique_hold (until);
+
+-- The time limits of jobs that have not ended. The leader ends the jobs whose time is over. A row goes when its job ends.
+CREATE TABLE {schema}.time_limit (
+    job_id   bigint PRIMARY KEY,
+    start_by timestamptz,  -- null: none, or it was begun
+    deadline timestamptz,  -- null: none
+    look_at  timestamptz NOT NULL  -- when the leader has to look at it
+);
+CREATE INDEX time_limit_look ON {schema}.time_limit (look_at);
 
 
 -- The states of a job
@@ -182,12 +191,12 @@ CREATE TABLE {schema}.finished (
     finished_at timestamptz NOT NULL,
     queue_id    integer NOT NULL,
     attempt     integer NOT NULL,
-    state       text NOT NULL CHECK (state IN ('done', 'dead')),
+    state       text NOT NULL CHECK (state IN ('done', 'dead', 'expired')),
     error       text,
     result      bytea
 );
--- Only for the dead, which are few: an entry for each job would be an eighth of what a job costs the server.
-CREATE INDEX finished_dead ON {schema}.finished (queue_id, finished_at) WHERE state = 'dead';
+-- Only for those that are not done, which are few: an entry for each job would be an eighth of what a job costs the server.
+CREATE INDEX finished_undone ON {schema}.finished (queue_id, finished_at) WHERE state <> 'done';
 
 -- Which jobs of a queue were done at which moment, so that they are found again in the order in which they ended. Each
 -- statement that records jobs as done appends one row for each of its queues: whoever sets `state`, `queue_id` or
@@ -228,7 +237,8 @@ CREATE TABLE {schema}.tally (
     in_progress bigint NOT NULL DEFAULT 0,
     done        bigint NOT NULL DEFAULT 0,
     dead        bigint NOT NULL DEFAULT 0,
-    blocked     bigint  -- null in the rows of statements that concern no group
+    blocked     bigint,  -- null in the rows of statements that concern no group
+    expired     bigint  -- null in those that concern no time limit
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 ALTER TABLE {schema}.tally REPLICA IDENTITY FULL;  -- for the same reason as `ready`
 
@@ -461,6 +471,9 @@ CREATE TABLE {schema}.cron (
     priority_said boolean NOT NULL DEFAULT true,
     max_attempts  integer,  -- null: as the kind, or else the queue, says
     timeout       double precision,  -- seconds
+    -- the time limits of its jobs, in seconds from when they are enqueued
+    start_by      double precision,
+    deadline      double precision,
     overlap       boolean NOT NULL,
     missed        text NOT NULL CHECK (missed IN ('skip', 'latest', 'all')),
     missed_limit  integer NOT NULL CHECK (missed_limit > 0),
@@ -830,7 +843,7 @@ BEGIN
     IF ids IS NULL THEN
         RETURN;
     END IF;
-    SELECT array_agg(DISTINCT one.key), bool_or(one.value ? 'limit') INTO names, has_said
+    SELECT coalesce(array_agg(DISTINCT one.key), '{}'), bool_or(one.value ? 'limit') INTO names, has_said
     FROM unnest(rules) AS asked (rules) CROSS JOIN LATERAL jsonb_each(asked.rules::jsonb) AS one;
     LOOP
         WITH made AS (  -- in one order, so that no two wait for each other
@@ -845,7 +858,7 @@ BEGIN
         SELECT array_agg(id) INTO locked FROM (
             SELECT job_group.id FROM {schema}.job_group WHERE job_group.name = ANY (names)
             ORDER BY job_group.id FOR NO KEY UPDATE) AS ours;
-        EXIT WHEN cardinality(locked) = cardinality(names);  -- else one was forgotten meanwhile
+        EXIT WHEN coalesce(cardinality(locked), 0) = cardinality(names);  -- else one was forgotten meanwhile
     END LOOP;
     IF has_said THEN
         WITH said AS (
@@ -926,13 +939,13 @@ CREATE FUNCTION {schema}.begin_wait(
     links smallint DEFAULT NULL
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    -- One that is linked is scheduled for now: nothing that others need is locked, and whoever makes it pending sees to it.
-    IF links IS NOT NULL OR begin_wait.due > statement_timestamp() THEN
+    -- One with groups is scheduled for now: nothing that others need is locked, and whoever makes it pending sees to it.
+    IF coalesce(links & 1, 0) = 1 OR begin_wait.due > statement_timestamp() THEN
         INSERT INTO {schema}.scheduled (job_id, run_at, queue_id, attempt, priority, reason, links)
         VALUES (begin_wait.job_id, coalesce(begin_wait.due, statement_timestamp()), begin_wait.queue_id, 0,
                 begin_wait.priority, 'delayed', begin_wait.links);
         INSERT INTO {schema}.tally (queue_id, scheduled) VALUES (begin_wait.queue_id, 1);
-        IF late OR links IS NOT NULL OR begin_wait.due < statement_timestamp() + interval '10 seconds' THEN
+        IF late OR coalesce(links & 1, 0) = 1 OR begin_wait.due < statement_timestamp() + interval '10 seconds' THEN
             PERFORM {schema}.tell('due:');
         END IF;
         RETURN;
@@ -949,6 +962,12 @@ BEGIN
                               coalesce(begin_wait.pos, {schema}.micros(statement_timestamp())), 0));
     END IF;
 END
+$$;
+
+-- What a job with these groups and time limits is linked to; null: nothing.
+CREATE FUNCTION {schema}.links_of(groups text, start_by timestamptz, deadline timestamptz) RETURNS smallint
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT nullif(($1 IS NOT NULL)::integer + 2 * (coalesce($2, $3) IS NOT NULL)::integer, 0)::smallint
 $$;
 
 -- Whether two payloads mean something different. JSON is compared by its meaning; what is no JSON that the database
@@ -986,7 +1005,8 @@ $$;
 -- old payload.
 CREATE FUNCTION {schema}.rewrite_job(
     job_id bigint, queue_id integer, priority smallint, max_attempts integer, timeout double precision, codec text,
-    payload bytea, mode text, max_wait interval, due timestamptz, late boolean, groups text, tags text[]
+    payload bytea, mode text, max_wait interval, due timestamptz, late boolean, groups text, tags text[], start_by timestamptz,
+    deadline timestamptz
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -1021,9 +1041,14 @@ BEGIN
     SET queue_id = rewrite_job.queue_id, priority = rewrite_job.priority, max_attempts = rewrite_job.max_attempts,
         timeout = rewrite_job.timeout, codec = rewrite_job.codec, payload = rewrite_job.payload,
         created_at = CASE WHEN stays THEN job.created_at ELSE statement_timestamp() END,
-        links = CASE WHEN rewrite_job.groups IS NOT NULL THEN 1 END, groups = rewrite_job.groups, tags = rewrite_job.tags
+        links = {schema}.links_of(rewrite_job.groups, rewrite_job.start_by, rewrite_job.deadline), groups = rewrite_job.groups,
+        tags = rewrite_job.tags
     WHERE job.id = rewrite_job.job_id
     RETURNING job.created_at INTO since;
+    DELETE FROM {schema}.time_limit WHERE time_limit.job_id = rewrite_job.job_id;
+    INSERT INTO {schema}.time_limit (job_id, start_by, deadline, look_at)
+    SELECT rewrite_job.job_id, rewrite_job.start_by, rewrite_job.deadline, least(rewrite_job.start_by, rewrite_job.deadline)
+    WHERE coalesce(rewrite_job.start_by, rewrite_job.deadline) IS NOT NULL;
     DELETE FROM {schema}.failure WHERE failure.job_id = rewrite_job.job_id;
     IF stays AND mode = 'put_off' AND waited.run_at IS NOT NULL THEN
         due := least(rewrite_job.due, since + max_wait);
@@ -1033,7 +1058,8 @@ BEGIN
     PERFORM {schema}.begin_wait(
         rewrite_job.job_id, rewrite_job.queue_id, rewrite_job.priority, rewrite_job.due, late,
         CASE WHEN stays THEN waited.pos END,
-        CASE WHEN rewrite_job.groups IS NOT NULL AND NOT keeps THEN 1::smallint END);
+        CASE WHEN keeps THEN {schema}.links_of(NULL, rewrite_job.start_by, rewrite_job.deadline)
+             ELSE {schema}.links_of(rewrite_job.groups, rewrite_job.start_by, rewrite_job.deadline) END);
     IF NOT keeps THEN
         PERFORM {schema}.hand_over(rewrite_job.job_id, groups_before, late);
     END IF;
@@ -1054,7 +1080,8 @@ $$;
 CREATE FUNCTION {schema}.put_job(
     queue_id integer, priority smallint, max_attempts integer, timeout double precision, kind text, codec text,
     payload bytea, key text, mode text, max_wait interval, fingerprint bytea, within interval, extends boolean,
-    due timestamptz, late boolean, groups text DEFAULT NULL, tags text[] DEFAULT NULL,
+    due timestamptz, late boolean, groups text DEFAULT NULL, tags text[] DEFAULT NULL, start_by timestamptz DEFAULT NULL,
+    deadline timestamptz DEFAULT NULL,
     OUT id bigint, OUT outcome text, OUT supersedes bigint, OUT differs boolean
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -1096,7 +1123,8 @@ BEGIN
         IF put_job.fingerprint IS NULL OR mode = 'replace' THEN
             IF {schema}.rewrite_job(
                 holder, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.codec,
-                put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups, put_job.tags)
+                put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups, put_job.tags,
+                put_job.start_by, put_job.deadline)
             THEN
                 put_job.id := holder;
                 outcome := 'replaced';
@@ -1129,10 +1157,13 @@ BEGIN
     INSERT INTO {schema}.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links,
                               groups, tags)
     VALUES (put_job.id, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.kind,
-            put_job.codec, put_job.key, moment, put_job.payload, CASE WHEN put_job.groups IS NOT NULL THEN 1 END,
-            put_job.groups, put_job.tags);
+            put_job.codec, put_job.key, moment, put_job.payload,
+            {schema}.links_of(put_job.groups, put_job.start_by, put_job.deadline), put_job.groups, put_job.tags);
+    INSERT INTO {schema}.time_limit (job_id, start_by, deadline, look_at)
+    SELECT put_job.id, put_job.start_by, put_job.deadline, least(put_job.start_by, put_job.deadline)
+    WHERE coalesce(put_job.start_by, put_job.deadline) IS NOT NULL;
     PERFORM {schema}.begin_wait(put_job.id, put_job.queue_id, put_job.priority, put_job.due, late, NULL,
-                                CASE WHEN put_job.groups IS NOT NULL THEN 1::smallint END);
+                                {schema}.links_of(put_job.groups, put_job.start_by, put_job.deadline));
 END
 $$;
 
@@ -1168,6 +1199,7 @@ BEGIN
                     -(waited.state = 'blocked')::integer);
             DELETE FROM {schema}.job_key WHERE job_key.job_id = holder;
             DELETE FROM {schema}.failure WHERE failure.job_id = holder;
+            DELETE FROM {schema}.time_limit WHERE time_limit.job_id = holder;
             DELETE FROM {schema}.job WHERE job.id = holder RETURNING job.groups INTO its_groups;
             PERFORM {schema}.hand_over(holder, its_groups, NOT at_once);
             RETURN 'deleted';
@@ -1194,7 +1226,8 @@ CREATE FUNCTION {schema}.enqueue_bytes(
     kind text, payload bytea, codec text DEFAULT 'json', queue text DEFAULT NULL, priority integer DEFAULT NULL,
     run_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
     timeout interval DEFAULT NULL, key text DEFAULT NULL, key_mode text DEFAULT NULL, delay interval DEFAULT NULL,
-    group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL, tags text[] DEFAULT NULL
+    group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL, tags text[] DEFAULT NULL,
+    start_by timestamptz DEFAULT NULL, deadline timestamptz DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -1277,6 +1310,14 @@ BEGIN
         RAISE EXCEPTION 'tags is %, allowed are tags of 1 to 64 printable characters.', left(enqueue_bytes.tags::text, 80)
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF enqueue_bytes.start_by <= enqueue_bytes.run_at OR enqueue_bytes.deadline <= enqueue_bytes.run_at THEN
+        RAISE EXCEPTION 'start_by or deadline is not after run_at, which is %, allowed is a later moment.', enqueue_bytes.run_at
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF enqueue_bytes.deadline <= enqueue_bytes.start_by THEN
+        RAISE EXCEPTION 'deadline is %, allowed is a moment after start_by, which is %.', enqueue_bytes.deadline,
+            enqueue_bytes.start_by USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     max_attempts := coalesce(nullif(enqueue_bytes.max_attempts, -1), CASE WHEN enqueue_bytes.max_attempts = -1 THEN 0 END,
                              declared.max_attempts, into_queue.max_attempts);
     seconds := coalesce(extract(epoch FROM enqueue_bytes.timeout), declared.timeout);
@@ -1284,7 +1325,8 @@ BEGIN
         SELECT made.id INTO new_id
         FROM {schema}.put_job(into_queue.id, enqueue_bytes.priority::smallint, enqueue_bytes.max_attempts, seconds,
                               enqueue_bytes.kind, enqueue_bytes.codec, enqueue_bytes.payload, enqueue_bytes.key, enqueue_bytes.key_mode, NULL,
-                              NULL, NULL, false, enqueue_bytes.run_at, true, its_groups, enqueue_bytes.tags) AS made;
+                              NULL, NULL, false, enqueue_bytes.run_at, true, its_groups, enqueue_bytes.tags,
+                              enqueue_bytes.start_by, enqueue_bytes.deadline) AS made;
         RETURN new_id;
     END IF;
     new_id := nextval(pg_get_serial_sequence('{schema_text}.job', 'id'));
@@ -1302,9 +1344,12 @@ BEGIN
                               groups, tags)
     VALUES (new_id, into_queue.id, enqueue_bytes.priority, enqueue_bytes.max_attempts, seconds, enqueue_bytes.kind,
             enqueue_bytes.codec, enqueue_bytes.key, statement_timestamp(), enqueue_bytes.payload,
-            CASE WHEN its_groups IS NOT NULL THEN 1 END, its_groups, enqueue_bytes.tags);
+            {schema}.links_of(its_groups, enqueue_bytes.start_by, enqueue_bytes.deadline), its_groups, enqueue_bytes.tags);
+    INSERT INTO {schema}.time_limit (job_id, start_by, deadline, look_at)
+    SELECT new_id, enqueue_bytes.start_by, enqueue_bytes.deadline, least(enqueue_bytes.start_by, enqueue_bytes.deadline)
+    WHERE coalesce(enqueue_bytes.start_by, enqueue_bytes.deadline) IS NOT NULL;
     PERFORM {schema}.begin_wait(new_id, into_queue.id, enqueue_bytes.priority::smallint, enqueue_bytes.run_at, true, NULL,
-                                CASE WHEN its_groups IS NOT NULL THEN 1::smallint END);
+                                {schema}.links_of(its_groups, enqueue_bytes.start_by, enqueue_bytes.deadline));
     RETURN new_id;
 END
 $$;
@@ -1313,7 +1358,8 @@ CREATE FUNCTION {schema}.enqueue(
     kind text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL, priority integer DEFAULT NULL,
     run_at timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
     timeout interval DEFAULT NULL, key text DEFAULT NULL, key_mode text DEFAULT NULL, delay interval DEFAULT NULL,
-    group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL, tags text[] DEFAULT NULL
+    group_name text DEFAULT NULL, group_limit integer DEFAULT NULL, overflow text DEFAULT NULL, tags text[] DEFAULT NULL,
+    start_by timestamptz DEFAULT NULL, deadline timestamptz DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
     IF jsonb_typeof(enqueue.payload) IS DISTINCT FROM 'object' THEN
@@ -1323,7 +1369,7 @@ BEGIN
     RETURN {schema}.enqueue_bytes(
         enqueue.kind, convert_to(enqueue.payload::text, 'UTF8'), 'json', enqueue.queue, enqueue.priority,
         enqueue.run_at, enqueue.max_attempts, enqueue.timeout, enqueue.key, enqueue.key_mode, enqueue.delay,
-        enqueue.group_name, enqueue.group_limit, enqueue.overflow, enqueue.tags);
+        enqueue.group_name, enqueue.group_limit, enqueue.overflow, enqueue.tags, enqueue.start_by, enqueue.deadline);
 END
 $$;
 
@@ -1349,13 +1395,15 @@ SELECT job.id,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
-       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags, job.rerun_of
+       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags, job.rerun_of,
+       time_limit.start_by, time_limit.deadline
 FROM {schema}.job
 JOIN {schema}.queue ON queue.id = job.queue_id
 LEFT JOIN {schema}.finished ON finished.job_id = job.id
 LEFT JOIN {schema}.claimed ON claimed.job_id = job.id
 LEFT JOIN {schema}.scheduled ON scheduled.job_id = job.id
-LEFT JOIN {schema}.blocked ON blocked.job_id = job.id;
+LEFT JOIN {schema}.blocked ON blocked.job_id = job.id
+LEFT JOIN {schema}.time_limit ON time_limit.job_id = job.id;
 
 -- How many jobs of each queue are in each state, and the pos of the oldest pending job. That job is found by a loose
 -- index scan, which takes one probe for each priority in use, however many jobs wait.
@@ -1363,11 +1411,12 @@ CREATE VIEW {schema}.depth AS
 SELECT queue.id AS queue_id, queue.name AS queue,
        coalesce(sums.pending, 0)::bigint AS pending, coalesce(sums.scheduled, 0)::bigint AS scheduled,
        coalesce(sums.in_progress, 0)::bigint AS in_progress, coalesce(sums.done, 0)::bigint AS done,
-       coalesce(sums.dead, 0)::bigint AS dead, coalesce(sums.blocked, 0)::bigint AS blocked, oldest.pos AS oldest_pos
+       coalesce(sums.dead, 0)::bigint AS dead, coalesce(sums.blocked, 0)::bigint AS blocked,
+       coalesce(sums.expired, 0)::bigint AS expired, oldest.pos AS oldest_pos
 FROM {schema}.queue
 LEFT JOIN (
     SELECT queue_id, sum(pending) AS pending, sum(scheduled) AS scheduled, sum(in_progress) AS in_progress,
-           sum(done) AS done, sum(dead) AS dead, sum(blocked) AS blocked
+           sum(done) AS done, sum(dead) AS dead, sum(blocked) AS blocked, sum(expired) AS expired
     FROM {schema}.tally GROUP BY queue_id
 ) AS sums ON sums.queue_id = queue.id
 LEFT JOIN LATERAL (

@@ -84,7 +84,7 @@ CREATE TABLE job (
     created_at   INTEGER NOT NULL,
     payload      BLOB NOT NULL,
     -- what a job is linked to, so that its end concerns others; null, as for nearly all jobs: nothing
-    links        INTEGER,  -- the sum of 1: groups
+    links        INTEGER,  -- the sum of 1: groups, 2: time limits
     groups       TEXT,  -- the names of its groups, and what it says of each
     tags         TEXT,  -- null: none
     rerun_of     INTEGER  -- the job that it runs again, which may be gone; null: none
@@ -118,6 +118,15 @@ CREATE TABLE unique_hold (
     PRIMARY KEY (kind, fingerprint)
 ) WITHOUT ROWID;
 CREATE INDEX unique_hold_until ON unique_hold (until);
+
+-- The time limits of jobs that have not ended. The leader ends the jobs whose time is over. A row goes when its job ends.
+CREATE TABLE time_limit (
+    job_id   INTEGER PRIMARY KEY,
+    start_by INTEGER,  -- null: none, or it was begun
+    deadline INTEGER,  -- null: none
+    look_at  INTEGER NOT NULL  -- when the leader has to look at it
+);
+CREATE INDEX time_limit_look ON time_limit (look_at);
 
 
 -- The states of a job
@@ -175,7 +184,7 @@ CREATE TABLE finished (
     finished_at INTEGER NOT NULL,
     queue_id    INTEGER NOT NULL,
     attempt     INTEGER NOT NULL,
-    state       TEXT NOT NULL CHECK (state IN ('done', 'dead')),
+    state       TEXT NOT NULL CHECK (state IN ('done', 'dead', 'expired')),
     error       TEXT,
     result      BLOB
 );
@@ -205,7 +214,8 @@ CREATE TABLE tally (
     in_progress INTEGER NOT NULL DEFAULT 0,
     done        INTEGER NOT NULL DEFAULT 0,
     dead        INTEGER NOT NULL DEFAULT 0,
-    blocked     INTEGER NOT NULL DEFAULT 0
+    blocked     INTEGER NOT NULL DEFAULT 0,
+    expired     INTEGER NOT NULL DEFAULT 0
 );
 CREATE TRIGGER queue_tally AFTER INSERT ON queue BEGIN
     INSERT INTO tally (queue_id) VALUES (NEW.id);
@@ -427,6 +437,9 @@ CREATE TABLE cron (
     priority_said INTEGER NOT NULL DEFAULT 1,
     max_attempts  INTEGER,  -- null: as the kind, or else the queue, says
     timeout       REAL,  -- seconds
+    -- the time limits of its jobs, in seconds from when they are enqueued
+    start_by      REAL,
+    deadline      REAL,
     overlap       INTEGER NOT NULL,
     missed        TEXT NOT NULL CHECK (missed IN ('skip', 'latest', 'all')),
     missed_limit  INTEGER NOT NULL CHECK (missed_limit > 0),
@@ -467,13 +480,15 @@ SELECT job.id,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,
        coalesce(claimed.worker_id, finished.worker_id) AS worker_id,
-       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags, job.rerun_of
+       finished.started_at, finished.finished_at, finished.error, finished.result, job.groups, job.tags, job.rerun_of,
+       time_limit.start_by, time_limit.deadline
 FROM job
 JOIN queue ON queue.id = job.queue_id
 LEFT JOIN finished ON finished.job_id = job.id
 LEFT JOIN claimed ON claimed.job_id = job.id
 LEFT JOIN scheduled ON scheduled.job_id = job.id
-LEFT JOIN blocked ON blocked.job_id = job.id;
+LEFT JOIN blocked ON blocked.job_id = job.id
+LEFT JOIN time_limit ON time_limit.job_id = job.id;
 
 -- For each queue, the kinds that are handled by those who serve it and that are not paused: by workers that may claim, and by versions that
 -- may, even while they have no worker. A queue is left out where that is not known: either nobody serves it, or a

@@ -1,0 +1,198 @@
+"""Time limits in PostgreSQL: jobs whose time is over end."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.model.job import Claim, NewJob
+from forge_jobs.model.time_limit import LIMITED, Limit, OutOfTime, TimeLimits
+from forge_jobs.storage.postgres import endings
+from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.groups import admit
+from forge_jobs.storage.postgres.leadership import LEADS
+from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
+from forge_jobs.storage.postgres.statement import filled
+
+_MOMENT = "to_char({moment} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC'"
+EXPIRED = "'expired: it was not begun by ' || " + _MOMENT.replace("{moment}", "time_limit.start_by")
+OVERDUE = "'overdue: it had not ended by ' || " + _MOMENT.replace("{moment}", "time_limit.deadline")
+"""The errors of jobs whose time is over, as `model.time_limit` has them."""
+
+READ = """
+SELECT job_id, extract(epoch FROM start_by)::double precision, extract(epoch FROM deadline)::double precision
+FROM {schema}.time_limit WHERE job_id = ANY ($1::bigint[])
+"""
+
+# Jobs that wait and whose time is over. Whoever moves one of them at this moment has its row: it is passed over, and looked
+# at again. A job that has been ready since it was enqueued is found by its place, and all others in one scan.
+EXPIRE = filled(
+    """
+WITH late AS MATERIALIZED (
+    SELECT job_id, coalesce(start_by <= now(), false) AS is_expired,
+           CASE WHEN start_by <= now() THEN {expired} ELSE {overdue} END AS {by_time}
+    FROM {schema}.time_limit WHERE look_at <= now() AND (start_by <= now() OR deadline <= now()) AND {leads}
+    ORDER BY look_at LIMIT $2
+), unscheduled AS (
+    DELETE FROM {schema}.scheduled WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM {schema}.scheduled WHERE job_id = ANY (ARRAY(SELECT job_id FROM late)) FOR UPDATE SKIP LOCKED))
+    RETURNING job_id, queue_id, attempt
+), unblocked AS (
+    DELETE FROM {schema}.blocked WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM {schema}.blocked WHERE job_id = ANY (ARRAY(SELECT job_id FROM late)) FOR UPDATE SKIP LOCKED))
+    RETURNING job_id, queue_id, attempt, groups
+), waiting AS MATERIALIZED (
+    SELECT late.job_id, ready.ctid AS place
+    FROM late
+    JOIN {schema}.job ON job.id BETWEEN late.job_id AND late.job_id
+    LEFT JOIN {schema}.ready ON ready.queue_id = job.queue_id AND ready.priority = job.priority
+                            AND ready.pos = {schema}.micros(job.created_at) AND ready.job_id = job.id
+    WHERE NOT EXISTS (SELECT FROM {schema}.scheduled WHERE scheduled.job_id = late.job_id)
+      AND NOT EXISTS (SELECT FROM {schema}.blocked WHERE blocked.job_id = late.job_id)
+      AND NOT EXISTS (SELECT FROM {schema}.claimed WHERE claimed.job_id = late.job_id)
+      AND NOT EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = late.job_id)
+), places AS MATERIALIZED (
+    SELECT place FROM waiting WHERE place IS NOT NULL
+    UNION ALL
+    SELECT ready.ctid FROM {schema}.ready
+    WHERE EXISTS (SELECT FROM waiting WHERE place IS NULL)
+      AND ready.job_id = ANY (ARRAY(SELECT job_id FROM waiting WHERE place IS NULL))
+), unqueued AS (
+    DELETE FROM {schema}.ready WHERE ctid = ANY (ARRAY(
+        SELECT ready.ctid FROM {schema}.ready
+        WHERE ready.ctid = ANY (ARRAY(SELECT place FROM places)) AND ready.job_id = ANY (ARRAY(SELECT job_id FROM late))
+        FOR UPDATE SKIP LOCKED))
+    RETURNING job_id, queue_id, attempt
+), left_state AS (
+    SELECT *, 1 AS pending, 0 AS scheduled, 0 AS blocked FROM unqueued
+    UNION ALL SELECT *, 0, 1, 0 FROM unscheduled
+    UNION ALL SELECT job_id, queue_id, attempt, 0, 0, 1 FROM unblocked
+), gone AS MATERIALIZED (
+    SELECT left_state.*, late.is_expired, late.{by_time} FROM left_state JOIN late USING (job_id)
+), {ended}, {unlimited}, {tallied}
+SELECT (SELECT count(*) FROM late) AS seen, gone.job_id, queue.name AS queue, job.kind, gone.is_expired, gone.{by_time} AS error
+FROM (SELECT) AS one
+LEFT JOIN (gone JOIN {schema}.queue ON queue.id = gone.queue_id JOIN {schema}.job ON job.id = gone.job_id) ON true
+""",
+    expired=EXPIRED,
+    overdue=OVERDUE,
+    by_time=endings.BY_TIME,
+    leads=LEADS.replace("{epoch}", "$1"),
+    ended=endings.cancelled(
+        error=endings.BY_TIME, state="CASE WHEN is_expired THEN 'expired' ELSE 'dead' END"
+    ),
+    unlimited=endings.unlimited("gone"),
+    tallied=endings.tallied(
+        """(SELECT queue_id, pending, scheduled, blocked, 0 AS dead, 0 AS expired FROM gone
+          UNION ALL
+          SELECT kept.queue_id, 0, 0, 0, (NOT gone.is_expired)::integer, gone.is_expired::integer
+          FROM kept JOIN gone USING (job_id)) AS moves""",
+        pending="-sum(pending)",
+        scheduled="-sum(scheduled)",
+        blocked="-nullif(sum(blocked), 0)",
+        dead="sum(dead)",
+        expired="sum(expired)",
+    ),
+)
+
+# The places that these jobs had are free. Jobs that stood in a line may have been the only ones there of their groups.
+LEAVE = """
+SELECT {schema}.leave_groups($1::bigint[]) || {schema}.admit(ARRAY(
+    SELECT job_group.id
+    FROM {schema}.job CROSS JOIN LATERAL jsonb_object_keys(job.groups::jsonb) AS rule (name)
+    JOIN {schema}.job_group ON job_group.name = rule.name
+    WHERE job.id = ANY ($1) AND job.groups IS NOT NULL))
+"""
+
+# What is left: jobs that have ended, that a worker has, and that somebody moved just then. A worker sees to the time limits of
+# what it has by itself.
+PUT_OFF = """
+WITH looked_at AS MATERIALIZED (
+    SELECT time_limit.ctid AS place, deadline,
+           EXISTS (SELECT FROM {schema}.claimed WHERE claimed.job_id = time_limit.job_id) AS runs,
+           EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = time_limit.job_id)
+               OR NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = time_limit.job_id) AS is_stale
+    FROM {schema}.time_limit WHERE look_at <= now() AND {leads} ORDER BY look_at LIMIT $2 FOR UPDATE SKIP LOCKED
+), stale AS (
+    DELETE FROM {schema}.time_limit WHERE ctid = ANY (ARRAY(SELECT place FROM looked_at WHERE is_stale)) RETURNING job_id
+), later AS (
+    UPDATE {schema}.time_limit
+    SET look_at = CASE WHEN NOT looked_at.runs THEN now() + interval '1 second'
+                       WHEN looked_at.deadline > now() THEN looked_at.deadline
+                       ELSE now() + interval '1 minute' END
+    FROM looked_at WHERE time_limit.ctid = looked_at.place AND NOT looked_at.is_stale
+    RETURNING job_id
+)
+SELECT (SELECT count(*) FROM stale), (SELECT count(*) FROM later)
+""".replace("{leads}", LEADS.replace("{epoch}", "$1"))
+
+NEXT = "SELECT min(look_at) - now() FROM {schema}.time_limit"
+
+
+class PostgresTimeLimits:
+    """`JobTimeLimits` in PostgreSQL."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+
+    async def expire(
+        self, *, epoch: LeaderEpoch, limit: int = 1000
+    ) -> tuple[Sequence[OutOfTime], timedelta | None]:
+        next_in = await self._database.fetchval(NEXT)
+        if next_in is None or next_in > timedelta(0):
+            return (), next_in
+        async with self._database.transaction() as connection:
+            await self._database.execute(PLANNED_AS_WALKS, connection=connection)
+            records = await self._database.fetch(EXPIRE, epoch, limit, connection=connection)
+        ended = [
+            OutOfTime(
+                record["job_id"], record["queue"], record["kind"], record["is_expired"], record["error"]
+            )
+            for record in records
+            if record["job_id"] is not None
+        ]
+        if ended:
+            again = await self._database.fetchval(LEAVE, [job.job_id for job in ended])
+            await admit(self._database, again)
+        if len(ended) < limit:
+            await self._database.fetch(PUT_OFF, epoch, limit)
+        return ended, await self._database.fetchval(NEXT)
+
+
+async def read(database: PostgresDatabase, claims: Sequence[Claim]) -> None:
+    """The claims of jobs with time limits say them."""
+    limited = {claim.job_id: claim for claim in claims if claim.links is not None and claim.links & LIMITED}
+    if limited:
+        for job_id, start_by, deadline in await database.claims.fetch(READ, list(limited)):
+            limited[job_id].limits = TimeLimits(start_by, deadline)
+
+
+def fill_in(claims: Sequence[Claim], record: Mapping[str, Any]) -> None:
+    """The claims whose jobs ended since their time is over say so."""
+    over = dict(zip(record["over"], zip(record["errors"], record["expired"], strict=True), strict=True))
+    for claim in claims:
+        if claim.job_id in over:
+            claim.ended_by, claim.expired = over[claim.job_id]
+
+
+def columns(jobs: Sequence[NewJob]) -> tuple[Sequence[object], ...]:
+    """Return the time limits of jobs as columns: moments and seconds to begin by, and to end by."""
+    return (
+        *_columns([job.start_by for job in jobs]),
+        *_columns([job.deadline for job in jobs]),
+    )
+
+
+def row(job_id: int, job: NewJob, due: datetime) -> tuple[object, ...]:
+    """Return the row of a job with time limits that is due then."""
+    limits = [
+        due + limit if isinstance(limit, timedelta) else limit for limit in (job.start_by, job.deadline)
+    ]
+    return job_id, *limits, min(limit for limit in limits if limit is not None)
+
+
+def _columns(limits: Sequence[Limit | None]) -> tuple[list[datetime | None], list[float | None]]:
+    return (
+        [limit if isinstance(limit, datetime) else None for limit in limits],
+        [limit.total_seconds() if isinstance(limit, timedelta) else None for limit in limits],
+    )
