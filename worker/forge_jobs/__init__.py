@@ -4,7 +4,7 @@
 from forge_jobs.system import stop_signals as stop_signals
 
 # isort: split
-from forge_jobs.client.jobs import Bulk
+from forge_jobs.client.operations import Bulk
 from forge_jobs.codecs.encoded import Encoded
 from forge_jobs.errors import (
     ClaimLost,
@@ -35,6 +35,7 @@ from forge_jobs.errors import (
     UnknownCron,
     UnknownGroup,
     UnknownHandler,
+    UnknownOperation,
     UnknownOwner,
     UnknownQueue,
     UnknownScope,
@@ -134,6 +135,7 @@ __all__ = [
     "UnknownCron",
     "UnknownGroup",
     "UnknownHandler",
+    "UnknownOperation",
     "UnknownOwner",
     "UnknownQueue",
     "UnknownScope",

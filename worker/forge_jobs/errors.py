@@ -139,6 +139,14 @@ class JobNotFound(ForgeError):
         super().__init__(f"There is no job {job_id}.")
 
 
+class UnknownOperation(ForgeError):
+    """There is no such bulk operation, or it ended long ago."""
+
+    def __init__(self, operation_id: int) -> None:
+        self.operation_id = operation_id
+        super().__init__(f"There is no operation {operation_id}.")
+
+
 class WrongState(ForgeError):
     """The job is in a state that does not allow the call; nothing was changed."""
 

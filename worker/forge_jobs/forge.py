@@ -25,6 +25,7 @@ from forge_jobs.client.groups import Groups
 from forge_jobs.client.jobs import Jobs
 from forge_jobs.client.kinds import Kinds
 from forge_jobs.client.limits import Limits
+from forge_jobs.client.operations import Operations
 from forge_jobs.client.owners import Owners
 from forge_jobs.client.queues import Queues
 from forge_jobs.client.versions import Versions
@@ -109,6 +110,11 @@ class Forge(Producer):
     def jobs(self) -> Jobs:
         """Get, list, cancel, retry, delete and explain jobs."""
         return Jobs(self.storage, stale=self.settings.stale, encode=self.encoded)
+
+    @property
+    def operations(self) -> Operations:
+        """Start bulk operations on jobs, look at them, wait for them, cancel them."""
+        return Operations(self.storage)
 
     @property
     def queues(self) -> Queues:

@@ -8,8 +8,8 @@ import pytest
 
 from forge_jobs import Forge, Worker
 from forge_jobs.cli import progress
-from forge_jobs.cli.jobs import bulk_report
-from forge_jobs.client.jobs import Bulk
+from forge_jobs.cli.bulk import bulk_report
+from forge_jobs.client.operations import Bulk
 from tests.command_line import CommandLine, migrated
 
 
@@ -419,6 +419,61 @@ def test_an_ended_job_is_run_again_with_other_arguments(cli: CommandLine):
     assert f"rerun of          {old}" in cli("jobs", "show", str(old + 1)).out
     again = cli("jobs", "rerun", str(old))
     assert f"Job {old} was not run again: job {old + 1} has its key, and has not ended." in again.error
+
+
+def test_an_operation_is_begun_looked_at_waited_for_and_cancelled(cli: CommandLine):
+    for _ in range(3):
+        cli.fine("enqueue", "send", "--tag", "a")
+
+    begun = cli.fine("jobs", "cancel", "--all", "--tag", "a", "--yes", "--no-wait")
+
+    assert (begun["move"], begun["state"], begun["meant"], begun["changed"]) == ("cancelled", "working", 3, 0)
+    assert begun["sample"] == [3, 2, 1]
+    id = str(begun["id"])
+    shown = cli("operations", "show", id).out
+    assert "3 jobs that are scheduled or retrying or blocked or pending or in_progress with tags a" in shown
+    assert "@" in shown.splitlines()[3]
+    assert cli.fine("operations", "wait", id) == {"cancelled": 3, "running": 0, "skipped": 0, "locked": 0}
+    [listed] = cli.fine("operations", "list")
+    assert (listed["state"], listed["changed"]) == ("done", 3)
+    assert f"Operation {id} had already ended; nothing was changed." in cli("operations", "cancel", id).error
+
+    second = cli.fine("jobs", "retry", "--all", "--yes", "--no-wait", "--rate", "2.5")
+    assert second["rate"] == 2.5
+    assert cli.fine("operations", "cancel", str(second["id"]))["state"] == "cancelled"
+    answer = cli("operations", "wait", str(second["id"]))
+    assert (
+        f"Operation {second['id']} was not done: Somebody cancelled it. 0 jobs were retried." in answer.error
+    )
+    assert "There is no operation 99." in cli("operations", "show", "99").error
+
+
+def test_jobs_are_moved_and_get_another_priority(cli: CommandLine):
+    cli.fine("queues", "set", "mail")
+    for _ in range(2):
+        cli.fine("enqueue", "send")
+
+    assert cli.fine("jobs", "move", "--all", "--to", "mail", "--yes")["moved"] == 2
+    assert cli.fine("jobs", "reprioritise", "--all", "--priority", "7", "--yes")["reprioritised"] == 2
+    assert {(job["queue"], job["priority"]) for job in cli.fine("jobs", "list")} == {("mail", 7)}
+    assert "needs --all" in cli("jobs", "move", "--to", "mail", "--yes").error
+    assert "There is no queue 'nix'" in cli("jobs", "move", "--all", "--to", "nix", "--yes").error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["retry", "1", "--rate", "5"], "--rate goes with --all, not with ids."),
+        (
+            ["retry", "--all", "--yes", "--rate", "0"],
+            "--rate is '0', allowed is more than 0 and up to 10,000.",
+        ),
+        (["retry", "--all", "--yes", "--rate", "x"], "--rate is 'x', allowed is more than 0"),
+        (["cancel", "1", "--no-wait"], "--no-wait goes with --all, not with ids."),
+    ],
+)
+def test_half_of_an_operation_is_told(cli: CommandLine, arguments: list[str], said: str):
+    assert said in cli("jobs", *arguments).error
 
 
 def test_half_of_a_group_is_told(cli: CommandLine):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from forge_jobs import Forge
-from forge_jobs.client.jobs import Bulk
+from forge_jobs.client.operations import Bulk
 from forge_jobs.errors import InvalidInput, JobNotFound, UnknownQueue, WrongState
 from forge_jobs.model.job import Cancelled, Postponement, Reason, State
 from forge_jobs.model.worker import WorkerInfo

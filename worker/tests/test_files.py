@@ -17,7 +17,7 @@ import pytest
 
 import forge_jobs
 from forge_jobs import errors
-from forge_jobs.client import Crons, Jobs, Kinds, Limits, Owners, Queues, Versions, Workers
+from forge_jobs.client import Crons, Jobs, Kinds, Limits, Operations, Owners, Queues, Versions, Workers
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (ROOT / "worker" / "forge_jobs", ROOT / "operator" / "forge_operator")
@@ -279,7 +279,7 @@ def test_every_error_can_be_imported_from_the_package() -> None:
 
 
 ROOMS = ("", ".client", ".handlers", ".model", ".settings", ".storage", ".telemetry")
-FACADES = (Crons, Jobs, Kinds, Limits, Owners, Queues, Versions, Workers)
+FACADES = (Crons, Jobs, Kinds, Limits, Operations, Owners, Queues, Versions, Workers)
 
 
 def named(annotation: Any) -> Iterator[type]:

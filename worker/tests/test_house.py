@@ -160,7 +160,18 @@ def test_what_is_shipped_includes_the_migrations_and_the_types() -> None:
     ]
 
 
-FACADES = {"Crons", "Groups", "Jobs", "Kinds", "Limits", "Owners", "Queues", "Versions", "Workers"}
+FACADES = {
+    "Crons",
+    "Groups",
+    "Jobs",
+    "Kinds",
+    "Limits",
+    "Operations",
+    "Owners",
+    "Queues",
+    "Versions",
+    "Workers",
+}
 """What a program calls and what a database does have the same nouns."""
 
 

@@ -18,6 +18,7 @@ from forge_jobs.cli import (
     jobs,
     kinds,
     limits,
+    operations,
     owners,
     queues,
     stats,
@@ -47,6 +48,7 @@ demo.register(app)
 enqueue.register(app)
 app.add_typer(db.group, name="db")
 app.add_typer(jobs.group, name="jobs")
+app.add_typer(operations.group, name="operations")
 app.add_typer(queues.group, name="queues")
 app.add_typer(kinds.group, name="kinds")
 app.add_typer(cron.group, name="cron")

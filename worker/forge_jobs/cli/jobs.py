@@ -1,23 +1,23 @@
 """`forge-jobs jobs`: look at jobs, cancel, retry and delete them, and ask why."""
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
 
 from forge_jobs.cli import values
-from forge_jobs.cli.asking import DryRun, Yes, counted, described, require_a_word, require_yes, would_be
+from forge_jobs.cli.asking import DryRun, Yes
+from forge_jobs.cli.bulk import All, BulkMove, NoWait, OfKind, OfQueue, OfState, Rate, WithTags, check_choice
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows
-from forge_jobs.cli.progress import progress
 from forge_jobs.cli.values import shortened, shown_attempts, since, until
 from forge_jobs.client.checks import MAX_ID
 from forge_jobs.client.document import document, readable
-from forge_jobs.client.jobs import MOST_LISTED, Bulk, states_of
+from forge_jobs.client.jobs import MOST_LISTED
+from forge_jobs.client.operations import states_of
 from forge_jobs.errors import ForgeError, InvalidInput
 from forge_jobs.forge import Forge
 from forge_jobs.model.job import Cancelled, Job, Removed, State
@@ -31,24 +31,6 @@ a_job = values.whole("The job's id", least=1, most=MAX_ID)
 
 Id = Annotated[int, typer.Argument(help="The job's id.", metavar="ID", parser=a_job)]
 Ids = Annotated[list[int] | None, typer.Argument(help="Ids of jobs.", metavar="[ID]...", parser=a_job)]
-All = Annotated[bool, typer.Option("--all", help="All jobs that match the filters, instead of ids.")]
-OfState = Annotated[
-    State | None,
-    typer.Option(
-        "--state",
-        metavar="STATE",
-        help=f"Only jobs in this state: {', '.join(State)}.",
-        parser=values.one_of("--state", State),
-    ),
-]
-OfQueue = Annotated[str | None, typer.Option("--queue", metavar="NAME", help="Only jobs of this queue.")]
-OfKind = Annotated[str | None, typer.Option("--kind", metavar="KIND", help="Only jobs of this kind.")]
-WithTags = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--tag", metavar="TAG", help="Only jobs with this tag; given several times, with all of them."
-    ),
-]
 Limit = Annotated[
     int,
     typer.Option(
@@ -210,15 +192,16 @@ async def cancel(
     tag: WithTags = None,
     yes: Yes = False,
     dry_run: DryRun = False,
+    no_wait: NoWait = False,
 ) -> Report:
     """Cancel jobs: waiting ones are dead at once, running ones are stopped by their worker. No retry."""
-    _check_choice(ids, all, state, queue, kind, tag, dry_run)
+    check_choice(ids, all, state, queue, kind, tag, dry_run, no_wait)
     async with opened(call) as forge:
         if ids:
             return await _each(forge, ids, _cancel)
         states = states_of(state, Move.CANCEL)
-        return await _BulkMove("cancel", "cancelled", states, state, queue, kind, tag or ()).do(
-            call, forge, forge.jobs.cancel_all, yes=yes, dry_run=dry_run
+        return await BulkMove("cancel", Move.CANCEL, states, queue, kind, tag or ()).do(
+            call, forge, yes=yes, dry_run=dry_run, no_wait=no_wait
         )
 
 
@@ -244,15 +227,19 @@ async def retry(
     tag: WithTags = None,
     yes: Yes = False,
     dry_run: DryRun = False,
+    no_wait: NoWait = False,
+    rate: Rate = None,
 ) -> Report:
     """Run dead, expired or retrying jobs again now, with attempts counted from 0. --all takes the dead ones, unless --state says."""
-    _check_choice(ids, all, state, queue, kind, tag, dry_run)
+    check_choice(ids, all, state, queue, kind, tag, dry_run, no_wait)
+    if rate is not None and not all:
+        raise InvalidInput("--rate goes with --all, not with ids.")
     async with opened(call) as forge:
         if ids:
             return await _each(forge, ids, _retry)
         states = states_of(state or State.DEAD, Move.RETRY)
-        return await _BulkMove("retry", "retried", states, states[0], queue, kind, tag or ()).do(
-            call, forge, forge.jobs.retry_all, yes=yes, dry_run=dry_run
+        return await BulkMove("retry", Move.RETRY, states, queue, kind, tag or (), rate=rate).do(
+            call, forge, yes=yes, dry_run=dry_run, no_wait=no_wait
         )
 
 
@@ -308,9 +295,10 @@ async def delete(
     tag: WithTags = None,
     yes: Yes = False,
     dry_run: DryRun = False,
+    no_wait: NoWait = False,
 ) -> Report:
     """Delete jobs and their history; not while they are running. --all needs a --state."""
-    _check_choice(ids, all, state, queue, kind, tag, dry_run)
+    check_choice(ids, all, state, queue, kind, tag, dry_run, no_wait)
     if all and state is None:
         raise InvalidInput(
             "forge-jobs jobs delete --all needs a --state, so that it deletes no more than you meant."
@@ -319,8 +307,8 @@ async def delete(
         if ids:
             return await _each(forge, ids, _delete)
         states = states_of(state, Move.DELETE)
-        return await _BulkMove("delete", "deleted", states, state, queue, kind, tag or ()).do(
-            call, forge, forge.jobs.delete_all, yes=yes, dry_run=dry_run
+        return await BulkMove("delete", Move.DELETE, states, queue, kind, tag or ()).do(
+            call, forge, yes=yes, dry_run=dry_run, no_wait=no_wait
         )
 
 
@@ -350,26 +338,6 @@ async def remove(
     return Report({"kind": kind, "key": key, "result": removed.value}, [sentence])
 
 
-def _check_choice(
-    ids: list[int] | None,
-    all: bool,
-    state: State | None,
-    queue: str | None,
-    kind: str | None,
-    tags: list[str] | None,
-    dry_run: bool,
-) -> None:
-    """Jobs are named by ids, or by --all with filters; a filter never narrows ids."""
-    if bool(ids) == all:
-        raise InvalidInput(
-            "Name the jobs: either by their ids, or with --all and the filters --state, --queue, --kind, --tag."
-        )
-    if ids and (state or queue or kind or tags):
-        raise InvalidInput("The filters --state, --queue, --kind and --tag go with --all, not with ids.")
-    if ids and dry_run:
-        raise InvalidInput("--dry-run goes with --all, not with ids.")
-
-
 async def _each(
     forge: Forge, ids: list[int], change: Callable[[Forge, int], Awaitable[tuple[str, str]]]
 ) -> Report:
@@ -386,62 +354,3 @@ async def _each(
             documents.append({"id": id, "result": result})
             sentences.append(sentence)
     return Report(documents or None, sentences, errors)
-
-
-@dataclass(frozen=True, slots=True)
-class _BulkMove:
-    """What is done to all jobs that match, and to which: those of `states`, which is what `state` stands for."""
-
-    verb: str
-    done: str
-    states: Sequence[State]
-    state: State | None
-    queue: str | None
-    kind: str | None
-    tags: Sequence[str]
-
-    async def do(
-        self, call: Call, forge: Forge, change: Callable[..., Awaitable[Bulk]], *, yes: bool, dry_run: bool
-    ) -> Report:
-        """Return what became of all jobs that match, and show meanwhile how far it is; ask before, unless `yes`."""
-        require_a_word(call, f"forge-jobs jobs {self.verb} --all", yes=yes, dry_run=dry_run)
-        if not yes:
-            counts = await counted(forge.jobs, self.states, self.queue, self.kind, self.tags)
-            what = described(counts, self.queue, self.kind, self.tags)
-            if dry_run:
-                return would_be(counts, what, self.done)
-            if any(counts.values()):
-                require_yes(f"{self.verb.capitalize()} {what}?")
-        with progress(as_json=call.as_json) as tell:
-            bulk = await change(
-                state=self.state,
-                queue=self.queue,
-                kind=self.kind,
-                tags=self.tags,
-                progress=lambda so_far: tell(_sentence(self.done, so_far), _document(self.done, so_far)),
-            )
-        return bulk_report(self.done, bulk)
-
-
-def bulk_report(verb: str, bulk: Bulk) -> Report:
-    """Return what became of all jobs that matched; it has failed when some are as they were."""
-    noun, them = ("job was", "it") if bulk.locked == 1 else ("jobs were", "them")
-    left = (
-        f"{bulk.locked:,} {noun} not {verb}: another transaction keeps {them} locked; run the command again."
-    )
-    return Report(_document(verb, bulk), [_sentence(verb, bulk)], [left] if bulk.locked else ())
-
-
-def _document(verb: str, bulk: Bulk) -> dict[str, object]:
-    running = {"running": bulk.running} if verb == "cancelled" else {}
-    return {verb: bulk.changed, **running, "skipped": bulk.skipped, "locked": bulk.locked}
-
-
-def _sentence(verb: str, bulk: Bulk) -> str:
-    noun = "job was" if bulk.changed == 1 else "jobs were"
-    parts = [f"{bulk.changed:,} {noun} {verb}"]
-    if bulk.running:
-        parts.append(f"{bulk.running:,} of them are running, and their workers are told")
-    if bulk.skipped:
-        parts.append(f"{bulk.skipped:,} could not be: another job with their key has not ended")
-    return "; ".join(parts) + "."

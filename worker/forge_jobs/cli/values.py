@@ -15,6 +15,7 @@ from forge_jobs.client.queues import MAX_CONCURRENCY
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.job import FOREVER, KEY_MODES, KeyMode
 from forge_jobs.rules.duration import in_words, parse_duration
+from forge_jobs.rules.operations import MOST_A_SECOND
 
 WHOLE = re.compile(r"-?[0-9]{1,19}")
 
@@ -77,6 +78,21 @@ def attempts(text: str, name: str = "--max-attempts") -> int | None:
     raise InvalidInput(
         f"{name} is {text!r}, allowed is a whole number from 1 to {MAX_INTEGER:,}, or forever."
     )
+
+
+def rate(name: str) -> Callable[[object], float]:
+    """Return what reads a number of jobs per second, and raises InvalidInput naming `name`."""
+
+    def read(value: object) -> float:
+        with suppress(ValueError):
+            number = float(str(value))
+            if 0 < number <= MOST_A_SECOND:
+                return number
+        raise InvalidInput(
+            f"{name} is {str(value)!r}, allowed is more than 0 and up to {MOST_A_SECOND:,.0f}."
+        )
+
+    return read
 
 
 def concurrency(text: str, name: str = "--concurrency") -> int | None:

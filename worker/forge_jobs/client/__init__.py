@@ -8,6 +8,7 @@ from forge_jobs.client.groups import Groups
 from forge_jobs.client.jobs import Jobs
 from forge_jobs.client.kinds import Kinds
 from forge_jobs.client.limits import Limits
+from forge_jobs.client.operations import Operations
 from forge_jobs.client.owners import Owners
 from forge_jobs.client.queues import Queues
 from forge_jobs.client.versions import Versions
@@ -20,6 +21,7 @@ __all__ = [
     "Jobs",
     "Kinds",
     "Limits",
+    "Operations",
     "Owners",
     "Queues",
     "Versions",

@@ -17,6 +17,7 @@ from forge_jobs.model.cron import CronConfig
 from forge_jobs.model.group import GroupStatus
 from forge_jobs.model.job import FOREVER, Counts, Enqueued, Failure, Job
 from forge_jobs.model.kind import Kind
+from forge_jobs.model.operation import Operation
 from forge_jobs.model.owner import Owner
 from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.model.permit import KeyUse
@@ -38,6 +39,7 @@ Fact = (
     | RateLimit
     | CronConfig
     | Owner
+    | Operation
     | WorkerInfo
     | Leader
     | Why

@@ -4,18 +4,19 @@ What is checked here is refused before the database is asked; see `storage.inter
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from forge_jobs.client.checks import choice, whole
-from forge_jobs.client.patience import LOCKED_FOR, Patience
+from forge_jobs.client.operations import Bulk, Operations, Progress, check_filters, states_of
 from forge_jobs.codecs.encoded import Encoded
-from forge_jobs.errors import InvalidInput, UnknownQueue, WrongState
+from forge_jobs.errors import UnknownQueue, WrongState
 from forge_jobs.handlers.request import Payload
-from forge_jobs.model.facts import Moved, Waiting
+from forge_jobs.model.facts import Waiting
 from forge_jobs.model.group import encoded
 from forge_jobs.model.job import (
     ENDED,
@@ -30,7 +31,8 @@ from forge_jobs.model.job import (
     State,
     Unhandled,
 )
-from forge_jobs.model.match import Match, Move
+from forge_jobs.model.match import Move
+from forge_jobs.model.operation import Operation
 from forge_jobs.rules import names
 from forge_jobs.rules.duration import checked_duration
 from forge_jobs.rules.why import Why, explain
@@ -38,28 +40,6 @@ from forge_jobs.storage.interface.storage import Storage
 
 MOST_LISTED = 10_000
 
-
-@dataclass(frozen=True, slots=True)
-class Bulk:
-    """What a call on many jobs has done so far."""
-
-    changed: int = 0
-    skipped: int = 0  # dead jobs that stay dead, since a living job holds their key
-    running: int = 0  # of the changed ones: they were running, and their workers are told
-    locked: int = 0  # jobs that another transaction keeps locked, so they stay as they are
-
-    def and_then(self, moved: Moved, state: State) -> "Bulk":
-        """Return this sum with one more batch, of jobs in `state`."""
-        running = moved.changed if state is State.IN_PROGRESS else 0
-        return Bulk(
-            self.changed + moved.changed,
-            self.skipped + moved.skipped,
-            self.running + running,
-            self.locked + moved.locked,
-        )
-
-
-Progress = Callable[[Bulk], object]
 
 Encode = Callable[[str, Payload, str], bytes]
 """Encodes the payload of a job of a kind with a codec, and raises InvalidPayload when it is not that of its handler."""
@@ -94,7 +74,7 @@ class Jobs:
         Without tags, pending jobs come in the order in which they became ready, the last one first, and those
         that became ready before the job `before`.
         """
-        _check_filters(queue, kind)
+        check_filters(queue, kind)
         jobs = await self._storage.jobs.find(
             state=None if state is None else choice(state, "state", State),
             queue=queue,
@@ -225,7 +205,7 @@ class Jobs:
         Running ones that are cancelled already are left out. Raises InvalidInput, UnknownQueue.
         """
         wanted = [state] if isinstance(state, str) else names.listed(state, "state")
-        _check_filters(queue, kind)
+        check_filters(queue, kind)
         if queue is not None:
             await self._require_queue(queue)
         states = dict.fromkeys(choice(state, "state", State) for state in wanted)
@@ -248,15 +228,13 @@ class Jobs:
     ) -> Bulk:
         """Every waiting or running job that matches is cancelled as by `cancel`. Raises InvalidInput, UnknownQueue.
 
-        This and the next two go in batches of 1,000 jobs, each a transaction of its own, and
-        tell `progress` after each what was done so far. If it is interrupted, what is done is done; the
-        same call made again goes on. Jobs that are enqueued after the call stay as they are, and so
-        do those that another transaction keeps locked for longer than 5 s, which are counted as `locked`.
+        This and the next ones are operations (see `forge.operations`), which are waited for. They go in steps of 1,000
+        jobs, each a transaction of its own, and tell `progress` after each what was done so far. If the call is
+        interrupted, the leader of the workers goes on with its operation. Jobs that are enqueued after the call stay as
+        they are, and so do those that another transaction keeps locked for longer than 5 s, which are counted as `locked`.
         """
         states = states_of(state, Move.CANCEL)
-        # A job may go back to a state that was walked over before: its attempt fails, or it is handed back.
-        again = len(states) > 1
-        return await self._move_all(Move.CANCEL, states, queue, kind, tags, progress, again=again)
+        return await self._all(Move.CANCEL, states, queue, kind, tags, progress)
 
     async def retry_all(
         self,
@@ -265,10 +243,16 @@ class Jobs:
         queue: str | None = None,
         kind: str | None = None,
         tags: Iterable[str] = (),
+        rate: float | None = None,
         progress: Progress | None = None,
     ) -> Bulk:
-        """Every job that matches is retried as by `retry`; None is dead and retrying. Raises InvalidInput, UnknownQueue."""
-        return await self._move_all(Move.RETRY, states_of(state, Move.RETRY), queue, kind, tags, progress)
+        """Every job that matches is retried as by `retry`; None is dead and retrying. With `rate` so many a second.
+
+        Raises InvalidInput, UnknownQueue, and KeyBusy as `retry` does: what was done by then is done.
+        """
+        return await self._all(
+            Move.RETRY, states_of(state, Move.RETRY), queue, kind, tags, progress, rate=rate
+        )
 
     async def delete_all(
         self,
@@ -280,9 +264,41 @@ class Jobs:
         progress: Progress | None = None,
     ) -> Bulk:
         """Every job in `state` that matches is deleted as by `delete`. Raises InvalidInput, UnknownQueue."""
-        return await self._move_all(Move.DELETE, states_of(state, Move.DELETE), queue, kind, tags, progress)
+        return await self._all(Move.DELETE, states_of(state, Move.DELETE), queue, kind, tags, progress)
 
-    async def _move_all(
+    async def move_all(
+        self,
+        into: str,
+        *,
+        state: State | str | None = None,
+        queue: str | None = None,
+        kind: str | None = None,
+        tags: Iterable[str] = (),
+        progress: Progress | None = None,
+    ) -> Bulk:
+        """Every job that matches is one of the queue `into`, at its old place; None is all that wait.
+
+        Raises InvalidInput, UnknownQueue.
+        """
+        states = [one for one in Move.TRANSFER.states if one in WAITING]
+        wanted = states if state is None else states_of(state, Move.TRANSFER)
+        return await self._all(Move.TRANSFER, wanted, queue, kind, tags, progress, into=into)
+
+    async def reprioritise_all(
+        self,
+        priority: int,
+        *,
+        state: State | str | None = None,
+        queue: str | None = None,
+        kind: str | None = None,
+        tags: Iterable[str] = (),
+        progress: Progress | None = None,
+    ) -> Bulk:
+        """Every scheduled, retrying or pending job that matches has this priority. Raises InvalidInput, UnknownQueue."""
+        states = states_of(state, Move.REPRIORITISE)
+        return await self._all(Move.REPRIORITISE, states, queue, kind, tags, progress, priority=priority)
+
+    async def _all(
         self,
         move: Move,
         states: Sequence[State],
@@ -290,33 +306,12 @@ class Jobs:
         kind: str | None,
         tags: Iterable[str],
         progress: Progress | None,
-        *,
-        again: bool = False,
+        **more: Any,
     ) -> Bulk:
-        """Move all jobs of these states that are there now; `again` until none is found any more.
-
-        Those that another transaction has locked are tried again for LOCKED_FOR.
-        """
-        _check_filters(queue, kind)
-        with_tags = names.tags(tags)
-        if queue is not None:
-            await self._require_queue(queue)
-        last = await self._storage.jobs.newest()
-        bulk = Bulk()
-        patience = Patience(LOCKED_FOR)
-        while True:
-            before = bulk = replace(bulk, skipped=0, locked=0)  # jobs that are still locked are counted again
-            for state in states:
-                async for moved in self._storage.jobs.move_all(
-                    move, Match(state, last, queue, kind, with_tags)
-                ):
-                    bulk = bulk.and_then(moved, state)
-                    if progress is not None:
-                        progress(bulk)
-            if bulk.locked and await patience.is_left():
-                continue
-            if bulk == before or not again or bulk.locked:
-                return bulk
+        operations = Operations(self._storage)
+        operation = await operations.start(move, state=states, queue=queue, kind=kind, tags=tags, **more)
+        tell = None if progress is None else partial(_told, progress)
+        return Bulk.of(await operations.finish(operation.id, progress=tell))
 
     async def _require_queue(self, name: str) -> None:
         known = [queue.name for queue in await self._storage.queues.all()]
@@ -324,21 +319,5 @@ class Jobs:
             raise UnknownQueue(name, known)
 
 
-def _check_filters(queue: str | None, kind: str | None) -> None:
-    if queue is not None:
-        names.queue(queue)
-    if kind is not None:
-        names.kind(kind)
-
-
-def states_of(state: State | str | None, move: Move) -> Sequence[State]:
-    """Return the states to act on: the one that is given, else all that `move` allows. Raises InvalidInput
-    when it allows no such state.
-    """
-    if state is None:
-        return move.states
-    wanted = choice(state, "state", State)
-    if wanted not in move.states:
-        names = ", ".join(allowed.value for allowed in move.states)
-        raise InvalidInput(f"Jobs that are {wanted.value} cannot be {move.value}, allowed is one of {names}.")
-    return [wanted]
+def _told(progress: Progress, operation: Operation) -> None:
+    progress(Bulk.of(operation))

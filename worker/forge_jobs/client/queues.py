@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from forge_jobs.client.checks import epoch_or_none, known_options, whole, yes_or_no
-from forge_jobs.client.jobs import Bulk, Progress
+from forge_jobs.client.operations import Bulk, Progress
 from forge_jobs.client.pause import pause_end
 from forge_jobs.client.removal import Removal
 from forge_jobs.errors import InvalidInput, UnknownQueue, UnknownScope

@@ -7,7 +7,7 @@ deletion that is interrupted goes on when it is asked for again.
 from contextlib import suppress
 from dataclasses import replace
 
-from forge_jobs.client.jobs import Bulk, Progress
+from forge_jobs.client.operations import Bulk, Progress
 from forge_jobs.client.patience import LOCKED_FOR, Patience
 from forge_jobs.errors import ForgeError, InvalidInput, QueueInUse, UnknownQueue
 from forge_jobs.model.epoch import OperatorEpoch

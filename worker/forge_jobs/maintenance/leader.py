@@ -14,7 +14,16 @@ from contextlib import suppress
 from datetime import timedelta
 
 from forge_jobs.errors import StorageUnavailable
-from forge_jobs.maintenance import counts, groups, pauses, scheduler, sweeper, time_limits, unserved
+from forge_jobs.maintenance import (
+    counts,
+    groups,
+    operations,
+    pauses,
+    scheduler,
+    sweeper,
+    time_limits,
+    unserved,
+)
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.offer import Offer
 from forge_jobs.maintenance.reaper import Reaper
@@ -39,6 +48,7 @@ WARN_EVERY = 30.0
 AUDIT_GROUPS_EVERY = 30.0
 RESUME_EVERY = 2.0
 EXPIRE_EVERY = 1.0
+WORK_OFF_EVERY = 2.0
 
 
 class LeadingWorker:
@@ -152,6 +162,11 @@ class LeadingWorker:
                 "looking after groups",
             ),
             self._every(WARN_EVERY, self._warn, "looking for unserved queues"),
+            self._every(
+                WORK_OFF_EVERY,
+                lambda: operations.work_off(self._storage.operations, self._telemetry),
+                "working off bulk operations",
+            ),
             self._every(
                 RESUME_EVERY,
                 lambda: pauses.end_pauses(self._storage, self._telemetry),

@@ -6,6 +6,8 @@ What programs use is in `forge_jobs` itself. Offered here is what events and an 
 from forge_jobs.model.epoch import Epoch, LeaderEpoch, OperatorEpoch
 from forge_jobs.model.facts import Moved
 from forge_jobs.model.job import FOREVER, Claim, NewJob
+from forge_jobs.model.match import Move
+from forge_jobs.model.operation import Operation, OperationState
 from forge_jobs.model.owner import Owner
 from forge_jobs.model.paused_kind import PausedKind
 from forge_jobs.model.run import Outcome, Run
@@ -19,8 +21,11 @@ __all__ = [
     "Epoch",
     "Leader",
     "LeaderEpoch",
+    "Move",
     "Moved",
     "NewJob",
+    "Operation",
+    "OperationState",
     "OperatorEpoch",
     "Outcome",
     "Owner",

@@ -13,6 +13,8 @@ class Move(StrEnum):
     CANCEL = "cancelled"
     RETRY = "retried"
     DELETE = "deleted"
+    TRANSFER = "moved"  # to another queue
+    REPRIORITISE = "reprioritised"
 
     @property
     def states(self) -> Sequence[State]:
@@ -23,6 +25,16 @@ class Move(StrEnum):
 _STATES: Mapping[Move, Sequence[State]] = {
     Move.CANCEL: (State.SCHEDULED, State.RETRYING, State.BLOCKED, State.PENDING, State.IN_PROGRESS),
     Move.RETRY: (State.DEAD, State.EXPIRED, State.RETRYING),
+    Move.TRANSFER: (
+        State.SCHEDULED,
+        State.RETRYING,
+        State.BLOCKED,
+        State.PENDING,
+        State.DONE,
+        State.DEAD,
+        State.EXPIRED,
+    ),
+    Move.REPRIORITISE: (State.SCHEDULED, State.RETRYING, State.PENDING),
     Move.DELETE: (
         State.DONE,
         State.DEAD,

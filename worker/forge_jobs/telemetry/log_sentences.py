@@ -30,6 +30,11 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         "The database's history was cut, as by a crash, a fail-over or a restore: it still knows {kept} jobs of this "
         "worker; these were stopped, since it does not know them: {job_ids}",
     ),
+    events.OperationEnded: (logging.INFO, "Operation {operation_id} has ended: {count} jobs were {move}"),
+    events.OperationHeldUp: (
+        logging.WARNING,
+        "Operation {operation_id} is held up, and tried again: {error}",
+    ),
     events.GroupsMended: (
         logging.WARNING,
         "{count} places in groups had been left taken, or free beside jobs that wait for them: they are given away now",

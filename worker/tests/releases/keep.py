@@ -14,6 +14,8 @@ from pathlib import Path
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import Hold, Postponement, Reason, State
 from forge_jobs.model.kind import Kind
+from forge_jobs.model.match import Move
+from forge_jobs.model.operation import NewOperation
 from forge_jobs.model.version import Version, VersionState
 from forge_jobs.storage.migrate import Migration, migrations
 from forge_jobs.storage.postgres import connection, migrator
@@ -133,6 +135,8 @@ async def _fill(database: Database) -> None:
         await enqueue(storage, delay=timedelta(days=1), groups=encoded([Group("customer:42"), Group("all")]))
         tagged = await enqueue(storage, delay=timedelta(days=1), tags=("customer:42", "paid"))
         await enqueue(storage, delay=timedelta(days=1), rerun_of=tagged)
+        asked = NewOperation(Move.CANCEL, [State.PENDING], "ada", tags=("nobody",))
+        await storage.operations.cancel((await storage.operations.add(asked)).id)
         await database.clock.advance(seconds=1)
         await enqueue(storage, queue="mail", priority=-5, codec="msgpack", payload=b"\x81\xa2to\xa3fay")
 

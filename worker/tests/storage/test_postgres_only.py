@@ -8,11 +8,13 @@ import asyncpg
 import pytest
 
 from forge_jobs.client import jobs
+from forge_jobs.client.operations import Bulk
 from forge_jobs.errors import InvalidInput
 from forge_jobs.model.finding import Fault
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import FOREVER, Removed, State
 from forge_jobs.model.kind import Kind
+from forge_jobs.rules import operations
 from forge_jobs.storage.postgres import job_rows
 from tests.storage.ear import PROBE, Ear
 from tests.storage.factories import (
@@ -371,13 +373,13 @@ async def test_only_one_function_notifies_so_that_a_full_queue_fails_nobody(data
 
 @pytest.mark.parametrize("kind", [None, "work"])
 async def test_jobs_that_another_session_keeps_locked_are_told_of(storage, postgres, monkeypatch, kind):
-    monkeypatch.setattr(jobs, "LOCKED_FOR", 0.0)
+    monkeypatch.setattr(operations, "LOCKED_FOR", timedelta(0))
     ids = await enqueue_many(storage, 6)
     await enqueue(storage, "other")
     async with postgres.transaction() as connection:
         await connection.execute("SELECT FROM forge_jobs.ready WHERE job_id = ANY ($1) FOR UPDATE", ids[1:3])
 
-        assert await jobs.Jobs(storage).cancel_all(kind=kind) == jobs.Bulk(4 if kind else 5, locked=2)
+        assert await jobs.Jobs(storage).cancel_all(kind=kind) == Bulk(4 if kind else 5, locked=2)
 
 
 @pytest.mark.parametrize(
@@ -401,7 +403,7 @@ async def test_jobs_that_another_session_had_locked_are_tried_again(storage, pos
         )
         await told.wait()
 
-    assert await moving == jobs.Bulk(3)
+    assert await moving == Bulk(3)
 
 
 async def test_the_sweep_waits_for_no_job_that_another_session_keeps_locked(storage, postgres, clock):

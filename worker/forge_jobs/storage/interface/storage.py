@@ -25,6 +25,7 @@ from forge_jobs.storage.interface.keys import Keys
 from forge_jobs.storage.interface.kinds import Kinds
 from forge_jobs.storage.interface.leadership import Leadership
 from forge_jobs.storage.interface.limits import Limits
+from forge_jobs.storage.interface.operations import Operations
 from forge_jobs.storage.interface.owners import Owners
 from forge_jobs.storage.interface.permits import Permits
 from forge_jobs.storage.interface.queues import Queues
@@ -59,6 +60,7 @@ class Storage(Protocol):
     permits: Permits
     crons: Crons
     fires: Fires
+    operations: Operations
     owners: Owners
     workers: Workers
     versions: Versions

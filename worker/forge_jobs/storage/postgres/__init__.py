@@ -21,6 +21,7 @@ from forge_jobs.storage.postgres.keys import PostgresKeys
 from forge_jobs.storage.postgres.kinds import PostgresKinds
 from forge_jobs.storage.postgres.leadership import PostgresLeadership
 from forge_jobs.storage.postgres.limits import PostgresLimits
+from forge_jobs.storage.postgres.operations import PostgresOperations
 from forge_jobs.storage.postgres.owners import PostgresOwners
 from forge_jobs.storage.postgres.permits import PostgresPermits
 from forge_jobs.storage.postgres.queues import PostgresQueues
@@ -81,6 +82,7 @@ class PostgresStorage(Storage):
         self.permits = PostgresPermits(database)
         self.crons = PostgresCrons(database)
         self.fires = PostgresFires(database)
+        self.operations = PostgresOperations(database)
         self.owners = PostgresOwners(database)
         self.workers = PostgresWorkers(database)
         self.versions = PostgresVersions(database)

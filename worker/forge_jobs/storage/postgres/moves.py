@@ -175,6 +175,20 @@ SELECT {answer}, (SELECT count(*) FROM gone) AS moved,
        (SELECT count({schema}.wake({into})) FROM (SELECT FROM requeued LIMIT 1) AS woken)
 """.replace("{dated}", endings.dated("refiled WHERE state = 'done'", queue="{into}", at="finished_at"))
 
+# Jobs get a priority, and keep their places in it.
+_REPRIORITISE = """
+WITH {pick}requeued AS (
+    UPDATE {schema}.ready SET priority = {priority} WHERE ctid = ANY (ARRAY({ready})) RETURNING job_id, queue_id
+), rescheduled AS (
+    UPDATE {schema}.scheduled SET priority = {priority} WHERE job_id = ANY (ARRAY({scheduled})) RETURNING job_id
+), rewritten AS (
+    UPDATE {schema}.job SET priority = {priority}
+    WHERE id = ANY (ARRAY(SELECT job_id FROM requeued UNION ALL SELECT job_id FROM rescheduled)) RETURNING id
+)
+SELECT {answer}, (SELECT count(*) FROM requeued) + (SELECT count(*) FROM rescheduled) AS moved,
+       (SELECT count({schema}.wake(queue_id)) FROM (SELECT DISTINCT queue_id FROM requeued) AS woken)
+"""
+
 _RUN_NOW = (
     """
 WITH gone AS (
@@ -356,6 +370,20 @@ async def move_all(
                 standing = tuple(record["last"])
 
 
+def statement_of(
+    move: Move, state: State, *, tagged: bool, into: int | None = None, priority: int | None = None
+) -> str:
+    """Return the statement of a batch of this move, with its queue or its priority."""
+    match move:
+        case Move.TRANSFER:
+            return of_batch(filled(_TRANSFER, into=str(into)), state, tagged=tagged)
+        case Move.REPRIORITISE:
+            statement, other = filled(_REPRIORITISE, priority=str(priority)), f"job.priority <> {priority}"
+            return of_batch(statement, state, tagged=tagged, of_job=other)
+        case _:
+            return (MOVE_TAGGED if tagged else MOVE_ALL)[move][state]
+
+
 async def _move_batch(
     database: PostgresDatabase, statement: str, arguments: tuple[object, ...]
 ) -> asyncpg.Record:
@@ -367,15 +395,20 @@ async def _move_batch(
     except StorageBusy as error:
         if not key_wait.is_key_busy(error):
             raise
-        if statement in KEYS:
-            async with database.transaction() as connection:
-                await database.execute(PLANNED_AS_WALKS, connection=connection)
-                keys = await database.fetch(KEYS[statement], *arguments, connection=connection)
-            if keys:
-                raise await key_wait.busy(
-                    database, [(row["kind"], row["key"]) for row in keys], undone="changed"
-                ) from error
-        raise KeyBusy(None, None, key_wait.KEY_WAIT, undone="changed") from error
+        raise await key_busy(database, statement, arguments) from error
+
+
+async def key_busy(database: PostgresDatabase, statement: str, arguments: tuple[object, ...]) -> KeyBusy:
+    """Return the error that names the key which the statement of a batch did not get."""
+    if statement in KEYS:
+        async with database.transaction() as connection:
+            await database.execute(PLANNED_AS_WALKS, connection=connection)
+            keys = await database.fetch(KEYS[statement], *arguments, connection=connection)
+        if keys:
+            return await key_wait.busy(
+                database, [(row["kind"], row["key"]) for row in keys], undone="changed"
+            )
+    return KeyBusy(None, None, key_wait.KEY_WAIT, undone="changed")
 
 
 async def _beginning(database: PostgresDatabase, walk: Walk) -> tuple[Any, ...]:

@@ -26,6 +26,7 @@ _WORKED_ON = (
     "kind",
     "leader",
     "occupant",
+    "operation",
     "paused_group",
     "paused_kind",
     "permit",

@@ -89,7 +89,7 @@ _PICK_TAGGED = """seen AS MATERIALIZED (
     ORDER BY job_id LIMIT $1
 ), mine AS MATERIALIZED (
     SELECT job.id AS job_id, job.queue_id, job.priority, {schema}.micros(job.created_at) AS pos FROM {schema}.job
-    WHERE job.id = ANY (ARRAY(SELECT job_id FROM seen)) AND job.tags @> $6
+    WHERE job.id = ANY (ARRAY(SELECT job_id FROM seen)) AND job.tags @> $6 AND {of_job}
       AND ($3::text IS NULL OR job.kind = $3) AND ($4::integer IS NULL OR job.queue_id = $4)
 ), {meant}, pick AS MATERIALIZED (
     SELECT ctid AS place, job_id
@@ -126,17 +126,21 @@ _ANSWER = """(SELECT count(*) FROM seen) AS seen, (SELECT count(*) FROM meant) A
        (SELECT row({bound}{order}) AS standing FROM seen ORDER BY standing DESC LIMIT 1) AS last"""
 
 
-def of_batch(statement: str, state: State, *, tagged: bool = False) -> str:
+def of_batch(statement: str, state: State, *, tagged: bool = False, of_job: str | None = None) -> str:
     """Return the statement for the next jobs of a state; `tagged`: of those that have all tags of $6, and of ended ones
-    those that had ended by $7.
+    those that had ended by $7. `of_job` is a further condition, for a row of `job`.
     """
     walk = WALKS[state]
     pick = _PICK
+    if of_job is not None and not tagged:
+        meant = f"(SELECT {of_job} FROM {{schema}}.job WHERE job.id = seen.job_id)"
+        walk = replace(walk, of_queue=f"{walk.of_queue} AND {meant}")
     if tagged:
         walk = replace(walk, order="job_id", bound="")
         if walk.table == "finished":
             walk = replace(walk, condition=f"{walk.condition} AND finished_at <= $7::timestamptz")
         pick = _PICK_TAGGED.replace("{meant}", _MEANT_READY if walk.table == "ready" else _MEANT)
+        pick = pick.replace("{of_job}", "true" if of_job is None else of_job)
 
     def taken(table: str, column: str = "job_id", type: str = "bigint") -> str:
         return (

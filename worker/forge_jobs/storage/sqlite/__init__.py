@@ -20,6 +20,7 @@ from forge_jobs.storage.sqlite.kinds import SqliteKinds
 from forge_jobs.storage.sqlite.leadership import SqliteLeadership
 from forge_jobs.storage.sqlite.limits import SqliteLimits
 from forge_jobs.storage.sqlite.micros import moment
+from forge_jobs.storage.sqlite.operations import SqliteOperations
 from forge_jobs.storage.sqlite.owners import SqliteOwners
 from forge_jobs.storage.sqlite.permits import SqlitePermits
 from forge_jobs.storage.sqlite.queues import SqliteQueues
@@ -73,6 +74,7 @@ class SqliteStorage(Storage):
         self.permits = SqlitePermits(database)
         self.crons = SqliteCrons(database)
         self.fires = SqliteFires(database)
+        self.operations = SqliteOperations(database)
         self.owners = SqliteOwners(database)
         self.workers = SqliteWorkers(database)
         self.versions = SqliteVersions(database)

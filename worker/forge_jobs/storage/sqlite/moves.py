@@ -144,6 +144,22 @@ def transfer(into: int, transaction: Transaction, places: Sequence[Place]) -> in
     return len(places)
 
 
+def reprioritise(priority: int, transaction: Transaction, places: Sequence[Place]) -> int:
+    """The jobs, all in one state, waiting and not blocked, have this priority, and keep their places in it; return how many had another."""
+    places = [place for place in places if place.priority != priority]
+    if places and places[0].state is State.PENDING:
+        transaction.execute_many(
+            "UPDATE ready SET priority = ? WHERE queue_id = ? AND priority = ? AND pos = ? AND job_id = ?",
+            [(priority, place.queue_id, place.priority, place.pos, place.id) for place in places],
+        )
+        for queue_id in {place.queue_id for place in places}:
+            transaction.tell("queue", queue_id)
+    ids = [(priority, place.id) for place in places]
+    transaction.execute_many("UPDATE scheduled SET priority = ? WHERE job_id = ?", ids)
+    transaction.execute_many("UPDATE job SET priority = ? WHERE id = ?", ids)
+    return len(places)
+
+
 def _takes_its_key(transaction: Transaction, place: Place) -> bool:
     return 1 == transaction.changed(
         "INSERT INTO job_key (kind, key, job_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",

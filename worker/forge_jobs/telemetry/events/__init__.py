@@ -17,6 +17,8 @@ from forge_jobs.telemetry.events.chores import (
     JobsTakenBack,
     LeaderChanged,
     LeadOffered,
+    OperationEnded,
+    OperationHeldUp,
     WorkersLost,
 )
 from forge_jobs.telemetry.events.database import (
@@ -112,6 +114,8 @@ __all__ = [
     "LoopBlocked",
     "LoopFree",
     "MigrationWaits",
+    "OperationEnded",
+    "OperationHeldUp",
     "OutageOutlived",
     "OutcomeRefused",
     "OutcomesDropped",

@@ -100,6 +100,23 @@ class ChoreFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class OperationEnded(Event):
+    """The leader has made the last step of a bulk operation."""
+
+    operation_id: int
+    move: str  # what the jobs are now
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class OperationHeldUp(Event):
+    """A step of a bulk operation could not be made, as another transaction has a key that it needs. It is tried again."""
+
+    operation_id: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class GroupsMended(Event):
     """Places in groups were left taken, or free beside jobs that wait: as by a crash, or by a worker that knows no groups."""
 

@@ -463,6 +463,42 @@ CREATE TABLE "forge_jobs".unsettled (
 ) WITH (autovacuum_vacuum_scale_factor = 0.05);
 
 
+
+-- Bulk operations
+
+-- Changes of all jobs that match, made in steps of a transaction each, which also writes here how far they are: whoever
+-- makes the next step, while this row is locked, goes on there.
+CREATE TABLE "forge_jobs".operation (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    move       text NOT NULL,  -- what the jobs are afterwards
+    -- which jobs are meant
+    states     text[] NOT NULL,
+    queue      text,  -- null: of all queues
+    kind       text,
+    tags       text[] NOT NULL,
+    last_id    bigint NOT NULL,  -- the highest id of a job when it was asked for
+    into_queue text,
+    priority   smallint,
+    rate       double precision CHECK (rate > 0),  -- jobs per second; null: as fast as it goes
+    asked_by   text NOT NULL,
+    asked_at   timestamptz NOT NULL,
+    meant      bigint NOT NULL,  -- how many jobs matched when it was asked for
+    sample     bigint[] NOT NULL,  -- some of them
+    -- how far it is
+    state      text NOT NULL CHECK (state IN ('working', 'done', 'cancelled')),
+    position   text NOT NULL,  -- JSON: where the next step goes on
+    changed    bigint NOT NULL DEFAULT 0,
+    skipped    bigint NOT NULL DEFAULT 0,
+    running    bigint NOT NULL DEFAULT 0,
+    locked     bigint NOT NULL DEFAULT 0,
+    next_at    timestamptz NOT NULL,
+    ended_at   timestamptz,
+    error      text,  -- why the last step could not be made
+    CHECK ((state = 'working') = (ended_at IS NULL))
+) WITH (fillfactor = 50);
+CREATE INDEX operation_working ON "forge_jobs".operation (next_at) WHERE state = 'working';
+
+
 -- Crons
 
 CREATE TABLE "forge_jobs".cron (
@@ -1581,6 +1617,7 @@ DELETE FROM forge_jobs.revision;
 DELETE FROM forge_jobs.ready;
 DELETE FROM forge_jobs.rate_limit;
 DELETE FROM forge_jobs.operator;
+DELETE FROM forge_jobs.operation;
 DELETE FROM forge_jobs.occupant;
 DELETE FROM forge_jobs.migration;
 DELETE FROM forge_jobs.leader;
@@ -1642,6 +1679,7 @@ INSERT INTO forge_jobs.kind (kind, queue, priority, max_attempts, timeout, codec
 INSERT INTO forge_jobs.leader (one, worker_id, epoch, until) OVERRIDING SYSTEM VALUE VALUES ('true', '1001', '1', '2053-05-19 00:00:00+00') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.migration (number, name, applied_at, breaking) OVERRIDING SYSTEM VALUE VALUES ('1', 'jobs', '2026-01-01 00:00:00+00', 'false') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.occupant (job_id, group_id, since) OVERRIDING SYSTEM VALUE VALUES ('14', '1', '1767225600000000') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.operation (id, move, states, queue, kind, tags, last_id, into_queue, priority, rate, asked_by, asked_at, meant, sample, state, position, changed, skipped, running, locked, next_at, ended_at, error) OVERRIDING SYSTEM VALUE VALUES ('1', 'cancelled', '{pending}', NULL, NULL, '{nobody}', '18', NULL, NULL, NULL, 'ada', '2026-01-01 00:00:00+00', '0', '{}', 'cancelled', '{}', '0', '0', '0', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.operator (one, holder, epoch) OVERRIDING SYSTEM VALUE VALUES ('true', 'operator-1', '1') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by, flowed, flowed_at, emptied) OVERRIDING SYSTEM VALUE VALUES ('mail', '10', '1', '10', '2026-01-01 00:00:00+00', '0', NULL, NULL, '0', '2026-01-01 00:00:00+00', '0') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('11', '1767225600000000', '1', '0', '0') ON CONFLICT DO NOTHING;
@@ -1707,4 +1745,5 @@ SELECT setval('forge_jobs.cron_id_seq', 1);
 SELECT setval('forge_jobs.failure_id_seq', 3);
 SELECT setval('forge_jobs.job_group_id_seq', 1);
 SELECT setval('forge_jobs.job_id_seq', 20);
+SELECT setval('forge_jobs.operation_id_seq', 1);
 SELECT setval('forge_jobs.queue_id_seq', 2);

@@ -428,6 +428,41 @@ CREATE TABLE occupant (
 CREATE INDEX occupant_group ON occupant (group_id, since);
 
 
+
+-- Bulk operations
+
+-- Changes of all jobs that match, made in steps of a transaction each, which also writes here how far they are.
+CREATE TABLE operation (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    move       TEXT NOT NULL,  -- what the jobs are afterwards
+    -- which jobs are meant
+    states     TEXT NOT NULL,
+    queue      TEXT,  -- null: of all queues
+    kind       TEXT,
+    tags       TEXT NOT NULL,
+    last_id    INTEGER NOT NULL,  -- the highest id of a job when it was asked for
+    into_queue TEXT,
+    priority   INTEGER,
+    rate       REAL CHECK (rate > 0),  -- jobs per second; null: as fast as it goes
+    asked_by   TEXT NOT NULL,
+    asked_at   INTEGER NOT NULL,
+    meant      INTEGER NOT NULL,  -- how many jobs matched when it was asked for
+    sample     TEXT NOT NULL,  -- some of them
+    -- how far it is
+    state      TEXT NOT NULL CHECK (state IN ('working', 'done', 'cancelled')),
+    position   TEXT NOT NULL,  -- where the next step goes on
+    changed    INTEGER NOT NULL DEFAULT 0,
+    skipped    INTEGER NOT NULL DEFAULT 0,
+    running    INTEGER NOT NULL DEFAULT 0,
+    locked     INTEGER NOT NULL DEFAULT 0,
+    next_at    INTEGER NOT NULL,
+    ended_at   INTEGER,
+    error      TEXT,  -- why the last step could not be made
+    CHECK ((state = 'working') = (ended_at IS NULL))
+);
+CREATE INDEX operation_working ON operation (next_at) WHERE state = 'working';
+
+
 -- Crons
 
 CREATE TABLE cron (
@@ -549,6 +584,7 @@ DELETE FROM revision;
 DELETE FROM ready;
 DELETE FROM rate_limit;
 DELETE FROM operator;
+DELETE FROM operation;
 DELETE FROM occupant;
 DELETE FROM notice;
 DELETE FROM migration;
@@ -613,6 +649,7 @@ INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('gate', 'pool', 4)
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '1', 19);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '2', 17);
 INSERT OR REPLACE INTO occupant (job_id, group_id, since) VALUES (14, 1, 1767225600000000);
+INSERT OR REPLACE INTO operation (id, move, states, queue, kind, tags, last_id, into_queue, priority, rate, asked_by, asked_at, meant, sample, state, position, changed, skipped, running, locked, next_at, ended_at, error) VALUES (1, 'cancelled', '["pending"]', NULL, NULL, '["nobody"]', 18, NULL, NULL, NULL, 'ada', 1767225600000000, 0, '[]', 'cancelled', '{}', 0, 0, 0, 0, 1767225600000000, 1767225600000000, NULL);
 INSERT OR REPLACE INTO operator (one, holder, epoch) VALUES (1, 'operator-1', 1);
 INSERT OR REPLACE INTO rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by, flowed, flowed_at, emptied) VALUES ('mail', 10.0, 1.0, 10.0, 1767225600000000, 0, NULL, NULL, 0.0, 1767225600000000, 0.0);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (11, 1767225600000000, 1, 0, 0);

@@ -452,6 +452,42 @@ CREATE TABLE {schema}.unsettled (
 ) WITH (autovacuum_vacuum_scale_factor = 0.05);
 
 
+
+-- Bulk operations
+
+-- Changes of all jobs that match, made in steps of a transaction each, which also writes here how far they are: whoever
+-- makes the next step, while this row is locked, goes on there.
+CREATE TABLE {schema}.operation (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    move       text NOT NULL,  -- what the jobs are afterwards
+    -- which jobs are meant
+    states     text[] NOT NULL,
+    queue      text,  -- null: of all queues
+    kind       text,
+    tags       text[] NOT NULL,
+    last_id    bigint NOT NULL,  -- the highest id of a job when it was asked for
+    into_queue text,
+    priority   smallint,
+    rate       double precision CHECK (rate > 0),  -- jobs per second; null: as fast as it goes
+    asked_by   text NOT NULL,
+    asked_at   timestamptz NOT NULL,
+    meant      bigint NOT NULL,  -- how many jobs matched when it was asked for
+    sample     bigint[] NOT NULL,  -- some of them
+    -- how far it is
+    state      text NOT NULL CHECK (state IN ('working', 'done', 'cancelled')),
+    position   text NOT NULL,  -- JSON: where the next step goes on
+    changed    bigint NOT NULL DEFAULT 0,
+    skipped    bigint NOT NULL DEFAULT 0,
+    running    bigint NOT NULL DEFAULT 0,
+    locked     bigint NOT NULL DEFAULT 0,
+    next_at    timestamptz NOT NULL,
+    ended_at   timestamptz,
+    error      text,  -- why the last step could not be made
+    CHECK ((state = 'working') = (ended_at IS NULL))
+) WITH (fillfactor = 50);
+CREATE INDEX operation_working ON {schema}.operation (next_at) WHERE state = 'working';
+
+
 -- Crons
 
 CREATE TABLE {schema}.cron (

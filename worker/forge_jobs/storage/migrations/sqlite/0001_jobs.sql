@@ -418,6 +418,41 @@ CREATE TABLE occupant (
 CREATE INDEX occupant_group ON occupant (group_id, since);
 
 
+
+-- Bulk operations
+
+-- Changes of all jobs that match, made in steps of a transaction each, which also writes here how far they are.
+CREATE TABLE operation (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    move       TEXT NOT NULL,  -- what the jobs are afterwards
+    -- which jobs are meant
+    states     TEXT NOT NULL,
+    queue      TEXT,  -- null: of all queues
+    kind       TEXT,
+    tags       TEXT NOT NULL,
+    last_id    INTEGER NOT NULL,  -- the highest id of a job when it was asked for
+    into_queue TEXT,
+    priority   INTEGER,
+    rate       REAL CHECK (rate > 0),  -- jobs per second; null: as fast as it goes
+    asked_by   TEXT NOT NULL,
+    asked_at   INTEGER NOT NULL,
+    meant      INTEGER NOT NULL,  -- how many jobs matched when it was asked for
+    sample     TEXT NOT NULL,  -- some of them
+    -- how far it is
+    state      TEXT NOT NULL CHECK (state IN ('working', 'done', 'cancelled')),
+    position   TEXT NOT NULL,  -- where the next step goes on
+    changed    INTEGER NOT NULL DEFAULT 0,
+    skipped    INTEGER NOT NULL DEFAULT 0,
+    running    INTEGER NOT NULL DEFAULT 0,
+    locked     INTEGER NOT NULL DEFAULT 0,
+    next_at    INTEGER NOT NULL,
+    ended_at   INTEGER,
+    error      TEXT,  -- why the last step could not be made
+    CHECK ((state = 'working') = (ended_at IS NULL))
+);
+CREATE INDEX operation_working ON operation (next_at) WHERE state = 'working';
+
+
 -- Crons
 
 CREATE TABLE cron (
