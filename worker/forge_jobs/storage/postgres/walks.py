@@ -65,7 +65,8 @@ WALKS = {
 }
 
 
-# $1 bounds how many rows are looked at, not how many match: of a rare kind there may be none for long.
+# $1 bounds how many rows are looked at, not how many match: of a rare kind there may be none for long. Those that are
+# locked are asked for their queue again: they may have been moved to another one since they were seen.
 _PICK = """seen AS MATERIALIZED (
     SELECT ctid AS place, queue_id, {order}
     FROM {schema}.{table}
@@ -77,7 +78,7 @@ _PICK = """seen AS MATERIALIZED (
 ), pick AS MATERIALIZED (
     SELECT ctid AS place, job_id
     FROM {schema}.{table}
-    WHERE {row} = ANY (ARRAY(SELECT {found} FROM meant)) AND {condition}
+    WHERE {row} = ANY (ARRAY(SELECT {found} FROM meant)) AND {condition} AND ($4::integer IS NULL OR queue_id = $4)
     FOR UPDATE SKIP LOCKED
 ), """
 
@@ -94,7 +95,7 @@ _PICK_TAGGED = """seen AS MATERIALIZED (
 ), {meant}, pick AS MATERIALIZED (
     SELECT ctid AS place, job_id
     FROM {schema}.{table}
-    WHERE {row} = ANY (ARRAY(SELECT {found} FROM meant)) AND {condition}
+    WHERE {row} = ANY (ARRAY(SELECT {found} FROM meant)) AND {condition} AND ($4::integer IS NULL OR queue_id = $4)
     FOR UPDATE SKIP LOCKED
 ), """
 
