@@ -48,6 +48,7 @@ GAUGES: dict[str, tuple[str, Callable[[QueueFacts], float]]] = {
     "in_progress_jobs": ("Jobs that workers hold.", lambda facts: facts.counts.in_progress),
     "done_jobs": ("Done jobs that are still kept.", lambda facts: facts.counts.done),
     "dead_jobs": ("Dead jobs that are still kept.", lambda facts: facts.counts.dead),
+    "expired_jobs": ("Expired jobs that are still kept.", lambda facts: facts.counts.expired),
     "held_jobs": (
         "Pending jobs that would not start however many workers there were.",
         lambda facts: held(facts.workable, facts.queue, facts.unhandled),
