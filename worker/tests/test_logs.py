@@ -15,6 +15,7 @@ import pytest
 from forge_jobs import Forge, Worker
 from forge_jobs.model.job import Claim
 from forge_jobs.model.run import Outcome, Run
+from forge_jobs.model.time_limit import OutOfTime
 from forge_jobs.telemetry import events, logs
 from forge_jobs.telemetry.events import JobsEnded
 from forge_jobs.telemetry.log_format import JsonFormatter, TextFormatter
@@ -76,6 +77,17 @@ def test_a_failed_attempt_is_a_warning_with_its_error_and_when_it_is_tried_again
     assert line.endswith(
         "job_id=42 kind=send_email queue=mail attempt=2 outcome=failed wait=0.004 duration=0.25 retry_in=10"
     )
+
+
+def test_jobs_whose_time_is_over_are_said_one_by_one(said: Any) -> None:
+    late = OutOfTime(7, "mail", "send", True, "expired: it was not begun by 2026-01-01 00:00:00 UTC")
+    over = OutOfTime(8, "mail", "send", False, "overdue: it had not ended by 2026-01-01 00:00:00 UTC")
+
+    first, second = said(events.JobsOutOfTime([late, over]))
+
+    assert "WARNING Job 7 was not run: expired: it was not begun by 2026-01-01 00:00:00 UTC  " in first
+    assert "job_id=7 kind=send queue=mail" in first and "outcome=expired" in first
+    assert "ERROR   Job 8 is dead: overdue: it had not ended by 2026-01-01 00:00:00 UTC  " in second
 
 
 def test_an_exit_that_did_not_end_the_worker_is_said_with_its_job_or_those_that_run(said: Any) -> None:

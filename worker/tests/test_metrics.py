@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from forge_jobs.model.job import Claim, State
 from forge_jobs.model.run import Outcome, Run
+from forge_jobs.model.time_limit import OutOfTime
 from forge_jobs.probes.metrics import Metrics
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.telemetry import counters, events
@@ -324,6 +325,21 @@ async def test_without_a_database_a_scrape_still_tells_what_happened_here(
     assert page.value("forge_database_up") == 0
     assert page.value("forge_jobs_ended_total", queue="mail", kind="send_email", outcome="done") == 1
     assert page.value("forge_workers") is None
+
+
+async def test_waiting_jobs_whose_time_is_over_are_counted_by_their_outcome(
+    telemetry: Telemetry, storage: Storage
+) -> None:
+    metrics = Metrics(telemetry, storage)
+    jobs = [OutOfTime(number, "mail", "send", number != 3, "") for number in (1, 2, 3)]
+
+    telemetry.emit(events.JobsOutOfTime(jobs))
+
+    page = await scraped(metrics)
+    ended = {"queue": "mail", "kind": "send"}
+    assert page.value("forge_jobs_ended_total", **ended, outcome="expired") == 2
+    assert page.value("forge_jobs_ended_total", **ended, outcome="dead") == 1
+    assert page.value("forge_jobs_wait_seconds_count", **ended) == 0
 
 
 async def test_a_database_that_is_too_slow_does_not_hold_up_a_scrape(

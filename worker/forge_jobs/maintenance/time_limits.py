@@ -6,6 +6,7 @@ from forge_jobs.telemetry.events import JobsOutOfTime
 from forge_jobs.telemetry.telemetry import Telemetry
 
 BATCH = 1000
+PAUSE_BETWEEN_BATCHES = 0.05  # seconds, so that many jobs that end at once slow nobody
 
 
 async def expire(storage: Storage, telemetry: Telemetry, epoch: LeaderEpoch) -> float | None:
@@ -13,4 +14,4 @@ async def expire(storage: Storage, telemetry: Telemetry, epoch: LeaderEpoch) -> 
     ended, next_in = await storage.time_limits.expire(epoch=epoch, limit=BATCH)
     if ended:
         telemetry.emit(JobsOutOfTime(ended))
-    return None if next_in is None else next_in.total_seconds()
+    return None if next_in is None else max(next_in.total_seconds(), PAUSE_BETWEEN_BATCHES)

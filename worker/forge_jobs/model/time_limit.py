@@ -17,6 +17,7 @@ class TimeLimits(msgspec.Struct, frozen=True, gc=False):
 
     start_by: float | None = None  # None: none, or it was begun
     deadline: float | None = None  # None: none
+    ahead: float = 0.0  # seconds that the database's clock was ahead of our `uptime` when they were read
 
     def is_over(self, now: float) -> bool:
         """Whether no attempt may begin any more."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from forge_jobs.model.facts import FullGroup, Waiting
-from forge_jobs.model.job import ENDED, NOBODY, WAITING, Job, Reason, State
+from forge_jobs.model.job import ENDED, NOBODY, Job, Reason, State
 from forge_jobs.model.rate_limit import NEARLY
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.rules import names
@@ -62,16 +62,19 @@ def explain(
 
 def _time_limits(job: Job, now: datetime) -> Iterator[str]:
     """What will become of a job that has not ended, and when."""
-    if job.start_by is not None and job.state in WAITING:
-        yield f"It expires unless it begins by {_moment(job.start_by, now)}."
-    if job.deadline is not None and job.state not in ENDED:
-        stopped = "its handler is told to stop then" if job.state is State.IN_PROGRESS else "it is dead then"
-        yield f"Its deadline is {_moment(job.deadline, now)}: {stopped}."
-
-
-def _moment(moment: datetime, now: datetime) -> str:
-    when = f"in {in_words(moment - now)}" if moment > now else f"{in_words(now - moment)} ago"
-    return f"{to_the_second(moment)}, {when}"
+    runs = job.state is State.IN_PROGRESS
+    if job.start_by is not None and job.start_by > now and not runs:
+        yield f"It expires unless it begins by {to_the_second(job.start_by)}, in {in_words(job.start_by - now)}."
+    elif job.start_by is not None and not runs:
+        yield f"It was not begun by {to_the_second(job.start_by)}: the leading worker ends it in a moment."
+    if job.deadline is None:
+        return
+    if job.deadline > now:
+        end = "its handler is told to stop then" if runs else "it is dead then"
+        yield f"Its deadline is {to_the_second(job.deadline)}, in {in_words(job.deadline - now)}: {end}."
+    else:
+        end = "its handler was told to stop, and has not ended yet" if runs else "the leading worker ends it in a moment"
+        yield f"Its deadline was {to_the_second(job.deadline)}: {end}."
 
 
 def _stuck(job: Job, workers: Iterable[WorkerInfo]) -> Iterator[str]:

@@ -12,7 +12,7 @@ OUTCOMES: Mapping[Outcome, tuple[int, str]] = {
     Outcome.FAILED: (logging.WARNING, "failed"),
     Outcome.DEAD: (logging.ERROR, "is dead"),
     Outcome.CANCELLED: (logging.INFO, "was cancelled"),
-    Outcome.EXPIRED: (logging.WARNING, "has expired"),
+    Outcome.EXPIRED: (logging.WARNING, "was not run"),
     Outcome.SUPERSEDED: (logging.INFO, "was superseded"),
     Outcome.THROTTLED: (logging.INFO, "was throttled"),
     Outcome.RESCHEDULED: (logging.INFO, "was rescheduled"),

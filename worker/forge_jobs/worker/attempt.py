@@ -6,7 +6,6 @@ handler is told to stop by cancelling the task that it runs in; `stopped` rememb
 
 import asyncio
 import functools
-import time
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
@@ -20,6 +19,7 @@ from forge_jobs.model.time_limit import TimeLimits
 from forge_jobs.rules.verdict import Stop, Verdict
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.threads import Threads
+from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry import logs
 from forge_jobs.worker.children import Children
 from forge_jobs.worker.served_queue import ServedQueue
@@ -66,13 +66,10 @@ class Attempt(msgspec.Struct, eq=False):
 
 
 def limited(
-    attempt: Attempt, limits: TimeLimits, clock_offset: float, stop: Callable[[Attempt, Stop], None]
+    attempt: Attempt, limits: TimeLimits, stop: Callable[[Attempt, Stop], None]
 ) -> asyncio.TimerHandle | None:
-    """Return the timer that stops the attempt at its timeout or at its job's deadline. One that comes too late ends here.
-
-    `clock_offset` is how many seconds the database's clock is ahead of ours.
-    """
-    now, timeout = time.time() + clock_offset, attempt.claim.timeout
+    """Return the timer that stops the attempt at its timeout or at its job's deadline. One that comes too late ends here."""
+    now, timeout = uptime() + limits.ahead, attempt.claim.timeout
     if limits.is_over(now):  # the database decides what becomes of it
         attempt.stopped = Stop.LATE
         raise asyncio.CancelledError

@@ -276,7 +276,7 @@ class Runners:
                 # for this attempt: the next asks the queue again
                 claim.timeout = config.timeout.total_seconds()
             if claim.limits is not None:
-                timer = limited(attempt, claim.limits, self._clock_offset, self._stop)
+                timer = limited(attempt, claim.limits, self._stop)
             elif claim.timeout is not None:
                 timer = self._loop.call_later(claim.timeout, self._stop, attempt, Stop.TIMED_OUT)
             if self._telemetry.wants_starts:

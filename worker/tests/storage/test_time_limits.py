@@ -7,7 +7,7 @@ import pytest
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import KeyMode, NewJob, Postponement, Reason, State
 from forge_jobs.model.match import Match, Move
-from forge_jobs.model.time_limit import TimeLimits
+from forge_jobs.system.uptime import uptime
 from tests.storage.factories import (
     claim,
     cron,
@@ -151,7 +151,11 @@ async def test_a_worker_learns_of_the_time_limits_with_the_claim(storage, clock)
     plain, limited = await claim(storage, me)
 
     assert plain.limits is None
-    assert limited.limits == TimeLimits((now + MINUTE).timestamp(), (now + HOUR).timestamp())
+    assert (limited.limits.start_by, limited.limits.deadline) == (
+        (now + MINUTE).timestamp(),
+        (now + HOUR).timestamp(),
+    )
+    assert limited.limits.ahead == pytest.approx(now.timestamp() - uptime(), abs=60)
     assert not limited.limits.is_over(now.timestamp())
     assert limited.limits.is_over((now + MINUTE).timestamp())
 
@@ -193,7 +197,7 @@ async def test_a_job_that_was_begun_does_not_expire_any_more(storage, clock):
     [again] = await claim(storage, me)
 
     assert (again.job_id, again.attempt) == (wanted, 2)
-    assert again.limits in (None, TimeLimits())
+    assert again.limits is None
 
 
 @pytest.mark.parametrize("reason", [Reason.RETRY, Reason.THROTTLED, Reason.RESCHEDULED])

@@ -160,9 +160,12 @@ def _postpone(*, keyed: bool, linked: bool = False) -> str:
     begun = "reason IN ('retry', 'rescheduled')"
     limits = filled(_LIMITS, not_begun=f" AND NOT {begun}", due="due") if linked else ""
     if linked:  # one that was begun need not be begun by any moment any more
+        were_begun = f"job_id = ANY (ARRAY(SELECT job_id FROM gone WHERE {begun} AND NOT {ended}))"
         ends += f""", begun AS (
-    UPDATE {{schema}}.time_limit SET start_by = NULL, look_at = coalesce(deadline, look_at)
-    WHERE start_by IS NOT NULL AND job_id = ANY (ARRAY(SELECT job_id FROM gone WHERE {begun} AND NOT {ended}))
+    DELETE FROM {{schema}}.time_limit WHERE deadline IS NULL AND {were_begun}
+), begun_with_deadline AS (
+    UPDATE {{schema}}.time_limit SET start_by = NULL, look_at = deadline
+    WHERE start_by IS NOT NULL AND deadline IS NOT NULL AND {were_begun}
 )"""
     # A linked job is scheduled even when it is due: it has to stand in line again, behind those that wait already.
     is_later, is_ready = ("true", "false") if linked else ("due > now()", "due <= now()")

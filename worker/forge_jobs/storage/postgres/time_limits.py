@@ -7,12 +7,14 @@ from typing import Any
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import Claim, NewJob
 from forge_jobs.model.time_limit import LIMITED, Limit, OutOfTime, TimeLimits
+from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.postgres import endings
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.groups import admit
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 from forge_jobs.storage.postgres.statement import filled
+from forge_jobs.system.uptime import uptime
 
 _MOMENT = "to_char({moment} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC'"
 EXPIRED = "'expired: it was not begun by ' || " + _MOMENT.replace("{moment}", "time_limit.start_by")
@@ -20,7 +22,8 @@ OVERDUE = "'overdue: it had not ended by ' || " + _MOMENT.replace("{moment}", "t
 """The errors of jobs whose time is over, as `model.time_limit` has them."""
 
 READ = """
-SELECT job_id, extract(epoch FROM start_by)::double precision, extract(epoch FROM deadline)::double precision
+SELECT job_id, extract(epoch FROM start_by)::double precision, extract(epoch FROM deadline)::double precision,
+       extract(epoch FROM now())::double precision
 FROM {schema}.time_limit WHERE job_id = ANY ($1::bigint[])
 """
 
@@ -70,13 +73,14 @@ WITH late AS MATERIALIZED (
 ), gone AS MATERIALIZED (
     SELECT left_state.*, late.is_expired, late.{by_time} FROM left_state JOIN late USING (job_id)
 ), {ended}, {unlimited}, {tallied}
-SELECT (SELECT count(*) FROM late) AS seen, gone.job_id, queue.name AS queue, job.kind, gone.is_expired, gone.{by_time} AS error
+SELECT (SELECT count(*) FROM late) AS seen, gone.job_id, {name} AS queue, job.kind, gone.is_expired, gone.{by_time} AS error
 FROM (SELECT) AS one
 LEFT JOIN (gone JOIN {schema}.queue ON queue.id = gone.queue_id JOIN {schema}.job ON job.id = gone.job_id) ON true
 """,
     expired=EXPIRED,
     overdue=OVERDUE,
     by_time=endings.BY_TIME,
+    name=SHOWN_NAME,
     leads=LEADS.replace("{epoch}", "$1"),
     ended=endings.cancelled(
         error=endings.BY_TIME, state="CASE WHEN is_expired THEN 'expired' ELSE 'dead' END"
@@ -108,22 +112,22 @@ SELECT {schema}.leave_groups($1::bigint[]) || {schema}.admit(ARRAY(
 # what it has by itself.
 PUT_OFF = """
 WITH looked_at AS MATERIALIZED (
-    SELECT time_limit.ctid AS place, deadline,
+    SELECT time_limit.ctid AS place,
            EXISTS (SELECT FROM {schema}.claimed WHERE claimed.job_id = time_limit.job_id) AS runs,
            EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = time_limit.job_id)
                OR NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = time_limit.job_id) AS is_stale
     FROM {schema}.time_limit WHERE look_at <= now() AND {leads} ORDER BY look_at LIMIT $2 FOR UPDATE SKIP LOCKED
 ), stale AS (
-    DELETE FROM {schema}.time_limit WHERE ctid = ANY (ARRAY(SELECT place FROM looked_at WHERE is_stale)) RETURNING job_id
-), later AS (
+    DELETE FROM {schema}.time_limit WHERE ctid = ANY (ARRAY(SELECT place FROM looked_at WHERE is_stale))
+), moving AS (
+    UPDATE {schema}.time_limit SET look_at = now() + interval '1 second'
+    WHERE ctid = ANY (ARRAY(SELECT place FROM looked_at WHERE NOT is_stale AND NOT runs))
+), running AS (
     UPDATE {schema}.time_limit
-    SET look_at = CASE WHEN NOT looked_at.runs THEN now() + interval '1 second'
-                       WHEN looked_at.deadline > now() THEN looked_at.deadline
-                       ELSE now() + interval '1 minute' END
-    FROM looked_at WHERE time_limit.ctid = looked_at.place AND NOT looked_at.is_stale
-    RETURNING job_id
+    SET look_at = CASE WHEN deadline > now() THEN deadline ELSE now() + interval '1 minute' END
+    WHERE ctid = ANY (ARRAY(SELECT place FROM looked_at WHERE NOT is_stale AND runs))
 )
-SELECT (SELECT count(*) FROM stale), (SELECT count(*) FROM later)
+SELECT count(*) FROM looked_at
 """.replace("{leads}", LEADS.replace("{epoch}", "$1"))
 
 NEXT = "SELECT min(look_at) - now() FROM {schema}.time_limit"
@@ -163,8 +167,9 @@ async def read(database: PostgresDatabase, claims: Sequence[Claim]) -> None:
     """The claims of jobs with time limits say them."""
     limited = {claim.job_id: claim for claim in claims if claim.links is not None and claim.links & LIMITED}
     if limited:
-        for job_id, start_by, deadline in await database.claims.fetch(READ, list(limited)):
-            limited[job_id].limits = TimeLimits(start_by, deadline)
+        asked = uptime()  # before the database was: rather a moment too early than too late
+        for job_id, start_by, deadline, now in await database.claims.fetch(READ, list(limited)):
+            limited[job_id].limits = TimeLimits(start_by, deadline, now - asked)
 
 
 def fill_in(claims: Sequence[Claim], record: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.leadership import leads
 from forge_jobs.storage.sqlite.micros import duration, later, micros
 from forge_jobs.storage.sqlite.transaction import Record, Transaction
+from forge_jobs.system.uptime import uptime
 
 SET = "INSERT INTO time_limit (job_id, start_by, deadline, look_at) VALUES (?, ?, ?, ?)"
 
@@ -55,8 +56,9 @@ def read(transaction: Transaction, claims: Sequence[Claim]) -> None:
     """The claims of jobs with time limits say them."""
     limited = {claim.job_id: claim for claim in claims if claim.links is not None and claim.links & LIMITED}
     if limited:
+        ahead = transaction.now / SECOND - uptime()
         for job_id, start_by, deadline in transaction.rows(FIND, (json.dumps(list(limited)),)):
-            limited[job_id].limits = TimeLimits(_seconds(start_by), _seconds(deadline))
+            limited[job_id].limits = TimeLimits(_seconds(start_by), _seconds(deadline), ahead)
 
 
 def over(transaction: Transaction, waits: Sequence[tuple[Claim, int, bool]]) -> None:
@@ -78,9 +80,10 @@ def over(transaction: Transaction, waits: Sequence[tuple[Claim, int, bool]]) -> 
 
 def begun(transaction: Transaction, job_ids: Iterable[int]) -> None:
     """The jobs were begun, so that they need not be begun by any moment any more."""
+    ids = [(job_id,) for job_id in job_ids]
+    transaction.execute_many("DELETE FROM time_limit WHERE deadline IS NULL AND job_id = ?", ids)
     transaction.execute_many(
-        "UPDATE time_limit SET start_by = NULL, look_at = coalesce(deadline, look_at) WHERE job_id = ?",
-        [(job_id,) for job_id in job_ids],
+        "UPDATE time_limit SET start_by = NULL, look_at = deadline WHERE start_by IS NOT NULL AND job_id = ?", ids
     )
 
 
