@@ -356,7 +356,7 @@ class Forge(Producer):
         Context. The other parameters are the payload; their annotations are checked.
 
         Options hold for every job of the kind that does not say otherwise, whoever enqueues
-        it; `start_by`, `deadline`, `unique`, `group`, `tags` and `singleton` hold for jobs that this program enqueues. With `batch` the function does many jobs in
+        it; `unique`, `group`, `tags` and `singleton` hold for jobs that this program enqueues. With `batch` the function does many jobs in
         one call: it takes a list of BatchJob and returns an outcome for each. `title`, `owner` (who answers for it) and
         `docs` (a link) are for people. Raises InvalidInput.
         """

@@ -160,7 +160,14 @@ class Handler(Generic[P, R]):
         """What is published of its kind."""
         job = self.defaults.job(self.kind, b"", self.codec)
         options = (job.queue, job.priority, job.max_attempts, job.timeout, job.codec)
-        return Kind(self.kind, *options, self.title, self.owner, self.docs)
+        people = (self.title, self.owner, self.docs)
+        return Kind(
+            self.kind,
+            *options,
+            *people,
+            start_by=time_limits.duration(job.start_by, "start_by"),
+            deadline=time_limits.duration(job.deadline, "deadline"),
+        )
 
     def require_importable(self) -> None:
         """Raise InvalidInput when its module and name do not lead to its function."""

@@ -181,4 +181,6 @@ def resolved(job: NewJob, kind: Kind | None) -> NewJob:
         priority=(declared.priority or 0) if job.priority is None else job.priority,
         max_attempts=declared.max_attempts if job.max_attempts is None else job.max_attempts,
         timeout=job.timeout or declared.timeout,
+        start_by=job.start_by or declared.start_by,
+        deadline=job.deadline or declared.deadline,
     )

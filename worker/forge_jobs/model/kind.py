@@ -17,5 +17,7 @@ class Kind:
     title: str | None = None  # for people
     owner: str | None = None  # who answers for it
     docs: str | None = None  # a link
+    start_by: timedelta | None = None  # from when a job is due
+    deadline: timedelta | None = None
     declared_at: datetime | None = None  # when this was written, database clock
     declared_by: str | None = None  # the host and process that wrote it

@@ -73,7 +73,11 @@ def _time_limits(job: Job, now: datetime) -> Iterator[str]:
         end = "its handler is told to stop then" if runs else "it is dead then"
         yield f"Its deadline is {to_the_second(job.deadline)}, in {in_words(job.deadline - now)}: {end}."
     else:
-        end = "its handler was told to stop, and has not ended yet" if runs else "the leading worker ends it in a moment"
+        end = (
+            "its handler was told to stop, and has not ended yet"
+            if runs
+            else "the leading worker ends it in a moment"
+        )
         yield f"Its deadline was {to_the_second(job.deadline)}: {end}."
 
 

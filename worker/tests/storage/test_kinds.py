@@ -7,12 +7,23 @@ from datetime import timedelta
 import pytest
 
 from forge_jobs.errors import UnknownQueue
-from forge_jobs.model.job import FOREVER
+from forge_jobs.model.group import Group, encoded
+from forge_jobs.model.job import FOREVER, KeyMode
 from forge_jobs.model.kind import Kind
 from tests.storage.factories import cron, enqueue, job, leader
 
 SEND = Kind(
-    "send", "mail", 3, 8, timedelta(seconds=30), "json", "Send a mail", "team-mail", "https://x.example"
+    "send",
+    "mail",
+    3,
+    8,
+    timedelta(seconds=30),
+    "json",
+    "Send a mail",
+    "team-mail",
+    "https://x.example",
+    timedelta(minutes=1),
+    timedelta(hours=1),
 )
 
 
@@ -196,3 +207,57 @@ async def test_a_new_cron_goes_to_the_queue_that_its_kind_declares(storage):
 
     assert made.queue == "mail"
     assert (await storage.crons.get("other")).queue == "mail"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"key": "k"},
+        {"key": "k", "key_mode": KeyMode.REPLACE},
+        {"groups": encoded([Group("a")])},
+        {"tags": ("a",)},
+        {"delay": timedelta(hours=1)},
+    ],
+)
+@pytest.mark.parametrize("how", ["one", "many", "bulk", "transaction", "cron"])
+async def test_the_time_limits_that_are_declared_hold_for_jobs_that_say_none(
+    storage, database, clock, options, how
+):
+    now = await clock.freeze()
+    await declare(storage, Kind("send", start_by=timedelta(minutes=1), deadline=timedelta(hours=1)))
+    due = now + options.get("delay", timedelta(0))
+    if how == "one":
+        answer = await storage.jobs.enqueue(job("send", **options))
+    elif how == "transaction":
+        async with database.transaction() as connection:
+            answer = await storage.jobs.enqueue(job("send", **options), connection=connection)
+    elif how == "cron":
+        due = now
+        await storage.crons.set(cron(kind="send"))
+        answer = await storage.crons.trigger("nightly")
+    else:
+        jobs = [job("other")] * (300 if how == "bulk" else 1) + [job("send", **options)]
+        answer = (await storage.jobs.enqueue_many(jobs))[-1]
+
+    found = await storage.jobs.get(answer.id)
+    assert abs(found.start_by - due - timedelta(minutes=1)) < timedelta(seconds=1)
+    assert abs(found.deadline - due - timedelta(hours=1)) < timedelta(seconds=1)
+
+
+async def test_a_job_that_says_a_time_limit_has_that_one(storage, clock):
+    now = await clock.freeze()
+    await declare(storage, Kind("send", start_by=timedelta(minutes=1)))
+
+    said = await storage.jobs.get(await enqueue(storage, "send", start_by=timedelta(hours=1)))
+    declared = await storage.jobs.get(await enqueue(storage, "send", declared=True))
+
+    assert (said.start_by, declared.start_by) == (now + timedelta(hours=1), None)
+
+
+async def test_a_queue_that_is_not_there_is_told_also_where_the_kind_has_time_limits(storage):
+    await declare(storage, Kind("send", start_by=timedelta(minutes=1)))
+
+    with pytest.raises(UnknownQueue, match="nowhere"):
+        await enqueue(storage, "send", queue="nowhere")
+    assert await storage.jobs.find() == []

@@ -562,6 +562,16 @@ async def test_a_job_that_sql_enqueues_has_its_time_limits(storage, database, cl
     assert (await storage.jobs.get(found.id)).state is State.EXPIRED
 
 
+async def test_a_job_that_sql_enqueues_has_the_time_limits_that_its_kind_declares(storage, database):
+    kind = Kind("work", start_by=timedelta(minutes=1), deadline=timedelta(hours=1))
+    await storage.kinds.declare([kind], by="a test")
+
+    await database.rows("SELECT forge_jobs.enqueue('work')")
+
+    [found] = await storage.jobs.find()
+    assert found.deadline - found.start_by == timedelta(minutes=59)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

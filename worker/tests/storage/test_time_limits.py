@@ -151,13 +151,12 @@ async def test_a_worker_learns_of_the_time_limits_with_the_claim(storage, clock)
     plain, limited = await claim(storage, me)
 
     assert plain.limits is None
-    assert (limited.limits.start_by, limited.limits.deadline) == (
-        (now + MINUTE).timestamp(),
-        (now + HOUR).timestamp(),
-    )
-    assert limited.limits.ahead == pytest.approx(now.timestamp() - uptime(), abs=60)
-    assert not limited.limits.is_over(now.timestamp())
-    assert limited.limits.is_over((now + MINUTE).timestamp())
+    limits = limited.limits
+    assert limits is not None
+    assert (limits.start_by, limits.deadline) == ((now + MINUTE).timestamp(), (now + HOUR).timestamp())
+    assert limits.ahead == pytest.approx(now.timestamp() - uptime(), abs=60)
+    assert not limits.is_over(now.timestamp())
+    assert limits.is_over((now + MINUTE).timestamp())
 
 
 async def test_a_claimed_job_that_is_handed_back_too_late_is_expired(storage, clock):

@@ -28,6 +28,7 @@ SMALL_BATCH = 200
 MOMENT = "statement_timestamp()"
 """When a job is asked for: in a caller's transaction now() is its beginning, which may be long ago."""
 
+# A job whose kind has time limits that it does not say itself is not enqueued here: `bulk` looks up what its kind says.
 # Inside a caller's transaction ($10) workers are always told, since it is not known who is idle when that commits.
 # They are told where the job stands, too, since jobs after it may have been claimed by then.
 ENQUEUE = """
@@ -37,7 +38,8 @@ WITH {bound}target AS MATERIALIZED (
            coalesce($4::double precision, kind.timeout) AS timeout,
            coalesce($8::timestamptz, {moment} + make_interval(secs => $9::double precision), {moment}) AS due
     FROM (SELECT) AS one LEFT JOIN {schema}.kind ON kind.kind = $5 AND NOT $11::boolean
-    JOIN {schema}.queue ON queue.name = coalesce($1::text, kind.queue, 'default'){bounded}
+    JOIN {schema}.queue ON queue.name = coalesce($1::text, kind.queue, 'default')
+                       AND coalesce(kind.start_by, kind.deadline) IS NULL{bounded}
 ){keyed}, made AS (
     INSERT INTO {schema}.job (queue_id, priority, max_attempts, timeout, kind, codec, created_at, payload{names})
     SELECT queue_id, priority, max_attempts, timeout, $5, $6, {moment}, $7{values} FROM target{held}
@@ -132,6 +134,7 @@ WITH asked AS MATERIALIZED (
          AS given (queue, priority, max_attempts, timeout, kind, codec, payload, run_at, delay, declared{groups}, number)
 ), wanted AS MATERIALIZED (
     SELECT asked.id, asked.number, asked.created_at, asked.kind, asked.codec, asked.payload{groups},
+           coalesce(kind.start_by, kind.deadline) IS NOT NULL AS is_limited,
            coalesce(asked.queue, kind.queue, 'default') AS queue,
            coalesce(asked.priority, kind.priority, 0::smallint) AS priority,
            coalesce(asked.max_attempts, kind.max_attempts) AS max_attempts,
@@ -142,7 +145,7 @@ WITH asked AS MATERIALIZED (
     SELECT wanted.*, queue.id AS queue_id, coalesce(wanted.max_attempts, queue.max_attempts) AS attempts
     FROM wanted LEFT JOIN {schema}.queue ON queue.name = wanted.queue
 ), known AS MATERIALIZED (
-    SELECT * FROM target WHERE NOT EXISTS (SELECT FROM target WHERE queue_id IS NULL)
+    SELECT * FROM target WHERE NOT EXISTS (SELECT FROM target WHERE queue_id IS NULL OR is_limited)
 ){joined}, made AS (
     INSERT INTO {schema}.job (id, queue_id, priority, max_attempts, timeout, kind, codec, created_at, payload{linked})
     SELECT id, queue_id, priority, attempts, timeout, kind, codec, created_at, payload{links}
@@ -172,8 +175,8 @@ SELECT (SELECT array_agg(id ORDER BY number) FROM known), (SELECT min(queue) FRO
         FROM (SELECT DISTINCT queue_id, priority FROM known WHERE $10 AND due <= {moment}) AS placed){and_joined}
 """.replace("{moment}", MOMENT)
 
-_START_BY = "coalesce(start_by, due + make_interval(secs => start_within))"
-_DEADLINE = "coalesce(deadline, due + make_interval(secs => ends_within))"
+_START_BY = "coalesce(begins_by, due + make_interval(secs => begins_within))"
+_DEADLINE = "coalesce(ends_by, due + make_interval(secs => ends_within))"
 
 # Where some have groups, tags or time limits, or run others again. Inside a caller's transaction no row of a group may be locked, so those jobs are scheduled for
 # now: whoever hears of the commit makes them pending, or blocked.
@@ -181,7 +184,7 @@ ENQUEUE_LINKED = (
     filled(
         ENQUEUE_BATCH,
         groups_given=", $12::text[], $13::timestamptz[], $14::double precision[], $15::timestamptz[], $16::double precision[], $17::text[], $18::bigint[]",
-        groups=", groups, start_by, start_within, deadline, ends_within, tags, rerun_of",
+        groups=", groups, begins_by, begins_within, ends_by, ends_within, tags, rerun_of",
         joined=f""", linked AS MATERIALIZED (
     SELECT id AS job_id, queue_id, priority, 0 AS attempt, {{schema}}.micros(created_at) AS pos, groups, created_at,
            true AS is_new
@@ -234,8 +237,15 @@ async def enqueue(database: PostgresDatabase, job: NewJob, connection: Any) -> E
         return await _enqueue_keyed(database, job, arguments, connection)
     record = await database.fetchrow(ENQUEUE_PLAIN, *arguments, connection=connection)
     if record is None:
-        raise await _unknown_queue(database, job, connection)
+        return await _enqueue_as_its_kind_says(database, job, connection)
     return Enqueued(record[0])
+
+
+async def _enqueue_as_its_kind_says(database: PostgresDatabase, job: NewJob, connection: Any) -> Enqueued:
+    """Enqueue a job whose kind has time limits. Raises UnknownQueue."""
+    if job.declared:
+        raise await _unknown_queue(database, job, connection)
+    return (await enqueue_by_copy(database, [job], connection))[0]
 
 
 async def _enqueue_keyed(
@@ -244,7 +254,7 @@ async def _enqueue_keyed(
     while True:
         record = await _take_key(database, job, arguments, connection)
         if record is None:
-            raise await _unknown_queue(database, job, connection)
+            return await _enqueue_as_its_kind_says(database, job, connection)
         if record[0] is not None:
             return Enqueued(record[0])
         if (there := await holder(database, job, connection)) is not None:
@@ -264,7 +274,7 @@ async def _put(
 
     record = await in_time(attempt, job.kind, name(job), connection)
     if record is None:
-        raise await _unknown_queue(database, job, connection)
+        return await _enqueue_as_its_kind_says(database, job, connection)
     return put(record, job)
 
 
@@ -332,6 +342,8 @@ async def _enqueue_batch(
     ids, unknown = record[0], record[1]
     if unknown is not None:
         raise await unknown_queue(database, unknown, connection=connection)
+    if ids is None:
+        return await enqueue_by_copy(database, jobs, connection)
     if not is_linked:
         return [Enqueued(job_id) for job_id in ids]
     await settle(database, record)

@@ -83,7 +83,8 @@ def begun(transaction: Transaction, job_ids: Iterable[int]) -> None:
     ids = [(job_id,) for job_id in job_ids]
     transaction.execute_many("DELETE FROM time_limit WHERE deadline IS NULL AND job_id = ?", ids)
     transaction.execute_many(
-        "UPDATE time_limit SET start_by = NULL, look_at = deadline WHERE start_by IS NOT NULL AND job_id = ?", ids
+        "UPDATE time_limit SET start_by = NULL, look_at = deadline WHERE start_by IS NOT NULL AND job_id = ?",
+        ids,
     )
 
 

@@ -64,6 +64,8 @@ CREATE TABLE "forge_jobs".kind (
     title        text,
     owner        text,  -- who is responsible for the handler
     docs         text,  -- a link to its documentation
+    start_by     double precision,  -- seconds, from when a job is due
+    deadline     double precision,  -- seconds, from when a job is due
     declared_at  timestamptz NOT NULL,
     declared_by  text NOT NULL
 );
@@ -1368,6 +1370,10 @@ BEGIN
     max_attempts := coalesce(nullif(enqueue_bytes.max_attempts, -1), CASE WHEN enqueue_bytes.max_attempts = -1 THEN 0 END,
                              declared.max_attempts, into_queue.max_attempts);
     seconds := coalesce(extract(epoch FROM enqueue_bytes.timeout), declared.timeout);
+    start_by := coalesce(enqueue_bytes.start_by, coalesce(enqueue_bytes.run_at, statement_timestamp())
+                                                 + make_interval(secs => declared.start_by));
+    deadline := coalesce(enqueue_bytes.deadline, coalesce(enqueue_bytes.run_at, statement_timestamp())
+                                                 + make_interval(secs => declared.deadline));
     IF enqueue_bytes.key_mode <> 'dedupe' THEN
         SELECT made.id INTO new_id
         FROM "forge_jobs".put_job(into_queue.id, enqueue_bytes.priority::smallint, enqueue_bytes.max_attempts, seconds,
@@ -1675,7 +1681,7 @@ INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUE
 INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'eve', '9') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job_tag (tag, job_id) OVERRIDING SYSTEM VALUE VALUES ('customer:42', '17') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job_tag (tag, job_id) OVERRIDING SYSTEM VALUE VALUES ('paid', '17') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.kind (kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, declared_at, declared_by) OVERRIDING SYSTEM VALUE VALUES ('report', NULL, NULL, NULL, NULL, 'json', NULL, 'accounting', NULL, '2026-01-01 00:00:00+00', 'shop') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.kind (kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, declared_at, declared_by) OVERRIDING SYSTEM VALUE VALUES ('report', NULL, NULL, NULL, NULL, 'json', NULL, 'accounting', NULL, NULL, NULL, '2026-01-01 00:00:00+00', 'shop') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.leader (one, worker_id, epoch, until) OVERRIDING SYSTEM VALUE VALUES ('true', '1001', '1', '2053-05-19 00:00:00+00') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.migration (number, name, applied_at, breaking) OVERRIDING SYSTEM VALUE VALUES ('1', 'jobs', '2026-01-01 00:00:00+00', 'false') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.occupant (job_id, group_id, since) OVERRIDING SYSTEM VALUE VALUES ('14', '1', '1767225600000000') ON CONFLICT DO NOTHING;

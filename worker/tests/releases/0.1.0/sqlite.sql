@@ -65,6 +65,8 @@ CREATE TABLE kind (
     title        TEXT,
     owner        TEXT,  -- who is responsible for the handler
     docs         TEXT,  -- a link to its documentation
+    start_by     REAL,  -- seconds, from when a job is due
+    deadline     REAL,  -- seconds, from when a job is due
     declared_at  INTEGER NOT NULL,
     declared_by  TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -639,7 +641,7 @@ INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'dan', 8);
 INSERT OR REPLACE INTO job_key (kind, key, job_id) VALUES ('work', 'eve', 9);
 INSERT OR REPLACE INTO job_tag (tag, job_id) VALUES ('customer:42', 17);
 INSERT OR REPLACE INTO job_tag (tag, job_id) VALUES ('paid', 17);
-INSERT OR REPLACE INTO kind (kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, declared_at, declared_by) VALUES ('report', NULL, NULL, NULL, NULL, 'json', NULL, 'accounting', NULL, 1767225600000000, 'shop');
+INSERT OR REPLACE INTO kind (kind, queue, priority, max_attempts, timeout, codec, title, owner, docs, start_by, deadline, declared_at, declared_by) VALUES ('report', NULL, NULL, NULL, NULL, 'json', NULL, 'accounting', NULL, NULL, NULL, 1767225600000000, 'shop');
 INSERT OR REPLACE INTO leader (one, worker_id, epoch, until) VALUES (1, 1003, 1, 2631225600000000);
 INSERT OR REPLACE INTO migration (number, name, applied_at, breaking) VALUES (1, 'jobs', 1767225600000000, 0);
 INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('cancel', '8', 14);

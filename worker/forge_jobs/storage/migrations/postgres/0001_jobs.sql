@@ -53,6 +53,8 @@ CREATE TABLE {schema}.kind (
     title        text,
     owner        text,  -- who is responsible for the handler
     docs         text,  -- a link to its documentation
+    start_by     double precision,  -- seconds, from when a job is due
+    deadline     double precision,  -- seconds, from when a job is due
     declared_at  timestamptz NOT NULL,
     declared_by  text NOT NULL
 );
@@ -1357,6 +1359,10 @@ BEGIN
     max_attempts := coalesce(nullif(enqueue_bytes.max_attempts, -1), CASE WHEN enqueue_bytes.max_attempts = -1 THEN 0 END,
                              declared.max_attempts, into_queue.max_attempts);
     seconds := coalesce(extract(epoch FROM enqueue_bytes.timeout), declared.timeout);
+    start_by := coalesce(enqueue_bytes.start_by, coalesce(enqueue_bytes.run_at, statement_timestamp())
+                                                 + make_interval(secs => declared.start_by));
+    deadline := coalesce(enqueue_bytes.deadline, coalesce(enqueue_bytes.run_at, statement_timestamp())
+                                                 + make_interval(secs => declared.deadline));
     IF enqueue_bytes.key_mode <> 'dedupe' THEN
         SELECT made.id INTO new_id
         FROM {schema}.put_job(into_queue.id, enqueue_bytes.priority::smallint, enqueue_bytes.max_attempts, seconds,

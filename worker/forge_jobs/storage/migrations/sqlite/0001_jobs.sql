@@ -55,6 +55,8 @@ CREATE TABLE kind (
     title        TEXT,
     owner        TEXT,  -- who is responsible for the handler
     docs         TEXT,  -- a link to its documentation
+    start_by     REAL,  -- seconds, from when a job is due
+    deadline     REAL,  -- seconds, from when a job is due
     declared_at  INTEGER NOT NULL,
     declared_by  TEXT NOT NULL
 ) WITHOUT ROWID;
