@@ -572,6 +572,32 @@ async def test_a_job_that_sql_enqueues_has_the_time_limits_that_its_kind_declare
     assert found.deadline - found.start_by == timedelta(minutes=59)
 
 
+@pytest.mark.parametrize("options", ["", ", key => 'k'", ", key => 'k', key_mode => 'replace'"])
+async def test_a_job_that_sql_enqueues_for_the_past_has_time_limits_from_now(
+    storage, database, clock, options
+):
+    now = await clock.freeze()
+    await storage.kinds.declare([Kind("work", start_by=timedelta(minutes=1))], by="a test")
+
+    await database.rows(f"SELECT forge_jobs.enqueue('work', run_at => now() - interval '1 hour'{options})")
+
+    [found] = await storage.jobs.find()
+    assert abs(found.start_by - (now + timedelta(minutes=1))) < timedelta(seconds=1)
+
+
+async def test_a_job_that_sql_replaces_and_that_keeps_its_time_has_the_time_limits_of_its_kind_from_then(
+    storage, database, clock
+):
+    now = await clock.freeze()
+    await enqueue(storage, key="k", delay=timedelta(hours=1))
+    await storage.kinds.declare([Kind("work", start_by=timedelta(minutes=1))], by="a test")
+
+    await database.rows("SELECT forge_jobs.enqueue('work', key => 'k', key_mode => 'preserve_run_at')")
+
+    [found] = await storage.jobs.find()
+    assert found.start_by == now + timedelta(hours=1, minutes=1)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

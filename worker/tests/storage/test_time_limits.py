@@ -339,6 +339,73 @@ async def test_a_replaced_job_has_the_time_limits_that_are_said_last(storage, cl
     assert (found.start_by, found.deadline) == (None, None)
 
 
+async def test_a_replaced_job_that_keeps_its_time_has_limits_from_then(storage, clock):
+    now = await clock.freeze()
+    wanted = await enqueue(storage, key="k", delay=HOUR)
+
+    await storage.jobs.enqueue(
+        job(key="k", key_mode=KeyMode.PRESERVE_RUN_AT, start_by=MINUTE, deadline=2 * MINUTE)
+    )
+
+    found = await storage.jobs.get(wanted)
+    assert (found.run_at, found.start_by, found.deadline) == (
+        now + HOUR,
+        now + HOUR + MINUTE,
+        now + HOUR + 2 * MINUTE,
+    )
+    await clock.advance(minutes=2)
+    assert await expired(storage) == []
+
+
+@pytest.mark.parametrize("how", ["one", "many"])
+async def test_a_job_that_is_put_off_for_as_long_as_it_may_be_has_limits_from_then(storage, clock, how):
+    now = await clock.freeze()
+    wanted = await enqueue(storage, key="k", delay=MINUTE)
+
+    later = job(key="k", key_mode=KeyMode.PUT_OFF, delay=HOUR, max_wait=2 * MINUTE, start_by=MINUTE)
+    await (storage.jobs.enqueue(later) if how == "one" else storage.jobs.enqueue_many([job(), later]))
+
+    found = await storage.jobs.get(wanted)
+    assert (found.run_at, found.start_by) == (now + 2 * MINUTE, now + 3 * MINUTE)
+
+
+async def test_a_moment_as_a_limit_stays_when_the_job_keeps_its_time(storage, clock):
+    now = await clock.freeze()
+    wanted = await enqueue(storage, key="k", delay=HOUR)
+
+    await storage.jobs.enqueue(
+        job(key="k", key_mode=KeyMode.PRESERVE_RUN_AT, start_by=now + 2 * HOUR, deadline=3 * HOUR)
+    )
+
+    found = await storage.jobs.get(wanted)
+    assert (found.start_by, found.deadline) == (now + 2 * HOUR, now + 4 * HOUR)
+
+
+async def test_a_pending_job_that_keeps_its_place_has_limits_from_now(storage, clock):
+    wanted = await enqueue(storage, key="k")
+    await clock.advance(hours=1)
+    now = clock.now()
+
+    await storage.jobs.enqueue(job(key="k", key_mode=KeyMode.PRESERVE_RUN_AT, start_by=MINUTE))
+
+    found = await storage.jobs.get(wanted)
+    assert abs(found.start_by - (now + MINUTE)) < timedelta(seconds=1)
+
+
+@pytest.mark.parametrize("facts", [{}, {"key": "k"}, {"key": "k", "key_mode": KeyMode.REPLACE}])
+@pytest.mark.parametrize("how", ["one", "bulk"])
+async def test_limits_of_a_job_that_was_due_in_the_past_count_from_now(storage, clock, facts, how):
+    now = await clock.freeze()
+    late = job(run_at=now - HOUR, start_by=MINUTE, deadline=2 * MINUTE, **facts)
+    jobs = [late] if how == "one" else [job()] * 300 + [late]
+
+    answer = (await storage.jobs.enqueue_many(jobs))[-1]
+
+    found = await storage.jobs.get(answer.id)
+    assert abs(found.start_by - (now + MINUTE)) < timedelta(seconds=1)
+    assert abs(found.deadline - (now + 2 * MINUTE)) < timedelta(seconds=1)
+
+
 @pytest.mark.parametrize("end", ["cancel", "delete", "remove"])
 async def test_whoever_ends_a_job_ends_its_time_limits(storage, clock, end):
     wanted = await enqueue(storage, start_by=MINUTE, key="k")

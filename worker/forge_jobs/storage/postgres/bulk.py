@@ -412,7 +412,7 @@ class _Chunk:
     def limit_rows(self) -> Iterator[tuple[Any, ...]]:
         for job_id, job in zip(self.ids, self.jobs, strict=True):
             if job.is_limited:
-                yield time_limits.row(job_id, job, _due(job, self.now))
+                yield time_limits.row(job_id, job, max(_due(job, self.now), self.now))
 
 
 async def _tell(database: PostgresDatabase, batch: _Batch, connection: Any, always_tell: bool) -> None:

@@ -175,8 +175,8 @@ SELECT (SELECT array_agg(id ORDER BY number) FROM known), (SELECT min(queue) FRO
         FROM (SELECT DISTINCT queue_id, priority FROM known WHERE $10 AND due <= {moment}) AS placed){and_joined}
 """.replace("{moment}", MOMENT)
 
-_START_BY = "coalesce(begins_by, due + make_interval(secs => begins_within))"
-_DEADLINE = "coalesce(ends_by, due + make_interval(secs => ends_within))"
+_START_BY = f"coalesce(begins_by, greatest(due, {MOMENT}) + make_interval(secs => begins_within))"
+_DEADLINE = f"coalesce(ends_by, greatest(due, {MOMENT}) + make_interval(secs => ends_within))"
 
 # Where some have groups, tags or time limits, or run others again. Inside a caller's transaction no row of a group may be locked, so those jobs are scheduled for
 # now: whoever hears of the commit makes them pending, or blocked.

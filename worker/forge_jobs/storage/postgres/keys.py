@@ -49,11 +49,8 @@ CROSS JOIN LATERAL {schema}.put_job(
     queue_id, priority, max_attempts, timeout, kind, codec, payload, key, mode, make_interval(secs => max_wait),
     fingerprint, make_interval(secs => within), extends,
     coalesce(run_at, statement_timestamp() + make_interval(secs => delay)), $16, groups, {tags},
-    coalesce(start_by, {due} + make_interval(secs => start_within)),
-    coalesce(deadline, {due} + make_interval(secs => ends_within))) AS made
-""".replace("{due}", "coalesce(run_at, statement_timestamp() + make_interval(secs => coalesce(delay, 0)))")
-
-PUT_MANY = PUT_MANY.replace("{tags}", tags.DECODED)
+    start_by, deadline, make_interval(secs => start_within), make_interval(secs => ends_within)) AS made
+""".replace("{tags}", tags.DECODED)
 
 REMOVE = "SELECT {schema}.remove($1, $2, $3)"
 

@@ -145,22 +145,29 @@ def _rewrite(
     tags.forget(transaction, [place.id])
     transaction.execute(UPDATE, (*facts, created_at if stays else now, *linked, place.id))
     tags.add(transaction, [(place.id, job.tags)])
-    time_limits.begin(transaction, place.id, job, max(due(job, now), now))
+    starts_at = due(job, now)
+    if stays and run_at is None:
+        starts_at = now
+    elif stays and job.key_mode is KeyMode.PRESERVE_RUN_AT:
+        starts_at = run_at
+    elif stays and job.max_wait is not None:
+        starts_at = min(starts_at, later(created_at, job.max_wait))
+    time_limits.begin(transaction, place.id, job, max(starts_at, now))
     if stays and place.state is State.PENDING and groups.keeps_place(transaction, place.groups, job.groups):
         assert place.pos is not None
         make_ready(transaction, [(place.id, place.pos, queue_id, 0, job.priority or 0)])
         count_move(transaction, [queue_id], None, "pending")
         return
     moves.leave_groups(transaction, [place])
-    if not stays:
-        _wait(transaction, place.id, job, queue_id, due(job, now))
-    elif run_at is None:
-        _wait(transaction, place.id, job, queue_id, now, place.pos if pos is None else pos)
-    elif job.key_mode is KeyMode.PUT_OFF:
-        latest = due(job, now) if job.max_wait is None else later(created_at, job.max_wait)
-        _wait(transaction, place.id, job, queue_id, min(due(job, now), latest))
-    else:
-        _wait(transaction, place.id, job, queue_id, run_at)
+    stands = stays and run_at is None
+    _wait(
+        transaction,
+        place.id,
+        job,
+        queue_id,
+        starts_at,
+        (place.pos if pos is None else pos) if stands else None,
+    )
 
 
 def due(job: NewJob, now: int) -> int:

@@ -1048,14 +1048,15 @@ $$;
 
 -- Makes a waiting job the one that is asked for, with its id, as if it was enqueued now; false: it does not wait. Of a job
 -- whose attempts have not counted, 'preserve_run_at' keeps the place or the time, and 'put_off' lets it wait anew, but no
--- longer than `max_wait` since it was enqueued first, or stay where it is if it is pending.
+-- longer than `max_wait` since it was enqueued first, or stay where it is if it is pending. Time limits are moments, or count
+-- from when the job is due then, or from now if that is past.
 --
 -- The row of the job's state is locked first, and made anew, so that no claim that looked before takes the job with its
 -- old payload.
 CREATE FUNCTION "forge_jobs".rewrite_job(
     job_id bigint, queue_id integer, priority smallint, max_attempts integer, timeout double precision, codec text,
     payload bytea, mode text, max_wait interval, due timestamptz, late boolean, groups text, tags text[], start_by timestamptz,
-    deadline timestamptz
+    deadline timestamptz, start_within interval, ends_within interval
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -1084,7 +1085,14 @@ BEGIN
     VALUES (waited.queue_id, -(waited.run_at IS NULL AND NOT is_blocked)::integer, -(waited.run_at IS NOT NULL)::integer,
             -nullif(is_blocked::integer, 0));
     stays := mode IN ('preserve_run_at', 'put_off') AND waited.attempt = 0;
-    SELECT job.groups INTO groups_before FROM "forge_jobs".job WHERE job.id = rewrite_job.job_id;
+    SELECT job.groups, job.created_at INTO groups_before, since FROM "forge_jobs".job WHERE job.id = rewrite_job.job_id;
+    IF stays AND mode = 'put_off' AND waited.run_at IS NOT NULL THEN
+        due := least(rewrite_job.due, since + max_wait);
+    ELSIF stays THEN  -- with groups, it is scheduled for when it began to wait, and stands in its line as of then
+        due := coalesce(waited.run_at, timestamptz 'epoch' + waited.pos * interval '1 microsecond');
+    END IF;
+    start_by := coalesce(rewrite_job.start_by, greatest(rewrite_job.due, statement_timestamp()) + start_within);
+    deadline := coalesce(rewrite_job.deadline, greatest(rewrite_job.due, statement_timestamp()) + ends_within);
     keeps := stays AND waited.run_at IS NULL AND NOT is_blocked AND "forge_jobs".keeps_places(groups_before, rewrite_job.groups);
     UPDATE "forge_jobs".job
     SET queue_id = rewrite_job.queue_id, priority = rewrite_job.priority, max_attempts = rewrite_job.max_attempts,
@@ -1092,18 +1100,12 @@ BEGIN
         created_at = CASE WHEN stays THEN job.created_at ELSE statement_timestamp() END,
         links = "forge_jobs".links_of(rewrite_job.groups, rewrite_job.start_by, rewrite_job.deadline), groups = rewrite_job.groups,
         tags = rewrite_job.tags
-    WHERE job.id = rewrite_job.job_id
-    RETURNING job.created_at INTO since;
+    WHERE job.id = rewrite_job.job_id;
     DELETE FROM "forge_jobs".time_limit WHERE time_limit.job_id = rewrite_job.job_id;
     INSERT INTO "forge_jobs".time_limit (job_id, start_by, deadline, look_at)
     SELECT rewrite_job.job_id, rewrite_job.start_by, rewrite_job.deadline, least(rewrite_job.start_by, rewrite_job.deadline)
     WHERE coalesce(rewrite_job.start_by, rewrite_job.deadline) IS NOT NULL;
     DELETE FROM "forge_jobs".failure WHERE failure.job_id = rewrite_job.job_id;
-    IF stays AND mode = 'put_off' AND waited.run_at IS NOT NULL THEN
-        due := least(rewrite_job.due, since + max_wait);
-    ELSIF stays THEN  -- with groups, it is scheduled for when it began to wait, and stands in its line as of then
-        due := coalesce(waited.run_at, timestamptz 'epoch' + waited.pos * interval '1 microsecond');
-    END IF;
     PERFORM "forge_jobs".begin_wait(
         rewrite_job.job_id, rewrite_job.queue_id, rewrite_job.priority, rewrite_job.due, late,
         CASE WHEN stays THEN waited.pos END,
@@ -1130,7 +1132,7 @@ CREATE FUNCTION "forge_jobs".put_job(
     queue_id integer, priority smallint, max_attempts integer, timeout double precision, kind text, codec text,
     payload bytea, key text, mode text, max_wait interval, fingerprint bytea, within interval, extends boolean,
     due timestamptz, late boolean, groups text DEFAULT NULL, tags text[] DEFAULT NULL, start_by timestamptz DEFAULT NULL,
-    deadline timestamptz DEFAULT NULL,
+    deadline timestamptz DEFAULT NULL, start_within interval DEFAULT NULL, ends_within interval DEFAULT NULL,
     OUT id bigint, OUT outcome text, OUT supersedes bigint, OUT differs boolean
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -1173,7 +1175,7 @@ BEGIN
             IF "forge_jobs".rewrite_job(
                 holder, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.codec,
                 put_job.payload, put_job.mode, put_job.max_wait, put_job.due, put_job.late, put_job.groups, put_job.tags,
-                put_job.start_by, put_job.deadline)
+                put_job.start_by, put_job.deadline, put_job.start_within, put_job.ends_within)
             THEN
                 put_job.id := holder;
                 outcome := 'replaced';
@@ -1202,6 +1204,8 @@ BEGIN
         END IF;
     END LOOP;
     outcome := 'new';
+    start_by := coalesce(put_job.start_by, greatest(put_job.due, moment) + start_within);
+    deadline := coalesce(put_job.deadline, greatest(put_job.due, moment) + ends_within);
     differs := CASE WHEN supersedes IS NULL THEN false ELSE differs END;
     INSERT INTO "forge_jobs".job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links,
                               groups, tags)
@@ -1370,18 +1374,19 @@ BEGIN
     max_attempts := coalesce(nullif(enqueue_bytes.max_attempts, -1), CASE WHEN enqueue_bytes.max_attempts = -1 THEN 0 END,
                              declared.max_attempts, into_queue.max_attempts);
     seconds := coalesce(extract(epoch FROM enqueue_bytes.timeout), declared.timeout);
-    start_by := coalesce(enqueue_bytes.start_by, coalesce(enqueue_bytes.run_at, statement_timestamp())
-                                                 + make_interval(secs => declared.start_by));
-    deadline := coalesce(enqueue_bytes.deadline, coalesce(enqueue_bytes.run_at, statement_timestamp())
-                                                 + make_interval(secs => declared.deadline));
     IF enqueue_bytes.key_mode <> 'dedupe' THEN
         SELECT made.id INTO new_id
         FROM "forge_jobs".put_job(into_queue.id, enqueue_bytes.priority::smallint, enqueue_bytes.max_attempts, seconds,
                               enqueue_bytes.kind, enqueue_bytes.codec, enqueue_bytes.payload, enqueue_bytes.key, enqueue_bytes.key_mode, NULL,
                               NULL, NULL, false, enqueue_bytes.run_at, true, its_groups, enqueue_bytes.tags,
-                              enqueue_bytes.start_by, enqueue_bytes.deadline) AS made;
+                              enqueue_bytes.start_by, enqueue_bytes.deadline,
+                              make_interval(secs => declared.start_by), make_interval(secs => declared.deadline)) AS made;
         RETURN new_id;
     END IF;
+    start_by := coalesce(enqueue_bytes.start_by, greatest(enqueue_bytes.run_at, statement_timestamp())
+                                                 + make_interval(secs => declared.start_by));
+    deadline := coalesce(enqueue_bytes.deadline, greatest(enqueue_bytes.run_at, statement_timestamp())
+                                                 + make_interval(secs => declared.deadline));
     new_id := nextval(pg_get_serial_sequence('"forge_jobs".job', 'id'));
     WHILE enqueue_bytes.key IS NOT NULL LOOP
         INSERT INTO "forge_jobs".job_key AS k (kind, key, job_id) VALUES (enqueue_bytes.kind, enqueue_bytes.key, new_id)
