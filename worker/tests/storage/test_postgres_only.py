@@ -1,6 +1,7 @@
 """What only PostgreSQL can do: enqueue from SQL, more than one schema, and silence where nobody waits."""
 
 import asyncio
+import contextlib
 import re
 from datetime import timedelta
 
@@ -9,13 +10,14 @@ import pytest
 
 from forge_jobs.client import jobs
 from forge_jobs.client.operations import Bulk
-from forge_jobs.errors import InvalidInput
+from forge_jobs.errors import InvalidInput, StorageUnavailable
 from forge_jobs.model.finding import Fault
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import FOREVER, Removed, State
 from forge_jobs.model.kind import Kind
 from forge_jobs.rules import operations
 from forge_jobs.storage.postgres import job_rows
+from forge_jobs.storage.postgres.connection import PostgresDatabase
 from tests.storage.ear import PROBE, Ear
 from tests.storage.factories import (
     claim,
@@ -570,6 +572,46 @@ async def test_a_job_that_sql_enqueues_has_the_time_limits_that_its_kind_declare
 
     [found] = await storage.jobs.find()
     assert found.deadline - found.start_by == timedelta(minutes=59)
+
+
+@pytest.mark.parametrize("retention", [timedelta(0), timedelta(days=1)])
+async def test_jobs_that_end_since_their_time_is_over_are_told_and_leave_their_groups_whatever_fails_then(
+    storage, database, clock, monkeypatch, retention
+):
+    await storage.queues.set("default", {"dead_retention": retention})
+    epoch = await leader(storage)
+    group = encoded([Group("a"), Group("b")])
+    late = [await enqueue(storage, groups=group, start_by=timedelta(minutes=1)) for _ in range(2)]
+    heirs = [await enqueue(storage, groups=encoded([Group(name)])) for name in "ab"]
+    assert [await state(storage, one) for one in heirs] == [State.BLOCKED, State.BLOCKED]
+    await clock.advance(minutes=2)
+
+    lost = []
+    real = PostgresDatabase.transaction
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, connection=None):
+        async with real(self, connection) as given:
+            yield given
+        lost.append(True)
+
+    def failing(call):
+        async def answer(self, *arguments, connection=None, **options):
+            if lost and connection is None:
+                raise StorageUnavailable("the database is gone")
+            return await call(self, *arguments, connection=connection, **options)
+
+        return answer
+
+    with monkeypatch.context() as broken:
+        broken.setattr(PostgresDatabase, "transaction", transaction)
+        for name in ("execute", "fetch", "fetchrow", "fetchval"):
+            broken.setattr(PostgresDatabase, name, failing(getattr(PostgresDatabase, name)))
+        ended, next_in = await storage.time_limits.expire(epoch=epoch)
+
+    assert lost and sorted(job.job_id for job in ended) == late and next_in is None
+    await storage.schedule.make_pending()
+    assert [await state(storage, one) for one in heirs] == [State.PENDING, State.PENDING]
 
 
 @pytest.mark.parametrize("options", ["", ", key => 'k'", ", key => 'k', key_mode => 'replace'"])

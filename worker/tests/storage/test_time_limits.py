@@ -257,6 +257,31 @@ async def test_a_running_job_is_left_to_its_worker_and_its_result_counts(storage
     assert await expire(storage) == ((), None)
 
 
+async def test_the_leader_looks_again_soon_after_a_job_that_was_not_begun_and_at_the_deadline_after_others(
+    storage, clock
+):
+    await clock.freeze()
+    me = await worker(storage)
+    wanted = await enqueue(storage, start_by=MINUTE, deadline=HOUR)
+    [claimed] = await claim(storage, me)
+    await clock.advance(minutes=2)
+    assert await expire(storage) == ([], MINUTE)
+
+    await storage.claims.postpone([failed(claimed)])
+
+    assert (await storage.jobs.get(wanted)).start_by is None
+    assert await expire(storage) == ((), HOUR - 2 * MINUTE)
+
+
+async def test_the_leader_does_not_look_after_jobs_that_were_begun_and_have_no_deadline(storage, clock):
+    me = await worker(storage)
+    await enqueue_many(storage, 3, start_by=MINUTE)
+    await storage.claims.postpone([failed(one) for one in await claim(storage, me)])
+    await clock.advance(minutes=2)
+
+    assert await expire(storage) == ((), None)
+
+
 async def test_running_jobs_keep_the_leader_from_no_waiting_one(storage, clock):
     me = await worker(storage)
     await enqueue_many(storage, 5, start_by=MINUTE)

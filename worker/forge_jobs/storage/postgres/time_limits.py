@@ -1,16 +1,18 @@
 """Time limits in PostgreSQL: jobs whose time is over end."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
+from forge_jobs.errors import ForgeError
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.job import Claim, NewJob
 from forge_jobs.model.time_limit import LIMITED, Limit, OutOfTime, TimeLimits
 from forge_jobs.storage.closed_queues import SHOWN_NAME
 from forge_jobs.storage.postgres import endings
 from forge_jobs.storage.postgres.connection import PostgresDatabase
-from forge_jobs.storage.postgres.groups import admit
+from forge_jobs.storage.postgres.groups import hand_over
 from forge_jobs.storage.postgres.leadership import LEADS
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 from forge_jobs.storage.postgres.statement import filled
@@ -28,7 +30,9 @@ FROM {schema}.time_limit WHERE job_id = ANY ($1::bigint[])
 """
 
 # Jobs that wait and whose time is over. Whoever moves one of them at this moment has its row: it is passed over, and looked
-# at again. A job that has been ready since it was enqueued is found by its place, and all others in one scan.
+# at again. A job that has been ready since it was enqueued is found by its place, and all others in one scan. The places that
+# these jobs had in groups are given away after the commit. One that stood in a line may have been the only one there of its
+# groups.
 EXPIRE = filled(
     """
 WITH late AS MATERIALIZED (
@@ -72,8 +76,19 @@ WITH late AS MATERIALIZED (
     UNION ALL SELECT job_id, queue_id, attempt, 0, 0, 1 FROM unblocked
 ), gone AS MATERIALIZED (
     SELECT left_state.*, late.is_expired, late.{by_time} FROM left_state JOIN late USING (job_id)
-), {ended}, {unlimited}, {tallied}
-SELECT (SELECT count(*) FROM late) AS seen, gone.job_id, {name} AS queue, job.kind, gone.is_expired, gone.{by_time} AS error
+), {ended}, {unlimited}, {tallied}, vacated AS (
+    DELETE FROM {schema}.occupant WHERE job_id = ANY (ARRAY(SELECT job_id FROM gone)) RETURNING group_id
+), unsettled AS (
+    INSERT INTO {schema}.unsettled (group_id)
+    SELECT group_id FROM vacated
+    UNION
+    SELECT job_group.id
+    FROM gone JOIN {schema}.job ON job.id BETWEEN gone.job_id AND gone.job_id
+    CROSS JOIN LATERAL jsonb_object_keys(job.groups::jsonb) AS rule (name)
+    JOIN {schema}.job_group ON job_group.name = rule.name
+    RETURNING group_id
+)
+SELECT (SELECT count(*) FROM unsettled) AS groups, gone.job_id, {name} AS queue, job.kind, gone.is_expired, gone.{by_time} AS error
 FROM (SELECT) AS one
 LEFT JOIN (gone JOIN {schema}.queue ON queue.id = gone.queue_id JOIN {schema}.job ON job.id = gone.job_id) ON true
 """,
@@ -99,17 +114,8 @@ LEFT JOIN (gone JOIN {schema}.queue ON queue.id = gone.queue_id JOIN {schema}.jo
     ),
 )
 
-# The places that these jobs had are free. Jobs that stood in a line may have been the only ones there of their groups.
-LEAVE = """
-SELECT {schema}.leave_groups($1::bigint[]) || {schema}.admit(ARRAY(
-    SELECT job_group.id
-    FROM {schema}.job CROSS JOIN LATERAL jsonb_object_keys(job.groups::jsonb) AS rule (name)
-    JOIN {schema}.job_group ON job_group.name = rule.name
-    WHERE job.id = ANY ($1) AND job.groups IS NOT NULL))
-"""
-
 # What is left: jobs that have ended, that a worker has, and that somebody moved just then. A worker sees to the time limits of
-# what it has by itself.
+# what it has by itself. One that was handed back just then may look as if it ran: until it was begun, it is looked at again soon.
 PUT_OFF = """
 WITH looked_at AS MATERIALIZED (
     SELECT time_limit.ctid AS place,
@@ -124,7 +130,8 @@ WITH looked_at AS MATERIALIZED (
     WHERE ctid = ANY (ARRAY(SELECT place FROM looked_at WHERE NOT is_stale AND NOT runs))
 ), running AS (
     UPDATE {schema}.time_limit
-    SET look_at = CASE WHEN deadline > now() THEN deadline ELSE now() + interval '1 minute' END
+    SET look_at = CASE WHEN deadline <= now() OR deadline IS NULL THEN now() + interval '1 minute'
+                       WHEN start_by IS NULL THEN deadline ELSE least(deadline, now() + interval '1 minute') END
     WHERE ctid = ANY (ARRAY(SELECT place FROM looked_at WHERE NOT is_stale AND runs))
 )
 SELECT count(*) FROM looked_at
@@ -148,19 +155,22 @@ class PostgresTimeLimits:
         async with self._database.transaction() as connection:
             await self._database.execute(PLANNED_AS_WALKS, connection=connection)
             records = await self._database.fetch(EXPIRE, epoch, limit, connection=connection)
-        ended = [
-            OutOfTime(
-                record["job_id"], record["queue"], record["kind"], record["is_expired"], record["error"]
-            )
-            for record in records
-            if record["job_id"] is not None
-        ]
-        if ended:
-            again = await self._database.fetchval(LEAVE, [job.job_id for job in ended])
-            await admit(self._database, again)
-        if len(ended) < limit:
-            await self._database.fetch(PUT_OFF, epoch, limit)
-        return ended, await self._database.fetchval(NEXT)
+            ended = _ended(records)
+            if len(ended) < limit:
+                await self._database.execute(PUT_OFF, epoch, limit, connection=connection)
+            next_in = await self._database.fetchval(NEXT, connection=connection)
+        if records[0]["groups"]:
+            with suppress(ForgeError):  # they are `unsettled`: whoever looks next gives the places away
+                await hand_over(self._database)
+        return ended, next_in
+
+
+def _ended(records: Sequence[Mapping[str, Any]]) -> list[OutOfTime]:
+    return [
+        OutOfTime(record["job_id"], record["queue"], record["kind"], record["is_expired"], record["error"])
+        for record in records
+        if record["job_id"] is not None
+    ]
 
 
 async def read(database: PostgresDatabase, claims: Sequence[Claim]) -> None:

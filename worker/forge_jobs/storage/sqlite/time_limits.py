@@ -110,7 +110,9 @@ def _end(transaction: Transaction, row: Record) -> OutOfTime | None:
         return None
     is_expired = row["start_by"] is not None and row["start_by"] <= now
     if found["state"] == State.IN_PROGRESS or not (is_expired or (deadline is not None and deadline <= now)):
-        look_at = deadline if deadline is not None and deadline > now else now + 60 * SECOND
+        look_at = now + 60 * SECOND
+        if deadline is not None and deadline > now:
+            look_at = deadline if row["start_by"] is None else min(deadline, look_at)
         transaction.execute("UPDATE time_limit SET look_at = ? WHERE job_id = ?", (look_at, job_id))
         return None
     error = expired(row["start_by"] / SECOND) if is_expired else overdue(deadline / SECOND)
