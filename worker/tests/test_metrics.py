@@ -14,13 +14,16 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from forge_jobs.model.job import Claim, State
+from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.run import Outcome, Run
 from forge_jobs.model.time_limit import OutOfTime
 from forge_jobs.probes.metrics import Metrics
+from forge_jobs.rules.verdict import Verdict, as_written, failed, handed_back
 from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.telemetry import counters, events
 from forge_jobs.telemetry.events import JobsEnded
 from forge_jobs.telemetry.telemetry import Telemetry
+from forge_jobs.worker.run_counts import RunCounts
 from tests.storage import factories
 from tests.storage.databases import SqliteDatabase, migrated_storage
 
@@ -340,6 +343,31 @@ async def test_waiting_jobs_whose_time_is_over_are_counted_by_their_outcome(
     assert page.value("forge_jobs_ended_total", **ended, outcome="expired") == 2
     assert page.value("forge_jobs_ended_total", **ended, outcome="dead") == 1
     assert page.value("forge_jobs_wait_seconds_count", **ended) == 0
+
+
+@pytest.mark.parametrize(("expired", "outcome"), [(True, "expired"), (False, "dead")])
+async def test_a_job_that_was_handed_back_too_late_is_counted_but_was_no_attempt(
+    telemetry: Telemetry, expired: bool, outcome: str
+) -> None:
+    metrics = Metrics(telemetry)
+    late = handed_back(run().claim, QueueConfig("mail"), 3.0, 0.1)
+    late.run.claim.ended_by, late.run.claim.expired = "its time was over", expired
+    failing = Verdict(
+        failed(run().claim, QueueConfig("mail"), "it broke", 3.0, 0.1).write, run(Outcome.FAILED)
+    )
+    failing.run.claim.ended_by = "its time was over"
+    ended = [as_written(late), as_written(failing)]
+    counts = RunCounts(with_durations=True)
+
+    telemetry.emit(JobsEnded(ended))
+    counts.count(ended)
+
+    page = await scraped(metrics)
+    series = {"queue": "mail", "kind": "send_email"}
+    assert page.value("forge_jobs_ended_total", **series, outcome=outcome) == 1 + (not expired)
+    assert page.value("forge_jobs_wait_seconds_count", **series) == 1
+    assert page.value("forge_jobs_run_seconds_count", **series) == 1
+    assert (counts.failed, sum(counts.durations.values())) == (1, 1)
 
 
 async def test_a_database_that_is_too_slow_does_not_hold_up_a_scrape(

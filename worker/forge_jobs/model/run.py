@@ -33,3 +33,4 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     error: str | None = None
     retry_in: float | None = None  # seconds
     timed_out: bool = False
+    counted: bool = True  # False: it was handed back, and its job ended since its time was over

@@ -243,7 +243,13 @@ def as_written(verdict: Verdict) -> Run:
         return Run(run.claim, run.queue, Outcome.SUPERSEDED, run.wait, run.duration, run.error or SUPERSEDED)
     if run.claim.ended_by is not None:
         outcome = Outcome.EXPIRED if run.claim.expired else Outcome.DEAD
-        return Run(run.claim, run.queue, outcome, run.wait, run.duration, run.error or run.claim.ended_by)
+        return replace(
+            run,
+            outcome=outcome,
+            error=run.error or run.claim.ended_by,
+            retry_in=None,
+            counted=run.outcome is not Outcome.HANDED_BACK,
+        )
     return run
 
 

@@ -210,7 +210,7 @@ class Counters:
             series = find((run.queue, run.claim.kind)) or self._series_of(run.queue, run.claim.kind)
             outcome = run.outcome
             series.outcomes[outcome] += 1
-            if outcome is not handed_back:  # it ran to no end of its own, or not at all
+            if outcome is not handed_back and run.counted:  # else it ran to no end of its own, or not at all
                 wait, duration = run.wait, run.duration
                 if wait < 0.0:  # two clocks were compared
                     wait = 0.0

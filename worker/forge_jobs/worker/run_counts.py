@@ -35,7 +35,7 @@ class RunCounts:
 
     def _count_others(self, runs: Sequence[Run]) -> list[float]:
         """Return how long those took that failed."""
-        failed = [run for run in runs if run.outcome in (Outcome.FAILED, Outcome.DEAD)]
+        failed = [run for run in runs if run.outcome in (Outcome.FAILED, Outcome.DEAD) and run.counted]
         self.failed += len(failed)
         self.timed_out += sum(run.timed_out for run in failed)
         self.handed_back += sum(run.outcome is Outcome.HANDED_BACK for run in runs)
