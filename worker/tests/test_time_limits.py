@@ -50,6 +50,11 @@ async def test_a_handler_says_the_time_limits_of_its_jobs_and_a_call_says_more(f
         ({"start_by": datetime(2030, 1, 1)}, "allowed is a datetime with a time zone"),
         ({"run_at": MOMENT, "start_by": MOMENT}, "allowed is a moment after run_at"),
         ({"run_at": MOMENT, "deadline": MOMENT - timedelta(hours=1)}, "allowed is a moment after run_at"),
+        (
+            {"delay": timedelta(days=3650), "start_by": MOMENT},
+            "start_by is 2030-01-31 08:00:00 UTC, allowed is a moment after the delay, which ends at",
+        ),
+        ({"delay": 3.2e8, "deadline": MOMENT}, "allowed is a moment after the delay"),
         ({"start_by": MOMENT, "deadline": MOMENT}, "allowed is a moment after start_by"),
         (
             {"start_by": 60, "deadline": 60},

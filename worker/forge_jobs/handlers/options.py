@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Final, Literal, TypedDict
 
@@ -116,8 +116,13 @@ class Options:
             raise InvalidInput(f"timeout is {self.timeout}, allowed is more than zero.")
         if self.delay is not None and self.run_at is not None:
             raise InvalidInput("delay and run_at are both given, allowed is one of them.")
-        time_limits.check(self.run_at, self.start_by, self.deadline)
+        self._check_time_limits()
         return self
+
+    def _check_time_limits(self) -> None:
+        if self.start_by is not None or self.deadline is not None:
+            delay_ends = None if self.delay is None else datetime.now(UTC) + self.delay
+            time_limits.check(self.run_at, delay_ends, self.start_by, self.deadline)
 
     def _check_unique(self, unique: Unique) -> None:
         if not isinstance(unique, Unique):
@@ -138,7 +143,7 @@ class Options:
         both = replace(defaults, **options)
         if both.unique is not None:
             both._check_unique(both.unique)
-        time_limits.check(both.run_at, both.start_by, both.deadline)
+        both._check_time_limits()
         return both
 
     def _says(self, name: str) -> bool:

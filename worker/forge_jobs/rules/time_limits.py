@@ -32,12 +32,19 @@ def duration(value: object, name: str) -> timedelta | None:
     return known
 
 
-def check(run_at: datetime | None, start_by: Limit | None, deadline: Limit | None) -> None:
+def check(
+    run_at: datetime | None, delay_ends: datetime | None, start_by: Limit | None, deadline: Limit | None
+) -> None:
     """Raise InvalidInput when no attempt can be in time, as far as that is known."""
     for name, value in (("start_by", start_by), ("deadline", deadline)):
         if isinstance(value, datetime) and run_at is not None and value <= run_at:
             raise InvalidInput(
                 f"{name} is {to_the_second(value)}, allowed is a moment after run_at, which is {to_the_second(run_at)}."
+            )
+        if isinstance(value, datetime) and delay_ends is not None and value <= delay_ends:
+            raise InvalidInput(
+                f"{name} is {to_the_second(value)}, "
+                f"allowed is a moment after the delay, which ends at {to_the_second(delay_ends)}."
             )
     if isinstance(start_by, datetime) and isinstance(deadline, datetime) and deadline <= start_by:
         raise InvalidInput(
