@@ -28,6 +28,12 @@ class Fate(StrEnum):
 
     COMMITTED = "committed"
     CANCELLED = "cancelled"  # committed; a user had cancelled the job, or it lost its key: it is dead instead of scheduled
+    OVERDUE = "overdue"  # committed; it was to be scheduled for after its deadline: it is dead instead
     UNDONE = "undone"  # rolled back, the whole or a savepoint of it; the claim holds
     OPEN = "open"  # neither
     LOST = "lost"  # rolled back, and the claim was taken back since
+
+    @property
+    def stands(self) -> bool:
+        """Whether the transaction was committed."""
+        return self in (Fate.COMMITTED, Fate.CANCELLED, Fate.OVERDUE)

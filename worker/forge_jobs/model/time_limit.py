@@ -35,6 +35,10 @@ class OutOfTime:
     error: str
 
 
+OVERDUE = "overdue: "
+"""What the error of a job begins with that had not ended by its deadline."""
+
+
 def expired(start_by: float) -> str:
     """Return the error of a job that was not begun by this moment."""
     return f"expired: it was not begun by {_shown(start_by)}"
@@ -42,7 +46,7 @@ def expired(start_by: float) -> str:
 
 def overdue(deadline: float) -> str:
     """Return the error of a job that had not ended by this moment."""
-    return f"overdue: it had not ended by {_shown(deadline)}"
+    return f"{OVERDUE}it had not ended by {_shown(deadline)}"
 
 
 def _shown(moment: float) -> str:

@@ -261,6 +261,9 @@ def completed(
     `otherwise` is the verdict that it would have had, which shows what the handler did after that.
     """
     run, note = otherwise.run, None
+    if fate is Fate.OVERDUE:
+        error = past_deadline(claim)
+        return Verdict(Settled(claim), Run(claim, queue.name, Outcome.DEAD, run.wait, run.duration, error))
     if run.outcome is not Outcome.DONE:
         note = f"completed by its handler, which ended otherwise: {run.error or run.outcome.value}"
     elif type(otherwise.write) is End and otherwise.write.result is not None:

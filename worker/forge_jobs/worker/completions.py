@@ -44,7 +44,7 @@ class HandlerCompletions:
                 fate = Fate.OPEN
         except ForgeError:  # waiting cures nothing
             fate = Fate.OPEN
-        if fate in (Fate.COMMITTED, Fate.CANCELLED):
+        if fate.stands:
             return completed(claim, config, completion, fate, verdict)
         return not_committed(claim, config, fate, verdict)
 

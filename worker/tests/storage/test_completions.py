@@ -170,6 +170,16 @@ async def test_a_job_that_a_user_cancelled_is_dead_instead_of_rescheduled_and_do
     assert await state(storage, second.job_id) is State.DONE
 
 
+async def test_a_job_that_would_be_rescheduled_for_after_its_deadline_is_overdue(storage, database):
+    claimed = await running(storage, await worker(storage), deadline=timedelta(minutes=1))
+    async with database.transaction() as connection:
+        completion = await reschedule(storage, claimed, connection)
+        assert await storage.completions.stands(completion, connection=connection)
+
+    assert await storage.completions.fate(completion) is Fate.OVERDUE
+    assert await state(storage, claimed.job_id) is State.DEAD
+
+
 async def test_a_job_whose_key_went_to_another_is_dead_instead_of_rescheduled_and_done_when_completed(
     storage, database
 ):

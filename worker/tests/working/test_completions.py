@@ -201,6 +201,19 @@ async def test_a_handler_that_reschedules_runs_again_without_an_attempt_counted(
     assert [run.outcome for run in ended(events)] == [Outcome.RESCHEDULED]
 
 
+async def test_a_handler_that_reschedules_for_after_the_deadline_ends_its_job_which_is_dead(
+    forge: Forge, database: Database, events: Events
+) -> None:
+    async def work(ctx: Context) -> None:
+        async with database.transaction() as connection:
+            await ctx.reschedule(connection, after=timedelta(hours=2))
+
+    job = await one(forge, work, deadline=timedelta(hours=1))
+
+    assert job.state is State.DEAD and job.error is not None and job.error.startswith("overdue: ")
+    assert [(run.outcome, run.error) for run in ended(events)] == [(Outcome.DEAD, job.error)]
+
+
 async def test_a_job_that_is_rescheduled_at_once_comes_again_until_it_is_done(
     forge: Forge, database: Database
 ) -> None:

@@ -77,6 +77,7 @@ SELECT EXISTS (SELECT FROM {{schema}}.claimed WHERE {_CLAIM}) AS is_claimed,
        EXISTS (SELECT FROM {{schema}}.failure WHERE {_PROOF} AND error = '{WORKER_LOST}')
        OR EXISTS (SELECT FROM {{schema}}.finished WHERE {_PROOF} AND error = '{WORKER_LOST}') AS is_taken_back,
        (SELECT state FROM {{schema}}.finished WHERE {_PROOF}) AS ended,
+       (SELECT error FROM {{schema}}.finished WHERE {_PROOF}) AS error,
        EXISTS (SELECT FROM {{schema}}.job WHERE id = $1) AS is_known,
        EXISTS (SELECT FROM {{schema}}.unsettled WHERE group_id IS NOT NULL) AS has_left_places
 """
@@ -120,7 +121,7 @@ class PostgresCompletions(Completions):
     async def stands(self, completion: Completion, *, connection: Any) -> bool:
         async with self._database.connection(connection) as given:
             record = await given.fetchrow(self._database.sql(FATE), *_proof(completion))
-        return _became(completion, record) in (Fate.COMMITTED, Fate.CANCELLED)
+        return _became(completion, record).stands
 
 
 def _proof(completion: Completion) -> tuple[int, int, int, int | None]:
@@ -130,6 +131,11 @@ def _proof(completion: Completion) -> tuple[int, int, int, int | None]:
 def _became(completion: Completion, record: Any) -> Fate:
     ended = None if record["ended"] is None else State(record["ended"])
     traces = Traces(
-        record["is_claimed"], record["is_locked"], record["is_taken_back"], ended, record["is_known"]
+        record["is_claimed"],
+        record["is_locked"],
+        record["is_taken_back"],
+        ended,
+        record["error"],
+        record["is_known"],
     )
     return fate(completion, traces)

@@ -19,7 +19,7 @@ from forge_jobs.storage.sqlite.transaction import Transaction, is_write_lock_bus
 
 CLAIMED_AT = "SELECT claimed_at FROM claimed WHERE job_id = ? AND worker_id = ? AND attempt = ?"
 KEEPS = "SELECT done_retention > 0 FROM queue WHERE id = ?"
-ENDED = "SELECT state FROM finished WHERE job_id = ? AND worker_id = ? AND attempt = ?"
+ENDED = "SELECT state, error FROM finished WHERE job_id = ? AND worker_id = ? AND attempt = ?"
 
 
 TAKEN_BACK = """
@@ -56,7 +56,7 @@ class SqliteCompletions(Completions):
 
     async def stands(self, completion: Completion, *, connection: Any) -> bool:
         def look(transaction: Transaction) -> bool:
-            return _fate(transaction, completion) in (Fate.COMMITTED, Fate.CANCELLED)
+            return _fate(transaction, completion).stands
 
         return await self._database.within(connection, look, refusals.no_transaction)
 
@@ -78,12 +78,13 @@ class SqliteCompletions(Completions):
 def _fate(transaction: Transaction, completion: Completion) -> Fate:
     proof = completion.job_id, completion.worker_id, completion.attempt
     claimed_at = transaction.value(CLAIMED_AT, proof)
-    ended = transaction.value(ENDED, proof)
+    ended = transaction.record(ENDED, proof)
     traces = Traces(
         is_claimed=claimed_at is not None and completion.claimed_at in (None, claimed_at),
         is_locked=False,
         is_taken_back=transaction.value(TAKEN_BACK, (*proof, WORKER_LOST)) is not None,
-        ended=None if ended is None else State(ended),
+        ended=None if ended is None else State(ended["state"]),
+        error=None if ended is None else ended["error"],
         is_known=transaction.value("SELECT id FROM job WHERE id = ?", proof[:1]) is not None,
     )
     return fate(completion, traces)
