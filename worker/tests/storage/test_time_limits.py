@@ -1,5 +1,6 @@
 """A job may have to be begun by a moment, or else it expires; and to have ended by a moment, its deadline."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -496,19 +497,38 @@ async def test_each_job_expires_or_runs_and_never_both_while_many_race(storage, 
             ]
         )
     ]
-    begun = []
-    for _ in range(45):
-        await clock.advance(seconds=1)
-        claims = await claim(storage, me, limit=1)
-        now = clock.now().timestamp()
-        in_time = [one for one in claims if one.limits is not None and not one.limits.is_over(now)]
-        begun += [one.job_id for one in in_time]
-        await storage.claims.finish([done(one) for one in in_time])
-        await storage.claims.hand_back([one for one in claims if one not in in_time])
-        await storage.time_limits.expire(epoch=epoch, limit=3)
+    second = await another()
+    other = await worker(second)
+    begun: list[int] = []
+    ended: list[int] = []
 
-    while (await storage.time_limits.expire(epoch=epoch))[0]:
-        pass
+    async def run(storage, worker_id, *, gives_back):
+        claims = await claim(storage, worker_id, limit=2)
+        now = clock.now().timestamp()
+        in_time = [
+            one for one in claims if not gives_back and one.limits is not None and not one.limits.is_over(now)
+        ]
+        begun.extend(one.job_id for one in in_time)
+        await storage.claims.finish([done(one) for one in in_time])
+        back = [one for one in claims if one not in in_time]
+        await storage.claims.hand_back(back)
+        ended.extend(one.job_id for one in back if one.expired)
+
+    async def end(storage):
+        ended.extend(one.job_id for one in (await storage.time_limits.expire(epoch=epoch, limit=3))[0])
+
+    for number in range(45):
+        await clock.advance(seconds=1)
+        await asyncio.gather(
+            run(storage, me, gives_back=number % 2 == seed),
+            run(second, other, gives_back=True),
+            end(storage),
+            end(second),
+        )
+
+    await clock.advance(seconds=2)
+    while expired_now := await expired(storage):
+        ended += expired_now
     [counts] = await storage.jobs.counts()
-    assert (counts.done, counts.expired) == (len(begun), len(ids) - len(begun))
-    assert len(set(begun)) == len(begun)
+    assert begun and (counts.done, counts.expired) == (len(begun), len(ids) - len(begun))
+    assert sorted(begun + ended) == ids
