@@ -19,9 +19,11 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context as Variables
 from functools import partial
+from types import FrameType
 from typing import Any, NoReturn
 
 from forge_jobs.model.job import Claim
+from forge_jobs.system import place
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.signal_handlers import kept_apart
 from forge_jobs.telemetry.logs import current_job
@@ -178,14 +180,21 @@ def _is_contained(loop: asyncio.AbstractEventLoop) -> bool:
     return loop in _shields and bool(_shields[loop].listeners)
 
 
-def _may_interrupt(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether what runs at this moment is a task that is not the worker's own. A callback is not: what it was to wake,
-    such as a job that sleeps, would sleep for ever.
+def _may_interrupt(loop: asyncio.AbstractEventLoop, frame: FrameType | None) -> bool:
+    """Whether what runs at this moment is of a job or of the program, and not the library's own work for it.
+
+    A callback may not be interrupted: what it was to wake, such as a job that sleeps, would sleep for ever.
     """
     if not _is_contained(loop):
         return True
     task = asyncio.current_task(loop)
-    return task.is_in_handler if isinstance(task, OwnTask) else task is not None
+    if task is None:
+        return False
+    if isinstance(task, OwnTask):
+        is_theirs = task.is_in_handler
+    else:  # one that a driver made for the worker is the worker's
+        is_theirs = current_job.get() is not None or place.is_in_program(frame)
+    return is_theirs and not place.is_in_library(frame)
 
 
 def _in_fork() -> None:

@@ -11,6 +11,7 @@ UNKNOWN = "?"
 
 _NOT_OURS = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 _HERE = str(Path(__file__).parents[1])
+_AROUND_HANDLERS = ("forge_jobs.handlers.", "forge_jobs.worker.runners")
 
 
 def reached(innermost: FrameType | None) -> str:
@@ -25,6 +26,17 @@ def reached(innermost: FrameType | None) -> str:
 def is_in_program(innermost: FrameType | None) -> bool:
     """Whether code of the program's own is among what runs there."""
     return any(_first([(frame.f_code, line)]) is not None for frame, line in traceback.walk_stack(innermost))
+
+
+def is_in_library(innermost: FrameType | None) -> bool:
+    """Whether the library or its driver does something there, rather than a handler that the library has called."""
+    for frame, _ in traceback.walk_stack(innermost):
+        name = frame.f_globals.get("__name__", "")
+        if name.startswith("asyncpg."):
+            return True
+        if name.startswith("forge_jobs."):
+            return not name.startswith(_AROUND_HANDLERS)
+    return False
 
 
 def raised(error: BaseException) -> str:

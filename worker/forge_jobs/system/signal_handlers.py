@@ -18,7 +18,7 @@ from typing import Any
 
 from forge_jobs.system import stop_signals
 
-MayInterrupt = Callable[[], bool]
+MayInterrupt = Callable[[FrameType | None], bool]
 
 
 @contextmanager
@@ -58,7 +58,7 @@ class _Apart:
         self._may_interrupt = may_interrupt
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self._may_interrupt():
+        if self._may_interrupt(frame):
             self.handler(number, frame)
         else:  # the loop may be asleep, which `call_soon` would not end
             self._loop.call_soon_threadsafe(self.handler, number, None, context=Variables())
