@@ -587,10 +587,12 @@ CREATE TRIGGER untagged AFTER DELETE ON {schema}.job FOR EACH ROW WHEN (OLD.tags
 CREATE TRIGGER retagged AFTER UPDATE OF tags ON {schema}.job FOR EACH ROW WHEN (NEW.tags IS DISTINCT FROM OLD.tags)
     EXECUTE FUNCTION {schema}.write_tags();
 
--- Which of these tags the fewest jobs have, counted up to 1,000: a look for jobs that have all of them begins there.
+-- Which of these tags the fewest jobs have, counted up to 1,000: a look for jobs that have all of them begins there. In
+-- order: else the planner, which takes each tag for a frequent one, reads the whole table for one that hardly any job has.
 CREATE FUNCTION {schema}.rarest(tags text[]) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT one FROM unnest($1) AS one
-    ORDER BY (SELECT count(*) FROM (SELECT FROM {schema}.job_tag WHERE job_tag.tag = one LIMIT 1000) AS few) LIMIT 1
+    ORDER BY (SELECT count(*) FROM (
+        SELECT FROM {schema}.job_tag WHERE job_tag.tag = one ORDER BY job_tag.job_id LIMIT 1000) AS few) LIMIT 1
 $$;
 
 -- Finds the row of a pending job in `ready`; null: the job is in another state. The index finds a job that has been
