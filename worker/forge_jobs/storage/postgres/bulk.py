@@ -101,6 +101,8 @@ FROM given WHERE pending > 0
 _kinds = attrgetter("kind")
 _codecs = attrgetter("codec")
 _payloads = attrgetter("payload")
+_tags = attrgetter("tags")
+_reruns = attrgetter("rerun_of")
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,8 +386,8 @@ class _Chunk:
             map(_payloads, jobs),
             [job.links for job in jobs] if self.are_linked else repeat(None, len(jobs)),
             [job.groups for job in jobs],
-            [job.tags or None for job in jobs],
-            [job.rerun_of for job in jobs],
+            [job.tags or None for job in jobs] if any(map(_tags, jobs)) else repeat(None, len(jobs)),
+            [job.rerun_of for job in jobs] if any(map(_reruns, jobs)) else repeat(None, len(jobs)),
             strict=True,
         )
 
