@@ -30,9 +30,10 @@ FROM {schema}.time_limit WHERE job_id = ANY ($1::bigint[])
 """
 
 # Jobs that wait and whose time is over. Whoever moves one of them at this moment has its row: it is passed over, and looked
-# at again. A job that has been ready since it was enqueued is found by its place, and all others in one scan. The places that
-# these jobs had in groups are given away after the commit. One that stood in a line may have been the only one there of its
-# groups.
+# at again. A job that has been ready since it was enqueued is found by its place, and all others in one scan. Where a job is
+# not is asked for each by itself: as a join it might read whole tables, since the planner guesses that they are small. The
+# places that these jobs had in groups are given away after the commit. One that stood in a line may have been the only one
+# there of its groups.
 EXPIRE = filled(
     """
 WITH late AS MATERIALIZED (
@@ -49,21 +50,21 @@ WITH late AS MATERIALIZED (
         SELECT ctid FROM {schema}.blocked WHERE job_id = ANY (ARRAY(SELECT job_id FROM late)) FOR UPDATE SKIP LOCKED))
     RETURNING job_id, queue_id, attempt, groups
 ), waiting AS MATERIALIZED (
-    SELECT late.job_id, ready.ctid AS place
-    FROM late
-    JOIN {schema}.job ON job.id BETWEEN late.job_id AND late.job_id
-    LEFT JOIN {schema}.ready ON ready.queue_id = job.queue_id AND ready.priority = job.priority
-                            AND ready.pos = {schema}.micros(job.created_at) AND ready.job_id = job.id
-    WHERE NOT EXISTS (SELECT FROM {schema}.scheduled WHERE scheduled.job_id = late.job_id)
-      AND NOT EXISTS (SELECT FROM {schema}.blocked WHERE blocked.job_id = late.job_id)
-      AND NOT EXISTS (SELECT FROM {schema}.claimed WHERE claimed.job_id = late.job_id)
-      AND NOT EXISTS (SELECT FROM {schema}.finished WHERE finished.job_id = late.job_id)
+    SELECT late.job_id, (
+        SELECT ready.ctid FROM {schema}.ready
+        WHERE ready.queue_id = job.queue_id AND ready.priority = job.priority
+          AND ready.pos = {schema}.micros(job.created_at) AND ready.job_id = job.id LIMIT 1) AS place
+    FROM late JOIN {schema}.job ON job.id BETWEEN late.job_id AND late.job_id
+    WHERE (SELECT job_id FROM {schema}.scheduled WHERE scheduled.job_id = late.job_id) IS NULL
+      AND (SELECT job_id FROM {schema}.blocked WHERE blocked.job_id = late.job_id) IS NULL
+      AND (SELECT job_id FROM {schema}.claimed WHERE claimed.job_id = late.job_id) IS NULL
+      AND (SELECT job_id FROM {schema}.finished WHERE finished.job_id = late.job_id) IS NULL
 ), places AS MATERIALIZED (
     SELECT place FROM waiting WHERE place IS NOT NULL
     UNION ALL
     SELECT ready.ctid FROM {schema}.ready
     WHERE EXISTS (SELECT FROM waiting WHERE place IS NULL)
-      AND ready.job_id = ANY (ARRAY(SELECT job_id FROM waiting WHERE place IS NULL))
+      AND (ready.job_id IN (SELECT job_id FROM waiting WHERE place IS NULL)) IS TRUE  -- each is looked up in a hash
 ), unqueued AS (
     DELETE FROM {schema}.ready WHERE ctid = ANY (ARRAY(
         SELECT ready.ctid FROM {schema}.ready
