@@ -401,15 +401,8 @@ class _Chunk:
 
     def scheduled_rows(self) -> Iterator[tuple[Any, ...]]:
         for number, due in self.later.items():
-            yield (
-                self.ids[number],
-                due,
-                self.queue_ids[number],
-                0,
-                self.priorities[number],
-                Reason.DELAYED.value,
-                self.jobs[number].links,
-            )
+            place = (self.queue_ids[number], 0, self.priorities[number])
+            yield self.ids[number], due, *place, Reason.DELAYED.value, self.jobs[number].links
 
     def limit_rows(self) -> Iterator[tuple[Any, ...]]:
         for job_id, job in zip(self.ids, self.jobs, strict=True):
