@@ -20,8 +20,10 @@ FOREVER = 0
 """How `max_attempts` of a job that is retried for ever is stored."""
 
 CANCELLED_BY_USER = "cancelled by user"
-WORKER_LOST = "worker lost"
 """The error of a job that a user cancelled."""
+
+WORKER_LOST = "worker lost"
+"""The error of an attempt whose worker was gone."""
 
 SUPERSEDED = "superseded: its key went to another job, or was removed"
 """The error of a job that lost its key while it ran, and did not end with that attempt."""
