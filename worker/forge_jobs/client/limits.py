@@ -55,7 +55,8 @@ class Limits:
         limit = await self._storage.limits.set(
             scope, capacity=capacity, refill=rate, managed_by=managed_by, epoch=epoch_or_none(epoch)
         )
-        await self._storage.permits.moved(scope)
+        if scope in await self._storage.limits.changed():
+            await self._storage.permits.moved(scope)
         return limit
 
     async def ensure(

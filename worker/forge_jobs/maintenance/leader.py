@@ -19,6 +19,7 @@ from forge_jobs.maintenance import (
     groups,
     operations,
     pauses,
+    permits,
     scheduler,
     sweeper,
     time_limits,
@@ -49,6 +50,7 @@ AUDIT_GROUPS_EVERY = 30.0
 RESUME_EVERY = 2.0
 EXPIRE_EVERY = 1.0
 WORK_OFF_EVERY = 2.0
+MOVE_EVERY = 30.0
 
 
 class LeadingWorker:
@@ -177,6 +179,7 @@ class LeadingWorker:
                 lambda: time_limits.expire(self._storage, self._telemetry, epoch),
                 "ending jobs that are out of time",
             ),
+            self._every(MOVE_EVERY, lambda: permits.move(self._storage), "moving jobs that wait for permits"),
         )
 
     async def _offers_within(self, seconds: float) -> bool:

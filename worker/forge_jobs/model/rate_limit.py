@@ -1,10 +1,13 @@
 """What a rate limit is: a token bucket for the whole cluster."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 NEARLY = 1e-9
 """How much less than a whole token a sum of fractions may be, to count as one."""
+
+LATELY = timedelta(minutes=10)
+"""How long a change of a rate limit is carried on to jobs that wait: some are on their way to where they wait."""
 
 
 @dataclass(frozen=True, slots=True)

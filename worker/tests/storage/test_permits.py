@@ -289,6 +289,72 @@ async def test_who_was_promised_a_later_token_keeps_it_when_the_limit_is_emptied
     assert await waits(storage, "bob", job_id=8) == [0.5], "its token was there, and is gone"
 
 
+async def test_an_emptied_limit_that_becomes_smaller_or_larger_holds_its_keys_no_longer_than_before(
+    storage, clock
+):
+    await clock.freeze()
+    await storage.limits.set("api", capacity=1000, refill=2.0)
+    await storage.tokens.empty("api")
+
+    await storage.limits.set("api", capacity=10, refill=2.0)
+    assert await waits(storage, "ann") == [0.5]
+    await storage.limits.set("api", capacity=100, refill=2.0)
+    assert await waits(storage, "bob") == [0.5]
+
+    await clock.advance(seconds=10)
+    await storage.limits.set("api", capacity=10, refill=2.0)
+    assert await waits(storage, *["eve"] * 11) == [0] * 10 + [0.5]
+
+
+async def test_permits_hold_or_are_void_though_an_emptied_limit_becomes_smaller_or_larger(storage, clock):
+    await clock.freeze()
+    await waits(storage, *["ann"] * 5)
+    granted = [PermitRequest("api", "bob", 1, job_id=8)]
+    await storage.permits.reserve(granted)
+    await storage.permits.keep(granted)
+    assert await waits(storage, "ann", job_id=7) == [0.5]
+    await storage.tokens.empty("api")
+
+    await storage.limits.set("api", capacity=6, refill=2.0)
+    assert await waits(storage, "ann", job_id=7) == [0], "it gained one"
+    await storage.limits.set("api", capacity=2, refill=2.0)
+    assert await waits(storage, "bob", job_id=8) == [0.5], "its token is gone"
+    assert await waits(storage, "bob", job_id=9) == [1]
+    assert await waits(storage, "bob", job_id=8) == [0.5], "it is not paid twice"
+    assert await waits(storage, "bob", job_id=9) == [1]
+
+
+async def test_a_permit_is_used_when_its_job_waits_for_its_turn(storage, clock):
+    await clock.freeze()
+    await waits(storage, *["ann"] * 5)
+    assert await waits(storage, "ann", job_id=7) == [0.5]
+
+    assert await waits(storage, "ann", job_id=7, patience=SECOND) == [0.5]
+    assert await waits(storage, "ann", job_id=7, patience=SECOND) == [1.0]
+
+
+async def test_of_a_limit_that_is_gone_nothing_is_kept(storage, clock):
+    await clock.freeze()
+    granted = [PermitRequest("nix", "ann", 1, job_id=7), PermitRequest("api", "ann", 5, job_id=7)]
+    await waits(storage, "ann", cost=5)
+
+    await storage.permits.keep(granted)
+
+    assert await waits(storage, "ann", cost=5, job_id=7) == [0]
+
+
+async def test_a_limit_is_changed_lately_when_its_numbers_are_others(storage, clock):
+    assert await storage.limits.changed() == []
+    await storage.limits.set("api", capacity=5, refill=2.0)
+    assert await storage.limits.changed() == [], "it is as it was"
+
+    await storage.limits.set("api", capacity=5, refill=3.0)
+    assert await storage.limits.changed() == ["api"]
+
+    await clock.advance(minutes=11)
+    assert await storage.limits.changed() == []
+
+
 async def test_jobs_that_wait_for_a_permit_come_sooner_when_the_limit_is_faster(storage, clock):
     now = await clock.freeze()
     await storage.limits.set("other", capacity=1, refill=0.01)

@@ -8,6 +8,7 @@ import pytest
 
 from forge_jobs import Context, Forge, InvalidInput, Job, KeyLimit, RateLimited, State
 from forge_jobs.errors import StorageUnavailable, UnknownScope
+from forge_jobs.maintenance import leader
 from forge_jobs.model.job import Reason
 from forge_jobs.worker.key_tokens import KeyTokens
 from tests.working.eventually import eventually
@@ -58,6 +59,35 @@ async def test_a_job_runs_when_its_turn_has_come_whoever_else_waits(forge: Forge
     async with working(forge, concurrency=1):
         await eventually(lambda: are(forge, State.DONE, 4))
     assert sorted(began) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("is_cut_short", [False, True])
+async def test_jobs_that_wait_for_tokens_come_when_the_limit_becomes_faster(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch, is_cut_short: bool
+) -> None:
+    await forge.limits.set("api", capacity=1, per=3600)
+
+    @forge.handler
+    async def call(ctx: Context) -> None:
+        await ctx.rate_limit.acquire("api", key="ann")
+
+    async def ends(scope: str) -> None:
+        raise StorageUnavailable("the program that changes it ends")
+
+    await call.enqueue_many([{}] * 2)
+    async with working(forge):
+        await eventually(lambda: are(forge, State.SCHEDULED, 1))
+
+    if is_cut_short:
+        with monkeypatch.context() as patch, pytest.raises(StorageUnavailable):
+            patch.setattr(forge.storage.permits, "moved", ends)
+            await forge.limits.set("api", capacity=1, refill=100)
+    else:
+        monkeypatch.setattr(leader, "MOVE_EVERY", 3600)
+        await forge.limits.set("api", capacity=1, refill=100)
+
+    async with working(forge):
+        await eventually(lambda: are(forge, State.DONE, 2))
 
 
 async def test_a_handler_may_wait_for_its_tokens(forge: Forge) -> None:

@@ -19,11 +19,15 @@ class Limits(Protocol):
         epoch: OperatorEpoch | None = None,
     ) -> RateLimit:
         """The rate limit exists with these numbers: full when new, otherwise its tokens stay, cut to the capacity. What
-        is spent of its keys stays spent, and flows back as fast as it says now. Raises Managed.
+        is spent of its keys stays spent, and flows back as fast as it says now; keys that are empty since the
+        limit was emptied hold what flowed since then. Raises Managed.
         """
 
     async def ensure(self, scope: str, *, capacity: float, refill: float) -> None:
         """The rate limit exists; one that existed before keeps its numbers."""
+
+    async def changed(self) -> list[str]:
+        """Return the rate limits whose capacity or refill changed `LATELY`."""
 
     async def all(self) -> list[RateLimit]:
         """Return all rate limits by scope."""

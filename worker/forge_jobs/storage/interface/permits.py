@@ -24,7 +24,9 @@ class Permits(Protocol):
         """
 
     async def keep(self, granted: Sequence[PermitRequest]) -> None:
-        """Permits that were granted to jobs, which have not used them, are kept until they ask again."""
+        """Permits that were granted to jobs, which have not used them, are kept until they ask again; none of a rate
+        limit that is gone.
+        """
 
     async def reserve_within(self, scope: str, key: str, cost: float, within: timedelta) -> Permit:
         """As `reserve`, unless the moment lies further ahead than `within`: then nothing is spent, and

@@ -4,7 +4,7 @@ from typing import Any
 
 from forge_jobs.errors import UnknownScope
 from forge_jobs.model.epoch import OperatorEpoch
-from forge_jobs.model.rate_limit import RateLimit
+from forge_jobs.model.rate_limit import LATELY, RateLimit
 from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import tried_again
@@ -18,12 +18,21 @@ FILLED = """least(rate_limit.capacity, rate_limit.tokens
 FLOWED = """(rate_limit.flowed
         + rate_limit.refill * greatest(0, extract(epoch FROM now() - rate_limit.flowed_at)::double precision))"""
 
+# Where keys are full from with another capacity.
+EMPTIED = """CASE WHEN rate_limit.emptied > {flowed} THEN rate_limit.emptied + excluded.capacity - rate_limit.capacity
+        ELSE rate_limit.emptied END"""
+
+CHANGED = "SELECT scope FROM {schema}.rate_limit WHERE changed_at > now() - $1::interval ORDER BY scope"
+
 ALL = """
 SELECT scope, capacity, refill, {filled}::double precision AS tokens, generation, emptied_at, managed_by
 FROM {schema}.rate_limit ORDER BY scope
 """.replace("{filled}", FILLED)
 
-SET = """
+# While keys are empty since the limit was emptied, they stay as empty as they are: where they are full from moves with the
+# capacity. It may move below what voids permits; those are deleted then, so that later ones are not taken for void.
+SET = (
+    """
 WITH written AS (
     INSERT INTO {schema}.rate_limit (scope, capacity, refill, tokens, refilled_at, flowed_at, managed_by)
     VALUES ($1, $2, $3, $2, now(), now(), $4)
@@ -31,12 +40,21 @@ WITH written AS (
     SET capacity = excluded.capacity, refill = excluded.refill, tokens = least(excluded.capacity, {filled}),
         refilled_at = greatest(rate_limit.refilled_at, now()),
         flowed = {flowed}, flowed_at = greatest(rate_limit.flowed_at, now()),
+        emptied = {emptied}, void_to = least(rate_limit.void_to, {emptied}),
+        changed_at = CASE WHEN (rate_limit.capacity, rate_limit.refill) = (excluded.capacity, excluded.refill)
+                          THEN rate_limit.changed_at ELSE now() END,
         managed_by = coalesce(rate_limit.managed_by, excluded.managed_by)
     WHERE rate_limit.managed_by IS NULL OR rate_limit.managed_by = excluded.managed_by
     RETURNING scope, capacity, refill, tokens, generation, emptied_at, managed_by
+), voided AS (
+    DELETE FROM {schema}.permit USING {schema}.rate_limit AS before, written
+    WHERE permit.scope = $1 AND before.scope = $1 AND before.capacity > written.capacity AND permit.full_at <= before.void_to
 )
 SELECT written.*, {schema}.configured() AS told FROM written
-""".replace("{filled}", FILLED).replace("{flowed}", FLOWED)
+""".replace("{emptied}", EMPTIED)
+    .replace("{filled}", FILLED)
+    .replace("{flowed}", FLOWED)
+)
 
 ENSURE = """
 WITH made AS (
@@ -84,6 +102,9 @@ class PostgresLimits:
     async def ensure(self, scope: str, *, capacity: float, refill: float) -> None:
         refusals.check_limit(scope, capacity, refill)
         await self._database.execute(ENSURE, scope, capacity, refill)
+
+    async def changed(self) -> list[str]:
+        return [record["scope"] for record in await self._database.fetch(CHANGED, LATELY)]
 
     async def all(self) -> list[RateLimit]:
         return [_rate_limit(record) for record in await self._database.fetch(ALL)]

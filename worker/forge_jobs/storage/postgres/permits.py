@@ -14,7 +14,7 @@ TOGETHER = 1000
 """Jobs whose permits are moved in one statement."""
 
 BUCKET = """
-    SELECT scope, capacity, refill, emptied, {flowed} AS flowed, greatest({flowed}, emptied) AS full_from
+    SELECT scope, capacity, refill, emptied, void_to, {flowed} AS flowed, greatest({flowed}, emptied) AS full_from
     FROM {schema}.rate_limit
 """.replace("{flowed}", FLOWED)
 
@@ -36,13 +36,13 @@ WITH given AS MATERIALIZED (
     SELECT number FROM given LEFT JOIN bucket USING (scope)
     WHERE NOT coalesce(refill > 0 AND cost <= capacity, false)
 ), kept AS MATERIALIZED (
-    SELECT given.number, permit.job_id, permit.scope, permit.key, permit.take, {wait_of_kept} AS wait
+    SELECT given.number, given.patience, permit.job_id, permit.scope, permit.key, permit.take, {wait_of_kept} AS wait
     FROM given JOIN {schema}.permit USING (job_id, scope, key, take, cost) JOIN bucket USING (scope)
-    WHERE permit.full_at > bucket.emptied AND NOT EXISTS (SELECT FROM refused)
+    WHERE permit.full_at > bucket.void_to AND NOT EXISTS (SELECT FROM refused)
 ), used AS (
     DELETE FROM {schema}.permit USING kept
     WHERE (permit.job_id, permit.scope, permit.key, permit.take) = (kept.job_id, kept.scope, kept.key, kept.take)
-      AND kept.wait = interval '0'
+      AND kept.wait <= kept.patience
 ), wanted AS MATERIALIZED (
     SELECT given.*, capacity, refill, flowed, full_from,
            sum(cost) OVER (PARTITION BY scope, key ORDER BY number) AS so_far,
@@ -140,7 +140,7 @@ KNOWN = "SELECT capacity, refill FROM {schema}.rate_limit WHERE scope = $1"
 MOVED = """
 WITH page AS MATERIALIZED (
     SELECT DISTINCT job_id
-    FROM (SELECT job_id FROM {schema}.permit WHERE job_id > $2 ORDER BY job_id LIMIT $3) AS first
+    FROM (SELECT job_id FROM {schema}.permit WHERE scope = $1 AND job_id > $2 ORDER BY job_id LIMIT $3) AS first
 ), bucket AS MATERIALIZED ({bucket}
 ), kept AS MATERIALIZED (
     SELECT permit.job_id, permit.scope, permit.key, permit.take, permit.until, now() + {wait} AS at
@@ -153,7 +153,7 @@ WITH page AS MATERIALIZED (
 ), sooner AS (
     UPDATE {schema}.scheduled SET run_at = turn.at
     FROM (SELECT job_id, max(at) AS at, max(until) - interval '24 hours' AS said
-          FROM kept GROUP BY job_id HAVING bool_or(scope = $1)) AS turn
+          FROM kept GROUP BY job_id) AS turn
     WHERE scheduled.job_id = turn.job_id AND scheduled.reason = 'throttled'
       AND scheduled.run_at > turn.at AND scheduled.run_at <= turn.said + interval '1 millisecond'
     RETURNING run_at

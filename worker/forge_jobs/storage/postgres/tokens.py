@@ -8,7 +8,7 @@ from forge_jobs.storage.postgres.limits import FILLED, FLOWED, unknown_scope
 # NEARLY: tokens that have refilled to 0.9999999999 are one token.
 LEASE = """
 WITH bucket AS MATERIALIZED (
-    SELECT scope, {filled} AS tokens FROM {schema}.rate_limit WHERE scope = $1 FOR UPDATE
+    SELECT scope, {filled} AS tokens FROM {schema}.rate_limit WHERE scope = $1 FOR NO KEY UPDATE
 ), slice AS (
     SELECT scope, tokens, greatest(0, least($2::bigint, floor(tokens + {nearly}))) AS taken FROM bucket
 )
@@ -30,7 +30,7 @@ EMPTY = """
 WITH emptied AS (
     UPDATE {schema}.rate_limit
     SET tokens = 0, refilled_at = greatest(refilled_at, now()), generation = generation + 1, emptied_at = now(),
-        emptied = {flowed} + capacity
+        emptied = {flowed} + capacity, void_to = {flowed} + capacity
     WHERE scope = $1
     RETURNING generation
 )

@@ -2,11 +2,11 @@
 
 from forge_jobs.errors import UnknownScope
 from forge_jobs.model.epoch import OperatorEpoch
-from forge_jobs.model.rate_limit import RateLimit
+from forge_jobs.model.rate_limit import LATELY, RateLimit
 from forge_jobs.storage import refusals
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
-from forge_jobs.storage.sqlite.micros import moment
+from forge_jobs.storage.sqlite.micros import micros, moment
 from forge_jobs.storage.sqlite.revision import configured, require_owner
 from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
@@ -14,6 +14,9 @@ from forge_jobs.storage.sqlite.transaction import Record, Transaction
 FILLED = "min(capacity, tokens + refill * max(0, :now - refilled_at) / 1000000.0)"
 # How many tokens have flowed towards each key.
 FLOWED = "flowed + refill * max(0, :now - flowed_at) / 1000000.0"
+# Where keys are full from with another capacity: while they are empty since the limit was emptied, they stay as empty as
+# they are.
+EMPTIED = f"CASE WHEN emptied > {FLOWED} THEN emptied + :capacity - capacity ELSE emptied END"
 COLUMNS = f"scope, capacity, refill, {FILLED} AS tokens, generation, emptied_at, managed_by"
 
 
@@ -36,11 +39,14 @@ class SqliteLimits:
             require_epoch(transaction, epoch)
             if not _add(transaction, scope, capacity, refill):
                 require_owner(refusals.managed_limit, scope, get(transaction, scope).managed_by, managed_by)
+                _void(transaction, scope, capacity)
                 transaction.execute(
                     f"""
                     UPDATE rate_limit
                     SET tokens = min(:capacity, {FILLED}), refilled_at = max(refilled_at, :now),
                         flowed = {FLOWED}, flowed_at = max(flowed_at, :now),
+                        emptied = {EMPTIED}, void_to = min(void_to, {EMPTIED}),
+                        changed_at = CASE WHEN (capacity, refill) = (:capacity, :refill) THEN changed_at ELSE :now END,
                         capacity = :capacity, refill = :refill
                     WHERE scope = :scope
                     """,
@@ -61,6 +67,18 @@ class SqliteLimits:
                 configured(transaction)
 
         await self._database.write(ensure)
+
+    async def changed(self) -> list[str]:
+        def changed(transaction: Transaction) -> list[str]:
+            since = transaction.now - micros(LATELY)
+            return [
+                scope
+                for (scope,) in transaction.rows(
+                    "SELECT scope FROM rate_limit WHERE changed_at > ? ORDER BY scope", (since,)
+                )
+            ]
+
+        return await self._database.read(changed)
 
     async def all(self) -> list[RateLimit]:
         rows = await self._database.read(
@@ -93,6 +111,17 @@ def _add(transaction: Transaction, scope: str, capacity: float, refill: float) -
         {"scope": scope, "capacity": capacity, "refill": refill, "now": transaction.now},
     )
     return bool(added)
+
+
+def _void(transaction: Transaction, scope: str, capacity: float) -> None:
+    """Before the capacity becomes smaller: void permits are gone, so that later ones are not taken for void."""
+    transaction.execute(
+        """
+        DELETE FROM permit WHERE scope = ?1
+        AND full_at <= (SELECT void_to FROM rate_limit WHERE scope = ?1 AND capacity > ?2)
+        """,
+        (scope, capacity),
+    )
 
 
 def get(transaction: Transaction, scope: str) -> RateLimit:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from forge_jobs.errors import RateLimited
 from forge_jobs.model.permit import KeyUse, Permit, PermitRequest
@@ -17,6 +18,7 @@ DAY = 86_400 * SECOND
 NEARLY = 2  # microseconds: sums of fractions are not exact, and what is less than this away is there
 LONGEST = 1000 * 365 * DAY
 FIRST_KEY = "", ""
+TOGETHER = 1000  # permits that are moved in one transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Flow:
     refill: float
     flowed: float  # towards each key, from the beginning until now
     emptied: float  # no bucket is full before so many have flowed
+    void_to: float  # permits up to this number are void
 
     @property
     def full_from(self) -> float:
@@ -59,7 +62,10 @@ class SqlitePermits:
 
     async def keep(self, granted: Sequence[PermitRequest]) -> None:
         def keep(transaction: Transaction) -> None:
+            known = {scope for (scope,) in transaction.rows("SELECT scope FROM rate_limit")}
             for request in granted:
+                if request.scope not in known:
+                    continue
                 flow = _flow(transaction, request.scope)
                 _keep(transaction, request, flow.flowed + flow.capacity, transaction.now)
 
@@ -100,15 +106,21 @@ class SqlitePermits:
         return await self._database.read(hottest)
 
     async def moved(self, scope: str) -> None:
-        def move(transaction: Transaction) -> None:
+        def move(transaction: Transaction, after: int) -> int | None:
+            page = transaction.value(
+                "SELECT max(job_id) FROM (SELECT job_id FROM permit WHERE scope = ? AND job_id > ? ORDER BY job_id LIMIT ?)",
+                (scope, after, TOGETHER),
+            )
+            if page is None:
+                return None
             flows = {
                 name: _flow(transaction, name) for (name,) in transaction.rows("SELECT scope FROM rate_limit")
             }
             turns: dict[int, tuple[int, int]] = {}  # by job: when its last permit is for, and when that was
             for job_id, name, key, take, full_at, until in transaction.rows(
                 "SELECT job_id, scope, key, take, full_at, until FROM permit "
-                "WHERE job_id IN (SELECT job_id FROM permit WHERE scope = ?)",
-                (scope,),
+                "WHERE job_id IN (SELECT job_id FROM permit WHERE scope = ? AND job_id > ? AND job_id <= ?)",
+                (scope, after, page),
             ):
                 if not flows[name].refill:
                     continue
@@ -132,8 +144,11 @@ class SqlitePermits:
                 )
             if sooner:
                 transaction.tell("due")
+            return int(page)
 
-        await self._database.write(move)
+        last: int | None = 0
+        while last is not None:
+            last = await self._database.write(partial(move, after=last))
 
     async def sweep(self, *, limit: int) -> bool:
         def sweep(transaction: Transaction) -> tuple[int, Sequence[tuple[str, str]]]:
@@ -163,10 +178,10 @@ def _reserved(transaction: Transaction, request: PermitRequest) -> Permit:
     flow = _refilled(transaction, scope, cost)
     place = (request.job_id, scope, key, request.take, cost)
     is_it = "WHERE job_id = ? AND scope = ? AND key = ? AND take = ? AND cost = ?"
-    kept = transaction.row(f"SELECT full_at FROM permit {is_it} AND full_at > ?", (*place, flow.emptied))
+    kept = transaction.row(f"SELECT full_at FROM permit {is_it} AND full_at > ?", (*place, flow.void_to))
     if kept is not None:
         wait = flow.wait(kept[0])
-        if not wait:
+        if duration(wait) <= request.patience:
             transaction.execute(f"DELETE FROM permit {is_it}", place)
         return _permit(transaction, scope, key, cost, wait)
     full_at = _full_at(transaction, flow, scope, key) + cost
@@ -195,11 +210,11 @@ def _keep(transaction: Transaction, request: PermitRequest, full_at: float, at: 
 def _flow(transaction: Transaction, scope: str) -> Flow:
     """Return the rate limit as its keys see it. Raises UnknownScope."""
     limit = get(transaction, scope)
-    [(flowed, emptied)] = transaction.rows(
-        f"SELECT {FLOWED}, emptied FROM rate_limit WHERE scope = :scope",
+    [(flowed, emptied, void_to)] = transaction.rows(
+        f"SELECT {FLOWED}, emptied, void_to FROM rate_limit WHERE scope = :scope",
         {"scope": scope, "now": transaction.now},
     )
-    return Flow(transaction.now, limit.capacity, limit.refill, flowed, emptied)
+    return Flow(transaction.now, limit.capacity, limit.refill, flowed, emptied, void_to)
 
 
 def _refilled(transaction: Transaction, scope: str, cost: float) -> Flow:

@@ -47,7 +47,7 @@ class SqliteTokens:
                 f"""
                 UPDATE rate_limit
                 SET tokens = 0, refilled_at = max(refilled_at, :now), emptied_at = :now, generation = :generation,
-                    emptied = {FLOWED} + capacity
+                    emptied = {FLOWED} + capacity, void_to = {FLOWED} + capacity
                 WHERE scope = :scope
                 """,
                 {"scope": scope, "generation": generation, "now": transaction.now},

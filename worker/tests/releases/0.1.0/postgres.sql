@@ -387,7 +387,9 @@ CREATE TABLE "forge_jobs".rate_limit (
     -- these, so that what is said here holds for all keys at once.
     flowed      double precision NOT NULL DEFAULT 0,
     flowed_at   timestamptz NOT NULL DEFAULT now(),
-    emptied     double precision NOT NULL DEFAULT 0  -- no bucket is full before so many have flowed
+    emptied     double precision NOT NULL DEFAULT 0,  -- no bucket is full before so many have flowed
+    void_to     double precision NOT NULL DEFAULT 0,  -- permits up to this number were for tokens that were emptied away
+    changed_at  timestamptz  -- when its capacity or refill changed the last time
 ) WITH (fillfactor = 50);
 
 -- The keys of a rate limit that are in use, each with a bucket of its own. A row is deleted some time after its bucket is
@@ -412,6 +414,7 @@ CREATE TABLE "forge_jobs".permit (
     PRIMARY KEY (job_id, scope, key, take)
 );
 CREATE INDEX permit_until ON "forge_jobs".permit (until);
+CREATE INDEX permit_scope ON "forge_jobs".permit (scope, job_id);
 
 
 -- Groups
@@ -1694,7 +1697,7 @@ INSERT INTO forge_jobs.migration (number, name, applied_at, breaking) OVERRIDING
 INSERT INTO forge_jobs.occupant (job_id, group_id, since) OVERRIDING SYSTEM VALUE VALUES ('14', '1', '1767225600000000') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.operation (id, move, states, queue, kind, tags, last_id, into_queue, priority, rate, asked_by, asked_at, meant, sample, state, position, changed, skipped, running, locked, next_at, ended_at, error) OVERRIDING SYSTEM VALUE VALUES ('1', 'cancelled', '{pending}', NULL, NULL, '{nobody}', '18', NULL, NULL, NULL, 'ada', '2026-01-01 00:00:00+00', '0', '{}', 'cancelled', '{}', '0', '0', '0', '0', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.operator (one, holder, epoch) OVERRIDING SYSTEM VALUE VALUES ('true', 'operator-1', '1') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by, flowed, flowed_at, emptied) OVERRIDING SYSTEM VALUE VALUES ('mail', '10', '1', '10', '2026-01-01 00:00:00+00', '0', NULL, NULL, '0', '2026-01-01 00:00:00+00', '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by, flowed, flowed_at, emptied, void_to, changed_at) OVERRIDING SYSTEM VALUE VALUES ('mail', '10', '1', '10', '2026-01-01 00:00:00+00', '0', NULL, NULL, '0', '2026-01-01 00:00:00+00', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('11', '1767225600000000', '1', '0', '0') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('12', '1767225600000001', '1', '0', '0') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.ready (job_id, pos, queue_id, attempt, priority) OVERRIDING SYSTEM VALUE VALUES ('13', '1767225600000002', '1', '0', '0') ON CONFLICT DO NOTHING;

@@ -373,7 +373,9 @@ CREATE TABLE rate_limit (
     -- these, so that what is said here holds for all keys at once.
     flowed      REAL NOT NULL DEFAULT 0,
     flowed_at   INTEGER NOT NULL,
-    emptied     REAL NOT NULL DEFAULT 0  -- no bucket is full before so many have flowed
+    emptied     REAL NOT NULL DEFAULT 0,  -- no bucket is full before so many have flowed
+    void_to     REAL NOT NULL DEFAULT 0,  -- permits up to this number were for tokens that were emptied away
+    changed_at  INTEGER  -- when its capacity or refill changed the last time
 );
 
 -- The keys of a rate limit that are in use, each with a bucket of its own. A row is deleted some time after its bucket is
@@ -398,6 +400,7 @@ CREATE TABLE permit (
     PRIMARY KEY (job_id, scope, key, take)
 ) WITHOUT ROWID;
 CREATE INDEX permit_until ON permit (until);
+CREATE INDEX permit_scope ON permit (scope, job_id);
 
 
 -- Groups
@@ -653,7 +656,7 @@ INSERT OR REPLACE INTO notice (kind, subject, number) VALUES ('queue', '2', 17);
 INSERT OR REPLACE INTO occupant (job_id, group_id, since) VALUES (14, 1, 1767225600000000);
 INSERT OR REPLACE INTO operation (id, move, states, queue, kind, tags, last_id, into_queue, priority, rate, asked_by, asked_at, meant, sample, state, position, changed, skipped, running, locked, next_at, ended_at, error) VALUES (1, 'cancelled', '["pending"]', NULL, NULL, '["nobody"]', 18, NULL, NULL, NULL, 'ada', 1767225600000000, 0, '[]', 'cancelled', '{}', 0, 0, 0, 0, 1767225600000000, 1767225600000000, NULL);
 INSERT OR REPLACE INTO operator (one, holder, epoch) VALUES (1, 'operator-1', 1);
-INSERT OR REPLACE INTO rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by, flowed, flowed_at, emptied) VALUES ('mail', 10.0, 1.0, 10.0, 1767225600000000, 0, NULL, NULL, 0.0, 1767225600000000, 0.0);
+INSERT OR REPLACE INTO rate_limit (scope, capacity, refill, tokens, refilled_at, generation, emptied_at, managed_by, flowed, flowed_at, emptied, void_to, changed_at) VALUES ('mail', 10.0, 1.0, 10.0, 1767225600000000, 0, NULL, NULL, 0.0, 1767225600000000, 0.0, 0.0, NULL);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (11, 1767225600000000, 1, 0, 0);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (12, 1767225600000000, 1, 0, 0);
 INSERT OR REPLACE INTO ready (job_id, pos, queue_id, attempt, priority) VALUES (13, 1767225600000000, 1, 0, 0);

@@ -376,7 +376,9 @@ CREATE TABLE {schema}.rate_limit (
     -- these, so that what is said here holds for all keys at once.
     flowed      double precision NOT NULL DEFAULT 0,
     flowed_at   timestamptz NOT NULL DEFAULT now(),
-    emptied     double precision NOT NULL DEFAULT 0  -- no bucket is full before so many have flowed
+    emptied     double precision NOT NULL DEFAULT 0,  -- no bucket is full before so many have flowed
+    void_to     double precision NOT NULL DEFAULT 0,  -- permits up to this number were for tokens that were emptied away
+    changed_at  timestamptz  -- when its capacity or refill changed the last time
 ) WITH (fillfactor = 50);
 
 -- The keys of a rate limit that are in use, each with a bucket of its own. A row is deleted some time after its bucket is
@@ -401,6 +403,7 @@ CREATE TABLE {schema}.permit (
     PRIMARY KEY (job_id, scope, key, take)
 );
 CREATE INDEX permit_until ON {schema}.permit (until);
+CREATE INDEX permit_scope ON {schema}.permit (scope, job_id);
 
 
 -- Groups

@@ -363,7 +363,9 @@ CREATE TABLE rate_limit (
     -- these, so that what is said here holds for all keys at once.
     flowed      REAL NOT NULL DEFAULT 0,
     flowed_at   INTEGER NOT NULL,
-    emptied     REAL NOT NULL DEFAULT 0  -- no bucket is full before so many have flowed
+    emptied     REAL NOT NULL DEFAULT 0,  -- no bucket is full before so many have flowed
+    void_to     REAL NOT NULL DEFAULT 0,  -- permits up to this number were for tokens that were emptied away
+    changed_at  INTEGER  -- when its capacity or refill changed the last time
 );
 
 -- The keys of a rate limit that are in use, each with a bucket of its own. A row is deleted some time after its bucket is
@@ -388,6 +390,7 @@ CREATE TABLE permit (
     PRIMARY KEY (job_id, scope, key, take)
 ) WITHOUT ROWID;
 CREATE INDEX permit_until ON permit (until);
+CREATE INDEX permit_scope ON permit (scope, job_id);
 
 
 -- Groups
