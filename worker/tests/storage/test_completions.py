@@ -124,6 +124,20 @@ async def test_a_queue_that_keeps_nothing_forgets_a_completed_job_with_the_commi
     assert not (await storage.jobs.enqueue(job(key="k"))).duplicate
 
 
+async def test_a_job_that_somebody_else_made_go_was_not_completed_by_the_transaction(storage, database):
+    await storage.queues.set("default", {"done_retention": timedelta(0)})
+    claimed = await running(storage, await worker(storage))
+    with contextlib.suppress(RolledBack):
+        async with database.transaction() as connection:
+            completion = await complete(storage, claimed, connection)
+            assert await storage.completions.stands(completion, connection=connection)
+            raise RolledBack
+    await storage.claims.finish([done(claimed, keep=False)])
+
+    async with database.transaction() as connection:
+        assert not await storage.completions.stands(completion, connection=connection)
+
+
 async def test_a_job_that_is_rescheduled_waits_without_an_attempt_counted(storage, database, clock):
     me = await worker(storage)
     claimed = await running(storage, me)

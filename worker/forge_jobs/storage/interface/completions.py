@@ -27,4 +27,7 @@ class Completions(Protocol):
         """Return what became of the transaction, without waiting for one that has not ended where that is possible."""
 
     async def stands(self, completion: Completion, *, connection: Any) -> bool:
-        """Return whether the completion is there as the caller's transaction sees it, in which the claim is not."""
+        """Return whether the completion is there as the caller's transaction sees it, in which the claim is not.
+
+        A job that is gone, of a queue that keeps nothing, was completed if it is gone in this transaction only.
+        """

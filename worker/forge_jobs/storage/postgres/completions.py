@@ -82,6 +82,8 @@ SELECT EXISTS (SELECT FROM {{schema}}.claimed WHERE {_CLAIM}) AS is_claimed,
        EXISTS (SELECT FROM {{schema}}.unsettled WHERE group_id IS NOT NULL) AS has_left_places
 """
 
+KNOWN = "SELECT EXISTS (SELECT FROM {schema}.job WHERE id = $1)"
+
 
 class PostgresCompletions(Completions):
     """`Completions` in PostgreSQL."""
@@ -121,7 +123,8 @@ class PostgresCompletions(Completions):
     async def stands(self, completion: Completion, *, connection: Any) -> bool:
         async with self._database.connection(connection) as given:
             record = await given.fetchrow(self._database.sql(FATE), *_proof(completion))
-        return _became(completion, record).stands
+        is_there: bool = record["is_known"] or await self._database.fetchval(KNOWN, completion.job_id)
+        return is_there and _became(completion, record).stands
 
 
 def _proof(completion: Completion) -> tuple[int, int, int, int | None]:

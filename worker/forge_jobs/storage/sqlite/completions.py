@@ -18,6 +18,7 @@ from forge_jobs.storage.sqlite.outcomes import finish, postpone
 from forge_jobs.storage.sqlite.transaction import Transaction, is_write_lock_busy
 
 CLAIMED_AT = "SELECT claimed_at FROM claimed WHERE job_id = ? AND worker_id = ? AND attempt = ?"
+KNOWN = "SELECT id FROM job WHERE id = ?"
 KEEPS = "SELECT done_retention > 0 FROM queue WHERE id = ?"
 ENDED = "SELECT state, error FROM finished WHERE job_id = ? AND worker_id = ? AND attempt = ?"
 
@@ -55,10 +56,14 @@ class SqliteCompletions(Completions):
         return await self._database.within(connection, reschedule, refusals.no_transaction)
 
     async def stands(self, completion: Completion, *, connection: Any) -> bool:
-        def look(transaction: Transaction) -> bool:
-            return _fate(transaction, completion).stands
+        def is_known(transaction: Transaction) -> bool:
+            return transaction.value(KNOWN, (completion.job_id,)) is not None
 
-        return await self._database.within(connection, look, refusals.no_transaction)
+        def look(transaction: Transaction) -> tuple[bool, bool]:
+            return _fate(transaction, completion).stands, is_known(transaction)
+
+        stands, is_there = await self._database.within(connection, look, refusals.no_transaction)
+        return stands and (is_there or await self._database.read(is_known))
 
     async def fate(self, completion: Completion) -> Fate:
         def look(transaction: Transaction) -> Fate:
@@ -85,7 +90,7 @@ def _fate(transaction: Transaction, completion: Completion) -> Fate:
         is_taken_back=transaction.value(TAKEN_BACK, (*proof, WORKER_LOST)) is not None,
         ended=None if ended is None else State(ended["state"]),
         error=None if ended is None else ended["error"],
-        is_known=transaction.value("SELECT id FROM job WHERE id = ?", proof[:1]) is not None,
+        is_known=transaction.value(KNOWN, proof[:1]) is not None,
     )
     return fate(completion, traces)
 
