@@ -191,8 +191,8 @@ class _Gathering:
     async def _leave(self, member: _Member) -> None:
         """The member's job was told to stop. The others go on; with the last one the function is told to stop.
 
-        Either way the job waits until the call has ended, since it may run again then, unless a user has
-        cancelled it. So a function that does not obey is seen to go on, too.
+        Either way the job waits until the call has ended, since it may run again then, unless it never does:
+        a user has cancelled it, its deadline has come, or it was its last attempt. So a function that does not obey is seen to go on, too.
         """
         self._members.remove(member)
         is_last = not self._members

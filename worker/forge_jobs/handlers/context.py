@@ -88,7 +88,7 @@ class Context:
     ) -> None:
         self.claim = claim
         self._cancelled = False
-        self.is_final = False  # its job was cancelled by a user: it does not run again
+        self.is_final = False  # its job was told to stop, and does not run again
         self.is_shared = False  # it was told to stop, and what it runs goes on for other jobs
         self.queue = queue
         self.forge = forge

@@ -65,6 +65,11 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         "The handler of job {job_id} goes on though it was told to stop ({why}): it has run for {duration} s, "
         "and another job gets its slot; {stuck} handlers are stuck",
     ),
+    events.BatchGoesOn: (
+        logging.WARNING,
+        "Job {job_id} was told to stop ({why}) after {duration} s, and its batch goes on for others: "
+        "it is in progress until the batch has ended",
+    ),
     events.StuckHandlerEnded: (
         logging.WARNING,
         "The handler of job {job_id}, which had been told to stop, ended after {duration} s; {stuck} handlers are stuck",

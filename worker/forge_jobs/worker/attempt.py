@@ -14,13 +14,14 @@ import msgspec
 
 from forge_jobs.handlers.context import Context, in_plain_handler
 from forge_jobs.handlers.handler import Handler, Placement
-from forge_jobs.model.job import Claim
+from forge_jobs.model.job import FOREVER, Claim
 from forge_jobs.model.time_limit import TimeLimits
 from forge_jobs.rules.verdict import Stop, Verdict
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.threads import Threads
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry import logs
+from forge_jobs.telemetry.events import BatchGoesOn
 from forge_jobs.worker.children import Children
 from forge_jobs.worker.served_queue import ServedQueue
 
@@ -42,6 +43,14 @@ class Attempt(msgspec.Struct, eq=False):
     has_begun: bool = False  # its payload was read, and its handler is called
     is_over: bool = False  # it has its verdict
     has_ended: bool = False  # its handler has ended
+    is_said_to_wait: bool = False  # for others, for which the call goes on
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job, which was told to stop, does not run again."""
+        if self.stopped is Stop.TIMED_OUT:
+            return self.claim.max_attempts != FOREVER and self.claim.attempt >= self.claim.max_attempts
+        return self.stopped in (Stop.CANCELLED, Stop.OVERDUE)
 
     @property
     def is_shared(self) -> bool:
@@ -52,7 +61,7 @@ class Attempt(msgspec.Struct, eq=False):
         """The handler is told to stop, once more."""
         self.times_told += 1
         if self.context is not None:
-            self.context.cancel(is_final=self.stopped is Stop.CANCELLED)
+            self.context.cancel(is_final=self.is_final)
         self.task.tell()
 
     def obeyed(self) -> bool:
@@ -63,6 +72,12 @@ class Attempt(msgspec.Struct, eq=False):
         if self.stopped in (Stop.CANCELLED, Stop.TIMED_OUT, Stop.OVERDUE):
             return True
         return self.context is None or self.context.has_heard
+
+
+def goes_on(attempt: Attempt) -> BatchGoesOn:
+    """Return the event that the attempt was told to stop, and its call goes on for others."""
+    why = attempt.stopped or Stop.STOPPING
+    return BatchGoesOn(attempt.claim, attempt.queue.name, why.value, uptime() - attempt.started)
 
 
 def limited(

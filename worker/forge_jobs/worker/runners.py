@@ -45,7 +45,7 @@ from forge_jobs.system.threads import Threads
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import GraceLost, HandlerStuck, JobStarted, RunnerReplaced, StuckHandlerEnded
 from forge_jobs.telemetry.logs import current_job
-from forge_jobs.worker.attempt import Attempt, call, limited
+from forge_jobs.worker.attempt import Attempt, call, goes_on, limited
 from forge_jobs.worker.children import Children
 from forge_jobs.worker.completions import HandlerCompletions
 from forge_jobs.worker.hand import Hand
@@ -398,6 +398,9 @@ class Runners:
             if attempt.times_told >= TELLS and not attempt.is_over:
                 self._give_up(attempt)
             attempt.tell()
+        elif not attempt.is_said_to_wait:
+            attempt.is_said_to_wait = True
+            self._telemetry.emit(goes_on(attempt))
         self._loop.call_later(TELL_EVERY, self._insist, attempt)
 
     def _give_up(self, attempt: Attempt) -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from forge_jobs import Batch, BatchJob, Dead, Forge, InvalidInput, InvalidPayload, Job, Reschedule, State
 from forge_jobs.model.job import Reason
-from forge_jobs.telemetry.events import HandlerStuck
+from forge_jobs.telemetry.events import BatchGoesOn, HandlerStuck
 from forge_jobs.worker import runners
+from forge_jobs.worker.attempt import Attempt
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -283,6 +284,54 @@ async def test_a_job_that_timed_out_is_dead_at_once_when_it_is_cancelled(forge: 
         await forge.wait(patient.id, timeout=20)
 
 
+async def test_a_job_that_waits_for_a_call_that_goes_on_for_others_is_told_once(
+    forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runners, "TELL_EVERY", 0.05)
+    go = asyncio.Event()
+    calls: list[list[BatchJob[Page]]] = []
+
+    looks: list[object] = []
+    insist = runners.Runners._insist
+
+    def counted(self: runners.Runners, attempt: Attempt) -> None:
+        looks.append(attempt)
+        insist(self, attempt)
+
+    monkeypatch.setattr(runners.Runners, "_insist", counted)
+
+    @forge.handler(batch=Batch(size=2, within=30), max_attempts=3)
+    async def index(jobs: list[BatchJob[Page]]) -> None:
+        calls.append(jobs)
+        await go.wait()
+
+    hasty = await index.options(timeout=1).enqueue(url="/hasty")
+    await index.enqueue(url="/patient")
+    async with working(forge, concurrency=10):
+        await eventually(lambda: len(looks) >= 5)
+        [said] = events.of(BatchGoesOn)
+        assert (said.claim.job_id, said.why) == (hasty.id, "timed out")
+        go.set()
+
+
+async def test_a_job_that_times_out_in_its_last_attempt_does_not_wait_for_the_others_of_its_batch(
+    forge: Forge,
+) -> None:
+    go = asyncio.Event()
+
+    @forge.handler(batch=Batch(size=2, within=30), max_attempts=1)
+    async def index(jobs: list[BatchJob[Page]]) -> None:
+        await go.wait()
+
+    hasty = await index.options(timeout=1).enqueue(url="/hasty")
+    patient = await index.enqueue(url="/patient")
+    async with working(forge, concurrency=10):
+        await eventually(lambda: all_but_one_ended(forge))
+        assert "timed out" in ((await forge.jobs.get(hasty.id)).error or "")
+        go.set()
+        await forge.wait(patient.id, timeout=20)
+
+
 async def test_a_call_that_does_not_obey_is_said_to_go_on(
     forge: Forge, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,7 +349,7 @@ async def test_a_call_that_does_not_obey_is_said_to_go_on(
     await index.enqueue_many([{"url": "/1"}, {"url": "/2"}])
     async with working(forge, concurrency=10):
         await eventually(lambda: all_ended(forge, "index"))
-        await eventually(lambda: len(events.of(HandlerStuck)) == 2)
+        await eventually(lambda: len(events.of(HandlerStuck)) == 1)
         go.set()
 
 

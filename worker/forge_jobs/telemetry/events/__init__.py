@@ -32,6 +32,7 @@ from forge_jobs.telemetry.events.database import (
 )
 from forge_jobs.telemetry.events.event import Event
 from forge_jobs.telemetry.events.jobs import (
+    BatchGoesOn,
     CancelRefused,
     ClaimsAdrift,
     ExitContained,
@@ -78,6 +79,7 @@ from forge_jobs.telemetry.events.workers import (
 )
 
 __all__ = [
+    "BatchGoesOn",
     "CancelRefused",
     "ChoreFailed",
     "ClaimsAdrift",

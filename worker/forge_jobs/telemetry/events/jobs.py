@@ -35,6 +35,16 @@ class HandlerStuck(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class BatchGoesOn(Event):
+    """The job was told to stop, and its batch goes on for others: it is in progress until the batch has ended."""
+
+    claim: Claim
+    queue: str
+    why: str  # it was told to stop
+    duration: float  # seconds that it runs
+
+
+@dataclass(frozen=True, slots=True)
 class StuckHandlerEnded(Event):
     """A handler that had ignored being stopped has ended; its job's outcome stays as it is."""
 
