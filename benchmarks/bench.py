@@ -75,18 +75,10 @@ class Bench:
 
     def on_server(self, side: str, **arguments: Any) -> Sample:
         """Run a side that uses the server, and take the server's processor time meanwhile."""
-        sample, _ = self.on_server_said(side, **arguments)
-        return sample
-
-    def on_server_said(self, side: str, **arguments: Any) -> tuple[Sample, Mapping[str, Any]]:
-        """As `on_server`; return also all that the side said."""
         before = self.server.cpu_seconds()
-        said = child.run(side, **arguments)
-        sample = sampled(said, arguments["jobs"])
+        sample = sampled(child.run(side, **arguments), arguments["jobs"])
         after = self.server.cpu_seconds()
-        if before is not None and after is not None:
-            sample = replace(sample, server_cpu=after - before)
-        return sample, said
+        return sample if before is None or after is None else replace(sample, server_cpu=after - before)
 
 
 def sampled(said: Mapping[str, Any], jobs: int) -> Sample:

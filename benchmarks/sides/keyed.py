@@ -35,23 +35,9 @@ async def fill(url: str, jobs: int, keys: int, hot: int) -> None:
 
 
 async def work_through(url: str, jobs: int, is_limited: bool) -> dict[str, Any]:
-    """Run all jobs; return also how long its claims took, in seconds."""
+    """Run all jobs."""
     starts = Starts()
-    forge = program(url, starts, is_limited=is_limited)
-    seconds = 0.0
-    claims = forge.storage.claims
-    claim = claims.claim
-
-    async def timed(*given: Any, **options: Any) -> Any:
-        nonlocal seconds
-        began = time.monotonic()
-        claimed = await claim(*given, **options)
-        if claimed:
-            seconds += time.monotonic() - began
-        return claimed
-
-    claims.claim = timed  # type: ignore[method-assign]
-    return {**await plain.through(forge, starts, url, jobs), "claims": seconds}
+    return await plain.through(program(url, starts, is_limited=is_limited), starts, url, jobs)
 
 
 async def sweep(url: str) -> dict[str, Any]:
