@@ -1,7 +1,9 @@
 """What the API server says about our objects: one at a time, or all of them with a few calls."""
 
+import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from forge_operator.cluster.api import BY_KIND, DEPLOYMENTS, PODS, Kube, Object, Objects, budgets_of
@@ -43,10 +45,22 @@ class Budgets:
 class ClusterReader:
     """Reads what is in the watched namespaces, all when none is named. `policy` is the API version of budgets."""
 
-    def __init__(self, kube: Kube, namespaces: Sequence[str] = (), *, policy: str = "policy/v1") -> None:
-        self._kube, self._namespaces = kube, tuple(namespaces)
+    def __init__(
+        self,
+        kube: Kube,
+        namespaces: Sequence[str] = (),
+        *,
+        policy: str = "policy/v1",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._kube, self._namespaces, self._clock = kube, tuple(namespaces), clock
         self._budgets = budgets_of(policy)
         self._overview: Overview | None = None
+        self._began_at, self._took = (
+            float("-inf"),
+            0.0,
+        )  # the last time that everything was read, or should have been
+        self._refreshing = asyncio.Lock()
 
     @property
     def watches_all(self) -> bool:
@@ -59,7 +73,7 @@ class ClusterReader:
 
     async def overview(self) -> Overview:
         """Read everything, and keep it for `object` and `pool`. Raises KubeError: then nothing is known."""
-        started_at = time.monotonic()
+        started_at = self._began_at = self._clock()
         objects: dict[Key, Object] = {}
         owners: dict[str, Key] = {}
         pools: dict[str, Cluster] = {}
@@ -75,8 +89,21 @@ class ClusterReader:
             objects |= listed[0]
             owners |= {item["metadata"]["uid"]: key for key, item in listed[0].items()}
             pools |= _pools(*listed[1:], await self._read_budgets(namespace), owners)
-        self._overview = Overview(started_at, objects, pools, unreadable)
+        self._overview, self._took = (
+            Overview(started_at, objects, pools, unreadable),
+            self._clock() - started_at,
+        )
         return self._overview
+
+    async def refresh(self, fresh: float) -> None:
+        """Everything was read within the last `fresh` seconds, or it could not be; concurrent callers share one read.
+
+        Where reading everything takes longer than it would be of use, it is left as it is.
+        """
+        async with self._refreshing:
+            if self._clock() - self._began_at > fresh and self._took < fresh / 2:
+                with suppress(KubeError):  # who looks at an object is told
+                    await self.overview()
 
     @property
     def pools(self) -> Mapping[str, Cluster]:

@@ -59,6 +59,10 @@ class Gatherer:
         """The pool does not exist any more."""
         self._orders.forget(uid)
 
+    async def refresh(self, fresh: float) -> None:
+        """What was read of the cluster for all objects is not older than so many seconds, as far as that is worth it."""
+        await self._cluster.refresh(fresh)
+
     async def object(self, key: Key, not_before: float) -> Object | None:
         """Return the object; None when the API server says that it is not there. Raises KubeError."""
         return await self._cluster.object(key, not_before)

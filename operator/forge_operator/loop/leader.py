@@ -64,7 +64,11 @@ class LeadingOperator:
         recorder = EventRecorder(kube, environment.identity, failed=_event_failed)
         executor = Executor(kube, self._link, recorder, may_write=lambda: candidate.holds)
         self._reconciler = Reconciler(
-            Gatherer(cluster, facts, settings), executor, metrics, add=lambda key: self._queue.add(key)
+            Gatherer(cluster, facts, settings),
+            executor,
+            metrics,
+            add=lambda key: self._queue.add(key),
+            busy=lambda: self._queue.busy,
         )
         self._queue: WorkQueue[Key] = WorkQueue(
             self._reconciler.look, workers=environment.workers, failed=_look_failed

@@ -36,6 +36,8 @@ RESYNCED = timedelta(seconds=60)
 FRESH = 4.0
 """Seconds that what was read for another object may be old, unless this one was written or changed since."""
 
+MANY = 5
+"""While so many objects are looked at or wait for it, everything is read at once instead of for each of them."""
 
 CALM = frozenset({VersionState.CURRENT, VersionState.DRAINED, VersionState.RETIRED, VersionState.FAILED})
 """States of versions in which nothing happens within seconds."""
@@ -65,7 +67,10 @@ class Remembered:
 
 
 class Reconciler:
-    """Reconciles objects. Remembers nothing that would be missed. `add` gets the keys of objects that are to be looked at again."""
+    """Reconciles objects. Remembers nothing that would be missed.
+
+    `add` gets the keys of objects that are to be looked at again; `busy` returns how many are looked at or wait for it.
+    """
 
     def __init__(
         self,
@@ -74,11 +79,12 @@ class Reconciler:
         metrics: OperatorMetrics,
         *,
         add: Callable[[Key], None] = lambda key: None,
+        busy: Callable[[], int] = lambda: 1,
         fresh: float = FRESH,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gatherer, self._executor, self._metrics = gatherer, executor, metrics
-        self._add, self._fresh, self._clock = add, fresh, clock
+        self._add, self._busy, self._fresh, self._clock = add, busy, fresh, clock
         self._kept: dict[Key, Remembered] = {}
         self.departed: set[str] = set()
         """Uids of objects that were looked at and are gone; their versions are perhaps not forgotten yet."""
@@ -135,6 +141,8 @@ class Reconciler:
     async def _looked(self, key: Key) -> tuple[Execution, timedelta | None]:
         kept = self._kept.setdefault(key, Remembered())
         not_before = max(kept.changed_at, self._clock() - self._fresh)
+        if self._busy() >= MANY:  # what was read for all of them may get old while they wait
+            await self._gatherer.refresh(self._fresh)
         found = await self._gatherer.object(key, not_before)
         if found is None:
             return await self._gone(key)

@@ -26,9 +26,6 @@ logger = logging.getLogger("forge_operator")
 JITTER = 0.2
 """A resync comes up to this share earlier, never later: drift is repaired within its period."""
 
-MANY = 5
-"""From so many pools on, everything is read at once instead of for each of them."""
-
 YOUNG = timedelta(minutes=5)
 IDLE_EVERY = 3
 """One in so many looks at load is also at pools with pods and nothing to do."""
@@ -106,9 +103,6 @@ class Ticker:
         except ForgeError:
             # Objects with pods report it in their status; those without stay without.
             keys = [key for key, pool in scaled.items() if not pool.is_asleep]
-        if len(keys) >= MANY:
-            with suppress(KubeError):
-                await self._cluster.overview()
         for key in keys:
             self._add(key)
 

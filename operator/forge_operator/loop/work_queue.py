@@ -53,6 +53,7 @@ class WorkQueue(Generic[K]):
         self._first_retry, self._longest_retry = first_retry, longest_retry
         self._entries: dict[K, _Entry] = {}
         self._line: asyncio.Queue[K] = asyncio.Queue()
+        self._running = 0
 
     def add(self, key: K) -> None:
         """The key is looked at soon; also when it is being looked at now, once more.
@@ -93,6 +94,11 @@ class WorkQueue(Generic[K]):
         return self._line.qsize()
 
     @property
+    def busy(self) -> int:
+        """How many keys are being looked at, or wait for it."""
+        return self._running + self.depth
+
+    @property
     def oldest(self) -> float:
         """Seconds that the key which waits longest has waited; 0 when none does."""
         since = [entry.waiting_since for entry in self._entries.values() if entry.waiting_since is not None]
@@ -113,10 +119,12 @@ class WorkQueue(Generic[K]):
             key = await self._line.get()
             entry = self._entries[key]
             entry.waiting_since, entry.running = None, True
+            self._running += 1
             try:
                 delay = await self._looked(key, entry)
             finally:
                 entry.running = False
+                self._running -= 1
             if entry.again:
                 entry.again = False
                 self.add(key)

@@ -1,7 +1,8 @@
 """The operator's edges, wired to the small API server and a real database; workers are rows that beat."""
 
 import secrets
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -134,6 +135,8 @@ async def staged(
     url: str,
     *,
     fresh: float = 0.0,
+    busy: Callable[[], int] = lambda: 1,
+    clock: Callable[[], float] = time.monotonic,
     namespaces: tuple[str, ...] = (),
     settings: OperatorSettings | None = None,
 ) -> AsyncIterator[Stage]:
@@ -142,7 +145,7 @@ async def staged(
     link = DatabaseLink(url, "forge_jobs", "operator-1", leads_since=lambda moment: moment < 0)
     metrics = OperatorMetrics()
     settings = settings or OperatorSettings()
-    cluster = ClusterReader(kube, namespaces, policy=settings.policy_version)
+    cluster = ClusterReader(kube, namespaces, policy=settings.policy_version, clock=clock)
     facts = FactsReader(link)
     executor = Executor(kube, link, EventRecorder(kube, "operator-1"))
     added: list[Key] = []
@@ -151,7 +154,9 @@ async def staged(
         executor,
         metrics,
         add=added.append,
+        busy=busy,
         fresh=fresh,
+        clock=clock,
     )
     ticker = Ticker(cluster, facts, link, reconciler, metrics, added.append, tick=0.0)
     async with Forge(url, schema="forge_jobs") as forge:

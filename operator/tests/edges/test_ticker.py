@@ -16,6 +16,7 @@ from forge_operator.cluster.api import DEPLOYMENTS, PODS, QUEUES, Kube
 from forge_operator.database.facts import FactsReader
 from forge_operator.database.link import DatabaseLink, unknown
 from forge_operator.loop.ticker import left_over
+from forge_operator.state.keys import Key
 from tests.edges.api_server import ApiServer
 from tests.edges.stage import MAIL, Stage, staged, workers
 from tests.edges.until import until
@@ -144,6 +145,33 @@ async def test_many_pools_are_read_with_a_few_calls(stage: Stage) -> None:
     reads = [each for each in stage.api.requests if each.method == "GET"]
     assert len(keys) == 21
     assert len(reads) == 5, "one list for each kind of object"
+
+
+async def test_many_pools_are_read_with_a_few_calls_though_each_waits_for_long(
+    api: ApiServer, kube: Kube, url: str
+) -> None:
+    now, waiting = time.monotonic(), 20
+    async with staged(api, kube, url, fresh=4, busy=lambda: waiting, clock=lambda: now) as stage:
+        for number in range(20):
+            stage.queue(f"q{number}", concurrency={"limit": number + 1})
+        await stage.ticker.resync()
+        for key in stage.added:
+            await stage.look(key)
+
+        async def reads(key: Key) -> int:
+            api.requests.clear()
+            await stage.reconciler.look(key)
+            return sum(each.method == "GET" for each in api.requests)
+
+        counted = []
+        for key in stage.added:
+            now += 1
+            counted.append(await reads(key))
+        assert set(counted) == {0, 5}, "one list for each kind of object, or nothing"
+        assert counted.count(5) == 4
+
+        now, waiting = now + 10, 1
+        assert await reads(stage.added[0]) == 4, "it and its pool, for one that is alone"
 
 
 async def test_what_was_read_before_a_change_does_not_count(stage: Stage) -> None:

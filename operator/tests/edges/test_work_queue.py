@@ -76,6 +76,22 @@ async def test_different_keys_are_looked_at_side_by_side() -> None:
         await until(lambda: queue.depth == 0 and both.n_waiting == 0)
 
 
+async def test_it_is_known_how_many_are_looked_at_or_wait() -> None:
+    go_on = asyncio.Event()
+
+    async def look(key: str) -> None:
+        await go_on.wait()
+
+    async with working(look, workers=2) as queue:
+        for key in "abc":
+            queue.add(key)
+        assert queue.busy == 3
+        await until(lambda: queue.depth == 1)
+        assert queue.busy == 3
+        go_on.set()
+        await until(lambda: queue.busy == 0)
+
+
 async def test_failures_come_back_later_each_time_and_a_success_forgets_them() -> None:
     waits: list[float] = []
     left = 4
