@@ -11,7 +11,11 @@ from tests.e2e.waiting import eventually
 
 POD = "forge-jobs-postgres-0"
 
-LEDGER = """
+UNTIL_TOLD = None
+"""What a job takes that ends when `let_end` names it, and not before."""
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS may_end (job_id bigint PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS ledger (
     id      uuid PRIMARY KEY,
     what    text NOT NULL,
@@ -59,15 +63,37 @@ class Database:
         return next(iter(row.values()))
 
     def enqueue(
-        self, queue: str, seconds: float = 0, count: int = 1, *, spread: float = 0, kind: str = "work"
+        self,
+        queue: str,
+        seconds: float | None = 0,
+        count: int = 1,
+        *,
+        spread: float = 0,
+        kind: str = "work",
     ) -> list[int]:
         """Return the ids of jobs that take so many seconds each; with `spread`, one is due every so many seconds."""
         run_at = f"clock_timestamp() + number * interval '{spread} seconds'" if spread else "NULL"
+        arguments = json.dumps({"seconds": seconds})
         rows = self.rows(
-            f"SELECT forge_jobs.enqueue('{kind}', '{{\"seconds\": {seconds}}}', queue => '{queue}', run_at => {run_at})"
+            f"SELECT forge_jobs.enqueue('{kind}', '{arguments}', queue => '{queue}', run_at => {run_at})"
             f" AS id FROM generate_series(1, {count}) AS number"
         )
         return [row["id"] for row in rows]
+
+    def let_end(self, jobs: list[int]) -> None:
+        """Jobs that take until they are told may end."""
+        self.execute(
+            f"INSERT INTO may_end SELECT unnest('{{{_listed(jobs)}}}'::bigint[]) ON CONFLICT DO NOTHING"
+        )
+
+    def hurry(self, jobs: list[int]) -> None:
+        """Those of the jobs whose time has not come are due now and take no time, as the situation needs no more load."""
+        self.execute(
+            "WITH waiting AS (UPDATE forge_jobs.scheduled SET run_at = clock_timestamp()"
+            f" WHERE job_id = ANY('{{{_listed(jobs)}}}') AND reason = 'delayed' RETURNING job_id)"
+            " UPDATE forge_jobs.job SET payload = convert_to('{\"seconds\": 0}', 'UTF8')"
+            " FROM waiting WHERE job.id = waiting.job_id"
+        )
 
     def states(self, jobs: list[int]) -> dict[str, int]:
         """Return how many of the jobs are in each state."""

@@ -9,7 +9,7 @@ import yaml
 
 from tests.e2e import readme
 from tests.e2e.cluster import MANIFESTS, Cluster, CommandFailed, Operator
-from tests.e2e.database import LEDGER, Database
+from tests.e2e.database import TABLES, Database
 from tests.e2e.shell import run
 from tests.e2e.waiting import eventually
 
@@ -68,7 +68,7 @@ class Release:
                 run(command, environment=self._environment, timeout=900)
                 if command.startswith("kind create"):
                     self._made.touch()
-        eventually(lambda: Database(self.cluster).execute(LEDGER) == "", within=120, what="there is a ledger")
+        eventually(lambda: Database(self.cluster).execute(TABLES) == "", within=120, what="there is a ledger")
         Operator(self.cluster).is_ready()
 
     def _is_installed(self) -> bool:

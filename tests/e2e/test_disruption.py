@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.e2e.cluster import Cluster, CommandFailed, Manifest
-from tests.e2e.database import Database
+from tests.e2e.database import UNTIL_TOLD, Database
 from tests.e2e.waiting import eventually
 
 LABEL = "forge-jobs.dev/long-jobs"
@@ -20,7 +20,7 @@ def test_a_pod_that_runs_a_job_for_long_is_not_evicted_while_that_runs_and_idle_
     queue = space.queue("kept", {"workers": spec})
     queue.serves("1", pods=2)
     queue.becomes("Protected", "True", "BudgetInPlace", within=30)
-    job = database.enqueue("kept", 120)
+    job = database.enqueue("kept", UNTIL_TOLD)
     database.are_running(job, within=30)
     busy = eventually(lambda: marked(queue.pods("1")), within=60, what="its pod is marked")[0]
     assert busy["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
@@ -35,7 +35,8 @@ def test_a_pod_that_runs_a_job_for_long_is_not_evicted_while_that_runs_and_idle_
     with pytest.raises(CommandFailed, match="disruption budget"):
         evict(space, busy)  # also as a pod of a version that drains
 
-    database.are_done(job, within=150)
+    database.let_end(job)
+    database.are_done(job, within=60)
     assert {line.pod for line in database.ran_once(job)} == {busy["metadata"]["name"]}
     eventually(lambda: not marked(queue.pods()), within=180, what="nothing is marked any more")
 

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 import yaml
 
 from tests.e2e.cluster import MANIFESTS, Cluster, Manifest, Queue, manifest
-from tests.e2e.database import Database
+from tests.e2e.database import UNTIL_TOLD, Database
 from tests.e2e.waiting import eventually
 
 METRICS_API = "v1beta1.external.metrics.k8s.io"
-LONG = 35.0  # seconds; an autoscaler looks every 15
 
 
 def test_an_autoscaler_of_the_cluster_follows_the_backlog_and_stops_no_job(
@@ -22,8 +21,8 @@ def test_an_autoscaler_of_the_cluster_follows_the_backlog_and_stops_no_job(
 
     with metrics(space):
         kind = autoscaler(space, "followed")
-        backlog = database.enqueue("followed", 2, 60)
-        long = database.enqueue("followed", LONG, 6)  # as many as three pods run at once
+        backlog = database.enqueue("followed", 1, 90)  # an autoscaler looks every 15 s
+        long = database.enqueue("followed", UNTIL_TOLD, 6)  # as many as three pods run at once
         eventually(lambda: asked_for(queue) == 3, within=120, what="the autoscaler asks for its maximum")
         eventually(lambda: len(queue.ready_pods()) == 3, within=90, what="the pods follow")
         assert condition(space, kind, "ScalingActive") == condition(space, kind, "AbleToScale") == "True"
@@ -31,7 +30,8 @@ def test_an_autoscaler_of_the_cluster_follows_the_backlog_and_stops_no_job(
 
         database.are_running(long, within=90)
         eventually(lambda: asked_for(queue) == 1, within=60, what="the autoscaler goes back", every=0.5)
-        assert database.states(long) == {"in_progress": 6}, "nothing ran any more when it went back"
+        assert database.states(long) == {"in_progress": 6}, "jobs were stopped when it went back"
+        database.let_end(long)
         database.are_done(backlog + long, within=90)
         eventually(lambda: matches(space, queue, 1), within=90, what="there is one pod again")
         assert condition(space, kind, "ScalingActive") == condition(space, kind, "AbleToScale") == "True"

@@ -1,7 +1,7 @@
 """A version takes over when somebody says so."""
 
 from tests.e2e.cluster import Cluster, Queue
-from tests.e2e.database import Database
+from tests.e2e.database import UNTIL_TOLD, Database
 
 PROMOTE = "forge-jobs.dev/promote"
 FOR_A_WEEK = [{"weightPercent": 50, "pauseSeconds": 604800}]
@@ -10,7 +10,7 @@ FOR_A_WEEK = [{"weightPercent": 50, "pauseSeconds": 604800}]
 def test_a_new_version_gets_no_job_until_it_is_promoted_by_hand(space: Cluster, database: Database) -> None:
     queue = space.queue("asking", {"workers": {"replicas": 2, "rollout": {"strategy": "Manual"}}})
     queue.serves("1", pods=2)
-    long = database.enqueue("asking", 30, 4)
+    long = database.enqueue("asking", UNTIL_TOLD, 4)
     database.are_running(long, within=30)
 
     queue.change({"workers": {"version": "2"}})
@@ -26,6 +26,7 @@ def test_a_new_version_gets_no_job_until_it_is_promoted_by_hand(space: Cluster, 
     promote(queue)
     queue.serves("2", pods=2, within=60)
     after = database.enqueue("asking", 0, 20)
+    database.let_end(long)
     database.are_done(long + before + after, within=90)
     told = database.ran_once(long + before + after)
     assert {line.version for line in told if line.job_id in before + long} == {"1"}
@@ -42,11 +43,12 @@ def test_a_version_with_a_share_is_promoted_by_hand(space: Cluster, database: Da
     queue.serves("1", pods=2)
     queue.change({"workers": {"version": "2"}})
     queue.becomes("Progressing", "True", "Ramping")
-    steady = database.enqueue("hasty", 0.2, 30, spread=0.5)
+    steady = database.enqueue("hasty", 0.2, 120, spread=0.5)
 
     promote(queue)
     queue.serves("2", pods=2, within=60)
     after = database.enqueue("hasty", 0, 10)
+    database.hurry(steady)
     database.are_done(steady + after, within=60)
     assert {line.version for line in database.ran_once(steady + after) if line.job_id in after} == {"2"}
     queue.becomes("Progressing", "True", "RolloutComplete", "Draining", within=30)

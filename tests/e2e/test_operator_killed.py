@@ -1,7 +1,7 @@
 """The operators are killed in the middle of a rollout, again and again: it comes to its end, and no job suffers."""
 
 from tests.e2e.cluster import Cluster, Operator
-from tests.e2e.database import Database
+from tests.e2e.database import UNTIL_TOLD, Database
 from tests.e2e.waiting import eventually
 
 
@@ -10,9 +10,9 @@ def test_a_rollout_comes_to_its_end_though_the_operators_are_killed(
 ) -> None:
     queue = space.queue("survivor", {"workers": {"replicas": 2}})
     queue.serves("1", pods=2)
-    running = database.enqueue("survivor", 50, 6)
+    running = database.enqueue("survivor", UNTIL_TOLD, 6)
     database.are_running(running, within=30)
-    steady = database.enqueue("survivor", 0.1, 80, spread=1)
+    steady = database.enqueue("survivor", 0.1, 180, spread=1)
 
     queue.change({"workers": {"version": "2"}})
     eventually(lambda: "2" in queue.deployments(), within=60, what="version 2 is on its way", every=0.2)
@@ -21,8 +21,10 @@ def test_a_rollout_comes_to_its_end_though_the_operators_are_killed(
     eventually(lambda: serving(database, "survivor") == "2", within=120, what="version 2 serves", every=0.2)
     operator.kill()  # while version 1 drains
     eventually(lambda: len(queue.ready_pods("2")) == 2, within=120, what="version 2 has its pods")
+    database.hurry(steady)
+    database.let_end(running)
 
-    database.are_done(running + steady, within=180)
+    database.are_done(running + steady, within=90)
     told = database.ran_once(running + steady)
     assert {line.version for line in told if line.job_id in running} == {"1"}
     operator.is_ready()

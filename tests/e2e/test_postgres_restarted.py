@@ -4,12 +4,11 @@ from collections import Counter
 from collections.abc import Callable
 
 from tests.e2e.cluster import Cluster, Operator, restarts
-from tests.e2e.database import POD, Database
+from tests.e2e.database import POD, UNTIL_TOLD, Database
 from tests.e2e.waiting import always, eventually
 
 STATEFULSET = "statefulset/forge-jobs-postgres"
 AWAY = 40.0  # seconds; after 30 without a beat a worker is silent, and numbers are too old to scale by
-LONG = 100.0  # seconds of a job that runs before, during and after that
 AUTOSCALING = {
     "minReplicas": 0,
     "maxReplicas": 2,
@@ -30,8 +29,8 @@ def test_a_restart_of_postgres_costs_no_job_and_no_pod(
     queue.serves("1", pods=2)
     lives = queue.lives()
     operators = {name: pod["metadata"]["uid"] for name, pod in operator.pods().items()}
-    running = database.enqueue("patient", 25, 8)
-    waiting = database.enqueue("patient", 0.1, 30, spread=1)
+    running = database.enqueue("patient", UNTIL_TOLD, 8)
+    waiting = database.enqueue("patient", 0.1, 120, spread=1)
     database.are_running(running, within=30)
 
     old = installed.get("pod", POD)["metadata"]["uid"]
@@ -44,6 +43,8 @@ def test_a_restart_of_postgres_costs_no_job_and_no_pod(
 
     eventually(is_back, within=180, what="PostgreSQL is back")
     after = database.enqueue("patient", 0, 5)
+    database.hurry(waiting)
+    database.let_end(running)
     jobs = running + waiting + after
     database.are_done(jobs, within=150)
     told = database.ledger(jobs)
@@ -65,7 +66,7 @@ def test_an_outage_of_postgres_scales_nothing_down_and_loses_no_job(
     measure: Callable[[str, str], None],
 ) -> None:
     queue = space.queue("blind", {"workers": {"replicas": None, "slots": 2, "autoscaling": AUTOSCALING}})
-    (long,) = eventually(lambda: database.enqueue("blind", LONG), within=60, what="the queue is there")
+    (long,) = eventually(lambda: database.enqueue("blind", UNTIL_TOLD), within=60, what="the queue is there")
     jobs = database.enqueue("blind", 5, 24)
     eventually(lambda: len(queue.ready_pods()) == 2, within=120, what="there are two pods")
     lives, operators = queue.lives(), restarts_of(operator)
@@ -86,7 +87,8 @@ def test_an_outage_of_postgres_scales_nothing_down_and_loses_no_job(
     ended = Counter(line.job_id for line in database.ledger(jobs) if line.what == "ended")
     assert set(ended) == set(jobs), "jobs were lost"
     assert {line.attempt for line in database.ledger(jobs)} == {1}, "the outage cost attempts"
-    database.are_done([long], within=LONG + 30)
+    database.let_end([long])
+    database.are_done([long], within=60)
     database.ran_once([long])
     again = [job for job, times in ended.items() if times > 1]
     measure(

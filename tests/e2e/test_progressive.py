@@ -30,7 +30,7 @@ def test_a_new_version_gets_its_share_step_by_step(
     rollout = {"strategy": "Progressive", "steps": STEPS, "abort": {"minSamples": 10}}
     queue = space.queue("gradual", {"workers": {"replicas": 4, "slots": 2, "rollout": rollout}})
     queue.serves("1", pods=4)
-    steady = database.enqueue("gradual", 0.5, 340, spread=0.25)  # 85 s of them, across the whole rollout
+    steady = database.enqueue("gradual", 0.5, 720, spread=0.25)  # for 180 s, across the whole rollout
 
     with watched(space, "deployments") as deployments, watched(space, "forgequeue", "gradual") as queues:
         eventually(lambda: deployments() and queues(), within=30, what="the watches have begun", every=0.2)
@@ -41,6 +41,7 @@ def test_a_new_version_gets_its_share_step_by_step(
         assert asked_for("2", (found for _, found in deployments())) == [1, 2, 4]
         assert asked_for("1", (found for _, found in deployments()))[:3] == [4, 3, 2]
     after = database.enqueue("gradual", 0, 10)
+    database.hurry(steady)
 
     database.are_done(steady + after, within=120)
     started = [line for line in database.ran_once(steady + after) if line.what == "started"]
@@ -65,10 +66,11 @@ def test_a_new_version_whose_jobs_fail_goes_back_by_itself(space: Cluster, datab
     }
     queue = space.queue("recalled", spec)
     queue.serves("1", pods=2)
-    jobs = database.enqueue("recalled", 0.1, 120, spread=0.5)  # 60 s of them
+    jobs = database.enqueue("recalled", 0.1, 480, spread=0.5)  # for 240 s
 
     queue.change({"workers": {"version": "2", "template": {"spec": {"containers": [BROKEN]}}}})
-    queue.becomes("Progressing", "False", "RolloutAborted")
+    queue.becomes("Progressing", "False", "RolloutAborted", within=240)
+    database.hurry(jobs)
     eventually(lambda: queue.version("2")["state"] == "Failed", within=30, what="version 2 has failed")
     assert queue.condition("Ready")["reason"] == "RolloutAborted"
     assert queue.status()["currentVersion"]["version"] == "1"

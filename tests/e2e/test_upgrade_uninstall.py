@@ -1,7 +1,7 @@
 """helm upgrade touches no worker, and helm uninstall leaves objects and jobs."""
 
 from tests.e2e.cluster import Cluster, Operator
-from tests.e2e.database import Database
+from tests.e2e.database import UNTIL_TOLD, Database
 from tests.e2e.waiting import eventually
 
 CHART = "charts/forge-jobs"
@@ -13,9 +13,9 @@ def test_an_upgrade_touches_no_worker_and_an_uninstall_leaves_what_people_made(
     queue = space.queue("constant", {"workers": {"replicas": 2}})
     queue.serves("1", pods=2)
     lives, names = queue.lives(), {each["metadata"]["name"] for each in queue.deployments().values()}
-    running = database.enqueue("constant", 45, 6)
+    running = database.enqueue("constant", UNTIL_TOLD, 6)
     database.are_running(running, within=30)
-    steady = database.enqueue("constant", 0.1, 40, spread=1)
+    steady = database.enqueue("constant", 0.1, 120, spread=1)
     operators = set(operator.pods())
 
     installed.helm(
@@ -24,7 +24,9 @@ def test_an_upgrade_touches_no_worker_and_an_uninstall_leaves_what_people_made(
     operator.is_ready()
     installed.helm("test", "forge-jobs")
     eventually(lambda: not operators & set(operator.pods()), within=90, what="the operators are new")
-    database.are_done(running + steady, within=150)
+    database.hurry(steady)
+    database.let_end(running)
+    database.are_done(running + steady, within=90)
     database.ran_once(running + steady)
     queue.becomes("Ready", "True", within=60)
     assert queue.lives() == lives, "pods of workers were replaced or restarted"

@@ -1,7 +1,8 @@
 """Handlers that write what they do into a ledger, a table beside the jobs: who ran what, and when.
 
 The suite counts rows of this table and nothing else. A line is written until it is there, also while
-the database is away, and once: each has an id of its own.
+the database is away, and once: each has an id of its own. A second table says which of the jobs that
+would go on for ever may end.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ LINE = """
     INSERT INTO ledger (id, what, job_id, attempt, pod, version) VALUES ($1, $2, $3, $4, $5, $6)
     ON CONFLICT DO NOTHING
 """
+MAY_END = "SELECT FROM may_end WHERE job_id = $1"
 AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 
 leaked: list[bytes] = []
@@ -46,19 +48,31 @@ async def connections() -> asyncpg.Pool:
         return pool
 
 
-async def note(ctx: Context, what: str) -> None:
-    """The ledger holds one more line, however long that takes."""
-    id_: UUID = uuid4()
+async def asked(query: str, *parameters: Any) -> list[asyncpg.Record]:
+    """Return the rows of a statement, however long it takes until the database answers."""
     while True:
         try:
-            await (await connections()).execute(LINE, id_, what, ctx.job_id, ctx.attempt, POD, VERSION)
+            return await (await connections()).fetch(query, *parameters)
         except AWAY:
             await asyncio.sleep(0.5)
-        else:
-            return
 
 
-async def work(ctx: Context, seconds: float = 0.0, fail: bool = False) -> str:
+async def note(ctx: Context, what: str) -> None:
+    """The ledger holds one more line."""
+    id_: UUID = uuid4()
+    await asked(LINE, id_, what, ctx.job_id, ctx.attempt, POD, VERSION)
+
+
+async def take(ctx: Context, seconds: float | None) -> None:
+    """So many seconds pass; None: as many as pass until the job may end."""
+    if seconds is not None:
+        await asyncio.sleep({"hangs": 86_400.0, "slow": 10 * seconds}.get(BROKEN, seconds))
+        return
+    while not await asked(MAY_END, ctx.job_id):
+        await asyncio.sleep(0.5)
+
+
+async def work(ctx: Context, seconds: float | None = 0.0, fail: bool = False) -> str:
     """Take so many seconds, and fail if that is asked for."""
     await note(ctx, "started")
     if BROKEN == "crashes":
@@ -66,7 +80,7 @@ async def work(ctx: Context, seconds: float = 0.0, fail: bool = False) -> str:
     if BROKEN == "leaks":
         leaked.append(b"x" * 50_000_000)  # written to, so that it is really there
     try:
-        await asyncio.sleep({"hangs": 86_400.0, "slow": 10 * seconds}.get(BROKEN, seconds))
+        await take(ctx, seconds)
     except asyncio.CancelledError:
         await asyncio.shield(note(ctx, "stopped"))
         raise
