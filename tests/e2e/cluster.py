@@ -20,6 +20,15 @@ from tests.e2e.waiting import eventually
 MANIFESTS = Path(__file__).parent / "manifests"
 Manifest = dict[str, Any]
 
+AUTOSCALING: Manifest = {
+    "minReplicas": 0,
+    "maxReplicas": 3,
+    "targetLatencySeconds": 5,
+    "idleSeconds": 5,
+    "scaleDown": {"stabilizationWindowSeconds": 5, "periodSeconds": 5},
+}
+"""By the load, down to no pods at all, and as fast as is allowed."""
+
 
 def manifest(file: str) -> Manifest:
     """Return the first object of a file in manifests/."""
@@ -337,6 +346,7 @@ def short_name(text: str) -> str:
 
 
 __all__ = [
+    "AUTOSCALING",
     "Cluster",
     "CommandFailed",
     "Manifest",

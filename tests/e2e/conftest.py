@@ -29,31 +29,30 @@ PROGRAMS = ("kind", "docker", "kubectl", "helm")
 SECRET = "forge-jobs-database"
 FOLDER = "FORGE_E2E_FOLDER"  # what all processes of a run share; pytest-xdist's workers inherit it
 
-# A light one, so that a broken release is told of early. It measures too, and so has the cluster for itself.
-FIRST = "queue_applied"
-
-# These disturb nobody, so that several may run at a time; those that take longest come first.
+# These disturb nobody, so that several may run at a time; those that take longest come first, after a light one,
+# so that a broken release is told of early.
 TOGETHER = (
+    "queue_applied",
     "broken_versions",
+    "unhandled_kinds",
     "external_autoscaler",
     "progressive",
-    "scale",
-    "unhandled_kinds",
-    "disruption",
-    "rollout",
     "worker_deleted",
+    "scale",
+    "rollout",
+    "disruption",
+    "cron",
+    "two_owners",
     "rollback",
     "manual",
-    "two_owners",
-    "invalid_queue",
     "configuration_change",
+    "invalid_queue",
     "secret_required",
 )
 
 # These take away what others need, or measure what others would disturb: each has the cluster for itself.
 ALONE = (
-    "wake",
-    "cron",
+    "first_job",
     "operator_killed",
     "operator_frozen",
     "postgres_restarted",
@@ -78,7 +77,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.timeout(600))
         if absent := missing(PROGRAMS):
             item.add_marker(pytest.mark.skip(reason=f"not on PATH: {', '.join(absent)}"))
-    places = {f"test_{name}": place for place, name in enumerate((FIRST, *TOGETHER, *ALONE))}
+    places = {f"test_{name}": place for place, name in enumerate(TOGETHER + ALONE)}
     here.sort(key=lambda item: places.get(item.path.stem, len(places)))
     items[:] = [item for item in items if item not in here] + here
 

@@ -1,17 +1,11 @@
-"""From nothing to a job that is done, by the commands of README and by a ForgeQueue alone."""
+"""From nothing to a job that is done, by the commands of README, and to a queue, by a ForgeQueue alone."""
 
 import json
-import time
-from collections.abc import Callable
-from datetime import datetime
 
 from tests.e2e import readme
 from tests.e2e.cluster import Cluster
 from tests.e2e.database import Database
 from tests.e2e.shell import run
-from tests.e2e.waiting import eventually
-
-Measure = Callable[[str, str], None]
 
 
 def test_what_readme_says_takes_a_newcomer_to_a_job_that_is_done(
@@ -32,24 +26,6 @@ def test_what_readme_says_takes_a_newcomer_to_a_job_that_is_done(
         installed.kubectl("delete", "-f", "examples/kubernetes/queue.yaml", "--ignore-not-found")
 
 
-def test_a_queue_that_is_applied_is_served(space: Cluster, database: Database, measure: Measure) -> None:
-    applied = time.time()
-    queue = space.queue("applied")
-    job = eventually(lambda: database.enqueue("applied")[0], within=60, what="the queue is there", every=0.2)
-    database.are_done([job], within=180)
-    (row,) = database.jobs([job])
-    measure("from apply to the first job done", f"{seconds(row['finished_at']) - applied:.1f} s")
-    database.ran_once([job])
-    queue.serves("1")
-    assert {
-        each["status"] for each in queue.status()["conditions"] if each["type"] in ("Ready", "Synced")
-    } == {"True"}
-    warnings = [
-        f"{each['reason']}: {each['message']}" for each in space.all("events") if each["type"] == "Warning"
-    ]
-    assert warnings == [], "where nothing is wrong, nothing warns"
-
-
 def test_a_queue_without_workers_is_configured(space: Cluster, database: Database) -> None:
     space.apply(
         {
@@ -64,8 +40,3 @@ def test_a_queue_without_workers_is_configured(space: Cluster, database: Databas
     assert (row["concurrency"], row["backoff_enabled"], row["max_attempts"]) == (7, False, 3)
     assert row["managed_by"] == f"ForgeQueue {space.namespace}/configured"
     assert not json.loads(space.kubectl("get", "deployments", "-o", "json"))["items"]
-
-
-def seconds(text: str) -> float:
-    """Return a moment as seconds since the epoch."""
-    return datetime.fromisoformat(text).timestamp()

@@ -1,16 +1,9 @@
 """Jobs for which no version has a handler start no pods, and are told of, until a version comes that has one."""
 
-from tests.e2e.cluster import Cluster, Manifest, Queue, manifest
+from tests.e2e.cluster import AUTOSCALING, Cluster, Manifest, Queue, manifest
 from tests.e2e.database import Database
-from tests.e2e.waiting import always, eventually
+from tests.e2e.waiting import eventually
 
-AUTOSCALING = {
-    "minReplicas": 0,
-    "maxReplicas": 3,
-    "targetLatencySeconds": 5,
-    "idleSeconds": 5,
-    "scaleDown": {"stabilizationWindowSeconds": 5, "periodSeconds": 5},
-}
 ABLE = {
     "name": "worker",
     "image": "forge-jobs-e2e-handlers:1",
@@ -28,14 +21,17 @@ def test_jobs_of_a_kind_that_nobody_handles_wait_for_a_version_that_does(
 
     waiting = database.enqueue("picky", 0, 5, kind="count")
     waiting += database.enqueue("picky", 0, 1, spread=3, kind="count")  # due while all pods sleep
-    space.apply(every_minute("count"))
+    space.apply(every_ten_seconds("count"))
     told = queue.becomes("KindsHandled", "False", "UnhandledKinds", within=60)
     assert told["message"] == "No worker of 'picky' has a handler for 'count'."
     of_the_cron = eventually(
         lambda: unhandled(space.get("forgecron", "counting")), within=60, what="the cron tells of it"
     )
     assert of_the_cron["message"] == told["message"]
-    always(lambda: not queue.pods(), during=75, what="no pod is started for them")
+    # Of a cron, events tell when it is no longer new.
+    eventually(lambda: warned(space) == {"picky", "counting"}, within=180, what="events tell of both")
+    assert not queue.pods()
+    assert not reasons(space) & {"ScaledUp", "WokenUp"}, "a pod was started for them"
     signal = "SELECT workload, due, unhandled FROM forge_jobs.scaling_signal WHERE queue = 'picky'"
     (row,) = database.rows(signal)
     assert (row["workload"], row["due"]) == (0, 0)
@@ -50,18 +46,27 @@ def test_jobs_of_a_kind_that_nobody_handles_wait_for_a_version_that_does(
     database.are_done(waiting, within=180)
     queue.becomes("KindsHandled", "True", "AllHandled", within=60)
     assert {line.version for line in database.ran_once(waiting)} == {"2"}
-    warned = [each for each in space.all("events") if each["reason"] == "UnhandledKinds"]
-    assert {each["involvedObject"]["name"] for each in warned} == {"picky", "counting"}
     sleeps_again(space, queue)
 
 
-def every_minute(kind: str) -> Manifest:
+def every_ten_seconds(kind: str) -> Manifest:
     """Return a ForgeCron for the queue."""
     cron = manifest("cron.yaml")
     cron["metadata"] = {"name": "counting"}
-    cron["spec"]["schedule"] = "* * * * *"
+    cron["spec"]["schedule"] = "*/10 * * * * *"
     cron["spec"]["job"] |= {"queue": "picky", "kind": kind}
     return cron
+
+
+def warned(space: Cluster) -> set[str]:
+    """Return the objects that events name for which jobs are not handled."""
+    events = (each for each in space.all("events") if each["reason"] == "UnhandledKinds")
+    return {each["involvedObject"]["name"] for each in events}
+
+
+def reasons(space: Cluster) -> set[str]:
+    """Return the reasons of all events."""
+    return {each["reason"] for each in space.all("events")}
 
 
 def unhandled(cron: Manifest) -> Manifest | None:
