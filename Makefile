@@ -13,7 +13,7 @@ help:
 	@echo "make demo POSTGRES=1      the same on a PostgreSQL that the demo starts and stops"
 	@echo "make test                 every test, on SQLite and PostgreSQL; ARGS=... goes to pytest"
 	@echo "make test-images          both images, by running them; needs docker, or podman beside a docker that only builds"
-	@echo "make e2e                  the whole on a kind cluster, forty minutes; needs kind, docker, kubectl and helm"
+	@echo "make e2e                  the whole on a kind cluster, 25 minutes; needs kind, docker, kubectl and helm"
 	@echo "make lint                 style, types, and which module may import which"
 	@echo "make format               rewrite the code in the house style"
 	@echo "make bench                speed, beside bare loops and other queues; ARGS=... goes to it"
@@ -37,7 +37,7 @@ test-images: $(VENV)/.installed
 	$(BIN)/pytest tests/images $(ARGS)
 
 e2e: $(VENV)/.installed
-	$(BIN)/pytest tests/e2e -n 3 --maxschedchunk 1 --tb=short $(ARGS)
+	$(BIN)/pytest tests/e2e -n 4 --maxschedchunk 1 --tb=short $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
