@@ -7,7 +7,7 @@ when somebody asks. docs/metrics.md lists every metric.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import version
@@ -131,7 +131,7 @@ class _Snapshot:
     crons: list[CronConfig]
     leader: Leader | None
     paused_kinds: list[PausedKind]
-    paused_groups: list[str]
+    paused_groups: Collection[str]
 
     def live_workers(self, stale: timedelta) -> list[WorkerInfo]:
         return [worker for worker in self.workers if worker.was_heard_from(self.now, stale)]

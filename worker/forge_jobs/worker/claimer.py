@@ -30,7 +30,7 @@ from forge_jobs.worker.polling import LONGEST_POLL, SHORTEST_POLL
 from forge_jobs.worker.queues_aside import QueuesAside
 from forge_jobs.worker.recorder import Recorder
 from forge_jobs.worker.scouts import Scouts
-from forge_jobs.worker.served_queue import Configuration, ServedQueue
+from forge_jobs.worker.served_queue import Configuration, Pauses, ServedQueue
 from forge_jobs.worker.until_empty import UntilEmpty
 
 LARGEST_CLAIM = 1000
@@ -77,7 +77,7 @@ class Claimer:
         self._stirred = stirred  # set: something changed that the claimer may wait for
         self._is_stopping = False
         self._order = list(queues.values())
-        self._paused_groups: frozenset[str] = frozenset()
+        self._paused_groups: Pauses = frozenset()
         self._outage = Outage("claiming jobs", telemetry)
         self._aside = QueuesAside(telemetry, self._doubt)
         self._scouts = Scouts(storage.claims, telemetry, self.wake)
@@ -301,7 +301,7 @@ class Claimer:
         if time.monotonic() < queue.tokens_at:  # a wake-up brings no token
             queue.look_at = queue.tokens_at
             return 0
-        queue.asked_under = queue.limits
+        queue.asked_under, queue.paused_then = queue.limits, self._paused_groups
         asked = limit = min(limit, queue.most)
         if not queue.is_claimed_ahead:
             limit = min(limit, max(1, self._hand.free))
@@ -365,7 +365,7 @@ class Claimer:
         queue.hints.took(look, claims, is_full=len(claims) == limit)
         known = self._known(queue, look, new)
         self._hand.add(queue, known)
-        is_outdated = queue.limits != queue.asked_under
+        is_outdated = queue.limits != queue.asked_under or not self._paused_groups <= queue.paused_then
         if is_outdated or not self.is_open or self._is_shut(queue):  # while the claim was on its way
             self._hand.hand_back(queue)
         if lease is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from forge_jobs.model.job import LARGE_PAYLOAD, Claim
 from forge_jobs.model.queue import QueueConfig
@@ -12,13 +13,17 @@ LARGEST_ROOM = 4 * 1024 * 1024  # bytes
 SAMPLE = 16  # payloads that are measured of each claim
 
 
+Pauses = frozenset[tuple[str, datetime]]
+"""The paused groups, and since when they are: one that was resumed and paused again is another pause."""
+
+
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """What is configured about the queues that a worker serves."""
 
     queues: Sequence[QueueConfig]
     paused_kinds: frozenset[str]
-    paused_groups: frozenset[str] = frozenset()
+    paused_groups: Pauses = frozenset()
 
 
 Limits = tuple[int | None, str | None]
@@ -47,6 +52,7 @@ class ServedQueue:
 
     # claimer
     asked_under: Limits = None, None  # its limits when it was last asked for jobs
+    paused_then: Pauses = frozenset()  # the groups that were paused then
     look_at: float = 0.0  # when to look for jobs again
     poll: float = SHORTEST_POLL  # the wait after a look that finds nothing
     empty: bool = False  # whether the last look found nothing

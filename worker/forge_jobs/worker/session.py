@@ -318,7 +318,7 @@ class Session:
     async def _configuration(self) -> Configuration:
         queues = [queue for queue in await self._storage.queues.all() if queue.name in self.info.queues]
         kinds = frozenset(paused.kind for paused in await self._storage.kinds.paused())
-        return Configuration(queues, kinds, frozenset(await self._storage.groups.paused()))
+        return Configuration(queues, kinds, frozenset((await self._storage.groups.paused()).items()))
 
     async def _unless_stopped(self, beginning: Coroutine[Any, Any, T]) -> T | None:
         """Return what `beginning` returns; None when the session is stopped meanwhile."""

@@ -132,7 +132,7 @@ async def test_a_pause_says_until_when_and_why(storage, clock):
         ),
         GroupStatus("z", 1, paused=True),
     ]
-    assert await storage.groups.paused() == ["a", "z"]
+    assert await storage.groups.paused() == {"a": now, "z": now}
     waiting = await storage.jobs.waiting(wanted)
     [full] = waiting.full_groups
     assert (full.paused, full.paused_until, full.pause_reason) == (True, now + MINUTE, "the bank is closed")
@@ -151,7 +151,7 @@ async def test_a_pause_ends_when_its_time_has_come(storage, clock):
     ended, next_in = await storage.groups.end_pauses()
     assert (list(ended), next_in) == (["a"], MINUTE)
     assert await state(storage, wanted) is State.PENDING
-    assert await storage.groups.paused() == ["b", "c"]
+    assert list(await storage.groups.paused()) == ["b", "c"]
 
 
 async def test_a_pause_that_many_end_at_once_ends_once(storage, another, clock):
@@ -162,6 +162,18 @@ async def test_a_pause_that_many_end_at_once_ends_once(storage, another, clock):
     said = await asyncio.gather(*(each.groups.end_pauses() for each in storages))
 
     assert sorted(list(ended) for ended, _ in said) == [[], [], [], [], ["a"]]
+
+
+async def test_a_group_that_was_resumed_meanwhile_is_paused_since_later(storage, clock):
+    await clock.freeze()
+    await pause(storage)
+    before = await storage.groups.paused()
+
+    await clock.advance(seconds=1)
+    await storage.groups.resume("a")
+    await pause(storage)
+
+    assert await storage.groups.paused() == {"a": before["a"] + timedelta(seconds=1)}
 
 
 async def test_workers_are_told_of_each_change(storage):
@@ -215,8 +227,51 @@ async def test_an_audit_finds_nothing_wrong_with_a_paused_group(storage):
     assert await storage.audit.groups() == []
 
 
+async def test_no_claim_that_begins_after_a_pause_finds_a_job_of_the_group(storage, another):
+    me = await worker(storage)
+    wanted = 40
+    looks: list[int] = []  # of each pause, how many there were from begin to end while it lasted
+    is_paused = False
+
+    async def produce():
+        mine = await another()
+        for _ in range(wanted):
+            await enqueue(mine, **of(Group("a", limit=3)))
+
+    async def switch():
+        nonlocal is_paused
+        mine = await another()
+        for _ in range(10):
+            await mine.groups.pause("a", until=None, reason=None)
+            looks.append(0)
+            is_paused = True
+            while looks[-1] < 2:
+                await asyncio.sleep(0)
+            is_paused = False
+            await mine.groups.resume("a")
+
+    async def work():
+        ended = 0
+        while ended < wanted or not switched.done():
+            pause_before = len(looks) if is_paused else None
+            claims = await claim(storage, me, limit=2)
+            if is_paused and pause_before == len(looks):
+                assert claims == []
+                looks[-1] += 1
+            await storage.claims.finish([done(one) for one in claims])
+            ended += len(claims)
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        switched = tasks.create_task(switch())
+        tasks.create_task(produce())
+        tasks.create_task(work())
+
+
 @pytest.mark.parametrize("seed", range(3))
-async def test_no_job_of_a_paused_group_is_claimed_while_many_come_and_go(storage, another, seed):
+async def test_all_jobs_of_a_group_end_that_is_paused_and_resumed_while_many_come_and_go(
+    storage, another, seed
+):
     me = await worker(storage)
     wanted = 40
 

@@ -2,6 +2,9 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
+
+import pytest
 
 from forge_jobs import Forge, State
 from forge_jobs.telemetry.events import GroupsResumed
@@ -67,6 +70,46 @@ async def test_a_running_job_ends_and_what_was_claimed_ahead_waits_for_the_end_o
         for job in ahead:
             await forge.wait(job, timeout=20)
     assert begun == [0, 1, 2]
+
+
+@pytest.mark.parametrize("paused_before", [False, True])
+async def test_what_a_claim_on_its_way_brings_of_a_group_that_is_paused_meanwhile_goes_back(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch, paused_before: bool
+) -> None:
+    claim = forge.storage.claims.claim
+    begun: list[int] = []
+    brought: list[int] = []
+
+    async def slow(*given: Any, **options: Any) -> Any:
+        if paused_before:
+            await forge.groups.resume("a")
+        claims = await claim(*given, **options)
+        if claims:
+            monkeypatch.setattr(forge.storage.claims, "claim", claim)
+            await forge.groups.pause("a")
+            assert worker.session is not None
+            claimer = worker.session._claimer
+            pauses = frozenset((await forge.storage.groups.paused()).items())
+            await eventually(lambda: claimer._paused_groups == pauses)
+            brought.append(claims[0].job_id)
+        return claims
+
+    @forge.handler(group="a")
+    async def work() -> None:
+        begun.append(1)
+
+    if paused_before:
+        await forge.groups.pause("a")
+    async with working(forge) as worker:
+        blocked = await work.enqueue() if paused_before else None
+        monkeypatch.setattr(forge.storage.claims, "claim", slow)
+        job = blocked or await work.enqueue()
+        await eventually(lambda: brought)
+        await eventually(lambda: _blocked(forge, 1))
+        assert (brought, begun) == ([job.id], [])
+
+        await forge.groups.resume("a")
+        await forge.wait(job, timeout=60)
 
 
 async def test_the_pause_of_a_group_ends_by_itself(forge: Forge, events: Events) -> None:

@@ -1,6 +1,6 @@
 """Groups: of their jobs only so many at once are pending or in progress."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -29,8 +29,8 @@ class Groups(Protocol):
     async def resume(self, name: str) -> bool:
         """The group is not paused, and gives the places away that it has; False when it was not."""
 
-    async def paused(self) -> list[str]:
-        """Return the names of the paused groups."""
+    async def paused(self) -> Mapping[str, datetime]:
+        """Return since when groups are paused, by their names."""
 
     async def end_pauses(self) -> tuple[Sequence[str], timedelta | None]:
         """No group is paused whose pause was to end by now; see `Queues.end_pauses`."""

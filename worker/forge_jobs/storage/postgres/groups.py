@@ -1,7 +1,7 @@
 """Groups in PostgreSQL. The functions of the schema decide who gets a place, under the lock of the group's row; see there."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -103,7 +103,7 @@ WITH ended AS (DELETE FROM {{schema}}.paused_group WHERE until <= now() RETURNIN
 {_RESUMED}, (SELECT min(until) - now() FROM {{schema}}.paused_group WHERE until > now()) AS next_in FROM ended
 """
 
-PAUSED = "SELECT name FROM {schema}.paused_group ORDER BY name"
+PAUSED = "SELECT name, paused_at FROM {schema}.paused_group ORDER BY name"
 
 WITHDRAW = "SELECT {schema}.withdraw() WHERE EXISTS (SELECT FROM {schema}.paused_group) AND {leads}".replace(
     "{leads}", LEADS.replace("{epoch}", "$1")
@@ -214,8 +214,8 @@ class PostgresGroups:
         await admit(self._database, record["again"])
         return record["ended"] is not None
 
-    async def paused(self) -> list[str]:
-        return [record["name"] for record in await self._database.fetch(PAUSED)]
+    async def paused(self) -> Mapping[str, datetime]:
+        return {name: paused_at for name, paused_at in await self._database.fetch(PAUSED)}
 
     @tried_again
     async def end_pauses(self) -> tuple[Sequence[str], timedelta | None]:

@@ -1,7 +1,7 @@
 """Groups in SQLite. Whoever writes is alone, so what is free when somebody looks is free when it is given away."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -175,11 +175,11 @@ class SqliteGroups:
 
         return await self._database.write(resume)
 
-    async def paused(self) -> list[str]:
+    async def paused(self) -> Mapping[str, datetime]:
         rows = await self._database.read(
-            lambda transaction: transaction.rows("SELECT name FROM paused_group ORDER BY name")
+            lambda transaction: transaction.rows("SELECT name, paused_at FROM paused_group ORDER BY name")
         )
-        return [name for (name,) in rows]
+        return {name: moment(paused_at) for name, paused_at in rows}
 
     async def end_pauses(self) -> tuple[Sequence[str], timedelta | None]:
         next_in = await self._database.read(_next_pause_end)  # so that looking keeps no writer waiting
