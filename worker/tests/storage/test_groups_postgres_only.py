@@ -4,6 +4,7 @@ import pytest
 
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import KeyMode, State
+from forge_jobs.model.match import Match, Move
 from tests.storage.ear import Ear
 from tests.storage.factories import claim, dead, done, enqueue, job, state, worker
 
@@ -68,6 +69,23 @@ async def test_many_that_are_locked_hide_none_that_is_not(storage, database, mon
 
     await storage.schedule.make_pending()
     assert (await storage.jobs.get(held)).cancel_requested_at is not None
+
+
+@pytest.mark.parametrize("move", [Move.CANCEL, Move.DELETE])
+async def test_a_place_that_jobs_leave_together_is_given_away_although_a_group_was_locked(
+    storage, database, move
+):
+    first = await enqueue(storage, **ONE)
+    second = await enqueue(storage, groups=encoded([Group("a"), Group("b")]))
+
+    async with database.transaction() as connection:
+        await connection.execute("SELECT FROM forge_jobs.job_group WHERE name = 'b' FOR NO KEY UPDATE")
+        async for _ in storage.jobs.move_all(move, Match(State.PENDING, first)):
+            pass
+        assert await state(storage, second) is State.BLOCKED
+    await storage.schedule.make_pending()
+
+    assert await state(storage, second) is State.PENDING
 
 
 @pytest.mark.parametrize("how", ["replace", "remove", "sql"])

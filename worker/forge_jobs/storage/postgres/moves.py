@@ -30,8 +30,8 @@ RACES = 50
 
 # The jobs leave their groups. One that stood in the line of one of several may have been the only one there of all
 # that have the same groups: another has to take its turn.
-_LEFT = """(SELECT {schema}.leave_groups(array_agg(job_id)) FROM gone)
-           || (SELECT {schema}.admit(array_agg(one)) FROM unblocked CROSS JOIN LATERAL unnest(groups) AS one) AS again"""
+_LEFT = """{schema}.leave_groups(
+           ARRAY(SELECT job_id FROM gone), ARRAY(SELECT one FROM unblocked CROSS JOIN LATERAL unnest(groups) AS one)) AS again"""
 
 _CANCEL = (
     """

@@ -783,17 +783,24 @@ BEGIN
 END
 $$;
 
--- The jobs have no place in any group any more, and those that stand in line get what is free now. Returns what `admit`
--- returns.
-CREATE FUNCTION "forge_jobs".leave_groups(ids bigint[]) RETURNS bigint[] LANGUAGE plpgsql AS $$
+-- The jobs have no place in any group any more, and those that stand in line there, or in the groups `also`, get what is
+-- free now. Returns what `admit` returns, which is `unsettled` as well, should the caller not get to it.
+CREATE FUNCTION "forge_jobs".leave_groups(ids bigint[], also bigint[] DEFAULT NULL) RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
     vacated bigint[];
+    again bigint[];
 BEGIN
     WITH gone AS (
         DELETE FROM "forge_jobs".occupant WHERE job_id = ANY (ids) RETURNING group_id
     )
     SELECT array_agg(DISTINCT group_id) INTO vacated FROM gone;
-    RETURN CASE WHEN vacated IS NOT NULL THEN "forge_jobs".admit(vacated) END;
+    IF vacated IS NOT NULL OR cardinality(also) > 0 THEN
+        again := "forge_jobs".admit(vacated || also);
+        IF again IS NOT NULL THEN
+            INSERT INTO "forge_jobs".unsettled (group_id) SELECT DISTINCT one FROM unnest(again) AS one;
+        END IF;
+    END IF;
+    RETURN again;
 END
 $$;
 
@@ -1664,7 +1671,7 @@ INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERR
 INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('1', '1002', '2025-12-31 23:59:58.5+00', '2026-01-01 00:00:00+00', '1', '1', 'done', NULL, E'\\x2273656e7422') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('2', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '1', 'dead', 'it broke', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.fire (cron_id, fire_at, job_id) OVERRIDING SYSTEM VALUE VALUES ('1', '2026-01-01 00:00:01+00', '20') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '{"0": 1767225600000000}') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '2', '1767225600000000', '{"0": 1767225600000000}') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '5', NULL, 'work', 'json', 'ada', '2026-01-01 00:00:00+00', E'\\x7b22746f223a22616461406578616d706c652e636f6d227d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a226e6f626f6479227d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('3', '1', '0', '5', NULL, 'work', 'json', 'bob', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;

@@ -772,17 +772,24 @@ BEGIN
 END
 $$;
 
--- The jobs have no place in any group any more, and those that stand in line get what is free now. Returns what `admit`
--- returns.
-CREATE FUNCTION {schema}.leave_groups(ids bigint[]) RETURNS bigint[] LANGUAGE plpgsql AS $$
+-- The jobs have no place in any group any more, and those that stand in line there, or in the groups `also`, get what is
+-- free now. Returns what `admit` returns, which is `unsettled` as well, should the caller not get to it.
+CREATE FUNCTION {schema}.leave_groups(ids bigint[], also bigint[] DEFAULT NULL) RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
     vacated bigint[];
+    again bigint[];
 BEGIN
     WITH gone AS (
         DELETE FROM {schema}.occupant WHERE job_id = ANY (ids) RETURNING group_id
     )
     SELECT array_agg(DISTINCT group_id) INTO vacated FROM gone;
-    RETURN CASE WHEN vacated IS NOT NULL THEN {schema}.admit(vacated) END;
+    IF vacated IS NOT NULL OR cardinality(also) > 0 THEN
+        again := {schema}.admit(vacated || also);
+        IF again IS NOT NULL THEN
+            INSERT INTO {schema}.unsettled (group_id) SELECT DISTINCT one FROM unnest(again) AS one;
+        END IF;
+    END IF;
+    RETURN again;
 END
 $$;
 
