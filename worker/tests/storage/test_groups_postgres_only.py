@@ -1,17 +1,22 @@
 """What groups still need when a transaction has ended that could not see to it, as only a server has them."""
 
+from datetime import timedelta
+
 import pytest
 
+from forge_jobs.model.completion import Completion, Fate
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import KeyMode, State
 from forge_jobs.model.match import Match, Move
+from forge_jobs.model.run import Outcome
 from tests.storage.ear import Ear
-from tests.storage.factories import claim, dead, done, enqueue, job, state, worker
+from tests.storage.factories import claim, dead, done, enqueue, job, running, state, worker
 
 pytestmark = pytest.mark.parametrize("database", ["postgres"], indirect=True)
 
 NEWEST = {"groups": encoded([Group("a", overflow="cancel_running")])}
 ONE = {"groups": encoded([Group("a")])}
+FAILS = "SELECT 1 / 0"
 
 
 async def locked(connection, job_id):
@@ -101,3 +106,26 @@ async def test_workers_are_told_of_the_commit_that_frees_a_place(storage, databa
                 replacing = job(key="k", key_mode=KeyMode.REPLACE)
                 await storage.jobs.enqueue(replacing, connection=connection)
         await ear.hears("due")
+
+
+async def test_what_is_due_is_pending_although_what_groups_need_fails(storage, database, monkeypatch, clock):
+    due = await enqueue(storage, delay=timedelta(minutes=1))
+    await clock.advance(minutes=2)
+    await database.run("INSERT INTO unsettled (group_id) VALUES (1)")
+    monkeypatch.setattr("forge_jobs.storage.postgres.groups.SETTLE", FAILS)
+
+    assert await storage.schedule.make_pending() == (1, None)
+
+    assert await state(storage, due) is State.PENDING
+
+
+async def test_the_fate_of_a_job_is_known_although_its_place_cannot_be_given_away(
+    storage, database, monkeypatch
+):
+    claimed = await running(storage, await worker(storage), **ONE)
+    async with database.transaction() as connection:
+        at = await storage.completions.complete(done(claimed), connection=connection)
+    monkeypatch.setattr("forge_jobs.storage.postgres.groups.SETTLE", FAILS)
+
+    proof = Completion(claimed.job_id, claimed.worker_id, claimed.attempt, at, Outcome.DONE)
+    assert await storage.completions.fate(proof) is Fate.COMMITTED

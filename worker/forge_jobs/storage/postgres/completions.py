@@ -4,8 +4,10 @@ A transaction may have begun long before, so moments are those of the statement.
 claim until it ends. Whoever looks what became of it does not wait for that.
 """
 
+from contextlib import suppress
 from typing import Any
 
+from forge_jobs.errors import ForgeError
 from forge_jobs.model.completion import Completion, Fate
 from forge_jobs.model.job import WORKER_LOST, End, Postponement, State
 from forge_jobs.rules.fate import Traces, fate
@@ -116,9 +118,11 @@ class PostgresCompletions(Completions):
     async def fate(self, completion: Completion) -> Fate:
         record = await self._database.fetchrow(FATE, *_proof(completion))
         assert record is not None
+        became = _became(completion, record)
         if record["has_left_places"]:
-            await groups.hand_over(self._database)
-        return _became(completion, record)
+            with suppress(ForgeError):  # they stay there for the next look; what became of the job is known
+                await groups.hand_over(self._database)
+        return became
 
     async def stands(self, completion: Completion, *, connection: Any) -> bool:
         async with self._database.connection(connection) as given:

@@ -1,8 +1,10 @@
 """The schedule in PostgreSQL: jobs that wait for their time."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+from forge_jobs.errors import StorageRefused, StorageUnavailable
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.schedule import UPCOMING_LIMIT
 from forge_jobs.storage.postgres import endings, groups
@@ -43,11 +45,13 @@ MAKE_PENDING = filled(_MAKE_PENDING, due="run_at >= $2 AND run_at <= now() ORDER
 # Found by their ids, so that it costs the same whatever else is due, or was, as a long transaction may still see it.
 JOIN = filled(_MAKE_PENDING, due="job_id = ANY ($1::bigint[]) AND run_at <= now() ORDER BY job_id")
 
-# The first job that is scheduled from a moment on. One that SQL has put off to "infinity" is far away, since no
-# duration of ours is infinite.
+# The first job that is scheduled from a moment on, and whether groups need something. A job that SQL has put off to
+# "infinity" is far away, since no duration of ours is infinite.
 NEXT = """
-SELECT run_at, least(run_at, now() + interval '1000 years') - now() AS wait, now() AS now
-FROM {schema}.scheduled WHERE run_at >= $1 ORDER BY run_at LIMIT 1
+SELECT first.*, now() AS now, EXISTS (SELECT FROM {schema}.unsettled) AS has_unsettled
+FROM (SELECT) AS always LEFT JOIN (
+    SELECT run_at, least(run_at, now() + interval '1000 years') - now() AS wait
+    FROM {schema}.scheduled WHERE run_at >= $1 ORDER BY run_at LIMIT 1) AS first ON true
 """
 
 TOGETHER = 1000
@@ -93,19 +97,24 @@ class PostgresSchedule:
         return {queue: (jobs, first) for queue, jobs, first in records}
 
     async def make_pending(self, *, limit: int = TOGETHER) -> tuple[int, timedelta | None]:
-        await groups.settle_all(self._database)
-        first = await self._database.fetchrow(NEXT, FROM_THE_BEGINNING)
-        if first is None or first["wait"] > timedelta(0):
-            return 0, first and first["wait"]
-        record = await self._database.fetchrow(MAKE_PENDING, limit, first["run_at"])
-        assert record is not None
-        await groups.settle(self._database, record)
-        count: int = record["jobs"]
-        # A statement does not see what it has deleted itself. Unless the limit was reached, all jobs that were due
-        # are taken, by us or by others.
-        begin = first["run_at"] if count == limit else first["now"]
-        then = await self._database.fetchrow(NEXT, begin)
-        return count, then and then["wait"]
+        count = 0
+        then = await self._database.fetchrow(NEXT, FROM_THE_BEGINNING)
+        assert then is not None
+        if then["wait"] is not None and then["wait"] <= timedelta(0):
+            first = then
+            record = await self._database.fetchrow(MAKE_PENDING, limit, first["run_at"])
+            assert record is not None
+            await groups.settle(self._database, record)
+            count = record["jobs"]
+            # A statement does not see what it has deleted itself. Unless the limit was reached, all jobs that were due
+            # are taken, by us or by others.
+            begin = first["run_at"] if count == limit else first["now"]
+            then = await self._database.fetchrow(NEXT, begin)
+            assert then is not None
+        if then["has_unsettled"]:  # what is due goes first, since others may have locked what is left over
+            with suppress(StorageUnavailable, StorageRefused):
+                await groups.settle_all(self._database)
+        return count, then["wait"]
 
 
 async def join(database: PostgresDatabase, job_ids: Sequence[int]) -> list[int]:
