@@ -108,6 +108,34 @@ async def test_workers_are_told_of_the_commit_that_frees_a_place(storage, databa
         await ear.hears("due")
 
 
+async def test_a_place_that_is_freed_while_the_next_job_is_locked_is_given_away_at_a_later_look(
+    storage, database
+):
+    me = await worker(storage)
+    await enqueue(storage, **ONE)
+    second = await enqueue(storage, **ONE)
+    [running] = await claim(storage, me)
+
+    async with database.transaction() as connection:
+        await connection.execute("SELECT FROM forge_jobs.blocked WHERE job_id = $1 FOR UPDATE", second)
+        await storage.claims.finish([done(running)])
+        await storage.schedule.make_pending()
+        assert await state(storage, second) is State.BLOCKED
+    await storage.schedule.make_pending()
+
+    assert await state(storage, second) is State.PENDING
+    assert await database.rows("SELECT * FROM unsettled") == []
+
+
+async def test_a_group_whose_line_is_empty_leaves_nothing_to_a_later_look(storage, database):
+    me = await worker(storage)
+    for _ in range(2):
+        await enqueue(storage, **ONE)
+        await storage.claims.finish([done(one) for one in await claim(storage, me)])
+
+    assert await database.rows("SELECT * FROM unsettled") == []
+
+
 async def test_what_is_due_is_pending_although_what_groups_need_fails(storage, database, monkeypatch, clock):
     due = await enqueue(storage, delay=timedelta(minutes=1))
     await clock.advance(minutes=2)

@@ -34,15 +34,18 @@ ROUNDS = 20
 
 LEAVE = "INSERT INTO {schema}.unsettled (group_id) SELECT unnest($1::bigint[])"
 
+AT_ONCE = 100
+"""How many places that were freed are given away in one statement."""
+
 # Whoever gets here first takes it on, so that none waits for another one.
-SETTLE = """
+SETTLE = f"""
 WITH mine AS (
-    DELETE FROM {schema}.unsettled WHERE id = ANY (ARRAY(
-        SELECT id FROM {schema}.unsettled WHERE group_id IS NOT NULL ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED))
+    DELETE FROM {{schema}}.unsettled WHERE id = ANY (ARRAY(
+        SELECT id FROM {{schema}}.unsettled WHERE group_id IS NOT NULL ORDER BY id LIMIT {AT_ONCE} FOR UPDATE SKIP LOCKED))
     RETURNING group_id
 )
-SELECT count(*) AS settled, {schema}.admit(array_agg(DISTINCT group_id)) AS again,
-       (SELECT array_agg(DISTINCT job_id) FROM {schema}.unsettled WHERE job_id IS NOT NULL) AS in_way
+SELECT count(*) AS settled, {{schema}}.admit(array_agg(DISTINCT group_id)) AS again,
+       (SELECT array_agg(DISTINCT job_id) FROM {{schema}}.unsettled WHERE job_id IS NOT NULL) AS in_way
 FROM mine
 """
 
@@ -290,14 +293,18 @@ async def settle_all(database: PostgresDatabase) -> None:
 
 
 async def hand_over(database: PostgresDatabase) -> Sequence[int] | None:
-    """Places that were freed in transactions of callers are given away; return the jobs that are to be cancelled."""
-    while True:
+    """Places that were left free are given away; return the jobs that are to be cancelled.
+
+    Where others have locked who could have one, it is left again, for a later look.
+    """
+    for _ in range(ROUNDS):
         record = await database.fetchrow(SETTLE)
         assert record is not None
         await admit(database, record["again"])
-        if not record["settled"]:
-            in_way: Sequence[int] | None = record["in_way"]
-            return in_way
+        in_way: Sequence[int] | None = record["in_way"]
+        if record["settled"] < AT_ONCE:
+            break
+    return in_way
 
 
 async def _cancel(database: PostgresDatabase, job_ids: Sequence[int] | None) -> None:

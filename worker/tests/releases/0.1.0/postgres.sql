@@ -744,7 +744,20 @@ BEGIN
                 FOR UPDATE SKIP LOCKED;  -- whoever takes a job out of the line does not wait here, and nobody for it
                 EXIT WHEN FOUND;
             END LOOP;
-            EXIT places WHEN next.job_id IS NULL;
+            IF next.job_id IS NULL THEN
+                INSERT INTO "forge_jobs".unsettled (group_id)  -- for whoever looks when no other has the job locked
+                SELECT of_group WHERE EXISTS (
+                    SELECT FROM (SELECT front.lines FROM "forge_jobs".group_front AS front
+                                 WHERE front.group_id = of_group ORDER BY front.number DESC LIMIT 1) AS front
+                    CROSS JOIN LATERAL jsonb_each_text(front.lines) AS each
+                    CROSS JOIN LATERAL (
+                        SELECT FROM "forge_jobs".blocked
+                        WHERE blocked.group_id = of_group AND blocked.priority = each.key::smallint
+                          AND blocked.pos >= each.value::bigint
+                          AND (blocked.groups IS NULL OR blocked.groups::text <> ALL (refused))
+                        ORDER BY blocked.pos LIMIT 1) AS held);
+                EXIT places;
+            END IF;
             full_group := NULL;
             IF next.groups IS NOT NULL THEN
                 SELECT array_agg(id) INTO also FROM (
@@ -1671,7 +1684,7 @@ INSERT INTO forge_jobs.failure (id, job_id, attempt, at, worker_id, error) OVERR
 INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('1', '1002', '2025-12-31 23:59:58.5+00', '2026-01-01 00:00:00+00', '1', '1', 'done', NULL, E'\\x2273656e7422') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.finished (job_id, worker_id, started_at, finished_at, queue_id, attempt, state, error, result) OVERRIDING SYSTEM VALUE VALUES ('2', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '1', 'dead', 'it broke', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.fire (cron_id, fire_at, job_id) OVERRIDING SYSTEM VALUE VALUES ('1', '2026-01-01 00:00:01+00', '20') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '2', '1767225600000000', '{"0": 1767225600000000}') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.group_front (group_id, number, since, lines) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '{"0": 1767225600000000}') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('1', '1', '0', '5', NULL, 'work', 'json', 'ada', '2026-01-01 00:00:00+00', E'\\x7b22746f223a22616461406578616d706c652e636f6d227d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('2', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b22746f223a226e6f626f6479227d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('3', '1', '0', '5', NULL, 'work', 'json', 'bob', '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;

@@ -733,7 +733,20 @@ BEGIN
                 FOR UPDATE SKIP LOCKED;  -- whoever takes a job out of the line does not wait here, and nobody for it
                 EXIT WHEN FOUND;
             END LOOP;
-            EXIT places WHEN next.job_id IS NULL;
+            IF next.job_id IS NULL THEN
+                INSERT INTO {schema}.unsettled (group_id)  -- for whoever looks when no other has the job locked
+                SELECT of_group WHERE EXISTS (
+                    SELECT FROM (SELECT front.lines FROM {schema}.group_front AS front
+                                 WHERE front.group_id = of_group ORDER BY front.number DESC LIMIT 1) AS front
+                    CROSS JOIN LATERAL jsonb_each_text(front.lines) AS each
+                    CROSS JOIN LATERAL (
+                        SELECT FROM {schema}.blocked
+                        WHERE blocked.group_id = of_group AND blocked.priority = each.key::smallint
+                          AND blocked.pos >= each.value::bigint
+                          AND (blocked.groups IS NULL OR blocked.groups::text <> ALL (refused))
+                        ORDER BY blocked.pos LIMIT 1) AS held);
+                EXIT places;
+            END IF;
             full_group := NULL;
             IF next.groups IS NOT NULL THEN
                 SELECT array_agg(id) INTO also FROM (
