@@ -31,10 +31,11 @@ def are_plain(jobs: Jobs) -> bool:
     return all(job.key is None and job.hold is None for job in looked_at)
 
 
-def has_groups(jobs: Jobs) -> bool:
-    """Whether one of them has a group, without encoding a payload."""
-    looked_at = [jobs.pattern] if isinstance(jobs, Alike) else jobs
-    return any(job.groups is not None for job in looked_at)
+def with_groups(jobs: Jobs) -> Sequence[int]:
+    """Return the positions of those that have groups, without encoding a payload."""
+    if isinstance(jobs, Alike):
+        return range(len(jobs)) if jobs.pattern.groups is not None else ()
+    return [position for position, job in enumerate(jobs) if job.groups is not None]
 
 
 def keys(jobs: Jobs) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import KeyMode, State
 from forge_jobs.model.match import Match, Move
 from forge_jobs.model.run import Outcome
+from forge_jobs.storage.postgres import schedule
 from tests.storage.ear import Ear
 from tests.storage.factories import claim, dead, done, enqueue, job, running, state, worker
 
@@ -125,6 +126,22 @@ async def test_a_place_that_is_freed_while_the_next_job_is_locked_is_given_away_
 
     assert await state(storage, second) is State.PENDING
     assert await database.rows("SELECT * FROM unsettled") == []
+
+
+async def test_of_jobs_enqueued_together_those_with_groups_alone_join_any(storage, monkeypatch):
+    joined = []
+
+    async def join(database, job_ids):
+        joined.extend(job_ids)
+        return await schedule.join(database, job_ids)
+
+    monkeypatch.setattr("forge_jobs.storage.postgres.bulk.join", join)
+    monkeypatch.setattr("forge_jobs.storage.postgres.enqueue.SMALL_BATCH", 1)
+
+    answers = await storage.jobs.enqueue_many([job(**facts) for facts in ({}, ONE, {}, ONE)])
+
+    assert joined == [answers[1].id, answers[3].id]
+    assert [await state(storage, one) for one in joined] == [State.PENDING, State.BLOCKED]
 
 
 async def test_a_group_whose_line_is_empty_leaves_nothing_to_a_later_look(storage, database):

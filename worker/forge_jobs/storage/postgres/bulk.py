@@ -137,8 +137,8 @@ async def enqueue_by_copy(
         if connection is None and any(answer.replaced for answer in answers):
             with suppress(StorageUnavailable):  # then a worker sees to it
                 await settle_all(database)
-        if connection is None and pieces.has_groups(jobs):
-            answers = await _joined(database, answers)
+        if connection is None and (positions := pieces.with_groups(jobs)):
+            answers = await _joined(database, answers, positions)
         return answers
     except StorageUnavailable as error:
         if plain or not is_lock_kept(error):
@@ -277,12 +277,11 @@ async def _of_keys(
     return {(record["kind"], record["key"]): record["job_id"] for record in records}
 
 
-async def _joined(database: PostgresDatabase, answers: Sequence[Enqueued]) -> list[Enqueued]:
-    """The jobs have joined their groups; should this fail, a worker sees to it. Return the answers as they are by then."""
-    try:
-        dropped = set(await join(database, [answer.id for answer in answers if not answer.duplicate]))
-    except StorageUnavailable:
-        dropped = set()
+async def _joined(database: PostgresDatabase, answers: list[Enqueued], of: Sequence[int]) -> list[Enqueued]:
+    """The jobs at these positions have joined their groups, or a worker sees to it. Return the answers as they are by then."""
+    dropped: set[int] = set()
+    with suppress(StorageUnavailable):
+        dropped.update(await join(database, [answers[one].id for one in of if not answers[one].duplicate]))
     return [replace(answer, dropped=True) if answer.id in dropped else answer for answer in answers]
 
 
@@ -436,9 +435,7 @@ async def _tell(database: PostgresDatabase, batch: _Batch, connection: Any, alwa
 
 
 def _due(job: NewJob, now: datetime) -> datetime:
-    if job.run_at is not None:
-        return job.run_at
-    return now + (job.delay or timedelta(0))
+    return now + (job.delay or timedelta(0)) if job.run_at is None else job.run_at
 
 
 def _seconds(duration: timedelta | None) -> float | None:
