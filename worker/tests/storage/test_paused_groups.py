@@ -232,10 +232,11 @@ async def test_no_claim_that_begins_after_a_pause_finds_a_job_of_the_group(stora
     wanted = 40
     looks: list[int] = []  # of each pause, how many there were from begin to end while it lasted
     is_paused = False
+    await enqueue(storage, **of(Group("a", limit=3)))
 
     async def produce():
         mine = await another()
-        for _ in range(wanted):
+        for _ in range(wanted - 1):
             await enqueue(mine, **of(Group("a", limit=3)))
 
     async def switch():
