@@ -132,7 +132,7 @@ class Walker:
         await self.storage.jobs.delete(self.some_id())
 
     async def move_some(self):
-        move = self.dice.choice(list(Move))
+        move = self.dice.choice([Move.CANCEL, Move.RETRY, Move.DELETE])
         match = Match(self.dice.choice(move.states), self.some_id(), self.dice.choice([None, *QUEUES]))
         async for _ in self.storage.jobs.move_all(move, match, limit=self.dice.randint(1, 6)):
             if self.dice.random() < 0.3:

@@ -23,6 +23,7 @@ from forge_jobs.model.completion import Completion
 from forge_jobs.model.job import State
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.match import Match, Move
+from forge_jobs.model.operation import NewOperation
 from forge_jobs.model.permit import PermitRequest
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.run import Outcome
@@ -38,14 +39,16 @@ from tests.storage.faults import Fault, of_asyncpg, of_sqlite3
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 ME = WorkerInfo(7, "w-1-7", "host", 1, "1", ("default",), ("work",), 5)
+MOVES = (Move.CANCEL, Move.RETRY, Move.DELETE)  # other ones are made by operations alone
+OPERATION = NewOperation(Move.CANCEL, [State.PENDING], "me")
 VERSION = Version("pool", "v1", "1", "deployment", VersionState.PENDING, 0, 1, "hash", AT, AT)
 
 
 class Stage:
     """What the calls are about."""
 
-    def __init__(self, job_id: int, claim: Any, epoch: int) -> None:
-        self.job_id, self.claim, self.epoch = job_id, claim, epoch
+    def __init__(self, job_id: int, claim: Any, epoch: int, operation_id: int) -> None:
+        self.job_id, self.claim, self.epoch, self.operation_id = job_id, claim, epoch, operation_id
 
 
 def given(name: str, parameter: str, on: Stage) -> Any:
@@ -82,6 +85,7 @@ def given(name: str, parameter: str, on: Stage) -> Any:
         **{"version": VERSION, "pool": "pool", "version_id": "v1", "holder": "me", "epoch": on.epoch},
         **{"within": timedelta(days=1), "delay": timedelta(days=1), "duration": timedelta(days=1)},
         **{"job": job(key="k"), "jobs": [job(key="m"), job()], "name": "nightly"},
+        **{"operation": OPERATION, "operation_id": on.operation_id},
         **{"stuck": [on.job_id], "adrift": [], "after": 0, "at": AT, "moment": AT, "ids": [on.job_id]},
     }
     by_noun: dict[tuple[str, str], Any] = {
@@ -137,7 +141,7 @@ def public_methods() -> list[str]:
         if inspect.isclass(protocol) and protocol.__module__.startswith("forge_jobs.storage.interface."):
             methods |= {f"{noun}.{name}" for name, _ in inspect.getmembers(protocol, inspect.isfunction)}
     assert {"ping", "jobs.enqueue", "jobs.move_all", "wakeups.mark_idle"} <= methods
-    methods = methods - {"jobs.move_all"} | {f"jobs.move_all {move.name}" for move in Move}
+    methods = methods - {"jobs.move_all"} | {f"jobs.move_all {move.name}" for move in MOVES}
     return sorted({name for name in methods if not name.rpartition(".")[2].startswith("_")} - NOT_CALLED)
 
 
@@ -154,7 +158,8 @@ async def staged(database: Database) -> AsyncIterator[tuple[Storage, Stage]]:
         await storage.crons.set(cron())
         await storage.limits.set("smtp", capacity=5, refill=1)
         await storage.queues.ensure(["mail"])
-        yield storage, Stage(job_id, claim, epoch)
+        operation = await storage.operations.add(OPERATION)
+        yield storage, Stage(job_id, claim, epoch, operation.id)
     finally:
         await storage.close()
 

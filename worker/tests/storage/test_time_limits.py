@@ -464,17 +464,20 @@ async def test_a_cron_gives_its_jobs_time_limits(storage, clock):
     assert (fired.start_by, fired.deadline) == (now + MINUTE, now + HOUR)
 
 
+NOBODY = 10**15  # the id of no job
+
+
 async def test_an_audit_finds_time_limits_of_jobs_that_have_ended_and_mends_them(storage, database, clock):
     wanted = await enqueue(storage)
     micros = int(datetime(2030, 1, 1, tzinfo=UTC).timestamp() * 1_000_000)
     moment = micros if database.kind == "sqlite" else "now()"
-    for job_id in (wanted, 4711):
+    for job_id in (wanted, NOBODY):
         await database.run(f"INSERT INTO time_limit (job_id, look_at) VALUES ({job_id}, {moment})")
     await storage.jobs.cancel(wanted)
     await database.run(f"INSERT INTO time_limit (job_id, look_at) VALUES ({wanted}, {moment})")
 
     found = [finding async for look in storage.audit.jobs() for finding in look.findings]
-    assert sorted(finding.job_id for finding in found) == [wanted, 4711]
+    assert sorted(finding.job_id for finding in found) == [wanted, NOBODY]
     async for _ in storage.audit.jobs(repair=True):
         pass
     assert [finding async for look in storage.audit.jobs() for finding in look.findings] == []

@@ -299,12 +299,13 @@ async def move(
     job_id: int,
     *,
     possible: Set[State],
-    patience: float = key_wait.KEY_WAIT,
+    patience: float | None = None,
 ) -> Any:
     """Run the statement until it has moved the job, or has met it in a state that is not `possible`.
 
-    Raises JobNotFound, and KeyBusy or StorageBusy when a lock is not given for `patience` seconds.
+    Raises JobNotFound, and KeyBusy or StorageBusy when a lock is not given for `patience` seconds (None: KEY_WAIT).
     """
+    patience = key_wait.KEY_WAIT if patience is None else patience
     for _ in range(RACES):
         record = await again(_move_once, database, statement, job_id, patience)
         if record is None or record["state"] is None:
