@@ -295,10 +295,12 @@ async def test_who_completes_again_after_a_rollback_hears_that_the_claim_was_los
     forge: Forge, database: Database
 ) -> None:
     raised: list[Exception] = []
+    told = asyncio.Event()
 
     @forge.handler(kind="work")
     async def work(ctx: Context) -> None:
         if ctx.attempt > 1:
+            await told.wait()
             return
         with contextlib.suppress(ZeroDivisionError):
             async with database.transaction() as connection:
@@ -310,6 +312,7 @@ async def test_who_completes_again_after_a_rollback_hears_that_the_claim_was_los
                 await ctx.complete(connection)
             except (ClaimLost, InvalidInput) as error:
                 raised.append(error)
+                told.set()
 
     job = await work.enqueue()
     async with working(forge):
