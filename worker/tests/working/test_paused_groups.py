@@ -79,9 +79,10 @@ async def test_what_a_claim_on_its_way_brings_of_a_group_that_is_paused_meanwhil
     claim = forge.storage.claims.claim
     begun: list[int] = []
     brought: list[int] = []
+    resumes = False
 
     async def slow(*given: Any, **options: Any) -> Any:
-        if paused_before:
+        if resumes:
             await forge.groups.resume("a")
         claims = await claim(*given, **options)
         if claims:
@@ -100,10 +101,10 @@ async def test_what_a_claim_on_its_way_brings_of_a_group_that_is_paused_meanwhil
 
     if paused_before:
         await forge.groups.pause("a")
+    monkeypatch.setattr(forge.storage.claims, "claim", slow)
     async with working(forge) as worker:
-        blocked = await work.enqueue() if paused_before else None
-        monkeypatch.setattr(forge.storage.claims, "claim", slow)
-        job = blocked or await work.enqueue()
+        job = await work.enqueue()
+        resumes = paused_before
         await eventually(lambda: brought)
         await eventually(lambda: _blocked(forge, 1))
         assert (brought, begun) == ([job.id], [])
