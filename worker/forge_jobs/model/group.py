@@ -53,6 +53,11 @@ GROUPS = 1
 """The bit of `links` that says that a job has groups."""
 
 
+def has_groups(links: int | None) -> bool:
+    """Whether a job with these `links` has groups."""
+    return links is not None and bool(links & GROUPS)
+
+
 def encoded(groups: Iterable[Group]) -> str | None:
     """Return groups as they are stored with a job; None when there are none."""
     rules: dict[str, dict[str, Any]] = {}

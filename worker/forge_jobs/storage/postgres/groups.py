@@ -94,7 +94,8 @@ SELECT {schema}.configured(), {schema}.withdraw() AS again FROM paused
 """
 
 _RESUMED = """SELECT array_agg(name ORDER BY name) AS ended, CASE WHEN count(*) > 0 THEN {schema}.configured() END,
-       {schema}.admit(ARRAY(SELECT id FROM {schema}.job_group WHERE job_group.name = ANY (array_agg(ended.name)))) AS again"""
+       CASE WHEN count(*) > 0 THEN {schema}.admit(ARRAY(
+           SELECT id FROM {schema}.job_group WHERE job_group.name = ANY (array_agg(ended.name)))) END AS again"""
 
 RESUME = f"""
 WITH ended AS (DELETE FROM {{schema}}.paused_group WHERE name = $1 RETURNING name)

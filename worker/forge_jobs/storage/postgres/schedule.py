@@ -28,13 +28,17 @@ WITH gone AS (
     SELECT gone.*, job.groups, job.created_at, gone.reason = 'delayed' AS is_new,
            CASE WHEN gone.reason = 'delayed' THEN greatest({schema}.micros(gone.run_at), {schema}.micros(job.created_at))
                 ELSE {schema}.micros(now()) + row_number() OVER (ORDER BY gone.run_at, gone.job_id) END AS pos
-    FROM gone JOIN {schema}.job ON job.id BETWEEN gone.job_id AND gone.job_id WHERE gone.links IS NOT NULL
+    FROM gone JOIN {schema}.job ON job.id BETWEEN gone.job_id AND gone.job_id WHERE {grouped}
 ), joined AS MATERIALIZED ({joined}), {dropped}
 SELECT (SELECT count(*) FROM gone) AS jobs, {woken}, joined.* FROM joined
-""".replace("{placed}", endings.placed("gone WHERE links IS NULL", order="run_at, job_id", attempt="attempt"))
+""".replace("{grouped}", endings.HAVE_GROUPS.replace("links", "gone.links"))
+    .replace(
+        "{placed}",
+        endings.placed(f"gone WHERE {endings.HAVE_NO_GROUPS}", order="run_at, job_id", attempt="attempt"),
+    )
     .replace(
         "{tallied}",
-        endings.tallied(scheduled="-count(*)", pending="count(*) FILTER (WHERE links IS NULL)"),
+        endings.tallied(scheduled="-count(*)", pending=f"count(*) FILTER (WHERE {endings.HAVE_NO_GROUPS})"),
     )
     .replace("{joined}", JOINED.replace("{of}", "linked"))
     .replace("{dropped}", DROPPED)

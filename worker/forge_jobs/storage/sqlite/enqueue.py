@@ -118,6 +118,7 @@ def _joined(
     """The jobs join their groups; those that these drop are gone. Return the answers as they are by then."""
     dropped, in_way = groups.join(transaction, joining)
     transaction.execute_many("DELETE FROM job_key WHERE job_id = ?", [(job_id,) for job_id in dropped])
+    time_limits.forget(transaction, dropped)
     forget(transaction, list(dropped))
     moves.cancel_each(transaction, in_way)
     return [

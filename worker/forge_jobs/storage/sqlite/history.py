@@ -24,13 +24,12 @@ class SqliteHistory:
 
 
 def forget(transaction: Transaction, job_ids: list[int]) -> None:
-    """These ended jobs are deleted; the tally is as it was."""
+    """These jobs, which have no time limits any more, are deleted; the tally is as it was."""
     tags.forget(transaction, job_ids)
     rows = [(job_id,) for job_id in job_ids]
     for sql in (
         "DELETE FROM finished WHERE job_id = ?",
         "DELETE FROM failure WHERE job_id = ?",
-        "DELETE FROM time_limit WHERE job_id = ?",
         "DELETE FROM job WHERE id = ?",
     ):
         transaction.execute_many(sql, rows)

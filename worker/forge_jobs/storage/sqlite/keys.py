@@ -152,6 +152,7 @@ def _rewrite(
         starts_at = run_at
     elif stays and job.max_wait is not None:
         starts_at = min(starts_at, later(created_at, job.max_wait))
+    time_limits.forget(transaction, [place.id])
     time_limits.begin(transaction, place.id, job, max(starts_at, now))
     if stays and place.state is State.PENDING and groups.keeps_place(transaction, place.groups, job.groups):
         assert place.pos is not None

@@ -81,7 +81,7 @@ class Ended(Protocol):
 
 def end(transaction: Transaction, jobs: Sequence[Ended], error: str, state: State = State.DEAD) -> None:
     """The jobs, which are in no state, are dead or expired with this error, or forgotten where the dead are not kept."""
-    transaction.execute_many("DELETE FROM time_limit WHERE job_id = ?", [(job.id,) for job in jobs])
+    _drop_limits(transaction, [job.id for job in jobs])
     transaction.execute_many("DELETE FROM job_key WHERE job_id = ?", [(job.id,) for job in jobs])
     retentions: dict[int, int] = dict(transaction.rows("SELECT id, dead_retention FROM queue"))
     kept = [job for job in jobs if retentions[job.queue_id]]
@@ -95,6 +95,10 @@ def end(transaction: Transaction, jobs: Sequence[Ended], error: str, state: Stat
     count_move(transaction, [job.queue_id for job in kept], None, COLUMNS[state])
     if len(kept) < len(jobs):
         forget(transaction, [job.id for job in jobs if not retentions[job.queue_id]])
+
+
+def _drop_limits(transaction: Transaction, job_ids: Iterable[int]) -> None:
+    transaction.execute_many("DELETE FROM time_limit WHERE job_id = ?", [(job_id,) for job_id in job_ids])
 
 
 def retry(transaction: Transaction, places: Sequence[Place]) -> int:
@@ -117,6 +121,7 @@ def delete(transaction: Transaction, places: Sequence[Place]) -> int:
     take_out(transaction, places)
     _give_keys_back(transaction, places)
     transaction.execute_many("DELETE FROM unique_hold WHERE job_id = ?", [(place.id,) for place in places])
+    _drop_limits(transaction, [place.id for place in places])
     forget(transaction, [place.id for place in places])
     leave_groups(transaction, places)
     return len(places)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from forge_jobs.model.group import has_groups
 from forge_jobs.model.job import (
     CANCELLED_BY_USER,
     HISTORY_LIMIT,
@@ -106,7 +107,7 @@ def postpone(transaction: Transaction, postponements: Sequence[Postponement]) ->
             continue
         attempt = postponed.attempts
         due = _due(postponed, now)
-        if due > now or claim.links is not None:  # a linked one has to stand in line again
+        if due > now or has_groups(claim.links):  # which has to stand in line again
             scheduled.append(
                 (
                     claim.job_id,
@@ -158,7 +159,7 @@ def hand_back(transaction: Transaction, claims: Sequence[Claim]) -> list[int]:
         [(claim.job_id, claim.pos, claim.queue_id, claim.attempt - 1, claim.priority) for claim in owned],
     )
     count_move(transaction, [claim.queue_id for claim in owned], "in_progress", "pending")
-    if any(claim.links is not None for claim in owned):
+    if any(has_groups(claim.links) for claim in owned):
         groups.withdraw(transaction)
     return lost
 

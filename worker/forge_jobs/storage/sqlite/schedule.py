@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
+from forge_jobs.model.group import has_groups
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.schedule import UPCOMING_LIMIT
 from forge_jobs.storage.sqlite import groups, moves
@@ -73,15 +74,15 @@ def _make_pending(transaction: Transaction, limit: int) -> tuple[int, timedelta 
             # among them, by their time
             (job["job_id"], transaction.now + place, job["queue_id"], job["attempt"], job["priority"])
             for place, job in enumerate(due)
-            if job["links"] is None
+            if not has_groups(job["links"])
         ],
     )
-    plain = [job["queue_id"] for job in due if job["links"] is None]
+    plain = [job["queue_id"] for job in due if not has_groups(job["links"])]
     count_move(transaction, plain, "scheduled", "pending")
     if len(plain) < len(due):
         _join(
             transaction,
-            [(job, transaction.now + place) for place, job in enumerate(due) if job["links"] is not None],
+            [(job, transaction.now + place) for place, job in enumerate(due) if has_groups(job["links"])],
         )
     return len(due), _next(transaction)
 

@@ -44,8 +44,7 @@ class SqliteTimeLimits:
 
 
 def begin(transaction: Transaction, job_id: int, job: NewJob, due: int) -> None:
-    """The job, which is due then, has the time limits that it says, and no others."""
-    forget(transaction, [job_id])
+    """The job, which has none and is due then, has the time limits that it says."""
     if job.is_limited:
         start_by, deadline = _moment(job.start_by, due), _moment(job.deadline, due)
         look_at = min(limit for limit in (start_by, deadline) if limit is not None)

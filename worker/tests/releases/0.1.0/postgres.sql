@@ -1237,9 +1237,10 @@ BEGIN
     VALUES (put_job.id, put_job.queue_id, put_job.priority, put_job.max_attempts, put_job.timeout, put_job.kind,
             put_job.codec, put_job.key, moment, put_job.payload,
             "forge_jobs".links_of(put_job.groups, put_job.start_by, put_job.deadline), put_job.groups, put_job.tags);
-    INSERT INTO "forge_jobs".time_limit (job_id, start_by, deadline, look_at)
-    SELECT put_job.id, put_job.start_by, put_job.deadline, least(put_job.start_by, put_job.deadline)
-    WHERE coalesce(put_job.start_by, put_job.deadline) IS NOT NULL;
+    IF coalesce(put_job.start_by, put_job.deadline) IS NOT NULL THEN
+        INSERT INTO "forge_jobs".time_limit (job_id, start_by, deadline, look_at)
+        VALUES (put_job.id, put_job.start_by, put_job.deadline, least(put_job.start_by, put_job.deadline));
+    END IF;
     PERFORM "forge_jobs".begin_wait(put_job.id, put_job.queue_id, put_job.priority, put_job.due, late, NULL,
                                 "forge_jobs".links_of(put_job.groups, put_job.start_by, put_job.deadline));
 END
@@ -1378,15 +1379,17 @@ BEGIN
         its_groups := jsonb_build_object(enqueue_bytes.group_name, jsonb_strip_nulls(jsonb_build_object(
             'limit', enqueue_bytes.group_limit, 'overflow', nullif(enqueue_bytes.overflow, 'wait'))))::text;
     END IF;
-    SELECT array_agg(DISTINCT one) INTO tags FROM unnest(enqueue_bytes.tags) AS one;
-    IF cardinality(enqueue_bytes.tags) > 10 THEN
-        RAISE EXCEPTION 'tags has % entries, allowed are at most 10.', cardinality(enqueue_bytes.tags)
-            USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    IF EXISTS (SELECT FROM unnest(enqueue_bytes.tags) AS one
-               WHERE one IS NULL OR one = '' OR length(one) > 64 OR one ~ '[[:cntrl:]]') THEN
-        RAISE EXCEPTION 'tags is %, allowed are tags of 1 to 64 printable characters.', left(enqueue_bytes.tags::text, 80)
-            USING ERRCODE = 'invalid_parameter_value';
+    IF enqueue_bytes.tags IS NOT NULL THEN
+        SELECT array_agg(DISTINCT one) INTO tags FROM unnest(enqueue_bytes.tags) AS one;
+        IF cardinality(enqueue_bytes.tags) > 10 THEN
+            RAISE EXCEPTION 'tags has % entries, allowed are at most 10.', cardinality(enqueue_bytes.tags)
+                USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        IF EXISTS (SELECT FROM unnest(enqueue_bytes.tags) AS one
+                   WHERE one IS NULL OR one = '' OR length(one) > 64 OR one ~ '[[:cntrl:]]') THEN
+            RAISE EXCEPTION 'tags is %, allowed are tags of 1 to 64 printable characters.', left(enqueue_bytes.tags::text, 80)
+                USING ERRCODE = 'invalid_parameter_value';
+        END IF;
     END IF;
     IF enqueue_bytes.start_by <= enqueue_bytes.run_at OR enqueue_bytes.deadline <= enqueue_bytes.run_at THEN
         RAISE EXCEPTION 'start_by or deadline is not after run_at, which is %, allowed is a later moment.', enqueue_bytes.run_at
@@ -1428,9 +1431,10 @@ BEGIN
     VALUES (new_id, into_queue.id, enqueue_bytes.priority, enqueue_bytes.max_attempts, seconds, enqueue_bytes.kind,
             enqueue_bytes.codec, enqueue_bytes.key, statement_timestamp(), enqueue_bytes.payload,
             "forge_jobs".links_of(its_groups, enqueue_bytes.start_by, enqueue_bytes.deadline), its_groups, enqueue_bytes.tags);
-    INSERT INTO "forge_jobs".time_limit (job_id, start_by, deadline, look_at)
-    SELECT new_id, enqueue_bytes.start_by, enqueue_bytes.deadline, least(enqueue_bytes.start_by, enqueue_bytes.deadline)
-    WHERE coalesce(enqueue_bytes.start_by, enqueue_bytes.deadline) IS NOT NULL;
+    IF coalesce(enqueue_bytes.start_by, enqueue_bytes.deadline) IS NOT NULL THEN
+        INSERT INTO "forge_jobs".time_limit (job_id, start_by, deadline, look_at)
+        VALUES (new_id, enqueue_bytes.start_by, enqueue_bytes.deadline, least(enqueue_bytes.start_by, enqueue_bytes.deadline));
+    END IF;
     PERFORM "forge_jobs".begin_wait(new_id, into_queue.id, enqueue_bytes.priority::smallint, enqueue_bytes.run_at, true, NULL,
                                 "forge_jobs".links_of(its_groups, enqueue_bytes.start_by, enqueue_bytes.deadline));
     RETURN new_id;
