@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from forge_jobs.errors import StorageRefused
 from forge_jobs.model.completion import Completion, Fate
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import KeyMode, State
@@ -159,9 +160,11 @@ async def test_what_is_due_is_pending_although_what_groups_need_fails(storage, d
     await database.run("INSERT INTO unsettled (group_id) VALUES (1)")
     monkeypatch.setattr("forge_jobs.storage.postgres.groups.SETTLE", FAILS)
 
-    assert await storage.schedule.make_pending() == (1, None)
+    assert await storage.schedule.make_pending() == (1, timedelta(0))
 
     assert await state(storage, due) is State.PENDING
+    with pytest.raises(StorageRefused, match="division by zero"):  # and whoever looks hears of it
+        await storage.schedule.make_pending()
 
 
 async def test_the_fate_of_a_job_is_known_although_its_place_cannot_be_given_away(

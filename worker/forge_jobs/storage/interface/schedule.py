@@ -22,5 +22,5 @@ class Schedule(Protocol):
 
         What transactions have left unsettled of groups is done: places are given away, jobs in the way of newer ones cancelled.
 
-        Return how many, and how long until the next one is due (None: nothing is scheduled).
+        Return how many, and how long until the next look has something to do (None: nothing is scheduled).
         """

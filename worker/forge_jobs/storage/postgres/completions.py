@@ -4,6 +4,7 @@ A transaction may have begun long before, so moments are those of the statement.
 claim until it ends. Whoever looks what became of it does not wait for that.
 """
 
+import asyncio
 from contextlib import suppress
 from typing import Any
 
@@ -87,6 +88,10 @@ SELECT EXISTS (SELECT FROM {{schema}}.claimed WHERE {_CLAIM}) AS is_claimed,
 KNOWN = "SELECT EXISTS (SELECT FROM {schema}.job WHERE id = $1)"
 
 
+LONGEST_HAND_OVER = 0.2
+"""Seconds for which the end of a handler may wait until the places that were left are given away."""
+
+
 class PostgresCompletions(Completions):
     """`Completions` in PostgreSQL."""
 
@@ -120,8 +125,10 @@ class PostgresCompletions(Completions):
         assert record is not None
         became = _became(completion, record)
         if record["has_left_places"]:
-            with suppress(ForgeError):  # they stay there for the next look; what became of the job is known
-                await groups.hand_over(self._database)
+            # They stay there for the next look, should it fail or take long: what became of the job is known.
+            with suppress(ForgeError, TimeoutError):
+                async with asyncio.timeout(LONGEST_HAND_OVER):
+                    await groups.hand_over(self._database)
         return became
 
     async def stands(self, completion: Completion, *, connection: Any) -> bool:

@@ -1,10 +1,11 @@
 """The schedule in PostgreSQL: jobs that wait for their time."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-from forge_jobs.errors import StorageRefused, StorageUnavailable
+from forge_jobs.errors import StorageBusy
 from forge_jobs.storage.closed_queues import IS_OPEN
 from forge_jobs.storage.interface.schedule import UPCOMING_LIMIT
 from forge_jobs.storage.postgres import endings, groups
@@ -90,6 +91,10 @@ WHERE due.jobs > 0 AND {open}
 """.replace("{limit}", str(UPCOMING_LIMIT)).replace("{open}", IS_OPEN)
 
 
+LONGEST_SETTLING = 5.0
+"""Seconds for which jobs that become due meanwhile may wait for what groups need."""
+
+
 class PostgresSchedule:
     """`Schedule` in PostgreSQL."""
 
@@ -115,9 +120,14 @@ class PostgresSchedule:
             begin = first["run_at"] if count == limit else first["now"]
             then = await self._database.fetchrow(NEXT, begin)
             assert then is not None
-        if then["has_unsettled"]:  # what is due goes first, since others may have locked what is left over
-            with suppress(StorageUnavailable, StorageRefused):
-                await groups.settle_all(self._database)
+        if then["has_unsettled"]:
+            if (
+                count
+            ):  # the next pass does it, at once: whatever goes wrong there, this one has done what was due
+                return count, timedelta(0)
+            with suppress(StorageBusy):  # others have locked it, and a later pass finds it
+                async with asyncio.timeout(LONGEST_SETTLING):
+                    await groups.settle_all(self._database)
         return count, then["wait"]
 
 
