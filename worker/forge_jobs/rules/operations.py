@@ -16,6 +16,9 @@ LOCKED_FOR = timedelta(seconds=5)
 
 LONGEST_PAUSE = 1.0  # seconds between two rounds
 
+MADE_UP_FOR = timedelta(seconds=1)
+"""By so much a step that comes late may bring the next one forward."""
+
 MOST_A_SECOND = 10_000.0
 """The highest rate of an operation, in jobs per second."""
 
@@ -36,10 +39,14 @@ def next_queue(position: Position, queues: Sequence[int | None]) -> tuple[bool, 
 
 
 def after_batch(operation: Operation, position: Position, moved: Moved, now: datetime) -> Operation:
-    """Return the operation after a batch of jobs of the present state; at a rate, the next one comes when these have had their time."""
+    """Return the operation after a batch of jobs of the present state; at a rate, the next one comes when these have had their time.
+
+    A step that came late shortens the wait for the next one, so that the rate holds on average; a pause is not made up for.
+    """
     next_at = operation.next_at
     if operation.rate is not None:
-        next_at = max(next_at, now) + timedelta(seconds=moved.changed / operation.rate)
+        begun_at = max(next_at, now - MADE_UP_FOR)
+        next_at = begun_at + timedelta(seconds=moved.changed / operation.rate)
     is_running = operation.states[position.state] is State.IN_PROGRESS
     return replace(
         operation,

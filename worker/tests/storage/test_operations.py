@@ -23,6 +23,7 @@ from tests.storage.factories import (
     ended,
     enqueue,
     enqueue_many,
+    one_in_each_state,
     running,
     state,
     worker,
@@ -114,6 +115,23 @@ async def test_every_state_that_a_move_allows_is_met(storage, tags):
     assert bulk == Bulk(changed=4, running=1)
     assert [await state(storage, one) for one in waiting] == [State.DEAD] * 3
     assert (await storage.jobs.get(held.job_id)).cancel_requested_at is not None
+
+
+@pytest.mark.parametrize("tags", [(), ("a",)])
+@pytest.mark.parametrize("move", list(Move))
+async def test_a_move_meets_the_jobs_in_each_of_its_states_and_no_others(storage, move, tags):
+    await storage.queues.ensure(["mail"])
+    jobs = await one_in_each_state(storage, await worker(storage), tags=tags)
+    given = {Move.TRANSFER: {"into": "mail"}, Move.REPRIORITISE: {"priority": 3}}.get(move, {})
+    before = {job_id: await storage.jobs.get(job_id) for job_id in jobs.values()}
+
+    operation = await start(storage, move, state=list(move.states), tags=list(tags), **given)
+    assert {*operation.sample} <= {jobs[one] for one in move.states}
+    assert operation.meant == len(move.states)
+    assert (await Operations(storage).finish(operation.id)).changed == len(move.states)
+
+    for one in set(jobs) - set(move.states) - {State.BLOCKED}:  # whose group may have let it go on
+        assert await storage.jobs.get(jobs[one]) == before[jobs[one]]
 
 
 @pytest.mark.parametrize("tags", [(), ("a",)])
