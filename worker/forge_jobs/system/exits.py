@@ -190,10 +190,7 @@ def _may_interrupt(loop: asyncio.AbstractEventLoop, frame: FrameType | None) -> 
     task = asyncio.current_task(loop)
     if task is None:
         return False
-    if isinstance(task, OwnTask):
-        is_theirs = task.is_in_handler
-    else:  # one that a driver made for the worker is the worker's
-        is_theirs = current_job.get() is not None or place.is_in_program(frame)
+    is_theirs = not isinstance(task, OwnTask) or task.is_in_handler
     return is_theirs and not place.is_in_library(frame)
 
 

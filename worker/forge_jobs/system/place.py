@@ -23,11 +23,6 @@ def reached(innermost: FrameType | None) -> str:
     return _first(frames) or (_place(*frames[0]) if frames else UNKNOWN)
 
 
-def is_in_program(innermost: FrameType | None) -> bool:
-    """Whether code of the program's own is among what runs there."""
-    return any(_first([(frame.f_code, line)]) is not None for frame, line in traceback.walk_stack(innermost))
-
-
 def is_in_library(innermost: FrameType | None) -> bool:
     """Whether the library or its driver does something there, rather than a handler that the library has called."""
     for frame, _ in traceback.walk_stack(innermost):
