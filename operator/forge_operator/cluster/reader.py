@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from forge_operator.cluster.api import BY_KIND, DEPLOYMENTS, PODS, Kube, Object, Objects, budgets_of
@@ -61,6 +60,7 @@ class ClusterReader:
             0.0,
         )  # the last time that everything was read, or should have been
         self._refreshing = asyncio.Lock()
+        self._failed_at = float("-inf")  # when a refresh was last given up
 
     @property
     def watches_all(self) -> bool:
@@ -101,9 +101,12 @@ class ClusterReader:
         Where reading everything takes longer than it would be of use, it is left as it is.
         """
         async with self._refreshing:
-            if self._clock() - self._began_at > fresh and self._took < fresh / 2:
-                with suppress(KubeError):  # who looks at an object is told
+            tried_at = max(self._began_at, self._failed_at)
+            if self._clock() - tried_at > fresh and self._took < fresh / 2:
+                try:
                     await self.overview()
+                except KubeError:  # who looks at an object is told
+                    self._failed_at = self._clock()
 
     @property
     def pools(self) -> Mapping[str, Cluster]:

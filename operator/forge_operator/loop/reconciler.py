@@ -140,9 +140,9 @@ class Reconciler:
 
     async def _looked(self, key: Key) -> tuple[Execution, timedelta | None]:
         kept = self._kept.setdefault(key, Remembered())
-        not_before = max(kept.changed_at, self._clock() - self._fresh)
         if self._busy() >= MANY:  # what was read for all of them may get old while they wait
             await self._gatherer.refresh(self._fresh)
+        not_before = max(kept.changed_at, self._clock() - self._fresh)
         found = await self._gatherer.object(key, not_before)
         if found is None:
             return await self._gone(key)

@@ -13,11 +13,12 @@ from forge_jobs import CronConfig, SchemaOutdated, StorageUnavailable, WorkerInf
 from forge_jobs.client import watch
 from forge_jobs.model import Version, VersionState
 from forge_operator.cluster.api import DEPLOYMENTS, PODS, QUEUES, Kube
+from forge_operator.cluster.reader import ClusterReader
 from forge_operator.database.facts import FactsReader
 from forge_operator.database.link import DatabaseLink, unknown
 from forge_operator.loop.ticker import left_over
 from forge_operator.state.keys import Key
-from tests.edges.api_server import ApiServer
+from tests.edges.api_server import ApiServer, Refused
 from tests.edges.stage import MAIL, Stage, staged, workers
 from tests.edges.until import until
 
@@ -172,6 +173,25 @@ async def test_many_pools_are_read_with_a_few_calls_though_each_waits_for_long(
 
         now, waiting = now + 10, 1
         assert await reads(stage.added[0]) == 4, "it and its pool, for one that is alone"
+
+
+async def test_an_api_server_that_fails_is_asked_for_everything_once_by_all_who_wait(
+    api: ApiServer, kube: Kube
+) -> None:
+    now = time.monotonic()
+    reader = ClusterReader(kube, clock=lambda: now)
+    api.judge = lambda request: Refused(500, "InternalError", "etcd is away")
+    await asyncio.gather(*(reader.refresh(4) for _ in range(3)))
+    asked = len(api.requests)
+
+    now += 3
+    await reader.refresh(4)
+    assert len(api.requests) == asked
+
+    now += 2
+    api.judge = lambda request: None
+    await reader.refresh(4)
+    assert len(api.requests) > asked
 
 
 async def test_what_was_read_before_a_change_does_not_count(stage: Stage) -> None:
