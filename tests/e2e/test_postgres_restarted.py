@@ -29,7 +29,7 @@ def test_a_restart_of_postgres_costs_no_job_and_no_pod(
     queue.serves("1", pods=2)
     lives = queue.lives()
     operators = {name: pod["metadata"]["uid"] for name, pod in operator.pods().items()}
-    running = database.enqueue("patient", UNTIL_TOLD, 8)
+    running = database.enqueue("patient", 25, 4) + database.enqueue("patient", UNTIL_TOLD, 4)
     waiting = database.enqueue("patient", 0.1, 120, spread=1)
     database.are_running(running, within=30)
 

@@ -30,8 +30,9 @@ def test_a_rollout_under_load_neither_loses_nor_doubles_nor_kills(
         assert re.fullmatch(rf"rolled-worker-{version}-[a-z0-9]{{8}}", name)
         assert len(name) <= 46
     database.are_running(long, within=5)  # what ran still runs, in the old version
-    database.hurry(short)
     database.let_end(long)
+    eventually(lambda: not queue.pods("1"), within=90, what="the pods of version 1 are gone")
+    database.hurry(short)
 
     database.are_done(long + short, within=150)
     told = database.ran_once(long + short)
