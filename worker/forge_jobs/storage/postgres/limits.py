@@ -30,12 +30,15 @@ FROM {schema}.rate_limit ORDER BY scope
 """.replace("{filled}", FILLED)
 
 # While keys are empty since the limit was emptied, they stay as empty as they are: where they are full from moves with the
-# capacity. It may move below what voids permits; those are deleted then, so that later ones are not taken for void.
+# capacity. It may move below what voids permits; those are deleted then, so that later ones are not taken for void. How the
+# limit was is read with its lock, so that whoever changes it at the same time has done so before, or waits.
 SET = (
     """
-WITH written AS (
+WITH before AS (
+    SELECT capacity, void_to FROM {schema}.rate_limit WHERE scope = $1 FOR NO KEY UPDATE
+), written AS (
     INSERT INTO {schema}.rate_limit (scope, capacity, refill, tokens, refilled_at, flowed_at, managed_by)
-    VALUES ($1, $2, $3, $2, now(), now(), $4)
+    SELECT $1::text, $2::double precision, $3::double precision, $2, now(), now(), $4::text FROM (SELECT count(*) FROM before) AS locked
     ON CONFLICT (scope) DO UPDATE
     SET capacity = excluded.capacity, refill = excluded.refill, tokens = least(excluded.capacity, {filled}),
         refilled_at = greatest(rate_limit.refilled_at, now()),
@@ -47,8 +50,8 @@ WITH written AS (
     WHERE rate_limit.managed_by IS NULL OR rate_limit.managed_by = excluded.managed_by
     RETURNING scope, capacity, refill, tokens, generation, emptied_at, managed_by
 ), voided AS (
-    DELETE FROM {schema}.permit USING {schema}.rate_limit AS before, written
-    WHERE permit.scope = $1 AND before.scope = $1 AND before.capacity > written.capacity AND permit.full_at <= before.void_to
+    DELETE FROM {schema}.permit USING before, written
+    WHERE permit.scope = $1 AND before.capacity > written.capacity AND permit.full_at <= before.void_to
 )
 SELECT written.*, {schema}.configured() AS told FROM written
 """.replace("{emptied}", EMPTIED)
