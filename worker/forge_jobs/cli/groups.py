@@ -10,7 +10,7 @@ from forge_jobs.cli import values
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows
-from forge_jobs.cli.pause import For, Until, Why, pause_end, state_of, until_when
+from forge_jobs.cli.pause import For, Until, Why, pause_end, resumed, state_of, until_when
 from forge_jobs.client.document import document
 from forge_jobs.model.group import MOST_PLACES, GroupStatus
 
@@ -94,14 +94,7 @@ async def pause(call: Call, groups: Names, for_: For = None, until: Until = None
 async def resume(call: Call, groups: Names) -> Report:
     """Begin jobs of groups again."""
     async with opened(call) as forge:
-        resumed = {name: await forge.groups.resume(name) for name in groups}
-    return Report(
-        [{"group": name, "resumed": was_paused} for name, was_paused in resumed.items()],
-        [
-            f"Group {name!r} is resumed." if was_paused else f"Group {name!r} was not paused."
-            for name, was_paused in resumed.items()
-        ],
-    )
+        return resumed("group", {name: await forge.groups.resume(name) for name in groups})
 
 
 def _rows(groups: Sequence[GroupStatus], now: datetime) -> Rows:

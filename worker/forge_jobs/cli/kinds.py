@@ -10,7 +10,7 @@ from forge_jobs.cli import values
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows
-from forge_jobs.cli.pause import For, Until, Why, pause_end, state_of, until_when
+from forge_jobs.cli.pause import For, Until, Why, pause_end, resumed, state_of, until_when
 from forge_jobs.client.document import document
 from forge_jobs.model.kind import Kind
 from forge_jobs.model.paused_kind import PausedKind
@@ -53,14 +53,7 @@ async def pause(call: Call, kinds: Names, for_: For = None, until: Until = None,
 async def resume(call: Call, kinds: Names) -> Report:
     """Begin jobs of kinds again."""
     async with opened(call) as forge:
-        resumed = {kind: await forge.kinds.resume(kind) for kind in kinds}
-    return Report(
-        [{"kind": kind, "resumed": was_paused} for kind, was_paused in resumed.items()],
-        [
-            f"Kind {kind!r} is resumed." if was_paused else f"Kind {kind!r} was not paused."
-            for kind, was_paused in resumed.items()
-        ],
-    )
+        return resumed("kind", {kind: await forge.kinds.resume(kind) for kind in kinds})
 
 
 @command(group, "forget")

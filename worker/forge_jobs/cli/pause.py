@@ -1,11 +1,13 @@
 """The options of commands that pause something."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
 
 from forge_jobs.cli import values
+from forge_jobs.cli.output import Report
 from forge_jobs.errors import InvalidInput
 from forge_jobs.rules.duration import in_words
 from forge_jobs.rules.words import to_the_second
@@ -35,6 +37,17 @@ def pause_end(duration: timedelta | None, until: str | None) -> datetime | timed
 def until_when(end: datetime | None) -> str:
     """Return ' until 2026-01-31 08:00:00 UTC', and nothing where there is no end."""
     return "" if end is None else f" until {to_the_second(end)}"
+
+
+def resumed(noun: str, was_paused: Mapping[str, bool]) -> Report:
+    """Return what is said of things of this kind, each with whether it was paused before."""
+    return Report(
+        [{noun: name, "resumed": was} for name, was in was_paused.items()],
+        [
+            f"{noun.capitalize()} {name!r} {'is resumed' if was else 'was not paused'}."
+            for name, was in was_paused.items()
+        ],
+    )
 
 
 def state_of(is_paused: bool, end: datetime | None, now: datetime) -> str:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from forge_jobs.model.cron import CronConfig
+from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import Claim, End, NewJob, Postponement, Reason, State
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.worker import WorkerInfo
@@ -104,6 +105,26 @@ async def expired(storage: Storage, worker_id: int, **facts: Any) -> int:
     late = await running(storage, worker_id, start_by=LONG_AGO, **facts)
     await storage.claims.hand_back([late])
     return late.job_id
+
+
+async def one_in_each_state(storage: Storage, me: int, **facts: Any) -> dict[State, int]:
+    """Return the id of one job in each state."""
+    finished = await ended(storage, me, **facts)
+    buried = await ended(storage, me, State.DEAD, **facts)
+    late = await expired(storage, me, **facts)
+    failing = await running(storage, me, **facts)
+    await storage.claims.postpone([failed(failing, delay=timedelta(hours=1))])
+    group = encoded([Group(f"of {failing.job_id}")])
+    return {
+        State.DONE: finished,
+        State.DEAD: buried,
+        State.EXPIRED: late,
+        State.RETRYING: failing.job_id,
+        State.IN_PROGRESS: (await running(storage, me, groups=group, **facts)).job_id,
+        State.BLOCKED: await enqueue(storage, groups=group, **facts),
+        State.SCHEDULED: await enqueue(storage, delay=timedelta(hours=1), **facts),
+        State.PENDING: await enqueue(storage, **facts),
+    }
 
 
 async def state(storage: Storage, job_id: int) -> State:

@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import pytest
 
-from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import State
 from forge_jobs.model.match import Match, Move
 from tests.storage.ear import Ear
@@ -17,10 +16,8 @@ from tests.storage.factories import (
     ended,
     enqueue,
     enqueue_many,
-    expired,
-    failed,
+    one_in_each_state,
     queue,
-    running,
     state,
     worker,
 )
@@ -40,26 +37,6 @@ async def changed(moves):
 
 async def last(storage):
     return await storage.jobs.newest()
-
-
-async def one_in_each_state(storage, me, **facts):
-    """Return {state: id} of one job in each state."""
-    finished = await ended(storage, me, **facts)
-    buried = await ended(storage, me, State.DEAD, **facts)
-    late = await expired(storage, me, **facts)
-    failing = await running(storage, me, **facts)
-    await storage.claims.postpone([failed(failing, delay=HOUR)])
-    group = encoded([Group(f"of {failing.job_id}")])
-    return {
-        State.DONE: finished,
-        State.DEAD: buried,
-        State.EXPIRED: late,
-        State.RETRYING: failing.job_id,
-        State.IN_PROGRESS: (await running(storage, me, groups=group, **facts)).job_id,
-        State.BLOCKED: await enqueue(storage, groups=group, **facts),
-        State.SCHEDULED: await enqueue(storage, delay=HOUR, **facts),
-        State.PENDING: await enqueue(storage, **facts),
-    }
 
 
 async def states(storage, jobs):

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from forge_jobs.errors import JobNotFound
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import Hold, KeyMode, State
 from forge_jobs.model.match import Match, Move
@@ -15,10 +16,9 @@ from tests.storage.factories import (
     done,
     ended,
     enqueue,
-    expired,
-    failed,
     job,
     leader,
+    one_in_each_state,
     running,
     worker,
 )
@@ -31,26 +31,11 @@ async def find(storage, *tags, **filters):
     return [found.id for found in await storage.jobs.find(with_tags=tags, **filters)]
 
 
-async def one_in_each_state(storage, me, **facts):
+async def in_each_state(storage, me, **facts):
     """Return {state: id} of one job in each state, in a queue of their own."""
     facts["queue"] = f"queue-{next(QUEUES)}"
     await storage.queues.ensure([facts["queue"]])
-    finished = await ended(storage, me, **facts)
-    buried = await ended(storage, me, State.DEAD, **facts)
-    late = await expired(storage, me, **facts)
-    failing = await running(storage, me, **facts)
-    await storage.claims.postpone([failed(failing, delay=HOUR)])
-    group = encoded([Group(f"of {failing.job_id}")])
-    return {
-        State.DONE: finished,
-        State.DEAD: buried,
-        State.EXPIRED: late,
-        State.RETRYING: failing.job_id,
-        State.IN_PROGRESS: (await running(storage, me, groups=group, **facts)).job_id,
-        State.BLOCKED: await enqueue(storage, groups=group, **facts),
-        State.SCHEDULED: await enqueue(storage, delay=HOUR, **facts),
-        State.PENDING: await enqueue(storage, **facts),
-    }
+    return await one_in_each_state(storage, me, **facts)
 
 
 async def moved(storage, move, state, *tags, limit=1000, **facts):
@@ -105,8 +90,8 @@ async def test_a_job_in_the_transaction_of_a_caller_has_its_tags(storage, databa
 @pytest.mark.parametrize("state", list(State))
 async def test_jobs_are_found_by_tag_and_state(storage, state):
     me = await worker(storage)
-    jobs = await one_in_each_state(storage, me, tags=("a", "b"))
-    await one_in_each_state(storage, me, tags=("b",))
+    jobs = await in_each_state(storage, me, tags=("a", "b"))
+    await in_each_state(storage, me, tags=("b",))
 
     assert await find(storage, "a", state=state) == [jobs[state]]
     assert await find(storage, "b", "a", state=state) == [jobs[state]]
@@ -138,8 +123,8 @@ async def test_a_tag_that_no_job_has_finds_nothing(storage):
 async def test_only_jobs_with_the_tags_are_moved(storage, move):
     me = await worker(storage)
     for state in move.states:
-        theirs = await one_in_each_state(storage, me, tags=("b",))
-        mine = [(await one_in_each_state(storage, me, tags=("a", "b")))[state] for _ in range(3)]
+        theirs = await in_each_state(storage, me, tags=("b",))
+        mine = [(await in_each_state(storage, me, tags=("a", "b")))[state] for _ in range(3)]
 
         changed = (await moved(storage, move, state, "a", "b", limit=2))[0]
 
@@ -188,7 +173,8 @@ async def test_tags_go_with_their_jobs(storage, database, clock):
 
     assert await find(storage, "a") == []
     assert await database.rows("SELECT * FROM job_tag") == []
-    assert swept
+    with pytest.raises(JobNotFound):
+        await storage.jobs.get(swept)
 
 
 async def test_tags_go_where_nothing_is_kept(storage, database):
