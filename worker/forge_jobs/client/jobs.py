@@ -246,7 +246,7 @@ class Jobs:
         rate: float | None = None,
         progress: Progress | None = None,
     ) -> Bulk:
-        """Every job that matches is retried as by `retry`; None is dead and retrying. With `rate` so many a second.
+        """Every job that matches is retried as by `retry`; None is dead, expired and retrying. With `rate` so many a second.
 
         Raises InvalidInput, UnknownQueue, and KeyBusy as `retry` does: what was done by then is done.
         """
