@@ -38,6 +38,8 @@ class ProcessGroup:
         stdout: int,
         stderr: int,
     ) -> None:
+        for group in tuple(_dying):
+            group._lives()
         guard.stand()
         self._signals = guard.stop_signals()
         # Not asyncio's: a start that is cancelled half-way would leave a process that nobody knows, and
@@ -121,6 +123,7 @@ class ProcessGroup:
     async def _vanished(self, within: float) -> None:
         deadline = asyncio.get_running_loop().time() + within
         pause = 0.001
+        _dying.add(self)
         while self._lives() and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
@@ -137,6 +140,7 @@ class ProcessGroup:
             os.killpg(self._leader.pid, number)
         except (ProcessLookupError, PermissionError):  # the second is what macOS says of zombies
             self._is_gone = True
+            _dying.discard(self)
             guard.released(self._leader.pid)
         return not self._is_gone
 
@@ -150,6 +154,10 @@ class ProcessGroup:
                 pass
         except ChildProcessError:
             pass
+
+
+_dying = set[ProcessGroup]()
+"""Groups that were told to end and may not have vanished yet; the next one that begins reaps their dead."""
 
 
 def _pidfd(pid: int) -> int | None:

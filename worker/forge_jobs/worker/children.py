@@ -87,6 +87,7 @@ class Child:
     async def started(cls) -> Self:
         """Return a new one. Raises OSError when it cannot be started."""
         ours, theirs = socket.socketpair()
+        group = None
         try:
             # Held back from before its first line on: a signal between fork and exec would end it.
             with theirs, stop_signals.held_back():
@@ -100,6 +101,8 @@ class Child:
             reader, writer = await asyncio.open_unix_connection(sock=ours)
         except BaseException:
             ours.close()
+            if group is not None:
+                await group.kill()
             raise
         facts = spawn.get_preparation_data(child.__name__)
         taken_over = {name: facts[name] for name in child.MAIN if name in facts}

@@ -1,6 +1,8 @@
 """The kind `command`, with real processes: what it says, and that nothing of it is left."""
 
 import asyncio
+import functools
+import gc
 import logging
 import os
 import signal
@@ -326,6 +328,35 @@ async def test_a_group_is_dead_also_when_whoever_ends_it_is_told_to_stop(
 
     await eventually(lambda: not any(lives(pid) for pid in pids), within=5)
     await group.end()
+
+
+async def test_a_group_whose_end_nobody_waits_for_leaves_no_zombie_once_another_begins(
+    family: Family, tmp_path: Path
+) -> None:
+    with open(os.devnull, "r+b") as nothing:
+        begun = functools.partial(
+            process_group.ProcessGroup,
+            env=dict(os.environ),
+            cwd=tmp_path,
+            stdin=nothing,
+            stdout=nothing.fileno(),
+            stderr=nothing.fileno(),
+        )
+        killed = begun(family.deaf())
+        await family.pids(2)
+        killing = asyncio.create_task(killed.kill())
+        await asyncio.sleep(0)
+        killing.cancel()
+        await asyncio.wait([killing])
+        del killed, killing
+        gc.collect()  # a process that is forgotten while it may live says so here, which fails the test
+        leader = int((family.folder / "parent.pid").read_text())
+        await eventually(lambda: not lives(leader), within=30)
+
+        another = begun(["true"])
+
+    assert not Path(f"/proc/{leader}").exists()
+    await another.kill()
 
 
 async def test_ending_what_has_ended_takes_no_time(tmp_path: Path) -> None:

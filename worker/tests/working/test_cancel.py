@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,8 +13,10 @@ import pytest
 
 from forge_jobs import Context, Dead, Forge, Reschedule, Retry, State, Throttled, Worker
 from forge_jobs.model.job import Cancelled
+from forge_jobs.system.guard import guard
 from forge_jobs.telemetry.events import HandlerStuck, StuckHandlerEnded
 from forge_jobs.worker import runners
+from forge_jobs.worker.children import Child
 from tests.working.events import Events
 from tests.working.eventually import eventually
 from tests.working.running import working
@@ -104,6 +107,21 @@ async def test_a_process_of_its_own_is_killed_when_its_job_is_cancelled(forge: F
         await forge.jobs.cancel(job.id)
         await eventually(lambda: _state(forge, job.id, State.DEAD))
     assert (await forge.jobs.get(job.id)).error == "cancelled by user"
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_process_is_not_left_behind_when_its_start_is_cancelled(steps: int) -> None:
+    starting = asyncio.create_task(Child.started())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.wait([starting])
+    if not starting.cancelled():
+        await starting.result().end()
+
+    del starting
+    gc.collect()  # a process that is forgotten while it may live says so here, which fails the test
+    assert guard._groups == set()
 
 
 def _count_for_ever() -> None:
