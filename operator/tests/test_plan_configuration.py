@@ -103,6 +103,12 @@ def test_the_queue_names_its_rate_limit_and_its_timeout() -> None:
     assert world.queues["mail"].timeout == timedelta(seconds=90)
 
 
+def test_the_queue_says_the_limit_of_groups_for_which_nobody_does() -> None:
+    world = configured(groups={"limit": 4})
+
+    assert world.queues["mail"].group_limit == 4
+
+
 def test_a_rate_limit_that_is_not_asked_for_any_more_goes() -> None:
     world = configured(rateLimit={"limit": 10, "periodSeconds": 2})
 
@@ -132,6 +138,7 @@ def world_row(world: World) -> Mapping[str, Any]:
         "max_attempts": 5,
         "timeout": None,
         "rate_limit": None,
+        "group_limit": None,
         "done_retention": timedelta(days=7),
         "dead_retention": timedelta(days=30),
     }

@@ -47,15 +47,21 @@ def test_a_queue_has_a_timeout_and_a_rate_limit(cli: CommandLine):
     assert (mail["timeout_seconds"], mail["rate_limit"]) == (None, None)
 
 
+def test_a_queue_has_a_limit_for_groups_without_one(cli: CommandLine):
+    assert cli.fine("queues", "set", "mail", "--group-limit", "4")["group_limit"] == 4
+    assert cli.fine("queues", "set", "mail", "--group-limit", "none")["group_limit"] is None
+
+
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
         ("--timeout", "0", "more than 0 s"),
         ("--timeout", "soon", "like 90s"),
         ("--rate-limit", "nix", "'nix'"),
+        ("--group-limit", "0", "from 1 to 1,000, or none for 1"),
     ],
 )
-def test_a_timeout_or_rate_limit_that_cannot_be_is_refused(
+def test_a_timeout_or_limit_that_cannot_be_is_refused(
     cli: CommandLine, option: str, value: str, said: str
 ):
     answer = cli("queues", "set", "default", option, value)

@@ -6,6 +6,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from forge_jobs.model import MOST_PLACES
 from forge_operator.specs.bounds import DAY, LONGEST_NAME, QUEUE_NAME, YEAR
 from forge_operator.specs.fields import attempts, choice, flag, part, seconds, text, whole
 from forge_operator.specs.section import Rule, Section, read
@@ -67,6 +68,18 @@ class RateLimitSpec(Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupsSpec(Section):
+    """The groups of the queue's jobs."""
+
+    limit: int | None = whole(
+        "How many jobs of a group may be pending or in progress at once, for groups whose limit nobody has said. "
+        "Absent: 1.",
+        least=1,
+        most=MOST_PLACES,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionSpec(Section):
     """How long ended jobs are kept."""
 
@@ -110,6 +123,7 @@ class QueueSpec(Section):
         RateLimitSpec,
         optional=True,
     )
+    groups: GroupsSpec = part("The groups of the queue's jobs.", GroupsSpec)
     retention: RetentionSpec = part("How long ended jobs are kept.", RetentionSpec)
     reclaim_policy: ReclaimPolicy = choice(
         "What happens to the queue when this object is deleted. Retain: it stays, without an owner. Delete: it is deleted "

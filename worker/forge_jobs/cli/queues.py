@@ -103,6 +103,13 @@ async def set_queue(
             help="The rate limit from which each job takes a token when it starts; none: starts are not limited.",
         ),
     ] = None,
+    group_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|none",
+            help="The limit of groups of its jobs for which nobody has said one; none: 1.",
+        ),
+    ] = None,
 ) -> Report:
     """Configure a queue, and create it if there is none of that name. Options that are not given stay as they are."""
     changes: dict[str, Any] = {
@@ -122,6 +129,8 @@ async def set_queue(
         changes["timeout"] = values.timeout(timeout)
     if rate_limit is not None:
         changes["rate_limit"] = None if rate_limit.lower() == "none" else rate_limit
+    if group_limit is not None:
+        changes["group_limit"] = values.group_limit(group_limit)
     async with opened(call) as forge:
         queue = await forge.queues.set(name, **changes)
         now = await forge.storage.now()
@@ -209,12 +218,16 @@ def _rows(queues: Any, now: datetime) -> Rows:
         "backoff",
         "timeout",
         "rate limit",
+        "group limit",
         "keeps done",
         "keeps dead",
         "managed by",
     ]
     return Rows(
-        columns, [_row(queue, now) for queue in queues], "No queues.", frozenset({"concurrency", "attempts"})
+        columns,
+        [_row(queue, now) for queue in queues],
+        "No queues.",
+        frozenset({"concurrency", "attempts", "group limit"}),
     )
 
 
@@ -228,6 +241,7 @@ def _row(queue: QueueConfig, now: datetime) -> list[str]:
         backoff if queue.backoff_enabled else "off",
         "none" if queue.timeout is None else in_words(queue.timeout),
         queue.rate_limit or "none",
+        f"{queue.group_limit or 1:,}",
         in_words(queue.done_retention),
         in_words(queue.dead_retention),
         queue.managed_by or "",

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from forge_jobs.client.checks import MAX_INTEGER, Choice, choice
 from forge_jobs.client.queues import MAX_CONCURRENCY
 from forge_jobs.errors import InvalidInput
+from forge_jobs.model.group import MOST_PLACES
 from forge_jobs.model.job import FOREVER, KEY_MODES, KeyMode
 from forge_jobs.rules.duration import in_words, parse_duration
 from forge_jobs.rules.operations import MOST_A_SECOND
@@ -103,6 +104,17 @@ def concurrency(text: str, name: str = "--concurrency") -> int | None:
         return int(text)
     raise InvalidInput(
         f"{name} is {text!r}, allowed is a whole number from 0 to {MAX_CONCURRENCY:,}, or none for no limit."
+    )
+
+
+def group_limit(text: str, name: str = "--group-limit") -> int | None:
+    """Return a limit of groups, None for 'none'. Raises InvalidInput."""
+    if text.lower() == "none":
+        return None
+    if WHOLE.fullmatch(text) and 1 <= int(text) <= MOST_PLACES:
+        return int(text)
+    raise InvalidInput(
+        f"{name} is {text!r}, allowed is a whole number from 1 to {MOST_PLACES:,}, or none for 1."
     )
 
 

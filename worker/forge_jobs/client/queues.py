@@ -10,6 +10,7 @@ from forge_jobs.client.pause import pause_end
 from forge_jobs.client.removal import Removal
 from forge_jobs.errors import InvalidInput, UnknownQueue, UnknownScope
 from forge_jobs.model.epoch import OperatorEpoch
+from forge_jobs.model.group import MOST_PLACES
 from forge_jobs.model.job import State
 from forge_jobs.model.moments import as_moment
 from forge_jobs.model.queue import QueueConfig
@@ -56,7 +57,8 @@ class Queues:
         `paused`, and with it `paused_until` (a moment) and `pause_reason`, `backoff_enabled`,
         `backoff_base`, `backoff_max`, `max_attempts` (None: for ever), `done_retention`, `dead_retention` (zero: forgotten at once), `timeout` (of jobs
         that say none; None: no limit), `rate_limit` (the scope of which each start of a job
-        takes one token; None: starts are not limited). Durations are timedelta or seconds.
+        takes one token; None: starts are not limited), `group_limit` (of groups of its jobs for which nobody
+        has said a limit, as they are used from then on; None: 1). Durations are timedelta or seconds.
         Raises InvalidInput, UnknownScope, PastEpoch, and Managed when the row belongs to
         somebody other than `managed_by`; then nothing was changed.
         """
@@ -187,6 +189,10 @@ def _pause_reason(value: object, name: str) -> str | None:
     return None if value is None else names.line(value, name)
 
 
+def _group_limit(value: object, name: str) -> int | None:
+    return None if value is None else whole(value, name, least=1, most=MOST_PLACES, also=", or None for 1")
+
+
 CHECKS: Mapping[str, Callable[[object, str], Any]] = {
     "concurrency": _concurrency,
     "paused": yes_or_no,
@@ -200,4 +206,5 @@ CHECKS: Mapping[str, Callable[[object, str], Any]] = {
     "dead_retention": checked_duration,
     "timeout": _timeout,
     "rate_limit": _rate_limit,
+    "group_limit": _group_limit,
 }

@@ -5,6 +5,7 @@ What programs use is in `forge_jobs` itself. Offered here is what events and an 
 
 from forge_jobs.model.epoch import Epoch, LeaderEpoch, OperatorEpoch
 from forge_jobs.model.facts import Moved
+from forge_jobs.model.group import MOST_PLACES
 from forge_jobs.model.job import FOREVER, Claim, NewJob
 from forge_jobs.model.match import Move
 from forge_jobs.model.operation import Operation, OperationState
@@ -17,6 +18,7 @@ from forge_jobs.model.worker import Leader
 
 __all__ = [
     "FOREVER",
+    "MOST_PLACES",
     "Claim",
     "Epoch",
     "Leader",

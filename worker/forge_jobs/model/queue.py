@@ -25,6 +25,7 @@ class QueueConfig:
             "dead_retention",
             "timeout",
             "rate_limit",
+            "group_limit",
         }
     )
     """The fields that `queues.set` may change."""
@@ -43,6 +44,7 @@ class QueueConfig:
     dead_retention: timedelta = timedelta(days=30)
     timeout: timedelta | None = None  # of an attempt, for jobs that set none; None: no limit
     rate_limit: str | None = None  # scope: each start takes a token of it; None: starts are not limited
+    group_limit: int | None = None  # of groups of its jobs whose limit nobody has said; None: 1
     managed_by: str | None = None  # its owner, which alone may change it; None: anybody may
     cooldown_until: datetime | None = None  # state, not configuration: set by Throttled
     throttles: int = 0  # throttles in a row

@@ -19,6 +19,7 @@ from forge_jobs.errors import (
     WrongState,
 )
 from forge_jobs.model.cron import CronConfig
+from forge_jobs.model.group import MOST_PLACES
 from forge_jobs.model.job import FOREVER, Alike, NewJob
 from forge_jobs.model.moments import as_duration, as_moment
 from forge_jobs.model.queue import QueueConfig
@@ -148,6 +149,8 @@ def _check_change(what: str, field: str, value: Any) -> None:
         return
     if field == "timeout" and value <= timedelta(0):
         raise InvalidInput(f"{what} is {value!r}, allowed is more than 0 s.")
+    if field == "group_limit" and not 1 <= value <= MOST_PLACES:
+        raise InvalidInput(f"{what} is {value!r}, allowed is a whole number from 1 to {MOST_PLACES:,}.")
     if field == "rate_limit":
         names.checked_name(value, "rate limit")
     elif field == "pause_reason":

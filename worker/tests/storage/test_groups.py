@@ -255,6 +255,39 @@ async def test_the_limit_that_people_set_is_stronger_than_what_jobs_say(storage)
     assert await state(storage, ids[2]) is State.PENDING
 
 
+async def test_a_group_whose_limit_nobody_has_said_has_that_of_its_jobs_queue(storage):
+    await storage.queues.set("default", {"group_limit": 2})
+
+    ids = [await enqueue(storage, **of("a")) for _ in range(3)]
+
+    assert [await state(storage, one) for one in ids] == [State.PENDING, State.PENDING, State.BLOCKED]
+    await storage.queues.set("default", {"group_limit": 3})
+    last = await enqueue(storage, **of("a"))
+    assert [await state(storage, one) for one in (ids[2], last)] == [State.PENDING, State.BLOCKED]
+    [group] = await storage.groups.all()
+    assert (group.limit, group.set_limit) == (3, None)
+
+
+@pytest.mark.parametrize("said", [1, 3])
+async def test_the_limit_that_a_job_says_is_stronger_than_its_queues(storage, said):
+    await enqueue(storage, **of(Group("a", limit=said)))
+    await storage.queues.set("default", {"group_limit": 2})
+
+    await enqueue(storage, **of("a"))
+
+    [group] = await storage.groups.all()
+    assert group.limit == said
+
+
+async def test_of_jobs_that_come_together_the_one_that_says_a_limit_is_heard(storage):
+    await storage.queues.set("default", {"group_limit": 5})
+
+    await storage.jobs.enqueue_many([job(**of("a")), job(**of(Group("a", limit=2))), job(**of("a"))])
+
+    [group] = await storage.groups.all()
+    assert (group.limit, group.occupants, group.blocked) == (2, 2, 1)
+
+
 async def test_the_limit_of_a_group_that_nobody_uses_is_kept_where_people_set_it(storage):
     with pytest.raises(UnknownGroup):
         await storage.groups.set("a", None)

@@ -64,6 +64,7 @@ async def test_every_field_is_changed_and_kept(storage):
         "dead_retention": timedelta(days=365),
         "timeout": timedelta(seconds=2.5),
         "rate_limit": "slack",
+        "group_limit": 4,
     }
 
     answer = await storage.queues.set("mail", changes)

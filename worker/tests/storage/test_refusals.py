@@ -135,10 +135,11 @@ async def test_a_job_that_cannot_be_stored_is_refused_alone_and_in_every_batch(
         (
             {"colour": "red", "paused": True},
             "A queue has no 'colour' to set, allowed is one of backoff_base, backoff_enabled, backoff_max, "
-            "concurrency, dead_retention, done_retention, max_attempts, pause_reason, paused, paused_until, rate_limit, timeout.",
+            "concurrency, dead_retention, done_retention, group_limit, max_attempts, pause_reason, paused, paused_until, rate_limit, timeout.",
         ),
         ({"concurrency": -1}, f"concurrency of queue 'default' is -1, {WHOLE} 0 to 2147483647."),
         ({"concurrency": 2**31}, f"concurrency of queue 'default' is 2147483648, {WHOLE} 0 to 2147483647."),
+        ({"group_limit": 0}, f"group_limit of queue 'default' is 0, {WHOLE} 1 to 1,000."),
         ({"max_attempts": -1}, f"max_attempts of queue 'default' is -1, {WHOLE} 0 to 2147483647."),
         (
             {"timeout": timedelta(0)},

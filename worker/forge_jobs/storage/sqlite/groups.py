@@ -31,9 +31,9 @@ WHERE :name IS NULL OR known.name = :name ORDER BY known.name LIMIT :limit
 """
 
 SAY = """
-INSERT INTO job_group (name, said, said_at) VALUES (:name, coalesce(:limit, 1), iif(:limit IS NULL, 0, :at))
+INSERT INTO job_group (name, said, said_at) VALUES (:name, coalesce(:limit, :of_queue, 1), iif(:limit IS NULL, 0, :at))
 ON CONFLICT (name) DO UPDATE SET said = excluded.said, said_at = excluded.said_at
-WHERE :limit IS NOT NULL AND job_group.said_at <= :at
+WHERE iif(:limit IS NULL, job_group.said_at = 0 AND job_group.said <> :of_queue, job_group.said_at <= :at)
 RETURNING id
 """
 
@@ -220,9 +220,11 @@ def join(transaction: Transaction, jobs: Sequence[Joining]) -> Joined:
     """These jobs are ready at their places, or blocked, in their order."""
     dropped: dict[int, int] = {}
     in_way: list[int] = []
+    limits: dict[int, int | None] = dict(transaction.rows("SELECT id, group_limit FROM queue"))
     for job in jobs:
         rules = decoded(job.groups)
-        ids = {name: _say(transaction, rule, job.asked_at) for name, rule in rules.items()}
+        asked_at, limit = job.asked_at, limits[job.queue_id]
+        ids = {name: _say(transaction, rule, asked_at, of_queue=limit) for name, rule in rules.items()}
         full = [
             name
             for name, group_id in sorted(ids.items(), key=lambda item: item[1])
@@ -393,9 +395,9 @@ def _stand_in_line(transaction: Transaction, job: Joining, group_id: int, groups
     )
 
 
-def _say(transaction: Transaction, group: Group, at: int) -> int:
-    """The group exists, and has the limit that this says; jobs that wait get what is free then. Return its id."""
-    said = transaction.value(SAY, {"name": group.name, "limit": group.limit, "at": at})
+def _say(transaction: Transaction, group: Group, at: int, *, of_queue: int | None = None) -> int:
+    """The group has the limit that this says, or its queue where nobody ever did; jobs get what is free. Return its id."""
+    said = transaction.value(SAY, {"name": group.name, "limit": group.limit, "of_queue": of_queue, "at": at})
     if said is not None:
         admit(transaction, [said])
     group_id: int = transaction.value("SELECT id FROM job_group WHERE name = ?", (group.name,))

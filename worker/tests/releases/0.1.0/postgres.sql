@@ -30,6 +30,7 @@ CREATE TABLE "forge_jobs".queue (
     pause_reason    text,  -- in the words of whoever paused it
     concurrency     integer CHECK (concurrency >= 0),  -- null: no limit
     rate_limit      text,  -- the scope of the rate limit from which each start takes a token; it need not exist
+    group_limit     integer CHECK (group_limit >= 1),  -- of groups of its jobs whose limit nobody has said; null: 1
     -- the defaults for jobs that do not set their own
     max_attempts    integer NOT NULL DEFAULT 5 CHECK (max_attempts >= 0),  -- 0: no limit
     timeout         interval CHECK (timeout > interval '0'),
@@ -919,6 +920,8 @@ BEGIN
     END IF;
     SELECT coalesce(array_agg(DISTINCT one.key), '{}'), bool_or(one.value ? 'limit') INTO names, has_said
     FROM unnest(rules) AS asked (rules) CROSS JOIN LATERAL jsonb_each(asked.rules::jsonb) AS one;
+    has_said := has_said OR EXISTS (
+        SELECT FROM "forge_jobs".queue WHERE queue.id = ANY (queue_ids) AND queue.group_limit IS NOT NULL);
     LOOP
         WITH made AS (  -- in one order, so that no two wait for each other
             INSERT INTO "forge_jobs".job_group (name, said, said_at)
@@ -936,13 +939,18 @@ BEGIN
     END LOOP;
     IF has_said THEN
         WITH said AS (
-            SELECT DISTINCT ON (one.key) one.key AS name, (one.value ->> 'limit')::integer AS said, asked.at
-            FROM unnest(rules, asked_at) WITH ORDINALITY AS asked (rules, at, number)
+            SELECT DISTINCT ON (one.key) one.key AS name,
+                   coalesce((one.value ->> 'limit')::integer, queue.group_limit) AS said,
+                   CASE WHEN one.value ? 'limit' THEN asked.at ELSE '-infinity' END AS at
+            FROM unnest(rules, asked_at, queue_ids) WITH ORDINALITY AS asked (rules, at, queue_id, number)
+            JOIN "forge_jobs".queue ON queue.id = asked.queue_id
             CROSS JOIN LATERAL jsonb_each(asked.rules::jsonb) AS one
-            WHERE one.value ? 'limit' ORDER BY one.key, asked.at DESC, asked.number DESC
+            WHERE one.value ? 'limit' OR queue.group_limit IS NOT NULL
+            ORDER BY one.key, one.value ? 'limit' DESC, asked.at DESC, asked.number DESC
         ), written AS (
             UPDATE "forge_jobs".job_group SET said = said.said, said_at = said.at FROM said
-            WHERE job_group.name = said.name AND job_group.said_at <= said.at AND job_group.said <> said.said
+            WHERE job_group.name = said.name AND job_group.said_at <= said.at
+              AND (job_group.said <> said.said OR (job_group.said_at = '-infinity' AND said.at > '-infinity'))
             RETURNING job_group.id
         )
         SELECT count(*) INTO changed FROM written;
@@ -1675,8 +1683,8 @@ DELETE FROM forge_jobs.claimed;
 DELETE FROM forge_jobs.blocked;
 DELETE FROM forge_jobs.cron;
 DELETE FROM forge_jobs.queue;
-INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('1', 'default', 'false', NULL, NULL, NULL, NULL, '5', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('2', 'mail', 'false', NULL, NULL, '3', 'mail', '8', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, group_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('1', 'default', 'false', NULL, NULL, NULL, NULL, NULL, '5', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, group_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('2', 'mail', 'false', NULL, NULL, '3', 'mail', NULL, '8', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, overlap, missed, missed_limit, managed_by, next_fire_at, last_fire_at, last_error, skipped) OVERRIDING SYSTEM VALUE VALUES ('1', 'nightly', '0 3 * * *', 'UTC', 'true', 'report', E'\\x7b7d', 'json', '1', 'true', '0', 'false', NULL, NULL, NULL, NULL, 'true', 'latest', '100', NULL, NULL, '2026-01-01 00:00:01+00', NULL, '0') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) OVERRIDING SYSTEM VALUE VALUES ('15', '1', '1767225600000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('7', '1002', '2026-01-01 00:00:00+00', NULL, '1', '2') ON CONFLICT DO NOTHING;
@@ -1709,7 +1717,7 @@ INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind,
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('18', '1', '0', '5', NULL, 'work', 'json', NULL, '2026-01-01 00:00:00+00', E'\\x7b7d', NULL, NULL, NULL, '17') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('19', '2', '-5', '8', NULL, 'work', 'msgpack', NULL, '2026-01-01 00:00:01+00', E'\\x81a2746fa3666179', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags, rerun_of) OVERRIDING SYSTEM VALUE VALUES ('20', '1', '0', '5', NULL, 'report', 'json', NULL, '2026-01-01 00:00:01+00', E'\\x7b7d', NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.job_group (id, name, said, said_at, set_limit) OVERRIDING SYSTEM VALUE VALUES ('1', 'customer:42', '1', '-infinity', NULL) ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.job_group (id, name, said, said_at, set_limit) OVERRIDING SYSTEM VALUE VALUES ('1', 'customer:42', '1', '2026-01-01 00:00:00+00', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'bob', '3') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'dan', '8') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.job_key (kind, key, job_id) OVERRIDING SYSTEM VALUE VALUES ('work', 'eve', '9') ON CONFLICT DO NOTHING;

@@ -31,6 +31,7 @@ CREATE TABLE queue (
     pause_reason    TEXT,  -- in the words of whoever paused it
     concurrency     INTEGER CHECK (concurrency >= 0),  -- null: no limit
     rate_limit      TEXT,  -- the scope of the rate limit from which each start takes a token; it need not exist
+    group_limit     INTEGER CHECK (group_limit >= 1),  -- of groups of its jobs whose limit nobody has said; null: 1
     -- the defaults for jobs that do not set their own
     max_attempts    INTEGER NOT NULL DEFAULT 5 CHECK (max_attempts >= 0),  -- 0: no limit
     timeout         INTEGER CHECK (timeout > 0),
@@ -606,8 +607,8 @@ DELETE FROM claimed;
 DELETE FROM blocked;
 DELETE FROM cron;
 DELETE FROM queue;
-INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (1, 'default', 0, NULL, NULL, NULL, NULL, 5, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
-INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (2, 'mail', 0, NULL, NULL, 3, 'mail', 8, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
+INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, group_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (1, 'default', 0, NULL, NULL, NULL, NULL, NULL, 5, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
+INSERT OR REPLACE INTO queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, group_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) VALUES (2, 'mail', 0, NULL, NULL, 3, 'mail', NULL, 8, NULL, 1, 10000000, 1800000000, 604800000000, 2592000000000, NULL, NULL, 0);
 INSERT OR REPLACE INTO cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, overlap, missed, missed_limit, managed_by, next_fire_at, last_fire_at, last_error, skipped) VALUES (1, 'nightly', '0 3 * * *', 'UTC', 1, 'report', X'7B7D', 'json', 1, 1, 0, 0, NULL, NULL, NULL, NULL, 1, 'latest', 100, NULL, NULL, 1767225601000000, NULL, 0);
 INSERT OR REPLACE INTO blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) VALUES (15, 1, 1767225600000000, 1, 0, 0, NULL);
 INSERT OR REPLACE INTO claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) VALUES (7, 1004, 1767225600000000, NULL, 1, 2);

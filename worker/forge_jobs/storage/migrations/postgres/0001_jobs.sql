@@ -19,6 +19,7 @@ CREATE TABLE {schema}.queue (
     pause_reason    text,  -- in the words of whoever paused it
     concurrency     integer CHECK (concurrency >= 0),  -- null: no limit
     rate_limit      text,  -- the scope of the rate limit from which each start takes a token; it need not exist
+    group_limit     integer CHECK (group_limit >= 1),  -- of groups of its jobs whose limit nobody has said; null: 1
     -- the defaults for jobs that do not set their own
     max_attempts    integer NOT NULL DEFAULT 5 CHECK (max_attempts >= 0),  -- 0: no limit
     timeout         interval CHECK (timeout > interval '0'),
@@ -908,6 +909,8 @@ BEGIN
     END IF;
     SELECT coalesce(array_agg(DISTINCT one.key), '{}'), bool_or(one.value ? 'limit') INTO names, has_said
     FROM unnest(rules) AS asked (rules) CROSS JOIN LATERAL jsonb_each(asked.rules::jsonb) AS one;
+    has_said := has_said OR EXISTS (
+        SELECT FROM {schema}.queue WHERE queue.id = ANY (queue_ids) AND queue.group_limit IS NOT NULL);
     LOOP
         WITH made AS (  -- in one order, so that no two wait for each other
             INSERT INTO {schema}.job_group (name, said, said_at)
@@ -925,13 +928,18 @@ BEGIN
     END LOOP;
     IF has_said THEN
         WITH said AS (
-            SELECT DISTINCT ON (one.key) one.key AS name, (one.value ->> 'limit')::integer AS said, asked.at
-            FROM unnest(rules, asked_at) WITH ORDINALITY AS asked (rules, at, number)
+            SELECT DISTINCT ON (one.key) one.key AS name,
+                   coalesce((one.value ->> 'limit')::integer, queue.group_limit) AS said,
+                   CASE WHEN one.value ? 'limit' THEN asked.at ELSE '-infinity' END AS at
+            FROM unnest(rules, asked_at, queue_ids) WITH ORDINALITY AS asked (rules, at, queue_id, number)
+            JOIN {schema}.queue ON queue.id = asked.queue_id
             CROSS JOIN LATERAL jsonb_each(asked.rules::jsonb) AS one
-            WHERE one.value ? 'limit' ORDER BY one.key, asked.at DESC, asked.number DESC
+            WHERE one.value ? 'limit' OR queue.group_limit IS NOT NULL
+            ORDER BY one.key, one.value ? 'limit' DESC, asked.at DESC, asked.number DESC
         ), written AS (
             UPDATE {schema}.job_group SET said = said.said, said_at = said.at FROM said
-            WHERE job_group.name = said.name AND job_group.said_at <= said.at AND job_group.said <> said.said
+            WHERE job_group.name = said.name AND job_group.said_at <= said.at
+              AND (job_group.said <> said.said OR (job_group.said_at = '-infinity' AND said.at > '-infinity'))
             RETURNING job_group.id
         )
         SELECT count(*) INTO changed FROM written;

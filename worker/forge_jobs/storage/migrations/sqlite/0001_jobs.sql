@@ -21,6 +21,7 @@ CREATE TABLE queue (
     pause_reason    TEXT,  -- in the words of whoever paused it
     concurrency     INTEGER CHECK (concurrency >= 0),  -- null: no limit
     rate_limit      TEXT,  -- the scope of the rate limit from which each start takes a token; it need not exist
+    group_limit     INTEGER CHECK (group_limit >= 1),  -- of groups of its jobs whose limit nobody has said; null: 1
     -- the defaults for jobs that do not set their own
     max_attempts    INTEGER NOT NULL DEFAULT 5 CHECK (max_attempts >= 0),  -- 0: no limit
     timeout         INTEGER CHECK (timeout > 0),
