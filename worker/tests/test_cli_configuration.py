@@ -61,9 +61,7 @@ def test_a_queue_has_a_limit_for_groups_without_one(cli: CommandLine):
         ("--group-limit", "0", "from 1 to 1,000, or none for 1"),
     ],
 )
-def test_a_timeout_or_limit_that_cannot_be_is_refused(
-    cli: CommandLine, option: str, value: str, said: str
-):
+def test_a_timeout_or_limit_that_cannot_be_is_refused(cli: CommandLine, option: str, value: str, said: str):
     answer = cli("queues", "set", "default", option, value)
 
     assert (answer.code, len(answer.error.splitlines())) == (2, 1)

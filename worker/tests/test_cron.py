@@ -373,6 +373,22 @@ def test_a_fire_more_than_a_minute_late_is_missed(missed: Missed, fired: list[da
     assert due(config, at(12, 1) + timedelta(microseconds=1)) == (fired, at(13, 0))
 
 
+@pytest.mark.parametrize(
+    ("missed", "fired"), [(Missed.LATEST, [at(12, 0)]), (Missed.ALL, [at(11, 0), at(12, 0)])]
+)
+def test_fires_that_are_older_than_is_made_up_for_are_dropped(missed: Missed, fired: list[datetime]) -> None:
+    config = hourly(next_fire_at=at(8, 0), missed=missed, missed_within=timedelta(hours=1, minutes=30))
+
+    assert due(config, at(12, 0, 30))[0] == fired
+    assert due(config, at(12, 59))[0] == [at(12, 0)]
+
+
+def test_no_fire_is_made_up_for_that_is_older_than_that() -> None:
+    config = hourly(next_fire_at=at(8, 0), missed_within=timedelta(minutes=10))
+
+    assert due(config, at(8, 11)) == ([], at(9, 0))
+
+
 def test_a_cron_of_every_second_fires_all_of_the_last_minute_when_missed_ones_are_skipped() -> None:
     config = CronConfig("tick", "* * * * * *", "tick", missed=Missed.SKIP, next_fire_at=at(12, 0, 0))
     assert due(config, at(12, 0, 3))[0] == [at(12, 0, second) for second in range(4)]

@@ -38,8 +38,8 @@ class Block:
 
     @property
     def file_name(self) -> str | None:
-        """The name in a first line like `# app.py`."""
-        match = re.match(r"# (\w+\.py)\n", self.text)
+        """The name in a first line like `# app.py` or `# shop.cron: what is in it`."""
+        match = re.match(r"# (\w+\.(?:py|cron))[:\n]", self.text)
         return match and match[1]
 
 
@@ -117,6 +117,9 @@ def test_every_command_of_a_page_succeeds(page: str, shell: Shell) -> None:
     named = [command for command in commands(ROOT / "docs" / page) if "worker shop:forge" not in command]
 
     assert named
+    for block in blocks(ROOT / "docs" / page):
+        if block.file_name and block.language != "python":
+            (shell.folder / block.file_name).write_text(block.text, encoding="utf-8")
     for command in ["forge-jobs db migrate", *named]:
         shell.run(command)
 

@@ -1,18 +1,22 @@
 """`forge-jobs cron`: schedules, edited at run time."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from forge_jobs.cli import values
+from forge_jobs.cli.asking import DryRun
 from forge_jobs.cli.command import Call, command
 from forge_jobs.cli.opening import opened
 from forge_jobs.cli.output import Report, Rows
-from forge_jobs.client.crons import MOST_MISSED, CronValues
+from forge_jobs.client.cron_options import MOST_MISSED, CronValues
 from forge_jobs.client.document import document
 from forge_jobs.errors import InvalidCron
-from forge_jobs.model.cron import CronConfig, Missed
+from forge_jobs.model.cron import CronChange, CronConfig, LoadedCron, Missed
+from forge_jobs.model.job import KEY_MODES, KeyMode
 from forge_jobs.rules.cron_times import parse
 from forge_jobs.rules.names import LARGEST_PRIORITY, SMALLEST_PRIORITY
 
@@ -90,6 +94,23 @@ async def set_cron(
             help="Its jobs are stopped, and dead, unless they end within this time.",
         ),
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY", help="The key of its jobs: of a kind at most one that has not ended has it."
+        ),
+    ] = None,
+    key_mode: Annotated[
+        KeyMode | None,
+        typer.Option(
+            metavar="MODE",
+            parser=values.key_mode,
+            help=f"What to do when a job has the key: {', '.join(KEY_MODES)}. [default: dedupe]",
+        ),
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="TAG", help="A tag of its jobs; may be given several times.")
+    ] = None,
     overlap: Annotated[
         bool,
         typer.Option(
@@ -112,6 +133,14 @@ async def set_cron(
             parser=values.whole("--missed-limit", least=1, most=MOST_MISSED),
         ),
     ] = 100,
+    missed_within: Annotated[
+        timedelta | None,
+        typer.Option(
+            metavar="DURATION",
+            parser=values.duration("--missed-within"),
+            help="Fire times that are older are not made up for. [default: however old]",
+        ),
+    ] = None,
     enabled: Annotated[bool, typer.Option("--enabled/--disabled", help="Whether the cron fires.")] = True,
 ) -> Report:
     """Create a cron, or replace the whole configuration of the cron of that name."""
@@ -135,10 +164,44 @@ async def set_cron(
         wanted["start_by"] = start_by
     if deadline is not None:
         wanted["deadline"] = deadline
+    if key is not None:
+        wanted["key"] = key
+    if key_mode is not None:
+        wanted["key_mode"] = key_mode
+    if tag:
+        wanted["tags"] = tag
+    if missed_within is not None:
+        wanted["missed_within"] = missed_within
     async with opened(call) as forge:
         cron = await forge.crons.set(name, expression, kind, **wanted)
         now = await forge.storage.now()
     return Report(document(cron), [_rows([cron], now)])
+
+
+@command(group, "load")
+async def load(
+    call: Call,
+    file: Annotated[str, typer.Argument(help="The crontab; - is standard input.", metavar="FILE")],
+    owner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="To whom its crons belong. [default: crontab: and the file's name]"
+        ),
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete crons of this owner that are not in the file any more.")
+    ] = False,
+    dry_run: DryRun = False,
+) -> Report:
+    """Configure the crons of a crontab file, a cron a line; nothing else may change them then."""
+    text = values.content(file, "FILE")
+    owner = owner or f"crontab:{'-' if file == '-' else Path(file).name}"
+    async with opened(call) as forge:
+        loaded = await forge.crons.load(text, owner=owner, prune=prune, dry_run=dry_run)
+    notes = ["Nothing was changed."] if dry_run else []
+    if any(cron.change is CronChange.LEFT for cron in loaded):
+        notes.append("Crons that are left are not in the file any more; --prune deletes them.")
+    return Report([document(cron) for cron in loaded], [_loaded(loaded), *notes])
 
 
 @command(group, "enable")
@@ -173,6 +236,11 @@ async def delete(call: Call, name: Name) -> Report:
     async with opened(call) as forge:
         await forge.crons.delete(name)
     return Report({"name": name, "deleted": True}, [f"Cron {name!r} is deleted."])
+
+
+def _loaded(crons: Sequence[LoadedCron]) -> Rows:
+    rows = [[cron.name, cron.change, cron.expression, cron.kind] for cron in crons]
+    return Rows(["cron", "change", "expression", "kind"], rows, "No crons.")
 
 
 def _rows(crons: Any, now: datetime) -> Rows:

@@ -216,11 +216,14 @@ def text(payload: str | None, file: str | None) -> str | None:
     """Return the payload that is given, or that of a file, - being stdin; None: neither is given. Raises InvalidInput."""
     if payload is not None and file is not None:
         raise InvalidInput("The payload is given twice, allowed is the argument or --payload-file.")
-    if file is None:
-        return payload
+    return payload if file is None else content(file, "--payload-file")
+
+
+def content(file: str, name: str) -> str:
+    """Return the text of a file, - being stdin. Raises InvalidInput, naming `name`."""
     try:
         return sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
     except OSError as error:
-        raise InvalidInput(f"--payload-file is {file!r}, which cannot be read: {error.strerror}.") from error
+        raise InvalidInput(f"{name} is {file!r}, which cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"--payload-file is {file!r}, which is not UTF-8 text.") from error
+        raise InvalidInput(f"{name} is {file!r}, which is not UTF-8 text.") from error

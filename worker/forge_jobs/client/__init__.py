@@ -3,7 +3,8 @@
 A Forge has one object of each class that is offered here: `forge.jobs`, `forge.queues` and so on.
 """
 
-from forge_jobs.client.crons import Crons, CronValues
+from forge_jobs.client.cron_options import CronValues
+from forge_jobs.client.crons import Crons
 from forge_jobs.client.groups import Groups
 from forge_jobs.client.jobs import Jobs
 from forge_jobs.client.kinds import Kinds

@@ -1,44 +1,21 @@
 """Crons as people handle them: which job is enqueued by the clock, and when."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any, Unpack
+from typing import Unpack
 
-from forge_jobs.client.checks import choice, epoch_or_none, known_options, whole, yes_or_no
-from forge_jobs.codecs.plain import encode
-from forge_jobs.errors import InvalidInput
-from forge_jobs.handlers.options import Options, OptionValues
-from forge_jobs.model.cron import CronConfig, Missed
+from forge_jobs.client import crontab
+from forge_jobs.client.checks import epoch_or_none, yes_or_no
+from forge_jobs.client.cron_options import CronValues, checked_cron
+from forge_jobs.errors import Managed
+from forge_jobs.model.cron import CronChange, CronConfig, LoadedCron
 from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.job import Enqueued
-from forge_jobs.model.queue import DEFAULT_QUEUE
-from forge_jobs.rules import cron_times, names, time_limits
+from forge_jobs.rules import cron_times, names
 from forge_jobs.storage.interface.storage import Storage
 
-MOST_MISSED = 10_000
-"""The largest `missed_limit`."""
-
-JOB_OPTIONS = ("queue", "priority", "max_attempts", "timeout", "start_by", "deadline")
-
-
-LIMITS = ("start_by", "deadline")
-"""Of these options of a job only durations, since the cron fires again and again."""
-
-
-class CronValues(OptionValues, total=False):
-    """The options of a cron besides its expression and kind; of the job options, JOB_OPTIONS only."""
-
-    payload: Mapping[str, Any] | None
-    codec: str
-    timezone: str  # an IANA name
-    overlap: bool
-    missed: Missed | str
-    missed_limit: int
-    enabled: bool
-
-
-CRON_OPTIONS = ("payload", "codec", "timezone", "overlap", "missed", "missed_limit", "enabled")
+STATE = ("next_fire_at", "last_fire_at", "last_error", "skipped")
+"""Fields of a cron that nobody configures."""
 
 
 class Crons:
@@ -102,49 +79,51 @@ class Crons:
         """The cron is deleted, its jobs stay. Raises UnknownCron, PastEpoch, and Managed when it is not `managed_by`'s."""
         await self._storage.crons.delete(name, managed_by=managed_by, epoch=epoch_or_none(epoch))
 
+    async def load(
+        self, text: str, *, owner: str, prune: bool = False, dry_run: bool = False
+    ) -> Sequence[LoadedCron]:
+        """The crons of a crontab are configured as it says, and belong to `owner`; return what became of each.
+
+        The format is that of `client.crontab`. Crons of `owner` that are not in it any more are deleted with `prune`,
+        else left. With `dry_run` nothing is changed. A call that was interrupted may be repeated. Raises InvalidInput
+        with the number of the line that is wrong, UnknownQueue, and Managed when a cron of the file belongs
+        to somebody else; of these InvalidInput and Managed come before anything is changed.
+        """
+        names.line(owner, "owner")
+        crons = [replace(cron, managed_by=owner) for cron in crontab.parse(text)]
+        present = {cron.name: cron for cron in await self.list()}
+        for cron in crons:
+            before = present.get(cron.name)
+            if before is not None and before.managed_by not in (None, owner):
+                raise Managed(f"Cron {cron.name!r}", str(before.managed_by))
+        loaded = [
+            LoadedCron(cron.name, _change(cron, present.get(cron.name)), cron.expression, cron.kind)
+            for cron in crons
+        ]
+        wanted = {cron.name for cron in crons}
+        gone = [cron for name, cron in present.items() if cron.managed_by == owner and name not in wanted]
+        outcome = CronChange.DELETED if yes_or_no(prune, "prune") else CronChange.LEFT
+        loaded += [LoadedCron(cron.name, outcome, cron.expression, cron.kind) for cron in gone]
+        if yes_or_no(dry_run, "dry_run"):
+            return loaded
+        for cron, what in zip(crons, loaded, strict=False):
+            if what.change is not CronChange.SAME:
+                await self._storage.crons.set(await self._seeded(cron), managed_by=owner)
+        if prune:
+            for cron in gone:
+                await self._storage.crons.delete(cron.name, managed_by=owner)
+        return loaded
+
     async def _seeded(self, config: CronConfig) -> CronConfig:
         """Return the cron with its first fire after this moment of the database's time, used where it has none."""
         schedule = cron_times.parse(config.expression, config.timezone)
         return replace(config, next_fire_at=schedule.next_after(await self._storage.now()))
 
 
-def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> CronConfig:
-    """Return the cron as `storage` takes it. Raises InvalidCron, InvalidInput, InvalidPayload."""
-    known_options(values, (*JOB_OPTIONS, *CRON_OPTIONS), "A cron")
-    names.checked_name(name, "cron")
-    names.kind(kind)
-    timezone = values.get("timezone", "UTC")
-    _check_schedule(expression, timezone)
-    payload, codec = values.get("payload"), values.get("codec", "json")
-    payload = {} if payload is None else payload
-    if not isinstance(payload, Mapping):
-        raise InvalidInput(
-            f"The payload of cron {name!r} is {payload!r}, allowed is a mapping of argument names."
-        )
-    options = {option: values[option] for option in JOB_OPTIONS if option in values}  # type: ignore[literal-required]
-    limits = {name: time_limits.duration(options.get(name), name) for name in LIMITS}
-    job = Options.given(options).job(kind, encode(dict(payload), codec), codec)  # type: ignore[arg-type]
-    return CronConfig(
-        name=name,
-        expression=expression,
-        kind=kind,
-        timezone=timezone,
-        payload=job.payload,
-        codec=job.codec,
-        queue=job.queue or DEFAULT_QUEUE,
-        queue_said=job.queue is not None,
-        priority=job.priority,
-        max_attempts=job.max_attempts,
-        timeout=job.timeout,
-        start_by=limits["start_by"],
-        deadline=limits["deadline"],
-        overlap=yes_or_no(values.get("overlap", True), "overlap"),
-        missed=choice(values.get("missed", Missed.LATEST), "missed", Missed),
-        missed_limit=whole(values.get("missed_limit", 100), "missed_limit", least=1, most=MOST_MISSED),
-        enabled=yes_or_no(values.get("enabled", True), "enabled"),
-    )
-
-
-def _check_schedule(expression: str, timezone: str) -> None:
-    """The expression can be understood and fires at least once. Raises InvalidCron."""
-    cron_times.parse(expression, timezone).next_after(datetime.now(UTC))
+def _change(wanted: CronConfig, present: CronConfig | None) -> CronChange:
+    if present is None:
+        return CronChange.NEW
+    state = {name: getattr(present, name) for name in STATE}
+    if not wanted.queue_said:  # then its kind says it
+        state["queue"] = present.queue
+    return CronChange.SAME if replace(wanted, **state) == present else CronChange.CHANGED

@@ -13,7 +13,7 @@ import msgspec
 
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidInput
-from forge_jobs.model.cron import CronConfig
+from forge_jobs.model.cron import CronConfig, LoadedCron
 from forge_jobs.model.group import GroupStatus
 from forge_jobs.model.job import FOREVER, Counts, Enqueued, Failure, Job
 from forge_jobs.model.kind import Kind
@@ -38,6 +38,7 @@ Fact = (
     | GroupStatus
     | RateLimit
     | CronConfig
+    | LoadedCron
     | Owner
     | Operation
     | WorkerInfo

@@ -3,6 +3,7 @@
 What programs use is in `forge_jobs` itself. Offered here is what events and an operator's calls give and take besides.
 """
 
+from forge_jobs.model.cron import CronChange, LoadedCron
 from forge_jobs.model.epoch import Epoch, LeaderEpoch, OperatorEpoch
 from forge_jobs.model.facts import Moved
 from forge_jobs.model.group import MOST_PLACES
@@ -20,9 +21,11 @@ __all__ = [
     "FOREVER",
     "MOST_PLACES",
     "Claim",
+    "CronChange",
     "Epoch",
     "Leader",
     "LeaderEpoch",
+    "LoadedCron",
     "Move",
     "Moved",
     "NewJob",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from forge_jobs.model.job import NewJob
+from forge_jobs.model.job import KeyMode, NewJob
 
 
 class Missed(StrEnum):
@@ -34,9 +34,13 @@ class CronConfig:
     # the time limits of its jobs, from when they are enqueued
     start_by: timedelta | None = None
     deadline: timedelta | None = None
+    key: str | None = None  # of its jobs; excludes `overlap` being false
+    key_mode: KeyMode = KeyMode.DEDUPE  # matters only with a key
+    tags: tuple[str, ...] = ()  # of its jobs
     overlap: bool = True  # False: a fire is skipped while the cron's last job is not ended
     missed: Missed = Missed.LATEST
     missed_limit: int = 100
+    missed_within: timedelta | None = None  # older ones are not made up for; None: however old
     enabled: bool = True
     managed_by: str | None = None
     # state, written by the scheduler
@@ -57,5 +61,27 @@ class CronConfig:
             timeout=self.timeout,
             start_by=self.start_by,
             deadline=self.deadline,
-            key=None if self.overlap else f"cron:{self.name}",
+            key=self.key if self.overlap else f"cron:{self.name}",
+            key_mode=self.key_mode,
+            tags=self.tags,
         )
+
+
+class CronChange(StrEnum):
+    """What became of a cron when a crontab was loaded."""
+
+    NEW = "new"
+    CHANGED = "changed"
+    SAME = "same"
+    DELETED = "deleted"  # it is not in the file any more
+    LEFT = "left"  # likewise, and it was not to be deleted
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedCron:
+    """A cron of a crontab that was loaded, and what became of it."""
+
+    name: str
+    change: CronChange
+    expression: str
+    kind: str

@@ -165,7 +165,7 @@ def due(config: CronConfig, now: datetime) -> tuple[list[datetime], datetime]:
 
     A cron that has no next fire yet only gets one. Of fires that are due, `skip` drops
     those that are more than 60 s late, `latest` keeps only the newest, however late,
-    and `all` the newest `missed_limit`. Raises InvalidCron.
+    and `all` the newest `missed_limit`; neither those that are older than `missed_within`. Raises InvalidCron.
     """
     if config.next_fire_at is not None and config.next_fire_at > now:
         return [], config.next_fire_at
@@ -178,6 +178,8 @@ def due(config: CronConfig, now: datetime) -> tuple[list[datetime], datetime]:
 
 
 def _kept(config: CronConfig, cron: Cron, expected: datetime, now: datetime) -> list[datetime]:
+    if config.missed_within is not None:
+        expected = max(expected, now - config.missed_within)
     match config.missed:
         case Missed.LATEST:
             return cron.fires_between(expected - _TICK, now, 1)

@@ -190,4 +190,8 @@ def check_cron(cron: CronConfig) -> None:
             f"missed_limit of cron {cron.name!r} is {cron.missed_limit}, "
             f"allowed is a whole number from 1 to {names.MOST_ATTEMPTS}."
         )
+    if cron.missed_within is not None and cron.missed_within <= timedelta(0):
+        raise InvalidInput(
+            f"missed_within of cron {cron.name!r} is {cron.missed_within!r}, allowed is more than 0 s."
+        )
     check_job(cron.job())

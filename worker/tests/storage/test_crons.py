@@ -8,8 +8,8 @@ import pytest
 
 from forge_jobs.errors import Managed, UnknownCron, UnknownQueue
 from forge_jobs.model.cron import CronConfig, Missed
-from forge_jobs.model.job import State
-from tests.storage.factories import NEVER, claim, cron, done, ended, leader, queue, worker
+from forge_jobs.model.job import KeyMode, State
+from tests.storage.factories import NEVER, claim, cron, done, ended, job, leader, queue, worker
 
 NIGHT = datetime(2030, 1, 1, 3, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -49,12 +49,44 @@ async def test_a_cron_is_kept_with_every_fact(storage):
         overlap=False,
         missed=Missed.ALL,
         missed_limit=7,
+        missed_within=timedelta(hours=36),
+        tags=("nightly", "shop"),
         enabled=False,
     )
+    keyed = replace(wanted, name="keyed", overlap=True, key="k", key_mode=KeyMode.REPLACE)
 
     assert await storage.crons.set(wanted) == wanted
     assert await storage.crons.get("digest") == wanted
-    assert await storage.crons.all() == [wanted]
+    assert await storage.crons.set(keyed) == keyed
+    assert await storage.crons.set(replace(keyed, name="digest", key=None)) != wanted
+    assert await storage.crons.set(wanted) == wanted
+    assert await storage.crons.all() == [wanted, keyed]
+
+
+async def test_the_jobs_of_a_cron_have_its_key_and_its_tags(storage, epoch, nightly):
+    await storage.crons.set(
+        replace(nightly, key="report", key_mode=KeyMode.REPLACE, tags=("nightly",), payload=b'{"n": 1}')
+    )
+    [first] = await storage.fires.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch)
+    await storage.crons.set(
+        replace(nightly, key="report", key_mode=KeyMode.REPLACE, tags=("nightly",), payload=b'{"n": 2}')
+    )
+    moved = await storage.crons.get("nightly")
+
+    [second] = await storage.fires.fire(moved, [NIGHT + DAY], NIGHT + 2 * DAY, epoch=epoch)
+
+    assert (second.id, second.replaced) == (first.id, True)
+    [found] = await jobs(storage)
+    assert (found.key, found.tags, found.payload) == ("report", ("nightly",), b'{"n": 2}')
+
+
+async def test_a_fire_whose_key_another_job_has_is_skipped_and_counted(storage, epoch, nightly):
+    await storage.crons.set(replace(nightly, key="report"))
+    await storage.jobs.enqueue(job("report", key="report"))
+
+    assert await storage.fires.fire(nightly, [NIGHT], NIGHT + DAY, epoch=epoch) == []
+
+    assert (await storage.crons.get("nightly")).skipped == 1
 
 
 async def test_crons_are_listed_by_name(storage):

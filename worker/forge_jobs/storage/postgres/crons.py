@@ -7,7 +7,7 @@ from typing import Any
 from forge_jobs.errors import UnknownCron, UnknownQueue
 from forge_jobs.model.cron import CronConfig, Missed
 from forge_jobs.model.epoch import OperatorEpoch
-from forge_jobs.model.job import Enqueued
+from forge_jobs.model.job import Enqueued, KeyMode
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage import refusals
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -20,15 +20,15 @@ from forge_jobs.storage.postgres.queues import unknown_queue
 COLUMNS = """cron.name, cron.expression, cron.kind, cron.timezone, cron.payload, cron.codec,
     queue.name AS queue, cron.queue_said,
     CASE WHEN cron.priority_said THEN cron.priority END AS priority, cron.max_attempts, cron.timeout, cron.start_by, cron.deadline,
-    cron.overlap, cron.missed, cron.missed_limit, cron.enabled,
+    cron.key, cron.key_mode, cron.tags, cron.overlap, cron.missed, cron.missed_limit, cron.missed_within, cron.enabled,
     cron.managed_by, cron.next_fire_at, cron.last_fire_at, cron.last_error, cron.skipped"""
 
 _INSERT = """
     INSERT INTO {schema}.cron (name, expression, timezone, kind, payload, codec, queue_id, priority, max_attempts,
                                timeout, overlap, missed, missed_limit, enabled, managed_by, queue_said,
-                               priority_said, next_fire_at, start_by, deadline)
+                               priority_said, next_fire_at, start_by, deadline, key, key_mode, tags, missed_within)
     SELECT $1, $2, $3, $4, $5, $6, id, coalesce($8, 0::smallint), $9, $10, $11, $12, $13, $14, $15,
-           $7::text IS NOT NULL, $8 IS NOT NULL, CASE WHEN $14 THEN $16::timestamptz END, $17, $18
+           $7::text IS NOT NULL, $8 IS NOT NULL, CASE WHEN $14 THEN $16::timestamptz END, $17, $18, $19, $20, $21, $22
     FROM {schema}.queue
     WHERE name = coalesce($7, (SELECT queue FROM {schema}.kind WHERE kind.kind = $4), 'default')"""
 
@@ -46,7 +46,8 @@ WITH written AS ({insert}
     SET expression = excluded.expression, timezone = excluded.timezone, kind = excluded.kind,
         payload = excluded.payload, codec = excluded.codec, queue_id = excluded.queue_id,
         priority = excluded.priority, max_attempts = excluded.max_attempts, timeout = excluded.timeout,
-        start_by = excluded.start_by, deadline = excluded.deadline, overlap = excluded.overlap, missed = excluded.missed, missed_limit = excluded.missed_limit,
+        start_by = excluded.start_by, deadline = excluded.deadline, key = excluded.key, key_mode = excluded.key_mode, tags = excluded.tags,
+        overlap = excluded.overlap, missed = excluded.missed, missed_limit = excluded.missed_limit, missed_within = excluded.missed_within,
         queue_said = excluded.queue_said, priority_said = excluded.priority_said,
         enabled = excluded.enabled, managed_by = coalesce(cron.managed_by, excluded.managed_by), last_error = NULL,
         next_fire_at = coalesce(CASE WHEN (cron.expression, cron.timezone, cron.enabled)
@@ -123,8 +124,9 @@ class PostgresCrons:
 
     async def _write(self, statement: str, cron: CronConfig, connection: Any = None) -> Any:
         refusals.check_cron(cron)
-        timeout, start_by, deadline = (
-            limit and limit.total_seconds() for limit in (cron.timeout, cron.start_by, cron.deadline)
+        timeout, start_by, deadline, missed_within = (
+            limit and limit.total_seconds()
+            for limit in (cron.timeout, cron.start_by, cron.deadline, cron.missed_within)
         )
         return await self._database.fetchrow(
             statement,
@@ -146,6 +148,10 @@ class PostgresCrons:
             cron.next_fire_at,
             start_by,
             deadline,
+            cron.key,
+            cron.key_mode.value,
+            list(cron.tags),
+            missed_within,
             connection=connection,
         )
 
@@ -173,5 +179,12 @@ def cron_config(record: Mapping[str, Any]) -> CronConfig:
     """Return the cron of a record that has COLUMNS."""
     facts = dict(record)
     facts.pop("told", None)
-    limits = {name: stored_duration(facts[name]) for name in ("timeout", "start_by", "deadline")}
-    return CronConfig(**facts | limits | {"missed": Missed(facts["missed"])})
+    durations = {
+        name: stored_duration(facts[name]) for name in ("timeout", "start_by", "deadline", "missed_within")
+    }
+    words = {
+        "missed": Missed(facts["missed"]),
+        "key_mode": KeyMode(facts["key_mode"]),
+        "tags": tuple(facts["tags"]),
+    }
+    return CronConfig(**facts | durations | words)

@@ -1,9 +1,11 @@
 """Crons in SQLite: how they are configured."""
 
+import json
+
 from forge_jobs.errors import UnknownCron
 from forge_jobs.model.cron import CronConfig, Missed
 from forge_jobs.model.epoch import OperatorEpoch
-from forge_jobs.model.job import Enqueued
+from forge_jobs.model.job import Enqueued, KeyMode
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.model.queue import DEFAULT_QUEUE
 from forge_jobs.storage import refusals
@@ -19,16 +21,17 @@ from forge_jobs.storage.sqlite.transaction import Record, Transaction
 COLUMNS = """
     cron.name, expression, kind, timezone, payload, codec,
     queue.name AS queue, queue_said, CASE WHEN priority_said THEN priority END AS priority, cron.max_attempts, cron.timeout,
-    start_by, deadline, overlap, missed, missed_limit, enabled, cron.managed_by, next_fire_at, last_fire_at, last_error, skipped
+    start_by, deadline, key, key_mode, tags, overlap, missed, missed_limit, missed_within, enabled, cron.managed_by, next_fire_at, last_fire_at, last_error, skipped
 """
 SELECT = f"SELECT {COLUMNS} FROM cron JOIN queue ON queue.id = cron.queue_id"
 
 INSERT = """
 INSERT INTO cron (name, expression, kind, timezone, payload, codec, queue_id, priority, max_attempts, timeout, overlap,
-                  missed, missed_limit, enabled, queue_said, priority_said, next_fire_at, start_by, deadline)
+                  missed, missed_limit, enabled, queue_said, priority_said, next_fire_at, start_by, deadline,
+                  key, key_mode, tags, missed_within)
 VALUES (:name, :expression, :kind, :timezone, :payload, :codec, :queue_id, :priority, :max_attempts, :timeout, :overlap,
         :missed, :missed_limit, :enabled, :queue_said, :priority_said, CASE WHEN :enabled THEN :next_fire_at END, :start_by,
-        :deadline)
+        :deadline, :key, :key_mode, :tags, :missed_within)
 """
 ENSURE = INSERT + "ON CONFLICT (name) DO NOTHING"
 
@@ -44,6 +47,7 @@ ON CONFLICT (name) DO UPDATE SET
     queue_said = excluded.queue_said, priority_said = excluded.priority_said,
     max_attempts = excluded.max_attempts, timeout = excluded.timeout,
     start_by = excluded.start_by, deadline = excluded.deadline, overlap = excluded.overlap,
+    key = excluded.key, key_mode = excluded.key_mode, tags = excluded.tags, missed_within = excluded.missed_within,
     missed = excluded.missed, missed_limit = excluded.missed_limit, enabled = excluded.enabled, last_error = NULL
 """
 )
@@ -137,6 +141,10 @@ def _parameters(transaction: Transaction, cron: CronConfig) -> dict[str, object]
         "timeout": None if cron.timeout is None else cron.timeout.total_seconds(),
         "start_by": None if cron.start_by is None else cron.start_by.total_seconds(),
         "deadline": None if cron.deadline is None else cron.deadline.total_seconds(),
+        "key": cron.key,
+        "key_mode": cron.key_mode.value,
+        "tags": json.dumps(cron.tags),
+        "missed_within": None if cron.missed_within is None else cron.missed_within.total_seconds(),
         "overlap": cron.overlap,
         "missed": cron.missed.value,
         "missed_limit": cron.missed_limit,
@@ -160,9 +168,13 @@ def _cron(row: Record) -> CronConfig:
         timeout=stored_duration(row["timeout"]),
         start_by=stored_duration(row["start_by"]),
         deadline=stored_duration(row["deadline"]),
+        key=row["key"],
+        key_mode=KeyMode(row["key_mode"]),
+        tags=tuple(json.loads(row["tags"])),
         overlap=bool(row["overlap"]),
         missed=Missed(row["missed"]),
         missed_limit=row["missed_limit"],
+        missed_within=stored_duration(row["missed_within"]),
         enabled=bool(row["enabled"]),
         managed_by=row["managed_by"],
         next_fire_at=moment(row["next_fire_at"]),

@@ -527,9 +527,13 @@ CREATE TABLE "forge_jobs".cron (
     -- the time limits of its jobs, in seconds from when they are enqueued
     start_by      double precision,
     deadline      double precision,
+    key           text,  -- of its jobs
+    key_mode      text NOT NULL DEFAULT 'dedupe',
+    tags          text[] NOT NULL DEFAULT '{}',  -- of its jobs
     overlap       boolean NOT NULL,
     missed        text NOT NULL CHECK (missed IN ('skip', 'latest', 'all')),
     missed_limit  integer NOT NULL CHECK (missed_limit > 0),
+    missed_within double precision,  -- seconds; fires that are older are not made up for
     managed_by    text,
     next_fire_at  timestamptz,
     last_fire_at  timestamptz,
@@ -1685,7 +1689,7 @@ DELETE FROM forge_jobs.cron;
 DELETE FROM forge_jobs.queue;
 INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, group_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('1', 'default', 'false', NULL, NULL, NULL, NULL, NULL, '5', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.queue (id, name, paused, paused_until, pause_reason, concurrency, rate_limit, group_limit, max_attempts, timeout, backoff_enabled, backoff_base, backoff_max, done_retention, dead_retention, managed_by, cooldown_until, throttles) OVERRIDING SYSTEM VALUE VALUES ('2', 'mail', 'false', NULL, NULL, '3', 'mail', NULL, '8', NULL, 'true', '00:00:10', '00:30:00', '7 days', '30 days', NULL, NULL, '0') ON CONFLICT DO NOTHING;
-INSERT INTO forge_jobs.cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, overlap, missed, missed_limit, managed_by, next_fire_at, last_fire_at, last_error, skipped) OVERRIDING SYSTEM VALUE VALUES ('1', 'nightly', '0 3 * * *', 'UTC', 'true', 'report', E'\\x7b7d', 'json', '1', 'true', '0', 'false', NULL, NULL, NULL, NULL, 'true', 'latest', '100', NULL, NULL, '2026-01-01 00:00:01+00', NULL, '0') ON CONFLICT DO NOTHING;
+INSERT INTO forge_jobs.cron (id, name, expression, timezone, enabled, kind, payload, codec, queue_id, queue_said, priority, priority_said, max_attempts, timeout, start_by, deadline, key, key_mode, tags, overlap, missed, missed_limit, missed_within, managed_by, next_fire_at, last_fire_at, last_error, skipped) OVERRIDING SYSTEM VALUE VALUES ('1', 'nightly', '0 3 * * *', 'UTC', 'true', 'report', E'\\x7b7d', 'json', '1', 'true', '0', 'false', NULL, NULL, NULL, NULL, NULL, 'dedupe', '{}', 'true', 'latest', '100', NULL, NULL, NULL, '2026-01-01 00:00:01+00', NULL, '0') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.blocked (job_id, group_id, pos, queue_id, attempt, priority, groups) OVERRIDING SYSTEM VALUE VALUES ('15', '1', '1767225600000000', '1', '0', '0', NULL) ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('7', '1002', '2026-01-01 00:00:00+00', NULL, '1', '2') ON CONFLICT DO NOTHING;
 INSERT INTO forge_jobs.claimed (job_id, worker_id, claimed_at, cancel_requested_at, attempt, queue_id) OVERRIDING SYSTEM VALUE VALUES ('8', '1002', '2026-01-01 00:00:00+00', '2026-01-01 00:00:00+00', '1', '2') ON CONFLICT DO NOTHING;

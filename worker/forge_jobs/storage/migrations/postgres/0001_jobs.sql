@@ -516,9 +516,13 @@ CREATE TABLE {schema}.cron (
     -- the time limits of its jobs, in seconds from when they are enqueued
     start_by      double precision,
     deadline      double precision,
+    key           text,  -- of its jobs
+    key_mode      text NOT NULL DEFAULT 'dedupe',
+    tags          text[] NOT NULL DEFAULT '{}',  -- of its jobs
     overlap       boolean NOT NULL,
     missed        text NOT NULL CHECK (missed IN ('skip', 'latest', 'all')),
     missed_limit  integer NOT NULL CHECK (missed_limit > 0),
+    missed_within double precision,  -- seconds; fires that are older are not made up for
     managed_by    text,
     next_fire_at  timestamptz,
     last_fire_at  timestamptz,

@@ -481,9 +481,13 @@ CREATE TABLE cron (
     -- the time limits of its jobs, in seconds from when they are enqueued
     start_by      REAL,
     deadline      REAL,
+    key           TEXT,  -- of its jobs
+    key_mode      TEXT NOT NULL DEFAULT 'dedupe',
+    tags          TEXT NOT NULL DEFAULT '[]',  -- of its jobs, a JSON array
     overlap       INTEGER NOT NULL,
     missed        TEXT NOT NULL CHECK (missed IN ('skip', 'latest', 'all')),
     missed_limit  INTEGER NOT NULL CHECK (missed_limit > 0),
+    missed_within REAL,  -- seconds; fires that are older are not made up for
     managed_by    TEXT,
     next_fire_at  INTEGER,
     last_fire_at  INTEGER,

@@ -1,0 +1,123 @@
+"""What may be said of a cron besides its name, expression and kind."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from forge_jobs.client.checks import choice, known_options, whole, yes_or_no
+from forge_jobs.codecs.plain import encode
+from forge_jobs.errors import InvalidInput
+from forge_jobs.handlers.options import Options, OptionValues
+from forge_jobs.model.cron import CronConfig, Missed
+from forge_jobs.model.queue import DEFAULT_QUEUE
+from forge_jobs.rules import cron_times, names, time_limits
+from forge_jobs.rules.duration import checked_duration
+
+MOST_MISSED = 10_000
+"""The largest `missed_limit`."""
+
+JOB_OPTIONS = (
+    "queue",
+    "priority",
+    "max_attempts",
+    "timeout",
+    "start_by",
+    "deadline",
+    "key",
+    "key_mode",
+    "tags",
+)
+
+
+LIMITS = ("start_by", "deadline")
+"""Of these options of a job only durations, since the cron fires again and again."""
+
+
+class CronValues(OptionValues, total=False):
+    """The options of a cron besides its expression and kind; of the job options, JOB_OPTIONS only."""
+
+    payload: Mapping[str, Any] | None
+    codec: str
+    timezone: str  # an IANA name
+    overlap: bool
+    missed: Missed | str
+    missed_limit: int
+    missed_within: timedelta | float | None
+    enabled: bool
+
+
+CRON_OPTIONS = (
+    "payload",
+    "codec",
+    "timezone",
+    "overlap",
+    "missed",
+    "missed_limit",
+    "missed_within",
+    "enabled",
+)
+
+
+def checked_cron(name: str, expression: str, kind: str, values: CronValues) -> CronConfig:
+    """Return the cron as `storage` takes it. Raises InvalidCron, InvalidInput, InvalidPayload."""
+    known_options(values, (*JOB_OPTIONS, *CRON_OPTIONS), "A cron")
+    names.checked_name(name, "cron")
+    names.kind(kind)
+    timezone = values.get("timezone", "UTC")
+    _check_schedule(expression, timezone)
+    payload, codec = values.get("payload"), values.get("codec", "json")
+    payload = {} if payload is None else payload
+    if not isinstance(payload, Mapping):
+        raise InvalidInput(
+            f"The payload of cron {name!r} is {payload!r}, allowed is a mapping of argument names."
+        )
+    options = {option: values[option] for option in JOB_OPTIONS if option in values}  # type: ignore[literal-required]
+    limits = {name: time_limits.duration(options.get(name), name) for name in LIMITS}
+    missed = choice(values.get("missed", Missed.LATEST), "missed", Missed)
+    overlap = yes_or_no(values.get("overlap", True), "overlap")
+    if not overlap and "key" in options:
+        raise InvalidInput(
+            "overlap is false and key is given, allowed is one of them: jobs with a key do not overlap."
+        )
+    job = Options.given(options).job(kind, encode(dict(payload), codec), codec)  # type: ignore[arg-type]
+    return CronConfig(
+        name=name,
+        expression=expression,
+        kind=kind,
+        timezone=timezone,
+        payload=job.payload,
+        codec=job.codec,
+        queue=job.queue or DEFAULT_QUEUE,
+        queue_said=job.queue is not None,
+        priority=job.priority,
+        max_attempts=job.max_attempts,
+        timeout=job.timeout,
+        start_by=limits["start_by"],
+        deadline=limits["deadline"],
+        key=job.key,
+        key_mode=job.key_mode,
+        tags=job.tags,
+        overlap=overlap,
+        missed=missed,
+        missed_limit=whole(values.get("missed_limit", 100), "missed_limit", least=1, most=MOST_MISSED),
+        missed_within=_missed_within(values.get("missed_within"), missed),
+        enabled=yes_or_no(values.get("enabled", True), "enabled"),
+    )
+
+
+def _missed_within(value: timedelta | float | None, missed: Missed) -> timedelta | None:
+    if value is None:
+        return None
+    within = checked_duration(value, "missed_within")
+    if not within:
+        raise InvalidInput(f"missed_within is {value!r}, allowed is more than 0 s, or None for however old.")
+    if missed is Missed.SKIP:
+        raise InvalidInput(
+            "missed is 'skip' and missed_within is given, allowed is it with 'latest' or 'all'."
+        )
+    return within
+
+
+def _check_schedule(expression: str, timezone: str) -> None:
+    """The expression can be understood and fires at least once. Raises InvalidCron."""
+    cron_times.parse(expression, timezone).next_after(datetime.now(UTC))
