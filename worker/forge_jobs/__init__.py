@@ -43,6 +43,7 @@ from forge_jobs.errors import (
     WrongState,
 )
 from forge_jobs.forge import Forge
+from forge_jobs.handlers import every
 from forge_jobs.handlers.batch import Batch, BatchJob, run_isolated
 from forge_jobs.handlers.context import Context
 from forge_jobs.handlers.handler import Handler
@@ -144,5 +145,6 @@ __all__ = [
     "Worker",
     "WorkerInfo",
     "WrongState",
+    "every",
     "run_isolated",
 ]
