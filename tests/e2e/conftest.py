@@ -211,7 +211,7 @@ def state_of(space: Cluster) -> str:
             ],
         ),
         (space, ["get", "events", "--sort-by=.lastTimestamp", "--no-headers"]),
-        (space, ["logs", "-l", "app.kubernetes.io/component=worker", "--tail=20", "--prefix"]),
+        (space, ["logs", "-l", "app.kubernetes.io/component=worker", "--tail=60", "--prefix"]),
         (space.into("default"), ["get", "pods"]),
         (
             space.into("default"),

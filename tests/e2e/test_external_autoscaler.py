@@ -8,7 +8,7 @@ import yaml
 
 from tests.e2e.cluster import MANIFESTS, Cluster, Manifest, Queue, manifest
 from tests.e2e.database import UNTIL_TOLD, Database
-from tests.e2e.waiting import eventually
+from tests.e2e.waiting import always, eventually
 
 METRICS_API = "v1beta1.external.metrics.k8s.io"
 
@@ -30,7 +30,7 @@ def test_an_autoscaler_of_the_cluster_follows_the_backlog_and_stops_no_job(
 
         database.are_running(long, within=90)
         eventually(lambda: asked_for(queue) == 1, within=60, what="the autoscaler goes back", every=0.5)
-        eventually(lambda: len(queue.pods()) == 1, within=60, what="two pods are told to stop")
+        always(lambda: len(queue.pods()) == 3, during=10, what="busy pods stay")
         assert database.states(long) == {"in_progress": 6}, "jobs were stopped when it went back"
         database.let_end(long)
         database.are_done(backlog + long, within=90)
