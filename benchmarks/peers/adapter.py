@@ -120,7 +120,8 @@ class Handler:
         if self._kind == "query" and self._database == "postgres":
             import asyncpg
 
-            self._pool = await asyncpg.create_pool(self._url, min_size=POOL, max_size=POOL)
+            # Of itself the pool sends a second statement after each query, to reset the connection; those of Node do not.
+            self._pool = await asyncpg.create_pool(self._url, min_size=POOL, max_size=POOL, reset=_left)
 
     async def close(self) -> None:
         """They are gone."""
@@ -143,6 +144,10 @@ class Handler:
     async def _query(self, number: int) -> None:
         self.starts.one(number)
         await self._pool.fetchval("SELECT 1")
+
+
+async def _left(connection: Any) -> None:
+    """The connection stays as the query left it."""
 
 
 def say(**facts: Any) -> None:
