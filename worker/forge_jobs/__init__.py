@@ -4,74 +4,105 @@
 from forge_jobs.system import stop_signals as stop_signals
 
 # isort: split
-from forge_jobs.client.operations import Bulk
-from forge_jobs.codecs.encoded import Encoded
-from forge_jobs.errors import (
-    ClaimLost,
-    ForgeError,
-    InvalidCron,
-    InvalidInput,
-    InvalidPayload,
-    InvalidSetting,
-    JobDead,
-    JobNotFound,
-    KeyBusy,
-    Managed,
-    NotOpenHere,
-    NotUnique,
-    PastEpoch,
-    QueueInUse,
-    RateLimited,
-    SchemaOutdated,
-    SchemaTooNew,
-    StorageBusy,
-    StorageContended,
-    StorageDown,
-    StorageRefused,
-    StorageUnavailable,
-    StorageUnusable,
-    UndeclaredKind,
-    UnfitPayload,
-    UnknownCron,
-    UnknownGroup,
-    UnknownHandler,
-    UnknownOperation,
-    UnknownOwner,
-    UnknownQueue,
-    UnknownScope,
-    WaitTimeout,
-    WrongState,
-)
-from forge_jobs.forge import Forge
-from forge_jobs.handlers import every
-from forge_jobs.handlers.batch import Batch, BatchJob, run_isolated
-from forge_jobs.handlers.context import Context
-from forge_jobs.handlers.handler import Handler
-from forge_jobs.handlers.key_limit import KeyLimit
-from forge_jobs.handlers.unique import Unique
-from forge_jobs.model.cron import CronConfig, Missed
-from forge_jobs.model.decision import Dead, Reschedule, Retry, Throttled
-from forge_jobs.model.group import Group, GroupStatus, Overflow
-from forge_jobs.model.job import (
-    Cancelled,
-    Counts,
-    Enqueued,
-    Failure,
-    Job,
-    KeyMode,
-    Reason,
-    Removed,
-    State,
-    Unhandled,
-)
-from forge_jobs.model.kind import Kind
-from forge_jobs.model.permit import KeyUse, Permit
-from forge_jobs.model.queue import QueueConfig
-from forge_jobs.model.rate_limit import RateLimit
-from forge_jobs.model.worker import WorkerInfo
-from forge_jobs.rules.why import Why
-from forge_jobs.settings.environment import Settings
-from forge_jobs.worker.worker import Worker
+from typing import TYPE_CHECKING
+
+from forge_jobs.rooms import offering
+
+if TYPE_CHECKING:
+    from forge_jobs.client.operations import Bulk
+    from forge_jobs.codecs.encoded import Encoded
+    from forge_jobs.errors import (
+        ClaimLost,
+        ForgeError,
+        InvalidCron,
+        InvalidInput,
+        InvalidPayload,
+        InvalidSetting,
+        JobDead,
+        JobNotFound,
+        KeyBusy,
+        Managed,
+        NotOpenHere,
+        NotUnique,
+        PastEpoch,
+        QueueInUse,
+        RateLimited,
+        SchemaOutdated,
+        SchemaTooNew,
+        StorageBusy,
+        StorageContended,
+        StorageDown,
+        StorageRefused,
+        StorageUnavailable,
+        StorageUnusable,
+        UndeclaredKind,
+        UnfitPayload,
+        UnknownCron,
+        UnknownGroup,
+        UnknownHandler,
+        UnknownOperation,
+        UnknownOwner,
+        UnknownQueue,
+        UnknownScope,
+        WaitTimeout,
+        WrongState,
+    )
+    from forge_jobs.forge import Forge
+    from forge_jobs.handlers import every
+    from forge_jobs.handlers.batch import Batch, BatchJob, run_isolated
+    from forge_jobs.handlers.context import Context
+    from forge_jobs.handlers.handler import Handler
+    from forge_jobs.handlers.key_limit import KeyLimit
+    from forge_jobs.handlers.unique import Unique
+    from forge_jobs.model.cron import CronConfig, Missed
+    from forge_jobs.model.decision import Dead, Reschedule, Retry, Throttled
+    from forge_jobs.model.group import Group, GroupStatus, Overflow
+    from forge_jobs.model.job import (
+        Cancelled,
+        Counts,
+        Enqueued,
+        Failure,
+        Job,
+        KeyMode,
+        Reason,
+        Removed,
+        State,
+        Unhandled,
+    )
+    from forge_jobs.model.kind import Kind
+    from forge_jobs.model.permit import KeyUse, Permit
+    from forge_jobs.model.queue import QueueConfig
+    from forge_jobs.model.rate_limit import RateLimit
+    from forge_jobs.model.worker import WorkerInfo
+    from forge_jobs.rules.why import Why
+    from forge_jobs.settings.environment import Settings
+    from forge_jobs.worker.worker import Worker
+else:
+    __getattr__ = offering(
+        __name__,
+        "errors",
+        "forge",
+        "handlers.batch",
+        "handlers.every",
+        "handlers.context",
+        "handlers.handler",
+        "handlers.key_limit",
+        "handlers.unique",
+        "codecs.encoded",
+        "model.job",
+        "model.group",
+        "model.decision",
+        "model.kind",
+        "model.queue",
+        "model.rate_limit",
+        "model.permit",
+        "model.cron",
+        "model.worker",
+        "settings.environment",
+        "rules.why",
+        "client.operations",
+        "worker.worker",
+    )
 
 __all__ = [
     "Batch",

@@ -15,23 +15,13 @@ from collections.abc import (
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
+from forge_jobs import client
 from forge_jobs.client.closing import closing
-from forge_jobs.client.crons import Crons
 from forge_jobs.client.declarations import Declarations
 from forge_jobs.client.enqueue import Producer
-from forge_jobs.client.groups import Groups
-from forge_jobs.client.jobs import Jobs
-from forge_jobs.client.kinds import Kinds
-from forge_jobs.client.limits import Limits
-from forge_jobs.client.operations import Operations
-from forge_jobs.client.owners import Owners
-from forge_jobs.client.queues import Queues
-from forge_jobs.client.versions import Versions
 from forge_jobs.client.wait import ended
-from forge_jobs.client.watch import watch
-from forge_jobs.client.workers import Workers
 from forge_jobs.codecs.plain import decode
 from forge_jobs.errors import InvalidInput, JobDead, SchemaOutdated, SchemaTooNew
 from forge_jobs.handlers.batch import Batch
@@ -44,16 +34,17 @@ from forge_jobs.handlers.unique import Unique
 from forge_jobs.model.job import Enqueued, Job, State
 from forge_jobs.model.moments import as_duration
 from forge_jobs.rules import names
-from forge_jobs.settings.environment import Settings, pool_options
-from forge_jobs.storage import open_storage
 from forge_jobs.storage.home import Home, Turn
-from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.telemetry.events import (
     DatabaseCaveat,
     DatabaseMoved,
     MigrationWaits,
 )
 from forge_jobs.telemetry.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from forge_jobs.settings.environment import Settings
+    from forge_jobs.storage.interface.storage import Storage
 
 
 class Forge(Producer):
@@ -68,8 +59,8 @@ class Forge(Producer):
         url: str | None = None,
         *,
         schema: str | None = None,
-        settings: Settings | None = None,
-        storage: Storage | None = None,
+        settings: "Settings | None" = None,
+        storage: "Storage | None" = None,
     ) -> None:
         self._url, self._schema = url, schema
         self._settings = settings
@@ -84,16 +75,21 @@ class Forge(Producer):
         self._declarations = Declarations(self.handlers, self.telemetry)
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> "Settings":
         """The settings, read when first asked for. Raises InvalidSetting."""
         if self._settings is None:
+            from forge_jobs.settings.environment import Settings
+
             self._settings = Settings.load()
         return self._settings
 
     @property
-    def storage(self) -> Storage:
+    def storage(self) -> "Storage":
         """The database. Raises InvalidSetting when the settings do not say which."""
         if self._storage is None:
+            from forge_jobs.settings.environment import pool_options
+            from forge_jobs.storage import open_storage
+
             self._storage = open_storage(
                 self._url if self._url is not None else self.settings.database_url,
                 schema=self.settings.schema if self._schema is None else self._schema,
@@ -107,54 +103,54 @@ class Forge(Producer):
         return self._storage
 
     @property
-    def jobs(self) -> Jobs:
+    def jobs(self) -> "client.Jobs":
         """Get, list, cancel, retry, delete and explain jobs."""
-        return Jobs(self.storage, stale=self.settings.stale, encode=self.encoded)
+        return client.Jobs(self.storage, stale=self.settings.stale, encode=self.encoded)
 
     @property
-    def operations(self) -> Operations:
+    def operations(self) -> "client.Operations":
         """Start bulk operations on jobs, look at them, wait for them, cancel them."""
-        return Operations(self.storage)
+        return client.Operations(self.storage)
 
     @property
-    def queues(self) -> Queues:
+    def queues(self) -> "client.Queues":
         """List, set, pause and resume queues."""
-        return Queues(self.storage)
+        return client.Queues(self.storage)
 
     @property
-    def crons(self) -> Crons:
+    def crons(self) -> "client.Crons":
         """List, set, enable, disable, trigger and delete crons."""
-        return Crons(self.storage)
+        return client.Crons(self.storage)
 
     @property
-    def kinds(self) -> Kinds:
+    def kinds(self) -> "client.Kinds":
         """List what all programs declare of the kinds of jobs that they have handlers for."""
-        return Kinds(self.storage)
+        return client.Kinds(self.storage)
 
     @property
-    def groups(self) -> Groups:
+    def groups(self) -> "client.Groups":
         """List groups of jobs, and set their limits."""
-        return Groups(self.storage)
+        return client.Groups(self.storage)
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> "client.Limits":
         """List, set, empty and delete rate limits."""
-        return Limits(self.storage)
+        return client.Limits(self.storage)
 
     @property
-    def owners(self) -> Owners:
+    def owners(self) -> "client.Owners":
         """List and dismiss the owners that manage queues, crons and rate limits."""
-        return Owners(self.storage)
+        return client.Owners(self.storage)
 
     @property
-    def workers(self) -> Workers:
+    def workers(self) -> "client.Workers":
         """List workers."""
-        return Workers(self.storage)
+        return client.Workers(self.storage)
 
     @property
-    def versions(self) -> Versions:
+    def versions(self) -> "client.Versions":
         """Versions of worker pools, and the gates that let them claim; for operators."""
-        return Versions(self.storage)
+        return client.Versions(self.storage)
 
     def watch(self, queues: Iterable[str]) -> AsyncGenerator[str, None]:
         """Give the name of a queue whenever it may have work, within milliseconds of an enqueue, until closed.
@@ -164,15 +160,17 @@ class Forge(Producer):
         StorageUnavailable when the forge is not open; so does a watch that goes on when it is closed. A watched queue
         costs its producers a little, so watch those that nobody serves; `contextlib.aclosing` ends the watch in time.
         """
+        from forge_jobs.client.watch import watch  # few programs watch
+
         wanted = [names.queue(queue) for queue in names.listed(queues, "queues")]
         return watch(self.storage, self.telemetry, wanted, lambda: self._opened > 0)
 
-    async def open(self, *, migrate: bool | None = None) -> None:
+    async def open(self, *, migrate: bool | None = None, declare: bool = True) -> None:
         """The database is open and its schema is that of this release.
 
         It is migrated when need be, unless `migrate` (default: FORGE_AUTO_MIGRATE) is
         false: then SchemaOutdated is raised. Queues that handlers name exist, and what
-        handlers declare is published. Open for one task is open for all of the event loop: it is
+        handlers declare is published, unless `declare` is false: for programs that only look. Open for one task is open for all of the event loop: it is
         closed when each of them has closed it. Raises NotOpenHere while another event loop has it
         open; a child that was forked, or a loop that comes after one that ended, opens it anew.
         Raises InvalidInput in a process that was started for one function and only imports the program.
@@ -181,13 +179,13 @@ class Forge(Producer):
         async with self._entered():
             if not self._opened:
                 try:
-                    await self._open(migrate)
+                    await self._open(migrate, declare)
                 except BaseException:
                     await self._shut()
                     raise
             self._opened += 1
 
-    async def _open(self, migrate: bool | None) -> None:
+    async def _open(self, migrate: bool | None, declare: bool) -> None:
         await self.storage.open()
         if self.storage.caveat is not None:
             self.telemetry.emit(DatabaseCaveat(self.storage.caveat))
@@ -196,8 +194,9 @@ class Forge(Producer):
             await self.storage.schema.migrate(waits=self._migration_waits)
         else:
             await self.check_schema()
-        await self.ensure_queues()
-        await self.publish()
+        if declare:
+            await self.ensure_queues()
+            await self.publish()
 
     @asynccontextmanager
     async def _entered(self) -> AsyncIterator[None]:
@@ -303,7 +302,7 @@ class Forge(Producer):
         self._at_close.append(function)
 
     @contextmanager
-    def using(self, storage: Storage) -> Iterator[None]:
+    def using(self, storage: "Storage") -> Iterator[None]:
         """Inside the block, `storage` is the database; the forge must not be open."""
         before, self._storage = self._storage, storage
         try:

@@ -135,17 +135,6 @@ def test_a_worker_that_is_used_wrongly_says_so_and_ends_with_2(
     assert len(error.splitlines()) == 1
 
 
-def test_what_a_program_itself_raises_is_shown_whole_to_its_author(cli: CommandLine):
-    (cli.folder / "broken.py").write_text("import a_library_that_is_missing\n")
-
-    worker = cli.process("worker", "broken:forge", "--queues", "default")
-    _, error = worker.communicate(timeout=60)
-
-    assert worker.returncode == 1
-    assert "broken.py" in error
-    assert "a_library_that_is_missing" in error
-
-
 def _wait_for(worker: "subprocess.Popen[str]", text: str) -> None:
     """Return when the worker has logged `text`; what it logs first is read and dropped."""
     assert worker.stderr is not None

@@ -303,9 +303,8 @@ def calls(owner: type) -> Iterator[Any]:
 
 def test_whatever_public_calls_take_and_return_can_be_imported_from_a_room() -> None:
     rooms = [importlib.import_module(f"forge_jobs{room}") for room in ROOMS]
-    offered = {
-        getattr(room, name) for room in rooms for name in room.__all__ if inspect.isclass(getattr(room, name))
-    }
+    names = {name: getattr(room, name) for room in rooms for name in room.__all__}
+    offered = {offer for offer in names.values() if inspect.isclass(offer)}
     public_classes = {getattr(forge_jobs, name) for name in forge_jobs.__all__} | {*FACADES}
     hidden = {
         f"{call.__qualname__}: {kind.__name__}"
@@ -313,7 +312,7 @@ def test_whatever_public_calls_take_and_return_can_be_imported_from_a_room() -> 
         if inspect.isclass(owner)
         for call in calls(owner)
         for annotation in typing.get_type_hints(
-            call, vars(sys.modules[call.__module__]) | {"Forge": forge_jobs.Forge}
+            call, vars(sys.modules[call.__module__]), names | {"Forge": forge_jobs.Forge}
         ).values()
         for kind in named(annotation)
         if kind.__module__.startswith("forge_jobs") and kind not in offered

@@ -223,7 +223,7 @@ async def enqueue(
         raise InvalidInput("--group-limit or --overflow is given and --group is not, allowed is both.")
     if tag:
         options["tags"] = tag
-    async with opened(call) as forge:
+    async with opened(call, declares=True) as forge:
         if count == 1:
             job = await forge.enqueue(kind, arguments, **options)
             return (

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from forge_jobs.cli import program
 from forge_jobs.cli.command import Call
 from forge_jobs.cli.output import print_warning
 from forge_jobs.errors import InvalidSetting, SchemaOutdated, SchemaTooNew
@@ -31,8 +32,14 @@ def environment(call: Call) -> dict[str, str]:
 
 
 def forge_of(call: Call) -> Forge:
-    """Return the Forge that the call and the settings name, not opened. Raises InvalidSetting."""
-    return Forge(settings=Settings.load(environment(call)))
+    """Return the Forge of the program in FORGE_APP, else one for the database of the settings; not opened.
+
+    The program is left alone when the call says which database is meant. Raises InvalidInput.
+    """
+    settings = Settings.load(environment(call))
+    if settings.app is None or call.database_url is not None or call.schema is not None:
+        return Forge(settings=settings)
+    return program.load(settings.app)
 
 
 def require_file(url: str) -> None:
@@ -49,11 +56,14 @@ def say_caveat(call: Call, storage: Storage) -> None:
 
 
 @asynccontextmanager
-async def opened(call: Call) -> AsyncIterator[Forge]:
-    """The database is open and its schema is this release's; any other is refused, and a sentence says what to do."""
+async def opened(call: Call, *, declares: bool = False) -> AsyncIterator[Forge]:
+    """The database is open and its schema is this release's; any other is refused, and a sentence says what to do.
+
+    What the program of FORGE_APP declares is written only if the command `declares`.
+    """
     forge = forge_of(call)
     require_file(forge.storage.url)
-    await forge.open(migrate=False)
+    await forge.open(migrate=False, declare=declares)
     say_caveat(call, forge.storage)
     try:
         status = await forge.storage.schema.status()

@@ -6,15 +6,17 @@ import os
 import sys
 from functools import reduce
 
+from forge_jobs.codecs.plain import type_name
 from forge_jobs.errors import InvalidInput
 from forge_jobs.forge import Forge
+from forge_jobs.model.error_text import sentence
+from forge_jobs.system import place
 
 
 def load(name: str | None) -> Forge:
     """Return the Forge that 'module:attribute' names, with the working directory on the path.
 
-    Raises InvalidInput when there is none. What the module itself raises is not caught:
-    its traceback is what its author needs.
+    Raises InvalidInput when there is none, and when its module cannot be imported: with what it raised, and where.
     """
     module_name, separator, attribute = (name or "").partition(":")
     if (
@@ -35,10 +37,24 @@ def _module(name: str) -> object:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        # A module that is missing inside the program is its author's to see, with the traceback.
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise
+            raise _not_imported(name, error) from error
         raise InvalidInput(f"There is no module {name!r} in {os.getcwd()} or on Python's path.") from None
+    except (Exception, SystemExit) as error:
+        raise _not_imported(name, error) from error
+
+
+def _not_imported(name: str, error: BaseException) -> InvalidInput:
+    """Return what its author needs first: the error, the line of the program, and how to see all of it."""
+    if isinstance(error, SyntaxError) and error.filename:
+        where = f"{error.filename}:{error.lineno}: {(error.text or '').strip()}"
+    else:
+        where = place.raised(error)
+    return InvalidInput(
+        f"The program {name!r} cannot be imported: {type_name(error)}: {sentence(error)}.\n"
+        f"  at {where}\n"
+        f"The whole traceback: python -c 'import {name}'"
+    )
 
 
 def _attribute(module: object, module_name: str, attribute: str) -> Forge:

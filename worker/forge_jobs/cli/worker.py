@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -24,12 +24,14 @@ from forge_jobs.forge import Forge
 from forge_jobs.rules import names
 from forge_jobs.settings.environment import Settings
 from forge_jobs.storage.outage import Outage, unless
-from forge_jobs.system import exits, stop_signals
+from forge_jobs.system import exits, posix, stop_signals
 from forge_jobs.system.own_task import OwnTask, carried_through
 from forge_jobs.system.process_end import end_within
 from forge_jobs.telemetry import logs
 from forge_jobs.worker.processes import python_command, run_processes, stop_with_parent
-from forge_jobs.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from forge_jobs.worker.worker import Worker
 
 MOST_PROCESSES = 256
 MOST_CONCURRENCY = 10_000
@@ -200,6 +202,7 @@ def worker(
     Options that are not given are taken from the environment: FORGE_CONCURRENCY, FORGE_GRACE_SECONDS,
     FORGE_METRICS_PORT, FORGE_LOG_FORMAT, FORGE_LOG_LEVEL, FORGE_HEARTBEAT_SECONDS, FORGE_STALE_SECONDS.
     """
+    posix.require("A worker")
     named = environment(call)  # so that the program's Forge finds the database that the command names
     for variable in os.environ.keys() - named.keys():
         del os.environ[variable]
@@ -245,6 +248,8 @@ async def _ask_for_new_queues(forge: Forge, queues: Sequence[str]) -> None:
 
 def run_plan(plan: WorkerOptions) -> None:
     """Run one worker in this process until it is stopped."""
+    from forge_jobs.worker.worker import Worker  # which few commands need
+
     forge = program.load(plan.app)
     worker = Worker(
         forge,
@@ -273,7 +278,7 @@ def _log(forge: Forge, plan: WorkerOptions) -> None:
     logs.subscribe(forge.telemetry, level=plan.log_level, format=log_format, stream=sys.stderr)
 
 
-async def _run(worker: Worker, until_empty: bool) -> None:
+async def _run(worker: "Worker", until_empty: bool) -> None:
     stop_with_parent(lambda: worker.stop("its parent is gone"))
     working = OwnTask(
         worker.run(until_empty=until_empty, handle_signals=True), worker.forge.telemetry, name="worker"
@@ -286,7 +291,7 @@ async def _run(worker: Worker, until_empty: bool) -> None:
         os._exit(0)
 
 
-def _seconds_left(worker: Worker) -> float:
+def _seconds_left(worker: "Worker") -> float:
     """Return how long the process may take to end, so that it is gone before its supervisor kills it."""
     heard_at = stop_signals.heard_at
     if heard_at is None:

@@ -3,17 +3,37 @@
 A Forge has one object of each class that is offered here: `forge.jobs`, `forge.queues` and so on.
 """
 
-from forge_jobs.client.cron_options import CronValues
-from forge_jobs.client.crons import Crons
-from forge_jobs.client.groups import Groups
-from forge_jobs.client.jobs import Jobs
-from forge_jobs.client.kinds import Kinds
-from forge_jobs.client.limits import Limits
-from forge_jobs.client.operations import Operations
-from forge_jobs.client.owners import Owners
-from forge_jobs.client.queues import Queues
-from forge_jobs.client.versions import Versions
-from forge_jobs.client.workers import Workers
+from typing import TYPE_CHECKING
+
+from forge_jobs.rooms import offering
+
+if TYPE_CHECKING:
+    from forge_jobs.client.cron_options import CronValues
+    from forge_jobs.client.crons import Crons
+    from forge_jobs.client.groups import Groups
+    from forge_jobs.client.jobs import Jobs
+    from forge_jobs.client.kinds import Kinds
+    from forge_jobs.client.limits import Limits
+    from forge_jobs.client.operations import Operations
+    from forge_jobs.client.owners import Owners
+    from forge_jobs.client.queues import Queues
+    from forge_jobs.client.versions import Versions
+    from forge_jobs.client.workers import Workers
+else:
+    __getattr__ = offering(
+        __name__,
+        "cron_options",
+        "crons",
+        "groups",
+        "jobs",
+        "kinds",
+        "limits",
+        "operations",
+        "owners",
+        "queues",
+        "versions",
+        "workers",
+    )
 
 __all__ = [
     "CronValues",

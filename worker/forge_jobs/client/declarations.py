@@ -2,14 +2,17 @@
 
 import os
 import socket
+from typing import TYPE_CHECKING
 
 from forge_jobs.errors import StorageUnavailable
 from forge_jobs.handlers.handler import Handlers
 from forge_jobs.model.kind import Kind
 from forge_jobs.rules import names
-from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.telemetry.events import KindsUnpublished, QueueMade, QueueResembles
 from forge_jobs.telemetry.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from forge_jobs.storage.interface.storage import Storage
 
 
 class Declarations:
@@ -24,7 +27,7 @@ class Declarations:
         """Forget what was written: the next database, or the same one opened again, may not have it."""
         self._published = []
 
-    async def ensure_queues(self, storage: Storage, *more: str) -> None:
+    async def ensure_queues(self, storage: "Storage", *more: str) -> None:
         """See `Forge.ensure_queues`."""
         strangers = await self.new_queues(storage, *more)
         if wanted := self._queues().union(strangers):
@@ -32,7 +35,7 @@ class Declarations:
         for name, nearest in strangers.items():
             self._telemetry.emit(QueueMade(name) if nearest is None else QueueResembles(name, nearest))
 
-    async def new_queues(self, storage: Storage, *wanted: str) -> dict[str, str | None]:
+    async def new_queues(self, storage: "Storage", *wanted: str) -> dict[str, str | None]:
         """See `Forge.new_queues`."""
         declared = self._queues()
         asked = [name for name in wanted if names.queue(name) not in declared]
@@ -41,7 +44,7 @@ class Declarations:
         known = {queue.name for queue in await storage.queues.all()}
         return {name: names.nearest(name, known | declared) for name in asked if name not in known}
 
-    async def publish(self, storage: Storage) -> None:
+    async def publish(self, storage: "Storage") -> None:
         """See `Forge.publish`."""
         kinds = [handler.declared for handler in self._handlers.values()]
         if not kinds or kinds == self._published:

@@ -1,7 +1,7 @@
 """Enqueueing, as a program does it: by name or with a handler, alone or together, awaited or at once."""
 
 from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from forge_jobs.codecs.encoded import Encoded
 from forge_jobs.errors import InvalidInput
@@ -12,9 +12,11 @@ from forge_jobs.handlers.request import Payload, Request, requested
 from forge_jobs.handlers.sync_connection import at_once, is_sync
 from forge_jobs.model.job import Enqueued, NewJob
 from forge_jobs.rules import names
-from forge_jobs.settings.environment import Settings
-from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.libraries import named
+
+if TYPE_CHECKING:
+    from forge_jobs.settings.environment import Settings
+    from forge_jobs.storage.interface.storage import Storage
 
 T = TypeVar("T")
 
@@ -25,12 +27,12 @@ class Producer:
     handlers: Handlers
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> "Settings":
         """Overwritten by Forge."""
         raise NotImplementedError
 
     @property
-    def storage(self) -> Storage:
+    def storage(self) -> "Storage":
         """Overwritten by Forge."""
         raise NotImplementedError
 

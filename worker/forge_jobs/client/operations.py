@@ -179,7 +179,7 @@ def asked_by() -> str:
     """Return who asks, if nobody says so: the user of this process, and its host."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in a container
+    except (ImportError, KeyError, OSError):  # a user without a name, as in a container
         user = "somebody"
     return f"{user}@{socket.gethostname()}"[:200]
 

@@ -5,13 +5,16 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from forge_jobs.errors import StorageUnavailable, WaitTimeout
 from forge_jobs.model.job import ENDED, Job
-from forge_jobs.rules.why import Why
-from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.telemetry.events import DatabaseBack, DatabaseLost
 from forge_jobs.telemetry.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from forge_jobs.rules.why import Why
+    from forge_jobs.storage.interface.storage import Storage
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.5  # seconds between looks
 DOING = "waiting for a job"
@@ -20,12 +23,12 @@ LAST_LOOK = timedelta(seconds=1)
 
 
 async def ended(
-    storage: Storage,
+    storage: "Storage",
     telemetry: Telemetry,
     job_id: int,
     limit: timedelta | None,
     is_open: Callable[[], bool],
-    why: Callable[[int], Awaitable[Why]],
+    why: Callable[[int], Awaitable["Why"]],
 ) -> Job:
     """Return the job once it is done or dead. Raises JobNotFound, and WaitTimeout when `limit` is over.
 
@@ -62,7 +65,7 @@ async def ended(
 
 
 async def _last_look(
-    storage: Storage, job_id: int, why: Callable[[int], Awaitable[Why]]
+    storage: "Storage", job_id: int, why: Callable[[int], Awaitable["Why"]]
 ) -> tuple[Job | None, str]:
     """Return the job if it has ended, else None and the main reason why it has not; no reason when that
     cannot be learned."""

@@ -9,19 +9,22 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from forge_jobs.errors import ForgeError, InvalidInput, NotOpenHere, UnknownQueue
 from forge_jobs.storage import refusals
-from forge_jobs.storage.interface.storage import Storage
 from forge_jobs.storage.outage import Outage
 from forge_jobs.telemetry.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from forge_jobs.storage.interface.storage import Storage
 
 LOOK_EVERY = 5.0  # seconds
 UNMARK_TIMEOUT = 5.0  # seconds to remove the mark; after that the next one to mark itself removes it
 
 
 async def watch(
-    storage: Storage, telemetry: Telemetry, queues: Iterable[str], is_open: Callable[[], bool]
+    storage: "Storage", telemetry: Telemetry, queues: Iterable[str], is_open: Callable[[], bool]
 ) -> AsyncGenerator[str, None]:
     """Give the name of a queue whenever it may have work, until closed. Raises UnknownQueue.
 
@@ -45,7 +48,7 @@ class Watch:
     """Looks and listens for work in some queues, and keeps the names of those that may have some."""
 
     def __init__(
-        self, storage: Storage, telemetry: Telemetry, queues: Iterable[str], is_open: Callable[[], bool]
+        self, storage: "Storage", telemetry: Telemetry, queues: Iterable[str], is_open: Callable[[], bool]
     ) -> None:
         self._storage = storage
         self._telemetry = telemetry

@@ -1,7 +1,14 @@
 """How a program declares work. Offered here is what annotations need besides the names in `forge_jobs`."""
 
-from forge_jobs.handlers.context import ContextTokens
-from forge_jobs.handlers.handler import Handlers, HandlerWithOptions
-from forge_jobs.handlers.options import OptionValues
+from typing import TYPE_CHECKING
+
+from forge_jobs.rooms import offering
+
+if TYPE_CHECKING:
+    from forge_jobs.handlers.context import ContextTokens
+    from forge_jobs.handlers.handler import Handlers, HandlerWithOptions
+    from forge_jobs.handlers.options import OptionValues
+else:
+    __getattr__ = offering(__name__, "options", "handler", "context")
 
 __all__ = ["ContextTokens", "HandlerWithOptions", "Handlers", "OptionValues"]

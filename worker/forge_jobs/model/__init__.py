@@ -3,19 +3,41 @@
 What programs use is in `forge_jobs` itself. Offered here is what events and an operator's calls give and take besides.
 """
 
-from forge_jobs.model.cron import CronChange, LoadedCron
-from forge_jobs.model.epoch import Epoch, LeaderEpoch, OperatorEpoch
-from forge_jobs.model.facts import Moved
-from forge_jobs.model.group import MOST_PLACES
-from forge_jobs.model.job import FOREVER, Claim, NewJob
-from forge_jobs.model.match import Move
-from forge_jobs.model.operation import Operation, OperationState
-from forge_jobs.model.owner import Owner
-from forge_jobs.model.paused_kind import PausedKind
-from forge_jobs.model.run import Outcome, Run
-from forge_jobs.model.track_record import TrackRecord, bucket_start
-from forge_jobs.model.version import Version, VersionState
-from forge_jobs.model.worker import Leader
+from typing import TYPE_CHECKING
+
+from forge_jobs.rooms import offering
+
+if TYPE_CHECKING:
+    from forge_jobs.model.cron import CronChange, LoadedCron
+    from forge_jobs.model.epoch import Epoch, LeaderEpoch, OperatorEpoch
+    from forge_jobs.model.facts import Moved
+    from forge_jobs.model.group import MOST_PLACES
+    from forge_jobs.model.job import FOREVER, Claim, NewJob
+    from forge_jobs.model.match import Move
+    from forge_jobs.model.operation import Operation, OperationState
+    from forge_jobs.model.owner import Owner
+    from forge_jobs.model.paused_kind import PausedKind
+    from forge_jobs.model.run import Outcome, Run
+    from forge_jobs.model.track_record import TrackRecord, bucket_start
+    from forge_jobs.model.version import Version, VersionState
+    from forge_jobs.model.worker import Leader
+else:
+    __getattr__ = offering(
+        __name__,
+        "job",
+        "cron",
+        "group",
+        "epoch",
+        "facts",
+        "match",
+        "operation",
+        "owner",
+        "paused_kind",
+        "run",
+        "track_record",
+        "version",
+        "worker",
+    )
 
 __all__ = [
     "FOREVER",

@@ -10,8 +10,7 @@ from calendar import monthrange
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-
-from croniter import CroniterError, croniter
+from typing import Any
 
 from forge_jobs.errors import InvalidCron
 
@@ -217,10 +216,10 @@ def _wrong(expression: str, name: str, part: str) -> InvalidCron:
 
 
 def _fields(expression: str, parts: Sequence[str]) -> Fields:
-    try:
-        expanded, nth = croniter.expand(" ".join(parts), second_at_beginning=True)
-    except CroniterError:
-        raise _culprit(expression, parts) from None
+    read = _read(parts)
+    if read is None:
+        raise _culprit(expression, parts)
+    expanded, nth = read
     minutes, hours, days, months, weekdays, seconds = expanded
     numbered = frozenset(
         (int(day), n if isinstance(n, int) else _LAST) for day, numbers in nth.items() for n in numbers
@@ -237,14 +236,25 @@ def _fields(expression: str, parts: Sequence[str]) -> Fields:
     )
 
 
+def _read(parts: Sequence[str]) -> tuple[Sequence[Sequence[int | str]], Mapping[Any, Iterable[Any]]] | None:
+    """Return what croniter makes of the fields; None when it refuses them."""
+    from croniter import (
+        CroniterError,
+        croniter,
+    )  # which takes longer than the rest, and few processes have crons
+
+    try:
+        return croniter.expand(" ".join(parts), second_at_beginning=True)
+    except CroniterError:
+        return None
+
+
 def _culprit(expression: str, parts: Sequence[str]) -> InvalidCron:
     """Return the error for the field that croniter refuses when all others are `*`."""
     for index, name in enumerate(_FIELDS):
         alone = ["*"] * len(_FIELDS)
         alone[index] = parts[index]
-        try:
-            croniter.expand(" ".join(alone), second_at_beginning=True)
-        except CroniterError:
+        if _read(alone) is None:
             return _wrong(expression, name, parts[index])
     return InvalidCron(f"The cron expression {expression!r} cannot be understood; {_shape()}.")
 

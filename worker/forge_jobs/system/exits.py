@@ -200,7 +200,8 @@ def _in_fork() -> None:
     _shields.clear()
 
 
-os.register_at_fork(after_in_child=_in_fork)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_fork)
 
 
 def _enduring_loop() -> asyncio.AbstractEventLoop:

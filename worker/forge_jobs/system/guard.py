@@ -16,7 +16,9 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
-STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOPS = tuple(
+    stop for stop in signal.Signals if stop.name in ("SIGTERM", "SIGINT", "SIGHUP")
+)  # Windows has two
 SHELL = "/bin/sh"
 LOOK = 2.0  # seconds between two looks for the parent: a fork of it may hold the pipe
 
@@ -30,7 +32,8 @@ class Guard:
         self._signals = 0
         self._lock = threading.RLock()
         atexit.register(self._end)
-        os.register_at_fork(after_in_child=self._forget_all)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget_all)
 
     def stand(self) -> None:
         """The guard runs. Raises OSError when it cannot be started."""

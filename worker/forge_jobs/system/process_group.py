@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from forge_jobs.system import stop_signals
+from forge_jobs.system import posix, stop_signals
 from forge_jobs.system.guard import guard
 
 MOMENT = 2.0  # seconds between SIGTERM and SIGKILL; less than a worker that stops leaves to its handlers
@@ -25,7 +25,8 @@ ECHO = 1.0  # seconds within which a signal to many processes reaches all of the
 class ProcessGroup:
     """A running process, and those that it started.
 
-    Raises OSError when it cannot be started, ValueError when its arguments cannot be those of a process.
+    Raises OSError when it cannot be started, ValueError when its arguments cannot be those of a process, InvalidInput
+    on a system without such groups.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class ProcessGroup:
         stdout: int,
         stderr: int,
     ) -> None:
+        posix.require("A job in a process of its own")
         for group in tuple(_dying):
             group._lives()
         guard.stand()

@@ -15,7 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOPS = tuple(
+    stop for stop in signal.Signals if stop.name in ("SIGTERM", "SIGINT", "SIGHUP")
+)  # Windows has two
+ENDS = tuple(stop for stop in STOPS if stop is not signal.SIGINT)
 ECHO = 1.0  # seconds within which the same signal may come again
 
 LOOK_AGAIN = 1.0  # seconds between two looks at their handlers
@@ -46,7 +49,7 @@ def listen_early() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _early)
     if os.getpid() == 1:
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in ENDS:
             signal.signal(number, lambda number, frame: end_at_once(number))
 
 
@@ -160,7 +163,7 @@ def _for_the_worker(number: int, frame: FrameType | None) -> None:
 
 def is_answer(error: BaseException) -> bool:
     """Whether this may be how somebody who hears signals now in the place of `heard` answers one."""
-    wanted = {KeyboardInterrupt: (signal.SIGINT,), SystemExit: (signal.SIGTERM, signal.SIGHUP)}
+    wanted = {KeyboardInterrupt: (signal.SIGINT,), SystemExit: ENDS}
     numbers = [number for kind, meant in wanted.items() if isinstance(error, kind) for number in meant]
     return any(number in _hearing and signal.getsignal(number) is not _hearing[number] for number in numbers)
 
@@ -187,7 +190,7 @@ def end_at_once(number: int) -> None:
 
 def _wanted() -> Sequence[signal.Signals]:
     """All, except a SIGHUP that `nohup` asked us to ignore."""
-    return [stop for stop in STOPS if stop is not signal.SIGHUP or signal.getsignal(stop) != signal.SIG_IGN]
+    return [stop for stop in STOPS if stop.name != "SIGHUP" or signal.getsignal(stop) != signal.SIG_IGN]
 
 
 def _arguments(command: Sequence[str]) -> Sequence[str] | None:
@@ -214,5 +217,6 @@ def _is_worker(arguments: Sequence[str]) -> bool:
     return False
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_fork)
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_fork)
 listen_early()

@@ -3,9 +3,16 @@
 `forge.telemetry.subscribe` gives a function every `Event`; `events` holds their classes, and `logs` turns them into lines.
 """
 
-from forge_jobs.telemetry import events, logs
-from forge_jobs.telemetry.events import Event
-from forge_jobs.telemetry.log_format import JsonFormatter, TextFormatter
-from forge_jobs.telemetry.telemetry import Telemetry
+from typing import TYPE_CHECKING
+
+from forge_jobs.rooms import offering
+
+if TYPE_CHECKING:
+    from forge_jobs.telemetry import events, logs
+    from forge_jobs.telemetry.events import Event
+    from forge_jobs.telemetry.log_format import JsonFormatter, TextFormatter
+    from forge_jobs.telemetry.telemetry import Telemetry
+else:
+    __getattr__ = offering(__name__, "telemetry", "events", "log_format", "logs")
 
 __all__ = ["Event", "JsonFormatter", "Telemetry", "TextFormatter", "events", "logs"]

@@ -25,7 +25,8 @@ class LogWriter(logging.Handler):
         super().__init__()
         self._descriptor = descriptor
         self._begin()
-        os.register_at_fork(after_in_child=self._begin)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._begin)
 
     def _begin(self) -> None:
         """Begin with no lines; also in a fork: its lines wait in its parent, and it has no thread."""

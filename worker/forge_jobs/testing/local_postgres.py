@@ -7,7 +7,6 @@ extras install; nothing else of forge-jobs needs it.
 import contextlib
 import importlib.util
 import os
-import pwd
 import secrets
 import select
 import shutil
@@ -18,11 +17,15 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 from forge_jobs.errors import ForgeError
 from forge_jobs.settings.home_folder import expanded
+from forge_jobs.system import posix
+
+if TYPE_CHECKING:
+    import pwd
 
 SUPERUSER = "postgres"
 ROOT_RUNS_AS = "nobody"  # PostgreSQL refuses to run as root
@@ -54,7 +57,7 @@ class LocalPostgres:
     counts from the next start. It is reached through a unix socket that only this user may
     open; with `port` (0: any free one) through TCP on 127.0.0.1 with a password, which `url` contains.
     It works as root too (the server then runs as the user "nobody"), and however hard this
-    process dies, the server stops with it. Raises ForgeError when it cannot be started.
+    process dies, the server stops with it. Raises ForgeError when it cannot be started, InvalidInput on Windows.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class LocalPostgres:
         settings: Mapping[str, str | int] | None = None,
         port: int | None = None,
     ) -> None:
+        posix.require("A PostgreSQL of one's own")
         self.settings: dict[str, str | int] = dict(settings or {})
         self.port = _free_port() if port == 0 else port
         self._wanted_data_dir = None if data_dir is None else expanded(str(data_dir)).resolve()
@@ -184,7 +188,7 @@ class LocalPostgres:
         if self._user is None:
             return True
         path = [part.stat() for part in (folder, *folder.parents)]
-        return all(part.st_mode & 0o001 or part.st_uid == _user_id(self._user) for part in path)
+        return all(part.st_mode & 0o001 or part.st_uid == _account(self._user).pw_uid for part in path)
 
     def _initialise(self) -> None:
         data_dir = self.data_dir
@@ -284,8 +288,7 @@ class LocalPostgres:
         place: dict[str, Any] = {"cwd": self._folder(), "env": _clean_environment()}
         if self._user is None:
             return place
-        group = pwd.getpwnam(self._user).pw_gid
-        return place | {"user": self._user, "group": group, "extra_groups": []}
+        return place | {"user": self._user, "group": _account(self._user).pw_gid, "extra_groups": []}
 
     def _run(self, command: list[str], *, as_server: bool = False) -> str:
         identity = self._as_server() if as_server else {"env": _clean_environment()}
@@ -330,8 +333,10 @@ def _clean_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith("PG")} | {"LC_ALL": "C"}
 
 
-def _user_id(name: str) -> int:
-    return pwd.getpwnam(name).pw_uid
+def _account(name: str) -> "pwd.struct_passwd":
+    import pwd  # which only POSIX systems have
+
+    return pwd.getpwnam(name)
 
 
 def _free_port() -> int:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from forge_jobs.forge import Forge
-from forge_jobs.probes.metrics import Metrics
 from forge_jobs.probes.server import HealthServer, why_unanswered
 from forge_jobs.worker.session import Session
+
+if TYPE_CHECKING:
+    from forge_jobs.probes.metrics import Metrics
 
 OFF = -1
 """The port that means: do not listen."""
@@ -27,6 +29,8 @@ class Endpoints:
     async def __aenter__(self) -> Self:
         if self._wanted == OFF:
             return self
+        from forge_jobs.probes.metrics import Metrics  # and prometheus_client, which nobody else needs
+
         metrics = Metrics(
             self._forge.telemetry,
             self._forge.storage,

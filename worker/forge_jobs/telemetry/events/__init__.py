@@ -4,79 +4,84 @@
 `telemetry` of a Forge.
 """
 
-from forge_jobs.telemetry.events.chores import (
-    ChoreFailed,
-    CountsFolded,
-    CronFired,
-    CronHeldUp,
-    CronUnreadable,
-    GroupsMended,
-    JobsMadePending,
-    JobsOutOfTime,
-    JobsSwept,
-    JobsTakenBack,
-    LeaderChanged,
-    LeadOffered,
-    OperationEnded,
-    OperationHeldUp,
-    WorkersLost,
-)
-from forge_jobs.telemetry.events.database import (
-    DatabaseBack,
-    DatabaseCaveat,
-    DatabaseLost,
-    DatabaseMoved,
-    HistoryCut,
-    MigrationWaits,
-    PollOnly,
-)
-from forge_jobs.telemetry.events.event import Event
-from forge_jobs.telemetry.events.jobs import (
-    BatchGoesOn,
-    CancelRefused,
-    ClaimsAdrift,
-    ExitContained,
-    GraceLost,
-    HandlerStuck,
-    JobsEnded,
-    JobStarted,
-    OutcomeRefused,
-    OutcomesDropped,
-    OutcomesHeld,
-    OutcomesParted,
-    OutcomesUnwritten,
-    StuckHandlerEnded,
-    UnknownKind,
-)
-from forge_jobs.telemetry.events.queues import (
-    GroupsResumed,
-    KindsResumed,
-    KindsUnpublished,
-    LimitEmptied,
-    QueueCooled,
-    QueueMade,
-    QueueResembles,
-    QueuesResumed,
-    QueueUnserved,
-    TokensLeased,
-    UnknownLimit,
-)
-from forge_jobs.telemetry.events.workers import (
-    CloseGivenUp,
-    CloseWaits,
-    GateClosed,
-    GateOpened,
-    LoopBlocked,
-    LoopFree,
-    OutageOutlived,
-    RunnerReplaced,
-    SignalTaken,
-    SubscriberFailed,
-    WorkerCutOff,
-    WorkerStarted,
-    WorkerStopped,
-    WorkerStopping,
-)
+from typing import TYPE_CHECKING
+
+from forge_jobs.rooms import offering
+
+if TYPE_CHECKING:
+    from forge_jobs.telemetry.events.chores import (
+        ChoreFailed,
+        CountsFolded,
+        CronFired,
+        CronHeldUp,
+        CronUnreadable,
+        GroupsMended,
+        JobsMadePending,
+        JobsOutOfTime,
+        JobsSwept,
+        JobsTakenBack,
+        LeaderChanged,
+        LeadOffered,
+        OperationEnded,
+        OperationHeldUp,
+        WorkersLost,
+    )
+    from forge_jobs.telemetry.events.database import (
+        DatabaseBack,
+        DatabaseCaveat,
+        DatabaseLost,
+        DatabaseMoved,
+        HistoryCut,
+        MigrationWaits,
+        PollOnly,
+    )
+    from forge_jobs.telemetry.events.event import Event
+    from forge_jobs.telemetry.events.jobs import (
+        BatchGoesOn,
+        CancelRefused,
+        ClaimsAdrift,
+        ExitContained,
+        GraceLost,
+        HandlerStuck,
+        JobsEnded,
+        JobStarted,
+        OutcomeRefused,
+        OutcomesDropped,
+        OutcomesHeld,
+        OutcomesParted,
+        OutcomesUnwritten,
+        StuckHandlerEnded,
+        UnknownKind,
+    )
+    from forge_jobs.telemetry.events.program import CloseGivenUp, CloseWaits, SubscriberFailed
+    from forge_jobs.telemetry.events.queues import (
+        GroupsResumed,
+        KindsResumed,
+        KindsUnpublished,
+        LimitEmptied,
+        QueueCooled,
+        QueueMade,
+        QueueResembles,
+        QueuesResumed,
+        QueueUnserved,
+        TokensLeased,
+        UnknownLimit,
+    )
+    from forge_jobs.telemetry.events.workers import (
+        GateClosed,
+        GateOpened,
+        LoopBlocked,
+        LoopFree,
+        OutageOutlived,
+        RunnerReplaced,
+        SignalTaken,
+        WorkerCutOff,
+        WorkerStarted,
+        WorkerStopped,
+        WorkerStopping,
+    )
+else:
+    __getattr__ = offering(__name__, "event", "program", "database", "queues", "workers", "jobs", "chores")
 
 __all__ = [
     "BatchGoesOn",

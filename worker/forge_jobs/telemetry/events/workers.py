@@ -1,4 +1,4 @@
-"""Events of the process that works: a worker, its runners, and what listens to it."""
+"""Events of the process that works: a worker and its runners."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,28 +102,3 @@ class SignalTaken(Event):
     """Something in this process replaced the worker's handler of a signal that stops it; the worker's is in place again."""
 
     signal: str
-
-
-@dataclass(frozen=True, slots=True)
-class CloseWaits(Event):
-    """A function that the program gave to `at_close` has run for `seconds` already; closing the forge waits for it."""
-
-    function: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class CloseGivenUp(Event):
-    """A function that the program gave to `at_close` had not ended after `seconds`: it is cancelled and not waited for any more."""
-
-    function: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class SubscriberFailed(Event):
-    """A subscriber raised at an event; all other subscribers got the event."""
-
-    subscriber: str
-    heard: str  # the event
-    error: BaseException

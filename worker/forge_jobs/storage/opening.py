@@ -1,0 +1,49 @@
+"""`open_storage`, the one place that knows both databases."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forge_jobs.errors import InvalidInput
+from forge_jobs.settings.database_file import CONNECTIONS, OUTSIDE_THE_POOL
+from forge_jobs.settings.database_url import ALLOWED, is_database_url, redact
+
+if TYPE_CHECKING:
+    from forge_jobs.storage.interface.storage import Storage
+
+
+def open_storage(
+    url: str,
+    *,
+    schema: str = "forge_jobs",
+    pool_size: int = CONNECTIONS - OUTSIDE_THE_POOL,
+    command_timeout: timedelta = timedelta(seconds=30),
+    synchronous: str = "NORMAL",
+    url_file: Path | None = None,
+    url_changed: Callable[[str], None] = lambda url: None,
+) -> "Storage":
+    """Return the storage that `url` names; nothing is connected before its `open`.
+
+    URLs: postgresql://user@host/database, sqlite:///relative/path, sqlite:////absolute/path,
+    sqlite://:memory:. `schema`, `pool_size` and `command_timeout` concern PostgreSQL only,
+    `synchronous` SQLite only. `url_file` is a file in which another URL may be written later: it is read
+    when PostgreSQL refuses a connection, and `url_changed(url)` is called, without the password, when
+    PostgreSQL answers by the URL in it. Raises InvalidInput.
+    """
+    if not is_database_url(url):
+        raise InvalidInput(f"The database URL is {redact(str(url))!r}, allowed is {ALLOWED}.")
+    if url.startswith("sqlite:"):
+        from forge_jobs.storage.sqlite import SqliteStorage
+
+        return SqliteStorage(url, synchronous=synchronous)
+    from forge_jobs.storage.postgres import PostgresStorage
+
+    return PostgresStorage(
+        url,
+        schema=schema,
+        pool_size=pool_size,
+        command_timeout=command_timeout,
+        url_file=url_file,
+        url_changed=url_changed,
+    )

@@ -1,0 +1,30 @@
+"""Events of any program that holds a Forge: what it closes with it, and what listens to it."""
+
+from dataclasses import dataclass
+
+from forge_jobs.telemetry.events.event import Event
+
+
+@dataclass(frozen=True, slots=True)
+class CloseWaits(Event):
+    """A function that the program gave to `at_close` has run for `seconds` already; closing the forge waits for it."""
+
+    function: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CloseGivenUp(Event):
+    """A function that the program gave to `at_close` had not ended after `seconds`: it is cancelled and not waited for any more."""
+
+    function: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriberFailed(Event):
+    """A subscriber raised at an event; all other subscribers got the event."""
+
+    subscriber: str
+    heard: str  # the event
+    error: BaseException
