@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
-from forge_jobs.errors import StorageUnavailable
 from forge_jobs.maintenance import (
     counts,
     groups,
@@ -32,6 +31,7 @@ from forge_jobs.maintenance.silence_clock import SilenceClock
 from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.storage.liveness import beside_heartbeat
 from forge_jobs.storage.outage import Outage
 from forge_jobs.system.own_task import OwnTask
 from forge_jobs.system.uptime import uptime
@@ -41,7 +41,6 @@ from forge_jobs.telemetry.telemetry import Telemetry
 LEASE = timedelta(seconds=15)
 RENEW_EVERY = 5.0
 VACANT = 10.0  # seconds without a leader, until one leads that cannot read all crons
-LONGEST_QUESTION = 5.0  # seconds; the heartbeat has the same connection, and must get its turn
 FIRE_EVERY = 5.0
 SWEEP_EVERY = 60.0
 FOLD_EVERY = 10.0
@@ -70,7 +69,7 @@ class LeadingWorker:
         self._storage = storage
         self._telemetry = telemetry
         self._worker = worker
-        self._question = min(LONGEST_QUESTION, stale.total_seconds() / 3)
+        self._stale = stale.total_seconds()
         self._crons_changed = crons_changed
         self._outage = Outage("leading", telemetry)
         self._clock = SilenceClock()
@@ -110,12 +109,10 @@ class LeadingWorker:
         """Return the epoch in which this worker leads from now on, None when another does."""
         asked = uptime()
         try:
-            async with asyncio.timeout(self._question):
+            async with beside_heartbeat(self._stale):
                 epoch = await self._storage.leadership.lead(self._worker.id, LEASE)
         except BaseException as error:
             self._clock.unanswered(error)
-            if isinstance(error, TimeoutError):
-                raise StorageUnavailable("The database did not answer in time.") from None
             raise
         self._clock.answered()
         self._outage.over()
@@ -145,7 +142,8 @@ class LeadingWorker:
         if self._offered.is_set():
             self._telemetry.emit(LeadOffered(self._worker.label, sorted(self._offer.crons)))
             with suppress(Exception):  # the lease runs out by itself
-                await self._storage.leadership.resign(self._worker.id)
+                async with beside_heartbeat(self._stale):
+                    await self._storage.leadership.resign(self._worker.id)
 
     def _chores(self, epoch: LeaderEpoch) -> Sequence[asyncio.Task[None]]:
         reaper = self._reaper
@@ -198,7 +196,9 @@ class LeadingWorker:
         return fired.next_in
 
     async def _others_live(self) -> bool:
-        return bool((await self._storage.workers.beats()).at.keys() - {self._worker.id})
+        async with beside_heartbeat(self._stale):
+            beats = await self._storage.workers.beats()
+        return bool(beats.at.keys() - {self._worker.id})
 
     async def _stand_aside(self) -> None:
         """Return when for a while nobody has led."""

@@ -17,6 +17,7 @@ from forge_jobs.model.worker import Beats
 from forge_jobs.rules.verdict import Verdict, handed_back, lost
 from forge_jobs.storage import batches
 from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.storage.liveness import beside_heartbeat
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import JobsTakenBack, OutcomesHeld, WorkersLost
 from forge_jobs.telemetry.telemetry import Telemetry
@@ -39,6 +40,7 @@ class Reaper:
         clock: SilenceClock | None = None,
     ) -> None:
         self.look_every = heartbeat.total_seconds() / 2
+        self._stale = stale.total_seconds()
         self._storage = storage
         self._telemetry = telemetry
         self._clock = SilenceClock() if clock is None else clock
@@ -54,7 +56,8 @@ class Reaper:
         if not silent and uptime() < self._take_back_at:
             return None
         self._take_back_at = 0.0  # should this one fail, the next pass does what is left
-        lost_workers = await self._storage.workers.declare_lost(silent, epoch=epoch)
+        async with beside_heartbeat(self._stale):
+            lost_workers = await self._storage.workers.declare_lost(silent, epoch=epoch)
         if lost_workers:
             self._telemetry.emit(WorkersLost(sorted(lost_workers.values())))
         if await self._take_back(epoch) == BATCH:
@@ -64,7 +67,8 @@ class Reaper:
 
     async def _beats(self) -> Beats:
         try:
-            beats = await self._storage.workers.beats()
+            async with beside_heartbeat(self._stale):
+                beats = await self._storage.workers.beats()
             if self._sightings.is_overdue(beats):
                 await self._storage.check_not_down()
         except BaseException as error:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from forge_jobs.model.worker import Beat, Standing
 from forge_jobs.storage.interface.workers import Workers
+from forge_jobs.storage.liveness import beside_heartbeat
 from forge_jobs.system.uptime import uptime
 
 
@@ -61,7 +62,8 @@ class Eras:
     async def stock_was_taken(self, doubts: int) -> None:
         """Jobs that ran here without a claim have been stopped after this many doubts, and no outcome of theirs is on its way."""
         if self._is_cut:  # others may not have noticed: tell them
-            await self._workers.end_era()
+            async with beside_heartbeat(self._stale):
+                await self._workers.end_era()
             self._is_cut = False
             self.hurry()
             return  # the next beat brings a new era, in which stock is taken once more

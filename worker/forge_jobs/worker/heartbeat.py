@@ -18,6 +18,7 @@ from forge_jobs.errors import StorageDown, StorageUnavailable, WorkerLost
 from forge_jobs.model.ailment import Ailment
 from forge_jobs.model.worker import Beat
 from forge_jobs.storage.interface.workers import Workers
+from forge_jobs.storage.liveness import NO_ANSWER
 from forge_jobs.storage.outage import Outage
 from forge_jobs.system.uptime import uptime
 from forge_jobs.telemetry.events import OutageOutlived
@@ -26,7 +27,6 @@ from forge_jobs.worker.run_counts import RunCounts
 
 LAST_QUESTION = 1.0  # seconds that a worker which slept waits for an answer whether it was lost
 LAST_QUESTIONS = 2.0  # seconds in which it asks
-NO_ANSWER = "The database did not answer in time."
 
 
 class Heartbeat:

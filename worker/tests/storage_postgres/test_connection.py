@@ -20,6 +20,8 @@ from forge_jobs.errors import (
     StorageUnavailable,
     StorageUnusable,
 )
+from forge_jobs.maintenance.reaper import Reaper
+from forge_jobs.model.epoch import LeaderEpoch
 from forge_jobs.model.worker import Beat, WorkerInfo
 from forge_jobs.storage.postgres import PostgresStorage
 from forge_jobs.storage.postgres.connection import PostgresDatabase
@@ -547,7 +549,10 @@ async def test_whoever_holds_a_workers_row_keeps_its_heartbeat_waiting_for_momen
     await storage.close()
 
 
-async def test_a_heartbeat_whose_connection_has_gone_silent_finds_another_in_time(url: str) -> None:
+@pytest.mark.parametrize("is_leading", [False, True], ids=["alone", "beside a reaper"])
+async def test_a_heartbeat_whose_connection_has_gone_silent_finds_another_in_time(
+    url: str, is_leading: bool
+) -> None:
     async with Gate(url) as gate:
         storage = PostgresStorage(gate.url, command_timeout=timedelta(hours=1))
         await storage.open()
@@ -558,25 +563,32 @@ async def test_a_heartbeat_whose_connection_has_gone_silent_finds_another_in_tim
         async def has_heard() -> bool:
             return bool(heard)
 
+        times = {"heartbeat": timedelta(seconds=0.5), "stale": timedelta(seconds=15)}
         heartbeat = Heartbeat(
             storage.workers,
             Telemetry(),
             7,
             "a",
             RunCounts(),
-            interval=timedelta(seconds=0.1),
-            stale=timedelta(seconds=15),
+            interval=times["heartbeat"],
+            stale=times["stale"],
             heard=heard.append,
             fence=lambda moment: None,
         )
         beating = asyncio.create_task(heartbeat.run(uptime()))
         await until(has_heard)
         gate.swallow()
+        if is_leading:  # its question comes before the next beat, on the same connection
+            epoch = LeaderEpoch(1)
+            reaping = asyncio.create_task(Reaper(storage, Telemetry(), 7, **times).reap(epoch))
         await until(gate.has_swallowed)
         heard.clear()
 
         await until(has_heard)
         assert not beating.done()
+        if is_leading:
+            with pytest.raises(StorageUnavailable, match="did not answer in time"):
+                await reaping
         beating.cancel()
         await asyncio.wait([beating])
         await storage.close()
