@@ -342,6 +342,7 @@ class Forge(Producer):
         executor: str | None = None,
         batch: Batch | None = None,
         limits: KeyLimit | Sequence[KeyLimit] = (),
+        slots: int = 1,
         title: str | None = None,
         owner: str | None = None,
         docs: str | None = None,
@@ -356,7 +357,8 @@ class Forge(Producer):
 
         Options hold for every job of the kind that does not say otherwise, whoever enqueues
         it; `unique`, `group`, `tags` and `singleton` hold for jobs that this program enqueues. With `batch` the function does many jobs in
-        one call: it takes a list of BatchJob and returns an outcome for each. `title`, `owner` (who answers for it) and
+        one call: it takes a list of BatchJob and returns an outcome for each. A job takes `slots` of its worker's
+        concurrency. `title`, `owner` (who answers for it) and
         `docs` (a link) are for people. Raises InvalidInput.
         """
 

@@ -37,6 +37,7 @@ SINGLETON = "singleton"
 """The key of the only job of a kind."""
 
 LAMBDA = "<lambda>"
+MOST_SLOTS = 10_000  # as many as a worker may have
 MOST_WRAPPED = 20  # decorators around a handler
 
 
@@ -71,6 +72,7 @@ class Handler(Generic[P, R]):
         executor: str | None = None,
         batch: Batch | None = None,
         limits: KeyLimit | Sequence[KeyLimit] = (),
+        slots: int = 1,
         title: str | None = None,
         owner: str | None = None,
         docs: str | None = None,
@@ -119,11 +121,12 @@ class Handler(Generic[P, R]):
         self.arguments = (
             batches.arguments if batches else Arguments(function, skip=1 if self.takes_context else 0)
         )
-        if batch is not None:
-            self._check_patience(batch)
+        self._check_patience(batch)
         self.limits = checked_limits(limits, self.kind, self.arguments)
-        if self.limits and batches:
-            raise InvalidInput("batch and limits are both given, allowed is one of them.")
+        self.slots = _slots(slots, self.kind)
+        for name, value in {"limits": self.limits, "slots": self.slots > 1}.items():
+            if batch is not None and value:
+                raise InvalidInput(f"batch and {name} are both given, allowed is one of them.")
         if self.limits and self.placement is Placement.LOOP:
             self.function, self.takes_context = self._in_turn, True
         if unique is not None:
@@ -135,10 +138,10 @@ class Handler(Generic[P, R]):
         self.__module__ = getattr(function, "__module__", None) or ""
         self.__qualname__ = getattr(function, "__qualname__", self.kind)
 
-    def _check_patience(self, batch: Batch) -> None:
+    def _check_patience(self, batch: Batch | None) -> None:
         """Raise InvalidInput when a job would be timed out while others are gathered for its batch."""
         longest = self.defaults.timeout
-        if longest is not None and batch.seconds >= longest.total_seconds():
+        if batch is not None and longest is not None and batch.seconds >= longest.total_seconds():
             raise InvalidInput(
                 f"within of the batch of handler {self.kind!r} is {batch.within!r}, "
                 f"allowed is less than the timeout of its jobs, {longest}."
@@ -261,6 +264,11 @@ class Handlers(Mapping[str, Handler[Any, Any]]):
             raise UnknownHandler(kind, self.by_kind)
         return handler
 
+    def slots_within(self, concurrency: int) -> Mapping[str, int]:
+        """Return, for each kind that takes more than one, how many slots of a worker with so many its jobs take."""
+        heavy = {kind: min(handler.slots, concurrency) for kind, handler in self.by_kind.items()}
+        return {kind: slots for kind, slots in heavy.items() if slots > 1}
+
     def __getitem__(self, kind: str) -> Handler[Any, Any]:
         return self.by_kind[kind]
 
@@ -269,6 +277,14 @@ class Handlers(Mapping[str, Handler[Any, Any]]):
 
     def __len__(self) -> int:
         return len(self.by_kind)
+
+
+def _slots(slots: object, kind: str) -> int:
+    if isinstance(slots, bool) or not isinstance(slots, int) or not 1 <= slots <= MOST_SLOTS:
+        raise InvalidInput(
+            f"slots of handler {kind!r} is {slots!r}, allowed is a whole number from 1 to {MOST_SLOTS:,}."
+        )
+    return slots
 
 
 def _batches(function: Callable[..., Any], batch: object, kind: str) -> Batches:

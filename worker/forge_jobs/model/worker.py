@@ -34,7 +34,7 @@ class WorkerInfo:
     # what its attempts came to since it started, as of its last beat
     succeeded: int = 0
     failed: int = 0
-    run_seconds: float = 0.0  # summed over attempts that ended
+    run_seconds: float = 0.0  # summed over attempts that ended, each times the slots that it took
     # jobs, as it last said
     stuck: tuple[int, ...] = ()  # whose handlers go on there though they were told to stop
     adrift: tuple[int, ...] = ()  # that it has claimed and does not run

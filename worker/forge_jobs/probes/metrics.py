@@ -39,7 +39,7 @@ SNAPSHOT_AGE = 1.0
 
 
 class Metrics:
-    """The numbers of one process. `running` says how many handlers run now.
+    """The numbers of one process. `running` says how many handlers run now, and `slots_in_use` how many slots they have.
 
     A worker counts as live when it was heard from within `stale`. Without a `storage` only what happened in
     this process is reported.
@@ -51,11 +51,13 @@ class Metrics:
         storage: "Storage | None" = None,
         *,
         running: Callable[[], int] = lambda: 0,
+        slots_in_use: Callable[[], int] = lambda: 0,
         stale: timedelta = timedelta(seconds=30),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._counters = Counters()
-        self._storage, self._running, self._stale, self._clock = storage, running, stale, clock
+        self._storage, self._stale, self._clock = storage, stale, clock
+        self._running, self._slots_in_use = running, slots_in_use
         self._snapshot: _Snapshot | None = None
         self._snapshot_at = -SNAPSHOT_AGE
         self._asking = asyncio.Lock()
@@ -93,6 +95,11 @@ class Metrics:
         yield from self._counters.collect()
         running, capacity = self._running(), sum(self._counters.capacities.values())
         yield _gauge("forge_worker_running_jobs", "Handlers that run in this process.", value=running)
+        yield _gauge(
+            "forge_worker_slots_in_use",
+            "Slots that the running handlers of this process have, or that are kept for one that needs several.",
+            value=self._slots_in_use(),
+        )
         yield _gauge(
             "forge_worker_capacity", "How many handlers may run at once in this process.", value=capacity
         )

@@ -115,6 +115,10 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
         "There is no rate limit {scope}, which queue {queue} takes tokens from: none of its jobs is started",
     ),
     events.WorkerStarted: (logging.INFO, "Worker {worker} serves {queues}, up to {concurrency} jobs at once"),
+    events.HeavyKind: (
+        logging.WARNING,
+        "A job of kind {kind} takes {slots} slots, of which this worker has {concurrency}: each of them runs alone here",
+    ),
     events.WorkerStopping: (
         logging.INFO,
         "Worker {worker} stops ({reason}): {running} jobs may run for {grace} s more",

@@ -35,6 +35,7 @@ class Endpoints:
             self._forge.telemetry,
             self._forge.storage,
             running=self._running,
+            slots_in_use=self._slots_in_use,
             stale=self._forge.settings.stale,
         )
         server = HealthServer(
@@ -63,6 +64,10 @@ class Endpoints:
     def _running(self) -> int:
         session = self._session()
         return len(session.hand.running) if session is not None and session.is_registered else 0
+
+    def _slots_in_use(self) -> int:
+        session = self._session()
+        return session.hand.slots_in_use if session is not None and session.is_registered else 0
 
     async def _why_not_ready(self) -> str | None:
         session = self._session()

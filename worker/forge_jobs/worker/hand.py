@@ -6,12 +6,14 @@ short, so that no runner waits for a claim; what no handler has begun can go bac
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
+from types import MappingProxyType
 
 from forge_jobs.model.job import Claim
-from forge_jobs.rules.verdict import handed_back
+from forge_jobs.rules.verdict import Verdict, handed_back
 from forge_jobs.worker.attempt import Attempt, Record
+from forge_jobs.worker.extra_slots import ExtraSlot, ExtraSlots
 from forge_jobs.worker.pace import Pace
 from forge_jobs.worker.served_queue import ServedQueue
 
@@ -23,15 +25,27 @@ WEIGHT = 0.05  # of one job in the mean
 
 
 class Hand:
-    """The hand of `count` runners. `hungry()` is called when so few jobs wait that more should be claimed."""
+    """The hand of `count` runners. `hungry()` is called when so few jobs wait that more should be claimed.
 
-    def __init__(self, count: int, record: Record, hungry: Callable[[], None]) -> None:
-        self.waiting: deque[tuple[Claim, ServedQueue]] = deque()  # for a runner, in this order
+    `slots` says of each heavy kind how many slots a job of it takes, at most `count`; a job of another kind takes one.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        record: Record,
+        hungry: Callable[[], None],
+        slots: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        self.waiting: deque[tuple[Claim | ExtraSlot, ServedQueue]] = deque()  # for a runner, in this order
         self.running: dict[int, Attempt] = {}  # by job
         self.hungry = hungry
         self.low = 0  # so few wait that more should be claimed
         self._count = count
-        self._record = record
+        self.extra = ExtraSlots(slots)
+        self._written = record
+        self.record: Record = self._free_and_record if slots else record
+        """Takes the verdict of a job that is in hand no more."""
         self._reading: dict[int, tuple[Claim, ServedQueue]] = {}  # by job, those whose payload is being read
         self._added = 0  # jobs that ever waited for a runner, but for those that went back
         self._pace = Pace()
@@ -40,7 +54,12 @@ class Hand:
         self._loop = asyncio.get_running_loop()
 
     def __len__(self) -> int:
-        return len(self.waiting) + len(self._reading) + len(self.running)
+        return len(self.waiting) + len(self._reading) + len(self.running) + self.extra.kept
+
+    @property
+    def slots_in_use(self) -> int:
+        """Slots that running jobs have, or that are kept for a job that waits for more of them."""
+        return len(self.running) + self.extra.kept
 
     @property
     def free(self) -> int:
@@ -69,11 +88,14 @@ class Hand:
 
     def add(self, queue: ServedQueue, claims: Sequence[Claim]) -> None:
         """These jobs will be run, in this order."""
-        new = len(claims)
+        line = self.extra.lined_up(claims) if self.extra.kinds else claims
+        new = len(line)
         if new and not self.waiting:
             self._pace.begin(self._added)
-        self.waiting.extend(zip(claims, repeat(queue), strict=False))
+        self.waiting.extend(zip(line, repeat(queue), strict=False))
         self._added += new
+        if line is not claims:
+            self._hand_back_excess()
         while new and self._idle:
             idle = self._idle.popleft()
             if not idle.done():  # else its runner is gone
@@ -106,7 +128,8 @@ class Hand:
     def claims(self) -> list[Claim]:
         """Return the claims of all jobs that run, or wait here to be run."""
         begun = [attempt.claim for attempt in self.running.values()]
-        return begun + [claim for claim, _ in (*self._reading.values(), *self.waiting)]
+        unbegun = [claim for claim, _ in self.waiting if not isinstance(claim, ExtraSlot)]
+        return begun + [claim for claim, _ in self._reading.values()] + unbegun
 
     def completed(self) -> set[int]:
         """Return the jobs that run here and whose handlers have completed them, so that their claims may be gone."""
@@ -122,35 +145,59 @@ class Hand:
         taken = [job for job in unbegun if queue is None or job[1] is queue]
         for claim, _ in taken:
             self._reading.pop(claim.job_id, None)
+            self.extra.free(claim.job_id)
         if taken:
-            stay = [] if queue is None else [job for job in self.waiting if job[1] is not queue]
-            self._added -= len(self.waiting) - len(stay)
-            self.waiting.clear()
-            self.waiting.extend(stay)
-        return taken
+            self._take_out(lambda job: queue is None or job[1] is queue)
+        return [(claim, of) for claim, of in taken if not isinstance(claim, ExtraSlot)]
 
     def hand_back(self, queue: ServedQueue | None = None) -> None:
         """The jobs (of the queue) that no handler has begun are for others."""
         for claim, of in self.take_back(queue):
-            self._record(handed_back(claim, of.config))
+            self.record(handed_back(claim, of.config))
 
     def hand_back_surplus(self, seconds: float) -> None:
-        """The jobs that no runner will take within so many seconds are for others. Those that came last go."""
+        """The jobs that no runner will take within so many seconds are for others. Those that came last go.
+
+        A job for which slots are kept stays: it would lose them to jobs that need fewer, again and again.
+        """
         if not self.waiting:
             return
         self._pace.look(self._added - len(self.waiting))
         while len(self.waiting) > self._pace.within(seconds):
-            claim, queue = self.waiting.pop()
+            if self.extra.are_gathered(self.waiting[-1][0].job_id):
+                return
+            self._hand_back_last()
+
+    def _hand_back_excess(self) -> None:
+        """Jobs for which no slot is left are for others: some of those before them need more than one."""
+        while len(self) - len(self.extra.of.get(self.waiting[-1][0].job_id, ())) > self._count + self.ahead:
+            self._hand_back_last()
+
+    def _hand_back_last(self) -> None:
+        claim, queue = self.waiting.pop()
+        assert not isinstance(claim, ExtraSlot), "slots stand before their job"
+        for _ in self.extra.of.get(claim.job_id, ()):
+            self.waiting.pop()
             self._added -= 1
-            self._record(handed_back(claim, queue.config))
+        self._added -= 1
+        self.record(handed_back(claim, queue.config))
+
+    def _free_and_record(self, verdict: Verdict) -> None:
+        self.extra.free(verdict.run.claim.job_id)
+        self._written(verdict)
 
     def drop(self, job_id: int) -> tuple[Claim, ServedQueue] | None:
         """Return the job if no handler has begun it; it is no longer in hand."""
         if job_id in self._reading:
             return self._reading.pop(job_id)
-        for place, job in enumerate(self.waiting):
-            if job[0].job_id == job_id:
-                del self.waiting[place]
-                self._added -= 1
-                return job
+        for claim, queue in self.waiting:
+            if claim.job_id == job_id and not isinstance(claim, ExtraSlot):
+                self._take_out(lambda job: job[0].job_id == job_id)
+                return claim, queue
         return None
+
+    def _take_out(self, which: Callable[[tuple[Claim | ExtraSlot, ServedQueue]], bool]) -> None:
+        stay = [job for job in self.waiting if not which(job)]
+        self._added -= len(self.waiting) - len(stay)
+        self.waiting.clear()
+        self.waiting.extend(stay)

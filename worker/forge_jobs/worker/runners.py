@@ -48,6 +48,7 @@ from forge_jobs.telemetry.logs import current_job
 from forge_jobs.worker.attempt import Attempt, call, goes_on, limited
 from forge_jobs.worker.children import Children
 from forge_jobs.worker.completions import HandlerCompletions
+from forge_jobs.worker.extra_slots import ExtraSlot
 from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.held import HeldClaims
 from forge_jobs.worker.recorder import Recorder
@@ -86,7 +87,7 @@ class Runners:
         self._telemetry = forge.telemetry
         self._tokens = tokens
         self._completions = HandlerCompletions(forge.storage, forge.telemetry)
-        self._record = recorder.add
+        self._record = hand.record
         self._recorder = recorder
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = Threads(count)
@@ -212,7 +213,11 @@ class Runners:
                     if not waiting:
                         continue
             claim, queue = waiting.popleft()
-            ended_at = await self._perform(task, claim, queue)
+            if type(claim) is ExtraSlot:
+                await hand.extra.keep(claim, lambda: self._is_cancelled)
+                ended_at = uptime()
+            else:
+                ended_at = await self._perform(task, claim, queue)
             # Code that still holds the task may cancel it, whenever a timer fires; a cancellation may wait in it
             # already, before Python 3.13 also one that was taken back; and no other job may see the context
             # variables that a handler set.

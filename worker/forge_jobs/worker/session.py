@@ -51,9 +51,7 @@ CONFIGURE_EVERY = 60.0
 CONFIGURE_EVERY_WHEN_DEAF = 2.0
 REPORT_EVERY = 60.0  # and with a beat, when there is something new
 BEAT_AGAIN = 0.25  # seconds, while nothing may be claimed since the database's history is in doubt
-UNWELL_AFTER = (
-    15.0  # seconds without a look for jobs, which come every 5 s, or in which a batch is not written
-)
+UNWELL_AFTER = 15.0  # seconds without a look for jobs, which come every 5 s, or until a batch is written
 
 T = TypeVar("T")
 
@@ -96,7 +94,8 @@ class Session:
         self._strays_changed = asyncio.Event()
         self._revision: int | None = None
         self._last_writes = LastWrites()
-        self.counts = RunCounts(with_durations=info.pool is not None)  # only operators ask for them
+        self._slots = forge.handlers.slots_within(info.concurrency)
+        self.counts = RunCounts(self._slots, with_durations=info.pool is not None)  # operators ask for them
         self.handed_back = 0
         self.left_behind = 0  # handlers that ignored being stopped
 
@@ -194,7 +193,7 @@ class Session:
         eras.heard(beat)
         paused = configuration.paused_kinds
         queues = {config.id: ServedQueue(config, paused) for config in configuration.queues}
-        self.hand = hand = Hand(self.info.concurrency, recorder.add, self._stirred.set)
+        self.hand = hand = Hand(self.info.concurrency, recorder.add, self._stirred.set, self._slots)
         held = HeldClaims(queues, recorder.add)
         self.runners = runners = Runners(
             self.info.concurrency, self._forge, hand, held, self._tokens, recorder, offset

@@ -26,7 +26,7 @@ from forge_jobs.storage.outage import Outage, unless
 from forge_jobs.system import place, stop_signals
 from forge_jobs.system.exits import contained
 from forge_jobs.telemetry import logs
-from forge_jobs.telemetry.events import ExitContained, SignalTaken, WorkerStopped, WorkerStopping
+from forge_jobs.telemetry.events import ExitContained, HeavyKind, SignalTaken, WorkerStopped, WorkerStopping
 from forge_jobs.worker.endpoints import Endpoints
 from forge_jobs.worker.handover import Handover
 from forge_jobs.worker.session import Session
@@ -186,6 +186,9 @@ class Worker:
         stack.enter_context(self.forge.held())
         await outage.until_answered(lambda: self.forge.ensure_queues(*self.queues))
         await self.forge.publish()
+        for kind, handler in self.forge.handlers.items():
+            if handler.slots > self.concurrency:
+                self.forge.telemetry.emit(HeavyKind(kind, handler.slots, self.concurrency))
 
     async def _close(self) -> None:
         """The forge is closed, which has what is left of the grace since the worker was told to stop."""

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from forge_jobs.telemetry.events.workers import (
         GateClosed,
         GateOpened,
+        HeavyKind,
         LoopBlocked,
         LoopFree,
         OutageOutlived,
@@ -106,6 +107,7 @@ __all__ = [
     "GroupsMended",
     "GroupsResumed",
     "HandlerStuck",
+    "HeavyKind",
     "HistoryCut",
     "JobStarted",
     "JobsEnded",

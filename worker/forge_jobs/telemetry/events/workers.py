@@ -17,6 +17,15 @@ class WorkerStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class HeavyKind(Event):
+    """A job of this kind takes more slots than this worker has, so each of them runs alone here."""
+
+    kind: str
+    slots: int
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStopping(Event):
     """The worker claims nothing new and finishes what runs, for `grace` seconds at most."""
 
