@@ -52,10 +52,18 @@ def test_a_queue_has_a_limit_for_groups_without_one(cli: CommandLine):
     assert cli.fine("queues", "set", "mail", "--group-limit", "none")["group_limit"] is None
 
 
+def test_a_queue_lets_jobs_rise(cli: CommandLine):
+    assert cli.fine("queues", "set", "mail", "--age-after", "10m")["age_after_seconds"] == 600.0
+    assert "10 min" in cli("queues", "list").lines[2]
+    assert cli.fine("queues", "set", "mail", "--age-after", "none")["age_after_seconds"] is None
+    assert "never" in cli("queues", "list").lines[2]
+
+
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
         ("--timeout", "0", "more than 0 s"),
+        ("--age-after", "0", "1 s or more"),
         ("--timeout", "soon", "like 90s"),
         ("--rate-limit", "nix", "'nix'"),
         ("--group-limit", "0", "from 1 to 1,000, or none for 1"),

@@ -58,6 +58,11 @@ async def test_a_queue_takes_a_timeout_and_a_rate_limit_and_gives_them_up(forge:
     assert (mail.timeout, mail.rate_limit) == (None, None)
 
 
+async def test_a_queue_lets_jobs_rise_and_ceases_to(forge: Forge):
+    assert (await forge.queues.set("mail", age_after=90)).age_after == timedelta(seconds=90)
+    assert (await forge.queues.set("mail", age_after=None)).age_after is None
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -65,6 +70,10 @@ async def test_a_queue_takes_a_timeout_and_a_rate_limit_and_gives_them_up(forge:
         {"timeout": 0},
         {"timeout": timedelta(seconds=-1)},
         {"timeout": "90s"},
+        {"age_after": 0},
+        {"age_after": 0.5},
+        {"age_after": "10m"},
+        {"age_after": True},
         {"rate_limit": "nowhere"},
         {"rate_limit": "a b"},
         {"rate_limit": 3},

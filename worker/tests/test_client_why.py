@@ -210,6 +210,20 @@ def test_a_pending_job_names_everything_that_holds_it_back_what_weighs_most_firs
     assert [reason.split()[0] for reason in found] == ["Queue", "No", "All", "2"]
 
 
+def test_a_pending_job_says_how_far_it_has_risen():
+    queue = replace(MAIL, age_after=timedelta(minutes=10))
+
+    assert reasons(job(State.PENDING, priority=5, risen=2), waiting=waiting(queue, ahead=3))[1:] == [
+        "Its priority has risen from 5 to 3 while it waited, by 1 for every 10 min."
+    ]
+    assert reasons(job(State.PENDING, priority=5), waiting=waiting(queue, ahead=3))[1:] == [
+        "Its priority of 5 rises while it waits, by 1 for every 10 min, but above no other that waits in the queue."
+    ]
+    assert reasons(job(State.PENDING, priority=5, risen=2), waiting=waiting(ahead=3))[1:] == [
+        "Its priority has risen from 5 to 3 while it waited."
+    ]
+
+
 def test_free_slots_and_a_cool_down_that_is_over_hold_nothing_back():
     around = waiting(replace(MAIL, cooldown_until=NOW, throttles=1), slots=3, slots_held=2)
 

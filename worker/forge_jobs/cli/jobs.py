@@ -118,7 +118,7 @@ def _card(job: Job) -> str:
         "state": job.state.value + (f" ({job.reason.value})" if job.reason else ""),
         "kind": job.kind,
         "queue": job.queue,
-        "priority": f"{job.priority}",
+        "priority": f"{job.priority}" + (f" (risen to {job.priority - job.risen})" if job.risen else ""),
         "attempt": shown_attempts(job.attempt, job.max_attempts),
         "timeout": in_words(job.timeout) if job.timeout else None,
         "key": job.key,

@@ -110,6 +110,13 @@ async def set_queue(
             help="The limit of groups of its jobs for which nobody has said one; none: 1.",
         ),
     ] = None,
+    age_after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION|none",
+            help="Each time a job has been pending for so long, its priority rises by 1; none: never.",
+        ),
+    ] = None,
 ) -> Report:
     """Configure a queue, and create it if there is none of that name. Options that are not given stay as they are."""
     changes: dict[str, Any] = {
@@ -131,6 +138,8 @@ async def set_queue(
         changes["rate_limit"] = None if rate_limit.lower() == "none" else rate_limit
     if group_limit is not None:
         changes["group_limit"] = values.group_limit(group_limit)
+    if age_after is not None:
+        changes["age_after"] = values.age_after(age_after)
     async with opened(call) as forge:
         queue = await forge.queues.set(name, **changes)
         now = await forge.storage.now()
@@ -219,6 +228,7 @@ def _rows(queues: Any, now: datetime) -> Rows:
         "timeout",
         "rate limit",
         "group limit",
+        "rises after",
         "keeps done",
         "keeps dead",
         "managed by",
@@ -242,6 +252,7 @@ def _row(queue: QueueConfig, now: datetime) -> list[str]:
         "none" if queue.timeout is None else in_words(queue.timeout),
         queue.rate_limit or "none",
         f"{queue.group_limit or 1:,}",
+        "never" if queue.age_after is None else in_words(queue.age_after),
         in_words(queue.done_retention),
         in_words(queue.dead_retention),
         queue.managed_by or "",

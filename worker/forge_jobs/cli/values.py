@@ -128,6 +128,11 @@ def timeout(text: str, name: str = "--timeout") -> timedelta | None:
     return limit
 
 
+def age_after(text: str, name: str = "--age-after") -> timedelta | None:
+    """Return a duration, None for 'none'. Raises InvalidInput."""
+    return None if text.lower() == "none" else parse_duration(text, name)
+
+
 def parse_moment(text: str, option: str = "--run-at") -> datetime:
     """Return the moment that ISO 8601 text names; without a zone it is UTC. Raises InvalidInput."""
     try:

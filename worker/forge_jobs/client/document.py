@@ -79,8 +79,8 @@ def _entry(name: str, value: Any, fact: Fact) -> tuple[str, Any]:
         return name, _attempts(value, fact)
     if isinstance(value, timedelta):
         return f"{name}_seconds", value.total_seconds()
-    if name == "timeout":
-        return "timeout_seconds", None
+    if name in ("timeout", "age_after"):
+        return f"{name}_seconds", None
     if isinstance(value, datetime):
         return name, value.isoformat()
     if isinstance(value, tuple):

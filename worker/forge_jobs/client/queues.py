@@ -22,6 +22,10 @@ MAX_CONCURRENCY = 100_000
 """The most slots that a queue may have; each is a row."""
 
 
+LEAST_AGE = timedelta(seconds=1)
+"""The shortest time after which waiting jobs may rise: somebody looks about once a second."""
+
+
 class Queues:
     """The configuration of all queues. Reached as `forge.queues`.
 
@@ -58,7 +62,8 @@ class Queues:
         `backoff_base`, `backoff_max`, `max_attempts` (None: for ever), `done_retention`, `dead_retention` (zero: forgotten at once), `timeout` (of jobs
         that say none; None: no limit), `rate_limit` (the scope of which each start of a job
         takes one token; None: starts are not limited), `group_limit` (of groups of its jobs for which nobody
-        has said a limit, as they are used from then on; None: 1). Durations are timedelta or seconds.
+        has said a limit, as they are used from then on; None: 1), `age_after` (each time a job has been
+        pending for so long, its priority rises by 1; None: never). Durations are timedelta or seconds.
         Raises InvalidInput, UnknownScope, PastEpoch, and Managed when the row belongs to
         somebody other than `managed_by`; then nothing was changed.
         """
@@ -177,6 +182,15 @@ def _timeout(value: object, name: str) -> timedelta | None:
     return timeout
 
 
+def _age_after(value: object, name: str) -> timedelta | None:
+    if value is None:
+        return None
+    age = checked_duration(value, name)
+    if age < LEAST_AGE:
+        raise InvalidInput(f"{name} is {value!r}, allowed is 1 s or more, or None for jobs that never rise.")
+    return age
+
+
 def _rate_limit(value: object, _: str) -> str | None:
     return None if value is None else names.checked_name(value, "rate limit")
 
@@ -207,4 +221,5 @@ CHECKS: Mapping[str, Callable[[object, str], Any]] = {
     "timeout": _timeout,
     "rate_limit": _rate_limit,
     "group_limit": _group_limit,
+    "age_after": _age_after,
 }

@@ -24,6 +24,7 @@ from forge_jobs.maintenance import (
     time_limits,
     unserved,
 )
+from forge_jobs.maintenance.lifter import Lifter
 from forge_jobs.maintenance.loop import every
 from forge_jobs.maintenance.offer import Offer
 from forge_jobs.maintenance.reaper import Reaper
@@ -50,6 +51,7 @@ RESUME_EVERY = 2.0
 EXPIRE_EVERY = 1.0
 WORK_OFF_EVERY = 2.0
 MOVE_EVERY = 30.0
+LIFT_EVERY = 10.0  # while no queue has an `age_after`
 
 
 class LeadingWorker:
@@ -178,6 +180,9 @@ class LeadingWorker:
                 "ending jobs that are out of time",
             ),
             self._every(MOVE_EVERY, lambda: permits.move(self._storage), "moving jobs that wait for permits"),
+            self._every(
+                LIFT_EVERY, Lifter(self._storage, self._telemetry, epoch).lift, "letting jobs rise that wait"
+            ),
         )
 
     async def _offers_within(self, seconds: float) -> bool:

@@ -297,6 +297,7 @@ class Job:
     )
     deadline: datetime | None = None  # when it has to have ended; None: no limit, or it has ended
     tags: tuple[str, ...] = ()
+    risen: int = 0  # by how much its priority has risen while it waited
     rerun_of: int | None = None  # the job that it runs again, which may be gone
     reruns: tuple[int, ...] = ()  # the jobs that run it again, newest last; only from `get`
     failures: tuple[Failure, ...] = field(default=())  # newest last; only from `get`

@@ -26,6 +26,7 @@ class QueueConfig:
             "timeout",
             "rate_limit",
             "group_limit",
+            "age_after",
         }
     )
     """The fields that `queues.set` may change."""
@@ -45,6 +46,7 @@ class QueueConfig:
     timeout: timedelta | None = None  # of an attempt, for jobs that set none; None: no limit
     rate_limit: str | None = None  # scope: each start takes a token of it; None: starts are not limited
     group_limit: int | None = None  # of groups of its jobs whose limit nobody has said; None: 1
+    age_after: timedelta | None = None  # each time a job has been pending so long, it rises by 1; None: never
     managed_by: str | None = None  # its owner, which alone may change it; None: anybody may
     cooldown_until: datetime | None = None  # state, not configuration: set by Throttled
     throttles: int = 0  # throttles in a row

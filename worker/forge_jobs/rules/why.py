@@ -228,6 +228,7 @@ def _pending(
     yield from (*held, *before, *overdue) or [
         "Nothing holds it back; the next free worker of its queue takes it."
     ]
+    yield from _rise(job, waiting)
 
 
 def _pause(until: datetime | None, reason: str | None, now: datetime) -> str:
@@ -298,6 +299,15 @@ def _line(waiting: Waiting) -> Iterator[str]:
         yield f"{waiting.ahead_limit:,}+ jobs of its queue are ahead of it."
     elif waiting.ahead:
         yield f"{count(waiting.ahead, 'job')} of its queue {'is' if waiting.ahead == 1 else 'are'} ahead of it."
+
+
+def _rise(job: Job, waiting: Waiting) -> Iterator[str]:
+    age = waiting.queue.age_after
+    each = "" if age is None else f", by 1 for every {in_words(age)}"
+    if job.risen:
+        yield f"Its priority has risen from {job.priority} to {job.priority - job.risen} while it waited{each}."
+    elif age is not None and waiting.ahead:
+        yield f"Its priority of {job.priority} rises while it waits{each}, but above no other that waits in the queue."
 
 
 def _overdue(waiting: Waiting, ready_at: datetime, serving: _Serving) -> Iterator[str]:

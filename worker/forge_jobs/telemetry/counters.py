@@ -59,6 +59,10 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("queue",),
     ),
     "forge_jobs_made_pending": ("Scheduled jobs that this process made pending.", ()),
+    "forge_jobs_risen": (
+        "Times that this process let a job rise that had waited for its queue's age_after.",
+        ("queue",),
+    ),
     "forge_jobs_taken_back": ("Jobs that this process took back from lost workers.", ("queue",)),
     "forge_jobs_swept": ("Ended jobs that this process deleted after their retention.", ()),
     "forge_queue_cooldowns": ("Times that a throttled job made its queue cool down.", ("queue",)),
@@ -98,6 +102,13 @@ _OF_JOBS: Mapping[type[Event], str] = {
     events.ClaimsAdrift: "forge_jobs_adrift",
 }
 """The counters to which these events add as many as they name jobs."""
+
+_OF_MANY: Mapping[type[Event], str] = {
+    events.JobsMadePending: "forge_jobs_made_pending",
+    events.GroupsMended: "forge_group_places_mended",
+    events.JobsSwept: "forge_jobs_swept",
+}
+"""The counters to which these events add their count."""
 
 _OF_ONE: Mapping[type[Event], str] = {
     events.OutcomeRefused: "forge_outcomes_refused",
@@ -168,12 +179,10 @@ class Counters:
                 self._add("forge_exits_contained", 1, event.claim.kind if event.claim else "")
             case events.UnknownKind():
                 self._add("forge_jobs_unknown_kind", event.jobs, event.queue)
-            case events.JobsMadePending():
-                self._add("forge_jobs_made_pending", event.count)
-            case events.GroupsMended():
-                self._add("forge_group_places_mended", event.count)
-            case events.JobsSwept():
-                self._add("forge_jobs_swept", event.count)
+            case events.JobsMadePending() | events.GroupsMended() | events.JobsSwept():
+                self._add(_OF_MANY[type(event)], event.count)
+            case events.JobsRose():
+                self._add("forge_jobs_risen", event.count, event.queue)
             case events.QueueCooled():
                 self._add("forge_queue_cooldowns", 1, event.queue)
             case events.TokensLeased():

@@ -187,6 +187,7 @@ SENTENCES: Mapping[type[Event], tuple[int, str]] = {
     ),
     events.QueueCooled: (logging.WARNING, "Queue {queue} cools down for {seconds} s: a job was throttled"),
     events.JobStarted: (logging.DEBUG, "Job {job_id} starts"),
+    events.JobsRose: (logging.DEBUG, "{count} jobs of queue {queue} have waited so long that they rise"),
     events.JobsMadePending: (logging.DEBUG, "{count} scheduled jobs are pending now"),
     events.CountsFolded: (
         logging.INFO,

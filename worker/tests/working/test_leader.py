@@ -20,6 +20,7 @@ from forge_jobs.telemetry.events import (
     DatabaseBack,
     DatabaseLost,
     Event,
+    JobsRose,
     LeaderChanged,
     LeadOffered,
 )
@@ -52,6 +53,24 @@ async def test_a_handler_that_cancels_all_tasks_ends_no_chore_of_the_leader(forg
 
         await forge.queues.pause("mail", until=0.1)
         await eventually(lambda: _is_resumed(forge))
+
+
+async def test_the_leader_lets_jobs_rise_that_wait(forge: Forge, events: Events) -> None:
+    @forge.handler
+    async def work() -> None:
+        pass
+
+    await forge.queues.set("default", age_after=1, paused=True)
+    waits = await work.options(priority=5).enqueue()
+    await work.options(priority=0).enqueue()
+    async with working(forge):
+        await eventually(lambda: _has_risen(forge, waits.id))
+
+    assert events.of(JobsRose)[0] == JobsRose("default", 1)
+
+
+async def _has_risen(forge: Forge, job_id: int) -> bool:
+    return (await forge.jobs.get(job_id)).risen > 0
 
 
 async def _is_resumed(forge: Forge) -> bool:

@@ -13,6 +13,7 @@ error leaves `storage`. Durations are timedelta and moments aware datetimes, bot
 from datetime import datetime
 from typing import Protocol
 
+from forge_jobs.storage.interface.ageing import Ageing
 from forge_jobs.storage.interface.audit import Audit
 from forge_jobs.storage.interface.claims import Claims
 from forge_jobs.storage.interface.completions import Completions
@@ -51,6 +52,7 @@ class Storage(Protocol):
     schedule: Schedule
     queues: Queues
     slots: Slots
+    ageing: Ageing
     groups: Groups
     time_limits: JobTimeLimits
     kinds: Kinds

@@ -7,6 +7,7 @@ from typing import cast
 
 from forge_jobs.settings.database_file import CONNECTIONS, OUTSIDE_THE_POOL
 from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.storage.postgres.ageing import PostgresAgeing
 from forge_jobs.storage.postgres.audit import PostgresAudit
 from forge_jobs.storage.postgres.claims import PostgresClaims
 from forge_jobs.storage.postgres.completions import PostgresCompletions
@@ -73,6 +74,7 @@ class PostgresStorage(Storage):
         self.schedule = PostgresSchedule(database)
         self.queues = PostgresQueues(database)
         self.slots = PostgresSlots(database)
+        self.ageing = PostgresAgeing(database)
         self.groups = PostgresGroups(database)
         self.time_limits = PostgresTimeLimits(database)
         self.kinds = PostgresKinds(database)

@@ -17,7 +17,7 @@ from forge_jobs.storage.postgres import tags
 _SHOW = """
 WITH page AS MATERIALIZED ({page}
 ), near AS MATERIALIZED (
-    SELECT shown.*, page.rank, job.queue_id, coalesce(shown.attempt, page.attempt, CASE WHEN shown.state = 'pending' THEN (
+    SELECT shown.*, page.rank, job.queue_id, job.priority AS stands_in, coalesce(shown.attempt, page.attempt, CASE WHEN shown.state = 'pending' THEN (
         SELECT ready.attempt FROM {schema}.ready
         WHERE ready.queue_id = job.queue_id AND ready.priority = job.priority
           AND ready.pos = {schema}.micros(job.created_at) AND ready.job_id = job.id LIMIT 1) END) AS attempts
@@ -25,13 +25,13 @@ WITH page AS MATERIALIZED ({page}
 ), far AS MATERIALIZED (
     SELECT near.id, ready.attempt
     FROM near JOIN {schema}.ready
-         ON ready.job_id = near.id AND ready.queue_id = near.queue_id AND ready.priority = near.priority
+         ON ready.job_id = near.id AND ready.queue_id = near.queue_id AND ready.priority = near.stands_in
     WHERE near.attempts IS NULL
 )
 SELECT near.id, near.queue, near.kind, near.state, near.priority, coalesce(near.attempts, far.attempt, 0) AS attempt,
        near.max_attempts, near.timeout, near.key, near.codec, near.payload, near.created_at, near.run_at, near.reason,
        near.claimed_at, near.cancel_requested_at, near.worker_id, coalesce(worker.label, worker_label.label) AS worker,
-       near.started_at, near.finished_at, near.result, near.groups, near.tags, near.rerun_of, near.start_by, near.deadline,
+       near.priority - near.stands_in AS risen, near.started_at, near.finished_at, near.result, near.groups, near.tags, near.rerun_of, near.start_by, near.deadline,
        CASE WHEN near.state = 'done' THEN near.error ELSE coalesce(near.error, (
            SELECT failure.error FROM {schema}.failure
            WHERE failure.job_id = near.id ORDER BY failure.id DESC LIMIT 1)) END AS error

@@ -182,7 +182,7 @@ WITH {pick}requeued AS (
 ), rescheduled AS (
     UPDATE {schema}.scheduled SET priority = {priority} WHERE job_id = ANY (ARRAY({scheduled})) RETURNING job_id
 ), rewritten AS (
-    UPDATE {schema}.job SET priority = {priority}
+    UPDATE {schema}.job SET priority = {priority}, asked_priority = NULL
     WHERE id = ANY (ARRAY(SELECT job_id FROM requeued UNION ALL SELECT job_id FROM rescheduled)) RETURNING id
 )
 SELECT {answer}, (SELECT count(*) FROM requeued) + (SELECT count(*) FROM rescheduled) AS moved,

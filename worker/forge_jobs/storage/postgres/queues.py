@@ -16,7 +16,7 @@ from forge_jobs.storage.postgres.fence import writing
 
 QUEUE_COLUMNS = """queue.name, queue.id, queue.concurrency, queue.paused, queue.paused_until, queue.pause_reason,
     queue.backoff_enabled, queue.backoff_base, queue.backoff_max, queue.max_attempts, queue.done_retention, queue.dead_retention, queue.timeout,
-    queue.rate_limit, queue.group_limit, queue.managed_by, queue.cooldown_until, queue.throttles"""
+    queue.rate_limit, queue.group_limit, queue.age_after, queue.managed_by, queue.cooldown_until, queue.throttles"""
 
 ALL = "SELECT {columns} FROM {schema}.queue WHERE $1 OR {open} ORDER BY name".replace(
     "{columns}", QUEUE_COLUMNS

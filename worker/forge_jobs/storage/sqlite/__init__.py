@@ -6,6 +6,7 @@ from datetime import datetime
 from forge_jobs.errors import InvalidInput
 from forge_jobs.settings.database_url import MEMORY
 from forge_jobs.storage.interface.storage import Storage
+from forge_jobs.storage.sqlite.ageing import SqliteAgeing
 from forge_jobs.storage.sqlite.audit import SqliteAudit
 from forge_jobs.storage.sqlite.claims import SqliteClaims
 from forge_jobs.storage.sqlite.completions import SqliteCompletions
@@ -65,6 +66,7 @@ class SqliteStorage(Storage):
         self.schedule = SqliteSchedule(database)
         self.queues = SqliteQueues(database)
         self.slots = SqliteSlots(database)
+        self.ageing = SqliteAgeing(database)
         self.groups = SqliteGroups(database)
         self.time_limits = SqliteTimeLimits(database)
         self.kinds = SqliteKinds(database)

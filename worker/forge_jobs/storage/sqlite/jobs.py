@@ -44,7 +44,8 @@ SELECT job.id, {name} AS queue, job.kind,
             WHEN scheduled.job_id IS NULL THEN 'pending'
             WHEN scheduled.reason = 'retry' THEN 'retrying'
             ELSE 'scheduled' END AS state,
-       job.payload, job.codec, job.priority,
+       job.payload, job.codec, coalesce(job.asked_priority, job.priority) AS priority,
+       coalesce(job.asked_priority - job.priority, 0) AS risen,
        -- null for a job that became ready later than it was enqueued
        coalesce(finished.attempt, claimed.attempt, scheduled.attempt, blocked.attempt, ready.attempt) AS attempt,
        job.max_attempts, job.timeout, job.key, job.created_at, scheduled.run_at, scheduled.reason,
@@ -415,6 +416,7 @@ def _job(row: Record, attempt: int) -> Job:
         result=row["result"],
         groups=tuple(decoded(row["groups"]).values()),
         tags=tags.decoded(row["tags"]),
+        risen=row["risen"],
         rerun_of=row["rerun_of"],
         start_by=moment(row["start_by"]),
         deadline=moment(row["deadline"]),

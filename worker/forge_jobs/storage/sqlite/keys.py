@@ -24,7 +24,8 @@ HELD = "SELECT job_id, since FROM unique_hold WHERE kind = ? AND fingerprint = ?
 HOLD = "INSERT OR REPLACE INTO unique_hold (kind, fingerprint, since, until, job_id) VALUES (?, ?, ?, ?, ?)"
 
 UPDATE = """
-UPDATE job SET queue_id = ?, priority = ?, max_attempts = ?, timeout = ?, codec = ?, payload = ?, created_at = ?, links = ?, groups = ?, tags = ?
+UPDATE job SET queue_id = ?, priority = ?, max_attempts = ?, timeout = ?, codec = ?, payload = ?, created_at = ?, links = ?, groups = ?, tags = ?,
+    asked_priority = NULL
 WHERE id = ?
 """
 

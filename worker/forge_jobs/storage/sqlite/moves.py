@@ -161,7 +161,7 @@ def reprioritise(priority: int, transaction: Transaction, places: Sequence[Place
             transaction.tell("queue", queue_id)
     ids = [(priority, place.id) for place in places]
     transaction.execute_many("UPDATE scheduled SET priority = ? WHERE job_id = ?", ids)
-    transaction.execute_many("UPDATE job SET priority = ? WHERE id = ?", ids)
+    transaction.execute_many("UPDATE job SET priority = ?, asked_priority = NULL WHERE id = ?", ids)
     return len(places)
 
 

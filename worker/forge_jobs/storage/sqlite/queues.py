@@ -18,7 +18,7 @@ from forge_jobs.storage.sqlite.transaction import Record, Transaction
 
 COLUMNS = (
     "name, id, concurrency, paused, paused_until, pause_reason, backoff_enabled, backoff_base, backoff_max, "
-    "max_attempts, done_retention, dead_retention, timeout, rate_limit, group_limit, managed_by, cooldown_until, throttles"
+    "max_attempts, done_retention, dead_retention, timeout, rate_limit, group_limit, age_after, managed_by, cooldown_until, throttles"
 )
 
 
@@ -185,6 +185,7 @@ def _queue(row: Record) -> QueueConfig:
         timeout=duration(row["timeout"]),
         rate_limit=row["rate_limit"],
         group_limit=row["group_limit"],
+        age_after=duration(row["age_after"]),
         managed_by=row["managed_by"],
         cooldown_until=moment(row["cooldown_until"]),
         throttles=row["throttles"],

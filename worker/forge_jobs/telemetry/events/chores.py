@@ -124,6 +124,14 @@ class GroupsMended(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class JobsRose(Event):
+    """Pending jobs of the queue have waited for so long that their priority has risen."""
+
+    queue: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobsOutOfTime(Event):
     """These waiting jobs ended, since they were not begun in time or were to have ended by now."""
 

@@ -22,6 +22,7 @@ CREATE TABLE queue (
     concurrency     INTEGER CHECK (concurrency >= 0),  -- null: no limit
     rate_limit      TEXT,  -- the scope of the rate limit from which each start takes a token; it need not exist
     group_limit     INTEGER CHECK (group_limit >= 1),  -- of groups of its jobs whose limit nobody has said; null: 1
+    age_after       INTEGER CHECK (age_after > 0),  -- a job rises each time it has been pending so long; null: none does
     -- the defaults for jobs that do not set their own
     max_attempts    INTEGER NOT NULL DEFAULT 5 CHECK (max_attempts >= 0),  -- 0: no limit
     timeout         INTEGER CHECK (timeout > 0),
@@ -73,8 +74,8 @@ CREATE TABLE paused_kind (
 
 -- Jobs
 
--- The jobs as they were enqueued. A row is updated only when somebody replaces the job while it waits, or moves it to
--- another queue. Because of AUTOINCREMENT the id of a deleted job is never given to another job.
+-- The jobs as they were enqueued. A row is updated only when somebody replaces the job while it waits, moves it to
+-- another queue or priority, or when it rises. Because of AUTOINCREMENT the id of a deleted job is never given to another job.
 CREATE TABLE job (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     queue_id     INTEGER NOT NULL,
@@ -90,7 +91,8 @@ CREATE TABLE job (
     links        INTEGER,  -- the sum of 1: groups, 2: time limits
     groups       TEXT,  -- the names of its groups, and what it says of each
     tags         TEXT,  -- null: none
-    rerun_of     INTEGER  -- the job that it runs again, which may be gone; null: none
+    rerun_of     INTEGER,  -- the job that it runs again, which may be gone; null: none
+    asked_priority INTEGER  -- what was asked for, where `priority` has risen since; null: it has not
 );
 CREATE INDEX job_rerun ON job (rerun_of) WHERE rerun_of IS NOT NULL;
 
@@ -520,7 +522,7 @@ SELECT job.id,
             WHEN scheduled.job_id IS NULL THEN 'pending'
             WHEN scheduled.reason = 'retry' THEN 'retrying'
             ELSE 'scheduled' END AS state,
-       job.priority,
+       coalesce(job.asked_priority, job.priority) AS priority,
        coalesce(finished.attempt, claimed.attempt, scheduled.attempt, blocked.attempt) AS attempt,
        job.max_attempts, job.timeout, job.key, job.codec, job.payload, job.created_at,
        scheduled.run_at, scheduled.reason, claimed.claimed_at, claimed.cancel_requested_at,

@@ -1,0 +1,78 @@
+"""Ageing in PostgreSQL: pending jobs rise, by how long they have waited."""
+
+from forge_jobs.model.ageing import MOST_TURNS, Rise
+from forge_jobs.model.epoch import LeaderEpoch
+from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.contention import tried_again
+from forge_jobs.storage.postgres.leadership import LEADS
+from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
+
+# A job is due at its place plus once, twice, three times `age_after`. So for each priority in use and each of these turns
+# there is one stretch of the claim's index in which the jobs stand that became due since the last look: however many jobs
+# wait, and however many dead entries a transaction that is open for long keeps, no more is read. What has been claimed
+# meanwhile is passed over, and what somebody has moved meanwhile is not of the priority any more that it had.
+RISE = """
+WITH RECURSIVE said AS MATERIALIZED (
+    SELECT age, now, greatest(least(coalesce($2::bigint, 0), now), now - age) AS since
+    FROM (SELECT (extract(epoch FROM queue.age_after) * 1000000)::bigint AS age, {schema}.micros(now()) AS now
+          FROM {schema}.queue WHERE queue.id = $1 AND queue.age_after IS NOT NULL AND {leads}) AS queue
+), class AS (
+    (SELECT ready.priority, ready.pos FROM {schema}.ready
+     WHERE ready.queue_id = $1 AND EXISTS (SELECT FROM said) ORDER BY ready.priority, ready.pos LIMIT 1)
+    UNION ALL
+    SELECT next.priority, next.pos
+    FROM class CROSS JOIN LATERAL (
+        SELECT ready.priority, ready.pos FROM {schema}.ready
+        WHERE ready.queue_id = $1 AND ready.priority > class.priority
+        ORDER BY ready.priority, ready.pos LIMIT 1) AS next
+), bounds AS MATERIALIZED (
+    SELECT said.*, best, least({turns}, (now - oldest) / age) AS turns
+    FROM said CROSS JOIN (SELECT min(priority) AS best, min(pos) AS oldest FROM class) AS classes
+), due AS MATERIALIZED (
+    SELECT one.*
+    FROM class CROSS JOIN bounds CROSS JOIN generate_series(1, turns) AS turn CROSS JOIN LATERAL (
+        SELECT ready.ctid AS place, ready.job_id, ready.priority, ready.pos + turn * age AS at,
+               greatest(best, asked.priority - (now - ready.pos) / age)::smallint AS target
+        FROM {schema}.ready CROSS JOIN LATERAL (
+            SELECT coalesce(job.asked_priority, job.priority) AS priority
+            FROM {schema}.job WHERE job.id BETWEEN ready.job_id AND ready.job_id) AS asked
+        WHERE ready.queue_id = $1 AND ready.priority = class.priority AND ready.pos <= now - turn * age
+          AND ready.pos > CASE WHEN turn = {turns} THEN -1 ELSE since - turn * age END
+          AND greatest(best, asked.priority - (now - ready.pos) / age) < class.priority
+        ORDER BY ready.pos LIMIT $3) AS one
+    WHERE class.priority > best
+    ORDER BY one.at LIMIT $3
+), locked AS MATERIALIZED (
+    SELECT ready.ctid AS place, ready.job_id FROM {schema}.ready
+    WHERE ready.ctid = ANY (ARRAY(SELECT place FROM due)) AND ready.job_id = ANY (ARRAY(SELECT job_id FROM due))
+    FOR UPDATE SKIP LOCKED
+), risen AS (
+    UPDATE {schema}.ready SET priority = due.target
+    FROM locked JOIN due USING (job_id)
+    WHERE ready.ctid = locked.place AND ready.job_id = locked.job_id AND ready.priority = due.priority
+    RETURNING ready.job_id, due.target
+), rewritten AS (
+    UPDATE {schema}.job SET priority = risen.target, asked_priority = coalesce(job.asked_priority, job.priority)
+    FROM risen WHERE job.id BETWEEN risen.job_id AND risen.job_id
+)
+SELECT (SELECT count(*) FROM risen) AS jobs, found >= $3 AS is_full,
+       CASE WHEN found < $3 THEN now ELSE greatest(since, last - 1) END AS up_to,
+       (SELECT {schema}.wake($1) FROM risen LIMIT 1)
+FROM said CROSS JOIN (SELECT count(*) AS found, max(at) AS last FROM due) AS counted
+""".replace("{leads}", LEADS.replace("{epoch}", "$4")).replace("{turns}", str(MOST_TURNS))
+
+
+class PostgresAgeing:
+    """`Ageing` in PostgreSQL."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+
+    @tried_again
+    async def rise(
+        self, queue_id: int, *, epoch: LeaderEpoch, since: int | None = None, limit: int = 1000
+    ) -> Rise:
+        async with self._database.transaction() as connection:
+            await self._database.execute(PLANNED_AS_WALKS, connection=connection)
+            record = await self._database.fetchrow(RISE, queue_id, since, limit, epoch, connection=connection)
+        return Rise(0, None) if record is None else Rise(record["jobs"], record["up_to"], record["is_full"])
