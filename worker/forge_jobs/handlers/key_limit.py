@@ -31,6 +31,11 @@ class KeyLimit:
         if not callable(self.cost):
             checked_cost(self.cost, "cost of a limit")
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether its key and its cost can be told without any code of the program."""
+        return not callable(self.by) and not callable(self.cost)
+
     def tokens_of(self, arguments: Mapping[str, Any]) -> tuple[str, str, float]:
         """Return the scope, the key and the cost of a job with these arguments. Raises InvalidInput."""
         key = self.by(**arguments) if callable(self.by) else arguments.get(self.by)

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class PermitRequest:
+
+class PermitRequest(msgspec.Struct, frozen=True, gc=False):
     """Somebody wants to spend `cost` tokens of a key.
 
     For a job that cannot wait longer than `patience`, a permit for later is kept, and is the answer when

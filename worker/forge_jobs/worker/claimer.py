@@ -58,6 +58,7 @@ class Claimer:
         eras: Eras,
         clock_offset: float,
         stirred: asyncio.Event,
+        prepay: Callable[[Sequence[Claim]], None] = lambda claims: None,
         on_empty: Callable[[], None] | None = None,
     ) -> None:
         self.queues = queues  # by id; those that are not served any more as well
@@ -73,6 +74,7 @@ class Claimer:
         self._audit = audit
         self._recorder = recorder
         self._eras = eras
+        self._prepay = prepay  # the tokens of jobs that are limited by key
         self._clock_offset = clock_offset  # seconds that the database's clock is ahead of ours
         self._stirred = stirred  # set: something changed that the claimer may wait for
         self._is_stopping = False
@@ -364,6 +366,7 @@ class Claimer:
         new = self._held.claimed(queue, claims)
         queue.hints.took(look, claims, is_full=len(claims) == limit)
         known = self._known(queue, look, new)
+        self._prepay(known)
         self._hand.add(queue, known)
         is_outdated = queue.limits != queue.asked_under or not self._paused_groups <= queue.paused_then
         if is_outdated or not self.is_open or self._is_shut(queue):  # while the claim was on its way

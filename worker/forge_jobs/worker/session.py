@@ -1,7 +1,6 @@
 """A session: one registered life of a worker, from register to deregister.
 
-It builds the parts and connects them. When it is cut off (it could not beat, or
-was lost) it ends, and `worker` begins the next one under a new id.
+It connects the parts. When it is cut off (it could not beat, or was lost), `worker` begins another one.
 """
 
 import asyncio
@@ -37,6 +36,7 @@ from forge_jobs.worker.hand import Hand
 from forge_jobs.worker.handover import Handover
 from forge_jobs.worker.heartbeat import Heartbeat
 from forge_jobs.worker.held import HeldClaims
+from forge_jobs.worker.prepayment import Prepayment
 from forge_jobs.worker.recorder import Recorder
 from forge_jobs.worker.run_counts import RunCounts
 from forge_jobs.worker.runners import Runners
@@ -216,6 +216,7 @@ class Session:
             eras=eras,
             clock_offset=offset,
             stirred=self._stirred,
+            prepay=Prepayment(self._forge.handlers, self._tokens).pay,
             on_empty=on_empty,
         )
         self._beats = Heartbeat(

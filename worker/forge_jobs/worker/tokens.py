@@ -110,6 +110,10 @@ class LeasedTokens:
         patience = as_duration(DEFAULT_WAIT if wait is None else wait, "wait") or timedelta(0)
         await self._of_keys.take(checked, patience, job_id, taken)
 
+    def take_ahead(self, job_id: int, tokens: Sequence[tuple[str, str, float]]) -> None:
+        """The tokens (scope, key, cost) that the job will need to begin are asked for. Those that it does not take soon go back."""
+        self._of_keys.take_ahead(job_id, tokens)
+
     async def empty(self, scope: str) -> None:
         """See `ProcessTokens.empty`."""
         generation = await self._tokens.empty(scope)
@@ -120,6 +124,7 @@ class LeasedTokens:
 
     def void(self, scope: str) -> None:
         """Tokens leased from `scope` are void (another process emptied it)."""
+        self._of_keys.void(scope)
         if slice := self._slices.get(scope):
             slice.tokens, slice.voided = 0, True
 

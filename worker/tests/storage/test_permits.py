@@ -486,3 +486,26 @@ async def test_many_who_race_never_get_more_than_the_limit_allows(storage, anoth
             assert spent <= 5 + 2 * (permit.at - now).total_seconds() + 1e-3
         last = mine[-1].at
         assert spent >= 2 * (last - now).total_seconds(), "and none of it is lost"
+
+
+async def test_tokens_that_are_given_back_are_there_again(storage, clock):
+    await clock.freeze()
+    await waits(storage, *["ann"] * 5, "bob")
+
+    await storage.permits.give_back([PermitRequest("api", key) for key in ("ann", "ann", "bob", "eve")])
+
+    assert await waits(storage, *["ann"] * 3) == [0, 0, 0.5]
+    assert await waits(storage, *["bob"] * 6) == [0, 0, 0, 0, 0, 0.5]
+    assert await waits(storage, *["eve"] * 6) == [0, 0, 0, 0, 0, 0.5]
+
+
+async def test_tokens_that_have_flowed_back_or_were_taken_from_all_are_not_given_back_twice(storage, clock):
+    await clock.freeze()
+    await waits(storage, "ann", "bob")
+    await clock.advance(days=1)
+    await storage.permits.give_back([PermitRequest("api", "ann")])
+    assert await waits(storage, *["ann"] * 6) == [0, 0, 0, 0, 0, 0.5]
+
+    await storage.tokens.empty("api")
+    await storage.permits.give_back([PermitRequest("api", "bob", 5.0)])
+    assert await waits(storage, "bob") == [0.5]

@@ -28,6 +28,11 @@ class Permits(Protocol):
         limit that is gone.
         """
 
+    async def give_back(self, granted: Sequence[PermitRequest]) -> None:
+        """These requests were granted a moment ago and are not used: their tokens are there again, unless the bucket
+        was emptied meanwhile, or they have flowed back by now.
+        """
+
     async def reserve_within(self, scope: str, key: str, cost: float, within: timedelta) -> Permit:
         """As `reserve`, unless the moment lies further ahead than `within`: then nothing is spent, and
         RateLimited is raised."""

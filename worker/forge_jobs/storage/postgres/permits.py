@@ -89,6 +89,19 @@ SET cost = excluded.cost, full_at = greatest(permit.full_at, excluded.full_at),
     until = greatest(permit.until, excluded.until)
 """.replace("{bucket}", BUCKET)
 
+# A number that becomes less than what has flowed is as good as that. The rows are taken in the order of RESERVE.
+GIVE_BACK = """
+WITH given AS MATERIALIZED (
+    SELECT scope, key, sum(cost) AS cost FROM unnest($1::text[], $2::text[], $3::double precision[]) AS given (scope, key, cost)
+    GROUP BY scope, key
+), locked AS MATERIALIZED (
+    SELECT scope, key, given.cost
+    FROM given JOIN {schema}.rate_key USING (scope, key) ORDER BY scope, key FOR UPDATE OF rate_key
+)
+UPDATE {schema}.rate_key SET full_at = full_at - locked.cost FROM locked
+WHERE (rate_key.scope, rate_key.key) = (locked.scope, locked.key)
+"""
+
 RESERVE_WITHIN = """
 WITH bucket AS MATERIALIZED ({bucket} WHERE scope = $1 AND refill > 0 AND $3::double precision <= capacity
 ), spent AS (
@@ -225,6 +238,15 @@ class PostgresPermits:
             [request.scope for request in granted],
             [request.key for request in granted],
             [request.take for request in granted],
+            [request.cost for request in granted],
+        )
+
+    @tried_again
+    async def give_back(self, granted: Sequence[PermitRequest]) -> None:
+        await self._database.execute(
+            GIVE_BACK,
+            [request.scope for request in granted],
+            [request.key for request in granted],
             [request.cost for request in granted],
         )
 

@@ -71,6 +71,14 @@ class SqlitePermits:
 
         await self._database.write(keep)
 
+    async def give_back(self, granted: Sequence[PermitRequest]) -> None:
+        await self._database.write(
+            lambda transaction: transaction.execute_many(
+                "UPDATE rate_key SET full_at = full_at - ? WHERE scope = ? AND key = ?",
+                [(request.cost, request.scope, request.key) for request in granted],
+            )
+        )
+
     async def reserve_within(self, scope: str, key: str, cost: float, within: timedelta) -> Permit:
         def reserve(transaction: Transaction) -> Permit:
             flow = _refilled(transaction, scope, cost)
