@@ -630,6 +630,39 @@ async def test_a_limit_holds_that_a_job_says_which_is_replaced_at_its_place(stor
     assert (group.limit, group.occupants, group.blocked) == (2, 2, 0)
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3])
+async def test_a_job_keeps_its_place_in_its_queue_or_line_when_it_is_replaced_with_another_limit(
+    storage, clock, limit
+):
+    me = await worker(storage)
+    ids = []
+    for key in ("a", "b", "c", "d", "e"):
+        ids.append(await enqueue(storage, **of(Group("a", limit=2), key=key)))
+        await clock.advance(seconds=1)
+
+    for key in ("a", "d"):
+        replacing = job(**of(Group("a", limit=limit), key=key, key_mode=KeyMode.PRESERVE_RUN_AT))
+        assert (await storage.jobs.enqueue(replacing)).replaced
+
+    assert (await storage.groups.all())[0].limit == limit
+    begun = []
+    while claims := await claim(storage, me):
+        begun += [one.job_id for one in claims]
+        await storage.claims.finish([done(one) for one in claims])
+    assert begun == ids
+
+
+async def test_a_blocked_job_that_is_replaced_at_its_place_is_not_dropped(storage):
+    newest = Group("a", overflow="drop_newest")
+    await storage.groups.pause("a", until=None, reason=None)
+    waiting = await enqueue(storage, **of(newest, key="k"))
+
+    answer = await storage.jobs.enqueue(job(**of(newest, key="k", key_mode=KeyMode.PRESERVE_RUN_AT)))
+
+    assert (answer.id, answer.replaced) == (waiting, True)
+    assert await state(storage, waiting) is State.BLOCKED
+
+
 @pytest.mark.parametrize("groups", [(), ("b",)])
 async def test_a_job_that_leaves_its_group_when_it_is_replaced_hands_its_place_over(storage, groups):
     await enqueue(storage, **of("a", key="k"))

@@ -1,7 +1,10 @@
 """What groups still need when a transaction has ended that could not see to it, as only a server has them."""
 
+import asyncio
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
+import asyncpg
 import pytest
 
 from forge_jobs.errors import StorageRefused
@@ -93,6 +96,168 @@ async def test_a_place_that_jobs_leave_together_is_given_away_although_a_group_w
     await storage.schedule.make_pending()
 
     assert await state(storage, second) is State.PENDING
+
+
+async def meanwhile(database, call, ends):
+    """Return what the call returns, which has to wait until `ends` has run."""
+    task = asyncio.create_task(call)
+    while not task.done() and not await database.rows(
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    ):
+        await asyncio.sleep(0)
+    assert not task.done()
+    await ends()
+    return await task
+
+
+@asynccontextmanager
+async def begun(database):
+    """A transaction, and what commits it."""
+    connection = await asyncpg.connect(database.url)
+    try:
+        transaction = connection.transaction()
+        await transaction.start()
+        yield connection, transaction.commit
+    finally:
+        await connection.close()
+
+
+async def joining(connection, **facts):
+    """A job joins its groups in this transaction, as it does in one of ours."""
+    [job_id] = await connection.fetchrow("SELECT nextval('forge_jobs.job_id_seq')")
+    await connection.execute(
+        "INSERT INTO forge_jobs.job (id, queue_id, priority, max_attempts, kind, codec, created_at, payload, links, groups) "
+        "VALUES ($1, 1, 0, 1, 'work', 'json', now(), '', 1, $2)",
+        job_id,
+        facts["groups"],
+    )
+    await connection.execute(
+        "SELECT forge_jobs.join_groups(ARRAY[$1::bigint], ARRAY[1], ARRAY[0::smallint], ARRAY[0], ARRAY[1::bigint], ARRAY[$2::text], "
+        "ARRAY[now()], ARRAY[true])",
+        job_id,
+        facts["groups"],
+    )
+    return job_id
+
+
+async def test_a_group_that_is_paused_while_its_first_job_joins_it_blocks_that_job(storage, database):
+    async with begun(database) as (connection, commit):
+        first = await joining(connection, **ONE)
+
+        pausing = storage.groups.pause("a", until=None, reason=None)
+        await meanwhile(database, pausing, commit)
+
+    assert await state(storage, first) is State.BLOCKED
+    assert await storage.groups.resume("a")
+    assert await state(storage, first) is State.PENDING
+
+
+async def test_a_group_that_is_resumed_while_its_first_job_joins_it_has_a_place_for_that_job(
+    storage, database
+):
+    await storage.groups.pause("a", until=None, reason=None)
+    async with begun(database) as (connection, commit):
+        first = await joining(connection, **ONE)
+
+        await meanwhile(database, storage.groups.resume("a"), commit)
+
+    assert await state(storage, first) is State.PENDING
+
+
+@pytest.mark.parametrize("is_paused", [True, False])
+async def test_the_first_job_that_joins_a_group_while_that_is_paused_or_resumed_waits_or_not(
+    storage, database, is_paused
+):
+    if not is_paused:
+        await storage.groups.pause("a", until=None, reason=None)
+    async with begun(database) as (connection, commit):
+        if is_paused:
+            await connection.execute(
+                "INSERT INTO forge_jobs.paused_group (name, paused_at) VALUES ('a', now())"
+            )
+        else:
+            await connection.execute("DELETE FROM forge_jobs.paused_group")
+        await connection.execute("SELECT forge_jobs.switched(ARRAY['a'])")
+
+        first = await meanwhile(database, enqueue(storage, **ONE), commit)
+
+    assert await state(storage, first) is (State.BLOCKED if is_paused else State.PENDING)
+
+
+async def test_pausing_and_resuming_a_group_that_nobody_uses_leaves_no_row(storage, database):
+    await storage.groups.pause("a", until=None, reason=None)
+    await storage.groups.resume("a")
+
+    assert await database.rows("SELECT * FROM job_group") == []
+    assert await database.rows("SELECT * FROM unsettled") == []
+
+
+async def test_a_job_that_is_handed_back_while_its_group_is_paused_is_blocked(storage, database):
+    """The pause is committed after the hand-back has begun, and has not seen its job pending."""
+    claimed = await running(storage, await worker(storage), **ONE)
+    async with begun(database) as (connection, commit):
+        await connection.execute("INSERT INTO forge_jobs.paused_group (name, paused_at) VALUES ('a', now())")
+        await connection.execute("SELECT forge_jobs.switched(ARRAY['a'])")
+
+        await meanwhile(database, storage.claims.hand_back([claimed]), commit)
+
+    assert await state(storage, claimed.job_id) is State.BLOCKED
+
+
+async def test_a_pending_job_that_somebody_has_locked_while_its_group_is_paused_is_blocked_after_that(
+    storage, database
+):
+    first = await enqueue(storage, key="k", **ONE)
+    async with database.transaction() as connection:
+        replacing = job(key="k", key_mode=KeyMode.PRESERVE_RUN_AT, **ONE)
+        assert (await storage.jobs.enqueue(replacing, connection=connection)).replaced
+        await storage.groups.pause("a", until=None, reason=None)
+    await storage.schedule.make_pending()
+
+    assert await state(storage, first) is State.BLOCKED
+    await storage.schedule.make_pending()
+    assert await database.rows("SELECT * FROM unsettled") == []
+
+
+@pytest.mark.parametrize("change", ["pause", "resume", "set", "unset"])
+async def test_what_a_change_of_a_group_leaves_is_done_though_its_maker_dies(
+    storage, database, monkeypatch, change
+):
+    """Another group of the job is locked meanwhile, and nobody goes on after the commit."""
+    both = {"groups": encoded([Group("a"), Group("b")])}
+    if change == "pause":
+        await enqueue(storage, **both)
+        waiting = await enqueue(storage, groups=encoded([Group("b")]))
+    else:
+        if change == "unset":
+            await enqueue(storage, groups=encoded([Group("a", limit=2)]))
+            await storage.groups.set("a", 1)
+        elif change == "set":
+            await enqueue(storage, **ONE)
+        else:
+            await storage.groups.pause("a", until=None, reason=None)
+        waiting = await enqueue(storage, **both)
+    assert await state(storage, waiting) is State.BLOCKED
+
+    async def dies(*_):
+        raise ConnectionError
+
+    async with database.transaction() as connection:
+        if change != "pause":
+            await connection.execute("SELECT FROM forge_jobs.job_group WHERE name = 'b' FOR NO KEY UPDATE")
+        monkeypatch.setattr("forge_jobs.storage.postgres.groups.admit", dies)
+        with pytest.raises(ConnectionError):
+            await {
+                "pause": lambda: storage.groups.pause("a", until=None, reason=None),
+                "resume": lambda: storage.groups.resume("a"),
+                "set": lambda: storage.groups.set("a", 2),
+                "unset": lambda: storage.groups.set("a", None),
+            }[change]()
+        assert await state(storage, waiting) is State.BLOCKED
+    monkeypatch.undo()
+    await storage.schedule.make_pending()
+
+    assert await state(storage, waiting) is State.PENDING
 
 
 @pytest.mark.parametrize("how", ["replace", "remove", "sql"])

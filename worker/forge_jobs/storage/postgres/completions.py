@@ -64,7 +64,7 @@ def _reschedule(postpone: str, waits: str) -> str:
 RESCHEDULE = _reschedule(POSTPONE, "NOT is_cancelled")
 RESCHEDULE_KEYED = _reschedule(POSTPONE_KEYED, "NOT (is_cancelled OR is_superseded)")
 RESCHEDULE_LINKED = _reschedule(
-    POSTPONE_LINKED.replace(f", {endings.left()}", "").replace(
+    POSTPONE_LINKED.replace(f", {endings.LEFT}", "").replace(
         ", waits AS (", f", {endings.vacated('gone')}, waits AS (", 1
     ),
     f"NOT (is_cancelled OR is_superseded OR {endings.BY_TIME} IS NOT NULL)",

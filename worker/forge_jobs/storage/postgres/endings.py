@@ -84,7 +84,7 @@ def placed(of: str = "gone", *, pos: str = "", order: str = "job_id", attempt: s
     return f"""placed AS (
     INSERT INTO {{schema}}.ready (job_id, pos, queue_id, attempt, priority)
     SELECT job_id, {pos}, queue_id, {attempt}, priority FROM {of}
-    RETURNING queue_id
+    RETURNING queue_id, job_id
 )"""
 
 
@@ -148,16 +148,14 @@ def vacated(of: str) -> str:
 )"""
 
 
-def left(of: str = "") -> str:
-    """Those of `gone` have no places in groups any more; a column of the answer with groups to `admit` to again."""
-    return f"{{schema}}.leave_groups(array_agg(job_id) {of}) AS again"
+LEFT = "{schema}.leave_groups(array_agg(job_id)) AS again"
+"""Those of `gone` have no places in groups any more; a column of the answer with groups to `admit` to again."""
 
 
-def left_or_withdrawn(of: str) -> str:
-    """The same, and those that are `placed` although a group of theirs is paused stand in its line again."""
-    return f"""{left(of).removesuffix(" AS again")} || (
-           SELECT {{schema}}.withdraw() FROM (SELECT count(*) FROM placed) AS all_placed
-           WHERE EXISTS (SELECT FROM {{schema}}.paused_group)) AS again"""
+def handed_back(ended: str) -> str:
+    """The same holds for those of `gone` that have `ended`; those that are `placed` keep what they have, unless a group is paused."""
+    # once they are placed, so that the function sees them
+    return f"{{schema}}.handed_back(array_agg(job_id) FILTER (WHERE {ended}), (SELECT array_agg(job_id) FROM placed)) AS again"
 
 
 WOKEN = (

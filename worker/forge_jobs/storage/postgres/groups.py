@@ -32,21 +32,12 @@ ADMIT = "SELECT {schema}.admit($1)"
 ROUNDS = 20
 """How often groups are admitted to again because others have them locked, until that is left to whoever looks next."""
 
-LEAVE = "INSERT INTO {schema}.unsettled (group_id) SELECT unnest($1::bigint[])"
-
 AT_ONCE = 100
 """How many places that were freed are given away in one statement."""
 
-# Whoever gets here first takes it on, so that none waits for another one.
 SETTLE = f"""
-WITH mine AS (
-    DELETE FROM {{schema}}.unsettled WHERE id = ANY (ARRAY(
-        SELECT id FROM {{schema}}.unsettled WHERE group_id IS NOT NULL ORDER BY id LIMIT {AT_ONCE} FOR UPDATE SKIP LOCKED))
-    RETURNING group_id
-)
-SELECT count(*) AS settled, {{schema}}.admit(array_agg(DISTINCT group_id)) AS again,
-       (SELECT array_agg(DISTINCT job_id) FROM {{schema}}.unsettled WHERE job_id IS NOT NULL) AS in_way
-FROM mine
+SELECT settled, again, (SELECT array_agg(DISTINCT job_id) FROM {{schema}}.unsettled WHERE job_id IS NOT NULL) AS in_way
+FROM {{schema}}.settle_next({AT_ONCE})
 """
 
 SETTLED = "DELETE FROM {schema}.unsettled WHERE job_id = $1"
@@ -83,19 +74,17 @@ WITH written AS (
 SELECT id, {schema}.admit(ARRAY[id]) AS again FROM written
 """
 
-# The pause is there before the row of the group is locked, so that whoever comes after the lock sees it.
 PAUSE = """
 WITH paused AS (
     INSERT INTO {schema}.paused_group (name, until, reason, paused_at) VALUES ($1, $2, $3, now())
     ON CONFLICT (name) DO UPDATE SET (until, reason, paused_at) = (excluded.until, excluded.reason, excluded.paused_at)
     RETURNING name
 )
-SELECT {schema}.configured(), {schema}.withdraw() AS again FROM paused
+SELECT {schema}.switched(array_agg(name)) AS again FROM paused
 """
 
-_RESUMED = """SELECT array_agg(name ORDER BY name) AS ended, CASE WHEN count(*) > 0 THEN {schema}.configured() END,
-       CASE WHEN count(*) > 0 THEN {schema}.admit(ARRAY(
-           SELECT id FROM {schema}.job_group WHERE job_group.name = ANY (array_agg(ended.name)))) END AS again"""
+_RESUMED = """SELECT array_agg(name ORDER BY name) AS ended,
+       CASE WHEN count(*) > 0 THEN {schema}.switched(array_agg(name)) END AS again"""
 
 RESUME = f"""
 WITH ended AS (DELETE FROM {{schema}}.paused_group WHERE name = $1 RETURNING name)
@@ -109,9 +98,18 @@ WITH ended AS (DELETE FROM {{schema}}.paused_group WHERE until <= now() RETURNIN
 
 PAUSED = "SELECT name, paused_at FROM {schema}.paused_group ORDER BY name"
 
-WITHDRAW = "SELECT {schema}.withdraw() WHERE EXISTS (SELECT FROM {schema}.paused_group) AND {leads}".replace(
-    "{leads}", LEADS.replace("{epoch}", "$1")
+# The paused groups of which a job is pending, which is looked for in all that is ready only where one may be.
+LEFT_PENDING = """
+WITH unclaimed AS MATERIALIZED (
+    SELECT occupant.job_id, occupant.group_id
+    FROM {schema}.paused_group JOIN {schema}.job_group USING (name) JOIN {schema}.occupant ON occupant.group_id = job_group.id
+    WHERE NOT EXISTS (SELECT FROM {schema}.claimed WHERE claimed.job_id = occupant.job_id) AND {leads}
 )
+SELECT array_agg(DISTINCT group_id) FROM unclaimed
+WHERE (SELECT true FROM {schema}.ready WHERE ready.job_id = unclaimed.job_id LIMIT 1)
+""".replace("{leads}", LEADS.replace("{epoch}", "$1"))
+
+SETTLE_THESE = "SELECT {schema}.settle($1)"
 
 FULL = """
 SELECT job_group.name, coalesce(job_group.set_limit, job_group.said) AS "limit", first.job_id AS holder,
@@ -238,10 +236,10 @@ class PostgresGroups:
             if record["last"] is None:
                 break
             last = record["last"]
-        withdrawn = await self._database.fetchval(WITHDRAW, epoch)
-        if withdrawn:
-            mended += len(withdrawn)
-            await admit(self._database, withdrawn)
+        left_pending = await self._database.fetchval(LEFT_PENDING, epoch)
+        if left_pending:
+            mended += len(left_pending)
+            await admit(self._database, await self._database.fetchval(SETTLE_THESE, left_pending))
         standing = await self._database.fetchval(STANDING)
         if standing:
             mended += len(standing)
@@ -264,18 +262,13 @@ async def full_groups(database: PostgresDatabase, job_id: int) -> list[FullGroup
 async def admit(database: PostgresDatabase, groups: Sequence[int] | None) -> None:
     """Free places of these groups are given away, also where another transaction had one of their rows locked.
 
-    What cannot be done now is left to whoever looks next.
+    What cannot be done now stays unsettled, for whoever looks next.
     """
-    for _ in range(ROUNDS):
-        if not groups:
-            return
-        try:
+    with suppress(StorageUnavailable):
+        for _ in range(ROUNDS):
+            if not groups:
+                return
             groups = await database.fetchval(ADMIT, sorted(set(groups)))
-        except StorageUnavailable:
-            break
-    if groups:
-        with suppress(StorageUnavailable):
-            await database.execute(LEAVE, sorted(set(groups)))
 
 
 async def settle(database: PostgresDatabase, joined: asyncpg.Record | dict[str, Any]) -> None:

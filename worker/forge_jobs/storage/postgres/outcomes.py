@@ -63,7 +63,7 @@ SELECT array_agg(job_id) FROM gone
 """
 
 # The same for jobs that are linked to others, which get what is free now, or that have time limits.
-FINISH_LINKED = f"{FINISH.rstrip().removesuffix('FROM gone')}, {endings.left()} FROM gone".replace(
+FINISH_LINKED = f"{FINISH.rstrip().removesuffix('FROM gone')}, {endings.LEFT} FROM gone".replace(
     "), ended AS (", f"), {endings.unlimited('gone')}, ended AS (", 1
 )
 
@@ -201,7 +201,7 @@ WITH {_gone(given, due, keyed=keyed, limits=limits)}, {ends}, waits AS (
             **_ends_counted(linked=linked),
         )
     }
-SELECT array_agg(job_id), {answer}, {endings.WOKEN}{f", {endings.left()}{told}" if linked else ""}
+SELECT array_agg(job_id), {answer}, {endings.WOKEN}{f", {endings.LEFT}{told}" if linked else ""}
 FROM gone
 """
 
@@ -209,9 +209,7 @@ FROM gone
 def _hand_back(*, keyed: bool, linked: bool = False) -> str:
     ended, ends, answer = _ended(keyed=keyed, linked=linked, never_ran="true")
     limits = filled(_LIMITS, not_begun="", due="now()") if linked else ""
-    left = ""
-    if linked:  # the others keep what they have, unless a group is paused
-        left = f", {endings.left_or_withdrawn(f'FILTER (WHERE {ended})')}"
+    left = f", {endings.handed_back(ended)}" if linked else ""
     given = {
         "job_id": "bigint",
         "worker_id": "bigint",

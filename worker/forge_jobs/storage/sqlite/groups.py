@@ -43,6 +43,8 @@ SELECT coalesce(set_limit, said) - (SELECT count(*) FROM occupant WHERE group_id
 FROM job_group WHERE id = ?
 """
 
+IDS = "SELECT id FROM job_group WHERE name IN (SELECT value FROM json_each(?))"
+
 PAUSE = "INSERT OR REPLACE INTO paused_group (name, until, reason, paused_at) VALUES (?, ?, ?, ?)"
 
 # The jobs that are pending in paused groups, those that have waited longest last.
@@ -304,23 +306,18 @@ def take_place(transaction: Transaction, job_id: int, name: str) -> None:
 
 def ids_of(transaction: Transaction, groups: str | None) -> list[int]:
     """Return the ids of these groups, as far as they are known."""
-    names = json.dumps(list(decoded(groups)))
-    return [
-        row[0]
-        for row in transaction.rows(
-            "SELECT id FROM job_group WHERE name IN (SELECT value FROM json_each(?))", (names,)
-        )
-    ]
+    return [one for (one,) in transaction.rows(IDS, (json.dumps(list(decoded(groups))),))]
 
 
-def keeps_place(transaction: Transaction, before: str | None, groups: str | None) -> bool:
-    """Whether a job that says `groups` may keep the places that it has by what it said before; then what it says of them holds."""
-    rules = decoded(groups)
-    if decoded(before).keys() != rules.keys():
-        return False
-    for rule in rules.values():
+def keeps_place(before: str | None, groups: str | None) -> bool:
+    """Whether a job that says `groups` keeps the places that it has by what it said before."""
+    return decoded(before).keys() == decoded(groups).keys()
+
+
+def say(transaction: Transaction, groups: str | None) -> None:
+    """What a job says now of these groups holds; jobs that wait get what is free then."""
+    for rule in decoded(groups).values():
         _say(transaction, rule, transaction.now)
-    return True
 
 
 def leave_of(transaction: Transaction, claims: Iterable[Claim]) -> None:
@@ -426,8 +423,7 @@ def _resumed(transaction: Transaction, ended: Sequence[Row]) -> list[str]:
     """These groups are paused no more: they give their places away, and workers are told; return their names."""
     names = sorted(name for (name,) in ended)
     if names:
-        ids = "SELECT id FROM job_group WHERE name IN (SELECT value FROM json_each(?))"
-        admit(transaction, [one for (one,) in transaction.rows(ids, (json.dumps(names),))])
+        admit(transaction, [one for (one,) in transaction.rows(IDS, (json.dumps(names),))])
         configured(transaction)
     return names
 

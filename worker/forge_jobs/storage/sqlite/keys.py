@@ -29,6 +29,11 @@ UPDATE job SET queue_id = ?, priority = ?, max_attempts = ?, timeout = ?, codec 
 WHERE id = ?
 """
 
+STAND = """
+INSERT INTO blocked (job_id, group_id, pos, queue_id, attempt, priority, groups)
+VALUES (:job_id, :group_id, :pos, :queue_id, 0, :priority, :groups)
+"""
+
 # The columns are named: a later release may add some while this one still runs.
 INSERT = """
 INSERT INTO job (id, queue_id, priority, max_attempts, timeout, kind, codec, key, created_at, payload, links, groups, tags,
@@ -136,7 +141,9 @@ def _rewrite(
     """The waiting job is the one that is asked for, with its id, as if it was enqueued now."""
     now = transaction.now
     run_at = transaction.value("SELECT run_at FROM scheduled WHERE job_id = ?", (place.id,))
-    pos = transaction.value("SELECT pos FROM blocked WHERE job_id = ?", (place.id,))
+    stood = transaction.record(
+        "SELECT job_id, group_id, pos, groups FROM blocked WHERE job_id = ?", (place.id,)
+    )
     created_at = transaction.value("SELECT created_at FROM job WHERE id = ?", (place.id,))
     stays = job.key_mode in (KeyMode.PRESERVE_RUN_AT, KeyMode.PUT_OFF) and place.attempt == 0
     moves.take_out(transaction, [place])
@@ -155,21 +162,18 @@ def _rewrite(
         starts_at = min(starts_at, later(created_at, job.max_wait))
     time_limits.forget(transaction, [place.id])
     time_limits.begin(transaction, place.id, job, max(starts_at, now))
-    if stays and place.state is State.PENDING and groups.keeps_place(transaction, place.groups, job.groups):
-        assert place.pos is not None
-        make_ready(transaction, [(place.id, place.pos, queue_id, 0, job.priority or 0)])
-        count_move(transaction, [queue_id], None, "pending")
+    if stays and run_at is None and groups.keeps_place(place.groups, job.groups):
+        if stood is None:
+            assert place.pos is not None
+            make_ready(transaction, [(place.id, place.pos, queue_id, 0, job.priority or 0)])
+        else:
+            transaction.execute(STAND, {**stood, "queue_id": queue_id, "priority": job.priority or 0})
+        count_move(transaction, [queue_id], None, moves.COLUMNS[place.state])
+        groups.say(transaction, job.groups)
         return
     moves.leave_groups(transaction, [place])
-    stands = stays and run_at is None
-    _wait(
-        transaction,
-        place.id,
-        job,
-        queue_id,
-        starts_at,
-        (place.pos if pos is None else pos) if stands else None,
-    )
+    pos = place.pos if stood is None else stood["pos"]
+    _wait(transaction, place.id, job, queue_id, starts_at, pos if stays and run_at is None else None)
 
 
 def due(job: NewJob, now: int) -> int:
