@@ -175,6 +175,28 @@ async def test_a_claimed_job_that_is_handed_back_too_late_is_expired(storage, cl
     assert [(one.expired, one.ended_by is not None) for one in claims] == [(True, True), (False, False)]
 
 
+@pytest.mark.parametrize("limit", ["start_by", "deadline"])
+@pytest.mark.parametrize("how", ["handed back", "throttled"])
+async def test_what_ends_since_it_comes_back_too_late_counts_no_attempt_unless_it_was_begun(
+    storage, clock, limit, how
+):
+    me = await worker(storage)
+    wanted = await enqueue(storage, **{limit: MINUTE})
+    [claimed] = await claim(storage, me)
+    await clock.advance(minutes=2)
+
+    if how == "handed back":
+        await storage.claims.hand_back([claimed])
+    else:
+        await storage.claims.postpone([Postponement(claimed, Reason.THROTTLED, HOUR, counted=False)])
+
+    found = await storage.jobs.get(wanted)
+    is_begun = how == "throttled" and limit == "deadline"
+    assert found.state is (State.EXPIRED if limit == "start_by" else State.DEAD)
+    assert (found.attempt, found.worker_id) == ((1, me) if is_begun else (0, None))
+    assert (found.started_at is not None) is is_begun
+
+
 async def test_a_claimed_job_that_is_handed_back_in_time_may_expire_later(storage, clock):
     me = await worker(storage)
     wanted = await enqueue(storage, start_by=MINUTE)

@@ -151,7 +151,7 @@ def hand_back(transaction: Transaction, claims: Sequence[Claim]) -> list[int]:
     """The jobs are pending again, their attempts not counted, or have ended as `postpone` says; return the ids of those whose claim was lost."""
     ended = _ended_meanwhile(transaction, [(claim, transaction.now, False) for claim in claims])
     owned, lost = _owned(transaction, {proof(claim): claim for claim in claims})
-    _end(transaction, owned, ended)
+    _end(transaction, owned, ended, is_handed_back=True)
     groups.leave_of(transaction, [claim for claim in owned if proof(claim) in ended])
     owned = [claim for claim in owned if proof(claim) not in ended]
     make_ready(
@@ -194,21 +194,30 @@ def _ended_meanwhile(transaction: Transaction, waits: Sequence[tuple[Claim, int,
     return {row[:3]: row[3] for row in rows if row[4] or row[5] or row[:3] in late}
 
 
-def _end(transaction: Transaction, claims: Sequence[Claim], since: Mapping[Proof, int]) -> None:
+def _end(
+    transaction: Transaction,
+    claims: Sequence[Claim],
+    since: Mapping[Proof, int],
+    *,
+    is_handed_back: bool = False,
+) -> None:
     """Those of the jobs, whose claims were taken back, that are in `since` are dead or expired, as their claims say."""
     ended = [claim for claim in claims if proof(claim) in since]
     if not ended:
         return
+    never_ran = {
+        claim.job_id for claim in ended if claim.ended_by is not None and (claim.expired or is_handed_back)
+    }
     retentions: dict[int, int] = dict(transaction.rows("SELECT id, dead_retention FROM queue"))
     kept = [claim for claim in ended if retentions[claim.queue_id]]
     finished = [
         (
             claim.job_id,
-            None if claim.expired else claim.worker_id,
-            None if claim.expired else since[proof(claim)],
+            None if claim.job_id in never_ran else claim.worker_id,
+            None if claim.job_id in never_ran else since[proof(claim)],
             transaction.now,
             claim.queue_id,
-            claim.attempt - 1 if claim.expired else claim.attempt,
+            claim.attempt - 1 if claim.job_id in never_ran else claim.attempt,
             State.EXPIRED.value if claim.expired else State.DEAD.value,
             claim.ended_by or (CANCELLED_BY_USER if claim.cancel_requested else SUPERSEDED),
             None,
