@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from forge_jobs.model.group import GROUPS, Group
+from forge_jobs.model.group import GROUPS, Group, has_groups
 from forge_jobs.model.time_limit import LIMITED, Limit, TimeLimits
 
 FOREVER = 0
@@ -207,6 +207,11 @@ class Claim(msgspec.Struct, gc=False):
     limits: TimeLimits | None = None  # None: it has none
     ended_by: str | None = None  # the error of a job that does not wait again, since its time is over
     expired: bool = False  # of such a job, whether it was not begun in time
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether the job is in any group."""
+        return has_groups(self.links)
 
     @property
     def created_at(self) -> datetime:

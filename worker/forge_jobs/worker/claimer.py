@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from forge_jobs.errors import StorageBusy
 from forge_jobs.handlers.handler import Handlers
@@ -150,7 +151,7 @@ class Claimer:
                 self._aside.forget(queue)
         self._order = [queue for queue in self._order if queue.id in there]
         if wanted.paused_groups - self._paused_groups:  # a hand-back lets their jobs stand in line again
-            self._hand.hand_back()
+            self._hand.hand_back(None, lambda claim: claim.has_groups)  # in which, the database knows
         self._paused_groups = wanted.paused_groups
         served = {queue.id for queue in self._order}
         for config in there.values():
@@ -172,7 +173,7 @@ class Claimer:
         """No job of these kinds is begun; those that were paused before are looked for from the queue's beginning."""
         queue.paused_kinds = kinds
         queue.hints.forget()
-        self._hand.hand_back(queue)
+        self._hand.hand_back(queue, lambda claim: claim.kind in kinds)
         self.wake(queue.id)
 
     def recorded(self, verdicts: Sequence[Verdict]) -> None:
@@ -254,11 +255,9 @@ class Claimer:
             until = min([self._audit.at, now + LONGEST_POLL, *(queue.look_at for queue in self._order)])
         if until <= now:
             return
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(until - now):
                 await self._stirred.wait()
-        except TimeoutError:
-            pass
 
     async def _look(self, wanted: int) -> None:
         now = time.monotonic()
@@ -368,9 +367,10 @@ class Claimer:
         known = self._known(queue, look, new)
         self._prepay(known)
         self._hand.add(queue, known)
-        is_outdated = queue.limits != queue.asked_under or not self._paused_groups <= queue.paused_then
-        if is_outdated or not self.is_open or self._is_shut(queue):  # while the claim was on its way
+        if queue.limits != queue.asked_under or not self.is_open or self._is_shut(queue):  # meanwhile
             self._hand.hand_back(queue)
+        elif not self._paused_groups <= queue.paused_then:
+            self._hand.hand_back(queue, lambda claim: claim.has_groups)
         if lease is not None:
             await self._allowance.give_back_tokens(queue, lease, lease.tokens - len(known))
         self._scouts.send(queue)

@@ -139,20 +139,30 @@ class Hand:
             if attempt.context is not None and attempt.context.completion is not None
         }
 
-    def take_back(self, queue: ServedQueue | None = None) -> list[tuple[Claim, ServedQueue]]:
-        """Return the jobs (of the queue) that no handler has begun; they are no longer in hand."""
-        unbegun = [*self._reading.values(), *self.waiting]
-        taken = [job for job in unbegun if queue is None or job[1] is queue]
-        for claim, _ in taken:
-            self._reading.pop(claim.job_id, None)
-            self.extra.free(claim.job_id)
-        if taken:
-            self._take_out(lambda job: queue is None or job[1] is queue)
-        return [(claim, of) for claim, of in taken if not isinstance(claim, ExtraSlot)]
+    def take_back(
+        self, queue: ServedQueue | None = None, which: Callable[[Claim], bool] | None = None
+    ) -> list[tuple[Claim, ServedQueue]]:
+        """Return the jobs (of the queue; of which this holds) that no handler has begun; they are no longer in hand."""
+        taken = [
+            (claim, of)
+            for claim, of in (*self._reading.values(), *self.waiting)
+            if not isinstance(claim, ExtraSlot)
+            and (queue is None or of is queue)
+            and (which is None or which(claim))
+        ]
+        gone = {claim.job_id for claim, _ in taken}
+        for job_id in gone:
+            self._reading.pop(job_id, None)
+            self.extra.free(job_id)
+        if gone:
+            self._take_out(lambda job: job[0].job_id in gone)
+        return taken
 
-    def hand_back(self, queue: ServedQueue | None = None) -> None:
-        """The jobs (of the queue) that no handler has begun are for others."""
-        for claim, of in self.take_back(queue):
+    def hand_back(
+        self, queue: ServedQueue | None = None, which: Callable[[Claim], bool] | None = None
+    ) -> None:
+        """The jobs (of the queue; of which this holds) that no handler has begun are for others."""
+        for claim, of in self.take_back(queue, which):
             self.record(handed_back(claim, of.config))
 
     def hand_back_surplus(self, seconds: float) -> None:

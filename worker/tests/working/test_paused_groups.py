@@ -35,8 +35,11 @@ async def test_no_job_of_a_paused_group_begins_while_others_do(forge: Forge) -> 
 
 
 async def test_a_running_job_ends_and_what_was_claimed_ahead_waits_for_the_end_of_the_pause(
-    forge: Forge,
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(
+        "forge_jobs.worker.claimer.LONGEST_IN_HAND", 3600.0
+    )  # for no other reason does one go back
     begun: list[int] = []
     go = asyncio.Event()
 
@@ -51,25 +54,27 @@ async def test_a_running_job_ends_and_what_was_claimed_ahead_waits_for_the_end_o
         await work.enqueue(number=0)
         await eventually(lambda: begun)
         ahead = [await work.enqueue(number=number) for number in (1, 2)]
+        other = await work.options(group=()).enqueue(number=9)
         assert worker.session is not None
         claimer = worker.session._claimer
         [queue] = claimer.queues.values()
         claims = await forge.storage.claims.claim(
-            queue.id, worker.session.info.id, limit=2, standing=claimer._eras.standing
+            queue.id, worker.session.info.id, limit=3, standing=claimer._eras.standing
         )
         claimer._held.claimed(queue, claims)
         claimer._hand.waiting.extend((claim, queue) for claim in claims)  # as after many short jobs
 
         await forge.groups.pause("a")
         await eventually(lambda: _blocked(forge, 2))
+        assert [claim.job_id for claim, _ in claimer._hand.waiting] == [other.id]
         go.set()
-        await eventually(lambda: _done(forge, 1))
-        assert begun == [0]
+        await eventually(lambda: _done(forge, 2))
+        assert begun == [0, 9]
 
         await forge.groups.resume("a")
         for job in ahead:
             await forge.wait(job, timeout=20)
-    assert begun == [0, 1, 2]
+    assert begun == [0, 9, 1, 2]
 
 
 @pytest.mark.parametrize("paused_before", [False, True])

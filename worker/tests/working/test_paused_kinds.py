@@ -2,9 +2,12 @@
 
 import asyncio
 
+import pytest
+
 from forge_jobs import Forge, State, Worker
 from forge_jobs.model.job import Claim
 from forge_jobs.telemetry.events import KindsResumed, UnknownKind
+from forge_jobs.worker import claimer
 from forge_jobs.worker.served_queue import ServedQueue
 from tests.working.events import Events
 from tests.working.eventually import eventually
@@ -14,8 +17,8 @@ from tests.working.running import working
 async def follows(worker: Worker, *paused: str) -> None:
     """The worker has heard that these kinds, and no others, are paused."""
     assert worker.session is not None
-    claimer = worker.session._claimer
-    await eventually(lambda: all(set(queue.paused_kinds) == {*paused} for queue in claimer.queues.values()))
+    queues = worker.session._claimer.queues.values()
+    await eventually(lambda: all(set(queue.paused_kinds) == {*paused} for queue in queues))
 
 
 async def test_no_job_of_a_paused_kind_begins_while_others_of_its_queue_do(
@@ -65,15 +68,21 @@ async def test_a_worker_that_starts_knows_which_kinds_are_paused(forge: Forge) -
 
 
 async def test_jobs_that_a_worker_has_claimed_and_not_begun_go_back_when_their_kind_is_paused(
-    forge: Forge,
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(claimer, "LONGEST_IN_HAND", 3600.0)  # for no other reason does one go back
     go = asyncio.Event()
 
     @forge.handler
     async def send() -> None:
         await go.wait()
 
-    await forge.enqueue_many("send", [{}] * 5)
+    @forge.handler
+    async def work() -> None: ...
+
+    await forge.enqueue_many("send", [{}] * 3)
+    other = await work.enqueue()
+    await forge.enqueue_many("send", [{}] * 2)
     async with working(forge, concurrency=1) as worker:
         assert worker.session is not None
         hand = worker.session.hand
@@ -82,10 +91,10 @@ async def test_jobs_that_a_worker_has_claimed_and_not_begun_go_back_when_their_k
         hand.waiting.extend((claim, of) for claim, of in await _claimed(forge, worker, 3))
         await forge.kinds.pause("send")
         await follows(worker, "send")
-        await eventually(lambda: not hand.waiting)
+        await eventually(lambda: [claim.job_id for claim, _ in hand.waiting] == [other.id])
 
         go.set()
-        await eventually(lambda: _counted(forge, done=1, pending=4))
+        await eventually(lambda: _counted(forge, done=2, pending=4))
         assert all(job.attempt == 0 for job in await forge.jobs.list(state=State.PENDING))
 
 
@@ -96,12 +105,12 @@ async def _counted(forge: Forge, *, done: int, pending: int) -> bool:
 
 async def _claimed(forge: Forge, worker: Worker, limit: int) -> list[tuple[Claim, ServedQueue]]:
     assert worker.session is not None
-    claimer = worker.session._claimer
-    [queue] = claimer.queues.values()
+    mine = worker.session._claimer
+    [queue] = mine.queues.values()
     claims = await forge.storage.claims.claim(
-        queue.id, worker.session.info.id, limit=limit, standing=claimer._eras.standing
+        queue.id, worker.session.info.id, limit=limit, standing=mine._eras.standing
     )
-    claimer._held.claimed(queue, claims)
+    mine._held.claimed(queue, claims)
     return [(claim, queue) for claim in claims]
 
 

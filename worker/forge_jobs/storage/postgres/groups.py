@@ -195,6 +195,7 @@ class PostgresGroups:
     async def all(self, *, name: str | None = None, limit: int = 10_000) -> list[GroupStatus]:
         return [GroupStatus(**record) for record in await self._database.fetch(ALL, name, limit)]
 
+    @tried_again
     async def set(self, name: str, limit: int | None) -> None:
         if limit is None:
             record = await self._database.fetchrow(UNSET, name)
