@@ -17,7 +17,7 @@ from forge_jobs.codecs.encoded import Encoded
 from forge_jobs.errors import UnknownQueue, WrongState
 from forge_jobs.handlers.request import Payload
 from forge_jobs.model.facts import Waiting
-from forge_jobs.model.group import encoded
+from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import (
     ENDED,
     NOBODY,
@@ -165,7 +165,7 @@ class Jobs:
             job.max_attempts,
             job.timeout,
             job.key,
-            groups=encoded(job.groups),
+            groups=encoded([await self._as_it_is(group) for group in job.groups]),
             tags=job.tags,
             rerun_of=job.id,
             declared=True,
@@ -174,6 +174,13 @@ class Jobs:
             codec = payload.codec if isinstance(payload, Encoded) else job.codec
             new = msgspec.structs.replace(new, payload=self._encode(job.kind, payload, codec), codec=codec)
         return await self._storage.jobs.enqueue(new)
+
+    async def _as_it_is(self, group: Group) -> Group:
+        """Return the group without the limit that an ended job said of it, unless nobody uses it: newer jobs may have said another."""
+        for known in await self._storage.groups.all(name=group.name):
+            if known.occupants or known.blocked:
+                return replace(group, limit=None)
+        return group
 
     async def run_now(self, job_id: int | Enqueued) -> bool:
         """A scheduled or retrying job is pending; False when it was pending already. Raises JobNotFound, WrongState."""

@@ -8,7 +8,7 @@ from forge_jobs.client.jobs import Jobs
 from forge_jobs.errors import JobNotFound, UnknownQueue, WrongState
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import State
-from tests.storage.factories import claim, dead, ended, enqueue, job, running, worker
+from tests.storage.factories import claim, dead, ended, enqueue, job, leader, running, worker
 
 HOUR = timedelta(hours=1)
 
@@ -36,6 +36,20 @@ async def test_a_rerun_is_like_the_job_that_it_runs_again(storage):
     assert [group.name for group in after.groups] == ["g"]
     assert (after.state, after.attempt) == (State.PENDING, 0)
     assert (before.state, before.error) == (State.DEAD, "it broke")
+
+
+@pytest.mark.parametrize(("newest", "limit"), [(5, 5), (None, 2)])
+async def test_a_rerun_says_a_limit_only_of_a_group_that_nobody_uses(storage, newest, limit):
+    me = await worker(storage)
+    old = await ended(storage, me, groups=encoded([Group("g", limit=2)]))
+    if newest is None:
+        await storage.groups.forget(epoch=await leader(storage))
+    else:
+        await enqueue(storage, groups=encoded([Group("g", limit=newest)]))
+
+    await Jobs(storage).rerun(old)
+
+    assert [group.limit for group in await storage.groups.all()] == [limit]
 
 
 async def test_the_two_show_each_other(storage):
