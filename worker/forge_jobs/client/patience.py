@@ -3,9 +3,6 @@
 import asyncio
 import time
 
-LOCKED_FOR = 5.0
-"""Seconds for which jobs that another transaction has locked are tried again."""
-
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds
 
 

@@ -8,13 +8,13 @@ from contextlib import suppress
 from dataclasses import replace
 
 from forge_jobs.client.operations import Bulk, Progress
-from forge_jobs.client.patience import LOCKED_FOR, Patience
+from forge_jobs.client.patience import Patience
 from forge_jobs.errors import ForgeError, InvalidInput, QueueInUse, UnknownQueue
 from forge_jobs.model.epoch import OperatorEpoch
 from forge_jobs.model.job import State
-from forge_jobs.model.match import Match, Move
 from forge_jobs.model.queue import DEFAULT_QUEUE, QueueConfig
 from forge_jobs.rules import names
+from forge_jobs.rules.operations import LOCKED_FOR
 from forge_jobs.storage.interface.storage import Storage
 
 MOVED = tuple(state for state in State if state is not State.IN_PROGRESS)
@@ -57,7 +57,7 @@ class Removal:
             queue.name, crons_to=self._move_to, drop_crons=self._drop, managed_by=managed_by, epoch=epoch
         )
         name = names.closed_queue(closed)
-        patience = Patience(LOCKED_FOR)
+        patience = Patience(LOCKED_FOR.total_seconds())
         try:
             while True:
                 await self._refuse_if_used(name)
@@ -120,11 +120,7 @@ class Removal:
         locked = 0
         last = await self._storage.jobs.newest()
         for state in MOVED if self._move_to is not None or self._drop else (State.DONE,):
-            if self._move_to is None:
-                moves = self._storage.jobs.move_all(Move.DELETE, Match(state, last, name))
-            else:
-                moves = self._storage.jobs.transfer_all(state, last=last, queue=name, into=self._move_to)
-            async for moved in moves:
+            async for moved in self._storage.removals.empty(name, state, last=last, into=self._move_to):
                 locked += moved.locked
                 self._bulk = self._bulk.and_then(replace(moved, locked=0), state)
                 if self._progress is not None:

@@ -16,6 +16,9 @@ LOCKED_FOR = timedelta(seconds=5)
 
 LONGEST_PAUSE = 1.0  # seconds between two rounds
 
+MOST_WALKS = 20
+"""How many walks one step makes at most that meet no job."""
+
 MADE_UP_FOR = timedelta(seconds=1)
 """By so much a step that comes late may bring the next one forward."""
 

@@ -1,12 +1,16 @@
 """Makers of what the tests of the storage need; each shows only the facts that matter."""
 
 import itertools
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from forge_jobs.model.cron import CronConfig
+from forge_jobs.model.facts import Moved
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import Claim, End, NewJob, Postponement, Reason, State
+from forge_jobs.model.match import Move
+from forge_jobs.model.operation import NewOperation, Operation, OperationState
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.interface.storage import Storage
@@ -125,6 +129,23 @@ async def one_in_each_state(storage: Storage, me: int, **facts: Any) -> dict[Sta
         State.SCHEDULED: await enqueue(storage, delay=timedelta(hours=1), **facts),
         State.PENDING: await enqueue(storage, **facts),
     }
+
+
+async def move_all(
+    storage: Storage, move: Move, *states: State, limit: int = 1000, **filters: Any
+) -> AsyncGenerator[Moved, None]:
+    """Do this to all jobs that match, as an operation; yield what each step has changed, until none is left that is due."""
+    operation: Operation | None = await storage.operations.add(
+        NewOperation(move, states, "a test", **filters)
+    )
+    while operation is not None and operation.state is OperationState.WORKING:
+        before = operation
+        operation = await storage.operations.step(before.id, limit=limit)
+        if operation is not None and (operation.changed, operation.skipped) != (
+            before.changed,
+            before.skipped,
+        ):
+            yield Moved(operation.changed - before.changed, operation.skipped - before.skipped)
 
 
 async def state(storage: Storage, job_id: int) -> State:

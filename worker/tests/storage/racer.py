@@ -8,16 +8,15 @@ import asyncio
 import json
 import multiprocessing
 import sys
-from collections.abc import AsyncIterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from forge_jobs.model.facts import Moved
 from forge_jobs.model.job import End, KeyMode, NewJob, State
-from forge_jobs.model.match import Match, Move
+from forge_jobs.model.match import Move
+from forge_jobs.model.operation import NewOperation, Operation, OperationState
 from forge_jobs.storage import open_storage
 from forge_jobs.storage.interface.storage import Storage
 
@@ -61,25 +60,25 @@ async def work(storage: Storage, worker_id: str) -> list[int]:
     return ids
 
 
-async def cancel(storage: Storage, last: str) -> list[int]:
-    """Cancel all jobs, until there is nothing more to cancel; return how many waited, and how many ran."""
-    waited = ran = 0
-    while True:
-        waiting = [moved.changed async for moved in _cancelled(storage, State.PENDING, last)]
-        running = [moved.changed async for moved in _cancelled(storage, State.IN_PROGRESS, last)]
-        if not waiting and not running:
-            return [waited, ran]
-        waited, ran = waited + sum(waiting), ran + sum(running)
+async def cancel(storage: Storage) -> list[int]:
+    """Cancel all jobs; return how many waited, and how many ran."""
+    operation = await _worked_off(storage, Move.CANCEL, State.PENDING, State.IN_PROGRESS)
+    return [operation.changed - operation.running, operation.running]
 
 
-def _cancelled(storage: Storage, state: State, last: str) -> AsyncIterator[Moved]:
-    return storage.jobs.move_all(Move.CANCEL, Match(state, int(last)), limit=20)
-
-
-async def retry(storage: Storage, last: str) -> list[int]:
+async def retry(storage: Storage) -> list[int]:
     """Retry all dead jobs; return how many, and how many were skipped."""
-    moved = [each async for each in storage.jobs.move_all(Move.RETRY, Match(State.DEAD, int(last)), limit=20)]
-    return [sum(each.changed for each in moved), sum(each.skipped for each in moved)]
+    operation = await _worked_off(storage, Move.RETRY, State.DEAD)
+    return [operation.changed, operation.skipped]
+
+
+async def _worked_off(storage: Storage, move: Move, *states: State) -> Operation:
+    """Begin an operation, and make its steps in small batches; return it when it has ended."""
+    operation = await storage.operations.add(NewOperation(move, states, "a racer"))
+    while operation.state is OperationState.WORKING:
+        stepped = await storage.operations.step(operation.id, limit=20)
+        operation = await storage.operations.get(operation.id) if stepped is None else stepped
+    return operation
 
 
 async def enqueue_keys(storage: Storage, count: str) -> int:

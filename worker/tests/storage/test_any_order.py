@@ -17,8 +17,8 @@ from forge_jobs.errors import (
 )
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import KeyMode, NewJob, Postponement, Reason
-from forge_jobs.model.match import Match, Move
-from tests.storage.factories import dead, done, failed, leader, lost_claims, queue, worker
+from forge_jobs.model.match import Move
+from tests.storage.factories import dead, done, failed, leader, lost_claims, move_all, queue, worker
 from tests.storage.invariants import check_invariants
 
 STALE = timedelta(minutes=5)
@@ -133,8 +133,8 @@ class Walker:
 
     async def move_some(self):
         move = self.dice.choice([Move.CANCEL, Move.RETRY, Move.DELETE])
-        match = Match(self.dice.choice(move.states), self.some_id(), self.dice.choice([None, *QUEUES]))
-        async for _ in self.storage.jobs.move_all(move, match, limit=self.dice.randint(1, 6)):
+        filters = {"queue": self.dice.choice([None, *QUEUES]), "limit": self.dice.randint(1, 6)}
+        async for _ in move_all(self.storage, move, self.dice.choice(move.states), **filters):
             if self.dice.random() < 0.3:
                 break  # given up half-way
 

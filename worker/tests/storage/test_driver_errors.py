@@ -2,7 +2,7 @@
 
 import inspect
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_type_hints
@@ -22,7 +22,7 @@ from forge_jobs.errors import (
 from forge_jobs.model.completion import Completion
 from forge_jobs.model.job import State
 from forge_jobs.model.kind import Kind
-from forge_jobs.model.match import Match, Move
+from forge_jobs.model.match import Move
 from forge_jobs.model.operation import NewOperation
 from forge_jobs.model.permit import PermitRequest
 from forge_jobs.model.queue import QueueConfig
@@ -39,16 +39,24 @@ from tests.storage.faults import Fault, of_asyncpg, of_sqlite3
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 ME = WorkerInfo(7, "w-1-7", "host", 1, "1", ("default",), ("work",), 5)
-MOVES = (Move.CANCEL, Move.RETRY, Move.DELETE)  # other ones are made by operations alone
-OPERATION = NewOperation(Move.CANCEL, [State.PENDING], "me")
+OPERATIONS = {
+    move: NewOperation(
+        move,
+        [State.DEAD if move is Move.RETRY else State.PENDING],
+        "me",
+        into="mail" if move is Move.TRANSFER else None,
+        priority=3 if move is Move.REPRIORITISE else None,
+    )
+    for move in Move
+}
 VERSION = Version("pool", "v1", "1", "deployment", VersionState.PENDING, 0, 1, "hash", AT, AT)
 
 
 class Stage:
     """What the calls are about."""
 
-    def __init__(self, job_id: int, claim: Any, epoch: int, operation_id: int) -> None:
-        self.job_id, self.claim, self.epoch, self.operation_id = job_id, claim, epoch, operation_id
+    def __init__(self, job_id: int, claim: Any, epoch: int, operation_ids: Mapping[Move, int]) -> None:
+        self.job_id, self.claim, self.epoch, self.operation_ids = job_id, claim, epoch, operation_ids
 
 
 def given(name: str, parameter: str, on: Stage) -> Any:
@@ -85,19 +93,14 @@ def given(name: str, parameter: str, on: Stage) -> Any:
         **{"version": VERSION, "pool": "pool", "version_id": "v1", "holder": "me", "epoch": on.epoch},
         **{"within": timedelta(days=1), "delay": timedelta(days=1), "duration": timedelta(days=1)},
         **{"job": job(key="k"), "jobs": [job(key="m"), job()], "name": "nightly"},
-        **{"operation": OPERATION, "operation_id": on.operation_id},
+        **{"operation": OPERATIONS[Move.CANCEL], "operation_id": on.operation_ids[Move.CANCEL]},
         **{"stuck": [on.job_id], "adrift": [], "after": 0, "at": AT, "moment": AT, "ids": [on.job_id]},
     }
     by_noun: dict[tuple[str, str], Any] = {
         **{("queues", "name"): "default", ("removals", "name"): "default"},
-        **{("removals", "queue"): QueueConfig("default", on.claim.queue_id)},
+        **{("removals.open", "queue"): QueueConfig("default", on.claim.queue_id)},
         ("versions", "state"): VersionState.DRAINING,
-        ("jobs.move_all CANCEL", "move"): Move.CANCEL,
-        ("jobs.move_all CANCEL", "match"): Match(State.PENDING, 10**9),
-        ("jobs.move_all RETRY", "move"): Move.RETRY,
-        ("jobs.move_all RETRY", "match"): Match(State.DEAD, 10**9),
-        ("jobs.move_all DELETE", "move"): Move.DELETE,
-        ("jobs.move_all DELETE", "match"): Match(State.PENDING, 10**9),
+        **{(f"operations.step {move.name}", "operation_id"): on.operation_ids[move] for move in Move},
     }
     for said in (name, name.partition(".")[0]):
         if (said, parameter) in by_noun:
@@ -140,8 +143,8 @@ def public_methods() -> list[str]:
     for noun, protocol in get_type_hints(Storage, vars(interface)).items():
         if inspect.isclass(protocol) and protocol.__module__.startswith("forge_jobs.storage.interface."):
             methods |= {f"{noun}.{name}" for name, _ in inspect.getmembers(protocol, inspect.isfunction)}
-    assert {"ping", "jobs.enqueue", "jobs.move_all", "wakeups.mark_idle"} <= methods
-    methods = methods - {"jobs.move_all"} | {f"jobs.move_all {move.name}" for move in MOVES}
+    assert {"ping", "jobs.enqueue", "operations.step", "wakeups.mark_idle"} <= methods
+    methods = methods - {"operations.step"} | {f"operations.step {move.name}" for move in Move}
     return sorted({name for name in methods if not name.rpartition(".")[2].startswith("_")} - NOT_CALLED)
 
 
@@ -158,8 +161,8 @@ async def staged(database: Database) -> AsyncIterator[tuple[Storage, Stage]]:
         await storage.crons.set(cron())
         await storage.limits.set("smtp", capacity=5, refill=1)
         await storage.queues.ensure(["mail"])
-        operation = await storage.operations.add(OPERATION)
-        yield storage, Stage(job_id, claim, epoch, operation.id)
+        operations = {move: await storage.operations.add(one) for move, one in OPERATIONS.items()}
+        yield storage, Stage(job_id, claim, epoch, {move: one.id for move, one in operations.items()})
     finally:
         await storage.close()
 

@@ -8,9 +8,21 @@ from forge_jobs.errors import JobNotFound, UnknownGroup, WrongState
 from forge_jobs.model.completion import Completion, Fate
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import KeyMode, Postponement, Reason, Removed, State
-from forge_jobs.model.match import Match, Move
+from forge_jobs.model.match import Move
 from forge_jobs.model.run import Outcome
-from tests.storage.factories import claim, dead, done, ended, enqueue, failed, job, leader, state, worker
+from tests.storage.factories import (
+    claim,
+    dead,
+    done,
+    ended,
+    enqueue,
+    failed,
+    job,
+    leader,
+    move_all,
+    state,
+    worker,
+)
 
 
 def of(*groups, **facts):
@@ -479,14 +491,8 @@ async def test_blocked_jobs_are_listed_counted_and_cancelled_together(storage):
 
     assert [one.id for one in await storage.jobs.find(state=State.BLOCKED)] == ids[:0:-1]
     assert await storage.jobs.count(State.BLOCKED) == 3
-    moved = [one async for one in storage.jobs.move_all(Move.CANCEL, Match(State.BLOCKED, ids[2]))]
-    assert sum(one.changed for one in moved) == 2
-    assert [await state(storage, one) for one in ids] == [
-        State.PENDING,
-        State.DEAD,
-        State.DEAD,
-        State.BLOCKED,
-    ]
+    assert [one.changed async for one in move_all(storage, Move.CANCEL, State.BLOCKED)] == [3]
+    assert [await state(storage, one) for one in ids] == [State.PENDING, *[State.DEAD] * 3]
 
 
 @pytest.mark.parametrize("overflow", ["drop_newest", "cancel_running"])

@@ -11,11 +11,11 @@ from forge_jobs.errors import StorageRefused
 from forge_jobs.model.completion import Completion, Fate
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import KeyMode, State
-from forge_jobs.model.match import Match, Move
+from forge_jobs.model.match import Move
 from forge_jobs.model.run import Outcome
 from forge_jobs.storage.postgres import schedule
 from tests.storage.ear import Ear
-from tests.storage.factories import claim, dead, done, enqueue, job, running, state, worker
+from tests.storage.factories import claim, dead, done, enqueue, job, move_all, running, state, worker
 
 pytestmark = pytest.mark.parametrize("database", ["postgres"], indirect=True)
 
@@ -83,14 +83,20 @@ async def test_many_that_are_locked_hide_none_that_is_not(storage, database, mon
 
 @pytest.mark.parametrize("move", [Move.CANCEL, Move.DELETE])
 async def test_a_place_that_jobs_leave_together_is_given_away_although_a_group_was_locked(
-    storage, database, move
+    storage, database, monkeypatch, move
 ):
-    first = await enqueue(storage, **ONE)
+    """Whoever was to look again at once does not get to it."""
+
+    async def nobody(*_):
+        pass
+
+    monkeypatch.setattr("forge_jobs.storage.postgres.groups.admit", nobody)
+    await enqueue(storage, **ONE)
     second = await enqueue(storage, groups=encoded([Group("a"), Group("b")]))
 
     async with database.transaction() as connection:
         await connection.execute("SELECT FROM forge_jobs.job_group WHERE name = 'b' FOR NO KEY UPDATE")
-        async for _ in storage.jobs.move_all(move, Match(State.PENDING, first)):
+        async for _ in move_all(storage, move, State.PENDING):
             pass
         assert await state(storage, second) is State.BLOCKED
     await storage.schedule.make_pending()

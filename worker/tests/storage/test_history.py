@@ -125,7 +125,7 @@ async def test_a_job_that_went_to_another_queue_is_kept_as_long_as_that_says(sto
     me, epoch = await worker(storage), await leader(storage)
     jobs = [await ended(storage, me) for _ in range(3)]
     await clock.advance(days=6)
-    async for _ in storage.jobs.transfer_all(State.DONE, last=jobs[1], queue="default", into="long"):
+    async for _ in storage.removals.empty("default", State.DONE, last=jobs[1], into="long"):
         pass
     await clock.advance(days=6)
 

@@ -217,7 +217,7 @@ CRONS = "crons: nightly, their-other, theirs."
 
 
 async def transfer(storage: Storage) -> None:
-    async for _ in storage.jobs.transfer_all(State.PENDING, last=10, queue="default", into="nowhere"):
+    async for _ in storage.removals.empty("default", State.PENDING, last=10, into="nowhere"):
         pass
 
 

@@ -1,6 +1,7 @@
 """How a queue goes while transactions are open that may have found it, as only a server has them."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -105,7 +106,7 @@ async def test_the_name_of_a_closed_queue_is_shown_to_nobody_by_views_and_audits
 
 
 async def test_a_queue_of_which_jobs_stay_locked_is_not_deleted(storage, postgres, monkeypatch):
-    monkeypatch.setattr(removal, "LOCKED_FOR", 0.0)
+    monkeypatch.setattr(removal, "LOCKED_FOR", timedelta(0))
     await storage.queues.ensure(["mail"])
     first = await enqueue(storage, queue="mail")
     async with postgres.transaction() as before:

@@ -8,7 +8,7 @@ import pytest
 from forge_jobs.errors import JobNotFound
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import Hold, KeyMode, State
-from forge_jobs.model.match import Match, Move
+from forge_jobs.model.match import Move
 from tests.storage.factories import (
     claim,
     claim_ids,
@@ -18,6 +18,7 @@ from tests.storage.factories import (
     enqueue,
     job,
     leader,
+    move_all,
     one_in_each_state,
     running,
     worker,
@@ -40,10 +41,8 @@ async def in_each_state(storage, me, **facts):
 
 async def moved(storage, move, state, *tags, limit=1000, **facts):
     """Return how many jobs of the state with these tags were moved, and how many batches that took."""
-    last = await storage.jobs.newest()
     batches = [
-        batch.changed
-        async for batch in storage.jobs.move_all(move, Match(state, last, tags=tags, **facts), limit=limit)
+        batch.changed async for batch in move_all(storage, move, state, limit=limit, tags=tags, **facts)
     ]
     return sum(batches), len(batches)
 

@@ -7,7 +7,7 @@ import pytest
 
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import KeyMode, NewJob, Postponement, Reason, State
-from forge_jobs.model.match import Match, Move
+from forge_jobs.model.match import Move
 from forge_jobs.system.uptime import uptime
 from tests.storage.factories import (
     claim,
@@ -19,6 +19,7 @@ from tests.storage.factories import (
     job,
     leader,
     lost_claims,
+    move_all,
     state,
     worker,
 )
@@ -355,19 +356,19 @@ async def test_an_expired_job_is_tried_again_by_hand_without_time_limits(storage
 
 
 async def test_expired_jobs_are_listed_retried_deleted_and_swept_like_dead_ones(storage, clock):
-    ids = await enqueue_many(storage, 3, start_by=MINUTE)
+    ids = await enqueue_many(storage, 2, start_by=MINUTE)
+    ids.append(await enqueue(storage, "play", start_by=MINUTE))
     await clock.advance(minutes=2)
     await expired(storage)
 
     assert [one.id for one in await storage.jobs.find(state=State.EXPIRED)] == ids[::-1]
     assert await storage.jobs.find(state=State.DEAD) == []
     assert await storage.jobs.count(State.EXPIRED) == 3
-    last = await storage.jobs.newest()
     await storage.jobs.delete(ids[0])
-    async for _ in storage.jobs.move_all(Move.RETRY, Match(State.EXPIRED, ids[1])):
+    async for _ in move_all(storage, Move.RETRY, State.EXPIRED, kind="work"):
         pass
     assert await state(storage, ids[1]) is State.PENDING
-    async for _ in storage.jobs.move_all(Move.DELETE, Match(State.PENDING, last)):
+    async for _ in move_all(storage, Move.DELETE, State.PENDING):
         pass
     await clock.advance(days=31)
     assert await storage.history.sweep(epoch=await leader_epoch(storage)) == 1

@@ -143,11 +143,11 @@ async def test_a_batch_of_all_that_match_reads_no_whole_table(
     of_queue = (100, 2**62, "work", 1)
 
     for statement, standing in (
-        (moves.MOVE_ALL[Move.CANCEL][State.PENDING], (0, 0, 0)),
-        (moves.MOVE_ALL[Move.DELETE][State.DONE], (0,)),
-        (moves.MOVE_ALL[Move.RETRY][State.DEAD], (now, now - timedelta(days=90), 0)),
-        (moves.MOVE_ALL[Move.CANCEL][State.SCHEDULED], (0,)),
-        (moves.MOVE_ALL[Move.CANCEL][State.IN_PROGRESS], (0,)),
+        (moves.of_all(Move.CANCEL, State.PENDING), (0, 0, 0)),
+        (moves.of_all(Move.DELETE, State.DONE), (0,)),
+        (moves.of_all(Move.RETRY, State.DEAD), (now, now - timedelta(days=90), 0)),
+        (moves.of_all(Move.CANCEL, State.SCHEDULED), (0,)),
+        (moves.of_all(Move.CANCEL, State.IN_PROGRESS), (0,)),
     ):
         async with database.transaction() as connection:
             await database.execute(PLANNED_AS_WALKS, connection=connection)

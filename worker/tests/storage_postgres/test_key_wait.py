@@ -10,9 +10,10 @@ import pytest
 from forge_jobs.errors import KeyBusy, StorageBusy
 from forge_jobs.model.group import Group, encoded
 from forge_jobs.model.job import End, NewJob, State
-from forge_jobs.model.match import Match, Move
+from forge_jobs.model.match import Move
 from forge_jobs.model.worker import WorkerInfo
 from forge_jobs.storage.postgres import PostgresStorage, key_wait
+from tests.storage.factories import move_all
 
 
 @pytest.fixture(autouse=True)
@@ -111,22 +112,21 @@ async def test_a_retry_of_a_job_whose_key_stays_taken_is_given_up_and_names_it(
 async def test_a_retry_of_all_dead_jobs_names_the_key_that_stays_taken(
     storage: PostgresStorage, dead: int, other: Any
 ) -> None:
-    jobs = await storage.jobs.enqueue_many(
+    await storage.jobs.enqueue_many(
         [NewJob("send", key=key) for key in ("39", "41", "43", "44", "play", None)]
     )
-    match = Match(State.DEAD, last=jobs[-1].id)
-    async for _ in storage.jobs.move_all(Move.CANCEL, Match(State.PENDING, last=jobs[-1].id)):
+    async for _ in move_all(storage, Move.CANCEL, State.PENDING):
         pass
 
     with pytest.raises(
         KeyBusy, match=r"Key '42' of kind 'send' .* not ended for 0\.2 s; nothing was changed"
     ):
-        async for _ in storage.jobs.move_all(Move.RETRY, match):
+        async for _ in move_all(storage, Move.RETRY, State.DEAD):
             pass
 
     assert {job.state for job in await storage.jobs.find()} == {State.DEAD}
     await other.execute("ROLLBACK")
-    assert sum([moved.changed async for moved in storage.jobs.move_all(Move.RETRY, match)]) == 7
+    assert sum([moved.changed async for moved in move_all(storage, Move.RETRY, State.DEAD)]) == 7
 
 
 @pytest.mark.parametrize("move", ["cancel", "delete", "retry", "run_now"])

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from forge_jobs import Cancelled, Context, Forge, State
 from forge_jobs.errors import StorageBusy, StorageContended, StorageUnavailable
 from forge_jobs.model.completion import Completion, Fate
-from forge_jobs.model.match import Match, Move
+from forge_jobs.model.operation import OperationState
 from forge_jobs.model.run import Outcome
 from forge_jobs.storage.postgres import key_wait
 from forge_jobs.telemetry.events import OutcomesDropped, OutcomesHeld
@@ -93,10 +93,13 @@ async def test_whoever_cancels_many_passes_over_what_a_transaction_holds(
     claims = await claim(forge.storage, me)
     async with postgres.transaction() as frozen:
         await forge.storage.completions.complete(done(claims[2]), connection=frozen)
-        match = Match(State.IN_PROGRESS, ids[-1])
-        [moved] = [moved async for moved in forge.storage.jobs.move_all(Move.CANCEL, match)]
+        operation = await forge.operations.start("cancelled", state="in_progress")
+        step = await forge.storage.operations.step(operation.id)
 
-    assert (moved.changed, moved.locked) == (4, 1)
+    assert step is not None
+    assert (step.changed, step.state) == (4, OperationState.WORKING)
+    assert (await forge.operations.finish(operation.id)).changed == 4
+    assert (await forge.jobs.get(ids[2])).state is State.DONE
 
 
 async def test_whoever_cancels_one_is_told_that_a_transaction_holds_it(

@@ -1,9 +1,9 @@
 """Jobs, whichever state they are in."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-from forge_jobs.model.facts import Moved, Waiting
+from forge_jobs.model.facts import Waiting
 from forge_jobs.model.job import (
     Alike,
     Cancelled,
@@ -14,13 +14,9 @@ from forge_jobs.model.job import (
     State,
     Unhandled,
 )
-from forge_jobs.model.match import Match, Move
 
 AHEAD_LIMIT = 10_000
 """At most so many jobs before a waiting one are counted."""
-
-BATCH = 1_000
-"""How many jobs a call on all that match moves in one transaction, so that transactions are short and progress is seen."""
 
 
 class Jobs(Protocol):
@@ -74,28 +70,6 @@ class Jobs(Protocol):
 
     async def delete(self, job_id: int) -> None:
         """The job and its history are gone. Raises JobNotFound, and WrongState when it is in progress."""
-
-    # The next two walk over all jobs that match, along an index from the front. Each batch is one
-    # transaction, and is done when it is yielded; whoever stops and begins again goes on. A job is met
-    # once at most: none with an id above `last`, and no ended one that ended after the call. A job that
-    # another transaction has locked at that moment is not waited for; it is counted as `locked`.
-
-    def move_all(self, move: Move, match: Match, *, limit: int = BATCH) -> AsyncIterator[Moved]:
-        """The jobs, in a state of `move.states`, are cancelled, retried (the oldest first) or deleted as by the method for one.
-
-        Running jobs that were cancelled before are not met. Raises KeyBusy as `retry` does.
-        """
-
-    def transfer_all(
-        self,
-        state: State,
-        *,
-        last: int,
-        queue: str,
-        into: str,
-        limit: int = BATCH,
-    ) -> AsyncIterator[Moved]:
-        """The jobs of `queue`, which are not in progress, are jobs of `into`, at their old places."""
 
     async def count(
         self,

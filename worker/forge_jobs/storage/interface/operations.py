@@ -5,10 +5,17 @@ from datetime import timedelta
 from typing import Protocol
 
 from forge_jobs.model.operation import NewOperation, Operation
-from forge_jobs.storage.interface.jobs import BATCH
+
+BATCH = 1_000
+"""How many jobs are changed in one transaction, so that transactions are short and progress is seen."""
 
 KEPT_FOR = timedelta(days=30)
 """For so long an operation that has ended is kept."""
+
+
+# A step walks over the jobs that match, along an index from the front. A job is met once at most in a round: none that was
+# enqueued, and no ended one that ended, after the operation was asked for. A job that another transaction has locked at that
+# moment is not waited for.
 
 
 class Operations(Protocol):

@@ -1,9 +1,13 @@
 """Queues that are deleted."""
 
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 from forge_jobs.model.epoch import OperatorEpoch
+from forge_jobs.model.facts import Moved
+from forge_jobs.model.job import State
 from forge_jobs.model.queue import QueueConfig
+from forge_jobs.storage.interface.operations import BATCH
 
 
 class Removals(Protocol):
@@ -24,6 +28,16 @@ class Removals(Protocol):
         crons, and kinds that are declared for it, are of `crons_to` from now on; or its crons are gone. Transactions that began
         before, and may enqueue to it, are waited for. Raises UnknownQueue, Managed, QueueInUse: a cron enqueues to it
         and may neither be moved nor dropped, or such a transaction does not end; then the queue is open again.
+        """
+
+    def empty(
+        self, queue: str, state: State, *, last: int, into: str | None = None, limit: int = BATCH
+    ) -> AsyncIterator[Moved]:
+        """The jobs of the queue in this state, which is not in progress, are deleted, or are jobs of `into`, at their old places.
+
+        Each batch of up to `limit` is one transaction, and is done when it is yielded; whoever stops and begins again goes
+        on. A job is met once at most: none with an id above `last`, and no ended one that ended after the call. A job that
+        another transaction has locked at that moment is not waited for; it is counted as `locked`. Raises UnknownQueue.
         """
 
     async def open(self, queue: QueueConfig) -> bool:

@@ -1,11 +1,11 @@
 """Jobs in PostgreSQL: enqueued, looked at, and moved by people."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from forge_jobs.errors import JobNotFound, StorageUnavailable
-from forge_jobs.model.facts import Moved, Waiting
+from forge_jobs.model.facts import Waiting
 from forge_jobs.model.job import (
     ENDED,
     WAITING,
@@ -18,25 +18,13 @@ from forge_jobs.model.job import (
     State,
     Unhandled,
 )
-from forge_jobs.model.match import Match, Move
 from forge_jobs.storage import refusals
-from forge_jobs.storage.interface.jobs import AHEAD_LIMIT, BATCH
+from forge_jobs.storage.interface.jobs import AHEAD_LIMIT
 from forge_jobs.storage.postgres import endings, enqueue, groups, handled, job_rows, tags
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.limits import FILLED
-from forge_jobs.storage.postgres.moves import (
-    CANCEL,
-    COUNT,
-    DELETE,
-    MOVE_ALL,
-    MOVE_TAGGED,
-    RETRY,
-    RUN_NOW,
-    move,
-    move_all,
-    transfer_all,
-)
-from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config, unknown_queue
+from forge_jobs.storage.postgres.moves import CANCEL, COUNT, DELETE, RETRY, RUN_NOW, move
+from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config
 from forge_jobs.storage.postgres.schedule import join
 from forge_jobs.storage.postgres.tally import fold
 
@@ -143,26 +131,6 @@ class PostgresJobs:
         if record["state"] == State.IN_PROGRESS:
             raise refusals.not_deleted(job_id, record["state"])
         await groups.admit(self._database, record["again"])
-
-    def move_all(self, move: Move, match: Match, *, limit: int = BATCH) -> AsyncIterator[Moved]:
-        statements = MOVE_TAGGED if match.tags else MOVE_ALL
-        return move_all(self._database, statements[move], match, limit)
-
-    async def transfer_all(
-        self,
-        state: State,
-        *,
-        last: int,
-        queue: str,
-        into: str,
-        limit: int = BATCH,
-    ) -> AsyncIterator[Moved]:
-        target = await self._database.fetchval("SELECT id FROM {schema}.queue WHERE name = $1", into)
-        if target is None:
-            raise await unknown_queue(self._database, into)
-        statements = transfer_all(target)
-        async for moved in move_all(self._database, statements, Match(state, last, queue), limit):
-            yield moved
 
     async def count(
         self,

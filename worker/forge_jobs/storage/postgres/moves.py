@@ -7,23 +7,23 @@ batch locks its rows first and passes over those that somebody has locked, so th
 no claim and no finish, and no claim waits for it.
 """
 
-from collections.abc import AsyncIterator, Mapping, Set
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import asyncpg
 
 from forge_jobs.errors import JobNotFound, KeyBusy, StorageBusy, StorageUnavailable
 from forge_jobs.model.facts import Moved
-from forge_jobs.model.job import State
-from forge_jobs.model.match import Match, Move
-from forge_jobs.model.moments import EPOCH
-from forge_jobs.storage.interface.claims import START
+from forge_jobs.model.job import ENDED, State
+from forge_jobs.model.match import Move
 from forge_jobs.storage.postgres import endings, key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
 from forge_jobs.storage.postgres.statement import filled
-from forge_jobs.storage.postgres.walks import WALKS, Walk, of_batch
+from forge_jobs.storage.postgres.walks import WALKS, of_batch
 
 RACES = 50
 """How often the move of a job may meet another move before something must be wrong."""
@@ -239,35 +239,20 @@ DELETE = _of_one(_DELETE)
 RUN_NOW = _of_one(_RUN_NOW)
 
 
-MOVE_ALL: Mapping[Move, Mapping[State, str]] = {
-    move: {state: of_batch(statement, state) for state in move.states}
-    for move, statement in ((Move.CANCEL, _CANCEL), (Move.RETRY, _RETRY), (Move.DELETE, _DELETE))
+_STATEMENTS: Mapping[Move, str] = {
+    Move.CANCEL: _CANCEL,
+    Move.RETRY: _RETRY,
+    Move.DELETE: _DELETE,
+    Move.TRANSFER: _TRANSFER,
+    Move.REPRIORITISE: _REPRIORITISE,
 }
 
-MOVE_TAGGED: Mapping[Move, Mapping[State, str]] = {
-    move: {state: of_batch(statement, state, tagged=True) for state in move.states}
-    for move, statement in ((Move.CANCEL, _CANCEL), (Move.RETRY, _RETRY), (Move.DELETE, _DELETE))
-}
-
-_TRANSFER_ALL: Mapping[State, str] = {
-    state: of_batch(_TRANSFER, state) for state in State if state is not State.IN_PROGRESS
-}
-
-# By the statement of a batch, the one that finds the keys it takes: to name the key that it did not get.
-KEYS: Mapping[str, str] = {
-    statements[Move.RETRY][state]: of_batch(
-        """
+_KEYS = """
 WITH {pick}wanted AS (
     SELECT id, kind, key FROM {schema}.job WHERE id = ANY (ARRAY(SELECT job_id FROM meant)) AND key IS NOT NULL
 )
 SELECT kind, key FROM wanted ORDER BY kind, key, id
-""",
-        state,
-        tagged=statements is MOVE_TAGGED,
-    )
-    for statements in (MOVE_ALL, MOVE_TAGGED)
-    for state in (State.DEAD, State.EXPIRED)
-}
+"""
 
 _COUNT = """
 SELECT count(*) FROM {schema}.{table} AS place
@@ -283,14 +268,6 @@ COUNT: Mapping[State, str] = {
     )
     for state, walk in WALKS.items()
 }
-
-
-def transfer_all(into: int) -> Mapping[State, str]:
-    """Return the statements that bring jobs to the queue of this id."""
-    return {state: filled(statement, into=str(int(into))) for state, statement in _TRANSFER_ALL.items()}
-
-
-_QUEUES = "SELECT id FROM {schema}.queue WHERE $1::text IS NULL OR name = $1 ORDER BY id"
 
 
 async def move(
@@ -339,83 +316,53 @@ def _held(job_id: int, error: StorageBusy, patience: float) -> StorageBusy:
     )
 
 
-async def move_all(
-    database: PostgresDatabase,
-    statements: Mapping[State, str],
-    match: Match,
-    limit: int,
-) -> AsyncIterator[Moved]:
-    """Run the statement of the state until it has met all jobs that match; see `Jobs.move_all`."""
-    walk = WALKS[match.state]
-    beginning = (0,) if match.tags else await _beginning(database, walk)
-    more: tuple[object, ...] = ()
-    if match.tags:
-        more = (
-            (match.tags, await database.fetchval("SELECT now()"))
-            if walk.table == "finished"
-            else (match.tags,)
-        )
-    queue_ids: list[int | None] = [record[0] for record in await database.fetch(_QUEUES, match.queue)]
-    if match.queue is None and (match.tags or not walk.by_queue):
-        queue_ids = [None]
-    for queue_id in queue_ids:
-        standing, seen = beginning, limit
-        while seen == limit:
-            arguments = (limit, match.last, match.kind, queue_id, *standing, *more)
-            record = await again(_move_batch, database, statements[match.state], arguments)
-            seen = record["seen"]
-            if record["meant"]:
-                met = record["met"]
-                yield Moved(record["moved"], met - record["moved"], record["meant"] - met)
-            if seen:
-                standing = tuple(record["last"])
-
-
-def statement_of(
-    move: Move, state: State, *, tagged: bool, into: int | None = None, priority: int | None = None
+@lru_cache(maxsize=256)
+def of_all(
+    move: Move, state: State, *, tagged: bool = False, into: int | None = None, priority: int | None = None
 ) -> str:
-    """Return the statement of a batch of this move, with its queue or its priority."""
-    match move:
-        case Move.TRANSFER:
-            return of_batch(filled(_TRANSFER, into=str(into)), state, tagged=tagged)
-        case Move.REPRIORITISE:
-            statement, other = filled(_REPRIORITISE, priority=str(priority)), f"job.priority <> {priority}"
-            return of_batch(statement, state, tagged=tagged, of_job=other)
-        case _:
-            return (MOVE_TAGGED if tagged else MOVE_ALL)[move][state]
+    """Return the statement that makes the move with the next jobs of a state; see `walks.of_batch`."""
+    statement = filled(_STATEMENTS[move], into=str(into), priority=str(priority))
+    other = f"job.priority <> {priority}" if move is Move.REPRIORITISE else None
+    return of_batch(statement, state, tagged=tagged, of_job=other)
 
 
-async def _move_batch(
-    database: PostgresDatabase, statement: str, arguments: tuple[object, ...]
-) -> asyncpg.Record:
-    try:
-        async with database.transaction() as connection:
-            await database.execute(PLANNED_AS_WALKS, connection=connection)
-            await key_wait.bound(connection)
-            return await database.fetchrow(statement, *arguments, connection=connection)
-    except StorageBusy as error:
-        if not key_wait.is_key_busy(error):
-            raise
-        raise await key_busy(database, statement, arguments) from error
+@dataclass(frozen=True, slots=True)
+class NextJobs:
+    """The next jobs of a state, and what is done to them."""
 
+    move: Move
+    state: State
+    tagged: bool
+    arguments: tuple[object, ...]  # of the walk
+    into: int | None = None
+    priority: int | None = None
 
-async def key_busy(database: PostgresDatabase, statement: str, arguments: tuple[object, ...]) -> KeyBusy:
-    """Return the error that names the key which the statement of a batch did not get."""
-    if statement in KEYS:
-        async with database.transaction() as connection:
-            await database.execute(PLANNED_AS_WALKS, connection=connection)
-            keys = await database.fetch(KEYS[statement], *arguments, connection=connection)
-        if keys:
-            return await key_wait.busy(
-                database, [(row["kind"], row["key"]) for row in keys], undone="changed"
-            )
-    return KeyBusy(None, None, key_wait.KEY_WAIT, undone="changed")
+    @staticmethod
+    async def prepare(database: PostgresDatabase, connection: Any) -> None:
+        """Batches in this transaction walk along indexes, and wait for no lock for long."""
+        await database.execute(PLANNED_AS_WALKS, connection=connection)
+        await key_wait.bound(connection)
 
+    async def made(self, database: PostgresDatabase, connection: Any) -> tuple[Moved | None, Any]:
+        """The move is made, as a part of this transaction; return what was done, None when no job was met, and the record of
+        the walk: how many rows were `seen`, where the `last` one stands, and which groups have to be admitted to `again`.
+        """
+        statement = of_all(self.move, self.state, tagged=self.tagged, into=self.into, priority=self.priority)
+        record: Any = await database.fetchrow(statement, *self.arguments, connection=connection)
+        if not record["meant"]:
+            return None, record
+        moved, met = record["moved"], record["met"]
+        return Moved(moved, met - moved, record["meant"] - met), record
 
-async def _beginning(database: PostgresDatabase, walk: Walk) -> tuple[Any, ...]:
-    """Return a place before all jobs of the walk."""
-    if not walk.by_queue:
-        return (0,)
-    if walk.table == "ready":
-        return (*START, 0)
-    return (await database.fetchval("SELECT now()"), EPOCH, 0)
+    async def key_busy(self, database: PostgresDatabase) -> KeyBusy:
+        """Return the error that names the key which was not given."""
+        if self.move is Move.RETRY and self.state in ENDED:
+            statement = of_batch(_KEYS, self.state, tagged=self.tagged)
+            async with database.transaction() as connection:
+                await database.execute(PLANNED_AS_WALKS, connection=connection)
+                keys = await database.fetch(statement, *self.arguments, connection=connection)
+            if keys:
+                return await key_wait.busy(
+                    database, [(row["kind"], row["key"]) for row in keys], undone="changed"
+                )
+        return KeyBusy(None, None, key_wait.KEY_WAIT, undone="changed")

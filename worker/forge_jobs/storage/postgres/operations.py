@@ -9,21 +9,17 @@ import msgspec
 
 from forge_jobs.errors import StorageBusy, UnknownOperation
 from forge_jobs.model.facts import Moved
-from forge_jobs.model.job import State
+from forge_jobs.model.job import ENDED, State
 from forge_jobs.model.match import Move
-from forge_jobs.model.moments import EPOCH
 from forge_jobs.model.operation import NewOperation, Operation, OperationState, Position
-from forge_jobs.rules.operations import after_batch, after_state, next_queue, step_size
-from forge_jobs.storage.interface.claims import START
-from forge_jobs.storage.interface.jobs import BATCH
-from forge_jobs.storage.interface.operations import KEPT_FOR
+from forge_jobs.rules.operations import MOST_WALKS, after_batch, after_state, next_queue, step_size
+from forge_jobs.storage.interface.operations import BATCH, KEPT_FOR
 from forge_jobs.storage.postgres import groups, key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
 from forge_jobs.storage.postgres.contention import again
-from forge_jobs.storage.postgres.moves import key_busy, statement_of
+from forge_jobs.storage.postgres.moves import NextJobs
 from forge_jobs.storage.postgres.queues import unknown_queue
-from forge_jobs.storage.postgres.session_settings import PLANNED_AS_WALKS
-from forge_jobs.storage.postgres.walks import WALKS, Walk
+from forge_jobs.storage.postgres.walks import WALKS, beginning
 
 _COLUMNS = """id, move, states, queue, kind, tags, into_queue AS into, priority, rate, asked_by, asked_at, last_id, meant,
        sample, state, changed, skipped, running, locked, next_at, ended_at, error"""
@@ -68,9 +64,6 @@ WHERE id = $1 AND state = 'working'
 QUEUES = "SELECT id FROM {schema}.queue WHERE $1::text IS NULL OR name = $1 ORDER BY id"
 
 TARGET = "SELECT id FROM {schema}.queue WHERE name = $1"
-
-MOST_WALKS = 20
-"""How many walks one step makes at most that meet no job."""
 
 
 class PostgresOperations:
@@ -134,7 +127,7 @@ class _Step:
         self._database = database
         self._id = operation_id
         self._limit = limit
-        self._asked: tuple[str, tuple[object, ...]] | None = None  # the last statement of a batch
+        self._asked: NextJobs | None = None  # the last one
         self._again: list[Any] = []  # groups that have to be admitted to again
 
     async def make(self) -> Operation | None:
@@ -149,7 +142,7 @@ class _Step:
         except StorageBusy as error:
             if self._asked is None or not key_wait.is_key_busy(error):
                 raise
-            raise await key_busy(self._database, *self._asked) from error
+            raise await self._asked.key_busy(self._database) from error
         for groups_left in self._again:
             await groups.admit(self._database, groups_left)
         return operation
@@ -157,8 +150,7 @@ class _Step:
     async def _made(self, record: Any, connection: Any) -> Operation:
         operation, now = _operation(record), record["now"]
         position = msgspec.json.decode(record["position"], type=Position)
-        await self._database.execute(PLANNED_AS_WALKS, connection=connection)
-        await key_wait.bound(connection)
+        await NextJobs.prepare(self._database, connection)
         into = None
         if operation.into is not None:
             into = await self._database.fetchval(TARGET, operation.into, connection=connection)
@@ -189,23 +181,23 @@ class _Step:
         self, operation: Operation, position: Position, queue: int | None, into: int | None, connection: Any
     ) -> tuple[Moved | None, list[Any] | None]:
         """Move the next jobs; return what was done, and where the last one stands, None when it was the last of all."""
-        state = operation.states[position.state]
-        walk, tagged = WALKS[state], bool(operation.tags)
-        statement = statement_of(operation.move, state, tagged=tagged, into=into, priority=operation.priority)
+        state, tagged = operation.states[position.state], bool(operation.tags)
         size = step_size(operation, self._limit)
-        standing = _standing(walk, tagged, position.standing, operation.asked_at)
+        standing = _standing(operation, state, position.standing)
         more: list[object] = [list(operation.tags)] if tagged else []
-        if tagged and walk.table == "finished":
+        if tagged and state in ENDED:
             more.append(operation.asked_at)
-        arguments = (size, operation.last_id, operation.kind, queue, *standing, *more)
-        self._asked = statement, arguments
-        record: Any = await self._database.fetchrow(statement, *arguments, connection=connection)
+        self._asked = NextJobs(
+            operation.move,
+            state,
+            tagged,
+            (size, operation.last_id, operation.kind, queue, *standing, *more),
+            into,
+            operation.priority,
+        )
+        moved, record = await self._asked.made(self._database, connection)
         if record.get("again"):
             self._again.append(record["again"])
-        moved = None
-        if record["meant"]:
-            met = record["met"]
-            moved = Moved(record["moved"], met - record["moved"], record["meant"] - met)
         if record["seen"] < size:
             return moved, None
         return moved, [
@@ -239,15 +231,15 @@ class _Step:
         )
 
 
-def _standing(walk: Walk, tagged: bool, standing: list[Any] | None, until: datetime) -> Sequence[Any]:
+def _standing(operation: Operation, state: State, standing: list[Any] | None) -> Sequence[Any]:
     """Return where the last row stands, as the statement of a batch takes it, or a place before all rows."""
-    if tagged or not walk.by_queue:
-        return standing or (0,)
-    if walk.table == "ready":
-        return standing or (*START, 0)
+    first = beginning(state, operation.asked_at, tagged=bool(operation.tags))
     if standing is None:
-        return until, EPOCH, 0
-    return until, datetime.fromisoformat(standing[1]), standing[2]
+        return first
+    return [
+        datetime.fromisoformat(value) if isinstance(before, datetime) else value
+        for value, before in zip(standing, first, strict=True)
+    ]
 
 
 def _operation(record: Any) -> Operation:

@@ -7,18 +7,27 @@ committed: they may have found the old one.
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import asyncpg
 
-from forge_jobs.errors import QueueInUse, StorageRefused
+from forge_jobs.errors import QueueInUse, StorageBusy, StorageRefused
 from forge_jobs.model.epoch import OperatorEpoch
+from forge_jobs.model.facts import Moved
+from forge_jobs.model.job import State
+from forge_jobs.model.match import Move
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules import names
 from forge_jobs.storage import refusals
+from forge_jobs.storage.interface.operations import BATCH
+from forge_jobs.storage.postgres import groups, key_wait
 from forge_jobs.storage.postgres.connection import PostgresDatabase
+from forge_jobs.storage.postgres.contention import again
 from forge_jobs.storage.postgres.fence import writing
+from forge_jobs.storage.postgres.moves import NextJobs
 from forge_jobs.storage.postgres.queues import QUEUE_COLUMNS, queue_config, unknown_queue
+from forge_jobs.storage.postgres.walks import beginning
 
 PATIENCE = 10.0
 """Seconds for which transactions that were open before are waited for."""
@@ -115,6 +124,37 @@ class PostgresRemovals:
             await self.open(queue)
             raise
         return queue
+
+    async def empty(
+        self, queue: str, state: State, *, last: int, into: str | None = None, limit: int = BATCH
+    ) -> AsyncIterator[Moved]:
+        of_queue = await self._id(queue)
+        target = None if into is None else await self._id(into)
+        move = Move.DELETE if into is None else Move.TRANSFER
+        standing: Sequence[Any] = beginning(state, await self._database.fetchval("SELECT now()"))
+        seen = limit
+        while seen == limit:
+            jobs = NextJobs(move, state, False, (limit, last, None, of_queue, *standing), target)
+            moved, record = await again(self._make, jobs)
+            await groups.admit(self._database, record.get("again"))
+            if moved is not None:
+                yield moved
+            seen = record["seen"]
+            if seen:
+                standing = tuple(record["last"])
+
+    async def _make(self, jobs: NextJobs) -> tuple[Moved | None, Any]:
+        try:
+            async with self._database.transaction() as connection:
+                await jobs.prepare(self._database, connection)
+                return await jobs.made(self._database, connection)
+        except StorageBusy as error:
+            if not key_wait.is_key_busy(error):
+                raise
+            raise await jobs.key_busy(self._database) from error
+
+    async def _id(self, queue: str) -> int:
+        return (await _found(self._database, queue, None)).id
 
     async def open(self, queue: QueueConfig) -> bool:
         try:

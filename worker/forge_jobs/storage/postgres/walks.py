@@ -1,8 +1,13 @@
 """The ways over all jobs of a state in PostgreSQL."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
 
 from forge_jobs.model.job import State
+from forge_jobs.model.moments import EPOCH
+from forge_jobs.storage.interface.claims import START
 from forge_jobs.storage.postgres.statement import filled
 
 
@@ -125,6 +130,14 @@ _MEANT_READY = """near AS MATERIALIZED (
 
 _ANSWER = """(SELECT count(*) FROM seen) AS seen, (SELECT count(*) FROM meant) AS meant, (SELECT count(*) FROM pick) AS met,
        (SELECT row({bound}{order}) AS standing FROM seen ORDER BY standing DESC LIMIT 1) AS last"""
+
+
+def beginning(state: State, until: datetime, *, tagged: bool = False) -> Sequence[Any]:
+    """Return a place before all rows of the walk; of the jobs in an ended state those are meant that had ended `until` then."""
+    walk = WALKS[state]
+    if tagged or not walk.by_queue:
+        return (0,)
+    return (*START, 0) if walk.table == "ready" else (until, EPOCH, 0)
 
 
 def of_batch(statement: str, state: State, *, tagged: bool = False, of_job: str | None = None) -> str:

@@ -1,12 +1,11 @@
 """Jobs in SQLite, as producers and people handle them."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from forge_jobs.errors import JobNotFound, KeyBusy, StorageUnavailable
-from forge_jobs.model.facts import Moved, Waiting
+from forge_jobs.model.facts import Waiting
 from forge_jobs.model.group import decoded
 from forge_jobs.model.job import (
     ENDED,
@@ -22,11 +21,10 @@ from forge_jobs.model.job import (
     State,
     Unhandled,
 )
-from forge_jobs.model.match import Match, Move
 from forge_jobs.model.moments import stored_duration
 from forge_jobs.storage import refusals
 from forge_jobs.storage.closed_queues import SHOWN_NAME
-from forge_jobs.storage.interface.jobs import AHEAD_LIMIT, BATCH
+from forge_jobs.storage.interface.jobs import AHEAD_LIMIT
 from forge_jobs.storage.sqlite import groups, handled, moves, places, tags, walks
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.counts import counts
@@ -251,23 +249,6 @@ class SqliteJobs:
             moves.delete(transaction, [place])
 
         await self._database.write(delete)
-
-    def move_all(self, move: Move, match: Match, *, limit: int = BATCH) -> AsyncIterator[Moved]:
-        return moves.move_all(self._database, moves.MOVE_ALL[move], match, limit)
-
-    async def transfer_all(
-        self,
-        state: State,
-        *,
-        last: int,
-        queue: str,
-        into: str,
-        limit: int = BATCH,
-    ) -> AsyncIterator[Moved]:
-        target = await self._database.read(lambda transaction: get_queue(transaction, into).id)
-        change = partial(moves.transfer, target)
-        async for moved in moves.move_all(self._database, change, Match(state, last, queue), limit):
-            yield moved
 
     async def count(
         self,

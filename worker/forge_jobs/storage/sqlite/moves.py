@@ -4,16 +4,13 @@ Each is made with a batch of jobs in one state, which may be one job. The writer
 holds the database's one write lock, so a job stays where it was found.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
-from forge_jobs.model.facts import Moved
 from forge_jobs.model.group import DROPPED_ERROR
 from forge_jobs.model.job import CANCELLED_BY_USER, ENDED, State
-from forge_jobs.model.match import Match, Move
-from forge_jobs.storage.sqlite import groups, walks
-from forge_jobs.storage.sqlite.connection import SqliteDatabase
+from forge_jobs.model.match import Move
+from forge_jobs.storage.sqlite import groups
 from forge_jobs.storage.sqlite.history import forget
 from forge_jobs.storage.sqlite.places import Place, place
 from forge_jobs.storage.sqlite.tally import Column, count_move
@@ -240,30 +237,3 @@ def leave_groups(transaction: Transaction, places: Sequence[Place]) -> None:
 Change = Callable[[Transaction, Sequence[Place]], int]
 
 MOVE_ALL: Mapping[Move, Change] = {Move.CANCEL: cancel, Move.RETRY: retry, Move.DELETE: delete}
-
-
-async def move_all(
-    database: SqliteDatabase,
-    change: Change,
-    match: Match,
-    limit: int,
-) -> AsyncIterator[Moved]:
-    """Make the change to all jobs that match; see `Jobs.move_all`."""
-    until, queue_ids = await database.read(
-        lambda transaction: (transaction.now, walks.queue_ids(transaction, match))
-    )
-    for queue_id in queue_ids:
-        wanted = {"queue_id": queue_id, "last": match.last, "until": until, "limit": limit}
-        standing: dict[str, int] | None = walks.beginning(match)
-        while standing is not None:
-            standing, met, changed = await database.write(partial(_batch, wanted | standing, match, change))
-            if met:
-                yield Moved(changed, met - changed)
-
-
-def _batch(
-    wanted: dict[str, Any], match: Match, change: Change, transaction: Transaction
-) -> tuple[dict[str, int] | None, int, int]:
-    """Make the change to the next jobs; return where the last one stands, how many were met, and how many changed."""
-    standing, met = walks.batch(transaction, match, wanted)
-    return standing, len(met), change(transaction, met) if met else 0

@@ -13,9 +13,8 @@ from forge_jobs.model.facts import Moved
 from forge_jobs.model.job import State
 from forge_jobs.model.match import Match, Move
 from forge_jobs.model.operation import NewOperation, Operation, OperationState, Position
-from forge_jobs.rules.operations import after_batch, after_state, next_queue, step_size
-from forge_jobs.storage.interface.jobs import BATCH
-from forge_jobs.storage.interface.operations import KEPT_FOR
+from forge_jobs.rules.operations import MOST_WALKS, after_batch, after_state, next_queue, step_size
+from forge_jobs.storage.interface.operations import BATCH, KEPT_FOR
 from forge_jobs.storage.sqlite import moves, walks
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.micros import duration, micros, moment
@@ -49,9 +48,6 @@ WHERE id = :id
 CANCEL = "UPDATE operation SET state = 'cancelled', ended_at = ? WHERE id = ? AND state = 'working'"
 
 FAILED = "UPDATE operation SET error = ?, next_at = max(next_at, ?) WHERE id = ? AND state = 'working'"
-
-MOST_WALKS = 20
-"""How many walks one step makes at most that meet no job."""
 
 
 class SqliteOperations:

@@ -3,10 +3,19 @@
 An enqueue is one transaction of the one writer, so that none that found the old name can still be open.
 """
 
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
 from forge_jobs.model.epoch import OperatorEpoch
+from forge_jobs.model.facts import Moved
+from forge_jobs.model.job import State
+from forge_jobs.model.match import Match
 from forge_jobs.model.queue import QueueConfig
 from forge_jobs.rules import names
 from forge_jobs.storage import refusals
+from forge_jobs.storage.interface.operations import BATCH
+from forge_jobs.storage.sqlite import moves, walks
 from forge_jobs.storage.sqlite.connection import SqliteDatabase
 from forge_jobs.storage.sqlite.fence import require_epoch
 from forge_jobs.storage.sqlite.queues import get
@@ -51,6 +60,18 @@ class SqliteRemovals:
 
         return await self._database.write(close)
 
+    async def empty(
+        self, queue: str, state: State, *, last: int, into: str | None = None, limit: int = BATCH
+    ) -> AsyncIterator[Moved]:
+        wanted, change = await self._database.read(partial(_begun, queue, into))
+        match = Match(state, last, queue)
+        standing: dict[str, int] | None = walks.beginning(match)
+        while standing is not None:
+            wanted |= {"last": last, "limit": limit, **standing}
+            standing, met, changed = await self._database.write(partial(_batch, dict(wanted), match, change))
+            if met:
+                yield Moved(changed, met - changed)
+
     async def open(self, queue: QueueConfig) -> bool:
         def open_again(transaction: Transaction) -> bool:
             if transaction.row("SELECT 1 FROM queue WHERE name = ? AND id <> ?", (queue.name, queue.id)):
@@ -70,6 +91,22 @@ class SqliteRemovals:
             return True
 
         return await self._database.write(erase)
+
+
+def _begun(queue: str, into: str | None, transaction: Transaction) -> tuple[dict[str, Any], moves.Change]:
+    """Return what a walk over the jobs of the queue takes, and what is done to them."""
+    wanted = {"queue_id": get(transaction, queue).id, "until": transaction.now}
+    if into is None:
+        return wanted, moves.delete
+    return wanted, partial(moves.transfer, get(transaction, into).id)
+
+
+def _batch(
+    wanted: dict[str, Any], match: Match, change: moves.Change, transaction: Transaction
+) -> tuple[dict[str, int] | None, int, int]:
+    """Make the change to the next jobs; return where the last one stands, how many were met, and how many changed."""
+    standing, met = walks.batch(transaction, match, wanted)
+    return standing, len(met), change(transaction, met) if met else 0
 
 
 def _rename(transaction: Transaction, queue_id: int, name: str, *, paused: bool) -> None:
