@@ -213,16 +213,17 @@ class Jobs:
         """
         wanted = [state] if isinstance(state, str) else names.listed(state, "state")
         check_filters(queue, kind)
-        if queue is not None:
-            await self._require_queue(queue)
         states = dict.fromkeys(choice(state, "state", State) for state in wanted)
         with_tags = names.tags(tags)
-        return sum(
+        jobs = sum(
             [
                 await self._storage.jobs.count(state, queue=queue, kind=kind, with_tags=with_tags)
                 for state in states
             ]
         )
+        if queue is not None and not jobs:
+            await self._require_queue(queue)
+        return jobs
 
     async def cancel_all(
         self,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forge_jobs.client.checks import MAX_ID, choice, number, whole
-from forge_jobs.errors import InvalidInput, KeyBusy, UnknownQueue
+from forge_jobs.errors import InvalidInput, KeyBusy
 from forge_jobs.model.facts import Moved
 from forge_jobs.model.job import WAITING, State
 from forge_jobs.model.match import Move
@@ -96,23 +96,18 @@ class Operations:
                 f"rate is {rate!r} to have jobs {wanted.value}, allowed is up to {MOST_A_SECOND:,.0f} a second, to retry them."
             )
         with_tags = names.tags(tags)
-        await self._require_queues(queue, into)
+        target = None if into is None else names.queue(into)
+        if target is not None and target == queue:
+            raise InvalidInput(f"into is {into!r}, allowed is another queue than that of the jobs.")
+        urgency = None if priority is None else names.priority(priority)
+        who = asked_by() if by is None else names.line(by, "by")
         counts = [
             await self._storage.jobs.count(one, queue=queue, kind=kind, with_tags=with_tags) for one in states
         ]
+        sample = await self._sample(states, queue, kind, with_tags)
         return await self._storage.operations.add(
             NewOperation(
-                wanted,
-                states,
-                asked_by() if by is None else names.line(by, "by"),
-                queue,
-                kind,
-                with_tags,
-                None if into is None else names.queue(into),
-                None if priority is None else names.priority(priority),
-                rate,
-                sum(counts),
-                await self._sample(states, queue, kind, with_tags),
+                wanted, states, who, queue, kind, with_tags, target, urgency, rate, sum(counts), sample
             )
         )
 
@@ -165,14 +160,6 @@ class Operations:
                 )
                 found += [job.id for job in jobs]
         return tuple(found)
-
-    async def _require_queues(self, *queues: str | None) -> None:
-        wanted = [queue for queue in queues if queue is not None]
-        if wanted:
-            known = [queue.name for queue in await self._storage.queues.all()]
-            for queue in wanted:
-                if queue not in known:
-                    raise UnknownQueue(queue, known)
 
 
 def asked_by() -> str:

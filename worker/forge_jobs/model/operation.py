@@ -74,6 +74,8 @@ class Position(msgspec.Struct, frozen=True):
     state: int = 0  # which one of the operation's
     queue: int | None = None  # the queue that is walked over, or was last; None: none yet, or all at once
     standing: list[Any] | None = None  # where the last row stands; None: before the first
-    before: int = 0  # how many jobs had been changed when this round began
+    before: int | None = (
+        None  # how many jobs had been changed when this round began; None: it is the first one
+    )
     locked_since: datetime | None = None
     pause: float = 0.05  # seconds before the next round, if jobs are locked

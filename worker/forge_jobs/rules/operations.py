@@ -64,8 +64,8 @@ def after_batch(operation: Operation, position: Position, moved: Moved, now: dat
 def after_state(operation: Operation, position: Position, now: datetime) -> tuple[Operation, Position]:
     """Return the operation, and where it goes on, when all jobs of the present state have been met.
 
-    At the end of a round it is done, unless jobs were locked, or may have come back to a state that was walked over before:
-    an attempt fails, or is handed back.
+    At the end of a round it is done, unless jobs were locked, or are to be cancelled and may have come back to a state that was
+    walked over before: an attempt fails, or is handed back.
     """
     if position.state + 1 < len(operation.states):
         return operation, with_changes(position, state=position.state + 1, queue=None, standing=None)
@@ -79,6 +79,8 @@ def after_state(operation: Operation, position: Position, now: datetime) -> tupl
                 replace(operation, skipped=0, locked=0, next_at=later),
                 with_changes(again, locked_since=since, pause=pause),
             )
-    elif operation.move is Move.CANCEL and len(operation.states) > 1 and operation.changed > position.before:
-        return replace(operation, skipped=0), again
+    elif operation.move is Move.CANCEL and len(operation.states) > 1:
+        was_missed = position.before is None and operation.changed < operation.meant
+        if was_missed or operation.changed > (position.before or 0):
+            return replace(operation, skipped=0), again
     return replace(operation, state=OperationState.DONE, ended_at=now), position

@@ -23,6 +23,7 @@ from tests.storage.factories import (
     ended,
     enqueue,
     enqueue_many,
+    failed,
     one_in_each_state,
     running,
     state,
@@ -115,6 +116,19 @@ async def test_every_state_that_a_move_allows_is_met(storage, tags):
     assert bulk == Bulk(changed=4, running=1)
     assert [await state(storage, one) for one in waiting] == [State.DEAD] * 3
     assert (await storage.jobs.get(held.job_id)).cancel_requested_at is not None
+
+
+async def test_a_job_that_comes_back_behind_the_walk_is_cancelled(storage):
+    me = await worker(storage)
+    claimed = await running(storage, me)
+    await enqueue_many(storage, 30, kind="play")
+    operation = await start(storage, "cancelled", kind="work")
+    await storage.operations.step(operation.id, limit=1)  # it is among the pending ones by then
+
+    await storage.claims.postpone([failed(claimed)])
+
+    assert (await Operations(storage).finish(operation.id)).changed == 1
+    assert await state(storage, claimed.job_id) is State.DEAD
 
 
 @pytest.mark.parametrize("tags", [(), ("a",)])
@@ -280,6 +294,11 @@ async def test_operations_that_ended_long_ago_are_forgotten(storage, clock):
         ("cancelled", {"priority": 1}, "priority goes with the move 'reprioritised', and is needed there."),
         ("moved", {}, "into goes with the move 'moved', and is needed there."),
         ("retried", {"into": "default"}, "into goes with the move 'moved', and is needed there."),
+        (
+            "moved",
+            {"queue": "default", "into": "default"},
+            "into is 'default', allowed is another queue than that of the jobs.",
+        ),
         (
             "cancelled",
             {"rate": 5},
